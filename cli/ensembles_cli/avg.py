@@ -1,0 +1,234 @@
+"""``ensemble avg``: checkpoints in, one checkpoint out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ensembles_cli.parsing import Param, Size, Weights, split_weights
+from ensembles_cli.printing import size, table
+
+if TYPE_CHECKING:
+    from ensembles.checkpoints import Plan, Report
+
+NOTES_SHOWN = 10
+
+
+@click.command("avg")
+@click.argument("members", nargs=-1, required=True, metavar="CKPT[:WEIGHT]...")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help=(
+    "Where to write: NAME.safetensors, NAME.pt, or a directory.  "
+    "[default: averaged.safetensors, or averaged/ for directories]"
+))
+@click.option("--rule", default="mean", show_default=True, help=(
+    "How members are combined; ensemble rules lists them."
+))
+@click.option("--param", "params", type=Param(), multiple=True, help=(
+    "A parameter of the rule; may be repeated."
+))
+@click.option("--weights", type=Weights(), help=(
+    "How much each member counts, as .7,.3.  [default: equally]"
+))
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help=(
+    "Take the N members with the highest step; a training directory stands for the "
+    "checkpoints in it, the step is the last number in their names."
+))
+@click.option("--dtype", help=(
+    "Float format of the result, such as bfloat16.  [default: each tensor's own]"
+))
+@click.option(
+    "--integers", type=click.Choice(["error", "first", "max"]), default="error",
+    show_default=True, help="What becomes of integer tensors that differ.",
+)
+@click.option(
+    "--missing", type=click.Choice(["error", "skip", "first"]), default="error",
+    show_default=True,
+    help="What becomes of tensors that a member lacks: left out, or the first's.",
+)
+@click.option("--include", multiple=True, metavar="PATTERN", help=(
+    "Write only tensors whose name matches; may be repeated."
+))
+@click.option("--exclude", multiple=True, metavar="PATTERN", help=(
+    "Leave out tensors whose name matches; may be repeated."
+))
+@click.option("--key", help=(
+    "Where in a file of torch the state dict lies, such as ema.model."
+))
+@click.option("--shard-size", type=Size(), help=(
+    "Bytes at most in a file of a directory, as 5GB.  [default: the first member's]"
+))
+@click.option("--memory", type=Size(), default="64MiB", show_default=True, help=(
+    "Memory for buffers."
+))
+@click.option("--threads", type=click.IntRange(min=1), help=(
+    "[default: all processors]"
+))
+@click.option("--force", is_flag=True, help="Replace what stands at the output.")
+@click.option("--plan", "plan_only", is_flag=True, help=(
+    "Say what would be done, from the headers alone, and stop."
+))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--sha256", is_flag=True, help=(
+    "Hash whole files too, members and result; slower than the average itself."
+))
+def command(
+    members: tuple[str, ...],
+    out: Path | None,
+    weights: list[float] | None,
+    last: int | None,
+    params: tuple[tuple[str, Any], ...],
+    plan_only: bool,
+    as_json: bool,
+    sha256: bool,
+    **options: Any,
+) -> None:
+    """Average checkpoints into one, at the speed of copying them.
+
+    Members are .safetensors files, files of torch (.pt .pth .bin .ckpt), or Hugging
+    Face and sentence-transformers directories. Nothing is overwritten without
+    --force, and a run that is killed leaves no output that looks finished.
+
+    \b
+    ensemble avg a.safetensors b.safetensors
+    ensemble avg a.safetensors:.7 b.safetensors:.3 -o soup.safetensors
+    ensemble avg 'runs/*/model.safetensors' --rule median
+    ensemble avg run/ --last 5 -o averaged.pt
+    ensemble avg model-a/ model-b/ --plan
+    """
+    from ensembles import checkpoints
+    from ensembles.checkpoints.members import expand
+
+    paths, written = split_weights(members)
+    if written and weights:
+        raise click.UsageError("weights are given twice: with --weights and with :")
+    found = expand(paths, last=last)
+    plan = checkpoints.plan(
+        found,
+        out or default_out(found),
+        weights=weights or written,
+        params=dict(params),
+        **options,
+    )
+    if plan_only:
+        print_plan(plan, as_json)
+        return
+    with bar(plan.read_bytes) as progress:
+        report = checkpoints.run(plan, progress=progress, sha256=sha256)
+    print_report(report, as_json)
+
+
+def default_out(members: list[str]) -> Path:
+    """Where the result goes if nobody says: the kind of the first member's."""
+    return Path("averaged" if Path(members[0]).is_dir() else "averaged.safetensors")
+
+
+@contextmanager
+def bar(n_bytes: int) -> Iterator[Callable[[int], object]]:
+    """A bar of bytes read, on a terminal; it takes the bytes since the last call."""
+    if not sys.stderr.isatty():
+        yield lambda n_read: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn("averaging"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=n_bytes)
+        yield lambda n_read: progress.advance(task, n_read)
+
+
+def print_plan(plan: Plan, as_json: bool) -> None:
+    """Say what would be done."""
+    facts = described(plan)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
+    rows = [
+        [name, weight]
+        for name, weight in zip(facts["members"], map(str, facts["weights"]), strict=True)
+    ]
+    table(["member", "weight"], rows)
+    table(["plan", ""], [
+        ["rule", " ".join([facts["rule"], *(f"{k}={v}" for k, v in plan.params.items())])],
+        ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
+        ["tensors", str(facts["tensors"])],
+        ["dtypes", ", ".join(facts["dtypes"])],
+        ["files", ", ".join(facts["files"])],
+        ["to read", size(plan.read_bytes)],
+        ["to write", f"{size(plan.write_bytes)} of {size(plan.free_bytes)} free"],
+        ["memory", f"{size(plan.peak_bytes)} beside the interpreter"],
+        ["threads", str(plan.threads)],
+    ])
+    print_notes(plan)
+
+
+def print_report(report: Report, as_json: bool) -> None:
+    """Say what was done."""
+    plan = report.plan
+    if as_json:
+        done = {
+            "digest": f"xxh3-128:{report.digest}",
+            "member_digests": [f"xxh3-128:{digest}" for digest in report.members],
+            "special": report.special,
+            "sha256": report.sha256,
+            "seconds": round(report.seconds, 3),
+        }
+        print(json.dumps(described(plan) | done, indent=2))
+        return
+    print_notes(plan)
+    speed = (plan.read_bytes + plan.write_bytes) / max(report.seconds, 1e-9)
+    click.echo(
+        f"wrote {report.out}{'/' * (plan.kind == 'directory')}: {plan.rule.name} of "
+        f"{len(plan.members)} members, {len(plan.targets)} tensors, "
+        f"{size(plan.write_bytes)} in {report.seconds:.2f} s ({size(int(speed))}/s)"
+    )
+    click.echo(f"digest xxh3-128:{report.digest}")
+    for path, found in report.sha256.items():
+        click.echo(f"sha256 {found} {path}")
+
+
+def print_notes(plan: Plan) -> None:
+    """What a user may want to know, to stderr."""
+    for note in plan.notes[:NOTES_SHOWN]:
+        click.echo(click.style(f"note: {note}", fg="yellow"), err=True)
+    if len(plan.notes) > NOTES_SHOWN:
+        click.echo(f"note: and {len(plan.notes) - NOTES_SHOWN} more", err=True)
+
+
+def described(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON has it."""
+    return {
+        "members": [member.name for member in plan.members],
+        "weights": plan.weights.tolist(),
+        "rule": plan.rule.name,
+        "params": plan.params,
+        "out": str(plan.out),
+        "files": list(plan.parts),
+        "tensors": len(plan.targets),
+        "dtypes": sorted({str(target.dtype) for target in plan.targets}),
+        "read_bytes": plan.read_bytes,
+        "write_bytes": plan.write_bytes,
+        "free_bytes": plan.free_bytes,
+        "peak_bytes": plan.peak_bytes,
+        "threads": plan.threads,
+        "notes": list(plan.notes),
+    }

@@ -1,0 +1,154 @@
+"""Act two: one run of a small GPT, and the average of its last checkpoints."""
+
+from __future__ import annotations
+
+import pydoc_data.topics
+from pathlib import Path
+
+import torch
+from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss
+from ensembles_cli.demo.stage import Stage
+from safetensors.torch import load_model
+from torch import Tensor
+
+CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # others become "?"
+VALIDATION = 0.1  # share of the text, its end, that is not trained on
+N_STEPS = 2000
+EVERY = 125  # steps between two checkpoints
+N_AVERAGED = 5
+N_WINDOWS = 24  # in a batch
+LEARNING_RATE = 4e-3  # constant, and high: averaging does what a decay would do
+
+
+def train_language_model(folder: Path, stage: Stage) -> None:
+    """Train, average and compare; checkpoints are kept under ``folder``.
+
+    References
+    ----------
+    Kaddour (2022), "Stop wasting my time! Saving days of ImageNet and BERT training
+    with latest weight averaging", arXiv:2209.14981.
+    """
+    torch.manual_seed(0)
+    model = GPT(Size(len(CHARACTERS)))
+    text = "\n\n".join(pydoc_data.topics.topics.values())
+    training, validation = split(encode(text), model.positions.num_embeddings)
+    stage.title("Act 2: the last checkpoints of one training run, averaged")
+    stage.say(
+        f"A nanoGPT with {count(model):,} parameters ({count(model.blocks):,} of them "
+        f"in its blocks) learns to write like Python's documentation, character by "
+        f"character, at a constant learning rate of {LEARNING_RATE:g}. It is judged on "
+        f"the last {validation[:, 1:].numel():,} of {len(text):,} characters."
+    )
+    run = folder / "run"
+    losses = train(model, (training, validation), run, stage=stage)
+    average = folder / "averaged.safetensors"
+    last = ["--last", str(N_AVERAGED)]
+    stage.run("avg", str(run), *last, "-o", str(average), "--force")
+    load_model(model, average)
+    report(losses, loss_of(model, validation), stage)
+
+
+def encode(text: str) -> Tensor:
+    """Number of each character, of shape (n_characters,)."""
+    numbers = {character: number for number, character in enumerate(CHARACTERS)}
+    return torch.tensor([numbers.get(c, numbers["?"]) for c in text])
+
+
+def split(tokens: Tensor, context: int) -> tuple[Tensor, Tensor]:
+    """Windows of context + 1: all of the beginning, side by side those of the end."""
+    end = round(len(tokens) * (1 - VALIDATION))
+    length = context + 1
+    return tokens[:end].unfold(0, length, 1), tokens[end:].unfold(0, length, context)
+
+
+def count(module: torch.nn.Module) -> int:
+    """Number of parameters, tied ones counted once."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def train(
+    model: GPT, windows: tuple[Tensor, Tensor], run: Path, *, stage: Stage
+) -> dict[int, float]:
+    """Train a model, saving it every so often.
+
+    Parameters
+    ----------
+    model : GPT
+        Trained in place.
+    windows : pair of tensors, each of shape (n_windows, context + 1)
+        To train on, to validate on.
+    run : Path
+        Directory of the checkpoints; those of an earlier run are removed.
+    stage : Stage
+        Draws the progress.
+
+    Returns
+    -------
+    dict of int to float
+        Validation loss at each step that was saved.
+    """
+    training, validation = windows
+    clear(run)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
+    losses = {}
+    for step in stage.track(range(1, N_STEPS + 1), "training"):
+        take_step(model, optimizer, training)
+        if step % EVERY == 0:
+            state = {"model": model.state_dict(), "step": step}
+            torch.save(state, run / f"step-{step:05d}.pt")
+            losses[step] = loss_of(model, validation)
+    return losses
+
+
+def take_step(model: GPT, optimizer: torch.optim.Optimizer, training: Tensor) -> None:
+    """Learn from one batch of windows drawn at random."""
+    chosen = torch.randint(len(training), (N_WINDOWS,))
+    optimizer.zero_grad()
+    next_token_loss(model, training[chosen]).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def clear(run: Path) -> None:
+    """Make an empty place for checkpoints; only files named as ours are removed."""
+    run.mkdir(parents=True, exist_ok=True)
+    for old in run.glob("step-*.pt"):
+        old.unlink()
+
+
+def loss_of(model: GPT, validation: Tensor) -> float:
+    """Validation loss in nats a character."""
+    with torch.no_grad():
+        return next_token_loss(model, validation).item()
+
+
+def report(losses: dict[int, float], averaged: float, stage: Stage) -> None:
+    """Print the losses of the checkpoints and of their average, and which won."""
+    best = min(losses, key=losses.__getitem__)
+    lowest = min(averaged, losses[best])
+    last = list(losses)[-N_AVERAGED:]
+    rows = [
+        [f"step {step}", "averaged" if step in last else "", mark(loss, lowest)]
+        for step, loss in losses.items()
+    ]
+    mean = sum(losses[step] for step in last) / len(last)
+    rows.append([f"mean of the last {N_AVERAGED}", "", f"{mean:.3f}  "])
+    rows.append([f"average of the last {N_AVERAGED}", "", mark(averaged, lowest)])
+    stage.table(["checkpoint", "", "validation loss"], rows)
+    stage.say("Loss in nats a character; lower is better. * best.")
+    stage.say(verdict(losses, averaged))
+
+
+def mark(loss: float, lowest: float) -> str:
+    """A loss, with a star if it is the lowest."""
+    return f"{loss:.3f}{' *' if loss == lowest else '  '}"
+
+
+def verdict(losses: dict[int, float], averaged: float) -> str:
+    """How the average compares with the best and the last checkpoint."""
+    best = min(losses, key=losses.__getitem__)
+    change, from_last = averaged - losses[best], averaged - losses[max(losses)]
+    outcome = "beats" if change < 0 else "does not beat"
+    return (
+        f"The average {outcome} the best checkpoint, step {best} ({change:+.3f}; from "
+        f"the last one {from_last:+.3f}), and cost no training."
+    )

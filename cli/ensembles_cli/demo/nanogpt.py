@@ -1,0 +1,107 @@
+"""A GPT small enough to train in a minute, as a plain torch module.
+
+After Karpathy's nanoGPT, in the size that his minGPT calls gpt-nano: three blocks,
+three heads, width 48.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Size(NamedTuple):
+    """How large a GPT is."""
+
+    n_tokens: int
+    context: int = 64
+    width: int = 48
+    n_heads: int = 3
+    n_blocks: int = 3
+
+
+class Attention(nn.Module):
+    """Causal self-attention of several heads."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.n_heads = size.n_heads
+        self.inward = nn.Linear(size.width, 3 * size.width)
+        self.outward = nn.Linear(size.width, size.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each position's mixture of the positions up to it, in the shape of ``x``."""
+        query, key, value = (
+            part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+            for part in self.inward(x).chunk(3, dim=-1)
+        )
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True
+        )
+        outward: Tensor = self.outward(mixed.transpose(1, 2).flatten(-2))
+        return outward
+
+
+class Block(nn.Module):
+    """Attention and a two-layer network, each added to what went in."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(size.width)
+        self.attention = Attention(size)
+        self.network_norm = nn.LayerNorm(size.width)
+        self.network = nn.Sequential(
+            nn.Linear(size.width, 4 * size.width),
+            nn.GELU(),
+            nn.Linear(4 * size.width, size.width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What comes out of the block, in the shape of ``x``."""
+        x = x + self.attention(self.attention_norm(x))
+        added: Tensor = self.network(self.network_norm(x))
+        return x + added
+
+
+class GPT(nn.Module):
+    """Next-token logits from tokens; the head is tied to the embedding."""
+
+    def __init__(self, size: Size) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(size.n_tokens, size.width)
+        self.positions = nn.Embedding(size.context, size.width)
+        self.blocks = nn.Sequential(*(Block(size) for _ in range(size.n_blocks)))
+        self.norm = nn.LayerNorm(size.width)
+        self.head = nn.Linear(size.width, size.n_tokens, bias=False)
+        self.head.weight = self.embedding.weight
+        self.apply(draw_parameters)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of shape (n_texts, length, n_tokens) for tokens (n_texts, length)."""
+        places = torch.arange(tokens.shape[1])
+        x = self.blocks(self.embedding(tokens) + self.positions(places))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+
+def draw_parameters(module: nn.Module) -> None:
+    """Draw a layer's parameters as GPT-2 does: deviation 0.02, biases zero."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def next_token_loss(model: GPT, windows: Tensor) -> Tensor:
+    """Mean cross-entropy, in nats, of each token after the first of a window.
+
+    Parameters
+    ----------
+    model : GPT
+    windows : tensor of shape (n_windows, length), length at most the context plus one
+    """
+    logits = model(windows[:, :-1])
+    return functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())

@@ -1,0 +1,88 @@
+"""Where the demo speaks: sentences, tables, progress, and the command it runs."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+Item = TypeVar("Item")
+
+
+def run_ensemble(arguments: Sequence[str]) -> str:
+    """What the command ``ensemble`` prints for some arguments, run as a user would.
+
+    Raises
+    ------
+    ValueError
+        If the command fails; the message is what it wrote to stderr.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "ensembles_cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(f"'{typed(arguments)}' failed: {done.stderr.strip()}")
+    return done.stderr + done.stdout
+
+
+def typed(arguments: Sequence[str]) -> str:
+    """The command line as a user would type it."""
+    return shlex.join(["ensemble", *arguments])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A console to speak on and a way to run the command ``ensemble``."""
+
+    console: Console
+    ensemble: Callable[[Sequence[str]], str] = run_ensemble
+
+    def title(self, text: str) -> None:
+        """Print the title of an act."""
+        self.console.print()
+        self.console.print(Text(text, style="bold"))
+        self.console.print(Text("─" * len(text), style="dim"))
+
+    def say(self, text: str) -> None:
+        """Print sentences, broken into lines where the console ends."""
+        self.console.print(Text(text))
+
+    def run(self, *arguments: str) -> None:
+        """Print a command line, run it, print what it said."""
+        self.console.print()
+        self.suggest(*arguments)
+        for line in self.ensemble(arguments).splitlines():
+            self.console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
+
+    def suggest(self, *arguments: str) -> None:
+        """Print a command line, never broken, so that it can be copied."""
+        line = Text(f"$ {typed(arguments)}", style="cyan")
+        self.console.print(line, soft_wrap=True)
+
+    def track(self, items: Sequence[Item], label: str) -> Iterable[Item]:
+        """Pass items through, under a progress bar where someone is watching."""
+        hidden = not self.console.is_terminal
+        return track(
+            items, f"  {label}", console=self.console, transient=True, disable=hidden
+        )
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print a table: words to the left, numbers to the right, marked rows bold."""
+        table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+        for place, column in enumerate(columns):
+            table.add_column(column, justify="right" if place else "left")
+        for row in rows:
+            table.add_row(*(Text(c, style="bold" if "*" in c else "") for c in row))
+        self.console.print(table)

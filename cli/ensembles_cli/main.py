@@ -1,0 +1,73 @@
+"""The command's entry: which subcommands there are, and what an error looks like."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any
+
+import click
+
+import ensembles
+
+# Each is imported when it is called, or asked for help: the rest stays out of the way.
+COMMANDS = {
+    "avg": "ensembles_cli.avg",
+    "demo": "ensembles_cli.demo.command",
+    "rules": "ensembles_cli.rules",
+}
+
+
+class Commands(click.Group):
+    """Subcommands that are imported on demand, and errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all subcommands."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Subcommand of that name, None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name]).command
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """List the subcommands by one line each, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(SUMMARIES.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a subcommand; what the library refuses becomes one red line."""
+        warnings.showwarning = _show_warning
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, ImportError) as error:
+            click.echo(click.style(f"error: {error}", fg="red"), err=True)
+            ctx.exit(1)
+
+
+SUMMARIES = {
+    "avg": "Average checkpoints into one.",
+    "demo": "Fine-tune two small models and average them, to see what it brings.",
+    "rules": "List the rules that combine members, with formulas and papers.",
+}
+
+
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+    click.echo(click.style(f"warning: {message}", fg="yellow"), err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(ensembles.__version__, prog_name="ensemble")
+def cli() -> None:
+    """Averages of models: of what they say, what they are, and what words mean.
+
+    \b
+    ensemble avg a.safetensors b.safetensors
+    ensemble avg run/ --last 5 -o averaged.safetensors
+
+    Every command explains itself: ensemble avg --help.
+    """

@@ -1,0 +1,1 @@
+"""Checkpoint formats: where each tensor's bytes lie, found without reading them."""

@@ -1,0 +1,196 @@
+"""Hugging Face and sentence-transformers directories: weights and files around them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ensembles.checkpoints.formats import safetensors, torch_zip
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, File
+
+LARGEST_CARRIED = 64 << 20
+LARGEST_JSON = 100 << 20
+# What is not carried over: weights of any framework, and what a trainer leaves.
+LEFT = re.compile(
+    r"\..*|.*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|gguf|npz|tflite|ot)"
+    r"|.*\.index\.json|(optimizer|scheduler|trainer_state|training_args|rng_state).*"
+)
+TOKENIZERS = re.compile(
+    r"(tokenizer|vocab)\.(json|txt|model)|merges\.txt|(spiece|sentencepiece)\..*model"
+)
+
+
+def read(path: Path, key: str | None = None) -> Checkpoint:
+    """Layout of a directory: of all its modules, where it has several.
+
+    Names of a module's tensors begin with its folder, as ``2_Dense/linear.weight``;
+    those of the directory's own weights stand for themselves.
+
+    Parameters
+    ----------
+    path : Path
+    key : str or None, default=None
+        As in a file of `torch_zip`.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    ValueError
+        If there are no weights, an index contradicts its shards or leaves the
+        directory, or the directory holds an adapter.
+    """
+    if (path / "adapter_config.json").exists():
+        raise ValueError(
+            f"{path} is a PEFT adapter: the mean of its factors is not the mean of "
+            "its updates; merge each adapter into its base model first"
+        )
+    found = Checkpoint(str(path), "directory", path, {}, config=_config(path))
+    for module in modules(path):
+        names = weight_files(path / module)
+        shards = [_shard(path / module / name, key) for name in names]
+        _check_index(path / module, dict(zip(names, shards, strict=True)))
+        for name, shard in zip(names, shards, strict=True):
+            _join(found, module, name, shard)
+    if not found.layout:
+        raise ValueError(
+            f"{path} holds no weights: no model.safetensors, no index of shards, no "
+            "pytorch_model.bin; for a folder of checkpoints, say --last N"
+        )
+    found.files.extend(_carried(path))
+    return found
+
+
+def modules(path: Path) -> list[str]:
+    """Folders of a directory that may hold weights, itself first as ``""``."""
+    folders = [""]
+    listed = path / "modules.json"
+    if listed.exists():
+        entries = load_json(listed)
+        for entry in entries if isinstance(entries, list) else []:
+            folder = entry.get("path", "") if isinstance(entry, dict) else ""
+            if folder and not _is_bare(folder):
+                raise ValueError(f"{listed} leaves its directory: {folder!r}")
+            if folder and folder not in folders:
+                folders.append(folder)
+    return folders
+
+
+def weight_files(path: Path) -> list[str]:
+    """Names of the files of weights in one folder, the shards of an index in order."""
+    for suffix in (".safetensors", ".bin"):
+        for index in sorted(path.glob(f"*{suffix}.index.json")):
+            return _shards(index)
+        single = [
+            name
+            for name in ("model", "pytorch_model", "diffusion_pytorch_model")
+            if (path / (name + suffix)).exists()
+        ]
+        if single:
+            return [single[0] + suffix]
+    return []
+
+
+def tokenizer_files(checkpoint: Checkpoint) -> dict[str, bytes]:
+    """Contents of what decides which token has which number, by name."""
+    if checkpoint.path is None:
+        return {}
+    return {
+        name: (checkpoint.path / name).read_bytes()
+        for name in checkpoint.files
+        if TOKENIZERS.fullmatch(Path(name).name)
+    }
+
+
+def load_json(path: Path) -> Any:
+    """Contents of a JSON file, of bounded size."""
+    file = File(path)
+    try:
+        return json.loads(file.read(0, min(file.size, LARGEST_JSON)))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    listed = path / "config.json"
+    found = load_json(listed) if listed.exists() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_bare(name: Any) -> bool:
+    return isinstance(name, str) and Path(name).name == name and name not in ("..", ".")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    found = load_json(index)
+    mapping = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(mapping, dict) or not mapping:
+        raise ValueError(f"{index} has no weight_map")
+    for name, shard in mapping.items():
+        if not _is_bare(shard):
+            raise ValueError(
+                f"{index} leaves its directory: tensor {name!r} is said to be in "
+                f"{shard!r}; shards must be named by file name alone"
+            )
+    return mapping
+
+
+def _shards(index: Path) -> list[str]:
+    names = sorted(set(_weight_map(index).values()))
+    for name in names:
+        if not (index.parent / name).exists():
+            raise ValueError(f"{index} names shard {name!r}, which is not there")
+    return names
+
+
+def _shard(path: Path, key: str | None) -> Checkpoint:
+    if path.suffix == ".safetensors":
+        return safetensors.read(path)
+    return torch_zip.read(path, key)
+
+
+def _check_index(folder: Path, shards: dict[str, Checkpoint]) -> None:
+    """The index must name each tensor of each shard, where it is, and no other."""
+    for index in sorted(folder.glob("*.index.json")):
+        mapping = _weight_map(index)
+        if not set(mapping.values()) <= set(shards):
+            continue
+        held: dict[str, str] = {}
+        for shard, checkpoint in shards.items():
+            for name in checkpoint.names:
+                if name in held:
+                    raise ValueError(
+                        f"{folder}: tensor {name!r} is in two shards, {held[name]} "
+                        f"and {shard}"
+                    )
+                held[name] = shard
+        for name in sorted(held.keys() | mapping.keys()):
+            if held.get(name) != mapping.get(name):
+                raise ValueError(
+                    f"{index} says that tensor {name!r} is in {mapping.get(name)}, "
+                    f"the shards say {held.get(name)}; write the checkpoint again"
+                )
+
+
+def _join(found: Checkpoint, module: str, name: str, shard: Checkpoint) -> None:
+    prefix = f"{module}/" if module else ""
+    layout = {prefix + tensor: place for tensor, place in shard.layout.items()}
+    found.layout.update(layout)
+    found.aliases.update({prefix + a: prefix + k for a, k in shard.aliases.items()})
+    found.parts[prefix + name] = list(layout)
+    found.records.extend(shard.records)
+
+
+def _carried(path: Path) -> Iterator[str]:
+    for folder in [*modules(path), "additional_chat_templates"]:
+        if not (path / folder).is_dir():
+            continue
+        for file in sorted((path / folder).iterdir()):
+            small = file.is_file() and file.stat().st_size <= LARGEST_CARRIED
+            if small and not LEFT.fullmatch(file.name):
+                yield str(file.relative_to(path))

@@ -1,0 +1,179 @@
+"""The safetensors format: a JSON header with the place of each tensor, then bytes.
+
+Source: https://huggingface.co/docs/safetensors, section Format. Headers are read here
+rather than by its library, as what we need of them is the offsets, from any file of
+any size, without mapping it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, File, Tensor
+
+LARGEST_HEADER = 25_000_000
+MOST_TENSORS = 500_000
+DTYPES = {
+    name: np.dtype(dtype)
+    for name, dtype in {
+        "F64": np.float64,
+        "F32": np.float32,
+        "F16": np.float16,
+        "BF16": ml_dtypes.bfloat16,
+        "F8_E5M2": ml_dtypes.float8_e5m2,
+        "F8_E4M3": ml_dtypes.float8_e4m3fn,
+        "I64": np.int64,
+        "U64": np.uint64,
+        "I32": np.int32,
+        "U32": np.uint32,
+        "I16": np.int16,
+        "U16": np.uint16,
+        "I8": np.int8,
+        "U8": np.uint8,
+        "BOOL": np.bool_,
+    }.items()
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read(path: Path) -> Checkpoint:
+    """Layout of a safetensors file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    ValueError
+        If it is not a regular file, its header is not well-formed, or contradicts
+        itself or the file's size.
+    """
+    file = File(path)
+    header, start = _header(file)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict):
+        raise _broken(path, "__metadata__ is no object")
+    layout = {name: _tensor(file, name, entry, start) for name, entry in header.items()}
+    _check_gaps(file, layout, start)
+    # What shares another tensor's storage is stored once; safetensors.torch.save_model
+    # notes its name in the metadata.
+    aliases = {
+        name: kept
+        for name, kept in metadata.items()
+        if name not in layout and isinstance(kept, str) and kept in layout
+    }
+    return Checkpoint(
+        str(path), "file", path, layout, aliases, {path.name: list(layout)}
+    )
+
+
+def encode_header(
+    layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Header for tensors that lie one after the other in the order of the layout.
+
+    Parameters
+    ----------
+    layout : mapping of str to (dtype, shape)
+    metadata : mapping of str to str
+
+    Returns
+    -------
+    bytes, their number a multiple of 8
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name, (dtype, shape) in layout.items():
+        end = offset + math.prod(shape) * dtype.itemsize
+        header[name] = {
+            "dtype": NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _header(file: File) -> tuple[dict[str, Any], int]:
+    size = int.from_bytes(file.read(0, 8), "little") if file.size >= 8 else 0
+    if not 2 <= size <= min(LARGEST_HEADER, file.size - 8):
+        raise _broken(
+            file.path,
+            f"its first 8 bytes claim a header of {size} bytes, in a file of "
+            f"{file.size} (at most {LARGEST_HEADER} are read)",
+        )
+    try:
+        text = file.read(8, size).decode("utf-8")
+        header = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        raise _broken(file.path, f"its header is no JSON object: {error}") from None
+    if not isinstance(header, dict):
+        raise _broken(file.path, "its header is no JSON object")
+    if len(header) > MOST_TENSORS:
+        raise _broken(file.path, f"it names {len(header)} tensors")
+    return header, 8 + size
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return found
+
+
+def _tensor(file: File, name: str, entry: Any, start: int) -> Tensor:
+    where = f"tensor {name!r}"
+    try:
+        kind, shape = entry["dtype"], entry["shape"]
+        begin, end = entry["data_offsets"]
+    except (TypeError, KeyError, ValueError):
+        raise _broken(
+            file.path, f"{where} lacks dtype, shape or data_offsets"
+        ) from None
+    numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
+    if not all(type(n) is int and 0 <= n <= 1 << 62 for n in numbers):
+        raise _broken(file.path, f"{where} has shape {shape}, bytes {begin} to {end}")
+    if kind not in DTYPES:
+        raise ValueError(
+            f"{file.path}: {where} is of dtype {kind}, which cannot be averaged "
+            f"(known: {', '.join(DTYPES)}); convert the checkpoint to one of them first"
+        )
+    n_bytes = math.prod(shape) * DTYPES[kind].itemsize
+    if end - begin != n_bytes or start + end > file.size:
+        raise _broken(
+            file.path,
+            f"{where}, {kind} of shape {tuple(shape)}, needs {n_bytes} bytes and "
+            f"claims those from {begin} to {end} of {file.size - start}",
+        )
+    return Tensor(DTYPES[kind], tuple(shape), file, start + begin)
+
+
+def _check_gaps(file: File, layout: dict[str, Tensor], start: int) -> None:
+    expected = start
+    for name, tensor in sorted(layout.items(), key=lambda item: item[1].offset):
+        if tensor.nbytes and tensor.offset != expected:
+            raise _broken(
+                file.path, f"tensor {name!r} does not begin where the last one ends"
+            )
+        expected += tensor.nbytes
+    if expected != file.size:
+        raise _broken(file.path, f"{file.size - expected} bytes belong to no tensor")
+
+
+def _broken(path: Path, what: str) -> ValueError:
+    return ValueError(f"{path} is not a whole safetensors file: {what}")

@@ -1,0 +1,346 @@
+"""Tensors of the members streamed through a rule, block by block, by threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ensembles.blocks import cut, spread
+from ensembles.checkpoints import digests
+from ensembles.checkpoints.comparing import Target
+from ensembles.checkpoints.digests import Running
+from ensembles.floats import Array, Float64, is_float
+from ensembles.kernels.gram import BLOCK, gram
+from ensembles.kernels.mean import any_special
+from ensembles.rules import Rule, as_stack
+
+STEP = 1 << 18  # elements at a time, at most: what fits the second cache
+GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the page cache
+
+Progress = Callable[[int], None]
+
+
+class Sink(Protocol):
+    """A place for the bytes of one tensor, written by several threads at once."""
+
+    def write(self, buffer: memoryview, offset: int) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """What a stream leaves besides the tensors.
+
+    Parameters
+    ----------
+    members : list of str
+        Digest of each member's tensors, as far as they were read.
+    result : str
+        Digest of the result's.
+    special : list of str
+        Names of tensors that hold a NaN or an infinity.
+    """
+
+    members: list[str] = field(default_factory=list)
+    result: str = ""
+    special: list[str] = field(default_factory=list)
+
+
+class Recipe(NamedTuple):
+    """How blocks are combined."""
+
+    rule: Rule
+    weights: Float64
+    params: Mapping[str, Any]
+    integers: str
+
+
+class _Job(NamedTuple):
+    index: int
+    start: int
+    stop: int
+
+
+class _Done(NamedTuple):
+    blocks: list[list[bytes]]
+    special: bool
+
+
+def check_budget(
+    targets: Sequence[Target], memory: int, n_threads: int
+) -> tuple[int, int]:
+    """Bytes of buffers that a budget is used for, and the threads it is enough for.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    memory : int
+        Bytes at most.
+    n_threads : int
+
+    Returns
+    -------
+    n_bytes, n_threads : int
+
+    Raises
+    ------
+    ValueError
+        If it is not enough for one block of one thread.
+    """
+    widest = max((_bytes_per_element(target) for target in targets), default=0)
+    least = widest * BLOCK
+    if memory < least:
+        raise ValueError(
+            f"memory must be at least {least} bytes, for a block of {BLOCK} elements "
+            f"of each member; found {memory}"
+        )
+    n_threads = max(1, min(n_threads, memory // max(least, 1)))
+    steps = [step_of(target, memory // n_threads) for target in targets]
+    used = [
+        min(step, max(target.size, 1)) * _bytes_per_element(target)
+        for step, target in zip(steps, targets, strict=True)
+    ]
+    return n_threads * max(used, default=0), n_threads
+
+
+def step_of(target: Target, budget: int) -> int:
+    """Elements that a thread's share of the budget lets it take at a time."""
+    step = STEP
+    while step > BLOCK and step * _bytes_per_element(target) > budget:
+        step //= 2
+    return step
+
+
+def _bytes_per_element(target: Target) -> int:
+    stored = sum(tensor.dtype.itemsize for tensor in target.members)
+    return stored + 8 * (len(target.members) + 2)
+
+
+def stream(
+    targets: Sequence[Target],
+    sinks: Mapping[str, Sink],
+    recipe: Recipe,
+    *,
+    memory: int,
+    n_threads: int,
+    progress: Progress,
+) -> Outcome:
+    """Combine tensors and write them where they belong.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    sinks : mapping of str to Sink
+    recipe : Recipe
+    memory : int
+        Bytes of buffers at most.
+    n_threads : int
+    progress : callable
+        Told the number of bytes that were read since it was last told.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    ValueError
+        If a member ends too early, or integers differ and must not.
+    """
+    # Integers come first: if they differ, nothing has been computed in vain.
+    ordered = sorted(targets, key=lambda target: target.action != "settle")
+    worker = _Worker(ordered, sinks, recipe, memory // n_threads, progress)
+    done: list[tuple[_Job, _Done]] = []
+    for group in _groups(ordered, recipe.rule):
+        if recipe.rule.cut == "gram":
+            jobs = list(_jobs(ordered, [i for i in group if worker.is_combined(i)]))
+            worker.take(jobs, spread(jobs, worker.start_gram, n_threads))
+        jobs = list(_jobs(ordered, group))
+        done += zip(jobs, spread(jobs, worker.start, n_threads), strict=True)
+    return _outcome(ordered, done, len(recipe.weights))
+
+
+def _groups(targets: Sequence[Target], rule: Rule) -> Iterator[list[int]]:
+    group: list[int] = []
+    size = 0
+    for index, target in enumerate(targets):
+        group.append(index)
+        size += sum(tensor.nbytes for tensor in target.members)
+        if rule.cut == "gram" and size >= GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _jobs(targets: Sequence[Target], indices: Sequence[int]) -> Iterator[_Job]:
+    """Stretches of tensors that hold whole digest blocks of every member."""
+    for index in indices:
+        target = targets[index]
+        stored = [tensor.dtype for tensor in target.members]
+        narrowest = min(dtype.itemsize for dtype in [*stored, target.dtype])
+        for start, stop in cut(target.size, digests.BLOCK // narrowest):
+            yield _Job(index, start, stop)
+
+
+class _Worker:
+    """What the threads share while a checkpoint streams by."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        sinks: Mapping[str, Sink],
+        recipe: Recipe,
+        budget: int,
+        progress: Progress,
+    ) -> None:
+        self.targets = targets
+        self.sinks = sinks
+        self.recipe = recipe
+        self.budget = budget
+        self.progress = progress
+        self.coefficients: dict[int, Float64] = {}
+        self._lock = threading.Lock()
+
+    def is_combined(self, index: int) -> bool:
+        """Whether the rule applies to a tensor."""
+        return self.targets[index].action == "combine"
+
+    def start(self) -> Callable[[_Job], _Done]:
+        """Begin a thread that combines and writes."""
+        buffers = _Buffers()
+        return lambda job: self._combine(job, buffers)
+
+    def start_gram(self) -> Callable[[_Job], Float64]:
+        """Begin a thread that takes inner products."""
+        buffers = _Buffers()
+        return lambda job: self._gram(job, buffers)
+
+    def take(self, jobs: Sequence[_Job], products: Sequence[Float64]) -> None:
+        """Turn the inner products of whole tensors into coefficients."""
+        found: dict[int, list[Float64]] = {}
+        for job, blocks in zip(jobs, products, strict=True):
+            found.setdefault(job.index, []).append(blocks)
+        for index, blocks in found.items():
+            # One block after the other, as numpy adds along the first of several axes.
+            total = np.concatenate(blocks).sum(axis=0)
+            rule, weights, params, _ = self.recipe
+            self.coefficients[index] = rule.coefficients(total, weights, **params)
+
+    def _gram(self, job: _Job, buffers: _Buffers) -> Float64:
+        target = self.targets[job.index]
+        blocks = []
+        for start, stop in self._steps(job):
+            blocks.append(gram(as_stack(buffers.read(target, start, stop))))
+        return np.concatenate(blocks)
+
+    def _combine(self, job: _Job, buffers: _Buffers) -> _Done:
+        target = self.targets[job.index]
+        running = [Running() for _ in [*target.members, target]]
+        special = False
+        for start, stop in self._steps(job):
+            members = buffers.read(target, start, stop)
+            out = self._result(job.index, members)
+            size = out.dtype.itemsize
+            self.sinks[target.name].write(_bytes(out), start * size)
+            for found, array in zip(running, [*members, out], strict=True):
+                found.update(_bytes(array))
+            special |= is_float(out.dtype) and any_special(out)
+            with self._lock:
+                self.progress(sum(member.nbytes for member in members))
+        return _Done([found.close() for found in running], special)
+
+    def _steps(self, job: _Job) -> Iterator[tuple[int, int]]:
+        step = step_of(self.targets[job.index], self.budget)
+        for start, stop in cut(job.stop - job.start, step):
+            yield job.start + start, job.start + stop
+
+    def _result(self, index: int, members: Sequence[Array] | Array) -> Array:
+        target = self.targets[index]
+        if target.action == "copy":
+            return np.asarray(members[0])
+        if target.action == "settle":
+            return _settled(target, members, self.recipe.integers)
+        rule, weights, params, _ = self.recipe
+        if rule.cut == "gram":
+            return rule.combine(members, self.coefficients[index], target.dtype)
+        return rule.combine(members, weights, target.dtype, **params)
+
+
+class _Buffers:
+    """One thread's memory for blocks of members, used again and again."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def read(self, target: Target, start: int, stop: int) -> Sequence[Array] | Array:
+        """Blocks of all members: a stack where they are of one dtype."""
+        dtypes = [tensor.dtype for tensor in target.members]
+        size = stop - start
+        width = size * max(dtype.itemsize for dtype in dtypes)
+        if len(dtypes) * width > len(self._memory):
+            self._memory = np.empty(len(dtypes) * width, np.uint8)
+        rows = self._memory[: len(dtypes) * width].reshape(len(dtypes), width)
+        members = []
+        for tensor, row in zip(target.members, rows, strict=True):
+            part = row[: size * tensor.dtype.itemsize]
+            offset = tensor.offset + start * tensor.dtype.itemsize
+            tensor.source.read_into(memoryview(part), offset)
+            members.append(part.view(tensor.dtype))
+        return rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members
+
+
+def _bytes(array: Array) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8))
+
+
+def _settled(target: Target, members: Sequence[Array] | Array, policy: str) -> Array:
+    """Integers: those of the first member, unless others differ."""
+    first = np.asarray(members[0])
+    if all(np.array_equal(first, member) for member in members):
+        return first
+    if policy == "max" or target.name.endswith("num_batches_tracked"):
+        return np.asarray(np.maximum.reduce(members))
+    if policy == "first":
+        return first
+    raise ValueError(
+        f"integer tensor {target.name!r} differs between the members, and has no mean; "
+        "--integers first or max says which to take"
+    )
+
+
+def _outcome(
+    targets: Sequence[Target],
+    done: Sequence[tuple[_Job, _Done]],
+    n_members: int,
+) -> Outcome:
+    """Digests over all blocks, put together in the order of the tensors."""
+    blocks: dict[int, list[list[bytes]]] = {}
+    special: dict[str, None] = {}
+    for job, found in done:
+        target = targets[job.index]
+        lists = blocks.setdefault(job.index, [[] for _ in found.blocks])
+        for known, more in zip(lists, found.blocks, strict=True):
+            known.extend(more)
+        if found.special:
+            special[target.name] = None
+    members = [
+        digests.digest(
+            {
+                t.name: (t.members[i].dtype, t.shape, blocks.get(index, {i: []})[i])
+                for index, t in enumerate(targets)
+                if i < len(t.members)
+            }
+        )
+        for i in range(n_members)
+    ]
+    result = digests.digest(
+        {
+            t.name: (t.dtype, t.shape, blocks.get(index, [[]])[-1])
+            for index, t in enumerate(targets)
+        }
+    )
+    return Outcome(members, result, list(special))

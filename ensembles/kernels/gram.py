@@ -1,0 +1,123 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Inner products of members with each other, the same however the work is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensembles.floats import FLOATS, Array, Float64
+from ensembles.kernels.compiled import LANE, compiled
+from ensembles.kernels.rounding import small_facts, widen_bfloat16, widen_small
+
+BLOCK = 65_536  # elements added up before their sum joins the others, by position
+SUMS = 16  # running sums in a block: element k goes to sum k % 16
+
+
+def gram(stack: Array) -> Float64:
+    """Inner products of all pairs of members, block by block.
+
+    Added over the first axis, in its order, they are the Gram matrix.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), a float format
+
+    Returns
+    -------
+    ndarray of shape (ceil(size / BLOCK), n_members, n_members), float64
+    """
+    n_members, size = stack.shape
+    out = np.empty((-(-size // BLOCK), n_members, n_members))
+    for index, start in enumerate(range(0, size, BLOCK)):
+        _gram(widened(stack[:, start : start + BLOCK]), out[index])
+    return out
+
+
+def gram_line(stack: Array) -> Float64:
+    """Numpy line of `gram`.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), a float format
+
+    Returns
+    -------
+    ndarray of shape (ceil(size / BLOCK), n_members, n_members), float64
+    """
+    blocks = []
+    for start in range(0, stack.shape[1], BLOCK):
+        block = stack[:, start : start + BLOCK].astype(np.float64)
+        block = np.pad(block, ((0, 0), (0, -block.shape[1] % SUMS)))
+        rows = block.reshape(len(block), -1, SUMS)
+        products = rows[:, None] * rows[None]
+        # An accumulation adds one row after the other; a sum may add in pairs.
+        sums = np.add.accumulate(products, axis=2)[:, :, -1]
+        blocks.append(np.add.accumulate(sums, axis=2)[:, :, -1])
+    return np.array(blocks).reshape(-1, len(stack), len(stack))
+
+
+@compiled
+def _gram(stack, out):
+    n_members, size = stack.shape
+    whole = size - size % SUMS
+    sums = np.empty(SUMS, np.float64)
+    for a in range(n_members):
+        for b in range(a, n_members):
+            x, y = stack[a], stack[b]
+            sums[:] = 0.0
+            for start in range(0, whole, SUMS):
+                for k in range(SUMS):
+                    sums[k] += x[start + k] * y[start + k]
+            for k in range(size - whole):
+                sums[k] += x[whole + k] * y[whole + k]
+            added = 0.0
+            for k in range(SUMS):
+                added += sums[k]
+            out[a, b] = added
+            out[b, a] = added
+
+
+def widened(stack: Array) -> Float64:
+    """Members in float64, exactly.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), a float format
+
+    Returns
+    -------
+    ndarray of the same shape, float64; ``stack`` itself if it is float64
+    """
+    form = FLOATS[stack.dtype]
+    if form.mantissa >= 23:
+        return np.asarray(stack, np.float64)
+    out = np.empty(stack.shape)
+    if form.mantissa == 7:
+        _widen_bfloat16(stack.view(np.uint16), out)
+    else:
+        _widen_small(stack.view(form.bits), out, *small_facts(form))
+    return out
+
+
+@compiled
+def _widen_bfloat16(stack, out):
+    words = np.empty(LANE, np.uint32)
+    values = words.view(np.float32)
+    for i in range(stack.shape[0]):
+        for start in range(0, stack.shape[1], LANE):
+            row = stack[i, start : start + LANE]
+            widen_bfloat16(row, words)
+            for j in range(row.size):
+                out[i, start + j] = values[j]
+
+
+@compiled
+def _widen_small(stack, out, shift, width, special, bias):
+    words = np.empty(LANE, np.uint32)
+    values = words.view(np.float32)
+    for i in range(stack.shape[0]):
+        for start in range(0, stack.shape[1], LANE):
+            row = stack[i, start : start + LANE]
+            widen_small(row, words[: row.size], shift, width, special, bias)
+            for j in range(row.size):
+                out[i, start + j] = values[j]

@@ -1,0 +1,233 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Weighted mean of members: summed in float64, divided once, rounded once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from ensembles.floats import FLOATS, Array, Float64, round_to
+from ensembles.kernels.compiled import LANE, compiled
+from ensembles.kernels.rounding import (
+    round_bfloat16,
+    round_small,
+    small_facts,
+    widen_bfloat16,
+    widen_small,
+)
+
+
+def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
+    """Weighted sum of the members over ``total``, rounded once.
+
+    The sum runs in float64 in the order of the members; for members of float64 it is
+    compensated (Ogita, Rump & Oishi 2005, "Accurate sum and dot product", algorithm
+    5.3) and within one ulp of ``math.fsum``.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), a float format
+    weights : ndarray of shape (n_members,)
+    total : float or None, default=None
+        None is the sum of the weights.
+
+    Returns
+    -------
+    ndarray of shape (size,), dtype of ``stack``
+    """
+    total = math.fsum(weights) if total is None else total
+    out = np.empty(stack.shape[1], stack.dtype)
+    form = FLOATS[stack.dtype]
+    if form.mantissa == 52:
+        _mean_float64(stack, weights, total, out)
+        _mend(stack, weights, total, out)
+    elif form.mantissa == 23:
+        _mean_float32(stack, weights, total, out)
+    elif form.mantissa == 7:
+        _mean_bfloat16(stack.view(np.uint16), weights, total, out.view(np.uint16))
+    else:
+        bits, rounded = stack.view(form.bits), out.view(form.bits)
+        _mean_small(bits, weights, total, rounded, *small_facts(form))
+    return out
+
+
+def mean_line(
+    stack: Array | Sequence[Array], weights: Float64, total: float, dtype: np.dtype[Any]
+) -> Array:
+    """Numpy line of `mean` below float64, for members of any mixture of formats.
+
+    Parameters
+    ----------
+    stack : ndarray or sequence of arrays, n_members of one shape
+    weights : ndarray of shape (n_members,)
+    total : float
+    dtype : dtype of the result
+
+    Returns
+    -------
+    ndarray of the members' shape, of ``dtype``
+    """
+    with np.errstate(all="ignore"):
+        sums = weights[0] * np.asarray(stack[0], np.float64)
+        for weight, member in zip(weights[1:], stack[1:], strict=True):
+            sums += weight * np.asarray(member, np.float64)
+        return round_to(sums / total, dtype)
+
+
+def any_special(values: Array) -> bool:
+    """Whether a NaN or an infinity is among the values.
+
+    Parameters
+    ----------
+    values : ndarray of shape (size,), a float format
+
+    Returns
+    -------
+    bool
+    """
+    form = FLOATS[values.dtype]
+    signed = np.dtype(f"i{form.dtype.itemsize}")
+    magnitude = np.iinfo(signed).max
+    limit = signed.type(form.special - 1)
+    return bool(_any_above(values.view(signed), signed.type(magnitude), limit))
+
+
+@compiled
+def _any_above(bits, magnitude, limit):
+    found = False
+    for j in range(bits.size):
+        found |= (bits[j] & magnitude) > limit
+    return found
+
+
+@compiled
+def _add(sums, values, weight, first):
+    if first:  # not 0 + x: it would lose the sign of a negative zero
+        for j in range(values.size):
+            sums[j] = weight * np.float64(values[j])
+    else:
+        for j in range(values.size):
+            sums[j] += weight * np.float64(values[j])
+
+
+@compiled
+def _divide(sums, total):
+    if abs(math.frexp(total)[0]) == 0.5 and abs(total) >= 2.0**-1000:
+        inverse = 1.0 / total  # of a power of two, so that both ways are exact
+        for j in range(sums.size):
+            sums[j] *= inverse
+    else:
+        for j in range(sums.size):
+            sums[j] /= total
+
+
+@compiled
+def _mean_float32(stack, weights, total, out):
+    sums = np.empty(LANE, np.float64)
+    for start in range(0, out.size, LANE):
+        stop = min(start + LANE, out.size)
+        part = sums[: stop - start]
+        for i in range(weights.size):
+            _add(part, stack[i, start:stop], weights[i], i == 0)
+        _divide(part, total)
+        for j in range(part.size):
+            out[start + j] = np.float32(part[j])
+
+
+@compiled
+def _mean_bfloat16(stack, weights, total, out):
+    sums = np.empty(LANE, np.float64)
+    words = np.empty(LANE, np.uint32)
+    values = words.view(np.float32)
+    for start in range(0, out.size, LANE):
+        stop = min(start + LANE, out.size)
+        size = stop - start
+        for i in range(weights.size):
+            widen_bfloat16(stack[i, start:stop], words[:size])
+            _add(sums[:size], values[:size], weights[i], i == 0)
+        _divide(sums[:size], total)
+        round_bfloat16(sums[:size], words[:size], out[start:stop])
+
+
+@compiled
+def _mean_small(stack, weights, total, out, shift, width, special, bias):
+    sums = np.empty(LANE, np.float64)
+    words = np.empty(LANE, np.uint32)
+    values = words.view(np.float32)
+    for start in range(0, out.size, LANE):
+        stop = min(start + LANE, out.size)
+        part, lane = sums[: stop - start], words[: stop - start]
+        for i in range(weights.size):
+            widen_small(stack[i, start:stop], lane, shift, width, special, bias)
+            _add(part, values[: stop - start], weights[i], i == 0)
+        _divide(part, total)
+        rounded = out[start:stop]
+        round_small(part, lane, rounded, shift, width, special, bias)
+
+
+@compiled
+def _add_twice(sums, errors, lost, row, weight):
+    """Add weight times row, the errors of both steps, and the size of their errors."""
+    split = 134217729.0  # 2**27 + 1 cuts a float64 into two halves (Dekker 1971)
+    high_weight = split * weight - (split * weight - weight)
+    low_weight = weight - high_weight
+    for j in range(row.size):
+        x, s, e = row[j], sums[j], errors[j]
+        product = weight * x
+        high = split * x - (split * x - x)
+        low = x - high
+        cut = product - high * high_weight - low * high_weight - high * low_weight
+        missing = low * low_weight - cut
+        grown = s + product
+        back = grown - s
+        error = (s - (grown - back)) + (product - back)
+        both = error + missing
+        part = both - error
+        slip = abs((error - (both - part)) + (missing - part))
+        kept = e + both
+        part = kept - e
+        slip += abs((e - (kept - part)) + (both - part))
+        sums[j], errors[j] = grown, kept
+        lost[j] += slip
+
+
+@compiled
+def _mean_float64(stack, weights, total, out):
+    """Means, NaN where a compensated sum is not known to be enough."""
+    sums, errors = np.empty(LANE, np.float64), np.empty(LANE, np.float64)
+    lost = np.empty(LANE, np.float64)
+    for start in range(0, out.size, LANE):
+        stop = min(start + LANE, out.size)
+        size = stop - start
+        for j in range(size):
+            sums[j], errors[j], lost[j] = -0.0, -0.0, 0.0
+        for i in range(weights.size):
+            row = stack[i, start:stop]
+            _add_twice(sums[:size], errors[:size], lost[:size], row, weights[i])
+        for j in range(size):
+            whole = sums[j] + errors[j]
+            sure = lost[j] <= abs(whole) * 2.0**-60
+            out[start + j] = whole / total if sure else np.nan
+
+
+def _mend(stack: Array, weights: Float64, total: float, out: Array) -> None:
+    """Sum exactly what the compensated sum left: huge numbers, deep cancellation."""
+    for j in np.flatnonzero(np.isnan(out)):
+        members = stack[:, j]
+        if np.isfinite(members).all():
+            pairs = zip(weights.tolist(), members.tolist(), strict=True)
+            exact = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())
+            out[j] = _nearest(exact / Fraction(total))
+        else:
+            out[j] = mean_line(members, weights, total, out.dtype)
+
+
+def _nearest(exact: Fraction) -> float:
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf

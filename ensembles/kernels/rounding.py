@@ -1,0 +1,165 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Between float64 sums and the bits of narrow formats.
+
+Loops here take arrays of `LANE` elements at most. Words are the bits of float32,
+which every narrow format fits in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ensembles.floats import FLOATS, Array, Float64, Format, round_to
+from ensembles.kernels.compiled import LANE, compiled
+
+
+def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
+    """Float64 values rounded once, as `ensembles.floats.round_to` does in numpy.
+
+    Parameters
+    ----------
+    values : ndarray of shape (size,), float64
+    dtype : dtype, one of ``FLOATS``
+
+    Returns
+    -------
+    ndarray of shape (size,), of ``dtype``
+    """
+    form = FLOATS[np.dtype(dtype)]
+    if form.mantissa >= 23:
+        return round_to(values, form.dtype)
+    out = np.empty(values.shape, form.bits)
+    if form.mantissa == 7:
+        _round_all_bfloat16(values, out)
+    else:
+        _round_all_small(values, out, *small_facts(form))
+    return out.view(form.dtype)
+
+
+@compiled
+def _round_all_bfloat16(values, out):
+    words, sums = np.empty(LANE, np.uint32), np.empty(LANE, np.float64)
+    for start in range(0, out.size, LANE):
+        size = min(LANE, out.size - start)
+        sums[:size] = values[start : start + size]
+        round_bfloat16(sums[:size], words[:size], out[start : start + size])
+
+
+@compiled
+def _round_all_small(values, out, shift, width, special, bias):
+    words, sums = np.empty(LANE, np.uint32), np.empty(LANE, np.float64)
+    for start in range(0, out.size, LANE):
+        size = min(LANE, out.size - start)
+        sums[:size] = values[start : start + size]
+        part = out[start : start + size]
+        round_small(sums[:size], words[:size], part, shift, width, special, bias)
+
+
+@compiled
+def to_odd(sums, values):
+    """Float32 that a second rounding, to 22 bits or fewer, brings to the right side.
+
+    What is cut off leaves its trace in the last bit: rounding to odd (Boldo &
+    Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms
+    using rounding to odd", theorem 1).
+    """
+    low = np.uint64(0x1FFFFFFF)
+    bits = sums.view(np.uint64)
+    for j in range(sums.size):
+        bits[j] = (bits[j] | ((bits[j] & low) + low)) & ~low
+    for j in range(sums.size):
+        values[j] = np.float32(sums[j])
+
+
+@compiled
+def widen_bfloat16(row, words):
+    """Words of bfloat16 bits."""
+    for j in range(row.size):
+        words[j] = np.uint32(row[j]) << np.uint32(16)
+
+
+@compiled
+def round_bfloat16(sums, words, out):
+    """Bfloat16 bits nearest to float64 sums, ties to even; words are scratch."""
+    to_odd(sums, words.view(np.float32))
+    rare = False
+    for j in range(out.size):
+        word = words[j]
+        size = word & np.uint32(0x7FFFFFFF)
+        even = (size >> np.uint32(16)) & np.uint32(1)
+        nearest = (size + np.uint32(0x7FFF) + even) >> np.uint32(16)
+        out[j] = np.uint16(((word >> np.uint32(31)) << np.uint32(15)) | nearest)
+        rare |= (size != 0) & (size < np.uint32(0x800000))
+        rare |= size > np.uint32(0x7F800000)
+    if rare:
+        _round_rare_bfloat16(sums, out)
+
+
+@compiled
+def _round_rare_bfloat16(sums, out):
+    """What float32 cannot carry: subnormal numbers, and the mantissa of a NaN."""
+    shift = 2.0 ** (-133 + 52)  # adding it leaves multiples of 2**-133
+    for j in range(out.size):
+        size = abs(sums[j])
+        sign = np.uint16(0x8000 if np.signbit(sums[j]) else 0)
+        if size < 2.0**-126:
+            out[j] = sign | np.uint16(((size + shift) - shift) * 2.0**133)
+        elif size != size:
+            out[j] = sign | np.uint16(0x7FC0)
+
+
+def small_facts(form: Format) -> tuple[np.uint32, ...]:
+    """Shift of the mantissa, width, first special, bias to add back."""
+    facts = (
+        23 - form.mantissa,
+        8 * form.dtype.itemsize,
+        form.special,
+        127 - form.bias,
+    )
+    return tuple(np.uint32(fact) for fact in facts)
+
+
+@compiled
+def widen_small(row, words, shift, width, special, bias):
+    """Words of float16 or float8 bits."""
+    values = words.view(np.float32)
+    magnitude = np.uint32((1 << (width - 1)) - 1)
+    scale = np.float32(2.0 ** np.float64(bias))
+    for j in range(row.size):
+        words[j] = (np.uint32(row[j]) & magnitude) << shift
+    for j in range(row.size):
+        values[j] *= scale  # exact, and makes subnormal numbers normal
+    for j in range(row.size):
+        size = np.uint32(row[j]) & magnitude
+        sign = (np.uint32(row[j]) & ~magnitude) << (np.uint32(32) - width)
+        beyond = np.uint32(0x7F800000) if size >= special else np.uint32(0)
+        words[j] |= sign | beyond
+
+
+@compiled
+def round_small(sums, words, out, shift, width, special, bias):
+    """Float16 or float8 bits nearest to float64 sums, ties to even."""
+    to_odd(sums, words.view(np.float32))
+    # Added to a subnormal number, 2**step leaves whole steps of the format in the bits.
+    step = np.float32(2.0 ** (np.float64(bias) + np.float64(shift) - 126))
+    counted = np.empty(LANE, np.float32)
+    values = words.view(np.float32)
+    for j in range(out.size):
+        counted[j] = abs(values[j]) + step
+    counts = counted.view(np.uint32)
+    base = np.uint32((bias + shift + np.uint32(1)) << np.uint32(23))
+    normal = np.uint32((bias + np.uint32(1)) << np.uint32(23))
+    half = np.uint32((1 << (shift - 1)) - 1)
+    added = np.uint32(bias << (np.uint32(23) - shift))
+    nan = np.uint32((1 << (width - 1)) - 1)
+    for j in range(out.size):
+        size = words[j] & np.uint32(0x7FFFFFFF)
+        sign = (words[j] >> np.uint32(31)) << (width - np.uint32(1))
+        even = (size >> shift) & np.uint32(1)
+        rounded = (max(size, normal) + half + even) >> shift
+        nearest = rounded - added if size >= normal else counts[j] - base
+        nearest = special if nearest >= special else nearest
+        nearest = nan if size > np.uint32(0x7F800000) else nearest
+        out[j] = sign | nearest

