@@ -110,6 +110,5 @@ def _round_small(values: Float64, target: Format) -> Array:
     sign = bits & target.bits.type(1 << (8 * target.dtype.itemsize - 1))
     finite = np.array(target.special - 1, target.bits).view(target.dtype)
     over = np.abs(nearest) > float(finite)
-    return np.where(over, sign | target.bits.type(target.special), bits).view(
-        target.dtype
-    )
+    found = np.where(over, sign | target.bits.type(target.special), bits)
+    return np.asarray(found.view(target.dtype))

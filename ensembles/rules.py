@@ -17,6 +17,7 @@ from ensembles.kernels.mean import mean as weighted_mean
 from ensembles.kernels.order import ranked, weighted_median
 from ensembles.kernels.rounding import rounded
 from ensembles.registry import Table, register
+from ensembles.sphere import angles, centre
 from ensembles.weighting import check_weights
 
 
@@ -120,7 +121,9 @@ class Rule:
         signature = inspect.signature(self.function)
         return {p.name: p.default for p in list(signature.parameters.values())[2:]}
 
-    def coefficients(self, products: Float64, weights: Float64, **params: Any) -> Float64:
+    def coefficients(
+        self, products: Float64, weights: Float64, **params: Any
+    ) -> Float64:
         """How much of each member the result holds, of shape (n_members,)."""
         return np.asarray(self.function(products, weights, **params), np.float64)
 
@@ -252,10 +255,11 @@ def slerp(gram: Float64, weights: Float64) -> Float64:
     formula is as exact near zero as elsewhere.
     """
     t = weights[1] / weights.sum()
-    angle = _angles(gram)[0, 1]
+    angle = angles(gram)[0, 1]
     if math.sin(angle) == 0 or angle > math.pi - 1e-7:
         return np.array([1 - t, t])
-    return np.array([math.sin((1 - t) * angle), math.sin(t * angle)]) / math.sin(angle)
+    arc = np.array([math.sin((1 - t) * angle), math.sin(t * angle)])
+    return np.asarray(arc / math.sin(angle))
 
 
 @register(RULES, cut="gram")
@@ -276,40 +280,8 @@ def karcher_mean(gram: Float64, weights: Float64) -> Float64:
     lengths = np.sqrt(np.diagonal(gram))
     some = lengths > 0
     if not some.any():
-        return share
+        return np.asarray(share)
     inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=some)
     cosines = gram * inverse[:, None] * inverse
-    point = _centre(cosines, np.where(some, share, 0.0))
+    point = centre(cosines, np.where(some, share, 0.0))
     return np.asarray(point * inverse * (share @ lengths))
-
-
-def _angles(gram: Float64) -> Float64:
-    lengths = np.sqrt(np.diagonal(gram))
-    products = np.outer(lengths, lengths)
-    cosines = np.divide(gram, products, out=np.ones_like(gram), where=products > 0)
-    return np.arccos(np.clip(cosines, -1, 1))
-
-
-def _centre(cosines: Float64, share: Float64) -> Float64:
-    """Coefficients of the Karcher mean of unit vectors, itself of length one.
-
-    Where the members cancel there is no centre, and the straight mean is returned.
-    """
-    share = share / share.sum()
-    point = share
-    for _ in range(200):
-        length = math.sqrt(max(point @ cosines @ point, 0.0))
-        if length < 1e-7:
-            return share
-        point = point / length
-        towards = np.clip(cosines @ point, -1, 1)
-        angles, sines = np.arccos(towards), np.sqrt(1 - towards**2)
-        pull = share * np.divide(
-            angles, sines, out=np.ones_like(angles), where=sines > 1e-8
-        )
-        step = pull - (pull @ towards) * point
-        size = math.sqrt(max(step @ cosines @ step, 0.0))
-        if size < 1e-14:
-            break
-        point = math.cos(size) * point + math.sin(size) / size * step
-    return point

@@ -22,61 +22,107 @@ NOTES_SHOWN = 10
 
 @click.command("avg")
 @click.argument("members", nargs=-1, required=True, metavar="CKPT[:WEIGHT]...")
-@click.option("-o", "--out", type=click.Path(path_type=Path), help=(
-    "Where to write: NAME.safetensors, NAME.pt, or a directory.  "
-    "[default: averaged.safetensors, or averaged/ for directories]"
-))
-@click.option("--rule", default="mean", show_default=True, help=(
-    "How members are combined; ensemble rules lists them."
-))
-@click.option("--param", "params", type=Param(), multiple=True, help=(
-    "A parameter of the rule; may be repeated."
-))
-@click.option("--weights", type=Weights(), help=(
-    "How much each member counts, as .7,.3.  [default: equally]"
-))
-@click.option("--last", type=click.IntRange(min=1), metavar="N", help=(
-    "Take the N members with the highest step; a training directory stands for the "
-    "checkpoints in it, the step is the last number in their names."
-))
-@click.option("--dtype", help=(
-    "Float format of the result, such as bfloat16.  [default: each tensor's own]"
-))
 @click.option(
-    "--integers", type=click.Choice(["error", "first", "max"]), default="error",
-    show_default=True, help="What becomes of integer tensors that differ.",
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help=(
+        "Where to write: NAME.safetensors, NAME.pt, or a directory.  "
+        "[default: averaged.safetensors, or averaged/ for directories]"
+    ),
 )
 @click.option(
-    "--missing", type=click.Choice(["error", "skip", "first"]), default="error",
+    "--rule",
+    default="mean",
+    show_default=True,
+    help=("How members are combined; ensemble rules lists them."),
+)
+@click.option(
+    "--param",
+    "params",
+    type=Param(),
+    multiple=True,
+    help=("A parameter of the rule; may be repeated."),
+)
+@click.option(
+    "--weights",
+    type=Weights(),
+    help=("How much each member counts, as .7,.3.  [default: equally]"),
+)
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=(
+        "Take the N members with the highest step; a training directory stands for the "
+        "checkpoints in it, the step is the last number in their names."
+    ),
+)
+@click.option(
+    "--dtype",
+    help=(
+        "Float format of the result, such as bfloat16.  [default: each tensor's own]"
+    ),
+)
+@click.option(
+    "--integers",
+    type=click.Choice(["error", "first", "max"]),
+    default="error",
+    show_default=True,
+    help="What becomes of integer tensors that differ.",
+)
+@click.option(
+    "--missing",
+    type=click.Choice(["error", "skip", "first"]),
+    default="error",
     show_default=True,
     help="What becomes of tensors that a member lacks: left out, or the first's.",
 )
-@click.option("--include", multiple=True, metavar="PATTERN", help=(
-    "Write only tensors whose name matches; may be repeated."
-))
-@click.option("--exclude", multiple=True, metavar="PATTERN", help=(
-    "Leave out tensors whose name matches; may be repeated."
-))
-@click.option("--key", help=(
-    "Where in a file of torch the state dict lies, such as ema.model."
-))
-@click.option("--shard-size", type=Size(), help=(
-    "Bytes at most in a file of a directory, as 5GB.  [default: the first member's]"
-))
-@click.option("--memory", type=Size(), default="64MiB", show_default=True, help=(
-    "Memory for buffers."
-))
-@click.option("--threads", type=click.IntRange(min=1), help=(
-    "[default: all processors]"
-))
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help=("Write only tensors whose name matches; may be repeated."),
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help=("Leave out tensors whose name matches; may be repeated."),
+)
+@click.option(
+    "--key", help=("Where in a file of torch the state dict lies, such as ema.model.")
+)
+@click.option(
+    "--shard-size",
+    type=Size(),
+    help=(
+        "Bytes at most in a file of a directory, as 5GB.  [default: the first member's]"
+    ),
+)
+@click.option(
+    "--memory",
+    type=Size(),
+    default="64MiB",
+    show_default=True,
+    help=("Memory for buffers."),
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), help=("[default: all processors]")
+)
 @click.option("--force", is_flag=True, help="Replace what stands at the output.")
-@click.option("--plan", "plan_only", is_flag=True, help=(
-    "Say what would be done, from the headers alone, and stop."
-))
+@click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help=("Say what would be done, from the headers alone, and stop."),
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--sha256", is_flag=True, help=(
-    "Hash whole files too, members and result; slower than the average itself."
-))
+@click.option(
+    "--sha256",
+    is_flag=True,
+    help=("Hash whole files too, members and result; slower than the average itself."),
+)
 def command(
     members: tuple[str, ...],
     out: Path | None,
@@ -88,7 +134,7 @@ def command(
     sha256: bool,
     **options: Any,
 ) -> None:
-    """Average checkpoints into one, at the speed of copying them.
+    r"""Average checkpoints into one, at the speed of copying them.
 
     Members are .safetensors files, files of torch (.pt .pth .bin .ckpt), or Hugging
     Face and sentence-transformers directories. Nothing is overwritten without
@@ -119,7 +165,7 @@ def command(
         print_plan(plan, as_json)
         return
     with bar(plan.read_bytes) as progress:
-        report = checkpoints.run(plan, progress=progress, sha256=sha256)
+        report = checkpoints.write(plan, progress=progress, sha256=sha256)
     print_report(report, as_json)
 
 
@@ -129,7 +175,7 @@ def default_out(members: list[str]) -> Path:
 
 
 @contextmanager
-def bar(n_bytes: int) -> Iterator[Callable[[int], object]]:
+def bar(n_bytes: int) -> Iterator[Callable[[int], None]]:
     """A bar of bytes read, on a terminal; it takes the bytes since the last call."""
     if not sys.stderr.isatty():
         yield lambda n_read: None
@@ -160,24 +206,34 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     """Say what would be done."""
     facts = described(plan)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        click.echo(json.dumps(facts, indent=2))
         return
     rows = [
         [name, weight]
-        for name, weight in zip(facts["members"], map(str, facts["weights"]), strict=True)
+        for name, weight in zip(
+            facts["members"], map(str, facts["weights"]), strict=True
+        )
     ]
     table(["member", "weight"], rows)
-    table(["plan", ""], [
-        ["rule", " ".join([facts["rule"], *(f"{k}={v}" for k, v in plan.params.items())])],
-        ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
-        ["tensors", str(facts["tensors"])],
-        ["dtypes", ", ".join(facts["dtypes"])],
-        ["files", ", ".join(facts["files"])],
-        ["to read", size(plan.read_bytes)],
-        ["to write", f"{size(plan.write_bytes)} of {size(plan.free_bytes)} free"],
-        ["memory", f"{size(plan.peak_bytes)} beside the interpreter"],
-        ["threads", str(plan.threads)],
-    ])
+    table(
+        ["plan", ""],
+        [
+            [
+                "rule",
+                " ".join(
+                    [facts["rule"], *(f"{k}={v}" for k, v in plan.params.items())]
+                ),
+            ],
+            ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
+            ["tensors", str(facts["tensors"])],
+            ["dtypes", ", ".join(facts["dtypes"])],
+            ["files", ", ".join(facts["files"])],
+            ["to read", size(plan.read_bytes)],
+            ["to write", f"{size(plan.write_bytes)} of {size(plan.free_bytes)} free"],
+            ["memory", f"{size(plan.peak_bytes)} beside the interpreter"],
+            ["threads", str(plan.threads)],
+        ],
+    )
     print_notes(plan)
 
 
@@ -192,7 +248,7 @@ def print_report(report: Report, as_json: bool) -> None:
             "sha256": report.sha256,
             "seconds": round(report.seconds, 3),
         }
-        print(json.dumps(described(plan) | done, indent=2))
+        click.echo(json.dumps(described(plan) | done, indent=2))
         return
     print_notes(plan)
     speed = (plan.read_bytes + plan.write_bytes) / max(report.seconds, 1e-9)

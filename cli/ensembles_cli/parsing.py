@@ -13,7 +13,7 @@ UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes, as 5GB or 64MiB."""
 
     name = "size"
@@ -30,7 +30,7 @@ class Size(click.ParamType):
         return int(float(found[1]) * UNITS[found[2]])
 
 
-class Param(click.ParamType):
+class Param(click.ParamType[tuple[str, Any]]):
     """A parameter and its value, as p=2."""
 
     name = "name=value"
@@ -48,7 +48,7 @@ class Param(click.ParamType):
             return name, text
 
 
-class Weights(click.ParamType):
+class Weights(click.ParamType[list[float]]):
     """Numbers with commas between them, as .7,.3."""
 
     name = "w1,w2,…"

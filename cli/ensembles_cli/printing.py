@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+import click
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a header; in a pipe, with tabs between the columns.
@@ -16,7 +18,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """
     if not sys.stdout.isatty():
         for row in [header, *rows]:
-            print("\t".join(row))
+            click.echo("\t".join(row))
         return
     from rich import box
     from rich.console import Console
@@ -48,11 +50,8 @@ def size(n_bytes: int) -> str:
     >>> size(12)
     '12 B'
     """
-    value = float(n_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            break
+    value, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 1000 and len(units) > 1:
         value /= 1000
-    else:
-        unit = "TB"
-    return f"{value:.0f} B" if unit == "B" else f"{value:.3g} {unit}"
+        units.pop(0)
+    return f"{n_bytes} B" if units[0] == "B" else f"{value:.3g} {units[0]}"

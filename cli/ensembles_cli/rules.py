@@ -32,5 +32,5 @@ def _summary(text: str) -> str:
 
 
 def _source(text: str) -> str:
-    head, _, source = text.partition("References\n----------\n")
+    _, _, source = text.partition("References\n----------\n")
     return " ".join(source.split())

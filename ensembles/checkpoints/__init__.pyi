@@ -1,6 +1,6 @@
 from .averaging import Report as Report
 from .averaging import average as average
-from .averaging import run as run
-from .planning import Options as Options
+from .averaging import write as write
+from .options import Options as Options
 from .planning import Plan as Plan
 from .planning import plan as plan

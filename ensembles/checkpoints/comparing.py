@@ -193,9 +193,7 @@ def _is_vocabulary(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def _about(
-    targets: Sequence[Target], members: Sequence[Checkpoint]
-) -> Iterator[str]:
+def _about(targets: Sequence[Target], members: Sequence[Checkpoint]) -> Iterator[str]:
     mixed = [
         target
         for target in targets

@@ -4,77 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
-
-import numpy as np
-from numpy.typing import ArrayLike
+from typing import Any, Unpack
 
 from ensembles.blocks import count_threads
 from ensembles.checkpoints import sharding
+from ensembles.checkpoints.buffers import check_budget
 from ensembles.checkpoints.comparing import Comparison, Target, compare
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import TORCH_SUFFIXES, Member, open_member
+from ensembles.checkpoints.options import Options, float_named, with_defaults
 from ensembles.checkpoints.refusals import refused
-from ensembles.checkpoints.streaming import check_budget
-from ensembles.floats import FLOATS, Float64
+from ensembles.floats import Float64
 from ensembles.registry import lookup
 from ensembles.rules import RULES, Rule
 from ensembles.weighting import check_weights
 
-MEMORY = 64 << 20
-CHOICES = {"integers": ("error", "first", "max"), "missing": ("error", "skip", "first")}
 SHOWN = 20
-
-
-class Options(TypedDict, total=False):
-    """What `plan` and `average` may be told, all by name.
-
-    Parameters
-    ----------
-    rule : str or Rule, default="mean"
-        A name in `ensembles.rules.RULES`, or a rule of one's own.
-    weights : array-like of shape (n_members,) or None, default=None
-        How much each member counts; None means equally.
-    params : mapping of str to value, default={}
-        Parameters of the rule.
-    dtype : str or None, default=None
-        Float format of the result; None keeps each tensor's own, in the first member.
-    integers : {"error", "first", "max"}, default="error"
-        What becomes of integer and boolean tensors that differ. Counts of batches
-        (BatchNorm's ``num_batches_tracked``) take the largest in any case.
-    missing : {"error", "skip", "first"}, default="error"
-        What becomes of a tensor that a member lacks: nothing is done, it is left out,
-        or it is copied from the first member.
-    include, exclude : sequence of str, default=()
-        Patterns for the names of tensors in the result; no ``include`` means all.
-    key : str or None, default=None
-        Where in a file of torch the state dict lies, by keys with dots between them.
-    shard_size : int or None, default=None
-        Bytes at most in a file of a directory; None keeps the first member's files.
-    memory : int, default=64 MiB
-        Bytes of buffers at most.
-    threads : int or None, default=None
-        None takes all processors.
-    force : bool, default=False
-        Whether an existing output is replaced.
-    """
-
-    rule: str | Rule
-    weights: ArrayLike | None
-    params: Mapping[str, Any]
-    dtype: str | None
-    integers: str
-    missing: str
-    include: Sequence[str]
-    exclude: Sequence[str]
-    key: str | None
-    shard_size: int | None
-    memory: int
-    threads: int | None
-    force: bool
 
 
 @dataclass(frozen=True)
@@ -154,7 +102,7 @@ def plan(
     ValueError
         If anything stands in the way; the message names all of it.
     """
-    given = _with_defaults(options)
+    given = with_defaults(options)
     opened = tuple(
         open_member(member, index, key=given["key"])
         for index, member in enumerate(members)
@@ -174,61 +122,6 @@ def plan(
     )
     place = None if out is None else Path(out)
     return _checked(opened, rule, weights, comparison, place, given)
-
-
-def float_named(name: str) -> np.dtype[Any]:
-    """Float format of that name.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    dtype
-
-    Raises
-    ------
-    ValueError
-        If none has it; the message lists all.
-    """
-    known = {str(dtype): dtype for dtype in FLOATS}
-    short = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-    short |= {"fp32": "float32", "fp16": "float16"}
-    if short.get(name, name) not in known:
-        raise ValueError(f"dtype must be one of {', '.join(known)}, found {name!r}")
-    return known[short.get(name, name)]
-
-
-def _with_defaults(options: Options) -> Options:
-    given: Options = {
-        "rule": "mean",
-        "weights": None,
-        "params": {},
-        "dtype": None,
-        "integers": "error",
-        "missing": "error",
-        "include": (),
-        "exclude": (),
-        "key": None,
-        "shard_size": None,
-        "memory": MEMORY,
-        "threads": None,
-        "force": False,
-    }
-    unknown = sorted(options.keys() - given.keys())
-    if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r} (known: {', '.join(given)})")
-    given |= options
-    for name, choices in CHOICES.items():
-        if given[name] not in choices:  # type: ignore[literal-required]
-            raise ValueError(
-                f"{name} must be one of {', '.join(choices)}, "
-                f"found {given[name]!r}"  # type: ignore[literal-required]
-            )
-    if given["shard_size"] is not None and given["shard_size"] < 1:
-        raise ValueError(f"shard size must be positive, found {given['shard_size']}")
-    return given
 
 
 def _checked(
@@ -315,7 +208,10 @@ def _obstacles(out: Path, members: Sequence[Checkpoint], force: bool) -> list[st
     for member in members:
         if member.path is None or not out.exists():
             continue
-        inside = out.resolve() in [member.path.resolve(), *member.path.resolve().parents]
+        inside = out.resolve() in [
+            member.path.resolve(),
+            *member.path.resolve().parents,
+        ]
         if inside:
             return [f"{out} is or holds the member {member.name}; choose another name"]
     if os.path.lexists(out) and not force:

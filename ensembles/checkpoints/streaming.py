@@ -11,14 +11,14 @@ import numpy as np
 
 from ensembles.blocks import cut, spread
 from ensembles.checkpoints import digests
+from ensembles.checkpoints.buffers import Buffers, step_of
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.digests import Running
 from ensembles.floats import Array, Float64, is_float
-from ensembles.kernels.gram import BLOCK, gram
+from ensembles.kernels.gram import gram
 from ensembles.kernels.mean import any_special
 from ensembles.rules import Rule, as_stack
 
-STEP = 1 << 18  # elements at a time, at most: what fits the second cache
 GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the page cache
 
 Progress = Callable[[int], None]
@@ -59,7 +59,7 @@ class Recipe(NamedTuple):
 
 
 class _Job(NamedTuple):
-    index: int
+    place: int
     start: int
     stop: int
 
@@ -67,56 +67,6 @@ class _Job(NamedTuple):
 class _Done(NamedTuple):
     blocks: list[list[bytes]]
     special: bool
-
-
-def check_budget(
-    targets: Sequence[Target], memory: int, n_threads: int
-) -> tuple[int, int]:
-    """Bytes of buffers that a budget is used for, and the threads it is enough for.
-
-    Parameters
-    ----------
-    targets : sequence of Target
-    memory : int
-        Bytes at most.
-    n_threads : int
-
-    Returns
-    -------
-    n_bytes, n_threads : int
-
-    Raises
-    ------
-    ValueError
-        If it is not enough for one block of one thread.
-    """
-    widest = max((_bytes_per_element(target) for target in targets), default=0)
-    least = widest * BLOCK
-    if memory < least:
-        raise ValueError(
-            f"memory must be at least {least} bytes, for a block of {BLOCK} elements "
-            f"of each member; found {memory}"
-        )
-    n_threads = max(1, min(n_threads, memory // max(least, 1)))
-    steps = [step_of(target, memory // n_threads) for target in targets]
-    used = [
-        min(step, max(target.size, 1)) * _bytes_per_element(target)
-        for step, target in zip(steps, targets, strict=True)
-    ]
-    return n_threads * max(used, default=0), n_threads
-
-
-def step_of(target: Target, budget: int) -> int:
-    """Elements that a thread's share of the budget lets it take at a time."""
-    step = STEP
-    while step > BLOCK and step * _bytes_per_element(target) > budget:
-        step //= 2
-    return step
-
-
-def _bytes_per_element(target: Target) -> int:
-    stored = sum(tensor.dtype.itemsize for tensor in target.members)
-    return stored + 8 * (len(target.members) + 2)
 
 
 def stream(
@@ -211,39 +161,38 @@ class _Worker:
 
     def start(self) -> Callable[[_Job], _Done]:
         """Begin a thread that combines and writes."""
-        buffers = _Buffers()
+        buffers = Buffers()
         return lambda job: self._combine(job, buffers)
 
     def start_gram(self) -> Callable[[_Job], Float64]:
         """Begin a thread that takes inner products."""
-        buffers = _Buffers()
+        buffers = Buffers()
         return lambda job: self._gram(job, buffers)
 
     def take(self, jobs: Sequence[_Job], products: Sequence[Float64]) -> None:
         """Turn the inner products of whole tensors into coefficients."""
         found: dict[int, list[Float64]] = {}
         for job, blocks in zip(jobs, products, strict=True):
-            found.setdefault(job.index, []).append(blocks)
-        for index, blocks in found.items():
-            # One block after the other, as numpy adds along the first of several axes.
-            total = np.concatenate(blocks).sum(axis=0)
+            found.setdefault(job.place, []).append(blocks)
+        for index, parts in found.items():
+            total = np.concatenate(parts).sum(axis=0)
             rule, weights, params, _ = self.recipe
             self.coefficients[index] = rule.coefficients(total, weights, **params)
 
-    def _gram(self, job: _Job, buffers: _Buffers) -> Float64:
-        target = self.targets[job.index]
+    def _gram(self, job: _Job, buffers: Buffers) -> Float64:
+        target = self.targets[job.place]
         blocks = []
         for start, stop in self._steps(job):
             blocks.append(gram(as_stack(buffers.read(target, start, stop))))
         return np.concatenate(blocks)
 
-    def _combine(self, job: _Job, buffers: _Buffers) -> _Done:
-        target = self.targets[job.index]
+    def _combine(self, job: _Job, buffers: Buffers) -> _Done:
+        target = self.targets[job.place]
         running = [Running() for _ in [*target.members, target]]
         special = False
         for start, stop in self._steps(job):
             members = buffers.read(target, start, stop)
-            out = self._result(job.index, members)
+            out = self._result(job.place, members)
             size = out.dtype.itemsize
             self.sinks[target.name].write(_bytes(out), start * size)
             for found, array in zip(running, [*members, out], strict=True):
@@ -254,7 +203,7 @@ class _Worker:
         return _Done([found.close() for found in running], special)
 
     def _steps(self, job: _Job) -> Iterator[tuple[int, int]]:
-        step = step_of(self.targets[job.index], self.budget)
+        step = step_of(self.targets[job.place], self.budget)
         for start, stop in cut(job.stop - job.start, step):
             yield job.start + start, job.start + stop
 
@@ -270,31 +219,8 @@ class _Worker:
         return rule.combine(members, weights, target.dtype, **params)
 
 
-class _Buffers:
-    """One thread's memory for blocks of members, used again and again."""
-
-    def __init__(self) -> None:
-        self._memory = np.empty(0, np.uint8)
-
-    def read(self, target: Target, start: int, stop: int) -> Sequence[Array] | Array:
-        """Blocks of all members: a stack where they are of one dtype."""
-        dtypes = [tensor.dtype for tensor in target.members]
-        size = stop - start
-        width = size * max(dtype.itemsize for dtype in dtypes)
-        if len(dtypes) * width > len(self._memory):
-            self._memory = np.empty(len(dtypes) * width, np.uint8)
-        rows = self._memory[: len(dtypes) * width].reshape(len(dtypes), width)
-        members = []
-        for tensor, row in zip(target.members, rows, strict=True):
-            part = row[: size * tensor.dtype.itemsize]
-            offset = tensor.offset + start * tensor.dtype.itemsize
-            tensor.source.read_into(memoryview(part), offset)
-            members.append(part.view(tensor.dtype))
-        return rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members
-
-
 def _bytes(array: Array) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data
 
 
 def _settled(target: Target, members: Sequence[Array] | Array, policy: str) -> Array:
@@ -321,8 +247,8 @@ def _outcome(
     blocks: dict[int, list[list[bytes]]] = {}
     special: dict[str, None] = {}
     for job, found in done:
-        target = targets[job.index]
-        lists = blocks.setdefault(job.index, [[] for _ in found.blocks])
+        target = targets[job.place]
+        lists = blocks.setdefault(job.place, [[] for _ in found.blocks])
         for known, more in zip(lists, found.blocks, strict=True):
             known.extend(more)
         if found.special:

@@ -65,7 +65,7 @@ def _any_nan(stack: Array) -> NDArray[np.bool_]:
 def _flipped(bits: Array) -> Array:
     """Integers in the order of the floats whose bits these are, and back again."""
     most = np.iinfo(bits.dtype).max
-    return bits ^ ((bits >> np.iinfo(bits.dtype).bits - 1) & most)
+    return np.asarray(bits ^ ((bits >> np.iinfo(bits.dtype).bits - 1) & most))
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
 from ensembles_cli.demo.functions import Pair
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
 from ensembles_cli.demo.encoder import (
     Recipe,
     find_encoder,

@@ -6,10 +6,11 @@ import pydoc_data.topics
 from pathlib import Path
 
 import torch
-from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss
-from ensembles_cli.demo.stage import Stage
 from safetensors.torch import load_model
 from torch import Tensor
+
+from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss
+from ensembles_cli.demo.stage import Stage
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # others become "?"
 VALIDATION = 0.1  # share of the text, its end, that is not trained on

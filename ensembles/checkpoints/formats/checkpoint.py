@@ -94,7 +94,7 @@ class Memory:
     """An array's bytes."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
-        self._bytes = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        self._bytes = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with the bytes from ``offset`` on."""
@@ -145,6 +145,11 @@ class Checkpoint:
     files: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
+
+    @property
+    def is_torch(self) -> bool:
+        """Whether it was torch that made it."""
+        return self.kind == "torch" or bool(self.records)
 
     @property
     def names(self) -> list[str]:

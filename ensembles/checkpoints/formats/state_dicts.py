@@ -13,7 +13,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Memory, Tensor
 from ensembles.floats import Array
 
 # Torch shares no memory with numpy for these; their bits travel as integers.
-EXTRA = {
+EXTRA: dict[str, tuple[np.dtype[Any], str]] = {
     "bfloat16": (np.dtype(ml_dtypes.bfloat16), "int16"),
     "float8_e4m3fn": (np.dtype(ml_dtypes.float8_e4m3fn), "uint8"),
     "float8_e5m2": (np.dtype(ml_dtypes.float8_e5m2), "uint8"),

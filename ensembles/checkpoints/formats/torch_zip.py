@@ -47,7 +47,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     state = _state_dict(_load(path), key, path)
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
-    seen: dict[tuple[Any, ...], str] = {}
+    seen: dict[Any, str] = {}
     for name, value in state.items():
         tensor = _tensor(file, name, value, records)
         place = (tensor.offset, tensor.dtype, tensor.shape) if tensor.size else name
@@ -95,12 +95,10 @@ def _records(file: File) -> dict[int, Record]:
             raise ValueError(
                 f"{file.path}: entry {entry.filename!r} ends after the file does"
             )
-        if entry.filename.endswith("/byteorder"):
-            if file.read(start, entry.file_size) != b"little":
-                raise ValueError(f"{file.path} was written on a big-endian machine")
-        records[start] = Record(
-            file, start, entry.file_size, entry.CRC, entry.filename
-        )
+        is_order = entry.filename.endswith("/byteorder")
+        if is_order and file.read(start, entry.file_size) != b"little":
+            raise ValueError(f"{file.path} was written on a big-endian machine")
+        records[start] = Record(file, start, entry.file_size, entry.CRC, entry.filename)
     return records
 
 
@@ -150,9 +148,7 @@ def _descend(found: Any, key: str, path: Path) -> Any:
 
 def _obvious(found: Any, path: Path) -> Any:
     if not isinstance(found, Mapping):
-        raise ValueError(
-            f"{path} must hold a state dict, found {type(found).__name__}"
-        )
+        raise ValueError(f"{path} must hold a state dict, found {type(found).__name__}")
     inside = [str(name) for name, value in found.items() if _is_state_dict(value)]
     usual = [name for name in NESTED if name in inside]
     if len(inside) == 1 or usual == inside[:1] == usual[:1]:

@@ -1,0 +1,86 @@
+"""Memory for blocks of members, within a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ensembles.checkpoints.comparing import Target
+from ensembles.floats import Array
+from ensembles.kernels.gram import BLOCK
+
+STEP = 1 << 18  # elements at a time, at most: what fits the second cache
+
+
+def check_budget(
+    targets: Sequence[Target], memory: int, n_threads: int
+) -> tuple[int, int]:
+    """Bytes of buffers that a budget is used for, and the threads it is enough for.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    memory : int
+        Bytes at most.
+    n_threads : int
+
+    Returns
+    -------
+    n_bytes, n_threads : int
+
+    Raises
+    ------
+    ValueError
+        If it is not enough for one block of one thread.
+    """
+    widest = max((_bytes_per_element(target) for target in targets), default=0)
+    least = widest * BLOCK
+    if memory < least:
+        raise ValueError(
+            f"memory must be at least {least} bytes, for a block of {BLOCK} elements "
+            f"of each member; found {memory}"
+        )
+    n_threads = max(1, min(n_threads, memory // max(least, 1)))
+    steps = [step_of(target, memory // n_threads) for target in targets]
+    used = [
+        min(step, max(target.size, 1)) * _bytes_per_element(target)
+        for step, target in zip(steps, targets, strict=True)
+    ]
+    return n_threads * max(used, default=0), n_threads
+
+
+def step_of(target: Target, budget: int) -> int:
+    """Elements that a thread's share of the budget lets it take at a time."""
+    step = STEP
+    while step > BLOCK and step * _bytes_per_element(target) > budget:
+        step //= 2
+    return step
+
+
+def _bytes_per_element(target: Target) -> int:
+    stored = sum(tensor.dtype.itemsize for tensor in target.members)
+    return stored + 8 * (len(target.members) + 2)
+
+
+class Buffers:
+    """One thread's memory for blocks of members, used again and again."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def read(self, target: Target, start: int, stop: int) -> Sequence[Array] | Array:
+        """Blocks of all members: a stack where they are of one dtype."""
+        dtypes = [tensor.dtype for tensor in target.members]
+        size = stop - start
+        width = size * max(dtype.itemsize for dtype in dtypes)
+        if len(dtypes) * width > len(self._memory):
+            self._memory = np.empty(len(dtypes) * width, np.uint8)
+        rows = self._memory[: len(dtypes) * width].reshape(len(dtypes), width)
+        members = []
+        for tensor, row in zip(target.members, rows, strict=True):
+            part = row[: size * tensor.dtype.itemsize]
+            offset = tensor.offset + start * tensor.dtype.itemsize
+            tensor.source.read_into(part.data, offset)
+            members.append(part.view(tensor.dtype))
+        return rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members
