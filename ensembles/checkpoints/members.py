@@ -118,7 +118,7 @@ def _matches(member: str, inside: bool) -> list[str]:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    if path.name.startswith("."):
+    if path.name.startswith(".") or directory.TRAINER.fullmatch(path.name):
         return False
     if path.is_dir():
         return any(directory.weight_files(path / m) for m in directory.modules(path))

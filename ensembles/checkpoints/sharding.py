@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -9,6 +10,7 @@ from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 SINGLE = "model.safetensors"
+SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
 def divide(
@@ -85,10 +87,11 @@ def index(
         folders.setdefault(str(PurePosixPath(part).parent), []).append(part)
     found = {}
     for files in folders.values():
-        if len(files) == 1 and PurePosixPath(files[0]).name == SINGLE:
+        stem, shards = SHARD.subn("", files[0])
+        if not shards:
             continue
         prefix = prefix_of(files[0])
-        found[f"{prefix}{SINGLE}.index.json"] = {
+        found[f"{stem}.safetensors.index.json"] = {
             "metadata": {
                 "total_size": sum(t.nbytes for file in files for t in parts[file]),
                 "ensembles": recipe,

@@ -16,8 +16,9 @@ LARGEST_JSON = 100 << 20
 # What is not carried over: weights of any framework, and what a trainer leaves.
 LEFT = re.compile(
     r"\..*|.*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|gguf|npz|tflite|ot)"
-    r"|.*\.index\.json|(optimizer|scheduler|trainer_state|training_args|rng_state).*"
+    r"|.*\.index\.json|trainer_state.*"
 )
+TRAINER = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state).*")
 TOKENIZERS = re.compile(
     r"(tokenizer|vocab)\.(json|txt|model)|merges\.txt|(spiece|sentencepiece)\..*model"
 )
@@ -192,5 +193,7 @@ def _carried(path: Path) -> Iterator[str]:
             continue
         for file in sorted((path / folder).iterdir()):
             small = file.is_file() and file.stat().st_size <= LARGEST_CARRIED
-            if small and not LEFT.fullmatch(file.name):
+            if small and not (
+                LEFT.fullmatch(file.name) or TRAINER.fullmatch(file.name)
+            ):
                 yield str(file.relative_to(path))

@@ -151,10 +151,9 @@ def _obvious(found: Any, path: Path) -> Any:
         raise ValueError(f"{path} must hold a state dict, found {type(found).__name__}")
     inside = [str(name) for name, value in found.items() if _is_state_dict(value)]
     usual = [name for name in NESTED if name in inside]
-    if len(inside) == 1 or usual == inside[:1] == usual[:1]:
-        return found[inside[0]]
-    if len(usual) == 1:
-        return found[usual[0]]
+    for names in (inside, usual):
+        if len(names) == 1:
+            return found[names[0]]
     raise ValueError(
         f"which state dict of {path} is meant is not obvious "
         f"(found: {', '.join(inside) or 'none'}); name it with --key"
