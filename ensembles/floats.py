@@ -100,10 +100,10 @@ def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
 
 def _round_small(values: Float64, target: Format) -> Array:
     magnitude = np.abs(values)
-    # frexp gives an exponent one above the usual one.
-    exponent = np.maximum(np.frexp(magnitude)[1] - 1, 1 - target.bias)
-    ulp = np.ldexp(1.0, exponent - target.mantissa)
-    with np.errstate(invalid="ignore", over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):  # NaNs, some of them signalling
+        # frexp gives an exponent one above the usual one.
+        exponent = np.maximum(np.frexp(magnitude)[1] - 1, 1 - target.bias)
+        ulp = np.ldexp(1.0, exponent - target.mantissa)
         nearest = np.copysign(np.rint(magnitude / ulp) * ulp, values)
         result = nearest.astype(np.float32).astype(target.dtype)  # exact, or over
     bits = result.view(target.bits)

@@ -125,7 +125,8 @@ class Rule:
         self, products: Float64, weights: Float64, **params: Any
     ) -> Float64:
         """How much of each member the result holds, of shape (n_members,)."""
-        return np.asarray(self.function(products, weights, **params), np.float64)
+        with np.errstate(all="ignore"):  # what holds a NaN is told by its name
+            return np.asarray(self.function(products, weights, **params), np.float64)
 
     def combine(
         self,
@@ -175,6 +176,12 @@ def as_stack(members: Sequence[Array] | Array) -> Array:
     return np.array([widened(member[None])[0] for member in members])
 
 
+def _counted(stack: Array, weights: Float64) -> tuple[Array, Float64]:
+    """Members whose weight is not zero, and their weights."""
+    some = weights != 0
+    return (stack, weights) if some.all() else (stack[some], weights[some])
+
+
 def _make(function: Callable[..., Any], facts: dict[str, Any]) -> Rule:
     return Rule(function, **facts)
 
@@ -199,14 +206,16 @@ def mean(stack: Array, weights: Float64) -> Array:
 def median(stack: Array, weights: Float64) -> Array:
     """Weighted median: half of the weight lies on each side.
 
-    Where a value parts the weight into exact halves, the mean of it and the next
-    larger one; with equal weights, the usual median.
+    Where a value parts the weight into halves, up to the rounding of the weights, the
+    mean of it and the next larger one; with equal weights, the usual median. Members
+    whose weight is zero are left out.
 
     References
     ----------
     Edgeworth (1888), "On a new method of reducing observations relating to several
     quantities", Philosophical Magazine 25.
     """
+    stack, weights = _counted(stack, weights)
     if (weights == weights[0]).all():
         low, high = (len(stack) - 1) // 2, len(stack) // 2
         return weighted_mean(ranked(stack, low, high), np.ones(high - low + 1))
@@ -224,7 +233,8 @@ def minimum(stack: Array, weights: Float64) -> Array:
     The power mean's limit for p towards minus infinity: Hardy, Littlewood & Pólya
     (1934), Inequalities, theorem 4.
     """
-    return np.asarray(ranked(stack[weights != 0], 0, 0)[0])
+    counted, _ = _counted(stack, weights)
+    return np.asarray(ranked(counted, 0, 0)[0])
 
 
 @register(RULES, cut="element", fused=True)
@@ -236,7 +246,7 @@ def maximum(stack: Array, weights: Float64) -> Array:
     The power mean's limit for p towards infinity: Hardy, Littlewood & Pólya (1934),
     Inequalities, theorem 4.
     """
-    counted = stack[weights != 0]
+    counted, _ = _counted(stack, weights)
     return np.asarray(ranked(counted, len(counted) - 1, len(counted) - 1)[0])
 
 

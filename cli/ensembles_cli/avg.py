@@ -153,6 +153,10 @@ def command(
     paths, written = split_weights(members)
     if written and weights:
         raise click.UsageError("weights are given twice: with --weights and with :")
+    if written and last:
+        raise click.UsageError(
+            "--last sorts by step: give weights in that order, with --weights"
+        )
     found = expand(paths, last=last)
     plan = checkpoints.plan(
         found,

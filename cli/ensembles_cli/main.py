@@ -44,6 +44,8 @@ class Commands(click.Group):
         warnings.showwarning = _show_warning
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # whoever read the output has gone; click ends it
+            raise
         except (ValueError, OSError, ImportError) as error:
             click.echo(click.style(f"error: {error}", fg="red"), err=True)
             ctx.exit(1)

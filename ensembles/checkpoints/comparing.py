@@ -85,8 +85,10 @@ def compare(
     for name in _names(members):
         if name in heads or not _is_wanted(name, include, exclude):
             continue
-        if name in first.aliases and _is_tied(name, first.aliases[name], members):
-            found.aliases[name] = first.aliases[name]
+        kept = first.aliases.get(name, name)
+        wanted = kept != name and _is_wanted(kept, include, exclude)
+        if wanted and _is_tied(name, kept, members):
+            found.aliases[name] = kept
             continue
         held = [_resolve(member, name) for member in members]
         absent = [m.name for m, tensor in zip(members, held, strict=True) if not tensor]
@@ -97,11 +99,11 @@ def compare(
             found.notes.append(f"{name} left out: {absent[0]} lacks it")
         elif absent:
             found.notes.append(f"{name} copied from the first: {absent[0]} lacks it")
-            found.targets.append(_copied(name, tensors[0]))
+            found.targets.append(_copied(name, tensors[0], dtype))
         else:
             _add(found, name, tensors, members, dtype)
-    kept = {target.name for target in found.targets}
-    for alias in [a for a, name in found.aliases.items() if name not in kept]:
+    written = {target.name for target in found.targets}
+    for alias in [a for a, name in found.aliases.items() if name not in written]:
         del found.aliases[alias]
     found.notes.extend(_about(found.targets, members))
     return found
@@ -156,8 +158,9 @@ def _lacking(
     )
 
 
-def _copied(name: str, tensor: Tensor) -> Target:
-    return Target(name, tensor.dtype, tensor.shape, (tensor,), "copy")
+def _copied(name: str, tensor: Tensor, dtype: np.dtype[Any] | None) -> Target:
+    own = dtype if dtype is not None and is_float(tensor.dtype) else tensor.dtype
+    return Target(name, own, tensor.shape, (tensor,), "copy")
 
 
 def _add(

@@ -182,7 +182,12 @@ def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
         target.name.removeprefix(prefix): (target.dtype, target.shape)
         for target in plan.parts[part]
     }
-    return safetensors.encode_header(layout, metadata)
+    ties = {
+        alias.removeprefix(prefix): name.removeprefix(prefix)
+        for alias, name in plan.aliases.items()
+        if alias.startswith(prefix) and name.removeprefix(prefix) in layout
+    }
+    return safetensors.encode_header(layout, {**ties, **metadata})
 
 
 def _write_around(plan: Plan, place: Path, recipe: str) -> None:

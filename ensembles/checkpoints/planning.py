@@ -14,7 +14,7 @@ from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
 from ensembles.checkpoints.comparing import Comparison, Target, compare
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.members import TORCH_SUFFIXES, Member, open_member
+from ensembles.checkpoints.members import SUFFIXES, TORCH_SUFFIXES, Member, open_member
 from ensembles.checkpoints.options import Options, float_named, with_defaults
 from ensembles.checkpoints.refusals import refused
 from ensembles.floats import Float64
@@ -103,10 +103,7 @@ def plan(
         If anything stands in the way; the message names all of it.
     """
     given = with_defaults(options)
-    opened = tuple(
-        open_member(member, index, key=given["key"])
-        for index, member in enumerate(members)
-    )
+    opened = _opened(members, given["key"])
     rule = given["rule"]
     rule = rule if isinstance(rule, Rule) else lookup(RULES, rule)
     weights = check_weights(
@@ -122,6 +119,24 @@ def plan(
     )
     place = None if out is None else Path(out)
     return _checked(opened, rule, weights, comparison, place, given)
+
+
+def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...]:
+    """Layouts of all members, or all that is wrong with them."""
+    opened: list[Checkpoint] = []
+    errors: list[Exception] = []
+    for index, member in enumerate(members):
+        try:
+            opened.append(open_member(member, index, key=key))
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        absent = all(isinstance(error, FileNotFoundError) for error in errors)
+        kind = FileNotFoundError if absent else ValueError
+        raise kind(_listed([str(error) for error in errors]))
+    return tuple(opened)
 
 
 def _checked(
@@ -203,6 +218,8 @@ def _existing(folder: Path) -> Path:
 
 
 def _obstacles(out: Path, members: Sequence[Checkpoint], force: bool) -> list[str]:
+    if out.name in ("", ".."):
+        return [f"the output must have a name of its own, found {out}"]
     if not out.parent.is_dir():
         return [f"there is no folder {out.parent} to write {out.name} in"]
     for member in members:
@@ -216,7 +233,16 @@ def _obstacles(out: Path, members: Sequence[Checkpoint], force: bool) -> list[st
             return [f"{out} is or holds the member {member.name}; choose another name"]
     if os.path.lexists(out) and not force:
         return [f"{out} exists; --force replaces it, -o names another place"]
+    if out.is_dir() and not _is_replaceable(out):
+        return [f"{out} holds other things than a checkpoint; choose another name"]
     return []
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether a directory is empty or a checkpoint, not a folder of someone's work."""
+    names = [path.name for path in folder.iterdir()]
+    weights = any(name.endswith(SUFFIXES) for name in names)
+    return not names or weights or "modules.json" in names
 
 
 def _listed(problems: Sequence[str]) -> str:

@@ -52,4 +52,4 @@ def metadata(plan: Plan, digests: Sequence[str]) -> dict[str, str]:
     dict of str to str
     """
     # transformers refuses files without a format, and pt is right for tensors of any.
-    return {"format": "pt", KEY: recipe(plan, digests), **plan.aliases}
+    return {"format": "pt", KEY: recipe(plan, digests)}

@@ -10,6 +10,7 @@ from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 SINGLE = "model.safetensors"
+SINGLES = (SINGLE, "diffusion_pytorch_model.safetensors")  # found without an index
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
@@ -87,10 +88,11 @@ def index(
         folders.setdefault(str(PurePosixPath(part).parent), []).append(part)
     found = {}
     for files in folders.values():
-        stem, shards = SHARD.subn("", files[0])
-        if not shards:
-            continue
         prefix = prefix_of(files[0])
+        if len(files) == 1 and files[0].removeprefix(prefix) in SINGLES:
+            continue
+        stem, shards = SHARD.subn("", files[0])
+        stem = stem if shards else f"{prefix}model"
         found[f"{stem}.safetensors.index.json"] = {
             "metadata": {
                 "total_size": sum(t.nbytes for file in files for t in parts[file]),

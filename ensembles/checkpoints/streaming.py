@@ -15,8 +15,9 @@ from ensembles.checkpoints.buffers import Buffers, step_of
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.digests import Running
 from ensembles.floats import Array, Float64, is_float
-from ensembles.kernels.gram import gram
+from ensembles.kernels.gram import gram, widened
 from ensembles.kernels.mean import any_special
+from ensembles.kernels.rounding import rounded
 from ensembles.rules import Rule, as_stack
 
 GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the page cache
@@ -210,7 +211,10 @@ class _Worker:
     def _result(self, index: int, members: Sequence[Array] | Array) -> Array:
         target = self.targets[index]
         if target.action == "copy":
-            return np.asarray(members[0])
+            first = np.asarray(members[0])
+            if first.dtype == target.dtype:
+                return first
+            return rounded(widened(first[None])[0], target.dtype)
         if target.action == "settle":
             return _settled(target, members, self.recipe.integers)
         rule, weights, params, _ = self.recipe

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 
 LANE = 1024  # elements worked on at a time: 8 KiB in float64
 
@@ -19,8 +20,13 @@ def compiled(function: Callable[..., Any]) -> Any:
 
     Returns
     -------
-    callable, the function's ``py_func`` is what came in
+    callable
+        The function's ``py_func`` is what came in; or, where numba is told not to
+        compile (``NUMBA_DISABLE_JIT=1``), the function itself, as silent about
+        overflow as machine code.
     """
+    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set when loaded
+        return np.errstate(all="ignore")(function)
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # nowhere to keep it: compile in memory

@@ -210,15 +210,20 @@ def _mean_float64(stack, weights, total, out):
             _add_twice(sums[:size], errors[:size], lost[:size], row, weights[i])
         for j in range(size):
             whole = sums[j] + errors[j]
-            sure = lost[j] <= abs(whole) * 2.0**-60
+            # Far below, products and what is left of them may have been cut off.
+            sure = (lost[j] <= abs(whole) * 2.0**-60) & (abs(whole) >= 2.0**-900)
             out[start + j] = whole / total if sure else np.nan
 
 
 def _mend(stack: Array, weights: Float64, total: float, out: Array) -> None:
-    """Sum exactly what the compensated sum left: huge numbers, deep cancellation."""
-    for j in np.flatnonzero(np.isnan(out)):
+    """Sum exactly what the compensated sum left: huge or tiny, deep cancellation."""
+    left = np.flatnonzero(np.isnan(out))
+    zero = (stack[:, left] == 0).all(0)
+    some = left[zero]
+    out[some] = mean_line(stack[:, some], weights, total, out.dtype)
+    for j in left[~zero]:
         members = stack[:, j]
-        if np.isfinite(members).all():
+        if np.isfinite(members).all() and np.isfinite(weights).all():
             pairs = zip(weights.tolist(), members.tolist(), strict=True)
             exact = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())
             out[j] = _nearest(exact / Fraction(total))

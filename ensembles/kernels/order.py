@@ -127,38 +127,45 @@ def _ranked(stack, pairs, largest, most, first, out):
 
 
 @compiled
+def _is_before(x, y):
+    return x < y or (x == y and np.signbit(x) > np.signbit(y))
+
+
+@compiled
 def weighted_median(stack, weights, out):
     """Where half of the weight lies below, element by element, in float64.
 
     The members are sorted; the value at which the sum of weights first exceeds half
-    of all is the median, and where it is half exactly, the mean of that value and the
-    next.
+    of all is the median, and where it is half, the mean of that value and the next.
+    Half is meant up to rounding: 0.1 and 0.2 are half of 0.1, 0.2 and 0.3 in whatever
+    order they are added.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), float64
-    weights : ndarray of shape (n_members,), non-negative
+    weights : ndarray of shape (n_members,), positive
     out : ndarray of shape (size,), float64
     """
     n_members = weights.size
     total = 0.0
     for i in range(n_members):
         total += weights[i]
+    slack = n_members * 2.0**-52 * total
     order = np.empty(n_members, np.int64)
     for j in range(out.size):
         missing = False
         for i in range(n_members):
             k = i
             missing |= np.isnan(stack[i, j])
-            while k > 0 and stack[order[k - 1], j] > stack[i, j]:
+            while k > 0 and _is_before(stack[i, j], stack[order[k - 1], j]):
                 order[k] = order[k - 1]
                 k -= 1
             order[k] = i
         below, i = weights[order[0]], 0
-        while 2 * below < total and i < n_members - 1:
+        while 2 * below < total - slack and i < n_members - 1:
             i += 1
             below += weights[order[i]]
         value = stack[order[i], j]
-        if 2 * below == total and i < n_members - 1:
+        if 2 * below <= total + slack and i < n_members - 1:
             value = 0.5 * value + 0.5 * stack[order[i + 1], j]
         out[j] = np.nan if missing else value

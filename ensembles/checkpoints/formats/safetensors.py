@@ -73,6 +73,7 @@ def read(path: Path) -> Checkpoint:
         name: kept
         for name, kept in metadata.items()
         if name not in layout and isinstance(kept, str) and kept in layout
+        if name != "format"  # it may be pt, and so may be a tensor's name
     }
     return Checkpoint(
         str(path), "file", path, layout, aliases, {path.name: list(layout)}
@@ -148,7 +149,7 @@ def _tensor(file: File, name: str, entry: Any, start: int) -> Tensor:
     numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
     if not all(type(n) is int and 0 <= n <= 1 << 62 for n in numbers):
         raise _broken(file.path, f"{where} has shape {shape}, bytes {begin} to {end}")
-    if kind not in DTYPES:
+    if not isinstance(kind, str) or kind not in DTYPES:
         raise ValueError(
             f"{file.path}: {where} is of dtype {kind}, which cannot be averaged "
             f"(known: {', '.join(DTYPES)}); convert the checkpoint to one of them first"

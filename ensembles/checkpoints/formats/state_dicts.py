@@ -90,19 +90,24 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
     Raises
     ------
     TypeError
-        If a value is neither an array nor a tensor.
+        If a name is not a string, or a value neither an array nor a tensor.
+    ValueError
+        If a tensor's dtype cannot be averaged, or it is not dense.
     """
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
     torch_found = any(map(is_torch, state.values()))
     for key, value in state.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{name}: tensors must be named by str, found {key!r}")
         array = _as_array(value, f"{name}: tensor {key!r}")
         place = (array.ctypes.data, array.dtype, array.shape)
         if array.size and array.flags.c_contiguous and place in seen:
             aliases[key] = seen[place]
             continue
-        seen[place] = key
+        if array.flags.c_contiguous:  # else it is copied, and its place used again
+            seen[place] = key
         layout[key] = Tensor(array.dtype, array.shape, Memory(array), 0)
     kind = "torch" if torch_found else "numpy"
     return Checkpoint(name, kind, None, layout, aliases)
@@ -110,19 +115,31 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
 
 def _as_array(value: Any, where: str) -> Array:
     if is_torch(value):
-        dtype = dtype_of(value, where)
-        plain = value.detach().cpu()
-        torch = sys.modules["torch"]
-        for name, (extra, carrier) in EXTRA.items():
-            if extra == dtype and name in str(value.dtype):
-                bits = plain.contiguous().view(getattr(torch, carrier)).numpy()
-                return np.asarray(bits.view(dtype))
+        return _from_torch(value, where)
+    if not isinstance(value, np.ndarray | np.generic):
+        raise TypeError(
+            f"{where} must be a numpy array or a torch tensor, found "
+            f"{type(value).__name__}"
+        )
+    native = value.dtype.newbyteorder("=")
+    if str(native) not in [*PLAIN.split(), *EXTRA]:
+        raise ValueError(
+            f"{where} is of dtype {value.dtype}, which cannot be averaged; convert it "
+            "first"
+        )
+    return np.asarray(value, native)
+
+
+def _from_torch(value: Any, where: str) -> Array:
+    dtype = dtype_of(value, where)
+    torch = sys.modules["torch"]
+    if value.layout != torch.strided or value.device.type == "meta":
+        raise ValueError(f"{where} is sparse or has no data; make it dense first")
+    plain = value.detach().cpu().resolve_neg()
+    if str(dtype) not in EXTRA:
         return np.asarray(plain.numpy())
-    if isinstance(value, np.ndarray | np.generic):
-        return np.asarray(value)
-    raise TypeError(
-        f"{where} must be a numpy array or a torch tensor, found {type(value).__name__}"
-    )
+    carrier = getattr(torch, EXTRA[str(dtype)][1])
+    return np.asarray(plain.contiguous().view(carrier).numpy().view(dtype))
 
 
 def as_torch(array: Array) -> Any:
@@ -139,6 +156,6 @@ def as_torch(array: Array) -> Any:
     torch = import_torch("a torch state dict")
     name = str(array.dtype)
     if name in EXTRA:
-        bits = np.ascontiguousarray(array).view(EXTRA[name][1])
+        bits = np.asarray(array, order="C").view(EXTRA[name][1])
         return torch.from_numpy(bits).view(getattr(torch, name))
     return torch.from_numpy(array)

@@ -122,7 +122,8 @@ def _load(path: Path) -> Any:
 def _state_dict(found: Any, key: str | None, path: Path) -> dict[str, Any]:
     if key is not None:
         found = _descend(found, key, path)
-    elif not _is_state_dict(found):
+    elif not _is_state_dict(found) or any(_is_state_dict(found.get(n)) for n in NESTED):
+        # Tensors may lie beside a state dict: the state of a random generator, a loss.
         found = _obvious(found, path)
     if not _is_state_dict(found):
         raise ValueError(

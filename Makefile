@@ -1,0 +1,51 @@
+# make demo   trains, averages and ranks real checkpoints, offline once installed
+# make test   runs all tests and reports the branches they take
+# make check  looks at format, style, types, doctests and the README
+# make docs   writes docs/methods.md anew
+#
+# Each makes what it needs in .venv, from python3 and the package index alone.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --disable-pip-version-check -c constraints.txt
+PACKAGING := setup.cfg pyproject.toml constraints.txt
+
+PYTEST := $(RUN) -m pytest
+COVERED := --cov --cov-report= --cov-fail-under=0
+# Tests that compiled loops run under as plain Python, where coverage can see them.
+KERNEL_TESTS := tests/test_kernels.py
+
+.DELETE_ON_ERROR:
+.PHONY: demo test check docs clean
+
+demo: $(VENV)/demo-installed
+	$(VENV)/bin/ensemble demo
+
+test: $(VENV)/all-installed
+	$(PYTEST) -n 2 --dist worksteal $(COVERED)
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -n 2 $(COVERED) --cov-append $(KERNEL_TESTS)
+	$(RUN) -m coverage report
+
+check: $(VENV)/all-installed
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+	$(PYTEST) ensembles tests/test_docs.py
+
+docs: $(VENV)/demo-installed
+	$(RUN) docs/make_methods.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-installed: $(PACKAGING) | $(VENV)/bin/python
+	$(INSTALL) -e '.[demo]'
+	touch $@
+
+$(VENV)/all-installed: $(VENV)/demo-installed
+	$(INSTALL) -e '.[demo,test,dev]'
+	touch $@

@@ -1,0 +1,110 @@
+"""Writes methods.md, beside this file, from the docstrings of what is registered."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ensembles.rules import RULES, Rule
+from ensembles.selection import SELECTIONS
+
+PAGE = Path(__file__).with_name("methods.md")
+SHOWN = ("Parameters", "References", "Examples")
+
+OPENING = """\
+# Methods
+
+Written by `make docs` from the docstrings of what is registered; change it there.
+
+A **rule** turns a stack of members into one. `x[i]` is member i, `w[i]` its weight. A
+**selection** chooses the weights: it sees nothing but a score.
+
+## Rules
+
+Facts that hold of each, and that tests take at their word. A rule that is cut by
+*element* takes any piece of a tensor by itself; one that is cut by *gram* needs the
+inner products of the whole members first, then one pass for the weighted sum.
+
+| rule | members | weights | order of members | cut |
+| --- | --- | --- | --- | --- |
+"""
+
+
+def methods() -> str:
+    """The page: a table of the rules, then each rule and selection in its own words.
+
+    Returns
+    -------
+    str, in Markdown
+    """
+    rows = "".join(_row(rule) for rule in RULES.values())
+    rules = "".join(_entry(name, rule) for name, rule in RULES.items())
+    selections = "".join(_entry(name, found) for name, found in SELECTIONS.items())
+    return f"{OPENING}{rows}\n{rules}## Selections\n\n{selections}".rstrip() + "\n"
+
+
+def _row(rule: Rule) -> str:
+    members = "any number" if rule.n_members is None else str(rule.n_members)
+    signed = "any sign" if rule.signed else "not negative"
+    order = "does not matter" if rule.symmetric else "matters"
+    return f"| `{rule.name}` | {members} | {signed} | {order} | {rule.cut} |\n"
+
+
+def _entry(name: str, registered: Any) -> str:
+    text = inspect.getdoc(registered) or ""
+    opening, sections = _split(text)
+    found = [f"### {name}", _prose(opening)]
+    found += [_SHOW[title](sections[title]) for title in SHOWN if title in sections]
+    return "\n\n".join(found) + "\n\n"
+
+
+def _split(text: str) -> tuple[str, dict[str, str]]:
+    """What stands before the underlined headings, and what under each."""
+    opening, *rest = re.split(r"^(\w+)\n-+\n", text, flags=re.MULTILINE)
+    pairs = zip(rest[::2], rest[1::2], strict=True)
+    return opening.strip(), {title: body.strip("\n") for title, body in pairs}
+
+
+def _prose(text: str) -> str:
+    """Paragraphs and lists with Markdown's code marks."""
+    return text.replace("``", "`").strip()
+
+
+def _parameters(body: str) -> str:
+    return "\n".join(_items(body))
+
+
+def _items(body: str) -> Iterator[str]:
+    for name, about in re.findall(r"^(\S.*)\n((?:[ ]+.*\n?)*)", body, re.MULTILINE):
+        colon = ":" if about.strip() else ""
+        yield _filled(f"- `{name}`{colon} {_prose(about)}", "  ")
+
+
+def _source(body: str) -> str:
+    return _filled(f"Source: {_prose(body)}")
+
+
+def _filled(text: str, indent: str = "") -> str:
+    return textwrap.fill(
+        " ".join(text.split()),
+        88,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _example(body: str) -> str:
+    return f"```pycon\n{body}\n```"
+
+
+_SHOW = {"Parameters": _parameters, "References": _source, "Examples": _example}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(methods(), encoding="utf-8")
+    print(f"wrote {PAGE}")

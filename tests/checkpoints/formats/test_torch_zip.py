@@ -1,0 +1,263 @@
+"""Files of torch: where the state dict lies, and what must not be opened."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tarfile
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ensembles.checkpoints import average, plan
+
+STATE = {"layer.w": torch.arange(6.0).view(2, 3), "layer.b": torch.ones(3)}
+OTHER = {name: value + 1 for name, value in STATE.items()}
+
+
+def saved(folder: Path, content: Any, name: str = "a.pt", **options: Any) -> Path:
+    torch.save(content, folder / name, **options)
+    return folder / name
+
+
+def prefixed(prefix: str, state: dict[str, Any] = STATE) -> dict[str, Any]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+LIGHTNING = {
+    "epoch": 3,
+    "global_step": 120,
+    "pytorch-lightning_version": "2.5.0",
+    "state_dict": OrderedDict(STATE),
+    "loops": {"fit_loop": {"state_dict": {}, "epoch_progress": {"current": 3}}},
+    "callbacks": {"ModelCheckpoint{'monitor': 'loss'}": {"best": torch.tensor(0.1)}},
+    "optimizer_states": [
+        {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": []}
+    ],
+    "lr_schedulers": [{"last_epoch": 3}],
+    "hyper_parameters": {"lr": 1e-3, "sizes": [3, 4], "name": "tiny"},
+}
+KINDS = {
+    "plain": STATE,
+    "ordered": OrderedDict(STATE),
+    "state_dict": {"state_dict": STATE, "epoch": 3, "best_acc1": torch.tensor(0.5)},
+    "model": {"model": STATE, "optimizer": {"state": {0: {"m": torch.ones(1)}}}},
+    "model_state_dict": {"model_state_dict": STATE, "loss": 0.3},
+    "ema": {"ema": STATE, "step": 3},
+    "one of another name": {"generator": STATE, "step": 3},
+    "one usual among others": {"discriminator": OTHER, "model": STATE},
+    "rng beside it": {"model": STATE, "rng": torch.arange(4, dtype=torch.uint8)},
+    "lightning": LIGHTNING,
+    "ddp": prefixed("module."),
+    "compiled": prefixed("_orig_mod."),
+    "compiled in ddp": prefixed("module._orig_mod."),
+    "ddp in compiled": prefixed("_orig_mod.module."),
+    "nested ddp": {"state_dict": prefixed("module.")},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt"])
+def test_the_state_dict_is_found(tmp_path: Path, kind: str, suffix: str) -> None:
+    path = saved(tmp_path, KINDS[kind], f"a{suffix}")
+    found = average([path, path])
+    assert found.keys() == STATE.keys()
+    for name, value in STATE.items():
+        assert torch.equal(found[name], value)
+
+
+def test_a_key_names_the_state_dict(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": STATE, "ema": {"shadow": OTHER, "decay": 0.9}})
+    assert torch.equal(average([path], key="model")["layer.b"], torch.ones(3))
+    found = average([path], key="ema.shadow")
+    assert torch.equal(found["layer.b"], torch.ones(3) + 1)
+
+
+def test_two_state_dicts_ask_for_a_key(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": STATE, "ema": OTHER})
+    with pytest.raises(ValueError, match=r"not obvious \(found: model, ema\).*--key"):
+        plan([path])
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("modle", r"no key 'modle': 'modle' is not among \['model', 'step'\]"),
+        ("model.deeper", r"no key 'model.deeper': 'deeper' is not among"),
+        ("step", r"no tensors at key 'step': found int"),
+    ],
+)
+def test_a_wrong_key_is_told_what_there_is(
+    tmp_path: Path, key: str, message: str
+) -> None:
+    path = saved(tmp_path, {"model": STATE, "step": 3})
+    with pytest.raises(ValueError, match=message):
+        plan([path], key=key)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"epoch": 3}, {}, {"a": {"b": {"c": torch.ones(1)}}}, [torch.ones(3)], 3, None]
+    + [torch.ones(3)],
+    ids=str,
+)
+def test_what_holds_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
+    with pytest.raises(ValueError, match=r"a\.pt.*(must hold a state dict|obvious)"):
+        plan([saved(tmp_path, content)])
+
+
+def test_views_are_read_at_their_offsets(tmp_path: Path) -> None:
+    base = torch.arange(24, dtype=torch.int16).bfloat16()
+    state = {
+        "all": base,
+        "head": base[:6].view(2, 3),
+        "tail": base[6:],
+        "last": base[-1],
+        "again": base[:],
+    }
+    found = average([saved(tmp_path, state)])
+    for name, value in state.items():
+        assert torch.equal(found[name], value), name
+    assert found["again"] is found["all"]
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.ones(2, 3).t(), r"'w' is a strided view.*\.contiguous\(\)"),
+        (torch.ones(6)[::2], r"'w' is a strided view"),
+        (torch.ones(3).expand(1000, 3), r"'w' is a strided view"),
+        (torch.eye(3).to_sparse(), r"'w' is sparse or quantised; make it dense"),
+        (torch.ones(2, device="meta"), r"'w' has no bytes in the file"),
+        (torch.ones(2, dtype=torch.complex64), r"'w' is of dtype complex64, which can"),
+    ],
+    ids=["turned", "every other", "expanded", "sparse", "meta", "complex"],
+)
+def test_tensors_that_are_not_dense_and_in_order_are_refused(
+    tmp_path: Path, tensor: torch.Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan([saved(tmp_path, {"w": tensor})])
+
+
+def test_a_flipped_bit_is_found_by_the_checksum(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"w": torch.arange(1000.0)})
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.arange(1000.0).numpy().tobytes()[100:200])] ^= 1
+    path.write_bytes(content)
+    plan([path])  # reads headers alone
+    with pytest.raises(ValueError, match=r"a\.pt is damaged: entry '.*data/0'"):
+        average([path], tmp_path / "out.safetensors")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def rezipped(path: Path, method: int, **changed: bytes) -> Path:
+    """The same entries in another zip."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, changed.get(Path(name).name, content))
+    return path
+
+
+def test_a_compressed_entry_is_refused(tmp_path: Path) -> None:
+    path = rezipped(saved(tmp_path, STATE), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match=r"entry '.*' is compressed.*torch\.save"):
+        plan([path])
+
+
+def test_a_bomb_is_refused_before_it_grows(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"w": torch.zeros(1 << 22)})
+    rezipped(path, zipfile.ZIP_DEFLATED)
+    assert path.stat().st_size < 1 << 17
+    with pytest.raises(ValueError, match="compressed"):
+        plan([path])
+
+
+def test_a_tensor_longer_than_its_entry_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"w": torch.ones(64)})
+    rezipped(path, zipfile.ZIP_STORED, **{"0": b"\0" * 16})
+    with pytest.raises(ValueError, match=r"'w' needs more bytes|not a whole torch"):
+        plan([path])
+
+
+def test_another_byte_order_is_refused(tmp_path: Path) -> None:
+    path = rezipped(saved(tmp_path, STATE), zipfile.ZIP_STORED, byteorder=b"big")
+    with pytest.raises(ValueError, match=r"a\.pt was written on a big-endian machine"):
+        plan([path])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99])
+def test_a_truncated_zip_is_refused(tmp_path: Path, share: float) -> None:
+    path = saved(tmp_path, {"w": torch.arange(1000.0)})
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=r"a\.pt is not (a whole zip|in torch's zip)"):
+        plan([path])
+
+
+def test_legacy_forms_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    old = saved(tmp_path, STATE, "old.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "raw.pt").write_bytes(pickle.dumps({"w": np.ones(2)}))
+    with tarfile.open(tmp_path / "tar.pt", "w") as archive:
+        archive.add(old, "storages")
+    for name in ("old.pt", "raw.pt", "tar.pt"):
+        with pytest.raises(
+            ValueError, match=rf"{name} is not in torch's zip.*torch\.load"
+        ):
+            plan([tmp_path / name])
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not(tmp_path: Path) -> None:
+    sprung = tmp_path / "sprung"
+    path = saved(tmp_path, {"w": torch.ones(2), "trap": Trap(str(sprung))})
+    with pytest.raises(ValueError, match=r"a\.pt holds more than tensors.*mkdir"):
+        average([path], tmp_path / "out.pt")
+    assert sorted(os.listdir(tmp_path)) == ["a.pt"]
+    with zipfile.ZipFile(path) as archive:  # the trap was a live one
+        content = archive.read("a/data.pkl")
+    assert b"mkdir" in content
+
+
+def test_a_whole_module_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = saved(tmp_path, torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"more than tensors.*save its state dict"):
+        plan([path])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=250)
+@given(st.data())
+@pytest.mark.filterwarnings("ignore")
+def test_no_damage_gives_another_kind_of_error(tmp_path: Path, data: Any) -> None:
+    whole = tmp_path / "whole.pt"
+    if not whole.exists():
+        torch.save({"model": STATE, "step": 3}, whole)
+    content = bytearray(whole.read_bytes())
+    n_pickled = 1200  # the structure, at the start; the rest is data and checksums
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, n_pickled) | st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    path = tmp_path / "a.pt"
+    path.write_bytes(content)
+    try:
+        average([path])
+    except ValueError as error:
+        assert str(path) in str(error)

@@ -1,0 +1,198 @@
+"""Who may import whom, when, and that all of it is shipped."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from collections.abc import Callable, Iterator
+from configparser import ConfigParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+ROOT = Path(__file__).parents[1]
+# Each part may use what stands on lower floors, and nothing beside itself.
+FLOORS = (
+    {"weighting", "registry", "blocks", "floats"},
+    {"kernels", "sphere"},
+    {"rules"},
+    {"selection"},
+    {"base"},
+    {"predictions", "checkpoints", "embeddings"},
+    {"comparison"},
+)
+# Loaded where they are needed: each takes longer than all of the library.
+HEAVY = {
+    *("matplotlib", "polars", "pyarrow", "scipy", "sentence_transformers"),
+    *("sklearn", "skorch", "tokenizers", "torch", "transformers"),
+}
+NUMBAS = {"scipy"}  # numba itself looks for its linear algebra
+LIBRARY = sorted((ROOT / "ensembles").rglob("*.py"))
+COMMAND = sorted((ROOT / "cli" / "ensembles_cli").rglob("*.py"))
+AROUND = sorted(p for d in ("benchmarks", "docs") for p in (ROOT / d).rglob("*.py"))
+STUBS = sorted((ROOT / "ensembles").rglob("*.pyi"))
+PACKAGES = sorted(stub.parent for stub in STUBS)
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(ROOT / "ensembles").parts[0].removesuffix(".py")
+
+
+def imports(nodes: Iterator[ast.AST]) -> set[str]:
+    """Full names of what is imported, with ``from a import b`` as a.b."""
+    found = set()
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def at_load(tree: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that are run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from at_load(node)
+
+
+def parts(names: set[str]) -> set[str]:
+    """Which parts of the library are among what is imported."""
+    split = [name.split(".") for name in names]
+    return {name[1] for name in split if name[0] == "ensembles" and len(name) > 1}
+
+
+def tops(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_part_of_the_library_stands_on_a_floor() -> None:
+    known = set().union(*FLOORS) | {"__init__"}
+    assert {part_of(path) for path in LIBRARY} <= known
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=named)
+def test_imports_run_downwards(path: Path) -> None:
+    part = part_of(path)
+    below: set[str] = {part}
+    for floor in FLOORS:
+        if part in floor:
+            break
+        below |= floor
+    names = imports(ast.walk(ast.parse(path.read_text())))
+    inside = parts(names)
+    assert inside <= (set() if part == "__init__" else below)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=named)
+def test_only_the_command_knows_the_terminal(path: Path) -> None:
+    names = tops(imports(ast.walk(ast.parse(path.read_text()))))
+    assert not names & {"click", "rich", "ensembles_cli", "tqdm"}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=named)
+def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
+    names = tops(imports(at_load(ast.parse(path.read_text()))))
+    assert not names & HEAVY
+    if path != ROOT / "ensembles" / "kernels" / "compiled.py":
+        assert "numba" not in names
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *COMMAND], ids=named)
+def test_imports_are_written_in_full(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        assert not isinstance(node, ast.ImportFrom) or node.level == 0
+
+
+@pytest.mark.parametrize("path", [*LIBRARY, *COMMAND, *AROUND], ids=named)
+def test_modules_say_what_they_are_about_and_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) <= 300
+    assert not {"utils", "helpers", "common", "misc"} & {path.stem, path.parent.name}
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=named)
+def test_stubs_name_what_packages_export(package: Path) -> None:
+    module = importlib.import_module(".".join(package.relative_to(ROOT).parts))
+    assert module.__all__
+    for name in module.__all__:
+        assert getattr(module, name) is not None
+
+
+def test_setup_cfg_lists_every_package() -> None:
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = config["options"]["packages"].split()
+    found = {
+        ".".join(init.parent.relative_to(base).parts)
+        for base, top in ((ROOT, "ensembles"), (ROOT / "cli", "ensembles_cli"))
+        for init in (base / top).rglob("__init__.py")
+    }
+    assert set(listed) == found
+    assert listed == sorted(listed)
+
+
+def test_every_folder_of_code_is_a_package() -> None:
+    for path in [*LIBRARY, *COMMAND]:
+        assert (path.parent / "__init__.py").exists()
+
+
+# What is loaded, seen from outside: a new interpreter for each.
+Loaded = Callable[..., set[str]]
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for value, path in enumerate(paths):
+        save_file({"w": np.full(8, value, np.float32)}, path)
+    return paths
+
+
+def test_importing_the_package_loads_nothing(loaded: Loaded) -> None:
+    names = loaded("import ensembles; ensembles.__version__")
+    assert not names & {"numpy", "numba", "click", *HEAVY}
+
+
+def test_help_loads_nothing(loaded: Loaded) -> None:
+    names = loaded(
+        "from ensembles_cli.main import cli; cli(['--help'], standalone_mode=False)"
+    )
+    assert not names & {"numpy", "numba", "rich", *HEAVY}
+
+
+@pytest.mark.parametrize("rule", ["mean", "median", "slerp"])
+def test_averaging_safetensors_loads_nothing_heavy(
+    rule: str, loaded: Loaded, members: list[Path], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from ensembles.checkpoints import average;"
+        "average(sys.argv[2:4], sys.argv[4], rule=sys.argv[1])"
+    )
+    out = tmp_path / "out.safetensors"
+    assert not loaded(code, rule, *members, out) & {"click", *HEAVY} - NUMBAS
+    assert out.exists()
+
+
+def test_the_command_loads_nothing_heavy(
+    loaded: Loaded, members: list[Path], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from ensembles_cli.main import cli;"
+        "cli(['avg', '--json', *sys.argv[1:3], '-o', sys.argv[3]],"
+        " standalone_mode=False)"
+    )
+    out = tmp_path / "out.safetensors"
+    assert not loaded(code, *members, out) & HEAVY - NUMBAS
+    assert out.exists()

@@ -1,0 +1,99 @@
+"""What the documents say is true: pages that are generated, code that is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import re
+import shlex
+import types
+from pathlib import Path
+
+import click
+import pytest
+
+from ensembles_cli.main import cli
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PROMPT = "$ "
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """Contents of the fenced blocks in these languages, in their order."""
+    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [block for language, block in found if language in languages]
+
+
+def shown_commands(page: Path) -> list[str]:
+    """Lines of shell blocks that call ``ensemble``, continued ones joined."""
+    text = "\n".join(blocks(page, "bash", "console", "sh", "shell"))
+    lines = text.replace("\\\n", " ").splitlines()
+    lines = [line.strip().removeprefix(PROMPT) for line in lines]
+    return [line for line in lines if line.startswith("ensemble ")]
+
+
+def script(path: Path) -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_methods_is_current() -> None:
+    written = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert written == script(ROOT / "docs" / "make_methods.py").methods(), "make docs"
+
+
+def test_the_python_of_the_readme_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks run in order, in one namespace; a prompt shows what must come out."""
+    if not README.exists():
+        pytest.skip("there is no README.md yet")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "readme"}
+    for block in blocks(README, "python"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(block, "README.md", "exec"), names)
+
+
+def options(command: click.Command) -> set[str]:
+    context = click.Context(command)
+    names = {
+        name
+        for parameter in command.get_params(context)
+        if isinstance(parameter, click.Option)
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+    return names
+
+
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name
+)
+def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
+    for line in shown_commands(page):
+        words = shlex.split(line, comments=True)[1:]
+        words = words[: words.index("|")] if "|" in words else words
+        command: click.Command = cli
+        if words and not words[0].startswith("-"):
+            found = cli.get_command(click.Context(cli), words[0])
+            assert found is not None, line
+            command, words = found, words[1:]
+        given = {word.partition("=")[0] for word in words if word.startswith("-")}
+        assert given <= options(command), line
+
+
+@pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))
+def test_every_command_and_option_has_help(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.help
+    for parameter in command.get_params(click.Context(command)):
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name

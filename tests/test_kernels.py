@@ -1,0 +1,404 @@
+"""Compiled loops against the numpy line beside each, bit for bit.
+
+Narrow formats go through every pattern of bits there is, wide ones through random
+patterns: numbers of any size, subnormal ones, both zeros, infinities and NaNs. Which
+NaN comes out is not told apart: machine code may exchange what it adds. With
+``NUMBA_DISABLE_JIT=1`` the same loops run as plain Python, on fewer numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from ensembles.floats import FLOATS, Array, round_to
+from ensembles.kernels import gram as gram_module
+from ensembles.kernels.compiled import LANE
+from ensembles.kernels.gram import BLOCK, SUMS, gram, gram_line, widened
+from ensembles.kernels.mean import any_special, mean, mean_line
+from ensembles.kernels.order import ranked, ranked_line, weighted_median
+from ensembles.kernels.rounding import rounded
+
+ROOT = Path(__file__).parents[1]
+PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
+SOME = 300 if PLAIN else 100_000
+Dtype = np.dtype[Any]
+DTYPES = list(FLOATS)
+BELOW_FLOAT64 = [dtype for dtype in DTYPES if dtype.itemsize < 8]
+WEIGHTS = [
+    *([1.0, 1.0, 1.0], [0.25, 0.25, 0.5], [0.3, 1.7, -0.9], [0.0, 1.0, 2.5]),
+    *([-1.0, -1.0, -2.0], [1e-3, 1e5, 3.0], [1e-310, 2e-310, 0.0]),
+]
+
+
+def patterns(dtype: Dtype, rng: np.random.Generator, n_members: int = 3) -> Array:
+    """Members of all bit patterns in different orders, or of random ones."""
+    form = FLOATS[dtype]
+    if dtype.itemsize <= 2 and not PLAIN:
+        every = np.arange(2 ** (8 * dtype.itemsize)).astype(form.bits)
+        bits = np.array(
+            [every, *(rng.permutation(every) for _ in range(n_members - 1))]
+        )
+    else:
+        most = np.iinfo(form.bits).max
+        shape = (n_members, SOME)
+        bits = rng.integers(0, most, shape, dtype=form.bits, endpoint=True)
+        # A narrow exponent, so that members are of one size, and special numbers.
+        near = (bits & ~np.array(form.special, form.bits)) | np.array(1, dtype).view(
+            form.bits
+        )
+        bits[:, : SOME // 2] = near[:, : SOME // 2]
+        edges = [0, 1, form.special - 1, form.special, most, most // 2 + 1]
+        bits[0, : len(edges)] = np.array(edges, np.uint64).astype(form.bits)
+    return np.asarray(bits.view(dtype))
+
+
+def numbers(dtype: Dtype, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return round_to(rng.normal(size=shape), dtype)
+
+
+def bits_of(array: Array) -> list[int]:
+    """Bits of each number, and -1 for any NaN."""
+    bits = array.view(FLOATS[array.dtype].bits).astype(object)
+    with np.errstate(invalid="ignore"):
+        bits[np.isnan(array)] = -1
+    found: list[int] = bits.tolist()
+    return found
+
+
+def same(found: Array, expected: Array) -> None:
+    assert found.dtype == expected.dtype
+    assert found.shape == expected.shape
+    assert bits_of(found) == bits_of(expected)
+
+
+@pytest.fixture(params=DTYPES, ids=str)
+def dtype(request: pytest.FixtureRequest) -> Dtype:
+    found: Dtype = request.param
+    return found
+
+
+@pytest.mark.parametrize("weights", WEIGHTS, ids=str)
+@pytest.mark.parametrize("narrow", BELOW_FLOAT64, ids=str)
+def test_means_equal_their_numpy_line(
+    narrow: Dtype, weights: list[float], rng: np.random.Generator
+) -> None:
+    stack, given_weights = patterns(narrow, rng), np.array(weights)
+    expected = mean_line(stack, given_weights, math.fsum(weights), narrow)
+    same(mean(stack, given_weights), expected)
+
+
+@pytest.mark.parametrize("size", [0, 1, LANE - 1, LANE, LANE + 1, 3 * LANE + 7])
+def test_means_of_any_size_equal_their_numpy_line(
+    dtype: Dtype, size: int, rng: np.random.Generator
+) -> None:
+    n_members = 2 if PLAIN else 5
+    stack, weights = numbers(dtype, rng, (n_members, size)), np.ones(n_members)
+    if dtype == np.float64:
+        exact = [math.fsum(column) / n_members for column in stack.T.tolist()]
+        np.testing.assert_array_max_ulp(mean(stack, weights), np.array(exact), 1)
+    else:
+        same(mean(stack, weights), mean_line(stack, weights, n_members, dtype))
+
+
+@pytest.mark.parametrize("narrow", BELOW_FLOAT64, ids=str)
+@pytest.mark.parametrize("total", [1.0, -3.0, 0.1, 2.0**-1022, 2.0**-1074, 2.0**1023])
+def test_sums_are_divided_by_any_total_as_numpy_does(
+    narrow: Dtype, total: float, rng: np.random.Generator
+) -> None:
+    stack, weights = patterns(narrow, rng, 2)[:, :2000], np.array([0.5, 0.25])
+    same(mean(stack, weights, total), mean_line(stack, weights, total, narrow))
+
+
+def test_the_line_takes_members_of_several_formats() -> None:
+    members = [np.array([1.0], np.float32), np.array([2.0], np.float16)]
+    result = mean_line(members, np.array([1.0, 3.0]), 4.0, np.dtype(np.float64))
+    assert result.tolist() == [1.75]
+
+
+def within_an_ulp(found: float, exact: Fraction) -> bool:
+    """Whether a float64 is the nearest to a fraction, or beside the nearest."""
+    try:
+        nearest = float(exact)
+    except OverflowError:
+        nearest = math.copysign(math.inf, exact)
+    beside = math.nextafter(nearest, -math.inf), math.nextafter(nearest, math.inf)
+    return found in (nearest, *beside)
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+TINY = st.floats(-1e-307, 1e-307)
+HUGE = st.floats(1e307, allow_nan=False, allow_infinity=False)
+
+
+@given(st.lists(st.one_of(FINITE, TINY, HUGE), min_size=1, max_size=6))
+@example([1e16, 1.0, -1e16])
+@example([1e308, 1e308, 1e308])
+@example([1.7976931348623157e308, -1.7976931348623157e308, 5e-324])
+@example([1e300, 1.0, -1e300, 1e-300])
+@example([5e-324, 0.0])
+@example([0.1] * 6)
+@example([-0.0, -0.0])
+def test_equal_means_of_float64_are_within_an_ulp_of_the_exact_ones(
+    members: list[float],
+) -> None:
+    stack = np.array(members)[:, None]
+    (found,) = mean(stack, np.ones(len(members))).tolist()
+    exact = sum(map(Fraction, members), Fraction()) / len(members)
+    assert within_an_ulp(found, exact)
+    try:
+        summed = math.fsum(members) / len(members)
+    except OverflowError:
+        return
+    assert within_an_ulp(found, Fraction(summed))
+
+
+WEIGHT = st.floats(1e-3, 1e3)
+
+
+@given(
+    st.lists(st.tuples(WEIGHT, st.one_of(FINITE, TINY, HUGE)), min_size=1, max_size=6)
+)
+@example([(0.1, 1e16), (0.2, 1.0), (0.1, -1e16)])
+@example([(0.3, 1e308), (0.7, 1.7e308)])
+@example([(1.0, 5e-324), (3.0, 5e-324)])
+def test_weighted_means_of_float64_are_near_the_exact_ones(
+    pairs: list[tuple[float, float]],
+) -> None:
+    weights, members = (list(column) for column in zip(*pairs, strict=True))
+    (found,) = mean(np.array(members)[:, None], np.array(weights)).tolist()
+    total = math.fsum(weights)
+    exact = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())
+    assert within_an_ulp(found, exact / Fraction(total))
+
+
+def test_deep_cancellation_leaves_what_is_left() -> None:
+    stack = np.array([[1e16, 1e200], [1.0, 1.0], [-1e16, -1e200]])
+    assert mean(stack, np.ones(3), 1.0).tolist() == [1.0, 1.0]
+
+
+def test_float64_that_is_no_number_stays_none() -> None:
+    infinite = np.array([[np.inf, np.inf, 1.0, -np.inf], [1.0, -np.inf, np.nan, 1.0]])
+    found = mean(infinite, np.ones(2))
+    expected = np.array([np.inf, np.nan, np.nan, -np.inf])
+    assert np.array_equal(found, expected, equal_nan=True)
+
+
+def test_a_mean_too_large_for_float64_is_infinite() -> None:
+    largest = np.finfo(np.float64).max
+    stack = np.array([[largest, -largest], [-largest, largest]])
+    assert mean(stack, np.array([2.0, -1.0])).tolist() == [np.inf, -np.inf]
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 0), (2, 2), (1, 1), (0, 2)])
+def test_ranks_equal_their_numpy_line(
+    dtype: Dtype, first: int, last: int, rng: np.random.Generator
+) -> None:
+    stack = patterns(dtype, rng)
+    same(ranked(stack, first, last), ranked_line(stack, first, last))
+
+
+@pytest.mark.parametrize("n_members", range(1, 10))
+def test_ranks_of_any_number_of_members_equal_their_numpy_line(
+    n_members: int, rng: np.random.Generator
+) -> None:
+    stack = rng.integers(-3, 3, (n_members, 300)).astype(np.float32)
+    for first in range(n_members):
+        for last in range(first, n_members):
+            same(ranked(stack, first, last), ranked_line(stack, first, last))
+
+
+@pytest.mark.parametrize("size", [0, 1, LANE - 1, LANE, LANE + 1])
+def test_ranks_of_any_size_equal_their_numpy_line(
+    dtype: Dtype, size: int, rng: np.random.Generator
+) -> None:
+    stack = numbers(dtype, rng, (4, size))
+    same(ranked(stack, 1, 2), ranked_line(stack, 1, 2))
+
+
+def test_negative_zero_ranks_below_zero() -> None:
+    stack = np.array([[0.0], [-0.0]], np.float32)
+    assert np.signbit(ranked(stack, 0, 1)).tolist() == [[True], [False]]
+
+
+def halves(values: list[float], weights: list[int]) -> float:
+    """Weighted median by writing each value as often as it counts."""
+    written = sorted(v for v, w in zip(values, weights, strict=True) for _ in range(w))
+    middle = len(written) // 2
+    if len(written) % 2:
+        return written[middle]
+    return (written[middle - 1] + written[middle]) / 2
+
+
+@pytest.mark.parametrize("n_members", [1, 2, 3, 6])
+def test_weighted_medians_equal_the_median_of_repeated_members(
+    n_members: int, rng: np.random.Generator
+) -> None:
+    stack = rng.integers(-4, 4, (n_members, 200)).astype(np.float64)
+    for _ in range(5):
+        counts = rng.integers(1, 5, n_members)
+        out = np.empty(200)
+        weighted_median(stack, counts.astype(np.float64), out)
+        expected = [halves(column, counts.tolist()) for column in stack.T.tolist()]
+        assert out.tolist() == expected
+        weighted_median(stack, counts * 0.1, out)
+        assert out.tolist() == expected
+
+
+def test_weighted_medians_of_nan_are_nan() -> None:
+    stack = np.array([[1.0, np.inf], [np.nan, -np.inf], [3.0, 0.0]])
+    out = np.empty(2)
+    weighted_median(stack, np.array([1.0, 1.0, 3.0]), out)
+    assert np.array_equal(out, [np.nan, 0.0], equal_nan=True)
+
+
+def test_products_equal_their_numpy_line(
+    dtype: Dtype, rng: np.random.Generator
+) -> None:
+    for size in (0, 1, SUMS - 1, SUMS, SUMS + 1, LANE + 1):
+        stack = numbers(dtype, rng, (3, size))
+        same(gram(stack), gram_line(stack))
+
+
+def test_products_of_any_numbers_equal_their_numpy_line(
+    dtype: Dtype, rng: np.random.Generator
+) -> None:
+    stack = patterns(dtype, rng)
+    with np.errstate(invalid="ignore"):
+        stack = stack[:, ~np.isnan(stack).any(0)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        same(gram(stack), gram_line(stack))
+
+
+def test_products_are_added_block_by_block(
+    dtype: Dtype, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    block = BLOCK
+    if PLAIN:
+        block = 4 * SUMS
+        monkeypatch.setattr(gram_module, "BLOCK", block)
+    stack = numbers(dtype, rng, (2, 2 * block + 5))
+    whole = gram(stack)
+    assert whole.shape == (3, 2, 2)
+    same(whole, gram_line(stack))
+    parts = [gram(stack[:, :block]), gram(stack[:, block:])]
+    same(whole, np.concatenate(parts))
+    expected = stack.astype(np.float64) @ stack.astype(np.float64).T
+    np.testing.assert_allclose(whole.sum(0), expected, rtol=1e-12)
+
+
+def test_members_are_widened_exactly(dtype: Dtype, rng: np.random.Generator) -> None:
+    stack = patterns(dtype, rng)
+    with np.errstate(invalid="ignore"):
+        same(widened(stack), stack.astype(np.float64))
+
+
+def test_special_numbers_are_seen(dtype: Dtype, rng: np.random.Generator) -> None:
+    ordinary = np.concatenate([numbers(dtype, rng, (LANE + 3,)), np.zeros(2, dtype)])
+    largest = np.array(FLOATS[dtype].special - 1, FLOATS[dtype].bits).view(dtype)
+    ordinary[0], ordinary[1] = largest, -largest
+    assert not any_special(ordinary)
+    for value in (np.nan, -np.nan, np.inf, -np.inf):
+        special = ordinary.copy()
+        special[LANE + 1] = round_to(np.array(value), dtype)
+        assert any_special(special)
+    assert not any_special(ordinary[:0])
+
+
+def test_rounding_equals_its_numpy_line(dtype: Dtype, rng: np.random.Generator) -> None:
+    values = patterns(np.dtype(np.float64), rng).reshape(-1)
+    close = rng.normal(size=SOME) * 2.0 ** rng.integers(-30, 20, SOME)
+    for some in (values, close, *(close[:n] for n in (0, 1, LANE - 1, LANE, LANE + 1))):
+        same(rounded(some, dtype), round_to(some, dtype))
+
+
+# Where compiled loops are kept, and that it does not matter.
+AVERAGE = """
+import json, sys
+from ensembles.checkpoints import average
+import numpy as np
+import ensembles.kernels.mean as module
+assert module.__file__.startswith(sys.argv[1]), module.__file__
+members = [{"w": np.full(3, value, np.float32)} for value in (1, 2)]
+found = average(members)["w"].tolist()
+print(json.dumps([found, type(getattr(module._add, "_cache", None)).__name__]))
+"""
+
+
+@pytest.fixture
+def homeless(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A copy of the package with no place to keep anything, whoever asks.
+
+    Files stand where folders would have to be made: not even root gets past that, as
+    it gets past permissions.
+    """
+    package = tmp_path / "place" / "ensembles"
+    shutil.copytree(
+        ROOT / "ensembles", package, ignore=shutil.ignore_patterns("__pycache__")
+    )
+    for folder in [package, *(path for path in package.rglob("*") if path.is_dir())]:
+        (folder / "__pycache__").write_text("no folder")
+    (tmp_path / "home").write_text("no folder")
+    home = str(tmp_path / "home")
+    known = {"PYTHONPATH": str(package.parent), "HOME": home, "XDG_CACHE_HOME": home}
+    return package, known
+
+
+@pytest.mark.skipif(PLAIN, reason="nothing is compiled")
+@pytest.mark.parametrize("asked", ["", "file", "missing"])
+def test_without_a_place_to_keep_them_loops_are_compiled_in_silence(
+    asked: str,
+    homeless: tuple[Path, dict[str, str]],
+    interpreter: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    package, known = homeless
+    asked_for = {
+        "": "",
+        "file": str(tmp_path / "home"),
+        "missing": str(tmp_path / "home" / "below"),
+    }
+    known["NUMBA_CACHE_DIR"] = asked_for[asked]
+    found, cache = json.loads(interpreter(AVERAGE, package, **known))
+    assert found == [1.5, 1.5, 1.5]
+    assert cache == "NullCache"
+
+
+@pytest.mark.skipif(PLAIN, reason="nothing is compiled")
+def test_with_a_place_to_keep_them_loops_are_kept(
+    homeless: tuple[Path, dict[str, str]],
+    interpreter: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    package, known = homeless
+    known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    found, cache = json.loads(interpreter(AVERAGE, package, **known))
+    assert (found, cache) == ([1.5, 1.5, 1.5], "FunctionCache")
+    assert list((tmp_path / "cache").rglob("*.nbi"))
+
+
+def test_plain_loops_are_as_silent_as_compiled_ones(
+    interpreter: Callable[..., str],
+) -> None:
+    code = (
+        "import numpy as np; from ensembles.kernels.mean import mean;"
+        "print(mean(np.full((2, 1), 3e38, np.float32), np.full(2, 1e300)))"
+    )
+    assert interpreter(code, NUMBA_DISABLE_JIT="1") == interpreter(code)
+
+
+def test_bits_tell_numbers_apart() -> None:
+    zeros: NDArray[np.float64] = np.array([0.0, -0.0, np.nan, -np.nan])
+    assert bits_of(zeros) == [0, 1 << 63, -1, -1]
