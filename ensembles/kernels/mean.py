@@ -26,7 +26,7 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
 
     The sum runs in float64 in the order of the members; for members of float64 it is
     compensated (Ogita, Rump & Oishi 2005, "Accurate sum and dot product", algorithm
-    5.3) and within one ulp of ``math.fsum``.
+    5.3) and rounded once, as ``math.fsum`` does, before it is divided.
 
     Parameters
     ----------
@@ -209,26 +209,28 @@ def _mean_float64(stack, weights, total, out):
             row = stack[i, start:stop]
             _add_twice(sums[:size], errors[:size], lost[:size], row, weights[i])
         for j in range(size):
-            whole = sums[j] + errors[j]
-            # Far below, products and what is left of them may have been cut off.
-            sure = (lost[j] <= abs(whole) * 2.0**-60) & (abs(whole) >= 2.0**-900)
+            s, e = sums[j], errors[j]
+            whole = s + e
+            # As far as the exact sum may lie, both ways: all must round to the same.
+            far = 2 * lost[j] + (abs(e) * 2.0**-52 if lost[j] > 0 else 0.0)
+            sure = (s + (e - far) == whole) & (s + (e + far) == whole)
+            # Below, products and their errors may have been cut off.
+            sure &= abs(whole) >= 2.0**-900
             out[start + j] = whole / total if sure else np.nan
 
 
 def _mend(stack: Array, weights: Float64, total: float, out: Array) -> None:
     """Sum exactly what the compensated sum left: huge or tiny, deep cancellation."""
     left = np.flatnonzero(np.isnan(out))
-    zero = (stack[:, left] == 0).all(0)
-    some = left[zero]
-    out[some] = mean_line(stack[:, some], weights, total, out.dtype)
-    for j in left[~zero]:
-        members = stack[:, j]
-        if np.isfinite(members).all() and np.isfinite(weights).all():
-            pairs = zip(weights.tolist(), members.tolist(), strict=True)
-            exact = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())
-            out[j] = _nearest(exact / Fraction(total))
-        else:
-            out[j] = mean_line(members, weights, total, out.dtype)
+    members = stack[:, left]
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        plain = (members == 0).all(0) | ~np.isfinite(members).all(0)
+    plain |= ~np.isfinite(weights).all()
+    out[left[plain]] = mean_line(members[:, plain], weights, total, out.dtype)
+    for j, column in zip(left[~plain], members[:, ~plain].T, strict=True):
+        pairs = zip(weights.tolist(), column.tolist(), strict=True)
+        exact = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())
+        out[j] = _nearest(exact / Fraction(total))
 
 
 def _nearest(exact: Fraction) -> float:
