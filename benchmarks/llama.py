@@ -23,9 +23,9 @@ BLOCK = 1 << 22  # random numbers drawn at a time
 SAMPLE = 1 << 20  # elements of a tensor held against the oracle
 
 
-def layout(hidden: int, *, vocabulary: int = VOCABULARY, n_layers: int = N_LAYERS) -> (
-    Layout
-):
+def layout(
+    hidden: int, *, vocabulary: int = VOCABULARY, n_layers: int = N_LAYERS
+) -> Layout:
     """Names and shapes, in the order of the layers."""
     inner = math.ceil(hidden * 8 / 3 / 64) * 64
     shapes: Layout = {"model.embed_tokens.weight": (vocabulary, hidden)}
@@ -131,13 +131,29 @@ def check(out: Path, members: list[Path]) -> int:
     for index, (name, found) in enumerate(_sampled(out)):
         if index % 7:
             continue
-        stack = [dict_of(member, name)[:SAMPLE].astype(np.float64) for member in members]
+        stack = [
+            tensor_of(member, name)[:SAMPLE].astype(np.float64) for member in members
+        ]
         expected = nearest_bfloat16(sum(stack[1:], stack[0]) / len(stack))
         same = found[:SAMPLE].view(np.uint16) == expected.view(np.uint16)
         if not same.all():
             raise ValueError(f"{np.count_nonzero(~same)} elements of {name} are wrong")
         n_checked += same.size
     return n_checked
+
+
+def write_one(path: Path, shapes: Layout, *, member: int) -> None:
+    """A file of one tensor of any size, its random numbers repeated."""
+    ((name, shape),) = shapes.items()
+    n_bytes = 2 * math.prod(shape)
+    entry = {"dtype": "BF16", "shape": shape, "data_offsets": [0, n_bytes]}
+    header = json.dumps({name: entry}).encode()
+    header += b" " * (-len(header) % 8)
+    part = _tensor(name, {name: (BLOCK,)}, member).view(np.uint8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for start in range(0, n_bytes, part.nbytes):
+            file.write(part[: n_bytes - start].data)
 
 
 def _sampled(folder: Path) -> Iterator[tuple[str, Array]]:
@@ -147,7 +163,7 @@ def _sampled(folder: Path) -> Iterator[tuple[str, Array]]:
                 yield name, file.get_tensor(name).reshape(-1)
 
 
-def dict_of(folder: Path, name: str) -> Array:
+def tensor_of(folder: Path, name: str) -> Array:
     """One tensor of a member, flat."""
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "np") as file:

@@ -18,9 +18,9 @@ STEP = 1 << 20  # elements of one step of the numpy loop
 N_THREADS = 2
 
 
-def command(way: str, out: Path, members: Sequence[Path], peer: str | None) -> (
-    list[str]
-):
+def command(
+    way: str, out: Path, members: Sequence[Path], peer: str | None
+) -> list[str]:
     """Command line of a way, such as ``ensemble median`` or ``mergekit slerp``."""
     kind, _, rule = way.partition(" ")
     paths = [str(member) for member in members]
@@ -90,14 +90,15 @@ def numpy_loop(out: Path, members: list[Path]) -> None:
         maps = [np.memmap(member / file, np.uint8, "r") for member in members]
         start = 8 + int(maps[0][:8].view(np.uint64)[0])
         with (out / file).open("wb") as target:
-            target.write(memoryview(maps[0][:start]))
+            target.write(maps[0][:start].data)
             stack = [each[start:].view(ml_dtypes.bfloat16) for each in maps]
             for begin in range(0, stack[0].size, STEP):
                 total = stack[0][begin : begin + STEP].astype(np.float32)
                 for member in stack[1:]:
                     total += member[begin : begin + STEP].astype(np.float32)
                 total /= len(stack)
-                target.write(memoryview(total.astype(ml_dtypes.bfloat16).view(np.uint8)))
+                mean = total.astype(ml_dtypes.bfloat16)
+                target.write(mean.view(np.uint8).data)
 
 
 def torch_loop(out: Path, members: list[Path]) -> None:

@@ -288,7 +288,7 @@ def karcher_mean(gram: Float64, weights: Float64) -> Float64:
     """
     share = weights / weights.sum()
     lengths = np.sqrt(np.diagonal(gram))
-    some = lengths > 0
+    some = (lengths != 0) & (share > 0)
     if not some.any():
         return np.asarray(share)
     inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=some)

@@ -10,7 +10,7 @@ from ensembles.floats import Float64
 
 
 def angles(gram: Float64) -> Float64:
-    """Angles between vectors, zero for vectors of length zero.
+    """Angles between vectors: zero for vectors of length zero, NaN for endless ones.
 
     Parameters
     ----------
@@ -23,7 +23,8 @@ def angles(gram: Float64) -> Float64:
     """
     lengths = np.sqrt(np.diagonal(gram))
     products = np.outer(lengths, lengths)
-    cosines = np.divide(gram, products, out=np.ones_like(gram), where=products > 0)
+    with np.errstate(invalid="ignore"):  # a member holds an infinity
+        cosines = np.divide(gram, products, out=np.ones_like(gram), where=products != 0)
     return np.asarray(np.arccos(np.clip(cosines, -1, 1)))
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import re
 import shlex
 import types
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -50,16 +49,13 @@ def test_the_page_of_methods_is_current() -> None:
 
 
 def test_the_python_of_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, interpreter: Callable[..., str]
 ) -> None:
-    """Blocks run in order, in one namespace; a prompt shows what must come out."""
+    """Blocks run in their order, in one namespace, in a process of their own."""
     if not README.exists():
         pytest.skip("there is no README.md yet")
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "readme"}
-    for block in blocks(README, "python"):
-        with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(block, "README.md", "exec"), names)
+    move = f"import os; os.chdir({str(tmp_path)!r})"
+    interpreter("\n".join([move, *blocks(README, "python")]))
 
 
 def options(command: click.Command) -> set[str]:

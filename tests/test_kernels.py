@@ -123,7 +123,7 @@ def test_sums_are_divided_by_any_total_as_numpy_does(
 
 
 def test_the_line_takes_members_of_several_formats() -> None:
-    members = [np.array([1.0], np.float32), np.array([2.0], np.float16)]
+    members: list[Array] = [np.array([1], np.float32), np.array([2], np.float16)]
     result = mean_line(members, np.array([1.0, 3.0]), 4.0, np.dtype(np.float64))
     assert result.tolist() == [1.75]
 

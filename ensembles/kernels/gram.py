@@ -90,7 +90,8 @@ def widened(stack: Array) -> Float64:
     """
     form = FLOATS[stack.dtype]
     if form.mantissa >= 23:
-        return np.asarray(stack, np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            return np.asarray(stack, np.float64)
     out = np.empty(stack.shape)
     if form.mantissa == 7:
         _widen_bfloat16(stack.view(np.uint16), out)

@@ -132,6 +132,12 @@ def _is_before(x, y):
 
 
 @compiled
+def _is_above(x, y):
+    """Whether x ranks above y, as 0 does above -0."""
+    return x > y or (x == y and np.signbit(y) and not np.signbit(x))
+
+
+@compiled
 def weighted_median(stack, weights, out):
     """Where half of the weight lies below, element by element, in float64.
 

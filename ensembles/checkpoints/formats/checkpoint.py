@@ -80,7 +80,7 @@ class File:
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes from ``offset`` on, of which there must be ``size``."""
-        if offset + size > self.size:
+        if offset < 0 or offset + size > self.size:
             raise ValueError(
                 f"{self.path} has {self.size} bytes, its header asks for "
                 f"{offset + size}; it was cut short, or its header is wrong"

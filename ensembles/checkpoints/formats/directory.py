@@ -124,7 +124,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _is_bare(name: Any) -> bool:
-    return isinstance(name, str) and Path(name).name == name and name not in ("..", ".")
+    return isinstance(name, str) and Path(name).name == name and name not in ("", "..")
 
 
 def _weight_map(index: Path) -> dict[str, str]:

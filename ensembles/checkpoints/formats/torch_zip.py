@@ -7,6 +7,7 @@ makes no tensor; the bytes are ours to read, where the entries lie.
 from __future__ import annotations
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,20 @@ from ensembles.checkpoints.formats.state_dicts import dtype_of, import_torch
 
 NESTED = ("state_dict", "model_state_dict", "model", "ema", "module")
 PREFIXES = ("module.", "_orig_mod.")
+# What torch's unpickler raises where a pickle makes no sense.
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 OFFSETS = "_checkpoint_offset"  # where torch.load notes a storage's place in the file
 
 
@@ -114,7 +129,7 @@ def _load(path: Path) -> Any:
             f"({named.strip()}); if you trust it, load it with torch.load and save its "
             "state dict alone"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+    except BROKEN as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path} is not a whole torch file: {reason[0]}") from None
 

@@ -136,6 +136,7 @@ def test_a_huge_header_is_refused_before_it_is_read(tmp_path: Path, size: int) -
         read(path)
 
 
+@pytest.mark.filterwarnings("ignore:.*hold NaN or infinity")
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(st.data())
 def test_no_damage_gives_another_kind_of_error(tmp_path: Path, data: Any) -> None:
@@ -149,12 +150,16 @@ def test_no_damage_gives_another_kind_of_error(tmp_path: Path, data: Any) -> Non
         place = data.draw(st.integers(0, len(content) - 15))
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
+    message = refusal(path)
+    assert message is None or str(path) in message
+
+
+def refusal(path: Path) -> str | None:
     try:
         average([path, path])
     except ValueError as error:
-        assert str(path) in str(error)
-    except UserWarning as warning:  # the damage made a number a NaN
-        assert "NaN" in str(warning)
+        return str(error)
+    return None
 
 
 def test_what_is_written_is_read_by_its_own_library(tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""What a command costs: wall, CPU and anonymous memory; caches; the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+PAUSE = 0.01  # seconds between two looks at the memory
+DROP = Path("/proc/sys/vm/drop_caches")
+
+
+class Cost(NamedTuple):
+    """Seconds from start to end, of the processor, and bytes at most."""
+
+    wall: float
+    cpu: float
+    anonymous: int
+
+
+def run(command: Sequence[str]) -> Cost:
+    """Cost of a command that ends well.
+
+    Memory is the highest RssAnon seen every 10 ms; the kernel counts it per thread and
+    may be some hundred KiB behind. The processor's time is that of the whole process.
+
+    Raises
+    ------
+    RuntimeError
+        If it ends with an error.
+    """
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=errors, stdin=subprocess.DEVNULL
+        )
+        peak = 0
+        while True:
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            wall = time.perf_counter() - started
+            if ended:
+                break
+            peak = max(peak, _anonymous(process.pid))
+            time.sleep(PAUSE)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            text = errors.read().decode(errors="replace")[-2000:]
+            raise RuntimeError(f"{' '.join(command[:4])} … failed:\n{text}")
+    return Cost(wall, usage.ru_utime + usage.ru_stime, peak)
+
+
+def _anonymous(pid: int) -> int:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon"):
+                return int(line.split()[1]) << 10
+    return 0
+
+
+def settle() -> None:
+    """Wait until what was written before is on the disk."""
+    os.sync()
+
+
+def warm(paths: Iterable[Path]) -> None:
+    """Bring files into the page cache."""
+    buffer = bytearray(8 << 20)
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def drop(paths: Iterable[Path]) -> str | None:
+    """How files were thrown out of the page cache, None where they could not be."""
+    os.sync()
+    files = list(paths)
+    way = "/proc/sys/vm/drop_caches"
+    try:
+        DROP.write_text("1")
+    except OSError:
+        way = "posix_fadvise"
+        for path in files:
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return None if any(map(_is_cached, files)) else way
+
+
+def _is_cached(path: Path) -> bool:
+    """Whether the middle of a file can be read without waiting for the disk."""
+    with path.open("rb", buffering=0) as file, suppress(BlockingIOError):
+        middle = path.stat().st_size // 2
+        return os.preadv(file.fileno(), [bytearray(1)], middle, os.RWF_NOWAIT) > 0
+    return False
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, kernel, memory, versions."""
+    facts: dict[str, Any] = {"cpu": platform.processor(), "cores": os.cpu_count()}
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                facts["cpu"] = line.partition(":")[2].strip()
+        kib = int(Path("/proc/meminfo").read_text().split()[1])
+        facts["memory_gib"] = round(kib / (1 << 20), 1)
+    facts["kernel"] = f"{platform.system()} {platform.release()}"
+    facts["python"] = platform.python_version()
+    for name in ("ensemble-avg", "numpy", "numba", "ml_dtypes", "safetensors", "torch"):
+        with suppress(PackageNotFoundError):
+            facts[name] = version(name)
+    return facts
+
+
+def version_in(python: str, package: str) -> str:
+    """Version of a package in another environment."""
+    code = f"from importlib.metadata import version; print(version({package!r}))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {
+        "median": statistics.median(values),
+        "min": min(values),
+        "max": max(values),
+    }

@@ -1,0 +1,166 @@
+"""Real directories: what transformers and sentence-transformers save and load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from ensembles.checkpoints import average, plan
+from tests.checkpoints.building import header_of
+
+transformers = pytest.importorskip("transformers")
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "mean", "of", "models"]
+TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def llama(seed: int, tied: bool = True, vocab_size: int = 11) -> Any:
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        **TINY,
+        vocab_size=vocab_size,
+        intermediate_size=8,
+        num_key_value_heads=1,
+        tie_word_embeddings=tied,
+    )
+    return transformers.LlamaForCausalLM(config)
+
+
+def gpt2(seed: int) -> Any:
+    torch.manual_seed(seed)
+    config = transformers.GPT2Config(
+        vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2
+    )
+    return transformers.GPT2LMHeadModel(config)
+
+
+def saved(folder: Path, models: list[Any], **options: Any) -> list[Path]:
+    for number, model in enumerate(models):
+        model.save_pretrained(folder / f"m{number}", **options)
+    return [folder / f"m{number}" for number in range(len(models))]
+
+
+def assert_mean(path: Path, models: list[Any]) -> None:
+    """It loads without a missing or unexpected key, and holds the mean."""
+    model, info = type(models[0]).from_pretrained(path, output_loading_info=True)
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert not info[kind], info
+    states = [m.state_dict() for m in models]
+    for name, value in model.state_dict().items():
+        expected = torch.stack([state[name].double() for state in states]).mean(0)
+        torch.testing.assert_close(value, expected.float(), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_a_model_with_tied_embeddings_loads_again(tmp_path: Path, make: Any) -> None:
+    models = [make(seed) for seed in range(3)]
+    average(saved(tmp_path, models), tmp_path / "out")
+    names = header_of(tmp_path / "out/model.safetensors").keys()
+    assert not [name for name in names if "lm_head" in name]
+    assert_mean(tmp_path / "out", models)
+
+
+def test_an_untied_head_is_averaged(tmp_path: Path) -> None:
+    models = [llama(seed, tied=False) for seed in range(2)]
+    average(saved(tmp_path, models), tmp_path / "out")
+    assert "lm_head.weight" in header_of(tmp_path / "out/model.safetensors")
+    assert_mean(tmp_path / "out", models)
+
+
+def test_a_head_that_was_stored_though_tied_is_left_out(tmp_path: Path) -> None:
+    models = [llama(seed) for seed in range(2)]
+    for path, model in zip(saved(tmp_path, models), models, strict=True):
+        (path / "model.safetensors").unlink()
+        copies = {name: value.clone() for name, value in model.state_dict().items()}
+        torch.save(copies, path / "pytorch_model.bin")
+    planned = plan([tmp_path / "m0", tmp_path / "m1"], tmp_path / "out")
+    assert any("lm_head.weight left out" in note for note in planned.notes)
+    average([tmp_path / "m0", tmp_path / "m1"], tmp_path / "out")
+    assert "lm_head.weight" not in header_of(tmp_path / "out/model.safetensors")
+    assert_mean(tmp_path / "out", models)
+
+
+def test_shards_of_a_real_model_load_again(tmp_path: Path) -> None:
+    models = [llama(seed) for seed in range(2)]
+    paths = saved(tmp_path, models, max_shard_size="1KB")
+    assert len(list(paths[0].glob("*.safetensors"))) > 1
+    average(paths, tmp_path / "out")
+    assert_mean(tmp_path / "out", models)
+    average(paths, tmp_path / "anew", shard_size=700)
+    assert_mean(tmp_path / "anew", models)
+
+
+def test_a_pickled_model_becomes_safetensors(tmp_path: Path) -> None:
+    models = [gpt2(seed) for seed in range(2)]
+    for path, model in zip(saved(tmp_path, models), models, strict=True):
+        (path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), path / "pytorch_model.bin")
+    average([tmp_path / "m0", tmp_path / "m1"], tmp_path / "out")
+    assert_mean(tmp_path / "out", models)
+
+
+def test_vocabularies_that_differ_are_told(tmp_path: Path) -> None:
+    models = [llama(0, vocab_size=2000), llama(1, vocab_size=2001)]
+    message = r"'model\.embed_tokens\.weight'.*their vocabularies differ"
+    with pytest.raises(ValueError, match=message):
+        plan(saved(tmp_path, models), tmp_path / "out")
+
+
+def test_the_dtype_of_the_result_is_as_asked(tmp_path: Path) -> None:
+    models = [llama(seed) for seed in range(2)]
+    average(saved(tmp_path, models), tmp_path / "out", dtype="bfloat16")
+    model = transformers.LlamaForCausalLM.from_pretrained(
+        tmp_path / "out", dtype=torch.bfloat16
+    )
+    assert model.lm_head.weight.dtype == torch.bfloat16
+    a, b = (m.lm_head.weight.double() for m in models)
+    assert torch.equal(model.lm_head.weight, ((a + b) / 2).bfloat16())
+
+
+def encoder(folder: Path, seed: int) -> Path:
+    """A sentence encoder of two modules with weights, and a pooling between them."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Pooling, Transformer
+
+    words = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
+    words.pre_tokenizer = Whitespace()
+    torch.manual_seed(seed)
+    config = transformers.BertConfig(
+        **TINY, vocab_size=len(WORDS), intermediate_size=8, max_position_embeddings=16
+    )
+    transformers.BertModel(config).save_pretrained(folder / "bert")
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]"
+    ).save_pretrained(folder / "bert")
+    modules = [Transformer(str(folder / "bert")), Pooling(8), Dense(8, 3)]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "st"))
+    return folder / "st"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sentence_encoder_of_several_modules_encodes_again(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    members = [encoder(tmp_path / str(seed), seed) for seed in range(2)]
+    average(members, tmp_path / "out")
+    found = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    models = [SentenceTransformer(str(path), device="cpu") for path in members]
+    states = [model.state_dict() for model in models]
+    for name, value in found.state_dict().items():
+        expected = (states[0][name].double() + states[1][name].double()) / 2
+        torch.testing.assert_close(value, expected.to(value.dtype))
+    sentences = ["mean of models", "models"]
+    vectors = found.encode(sentences)
+    assert vectors.shape == (2, 3)
+    assert np.isfinite(vectors).all()
+    assert not np.allclose(vectors, models[0].encode(sentences))
+    modules = json.loads((tmp_path / "out/modules.json").read_text())
+    assert len(modules) == 3

@@ -1,0 +1,430 @@
+"""What must hold of every rule, read from the facts that it declares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from ensembles.floats import FLOATS, Array, Float64, round_to
+from ensembles.kernels.compiled import LANE
+from ensembles.rules import RULES, Rule, karcher_mean, mean, median, slerp
+
+Dtype = np.dtype[Any]
+DTYPES = list(FLOATS)
+ELEMENT = [rule for rule in RULES.values() if rule.cut == "element"]
+GRAM = [rule for rule in RULES.values() if rule.cut == "gram"]
+
+each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=lambda r: r.name)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def drawn(
+    rule: Rule, rng: np.random.Generator, shape: tuple[int, ...] = (40,)
+) -> Float64:
+    """Members that the rule takes."""
+    n_members = rule.n_members or 5
+    low = {"any": -4.0, "non-negative": 0.0, "positive": 0.1}[rule.domain]
+    return rng.uniform(low, 4, (n_members, *shape))
+
+
+def weights_for(rule: Rule, *, signed: bool = False) -> Float64:
+    weights = np.array([0.1, 0.3, 0.2, 0.2, 0.1][: rule.n_members])
+    return weights * ([-1, 1, 1, 1, 1][: rule.n_members] if signed else 1)
+
+
+def eps(dtype: Dtype) -> float:
+    return float(2.0 ** -FLOATS[dtype].mantissa)
+
+
+def near(found: Array, expected: Array, *, ulps: float = 2) -> None:
+    """Equal up to some units in the last place of the largest entry."""
+    wide = expected.astype(np.float64)
+    slack = ulps * eps(found.dtype) * np.abs(wide).max(initial=1)
+    np.testing.assert_allclose(found.astype(np.float64), wide, rtol=0, atol=slack)
+
+
+# Second opinions on rules that are cut by element: loops over float64.
+
+
+def add_up(column: list[float], weights: list[float]) -> float:
+    total = weights[0] * column[0]
+    for value, weight in zip(column[1:], weights[1:], strict=True):
+        total += weight * value
+    return total / math.fsum(weights)
+
+
+def part_in_halves(column: list[float], weights: list[float]) -> float:
+    """Write each value as often as its weight counts in tenths."""
+    written: list[float] = []
+    for value, weight in zip(column, weights, strict=True):
+        written += [value] * round(10 * weight)
+    written = in_order(written)
+    low, high = written[(len(written) - 1) // 2], written[len(written) // 2]
+    return low if low == high else (low + high) / 2
+
+
+def in_order(values: list[float]) -> list[float]:
+    """Sorted, -0 before 0."""
+    return sorted(values, key=lambda value: (value, math.copysign(1, value)))
+
+
+def counted(column: list[float], weights: list[float]) -> list[float]:
+    pairs = zip(column, weights, strict=True)
+    return in_order([value for value, weight in pairs if weight])
+
+
+ORACLES: dict[str, Callable[[list[float], list[float]], float]] = {
+    "mean": add_up,
+    "median": part_in_halves,
+    "minimum": lambda column, weights: counted(column, weights)[0],
+    "maximum": lambda column, weights: counted(column, weights)[-1],
+}
+
+
+@each_dtype
+@pytest.mark.parametrize("weights", [[1.0] * 5, [0.1, 0.3, 0.2, 0.2, 0.1]], ids=str)
+@pytest.mark.parametrize("rule", ELEMENT, ids=lambda rule: rule.name)
+def test_element_rules_are_their_float64_formula_rounded_once(
+    rule: Rule, weights: list[float], dtype: Dtype, rng: np.random.Generator
+) -> None:
+    stack = round_to(drawn(rule, rng, (500,)), dtype)
+    columns = stack.astype(np.float64).T.tolist()
+    oracle = np.array([ORACLES[rule.name](column, weights) for column in columns])
+    found = rule(stack, weights)
+    if rule is mean and dtype == np.float64:
+        exact = [math.fsum(np.multiply(c, weights)) for c in columns]
+        near(found, np.array(exact) / math.fsum(weights))
+    else:
+        assert found.tobytes() == round_to(oracle, dtype).tobytes()
+
+
+def direct_slerp(stack: Float64, weights: Float64) -> Float64:
+    """Shoemake's formula on the members themselves, the angle as Kahan takes it."""
+    one, other = stack
+    t = weights[1] / weights.sum()
+    ahead, beside = (v / np.linalg.norm(v) for v in (one, other))
+    halves = np.linalg.norm(ahead - beside), np.linalg.norm(ahead + beside)
+    angle = 2 * math.atan2(*halves)
+    weighted = math.sin((1 - t) * angle) * one + math.sin(t * angle) * other
+    return np.asarray(weighted / math.sin(angle))
+
+
+@each_dtype
+@pytest.mark.parametrize("spread", [2.0, 1e-1, 1e-4, 1e-7])
+def test_slerp_is_its_formula_rounded_once(
+    spread: float, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    first = rng.normal(size=600)
+    stack = round_to(np.array([first, first + spread * rng.normal(size=600)]), dtype)
+    if (stack[0] == stack[1]).all():
+        assert slerp(stack, [3, 1]).tobytes() == stack[0].tobytes()
+        return
+    expected = direct_slerp(stack.astype(np.float64), np.array([3, 1]))
+    found = slerp(stack, [3, 1])
+    rounded_once = round_to(expected, dtype)
+    near(found, rounded_once, ulps=1 if dtype.itemsize < 8 else 8)
+    if dtype.itemsize < 8:
+        assert (found != rounded_once).sum() <= 1  # a coefficient's last bit
+
+
+def test_slerp_keeps_the_length_of_members_of_equal_length() -> None:
+    stack = np.array([[3.0, 0, 0], [0, 3.0, 0]])
+    for t in np.linspace(0, 1, 11):
+        length = np.linalg.norm(slerp(stack, [1 - t, t]))
+        assert length == pytest.approx(3, rel=1e-15)
+
+
+def test_slerp_is_nearly_exact_on_wide_arcs(rng: np.random.Generator) -> None:
+    first, other = rng.normal(size=(2, 50))
+    for angle in (3.0, 3.14, math.pi - 1e-4):
+        ahead = first / np.linalg.norm(first)
+        beside = other - (other @ ahead) * ahead
+        beside /= np.linalg.norm(beside)
+        stack = np.array([ahead, math.cos(angle) * ahead + math.sin(angle) * beside])
+        expected = direct_slerp(stack, np.array([2.0, 3.0]))
+        # What inner products in float64 can tell of an angle close to pi.
+        slack = 1e-14 / math.sin(angle) ** 2
+        np.testing.assert_allclose(slerp(stack, [2, 3]), expected, atol=slack)
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [[[1.0, 2.0], [-1.0, -2.0]], [[0.0, 0.0], [1.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]],
+    ids=["opposite", "one is zero", "both are zero"],
+)
+def test_slerp_is_a_straight_line_where_there_is_no_arc(stack: list[Any]) -> None:
+    expected = 0.25 * np.array(stack[0]) + 0.75 * np.array(stack[1])
+    np.testing.assert_allclose(slerp(stack, [1, 3]), expected, atol=1e-15)
+
+
+@pytest.mark.parametrize("angle", [1e-9, 1e-6, 1e-3, 0.5, math.pi / 2, 2.5, 3.0])
+@pytest.mark.parametrize("t", [0.0, 0.2, 0.5, 1.0])
+def test_the_centre_of_two_directions_lies_on_the_arc_between(
+    angle: float, t: float
+) -> None:
+    stack = np.array([[1.0, 0, 0], [math.cos(angle), math.sin(angle), 0]])
+    centre, arc = karcher_mean(stack, [1 - t, t]), slerp(stack, [1 - t, t])
+    np.testing.assert_allclose(centre, arc, atol=1e-12)
+
+
+def squared_angles(point: Float64, stack: Float64, weights: Float64) -> float:
+    lengths = np.linalg.norm(stack, axis=1) * np.linalg.norm(point)
+    cosines = np.clip(stack @ point / lengths, -1, 1)
+    return float(weights @ np.arccos(cosines) ** 2)
+
+
+@pytest.mark.parametrize("n_members", [2, 3, 8])
+@pytest.mark.parametrize("offset", [0.0, 1.0, 100.0])
+def test_no_direction_near_the_centre_has_smaller_squared_angles(
+    n_members: int, offset: float, rng: np.random.Generator
+) -> None:
+    stack = np.abs(rng.normal(size=(n_members, 6))) + offset
+    weights = rng.uniform(0.1, 1, n_members)
+    centre = karcher_mean(stack, weights)
+    unit = centre / np.linalg.norm(centre)
+    # Logarithms of the members at the centre, by another formula; they must cancel.
+    directions = stack / np.linalg.norm(stack, axis=1)[:, None]
+    tangents = directions - (directions @ unit)[:, None] * unit
+    sizes = np.linalg.norm(tangents, axis=1)
+    angles = np.arctan2(sizes, directions @ unit)
+    pull = (weights * angles / sizes) @ tangents
+    assert np.linalg.norm(pull) < 1e-7 * weights.sum()
+    least = squared_angles(unit, stack, weights)
+    for step in 1e-3 * rng.normal(size=(20, 6)):
+        assert squared_angles(unit + step, stack, weights) > least - 1e-12
+    mean_length = weights @ np.linalg.norm(stack, axis=1) / weights.sum()
+    assert np.linalg.norm(centre) == pytest.approx(mean_length, rel=1e-12)
+
+
+def test_directions_that_cancel_have_no_centre_but_a_mean() -> None:
+    stack = np.array([[1.0, 0], [-1.0, 0]])
+    assert karcher_mean(stack).tolist() == [0, 0]
+
+
+def test_members_of_length_zero_count_in_the_length_alone() -> None:
+    stack = np.array([[3.0, 4.0], [0, 0]])
+    np.testing.assert_allclose(karcher_mean(stack, [3, 1]), [2.25, 3.0], rtol=1e-15)
+    assert karcher_mean(np.zeros((3, 2))).tolist() == [0, 0]
+    # The only weight lies on the member that has no direction.
+    assert karcher_mean(stack, [0, 1]).tolist() == [0, 0]
+
+
+@each_rule
+@each_dtype
+def test_identical_members_are_a_fixed_point(
+    rule: Rule, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    one = round_to(drawn(rule, rng)[0], dtype)
+    stack = np.array([one] * (rule.n_members or 5))
+    for weights in (None, weights_for(rule)):
+        near(rule(stack, weights), one, ulps=4 if dtype == np.float64 else 0)
+
+
+@each_rule
+def test_one_member_is_its_own_result(rule: Rule, rng: np.random.Generator) -> None:
+    if rule.n_members is not None:
+        pytest.skip("takes a fixed number of members")
+    one = drawn(rule, rng)[0]
+    near(rule(one[None]), one)
+
+
+@each_rule
+@each_dtype
+def test_the_order_of_members_does_not_matter_where_symmetric(
+    rule: Rule, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    if not rule.symmetric:
+        pytest.skip("the order matters")
+    stack = round_to(drawn(rule, rng), dtype)
+    weights = weights_for(rule)
+    for _ in range(5):
+        order = rng.permutation(len(stack))
+        found, expected = rule(stack[order], weights[order]), rule(stack, weights)
+        if rule.cut == "element" and rule is not mean:
+            assert found.tobytes() == expected.tobytes()
+        near(found, expected)
+
+
+@pytest.mark.parametrize("weights", [[1, 1, 1], [1, 2, 1], [0, 1, 1]], ids=str)
+@pytest.mark.parametrize("rule", ELEMENT, ids=lambda rule: rule.name)
+def test_zeros_of_both_signs_come_out_alike_in_any_order(
+    rule: Rule, weights: list[float]
+) -> None:
+    stack, given = np.array([[0.0], [-0.0], [-0.0]]), np.array(weights)
+    found = {
+        rule(stack[order], given[order]).tobytes()
+        for order in ([0, 1, 2], [1, 0, 2], [1, 2, 0], [2, 1, 0])
+    }
+    assert len(found) == 1
+
+
+def test_halves_are_halves_in_any_order_of_the_members() -> None:
+    # In floats 0.1 + 0.2 + 0.3 depends on the order, and 0.1 + 0.2 is not 0.3.
+    stack, weights = np.array([[1.0], [2.0], [4.0]]), np.array([0.1, 0.2, 0.3])
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        assert median(stack[order], weights[order]).tolist() == [3.0]
+
+
+@each_rule
+def test_negative_weights_are_refused_unless_signed(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    stack, weights = drawn(rule, rng), weights_for(rule, signed=True)
+    if rule.signed:
+        assert rule(stack, weights).shape == stack.shape[1:]
+    else:
+        expected = rf"^weights of '{rule.name}' must not be negative: weights\[0\] is"
+        with pytest.raises(ValueError, match=expected):
+            rule(stack, weights)
+
+
+@each_rule
+@each_dtype
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4)], ids=str)
+def test_the_result_has_the_members_dtype_and_shape(
+    rule: Rule, dtype: Dtype, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    result = rule(round_to(drawn(rule, rng, shape), dtype), weights_for(rule))
+    assert result.dtype == dtype
+    assert result.shape == shape
+
+
+@each_rule
+def test_integers_and_lists_become_float64(rule: Rule) -> None:
+    members = [[1, 2], [3, 5]]
+    result = rule(members, [1, 1])
+    assert result.dtype == np.float64
+    assert result.tolist() == rule(np.array(members, np.float64), [1, 1]).tolist()
+
+
+@each_dtype
+@pytest.mark.parametrize("weights", [None, [0.1, 0.3, 0.2, 0.2, 0.1]], ids=str)
+@pytest.mark.parametrize("rule", ELEMENT, ids=lambda rule: rule.name)
+def test_any_cut_gives_the_same_bytes(
+    rule: Rule, weights: list[float] | None, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    bits = FLOATS[dtype].bits
+    size = 3 * LANE + 11
+    stack = rng.integers(
+        0, np.iinfo(bits).max, (5, size), dtype=bits, endpoint=True
+    ).view(dtype)
+    whole = rule(stack, weights)
+    marks = np.unique([0, 1, 8, LANE - 1, LANE + 5, *rng.integers(0, size, 9), size])
+    pieces = [rule(stack[:, a:b], weights) for a, b in pairwise(marks.tolist())]
+    assert np.concatenate(pieces).tobytes() == whole.tobytes()
+
+
+@each_rule
+@each_dtype
+def test_members_without_weight_do_not_count(
+    rule: Rule, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    stack = round_to(drawn(rule, rng), dtype)
+    if rule.n_members == 2:
+        near(rule(stack, [2, 0]), stack[0], ulps=0 if dtype.itemsize < 8 else 1)
+        near(rule(stack, [0, 3]), stack[1], ulps=0 if dtype.itemsize < 8 else 1)
+        return
+    weights = np.array([0.1, 0.0, 0.3, 0.0, 0.3])
+    near(rule(stack, weights), rule(stack[weights > 0], weights[weights > 0]), ulps=1)
+
+
+@each_rule
+def test_scaling_all_weights_changes_nothing(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    stack, weights = drawn(rule, rng), weights_for(rule)
+    assert rule(stack, 4 * weights).tobytes() == rule(stack, weights).tobytes()
+
+
+@each_rule
+@each_dtype
+def test_nan_spreads_as_far_as_the_cut(
+    rule: Rule, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    stack = round_to(drawn(rule, rng), dtype)
+    stack[1, 7] = np.nan
+    where = np.isnan(rule(stack, weights_for(rule)))
+    expected = np.arange(40) == 7 if rule.cut == "element" else np.full(40, True)
+    assert np.array_equal(where, expected)
+
+
+@pytest.mark.parametrize("rule", ELEMENT, ids=lambda rule: rule.name)
+def test_members_of_several_formats_are_combined_in_float64(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    wide = drawn(rule, rng)
+    formats = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.float32]
+    members = [round_to(row, np.dtype(f)) for row, f in zip(wide, formats, strict=True)]
+    weights = weights_for(rule)
+    stack = np.array([member.astype(np.float64) for member in members])
+    for out in (np.dtype(np.float16), np.dtype(np.float64)):
+        found = rule.combine(members, weights, out)
+        assert found.tobytes() == round_to(rule(stack, weights), out).tobytes()
+
+
+@each_rule
+def test_an_output_of_another_format_is_rounded_once(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    stack = drawn(rule, rng).astype(np.float32)
+    weights, narrow = weights_for(rule), np.dtype(ml_dtypes.bfloat16)
+    found = rule.combine(stack, weights, narrow)
+    expected = rule.combine(stack.astype(np.float64), weights, np.dtype(np.float64))
+    assert found.tobytes() == round_to(expected, narrow).tobytes()
+
+
+def test_the_number_of_members_is_checked() -> None:
+    with pytest.raises(ValueError, match=r"^rule 'slerp' needs 2 members, found 3$"):
+        slerp(np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"^there must be at least one member, found"):
+        mean(np.ones((0, 4)))
+
+
+@each_rule
+def test_unknown_parameters_are_refused(rule: Rule) -> None:
+    with pytest.raises(ValueError, match=rf"'{rule.name}' has no parameter 'q' \("):
+        rule(np.ones((2, 4)), q=3)
+
+
+def test_a_rule_of_plain_numpy_gets_float64_and_its_parameters() -> None:
+    seen = []
+
+    def shifted_sum(stack: Array, weights: Float64, *, shift: float = 1.0) -> Array:
+        seen.append(stack.dtype)
+        return np.asarray(weights @ stack + shift)
+
+    rule = Rule(shifted_sum, cut="element")
+    assert rule.params == {"shift": 1.0}
+    stack = np.array([[1, 2], [3, 4]], ml_dtypes.bfloat16)
+    result = rule(stack, [2, 1], shift=0.5)
+    assert result.dtype == stack.dtype
+    assert result.astype(float).tolist() == [5.5, 8.5]
+    assert seen == [np.float64]
+
+
+def test_a_rule_keeps_the_name_and_words_of_its_function() -> None:
+    assert mean.name == mean.__name__ == "mean"  # type: ignore[attr-defined]
+    assert (mean.__doc__ or "").startswith("Weighted mean")
+    assert {rule.name: rule for rule in RULES.values()} == RULES
+
+
+@pytest.mark.parametrize("rule", GRAM, ids=lambda rule: rule.name)
+def test_members_of_the_largest_float32_are_no_trouble(rule: Rule) -> None:
+    largest = np.finfo(np.float32).max
+    stack = np.array([[largest, 0], [0, largest]], np.float32)
+    near(rule(stack), np.full(2, largest / math.sqrt(2)), ulps=1)
+
+
+@pytest.mark.parametrize("rule", GRAM, ids=lambda rule: rule.name)
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf])
+def test_a_member_without_a_direction_leaves_no_number(
+    rule: Rule, special: float
+) -> None:
+    stack = np.array([[special, 1.0], [-1.0, 2.0]])
+    assert np.isnan(rule(stack, [1, 3])).all()
