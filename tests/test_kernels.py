@@ -133,7 +133,7 @@ def within_an_ulp(found: float, exact: Fraction) -> bool:
     try:
         nearest = float(exact)
     except OverflowError:
-        nearest = math.copysign(math.inf, exact)
+        nearest = math.inf if exact > 0 else -math.inf
     beside = math.nextafter(nearest, -math.inf), math.nextafter(nearest, math.inf)
     return found in (nearest, *beside)
 
@@ -187,6 +187,18 @@ def test_weighted_means_of_float64_are_near_the_exact_ones(
 def test_deep_cancellation_leaves_what_is_left() -> None:
     stack = np.array([[1e16, 1e200], [1.0, 1.0], [-1e16, -1e200]])
     assert mean(stack, np.ones(3), 1.0).tolist() == [1.0, 1.0]
+
+
+def test_sums_of_float64_are_rounded_once_as_fsum_does(
+    rng: np.random.Generator,
+) -> None:
+    # Just beside the middle of two numbers, where only the last member tells the side.
+    first = rng.uniform(1, 2, 200)
+    half = np.spacing(first) / 2 * rng.choice([-1, 1], 200)
+    last = half * 2.0 ** -rng.uniform(55, 120, 200) * rng.choice([-1, 0, 1], 200)
+    stack = np.array([first, half, last])
+    expected = [math.fsum(column) for column in stack.T.tolist()]
+    assert mean(stack, np.ones(3), 1.0).tolist() == expected
 
 
 def test_float64_that_is_no_number_stays_none() -> None:

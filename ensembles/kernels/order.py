@@ -31,9 +31,9 @@ def ranked(stack: Array, first: int, last: int) -> Array:
     signed = np.dtype(f"i{form.dtype.itemsize}")
     out = np.empty((last - first + 1, stack.shape[1]), stack.dtype)
     pairs = _network(len(stack), first, last)
-    largest, most = signed.type(form.largest), np.iinfo(signed).max
+    largest, most = signed.type(form.largest), signed.type(np.iinfo(signed).max)
     bits, found = stack.view(signed), out.view(signed)
-    if _ranked(bits, pairs, largest, signed.type(most), first, found):
+    if _ranked(bits, pairs, largest, ~largest, most, first, found):
         out[:, _any_nan(stack)] = np.nan
     return out
 
@@ -102,39 +102,44 @@ def _exchange(low, high):
 
 
 @compiled
-def _ranked(stack, pairs, largest, most, first, out):
+def _flip(row, key, most):
+    for j in range(row.size):  # a choice, not a shift: shifts are widened to 64 bits
+        key[j] = row[j] ^ most if row[j] < 0 else row[j]
+
+
+@compiled
+def _beyond(key, largest, least):
+    found = False
+    for j in range(key.size):
+        found |= key[j] > largest
+        found |= key[j] < least
+    return found
+
+
+@compiled
+def _ranked(stack, pairs, largest, least, most, first, out):
     """Fill ``out``; whether a NaN was met."""
     n_members, size = stack.shape
     keys = np.empty((n_members, LANE), stack.dtype)
-    shift = 8 * stack.itemsize - 1
     found = False
     for start in range(0, size, LANE):
         stop = min(start + LANE, size)
         for i in range(n_members):
-            row, key = stack[i, start:stop], keys[i]
-            for j in range(row.size):
-                flip = (row[j] >> shift) & most
-                key[j] = row[j] ^ flip
-                found |= (key[j] > largest) | (key[j] < -largest - 1)
+            key = keys[i, : stop - start]
+            _flip(stack[i, start:stop], key, most)
+            found |= _beyond(key, largest, least)
         for k in range(len(pairs)):
             low, high = keys[pairs[k, 0]], keys[pairs[k, 1]]
             _exchange(low[: stop - start], high[: stop - start])
         for i in range(len(out)):
-            row, key = out[i, start:stop], keys[first + i]
-            for j in range(row.size):
-                row[j] = key[j] ^ ((key[j] >> shift) & most)
+            _flip(keys[first + i, : stop - start], out[i, start:stop], most)
     return found
 
 
 @compiled
 def _is_before(x, y):
+    """Whether x ranks below y, as -0 does below 0."""
     return x < y or (x == y and np.signbit(x) > np.signbit(y))
-
-
-@compiled
-def _is_above(x, y):
-    """Whether x ranks above y, as 0 does above -0."""
-    return x > y or (x == y and np.signbit(y) and not np.signbit(x))
 
 
 @compiled

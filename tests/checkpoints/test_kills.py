@@ -46,7 +46,7 @@ class Victim:
         )
         average(self.members, self.out)
         self.complete = tree(self.out)
-        self.seconds = max(self.run(force=True)["seconds"] for _ in range(3))
+        self.seconds = sorted(self.run(force=True)["seconds"] for _ in range(5))[1]
 
     def _members(self, kind: str) -> list[str]:
         """Two checkpoints of four megabytes."""
@@ -90,9 +90,9 @@ class Victim:
             save(self.out, {"old": np.ones(9)})
         return tree(self.out)
 
-    def check(self, old: Tree | None) -> None:
-        """The output is whole, old or absent; the next run ends and clears up."""
-        assert tree(self.out) in (self.complete, old)
+    def check(self, *allowed: Tree | None) -> None:
+        """The output is complete or allowed; the next run ends and clears up."""
+        assert tree(self.out) in (self.complete, *allowed)
         assert self.run(force=True)["done"]
         assert tree(self.out) == self.complete
         names = sorted(path.name for path in self.folder.iterdir())
@@ -124,11 +124,11 @@ def test_kills_at_random_moments_leave_it_whole_or_absent(
     for _ in range(N_RANDOM):
         old = victim.prepare(overs(victim)[case])
         answer = victim.run(
-            force=case == 1, delay=float(rng.uniform(0, 1.1 * victim.seconds))
+            force=case == 1, delay=float(rng.uniform(0, victim.seconds))
         )
         n_killed += answer["killed"]
         victim.check(old)
-    assert n_killed > N_RANDOM // 3
+    assert n_killed > N_RANDOM // 5
 
 
 EVERY = (
@@ -188,4 +188,4 @@ def test_kills_where_the_system_cannot_exchange(
     old = victim.prepare(overs(victim)[over])
     killed = victim.run(step=step, force=over == 1, no_exchange=True)["killed"]
     assert killed == (("replace" in step) == bool(over and victim.out.suffix))
-    victim.check(old)
+    victim.check(old, None)  # between two renames there is nothing at the output

@@ -1,0 +1,264 @@
+"""Output that appears whole or not at all, and nothing that is overwritten unasked."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensembles.checkpoints import Plan, average, plan, write, writing
+from tests.checkpoints.building import load, pair, same_bytes, save, save_shards
+
+OUTS = ("out.safetensors", "out.pt", "out")
+outs = pytest.mark.parametrize("out", OUTS)
+
+
+def left(folder: Path) -> list[str]:
+    """Names of all that lies in a folder besides the members."""
+    members = {"a.safetensors", "b.safetensors"}
+    return sorted(path.name for path in folder.iterdir() if path.name not in members)
+
+
+@outs
+def test_nothing_but_the_output_is_left(tmp_path: Path, out: str) -> None:
+    average(pair(tmp_path), tmp_path / out)
+    assert left(tmp_path) == [out]
+
+
+@outs
+def test_a_member_cut_short_after_the_plan_leaves_no_file(
+    tmp_path: Path, out: str
+) -> None:
+    a, b = pair(tmp_path)
+    planned = plan([a, b], tmp_path / out)
+    os.truncate(b, b.stat().st_size - 4)
+    with pytest.raises(
+        ValueError, match=r"b\.safetensors ends at byte \d+, .*cut short"
+    ):
+        write(planned)
+    assert left(tmp_path) == []
+
+
+@outs
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError, SystemExit])
+def test_failure_half_way_leaves_no_file(
+    tmp_path: Path, out: str, error: type[BaseException]
+) -> None:
+    def fail(n_bytes: int) -> None:
+        raise error("half way")
+
+    with pytest.raises(error, match="half way"):
+        average(pair(tmp_path), tmp_path / out, progress=fail)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("out", ["out.safetensors", "out"])
+def test_a_full_disk_leaves_no_file(
+    tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        average(pair(tmp_path), tmp_path / out)
+    monkeypatch.undo()
+    assert left(tmp_path) == []
+
+
+def test_short_reads_and_writes_are_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    state = {"w": rng.normal(size=5000)}
+    path = save(tmp_path / "a.safetensors", state)
+    pwrite, preadv = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda f, b, o: pwrite(f, b[:1000], o))
+    monkeypatch.setattr(os, "preadv", lambda f, b, o: preadv(f, [b[0][:999]], o))
+    average([path], tmp_path / "out.safetensors")
+    monkeypatch.undo()
+    assert same_bytes(load(tmp_path / "out.safetensors"), state)
+
+
+@outs
+def test_an_existing_output_is_kept_without_force(tmp_path: Path, out: str) -> None:
+    members = pair(tmp_path)
+    average(members[:1], tmp_path / out)
+    before = digest(tmp_path / out)
+    with pytest.raises(ValueError, match=rf"{out} exists; --force replaces it, -o"):
+        average(members, tmp_path / out)
+    assert digest(tmp_path / out) == before
+    average(members, tmp_path / out, force=True)
+    assert digest(tmp_path / out) != before
+    assert left(tmp_path) == [out]
+
+
+def digest(path: Path) -> list[bytes]:
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return [file.read_bytes() for file in files]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("file", "out"), ("folder", "out.safetensors"), ("link", "out")]
+)
+def test_force_replaces_one_kind_by_another(tmp_path: Path, old: str, new: str) -> None:
+    members, out = pair(tmp_path), tmp_path / new
+    if old == "folder":
+        save_shards(out, [{"old": np.ones(3)}])
+    elif old == "file":
+        out.write_text("old")
+    else:
+        save_shards(tmp_path / "real", [{"old": np.ones(3)}])
+        out.symlink_to(tmp_path / "real")
+    average(members, out, force=True)
+    assert out.is_dir() == (new == "out")
+    assert not out.is_symlink()
+    assert left(tmp_path) == sorted([new] + ["real"] * (old == "link"))
+    if old == "link":  # what it pointed to is someone else's
+        assert len(os.listdir(tmp_path / "real")) == 2
+
+
+def test_a_folder_of_other_things_is_not_replaced_even_by_force(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/thesis.tex").write_text("years")
+    with pytest.raises(ValueError, match=r"work holds other things than a checkpoint"):
+        average(pair(tmp_path), tmp_path / "work", force=True)
+    assert (tmp_path / "work/thesis.tex").read_text() == "years"
+
+
+@pytest.mark.parametrize("force", [True, False])
+@pytest.mark.parametrize("out", ["a.safetensors", "link.safetensors", ".", "sub/.."])
+def test_an_output_that_is_or_holds_a_member_is_refused(
+    tmp_path: Path, out: str, force: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = pair(tmp_path)
+    (tmp_path / "link.safetensors").symlink_to(members[0])
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"is or holds the member|a name of its own"):
+        average(members, out, force=force)
+    assert load(members[0])["w"].tolist() == [1, 2, 3]
+
+
+def test_an_output_folder_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere to write out"):
+        average(pair(tmp_path), tmp_path / "nowhere/out.safetensors")
+    assert left(tmp_path) == []
+
+
+@outs
+def test_of_two_runs_to_one_output_one_wins(tmp_path: Path, out: str) -> None:
+    members = pair(tmp_path)
+
+    def overtake(n_bytes: int) -> None:
+        if not (tmp_path / out).exists():
+            average(members[:1], tmp_path / out)
+
+    with pytest.raises(FileExistsError, match=rf"{out} came to exist while.*--force"):
+        average(members, tmp_path / out, progress=overtake)
+    assert left(tmp_path) == [out]
+    average(members[:1], tmp_path / f"expected{Path(out).suffix}")
+    kept = average([tmp_path / out])["w"]
+    assert np.asarray(kept).tolist() == [1, 2, 3]
+
+
+@outs
+def test_of_two_runs_by_force_the_last_wins_and_both_end(
+    tmp_path: Path, out: str
+) -> None:
+    members = pair(tmp_path)
+
+    def overtake(n_bytes: int) -> None:
+        if not (tmp_path / out).exists():
+            average(members[:1], tmp_path / out, force=True)
+
+    average(members, tmp_path / out, progress=overtake, force=True)
+    assert left(tmp_path) == [out]
+    assert np.asarray(average([tmp_path / out])["w"]).tolist() == [2, 3, 5.5]
+
+
+def test_what_a_living_run_is_writing_is_not_cleared(tmp_path: Path) -> None:
+    with writing.whole(tmp_path / "out", folder=False, force=False) as place:
+        place.write_text("living")
+        dead = place.with_name(place.name[:-5] + "00000")
+        dead.write_text("dead")
+        with writing.whole(tmp_path / "out", folder=False, force=False) as other:
+            other.write_text("second")
+            assert place.exists()
+            assert not dead.exists()
+        (tmp_path / "out").unlink()
+    assert (tmp_path / "out").read_text() == "living"
+
+
+def test_names_that_only_begin_alike_are_not_cleared(tmp_path: Path) -> None:
+    kept = [
+        tmp_path / "out.safetensors.tmp",
+        tmp_path / "out.safetensors.tmp-elsewhere-1",
+    ]
+    for path in kept:
+        path.write_text("mine")
+    average(pair(tmp_path), tmp_path / "out.safetensors")
+    assert all(path.exists() for path in kept)
+
+
+@pytest.fixture
+def strict_umask() -> Iterator[None]:
+    old = os.umask(0o027)
+    yield
+    os.umask(old)
+
+
+@outs
+@pytest.mark.usefixtures("strict_umask")
+def test_modes_follow_the_umask(tmp_path: Path, out: str) -> None:
+    members = pair(tmp_path)
+    average(members, tmp_path / out)
+    for path in [tmp_path / out, *(tmp_path / out).glob("**/*")]:
+        expected = 0o750 if path.is_dir() else 0o640
+        assert stat.S_IMODE(path.stat().st_mode) == expected, path
+
+
+@pytest.mark.parametrize("name", ["pipe.safetensors", "pipe.pt"])
+def test_a_pipe_as_a_member_does_not_hang(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=rf"must be regular files, .*{name} is not"):
+        average([*pair(tmp_path), tmp_path / name], tmp_path / "out.safetensors")
+    assert left(tmp_path) == [name]
+
+
+def test_a_device_as_a_member_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="must be regular files"):
+        plan([tmp_path / "zero.safetensors"])
+
+
+def test_the_file_is_flushed_before_it_is_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def note(name: str) -> Any:
+        usual = getattr(writing, name)
+
+        def noted(*args: Any) -> Any:
+            steps.append(f"{name} {Path(args[0]).name.partition('.tmp')[0]}")
+            return usual(*args)
+
+        return noted
+
+    for name in ("_sync", "_rename"):
+        monkeypatch.setattr(writing, name, note(name))
+    average(pair(tmp_path), tmp_path / "out.safetensors")
+    folder = f"_sync {tmp_path.name}"
+    assert steps == ["_sync out.safetensors", folder, "_rename out.safetensors", folder]
+
+
+def test_writing_a_plan_without_an_output_is_an_error() -> None:
+    planned: Plan = plan([{"w": np.ones(1)}])
+    with pytest.raises(ValueError, match="the plan must have an out"):
+        write(planned)
