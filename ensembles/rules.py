@@ -95,7 +95,8 @@ class Rule:
         )
         flat = np.ascontiguousarray(members.reshape(len(members), -1))
         if self.cut == "gram":
-            products = gram(flat).sum(0)
+            with np.errstate(invalid="ignore"):  # infinities of both signs
+                products = gram(flat).sum(0)
             checked = self.coefficients(products, checked, **params)
         return self.combine(flat, checked, members.dtype, **params).reshape(
             members.shape[1:]

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ensembles.floats import FLOATS, Array, round_to
 from ensembles.kernels import gram as gram_module
-from ensembles.kernels.compiled import LANE
+from ensembles.kernels.compiled import LANE, compiled
 from ensembles.kernels.gram import BLOCK, SUMS, gram, gram_line, widened
 from ensembles.kernels.mean import any_special, mean, mean_line
 from ensembles.kernels.order import ranked, ranked_line, weighted_median
@@ -389,6 +389,50 @@ def test_without_a_place_to_keep_them_loops_are_compiled_in_silence(
 
 
 @pytest.mark.skipif(PLAIN, reason="nothing is compiled")
+def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_a_place(function: Any) -> Any:
+        raise RuntimeError("no locator available")
+
+    monkeypatch.setattr("ensembles.kernels.compiled.MendingCache", without_a_place)
+    assert compiled(lambda x: x + 1)(2) == 3
+
+
+@pytest.mark.skipif(PLAIN, reason="nothing is compiled")
+def test_a_disk_that_is_full_is_as_good_as_no_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("numba.core.caching.FunctionCache.save_overload", full)
+    assert compiled(_double)(2) == 4
+
+
+def _double(x: float) -> float:
+    return 2 * x
+
+
+@pytest.mark.skipif(PLAIN, reason="nothing is compiled")
+@pytest.mark.parametrize("broken", ["*.nbi", "*.nbc"])
+def test_a_broken_cache_is_mended(
+    broken: str,
+    homeless: tuple[Path, dict[str, str]],
+    interpreter: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    package, known = homeless
+    known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    interpreter(AVERAGE, package, **known)
+    for path in (tmp_path / "cache").rglob(broken):
+        path.write_bytes(b"")
+    found, _ = json.loads(interpreter(AVERAGE, package, **known))
+    assert found == [1.5, 1.5, 1.5]
+    assert all(path.stat().st_size for path in (tmp_path / "cache").rglob("*.nbi"))
+
+
+@pytest.mark.skipif(PLAIN, reason="nothing is compiled")
 def test_with_a_place_to_keep_them_loops_are_kept(
     homeless: tuple[Path, dict[str, str]],
     interpreter: Callable[..., str],
@@ -397,7 +441,7 @@ def test_with_a_place_to_keep_them_loops_are_kept(
     package, known = homeless
     known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
     found, cache = json.loads(interpreter(AVERAGE, package, **known))
-    assert (found, cache) == ([1.5, 1.5, 1.5], "FunctionCache")
+    assert (found, cache) == ([1.5, 1.5, 1.5], "MendingCache")
     assert list((tmp_path / "cache").rglob("*.nbi"))
 
 

@@ -379,6 +379,14 @@ def test_an_output_of_another_format_is_rounded_once(
     assert found.tobytes() == round_to(expected, narrow).tobytes()
 
 
+@each_rule
+def test_members_may_come_as_a_list(rule: Rule, rng: np.random.Generator) -> None:
+    stack = drawn(rule, rng).astype(np.float32)
+    weights, dtype = weights_for(rule), stack.dtype
+    found = rule.combine(list(stack), weights, dtype)
+    assert found.tobytes() == rule.combine(stack, weights, dtype).tobytes()
+
+
 def test_the_number_of_members_is_checked() -> None:
     with pytest.raises(ValueError, match=r"^rule 'slerp' needs 2 members, found 3$"):
         slerp(np.ones((3, 4)))

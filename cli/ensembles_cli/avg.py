@@ -134,7 +134,7 @@ def command(
     sha256: bool,
     **options: Any,
 ) -> None:
-    r"""Average checkpoints into one, at the speed of copying them.
+    """Average checkpoints into one, at the speed of copying them.
 
     Members are .safetensors files, files of torch (.pt .pth .bin .ckpt), or Hugging
     Face and sentence-transformers directories. Nothing is overwritten without

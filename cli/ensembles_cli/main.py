@@ -65,7 +65,7 @@ def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(ensembles.__version__, prog_name="ensemble")
 def cli() -> None:
-    r"""Averages of models: of what they say, what they are, and what words mean.
+    """Averages of models: of what they say, what they are, and what words mean.
 
     \b
     ensemble avg a.safetensors b.safetensors

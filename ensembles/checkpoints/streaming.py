@@ -176,7 +176,8 @@ class _Worker:
         for job, blocks in zip(jobs, products, strict=True):
             found.setdefault(job.place, []).append(blocks)
         for index, parts in found.items():
-            total = np.concatenate(parts).sum(axis=0)
+            with np.errstate(invalid="ignore"):  # infinities of both signs
+                total = np.concatenate(parts).sum(axis=0)
             rule, weights, params, _ = self.recipe
             self.coefficients[index] = rule.coefficients(total, weights, **params)
 

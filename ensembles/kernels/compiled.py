@@ -1,12 +1,16 @@
+# mypy: disable-error-code="no-untyped-call, attr-defined"
 """Compilation to machine code, kept on disk where there is a place for it."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numba
 import numpy as np
+from numba.core.caching import FunctionCache
 
 LANE = 1024  # elements worked on at a time: 8 KiB in float64
 
@@ -25,9 +29,25 @@ def compiled(function: Callable[..., Any]) -> Any:
         compile (``NUMBA_DISABLE_JIT=1``), the function itself, as silent about
         overflow as machine code.
     """
-    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # set when loaded
+    if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # nowhere to keep it: compile in memory
-        return numba.njit(nogil=True)(function)
+    dispatcher = numba.njit(nogil=True)(function)
+    with suppress(RuntimeError):  # nowhere to keep it: compile in memory
+        dispatcher._cache = MendingCache(function)
+    return dispatcher
+
+
+class MendingCache(FunctionCache):
+    """Numba's cache on disk, where a full or broken one is as good as none."""
+
+    def load_overload(self, signature: Any, target: Any) -> Any:
+        try:
+            return super().load_overload(signature, target)
+        except (OSError, EOFError, pickle.UnpicklingError):
+            with suppress(OSError):
+                self.flush()
+        return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        with suppress(OSError):
+            super().save_overload(signature, data)

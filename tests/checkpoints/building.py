@@ -84,7 +84,7 @@ def load(path: Path) -> Tensors:
 def save_shards(path: Path, shards: Sequence[Mapping[str, Any]]) -> Path:
     """Write a directory of numbered shards and their index."""
     path.mkdir(parents=True)
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, tensors in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         save(path / name, tensors)

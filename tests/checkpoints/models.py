@@ -69,7 +69,7 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         share = self.router(x).softmax(-1)
         found = torch.stack([expert(x) for expert in self.experts], -1)
-        return (found * share[..., None, :]).sum(-1)
+        return torch.as_tensor((found * share[..., None, :]).sum(-1))
 
 
 def generator() -> nn.Module:

@@ -100,7 +100,7 @@ def _ladder(dtype: np.dtype[Any]) -> tuple[Array, Array]:
 
 
 def exact_mean(column: Array, weights: Sequence[float]) -> float:
-    """Mean of float64 numbers without any rounding but the last."""
+    """Mean of float64 numbers from sums that are exact before they are rounded."""
     pairs = zip(weights, column.tolist(), strict=True)
     total = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())
-    return float(total / sum(map(Fraction, weights)))
+    return float(total) / math.fsum(weights)

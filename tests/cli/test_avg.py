@@ -1,0 +1,270 @@
+"""``ensemble avg`` as users type it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from ensembles.checkpoints import average
+from ensembles_cli.main import cli
+from tests.checkpoints.building import load, pair, save, save_shards
+
+Avg = Callable[..., Result]
+
+
+@pytest.fixture
+def avg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Avg:
+    """Run the command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(cli, ["avg", *map(str, arguments)])
+
+    return run
+
+
+def averaged(path: str = "averaged.safetensors") -> list[float]:
+    values = load(Path(path))["w"].tolist()
+    assert isinstance(values, list)
+    return values
+
+
+def steps(folder: Path, *numbers: int) -> Path:
+    for number in numbers:
+        tensors = {"w": np.full(1, number, np.float64)}
+        save_shards(folder / f"checkpoint-{number}", [tensors, {"v": np.ones(1)}])
+    return folder
+
+
+def test_no_option_is_needed(avg: Avg, tmp_path: Path) -> None:
+    pair(tmp_path)
+    result = avg("a.safetensors", "b.safetensors")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    wrote, digest = result.stdout.splitlines()
+    assert wrote.startswith(
+        "wrote averaged.safetensors: mean of 2 members, 1 tensors, "
+    )
+    assert digest.startswith("digest xxh3-128:")
+    assert averaged() == [2, 3, 5.5]
+    assert sorted(os.listdir()) == [
+        "a.safetensors",
+        "averaged.safetensors",
+        "b.safetensors",
+    ]
+
+
+def test_directories_become_a_directory(avg: Avg, tmp_path: Path) -> None:
+    run = steps(tmp_path, 1, 3)
+    result = avg(run / "checkpoint-1", run / "checkpoint-3")
+    assert result.stdout.startswith("wrote averaged/: mean of 2 members, 2 tensors")
+    assert average(["averaged"])["w"].tolist() == [2.0]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("a.safetensors:.75", "b.safetensors:.25"),
+        ("a.safetensors:3", "b.safetensors:1"),
+        ("a.safetensors", "b.safetensors", "--weights", ".75,.25"),
+        ("a.safetensors", "b.safetensors", "--weights", "3, 1"),
+        ("[ab].safetensors", "--weights", "3,1"),
+    ],
+    ids=str,
+)
+def test_weights_are_written_in_any_way(
+    avg: Avg, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    pair(tmp_path)
+    assert avg(*arguments).exit_code == 0
+    assert averaged() == [1.5, 2.5, 4.25]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (
+            ["a.safetensors:1", "b.safetensors"],
+            2,
+            "every member needs a weight or none",
+        ),
+        (["a.safetensors:1", "b.safetensors:1", "--weights", "1,1"], 2, "given twice"),
+        (["a.safetensors", "b.safetensors", "--weights", "1"], 1, "found 1 for 2 memb"),
+        (["a.safetensors:1", "b.safetensors:-1"], 1, "must not sum to zero"),
+        (["a.safetensors:nan", "b.safetensors:1"], 1, "must be finite: weights[0] is"),
+        (
+            ["a.safetensors:1", "b.safetensors:1", "--last", "2"],
+            2,
+            "--last sorts by step",
+        ),
+        (["a.safetensors", "--rule", "maen"], 1, "did you mean 'mean'?"),
+        (["a.safetensors", "--rule", "slerp"], 1, "needs 2 members, found 1"),
+        (["a.safetensors", "--param", "p=2"], 1, "'mean' has no parameter 'p'"),
+        (["a.safetensors", "--dtype", "int8"], 1, "dtype must be one of"),
+        (["a.safetensors", "--memory", "1k"], 1, "memory must be at least"),
+        (["a.safetensors", "--memory", "much"], 2, "must be a size such as"),
+        (["a.safetensors", "--threads", "0"], 2, "0 is not in the range"),
+        (["a.safetensors", "--shard-size", "1GB"], 1, "needs a directory as output"),
+        (["a.safetensors", "-o", "a.safetensors"], 1, "is or holds the member"),
+        (["a.safetensors", "-o", "no/out.pt"], 1, "there is no folder no to write"),
+        (["*.pt"], 1, "no checkpoint matches '*.pt'"),
+        (["c.safetensors"], 1, "no checkpoint at c.safetensors"),
+    ],
+    ids=str,
+)
+def test_wrong_input_is_told_and_nothing_written(
+    avg: Avg, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    pair(tmp_path)
+    result = avg(*arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert code == 2 or len(result.stderr.splitlines()) == 1
+    assert sorted(os.listdir()) == ["a.safetensors", "b.safetensors"]
+
+
+def test_the_last_of_a_training_directory_are_averaged(
+    avg: Avg, tmp_path: Path
+) -> None:
+    steps(tmp_path / "run", 90, 500, 1000, 2000)
+    result = avg("run", "--last", "2", "-o", "out.safetensors")
+    assert result.exit_code == 0
+    assert averaged("out.safetensors") == [1500.0]
+    # Weights go by step.
+    result = avg("run", "--last", "2", "--weights", "3,1", "-o", "o.safetensors")
+    assert averaged("o.safetensors") == [1250.0]
+
+
+def test_the_last_of_a_pattern_are_averaged(avg: Avg, tmp_path: Path) -> None:
+    for step in (500, 1000, 2000):
+        save(tmp_path / f"s{step}.safetensors", {"w": np.array([float(step)])})
+    assert avg("s*.safetensors", "--last", "2").exit_code == 0
+    assert averaged() == [1500.0]
+
+
+def test_a_training_directory_without_last_says_what_to_do(
+    avg: Avg, tmp_path: Path
+) -> None:
+    steps(tmp_path / "run", 90)
+    result = avg("run")
+    assert result.exit_code == 1
+    assert "for a folder of checkpoints, say --last N" in result.stderr
+
+
+def test_an_output_is_replaced_only_by_force(avg: Avg, tmp_path: Path) -> None:
+    a, b = pair(tmp_path)
+    assert avg(a, b).exit_code == 0
+    result = avg(a)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: averaged.safetensors exists; --force replaces it, -o names another "
+        "place\n"
+    )
+    assert averaged() == [2, 3, 5.5]
+    assert avg(a, "--force").exit_code == 0
+    assert averaged() == [1, 2, 3]
+
+
+def test_a_plan_is_printed_and_nothing_written(avg: Avg, tmp_path: Path) -> None:
+    a, b = pair(tmp_path)
+    result = avg(a, b, "--plan", "--weights", "2,1", "-o", "out.pt")
+    assert result.exit_code == 0
+    lines = dict(line.split("\t") for line in result.stdout.splitlines())
+    assert lines[str(a)] == "2.0"
+    assert lines["rule"] == "mean"
+    assert lines["output"] == "out.pt"
+    assert lines["to read"] == "24 B"
+    assert "from memory" in result.stderr
+    assert not Path("out.pt").exists()
+
+
+@pytest.mark.parametrize("only_plan", [True, False])
+def test_json_goes_to_stdout_alone(avg: Avg, tmp_path: Path, only_plan: bool) -> None:
+    a, b = pair(tmp_path)
+    result = avg(a, b, "--json", "-o", "out.pt", *["--plan"] * only_plan)
+    found = json.loads(result.stdout)
+    assert found["members"] == [str(a), str(b)]
+    assert found["weights"] == [1.0, 1.0]
+    assert found["read_bytes"] == 24
+    assert found["out"] == "out.pt"
+    assert ("digest" in found) == (not only_plan)
+    assert Path("out.pt").exists() == (not only_plan)
+
+
+def test_sha256_is_that_of_hashlib(avg: Avg, tmp_path: Path) -> None:
+    a, b = pair(tmp_path)
+    result = avg(a, b, "--sha256")
+    lines = [line.split() for line in result.stdout.splitlines()[2:]]
+    assert [line[2] for line in lines] == ["averaged.safetensors", str(a), str(b)]
+    for _, found, path in lines:
+        assert found == hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_result_that_is_no_number_is_warned_of(avg: Avg, tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", {"w": np.array([np.nan])})
+    result = avg("a.safetensors")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("warning: 1 tensors of the result hold NaN")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_many_notes_are_cut(avg: Avg, tmp_path: Path) -> None:
+    many = {f"t{i}": np.ones(1) for i in range(15)}
+    save(tmp_path / "a.safetensors", {"w": np.ones(1), **many})
+    save(tmp_path / "b.safetensors", {"w": np.ones(1)})
+    result = avg("a.safetensors", "b.safetensors", "--missing", "skip")
+    assert len(result.stderr.splitlines()) == 11
+    assert result.stderr.splitlines()[-1] == "note: and 5 more"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--rule", "maximum"], {"w": [3, 4, 8], "n": [2]}),
+        (["--integers", "first"], {"w": [2, 3, 5.5], "n": [1]}),
+        (["--exclude", "w"], {"n": [2]}),
+        (["--include", "n", "--include", "x"], {"n": [2]}),
+        (["--dtype", "bf16", "--exclude", "n"], {"w": [2, 3, 5.5]}),
+        (["--threads", "1", "--memory", "8MiB"], {"w": [2, 3, 5.5], "n": [2]}),
+    ],
+    ids=str,
+)
+def test_options_reach_the_library(
+    avg: Avg, tmp_path: Path, options: list[str], expected: dict[str, Any]
+) -> None:
+    for path, n in zip(pair(tmp_path), (1, 2), strict=True):
+        save(path, {**load(path), "n": np.array([n])})
+    result = avg("a.safetensors", "b.safetensors", "--integers", "max", *options)
+    assert result.exit_code == 0, result.stderr
+    found = load(Path("averaged.safetensors"))
+    assert {name: value.astype(float).tolist() for name, value in found.items()} == (
+        expected
+    )
+
+
+def test_a_file_of_torch_may_need_a_key(avg: Avg, tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(1)}, "ema": {"w": torch.zeros(1)}}, "a.pt")
+    assert "name it with --key" in avg("a.pt").stderr
+    assert avg("a.pt", "--key", "ema").exit_code == 0
+    assert averaged() == [0.0]
+
+
+def test_a_shard_size_cuts_the_output(avg: Avg, tmp_path: Path) -> None:
+    steps(tmp_path, 1)
+    result = avg("checkpoint-1", "--shard-size", "8B", "--json")
+    assert json.loads(result.stdout)["files"] == [
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+    ]

@@ -1,0 +1,80 @@
+"""What users type, turned into values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from ensembles_cli.parsing import Param, Size, Weights, split_weights
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        ("5GB", 5 * 10**9),
+        ("5gb", 5 * 10**9),
+        ("64MiB", 64 << 20),
+        ("64 MiB", 64 << 20),
+        ("1.5k", 1500),
+        (".5Gi", 1 << 29),
+        ("123", 123),
+        ("123B", 123),
+        ("2T", 2 * 10**12),
+    ],
+)
+def test_sizes_are_bytes(text: str, n_bytes: int) -> None:
+    assert Size().convert(text, None, None) == n_bytes
+
+
+def test_a_size_that_is_a_number_already_stays() -> None:
+    assert Size().convert(5, None, None) == 5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "GB", "5XB", "-5GB", "5e9", "five", "1.2.3", "5 5"]
+)
+def test_what_is_no_size_is_told(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="must be a size such as 5GB"):
+        Size().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("p=2", 2), ("p=.5", ".5"), ("p=0.5", 0.5), ("p=a=b", "a=b"), ("p=", "")],
+)
+def test_params_are_names_and_values(text: str, value: Any) -> None:
+    assert Param().convert(text, None, None) == ("p", value)
+
+
+@pytest.mark.parametrize("text", ["p", "=3", ""])
+def test_what_is_no_param_is_told(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="must be name=value"):
+        Param().convert(text, None, None)
+
+
+def test_weights_are_numbers_with_commas() -> None:
+    assert Weights().convert(".7, .3,1e-2", None, None) == [0.7, 0.3, 0.01]
+    for text in ("", "1,", "a,b", ".7;.3"):
+        with pytest.raises(click.BadParameter, match="must be numbers with commas"):
+            Weights().convert(text, None, None)
+
+
+def test_weights_may_stand_behind_members() -> None:
+    assert split_weights(("a:.7", "b:-.3")) == (["a", "b"], [0.7, -0.3])
+    assert split_weights(("a", "b")) == (["a", "b"], None)
+    assert split_weights(("C:model", "b:")) == (["C:model", "b:"], None)
+
+
+def test_every_member_has_a_weight_or_none() -> None:
+    with pytest.raises(click.UsageError, match="found 1 weights for 2 members"):
+        split_weights(("a:.7", "b"))
+
+
+def test_a_name_that_exists_is_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "step:5"
+    path.write_text("")
+    assert split_weights((str(path),)) == ([str(path)], None)
+    assert split_weights((f"{path}:.5",)) == ([str(path)], [0.5])
