@@ -12,6 +12,7 @@ import numpy as np
 
 from ensembles.floats import FLOATS, Array, Float64, round_to
 from ensembles.kernels.compiled import LANE, compiled
+from ensembles.kernels.equal import equal_lane, farthest
 from ensembles.kernels.rounding import (
     round_bfloat16,
     round_small,
@@ -48,7 +49,8 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
     elif form.mantissa == 23:
         _mean_float32(stack, weights, total, out)
     elif form.mantissa == 7:
-        _mean_bfloat16(stack.view(np.uint16), weights, total, out.view(np.uint16))
+        gap, bits = farthest(weights, total), stack.view(np.uint16)
+        _mean_bfloat16(bits, weights, total, gap, out.view(np.uint16))
     else:
         bits, rounded = stack.view(form.bits), out.view(form.bits)
         _mean_small(bits, weights, total, rounded, *small_facts(form))
@@ -139,18 +141,22 @@ def _mean_float32(stack, weights, total, out):
 
 
 @compiled
-def _mean_bfloat16(stack, weights, total, out):
+def _mean_bfloat16(stack, weights, total, gap, out):
     sums = np.empty(LANE, np.float64)
     words = np.empty(LANE, np.uint32)
     values = words.view(np.float32)
+    ends = np.empty((2, LANE), np.uint16)
     for start in range(0, out.size, LANE):
         stop = min(start + LANE, out.size)
         size = stop - start
+        lane = out[start:stop]
+        if gap > 0 and equal_lane(stack, start, stop, gap, ends, words, lane):
+            continue
         for i in range(weights.size):
             widen_bfloat16(stack[i, start:stop], words[:size])
             _add(sums[:size], values[:size], weights[i], i == 0)
         _divide(sums[:size], total)
-        round_bfloat16(sums[:size], words[:size], out[start:stop])
+        round_bfloat16(sums[:size], words[:size], lane)
 
 
 @compiled
