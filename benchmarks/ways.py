@@ -7,6 +7,7 @@ same files. `command` gives the whole command line of each way.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import sys
 import threading
@@ -60,7 +61,9 @@ def floor(out: Path, members: list[Path], *, fsync: bool) -> None:
     outputs = [os.open(out / file, flags, 0o666) for file in files]
 
     def move(part: list[tuple[int, int]]) -> None:
-        buffer = bytearray(CHUNK)
+        # Of whole pages: AMD's rep movsb copies four times slower to an address a few
+        # bytes further into its page than the source is, as malloc's often are.
+        buffer = mmap.mmap(-1, CHUNK)
         for index, start in part:
             for fd in inputs[index]:
                 n_read = os.preadv(fd, [buffer], start)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import resource
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from ensembles_cli.describing import print_plan, print_report
 from ensembles_cli.parsing import Param, Size, Weights, split_weights
-from ensembles_cli.printing import size, table
-
-if TYPE_CHECKING:
-    from ensembles.checkpoints import Plan, Report
-
-NOTES_SHOWN = 10
 
 
 @click.command("avg")
@@ -110,7 +105,11 @@ NOTES_SHOWN = 10
 @click.option(
     "--threads", type=click.IntRange(min=1), help=("[default: all processors]")
 )
-@click.option("--force", is_flag=True, help="Replace what stands at the output.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace a file, a checkpoint or an empty directory at the output.",
+)
 @click.option(
     "--plan",
     "plan_only",
@@ -150,6 +149,7 @@ def command(
     from ensembles import checkpoints
     from ensembles.checkpoints.members import expand
 
+    raise_file_limit()
     paths, written = split_weights(members)
     if written and weights:
         raise click.UsageError("weights are given twice: with --weights and with :")
@@ -171,6 +171,14 @@ def command(
     with bar(plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
     print_report(report, as_json)
+
+
+def raise_file_limit() -> None:
+    """Let as many files be open as the system grants: each shard holds one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # macOS grants less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def default_out(members: list[str]) -> Path:
@@ -204,91 +212,3 @@ def bar(n_bytes: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=n_bytes)
         yield lambda n_read: progress.advance(task, n_read)
-
-
-def print_plan(plan: Plan, as_json: bool) -> None:
-    """Say what would be done."""
-    facts = described(plan)
-    if as_json:
-        click.echo(json.dumps(facts, indent=2))
-        return
-    rows = [
-        [name, weight]
-        for name, weight in zip(
-            facts["members"], map(str, facts["weights"]), strict=True
-        )
-    ]
-    table(["member", "weight"], rows)
-    table(
-        ["plan", ""],
-        [
-            [
-                "rule",
-                " ".join(
-                    [facts["rule"], *(f"{k}={v}" for k, v in plan.params.items())]
-                ),
-            ],
-            ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
-            ["tensors", str(facts["tensors"])],
-            ["dtypes", ", ".join(facts["dtypes"])],
-            ["files", ", ".join(facts["files"])],
-            ["to read", size(plan.read_bytes)],
-            ["to write", f"{size(plan.write_bytes)} of {size(plan.free_bytes)} free"],
-            ["memory", f"{size(plan.peak_bytes)} beside the interpreter"],
-            ["threads", str(plan.threads)],
-        ],
-    )
-    print_notes(plan)
-
-
-def print_report(report: Report, as_json: bool) -> None:
-    """Say what was done."""
-    plan = report.plan
-    if as_json:
-        done = {
-            "digest": f"xxh3-128:{report.digest}",
-            "member_digests": [f"xxh3-128:{digest}" for digest in report.members],
-            "special": report.special,
-            "sha256": report.sha256,
-            "seconds": round(report.seconds, 3),
-        }
-        click.echo(json.dumps(described(plan) | done, indent=2))
-        return
-    print_notes(plan)
-    speed = (plan.read_bytes + plan.write_bytes) / max(report.seconds, 1e-9)
-    click.echo(
-        f"wrote {report.out}{'/' * (plan.kind == 'directory')}: {plan.rule.name} of "
-        f"{len(plan.members)} members, {len(plan.targets)} tensors, "
-        f"{size(plan.write_bytes)} in {report.seconds:.2f} s ({size(int(speed))}/s)"
-    )
-    click.echo(f"digest xxh3-128:{report.digest}")
-    for path, found in report.sha256.items():
-        click.echo(f"sha256 {found} {path}")
-
-
-def print_notes(plan: Plan) -> None:
-    """What a user may want to know, to stderr."""
-    for note in plan.notes[:NOTES_SHOWN]:
-        click.echo(click.style(f"note: {note}", fg="yellow"), err=True)
-    if len(plan.notes) > NOTES_SHOWN:
-        click.echo(f"note: and {len(plan.notes) - NOTES_SHOWN} more", err=True)
-
-
-def described(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON has it."""
-    return {
-        "members": [member.name for member in plan.members],
-        "weights": plan.weights.tolist(),
-        "rule": plan.rule.name,
-        "params": plan.params,
-        "out": str(plan.out),
-        "files": list(plan.parts),
-        "tensors": len(plan.targets),
-        "dtypes": sorted({str(target.dtype) for target in plan.targets}),
-        "read_bytes": plan.read_bytes,
-        "write_bytes": plan.write_bytes,
-        "free_bytes": plan.free_bytes,
-        "peak_bytes": plan.peak_bytes,
-        "threads": plan.threads,
-        "notes": list(plan.notes),
-    }

@@ -100,6 +100,8 @@ def with_defaults(options: Options) -> Options:
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r} (known: {', '.join(given)})")
     given |= options
+    if given["dtype"] is not None:
+        given["dtype"] = str(float_named(given["dtype"]))
     for name, choices in CHOICES.items():
         if given[name] not in choices:  # type: ignore[literal-required]
             raise ValueError(

@@ -197,9 +197,16 @@ def _write_around(plan: Plan, place: Path, recipe: str) -> None:
         target = place / name
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(Path(str(first.path)) / name, target)
+    named = [key for key in ("dtype", "torch_dtype") if key in first.config]
+    if plan.options["dtype"] is not None and named:
+        config = first.config | dict.fromkeys(named, plan.options["dtype"])
+        _write_json(place / "config.json", config)
     for name, contents in sharding.index(plan.parts, recipe).items():
-        text = json.dumps(contents, indent=2, sort_keys=True) + "\n"
-        (place / name).write_text(text, encoding="utf-8")
+        _write_json(place / name, contents)
+
+
+def _write_json(path: Path, contents: dict[str, Any]) -> None:
+    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
 
 def _verify(record: Record) -> None:

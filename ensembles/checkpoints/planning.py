@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+
 from ensembles.blocks import count_threads
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
 from ensembles.checkpoints.comparing import Comparison, Target, compare
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import SUFFIXES, TORCH_SUFFIXES, Member, open_member
-from ensembles.checkpoints.options import Options, float_named, with_defaults
+from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.refusals import refused
 from ensembles.floats import Float64
 from ensembles.registry import lookup
@@ -115,7 +117,7 @@ def plan(
         missing=given["missing"],
         include=given["include"],
         exclude=given["exclude"],
-        dtype=None if given["dtype"] is None else float_named(given["dtype"]),
+        dtype=np.dtype(given["dtype"]) if given["dtype"] else None,
     )
     place = None if out is None else Path(out)
     return _checked(opened, rule, weights, comparison, place, given)

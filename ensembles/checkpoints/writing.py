@@ -77,14 +77,15 @@ def _marked(path: Path) -> str:
 def _claim(path: Path, folder: bool) -> tuple[Path, int]:
     while True:
         place = path.with_name(_marked(path) + uuid.uuid4().hex)
+        flags = os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR | os.O_CREAT
         if folder:
             place.mkdir()
-            lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        else:
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            lock = os.open(place, flags, 0o666)
+        try:
+            lock = os.open(place, flags | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            continue
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # A run that was clearing up may have taken it for dead before it was locked.
+        # A run that was clearing up may take it for dead before it is locked.
         if place.exists():
             return place, lock
         os.close(lock)

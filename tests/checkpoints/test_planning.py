@@ -198,7 +198,6 @@ def test_a_small_budget_takes_fewer_threads() -> None:
         ({"exclude": ["*.b"]}, {"enc.w", "dec.w"}),
         ({"include": ["enc.*"], "exclude": ["*.b"]}, {"enc.w"}),
     ],
-    ids=str,
 )
 def test_patterns_choose_tensors(options: Options, names: set[str]) -> None:
     state = {name: np.ones(1) for name in ("enc.w", "enc.b", "dec.w", "dec.b")}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -164,3 +165,27 @@ def test_a_sentence_encoder_of_several_modules_encodes_again(tmp_path: Path) -> 
     assert not np.allclose(vectors, models[0].encode(sentences))
     modules = json.loads((tmp_path / "out/modules.json").read_text())
     assert len(modules) == 3
+
+
+def test_the_config_names_the_dtype_that_was_asked_for(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        save_file({"w": np.ones(2, np.float32)}, tmp_path / name / "model.safetensors")
+        config = {"model_type": "x", "torch_dtype": "float32"}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    members = [tmp_path / "a", tmp_path / "b"]
+    average(members, tmp_path / "narrow", dtype="bf16")
+    found = json.loads((tmp_path / "narrow" / "config.json").read_text())
+    assert found == {"model_type": "x", "torch_dtype": "bfloat16"}
+    average(members, tmp_path / "same")
+    kept = (tmp_path / "same" / "config.json").read_bytes()
+    assert kept == (tmp_path / "a" / "config.json").read_bytes()
+
+
+def test_a_dtype_has_one_name_in_the_recipe(tmp_path: Path) -> None:
+    state = tmp_path / "a.safetensors"
+    save_file({"w": np.ones(2, np.float32)}, state)
+    for dtype in ("bf16", "bfloat16"):
+        average([state], tmp_path / f"{dtype}.safetensors", dtype=dtype)
+    short, long = (tmp_path / f"{d}.safetensors" for d in ("bf16", "bfloat16"))
+    assert short.read_bytes() == long.read_bytes()
