@@ -103,6 +103,7 @@ class Bench:
         self.options = options
         self.dropped: str | None = None
         self.shapes = llama.layout_of_size(options.parameters)
+        self.n_bytes = 2 * llama.n_parameters(self.shapes)
         self.members = [
             self._make(folder / f"member-{index}", self.shapes, index, 3)
             for index in range(max(options.members))
@@ -111,7 +112,6 @@ class Bench:
         self.small = [
             self._make(folder / f"small-{index}", small, index, 1) for index in range(2)
         ]
-        self.n_bytes = sum(path.stat().st_size for path in files(self.members[:1]))
 
     @staticmethod
     def _make(folder: Path, shapes: llama.Layout, index: int, n_shards: int) -> Path:
@@ -132,7 +132,7 @@ class Bench:
     def cost(self, way: str, members: Sequence[Path]) -> Cost:
         """Cost of a way; its output is at ``self.out`` until the next one."""
         shutil.rmtree(self.out, ignore_errors=True)
-        measuring.settle()
+        measuring.settle(self.out.with_name("scratch"), self.n_bytes)
         return measuring.run(ways.command(way, self.out, members, self.options.peer))
 
     def ways_for(self, n_members: int, cache: str) -> Iterator[str]:

@@ -60,8 +60,8 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "",
         f"{machine}.",
         "",
-        "Seconds are of whole commands: median (least to most). Ratios are of what comes "
-        "beyond start-up, to the floor of the same number of members, round by round. "
+        "Seconds are of whole commands: median (least to most). Ratios are of what "
+        "comes beyond start-up, to the floor of as many members, round by round. "
         "`ensemble` and `floor + fsync` wait until the result is on the disk, the "
         "others do not. Memory is the most anonymous memory seen.",
         *table(facts["results"], "warm"),

@@ -13,6 +13,7 @@ import click
 
 from ensembles_cli.describing import print_plan, print_report
 from ensembles_cli.parsing import Param, Size, Weights, split_weights
+from ensembles_cli.starting import load_numba
 
 
 @click.command("avg")
@@ -146,6 +147,7 @@ def command(
     ensemble avg run/ --last 5 -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
+    load_numba()
     from ensembles import checkpoints
     from ensembles.checkpoints.members import expand
 

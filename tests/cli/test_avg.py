@@ -268,3 +268,14 @@ def test_a_shard_size_cuts_the_output(avg: Avg, tmp_path: Path) -> None:
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
     ]
+
+
+def test_numba_is_loaded_without_what_it_would_only_look_for(
+    interpreter: Callable[..., str],
+) -> None:
+    code = (
+        "import sys; from ensembles_cli.starting import load_numba; load_numba(); "
+        "print('numba' in sys.modules, 'scipy.linalg' in sys.modules); "
+        "import scipy.linalg; print(scipy.linalg.norm([3, 4]))"
+    )
+    assert interpreter(code).split() == ["True", "False", "5.0"]
