@@ -90,8 +90,9 @@ def parse() -> argparse.Namespace:
 def said(options: argparse.Namespace) -> str:
     """The options without places of this machine."""
     words = list(sys.argv[1:])
-    for flag, value in (("--peer", options.peer), ("--folder", options.folder)):
-        words = [flag[2:].upper() if word == str(value) else word for word in words]
+    for flag in ("peer", "folder", "results"):
+        place = str(getattr(options, flag))
+        words = [flag.upper() if word == place else word for word in words]
     return shlex.join(words)
 
 

@@ -20,7 +20,7 @@ from ensembles.checkpoints.formats.checkpoint import Record
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
-from ensembles.checkpoints.writing import write_at
+from ensembles.checkpoints.writing import reserve, write_at
 from ensembles.floats import Array
 
 CHUNK = 1 << 20
@@ -157,7 +157,7 @@ def write_safetensors(
             for target in plan.parts[part]:
                 sinks[target.name] = _FileSink(fds[part], start)
                 start += target.nbytes
-            os.truncate(fds[part], start)
+            reserve(fds[part], start)
         outcome = _stream(plan, sinks, progress)
         filled = recipes.metadata(plan, outcome.members)
         for part, fd in fds.items():

@@ -196,10 +196,11 @@ class _Worker:
             members = buffers.read(target, start, stop)
             out = self._result(job.place, members)
             size = out.dtype.itemsize
-            self.sinks[target.name].write(_bytes(out), start * size)
+            # Looked at before it is written: from there on it has left the caches.
+            special |= is_float(out.dtype) and any_special(out)
             for found, array in zip(running, [*members, out], strict=True):
                 found.update(_bytes(array))
-            special |= is_float(out.dtype) and any_special(out)
+            self.sinks[target.name].write(_bytes(out), start * size)
             with self._lock:
                 self.progress(sum(member.nbytes for member in members))
         return _Done([found.close() for found in running], special)
