@@ -88,11 +88,8 @@ def reserve(fd: int, size: int) -> None:
     # Not posix_fallocate: where the file system cannot, it writes zeros instead.
     with suppress(AttributeError):
         call = ctypes.CDLL(None, use_errno=True).fallocate
-        length = ctypes.c_int64(size)
-        if (
-            call(fd, 0, ctypes.c_int64(0), length)
-            and ctypes.get_errno() == errno.ENOSPC
-        ):
+        failed = call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size))
+        if failed and ctypes.get_errno() == errno.ENOSPC:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
