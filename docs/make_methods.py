@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ensembles.rules import RULES, Rule
+from ensembles.rules import RULES
+from ensembles.ruling import Rule
 from ensembles.selection import SELECTIONS
 
 PAGE = Path(__file__).with_name("methods.md")

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     {"weighting", "registry", "blocks", "floats"},
     {"kernels", "sphere"},
+    {"ruling"},
     {"rules"},
     {"selection"},
     {"base"},

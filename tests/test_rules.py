@@ -13,7 +13,8 @@ import pytest
 
 from ensembles.floats import FLOATS, Array, Float64, round_to
 from ensembles.kernels.compiled import LANE
-from ensembles.rules import RULES, Rule, karcher_mean, mean, median, slerp
+from ensembles.rules import RULES, karcher_mean, mean, median, slerp
+from ensembles.ruling import Rule
 
 Dtype = np.dtype[Any]
 DTYPES = list(FLOATS)
@@ -436,3 +437,9 @@ def test_a_member_without_a_direction_leaves_no_number(
 ) -> None:
     stack = np.array([[special, 1.0], [-1.0, 2.0]])
     assert np.isnan(rule(stack, [1, 3])).all()
+
+
+def test_a_rule_that_returns_another_shape_is_told() -> None:
+    short = Rule(lambda stack, weights: stack.mean(0)[:-1], cut="element")
+    with pytest.raises(ValueError, match=r"must return an array of shape \(3,\)"):
+        short([[1.0, 2.0, 3.0]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -152,6 +153,8 @@ def command(
     from ensembles.checkpoints.members import expand
 
     raise_file_limit()
+    # Ended from outside, a run clears up as if it had failed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     paths, written = split_weights(members)
     if written and weights:
         raise click.UsageError("weights are given twice: with --weights and with :")

@@ -29,7 +29,7 @@ def print_plan(plan: Plan, as_json: bool) -> None:
     ]
     table(["member", "weight"], rows)
     table(
-        ["plan", ""],
+        ["plan", "value"],
         [
             [
                 "rule",
@@ -43,7 +43,7 @@ def print_plan(plan: Plan, as_json: bool) -> None:
             ["files", ", ".join(facts["files"])],
             ["to read", size(plan.read_bytes)],
             ["to write", f"{size(plan.write_bytes)} of {size(plan.free_bytes)} free"],
-            ["memory", f"{size(plan.peak_bytes)} beside the interpreter"],
+            ["buffers", size(plan.peak_bytes)],
             ["threads", str(plan.threads)],
         ],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import warnings
 from typing import Any
 
@@ -46,6 +47,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # whoever read the output has gone; click ends it
             raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(128 + signal.SIGINT)
         except (ValueError, OSError, ImportError) as error:
             click.echo(click.style(f"error: {error}", fg="red"), err=True)
             ctx.exit(1)

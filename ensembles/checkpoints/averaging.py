@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import warnings
@@ -158,8 +159,15 @@ def write(
         raise ValueError("the plan must have an out to be written to")
     into = write_torch if plan.kind == "torch" else write_safetensors
     folder = plan.kind == "directory"
-    with whole(plan.out, folder=folder, force=plan.options["force"]) as place:
-        outcome = into(plan, place, progress)
+    try:
+        with whole(plan.out, folder=folder, force=plan.options["force"]) as place:
+            outcome = into(plan, place, progress)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"{plan.out} is not written, its disk is full; -o names another place"
+        ) from None
     _warn(outcome)
     return Report(
         out=plan.out,

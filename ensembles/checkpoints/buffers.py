@@ -9,18 +9,20 @@ import numpy as np
 from ensembles.checkpoints.comparing import Target
 from ensembles.floats import Array
 from ensembles.kernels.gram import BLOCK
+from ensembles.ruling import Rule
 
 STEP = 1 << 19  # elements at a time, at most: with fewer, threads wait for Python
 
 
 def check_budget(
-    targets: Sequence[Target], memory: int, n_threads: int
+    targets: Sequence[Target], rule: Rule, memory: int, n_threads: int
 ) -> tuple[int, int]:
     """Bytes of buffers that a budget is used for, and the threads it is enough for.
 
     Parameters
     ----------
     targets : sequence of Target
+    rule : Rule
     memory : int
         Bytes at most.
     n_threads : int
@@ -34,7 +36,7 @@ def check_budget(
     ValueError
         If it is not enough for one block of one thread.
     """
-    widest = max((_bytes_per_element(target) for target in targets), default=0)
+    widest = max((_bytes_per_element(target, rule) for target in targets), default=0)
     least = widest * BLOCK
     if memory < least:
         raise ValueError(
@@ -42,25 +44,27 @@ def check_budget(
             f"of each member; found {memory}"
         )
     n_threads = max(1, min(n_threads, memory // max(least, 1)))
-    steps = [step_of(target, memory // n_threads) for target in targets]
+    steps = [step_of(target, rule, memory // n_threads) for target in targets]
     used = [
-        min(step, max(target.size, 1)) * _bytes_per_element(target)
+        min(step, max(target.size, 1)) * _bytes_per_element(target, rule)
         for step, target in zip(steps, targets, strict=True)
     ]
     return n_threads * max(used, default=0), n_threads
 
 
-def step_of(target: Target, budget: int) -> int:
+def step_of(target: Target, rule: Rule, budget: int) -> int:
     """Elements that a thread's share of the budget lets it take at a time."""
     step = STEP
-    while step > BLOCK and step * _bytes_per_element(target) > budget:
+    while step > BLOCK and step * _bytes_per_element(target, rule) > budget:
         step //= 2
     return step
 
 
-def _bytes_per_element(target: Target) -> int:
+def _bytes_per_element(target: Target, rule: Rule) -> int:
     stored = sum(tensor.dtype.itemsize for tensor in target.members)
-    return stored + 8 * (len(target.members) + 2)
+    alike = {tensor.dtype for tensor in target.members} == {target.dtype}
+    widened = 0 if alike and rule.fused else len(target.members)
+    return stored + 8 * (widened + 2)
 
 
 class Buffers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from ensembles.floats import is_float
 # Output layers whose parameters are the input embedding's where a configuration says
 # tie_word_embeddings: GPT, Llama and their kin, BERT, GPT-NeoX.
 HEADS = ("lm_head.weight", "cls.predictions.decoder.weight", "embed_out.weight")
+# Keys of config.json that say nothing of what the parameters mean.
+IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 
 
@@ -76,7 +78,7 @@ def compare(
     Comparison
     """
     found = Comparison([], {}, [], [])
-    heads = _tied_heads(members[0])
+    heads = _tied_heads(members)
     if heads:
         found.notes.append(
             f"{', '.join(heads)} left out: config.json ties it to the embedding"
@@ -129,7 +131,8 @@ def _is_tied(alias: str, name: str, members: Sequence[Checkpoint]) -> bool:
     return all(other is None or other is tensor for other, tensor in found)
 
 
-def _tied_heads(first: Checkpoint) -> list[str]:
+def _tied_heads(members: Sequence[Checkpoint]) -> list[str]:
+    first = members[0]
     configs = [first.config, first.config.get("text_config", {})]
     if not any(isinstance(c, dict) and c.get("tie_word_embeddings") for c in configs):
         return []
@@ -140,8 +143,9 @@ def _tied_heads(first: Checkpoint) -> list[str]:
     }
     return [
         name
-        for name, tensor in first.layout.items()
-        if name.endswith(HEADS) and tensor.shape in shapes
+        for name in _names(members)
+        if name.endswith(HEADS)
+        and any(held.shape in shapes for m in members if (held := _resolve(m, name)))
     ]
 
 
@@ -209,6 +213,13 @@ def _about(targets: Sequence[Target], members: Sequence[Checkpoint]) -> Iterator
             f"({', '.join(kinds)}), such as {mixed[0].name}, written as "
             f"{mixed[0].dtype}"
         )
+    for member in members[1:]:
+        differ = _config_differences(members[0].config, member.config)
+        if differ:
+            yield (
+                f"config.json of {member.name} differs from that of {members[0].name}, "
+                f"which the result keeps, in {', '.join(differ)}"
+            )
     first = tokenizer_files(members[0])
     for member in members[1:]:
         other = tokenizer_files(member)
@@ -219,3 +230,11 @@ def _about(targets: Sequence[Target], members: Sequence[Checkpoint]) -> Iterator
                     f"{members[0].name}; rows of their embeddings may mean "
                     "different words"
                 )
+
+
+def _config_differences(
+    first: Mapping[str, Any], other: Mapping[str, Any]
+) -> list[str]:
+    """Keys of both that say different things of the model."""
+    keys = sorted((first.keys() & other.keys()) - IDLE_KEYS)
+    return [key for key in keys if first[key] != other[key]]

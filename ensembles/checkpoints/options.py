@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles.floats import FLOATS
-from ensembles.rules import Rule
+from ensembles.ruling import Rule
 
 MEMORY = 64 << 20
 CHOICES = {"integers": ("error", "first", "max"), "missing": ("error", "skip", "first")}
@@ -100,8 +100,15 @@ def with_defaults(options: Options) -> Options:
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r} (known: {', '.join(given)})")
     given |= options
+    given["params"] = given["params"] or {}
     if given["dtype"] is not None:
         given["dtype"] = str(float_named(given["dtype"]))
+    for name in ("include", "exclude"):
+        if isinstance(given[name], str):
+            raise TypeError(
+                f"{name} must be a sequence of patterns, found one alone: "
+                f"{given[name]!r}"
+            )
     for name, choices in CHOICES.items():
         if given[name] not in choices:  # type: ignore[literal-required]
             raise ValueError(

@@ -8,6 +8,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ def _stream(
     plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
 ) -> Outcome:
     records = [record for member in plan.members for record in member.records]
-    spread(records, lambda: _verify, plan.threads)
+    spread(records, lambda: partial(_verify, progress=progress), plan.threads)
     recipe = Recipe(plan.rule, plan.weights, plan.params, plan.options["integers"])
-    return stream(
+    outcome = stream(
         plan.targets,
         sinks,
         recipe,
@@ -40,6 +41,10 @@ def _stream(
         n_threads=plan.threads,
         progress=progress,
     )
+    read = {tensor.source for target in plan.targets for tensor in target.members}
+    for source in read:
+        source.check_unchanged()
+    return outcome
 
 
 class _ArraySink:
@@ -101,9 +106,7 @@ def state_dict(plan: Plan, arrays: dict[str, Array], torch: bool) -> dict[str, A
         name: as_torch(array) if torch else array for name, array in arrays.items()
     }
     found.update({alias: found[name] for alias, name in plan.aliases.items()})
-    first = plan.members[0]
-    order = {name: None for name in first.names if name in found}
-    return {name: found[name] for name in [*order, *(found.keys() - order.keys())]}
+    return {name: found[name] for name in plan.members[0].names if name in found}
 
 
 def write_torch(plan: Plan, place: Path, progress: Callable[[int], None]) -> Outcome:
@@ -121,7 +124,12 @@ def write_torch(plan: Plan, place: Path, progress: Callable[[int], None]) -> Out
     """
     torch = import_torch(f"writing {plan.out}")
     arrays, outcome = in_memory(plan, progress)
-    torch.save(state_dict(plan, arrays, torch=True), place)
+    try:
+        # Given a path, torch would put its name into the file.
+        with place.open("wb") as file:
+            torch.save(state_dict(plan, arrays, torch=True), file)
+    except RuntimeError as error:
+        raise OSError(f"{plan.out} could not be written: {error}") from None
     return outcome
 
 
@@ -209,13 +217,14 @@ def _write_json(path: Path, contents: dict[str, Any]) -> None:
     path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
 
-def _verify(record: Record) -> None:
+def _verify(record: Record, *, progress: Callable[[int], None]) -> None:
     crc = 0
     buffer = bytearray(min(CHUNK, record.size))
     for start in range(0, record.size, CHUNK):
         view = memoryview(buffer)[: min(CHUNK, record.size - start)]
         record.file.read_into(view, record.offset + start)
         crc = zlib.crc32(view, crc)
+        progress(len(view))
     if crc != record.crc:
         raise ValueError(
             f"{record.file.path} is damaged: entry {record.name!r} does not match its "

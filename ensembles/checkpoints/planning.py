@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,14 +14,16 @@ import numpy as np
 from ensembles.blocks import count_threads
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
-from ensembles.checkpoints.comparing import Comparison, Target, compare
+from ensembles.checkpoints.comparing import Target, compare
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.members import SUFFIXES, TORCH_SUFFIXES, Member, open_member
+from ensembles.checkpoints.members import Member, open_member
 from ensembles.checkpoints.options import Options, with_defaults
+from ensembles.checkpoints.placing import kind_of, obstacles
 from ensembles.checkpoints.refusals import refused
 from ensembles.floats import Float64
 from ensembles.registry import lookup
-from ensembles.rules import RULES, Rule
+from ensembles.rules import RULES
+from ensembles.ruling import Rule
 from ensembles.weighting import check_weights
 
 SHOWN = 20
@@ -106,12 +108,16 @@ def plan(
     """
     given = with_defaults(options)
     opened = _opened(members, given["key"])
-    rule = given["rule"]
-    rule = rule if isinstance(rule, Rule) else lookup(RULES, rule)
-    weights = check_weights(
-        given["weights"], len(opened), signed=rule.signed, rule=rule.name
-    )
-    rule.check(len(opened), given["params"])
+    problems: list[str] = []
+    rule, weights = RULES["mean"], np.ones(len(opened))
+    with _noted(problems):
+        named = given["rule"]
+        rule = named if isinstance(named, Rule) else lookup(RULES, named)
+        rule.check(len(opened), given["params"])
+    with _noted(problems):
+        weights = check_weights(
+            given["weights"], len(opened), signed=rule.signed, rule=rule.name
+        )
     comparison = compare(
         opened,
         missing=given["missing"],
@@ -119,12 +125,42 @@ def plan(
         exclude=given["exclude"],
         dtype=np.dtype(given["dtype"]) if given["dtype"] else None,
     )
+    problems += [reason for member in opened for reason in refused(member)]
+    problems += comparison.problems
+    if not comparison.targets and not problems:
+        problems.append(f"no tensor is left to average of {opened[0].name}")
+    # What a link points to is replaced, not the link.
     place = None if out is None else Path(out)
-    return _checked(opened, rule, weights, comparison, place, given)
+    if place is not None and place.is_symlink():
+        place = place.resolve()
+    fit = _fit(opened, rule, comparison.targets, place, given, problems)
+    if problems:
+        raise ValueError(_listed(problems))
+    return replace(
+        fit,
+        weights=weights,
+        aliases=comparison.aliases,
+        notes=(*comparison.notes, *fit.notes),
+    )
+
+
+@contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        problems.append(str(error))
 
 
 def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...]:
     """Layouts of all members, or all that is wrong with them."""
+    if isinstance(members, str | os.PathLike | Mapping):
+        raise TypeError(
+            f"members must be a sequence of checkpoints, found one alone: "
+            f"{members!r:.80}"
+        )
+    if not members:
+        raise ValueError("there must be at least one member, found none")
     opened: list[Checkpoint] = []
     errors: list[Exception] = []
     for index, member in enumerate(members):
@@ -141,64 +177,58 @@ def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...
     return tuple(opened)
 
 
-def _checked(
+def _fit(
     members: tuple[Checkpoint, ...],
     rule: Rule,
-    weights: Float64,
-    comparison: Comparison,
+    targets: list[Target],
     out: Path | None,
     given: Options,
+    problems: list[str],
 ) -> Plan:
-    """The plan, or all that stands in its way."""
-    targets, aliases, problems, notes = comparison
-    problems = [reason for m in members for reason in refused(m)] + problems
-    if not targets and not problems:
-        problems.append(f"no tensor is left to average of {members[0].name}")
-    kind = _kind(members[0], out)
+    """The plan's files, memory and disk; what does not fit joins the problems."""
+    kind = kind_of(members[0], out)
     if given["shard_size"] is not None and kind != "directory":
         problems.append("a shard size needs a directory as output: give one with -o")
-    parts = _parts(kind, targets, members[0], out, given["shard_size"])
     written = sum(target.nbytes for target in targets)
     free = 0
     if out is not None:
-        problems.extend(_obstacles(out, members, given["force"]))
-        free = shutil.disk_usage(_existing(out.parent)).free
-        if written > free:
-            problems.append(f"{out} needs {written} bytes, its disk has {free} left")
-    threads = count_threads(given["threads"])
-    buffers, threads = check_budget(targets, given["memory"], threads)
-    in_memory = kind in ("torch", "memory")
+        found, free = obstacles(out, members, written, force=given["force"])
+        problems += found
+    threads, buffers = 1, 0
+    with _noted(problems):
+        threads = count_threads(given["threads"])
+        buffers, threads = check_budget(targets, rule, given["memory"], threads)
+    notes = []
     if kind == "torch":
-        notes.append(f"{out} is written by torch.save, from memory: {written} bytes")
-    if problems:
-        raise ValueError(_listed(problems))
+        notes.append(
+            f"{out} is written by torch.save, from memory ({written} bytes), and "
+            "without the recipe that a safetensors file holds"
+        )
+    passes = 2 if rule.cut == "gram" else 1
     return Plan(
         members=members,
         rule=rule,
-        weights=weights,
+        weights=np.ones(len(members)),
         params=dict(given["params"]),
         targets=targets,
-        aliases=aliases,
+        aliases={},
         out=out,
         kind=kind,
-        parts=parts,
+        parts=_parts(kind, targets, members[0], out, given["shard_size"]),
         options=given,
         threads=threads,
         memory=given["memory"],
-        read_bytes=sum(tensor.nbytes for t in targets for tensor in t.members),
+        read_bytes=sum(record.size for m in members for record in m.records)
+        + sum(
+            tensor.nbytes * (passes if target.action == "combine" else 1)
+            for target in targets
+            for tensor in target.members
+        ),
         write_bytes=written,
         free_bytes=free,
-        peak_bytes=buffers + written * in_memory,
+        peak_bytes=buffers + written * (kind in ("torch", "memory")),
         notes=tuple(notes),
     )
-
-
-def _kind(first: Checkpoint, out: Path | None) -> str:
-    if out is None:
-        return "memory"
-    if out.suffix == ".safetensors":
-        return "safetensors"
-    return "torch" if out.suffix in TORCH_SUFFIXES else "directory"
 
 
 def _parts(
@@ -211,40 +241,6 @@ def _parts(
     if kind == "directory":
         return sharding.divide(targets, first, shard_size=shard_size)
     return {out.name if out else "": sharding.in_order(targets)}
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
-
-
-def _obstacles(out: Path, members: Sequence[Checkpoint], force: bool) -> list[str]:
-    if out.name in ("", ".."):
-        return [f"the output must have a name of its own, found {out}"]
-    if not out.parent.is_dir():
-        return [f"there is no folder {out.parent} to write {out.name} in"]
-    for member in members:
-        if member.path is None or not out.exists():
-            continue
-        inside = out.resolve() in [
-            member.path.resolve(),
-            *member.path.resolve().parents,
-        ]
-        if inside:
-            return [f"{out} is or holds the member {member.name}; choose another name"]
-    if os.path.lexists(out) and not force:
-        return [f"{out} exists; --force replaces it, -o names another place"]
-    if out.is_dir() and not _is_replaceable(out):
-        return [f"{out} holds other things than a checkpoint; choose another name"]
-    return []
-
-
-def _is_replaceable(folder: Path) -> bool:
-    """Whether a directory is empty or a checkpoint, not a folder of someone's work."""
-    names = [path.name for path in folder.iterdir()]
-    weights = any(name.endswith(SUFFIXES) for name in names)
-    return not names or weights or "modules.json" in names
 
 
 def _listed(problems: Sequence[str]) -> str:

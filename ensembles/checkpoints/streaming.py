@@ -18,7 +18,7 @@ from ensembles.floats import Array, Float64, is_float
 from ensembles.kernels.gram import gram, widened
 from ensembles.kernels.mean import any_special
 from ensembles.kernels.rounding import rounded
-from ensembles.rules import Rule, as_stack
+from ensembles.ruling import Rule, as_stack
 
 GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the page cache
 
@@ -185,7 +185,9 @@ class _Worker:
         target = self.targets[job.place]
         blocks = []
         for start, stop in self._steps(job):
-            blocks.append(gram(as_stack(buffers.read(target, start, stop))))
+            members = buffers.read(target, start, stop)
+            blocks.append(gram(as_stack(members)))
+            self._tell(members)
         return np.concatenate(blocks)
 
     def _combine(self, job: _Job, buffers: Buffers) -> _Done:
@@ -201,12 +203,15 @@ class _Worker:
             for found, array in zip(running, [*members, out], strict=True):
                 found.update(_bytes(array))
             self.sinks[target.name].write(_bytes(out), start * size)
-            with self._lock:
-                self.progress(sum(member.nbytes for member in members))
+            self._tell(members)
         return _Done([found.close() for found in running], special)
 
+    def _tell(self, members: Sequence[Array] | Array) -> None:
+        with self._lock:
+            self.progress(sum(member.nbytes for member in members))
+
     def _steps(self, job: _Job) -> Iterator[tuple[int, int]]:
-        step = step_of(self.targets[job.place], self.budget)
+        step = step_of(self.targets[job.place], self.recipe.rule, self.budget)
         for start, stop in cut(job.stop - job.start, step):
             yield job.start + start, job.start + stop
 

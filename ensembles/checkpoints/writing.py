@@ -107,7 +107,8 @@ def _claim(path: Path, folder: bool) -> tuple[Path, int]:
             lock = os.open(place, flags | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
             continue
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # no locks here: its unique name keeps it apart
+            fcntl.flock(lock, fcntl.LOCK_EX)
         # A run that was clearing up may take it for dead before it is locked.
         if place.exists():
             return place, lock

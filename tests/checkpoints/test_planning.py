@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ensembles.checkpoints import Options, average, plan
 from ensembles.checkpoints.formats.checkpoint import File
@@ -171,7 +173,7 @@ def test_a_rule_for_two_members_refuses_three() -> None:
 
 
 def test_no_member_is_an_error() -> None:
-    with pytest.raises(ValueError, match="at least one member, found 0"):
+    with pytest.raises(ValueError, match="at least one member, found none"):
         plan([])
 
 
@@ -186,7 +188,7 @@ def test_a_disk_that_is_full_is_told_before(
 
 def test_a_small_budget_takes_fewer_threads() -> None:
     state = {"w": np.ones(10**6)}
-    assert plan([state], threads=4, memory=3 << 20).threads == 1
+    assert plan([state], threads=4, memory=2 << 20).threads == 1
     assert plan([state], threads=4, memory=64 << 20).threads == 4
 
 
@@ -228,3 +230,36 @@ def test_directories_plan_each_of_their_files(tmp_path: Path) -> None:
     folder = save_shards(tmp_path / "a", [{"w": np.ones(2)}, {"v": np.ones(3)}])
     planned = plan([folder], tmp_path / "out")
     assert [f"model-{i:05}-of-00002.safetensors" for i in (1, 2)] == list(planned.parts)
+
+
+def test_a_hundred_members_fit_the_default_budget() -> None:
+    state = {"w": np.ones(10**5, np.float32)}
+    assert plan([state] * 100).threads >= 1
+
+
+def test_one_member_alone_is_no_sequence() -> None:
+    with pytest.raises(TypeError, match=r"found one alone: 'a.safetensors'"):
+        plan("a.safetensors")
+    with pytest.raises(TypeError, match=r"include must be a sequence of patterns"):
+        plan([{"w": np.ones(1)}], include="w*")
+
+
+def test_a_rule_and_weights_are_told_with_all_else() -> None:
+    members = [{"w": np.ones(1)}, {"w": np.ones(2)}]
+    with pytest.raises(ValueError, match=r"'maen'(.|\n)*found 3(.|\n)*tensor 'w'"):
+        plan(members, rule="maen", weights=[1, 2, 3])
+
+
+def test_a_suffix_that_names_no_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"soup\.txt has a suffix"):
+        plan([{"w": np.ones(1)}], tmp_path / "soup.txt")
+
+
+def test_configs_that_differ_are_noted(tmp_path: Path) -> None:
+    for name, heads in (("a", 2), ("b", 4)):
+        (tmp_path / name).mkdir()
+        save_file({"w": np.ones(2)}, tmp_path / name / "model.safetensors")
+        config = {"num_attention_heads": heads, "_name_or_path": name}
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    notes = plan([tmp_path / "a", tmp_path / "b"]).notes
+    assert any("in num_attention_heads" in note for note in notes)

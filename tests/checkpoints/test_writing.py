@@ -63,10 +63,10 @@ def test_a_full_disk_leaves_no_file(
     tmp_path: Path, out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(errno.ENOSPC, "its disk is full on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="its disk is full"):
         average(pair(tmp_path), tmp_path / out)
     monkeypatch.undo()
     assert left(tmp_path) == []
@@ -104,31 +104,51 @@ def digest(path: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("file", "out"), ("folder", "out.safetensors"), ("link", "out")]
+    ("old", "new"), [("file", "out"), ("folder", "out.safetensors")]
 )
 def test_force_replaces_one_kind_by_another(tmp_path: Path, old: str, new: str) -> None:
     members, out = pair(tmp_path), tmp_path / new
     if old == "folder":
         save_shards(out, [{"old": np.ones(3)}])
-    elif old == "file":
-        out.write_text("old")
     else:
-        save_shards(tmp_path / "real", [{"old": np.ones(3)}])
-        out.symlink_to(tmp_path / "real")
+        out.write_text("old")
     average(members, out, force=True)
     assert out.is_dir() == (new == "out")
-    assert not out.is_symlink()
-    assert left(tmp_path) == sorted([new] + ["real"] * (old == "link"))
-    if old == "link":  # what it pointed to is someone else's
-        assert len(os.listdir(tmp_path / "real")) == 2
+    assert left(tmp_path) == [new]
 
 
-def test_a_folder_of_other_things_is_not_replaced_even_by_force(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work/thesis.tex").write_text("years")
-    with pytest.raises(ValueError, match=r"work holds other things than a checkpoint"):
-        average(pair(tmp_path), tmp_path / "work", force=True)
-    assert (tmp_path / "work/thesis.tex").read_text() == "years"
+def test_a_link_stays_and_what_it_points_to_is_replaced(tmp_path: Path) -> None:
+    members, out = pair(tmp_path), tmp_path / "out"
+    save_shards(tmp_path / "real", [{"old": np.ones(3)}])
+    out.symlink_to(tmp_path / "real")
+    average(members, out, force=True)
+    assert out.is_symlink()
+    assert left(tmp_path) == ["out", "real"]
+    assert os.listdir(tmp_path / "real") == ["model.safetensors"]
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", "thesis/chapter.md"])
+@pytest.mark.parametrize("beside", [[], ["x.pt", "config.json"]])
+def test_a_folder_of_other_things_is_not_replaced_even_by_force(
+    tmp_path: Path, foreign: str, beside: list[str]
+) -> None:
+    work = tmp_path / "work"
+    (work / foreign).parent.mkdir(parents=True)
+    for name in [foreign, *beside]:
+        (work / name).write_text("years")
+    with pytest.raises(ValueError, match=r"work is not replaced: it holds thesis"):
+        average(pair(tmp_path), work, force=True)
+    assert (work / foreign).read_text() == "years"
+
+
+def test_the_current_folder_is_not_replaced_even_by_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = pair(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ValueError, match="it holds the current folder"):
+        average(members, tmp_path / "here", force=True)
 
 
 @pytest.mark.parametrize("force", [True, False])
@@ -262,3 +282,21 @@ def test_writing_a_plan_without_an_output_is_an_error() -> None:
     planned: Plan = plan([{"w": np.ones(1)}])
     with pytest.raises(ValueError, match="the plan must have an out"):
         write(planned)
+
+
+def test_a_torch_file_does_not_depend_on_its_name(tmp_path: Path) -> None:
+    members = pair(tmp_path)
+    for name in ("q.pt", "r.pt"):
+        average(members, tmp_path / name)
+    assert (tmp_path / "q.pt").read_bytes() == (tmp_path / "r.pt").read_bytes()
+
+
+def test_a_member_that_is_written_to_meanwhile_is_told(tmp_path: Path) -> None:
+    members = pair(tmp_path)
+
+    def touch(n_bytes: int) -> None:
+        os.utime(members[1])
+
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        average(members, tmp_path / "out.safetensors", progress=touch)
+    assert left(tmp_path) == []

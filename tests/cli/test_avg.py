@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +17,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.numpy import save_file
 
 from ensembles.checkpoints import average
 from ensembles_cli.main import cli
 from tests.checkpoints.building import load, pair, save, save_shards
 
+ROOT = Path(__file__).parents[2]
 Avg = Callable[..., Result]
 
 
@@ -279,3 +285,26 @@ def test_numba_is_loaded_without_what_it_would_only_look_for(
         "import scipy.linalg; print(scipy.linalg.norm([3, 4]))"
     )
     assert interpreter(code).split() == ["True", "False", "5.0"]
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_from_outside_clears_up(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    for name in "ab":
+        zeros = np.zeros(1 << 25, np.float32)
+        save_file({"w": zeros}, tmp_path / f"{name}.safetensors")
+    typed = [sys.executable, "-m", "ensembles_cli", "avg", "a.safetensors"]
+    run = subprocess.Popen(
+        [*typed, "b.safetensors", "--dtype", "float16"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+        stderr=subprocess.PIPE,
+    )
+    while run.poll() is None and len(list(tmp_path.iterdir())) == 2:
+        time.sleep(0.001)
+    run.send_signal(sent)
+    _, words = run.communicate()
+    assert b"Traceback" not in words
+    assert run.returncode == 128 + sent
+    assert len(list(tmp_path.iterdir())) == 2

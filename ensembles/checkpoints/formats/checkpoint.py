@@ -19,6 +19,8 @@ class Source(Protocol):
 
     def read_into(self, buffer: memoryview, offset: int) -> None: ...
 
+    def check_unchanged(self) -> None: ...
+
 
 class Tensor(NamedTuple):
     """Where a tensor's bytes lie: little-endian, in C order, without gaps."""
@@ -61,6 +63,7 @@ class File:
         if not stat.S_ISREG(found.st_mode):
             raise ValueError(f"checkpoints must be regular files, {path} is not")
         self.size = found.st_size
+        self._changed = found.st_mtime_ns
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
@@ -77,6 +80,14 @@ class File:
                     "it was cut short, or is still being written"
                 )
             left, offset = left[n_read:], offset + n_read
+
+    def check_unchanged(self) -> None:
+        """Raise if the file was written to since it was opened."""
+        found = os.fstat(self._fd)
+        if (found.st_size, found.st_mtime_ns) != (self.size, self._changed):
+            raise ValueError(
+                f"{self.path} was changed while it was read; wait until it is written"
+            )
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes from ``offset`` on, of which there must be ``size``."""
@@ -99,6 +110,9 @@ class Memory:
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with the bytes from ``offset`` on."""
         buffer[:] = self._bytes[offset : offset + len(buffer)]
+
+    def check_unchanged(self) -> None:
+        """Trust who holds the array."""
 
 
 class Record(NamedTuple):

@@ -1,0 +1,178 @@
+"""What a rule is: a function of a stack and weights, and the facts that hold of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ensembles.floats import FLOATS, Array, Float64
+from ensembles.kernels.gram import gram, widened
+from ensembles.kernels.mean import mean as weighted_mean
+from ensembles.kernels.rounding import rounded
+from ensembles.weighting import check_weights
+
+
+class Rule:
+    """A function of a stack and weights, with the facts that hold of it.
+
+    Parameters
+    ----------
+    function : callable
+        With ``cut="element"``, ``(stack, weights, **params) -> array``: the stack has
+        shape (n_members, size) and is float64, unless the rule is ``fused``. With
+        ``cut="gram"``, ``(gram, weights, **params) -> coefficients``: the members'
+        inner products, of shape (n_members, n_members) in float64; the result is the
+        sum of the members times the coefficients.
+    cut : {"element", "gram"}
+        How work may be cut: anywhere, or only between a pass for the inner products
+        and a pass for the sum.
+    n_members : int or None, default=None
+        How many members there must be, None for any number.
+    domain : {"any", "non-negative", "positive"}, default="any"
+        What entries must be.
+    signed : bool, default=False
+        Whether weights may be negative.
+    symmetric : bool, default=True
+        Whether the order of the members, with their weights, does not matter.
+    fused : bool, default=False
+        Whether the function takes members of any float format as they are stored, and
+        rounds its float64 result to that format itself.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        cut: Literal["element", "gram"],
+        n_members: int | None = None,
+        domain: Literal["any", "non-negative", "positive"] = "any",
+        signed: bool = False,
+        symmetric: bool = True,
+        fused: bool = False,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.name = function.__name__
+        self.function = function
+        self.cut = cut
+        self.n_members = n_members
+        self.domain = domain
+        self.signed = signed
+        self.symmetric = symmetric
+        self.fused = fused
+
+    def __call__(
+        self, stack: ArrayLike, weights: ArrayLike | None = None, **params: Any
+    ) -> Array:
+        """Combine members that are all at hand.
+
+        Parameters
+        ----------
+        stack : array-like of shape (n_members, *shape)
+        weights : array-like of shape (n_members,) or None, default=None
+            None counts every member once.
+        **params
+            The rule's own.
+
+        Returns
+        -------
+        ndarray of shape (*shape), dtype of ``stack``, float64 for integers
+        """
+        members = np.asarray(stack)
+        if members.dtype not in FLOATS:
+            members = members.astype(np.float64)
+        self.check(len(members), params)
+        checked = check_weights(
+            weights, len(members), signed=self.signed, rule=self.name
+        )
+        flat = np.ascontiguousarray(members.reshape(len(members), -1))
+        if self.cut == "gram":
+            with np.errstate(invalid="ignore"):  # infinities of both signs
+                products = gram(flat).sum(0)
+            checked = self.coefficients(products, checked, **params)
+        return self.combine(flat, checked, members.dtype, **params).reshape(
+            members.shape[1:]
+        )
+
+    def check(self, n_members: int, params: Mapping[str, Any]) -> None:
+        """Raise if the rule cannot take so many members, or these parameters."""
+        if self.n_members not in (None, n_members):
+            raise ValueError(
+                f"rule {self.name!r} needs {self.n_members} members, found {n_members}"
+            )
+        known = self.params
+        for name in params:
+            if name not in known:
+                raise ValueError(
+                    f"rule {self.name!r} has no parameter {name!r} "
+                    f"(known: {', '.join(known) or 'none'})"
+                )
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The rule's own parameters with their defaults."""
+        signature = inspect.signature(self.function)
+        return {p.name: p.default for p in list(signature.parameters.values())[2:]}
+
+    def coefficients(
+        self, products: Float64, weights: Float64, **params: Any
+    ) -> Float64:
+        """How much of each member the result holds, of shape (n_members,)."""
+        with np.errstate(all="ignore"):  # what holds a NaN is told by its name
+            return np.asarray(self.function(products, weights, **params), np.float64)
+
+    def combine(
+        self,
+        members: Sequence[Array] | Array,
+        weights: Float64,
+        dtype: np.dtype[Any],
+        **params: Any,
+    ) -> Array:
+        """Combine one block of flat members, rounding once into ``dtype``.
+
+        Parameters
+        ----------
+        members : n_members arrays of shape (size,), float formats
+        weights : ndarray of shape (n_members,)
+            For a rule that is cut by ``"gram"``, its coefficients.
+        dtype : dtype, a float format
+
+        Returns
+        -------
+        ndarray of shape (size,), of ``dtype``
+        """
+        stack = as_stack(members)
+        if stack.dtype != dtype or not (self.fused or self.cut == "gram"):
+            stack = widened(stack)
+        if self.cut == "gram":
+            out = weighted_mean(stack, weights, total=1.0)
+        else:
+            out = np.asarray(self.function(stack, weights, **params))
+            if out.shape != stack.shape[1:]:
+                raise ValueError(
+                    f"rule {self.name!r} must return an array of shape "
+                    f"{stack.shape[1:]}, found {out.shape}"
+                )
+        return out if out.dtype == dtype else rounded(out.astype(np.float64), dtype)
+
+
+def as_stack(members: Sequence[Array] | Array) -> Array:
+    """Members as one array: as they are stored where they are alike, else in float64.
+
+    Parameters
+    ----------
+    members : n_members arrays of shape (size,), float formats
+
+    Returns
+    -------
+    ndarray of shape (n_members, size)
+    """
+    if isinstance(members, np.ndarray):
+        return members
+    if len({member.dtype for member in members}) == 1:
+        return np.asarray(members)
+    return np.array([widened(member[None])[0] for member in members])
