@@ -10,6 +10,7 @@ from ensembles.kernels.compiled import LANE, compiled
 from ensembles.kernels.rounding import small_facts, widen_bfloat16, widen_small
 
 BLOCK = 65_536  # elements added up before their sum joins the others, by position
+ROWS = 64  # four rows of 16 are added while their sums are at hand
 SUMS = 16  # running sums in a block: element k goes to sum k % 16
 
 
@@ -29,7 +30,11 @@ def gram(stack: Array) -> Float64:
     n_members, size = stack.shape
     out = np.empty((-(-size // BLOCK), n_members, n_members))
     for index, start in enumerate(range(0, size, BLOCK)):
-        _gram(widened(stack[:, start : start + BLOCK]), out[index])
+        stop = min(start + BLOCK, size)
+        if FLOATS[stack.dtype].mantissa == 7:
+            _gram_bfloat16(stack.view(np.uint16), start, stop, out[index])
+        else:
+            _gram(widened(stack[:, start:stop]), out[index])
     return out
 
 
@@ -58,21 +63,61 @@ def gram_line(stack: Array) -> Float64:
 
 @compiled
 def _gram(stack, out):
-    n_members, size = stack.shape
-    whole = size - size % SUMS
-    sums = np.empty(SUMS, np.float64)
-    for a in range(n_members):
-        for b in range(a, n_members):
-            x, y = stack[a], stack[b]
-            sums[:] = 0.0
-            for start in range(0, whole, SUMS):
-                for k in range(SUMS):
-                    sums[k] += x[start + k] * y[start + k]
-            for k in range(size - whole):
-                sums[k] += x[whole + k] * y[whole + k]
+    size = stack.shape[1]
+    whole = size - size % ROWS
+    sums = np.zeros((len(out), len(out), SUMS))
+    rest = np.zeros((len(out), ROWS))
+    for i in range(len(out)):
+        for k in range(size - whole):
+            rest[i, k] = stack[i, whole + k]
+    for a in range(len(out)):
+        for b in range(a, len(out)):
+            _add_products(stack[a, :whole], stack[b, :whole], sums[a, b])
+            _add_products(rest[a], rest[b], sums[a, b])
+    _add_up(sums, out)
+
+
+@compiled
+def _gram_bfloat16(stack, first, last, out):
+    """Widened a lane at a time, so that what is multiplied is near."""
+    sums = np.zeros((len(out), len(out), SUMS))
+    values = np.zeros((len(out), LANE))
+    for start in range(first, last, LANE):
+        size = min(LANE, last - start)
+        for i in range(len(out)):
+            row, lane = stack[i, start : start + size], values[i]
+            for j in range(size):
+                word = np.uint32(np.uint32(row[j]) << np.uint32(16))
+                lane[j] = word.view(np.float32)
+            for j in range(size, LANE):
+                lane[j] = 0.0
+        for a in range(len(out)):
+            for b in range(a, len(out)):
+                _add_products(values[a], values[b], sums[a, b])
+    _add_up(sums, out)
+
+
+@compiled
+def _add_products(x, y, sums):
+    """Add to 16 sums; the number of products is a multiple of 64."""
+    # Unsigned: an index that may be negative is not vectorised.
+    row, two, three = np.uint64(SUMS), np.uint64(2 * SUMS), np.uint64(3 * SUMS)
+    for start in range(np.uint64(0), np.uint64(x.size), np.uint64(ROWS)):
+        for k in range(np.uint64(0), row):
+            j = start + k
+            added = sums[k] + x[j] * y[j]
+            added += x[j + row] * y[j + row]
+            added += x[j + two] * y[j + two]
+            sums[k] = added + x[j + three] * y[j + three]
+
+
+@compiled
+def _add_up(sums, out):
+    for a in range(len(out)):
+        for b in range(a, len(out)):
             added = 0.0
             for k in range(SUMS):
-                added += sums[k]
+                added += sums[a, b, k]
             out[a, b] = added
             out[b, a] = added
 

@@ -84,15 +84,16 @@ def widen_bfloat16(row, words):
 def round_bfloat16(sums, words, out):
     """Bfloat16 bits nearest to float64 sums, ties to even; words are scratch."""
     to_odd(sums, words.view(np.float32))
-    rare = False
+    # Of 32 bits like the rest: a truth value would be widened, and seldom vectorised.
+    rare, first_normal = np.uint32(0), np.uint32(0x800000)
     for j in range(out.size):
         word = words[j]
-        size = word & np.uint32(0x7FFFFFFF)
-        even = (size >> np.uint32(16)) & np.uint32(1)
-        nearest = (size + np.uint32(0x7FFF) + even) >> np.uint32(16)
-        out[j] = np.uint16(((word >> np.uint32(31)) << np.uint32(15)) | nearest)
-        rare |= (size != 0) & (size < np.uint32(0x800000))
-        rare |= size > np.uint32(0x7F800000)
+        even = (word >> np.uint32(16)) & np.uint32(1)
+        out[j] = np.uint16((word + np.uint32(0x7FFF) + even) >> np.uint32(16))
+        size = np.uint32(word & np.uint32(0x7FFFFFFF))
+        # Below the first normal number it wraps around, and is as large as for NaN.
+        beyond = np.uint32(size - first_normal) > np.uint32(0x7F000000)
+        rare = np.uint32(rare | np.uint32(np.uint32(beyond) & np.uint32(size != 0)))
     if rare:
         _round_rare_bfloat16(sums, out)
 
