@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+# What names a step, the surest first; last, a number that is no part of a decimal.
+STEPS = tuple(
+    re.compile(rf"{word}[-_=]?(\d+(?:\.\d+)?)", re.IGNORECASE)
+    for word in ("(?:global_?)?step", "checkpoint", "epoch")
+)
+NUMBER = re.compile(r"(?<!\d)(?<!\d\.)(\d+)(?!\.?\d)")
 Member = str | os.PathLike[str] | Mapping[str, Any]
 
 
@@ -75,10 +82,11 @@ def expand(members: Sequence[str], *, last: int | None = None) -> list[str]:
     Parameters
     ----------
     members : sequence of str
-        A pattern stands for what it matches, sorted by step. A directory that holds
-        no weights stands for the checkpoints in it, if ``last`` is given.
+        A pattern stands for what it matches, sorted by step. A directory stands for
+        the checkpoints in it, if ``last`` is given and there are any.
     last : int or None, default=None
-        Keep so many with the highest steps. A step is the last number in a name.
+        Keep so many with the highest steps. A step is the number after ``step``,
+        ``checkpoint`` or ``epoch`` in a path, else the last whole number.
 
     Returns
     -------
@@ -89,32 +97,53 @@ def expand(members: Sequence[str], *, last: int | None = None) -> list[str]:
     FileNotFoundError
         If a pattern matches nothing.
     ValueError
-        If there are fewer than ``last``.
+        If there are fewer than ``last``, one has no step or two have the same.
     """
     found = [path for member in members for path in _matches(member, last is not None)]
     if last is None:
         return found
-    found.sort(key=_step)
     if not 1 <= last <= len(found):
         raise ValueError(
             f"--last must be from 1 to the number of checkpoints, {len(found)} in "
             f"{' '.join(members)}: found {last}"
         )
-    return found[-last:]
+    return _by_step(found)[-last:]
 
 
 def _matches(member: str, inside: bool) -> list[str]:
     path = Path(member)
-    if inside and path.is_dir() and not _is_checkpoint(path):
-        return sorted(
-            (str(entry) for entry in path.iterdir() if _is_checkpoint(entry)), key=_step
-        )
+    if inside and path.is_dir():
+        return _inside(path) or [member]
     if path.exists() or not glob.has_magic(member):
         return [member]
-    matched = sorted(glob.glob(member), key=_step)
+    matched = glob.glob(member)
     if not matched:
         raise FileNotFoundError(f"no checkpoint matches {member!r}")
-    return matched
+    steps = _steps(matched)
+    return sorted(matched, key=lambda name: (_or_before(steps[name]), name))
+
+
+def _inside(path: Path) -> list[str]:
+    """Checkpoints in a training directory, those with a step if there are any."""
+    if (path / "model_index.json").exists():  # the parts of a pipeline
+        return []
+    own = {name for m in directory.modules(path) for name in _own(path, m)}
+    found = [e for e in sorted(path.iterdir()) if e.name not in own]
+    found = [entry for entry in found if _is_checkpoint(entry)]
+    # Beside weights of its own a number may tell a shard: model-00001-of-00002.
+    patterns = STEPS if own else (*STEPS, NUMBER)
+    stepped = [
+        str(entry)
+        for entry in found
+        if _step((entry.name,), (*STEPS, NUMBER) if entry.is_dir() else patterns)
+        is not None
+    ]
+    return stepped or [str(entry) for entry in found if not own]
+
+
+def _own(path: Path, module: str) -> list[str]:
+    names = directory.weight_files(path / module)
+    return [module, *names] if module and names else names
 
 
 def _is_checkpoint(path: Path) -> bool:
@@ -125,6 +154,41 @@ def _is_checkpoint(path: Path) -> bool:
     return path.suffix in SUFFIXES
 
 
-def _step(path: str) -> tuple[int, str]:
-    numbers = re.findall(r"\d+", Path(path).stem)
-    return (int(numbers[-1]) if numbers else -1, path)
+def _by_step(paths: list[str]) -> list[str]:
+    """Paths sorted by step, of which each must have its own."""
+    steps = _steps(paths)
+    known = {step for step in steps.values() if step is not None}
+    if len(paths) > 1 and len(known) < len(paths):
+        pairs = ", ".join(f"{path} -> {steps[path]}" for path in paths)
+        raise ValueError(
+            "--last needs a step in each name, and no two the same, found "
+            f"{pairs}; name the checkpoints to average, without --last"
+        )
+    return sorted(paths, key=lambda path: _or_before(steps[path]))
+
+
+def _steps(paths: list[str]) -> dict[str, Decimal | None]:
+    """Step of each path, read below the folder that holds them all."""
+    full = {path: os.path.abspath(path) for path in paths}
+    shared = os.path.commonpath([os.path.dirname(name) for name in full.values()])
+    found = {}
+    for path, name in full.items():
+        parts = Path(os.path.relpath(name, shared)).parts
+        step = _step(parts, STEPS)
+        found[path] = _step(parts, (NUMBER,)) if step is None else step
+    return found
+
+
+def _step(parts: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> Decimal | None:
+    """Number in the last part that has one, told by the first pattern that finds it."""
+    for part in reversed(parts):
+        suffix = next((s for s in SUFFIXES if part.endswith(s)), "")
+        for pattern in patterns:
+            numbers = pattern.findall(part.removesuffix(suffix))
+            if numbers:
+                return Decimal(numbers[-1])
+    return None
+
+
+def _or_before(step: Decimal | None) -> Decimal:
+    return Decimal(-1) if step is None else step

@@ -15,6 +15,8 @@ PACKED = re.compile(
     r".*\.(qweight|qzeros|g_idx|absmax|quant_map|quant_state\..*|SCB|weight_packed"
     r"|weight_format)$"
 )
+BLOCKS = re.compile(r"(.*[._])blocks")  # MXFP4, with scales beside
+HQQ = re.compile(r"(.*\.)?W_q")
 SCALE = re.compile(r"(.*)[._](scale|scale_inv|scales|scale_2|weight_scale)$")
 
 
@@ -53,6 +55,11 @@ def _quantised(checkpoint: Checkpoint) -> str | None:
     for name in checkpoint.layout:
         if PACKED.fullmatch(name):
             return f"tensor {name!r}"
+        if HQQ.fullmatch(name) and _is_hqq(checkpoint, name):
+            return f"tensor {name!r}"
+        blocks = BLOCKS.fullmatch(name)
+        if blocks and _is_uint8(checkpoint, name, f"{blocks[1]}scales"):
+            return f"tensor {name!r} has its scales in '{blocks[1]}scales'"
         scale = SCALE.fullmatch(name)
         if scale:
             for scaled in (scale[1], f"{scale[1]}.weight"):
@@ -60,6 +67,18 @@ def _quantised(checkpoint: Checkpoint) -> str | None:
                 if held is not None and _is_narrow(held.dtype):
                     return f"tensor {name!r} scales {scaled!r}, of {held.dtype}"
     return None
+
+
+def _is_hqq(checkpoint: Checkpoint, name: str) -> bool:
+    # Attention written by hand calls its float matrices W_q too.
+    stem = name.removesuffix("W_q")
+    beside = {f"{stem}scale", f"{stem}zero"} <= checkpoint.layout.keys()
+    return beside or not is_float(checkpoint.layout[name].dtype)
+
+
+def _is_uint8(checkpoint: Checkpoint, *names: str) -> bool:
+    held = [checkpoint.layout.get(name) for name in names]
+    return all(tensor is not None and tensor.dtype == np.uint8 for tensor in held)
 
 
 def _is_narrow(dtype: np.dtype[np.generic]) -> bool:

@@ -118,13 +118,8 @@ def _add(sums, values, weight, first):
 
 @compiled
 def _divide(sums, total):
-    if abs(math.frexp(total)[0]) == 0.5 and abs(total) >= 2.0**-1000:
-        inverse = 1.0 / total  # of a power of two, so that both ways are exact
-        for j in range(sums.size):
-            sums[j] *= inverse
-    else:
-        for j in range(sums.size):
-            sums[j] /= total
+    for j in range(sums.size):
+        sums[j] /= total
 
 
 @compiled

@@ -117,3 +117,70 @@ def test_a_file_that_may_not_be_read_is_one_error(tmp_path: Path) -> None:
         pytest.skip("root reads everything")
     with pytest.raises(PermissionError, match=r"a\.safetensors"):
         plan([a])
+
+
+def test_the_step_may_be_in_any_part_of_the_path(tmp_path: Path) -> None:
+    training(tmp_path / "run7", *range(100, 1200, 100))
+    found = expand([str(tmp_path / "run7/*/model.safetensors")], last=2)
+    assert [Path(path).parent.name for path in found] == [
+        "checkpoint-1000",
+        "checkpoint-1100",
+    ]
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ["epoch=3-val_loss=0.51.ckpt", "epoch=12-val_loss=0.09.ckpt"],
+        ["epoch=9-step=90.ckpt", "epoch=1-step=100.ckpt"],
+        ["global_step90_v3.pt", "global_step100_v2.pt"],
+        ["checkpoint_90-of-2.pt", "checkpoint_100-of-1.pt"],
+        ["m.9.pt", "m.10.pt"],
+        ["m-9-acc0.99.pt", "m-10-acc0.11.pt"],
+    ],
+    ids=str,
+)
+def test_the_surest_number_is_the_step(tmp_path: Path, ordered: list[str]) -> None:
+    for name in ordered:
+        (tmp_path / name).write_bytes(b"")
+    assert names(expand([str(tmp_path)], last=2)) == ordered
+    assert names(expand([str(tmp_path / "*")], last=2)) == ordered
+
+
+def test_the_names_of_folders_have_no_suffix(tmp_path: Path) -> None:
+    for step in ("1.75", "1.5"):
+        save(tmp_path / f"checkpoint-{step}/model.safetensors", ONE)
+    found = names(expand([str(tmp_path)], last=2))
+    assert found == ["checkpoint-1.5", "checkpoint-1.75"]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (["a.pt", "b-3.pt"], r"a\.pt -> None, .*b-3\.pt -> 3; name the"),
+        (["a-3.pt", "b-3.pt"], r"a-3\.pt -> 3, .*b-3\.pt -> 3; name the"),
+    ],
+)
+def test_steps_that_are_missing_or_shared_are_listed(
+    tmp_path: Path, entries: list[str], message: str
+) -> None:
+    paths = [str(tmp_path / name) for name in entries]
+    with pytest.raises(ValueError, match=message):
+        expand(paths, last=1)
+
+
+@pytest.mark.parametrize("n_last", [1, 3])
+def test_checkpoints_inside_go_before_the_final_weights(
+    tmp_path: Path, n_last: int
+) -> None:
+    run = training(tmp_path / "run", 100, 200, 300)
+    save(run / "model.safetensors", ONE)
+    save(run / "averaged.safetensors", ONE)
+    found = names(expand([str(run)], last=n_last))
+    assert found == ["checkpoint-100", "checkpoint-200", "checkpoint-300"][-n_last:]
+
+
+def test_the_parts_of_a_pipeline_are_no_steps(tmp_path: Path) -> None:
+    save(tmp_path / "text_encoder_2/model.safetensors", ONE)
+    (tmp_path / "model_index.json").write_text("{}")
+    assert expand([str(tmp_path)], last=1) == [str(tmp_path)]

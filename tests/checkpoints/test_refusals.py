@@ -115,3 +115,29 @@ def test_every_member_is_looked_at(tmp_path: Path, second: bool) -> None:
     bad = save(tmp_path / "b.safetensors", {"x.lora_A.weight": np.ones(2, np.float32)})
     with pytest.raises(ValueError, match=r"b\.safetensors is a PEFT adapter"):
         plan([good, bad] if second else [bad, good])
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {
+            "up_proj_blocks": PACKED.astype(np.uint8),
+            "up_proj_scales": F8.view(np.uint8),
+        },
+        {"q.W_q": PACKED.astype(np.uint8)},
+        {"q.W_q": SCALE, "q.scale": SCALE, "q.zero": SCALE},
+    ],
+    ids=["mxfp4", "hqq", "hqq seen as floats"],
+)
+def test_packed_weights_in_a_single_file_are_refused(
+    tmp_path: Path, tensors: dict[str, Any]
+) -> None:
+    path = save(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(ValueError, match=r"quantised weights \(.*(blocks|W_q)"):
+        plan([path, path])
+
+
+@pytest.mark.parametrize("name", ["attention.W_q", "res_blocks"])
+def test_floats_of_such_names_are_averaged(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / "a.safetensors", {name: SCALE, "res_scales": SCALE})
+    assert name in average([path, path])

@@ -11,6 +11,11 @@ from typing import Any
 from ensembles.checkpoints.formats import safetensors, torch_zip
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, File
 
+# Stems of the files of weights by suffix, the first found being the one meant.
+STEMS = {
+    ".safetensors": ("model", "diffusion_pytorch_model", "pytorch_model"),
+    ".bin": ("pytorch_model", "diffusion_pytorch_model", "model"),
+}
 LARGEST_CARRIED = 64 << 20
 LARGEST_JSON = 100 << 20
 # What is not carried over: weights of any framework, and what a trainer leaves.
@@ -53,15 +58,16 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         )
     found = Checkpoint(str(path), "directory", path, {}, config=_config(path))
     for module in modules(path):
-        names = weight_files(path / module)
+        names, index = _chosen(path / module)
         shards = [_shard(path / module / name, key) for name in names]
-        _check_index(path / module, dict(zip(names, shards, strict=True)))
+        if index is not None:
+            _check_index(index, dict(zip(names, shards, strict=True)))
         for name, shard in zip(names, shards, strict=True):
             _join(found, module, name, shard)
     if not found.layout:
         raise ValueError(
             f"{path} holds no weights: no model.safetensors, no index of shards, no "
-            "pytorch_model.bin; for a folder of checkpoints, say --last N"
+            f"pytorch_model.bin; {_way_out(path)}"
         )
     found.files.extend(_carried(path))
     return found
@@ -84,17 +90,7 @@ def modules(path: Path) -> list[str]:
 
 def weight_files(path: Path) -> list[str]:
     """Names of the files of weights in one folder, the shards of an index in order."""
-    for suffix in (".safetensors", ".bin"):
-        for index in sorted(path.glob(f"*{suffix}.index.json")):
-            return _shards(index)
-        single = [
-            name
-            for name in ("model", "pytorch_model", "diffusion_pytorch_model")
-            if (path / (name + suffix)).exists()
-        ]
-        if single:
-            return [single[0] + suffix]
-    return []
+    return _chosen(path)[0]
 
 
 def tokenizer_files(checkpoint: Checkpoint) -> dict[str, bytes]:
@@ -121,6 +117,41 @@ def _config(path: Path) -> dict[str, Any]:
     listed = path / "config.json"
     found = load_json(listed) if listed.exists() else {}
     return found if isinstance(found, dict) else {}
+
+
+def _chosen(path: Path) -> tuple[list[str], Path | None]:
+    """Names of the files of weights in one folder, and the index that names them."""
+    for suffix, stems in STEMS.items():
+        for stem in stems:
+            single, index = path / (stem + suffix), path / f"{stem}{suffix}.index.json"
+            if single.exists() and not (index.exists() and _is_shard(single, index)):
+                return [single.name], None
+            if index.exists():
+                return _shards(index), index
+        for index in sorted(path.glob(f"*{suffix}.index.json")):
+            # A dot tells a variant, as in model.fp16.safetensors.index.json.
+            if "." not in index.name.removesuffix(f"{suffix}.index.json"):
+                return _shards(index), index
+    return [], None
+
+
+def _is_shard(single: Path, index: Path) -> bool:
+    shards = set(_weight_map(index).values())
+    return single.name in shards and len(shards) > 1
+
+
+def _way_out(path: Path) -> str:
+    folders = [
+        folder.name
+        for folder in sorted(path.iterdir())
+        if folder.is_dir()
+        and any(file.suffix in STEMS for file in folder.iterdir() if file.is_file())
+    ]
+    is_pipeline = (path / "model_index.json").exists()
+    is_run = all(re.search(r"\d", folder) for folder in folders)
+    if folders and (is_pipeline or not is_run):
+        return f"its folders {', '.join(folders)} do: average them one by one"
+    return "for a folder of checkpoints, say --last N"
 
 
 def _is_bare(name: Any) -> bool:
@@ -155,27 +186,24 @@ def _shard(path: Path, key: str | None) -> Checkpoint:
     return torch_zip.read(path, key)
 
 
-def _check_index(folder: Path, shards: dict[str, Checkpoint]) -> None:
+def _check_index(index: Path, shards: dict[str, Checkpoint]) -> None:
     """The index must name each tensor of each shard, where it is, and no other."""
-    for index in sorted(folder.glob("*.index.json")):
-        mapping = _weight_map(index)
-        if not set(mapping.values()) <= set(shards):
-            continue
-        held: dict[str, str] = {}
-        for shard, checkpoint in shards.items():
-            for name in checkpoint.names:
-                if name in held:
-                    raise ValueError(
-                        f"{folder}: tensor {name!r} is in two shards, {held[name]} "
-                        f"and {shard}"
-                    )
-                held[name] = shard
-        for name in sorted(held.keys() | mapping.keys()):
-            if held.get(name) != mapping.get(name):
+    mapping = _weight_map(index)
+    held: dict[str, str] = {}
+    for shard, checkpoint in shards.items():
+        for name in checkpoint.names:
+            if name in held:
                 raise ValueError(
-                    f"{index} says that tensor {name!r} is in {mapping.get(name)}, "
-                    f"the shards say {held.get(name)}; write the checkpoint again"
+                    f"{index.parent}: tensor {name!r} is in two shards, {held[name]} "
+                    f"and {shard}"
                 )
+            held[name] = shard
+    for name in sorted(held.keys() | mapping.keys()):
+        if held.get(name) != mapping.get(name):
+            raise ValueError(
+                f"{index} says that tensor {name!r} is in {mapping.get(name)}, "
+                f"the shards say {held.get(name)}; write the checkpoint again"
+            )
 
 
 def _join(found: Checkpoint, module: str, name: str, shard: Checkpoint) -> None:

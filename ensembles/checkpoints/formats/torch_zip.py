@@ -63,8 +63,11 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
+    # torch.load does not verify the pickle's checksum.
+    used = {at for at, record in records.items() if record.name.endswith("/data.pkl")}
     for name, value in state.items():
         tensor = _tensor(file, name, value, records)
+        used.add(getattr(value.untyped_storage(), OFFSETS))
         place = (tensor.offset, tensor.dtype, tensor.shape) if tensor.size else name
         if place in seen:
             aliases[name] = seen[place]
@@ -78,7 +81,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         layout=layout,
         aliases=aliases,
         parts={path.name: list(layout)},
-        records=list(records.values()),
+        records=[record for at, record in records.items() if at in used],
     )
 
 
@@ -137,12 +140,18 @@ def _load(path: Path) -> Any:
 def _state_dict(found: Any, key: str | None, path: Path) -> dict[str, Any]:
     if key is not None:
         found = _descend(found, key, path)
-    elif not _is_state_dict(found) or any(_is_state_dict(found.get(n)) for n in NESTED):
+    elif not _is_state_dict(found) or any(map(_is_state_dict, found.values())):
         # Tensors may lie beside a state dict: the state of a random generator, a loss.
         found = _obvious(found, path)
     if not _is_state_dict(found):
         raise ValueError(
             f"{path} has no tensors at key {key!r}: found {type(found).__name__}"
+        )
+    deeper = _deeper(found)
+    if deeper is not None:
+        raise ValueError(
+            f"{path} holds tensors deeper down, at {deeper!r}, which would be left "
+            "out; name it with --key"
         )
     tensors = {str(k): v for k, v in found.items() if _is_tensor(v)}
     for prefix in PREFIXES * 2:  # either may hide the other
@@ -165,15 +174,32 @@ def _descend(found: Any, key: str, path: Path) -> Any:
 def _obvious(found: Any, path: Path) -> Any:
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} must hold a state dict, found {type(found).__name__}")
-    inside = [str(name) for name, value in found.items() if _is_state_dict(value)]
+    inside = [name for name, value in found.items() if _is_state_dict(value)]
     usual = [name for name in NESTED if name in inside]
+    loose = sum(map(_is_tensor, found.values()))
     for names in (inside, usual):
-        if len(names) == 1:
+        # Among many tensors a small state dict is rather the one that is beside.
+        if len(names) == 1 and (names == usual or loose < len(found[names[0]])):
             return found[names[0]]
     raise ValueError(
         f"which state dict of {path} is meant is not obvious "
-        f"(found: {', '.join(inside) or 'none'}); name it with --key"
+        f"(found: {', '.join(map(str, inside)) or 'none'}); name it with --key"
     )
+
+
+def _deeper(found: Mapping[Any, Any]) -> str | None:
+    """Where a dict in a state dict holds tensors, at any depth."""
+    left = [(str(k), v) for k, v in found.items() if isinstance(v, Mapping)]
+    seen = set()
+    while left:
+        name, value = left.pop()
+        if _is_state_dict(value):
+            return name
+        if id(value) not in seen:  # a pickle may hold itself
+            seen.add(id(value))
+            inner = value.items()
+            left += [(f"{name}.{k}", v) for k, v in inner if isinstance(v, Mapping)]
+    return None
 
 
 def _is_state_dict(value: Any) -> bool:
