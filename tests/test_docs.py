@@ -59,7 +59,7 @@ def test_the_python_of_the_readme_runs(
 
 
 def options(command: click.Command) -> set[str]:
-    context = click.Context(command)
+    context = click.Context(command, help_option_names=["-h", "--help"])
     names = {
         name
         for parameter in command.get_params(context)
@@ -90,6 +90,8 @@ def test_every_command_and_option_has_help(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
     assert command.help
-    for parameter in command.get_params(click.Context(command)):
+    for parameter in command.get_params(
+        click.Context(command, help_option_names=["-h", "--help"])
+    ):
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name

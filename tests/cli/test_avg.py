@@ -300,6 +300,8 @@ def test_a_run_that_is_ended_from_outside_clears_up(
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
         stderr=subprocess.PIPE,
+        # What runs in the background of a shell is deaf to it, and so are its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while run.poll() is None and len(list(tmp_path.iterdir())) == 2:
         time.sleep(0.001)
