@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ensembles.blocks import cut
 from ensembles.floats import Array, Float64
 from ensembles.kernels.gram import widened
 from ensembles.kernels.mean import mean as weighted_mean
@@ -16,6 +17,8 @@ from ensembles.kernels.rounding import rounded
 from ensembles.registry import Table, register
 from ensembles.ruling import Rule
 from ensembles.sphere import angles, centre
+
+PIECE = 8_192  # elements of each member in float64 at a time: no budget counts them
 
 
 def _counted(stack: Array, weights: Float64) -> tuple[Array, Float64]:
@@ -62,7 +65,9 @@ def median(stack: Array, weights: Float64) -> Array:
         low, high = (len(stack) - 1) // 2, len(stack) // 2
         return weighted_mean(ranked(stack, low, high), np.ones(high - low + 1))
     out = np.empty(stack.shape[1])
-    weighted_median(widened(stack), weights, out)
+    for start, stop in cut(len(out), PIECE):
+        piece = np.ascontiguousarray(widened(stack[:, start:stop]))
+        weighted_median(piece, weights, out[start:stop])
     return rounded(out, stack.dtype)
 
 
