@@ -51,8 +51,9 @@ from ensembles_cli.starting import load_numba
     type=click.IntRange(min=1),
     metavar="N",
     help=(
-        "Take the N members with the highest step; a training directory stands for the "
-        "checkpoints in it, the step is the last number in their names."
+        "Take the N members with the highest step, the last number in their names; a "
+        "training directory stands for the checkpoints in it, a pattern for those it "
+        "matches, and those without a step, such as best.pt, are left out."
     ),
 )
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.printing import size, table
+from ensembles_cli.printing import as_options, size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, Report
@@ -77,7 +77,7 @@ def print_report(report: Report, as_json: bool) -> None:
 
 def print_notes(plan: Plan) -> None:
     """What a user may want to know, to stderr."""
-    for note in plan.notes[:NOTES_SHOWN]:
+    for note in map(as_options, plan.notes[:NOTES_SHOWN]):
         click.echo(click.style(f"note: {note}", fg="yellow"), err=True)
     if len(plan.notes) > NOTES_SHOWN:
         click.echo(f"note: and {len(plan.notes) - NOTES_SHOWN} more", err=True)
@@ -99,5 +99,5 @@ def described(plan: Plan) -> dict[str, Any]:
         "free_bytes": plan.free_bytes,
         "peak_bytes": plan.peak_bytes,
         "threads": plan.threads,
-        "notes": list(plan.notes),
+        "notes": list(map(as_options, plan.notes)),
     }

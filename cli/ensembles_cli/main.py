@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 import ensembles
+from ensembles_cli.printing import as_options
 
 # Each is imported when it is called, or asked for help: the rest stays out of the way.
 COMMANDS = {
@@ -51,7 +52,8 @@ class Commands(click.Group):
             click.echo("interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)
         except (ValueError, OSError, ImportError) as error:
-            click.echo(click.style(f"error: {error}", fg="red"), err=True)
+            words = as_options(str(error))
+            click.echo(click.style(f"error: {words}", fg="red"), err=True)
             ctx.exit(1)
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 
 import click
+
+# Parameters and values as messages of the library write them; not part of a path.
+PARAMETER = re.compile(
+    r"(?<!\S)(force|integers|key|last|missing)=(True|N|NAME|'\w+')(?![\w/])"
+)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -55,3 +61,33 @@ def size(n_bytes: int) -> str:
         value /= 1000
         units.pop(0)
     return f"{n_bytes} B" if units[0] == "B" else f"{value:.3g} {units[0]}"
+
+
+def as_options(message: str) -> str:
+    """Message of the library, its parameters named as options of the command.
+
+    Parameters
+    ----------
+    message : str
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> as_options("a.pt exists; force=True replaces it")
+    'a.pt exists; --force replaces it'
+    >>> as_options("missing='skip' leaves such tensors out")
+    '--missing skip leaves such tensors out'
+    >>> as_options("force=True/a.pt is not a whole torch file")
+    'force=True/a.pt is not a whole torch file'
+    >>> as_options("no checkpoint at runs/force=True")
+    'no checkpoint at runs/force=True'
+    """
+    return PARAMETER.sub(_as_option, message)
+
+
+def _as_option(found: re.Match[str]) -> str:
+    option, value = f"--{found[1]}", found[2].strip("'")
+    return option if value == "True" else f"{option} {value}"

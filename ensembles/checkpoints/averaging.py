@@ -21,7 +21,6 @@ from ensembles.checkpoints.outputs import (
     write_torch,
 )
 from ensembles.checkpoints.planning import Plan, plan
-from ensembles.checkpoints.streaming import Outcome
 from ensembles.checkpoints.writing import whole
 
 
@@ -113,7 +112,8 @@ def average(
     Raises
     ------
     FileNotFoundError, FileExistsError
-        If a member is not there; if a second run wrote ``out`` meanwhile.
+        If a member is not there; if something stands at ``out``, from before or by
+        a second run, and not ``force``.
     ValueError
         If anything stands in the way; nothing is written.
 
@@ -131,9 +131,11 @@ def average(
     """
     planned = plan(members, out, **options)
     if planned.out is not None:
-        return write(planned, progress=progress, sha256=sha256)
+        report = _written(planned, planned.out, progress, sha256)
+        _warn(report.special)
+        return report
     arrays, outcome = in_memory(planned, progress)
-    _warn(outcome)
+    _warn(outcome.special)
     first = planned.members[0]
     return state_dict(planned, arrays, torch=first.is_torch)
 
@@ -153,46 +155,63 @@ def write(
     Returns
     -------
     Report
+
+    Raises
+    ------
+    FileExistsError, ValueError
+        As `average`.
+
+    Warns
+    -----
+    UserWarning
+        As `average`.
     """
-    started = time.perf_counter()
     if plan.out is None:
         raise ValueError("the plan must have an out to be written to")
+    report = _written(plan, plan.out, progress, sha256)
+    _warn(report.special)
+    return report
+
+
+def _written(
+    plan: Plan, out: Path, progress: Callable[[int], None], sha256: bool
+) -> Report:
+    started = time.perf_counter()
     into = write_torch if plan.kind == "torch" else write_safetensors
     folder = plan.kind == "directory"
     try:
-        with whole(plan.out, folder=folder, force=plan.options["force"]) as place:
+        with whole(out, folder=folder, force=plan.options["force"]) as place:
             outcome = into(plan, place, progress)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(
-            f"{plan.out} is not written, its disk is full; -o names another place"
+            f"{out} is not written, its disk is full; choose another place"
         ) from None
-    _warn(outcome)
     return Report(
-        out=plan.out,
+        out=out,
         files=list(plan.parts),
         members=outcome.members,
         digest=outcome.result,
         special=outcome.special,
-        sha256=_hashes(plan) if sha256 else {},
+        sha256=_hashes(plan, out) if sha256 else {},
         seconds=time.perf_counter() - started,
         plan=plan,
     )
 
 
-def _warn(outcome: Outcome) -> None:
-    if outcome.special:
+def _warn(special: Sequence[str]) -> None:
+    """Warn whoever called the function that calls this one."""
+    if special:
         warnings.warn(
-            f"{len(outcome.special)} tensors of the result hold NaN or infinity, such "
-            f"as {outcome.special[0]!r}; look for them in the members",
-            stacklevel=4,
+            f"{len(special)} tensors of the result hold NaN or infinity, such as "
+            f"{special[0]!r}; look for them in the members",
+            stacklevel=3,
         )
 
 
-def _hashes(plan: Plan) -> dict[str, str]:
+def _hashes(plan: Plan, out: Path) -> dict[str, str]:
     """SHA-256 of every file of weights that was read or written."""
-    out = Path(str(plan.out))
     paths = [out / p if plan.kind == "directory" else out for p in plan.parts]
     for member in plan.members:
         if member.path is not None:

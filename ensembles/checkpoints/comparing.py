@@ -158,7 +158,7 @@ def _lacking(
     owner = next(m.name for m, tensor in zip(members, held, strict=True) if tensor)
     return (
         f"checkpoints differ at tensor {name!r}: {owner} has it, {', '.join(absent)} "
-        "lacks it; --missing skip leaves such tensors out, first copies them"
+        "lacks it; missing='skip' leaves such tensors out, missing='first' copies them"
     )
 
 

@@ -82,8 +82,10 @@ def expand(members: Sequence[str], *, last: int | None = None) -> list[str]:
     Parameters
     ----------
     members : sequence of str
-        A pattern stands for what it matches, sorted by step. A directory stands for
-        the checkpoints in it, if ``last`` is given and there are any.
+        A pattern stands for what it matches, sorted by step. With ``last`` it stands
+        for the checkpoints among that, and a directory for the checkpoints in it, if
+        there are any; those without a step, such as ``best.pt``, are left out, unless
+        none has one.
     last : int or None, default=None
         Keep so many with the highest steps. A step is the number after ``step``,
         ``checkpoint`` or ``epoch`` in a path, else the last whole number.
@@ -104,22 +106,26 @@ def expand(members: Sequence[str], *, last: int | None = None) -> list[str]:
         return found
     if not 1 <= last <= len(found):
         raise ValueError(
-            f"--last must be from 1 to the number of checkpoints, {len(found)} in "
+            f"last must be from 1 to the number of checkpoints, {len(found)} in "
             f"{' '.join(members)}: found {last}"
         )
     return _by_step(found)[-last:]
 
 
-def _matches(member: str, inside: bool) -> list[str]:
+def _matches(member: str, by_step: bool) -> list[str]:
     path = Path(member)
-    if inside and path.is_dir():
+    if by_step and path.is_dir():
         return _inside(path) or [member]
     if path.exists() or not glob.has_magic(member):
         return [member]
     matched = glob.glob(member)
+    if by_step:
+        matched = [path for path in matched if _is_checkpoint(Path(path))]
     if not matched:
         raise FileNotFoundError(f"no checkpoint matches {member!r}")
     steps = _steps(matched)
+    if by_step:
+        matched = [path for path in matched if steps[path] is not None] or matched
     return sorted(matched, key=lambda name: (_or_before(steps[name]), name))
 
 
@@ -161,8 +167,8 @@ def _by_step(paths: list[str]) -> list[str]:
     if len(paths) > 1 and len(known) < len(paths):
         pairs = ", ".join(f"{path} -> {steps[path]}" for path in paths)
         raise ValueError(
-            "--last needs a step in each name, and no two the same, found "
-            f"{pairs}; name the checkpoints to average, without --last"
+            "last=N needs a step in each name, and no two the same, found "
+            f"{pairs}; name the checkpoints to average, without last=N"
         )
     return sorted(paths, key=lambda path: _or_before(steps[path]))
 

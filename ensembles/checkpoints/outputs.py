@@ -201,20 +201,18 @@ def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
 def _write_around(plan: Plan, place: Path, recipe: str) -> None:
     """The small files of the first member, and the index of shards."""
     first = plan.members[0]
-    for name in first.files:
-        target = place / name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(Path(str(first.path)) / name, target)
+    anew: dict[str, dict[str, Any]] = sharding.index(plan.parts, recipe)
     named = [key for key in ("dtype", "torch_dtype") if key in first.config]
     if plan.options["dtype"] is not None and named:
-        config = first.config | dict.fromkeys(named, plan.options["dtype"])
-        _write_json(place / "config.json", config)
-    for name, contents in sharding.index(plan.parts, recipe).items():
-        _write_json(place / name, contents)
-
-
-def _write_json(path: Path, contents: dict[str, Any]) -> None:
-    path.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+        anew["config.json"] = first.config | dict.fromkeys(named, plan.options["dtype"])
+    for name in first.files:
+        if name not in anew:
+            target = place / name
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(Path(str(first.path)) / name, target)
+    for name, contents in anew.items():
+        text = json.dumps(contents, indent=2) + "\n"
+        (place / name).write_text(text, encoding="utf-8")
 
 
 def _verify(record: Record, *, progress: Callable[[int], None]) -> None:

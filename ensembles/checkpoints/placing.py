@@ -36,7 +36,7 @@ def kind_of(first: Checkpoint, out: Path | None) -> str:
 
 
 def obstacles(
-    out: Path, members: Sequence[Checkpoint], n_bytes: int, *, force: bool
+    out: Path, members: Sequence[Checkpoint], n_bytes: int
 ) -> tuple[list[str], int]:
     """What stands in the way of an output, and the bytes free on its disk.
 
@@ -46,8 +46,6 @@ def obstacles(
     members : sequence of Checkpoint
     n_bytes : int
         Bytes of its tensors.
-    force : bool
-        Whether a checkpoint that stands there may be replaced.
 
     Returns
     -------
@@ -64,26 +62,24 @@ def obstacles(
     if n_bytes > free:
         problems.append(f"{out} needs {n_bytes} bytes, its disk has {free} left")
     if not os.access(folder, os.W_OK):
-        problems.append(f"{folder} cannot be written to; -o names another place")
+        problems.append(f"{folder} cannot be written to; choose another place")
     if len(os.fsencode(out.name)) + LONGEST_MARK > os.pathconf(folder, "PC_NAME_MAX"):
-        problems.append(f"the name {out.name!r} is too long; -o names another")
+        problems.append(f"the name {out.name!r} is too long; choose another")
     if members[0].kind != "directory" and out.suffix not in ("", *SUFFIXES):
         problems.append(
             f"{out} has a suffix that names no format (known: {', '.join(SUFFIXES)}; "
             "none is a directory)"
         )
-    return problems + _standing(out, members, force), free
+    return problems + _standing(out, members), free
 
 
-def _standing(out: Path, members: Sequence[Checkpoint], force: bool) -> list[str]:
+def _standing(out: Path, members: Sequence[Checkpoint]) -> list[str]:
     if not os.path.lexists(out):
         return []
     for member in members:
         found = member.path.resolve() if member.path else None
         if found and out.resolve() in (found, *found.parents):
             return [f"{out} is or holds the member {member.name}; choose another name"]
-    if not force:
-        return [f"{out} exists; --force replaces it, -o names another place"]
     foreign = _foreign(out) if out.is_dir() else None
     if foreign:
         return [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -14,7 +14,7 @@ import numpy as np
 from ensembles.blocks import count_threads
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
-from ensembles.checkpoints.comparing import Target, compare
+from ensembles.checkpoints.comparing import Comparison, Target, compare
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import Member, open_member
 from ensembles.checkpoints.options import Options, with_defaults
@@ -91,7 +91,8 @@ def plan(
     members : sequence of paths or state dicts, at least one
     out : path or None, default=None
         A name that ends in ``.safetensors`` or in a suffix of torch, else a
-        directory. None is a state dict in memory.
+        directory. None is a state dict in memory. If something stands there, a note
+        says so, and to write the plan takes ``force``.
     **options
         See `Options`.
 
@@ -109,38 +110,42 @@ def plan(
     given = with_defaults(options)
     opened = _opened(members, given["key"])
     problems: list[str] = []
-    rule, weights = RULES["mean"], np.ones(len(opened))
+    rule, weights = _ruled(given, len(opened), problems)
+    comparison = _compared(opened, given, problems)
+    targets = comparison.targets
+    place = _resolved(out)
+    kind = kind_of(opened[0], place)
+    if given["shard_size"] is not None and kind != "directory":
+        problems.append("a shard size needs a directory as output")
+    n_written = sum(target.nbytes for target in targets)
+    free = 0
+    if place is not None:
+        found, free = obstacles(place, opened, n_written)
+        problems += found
+    threads, buffers = 1, 0
     with _noted(problems):
-        named = given["rule"]
-        rule = named if isinstance(named, Rule) else lookup(RULES, named)
-        rule.check(len(opened), given["params"])
-    with _noted(problems):
-        weights = check_weights(
-            given["weights"], len(opened), signed=rule.signed, rule=rule.name
-        )
-    comparison = compare(
-        opened,
-        missing=given["missing"],
-        include=given["include"],
-        exclude=given["exclude"],
-        dtype=np.dtype(given["dtype"]) if given["dtype"] else None,
-    )
-    problems += [reason for member in opened for reason in refused(member)]
-    problems += comparison.problems
-    if not comparison.targets and not problems:
-        problems.append(f"no tensor is left to average of {opened[0].name}")
-    # What a link points to is replaced, not the link.
-    place = None if out is None else Path(out)
-    if place is not None and place.is_symlink():
-        place = place.resolve()
-    fit = _fit(opened, rule, comparison.targets, place, given, problems)
+        threads = count_threads(given["threads"])
+        buffers, threads = check_budget(targets, rule, given["memory"], threads)
     if problems:
         raise ValueError(_listed(problems))
-    return replace(
-        fit,
+    return Plan(
+        members=opened,
+        rule=rule,
         weights=weights,
+        params=dict(given["params"]),
+        targets=targets,
         aliases=comparison.aliases,
-        notes=(*comparison.notes, *fit.notes),
+        out=place,
+        kind=kind,
+        parts=_parts(kind, targets, opened[0], place, given["shard_size"]),
+        options=given,
+        threads=threads,
+        memory=given["memory"],
+        read_bytes=_n_read(opened, targets, rule),
+        write_bytes=n_written,
+        free_bytes=free,
+        peak_bytes=buffers + n_written * (kind in ("torch", "memory")),
+        notes=(*_about(place, kind, n_written, given["force"]), *comparison.notes),
     )
 
 
@@ -177,58 +182,64 @@ def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...
     return tuple(opened)
 
 
-def _fit(
-    members: tuple[Checkpoint, ...],
-    rule: Rule,
-    targets: list[Target],
-    out: Path | None,
-    given: Options,
-    problems: list[str],
-) -> Plan:
-    """The plan's files, memory and disk; what does not fit joins the problems."""
-    kind = kind_of(members[0], out)
-    if given["shard_size"] is not None and kind != "directory":
-        problems.append("a shard size needs a directory as output: give one with -o")
-    written = sum(target.nbytes for target in targets)
-    free = 0
-    if out is not None:
-        found, free = obstacles(out, members, written, force=given["force"])
-        problems += found
-    threads, buffers = 1, 0
+def _ruled(given: Options, n_members: int, problems: list[str]) -> tuple[Rule, Float64]:
+    rule, weights = RULES["mean"], np.ones(n_members)
     with _noted(problems):
-        threads = count_threads(given["threads"])
-        buffers, threads = check_budget(targets, rule, given["memory"], threads)
-    notes = []
+        named = given["rule"]
+        rule = named if isinstance(named, Rule) else lookup(RULES, named)
+        rule.check(n_members, given["params"])
+    with _noted(problems):
+        weights = check_weights(
+            given["weights"], n_members, signed=rule.signed, rule=rule.name
+        )
+    return rule, weights
+
+
+def _compared(
+    members: tuple[Checkpoint, ...], given: Options, problems: list[str]
+) -> Comparison:
+    comparison = compare(
+        members,
+        missing=given["missing"],
+        include=given["include"],
+        exclude=given["exclude"],
+        dtype=np.dtype(given["dtype"]) if given["dtype"] else None,
+    )
+    problems += [reason for member in members for reason in refused(member)]
+    problems += comparison.problems
+    if not comparison.targets and not problems:
+        problems.append(f"no tensor is left to average of {members[0].name}")
+    return comparison
+
+
+def _resolved(out: str | os.PathLike[str] | None) -> Path | None:
+    """The output; what a link points to is replaced, not the link."""
+    if out is None:
+        return None
+    return Path(out).resolve() if Path(out).is_symlink() else Path(out)
+
+
+def _n_read(
+    members: Sequence[Checkpoint], targets: Sequence[Target], rule: Rule
+) -> int:
+    """Bytes to read: tensors once for each pass, files with checksums once more."""
+    n_passes = 2 if rule.cut == "gram" else 1
+    return sum(record.size for m in members for record in m.records) + sum(
+        tensor.nbytes * (n_passes if target.action == "combine" else 1)
+        for target in targets
+        for tensor in target.members
+    )
+
+
+def _about(out: Path | None, kind: str, n_written: int, force: bool) -> Iterator[str]:
+    """What there is to know of the output."""
+    if out is not None and os.path.lexists(out) and not force:
+        yield f"{out} exists; force=True replaces it"
     if kind == "torch":
-        notes.append(
-            f"{out} is written by torch.save, from memory ({written} bytes), and "
+        yield (
+            f"{out} is written by torch.save, from memory ({n_written} bytes), and "
             "without the recipe that a safetensors file holds"
         )
-    passes = 2 if rule.cut == "gram" else 1
-    return Plan(
-        members=members,
-        rule=rule,
-        weights=np.ones(len(members)),
-        params=dict(given["params"]),
-        targets=targets,
-        aliases={},
-        out=out,
-        kind=kind,
-        parts=_parts(kind, targets, members[0], out, given["shard_size"]),
-        options=given,
-        threads=threads,
-        memory=given["memory"],
-        read_bytes=sum(record.size for m in members for record in m.records)
-        + sum(
-            tensor.nbytes * (passes if target.action == "combine" else 1)
-            for target in targets
-            for tensor in target.members
-        ),
-        write_bytes=written,
-        free_bytes=free,
-        peak_bytes=buffers + written * (kind in ("torch", "memory")),
-        notes=tuple(notes),
-    )
 
 
 def _parts(

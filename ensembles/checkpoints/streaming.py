@@ -245,7 +245,7 @@ def _settled(target: Target, members: Sequence[Array] | Array, policy: str) -> A
         return first
     raise ValueError(
         f"integer tensor {target.name!r} differs between the members, and has no mean; "
-        "--integers first or max says which to take"
+        "integers='first' or integers='max' says which to take"
     )
 
 

@@ -41,8 +41,12 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     Raises
     ------
     FileExistsError
-        If something has come to stand at ``path``, and not ``force``.
+        If something stands at ``path``, before or after, and not ``force``.
     """
+    if os.path.lexists(path) and not force:
+        raise FileExistsError(
+            f"{path} exists; force=True replaces it, or choose another place"
+        )
     _clear(path)
     place, lock = _claim(path, folder)
     try:
@@ -166,7 +170,7 @@ def _move_to_free(place: Path, path: Path) -> None:
     if os.path.lexists(path):
         raise FileExistsError(
             f"{path} came to exist while it was computed; another run may have "
-            "written it, --force replaces it"
+            "written it, force=True replaces it"
         )
     os.rename(place, path)
 

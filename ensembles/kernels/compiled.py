@@ -6,7 +6,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import numba
 import numpy as np
@@ -15,12 +15,17 @@ from numba.core.caching import FunctionCache
 LANE = 1024  # elements worked on at a time: 8 KiB in float64
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(
+    function: Callable[..., Any], inline: Literal["never", "always"] = "never"
+) -> Any:
     """Machine code of a loop, made at its first call.
 
     Parameters
     ----------
     function : callable of arrays and numbers
+    inline : {"never", "always"}, default="never"
+        Whether each caller takes its lines in as its own: they are then compiled once,
+        with the caller.
 
     Returns
     -------
@@ -31,10 +36,15 @@ def compiled(function: Callable[..., Any]) -> Any:
     """
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
-    dispatcher = numba.njit(nogil=True)(function)
+    dispatcher = numba.njit(nogil=True, inline=inline)(function)
     with suppress(RuntimeError):  # nowhere to keep it: compile in memory
         dispatcher._cache = MendingCache(function)
     return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Part of the callers' machine code: compiled with them, not before."""
+    return compiled(function, "always")
 
 
 class MendingCache(FunctionCache):

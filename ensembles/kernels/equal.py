@@ -16,7 +16,7 @@ import math
 import numpy as np
 
 from ensembles.floats import Float64
-from ensembles.kernels.compiled import compiled
+from ensembles.kernels.compiled import inlined
 
 MOST_MEMBERS = 256
 
@@ -42,7 +42,7 @@ def farthest(weights: Float64, total: float) -> np.uint16:
     return np.uint16((16 - (n_members - 1).bit_length()) << 7)
 
 
-@compiled
+@inlined
 def equal_lane(stack, start, stop, gap, ends, words, out):
     """Means of a lane; False, and nothing done, where float32 may not be exact."""
     n_members, size = stack.shape[0], stop - start
@@ -57,11 +57,13 @@ def equal_lane(stack, start, stop, gap, ends, words, out):
         row = stack[i, start:stop]
         for j in range(size):
             x = np.uint16(row[j] & mask)
-            largest[j] = max(largest[j], x)
-            smallest[j] = min(smallest[j], np.uint16(x - one))
+            below = np.uint16(x - one)
+            largest[j] = x if x > largest[j] else largest[j]
+            smallest[j] = below if below < smallest[j] else smallest[j]
     exponent, top, beyond = np.uint16(0x7F80), np.uint16(0x6000), np.uint16(0)
     for j in range(size):
-        limit = np.uint16(min(np.uint16(smallest[j] & exponent), top) + gap)
+        least = np.uint16(smallest[j] & exponent)
+        limit = np.uint16((least if least < top else top) + gap)
         beyond = np.uint16(beyond | np.uint16(limit - np.uint16(largest[j] & exponent)))
     if beyond >= 0x8000:
         return False
@@ -73,8 +75,8 @@ def equal_lane(stack, start, stop, gap, ends, words, out):
         row = stack[i, start:stop]
         for j in range(size):
             sums[j] += np.uint32(np.uint32(row[j]) << half).view(np.float32)
-    count, below = np.float32(n_members), np.uint32(0x7FFF)
+    count, almost = np.float32(n_members), np.uint32(0x7FFF)
     for j in range(size):
         word = np.float32(sums[j] / count).view(np.uint32)
-        out[j] = np.uint16((word + below + ((word >> half) & np.uint32(1))) >> half)
+        out[j] = np.uint16((word + almost + ((word >> half) & np.uint32(1))) >> half)
     return True

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ensembles.floats import FLOATS, Array, Float64, round_to
-from ensembles.kernels.compiled import LANE, compiled
+from ensembles.kernels.compiled import LANE, compiled, inlined
 from ensembles.kernels.equal import equal_lane, farthest
 from ensembles.kernels.rounding import (
     round_bfloat16,
@@ -106,7 +106,7 @@ def _any_above(bits, magnitude, limit):
     return found
 
 
-@compiled
+@inlined
 def _add(sums, values, weight, first):
     if first:  # not 0 + x: it would lose the sign of a negative zero
         for j in range(values.size):
@@ -116,7 +116,7 @@ def _add(sums, values, weight, first):
             sums[j] += weight * np.float64(values[j])
 
 
-@compiled
+@inlined
 def _divide(sums, total):
     for j in range(sums.size):
         sums[j] /= total

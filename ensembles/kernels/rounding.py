@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ensembles.floats import FLOATS, Array, Float64, Format, round_to
-from ensembles.kernels.compiled import LANE, compiled
+from ensembles.kernels.compiled import LANE, compiled, inlined
 
 
 def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
@@ -57,7 +57,7 @@ def _round_all_small(values, out, shift, width, special, bias):
         round_small(sums[:size], words[:size], part, shift, width, special, bias)
 
 
-@compiled
+@inlined
 def to_odd(sums, values):
     """Float32 that a second rounding, to 22 bits or fewer, brings to the right side.
 
@@ -73,14 +73,14 @@ def to_odd(sums, values):
         values[j] = np.float32(sums[j])
 
 
-@compiled
+@inlined
 def widen_bfloat16(row, words):
     """Words of bfloat16 bits."""
     for j in range(row.size):
         words[j] = np.uint32(row[j]) << np.uint32(16)
 
 
-@compiled
+@inlined
 def round_bfloat16(sums, words, out):
     """Bfloat16 bits nearest to float64 sums, ties to even; words are scratch."""
     to_odd(sums, words.view(np.float32))
@@ -122,7 +122,7 @@ def small_facts(form: Format) -> tuple[np.uint32, ...]:
     return tuple(np.uint32(fact) for fact in facts)
 
 
-@compiled
+@inlined
 def widen_small(row, words, shift, width, special, bias):
     """Words of float16 or float8 bits."""
     values = words.view(np.float32)
@@ -139,7 +139,7 @@ def widen_small(row, words, shift, width, special, bias):
         words[j] |= sign | beyond
 
 
-@compiled
+@inlined
 def round_small(sums, words, out, shift, width, special, bias):
     """Float16 or float8 bits nearest to float64 sums, ties to even."""
     to_odd(sums, words.view(np.float32))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import average, plan, write
 from tests.checkpoints import oracles
 from tests.checkpoints.building import FLOATS, floats, load, save
 
@@ -23,9 +23,7 @@ def test_a_tensor_that_a_member_lacks_is_an_error(tmp_path: Path) -> None:
     full = save(tmp_path / "full.safetensors", FULL)
     part = save(tmp_path / "part.safetensors", PART)
     for members in ([full, part], [part, full]):
-        message = (
-            r"'v': .*full\.safetensors has it, .*part\.safetensors lacks it; --miss"
-        )
+        message = r"'v': .*full\.safetensors has it, .*part\.safetensors lacks it; miss"
         with pytest.raises(ValueError, match=message):
             plan(members)
 
@@ -112,7 +110,7 @@ def test_integers_that_are_alike_are_copied(dtype: Any) -> None:
 def test_integers_that_differ_take_a_policy(tmp_path: Path) -> None:
     a = {"ids": np.array([1, 5, 3]), "on": np.array([True, False])}
     b = {"ids": np.array([2, 4, 3]), "on": np.array([False, False])}
-    message = r"integer tensor '(ids|on)' differs between .*--integers first or max"
+    message = r"integer tensor '(ids|on)' differs between .*integers='first' or "
     with pytest.raises(ValueError, match=message):
         average([a, b], tmp_path / "out.safetensors")
     assert not list(tmp_path.iterdir())
@@ -154,6 +152,21 @@ def test_what_is_no_number_is_told_by_its_tensor(
     assert len(w) == 1
     assert report.special == ["bad"]
     assert load(tmp_path / "out.safetensors")["good"].tolist() == [1, 1, 1]
+
+
+def test_a_warning_is_told_where_the_call_stands(tmp_path: Path) -> None:
+    members, out = [{"w": np.array([np.nan])}], tmp_path / "out.safetensors"
+    planned = plan(members, out, force=True)
+    calls: list[Any] = [
+        lambda: average(members),
+        lambda: average(members, out),
+        lambda: write(planned),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning, match="1 tensors of the result hold") as caught:
+            call()
+        assert caught[0].filename == __file__
+        assert caught[0].lineno == call.__code__.co_firstlineno
 
 
 def test_an_overflow_is_told_too() -> None:

@@ -48,7 +48,7 @@ def test_files_of_a_training_run_are_sorted_by_step(tmp_path: Path) -> None:
 def test_as_many_as_there_are_can_be_the_last(tmp_path: Path, last: int) -> None:
     run = str(training(tmp_path / "run", 500, 1000))
     with pytest.raises(
-        ValueError, match=rf"--last must be from 1 .* 2 in .*found {last}"
+        ValueError, match=rf"last must be from 1 .* 2 in .*found {last}"
     ):
         expand([run], last=last)
 
@@ -167,6 +167,27 @@ def test_steps_that_are_missing_or_shared_are_listed(
     paths = [str(tmp_path / name) for name in entries]
     with pytest.raises(ValueError, match=message):
         expand(paths, last=1)
+
+
+def test_of_a_pattern_the_last_are_checkpoints_with_a_step(tmp_path: Path) -> None:
+    run = training(tmp_path / "run", 90, 500)
+    for name in ("README.md", "events-7000.out", "optimizer-8000.pt", "best.pt"):
+        (run / name).write_bytes(b"")
+    pattern = str(run / "*")
+    assert names(expand([pattern], last=2)) == ["checkpoint-90", "checkpoint-500"]
+    with pytest.raises(ValueError, match=r"number of checkpoints, 2 in .* found 3"):
+        expand([pattern], last=3)
+    assert "README.md" in names(expand([pattern]))
+
+
+def test_a_pattern_without_steps_stands_for_all_its_checkpoints(tmp_path: Path) -> None:
+    for name in ("best.pt", "last.pt", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"best\.pt -> None, .*last\.pt -> None; name"):
+        expand([str(tmp_path / "*")], last=1)
+    assert names(expand([str(tmp_path / "be*")], last=1)) == ["best.pt"]
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint matches '.*\*\.txt'"):
+        expand([str(tmp_path / "*.txt")], last=1)
 
 
 @pytest.mark.parametrize("n_last", [1, 3])

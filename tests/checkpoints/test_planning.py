@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ensembles.checkpoints import Options, average, plan
+from ensembles.checkpoints import Options, average, plan, write
 from ensembles.checkpoints.formats.checkpoint import File
 from tests.checkpoints.building import pair, save, save_shards
 
@@ -95,17 +95,15 @@ def test_all_that_stands_in_the_way_comes_at_once(tmp_path: Path) -> None:
         tmp_path / "b.safetensors",
         {"w": np.ones(4), "v": np.ones(2, np.int64), "n": np.ones(1), "y": np.ones(1)},
     )
-    (tmp_path / "out.safetensors").write_text("old")
     with pytest.raises(ValueError, match="differ at tensor 'w'") as caught:
         plan([a, b], tmp_path / "out.safetensors", shard_size=3)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 6
     for line, name in zip(lines, "wvnxy", strict=False):
         assert f"differ at tensor '{name}'" in line
         assert str(a) in line
         assert str(b) in line
     assert "a shard size needs a directory" in lines[5]
-    assert "out.safetensors exists; --force" in lines[6]
 
 
 def test_a_long_list_of_errors_is_cut(tmp_path: Path) -> None:
@@ -248,6 +246,22 @@ def test_a_rule_and_weights_are_told_with_all_else() -> None:
     members = [{"w": np.ones(1)}, {"w": np.ones(2)}]
     with pytest.raises(ValueError, match=r"'maen'(.|\n)*found 3(.|\n)*tensor 'w'"):
         plan(members, rule="maen", weights=[1, 2, 3])
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_plan_notes_that_its_output_exists(tmp_path: Path, force: bool) -> None:
+    out = tmp_path / "out.safetensors"
+    members = pair(tmp_path)
+    assert plan(members, out, force=force).notes == ()
+    out.write_text("old")
+    note = f"{out} exists; force=True replaces it"
+    assert plan(members, out, force=force).notes == ((note,) if not force else ())
+
+
+def test_writing_a_plan_without_an_output_is_an_error() -> None:
+    planned = plan([{"w": np.ones(1)}])
+    with pytest.raises(ValueError, match="the plan must have an out"):
+        write(planned)
 
 
 def test_a_suffix_that_names_no_format_is_refused(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _way_out(path: Path) -> str:
     is_run = all(re.search(r"\d", folder) for folder in folders)
     if folders and (is_pipeline or not is_run):
         return f"its folders {', '.join(folders)} do: average them one by one"
-    return "for a folder of checkpoints, say --last N"
+    return "expand a folder of checkpoints by last=N"
 
 
 def _is_bare(name: Any) -> bool:

@@ -151,7 +151,7 @@ def _state_dict(found: Any, key: str | None, path: Path) -> dict[str, Any]:
     if deeper is not None:
         raise ValueError(
             f"{path} holds tensors deeper down, at {deeper!r}, which would be left "
-            "out; name it with --key"
+            "out; name it with key=NAME"
         )
     tensors = {str(k): v for k, v in found.items() if _is_tensor(v)}
     for prefix in PREFIXES * 2:  # either may hide the other
@@ -183,7 +183,7 @@ def _obvious(found: Any, path: Path) -> Any:
             return found[names[0]]
     raise ValueError(
         f"which state dict of {path} is meant is not obvious "
-        f"(found: {', '.join(map(str, inside)) or 'none'}); name it with --key"
+        f"(found: {', '.join(map(str, inside)) or 'none'}); name it with key=NAME"
     )
 
 

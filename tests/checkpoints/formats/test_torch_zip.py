@@ -81,7 +81,7 @@ def test_a_key_names_the_state_dict(tmp_path: Path) -> None:
 
 def test_two_state_dicts_ask_for_a_key(tmp_path: Path) -> None:
     path = saved(tmp_path, {"model": STATE, "ema": OTHER})
-    with pytest.raises(ValueError, match=r"not obvious \(found: model, ema\).*--key"):
+    with pytest.raises(ValueError, match=r"not obvious \(found: model, ema\).* key="):
         plan([path])
 
 

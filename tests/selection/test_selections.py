@@ -1,0 +1,93 @@
+"""What holds of every way to choose weights."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from ensembles.selection import SELECTIONS
+from ensembles.weighting import Trial, own_scores
+from tests.selection.scores import Distance, DistanceWithGradient, cases, distances
+
+names = pytest.mark.parametrize("name", sorted(SELECTIONS))
+
+
+@names
+@given(case=cases)
+@settings(max_examples=25, deadline=None)
+def test_weights_are_on_the_simplex_and_no_worse_than_the_best_member(
+    name: str, case: tuple[int, int]
+) -> None:
+    n_members, seed = case
+    score = distances(n_members, seed)
+    weights = SELECTIONS[name](n_members, score)
+    assert weights.shape == (n_members,)
+    assert weights.dtype == np.float64
+    assert (weights >= 0).all()
+    assert math.fsum(weights) == pytest.approx(1, abs=1e-15)
+    assert score(weights) >= own_scores(n_members, score).max()
+
+
+@names
+@given(case=cases)
+@settings(max_examples=15, deadline=None)
+def test_the_order_of_members_does_not_matter(name: str, case: tuple[int, int]) -> None:
+    n_members, seed = case
+    score = distances(n_members, seed)
+    order = np.random.default_rng(seed).permutation(n_members)
+    moved = DistanceWithGradient(score.stack[order], score.target)
+    found = SELECTIONS[name](n_members, moved)
+    expected = SELECTIONS[name](n_members, score)
+    # The optimum over many members in three dimensions is no single point.
+    assert moved(found) == pytest.approx(score(expected), abs=1e-9)
+    if name != "convex":
+        np.testing.assert_array_equal(found, expected[order])
+
+
+@names
+def test_one_member_gets_everything(name: str) -> None:
+    assert SELECTIONS[name](1, distances(1, 0)).tolist() == [1.0]
+
+
+@names
+def test_every_step_is_recorded_with_its_score(name: str) -> None:
+    score = distances(4, 1)
+    history: list[Trial] = []
+    weights = SELECTIONS[name](4, score, record=history.append)
+    assert history
+    assert [trial.score for trial in history] == [
+        pytest.approx(score(trial.weights), abs=1e-12) for trial in history
+    ]
+    best = max(trial.score for trial in history)
+    assert score(weights) == pytest.approx(best, abs=1e-12)
+    assert len({id(trial.weights) for trial in history}) == len(history)
+
+
+@pytest.mark.parametrize("name", ["greedy", "greedy_soup"])
+def test_the_first_of_many_equals_leads(name: str) -> None:
+    # Numpy's default sort keeps the order of equals only up to sixteen of them.
+    better = np.repeat([0.0, 1.0], 20)
+    weights = SELECTIONS[name](40, lambda w: float(w.max() * (w @ better)))
+    assert weights.tolist() == np.eye(40)[20].tolist()
+
+
+@names
+def test_members_alike_score_as_one(name: str) -> None:
+    score = Distance(np.ones((3, 2)), np.zeros(2))
+    assert score(SELECTIONS[name](3, score)) == pytest.approx(-2)
+
+
+@names
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_scores_that_are_not_finite_are_an_error(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=r"must be finite: .* at weights \{0: 1.0\}"):
+        SELECTIONS[name](2, lambda weights: value)
+
+
+@names
+def test_no_member_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="at least one member, found 0"):
+        SELECTIONS[name](0, distances(1, 0))
