@@ -51,16 +51,17 @@ def main() -> None:
             "parameters": llama.n_parameters(bench.shapes),
             "bytes_per_member": bench.n_bytes,
             "rounds": options.rounds,
-            "elements_checked": bench.check(),
         }
         if options.peer:
             facts["machine"]["mergekit"] = measuring.version_in(
                 options.peer, "mergekit"
             )
-        facts["results"] = bench.rows("warm")
-        if not options.skip_cold:
-            facts["results"] += bench.rows("cold")
-            facts["cold"] = bench.dropped
+        facts |= {"results": [], "elements_checked": 0}
+        for n_members in sorted(options.members):
+            facts["elements_checked"] += bench.check(n_members)
+            for cache in ("warm",) if options.skip_cold else ("warm", "cold"):
+                facts["results"] += bench.rows(n_members, cache)
+        facts["cold"] = bench.dropped
         facts["start"] = bench.start()
         if options.big:
             facts["big"] = bench.big()
@@ -105,10 +106,8 @@ class Bench:
         self.dropped: str | None = None
         self.shapes = llama.layout_of_size(options.parameters)
         self.n_bytes = 2 * llama.n_parameters(self.shapes)
-        self.members = [
-            self._make(folder / f"member-{index}", self.shapes, index, 3)
-            for index in range(max(options.members))
-        ]
+        self.folder = folder
+        self.made: list[Path] = []
         small = llama.layout(64, vocabulary=1536, n_layers=6)
         self.small = [
             self._make(folder / f"small-{index}", small, index, 1) for index in range(2)
@@ -119,13 +118,18 @@ class Bench:
         say(f"making {folder.name}")
         return llama.make(folder, shapes, member=index, n_shards=n_shards)
 
-    def check(self) -> int:
+    def members(self, n_members: int) -> list[Path]:
+        """So many members; more than are asked for would crowd the page cache."""
+        for index in range(len(self.made), n_members):
+            folder = self.folder / f"member-{index}"
+            self.made.append(self._make(folder, self.shapes, index, 3))
+        return self.made[:n_members]
+
+    def check(self, n_members: int) -> int:
         """Elements of our result that were found right; also fills numba's cache."""
-        n_checked = 0
-        for n_members in self.options.members:
-            members = self.members[:n_members]
-            self.cost("ensemble mean", members)
-            n_checked += llama.check(self.out, members)
+        members = self.members(n_members)
+        self.cost("ensemble mean", members)
+        n_checked = llama.check(self.out, members)
         for way in ("ensemble median", "ensemble slerp"):
             self.cost(way, self.small)
         return n_checked
@@ -146,19 +150,18 @@ class Bench:
         if self.options.peer:
             yield from PEER.get(n_members, ("mergekit linear",))
 
-    def rows(self, cache: str) -> list[dict[str, Any]]:
+    def rows(self, n_members: int, cache: str) -> list[dict[str, Any]]:
         """Measure all ways in turns."""
         whole: dict[tuple[int, str], list[Cost]] = defaultdict(list)
         start: dict[tuple[int, str], list[Cost]] = defaultdict(list)
+        members = self.members(n_members)
         for index in range(self.options.rounds):
-            for n_members in self.options.members:
-                members = self.members[:n_members]
-                for way in self.ways_for(n_members, cache):
-                    say(f"{cache} round {index + 1}: {n_members} members, {way}")
-                    if not self.prepare(cache, members):
-                        return []
-                    whole[n_members, way].append(self.cost(way, members))
-                    start[n_members, way].append(self.cost(way, self.small))
+            for way in self.ways_for(n_members, cache):
+                say(f"{cache} round {index + 1}: {n_members} members, {way}")
+                if not self.prepare(cache, members):
+                    return []
+                whole[n_members, way].append(self.cost(way, members))
+                start[n_members, way].append(self.cost(way, self.small))
         return [report.row(cache, *key, whole, start) for key in sorted(whole, key=str)]
 
     def prepare(self, cache: str, members: Sequence[Path]) -> bool:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 PAUSE = 0.01  # seconds between two looks at the memory
 CHUNK = 512 << 10
+TRIES = 5  # the kernel may keep a page that is in use
 DROP = Path("/proc/sys/vm/drop_caches")
 
 
@@ -93,17 +94,25 @@ def warm(paths: Iterable[Path]) -> None:
 
 def drop(paths: Iterable[Path]) -> str | None:
     """How files were thrown out of the page cache, None where they could not be."""
-    os.sync()
     files = list(paths)
-    way = "/proc/sys/vm/drop_caches"
+    for _ in range(TRIES):
+        os.sync()
+        way = _ask_to_drop(files)
+        if not any(map(_is_cached, files)):
+            return way
+        time.sleep(1)
+    return None
+
+
+def _ask_to_drop(files: Iterable[Path]) -> str:
     try:
         DROP.write_text("1")
     except OSError:
-        way = "posix_fadvise"
         for path in files:
             with path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return None if any(map(_is_cached, files)) else way
+        return "posix_fadvise"
+    return str(DROP)
 
 
 def _is_cached(path: Path) -> bool:
