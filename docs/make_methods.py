@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ensembles.predictions.combiner import Combiner
+from ensembles.predictions.combining import COMBINERS
 from ensembles.rules import RULES
 from ensembles.ruling import Rule
 from ensembles.selection import SELECTIONS
@@ -22,7 +24,8 @@ OPENING = """\
 Written by `make docs` from the docstrings of what is registered; change it there.
 
 A **rule** turns a stack of members into one. `x[i]` is member i, `w[i]` its weight. A
-**selection** chooses the weights: it sees nothing but a score.
+**combiner** is a rule for what models say: it meets their predictions one member after
+the other. A **selection** chooses the weights: it sees nothing but a score.
 
 ## Rules
 
@@ -30,29 +33,63 @@ Facts that hold of each, and that tests take at their word. A rule that is cut b
 *element* takes any piece of a tensor by itself; one that is cut by *gram* needs the
 inner products of the whole members first, then one pass for the weighted sum.
 
-| rule | members | weights | order of members | cut |
+| rule | members | entries | weights | order of members | cut |
+| --- | --- | --- | --- | --- | --- |
+"""
+
+COMBINING = """\
+## Combiners
+
+`p[i]` is what member i says of a row: of each class its probability, for a combiner of
+values any number. Each keeps a running sum, and one member at a time is at hand. All
+rules above that are cut by *element* combine predictions too, of classes or values, all
+members at hand; where both have a name, classes are combined as it stands here. What
+comes back of classes is scaled to sum 1 by the estimator.
+
+| combiner | combines | weights | sum of the weights | equal weights |
 | --- | --- | --- | --- | --- |
 """
 
 
 def methods() -> str:
-    """The page: a table of the rules, then each rule and selection in its own words.
+    """The page: tables of facts, then all that is registered in its own words.
 
     Returns
     -------
     str, in Markdown
     """
-    rows = "".join(_row(rule) for rule in RULES.values())
-    rules = "".join(_entry(name, rule) for name, rule in RULES.items())
-    selections = "".join(_entry(name, found) for name, found in SELECTIONS.items())
-    return f"{OPENING}{rows}\n{rules}## Selections\n\n{selections}".rstrip() + "\n"
+    return (
+        OPENING
+        + "".join(_row(rule) for rule in RULES.values())
+        + "\n"
+        + "".join(_entry(name, rule) for name, rule in RULES.items())
+        + COMBINING
+        + "".join(_combiner_row(combiner) for combiner in COMBINERS.values())
+        + "\n"
+        + "".join(_entry(name, combiner) for name, combiner in COMBINERS.items())
+        + "## Selections\n\n"
+        + "".join(_entry(name, found) for name, found in SELECTIONS.items())
+    ).rstrip() + "\n"
 
 
 def _row(rule: Rule) -> str:
     members = "any number" if rule.n_members is None else str(rule.n_members)
     signed = "any sign" if rule.signed else "not negative"
     order = "does not matter" if rule.symmetric else "matters"
-    return f"| `{rule.name}` | {members} | {signed} | {order} | {rule.cut} |\n"
+    cells = [f"`{rule.name}`", members, _entries(rule), signed, order, rule.cut]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _entries(rule: Rule) -> str:
+    return "not negative" if rule.domain == "non-negative" else "any"
+
+
+def _combiner_row(combiner: Combiner) -> str:
+    signed = "any sign" if combiner.signed else "not negative"
+    total = "counts" if combiner.scaled else "does not matter"
+    equal = "1 / number of members" if combiner.shared else "1"
+    cells = [f"`{combiner.name}`", combiner.takes, signed, total, equal]
+    return f"| {' | '.join(cells)} |\n"
 
 
 def _entry(name: str, registered: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles.registry import lookup
-from ensembles.selection import SELECTIONS
+from ensembles.selection import SELECTIONS, Selection
 from ensembles.weighting import (
     Floats,
     Score,
@@ -51,6 +52,7 @@ def choose(
     score: Score | None = None,
     *,
     signed: bool = False,
+    scaled: bool = False,
     rule: str | None = None,
     **params: Any,
 ) -> Chosen:
@@ -66,6 +68,9 @@ def choose(
         With None nothing is scored, and a selection is an error.
     signed : bool, default=False
         Whether weights that are given may be negative.
+    scaled : bool, default=False
+        Whether the sum of the weights says something: they are scored as given, not
+        by their shares.
     rule : str or None, default=None
         Name of the rule that takes the weights, told in the errors.
     **params
@@ -95,7 +100,7 @@ def choose(
     (array([0.5, 0.5]), -0.0, array([-0.5, -0.5]))
     """
     if isinstance(weights, str):
-        return _select(weights, n_members, score, params)
+        return select(lookup(SELECTIONS, weights), n_members, score, **params)
     if params:
         raise TypeError(
             f"parameters {', '.join(params)} must go with a selection's name as "
@@ -104,46 +109,92 @@ def choose(
     values = check_weights(weights, n_members, signed=signed, rule=rule)
     if score is None:
         return Chosen(values)
-    known = _Known(n_members, score)
-    value = score_of(known, values / math.fsum(values))
-    return Chosen(values, known.scores, known.best_index, value)
+    once = _Once(score)
+    scores = own_scores(n_members, once)
+    value = score_of(once, values if scaled else values / math.fsum(values))
+    return Chosen(values, scores, int(np.argmax(scores)), value)
 
 
-class _Known:
-    """A score that asks for each member's own score once: it may take minutes."""
+class _Once:
+    """A score that is asked once what a member scores alone: it may take minutes."""
 
-    def __init__(self, n_members: int, score: Score) -> None:
-        self.scores = own_scores(n_members, score)
-        self.best_index = int(np.argmax(self.scores))
+    def __init__(self, score: Score) -> None:
         self.score = score
         self.gains = getattr(score, "gains", None)
         self.gradient = getattr(score, "gradient", None)
+        self.optimum = getattr(score, "optimum", None)
+        self._alone: dict[bytes, float] = {}
 
     def __call__(self, weights: Floats) -> float:
-        members = np.flatnonzero(weights)
-        if len(members) == 1:
-            return float(self.scores[members[0]])
-        return self.score(weights)
+        if np.count_nonzero(weights) != 1:
+            return self.score(weights)
+        key = weights.tobytes()
+        if key not in self._alone:
+            self._alone[key] = self.score(weights)
+        return self._alone[key]
 
 
-def _select(
-    name: str, n_members: int, score: Score | None, params: dict[str, Any]
+def select(
+    selection: Selection, n_members: int, score: Score | None, **params: Any
 ) -> Chosen:
-    selection = lookup(SELECTIONS, name)
+    """Weights that a selection chooses, beside the best single member.
+
+    Parameters
+    ----------
+    selection : callable
+    n_members : int, at least 1
+    score : Score or None
+    **params
+        The selection's own.
+
+    Returns
+    -------
+    Chosen
+
+    Raises
+    ------
+    ValueError
+        If there is no score, or one is not finite.
+
+    Warns
+    -----
+    UserWarning
+        If the weights among several members do not beat the best of them.
+    """
+    name = selection.__name__
     if score is None:
         raise ValueError(
             f"weights={name!r} must have a score to choose by, found none; give data "
             "to score on, or the weights themselves"
         )
-    known, history = _Known(n_members, score), list[Trial]()
-    found = selection(n_members, known, record=history.append, **params)
-    value = score_of(known, found)
-    best = float(known.scores[known.best_index])
+    once, history = _Once(score), list[Trial]()
+    scores = own_scores(n_members, once)
+    found = selection(n_members, once, record=history.append, **params)
+    value = score_of(once, found)
+    best_index = int(np.argmax(scores))
+    best = score_of(once, np.eye(n_members)[best_index])  # gains may be estimates
     if n_members > 1 and value <= best:
-        warnings.warn(
+        warn_user(
             f"selection {name!r} helped nothing: its weights score {value:.6g}, member "
-            f"{known.best_index} alone {best:.6g}; use that member, or add members "
-            "that err differently",
-            stacklevel=4,
+            f"{best_index} alone {best:.6g}; use that member, or add members that err "
+            "differently"
         )
-    return Chosen(found, known.scores, known.best_index, value, tuple(history))
+    return Chosen(found, scores, best_index, value, tuple(history))
+
+
+def warn_user(message: str) -> None:
+    """Warn, pointing at the user's line: the nearest that no library has called.
+
+    Parameters
+    ----------
+    message : str
+
+    Warns
+    -----
+    UserWarning
+    """
+    level, frame = 1, sys._getframe()
+    libraries = {"ensembles", "joblib", "sklearn"}
+    while frame.f_back and frame.f_globals["__name__"].split(".")[0] in libraries:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, stacklevel=level)

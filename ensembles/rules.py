@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ensembles.kernels.gram import widened
 from ensembles.kernels.mean import mean as weighted_mean
 from ensembles.kernels.order import ranked, weighted_median
 from ensembles.kernels.rounding import rounded
+from ensembles.means import by_logarithms, kept_between, powers, trimmed
 from ensembles.registry import Table, register
 from ensembles.ruling import Rule
 from ensembles.sphere import angles, centre
@@ -25,6 +27,16 @@ def _counted(stack: Array, weights: Float64) -> tuple[Array, Float64]:
     """Members whose weight is not zero, and their weights."""
     some = weights != 0
     return (stack, weights) if some.all() else (stack[some], weights[some])
+
+
+def _by_piece(stack: Array, combine: Callable[[Float64], Float64]) -> Array:
+    """What a function of float64 members gives, piece by piece, rounded once."""
+    out = np.empty(stack.shape[1])
+    with np.errstate(all="ignore"):  # NaN, infinity and zero go through as they are
+        for start, stop in cut(len(out), PIECE):
+            piece = np.ascontiguousarray(widened(stack[:, start:stop]))
+            out[start:stop] = combine(piece)
+    return rounded(out, stack.dtype)
 
 
 def _make(function: Callable[..., Any], facts: dict[str, Any]) -> Rule:
@@ -64,11 +76,113 @@ def median(stack: Array, weights: Float64) -> Array:
     if (weights == weights[0]).all():
         low, high = (len(stack) - 1) // 2, len(stack) // 2
         return weighted_mean(ranked(stack, low, high), np.ones(high - low + 1))
-    out = np.empty(stack.shape[1])
-    for start, stop in cut(len(out), PIECE):
-        piece = np.ascontiguousarray(widened(stack[:, start:stop]))
-        weighted_median(piece, weights, out[start:stop])
-    return rounded(out, stack.dtype)
+
+    def middle(piece: Float64) -> Float64:
+        found = np.empty(piece.shape[1])
+        weighted_median(piece, weights, found)
+        return found
+
+    return _by_piece(stack, middle)
+
+
+@register(RULES, cut="element", fused=True)
+def trimmed_mean(stack: Array, weights: Float64, *, proportion: float = 0.2) -> Array:
+    """Weighted mean without ``proportion`` of the weight at each end of the values.
+
+    The mean of the quantile function between ``proportion`` and 1 - ``proportion``: a
+    member that the cut goes through counts with the weight that is left of it, so few
+    members, and members of unequal weight, are trimmed as far as is asked. 0 is the
+    mean, towards 0.5 it becomes the median. Where whole members are cut off, it is
+    `scipy.stats.trim_mean`. Members whose weight is zero are left out.
+
+    Parameters
+    ----------
+    proportion : float in [0, 0.5), default=0.2
+        Of 5 equal members, 0.2 cuts off the largest and the smallest.
+
+    References
+    ----------
+    Stigler (1973), "The asymptotic distribution of the trimmed mean", Annals of
+    Statistics 1; among models, with whole members, Yin et al. (2018),
+    "Byzantine-robust distributed learning: towards optimal statistical rates",
+    arXiv:1803.01498, definition 2. A fifth is what
+    Wilcox (2012), Introduction to robust estimation and hypothesis testing, advises.
+    """
+    if not (isinstance(proportion, Real) and 0 <= proportion < 0.5):
+        raise ValueError(
+            "proportion of 'trimmed_mean' must be a number from 0 to below 0.5, found "
+            f"{proportion!r}; rule 'median' leaves nothing but the middle"
+        )
+    stack, weights = _counted(stack, weights)
+    if (weights == weights[0]).all():
+        ends = np.arange(1.0, len(stack) + 1)
+        kept = kept_between(ends, np.ones(len(stack)), proportion)
+        low, high = np.flatnonzero(kept)[[0, -1]].tolist()
+        return weighted_mean(ranked(stack, low, high), kept[low : high + 1])
+    # In an order of their own, so that equal values come in the same order always.
+    order = np.argsort(weights, kind="stable")
+    weights = weights[order]
+    return _by_piece(stack, lambda piece: trimmed(piece[order], weights, proportion))
+
+
+@register(RULES, cut="element", domain="non-negative", fused=True)
+def geometric_mean(stack: Array, weights: Float64) -> Array:
+    """Weighted geometric mean of entries >= 0, prod(x[i] ** (w[i] / sum(w))).
+
+    Taken by logarithms, so that nothing is lost on the way of what float64 can hold;
+    identical members come back bit for bit. A zero makes the mean zero, an infinity
+    makes it infinite, and both together leave no number. Members whose weight is zero
+    are left out.
+
+    References
+    ----------
+    The power mean's limit for p towards 0: Hardy, Littlewood & Pólya (1934),
+    Inequalities, theorem 3.
+    """
+    stack, weights = _counted(stack, weights)
+
+    def combine(piece: Float64) -> Float64:
+        largest = piece.max(axis=0)
+        found = by_logarithms(piece, weights, largest, up=np.positive, down=np.positive)
+        ruled_out = (largest == np.inf) & (piece.min(axis=0) == 0)
+        return np.where(ruled_out, np.nan, found)
+
+    return _by_piece(stack, combine)
+
+
+@register(RULES, cut="element", domain="non-negative", fused=True)
+def power_mean(stack: Array, weights: Float64, *, p: float = 2.0) -> Array:
+    """Weighted power mean of entries >= 0, (sum(w[i] x[i]**p) / sum(w)) ** (1 / p).
+
+    Taken relative to the largest entry, for a negative ``p`` the smallest, so that no
+    power is too large or too small for float64. A negative ``p`` and a zero give zero,
+    the limit. Members whose weight is zero are left out.
+
+    Parameters
+    ----------
+    p : float, not 0, default=2.0
+        1 is the arithmetic mean, -1 the harmonic mean, 2 the root of the mean square;
+        larger values lean to the largest member.
+
+    References
+    ----------
+    Hardy, Littlewood & Pólya (1934), Inequalities, chapter 2; of word vectors Rücklé et
+    al. (2018), "Concatenated power mean word embeddings as universal cross-lingual
+    sentence representations", arXiv:1803.01400.
+    """
+    if not (isinstance(p, Real) and math.isfinite(p) and p != 0):
+        raise ValueError(
+            f"p of 'power_mean' must be a finite number, and not 0, found {p!r}; rules "
+            "'geometric_mean', 'maximum' and 'minimum' are the limits"
+        )
+    stack, weights = _counted(stack, weights)
+    up, down = powers(float(p))
+
+    def combine(piece: Float64) -> Float64:
+        anchor = piece.max(axis=0) if p > 0 else piece.min(axis=0)
+        return by_logarithms(piece, weights, anchor, up=up, down=down)
+
+    return _by_piece(stack, combine)
 
 
 @register(RULES, cut="element", fused=True)

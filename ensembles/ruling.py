@@ -33,8 +33,8 @@ class Rule:
         and a pass for the sum.
     n_members : int or None, default=None
         How many members there must be, None for any number.
-    domain : {"any", "non-negative", "positive"}, default="any"
-        What entries must be.
+    domain : {"any", "non-negative"}, default="any"
+        What entries must be, those of members without weight aside; NaN is let through.
     signed : bool, default=False
         Whether weights may be negative.
     symmetric : bool, default=True
@@ -50,7 +50,7 @@ class Rule:
         *,
         cut: Literal["element", "gram"],
         n_members: int | None = None,
-        domain: Literal["any", "non-negative", "positive"] = "any",
+        domain: Literal["any", "non-negative"] = "any",
         signed: bool = False,
         symmetric: bool = True,
         fused: bool = False,
@@ -98,6 +98,10 @@ class Rule:
             members.shape[1:]
         )
 
+    def __reduce__(self) -> str:
+        """A rule is pickled by its name: under it stands the rule, not the function."""
+        return self.name
+
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
         """Raise if the rule cannot take so many members, or these parameters."""
         if self.n_members not in (None, n_members):
@@ -111,6 +115,12 @@ class Rule:
                     f"rule {self.name!r} has no parameter {name!r} "
                     f"(known: {', '.join(known) or 'none'})"
                 )
+        if params:  # the rule itself says what is wrong with them, before data are read
+            ones = np.ones(n_members)
+            if self.cut == "gram":
+                self.coefficients(np.eye(n_members), ones, **params)
+            else:
+                self.combine(ones[:, None], ones, np.dtype(np.float64), **params)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -144,8 +154,15 @@ class Rule:
         Returns
         -------
         ndarray of shape (size,), of ``dtype``
+
+        Raises
+        ------
+        ValueError
+            If an entry lies outside the rule's domain; the message names its member.
         """
         stack = as_stack(members)
+        if self.domain == "non-negative":
+            self._refuse_negative(stack, weights)
         if stack.dtype != dtype or not (self.fused or self.cut == "gram"):
             stack = widened(stack)
         if self.cut == "gram":
@@ -158,6 +175,16 @@ class Rule:
                     f"{stack.shape[1:]}, found {out.shape}"
                 )
         return out if out.dtype == dtype else rounded(out.astype(np.float64), dtype)
+
+    def _refuse_negative(self, stack: Array, weights: Float64) -> None:
+        for place in np.flatnonzero(weights):
+            with np.errstate(invalid="ignore"):  # a signalling NaN
+                below = stack[place] < 0
+            if below.any():
+                raise ValueError(
+                    f"entries for rule {self.name!r} must not be negative: "
+                    f"members[{place}] has {float(stack[place][below][0])}"
+                )
 
 
 def as_stack(members: Sequence[Array] | Array) -> Array:

@@ -9,11 +9,14 @@ import numpy as np
 
 from ensembles.registry import Table, register
 from ensembles.weighting import (
+    ROUNDING,
     Counts,
     Floats,
     Score,
     Trial,
     gains_of,
+    gradient_of,
+    optimum_of,
     own_scores,
     score_of,
 )
@@ -116,8 +119,29 @@ def _climb(
         counts[members[winner]] += 1
         trial = Trial(counts / counts.sum(), float(gains[winner]))
         record(trial)
-        best = trial if trial.score > best.score else best
+        best = trial if _is_better(score, trial, best) else best
     return best.weights
+
+
+def _is_better(score: Score, trial: Trial, best: Trial) -> bool:
+    """Whether a trial scores better, by the score itself where gains leave doubt."""
+    slack = ROUNDING * max(1.0, abs(best.score))
+    if abs(trial.score - best.score) > slack or not _offers(score, "gains"):
+        return trial.score > best.score
+    if np.array_equal(trial.weights, best.weights):
+        return False
+    return score_of(score, trial.weights) > score_of(score, best.weights)
+
+
+def _alone(score: Score, own: Floats, member: int) -> float:
+    """A member's own score, by the score itself, to be held against others."""
+    if not _offers(score, "gains"):
+        return float(own[member])
+    return score_of(score, np.eye(len(own))[member])
+
+
+def _offers(score: Score, name: str) -> bool:
+    return getattr(score, name, None) is not None
 
 
 def _sorted_start(
@@ -127,7 +151,7 @@ def _sorted_start(
     order = members[np.argsort(-own[members], kind="stable")][:n_init]
     counts = np.zeros((len(order), len(own)), np.int64)
     counts[:, order] = np.tri(len(order))  # row n holds the n + 1 best members
-    values = [float(own[order[0]])]
+    values = [_alone(score, own, order[0])]
     values += [score_of(score, start / start.sum()) for start in counts[1:]]
     first = int(np.argmax(values))
     return counts[first], Trial(counts[first] / (first + 1), values[first])
@@ -171,7 +195,8 @@ def greedy_soup(n_members: int, score: Score, *, record: Record = _forget) -> Fl
     own = own_scores(n_members, score)
     order = np.argsort(-own, kind="stable")
     kept = np.zeros(n_members, np.int64)
-    kept[order[0]], best = 1, float(own[order[0]])
+    kept[order[0]] = 1
+    best = _alone(score, own, order[0])
     record(Trial(kept / 1, best))
     for member in order[1:]:
         kept[member] = 1
@@ -187,7 +212,8 @@ def greedy_soup(n_members: int, score: Score, *, record: Record = _forget) -> Fl
 def convex(n_members: int, score: Score, *, record: Record = _forget) -> Floats:
     """Best weights found by climbing a smooth score over the simplex.
 
-    Sequential least squares from equal weights. The best of all that was tried comes
+    The score's own optimum where it offers one, else sequential least squares from
+    equal weights. The best of all that was tried comes
     back, the best single member and equal weights among it, so the result is never
     worse than either. For a concave score, such as the negative log-loss or squared
     error of averaged predictions, it is the optimum. A score in steps, such as an
@@ -197,10 +223,10 @@ def convex(n_members: int, score: Score, *, record: Record = _forget) -> Floats:
     ----------
     n_members : int, at least 1
     score : Score
-        ``score.gradient`` is used where offered, else differences, which take
-        ``n_members`` scores more a step.
+        ``score.optimum`` is used where offered, else ``score.gradient``, else
+        differences, which take ``n_members`` scores more a step.
     record : callable, default does nothing
-        Called with the `Trial` of each step, differences left out.
+        Called with the `Trial` of each step, differences left out, or of the optimum.
 
     Returns
     -------
@@ -209,21 +235,36 @@ def convex(n_members: int, score: Score, *, record: Record = _forget) -> Floats:
     Raises
     ------
     ValueError
-        If a score or a gradient is not finite.
+        If a score or a gradient is not finite, or an optimum not on the simplex.
 
     References
     ----------
     Kraft (1988), "A software package for sequential quadratic programming", DFVLR-FB
     88-28, as in ``scipy.optimize.minimize``.
     """
+    own = own_scores(n_members, score)
+    equal = np.full(n_members, 1 / n_members)
+    tried = [
+        Trial(np.eye(n_members)[np.argmax(own)], float(own.max())),
+        Trial(equal, score_of(score, equal)),
+    ]
+    if _offers(score, "optimum"):
+        weights = optimum_of(score, n_members)
+        tried.append(Trial(weights, score_of(score, weights)))
+        record(tried[-1])
+    else:
+        _ascend(score, own, tried, record)
+    return max(tried, key=lambda trial: trial.score).weights
+
+
+def _ascend(score: Score, own: Floats, tried: list[Trial], record: Record) -> None:
+    """Climb from equal weights, the last of those tried; each step is tried too."""
     # Imported here: it takes longer to load than all the rest of the ground floor.
     from scipy.optimize import minimize
 
-    own = own_scores(n_members, score)
-    tried = [Trial(np.eye(n_members)[np.argmax(own)], float(own.max()))]
-    equal = np.full(n_members, 1 / n_members)
     # The minimiser's tolerance is absolute, and a score may come in any unit.
-    unit = float(np.abs(own - score_of(score, equal)).max()) or 1.0
+    equal, value = tried[-1]
+    unit = float(np.abs(own - value).max()) or 1.0
 
     def depth(point: Floats) -> float:
         weights = _onto_simplex(point)
@@ -232,38 +273,19 @@ def convex(n_members: int, score: Score, *, record: Record = _forget) -> Floats:
         return -tried[-1].score / unit
 
     def slope(point: Floats) -> Floats:
-        return -_gradient(score, _onto_simplex(point)) / unit
+        return -gradient_of(score, _onto_simplex(point)) / unit
 
     minimize(
         depth,
         equal,
         jac=slope,
         method="SLSQP",
-        bounds=[(0, 1)] * n_members,
+        bounds=[(0, 1)] * len(equal),
         constraints={"type": "eq", "fun": lambda point: point.sum() - 1},
         options={"maxiter": 1000, "ftol": 1e-12},
     )
-    return max(tried, key=lambda trial: trial.score).weights
 
 
 def _onto_simplex(point: Floats) -> Floats:
     """Make up for a constraint that the minimiser meets to 1e-9 only."""
     return np.asarray(point / point.sum())
-
-
-def _gradient(score: Score, weights: Floats) -> Floats:
-    """Slopes towards each member alone, or what the score offers."""
-    offered = getattr(score, "gradient", None)
-    if offered is None:
-        # Weights that are scored stay on the simplex; a step along an axis would not.
-        step = math.sqrt(np.finfo(np.float64).eps)
-        here = score_of(score, weights)
-        towards = (1 - step) * weights + step * np.eye(len(weights))
-        return np.array([score_of(score, there) - here for there in towards]) / step
-    gradient = np.asarray(offered(weights), np.float64)
-    if gradient.shape != weights.shape or not np.isfinite(gradient).all():
-        raise ValueError(
-            f"score.gradient must return {len(weights)} finite numbers, found "
-            f"{gradient} at weights {weights}"
-        )
-    return gradient

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
+ROUNDING = 1e-9  # what gains may be off by, relative to the score, or to 1 if less
 
 
 def check_weights(
@@ -119,13 +120,17 @@ class Score(Protocol):
     """How good weights are; greater is better.
 
     Called with float64 weights of shape (n_members,) that sum to 1, from a selection
-    never negative; a finite number comes back. A score may offer two methods more:
+    never negative; a finite number comes back. A score may offer three methods more:
 
-    - ``gains(counts)``: an array of shape (n_members,), the scores of
-      ``(counts + 1 for one member) / (counts.sum() + 1)`` for each member in turn.
-      Counts of zero ask for each member's own score. `greedy` lives on it.
+    - ``gains(counts, members)``: an array of the shape of ``members``, the scores of
+      ``(counts + 1 for one member) / (counts.sum() + 1)`` for each of these members
+      in turn. Counts of zero ask for each member's own score. Values may be off by
+      `ROUNDING`; that must not change which of them is the greatest, nor, where
+      counts are zero, the order of any, nor make or break ties. `greedy` lives on it.
     - ``gradient(weights)``: an array of shape (n_members,), up to a constant added to
       all entries (it has no effect where weights sum to 1). `convex` climbs by it.
+    - ``optimum()``: weights at which the score is greatest, of shape (n_members,),
+      non-negative, with sum 1. `convex` takes it instead of climbing.
     """
 
     def __call__(self, weights: Floats, /) -> float: ...
@@ -201,23 +206,87 @@ def gains_of(score: Score, counts: Counts, members: Counts) -> Floats:
     Raises
     ------
     ValueError
-        If a score is not finite, or ``score.gains`` has not one for each member.
+        If a score is not finite, or ``score.gains`` has not one for each of them.
     """
     size = counts.sum() + 1
     offered = getattr(score, "gains", None)
     if offered is None:
         one = np.eye(len(counts), dtype=np.int64)
         return np.array([score_of(score, (counts + one[m]) / size) for m in members])
-    gains = np.asarray(offered(counts.copy()), np.float64)
-    if gains.shape != counts.shape:
+    gains = np.asarray(offered(counts.copy(), members.copy()), np.float64)
+    if gains.shape != members.shape:
         raise ValueError(
-            f"score.gains must return one score for each of {len(counts)} members, "
+            f"score.gains must return one score for each of {len(members)} members, "
             f"found shape {gains.shape}"
         )
-    for member in np.flatnonzero(~np.isfinite(gains)):
-        where = _named((counts + (np.arange(len(counts)) == member)) / size)
-        raise ValueError(f"score.gains must be finite: {gains[member]} at {where}")
-    return np.asarray(gains[members])
+    for place in np.flatnonzero(~np.isfinite(gains)):
+        where = _named((counts + (np.arange(len(counts)) == members[place])) / size)
+        raise ValueError(f"score.gains must be finite: {gains[place]} at {where}")
+    return gains
+
+
+def gradient_of(score: Score, weights: Floats) -> Floats:
+    """Slopes of a score, up to a constant.
+
+    Parameters
+    ----------
+    score : Score
+        ``score.gradient`` is used where offered, else differences towards each member
+        alone.
+    weights : ndarray of shape (n_members,), non-negative, sum 1
+
+    Returns
+    -------
+    ndarray of shape (n_members,)
+
+    Raises
+    ------
+    ValueError
+        If a slope is not finite, or ``score.gradient`` has not one for each member.
+    """
+    offered = getattr(score, "gradient", None)
+    if offered is None:
+        # Weights that are scored stay on the simplex; a step along an axis would not.
+        step = math.sqrt(np.finfo(np.float64).eps)
+        here = score_of(score, weights)
+        towards = (1 - step) * weights + step * np.eye(len(weights))
+        return np.array([score_of(score, there) - here for there in towards]) / step
+    gradient = np.asarray(offered(weights), np.float64)
+    if gradient.shape != weights.shape or not np.isfinite(gradient).all():
+        raise ValueError(
+            f"score.gradient must return {len(weights)} finite numbers, found "
+            f"{gradient} at weights {weights}"
+        )
+    return gradient
+
+
+def optimum_of(score: Any, n_members: int) -> Floats:
+    """Weights at which a score is greatest, as it says itself.
+
+    Parameters
+    ----------
+    score : Score
+        Offers ``optimum``.
+    n_members : int
+
+    Returns
+    -------
+    ndarray of shape (n_members,), non-negative, sum 1
+
+    Raises
+    ------
+    ValueError
+        If ``score.optimum`` has not one weight for each member, one is negative, or
+        their sum is not 1.
+    """
+    weights = np.asarray(score.optimum(), np.float64)
+    fits = weights.shape == (n_members,) and bool((weights >= 0).all())
+    if not fits or not abs(weights.sum() - 1) < 1e-9:
+        raise ValueError(
+            f"score.optimum must return {n_members} weights that are not negative "
+            f"and sum to 1, found {weights}"
+        )
+    return np.asarray(weights / weights.sum())
 
 
 def _named(weights: Floats) -> str:

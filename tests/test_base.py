@@ -27,8 +27,8 @@ class Offering(Nearness):
         value = float(weights @ [0, 4, 10])
         return np.asarray(np.sign(self.target - value) * np.array([0.0, 4, 10]))
 
-    def gains(self, counts: Counts) -> Floats:
-        more = (counts + np.eye(3)) / (counts.sum() + 1)
+    def gains(self, counts: Counts, members: Counts) -> Floats:
+        more = (counts + np.eye(3)[members]) / (counts.sum() + 1)
         return np.asarray(-abs(more @ np.array([0.0, 4, 10]) - self.target))
 
 
@@ -90,14 +90,14 @@ def test_gains_that_a_score_offers_reach_the_selection() -> None:
     score = Offering(7)
     chosen = choose("greedy", 3, score)
     assert chosen.weights.tolist() == choose("greedy", 3, Nearness(7)).weights.tolist()
-    assert score.asked == [[0, 0.5, 0.5]]  # the result alone
+    assert score.asked == [[0, 1, 0], [0, 0.5, 0.5]]  # the best member, the result
 
 
 def test_a_gradient_that_a_score_offers_reaches_the_selection() -> None:
     score = Offering(7)
     chosen = choose("convex", 3, score)
-    # Those recorded, equal weights and the result: no differences.
-    assert len(score.asked) <= len(chosen.history) + 2
+    # Those recorded, equal weights, the best member and the result: no differences.
+    assert len(score.asked) <= len(chosen.history) + 3
 
 
 @pytest.mark.parametrize("name", sorted(SELECTIONS))

@@ -1,7 +1,7 @@
 """One case worked out by hand for all that is registered; without one, the suite fails.
 
-Rules: members, weights, what must come out. Selections: a score of the weights, what
-must come out.
+Rules and combiners: members, weights, what must come out. Selections: a score of the
+weights, what must come out.
 """
 
 from __future__ import annotations
@@ -13,17 +13,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from ensembles.predictions import COMBINERS
 from ensembles.rules import RULES
 from ensembles.selection import SELECTIONS
 from ensembles.weighting import Floats
 
 Numbers = list[float]
+Rows = list[Numbers]
 
 
 class RuleCase(NamedTuple):
     members: list[Numbers]
     weights: Numbers
     result: Numbers
+
+
+class CombinerCase(NamedTuple):
+    members: list[Rows]
+    weights: Numbers
+    result: Rows
+    params: dict[str, Any] = {}  # noqa: RUF012  # never changed
 
 
 class SelectionCase(NamedTuple):
@@ -38,6 +47,14 @@ RULE_CASES = {
     # Half of 4 is 2. First: 1 counts 1, 4 makes it 2, half exactly: (4 + 9) / 2.
     # Second: 0 counts 2, half exactly: (0 + 3) / 2.
     "median": RuleCase([[9, 0], [1, 3], [4, 7]], [2, 1, 1], [6.5, 1.5]),
+    # A fifth of 5 is 1: 4 - 1 are left. First, sorted 1, 4, 9 with weights 1, 2, 2:
+    # 1 goes and half of 9's weight: (2 * 4 + 1 * 9) / 3. Second, sorted -1, 0, 6 with
+    # weights 2, 2, 1: half of -1's goes, and 6: (1 * -1 + 2 * 0) / 3.
+    "trimmed_mean": RuleCase([[9, -1], [4, 0], [1, 6]], [2, 2, 1], [17 / 3, -1 / 3]),
+    # The cube root of 2 * 2 * 16, and of 27 * 27 * 0.
+    "geometric_mean": RuleCase([[2, 27], [16, 0]], [2, 1], [4, 0]),
+    # The root of (1 + 49) / 2, and of (0 + 32) / 2.
+    "power_mean": RuleCase([[1, 0], [7, sqrt(32)]], [2, 2], [5, 4]),
     # The third member does not count.
     "minimum": RuleCase([[3, -1], [2, 5], [0, -9]], [1, 2, 0], [2, -1]),
     "maximum": RuleCase([[3, -1], [2, 5], [9, 9]], [1, 2, 0], [3, 5]),
@@ -45,6 +62,38 @@ RULE_CASES = {
     "slerp": RuleCase([[1, 0], [0, 1]], [2, 1], [cos(pi / 6), sin(pi / 6)]),
     # Half-way of a right angle is 45 degrees; the mean length is (1 + 3) / 2.
     "karcher_mean": RuleCase([[1, 0], [0, 3]], [1, 1], [sqrt(2), sqrt(2)]),
+}
+
+COMBINER_CASES = {
+    # (3 * 0.2 + 1 * 0.6) / 4 and (3 * 0.8 + 1 * 0.4) / 4
+    "mean": CombinerCase([[[0.2, 0.8]], [[0.6, 0.4]]], [3, 1], [[0.3, 0.7]]),
+    # Roots of 0.64 * 0.16 and 0.36 * 0.04 are 0.32 and 0.12: 8 to 3.
+    "geometric_mean": CombinerCase(
+        [[[0.64, 0.36]], [[0.16, 0.04]]], [1, 1], [[8 / 11, 3 / 11]]
+    ),
+    # Bayes' rule: two who say 0.8 and 0.6, each from even odds: 4 * 1.5 is 6 to 1.
+    "product": CombinerCase([[[0.8, 0.2]], [[0.6, 0.4]]], [1, 1], [[6 / 7, 1 / 7]]),
+    # Odds 4 and 3 to powers of 2 and -1: 16 / 3.
+    "log_pool": CombinerCase(
+        [[[0.8, 0.2]], [[0.75, 0.25]]], [2, -1], [[16 / 19, 3 / 19]]
+    ),
+    # The first is for the second class; the others, one with a tie, for the first.
+    "vote": CombinerCase(
+        [[[0.1, 0.9]], [[0.5, 0.5]], [[0.6, 0.4]]], [2, 1, 1], [[0.5, 0.5]]
+    ),
+    # Beaten: 2, 0, 1 and 0.5, 0.5, 2. (3 * 2 + 1 * 0.5) / 4 and so on.
+    "borda": CombinerCase(
+        [[[0.6, 0.1, 0.3]], [[0.2, 0.2, 0.6]]], [3, 1], [[1.625, 0.125, 1.25]]
+    ),
+    # Of 4 training values 0.3 has 1 below and equals 1: 1.5 / 4; 0.9 has all below.
+    "rank_mean": CombinerCase(
+        [[[0.3]], [[0.9]]],
+        [1, 3],
+        [[(0.375 + 3) / 4]],
+        {"training": np.array([[[0.1], [0.3], [0.5], [0.7]]] * 2)},
+    ),
+    # The second's are out of order: 1 and 5 they should be.
+    "quantile_mean": CombinerCase([[[2, 3]], [[5, 1]]], [1, 1], [[1.5, 4]]),
 }
 
 SELECTION_CASES = {
@@ -63,6 +112,7 @@ SELECTION_CASES = {
 
 def test_everything_registered_has_a_case() -> None:
     assert RULE_CASES.keys() == RULES.keys()
+    assert COMBINER_CASES.keys() == COMBINERS.keys()
     assert SELECTION_CASES.keys() == SELECTIONS.keys()
 
 
@@ -76,6 +126,21 @@ def test_rules_give_what_was_worked_out(
     slack = 2 * float(np.finfo(dtype).eps)
     np.testing.assert_allclose(result, case.result, rtol=slack)
     assert result.dtype == dtype
+
+
+@pytest.mark.parametrize("name", COMBINER_CASES)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_combiners_give_what_was_worked_out(
+    name: str, dtype: type[np.floating[Any]]
+) -> None:
+    case = COMBINER_CASES[name]
+    params = {
+        key: np.asarray(value).astype(dtype) for key, value in case.params.items()
+    }
+    result = COMBINERS[name](np.array(case.members, dtype), case.weights, **params)
+    slack = 4 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(result, case.result, rtol=slack)
+    assert result.dtype == np.float64
 
 
 @pytest.mark.parametrize("name", SELECTION_CASES)

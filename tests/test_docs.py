@@ -12,6 +12,9 @@ from pathlib import Path
 import click
 import pytest
 
+from ensembles.predictions import COMBINERS
+from ensembles.rules import RULES
+from ensembles.selection import SELECTIONS
 from ensembles_cli.main import cli
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +49,20 @@ def script(path: Path) -> types.ModuleType:
 def test_the_page_of_methods_is_current() -> None:
     written = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     assert written == script(ROOT / "docs" / "make_methods.py").methods(), "make docs"
+
+
+def test_the_page_of_methods_has_an_entry_for_all_that_is_registered() -> None:
+    written = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", written, re.M | re.S))
+    names = {
+        "Rules": [*RULES],
+        "Combiners": [*COMBINERS],
+        "Selections": [*SELECTIONS],
+    }
+    for title, known in names.items():
+        assert re.findall(r"^### (\w+)$", parts[title], re.M) == known
+        if title != "Selections":
+            assert re.findall(r"^\| `(\w+)` \|", parts[title], re.M) == known
 
 
 def test_the_python_of_the_readme_runs(

@@ -107,8 +107,9 @@ class Offering:
     def __call__(self, weights: Floats) -> float:
         raise AssertionError("gains were offered")
 
-    def gains(self, counts: Any) -> Any:
+    def gains(self, counts: Any, members: Any) -> Any:
         counts += 7  # a scorer may do as it likes with what it gets
+        members += 7
         return self.offer
 
 
@@ -120,7 +121,7 @@ def test_gains_are_scores_after_one_more_of_each() -> None:
 
 def test_gains_that_are_offered_are_taken_for_the_members_asked() -> None:
     counts = np.array([1, 2, 0])
-    found = gains_of(Offering([5, 6, 7]), counts, np.array([2, 0]))
+    found = gains_of(Offering([7, 5]), counts, np.array([2, 0]))
     assert found.tolist() == [7.0, 5.0]
     assert counts.tolist() == [1, 2, 0]
 

@@ -50,6 +50,31 @@ def median(members: Stack, weights: Sequence[float], dtype: np.dtype[Any]) -> Ar
     return rounded(np.where(exact, (low + high) / 2, low), dtype)
 
 
+def trimmed_mean(members: Stack, weights: Sequence[float]) -> Array:
+    """A fifth of the weight cut off at each end of the sorted members."""
+    values, order = _sorted(members)
+    reached = np.cumsum(np.asarray(weights)[order], axis=0)
+    before = np.concatenate([np.zeros((1, *reached.shape[1:])), reached[:-1]])
+    low, high = 0.2 * sum(weights), 0.8 * sum(weights)
+    left = np.clip(reached, low, high) - np.clip(before, low, high)
+    return np.asarray((left * values).sum(axis=0) / (high - low))
+
+
+def geometric_mean(members: Stack, weights: Sequence[float]) -> Array:
+    """By the logarithms, in the longest floats there are."""
+    stack = np.array([m.astype(np.longdouble) for m in members])
+    with np.errstate(divide="ignore"):
+        logs = np.tensordot(np.asarray(weights, np.longdouble), np.log(stack), 1)
+    return np.exp(logs / math.fsum(weights)).astype(np.float64)
+
+
+def power_mean(members: Stack, weights: Sequence[float]) -> Array:
+    """Root of the mean square, in the longest floats there are."""
+    stack = np.array([m.astype(np.longdouble) for m in members])
+    squares = np.tensordot(np.asarray(weights, np.longdouble), stack**2, 1)
+    return np.sqrt(squares / math.fsum(weights)).astype(np.float64)
+
+
 def _sorted(members: Stack) -> tuple[Array, Array]:
     stack = np.array([m.astype(np.float64) for m in members])
     order = np.lexsort((~np.signbit(stack), stack), axis=0)
@@ -57,6 +82,12 @@ def _sorted(members: Stack) -> tuple[Array, Array]:
 
 
 ELEMENT = {"mean": mean, "median": median, "minimum": minimum, "maximum": maximum}
+# Before they are rounded: their last bits in float64 are not agreed upon.
+NEAR = {
+    "trimmed_mean": trimmed_mean,
+    "geometric_mean": geometric_mean,
+    "power_mean": power_mean,
+}
 
 
 def arc(a: Array, b: Array, t: float) -> Array:

@@ -42,6 +42,13 @@ def stack_of(
     ]
 
 
+def fit_for(rule: str, members: list[Tensors]) -> list[Tensors]:
+    """Members in the domain of the rule."""
+    if RULES[rule].domain == "any":
+        return members
+    return [{name: abs(value) for name, value in m.items()} for m in members]
+
+
 def n_members_of(rule: str) -> int:
     return RULES[rule].n_members or 3
 
@@ -61,7 +68,8 @@ def close_ulps(found: Any, expected: Any, n_ulps: int) -> bool:
 
 
 def test_every_element_rule_has_an_oracle() -> None:
-    assert oracles.ELEMENT.keys() == {n for n, r in RULES.items() if r.cut == "element"}
+    known = oracles.ELEMENT.keys() | oracles.NEAR.keys()
+    assert known == {name for name, rule in RULES.items() if rule.cut == "element"}
 
 
 @dtypes
@@ -85,6 +93,42 @@ def test_element_rules_equal_the_float64_oracle_rounded_once(
             assert close_ulps(result, expected, 1)
         else:
             assert result.tobytes() == expected.tobytes(), name
+
+
+@dtypes
+@pytest.mark.parametrize("rule", sorted(oracles.NEAR))
+@pytest.mark.parametrize("weights", [WEIGHTS, [1, 1, 1]], ids=str)
+def test_element_rules_with_roots_and_cuts_lie_next_to_their_oracle(
+    rng: np.random.Generator, rule: str, dtype: Any, weights: list[float]
+) -> None:
+    members = fit_for(rule, stack_of(rng, dtype))
+    found = average(members, rule=rule, weights=weights)
+    for name, result in found.items():
+        stack = [member[name] for member in members]
+        expected = oracles.NEAR[rule](stack, weights)
+        largest = np.abs(np.array(stack, np.float64)).max(axis=0, initial=0)
+        slack = 1e-14 * largest if rule == "trimmed_mean" else 1e-12 * expected
+        low, high = (
+            oracles.rounded(expected + side * slack, np.dtype(dtype))
+            for side in (-1, 1)
+        )
+        assert ((result >= low) & (result <= high)).all(), name
+
+
+def test_an_entry_outside_the_domain_is_told_and_nothing_is_written(
+    tmp_path: Path,
+) -> None:
+    members = [{"w": np.array([1.0, 2.0])}, {"w": np.array([3.0, -4.0])}]
+    with pytest.raises(
+        ValueError, match=r"must not be negative: members\[1\] has -4.0"
+    ):
+        average(members, tmp_path / "out.safetensors", rule="geometric_mean")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_parameter_is_told_by_the_plan() -> None:
+    with pytest.raises(ValueError, match=r"p of 'power_mean' must be a finite number"):
+        plan([{"w": np.ones(2)}] * 2, rule="power_mean", params={"p": 0})
 
 
 def test_the_oracle_rounds_as_the_specification_says() -> None:
@@ -130,7 +174,7 @@ def test_bytes_do_not_depend_on_budget_threads_or_shards(
     rng: np.random.Generator, tmp_path: Path, rule: str, dtype: Any
 ) -> None:
     wide = RULES[rule].cut == "element"
-    members = stack_of(rng, dtype, n_members_of(rule), wide=wide)
+    members = fit_for(rule, stack_of(rng, dtype, n_members_of(rule), wide=wide))
     names = sorted(members[0])
     files = [
         save(tmp_path / f"{i}.safetensors", member) for i, member in enumerate(members)

@@ -38,9 +38,9 @@ class Gaining:
     def __call__(self, weights: Floats) -> float:
         return self.score(weights)
 
-    def gains(self, counts: Counts) -> Floats:
+    def gains(self, counts: Counts, members: Counts) -> Floats:
         self.n_gains += 1
-        more = counts + np.eye(len(counts), dtype=np.int64)
+        more = counts + np.eye(len(counts), dtype=np.int64)[members]
         return np.array([self.score(row / row.sum()) for row in more])
 
 

@@ -151,3 +151,30 @@ def test_fifty_greedy_rounds_come_near_the_optimum_on_digits(digits: Floats) -> 
     best = score(convex(len(digits), score))
     assert best - 1e-3 <= score(greedy(len(digits), score)) <= best + 1e-12
     assert score(greedy_soup(len(digits), score)) <= best + 1e-12
+
+
+class Knowing(Distance):
+    """A score that says where it is greatest, right or wrong."""
+
+    def __init__(self, best: list[float]) -> None:
+        super().__init__(np.eye(2), np.array([0.4, 0.6]))
+        self.best = best
+
+    def optimum(self) -> Floats:
+        return np.array(self.best)
+
+
+def test_convex_takes_an_optimum_that_is_offered() -> None:
+    history: list[Trial] = []
+    assert convex(2, Knowing([0.4, 0.6]), record=history.append).tolist() == [0.4, 0.6]
+    assert [trial.weights.tolist() for trial in history] == [[0.4, 0.6]]
+
+
+def test_an_optimum_that_is_none_loses_against_equal_weights() -> None:
+    assert convex(2, Knowing([1, 0])).tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("best", [[1.0], [0.7, 0.6], [1.5, -0.5], [math.nan, 1.0]])
+def test_an_optimum_off_the_simplex_is_an_error(best: list[float]) -> None:
+    with pytest.raises(ValueError, match="must return 2 weights that are not negative"):
+        convex(2, Knowing(best))

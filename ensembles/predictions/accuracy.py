@@ -1,0 +1,205 @@
+"""Accuracy of a mean of probabilities, by margins."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ensembles.blocks import count_threads, cut, spread
+from ensembles.predictions.accuracy_loops import (
+    PIECE,
+    contenders,
+    count,
+    count_all,
+    count_moved,
+    fill,
+    reach,
+    tell,
+)
+from ensembles.predictions.answers import Labels
+from ensembles.predictions.held import Held
+from ensembles.predictions.log_loss import row_shares, suited
+from ensembles.predictions.scored import (
+    UNIT,
+    Bounded,
+    Combine,
+    RunningSums,
+    Unsuited,
+)
+from ensembles.weighting import Counts, Floats
+
+CHUNK = 16  # members that a thread takes at a time
+
+
+class _Listed(NamedTuple):
+    """Rows that a member may flip, as the loops take them."""
+
+    rows: Counts
+    starts: Counts
+    classes: Counts
+    leads: Floats
+    slack: float
+
+
+class _Moves:
+    """What members say of classes that may come to lead, the members side by side.
+
+    Few rows are left in doubt after some rounds, mostly the same ones, and they lie
+    far from each other in the members' predictions: they are read once. There is room
+    for half as many numbers as there are rows, for each member.
+    """
+
+    def __init__(self, stack: Floats, codes: Counts) -> None:
+        self.stack, self.codes = stack, codes
+        self.places = np.full(stack.shape[1:], -1, np.int32)
+        self.moves = np.empty((0, len(stack)), stack.dtype)
+        self.n_taken = 0
+
+    def of(self, rows: Counts, classes: Counts) -> Counts | None:
+        """Places of rows and classes among the moves, None where there is no room."""
+        room = (len(self.places) + 1) // 2  # new memory costs more than to fill it
+        if len(rows) > room:
+            return None
+        lacking = np.flatnonzero(self.places[rows, classes] < 0)
+        if self.n_taken + len(lacking) > len(self.moves):
+            # Anew, without those that are settled by now.
+            self.places[:] = -1
+            self.n_taken, lacking = 0, np.arange(len(rows))
+            if len(rows) > len(self.moves):
+                shape = min(room, 2 * len(rows)), len(self.stack)
+                self.moves = np.empty(shape, self.stack.dtype)
+        end = self.n_taken + len(lacking)
+        self._fill(np.arange(self.n_taken, end), rows[lacking], classes[lacking])
+        self.n_taken = end
+        return np.asarray(self.places[rows, classes])
+
+    def _fill(self, places: Counts, rows: Counts, classes: Counts) -> None:
+        self.places[rows, classes] = places
+
+        def work(part: tuple[int, int]) -> None:
+            some = slice(*part)
+            known = places[some], rows[some], classes[some]
+            fill(self.stack, self.codes, *known, self.moves)
+
+        jobs = list(cut(len(places), PIECE))
+        spread(jobs, lambda: work, count_threads(None))
+
+
+class Accuracy(Bounded):
+    """Accuracy of the mean; of equal classes the first counts, as the scorer has it.
+
+    Rows are skipped where no member, counted once more, can change the answer; of the
+    others only classes that can come to lead are looked at. Where a lead is as small
+    as the rounding of the mean, the mean itself decides.
+
+    Parameters
+    ----------
+    held : Held
+    combine : callable
+    scoring : str
+    """
+
+    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+        super().__init__(held, combine, scoring)
+        if not isinstance(held.answers, Labels) or len(held.stacks) != 1:
+            raise Unsuited
+        self.stack = suited(held.stacks[0])
+        self.codes = held.answers.codes(held.y)[0]
+        n_rows, n_classes = self.stack.shape[1:]
+        self.weighted = held.sample_weight is not None
+        self.shares = np.ones(n_rows)  # whole numbers add up exactly
+        if self.weighted:
+            self.shares = row_shares(held.sample_weight, n_rows)
+        self.most, self.least = np.empty((2, n_rows, n_classes))
+
+        def look(part: tuple[int, int]) -> float:
+            found = reach(self.stack, self.codes, *part, self.most, self.least)
+            return float(found)
+
+        self.running = RunningSums(self.stack)
+        self.moves = _Moves(self.stack, self.codes)
+        jobs = list(cut(n_rows, PIECE))
+        self.highest = max(spread(jobs, lambda: look, count_threads(None)))
+        if not np.isfinite(self.highest):
+            raise Unsuited
+
+    def estimates(self, counts: Counts, members: Counts) -> tuple[Floats, Floats]:
+        """Scores after adding each of some members once more, and their errors."""
+        listed, right = self._listed(counts)
+        if 2 * len(listed.classes) > self.most.size:
+            sure, maybe = self._counted(
+                count_all, members, self.running.at(counts), listed.slack
+            )
+        else:
+            sure, maybe = self._counted_listed(listed, members)
+            sure += right
+        near = self.in_doubt(counts, sure + maybe / 2, maybe / 2)
+        for place in np.flatnonzero(near):
+            sure[place] = right + self._settled(counts, members[place], listed)
+            maybe[place] = 0
+        if self.weighted:
+            return sure + maybe / 2, maybe / 2 + 2 * UNIT * len(self.shares)
+        n_rows = len(self.shares)
+        return sure / n_rows, maybe / n_rows
+
+    def _listed(self, counts: Counts) -> tuple[_Listed, float]:
+        sums, size = self.running.at(counts), float(counts.sum() + 1)
+        # Both the sums here and the mean that is scored are rounded at each step, and
+        # moves once, in the dtype of the stack.
+        slack = 8 * (size + 8) * UNIT * size * self.highest
+        slack += float(np.finfo(self.stack.dtype).eps) * self.highest
+        rows = np.empty(len(sums), np.int64)
+        starts = np.empty(len(sums) + 1, np.int64)
+        classes, leads = np.empty(sums.size, np.int64), np.empty(sums.size)
+        n_listed, right = contenders(
+            *(sums, self.codes, self.shares, self.most, self.least, slack),
+            *(rows, starts, classes, leads),
+        )
+        end = starts[n_listed]
+        listed = _Listed(
+            rows[:n_listed], starts[: n_listed + 1], classes[:end], leads[:end], slack
+        )
+        return listed, float(right)
+
+    def _counted_listed(self, listed: _Listed, members: Counts) -> Floats:
+        """What counts of the listed rows for sure, and what may, by member."""
+        sizes = np.diff(listed.starts)
+        places = self.moves.of(np.repeat(listed.rows, sizes), listed.classes)
+        if places is None:
+            return self._counted(count, members, *listed)
+
+        def work(part: tuple[int, int]) -> Floats:
+            rows, starts = listed.rows[slice(*part)], listed.starts[part[0] :]
+            out = np.empty((2, len(self.stack)))
+            known = (rows, starts, listed.leads, listed.slack)
+            count_moved(self.moves.moves, places, self.shares, *known, out)
+            return out
+
+        jobs = list(cut(len(listed.rows), PIECE))
+        found = spread(jobs, lambda: work, count_threads(None))
+        return np.asarray(sum(found, np.zeros((2, len(self.stack)))))[:, members]
+
+    def _counted(self, loop: Any, members: Counts, *known: Any) -> Floats:
+        def work(part: tuple[int, int]) -> Floats:
+            chosen = members[slice(*part)]
+            out = np.empty((2, len(chosen)))
+            loop(self.stack, self.codes, self.shares, chosen, *known, out)
+            return out
+
+        jobs = list(cut(len(members), CHUNK))
+        return np.hstack(spread(jobs, lambda: work, count_threads(None)))
+
+    def _settled(self, counts: Counts, member: int, listed: _Listed) -> float:
+        """What counts of the listed rows, those in doubt by the mean itself."""
+        surely, unsure = np.empty((2, len(listed.rows)), bool)
+        tell(self.stack[member], self.codes, *listed, surely, unsure)
+        rows = listed.rows[unsure]
+        more = counts.copy()
+        more[member] += 1
+        some = np.flatnonzero(more)
+        parts: Any = [self.stack[one][rows] for one in some]
+        answer = self.combine([parts], more[some] / more.sum())[0]
+        right = answer.argmax(axis=1) == self.codes[rows]
+        known = np.concatenate([listed.rows[surely], rows[right]])
+        return float(self.shares[known].sum())

@@ -1,0 +1,270 @@
+# mypy: disable-error-code="no-untyped-def, assignment"
+# mypy: disallow-untyped-decorators=False
+"""Compiled loops over the margins by which classes lead, for accuracy of a mean."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensembles.kernels.compiled import compiled
+
+PIECE = 1024  # rows worked on together, for all members
+BESIDE = 128  # rows of a member that are looked at before those of the next
+
+
+@compiled
+def reach(stack, codes, first, last, most, least):
+    """Find how far any one member can move each class against the true one.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, n_rows, n_classes)
+    codes : ndarray of shape (n_rows,), int64
+        The true classes.
+    first, last : int
+        Rows to look at.
+    most, least : ndarrays of shape (n_rows, n_classes)
+        Filled: greatest and least of what members say of a class more than of the
+        true one.
+
+    Returns
+    -------
+    float
+        The greatest entry; infinite where one is negative or NaN, or a row is empty.
+    """
+    highest = 0.0
+    sound = True
+    for r in range(first, last):
+        for k in range(stack.shape[2]):
+            most[r, k] = -np.inf
+            least[r, k] = np.inf
+    for m in range(stack.shape[0]):
+        for r in range(first, last):
+            true = np.float64(stack[m, r, codes[r]])
+            total = 0.0
+            for k in range(stack.shape[2]):
+                value = np.float64(stack[m, r, k])
+                sound &= value >= 0
+                total += value
+                highest = max(highest, value)
+                most[r, k] = max(most[r, k], value - true)
+                least[r, k] = min(least[r, k], value - true)
+            sound &= total > 0
+    return highest if sound else np.inf
+
+
+@compiled
+def contenders(sums, codes, shares, most, least, slack, rows, starts, classes, leads):
+    """List rows that some member may flip, and the classes that it may flip them to.
+
+    Parameters
+    ----------
+    sums : ndarray of shape (n_rows, n_classes), float64
+        Of what was said by the members so far.
+    codes : ndarray of shape (n_rows,), int64
+    shares : ndarray of shape (n_rows,)
+        What rows count.
+    most, least : ndarrays of shape (n_rows, n_classes)
+        From `reach`.
+    slack : float
+        A lead that is not larger decides nothing.
+    rows, starts, classes, leads : ndarrays
+        Filled: the rows, where their classes start (one more than rows), the classes,
+        and by how much each leads the true one already.
+
+    Returns
+    -------
+    n_listed : int
+        Rows that were listed.
+    right : float
+        What the rows count that are right whichever member is added.
+    """
+    n_listed, place, right = 0, 0, 0.0
+    starts[0] = 0
+    for r in range(codes.size):
+        true = codes[r]
+        kept = place
+        lost = False
+        for k in range(sums.shape[1]):
+            lead = sums[r, k] - sums[r, true]
+            if k == true:
+                continue
+            if lead + least[r, k] > slack:
+                lost = True
+                break
+            if lead + most[r, k] >= -slack:
+                classes[place] = k
+                leads[place] = lead
+                place += 1
+        if lost or place == kept:
+            right += 0.0 if lost else shares[r]
+            place = kept
+            continue
+        rows[n_listed] = r
+        n_listed += 1
+        starts[n_listed] = place
+    return n_listed, right
+
+
+@compiled
+def count(stack, codes, shares, members, rows, starts, classes, leads, slack, out):
+    """Add up the rows that each member, counted once more, gets right.
+
+    Parameters
+    ----------
+    stack, codes
+        As in `reach`.
+    shares : ndarray of shape (n_rows,)
+        What rows count.
+    members : ndarray of indices
+    rows, starts, classes, leads, slack
+        From `contenders`, the rows that were listed alone.
+    out : ndarray of shape (2, n_members)
+        Filled: what counts for sure, and what may.
+    """
+    out[:] = 0.0
+    for start in range(0, rows.size, PIECE):
+        stop = min(start + PIECE, rows.size)
+        for i in range(members.size):
+            sure, maybe = 0.0, 0.0
+            said = stack[members[i]]
+            for a in range(start, stop):
+                r = rows[a]
+                true = np.float64(said[r, codes[r]])
+                worst = -np.inf
+                for p in range(starts[a], starts[a + 1]):
+                    lead = leads[p] + (np.float64(said[r, classes[p]]) - true)
+                    worst = lead if lead > worst else worst
+                share = shares[r]
+                sure += share if worst < -slack else 0.0
+                maybe += share if abs(worst) <= slack else 0.0
+            out[0, i] += sure
+            out[1, i] += maybe
+
+
+@compiled
+def count_all(stack, codes, shares, members, sums, slack, out):
+    """Do as `count`, for all rows and classes: faster where most of them are listed.
+
+    Parameters
+    ----------
+    stack, codes, shares, members, slack, out
+        As in `count`.
+    sums : ndarray of shape (n_rows, n_classes), float64
+        Of what was said by the members so far.
+    """
+    out[:] = 0.0
+    worst = np.empty(PIECE)
+    for start in range(0, codes.size, PIECE):
+        stop = min(start + PIECE, codes.size)
+        for i in range(members.size):
+            said = stack[members[i]]
+            for r in range(start, stop):
+                true = codes[r]
+                top = -np.inf
+                for k in range(sums.shape[1]):
+                    value = sums[r, k] + np.float64(said[r, k])
+                    value = -np.inf if k == true else value
+                    top = value if value > top else top
+                worst[r - start] = top - (sums[r, true] + np.float64(said[r, true]))
+            sure, maybe = 0.0, 0.0
+            for j in range(stop - start):
+                share = shares[start + j]
+                sure += share if worst[j] < -slack else 0.0
+                maybe += share if abs(worst[j]) <= slack else 0.0
+            out[0, i] += sure
+            out[1, i] += maybe
+
+
+@compiled
+def tell(said, codes, rows, starts, classes, leads, slack, right, unsure):
+    """Mark listed rows that are right with one member once more, and those in doubt.
+
+    Parameters
+    ----------
+    said : ndarray of shape (n_rows, n_classes)
+        What that member says.
+    codes, rows, starts, classes, leads, slack
+        As in `count`.
+    right, unsure : ndarrays of the shape of ``rows``, bool
+        Filled.
+    """
+    for a in range(rows.size):
+        r = rows[a]
+        true = np.float64(said[r, codes[r]])
+        worst = -np.inf
+        for p in range(starts[a], starts[a + 1]):
+            worst = max(worst, leads[p] + (np.float64(said[r, classes[p]]) - true))
+        right[a] = worst < -slack
+        unsure[a] = abs(worst) <= slack
+
+
+@compiled
+def fill(stack, codes, places, rows, classes, moves):
+    """Take what all members say of some classes more than of the true ones.
+
+    Parameters
+    ----------
+    stack, codes
+        As in `reach`.
+    places, rows, classes : ndarrays of shape (n_pairs,)
+        Where a row and class go in ``moves``, and which they are.
+    moves : ndarray of shape (n_places, n_members)
+        Filled there.
+    """
+    beside = np.empty((stack.shape[0], BESIDE), moves.dtype)
+    for start in range(0, rows.size, BESIDE):
+        size = min(BESIDE, rows.size - start)
+        for m in range(stack.shape[0]):
+            said = stack[m]
+            for p in range(size):
+                r = rows[start + p]
+                beside[m, p] = said[r, classes[start + p]] - said[r, codes[r]]
+        for p in range(size):
+            place = places[start + p]
+            for m in range(stack.shape[0]):
+                moves[place, m] = beside[m, p]
+
+
+@compiled
+def count_moved(moves, places, shares, rows, starts, leads, slack, out):
+    """Do as `count`, for all members, by what `fill` took.
+
+    Parameters
+    ----------
+    moves : ndarray of shape (n_places, n_members)
+    places : ndarray of shape (n_pairs,)
+        Where the moves of each listed row's classes are.
+    shares, rows, starts, leads, slack
+        As in `count`.
+    out : ndarray of shape (2, n_members)
+        Filled.
+    """
+    out[:] = 0.0
+    worst = np.empty(moves.shape[1])
+    for a in range(rows.size):
+        first = starts[a]
+        _lead(moves[places[first]], leads[first], worst)
+        for p in range(first + 1, starts[a + 1]):
+            _lead_more(moves[places[p]], leads[p], worst)
+        _add(worst, shares[rows[a]], slack, out[0], out[1])
+
+
+@compiled
+def _lead(moves, lead, worst):
+    for m in range(worst.size):
+        worst[m] = lead + np.float64(moves[m])
+
+
+@compiled
+def _lead_more(moves, lead, worst):
+    for m in range(worst.size):
+        there = lead + np.float64(moves[m])
+        worst[m] = there if there > worst[m] else worst[m]
+
+
+@compiled
+def _add(worst, share, slack, sure, maybe):
+    for m in range(worst.size):
+        sure[m] += share if worst[m] < -slack else 0.0
+        maybe[m] += share if abs(worst[m]) <= slack else 0.0

@@ -1,0 +1,184 @@
+"""An ensemble of classifiers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import ClassifierMixin
+from sklearn.utils import get_tags
+
+from ensembles.predictions.answers import Labels
+from ensembles.predictions.combiner import Combiner
+from ensembles.predictions.combining import combiner_of
+from ensembles.predictions.ensemble import Ensemble
+from ensembles.predictions.fitting import Named
+from ensembles.predictions.targets import labels_of
+
+
+class EnsembleClassifier(ClassifierMixin, Ensemble):
+    """Classifier that combines what its members say of each class.
+
+    With the defaults, members are weighed by how well they predict data that they
+    were not fitted on, in five folds: a logarithmic pool with one weight a member, none
+    negative, and a sum that sharpens or softens the whole. Then they are fitted on all
+    of the data.
+
+    Parameters
+    ----------
+    estimators : list of (str, classifier)
+        The members; ``"drop"`` in place of one leaves it out.
+    rule : str, default="log_pool"
+        How members are combined: a name of `COMBINERS`, or of `ensembles.rules.RULES`
+        where the rule is cut by element. ``"mean"`` is soft voting, ``"vote"`` hard
+        voting by the members' ``predict``.
+    weights : array-like of shape (n_members,), str or None, default="convex"
+        How much each member counts. None counts all alike. A name learns the weights
+        out of fold: ``"convex"``, ``"greedy"``, ``"greedy_soup"``, and with the
+        log-pool also ``"free"``, weights of any sign.
+    params : dict or None, default=None
+        Parameters of the rule and of the selection, such as ``{"n_bags": 20}``.
+    calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
+        Calibration of each member and of the result, learned out of fold.
+    cv : int, splitter, iterable of splits or "prefit", default=5
+        How data are held out where something is learned from them. With "prefit"
+        members are fitted already, and ``fit`` gets data that none of them has seen:
+        weights learned on members' own training data favour those that overfit.
+    scoring : str, callable or None, default=None
+        What selections maximise, as in scikit-learn; None is the negative log-loss. A
+        callable is given an estimator that answers with the combination, and its
+        answers in place of X.
+    missing_class : {"error", "zero"}, default="error"
+        What to do with a member that does not know one of the classes: "zero" gives
+        it no probability there.
+    on_error : {"raise", "drop"}, default="raise"
+        What to do where a member fails in ``fit`` or ``predict``: "drop" goes on
+        without it, and warns.
+    memory : None, str or joblib.Memory, default=None
+        Where fitted members are kept, as in `sklearn.pipeline.Pipeline`: a search over
+        rules and weights fits each member once a fold.
+    n_jobs : int or None, default=None
+        Members that are fitted, or asked, at the same time.
+    random_state : int, Generator or None, default=None
+        Draws the bags of ``weights="greedy"``.
+
+    Attributes
+    ----------
+    estimators_ : list of classifiers
+        Members fitted on all of the data.
+    named_estimators_ : Bunch
+    classes_ : ndarray of shape (n_classes,), or a list of such
+        Labels, aligned by value.
+    weights_ : ndarray of shape (n_members,)
+    oof_ : ndarray of shape (n_members, n_samples, n_classes), or a list of such
+        Out-of-fold probabilities, where something was learned; NaN where a sample was
+        never held out.
+    scores_ : ndarray of shape (n_members,)
+        Each member's own score out of fold, where something was learned.
+    best_index_ : int
+        The member that scores best alone.
+    oof_score_ : float
+        Score of the combination by the same measure.
+    history_ : tuple of Trial
+        Weights and score of each step of the selection.
+
+    References
+    ----------
+    Satopää et al. (2014), "Combining multiple probability predictions using a simple
+    logit model", International Journal of Forecasting 30; Caruana et al. (2004),
+    "Ensemble selection from libraries of models", ICML; Wolpert (1992), "Stacked
+    generalization", Neural Networks 5, for learning out of fold.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> X, y = load_iris(return_X_y=True)
+    >>> members = [("lr", LogisticRegression(max_iter=1000)), ("nb", GaussianNB())]
+    >>> ensemble = EnsembleClassifier(members).fit(X, y)
+    >>> bool(ensemble.oof_score_ >= ensemble.scores_.max())
+    True
+    """
+
+    def __init__(
+        self,
+        estimators: Any,
+        *,
+        rule: Any = "log_pool",
+        weights: Any = "convex",
+        params: Any = None,
+        calibrate: Any = None,
+        cv: Any = 5,
+        scoring: Any = None,
+        missing_class: Any = "error",
+        on_error: Any = "raise",
+        memory: Any = None,
+        n_jobs: Any = None,
+        random_state: Any = None,
+    ) -> None:
+        self.estimators = estimators
+        self.rule = rule
+        self.weights = weights
+        self.params = params
+        self.calibrate = calibrate
+        self.cv = cv
+        self.scoring = scoring
+        self.missing_class = missing_class
+        self.on_error = on_error
+        self.memory = memory
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def predict(self, X: Any) -> Any:
+        """Most probable labels; of equal ones the first of ``classes_``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        answer = self._answer(X)
+        return self._combination.answers.result(answer)
+
+    def predict_proba(self, X: Any) -> Any:
+        """Probabilities of the classes, each row's sum 1.
+
+        Of rules that count votes or ranks, such as ``"vote"``, they are shares.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes), or a list of such, one for each output
+            float32 where all members answer in it, else float64.
+        """
+        answer = self._answer(X)
+        return answer if self._combination.answers.several else answer[0]
+
+    def _combiner(self) -> Combiner:
+        combiner = combiner_of(self.rule)
+        if combiner.takes == "quantiles":
+            raise ValueError(
+                f"rule {combiner.name!r} combines quantiles, which regressors predict; "
+                "found it in a classifier"
+            )
+        return combiner
+
+    def _targets(self, y: Any, combiner: Combiner, fitted: Named) -> tuple[Labels, Any]:
+        voting = combiner.takes == "labels"
+        labels, y = labels_of(y, fitted, voting=voting, missing=self.missing_class)
+        self.classes_: Any = labels.classes if labels.several else labels.classes[0]
+        return labels, y
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        members = [get_tags(m) for _, m in self._pairs() if hasattr(m, "fit")]
+        known = [tag.classifier_tags for tag in members if tag.classifier_tags]
+        tags.classifier_tags.multi_class = all(tag.multi_class for tag in known)
+        tags.classifier_tags.multi_label = all(tag.multi_label for tag in known)
+        return tags

@@ -1,0 +1,99 @@
+"""How an ensemble combines: a combiner with all that it needs besides the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ensembles.predictions.answers import Answer, Answers
+from ensembles.predictions.combiner import Combiner
+from ensembles.predictions.held import Held
+from ensembles.weighting import Counts, Floats, check_weights
+
+RESOLUTION = 1 << 16
+
+
+@dataclass(frozen=True)
+class Combination:
+    """A combiner with its parameters, and with predictions to compare with.
+
+    Parameters
+    ----------
+    combiner : Combiner
+    params : dict
+        The combiner's own.
+    answers : Answers
+    training : list of lists of ndarrays or None, default=None
+        Of each output, what a ranked combiner compares each member's answers with.
+    """
+
+    combiner: Combiner
+    params: dict[str, Any]
+    answers: Answers
+    training: list[list[Floats]] | None = None
+
+    def __call__(self, stacks: Sequence[Any], weights: Floats) -> Answer:
+        """Combined answer.
+
+        Parameters
+        ----------
+        stacks : sequence of n_outputs iterables of n_members arrays
+            Each array of shape (n_samples, n_columns), gone through once.
+        weights : ndarray of shape (n_members,)
+
+        Returns
+        -------
+        list of n_outputs ndarrays of shape (n_samples, n_columns), float64
+        """
+        combined = []
+        for output, members in enumerate(stacks):
+            given = {} if self.training is None else {"training": self.training[output]}
+            made = self.combiner.function(members, weights, **self.params, **given)
+            combined.append(self.answers.finished(made))
+        return combined
+
+    def ranked(self, held: Held) -> Combination:
+        """The same, with held-out answers to compare with where it needs them."""
+        if not self.combiner.ranked:
+            return self
+        rows = np.arange(len(held.y))
+        if held.sample_weight is not None:
+            rows = np.repeat(rows, _repeats(held.sample_weight))
+        training = [list(np.sort(stack[:, rows], axis=1)) for stack in held.stacks]
+        return replace(self, training=training)
+
+    def only(
+        self, places: Sequence[int], weights: Floats
+    ) -> tuple[Combination, Floats]:
+        """The same for some of the members, and their weights.
+
+        Where the sum of the weights says something, it stays: the others answer for
+        those that are left out.
+        """
+        kept = weights[places]
+        size = np.abs(kept).sum()
+        if self.combiner.scaled and size > 0:
+            kept = kept * (np.abs(weights).sum() / size)
+        elif not self.combiner.scaled:
+            kept = check_weights(
+                kept, len(kept), signed=self.combiner.signed, rule=self.combiner.name
+            )
+        if self.training is None:
+            return self, kept
+        training = [[output[place] for place in places] for output in self.training]
+        return replace(self, training=training), kept
+
+
+def _repeats(sample_weight: Floats) -> Counts:
+    """How often to count each sample: its weight if whole, else nearly in proportion.
+
+    Ranks are known to one part in `RESOLUTION` then.
+    """
+    whole = (sample_weight == sample_weight.round()).all()
+    if not whole or sample_weight.sum() > RESOLUTION * len(sample_weight):
+        size = max(RESOLUTION, 4 * len(sample_weight))
+        sample_weight = (sample_weight * (size / sample_weight.sum())).round()
+    return sample_weight.astype(np.int64)

@@ -1,0 +1,266 @@
+"""What classifiers and regressors share: members fitted, weighed, and combined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import MetaEstimatorMixin, is_classifier
+from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import check_cv
+from sklearn.utils import Bunch, indexable
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ensembles.base import warn_user
+from ensembles.predictions.answers import Answer, Labels, Values
+from ensembles.predictions.calibration import Calibrator, calibrated, check_method
+from ensembles.predictions.combination import Combination
+from ensembles.predictions.combiner import Combiner
+from ensembles.predictions.fitting import (
+    Fitting,
+    Named,
+    Split,
+    attempt,
+    without_failures,
+)
+from ensembles.predictions.held import Held, stacked
+from ensembles.predictions.naming import NamedMembers, check_columns, checked_weight
+from ensembles.predictions.progress import with_callbacks
+from ensembles.predictions.scoring import score_for
+from ensembles.predictions.weighing import check_choice, selection_params, weigh
+
+
+class Ensemble(MetaEstimatorMixin, NamedMembers):
+    """Base of estimators that combine what their members predict."""
+
+    rule: Any
+    weights: Any
+    params: Any
+    calibrate: Any = None
+    cv: Any
+    scoring: Any
+    on_error: Any
+    memory: Any
+    n_jobs: Any
+    random_state: Any
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any
+    ) -> Ensemble:
+        """Fit the members, and what their answers are combined by.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, dataframe or sequence of shape (n_samples, ...)
+            Given to the members as it is.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Given to the members, and to the scores that weights are chosen by. With
+            metadata routing, to those that ask for it.
+        **fit_params
+            For members, splitter and scorer that ask for them by metadata routing.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is wrong, or a member fails.
+
+        Warns
+        -----
+        UserWarning
+            If learned weights do not beat the best member, if something is learned
+            from data that members may have seen, or if a member is left out.
+        """
+        combiner, named = self._combiner(), self._members()
+        own, others = self._checked(combiner)
+        given = check_choice(self.weights, combiner, len(self.estimators), others)
+        X, _ = indexable(X, y)
+        validate_data(self, X, y, skip_check_array=True)
+        answers, y = self._targets(y, combiner, self._fitted_already(named))
+        if sample_weight is not None:
+            sample_weight = checked_weight(sample_weight, len(y))
+            fit_params = {**fit_params, "sample_weight": sample_weight}
+        routed = self._routed(fit_params)
+        learns = isinstance(given, str) or self.calibrate or combiner.ranked
+        splits = self._splits(X, y, named, routed) if learns else []
+        prefit = self._is_prefit()
+        params = {name: {} if prefit else routed[name].fit for name, _ in named}
+        members = Fitting(self, params, answers, prefit)(named, X, y, splits)
+        self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
+        self.estimators_ = [one.member for one in members]
+        self._combination = Combination(combiner, own, answers)
+        if isinstance(given, np.ndarray):
+            names = [name for name, _ in self._pairs()]
+            kept = [names.index(one.name) for one in members]
+            self._combination, given = self._combination.only(kept, given)
+        held = None
+        if learns:
+            stacks = stacked([one.folds for one in members], splits, len(y))
+            held = Held(stacks, y, answers, sample_weight)
+        self._learn(held, given, others, self._score_weight(routed, sample_weight))
+        return self
+
+    def _combiner(self) -> Combiner:
+        """Combiner that the rule names."""
+        raise NotImplementedError
+
+    def _targets(
+        self, y: Any, combiner: Combiner, fitted: Named
+    ) -> tuple[Labels | Values, Any]:
+        """What is known of the targets, and the targets clean."""
+        raise NotImplementedError
+
+    def _is_prefit(self) -> bool:
+        return isinstance(self.cv, str) and self.cv == "prefit"
+
+    def _checked(self, combiner: Combiner) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parameters of the combiner and of the selection, known to be right."""
+        if self.on_error not in ("raise", "drop"):
+            raise ValueError(
+                f"on_error must be 'raise' or 'drop', found {self.on_error!r}"
+            )
+        check_method(self.calibrate)
+        params = dict(self.params or {})
+        own = {name: params.pop(name) for name in combiner.params if name in params}
+        combiner.check(len(self.estimators), own)
+        return own, params
+
+    def _fitted_already(self, named: Named) -> Named:
+        """Members that are taken as they are."""
+        if not self._is_prefit():
+            return [(n, m) for n, m in named if isinstance(m, FrozenEstimator)]
+        for name, member in named:
+            check_is_fitted(
+                member,
+                msg=f"member {name!r} must be fitted for cv='prefit'; where clones are "
+                "made, as in GridSearchCV, wrap it in FrozenEstimator",
+            )
+        return named
+
+    def _splits(self, X: Any, y: Any, named: Named, routed: Any) -> list[Split]:
+        """How data are held out; all of them from members that are fitted already."""
+        if self._fitted_already(named):
+            warn_user(
+                "weights and calibration are learned from the data given to fit: "
+                "members that are fitted already must not have seen them"
+            )
+        if self._is_prefit():
+            return [(np.arange(0), np.arange(len(y)))]
+        cv = check_cv(self.cv, y, classifier=is_classifier(self))
+        params = routed.cv.split if hasattr(self.cv, "get_metadata_routing") else {}
+        splits = list(cv.split(X, y, **params))
+        if not splits:
+            raise ValueError("cv must hold out samples to learn from, found no split")
+        return splits
+
+    def _score_weight(self, routed: Any, sample_weight: Any) -> Any:
+        """Sample weights for the score: a scorer that may ask for them has to."""
+        if self.scoring is None or not get_config()["enable_metadata_routing"]:
+            return sample_weight
+        return routed.scoring.score.get("sample_weight")
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Where metadata given to ``fit`` go: to members, the splitter, the scorer.
+
+        Returns
+        -------
+        MetadataRouter
+        """
+        router = MetadataRouter(owner=self).add_self_request(self)
+        if not self._is_prefit():
+            self._route_members(router)
+        if hasattr(self.cv, "get_metadata_routing"):
+            mapping = MethodMapping().add(caller="fit", callee="split")
+            router.add(cv=self.cv, method_mapping=mapping)
+        if self.scoring is not None:
+            mapping = MethodMapping().add(caller="fit", callee="score")
+            router.add(scoring=get_scorer(self.scoring), method_mapping=mapping)
+        return router
+
+    def _learn(
+        self, held: Held | None, given: Any, params: dict[str, Any], score_weight: Any
+    ) -> None:
+        """Learn calibration and weights from held-out answers."""
+        self.oof_: Any = None
+        self.calibrator_ = score = None
+        self.calibrators_: list[Any] = [None] * len(self.estimators_)
+        combiner = self._combination.combiner
+        if held is not None:
+            self.oof_ = held.stacks if len(held.stacks) > 1 else held.stacks[0]
+            held = held.known()
+            if self.calibrate and combiner.takes != "labels":
+                self.calibrators_, held = calibrated(held, self.calibrate)
+            self._combination = self._combination.ranked(held)
+            weighted = held._replace(sample_weight=score_weight)
+            score = score_for(weighted, combiner, self._combination, self.scoring)
+        if "random_state" in selection_params(given, combiner):
+            params.setdefault("random_state", self.random_state)
+        chosen = weigh(
+            given, self._combination, len(self.estimators_), held, score, **params
+        )
+        self.weights_, self.history_ = chosen.weights, chosen.history
+        self.scores_, self.best_index_ = chosen.scores, chosen.best_index
+        self.oof_score_ = chosen.score
+        if held is not None and self.calibrate:
+            answer = self._combination(held.stacks, self.weights_)
+            self.calibrator_ = Calibrator(self.calibrate).fit(answer, held)
+
+    def _answer(self, X: Any) -> Answer:
+        """Combined answer; with one output, members pass by one at a time."""
+        check_columns(self, X)
+        # Members without weight do not count, so they are not asked.
+        places = np.flatnonzero(self.weights_).tolist() or [0]
+        said = self._said(X, places)
+        if self.on_error == "drop":
+            found = list(said)
+            names = list(self.named_estimators_)
+            left = without_failures([names[p] for p in places], [[f] for f in found])
+            places, said = [places[i] for i in left], iter([found[i] for i in left])
+        combination, weights = self._combination.only(places, self.weights_)
+        dtypes = set[np.dtype[Any]]()
+
+        def noted() -> Iterator[Answer]:
+            for answer in said:
+                dtypes.update(output.dtype for output in answer)
+                yield answer
+
+        if combination.answers.n_outputs == 1:
+            answer = combination([(output for (output,) in noted())], weights)
+        else:
+            answer = combination(list(zip(*noted(), strict=True)), weights)
+        if self.calibrator_ is not None:
+            answer = self.calibrator_(answer)
+        narrow = dtypes == {np.dtype(np.float32)}
+        return [output.astype(np.float32) for output in answer] if narrow else answer
+
+    def _said(self, X: Any, places: list[int]) -> Iterator[Any]:
+        """What these members say, each as soon as it is ready."""
+        names, answers = list(self.named_estimators_), self._combination.answers
+        calibrators, members = self.calibrators_, self.estimators_
+        found: Iterator[Any] = Parallel(n_jobs=self.n_jobs, return_as="generator")(
+            delayed(attempt)(
+                self.on_error,
+                names[place],
+                _say,
+                (answers, names[place], members[place], calibrators[place], X),
+            )
+            for place in places
+        )
+        return found
+
+
+def _say(
+    answers: Labels | Values, name: str, member: Any, calibrator: Any, X: Any
+) -> Answer:
+    answer = answers.of(name, member, X)
+    return answer if calibrator is None else calibrator(answer)

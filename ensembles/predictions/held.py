@@ -1,0 +1,76 @@
+"""What members said of data that they had not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ensembles.predictions.answers import Answer, Labels, Values
+from ensembles.predictions.fitting import Split
+from ensembles.weighting import Floats
+
+
+class Held(NamedTuple):
+    """Held-out predictions, and what they should have been.
+
+    Parameters
+    ----------
+    stacks : list of ndarrays of shape (n_members, n_samples, n_columns)
+        One for each output; probabilities of the classes, or values of the targets.
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    answers : Labels or Values
+    sample_weight : ndarray of shape (n_samples,) or None
+    """
+
+    stacks: list[Floats]
+    y: Any
+    answers: Labels | Values
+    sample_weight: Floats | None
+
+    @property
+    def n_members(self) -> int:
+        """How many members answered."""
+        return len(self.stacks[0])
+
+    def known(self) -> Held:
+        """Without samples that were never held out."""
+        some = ~np.isnan(self.stacks[0]).all(axis=(0, 2))
+        if some.all():
+            return self
+        weight = None if self.sample_weight is None else self.sample_weight[some]
+        stacks = [stack[:, some] for stack in self.stacks]
+        return Held(stacks, np.asarray(self.y)[some], self.answers, weight)
+
+
+def stacked(
+    folds: Sequence[Sequence[Answer]], splits: Sequence[Split], n_samples: int
+) -> list[Floats]:
+    """Held-out answers in the order of the samples.
+
+    Parameters
+    ----------
+    folds : sequence of n_members sequences of answers, one for each split
+    splits : sequence of (train, test)
+    n_samples : int
+
+    Returns
+    -------
+    list of ndarrays of shape (n_members, n_samples, n_columns), one for each output
+        The mean where a sample was held out more than once, NaN where never.
+    """
+    counts = np.zeros(n_samples)
+    for _, test in splits:
+        counts[test] += 1
+    stacks = []
+    for outputs in zip(*(answer for member in folds for answer in member), strict=True):
+        width = outputs[0].shape[1]
+        stack = np.zeros((len(folds), n_samples, width))
+        for place, answer in enumerate(outputs):
+            member, split = divmod(place, len(splits))
+            stack[member, splits[split][1]] += answer
+        with np.errstate(invalid="ignore"):
+            stack /= counts[:, None]
+        stacks.append(stack)
+    return stacks

@@ -1,0 +1,155 @@
+"""Weights of a mixture that make what was seen most probable."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ensembles.blocks import cut
+from ensembles.weighting import Counts, Floats
+
+GAP = 1e-9  # how far below the optimum the mean log-likelihood may stay
+ROWS = 2048  # looked at together, in float64
+N_KEPT = 64  # members that go on after the first steps
+N_JOINING = 24  # that join in a later one
+N_FIRST = 5
+N_STEPS = 200
+
+
+class _Mixture(NamedTuple):
+    """What members say of what is true, and what rows count."""
+
+    entries: Floats
+    shares: Floats
+    floor: float
+
+    def _rows(self, members: Counts, start: int, stop: int) -> Floats:
+        part = self.entries[members, start:stop]
+        return np.maximum(part, self.floor, dtype=np.float64)
+
+    def mean(self, members: Counts, weights: Floats) -> Floats:
+        out = np.empty(len(self.shares))
+        for start, stop in cut(len(out), ROWS):
+            out[start:stop] = weights @ self._rows(members, start, stop)
+        return out
+
+    def slopes(self, means: Floats) -> Floats:
+        """Derivatives of the mean log-likelihood by each member's weight."""
+        out = np.zeros(len(self.entries))
+        for start, stop in cut(len(means), ROWS):
+            part = self.entries[:, start:stop]
+            rows = np.maximum(part, self.floor, dtype=np.float64)
+            out += rows @ (self.shares[start:stop] / means[start:stop])
+        return out
+
+    def curvature(self, members: Counts, means: Floats) -> Floats:
+        """Minus the second derivatives."""
+        out = np.zeros((len(members), len(members)))
+        for start, stop in cut(len(means), ROWS):
+            rows = self._rows(members, start, stop)
+            rows *= np.sqrt(self.shares[start:stop]) / means[start:stop]
+            out += rows @ rows.T
+        return out
+
+    def loss(self, means: Floats) -> float:
+        return -float(self.shares @ np.log(means))
+
+
+def best_mixture(entries: Floats, shares: Floats, *, floor: float) -> Floats:
+    """Weights of the simplex with the greatest mean log-likelihood.
+
+    Some steps of expectation and maximisation find the members that matter; Newton's
+    steps, each a quadratic programme over those and the steepest of the others, find
+    their weights. No weights are better by more than the greatest slope less 1, by
+    concavity, which ends it at 1e-9.
+
+    Parameters
+    ----------
+    entries : ndarray of shape (n_members, n_rows), non-negative
+        What members say of what is true; not copied.
+    shares : ndarray of shape (n_rows,), non-negative, sum 1
+        What rows count.
+    floor : float, positive
+        Smaller entries are raised to it.
+
+    Returns
+    -------
+    ndarray of shape (n_members,), non-negative, sum 1
+
+    References
+    ----------
+    Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via the EM
+    algorithm", JRSS B 39, section 4.3. Kim, Carbonetto, Stephens & Anitescu (2020), "A
+    fast algorithm for maximum likelihood estimation of mixture proportions using
+    sequential quadratic programming", JCGS 29, whose problem without the constraint on
+    the sum is the one solved here. Lindsay (1983), "The geometry of mixture
+    likelihoods: a general theory", Annals of Statistics 11, for the bound.
+    """
+    mixture = _Mixture(entries, shares, floor)
+    weights, means = _first_steps(mixture)
+    for _ in range(N_STEPS):
+        slopes = mixture.slopes(means)
+        if slopes.max() - 1 <= GAP:
+            break
+        steepest = np.argsort(-slopes, kind="stable")[:N_JOINING]
+        joined = (weights > 0) | (np.isin(np.arange(len(slopes)), steepest))
+        weights, means = _step(mixture, np.flatnonzero(joined), weights, means, slopes)
+    return weights
+
+
+def _first_steps(mixture: _Mixture) -> tuple[Floats, Floats]:
+    n_members = len(mixture.entries)
+    everyone = np.arange(n_members)
+    weights = np.full(n_members, 1 / n_members)
+    for _ in range(N_FIRST):
+        weights = weights * mixture.slopes(mixture.mean(everyone, weights))
+    weights[np.argsort(-weights, kind="stable")[N_KEPT:]] = 0
+    weights /= weights.sum()
+    kept = np.flatnonzero(weights)
+    return weights, mixture.mean(kept, weights[kept])
+
+
+def _step(
+    mixture: _Mixture,
+    members: Counts,
+    weights: Floats,
+    means: Floats,
+    slopes: Floats,
+) -> tuple[Floats, Floats]:
+    """One of Newton's steps, as far as it helps; else one of expectation."""
+    here = weights[members]
+    aim = _aim(mixture.curvature(members, means), slopes[members], here)
+    moved = mixture.mean(members, aim) - means
+    # Of the loss plus the sum of the weights, which is 1 at the optimum.
+    slope = float((1 - slopes[members]) @ (aim - here))
+    value, growth, length = mixture.loss(means), aim.sum() - here.sum(), 1.0
+    while length > 1e-6:
+        there = means + length * moved
+        if there.min() > 0:
+            reached = mixture.loss(there) + length * growth
+            if reached <= value + 1e-4 * length * slope + 1e-15:
+                break
+        length /= 2
+    else:
+        aim, length = here * slopes[members], 1.0
+        there = mixture.mean(members, aim)
+    out = np.zeros(len(weights))
+    out[members] = np.maximum(here + length * (aim - here), 0)
+    total = out.sum()
+    return out / total, there / total
+
+
+def _aim(curvature: Floats, slopes: Floats, here: Floats) -> Floats:
+    """Where the quadratic model is least, among weights that are not negative.
+
+    The curvature times the weights is the slopes, so that the model needs no more.
+    Members may be alike: a little is added for moving, to have a factor.
+    """
+    from scipy.linalg import cholesky, solve_triangular
+    from scipy.optimize import nnls
+
+    ridge = 1e-10 * np.trace(curvature) / len(curvature)
+    factor = cholesky(curvature + ridge * np.eye(len(curvature)))
+    target = solve_triangular(factor, 2 * slopes - 1 + ridge * here, trans="T")
+    return np.asarray(nnls(factor, target, maxiter=30 * len(slopes))[0])

@@ -1,0 +1,69 @@
+# mypy: disable-error-code="no-untyped-def, assignment"
+# mypy: disallow-untyped-decorators=False
+"""Compiled loops before and after the sort of packed keys."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensembles.kernels.compiled import compiled
+
+STEPS = 2.0**31
+
+
+@compiled
+def pack(sums, said, labels, keys):
+    """Turn probabilities and labels into integers, in the order of the probabilities.
+
+    Parameters
+    ----------
+    sums, said : ndarrays of shape (n_rows, 2), non-negative
+        What is said of both classes, in two parts.
+    labels : ndarray of shape (n_rows,), int64
+        0 or 1.
+    keys : ndarray of shape (n_rows,), uint32
+        Filled: the second class's share in units of 2**-31, rounded down; the last
+        bit is the label.
+    """
+    for r in range(keys.size):
+        false = sums[r, 0] + np.float64(said[r, 0])
+        true = sums[r, 1] + np.float64(said[r, 1])
+        share = np.divide(true, false + true)
+        place = np.int64(min(share * STEPS, STEPS - 1.0))
+        keys[r] = np.uint32(2 * place + labels[r])
+
+
+@compiled
+def count_pairs(keys, slack):
+    """Count pairs of two labels in the right order, from sorted keys.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (n_rows,), uint32, sorted
+    slack : int
+        Neighbours that are no further apart, in those units, are in doubt.
+
+    Returns
+    -------
+    right : float
+        Twice the number of pairs in the right order, those in doubt counting once.
+    doubt : float
+        Pairs in doubt.
+    """
+    below, right, doubt = 0, 0, 0
+    trues, falses = 0, 0
+    before = np.int64(0)
+    for r in range(keys.size):
+        key = np.int64(keys[r])
+        if (key >> 1) - before > slack:
+            right += trues * (2 * below + falses)
+            doubt += trues * falses
+            below += falses
+            trues, falses = 0, 0
+        before = key >> 1
+        label = key & 1
+        trues += label
+        falses += 1 - label
+    right += trues * (2 * below + falses)
+    doubt += trues * falses
+    return np.float64(right), np.float64(doubt)

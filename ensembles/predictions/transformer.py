@@ -1,0 +1,235 @@
+"""An ensemble of transformers: their outputs averaged, or side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from sklearn.base import MetaEstimatorMixin, TransformerMixin
+from sklearn.utils import Bunch, assert_all_finite, get_tags
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ensembles.predictions.combiner import Combiner
+from ensembles.predictions.combining import combiner_of
+from ensembles.predictions.fitting import Fitting
+from ensembles.predictions.naming import NamedMembers, check_columns
+from ensembles.predictions.progress import with_callbacks
+from ensembles.weighting import Floats, check_weights
+
+
+class EnsembleTransformer(TransformerMixin, MetaEstimatorMixin, NamedMembers):
+    """Transformer that averages its members' outputs, or puts them side by side.
+
+    Parameters
+    ----------
+    estimators : list of (str, transformer)
+        The members; ``"drop"`` in place of one leaves it out.
+    rule : str, default="mean"
+        ``"concatenate"`` puts the outputs side by side, each times its weight; any
+        other rule combines outputs of one width, element by element.
+    weights : array-like of shape (n_members,) or None, default=None
+        None counts every member alike.
+    align : {None, "procrustes"}, default=None
+        Rotate each member's output onto the first one's before they are combined, by
+        the orthogonal matrix that brings the outputs of the training data nearest.
+    memory : str, joblib.Memory or None, default=None
+        Where fitted members are kept, as in `sklearn.pipeline.Pipeline`.
+    n_jobs : int or None, default=None
+        Members that are fitted or asked at the same time, by joblib.
+
+    Attributes
+    ----------
+    estimators_ : list of fitted transformers
+    named_estimators_ : Bunch
+    weights_ : ndarray of shape (n_members,)
+    rotations_ : list of ndarrays of shape (n_columns, n_columns), or None
+
+    References
+    ----------
+    Schönemann (1966), "A generalized solution of the orthogonal Procrustes problem",
+    Psychometrika 31.
+    """
+
+    def __init__(
+        self,
+        estimators: Any,
+        *,
+        rule: Any = "mean",
+        weights: Any = None,
+        align: Any = None,
+        memory: Any = None,
+        n_jobs: Any = None,
+    ) -> None:
+        self.estimators = estimators
+        self.rule = rule
+        self.weights = weights
+        self.align = align
+        self.memory = memory
+        self.n_jobs = n_jobs
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def fit(self, X: Any, y: Any = None, **fit_params: Any) -> EnsembleTransformer:
+        """Fit the members, and how they are rotated onto each other.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Given to the members as it is.
+        y : array-like of shape (n_samples,) or None, default=None
+        **fit_params
+            For members that ask for them by metadata routing.
+
+        Returns
+        -------
+        self
+        """
+        named = self._members()
+        if self.align not in (None, "procrustes"):
+            raise ValueError(
+                f"align must be None or 'procrustes', found {self.align!r}"
+            )
+        self._combiner = None if self.rule == "concatenate" else _of_values(self.rule)
+        signed = self._combiner is None or self._combiner.signed
+        given = check_weights(
+            self.weights, len(self.estimators), signed=signed, rule=str(self.rule)
+        )
+        validate_data(self, X, skip_check_array=True)
+        routed = self._routed(fit_params)
+        params = {name: routed[name].fit for name, _ in named}
+        members = Fitting(self, params, Outputs())(named, X, y)
+        names = [name for name, _ in self._pairs()]
+        self.weights_ = given[[names.index(name) for name, _ in named]]
+        self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
+        self.estimators_ = [one.member for one in members]
+        self.rotations_: list[Floats] | None = None
+        if self.align is not None:
+            from scipy.linalg import orthogonal_procrustes
+
+            outputs = list(self._alike(self._said(X)))
+            found = [orthogonal_procrustes(each, outputs[0]) for each in outputs]
+            self.rotations_ = [rotation for rotation, _ in found]
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Combined outputs.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+
+        Returns
+        -------
+        ndarray or sparse matrix of shape (n_samples, n_columns)
+        """
+        check_columns(self, X)
+        said = self._said(X)
+        if self._combiner is None:
+            # A number of Python's, so that float32 stays.
+            parts = [s * float(w) for s, w in zip(said, self.weights_, strict=True)]
+            if any(_is_sparse(part) for part in parts):
+                from scipy.sparse import hstack
+
+                return hstack(parts, format="csr")
+            return np.hstack(parts)
+        dtypes = set[np.dtype[Any]]()
+
+        def noted() -> Iterator[Floats]:
+            for output in self._turned(self._alike(said)):
+                dtypes.add(output.dtype)
+                yield output
+
+        combined = self._combiner.function(noted(), self.weights_)
+        narrow = dtypes == {np.dtype(np.float32)}
+        return combined.astype(np.float32) if narrow else combined
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        """Names of the columns: after the members side by side, else numbered.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+
+        Returns
+        -------
+        ndarray of str
+        """
+        check_is_fitted(self)
+        columns = [m.get_feature_names_out(input_features) for m in self.estimators_]
+        if self._combiner is None:
+            pairs = zip(self.named_estimators_, columns, strict=True)
+            names = [f"{name}__{column}" for name, own in pairs for column in own]
+        else:
+            stem = type(self).__name__.lower()
+            names = [f"{stem}{place}" for place in range(len(columns[0]))]
+        return np.array(names, dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        if self.align is not None:
+            tags.input_tags.allow_nan = False
+        members = [get_tags(m) for _, m in self._pairs() if hasattr(m, "fit")]
+        known = [tag.transformer_tags for tag in members if tag.transformer_tags]
+        if known and all("float32" in tag.preserves_dtype for tag in known):
+            tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _said(self, X: Any) -> Iterator[Any]:
+        said: Iterator[Any] = Parallel(n_jobs=self.n_jobs, return_as="generator")(
+            delayed(Outputs().of)(name, member, X)
+            for name, member in self.named_estimators_.items()
+        )
+        return said
+
+    def _alike(self, said: Iterator[Any]) -> Iterator[Floats]:
+        """Outputs as dense arrays of one width, finite where they are to be turned."""
+        first, width = None, None
+        for name, output in zip(self.named_estimators_, said, strict=True):
+            dense = output.toarray() if _is_sparse(output) else output
+            if width is None:
+                first, width = name, dense.shape[1]
+            if dense.shape[1] != width:
+                raise ValueError(
+                    f"outputs must be of one width for rule {self.rule!r}: member "
+                    f"{name!r} has {dense.shape[1]} columns, {first!r} {width}; "
+                    "rule='concatenate' takes any"
+                )
+            if self.align is not None:
+                assert_all_finite(dense, input_name=f"output of member {name!r}")
+            yield dense
+
+    def _turned(self, outputs: Iterator[Floats]) -> Iterator[Floats]:
+        if self.rotations_ is None:
+            return outputs
+        return map(np.matmul, outputs, self.rotations_)
+
+
+class Outputs:
+    """What transformers are asked for."""
+
+    def check(self, name: str, member: Any) -> None:
+        """Raise if a fitted member cannot transform."""
+        if not hasattr(member, "transform"):
+            raise ValueError(
+                f"member {name!r} must have transform, {type(member).__name__} has not"
+            )
+
+    def of(self, name: str, member: Any, X: Any) -> Any:
+        """Output of a member, dense or sparse; a dataframe's values."""
+        out = member.transform(X)
+        return out if _is_sparse(out) else np.asarray(out)
+
+
+def _is_sparse(output: Any) -> bool:
+    return hasattr(output, "toarray")
+
+
+def _of_values(rule: Any) -> Combiner:
+    combiner = combiner_of(rule, of="values")
+    if combiner.takes != "values":
+        raise ValueError(
+            f"rule {combiner.name!r} combines {combiner.takes}, not outputs of "
+            "transformers; use mean, median or their kind, or 'concatenate'"
+        )
+    return combiner

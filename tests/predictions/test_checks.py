@@ -1,0 +1,49 @@
+"""scikit-learn's own checks, for every estimator of this wing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.naive_bayes import GaussianNB
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.tree import DecisionTreeRegressor
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from ensembles.predictions import (
+    EnsembleClassifier,
+    EnsembleRegressor,
+    EnsembleTransformer,
+)
+
+CLASSIFIERS = [("lr", LogisticRegression()), ("nb", GaussianNB())]
+REGRESSORS = [("ridge", Ridge()), ("tree", DecisionTreeRegressor(random_state=0))]
+SCALERS = [("standard", StandardScaler()), ("minmax", MinMaxScaler())]
+
+pytestmark = [
+    # What the checks make up often has one member that no other can help.
+    pytest.mark.filterwarnings("ignore:selection .* helped nothing"),
+    # GaussianNB's own, of a class without weight.
+    pytest.mark.filterwarnings("ignore:divide by zero encountered in log"),
+]
+
+ESTIMATORS: list[Any] = [
+    EnsembleClassifier(CLASSIFIERS),
+    EnsembleClassifier(CLASSIFIERS, rule="mean", weights=None),
+    EnsembleClassifier(CLASSIFIERS, rule="vote", weights=[2, 1]),
+    EnsembleClassifier(CLASSIFIERS, rule="mean", weights="greedy"),
+    EnsembleClassifier(CLASSIFIERS, rule="rank_mean", weights=None),
+    EnsembleClassifier(CLASSIFIERS, rule="mean", calibrate="temperature"),
+    EnsembleRegressor(REGRESSORS),
+    EnsembleRegressor(REGRESSORS, rule="median", weights=None),
+    EnsembleTransformer(SCALERS),
+    EnsembleTransformer(SCALERS, rule="concatenate"),
+    EnsembleTransformer(SCALERS, align="procrustes"),
+]
+
+
+@parametrize_with_checks(ESTIMATORS)  # type: ignore[untyped-decorator]
+def test_scikit_learn_checks(estimator: Any, check: Callable[[Any], None]) -> None:
+    check(estimator)

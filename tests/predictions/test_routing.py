@@ -1,0 +1,165 @@
+"""Sample weights and other metadata, on their way to members, splitter and scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn
+from sklearn.exceptions import UnsetMetadataPassedError
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import GroupKFold, cross_validate
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from ensembles.predictions import EnsembleClassifier, EnsembleTransformer
+
+Data = tuple[Any, Any]
+
+# Members are few here, and need not help each other.
+pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+
+
+@pytest.fixture
+def routing() -> Iterator[None]:
+    with sklearn.config_context(enable_metadata_routing=True):
+        yield
+
+
+class Splitter(GroupKFold):
+    """Keeps the groups that it was given."""
+
+    def split(self, X: Any, y: Any = None, groups: Any = None) -> Any:
+        self.groups = groups
+        return super().split(X, y, groups)
+
+
+@pytest.mark.parametrize(
+    ("rule", "weights"),
+    [("log_pool", "convex"), ("mean", "greedy"), ("rank_mean", None), ("vote", None)],
+)
+def test_a_sample_weight_means_repetition(rule: str, weights: Any, iris: Data) -> None:
+    X, y = iris
+    times = np.arange(len(y)) % 3
+    members = [
+        ("nb", GaussianNB()),
+        ("tree", DecisionTreeClassifier(max_depth=2, random_state=0)),
+    ]
+    first, rest = np.arange(75), np.arange(75, 150)
+    splits = [(first, rest), (rest, first)]
+    places = np.arange(150).repeat(times)
+    again = [[np.flatnonzero(np.isin(places, part)) for part in s] for s in splits]
+    ensemble = EnsembleClassifier(members, rule=rule, calibrate="isotonic", cv=splits)
+    ensemble.set_params(weights=weights)
+    weighted = ensemble.fit(X, y, sample_weight=times).predict_proba(X)
+    ensemble.set_params(cv=again)
+    repeated = ensemble.fit(X[places], y[places]).predict_proba(X)
+    assert weighted == pytest.approx(repeated, abs=1e-5)
+
+
+def test_weights_that_are_no_whole_numbers_count_in_proportion(iris: Data) -> None:
+    X, y = iris
+    members = [("nb", GaussianNB()), ("flat", GaussianNB(var_smoothing=1.0))]
+    ensemble = EnsembleClassifier(members, rule="rank_mean", weights=None)
+    weight = np.arange(150.0) % 3
+    whole = ensemble.fit(X, y, sample_weight=weight).predict_proba(X)
+    scaled = ensemble.fit(X, y, sample_weight=weight * 0.3).predict_proba(X)
+    assert scaled == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize("weight", [[1.0], [0.0] * 150, [-1.0] + [1.0] * 149])
+def test_sample_weights_are_checked(weight: list[float], iris: Data) -> None:
+    ensemble = EnsembleClassifier([("nb", GaussianNB())])
+    with pytest.raises(ValueError, match=r"^sample_weight must"):
+        ensemble.fit(*iris, sample_weight=weight)
+
+
+def test_sample_weights_reach_the_scores(iris: Data) -> None:
+    X, y = iris
+    members = [("nb", GaussianNB()), ("flat", GaussianNB(var_smoothing=1.0))]
+    ensemble = EnsembleClassifier(members, rule="mean", weights="convex", cv=3)
+    plain = ensemble.fit(X, y).scores_
+    weighted = ensemble.fit(X, y, sample_weight=np.where(y == 0, 9.0, 1.0)).scores_
+    assert (weighted > plain + 0.01).all()  # the first species is told easily
+
+
+def test_other_metadata_need_routing(iris: Data) -> None:
+    ensemble = EnsembleClassifier([("nb", GaussianNB())])
+    with pytest.raises(TypeError, match=r"fit got groups, which only .*_routing=True"):
+        ensemble.fit(*iris, groups=iris[1])
+
+
+@pytest.mark.usefixtures("routing")
+def test_members_get_what_they_ask_for(iris: Data) -> None:
+    X, y = iris
+    weight = np.where(y == 0, 9.0, 1.0)
+    asking = GaussianNB().set_fit_request(sample_weight=True)
+    scaled = make_pipeline(
+        StandardScaler().set_fit_request(sample_weight=False),
+        GaussianNB().set_fit_request(sample_weight=True),
+    )
+    members = [("asks", asking), ("pipe", scaled), ("near", KNeighborsClassifier())]
+    ensemble = EnsembleClassifier(members).fit(X, y, sample_weight=weight)
+    assert ensemble.estimators_[0].class_prior_[0] > 0.7
+    assert ensemble.estimators_[1][-1].class_prior_[0] > 0.7
+    silent = EnsembleClassifier([("nb", GaussianNB())])
+    with pytest.raises(UnsetMetadataPassedError, match="sample_weight"):
+        silent.fit(X, y, sample_weight=weight)
+
+
+@pytest.mark.usefixtures("routing")
+def test_the_splitter_gets_groups(iris: Data) -> None:
+    X, y = iris
+    groups, splitter = np.arange(len(y)) // 10, Splitter(3)
+    members = [("nb", GaussianNB()), ("flat", GaussianNB(var_smoothing=1.0))]
+    EnsembleClassifier(members, cv=splitter).fit(X, y, groups=groups)
+    assert splitter.groups.tolist() == groups.tolist()
+
+
+@pytest.mark.usefixtures("routing")
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_scorer_gets_sample_weights_if_it_asks(asks: bool, iris: Data) -> None:
+    X, y = iris
+    members = [
+        ("nb", GaussianNB().set_fit_request(sample_weight=False)),
+        ("flat", GaussianNB(var_smoothing=1.0).set_fit_request(sample_weight=False)),
+    ]
+    scorer = get_scorer("neg_log_loss").set_score_request(sample_weight=asks)
+    ensemble = EnsembleClassifier(members, rule="mean", weights="convex", cv=3)
+    plain = ensemble.fit(X, y).scores_
+    ensemble.set_params(scoring=scorer)
+    weighted = ensemble.fit(X, y, sample_weight=np.where(y == 0, 9.0, 1.0)).scores_
+    assert np.allclose(plain, weighted) == (not asks)
+
+
+@pytest.mark.usefixtures("routing")
+def test_a_calibrated_ensemble_hands_on_to_others_within_others(iris: Data) -> None:
+    X, y = iris
+    asking = GaussianNB().set_fit_request(sample_weight=True)
+    ensemble = EnsembleClassifier([("nb", asking)], calibrate="sigmoid", cv=3)
+    ensemble.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+    params = {"sample_weight": np.ones(len(y))}
+    scores = cross_validate(ensemble, X, y, cv=3, params=params, error_score="raise")
+    assert scores["test_score"].mean() > 0.9
+
+
+@pytest.mark.usefixtures("routing")
+def test_prefit_members_are_asked_nothing(iris: Data) -> None:
+    X, y = iris
+    members = [("near", KNeighborsClassifier().fit(X, y))]
+    ensemble = EnsembleClassifier(members, cv="prefit", weights=None)
+    assert ensemble.fit(X, y, sample_weight=np.ones(len(y))).score(X, y) > 0.9
+
+
+@pytest.mark.usefixtures("routing")
+def test_transformers_get_what_they_ask_for(iris: Data) -> None:
+    scaler = StandardScaler().set_fit_request(sample_weight=True)
+    ensemble = EnsembleTransformer([("scaler", scaler)])
+    X, y = iris
+    ensemble.fit(X, sample_weight=np.where(y == 0, 9.0, 1.0))
+    assert ensemble.estimators_[0].mean_ != pytest.approx(X.mean(axis=0))
