@@ -11,7 +11,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from ensembles.predictions.answers import Answer, Labels
 from ensembles.predictions.held import Held
 from ensembles.predictions.known import KnownClassifier
-from ensembles.weighting import Floats
+from ensembles.weighting import Counts, Floats
 
 METHODS = ("temperature", "isotonic", "sigmoid")
 
@@ -69,8 +69,7 @@ class Calibrator:
     def fit(self, answer: Answer, held: Held) -> Calibrator:
         """Learn from an answer to held-out data, a member's or the combination's."""
         labels: Any = held.answers
-        columns = np.asarray(held.y).reshape(len(held.y), -1).T
-        outputs = zip(labels.classes, answer, columns, strict=True)
+        outputs = zip(answer, labels.codes(held.y), strict=True)
         self.models = [self._one(labels, *one, held.sample_weight) for one in outputs]
         return self
 
@@ -81,14 +80,14 @@ class Calibrator:
             for model, share in zip(self.models, answer, strict=True)
         ]
 
-    def _one(
-        self, labels: Labels, classes: Any, share: Floats, y: Any, weight: Any
-    ) -> Any:
+    def _one(self, labels: Labels, share: Floats, codes: Counts, weight: Any) -> Any:
         # What was held out may lack a class, of which nothing can be learned then.
-        if len(classes) < 2 or len(np.unique(y)) < len(classes):
+        positions = np.arange(share.shape[1])
+        if len(positions) < 2 or len(np.unique(codes)) < len(positions):
             return None
-        one = KnownClassifier(labels._replace(classes=[classes], several=False))
-        every = np.arange(len(y))
+        # Codes, not labels: temperature scaling takes any number for a column's place.
+        one = KnownClassifier(labels._replace(classes=[positions], several=False))
+        every = np.arange(len(codes))
         model = CalibratedClassifierCV(one, method=self.method, cv=[(every, every)])
         with config_context(enable_metadata_routing=False):
-            return model.fit(share, y, sample_weight=weight)
+            return model.fit(share, codes, sample_weight=weight)

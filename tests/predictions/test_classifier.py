@@ -190,6 +190,18 @@ def test_calibration_gives_probabilities(method: str, rule: str, iris: Data) -> 
     assert (ensemble.calibrators_ == [None, None]) == (rule == "vote")
 
 
+@pytest.mark.parametrize("method", ["temperature", "isotonic", "sigmoid"])
+@pytest.mark.parametrize("labels", [[1, 2, 3], [-7, 0, 10**9], [0.0, 2.0, 7.0], "abc"])
+def test_calibration_does_not_depend_on_what_labels_are_called(
+    method: str, labels: list[Any] | str, iris: Data
+) -> None:
+    X, y = iris
+    ensemble = EnsembleClassifier([NB, TREE], rule="mean", calibrate=method)
+    expected = ensemble.fit(X, y).predict_proba(X)
+    found = ensemble.fit(X, np.array(list(labels))[y]).predict_proba(X)
+    assert found.tobytes() == expected.tobytes()
+
+
 def test_calibration_tempers_a_member_that_is_too_sure(
     rng: np.random.Generator,
 ) -> None:
