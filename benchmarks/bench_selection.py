@@ -7,7 +7,8 @@ every candidate by scikit-learn's scorer; AutoGluon's `EnsembleSelection` is the
 All cost is of the processor, threads included, as other work on the machine does not
 change it much; preparation of a score is counted where it says so.
 
-First the answer is checked: the sequences of members that all three take.
+First the answer is checked: the sequences of members that all three take. Hard and
+soft votes are compared with scikit-learn's `VotingClassifier`.
 """  # noqa: D400  # a question
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import measuring
 import numpy as np
 import selection_members
 import selection_report
+import selection_votes
 
 from ensembles.predictions.answers import Labels
 from ensembles.predictions.combining import combiner_of
@@ -76,6 +78,8 @@ def main() -> None:
                 say(f"making members of {n_classes} classes")
                 selection_members.make(path, options.members, options.rows, n_classes)
             facts["results"].append(measure(way, path, options))
+    say("votes")
+    facts["votes"] = selection_votes.measure(options.rows, options.repeats)
     text = selection_report.markdown(facts)
     print(text)
     if options.results:
@@ -175,7 +179,7 @@ def followed(held: Held, scoring: str, n_rounds: int) -> dict[str, Any]:
     def note(trial: Trial) -> None:
         nonlocal peak
         history.append(trial)
-        peak = max(peak, measuring._anonymous(os.getpid()))
+        peak = max(peak, measuring.anonymous(os.getpid()))
 
     greedy(held.n_members, score, n_rounds=n_rounds, record=note)
     return {

@@ -50,7 +50,7 @@ def run(command: Sequence[str]) -> Cost:
             wall = time.perf_counter() - started
             if ended:
                 break
-            peak = max(peak, _anonymous(process.pid))
+            peak = max(peak, anonymous(process.pid))
             time.sleep(PAUSE)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -60,7 +60,8 @@ def run(command: Sequence[str]) -> Cost:
     return Cost(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
-def _anonymous(pid: int) -> int:
+def anonymous(pid: int) -> int:
+    """Bytes of a process that are of no file, 0 where nothing tells."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import selection_votes
 from report import seconds
 
 
@@ -42,6 +43,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
         if "peer" in found:
             version = found["peer"]["version"]
             lines += ["", f"{found['scoring']}: autogluon.core {version}."]
+    lines += selection_votes.markdown(facts["votes"])
     return "\n".join(lines) + "\n"
 
 

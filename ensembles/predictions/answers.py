@@ -101,7 +101,7 @@ class Labels(NamedTuple):
         if self.voting:
             codes = self.codes(_dense(member.predict(X)), f"member {name!r}")
             pairs = zip(codes, self.classes, strict=True)
-            return [chosen[:, None] == np.arange(len(found)) for chosen, found in pairs]
+            return [_ballots(chosen, len(found)) for chosen, found in pairs]
         shares, known = member.predict_proba(X), self._known(name, member)
         if self.indicator and not isinstance(shares, list):
             # Multilabel in one array: the probability of 1 for each label.
@@ -167,7 +167,11 @@ def known_classes(member: Any, *, several: bool, indicator: bool) -> list[Any] |
 
 
 def _codes(column: Any, classes: Any, owner: str) -> Counts:
-    codes: Counts = np.searchsorted(classes, column)
+    if classes.dtype.kind == column.dtype.kind == "i" and _follow_on(classes):
+        # Found without a search, which takes longer than all the rest of a vote.
+        codes: Counts = np.subtract(column, classes[0], dtype=np.int64)
+    else:
+        codes = np.searchsorted(classes, column)
     strange = classes.take(codes, mode="clip") != column
     if strange.any():
         raise ValueError(
@@ -175,6 +179,19 @@ def _codes(column: Any, classes: Any, owner: str) -> Counts:
             f"{column[strange].tolist()[0]!r}"
         )
     return codes
+
+
+def _follow_on(classes: Any) -> bool:
+    """Whether sorted whole numbers leave none out."""
+    return int(classes[-1]) - int(classes[0]) == len(classes) - 1
+
+
+def _ballots(codes: Counts, n_classes: int) -> Any:
+    """A row for each code, in which its place alone is True."""
+    ballots = np.zeros((len(codes), n_classes), bool)
+    firsts = np.arange(0, ballots.size, n_classes)
+    ballots.reshape(-1)[firsts + codes] = True
+    return ballots
 
 
 def _dense(said: Any) -> Any:

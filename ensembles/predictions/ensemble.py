@@ -235,7 +235,8 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
                 yield answer
 
         if combination.answers.n_outputs == 1:
-            answer = combination([(output for (output,) in noted())], weights)
+            # Taken out of their lists, which joblib holds on to while the next is made.
+            answer = combination([map(list.pop, noted())], weights)
         else:
             answer = combination(list(zip(*noted(), strict=True)), weights)
         if self.calibrator_ is not None:

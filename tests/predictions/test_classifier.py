@@ -178,6 +178,25 @@ def test_what_is_held_out_twice_counts_by_its_mean(iris: Data) -> None:
         ensemble.set_params(cv=[]).fit(X, y)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.arange(-100, 101, dtype=np.int8),  # their differences are no int8
+        np.arange(2**63 - 3, 2**63, dtype=np.int64),
+        np.array([-(2**63), 2**63 - 1]),
+        np.arange(3, dtype=np.uint8),
+    ],
+)
+def test_votes_are_counted_for_whole_numbers_of_any_width(labels: Any) -> None:
+    labels = np.repeat(labels, 3)
+    X = labels[:, None]
+    member = ("a", Saying(labels.dtype.str))
+    ensemble = EnsembleClassifier([member], rule="vote", weights=None).fit(X, labels)
+    assert ensemble.predict(X).tolist() == labels.tolist()
+    with pytest.raises(ValueError, match="labels of member 'a' must be among the cl"):
+        ensemble.fit(X[:-3], labels[:-3]).predict(X)
+
+
 @pytest.mark.parametrize("method", ["temperature", "isotonic", "sigmoid"])
 @pytest.mark.parametrize("rule", ["mean", "vote", "log_pool"])
 def test_calibration_gives_probabilities(method: str, rule: str, iris: Data) -> None:
