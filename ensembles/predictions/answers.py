@@ -211,6 +211,11 @@ def _placed(name: str, share: Floats, known: Any, classes: Any) -> Floats:
             f"member {name!r} must give a probability for each of its {len(known)} "
             f"classes, found an array of shape {share.shape}"
         )
+    least = share.min(initial=0)
+    if not least >= 0:
+        raise ValueError(
+            f"member {name!r} must give probabilities, found {least} among them"
+        )
     if np.array_equal(known, classes):
         return share
     out = np.zeros((len(share), len(classes)), share.dtype)

@@ -369,3 +369,21 @@ def test_wrong_parameters_are_told(
     ensemble = EnsembleClassifier([NB, TREE], **params)
     with pytest.raises(ValueError, match=message):
         ensemble.fit(*iris)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.25])
+def test_what_is_no_probability_is_told(wrong: float, iris: Data) -> None:
+    class Wrong(GaussianNB):
+        def predict_proba(self, X: Any) -> Any:
+            shares = super().predict_proba(X)
+            shares[3, 1] = wrong
+            return shares
+
+    members = [NB, ("odd", Wrong())]
+    for rule in ("mean", "log_pool", "median"):
+        ensemble = EnsembleClassifier(members, rule=rule, weights=None).fit(*iris)
+        with pytest.raises(ValueError, match=f"'odd' must give .*, found {wrong}"):
+            ensemble.predict(iris[0])
+    ensemble.set_params(on_error="drop")
+    with pytest.warns(UserWarning, match="odd"):
+        assert ensemble.predict(iris[0]).shape == (150,)
