@@ -76,12 +76,11 @@ def _normal(n_rows: int, seed: int) -> Data:
 
 @cache
 def _embedded(name: str) -> Data:
-    """Sentences as 40 directions of their words' frequencies, from the shared data."""
+    """Sentences of `ENSEMBLES_DATA` as 40 directions of their words' frequencies."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    default = Path(__file__).parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("ENSEMBLES_DATA", default))
+    folder = Path(os.environ["ENSEMBLES_DATA"])
     text = (folder / "classification" / name).read_text("latin-1")
     pairs = [line.split(" ", 1) for line in text.splitlines() if " " in line]
     words = TfidfVectorizer(min_df=3).fit_transform([words for _, words in pairs])
