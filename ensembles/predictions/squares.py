@@ -124,12 +124,17 @@ class Squares(Bounded):
         from scipy.linalg import eigh
         from scipy.optimize import nnls
 
-        unit = np.trace(self.products) / len(self.products)
-        values, vectors = eigh(self.products / (unit or 1.0))
+        # In units of its own error each, lest one that diverged drown the others.
+        sizes = np.sqrt(np.diag(self.products))
+        least = sizes.min()
+        if least == 0:
+            return np.asarray((sizes == 0) / np.count_nonzero(sizes == 0))
+        units = least / sizes
+        values, vectors = eigh(self.products / np.outer(sizes, sizes))
         factor = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-        rows = np.vstack([factor, np.ones(len(factor))])
+        rows = np.vstack([factor, units])
         target = np.append(np.zeros(len(factor)), 1.0)
-        found = nnls(rows, target, maxiter=30 * len(factor))[0]
+        found = nnls(rows, target, maxiter=30 * len(factor))[0] * units
         return np.asarray(found / found.sum())
 
 

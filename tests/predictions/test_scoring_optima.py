@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,42 @@ def test_gradients_are_the_slopes_that_differences_find(scoring: Any) -> None:
         ahead = plain((1 - step) * weights + step * towards)
         slope = (ahead - plain(weights)) / step
         assert slope == pytest.approx(slopes @ (towards - weights), abs=1e-4)
+
+
+def exact_optimum(errors: Floats) -> tuple[float, Floats]:
+    """The least mean square on the simplex, over all sets of members that count."""
+    n_members, found = len(errors), [(np.inf, np.zeros(len(errors)))]
+    for size in range(1, n_members + 1):
+        for some in map(list, combinations(range(n_members), size)):
+            first, rest = errors[some[0]], errors[some[1:]]
+            shares = np.linalg.lstsq((first - rest).T, first)[0]
+            weights = np.zeros(n_members)
+            weights[some] = [1 - shares.sum(), *shares]
+            if (weights >= 0).all():
+                found.append((float(((weights @ errors) ** 2).mean()), weights))
+    return min(found, key=lambda pair: pair[0])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3, 1e6, 1e8, 1e12])
+def test_a_member_that_diverged_does_not_spoil_the_others(
+    scale: float, rng: np.random.Generator
+) -> None:
+    held = values_held(3, 4, 400, 1, "plain", "none")
+    errors = rng.normal(size=(4, 400)) + 0.5 * rng.normal(size=400)
+    errors[1] *= 1.2
+    errors[3] *= scale
+    y = np.zeros(400)
+    fast, _ = both(held._replace(stacks=[errors[:, :, None]], y=y), None)
+    found, (least, expected) = fast.optimum(), exact_optimum(errors)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert ((found @ errors) ** 2).mean() <= least * (1 + 1e-9)
+
+
+def test_members_without_an_error_share_the_weight() -> None:
+    held = values_held(3, 3, 30, 1, "plain", "none")
+    stack = np.array([held.y, held.y, held.y + 1])[:, :, None]
+    fast, _ = both(held._replace(stacks=[stack]), None)
+    assert fast.optimum().tolist() == [0.5, 0.5, 0.0]
 
 
 def test_a_perfect_mean_has_no_slope() -> None:
