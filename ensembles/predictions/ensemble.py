@@ -197,7 +197,10 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         combiner = self._combination.combiner
         if held is not None:
             self.oof_ = held.stacks if len(held.stacks) > 1 else held.stacks[0]
-            held = held.known()
+            some = held.answered
+            held = held.only(some)
+            if score_weight is not None:
+                score_weight = np.asarray(score_weight)[some]
             if self.calibrate and combiner.takes != "labels":
                 self.calibrators_, held = calibrated(held, self.calibrate)
             self._combination = self._combination.ranked(held)

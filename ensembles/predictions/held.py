@@ -34,9 +34,13 @@ class Held(NamedTuple):
         """How many members answered."""
         return len(self.stacks[0])
 
-    def known(self) -> Held:
-        """Without samples that were never held out."""
-        some = ~np.isnan(self.stacks[0]).all(axis=(0, 2))
+    @property
+    def answered(self) -> Any:
+        """Which samples were held out, shape (n_samples,)."""
+        return ~np.isnan(self.stacks[0]).all(axis=(0, 2))
+
+    def only(self, some: Any) -> Held:
+        """Some of the samples, told by a mask."""
         if some.all():
             return self
         weight = None if self.sample_weight is None else self.sample_weight[some]

@@ -166,6 +166,18 @@ def test_samples_that_no_split_holds_out_are_not_learned_from(iris: Data) -> Non
     assert ensemble.oof_score_ == pytest.approx(-log_loss(y[30:], combined))
 
 
+def test_sample_weights_go_with_the_samples_that_are_held_out(iris: Data) -> None:
+    X, y = iris
+    weight = 0.5 + np.arange(150.0) % 4
+    ensemble = EnsembleClassifier([NB, TREE], cv=TimeSeriesSplit(4))
+    ensemble.fit(X, y, sample_weight=weight)
+    combined = COMBINERS["log_pool"](ensemble.oof_[:, 30:], ensemble.weights_)
+    expected = -log_loss(y[30:], combined, sample_weight=weight[30:])
+    assert ensemble.oof_score_ == pytest.approx(expected)
+    ensemble.set_params(calibrate="sigmoid").fit(X, y, sample_weight=weight)
+    assert ensemble.score(X, y) > 0.9
+
+
 def test_what_is_held_out_twice_counts_by_its_mean(iris: Data) -> None:
     X, y = iris
     half = np.arange(75)
