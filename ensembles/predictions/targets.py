@@ -50,7 +50,8 @@ def labels_of(
         y = y.toarray() if hasattr(y, "toarray") else y
     else:
         y = column_or_1d(y, warn=True)
-    indicator = kind == "multilabel-indicator"
+    # Two labels of other names, as -1 and 1, are a matter of two classes each.
+    indicator = kind == "multilabel-indicator" and bool(np.isin(y, (0, 1)).all())
     if indicator:  # also where one of them is lacking
         classes = [np.array([0, 1], y.dtype)] * y.shape[1]
     else:

@@ -295,6 +295,20 @@ def test_a_label_that_is_constant_is_no_missing_class(multilabel: Data) -> None:
     assert (ensemble.oof_[1][1, 120:, 1] == 0).all()  # constant where it was fitted
 
 
+@pytest.mark.parametrize("labels", [(-1, 1), (1, 2), (0, 5), (False, True)])
+@pytest.mark.parametrize("rule", ["log_pool", "vote"])
+def test_labels_of_other_names_than_0_and_1_are_kept(
+    rule: str, labels: tuple[int, int], multilabel: Data
+) -> None:
+    X, Y = multilabel
+    weights = None if rule == "vote" else "convex"
+    ensemble = EnsembleClassifier([NEAR, TREE], rule=rule, weights=weights)
+    expected = ensemble.fit(X, Y).predict(X)
+    found = ensemble.fit(X, np.array(labels)[Y]).predict(X)
+    assert [known.tolist() for known in ensemble.classes_] == [list(labels)] * 3
+    assert found.tolist() == np.array(labels)[expected].tolist()
+
+
 def test_sparse_multilabel_targets_are_taken(multilabel: Data) -> None:
     X, Y = multilabel
     ensemble = EnsembleClassifier([NEAR, TREE], weights=None)
