@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 from sklearn import config_context
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.model_selection import StratifiedKFold
 
 from ensembles.predictions.answers import Answer, Labels
+from ensembles.predictions.fitting import Split
 from ensembles.predictions.held import Held
 from ensembles.predictions.known import KnownClassifier
 from ensembles.weighting import Counts, Floats
 
 METHODS = ("temperature", "isotonic", "sigmoid")
+N_FOLDS = 5  # of the samples that calibration is learned from
+PLAIN = Labels([], several=False, indicator=False, voting=False, missing="error")
 
 
 def check_method(method: Any) -> None:
@@ -36,6 +40,11 @@ def check_method(method: Any) -> None:
 def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
     """Calibration of each member, and what members say after it.
 
+    What comes back is calibrated fold by fold, by what was learned from the other
+    samples: else scores and weights would be those of data that were learned from.
+    Each class is spread over at most `N_FOLDS` folds; where one has a single sample,
+    there is nothing to hold out, and all are calibrated by all.
+
     Parameters
     ----------
     held : Held
@@ -44,14 +53,35 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
     Returns
     -------
     calibrators : list of Calibrator
+        Of each member, learned from all samples.
     held : Held
     """
+    labels: Any = held.answers
     answers = [list(answer) for answer in zip(*held.stacks, strict=True)]
     calibrators = [Calibrator(method).fit(answer, held) for answer in answers]
-    pairs = zip(calibrators, answers, strict=True)
-    found = [calibrator(answer) for calibrator, answer in pairs]
-    stacks = [np.array(stack) for stack in zip(*found, strict=True)]
+    stacks = [np.empty(stack.shape) for stack in held.stacks]
+    triples = zip(stacks, held.stacks, labels.codes(held.y), strict=True)
+    for made, stack, codes in triples:
+        for train, test in _folds(codes, held.sample_weight):
+            weight = None if held.sample_weight is None else held.sample_weight[train]
+            for place, share in enumerate(stack):
+                model = _learned(method, share[train], codes[train], weight)
+                made[place, test] = _told(model, share[test])
     return calibrators, held._replace(stacks=stacks)
+
+
+def _folds(codes: Counts, weight: Any) -> list[Split]:
+    """Samples to learn from and to calibrate; those without weight teach nothing."""
+    every = np.arange(len(codes))
+    heavy = every if weight is None else np.flatnonzero(weight)
+    sizes = np.unique(codes[heavy], return_counts=True)[1]
+    n_splits = min(N_FOLDS, sizes.min(initial=N_FOLDS))
+    if n_splits < 2 or not len(heavy):
+        return [(every, every)]
+    splits = StratifiedKFold(n_splits).split(heavy, codes[heavy])
+    light = np.setdiff1d(every, heavy)
+    folds = [(np.append(heavy[train], light), heavy[test]) for train, test in splits]
+    return [*folds, (every, light)] if len(light) else folds
 
 
 class Calibrator:
@@ -69,25 +99,39 @@ class Calibrator:
     def fit(self, answer: Answer, held: Held) -> Calibrator:
         """Learn from an answer to held-out data, a member's or the combination's."""
         labels: Any = held.answers
-        outputs = zip(answer, labels.codes(held.y), strict=True)
-        self.models = [self._one(labels, *one, held.sample_weight) for one in outputs]
+        self.models = [
+            _learned(self.method, share, codes, held.sample_weight)
+            for share, codes in zip(answer, labels.codes(held.y), strict=True)
+        ]
         return self
 
     def __call__(self, answer: Answer) -> Answer:
         """Calibrated probabilities of each output."""
-        return [
-            share if model is None else np.asarray(model.predict_proba(share))
-            for model, share in zip(self.models, answer, strict=True)
-        ]
+        pairs = zip(self.models, answer, strict=True)
+        return [_told(model, share) for model, share in pairs]
 
-    def _one(self, labels: Labels, share: Floats, codes: Counts, weight: Any) -> Any:
-        # What was held out may lack a class, of which nothing can be learned then.
-        positions = np.arange(share.shape[1])
-        if len(positions) < 2 or len(np.unique(codes)) < len(positions):
-            return None
-        # Codes, not labels: temperature scaling takes any number for a column's place.
-        one = KnownClassifier(labels._replace(classes=[positions], several=False))
-        every = np.arange(len(codes))
-        model = CalibratedClassifierCV(one, method=self.method, cv=[(every, every)])
-        with config_context(enable_metadata_routing=False):
-            return model.fit(share, codes, sample_weight=weight)
+
+def _learned(method: str, share: Floats, codes: Counts, weight: Any) -> Any:
+    # What was held out may lack a class, of which nothing can be learned then.
+    positions = np.arange(share.shape[1])
+    if len(positions) < 2 or len(np.unique(codes)) < len(positions):
+        return None
+    # Codes, not labels: temperature scaling takes any number for a column's place.
+    labels = PLAIN._replace(classes=[positions])
+    every = np.arange(len(codes))
+    model = CalibratedClassifierCV(
+        KnownClassifier(labels), method=method, cv=[(every, every)]
+    )
+    with config_context(enable_metadata_routing=False):
+        return model.fit(_scaled(share), codes, sample_weight=weight)
+
+
+def _told(model: Any, share: Floats) -> Floats:
+    return share if model is None else np.asarray(model.predict_proba(_scaled(share)))
+
+
+def _scaled(share: Floats) -> Floats:
+    # scikit-learn's temperature takes a whole batch for logits where the sum of one
+    # row is not 1: that row would change the answers to all others.
+    dtype = np.promote_types(share.dtype, np.float32)
+    return PLAIN.finished(share.astype(dtype))

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensembles.base import warn_user
 from ensembles.predictions.answers import Answer, Labels, Values
-from ensembles.predictions.calibration import Calibrator, calibrated, check_method
+from ensembles.predictions.calibration import calibrated, check_method
 from ensembles.predictions.combination import Combination
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.fitting import (
@@ -192,7 +192,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
     ) -> None:
         """Learn calibration and weights from held-out answers."""
         self.oof_: Any = None
-        self.calibrator_ = score = None
+        self.calibrator_, score = None, None
         self.calibrators_: list[Any] = [None] * len(self.estimators_)
         combiner = self._combination.combiner
         if held is not None:
@@ -214,9 +214,11 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         self.weights_, self.history_ = chosen.weights, chosen.history
         self.scores_, self.best_index_ = chosen.scores, chosen.best_index
         self.oof_score_ = chosen.score
-        if held is not None and self.calibrate:
+        if held is not None and score is not None and self.calibrate:
             answer = self._combination(held.stacks, self.weights_)
-            self.calibrator_ = Calibrator(self.calibrate).fit(answer, held)
+            held = held._replace(stacks=[share[None] for share in answer])
+            (self.calibrator_,), held = calibrated(held, self.calibrate)
+            self.oof_score_ = score.of([stack[0] for stack in held.stacks])
 
     def _answer(self, X: Any) -> Answer:
         """Combined answer; with one output, members pass by one at a time."""

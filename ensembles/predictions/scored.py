@@ -44,7 +44,10 @@ class Scored:
         self.scoring = scoring
 
     def __call__(self, weights: Floats) -> float:
-        answer = self.combine(self.held.stacks, weights)
+        return self.of(self.combine(self.held.stacks, weights))
+
+    def of(self, answer: Answer) -> float:
+        """Score of an answer to the held-out data."""
         if self.scoring is None:
             return -self._loss(answer)
         scorer = get_scorer(self.scoring)

@@ -12,7 +12,6 @@ from ensembles.predictions.log_loss import LogLoss
 from ensembles.predictions.ranking import RankedPairs
 from ensembles.predictions.scored import Bounded, Combine, Scored, Unsuited
 from ensembles.predictions.squares import R2, Brier, RootSquares, Squares
-from ensembles.weighting import Score
 
 __all__ = ["Combine", "Held", "Scored", "score_for"]
 
@@ -31,7 +30,7 @@ OF_VALUES: dict[Any, type[Bounded]] = {
 }
 
 
-def score_for(held: Held, combiner: Combiner, combine: Combine, scoring: Any) -> Score:
+def score_for(held: Held, combiner: Combiner, combine: Combine, scoring: Any) -> Scored:
     """Score of weights by held-out predictions.
 
     Of a mean, what `OF_CLASSES` and `OF_VALUES` name comes with fast gains; any other
@@ -51,7 +50,7 @@ def score_for(held: Held, combiner: Combiner, combine: Combine, scoring: Any) ->
 
     Returns
     -------
-    Score
+    Scored
     """
     known = OF_CLASSES if isinstance(held.answers, Labels) else OF_VALUES
     kind = known.get(scoring) if scoring is None or isinstance(scoring, str) else None

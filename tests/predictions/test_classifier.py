@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import sparse
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_multilabel_classification
 from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
@@ -24,6 +25,8 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier
+from ensembles.predictions.answers import Labels
+from ensembles.predictions.known import KnownClassifier
 from tests.predictions.members import Saying
 
 Data = tuple[Any, Any]
@@ -75,10 +78,66 @@ def test_given_weights_of_a_pool_are_scored_with_their_sum(iris: Data) -> None:
     X, y = iris
     ensemble = EnsembleClassifier([NB, TREE], weights=[3, 2], calibrate="sigmoid")
     ensemble.fit(X, y)
-    members = zip(ensemble.calibrators_, ensemble.oof_, strict=True)
-    calibrated = [calibrator([said])[0] for calibrator, said in members]
-    pooled = COMBINERS["log_pool"](calibrated, [3, 2])
+    # Calibrated by the other folds: the members, then what they make together.
+    calibrated = [crossed("sigmoid", said, y) for said in ensemble.oof_]
+    pooled = crossed("sigmoid", COMBINERS["log_pool"](calibrated, [3, 2]), y)
     assert ensemble.oof_score_ == pytest.approx(-log_loss(y, pooled))
+    expected = [-log_loss(y, said) for said in calibrated]
+    assert ensemble.scores_ == pytest.approx(expected, rel=1e-3)  # raised to the floor
+
+
+def crossed(method: str, said: Any, y: Any) -> Any:
+    """Probabilities calibrated by scikit-learn itself, fold by fold."""
+    out = np.empty_like(said)
+    for train, test in StratifiedKFold(5).split(said, y):
+        labels = Labels([np.unique(y)], False, False, False, "error")
+        cv = [(np.arange(len(train)),) * 2]
+        model = CalibratedClassifierCV(KnownClassifier(labels), method=method, cv=cv)
+        out[test] = model.fit(said[train], y[train]).predict_proba(said[test])
+    return out
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_calibration_does_not_praise_what_it_learned_by_heart(
+    weighted: bool, rng: np.random.Generator
+) -> None:
+    class Noise(GaussianNB):
+        def predict_proba(self, X: Any) -> Any:
+            share = X[:, 0] % 1
+            return np.column_stack([1 - share, share])
+
+    X, y = rng.uniform(size=(200, 1)), rng.integers(2, size=200)
+    members = [("noise", Noise()), ("prior", DummyClassifier())]
+    ensemble = EnsembleClassifier(members, rule="mean", calibrate="isotonic")
+    weight = np.where(np.arange(200) % 3, 1.0, 0.0) if weighted else None
+    ensemble.fit(X, y, sample_weight=weight)
+    assert ensemble.best_index_ == 1
+    assert np.asarray(ensemble.oof_score_) < -0.68
+
+
+def test_a_class_held_out_once_is_calibrated_by_itself(iris: Data) -> None:
+    X, y = iris
+    some = np.flatnonzero(y != 2).tolist() + np.flatnonzero(y == 2)[:3].tolist()
+    X, y = X[some], y[some]
+    splits = [(np.append(np.arange(75), [101, 102]), np.arange(75, 101))]
+    ensemble = EnsembleClassifier([NB, TREE], cv=splits, calibrate="sigmoid")
+    assert ensemble.fit(X, y).score(X, y) > 0.8
+
+
+def test_one_odd_row_does_not_change_the_temperature_of_the_others(
+    iris: Data,
+) -> None:
+    class Odd(GaussianNB):
+        def predict_proba(self, X: Any) -> Any:
+            shares = super().predict_proba(X)
+            shares[X[:, 0] > 6.5] *= 0.9
+            return shares
+
+    X, y = iris
+    ensemble = EnsembleClassifier([("odd", Odd()), NEAR], rule="mean", weights=None)
+    whole = ensemble.set_params(calibrate="temperature").fit(X, y).predict_proba(X)
+    alone = np.vstack([ensemble.predict_proba(row[None]) for row in X])
+    assert whole == pytest.approx(alone, abs=1e-12)
 
 
 @pytest.mark.parametrize("scoring", ["accuracy", "roc_auc_ovr", "neg_log_loss"])
