@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from sklearn.utils.validation import _num_samples
 
 from ensembles.weighting import Counts, Floats
 
@@ -74,7 +75,12 @@ class Labels(NamedTuple):
         return len(self.classes)
 
     def check(self, name: str, member: Any) -> None:
-        """Raise if a fitted member has no probabilities, or not all of the classes."""
+        """Raise if a fitted member cannot answer, or lacks some of the classes."""
+        if self.voting and not hasattr(member, "predict"):
+            raise ValueError(
+                f"member {name!r} must have predict to vote, {type(member).__name__} "
+                "has not"
+            )
         if not self.voting and not hasattr(member, "predict_proba"):
             raise ValueError(
                 f"member {name!r} must have predict_proba for this rule, "
@@ -99,7 +105,9 @@ class Labels(NamedTuple):
         what it knows of all data.
         """
         if self.voting:
-            codes = self.codes(_dense(member.predict(X)), f"member {name!r}")
+            said = _dense(member.predict(X))
+            _check_rows(name, said, X)
+            codes = self.codes(said, f"member {name!r}")
             pairs = zip(codes, self.classes, strict=True)
             return [_ballots(chosen, len(found)) for chosen, found in pairs]
         shares, known = member.predict_proba(X), self._known(name, member)
@@ -111,7 +119,10 @@ class Labels(NamedTuple):
         if len(shares) != self.n_outputs:
             raise _count_error(name, self.n_outputs, len(shares))
         triples = zip(shares, known, self.classes, strict=True)
-        return [_placed(name, np.asarray(share), *both) for share, *both in triples]
+        answer = [_placed(name, np.asarray(share), *both) for share, *both in triples]
+        for placed in answer:
+            _check_rows(name, placed, X)
+        return answer
 
     def finished(self, combined: Floats) -> Floats:
         """Rows scaled to sum 1; alike where no class has anything."""
@@ -198,6 +209,14 @@ def _dense(said: Any) -> Any:
     return said.toarray() if hasattr(said, "toarray") else np.asarray(said)
 
 
+def _check_rows(name: str, said: Any, X: Any) -> None:
+    if len(said) != _num_samples(X):
+        raise ValueError(
+            f"member {name!r} must answer for each of {_num_samples(X)} rows, found "
+            f"{len(said)} answers"
+        )
+
+
 def _count_error(owner: str, n_outputs: int, found: int) -> ValueError:
     return ValueError(
         f"{owner} must answer for each of {n_outputs} targets, found {found}"
@@ -221,6 +240,14 @@ def _placed(name: str, share: Floats, known: Any, classes: Any) -> Floats:
     out = np.zeros((len(share), len(classes)), share.dtype)
     out[:, np.searchsorted(classes, known)] = share
     return out
+
+
+def _check_finite(name: str, said: Any) -> None:
+    wrong = said[~np.isfinite(said)] if said.dtype.kind in "biuf" else said.ravel()
+    if len(wrong):
+        raise ValueError(
+            f"member {name!r} must predict finite numbers, found {wrong.tolist()[0]!r}"
+        )
 
 
 class Values(NamedTuple):
@@ -252,6 +279,8 @@ class Values(NamedTuple):
     def of(self, name: str, member: Any, X: Any) -> Answer:
         """Predictions, a column for each target."""
         said = np.asarray(member.predict(X))
+        _check_rows(name, said, X)
+        _check_finite(name, said)
         said = said.reshape(len(said), -1)
         if self.width not in (None, said.shape[1]):
             raise _count_error(f"member {name!r}", self.width or 1, said.shape[1])

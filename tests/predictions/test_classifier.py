@@ -472,3 +472,21 @@ def test_what_is_no_probability_is_told(wrong: float, iris: Data) -> None:
     ensemble.set_params(on_error="drop")
     with pytest.warns(UserWarning, match="odd"):
         assert ensemble.predict(iris[0]).shape == (150,)
+
+
+@pytest.mark.parametrize("rule", ["mean", "vote"])
+def test_a_member_that_is_a_row_short_is_named(rule: str, iris: Data) -> None:
+    class Short(GaussianNB):
+        def predict_proba(self, X: Any) -> Any:
+            return super().predict_proba(X)[:-1]
+
+        def predict(self, X: Any) -> Any:
+            return super().predict(X)[:-1]
+
+    ensemble = EnsembleClassifier([NB, ("short", Short())], rule=rule, weights=None)
+    message = "member 'short' must answer for each of 150 rows, found 149 answers"
+    with pytest.raises(ValueError, match=message):
+        ensemble.fit(*iris).predict(iris[0])
+    ensemble.set_params(on_error="drop")
+    with pytest.warns(UserWarning, match=message.replace("must", ".* must")):
+        assert ensemble.predict(iris[0]).shape == (150,)

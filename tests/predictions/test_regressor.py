@@ -120,3 +120,40 @@ def test_float32_stays_where_all_members_answer_in_it(diabetes: Data) -> None:
     ensemble = EnsembleRegressor(members, weights=None).fit(X, y)
     assert ensemble.predict(X).dtype == np.float32
     assert ensemble.set_params(b=Saying()).fit(X, y).predict(X).dtype == np.float64
+
+
+class Wrong(Ridge):
+    """Says something that is no number of its row, in its sixth answer."""
+
+    def __init__(self, said: Any = None) -> None:
+        super().__init__()
+        self.said = said
+
+    def predict(self, X: Any) -> Any:
+        found = super().predict(X)
+        if self.said is None:
+            return found[:-1]
+        return np.where(np.arange(len(found)) == 5, self.said, found)
+
+
+@pytest.mark.parametrize("weights", [None, "convex"])
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (np.nan, "must predict finite numbers, found nan"),
+        (-np.inf, "must predict finite numbers, found -inf"),
+        ("much", "must predict finite numbers, found '"),
+        (None, r"must answer for each of \d+ rows, found \d+ answers"),
+    ],
+)
+def test_what_is_no_number_of_a_row_is_told(
+    said: Any, message: str, weights: Any, diabetes: Data
+) -> None:
+    X, y = diabetes
+    ensemble = EnsembleRegressor([RIDGE, ("n", Wrong(said))], weights=weights)
+    with pytest.raises(ValueError, match=f"member 'n' {message}"):
+        ensemble.fit(X, y).predict(X)
+    ensemble.set_params(on_error="drop")
+    with pytest.warns(UserWarning, match="member 'n' failed and is left out"):
+        found = ensemble.fit(X, y).predict(X)
+    assert found == pytest.approx(Ridge(0.1).fit(X, y).predict(X))
