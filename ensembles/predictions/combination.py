@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -70,21 +71,36 @@ class Combination:
     ) -> tuple[Combination, Floats]:
         """The same for some of the members, and their weights.
 
-        Where the sum of the weights says something, it stays: the others answer for
-        those that are left out.
+        Where members share a sum of weights that says something, as in a log-pool, it
+        stays: the others answer for those that are left out. In a product each speaks
+        for itself.
+
+        Raises
+        ------
+        ValueError
+            If members that count are left out, and the sum of the weights, or of those
+            of the others, is not positive.
         """
         kept = weights[places]
-        size = np.abs(kept).sum()
-        if self.combiner.scaled and size > 0:
-            kept = kept * (np.abs(weights).sum() / size)
-        elif not self.combiner.scaled:
-            kept = check_weights(
-                kept, len(kept), signed=self.combiner.signed, rule=self.combiner.name
-            )
+        if np.count_nonzero(kept) < np.count_nonzero(weights):
+            kept = self._left(kept, weights)
         if self.training is None:
             return self, kept
         training = [[output[place] for place in places] for output in self.training]
         return replace(self, training=training), kept
+
+    def _left(self, kept: Floats, weights: Floats) -> Floats:
+        total, size = math.fsum(weights), math.fsum(kept)
+        if min(total, size) <= 0:
+            raise ValueError(
+                f"weights of {self.combiner.name!r} must have a positive sum, also "
+                f"without members that are left out: found {kept.tolist()} of "
+                f"{weights.tolist()}; weights that are not negative do"
+            )
+        rule = self.combiner.name
+        kept = check_weights(kept, len(kept), signed=self.combiner.signed, rule=rule)
+        shared = self.combiner.scaled and self.combiner.shared
+        return kept * (total / size) if shared else kept
 
 
 def _repeats(sample_weight: Floats) -> Counts:

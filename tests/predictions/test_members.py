@@ -104,6 +104,41 @@ def test_a_member_that_fails_to_predict_is_left_out(n_jobs: int, iris: Data) -> 
     assert found == pytest.approx(without.predict_proba(X), abs=1e-12)
 
 
+@pytest.mark.parametrize("rule", ["product", "log_pool", "mean"])
+@pytest.mark.parametrize("weights", [None, [1, 1, 1], [3, 2, 2]])
+def test_a_member_may_fail_early_or_late(rule: str, weights: Any, iris: Data) -> None:
+    X, y = iris
+    said = []
+    for where in ("fit", "predict"):
+        members = [NB, ("fails", Failing(where)), TREE]
+        ensemble = EnsembleClassifier(members, rule=rule, weights=weights)
+        ensemble.set_params(on_error="drop")
+        with pytest.warns(UserWarning, match="member 'fails' failed"):
+            said.append(ensemble.fit(X, y).predict_proba(X))
+    assert said[0] == pytest.approx(said[1], abs=1e-15)
+
+
+@pytest.mark.parametrize("rule", ["log_pool", "mean"])
+@pytest.mark.parametrize("where", ["fit", "predict"])
+def test_weights_of_both_signs_are_not_turned_around(
+    rule: str, where: str, iris: Data
+) -> None:
+    X, y = iris
+    members = [("fails", Failing(where)), NB, TREE]
+    ensemble = EnsembleClassifier(members, rule=rule, on_error="drop")
+    message = rf"weights of '{rule}' must have a positive sum.*found \[-1.0, -1.0\] of"
+    with (
+        pytest.warns(UserWarning, match="member 'fails' failed"),
+        pytest.raises(ValueError, match=message),
+    ):
+        ensemble.set_params(weights=[3, -1, -1]).fit(X, y).predict(X)
+    with pytest.warns(UserWarning, match="member 'fails' failed"):
+        found = ensemble.set_params(weights=[-1, 3, 1]).fit(X, y).predict_proba(X)
+    # The sum of a log-pool's weights is kept, with their signs.
+    without = EnsembleClassifier([NB, TREE], rule=rule, weights=[2.25, 0.75])
+    assert found == pytest.approx(without.fit(X, y).predict_proba(X), abs=1e-12)
+
+
 def test_a_member_without_weight_is_not_asked(iris: Data) -> None:
     X, y = iris
     members = [("fails", Failing()), NB]
@@ -136,7 +171,7 @@ def test_somebody_must_be_left(iris: Data) -> None:
     ensemble.set_params(too=GaussianNB(), weights=[1, 0])
     with (
         pytest.warns(UserWarning, match="member 'fails' failed"),
-        pytest.raises(ValueError, match="must not sum to zero"),
+        pytest.raises(ValueError, match="must have a positive sum, also without"),
     ):
         ensemble.fit(X, y)
 
