@@ -106,10 +106,12 @@ class Combination:
 def _repeats(sample_weight: Floats) -> Counts:
     """How often to count each sample: its weight if whole, else nearly in proportion.
 
-    Ranks are known to one part in `RESOLUTION` then.
+    Ranks are known to one part in `RESOLUTION` then, and no more rows are kept.
     """
-    whole = (sample_weight == sample_weight.round()).all()
-    if not whole or sample_weight.sum() > RESOLUTION * len(sample_weight):
-        size = max(RESOLUTION, 4 * len(sample_weight))
-        sample_weight = (sample_weight * (size / sample_weight.sum())).round()
-    return sample_weight.astype(np.int64)
+    size = max(RESOLUTION, 4 * len(sample_weight))
+    if (sample_weight == sample_weight.round()).all() and sample_weight.max() < 2**53:
+        counts: Counts = sample_weight.astype(np.int64)
+        counts //= np.gcd.reduce(counts)
+        if counts.sum(dtype=np.float64) <= size:
+            return counts
+    return (sample_weight * (size / sample_weight.sum())).round().astype(np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -78,6 +79,25 @@ def test_weights_that_are_no_whole_numbers_count_in_proportion(iris: Data) -> No
     whole = ensemble.fit(X, y, sample_weight=weight).predict_proba(X)
     scaled = ensemble.fit(X, y, sample_weight=weight * 0.3).predict_proba(X)
     assert scaled == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize("times", [20_000, 2.0**40, 2.0**70, 0.37])
+def test_ranks_are_kept_of_few_rows_whatever_the_weights(
+    times: float, iris: Data
+) -> None:
+    X, y = iris
+    members = [("nb", GaussianNB()), ("flat", GaussianNB(var_smoothing=1.0))]
+    ensemble = EnsembleClassifier(members, rule="rank_mean", weights=None)
+    weight = 1 + np.arange(150.0) % 3
+    whole = ensemble.fit(X, y, sample_weight=weight).predict_proba(X)
+    few = len(pickle.dumps(ensemble))
+    found = ensemble.fit(X, y, sample_weight=weight * times).predict_proba(X)
+    assert found == pytest.approx(whole, abs=1e-4)
+    alike = times in (20_000, 2.0**40)  # whole, so that their divisor is known
+    assert len(pickle.dumps(ensemble)) < (2 * few if alike else 4e6)
+    odd = ensemble.fit(X, y, sample_weight=weight * 20_000 + 1).predict_proba(X)
+    assert odd == pytest.approx(whole, abs=1e-3)
+    assert len(pickle.dumps(ensemble)) < 4e6
 
 
 @pytest.mark.parametrize("weight", [[1.0], [0.0] * 150, [-1.0] + [1.0] * 149])
