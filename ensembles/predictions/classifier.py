@@ -44,7 +44,10 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         members are fitted already, and ``fit`` gets data that none of them has seen:
         weights learned on members' own training data favour those that overfit.
     scoring : str, callable or None, default=None
-        What selections maximise, as in scikit-learn; None is the negative log-loss. A
+        What selections maximise, as in scikit-learn, and what ``scores_``,
+        ``oof_score_`` and ``history_`` are; None is the negative log-loss. Weights of
+        ``"log_pool"`` and ``"product"`` that are ``"convex"`` or ``"free"`` are always
+        those of the least log-loss. A
         callable is given an estimator that answers with the combination, and its
         answers in place of X.
     missing_class : {"error", "zero"}, default="error"
@@ -73,11 +76,12 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         Out-of-fold probabilities, where something was learned; NaN where a sample was
         never held out.
     scores_ : ndarray of shape (n_members,)
-        Each member's own score out of fold, where something was learned.
+        Each member's own score out of fold, alone through the rule, where something
+        was learned; calibrated where members are.
     best_index_ : int
         The member that scores best alone.
     oof_score_ : float
-        Score of the combination by the same measure.
+        Score of the combination by the same measure, calibrated where it is.
     history_ : tuple of Trial
         Weights and score of each step of the selection.
 

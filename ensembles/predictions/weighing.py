@@ -13,7 +13,7 @@ from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.held import Held
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Record
-from ensembles.weighting import Counts, Floats, Score, Trial, check_weights
+from ensembles.weighting import Counts, Floats, Score, Trial, check_weights, score_of
 
 POOLED = ("convex", "free")  # learned with a pool whose weights may have any sum
 RIDGE = 2.0  # of a pool's weights, in samples: chosen on other data than is reported
@@ -156,7 +156,7 @@ class _Pool:
         from scipy.optimize import minimize
 
         def note(point: Floats) -> None:
-            record(Trial(point.copy(), -self.loss(point)[0]))
+            record(Trial(point.copy(), score_of(score, point)))
 
         found = minimize(
             self.loss,

@@ -74,6 +74,15 @@ def test_weights_of_any_sign_do_no_worse_than_those_that_are_not_negative(
         ensemble.set_params(rule="mean").fit(*iris)
 
 
+def test_steps_to_a_pools_weights_are_told_by_their_score(iris: Data) -> None:
+    ensemble = EnsembleClassifier([NB, TREE, NEAR]).fit(*iris)
+    assert ensemble.history_[-1].score == pytest.approx(ensemble.oof_score_)
+    plain = ensemble.weights_
+    ensemble.set_params(scoring="accuracy").fit(*iris)
+    assert ensemble.weights_.tolist() == plain.tolist()
+    assert ensemble.history_[-1].score == ensemble.oof_score_ > 0.9
+
+
 def test_given_weights_of_a_pool_are_scored_with_their_sum(iris: Data) -> None:
     X, y = iris
     ensemble = EnsembleClassifier([NB, TREE], weights=[3, 2], calibrate="sigmoid")
