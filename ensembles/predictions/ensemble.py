@@ -29,7 +29,13 @@ from ensembles.predictions.fitting import (
     without_failures,
 )
 from ensembles.predictions.held import Held, stacked
-from ensembles.predictions.naming import NamedMembers, check_columns, checked_weight
+from ensembles.predictions.naming import (
+    NamedMembers,
+    check_columns,
+    check_kind,
+    checked_weight,
+    holds_frozen,
+)
 from ensembles.predictions.progress import with_callbacks
 from ensembles.predictions.scoring import score_for
 from ensembles.predictions.weighing import check_choice, selection_params, weigh
@@ -82,6 +88,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             from data that members may have seen, or if a member is left out.
         """
         combiner, named = self._combiner(), self._members()
+        check_kind(named, classifiers=is_classifier(self))
         own, others = self._checked(combiner)
         given = check_choice(self.weights, combiner, len(self.estimators), others)
         X, _ = indexable(X, y)
@@ -149,7 +156,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
 
     def _splits(self, X: Any, y: Any, named: Named, routed: Any) -> list[Split]:
         """How data are held out; all of them from members that are fitted already."""
-        if self._fitted_already(named):
+        if self._is_prefit() or any(holds_frozen(member) for _, member in named):
             warn_user(
                 "weights and calibration are learned from the data given to fit: "
                 "members that are fitted already must not have seen them"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import Bunch, check_array, get_tags
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
@@ -88,7 +90,7 @@ class NamedMembers(CallbackSupport, BaseEstimator):
                 f"found {self.estimators!r}"
             )
         names = [name for name, _ in pairs]
-        taken = set(super().get_params(deep=False))
+        taken = {"self", "method_mapping", *super().get_params(deep=False)}
         for name in names:
             if not isinstance(name, str) or "__" in name or name in taken:
                 raise ValueError(
@@ -134,7 +136,9 @@ class NamedMembers(CallbackSupport, BaseEstimator):
                 "sklearn.set_config(enable_metadata_routing=True)"
             )
         members = {name: Bunch(fit=params) for name, _ in self._pairs()}
-        return Bunch(**members, cv=Bunch(split={}), scoring=Bunch(score=params))
+        # A transformer has no splitter and no scorer, but may have members so called.
+        others = {"cv": Bunch(split={}), "scoring": Bunch(score=params)}
+        return Bunch(**{**others, **members})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -151,6 +155,49 @@ class NamedMembers(CallbackSupport, BaseEstimator):
             known = all(getattr(tag.target_tags, fact) for tag in found)
             setattr(tags.target_tags, fact, known)
         return tags
+
+
+def check_kind(named: Sequence[tuple[str, Any]], *, classifiers: bool) -> None:
+    """Raise unless members are all classifiers, or all regressors.
+
+    Members that do not say what they are pass, and those that say they are both.
+
+    Parameters
+    ----------
+    named : sequence of (name, estimator)
+    classifiers : bool
+
+    Raises
+    ------
+    TypeError
+    """
+    kinds = ("classifier", "regressor") if classifiers else ("regressor", "classifier")
+    for name, member in named:
+        if isinstance(member, type) or not hasattr(member, "__sklearn_tags__"):
+            continue
+        tags = get_tags(member)
+        right, wrong = (getattr(tags, f"{kind}_tags") is not None for kind in kinds)
+        if wrong and not right:
+            raise TypeError(
+                f"member {name!r} must be a {kinds[0]}, {type(member).__name__} is a "
+                f"{kinds[1]}; members of Ensemble{kinds[1].capitalize()} are"
+            )
+
+
+def holds_frozen(member: Any) -> bool:
+    """Whether a member, or a part of it such as a pipeline's step, stays as it is.
+
+    Parameters
+    ----------
+    member : estimator
+
+    Returns
+    -------
+    bool
+    """
+    known = hasattr(member, "get_params") and not isinstance(member, type)
+    parts = member.get_params(deep=True).values() if known else []
+    return any(isinstance(one, FrozenEstimator) for one in (member, *parts))
 
 
 def check_columns(estimator: Any, X: Any) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import Ridge
 from sklearn.naive_bayes import GaussianNB, MultinomialNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from ensembles.predictions import EnsembleClassifier
+from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
 from tests.predictions.members import Counting, Failing
 
 Data = tuple[Any, Any]
@@ -30,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
         ([NB, NB], r"names of estimators must be unique, found \['nb', 'nb'\]"),
         ([("a__b", GaussianNB())], "without '__', .* found 'a__b'"),
         ([("cv", GaussianNB())], "not names of parameters: found 'cv'"),
+        ([("self", GaussianNB())], "not names of parameters: found 'self'"),
         ([("a", "drop")], "every member is 'drop'; at least one must be left"),
     ],
     ids=str,
@@ -44,6 +49,48 @@ def test_members_that_are_none_are_told(
 def test_a_member_that_is_no_estimator_is_named(iris: Data) -> None:
     with pytest.raises(TypeError, match="member 'b' must be an estimator with fit"):
         EnsembleClassifier([NB, ("b", "gone")]).fit(*iris)
+
+
+@pytest.mark.parametrize("rule", ["mean", "vote"])
+def test_members_of_the_other_kind_are_named(rule: str, iris: Data) -> None:
+    regressor = make_pipeline(Ridge())
+    message = r"member 'r' must be a classifier, Pipeline is a regressor; members of En"
+    with pytest.raises(TypeError, match=message):
+        EnsembleClassifier([NB, ("r", regressor)], rule=rule).fit(*iris)
+    message = "member 'nb' must be a regressor, GaussianNB is a classifier; members of"
+    with pytest.raises(TypeError, match=message):
+        EnsembleRegressor([NB, ("r", regressor)]).fit(*iris)
+    ensemble = EnsembleClassifier([NB, ("s", StandardScaler())], rule="vote")
+    message = "member 's' must have predict to vote, StandardScaler has not"
+    with pytest.raises(ValueError, match=message):
+        ensemble.set_params(weights=None).fit(*iris)
+
+
+class Duck:
+    """Says nothing of what it is."""
+
+    def get_params(self, deep: bool = True) -> Any:
+        return {}
+
+    def fit(self, X: Any, y: Any) -> Any:
+        self.classes_ = [0, 1, 2]
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        return np.full((len(X), 3), 1 / 3)
+
+
+def test_a_member_that_does_not_say_its_kind_is_taken(iris: Data) -> None:
+    ensemble = EnsembleClassifier([NB, ("duck", Duck())], rule="mean")
+    assert ensemble.fit(*iris).weights_[0] > 0.9
+
+
+def test_what_is_frozen_inside_of_a_member_is_warned_of(iris: Data) -> None:
+    frozen = FrozenEstimator(KNeighborsClassifier(1).fit(*iris))
+    member = ("pipe", make_pipeline(StandardScaler(with_std=False), frozen))
+    with pytest.warns(UserWarning, match="must not have seen them"):
+        EnsembleClassifier([member, NB]).fit(*iris)
+    EnsembleClassifier([member, NB], weights=None).fit(*iris)
 
 
 def test_a_dropped_member_keeps_its_place_among_the_weights(iris: Data) -> None:
