@@ -6,8 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from sklearn.base import MetaEstimatorMixin, TransformerMixin
-from sklearn.utils import Bunch, assert_all_finite, get_tags
+from sklearn.base import (
+    ClassNamePrefixFeaturesOutMixin,
+    MetaEstimatorMixin,
+    TransformerMixin,
+)
+from sklearn.utils import (
+    Bunch,
+    _safe_indexing,
+    assert_all_finite,
+    get_tags,
+    indexable,
+)
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -19,7 +29,9 @@ from ensembles.predictions.progress import with_callbacks
 from ensembles.weighting import Floats, check_weights
 
 
-class EnsembleTransformer(TransformerMixin, MetaEstimatorMixin, NamedMembers):
+class EnsembleTransformer(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, NamedMembers
+):
     """Transformer that averages its members' outputs, or puts them side by side.
 
     Parameters
@@ -34,6 +46,7 @@ class EnsembleTransformer(TransformerMixin, MetaEstimatorMixin, NamedMembers):
     align : {None, "procrustes"}, default=None
         Rotate each member's output onto the first one's before they are combined, by
         the orthogonal matrix that brings the outputs of the training data nearest.
+        Not with ``"concatenate"``, which compares no columns.
     memory : str, joblib.Memory or None, default=None
         Where fitted members are kept, as in `sklearn.pipeline.Pipeline`.
     n_jobs : int or None, default=None
@@ -91,10 +104,12 @@ class EnsembleTransformer(TransformerMixin, MetaEstimatorMixin, NamedMembers):
                 f"align must be None or 'procrustes', found {self.align!r}"
             )
         self._combiner = None if self.rule == "concatenate" else _of_values(self.rule)
-        signed = self._combiner is None or self._combiner.signed
-        given = check_weights(
-            self.weights, len(self.estimators), signed=signed, rule=str(self.rule)
-        )
+        if self._combiner is None and self.align is not None:
+            raise ValueError(
+                f"align must be None for rule 'concatenate', found {self.align!r}; "
+                "outputs side by side need not lie on each other"
+            )
+        given = self._given()
         validate_data(self, X, skip_check_array=True)
         routed = self._routed(fit_params)
         params = {name: routed[name].fit for name, _ in named}
@@ -110,7 +125,22 @@ class EnsembleTransformer(TransformerMixin, MetaEstimatorMixin, NamedMembers):
             outputs = list(self._alike(self._said(X)))
             found = [orthogonal_procrustes(each, outputs[0]) for each in outputs]
             self.rotations_ = [rotation for rotation, _ in found]
+        if self._combiner is not None:
+            first, row = members[0], _safe_indexing(indexable(X)[0], [0])
+            self._n_features_out = Outputs().of(*first[:2], row).shape[1]
         return self
+
+    def _given(self) -> Floats:
+        """Weights of all members, known to be right."""
+        size, weights = len(self.estimators), self.weights
+        if self._combiner is not None:
+            signed, rule = self._combiner.signed, self._combiner.name
+            return check_weights(weights, size, signed=signed, rule=rule)
+        given = check_weights(None, size) if weights is None else np.asarray(weights)
+        # Nothing is divided by their sum, which may be zero: the sizes' is not.
+        sizes = np.abs(given) if given.dtype.kind in "iuf" else given
+        check_weights(sizes, size, rule="concatenate")
+        return given.astype(np.float64)
 
     def transform(self, X: Any) -> Any:
         """Combined outputs.
@@ -156,13 +186,11 @@ class EnsembleTransformer(TransformerMixin, MetaEstimatorMixin, NamedMembers):
         ndarray of str
         """
         check_is_fitted(self)
+        if self._combiner is not None:
+            return super().get_feature_names_out(input_features)
         columns = [m.get_feature_names_out(input_features) for m in self.estimators_]
-        if self._combiner is None:
-            pairs = zip(self.named_estimators_, columns, strict=True)
-            names = [f"{name}__{column}" for name, own in pairs for column in own]
-        else:
-            stem = type(self).__name__.lower()
-            names = [f"{stem}{place}" for place in range(len(columns[0]))]
+        pairs = zip(self.named_estimators_, columns, strict=True)
+        names = [f"{name}__{column}" for name, own in pairs for column in own]
         return np.array(names, dtype=object)
 
     def __sklearn_tags__(self) -> Any:
@@ -217,8 +245,14 @@ class Outputs:
 
     def of(self, name: str, member: Any, X: Any) -> Any:
         """Output of a member, dense or sparse; a dataframe's values."""
-        out = member.transform(X)
-        return out if _is_sparse(out) else np.asarray(out)
+        said = member.transform(X)
+        out = said if _is_sparse(said) else np.asarray(said)
+        if out.ndim != 2:
+            raise ValueError(
+                f"member {name!r} must give rows of columns, found an output of shape "
+                f"{out.shape}"
+            )
+        return out
 
 
 def _is_sparse(output: Any) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.stats import ortho_group
 from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import CountVectorizer
@@ -15,6 +16,7 @@ from ensembles.predictions import EnsembleTransformer
 
 STANDARD = ("standard", StandardScaler())
 MINMAX = ("minmax", MinMaxScaler())
+FIRST = FunctionTransformer(lambda X: X[:, 0])
 
 
 @pytest.fixture
@@ -86,6 +88,24 @@ def test_output_can_be_a_dataframe(package: str, rule: str, X: Any) -> None:
     assert framed.to_numpy() == pytest.approx(expected)
 
 
+def test_columns_of_a_mean_are_numbered_whatever_the_members_say(X: Any) -> None:
+    members = [("nameless", FunctionTransformer(np.array)), STANDARD]
+    ensemble = EnsembleTransformer(members, rule="median").fit(X)
+    names = [f"ensembletransformer{i}" for i in range(4)]
+    assert ensemble.get_feature_names_out().tolist() == names
+    ensemble.set_params(nameless="drop", standard=PCA(2)).fit(X)
+    assert ensemble.get_feature_names_out().tolist() == names[:2]
+    alone = EnsembleTransformer([("as it is", FunctionTransformer(accept_sparse=True))])
+    assert alone.fit(sparse.coo_array(X)).get_feature_names_out().tolist() == names
+
+
+def test_weights_side_by_side_may_cancel(X: Any) -> None:
+    members = [STANDARD, MINMAX]
+    ensemble = EnsembleTransformer(members, rule="concatenate", weights=[1, -1])
+    said = ensemble.fit_transform(X)
+    assert said[:, 4:] == pytest.approx(-MinMaxScaler().fit_transform(X))
+
+
 def test_it_is_a_step_of_a_pipeline(X: Any) -> None:
     ensemble = EnsembleTransformer([STANDARD, MINMAX], n_jobs=2)
     pipeline = make_pipeline(ensemble, LogisticRegression())
@@ -100,6 +120,17 @@ def test_it_is_a_step_of_a_pipeline(X: Any) -> None:
         ({"rule": "vote"}, "rule 'vote' combines labels, not outputs of transformers"),
         ({"rule": "median", "weights": [1, -1]}, "weights of 'median' must not be neg"),
         ({"minmax": PCA(2)}, "member 'minmax' has 2 columns, 'standard' 4; rule='conc"),
+        ({"rule": "concatenate", "align": "procrustes"}, "align must be None for rule"),
+        (
+            {"rule": "concatenate", "weights": [1]},
+            "'concatenate' must be one number fo",
+        ),
+        ({"rule": "concatenate", "weights": [0, 0]}, "must not sum to zero"),
+        (
+            {"rule": "concatenate", "minmax": FIRST},
+            r"'minmax' must give .* shape \(30,",
+        ),
+        ({"minmax": FIRST}, r"member 'minmax' must give .* of shape \(30,\)"),
         ({"minmax": LogisticRegression()}, "raised by member 'minmax'"),
     ],
     ids=str,
