@@ -181,7 +181,8 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        members = [get_tags(m) for _, m in self._pairs() if hasattr(m, "fit")]
+        telling = [m for _, m in self._pairs() if hasattr(m, "__sklearn_tags__")]
+        members = [get_tags(member) for member in telling]
         known = [tag.classifier_tags for tag in members if tag.classifier_tags]
         tags.classifier_tags.multi_class = all(tag.multi_class for tag in known)
         tags.classifier_tags.multi_label = all(tag.multi_label for tag in known)

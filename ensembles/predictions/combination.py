@@ -114,4 +114,5 @@ def _repeats(sample_weight: Floats) -> Counts:
         counts //= np.gcd.reduce(counts)
         if counts.sum(dtype=np.float64) <= size:
             return counts
-    return (sample_weight * (size / sample_weight.sum())).round().astype(np.int64)
+    parts = sample_weight * (size / sample_weight.sum())
+    return np.asarray(parts.round(), np.int64)
