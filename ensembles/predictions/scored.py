@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -48,17 +49,46 @@ class Scored:
 
     def of(self, answer: Answer) -> float:
         """Score of an answer to the held-out data."""
-        if self.scoring is None:
+        logs = isinstance(self.scoring, str) and self.scoring == "neg_log_loss"
+        if self.scoring is None or (logs and self._lacking):
             return -self._loss(answer)
+        try:
+            return self._asked(answer)
+        except ValueError as error:
+            if self._lacking:
+                error.add_note(
+                    f"scoring {self.scoring!r} was asked of held-out data that lack "
+                    f"classes {self._lacking}; hold out some of each, or use "
+                    "scoring='neg_log_loss' or 'accuracy'"
+                )
+            raise
+
+    def _asked(self, answer: Answer) -> float:
+        """What the scorer says."""
         scorer = get_scorer(self.scoring)
-        answers, y = self.held.answers, self.held.y
+        answers, y, weight = self.held.answers, self.held.y, self.held.sample_weight
         known: Any = KnownRegressor(getattr(answers, "several", False))
         if isinstance(answers, Labels):
             known = KnownClassifier(answers)
-        given = {}
-        if self.held.sample_weight is not None:
-            given["sample_weight"] = self.held.sample_weight
-        return float(scorer(known, np.hstack(answer), y, **given))
+        given = {} if weight is None else {"sample_weight": weight}
+        try:
+            return float(scorer(known, np.hstack(answer), y, **given))
+        except TypeError as error:
+            if "argument 'sample_weight'" not in str(error):
+                raise
+            raise TypeError(
+                f"scoring {self.scoring!r} must take sample_weight: {error}; with "
+                "sklearn.set_config(enable_metadata_routing=True), give it as a scorer "
+                "with set_score_request(sample_weight=False)"
+            ) from error
+
+    @cached_property
+    def _lacking(self) -> list[Any]:
+        """Classes of one target that no held-out sample has."""
+        answers = self.held.answers
+        if not isinstance(answers, Labels) or answers.n_outputs > 1:
+            return []
+        return list(np.setdiff1d(answers.classes[0], self.held.y).tolist())
 
     def _loss(self, answer: Answer) -> float:
         """Mean log-loss, or squared error, over the outputs."""

@@ -158,6 +158,23 @@ def test_scorers_are_asked_of_the_combination(scoring: str, iris: Data) -> None:
     assert ensemble.oof_score_ == pytest.approx(best, abs=1e-12)
 
 
+def test_held_out_data_may_lack_a_class_that_members_know(iris: Data) -> None:
+    X, y = iris
+    known = np.flatnonzero(y != 2)
+    splits = [(np.arange(150), known)]
+    ensemble = EnsembleClassifier([NB, TREE], rule="mean", weights="greedy", cv=splits)
+    expected = ensemble.fit(X, y).oof_score_
+    assert ensemble.set_params(scoring="neg_log_loss").fit(X, y).oof_score_ == expected
+    combined = COMBINERS["mean"](ensemble.oof_[:, known], ensemble.weights_)
+    loss = log_loss(y[known], combined, labels=[0, 1, 2])
+    assert expected == pytest.approx(-loss)
+    message = (
+        r"scoring 'roc_auc_ovr' was asked of held-out data that lack classes \[2\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        ensemble.set_params(scoring="roc_auc_ovr").fit(X, y)
+
+
 def test_bags_of_a_selection_are_drawn_by_random_state(iris: Data) -> None:
     params = {"n_bags": 3, "n_rounds": 4}
     ensemble = EnsembleClassifier([NB, TREE, NEAR], rule="mean", weights="greedy")

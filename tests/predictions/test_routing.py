@@ -116,6 +116,23 @@ def test_sample_weights_reach_the_scores(iris: Data) -> None:
     assert (weighted > plain + 0.01).all()  # the first species is told easily
 
 
+def test_a_scorer_that_takes_no_sample_weight_is_named(iris: Data) -> None:
+    def share(member: Any, X: Any, y: Any) -> float:
+        return float((member.predict(X) == y).mean())
+
+    def wrong(member: Any, X: Any, y: Any, sample_weight: Any) -> float:
+        raise TypeError("no number")
+
+    members = [("nb", GaussianNB())]
+    ensemble = EnsembleClassifier(members, weights=[1], calibrate="sigmoid")
+    message = r"scoring <function .*share.* must take sample_weight: .*_request\(sample"
+    with pytest.raises(TypeError, match=message):
+        ensemble.set_params(scoring=share).fit(*iris, sample_weight=np.ones(150))
+    assert ensemble.fit(*iris).oof_score_ > 0.9
+    with pytest.raises(TypeError, match=r"^no number$"):
+        ensemble.set_params(scoring=wrong).fit(*iris, sample_weight=np.ones(150))
+
+
 def test_other_metadata_need_routing(iris: Data) -> None:
     ensemble = EnsembleClassifier([("nb", GaussianNB())])
     with pytest.raises(TypeError, match=r"fit got groups, which only .*_routing=True"):
