@@ -6,8 +6,10 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from sklearn import get_config
 from sklearn.base import clone
-from sklearn.utils import _safe_indexing
+from sklearn.pipeline import Pipeline
+from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
@@ -187,7 +189,7 @@ def _task(
         return fitted
     train, test = split
     part = {
-        key: _safe_indexing(value, train) if _is_per_row(value, len(y)) else value
+        key: _rows(value, train) if _is_per_row(value, len(y)) else value
         for key, value in params.items()
     }
     fitted = fit(member, _safe_indexing(X, train), _safe_indexing(y, train), part)
@@ -197,14 +199,27 @@ def _task(
 def _check_weightable(name: str, member: Any, params: Mapping[str, Any]) -> None:
     if "sample_weight" not in params:
         return
+    way_out = "leave out the weights, or this member"
     accepted = inspect.signature(member.fit).parameters.values()
-    if not any(p.name == "sample_weight" or p.kind == p.VAR_KEYWORD for p in accepted):
+    taken = any(p.name == "sample_weight" or p.kind == p.VAR_KEYWORD for p in accepted)
+    if isinstance(member, Pipeline) and not get_config()["enable_metadata_routing"]:
+        taken = False
+        way_out += ", or sklearn.set_config(enable_metadata_routing=True) for its steps"
+    if not taken:
         raise TypeError(
             f"member {name!r} must take sample_weight in fit, "
-            f"{type(member).__name__} does not; leave out the weights, or this member"
+            f"{type(member).__name__} does not; {way_out}"
         )
 
 
+def _rows(value: Any, places: Counts) -> Any:
+    # Of a sparse matrix of coordinates no rows can be taken before.
+    return _safe_indexing(indexable(value)[0], places)
+
+
 def _is_per_row(value: Any, size: int) -> bool:
+    shape = getattr(value, "shape", None)
+    if shape is not None:  # a sparse matrix has no length
+        return len(shape) > 0 and shape[0] == size
     countable = hasattr(value, "__len__") and not isinstance(value, str | Mapping)
     return countable and len(value) == size

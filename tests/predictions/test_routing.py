@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn
+from scipy import sparse
 from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GroupKFold, cross_validate
@@ -208,3 +209,33 @@ def test_transformers_get_what_they_ask_for(iris: Data) -> None:
     X, y = iris
     ensemble.fit(X, sample_weight=np.where(y == 0, 9.0, 1.0))
     assert ensemble.estimators_[0].mean_ != pytest.approx(X.mean(axis=0))
+
+
+def test_a_pipeline_takes_sample_weight_by_routing_alone(iris: Data) -> None:
+    pipeline = make_pipeline(StandardScaler(), GaussianNB())
+    ensemble = EnsembleClassifier([("pipe", pipeline)], weights=None)
+    message = "member 'pipe' must take sample_weight in fit, Pipeline does not; .*routi"
+    with pytest.raises(TypeError, match=message):
+        ensemble.fit(*iris, sample_weight=np.ones(150))
+
+
+class Beside(GaussianNB):
+    """Is given more than its X."""
+
+    def fit(self, X: Any, y: Any, beside: Any = None, label: Any = None) -> Any:
+        self.sizes = np.shape(X)[0], np.shape(beside)[0]
+        return super().fit(X, y)
+
+    def predict_proba(self, X: Any) -> Any:
+        assert self.sizes[0] == self.sizes[1]
+        return super().predict_proba(X)
+
+
+@pytest.mark.usefixtures("routing")
+@pytest.mark.parametrize("kind", [sparse.csr_array, sparse.coo_array, np.asarray, list])
+def test_metadata_are_cut_like_the_rows(kind: Any, iris: Data) -> None:
+    X, y = iris
+    member = Beside().set_fit_request(beside=True, label=True)
+    ensemble = EnsembleClassifier([("a", member), ("nb", GaussianNB())])
+    ensemble.fit(X, y, beside=kind(X), label=np.array(3))
+    assert ensemble.score(X, y) > 0.9
