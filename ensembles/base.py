@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +55,7 @@ def choose(
     signed: bool = False,
     scaled: bool = False,
     rule: str | None = None,
+    names: Sequence[str] | None = None,
     **params: Any,
 ) -> Chosen:
     """Weights for an estimator's ``weights=``, beside its best single member.
@@ -73,6 +75,8 @@ def choose(
         by their shares.
     rule : str or None, default=None
         Name of the rule that takes the weights, told in the errors.
+    names : sequence of str or None, default=None
+        The members', told in the warning; None tells their places.
     **params
         Parameters of the selection.
 
@@ -100,7 +104,8 @@ def choose(
     (array([0.5, 0.5]), -0.0, array([-0.5, -0.5]))
     """
     if isinstance(weights, str):
-        return select(lookup(SELECTIONS, weights), n_members, score, **params)
+        selection = lookup(SELECTIONS, weights)
+        return select(selection, n_members, score, names=names, **params)
     if params:
         raise TypeError(
             f"parameters {', '.join(params)} must go with a selection's name as "
@@ -135,7 +140,12 @@ class _Once:
 
 
 def select(
-    selection: Selection, n_members: int, score: Score | None, **params: Any
+    selection: Selection,
+    n_members: int,
+    score: Score | None,
+    *,
+    names: Sequence[str] | None = None,
+    **params: Any,
 ) -> Chosen:
     """Weights that a selection chooses, beside the best single member.
 
@@ -144,6 +154,8 @@ def select(
     selection : callable
     n_members : int, at least 1
     score : Score or None
+    names : sequence of str or None, default=None
+        The members', told in the warning; None tells their places.
     **params
         The selection's own.
 
@@ -174,9 +186,10 @@ def select(
     best_index = int(np.argmax(scores))
     best = score_of(once, np.eye(n_members)[best_index])  # gains may be estimates
     if n_members > 1 and value <= best:
+        member = best_index if names is None else repr(names[best_index])
         warn_user(
             f"selection {name!r} helped nothing: its weights score {value:.6g}, member "
-            f"{best_index} alone {best:.6g}; use that member, or add members that err "
+            f"{member} alone {best:.6g}; use that member, or add members that err "
             "differently"
         )
     return Chosen(found, scores, best_index, value, tuple(history))

@@ -215,9 +215,8 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             score = score_for(weighted, combiner, self._combination, self.scoring)
         if "random_state" in selection_params(given, combiner):
             params.setdefault("random_state", self.random_state)
-        chosen = weigh(
-            given, self._combination, len(self.estimators_), held, score, **params
-        )
+        names = list(self.named_estimators_)
+        chosen = weigh(given, self._combination, names, held, score, **params)
         self.weights_, self.history_ = chosen.weights, chosen.history
         self.scores_, self.best_index_ = chosen.scores, chosen.best_index
         self.oof_score_ = chosen.score

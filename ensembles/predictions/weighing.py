@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def selection_params(weights: Any, combiner: Combiner) -> list[str]:
 def weigh(
     weights: Floats | str | None,
     combination: Combination,
-    n_members: int,
+    names: Sequence[str],
     held: Held | None,
     score: Score | None,
     **params: Any,
@@ -104,7 +105,8 @@ def weigh(
         weights may have any sum, ``"convex"`` learns weights that are not negative
         and ``"free"`` weights of any sign, by their log-loss.
     combination : Combination
-    n_members : int
+    names : sequence of str
+        The members'.
     held : Held or None
         What a pool's weights are learned from.
     score : Score or None
@@ -115,11 +117,12 @@ def weigh(
     -------
     Chosen
     """
-    combiner = combination.combiner
+    combiner, n_members = combination.combiner, len(names)
     learned = isinstance(weights, str) and combiner.scaled and weights in POOLED
     if held is not None and learned:
         floor = {**combiner.params, **combination.params}["floor"]
-        return select(_Pool(held, floor, signed=weights == "free"), n_members, score)
+        pool = _Pool(held, floor, signed=weights == "free")
+        return select(pool, n_members, score, names=names)
     given = combiner.equal(n_members) if weights is None else weights
     return choose(
         given,
@@ -128,6 +131,7 @@ def weigh(
         signed=combiner.signed,
         scaled=combiner.scaled,
         rule=combiner.name,
+        names=names,
         **params,
     )
 
