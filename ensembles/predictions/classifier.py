@@ -47,9 +47,8 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         What selections maximise, as in scikit-learn, and what ``scores_``,
         ``oof_score_`` and ``history_`` are; None is the negative log-loss. Weights of
         ``"log_pool"`` and ``"product"`` that are ``"convex"`` or ``"free"`` are always
-        those of the least log-loss. A
-        callable is given an estimator that answers with the combination, and its
-        answers in place of X.
+        those of the least log-loss. A callable is given an estimator that answers with
+        the combination, and its answers in place of X.
     missing_class : {"error", "zero"}, default="error"
         What to do with a member that does not know one of the classes: "zero" gives
         it no probability there.

@@ -95,7 +95,7 @@ class Combination:
             raise ValueError(
                 f"weights of {self.combiner.name!r} must have a positive sum, also "
                 f"without members that are left out: found {kept.tolist()} of "
-                f"{weights.tolist()}; weights that are not negative do"
+                f"{weights.tolist()}; weigh those that are left more"
             )
         rule = self.combiner.name
         kept = check_weights(kept, len(kept), signed=self.combiner.signed, rule=rule)
