@@ -42,7 +42,8 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
 
     What comes back is calibrated fold by fold, by what was learned from the other
     samples: else scores and weights would be those of data that were learned from.
-    Each class is spread over at most `N_FOLDS` folds; where one has a single sample,
+    Folds are those in which the samples were held out. Where there is but one, each
+    class is spread over at most `N_FOLDS`; where a class has a single sample then,
     there is nothing to hold out, and all are calibrated by all.
 
     Parameters
@@ -62,7 +63,7 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
     stacks = [np.empty(stack.shape) for stack in held.stacks]
     triples = zip(stacks, held.stacks, labels.codes(held.y), strict=True)
     for made, stack, codes in triples:
-        for train, test in _folds(codes, held.sample_weight):
+        for train, test in _folds(codes, held):
             weight = None if held.sample_weight is None else held.sample_weight[train]
             for place, share in enumerate(stack):
                 model = _learned(method, share[train], codes[train], weight)
@@ -70,9 +71,12 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
     return calibrators, held._replace(stacks=stacks)
 
 
-def _folds(codes: Counts, weight: Any) -> list[Split]:
+def _folds(codes: Counts, held: Held) -> list[Split]:
     """Samples to learn from and to calibrate; those without weight teach nothing."""
-    every = np.arange(len(codes))
+    every, weight = np.arange(len(codes)), held.sample_weight
+    if held.folds is not None and len(np.unique(held.folds)) > 1:
+        masks = [held.folds == fold for fold in np.unique(held.folds)]
+        return [(every[~mask], every[mask]) for mask in masks]
     heavy = every if weight is None else np.flatnonzero(weight)
     sizes = np.unique(codes[heavy], return_counts=True)[1]
     n_splits = min(N_FOLDS, sizes.min(initial=N_FOLDS))

@@ -28,7 +28,7 @@ from ensembles.predictions.fitting import (
     attempt,
     without_failures,
 )
-from ensembles.predictions.held import Held, stacked
+from ensembles.predictions.held import Held, folds_of, stacked
 from ensembles.predictions.naming import (
     NamedMembers,
     check_columns,
@@ -113,7 +113,8 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         held = None
         if learns:
             stacks = stacked([one.folds for one in members], splits, len(y))
-            held = Held(stacks, y, answers, sample_weight)
+            folds = folds_of(splits, len(y))
+            held = Held(stacks, y, answers, sample_weight, folds)
         self._learn(held, given, others, self._score_weight(routed, sample_weight))
         return self
 

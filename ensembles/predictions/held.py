@@ -9,7 +9,7 @@ import numpy as np
 
 from ensembles.predictions.answers import Answer, Labels, Values
 from ensembles.predictions.fitting import Split
-from ensembles.weighting import Floats
+from ensembles.weighting import Counts, Floats
 
 
 class Held(NamedTuple):
@@ -22,12 +22,15 @@ class Held(NamedTuple):
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     answers : Labels or Values
     sample_weight : ndarray of shape (n_samples,) or None
+    folds : ndarray of shape (n_samples,) or None, default=None
+        Which split held a sample out, the last one that did.
     """
 
     stacks: list[Floats]
     y: Any
     answers: Labels | Values
     sample_weight: Floats | None
+    folds: Counts | None = None
 
     @property
     def n_members(self) -> int:
@@ -45,7 +48,26 @@ class Held(NamedTuple):
             return self
         weight = None if self.sample_weight is None else self.sample_weight[some]
         stacks = [stack[:, some] for stack in self.stacks]
-        return Held(stacks, np.asarray(self.y)[some], self.answers, weight)
+        folds = None if self.folds is None else self.folds[some]
+        return Held(stacks, np.asarray(self.y)[some], self.answers, weight, folds)
+
+
+def folds_of(splits: Sequence[Split], n_samples: int) -> Counts:
+    """Which split held each sample out, the last one that did; -1 where none.
+
+    Parameters
+    ----------
+    splits : sequence of (train, test)
+    n_samples : int
+
+    Returns
+    -------
+    ndarray of shape (n_samples,)
+    """
+    folds = np.full(n_samples, -1)
+    for place, (_, test) in enumerate(splits):
+        folds[test] = place
+    return folds
 
 
 def stacked(

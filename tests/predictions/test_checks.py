@@ -44,19 +44,6 @@ ESTIMATORS: list[Any] = [
 ]
 
 
-REPEATED = "check_sample_weight_equivalence_on_dense_data"
-
-
-def failing(estimator: Any) -> dict[str, str]:
-    """Checks that cannot be passed, and why."""
-    if getattr(estimator, "calibrate", None) is None:
-        return {}
-    # The folds of `cv` are given by that check, those of calibration are not.
-    return {REPEATED: "calibration is scored in folds that are cut by rows"}
-
-
-@parametrize_with_checks(  # type: ignore[untyped-decorator]
-    ESTIMATORS, expected_failed_checks=failing
-)
+@parametrize_with_checks(ESTIMATORS)  # type: ignore[untyped-decorator]
 def test_scikit_learn_checks(estimator: Any, check: Callable[[Any], None]) -> None:
     check(estimator)

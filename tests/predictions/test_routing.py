@@ -42,17 +42,10 @@ class Splitter(GroupKFold):
 
 
 @pytest.mark.parametrize(
-    ("rule", "weights", "calibrate"),
-    [
-        ("log_pool", "convex", None),
-        ("mean", "greedy", None),
-        ("rank_mean", None, None),
-        ("vote", None, "isotonic"),
-    ],
+    ("rule", "weights"),
+    [("log_pool", "convex"), ("mean", "greedy"), ("rank_mean", None), ("vote", None)],
 )
-def test_a_sample_weight_means_repetition(
-    rule: str, weights: Any, calibrate: Any, iris: Data
-) -> None:
+def test_a_sample_weight_means_repetition(rule: str, weights: Any, iris: Data) -> None:
     X, y = iris
     times = np.arange(len(y)) % 3
     members = [
@@ -63,8 +56,7 @@ def test_a_sample_weight_means_repetition(
     splits = [(first, rest), (rest, first)]
     places = np.arange(150).repeat(times)
     again = [[np.flatnonzero(np.isin(places, part)) for part in s] for s in splits]
-    # Members are calibrated in folds that count rows: there repetition is none.
-    ensemble = EnsembleClassifier(members, rule=rule, calibrate=calibrate, cv=splits)
+    ensemble = EnsembleClassifier(members, rule=rule, calibrate="isotonic", cv=splits)
     ensemble.set_params(weights=weights)
     weighted = ensemble.fit(X, y, sample_weight=times).predict_proba(X)
     ensemble.set_params(cv=again)
