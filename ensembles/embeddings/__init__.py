@@ -1,0 +1,5 @@
+"""What words mean, averaged: vectors of sentences from vectors of words."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

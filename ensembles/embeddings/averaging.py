@@ -1,0 +1,209 @@
+"""Texts to vectors, with all that has been learned: rows, weights, rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembles.embeddings.engine import Divide, embed
+from ensembles.embeddings.pooling import POOLINGS, Pooling, pooled
+from ensembles.embeddings.rows import Rows
+from ensembles.embeddings.texts import Part, parts_of
+from ensembles.embeddings.word_weights import (
+    WEIGHTINGS,
+    Frequencies,
+    Weighting,
+    checked,
+    from_mapping,
+)
+from ensembles.registry import lookup
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """What is done with the words of a text.
+
+    Parameters
+    ----------
+    rows : Rows
+    rules : tuple of Pooling
+    weights : ndarray of shape (n_rows,), float32, or None
+    unmet : float
+        Weight of a word without a row, where n-grams make up its vector.
+    divide : {"weights", "count"}
+    params : dict of rule name to its parameters
+    """
+
+    rows: Rows
+    rules: tuple[Pooling, ...]
+    weights: Float32 | None
+    unmet: float
+    divide: Divide
+    params: dict[str, dict[str, Any]]
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the result."""
+        return len(self.rules) * int(self.rows.vectors.matrix.shape[1])
+
+    def __call__(self, texts: Any, n_threads: int | None) -> Float32:
+        """Vectors of texts, of shape (n_texts, n_columns), float32."""
+        names = [rule.name for rule in self.rules]
+        if self.rows.unknown == "skip" and all(rule.fused for rule in self.rules):
+            return embed(
+                texts,
+                self.rows.tokens,
+                self.rows.vectors.matrix,
+                rules=names,
+                weights=self.weights,
+                divide=self.divide,
+                n_threads=n_threads,
+                **self.params.get("power_mean", {}),
+            )
+        found = list(self.blocks(parts_of(texts), n_threads))
+        return np.concatenate([np.empty((0, self.n_columns), np.float32), *found])
+
+    def blocks(self, parts: list[Part], n_threads: int | None) -> Iterator[Float32]:
+        """The same, some thousand texts at a time."""
+        for part, ragged in self.rows.ragged(parts):
+            table, weights = self.rows.vectors.matrix, self.weights
+            if self.rows.unknown == "subword" and not self.rows.by_piece:
+                ragged, table, used = self.rows.composed(part, ragged)
+                if weights is not None:
+                    known = np.where(used >= 0, weights[used], self.unmet)
+                    weights = known.astype(np.float32)
+            yield pooled(
+                ragged,
+                table,
+                self.rules,
+                weights=weights,
+                divide=self.divide,
+                params=self.params,
+                n_threads=n_threads,
+            )
+
+
+def rules_of(rule: Any) -> tuple[Pooling, ...]:
+    """Poolings of a name, or of several whose results stand side by side.
+
+    Parameters
+    ----------
+    rule : str, Pooling, or sequence of them
+
+    Returns
+    -------
+    tuple of Pooling
+
+    Raises
+    ------
+    ValueError
+        If there is none, or a name is unknown.
+    """
+    named = [rule] if isinstance(rule, str | Pooling) else list(rule)
+    if not named:
+        raise ValueError("rule must name at least one pooling, found none")
+    return tuple(
+        one if isinstance(one, Pooling) else lookup(POOLINGS, one) for one in named
+    )
+
+
+def weighting_of(weights: Any) -> Weighting | None:
+    """Weighting of that name, None for weights that are given."""
+    if isinstance(weights, str):
+        return lookup(WEIGHTINGS, weights)
+    return weights if isinstance(weights, Weighting) else None
+
+
+def split_params(
+    params: Mapping[str, Any] | None,
+    rules: tuple[Pooling, ...],
+    weighting: Weighting | None,
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Parameters by the rule that takes them, and those of the weighting.
+
+    Parameters
+    ----------
+    params : mapping or None
+    rules : tuple of Pooling
+    weighting : Weighting or None
+
+    Returns
+    -------
+    dict of rule name to its parameters, dict of the weighting's
+
+    Raises
+    ------
+    ValueError
+        If nothing here takes one of them.
+    """
+    given = dict(params or {})
+    known = {rule.name: rule.params for rule in rules}
+    own = {} if weighting is None else weighting.params
+    names = {name for rule in known.values() for name in rule} | set(own)
+    for name in given:
+        if name not in names:
+            raise ValueError(
+                f"params has {name!r}, which neither rule nor weights take (known "
+                f"here: {', '.join(sorted(names)) or 'none'})"
+            )
+    by_rule = {
+        rule: {name: given[name] for name in taken if name in given}
+        for rule, taken in known.items()
+    }
+    return by_rule, {name: given[name] for name in own if name in given}
+
+
+def weights_of(
+    weights: Any, frequencies: Frequencies | None, rows: Rows, params: dict[str, Any]
+) -> tuple[Float32 | None, float]:
+    """Weights of all rows, and that of a word which has none.
+
+    Parameters
+    ----------
+    weights : str, Weighting, mapping of word to weight, array-like or None
+    frequencies : Frequencies or None
+        Not None for a weighting by name.
+    rows : Rows
+    params : dict
+        The weighting's own.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), float32, or None, and float
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative or not finite.
+    """
+    n_rows = len(rows.vectors.tokens)
+    weighting = weighting_of(weights)
+    if weights is None:
+        return None, 1.0
+    if weighting is not None:
+        if frequencies is None:
+            raise ValueError(f"weights={weighting.name!r} must have frequencies")
+        documents = frequencies.documents
+        if weighting.needs == "documents" and documents is None:
+            raise ValueError(
+                f"weights={weighting.name!r} must have texts with known words in fit, "
+                "to count in how many of them a word is met"
+            )
+        if weighting.needs == "nothing":  # ranks: a word never met has none
+            return checked(weighting(frequencies, **params), n_rows), 1.0
+        one_more = frequencies._replace(
+            counts=np.append(frequencies.counts, 0.0),
+            documents=None if documents is None else np.append(documents, 0.0),
+        )
+        found = weighting(one_more, **params)
+        return checked(found[:-1], n_rows), float(found[-1])
+    if isinstance(weights, Mapping):
+        found = from_mapping(weights, rows.vectors.tokens, rows.vectors.vocabulary)
+        return checked(found, n_rows), 1.0
+    return checked(weights, n_rows), 1.0

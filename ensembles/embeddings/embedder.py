@@ -1,0 +1,285 @@
+"""Sentence vectors as a scikit-learn transformer: words averaged over a token table."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ensembles.embeddings.averaging import (
+    Average,
+    rules_of,
+    split_params,
+    weighting_of,
+    weights_of,
+)
+from ensembles.embeddings.components import Moments, check_count, fit_projection
+from ensembles.embeddings.finishing import cast, check_dtype, normalized
+from ensembles.embeddings.frequencies import frequencies_of
+from ensembles.embeddings.interface import TextTransformer, check_texts
+from ensembles.embeddings.rows import Rows
+from ensembles.embeddings.texts import Part, parts_of
+from ensembles.embeddings.vectors.reading import read_vectors
+
+LEAST_COVERAGE = 0.5  # below, most of what texts say is not heard
+NAMED = 5  # unknown words in a warning
+
+
+class SentenceEmbedder(TextTransformer):
+    r"""Transformer from texts to averages of the vectors of their words.
+
+    The members are words, the weights say how much each counts, a rule turns the words
+    of a text into one vector. What `fit` learns, `transform` applies: the vector of a
+    text depends on no other text beside it. A text without known words, an empty one,
+    None and NaN have a vector of zeros.
+
+    Parameters
+    ----------
+    vectors : path, mapping, pair or object
+        As `read_vectors` takes it: what it returns is shared by clones, so a grid
+        search that is given it reads a file once.
+    rule : str or list of str, default="mean"
+        Of `POOLINGS`; results of several stand side by side.
+    weights : {"sif", "usif", "idf", "zipf"}, mapping, array or None, default="sif"
+        Of `WEIGHTINGS`; a mapping of word to weight, where words that are not named
+        weigh 1; one number for each row; None counts every word once.
+    remove_components : int, default=0
+        Directions that most of the sentences given to fit share, taken out of each;
+        with "usif" by their shares of the variance. The papers take 1 with "sif" and 5
+        with "usif".
+    whiten : bool or None, default=None
+        Whether to turn to the principal axes of those sentences and scale each to
+        variance 1.
+    n_components : int or None, default=None
+        Keep so many principal axes. None keeps all, and without whitening does not
+        turn to them.
+    normalize : bool, default=False
+        Whether vectors are brought to length 1.
+    tokenizer : str, callable, tokenizer or None, default=None
+        As `tokens_of` takes it. None is the one that belongs to the vectors, else
+        ``\w+``.
+    frequencies : mapping, path, {"corpus", "vectors", "zipf"} or None, default=None
+        How often words are met: a mapping of word to count, a file with a word and its
+        count a line, the texts given to fit, what came with the vectors, or their
+        order. None takes the texts given to fit if they hold known words, else the
+        vectors' counts, else, with a warning, their order. "idf" always counts texts.
+    lowercase : bool or None, default=None
+        Whether words are put in small letters. None does it where no token has a
+        capital. Accents are never taken off.
+    unknown : {"skip", "subword", "error"}, default="skip"
+        Whether words without a vector are left out, made of their n-grams (fastText;
+        they weigh what a word weighs that was never met), or refused.
+    dtype : {"float32", "float16", "float64", "int8", "bits"}, default="float32"
+        Of the vectors. "int8" has one scale for all, learned in fit, and keeps cosines
+        nearly; "bits" the signs, eight to a byte, for Hamming distances.
+    params : dict or None, default=None
+        Parameters of the rules and the weighting, such as ``{"a": 1e-3, "p": 3}``.
+    n_jobs : int or None, default=None
+        Threads; None is 1, -1 all processors. The result does not depend on it.
+
+    Attributes
+    ----------
+    vectors_ : WordVectors
+    weights_ : ndarray of shape (n_tokens,), float32, or None
+    projection_ : Projection or None
+        Components, whitening and principal axes.
+    coverage_ : float
+        Share of the tokens given to fit that have a vector; NaN where there was none.
+    scale_ : float or None
+        What 127 stands for in "int8".
+    lowercase_ : bool
+
+    Examples
+    --------
+    >>> vectors = {"good": [1.0, 0.0], "bad": [-1.0, 0.0], "film": [0.0, 1.0]}
+    >>> embedder = SentenceEmbedder(vectors, weights=None).fit()
+    >>> embedder.transform(["Good film", "bad", ""])
+    array([[ 0.5,  0.5],
+           [-1. ,  0. ],
+           [ 0. ,  0. ]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        vectors: Any,
+        *,
+        rule: Any = "mean",
+        weights: Any = "sif",
+        remove_components: int = 0,
+        whiten: bool | None = None,
+        n_components: int | None = None,
+        normalize: bool = False,
+        tokenizer: Any = None,
+        frequencies: Any = None,
+        lowercase: bool | None = None,
+        unknown: str = "skip",
+        dtype: Any = "float32",
+        params: Any = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.vectors = vectors
+        self.rule = rule
+        self.weights = weights
+        self.remove_components = remove_components
+        self.whiten = whiten
+        self.n_components = n_components
+        self.normalize = normalize
+        self.tokenizer = tokenizer
+        self.frequencies = frequencies
+        self.lowercase = lowercase
+        self.unknown = unknown
+        self.dtype = dtype
+        self.params = params
+        self.n_jobs = n_jobs
+
+    def fit(self, X: Any = None, y: Any = None) -> SentenceEmbedder:
+        """Read the vectors, and learn weights and components from texts.
+
+        Parameters
+        ----------
+        X : iterable or column of str, or None, default=None
+            None is enough where nothing is learned from texts.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        self
+        """
+        rules, weighting = rules_of(self.rule), weighting_of(self.weights)
+        by_rule, own = split_params(self.params, rules, weighting)
+        dtype = check_dtype(self.dtype)
+        parts = [] if X is None else parts_of(check_texts(X))
+        vectors = read_vectors(self.vectors)
+        if vectors.weighted and weighting is not None:
+            warnings.warn(
+                f"{vectors.source} is made for a plain mean: its vectors have word "
+                f"weights in them, to which {weighting.name!r} adds; weights=None "
+                "gives what its model gives",
+                stacklevel=2,
+            )
+        rows = Rows(vectors, self.tokenizer, self.lowercase, self.unknown)
+        met = rows.count(parts)
+        frequencies = None
+        if weighting is not None:
+            needed = weighting.needs == "counts"
+            source = self.frequencies if needed else "zipf"
+            frequencies = frequencies_of(source, rows, met)
+        found, unmet = weights_of(self.weights, frequencies, rows, own)
+        divide = "weights" if weighting is None else weighting.divide
+        self._average = Average(rows, rules, found, unmet, divide, by_rule)
+        self._warn_of_coverage(rows, parts, met.coverage)
+        self.vectors_, self.weights_ = vectors, found
+        self.coverage_, self.lowercase_ = met.coverage, rows.lowercase
+        self._dtype, self._normalize = dtype, bool(self.normalize)
+        piecewise = weighting is not None and weighting.piecewise
+        self._learn(parts, piecewise)
+        return self
+
+    def _warn_of_coverage(self, rows: Rows, parts: list[Part], coverage: float) -> None:
+        if coverage < LEAST_COVERAGE:
+            some = ", ".join(map(repr, rows.unknown_words(parts, NAMED)))
+            warnings.warn(
+                f"{rows.vectors.source} has vectors for {coverage:.0%} of the tokens "
+                f"given to fit only; it lacks {some}: is it of this language, and are "
+                "tokenizer and lowercase those that it was made with?",
+                stacklevel=3,
+            )
+
+    def _learn(self, parts: list[Part], piecewise: bool) -> None:
+        """Learn projection and scale from the sentences of the training texts."""
+        average, n_threads = self._average, self._n_threads()
+        remove, n_columns = self.remove_components, average.n_columns
+        check_count("remove_components", remove, 0, n_columns)
+        if self.n_components is not None:
+            check_count("n_components", self.n_components, 1, n_columns)
+        self.projection_, self.scale_ = None, None
+        if remove or self.whiten or self.n_components is not None:
+            moments = Moments(n_columns)
+            for block in average.blocks(parts, n_threads):
+                moments.add(block)
+            self.projection_ = fit_projection(
+                moments,
+                remove=remove,
+                piecewise=piecewise,
+                whiten=bool(self.whiten),
+                n_components=self.n_components,
+            )
+        self._n_features_out = n_columns
+        if self.projection_ is not None:
+            self._n_features_out = self.projection_.matrix.shape[1]
+        if self._dtype == "int8":
+            self.scale_ = self._largest(parts)
+        if self._dtype == "bits":
+            self._n_features_out = -(-self._n_features_out // 8)
+
+    def _largest(self, parts: list[Part]) -> float:
+        """Largest magnitude among the training vectors."""
+        blocks = self._average.blocks(parts, self._n_threads())
+        found = max((float(np.abs(self._end(b)).max()) for b in blocks), default=0.0)
+        if not found:
+            raise ValueError(
+                "dtype='int8' must have texts with known words in fit, to learn its "
+                "scale from"
+            )
+        return found
+
+    def transform(self, X: Any) -> Any:
+        """Vectors of texts.
+
+        Parameters
+        ----------
+        X : iterable or column of str
+            None, NaN and missing values count as empty texts.
+
+        Returns
+        -------
+        ndarray of shape (n_texts, n_features_out), of ``dtype``
+        """
+        check_is_fitted(self)
+        found = self._end(self._average(check_texts(X), self._n_threads()))
+        return cast(found, self._dtype, self.scale_ or 1.0)
+
+    def coverage(self, X: Any) -> Any:
+        """Share of each text's tokens that have a vector.
+
+        Parameters
+        ----------
+        X : iterable or column of str
+
+        Returns
+        -------
+        ndarray of shape (n_texts,), NaN for a text without tokens
+        """
+        check_is_fitted(self)
+        rows, offsets = self._average.rows.tokens(check_texts(X))
+        totals = np.concatenate([[0], np.cumsum(rows >= 0)])
+        with np.errstate(invalid="ignore"):
+            return np.diff(totals[offsets]) / np.diff(offsets)
+
+    def _end(self, vectors: Any) -> Any:
+        if self.projection_ is not None:
+            vectors = self.projection_(vectors)
+        return normalized(vectors) if self._normalize else vectors
+
+    def _n_threads(self) -> int | None:
+        return None if self.n_jobs == -1 else (self.n_jobs or 1)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write the fitted embedder to a directory of safetensors and JSON.
+
+        See `ensembles.embeddings.saving.save`.
+        """
+        from ensembles.embeddings.saving import save
+
+        save(self, path, force=force)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
+        """Fitted embedder from a directory that `save` wrote."""
+        from ensembles.embeddings.saving import load
+
+        return load(path)

@@ -1,0 +1,131 @@
+"""Sentence vectors of transformers behind the interface of `SentenceEmbedder`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from ensembles.embeddings.finishing import FLOATS, cast, check_dtype, normalized
+from ensembles.embeddings.interface import TextTransformer, check_texts
+from ensembles.embeddings.texts import decoded, parts_of
+
+INSTALL = "pip install 'ensemble-avg[sentence]'"
+
+
+class SentenceEncoder(TextTransformer):
+    """Transformer from texts to vectors, by a model of sentence-transformers.
+
+    An empty text, None and NaN have a vector of zeros, as in `SentenceEmbedder`. Texts
+    of other lengths in a batch are padded, which moves a vector by rounding only.
+
+    Parameters
+    ----------
+    model : path, str or SentenceTransformer
+        As `sentence_transformers.SentenceTransformer` takes it, or one that is loaded.
+    prompt : str or None, default=None
+        Put before each text.
+    n_components : int or None, default=None
+        Keep the first so many dimensions, of models made for it.
+    normalize : bool, default=False
+        Whether vectors are brought to length 1.
+    batch_size : int, default=32
+    device : str or None, default=None
+        None leaves it to sentence-transformers.
+    dtype : {"float32", "float16", "float64"}, default="float32"
+
+    Attributes
+    ----------
+    model_ : SentenceTransformer
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        prompt: str | None = None,
+        n_components: int | None = None,
+        normalize: bool = False,
+        batch_size: int = 32,
+        device: str | None = None,
+        dtype: Any = "float32",
+    ) -> None:
+        self.model = model
+        self.prompt = prompt
+        self.n_components = n_components
+        self.normalize = normalize
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+
+    def fit(self, X: Any = None, y: Any = None) -> SentenceEncoder:
+        """Load the model.
+
+        Parameters
+        ----------
+        X : None
+            Not used.
+        y : None
+            Not used.
+
+        Returns
+        -------
+        self
+        """
+        if check_dtype(self.dtype) not in FLOATS:
+            raise ValueError(
+                f"dtype must be one of {', '.join(FLOATS)}, found {self.dtype!r}"
+            )
+        if X is not None:
+            check_texts(X)
+        self.model_ = self._loaded()
+        # Renamed in version 6; both are asked for.
+        ask = getattr(self.model_, "get_embedding_dimension", None)
+        dim = ask() if ask else self.model_.get_sentence_embedding_dimension()
+        if self.n_components is not None and not 1 <= self.n_components <= dim:
+            raise ValueError(
+                f"n_components must be from 1 to {dim}, the model's dimensions; found "
+                f"{self.n_components!r}"
+            )
+        self._n_features_out = int(self.n_components or dim)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Vectors of texts.
+
+        Parameters
+        ----------
+        X : iterable or column of str
+
+        Returns
+        -------
+        ndarray of shape (n_texts, n_features_out), of ``dtype``
+        """
+        check_is_fitted(self)
+        texts = [text for part in parts_of(check_texts(X)) for text in decoded(part)]
+        out = np.zeros((len(texts), self._n_features_out), np.float32)
+        filled = [index for index, text in enumerate(texts) if text.strip()]
+        if filled:
+            found = self.model_.encode(
+                [texts[index] for index in filled],
+                prompt=self.prompt,
+                batch_size=self.batch_size,
+                show_progress_bar=False,
+                convert_to_numpy=True,
+            )
+            out[filled] = found[:, : self._n_features_out]
+        out = normalized(out) if self.normalize else out
+        return cast(out, check_dtype(self.dtype), 1.0)
+
+    def _loaded(self) -> Any:
+        if not isinstance(self.model, str | os.PathLike):
+            return self.model
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise ImportError(
+                f"SentenceEncoder needs the package sentence-transformers: {INSTALL}"
+            ) from None
+        return SentenceTransformer(str(self.model), device=self.device)

@@ -1,0 +1,138 @@
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
+"""Compiled loops over rows of a table of vectors, one text after the other.
+
+Each takes the texts from ``start`` to before ``stop`` and writes ``dim`` columns of
+``out`` from ``column`` on; rows below 0 are skipped. It returns the largest row that
+the table does not have, or -1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensembles.kernels.compiled import compiled, inlined
+
+# Vectors summed in float32 before the sum goes on in float64.
+LANE_ROWS = 64
+# Vectors added to the sum in one go: memory is then asked for all of them at once.
+HELD = 4
+
+
+@inlined
+def _add_held(table, held, scales, lane):
+    a, b, c, e = held[0], held[1], held[2], held[3]
+    p, q, r, s = scales[0], scales[1], scales[2], scales[3]
+    for d in range(lane.size):
+        lane[d] += (p * np.float32(table[a, d]) + q * np.float32(table[b, d])) + (
+            r * np.float32(table[c, d]) + s * np.float32(table[e, d])
+        )
+
+
+@compiled
+def pool_mean(table, rows, offsets, weights, by_count, start, stop, column, out):
+    """Sums of weighted vectors over the sums of weights, or over how many there are.
+
+    Without weights (an array of no length) all are one.
+    """
+    n_rows, dim = table.shape
+    lane, sums = np.empty(dim, np.float32), np.empty(dim, np.float64)
+    held, scales = np.empty(HELD, np.int64), np.ones(HELD, np.float32)
+    wrong = -1
+    for i in range(start, stop):
+        n, n_held, total = 0, 0, 0.0
+        lane[:] = 0
+        for k in range(offsets[i], offsets[i + 1]):
+            row = rows[k]
+            if row < 0 or row >= n_rows:
+                wrong = max(wrong, row)
+                continue
+            if weights.size:
+                scales[n_held] = weights[row]
+                total += weights[row]
+            held[n_held] = row
+            n += 1
+            n_held += 1
+            if n_held == HELD:
+                _add_held(table, held, scales, lane)
+                n_held = 0
+            if n % LANE_ROWS == 0:
+                for d in range(dim):
+                    sums[d] = lane[d] + (sums[d] if n > LANE_ROWS else 0.0)
+                lane[:] = 0
+        for k in range(n_held):
+            row, scale = held[k], scales[k]
+            for d in range(dim):
+                lane[d] += scale * np.float32(table[row, d])
+        divisor = total if weights.size and not by_count else float(n)
+        if divisor == 0:
+            divisor = 1.0
+        if n < LANE_ROWS:
+            scale = np.float32(divisor)
+            for d in range(dim):
+                out[i, column + d] = lane[d] / scale
+        else:
+            for d in range(dim):
+                out[i, column + d] = np.float32((sums[d] + lane[d]) / divisor)
+    return wrong
+
+
+@compiled
+def pool_extreme(table, rows, offsets, weights, sign, start, stop, column, out):
+    """Largest entries, or with ``sign`` -1 the smallest; weight 0 leaves one out."""
+    n_rows, dim = table.shape
+    sign = np.float32(sign)
+    wrong = -1
+    for i in range(start, stop):
+        n = 0
+        for k in range(offsets[i], offsets[i + 1]):
+            row = rows[k]
+            if row < 0 or row >= n_rows:
+                wrong = max(wrong, row)
+                continue
+            if weights.size and weights[row] == 0:
+                continue
+            if n == 0:
+                for d in range(dim):
+                    out[i, column + d] = sign * np.float32(table[row, d])
+            else:
+                for d in range(dim):
+                    value = sign * np.float32(table[row, d])
+                    if value > out[i, column + d]:
+                        out[i, column + d] = value
+            n += 1
+        for d in range(dim):
+            out[i, column + d] = sign * out[i, column + d] if n else np.float32(0)
+    return wrong
+
+
+@compiled
+def pool_power(table, rows, offsets, weights, by_count, p, start, stop, column, out):
+    """Roots of the means of ``p``-th powers; an odd root keeps the sign."""
+    n_rows, dim = table.shape
+    sums = np.empty(dim, np.float64)
+    wrong = -1
+    for i in range(start, stop):
+        n, total = 0, 0.0
+        sums[:] = 0
+        for k in range(offsets[i], offsets[i + 1]):
+            row = rows[k]
+            if row < 0 or row >= n_rows:
+                wrong = max(wrong, row)
+                continue
+            n += 1
+            weight = np.float64(weights[row]) if weights.size else 1.0
+            total += weight
+            for d in range(dim):
+                value = np.float64(table[row, d])
+                power = value
+                for _ in range(p - 1):
+                    power *= value
+                sums[d] += weight * power
+        if by_count:
+            total = float(n)
+        divisor = total if total != 0 else 1.0
+        for d in range(dim):
+            mean = sums[d] / divisor
+            root = abs(mean) ** (1.0 / p)
+            out[i, column + d] = np.float32(-root if mean < 0 else root)
+    return wrong

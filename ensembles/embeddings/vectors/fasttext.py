@@ -1,0 +1,160 @@
+"""fastText's models (.bin): words with counts, and vectors of character n-grams.
+
+Source: https://github.com/facebookresearch/fastText, args.cc, dictionary.cc, matrix.cc;
+files written before version 11 have no magic number and neither pruning nor
+quantization.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembles.blocks import cut
+from ensembles.embeddings.vectors.binary import Reader
+from ensembles.embeddings.vectors.files import decode, mapped_array
+from ensembles.embeddings.vectors.subwords import Subwords
+from ensembles.embeddings.vectors.table import WordVectors, as_float32, check_finite
+
+MAGIC = 793712314
+VERSIONS = (11, 12)
+SUPERVISED = 3  # models: cbow, skip-gram, supervised
+LONGEST_WORD = 1 << 13
+WORD = 0  # kinds of entries: word, label
+STEP = 1 << 14  # words composed at a time
+
+
+class Head(NamedTuple):
+    """What stands before the dictionary."""
+
+    is_new: bool
+    dim: int
+    n_buckets: int
+    shortest: int
+    longest: int
+
+
+def is_fasttext(first: bytes) -> bool:
+    """Whether a file begins with fastText's magic number."""
+    return int.from_bytes(first[:4], "little") == MAGIC
+
+
+def read(path: Path, limit: int | None, errors: str) -> WordVectors:
+    """Vectors of a fastText model: of its words, and of n-grams for all others.
+
+    The file's own matrix is mapped; the words' vectors are made from it.
+
+    Parameters
+    ----------
+    path : Path
+    limit : int or None
+        Words that have a row, the first ones, which are the most frequent. Others are
+        unknown, and have a vector all the same where n-grams are asked for.
+    errors : {"strict", "replace", "ignore"}
+        What becomes of words that are not UTF-8.
+
+    Returns
+    -------
+    WordVectors
+
+    Raises
+    ------
+    ValueError
+        If the file contradicts itself, or is quantized.
+    """
+    reader = Reader(path)
+    head = _head(reader)
+    spelled, counts = _words(reader, head)
+    matrix = _matrix(reader, head, len(spelled))
+    own, grams = matrix[: len(spelled)], matrix[len(spelled) :]
+    subwords = Subwords(grams, own, head.shortest, head.longest)
+    spelled = spelled[:limit]
+    words = [
+        decode(word, errors, f"{path} word {row + 1}")
+        for row, word in enumerate(spelled)
+    ]
+    vectors = np.empty((len(words), head.dim), np.float32)
+    for start, stop in cut(len(words), STEP):
+        rows = np.arange(start, stop)
+        vectors[start:stop] = subwords.of_bytes(spelled[start:stop], rows)
+    check_finite(vectors, words, str(path))
+    return WordVectors(
+        words,
+        vectors,
+        counts=counts[: len(words)],
+        subwords=subwords if len(grams) and head.longest else None,
+        source=str(path),
+    )
+
+
+def _head(reader: Reader) -> Head:
+    (first,) = reader.numbers("i", "its head")
+    is_new = first == MAGIC
+    version = VERSIONS[0]
+    dim = first
+    if is_new:
+        version, dim = reader.numbers("ii", "its head")
+        if version not in VERSIONS:
+            raise reader.broken(f"its version is {version} (known: 11 and 12)")
+    *_, model, n_buckets, shortest, longest, _rate = reader.numbers("11i", "its head")
+    reader.numbers("d", "its head")
+    if version == VERSIONS[0] and is_new and model == SUPERVISED:
+        longest = 0  # as fastText itself reads them
+    if (
+        dim < 1
+        or n_buckets < 0
+        or not 0 <= shortest <= 1000
+        or not 0 <= longest <= 1000
+    ):
+        raise reader.broken(
+            f"its head has {dim} dimensions, {n_buckets} buckets, n-grams of "
+            f"{shortest} to {longest}"
+        )
+    return Head(is_new, dim, n_buckets, shortest, longest)
+
+
+def _words(reader: Reader, head: Head) -> tuple[list[bytes], NDArray[np.int64]]:
+    size, n_words, n_labels = reader.numbers("3i", "its dictionary")
+    reader.numbers("q", "its dictionary")
+    pruned = reader.numbers("q", "its dictionary")[0] if head.is_new else -1
+    if pruned >= 0:
+        raise reader.broken("it is pruned, as quantized models are; use the whole one")
+    # An entry takes a NUL, a count and its kind.
+    if n_words < 1 or n_labels < 0 or size != n_words + n_labels:
+        raise reader.broken(f"{size} entries, {n_words} words, {n_labels} labels")
+    if size * 10 > reader.left:
+        raise reader.broken(f"it promises {size} entries in {reader.left} bytes")
+    words, counts = [], np.zeros(n_words, np.int64)
+    for entry in range(size):
+        word = reader.word(0, LONGEST_WORD)
+        count, kind = reader.numbers("qb", f"entry {entry}")
+        if (kind == WORD) != (entry < n_words):
+            raise reader.broken(f"entry {entry} is of kind {kind}")
+        if kind == WORD:
+            words.append(word)
+            counts[entry] = count
+    return words, counts
+
+
+def _matrix(reader: Reader, head: Head, n_words: int) -> NDArray[np.float32]:
+    if head.is_new and reader.numbers("B", "its matrix")[0]:
+        raise reader.broken(
+            "it is quantized (.ftz); use the .bin that it was made from"
+        )
+    n_rows, n_columns = reader.numbers("qq", "its matrix")
+    # n-grams may be left out
+    fits = n_rows in (n_words + head.n_buckets, n_words)
+    if n_columns != head.dim or not fits:
+        raise reader.broken(
+            f"its matrix has shape ({n_rows}, {n_columns}), its head says "
+            f"({n_words + head.n_buckets}, {head.dim})"
+        )
+    if n_rows * n_columns * 4 > reader.left:
+        raise reader.broken(
+            f"its matrix has shape ({n_rows}, {n_columns}), in {reader.left} bytes"
+        )
+    shape = (n_rows, n_columns)
+    return as_float32(mapped_array(reader.path, "<f4", shape, reader.at))

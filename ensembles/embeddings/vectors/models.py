@@ -1,0 +1,274 @@
+"""Token tables of model directories: model2vec, static embeddings, transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembles.embeddings.vectors.files import check_regular
+from ensembles.embeddings.vectors.table import WordVectors, as_float32, check_matrix
+from ensembles.embeddings.vectors.tensors import arrays
+
+INSTALL = "pip install 'ensemble-avg[text]'"
+STATIC = ("embeddings", "embedding.weight")  # model2vec, sentence-transformers
+# How transformers call their input table, by the end of its name.
+INPUTS = (
+    *("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight"),
+    *("shared.weight", "wte.weight", "token_embedding.weight"),
+)
+# What a saved SentenceEmbedder adds: its section of config.json, a table that only it
+# knows how to use.
+OWN, TABLE = "ensembles", "table"
+INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
+
+
+def read(path: Path, limit: int | None, errors: str) -> WordVectors:
+    """Token table of a model directory, with its tokenizer.
+
+    Parameters
+    ----------
+    path : Path
+        A directory of model2vec, of sentence-transformers or of transformers.
+    limit : None
+        A tokenizer's ids need all rows.
+    errors : str
+        Not used: a tokenizer's tokens are text.
+
+    Returns
+    -------
+    WordVectors
+
+    Raises
+    ------
+    ValueError
+        If there is no table or no tokenizer, or they do not fit.
+    ImportError
+        If tokenizers is not installed.
+    """
+    if limit is not None:
+        raise ValueError(
+            f"limit must be None for {path}: its tokenizer's ids need all rows"
+        )
+    own = _json(path / "config.json").get(OWN)
+    if own is not None:
+        return _own(path, dict(own))
+    modules = _modules(path)
+    folder = path / modules[0]["path"] if modules else path
+    tensors = _tensors(folder)
+    normalize: bool | None = None
+    static = next((name for name in STATIC if name in tensors), None)
+    if static is not None:
+        matrix = static_table(tensors, static, str(path))
+        normalize = bool(_json(path / "config.json").get("normalize", False))
+    else:
+        matrix = _inputs(tensors, path)
+    if modules:
+        normalize = any(module["type"].endswith("Normalize") for module in modules)
+    return with_tokenizer(
+        as_float32(matrix),
+        _tokenizer(folder),
+        weighted=static is not None,
+        normalize=normalize,
+        source=str(path),
+    )
+
+
+def _own(path: Path, own: dict[str, Any]) -> WordVectors:
+    """Table of a saved SentenceEmbedder, which may have words for tokens."""
+    tensors = _tensors(path)
+    name = "embeddings" if "embeddings" in tensors else TABLE
+    if name not in tensors:
+        raise ValueError(f"{path}/model.safetensors must have the table {name!r}")
+    matrix = tensors[name]
+    check_matrix(matrix, str(path))
+    if own.get("by_piece"):
+        return with_tokenizer(
+            as_float32(matrix), _tokenizer(path), weighted=True, source=str(path)
+        )
+    try:
+        ids = _json(path / "tokenizer.json")["model"]["vocab"]
+        tokens = sorted(ids, key=ids.get)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}/tokenizer.json must have words: {error!r}") from None
+    # The last one stands for unknown words, to those who have to have it.
+    return WordVectors(
+        tokens[:-1], as_float32(matrix)[:-1], weighted=True, source=str(path)
+    )
+
+
+def with_tokenizer(
+    matrix: NDArray[np.float32],
+    tokenizer: Any,
+    *,
+    weighted: bool,
+    normalize: bool | None = None,
+    source: str,
+) -> WordVectors:
+    """Word vectors whose rows are the ids of a Hugging Face tokenizer.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_rows, dim)
+    tokenizer : tokenizers.Tokenizer
+    weighted : bool
+    normalize : bool or None, default=None
+    source : str
+
+    Returns
+    -------
+    WordVectors
+
+    Raises
+    ------
+    ValueError
+        If the tokenizer has ids beyond the rows.
+    """
+    check_matrix(matrix, source)
+    tokens = [""] * len(matrix)
+    for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
+        if number >= len(matrix):
+            raise ValueError(
+                f"{source}: its tokenizer has the id {number} ({token!r}), its table "
+                f"{len(matrix)} rows; they do not belong together"
+            )
+        tokens[number] = token
+    return WordVectors(
+        tokens,
+        matrix,
+        tokenizer=tokenizer,
+        weighted=weighted,
+        normalize=normalize,
+        unknown=unknown_id(tokenizer),
+        source=source,
+    )
+
+
+def unknown_id(tokenizer: Any) -> int | None:
+    """Id of what a tokenizer puts in the place of unknown text."""
+    model = json.loads(tokenizer.to_str())["model"]
+    if model.get("unk_token") is not None:
+        found = tokenizer.token_to_id(model["unk_token"])
+    else:
+        found = model.get("unk_id")
+    return None if found is None else int(found)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Object that a JSON file holds, empty where there is no file."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be JSON: {error}") from None
+    return found if isinstance(found, dict) else {"": found}
+
+
+def _modules(path: Path) -> list[dict[str, str]]:
+    """Modules of a sentence-transformers directory, none where it is another."""
+    found = _json(path / "modules.json").get("", [])
+    for module in found:
+        inside = isinstance(module, dict) and ".." not in module.get("path", "..")
+        if not inside or Path(module["path"]).is_absolute() or "type" not in module:
+            raise ValueError(
+                f"{path}/modules.json must list modules with type and path inside "
+                f"the directory, found {module!r}"
+            )
+    return list(found)
+
+
+def _tensors(folder: Path) -> dict[str, NDArray[Any]]:
+    whole, index = folder / "model.safetensors", folder / INDEX
+    if whole.exists():
+        return arrays(whole)
+    if index.exists():
+        files = {str(name) for name in _json(index).get("weight_map", {}).values()}
+        found: dict[str, NDArray[Any]] = {}
+        for name in sorted(files):
+            if Path(name).name != name:
+                raise ValueError(f"{index} must name files beside it, found {name!r}")
+            found |= arrays(folder / name)
+        return found
+    if (folder / PICKLED).exists():
+        return _unpickled(folder / PICKLED)
+    raise ValueError(
+        f"{folder} must be a model's directory with model.safetensors; found "
+        f"{', '.join(sorted(one.name for one in folder.iterdir())) or 'nothing'}"
+    )
+
+
+def _unpickled(path: Path) -> dict[str, NDArray[Any]]:
+    """Tables of a torch file, which cannot run code when it is read like this."""
+    import pickle
+
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            f"{path} needs the package torch: pip install 'ensemble-avg[torch]'"
+        ) from None
+    check_regular(path)
+    try:
+        state = torch.load(path, "cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} is not a whole torch file of tensors alone: {error}"
+        ) from None
+    return {
+        name: tensor.float().numpy()
+        for name, tensor in state.items()
+        if isinstance(tensor, torch.Tensor) and name.endswith((*INPUTS, *STATIC))
+    }
+
+
+def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> Any:
+    """Table of a static model; model2vec may share rows and scale them."""
+    matrix, mapping = tensors[name], tensors.get("mapping")
+    check_matrix(matrix, source)
+    if mapping is not None:
+        if mapping.ndim != 1 or mapping.dtype.kind not in "iu":
+            raise ValueError(f"{source}: its mapping must be whole numbers")
+        if mapping.size and not 0 <= mapping.min() <= mapping.max() < len(matrix):
+            raise ValueError(
+                f"{source}: its mapping must name rows below {len(matrix)}, found "
+                f"{mapping.min()} to {mapping.max()}"
+            )
+        matrix = matrix[mapping]
+    weights = tensors.get("weights")
+    if weights is not None:
+        if weights.shape != (len(matrix),):
+            raise ValueError(f"{source} must have a weight for each row of its table")
+        matrix = as_float32(matrix) * as_float32(weights)[:, None]
+    return matrix
+
+
+def _inputs(tensors: dict[str, NDArray[Any]], path: Path) -> NDArray[Any]:
+    for end in INPUTS:
+        for name, tensor in tensors.items():
+            if name.endswith(end) and tensor.ndim == 2:
+                return tensor
+    raise ValueError(
+        f"{path} must have a table of tokens ({', '.join((*STATIC, *INPUTS))}), found "
+        f"{', '.join(list(tensors)[:8]) or 'no tensor'}"
+    )
+
+
+def _tokenizer(folder: Path) -> Any:
+    path = folder / "tokenizer.json"
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ImportError(f"{path} needs the package tokenizers: {INSTALL}") from None
+    if not path.exists():
+        raise ValueError(
+            f"{folder} must have a tokenizer.json; transformers writes one: "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust binding raises nothing more narrow
+        raise ValueError(f"{path} is not a whole tokenizer: {error}") from None

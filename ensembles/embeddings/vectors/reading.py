@@ -1,0 +1,182 @@
+"""Word vectors of any kind, told apart by what they look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensembles.embeddings.vectors import (
+    archives,
+    fasttext,
+    models,
+    tensors,
+    text,
+    word2vec,
+)
+from ensembles.embeddings.vectors.files import check_regular
+from ensembles.embeddings.vectors.subwords import Subwords
+from ensembles.embeddings.vectors.table import (
+    WordVectors,
+    as_float32,
+    check_finite,
+    from_mapping,
+    from_pairs,
+)
+
+ERRORS = ("strict", "replace", "ignore")
+FORMATS = {".npz": archives.read, ".safetensors": tensors.read}
+# By the bytes that a file begins with: what is no format of vectors.
+REFUSED = {
+    b"\x1f\x8b": "it is compressed (gzip); decompress it first, which also lets it be "
+    "mapped",
+    b"\x80": "it is a pickle, which could run code; load it with the library that "
+    "wrote it and pass what comes back, or save it there in word2vec's format",
+    b"PK": "it is a zip archive; unpack it first",
+    b"BZh": "it is compressed (bzip2); decompress it first",
+}
+
+
+def read_vectors(
+    vectors: Any, *, limit: int | None = None, errors: str = "strict"
+) -> WordVectors:
+    """Word vectors from a file, a directory, or what holds them in memory.
+
+    Parameters
+    ----------
+    vectors : path, mapping, pair, array or object
+        A path to text (GloVe, word2vec, fastText's ``.vec``), word2vec's or fastText's
+        binary ``.bin``, ``.npz``, ``.safetensors``, or a directory of model2vec, of a
+        static or other model of sentence-transformers, or of transformers. A mapping
+        of token to vector; a pair of tokens and matrix; gensim's KeyedVectors or a
+        model that has them; a model2vec StaticModel; WordVectors, as they are.
+    limit : int or None, default=None
+        Read the first so many, in most files the most frequent; None reads all.
+    errors : {"strict", "replace", "ignore"}, default="strict"
+        What becomes of tokens that are not UTF-8: an error, U+FFFD, nothing.
+
+    Returns
+    -------
+    WordVectors
+        Mapped from the file where it is binary and its numbers lie in one block:
+        safetensors, npz that is not compressed, the n-grams of fastText. What is mapped
+        is not searched for NaN.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        If a file is broken, or of no known format; the message says where. No file can
+        run code: pickles are refused.
+    TypeError
+        If it is none of these kinds, or its numbers are not numbers.
+
+    Warns
+    -----
+    UserWarning
+        If a token occurs twice, when the vectors are first used: the first one counts.
+
+    Examples
+    --------
+    >>> read_vectors({"the": [1.0, 0.0], "cat": [0.0, 2.0]})
+    WordVectors('dict', 2 tokens, 2 dimensions)
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, found {limit}")
+    if errors not in ERRORS:
+        raise ValueError(f"errors must be one of {', '.join(ERRORS)}, found {errors!r}")
+    if isinstance(vectors, str | os.PathLike):
+        return _read_path(Path(vectors), limit, errors)
+    found = _from_memory(vectors)
+    return found if limit is None else _limited(found, limit)
+
+
+def _read_path(path: Path, limit: int | None, errors: str) -> WordVectors:
+    if path.is_dir():
+        return models.read(path, limit, errors)
+    check_regular(path)  # a pipe would wait for someone to write
+    with path.open("rb") as file:
+        first = file.read(word2vec.LONGEST_HEADER)
+    suffix = path.suffix.lower()
+    if suffix in FORMATS:
+        return FORMATS[suffix](path, limit, errors)
+    for start, reason in REFUSED.items():
+        if first.startswith(start) and not fasttext.is_fasttext(first):
+            raise ValueError(f"{path} cannot be read: {reason}")
+    if fasttext.is_fasttext(first):
+        return fasttext.read(path, limit, errors)
+    if suffix == ".bin":
+        is_word2vec = word2vec.header_of(first) is not None
+        read = word2vec.read if is_word2vec else fasttext.read
+        return read(path, limit, errors)
+    return text.read(path, limit, errors)
+
+
+def _from_memory(vectors: Any) -> WordVectors:
+    if isinstance(vectors, WordVectors):
+        return vectors
+    kind = type(vectors).__name__
+    if isinstance(vectors, Mapping):
+        return from_mapping(vectors, kind)
+    if isinstance(vectors, tuple | list) and len(vectors) == 2:
+        return from_pairs(vectors[0], vectors[1], "vectors")
+    keyed = getattr(vectors, "wv", vectors)
+    if hasattr(keyed, "index_to_key") and hasattr(keyed, "vectors"):
+        return _from_gensim(keyed, kind)
+    if hasattr(vectors, "embedding") and hasattr(vectors, "tokenizer"):
+        return _from_static(vectors, kind)
+    raise TypeError(
+        "vectors must be a path, a mapping of token to vector, a pair of tokens and "
+        f"matrix, or an object of gensim or model2vec; found {kind}"
+    )
+
+
+def _limited(found: WordVectors, limit: int) -> WordVectors:
+    if found.tokenizer is not None:
+        raise ValueError("limit must be None: a tokenizer's ids need all rows")
+    return WordVectors(
+        found.tokens[:limit],
+        found.matrix[:limit],
+        counts=None if found.counts is None else found.counts[:limit],
+        subwords=found.subwords,
+        source=found.source,
+    )
+
+
+def _from_gensim(keyed: Any, kind: str) -> WordVectors:
+    matrix, tokens = as_float32(np.asarray(keyed.vectors)), list(keyed.index_to_key)
+    counts = keyed.expandos.get("count")
+    descending = np.arange(len(tokens), 0, -1)
+    if counts is not None:
+        counts = np.asarray(counts, np.int64)
+        # What gensim makes up where a file has none.
+        if np.array_equal(counts, descending) or not counts.any():
+            counts = None
+    subwords = None
+    if hasattr(keyed, "vectors_ngrams"):
+        subwords = Subwords(
+            as_float32(keyed.vectors_ngrams),
+            as_float32(keyed.vectors_vocab),
+            int(keyed.min_n),
+            int(keyed.max_n),
+        )
+    check_finite(matrix, tokens, kind)
+    return WordVectors(tokens, matrix, counts=counts, subwords=subwords, source=kind)
+
+
+def _from_static(model: Any, kind: str) -> WordVectors:
+    tensors = {"embeddings": np.asarray(model.embedding)}
+    for name, own in (("mapping", "token_mapping"), ("weights", "weights")):
+        if getattr(model, own, None) is not None:
+            tensors[name] = np.asarray(getattr(model, own))
+    matrix = models.static_table(tensors, "embeddings", kind)
+    return models.with_tokenizer(
+        as_float32(matrix),
+        model.tokenizer,
+        weighted=True,
+        normalize=bool(getattr(model, "normalize", False)),
+        source=kind,
+    )

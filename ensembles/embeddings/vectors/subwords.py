@@ -1,0 +1,145 @@
+"""Vectors of words from those of their character n-grams, as fastText makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembles.embeddings.vectors.table import Matrix
+from ensembles.kernels.compiled import compiled, inlined
+
+Bytes = NDArray[np.uint8]
+Places = NDArray[np.int64]
+
+# The FNV-1a hash of 32 bits.
+BASIS, PRIME, MASK = 2166136261, 16777619, 0xFFFFFFFF
+SIGN, ABOVE = 0x80, 0xFFFFFF00  # fastText hashes signed bytes
+HEAD, CONTINUES = 0xC0, 0x80  # bytes 10xxxxxx continue a character of UTF-8
+
+
+@inlined
+def _begins(byte: int) -> bool:
+    return (byte & HEAD) != CONTINUES
+
+
+@compiled
+def compose(
+    text: Bytes,
+    offsets: Places,
+    rows: Places,
+    words: Matrix,
+    grams: Matrix,
+    lengths: tuple[int, int],
+    out: Matrix,
+) -> None:
+    """Mean of the vectors of each word's n-grams, and its own where it has one.
+
+    Parameters
+    ----------
+    text : ndarray of bytes
+        The words in UTF-8, each between ``<`` and ``>``, one after the other.
+    offsets : ndarray of shape (n_words + 1,)
+    rows : ndarray of shape (n_words,)
+        Row of each word's own vector in ``words``, -1 for none.
+    words : ndarray of shape (n_known, dim)
+    grams : ndarray of shape (n_buckets, dim)
+    lengths : (int, int)
+        Characters of the shortest and the longest n-grams.
+    out : ndarray of shape (n_words, dim), written to
+    """
+    shortest, longest = lengths
+    n_buckets, dim = len(grams), out.shape[1]
+    total = np.zeros(dim)
+    for word in range(len(rows)):
+        total[:] = 0
+        n_parts = 0
+        if rows[word] >= 0:
+            n_parts = 1
+            for column in range(dim):
+                total[column] += words[rows[word], column]
+        begin, end = offsets[word], offsets[word + 1]
+        for first in range(begin, end):
+            if not _begins(text[first]):
+                continue
+            hashed, n_characters, at = np.int64(BASIS), 0, first
+            while at < end and n_characters < longest:
+                more = True
+                while more:  # the bytes of a character
+                    byte = np.int64(text[at])
+                    if byte & SIGN:
+                        byte |= ABOVE
+                    hashed = ((hashed ^ byte) * PRIME) & MASK
+                    at += 1
+                    more = at < end and not _begins(text[at])
+                n_characters += 1
+                # < and > alone are no n-grams
+                alone = n_characters == 1 and (first == begin or at == end)
+                if n_characters >= shortest and not alone and n_buckets:
+                    bucket = hashed % n_buckets
+                    n_parts += 1
+                    for column in range(dim):
+                        total[column] += grams[bucket, column]
+        for column in range(dim):
+            out[word, column] = total[column] / max(n_parts, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Subwords:
+    """Vectors of n-grams, and of the words that have one of their own.
+
+    Parameters
+    ----------
+    grams : ndarray of shape (n_buckets, dim), float32
+    words : ndarray of shape (n_words, dim), float32
+        Vectors of whole words, without those of their n-grams.
+    shortest, longest : int
+        Characters of n-grams; 0 for ``longest`` where there are none.
+    """
+
+    grams: Matrix = field(repr=False)
+    words: Matrix = field(repr=False)
+    shortest: int
+    longest: int
+
+    def vectors(self, words: Sequence[str], known: Mapping[str, int]) -> Matrix:
+        """Vector of each word: the mean of its n-grams', and its own where it is known.
+
+        A word without either has zeros.
+
+        Parameters
+        ----------
+        words : sequence of str
+        known : mapping of str to int
+            Row of a word's own vector.
+
+        Returns
+        -------
+        ndarray of shape (n_words, dim), float32
+        """
+        rows = np.array([known.get(word, -1) for word in words], np.int64)
+        return self.of_bytes([word.encode("utf-8", "replace") for word in words], rows)
+
+    def of_bytes(self, words: Sequence[bytes], rows: Places) -> Matrix:
+        """Vectors of words as a file spells them.
+
+        Parameters
+        ----------
+        words : sequence of bytes
+        rows : ndarray of shape (n_words,), int64
+            Row of each word's own vector, -1 for none.
+
+        Returns
+        -------
+        ndarray of shape (n_words, dim), float32
+        """
+        marked = [b"<%s>" % word for word in words]
+        offsets = np.zeros(len(marked) + 1, np.int64)
+        np.cumsum([len(one) for one in marked], out=offsets[1:])
+        text = np.frombuffer(b"".join(marked), np.uint8)
+        out = np.empty((len(marked), self.grams.shape[1]), np.float32)
+        lengths = (self.shortest, self.longest)
+        compose(text, offsets, rows, self.words, self.grams, lengths, out)
+        return out

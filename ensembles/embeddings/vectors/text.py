@@ -1,0 +1,184 @@
+"""Vectors as text, a word and its numbers a line: GloVe, word2vec, fastText's .vec.
+
+word2vec and fastText put a line before them: how many words, and how many dimensions.
+A word may hold spaces, as some of GloVe's do: the numbers are counted from the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+
+from ensembles.blocks import count_threads, cut, spread
+from ensembles.embeddings.vectors.files import decode, mapped
+from ensembles.embeddings.vectors.parsing import (
+    FINE,
+    POWERS,
+    SHORT,
+    Bytes,
+    Places,
+    end_of_lines,
+    parse_lines,
+)
+from ensembles.embeddings.vectors.table import Matrix, WordVectors, check_finite
+
+LINES = 4096  # read by a thread at a time
+LONGEST_LINE = 1 << 20
+EVERYTHING = 1 << 62
+
+
+def read(path: Path, limit: int | None, errors: str) -> WordVectors:
+    """Vectors of a text file.
+
+    Parameters
+    ----------
+    path : Path
+    limit : int or None
+        Lines that are read, the first ones.
+    errors : {"strict", "replace", "ignore"}
+        What becomes of words that are not UTF-8.
+
+    Returns
+    -------
+    WordVectors
+
+    Raises
+    ------
+    ValueError
+        If a line has too few numbers or something else among them, the first line
+        promises another number of lines, or a word has a NUL byte or is not UTF-8.
+    """
+    data = mapped(path)
+    header, start, dim = _shape(path, data)
+    most = EVERYTHING if limit is None else limit
+    if header is not None:
+        # One more than promised: what is there in excess is found so.
+        most = min(most, header + 1)
+    n_lines, stop = end_of_lines(data, start, most)
+    n_read = n_lines if limit is None else min(n_lines, limit)
+    expected = n_lines if header is None else min(header, most)
+    if n_lines != expected and (limit is None or n_lines < limit):
+        more = "more" if n_lines > expected else str(n_lines)
+        raise ValueError(
+            f"{path}: its first line promises {header} vectors, found {more}; the file "
+            "is cut off, or not what it says"
+        )
+    if n_read * dim * 2 > len(data):  # a number takes a digit and a space
+        raise ValueError(
+            f"{path}: its first line promises {dim} numbers a line, more than there are"
+        )
+    matrix = np.empty((n_read, dim), np.float32)
+    places = np.empty((n_read, 3), np.int64)
+    faults = np.empty(n_read, np.uint8)
+    _parse(data[:stop], start, matrix, places, faults)
+    _mend(path, data, matrix, places, faults, first_line=1 + (header is not None))
+    tokens = _tokens(path, data, places, dim, errors, 1 + (header is not None))
+    check_finite(matrix, tokens, str(path))
+    return WordVectors(tokens, matrix, source=str(path))
+
+
+def _shape(path: Path, data: Bytes) -> tuple[int | None, int, int]:
+    """Lines that the first line promises, where the vectors begin, dimensions."""
+    head = bytes(data[:LONGEST_LINE])
+    first, newline, rest = head.partition(b"\n")
+    fields = first.split()
+    if b"\0" in first or (not newline and len(head) == LONGEST_LINE):
+        raise ValueError(f"{path} is no text file of vectors: {first[:20]!r}…")
+    if len(fields) == 2 and rest:
+        with contextlib.suppress(ValueError):
+            n_words, dim = int(fields[0]), int(fields[1])
+            n_found = len(rest.partition(b"\n")[0].split()) - 1
+            # Also where the second line contradicts it: that line is told then.
+            if n_words > 0 and dim > 0 and n_found > 1:
+                return n_words, len(first) + 1, min(dim, LONGEST_LINE)
+            if n_words > 0 and dim == 1 == n_found and _is_count(fields[0]):
+                return n_words, len(first) + 1, dim
+    if len(fields) < 2:
+        raise ValueError(
+            f"{path} line 1 must be a word and its numbers, found {first[:60]!r}"
+        )
+    return None, 0, len(fields) - 1
+
+
+def _is_count(field: bytes) -> bool:
+    return field.isdigit()
+
+
+def _parse(
+    data: Bytes,
+    start: int,
+    matrix: Matrix,
+    places: Places,
+    faults: Bytes,
+) -> None:
+    jobs = []
+    for first, last in cut(len(matrix), LINES):
+        jobs.append((start, first, last))
+        _, start = end_of_lines(data, start, last - first)
+
+    def begin() -> object:
+        def work(job: tuple[int, int, int]) -> None:
+            at, first, last = job
+            rows = slice(first, last)
+            parse_lines(data, at, matrix[rows], places[rows], faults[rows], POWERS)
+
+        return work
+
+    spread(jobs, begin, count_threads(None))  # type: ignore[arg-type]
+
+
+def _mend(
+    path: Path,
+    data: Bytes,
+    matrix: Matrix,
+    places: Places,
+    faults: Bytes,
+    first_line: int,
+) -> None:
+    """Read by Python what the loop left, or say what is wrong with it."""
+    for row in np.flatnonzero(faults != FINE):
+        begin, end, stop = places[row]
+        line = bytes(data[begin:stop])
+        where = f"{path} line {row + first_line}"
+        if faults[row] == SHORT:
+            raise ValueError(
+                f"{where} must be a word and {matrix.shape[1]} numbers, found "
+                f"{len(line.split())} fields: {line[:60]!r}"
+            )
+        fields = line[end - begin :].split()
+        try:
+            matrix[row] = [float(field) for field in fields]
+        except ValueError as error:
+            raise ValueError(
+                f"{where} must be a word and {matrix.shape[1]} numbers: {error}"
+            ) from None
+
+
+def _tokens(
+    path: Path, data: Bytes, places: Places, dim: int, errors: str, first_line: int
+) -> list[str]:
+    view = data.data
+    tokens = []
+    for row, (begin, end, _) in enumerate(places.tolist()):
+        word = bytes(view[begin:end])
+        if b" " in word and _is_number(word.split()[-1]):
+            n_found = dim + sum(_is_number(part) for part in word.split()[1:])
+            raise ValueError(
+                f"{path} line {row + first_line} must be a word and {dim} numbers, "
+                f"found {n_found}"
+            )
+        try:
+            tokens.append(word.decode() if 0 not in word else decode(word, errors, ""))
+        except ValueError:
+            where = f"{path} line {row + first_line}"
+            tokens.append(decode(word, errors, where))
+    return tokens
+
+
+def _is_number(field: bytes) -> bool:
+    with contextlib.suppress(ValueError):
+        float(field)
+        return True
+    return False

@@ -1,0 +1,119 @@
+"""Vectors as word2vec's program writes them: a header, then word, space, floats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembles.embeddings.vectors.binary import Reader
+from ensembles.embeddings.vectors.files import decode
+from ensembles.embeddings.vectors.table import WordVectors, check_finite
+from ensembles.kernels.compiled import compiled
+
+LONGEST_WORD = 1 << 13
+LONGEST_HEADER = 64
+SPACE, NEWLINE = 32, 10
+
+
+@compiled
+def gather(
+    data: NDArray[np.uint8],
+    start: int,
+    rows: NDArray[np.uint8],
+    places: NDArray[np.int64],
+) -> int:
+    """Copy each vector's bytes into its row; how many were whole.
+
+    Parameters
+    ----------
+    data : ndarray of bytes
+    start : int
+        Where the first word begins.
+    rows : ndarray of shape (n_words, 4 * dim), written to
+    places : ndarray of shape (n_words, 2), written to
+        Where each word begins and ends.
+
+    Returns
+    -------
+    int
+    """
+    n_words, size = rows.shape
+    at = start
+    for row in range(n_words):
+        while at < data.size and data[at] == NEWLINE:  # the original ends lines
+            at += 1
+        begin = at
+        last = min(data.size, at + LONGEST_WORD)
+        while at < last and data[at] != SPACE:
+            at += 1
+        if at >= last or at + 1 + size > data.size:
+            return int(row)
+        places[row, 0], places[row, 1] = begin, at
+        at += 1
+        for byte in range(size):
+            rows[row, byte] = data[at + byte]
+        at += size
+    return int(n_words)
+
+
+def header_of(first: bytes) -> tuple[int, int] | None:
+    """Words and dimensions that a first line promises, None where it is no header."""
+    fields = first.partition(b"\n")[0].split()
+    if b"\n" in first and len(fields) == 2 and all(part.isdigit() for part in fields):
+        return int(fields[0]), int(fields[1])
+    return None
+
+
+def read(path: Path, limit: int | None, errors: str) -> WordVectors:
+    """Vectors of a binary word2vec file.
+
+    Words and numbers alternate in the file, so they are copied, not mapped.
+
+    Parameters
+    ----------
+    path : Path
+    limit : int or None
+        Words that are read, the first ones.
+    errors : {"strict", "replace", "ignore"}
+        What becomes of words that are not UTF-8.
+
+    Returns
+    -------
+    WordVectors
+
+    Raises
+    ------
+    ValueError
+        If the header promises other than the file holds, or a word is wrong.
+    """
+    reader = Reader(path)
+    header = header_of(bytes(reader.data[:LONGEST_HEADER]))
+    if header is None:
+        raise reader.broken("its first line must be two numbers, words and dimensions")
+    n_words, dim = header
+    reader.word(NEWLINE, LONGEST_HEADER)
+    if n_words == 0 or dim == 0 or n_words * (4 * dim + 1) > reader.left:
+        raise reader.broken(
+            f"its first line promises {n_words} vectors of {dim} numbers, which "
+            f"{reader.left} bytes cannot hold"
+        )
+    n_read = n_words if limit is None else min(n_words, limit)
+    matrix = np.empty((n_read, dim), "<f4")
+    places = np.empty((n_read, 2), np.int64)
+    n_whole = gather(reader.data, reader.at, matrix.view(np.uint8), places)
+    if n_whole < n_read:
+        raise reader.broken(f"it promises {n_words} vectors, number {n_whole + 1} ends")
+    if n_read == n_words:
+        end = int(places[-1, 1]) + 1 + 4 * dim
+        rest = bytes(reader.data[end : end + 64]).strip(b"\n")
+        if rest:
+            raise reader.broken(f"more follows than the {n_words} vectors it promises")
+    view = reader.data.data
+    tokens = [
+        decode(bytes(view[begin:end]), errors, f"{path} word {row + 1}")
+        for row, (begin, end) in enumerate(places.tolist())
+    ]
+    check_finite(matrix, tokens, str(path))
+    return WordVectors(tokens, matrix, source=str(path))

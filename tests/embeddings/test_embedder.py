@@ -1,0 +1,390 @@
+"""SentenceEmbedder: what comes out, of which texts, and what is kept of it."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+
+from ensembles.embeddings.embedder import SentenceEmbedder
+from ensembles.embeddings.pooling import POOLINGS
+from ensembles.embeddings.vectors.reading import read_vectors
+
+RNG = np.random.default_rng(5)
+WORDS = ["el", "niño", "come", "pan", "the", "cat", "日本", "straße", "ü", "_1"]
+MATRIX = RNG.normal(size=(len(WORDS), 6)).astype(np.float32)
+ROW = dict(zip(WORDS, MATRIX, strict=True))
+TEXTS = [
+    "El niño come pan",
+    "the cat, the cat!",
+    "日本 Straße",
+    "",
+    "nothing known here",
+    "pan pan ü _1 the",
+    "come come come el cat niño the pan",
+]
+
+
+def made(**params: Any) -> SentenceEmbedder:
+    params.setdefault("weights", None)
+    return SentenceEmbedder((WORDS, MATRIX), **params)
+
+
+def rows(text: str) -> Any:
+    found = [ROW[w] for w in text.lower().replace(",", "").replace("!", "").split()]
+    return np.array(found, np.float64)
+
+
+def test_the_mean_is_that_of_the_words() -> None:
+    found = made().fit().transform(TEXTS[:3])
+    np.testing.assert_allclose(found, [rows(t).mean(0) for t in TEXTS[:3]], atol=1e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("rule", POOLINGS)
+@pytest.mark.parametrize("weights", [None, "idf", "sif"])
+def test_loops_give_what_the_function_of_a_pooling_gives(
+    rule: str, weights: Any
+) -> None:
+    embedder = made(rule=rule, weights=weights).fit(TEXTS)
+    average = embedder._average
+    ragged = average.rows.tokens(TEXTS)
+    expected = POOLINGS[rule](ragged, MATRIX, embedder.weights_, divide=average.divide)
+    np.testing.assert_allclose(embedder.transform(TEXTS), expected, atol=2e-6)
+    np.testing.assert_array_equal(expected[3:5], 0)
+
+
+def test_several_rules_stand_side_by_side() -> None:
+    rules = ["mean", "hierarchical", "maximum"]
+    found = made(rule=rules).fit().transform(TEXTS)
+    alone = [made(rule=rule).fit().transform(TEXTS) for rule in rules]
+    np.testing.assert_array_equal(found, np.hstack(alone))
+
+
+def test_hierarchical_pooling_is_worked_out_by_hand() -> None:
+    vectors = {"a": [1.0, 0.0], "b": [3.0, -2.0], "c": [5.0, 0.0]}
+    embedder = SentenceEmbedder(
+        vectors, weights=None, rule="hierarchical", params={"window": 2}
+    ).fit()
+    # Means of a b and of b c are [2, -1] and [4, -1].
+    np.testing.assert_array_equal(embedder.transform(["a b c", "a"]), [[4, -1], [1, 0]])
+
+
+def test_texts_that_are_empty_or_missing_are_zeros() -> None:
+    embedder = made(whiten=True, normalize=True).fit(TEXTS)
+    found = embedder.transform(["", "xyz", None, float("nan"), np.nan, "pan"])
+    np.testing.assert_array_equal(found[:5], 0)
+    assert np.linalg.norm(found[5]) == pytest.approx(1)
+    assert embedder.transform([]).shape == (0, 6)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"weights": "sif", "remove_components": 1},
+        {"weights": "usif", "whiten": True, "normalize": True},
+        {"rule": ["mean", "maximum", "power_mean"], "n_components": 4},
+        {"dtype": "int8"},
+        {"rule": "hierarchical"},
+    ],
+)
+def test_a_vector_does_not_depend_on_what_stands_beside_it(params: Any) -> None:
+    embedder = made(**params).fit(TEXTS)
+    together = embedder.transform(TEXTS)
+    alone = np.concatenate([embedder.transform([text]) for text in TEXTS])
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(together[::-1], embedder.transform(TEXTS[::-1]))
+    np.testing.assert_array_equal(
+        together, embedder.set_params(n_jobs=2).transform(TEXTS)
+    )
+
+
+def test_columns_of_any_library_are_texts() -> None:
+    embedder = made().fit()
+    expected = embedder.transform(TEXTS)
+    kinds: list[Any] = [tuple(TEXTS), np.array(TEXTS), np.array(TEXTS, object)]
+    kinds += [iter(TEXTS), (text for text in TEXTS)]
+    if "pandas" in sys.modules or pytest.importorskip("pandas"):
+        pandas = pytest.importorskip("pandas")
+        kinds += [pandas.Series(TEXTS), pandas.Series(TEXTS, dtype=object)]
+    kinds.append(pytest.importorskip("polars").Series(TEXTS))
+    pyarrow = pytest.importorskip("pyarrow")
+    kinds += [pyarrow.array(TEXTS), pyarrow.chunked_array([TEXTS[:2], TEXTS[2:]])]
+    for kind in kinds:
+        np.testing.assert_array_equal(embedder.transform(kind), expected)
+
+
+def test_generators_may_be_fitted() -> None:
+    found = made(weights="sif", whiten=True).fit(text for text in TEXTS)
+    expected = made(weights="sif", whiten=True).fit(TEXTS)
+    np.testing.assert_array_equal(found.transform(TEXTS), expected.transform(TEXTS))
+    at_once = made(weights="sif", whiten=True).fit_transform(text for text in TEXTS)
+    np.testing.assert_array_equal(at_once, expected.transform(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        ("one text", ValueError, "write .text."),
+        (np.array([["a"], ["b"]]), ValueError, "must be one column"),
+        (3, TypeError, "must be a sequence"),
+        ([b"pan"], TypeError, "texts.0. is b'pan'"),
+        (["pan", 3], TypeError, "texts.1. is 3"),
+    ],
+)
+def test_what_is_no_column_of_texts_is_told(
+    texts: Any, error: type[Exception], message: str
+) -> None:
+    embedder = made().fit()
+    for method in (embedder.fit, embedder.transform):
+        with pytest.raises(error, match=message):
+            method(texts)
+
+
+def test_frames_must_be_told_which_column() -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"text": TEXTS})
+    with pytest.raises(ValueError, match=r"choose it, as in X\['text'\]"):
+        made().fit(frame)
+    assert made().fit_transform(frame["text"]).shape == (7, 6)
+
+
+def test_words_are_put_in_small_letters_where_the_vectors_are() -> None:
+    assert made().fit().lowercase_
+    capital = SentenceEmbedder({"Pan": [1.0], "pan": [2.0]}, weights=None).fit()
+    assert not capital.lowercase_
+    assert capital.transform(["Pan pan PAN"]).tolist() == [[1.5]]
+    told = SentenceEmbedder({"Pan": [1.0], "pan": [2.0]}, weights=None, lowercase=True)
+    assert told.fit().transform(["Pan pan PAN"]).tolist() == [[2.0]]
+
+
+def test_accents_are_kept_and_composed() -> None:
+    vectors = {"hacia": [1.0], "hacía": [2.0], "groß": [3.0], "😀": [4.0]}
+    embedder = SentenceEmbedder(vectors, weights=None).fit()
+    decomposed = "haci\u0301a"
+    found = embedder.transform(["hacia", "hacía", decomposed, "GROß"])
+    assert found.ravel().tolist() == [1, 2, 2, 3]
+    by_space = SentenceEmbedder(vectors, weights=None, tokenizer="whitespace").fit()
+    assert by_space.transform(["😀 hacia"]).tolist() == [[2.5]]
+
+
+def test_any_callable_may_part_texts() -> None:
+    vectors = {"日": [1.0], "本": [3.0]}
+    embedder = SentenceEmbedder(vectors, weights=None, tokenizer=list).fit(["日本"])
+    assert embedder.transform(["日本", "本"]).tolist() == [[2.0], [3.0]]
+    with pytest.raises(ValueError, match="is a callable cannot be saved"):
+        embedder.save("anywhere")
+
+
+def test_unknown_words_may_be_an_error() -> None:
+    embedder = made(unknown="error").fit(["el pan"])
+    with pytest.raises(ValueError, match="no vector for 'gato', in the text 'el gato'"):
+        embedder.transform(["el pan", "el gato"])
+    with pytest.raises(ValueError, match="no vector for 'gato'"):
+        made(unknown="error").fit(["gato"])
+    with pytest.raises(ValueError, match="must have vectors with n-grams"):
+        made(unknown="subword").fit()
+    with pytest.raises(ValueError, match="unknown must be one of"):
+        made(unknown="drop").fit()
+
+
+def test_coverage_is_reported() -> None:
+    embedder = made().fit(["el pan gato perro", "el cat"])
+    assert embedder.coverage_ == pytest.approx(4 / 6)
+    shares = embedder.coverage(["el gato", "", "pan"])
+    np.testing.assert_array_equal(shares, [0.5, np.nan, 1])
+    assert np.isnan(made().fit().coverage_)
+    with pytest.warns(UserWarning, match=r"for 33% of .*; it lacks 'gato', 'perro'"):
+        made().fit(["gato perro pan"])
+
+
+def test_formats_of_the_result() -> None:
+    plain = made().fit(TEXTS).transform(TEXTS)
+    for dtype in ("float16", "float64"):
+        found = made(dtype=dtype).fit(TEXTS).transform(TEXTS)
+        np.testing.assert_array_equal(found, plain.astype(dtype))
+    embedder = made(dtype="int8").fit(TEXTS)
+    levels = embedder.transform(TEXTS)
+    assert levels.dtype == np.int8
+    assert np.abs(levels).max() == 127
+    assert embedder.scale_ is not None
+    assert embedder.scale_ == np.abs(plain).max()
+    np.testing.assert_allclose(
+        levels * (embedder.scale_ / 127), plain, atol=embedder.scale_ / 254 + 1e-6
+    )
+    bits = made(dtype="bits").fit(TEXTS)
+    found = bits.transform(TEXTS)
+    assert found.shape == (7, 1)
+    assert bits.get_feature_names_out().tolist() == ["sentenceembedder0"]
+    np.testing.assert_array_equal(np.unpackbits(found, axis=1)[:, :6], plain > 0)
+    with pytest.raises(ValueError, match="dtype='int8' must have texts"):
+        made(dtype="int8").fit()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"rule": "maen"}, "did you mean 'mean'"),
+        ({"rule": []}, "at least one pooling"),
+        ({"dtype": "int16"}, "dtype must be one of"),
+        ({"remove_components": 7}, "from 0 to 6"),
+        ({"remove_components": 1.0}, "whole number"),
+        ({"n_components": 0}, "from 1 to 6"),
+        ({"rule": "power_mean", "params": {"p": 0}}, "p of 'power_mean'"),
+        ({"rule": "hierarchical", "params": {"window": 0}}, "window of"),
+        ({"remove_components": 1}, "at least 1 texts with known words"),
+    ],
+)
+def test_wrong_parameters_are_told(params: Any, message: str) -> None:
+    texts = [] if params == {"remove_components": 1} else TEXTS
+    with pytest.raises(ValueError, match=message):
+        made(**params).fit(texts).transform(TEXTS)
+
+
+FOLDED: list[dict[str, Any]] = [
+    {},
+    {"weights": "sif", "remove_components": 1},
+    {"weights": "usif", "whiten": True, "n_components": 3, "normalize": True},
+    {"tokenizer": "whitespace", "lowercase": False},
+    {"tokenizer": r"\b\w\w+\b", "dtype": "float16"},
+    {"weights": "zipf", "dtype": "int8"},
+]
+OWN: list[dict[str, Any]] = [
+    {"weights": "idf", "whiten": True},
+    {"rule": ["mean", "minimum"], "n_components": 5},
+    {"weights": {"pan": 0.0}},
+    {
+        "weights": np.linspace(0, 1, len(WORDS)),
+        "rule": "power_mean",
+        "params": {"p": 5},
+    },
+]
+
+
+@pytest.mark.parametrize("params", FOLDED + OWN)
+def test_what_is_saved_gives_the_same_vectors(params: Any, tmp_path: Path) -> None:
+    embedder = made(**params).fit(TEXTS)
+    embedder.save(tmp_path / "saved")
+    loaded = SentenceEmbedder.load(tmp_path / "saved")
+    expected = embedder.transform([*TEXTS, None])
+    found = loaded.transform([*TEXTS, None])
+    slack = (
+        1
+        if expected.dtype == np.int8
+        else 1e-3
+        if expected.dtype == np.float16
+        else 2e-6
+    )
+    np.testing.assert_allclose(found.astype(float), expected.astype(float), atol=slack)
+    assert found.dtype == expected.dtype
+    assert loaded.coverage_ == embedder.coverage_
+    names = embedder.get_feature_names_out().tolist()
+    assert loaded.get_feature_names_out().tolist() == names
+    loaded.save(tmp_path / "again")
+    again = SentenceEmbedder.load(tmp_path / "again").transform([*TEXTS, None])
+    np.testing.assert_array_equal(again, found)
+    with pytest.raises(FileExistsError, match="force=True"):
+        loaded.save(tmp_path / "saved")
+    loaded.save(tmp_path / "again", force=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"saved", "again"}
+
+
+@pytest.mark.parametrize("params", FOLDED[:5])
+def test_what_is_folded_is_a_model_of_others(params: Any, tmp_path: Path) -> None:
+    model2vec = pytest.importorskip("model2vec")
+    made(**params).fit(TEXTS).save(tmp_path / "saved")
+    expected = made(**params).fit(TEXTS).transform(TEXTS)
+    found = model2vec.StaticModel.from_pretrained(tmp_path / "saved").encode(TEXTS)
+    np.testing.assert_allclose(
+        found, expected, atol=1e-3 if "dtype" in params else 2e-6
+    )
+
+
+def test_sentence_transformers_reads_what_is_folded(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("sentence_transformers")
+    embedder = made(weights="sif", remove_components=1).fit(TEXTS)
+    embedder.save(tmp_path / "saved")
+    model = transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    known = [text for text in TEXTS if text and "known" not in text]
+    np.testing.assert_allclose(
+        model.encode(known), embedder.transform(known), atol=2e-6
+    )
+
+
+def test_others_refuse_what_they_could_not_use(tmp_path: Path) -> None:
+    model2vec = pytest.importorskip("model2vec")
+    made(rule="maximum").fit().save(tmp_path / "saved")
+    with pytest.raises(Exception, match="embeddings"):
+        model2vec.StaticModel.from_pretrained(tmp_path / "saved")
+
+
+def test_a_clone_of_what_was_loaded_is_the_same_when_fitted(tmp_path: Path) -> None:
+    made(weights="sif", remove_components=1).fit(TEXTS).save(tmp_path / "saved")
+    loaded = SentenceEmbedder.load(tmp_path / "saved")
+    again = clone(loaded).fit(TEXTS)
+    np.testing.assert_array_equal(again.transform(TEXTS), loaded.transform(TEXTS))
+
+
+def test_words_that_occur_twice_are_saved_once(tmp_path: Path) -> None:
+    vectors = read_vectors((["a", "b", "a"], [[1.0], [2.0], [3.0]]))
+    with pytest.warns(UserWarning, match="tokens twice"):
+        embedder = SentenceEmbedder(vectors, weights=None).fit()
+    embedder.save(tmp_path / "saved")
+    found = SentenceEmbedder.load(tmp_path / "saved").transform(["a b"])
+    assert found.tolist() == [[1.5]]
+
+
+def test_a_directory_of_another_kind_is_told(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no saved SentenceEmbedder"):
+        SentenceEmbedder.load(tmp_path)
+
+
+def test_pickles_stand_by_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "v.safetensors"
+    from ensembles.embeddings.vectors.writing import write_vectors
+
+    write_vectors((WORDS, MATRIX), path)
+    embedder = SentenceEmbedder(path, rule=["mean", "hierarchical"]).fit(TEXTS)
+    kept = pickle.dumps(embedder)
+    path.unlink()
+    np.testing.assert_array_equal(
+        pickle.loads(kept).transform(TEXTS), embedder.transform(TEXTS)
+    )
+
+
+def test_clones_share_vectors_that_were_read() -> None:
+    vectors = read_vectors((WORDS, MATRIX))
+    assert clone(SentenceEmbedder(vectors)).vectors is vectors
+
+
+def test_pieces_of_a_tokenizer_are_saved_with_it(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    model2vec = pytest.importorskip("model2vec")
+    pieces = ["[UNK]", "pan", "##es", "el", "come"]
+    ids = {piece: number for number, piece in enumerate(pieces)}
+    words = tokenizers.models.WordPiece(ids, unk_token="[UNK]")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    texts = ["El panes come", "pan", "gato el", ""]
+    embedder = SentenceEmbedder(
+        (pieces, MATRIX[:5]), tokenizer=tokenizer, whiten=True, n_components=2
+    ).fit(texts)
+    embedder.save(tmp_path / "saved")
+    loaded = SentenceEmbedder.load(tmp_path / "saved")
+    expected = embedder.transform(texts)
+    # A word of no known piece is skipped by all.
+    np.testing.assert_allclose(loaded.transform(texts), expected, atol=1e-5)
+    model = model2vec.StaticModel.from_pretrained(tmp_path / "saved")
+    np.testing.assert_allclose(model.encode(texts), expected, atol=1e-5)
+    made(rule="maximum").fit().save(tmp_path / "own")
+    few = SentenceEmbedder((pieces[:3], MATRIX[:3]), tokenizer=tokenizer)
+    fewer = few.fit(["pan panes"])
+    with pytest.raises(ValueError, match="has pieces without a vector"):
+        fewer.save(tmp_path / "fewer")

@@ -1,0 +1,270 @@
+"""Vectors of other libraries: read as those libraries read them."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from ensembles.embeddings.embedder import SentenceEmbedder
+from ensembles.embeddings.vectors.reading import read_vectors
+
+DATA = Path(os.environ.get("ENSEMBLES_DATA", "absent")) / "vectors"
+WORDS = ["[UNK]", "the", "cat", "sat", "##s", "."]
+TEXTS = ["The cats sat.", "", "the dog", "cat cat"]
+real = pytest.mark.skipif(not DATA.exists(), reason="ENSEMBLES_DATA is not set")
+
+
+@pytest.fixture
+def matrix(rng: np.random.Generator) -> Any:
+    return rng.normal(size=(len(WORDS), 4)).astype(np.float32)
+
+
+@pytest.fixture
+def tokenizer() -> Any:
+    tokenizers = pytest.importorskip("tokenizers")
+    model = tokenizers.models.WordPiece(
+        {word: row for row, word in enumerate(WORDS)}, unk_token="[UNK]"
+    )
+    found = tokenizers.Tokenizer(model)
+    found.normalizer = tokenizers.normalizers.BertNormalizer()
+    found.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    return found
+
+
+def plain(vectors: Any) -> SentenceEmbedder:
+    return SentenceEmbedder(vectors, weights=None).fit()
+
+
+def test_model2vec_directories_give_what_model2vec_gives(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    model2vec = pytest.importorskip("model2vec")
+    model = model2vec.StaticModel(matrix, tokenizer)
+    model.save_pretrained(tmp_path)
+    expected = model.encode(TEXTS)
+    found = plain(tmp_path)
+    np.testing.assert_allclose(found.transform(TEXTS), expected, atol=1e-6)
+    np.testing.assert_allclose(plain(model).transform(TEXTS), expected, atol=1e-6)
+    assert found.vectors_.weighted
+    assert found.vectors_.normalize is False
+
+
+def test_shared_and_scaled_rows_of_model2vec_are_read(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    model2vec = pytest.importorskip("model2vec")
+    model = model2vec.StaticModel(
+        matrix[:3],
+        tokenizer,
+        token_mapping=np.array([0, 1, 2, 2, 1, 0]),
+        weights=np.linspace(0.5, 1, 6).astype(np.float32),
+        normalize=True,
+    )
+    model.save_pretrained(tmp_path)
+    embedder = SentenceEmbedder(tmp_path, weights=None, normalize=True).fit()
+    np.testing.assert_allclose(
+        embedder.transform(TEXTS), model.encode(TEXTS), atol=1e-6
+    )
+    assert embedder.vectors_.normalize is True
+
+
+def test_word_weights_on_top_of_a_static_model_are_warned_of(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    save_file({"embeddings": matrix}, tmp_path / "model.safetensors")
+    with pytest.warns(UserWarning, match="made for a plain mean"):
+        SentenceEmbedder(tmp_path).fit(["the cat", "sat"])
+
+
+def test_static_models_of_sentence_transformers_are_read(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    transformers = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    static = StaticEmbedding(tokenizer, embedding_weights=matrix)
+    model = transformers.SentenceTransformer(modules=[static], device="cpu")
+    model.save(str(tmp_path / "static"))
+    texts = ["The cats sat.", "cat cat"]  # without [UNK], which there has a row
+    found = plain(tmp_path / "static").transform(texts)
+    np.testing.assert_allclose(found, model.encode(texts), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["embeddings.word_embeddings.weight", "wte.weight"])
+def test_the_token_table_of_a_transformer_is_read(
+    name: str, tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    other = np.zeros((2, 2), np.float32)
+    save_file({"pooler.weight": other, name: matrix}, tmp_path / "model.safetensors")
+    (tmp_path / "modules.json").write_text(
+        json.dumps(
+            [
+                {"type": "sentence_transformers.models.Transformer", "path": ""},
+                {"type": "sentence_transformers.models.Normalize", "path": "1"},
+            ]
+        )
+    )
+    vectors = read_vectors(tmp_path)
+    np.testing.assert_array_equal(vectors.matrix, matrix)
+    assert not vectors.weighted
+    assert vectors.normalize
+    assert "[UNK]" not in vectors.vocabulary
+    embedder = plain(vectors)
+    np.testing.assert_allclose(
+        embedder.transform(["cats"]), [matrix[[2, 4]].mean(0)], rtol=1e-6
+    )
+    assert embedder.coverage(["the dog", ""]).tolist()[0] == 0.5
+
+
+def test_torch_files_are_read_as_tensors_alone(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    torch = pytest.importorskip("torch")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"shared.weight": torch.from_numpy(matrix)}, path)
+    np.testing.assert_array_equal(read_vectors(tmp_path).matrix, matrix)
+    torch.save({"shared.weight": Path("code")}, path)
+    with pytest.raises(ValueError, match="not a whole torch file of tensors alone"):
+        read_vectors(tmp_path)
+
+
+def test_broken_directories_are_told(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    with pytest.raises(ValueError, match="found nothing"):
+        read_vectors(tmp_path)
+    save_file({"a": matrix}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="must have a table of tokens"):
+        read_vectors(tmp_path)
+    save_file({"embeddings": matrix}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"must have a tokenizer\.json"):
+        read_vectors(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match="not a whole tokenizer"):
+        read_vectors(tmp_path)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="limit must be None"):
+        read_vectors(tmp_path, limit=3)
+    save_file({"embeddings": matrix[:3]}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="they do not belong together"):
+        read_vectors(tmp_path)
+    outside = [{"type": "StaticEmbedding", "path": "../elsewhere"}]
+    (tmp_path / "modules.json").write_text(json.dumps(outside))
+    with pytest.raises(ValueError, match="path inside the directory"):
+        read_vectors(tmp_path)
+    (tmp_path / "modules.json").write_text("[")
+    with pytest.raises(ValueError, match="must be JSON"):
+        read_vectors(tmp_path)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_word2vec_files_of_gensim_are_read(
+    binary: bool, tmp_path: Path, matrix: Any
+) -> None:
+    keyed = pytest.importorskip("gensim.models").KeyedVectors(4)
+    keyed.add_vectors(WORDS, matrix)
+    path = tmp_path / ("v.bin" if binary else "v.txt")
+    keyed.save_word2vec_format(path, binary=binary)
+    again = type(keyed).load_word2vec_format(path, binary=binary)
+    for found in (read_vectors(path), read_vectors(again)):
+        assert list(found.tokens) == again.index_to_key
+        np.testing.assert_array_equal(found.matrix, again.vectors)
+        assert found.counts is None  # those of gensim are made up
+
+
+def test_counts_of_gensim_models_are_kept() -> None:
+    gensim = pytest.importorskip("gensim.models")
+    sentences = [["a", "b", "a"], ["a", "c"]] * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = gensim.Word2Vec(
+            sentences, vector_size=4, min_count=1, seed=1, workers=1
+        )
+    found = read_vectors(model)
+    assert found.counts is not None
+    assert dict(zip(found.tokens, found.counts.tolist(), strict=True)) == {
+        "a": 9,
+        "b": 3,
+        "c": 3,
+    }
+    assert SentenceEmbedder(model, frequencies="vectors").fit().weights_ is not None
+
+
+@pytest.mark.parametrize("made_by", ["file", "object"])
+def test_fasttext_models_of_gensim_are_read_with_their_ngrams(
+    made_by: str, tmp_path: Path
+) -> None:
+    gensim = pytest.importorskip("gensim.models.fasttext")
+    sentences = [["el", "niño", "come"], ["日本語", "el", "naïve"]] * 3
+    model = gensim.FastText(
+        sentences, vector_size=5, min_count=1, min_n=2, max_n=4, bucket=50, workers=1
+    )
+    path = tmp_path / "v.bin"
+    with path.open("wb") as file:
+        gensim.save_facebook_model(model, file)
+    vectors = read_vectors(path if made_by == "file" else model.wv)
+    np.testing.assert_allclose(vectors.matrix, model.wv.vectors, rtol=1e-4, atol=1e-6)
+    assert list(vectors.tokens) == model.wv.index_to_key
+    new = ["niños", "comer", "日本", "x"]
+    assert vectors.subwords is not None
+    np.testing.assert_allclose(
+        vectors.subwords.vectors(new, vectors.vocabulary),
+        [model.wv[word] for word in new],
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    embedder = SentenceEmbedder(vectors, weights=None, unknown="subword").fit()
+    expected = np.mean([model.wv[word] for word in ("el", "niños", "comer")], axis=0)
+    np.testing.assert_allclose(
+        embedder.transform(["El niños comer", ""]),
+        [expected, np.zeros(5)],
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+@real
+@pytest.mark.parametrize("name", ["small_vectors.bin", "small_vectors.txt"])
+def test_real_word2vec_files_are_read_as_gensim_reads_them(name: str) -> None:
+    keyed = pytest.importorskip("gensim.models").KeyedVectors
+    expected = keyed.load_word2vec_format(DATA / name, binary=name.endswith("bin"))
+    found = read_vectors(DATA / name)
+    assert list(found.tokens) == expected.index_to_key
+    np.testing.assert_array_equal(found.matrix, expected.vectors)
+
+
+@real
+def test_real_glove_and_fasttext_files_are_read_as_gensim_reads_them() -> None:
+    models = pytest.importorskip("gensim.models")
+    path = DATA / "glove_twitter_25d.txt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # gensim's own
+        expected = models.KeyedVectors.load_word2vec_format(path, no_header=True)
+        gc.collect()
+    np.testing.assert_array_equal(read_vectors(path).matrix, expected.vectors)
+    path = DATA / "lee_fasttext.bin"
+    expected = models.fasttext.load_facebook_vectors(path)
+    np.testing.assert_allclose(read_vectors(path).matrix, expected.vectors, atol=1e-6)
+
+
+@real
+def test_a_real_latin_1_file_needs_to_be_told_so() -> None:
+    path = DATA / "pang_lee_polarity_fasttext.bin"
+    with pytest.raises(ValueError, match="must be UTF-8"):
+        read_vectors(path)
+    found = read_vectors(path, errors="replace")
+    listed = DATA / "pang_lee_polarity_fasttext.vec"
+    np.testing.assert_allclose(
+        found.matrix, read_vectors(listed, errors="replace").matrix, atol=1e-4
+    )
