@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import resource
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,8 @@ import click
 
 from ensembles_cli.describing import print_plan, print_report
 from ensembles_cli.parsing import Param, Size, Weights, split_weights
-from ensembles_cli.starting import load_numba
+from ensembles_cli.printing import bar
+from ensembles_cli.starting import end_cleanly, load_numba
 
 
 @click.command("avg")
@@ -154,8 +152,7 @@ def command(
     from ensembles.checkpoints.members import expand
 
     raise_file_limit()
-    # Ended from outside, a run clears up as if it had failed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_cleanly()
     paths, written = split_weights(members)
     if written and weights:
         raise click.UsageError("weights are given twice: with --weights and with :")
@@ -174,7 +171,7 @@ def command(
     if plan_only:
         print_plan(plan, as_json)
         return
-    with bar(plan.read_bytes) as progress:
+    with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
     print_report(report, as_json)
 
@@ -190,31 +187,3 @@ def raise_file_limit() -> None:
 def default_out(members: list[str]) -> Path:
     """Where the result goes if nobody says: the kind of the first member's."""
     return Path("averaged" if Path(members[0]).is_dir() else "averaged.safetensors")
-
-
-@contextmanager
-def bar(n_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A bar of bytes read, on a terminal; it takes the bytes since the last call."""
-    if not sys.stderr.isatty():
-        yield lambda n_read: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        TextColumn("averaging"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=n_bytes)
-        yield lambda n_read: progress.advance(task, n_read)

@@ -16,7 +16,10 @@ from ensembles_cli.printing import as_options
 COMMANDS = {
     "avg": "ensembles_cli.avg",
     "demo": "ensembles_cli.demo.command",
+    "embed": "ensembles_cli.embed",
+    "evaluate": "ensembles_cli.evaluate",
     "rules": "ensembles_cli.rules",
+    "similar": "ensembles_cli.similar",
 }
 
 
@@ -60,7 +63,10 @@ class Commands(click.Group):
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
     "demo": "Fine-tune two small models and average them, to see what it brings.",
+    "embed": "Turn the texts of a file into vectors.",
+    "evaluate": "Compare similarities of a model with those that people gave.",
     "rules": "List the rules that combine members, with formulas and papers.",
+    "similar": "Tell how alike texts are.",
 }
 
 
@@ -76,6 +82,7 @@ def cli() -> None:
     \b
     ensemble avg a.safetensors b.safetensors
     ensemble avg run/ --last 5 -o averaged.safetensors
+    ensemble similar -m glove.txt "a cat sat" "the dog lay down"
 
     Every command explains itself: ensemble avg --help.
     """

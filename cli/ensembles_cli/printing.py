@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
 # Parameters and values as messages of the library write them; not part of a path.
 PARAMETER = re.compile(
-    r"(?<!\S)(force|integers|key|last|missing)=(True|N|NAME|'\w+')(?![\w/])"
+    r"(?<!\S)(column|encoding|force|integers|key|kind|last|missing|unknown)"
+    r"=(True|N|NAME|'[\w-]+')(?![\w/])"
 )
 
 
@@ -36,6 +38,41 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         drawn.add_row(*row)
     Console().print(drawn)
+
+
+@contextmanager
+def bar(doing: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes read, on a terminal; it takes the bytes since the last call.
+
+    Parameters
+    ----------
+    doing : str
+    n_bytes : int or None
+        Of all that is to be read, None where nobody knows.
+    """
+    if not sys.stderr.isatty():
+        yield lambda n_read: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        TextColumn(doing),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=n_bytes)
+        yield lambda n_read: progress.advance(task, n_read)
 
 
 def size(n_bytes: int) -> str:

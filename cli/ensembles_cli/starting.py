@@ -1,8 +1,9 @@
-"""A quick start: numba without what the command has no use for."""
+"""How a command starts, and how it ends when it is told to."""
 
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 # Numba looks for linear algebra in scipy, and for coverage to report to: together they
@@ -23,3 +24,8 @@ def load_numba() -> None:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+def end_cleanly() -> None:
+    """Let a run that is ended from outside clear up as if it had failed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

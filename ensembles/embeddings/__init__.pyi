@@ -1,6 +1,10 @@
 from .embedder import SentenceEmbedder as SentenceEmbedder
 from .encoder import SentenceEncoder as SentenceEncoder
+from .evaluation import evaluate as evaluate
+from .evaluation import read_pairs as read_pairs
+from .opening import open_model as open_model
 from .pooling import POOLINGS as POOLINGS
+from .similarity import cosines as cosines
 from .vectors.reading import read_vectors as read_vectors
 from .vectors.table import WordVectors as WordVectors
 from .vectors.writing import write_vectors as write_vectors

@@ -280,6 +280,6 @@ class SentenceEmbedder(TextTransformer):
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
         """Fitted embedder from a directory that `save` wrote."""
-        from ensembles.embeddings.saving import load
+        from ensembles.embeddings.loading import load
 
         return load(path)

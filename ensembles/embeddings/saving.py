@@ -17,13 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.blocks import cut
-from ensembles.embeddings.averaging import Average, rules_of, split_params, weighting_of
-from ensembles.embeddings.components import Projection
+from ensembles.embeddings.averaging import Average
 from ensembles.embeddings.outputs import whole
 from ensembles.embeddings.rows import Rows
 from ensembles.embeddings.tokens import WORDS
 from ensembles.embeddings.vectors.models import OWN, TABLE, unknown_id
-from ensembles.embeddings.vectors.tensors import arrays
 
 if TYPE_CHECKING:
     from ensembles.embeddings.embedder import SentenceEmbedder
@@ -85,76 +83,6 @@ def save(
                 other = {"idx": 1, "name": "1", "path": "1_Normalize"}
                 modules.append({**other, "type": NORMALIZE})
             _write(place / "modules.json", modules)
-
-
-def load(path: str | os.PathLike[str]) -> SentenceEmbedder:
-    """Fitted embedder from a directory that `save` wrote.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    SentenceEmbedder
-        One whose table is folded has no weights and components of its own: they are
-        part of its vectors. Its clones, fitted, are the same.
-
-    Raises
-    ------
-    ValueError
-        If the directory is not one that `save` wrote.
-    """
-    from ensembles.embeddings.embedder import SentenceEmbedder
-
-    folder = Path(path)
-    try:
-        own = json.loads((folder / "config.json").read_text("utf-8"))[OWN]
-        given, state = dict(own["parameters"]), own["state"]
-        if own["version"] != VERSION:
-            raise ValueError(f"version {own['version']!r}")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{folder} is no saved SentenceEmbedder: {error!r}; a model of others is "
-            "read by SentenceEmbedder(path, weights=None).fit()"
-        ) from None
-    tensors = {} if own["folded"] else arrays(folder / "model.safetensors")
-    learned = given.pop("weights"), given.pop("remove_components", 0)
-    steps = {name: given.pop(name, None) for name in ("whiten", "n_components")}
-    dtype = given.pop("dtype")
-    embedder = SentenceEmbedder(str(folder), weights=None, **given).fit()
-    embedder.dtype = embedder._dtype = dtype
-    if not own["folded"]:
-        embedder.weights, embedder.remove_components = learned
-        embedder.set_params(**steps)
-        _restore(embedder, tensors, state["unmet"], state["divide"])
-    embedder.scale_, embedder.coverage_ = state["scale"], state["coverage"]
-    embedder._n_features_out = state["n_features_out"]
-    return embedder
-
-
-def _restore(
-    embedder: SentenceEmbedder,
-    tensors: dict[str, NDArray[Any]],
-    unmet: float,
-    divide: Any,
-) -> None:
-    """Give an embedder what another one has learned."""
-    weights = tensors.get("row_weights")
-    if weights is not None:
-        weights = np.array(weights, np.float32)
-        if embedder.weights is None:  # they were given, not learned
-            embedder.weights = weights
-    rules = rules_of(embedder.rule)
-    weighting = weighting_of(embedder.weights)
-    by_rule, _ = split_params(embedder.params, rules, weighting)
-    embedder._average = Average(
-        embedder._average.rows, rules, weights, unmet, divide, by_rule
-    )
-    embedder.weights_ = weights
-    if "projection.matrix" in tensors:
-        found = (np.array(tensors[f"projection.{name}"]) for name in PROJECTION)
-        embedder.projection_ = Projection(*found)
 
 
 def is_linear(average: Average) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+INSTALL = "pip install 'ensemble-avg[text]'"
+
 
 def check_regular(path: Path) -> int:
     """Size of a regular file that is not empty.

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.vectors.files import check_regular
+from ensembles.embeddings.vectors.files import INSTALL, check_regular
 from ensembles.embeddings.vectors.table import WordVectors, as_float32, check_matrix
 from ensembles.embeddings.vectors.tensors import arrays
 
-INSTALL = "pip install 'ensemble-avg[text]'"
 STATIC = ("embeddings", "embedding.weight")  # model2vec, sentence-transformers
 # How transformers call their input table, by the end of its name.
 INPUTS = (

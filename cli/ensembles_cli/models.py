@@ -1,0 +1,138 @@
+"""Options that say which model turns texts into vectors, and the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from ensembles_cli.parsing import Param
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+OPTIONS = (
+    click.option(
+        "--rule",
+        multiple=True,
+        help=(
+            "How words are combined: mean, maximum, minimum, power_mean, hierarchical; "
+            "repeated, the results stand side by side.  [default: mean]"
+        ),
+    ),
+    click.option(
+        "--weights",
+        help=(
+            "How much each word counts: sif, usif, idf, zipf or none.  [default: sif, "
+            "none for models made for a plain mean]"
+        ),
+    ),
+    click.option(
+        "--fit",
+        type=click.Path(path_type=Path, exists=True),
+        help="Texts to count words in and to learn components from.",
+    ),
+    click.option(
+        "--frequencies",
+        type=click.Path(path_type=Path, exists=True),
+        help="Word counts instead: a word and its count a line.",
+    ),
+    click.option(
+        "--remove-components",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Take N directions out that the texts of --fit share.",
+    ),
+    click.option(
+        "--whiten", is_flag=True, default=None, help="Whiten by the texts of --fit."
+    ),
+    click.option(
+        "--n-components",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Keep N principal axes; of a transformer the first N columns.",
+    ),
+    click.option("--normalize/--no-normalize", default=None, help="Length 1 or not."),
+    click.option(
+        "--lowercase/--no-lowercase",
+        default=None,
+        help="Whether words are put in small letters.  [default: as the vectors are]",
+    ),
+    click.option(
+        "--unknown",
+        type=click.Choice(["skip", "subword", "error"]),
+        help="What becomes of words without a vector.  [default: skip]",
+    ),
+    click.option(
+        "--param",
+        "params",
+        type=Param(),
+        multiple=True,
+        help="A parameter of rule or weights, such as a=1e-4; may be repeated.",
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Read the first N vectors alone.",
+    ),
+)
+
+
+def model_options(command: Command) -> Command:
+    """Give a command the options of `opened`."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def model_option(command: Command) -> Command:
+    """Give a command ``--model``, which a variable of the environment may hold."""
+    return click.option(
+        "-m",
+        "--model",
+        type=click.Path(path_type=Path, exists=True),
+        required=True,
+        envvar="ENSEMBLE_MODEL",
+        help=(
+            "Word vectors (GloVe, word2vec, fastText, npz, safetensors), or the "
+            "directory of a model: model2vec, sentence-transformers, a saved "
+            "SentenceEmbedder.  [default: what ENSEMBLE_MODEL holds]"
+        ),
+    )(command)
+
+
+def opened(model: Path, *, fit: Path | None = None, **given: Any) -> Any:
+    """Fitted model, with what was given of the options.
+
+    Parameters
+    ----------
+    model : Path
+    fit : Path or None, default=None
+        Texts that word vectors learn from.
+    **given
+        Values of the other options and ``dtype``; None and () are not given.
+
+    Returns
+    -------
+    SentenceEmbedder or SentenceEncoder
+    """
+    from ensembles.embeddings.documents import read_texts
+    from ensembles.embeddings.opening import open_model
+
+    texts = None
+    if fit is not None:
+        texts = [text for batch in read_texts(fit) for text in batch.texts]
+    found = {
+        name: value
+        for name, value in given.items()
+        if value is not None and value != ()
+    }
+    if "params" in found:
+        found["params"] = dict(found["params"])
+    if len(found.get("rule", ())) == 1:
+        (found["rule"],) = found["rule"]
+    if found.get("weights") == "none":
+        found["weights"] = None
+    return open_model(model, texts, n_jobs=-1, **found)

@@ -1,0 +1,36 @@
+"""``ensemble similar``: how alike texts are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ensembles_cli.models import model_option, model_options, opened
+from ensembles_cli.printing import table
+from ensembles_cli.starting import load_numba
+
+
+@click.command("similar")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT TEXT...")
+@model_option
+@model_options
+def command(texts: tuple[str, ...], model: Path, **options: Any) -> None:
+    """Cosine of the first text's vector with that of each other, the nearest first.
+
+    A text without words that the model knows has similarity 0 with all.
+
+    \b
+    ensemble similar -m glove.txt "a cat sat" "the dog lay down" "stocks fell"
+    """
+    if len(texts) < 2:
+        raise click.UsageError("there must be at least two texts, found one")
+    load_numba()
+    from ensembles.embeddings.similarity import cosines
+
+    vectors = opened(model, **options).transform(list(texts))
+    found = cosines(vectors[1:], vectors[:1])
+    order = sorted(range(len(found)), key=lambda place: -found[place])
+    rows = [[f"{found[place]:.4f}", texts[place + 1]] for place in order]
+    table(["cosine", f"with {texts[0]!r}"], rows)

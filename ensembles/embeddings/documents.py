@@ -1,0 +1,270 @@
+"""Texts in files, a batch at a time, so that a file may be larger than the memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ensembles.embeddings.vectors.files import INSTALL
+
+STEP = 4 << 20  # bytes read together, and no fewer than a line
+ROWS = 8192  # of Parquet, taken together
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+FORMATS = ("lines", "csv", "tsv", "jsonl", "parquet")
+GUESSES = ("text", "sentence")  # columns that need no name
+WAY_OUT = "column='NAME' chooses one"
+
+
+class Batch(NamedTuple):
+    """Some texts, and the bytes of the file that they took."""
+
+    texts: Any
+    n_bytes: int
+
+
+def read_texts(
+    source: str | os.PathLike[str] | IO[bytes],
+    *,
+    kind: str | None = None,
+    column: str | None = None,
+    encoding: str = "utf-8",
+) -> Iterator[Batch]:
+    """Texts of a file, in order.
+
+    Parameters
+    ----------
+    source : path or binary file
+        Of Parquet a path.
+    kind : {"lines", "csv", "tsv", "jsonl", "parquet"} or None, default=None
+        None goes by the suffix; what it does not tell is lines.
+    column : str or None, default=None
+        Where the texts are: the name of a column or key, or the number of a column,
+        from 1, where the first line is no header. None takes the only column, else
+        "text" or "sentence".
+    encoding : str, default="utf-8"
+        One in which lines end with the byte 10; of Parquet always UTF-8.
+
+    Yields
+    ------
+    Batch
+        Its texts are a list of str, or an array of pyarrow.
+
+    Raises
+    ------
+    ValueError
+        If the file is broken, or has no such column; the message names the line.
+    FileNotFoundError, ImportError
+    """
+    name = str(getattr(source, "name", source))
+    if kind is None:
+        kind = SUFFIXES.get(Path(name).suffix.lower(), "lines")
+    if kind not in FORMATS:
+        raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind!r}")
+    if kind == "parquet":
+        yield from _parquet(source, name, column)
+        return
+    with _opened(source) as file:
+        taken = 0
+
+        def lines() -> Iterator[list[str]]:
+            nonlocal taken
+            for some, n_bytes in _decoded(file, name, encoding):
+                taken += n_bytes
+                yield some
+
+        done = 0
+        for texts in _READERS[kind](lines(), name, column):
+            yield Batch(texts, taken - done)
+            done = taken
+
+
+@contextmanager
+def _opened(source: Any) -> Iterator[IO[bytes]]:
+    if hasattr(source, "readlines"):
+        yield source
+        return
+    with open(source, "rb") as file:
+        yield file
+
+
+def _decoded(
+    file: IO[bytes], name: str, encoding: str
+) -> Iterator[tuple[list[str], int]]:
+    """Lines with their ends, some at a time, and the bytes that they took."""
+    number = 0
+    while raw := file.readlines(STEP):
+        try:
+            found = [line.decode(encoding) for line in raw]
+        except UnicodeDecodeError as error:
+            number += _first_broken(raw, encoding)
+            raise ValueError(
+                f"{name} line {number} is not {encoding}: {error.reason}, byte "
+                f"{error.object[error.start]:#04x}; encoding='latin-1' takes any bytes"
+            ) from None
+        if not number:
+            found[0] = found[0].removeprefix("\ufeff")
+        number += len(raw)
+        yield found, sum(map(len, raw))
+
+
+def _first_broken(raw: list[bytes], encoding: str) -> int:
+    for number, line in enumerate(raw, 1):
+        try:
+            line.decode(encoding)
+        except UnicodeDecodeError:
+            return number
+    return 0
+
+
+def _lines(
+    lines: Iterator[list[str]], name: str, column: str | None
+) -> Iterator[list[str]]:
+    if column is not None:
+        raise ValueError(
+            f"{name} is read as lines, which have no column {column!r}; kind='csv' or "
+            "another reads it as a table"
+        )
+    for some in lines:
+        yield [line.rstrip("\r\n") for line in some]
+
+
+def _table(dialect: type[csv.Dialect]) -> Callable[..., Iterator[list[str]]]:
+    def read(
+        lines: Iterator[list[str]], name: str, column: str | None
+    ) -> Iterator[list[str]]:
+        rows = csv.reader((line for some in lines for line in some), dialect)
+        try:
+            yield from _cells(rows, name, column)
+        except csv.Error as error:
+            raise ValueError(f"{name} line {rows.line_num}: {error}") from None
+
+    return read
+
+
+def _cells(rows: Any, name: str, column: str | None) -> Iterator[list[str]]:
+    header = next(rows, None)
+    if header is None:
+        return
+    place, is_header = _place(header, name, column)
+    texts = [] if is_header else [header[place]]
+    size = 0
+    for row in rows:
+        if not row:
+            continue
+        if len(row) <= place:
+            raise ValueError(
+                f"{name} line {rows.line_num} must have a field {place + 1}, where "
+                f"the texts are, found {len(row)}"
+            )
+        texts.append(row[place])
+        size += len(row[place]) + 1
+        if size >= STEP:
+            yield texts
+            texts, size = [], 0
+    yield texts
+
+
+def _place(header: Sequence[str], name: str, column: str | None) -> tuple[int, bool]:
+    """Which column holds the texts, and whether the first row names it."""
+    if column is not None and column not in header and column.isdecimal():
+        if not 1 <= int(column) <= len(header):
+            raise ValueError(f"{name} has {len(header)} columns, found column={column}")
+        return int(column) - 1, False
+    return list(header).index(_chosen(header, name, column)), True
+
+
+def _chosen(columns: Sequence[str], name: str, column: str | None) -> str:
+    """The column that is asked for, or the one that can be meant."""
+    if column is None:
+        if len(columns) == 1:
+            return columns[0]
+        for guess in GUESSES:
+            if guess in columns:
+                return guess
+        raise ValueError(
+            f"{name} has the columns {', '.join(map(repr, columns))}; {WAY_OUT}"
+        )
+    if column not in columns:
+        raise ValueError(
+            f"{name} has no column {column!r}, found {', '.join(map(repr, columns))}"
+        )
+    return column
+
+
+class _Tabs(csv.excel_tab):
+    """Fields between tabs, as they are: a quotation mark is one."""
+
+    quoting = csv.QUOTE_NONE
+
+
+def _objects(
+    lines: Iterator[list[str]], name: str, column: str | None
+) -> Iterator[list[str]]:
+    number = 0
+    for some in lines:
+        texts = []
+        for line in some:
+            number += 1
+            if line.strip():
+                texts.append(_value(line, f"{name} line {number}", column))
+        yield texts
+
+
+def _value(line: str, place: str, column: str | None) -> str:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} must be JSON: {error}") from None
+    if isinstance(found, dict):
+        found = found[_chosen(list(found), place, column)]
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise ValueError(f"{place} must hold a text, found {found!r}")
+    return found
+
+
+_READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
+    "lines": _lines,
+    "csv": _table(csv.excel),
+    "tsv": _table(_Tabs),
+    "jsonl": _objects,
+}
+
+
+def _parquet(source: Any, name: str, column: str | None) -> Iterator[Batch]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ImportError(f"{name} needs the package pyarrow: {INSTALL}") from None
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError("Parquet must be a file that can be sought in, found a stream")
+    try:
+        with pq.ParquetFile(source) as file:
+            chosen = _chosen(file.schema_arrow.names, name, column)
+            kind = file.schema_arrow.field(chosen).type
+            inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
+                raise ValueError(
+                    f"{name}: column {chosen!r} must hold texts, is {kind}"
+                )
+            n_rows, size = max(1, file.metadata.num_rows), Path(source).stat().st_size
+            seen = 0
+            for batch in file.iter_batches(ROWS, columns=[chosen]):
+                before, seen = seen, seen + len(batch)
+                n_bytes = size * seen // n_rows - size * before // n_rows
+                yield Batch(batch.column(0), n_bytes)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{name} is not whole Parquet: {error}") from None

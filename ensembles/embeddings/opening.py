@@ -1,0 +1,96 @@
+"""Any model of sentences, from what stands at a path."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ensembles.embeddings.embedder import SentenceEmbedder
+from ensembles.embeddings.encoder import SentenceEncoder
+from ensembles.embeddings.vectors.models import OWN
+from ensembles.embeddings.vectors.reading import read_vectors
+
+# Parameters that an encoder has too.
+SHARED = ("normalize", "n_components", "dtype")
+
+
+def open_model(
+    path: str | os.PathLike[str],
+    texts: Any = None,
+    *,
+    limit: int | None = None,
+    **params: Any,
+) -> SentenceEmbedder | SentenceEncoder:
+    """Fitted model of sentences: a saved embedder, a transformer, or word vectors.
+
+    Parameters
+    ----------
+    path : path
+        A directory that `SentenceEmbedder.save` wrote, a directory of a transformer, or
+        vectors as `read_vectors` takes them.
+    texts : iterable of str or None, default=None
+        What word vectors learn weights and components from.
+    limit : int or None, default=None
+        Read the first so many of the vectors.
+    **params
+        Of `SentenceEmbedder`; of an encoder ``normalize``, ``n_components`` and
+        ``dtype`` alone. What vectors say of themselves is the default: those that are
+        made for a plain mean have no weights, and are normalized if their model is.
+
+    Returns
+    -------
+    SentenceEmbedder or SentenceEncoder
+
+    Raises
+    ------
+    ValueError
+        If there is something else, or parameters are given to what has its own.
+    """
+    place = Path(path)
+    if (kind := _kind(place)) is None:
+        vectors = read_vectors(place, limit=limit)
+        own: dict[str, Any] = {"normalize": bool(vectors.normalize)}
+        if vectors.weighted:
+            own["weights"] = None
+        return SentenceEmbedder(vectors, **{**own, **params}).fit(texts)
+    taken = SHARED if kind is SentenceEncoder else ("n_jobs",)
+    learned = {"limit": limit, "texts": texts}
+    given = [*params, *(name for name, value in learned.items() if value is not None)]
+    for name in given:
+        if name not in (*taken, "n_jobs"):
+            raise ValueError(
+                f"{name} cannot be given for {place}: {kind.__name__} has learned, and "
+                f"takes {' and '.join(taken)} alone"
+            )
+    if kind is SentenceEncoder:
+        params.pop("n_jobs", None)
+        return SentenceEncoder(str(place), **params).fit()
+    saved = SentenceEmbedder.load(place)
+    saved.set_params(**params)
+    return saved
+
+
+def _kind(place: Path) -> type[SentenceEmbedder] | type[SentenceEncoder] | None:
+    """What has been made into a model there; None where there are vectors."""
+    if not place.is_dir():
+        return None
+    config, modules = _json(place / "config.json"), _json(place / "modules.json")
+    if isinstance(config, dict) and OWN in config:
+        return SentenceEmbedder
+    if isinstance(modules, list):
+        types = [str(module.get("type")) for module in modules]
+        static = any(kind.endswith("StaticEmbedding") for kind in types)
+        return None if static else SentenceEncoder
+    is_static = isinstance(config, dict) and config.get("model_type") == "model2vec"
+    return None if is_static or not config else SentenceEncoder
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be JSON: {error}") from None

@@ -1,0 +1,61 @@
+"""How alike vectors are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ensembles.blocks import cut
+from ensembles.weighting import Floats
+
+BLOCK = 4096
+
+
+def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
+    """Cosine of the angle between vectors, row by row.
+
+    Parameters
+    ----------
+    first, second : array-like of shape (n_pairs, dim)
+        Of one row, it is compared with each of the other. Arrays of uint8 are sign
+        bits, eight to a byte, as ``dtype="bits"`` gives them.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,), float64
+        0 where a vector is all zeros, as that of a text without known words is.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not belong together.
+
+    Examples
+    --------
+    >>> cosines([[1, 0], [1, 1]], [[1, 0]])
+    array([1.        , 0.70710678])
+    """
+    a, b = np.asarray(first), np.asarray(second)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ValueError(
+            "vectors must have shape (n_pairs, dim), both of one dim: found "
+            f"{a.shape} and {b.shape}"
+        )
+    n_pairs = len(np.broadcast_to(a[:, :1], np.broadcast_shapes(a.shape, b.shape)))
+    found = np.zeros(n_pairs)
+    for start, stop in cut(n_pairs, BLOCK):
+        x, y = (_rows(part, start, stop) for part in (a, b))
+        products = np.einsum("ij,ij->i", x, y)
+        squares = np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y)
+        some = squares > 0
+        found[start:stop][some] = products[some] / np.sqrt(squares[some])
+    return found
+
+
+def _rows(vectors: NDArray[Any], start: int, stop: int) -> Floats:
+    part = vectors if len(vectors) == 1 else vectors[start:stop]
+    if part.dtype == np.uint8:
+        part = 2.0 * np.unpackbits(part, axis=1) - 1
+    return np.broadcast_to(part.astype(np.float64), (stop - start, part.shape[1]))
