@@ -38,7 +38,12 @@ LONGEST_FIELD = 1 << 30  # of CSV, where Python stops at 131 072
     type=click.Choice(["lines", "csv", "tsv", "jsonl", "parquet"]),
     help="How FILE is read.  [default: by its suffix, else a text a line]",
 )
-@click.option("--encoding", default="utf-8", show_default=True)
+@click.option(
+    "--encoding",
+    default="utf-8",
+    show_default=True,
+    help="Of FILE; latin-1 takes any bytes.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["float32", "float16", "float64", "int8", "bits"]),
