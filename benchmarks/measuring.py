@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 PAUSE = 0.01  # seconds between two looks at the memory
 CHUNK = 512 << 10
+PLACES = ("--folder", "--kept", "--peer", "--results")  # options that name a place
 TRIES = 5  # the kernel may keep a page that is in use
 DROP = Path("/proc/sys/vm/drop_caches")
 
@@ -146,6 +150,21 @@ def version_in(python: str, package: str) -> str:
     code = f"from importlib.metadata import version; print(version({package!r}))"
     done = subprocess.run([python, "-c", code], capture_output=True, text=True)
     return done.stdout.strip()
+
+
+def command() -> str:
+    """The command that runs, without places of this machine."""
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    for before, word in pairwise(["", *sys.argv[1:]]):
+        words.append(before.strip("-").upper() if before in PLACES else word)
+    return shlex.join(words)
+
+
+def data() -> Path:
+    """Folder of texts and vectors that `ENSEMBLES_DATA` names."""
+    if "ENSEMBLES_DATA" not in os.environ:
+        raise SystemExit("ENSEMBLES_DATA must name the folder of the data")
+    return Path(os.environ["ENSEMBLES_DATA"])
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
