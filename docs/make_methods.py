@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ensembles.embeddings.pooling import POOLINGS, Pooling
+from ensembles.embeddings.word_weights import WEIGHTINGS, Weighting
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.combining import COMBINERS
 from ensembles.rules import RULES
@@ -25,7 +27,8 @@ Written by `make docs` from the docstrings of what is registered; change it ther
 
 A **rule** turns a stack of members into one. `x[i]` is member i, `w[i]` its weight. A
 **combiner** is a rule for what models say: it meets their predictions one member after
-the other. A **selection** chooses the weights: it sees nothing but a score.
+the other. A **selection** chooses the weights: it sees nothing but a score. A
+**pooling** is a rule for the words of a text, a **weighting** says what each counts.
 
 ## Rules
 
@@ -50,6 +53,26 @@ comes back of classes is scaled to sum 1 by the estimator.
 | --- | --- | --- | --- | --- |
 """
 
+POOLING = """\
+## Poolings
+
+`x[i]` is the vector of the text's word i, `w[i]` its weight; words without a vector are
+left out. The divisor is the sum of the weights or the number of words, as the weighting
+says. A text without words has a vector of zeros, by every pooling.
+
+| pooling | loop of its own | linear in the words |
+| --- | --- | --- |
+"""
+
+WEIGHTING = """\
+## Weightings
+
+`p(word)` is the share of a word among all that were counted.
+
+| weighting | learns from | sum over | components are removed |
+| --- | --- | --- | --- |
+"""
+
 
 def methods() -> str:
     """The page: tables of facts, then all that is registered in its own words.
@@ -67,6 +90,14 @@ def methods() -> str:
         + "".join(_combiner_row(combiner) for combiner in COMBINERS.values())
         + "\n"
         + "".join(_entry(name, combiner) for name, combiner in COMBINERS.items())
+        + POOLING
+        + "".join(_pooling_row(pooling) for pooling in POOLINGS.values())
+        + "\n"
+        + "".join(_entry(name, pooling) for name, pooling in POOLINGS.items())
+        + WEIGHTING
+        + "".join(_weighting_row(weighting) for weighting in WEIGHTINGS.values())
+        + "\n"
+        + "".join(_entry(name, weighting) for name, weighting in WEIGHTINGS.items())
         + "## Selections\n\n"
         + "".join(_entry(name, found) for name, found in SELECTIONS.items())
     ).rstrip() + "\n"
@@ -89,6 +120,21 @@ def _combiner_row(combiner: Combiner) -> str:
     total = "counts" if combiner.scaled else "does not matter"
     equal = "1 / number of members" if combiner.shared else "1"
     cells = [f"`{combiner.name}`", combiner.takes, signed, total, equal]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _pooling_row(pooling: Pooling) -> str:
+    fused, linear = (
+        "yes" if fact else "no" for fact in (pooling.fused, pooling.linear)
+    )
+    return f"| `{pooling.name}` | {fused} | {linear} |\n"
+
+
+def _weighting_row(weighting: Weighting) -> str:
+    needs = {"counts": "counts", "documents": "texts", "nothing": "the order of rows"}
+    total = {"count": "the number of words", "weights": "the weights"}[weighting.divide]
+    removed = "by their shares" if weighting.piecewise else "whole"
+    cells = [f"`{weighting.name}`", needs[weighting.needs], total, removed]
     return f"| {' | '.join(cells)} |\n"
 
 

@@ -1,7 +1,7 @@
 """One case worked out by hand for all that is registered; without one, the suite fails.
 
-Rules and combiners: members, weights, what must come out. Selections: a score of the
-weights, what must come out.
+Rules, combiners and poolings: members, weights, what must come out. Selections: a score
+of the weights, what must come out. Word weightings: how often words are met.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from ensembles.embeddings import POOLINGS, WEIGHTINGS
+from ensembles.embeddings.word_weights import Frequencies
 from ensembles.predictions import COMBINERS
 from ensembles.rules import RULES
 from ensembles.selection import SELECTIONS
@@ -33,6 +35,20 @@ class CombinerCase(NamedTuple):
     weights: Numbers
     result: Rows
     params: dict[str, Any] = {}  # noqa: RUF012  # never changed
+
+
+class PoolingCase(NamedTuple):
+    words: list[Numbers]
+    weights: Numbers
+    divisor: float
+    result: Numbers
+    params: dict[str, Any] = {}  # noqa: RUF012  # never changed
+
+
+class WeightingCase(NamedTuple):
+    frequencies: Frequencies
+    params: dict[str, Any]
+    weights: Numbers
 
 
 class SelectionCase(NamedTuple):
@@ -109,11 +125,58 @@ SELECTION_CASES = {
     "convex": SelectionCase(2, lambda w: -float((4 * w[1] - 1) ** 2), [0.75, 0.25]),
 }
 
+POOLING_CASES = {
+    # (1 * 1 + 3 * 3) / 4 and (1 * 4 + 3 * 0) / 4
+    "mean": PoolingCase([[1, 4], [3, 0]], [1, 3], 4, [2.5, 1]),
+    # The third word does not count.
+    "maximum": PoolingCase([[1, 4], [3, 0], [9, 9]], [1, 3, 0], 4, [3, 4]),
+    "minimum": PoolingCase([[1, 4], [3, 0], [-9, -9]], [1, 3, 0], 4, [1, 0]),
+    # The cube roots of 64 / 8 and of -64 / 8.
+    "power_mean": PoolingCase([[4, -4], [0, 0]], [1, 7], 8, [2, -2]),
+    # Means of the first two words (1, 2), of the last two (4, 0).
+    "hierarchical": PoolingCase(
+        [[0, 3], [2, 1], [6, -1]], [1, 1, 1], 3, [4, 2], {"window": 2}
+    ),
+}
+
+MET = Frequencies(np.array([1.0, 3.0]), np.array([1.0, 3.0]))
+WEIGHTING_CASES = {
+    # p is 1/4 and 3/4.
+    "sif": WeightingCase(MET, {"a": 0.25}, [1 / 2, 1 / 4]),
+    # The threshold is 1 - (1 - 1/2), one word of two is above: a = (1/2) / (1/2).
+    "usif": WeightingCase(MET, {"length": 1}, [4 / 3, 4 / 5]),
+    # Of three texts one has the first word, none the second.
+    "idf": WeightingCase(
+        MET._replace(documents=np.array([1.0, 0.0]), n_documents=3),
+        {},
+        [np.log(4 / 2) + 1, np.log(4) + 1],
+    ),
+    # 1/2 and 1/3 are shares of .6 and .4: .4 / 1 and .4 / .8.
+    "zipf": WeightingCase(MET, {"a": 0.4}, [0.4, 0.5]),
+}
+
 
 def test_everything_registered_has_a_case() -> None:
     assert RULE_CASES.keys() == RULES.keys()
     assert COMBINER_CASES.keys() == COMBINERS.keys()
     assert SELECTION_CASES.keys() == SELECTIONS.keys()
+    assert POOLING_CASES.keys() == POOLINGS.keys()
+    assert WEIGHTING_CASES.keys() == WEIGHTINGS.keys()
+
+
+@pytest.mark.parametrize("name", POOLING_CASES)
+def test_poolings_give_what_was_worked_out(name: str) -> None:
+    words, weights, divisor, expected, params = POOLING_CASES[name]
+    stack, shares = np.array(words, np.float64), np.array(weights, np.float64)
+    found = POOLINGS[name].function(stack, shares, divisor, **params)
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", WEIGHTING_CASES)
+def test_word_weightings_give_what_was_worked_out(name: str) -> None:
+    case = WEIGHTING_CASES[name]
+    found = WEIGHTINGS[name](case.frequencies, **case.params)
+    np.testing.assert_allclose(found, case.weights, rtol=1e-14)
 
 
 @pytest.mark.parametrize("name", RULE_CASES)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.predictions import COMBINERS
 from ensembles.rules import RULES
 from ensembles.selection import SELECTIONS
@@ -57,6 +58,8 @@ def test_the_page_of_methods_has_an_entry_for_all_that_is_registered() -> None:
     names = {
         "Rules": [*RULES],
         "Combiners": [*COMBINERS],
+        "Poolings": [*POOLINGS],
+        "Weightings": [*WEIGHTINGS],
         "Selections": [*SELECTIONS],
     }
     for title, known in names.items():
