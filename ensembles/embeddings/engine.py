@@ -165,6 +165,9 @@ def _embed(
     parts: list[Part], tokens: Tokens, pooling: Pooling, out: Float32, n_threads: int
 ) -> None:
     """Write vectors of texts, chunk by chunk."""
+    if len(out) == len(parts) == 1:
+        _pool(pooling, tokens.of_part(parts[0]), 0, 1, out)
+        return
 
     def do(job: tuple[int, Part]) -> None:
         for first, part in halves(job[1], job[0]):
@@ -237,6 +240,8 @@ def _pooling(
 
 def _locked(array: NDArray[Any]) -> NDArray[Any]:
     """The array as one that is only read: loops are compiled for one kind."""
+    if not array.flags.writeable and array.flags.c_contiguous:
+        return array
     array = np.ascontiguousarray(array)
     if array.flags.writeable:
         array = array.view()

@@ -82,6 +82,19 @@ def spell_out(numbers, ends, words, pieces, order, own, own_ends, rows, offsets)
 
 
 @compiled
+def parted(notes, n_texts):
+    """Views of what `find_words` notes.
+
+    They are where each text's rows begin; where its words end; the numbers of words,
+    -1 - k for the k-th miss; first byte, end and kind of each miss.
+    """
+    first, second = n_texts + 1, 2 * n_texts + 1
+    n_words = (notes.size - second) // 4
+    misses = notes[second + n_words :].reshape(n_words, 3)
+    return notes[:first], notes[first:second], notes[second : second + n_words], misses
+
+
+@compiled
 def find_words(
     buffer,
     offsets,
@@ -98,14 +111,14 @@ def find_words(
 ):
     """Words of texts, looked up; and the rows of the texts where none was missed.
 
-    Returned are how many were missed, first byte, end and kind of each; the numbers of
-    words, -1 - k for the k-th miss, and where each text's end; how many rows the known
-    ones have; rows and offsets. A text that holds one of ``asides`` is one miss, whole.
+    Returned are how many were missed, how many rows the known ones have, the rows, and
+    notes, which `parted` parts. A text that holds one of ``asides`` is one miss, whole.
     """
     n_bytes, n_texts = offsets[-1] - offsets[0], offsets.size - 1
-    # What is not written is never more than a promise of memory.
-    numbers, ends = np.empty(n_bytes + 1, np.int32), np.empty(n_texts, np.int64)
-    misses = np.empty((n_bytes + 1, 3), np.int64)
+    # One array, as each that is returned takes a microsecond; what is not written is
+    # never more than a promise of memory.
+    notes = np.empty(2 * n_texts + 1 + 4 * (n_bytes + 1), np.int64)
+    starts, ends, numbers, misses = parted(notes, n_texts)
     n, n_missed, n_rows = 0, 0, 0
     for i in range(offsets.size - 1):
         j, stop = offsets[i], offsets[i + 1]
@@ -148,10 +161,9 @@ def find_words(
             n += 1
         ends[i] = n
     rows = np.empty(0 if n_missed else n_rows, np.int32)
-    starts = np.empty(n_texts + 1, np.int64)
     if not n_missed:
         spell_out(numbers, ends, words, pieces, ends, rows, ends, rows, starts)
-    return misses[:n_missed], numbers, ends, n_rows, rows, starts
+    return n_missed, n_rows, rows, notes
 
 
 @compiled

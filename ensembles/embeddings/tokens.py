@@ -119,10 +119,10 @@ class Tokens:
 
     def of_part(self, part: Part, first: int = 0) -> Ragged:
         """Rows of some hundred texts, of which ``first`` is the number of the first."""
+        if self._cache is not None and n_texts(part):
+            return Ragged(*self._cache.rows(encoded(part, first)))
         if not n_texts(part):
             return Ragged(np.empty(0, np.int32), np.zeros(1, np.int64))
-        if self._cache is not None:
-            return Ragged(*self._cache.rows(encoded(part, first)))
         return Ragged(*self._resolve(decoded(part, first)))
 
 

@@ -16,6 +16,7 @@ from ensembles.embeddings.text_loops import (
     SPACE,
     WHOLE,
     find_words,
+    parted,
     spell_out,
 )
 from ensembles.embeddings.texts import Bytes, Encoded, Int64
@@ -138,12 +139,15 @@ class WordCache:
     def rows(self, texts: Encoded) -> Rows:
         """Rows of texts, and ``(n_texts + 1,)`` places where they begin."""
         known = self._known
-        misses, numbers, last, n_rows, rows, offsets = find_words(
+        n_missed, n_rows, rows, notes = find_words(
             *(*texts, *self._cuts, known.slots, known.words, known.text),
             *(known.pieces, known.n_words),
         )
-        if len(misses):
-            order, own, own_ends = self._learn(texts.buffer, misses)
+        n_texts = len(texts.offsets) - 1
+        offsets = notes[: n_texts + 1].copy()  # the notes are larger, and go
+        if n_missed:
+            _, last, numbers, misses = parted(notes, n_texts)
+            order, own, own_ends = self._learn(texts.buffer, misses[:n_missed])
             n_rows += int((own_ends[order + 1] - own_ends[order]).sum())
             rows = np.empty(n_rows, np.int32)
             spell_out(
