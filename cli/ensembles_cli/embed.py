@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ import click
 
 from ensembles_cli.models import model_option, model_options, opened
 from ensembles_cli.printing import bar
-from ensembles_cli.starting import end_cleanly, load_numba
-
-LONGEST_FIELD = 1 << 30  # of CSV, where Python stops at 131 072
+from ensembles_cli.starting import allow_long_fields, end_cleanly, load_numba
 
 
 @click.command("embed")
@@ -87,13 +84,17 @@ def command(
             "--convert takes no FILE" if convert else "FILE is missing; - is stdin"
         )
     if convert:
-        write_table(model, out, options, force=force)
+        others = {"column": column, "kind": kind}
+        write_table(model, out, {**options, **others}, force=force)
         return
     from ensembles.embeddings.documents import read_texts
     from ensembles.embeddings.outputs import check_free, vectors_file
 
-    csv.field_size_limit(LONGEST_FIELD)
-    check_free(out, force=force)
+    allow_long_fields()
+    check_free(out, folder=False, force=force)
+    fit = options["fit"]
+    if fit is not None and fit.suffix == Path(str(file)).suffix:
+        options["fit_column"] = options["fit_column"] or column
     embedder = opened(model, **options)
     source: Any = sys.stdin.buffer if file == "-" else file
     n_texts, like = 0, embedder.transform([])
@@ -114,14 +115,14 @@ def write_table(
     """Word vectors in a file that is mapped, as they are."""
     from ensembles.embeddings.vectors import read_vectors, write_vectors
 
-    limit = options.pop("limit")
+    limit, errors = options.pop("limit"), options.pop("errors")
     for name, value in options.items():
         if value not in (None, ()):
-            option = name.replace("_", "-")
+            option = "param" if name == "params" else name.replace("_", "-")
             raise click.UsageError(
                 f"--convert takes vectors as they are, found --{option}"
             )
-    vectors = read_vectors(model, limit=limit)
+    vectors = read_vectors(model, limit=limit, errors=errors or "strict")
     write_vectors(vectors, out, force=force)
     n_tokens, dim = vectors.matrix.shape
     click.echo(f"{out}: {n_tokens} tokens, {dim} dimensions")

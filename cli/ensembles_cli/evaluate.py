@@ -10,7 +10,7 @@ import click
 
 from ensembles_cli.models import model_options, opened
 from ensembles_cli.printing import table
-from ensembles_cli.starting import load_numba
+from ensembles_cli.starting import allow_long_fields, load_numba
 
 
 @click.command("evaluate")
@@ -50,6 +50,7 @@ def command(
     ensemble evaluate saved/ pairs.csv --against all-MiniLM-L6-v2/
     """
     load_numba()
+    allow_long_fields()
     from ensembles.embeddings.evaluation import evaluate, read_pairs
 
     named = None if columns is None else columns.split(",")

@@ -71,7 +71,8 @@ SUMMARIES = {
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    click.echo(click.style(f"warning: {message}", fg="yellow"), err=True)
+    words = as_options(str(message))
+    click.echo(click.style(f"warning: {words}", fg="yellow"), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -34,9 +34,23 @@ OPTIONS = (
         help="Texts to count words in and to learn components from.",
     ),
     click.option(
+        "--fit-column", metavar="NAME", help="Column of the texts of --fit, in a table."
+    ),
+    click.option(
         "--frequencies",
-        type=click.Path(path_type=Path, exists=True),
-        help="Word counts instead: a word and its count a line.",
+        metavar="FILE",
+        help=(
+            "Where word counts come from: a file with a word and its count a line, "
+            "corpus (the texts of --fit), vectors, or zipf, the order of the vectors.  "
+            "[default: the first of the last three that there is]"
+        ),
+    ),
+    click.option(
+        "--tokenizer",
+        help=(
+            "How texts are cut: whitespace, or a regular expression that matches "
+            "words.  [default: the model's own, else \\w+]"
+        ),
     ),
     click.option(
         "--remove-components",
@@ -77,6 +91,11 @@ OPTIONS = (
         metavar="N",
         help="Read the first N vectors alone.",
     ),
+    click.option(
+        "--errors",
+        type=click.Choice(["strict", "replace", "ignore"]),
+        help="What becomes of the vectors' words that are no UTF-8.  [default: strict]",
+    ),
 )
 
 
@@ -103,7 +122,14 @@ def model_option(command: Command) -> Command:
     )(command)
 
 
-def opened(model: Path, *, fit: Path | None = None, **given: Any) -> Any:
+def opened(
+    model: Path,
+    *,
+    fit: Path | None = None,
+    fit_column: str | None = None,
+    frequencies: str | None = None,
+    **given: Any,
+) -> Any:
     """Fitted model, with what was given of the options.
 
     Parameters
@@ -111,6 +137,9 @@ def opened(model: Path, *, fit: Path | None = None, **given: Any) -> Any:
     model : Path
     fit : Path or None, default=None
         Texts that word vectors learn from.
+    fit_column : str or None, default=None
+        Where they are, in a table.
+    frequencies : str or None, default=None
     **given
         Values of the other options and ``dtype``; None and () are not given.
 
@@ -118,12 +147,18 @@ def opened(model: Path, *, fit: Path | None = None, **given: Any) -> Any:
     -------
     SentenceEmbedder or SentenceEncoder
     """
-    from ensembles.embeddings.documents import read_texts
+    from ensembles.embeddings.documents import plain, read_texts
+    from ensembles.embeddings.frequencies import SOURCES
     from ensembles.embeddings.opening import open_model
 
     texts = None
     if fit is not None:
-        texts = [text for batch in read_texts(fit) for text in batch.texts]
+        batches = read_texts(fit, column=fit_column)
+        texts = [text for batch in batches for text in plain(batch.texts)]
+    if frequencies is not None and frequencies not in SOURCES:
+        given["frequencies"] = Path(frequencies)
+    elif frequencies is not None:
+        given["frequencies"] = frequencies
     found = {
         name: value
         for name, value in given.items()

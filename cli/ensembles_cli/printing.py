@@ -11,8 +11,8 @@ import click
 
 # Parameters and values as messages of the library write them; not part of a path.
 PARAMETER = re.compile(
-    r"(?<!\S)(column|encoding|force|integers|key|kind|last|missing|unknown)"
-    r"=(True|N|NAME|'[\w-]+')(?![\w/])"
+    r"(?<![^\s(])(column|encoding|errors|force|frequencies|integers|key|kind|last|missing"
+    r"|normalize|unknown|weights)=(True|None|N|NAME|'[\w-]+')(?![\w/])"
 )
 
 
@@ -127,4 +127,4 @@ def as_options(message: str) -> str:
 
 def _as_option(found: re.Match[str]) -> str:
     option, value = f"--{found[1]}", found[2].strip("'")
-    return option if value == "True" else f"{option} {value}"
+    return option if value == "True" else f"{option} {value.replace('None', 'none')}"

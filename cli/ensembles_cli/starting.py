@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import signal
 import sys
 
 # Numba looks for linear algebra in scipy, and for coverage to report to: together they
 # take a third of the time that the command needs to start.
+LONGEST_FIELD = 1 << 30
 UNUSED = ("scipy.linalg", "coverage")
 
 
@@ -28,4 +30,10 @@ def load_numba() -> None:
 
 def end_cleanly() -> None:
     """Let a run that is ended from outside clear up as if it had failed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda found, _: sys.exit(128 + found))
+
+
+def allow_long_fields() -> None:
+    """Let a field of CSV be as long as a text, where Python stops at 131 072."""
+    csv.field_size_limit(LONGEST_FIELD)

@@ -21,7 +21,7 @@ from ensembles.checkpoints.outputs import (
     write_torch,
 )
 from ensembles.checkpoints.planning import Plan, plan
-from ensembles.checkpoints.writing import whole
+from ensembles.writing import whole
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from ensembles.checkpoints.formats.checkpoint import Record
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
-from ensembles.checkpoints.writing import reserve, write_at
 from ensembles.floats import Array
+from ensembles.writing import reserve, write_at
 
 CHUNK = 1 << 20
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,9 @@ from ensembles.embeddings.engine import Divide, embed
 from ensembles.embeddings.pooling import POOLINGS, Pooling, pooled
 from ensembles.embeddings.rows import Rows
 from ensembles.embeddings.texts import Part, parts_of
-from ensembles.embeddings.word_weights import (
-    WEIGHTINGS,
-    Frequencies,
-    Weighting,
-    checked,
-    from_mapping,
-)
+from ensembles.embeddings.word_weights import WEIGHTINGS, Frequencies, Weighting
 from ensembles.registry import lookup
+from ensembles.weighting import Floats
 
 Float32 = NDArray[np.float32]
 
@@ -156,6 +151,8 @@ def split_params(
         rule: {name: given[name] for name in taken if name in given}
         for rule, taken in known.items()
     }
+    for rule in rules:  # each says itself what is wrong
+        rule.function(np.ones((1, 1)), np.ones(1), 1.0, **by_rule[rule.name])
     return by_rule, {name: given[name] for name in own if name in given}
 
 
@@ -204,6 +201,73 @@ def weights_of(
         found = weighting(one_more, **params)
         return checked(found[:-1], n_rows), float(found[-1])
     if isinstance(weights, Mapping):
-        found = from_mapping(weights, rows.vectors.tokens, rows.vectors.vocabulary)
+        found = from_mapping(
+            weights, rows.vectors.tokens, rows.vocabulary, lowercase=rows.lowercase
+        )
         return checked(found, n_rows), 1.0
     return checked(weights, n_rows), 1.0
+
+
+def from_mapping(
+    weights: Mapping[str, float],
+    tokens: Sequence[str],
+    rows: Mapping[str, int],
+    *,
+    lowercase: bool = False,
+) -> Floats:
+    """Weights of rows from those of words; a word that is not named weighs 1.
+
+    Parameters
+    ----------
+    weights : mapping of str to number, not negative
+        One that makes up values, as a defaultdict, is asked for every word.
+    tokens : sequence of str
+    rows : mapping of str to row
+    lowercase : bool, default=False
+        Whether words that are named are put in small letters first.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,)
+    """
+    found = np.ones(len(tokens))
+    if hasattr(weights, "__missing__"):
+        for word, row in rows.items():
+            found[row] = weights[word]
+        return found
+    for word, weight in weights.items():
+        named = rows.get(word.lower() if lowercase else word)
+        if named is not None:
+            found[named] = weight
+    return found
+
+
+def checked(weights: Any, n_rows: int) -> NDArray[np.float32]:
+    """One weight for each row, finite and not negative, in float32.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_rows,)
+    n_rows : int
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), float32
+
+    Raises
+    ------
+    ValueError
+    """
+    found = np.asarray(weights, np.float64)
+    if found.shape != (n_rows,):
+        raise ValueError(
+            f"weights must be one number for each of {n_rows} tokens, found shape "
+            f"{found.shape}"
+        )
+    wrong = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
+    if len(wrong):
+        raise ValueError(
+            "weights must be finite and not negative: the weight of row "
+            f"{wrong[0]} is {found[wrong[0]]}"
+        )
+    return found.astype(np.float32)

@@ -26,6 +26,11 @@ GUESSES = ("text", "sentence")  # columns that need no name
 WAY_OUT = "column='NAME' chooses one"
 
 
+def plain(texts: Any) -> list[Any]:
+    """The texts of a batch as a list."""
+    return texts if isinstance(texts, list) else list(texts.to_pylist())
+
+
 class Batch(NamedTuple):
     """Some texts, and the bytes of the file that they took."""
 
@@ -71,6 +76,7 @@ def read_texts(
         kind = SUFFIXES.get(Path(name).suffix.lower(), "lines")
     if kind not in FORMATS:
         raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind!r}")
+    _check_encoding(encoding)
     if kind == "parquet":
         yield from _parquet(source, name, column)
         return
@@ -87,6 +93,18 @@ def read_texts(
         for texts in _READERS[kind](lines(), name, column):
             yield Batch(texts, taken - done)
             done = taken
+
+
+def _check_encoding(encoding: str) -> None:
+    try:
+        fits = "a\n".encode(encoding) == b"a\n"
+    except LookupError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"encoding must be one of bytes, as utf-8 and latin-1 are, found "
+            f"{encoding!r}; iconv turns others into utf-8"
+        )
 
 
 @contextmanager
@@ -143,7 +161,8 @@ def _table(dialect: type[csv.Dialect]) -> Callable[..., Iterator[list[str]]]:
     def read(
         lines: Iterator[list[str]], name: str, column: str | None
     ) -> Iterator[list[str]]:
-        rows = csv.reader((line for some in lines for line in some), dialect)
+        every = (line for some in lines for line in some)
+        rows = csv.reader(every, dialect, strict=True)
         try:
             yield from _cells(rows, name, column)
         except csv.Error as error:

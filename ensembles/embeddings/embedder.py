@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
 from ensembles.embeddings.averaging import (
@@ -67,8 +68,8 @@ class SentenceEmbedder(TextTransformer):
         order. None takes the texts given to fit if they hold known words, else the
         vectors' counts, else, with a warning, their order. "idf" always counts texts.
     lowercase : bool or None, default=None
-        Whether words are put in small letters. None does it where no token has a
-        capital. Accents are never taken off.
+        Whether words are put in small letters. None does it where hardly a token, one
+        in a hundred, has a capital. Accents are never taken off.
     unknown : {"skip", "subword", "error"}, default="skip"
         Whether words without a vector are left out, made of their n-grams (fastText;
         they weigh what a word weighs that was never met), or refused.
@@ -157,8 +158,8 @@ class SentenceEmbedder(TextTransformer):
         if vectors.weighted and weighting is not None:
             warnings.warn(
                 f"{vectors.source} is made for a plain mean: its vectors have word "
-                f"weights in them, to which {weighting.name!r} adds; weights=None "
-                "gives what its model gives",
+                f"weights in them, to which {weighting.name!r} adds; weights=None, "
+                f"normalize={bool(vectors.normalize)} gives what its model gives",
                 stacklevel=2,
             )
         rows = Rows(vectors, self.tokenizer, self.lowercase, self.unknown)
@@ -239,7 +240,8 @@ class SentenceEmbedder(TextTransformer):
         -------
         ndarray of shape (n_texts, n_features_out), of ``dtype``
         """
-        check_is_fitted(self)
+        if not hasattr(self, "_average"):  # which takes less time than the check
+            check_is_fitted(self)
         found = self._end(self._average(check_texts(X), self._n_threads()))
         return cast(found, self._dtype, self.scale_ or 1.0)
 
@@ -265,8 +267,8 @@ class SentenceEmbedder(TextTransformer):
             vectors = self.projection_(vectors)
         return normalized(vectors) if self._normalize else vectors
 
-    def _n_threads(self) -> int | None:
-        return None if self.n_jobs == -1 else (self.n_jobs or 1)
+    def _n_threads(self) -> int:
+        return int(effective_n_jobs(self.n_jobs))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the fitted embedder to a directory of safetensors and JSON.

@@ -222,7 +222,7 @@ def _pooling(
         raise ValueError(
             f"rules must be some of {', '.join(sorted(RULES))}, found {rules!r}"
         )
-    if not isinstance(p, int) or p < 1:
+    if not isinstance(p, int | np.integer) or p < 1:
         raise ValueError(f"p of 'power_mean' must be a positive int, found {p!r}")
     if divide not in ("weights", "count"):
         raise ValueError(f"divide must be 'weights' or 'count', found {divide!r}")
@@ -235,7 +235,7 @@ def _pooling(
         )
     else:
         weights = _locked(weights)
-    return Pooling(_locked(table), tuple(rules), weights, divide == "count", p)
+    return Pooling(_locked(table), tuple(rules), weights, divide == "count", int(p))
 
 
 def _locked(array: NDArray[Any]) -> NDArray[Any]:

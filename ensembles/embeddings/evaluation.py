@@ -76,8 +76,26 @@ def read_pairs(
         io.StringIO(text, newline=""),
         delimiter="\t" if is_tabbed else ",",
         quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL,
+        strict=True,
     )
-    first, second, scores = [], [], []
+    try:
+        first, second, scores = _columns(rows, columns, path)
+    except csv.Error as error:
+        raise ValueError(f"{path} line {rows.line_num}: {error}") from None
+    if len(set(scores)) < 2:
+        raise ValueError(
+            f"{path} must have pairs of at least two different scores, found "
+            f"{len(scores)} pairs"
+        )
+    return Pairs(first, second, np.array(scores))
+
+
+def _columns(
+    rows: Any, columns: Sequence[str] | None, path: Any
+) -> tuple[list[str], list[str], list[float]]:
+    first: list[str] = []
+    second: list[str] = []
+    scores: list[float] = []
     places: tuple[int, ...] | None = None
     for row in rows:
         if not row:
@@ -100,12 +118,7 @@ def read_pairs(
         first.append(a)
         second.append(b)
         scores.append(value)
-    if len(set(scores)) < 2:
-        raise ValueError(
-            f"{path} must have pairs of at least two different scores, found "
-            f"{len(scores)} pairs"
-        )
-    return Pairs(first, second, np.array(scores))
+    return first, second, scores
 
 
 def _places(

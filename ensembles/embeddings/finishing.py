@@ -43,7 +43,8 @@ def cast(vectors: Float32, dtype: str, scale: float) -> NDArray[Any]:
     vectors : ndarray of shape (n, dim), float32
     dtype : {"float16", "float32", "float64", "int8", "bits"}
         "int8" holds ``127 x / scale``, rounded and cut off at both ends; "bits" the
-        signs, eight to a byte: 1 where a number is positive.
+        signs, eight to a byte: 1 where a number is positive. The last byte is filled up
+        with the first signs, so that opposite vectors have opposite bits.
     scale : float
         For "int8".
 
@@ -52,7 +53,8 @@ def cast(vectors: Float32, dtype: str, scale: float) -> NDArray[Any]:
     ndarray of shape (n, dim), or (n, dim / 8) rounded up for "bits"
     """
     if dtype == "bits":
-        return np.asarray(np.packbits(vectors > 0, axis=1))
+        signs = np.pad(vectors > 0, ((0, 0), (0, -vectors.shape[1] % 8)), "wrap")
+        return np.asarray(np.packbits(signs, axis=1))
     if dtype == "int8":
         levels = np.clip(np.rint(vectors * (LEVELS / scale)), -LEVELS, LEVELS)
         return np.asarray(levels, np.int8)

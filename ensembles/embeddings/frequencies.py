@@ -36,15 +36,14 @@ def read_frequencies(path: str | os.PathLike[str]) -> dict[str, float]:
     """
     counts: dict[str, float] = {}
     try:
-        lines = Path(path).read_text("utf-8").split("\n")
+        lines = Path(path).read_text("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8: {error}") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        word, _, count = line.rstrip().rpartition(" ")
-        if not word:
-            word, _, count = line.rstrip().rpartition("\t")
+        mark = "\t" if "\t" in line.strip() else " "
+        word, _, count = line.rstrip().rpartition(mark)
         try:
             counts[word.strip()] = counts.get(word.strip(), 0.0) + float(count)
         except ValueError:
@@ -115,7 +114,9 @@ def _from(source: Any, rows: Rows, met: Met) -> Frequencies:
             "corpus, or a list of words and counts"
         )
     if counts is not None:
-        return Frequencies(counts.astype(np.float64), counts.astype(np.float64))
+        n_met = counts.sum() + (met.n_unknown if source == "corpus" else 0)
+        every = counts.astype(np.float64)
+        return Frequencies(every, every, n_met=float(n_met))
     if source is None:
         warnings.warn(
             f"word weights of {owner} have no counts: neither fit was given texts with "

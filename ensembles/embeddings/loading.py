@@ -20,6 +20,8 @@ from ensembles.embeddings.vectors.tensors import arrays
 if TYPE_CHECKING:
     from ensembles.embeddings.embedder import SentenceEmbedder
 
+LEARNED = ("whiten", "n_components", "params")  # set when the table has been read
+
 
 def load(path: str | os.PathLike[str]) -> SentenceEmbedder:
     """Fitted embedder from a directory that `save` wrote.
@@ -32,7 +34,8 @@ def load(path: str | os.PathLike[str]) -> SentenceEmbedder:
     -------
     SentenceEmbedder
         One whose table is folded has no weights and components of its own: they are
-        part of its vectors. Its clones, fitted, are the same.
+        part of its vectors. Its clones, fitted, are the same; those of int8 have to be
+        fitted to texts, for its scale.
 
     Raises
     ------
@@ -58,7 +61,7 @@ def _loaded(folder: Path, own: dict[str, Any]) -> SentenceEmbedder:
     given, state = dict(own["parameters"]), own["state"]
     tensors = {} if own["folded"] else arrays(folder / "model.safetensors")
     learned = given.pop("weights"), given.pop("remove_components", 0)
-    steps = {name: given.pop(name, None) for name in ("whiten", "n_components")}
+    steps = {name: given.pop(name, None) for name in LEARNED}
     dtype = check_dtype(given.pop("dtype"))
     embedder = SentenceEmbedder(str(folder), weights=None, **given).fit()
     embedder.dtype = embedder._dtype = dtype
@@ -68,7 +71,8 @@ def _loaded(folder: Path, own: dict[str, Any]) -> SentenceEmbedder:
         _restore(embedder, tensors, float(state["unmet"]), state["divide"])
     scale = state["scale"]
     embedder.scale_ = None if scale is None else float(scale)
-    embedder.coverage_ = float(state["coverage"])
+    coverage = state["coverage"]
+    embedder.coverage_ = float("nan" if coverage is None else coverage)
     embedder._n_features_out = int(state["n_features_out"])
     return embedder
 

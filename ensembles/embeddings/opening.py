@@ -12,6 +12,7 @@ from ensembles.embeddings.encoder import SentenceEncoder
 from ensembles.embeddings.vectors.models import OWN
 from ensembles.embeddings.vectors.reading import read_vectors
 
+READ = ("StaticEmbedding", "Normalize")  # modules that vectors are read of
 # Parameters that an encoder has too.
 SHARED = ("normalize", "n_components", "dtype")
 
@@ -21,6 +22,7 @@ def open_model(
     texts: Any = None,
     *,
     limit: int | None = None,
+    errors: str | None = None,
     **params: Any,
 ) -> SentenceEmbedder | SentenceEncoder:
     """Fitted model of sentences: a saved embedder, a transformer, or word vectors.
@@ -34,6 +36,8 @@ def open_model(
         What word vectors learn weights and components from.
     limit : int or None, default=None
         Read the first so many of the vectors.
+    errors : {"strict", "replace", "ignore"} or None, default=None
+        What becomes of tokens that are not UTF-8; None is "strict".
     **params
         Of `SentenceEmbedder`; of an encoder ``normalize``, ``n_components`` and
         ``dtype`` alone. What vectors say of themselves is the default: those that are
@@ -50,13 +54,13 @@ def open_model(
     """
     place = Path(path)
     if (kind := _kind(place)) is None:
-        vectors = read_vectors(place, limit=limit)
+        vectors = read_vectors(place, limit=limit, errors=errors or "strict")
         own: dict[str, Any] = {"normalize": bool(vectors.normalize)}
         if vectors.weighted:
             own["weights"] = None
         return SentenceEmbedder(vectors, **{**own, **params}).fit(texts)
     taken = SHARED if kind is SentenceEncoder else ("n_jobs",)
-    learned = {"limit": limit, "texts": texts}
+    learned = {"limit": limit, "errors": errors, "texts": texts}
     given = [*params, *(name for name, value in learned.items() if value is not None)]
     for name in given:
         if name not in (*taken, "n_jobs"):
@@ -79,10 +83,10 @@ def _kind(place: Path) -> type[SentenceEmbedder] | type[SentenceEncoder] | None:
     config, modules = _json(place / "config.json"), _json(place / "modules.json")
     if isinstance(config, dict) and OWN in config:
         return SentenceEmbedder
-    if isinstance(modules, list):
+    if isinstance(modules, list) and all(isinstance(one, dict) for one in modules):
         types = [str(module.get("type")) for module in modules]
-        static = any(kind.endswith("StaticEmbedding") for kind in types)
-        return None if static else SentenceEncoder
+        static = all(kind.endswith(READ) for kind in types)
+        return None if static and types else SentenceEncoder
     is_static = isinstance(config, dict) and config.get("model_type") == "model2vec"
     return None if is_static or not config else SentenceEncoder
 

@@ -1,10 +1,8 @@
-"""Files and folders that are whole or absent, vectors in them row by row."""
+"""Vectors in files that grow row by row, and are whole or absent."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,69 +10,41 @@ from typing import IO, Any
 
 import numpy as np
 
+from ensembles.embeddings.texts import decoded
 from ensembles.embeddings.vectors.files import INSTALL
+from ensembles.writing import whole
 
 # Takes texts and their vectors.
 Add = Callable[[Any, Any], None]
 KINDS = (".npy", ".parquet")
 
 
-@contextmanager
-def whole(path: Path, *, force: bool) -> Iterator[Path]:
-    """A place beside ``path`` for a file or a folder, which then takes that name.
+def check_free(path: Path, *, folder: bool, force: bool) -> None:
+    """Raise if something stands at a path that is not to be replaced, or cannot be.
 
     Parameters
     ----------
     path : Path
-    force : bool
-        Whether what stands at ``path`` is replaced.
-
-    Yields
-    ------
-    Path
-        Where nothing stands yet.
-
-    Raises
-    ------
-    FileExistsError
-        If something stands at ``path`` and not ``force``.
-    """
-    check_free(path, force=force)
-    place = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
-    try:
-        yield place
-        for part in [*place.rglob("*"), place]:
-            _flush(part)
-        if place.is_dir() and path.is_dir():
-            aside = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
-            os.rename(path, aside)
-            os.rename(place, path)
-            shutil.rmtree(aside)
-        else:
-            os.replace(place, path)
-        _flush(path.parent)
-    finally:
-        if place.is_dir():
-            shutil.rmtree(place)
-        else:
-            place.unlink(missing_ok=True)
-
-
-def check_free(path: Path, *, force: bool) -> None:
-    """Raise if something stands at a path that is not to be replaced.
-
-    Parameters
-    ----------
-    path : Path
+    folder : bool
+        Whether a folder is to stand there, or a file.
     force : bool
 
     Raises
     ------
     FileExistsError
+        If something does, and not ``force``, or it is of the other kind.
     """
-    if os.path.lexists(path) and not force:
+    if not os.path.lexists(path):
+        return
+    if not force:
         raise FileExistsError(
             f"{path} exists; force=True replaces it, or choose another place"
+        )
+    if path.is_dir() != folder:
+        kinds = "a folder", "a file"
+        there, here = kinds if path.is_dir() else kinds[::-1]
+        raise FileExistsError(
+            f"{path} is {there}, which {here} does not replace; choose another place"
         )
 
 
@@ -108,7 +78,8 @@ def vectors_file(
     """
     if path.suffix not in KINDS:
         raise ValueError(f"path must end in {' or '.join(KINDS)}, found {str(path)!r}")
-    with whole(path, force=force) as place:
+    check_free(path, folder=False, force=force)
+    with whole(path, folder=False, force=force) as place:
         if path.suffix == ".npy":
             with place.open("w+b") as file:
                 yield from _npy(file, n_columns, np.dtype(dtype))
@@ -149,17 +120,9 @@ def _parquet(place: Path, n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]
 
         def add(texts: Any, vectors: Any) -> None:
             if not isinstance(texts, pa.Array):
-                texts = pa.array(texts, pa.string())
+                texts = pa.array(decoded(list(texts)), pa.string())
             numbers = pa.array(np.ascontiguousarray(vectors, dtype).reshape(-1))
             rows = pa.FixedSizeListArray.from_arrays(numbers, n_columns)
             file.write(pa.record_batch([texts.cast(pa.string()), rows], schema))
 
         yield add
-
-
-def _flush(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -150,6 +150,8 @@ def power_mean(stack: Floats, weights: Floats, divisor: float, *, p: int = 3) ->
     cross-lingual sentence representations", arXiv:1803.01400; their code takes the
     real part of a complex root, which halves negative ones.
     """
+    if not isinstance(p, int | np.integer) or p < 1:
+        raise ValueError(f"p of 'power_mean' must be a positive int, found {p!r}")
     total = weights @ stack**p / divisor
     return np.asarray(np.sign(total) * np.abs(total) ** (1 / p))
 
@@ -171,7 +173,7 @@ def hierarchical(
     Shen et al. (2018), "Baseline needs more love: on simple word-embedding-based models
     and associated pooling mechanisms", arXiv:1805.09843 (SWEM-hier).
     """
-    if not isinstance(window, int) or window < 1:
+    if not isinstance(window, int | np.integer) or window < 1:
         raise ValueError(
             f"window of 'hierarchical' must be a positive int, found {window!r}"
         )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
+from unicodedata import is_normalized, normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from ensembles.embeddings.vectors.table import Matrix, WordVectors
 BLOCK = 4096  # texts taken together
 NAMED = 40  # characters of a text that stands for the pieces it lacks
 SAMPLED = 100_000  # tokens that are looked at for capitals
+STRAY = 0.01  # share of tokens with a capital that are taken for mishaps
 UNKNOWN = ("skip", "subword", "error")
 
 
@@ -61,7 +63,7 @@ class Rows:
     tokenizer : object or None
         As `tokens_of` takes it; None takes the one of the vectors where they have one.
     lowercase : bool or None
-        None is True where no token has a capital letter.
+        None is True where hardly a token, one in a hundred, has a capital letter.
     unknown : {"skip", "subword", "error"}
         What becomes of tokens without a row.
 
@@ -93,6 +95,8 @@ class Rows:
                 "leaves unknown words out"
             )
         self.vocabulary = vectors.vocabulary
+        if self.tokenizer is None or isinstance(self.tokenizer, str):
+            self.vocabulary = _composed(self.vocabulary)
         if self.by_piece and (number := unknown_id(backend)) is not None:
             # What stands for unknown text is not known text.
             self.vocabulary = dict(self.vocabulary)
@@ -199,5 +203,15 @@ class Rows:
             )
 
 
+def _composed(vocabulary: dict[str, int]) -> dict[str, int]:
+    """The vocabulary with all tokens also in Unicode's form C, as texts are."""
+    other = {t: r for t, r in vocabulary.items() if not is_normalized("NFC", t)}
+    if not other:
+        return vocabulary
+    return {**{normalize("NFC", t): row for t, row in other.items()}, **vocabulary}
+
+
 def _has_capitals(vectors: WordVectors) -> bool:
-    return any(token != token.lower() for token in vectors.tokens[:SAMPLED])
+    # A table in small letters may hold a few words that were broken on the way.
+    some = vectors.tokens[:SAMPLED]
+    return sum(token != token.lower() for token in some) > STRAY * len(some)

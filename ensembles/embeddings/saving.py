@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from operator import methodcaller
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.blocks import cut
-from ensembles.embeddings.averaging import Average
-from ensembles.embeddings.outputs import whole
+from ensembles.embeddings.outputs import check_free
 from ensembles.embeddings.rows import Rows
 from ensembles.embeddings.tokens import WORDS
 from ensembles.embeddings.vectors.models import OWN, TABLE, unknown_id
+from ensembles.writing import whole
 
 if TYPE_CHECKING:
     from ensembles.embeddings.embedder import SentenceEmbedder
@@ -41,7 +42,8 @@ def save(
     """Write a fitted embedder to a directory, which is whole or absent.
 
     What is loaded again gives the same vectors; to the rounding of float32 where the
-    table is folded.
+    table is folded. Of a text with unknown words sentence-transformers gives a shorter
+    vector of the same direction: it counts them in the mean.
 
     Parameters
     ----------
@@ -62,6 +64,8 @@ def save(
     from sklearn.utils.validation import check_is_fitted
 
     check_is_fitted(embedder)
+    path = Path(path)
+    check_free(path, folder=True, force=force)
     average = embedder._average
     rows = average.rows
     if rows.unknown == "subword" and not rows.by_piece:
@@ -70,10 +74,9 @@ def save(
             f"{rows.vectors.source}; pickle the embedder, or take unknown='skip'"
         )
     tokenizer, order = _tokenizer(rows)
-    folded = is_linear(average)
+    folded = is_linear(embedder) and _is_for_others(tokenizer)
     tensors = _tensors(embedder, order, folded)
-    with whole(Path(path), force=force) as place:
-        place.mkdir()
+    with whole(path, folder=True, force=force) as place:
         save_file(tensors, place / "model.safetensors", {"format": "np"})
         _write(place / "tokenizer.json", tokenizer)
         _write(place / "config.json", _config(embedder, folded))
@@ -85,10 +88,37 @@ def save(
             _write(place / "modules.json", modules)
 
 
-def is_linear(average: Average) -> bool:
-    """Whether an average is the mean over words of vectors that do not depend on it."""
-    only = average.rules[0].linear and len(average.rules) == 1
-    return only and (average.weights is None or average.divide == "count")
+def is_linear(embedder: SentenceEmbedder) -> bool:
+    """Whether a vector is the mean over words of vectors that do not depend on it."""
+    average, projection = embedder._average, embedder.projection_
+    if len(average.rules) > 1 or not average.rules[0].linear:
+        return False
+    if average.weights is not None and average.divide != "count":
+        return False
+    # Zeros stay zeros where a mean is taken off, unlike zeros beside other words.
+    centred = projection is not None and projection.mean.any()
+    return not (centred and _has_zeros(embedder))
+
+
+def _is_for_others(tokenizer: dict[str, Any]) -> bool:
+    """Whether tokenizers know the pattern, which Python knew."""
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        return True
+    try:
+        Tokenizer.from_str(json.dumps(tokenizer))
+    except Exception:  # the Rust binding raises nothing more narrow
+        return False
+    return True
+
+
+def _has_zeros(embedder: SentenceEmbedder) -> bool:
+    matrix = embedder.vectors_.matrix
+    steps = cut(len(matrix), STEP)
+    some = any(not matrix[start:stop].any(axis=1).all() for start, stop in steps)
+    weights = embedder.weights_
+    return some or (weights is not None and not weights.all())
 
 
 def _tensors(
@@ -130,6 +160,7 @@ def _folded(embedder: SentenceEmbedder, some: NDArray[np.int64]) -> NDArray[Any]
 
 def _config(embedder: SentenceEmbedder, folded: bool) -> dict[str, Any]:
     average, rows = embedder._average, embedder._average.rows
+    coverage = None if np.isnan(embedder.coverage_) else embedder.coverage_
     weights = embedder.weights if isinstance(embedder.weights, str) else None
     given = embedder.get_params(deep=False)
     tokenizer = None if rows.by_piece else rows.tokenizer
@@ -149,7 +180,7 @@ def _config(embedder: SentenceEmbedder, folded: bool) -> dict[str, Any]:
     return {
         "model_type": "model2vec",
         "architectures": ["StaticModel"],
-        "hidden_dim": average.n_columns,
+        "hidden_dim": embedder._n_features_out,
         "normalize": embedder._normalize,
         "max_length": None,
         OWN: {
@@ -162,7 +193,7 @@ def _config(embedder: SentenceEmbedder, folded: bool) -> dict[str, Any]:
                 "unmet": average.unmet,
                 "divide": average.divide,
                 "scale": embedder.scale_,
-                "coverage": embedder.coverage_,
+                "coverage": coverage,
                 "n_features_out": embedder._n_features_out,
             },
         },
@@ -204,6 +235,7 @@ def _tokenizer(rows: Rows) -> tuple[Any, NDArray[np.int64]]:
 def _word_level(rows: Rows, ids: dict[str, int], unknown: str) -> dict[str, Any]:
     """A tokenizer of words, as tokenizers' own JSON says it."""
     pattern = WORDS if rows.tokenizer is None else rows.tokenizer
+    pattern = pattern.removeprefix("(?u)")  # which says nothing in Python 3
     cutter: dict[str, Any] = {"type": "WhitespaceSplit"}
     if pattern != "whitespace":
         cutter = {"type": "Split", "pattern": {"Regex": pattern}}
@@ -223,4 +255,7 @@ def _word_level(rows: Rows, ids: dict[str, int], unknown: str) -> dict[str, Any]
 
 
 def _write(path: Path, found: Any) -> None:
-    path.write_text(json.dumps(found, ensure_ascii=False), "utf-8")
+    # Parameters may be numpy's own numbers, as a search over an array sets them.
+    item = methodcaller("item")
+    text = json.dumps(found, ensure_ascii=False, allow_nan=False, default=item)
+    path.write_text(text, "utf-8")

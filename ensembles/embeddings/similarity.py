@@ -20,7 +20,8 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
     ----------
     first, second : array-like of shape (n_pairs, dim)
         Of one row, it is compared with each of the other. Arrays of uint8 are sign
-        bits, eight to a byte, as ``dtype="bits"`` gives them.
+        bits, eight to a byte, as ``dtype="bits"`` gives them; without any bit, as of
+        a text without known words, they are a vector of zeros.
 
     Returns
     -------
@@ -38,18 +39,19 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
     array([1.        , 0.70710678])
     """
     a, b = np.asarray(first), np.asarray(second)
-    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+    alike = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1]
+    if not alike or (len(a) != len(b) and 1 not in (len(a), len(b))):
         raise ValueError(
-            "vectors must have shape (n_pairs, dim), both of one dim: found "
+            "vectors must have shape (n_pairs, dim), both the same, or one row: found "
             f"{a.shape} and {b.shape}"
         )
-    n_pairs = len(np.broadcast_to(a[:, :1], np.broadcast_shapes(a.shape, b.shape)))
+    n_pairs = len(b) if len(a) == 1 else len(a)
     found = np.zeros(n_pairs)
     for start, stop in cut(n_pairs, BLOCK):
         x, y = (_rows(part, start, stop) for part in (a, b))
         products = np.einsum("ij,ij->i", x, y)
         squares = np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y)
-        some = squares > 0
+        some = squares != 0  # NaN stays NaN
         found[start:stop][some] = products[some] / np.sqrt(squares[some])
     return found
 
@@ -57,5 +59,6 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
 def _rows(vectors: NDArray[Any], start: int, stop: int) -> Floats:
     part = vectors if len(vectors) == 1 else vectors[start:stop]
     if part.dtype == np.uint8:
-        part = 2.0 * np.unpackbits(part, axis=1) - 1
+        filled = part.any(axis=1, keepdims=True)
+        part = filled * (2.0 * np.unpackbits(part, axis=1) - 1)
     return np.broadcast_to(part.astype(np.float64), (stop - start, part.shape[1]))

@@ -174,6 +174,8 @@ def _column(texts: Any) -> list[Part] | None:
         return None  # of mixed types, say: the way of lists tells which
     kind = chunked.type
     if pa.types.is_dictionary(kind):
+        if pa.types.is_string_view(kind.value_type):  # which pyarrow cannot look up
+            return [chunked.to_pylist()]
         kind = kind.value_type
     if not (pa.types.is_large_string(kind) or pa.types.is_string(kind)):
         if not pa.types.is_string_view(kind):

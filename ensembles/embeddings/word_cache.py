@@ -172,14 +172,14 @@ class WordCache:
         other, whole = kinds >= OTHER, kinds == WHOLE
         if other.any():
             words = Spans(buffer, misses[other], self._cuts.folded).words()
-            which: dict[bytes, int] = {}
-            fold = self._fold
-            order[other] = [
-                which.setdefault(word.translate(fold), n + len(which)) for word in words
-            ]
-            found.append(self._resolved(list(which)))
-            self._remember(joined(list(which)), *found[-1])
-            n += len(which)
+            folded = [word.translate(self._fold) for word in words]
+            # Asked for as it is written: folded it might be a token of its own.
+            firsts = dict(zip(reversed(folded), reversed(words), strict=True))
+            places = {word: n + place for place, word in enumerate(firsts)}
+            order[other] = [places[word] for word in folded]
+            found.append(self._resolved(list(firsts.values())))
+            self._remember(joined(list(firsts)), *found[-1])
+            n += len(firsts)
         if whole.any():
             order[whole] = np.arange(n, n + whole.sum())
             texts = Spans(buffer, misses[whole], self._cuts.folded).words()

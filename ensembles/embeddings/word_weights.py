@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ensembles.embeddings.engine import Divide
 from ensembles.registry import Table, register
@@ -26,7 +26,9 @@ class Frequencies(NamedTuple):
     counts : ndarray of shape (n_rows,)
         Of the words that have a vector.
     every : ndarray of shape (n_words,)
-        Of all words that were met, with a vector or without.
+        Of all words that were told apart, with a vector or without.
+    n_met : float or None
+        Words that were met in all; None is the sum of ``every``.
     mean_length : float or None
         Words of a text; None where no text was seen.
     ranked : bool
@@ -38,6 +40,7 @@ class Frequencies(NamedTuple):
 
     counts: Floats
     every: Floats
+    n_met: float | None = None
     mean_length: float | None = None
     ranked: bool = False
     documents: Floats | None = None
@@ -46,7 +49,12 @@ class Frequencies(NamedTuple):
     @property
     def probabilities(self) -> Floats:
         """Share of each word that has a vector among all that were met."""
-        return np.asarray(self.counts / (self.every.sum() or 1.0))
+        return np.asarray(self.counts / self.total)
+
+    @property
+    def total(self) -> float:
+        """Words that were met, or 1."""
+        return float(self.every.sum() if self.n_met is None else self.n_met) or 1.0
 
 
 class Weighting:
@@ -116,7 +124,7 @@ def sif(frequencies: Frequencies, *, a: float | None = None) -> Floats:
     """
     if a is None:
         a = RANKED if frequencies.ranked else REAL
-    if not (isinstance(a, float | int) and 0 < a < math.inf):
+    if not (isinstance(a, Real) and 0 < a < math.inf):
         raise ValueError(f"a of 'sif' must be positive, found {a!r}")
     return a / (a + frequencies.probabilities)
 
@@ -142,12 +150,12 @@ def usif(frequencies: Frequencies, *, length: float | None = None) -> Floats:
     """
     if length is None:
         length = max(1.0, frequencies.mean_length or LENGTH)
-    if not (isinstance(length, float | int) and 1 <= length < math.inf):
+    if not (isinstance(length, Real) and 1 <= length < math.inf):
         raise ValueError(f"length of 'usif' must be at least 1, found {length!r}")
     every = frequencies.every[frequencies.every > 0]
     n_words = max(len(every), 1)
     threshold = 1 - (1 - 1 / n_words) ** length
-    alpha = float((every / (every.sum() or 1.0) > threshold).sum()) / n_words
+    alpha = float((every / frequencies.total > threshold).sum()) / n_words
     a = math.inf if alpha == 0 else (1 - alpha) / (alpha * n_words / 2)
     return 1 / (0.5 + frequencies.probabilities / a)
 
@@ -243,58 +251,3 @@ def from_list(
         if row is not None:
             found[row] += count
     return Frequencies(found, every)
-
-
-def from_mapping(
-    weights: Mapping[str, float], tokens: Sequence[str], rows: Mapping[str, int]
-) -> Floats:
-    """Weights of rows from those of words; a word that is not named weighs 1.
-
-    Parameters
-    ----------
-    weights : mapping of str to number, not negative
-        One that makes up values, as a defaultdict, is asked for every word.
-    tokens : sequence of str
-    rows : mapping of str to row
-
-    Returns
-    -------
-    ndarray of shape (n_rows,)
-    """
-    made = hasattr(weights, "__missing__")
-    found = np.ones(len(tokens))
-    for word, row in rows.items():
-        if made or word in weights:
-            found[row] = weights[word]
-    return found
-
-
-def checked(weights: Any, n_rows: int) -> NDArray[np.float32]:
-    """One weight for each row, finite and not negative, in float32.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_rows,)
-    n_rows : int
-
-    Returns
-    -------
-    ndarray of shape (n_rows,), float32
-
-    Raises
-    ------
-    ValueError
-    """
-    found = np.asarray(weights, np.float64)
-    if found.shape != (n_rows,):
-        raise ValueError(
-            f"weights must be one number for each of {n_rows} tokens, found shape "
-            f"{found.shape}"
-        )
-    wrong = np.flatnonzero(~(np.isfinite(found) & (found >= 0)))
-    if len(wrong):
-        raise ValueError(
-            "weights must be finite and not negative: the weight of row "
-            f"{wrong[0]} is {found[wrong[0]]}"
-        )
-    return found.astype(np.float32)

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.checkpoints import average, outputs, writing
+from ensembles import writing
+from ensembles.checkpoints import average, outputs
 
 
 def die() -> None:

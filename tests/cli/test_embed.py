@@ -86,6 +86,29 @@ def test_standard_input_and_parquet(ensemble: Ensemble) -> None:
     assert np.load("Y.npy").tolist() == [[0.5, 0.5], [-1, 0.5]]
 
 
+def test_weights_are_learned_from_a_table(ensemble: Ensemble) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pa.table({"id": range(4), "body": TEXTS}), "t.parquet")
+    options = ["-m", "v.txt", "--column", "body", "-o", "X.npy", "--fit", "t.parquet"]
+    result = ensemble("embed", "t.parquet", *options)
+    assert (result.exit_code, result.stderr) == (0, "")
+    expected = SentenceEmbedder("v.txt").fit_transform(TEXTS)
+    assert np.load("X.npy").tolist() == expected.tolist()
+    options[1:6] = ["v.txt", "-o", "Y.npy", "--fit-column", "body"]
+    assert ensemble("embed", "texts.txt", *options).exit_code == 0
+    assert np.load("Y.npy").tolist() == expected.tolist()
+
+
+def test_words_are_cut_and_counted_as_is_asked(ensemble: Ensemble) -> None:
+    options = ["-m", "v.txt", "-o", "X.npy", "--frequencies", "zipf"]
+    result = ensemble("embed", "texts.txt", *options, "--tokenizer", "f[a-z]+")
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = np.load("X.npy")
+    assert found[0].tolist() == found[3].tolist() != [0, 0]
+    assert found[2].tolist() == [0, 0]
+
+
 def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
     for name in ("v.safetensors", "v.npz"):
         result = ensemble("embed", "--convert", "-m", "v.txt", "-o", name)
@@ -118,12 +141,20 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
         ),
         ("texts.txt -m v.txt -o X.npy --whiten", "at least 2 texts with known words"),
         ("texts.txt -m texts.txt -o X.npy", "texts.txt"),
+        ("texts.txt -m bombs.npz -o X.npy", "found objects, which could run code"),
+        ("texts.txt -m v.txt -o X.npy --encoding nonsense", "found 'nonsense'"),
+        ("texts.txt -m v.txt -o X.npy --param p=2", "neither rule nor weights take"),
+        ("texts.txt -m latin.txt -o X.npy", "--errors replace reads it"),
+        ("texts.txt -m v.txt -o d.npy --force", "d.npy is a folder, which a file"),
     ],
 )
 def test_what_is_wrong_is_one_line(
     arguments: str, message: str, ensemble: Ensemble, recwarn: pytest.WarningsRecorder
 ) -> None:
     Path("bad.txt").write_bytes(b"caf\xe9")
+    Path("latin.txt").write_bytes(b"caf\xe9 1 2\n")
+    Path("d.npy").mkdir()
+    np.savez("bombs.npz", tokens=np.array([{}], object), vectors=np.ones((1, 2)))
     if "--unknown" in arguments:
         Path("texts.txt").write_text("good nothing")
     result = ensemble("embed", *arguments.split())
@@ -132,6 +163,14 @@ def test_what_is_wrong_is_one_line(
     assert len(errors) == 1
     assert re.search(message, errors[0])
     assert not list(Path().glob("X*"))
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_names_options(ensemble: Ensemble) -> None:
+    result = ensemble("similar", "-m", "v.txt", "good", "bad")
+    assert result.exit_code == 0
+    assert "warning: word weights of v.txt have no counts" in result.stderr
+    assert "(--frequencies zipf says that it may)" in result.stderr
 
 
 def test_the_first_text_is_compared_with_the_others(ensemble: Ensemble) -> None:
@@ -178,18 +217,24 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def begun(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """A run that has begun to write, and waits for more to read."""
+    process = started(folder, *arguments)
+    assert process.stdin
+    process.stdin.write(b"good film\n" * (1 << 20))
+    process.stdin.flush()
+    ends = time.monotonic() + 60
+    while not list(folder.glob("X.npy.tmp-*")) and time.monotonic() < ends:
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_what_is_interrupted_leaves_nothing(number: int, tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text(VECTORS)
     options = ["-", "-m", "v.txt", "--weights", "none", "-o", "X.npy"]
-    process = started(tmp_path, *options)
-    assert process.stdin
+    process = begun(tmp_path, *options)
     try:
-        process.stdin.write(b"good film\n" * (1 << 20))
-        process.stdin.flush()
-        ends = time.monotonic() + 60
-        while not list(tmp_path.glob("X.npy.tmp-*")) and time.monotonic() < ends:
-            time.sleep(0.05)
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
@@ -197,6 +242,18 @@ def test_what_is_interrupted_leaves_nothing(number: int, tmp_path: Path) -> None
     assert process.returncode == 128 + number
     assert b"Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["v.txt"]
+
+
+def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text(VECTORS)
+    options = ["-", "-m", "v.txt", "--weights", "none", "-o", "X.npy"]
+    process = begun(tmp_path, *options)
+    process.kill()
+    process.communicate()
+    assert len(list(tmp_path.glob("X.npy.tmp-*"))) == 1
+    done = started(tmp_path, *options)
+    done.communicate(b"good film", timeout=60)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["X.npy", "v.txt"]
 
 
 def test_a_file_larger_than_the_memory_is_embedded(tmp_path: Path) -> None:

@@ -146,6 +146,9 @@ def test_columns_of_parquet(how: str, tmp_path: Path) -> None:
         ("a.txt", b"one", {"kind": "xml"}, "kind must be one of lines, csv, tsv, json"),
         ("a.csv", b"n,text\n1,a\n2\n", {}, "line 3 must have a field 2, .* found 1"),
         ("a.csv", b"n,text\n1," + b"a" * 200_000, {}, "line 2: field larger than"),
+        ("a.csv", b'text\na\n"b\nc\nd\n', {}, "line 5: unexpected end of data"),
+        ("a.txt", b"one", {"encoding": "utf-16"}, "encoding must be one of bytes"),
+        ("a.txt", b"one", {"encoding": "nonsense"}, "encoding must be one of bytes"),
         ("a.jsonl", b'{"text": "a"}\n{"text"', {}, "a.jsonl line 2 must be JSON"),
         ("a.jsonl", b'{"text": 3}', {}, "line 1 must hold a text, found 3"),
         ("a.jsonl", b'{"a": 3, "b": 4}', {}, "line 1 has the columns 'a', 'b'"),
@@ -181,6 +184,20 @@ def test_vectors_grow_in_a_file(suffix: str, dtype: str, tmp_path: Path) -> None
         assert table["vector"].type.value_type.to_pandas_dtype() == np.dtype(dtype)
     assert found.tolist() == expected.tolist()
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+def test_texts_with_lone_surrogates_are_mended(tmp_path: Path) -> None:
+    path = tmp_path / "X.parquet"
+    parquet = pytest.importorskip("pyarrow.parquet")
+    with vectors_file(path, 1, np.float32, force=False) as add:
+        add(["good \ud83d"], np.ones((1, 1)))
+    assert parquet.read_table(path)["text"].to_pylist() == ["good \ufffd"]
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "X.npy").mkdir()
+    with pytest.raises(FileExistsError, match="is a folder, which a file does not rep"):
+        vectors_file(tmp_path / "X.npy", 3, np.float32, force=True).__enter__()
 
 
 def test_an_empty_file_of_vectors_has_columns(tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ def test_columns_of_any_library_are_texts() -> None:
     if "pandas" in sys.modules or pytest.importorskip("pandas"):
         pandas = pytest.importorskip("pandas")
         kinds += [pandas.Series(TEXTS), pandas.Series(TEXTS, dtype=object)]
-    kinds.append(pytest.importorskip("polars").Series(TEXTS))
+    polars = pytest.importorskip("polars")
+    kinds += [polars.Series(TEXTS), polars.Series(TEXTS, dtype=polars.Categorical)]
     pyarrow = pytest.importorskip("pyarrow")
     kinds += [pyarrow.array(TEXTS), pyarrow.chunked_array([TEXTS[:2], TEXTS[2:]])]
     for kind in kinds:
@@ -222,6 +223,7 @@ def test_formats_of_the_result() -> None:
     assert found.shape == (7, 1)
     assert bits.get_feature_names_out().tolist() == ["sentenceembedder0"]
     np.testing.assert_array_equal(np.unpackbits(found, axis=1)[:, :6], plain > 0)
+    np.testing.assert_array_equal(np.unpackbits(found, axis=1)[:, 6:], plain[:, :2] > 0)
     with pytest.raises(ValueError, match="dtype='int8' must have texts"):
         made(dtype="int8").fit()
 
@@ -237,13 +239,27 @@ def test_formats_of_the_result() -> None:
         ({"n_components": 0}, "from 1 to 6"),
         ({"rule": "power_mean", "params": {"p": 0}}, "p of 'power_mean'"),
         ({"rule": "hierarchical", "params": {"window": 0}}, "window of"),
+        ({"weights": "sif", "params": {"a": -1}}, "a of 'sif' must be positive"),
         ({"remove_components": 1}, "at least 1 texts with known words"),
     ],
 )
 def test_wrong_parameters_are_told(params: Any, message: str) -> None:
     texts = [] if params == {"remove_components": 1} else TEXTS
     with pytest.raises(ValueError, match=message):
-        made(**params).fit(texts).transform(TEXTS)
+        made(**params).fit(texts)
+
+
+def test_parameters_may_be_numbers_of_numpy() -> None:
+    params: dict[str, Any] = {"p": np.int64(5), "a": np.float32(0.5)}
+    params["length"] = np.int32(3)
+    for weights, names in (("sif", "pa"), ("usif", ["p", "length"])):
+        own = {name: params[name] for name in names}
+        given = {"rule": "power_mean", "weights": weights}
+        found = made(**given, params=own).fit_transform(TEXTS)
+        plain = {name: value.item() for name, value in own.items()}
+        assert (
+            found.tolist() == made(**given, params=plain).fit_transform(TEXTS).tolist()
+        )
 
 
 FOLDED: list[dict[str, Any]] = [
@@ -258,6 +274,10 @@ OWN: list[dict[str, Any]] = [
     {"weights": "idf", "whiten": True},
     {"rule": ["mean", "minimum"], "n_components": 5},
     {"weights": {"pan": 0.0}},
+    {"rule": ["mean", "maximum"], "weights": "sif", "params": {"a": 1e-2}},
+    {"rule": "power_mean", "weights": "usif", "params": {"p": 5, "length": 9}},
+    {"weights": "sif", "rule": "maximum", "n_components": np.int64(3)},
+    {"tokenizer": r"(?P<word>\w+)", "weights": "sif"},
     {
         "weights": np.linspace(0, 1, len(WORDS)),
         "rule": "power_mean",
@@ -292,6 +312,54 @@ def test_what_is_saved_gives_the_same_vectors(params: Any, tmp_path: Path) -> No
         loaded.save(tmp_path / "saved")
     loaded.save(tmp_path / "again", force=True)
     assert {p.name for p in tmp_path.iterdir()} == {"saved", "again"}
+
+
+@pytest.mark.parametrize("params", [{"weights": None}, {"weights": {"pan": 0.0}}])
+def test_zeros_stay_zeros_when_they_are_saved(params: Any, tmp_path: Path) -> None:
+    matrix = MATRIX.copy()
+    matrix[4] = 0
+    embedder = SentenceEmbedder((WORDS, matrix), whiten=True, **params).fit(TEXTS)
+    embedder.save(tmp_path / "saved")
+    texts = ["the", "the pan", "pan", "cat"]
+    found = SentenceEmbedder.load(tmp_path / "saved").transform(texts)
+    np.testing.assert_allclose(found, embedder.transform(texts), atol=2e-6)
+    assert not found[0].any()
+
+
+def test_what_was_saved_for_us_alone_is_no_table_for_a_mean(tmp_path: Path) -> None:
+    made(rule=["mean", "maximum"], weights="zipf").fit().save(tmp_path / "own")
+    assert not read_vectors(tmp_path / "own").weighted
+    made(weights="zipf", normalize=True).fit().save(tmp_path / "folded")
+    folded = read_vectors(tmp_path / "folded")
+    assert folded.weighted
+    assert folded.normalize
+
+
+def test_a_link_to_a_folder_is_replaced_by_a_folder(tmp_path: Path) -> None:
+    made().fit().save(tmp_path / "first")
+    (tmp_path / "link").symlink_to(tmp_path / "first")
+    made(normalize=True).fit().save(tmp_path / "link", force=True)
+    assert read_vectors(tmp_path / "link").normalize
+    assert not read_vectors(tmp_path / "first").normalize
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="is a file, which a folder does not"):
+        made().fit().save(tmp_path / "file", force=True)
+    assert {p.name for p in tmp_path.iterdir()} == {"first", "link", "file"}
+
+
+def test_a_few_broken_capitals_do_not_change_a_table() -> None:
+    words = [f"w{i}" for i in range(200)]
+    for broken, expected in (([], True), (["nÃo"], True), (["A", "B", "C"], False)):
+        tokens = [*words, *broken]
+        vectors = (tokens, np.ones((len(tokens), 2)))
+        assert SentenceEmbedder(vectors, weights=None).fit().lowercase_ is expected
+
+
+def test_tokens_that_are_not_composed_are_met() -> None:
+    vectors = {"cafe\u0301": [1.0, 2.0], "pan": [0.0, 1.0]}
+    embedder = SentenceEmbedder(vectors, weights=None).fit()
+    for text in ("caf\u00e9", "cafe\u0301", "Cafe\u0301"):
+        assert embedder.transform([text]).tolist() == [[1, 2]]
 
 
 @pytest.mark.parametrize("params", FOLDED[:5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from ensembles.embeddings import SentenceEmbedder
+from ensembles.embeddings import SentenceEmbedder, SentenceEncoder, opening
 from ensembles.embeddings.evaluation import Pairs, evaluate, read_pairs
 from ensembles.embeddings.opening import open_model
 from ensembles.embeddings.similarity import cosines
@@ -47,6 +48,18 @@ def test_cosines_of_sign_bits_are_those_of_signs(rng: np.random.Generator) -> No
     signs = rng.choice([-1.0, 1.0], size=(2, 20, 16))
     packed = np.packbits(signs > 0, axis=-1)
     assert cosines(*packed) == pytest.approx(cosines(*signs))
+
+
+def test_sign_bits_of_any_width_have_right_ends() -> None:
+    vectors = {"a": [1.0, -1.0, 2.0], "b": [-1.0, 1.0, -2.0], "c": [1.0, 1.0, -2.0]}
+    embedder = SentenceEmbedder(vectors, weights=None, dtype="bits").fit()
+    bits = embedder.transform(["a", "b", "c", ""])
+    assert cosines(bits[:1], bits)[[0, 1, 3]].tolist() == [1, -1, 0]
+    assert -1 < cosines(bits[:1], bits)[2] < 1
+
+
+def test_nan_is_not_similar_to_nothing() -> None:
+    assert np.isnan(cosines([[np.nan, 1]], [[1, 1]])).all()
 
 
 def test_correlations_are_spearmans(rng: np.random.Generator) -> None:
@@ -122,6 +135,8 @@ def test_tables_of_pairs(text: str, columns: Any, tmp_path: Path) -> None:
         (b"a,b,c,d\n", ["a", "b", "e"], "has no columns a,b,e"),
         (b"a,b,c,d\n", ["1", "2", "5"], "has no columns 1,2,5"),
         (b"caf\xe9,b,1\n", None, "must be UTF-8"),
+        (b'a,b,1\n"c,d,2\ne,f,3\n', None, "line 3: unexpected end of data"),
+        (b"a," + b"b" * 200_000 + b",1\n", None, "line 1: field larger than"),
     ],
 )
 def test_broken_tables_are_told(
@@ -151,3 +166,13 @@ def test_a_path_is_opened_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "saved" / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json must be JSON"):
         open_model(tmp_path / "saved")
+
+
+def test_what_stands_behind_a_static_table_is_not_left_out(tmp_path: Path) -> None:
+    kinds = ["StaticEmbedding", "Normalize", "Dense"]
+    types = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+    for modules, expected in ((types[:2], None), (types, SentenceEncoder)):
+        (tmp_path / "modules.json").write_text(json.dumps(modules))
+        assert opening._kind(tmp_path) is expected
+    (tmp_path / "modules.json").write_text("[3]")
+    assert opening._kind(tmp_path) is None

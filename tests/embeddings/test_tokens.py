@@ -516,3 +516,18 @@ def test_what_is_no_pattern_is_refused() -> None:
         tokens_of("(", {})
     with pytest.raises(TypeError, match="or a callable, found int"):
         tokens_of(1, {})
+
+
+def test_capitals_are_not_taken_for_a_token_that_is_added() -> None:
+    from tokenizers import models, normalizers, pre_tokenizers
+
+    known = {"[UNK]": 0, "<": 1, "mask": 2, ">": 3, "hi": 4}
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(known, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["<mask>"])
+    found = tokens_of(tokenizer, None)
+    for texts in (["hi <MASK>", "hi <mask>"], ["hi <mask>", "<Mask> hi", "<MASK>"]):
+        for text in texts * 2:
+            ids = tokenizer.encode(text, add_special_tokens=False).ids
+            assert found([text]).rows.tolist() == ids

@@ -185,3 +185,22 @@ def test_what_cannot_be_counted_is_told(params: Any, message: str) -> None:
 def test_frequencies_of_another_kind_are_told(wrong: Any) -> None:
     with pytest.raises(TypeError, match="frequencies must be None, a mapping"):
         fitted(frequencies=wrong)
+
+
+def test_words_without_a_vector_count_among_all_that_were_met() -> None:
+    vectors = {"a": [1.0], "b": [1.0]}
+    weights = (
+        SentenceEmbedder(vectors, params={"a": 0.5}).fit(["a x", "y b z a"]).weights_
+    )
+    np.testing.assert_allclose(weights, [0.5 / (0.5 + 2 / 6), 0.5 / (0.5 + 1 / 6)])
+
+
+def test_words_that_are_named_are_put_in_small_letters_too() -> None:
+    embedder = SentenceEmbedder({"a": [1.0], "b": [1.0]}, weights={"A": 0.25}).fit()
+    np.testing.assert_array_equal(embedder.weights_, [0.25, 1])
+
+
+def test_a_list_of_counts_may_have_tabs_and_a_mark_at_its_start(tmp_path: Path) -> None:
+    path = tmp_path / "counts.txt"
+    path.write_bytes("\ufeffthe\t10\nNew York\t5\n".encode())
+    assert read_frequencies(path) == {"the": 10, "New York": 5}

@@ -84,9 +84,15 @@ def _own(path: Path, own: dict[str, Any]) -> WordVectors:
         raise ValueError(f"{path}/model.safetensors must have the table {name!r}")
     matrix = tensors[name]
     check_matrix(matrix, str(path))
+    folded = bool(own.get("folded", False))
+    normalize = bool(_json(path / "config.json").get("normalize", False))
     if own.get("by_piece"):
         return with_tokenizer(
-            as_float32(matrix), _tokenizer(path), weighted=True, source=str(path)
+            as_float32(matrix),
+            _tokenizer(path),
+            weighted=folded,
+            normalize=normalize,
+            source=str(path),
         )
     try:
         ids = _json(path / "tokenizer.json")["model"]["vocab"]
@@ -95,7 +101,11 @@ def _own(path: Path, own: dict[str, Any]) -> WordVectors:
         raise ValueError(f"{path}/tokenizer.json must have words: {error!r}") from None
     # The last one stands for unknown words, to those who have to have it.
     return WordVectors(
-        tokens[:-1], as_float32(matrix)[:-1], weighted=True, source=str(path)
+        tokens[:-1],
+        as_float32(matrix)[:-1],
+        weighted=folded,
+        normalize=normalize,
+        source=str(path),
     )
 
 

@@ -72,7 +72,7 @@ def read_vectors(
         If a file is broken, or of no known format; the message says where. No file can
         run code: pickles are refused.
     TypeError
-        If it is none of these kinds, or its numbers are not numbers.
+        If it is none of these kinds, or holds in memory what are no numbers.
 
     Warns
     -----
@@ -89,7 +89,10 @@ def read_vectors(
     if errors not in ERRORS:
         raise ValueError(f"errors must be one of {', '.join(ERRORS)}, found {errors!r}")
     if isinstance(vectors, str | os.PathLike):
-        return _read_path(Path(vectors), limit, errors)
+        try:
+            return _read_path(Path(vectors), limit, errors)
+        except TypeError as error:  # of what is in a file
+            raise ValueError(str(error)) from None
     found = _from_memory(vectors)
     return found if limit is None else _limited(found, limit)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.outputs import whole
+from ensembles.embeddings.outputs import check_free
 from ensembles.embeddings.vectors.reading import read_vectors
+from ensembles.writing import whole
 
 
 def write_vectors(
@@ -21,8 +23,8 @@ def write_vectors(
     Parameters
     ----------
     vectors : object
-        As `read_vectors` takes it. Tokens, vectors and counts are written; n-grams and
-        tokenizers are not.
+        As `read_vectors` takes it. Tokens, vectors and counts are written; n-grams are
+        not.
     path : path
         Ends in ``.safetensors`` or ``.npz``.
     force : bool, default=False
@@ -36,12 +38,34 @@ def write_vectors(
     Raises
     ------
     ValueError
-        If the path ends otherwise.
+        If the path ends otherwise, or the vectors belong to a tokenizer.
     FileExistsError
         If there is something and not ``force``.
+
+    Warns
+    -----
+    UserWarning
+        If there are n-grams.
     """
-    path, found = Path(path), read_vectors(vectors)
-    encoded = [token.encode("utf-8", "surrogatepass") for token in found.tokens]
+    path = Path(path)
+    check_free(path, folder=False, force=force)
+    found = read_vectors(vectors)
+    if found.tokenizer is not None:
+        raise ValueError(
+            f"{found.source} cannot be converted: its vectors are of the pieces of its "
+            "tokenizer, and it opens at once as it is"
+        )
+    if found.subwords is not None:
+        warnings.warn(
+            f"the n-grams of {found.source} stay there: {path} has its words alone",
+            stacklevel=2,
+        )
+    try:
+        encoded = [token.encode() for token in found.tokens]
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{found.source} has a token that is no text: {error.object!r}"
+        ) from None
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(token) for token in encoded], out=offsets[1:])
     arrays: dict[str, NDArray[Any]] = {
@@ -54,10 +78,10 @@ def write_vectors(
     if path.suffix == ".safetensors":
         from safetensors.numpy import save_file
 
-        with whole(path, force=force) as place:
+        with whole(path, folder=False, force=force) as place:
             save_file(arrays, place, {"format": "np"})
     elif path.suffix == ".npz":
-        with whole(path, force=force) as place, place.open("wb") as file:
+        with whole(path, folder=False, force=force) as place, place.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
     else:
         raise ValueError(f"path must end in .safetensors or .npz, found {str(path)!r}")

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensembles.checkpoints import average, plan, write, writing
+from ensembles import writing
+from ensembles.checkpoints import average, plan, write
 from tests.checkpoints.building import load, pair, same_bytes, save, save_shards
 
 OUTS = ("out.safetensors", "out.pt", "out")
