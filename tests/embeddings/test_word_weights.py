@@ -188,11 +188,11 @@ def test_frequencies_of_another_kind_are_told(wrong: Any) -> None:
 
 
 def test_words_without_a_vector_count_among_all_that_were_met() -> None:
-    vectors = {"a": [1.0], "b": [1.0]}
-    weights = (
-        SentenceEmbedder(vectors, params={"a": 0.5}).fit(["a x", "y b z a"]).weights_
+    embedder: Any = SentenceEmbedder({"a": [1.0], "b": [1.0]}, params={"a": 0.5})
+    found: Any = embedder.fit(["a x", "y b z a"])
+    np.testing.assert_allclose(
+        found.weights_, [0.5 / (0.5 + 2 / 6), 0.5 / (0.5 + 1 / 6)]
     )
-    np.testing.assert_allclose(weights, [0.5 / (0.5 + 2 / 6), 0.5 / (0.5 + 1 / 6)])
 
 
 def test_words_that_are_named_are_put_in_small_letters_too() -> None:
