@@ -141,7 +141,8 @@ def embed(
     """
     pooling = _pooling(table, rules, weights, p, divide)
     n_threads = _n(n_threads)
-    if isinstance(texts, Iterator):
+    # Asked of a list first, which takes a tenth of the time.
+    if not isinstance(texts, list) and isinstance(texts, Iterator):
         if out is not None:
             raise ValueError("out must be None where texts are an iterator")
         return _stream(texts, tokens, pooling, n_threads)
