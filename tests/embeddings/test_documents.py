@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from pathlib import Path
@@ -23,6 +24,7 @@ TEXTS = ["one", "", "dos, «tres»", 'a "quoted" \U0001f600', "  spaces "]
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "STEP", 16)
     monkeypatch.setattr(documents, "ROWS", 2)
+    csv.field_size_limit(1 << 17)  # as Python has it, whatever a command has set
 
 
 def texts_of(source: Any, **how: Any) -> list[str]:
