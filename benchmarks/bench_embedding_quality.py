@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator
 from datetime import date
 from importlib.util import find_spec
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -255,7 +256,9 @@ def _keep(
     kept = [{**row["recipe"]._asdict(), "found": row["found"]} for row in rows]
     facts = {"machine": measuring.machine(), "pairs": kept, "accuracies": accuracies}
     path = folder / "embedding_quality.json"
-    path.write_text(json.dumps(facts, indent=1, default=str), "utf-8")
+    # A path is told by its name, without places of this machine.
+    text = json.dumps(facts, indent=1, default=attrgetter("name"))
+    path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
