@@ -48,8 +48,9 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
             f"{path} exists; force=True replaces it, or choose another place"
         )
     _clear(path)
-    place, lock = _claim(path, folder)
+    place, lock = path.with_name(_marked(path) + uuid.uuid4().hex), None
     try:
+        lock = _claim(place, folder)
         yield place
         _flush(place)
         _publish(place, path, force)
@@ -57,7 +58,8 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
         _remove(place)
         raise
     finally:
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
 
 
 def write_at(fd: int, buffer: memoryview, offset: int) -> None:
@@ -101,9 +103,8 @@ def _marked(path: Path) -> str:
     return f"{path.name}.tmp-{platform.node()}-"
 
 
-def _claim(path: Path, folder: bool) -> tuple[Path, int]:
+def _claim(place: Path, folder: bool) -> int:
     while True:
-        place = path.with_name(_marked(path) + uuid.uuid4().hex)
         flags = os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR | os.O_CREAT
         if folder:
             place.mkdir()
@@ -115,7 +116,7 @@ def _claim(path: Path, folder: bool) -> tuple[Path, int]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         # A run that was clearing up may take it for dead before it is locked.
         if place.exists():
-            return place, lock
+            return lock
         os.close(lock)
 
 
