@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,47 @@ def test_sentences_are_classified(name: str, least: float) -> None:
     assert scores.mean() == pytest.approx(search.best_score_)
     again = pickle.loads(pickle.dumps(search.best_estimator_))
     assert (again.predict(texts) == search.predict(texts)).all()
+
+
+@pytest.mark.parametrize("weights", ["sif", "usif"])
+def test_sif_and_usif_are_those_of_fse(weights: str) -> None:
+    """Its formulas, written out: fse/models/sif.py, usif.py and utils.py of fse 1.0."""
+    vectors = read_vectors(GLOVE)
+    pairs = read_pairs(DATA / "sts" / "sts-train.csv", ("6", "7", "5"))
+    words = [re.findall(r"\w+", text.lower()) for text in pairs.first]
+    # It counts words that have a vector alone.
+    words = [
+        some for some in words if some and all(w in vectors.vocabulary for w in some)
+    ]
+    counts = Counter(word for some in words for word in some)
+    p = np.array([counts[word] for word in counts]) / counts.total()
+    if weights == "sif":
+        n_components, found = 1, 1e-3 / (1e-3 + p)
+    else:
+        length = np.mean([len(some) for some in words])
+        n_words, n_components = len(counts), 5
+        alpha = (p > 1 - (1 - 1 / n_words) ** length).sum() / n_words
+        a = (1 - alpha) / (alpha * 0.5 * n_words)
+        found = a / (0.5 * a + p)
+    weight = dict(zip(counts, found, strict=True))
+    rows = [
+        np.mean(
+            [weight[w] * vectors.matrix[vectors.vocabulary[w]] for w in some], axis=0
+        )
+        for some in words
+    ]
+    sentences = np.array(rows, np.float64)
+    _, values, components = np.linalg.svd(sentences, full_matrices=False)
+    shares = np.ones(n_components)
+    if weights == "usif":
+        shares = values[:n_components] ** 2 / (values[:n_components] ** 2).sum()
+    for share, component in zip(shares, components, strict=False):
+        sentences -= share * np.outer(sentences @ component, component)
+    texts = [" ".join(some) for some in words]
+    embedder = SentenceEmbedder(
+        vectors, weights=weights, remove_components=n_components
+    )
+    np.testing.assert_allclose(embedder.fit_transform(texts), sentences, atol=2e-6)
 
 
 def test_the_reference_of_similarity_is_met() -> None:
