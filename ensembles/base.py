@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
 from ensembles.weighting import (
+    Counts,
     Floats,
     Score,
     Trial,
@@ -185,7 +187,7 @@ def select(
     value = score_of(once, found)
     best_index = int(np.argmax(scores))
     best = score_of(once, np.eye(n_members)[best_index])  # gains may be estimates
-    if n_members > 1 and value <= best:
+    if n_members > 1 and value <= best and name != "best":
         member = best_index if names is None else repr(names[best_index])
         warn_user(
             f"selection {name!r} helped nothing: its weights score {value:.6g}, member "
@@ -193,6 +195,57 @@ def select(
             "differently"
         )
     return Chosen(found, scores, best_index, value, tuple(history))
+
+
+def params_of(selection: Callable[..., Any]) -> list[str]:
+    """Names of a selection's own parameters.
+
+    Parameters
+    ----------
+    selection : callable (n_members, score, *, record, **params)
+
+    Returns
+    -------
+    list of str
+    """
+    own = list(inspect.signature(selection).parameters)
+    return [name for name in own[2:] if name != "record"]
+
+
+def rows_of(
+    params: Mapping[str, Any], places: Sequence[int] | Counts, n_samples: int
+) -> dict[str, Any]:
+    """Parameters of a fit to some of the samples: those with a row a sample cut.
+
+    Parameters
+    ----------
+    params : mapping of str to value
+    places : sequence of int
+        The samples that are left.
+    n_samples : int
+        How many there were.
+
+    Returns
+    -------
+    dict of str to value
+    """
+    from sklearn.utils import _safe_indexing, indexable
+
+    return {
+        # Of a sparse matrix of coordinates no rows can be taken before.
+        name: _safe_indexing(indexable(value)[0], places)
+        if _is_per_row(value, n_samples)
+        else value
+        for name, value in params.items()
+    }
+
+
+def _is_per_row(value: Any, size: int) -> bool:
+    shape = getattr(value, "shape", None)
+    if shape is not None:  # a sparse matrix has no length
+        return len(shape) > 0 and shape[0] == size
+    countable = hasattr(value, "__len__") and not isinstance(value, str | Mapping)
+    return countable and len(value) == size
 
 
 def warn_user(message: str) -> None:

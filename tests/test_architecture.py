@@ -26,11 +26,13 @@ FLOORS = (
 )
 # Loaded where they are needed: each takes longer than all of the library.
 HEAVY = {
-    *("matplotlib", "polars", "pyarrow", "scipy", "sentence_transformers"),
+    *("matplotlib", "optuna", "polars", "pyarrow", "scipy", "sentence_transformers"),
     *("sklearn", "skorch", "tokenizers", "torch", "transformers"),
 }
-# Wings of estimators, which have to be classes of scikit-learn's.
+# Wings of estimators, which have to be classes of scikit-learn's; and modules of one
+# whose files are averaged without it.
 ESTIMATORS = {"predictions", "embeddings"}
+SOUPS = {"delegating.py", "routing.py", "soup.py"}
 NUMBAS = {"scipy"}  # numba itself looks for its linear algebra
 LIBRARY = sorted((ROOT / "ensembles").rglob("*.py"))
 COMMAND = sorted((ROOT / "cli" / "ensembles_cli").rglob("*.py"))
@@ -106,7 +108,8 @@ def test_only_the_command_knows_the_terminal(path: Path) -> None:
 @pytest.mark.parametrize("path", LIBRARY, ids=named)
 def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
     names = tops(imports(at_load(ast.parse(path.read_text()))))
-    allowed = {"sklearn"} if part_of(path) in ESTIMATORS else set()
+    derived = part_of(path) in ESTIMATORS or path.name in SOUPS
+    allowed = {"sklearn"} if derived else set()
     assert not names & (HEAVY - allowed)
     if path != ROOT / "ensembles" / "kernels" / "compiled.py":
         assert "numba" not in names

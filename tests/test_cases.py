@@ -123,6 +123,17 @@ SELECTION_CASES = {
     ),
     # The mean of 0 and 4 is nearest to 1 where the second counts a quarter.
     "convex": SelectionCase(2, lambda w: -float((4 * w[1] - 1) ** 2), [0.75, 0.25]),
+    # Alone 0.2, 0.7 and 0.5.
+    "best": SelectionCase(3, lambda w: float(w @ [0.2, 0.7, 0.5]), [0, 1, 0]),
+    # Alone -4, -1 and -9. The best two are -2 and 1, their mean -1/2 scores -1/4; with
+    # the third, 3, it is 2/3, and -4/9.
+    "top_k": SelectionCase(3, lambda w: -float((w @ [-2, 1, 3]) ** 2), [0.5, 0.5, 0]),
+    # From 1 to the mean of -2 and -3: 1 - 3.5 alpha, nearest to 0 at 0.3.
+    "wise_ft": SelectionCase(
+        3, lambda w: -float((w @ [1, -2, -3]) ** 2), [0.7, 0.15, 0.15]
+    ),
+    # Equal weights, the first that are tried, cannot be beaten.
+    "optuna": SelectionCase(2, lambda w: -float((w[0] - w[1]) ** 2), [0.5, 0.5]),
 }
 
 POOLING_CASES = {

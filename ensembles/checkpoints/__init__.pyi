@@ -4,3 +4,8 @@ from .averaging import write as write
 from .options import Options as Options
 from .planning import Plan as Plan
 from .planning import plan as plan
+from .soup import ModelSoup as ModelSoup
+from .states import State as State
+from .states import get_state as get_state
+from .states import register_state as register_state
+from .states import set_state as set_state

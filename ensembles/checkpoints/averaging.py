@@ -191,7 +191,7 @@ def _written(
     return Report(
         out=out,
         files=list(plan.parts),
-        members=outcome.members,
+        members=outcome.members(plan.targets, len(plan.members)),
         digest=outcome.result,
         special=outcome.special,
         sha256=_hashes(plan, out) if sha256 else {},

@@ -26,7 +26,7 @@ STEPS = tuple(
     for word in ("(?:global_?)?step", "checkpoint", "epoch")
 )
 NUMBER = re.compile(r"(?<!\d)(?<!\d\.)(\d+)(?!\.?\d)")
-Member = str | os.PathLike[str] | Mapping[str, Any]
+Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
 def open_member(member: Member, index: int, *, key: str | None = None) -> Checkpoint:
@@ -34,7 +34,8 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
 
     Parameters
     ----------
-    member : path or state dict
+    member : path, state dict or Checkpoint
+        The last is open already.
     index : int
         Which of the members it is, for messages.
     key : str or None, default=None
@@ -53,6 +54,8 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     ValueError
         If it is no checkpoint that can be read.
     """
+    if isinstance(member, Checkpoint):
+        return member
     if isinstance(member, Mapping):
         return state_dicts.read(member, f"members[{index}]")
     if not isinstance(member, str | os.PathLike):

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 from ensembles.blocks import spread
 from ensembles.checkpoints import digests, recipes, sharding
 from ensembles.checkpoints.formats import safetensors
-from ensembles.checkpoints.formats.checkpoint import Record
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Record
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
@@ -27,11 +27,31 @@ from ensembles.writing import reserve, write_at
 CHUNK = 1 << 20
 
 
-def _stream(
+Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], Outcome]
+
+
+def stream_members(
     plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
 ) -> Outcome:
-    records = [record for member in plan.members for record in member.records]
-    spread(records, lambda: partial(_verify, progress=progress), plan.threads)
+    """Stream the members of a plan through its rule.
+
+    Parameters
+    ----------
+    plan : Plan
+    sinks : mapping of str to Sink
+        Where the bytes of each tensor of the result go.
+    progress : callable
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged, or changes meanwhile.
+    """
+    verify(plan.members, plan.threads, progress)
     recipe = Recipe(plan.rule, plan.weights, plan.params, plan.options["integers"])
     outcome = stream(
         plan.targets,
@@ -41,13 +61,32 @@ def _stream(
         n_threads=plan.threads,
         progress=progress,
     )
-    read = {tensor.source for target in plan.targets for tensor in target.members}
-    for source in read:
+    for source in {tensor.source for tensor in outcome.blocks}:
         source.check_unchanged()
     return outcome
 
 
-class _ArraySink:
+def verify(
+    members: Sequence[Checkpoint], n_threads: int, progress: Callable[[int], None]
+) -> None:
+    """Hold members against the checksums that were stored with them.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+    n_threads : int
+    progress : callable
+
+    Raises
+    ------
+    ValueError
+        If a checksum does not match.
+    """
+    records = [record for member in members for record in member.records]
+    spread(records, lambda: partial(_verify, progress=progress), n_threads)
+
+
+class ArraySink:
     """Bytes of a tensor in memory."""
 
     def __init__(self, array: Array) -> None:
@@ -57,7 +96,7 @@ class _ArraySink:
         self._bytes[offset : offset + len(buffer)] = buffer
 
 
-class _FileSink:
+class FileSink:
     """Bytes of a tensor in a file."""
 
     def __init__(self, fd: int, start: int) -> None:
@@ -69,7 +108,7 @@ class _FileSink:
 
 
 def in_memory(
-    plan: Plan, progress: Callable[[int], None]
+    plan: Plan, progress: Callable[[int], None], stream: Stream = stream_members
 ) -> tuple[dict[str, Array], Outcome]:
     """Arrays of the result by name.
 
@@ -77,6 +116,8 @@ def in_memory(
     ----------
     plan : Plan
     progress : callable
+    stream : callable, default is `stream_members`
+        What brings the bytes.
 
     Returns
     -------
@@ -84,8 +125,8 @@ def in_memory(
     outcome : Outcome
     """
     arrays = {t.name: np.empty(t.shape, t.dtype) for t in plan.targets}
-    sinks = {name: _ArraySink(array) for name, array in arrays.items()}
-    return arrays, _stream(plan, sinks, progress)
+    sinks = {name: ArraySink(array) for name, array in arrays.items()}
+    return arrays, stream(plan, sinks, progress)
 
 
 def state_dict(plan: Plan, arrays: dict[str, Array], torch: bool) -> dict[str, Any]:
@@ -109,7 +150,12 @@ def state_dict(plan: Plan, arrays: dict[str, Array], torch: bool) -> dict[str, A
     return {name: found[name] for name in plan.members[0].names if name in found}
 
 
-def write_torch(plan: Plan, place: Path, progress: Callable[[int], None]) -> Outcome:
+def write_torch(
+    plan: Plan,
+    place: Path,
+    progress: Callable[[int], None],
+    stream: Stream = stream_members,
+) -> Outcome:
     """Write a file of torch, from memory.
 
     Parameters
@@ -117,13 +163,15 @@ def write_torch(plan: Plan, place: Path, progress: Callable[[int], None]) -> Out
     plan : Plan
     place : Path
     progress : callable
+    stream : callable, default is `stream_members`
+        What brings the bytes.
 
     Returns
     -------
     Outcome
     """
     torch = import_torch(f"writing {plan.out}")
-    arrays, outcome = in_memory(plan, progress)
+    arrays, outcome = in_memory(plan, progress, stream)
     try:
         # Given a path, torch would put its name into the file.
         with place.open("wb") as file:
@@ -134,7 +182,10 @@ def write_torch(plan: Plan, place: Path, progress: Callable[[int], None]) -> Out
 
 
 def write_safetensors(
-    plan: Plan, place: Path, progress: Callable[[int], None]
+    plan: Plan,
+    place: Path,
+    progress: Callable[[int], None],
+    stream: Stream = stream_members,
 ) -> Outcome:
     """Write a file of safetensors, or a directory of them and what lies around them.
 
@@ -146,6 +197,8 @@ def write_safetensors(
     plan : Plan
     place : Path
     progress : callable
+    stream : callable, default is `stream_members`
+        What brings the bytes.
 
     Returns
     -------
@@ -163,15 +216,16 @@ def write_safetensors(
             write_at(fds[part], memoryview(header), 0)
             start = len(header)
             for target in plan.parts[part]:
-                sinks[target.name] = _FileSink(fds[part], start)
+                sinks[target.name] = FileSink(fds[part], start)
                 start += target.nbytes
             reserve(fds[part], start)
-        outcome = _stream(plan, sinks, progress)
-        filled = recipes.metadata(plan, outcome.members)
+        outcome = stream(plan, sinks, progress)
+        members = outcome.members(plan.targets, len(plan.members))
+        filled = recipes.metadata(plan, members)
         for part, fd in fds.items():
             write_at(fd, memoryview(_header(plan, part, filled)), 0)
     if plan.kind == "directory":
-        _write_around(plan, place, recipes.recipe(plan, outcome.members))
+        _write_around(plan, place, recipes.recipe(plan, members))
     return outcome
 
 

@@ -14,6 +14,7 @@ from ensembles.checkpoints import digests
 from ensembles.checkpoints.buffers import Buffers, step_of
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.digests import Running
+from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.floats import Array, Float64, is_float
 from ensembles.kernels.gram import gram, widened
 from ensembles.kernels.mean import any_special
@@ -37,17 +38,40 @@ class Outcome:
 
     Parameters
     ----------
-    members : list of str
-        Digest of each member's tensors, as far as they were read.
+    blocks : dict of Tensor to list of bytes
+        Digests of the blocks of each tensor that was read.
     result : str
-        Digest of the result's.
+        Digest of the result's tensors.
     special : list of str
         Names of tensors that hold a NaN or an infinity.
     """
 
-    members: list[str] = field(default_factory=list)
+    blocks: dict[Tensor, list[bytes]] = field(default_factory=dict)
     result: str = ""
     special: list[str] = field(default_factory=list)
+
+    def members(self, targets: Sequence[Target], n_members: int) -> list[str]:
+        """Digest of each member's tensors, as far as they were read.
+
+        Parameters
+        ----------
+        targets : sequence of Target
+        n_members : int
+
+        Returns
+        -------
+        list of str
+        """
+        return [
+            digests.digest(
+                {
+                    t.name: (t.members[i].dtype, t.shape, self.blocks[t.members[i]])
+                    for t in targets
+                    if i < len(t.members)
+                }
+            )
+            for i in range(n_members)
+        ]
 
 
 class Recipe(NamedTuple):
@@ -111,7 +135,7 @@ def stream(
             worker.take(jobs, spread(jobs, worker.start_gram, n_threads))
         jobs = list(_jobs(ordered, group))
         done += zip(jobs, spread(jobs, worker.start, n_threads), strict=True)
-    return _outcome(ordered, done, len(recipe.weights))
+    return _outcome(ordered, done)
 
 
 def _groups(targets: Sequence[Target], rule: Rule) -> Iterator[list[int]]:
@@ -249,35 +273,24 @@ def _settled(target: Target, members: Sequence[Array] | Array, policy: str) -> A
     )
 
 
-def _outcome(
-    targets: Sequence[Target],
-    done: Sequence[tuple[_Job, _Done]],
-    n_members: int,
-) -> Outcome:
+def _outcome(targets: Sequence[Target], done: Sequence[tuple[_Job, _Done]]) -> Outcome:
     """Digests over all blocks, put together in the order of the tensors."""
-    blocks: dict[int, list[list[bytes]]] = {}
+    found = [[list[bytes]() for _ in [*t.members, t]] for t in targets]
     special: dict[str, None] = {}
-    for job, found in done:
-        target = targets[job.place]
-        lists = blocks.setdefault(job.place, [[] for _ in found.blocks])
-        for known, more in zip(lists, found.blocks, strict=True):
+    for job, part in done:
+        for known, more in zip(found[job.place], part.blocks, strict=True):
             known.extend(more)
-        if found.special:
-            special[target.name] = None
-    members = [
-        digests.digest(
-            {
-                t.name: (t.members[i].dtype, t.shape, blocks.get(index, {i: []})[i])
-                for index, t in enumerate(targets)
-                if i < len(t.members)
-            }
-        )
-        for i in range(n_members)
-    ]
+        if part.special:
+            special[targets[job.place].name] = None
     result = digests.digest(
         {
-            t.name: (t.dtype, t.shape, blocks.get(index, [[]])[-1])
-            for index, t in enumerate(targets)
+            t.name: (t.dtype, t.shape, blocks[-1])
+            for t, blocks in zip(targets, found, strict=True)
         }
     )
-    return Outcome(members, result, list(special))
+    read = {
+        tensor: block
+        for t, blocks in zip(targets, found, strict=True)
+        for tensor, block in zip(t.members, blocks[:-1], strict=True)
+    }
+    return Outcome(read, result, list(special))

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Protocol
 from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, indexable
+from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
-from ensembles.base import warn_user
+from ensembles.base import rows_of, warn_user
 from ensembles.predictions.answers import Answer
 from ensembles.predictions.progress import told
 from ensembles.weighting import Counts
@@ -188,10 +188,7 @@ def _task(
         answers.check(name, fitted)
         return fitted
     train, test = split
-    part = {
-        key: _rows(value, train) if _is_per_row(value, len(y)) else value
-        for key, value in params.items()
-    }
+    part = rows_of(params, train, len(y))
     fitted = fit(member, _safe_indexing(X, train), _safe_indexing(y, train), part)
     return answers.of(name, fitted, _safe_indexing(X, test))
 
@@ -210,16 +207,3 @@ def _check_weightable(name: str, member: Any, params: Mapping[str, Any]) -> None
             f"member {name!r} must take sample_weight in fit, "
             f"{type(member).__name__} does not; {way_out}"
         )
-
-
-def _rows(value: Any, places: Counts) -> Any:
-    # Of a sparse matrix of coordinates no rows can be taken before.
-    return _safe_indexing(indexable(value)[0], places)
-
-
-def _is_per_row(value: Any, size: int) -> bool:
-    shape = getattr(value, "shape", None)
-    if shape is not None:  # a sparse matrix has no length
-        return len(shape) > 0 and shape[0] == size
-    countable = hasattr(value, "__len__") and not isinstance(value, str | Mapping)
-    return countable and len(value) == size

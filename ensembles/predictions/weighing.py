@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ensembles.base import Chosen, choose, select
+from ensembles.base import Chosen, choose, params_of, select
 from ensembles.predictions.combination import Combination
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.held import Held
@@ -84,8 +83,7 @@ def selection_params(weights: Any, combiner: Combiner) -> list[str]:
     """
     if not isinstance(weights, str) or (combiner.scaled and weights in POOLED):
         return []
-    own = inspect.signature(lookup(SELECTIONS, weights)).parameters
-    return [name for name in list(own)[2:] if name != "record"]
+    return params_of(lookup(SELECTIONS, weights))
 
 
 def weigh(

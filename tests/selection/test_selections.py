@@ -13,6 +13,9 @@ from ensembles.weighting import Trial, own_scores
 from tests.selection.scores import Distance, DistanceWithGradient, cases, distances
 
 names = pytest.mark.parametrize("name", sorted(SELECTIONS))
+# The first member is a base there, and no other may be it.
+SYMMETRIC = sorted(SELECTIONS.keys() - {"wise_ft", "optuna"})
+SAFE = sorted(SELECTIONS.keys() - {"wise_ft"})
 
 
 @names
@@ -28,10 +31,11 @@ def test_weights_are_on_the_simplex_and_no_worse_than_the_best_member(
     assert weights.dtype == np.float64
     assert (weights >= 0).all()
     assert math.fsum(weights) == pytest.approx(1, abs=1e-15)
-    assert score(weights) >= own_scores(n_members, score).max()
+    if name in SAFE:
+        assert score(weights) >= own_scores(n_members, score).max()
 
 
-@names
+@pytest.mark.parametrize("name", SYMMETRIC)
 @given(case=cases)
 @settings(max_examples=15, deadline=None)
 def test_the_order_of_members_does_not_matter(name: str, case: tuple[int, int]) -> None:
@@ -52,7 +56,7 @@ def test_one_member_gets_everything(name: str) -> None:
     assert SELECTIONS[name](1, distances(1, 0)).tolist() == [1.0]
 
 
-@names
+@pytest.mark.parametrize("name", sorted(SELECTIONS.keys() - {"optuna"}))
 def test_every_step_is_recorded_with_its_score(name: str) -> None:
     score = distances(4, 1)
     history: list[Trial] = []

@@ -101,7 +101,7 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
     for key, value in state.items():
         if not isinstance(key, str):
             raise TypeError(f"{name}: tensors must be named by str, found {key!r}")
-        array = _as_array(value, f"{name}: tensor {key!r}")
+        array = as_array(value, f"{name}: tensor {key!r}")
         place = (array.ctypes.data, array.dtype, array.shape)
         if array.size and array.flags.c_contiguous and place in seen:
             aliases[key] = seen[place]
@@ -113,7 +113,24 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
     return Checkpoint(name, kind, None, layout, aliases)
 
 
-def _as_array(value: Any, where: str) -> Array:
+def as_array(value: Any, where: str) -> Array:
+    """Numpy array of a value, over the same memory where that can be.
+
+    Parameters
+    ----------
+    value : ndarray or torch.Tensor
+    where : str
+        Which it is, for the error.
+
+    Returns
+    -------
+    ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `read`.
+    """
     if is_torch(value):
         return _from_torch(value, where)
     if not isinstance(value, np.ndarray | np.generic):

@@ -1,13 +1,13 @@
-"""Selections: ways to choose weights by a score, which is all they see."""
+"""Weights chosen by adding members one by one: greedy, and the greedy soup."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
-from ensembles.registry import Table, register
+from ensembles.registry import register
+from ensembles.selection.registering import SELECTIONS, Record, forget, offers
 from ensembles.weighting import (
     ROUNDING,
     Counts,
@@ -15,20 +15,9 @@ from ensembles.weighting import (
     Score,
     Trial,
     gains_of,
-    gradient_of,
-    optimum_of,
     own_scores,
     score_of,
 )
-
-Record = Callable[[Trial], None]
-# select(n_members, score, *, record, **params) -> weights: non-negative, sum 1.
-Selection = Callable[..., Floats]
-SELECTIONS: Table[Selection] = Table("selection")
-
-
-def _forget(trial: Trial) -> None:
-    """Let a trial go: nobody asked to see it."""
 
 
 @register(SELECTIONS)
@@ -41,7 +30,7 @@ def greedy(
     n_bags: int = 0,
     fraction: float = 0.5,
     random_state: int | np.random.Generator | None = 0,
-    record: Record = _forget,
+    record: Record = forget,
 ) -> Floats:
     """Weights by forward selection with replacement, the best member each round.
 
@@ -111,7 +100,7 @@ def _climb(
 ) -> Floats:
     """Select greedily among some of the members."""
     n_rounds, n_init = rounds
-    counts, best = _sorted_start(score, own, members, n_init)
+    counts, best = sorted_start(score, own, members, n_init)
     record(best)
     for _ in range(n_rounds - 1):
         gains = gains_of(score, counts, members)
@@ -126,39 +115,61 @@ def _climb(
 def _is_better(score: Score, trial: Trial, best: Trial) -> bool:
     """Whether a trial scores better, by the score itself where gains leave doubt."""
     slack = ROUNDING * max(1.0, abs(best.score))
-    if abs(trial.score - best.score) > slack or not _offers(score, "gains"):
+    if abs(trial.score - best.score) > slack or not offers(score, "gains"):
         return trial.score > best.score
     if np.array_equal(trial.weights, best.weights):
         return False
     return score_of(score, trial.weights) > score_of(score, best.weights)
 
 
-def _alone(score: Score, own: Floats, member: int) -> float:
-    """A member's own score, by the score itself, to be held against others."""
-    if not _offers(score, "gains"):
+def score_alone(score: Score, own: Floats, member: int) -> float:
+    """A member's own score, by the score itself, to be held against others.
+
+    Parameters
+    ----------
+    score : Score
+    own : ndarray of shape (n_members,)
+        Scores of the members, estimates where the score offers gains.
+    member : int
+
+    Returns
+    -------
+    float
+    """
+    if not offers(score, "gains"):
         return float(own[member])
     return score_of(score, np.eye(len(own))[member])
 
 
-def _offers(score: Score, name: str) -> bool:
-    return getattr(score, name, None) is not None
-
-
-def _sorted_start(
+def sorted_start(
     score: Score, own: Floats, members: Counts, n_init: int
 ) -> tuple[Counts, Trial]:
-    """Count the best members once, as many as score best together."""
+    """Count the best members once, as many as score best together.
+
+    Parameters
+    ----------
+    score : Score
+    own : ndarray of shape (n_members,)
+    members : ndarray of indices
+    n_init : int
+        At most so many.
+
+    Returns
+    -------
+    counts : ndarray of shape (n_members,)
+    trial : Trial
+    """
     order = members[np.argsort(-own[members], kind="stable")][:n_init]
     counts = np.zeros((len(order), len(own)), np.int64)
     counts[:, order] = np.tri(len(order))  # row n holds the n + 1 best members
-    values = [_alone(score, own, order[0])]
+    values = [score_alone(score, own, order[0])]
     values += [score_of(score, start / start.sum()) for start in counts[1:]]
     first = int(np.argmax(values))
     return counts[first], Trial(counts[first] / (first + 1), values[first])
 
 
 @register(SELECTIONS)
-def greedy_soup(n_members: int, score: Score, *, record: Record = _forget) -> Floats:
+def greedy_soup(n_members: int, score: Score, *, record: Record = forget) -> Floats:
     """Equal weights on the members that helped, in one pass from the best to the worst.
 
     Members come in decreasing order of their own scores, equal ones in their order. A
@@ -196,7 +207,7 @@ def greedy_soup(n_members: int, score: Score, *, record: Record = _forget) -> Fl
     order = np.argsort(-own, kind="stable")
     kept = np.zeros(n_members, np.int64)
     kept[order[0]] = 1
-    best = _alone(score, own, order[0])
+    best = score_alone(score, own, order[0])
     record(Trial(kept / 1, best))
     for member in order[1:]:
         kept[member] = 1
@@ -206,86 +217,3 @@ def greedy_soup(n_members: int, score: Score, *, record: Record = _forget) -> Fl
         kept[member] = value >= best
         best = max(value, best)
     return np.asarray(kept / kept.sum())
-
-
-@register(SELECTIONS)
-def convex(n_members: int, score: Score, *, record: Record = _forget) -> Floats:
-    """Best weights found by climbing a smooth score over the simplex.
-
-    The score's own optimum where it offers one, else sequential least squares from
-    equal weights. The best of all that was tried comes
-    back, the best single member and equal weights among it, so the result is never
-    worse than either. For a concave score, such as the negative log-loss or squared
-    error of averaged predictions, it is the optimum. A score in steps, such as an
-    accuracy, has no slope to climb: use `greedy`.
-
-    Parameters
-    ----------
-    n_members : int, at least 1
-    score : Score
-        ``score.optimum`` is used where offered, else ``score.gradient``, else
-        differences, which take ``n_members`` scores more a step.
-    record : callable, default does nothing
-        Called with the `Trial` of each step, differences left out, or of the optimum.
-
-    Returns
-    -------
-    ndarray of shape (n_members,), float64, non-negative, sum 1
-
-    Raises
-    ------
-    ValueError
-        If a score or a gradient is not finite, or an optimum not on the simplex.
-
-    References
-    ----------
-    Kraft (1988), "A software package for sequential quadratic programming", DFVLR-FB
-    88-28, as in ``scipy.optimize.minimize``.
-    """
-    own = own_scores(n_members, score)
-    equal = np.full(n_members, 1 / n_members)
-    tried = [
-        Trial(np.eye(n_members)[np.argmax(own)], float(own.max())),
-        Trial(equal, score_of(score, equal)),
-    ]
-    if _offers(score, "optimum"):
-        weights = optimum_of(score, n_members)
-        tried.append(Trial(weights, score_of(score, weights)))
-        record(tried[-1])
-    else:
-        _ascend(score, own, tried, record)
-    return max(tried, key=lambda trial: trial.score).weights
-
-
-def _ascend(score: Score, own: Floats, tried: list[Trial], record: Record) -> None:
-    """Climb from equal weights, the last of those tried; each step is tried too."""
-    # Imported here: it takes longer to load than all the rest of the ground floor.
-    from scipy.optimize import minimize
-
-    # The minimiser's tolerance is absolute, and a score may come in any unit.
-    equal, value = tried[-1]
-    unit = float(np.abs(own - value).max()) or 1.0
-
-    def depth(point: Floats) -> float:
-        weights = _onto_simplex(point)
-        tried.append(Trial(weights, score_of(score, weights)))
-        record(tried[-1])
-        return -tried[-1].score / unit
-
-    def slope(point: Floats) -> Floats:
-        return -gradient_of(score, _onto_simplex(point)) / unit
-
-    minimize(
-        depth,
-        equal,
-        jac=slope,
-        method="SLSQP",
-        bounds=[(0, 1)] * len(equal),
-        constraints={"type": "eq", "fun": lambda point: point.sum() - 1},
-        options={"maxiter": 1000, "ftol": 1e-12},
-    )
-
-
-def _onto_simplex(point: Floats) -> Floats:
-    """Make up for a constraint that the minimiser meets to 1e-9 only."""
-    return np.asarray(point / point.sum())

@@ -1,0 +1,94 @@
+"""How the weights of a soup are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ensembles.base import Chosen, choose, params_of, select
+from ensembles.checkpoints.learning import LEARNED, Learned
+from ensembles.checkpoints.merging import Merged
+from ensembles.checkpoints.scored import SoupScore
+from ensembles.registry import lookup
+from ensembles.ruling import Rule
+from ensembles.selection import SELECTIONS
+
+
+def divided(
+    params: Mapping[str, Any] | None, rule: Rule, weights: Any, *, makes: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of the rule, and all others, known to be some.
+
+    Parameters
+    ----------
+    params : mapping of str to value, or None
+    rule : Rule
+    weights : array-like, str or None
+    makes : bool
+        Whether the soup makes its members.
+
+    Returns
+    -------
+    own, others : dict
+
+    Raises
+    ------
+    ValueError
+        If there is no such parameter, or no such selection.
+    """
+    others = dict(params or {})
+    own = {name: others.pop(name) for name in rule.params if name in others}
+    known = ["n_epochs"] * makes
+    if isinstance(weights, str):
+        known += params_of(lookup(SELECTIONS, weights))
+        known += LEARNED * (weights == "convex")
+    for name in others:
+        if name not in known:
+            listed = ", ".join([*rule.params, *known]) or "none"
+            raise ValueError(
+                f"params of rule {rule.name!r} and weights={weights!r} must be among "
+                f"these: {listed}; found {name!r}"
+            )
+    return own, others
+
+
+def chosen_for(
+    weights: Any,
+    merged: Merged,
+    score: SoupScore | None,
+    rule: Rule,
+    params: dict[str, Any],
+    seed: int | None,
+) -> Chosen:
+    """Weights of the members, as given or as a selection chooses them.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_members,), str or None
+    merged : Merged
+    score : SoupScore or None
+    rule : Rule
+    params : dict
+        Of the selection.
+    seed : int or None
+        For a selection that draws.
+
+    Returns
+    -------
+    Chosen
+
+    Raises
+    ------
+    ValueError
+        If weights are wrong, or a score is not finite.
+    """
+    n_members = len(merged.members)
+    if not isinstance(weights, str):
+        return choose(weights, n_members, score, signed=rule.signed, rule=rule.name)
+    selection = lookup(SELECTIONS, weights)
+    if weights == "convex" and merged.has_module and score is not None:
+        selection = Learned(merged, score)
+    if "random_state" in params_of(selection):
+        params = {"random_state": seed} | params
+    names = [member.name for member in merged.members]
+    return select(selection, n_members, score, names=names, **params)

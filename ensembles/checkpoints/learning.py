@@ -1,0 +1,275 @@
+"""Weights learned by gradient: the learned soup."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, import_torch
+from ensembles.checkpoints.merging import Merged
+from ensembles.checkpoints.scored import SoupScore
+from ensembles.floats import Array, is_float
+from ensembles.selection.registering import Record, forget
+from ensembles.weighting import Floats, Score, Trial, own_scores, score_of
+
+STEP = 1 << 16  # elements of a member at a time
+# loss(model, X, y) -> scalar tensor; model answers as the module does.
+Loss = Callable[[Callable[..., Any], Any, Any], Any]
+
+
+class Slopes(NamedTuple):
+    """A loss, and its slopes by the weights and by the logarithm of the sharpness."""
+
+    loss: float
+    by_weights: Floats
+    by_sharpness: float
+
+
+class Learned:
+    """Selection that learns weights by gradient, as one weight a member or a layer.
+
+    The gradient by a weight is the inner product of the gradient by the parameters with
+    the member's own: members pass by from where they lie, none is kept.
+
+    Parameters
+    ----------
+    merged : Merged
+        Around a torch module.
+    score : SoupScore
+        Of the same; its data are learned from.
+
+    References
+    ----------
+    Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned
+    models improves accuracy without increasing inference time", ICML, appendix I. The
+    weights are a softmax there too; the gradient is streamed here, where all members
+    are held in memory there.
+    """
+
+    __name__ = "convex"
+
+    def __init__(self, merged: Merged, score: SoupScore) -> None:
+        self.merged = merged
+        self._parts = score.parts
+        labels = getattr(merged.estimator, "classes_", None)
+        self._labels = None if labels is None else np.asarray(labels)
+
+    def __call__(
+        self,
+        n_members: int,
+        score: Score,
+        *,
+        loss: Loss | None = None,
+        by: str = "model",
+        temperature: bool = False,
+        n_passes: int = 5,
+        batch_size: int = 32,
+        learning_rate: float = 0.1,
+        random_state: int | None = 0,
+        record: Record = forget,
+    ) -> Floats:
+        """Weights that lower the loss, the best by score of each pass.
+
+        Parameters
+        ----------
+        n_members : int, at least 1
+        score : Score
+            Called once a pass, besides the members' own and equal weights: the best of
+            all these is returned.
+        loss : callable (model, X, y) -> scalar tensor, or None, default=None
+            ``model`` answers as the module does. None is the cross-entropy of logits
+            for whole numbers and labels, else the mean squared error.
+        by : {"model", "layer"}, default="model"
+            What has a weight of its own.
+        temperature : bool, default=False
+            Whether the sharpness that multiplies the answers is learned beside the
+            weights. It is left out afterwards.
+        n_passes, batch_size : int, at least 1
+            Over the data, in an order that is drawn.
+        learning_rate : float, default=0.1
+            Of AdamW, over the logarithms of the weights.
+        random_state : int or None, default=0
+        record : callable, default does nothing
+            Called with the `Trial` of each pass.
+
+        Returns
+        -------
+        ndarray of shape (n_members,) or (n_members, n_layers)
+            Each column on the simplex.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is out of range, or a score is not finite.
+        """
+        if by not in ("model", "layer") or min(n_passes, batch_size) < 1:
+            raise ValueError(
+                "by must be 'model' or 'layer', n_passes and batch_size at least 1: "
+                f"found {by=}, {n_passes=}, {batch_size=}"
+            )
+        torch = import_torch("weights='convex' of a module")
+        groups = list(self.merged.layers.values())
+        shape = (n_members, len(groups) if by == "layer" else 1)
+        logits = torch.zeros(shape, dtype=torch.float64)
+        sharpness = torch.zeros((), dtype=torch.float64)
+        optimizer = torch.optim.AdamW([logits, sharpness], lr=learning_rate)
+        rng = np.random.default_rng(random_state)
+        tried = self._simple(n_members, score, shape[1])
+        for _ in range(n_passes):
+            for X, y in self._batches(batch_size, rng):
+                weights = torch.softmax(logits, 0).numpy()
+                found = self.slopes(weights, X, y, loss, float(sharpness.exp()))
+                slope = weights * (
+                    found.by_weights - (weights * found.by_weights).sum(0)
+                )
+                logits.grad = torch.from_numpy(slope)
+                sharpness.grad = torch.tensor(
+                    found.by_sharpness * temperature, dtype=torch.float64
+                )
+                optimizer.step()
+            weights = torch.softmax(logits, 0).numpy().copy()
+            weights = weights[:, 0] if by == "model" else weights
+            tried.append(Trial(weights, score_of(score, weights)))
+            record(tried[-1])
+        return max(tried, key=lambda trial: trial.score).weights
+
+    def _simple(self, n_members: int, score: Score, n_groups: int) -> list[Trial]:
+        """Best single member, and equal weights."""
+        own = own_scores(n_members, score)
+        equal = np.full(n_members, 1 / n_members)
+        tried = [
+            Trial(np.eye(n_members)[np.argmax(own)], float(own.max())),
+            Trial(equal, score_of(score, equal)),
+        ]
+        if n_groups == 1:
+            return tried
+        return [
+            Trial(np.repeat(weights[:, None], n_groups, 1), value)
+            for weights, value in tried
+        ]
+
+    def _batches(self, size: int, rng: np.random.Generator) -> Any:
+        from sklearn.utils import _safe_indexing
+        from sklearn.utils.validation import _num_samples
+
+        for X, y, _ in self._parts:
+            order = rng.permutation(_num_samples(X))
+            for start in range(0, len(order), size):
+                rows = order[start : start + size]
+                targets = None if y is None else _safe_indexing(y, rows)
+                yield _safe_indexing(X, rows), targets
+
+    def slopes(
+        self, weights: Floats, X: Any, y: Any, loss: Loss | None, sharpness: float
+    ) -> Slopes:
+        """Loss of a combination on a batch, and its slopes.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members, 1) or (n_members, n_layers)
+        X, y : batch
+        loss : callable or None
+        sharpness : float
+            Multiplies the answers.
+
+        Returns
+        -------
+        Slopes
+            By the weights up to a constant added to each column, which has no effect
+            where the sum of a column is given.
+        """
+        torch = import_torch("weights='convex' of a module")
+        merged = self.merged
+        module = merged.module_of(merged.put(_column_or_all(weights)))
+        leaves = {
+            name: as_torch(array).to(_device(module)).requires_grad_()
+            for name, array in merged.arrays.items()
+            if is_float(array.dtype)
+        }
+        scale = torch.tensor(np.log(sharpness), requires_grad=True)
+
+        def model(*args: Any, **kwargs: Any) -> Any:
+            answer = torch.func.functional_call(module, leaves, args, kwargs)
+            if isinstance(answer, torch.Tensor):
+                return answer * scale.exp().to(answer.dtype)
+            return answer
+
+        value = (loss or self._loss)(model, X, y)
+        held = list(leaves.values())
+        *by_parameters, by_scale = torch.autograd.grad(
+            value, [*held, scale], allow_unused=True
+        )
+        gradients = {
+            name: as_array(gradient, name)
+            for name, gradient in zip(leaves, by_parameters, strict=True)
+            if gradient is not None
+        }
+        found = _products(merged.members, gradients, merged.arrays)
+        if weights.shape[1] == 1:
+            by_weights = sum(found.values(), np.zeros(len(weights)))[:, None]
+        else:
+            by_weights = np.stack(
+                [
+                    sum((found[n] for n in names if n in found), np.zeros(len(weights)))
+                    for names in merged.layers.values()
+                ],
+                axis=1,
+            )
+        by_sharpness = 0.0 if by_scale is None else float(by_scale)
+        return Slopes(float(value.detach()), by_weights, by_sharpness)
+
+    def _loss(self, model: Callable[..., Any], X: Any, y: Any) -> Any:
+        """Cross-entropy of whole numbers and labels, squared error of others."""
+        torch = import_torch("weights='convex' of a module")
+        targets = np.asarray(y)
+        if self._labels is not None:
+            targets = np.searchsorted(self._labels, targets)
+        answer = model(torch.as_tensor(np.asarray(X)))
+        wanted = torch.as_tensor(targets).to(answer.device)
+        if targets.dtype.kind in "iub":
+            return torch.nn.functional.cross_entropy(answer, wanted.long())
+        return torch.nn.functional.mse_loss(
+            answer.reshape(wanted.shape), wanted.to(answer.dtype)
+        )
+
+
+# Parameters of the selection, as `ensembles.base.params_of` tells them of others.
+LEARNED = list(inspect.signature(Learned.__call__).parameters)[3:-1]
+
+
+def _column_or_all(weights: Floats) -> Floats:
+    return weights[:, 0].copy() if weights.shape[1] == 1 else weights
+
+
+def _device(module: Any) -> Any:
+    return next(iter(module.parameters())).device
+
+
+def _products(
+    members: Sequence[Checkpoint],
+    gradients: Mapping[str, Array],
+    merged: Mapping[str, Array],
+) -> dict[str, Floats]:
+    """Inner products of gradients with what members are beside the combination.
+
+    That is small where the members are alike, so no digits are lost to what they share.
+    """
+    found = {}
+    for name, gradient in gradients.items():
+        slope, centre = gradient.reshape(-1), merged[name].reshape(-1)
+        products = np.zeros(len(members))
+        for place, member in enumerate(members):
+            tensor = member.layout[name]
+            for start in range(0, tensor.size, STEP):
+                stop = min(start + STEP, tensor.size)
+                block = np.empty(stop - start, tensor.dtype)
+                offset = tensor.offset + start * tensor.dtype.itemsize
+                tensor.source.read_into(block.view(np.uint8).data, offset)
+                beside = block.astype(centre.dtype) - centre[start:stop]
+                products[place] += float(slope[start:stop] @ beside)
+        found[name] = products
+    return found

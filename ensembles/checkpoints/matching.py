@@ -1,0 +1,91 @@
+"""Checkpoints seen by the names that an estimator has for their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+
+SHOWN = 3
+
+
+def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
+    """A member by the names of an estimator's parameters.
+
+    A name fits as it is, or with what an estimator puts before it, such as
+    ``0.auto_model.`` for the encoder in a SentenceTransformer: the same for all names
+    of a folder.
+
+    Parameters
+    ----------
+    member : Checkpoint
+    home : Checkpoint
+        The estimator's parameters.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    ValueError
+        If a name fits nowhere, or the estimator has parameters that the member lacks.
+    """
+    names = {**dict.fromkeys(home.layout), **home.aliases}
+    found = {name: name for name in member.names if name in names}
+    strange = [name for name in member.names if name not in names]
+    folders = dict.fromkeys(name.rpartition("/")[0] for name in strange)
+    for folder in folders:
+        inside = [n for n in strange if n.rpartition("/")[0] == folder]
+        prefix = _prefix(inside, member, home)
+        if prefix is not None:
+            found |= {name: prefix + name.rpartition("/")[2] for name in inside}
+    lost = [name for name in member.names if name not in found]
+    if lost:
+        raise ValueError(
+            f"{member.name} holds tensors that the estimator has no place for: "
+            f"{_some(lost)}; it has {_some(list(home.layout))}"
+        )
+    layout = {found[name]: tensor for name, tensor in member.layout.items()}
+    for alias, name in member.aliases.items():
+        layout.setdefault(found[alias], member.layout[name])
+    # One name for each tensor, whichever of its names the file has it under.
+    layout = {home.aliases.get(name, name): held for name, held in layout.items()}
+    absent = [name for name in home.layout if name not in layout]
+    if absent:
+        raise ValueError(
+            f"{member.name} lacks parameters that the estimator has: {_some(absent)}"
+        )
+    return replace(member, layout=layout, aliases={})
+
+
+def _prefix(names: list[str], member: Checkpoint, home: Checkpoint) -> str | None:
+    """What stands before these names in an estimator, if one thing does."""
+    tensors = {name.rpartition("/")[2]: _tensor(member, name) for name in names}
+    bare, first = next(iter(tensors.items()))
+    fitting = [
+        name.removesuffix(bare)
+        for name, held in home.layout.items()
+        if name.endswith(f".{bare}") and held.shape == first.shape
+    ]
+    fitting = [prefix for prefix in fitting if _fits(prefix, tensors, home.layout)]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _tensor(member: Checkpoint, name: str) -> Tensor:
+    return member.layout[member.aliases.get(name, name)]
+
+
+def _fits(
+    prefix: str, tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]
+) -> bool:
+    return all(
+        prefix + bare in layout and layout[prefix + bare].shape == held.shape
+        for bare, held in tensors.items()
+    )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

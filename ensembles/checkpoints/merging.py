@@ -1,0 +1,210 @@
+"""An estimator that takes the parameters of its members, combined."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ensembles.checkpoints.delegating import thawed
+from ensembles.checkpoints.formats import state_dicts
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, is_torch
+from ensembles.checkpoints.kinship import unrelated
+from ensembles.checkpoints.matching import matched
+from ensembles.checkpoints.members import open_member
+from ensembles.checkpoints.pool import Mixture, Pool
+from ensembles.checkpoints.states import State, state_of
+from ensembles.floats import Array
+from ensembles.registry import lookup
+from ensembles.rules import RULES
+from ensembles.ruling import Rule
+from ensembles.weighting import Floats
+
+PATHS = (str, os.PathLike, Mapping)
+
+
+class Merged:
+    """An estimator that takes the parameters of any combination of the members.
+
+    Parameters
+    ----------
+    estimator : object
+        With parameters of its own, which are lost.
+    state : State
+        How they are put in.
+    pool : Pool
+        Of members by the estimator's names.
+    """
+
+    def __init__(self, estimator: Any, state: State, pool: Pool) -> None:
+        self.estimator = estimator
+        self.members = pool.members
+        self._state = state
+        held = state.get(estimator)
+        self._torch = {name for name, value in held.items() if is_torch(value)}
+        self._aliases: dict[str, str] = {}
+        arrays: dict[str, Array] = {}
+        seen: dict[Any, str] = {}
+        for name, value in held.items():
+            array = np.require(as_array(value, name), requirements=["C", "W"])
+            place = (array.ctypes.data, array.dtype, array.shape)
+            if array.size and place in seen:
+                self._aliases[name] = seen[place]
+            else:
+                seen[place] = name
+                arrays[name] = array
+        self._mixture = Mixture(pool, arrays)
+        self._holds: bytes | None = None
+
+    @property
+    def has_module(self) -> bool:
+        """Whether gradients can be had, of a torch module."""
+        return self._state.module is not None
+
+    def module_of(self, estimator: Any) -> Any:
+        """The torch module of an estimator of the kind."""
+        return None if self._state.module is None else self._state.module(estimator)
+
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """Arrays that combinations are put into, by name, each once."""
+        return dict(self._mixture.arrays)
+
+    @property
+    def layers(self) -> dict[str, list[str]]:
+        """Names of the tensors by layer, for weights of shape (n_members, n_layers)."""
+        return self._mixture.layers
+
+    def put(self, weights: Floats) -> Any:
+        """Estimator that has the members' combination for its parameters.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,) or (n_members, n_layers)
+
+        Returns
+        -------
+        object
+            The same one each time.
+        """
+        key = weights.tobytes()
+        if key != self._holds:
+            self._holds = None
+            self._mixture(weights)
+            arrays = self._mixture.arrays
+            found = {
+                name: as_torch(array) if name in self._torch else array
+                for name, array in arrays.items()
+            }
+            found |= {alias: found[name] for alias, name in self._aliases.items()}
+            self._state.set(self.estimator, found)
+            self._holds = key
+        return self.estimator
+
+
+def merge(
+    estimator: Any,
+    members: Sequence[Any],
+    rule: Rule,
+    params: Mapping[str, Any],
+    *,
+    labels: Any = None,
+    device: str | None = None,
+) -> Merged:
+    """Estimator that takes the parameters of members, known to fit it and each other.
+
+    Parameters
+    ----------
+    estimator : object
+    members : sequence of paths, state dicts or fitted estimators
+    rule : Rule
+    params : mapping of str to value
+        Of the rule.
+    labels : array-like or None, default=None
+        What an estimator is to predict, where it learns its classes from that alone.
+    device : str or None, default=None
+        Where a torch module is put.
+
+    Returns
+    -------
+    Merged
+
+    Raises
+    ------
+    TypeError
+        If a member, or the estimator, is of a kind that cannot be averaged.
+    ValueError
+        If members differ in names, shapes or classes, or networks share no start.
+    """
+    rule.check(len(members), params)
+    held = _home(estimator, members, labels)
+    state = state_of(held)
+    if device is not None and state.module is not None:
+        state.module(held).to(device)
+    if state.module is not None:
+        state.module(held).eval()
+    home = state_dicts.read(state.get(held), "the estimator")
+    opened = [
+        matched(_opened(member, index, held), home)
+        for index, member in enumerate(members)
+    ]
+    apart = unrelated(opened) if state.is_network else None
+    if apart is not None:
+        raise ValueError(
+            f"members must share a start, {opened[apart[0]].name} does not with "
+            f"{opened[0].name}: the cosine of their parameters is {apart[1]:.3f}; "
+            "combine what they predict, with EnsembleClassifier and its like, or "
+            "fine-tune them from one checkpoint"
+        )
+    return Merged(held, state, Pool(opened, rule=rule, params=params))
+
+
+def named_rule(rule: str | Rule) -> Rule:
+    """Rule of that name, or the rule itself.
+
+    Parameters
+    ----------
+    rule : str or Rule
+
+    Returns
+    -------
+    Rule
+    """
+    return rule if isinstance(rule, Rule) else lookup(RULES, rule)
+
+
+def _home(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
+    """Copy of an estimator that has parameters, to put others into."""
+    for member in members:
+        if not isinstance(member, PATHS):
+            return copy.deepcopy(member)
+    inner = thawed(estimator)
+    state = state_of(inner)
+    if state.start is not None and inner is estimator:
+        return state.start(inner, None, labels)
+    try:
+        has_some = bool(state.get(inner))
+    except AttributeError:
+        has_some = False
+    if not has_some:
+        raise ValueError(
+            f"{type(inner).__name__} has no parameters yet that those of checkpoints "
+            "could replace; fit it, and wrap it in sklearn.frozen.FrozenEstimator"
+        )
+    return copy.deepcopy(inner)
+
+
+def _opened(member: Any, index: int, held: Any) -> Checkpoint:
+    if isinstance(member, PATHS):
+        return open_member(member, index)
+    name = f"checkpoints[{index}]"
+    ours, theirs = (getattr(one, "classes_", None) for one in (held, member))
+    if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
+        raise ValueError(
+            f"members must know the same classes: {name} has {theirs}, the first {ours}"
+        )
+    return state_dicts.read(state_of(member).get(member), name)

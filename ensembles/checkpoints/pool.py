@@ -1,0 +1,182 @@
+"""Members that are combined again and again, by other weights each time."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ensembles.checkpoints.accumulating import RunningMean
+from ensembles.checkpoints.comparing import Target
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.layers import layers_of
+from ensembles.checkpoints.outputs import ArraySink
+from ensembles.checkpoints.planning import Plan, plan
+from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
+from ensembles.floats import Array, is_float
+from ensembles.ruling import Rule
+from ensembles.weighting import Counts, Floats
+
+MOST = 1000  # what weights may be multiples of one over, to be counts
+
+
+class Pool:
+    """Members opened once, and the mean of some of them kept as a running sum.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+    rule : str or Rule, default="mean"
+    params : mapping of str to value, default={}
+        Of the rule.
+    folder : path or None, default=None
+        Where running sums are kept; None is the system's place for such.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Checkpoint],
+        *,
+        rule: str | Rule = "mean",
+        params: Mapping[str, Any] | None = None,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.members = tuple(members)
+        self.rule = rule
+        self.params = dict(params or {})
+        self.stream = RunningMean(folder)
+        self._order: list[int] = []
+
+    def plan(self, weights: Floats, out: str | os.PathLike[str] | None = None) -> Plan:
+        """Plan of the members that count.
+
+        Weights that are multiples of one number stand for members that count once or
+        several times, in the order in which they were first added.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,)
+        out : path or None, default=None
+
+        Returns
+        -------
+        Plan
+        """
+        some = np.flatnonzero(weights).tolist()
+        named = self.rule if isinstance(self.rule, str) else self.rule.name
+        if len(some) == 1:
+            return plan([self.members[some[0]]], out)
+        counts = as_counts(weights)
+        if named == "mean" and counts is not None:
+            self._order = _in_order(self._order, counts)
+            return plan([self.members[place] for place in self._order], out)
+        return plan(
+            [self.members[place] for place in some],
+            out,
+            rule=self.rule,
+            weights=np.asarray(weights)[some],
+            params=self.params,
+        )
+
+
+def as_counts(weights: Floats) -> Counts | None:
+    """Whole numbers that the weights are proportional to, None if they are large.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_members,), with sum above 0
+
+    Returns
+    -------
+    ndarray of shape (n_members,), int64, or None
+
+    Examples
+    --------
+    >>> as_counts(np.array([0.5, 0.0, 0.25, 0.25]))
+    array([2, 0, 1, 1])
+    """
+    parts = np.asarray(weights / np.abs(weights[weights != 0]).min())
+    for size in range(1, MOST):
+        counts = np.rint(parts * size)
+        if np.allclose(parts * size, counts, rtol=0, atol=1e-9 * size):
+            small = counts.sum() <= MOST and (counts >= 0).all()
+            return counts.astype(np.int64) if small else None
+        if counts.sum() > MOST:
+            return None
+    return None
+
+
+def _in_order(before: Sequence[int], counts: Counts) -> list[int]:
+    """Members as often as they count: as they were before, then what is new."""
+    left = Counter({place: int(n) for place, n in enumerate(counts) if n})
+    order = []
+    for place in before:
+        if left[place]:
+            left[place] -= 1
+            order.append(place)
+    return order + sorted(left.elements())
+
+
+class Mixture:
+    """Combinations of members, put into arrays.
+
+    Parameters
+    ----------
+    pool : Pool
+        Of members that have the names of the arrays.
+    arrays : mapping of str to ndarray
+        C-contiguous; they are written to.
+    """
+
+    def __init__(self, pool: Pool, arrays: Mapping[str, Array]) -> None:
+        self.pool = pool
+        self.arrays = arrays
+        self.layers = layers_of(arrays)
+
+    def __call__(self, weights: Floats) -> None:
+        """Combine the members into the arrays.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,) or (n_members, n_layers)
+        """
+        if weights.ndim == 1:
+            planned = self.pool.plan(weights)
+            self._into(planned, self.pool.stream)
+            return
+        self._into(plan(self.pool.members), partial(self._by_layer, weights))
+
+    def _by_layer(
+        self, weights: Floats, planned: Plan, sinks: Any, progress: Any
+    ) -> Outcome:
+        """Stream each layer by weights of its own."""
+        outcome = Outcome()
+        for names, column in zip(self.layers.values(), weights.T, strict=True):
+            targets = [t for t in planned.targets if t.name in names]
+            recipe = Recipe(planned.rule, column, {}, planned.options["integers"])
+            outcome = stream(
+                targets,
+                sinks,
+                recipe,
+                memory=planned.memory,
+                n_threads=planned.threads,
+                progress=progress,
+            )
+        return outcome
+
+    def _into(self, planned: Plan, stream: Callable[..., Outcome]) -> None:
+        targets = [self._target(target) for target in planned.targets]
+        sinks: dict[str, Sink] = {
+            target.name: ArraySink(self.arrays[target.name]) for target in targets
+        }
+        stream(replace(planned, targets=targets), sinks, lambda n_read: None)
+
+    def _target(self, target: Target) -> Target:
+        """Target in the format that the estimator computes in."""
+        own = self.arrays[target.name].dtype
+        return target._replace(dtype=own) if is_float(target.dtype) else target

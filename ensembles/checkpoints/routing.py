@@ -1,0 +1,102 @@
+"""How an estimator that delegates is scored, and where its metadata go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import is_classifier
+from sklearn.metrics import check_scoring
+from sklearn.utils import Bunch, get_tags
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from ensembles.checkpoints.delegating import Delegating, thawed
+
+
+def _has_score(soup: Scoring) -> bool:
+    return soup.scoring is not None or hasattr(thawed(soup.estimator), "score")
+
+
+class Scoring(Delegating):
+    """Base of an estimator that is scored by ``scoring``, or as the one it holds."""
+
+    checkpoints: Any
+    scoring: Any
+    cv: Any
+
+    @available_if(_has_score)  # type: ignore[untyped-decorator]
+    def score(self, X: Any, y: Any = None, **params: Any) -> float:
+        """Score of the estimator, by ``scoring`` where that is given.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples, ...) or None, default=None
+        **params
+            For the scorer.
+
+        Returns
+        -------
+        float
+        """
+        check_is_fitted(self)
+        return float(self._scorer()(self.estimator_, X, y, **params))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Where metadata given to ``fit`` go: to the estimator, splitter, scorer.
+
+        Returns
+        -------
+        MetadataRouter
+        """
+        router = MetadataRouter(owner=self)
+        if self._makes_members():
+            mapping = MethodMapping().add(caller="fit", callee="fit")
+            router.add(estimator=self.estimator, method_mapping=mapping)
+        if hasattr(self.cv, "get_metadata_routing"):
+            mapping = MethodMapping().add(caller="fit", callee="split")
+            router.add(splitter=self.cv, method_mapping=mapping)
+        if self.scoring is not None:
+            mapping = MethodMapping().add(caller="fit", callee="score")
+            mapping.add(caller="score", callee="score")
+            router.add(scorer=self._scorer(), method_mapping=mapping)
+        return router
+
+    def _routed(self, params: Mapping[str, Any]) -> Bunch:
+        if get_config()["enable_metadata_routing"]:
+            return process_routing(self, "fit", **params)
+        return Bunch(estimator=Bunch(fit=dict(params)))
+
+    def _makes_members(self) -> bool:
+        if isinstance(self.checkpoints, str):
+            if self.checkpoints != "epochs":
+                raise ValueError(
+                    "checkpoints must be a sequence of them, 'epochs' or None, found "
+                    f"{self.checkpoints!r}"
+                )
+            return True
+        return self.checkpoints is None
+
+    def _check_targets(self, y: Any) -> None:
+        """Raise as the estimator would, before data are divided by the targets."""
+        if y is None and get_tags(self).target_tags.required:
+            raise ValueError(
+                f"This {type(self).__name__} estimator requires y to be passed, but "
+                "the target y is None"
+            )
+        if y is not None and is_classifier(self):
+            check_classification_targets(np.asarray(y))
+
+    def _scorer(self) -> Any:
+        if callable(self.scoring):
+            return self.scoring
+        return check_scoring(thawed(self.estimator), scoring=self.scoring)

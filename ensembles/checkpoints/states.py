@@ -1,0 +1,163 @@
+"""What an estimator's parameters are: a getter and a setter for each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Parameters = dict[str, Any]  # names to numpy arrays or torch tensors
+
+
+@dataclass(frozen=True)
+class State:
+    """How the learned parameters of a kind of estimator are taken out and put in.
+
+    Parameters
+    ----------
+    get : callable (estimator) -> dict of str to ndarray or torch.Tensor
+        Of a fitted estimator. The arrays may be its own: they are never written to,
+        except in a copy that nobody else holds.
+    set : callable (estimator, dict)
+        Puts in what ``get`` would give.
+    start : callable (estimator, X, y) -> estimator, or None, default=None
+        One of the kind with parameters of the right shapes, to put others into, from
+        one that need not be fitted. None is for kinds that have none before ``fit``.
+    module : callable (estimator) -> torch.nn.Module, or None, default=None
+        The module whose parameters they are, for gradients; its names are those of
+        ``get``.
+    advance : callable (estimator, X, y, rng), or None, default=None
+        Trains a fitted one for one more pass, in an order that the generator draws.
+        None goes by ``partial_fit`` or ``warm_start`` where there is one.
+    is_network : bool, default=False
+        Whether hidden units could change places: members must share a start then.
+    """
+
+    get: Callable[[Any], Parameters]
+    set: Callable[[Any, Parameters], None]
+    start: Callable[[Any, Any, Any], Any] | None = None
+    module: Callable[[Any], Any] | None = None
+    advance: Callable[[Any, Any, Any, np.random.Generator], None] | None = None
+    is_network: bool = False
+
+
+# Classes by themselves, or by their full name, which spares importing their packages.
+STATES: dict[type | str, State] = {}
+REFUSED: dict[str, str] = {}  # the same, or whole packages: why there is no state
+
+
+def register_state(
+    kind: type | str,
+    get: Callable[[Any], Parameters],
+    set: Callable[[Any, Parameters], None],
+    **more: Any,
+) -> None:
+    """Say what the learned parameters of a kind of estimator are.
+
+    Parameters
+    ----------
+    kind : type or str
+        A class, or its full name as in ``"package.module.Class"``; it holds for the
+        classes derived from it, unless they are registered themselves.
+    get, set, **more
+        See `State`.
+
+    Raises
+    ------
+    ValueError
+        If the kind is registered already.
+
+    Examples
+    --------
+    >>> class Line:
+    ...     slope = 1.0
+    >>> register_state(Line, vars, lambda line, state: vars(line).update(state))
+    >>> line = Line()
+    >>> set_state(line, {"slope": 2.0})
+    >>> get_state(line)
+    {'slope': 2.0}
+    """
+    if kind in STATES:
+        raise ValueError(f"a kind must be registered once, found a second {kind!r}")
+    STATES[kind] = State(get, set, **more)
+
+
+def state_of(estimator: Any) -> State:
+    """How the parameters of an estimator are taken out and put in.
+
+    Parameters
+    ----------
+    estimator : object
+
+    Returns
+    -------
+    State
+
+    Raises
+    ------
+    TypeError
+        If its kind has no parameters whose mean would mean anything, or is unknown;
+        the message says why.
+    """
+    from ensembles.checkpoints import kinds
+
+    kinds.fill()
+    for kind in type(estimator).__mro__:
+        full = f"{kind.__module__}.{kind.__qualname__}"
+        for key in (kind, full):
+            if key in STATES:
+                return STATES[key]
+        packages = full.split(".")
+        for size in range(len(packages), 0, -1):
+            reason = REFUSED.get(".".join(packages[:size]))
+            if reason is not None:
+                raise TypeError(
+                    f"{type(estimator).__name__} cannot be averaged: {reason}"
+                )
+    raise TypeError(
+        f"what the learned parameters of {type(estimator).__name__} are is not known; "
+        "ensembles.checkpoints.register_state(kind, get, set) says it"
+    )
+
+
+def get_state(estimator: Any) -> Parameters:
+    """Learned parameters of a fitted estimator, by name.
+
+    Parameters
+    ----------
+    estimator : object
+        Of a kind that is registered: a torch module (those of Hugging Face and
+        sentence-transformers among them), a net of skorch, a linear model, a multilayer
+        perceptron, naive Bayes, a scaler, or a `sklearn.pipeline.Pipeline` of such.
+
+    Returns
+    -------
+    dict of str to ndarray or torch.Tensor
+        Arrays may be the estimator's own: do not write to them. ``average`` takes
+        such dicts, and ``safetensors.numpy.save_file`` those of numpy arrays.
+
+    Raises
+    ------
+    TypeError
+        If the kind is not registered, or has no parameters to average.
+    """
+    return state_of(estimator).get(estimator)
+
+
+def set_state(estimator: Any, state: Mapping[str, Any]) -> None:
+    """Put parameters into a fitted estimator.
+
+    Parameters
+    ----------
+    estimator : object
+    state : mapping of str to ndarray or torch.Tensor
+        Of the names and shapes that `get_state` gives.
+
+    Raises
+    ------
+    TypeError
+        If the kind is not registered, or has no parameters to average.
+    """
+    state_of(estimator).set(estimator, dict(state))

@@ -1,0 +1,10 @@
+from .table import SELECTIONS as SELECTIONS
+from .table import Record as Record
+from .table import Selection as Selection
+from .table import best as best
+from .table import convex as convex
+from .table import greedy as greedy
+from .table import greedy_soup as greedy_soup
+from .table import optuna as optuna
+from .table import top_k as top_k
+from .table import wise_ft as wise_ft

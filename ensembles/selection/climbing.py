@@ -1,0 +1,100 @@
+"""Weights found by climbing a smooth score over the simplex."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensembles.registry import register
+from ensembles.selection.registering import SELECTIONS, Record, forget, offers
+from ensembles.weighting import (
+    Floats,
+    Score,
+    Trial,
+    gradient_of,
+    optimum_of,
+    own_scores,
+    score_of,
+)
+
+
+@register(SELECTIONS)
+def convex(n_members: int, score: Score, *, record: Record = forget) -> Floats:
+    """Best weights found by climbing a smooth score over the simplex.
+
+    The score's own optimum where it offers one, else sequential least squares from
+    equal weights. The best of all that was tried comes
+    back, the best single member and equal weights among it, so the result is never
+    worse than either. For a concave score, such as the negative log-loss or squared
+    error of averaged predictions, it is the optimum. A score in steps, such as an
+    accuracy, has no slope to climb: use `greedy`.
+
+    Parameters
+    ----------
+    n_members : int, at least 1
+    score : Score
+        ``score.optimum`` is used where offered, else ``score.gradient``, else
+        differences, which take ``n_members`` scores more a step.
+    record : callable, default does nothing
+        Called with the `Trial` of each step, differences left out, or of the optimum.
+
+    Returns
+    -------
+    ndarray of shape (n_members,), float64, non-negative, sum 1
+
+    Raises
+    ------
+    ValueError
+        If a score or a gradient is not finite, or an optimum not on the simplex.
+
+    References
+    ----------
+    Kraft (1988), "A software package for sequential quadratic programming", DFVLR-FB
+    88-28, as in ``scipy.optimize.minimize``.
+    """
+    own = own_scores(n_members, score)
+    equal = np.full(n_members, 1 / n_members)
+    tried = [
+        Trial(np.eye(n_members)[np.argmax(own)], float(own.max())),
+        Trial(equal, score_of(score, equal)),
+    ]
+    if offers(score, "optimum"):
+        weights = optimum_of(score, n_members)
+        tried.append(Trial(weights, score_of(score, weights)))
+        record(tried[-1])
+    else:
+        _ascend(score, own, tried, record)
+    return max(tried, key=lambda trial: trial.score).weights
+
+
+def _ascend(score: Score, own: Floats, tried: list[Trial], record: Record) -> None:
+    """Climb from equal weights, the last of those tried; each step is tried too."""
+    # Imported here: it takes longer to load than all the rest of the ground floor.
+    from scipy.optimize import minimize
+
+    # The minimiser's tolerance is absolute, and a score may come in any unit.
+    equal, value = tried[-1]
+    unit = float(np.abs(own - value).max()) or 1.0
+
+    def depth(point: Floats) -> float:
+        weights = _onto_simplex(point)
+        tried.append(Trial(weights, score_of(score, weights)))
+        record(tried[-1])
+        return -tried[-1].score / unit
+
+    def slope(point: Floats) -> Floats:
+        return -gradient_of(score, _onto_simplex(point)) / unit
+
+    minimize(
+        depth,
+        equal,
+        jac=slope,
+        method="SLSQP",
+        bounds=[(0, 1)] * len(equal),
+        constraints={"type": "eq", "fun": lambda point: point.sum() - 1},
+        options={"maxiter": 1000, "ftol": 1e-12},
+    )
+
+
+def _onto_simplex(point: Floats) -> Floats:
+    """Make up for a constraint that the minimiser meets to 1e-9 only."""
+    return np.asarray(point / point.sum())
