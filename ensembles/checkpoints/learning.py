@@ -12,7 +12,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, import_torch
 from ensembles.checkpoints.merging import Merged
 from ensembles.checkpoints.scored import SoupScore
-from ensembles.floats import Array, is_float
+from ensembles.floats import Array
 from ensembles.selection.registering import Record, forget
 from ensembles.weighting import Floats, Score, Trial, own_scores, score_of
 
@@ -79,7 +79,7 @@ class Learned:
         n_members : int, at least 1
         score : Score
             Called once a pass, besides the members' own and equal weights: the best of
-            all these is returned.
+            all these is returned, the latest among equals.
         loss : callable (model, X, y) -> scalar tensor, or None, default=None
             ``model`` answers as the module does. None is the cross-entropy of logits
             for whole numbers and labels, else the mean squared error.
@@ -135,7 +135,8 @@ class Learned:
             weights = weights[:, 0] if by == "model" else weights
             tried.append(Trial(weights, score_of(score, weights)))
             record(tried[-1])
-        return max(tried, key=lambda trial: trial.score).weights
+        # Of equal ones the latest: steps of an accuracy hide what a loss still gains.
+        return max(reversed(tried), key=lambda trial: trial.score).weights
 
     def _simple(self, n_members: int, score: Score, n_groups: int) -> list[Trial]:
         """Best single member, and equal weights."""
@@ -185,10 +186,12 @@ class Learned:
         torch = import_torch("weights='convex' of a module")
         merged = self.merged
         module = merged.module_of(merged.put(_column_or_all(weights)))
+        # Buffers, such as what BatchNorm has counted, have no gradient.
+        own = dict(module.named_parameters())
         leaves = {
-            name: as_torch(array).to(_device(module)).requires_grad_()
+            name: as_torch(array).to(own[name].device).requires_grad_()
             for name, array in merged.arrays.items()
-            if is_float(array.dtype)
+            if name in own
         }
         scale = torch.tensor(np.log(sharpness), requires_grad=True)
 
@@ -243,10 +246,6 @@ LEARNED = list(inspect.signature(Learned.__call__).parameters)[3:-1]
 
 def _column_or_all(weights: Floats) -> Floats:
     return weights[:, 0].copy() if weights.shape[1] == 1 else weights
-
-
-def _device(module: Any) -> Any:
-    return next(iter(module.parameters())).device
 
 
 def _products(

@@ -112,6 +112,7 @@ def merge(
     rule: Rule,
     params: Mapping[str, Any],
     *,
+    names: Sequence[str],
     labels: Any = None,
     device: str | None = None,
 ) -> Merged:
@@ -124,6 +125,8 @@ def merge(
     rule : Rule
     params : mapping of str to value
         Of the rule.
+    names : sequence of str
+        Of the members, for messages; a path is its own.
     labels : array-like or None, default=None
         What an estimator is to predict, where it learns its classes from that alone.
     device : str or None, default=None
@@ -149,8 +152,8 @@ def merge(
         state.module(held).eval()
     home = state_dicts.read(state.get(held), "the estimator")
     opened = [
-        matched(_opened(member, index, held), home)
-        for index, member in enumerate(members)
+        matched(_opened(member, name, held), home)
+        for member, name in zip(members, names, strict=True)
     ]
     apart = unrelated(opened) if state.is_network else None
     if apart is not None:
@@ -198,10 +201,11 @@ def _home(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
     return copy.deepcopy(inner)
 
 
-def _opened(member: Any, index: int, held: Any) -> Checkpoint:
+def _opened(member: Any, name: str, held: Any) -> Checkpoint:
+    if isinstance(member, Mapping):
+        return state_dicts.read(member, name)
     if isinstance(member, PATHS):
-        return open_member(member, index)
-    name = f"checkpoints[{index}]"
+        return open_member(member, 0)
     ours, theirs = (getattr(one, "classes_", None) for one in (held, member))
     if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
         raise ValueError(

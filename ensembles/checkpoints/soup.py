@@ -12,9 +12,10 @@ from ensembles.base import Chosen
 from ensembles.checkpoints.choosing import chosen_for, divided
 from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.growing import Training, as_seed, branches, epochs
-from ensembles.checkpoints.merging import merge, named_rule
+from ensembles.checkpoints.merging import Merged, merge, named_rule
 from ensembles.checkpoints.routing import Scoring
 from ensembles.checkpoints.scored import Part, SoupScore, Splits, held_out, parts_of
+from ensembles.ruling import Rule
 
 N_EPOCHS = 5
 
@@ -172,7 +173,7 @@ class ModelSoup(Scoring):
             members = self._given()
             if self._is_scored():
                 parts = parts_of(X, y, splits, routed)
-        merged = merge(self.estimator, members, rule, own, labels=y, device=self.device)
+        merged = self._merged(members, rule, own, y)
         self._labels = getattr(merged.estimator, "classes_", None)
         score = SoupScore(merged, self._scorer(), parts) if parts else None
         chosen = chosen_for(
@@ -189,14 +190,7 @@ class ModelSoup(Scoring):
         if self._estimator is None:
             rule = named_rule(self.rule)
             own, _ = divided(self.params, rule, self.weights, makes=False)
-            merged = merge(
-                self.estimator,
-                self._given(),
-                rule,
-                own,
-                labels=self._labels,
-                device=self.device,
-            )
+            merged = self._merged(self._given(), rule, own, self._labels)
             weights = self.weights_
             if self.base is not None:
                 weights = np.concatenate([[1 - weights.sum()], weights])
@@ -257,6 +251,22 @@ class ModelSoup(Scoring):
         if self.checkpoints is None:
             return branches(inner, training, n_jobs=self.n_jobs, **facts)
         return epochs(inner, training, **facts)
+
+    def _merged(
+        self, members: list[Any], rule: Rule, params: dict[str, Any], labels: Any
+    ) -> Merged:
+        names = [f"checkpoints[{place}]" for place in range(len(members))]
+        if self.base is not None:
+            names = ["base", *names[:-1]]
+        return merge(
+            self.estimator,
+            members,
+            rule,
+            params,
+            names=names,
+            labels=labels,
+            device=self.device,
+        )
 
     def _keep(self, chosen: Chosen, first: int) -> None:
         """Attributes of the members alone, without the base."""

@@ -1,0 +1,157 @@
+"""Fine-tunes of a sentence encoder for `bench_soups`: made once, then asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import measuring
+import numpy as np
+from scipy.stats import rankdata
+
+from ensembles.checkpoints import get_state
+from ensembles.embeddings import cosines, read_pairs
+from ensembles.embeddings.evaluation import Pairs
+
+BATCH_SIZE = 32
+WARM_UP = 0.1  # share of the steps in which the learning rate rises
+
+
+class Recipe(NamedTuple):
+    """What makes one fine-tune differ from the next."""
+
+    seed: int
+    learning_rate: float
+    n_epochs: int
+
+
+RECIPES = (
+    Recipe(0, 2e-5, 1),
+    Recipe(1, 2e-5, 2),
+    Recipe(2, 5e-5, 1),
+    Recipe(3, 5e-5, 2),
+    Recipe(4, 1e-4, 1),
+    Recipe(5, 1.5e-4, 1),
+    Recipe(6, 3e-5, 1),
+    Recipe(7, 2e-4, 1),
+)
+
+
+def sets() -> dict[str, Pairs]:
+    """Pairs to learn from, to choose and be judged by, and shifted ones."""
+    folder = measuring.data() / "sts"
+    return {
+        "train": read_pairs(folder / "sts-train.csv", columns=("6", "7", "5")),
+        "dev": read_pairs(folder / "sts-dev.csv", columns=("6", "7", "5")),
+        "shift": read_pairs(folder / "SICK_trial.txt"),
+    }
+
+
+def load(path: Path) -> Any:
+    """Encoder read from a directory; no network is asked."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    return SentenceTransformer(str(path), device="cpu", local_files_only=True)
+
+
+def made(base: Path, folder: Path, train: Pairs) -> list[Path]:
+    """Directories of the fine-tunes; those that are there already are taken."""
+    paths = []
+    for recipe in RECIPES:
+        path = folder / f"encoder-{recipe.seed}"
+        if not (path / "modules.json").exists():
+            print(time.strftime("%T"), "fine-tuning", recipe, flush=True)
+            fine_tune(base, train, recipe).save(str(path), create_model_card=False)
+        paths.append(path)
+    return paths
+
+
+def fine_tune(base: Path, pairs: Pairs, recipe: Recipe) -> Any:
+    """Encoder after some passes over pairs, in an order drawn by a seed."""
+    import torch
+
+    torch.manual_seed(recipe.seed)
+    encoder = load(base).train()
+    rng = np.random.default_rng(recipe.seed)
+    n_steps = recipe.n_epochs * (len(pairs.scores) // BATCH_SIZE)
+    optimizer = torch.optim.AdamW(
+        encoder.parameters(), lr=recipe.learning_rate, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / (WARM_UP * n_steps), 1 - step / n_steps),
+    )
+    for _ in range(recipe.n_epochs):
+        for rows in batches(pairs, rng):
+            optimizer.zero_grad()
+            squared_error(encoder, encoder, *batch(pairs, rows)).backward()
+            optimizer.step()
+            schedule.step()
+    return encoder.eval()
+
+
+def batches(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
+    """Rows of full batches in an order that is drawn, texts of like length together."""
+    lengths = np.array([len(text) for text in pairs.first])
+    order = np.argsort(lengths + rng.uniform(0, 20, len(lengths)))
+    n_batches = len(order) // BATCH_SIZE
+    found = order[: n_batches * BATCH_SIZE].reshape(n_batches, BATCH_SIZE)
+    return rng.permutation(found)
+
+
+def batch(pairs: Pairs, rows: Sequence[int]) -> tuple[list[tuple[str, str]], Any]:
+    """Pairs of texts and the scores that people gave, of some rows."""
+    texts = [(pairs.first[row], pairs.second[row]) for row in rows]
+    return texts, np.asarray(pairs.scores)[rows]
+
+
+def squared_error(encoder: Any, model: Any, texts: Any, scores: Any) -> Any:
+    """Mean squared error of cosines, people's scores being from 0 to 5."""
+    import torch
+
+    first, second = (
+        model(encoder.preprocess([pair[side] for pair in texts]))["sentence_embedding"]
+        for side in (0, 1)
+    )
+    wanted = torch.as_tensor(np.asarray(scores), dtype=torch.float32) / 5
+    return torch.nn.functional.mse_loss(torch.cosine_similarity(first, second), wanted)
+
+
+class Similarities:
+    """Cosines of an encoder on pairs, computed once for the same parameters."""
+
+    def __init__(self, held: dict[str, Pairs]) -> None:
+        self._held = held
+        self._known: dict[bytes, dict[str, np.ndarray]] = {}
+
+    def __call__(self, encoder: Any) -> dict[str, np.ndarray]:
+        """Cosines by the name of the set."""
+        state = get_state(encoder)
+        key = b"".join(value.numpy().tobytes()[:4096] for value in state.values())
+        if key not in self._known:
+            self._known[key] = {
+                name: cosines(
+                    encode(encoder, pairs.first), encode(encoder, pairs.second)
+                )
+                for name, pairs in self._held.items()
+            }
+        return self._known[key]
+
+
+def encode(encoder: Any, texts: Sequence[str]) -> np.ndarray:
+    """Vectors of texts."""
+    return np.asarray(
+        encoder.encode(list(texts), batch_size=64, show_progress_bar=False)
+    )
+
+
+def spearman(found: np.ndarray, scores: np.ndarray) -> float:
+    """Rank correlation, times 100."""
+    return 100 * float(np.corrcoef(rankdata(found), rankdata(scores))[0, 1])
