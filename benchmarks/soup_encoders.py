@@ -25,18 +25,18 @@ class Recipe(NamedTuple):
 
     seed: int
     learning_rate: float
-    n_epochs: int
+    n_epochs: float
 
 
 RECIPES = (
     Recipe(0, 2e-5, 1),
-    Recipe(1, 2e-5, 2),
-    Recipe(2, 5e-5, 1),
-    Recipe(3, 5e-5, 2),
-    Recipe(4, 1e-4, 1),
-    Recipe(5, 1.5e-4, 1),
-    Recipe(6, 3e-5, 1),
-    Recipe(7, 2e-4, 1),
+    Recipe(1, 3e-5, 1),
+    Recipe(2, 5e-5, 0.5),
+    Recipe(3, 5e-5, 1),
+    Recipe(4, 1e-4, 0.5),
+    Recipe(5, 1.5e-4, 0.5),
+    Recipe(6, 3e-5, 0.5),
+    Recipe(7, 2e-4, 0.5),
 )
 
 
@@ -74,13 +74,13 @@ def made(base: Path, folder: Path, train: Pairs) -> list[Path]:
 
 
 def fine_tune(base: Path, pairs: Pairs, recipe: Recipe) -> Any:
-    """Encoder after some passes over pairs, in an order drawn by a seed."""
+    """Encoder after a pass over pairs, or a part of one, in an order that is drawn."""
     import torch
 
     torch.manual_seed(recipe.seed)
     encoder = load(base).train()
     rng = np.random.default_rng(recipe.seed)
-    n_steps = recipe.n_epochs * (len(pairs.scores) // BATCH_SIZE)
+    n_steps = round(recipe.n_epochs * (len(pairs.scores) // BATCH_SIZE))
     optimizer = torch.optim.AdamW(
         encoder.parameters(), lr=recipe.learning_rate, fused=True
     )
@@ -88,12 +88,11 @@ def fine_tune(base: Path, pairs: Pairs, recipe: Recipe) -> Any:
         optimizer,
         lambda step: min((step + 1) / (WARM_UP * n_steps), 1 - step / n_steps),
     )
-    for _ in range(recipe.n_epochs):
-        for rows in batches(pairs, rng):
-            optimizer.zero_grad()
-            squared_error(encoder, encoder, *batch(pairs, rows)).backward()
-            optimizer.step()
-            schedule.step()
+    for rows in batches(pairs, rng)[:n_steps]:
+        optimizer.zero_grad()
+        squared_error(encoder, encoder, *batch(pairs, rows)).backward()
+        optimizer.step()
+        schedule.step()
     return encoder.eval()
 
 

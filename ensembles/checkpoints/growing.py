@@ -118,6 +118,7 @@ def _started(
 
     rng = np.random.default_rng(as_seed(random_state))
     start = clone(estimator)
+    state_of(start)  # what cannot be averaged need not be fitted
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
     seeded(start, first, only_unset=random_state is None)
     start.fit(training.X, training.y, **training.params)

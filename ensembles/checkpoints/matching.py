@@ -30,7 +30,8 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     Raises
     ------
     ValueError
-        If a name fits nowhere, or the estimator has parameters that the member lacks.
+        If a name fits nowhere, the estimator has parameters that the member lacks, or
+        a shape differs.
     """
     names = {**dict.fromkeys(home.layout), **home.aliases}
     found = {name: name for name in member.names if name in names}
@@ -57,6 +58,12 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
         raise ValueError(
             f"{member.name} lacks parameters that the estimator has: {_some(absent)}"
         )
+    for name, held in layout.items():
+        if held.shape != home.layout[name].shape:
+            raise ValueError(
+                f"checkpoints differ at tensor {name!r}: the estimator has shape "
+                f"{home.layout[name].shape}, {member.name} has {held.shape}"
+            )
     return replace(member, layout=layout, aliases={})
 
 

@@ -182,11 +182,11 @@ def named_rule(rule: str | Rule) -> Rule:
 
 def _home(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
     """Copy of an estimator that has parameters, to put others into."""
-    for member in members:
-        if not isinstance(member, PATHS):
-            return copy.deepcopy(member)
     inner = thawed(estimator)
     state = state_of(inner)
+    for member in members:  # what a fit learns besides its parameters comes along
+        if hasattr(inner, "fit") and not isinstance(member, PATHS):
+            return copy.deepcopy(member)
     if state.start is not None and inner is estimator:
         return state.start(inner, None, labels)
     try:

@@ -99,4 +99,10 @@ class Scoring(Delegating):
     def _scorer(self) -> Any:
         if callable(self.scoring):
             return self.scoring
-        return check_scoring(thawed(self.estimator), scoring=self.scoring)
+        inner = thawed(self.estimator)
+        if not hasattr(inner, "fit"):
+            raise TypeError(
+                "scoring must be a callable (estimator, X, y) -> float for a "
+                f"{type(inner).__name__}, found {self.scoring!r}"
+            )
+        return check_scoring(inner, scoring=self.scoring)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -247,6 +248,12 @@ class ModelSoup(Scoring):
             "n_epochs": params.pop("n_epochs", N_EPOCHS),
             "random_state": self.random_state,
         }
+        for name in ("n_members", "n_epochs"):
+            if not (isinstance(facts[name], Integral) and facts[name] >= 1):
+                raise ValueError(
+                    f"{name} must be a whole number of at least 1, found "
+                    f"{facts[name]!r}"
+                )
         inner = thawed(self.estimator)
         if self.checkpoints is None:
             return branches(inner, training, n_jobs=self.n_jobs, **facts)
@@ -270,9 +277,10 @@ class ModelSoup(Scoring):
 
     def _keep(self, chosen: Chosen, first: int) -> None:
         """Attributes of the members alone, without the base."""
-        self.weights_ = chosen.weights[first:]
+        self.weights_: Any = chosen.weights[first:]
+        self.scores_: Any = None
         self.soup_score_ = chosen.score
-        self.scores_ = self.best_index_ = self.base_score_ = None
+        self.best_index_ = self.base_score_ = None
         if chosen.scores is not None:
             self.scores_ = chosen.scores[first:]
             self.best_index_ = int(self.scores_.argmax())

@@ -117,7 +117,7 @@ def state_of(estimator: Any) -> State:
                     f"{type(estimator).__name__} cannot be averaged: {reason}"
                 )
     raise TypeError(
-        f"what the learned parameters of {type(estimator).__name__} are is not known; "
+        f"it is not known what {type(estimator).__name__} has learned; "
         "ensembles.checkpoints.register_state(kind, get, set) says it"
     )
 

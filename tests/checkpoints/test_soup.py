@@ -1,0 +1,442 @@
+"""Model soups as scikit-learn's estimators."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn
+from safetensors.numpy import save_file
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_digits
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, SGDClassifier, SGDRegressor
+from sklearn.metrics import accuracy_score, make_scorer
+from sklearn.model_selection import (
+    GridSearchCV,
+    RandomizedSearchCV,
+    ShuffleSplit,
+    cross_validate,
+    train_test_split,
+)
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from ensembles.checkpoints import ModelSoup, average, get_state, register_state
+from ensembles.checkpoints.growing import Training, branches
+from ensembles.checkpoints.kinds import attributes
+
+X, y = load_digits(return_X_y=True)
+X = X / 16
+X_train, X_held, y_train, y_held = train_test_split(X, y, random_state=0)
+RIDE = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+UNFINISHED = "ignore::sklearn.exceptions.ConvergenceWarning"
+
+
+@pytest.fixture(scope="module")
+def members() -> list[Any]:
+    """Continuations of one start, the last of them bad."""
+    start = SGDClassifier(random_state=0, max_iter=5, tol=None).fit(X_train, y_train)
+    found = []
+    for seed in range(4):
+        member = copy.deepcopy(start)
+        rng = np.random.default_rng(seed)
+        for _ in range(3):
+            order = rng.permutation(len(X_train))
+            member.partial_fit(X_train[order], y_train[order])
+        found.append(member)
+    found[3].coef_ = found[3].coef_ + np.random.default_rng(9).normal(
+        scale=20, size=found[3].coef_.shape
+    )
+    return found
+
+
+def frozen(members: list[Any]) -> list[Any]:
+    return [FrozenEstimator(member) for member in members]
+
+
+def test_equal_weights_are_the_average(members: list[Any]) -> None:
+    soup = ModelSoup(SGDClassifier(), members).fit()
+    expected = average([get_state(member) for member in members])
+    np.testing.assert_array_equal(soup.estimator_.coef_, expected["coef_"])
+    assert soup.weights_.tolist() == [1, 1, 1, 1]
+    assert soup.scores_ is soup.best_index_ is soup.soup_score_ is None
+    assert soup.history_ == ()
+    assert soup.classes_.tolist() == list(range(10))
+    assert soup.n_features_in_ == 64
+
+
+def test_given_weights_and_a_rule_are_those_of_average(members: list[Any]) -> None:
+    for rule, weights in (("mean", [3, 0, 1, 0.5]), ("median", [3, 0, 1, 0.5])):
+        soup = ModelSoup(SGDClassifier(), members, rule=rule, weights=weights).fit()
+        states = [get_state(member) for member in members]
+        expected = average(states, rule=rule, weights=weights)
+        np.testing.assert_array_equal(soup.estimator_.coef_, expected["coef_"])
+
+
+@RIDE
+def test_the_greedy_soup_is_the_published_one(members: list[Any]) -> None:
+    soup = ModelSoup(SGDClassifier(), members, weights="greedy_soup")
+    soup.fit(X_held, y_held)
+
+    def score(kept: list[int]) -> float:
+        found = copy.deepcopy(members[0])
+        mean = average([get_state(members[place]) for place in kept])
+        found.coef_, found.intercept_ = mean["coef_"], mean["intercept_"]
+        return float(found.score(X_held, y_held))
+
+    own = [score([place]) for place in range(4)]
+    order = sorted(range(4), key=lambda place: -own[place])
+    kept, best = [order[0]], own[order[0]]
+    for place in order[1:]:
+        if score([*kept, place]) >= best:
+            kept.append(place)
+            best = score(kept)
+    assert np.flatnonzero(soup.weights_).tolist() == sorted(kept)
+    assert 3 not in kept
+    assert soup.soup_score_ == best
+    assert soup.scores_.tolist() == own
+    assert soup.best_index_ == order[0]
+    assert len(soup.history_) == 4
+    assert soup.score(X_held, y_held) == best
+
+
+@RIDE
+@pytest.mark.parametrize(
+    ("weights", "params"),
+    [
+        ("greedy", {"n_rounds": 6}),
+        ("best", {}),
+        ("top_k", {"k": 2}),
+        ("top_k", {}),
+        ("convex", {}),
+        ("optuna", {"n_trials": 5}),
+    ],
+)
+def test_every_selection_gives_the_soup_that_it_scored(
+    weights: str, params: dict[str, Any], members: list[Any]
+) -> None:
+    soup = ModelSoup(
+        SGDClassifier(), members, weights=weights, params=params, random_state=0
+    )
+    soup.fit(X_held, y_held)
+    assert soup.score(X_held, y_held) == soup.soup_score_
+    assert soup.weights_.sum() == pytest.approx(1)
+    assert weights == "top_k" or soup.soup_score_ >= soup.scores_.max()
+
+
+@RIDE
+def test_wise_ft_goes_from_the_base_to_the_members(members: list[Any]) -> None:
+    base = SGDClassifier(random_state=0).fit(X_train[:100], y_train[:100])
+    soup = ModelSoup(SGDClassifier(), members[:2], weights="wise_ft", base=base)
+    soup.set_params(params={"alphas": [0, 0.25, 1]}).fit(X_held, y_held)
+    alpha = soup.weights_.sum()
+    states = [get_state(one) for one in (base, *members[:2])]
+    expected = average(states, weights=[1 - alpha, alpha / 2, alpha / 2])
+    np.testing.assert_allclose(soup.estimator_.coef_, expected["coef_"], rtol=1e-13)
+    assert soup.base_score_ == base.score(X_held, y_held)
+    assert [trial.weights.sum() for trial in soup.history_] == [0, 0.25, 1]
+    assert soup.scores_.shape == (2,)
+
+
+def test_scores_may_be_those_of_weights_that_are_given(members: list[Any]) -> None:
+    soup = ModelSoup(SGDClassifier(), members[:2], scoring="accuracy")
+    soup.fit(X_held, y_held)
+    assert soup.scores_.tolist() == [m.score(X_held, y_held) for m in members[:2]]
+    assert soup.soup_score_ == soup.score(X_held, y_held)
+
+
+def test_scores_are_means_over_what_is_held_out(members: list[Any]) -> None:
+    cv = ShuffleSplit(3, random_state=0)
+    soup = ModelSoup(SGDClassifier(), members[:2], scoring="accuracy", cv=cv)
+    soup.fit(X_held, y_held)
+    parts = [test for _, test in cv.split(X_held)]
+    expected = np.mean([members[0].score(X_held[p], y_held[p]) for p in parts])
+    assert soup.scores_[0] == pytest.approx(expected, abs=1e-15)
+
+
+def test_paths_are_put_into_a_frozen_estimator(
+    members: list[Any], tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{place}.safetensors" for place in range(3)]
+    for path, member in zip(paths, members, strict=False):
+        save_file(get_state(member), path)
+    soup = ModelSoup(FrozenEstimator(members[3]), paths).fit()
+    expected = ModelSoup(SGDClassifier(), members[:3]).fit()
+    np.testing.assert_array_equal(
+        soup.decision_function(X_held), expected.decision_function(X_held)
+    )
+    with pytest.raises(ValueError, match=r"SGDClassifier has no parameters yet"):
+        ModelSoup(SGDClassifier(), paths).fit()
+
+
+def test_a_search_goes_over_rules_weights_and_subsets(members: list[Any]) -> None:
+    some = frozen(members[:3])
+    grid = {
+        "rule": ["mean", "median"],
+        "weights": [None, [1, 2, 3], "greedy_soup"],
+        "checkpoints": [some, [*some[1:], some[0]]],
+    }
+    soup = ModelSoup(SGDClassifier(), some, random_state=0)
+    search = GridSearchCV(soup, grid, cv=2, error_score="raise")
+    with pytest.warns(UserWarning, match="helped nothing"):
+        search.fit(X_held, y_held)
+    assert len(search.cv_results_["params"]) == 12
+    assert search.best_estimator_.score(X_held, y_held) > 0.9
+    drawn = RandomizedSearchCV(soup, grid, n_iter=2, cv=2, random_state=0)
+    with pytest.warns(UserWarning, match="helped nothing"):
+        drawn.set_params(n_iter=6).fit(X_held, y_held)
+
+
+def test_metadata_go_where_they_are_asked_for() -> None:
+    weight = np.random.default_rng(0).uniform(size=len(X_held))
+    with sklearn.config_context(enable_metadata_routing=True):
+        inner = SGDClassifier(random_state=0).set_fit_request(sample_weight=True)
+        soup = ModelSoup(inner, n_members=2, random_state=0)
+        found = cross_validate(
+            soup,
+            X_held,
+            y_held,
+            params={"sample_weight": weight},
+            cv=3,
+            return_estimator=True,
+            error_score="raise",
+        )
+        plain = ModelSoup(SGDClassifier(random_state=0), n_members=2, random_state=0)
+        without = cross_validate(plain, X_held, y_held, cv=3, return_estimator=True)
+    weighted, bare = (run["estimator"][0].estimator_.coef_ for run in (found, without))
+    assert not np.array_equal(weighted, bare)
+
+
+@RIDE
+def test_sample_weights_reach_members_that_are_trained_on_a_part() -> None:
+    weight = np.zeros(len(X_held))
+    weight[y_held < 5] = 1
+    soup = ModelSoup(SGDClassifier(), weights="top_k", n_members=2, random_state=0)
+    soup.fit(X_held, y_held, sample_weight=weight)
+    assert (soup.predict(X_held[y_held < 5]) < 5).mean() > 0.99
+    assert set(np.unique(soup.predict(X_held))) <= {0, 1, 2, 3, 4}
+
+
+def test_scorers_that_ask_get_their_metadata(members: list[Any]) -> None:
+    weight = np.zeros(len(X_held))
+    weight[:50] = 1
+    with sklearn.config_context(enable_metadata_routing=True):
+        scorer = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+        soup = ModelSoup(SGDClassifier(), members[:2], scoring=scorer)
+        soup.fit(X_held, y_held, sample_weight=weight)
+        expected = members[0].score(X_held[:50], y_held[:50])
+        assert soup.scores_[0] == pytest.approx(expected, abs=1e-15)
+
+
+def test_a_pickle_holds_parameters_or_paths_by_choice(
+    members: list[Any], tmp_path: Path
+) -> None:
+    paths = [str(tmp_path / f"{place}.safetensors") for place in range(2)]
+    for path, member in zip(paths, members, strict=False):
+        save_file(get_state(member), path)
+    soup = ModelSoup(FrozenEstimator(members[0]), paths, weights=[1, 3]).fit()
+    expected = soup.decision_function(X_held)
+    whole = pickle.loads(pickle.dumps(soup))
+    np.testing.assert_array_equal(whole.decision_function(X_held), expected)
+    light = pickle.loads(pickle.dumps(soup.forget()))
+    assert light._estimator is None
+    np.testing.assert_array_equal(light.decision_function(X_held), expected)
+    np.testing.assert_array_equal(soup.decision_function(X_held), expected)
+
+
+def test_a_soup_that_made_its_members_does_not_forget_them() -> None:
+    soup = ModelSoup(SGDClassifier(), n_members=2, random_state=0).fit(X_held, y_held)
+    with pytest.raises(ValueError, match="cannot forget their parameters"):
+        soup.forget()
+
+
+def test_a_clone_is_free_and_not_fitted(tmp_path: Path) -> None:
+    soup = ModelSoup(SGDClassifier(), [tmp_path / "nowhere.safetensors"])
+    found = clone(soup)
+    assert found.checkpoints == soup.checkpoints
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        ModelSoup(LinearRegression().fit(X, y), found.checkpoints).fit()
+
+
+def test_frames_come_out_where_they_are_asked_for() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X_held, columns=[f"pixel {place}" for place in range(64)])
+    soup = ModelSoup(StandardScaler(), n_members=2, random_state=0)
+    for found in (
+        soup.set_output(transform="pandas").fit_transform(frame),
+        clone(soup).fit(frame).transform(frame),
+        make_pipeline(soup).set_output(transform="pandas").fit_transform(frame),
+    ):
+        assert isinstance(found, pandas.DataFrame)
+        assert list(found.columns) == list(frame.columns)
+    assert list(soup.feature_names_in_) == list(frame.columns)
+    assert list(soup.get_feature_names_out()) == list(frame.columns)
+    polars = soup.fit(frame).set_output(transform="polars").transform(frame)
+    assert type(polars).__module__.startswith("polars")
+    np.testing.assert_allclose(soup.inverse_transform(polars), X_held, atol=1e-12)
+
+
+def test_a_soup_draws_itself_in_html() -> None:
+    soup = ModelSoup(SGDClassifier(alpha=0.125), n_members=2, random_state=0)
+    assert "SGDClassifier" in soup._repr_html_()
+    assert "0.125" in soup.fit(X_held, y_held)._repr_html_()
+
+
+def test_methods_are_those_of_the_estimator() -> None:
+    assert hasattr(ModelSoup(MLPClassifier()), "predict_proba")
+    assert not hasattr(ModelSoup(SGDClassifier()), "predict_proba")
+    assert not hasattr(ModelSoup(SGDRegressor()), "decision_function")
+    assert not hasattr(ModelSoup(StandardScaler()), "predict")
+    assert not hasattr(ModelSoup(StandardScaler()), "score")
+    soup = ModelSoup(SGDClassifier(loss="log_loss"), n_members=2, random_state=0)
+    soup.fit(X_held, y_held)
+    np.testing.assert_array_equal(
+        np.log(soup.predict_proba(X_held)), soup.predict_log_proba(X_held)
+    )
+
+
+@pytest.mark.filterwarnings(UNFINISHED)
+@pytest.mark.parametrize("seed", range(5))
+def test_on_digits_the_soup_is_not_below_its_best_member(seed: int) -> None:
+    parts = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
+    members = branches(
+        MLPClassifier(),
+        Training(parts[0], parts[2], {}),
+        n_members=5,
+        n_epochs=3,
+        random_state=seed,
+        n_jobs=None,
+    )
+    soup = ModelSoup(MLPClassifier(), random_state=seed, params={"n_epochs": 3})
+    soup.fit(parts[0], parts[2])
+    best = max(member.score(parts[1], parts[3]) for member in members)
+    assert soup.score(parts[1], parts[3]) >= best - 0.005
+
+
+@pytest.mark.filterwarnings(UNFINISHED)
+def test_networks_that_differ_in_seed_alone_are_refused() -> None:
+    members = [
+        MLPClassifier(max_iter=60, random_state=seed).fit(X_train, y_train)
+        for seed in range(3)
+    ]
+    # What it would cost: see how far below its members their plain average is.
+    mean = copy.deepcopy(members[0])
+    state = average([get_state(member) for member in members])
+    mean.coefs_ = [state["coefs_.0"], state["coefs_.1"]]
+    mean.intercepts_ = [state["intercepts_.0"], state["intercepts_.1"]]
+    assert mean.score(X_held, y_held) < members[0].score(X_held, y_held) - 0.1
+    with pytest.raises(ValueError, match=r"must share a start, checkpoints\[1\] does"):
+        ModelSoup(MLPClassifier(), members).fit()
+
+
+def test_members_of_one_run_are_its_last_epochs() -> None:
+    soup = ModelSoup(SGDClassifier(), "epochs", n_members=3, random_state=0)
+    soup.fit(X_train, y_train)
+    again = clone(soup).fit(X_train, y_train)
+    np.testing.assert_array_equal(soup.estimator_.coef_, again.estimator_.coef_)
+    assert soup.score(X_held, y_held) > 0.9
+
+
+def test_what_cannot_go_on_is_fitted_once_and_says_so() -> None:
+    features, target = load_diabetes(return_X_y=True)
+    soup = ModelSoup(LinearRegression(), random_state=0)
+    with pytest.warns(UserWarning, match="neither partial_fit nor warm_start"):
+        soup.fit(features, target)
+    expected = LinearRegression().fit(features, target).predict(features)
+    np.testing.assert_array_equal(soup.predict(features), expected)
+    assert soup.weights_.tolist() == [1]
+
+
+class Stepping(LinearRegression):
+    """Goes on in a way of its own."""
+
+
+def test_a_registered_way_to_go_on_is_taken() -> None:
+    state = attributes("coef_", "intercept_")
+
+    def advance(member: Any, X: Any, y: Any, rng: np.random.Generator) -> None:
+        member.intercept_ += rng.integers(1, 100)
+
+    register_state(Stepping, state.get, state.set, advance=advance)
+    features, target = load_diabetes(return_X_y=True)
+    soup = ModelSoup(Stepping(), n_members=3, random_state=0).fit(features, target)
+    start = Stepping().fit(features, target)
+    assert soup.weights_.tolist() == [1, 1, 1]
+    assert soup.estimator_.intercept_ > start.intercept_ + 1
+
+
+def test_seeds_are_drawn_unless_they_are_set() -> None:
+    start = SGDClassifier(max_iter=2, tol=None)
+    one, other, same = (
+        ModelSoup(start, n_members=2, random_state=seed).fit(X_held, y_held)
+        for seed in (0, 1, np.random.RandomState(1))
+    )
+    assert not np.array_equal(one.estimator_.coef_, other.estimator_.coef_)
+    assert same.weights_.tolist() == [1, 1]
+    assert start.random_state is None
+
+
+def test_trees_are_refused_before_they_are_fitted() -> None:
+    with pytest.raises(TypeError, match="trees of different members have no nodes"):
+        ModelSoup(DecisionTreeClassifier()).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"checkpoints": []}, "at least one member"),
+        ({"checkpoints": "run"}, "'epochs' or None, found 'run'"),
+        ({"n_members": 0}, "n_members must be a whole number of at least 1, found 0"),
+        ({"params": {"n_epochs": 0.5}}, "n_epochs must be a whole number"),
+        ({"params": {"n_round": 3}}, "be among these: n_epochs; found 'n_round'"),
+        ({"weights": "gready"}, "unknown selection 'gready'; did you mean 'greedy'"),
+        ({"weights": [1, 2]}, "one number for each member: found 2 for 5 members"),
+        ({"weights": "wise_ft"}, "needs checkpoints and their base"),
+        ({"rule": "slerp"}, "rule 'slerp' needs 2 members, found 5"),
+        ({"weights": "greedy", "cv": 5}, "hold out once .* found 5 splits"),
+    ],
+)
+def test_wrong_parameters_are_told(params: dict[str, Any], message: str) -> None:
+    soup = ModelSoup(SGDClassifier(), random_state=0).set_params(**params)
+    with pytest.raises(ValueError, match=message):
+        soup.fit(X_held, y_held)
+
+
+def test_a_base_without_a_use_is_told(members: list[Any]) -> None:
+    with pytest.raises(ValueError, match="base and weights='wise_ft' go together"):
+        ModelSoup(SGDClassifier(), members, base=members[0]).fit()
+
+
+def test_a_choice_needs_data(members: list[Any]) -> None:
+    with pytest.raises(ValueError, match="by data: fit"):
+        ModelSoup(SGDClassifier(), members, weights="greedy_soup").fit()
+
+
+def test_members_that_know_other_classes_are_refused(members: list[Any]) -> None:
+    other = SGDClassifier().fit(X_held, y_held + 1)
+    with pytest.raises(ValueError, match=r"same classes: checkpoints\[1\] has \[ 1"):
+        ModelSoup(SGDClassifier(), [members[0], other]).fit()
+
+
+def test_members_of_other_shapes_are_refused(members: list[Any]) -> None:
+    state = {
+        name: value[:, :5] if value.ndim > 1 else value
+        for name, value in get_state(members[0]).items()
+    }
+    with pytest.raises(ValueError, match=r"tensor 'coef_': the estimator has shape"):
+        ModelSoup(SGDClassifier(), [members[0], state]).fit()
+
+
+def test_members_of_other_names_are_refused(members: list[Any]) -> None:
+    state = get_state(members[0])
+    with pytest.raises(ValueError, match="no place for: coefs; it has coef_, interc"):
+        ModelSoup(SGDClassifier(), [members[0], {"coefs": state["coef_"]}]).fit()
+    with pytest.raises(ValueError, match=r"lacks parameters .*: intercept_"):
+        ModelSoup(SGDClassifier(), [members[0], {"coef_": state["coef_"]}]).fit()

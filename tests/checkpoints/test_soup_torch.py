@@ -1,0 +1,299 @@
+"""Soups of torch modules, nets of skorch, encoders: from memory and from files."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+
+from ensembles.checkpoints import ModelSoup, average, get_state, set_state
+from ensembles.embeddings import SentenceEncoder
+from tests.checkpoints.hugging_face import encoder, llama, saved
+
+X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int64)
+
+
+class Classifier(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU())
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = self.head(self.body(X))
+        return answer
+
+
+def trained(base: nn.Module, seed: int, n_steps: int = 15) -> nn.Module:
+    found = copy.deepcopy(base).train()
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.SGD(found.parameters(), lr=0.05)
+    for _ in range(n_steps):
+        rows = torch.randint(len(X), (20,), generator=generator).numpy()
+        optimizer.zero_grad()
+        answer = found(torch.from_numpy(X[rows]))
+        loss = nn.functional.cross_entropy(answer, torch.from_numpy(Y[rows]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return found.eval()
+
+
+def accuracy(model: nn.Module, X: Any, y: Any) -> float:
+    assert not torch.is_grad_enabled()
+    assert not model.training
+    return float((model(torch.as_tensor(X)).argmax(1).numpy() == y).mean())
+
+
+@pytest.fixture
+def base() -> nn.Module:
+    torch.manual_seed(0)
+    return trained(Classifier(), 0, n_steps=5)
+
+
+@pytest.fixture
+def members(base: nn.Module) -> list[nn.Module]:
+    return [trained(base, seed) for seed in range(3)]
+
+
+def test_a_module_gets_the_average_and_the_given_one_is_left(
+    base: nn.Module, members: list[nn.Module]
+) -> None:
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    soup = ModelSoup(base, members).fit()
+    expected = average([member.state_dict() for member in members])
+    found = soup.estimator_.state_dict()
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert torch.equal(found[name], value)
+        assert torch.equal(base.state_dict()[name], before[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_module_of_any_format_rounds_once_into_its_own(
+    dtype: torch.dtype, base: nn.Module, members: list[nn.Module]
+) -> None:
+    home = copy.deepcopy(base).to(dtype)
+    soup = ModelSoup(home, members).fit()
+    name = str(dtype).removeprefix("torch.")
+    expected = average([member.state_dict() for member in members], dtype=name)
+    found = soup.estimator_.state_dict()
+    for key, value in expected.items():
+        assert found[key].dtype == value.dtype
+        assert torch.equal(found[key], value)
+
+
+def test_files_are_streamed_into_a_module(
+    base: nn.Module, members: list[nn.Module], tmp_path: Path
+) -> None:
+    paths = [tmp_path / "0.safetensors", tmp_path / "1.pt", tmp_path / "2.safetensors"]
+    for path, member in zip(paths, members, strict=True):
+        save = torch.save if path.suffix == ".pt" else save_file
+        save(member.state_dict(), path)
+    soup = ModelSoup(base, paths, weights="greedy_soup", scoring=accuracy)
+    with pytest.warns(UserWarning, match="helped nothing"):
+        soup.fit(X, Y)
+    inside = ModelSoup(base, members, weights="greedy_soup", scoring=accuracy)
+    with pytest.warns(UserWarning, match="helped nothing"):
+        inside.fit(X, Y)
+    assert soup.weights_.tolist() == inside.weights_.tolist()
+    for name, value in inside.estimator_.state_dict().items():
+        assert torch.equal(soup.estimator_.state_dict()[name], value)
+    light = pickle.loads(pickle.dumps(soup.forget()))
+    for name, value in inside.estimator_.state_dict().items():
+        assert torch.equal(light.estimator_.state_dict()[name], value)
+
+
+def test_tied_tensors_stay_tied() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(7, 4)
+            self.head = nn.Linear(4, 7, bias=False)
+            self.head.weight = self.embed.weight
+
+    torch.manual_seed(0)
+    base = Tied()
+    members = [copy.deepcopy(base) for _ in range(3)]
+    with torch.no_grad():
+        for place, member in enumerate(members):
+            member.embed.weight += 0.1 * place
+    soup = ModelSoup(base, members).fit()
+    found = soup.estimator_
+    assert found.head.weight is found.embed.weight
+    expected = average([{"w": member.embed.weight} for member in members])
+    assert torch.equal(found.embed.weight, expected["w"])
+    # A file that was written without the second name fits too.
+    states = [{"embed.weight": member.embed.weight.detach()} for member in members]
+    assert torch.equal(
+        ModelSoup(base, states).fit().estimator_.head.weight, expected["w"]
+    )
+
+
+def test_a_module_without_a_scorer_is_told_so(
+    base: nn.Module, members: list[nn.Module]
+) -> None:
+    with pytest.raises(TypeError, match=r"scoring must be a callable .*Classifier"):
+        ModelSoup(base, members, weights="greedy_soup").fit(X, Y)
+
+
+def test_modules_from_other_seeds_are_refused(base: nn.Module) -> None:
+    torch.manual_seed(5)
+    other = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 9))
+    torch.manual_seed(6)
+    another = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 9))
+    with pytest.raises(ValueError, match="must share a start"):
+        ModelSoup(other, [other, another]).fit()
+
+
+def test_the_device_is_kept(base: nn.Module, members: list[nn.Module]) -> None:
+    soup = ModelSoup(base, members, device="cpu").fit()
+    assert next(soup.estimator_.parameters()).device.type == "cpu"
+
+
+def test_nets_of_skorch_are_estimators() -> None:
+    skorch = pytest.importorskip("skorch")
+    net = skorch.NeuralNetClassifier(
+        Classifier, max_epochs=20, lr=0.5, verbose=0, train_split=None
+    )
+    torch.manual_seed(0)
+    soup = ModelSoup(net, n_members=3, random_state=0, params={"n_epochs": 1})
+    soup.fit(X, Y)
+    assert soup.predict(X).shape == (60,)
+    assert soup.score(X, Y) > 0.5
+    assert soup.weights_.tolist() == [1, 1, 1]
+    learned = ModelSoup(net, n_members=2, weights="convex", random_state=0)
+    with pytest.warns(UserWarning, match="helped nothing"):
+        learned.fit(X, Y)
+    assert learned.weights_.sum() == pytest.approx(1)
+
+
+def test_a_net_of_skorch_takes_files(tmp_path: Path, members: list[nn.Module]) -> None:
+    skorch = pytest.importorskip("skorch")
+    paths = [tmp_path / f"{place}.safetensors" for place in range(3)]
+    for path, member in zip(paths, members, strict=True):
+        save_file(member.state_dict(), path)
+    net = skorch.NeuralNetClassifier(Classifier, verbose=0)
+    soup = ModelSoup(net, paths).fit(X, Y)
+    expected = average([member.state_dict() for member in members])
+    found = get_state(soup.estimator_)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert set(np.unique(soup.predict(X))) <= {0, 1}
+    search = GridSearchCV(soup, {"weights": [None, [1, 0, 0]]}, cv=2)
+    search.fit(X, Y)
+    assert search.best_score_ > 0.5
+
+
+def test_an_estimator_is_given_back_what_it_had(base: nn.Module) -> None:
+    other = trained(base, 7)
+    set_state(base, get_state(other))
+    for name, value in other.state_dict().items():
+        assert torch.equal(base.state_dict()[name], value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_of_hugging_face_takes_directories(tmp_path: Path) -> None:
+    base = llama(0)
+    models = [beside(base, seed) for seed in range(3)]
+    paths = saved(tmp_path, models)
+    soup = ModelSoup(base, paths, weights=[1, 2, 1]).fit()
+    expected = average([model.state_dict() for model in models], weights=[1, 2, 1])
+    for name, value in soup.estimator_.state_dict().items():
+        assert torch.equal(value, expected[name])
+    assert (
+        soup.estimator_.lm_head.weight is soup.estimator_.get_input_embeddings().weight
+    )
+
+
+def beside(base: Any, seed: int) -> Any:
+    found, generator = copy.deepcopy(base), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in found.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.1 * parameter.std() * noise)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_encoders_of_sentences_take_directories_of_several_modules(
+    tmp_path: Path,
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    base = SentenceTransformer(str(encoder(tmp_path, 0)), device="cpu")
+    paths = [tmp_path / f"member-{seed}" for seed in range(2)]
+    for seed, path in enumerate(paths):
+        beside(base, seed).save(str(path))
+    average(paths, tmp_path / "mean")
+    merged = SentenceTransformer(str(tmp_path / "mean"), device="cpu")
+    sentences = ["mean of models", "models"]
+    expected = merged.encode(sentences)
+    soup = ModelSoup(base, paths).fit()
+    np.testing.assert_array_equal(soup.encode(sentences), expected)
+    behind = ModelSoup(SentenceEncoder(str(tmp_path / "st")), paths).fit()
+    np.testing.assert_array_equal(behind.transform(sentences), expected)
+    assert list(behind.get_feature_names_out()) == [
+        f"sentenceencoder{place}" for place in range(3)
+    ]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone tells")
+def test_a_greedy_soup_holds_less_than_three_models(tmp_path: Path) -> None:
+    """Twenty files, each of which would be seen at once if it were held."""
+    code = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+
+        import numpy as np
+        import torch
+        from torch import nn
+
+        from ensembles.checkpoints import ModelSoup
+
+        def anonymous():
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return next(int(l.split()[1]) for l in lines if l.startswith("RssAnon"))
+
+        def score(model, X, y):
+            global peak
+            peak = max(peak, anonymous())
+            return float(model.weight[0, 0])
+
+        peak, start = 0, anonymous()
+        model = nn.Linear(2500, 10_000, bias=False)
+        soup = ModelSoup(model, sys.argv[1:], weights="greedy_soup", scoring=score)
+        soup.fit([0], [0])
+        assert sum(soup.weights_ > 0) > 3
+        print((peak - start) * 1024 / 100_000_000)
+        """
+    )
+    paths = [tmp_path / f"{place:02}.safetensors" for place in range(20)]
+    rng = np.random.default_rng(0)
+    start = torch.from_numpy(rng.normal(size=(10_000, 2500)).astype(np.float32))
+    for place, path in enumerate(paths):
+        if place < 3:
+            save_file({"weight": start + place}, path)
+        else:
+            path.hardlink_to(paths[place % 3])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 3
