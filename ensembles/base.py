@@ -175,11 +175,48 @@ def select(
     UserWarning
         If the weights among several members do not beat the best of them.
     """
-    name = selection.__name__
+    chosen, value, best = _compared(selection, n_members, score, params)
+    name, place = selection.__name__, int(chosen.best_index or 0)
+    if n_members > 1 and value <= best and name != "best":
+        member = place if names is None else repr(names[place])
+        warn_user(
+            f"selection {name!r} helped nothing: its weights score {value:.6g}, member "
+            f"{member} alone {best:.6g}; use that member, or add members that err "
+            "differently"
+        )
+    return chosen
+
+
+def select_quietly(
+    selection: Selection, n_members: int, score: Score | None, **params: Any
+) -> Chosen:
+    """Weights that a selection chooses, for one who tells himself whether they help.
+
+    Parameters
+    ----------
+    selection, n_members, score, **params
+        As in `select`.
+
+    Returns
+    -------
+    Chosen
+
+    Raises
+    ------
+    ValueError
+        As `select`.
+    """
+    return _compared(selection, n_members, score, params)[0]
+
+
+def _compared(
+    selection: Selection, n_members: int, score: Score | None, params: dict[str, Any]
+) -> tuple[Chosen, float, float]:
+    """What is chosen, its score, and that of the best single member."""
     if score is None:
         raise ValueError(
-            f"weights={name!r} must have a score to choose by, found none; give data "
-            "to score on, or the weights themselves"
+            f"weights={selection.__name__!r} must have a score to choose by, found "
+            "none; give data to score on, or the weights themselves"
         )
     once, history = _Once(score), list[Trial]()
     scores = own_scores(n_members, once)
@@ -187,14 +224,7 @@ def select(
     value = score_of(once, found)
     best_index = int(np.argmax(scores))
     best = score_of(once, np.eye(n_members)[best_index])  # gains may be estimates
-    if n_members > 1 and value <= best and name != "best":
-        member = best_index if names is None else repr(names[best_index])
-        warn_user(
-            f"selection {name!r} helped nothing: its weights score {value:.6g}, member "
-            f"{member} alone {best:.6g}; use that member, or add members that err "
-            "differently"
-        )
-    return Chosen(found, scores, best_index, value, tuple(history))
+    return Chosen(found, scores, best_index, value, tuple(history)), value, best
 
 
 def params_of(selection: Callable[..., Any]) -> list[str]:

@@ -43,23 +43,81 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     FileExistsError
         If something stands at ``path``, before or after, and not ``force``.
     """
+    check_free(path, force=force)
+    with beside(path, folder=folder) as place:
+        yield place
+        _flush(place)
+        _publish(place, path, force)
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Raise if something stands at a path, and must not be replaced.
+
+    Parameters
+    ----------
+    path : Path
+    force : bool
+
+    Raises
+    ------
+    FileExistsError
+        If something stands there, and not ``force``.
+    """
     if os.path.lexists(path) and not force:
         raise FileExistsError(
             f"{path} exists; force=True replaces it, or choose another place"
         )
+
+
+@contextmanager
+def beside(path: Path, *, folder: bool) -> Iterator[Path]:
+    """A place beside ``path``, locked, that is gone when the block has ended.
+
+    What a killed run left there is cleared first, as by `whole`.
+
+    Parameters
+    ----------
+    path : Path
+    folder : bool
+        Whether the place is a directory.
+
+    Yields
+    ------
+    Path
+        An empty file or directory of a unique name.
+    """
     _clear(path)
     place, lock = path.with_name(_marked(path) + uuid.uuid4().hex), None
     try:
         lock = _claim(place, folder)
         yield place
-        _flush(place)
-        _publish(place, path, force)
-    except BaseException:
-        _remove(place)
-        raise
     finally:
+        _remove(place)  # nothing, if it was given another name
         if lock is not None:
             os.close(lock)
+
+
+@contextmanager
+def telling_if_full(path: Path) -> Iterator[None]:
+    """A block whose error says so if there was no room to write ``path`` in.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OSError
+        If the block raised it; of a full disk or quota it names the path.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"{path} is not written, its disk is full; choose another place"
+        ) from None
 
 
 def write_at(fd: int, buffer: memoryview, offset: int) -> None:
@@ -144,10 +202,16 @@ def _remove(place: Path) -> None:
 def _flush(place: Path) -> None:
     paths = [place, *place.rglob("*")] if place.is_dir() else [place]
     for path in [*reversed(paths), place.parent]:
-        _sync(path)
+        sync(path)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a directory, to the disk.
+
+    Parameters
+    ----------
+    path : Path
+    """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -162,7 +226,7 @@ def _publish(place: Path, path: Path, force: bool) -> None:
         _exchange(place, path)
     else:
         os.replace(place, path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _move_to_free(place: Path, path: Path) -> None:
@@ -189,7 +253,7 @@ def _exchange(place: Path, path: Path) -> None:
     elif not os.path.lexists(path):
         os.rename(place, path)
         return
-    _sync(path.parent)
+    sync(path.parent)
     _remove(place)
 
 

@@ -203,3 +203,37 @@ def test_the_command_loads_nothing_heavy(
     out = tmp_path / "out.safetensors"
     assert not loaded(code, *members, out) & HEAVY - NUMBAS
     assert out.exists()
+
+
+def test_a_soup_loads_nothing_heavy(
+    loaded: Loaded, members: list[Path], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from ensembles.checkpoints import make_soup;"
+        "make_soup(sys.argv[1:3], lambda path: path.stat().st_size, sys.argv[3])"
+    )
+    out = tmp_path / "out.safetensors"
+    assert not loaded(code, *members, out) & {"click", *HEAVY} - NUMBAS
+    assert out.exists()
+
+
+def test_the_command_of_soups_loads_nothing_heavy(
+    loaded: Loaded, members: list[Path], tmp_path: Path
+) -> None:
+    code = (
+        "import os, sys; sys.stderr = open(os.devnull, 'w');"
+        "from ensembles_cli.main import cli;"
+        "cli(['soup', '--json', *sys.argv[1:3], '--score', 'wc -c < {}',"
+        " '-o', sys.argv[3]], standalone_mode=False)"
+    )
+    out = tmp_path / "out.safetensors"
+    assert not loaded(code, *members, out) & HEAVY - NUMBAS
+    assert out.exists()
+
+
+def test_help_of_a_command_loads_nothing(loaded: Loaded) -> None:
+    code = (
+        "from ensembles_cli.main import cli;"
+        "cli(['soup', '--help'], standalone_mode=False)"
+    )
+    assert not loaded(code) & {"numpy", "numba", "rich", *HEAVY}

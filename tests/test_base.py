@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensembles.base import Chosen, choose
+from ensembles.base import Chosen, choose, select_quietly
 from ensembles.selection import SELECTIONS
 from ensembles.weighting import Counts, Floats
 
@@ -106,6 +106,13 @@ def test_a_selection_that_helped_nothing_says_so(name: str) -> None:
     with pytest.warns(UserWarning, match=message):
         chosen = choose(name, 3, Nearness(4))
     assert chosen.score == 0
+
+
+def test_a_quiet_selection_leaves_it_to_others_to_say_so() -> None:
+    chosen = select_quietly(
+        SELECTIONS["greedy"], 3, Nearness(4)
+    )  # a warning would fail
+    assert (chosen.score, chosen.best_index) == (0, 1)
 
 
 def test_the_best_member_is_what_was_asked_for() -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -274,11 +275,11 @@ def test_the_file_is_flushed_before_it_is_renamed(
 
         return noted
 
-    for name in ("_sync", "_rename"):
+    for name in ("sync", "_rename"):
         monkeypatch.setattr(writing, name, note(name))
     average(pair(tmp_path), tmp_path / "out.safetensors")
-    folder = f"_sync {tmp_path.name}"
-    assert steps == ["_sync out.safetensors", folder, "_rename out.safetensors", folder]
+    folder = f"sync {tmp_path.name}"
+    assert steps == ["sync out.safetensors", folder, "_rename out.safetensors", folder]
 
 
 def test_a_torch_file_does_not_depend_on_its_name(tmp_path: Path) -> None:
@@ -297,3 +298,30 @@ def test_a_member_that_is_written_to_meanwhile_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="was changed while it was read"):
         average(members, tmp_path / "out.safetensors", progress=touch)
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_place_beside_is_gone_when_the_block_has_ended(
+    tmp_path: Path, folder: bool
+) -> None:
+    for error in (None, KeyboardInterrupt):
+        with (
+            suppress(KeyboardInterrupt),
+            writing.beside(tmp_path / "out", folder=folder) as place,
+        ):
+            assert place.is_dir() == folder
+            # Another run does not take it for that of a dead one.
+            with writing.beside(tmp_path / "out", folder=folder):
+                assert len(left(tmp_path)) == 2
+            if error is not None:
+                raise error
+        assert left(tmp_path) == []
+
+
+def test_what_a_dead_run_left_beside_is_cleared(tmp_path: Path) -> None:
+    with writing.beside(tmp_path / "out", folder=True) as place:
+        dead = place.with_name(place.name[:-1] + "_")
+        dead.mkdir()
+        (dead / "candidate.pt").write_text("half")
+    with writing.beside(tmp_path / "out", folder=False):
+        assert not dead.exists()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import resource
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ensembles_cli import means
 from ensembles_cli.describing import print_plan, print_report
 from ensembles_cli.parsing import Param, Size, Weights, split_weights
 from ensembles_cli.printing import bar
-from ensembles_cli.starting import end_cleanly, load_numba
+from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
 
 
 @click.command("avg")
@@ -60,20 +59,8 @@ from ensembles_cli.starting import end_cleanly, load_numba
         "Float format of the result, such as bfloat16.  [default: each tensor's own]"
     ),
 )
-@click.option(
-    "--integers",
-    type=click.Choice(["error", "first", "max"]),
-    default="error",
-    show_default=True,
-    help="What becomes of integer tensors that differ.",
-)
-@click.option(
-    "--missing",
-    type=click.Choice(["error", "skip", "first"]),
-    default="error",
-    show_default=True,
-    help="What becomes of tensors that a member lacks: left out, or the first's.",
-)
+@means.integers
+@means.missing
 @click.option(
     "--include",
     multiple=True,
@@ -86,9 +73,7 @@ from ensembles_cli.starting import end_cleanly, load_numba
     metavar="PATTERN",
     help=("Leave out tensors whose name matches; may be repeated."),
 )
-@click.option(
-    "--key", help=("Where in a file of torch the state dict lies, such as ema.model.")
-)
+@means.key
 @click.option(
     "--shard-size",
     type=Size(),
@@ -96,28 +81,16 @@ from ensembles_cli.starting import end_cleanly, load_numba
         "Bytes at most in a file of a directory, as 5GB.  [default: the first member's]"
     ),
 )
-@click.option(
-    "--memory",
-    type=Size(),
-    default="64MiB",
-    show_default=True,
-    help=("Memory for buffers."),
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), help=("[default: all processors]")
-)
-@click.option(
-    "--force",
-    is_flag=True,
-    help="Replace a file, a checkpoint or an empty directory at the output.",
-)
+@means.memory
+@means.threads
+@means.force
 @click.option(
     "--plan",
     "plan_only",
     is_flag=True,
     help=("Say what would be done, from the headers alone, and stop."),
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@means.as_json
 @click.option(
     "--sha256",
     is_flag=True,
@@ -174,14 +147,6 @@ def command(
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
     print_report(report, as_json)
-
-
-def raise_file_limit() -> None:
-    """Let as many files be open as the system grants: each shard holds one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with suppress(ValueError, OSError):  # macOS grants less than it says
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def default_out(members: list[str]) -> Path:

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "ensembles_cli.evaluate",
     "rules": "ensembles_cli.rules",
     "similar": "ensembles_cli.similar",
+    "soup": "ensembles_cli.soup",
 }
 
 
@@ -55,7 +56,8 @@ class Commands(click.Group):
             click.echo("interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)
         except (ValueError, OSError, ImportError) as error:
-            words = as_options(str(error))
+            told = [str(error), *getattr(error, "__notes__", [])]
+            words = as_options("\n".join(told))
             click.echo(click.style(f"error: {words}", fg="red"), err=True)
             ctx.exit(1)
 
@@ -67,6 +69,7 @@ SUMMARIES = {
     "evaluate": "Compare similarities of a model with those that people gave.",
     "rules": "List the rules that combine members, with formulas and papers.",
     "similar": "Tell how alike texts are.",
+    "soup": "Average the checkpoints that score best together, by your own score.",
 }
 
 

@@ -12,7 +12,7 @@ import click
 # Parameters and values as messages of the library write them; not part of a path.
 PARAMETER = re.compile(
     r"(?<![^\s(])(column|encoding|errors|force|frequencies|integers|key|kind|last|missing"
-    r"|normalize|unknown|weights)=(True|None|N|NAME|'[\w-]+')(?![\w/])"
+    r"|normalize|on_error|unknown|weights)=(True|None|N|NAME|'[\w-]+')(?![\w/])"
 )
 
 
@@ -117,6 +117,8 @@ def as_options(message: str) -> str:
     'a.pt exists; --force replaces it'
     >>> as_options("missing='skip' leaves such tensors out")
     '--missing skip leaves such tensors out'
+    >>> as_options("on_error='skip' goes on without it")
+    '--on-error skip goes on without it'
     >>> as_options("force=True/a.pt is not a whole torch file")
     'force=True/a.pt is not a whole torch file'
     >>> as_options("no checkpoint at runs/force=True")
@@ -126,5 +128,5 @@ def as_options(message: str) -> str:
 
 
 def _as_option(found: re.Match[str]) -> str:
-    option, value = f"--{found[1]}", found[2].strip("'")
+    option, value = f"--{found[1].replace('_', '-')}", found[2].strip("'")
     return option if value == "True" else f"{option} {value.replace('None', 'none')}"

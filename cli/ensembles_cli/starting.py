@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import importlib
+import resource
 import signal
 import sys
+from contextlib import suppress
 
 # Numba looks for linear algebra in scipy, and for coverage to report to: together they
 # take a third of the time that the command needs to start.
@@ -32,6 +34,14 @@ def end_cleanly() -> None:
     """Let a run that is ended from outside clear up as if it had failed."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda found, _: sys.exit(128 + found))
+
+
+def raise_file_limit() -> None:
+    """Let as many files be open as the system grants: each shard holds one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # macOS grants less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def allow_long_fields() -> None:

@@ -1,6 +1,10 @@
 from .averaging import Report as Report
 from .averaging import average as average
 from .averaging import write as write
+from .candidates import Candidate as Candidate
+from .cooking import SoupReport as SoupReport
+from .cooking import make_soup as make_soup
+from .journal import Journal as Journal
 from .options import Options as Options
 from .planning import Plan as Plan
 from .planning import plan as plan

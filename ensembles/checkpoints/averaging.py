@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import warnings
@@ -15,13 +14,16 @@ from ensembles.checkpoints import digests
 from ensembles.checkpoints.members import Member
 from ensembles.checkpoints.options import Options
 from ensembles.checkpoints.outputs import (
+    Stream,
     in_memory,
     state_dict,
+    stream_members,
     write_safetensors,
     write_torch,
 )
 from ensembles.checkpoints.planning import Plan, plan
-from ensembles.writing import whole
+from ensembles.checkpoints.streaming import Outcome
+from ensembles.writing import telling_if_full, whole
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,11 @@ def average(
 
 
 def write(
-    plan: Plan, *, progress: Callable[[int], None] = _silent, sha256: bool = False
+    plan: Plan,
+    *,
+    progress: Callable[[int], None] = _silent,
+    sha256: bool = False,
+    stream: Stream = stream_members,
 ) -> Report:
     """Do what was planned for an output on disk.
 
@@ -151,6 +157,8 @@ def write(
         With an ``out``.
     progress, sha256
         As in `average`.
+    stream : callable, default is `ensembles.checkpoints.outputs.stream_members`
+        What brings the bytes.
 
     Returns
     -------
@@ -168,26 +176,47 @@ def write(
     """
     if plan.out is None:
         raise ValueError("the plan must have an out to be written to")
-    report = _written(plan, plan.out, progress, sha256)
+    report = _written(plan, plan.out, progress, sha256, stream)
     _warn(report.special)
     return report
 
 
+def write_into(
+    plan: Plan,
+    place: Path,
+    progress: Callable[[int], None],
+    stream: Stream = stream_members,
+) -> Outcome:
+    """Do what was planned at a place that is there, and empty.
+
+    Parameters
+    ----------
+    plan : Plan
+        With an ``out``, which tells the kind.
+    place : Path
+        A file, or a directory where that is the kind.
+    progress : callable
+    stream : callable, default is `ensembles.checkpoints.outputs.stream_members`
+
+    Returns
+    -------
+    Outcome
+    """
+    into = write_torch if plan.kind == "torch" else write_safetensors
+    return into(plan, place, progress, stream)
+
+
 def _written(
-    plan: Plan, out: Path, progress: Callable[[int], None], sha256: bool
+    plan: Plan,
+    out: Path,
+    progress: Callable[[int], None],
+    sha256: bool,
+    stream: Stream = stream_members,
 ) -> Report:
     started = time.perf_counter()
-    into = write_torch if plan.kind == "torch" else write_safetensors
-    folder = plan.kind == "directory"
-    try:
-        with whole(out, folder=folder, force=plan.options["force"]) as place:
-            outcome = into(plan, place, progress)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            f"{out} is not written, its disk is full; choose another place"
-        ) from None
+    folder, force = plan.kind == "directory", plan.options["force"]
+    with telling_if_full(out), whole(out, folder=folder, force=force) as place:
+        outcome = write_into(plan, place, progress, stream)
     return Report(
         out=out,
         files=list(plan.parts),

@@ -15,6 +15,7 @@ from ensembles.checkpoints.accumulating import RunningMean
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.layers import layers_of
+from ensembles.checkpoints.options import Options
 from ensembles.checkpoints.outputs import ArraySink
 from ensembles.checkpoints.planning import Plan, plan
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
@@ -22,7 +23,9 @@ from ensembles.floats import Array, is_float
 from ensembles.ruling import Rule
 from ensembles.weighting import Counts, Floats
 
-MOST = 1000  # what weights may be multiples of one over, to be counts
+# So often members count at most: of more, a block each would not fit into the memory
+# that a plan takes by default.
+MOST = 50
 
 
 class Pool:
@@ -36,6 +39,8 @@ class Pool:
         Of the rule.
     folder : path or None, default=None
         Where running sums are kept; None is the system's place for such.
+    options : Options or None, default=None
+        Of every plan, besides the rule, its parameters and weights.
     """
 
     def __init__(
@@ -45,10 +50,12 @@ class Pool:
         rule: str | Rule = "mean",
         params: Mapping[str, Any] | None = None,
         folder: str | os.PathLike[str] | None = None,
+        options: Options | None = None,
     ) -> None:
         self.members = tuple(members)
         self.rule = rule
         self.params = dict(params or {})
+        self.options: Options = {} if options is None else options
         self.stream = RunningMean(folder)
         self._order: list[int] = []
 
@@ -70,18 +77,24 @@ class Pool:
         some = np.flatnonzero(weights).tolist()
         named = self.rule if isinstance(self.rule, str) else self.rule.name
         if len(some) == 1:
-            return plan([self.members[some[0]]], out)
+            return self._plan(some, out, {})
         counts = as_counts(weights)
         if named == "mean" and counts is not None:
             self._order = _in_order(self._order, counts)
-            return plan([self.members[place] for place in self._order], out)
-        return plan(
-            [self.members[place] for place in some],
-            out,
-            rule=self.rule,
-            weights=np.asarray(weights)[some],
-            params=self.params,
-        )
+            return self._plan(self._order, out, {})
+        shares = np.asarray(weights)[some]
+        own: Options = {"rule": self.rule, "weights": shares, "params": self.params}
+        return self._plan(some, out, own)
+
+    def _plan(
+        self,
+        places: Sequence[int],
+        out: str | os.PathLike[str] | None,
+        own: Options,
+    ) -> Plan:
+        members = [self.members[place] for place in places]
+        given: Options = {**self.options, **own}
+        return plan(members, out, **given)
 
 
 def as_counts(weights: Floats) -> Counts | None:

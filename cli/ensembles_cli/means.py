@@ -1,0 +1,43 @@
+"""Options of every command that takes means of checkpoints."""
+
+from __future__ import annotations
+
+import click
+
+from ensembles_cli.parsing import Size
+
+integers = click.option(
+    "--integers",
+    type=click.Choice(["error", "first", "max"]),
+    default="error",
+    show_default=True,
+    help="What becomes of integer tensors that differ.",
+)
+missing = click.option(
+    "--missing",
+    type=click.Choice(["error", "skip", "first"]),
+    default="error",
+    show_default=True,
+    help="What becomes of tensors that a member lacks: left out, or the first's.",
+)
+key = click.option(
+    "--key", help="Where in a file of torch the state dict lies, such as ema.model."
+)
+memory = click.option(
+    "--memory",
+    type=Size(),
+    default="64MiB",
+    show_default=True,
+    help="Memory for buffers.",
+)
+threads = click.option(
+    "--threads", type=click.IntRange(min=1), help="[default: all processors]"
+)
+force = click.option(
+    "--force",
+    is_flag=True,
+    help="Replace a file, a checkpoint or an empty directory at the output.",
+)
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print the result as JSON."
+)

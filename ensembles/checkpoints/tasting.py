@@ -1,0 +1,96 @@
+"""Candidates as a selection sees them: a score of weights, greater is better."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensembles.base import warn_user
+from ensembles.checkpoints.candidates import Candidates
+from ensembles.weighting import Floats
+
+
+class Tasting:
+    """Score of weights over those members that could be scored alone.
+
+    A combination whose score failed counts as worse than all that were scored before.
+
+    Parameters
+    ----------
+    candidates : Candidates
+    lower_is_better : bool
+
+    Attributes
+    ----------
+    own : list of Candidate
+        Each member alone, and the base.
+    kept : list of int
+        Which of them could be scored.
+
+    Raises
+    ------
+    ValueError
+        If no member could be scored, or not the base.
+
+    Warns
+    -----
+    UserWarning
+        Of each member that is left out.
+    """
+
+    def __init__(self, candidates: Candidates, *, lower_is_better: bool) -> None:
+        self.candidates = candidates
+        self.lower_is_better = lower_is_better
+        self._values: list[float] = []
+        n_members = len(candidates.pool.members)
+        self.own = [candidates(row) for row in np.eye(n_members)]
+        self.kept = [i for i, found in enumerate(self.own) if found.score is not None]
+        for place, found in enumerate(self.own):
+            if found.score is None:
+                self._leave_out(place, found.members[0], str(found.error))
+        if len(self.kept) <= candidates.has_base:
+            raise ValueError(
+                f"at least one member must be scored, all {n_members} failed; the "
+                f"last: {self.own[-1].error}"
+            )
+
+    def __call__(self, weights: Floats) -> float:
+        """Score of weights of the members that are kept."""
+        found = self.candidates(self.full(weights)).score
+        if found is None:
+            lowest = min(self._values)
+            return lowest - max(1.0, abs(lowest))
+        value = -found if self.lower_is_better else found
+        self._values.append(value)
+        return value
+
+    def full(self, weights: Floats) -> Floats:
+        """Weights of all members, 0 for those that are left out.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_kept,)
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+        """
+        found = np.zeros(len(self.own))
+        found[self.kept] = weights
+        return found
+
+    def uniform(self) -> Floats:
+        """Equal weights of all members that are kept, none of the base.
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+        """
+        found = np.zeros(len(self.own))
+        members = self.kept[self.candidates.has_base :]
+        found[members] = 1 / len(members)
+        return found
+
+    def _leave_out(self, place: int, name: str, error: str) -> None:
+        if self.candidates.has_base and place == 0:
+            raise ValueError(f"the base must be scored, {name} failed: {error}")
+        warn_user(f"{name} is left out, it could not be scored: {error}")

@@ -1,0 +1,531 @@
+"""``ensemble soup`` as users type it, with a command of their own that scores."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from ensembles.checkpoints import Journal
+from ensembles_cli.main import cli
+from ensembles_cli.scoring import ScoringCommand
+from tests.checkpoints.building import save
+from tests.checkpoints.test_cooking import VALUES, made, six, value
+from tests.checkpoints.test_kills import tree
+from tests.conftest import ROOT
+
+Soup = Callable[..., Result]
+# A user's own program: it knows nothing of the library. What it scored it writes down.
+EVAL = """
+import fcntl, json, math, os, struct, sys, time, zipfile
+from pathlib import Path
+
+path = Path(sys.argv[1])
+if path.is_dir():
+    assert (path / "config.json").exists() and (path / "tokenizer.json").exists()
+    path = path / "model.safetensors"
+if path.suffix == ".pt":
+    with zipfile.ZipFile(path) as found:
+        data = found.read(next(n for n in found.namelist() if n.endswith("/data/0")))
+else:
+    content = path.read_bytes()
+    data = content[8 + int.from_bytes(content[:8], "little"):]
+number = struct.unpack("<f", data[:4])[0]
+with open("count", "a") as count:
+    count.write(f"{number:.4f}\\n")
+for fault in Path("faults").read_text().split() if Path("faults").exists() else ():
+    kind, at = fault.split("=")
+    if f"{number:.2f}" == f"{float(at):.2f}":
+        if kind == "fail":
+            sys.exit(f"no memory\\nat {number:g}")
+        if kind == "hang":
+            lock = open("lock", "w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            Path("group").write_text(str(os.getpgrp()))
+            os.fork()  # what a command has started must end with it
+            print("waiting", file=sys.stderr, flush=True)
+            time.sleep(60)
+        print({"nothing": "done", "nan": "accuracy: nan"}[kind])
+        sys.exit()
+print("step 1000, in 3s: score", -math.floor(abs(number - 4)))
+"""
+SCORE = f"{shlex.quote(sys.executable)} -I -S eval.py {{}}"
+
+
+@pytest.fixture
+def soup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Soup:
+    """Run the command in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eval.py").write_text(EVAL)
+
+    def run(*arguments: object, score: str = SCORE) -> Result:
+        words = ["soup", "--score", score, *map(str, arguments)]
+        return CliRunner().invoke(cli, words)
+
+    return run
+
+
+def faults(**found: float) -> None:
+    """Let the command fail at a number, in ways such as hang=4.5."""
+    Path("faults").write_text("\n".join(f"{kind}={at}" for kind, at in found.items()))
+
+
+def counted() -> list[float]:
+    return [float(line) for line in Path("count").read_text().split()]
+
+
+def left() -> set[str]:
+    """What lies in the folder besides members and what the command needs."""
+    own = {"eval.py", "count", "faults", "lock", "group"}
+    return {
+        p.name for p in Path().iterdir() if p.name.split(".")[0] not in VALUES
+    } - own
+
+
+EXPECTED = """\
+in\tmember\tscore\tweight
+*\tc.safetensors\t-4\t0.2
+*\td.safetensors\t-4\t0.2
+\te.safetensors\t-7\t
+*\ta.safetensors\t-1\t0.2
+*\tb.safetensors\t-2\t0.2
+*\tf.safetensors\t-3\t0.2
+compared\tscore
+uniform soup\t-1
+soup of 5 in 6\t0
+best alone, a.safetensors\t-1
+The soup beats a.safetensors, the best alone: 0 against -1.
+wrote out.safetensors; the same file by: ensemble avg a.safetensors b.safetensors \
+f.safetensors c.safetensors d.safetensors -o out.safetensors
+"""
+
+
+def test_a_soup_is_told_as_it_is_made_and_when_it_is_done(
+    soup: Soup, tmp_path: Path
+) -> None:
+    names = [path.name for path in six(tmp_path)]
+    result = soup(*names, "-o", "out.safetensors")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == EXPECTED
+    lines = result.stderr.splitlines()
+    assert lines[0] == "[1] -4  c.safetensors"
+    assert lines[6] == "[7] 0  a.safetensors + b.safetensors"
+    assert len(lines) == 11
+    assert left() == {"out.safetensors", "out.safetensors.journal.jsonl"}
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ""])
+def test_the_line_that_is_told_writes_the_same_bytes(
+    soup: Soup, tmp_path: Path, suffix: str
+) -> None:
+    six(tmp_path, suffix)
+    pattern = f"[a-f]{suffix}"
+    result = soup(pattern, "-o", f"out{suffix}")
+    assert result.exit_code == 0, result.stderr
+    words = shlex.split(result.stdout.splitlines()[-1].partition("by: ensemble ")[2])
+    words[-1] = f"again{suffix}"
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    assert tree(Path(f"out{suffix}")) == tree(Path(f"again{suffix}"))
+    assert value(Path(f"out{suffix}")) == np.float32(3.6)
+    assert left() == {p + suffix for p in ("out", "again")} | {
+        f"out{suffix}.journal.jsonl"
+    }
+
+
+def test_json_holds_the_same_facts(soup: Soup, tmp_path: Path) -> None:
+    names = [path.name for path in six(tmp_path)]
+    found = json.loads(soup(*names, "-o", "out.safetensors", "--json").stdout)
+    assert re.fullmatch("xxh3-128:[0-9a-f]{32}", found.pop("digest"))
+    assert found == {
+        "out": "out.safetensors",
+        "members": [
+            {"member": name, "score": score, "weight": 0.2 if name[0] != "e" else 0}
+            for name, score in zip(names, [-4, -4, -7, -1, -2, -3], strict=True)
+        ],
+        "base": None,
+        "soup": {
+            "score": 0,
+            "members": [f"{letter}.safetensors" for letter in "abfcd"],
+            "weights": [1] * 5,
+        },
+        "uniform": -1,
+        "best": {"member": "a.safetensors", "score": -1},
+        "beats_best": True,
+        "lower_is_better": False,
+        "scored": 11,
+        "reused": 0,
+        "journal": "out.safetensors.journal.jsonl",
+        "average": EXPECTED.splitlines()[-1].partition("by: ")[2],
+    }
+
+
+def test_what_is_known_is_not_scored_again(soup: Soup, tmp_path: Path) -> None:
+    six(tmp_path)
+    soup("?.safetensors", "-o", "out.safetensors")
+    before, content = counted(), Path("out.safetensors").read_bytes()
+    result = soup("?.safetensors", "-o", "out.safetensors", "--force")
+    assert result.stderr == "11 scores are taken from out.safetensors.journal.jsonl\n"
+    assert counted() == before
+    assert Path("out.safetensors").read_bytes() == content
+    # Another text of the command stands for another score.
+    again = soup("?.safetensors", "-o", "out.safetensors", "--force", score=SCORE + " ")
+    assert len(again.stderr.splitlines()) == 11
+    assert counted() == before * 2
+    # A member that changed is another member.
+    made(tmp_path, "f.safetensors", 1)
+    result = soup("?.safetensors", "-o", "out.safetensors", "--force")
+    assert "taken from" in result.stderr
+    assert counted()[22:].count(1) == 1
+    assert 3 not in counted()[22:]
+
+
+def test_two_at_once_are_refused(soup: Soup, tmp_path: Path) -> None:
+    six(tmp_path)
+    with Journal("out.safetensors.journal.jsonl", "another"):
+        result = soup("?.safetensors", "-o", "out.safetensors")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: out.safetensors.journal.jsonl is in use by another run; wait until "
+        "that has ended, or choose another output\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "weights"),
+    [
+        (["--lower-is-better"], {"e": 1}),
+        (["--select", "best"], {"a": 1}),
+        (["--select", "top-k", "--param", "k=2"], {"a": 0.5, "b": 0.5}),
+        (["--select", "greedy", "--param", "n_rounds=2"], {"a": 0.5, "b": 0.5}),
+        (["--select", "optuna", "--trials", "1"], {"a": 1}),
+        (["--select", "greedy_soup", "--threads", "1", "--memory", "8MiB"], None),
+    ],
+    ids=str,
+)
+def test_options_reach_the_library(
+    soup: Soup, tmp_path: Path, arguments: list[str], weights: dict[str, float] | None
+) -> None:
+    six(tmp_path)
+    result = soup("?.safetensors", "-o", "out.safetensors", *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)["members"]
+    expected = dict.fromkeys("abcdf", 0.2) if weights is None else weights
+    assert {m["member"][0]: m["weight"] for m in found if m["weight"]} == expected
+
+
+def test_options_of_the_means_are_part_of_the_line_and_of_the_scores(
+    soup: Soup, tmp_path: Path
+) -> None:
+    for name, number in (("a", 3), ("b", 6)):
+        tensors = {
+            "w": np.full(3, number, np.float32),
+            "z": np.array([number], np.int8),
+        }
+        save(tmp_path / f"{name}.safetensors", tensors)
+    words = ["[ab].safetensors", "-o", "out.safetensors", "--force", "--integers"]
+    line = soup(*words, "max").stdout.splitlines()[-1]
+    assert line.endswith("b.safetensors --integers max -o out.safetensors")
+    # Members score what they did, a mean by another rule is another.
+    assert len(soup(*words, "max").stderr.splitlines()) == 1
+    assert soup(*words, "first").stderr.splitlines() == [
+        "2 scores are taken from out.safetensors.journal.jsonl",
+        "[3] 0  a.safetensors + b.safetensors",
+    ]
+    assert "--integers first or --integers max says" in (
+        soup("[ab].safetensors", "-o", "o.safetensors").stderr
+    )
+
+
+def test_wise_ft_takes_a_base(soup: Soup, tmp_path: Path) -> None:
+    for name, number in (("a", 8), ("b", 12), ("start", 0)):
+        made(tmp_path, f"{name}.safetensors", number)
+    words = ["[ab].safetensors", "-o", "out.safetensors", "--base", "start.safetensors"]
+    result = soup(*words, "--select", "wise-ft", score=SCORE)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith(
+        "in\tmember\tscore\tweight\n*\tstart.safetensors\t-4\t0.6\n"
+    )
+    assert "0.6 start.safetensors + 0.2 a.safetensors" in result.stderr
+    line = result.stdout.splitlines()[-1].partition("by: ensemble ")[2]
+    assert "start.safetensors:0.6 a.safetensors:0.2" in line
+    words = [*shlex.split(line)[:-1], "again.safetensors"]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    assert tree(Path("out.safetensors")) == tree(Path("again.safetensors"))
+
+
+def test_a_soup_that_does_not_help_says_so(soup: Soup, tmp_path: Path) -> None:
+    for name, number in (("a", 4), ("b", 12)):
+        made(tmp_path, f"{name}.safetensors", number)
+    result = soup("[ab].safetensors", "-o", "out.safetensors")
+    assert "No soup that was tried beats a.safetensors: the output is that" in (
+        result.stdout
+    )
+    more = ["-o", "o.safetensors", "--select", "top-k", "--param", "k=2"]
+    assert (
+        "The soup does not beat a.safetensors alone, -4 against 0: use that one."
+        in (soup("[ab].safetensors", *more).stdout)
+    )
+
+
+def test_all_members_may_do_better_than_what_was_chosen(
+    soup: Soup, tmp_path: Path
+) -> None:
+    for name, number in (("a", 2), ("b", 6)):
+        made(tmp_path, f"{name}.safetensors", number)
+    result = soup("[ab].safetensors", "-o", "out.safetensors", "--select", "best")
+    assert "is that alone; all members alike do better still.\n" in result.stdout
+
+
+FAULTS = [
+    ("fail", "ended with exit status 1; its last lines:\n  no memory\n  at 4.5\n"),
+    ("hang", "hung for 3 seconds and was killed; its last lines:\n  waiting\n"),
+    ("nothing", "printed no number; its last lines:\n  done\n"),
+    ("nan", "printed nan\n"),
+]
+
+
+@pytest.mark.parametrize(("kind", "words"), FAULTS)
+def test_a_score_that_fails_ends_the_run(
+    soup: Soup, tmp_path: Path, kind: str, words: str
+) -> None:
+    six(tmp_path)
+    faults(**{kind: 4.5})
+    more = ["--timeout", "3"] if kind == "hang" else []
+    result = soup("?.safetensors", "-o", "out.safetensors", *more)
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+    *_, kept, error = result.stderr.partition("6 scores are kept in ")
+    assert kept
+    assert error.startswith(
+        "out.safetensors.journal.jsonl; the same command goes on from there\nerror: "
+    )
+    assert f"candidate.safetensors {words}" in error
+    assert error.endswith(
+        "this was the score of a.safetensors + b.safetensors; --on-error skip goes on "
+        "without it\n"
+    )
+    assert left() == {"out.safetensors.journal.jsonl"}
+    free_within(5)
+
+
+def free_within(seconds: float) -> None:
+    """All that the command had started has ended: nobody holds its lock."""
+    with open("lock", "w") as lock:
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                assert time.monotonic() < deadline, "the command goes on"
+                time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("kind", "words"), FAULTS)
+def test_a_score_that_fails_may_be_skipped(
+    soup: Soup, tmp_path: Path, kind: str, words: str
+) -> None:
+    six(tmp_path)
+    faults(**{kind: 4.5})
+    more = ["--timeout", "3"] if kind == "hang" else []
+    result = soup("?.safetensors", "-o", "out.safetensors", "--on-error", "skip", *more)
+    assert result.exit_code == 0, result.stderr
+    assert "[7] failed  a.safetensors + b.safetensors\nwarning: " in result.stderr
+    assert f"candidate.safetensors {words}" in result.stderr
+    # a is 3, and f is 1: without b nothing helps it but c, which makes 5.5.
+    faults(**{kind: 8})
+    result = soup("?.safetensors", "-o", "o.safetensors", "--on-error", "skip", *more)
+    assert "warning: c.safetensors is left out, it could not be scored: " in (
+        result.stderr
+    )
+    assert "\tc.safetensors\tfailed\t\n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["a.safetensors", "b.safetensors", "--score", "python eval.py"], 2, "by {}"),
+        (["a.safetensors"], 1, "at least two members, found a.safetensors"),
+        (["?.safetensors", "--trials", "3"], 2, "--trials is for --select optuna"),
+        (["?.safetensors", "--select", "gredy"], 1, "did you mean 'greedy'?"),
+        (["?.safetensors", "--select", "wise-ft"], 1, "go together, found the base N"),
+        (["?.safetensors", "--param", "k=1"], 1, "these: none; found 'k'"),
+        (["?.safetensors", "--timeout", "0"], 2, "0.0 is not in the range x>0"),
+        (["*.pt"], 1, "no checkpoint matches '*.pt'"),
+        (["a.safetensors", "a.safetensors"], 1, "must be different"),
+        (["?.safetensors", "-o", "no/out.pt"], 1, "there is no folder no to write"),
+    ],
+    ids=str,
+)
+def test_wrong_input_is_told_and_nothing_scored(
+    soup: Soup, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    six(tmp_path)
+    result = soup("-o", "out.safetensors", *arguments)
+    assert result.exit_code == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert left() == set()
+    assert not Path("count").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(
+    soup: Soup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    six(tmp_path)
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    if os.access(locked, os.W_OK):  # root writes everywhere
+        usual = os.access
+        monkeypatch.setattr(
+            os, "access", lambda path, mode: Path(path) != locked and usual(path, mode)
+        )
+    result = soup("?.safetensors", "-o", locked / "out.safetensors")
+    assert result.exit_code == 1
+    assert f"{locked} cannot be written to; choose another place" in result.stderr
+    assert list(locked.iterdir()) == []
+    assert not Path("count").exists()
+
+
+def test_paths_are_quoted_for_the_shell(soup: Soup, tmp_path: Path) -> None:
+    for name in ("a b;c", "it's $HOME"):
+        made(tmp_path, f"{name}.safetensors", 3)
+    result = soup("*.safetensors", "-o", "the out.safetensors")
+    assert result.exit_code == 0, result.stderr
+    assert "'a b;c.safetensors'" in result.stdout
+
+
+def test_members_are_told_apart_by_their_folders(soup: Soup, tmp_path: Path) -> None:
+    for run, number in ((1, 3), (2, 6)):
+        (tmp_path / f"runs/{run}").mkdir(parents=True)
+        made(tmp_path, f"runs/{run}/model.safetensors", number)
+    result = soup("runs/*/model.safetensors", "-o", "out.safetensors")
+    assert result.stderr.splitlines()[1:] == [
+        "[2] -2  2/model.safetensors",
+        "[3] 0  1/model.safetensors + 2/model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("printed", "score"),
+    [
+        ("0.5", 0.5),
+        ("epoch 3: acc=0.25\nacc=0.75", 0.75),
+        ("93.1%", 93.1),
+        ("loss: 1.5e-3.", 0.0015),
+        ("-.5", -0.5),
+        ("+2", 2),
+        ("{'f1': 0.5}", 0.5),
+        ("0.5 in 12s on 2024-01-01 by v1.2.3 of resnet50", 0.5),
+        ("\x1b[32m0.5\x1b[0m", 0.5),
+        ("(1,2)", 2),
+    ],
+)
+def test_the_last_number_that_is_printed_is_the_score(
+    tmp_path: Path, printed: str, score: float
+) -> None:
+    (tmp_path / "printed").write_text(printed)
+    assert ScoringCommand("cat {}")(tmp_path / "printed") == score
+
+
+@pytest.mark.parametrize("printed", ["inf", "score: -Infinity", "NaN"])
+def test_a_number_that_is_not_finite_is_no_score(tmp_path: Path, printed: str) -> None:
+    (tmp_path / "printed").write_text(f"0.5 {printed}")
+    with pytest.raises(ValueError, match=rf"printed -?{printed.split()[-1]}$"):
+        ScoringCommand("cat {}")(tmp_path / "printed")
+
+
+def test_a_command_that_is_killed_says_by_what(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ended with signal SIGKILL$"):
+        ScoringCommand("kill -9 $$ {}")(tmp_path)
+
+
+def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
+    started = time.monotonic()
+    assert ScoringCommand("sleep 10 & echo 1 {} 2")(tmp_path / "3") == 2
+    assert time.monotonic() - started < 8
+
+
+def started(*arguments: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "ensembles_cli", "soup", "?.safetensors"]
+    return subprocess.Popen(
+        [*words, "--score", SCORE, "-o", "out.safetensors", *arguments],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+        stderr=subprocess.PIPE,
+        # What runs in the background of a shell is deaf to it, and so are its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_until_it_hangs(run: subprocess.Popen[Any]) -> None:
+    while run.poll() is None:
+        with open("lock", "a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("soup")
+def test_a_run_that_is_ended_from_outside_ends_what_it_started(
+    tmp_path: Path, sent: signal.Signals
+) -> None:
+    six(tmp_path)
+    faults(hang=10 / 3)
+    run = started()
+    wait_until_it_hangs(run)
+    assert any("tmp" in name for name in left())
+    run.send_signal(sent)
+    _, words = run.communicate(timeout=20)
+    assert run.returncode == 128 + sent
+    assert b"Traceback" not in words
+    assert b"7 scores are kept in out.safetensors.journal.jsonl" in words
+    assert left() == {"out.safetensors.journal.jsonl"}
+    free_within(5)
+
+
+@pytest.mark.parametrize("at", [3, 4.5, 10 / 3])
+def test_a_run_that_is_killed_goes_on_to_the_same_soup(
+    soup: Soup, tmp_path: Path, at: float
+) -> None:
+    six(tmp_path)
+    soup("?.safetensors", "-o", "whole.safetensors")
+    uninterrupted = counted()
+    Path("count").unlink()
+    faults(hang=at)
+    run = started()
+    wait_until_it_hangs(run)
+    run.kill()
+    run.communicate()
+    os.killpg(int(Path("group").read_text()), signal.SIGKILL)  # nobody else does
+    free_within(5)
+    n_before = len(counted()) - 1
+    Path("faults").unlink()
+    result = soup("?.safetensors", "-o", "out.safetensors")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith(
+        f"{n_before} scores are taken" if n_before > 1 else "["
+    )
+    found = counted()
+    assert found[n_before] == found[n_before + 1]
+    assert found[: n_before + 1] + found[n_before + 2 :] == uninterrupted
+    assert Path("out.safetensors").read_bytes() == (
+        Path("whole.safetensors").read_bytes()
+    )
+    assert {name for name in left() if "tmp" in name} == set()
