@@ -182,6 +182,14 @@ def test_any_callable_may_part_texts() -> None:
         embedder.save("anywhere")
 
 
+def test_a_pickle_holds_one_table_whatever_was_asked_before() -> None:
+    matrix = np.ones((len(WORDS), 5000), np.float32)
+    embedder = SentenceEmbedder((WORDS, matrix), weights=None).fit()
+    before = len(pickle.dumps(embedder))
+    embedder.transform(TEXTS)
+    assert len(pickle.dumps(embedder)) == before < 1.5 * matrix.nbytes
+
+
 def test_unknown_words_may_be_an_error() -> None:
     embedder = made(unknown="error").fit(["el pan"])
     with pytest.raises(ValueError, match="no vector for 'gato', in the text 'el gato'"):
