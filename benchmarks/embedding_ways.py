@@ -83,12 +83,21 @@ def ours(n_threads: int) -> Callable[..., Way]:
 
 
 def ours_single(texts: list[str], table: Any, tokenizer: str) -> Way:
-    """A sentence a call, words known."""
-    from ensembles.embeddings.engine import embed
+    """A sentence a call of a fitted estimator, words known."""
+    from ensembles.embeddings import SentenceEmbedder, WordVectors
 
-    words = tokens(tokenizer)
-    embed(texts[:N_SINGLE], words, table)
-    yield lambda: [embed([text], words, table) for text in texts[:N_SINGLE]]
+    own = tokenizer_of(tokenizer)
+    pieces = sorted(own.get_vocab(), key=own.token_to_id)
+    vectors = WordVectors(pieces, table, tokenizer=own)
+    embedder = SentenceEmbedder(vectors, weights=None).fit()
+    embedder.transform(texts[:N_SINGLE])
+    yield lambda: one_by_one(embedder.transform, texts)
+
+
+def one_by_one(embed: Callable[[list[str]], Any], texts: list[str]) -> None:
+    """Embed a sentence a call, and keep nothing: new memory costs more than some."""
+    for text in texts[:N_SINGLE]:
+        embed([text])
 
 
 def tokens(path: str) -> Any:
@@ -163,7 +172,7 @@ def model2vec_single(texts: list[str], table: Any, tokenizer: str) -> Way:
     """A sentence a call."""
     model = static_model(table, tokenizer)
     model.encode(texts[:10])
-    yield lambda: [model.encode([text]) for text in texts[:N_SINGLE]]
+    yield lambda: one_by_one(model.encode, texts)
 
 
 def static_model(table: Any, tokenizer: str) -> Any:

@@ -88,10 +88,12 @@ def command(
         write_table(model, out, {**options, **others}, force=force)
         return
     from ensembles.embeddings.documents import read_texts
-    from ensembles.embeddings.outputs import check_free, vectors_file
+    from ensembles.embeddings.outputs import check_output, vectors_file
 
     allow_long_fields()
-    check_free(out, folder=False, force=force)
+    check_output(out, force=force)
+    if file != "-":
+        Path(str(file)).stat()  # before the model, which may take long to open
     fit = options["fit"]
     if fit is not None and fit.suffix == Path(str(file)).suffix:
         options["fit_column"] = options["fit_column"] or column

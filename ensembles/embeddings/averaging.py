@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.engine import Divide, embed
+from ensembles.embeddings.engine import embed_by
 from ensembles.embeddings.pooling import POOLINGS, Pooling, pooled
+from ensembles.embeddings.preparing import Divide, Prepared, prepared
 from ensembles.embeddings.rows import Rows
 from ensembles.embeddings.texts import Part, parts_of
 from ensembles.embeddings.word_weights import WEIGHTINGS, Frequencies, Weighting
@@ -47,20 +49,24 @@ class Average:
         """Columns of the result."""
         return len(self.rules) * int(self.rows.vectors.matrix.shape[1])
 
+    @cached_property
+    def _prepared(self) -> Prepared | None:
+        """All that is done where loops from texts to vectors are enough, else None."""
+        if self.rows.unknown != "skip" or not all(rule.fused for rule in self.rules):
+            return None
+        names, p = [rule.name for rule in self.rules], self.params.get("power_mean", {})
+        given = {"weights": self.weights, "p": p.get("p", 3), "divide": self.divide}
+        return prepared(self.rows.vectors.matrix, names, **given)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what is cached: in a pickle it would be a second table."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def __call__(self, texts: Any, n_threads: int | None) -> Float32:
         """Vectors of texts, of shape (n_texts, n_columns), float32."""
-        names = [rule.name for rule in self.rules]
-        if self.rows.unknown == "skip" and all(rule.fused for rule in self.rules):
-            return embed(
-                texts,
-                self.rows.tokens,
-                self.rows.vectors.matrix,
-                rules=names,
-                weights=self.weights,
-                divide=self.divide,
-                n_threads=n_threads,
-                **self.params.get("power_mean", {}),
-            )
+        if self._prepared is not None:
+            tokens = self.rows.tokens
+            return embed_by(self._prepared, texts, tokens, n_threads=n_threads)
         found = list(self.blocks(parts_of(texts), n_threads))
         return np.concatenate([np.empty((0, self.n_columns), np.float32), *found])
 

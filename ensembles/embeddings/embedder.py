@@ -268,7 +268,8 @@ class SentenceEmbedder(TextTransformer):
         return normalized(vectors) if self._normalize else vectors
 
     def _n_threads(self) -> int:
-        return int(effective_n_jobs(self.n_jobs))
+        # Asked of joblib it takes as long as to find a sentence's words.
+        return 1 if self.n_jobs is None else int(effective_n_jobs(self.n_jobs))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the fitted embedder to a directory of safetensors and JSON.

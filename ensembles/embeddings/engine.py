@@ -4,39 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.blocks import count_threads, cut, spread
 from ensembles.embeddings.pool_loops import pool_extreme, pool_mean, pool_power
+from ensembles.embeddings.preparing import (
+    ALIKE,
+    Divide,
+    Float32,
+    Prepared,
+    locked,
+    prepared,
+)
 from ensembles.embeddings.texts import CHUNK, Part, halves, n_texts, parts_of, pieces
 from ensembles.embeddings.tokens import Ragged, Tokens
 
-Float32 = NDArray[np.float32]
-Divide = Literal["weights", "count"]
-
-RULES = frozenset(("mean", "maximum", "minimum", "power_mean"))
-KINDS = "feb"  # float32, float16, int8
 FEW = 16  # texts that take less time than it takes to spread work
-ALIKE = np.empty(0, np.float32)
-ALIKE.flags.writeable = False
-
-
-class Pooling(NamedTuple):
-    """A table and what is to be made of its rows, checked once."""
-
-    table: NDArray[Any]
-    rules: tuple[str, ...]
-    weights: Float32
-    by_count: bool
-    p: int
-
-    @property
-    def n_columns(self) -> int:
-        """Columns of the result."""
-        return len(self.rules) * int(self.table.shape[1])
 
 
 def pool(
@@ -98,7 +84,7 @@ def pool(
     embeddings as universal cross-lingual sentence representations", arXiv:1803.01400;
     their code takes the real part of a complex root, which halves negative ones.
     """
-    pooling = _pooling(table, rules, weights, p, divide)
+    pooling = prepared(table, rules, weights=weights, p=p, divide=divide)
     n = len(ragged.offsets) - 1
     out = _room(out, n, pooling.n_columns)
     spans = list(cut(n, CHUNK))
@@ -139,7 +125,19 @@ def embed(
     ValueError, TypeError
         As `pool` and `Tokens` do.
     """
-    pooling = _pooling(table, rules, weights, p, divide)
+    pooling = prepared(table, rules, weights=weights, p=p, divide=divide)
+    return embed_by(pooling, texts, tokens, out=out, n_threads=n_threads)
+
+
+def embed_by(
+    pooling: Prepared,
+    texts: Any,
+    tokens: Tokens,
+    *,
+    out: Float32 | None = None,
+    n_threads: int | None = 1,
+) -> Float32:
+    """Vectors of texts as `embed` makes them, by what was checked before."""
     n_threads = _n(n_threads)
     # Asked of a list first, which takes a tenth of the time.
     if not isinstance(texts, list) and isinstance(texts, Iterator):
@@ -153,7 +151,7 @@ def embed(
 
 
 def _stream(
-    texts: Iterator[str], tokens: Tokens, pooling: Pooling, n_threads: int
+    texts: Iterator[str], tokens: Tokens, pooling: Prepared, n_threads: int
 ) -> Float32:
     found = [np.empty((0, pooling.n_columns), np.float32)]
     while some := list(islice(texts, 16 * CHUNK * n_threads)):
@@ -163,7 +161,7 @@ def _stream(
 
 
 def _embed(
-    parts: list[Part], tokens: Tokens, pooling: Pooling, out: Float32, n_threads: int
+    parts: list[Part], tokens: Tokens, pooling: Prepared, out: Float32, n_threads: int
 ) -> None:
     """Write vectors of texts, chunk by chunk."""
     if len(out) == len(parts) == 1:
@@ -206,52 +204,8 @@ def _room(out: Float32 | None, n: int, n_columns: int) -> Float32:
     return out
 
 
-def _pooling(
-    table: NDArray[Any],
-    rules: Sequence[str],
-    weights: Float32 | None,
-    p: int,
-    divide: str,
-) -> Pooling:
-    """What was asked for, if it holds together."""
-    if table.ndim != 2 or table.dtype.char not in KINDS:
-        raise ValueError(
-            "table must be float32, float16 or int8 of shape (n_rows, dim), found "
-            f"{table.dtype} of shape {table.shape}"
-        )
-    if isinstance(rules, str) or not rules or not RULES.issuperset(rules):
-        raise ValueError(
-            f"rules must be some of {', '.join(sorted(RULES))}, found {rules!r}"
-        )
-    if not isinstance(p, int | np.integer) or p < 1:
-        raise ValueError(f"p of 'power_mean' must be a positive int, found {p!r}")
-    if divide not in ("weights", "count"):
-        raise ValueError(f"divide must be 'weights' or 'count', found {divide!r}")
-    if weights is None:
-        weights = ALIKE
-    elif weights.shape != (len(table),) or weights.dtype != np.float32:
-        raise ValueError(
-            f"weights must be float32, one for each of {len(table)} rows, found "
-            f"{weights.dtype} of shape {weights.shape}"
-        )
-    else:
-        weights = _locked(weights)
-    return Pooling(_locked(table), tuple(rules), weights, divide == "count", int(p))
-
-
-def _locked(array: NDArray[Any]) -> NDArray[Any]:
-    """The array as one that is only read: loops are compiled for one kind."""
-    if not array.flags.writeable and array.flags.c_contiguous:
-        return array
-    array = np.ascontiguousarray(array)
-    if array.flags.writeable:
-        array = array.view()
-        array.flags.writeable = False
-    return array
-
-
 def _pool(
-    pooling: Pooling, ragged: Ragged, start: int, stop: int, out: Float32
+    pooling: Prepared, ragged: Ragged, start: int, stop: int, out: Float32
 ) -> None:
     """Write vectors of some texts."""
     if pooling.table.dtype == np.float16:
@@ -273,8 +227,8 @@ def _pool(
 
 
 def _widened(
-    pooling: Pooling, ragged: Ragged, start: int, stop: int
-) -> tuple[Pooling, Ragged]:
+    pooling: Prepared, ragged: Ragged, start: int, stop: int
+) -> tuple[Prepared, Ragged]:
     """The rows that some texts use in float32, each once, and the texts' rows there."""
     first, last = ragged.offsets[start], ragged.offsets[stop]
     rows = ragged.rows[first:last]
@@ -282,8 +236,8 @@ def _widened(
     _refuse(seen.max(initial=-1), pooling.table)
     held = np.maximum(seen, 0) if len(pooling.table) else seen[:0]
     weights = pooling.weights[held] if pooling.weights.size else ALIKE
-    table = _locked(pooling.table[held].astype(np.float32))
-    pooling = pooling._replace(table=table, weights=_locked(weights))
+    table = locked(pooling.table[held].astype(np.float32))
+    pooling = pooling._replace(table=table, weights=locked(weights))
     where: NDArray[np.int32] = np.where(rows < 0, -1, places).astype(np.int32)
     return pooling, Ragged(where, ragged.offsets[start : stop + 1] - first)
 

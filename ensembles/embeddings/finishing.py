@@ -52,6 +52,8 @@ def cast(vectors: Float32, dtype: str, scale: float) -> NDArray[Any]:
     -------
     ndarray of shape (n, dim), or (n, dim / 8) rounded up for "bits"
     """
+    if dtype == "float32":
+        return vectors
     if dtype == "bits":
         signs = np.pad(vectors > 0, ((0, 0), (0, -vectors.shape[1] % 8)), "wrap")
         return np.asarray(np.packbits(signs, axis=1))

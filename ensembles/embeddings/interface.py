@@ -57,6 +57,8 @@ def check_texts(texts: Any) -> Any:
     ValueError
         If it is one str, or has columns.
     """
+    if isinstance(texts, list):
+        return texts
     if isinstance(texts, str | bytes):
         raise ValueError(
             f"texts must be a sequence of str, found one {type(texts).__name__}; "

@@ -48,6 +48,26 @@ def check_free(path: Path, *, folder: bool, force: bool) -> None:
         )
 
 
+def check_output(path: Path, *, force: bool) -> None:
+    """Raise if `vectors_file` would not write to a path.
+
+    Parameters
+    ----------
+    path : Path
+    force : bool
+
+    Raises
+    ------
+    ValueError
+        If it ends otherwise than a file of vectors.
+    FileExistsError
+        As `check_free` does.
+    """
+    if path.suffix not in KINDS:
+        raise ValueError(f"path must end in {' or '.join(KINDS)}, found {str(path)!r}")
+    check_free(path, folder=False, force=force)
+
+
 @contextmanager
 def vectors_file(
     path: Path, n_columns: int, dtype: Any, *, force: bool
@@ -76,9 +96,7 @@ def vectors_file(
     FileExistsError
         If something stands at ``path`` and not ``force``.
     """
-    if path.suffix not in KINDS:
-        raise ValueError(f"path must end in {' or '.join(KINDS)}, found {str(path)!r}")
-    check_free(path, folder=False, force=force)
+    check_output(path, force=force)
     with whole(path, folder=False, force=force) as place:
         if path.suffix == ".npy":
             with place.open("w+b") as file:

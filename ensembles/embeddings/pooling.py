@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.engine import Divide, pool
+from ensembles.embeddings.engine import pool
+from ensembles.embeddings.preparing import Divide
 from ensembles.embeddings.tokens import Ragged
 from ensembles.registry import Table, register
 from ensembles.weighting import Floats

@@ -112,11 +112,12 @@ def find_words(
     """Words of texts, looked up; and the rows of the texts where none was missed.
 
     Returned are how many were missed, how many rows the known ones have, the rows, and
-    notes, which `parted` parts. A text that holds one of ``asides`` is one miss, whole.
+    notes, which `parted` parts; where none was missed, only the first of its parts. A
+    text that holds one of ``asides`` is one miss, whole.
     """
     n_bytes, n_texts = offsets[-1] - offsets[0], offsets.size - 1
-    # One array, as each that is returned takes a microsecond; what is not written is
-    # never more than a promise of memory.
+    # One array, as each that is returned takes most of a microsecond; what is not
+    # written is never more than a promise of memory.
     notes = np.empty(2 * n_texts + 1 + 4 * (n_bytes + 1), np.int64)
     starts, ends, numbers, misses = parted(notes, n_texts)
     n, n_missed, n_rows = 0, 0, 0
@@ -163,6 +164,7 @@ def find_words(
     rows = np.empty(0 if n_missed else n_rows, np.int32)
     if not n_missed:
         spell_out(numbers, ends, words, pieces, ends, rows, ends, rows, starts)
+        notes = starts.copy()  # the notes are larger, and go
     return n_missed, n_rows, rows, notes
 
 

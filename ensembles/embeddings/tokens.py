@@ -171,9 +171,21 @@ class Words:
         elif isinstance(self._find, re.Pattern):
             found = (match.group() for match in self._find.finditer(text))
         else:
-            found = self._find(text)
+            found = _strings(self._find(text))
         # Of the word, not the text: a sigma at its end is another letter.
         return (word.lower() for word in found) if self._lowercase else iter(found)
+
+
+def _strings(found: Any) -> list[str]:
+    """What a callable gave for a text, known to be words."""
+    is_list = hasattr(found, "__iter__") and not isinstance(found, str)
+    words: list[Any] = list(found) if is_list else [None]
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError(
+            "tokenizer must give a list of str for a text, found "
+            f"{found!r:.60} of type {type(found).__name__}"
+        )
+    return words
 
 
 def tokens_of(

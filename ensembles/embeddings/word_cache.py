@@ -139,21 +139,18 @@ class WordCache:
     def rows(self, texts: Encoded) -> Rows:
         """Rows of texts, and ``(n_texts + 1,)`` places where they begin."""
         known = self._known
-        n_missed, n_rows, rows, notes = find_words(
-            *(*texts, *self._cuts, known.slots, known.words, known.text),
-            *(known.pieces, known.n_words),
-        )
+        n_missed, n_rows, rows, notes = find_words(*texts, *self._cuts, *known[:5])
+        if not n_missed:
+            return rows, notes
         n_texts = len(texts.offsets) - 1
-        offsets = notes[: n_texts + 1].copy()  # the notes are larger, and go
-        if n_missed:
-            _, last, numbers, misses = parted(notes, n_texts)
-            order, own, own_ends = self._learn(texts.buffer, misses[:n_missed])
-            n_rows += int((own_ends[order + 1] - own_ends[order]).sum())
-            rows = np.empty(n_rows, np.int32)
-            spell_out(
-                *(numbers, last, known.words, known.pieces),
-                *(order, own, own_ends, rows, offsets),
-            )
+        _, last, numbers, misses = parted(notes, n_texts)
+        order, own, own_ends = self._learn(texts.buffer, misses[:n_missed])
+        n_rows += int((own_ends[order + 1] - own_ends[order]).sum())
+        rows, offsets = np.empty(n_rows, np.int32), np.empty(n_texts + 1, np.int64)
+        spell_out(
+            *(numbers, last, known.words, known.pieces),
+            *(order, own, own_ends, rows, offsets),
+        )
         return rows, offsets
 
     def _learn(self, buffer: Bytes, misses: Int64) -> tuple[Int64, Int32, Int64]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.embeddings.engine import Divide
+from ensembles.embeddings.preparing import Divide
 from ensembles.registry import Table, register
 from ensembles.weighting import Floats
 

@@ -45,34 +45,33 @@ class _Listed(NamedTuple):
 class _Moves:
     """What members say of classes that may come to lead, the members side by side.
 
-    Few rows are left in doubt after some rounds, mostly the same ones, and they lie
-    far from each other in the members' predictions: they are read once. There is room
-    for half as many numbers as there are rows, for each member.
+    Rows that are left in doubt lie far from each other in the members' predictions,
+    and mostly stay so: they are read once. There is room for half as many numbers as
+    there are rows, for each member.
     """
 
     def __init__(self, stack: Floats, codes: Counts) -> None:
         self.stack, self.codes = stack, codes
+        self.room = (stack.shape[1] + 1) // 2
+        self.moves = np.empty((self.room, len(stack)), stack.dtype)
         self.places = np.full(stack.shape[1:], -1, np.int32)
-        self.moves = np.empty((0, len(stack)), stack.dtype)
-        self.n_taken = 0
+        self.free = np.arange(self.room)
 
-    def of(self, rows: Counts, classes: Counts) -> Counts | None:
-        """Places of rows and classes among the moves, None where there is no room."""
-        room = (len(self.places) + 1) // 2  # new memory costs more than to fill it
-        if len(rows) > room:
-            return None
-        lacking = np.flatnonzero(self.places[rows, classes] < 0)
-        if self.n_taken + len(lacking) > len(self.moves):
-            # Anew, without those that are settled by now.
+    def of(self, rows: Counts, classes: Counts) -> Counts:
+        """Places of rows and classes among the moves, of no more than there is room."""
+        places: Any = self.places[rows, classes]
+        lacking = np.flatnonzero(places < 0)
+        if len(lacking) > len(self.free):
+            # Those of rows that are settled by now are free again.
             self.places[:] = -1
-            self.n_taken, lacking = 0, np.arange(len(rows))
-            if len(rows) > len(self.moves):
-                shape = min(room, 2 * len(rows)), len(self.stack)
-                self.moves = np.empty(shape, self.stack.dtype)
-        end = self.n_taken + len(lacking)
-        self._fill(np.arange(self.n_taken, end), rows[lacking], classes[lacking])
-        self.n_taken = end
-        return np.asarray(self.places[rows, classes])
+            self.places[rows, classes] = places
+            is_free = np.ones(self.room, bool)
+            is_free[places[places >= 0]] = False
+            self.free = np.flatnonzero(is_free)
+        taken, self.free = np.split(self.free, [len(lacking)])
+        places[lacking] = taken
+        self._fill(taken, rows[lacking], classes[lacking])
+        return np.asarray(places)
 
     def _fill(self, places: Counts, rows: Counts, classes: Counts) -> None:
         self.places[rows, classes] = places
@@ -111,7 +110,7 @@ class Accuracy(Bounded):
         self.shares = np.ones(n_rows)  # whole numbers add up exactly
         if self.weighted:
             self.shares = row_shares(held.sample_weight, n_rows)
-        self.most, self.least = np.empty((2, n_rows, n_classes))
+        self.most, self.least = np.empty((2, n_rows, n_classes), self.stack.dtype)
 
         def look(part: tuple[int, int]) -> float:
             found = reach(self.stack, self.codes, *part, self.most, self.least)
@@ -146,7 +145,7 @@ class Accuracy(Bounded):
     def _listed(self, counts: Counts) -> tuple[_Listed, float]:
         sums, size = self.running.at(counts), float(counts.sum() + 1)
         # Both the sums here and the mean that is scored are rounded at each step, and
-        # moves once, in the dtype of the stack.
+        # moves once, and so the most and least of them, in the dtype of the stack.
         slack = 8 * (size + 8) * UNIT * size * self.highest
         slack += float(np.finfo(self.stack.dtype).eps) * self.highest
         rows = np.empty(len(sums), np.int64)
@@ -164,21 +163,25 @@ class Accuracy(Bounded):
 
     def _counted_listed(self, listed: _Listed, members: Counts) -> Floats:
         """What counts of the listed rows for sure, and what may, by member."""
-        sizes = np.diff(listed.starts)
-        places = self.moves.of(np.repeat(listed.rows, sizes), listed.classes)
-        if places is None:
-            return self._counted(count, members, *listed)
+        rows, starts, classes, leads, slack = listed
+        # Rows that there is room for, and the others.
+        n_moved = int(np.searchsorted(starts, self.moves.room, "right")) - 1
+        sizes = np.diff(starts[: n_moved + 1])
+        places = self.moves.of(np.repeat(rows[:n_moved], sizes), classes[: sizes.sum()])
 
         def work(part: tuple[int, int]) -> Floats:
-            rows, starts = listed.rows[slice(*part)], listed.starts[part[0] :]
             out = np.empty((2, len(self.stack)))
-            known = (rows, starts, listed.leads, listed.slack)
+            known = (rows[slice(*part)], starts[part[0] :], leads, slack)
             count_moved(self.moves.moves, places, self.shares, *known, out)
             return out
 
-        jobs = list(cut(len(listed.rows), PIECE))
+        jobs = list(cut(n_moved, PIECE))
         found = spread(jobs, lambda: work, count_threads(None))
-        return np.asarray(sum(found, np.zeros((2, len(self.stack)))))[:, members]
+        total = np.asarray(sum(found, np.zeros((2, len(self.stack)))))[:, members]
+        if n_moved < len(rows):
+            others = (rows[n_moved:], starts[n_moved:], classes, leads, slack)
+            total += self._counted(count, members, *others)
+        return total
 
     def _counted(self, loop: Any, members: Counts, *known: Any) -> Floats:
         def work(part: tuple[int, int]) -> Floats:

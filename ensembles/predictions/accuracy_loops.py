@@ -9,7 +9,6 @@ import numpy as np
 from ensembles.kernels.compiled import compiled
 
 PIECE = 1024  # rows worked on together, for all members
-BESIDE = 128  # rows of a member that are looked at before those of the next
 
 
 @compiled
@@ -23,7 +22,7 @@ def reach(stack, codes, first, last, most, least):
         The true classes.
     first, last : int
         Rows to look at.
-    most, least : ndarrays of shape (n_rows, n_classes)
+    most, least : ndarrays of shape (n_rows, n_classes), dtype of ``stack``
         Filled: greatest and least of what members say of a class more than of the
         true one.
 
@@ -32,7 +31,7 @@ def reach(stack, codes, first, last, most, least):
     float
         The greatest entry; infinite where one is negative or NaN, or a row is empty.
     """
-    highest = 0.0
+    highest = stack.dtype.type(0.0)
     sound = True
     for r in range(first, last):
         for k in range(stack.shape[2]):
@@ -40,16 +39,17 @@ def reach(stack, codes, first, last, most, least):
             least[r, k] = np.inf
     for m in range(stack.shape[0]):
         for r in range(first, last):
-            true = np.float64(stack[m, r, codes[r]])
-            total = 0.0
+            true = stack[m, r, codes[r]]
+            top = stack.dtype.type(0.0)
             for k in range(stack.shape[2]):
-                value = np.float64(stack[m, r, k])
+                value = stack[m, r, k]
                 sound &= value >= 0
-                total += value
-                highest = max(highest, value)
-                most[r, k] = max(most[r, k], value - true)
-                least[r, k] = min(least[r, k], value - true)
-            sound &= total > 0
+                top = value if value > top else top
+                move = value - true
+                most[r, k] = move if move > most[r, k] else most[r, k]
+                least[r, k] = move if move < least[r, k] else least[r, k]
+            sound &= top > 0
+            highest = top if top > highest else highest
     return highest if sound else np.inf
 
 
@@ -212,18 +212,11 @@ def fill(stack, codes, places, rows, classes, moves):
     moves : ndarray of shape (n_places, n_members)
         Filled there.
     """
-    beside = np.empty((stack.shape[0], BESIDE), moves.dtype)
-    for start in range(0, rows.size, BESIDE):
-        size = min(BESIDE, rows.size - start)
-        for m in range(stack.shape[0]):
-            said = stack[m]
-            for p in range(size):
-                r = rows[start + p]
-                beside[m, p] = said[r, classes[start + p]] - said[r, codes[r]]
-        for p in range(size):
-            place = places[start + p]
-            for m in range(stack.shape[0]):
-                moves[place, m] = beside[m, p]
+    for m in range(stack.shape[0]):
+        said = stack[m]
+        for p in range(rows.size):
+            r = rows[p]
+            moves[places[p], m] = said[r, classes[p]] - said[r, codes[r]]
 
 
 @compiled

@@ -13,7 +13,7 @@ from sklearn.metrics import get_scorer
 from ensembles.predictions.answers import Answer, Labels, Values
 from ensembles.predictions.held import Held
 from ensembles.predictions.known import KnownClassifier, KnownRegressor
-from ensembles.weighting import Counts, Floats
+from ensembles.weighting import ROUNDING, Counts, Floats
 
 Combine = Callable[[list[Floats], Floats], Answer]
 
@@ -188,9 +188,10 @@ def _with_one_more(counts: Counts, member: int) -> Floats:
 
 
 def _near_the_greatest(values: Floats, errors: Floats) -> Any:
-    """Where a value may be the greatest, unless that is sure of one."""
+    """Where a value may be the greatest, unless that is sure of one, and its value."""
     near = values + errors >= (values - errors).max()
-    return near & (near.sum() > 1)
+    far = errors > ROUNDING * np.maximum(1, abs(values))
+    return near & (far | (near.sum() > 1))
 
 
 def _near_another(values: Floats, errors: Floats) -> Any:

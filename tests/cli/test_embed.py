@@ -165,6 +165,21 @@ def test_what_is_wrong_is_one_line(
     assert not list(Path().glob("X*"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("texts.txt -m texts.txt -o x.csv", "path must end in .npy or .parquet"),
+        ("none.txt -m texts.txt -o x.npy", "No such file or directory: 'none.txt'"),
+    ],
+)
+def test_texts_and_output_are_looked_at_before_the_model_is_opened(
+    arguments: str, error: str, ensemble: Ensemble
+) -> None:
+    done = ensemble("embed", *arguments.split())
+    assert done.exit_code == 1
+    assert error in done.stderr
+
+
 @pytest.mark.filterwarnings("default")
 def test_a_warning_names_options(ensemble: Ensemble) -> None:
     result = ensemble("similar", "-m", "v.txt", "good", "bad")

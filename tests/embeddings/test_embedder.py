@@ -182,6 +182,22 @@ def test_any_callable_may_part_texts() -> None:
         embedder.save("anywhere")
 
 
+@pytest.mark.parametrize("lowercase", [False, True])
+@pytest.mark.parametrize("found", ["el", None, [b"el"], ["el", 1], 3])
+def test_what_is_no_list_of_words_is_refused(found: Any, lowercase: bool) -> None:
+    embedder = made(tokenizer=lambda _: found, lowercase=lowercase).fit()
+    with pytest.raises(TypeError, match="must give a list of str for a text, found"):
+        embedder.transform(["el pan"])
+
+
+def test_a_pickle_holds_one_table_whatever_was_asked_before() -> None:
+    matrix = np.ones((len(WORDS), 5000), np.float32)
+    embedder = SentenceEmbedder((WORDS, matrix), weights=None).fit()
+    before = len(pickle.dumps(embedder))
+    embedder.transform(TEXTS)
+    assert len(pickle.dumps(embedder)) == before < 1.5 * matrix.nbytes
+
+
 def test_unknown_words_may_be_an_error() -> None:
     embedder = made(unknown="error").fit(["el pan"])
     with pytest.raises(ValueError, match="no vector for 'gato', in the text 'el gato'"):

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensembles.embeddings import texts as texts_module
-from ensembles.embeddings.engine import RULES, embed, pool
+from ensembles.embeddings.engine import embed, pool
 from ensembles.embeddings.pool_loops import LANE_ROWS
+from ensembles.embeddings.preparing import RULES
 from ensembles.embeddings.texts import Part
 from ensembles.embeddings.tokens import Ragged, tokens_of
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from ensembles.embeddings import SentenceEmbedder
 from ensembles.embeddings.vectors.reading import read_vectors
 from ensembles.embeddings.vectors.table import WordVectors
 from ensembles.embeddings.vectors.writing import write_vectors
@@ -37,6 +38,17 @@ def test_word2vec_is_read(end: bytes, tmp_path: Path) -> None:
     assert found.tokens == WORDS
     np.testing.assert_array_equal(found.matrix, MATRIX)
     assert read_vectors(path, limit=2).tokens == WORDS[:2]
+
+
+@pytest.mark.parametrize("name", ["v", "v.w2v", "v.txt", "v.300"])
+def test_word2vec_is_known_by_its_numbers_under_any_name(
+    name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(word2vec())
+    assert read_vectors(path).tokens == WORDS
+    path.write_text("1 4\nthe 0.5 1 2 3\n", "utf-8")
+    assert read_vectors(path).tokens == ["the"]
 
 
 @pytest.mark.parametrize(
@@ -277,3 +289,15 @@ def test_ngrams_are_not_converted_in_silence(tmp_path: Path) -> None:
         write_vectors(tmp_path / "v.bin", tmp_path / "v.npz")
     with pytest.raises(ValueError, match="has a token that is no text"):
         write_vectors({"a\ud800": [1.0]}, tmp_path / "w.npz")
+
+
+def test_an_embedder_of_ngrams_cannot_be_saved_but_pickled(tmp_path: Path) -> None:
+    (tmp_path / "v.bin").write_bytes(fasttext())
+    made = SentenceEmbedder(tmp_path / "v.bin", weights=None, unknown="subword").fit()
+    message = r"n-grams stay in .*v.bin; pickle the embedder, or take unknown='skip'"
+    with pytest.raises(ValueError, match=message):
+        made.save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    texts = ["ab abc", "ñb"]
+    again = pickle.loads(pickle.dumps(made))
+    np.testing.assert_array_equal(again.transform(texts), made.transform(texts))

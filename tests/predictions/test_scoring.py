@@ -222,6 +222,12 @@ def test_moves_make_room_and_start_anew() -> None:
         check_estimates(fast, plain, np.random.default_rng(seed))
 
 
+def test_what_wins_for_sure_is_scored_where_its_value_is_not() -> None:
+    # The best of a round is held against the best so far.
+    held = classes_held(519, 6, 7, 3, "quarters", "any")
+    same(held, "accuracy", {"n_init": 1, "n_bags": 0})
+
+
 def test_running_sums_go_back_where_counts_do() -> None:
     said = np.arange(6.0).reshape(3, 2)
     running = RunningSums(said)

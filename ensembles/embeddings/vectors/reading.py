@@ -27,6 +27,7 @@ from ensembles.embeddings.vectors.table import (
     from_pairs,
 )
 
+BEGINNING = 4096  # bytes that a format is known by
 ERRORS = ("strict", "replace", "ignore")
 FORMATS = {".npz": archives.read, ".safetensors": tensors.read}
 # By the bytes that a file begins with: what is no format of vectors.
@@ -102,7 +103,7 @@ def _read_path(path: Path, limit: int | None, errors: str) -> WordVectors:
         return models.read(path, limit, errors)
     check_regular(path)  # a pipe would wait for someone to write
     with path.open("rb") as file:
-        first = file.read(word2vec.LONGEST_HEADER)
+        first = file.read(BEGINNING)
     suffix = path.suffix.lower()
     if suffix in FORMATS:
         return FORMATS[suffix](path, limit, errors)
@@ -112,9 +113,11 @@ def _read_path(path: Path, limit: int | None, errors: str) -> WordVectors:
     if fasttext.is_fasttext(first):
         return fasttext.read(path, limit, errors)
     if suffix == ".bin":
-        is_word2vec = word2vec.header_of(first) is not None
+        is_word2vec = word2vec.header_of(first[: word2vec.LONGEST_HEADER]) is not None
         read = word2vec.read if is_word2vec else fasttext.read
         return read(path, limit, errors)
+    if word2vec.is_binary(first):
+        return word2vec.read(path, limit, errors)
     return text.read(path, limit, errors)
 
 

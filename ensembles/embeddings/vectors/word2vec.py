@@ -15,6 +15,7 @@ from ensembles.kernels.compiled import compiled
 LONGEST_WORD = 1 << 13
 LONGEST_HEADER = 64
 SPACE, NEWLINE = 32, 10
+CONTROL = frozenset(range(32)).difference(b"\t\n\v\f\r")  # bytes that no text has
 
 
 @compiled
@@ -64,6 +65,15 @@ def header_of(first: bytes) -> tuple[int, int] | None:
     if b"\n" in first and len(fields) == 2 and all(part.isdigit() for part in fields):
         return int(fields[0]), int(fields[1])
     return None
+
+
+def is_binary(first: bytes) -> bool:
+    """Whether what a file begins with is a header and numbers that are no text."""
+    header = header_of(first[:LONGEST_HEADER])
+    if header is None:
+        return False
+    numbers = first.partition(b"\n")[2].partition(b" ")[2][: 4 * header[1]]
+    return not CONTROL.isdisjoint(numbers)
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
