@@ -187,7 +187,7 @@ class Journal:
                 facts = dict(json.loads(line))
                 score = float(facts.pop("score"))
                 facts.pop("seconds")
-                if facts["command"] == self.command and math.isfinite(score):
+                if math.isfinite(score):
                     self._scores[_key(facts)] = score
 
 

@@ -16,7 +16,9 @@ import pytest
 import torch
 
 from ensembles.checkpoints import Candidate, Journal, SoupReport, average, make_soup
+from ensembles.checkpoints.candidates import suffix_of
 from ensembles.checkpoints.formats.checkpoint import File
+from ensembles.checkpoints.members import open_member
 from tests.checkpoints.building import load, save
 from tests.checkpoints.test_kills import tree
 
@@ -204,6 +206,23 @@ def test_any_selection_will_do(tmp_path: Path, select: str) -> None:
     assert len(report.candidates) == len(set(report.candidates))
 
 
+def test_candidates_are_of_the_kind_of_the_first_member(tmp_path: Path) -> None:
+    plain = made(tmp_path, "a", 3)
+    assert suffix_of(open_member(plain.rename(tmp_path / "a.pt"), 0)) == ""
+    for suffix in (".pt", ".safetensors"):
+        assert suffix_of(open_member(made(tmp_path, f"b{suffix}", 3), 0)) == suffix
+    base, seen = made(tmp_path, "base.pt", 0), list[Path]()
+
+    def score(path: Path) -> float:
+        seen.append(path)
+        return nearness(path)
+
+    first = tmp_path / "b.safetensors"
+    out = tmp_path / "out.safetensors"
+    make_soup([first], score, out, select="wise_ft", base=base)
+    assert seen[-1].suffix == ".safetensors"
+
+
 Wrong = dict[str, Any]
 
 
@@ -305,7 +324,7 @@ def test_members_of_one_start_are_no_reason_to_warn(
     start = rng.normal(size=(64, 64)).astype(np.float32)
     for name in "ab":
         save(tmp_path / f"{name}.safetensors", {"w": start * 2})
-    save(tmp_path / "c.safetensors", {"w": start, "v": start})
+    save(tmp_path / "c.safetensors", {"w": start, "v": start * 100})
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     make_soup(paths[:2], lambda path: 1.0, tmp_path / "out.safetensors")
     options: Any = {"missing": "skip"}  # of other names nothing is said
@@ -414,7 +433,9 @@ def test_a_member_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
         os.utime(paths[1], ns=(0, 0))
         return nearness(path)
 
-    with pytest.raises(ValueError, match=r"6\.safetensors was changed while it was"):
+    with pytest.raises(
+        ValueError, match=r"6\.safetensors was changed while it was scored"
+    ):
         make_soup(paths, score, tmp_path / "out.safetensors")
 
 
