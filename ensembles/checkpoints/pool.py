@@ -63,7 +63,8 @@ class Pool:
         """Plan of the members that count.
 
         Weights that are multiples of one number stand for members that count once or
-        several times, in the order in which they were first added.
+        several times, in the order in which they were first added, where that reads no
+        more than every member once.
 
         Parameters
         ----------
@@ -80,8 +81,11 @@ class Pool:
             return self._plan(some, out, {})
         counts = as_counts(weights)
         if named == "mean" and counts is not None:
-            self._order = _in_order(self._order, counts)
-            return self._plan(self._order, out, {})
+            order = _in_order(self._order, counts)
+            # Else, as with nine parts of a base, each counts once, by its weight.
+            if len(order) - _n_shared(self._order, order) <= len(some):
+                self._order = order
+                return self._plan(order, out, {})
         shares = np.asarray(weights)[some]
         own: Options = {"rule": self.rule, "weights": shares, "params": self.params}
         return self._plan(some, out, own)
@@ -122,6 +126,13 @@ def as_counts(weights: Floats) -> Counts | None:
         if counts.sum() > MOST:
             return None
     return None
+
+
+def _n_shared(before: Sequence[int], order: Sequence[int]) -> int:
+    """How many are the same from the start."""
+    pairs = enumerate(zip(before, order, strict=False))
+    fewer = min(len(before), len(order))
+    return next((place for place, (a, b) in pairs if a != b), fewer)
 
 
 def _in_order(before: Sequence[int], counts: Counts) -> list[int]:

@@ -13,8 +13,14 @@ import sklearn
 from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression, SGDClassifier, SGDRegressor
+from sklearn.linear_model import (
+    LinearRegression,
+    LogisticRegression,
+    SGDClassifier,
+    SGDRegressor,
+)
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import (
     GridSearchCV,
@@ -381,6 +387,24 @@ def test_seeds_are_drawn_unless_they_are_set() -> None:
     assert not np.array_equal(one.estimator_.coef_, other.estimator_.coef_)
     assert same.weights_.tolist() == [1, 1]
     assert start.random_state is None
+
+
+def test_seeds_of_the_estimator_hold_where_the_soup_has_none() -> None:
+    start = SGDClassifier(max_iter=2, tol=None, random_state=3)
+    own = ModelSoup(start, n_members=2).fit(X_held, y_held)
+    assert own.estimator_.random_state == 3
+    drawn = ModelSoup(start, n_members=2, random_state=0).fit(X_held, y_held)
+    assert drawn.estimator_.random_state != 3
+
+
+def test_what_goes_on_by_a_warm_start_is_left_as_it_was() -> None:
+    start = LogisticRegression(max_iter=3)
+    with pytest.warns(ConvergenceWarning):
+        soup = ModelSoup(start, n_members=2, random_state=0).fit(X_held, y_held)
+    assert soup.estimator_.warm_start is False
+    with pytest.warns(ConvergenceWarning):
+        once = clone(start).fit(X_held, y_held)
+    assert not np.array_equal(soup.estimator_.coef_, once.coef_)
 
 
 def test_trees_are_refused_before_they_are_fitted() -> None:
