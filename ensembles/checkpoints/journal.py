@@ -24,7 +24,8 @@ class Share(NamedTuple):
     path : str
         From the root.
     files : list of [str, int, int]
-        Name, bytes and time of change in nanoseconds, of each of its files.
+        Name, bytes and time of change in nanoseconds, of each file of its weights. What
+        lies beside them is left out: a score may write its results there.
     weight : float
     """
 
@@ -49,12 +50,10 @@ def share(member: Checkpoint, weight: float) -> Share:
     Raises
     ------
     FileNotFoundError
-        If a file of it has gone.
+        If a file of its weights has gone.
     """
     path = Path(os.path.abspath(str(member.path)))
-    names = [""]
-    if member.kind == "directory":
-        names = sorted([*member.parts, *member.files])
+    names = sorted(member.parts) if member.kind == "directory" else [""]
     found = [(name, (path / name).stat()) for name in names]
     files = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
     return Share(str(path), files, weight)

@@ -78,14 +78,14 @@ def test_a_member_that_changed_is_another(path: Path, tmp_path: Path) -> None:
         assert journal.find(changed) is None
 
 
-def test_a_directory_is_known_by_its_own_files(tmp_path: Path) -> None:
+def test_a_directory_is_known_by_its_weights(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     pair(folder)[0].rename(folder / "model.safetensors")
     (folder / "config.json").write_text("{}")
-    (folder / "optimizer.pt").write_text("no part of the model")
+    (folder / "eval_results.json").write_text("what a score left")
     files = share(open_member(folder, 0), 1.0).files
-    assert [name for name, *_ in files] == ["config.json", "model.safetensors"]
+    assert [name for name, *_ in files] == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("cut", [1, 20, 100])

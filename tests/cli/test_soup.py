@@ -460,10 +460,12 @@ def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
     assert time.monotonic() - started < 8
 
 
-def started(*arguments: str) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "ensembles_cli", "soup", "?.safetensors"]
+def started(
+    suffix: str = ".safetensors", score: str = SCORE
+) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-m", "ensembles_cli", "soup", f"?{suffix}"]
     return subprocess.Popen(
-        [*words, "--score", SCORE, "-o", "out.safetensors", *arguments],
+        [*words, "--score", score, "-o", f"out{suffix}"],
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
         stderr=subprocess.PIPE,
         # What runs in the background of a shell is deaf to it, and so are its children.
@@ -529,3 +531,37 @@ def test_a_run_that_is_killed_goes_on_to_the_same_soup(
         Path("whole.safetensors").read_bytes()
     )
     assert {name for name in left() if "tmp" in name} == set()
+
+
+@pytest.mark.parametrize("at", [-3, 4.5])
+def test_a_command_may_leave_its_results_in_a_member(
+    soup: Soup, tmp_path: Path, at: float
+) -> None:
+    six(tmp_path, "")
+    score = f"{SCORE} && date +%N > {{}}/eval_results.json"
+    result = soup("?", "-o", "whole", score=score)
+    assert result.exit_code == 0, result.stderr
+    assert Path("a/eval_results.json").exists()
+    # It was not there when the run began.
+    assert not Path("whole/eval_results.json").exists()
+    for name in VALUES:
+        Path(name, "eval_results.json").unlink()
+    Path("count").unlink()
+    faults(hang=at)
+    run = started("", score)
+    wait_until_it_hangs(run)
+    run.kill()
+    run.communicate()
+    os.killpg(int(Path("group").read_text()), signal.SIGKILL)
+    free_within(5)
+    n_before = len(counted()) - 1
+    Path("faults").unlink()
+    result = soup("?", "-o", "out", score=score)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith(f"{n_before} scores are taken from")
+    assert len(counted()) == 11 + 1
+    assert Path("out/model.safetensors").read_bytes() == (
+        Path("whole/model.safetensors").read_bytes()
+    )
+    result = soup("?", "-o", "out", "--force", score=score)
+    assert result.stderr == "11 scores are taken from out.journal.jsonl\n"
