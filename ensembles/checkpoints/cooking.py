@@ -22,6 +22,7 @@ from ensembles.checkpoints.candidates import (
 from ensembles.checkpoints.journal import Journal
 from ensembles.checkpoints.options import Options
 from ensembles.checkpoints.preparing import (
+    check_apart,
     options_for,
     paths_of,
     plan_of_all,
@@ -187,6 +188,8 @@ def make_soup(
     selection = rehearsed(select, own, len(paths))
     given = options_for(options, force=force)
     planned, place = plan_of_all(paths, out, given)
+    places = [place] if journal is None else [place, journal.path]
+    check_apart(places, planned.members)
     warn_of_strangers(planned.members)
     suffix = suffix_of(planned.members[len(paths) - len(members)])
     job = Job(score, place, suffix, given, on_error, journal, record, progress)

@@ -181,6 +181,34 @@ def plan_of_all(
     return planned, place
 
 
+def check_apart(places: Sequence[Path], members: Sequence[Checkpoint]) -> None:
+    """Check that nothing is written among what members are made of.
+
+    Parameters
+    ----------
+    places : sequence of Path
+    members : sequence of Checkpoint
+        With paths.
+
+    Raises
+    ------
+    ValueError
+        If a place is inside the directory of a member.
+    """
+    folders = {
+        member.path.resolve(): member.name
+        for member in members
+        if member.path is not None and member.kind == "directory"
+    }
+    for place in places:
+        for folder in place.resolve().parents:
+            if folder in folders:
+                raise ValueError(
+                    f"{place} is inside the member {folders[folder]}, of which nothing "
+                    "may change; choose a place outside of it"
+                )
+
+
 def warn_of_strangers(members: Sequence[Checkpoint]) -> None:
     """Warn if a member does not share a start with the first.
 

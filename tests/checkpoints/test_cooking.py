@@ -279,6 +279,19 @@ def test_an_output_that_exists_is_told_before_anything_is_scored(
         make_soup(paths, never, paths[0], force=True)
 
 
+def test_nothing_is_written_inside_a_member(tmp_path: Path) -> None:
+    paths = [made(tmp_path, name, 3) for name in "ab"]
+    inside = r"out.* is inside the member .*b, .*; choose a place outside of it"
+    before = tree(paths[1])
+    with pytest.raises(ValueError, match=inside):
+        make_soup(paths, never, paths[1] / "out")
+    (tmp_path / "link").symlink_to(paths[1])
+    journal = Journal(tmp_path / "link" / "out.jsonl", "x")
+    with pytest.raises(ValueError, match=inside):
+        make_soup(paths, never, tmp_path / "out", journal=journal)
+    assert tree(paths[1]) == before
+
+
 def test_a_disk_without_room_for_candidates_is_told_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

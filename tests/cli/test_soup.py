@@ -383,6 +383,17 @@ def test_wrong_input_is_told_and_nothing_scored(
     assert not Path("count").exists()
 
 
+def test_an_output_inside_a_member_is_told(soup: Soup, tmp_path: Path) -> None:
+    six(tmp_path, "")
+    before = tree(tmp_path)
+    result = soup("?", "-o", "a/soup")
+    assert result.exit_code == 1
+    assert "error: a/soup is inside the member a, of which nothing may change" in (
+        result.stderr
+    )
+    assert tree(tmp_path) == before
+
+
 def test_a_folder_that_cannot_be_written_to_is_told(
     soup: Soup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
