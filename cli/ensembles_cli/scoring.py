@@ -19,15 +19,19 @@ import click
 PLACE = "{}"
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINES_SHOWN = 5
-TAIL = (
-    1 << 20
-)  # bytes at the end of what is printed, among which a number is looked for
+# Bytes at the end of what is printed, among which a number is looked for.
+TAIL = 1 << 20
+VALUE = r"(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
+# Between digits: a point in some countries, or what parts thousands, or a list.
+GLUE = r"[,'\u2019\u00a0\u2009\u202f]"
 # A number that stands by itself: not in a word, a date or a version.
 NUMBER = re.compile(
-    r"(?<![\w.+-])[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
-    r"(?![\w+-]|\.\w)",
+    rf"(?<![\w.+-])[-+]?{VALUE}(?:{GLUE}{VALUE})*(?![\w+-]|\.\w|{GLUE}\.?\d)",
     re.IGNORECASE,
 )
+# Of 1,234 nobody knows whether it is 1.234.
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}(?:(?:,\d{3})*\.\d*|(?:,\d{3})+)")
+SIGNS = {"\u2212": "-", "+/-": "\u00b1", "+-": "\u00b1"}
 
 
 class ScoringCommand:
@@ -61,7 +65,8 @@ class ScoringCommand:
         Raises
         ------
         ValueError
-            If the command fails, hangs, or prints no finite number.
+            If the command fails, hangs, or what it prints last is no finite number,
+            or one that can be read in two ways.
         """
         line = self.text.replace(PLACE, shlex.quote(str(path)))
         # Files, not pipes: what the command leaves behind may hold those open.
@@ -130,12 +135,28 @@ def _named(status: int) -> str:
 
 
 def _last_number(line: str, out: BinaryIO, errors: BinaryIO) -> float:
-    numbers = NUMBER.findall(_tail(out))
+    text = _tail(out)
+    for sign, plain in SIGNS.items():
+        text = text.replace(sign, plain)
+    numbers = [*NUMBER.finditer(text)]
     if not numbers:
         raise ValueError(_told(line, "printed no number", out, errors))
-    if not math.isfinite(float(numbers[-1])):
-        raise ValueError(_told(line, f"printed {numbers[-1]}", errors))
-    return float(numbers[-1])
+    found = numbers[-1][0]
+    if text[: numbers[-1].start()].rstrip().endswith("\u00b1"):
+        found = f"\u00b1 {found}"
+    elif THOUSANDS.fullmatch(found):
+        found = found.replace(",", "")
+    try:
+        score = float(found)
+    except ValueError:
+        fault = (
+            f"printed last {found!r}, no number that can be read: print a plain number "
+            "last, such as 1234.5"
+        )
+        raise ValueError(_told(line, fault, out)) from None
+    if not math.isfinite(score):
+        raise ValueError(_told(line, f"printed {found}", errors))
+    return score
 
 
 def _told(line: str, fault: str, *printed: BinaryIO) -> str:

@@ -443,7 +443,13 @@ def test_members_are_told_apart_by_their_folders(soup: Soup, tmp_path: Path) -> 
         ("{'f1': 0.5}", 0.5),
         ("0.5 in 12s on 2024-01-01 by v1.2.3 of resnet50", 0.5),
         ("\x1b[32m0.5\x1b[0m", 0.5),
-        ("(1,2)", 2),
+        ("(1, 2)", 2),
+        ("epoch,loss\nresnet50,0.25", 0.25),
+        ("1,234.5", 1234.5),
+        ("loss -1,234,567", -1234567),
+        ("\u22120.5", -0.5),
+        ("5e\u22121", 0.5),
+        ("0.5 \u00b1 0.1, over all 0.75", 0.75),
     ],
 )
 def test_the_last_number_that_is_printed_is_the_score(
@@ -451,6 +457,32 @@ def test_the_last_number_that_is_printed_is_the_score(
 ) -> None:
     (tmp_path / "printed").write_text(printed)
     assert ScoringCommand("cat {}")(tmp_path / "printed") == score
+
+
+@pytest.mark.parametrize(
+    ("printed", "found"),
+    [
+        ("0,95", "0,95"),
+        ("(1,2)", "1,2"),
+        ("1,234", "1,234"),  # 1.234, where a comma stands for the point
+        ("0,123.4", "0,123.4"),
+        ("12,34.5", "12,34.5"),
+        ("1.234,5", "1.234,5"),
+        ("1'234.5", "1'234.5"),
+        ("1\u202f234.5", "1\u202f234.5"),
+        ("acc 0.5 \u00b1 0.1", "\u00b1 0.1"),
+        ("93.1%\u00b10.2%", "\u00b1 0.2"),
+        ("0.5 +/- 0.1", "\u00b1 0.1"),
+        ("0.5+-0.1", "\u00b1 0.1"),
+    ],
+)
+def test_a_number_that_may_be_read_in_two_ways_is_no_score(
+    tmp_path: Path, printed: str, found: str
+) -> None:
+    (tmp_path / "printed").write_text(f"0.25\n{printed}\n")
+    with pytest.raises(ValueError, match="last, such as 1234.5") as caught:
+        ScoringCommand("cat {}")(tmp_path / "printed")
+    assert f"printed last {found!r}, no number that can be read: " in str(caught.value)
 
 
 @pytest.mark.parametrize("printed", ["inf", "score: -Infinity", "NaN"])
