@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import click
 
 PLACE = "{}"
+QUOTED = re.compile(r"""(["'])\{\}(?:\1|/)""")
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINES_SHOWN = 5
 # Bytes at the end of what is printed, among which a number is looked for.
@@ -47,7 +48,7 @@ class ScoringCommand:
     Raises
     ------
     click.UsageError
-        If there is no place for the path.
+        If there is no place for the path, or it is in quotes.
     """
 
     def __init__(self, text: str, timeout: float | None = None) -> None:
@@ -55,6 +56,13 @@ class ScoringCommand:
             raise click.UsageError(
                 f"--score must say by {PLACE} where the path goes, found {text!r}; "
                 f"such as 'python eval.py {PLACE}'"
+            )
+        quoted = QUOTED.search(text)
+        if quoted:
+            # The path comes with quotes where it needs them, which these would undo.
+            raise click.UsageError(
+                f"--score must say {PLACE} without quotes, found {quoted[0]}; write "
+                f"{PLACE} bare, any path is quoted where that is needed"
             )
         self.text = text
         self.timeout = timeout

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -480,7 +481,7 @@ def test_a_number_that_may_be_read_in_two_ways_is_no_score(
     tmp_path: Path, printed: str, found: str
 ) -> None:
     (tmp_path / "printed").write_text(f"0.25\n{printed}\n")
-    with pytest.raises(ValueError, match="last, such as 1234.5") as caught:
+    with pytest.raises(ValueError, match=r"last, such as 1234\.5") as caught:
         ScoringCommand("cat {}")(tmp_path / "printed")
     assert f"printed last {found!r}, no number that can be read: " in str(caught.value)
 
@@ -490,6 +491,18 @@ def test_a_number_that_is_not_finite_is_no_score(tmp_path: Path, printed: str) -
     (tmp_path / "printed").write_text(f"0.5 {printed}")
     with pytest.raises(ValueError, match=rf"printed -?{printed.split()[-1]}$"):
         ScoringCommand("cat {}")(tmp_path / "printed")
+
+
+@pytest.mark.parametrize("quoted", ['"{}"', "'{}'", "--path='{}'", '"{}/eval"'])
+def test_a_path_in_quotes_of_the_user_s_own_is_refused(quoted: str) -> None:
+    with pytest.raises(click.UsageError, match=r"must say \{\} without qu") as e:
+        ScoringCommand(f"python eval.py {quoted}")
+    assert f"found {quoted.removeprefix('--path=')[:4]}; write" in str(e.value)
+
+
+@pytest.mark.parametrize("text", ['bash -c "echo 2 {}"', "echo '{' {} 2", "echo a'{}2"])
+def test_quotes_elsewhere_are_left_alone(text: str) -> None:
+    assert ScoringCommand(text).text == text
 
 
 def test_a_command_that_is_killed_says_by_what(tmp_path: Path) -> None:
