@@ -115,7 +115,7 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
     except TypeError as error:
         raise ValueError(
             f"parameters of the selection {select!r} must be of the kinds that it "
-            f"takes, found {dict(params)}: {error}"
+            f"takes: {error}"
         ) from None
     return selection
 

@@ -7,7 +7,14 @@ import math
 import numpy as np
 
 from ensembles.registry import register
-from ensembles.selection.registering import SELECTIONS, Record, forget, offers
+from ensembles.selection.registering import (
+    SELECTIONS,
+    Record,
+    check_number,
+    check_whole,
+    forget,
+    offers,
+)
 from ensembles.weighting import (
     ROUNDING,
     Counts,
@@ -66,6 +73,8 @@ def greedy(
     ------
     ValueError
         If a parameter is out of range or a score is not finite.
+    TypeError
+        If a parameter is no number.
 
     References
     ----------
@@ -78,6 +87,8 @@ def greedy(
     >>> greedy(2, lambda weights: -abs(weights[1] - 0.4), n_rounds=5)
     array([0.6, 0.4])
     """
+    check_whole(n_rounds=n_rounds, n_init=n_init, n_bags=n_bags)
+    check_number(fraction=fraction)
     if min(n_rounds, n_init) < 1 or n_bags < 0 or not 0 < fraction <= 1:
         raise ValueError(
             "n_rounds and n_init must be at least 1, n_bags at least 0, fraction in "

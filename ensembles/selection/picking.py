@@ -8,7 +8,7 @@ import numpy as np
 
 from ensembles.registry import register
 from ensembles.selection.adding import score_alone, sorted_start
-from ensembles.selection.registering import SELECTIONS, Record, forget
+from ensembles.selection.registering import SELECTIONS, Record, check_whole, forget
 from ensembles.weighting import (
     Floats,
     Score,
@@ -77,12 +77,16 @@ def top_k(
     ------
     ValueError
         If ``k`` is out of range or a score is not finite.
+    TypeError
+        If ``k`` is no whole number.
 
     References
     ----------
     Zhou, Wu and Tang (2002), "Ensembling neural networks: many could be better than
     all", Artificial Intelligence 137, for taking some of the members.
     """
+    if k is not None:
+        check_whole(k=k)
     if k is not None and not 1 <= k <= n_members:
         raise ValueError(
             f"k must be from 1 to the number of members, {n_members}, found {k}"
@@ -136,10 +140,14 @@ def wise_ft(
     arXiv:2109.01903, equation 1.
     """
     each = check_weights(None, n_members) / max(n_members - 1, 1)
-    found = np.asarray(alphas, np.float64)
+    try:
+        found = np.asarray(alphas, np.float64)
+    except (TypeError, ValueError):  # a text, or lists of several lengths
+        found = np.empty(0)
     if found.ndim != 1 or not len(found) or not ((found >= 0) & (found <= 1)).all():
         raise ValueError(
-            f"alphas must be one or more numbers from 0 to 1, found {alphas!r}"
+            "alphas must be a list of numbers from 0 to 1, such as alphas=[0.3]; found "
+            f"{alphas!r}"
         )
     trials = []
     for alpha in found if n_members > 1 else [0.0]:

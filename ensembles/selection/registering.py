@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
 
 from ensembles.registry import Table
 from ensembles.weighting import Floats, Score, Trial
@@ -35,3 +37,39 @@ def offers(score: Score, name: str) -> bool:
     bool
     """
     return getattr(score, name, None) is not None
+
+
+def check_whole(**given: Any) -> None:
+    """Check that parameters are whole numbers.
+
+    Parameters
+    ----------
+    **given
+        By name.
+
+    Raises
+    ------
+    TypeError
+        If one is not.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Integral):
+            raise TypeError(f"{name} must be a whole number, found {value!r}")
+
+
+def check_number(**given: Any) -> None:
+    """Check that parameters are numbers.
+
+    Parameters
+    ----------
+    **given
+        By name.
+
+    Raises
+    ------
+    TypeError
+        If one is not.
+    """
+    for name, value in given.items():
+        if not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, found {value!r}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ensembles.registry import register
-from ensembles.selection.registering import SELECTIONS, Record, forget
+from ensembles.selection.registering import SELECTIONS, Record, check_whole, forget
 from ensembles.weighting import Floats, Score, Trial, own_scores, score_of
 
 INSTALL = "pip install 'ensemble-avg[optuna]'"
@@ -55,6 +55,8 @@ def optuna(
         If optuna is not installed.
     ValueError
         If a parameter is wrong or a score is not finite.
+    TypeError
+        If ``n_trials`` is no whole number.
 
     References
     ----------
@@ -62,6 +64,7 @@ def optuna(
     optimization", NeurIPS, section 4; Akiba et al. (2019), "Optuna: a next-generation
     hyperparameter optimization framework", KDD.
     """
+    check_whole(n_trials=n_trials)
     if n_trials < 1:
         raise ValueError(f"n_trials must be at least 1, found {n_trials}")
     own = own_scores(n_members, score)

@@ -365,6 +365,18 @@ def test_a_score_that_fails_may_be_skipped(
         (["?.safetensors", "--select", "gredy"], 1, "did you mean 'greedy'?"),
         (["?.safetensors", "--select", "wise-ft"], 1, "go together, found the base N"),
         (["?.safetensors", "--param", "k=1"], 1, "these: none; found 'k'"),
+        (
+            ["?.safetensors", "--select", "greedy", "--param", "n_rounds=abc"],
+            1,
+            "error: parameters of the selection 'greedy' must be of the kinds that it "
+            "takes: n_rounds must be a whole number, found 'abc'\n",
+        ),
+        (
+            "[ab].safetensors --base c.safetensors --select wise-ft "
+            "--param alphas=0.3".split(),
+            1,
+            "numbers from 0 to 1, such as alphas=[0.3]; found 0.3\n",
+        ),
         (["?.safetensors", "--timeout", "0"], 2, "0.0 is not in the range x>0"),
         (["*.pt"], 1, "no checkpoint matches '*.pt'"),
         (["a.safetensors", "a.safetensors"], 1, "must be different"),

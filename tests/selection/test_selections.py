@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,3 +96,38 @@ def test_scores_that_are_not_finite_are_an_error(name: str, value: float) -> Non
 def test_no_member_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="at least one member, found 0"):
         SELECTIONS[name](0, distances(1, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        (
+            "greedy",
+            {"n_rounds": "abc"},
+            "^n_rounds must be a whole number, found 'abc'",
+        ),
+        ("greedy", {"n_init": 1.5}, "^n_init must be a whole number, found 1.5"),
+        ("greedy", {"n_bags": None}, "^n_bags must be a whole number, found None"),
+        ("greedy", {"fraction": "x"}, "^fraction must be a number, found 'x'"),
+        ("top_k", {"k": "2"}, "^k must be a whole number, found '2'"),
+        ("optuna", {"n_trials": 2.0}, "^n_trials must be a whole number, found 2.0"),
+    ],
+    ids=str,
+)
+def test_a_parameter_of_another_kind_is_told(
+    name: str, params: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        SELECTIONS[name](2, distances(2, 0), **params)
+
+
+@pytest.mark.parametrize("alphas", [0.3, "abc", [0.5, 2], [], [[0.5]], None], ids=repr)
+def test_alphas_that_are_wrong_are_told_what_is_right(alphas: Any) -> None:
+    with pytest.raises(ValueError, match=r"such as alphas=\[0\.3\]; found ") as caught:
+        SELECTIONS["wise_ft"](2, distances(2, 0), alphas=alphas)
+    assert str(caught.value).endswith(repr(alphas))
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    params: dict[str, Any] = {"n_rounds": np.int64(3), "fraction": np.float32(1)}
+    assert SELECTIONS["greedy"](2, distances(2, 0), **params).sum() == 1
