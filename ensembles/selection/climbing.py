@@ -22,11 +22,11 @@ def convex(n_members: int, score: Score, *, record: Record = forget) -> Floats:
     """Best weights found by climbing a smooth score over the simplex.
 
     The score's own optimum where it offers one, else sequential least squares from
-    equal weights. The best of all that was tried comes
-    back, the best single member and equal weights among it, so the result is never
-    worse than either. For a concave score, such as the negative log-loss or squared
-    error of averaged predictions, it is the optimum. A score in steps, such as an
-    accuracy, has no slope to climb: use `greedy`.
+    equal weights. The best of all that was tried comes back, the best single member and
+    equal weights among it, so the result is never worse than either. For a concave
+    score, such as the negative log-loss or squared error of averaged predictions, it is
+    the optimum. A score in steps, such as an accuracy, has no slope to climb: use
+    `greedy`.
 
     Parameters
     ----------

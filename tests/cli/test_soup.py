@@ -372,8 +372,15 @@ def test_a_score_that_fails_may_be_skipped(
             "takes: n_rounds must be a whole number, found 'abc'\n",
         ),
         (
-            "[ab].safetensors --base c.safetensors --select wise-ft "
-            "--param alphas=0.3".split(),
+            [
+                "[ab].safetensors",
+                "--base",
+                "c.safetensors",
+                "--select",
+                "wise-ft",
+                "--param",
+                "alphas=0.3",
+            ],
             1,
             "numbers from 0 to 1, such as alphas=[0.3]; found 0.3\n",
         ),
