@@ -39,7 +39,8 @@ def check_choice(
     Raises
     ------
     ValueError
-        If the weights are wrong, or the selection or a parameter is unknown.
+        If the weights are wrong, the selection or a parameter is unknown, or the
+        selection needs a base.
     """
     if (
         isinstance(weights, str)
@@ -49,6 +50,11 @@ def check_choice(
         raise ValueError(
             "weights='free' are learned with rule 'log_pool', found rule "
             f"{combiner.name!r}; weights='convex' go with any"
+        )
+    if isinstance(weights, str) and weights == "wise_ft":
+        raise ValueError(
+            "weights='wise_ft' needs a base, which ensembles of predictions have not; "
+            "choose by another selection, such as weights='greedy'"
         )
     selections = selection_params(weights, combiner)
     for name in params:

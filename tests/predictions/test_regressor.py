@@ -157,3 +157,8 @@ def test_what_is_no_number_of_a_row_is_told(
     with pytest.warns(UserWarning, match="member 'n' failed and is left out"):
         found = ensemble.fit(X, y).predict(X)
     assert found == pytest.approx(Ridge(0.1).fit(X, y).predict(X))
+
+
+def test_no_member_is_a_base(diabetes: Data) -> None:
+    with pytest.raises(ValueError, match="weights='wise_ft' needs a base, which ens"):
+        EnsembleRegressor([RIDGE, NEAR], weights="wise_ft").fit(*diabetes)
