@@ -69,6 +69,8 @@ def paths_of(members: Any, base: Any, select: str) -> list[Any]:
     return paths
 
 
+# An exception, as a selection has no other way out: it asks as often as it wants, by
+# its parameters for days. All that it checks it has checked before it asks so often.
 class _Enough(Exception):
     """A rehearsal has gone far enough."""
 
