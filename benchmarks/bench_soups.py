@@ -31,7 +31,7 @@ from ensembles.checkpoints import ModelSoup, average, get_state
 
 N_SEEDS = 5
 LEVEL = 0.95
-WISE = [0, 0.2, 0.4, 0.6, 0.8, 1]
+WISE = [0, 0.25, 0.5, 0.75, 1]
 WAYS: dict[str, dict[str, Any]] = {
     "best single": {"weights": "best"},
     "uniform soup": {"weights": None},
@@ -45,7 +45,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-SLOW = {"greedy, with replacement"}  # too many candidates for the encoders
+# What the encoders are combined by: each candidate takes them half a minute.
+FEW = ["best single", "uniform soup", "greedy soup", "learned soup", "WiSE-FT"]
 
 
 class Result(NamedTuple):
@@ -62,23 +63,29 @@ def main() -> None:
     """Make the members, combine them, report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="for the fine-tunes")
-    parser.add_argument("--results", type=Path, help="folder for soups.md and .json")
+    parser.add_argument("--results", type=Path, help="folder for soups_*.md and .json")
     parser.add_argument("--only", choices=["encoders", "digits"])
     asked = parser.parse_args()
     asked.folder.mkdir(exist_ok=True)
-    started, parts = time.perf_counter(), {}
     warnings.filterwarnings("ignore", "selection .* helped nothing")
     for name, run in (("digits", digits), ("encoders", encoders)):
         if asked.only in (None, name):
-            parts[name] = run(asked.folder)
-    minutes = (time.perf_counter() - started) / 60
-    text = report(parts, minutes)
-    print(text)
-    if asked.results:
-        (asked.results / "soups.md").write_text(text)
-        rows = {name: [r._asdict() for r in found] for name, found in parts.items()}
-        facts = {"machine": measuring.machine(), "results": rows}
-        (asked.results / "soups.json").write_text(json.dumps(facts, indent=1) + "\n")
+            started = time.perf_counter()
+            found = run(asked.folder)
+            text = report(name, found, (time.perf_counter() - started) / 60)
+            print(text)
+            if asked.results:
+                write(asked.results, name, found, text)
+
+
+def write(folder: Path, name: str, results: list[Result], text: str) -> None:
+    """Keep a table, and the numbers that it is made of."""
+    (folder / f"soups_{name}.md").write_text(text)
+    facts = {
+        "machine": measuring.machine(),
+        "results": [result._asdict() for result in results],
+    }
+    (folder / f"soups_{name}.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def digits(folder: Path) -> list[Result]:
@@ -150,10 +157,8 @@ def encoders(folder: Path) -> list[Result]:
         ]
         results.append(Result("mean of members", run, *np.mean(own, axis=0), 1))
         learned = {"loss": loss_of(encoder), "n_passes": 1}
-        for name, way in WAYS.items():
-            if name in SLOW:
-                continue
-            soup = made(encoder, paths, way, score, learned, base=base)
+        for name in FEW:
+            soup = made(encoder, paths, WAYS[name], score, learned, base=base)
             soup.fit([texts[row] for row in choose], people[choose])
             found = judge(similarities(soup.estimator_))
             results.append(Result(name, run, *found, used(soup)))
@@ -205,24 +210,30 @@ def check_average(start: Any, members: list[Any]) -> None:
         torch.testing.assert_close(value.double(), exact, rtol=1e-7, atol=1e-12)
 
 
-def report(parts: dict[str, list[Result]], minutes: float) -> str:
-    """Tables of means, and of differences to the best single member."""
-    units = {"digits": "accuracy", "encoders": "Spearman x 100"}
+def report(name: str, results: list[Result], minutes: float) -> str:
+    """Table of means, and of differences to the best single member."""
+    title = {
+        "digits": "Soups of networks on digits, accuracy",
+        "encoders": "Soups of sentence encoders, Spearman's correlation times 100",
+    }[name]
+    intervals = {
+        "digits": "five seeds, each with a start and members of its own",
+        "encoders": "five halves; they share the members, so they tell of the choice",
+    }[name]
     lines = [
-        f"# Soups, {date.today()}",
+        f"# {title}, {date.today()}",
         "",
         f"`{measuring.command()}`, {minutes:.0f} minutes.",
         "",
         ", ".join(f"{k} {v}" for k, v in measuring.machine().items()) + ".",
         "",
-        "The uniform soups were what they must be: means in float64, rounded once. All "
+        "The uniform soup was what it must be: the mean in float64, rounded once. All "
         "was chosen on data that are not reported. Differences are to the best single "
-        f"member, chosen in the same way, with {LEVEL:.0%} intervals over the runs "
-        "(Student's t; runs share members where they are encoders, so those intervals "
-        "tell of the choice alone).",
+        f"member, chosen in the same way, with {LEVEL:.0%} intervals (Student's t) "
+        f"over {intervals}.",
+        "",
+        *table(results),
     ]
-    for name, results in parts.items():
-        lines += ["", f"## {name.capitalize()}, {units[name]}", "", *table(results)]
     return "\n".join(lines) + "\n"
 
 

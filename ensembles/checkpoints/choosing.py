@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 from ensembles.base import Chosen, choose, params_of, select
-from ensembles.checkpoints.learning import LEARNED, Learned
+from ensembles.checkpoints.learning import Learned
 from ensembles.checkpoints.merging import Merged
 from ensembles.checkpoints.scored import SoupScore
 from ensembles.registry import lookup
 from ensembles.ruling import Rule
 from ensembles.selection import SELECTIONS
+
+ADDING = ("greedy", "greedy_soup", "top_k")  # selections that count members
 
 
 def divided(
@@ -36,12 +39,15 @@ def divided(
     ValueError
         If there is no such parameter, or no such selection.
     """
+    if not isinstance(params, Mapping | None):
+        raise TypeError(f"params must be a dict or None, found {params!r}")
     others = dict(params or {})
     own = {name: others.pop(name) for name in rule.params if name in others}
-    known = ["n_epochs"] * makes
+    known = ["integers", *["n_epochs"] * makes]
     if isinstance(weights, str):
         known += params_of(lookup(SELECTIONS, weights))
-        known += LEARNED * (weights == "convex")
+        if weights == "convex":
+            known += params_of(partial(Learned.__call__, cast("Learned", None)))
     for name in others:
         if name not in known:
             listed = ", ".join([*rule.params, *known]) or "none"
@@ -50,6 +56,20 @@ def divided(
                 f"these: {listed}; found {name!r}"
             )
     return own, others
+
+
+def is_counted(weights: Any) -> bool:
+    """Whether weights stand for members that are added one by one.
+
+    Parameters
+    ----------
+    weights : array-like, str or None
+
+    Returns
+    -------
+    bool
+    """
+    return weights is None or (isinstance(weights, str) and weights in ADDING)
 
 
 def chosen_for(
@@ -87,6 +107,11 @@ def chosen_for(
         return choose(weights, n_members, score, signed=rule.signed, rule=rule.name)
     selection = lookup(SELECTIONS, weights)
     if weights == "convex" and merged.has_module and score is not None:
+        if rule.name != "mean":
+            raise ValueError(
+                "rule must be 'mean' for a learned soup, weights='convex' of a torch "
+                f"module; found {rule.name!r}"
+            )
         selection = Learned(merged, score)
     if "random_state" in params_of(selection):
         params = {"random_state": seed} | params

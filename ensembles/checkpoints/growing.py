@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +51,8 @@ def branches(
     training : Training
     n_members : int, at least 1
     n_epochs : int, at least 1
-        Passes over the samples that each copy makes.
+        How often each copy goes on: by ``partial_fit`` once over the samples, or as a
+        net of skorch is told to, by ``warm_start`` through a whole fit.
     random_state : int, RandomState or None
     n_jobs : int or None
 
@@ -121,7 +124,8 @@ def _started(
     state_of(start)  # what cannot be averaged need not be fitted
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
     seeded(start, first, only_unset=random_state is None)
-    start.fit(training.X, training.y, **training.params)
+    with _seeded_torch(first):
+        start.fit(training.X, training.y, **training.params)
     advance = _way_on(start)
     if advance is None and n_members > 1:
         warn_user(
@@ -137,8 +141,8 @@ def as_seed(random_state: Any) -> int | None:
 
     Parameters
     ----------
-    random_state : int, RandomState or None
-        A RandomState is drawn from.
+    random_state : int, RandomState, Generator or None
+        The middle two are drawn from.
 
     Returns
     -------
@@ -146,6 +150,8 @@ def as_seed(random_state: Any) -> int | None:
     """
     if random_state is None:
         return None
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(SEEDS))
     from sklearn.utils import check_random_state
 
     return int(check_random_state(random_state).randint(SEEDS))
@@ -177,7 +183,9 @@ def _way_on(estimator: Any) -> Any:
         return lambda member, training, rng: registered(
             member, training.X, training.y, rng
         )
-    if hasattr(estimator, "partial_fit"):
+    # Early stopping holds samples out, which one pass at a time cannot.
+    stops = getattr(estimator, "early_stopping", False)
+    if hasattr(estimator, "partial_fit") and not stops:
         return _partial_fit
     if "warm_start" in estimator.get_params(deep=False):
         return _warm_start
@@ -188,9 +196,22 @@ def _continued(
     start: Any, advance: Any, training: Training, n_epochs: int, seed: int
 ) -> Any:
     member, rng = copy.deepcopy(start), np.random.default_rng(seed)
-    for _ in range(n_epochs):
-        advance(member, training, rng)
+    with _seeded_torch(seed):
+        for _ in range(n_epochs):
+            advance(member, training, rng)
     return member
+
+
+@contextmanager
+def _seeded_torch(seed: int) -> Iterator[None]:
+    """Draws of torch, if it is loaded, by a seed; what is drawn later is as before."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def _partial_fit(member: Any, training: Training, rng: np.random.Generator) -> None:

@@ -68,7 +68,9 @@ def fill() -> None:
         "sklearn.preprocessing._data.MinMaxScaler": attributes("min_", "scale_"),
         "sklearn.preprocessing._data.MaxAbsScaler": attributes("scale_"),
         "sklearn.preprocessing._data.RobustScaler": attributes("center_", "scale_"),
-        "sklearn.pipeline.Pipeline": State(_of_steps, _into_steps),
+        "sklearn.pipeline.Pipeline": State(
+            _of_steps, _into_steps, is_network=_networks_of_steps
+        ),
         "torch.nn.modules.module.Module": _holding(
             lambda module: module, start=lambda module, X, y: copy.deepcopy(module)
         ),
@@ -173,12 +175,14 @@ def _loaded(encoder: Any, X: Any, y: Any) -> Any:
 
 
 def _steps(pipeline: Any) -> list[tuple[str, Any]]:
-    """Steps that have learned something."""
-    stateless = ("FunctionTransformer", "Normalizer", "HashingVectorizer", "str")
+    """Steps that have learned something, and are not frozen."""
     return [
         (name, step)
         for name, step in pipeline.steps
-        if step is not None and type(step).__name__ not in stateless
+        if step not in (None, "passthrough")
+        and getattr(step, "__sklearn_tags__", None)
+        and step.__sklearn_tags__().requires_fit
+        and type(step).__name__ != "FrozenEstimator"
     ]
 
 
@@ -188,6 +192,14 @@ def _of_steps(pipeline: Any) -> dict[str, Any]:
         for name, step in _steps(pipeline)
         for key, value in state_of(step).get(step).items()
     }
+
+
+def _networks_of_steps(pipeline: Any) -> list[str]:
+    return [
+        f"{name}.{key}"
+        for name, step in _steps(pipeline)
+        for key in state_of(step).network(step)
+    ]
 
 
 def _into_steps(pipeline: Any, state: dict[str, Any]) -> None:

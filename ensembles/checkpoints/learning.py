@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -110,6 +109,11 @@ class Learned:
             raise ValueError(
                 "by must be 'model' or 'layer', n_passes and batch_size at least 1: "
                 f"found {by=}, {n_passes=}, {batch_size=}"
+            )
+        if temperature and loss is None and hasattr(self.merged.estimator, "get_loss"):
+            raise ValueError(
+                "temperature must come with a loss of one's own for a net of skorch, "
+                "whose answers may be probabilities"
             )
         torch = import_torch("weights='convex' of a module")
         groups = list(self.merged.layers.values())
@@ -226,22 +230,39 @@ class Learned:
         return Slopes(float(value.detach()), by_weights, by_sharpness)
 
     def _loss(self, model: Callable[..., Any], X: Any, y: Any) -> Any:
-        """Cross-entropy of whole numbers and labels, squared error of others."""
+        """The estimator's own; else cross-entropy of labels, squared error."""
         torch = import_torch("weights='convex' of a module")
-        targets = np.asarray(y)
-        if self._labels is not None:
-            targets = np.searchsorted(self._labels, targets)
-        answer = model(torch.as_tensor(np.asarray(X)))
+        estimator = self.merged.estimator
+        like = next(iter(self.merged.module_of(estimator).parameters()))
+        given = torch.as_tensor(np.asarray(X)).to(like.device)
+        answer = model(given.to(like.dtype) if given.is_floating_point() else given)
+        targets = self._codes(np.asarray(y))
         wanted = torch.as_tensor(targets).to(answer.device)
+        if targets.dtype.kind not in "iub":
+            wanted = wanted.to(answer.dtype)
+            answer = answer.reshape(wanted.shape)
+        if hasattr(estimator, "get_loss"):  # a net of skorch, with its criterion
+            return estimator.get_loss(answer, wanted)
         if targets.dtype.kind in "iub":
             return torch.nn.functional.cross_entropy(answer, wanted.long())
-        return torch.nn.functional.mse_loss(
-            answer.reshape(wanted.shape), wanted.to(answer.dtype)
-        )
+        return torch.nn.functional.mse_loss(answer, wanted)
 
-
-# Parameters of the selection, as `ensembles.base.params_of` tells them of others.
-LEARNED = list(inspect.signature(Learned.__call__).parameters)[3:-1]
+    def _codes(self, targets: Any) -> Any:
+        """Places of labels among the classes, where the estimator has such."""
+        if self._labels is None:
+            if targets.dtype.kind not in "iubf":
+                raise ValueError(
+                    "y must be numbers where the estimator knows no classes, found "
+                    f"{targets.dtype}; give a loss in params"
+                )
+            return targets
+        unknown = targets[~np.isin(targets, self._labels)]
+        if len(unknown):
+            raise ValueError(
+                f"y must hold labels that the estimator knows, {self._labels}, found "
+                f"{unknown[0]!r}"
+            )
+        return np.searchsorted(self._labels, targets)
 
 
 def _column_or_all(weights: Floats) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.floats import is_float
 
 SHOWN = 3
 
@@ -40,17 +41,17 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     for folder in folders:
         inside = [n for n in strange if n.rpartition("/")[0] == folder]
         prefix = _prefix(inside, member, home)
-        if prefix is not None:
-            found |= {name: prefix + name.rpartition("/")[2] for name in inside}
+        placed = {name: f"{prefix}{name.rpartition('/')[2]}" for name in inside}
+        found |= {name: place for name, place in placed.items() if place in names}
+    # Integers that an estimator counts by itself, such as position_ids, are no loss.
     lost = [name for name in member.names if name not in found]
+    lost = [name for name in lost if is_float(_tensor(member, name).dtype)]
     if lost:
         raise ValueError(
             f"{member.name} holds tensors that the estimator has no place for: "
             f"{_some(lost)}; it has {_some(list(home.layout))}"
         )
-    layout = {found[name]: tensor for name, tensor in member.layout.items()}
-    for alias, name in member.aliases.items():
-        layout.setdefault(found[alias], member.layout[name])
+    layout = {name: _tensor(member, own) for own, name in found.items()}
     # One name for each tensor, whichever of its names the file has it under.
     layout = {home.aliases.get(name, name): held for name, held in layout.items()}
     absent = [name for name in home.layout if name not in layout]
@@ -69,7 +70,10 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
 
 def _prefix(names: list[str], member: Checkpoint, home: Checkpoint) -> str | None:
     """What stands before these names in an estimator, if one thing does."""
-    tensors = {name.rpartition("/")[2]: _tensor(member, name) for name in names}
+    held = {name.rpartition("/")[2]: _tensor(member, name) for name in names}
+    tensors = {name: tensor for name, tensor in held.items() if is_float(tensor.dtype)}
+    if not tensors:
+        return None
     bare, first = next(iter(tensors.items()))
     fitting = [
         name.removesuffix(bare)

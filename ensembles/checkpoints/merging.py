@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.formats import state_dicts
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, is_torch
+from ensembles.checkpoints.homes import home_of, opened_for
 from ensembles.checkpoints.kinship import unrelated
 from ensembles.checkpoints.matching import matched
-from ensembles.checkpoints.members import open_member
 from ensembles.checkpoints.pool import Mixture, Pool
 from ensembles.checkpoints.states import State, state_of
 from ensembles.floats import Array
@@ -23,8 +19,6 @@ from ensembles.registry import lookup
 from ensembles.rules import RULES
 from ensembles.ruling import Rule
 from ensembles.weighting import Floats
-
-PATHS = (str, os.PathLike, Mapping)
 
 
 class Merged:
@@ -43,6 +37,7 @@ class Merged:
     def __init__(self, estimator: Any, state: State, pool: Pool) -> None:
         self.estimator = estimator
         self.members = pool.members
+        self.pool = pool
         self._state = state
         held = state.get(estimator)
         self._torch = {name for name, value in held.items() if is_torch(value)}
@@ -106,11 +101,19 @@ class Merged:
         return self.estimator
 
 
+class Combining(NamedTuple):
+    """How members are combined, and how integers that differ are settled."""
+
+    rule: str | Rule
+    params: dict[str, Any]
+    counted: bool
+    integers: str
+
+
 def merge(
     estimator: Any,
     members: Sequence[Any],
-    rule: Rule,
-    params: Mapping[str, Any],
+    combining: Combining,
     *,
     names: Sequence[str],
     labels: Any = None,
@@ -122,9 +125,7 @@ def merge(
     ----------
     estimator : object
     members : sequence of paths, state dicts or fitted estimators
-    rule : Rule
-    params : mapping of str to value
-        Of the rule.
+    combining : Combining
     names : sequence of str
         Of the members, for messages; a path is its own.
     labels : array-like or None, default=None
@@ -143,19 +144,21 @@ def merge(
     ValueError
         If members differ in names, shapes or classes, or networks share no start.
     """
-    rule.check(len(members), params)
-    held = _home(estimator, members, labels)
+    rule = named_rule(combining.rule)
+    rule.check(len(members), combining.params)
+    held = home_of(estimator, members, labels)
     state = state_of(held)
-    if device is not None and state.module is not None:
-        state.module(held).to(device)
     if state.module is not None:
         state.module(held).eval()
+        if device is not None:
+            state.module(held).to(device)
     home = state_dicts.read(state.get(held), "the estimator")
     opened = [
-        matched(_opened(member, name, held), home)
+        matched(opened_for(held, member, name), home)
         for member, name in zip(members, names, strict=True)
     ]
-    apart = unrelated(opened) if state.is_network else None
+    network = state.network(held)
+    apart = unrelated(opened, set(network)) if network else None
     if apart is not None:
         raise ValueError(
             f"members must share a start, {opened[apart[0]].name} does not with "
@@ -163,7 +166,14 @@ def merge(
             "combine what they predict, with EnsembleClassifier and its like, or "
             "fine-tune them from one checkpoint"
         )
-    return Merged(held, state, Pool(opened, rule=rule, params=params))
+    pool = Pool(
+        opened,
+        rule=rule,
+        params=combining.params,
+        options={"integers": combining.integers},
+        counted=combining.counted,
+    )
+    return Merged(held, state, pool)
 
 
 def named_rule(rule: str | Rule) -> Rule:
@@ -178,37 +188,3 @@ def named_rule(rule: str | Rule) -> Rule:
     Rule
     """
     return rule if isinstance(rule, Rule) else lookup(RULES, rule)
-
-
-def _home(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
-    """Copy of an estimator that has parameters, to put others into."""
-    inner = thawed(estimator)
-    state = state_of(inner)
-    for member in members:  # what a fit learns besides its parameters comes along
-        if hasattr(inner, "fit") and not isinstance(member, PATHS):
-            return copy.deepcopy(member)
-    if state.start is not None and inner is estimator:
-        return state.start(inner, None, labels)
-    try:
-        has_some = bool(state.get(inner))
-    except AttributeError:
-        has_some = False
-    if not has_some:
-        raise ValueError(
-            f"{type(inner).__name__} has no parameters yet that those of checkpoints "
-            "could replace; fit it, and wrap it in sklearn.frozen.FrozenEstimator"
-        )
-    return copy.deepcopy(inner)
-
-
-def _opened(member: Any, name: str, held: Any) -> Checkpoint:
-    if isinstance(member, Mapping):
-        return state_dicts.read(member, name)
-    if isinstance(member, PATHS):
-        return open_member(member, 0)
-    ours, theirs = (getattr(one, "classes_", None) for one in (held, member))
-    if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
-        raise ValueError(
-            f"members must know the same classes: {name} has {theirs}, the first {ours}"
-        )
-    return state_dicts.read(state_of(member).get(member), name)

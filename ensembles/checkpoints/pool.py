@@ -41,6 +41,14 @@ class Pool:
         Where running sums are kept; None is the system's place for such.
     options : Options or None, default=None
         Of every plan, besides the rule, its parameters and weights.
+    counted : bool, default=True
+        Whether weights stand for members that are added one by one, as a greedy
+        selection adds them.
+
+    Attributes
+    ----------
+    order : list of int
+        Members as they were added last.
     """
 
     def __init__(
@@ -51,13 +59,15 @@ class Pool:
         params: Mapping[str, Any] | None = None,
         folder: str | os.PathLike[str] | None = None,
         options: Options | None = None,
+        counted: bool = True,
     ) -> None:
         self.members = tuple(members)
         self.rule = rule
         self.params = dict(params or {})
         self.options: Options = {} if options is None else options
         self.stream = RunningMean(folder)
-        self._order: list[int] = []
+        self.counted = counted
+        self.order: list[int] = []
 
     def plan(self, weights: Floats, out: str | os.PathLike[str] | None = None) -> Plan:
         """Plan of the members that count.
@@ -79,12 +89,12 @@ class Pool:
         named = self.rule if isinstance(self.rule, str) else self.rule.name
         if len(some) == 1:
             return self._plan(some, out, {})
-        counts = as_counts(weights)
+        counts = as_counts(weights) if self.counted else None
         if named == "mean" and counts is not None:
-            order = _in_order(self._order, counts)
+            order = _in_order(self.order, counts)
             # Else, as with nine parts of a base, each counts once, by its weight.
-            if len(order) - _n_shared(self._order, order) <= len(some):
-                self._order = order
+            if len(order) - _n_shared(self.order, order) <= len(some):
+                self.order = order
                 return self._plan(order, out, {})
         shares = np.asarray(weights)[some]
         own: Options = {"rule": self.rule, "weights": shares, "params": self.params}
@@ -173,14 +183,16 @@ class Mixture:
             planned = self.pool.plan(weights)
             self._into(planned, self.pool.stream)
             return
-        self._into(plan(self.pool.members), partial(self._by_layer, weights))
+        planned = plan(self.pool.members, **self.pool.options)
+        self._into(planned, partial(self._by_layer, weights))
 
     def _by_layer(
         self, weights: Floats, planned: Plan, sinks: Any, progress: Any
     ) -> Outcome:
         """Stream each layer by weights of its own."""
         outcome = Outcome()
-        for names, column in zip(self.layers.values(), weights.T, strict=True):
+        for layer, column in zip(self.layers.values(), weights.T, strict=True):
+            names = set(layer)
             targets = [t for t in planned.targets if t.name in names]
             recipe = Recipe(planned.rule, column, {}, planned.options["integers"])
             outcome = stream(

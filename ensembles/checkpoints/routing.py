@@ -20,6 +20,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from ensembles.checkpoints.delegating import Delegating, thawed
+from ensembles.checkpoints.scored import without_gradients
 
 
 def _has_score(soup: Scoring) -> bool:
@@ -30,6 +31,7 @@ class Scoring(Delegating):
     """Base of an estimator that is scored by ``scoring``, or as the one it holds."""
 
     checkpoints: Any
+    weights: Any
     scoring: Any
     cv: Any
 
@@ -49,7 +51,8 @@ class Scoring(Delegating):
         float
         """
         check_is_fitted(self)
-        return float(self._scorer()(self.estimator_, X, y, **params))
+        with without_gradients():
+            return float(self._scorer()(self.estimator_, X, y, **params))
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Where metadata given to ``fit`` go: to the estimator, splitter, scorer.
@@ -59,9 +62,14 @@ class Scoring(Delegating):
         MetadataRouter
         """
         router = MetadataRouter(owner=self)
+        mapping = MethodMapping()
         if self._makes_members():
-            mapping = MethodMapping().add(caller="fit", callee="fit")
-            router.add(estimator=self.estimator, method_mapping=mapping)
+            mapping.add(caller="fit", callee="fit")
+        if self.scoring is None:
+            mapping.add(caller="score", callee="score")
+        if self.scoring is None and self._is_scored():
+            mapping.add(caller="fit", callee="score")
+        router.add(estimator=thawed(self.estimator), method_mapping=mapping)
         if hasattr(self.cv, "get_metadata_routing"):
             mapping = MethodMapping().add(caller="fit", callee="split")
             router.add(splitter=self.cv, method_mapping=mapping)
@@ -72,8 +80,16 @@ class Scoring(Delegating):
         return router
 
     def _routed(self, params: Mapping[str, Any]) -> Bunch:
-        if get_config()["enable_metadata_routing"]:
-            return process_routing(self, "fit", **params)
+        if params and get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, "fit", **params)
+            if self.scoring is None and "estimator" in routed:
+                routed["scorer"] = Bunch(score=routed.estimator.get("score", {}))
+            return routed
+        if params and not self._makes_members():
+            raise TypeError(
+                f"fit of checkpoints trains nothing that could take {', '.join(params)}"
+                "; with sklearn.set_config(enable_metadata_routing=True) a scorer can"
+            )
         return Bunch(estimator=Bunch(fit=dict(params)))
 
     def _makes_members(self) -> bool:
@@ -84,7 +100,19 @@ class Scoring(Delegating):
                     f"{self.checkpoints!r}"
                 )
             return True
+        if self.checkpoints is not None and not hasattr(self.checkpoints, "__iter__"):
+            raise TypeError(
+                f"checkpoints must be a sequence of them, found {self.checkpoints!r}"
+            )
+        if self.checkpoints is None and not hasattr(thawed(self.estimator), "get_params"):
+            raise TypeError(
+                f"a {type(self.estimator).__name__} has no fit to make members by; "
+                "give the soup its checkpoints"
+            )
         return self.checkpoints is None
+
+    def _is_scored(self) -> bool:
+        return isinstance(self.weights, str) or self.scoring is not None
 
     def _check_targets(self, y: Any) -> None:
         """Raise as the estimator would, before data are divided by the targets."""
@@ -100,7 +128,7 @@ class Scoring(Delegating):
         if callable(self.scoring):
             return self.scoring
         inner = thawed(self.estimator)
-        if not hasattr(inner, "fit"):
+        if not hasattr(inner, "get_params"):
             raise TypeError(
                 "scoring must be a callable (estimator, X, y) -> float for a "
                 f"{type(inner).__name__}, found {self.scoring!r}"

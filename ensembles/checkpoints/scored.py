@@ -85,10 +85,20 @@ class Splits(NamedTuple):
 
         cv = self.cv
         if cv is None:
-            draw = StratifiedShuffleSplit if self.is_classifier else ShuffleSplit
+            draw = StratifiedShuffleSplit if self._can_stratify(y) else ShuffleSplit
             cv = draw(1, test_size=HELD_OUT, random_state=self.seed)
         checked = check_cv(cv, y, classifier=self.is_classifier)
         return list(checked.split(X, y, **params))
+
+    def _can_stratify(self, y: Any) -> bool:
+        """Whether each class can be on both sides."""
+        from sklearn.utils.multiclass import type_of_target
+
+        if not self.is_classifier or type_of_target(y) not in ("binary", "multiclass"):
+            return False
+        _, counts = np.unique(np.asarray(y), return_counts=True)
+        n_held = int(np.ceil(HELD_OUT * counts.sum()))
+        return bool(counts.min() > 1 and n_held >= len(counts))
 
 
 def parts_of(X: Any, y: Any, splits: Splits, routed: Any) -> list[Part]:
@@ -117,14 +127,12 @@ def parts_of(X: Any, y: Any, splits: Splits, routed: Any) -> list[Part]:
             "no member has seen; found none"
         )
     from sklearn.utils import indexable
-    from sklearn.utils.validation import _num_samples
 
+    if splits.cv is None:
+        return [(X, y, _of(routed, "scorer", "score"))]
     X, y = indexable(X, y)
-    places = [np.arange(_num_samples(X))]
-    if splits.cv is not None:
-        found = splits.of(X, y, _of(routed, "splitter", "split"))
-        places = [test for _, test in found]
-    return [_part(X, y, rows, routed) for rows in places]
+    found = splits.of(X, y, _of(routed, "splitter", "split"))
+    return [_part(X, y, test, routed) for _, test in found]
 
 
 def held_out(

@@ -10,13 +10,12 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from ensembles.base import Chosen
-from ensembles.checkpoints.choosing import chosen_for, divided
+from ensembles.checkpoints.choosing import chosen_for, divided, is_counted
 from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.growing import Training, as_seed, branches, epochs
-from ensembles.checkpoints.merging import Merged, merge, named_rule
+from ensembles.checkpoints.merging import Combining, Merged, merge, named_rule
 from ensembles.checkpoints.routing import Scoring
 from ensembles.checkpoints.scored import Part, SoupScore, Splits, held_out, parts_of
-from ensembles.ruling import Rule
 
 N_EPOCHS = 5
 
@@ -174,13 +173,17 @@ class ModelSoup(Scoring):
             members = self._given()
             if self._is_scored():
                 parts = parts_of(X, y, splits, routed)
-        merged = self._merged(members, rule, own, y)
+        self._combining = Combining(
+            self.rule, own, is_counted(self.weights), others.pop("integers", "error")
+        )
+        merged = self._merged(members, y)
         self._labels = getattr(merged.estimator, "classes_", None)
         score = SoupScore(merged, self._scorer(), parts) if parts else None
         chosen = chosen_for(
             self.weights, merged, score, rule, others, as_seed(self.random_state)
         )
         self._estimator = merged.put(chosen.weights)
+        self._order = list(merged.pool.order)
         self._keep(chosen, int(self.base is not None))
         return self
 
@@ -189,9 +192,8 @@ class ModelSoup(Scoring):
         """Estimator with the combined parameters, combined again if forgotten."""
         check_is_fitted(self)
         if self._estimator is None:
-            rule = named_rule(self.rule)
-            own, _ = divided(self.params, rule, self.weights, makes=False)
-            merged = self._merged(self._given(), rule, own, self._labels)
+            merged = self._merged(self._given(), self._labels)
+            merged.pool.order = list(self._order)
             weights = self.weights_
             if self.base is not None:
                 weights = np.concatenate([[1 - weights.sum()], weights])
@@ -222,9 +224,6 @@ class ModelSoup(Scoring):
         self._estimator = None
         return self
 
-    def _is_scored(self) -> bool:
-        return isinstance(self.weights, str) or self.scoring is not None
-
     def _given(self) -> list[Any]:
         """Members that are given, the base first where there is one."""
         members = [thawed(member) for member in self.checkpoints]
@@ -249,7 +248,8 @@ class ModelSoup(Scoring):
             "random_state": self.random_state,
         }
         for name in ("n_members", "n_epochs"):
-            if not (isinstance(facts[name], Integral) and facts[name] >= 1):
+            is_whole = isinstance(facts[name], Integral)
+            if isinstance(facts[name], bool) or not is_whole or facts[name] < 1:
                 raise ValueError(
                     f"{name} must be a whole number of at least 1, found "
                     f"{facts[name]!r}"
@@ -259,17 +259,15 @@ class ModelSoup(Scoring):
             return branches(inner, training, n_jobs=self.n_jobs, **facts)
         return epochs(inner, training, **facts)
 
-    def _merged(
-        self, members: list[Any], rule: Rule, params: dict[str, Any], labels: Any
-    ) -> Merged:
-        names = [f"checkpoints[{place}]" for place in range(len(members))]
+    def _merged(self, members: list[Any], labels: Any) -> Merged:
+        noun = "member {}" if self._makes_members() else "checkpoints[{}]"
+        names = [noun.format(place) for place in range(len(members))]
         if self.base is not None:
             names = ["base", *names[:-1]]
         return merge(
             self.estimator,
             members,
-            rule,
-            params,
+            self._combining,
             names=names,
             labels=labels,
             device=self.device,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,8 +31,9 @@ class State:
     advance : callable (estimator, X, y, rng), or None, default=None
         Trains a fitted one for one more pass, in an order that the generator draws.
         None goes by ``partial_fit`` or ``warm_start`` where there is one.
-    is_network : bool, default=False
-        Whether hidden units could change places: members must share a start then.
+    is_network : bool or callable (estimator) -> sequence of str, default=False
+        Whether hidden units could change places, or in which tensors: members must
+        share a start then.
     """
 
     get: Callable[[Any], Parameters]
@@ -40,7 +41,23 @@ class State:
     start: Callable[[Any, Any, Any], Any] | None = None
     module: Callable[[Any], Any] | None = None
     advance: Callable[[Any, Any, Any, np.random.Generator], None] | None = None
-    is_network: bool = False
+    is_network: bool | Callable[[Any], Sequence[str]] = False
+
+    def network(self, estimator: Any) -> list[str]:
+        """Names of the tensors whose units could change places.
+
+        Parameters
+        ----------
+        estimator : object
+            Of the kind.
+
+        Returns
+        -------
+        list of str
+        """
+        if callable(self.is_network):
+            return list(self.is_network(estimator))
+        return list(self.get(estimator)) if self.is_network else []
 
 
 # Classes by themselves, or by their full name, which spares importing their packages.

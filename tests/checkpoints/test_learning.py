@@ -13,7 +13,7 @@ from torch import nn
 from ensembles.checkpoints import ModelSoup
 from ensembles.checkpoints.layers import layers_of
 from ensembles.checkpoints.learning import Learned
-from ensembles.checkpoints.merging import Merged, merge, named_rule
+from ensembles.checkpoints.merging import Combining, Merged, merge
 from ensembles.checkpoints.scored import SoupScore
 from ensembles.weighting import Floats
 
@@ -27,7 +27,7 @@ def network(dtype: torch.dtype = torch.float64) -> nn.Module:
     return nn.Sequential(*layers).to(dtype)
 
 
-def near(base: nn.Module, seed: int, scale: float = 0.3) -> nn.Module:
+def near(base: nn.Module, seed: int, scale: float = 0.1) -> nn.Module:
     """A network beside another, as a fine-tune is."""
     generator = torch.Generator().manual_seed(seed)
     found = copy.deepcopy(base)
@@ -44,7 +44,7 @@ def merged(dtype: torch.dtype = torch.float64) -> Merged:
     base = network(dtype)
     members = [near(base, seed) for seed in range(N_MEMBERS)]
     names = [str(place) for place in range(N_MEMBERS)]
-    return merge(base, members, named_rule("mean"), {}, names=names)
+    return merge(base, members, Combining("mean", {}, True, "error"), names=names)
 
 
 X = np.random.default_rng(0).normal(size=(20, 4))
@@ -130,7 +130,7 @@ def test_a_learned_soup_leans_to_the_members_that_made_the_labels(
     params: dict[str, Any],
 ) -> None:
     base = network()
-    members = [near(base, seed, scale=0.4) for seed in range(N_MEMBERS)]
+    members = [near(base, seed, scale=0.15) for seed in range(N_MEMBERS)]
     with torch.no_grad():
         answers = [m.eval()(torch.as_tensor(X)) for m in members[1:]]
         labels = (answers[0] + answers[1]).argmax(1).numpy()

@@ -393,8 +393,11 @@ def test_seeds_of_the_estimator_hold_where_the_soup_has_none() -> None:
     start = SGDClassifier(max_iter=2, tol=None, random_state=3)
     own = ModelSoup(start, n_members=2).fit(X_held, y_held)
     assert own.estimator_.random_state == 3
-    drawn = ModelSoup(start, n_members=2, random_state=0).fit(X_held, y_held)
-    assert drawn.estimator_.random_state != 3
+    one, other = (
+        ModelSoup(start, n_members=2, random_state=seed).fit(X_held, y_held)
+        for seed in (0, 1)
+    )
+    assert not np.array_equal(one.estimator_.coef_, other.estimator_.coef_)
 
 
 def test_what_goes_on_by_a_warm_start_is_left_as_it_was() -> None:
@@ -419,7 +422,10 @@ def test_trees_are_refused_before_they_are_fitted() -> None:
         ({"checkpoints": "run"}, "'epochs' or None, found 'run'"),
         ({"n_members": 0}, "n_members must be a whole number of at least 1, found 0"),
         ({"params": {"n_epochs": 0.5}}, "n_epochs must be a whole number"),
-        ({"params": {"n_round": 3}}, "be among these: n_epochs; found 'n_round'"),
+        (
+            {"params": {"n_round": 3}},
+            "these: integers, n_epochs; found 'n_round'",
+        ),
         ({"weights": "gready"}, "unknown selection 'gready'; did you mean 'greedy'"),
         ({"weights": [1, 2]}, "one number for each member: found 2 for 5 members"),
         ({"weights": "wise_ft"}, "needs checkpoints and their base"),
@@ -445,8 +451,127 @@ def test_a_choice_needs_data(members: list[Any]) -> None:
 
 def test_members_that_know_other_classes_are_refused(members: list[Any]) -> None:
     other = SGDClassifier().fit(X_held, y_held + 1)
-    with pytest.raises(ValueError, match=r"same classes: checkpoints\[1\] has \[ 1"):
+    with pytest.raises(ValueError, match=r"in classes_: checkpoints\[1\] has \[ 1"):
         ModelSoup(SGDClassifier(), [members[0], other]).fit()
+
+
+def test_members_of_another_kind_are_refused(members: list[Any]) -> None:
+    other = LogisticRegression(max_iter=5)
+    with pytest.warns(ConvergenceWarning):
+        other.fit(X_held, y_held)
+    message = r"one kind, SGDClassifier: checkpoints\[1\] is of type {}"
+    for found in (other, None, 3):
+        with pytest.raises(TypeError, match=message.format(type(found).__name__)):
+            ModelSoup(SGDClassifier(), [members[0], found]).fit()
+    with pytest.raises(TypeError, match=message[:20]):
+        ModelSoup(SGDClassifier(), [other]).fit()
+
+
+def test_members_that_are_not_fitted_are_told(members: list[Any]) -> None:
+    soup = clone(ModelSoup(SGDClassifier(), members))
+    with pytest.raises(ValueError, match=r"checkpoints\[0\] must be fitted: this SGD"):
+        soup.fit()
+
+
+def test_members_that_saw_columns_in_another_order_are_refused() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X_held[:, :3], columns=["a", "b", "c"])
+    found = [
+        SGDClassifier(random_state=0).fit(frame[list(names)], y_held)
+        for names in ("abc", "cab")
+    ]
+    with pytest.raises(ValueError, match=r"agree in feature_names_in_: checkpoints"):
+        ModelSoup(SGDClassifier(), found).fit()
+
+
+@pytest.mark.filterwarnings(UNFINISHED)
+def test_networks_of_other_activations_are_refused() -> None:
+    relu, tanh = (
+        MLPClassifier((8,), activation=name, max_iter=2).fit(X_held, y_held)
+        for name in ("relu", "tanh")
+    )
+    with pytest.raises(ValueError, match="estimator's activation, 'relu': the first"):
+        ModelSoup(MLPClassifier(), [tanh]).fit()
+    with pytest.raises(ValueError, match=r"agree in activation: checkpoints\[1\] has"):
+        ModelSoup(MLPClassifier(), [relu, tanh]).fit()
+
+
+@pytest.mark.filterwarnings(UNFINISHED)
+@pytest.mark.parametrize("width", [4, 16, 64])
+def test_networks_of_any_width_from_other_seeds_are_refused(width: int) -> None:
+    parts = (StandardScaler(), MLPClassifier((width,), max_iter=15, random_state=0))
+    first = make_pipeline(*parts).fit(X_held, y_held)
+    for seed in range(1, 5):
+        other = clone(first).set_params(mlpclassifier__random_state=seed)
+        other.fit(X_held, y_held)
+        for members in ([first, other], [first[1], other[1]]):
+            with pytest.raises(ValueError, match="must share a start"):
+                ModelSoup(members[0], members).fit()
+
+
+def test_settings_are_those_of_the_estimator(members: list[Any]) -> None:
+    soup = ModelSoup(SGDClassifier(loss="log_loss"), members[:2]).fit()
+    assert soup.predict_proba(X_held).shape == (len(X_held), 10)
+    assert members[0].loss == "hinge"
+
+
+@pytest.mark.parametrize("weights", [[0.3, 0.7, 0.1], [1 / 3, 1 / 3, 1 / 3], [2, 1, 1]])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_given_weights_have_the_bytes_of_average(
+    weights: list[float], dtype: type, members: list[Any]
+) -> None:
+    states = [
+        {name: value.astype(dtype) for name, value in get_state(member).items()}
+        for member in members[:3]
+    ]
+    home = copy.deepcopy(members[0])
+    home.coef_, home.intercept_ = states[0]["coef_"], states[0]["intercept_"]
+    soup = ModelSoup(FrozenEstimator(home), states, weights=weights).fit()
+    expected = average(states, weights=weights)
+    assert soup.estimator_.coef_.tobytes() == expected["coef_"].tobytes()
+
+
+def test_frames_come_out_of_members_that_are_given() -> None:
+    fitted = [StandardScaler().fit(X_held[place::2]) for place in range(2)]
+    soup = ModelSoup(StandardScaler(), fitted).set_output(transform="pandas").fit()
+    assert type(soup.transform(X_held)).__name__ == "DataFrame"
+
+
+@RIDE
+@pytest.mark.filterwarnings(UNFINISHED)
+def test_what_stops_early_goes_on_by_a_warm_start() -> None:
+    net = MLPClassifier((8,), early_stopping=True, max_iter=5)
+    soup = ModelSoup(net, n_members=2, random_state=0, params={"n_epochs": 1})
+    assert soup.fit(X_held, y_held).weights_.tolist() == [1, 1]
+
+
+@RIDE
+@pytest.mark.filterwarnings(UNFINISHED)
+def test_targets_that_cannot_be_divided_by_class_are_divided_by_chance() -> None:
+    several = np.stack([y_held > 4, y_held % 2], axis=1).astype(int)
+    lone = np.where(np.arange(len(y_held)) == 7, 10, y_held)
+    for targets in (several, lone):
+        net = MLPClassifier((8,), max_iter=3)
+        soup = ModelSoup(net, weights="best", n_members=2, random_state=0)
+        soup.fit(X_held, targets)
+        assert soup.soup_score_ == soup.scores_.max()
+
+
+def test_weights_reach_the_score_of_the_estimator_by_routing() -> None:
+    weight = np.random.default_rng(0).uniform(size=len(X_held))
+    with sklearn.config_context(enable_metadata_routing=True):
+        inner = SGDClassifier(random_state=0)
+        inner.set_fit_request(sample_weight=False).set_score_request(sample_weight=True)
+        soup = ModelSoup(inner, n_members=2, random_state=0)
+        params = {"sample_weight": weight}
+        weighted = cross_validate(soup, X_held, y_held, params=params, cv=2)
+        plain = cross_validate(soup, X_held, y_held, cv=2)
+        assert weighted["test_score"].tolist() != plain["test_score"].tolist()
+
+
+def test_nothing_is_dropped_in_silence(members: list[Any]) -> None:
+    with pytest.raises(TypeError, match="nothing that could take sample_weight"):
+        ModelSoup(SGDClassifier(), members).fit(X_held, y_held, sample_weight=y_held)
 
 
 def test_members_of_other_shapes_are_refused(members: list[Any]) -> None:

@@ -285,7 +285,7 @@ def test_a_greedy_soup_holds_less_than_three_models(tmp_path: Path) -> None:
     start = torch.from_numpy(rng.normal(size=(10_000, 2500)).astype(np.float32))
     for place, path in enumerate(paths):
         if place < 3:
-            save_file({"weight": start + place}, path)
+            save_file({"weight": start + 0.1 * place}, path)
         else:
             path.hardlink_to(paths[place % 3])
     done = subprocess.run(

@@ -1,0 +1,136 @@
+"""An estimator to put parameters into, and members held against it."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ensembles.checkpoints.delegating import thawed
+from ensembles.checkpoints.formats import state_dicts
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.members import open_member
+from ensembles.checkpoints.states import state_of
+
+STATES = (str, os.PathLike, Mapping)  # what is no estimator
+MEANING = ("activation", "out_activation_", "feature_names_in_", "classes_")
+
+
+def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
+    """Copy of an estimator that has parameters, to put others into.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted or not, frozen or not; its settings are those of the copy.
+    members : sequence
+        What a fit learns besides parameters comes from the first that is of its kind.
+    labels : array-like or None
+        For what learns its classes from them alone.
+
+    Returns
+    -------
+    object
+
+    Raises
+    ------
+    TypeError
+        If the kind cannot be averaged.
+    ValueError
+        If there are no parameters to replace.
+    """
+    inner = thawed(estimator)
+    state = state_of(inner)
+    fitted = [member for member in members if type(member) is type(inner)]
+    if fitted and hasattr(inner, "get_params"):
+        return _like(copy.deepcopy(fitted[0]), inner)
+    if state.start is not None and inner is estimator:
+        return state.start(inner, None, labels)
+    if not _has_parameters(inner):
+        raise ValueError(
+            f"{type(inner).__name__} has no parameters yet that those of checkpoints "
+            "could replace; fit it, and wrap it in sklearn.frozen.FrozenEstimator"
+        )
+    return copy.deepcopy(inner)
+
+
+def _like(held: Any, estimator: Any) -> Any:
+    """A fitted estimator with the settings of another, and its output."""
+    given = {
+        name: value
+        for name, value in estimator.get_params(deep=True).items()
+        if not hasattr(value, "get_params") and not _holds_estimators(value)
+    }
+    if getattr(held, "activation", None) != getattr(estimator, "activation", None):
+        raise ValueError(
+            f"members must have the estimator's activation, {estimator.activation!r}: "
+            f"the first has {held.activation!r}"
+        )
+    held.set_params(**given)
+    output = getattr(estimator, "_sklearn_output_config", {})
+    return held.set_output(**output) if output else held
+
+
+def _holds_estimators(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(one, tuple) for one in value)
+
+
+def _has_parameters(estimator: Any) -> bool:
+    try:
+        return bool(state_of(estimator).get(estimator))
+    except AttributeError:
+        return False
+
+
+def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
+    """Layout of a member, known to be of the kind of an estimator.
+
+    Parameters
+    ----------
+    held : object
+    member : path, state dict or fitted estimator
+    name : str
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    TypeError
+        If the member is of another kind.
+    ValueError
+        If it is not fitted, or what its parameters mean differs.
+    """
+    if isinstance(member, Mapping):
+        return state_dicts.read(member, name)
+    if isinstance(member, STATES):
+        return open_member(member, 0)
+    own, wanted = type(member).__name__, type(held).__name__
+    if own != wanted and not (_has_module(member) and _has_module(held)):
+        raise TypeError(
+            f"members must be paths, state dicts or fitted estimators of one kind, "
+            f"{wanted}: {name} is of type {own}"
+        )
+    if not _has_parameters(member):
+        raise ValueError(
+            f"{name} must be fitted: this {own} has no parameters; where clones are "
+            "made, as in GridSearchCV, wrap it in sklearn.frozen.FrozenEstimator"
+        )
+    for trait in MEANING if own == wanted else ():
+        ours, theirs = (getattr(one, trait, None) for one in (held, member))
+        if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
+            raise ValueError(
+                f"members must agree in {trait}: {name} has {theirs}, the first {ours}"
+            )
+    return state_dicts.read(state_of(member).get(member), name)
+
+
+def _has_module(estimator: Any) -> bool:
+    try:
+        return state_of(estimator).module is not None
+    except TypeError:
+        return False
