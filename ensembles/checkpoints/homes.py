@@ -85,6 +85,28 @@ def _has_parameters(estimator: Any) -> bool:
         return False
 
 
+def check_kind(estimator: Any, member: Any, name: str) -> None:
+    """Raise if a member is no checkpoint, and of another kind than an estimator.
+
+    Parameters
+    ----------
+    estimator, member : object
+    name : str
+        The member's.
+
+    Raises
+    ------
+    TypeError
+    """
+    inner = thawed(estimator)
+    alike = type(member) is type(inner) or isinstance(member, STATES)
+    if not alike and not (_has_module(member) and _has_module(inner)):
+        raise TypeError(
+            "members must be paths, state dicts or fitted estimators of one kind, "
+            f"{type(inner).__name__}: {name} is of type {type(member).__name__}"
+        )
+
+
 def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
     """Layout of a member, known to be of the kind of an estimator.
 
@@ -100,8 +122,6 @@ def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
 
     Raises
     ------
-    TypeError
-        If the member is of another kind.
     ValueError
         If it is not fitted, or what its parameters mean differs.
     """
@@ -110,11 +130,6 @@ def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
     if isinstance(member, STATES):
         return open_member(member, 0)
     own, wanted = type(member).__name__, type(held).__name__
-    if own != wanted and not (_has_module(member) and _has_module(held)):
-        raise TypeError(
-            f"members must be paths, state dicts or fitted estimators of one kind, "
-            f"{wanted}: {name} is of type {own}"
-        )
     if not _has_parameters(member):
         raise ValueError(
             f"{name} must be fitted: this {own} has no parameters; where clones are "

@@ -9,7 +9,7 @@ import numpy as np
 
 from ensembles.checkpoints.formats import state_dicts
 from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, is_torch
-from ensembles.checkpoints.homes import home_of, opened_for
+from ensembles.checkpoints.homes import check_kind, home_of, opened_for
 from ensembles.checkpoints.kinship import unrelated
 from ensembles.checkpoints.matching import matched
 from ensembles.checkpoints.pool import Mixture, Pool
@@ -146,6 +146,8 @@ def merge(
     """
     rule = named_rule(combining.rule)
     rule.check(len(members), combining.params)
+    for member, name in zip(members, names, strict=True):
+        check_kind(estimator, member, name)
     held = home_of(estimator, members, labels)
     state = state_of(held)
     if state.module is not None:

@@ -104,7 +104,8 @@ class Scoring(Delegating):
             raise TypeError(
                 f"checkpoints must be a sequence of them, found {self.checkpoints!r}"
             )
-        if self.checkpoints is None and not hasattr(thawed(self.estimator), "get_params"):
+        is_trained_here = hasattr(thawed(self.estimator), "get_params")
+        if self.checkpoints is None and not is_trained_here:
             raise TypeError(
                 f"a {type(self.estimator).__name__} has no fit to make members by; "
                 "give the soup its checkpoints"

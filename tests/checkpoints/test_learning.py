@@ -161,6 +161,7 @@ def test_a_regression_learns_by_squared_error() -> None:
     assert soup.soup_score_ > soup.scores_.max()
 
 
+@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
 def test_a_loss_of_ones_own_gets_the_model_and_the_batch() -> None:
     sizes: list[int] = []
 
