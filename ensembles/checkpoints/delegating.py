@@ -31,7 +31,9 @@ def _can(name: str) -> Callable[[Any], bool]:
     """Whether the estimator that is held has a method."""
 
     def check(self: Any) -> bool:
-        getattr(self.estimator_ if self._is_fitted() else thawed(self.estimator), name)
+        # Not estimator_: combining what was forgotten may fail for another reason.
+        held = vars(self).get("_estimator")
+        getattr(thawed(self.estimator) if held is None else held, name)
         return True
 
     return check

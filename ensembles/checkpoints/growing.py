@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +62,11 @@ def branches(
     list of estimators
         One, if the estimator can only be fitted anew.
 
+    Raises
+    ------
+    ValueError
+        If a number is no whole one of at least 1.
+
     Warns
     -----
     UserWarning
@@ -68,6 +74,7 @@ def branches(
     """
     from sklearn.utils.parallel import Parallel, delayed
 
+    _check_counts(n_members=n_members, n_epochs=n_epochs)
     start, advance, seeds = _started(estimator, training, n_members, random_state)
     if advance is None:
         return [start]
@@ -98,11 +105,17 @@ def epochs(
     -------
     list of estimators
 
+    Raises
+    ------
+    ValueError
+        As `branches`.
+
     Warns
     -----
     UserWarning
         As `branches`.
     """
+    _check_counts(n_members=n_members, n_epochs=n_epochs)
     start, advance, seeds = _started(estimator, training, n_members, random_state)
     if advance is None:
         return [start]
@@ -111,6 +124,15 @@ def epochs(
         start = _continued(start, advance, training, n_epochs, seed)
         found.append(start)
     return found
+
+
+def _check_counts(**given: Any) -> None:
+    for name, value in given.items():
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not is_whole or value < 1:
+            raise ValueError(
+                f"{name} must be a whole number of at least 1, found {value!r}"
+            )
 
 
 def _started(

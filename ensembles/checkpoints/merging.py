@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import xxhash
 
 from ensembles.checkpoints.formats import state_dicts
 from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, is_torch
@@ -176,6 +177,26 @@ def merge(
         counted=combining.counted,
     )
     return Merged(held, state, pool)
+
+
+def fingerprint(estimator: Any) -> str:
+    """Digest of an estimator's parameters.
+
+    Parameters
+    ----------
+    estimator : object
+        Fitted.
+
+    Returns
+    -------
+    str
+    """
+    whole = xxhash.xxh3_128()
+    for name, value in sorted(state_of(estimator).get(estimator).items()):
+        array = np.ascontiguousarray(as_array(value, name))
+        whole.update(f"{name} {array.dtype} {array.shape}".encode())
+        whole.update(array.reshape(-1).view(np.uint8))
+    return whole.hexdigest()
 
 
 def named_rule(rule: str | Rule) -> Rule:

@@ -128,6 +128,10 @@ class Scoring(Delegating):
     def _scorer(self) -> Any:
         if callable(self.scoring):
             return self.scoring
+        if not isinstance(self.scoring, str | None):
+            raise TypeError(
+                f"scoring must be one name, a callable or None, found {self.scoring!r}"
+            )
         inner = thawed(self.estimator)
         if not hasattr(inner, "get_params"):
             raise TypeError(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
-import numpy as np
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
@@ -13,7 +11,13 @@ from ensembles.base import Chosen
 from ensembles.checkpoints.choosing import chosen_for, divided, is_counted
 from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.growing import Training, as_seed, branches, epochs
-from ensembles.checkpoints.merging import Combining, Merged, merge, named_rule
+from ensembles.checkpoints.merging import (
+    Combining,
+    Merged,
+    fingerprint,
+    merge,
+    named_rule,
+)
 from ensembles.checkpoints.routing import Scoring
 from ensembles.checkpoints.scored import Part, SoupScore, Splits, held_out, parts_of
 
@@ -183,21 +187,30 @@ class ModelSoup(Scoring):
             self.weights, merged, score, rule, others, as_seed(self.random_state)
         )
         self._estimator = merged.put(chosen.weights)
-        self._order = list(merged.pool.order)
+        self._weights, self._order = chosen.weights, list(merged.pool.order)
         self._keep(chosen, int(self.base is not None))
         return self
 
     @property
     def estimator_(self) -> Any:
-        """Estimator with the combined parameters, combined again if forgotten."""
+        """Estimator with the combined parameters, combined again if forgotten.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoints are no longer what they were.
+        """
         check_is_fitted(self)
         if self._estimator is None:
             merged = self._merged(self._given(), self._labels)
             merged.pool.order = list(self._order)
-            weights = self.weights_
-            if self.base is not None:
-                weights = np.concatenate([[1 - weights.sum()], weights])
-            self._estimator = merged.put(weights)
+            found = merged.put(self._weights)
+            if fingerprint(found) != self._forgotten:
+                raise ValueError(
+                    "checkpoints must be those that were combined: they give other "
+                    "parameters than the soup forgot; fit it again"
+                )
+            self._estimator = found
         return self._estimator
 
     def forget(self) -> ModelSoup:
@@ -221,7 +234,9 @@ class ModelSoup(Scoring):
                 "a soup that made its members cannot forget their parameters; give it "
                 "checkpoints"
             )
-        self._estimator = None
+        if self._estimator is not None:
+            self._forgotten = fingerprint(self._estimator)
+            self._estimator = None
         return self
 
     def _given(self) -> list[Any]:
@@ -247,13 +262,6 @@ class ModelSoup(Scoring):
             "n_epochs": params.pop("n_epochs", N_EPOCHS),
             "random_state": self.random_state,
         }
-        for name in ("n_members", "n_epochs"):
-            is_whole = isinstance(facts[name], Integral)
-            if isinstance(facts[name], bool) or not is_whole or facts[name] < 1:
-                raise ValueError(
-                    f"{name} must be a whole number of at least 1, found "
-                    f"{facts[name]!r}"
-                )
         inner = thawed(self.estimator)
         if self.checkpoints is None:
             return branches(inner, training, n_jobs=self.n_jobs, **facts)

@@ -56,7 +56,7 @@ def optuna(
     ValueError
         If a parameter is wrong or a score is not finite.
     TypeError
-        If ``n_trials`` is no whole number.
+        If ``n_trials`` or ``random_state`` is no whole number, or ``sampler`` none.
 
     References
     ----------
@@ -98,7 +98,13 @@ def _study(sampler: Any, random_state: int | None) -> Any:
                 f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of "
                 f"optuna's, found {sampler!r}"
             )
+        if random_state is not None:
+            check_whole(random_state=random_state)
         sampler = getattr(package.samplers, SAMPLERS[sampler])(seed=random_state)
+    elif not isinstance(sampler, package.samplers.BaseSampler):
+        raise TypeError(
+            f"sampler must be a name or a sampler of optuna's, found {sampler!r}"
+        )
     before = package.logging.get_verbosity()
     package.logging.set_verbosity(package.logging.WARNING)
     try:

@@ -257,6 +257,34 @@ def test_a_pickle_holds_parameters_or_paths_by_choice(
     np.testing.assert_array_equal(soup.decision_function(X_held), expected)
 
 
+def test_a_soup_that_forgot_tells_if_its_checkpoints_were_changed(
+    members: list[Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "member.safetensors"
+    save_file(get_state(members[0]), path)
+    soup = ModelSoup(FrozenEstimator(members[0]), [path]).fit().forget().forget()
+    save_file(get_state(members[1]), path)
+    with pytest.raises(ValueError, match="other parameters than the soup forgot; fit"):
+        soup.predict(X_held)
+    save_file(get_state(members[0]), path)
+    np.testing.assert_array_equal(soup.predict(X_held), members[0].predict(X_held))
+
+
+@pytest.mark.filterwarnings("ignore:selection 'wise_ft' helped nothing")
+def test_a_soup_with_a_base_is_combined_again_to_the_byte(
+    members: list[Any],
+) -> None:
+    soup = ModelSoup(
+        SGDClassifier(),
+        members[:3],
+        base=members[3],
+        weights="wise_ft",
+        params={"alphas": [0.3]},
+    ).fit(X_held, y_held)
+    before = soup.estimator_.coef_.copy()
+    np.testing.assert_array_equal(soup.forget().estimator_.coef_, before)
+
+
 def test_a_soup_that_made_its_members_does_not_forget_them() -> None:
     soup = ModelSoup(SGDClassifier(), n_members=2, random_state=0).fit(X_held, y_held)
     with pytest.raises(ValueError, match="cannot forget their parameters"):
@@ -447,6 +475,12 @@ def test_a_base_without_a_use_is_told(members: list[Any]) -> None:
 def test_a_choice_needs_data(members: list[Any]) -> None:
     with pytest.raises(ValueError, match="by data: fit"):
         ModelSoup(SGDClassifier(), members, weights="greedy_soup").fit()
+
+
+def test_a_list_of_scores_is_refused(members: list[Any]) -> None:
+    soup = ModelSoup(SGDClassifier(), members, scoring=["accuracy", "f1"])
+    with pytest.raises(TypeError, match=r"scoring must be one name, .* found \['acc"):
+        soup.fit(X_held, y_held)
 
 
 def test_members_that_know_other_classes_are_refused(members: list[Any]) -> None:

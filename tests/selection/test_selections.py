@@ -111,6 +111,8 @@ def test_no_member_is_an_error(name: str) -> None:
         ("greedy", {"fraction": "x"}, "^fraction must be a number, found 'x'"),
         ("top_k", {"k": "2"}, "^k must be a whole number, found '2'"),
         ("optuna", {"n_trials": 2.0}, "^n_trials must be a whole number, found 2.0"),
+        ("optuna", {"random_state": "a"}, "^random_state must be a whole number, foun"),
+        ("optuna", {"sampler": 3}, "^sampler must be a name or a sampler of optuna's"),
     ],
     ids=str,
 )
