@@ -195,7 +195,7 @@ def fingerprint(estimator: Any) -> str:
     for name, value in sorted(state_of(estimator).get(estimator).items()):
         array = np.ascontiguousarray(as_array(value, name))
         whole.update(f"{name} {array.dtype} {array.shape}".encode())
-        whole.update(array.reshape(-1).view(np.uint8))
+        whole.update(array.reshape(-1).view(np.uint8).data)
     return whole.hexdigest()
 
 
