@@ -98,12 +98,16 @@ def beside(path: Path, *, folder: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def telling_if_full(path: Path) -> Iterator[None]:
+def telling_if_full(
+    path: Path | str, way: str = "choose another place"
+) -> Iterator[None]:
     """A block whose error says so if there was no room to write ``path`` in.
 
     Parameters
     ----------
-    path : Path
+    path : Path or str
+    way : str, default="choose another place"
+        What helps.
 
     Raises
     ------
@@ -115,9 +119,7 @@ def telling_if_full(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OSError(
-            f"{path} is not written, its disk is full; choose another place"
-        ) from None
+        raise OSError(f"{path} is not written, its disk is full; {way}") from None
 
 
 def write_at(fd: int, buffer: memoryview, offset: int) -> None:

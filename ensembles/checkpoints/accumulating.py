@@ -17,6 +17,7 @@ from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
 from ensembles.floats import Array, Float64
 from ensembles.kernels.mean import mean
 from ensembles.ruling import Rule
+from ensembles.writing import telling_if_full
 
 FEWEST = 3  # members; the mean of two reads nothing twice
 FLOAT64 = np.dtype(np.float64)
@@ -117,9 +118,16 @@ class RunningMean:
             growing.append(target._replace(dtype=FLOAT64, members=(*held, *fresh)))
         self._summed = []  # whatever becomes of it half-way, it is no sum of these
         sinks: Mapping[str, Sink] = sums.sinks
-        outcome = _streamed(plan, growing, added, sinks, progress)
+        with telling_if_full(*self._place()):
+            outcome = _streamed(plan, growing, added, sinks, progress)
         self._blocks |= outcome.blocks
         self._summed = wanted
+
+    def _place(self) -> tuple[str, str]:
+        """What is written where, and what helps if there is no room."""
+        folder = self._folder or tempfile.gettempdir()
+        way = "choose another place" if self._folder else "set TMPDIR to another folder"
+        return f"a sum of members in {folder}", way
 
 
 class _Sums:

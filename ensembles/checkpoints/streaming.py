@@ -22,6 +22,7 @@ from ensembles.kernels.rounding import rounded
 from ensembles.ruling import Rule, as_stack
 
 GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the page cache
+FEW = 1 << 20  # bytes that are combined sooner than a thread starts
 
 Progress = Callable[[int], None]
 
@@ -125,6 +126,9 @@ def stream(
     ValueError
         If a member ends too early, or integers differ and must not.
     """
+    read = sum(tensor.nbytes for target in targets for tensor in target.members)
+    if read < FEW:
+        n_threads = 1
     # Integers come first: if they differ, nothing has been computed in vain.
     ordered = sorted(targets, key=lambda target: target.action != "settle")
     worker = _Worker(ordered, sinks, recipe, memory // n_threads, progress)

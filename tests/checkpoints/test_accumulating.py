@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from ensembles.checkpoints.accumulating import RunningMean
 from ensembles.checkpoints.members import open_member
 from ensembles.checkpoints.outputs import write_safetensors
 from ensembles.checkpoints.planning import plan
+from ensembles.checkpoints.pool import Mixture, Pool
 
 N_MEMBERS = 5
 
@@ -115,6 +119,22 @@ def test_a_failed_sum_is_not_built_upon(tmp_path: Path) -> None:
     found, _ = written(running, opened, [0, 1, 2, 4], out)
     average([paths[place] for place in (0, 1, 2, 4)], out, force=True)
     assert found == out.read_bytes()
+
+
+def test_a_full_disk_names_the_place_of_the_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = [open_member(path, 0) for path in write_members(tmp_path, np.float32)]
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    message = f"a sum of members in {tmp_path} is not written, its disk is full; set TM"
+    arrays = {name: np.empty(t.shape, t.dtype) for name, t in opened[0].layout.items()}
+    with pytest.raises(OSError, match=message):
+        Mixture(Pool(opened), arrays)(np.ones(N_MEMBERS))
 
 
 def test_files_of_torch_are_verified_once(tmp_path: Path) -> None:
