@@ -291,5 +291,7 @@ def optimum_of(score: Any, n_members: int) -> Floats:
 
 def _named(weights: Floats) -> str:
     """Weights by member, without those that do not count."""
+    if weights.ndim > 1:
+        return f"weights {weights.tolist()}"
     found = {int(member): float(weights[member]) for member in np.flatnonzero(weights)}
     return f"weights {found}, by member"

@@ -37,8 +37,7 @@ def check_budget(
     ValueError
         If it is not enough for one block of one thread.
     """
-    widest = max((_bytes_per_element(target, rule) for target in targets), default=0)
-    least = widest * BLOCK
+    least = least_memory(targets, rule)
     if memory < least:
         raise ValueError(
             f"memory must be at least {least} bytes, for a block of {BLOCK} elements "
@@ -51,6 +50,23 @@ def check_budget(
         for step, target in zip(steps, targets, strict=True)
     ]
     return n_threads * max(used, default=0), n_threads
+
+
+def least_memory(targets: Sequence[Target], rule: Rule) -> int:
+    """Bytes of buffers that one thread needs for one block of each member.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    rule : Rule
+
+    Returns
+    -------
+    int
+    """
+    blocks = (min(target.size, BLOCK) for target in targets)
+    widths = (_bytes_per_element(target, rule) for target in targets)
+    return max((n * w for n, w in zip(blocks, widths, strict=True)), default=0)
 
 
 def step_of(target: Target, rule: Rule, budget: int) -> int:

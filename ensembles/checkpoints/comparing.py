@@ -107,8 +107,39 @@ def compare(
     written = {target.name for target in found.targets}
     for alias in [a for a, name in found.aliases.items() if name not in written]:
         del found.aliases[alias]
-    found.notes.extend(_about(found.targets, members))
+    found.notes.extend(_mixed(found.targets))
+    found.notes.extend(differences(members))
     return found
+
+
+def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
+    """What the files around the members' weights say differently of them.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+
+    Yields
+    ------
+    str
+    """
+    for member in members[1:]:
+        differ = config_differences(members[0].config, member.config)
+        if differ:
+            yield (
+                f"config.json of {member.name} differs from that of {members[0].name}, "
+                f"which the result keeps, in {', '.join(differ)}"
+            )
+    first = tokenizer_files(members[0])
+    for member in members[1:]:
+        other = tokenizer_files(member)
+        for name in sorted(first.keys() & other.keys()):
+            if first[name] != other[name]:
+                yield (
+                    f"the tokenizers differ: {name} of {member.name} is not that of "
+                    f"{members[0].name}; rows of their embeddings may mean "
+                    "different words"
+                )
 
 
 def _names(members: Sequence[Checkpoint]) -> list[str]:
@@ -200,7 +231,7 @@ def _is_vocabulary(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def _about(targets: Sequence[Target], members: Sequence[Checkpoint]) -> Iterator[str]:
+def _mixed(targets: Sequence[Target]) -> Iterator[str]:
     mixed = [
         target
         for target in targets
@@ -213,28 +244,18 @@ def _about(targets: Sequence[Target], members: Sequence[Checkpoint]) -> Iterator
             f"({', '.join(kinds)}), such as {mixed[0].name}, written as "
             f"{mixed[0].dtype}"
         )
-    for member in members[1:]:
-        differ = _config_differences(members[0].config, member.config)
-        if differ:
-            yield (
-                f"config.json of {member.name} differs from that of {members[0].name}, "
-                f"which the result keeps, in {', '.join(differ)}"
-            )
-    first = tokenizer_files(members[0])
-    for member in members[1:]:
-        other = tokenizer_files(member)
-        for name in sorted(first.keys() & other.keys()):
-            if first[name] != other[name]:
-                yield (
-                    f"the tokenizers differ: {name} of {member.name} is not that of "
-                    f"{members[0].name}; rows of their embeddings may mean "
-                    "different words"
-                )
 
 
-def _config_differences(
-    first: Mapping[str, Any], other: Mapping[str, Any]
-) -> list[str]:
-    """Keys of both that say different things of the model."""
+def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Keys of two configurations that say different things of the model.
+
+    Parameters
+    ----------
+    first, other : mapping of str to value
+
+    Returns
+    -------
+    list of str
+    """
     keys = sorted((first.keys() & other.keys()) - IDLE_KEYS)
     return [key for key in keys if first[key] != other[key]]

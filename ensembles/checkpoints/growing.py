@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles.base import rows_of, warn_user
+from ensembles.checkpoints.delegating import thawed
+from ensembles.checkpoints.merging import fingerprint
 from ensembles.checkpoints.states import state_of
 
 SEEDS = 2**31 - 1  # what random_state may be, exclusive
@@ -48,7 +50,7 @@ def branches(
     Parameters
     ----------
     estimator : estimator
-        Not fitted, and not changed.
+        Not changed. It is fitted first, unless it comes in a `FrozenEstimator`, fitted.
     training : Training
     n_members : int, at least 1
     n_epochs : int, at least 1
@@ -70,7 +72,7 @@ def branches(
     Warns
     -----
     UserWarning
-        If there is one, though more were asked for.
+        If there is one, though more were asked for, or all are alike.
     """
     from sklearn.utils.parallel import Parallel, delayed
 
@@ -81,6 +83,7 @@ def branches(
     found: list[Any] = Parallel(n_jobs=n_jobs)(
         delayed(_continued)(start, advance, training, n_epochs, seed) for seed in seeds
     )
+    _warn_if_alike(found)
     return found
 
 
@@ -113,7 +116,7 @@ def epochs(
     Warns
     -----
     UserWarning
-        As `branches`.
+        If there is one, though more were asked for.
     """
     _check_counts(n_members=n_members, n_epochs=n_epochs)
     start, advance, seeds = _started(estimator, training, n_members, random_state)
@@ -142,12 +145,16 @@ def _started(
     from sklearn.base import clone
 
     rng = np.random.default_rng(as_seed(random_state))
-    start = clone(estimator)
-    state_of(start)  # what cannot be averaged need not be fitted
+    inner = thawed(estimator)
+    state_of(inner)  # what cannot be averaged need not be fitted
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
-    seeded(start, first, only_unset=random_state is None)
-    with _seeded_torch(first):
-        start.fit(training.X, training.y, **training.params)
+    if inner is not estimator:
+        start = copy.deepcopy(inner)
+    else:
+        start = clone(inner)
+        seeded(start, first, only_unset=random_state is None)
+        with _seeded_torch(first):
+            start.fit(training.X, training.y, **training.params)
     advance = _way_on(start)
     if advance is None and n_members > 1:
         warn_user(
@@ -156,6 +163,14 @@ def _started(
             "anew share no start, and must not be averaged"
         )
     return start, advance, seeds
+
+
+def _warn_if_alike(members: list[Any]) -> None:
+    if len(members) > 1 and len({fingerprint(member) for member in members}) == 1:
+        warn_user(
+            f"members are all alike: {type(members[0]).__name__} ends at the same "
+            "parameters in any order of the samples, and the soup is that"
+        )
 
 
 def as_seed(random_state: Any) -> int | None:

@@ -7,8 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from ensembles.checkpoints.agreeing import (
+    check_alike,
+    check_settings,
+    is_same,
+    parts_of,
+    warn_of_modules,
+)
 from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.formats import state_dicts
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -16,7 +21,6 @@ from ensembles.checkpoints.members import open_member
 from ensembles.checkpoints.states import state_of
 
 STATES = (str, os.PathLike, Mapping)  # what is no estimator
-MEANING = ("activation", "out_activation_", "feature_names_in_", "classes_")
 
 
 def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
@@ -59,16 +63,15 @@ def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
 
 def _like(held: Any, estimator: Any) -> Any:
     """A fitted estimator with the settings of another, and its output."""
+    check_settings(held, estimator)
+    own = held.get_params(deep=True)
     given = {
         name: value
         for name, value in estimator.get_params(deep=True).items()
         if not hasattr(value, "get_params") and not _holds_estimators(value)
+        # Not what is set already: a net of skorch would begin anew, aloud.
+        if name not in own or not is_same(own[name], value)
     }
-    if getattr(held, "activation", None) != getattr(estimator, "activation", None):
-        raise ValueError(
-            f"members must have the estimator's activation, {estimator.activation!r}: "
-            f"the first has {held.activation!r}"
-        )
     held.set_params(**given)
     output = getattr(estimator, "_sklearn_output_config", {})
     return held.set_output(**output) if output else held
@@ -99,11 +102,15 @@ def check_kind(estimator: Any, member: Any, name: str) -> None:
     TypeError
     """
     inner = thawed(estimator)
-    alike = type(member) is type(inner) or isinstance(member, STATES)
-    if not alike and not (_has_module(member) and _has_module(inner)):
+    if isinstance(member, STATES) or (_has_module(member) and _has_module(inner)):
+        return
+    wanted = [(place, type(part)) for place, part in parts_of(inner)]
+    if [(place, type(part)) for place, part in parts_of(member)] != wanted:
+        kinds = ", ".join(kind.__name__ for _, kind in wanted)
+        found = ", ".join(type(part).__name__ for _, part in parts_of(member))
         raise TypeError(
             "members must be paths, state dicts or fitted estimators of one kind, "
-            f"{type(inner).__name__}: {name} is of type {type(member).__name__}"
+            f"{kinds}: {name} is of type {found}"
         )
 
 
@@ -124,23 +131,25 @@ def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
     ------
     ValueError
         If it is not fitted, or what its parameters mean differs.
+
+    Warns
+    -----
+    UserWarning
+        If it is a module of other parts, or another configuration.
     """
     if isinstance(member, Mapping):
         return state_dicts.read(member, name)
     if isinstance(member, STATES):
         return open_member(member, 0)
-    own, wanted = type(member).__name__, type(held).__name__
     if not _has_parameters(member):
         raise ValueError(
-            f"{name} must be fitted: this {own} has no parameters; where clones are "
-            "made, as in GridSearchCV, wrap it in sklearn.frozen.FrozenEstimator"
+            f"{name} must be fitted: this {type(member).__name__} has no parameters; "
+            "where clones are made, as in GridSearchCV, wrap it in "
+            "sklearn.frozen.FrozenEstimator"
         )
-    for trait in MEANING if own == wanted else ():
-        ours, theirs = (getattr(one, trait, None) for one in (held, member))
-        if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
-            raise ValueError(
-                f"members must agree in {trait}: {name} has {theirs}, the first {ours}"
-            )
+    check_alike(held, member, name)
+    if _has_module(member):
+        warn_of_modules(_module(held), _module(member), name)
     return state_dicts.read(state_of(member).get(member), name)
 
 
@@ -149,3 +158,8 @@ def _has_module(estimator: Any) -> bool:
         return state_of(estimator).module is not None
     except TypeError:
         return False
+
+
+def _module(estimator: Any) -> Any:
+    found = state_of(estimator).module
+    return None if found is None else found(estimator)

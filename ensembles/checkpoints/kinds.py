@@ -52,6 +52,8 @@ def fill() -> None:
         STATES.setdefault(name, attributes("coef_", "intercept_"))
     known = {
         f"{linear}_stochastic_gradient.SGDOneClassSVM": attributes("coef_", "offset_"),
+        f"{linear}_bayes.BayesianRidge": State(_LINE.get, _set_line),
+        f"{linear}_bayes.ARDRegression": State(_LINE.get, _set_line),
         f"{bayes}GaussianNB": attributes("theta_", "var_", "class_prior_"),
         f"{bayes}ComplementNB": attributes("feature_log_prob_", "class_log_prior_"),
         f"{bayes}_BaseDiscreteNB": State(_probabilities, _set_probabilities),
@@ -64,9 +66,14 @@ def fill() -> None:
             "intercept_visible_",
             is_network=True,
         ),
-        "sklearn.preprocessing._data.StandardScaler": attributes("mean_", "scale_"),
-        "sklearn.preprocessing._data.MinMaxScaler": attributes("min_", "scale_"),
-        "sklearn.preprocessing._data.MaxAbsScaler": attributes("scale_"),
+        # With what partial_fit goes on from.
+        "sklearn.preprocessing._data.StandardScaler": attributes(
+            "mean_", "scale_", "var_"
+        ),
+        "sklearn.preprocessing._data.MinMaxScaler": attributes(
+            "min_", "scale_", "data_min_", "data_max_", "data_range_"
+        ),
+        "sklearn.preprocessing._data.MaxAbsScaler": attributes("scale_", "max_abs_"),
         "sklearn.preprocessing._data.RobustScaler": attributes("center_", "scale_"),
         "sklearn.pipeline.Pipeline": State(
             _of_steps, _into_steps, is_network=_networks_of_steps
@@ -142,6 +149,15 @@ def _set_probabilities(estimator: Any, state: dict[str, Any]) -> None:
     with np.errstate(divide="ignore"):  # what never happens
         found = {name: np.log(value) for name, value in state.items()}
     attributes(*LOGARITHMS).set(estimator, found)
+
+
+_LINE = attributes("coef_", "intercept_")
+
+
+def _set_line(estimator: Any, state: dict[str, Any]) -> None:
+    """Put in coefficients; how sure they are is not known of a mean."""
+    _LINE.set(estimator, state)
+    vars(estimator).pop("sigma_", None)
 
 
 def _holding(

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, import_torch
+from ensembles.checkpoints.losses import usual_loss
 from ensembles.checkpoints.merging import Merged
 from ensembles.checkpoints.scored import SoupScore
 from ensembles.floats import Array
-from ensembles.selection.registering import Record, forget
+from ensembles.selection.registering import (
+    Record,
+    check_number,
+    check_whole,
+    forget,
+)
 from ensembles.weighting import Floats, Score, Trial, own_scores, score_of
 
 STEP = 1 << 16  # elements of a member at a time
@@ -25,7 +32,7 @@ class Slopes(NamedTuple):
 
     loss: float
     by_weights: Floats
-    by_sharpness: float
+    by_sharpness: float | None  # None where answers are no tensors to multiply
 
 
 class Learned:
@@ -54,8 +61,7 @@ class Learned:
     def __init__(self, merged: Merged, score: SoupScore) -> None:
         self.merged = merged
         self._parts = score.parts
-        labels = getattr(merged.estimator, "classes_", None)
-        self._labels = None if labels is None else np.asarray(labels)
+        self._usual = partial(usual_loss, merged)
 
     def __call__(
         self,
@@ -103,8 +109,14 @@ class Learned:
         Raises
         ------
         ValueError
-            If a parameter is out of range, or a score is not finite.
+            If a parameter is out of range, or a score, a loss or a slope not finite.
+        TypeError
+            If a parameter is of another kind.
         """
+        check_whole(n_passes=n_passes, batch_size=batch_size)
+        check_number(learning_rate=learning_rate)
+        if not (loss is None or callable(loss)):
+            raise TypeError(f"loss must be a callable or None, found {loss!r}")
         if by not in ("model", "layer") or min(n_passes, batch_size) < 1:
             raise ValueError(
                 "by must be 'model' or 'layer', n_passes and batch_size at least 1: "
@@ -122,17 +134,19 @@ class Learned:
         sharpness = torch.zeros((), dtype=torch.float64)
         optimizer = torch.optim.AdamW([logits, sharpness], lr=learning_rate)
         rng = np.random.default_rng(random_state)
-        tried = self._simple(n_members, score, shape[1])
+        tried = self._simple(n_members, score, shape[1] if by == "layer" else None)
         for _ in range(n_passes):
             for X, y in self._batches(batch_size, rng):
                 weights = torch.softmax(logits, 0).numpy()
                 found = self.slopes(weights, X, y, loss, float(sharpness.exp()))
+                _check_slopes(found, needs_tensors=bool(temperature))
                 slope = weights * (
                     found.by_weights - (weights * found.by_weights).sum(0)
                 )
                 logits.grad = torch.from_numpy(slope)
                 sharpness.grad = torch.tensor(
-                    found.by_sharpness * temperature, dtype=torch.float64
+                    (found.by_sharpness or 0.0) * bool(temperature),
+                    dtype=torch.float64,
                 )
                 optimizer.step()
             weights = torch.softmax(logits, 0).numpy().copy()
@@ -142,18 +156,20 @@ class Learned:
         # Of equal ones the latest: steps of an accuracy hide what a loss still gains.
         return max(reversed(tried), key=lambda trial: trial.score).weights
 
-    def _simple(self, n_members: int, score: Score, n_groups: int) -> list[Trial]:
-        """Best single member, and equal weights."""
+    def _simple(
+        self, n_members: int, score: Score, n_layers: int | None
+    ) -> list[Trial]:
+        """Best single member, and equal weights, for each layer if there are some."""
         own = own_scores(n_members, score)
         equal = np.full(n_members, 1 / n_members)
         tried = [
             Trial(np.eye(n_members)[np.argmax(own)], float(own.max())),
             Trial(equal, score_of(score, equal)),
         ]
-        if n_groups == 1:
+        if n_layers is None:
             return tried
         return [
-            Trial(np.repeat(weights[:, None], n_groups, 1), value)
+            Trial(np.repeat(weights[:, None], n_layers, 1), value)
             for weights, value in tried
         ]
 
@@ -205,7 +221,7 @@ class Learned:
                 return answer * scale.exp().to(answer.dtype)
             return answer
 
-        value = (loss or self._loss)(model, X, y)
+        value = (loss or self._usual)(model, X, y)
         held = list(leaves.values())
         *by_parameters, by_scale = torch.autograd.grad(
             value, [*held, scale], allow_unused=True
@@ -226,43 +242,21 @@ class Learned:
                 ],
                 axis=1,
             )
-        by_sharpness = 0.0 if by_scale is None else float(by_scale)
+        by_sharpness = None if by_scale is None else float(by_scale)
         return Slopes(float(value.detach()), by_weights, by_sharpness)
 
-    def _loss(self, model: Callable[..., Any], X: Any, y: Any) -> Any:
-        """The estimator's own; else cross-entropy of labels, squared error."""
-        torch = import_torch("weights='convex' of a module")
-        estimator = self.merged.estimator
-        like = next(iter(self.merged.module_of(estimator).parameters()))
-        given = torch.as_tensor(np.asarray(X)).to(like.device)
-        answer = model(given.to(like.dtype) if given.is_floating_point() else given)
-        targets = self._codes(np.asarray(y))
-        wanted = torch.as_tensor(targets).to(answer.device)
-        if targets.dtype.kind not in "iub":
-            wanted = wanted.to(answer.dtype)
-            answer = answer.reshape(wanted.shape)
-        if hasattr(estimator, "get_loss"):  # a net of skorch, with its criterion
-            return estimator.get_loss(answer, wanted)
-        if targets.dtype.kind in "iub":
-            return torch.nn.functional.cross_entropy(answer, wanted.long())
-        return torch.nn.functional.mse_loss(answer, wanted)
 
-    def _codes(self, targets: Any) -> Any:
-        """Places of labels among the classes, where the estimator has such."""
-        if self._labels is None:
-            if targets.dtype.kind not in "iubf":
-                raise ValueError(
-                    "y must be numbers where the estimator knows no classes, found "
-                    f"{targets.dtype}; give a loss in params"
-                )
-            return targets
-        unknown = targets[~np.isin(targets, self._labels)]
-        if len(unknown):
-            raise ValueError(
-                f"y must hold labels that the estimator knows, {self._labels}, found "
-                f"{unknown[0]!r}"
-            )
-        return np.searchsorted(self._labels, targets)
+def _check_slopes(found: Slopes, *, needs_tensors: bool) -> None:
+    if not (np.isfinite(found.loss) and np.isfinite(found.by_weights).all()):
+        raise ValueError(
+            f"a loss and its slopes must be finite, found a loss of {found.loss} with "
+            f"slopes {found.by_weights.tolist()}; look at the loss, or at the members"
+        )
+    if needs_tensors and found.by_sharpness is None:
+        raise ValueError(
+            "temperature must multiply answers that are tensors, the module answers "
+            "with something else; leave it out, and see to it in the loss"
+        )
 
 
 def _column_or_all(weights: Floats) -> Floats:
@@ -289,7 +283,7 @@ def _products(
                 block = np.empty(stop - start, tensor.dtype)
                 offset = tensor.offset + start * tensor.dtype.itemsize
                 tensor.source.read_into(block.view(np.uint8).data, offset)
-                beside = block.astype(centre.dtype) - centre[start:stop]
-                products[place] += float(slope[start:stop] @ beside)
+                beside = block.astype(np.float64) - centre[start:stop]
+                products[place] += float(slope[start:stop].astype(np.float64) @ beside)
         found[name] = products
     return found

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
+from ensembles.blocks import cut
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.floats import is_float
 
 SHOWN = 3
+STEP = 1 << 20  # bytes
 
 
 def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
@@ -31,8 +35,8 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     Raises
     ------
     ValueError
-        If a name fits nowhere, the estimator has parameters that the member lacks, or
-        a shape differs.
+        If a name fits nowhere, the estimator has parameters that the member lacks, a
+        shape differs, or tensors do that the estimator ties.
     """
     names = {**dict.fromkeys(home.layout), **home.aliases}
     found = {name: name for name in member.names if name in names}
@@ -51,9 +55,15 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
             f"{member.name} holds tensors that the estimator has no place for: "
             f"{_some(lost)}; it has {_some(list(home.layout))}"
         )
-    layout = {name: _tensor(member, own) for own, name in found.items()}
-    # One name for each tensor, whichever of its names the file has it under.
-    layout = {home.aliases.get(name, name): held for name, held in layout.items()}
+    layout: dict[str, Tensor] = {}
+    for own, name in found.items():
+        # One name for each tensor, whichever of its names the file has it under.
+        place, held = home.aliases.get(name, name), _tensor(member, own)
+        if not _same(layout.setdefault(place, held), held):
+            raise ValueError(
+                f"{name} and {place} are one tensor in the estimator, {member.name} "
+                "has two that differ; give an estimator that does not tie them"
+            )
     absent = [name for name in home.layout if name not in layout]
     if absent:
         raise ValueError(
@@ -65,7 +75,9 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
                 f"checkpoints differ at tensor {name!r}: the estimator has shape "
                 f"{home.layout[name].shape}, {member.name} has {held.shape}"
             )
-    return replace(member, layout=layout, aliases={})
+    ordered = {name: layout[name] for name in home.layout}
+    # What the files around it say, as of ties, counts no longer: the estimator does.
+    return replace(member, layout=ordered, aliases={}, config={}, files=[])
 
 
 def _prefix(names: list[str], member: Checkpoint, home: Checkpoint) -> str | None:
@@ -95,6 +107,21 @@ def _fits(
         prefix + bare in layout and layout[prefix + bare].shape == held.shape
         for bare, held in tensors.items()
     )
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same bytes."""
+    if one is other:
+        return True
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    for start, stop in cut(one.nbytes, STEP):
+        first, second = np.empty((2, stop - start), np.uint8)
+        one.source.read_into(first.data, one.offset + start)
+        other.source.read_into(second.data, other.offset + start)
+        if not np.array_equal(first, second):
+            return False
+    return True
 
 
 def _some(names: list[str]) -> str:

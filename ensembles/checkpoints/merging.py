@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
 
+from ensembles.base import warn_user
+from ensembles.checkpoints.buffers import least_memory
+from ensembles.checkpoints.comparing import differences
 from ensembles.checkpoints.formats import state_dicts
-from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, is_torch
+from ensembles.checkpoints.formats.state_dicts import (
+    as_array,
+    as_torch,
+    is_torch,
+    place_of,
+)
 from ensembles.checkpoints.homes import check_kind, home_of, opened_for
 from ensembles.checkpoints.kinship import unrelated
 from ensembles.checkpoints.matching import matched
+from ensembles.checkpoints.options import MEMORY, Options
+from ensembles.checkpoints.planning import plan
 from ensembles.checkpoints.pool import Mixture, Pool
+from ensembles.checkpoints.refusals import refused
 from ensembles.checkpoints.states import State, state_of
 from ensembles.floats import Array
 from ensembles.registry import lookup
@@ -47,7 +59,7 @@ class Merged:
         seen: dict[Any, str] = {}
         for name, value in held.items():
             array = np.require(as_array(value, name), requirements=["C", "W"])
-            place = (array.ctypes.data, array.dtype, array.shape)
+            place = place_of(value, array)
             if array.size and place in seen:
                 self._aliases[name] = seen[place]
             else:
@@ -88,6 +100,8 @@ class Merged:
             The same one each time.
         """
         key = weights.tobytes()
+        if self.has_module:
+            self.module_of(self.estimator).eval()
         if key != self._holds:
             self._holds = None
             self._mixture(weights)
@@ -101,38 +115,49 @@ class Merged:
             self._holds = key
         return self.estimator
 
+    def lent(self) -> Any:
+        """Forget what the estimator holds: who is given it may change it."""
+        self._holds = None
+
 
 class Combining(NamedTuple):
-    """How members are combined, and how integers that differ are settled."""
-
-    rule: str | Rule
-    params: dict[str, Any]
-    counted: bool
-    integers: str
-
-
-def merge(
-    estimator: Any,
-    members: Sequence[Any],
-    combining: Combining,
-    *,
-    names: Sequence[str],
-    labels: Any = None,
-    device: str | None = None,
-) -> Merged:
-    """Estimator that takes the parameters of members, known to fit it and each other.
+    """What is combined, how, and into what.
 
     Parameters
     ----------
     estimator : object
     members : sequence of paths, state dicts or fitted estimators
-    combining : Combining
     names : sequence of str
         Of the members, for messages; a path is its own.
+    rule : str or Rule
+    params : dict
+        Of the rule.
+    counted : bool
+        Whether weights stand for members that are added one by one.
+    integers : str
+        How integers that differ are settled.
+    device : str or None
+        Where a torch module is put.
+    """
+
+    estimator: Any
+    members: Sequence[Any]
+    names: Sequence[str]
+    rule: str | Rule
+    params: dict[str, Any]
+    counted: bool
+    integers: str
+    device: str | None
+
+
+def merge(combining: Combining, labels: Any = None) -> Merged:
+    """Estimator that takes the parameters of members, known to fit it and each other.
+
+    Parameters
+    ----------
+    combining : Combining
     labels : array-like or None, default=None
         What an estimator is to predict, where it learns its classes from that alone.
-    device : str or None, default=None
-        Where a torch module is put.
 
     Returns
     -------
@@ -144,22 +169,37 @@ def merge(
         If a member, or the estimator, is of a kind that cannot be averaged.
     ValueError
         If members differ in names, shapes or classes, or networks share no start.
+
+    Warns
+    -----
+    UserWarning
+        If what lies around the members differs, such as their tokenizers.
     """
+    estimator, members, names = combining[:3]
+    device = combining.device
     rule = named_rule(combining.rule)
     rule.check(len(members), combining.params)
     for member, name in zip(members, names, strict=True):
         check_kind(estimator, member, name)
     held = home_of(estimator, members, labels)
     state = state_of(held)
-    if state.module is not None:
-        state.module(held).eval()
-        if device is not None:
-            state.module(held).to(device)
+    if device is not None:
+        if state.module is None:
+            raise ValueError(
+                f"device must be None for a {type(held).__name__}, which is no torch "
+                f"module; found {device!r}"
+            )
+        state.module(held).to(device)
     home = state_dicts.read(state.get(held), "the estimator")
-    opened = [
-        matched(opened_for(held, member, name), home)
+    found = [
+        opened_for(held, member, name)
         for member, name in zip(members, names, strict=True)
     ]
+    for reason in (reason for member in found for reason in refused(member)):
+        raise ValueError(reason)
+    for note in differences(found):
+        warn_user(note)
+    opened = [matched(member, home) for member in found]
     network = state.network(held)
     apart = unrelated(opened, set(network)) if network else None
     if apart is not None:
@@ -169,11 +209,13 @@ def merge(
             "combine what they predict, with EnsembleClassifier and its like, or "
             "fine-tune them from one checkpoint"
         )
+    options: Options = {"integers": combining.integers, "memory": sys.maxsize}
+    needed = least_memory(plan(opened, **options).targets, rule)
     pool = Pool(
         opened,
         rule=rule,
         params=combining.params,
-        options={"integers": combining.integers},
+        options={**options, "memory": max(MEMORY, needed)},
         counted=combining.counted,
     )
     return Merged(held, state, pool)

@@ -23,8 +23,8 @@ from ensembles.floats import Array, is_float
 from ensembles.ruling import Rule
 from ensembles.weighting import Counts, Floats
 
-# So often members count at most: of more, a block each would not fit into the memory
-# that a plan takes by default.
+# So often members count at most, where one counts twice: of more, a block each would
+# not fit into the memory that a plan takes by default.
 MOST = 50
 
 
@@ -112,7 +112,9 @@ class Pool:
 
 
 def as_counts(weights: Floats) -> Counts | None:
-    """Whole numbers that the weights are proportional to, None if they are large.
+    """Whole numbers that the weights are proportional to, None if their sum is large.
+
+    Of members that count once it may be.
 
     Parameters
     ----------
@@ -131,8 +133,8 @@ def as_counts(weights: Floats) -> Counts | None:
     for size in range(1, MOST):
         counts = np.rint(parts * size)
         if np.allclose(parts * size, counts, rtol=0, atol=1e-9 * size):
-            small = counts.sum() <= MOST and (counts >= 0).all()
-            return counts.astype(np.int64) if small else None
+            few = counts.sum() <= MOST or counts.max() == 1
+            return counts.astype(np.int64) if few and (counts >= 0).all() else None
         if counts.sum() > MOST:
             return None
     return None

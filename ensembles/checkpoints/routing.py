@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,9 +100,13 @@ class Scoring(Delegating):
                     f"{self.checkpoints!r}"
                 )
             return True
-        if self.checkpoints is not None and not hasattr(self.checkpoints, "__iter__"):
+        found = self.checkpoints
+        if not (
+            found is None or isinstance(found, Sequence) or hasattr(found, "shape")
+        ):
             raise TypeError(
-                f"checkpoints must be a sequence of them, found {self.checkpoints!r}"
+                "checkpoints must be a sequence of members, such as a list, found "
+                f"{type(found).__name__}: {found!r:.80}"
             )
         is_trained_here = hasattr(thawed(self.estimator), "get_params")
         if self.checkpoints is None and not is_trained_here:

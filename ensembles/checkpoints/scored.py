@@ -46,6 +46,7 @@ class SoupScore:
                     float(self._scorer(estimator, X, y, **params))
                     for X, y, params in self.parts
                 ]
+            self.merged.lent()
             self._known[key] = float(np.mean(found))
         return self._known[key]
 
@@ -83,12 +84,25 @@ class Splits(NamedTuple):
             check_cv,
         )
 
-        cv = self.cv
-        if cv is None:
+        if self.cv is None:
             draw = StratifiedShuffleSplit if self._can_stratify(y) else ShuffleSplit
             cv = draw(1, test_size=HELD_OUT, random_state=self.seed)
-        checked = check_cv(cv, y, classifier=self.is_classifier)
+            return [self._learnable(train, test, y) for train, test in cv.split(X, y)]
+        checked = check_cv(self.cv, y, classifier=self.is_classifier)
         return list(checked.split(X, y, **params))
+
+    def _learnable(self, train: Counts, test: Counts, y: Any) -> Split:
+        """The same rows, but that what is held out alone of a class is left."""
+        if not self.is_classifier or np.ndim(y) != 1:
+            return train, test
+        labels = np.asarray(y)
+        lost = ~np.isin(labels[test], labels[train])
+        if lost.all():
+            raise ValueError(
+                f"a fifth of {len(labels)} samples must be held out, of classes that "
+                "the rest has too; found too few of each; give cv, or more samples"
+            )
+        return np.concatenate([train, test[lost]]), test[~lost]
 
     def _can_stratify(self, y: Any) -> bool:
         """Whether each class can be on both sides."""

@@ -13,7 +13,6 @@ from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.growing import Training, as_seed, branches, epochs
 from ensembles.checkpoints.merging import (
     Combining,
-    Merged,
     fingerprint,
     merge,
     named_rule,
@@ -34,9 +33,9 @@ class ModelSoup(Scoring):
         that are fitted estimators.
     checkpoints : sequence, "epochs" or None, default=None
         The members: paths of checkpoints, fitted estimators or state dicts. None makes
-        them: ``estimator`` is fitted once, and ``n_members`` copies go on from there,
-        each in an order of its own. With "epochs" one goes on, and its last epochs are
-        the members.
+        them: ``estimator`` is fitted once, unless it is frozen, and ``n_members``
+        copies go on from there, each in an order of its own. With "epochs" one goes
+        on, and its last epochs are the members.
     rule : str or Rule, default="mean"
         How members are combined, a name of `ensembles.rules.RULES`.
     weights : array-like of shape (n_members,), str or None, default=None
@@ -177,17 +176,15 @@ class ModelSoup(Scoring):
             members = self._given()
             if self._is_scored():
                 parts = parts_of(X, y, splits, routed)
-        self._combining = Combining(
-            self.rule, own, is_counted(self.weights), others.pop("integers", "error")
-        )
-        merged = self._merged(members, y)
-        self._labels = getattr(merged.estimator, "classes_", None)
+        combining = self._combining(members, own, others.pop("integers", "error"))
+        merged = merge(combining, y)
         score = SoupScore(merged, self._scorer(), parts) if parts else None
         chosen = chosen_for(
             self.weights, merged, score, rule, others, as_seed(self.random_state)
         )
         self._estimator = merged.put(chosen.weights)
-        self._weights, self._order = chosen.weights, list(merged.pool.order)
+        labels, order = getattr(merged.estimator, "classes_", None), merged.pool.order
+        self._again: Any = None if makes else (combining, labels, chosen.weights, order)
         self._keep(chosen, int(self.base is not None))
         return self
 
@@ -202,9 +199,10 @@ class ModelSoup(Scoring):
         """
         check_is_fitted(self)
         if self._estimator is None:
-            merged = self._merged(self._given(), self._labels)
-            merged.pool.order = list(self._order)
-            found = merged.put(self._weights)
+            combining, labels, weights, order = self._again
+            merged = merge(combining, labels)
+            merged.pool.order = list(order)
+            found = merged.put(weights)
             if fingerprint(found) != self._forgotten:
                 raise ValueError(
                     "checkpoints must be those that were combined: they give other "
@@ -229,7 +227,7 @@ class ModelSoup(Scoring):
             If the soup made its members: there is nothing to combine again.
         """
         check_is_fitted(self)
-        if self._makes_members():
+        if self._again is None:
             raise ValueError(
                 "a soup that made its members cannot forget their parameters; give it "
                 "checkpoints"
@@ -262,23 +260,24 @@ class ModelSoup(Scoring):
             "n_epochs": params.pop("n_epochs", N_EPOCHS),
             "random_state": self.random_state,
         }
-        inner = thawed(self.estimator)
         if self.checkpoints is None:
-            return branches(inner, training, n_jobs=self.n_jobs, **facts)
-        return epochs(inner, training, **facts)
+            return branches(self.estimator, training, n_jobs=self.n_jobs, **facts)
+        return epochs(self.estimator, training, **facts)
 
-    def _merged(self, members: list[Any], labels: Any) -> Merged:
+    def _combining(
+        self, members: list[Any], own: dict[str, Any], integers: str
+    ) -> Combining:
         noun = "member {}" if self._makes_members() else "checkpoints[{}]"
         names = [noun.format(place) for place in range(len(members))]
-        if self.base is not None:
-            names = ["base", *names[:-1]]
-        return merge(
+        return Combining(
             self.estimator,
             members,
-            self._combining,
-            names=names,
-            labels=labels,
-            device=self.device,
+            names if self.base is None else ["base", *names[:-1]],
+            self.rule,
+            own,
+            is_counted(self.weights),
+            integers,
+            self.device,
         )
 
     def _keep(self, chosen: Chosen, first: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from ensembles.checkpoints import ModelSoup
 from ensembles.checkpoints.layers import layers_of
-from ensembles.checkpoints.learning import Learned
+from ensembles.checkpoints.learning import Learned, _products
 from ensembles.checkpoints.merging import Combining, Merged, merge
 from ensembles.checkpoints.scored import SoupScore
 from ensembles.weighting import Floats
@@ -44,7 +45,9 @@ def merged(dtype: torch.dtype = torch.float64) -> Merged:
     base = network(dtype)
     members = [near(base, seed) for seed in range(N_MEMBERS)]
     names = [str(place) for place in range(N_MEMBERS)]
-    return merge(base, members, Combining("mean", {}, True, "error"), names=names)
+    return merge(
+        Combining(base, members, names, "mean", {}, True, "error", device=None)
+    )
 
 
 X = np.random.default_rng(0).normal(size=(20, 4))
@@ -177,6 +180,127 @@ def test_a_loss_of_ones_own_gets_the_model_and_the_batch() -> None:
     soup.set_params(params={"loss": loss, "batch_size": 8, "n_passes": 2})
     soup.fit(X, Y)
     assert sizes == [8, 8, 4] * 2
+
+
+@pytest.mark.parametrize("by", ["model", "layer"])
+def test_a_loss_without_slopes_that_are_finite_is_told(by: str) -> None:
+    base = network()
+    members = [near(base, seed) for seed in range(2)]
+    soup = ModelSoup(base, members, weights="convex", scoring=accuracy)
+    params = {"by": by, "loss": lambda m, X, y: m(torch.as_tensor(X)).sqrt().mean()}
+    with pytest.raises(ValueError, match="a loss and its slopes must be finite, found"):
+        soup.set_params(params=params).fit(X, Y)
+
+
+def test_a_score_by_layer_that_is_not_finite_is_told() -> None:
+    base = network()
+    members = [near(base, seed) for seed in range(2)]
+    left = iter([0.0] * 3)
+
+    def score(model: Any, X: Any, y: Any) -> float:
+        return next(left, np.nan)
+
+    soup = ModelSoup(base, members, weights="convex", scoring=score)
+    with pytest.raises(ValueError, match=r"score must be finite: nan at weights \[\["):
+        soup.set_params(params={"by": "layer"}).fit(X, Y)
+
+
+@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+def test_among_equal_scores_the_latest_pass_wins() -> None:
+    base = network()
+    members = [near(base, seed) for seed in range(3)]
+    soup = ModelSoup(base, members, weights="convex", scoring=lambda *_: 0.5)
+    soup.fit(X, Y)
+    np.testing.assert_array_equal(soup.weights_, soup.history_[-1].weights)
+    assert not np.allclose(soup.weights_, 1 / 3)
+
+
+@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+@pytest.mark.parametrize("best", [0, 1])
+def test_weights_by_layer_have_a_column_even_for_one_layer(best: int) -> None:
+    base = nn.Sequential(nn.Linear(4, 3)).double()
+    members = [near(base, seed) for seed in range(2)]
+    values = iter(np.eye(2)[best].tolist())
+    soup = ModelSoup(
+        base,
+        members,
+        weights="convex",
+        params={"by": "layer", "n_passes": 1},
+        scoring=lambda *_: next(values, 0.5),
+    )
+    assert soup.fit(X, Y).weights_.shape == (2, 1)
+
+
+class Dictionary(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 3).double()
+
+    def forward(self, X: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.inner(X)}
+
+
+def test_a_temperature_must_have_a_tensor_to_multiply() -> None:
+    base = Dictionary()
+    members = [near(base, seed) for seed in range(2)]
+
+    def loss(model: Any, X: Any, y: Any) -> Any:
+        logits = model(torch.as_tensor(X))["logits"]
+        return nn.functional.cross_entropy(logits, torch.as_tensor(y))
+
+    params = {"temperature": True, "loss": loss}
+    soup = ModelSoup(base, members, weights="convex", scoring=lambda *_: 0.0)
+    with pytest.raises(ValueError, match="temperature must multiply answers that are"):
+        soup.set_params(params=params).fit(X, Y)
+    with pytest.raises(ValueError, match=r"answer with a tensor .* found a dict; give"):
+        soup.set_params(params={}).fit(X, Y)
+
+
+def test_what_has_no_usual_loss_is_told() -> None:
+    members = [near(nn.Linear(4, 1).double(), seed) for seed in range(2)]
+    soup = ModelSoup(members[0], members, weights="convex", scoring=lambda *_: 0.0)
+    with pytest.raises(
+        ValueError, match="y must not be whole numbers where the module"
+    ):
+        soup.fit(X, Y)
+    with pytest.raises(
+        ValueError, match="X must be numbers where no loss is given, fou"
+    ):
+        soup.fit(["a", "b"], [0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"loss": "mse"}, "loss must be a callable or None, found 'mse'"),
+        ({"n_passes": 2.5}, "n_passes must be a whole number, found 2.5"),
+        ({"learning_rate": "x"}, "learning_rate must be a number, found 'x'"),
+    ],
+    ids=str,
+)
+def test_parameters_of_another_kind_are_told(
+    params: dict[str, Any], message: str
+) -> None:
+    base = network()
+    soup = ModelSoup(base, [near(base, 0)], weights="convex", scoring=accuracy)
+    with pytest.raises(TypeError, match=message):
+        soup.set_params(params=params).fit(X, Y)
+
+
+def test_slopes_of_narrow_members_are_taken_in_float64() -> None:
+    one, narrow = merged(torch.float64), merged(torch.float64)
+    gradients = {name: np.ones_like(array) for name, array in one.arrays.items()}
+    narrow.put(np.full(N_MEMBERS, 1 / N_MEMBERS))
+    rounded = {n: a.astype(ml_dtypes.bfloat16) for n, a in narrow.arrays.items()}
+    small = {n: g.astype(ml_dtypes.bfloat16) for n, g in gradients.items()}
+    found = _products(one.members, small, rounded)
+    for name, products in found.items():
+        for place, member in enumerate(one.members):
+            tensor = member.layout[name]
+            own = np.empty(tensor.shape)
+            tensor.source.read_into(own.reshape(-1).view(np.uint8).data, tensor.offset)
+            exact = (own - rounded[name].astype(np.float64)).sum()
+            assert products[place] == pytest.approx(exact, rel=1e-12)
 
 
 @pytest.mark.parametrize("params", [{"by": "row"}, {"n_passes": 0}, {"batch_size": 0}])

@@ -60,3 +60,11 @@ def test_weights_that_no_addition_leads_to_read_each_member_once(
     assert [m.name for m in last.members] == [
         members[place].name for place in (1, 2, 0)
     ]
+
+
+def test_members_that_count_once_are_counts_however_many() -> None:
+    weights = np.zeros(200)
+    weights[::2] = 1 / 100
+    counts = as_counts(weights)
+    assert counts is not None
+    np.testing.assert_array_equal(counts, [1, 0] * 100)

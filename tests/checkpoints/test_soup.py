@@ -16,6 +16,7 @@ from sklearn.datasets import load_diabetes, load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
+    BayesianRidge,
     LinearRegression,
     LogisticRegression,
     SGDClassifier,
@@ -31,12 +32,13 @@ from sklearn.model_selection import (
 )
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.checkpoints import ModelSoup, average, get_state, register_state
 from ensembles.checkpoints.growing import Training, branches
 from ensembles.checkpoints.kinds import attributes
+from ensembles.checkpoints.states import STATES, State
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
@@ -429,13 +431,24 @@ def test_seeds_of_the_estimator_hold_where_the_soup_has_none() -> None:
 
 
 def test_what_goes_on_by_a_warm_start_is_left_as_it_was() -> None:
-    start = LogisticRegression(max_iter=3)
+    start = LogisticRegression(solver="saga", max_iter=3)
     with pytest.warns(ConvergenceWarning):
         soup = ModelSoup(start, n_members=2, random_state=0).fit(X_held, y_held)
     assert soup.estimator_.warm_start is False
     with pytest.warns(ConvergenceWarning):
         once = clone(start).fit(X_held, y_held)
     assert not np.array_equal(soup.estimator_.coef_, once.coef_)
+
+
+def test_members_that_any_order_leads_to_one_place_are_told() -> None:
+    soup = ModelSoup(LogisticRegression(max_iter=3), n_members=2, random_state=0)
+    with (
+        pytest.warns(ConvergenceWarning),
+        pytest.warns(
+            UserWarning, match="members are all alike: LogisticRegression end"
+        ),
+    ):
+        soup.fit(X_held, y_held)
 
 
 def test_trees_are_refused_before_they_are_fitted() -> None:
@@ -623,3 +636,140 @@ def test_members_of_other_names_are_refused(members: list[Any]) -> None:
         ModelSoup(SGDClassifier(), [members[0], {"coefs": state["coef_"]}]).fit()
     with pytest.raises(ValueError, match=r"lacks parameters .*: intercept_"):
         ModelSoup(SGDClassifier(), [members[0], {"coef_": state["coef_"]}]).fit()
+
+
+def test_a_generator_or_a_mapping_is_no_sequence_of_members(members: list[Any]) -> None:
+    for found in (iter(members), {"a": members[0]}, set(members)):
+        with pytest.raises(
+            TypeError, match="must be a sequence of members, such as a l"
+        ):
+            ModelSoup(SGDClassifier(), found).fit()
+    ModelSoup(SGDClassifier(), np.array(members, object)).fit()
+
+
+def test_a_device_is_for_modules_alone(members: list[Any]) -> None:
+    with pytest.raises(
+        ValueError, match="device must be None for a SGDClassifier, whi"
+    ):
+        ModelSoup(SGDClassifier(), members, device="cuda").fit()
+
+
+@RIDE
+def test_what_a_scorer_does_to_the_estimator_is_undone(members: list[Any]) -> None:
+    def meddling(estimator: Any, X: Any, y: Any) -> float:
+        value = float(estimator.score(X, y))
+        estimator.partial_fit(X[:50], y[:50])
+        return value
+
+    soup = ModelSoup(SGDClassifier(), members, weights="best", scoring=meddling)
+    soup.fit(X_held, y_held)
+    best = members[int(np.argmax(soup.scores_))]
+    np.testing.assert_array_equal(soup.estimator_.coef_, best.coef_)
+
+
+@RIDE
+@pytest.mark.parametrize("seed", range(6))
+def test_a_class_of_few_samples_is_never_held_out_whole(seed: int) -> None:
+    labels = y.copy()
+    labels[7], labels[8:10] = 99, 100
+    soup = ModelSoup(
+        SGDClassifier(max_iter=2, tol=None),
+        n_members=2,
+        weights="greedy_soup",
+        random_state=seed,
+    )
+    assert set(soup.fit(X, labels).classes_) == {*range(10), 99, 100}
+
+
+@RIDE
+def test_members_of_a_frozen_estimator_go_on_from_its_fit() -> None:
+    start = SGDClassifier(random_state=0).fit(X_train, y_train)
+    before = start.coef_.copy()
+    soup = ModelSoup(FrozenEstimator(start), n_members=2, random_state=0)
+    soup.set_params(params={"n_epochs": 1}).fit(X_held[:20], y_held[:20])
+    assert set(soup.classes_) == set(range(10)) > set(y_held[:3])
+    assert soup.score(X_held, y_held) > 0.9
+    assert not np.array_equal(soup.estimator_.coef_, before)
+    np.testing.assert_array_equal(start.coef_, before)
+
+
+@RIDE
+def test_a_fit_that_fails_leaves_the_one_before(members: list[Any]) -> None:
+    soup = ModelSoup(SGDClassifier(), members[:3], weights="greedy_soup")
+    soup.fit(X_held, y_held)
+    before = soup.estimator_.coef_.copy()
+    soup.forget().set_params(rule="median")
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        soup.fit(X_held, y_held[:-1])
+    np.testing.assert_array_equal(soup.estimator_.coef_, before)
+
+
+def test_a_soup_that_forgot_remembers_what_it_was_made_of(members: list[Any]) -> None:
+    soup = ModelSoup(SGDClassifier(), members[:3]).fit()
+    before = soup.estimator_.coef_.copy()
+    soup.forget().set_params(checkpoints=members[:1], weights="wise_ft", rule="median")
+    np.testing.assert_array_equal(soup.estimator_.coef_, before)
+
+
+def test_hundreds_of_members_take_the_memory_that_they_need(
+    members: list[Any],
+) -> None:
+    soup = ModelSoup(SGDClassifier(), members[:1] * 600).fit()
+    np.testing.assert_allclose(soup.estimator_.coef_, members[0].coef_, rtol=1e-14)
+    # And of tensors larger than a block, which the usual memory has no room for.
+    state = {"w": np.arange(70000.0)}
+
+    class Wide(dict[str, Any]):
+        """Holds one tensor."""
+
+    wide = Wide(state)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STATES, Wide, State(dict, Wide.update))
+        soup = ModelSoup(wide, [Wide(state) for _ in range(130)]).fit()
+    np.testing.assert_allclose(soup.estimator_["w"], state["w"], rtol=1e-14)
+
+
+def test_of_many_members_each_once_the_order_is_theirs(members: list[Any]) -> None:
+    rng = np.random.default_rng(0)
+    many = []
+    for _ in range(60):
+        member = copy.deepcopy(members[0])
+        member.coef_ = member.coef_ + rng.normal(size=member.coef_.shape)
+        many.append(member)
+    # Each is better alone than the one before it, and all together best.
+    score = dict.fromkeys(range(60), 0.0)
+    kept: list[float] = []
+
+    def growing(estimator: Any, X: Any, y: Any) -> float:
+        alone = [np.array_equal(estimator.coef_, member.coef_) for member in many]
+        if any(alone):
+            return float(alone.index(True))
+        kept.append(1.0)
+        return 100.0 + len(kept)
+
+    soup = ModelSoup(SGDClassifier(), many, weights="greedy_soup", scoring=growing)
+    soup.fit(X_held, y_held)
+    assert len(score) == np.count_nonzero(soup.weights_) == 60
+    expected = average([get_state(member) for member in reversed(many)])
+    np.testing.assert_array_equal(soup.estimator_.coef_, expected["coef_"])
+
+
+@pytest.mark.parametrize("kind", [StandardScaler, MinMaxScaler, MaxAbsScaler])
+def test_scalers_go_on_from_their_soup(kind: Any) -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 3))
+    fitted = [kind().fit(rows), kind().fit(1.3 * rows)]
+    found = ModelSoup(kind(), fitted).fit().estimator_
+    before = found.transform(rows).std(0)
+    after = found.partial_fit(rows[:1]).transform(rows).std(0)
+    first = fitted[0].transform(rows).std(0)
+    assert (np.abs(after - before) < 0.35 * np.abs(first - before)).all()
+
+
+def test_a_mean_of_bayesian_lines_does_not_say_how_sure_it_is() -> None:
+    features, target = load_diabetes(return_X_y=True)
+    fitted = [BayesianRidge().fit(features[:n], target[:n]) for n in (200, 400)]
+    soup = ModelSoup(BayesianRidge(), fitted).fit()
+    mean = np.mean([one.predict(features) for one in fitted], axis=0)
+    np.testing.assert_allclose(soup.predict(features), mean)
+    with pytest.raises(AttributeError, match="sigma_"):
+        soup.predict(features, return_std=True)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
@@ -142,6 +143,94 @@ def test_tied_tensors_stay_tied() -> None:
     )
 
 
+def test_what_the_estimator_ties_must_be_one_tensor_in_members(tmp_path: Path) -> None:
+    tied, untied = llama(0), llama(0, tied=False)
+    paths = [tmp_path / f"{place}.safetensors" for place in range(2)]
+    for path, model in zip(
+        paths, [beside(untied, seed) for seed in (0, 1)], strict=True
+    ):
+        save_file(model.state_dict(), path)
+    with pytest.raises(ValueError, match=r"are one tensor in the estimator, .*0\.safe"):
+        ModelSoup(tied, paths).fit()
+    # Two copies of one tensor will do.
+    for path, seed in zip(paths, (0, 1), strict=True):
+        state = beside(tied, seed).state_dict()
+        save_file({name: value.clone() for name, value in state.items()}, path)
+    found = ModelSoup(tied, paths).fit().estimator_
+    expected = average(paths)["lm_head.weight"]
+    np.testing.assert_array_equal(found.lm_head.weight.detach().numpy(), expected)
+
+
+def test_a_head_is_read_whatever_the_member_ties(tmp_path: Path) -> None:
+    models = [beside(llama(0), seed) for seed in (0, 1)]
+    paths = saved(tmp_path, models)
+    for path, model in zip(paths, models, strict=True):
+        (path / "model.safetensors").unlink()
+        torch.save(model.state_dict(), path / "pytorch_model.bin")
+    home = llama(7, tied=False)
+    found = ModelSoup(home, paths).fit().estimator_
+    wanted = average([model.state_dict() for model in models])["lm_head.weight"]
+    assert torch.equal(found.lm_head.weight, wanted)
+    assert torch.equal(found.get_input_embeddings().weight, wanted)
+
+
+def test_ties_are_seen_where_reading_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = llama(0)
+    models = [beside(base, seed) for seed in (0, 1)]
+    paths = saved(tmp_path, models)
+    # As from an accelerator.
+    monkeypatch.setattr(torch.Tensor, "cpu", torch.Tensor.clone)
+    expected = average([model.state_dict() for model in models])
+    found = ModelSoup(base, paths).fit().estimator_
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, expected[name])
+
+
+def head_on_a_body(seed: int, *, deep: bool) -> nn.Module:
+    """Large frozen body that is always the same, and a head of its own start."""
+    torch.manual_seed(0)
+    body = nn.Linear(4, 64)
+    with torch.no_grad():
+        body.weight *= 20
+    torch.manual_seed(seed)
+    head = (
+        [nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2)] if deep else [nn.Linear(64, 2)]
+    )
+    return nn.Sequential(body, nn.ReLU(), *head)
+
+
+def test_heads_from_other_seeds_are_refused_behind_a_common_body() -> None:
+    first, second = (head_on_a_body(seed, deep=True) for seed in (1, 2))
+    with pytest.raises(ValueError, match="must share a start"):
+        ModelSoup(first, [first, second]).fit()
+    # The mean of linear heads is their ensemble.
+    first, second = (head_on_a_body(seed, deep=False) for seed in (1, 2))
+    found = ModelSoup(first, [first, second]).fit().estimator_
+    rows = torch.from_numpy(X)
+    mean = (first(rows) + second(rows)) / 2
+    torch.testing.assert_close(found(rows), mean)
+
+
+@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+def test_a_scorer_that_trains_a_module_changes_nothing(
+    base: nn.Module, members: list[nn.Module]
+) -> None:
+    def meddling(model: nn.Module, X: Any, y: Any) -> float:
+        assert not model.training
+        value = accuracy(model, X, y)
+        model.train()(torch.as_tensor(X))  # BatchNorm counts anew
+        return value
+
+    soup = ModelSoup(base, members, weights="top_k", scoring=meddling).fit(X, Y)
+    plain = ModelSoup(base, members, weights="top_k", scoring=accuracy).fit(X, Y)
+    assert not soup.estimator_.training
+    assert soup.soup_score_ == plain.soup_score_
+    for name, value in plain.estimator_.state_dict().items():
+        assert torch.equal(soup.estimator_.state_dict()[name], value)
+
+
 def test_a_module_without_a_scorer_is_told_so(
     base: nn.Module, members: list[nn.Module]
 ) -> None:
@@ -194,6 +283,98 @@ def test_a_net_of_skorch_takes_files(tmp_path: Path, members: list[nn.Module]) -
     search = GridSearchCV(soup, {"weights": [None, [1, 0, 0]]}, cv=2)
     search.fit(X, Y)
     assert search.best_score_ > 0.5
+
+
+class Regression(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 1, bias=False)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.inner(X)
+        return found
+
+
+def minus_error(net: Any, X: Any, y: Any) -> float:
+    return -float(((net.predict(X).reshape(-1) - np.reshape(y, -1)) ** 2).mean())
+
+
+@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+def test_targets_of_a_net_are_held_against_its_answers_one_by_one() -> None:
+    skorch = pytest.importorskip("skorch")
+    torch.manual_seed(0)
+    base = Regression()
+    states = [beside(base, seed).state_dict() for seed in range(3)]
+    net = skorch.NeuralNetRegressor(Regression, verbose=0)
+    target = np.round(4 * X[:, 0]).astype(np.int64)
+    soup = ModelSoup(net, states, weights="convex", scoring=minus_error)
+    soup.set_params(params={"n_passes": 3}, random_state=0)
+    flat, column = (
+        clone(soup).fit(X, y) for y in (target, target[:, None].astype(np.float32))
+    )
+    np.testing.assert_allclose(flat.weights_, column.weights_, rtol=1e-6)
+    assert not np.allclose(flat.weights_, 1 / 3)
+
+
+@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+def test_labels_of_a_binary_net_may_be_whole_numbers() -> None:
+    skorch = pytest.importorskip("skorch")
+    torch.manual_seed(0)
+    states = [beside(Regression(), seed).state_dict() for seed in range(2)]
+    net = skorch.NeuralNetBinaryClassifier(Regression, verbose=0)
+    with pytest.raises(ValueError, match="must share a start"):
+        ModelSoup(net, states, weights="convex").fit(X, Y)
+    base = Regression()
+    states = [beside(base, seed).state_dict() for seed in range(2)]
+    soup = ModelSoup(net, states, weights="convex").fit(X, Y)
+    assert soup.weights_.sum() == pytest.approx(1)
+
+
+class Nine(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.inner(X), -1)
+
+
+@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+def test_labels_of_a_net_are_its_columns_though_some_are_not_met() -> None:
+    skorch = pytest.importorskip("skorch")
+    torch.manual_seed(0)
+    base = Nine()
+    states = [beside(base, seed).state_dict() for seed in range(3)]
+    net = skorch.NeuralNetClassifier(Nine, verbose=0)
+
+    def loss(model: Any, X: Any, y: Any) -> Any:
+        answer = model(torch.as_tensor(X)).log()
+        return nn.functional.nll_loss(answer, torch.as_tensor(y))
+
+    soups = [
+        ModelSoup(
+            net,
+            states,
+            weights="convex",
+            params={"n_passes": 3, **more},
+            random_state=0,
+        )
+        for more in ({}, {"loss": loss})
+    ]
+    # No sample is of the first class.
+    usual, given = (soup.fit(X, Y + 1).history_[-1].weights for soup in soups)
+    np.testing.assert_allclose(usual, given, rtol=1e-5)
+
+
+def test_nets_say_nothing_of_settings_that_stay(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    skorch = pytest.importorskip("skorch")
+    net = skorch.NeuralNetClassifier(Classifier, max_epochs=1, train_split=None)
+    fitted = net.fit(X, Y)
+    capsys.readouterr()
+    ModelSoup(net, [fitted, fitted]).fit()
+    assert capsys.readouterr().out == ""
 
 
 def test_an_estimator_is_given_back_what_it_had(base: nn.Module) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -102,15 +102,37 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
         if not isinstance(key, str):
             raise TypeError(f"{name}: tensors must be named by str, found {key!r}")
         array = as_array(value, f"{name}: tensor {key!r}")
-        place = (array.ctypes.data, array.dtype, array.shape)
-        if array.size and array.flags.c_contiguous and place in seen:
+        place = place_of(value, array)
+        if array.size and place in seen:
             aliases[key] = seen[place]
             continue
-        if array.flags.c_contiguous:  # else it is copied, and its place used again
-            seen[place] = key
+        seen[place] = key
         layout[key] = Tensor(array.dtype, array.shape, Memory(array), 0)
     kind = "torch" if torch_found else "numpy"
     return Checkpoint(name, kind, None, layout, aliases)
+
+
+def place_of(value: Any, array: Array) -> Hashable:
+    """Where the elements of a value lie: tied ones lie at the same place.
+
+    Parameters
+    ----------
+    value : ndarray or torch.Tensor
+        On any device.
+    array : ndarray
+        What `as_array` makes of it, to be kept for as long as places are compared.
+
+    Returns
+    -------
+    hashable
+    """
+    if is_torch(value):
+        sign = value.is_neg()  # told by a bit, not by the elements
+        place = (str(value.device), value.data_ptr(), value.stride(), sign)
+        return (*place, value.dtype, tuple(value.shape))
+    if not array.flags.c_contiguous:  # it may be a copy, whose place is used again
+        return object()
+    return (array.ctypes.data, array.dtype, array.shape)
 
 
 def as_array(value: Any, where: str) -> Array:

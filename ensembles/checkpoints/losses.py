@@ -1,0 +1,87 @@
+"""The loss of a learned soup that is given none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ensembles.checkpoints.formats.state_dicts import import_torch, is_torch
+from ensembles.checkpoints.merging import Merged
+
+
+def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any:
+    """Loss of the estimator's own; else cross-entropy of labels, squared error.
+
+    Parameters
+    ----------
+    merged : Merged
+        Around a torch module.
+    model : callable
+        Answers as the module does.
+    X, y : array-like of shape (n_samples, ...)
+
+    Returns
+    -------
+    scalar tensor
+
+    Raises
+    ------
+    ValueError
+        If no loss is usual for what the module is given, or answers.
+    """
+    torch = import_torch("weights='convex' of a module")
+    estimator, samples, targets = merged.estimator, np.asarray(X), np.asarray(y)
+    if samples.dtype.kind not in "iubf":
+        raise ValueError(
+            f"X must be numbers where no loss is given, found {samples.dtype}; give a "
+            "loss in params"
+        )
+    like = next(iter(merged.module_of(estimator).parameters()))
+    given = torch.as_tensor(samples).to(like.device)
+    answer = model(given.to(like.dtype) if given.is_floating_point() else given)
+    if not is_torch(answer):
+        raise ValueError(
+            f"the module must answer with a tensor where no loss is given, found a "
+            f"{type(answer).__name__}; give a loss in params"
+        )
+    is_skorch = hasattr(estimator, "get_loss")  # with its criterion
+    if not is_skorch:
+        targets = _codes(targets, getattr(estimator, "classes_", None))
+    wanted = torch.as_tensor(targets).to(answer.device)
+    is_code = targets.dtype.kind in "iub"
+    is_single = answer.numel() == wanted.numel()
+    if is_single and is_code and not is_skorch:
+        raise ValueError(
+            "y must not be whole numbers where the module answers with one number a "
+            "sample: give floats for the squared error, or a loss in params"
+        )
+    if is_single or not is_code:
+        wanted = wanted.to(answer.dtype)
+        answer = answer.reshape(wanted.shape)
+    else:
+        wanted = wanted.long()
+    if is_skorch:
+        return estimator.get_loss(answer, wanted)
+    if is_code:
+        return torch.nn.functional.cross_entropy(answer, wanted)
+    return torch.nn.functional.mse_loss(answer, wanted)
+
+
+def _codes(targets: Any, labels: Any) -> Any:
+    """Places of labels among the classes, where the estimator has such."""
+    if labels is None:
+        if targets.dtype.kind not in "iubf":
+            raise ValueError(
+                "y must be numbers where the estimator knows no classes, found "
+                f"{targets.dtype}; give a loss in params"
+            )
+        return targets
+    unknown = targets[~np.isin(targets, labels)]
+    if len(unknown):
+        raise ValueError(
+            f"y must hold labels that the estimator knows, {labels}, found "
+            f"{unknown[0]!r}"
+        )
+    return np.searchsorted(labels, targets)
