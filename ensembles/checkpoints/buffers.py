@@ -40,8 +40,8 @@ def check_budget(
     least = least_memory(targets, rule)
     if memory < least:
         raise ValueError(
-            f"memory must be at least {least} bytes, for a block of {BLOCK} elements "
-            f"of each member; found {memory}"
+            f"memory must be at least {least} bytes, for a block of each member; found "
+            f"{memory}"
         )
     n_threads = max(1, min(n_threads, memory // max(least, 1)))
     steps = [step_of(target, rule, memory // n_threads) for target in targets]
