@@ -684,6 +684,15 @@ def test_a_class_of_few_samples_is_never_held_out_whole(seed: int) -> None:
 
 
 @RIDE
+def test_more_classes_than_samples_held_out_will_do() -> None:
+    rows = np.concatenate([np.flatnonzero(y == label)[:3] for label in range(10)])
+    soup = ModelSoup(
+        SGDClassifier(), n_members=2, weights="greedy_soup", random_state=0
+    )
+    assert list(soup.fit(X[rows], y[rows]).classes_) == list(range(10))
+
+
+@RIDE
 def test_members_of_a_frozen_estimator_go_on_from_its_fit() -> None:
     start = SGDClassifier(random_state=0).fit(X_train, y_train)
     before = start.coef_.copy()

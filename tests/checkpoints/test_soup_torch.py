@@ -269,6 +269,27 @@ def test_nets_of_skorch_are_estimators() -> None:
     assert learned.weights_.sum() == pytest.approx(1)
 
 
+class Dropping(Classifier):
+    def forward(self, X: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.dropout(X, 0.5, self.training))
+
+
+def test_draws_of_torch_are_seeded_and_those_of_others_left() -> None:
+    skorch = pytest.importorskip("skorch")
+    net = skorch.NeuralNetClassifier(
+        Dropping, max_epochs=2, verbose=0, train_split=None
+    )
+    torch.manual_seed(1)
+    expected = torch.rand(2)
+    torch.manual_seed(1)
+    soup = ModelSoup(net, n_members=2, random_state=0, params={"n_epochs": 1})
+    soup.fit(X, Y)
+    assert torch.equal(torch.rand(2), expected)
+    again = get_state(clone(soup).fit(X, Y).estimator_)
+    for name, value in get_state(soup.estimator_).items():
+        assert torch.equal(value, again[name])
+
+
 def test_a_net_of_skorch_takes_files(tmp_path: Path, members: list[nn.Module]) -> None:
     skorch = pytest.importorskip("skorch")
     paths = [tmp_path / f"{place}.safetensors" for place in range(3)]
