@@ -687,7 +687,10 @@ def test_a_class_of_few_samples_is_never_held_out_whole(seed: int) -> None:
 def test_more_classes_than_samples_held_out_will_do() -> None:
     rows = np.concatenate([np.flatnonzero(y == label)[:3] for label in range(10)])
     soup = ModelSoup(
-        SGDClassifier(), n_members=2, weights="greedy_soup", random_state=0
+        SGDClassifier(loss="log_loss"),
+        n_members=2,
+        weights="greedy_soup",
+        random_state=0,
     )
     assert list(soup.fit(X[rows], y[rows]).classes_) == list(range(10))
 
