@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pickle
 import subprocess
@@ -417,6 +418,27 @@ def test_a_model_of_hugging_face_takes_directories(tmp_path: Path) -> None:
     assert (
         soup.estimator_.lm_head.weight is soup.estimator_.get_input_embeddings().weight
     )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("hidden_act", "gelu"), ("quantization_config", {"bits": 4})]
+)
+def test_what_lies_beside_the_weights_is_looked_at(
+    key: str, value: Any, tmp_path: Path
+) -> None:
+    base = llama(0)
+    paths = saved(tmp_path, [beside(base, seed) for seed in range(2)])
+    config = json.loads((paths[1] / "config.json").read_text())
+    (paths[1] / "config.json").write_text(json.dumps({**config, key: value}))
+    soup = ModelSoup(base, paths)
+    if key == "hidden_act":
+        with pytest.warns(
+            UserWarning, match=r"config.json of .*m1 differs .*hidden_act"
+        ):
+            soup.fit()
+    else:
+        with pytest.raises(ValueError, match=r"m1 holds quantised weights"):
+            soup.fit()
 
 
 def beside(base: Any, seed: int) -> Any:
