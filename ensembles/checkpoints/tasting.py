@@ -8,6 +8,9 @@ from ensembles.base import warn_user
 from ensembles.checkpoints.candidates import Candidates
 from ensembles.weighting import Floats
 
+# A step of a slope: a shorter one is lost where parameters or scores are rounded.
+STEP = 0.05
+
 
 class Tasting:
     """Score of weights over those members that could be scored alone.
@@ -62,6 +65,35 @@ class Tasting:
         value = -found if self.lower_is_better else found
         self._values.append(value)
         return value
+
+    def gradient(self, weights: Floats) -> Floats:
+        """Slopes towards each member, from scores of `STEP` on the way there.
+
+        Where no such step helps all are 0: to climb on would cost scores for nothing.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_kept,)
+
+        Returns
+        -------
+        ndarray of shape (n_kept,)
+
+        Warns
+        -----
+        UserWarning
+            If no step changes the score.
+        """
+        here = self(weights)
+        steps = (1 - STEP) * weights + STEP * np.eye(len(weights))
+        rises = np.array([self(there) for there in steps]) - here
+        if not rises.any():
+            warn_user(
+                "a score that is climbed must change with the weights, and steps of "
+                f"{STEP:g} towards each member change nothing; select='greedy_soup' "
+                "needs no slope"
+            )
+        return rises / STEP if rises.max() > 0 else np.zeros(len(weights))
 
     def full(self, weights: Floats) -> Floats:
         """Weights of all members, 0 for those that are left out.
