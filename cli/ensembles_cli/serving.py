@@ -127,6 +127,8 @@ def verdict(report: SoupReport, n_kept: int) -> str:
         )
     if n_kept == 1 and report.score == alone:
         return f"No soup that was tried beats {best}: the output is that alone{better}."
+    if report.score == alone:
+        return f"The soup and {best} alone both score {alone:.6g}: use either{better}."
     return (
         f"The soup does not beat {best} alone, {report.score:.6g} against "
         f"{alone:.6g}: use that one."

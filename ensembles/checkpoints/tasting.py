@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ensembles.base import warn_user
-from ensembles.checkpoints.candidates import Candidates
+from ensembles.checkpoints.candidates import Candidate, Candidates
 from ensembles.weighting import Floats
 
 # A step of a slope: a shorter one is lost where parameters or scores are rounded.
@@ -37,7 +37,7 @@ class Tasting:
     Warns
     -----
     UserWarning
-        Of each member that is left out.
+        Of each member that is left out, and if all score the same.
     """
 
     def __init__(self, candidates: Candidates, *, lower_is_better: bool) -> None:
@@ -45,15 +45,24 @@ class Tasting:
         self.lower_is_better = lower_is_better
         self._values: list[float] = []
         n_members = len(candidates.pool.members)
-        self.own = [candidates(row) for row in np.eye(n_members)]
-        self.kept = [i for i, found in enumerate(self.own) if found.score is not None]
-        for place, found in enumerate(self.own):
-            if found.score is None:
-                self._leave_out(place, found.members[0], str(found.error))
+        self.own: list[Candidate] = []
+        self.kept: list[int] = []
+        for place, row in enumerate(np.eye(n_members)):
+            self.own.append(candidates(row))
+            if self.own[-1].score is None:
+                self._leave_out(place)
+            else:
+                self.kept.append(place)
         if len(self.kept) <= candidates.has_base:
             raise ValueError(
                 f"at least one member must be scored, all {n_members} failed; the "
                 f"last: {self.own[-1].error}"
+            )
+        scores = {self.own[place].score for place in self.kept}
+        if len(self.kept) > len(scores) == 1:
+            warn_user(
+                f"every member scored exactly {scores.pop():.6g}: is that what is "
+                "meant as the score? Of a command it is the last number printed"
             )
 
     def __call__(self, weights: Floats) -> float:
@@ -122,7 +131,8 @@ class Tasting:
         found[members] = 1 / len(members)
         return found
 
-    def _leave_out(self, place: int, name: str, error: str) -> None:
+    def _leave_out(self, place: int) -> None:
+        (name,), error = self.own[place].members, self.own[place].error
         if self.candidates.has_base and place == 0:
             raise ValueError(f"the base must be scored, {name} failed: {error}")
         warn_user(f"{name} is left out, it could not be scored: {error}")

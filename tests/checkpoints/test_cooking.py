@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import shutil
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -182,6 +183,14 @@ def test_a_base_that_beats_all_is_told(tmp_path: Path) -> None:
     assert not report.helps
 
 
+def test_a_base_that_is_no_worse_than_the_best_is_named(tmp_path: Path) -> None:
+    base, a, b = members(tmp_path, 5, 3, 9)
+    out = tmp_path / "out.safetensors"
+    report = make_soup([a, b], nearness, out, select="wise_ft", base=base)
+    assert report.base_weight == 1
+    assert report.best == (str(base), -1)
+
+
 def test_greedy_counts_a_member_more_than_once(tmp_path: Path) -> None:
     paths = members(tmp_path, 3, 6)
     out = tmp_path / "out.safetensors"
@@ -208,7 +217,9 @@ def test_any_selection_will_do(tmp_path: Path, select: str) -> None:
 
 def off_by(*best: float) -> Callable[[Path], float]:
     """Minus the squared distance from a point, as it is computed in float32."""
-    return lambda path: -float(((load(path)["w"] - np.float32(best)) ** 2).sum())
+    return lambda path: (
+        -float(((load(path)["w"] - np.array(best, np.float32)) ** 2).sum())
+    )
 
 
 def test_convex_climbs_where_parameters_are_rounded(tmp_path: Path) -> None:
@@ -343,6 +354,11 @@ def test_a_disk_that_gets_full_is_told_by_the_output(
     assert left(tmp_path) == set()
 
 
+def by_name(path: Path) -> float:
+    """A score that tells members apart, whatever they hold."""
+    return float(ord(path.stem[0]))
+
+
 @pytest.mark.filterwarnings("default")
 def test_members_of_different_starts_are_warned_of(
     tmp_path: Path, rng: np.random.Generator
@@ -353,7 +369,7 @@ def test_members_of_different_starts_are_warned_of(
         save(tmp_path / f"{name}.safetensors", {"w": w})
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     with pytest.warns(UserWarning, match=r"c\.safetensors shares no start .*cosine"):
-        make_soup(paths, lambda path: 1.0, tmp_path / "out.safetensors")
+        make_soup(paths, by_name, tmp_path / "out.safetensors")
 
 
 def test_members_of_one_start_are_no_reason_to_warn(
@@ -364,10 +380,10 @@ def test_members_of_one_start_are_no_reason_to_warn(
         save(tmp_path / f"{name}.safetensors", {"w": start * 2})
     save(tmp_path / "c.safetensors", {"w": start, "v": start * 100})
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
-    make_soup(paths[:2], lambda path: 1.0, tmp_path / "out.safetensors")
+    make_soup(paths[:2], by_name, tmp_path / "out.safetensors")
     options: Any = {"missing": "skip"}  # of other names nothing is said
     out = tmp_path / "out2.safetensors"
-    make_soup(paths, lambda path: 1.0, out, options=options)
+    make_soup(paths, by_name, out, options=options)
 
 
 def failing(bad: float, error: Exception | float) -> Callable[[Path], float]:
@@ -408,15 +424,38 @@ def test_a_score_that_fails_ends_it_all(
 
 
 def test_a_member_that_fails_may_be_left_out(tmp_path: Path) -> None:
-    paths, out = members(tmp_path, 2, 3, 6), tmp_path / "out.safetensors"
+    paths, out = members(tmp_path, 2, 3, 5), tmp_path / "out.safetensors"
     with pytest.warns(UserWarning, match=r"3\.safetensors is left out, .*: no memory"):
         report = make_soup(
             paths, failing(3, ValueError("no memory")), out, on_error="skip"
         )
-    assert report.scores == (-2, None, -2)
+    assert report.scores == (-2, None, -1)
     assert report.weights == (0.5, 0, 0.5)
-    assert report.uniform == 0
-    assert value(out) == 4
+    assert report.uniform == -0.5
+    assert value(out) == 3.5
+
+
+def test_why_a_member_failed_is_told_before_the_next_is_scored(tmp_path: Path) -> None:
+    paths, n_told = members(tmp_path, 2, 3, 5), list[int]()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+
+        def score(path: Path) -> float:
+            n_told.append(len(told))
+            return failing(2, ValueError("no memory"))(path)
+
+        make_soup(paths, score, tmp_path / "out.safetensors", on_error="skip")
+    assert n_told[:3] == [0, 1, 1]
+
+
+@pytest.mark.filterwarnings("default")
+def test_members_that_all_score_the_same_are_warned_of(tmp_path: Path) -> None:
+    paths, out = members(tmp_path, 3, 6, 7), tmp_path / "out.safetensors"
+    for n_members in (2, 3):
+        with pytest.warns(UserWarning, match="every member scored exactly 0: is that"):
+            make_soup(paths[:n_members], lambda path: 0, out, force=True)
+    with pytest.warns(UserWarning, match="is left out"):  # and nothing of the other
+        make_soup(paths[:2], failing(3, ValueError()), out, force=True, on_error="skip")
 
 
 def test_a_combination_that_fails_counts_as_the_worst(tmp_path: Path) -> None:

@@ -281,10 +281,21 @@ def test_a_soup_that_does_not_help_says_so(soup: Soup, tmp_path: Path) -> None:
     )
 
 
+def test_a_soup_that_scores_as_the_best_member_leaves_the_choice(
+    soup: Soup, tmp_path: Path
+) -> None:
+    for name, number in (("a", 3), ("b", 7)):
+        made(tmp_path, f"{name}.safetensors", number)
+    result = soup("[ab].safetensors", "-o", "out.safetensors")
+    assert "The soup and a.safetensors alone both score -1: use either.\n" in (
+        result.stdout
+    )
+
+
 def test_all_members_may_do_better_than_what_was_chosen(
     soup: Soup, tmp_path: Path
 ) -> None:
-    for name, number in (("a", 2), ("b", 6)):
+    for name, number in (("a", 2), ("b", 7)):
         made(tmp_path, f"{name}.safetensors", number)
     result = soup("[ab].safetensors", "-o", "out.safetensors", "--select", "best")
     assert "is that alone; all members alike do better still.\n" in result.stdout
@@ -433,8 +444,8 @@ def test_a_folder_that_cannot_be_written_to_is_told(
 
 
 def test_paths_are_quoted_for_the_shell(soup: Soup, tmp_path: Path) -> None:
-    for name in ("a b;c", "it's $HOME"):
-        made(tmp_path, f"{name}.safetensors", 3)
+    for name, number in (("a b;c", 3), ("it's $HOME", 1)):
+        made(tmp_path, f"{name}.safetensors", number)
     result = soup("*.safetensors", "-o", "the out.safetensors")
     assert result.exit_code == 0, result.stderr
     assert "'a b;c.safetensors'" in result.stdout
