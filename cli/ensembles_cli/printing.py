@@ -9,9 +9,11 @@ from contextlib import contextmanager
 
 import click
 
-# Parameters and values as messages of the library write them; not part of a path.
+# Parameters and values as messages of the library write them; not part of a path, nor
+# of what others said.
 PARAMETER = re.compile(
-    r"(?<![^\s(])(column|encoding|errors|force|frequencies|integers|key|kind|last|missing"
+    r"\x02([^\x03]*)\x03"
+    r"|(?<![^\s(])(column|encoding|errors|force|frequencies|integers|key|kind|last|missing"
     r"|normalize|on_error|unknown|weights)=(True|None|N|NAME|'[\w-]+')(?![\w/])"
 )
 
@@ -123,10 +125,29 @@ def as_options(message: str) -> str:
     'force=True/a.pt is not a whole torch file'
     >>> as_options("no checkpoint at runs/force=True")
     'no checkpoint at runs/force=True'
+    >>> as_options(f"force=True: {verbatim('kind=None')}")
+    '--force: kind=None'
     """
     return PARAMETER.sub(_as_option, message)
 
 
+def verbatim(text: str) -> str:
+    """Text of the user's or of a program's own, which `as_options` leaves as it is.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        The text between the characters that begin and end one, which go again.
+    """
+    return f"\x02{text.translate({2: None, 3: None})}\x03"
+
+
 def _as_option(found: re.Match[str]) -> str:
-    option, value = f"--{found[1].replace('_', '-')}", found[2].strip("'")
+    if found[1] is not None:
+        return found[1]
+    option, value = f"--{found[2].replace('_', '-')}", found[3].strip("'")
     return option if value == "True" else f"{option} {value.replace('None', 'none')}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ensembles_cli.describing import print_notes
-from ensembles_cli.printing import table
+from ensembles_cli.printing import as_options, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Candidate, Plan, SoupReport
@@ -71,9 +71,8 @@ class Told:
         number = self.n_scored + self.n_reused
         click.echo(f"[{number}] {_shown(candidate.score)}  {named}", err=True)
         if candidate.error is not None and len(candidate.members) > 1:
-            click.echo(
-                click.style(f"warning: {candidate.error}", fg="yellow"), err=True
-            )
+            words = as_options(f"warning: {candidate.error}")
+            click.echo(click.style(words, fg="yellow"), err=True)
 
     def _tell_reused(self) -> None:
         if self._n_untold:

@@ -22,7 +22,7 @@ from click.testing import CliRunner, Result
 
 from ensembles.checkpoints import Journal
 from ensembles_cli.main import cli
-from ensembles_cli.scoring import ScoringCommand
+from ensembles_cli.scoring import TAIL, ScoringCommand
 from tests.checkpoints.building import save
 from tests.checkpoints.test_cooking import VALUES, made, six, value
 from tests.checkpoints.test_kills import tree
@@ -480,7 +480,19 @@ def test_members_are_told_apart_by_their_folders(soup: Soup, tmp_path: Path) -> 
         ("loss -1,234,567", -1234567),
         ("\u22120.5", -0.5),
         ("5e\u22121", 0.5),
+        ("\u20130.5", -0.5),
+        ("\uff0d0.5", -0.5),
         ("0.5 \u00b1 0.1, over all 0.75", 0.75),
+        ("tensor(0.8712, device='cuda:0')", 0.8712),
+        ("0.87 done at 15:42:24", 0.87),
+        ("0.87\n[2024-01-01 12:00:00,123] done, at 2024-01-01T12:30", 0.87),
+        ("0.87\n[00:01<00:00, 9.1it/s]", 0.87),
+        ("0.87 at https://wandb.ai/run/123?step=3 and ./runs/3, /tmp/1/", 0.87),
+        ("0.87 in runs/lr=0.5/model.pt, R^2", 0.87),
+        ("f1:0.87", 0.87),
+        ("val/acc=0.87", 0.87),
+        ("/tmp/run3/candidate.pt: 0.87", 0.87),
+        (f"0.87 {'1' * 20_000}x {'1,' * 20_000}1x", 0.87),
     ],
 )
 def test_the_last_number_that_is_printed_is_the_score(
@@ -501,6 +513,9 @@ def test_the_last_number_that_is_printed_is_the_score(
         ("1.234,5", "1.234,5"),
         ("1'234.5", "1'234.5"),
         ("1\u202f234.5", "1\u202f234.5"),
+        ("1.5*10^-3", "1.5*10^-3"),
+        ("1.5\u00d710\u207b\u00b3", "1.5\u00d710\u207b\u00b3"),
+        ("0.87 of 100%|##| 10/10 [00:01<00:00, 9.1it/s]", "10/10"),
         ("acc 0.5 \u00b1 0.1", "\u00b1 0.1"),
         ("93.1%\u00b10.2%", "\u00b1 0.2"),
         ("0.5 +/- 0.1", "\u00b1 0.1"),
@@ -533,6 +548,70 @@ def test_a_path_in_quotes_of_the_user_s_own_is_refused(quoted: str) -> None:
 @pytest.mark.parametrize("text", ['bash -c "echo 2 {}"', "echo '{' {} 2", "echo a'{}2"])
 def test_quotes_elsewhere_are_left_alone(text: str) -> None:
     assert ScoringCommand(text).text == text
+
+
+@pytest.mark.parametrize("text", ['m "x={}"', "m '{}.x'", 'm "{} "', "sh -c 'm {}'"])
+def test_quotes_around_more_than_a_path_are_refused_where_it_needs_some(
+    tmp_path: Path, text: str
+) -> None:
+    score = ScoringCommand(f"echo 1 || {text}; true")
+    assert score(tmp_path / "a") == 1
+    with pytest.raises(ValueError, match=r"must say \{\} without quotes, found .m?"):
+        score(tmp_path / "a b")
+
+
+@pytest.mark.parametrize(
+    "text", ["wc -c < {}", "echo \"'$(wc -c < {})'\"", "echo \\'; wc -c < {} #'"]
+)
+def test_quotes_that_do_not_hold_the_path_are_left_alone(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "a b").write_text("12345")
+    assert ScoringCommand(text)(tmp_path / "a b") == 5
+
+
+def test_a_command_may_go_to_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_text("0.5")
+    assert ScoringCommand("cd / && cat {}")(Path("a")) == 0.5
+
+
+def test_a_number_whose_start_is_out_of_sight_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("12345.5" + " " * (TAIL - 3))
+    with pytest.raises(ValueError, match="printed no number"):
+        ScoringCommand("cat {}")(tmp_path / "a")
+
+
+def test_what_was_printed_is_shown_in_part(tmp_path: Path) -> None:
+    for printed in ("x" * 900_000, "1," * 400_000 + "1", "1" * 900_000):
+        (tmp_path / "a").write_text(printed)
+        with pytest.raises(ValueError, match="printed ") as caught:
+            ScoringCommand("cat {}")(tmp_path / "a")
+        assert len(str(caught.value)) < 900
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_a_command_says_is_told_in_its_own_words(
+    soup: Soup, tmp_path: Path
+) -> None:
+    six(tmp_path)
+    words = "ValueError: kind=True weights=None, force=True errors='strict'"
+
+    def fails_at(pattern: str) -> str:
+        return f'{SCORE}; case {{}} in {pattern}) echo "{words}" >&2; exit 3; esac'
+
+    out = ["-o", "out.safetensors"]
+    result = soup("?.safetensors", *out, score=fails_at("*/c.*"))
+    assert f"its last lines:\n  {words}\n" in result.stderr
+    line = fails_at("*/c.*").replace("{}", str(tmp_path / "c.safetensors"))
+    assert f"error: {line} ended with exit status 3" in result.stderr
+    assert result.stderr.endswith("c.safetensors; --on-error skip goes on without it\n")
+    for pattern, n_failed in (("*/[cd].*", 2), ("*candidate.*", 6)):
+        more = [*out, "--on-error", "skip", "--force"]
+        result = soup("?.safetensors", *more, score=fails_at(pattern))
+        assert result.stderr.count(f"its last lines:\n  {words}\n") == n_failed
 
 
 def test_a_command_that_is_killed_says_by_what(tmp_path: Path) -> None:
