@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import shutil
+import subprocess
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -514,6 +515,42 @@ def test_a_member_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
         ValueError, match=r"6\.safetensors was changed while it was scored"
     ):
         make_soup(paths, score, tmp_path / "out.safetensors")
+
+
+def test_a_link_to_a_member_does_not_change_it(tmp_path: Path) -> None:
+    paths = members(tmp_path, 3, 6)
+
+    def score(path: Path) -> float:
+        if path in paths:
+            os.link(path, tmp_path / f"-{path.name}")
+        return nearness(path)
+
+    make_soup(paths, score, tmp_path / "out.safetensors")
+
+
+def test_a_folder_that_was_copied_is_scored_anew(tmp_path: Path) -> None:
+    paths = [made(tmp_path / "run", name, 3 + n) for n, name in enumerate("ab")]
+    journal = Journal(tmp_path / "run" / "out.jsonl", "x")
+    make_soup(paths, nearness, tmp_path / "run" / "out", journal=journal)
+    subprocess.run(["cp", "-a", tmp_path / "run", tmp_path / "copy"], check=True)
+    paths = [tmp_path / "copy" / name for name in "ab"]
+    report = make_soup(
+        paths,
+        nearness,
+        tmp_path / "copy" / "out",
+        journal=Journal(tmp_path / "copy" / "out.jsonl", "x"),
+        force=True,
+    )
+    assert not any(found.reused for found in report.candidates)
+
+
+def test_a_member_of_other_settings_is_scored_again(tmp_path: Path) -> None:
+    paths, journal = six(tmp_path, ""), Journal(tmp_path / "out.jsonl", "x")
+    make_soup(paths, steps, tmp_path / "out", journal=journal)
+    (paths[3] / "config.json").write_text('{"model_type": "null"}')
+    report = make_soup(paths, steps, tmp_path / "out", journal=journal, force=True)
+    fresh = {found.members for found in report.candidates if not found.reused}
+    assert fresh == {c.members for c in report.candidates if str(paths[3]) in c.members}
 
 
 def test_scores_of_a_journal_are_not_asked_for_again(tmp_path: Path) -> None:
