@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from ensembles import writing
 from ensembles.checkpoints import Journal
 from ensembles_cli.main import cli
 from ensembles_cli.scoring import TAIL, ScoringCommand
@@ -696,6 +697,21 @@ def test_a_run_that_is_killed_goes_on_to_the_same_soup(
         Path("whole.safetensors").read_bytes()
     )
     assert {name for name in left() if "tmp" in name} == set()
+
+
+@pytest.mark.parametrize("pattern", ["*/", "*"])
+def test_what_a_killed_run_left_is_no_member_of_the_next(
+    soup: Soup, tmp_path: Path, pattern: str
+) -> None:
+    for name in "ab":
+        made(tmp_path / "runs", name, VALUES[name])
+    dead = Path("runs") / writing._marked(Path("out")) / "candidate"
+    made(dead.parent, dead.name, 0)
+    score = SCORE.replace("eval.py", str(tmp_path / "eval.py"))
+    result = soup(f"runs/{pattern}", "-o", "runs/out", score=score)
+    assert result.exit_code == 0, result.stderr
+    assert counted() == [VALUES["a"], VALUES["b"], 4.5]
+    assert not dead.exists()
 
 
 @pytest.mark.parametrize("at", [-3, 4.5])
