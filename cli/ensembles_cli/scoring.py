@@ -17,12 +17,12 @@ from typing import Any, BinaryIO
 import click
 
 from ensembles_cli.printing import verbatim
+from ensembles_cli.starting import ENDS
 
 PLACE = "{}"
 QUOTED = re.compile(r"""(["'])\{\}(?:\1|/)""")
 # What stands in quotes, besides what is escaped.
 STRETCH = re.compile(r"""\\.|'[^']*+'|"(?:\\.|[^"\\])*+\"""", re.DOTALL)
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LINES_SHOWN, LONGEST_SHOWN = 5, 200
 # Bytes at the end of what is printed, among which a number is looked for.
 TAIL = 1 << 20
@@ -139,7 +139,8 @@ def _held_back() -> Iterator[None]:
     def keep(number: int, frame: Any) -> None:
         arrived.append(number)
 
-    before = {int(number): signal.signal(number, keep) for number in ENDS}
+    heard = [n for n in ENDS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {int(number): signal.signal(number, keep) for number in heard}
     try:
         yield
     finally:

@@ -627,15 +627,22 @@ def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def started(
-    suffix: str = ".safetensors", score: str = SCORE
+    suffix: str = ".safetensors",
+    score: str = SCORE,
+    deaf: signal.Signals | None = None,
 ) -> subprocess.Popen[bytes]:
+    def prepare() -> None:
+        # What runs in the background of a shell is deaf to it, and so are its children.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if deaf is not None:
+            signal.signal(deaf, signal.SIG_IGN)
+
     words = [sys.executable, "-m", "ensembles_cli", "soup", f"?{suffix}"]
     return subprocess.Popen(
         [*words, "--score", score, "-o", f"out{suffix}"],
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
         stderr=subprocess.PIPE,
-        # What runs in the background of a shell is deaf to it, and so are its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=prepare,
     )
 
 
@@ -666,6 +673,25 @@ def test_a_run_that_is_ended_from_outside_ends_what_it_started(
     assert b"7 scores are kept in out.safetensors.journal.jsonl" in words
     assert left() == {"out.safetensors.journal.jsonl"}
     free_within(5)
+
+
+@pytest.mark.usefixtures("soup")
+def test_a_run_that_is_deaf_to_a_signal_goes_on(tmp_path: Path) -> None:
+    six(tmp_path)
+    faults(hang=4.5)
+    run = started(score=f"{SCORE} & echo $! > lock.pid; wait", deaf=signal.SIGHUP)
+    wait_until_it_hangs(run)
+    run.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert run.poll() is None
+    # The command is as deaf to it as it was when it was called.
+    pid = Path("lock.pid").read_text().strip()
+    ignored = re.search(r"SigIgn:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
+    assert ignored
+    assert int(ignored[1], 16) & 1
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=20)
+    assert run.returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize("at", [3, 4.5, 10 / 3])
