@@ -13,8 +13,9 @@ import click
 # of what others said.
 PARAMETER = re.compile(
     r"\x02([^\x03]*)\x03"
-    r"|(?<![^\s(])(column|encoding|errors|force|frequencies|integers|key|kind|last|missing"
-    r"|normalize|on_error|unknown|weights)=(True|None|N|NAME|'[\w-]+')(?![\w/])"
+    r"|(?<![^\s(])(base|column|encoding|errors|force|frequencies|integers|key|kind|last"
+    r"|missing|normalize|on_error|select|unknown|weights)"
+    r"=(True|None|N|NAME|PATH|'[\w-]+')(?![\w/])"
 )
 
 
@@ -121,6 +122,8 @@ def as_options(message: str) -> str:
     '--missing skip leaves such tensors out'
     >>> as_options("on_error='skip' goes on without it")
     '--on-error skip goes on without it'
+    >>> as_options("select='wise_ft' must have a base: base=PATH")
+    '--select wise-ft must have a base: --base PATH'
     >>> as_options("force=True/a.pt is not a whole torch file")
     'force=True/a.pt is not a whole torch file'
     >>> as_options("no checkpoint at runs/force=True")
@@ -150,4 +153,6 @@ def _as_option(found: re.Match[str]) -> str:
     if found[1] is not None:
         return found[1]
     option, value = f"--{found[2].replace('_', '-')}", found[3].strip("'")
+    if option == "--select":
+        value = value.replace("_", "-")
     return option if value == "True" else f"{option} {value.replace('None', 'none')}"

@@ -50,7 +50,9 @@ def _end(number: int, frame: FrameType | None) -> None:
         if at.f_globals.get("__name__", "").partition(".")[0] in COMPILER:
             # What is raised in a callback of machine code is lost, or a crash.
             again = [threading.main_thread().ident, number]
-            threading.Timer(0.05, signal.pthread_kill, again).start()
+            timer = threading.Timer(0.05, signal.pthread_kill, again)
+            timer.daemon = True  # a run that ends before has ended well
+            timer.start()
             return
         at = at.f_back
     if number == signal.SIGINT:

@@ -123,8 +123,8 @@ def test_a_soup_is_told_as_it_is_made_and_when_it_is_done(
     assert result.exit_code == 0, result.stderr
     assert result.stdout == EXPECTED
     lines = result.stderr.splitlines()
-    assert lines[0] == "[1] -4  c.safetensors"
-    assert lines[6] == "[7] 0  a.safetensors + b.safetensors"
+    assert lines[0] == "[1 of at most 12] -4  c.safetensors"
+    assert lines[6] == "[7 of at most 12] 0  a.safetensors + b.safetensors"
     assert len(lines) == 11
     assert left() == {"out.safetensors", "out.safetensors.journal.jsonl"}
 
@@ -145,6 +145,16 @@ def test_the_line_that_is_told_writes_the_same_bytes(
     assert left() == {p + suffix for p in ("out", "again")} | {
         f"out{suffix}.journal.jsonl"
     }
+
+
+def test_many_members_are_told_by_their_number(soup: Soup, tmp_path: Path) -> None:
+    for n in range(7):
+        made(tmp_path, f"{n}.safetensors", n)
+    more = ["--select", "top-k", "--param", "k=6"]
+    result = soup("?.safetensors", "-o", "out.safetensors", *more)
+    *_, best, everyone = result.stderr.splitlines()
+    assert best.startswith("[8] 0  1.safetensors + 2.safetensors + ")
+    assert everyone == "[9] -1  7 members"
 
 
 def test_json_holds_the_same_facts(soup: Soup, tmp_path: Path) -> None:
@@ -244,7 +254,7 @@ def test_options_of_the_means_are_part_of_the_line_and_of_the_scores(
     assert len(soup(*words, "max").stderr.splitlines()) == 1
     assert soup(*words, "first").stderr.splitlines() == [
         "2 scores are taken from out.safetensors.journal.jsonl",
-        "[3] 0  a.safetensors + b.safetensors",
+        "[3 of at most 4] 0  a.safetensors + b.safetensors",
     ]
     assert "--integers first or --integers max says" in (
         soup("[ab].safetensors", "-o", "o.safetensors").stderr
@@ -357,7 +367,10 @@ def test_a_score_that_fails_may_be_skipped(
     more = ["--timeout", "3"] if kind == "hang" else []
     result = soup("?.safetensors", "-o", "out.safetensors", "--on-error", "skip", *more)
     assert result.exit_code == 0, result.stderr
-    assert "[7] failed  a.safetensors + b.safetensors\nwarning: " in result.stderr
+    assert (
+        "[7 of at most 12] failed  a.safetensors + b.safetensors\nwarning: "
+        in result.stderr
+    )
     assert f"candidate.safetensors {words}" in result.stderr
     # a is 3, and f is 1: without b nothing helps it but c, which makes 5.5.
     faults(**{kind: 8})
@@ -375,7 +388,33 @@ def test_a_score_that_fails_may_be_skipped(
         (["a.safetensors"], 1, "at least two members, found a.safetensors"),
         (["?.safetensors", "--trials", "3"], 2, "--trials is for --select optuna"),
         (["?.safetensors", "--select", "gredy"], 1, "did you mean 'greedy'?"),
-        (["?.safetensors", "--select", "wise-ft"], 1, "go together, found the base N"),
+        (
+            ["?.safetensors", "--select", "wise-ft"],
+            1,
+            "error: --select wise-ft must have what the members were fine-tuned from; "
+            "--base PATH names it\n",
+        ),
+        (
+            ["?.safetensors", "--base", "b.pt", "--select", "top-k"],
+            1,
+            "error: --base PATH must go with --select wise-ft, found the base b.pt and "
+            "--select top-k; leave the base out, or choose that\n",
+        ),
+        (
+            ["?.safetensors", "--param", "k=2", "--param", "k=3", "--select", "top-k"],
+            2,
+            "each parameter must be given once, found k=2 and k=3",
+        ),
+        (
+            ["*", "--trials", "5", "--param", "n_trials=80", "--select", "optuna"],
+            2,
+            "each parameter must be given once, found n_trials=80 and n_trials=5",
+        ),
+        (
+            ["?.safetensors", "--param", "n_rounds=true", "--select", "greedy"],
+            1,
+            "n_rounds must be a whole number, found True",
+        ),
         (["?.safetensors", "--param", "k=1"], 1, "these: none; found 'k'"),
         (
             ["?.safetensors", "--select", "greedy", "--param", "n_rounds=abc"],
@@ -458,8 +497,8 @@ def test_members_are_told_apart_by_their_folders(soup: Soup, tmp_path: Path) -> 
         made(tmp_path, f"runs/{run}/model.safetensors", number)
     result = soup("runs/*/model.safetensors", "-o", "out.safetensors")
     assert result.stderr.splitlines()[1:] == [
-        "[2] -2  2/model.safetensors",
-        "[3] 0  1/model.safetensors + 2/model.safetensors",
+        "[2 of at most 4] -2  2/model.safetensors",
+        "[3 of at most 4] 0  1/model.safetensors + 2/model.safetensors",
     ]
 
 
