@@ -86,7 +86,7 @@ class ScoringCommand:
             or one that can be read in two ways; if the path needs quotes and its
             place is within others.
         """
-        place = os.path.abspath(path)  # the command may change the folder
+        place = str(path.absolute())  # the command may change the folder
         if shlex.quote(place) != place:
             self._check_quotes()
         line = self.text.replace(PLACE, shlex.quote(place))

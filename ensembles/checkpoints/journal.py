@@ -65,7 +65,7 @@ def share(member: Checkpoint, weight: float) -> Share:
     FileNotFoundError
         If a file has gone.
     """
-    path = Path(os.path.abspath(str(member.path)))
+    path = Path(str(member.path)).absolute()
     names = sorted(member.parts) if member.kind == "directory" else [""]
     around = [name for name in member.files if SETTINGS.fullmatch(Path(name).name)]
     return Share(str(path), _known(path, names), _known(path, around), weight)
@@ -100,7 +100,7 @@ class Journal:
         self.path = Path(path)
         self.command = command
         self._folder = os.getcwd()
-        self._place = os.path.abspath(path)  # a score may change the folder
+        self._place = self.path.absolute()  # a score may change the folder
         self._fd: int | None = None
         self._end = 0
         self._scores: dict[str, float] = {}

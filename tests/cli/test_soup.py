@@ -618,6 +618,15 @@ def test_a_command_may_go_to_another_folder(
     assert ScoringCommand("cd / && cat {}")(Path("a")) == 0.5
 
 
+def test_a_path_through_a_link_is_left_as_it_is(soup: Soup, tmp_path: Path) -> None:
+    (tmp_path / "far" / "runs").mkdir(parents=True)
+    six(tmp_path / "far")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "runs")
+    result = soup("link/../?.safetensors", "-o", "out.safetensors")
+    assert result.exit_code == 0, result.stderr
+    assert len(counted()) == 11
+
+
 def test_a_number_whose_start_is_out_of_sight_is_none(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("12345.5" + " " * (TAIL - 3))
     with pytest.raises(ValueError, match="printed no number"):
