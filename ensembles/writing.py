@@ -160,7 +160,8 @@ def reserve(fd: int, size: int) -> None:
 
 
 def _marked(path: Path) -> str:
-    return f"{path.name}.tmp-{platform.node()}-"
+    # Hidden from patterns such as */ that the next run may be given.
+    return f".{path.name}.tmp-{platform.node()}-"
 
 
 def _claim(place: Path, folder: bool) -> int:

@@ -210,7 +210,7 @@ def test_a_soup_loads_nothing_heavy(
 ) -> None:
     code = (
         "import sys; from ensembles.checkpoints import make_soup;"
-        "make_soup(sys.argv[1:3], lambda path: path.stat().st_size, sys.argv[3])"
+        "make_soup(sys.argv[1:3], lambda path: path.stat().st_ino, sys.argv[3])"
     )
     out = tmp_path / "out.safetensors"
     assert not loaded(code, *members, out) & {"click", *HEAVY} - NUMBAS
@@ -223,7 +223,7 @@ def test_the_command_of_soups_loads_nothing_heavy(
     code = (
         "import os, sys; sys.stderr = open(os.devnull, 'w');"
         "from ensembles_cli.main import cli;"
-        "cli(['soup', '--json', *sys.argv[1:3], '--score', 'wc -c < {}',"
+        "cli(['soup', '--json', *sys.argv[1:3], '--score', 'stat -c %i {}',"
         " '-o', sys.argv[3]], standalone_mode=False)"
     )
     out = tmp_path / "out.safetensors"

@@ -221,8 +221,8 @@ def test_what_a_living_run_is_writing_is_not_cleared(tmp_path: Path) -> None:
 
 def test_names_that_only_begin_alike_are_not_cleared(tmp_path: Path) -> None:
     kept = [
-        tmp_path / "out.safetensors.tmp",
-        tmp_path / "out.safetensors.tmp-elsewhere-1",
+        tmp_path / ".out.safetensors.tmp",
+        tmp_path / ".out.safetensors.tmp-elsewhere-1",
     ]
     for path in kept:
         path.write_text("mine")
@@ -279,7 +279,8 @@ def test_the_file_is_flushed_before_it_is_renamed(
         monkeypatch.setattr(writing, name, note(name))
     average(pair(tmp_path), tmp_path / "out.safetensors")
     folder = f"sync {tmp_path.name}"
-    assert steps == ["sync out.safetensors", folder, "_rename out.safetensors", folder]
+    first, second = "sync .out.safetensors", "_rename .out.safetensors"
+    assert steps == [first, folder, second, folder]
 
 
 def test_a_torch_file_does_not_depend_on_its_name(tmp_path: Path) -> None:

@@ -1,6 +1,19 @@
-"""The command by way of ``python -m ensembles_cli``."""
+"""The command as a program, also by way of ``python -m ensembles_cli``."""
 
-from ensembles_cli.main import cli
+from __future__ import annotations
+
+import signal
+import sys
+
+
+def main() -> None:
+    """Run the command; an interrupt while it loads ends it without a word."""
+    try:
+        from ensembles_cli.main import cli
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    cli(prog_name="ensemble")
+
 
 if __name__ == "__main__":
-    cli(prog_name="ensemble")
+    main()

@@ -9,7 +9,7 @@ import click
 
 from ensembles_cli import means
 from ensembles_cli.describing import print_plan, print_report
-from ensembles_cli.parsing import Param, Size, Weights, split_weights
+from ensembles_cli.parsing import Param, Size, Weights, as_params, split_weights
 from ensembles_cli.printing import bar
 from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
 
@@ -138,7 +138,7 @@ def command(
         found,
         out or default_out(found),
         weights=weights or written,
-        params=dict(params),
+        params=as_params(params),
         **options,
     )
     if plan_only:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import warnings
 from typing import Any
@@ -48,6 +49,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand; what the library refuses becomes one red line."""
         warnings.showwarning = _show_warning
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # whoever read the output has gone; click ends it

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ensembles_cli.parsing import Param
+from ensembles_cli.parsing import Param, as_params
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -165,7 +165,7 @@ def opened(
         if value is not None and value != ()
     }
     if "params" in found:
-        found["params"] = dict(found["params"])
+        found["params"] = as_params(found["params"])
     if len(found.get("rule", ())) == 1:
         (found["rule"],) = found["rule"]
     if found.get("weights") == "none":

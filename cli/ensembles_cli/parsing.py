@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,38 @@ class Param(click.ParamType[tuple[str, Any]]):
             return name, json.loads(text)
         except ValueError:
             return name, text
+
+
+def as_params(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Parameters by name.
+
+    Parameters
+    ----------
+    pairs : sequence of (str, value)
+
+    Returns
+    -------
+    dict of str to value
+
+    Raises
+    ------
+    click.UsageError
+        If one is given twice.
+
+    Examples
+    --------
+    >>> as_params([("k", 2)])
+    {'k': 2}
+    """
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise click.UsageError(
+                f"each parameter must be given once, found {name}={found[name]} and "
+                f"{name}={value}"
+            )
+        found[name] = value
+    return found
 
 
 class Weights(click.ParamType[list[float]]):

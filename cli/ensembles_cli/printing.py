@@ -9,10 +9,13 @@ from contextlib import contextmanager
 
 import click
 
-# Parameters and values as messages of the library write them; not part of a path.
+# Parameters and values as messages of the library write them; not part of a path, nor
+# of what others said.
 PARAMETER = re.compile(
-    r"(?<![^\s(])(column|encoding|errors|force|frequencies|integers|key|kind|last|missing"
-    r"|normalize|on_error|unknown|weights)=(True|None|N|NAME|'[\w-]+')(?![\w/])"
+    r"\x02([^\x03]*)\x03"
+    r"|(?<![^\s(])(base|column|encoding|errors|force|frequencies|integers|key|kind|last"
+    r"|missing|normalize|on_error|select|unknown|weights)"
+    r"=(True|None|N|NAME|PATH|'[\w-]+')(?![\w/])"
 )
 
 
@@ -119,14 +122,37 @@ def as_options(message: str) -> str:
     '--missing skip leaves such tensors out'
     >>> as_options("on_error='skip' goes on without it")
     '--on-error skip goes on without it'
+    >>> as_options("select='wise_ft' must have a base: base=PATH")
+    '--select wise-ft must have a base: --base PATH'
     >>> as_options("force=True/a.pt is not a whole torch file")
     'force=True/a.pt is not a whole torch file'
     >>> as_options("no checkpoint at runs/force=True")
     'no checkpoint at runs/force=True'
+    >>> as_options(f"force=True: {verbatim('kind=None')}")
+    '--force: kind=None'
     """
     return PARAMETER.sub(_as_option, message)
 
 
+def verbatim(text: str) -> str:
+    """Text of the user's or of a program's own, which `as_options` leaves as it is.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        The text between the characters that begin and end one, which go again.
+    """
+    return f"\x02{text.translate({2: None, 3: None})}\x03"
+
+
 def _as_option(found: re.Match[str]) -> str:
-    option, value = f"--{found[1].replace('_', '-')}", found[2].strip("'")
+    if found[1] is not None:
+        return found[1]
+    option, value = f"--{found[2].replace('_', '-')}", found[3].strip("'")
+    if option == "--select":
+        value = value.replace("_", "-")
     return option if value == "True" else f"{option} {value.replace('None', 'none')}"

@@ -16,23 +16,36 @@ from typing import Any, BinaryIO
 
 import click
 
+from ensembles_cli.printing import verbatim
+from ensembles_cli.starting import ENDS
+
 PLACE = "{}"
 QUOTED = re.compile(r"""(["'])\{\}(?:\1|/)""")
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LINES_SHOWN = 5
+# What stands in quotes, besides what is escaped.
+STRETCH = re.compile(r"""\\.|'[^']*+'|"(?:\\.|[^"\\])*+\"""", re.DOTALL)
+LINES_SHOWN, LONGEST_SHOWN = 5, 200
 # Bytes at the end of what is printed, among which a number is looked for.
 TAIL = 1 << 20
-VALUE = r"(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)"
-# Between digits: a point in some countries, or what parts thousands, or a list.
-GLUE = r"[,'\u2019\u00a0\u2009\u202f]"
-# A number that stands by itself: not in a word, a date or a version.
+# All that follows is possessive: what a command prints is read in one pass.
+VALUE = r"(?:(?:\d++\.?+\d*+|\.\d++)(?:e[-+]?\d++)?+|nan|inf(?:inity)?+)"
+# Between digits: a point in some countries, or what parts thousands, or a list; a
+# fraction, a power.
+GLUE = r"(?:[,'\u2019\u00a0\u2009\u202f/]|(?:\*\*?|\u00d7|\^)[-+]?)"
+RAISED = r"[\u207a\u207b\u2070\u00b9\u00b2\u00b3\u2074-\u2079]"
+# What has digits and is no number: a path, an address, a device in quotes, and, by
+# what is glued to its end, a word, a time, a date or a version.
 NUMBER = re.compile(
-    rf"(?<![\w.+-])[-+]?{VALUE}(?:{GLUE}{VALUE})*(?![\w+-]|\.\w|{GLUE}\.?\d)",
+    rf"(?<![\w.+/^-])(?:"
+    rf"(?P<found>[-+]?{VALUE}(?:{GLUE}{VALUE})*+{RAISED}*+)"
+    rf"(?P<more>(?::\d[\d:.,]*+|[\w+/-]|\.\w)[\w.+/-]*+(?:(?<=T\d\d):[\d:.]++)?+)?+"
+    rf"|\w++://\S++|(?:[\w.+-]*+/)++[\w.+-]*+)"
+    rf"|(?P<quote>[\"'])\w[\w.-]*+:\d++(?P=quote)",
     re.IGNORECASE,
 )
 # Of 1,234 nobody knows whether it is 1.234.
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}(?:(?:,\d{3})*\.\d*|(?:,\d{3})+)")
-SIGNS = {"\u2212": "-", "+/-": "\u00b1", "+-": "\u00b1"}
+SIGNS = dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
+SIGNS |= {"+/-": "\u00b1", "+-": "\u00b1"}
 
 
 class ScoringCommand:
@@ -59,11 +72,7 @@ class ScoringCommand:
             )
         quoted = QUOTED.search(text)
         if quoted:
-            # The path comes with quotes where it needs them, which these would undo.
-            raise click.UsageError(
-                f"--score must say {PLACE} without quotes, found {quoted[0]}; write "
-                f"{PLACE} bare, any path is quoted where that is needed"
-            )
+            raise click.UsageError(_unquoted(quoted[0]))
         self.text = text
         self.timeout = timeout
 
@@ -74,9 +83,13 @@ class ScoringCommand:
         ------
         ValueError
             If the command fails, hangs, or what it prints last is no finite number,
-            or one that can be read in two ways.
+            or one that can be read in two ways; if the path needs quotes and its
+            place is within others.
         """
-        line = self.text.replace(PLACE, shlex.quote(str(path)))
+        place = str(path.absolute())  # the command may change the folder
+        if shlex.quote(place) != place:
+            self._check_quotes()
+        line = self.text.replace(PLACE, shlex.quote(place))
         # Files, not pipes: what the command leaves behind may hold those open.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
             status = self._run(line, out, errors)
@@ -87,6 +100,14 @@ class ScoringCommand:
                 fault = f"ended with {_named(status)}"
                 raise ValueError(_told(line, fault, errors, out))
             return _last_number(line, out, errors)
+
+    def _check_quotes(self) -> None:
+        for found in STRETCH.finditer(self.text):
+            quoted = found[0]
+            # A command that is put in there has quotes of its own.
+            inner = quoted[0] == '"' and ("$(" in quoted or "`" in quoted)
+            if PLACE in quoted and not inner:
+                raise ValueError(_unquoted(verbatim(quoted)))
 
     def _run(self, line: str, out: BinaryIO, errors: BinaryIO) -> int | None:
         """Exit status, None if it took too long."""
@@ -118,7 +139,8 @@ def _held_back() -> Iterator[None]:
     def keep(number: int, frame: Any) -> None:
         arrived.append(number)
 
-    before = {int(number): signal.signal(number, keep) for number in ENDS}
+    heard = [n for n in ENDS if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {int(number): signal.signal(number, keep) for number in heard}
     try:
         yield
     finally:
@@ -142,29 +164,43 @@ def _named(status: int) -> str:
     return f"exit status {status}"
 
 
+def _unquoted(found: str) -> str:
+    """What is wrong with quotes around the path, which its own would undo."""
+    return (
+        f"--score must say {PLACE} without quotes, found {found}; write {PLACE} bare, "
+        "any path is quoted where that is needed"
+    )
+
+
 def _last_number(line: str, out: BinaryIO, errors: BinaryIO) -> float:
-    text = _tail(out)
-    for sign, plain in SIGNS.items():
-        text = text.replace(sign, plain)
-    numbers = [*NUMBER.finditer(text)]
-    if not numbers:
+    found = _last_found(_tail(out))
+    if found is None:
         raise ValueError(_told(line, "printed no number", out, errors))
-    found = numbers[-1][0]
-    if text[: numbers[-1].start()].rstrip().endswith("\u00b1"):
-        found = f"\u00b1 {found}"
-    elif THOUSANDS.fullmatch(found):
+    if THOUSANDS.fullmatch(found):
         found = found.replace(",", "")
     try:
         score = float(found)
     except ValueError:
         fault = (
-            f"printed last {found!r}, no number that can be read: print a plain number "
-            "last, such as 1234.5"
+            f"printed last {_cut(found)!r}, no number that can be read: print a plain "
+            "number last, such as 1234.5"
         )
         raise ValueError(_told(line, fault, out)) from None
     if not math.isfinite(score):
-        raise ValueError(_told(line, f"printed {found}", errors))
+        raise ValueError(_told(line, f"printed {_cut(found)}", errors))
     return score
+
+
+def _last_found(text: str) -> str | None:
+    """The last that looks like a number, with the sign of a deviation before it."""
+    for sign, plain in SIGNS.items():
+        text = text.replace(sign, plain)
+    for line in reversed(text.splitlines()):
+        numbers = [m for m in NUMBER.finditer(line) if m["found"] and not m["more"]]
+        if numbers:
+            before = line[: numbers[-1].start()].rstrip()
+            return "\u00b1 " * before.endswith("\u00b1") + numbers[-1]["found"]
+    return None
 
 
 def _told(line: str, fault: str, *printed: BinaryIO) -> str:
@@ -172,13 +208,22 @@ def _told(line: str, fault: str, *printed: BinaryIO) -> str:
     for file in printed:
         lines = [text.rstrip() for text in _tail(file).splitlines() if text.strip()]
         if lines:
-            shown = "".join(f"\n  {text}" for text in lines[-LINES_SHOWN:])
-            return f"{line} {fault}; its last lines:{shown}"
-    return f"{line} {fault}"
+            shown = [f"\n  {_cut(text)}" for text in lines[-LINES_SHOWN:]]
+            return (
+                f"{verbatim(line)} {fault}; its last lines:{verbatim(''.join(shown))}"
+            )
+    return f"{verbatim(line)} {fault}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}\u2026"
 
 
 def _tail(file: BinaryIO) -> str:
-    """Text at the end of a file, without colours."""
+    """Text at the end of a file, without colours; no word without its start."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL))
-    return click.unstyle(file.read().decode(errors="replace"))
+    content = file.read()
+    if size > TAIL:
+        content = re.sub(rb"\A\S++", b"", content)
+    return click.unstyle(content.decode(errors="replace"))

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ensembles_cli.describing import print_notes
-from ensembles_cli.printing import table
+from ensembles_cli.printing import as_options, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Candidate, Plan, SoupReport
 
 INTERRUPTED = "the same command goes on from there"
+MOST_NAMED = 6
 
 
 class Told:
@@ -30,10 +31,15 @@ class Told:
         Where scores are kept, and taken from.
     paths : sequence of str
         Of all members, which are told by what they do not share.
+    most : int or None, default=None
+        How many scores there may be, where that is known.
     """
 
-    def __init__(self, journal: Path, paths: Sequence[str]) -> None:
+    def __init__(
+        self, journal: Path, paths: Sequence[str], most: int | None = None
+    ) -> None:
         self.journal = journal
+        self._most = "" if most is None else f" of at most {most}"
         names = [str(Path(path)) for path in paths]
         self._names = dict(zip(names, short(names), strict=True))
         self.n_scored = self.n_reused = 0
@@ -69,11 +75,11 @@ class Told:
         names = [self._names[name] for name in candidate.members]
         named = mixed(names, candidate.weights)
         number = self.n_scored + self.n_reused
-        click.echo(f"[{number}] {_shown(candidate.score)}  {named}", err=True)
+        place = f"[{number}{self._most}]"
+        click.echo(f"{place} {_shown(candidate.score)}  {named}", err=True)
         if candidate.error is not None and len(candidate.members) > 1:
-            click.echo(
-                click.style(f"warning: {candidate.error}", fg="yellow"), err=True
-            )
+            words = as_options(f"warning: {candidate.error}")
+            click.echo(click.style(words, fg="yellow"), err=True)
 
     def _tell_reused(self) -> None:
         if self._n_untold:
@@ -127,6 +133,8 @@ def verdict(report: SoupReport, n_kept: int) -> str:
         )
     if n_kept == 1 and report.score == alone:
         return f"No soup that was tried beats {best}: the output is that alone{better}."
+    if report.score == alone:
+        return f"The soup and {best} alone both score {alone:.6g}: use either{better}."
     return (
         f"The soup does not beat {best} alone, {report.score:.6g} against "
         f"{alone:.6g}: use that one."
@@ -185,7 +193,7 @@ def _options(plan: Plan) -> list[str]:
 
 
 def mixed(names: Sequence[str], weights: Sequence[float]) -> str:
-    """Members as a sum, with their weights where those differ.
+    """Members as a sum, with their weights where those differ; of many, how many.
 
     Examples
     --------
@@ -194,6 +202,8 @@ def mixed(names: Sequence[str], weights: Sequence[float]) -> str:
     >>> mixed(["a.pt", "b.pt"], [0.75, 0.25])
     '0.75 a.pt + 0.25 b.pt'
     """
+    if len(names) > MOST_NAMED:
+        return f"{len(names)} members"
     if len(set(weights)) == 1:
         return " + ".join(names)
     pairs = zip(names, weights, strict=True)

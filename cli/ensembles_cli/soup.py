@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ensembles_cli import means
-from ensembles_cli.parsing import Param
+from ensembles_cli.parsing import Param, as_params
 from ensembles_cli.scoring import ScoringCommand
 from ensembles_cli.serving import Told, print_soup
 from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="NAME",
     help=(
-        "How weights are chosen: greedy-soup, greedy, best, top-k, convex, wise-ft or "
-        "optuna."
+        "How weights are chosen, of n members by about so many scores: greedy-soup or "
+        "top-k (2n at most), best (n), wise-ft (n + 10), convex (7n), optuna (n + "
+        "50), greedy (50n)."
     ),
 )
 @click.option(
@@ -113,12 +114,13 @@ def command(
     \b
     ensemble soup *.safetensors --score 'python eval.py {}' -o soup.safetensors
     ensemble soup run*/ --score './loss.sh {}' --lower-is-better -o soup
-    ensemble soup a/ b/ --base start/ --select wise-ft --score 'eval {}' -o soup
-    ensemble soup *.pt --score 'eval {}' --select optuna --trials 80 -o soup.pt
+    ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
+    ensemble soup *.pt --score './f1.sh {}' --select optuna --trials 80 -o soup.pt
 
-    Write {} without quotes of your own. Scores are kept in OUT.journal.jsonl: the
-    same command goes on where it was interrupted. They count for the same text of the
-    command; if what it does has changed, remove that file.
+    Write {} without quotes of your own; the path that it stands for is absolute.
+    Scores are kept in OUT.journal.jsonl: the same command goes on where it was
+    interrupted. They count for the same text of the command in the same folder; if
+    what it does has changed, remove that file.
     """
     load_numba()
     from ensembles.checkpoints import Journal, make_soup
@@ -129,10 +131,11 @@ def command(
     scoring, name = ScoringCommand(text, timeout), select.replace("-", "_")
     if trials is not None and name != "optuna":
         raise click.UsageError(f"--trials is for --select optuna, found {select}")
-    own = dict(params) if trials is None else {**dict(params), "n_trials": trials}
+    own = as_params([*params, *[("n_trials", trials)] * (trials is not None)])
     given: Options = {**options}  # type: ignore[typeddict-item]  # declared in means
     journal, paths = Journal(f"{out}.journal.jsonl", text), expand(members)
-    with Told(journal.path, paths if base is None else [base, *paths]) as told:
+    most = 2 * len(paths) if name == "greedy_soup" else None
+    with Told(journal.path, paths if base is None else [base, *paths], most) as told:
         report = make_soup(
             paths,
             scoring,

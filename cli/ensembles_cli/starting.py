@@ -7,12 +7,16 @@ import importlib
 import resource
 import signal
 import sys
+import threading
 from contextlib import suppress
+from types import FrameType
 
 # Numba looks for linear algebra in scipy, and for coverage to report to: together they
 # take a third of the time that the command needs to start.
 LONGEST_FIELD = 1 << 30
 UNUSED = ("scipy.linalg", "coverage")
+COMPILER = ("numba", "llvmlite")
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def load_numba() -> None:
@@ -31,9 +35,29 @@ def load_numba() -> None:
 
 
 def end_cleanly() -> None:
-    """Let a run that is ended from outside clear up as if it had failed."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda found, _: sys.exit(128 + found))
+    """Let a run that is ended from outside clear up as if it had failed.
+
+    A signal that is ignored, as under nohup, stays so.
+    """
+    for number in ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    at = frame
+    while at is not None:
+        if at.f_globals.get("__name__", "").partition(".")[0] in COMPILER:
+            # What is raised in a callback of machine code is lost, or a crash.
+            again = [threading.main_thread().ident, number]
+            timer = threading.Timer(0.05, signal.pthread_kill, again)
+            timer.daemon = True  # a run that ends before has ended well
+            timer.start()
+            return
+        at = at.f_back
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def raise_file_limit() -> None:

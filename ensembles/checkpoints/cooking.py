@@ -77,9 +77,9 @@ class SoupReport:
 
     @property
     def best(self) -> tuple[str, float]:
-        """The member that scores best alone, or the base if that is better still."""
-        names = [*self.members, str(self.base)]
-        scores = [*self.scores, self.base_score]
+        """The member that scores best alone, or the base if that is no worse."""
+        names = [str(self.base), *self.members]
+        scores = [self.base_score, *self.scores]
         alone = [(n, s) for n, s in zip(names, scores, strict=True) if s is not None]
         sign = -1 if self.lower_is_better else 1
         return max(alone, key=lambda found: sign * found[1])
@@ -174,7 +174,8 @@ def make_soup(
     Warns
     -----
     UserWarning
-        If a member shares no start with the first, or is left out.
+        If a member shares no start with the first, or is left out, or all score the
+        same.
 
     References
     ----------

@@ -6,14 +6,24 @@ import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ensembles.base import warn_user
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.writing import sync, write_at
+
+BEGINNING = b'{"command": '  # of each line
+# What is done with the weights: configurations, tokenizers, code. What else lies there
+# is left out: a score may write its results beside a member.
+SETTINGS = re.compile(
+    r"(.*config.*|.*token.*|vocab|modules|chat_template)\.(json|txt)"
+    r"|merges\.txt|.*\.(model|py|jinja)"
+)
 
 
 class Share(NamedTuple):
@@ -23,14 +33,17 @@ class Share(NamedTuple):
     ----------
     path : str
         From the root.
-    files : list of [str, int, int]
-        Name, bytes and time of change in nanoseconds, of each file of its weights. What
-        lies beside them is left out: a score may write its results there.
+    files : list of [str, int, int, int, int]
+        Name, bytes, times of change of content and of the entry in nanoseconds, and
+        number, of each file of its weights.
+    around : list of [str, int, int, int, int]
+        Of the files around them that say how the weights are used.
     weight : float
     """
 
     path: str
     files: list[list[Any]]
+    around: list[list[Any]]
     weight: float
 
 
@@ -50,21 +63,30 @@ def share(member: Checkpoint, weight: float) -> Share:
     Raises
     ------
     FileNotFoundError
-        If a file of its weights has gone.
+        If a file has gone.
     """
-    path = Path(os.path.abspath(str(member.path)))
+    path = Path(str(member.path)).absolute()
     names = sorted(member.parts) if member.kind == "directory" else [""]
-    found = [(name, (path / name).stat()) for name in names]
-    files = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in found]
-    return Share(str(path), files, weight)
+    around = [name for name in member.files if SETTINGS.fullmatch(Path(name).name)]
+    return Share(str(path), _known(path, names), _known(path, around), weight)
+
+
+def _known(folder: Path, names: Sequence[str]) -> list[list[Any]]:
+    found = [(name, (folder / name).stat()) for name in names]
+    # A copy may keep the time of its content: the other two tell.
+    return [
+        [name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        for name, stat in found
+    ]
 
 
 class Journal:
     """Scores by one command, in lines of JSON that other commands may share.
 
-    A line stands for itself: the command, the members with the sizes and times of
-    their files, their weights, the score, the seconds that it took. It is on the disk
-    before `add` returns. What a killed run left of a line is cut off by the next.
+    A line stands for itself: the command, the folder that it runs in, the members with
+    the sizes and times of their files, their weights, the score, the seconds that it
+    took. It is on the disk before `add` returns. What a killed run left of a line is
+    cut off by the next.
 
     Parameters
     ----------
@@ -77,6 +99,8 @@ class Journal:
     def __init__(self, path: str | os.PathLike[str], command: str) -> None:
         self.path = Path(path)
         self.command = command
+        self._folder = os.getcwd()
+        self._place = self.path.absolute()  # a score may change the folder
         self._fd: int | None = None
         self._end = 0
         self._scores: dict[str, float] = {}
@@ -88,12 +112,21 @@ class Journal:
         ------
         BlockingIOError
             If another run has it.
+        OSError
+            If it is no file, or must not be written to.
         ValueError
-            If it is open already.
+            If it is open already, or holds what is no journal.
         """
         if self._fd is not None:
             raise ValueError(f"{self.path} must not be open already; close it first")
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._fd = os.open(self._place, flags, 0o666)
+        except OSError as error:
+            raise type(error)(
+                f"scores must be kept in a file at {self.path}: {error.strerror}; "
+                "remove what is there, or choose another place"
+            ) from None
         try:
             self._lock(self._fd)
             self._read(self._fd)
@@ -148,6 +181,11 @@ class Journal:
         score : float
             Finite.
         seconds : float
+
+        Warns
+        -----
+        UserWarning
+            If the file is no longer where it was: no run will find the score.
         """
         if self._fd is None:
             raise ValueError(f"{self.path} must be open to be added to; use with")
@@ -158,12 +196,27 @@ class Journal:
         os.fsync(self._fd)
         self._end += len(content)
         self._scores[_key(facts)] = score
+        if not self._is_there(self._fd):
+            warn_user(
+                f"{self.path} was removed or replaced while scores were written to it: "
+                "they are lost when this run ends"
+            )
+
+    def _is_there(self, fd: int) -> bool:
+        with suppress(OSError):
+            return os.path.samestat(os.stat(self._place), os.fstat(fd))
+        return False
 
     def _facts(
         self, shares: Sequence[Share], settings: dict[str, Any] | None
     ) -> dict[str, Any]:
         members = [found._asdict() for found in sorted(shares)]
-        return {"command": self.command, "settings": settings or {}, "members": members}
+        return {
+            "command": self.command,
+            "folder": self._folder,
+            "settings": settings or {},
+            "members": members,
+        }
 
     def _lock(self, fd: int) -> None:
         try:
@@ -179,15 +232,31 @@ class Journal:
     def _read(self, fd: int) -> None:
         with open(fd, "rb", closefd=False) as file:
             content = file.read()
-        self._end = content.rfind(b"\n") + 1
+        *lines, rest = content.split(b"\n")
+        is_ours = [self._take(line) for line in [*lines, rest]]
+        is_torn = rest.startswith(BEGINNING) or BEGINNING.startswith(rest)
+        if not any(is_ours) and (lines or not is_torn):
+            raise ValueError(
+                f"{self.path} must hold scores, found none in it; remove that file, or "
+                "choose another place"
+            )
+        self._end = len(content) - len(rest)
+        if is_ours[-1]:  # an editor leaves a last line without its end
+            write_at(fd, memoryview(b"\n"), len(content))
+            self._end = len(content) + 1
         os.truncate(fd, self._end)
-        for line in content[: self._end].split(b"\n"):
-            with suppress(ValueError, TypeError, KeyError):  # not one of ours
-                facts = dict(json.loads(line))
-                score = float(facts.pop("score"))
-                facts.pop("seconds")
-                if math.isfinite(score):
-                    self._scores[_key(facts)] = score
+
+    def _take(self, line: bytes) -> bool:
+        """Whether a line is one of a journal; its score is known from now on."""
+        with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            facts = dict(json.loads(line))
+            score = facts.pop("score")
+            facts.pop("seconds")
+            is_ours = isinstance(facts["command"], str)
+            if type(score) in (int, float) and math.isfinite(score):
+                self._scores[_key(facts)] = float(score)
+            return is_ours
+        return False
 
 
 def _key(facts: dict[str, Any]) -> str:

@@ -44,10 +44,15 @@ def paths_of(members: Any, base: Any, select: str) -> list[Any]:
     """
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(f"members must be a sequence of paths, found {members!r:.80}")
-    if (base is not None) != (select == "wise_ft"):
+    if base is None and select == "wise_ft":
         raise ValueError(
-            "a base and the selection 'wise_ft' go together, found the base "
-            f"{base if base is None else str(base)} and the selection {select!r}"
+            "select='wise_ft' must have what the members were fine-tuned from; "
+            "base=PATH names it"
+        )
+    if base is not None and select != "wise_ft":
+        raise ValueError(
+            f"base=PATH must go with select='wise_ft', found the base {base} and "
+            f"select={select!r}; leave the base out, or choose that"
         )
     paths = [*members] if base is None else [base, *members]
     known: dict[str, Any] = {}

@@ -53,7 +53,7 @@ def check_whole(**given: Any) -> None:
         If one is not.
     """
     for name, value in given.items():
-        if not isinstance(value, Integral):
+        if isinstance(value, bool) or not isinstance(value, Integral):
             raise TypeError(f"{name} must be a whole number, found {value!r}")
 
 
@@ -71,5 +71,5 @@ def check_number(**given: Any) -> None:
         If one is not.
     """
     for name, value in given.items():
-        if not isinstance(value, Real):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, found {value!r}")

@@ -6,6 +6,8 @@ import errno
 import math
 import os
 import shutil
+import subprocess
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -182,6 +184,14 @@ def test_a_base_that_beats_all_is_told(tmp_path: Path) -> None:
     assert not report.helps
 
 
+def test_a_base_that_is_no_worse_than_the_best_is_named(tmp_path: Path) -> None:
+    base, a, b = members(tmp_path, 5, 3, 9)
+    out = tmp_path / "out.safetensors"
+    report = make_soup([a, b], nearness, out, select="wise_ft", base=base)
+    assert report.base_weight == 1
+    assert report.best == (str(base), -1)
+
+
 def test_greedy_counts_a_member_more_than_once(tmp_path: Path) -> None:
     paths = members(tmp_path, 3, 6)
     out = tmp_path / "out.safetensors"
@@ -197,13 +207,40 @@ def test_greedy_counts_a_member_more_than_once(tmp_path: Path) -> None:
 def test_any_selection_will_do(tmp_path: Path, select: str) -> None:
     paths, out = members(tmp_path, 3, 6), tmp_path / "out.safetensors"
     params = {"n_trials": 6} if select == "optuna" else {}
-    report = make_soup(paths, nearness, out, select=select, params=params)
+    report = make_soup(paths, off_by(4, 4, 4), out, select=select, params=params)
     planned = report.written.plan
     again = tmp_path / "again.safetensors"
     average(kept(report), again, weights=planned.weights)
     assert out.read_bytes() == again.read_bytes()
-    assert report.score >= -1
+    assert report.score >= {"best": -3, "convex": -0.1}.get(select, -0.75)
     assert len(report.candidates) == len(set(report.candidates))
+
+
+def off_by(*best: float) -> Callable[[Path], float]:
+    """Minus the squared distance from a point, as it is computed in float32."""
+    return lambda path: (
+        -float(((load(path)["w"] - np.array(best, np.float32)) ** 2).sum())
+    )
+
+
+def test_convex_climbs_where_parameters_are_rounded(tmp_path: Path) -> None:
+    # Of (0, 0), (4, 0) and (0, 4) the best shares are .3, .2 and .5.
+    paths = [
+        save(tmp_path / f"{i}.safetensors", {"w": np.array(w, np.float32)})
+        for i, w in enumerate([(0, 0), (4, 0), (0, 4)])
+    ]
+    out, score = tmp_path / "out.safetensors", off_by(0.8, 2)
+    report = make_soup(paths, score, out, select="convex")
+    np.testing.assert_allclose(report.weights, (0.3, 0.2, 0.5), atol=0.03)
+    assert report.uniform is not None
+    assert report.score > report.uniform / 50
+    assert len(report.candidates) < 30
+
+
+def test_convex_says_where_there_is_nothing_to_climb(tmp_path: Path) -> None:
+    paths, out = members(tmp_path, 3, 6, 5), tmp_path / "out.safetensors"
+    with pytest.warns(UserWarning, match="change nothing; select='greedy_s"):
+        make_soup(paths, steps, out, select="convex")
 
 
 def test_candidates_are_of_the_kind_of_the_first_member(tmp_path: Path) -> None:
@@ -233,8 +270,8 @@ Wrong = dict[str, Any]
         ({"params": {"k": 1}}, "'greedy_soup' must be among these: none; found 'k'"),
         ({"select": "top_k", "params": {"k": 9}}, "k must be from 1 to"),
         ({"select": "greedy", "params": {"n_rounds": "x"}}, "must be of the kinds"),
-        ({"select": "wise_ft"}, "go together, found the base None and the selection"),
-        ({"base": "base"}, "go together, found the base base and"),
+        ({"select": "wise_ft"}, "must have what the members were .*; base=PATH"),
+        ({"base": "base"}, "must go with select='wise_ft', found the base b"),
         ({"on_error": "drop"}, "on_error must be 'stop' or 'skip', found 'drop'"),
         ({"options": {"memory": 1}}, "memory must be at least"),
     ],
@@ -318,6 +355,11 @@ def test_a_disk_that_gets_full_is_told_by_the_output(
     assert left(tmp_path) == set()
 
 
+def by_name(path: Path) -> float:
+    """A score that tells members apart, whatever they hold."""
+    return float(ord(path.stem[0]))
+
+
 @pytest.mark.filterwarnings("default")
 def test_members_of_different_starts_are_warned_of(
     tmp_path: Path, rng: np.random.Generator
@@ -328,7 +370,7 @@ def test_members_of_different_starts_are_warned_of(
         save(tmp_path / f"{name}.safetensors", {"w": w})
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     with pytest.warns(UserWarning, match=r"c\.safetensors shares no start .*cosine"):
-        make_soup(paths, lambda path: 1.0, tmp_path / "out.safetensors")
+        make_soup(paths, by_name, tmp_path / "out.safetensors")
 
 
 def test_members_of_one_start_are_no_reason_to_warn(
@@ -339,10 +381,10 @@ def test_members_of_one_start_are_no_reason_to_warn(
         save(tmp_path / f"{name}.safetensors", {"w": start * 2})
     save(tmp_path / "c.safetensors", {"w": start, "v": start * 100})
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
-    make_soup(paths[:2], lambda path: 1.0, tmp_path / "out.safetensors")
+    make_soup(paths[:2], by_name, tmp_path / "out.safetensors")
     options: Any = {"missing": "skip"}  # of other names nothing is said
     out = tmp_path / "out2.safetensors"
-    make_soup(paths, lambda path: 1.0, out, options=options)
+    make_soup(paths, by_name, out, options=options)
 
 
 def failing(bad: float, error: Exception | float) -> Callable[[Path], float]:
@@ -383,15 +425,38 @@ def test_a_score_that_fails_ends_it_all(
 
 
 def test_a_member_that_fails_may_be_left_out(tmp_path: Path) -> None:
-    paths, out = members(tmp_path, 2, 3, 6), tmp_path / "out.safetensors"
+    paths, out = members(tmp_path, 2, 3, 5), tmp_path / "out.safetensors"
     with pytest.warns(UserWarning, match=r"3\.safetensors is left out, .*: no memory"):
         report = make_soup(
             paths, failing(3, ValueError("no memory")), out, on_error="skip"
         )
-    assert report.scores == (-2, None, -2)
+    assert report.scores == (-2, None, -1)
     assert report.weights == (0.5, 0, 0.5)
-    assert report.uniform == 0
-    assert value(out) == 4
+    assert report.uniform == -0.5
+    assert value(out) == 3.5
+
+
+def test_why_a_member_failed_is_told_before_the_next_is_scored(tmp_path: Path) -> None:
+    paths, n_told = members(tmp_path, 2, 3, 5), list[int]()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+
+        def score(path: Path) -> float:
+            n_told.append(len(told))
+            return failing(2, ValueError("no memory"))(path)
+
+        make_soup(paths, score, tmp_path / "out.safetensors", on_error="skip")
+    assert n_told[:3] == [0, 1, 1]
+
+
+@pytest.mark.filterwarnings("default")
+def test_members_that_all_score_the_same_are_warned_of(tmp_path: Path) -> None:
+    paths, out = members(tmp_path, 3, 6, 7), tmp_path / "out.safetensors"
+    for n_members in (2, 3):
+        with pytest.warns(UserWarning, match="every member scored exactly 0: is that"):
+            make_soup(paths[:n_members], lambda path: 0, out, force=True)
+    with pytest.warns(UserWarning, match="is left out"):  # and nothing of the other
+        make_soup(paths[:2], failing(3, ValueError()), out, force=True, on_error="skip")
 
 
 def test_a_combination_that_fails_counts_as_the_worst(tmp_path: Path) -> None:
@@ -450,6 +515,42 @@ def test_a_member_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
         ValueError, match=r"6\.safetensors was changed while it was scored"
     ):
         make_soup(paths, score, tmp_path / "out.safetensors")
+
+
+def test_a_link_to_a_member_does_not_change_it(tmp_path: Path) -> None:
+    paths = members(tmp_path, 3, 6)
+
+    def score(path: Path) -> float:
+        if path in paths:
+            os.link(path, tmp_path / f"-{path.name}")
+        return nearness(path)
+
+    make_soup(paths, score, tmp_path / "out.safetensors")
+
+
+def test_a_folder_that_was_copied_is_scored_anew(tmp_path: Path) -> None:
+    paths = [made(tmp_path / "run", name, 3 + n) for n, name in enumerate("ab")]
+    journal = Journal(tmp_path / "run" / "out.jsonl", "x")
+    make_soup(paths, nearness, tmp_path / "run" / "out", journal=journal)
+    subprocess.run(["cp", "-a", tmp_path / "run", tmp_path / "copy"], check=True)
+    paths = [tmp_path / "copy" / name for name in "ab"]
+    report = make_soup(
+        paths,
+        nearness,
+        tmp_path / "copy" / "out",
+        journal=Journal(tmp_path / "copy" / "out.jsonl", "x"),
+        force=True,
+    )
+    assert not any(found.reused for found in report.candidates)
+
+
+def test_a_member_of_other_settings_is_scored_again(tmp_path: Path) -> None:
+    paths, journal = six(tmp_path, ""), Journal(tmp_path / "out.jsonl", "x")
+    make_soup(paths, steps, tmp_path / "out", journal=journal)
+    (paths[3] / "config.json").write_text('{"model_type": "null"}')
+    report = make_soup(paths, steps, tmp_path / "out", journal=journal, force=True)
+    fresh = {found.members for found in report.candidates if not found.reused}
+    assert fresh == {c.members for c in report.candidates if str(paths[3]) in c.members}
 
 
 def test_scores_of_a_journal_are_not_asked_for_again(tmp_path: Path) -> None:

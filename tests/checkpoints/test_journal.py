@@ -32,16 +32,16 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_line_stands_for_itself(path: Path, tmp_path: Path) -> None:
-    sizes = [[["", p.stat().st_size, p.stat().st_mtime_ns]] for p in pair_of(tmp_path)]
+    found = [p.stat() for p in pair_of(tmp_path)]
+    facts = [[["", s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino]] for s in found]
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {
             "command": COMMAND,
+            "folder": str(Path.cwd()),
             "settings": {},
             "members": [
-                {"path": str(tmp_path / name), "files": files, "weight": 0.5}
-                for name, files in zip(
-                    ("a.safetensors", "b.safetensors"), sizes, strict=True
-                )
+                {"path": str(path), "files": files, "around": [], "weight": 0.5}
+                for path, files in zip(pair_of(tmp_path), facts, strict=True)
             ],
             "score": 0.25,
             "seconds": 1.235,
@@ -78,17 +78,51 @@ def test_a_member_that_changed_is_another(path: Path, tmp_path: Path) -> None:
         assert journal.find(changed) is None
 
 
-def test_a_directory_is_known_by_its_weights(tmp_path: Path) -> None:
+def test_a_member_that_was_copied_over_with_its_times_is_another(
+    path: Path, tmp_path: Path
+) -> None:
+    first, second = pair_of(tmp_path)
+    before = second.stat()
+    second.write_bytes(second.read_bytes())
+    os.utime(second, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert share(open_member(second, 0), 0.5).files[0][:3] == [
+        "",
+        before.st_size,
+        before.st_mtime_ns,
+    ]
+    changed = [share(open_member(p, 0), 0.5) for p in (first, second)]
+    with Journal(path, COMMAND) as journal:
+        assert journal.find(changed) is None
+
+
+def test_another_folder_is_another_score(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    monkeypatch.chdir(tmp_path)  # where a program of the same name may lie
+    with Journal(path, COMMAND) as journal:
+        assert journal.find(known) is None
+
+
+def test_a_directory_is_known_by_its_weights_and_their_settings(tmp_path: Path) -> None:
     folder = tmp_path / "model"
-    folder.mkdir()
+    (folder / "1_Pooling").mkdir(parents=True)
     pair(folder)[0].rename(folder / "model.safetensors")
-    (folder / "config.json").write_text("{}")
-    (folder / "eval_results.json").write_text("what a score left")
-    files = share(open_member(folder, 0), 1.0).files
-    assert [name for name, *_ in files] == ["model.safetensors"]
+    modules = [{"path": ""}, {"path": "1_Pooling"}]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    settings = {"config.json", "1_Pooling/config.json", "vocab.txt", "model.py"}
+    for name in settings:
+        (folder / name).write_text("{}")
+    for name in ("eval_results.json", "predictions.csv", "README.md"):
+        (folder / name).write_text("what a score left")
+    found = share(open_member(folder, 0), 1.0)
+    assert [name for name, *_ in found.files] == ["model.safetensors"]
+    assert {name for name, *_ in found.around} == {*settings, "modules.json"}
+    (folder / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
+    assert share(open_member(folder, 0), 1.0).around != found.around
 
 
-@pytest.mark.parametrize("cut", [1, 20, 100])
+@pytest.mark.parametrize("cut", [2, 20, 100])
 def test_a_torn_last_line_is_cut_off(path: Path, tmp_path: Path, cut: int) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:-cut])
@@ -100,10 +134,67 @@ def test_a_torn_last_line_is_cut_off(path: Path, tmp_path: Path, cut: int) -> No
     assert len([json.loads(line) for line in path.read_text().splitlines()]) == 2
 
 
-def test_a_journal_that_is_torn_in_its_first_line_begins_anew(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
+@pytest.mark.parametrize("n_left", [-2, 20, 5, 0])
+def test_a_journal_that_is_torn_in_its_first_line_begins_anew(
+    path: Path, n_left: int
+) -> None:
+    path.write_bytes(path.read_bytes()[:n_left])
     with Journal(path, COMMAND):
         assert path.read_bytes() == b""
+
+
+def test_a_last_line_without_its_end_is_kept(path: Path, tmp_path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    with Journal(path, COMMAND) as journal:
+        assert path.read_bytes() == whole
+        assert journal.find(known) == 0.25
+        journal.add(known[:1], 0.5, 0.0)
+    assert len([json.loads(line) for line in path.read_text().splitlines()]) == 2
+
+
+@pytest.mark.parametrize(
+    "content", [b"notes", b"notes\n", b'{"a": 1}\n{"b', b'{"score": 1}', b"[" * 9999]
+)
+def test_a_file_of_others_is_no_journal(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "out.journal.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"out\.journal\.jsonl must hold scores, f"):
+        Journal(path, COMMAND).__enter__()
+    assert path.read_bytes() == content
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
+    way = "; remove what is there, or choose another place"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "gone" / "journal")
+    with pytest.raises(IsADirectoryError, match=f"folder: Is a directory{way}"):
+        Journal(tmp_path / "folder", COMMAND).__enter__()
+    with pytest.raises(FileNotFoundError, match=f"link: No such file or .*{way}"):
+        Journal(tmp_path / "link", COMMAND).__enter__()
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_a_journal_that_is_removed_is_warned_of(
+    path: Path, tmp_path: Path, replaced: bool
+) -> None:
+    with Journal(path, COMMAND) as journal:
+        path.unlink()
+        if replaced:
+            path.touch()
+        with pytest.warns(UserWarning, match="was removed or replaced while scores"):
+            journal.add(shares(tmp_path), 0.25, 0.0)
+
+
+def test_a_score_may_change_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    with Journal("out.jsonl", COMMAND) as journal:
+        monkeypatch.chdir("other")
+        journal.add(shares(tmp_path), 0.25, 0.0)
 
 
 def test_lines_that_are_no_scores_are_left_and_ignored(
@@ -111,7 +202,7 @@ def test_lines_that_are_no_scores_are_left_and_ignored(
 ) -> None:
     odd = b'\xff\n\n[1]\n"score"\n{"score": "high"}\n{"score": 1}\n'
     line = json.loads(path.read_text())
-    for score in (float("nan"), None):
+    for score in (float("nan"), None, True, "0.5", 10**400):
         odd += json.dumps({**line, "score": score}).encode() + b"\n"
     content = path.read_bytes() + odd
     path.write_bytes(content)
@@ -119,6 +210,16 @@ def test_lines_that_are_no_scores_are_left_and_ignored(
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) == 0.25
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("score", [True, "0.5", None])
+def test_a_score_that_is_no_number_is_none(
+    path: Path, tmp_path: Path, score: object
+) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "score": score}) + "\n")
+    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    with Journal(path, COMMAND) as journal:
+        assert journal.find(known) is None
 
 
 def test_two_at_once_are_refused(path: Path) -> None:

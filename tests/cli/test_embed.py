@@ -239,7 +239,7 @@ def begun(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     process.stdin.write(b"good film\n" * (1 << 20))
     process.stdin.flush()
     ends = time.monotonic() + 60
-    while not list(folder.glob("X.npy.tmp-*")) and time.monotonic() < ends:
+    while not list(folder.glob(".X.npy.tmp-*")) and time.monotonic() < ends:
         time.sleep(0.05)
     return process
 
@@ -265,7 +265,7 @@ def test_what_a_killed_run_left_is_cleared_by_the_next(tmp_path: Path) -> None:
     process = begun(tmp_path, *options)
     process.kill()
     process.communicate()
-    assert len(list(tmp_path.glob("X.npy.tmp-*"))) == 1
+    assert len(list(tmp_path.glob(".X.npy.tmp-*"))) == 1
     done = started(tmp_path, *options)
     done.communicate(b"good film", timeout=60)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["X.npy", "v.txt"]

@@ -74,6 +74,12 @@ def test_no_help_line_is_wider_than_a_terminal() -> None:
         assert max(map(len, lines)) <= 80
 
 
+def test_the_scores_that_help_shows_are_programs() -> None:
+    words = CliRunner().invoke(cli, ["soup", "--help"]).stdout
+    for score in re.findall("--score '(.*?)'", words):
+        assert score.split()[0] in ("python", "./loss.sh", "./f1.sh")
+
+
 def test_the_version_is_the_librarys() -> None:
     result = CliRunner().invoke(cli, ["--version"])
     assert result.stdout == f"ensemble, version {ensembles.__version__}\n"

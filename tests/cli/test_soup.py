@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from ensembles import writing
 from ensembles.checkpoints import Journal
 from ensembles_cli.main import cli
-from ensembles_cli.scoring import ScoringCommand
+from ensembles_cli.scoring import TAIL, ScoringCommand
 from tests.checkpoints.building import save
 from tests.checkpoints.test_cooking import VALUES, made, six, value
 from tests.checkpoints.test_kills import tree
@@ -122,8 +123,8 @@ def test_a_soup_is_told_as_it_is_made_and_when_it_is_done(
     assert result.exit_code == 0, result.stderr
     assert result.stdout == EXPECTED
     lines = result.stderr.splitlines()
-    assert lines[0] == "[1] -4  c.safetensors"
-    assert lines[6] == "[7] 0  a.safetensors + b.safetensors"
+    assert lines[0] == "[1 of at most 12] -4  c.safetensors"
+    assert lines[6] == "[7 of at most 12] 0  a.safetensors + b.safetensors"
     assert len(lines) == 11
     assert left() == {"out.safetensors", "out.safetensors.journal.jsonl"}
 
@@ -144,6 +145,16 @@ def test_the_line_that_is_told_writes_the_same_bytes(
     assert left() == {p + suffix for p in ("out", "again")} | {
         f"out{suffix}.journal.jsonl"
     }
+
+
+def test_many_members_are_told_by_their_number(soup: Soup, tmp_path: Path) -> None:
+    for n in range(7):
+        made(tmp_path, f"{n}.safetensors", n)
+    more = ["--select", "top-k", "--param", "k=6"]
+    result = soup("?.safetensors", "-o", "out.safetensors", *more)
+    *_, best, everyone = result.stderr.splitlines()
+    assert best.startswith("[8] 0  1.safetensors + 2.safetensors + ")
+    assert everyone == "[9] -1  7 members"
 
 
 def test_json_holds_the_same_facts(soup: Soup, tmp_path: Path) -> None:
@@ -243,7 +254,7 @@ def test_options_of_the_means_are_part_of_the_line_and_of_the_scores(
     assert len(soup(*words, "max").stderr.splitlines()) == 1
     assert soup(*words, "first").stderr.splitlines() == [
         "2 scores are taken from out.safetensors.journal.jsonl",
-        "[3] 0  a.safetensors + b.safetensors",
+        "[3 of at most 4] 0  a.safetensors + b.safetensors",
     ]
     assert "--integers first or --integers max says" in (
         soup("[ab].safetensors", "-o", "o.safetensors").stderr
@@ -281,10 +292,21 @@ def test_a_soup_that_does_not_help_says_so(soup: Soup, tmp_path: Path) -> None:
     )
 
 
+def test_a_soup_that_scores_as_the_best_member_leaves_the_choice(
+    soup: Soup, tmp_path: Path
+) -> None:
+    for name, number in (("a", 3), ("b", 7)):
+        made(tmp_path, f"{name}.safetensors", number)
+    result = soup("[ab].safetensors", "-o", "out.safetensors")
+    assert "The soup and a.safetensors alone both score -1: use either.\n" in (
+        result.stdout
+    )
+
+
 def test_all_members_may_do_better_than_what_was_chosen(
     soup: Soup, tmp_path: Path
 ) -> None:
-    for name, number in (("a", 2), ("b", 6)):
+    for name, number in (("a", 2), ("b", 7)):
         made(tmp_path, f"{name}.safetensors", number)
     result = soup("[ab].safetensors", "-o", "out.safetensors", "--select", "best")
     assert "is that alone; all members alike do better still.\n" in result.stdout
@@ -345,7 +367,10 @@ def test_a_score_that_fails_may_be_skipped(
     more = ["--timeout", "3"] if kind == "hang" else []
     result = soup("?.safetensors", "-o", "out.safetensors", "--on-error", "skip", *more)
     assert result.exit_code == 0, result.stderr
-    assert "[7] failed  a.safetensors + b.safetensors\nwarning: " in result.stderr
+    assert (
+        "[7 of at most 12] failed  a.safetensors + b.safetensors\nwarning: "
+        in result.stderr
+    )
     assert f"candidate.safetensors {words}" in result.stderr
     # a is 3, and f is 1: without b nothing helps it but c, which makes 5.5.
     faults(**{kind: 8})
@@ -363,7 +388,33 @@ def test_a_score_that_fails_may_be_skipped(
         (["a.safetensors"], 1, "at least two members, found a.safetensors"),
         (["?.safetensors", "--trials", "3"], 2, "--trials is for --select optuna"),
         (["?.safetensors", "--select", "gredy"], 1, "did you mean 'greedy'?"),
-        (["?.safetensors", "--select", "wise-ft"], 1, "go together, found the base N"),
+        (
+            ["?.safetensors", "--select", "wise-ft"],
+            1,
+            "error: --select wise-ft must have what the members were fine-tuned from; "
+            "--base PATH names it\n",
+        ),
+        (
+            ["?.safetensors", "--base", "b.pt", "--select", "top-k"],
+            1,
+            "error: --base PATH must go with --select wise-ft, found the base b.pt and "
+            "--select top-k; leave the base out, or choose that\n",
+        ),
+        (
+            ["?.safetensors", "--param", "k=2", "--param", "k=3", "--select", "top-k"],
+            2,
+            "each parameter must be given once, found k=2 and k=3",
+        ),
+        (
+            ["*", "--trials", "5", "--param", "n_trials=80", "--select", "optuna"],
+            2,
+            "each parameter must be given once, found n_trials=80 and n_trials=5",
+        ),
+        (
+            ["?.safetensors", "--param", "n_rounds=true", "--select", "greedy"],
+            1,
+            "n_rounds must be a whole number, found True",
+        ),
         (["?.safetensors", "--param", "k=1"], 1, "these: none; found 'k'"),
         (
             ["?.safetensors", "--select", "greedy", "--param", "n_rounds=abc"],
@@ -433,8 +484,8 @@ def test_a_folder_that_cannot_be_written_to_is_told(
 
 
 def test_paths_are_quoted_for_the_shell(soup: Soup, tmp_path: Path) -> None:
-    for name in ("a b;c", "it's $HOME"):
-        made(tmp_path, f"{name}.safetensors", 3)
+    for name, number in (("a b;c", 3), ("it's $HOME", 1)):
+        made(tmp_path, f"{name}.safetensors", number)
     result = soup("*.safetensors", "-o", "the out.safetensors")
     assert result.exit_code == 0, result.stderr
     assert "'a b;c.safetensors'" in result.stdout
@@ -446,8 +497,8 @@ def test_members_are_told_apart_by_their_folders(soup: Soup, tmp_path: Path) -> 
         made(tmp_path, f"runs/{run}/model.safetensors", number)
     result = soup("runs/*/model.safetensors", "-o", "out.safetensors")
     assert result.stderr.splitlines()[1:] == [
-        "[2] -2  2/model.safetensors",
-        "[3] 0  1/model.safetensors + 2/model.safetensors",
+        "[2 of at most 4] -2  2/model.safetensors",
+        "[3 of at most 4] 0  1/model.safetensors + 2/model.safetensors",
     ]
 
 
@@ -469,7 +520,19 @@ def test_members_are_told_apart_by_their_folders(soup: Soup, tmp_path: Path) -> 
         ("loss -1,234,567", -1234567),
         ("\u22120.5", -0.5),
         ("5e\u22121", 0.5),
+        ("\u20130.5", -0.5),
+        ("\uff0d0.5", -0.5),
         ("0.5 \u00b1 0.1, over all 0.75", 0.75),
+        ("tensor(0.8712, device='cuda:0')", 0.8712),
+        ("0.87 done at 15:42:24", 0.87),
+        ("0.87\n[2024-01-01 12:00:00,123] done, at 2024-01-01T12:30", 0.87),
+        ("0.87\n[00:01<00:00, 9.1it/s]", 0.87),
+        ("0.87 at https://wandb.ai/run/123?step=3 and ./runs/3, /tmp/1/", 0.87),
+        ("0.87 in runs/lr=0.5/model.pt, R^2", 0.87),
+        ("f1:0.87", 0.87),
+        ("val/acc=0.87", 0.87),
+        ("/tmp/run3/candidate.pt: 0.87", 0.87),
+        (f"0.87 {'1' * 20_000}x {'1,' * 20_000}1x", 0.87),
     ],
 )
 def test_the_last_number_that_is_printed_is_the_score(
@@ -490,6 +553,9 @@ def test_the_last_number_that_is_printed_is_the_score(
         ("1.234,5", "1.234,5"),
         ("1'234.5", "1'234.5"),
         ("1\u202f234.5", "1\u202f234.5"),
+        ("1.5*10^-3", "1.5*10^-3"),
+        ("1.5\u00d710\u207b\u00b3", "1.5\u00d710\u207b\u00b3"),
+        ("0.87 of 100%|##| 10/10 [00:01<00:00, 9.1it/s]", "10/10"),
         ("acc 0.5 \u00b1 0.1", "\u00b1 0.1"),
         ("93.1%\u00b10.2%", "\u00b1 0.2"),
         ("0.5 +/- 0.1", "\u00b1 0.1"),
@@ -524,6 +590,79 @@ def test_quotes_elsewhere_are_left_alone(text: str) -> None:
     assert ScoringCommand(text).text == text
 
 
+@pytest.mark.parametrize("text", ['m "x={}"', "m '{}.x'", 'm "{} "', "sh -c 'm {}'"])
+def test_quotes_around_more_than_a_path_are_refused_where_it_needs_some(
+    tmp_path: Path, text: str
+) -> None:
+    score = ScoringCommand(f"echo 1 || {text}; true")
+    assert score(tmp_path / "a") == 1
+    with pytest.raises(ValueError, match=r"must say \{\} without quotes, found .m?"):
+        score(tmp_path / "a b")
+
+
+@pytest.mark.parametrize(
+    "text", ["wc -c < {}", "echo \"'$(wc -c < {})'\"", "echo \\'; wc -c < {} #'"]
+)
+def test_quotes_that_do_not_hold_the_path_are_left_alone(
+    tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "a b").write_text("12345")
+    assert ScoringCommand(text)(tmp_path / "a b") == 5
+
+
+def test_a_command_may_go_to_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").write_text("0.5")
+    assert ScoringCommand("cd / && cat {}")(Path("a")) == 0.5
+
+
+def test_a_path_through_a_link_is_left_as_it_is(soup: Soup, tmp_path: Path) -> None:
+    (tmp_path / "far" / "runs").mkdir(parents=True)
+    six(tmp_path / "far")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "runs")
+    result = soup("link/../?.safetensors", "-o", "out.safetensors")
+    assert result.exit_code == 0, result.stderr
+    assert len(counted()) == 11
+
+
+def test_a_number_whose_start_is_out_of_sight_is_none(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("12345.5" + " " * (TAIL - 3))
+    with pytest.raises(ValueError, match="printed no number"):
+        ScoringCommand("cat {}")(tmp_path / "a")
+
+
+def test_what_was_printed_is_shown_in_part(tmp_path: Path) -> None:
+    for printed in ("x" * 900_000, "1," * 400_000 + "1", "1" * 900_000):
+        (tmp_path / "a").write_text(printed)
+        with pytest.raises(ValueError, match="printed ") as caught:
+            ScoringCommand("cat {}")(tmp_path / "a")
+        assert len(str(caught.value)) < 900
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_a_command_says_is_told_in_its_own_words(
+    soup: Soup, tmp_path: Path
+) -> None:
+    six(tmp_path)
+    words = "ValueError: kind=True weights=None, force=True errors='strict'"
+
+    def fails_at(pattern: str) -> str:
+        return f'{SCORE}; case {{}} in {pattern}) echo "{words}" >&2; exit 3; esac'
+
+    out = ["-o", "out.safetensors"]
+    result = soup("?.safetensors", *out, score=fails_at("*/c.*"))
+    assert f"its last lines:\n  {words}\n" in result.stderr
+    line = fails_at("*/c.*").replace("{}", str(tmp_path / "c.safetensors"))
+    assert f"error: {line} ended with exit status 3" in result.stderr
+    assert result.stderr.endswith("c.safetensors; --on-error skip goes on without it\n")
+    for pattern, n_failed in (("*/[cd].*", 2), ("*candidate.*", 6)):
+        more = [*out, "--on-error", "skip", "--force"]
+        result = soup("?.safetensors", *more, score=fails_at(pattern))
+        assert result.stderr.count(f"its last lines:\n  {words}\n") == n_failed
+
+
 def test_a_command_that_is_killed_says_by_what(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ended with signal SIGKILL$"):
         ScoringCommand("kill -9 $$ {}")(tmp_path)
@@ -536,15 +675,22 @@ def test_what_a_command_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def started(
-    suffix: str = ".safetensors", score: str = SCORE
+    suffix: str = ".safetensors",
+    score: str = SCORE,
+    deaf: signal.Signals | None = None,
 ) -> subprocess.Popen[bytes]:
+    def prepare() -> None:
+        # What runs in the background of a shell is deaf to it, and so are its children.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if deaf is not None:
+            signal.signal(deaf, signal.SIG_IGN)
+
     words = [sys.executable, "-m", "ensembles_cli", "soup", f"?{suffix}"]
     return subprocess.Popen(
         [*words, "--score", score, "-o", f"out{suffix}"],
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
         stderr=subprocess.PIPE,
-        # What runs in the background of a shell is deaf to it, and so are its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=prepare,
     )
 
 
@@ -577,6 +723,25 @@ def test_a_run_that_is_ended_from_outside_ends_what_it_started(
     free_within(5)
 
 
+@pytest.mark.usefixtures("soup")
+def test_a_run_that_is_deaf_to_a_signal_goes_on(tmp_path: Path) -> None:
+    six(tmp_path)
+    faults(hang=4.5)
+    run = started(score=f"{SCORE} & echo $! > lock.pid; wait", deaf=signal.SIGHUP)
+    wait_until_it_hangs(run)
+    run.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert run.poll() is None
+    # The command is as deaf to it as it was when it was called.
+    pid = Path("lock.pid").read_text().strip()
+    ignored = re.search(r"SigIgn:\s+(\w+)", Path(f"/proc/{pid}/status").read_text())
+    assert ignored
+    assert int(ignored[1], 16) & 1
+    run.send_signal(signal.SIGTERM)
+    run.communicate(timeout=20)
+    assert run.returncode == 128 + signal.SIGTERM
+
+
 @pytest.mark.parametrize("at", [3, 4.5, 10 / 3])
 def test_a_run_that_is_killed_goes_on_to_the_same_soup(
     soup: Soup, tmp_path: Path, at: float
@@ -606,6 +771,21 @@ def test_a_run_that_is_killed_goes_on_to_the_same_soup(
         Path("whole.safetensors").read_bytes()
     )
     assert {name for name in left() if "tmp" in name} == set()
+
+
+@pytest.mark.parametrize("pattern", ["*/", "*"])
+def test_what_a_killed_run_left_is_no_member_of_the_next(
+    soup: Soup, tmp_path: Path, pattern: str
+) -> None:
+    for name in "ab":
+        made(tmp_path / "runs", name, VALUES[name])
+    dead = Path("runs") / writing._marked(Path("out")) / "candidate"
+    made(dead.parent, dead.name, 0)
+    score = SCORE.replace("eval.py", str(tmp_path / "eval.py"))
+    result = soup(f"runs/{pattern}", "-o", "runs/out", score=score)
+    assert result.exit_code == 0, result.stderr
+    assert counted() == [VALUES["a"], VALUES["b"], 4.5]
+    assert not dead.exists()
 
 
 @pytest.mark.parametrize("at", [-3, 4.5])
