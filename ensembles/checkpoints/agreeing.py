@@ -85,7 +85,7 @@ def check_alike(held: Any, member: Any, name: str) -> None:
                     f"members must agree in {trait}{_of(place)}: "
                     f"{_told(name, theirs, ours)}"
                 )
-        if place and not _learns(first) and not _says_the_same(first, other):
+        if place and not learns(first) and not _says_the_same(first, other):
             raise ValueError(
                 f"members must agree in step {place!r}, which is not averaged: {name} "
                 f"has another {type(thawed(other)).__name__} than the first"
@@ -111,8 +111,17 @@ def _told(name: str, theirs: Any, ours: Any) -> str:
     return f"{name} has {theirs[place]!r} at place {place}, the first {ours[place]!r}"
 
 
-def _learns(step: Any) -> bool:
-    """Whether a step of a pipeline has learned something that is averaged."""
+def learns(step: Any) -> bool:
+    """Whether a step of a pipeline learns something, and is not frozen.
+
+    Parameters
+    ----------
+    step : estimator, "passthrough" or None
+
+    Returns
+    -------
+    bool
+    """
     if not hasattr(step, "__sklearn_tags__") or thawed(step) is not step:
         return False
     return bool(step.__sklearn_tags__().requires_fit)

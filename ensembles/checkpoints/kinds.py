@@ -192,14 +192,9 @@ def _loaded(encoder: Any, X: Any, y: Any) -> Any:
 
 def _steps(pipeline: Any) -> list[tuple[str, Any]]:
     """Steps that have learned something, and are not frozen."""
-    return [
-        (name, step)
-        for name, step in pipeline.steps
-        if step not in (None, "passthrough")
-        and getattr(step, "__sklearn_tags__", None)
-        and step.__sklearn_tags__().requires_fit
-        and type(step).__name__ != "FrozenEstimator"
-    ]
+    from ensembles.checkpoints.agreeing import learns
+
+    return [(name, step) for name, step in pipeline.steps if learns(step)]
 
 
 def _of_steps(pipeline: Any) -> dict[str, Any]:
