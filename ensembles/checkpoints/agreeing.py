@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import zip_longest
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -11,11 +14,15 @@ import numpy as np
 from ensembles.base import warn_user
 from ensembles.checkpoints.comparing import config_differences
 from ensembles.checkpoints.delegating import thawed
+from ensembles.checkpoints.formats.state_dicts import is_torch
 
 # Settings that say what parameters mean, and what a fit learns of that besides.
-SETTINGS = ("activation", "link", "power")
+SETTINGS = ("activation", "link", "with_std", "with_scaling")
 MEANING = (*SETTINGS, "out_activation_", "feature_names_in_", "classes_")
 SHOWN = 10  # entries of an array, in a message
+# Settings that change no answer, and what is of one process alone.
+IDLE = ("copy", "memory", "n_jobs", "random_state", "verbose", "_stop_words_id")
+DEEPEST = 50
 
 
 def parts_of(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
@@ -34,7 +41,8 @@ def parts_of(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     yield place, estimator
     if hasattr(estimator, "named_steps"):
         for name, step in estimator.steps:
-            yield from parts_of(step, f"{place}.{name}" if place else name)
+            found = "passthrough" if step is None else step
+            yield from parts_of(found, f"{place}.{name}" if place else name)
 
 
 def check_settings(held: Any, estimator: Any) -> None:
@@ -53,7 +61,7 @@ def check_settings(held: Any, estimator: Any) -> None:
     """
     for (place, first), (_, wanted) in _pairs(held, estimator):
         for name in SETTINGS:
-            ours, theirs = (getattr(one, name, None) for one in (wanted, first))
+            ours, theirs = (_trait(one, name) for one in (wanted, first))
             if ours != theirs:
                 raise ValueError(
                     f"members must have the estimator's {name}{_of(place)}, {ours!r}: "
@@ -61,12 +69,12 @@ def check_settings(held: Any, estimator: Any) -> None:
                 )
 
 
-def check_alike(held: Any, member: Any, name: str) -> None:
+def check_alike(first: Any, member: Any, name: str) -> None:
     """Raise if parameters of a member mean something else than those of the first.
 
     Parameters
     ----------
-    held, member : object
+    first, member : object
         Of the same kind, or modules.
     name : str
         The member's.
@@ -74,22 +82,42 @@ def check_alike(held: Any, member: Any, name: str) -> None:
     Raises
     ------
     ValueError
+
+    Warns
+    -----
+    UserWarning
+        If of a step that is not averaged it cannot be told whether it is the same.
     """
-    if type(held) is not type(member):
+    if type(first) is not type(member):
         return
-    for (place, first), (_, other) in _pairs(held, member):
-        for trait in MEANING:
-            ours, theirs = (getattr(one, trait, None) for one in (first, other))
+    for (place, one), (_, other) in _pairs(first, member):
+        for trait in MEANING if hasattr(one, "get_params") else ():
+            ours, theirs = (_trait(part, trait) for part in (one, other))
             if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
                 raise ValueError(
-                    f"members must agree in {trait}{_of(place)}: "
-                    f"{_told(name, theirs, ours)}"
+                    f"members must agree in {trait}{_of(place)}: {name} has "
+                    f"{_shown(theirs, ours)}, the first {_shown(ours, theirs)}"
                 )
-        if place and not learns(first) and not _says_the_same(first, other):
+        if not place or learns(one):
+            continue
+        same = is_same(thawed(one), thawed(other))
+        if same is None:
+            warn_user(
+                f"it cannot be told whether step {place!r} of {name} does what that of "
+                "the first does"
+            )
+        elif not same:
             raise ValueError(
                 f"members must agree in step {place!r}, which is not averaged: {name} "
                 f"has another {type(thawed(other)).__name__} than the first"
             )
+
+
+def _trait(part: Any, name: str) -> Any:
+    """What a setting or an attribute comes to; None where there is none."""
+    if name == "link" and hasattr(part, "_get_loss"):  # "auto" goes by the power
+        return type(part._get_loss().link).__name__
+    return getattr(part, name, None)
 
 
 def _pairs(one: Any, other: Any) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
@@ -100,15 +128,14 @@ def _of(place: str) -> str:
     return f" of step {place!r}" if place else ""
 
 
-def _told(name: str, theirs: Any, ours: Any) -> str:
-    """What differs; of long arrays the first entry that does."""
-    long = np.ndim(theirs) == np.ndim(ours) == 1 and max(len(theirs), len(ours)) > SHOWN
-    if not long:
-        return f"{name} has {theirs}, the first {ours}"
-    if len(theirs) != len(ours):
-        return f"{name} has {len(theirs)} of them, the first {len(ours)}"
-    place = int(np.flatnonzero(np.asarray(theirs) != np.asarray(ours))[0])
-    return f"{name} has {theirs[place]!r} at place {place}, the first {ours[place]!r}"
+def _shown(value: Any, other: Any) -> str:
+    """A value; of long arrays their length, or the first entry that differs."""
+    if np.ndim(value) != 1 or len(value) <= SHOWN:
+        return str(value)
+    if np.shape(value) != np.shape(other):
+        return f"{len(value)} of them"
+    place = int(np.flatnonzero(np.asarray(value) != np.asarray(other))[0])
+    return f"{value[place]!r} at place {place}"
 
 
 def learns(step: Any) -> bool:
@@ -127,35 +154,71 @@ def learns(step: Any) -> bool:
     return bool(step.__sklearn_tags__().requires_fit)
 
 
-def _says_the_same(one: Any, other: Any) -> bool:
-    """Whether steps that are not averaged are set alike, and have learned the same."""
-    one, other = thawed(one), thawed(other)
-    if one is other or not hasattr(one, "get_params"):
-        return bool(one is other or one == other)
-    ours, theirs = vars(one), vars(other)
-    return ours.keys() == theirs.keys() and all(
-        is_same(ours[name], theirs[name]) for name in ours
-    )
-
-
-def is_same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
     """Whether two values are one, or hold the same.
 
     Parameters
     ----------
     one, other : object
+        Of objects what a pickle would hold is compared, without settings that change
+        nothing.
+    depth : int, default=0
+        How far inside others they are.
 
     Returns
     -------
-    bool
-        False where it cannot be told.
+    bool or None
+        None where it cannot be told, as of two functions.
     """
-    import joblib
-
-    try:
-        return one is other or joblib.hash(one) == joblib.hash(other)
-    except Exception:  # whatever a pickle of something foreign raises
+    if one is other:
+        return True
+    if is_torch(one) and is_torch(other):
+        return one.shape == other.shape and bool((one == other).all())
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        if one.dtype.kind == "O":
+            return is_same(one.tolist(), other.tolist(), depth + 1)
+        is_float = one.dtype.kind in "fc" and other.dtype.kind in "fc"
+        return bool(np.array_equal(one, other, equal_nan=is_float))
+    with suppress(Exception):  # whatever comparing something foreign raises
+        if isinstance(one == other, bool | np.bool) and one == other:
+            return True
+    if type(one) is not type(other) or isinstance(
+        one, str | bytes | int | float | type
+    ):
         return False
+    if isinstance(one, FunctionType | BuiltinFunctionType | np.ufunc):
+        # Those with a name of their own are two; of others it is not known.
+        return None if "<" in getattr(one, "__qualname__", one.__name__) else False
+    if depth == DEEPEST:
+        return None
+    return _are_same(*_held(one, other), depth + 1)
+
+
+def _held(one: Any, other: Any) -> tuple[Any, Any]:
+    """What two values of one type hold: lists, or None where that is not known."""
+    if isinstance(one, Mapping):
+        if one.keys() != other.keys():
+            return [None], []
+        keys = [key for key in one if key not in IDLE]
+        return [one[key] for key in keys], [other[key] for key in keys]
+    if isinstance(one, list | tuple):
+        return list(one), list(other)
+    try:
+        reduced = one.__reduce_ex__(4), other.__reduce_ex__(4)
+    except Exception:  # of some there is no pickle
+        return None, None
+    return tuple(list(found[1:3]) for found in reduced)  # type: ignore[return-value]
+
+
+def _are_same(ours: Any, theirs: Any, depth: int) -> bool | None:
+    if ours is None:
+        return None
+    if len(ours) != len(theirs):
+        return False
+    found = [is_same(a, b, depth) for a, b in zip(ours, theirs, strict=True)]
+    if False in found:
+        return False
+    return None if None in found else True
 
 
 def warn_of_modules(held: Any, member: Any, name: str) -> None:
@@ -185,8 +248,11 @@ def warn_of_modules(held: Any, member: Any, name: str) -> None:
 
 def _lines(module: Any) -> list[str]:
     """Parts of a module, without those that do nothing where it is used."""
-    lines = (line.strip() for line in repr(module).splitlines())
-    return [line for line in lines if "Dropout" not in line]
+    text = re.sub(r",? ?dropout=[\d.]+", "", repr(module))
+    lines = (line.strip() for line in text.splitlines())
+    return [
+        line for line in lines if "Dropout" not in line and "Identity()" not in line
+    ]
 
 
 def _config(module: Any) -> dict[str, Any]:

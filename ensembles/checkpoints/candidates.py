@@ -166,6 +166,10 @@ class Candidates:
         with self._served(weights, places) as path:
             found = self._scored(found, path)
         self._check_unchanged(places)
+        # A score may link a member, by which its entry changes, though not its content.
+        for place in places:
+            self._shares[place] = share(self.pool.members[place], 1.0)
+        shares = [self._shares[i]._replace(weight=float(weights[i])) for i in places]
         if journal is not None and found.score is not None:
             journal.add(shares, found.score, found.seconds, settings)
         return found

@@ -17,6 +17,7 @@ from ensembles.floats import is_float
 HEADS = ("lm_head.weight", "cls.predictions.decoder.weight", "embed_out.weight")
 # Keys of config.json that say nothing of what the parameters mean.
 IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+IDLE_KEYS |= {"architectures", "problem_type", "use_cache"}
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
 
 
@@ -128,7 +129,7 @@ def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
         if differ:
             yield (
                 f"config.json of {member.name} differs from that of {members[0].name}, "
-                f"which the result keeps, in {', '.join(differ)}"
+                f"the first, in {', '.join(differ)}"
             )
     first = tokenizer_files(members[0])
     for member in members[1:]:
@@ -258,4 +259,13 @@ def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> li
     list of str
     """
     keys = sorted((first.keys() & other.keys()) - IDLE_KEYS)
-    return [key for key in keys if first[key] != other[key]]
+    return [
+        key for key in keys if "drop" not in key and _differ(first[key], other[key])
+    ]
+
+
+def _differ(one: Any, other: Any) -> bool:
+    try:
+        return bool(one != other)
+    except (ValueError, RuntimeError):  # arrays, of which it is seldom known
+        return False

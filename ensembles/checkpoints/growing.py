@@ -143,12 +143,14 @@ def _started(
 ) -> tuple[Any, Any, list[int]]:
     """Estimator once fitted, how it goes on from there, and a seed for each member."""
     from sklearn.base import clone
+    from sklearn.utils.validation import check_is_fitted
 
     rng = np.random.default_rng(as_seed(random_state))
     inner = thawed(estimator)
     state_of(inner)  # what cannot be averaged need not be fitted
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
     if inner is not estimator:
+        check_is_fitted(inner)
         start = copy.deepcopy(inner)
     else:
         start = clone(inner)

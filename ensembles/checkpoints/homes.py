@@ -23,6 +23,22 @@ from ensembles.checkpoints.states import state_of
 STATES = (str, os.PathLike, Mapping)  # what is no estimator
 
 
+def members_of(checkpoints: Sequence[Any], base: Any) -> list[Any]:
+    """Members as they are, the base first where there is one.
+
+    Parameters
+    ----------
+    checkpoints : sequence
+    base : object or None
+
+    Returns
+    -------
+    list
+    """
+    found = [] if base is None else [base]
+    return [thawed(member) for member in [*found, *checkpoints]]
+
+
 def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
     """Copy of an estimator that has parameters, to put others into.
 
@@ -72,9 +88,14 @@ def _like(held: Any, estimator: Any) -> Any:
         # Not what is set already: a net of skorch would begin anew, aloud.
         if name not in own or not is_same(own[name], value)
     }
-    held.set_params(**given)
-    output = getattr(estimator, "_sklearn_output_config", {})
-    return held.set_output(**output) if output else held
+    held.set_params(**copy.deepcopy(given))
+    for (_, own_part), (_, part) in zip(
+        parts_of(held), parts_of(estimator), strict=True
+    ):
+        output = getattr(part, "_sklearn_output_config", {})
+        if output:
+            own_part.set_output(**output)
+    return held
 
 
 def _holds_estimators(value: Any) -> bool:
@@ -114,12 +135,14 @@ def check_kind(estimator: Any, member: Any, name: str) -> None:
         )
 
 
-def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
+def opened_for(held: Any, first: Any, member: Any, name: str) -> Checkpoint:
     """Layout of a member, known to be of the kind of an estimator.
 
     Parameters
     ----------
     held : object
+    first : object
+        The first member that is an estimator, or what is held.
     member : path, state dict or fitted estimator
     name : str
 
@@ -147,7 +170,7 @@ def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
             "where clones are made, as in GridSearchCV, wrap it in "
             "sklearn.frozen.FrozenEstimator"
         )
-    check_alike(held, member, name)
+    check_alike(first, member, name)
     if _has_module(member):
         warn_of_modules(_module(held), _module(member), name)
     return state_dicts.read(state_of(member).get(member), name)

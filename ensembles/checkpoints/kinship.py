@@ -21,8 +21,8 @@ UNRELATED = 0.5
 
 def unrelated(
     members: Sequence[Checkpoint], names: Collection[str] | None = None
-) -> tuple[int, float] | None:
-    """First member that does not share a start with the first, and their cosine.
+) -> tuple[int, float, str] | None:
+    """First member that shares no start with the first, the cosine, and of what it is.
 
     Networks that were trained from one start lie in nearly one direction, those from
     different ones at right angles: their hidden units come in another order, and a mean
@@ -39,29 +39,43 @@ def unrelated(
 
     Returns
     -------
-    (int, float) or None
+    (int, float, str) or None
 
     References
     ----------
     Ainsworth, Hayase and Srinivasa (2023), "Git re-basin: merging models modulo
     permutation symmetries", ICLR, section 2.
     """
-    first = _sampled(members[0], names)
+    first, layout = _sampled(members[0], names), members[0].layout
+    pairs = [
+        pair
+        for pair in pairwise(first)
+        if _share_units(*(layout[name].shape for name in pair))
+    ]
     for place, member in enumerate(members[1:], 1):
-        cosine = _least(first, _sampled(member, names))
+        other = _sampled(member, names)
+        both = [name for name in first if name in other]
+        if not both:
+            continue
+        whole = (
+            np.concatenate([held[name] for name in both]) for held in (first, other)
+        )
+        found = [(_cosine(*whole), "their parameters")]
+        found += [
+            (max(_cosine(first[n], other[n]) for n in pair), " and ".join(pair))
+            for pair in pairs
+            if all(name in other for name in pair)
+        ]
+        cosine, what = min(found)
         if cosine < UNRELATED:
-            return place, cosine
+            return place, cosine, what
     return None
 
 
-def _least(first: Matrices, other: Matrices) -> float:
-    """Cosine of all matrices, or of the two in a row that differ most, if less."""
-    both = [(matrix, other[name]) for name, matrix in first.items() if name in other]
-    if not both:
-        return 1.0
-    whole = _cosine(*(np.concatenate(side) for side in zip(*both, strict=True)))
-    found = [_cosine(*pair) for pair in both]
-    return min([whole, *map(max, pairwise(found))])
+def _share_units(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether units that may change places lie between two matrices."""
+    torch_like, transposed = (one[0], other[1]), (one[1], other[0])
+    return any(a == b > 1 for a, b in (torch_like, transposed))
 
 
 def _sampled(member: Checkpoint, names: Collection[str] | None) -> Matrices:

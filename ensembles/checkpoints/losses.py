@@ -54,8 +54,8 @@ def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any
     is_single = answer.numel() == wanted.numel()
     if is_single and is_code and not is_skorch:
         raise ValueError(
-            "y must not be whole numbers where the module answers with one number a "
-            "sample: give floats for the squared error, or a loss in params"
+            "y must not be whole numbers where the module answers with as many: give "
+            "floats for the squared error, or a loss in params"
         )
     if is_single or not is_code:
         wanted = wanted.to(answer.dtype)

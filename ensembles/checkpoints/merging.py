@@ -191,8 +191,10 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
             )
         state.module(held).to(device)
     home = state_dicts.read(state.get(held), "the estimator")
+    alike = (member for member in members if type(member) is type(held))
+    first = next(alike, held)
     found = [
-        opened_for(held, member, name)
+        opened_for(held, first, member, name)
         for member, name in zip(members, names, strict=True)
     ]
     for reason in (reason for member in found for reason in refused(member)):
@@ -205,7 +207,7 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
     if apart is not None:
         raise ValueError(
             f"members must share a start, {opened[apart[0]].name} does not with "
-            f"{opened[0].name}: the cosine of their parameters is {apart[1]:.3f}; "
+            f"{opened[0].name}: the cosine of {apart[2]} is {apart[1]:.3f}; "
             "combine what they predict, with EnsembleClassifier and its like, or "
             "fine-tune them from one checkpoint"
         )

@@ -234,6 +234,6 @@ def warn_of_strangers(members: Sequence[Checkpoint]) -> None:
     if apart is not None:
         warn_user(
             f"{members[apart[0]].name} shares no start with {members[0].name}: the "
-            f"cosine of their parameters is {apart[1]:.3f}, and a mean of them is a "
-            "network of neither; leave it out, or fine-tune both from one checkpoint"
+            f"cosine of {apart[2]} is {apart[1]:.3f}, and a mean of them is a network "
+            "of neither; leave it out, or fine-tune both from one checkpoint"
         )

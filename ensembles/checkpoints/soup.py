@@ -9,14 +9,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from ensembles.base import Chosen
 from ensembles.checkpoints.choosing import chosen_for, divided, is_counted
-from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.growing import Training, as_seed, branches, epochs
-from ensembles.checkpoints.merging import (
-    Combining,
-    fingerprint,
-    merge,
-    named_rule,
-)
+from ensembles.checkpoints.homes import members_of
+from ensembles.checkpoints.merging import Combining, fingerprint, merge, named_rule
 from ensembles.checkpoints.routing import Scoring
 from ensembles.checkpoints.scored import Part, SoupScore, Splits, held_out, parts_of
 
@@ -183,8 +178,12 @@ class ModelSoup(Scoring):
             self.weights, merged, score, rule, others, as_seed(self.random_state)
         )
         self._estimator = merged.put(chosen.weights)
-        labels, order = getattr(merged.estimator, "classes_", None), merged.pool.order
-        self._again: Any = None if makes else (combining, labels, chosen.weights, order)
+        self._again: Any = None
+        if not makes:
+            given = combining._replace(members=(self.checkpoints, self.base))
+            labels = getattr(self._estimator, "classes_", None)
+            self._again = (given, labels, chosen.weights, merged.pool.order)
+            self._print = fingerprint(self._estimator)
         self._keep(chosen, int(self.base is not None))
         return self
 
@@ -199,11 +198,11 @@ class ModelSoup(Scoring):
         """
         check_is_fitted(self)
         if self._estimator is None:
-            combining, labels, weights, order = self._again
-            merged = merge(combining, labels)
+            given, labels, weights, order = self._again
+            merged = merge(given._replace(members=members_of(*given.members)), labels)
             merged.pool.order = list(order)
             found = merged.put(weights)
-            if fingerprint(found) != self._forgotten:
+            if fingerprint(found) != self._print:
                 raise ValueError(
                     "checkpoints must be those that were combined: they give other "
                     "parameters than the soup forgot; fit it again"
@@ -224,7 +223,8 @@ class ModelSoup(Scoring):
         Raises
         ------
         ValueError
-            If the soup made its members: there is nothing to combine again.
+            If the soup made its members: there is nothing to combine again; or if
+            ``estimator_`` was changed.
         """
         check_is_fitted(self)
         if self._again is None:
@@ -232,22 +232,25 @@ class ModelSoup(Scoring):
                 "a soup that made its members cannot forget their parameters; give it "
                 "checkpoints"
             )
-        if self._estimator is not None:
-            self._forgotten = fingerprint(self._estimator)
-            self._estimator = None
+        if self._estimator is not None and fingerprint(self._estimator) != self._print:
+            raise ValueError(
+                "estimator_ must be as it was fitted to be forgotten, it was changed "
+                "since; pickle the soup as it is"
+            )
+        self._estimator = None
         return self
 
     def _given(self) -> list[Any]:
         """Members that are given, the base first where there is one."""
-        members = [thawed(member) for member in self.checkpoints]
-        if not members:
+        members = members_of(self.checkpoints, self.base)
+        if len(members) == (self.base is not None):
             raise ValueError("there must be at least one member, checkpoints are empty")
         if (self.base is not None) != self._selects("wise_ft"):
             raise ValueError(
                 "base and weights='wise_ft' go together, found "
                 f"base={self.base!r:.80} and weights={self.weights!r:.80}"
             )
-        return members if self.base is None else [thawed(self.base), *members]
+        return members
 
     def _selects(self, name: str) -> bool:
         return isinstance(self.weights, str) and self.weights == name

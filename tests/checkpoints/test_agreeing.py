@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, TruncatedSVD
+from sklearn.ensemble import RandomTreesEmbedding
+from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
     PoissonRegressor,
@@ -19,7 +23,14 @@ from sklearn.linear_model import (
 )
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    Normalizer,
+    SplineTransformer,
+    StandardScaler,
+)
 from torch import nn
 
 from ensembles.checkpoints import ModelSoup
@@ -67,6 +78,93 @@ def test_frozen_steps_must_have_learned_the_same() -> None:
     ModelSoup(clone(first), [first, again]).fit()
 
 
+class Clip:
+    """A step that knows nothing of scikit-learn's base."""
+
+    limit = 1.0
+
+    def fit(self, X: Any, y: Any = None) -> Clip:
+        return self
+
+    def transform(self, X: Any) -> Any:
+        return np.clip(X, -self.limit, self.limit)
+
+
+@pytest.mark.filterwarnings("ignore:Bins whose width")
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (TruncatedSVD(2, random_state=0), TruncatedSVD(2, random_state=0)),
+        (PCA(2, svd_solver="randomized", random_state=0),) * 2,
+        (
+            RandomTreesEmbedding(3, random_state=0),
+            RandomTreesEmbedding(3, random_state=0),
+        ),
+        (SplineTransformer(), SplineTransformer()),
+        (KBinsDiscretizer(3), KBinsDiscretizer(3)),
+        (
+            make_pipeline(StandardScaler(), PCA(2)),
+            make_pipeline(StandardScaler(), PCA(2)),
+        ),
+    ],
+    ids=lambda steps: type(steps[0]).__name__,
+)
+def test_frozen_steps_that_learned_the_same_are_the_same(
+    steps: tuple[Any, Any],
+) -> None:
+    fitted = [FrozenEstimator(clone(step).fit(X)) for step in steps]
+    fitted[1].transform(X)
+    members = [
+        pickle.loads(
+            pickle.dumps(make_pipeline(one, SGDClassifier(random_state=0)))
+        ).fit(X, Y)
+        for one in (*fitted, fitted[0])
+    ]
+    ModelSoup(clone(members[0]), members).fit()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Binarizer(threshold=5), Binarizer(threshold=np.float64(5))),
+        (Normalizer(copy=False), Normalizer(copy=True)),
+        ("passthrough", None),
+        (Clip(), Clip()),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_steps_that_do_the_same_may_be_written_otherwise(one: Any, other: Any) -> None:
+    members = [
+        Pipeline([("first", step), ("last", SGDClassifier(random_state=0))]).fit(X, Y)
+        for step in (one, other)
+    ]
+    ModelSoup(clone(members[0]), members).fit()
+
+
+def test_texts_are_hashed_alike_in_every_process() -> None:
+    texts = np.array(["to be", "or not", "to be", "or not"])
+    members = [
+        make_pipeline(HashingVectorizer(stop_words=["to"]), SGDClassifier()).fit(
+            texts, [0, 1, 0, 1]
+        )
+        for _ in range(2)
+    ]
+    ModelSoup(clone(members[0]), members).fit()
+
+
+def test_of_functions_without_a_name_it_is_not_told() -> None:
+    members = [
+        make_pipeline(FunctionTransformer(step), SGDClassifier(random_state=0)).fit(
+            X, Y
+        )
+        for step in (lambda X: X, lambda X: X)
+    ]
+    with pytest.warns(
+        UserWarning, match=r"cannot be told whether step 'functiontransf"
+    ):
+        ModelSoup(clone(members[0]), members).fit()
+
+
 def test_steps_that_learn_nothing_must_be_set_alike() -> None:
     first, second, again = (
         make_pipeline(FunctionTransformer(step), SGDClassifier(random_state=0)).fit(
@@ -86,12 +184,11 @@ def test_links_must_be_the_same() -> None:
         TweedieRegressor(power=0, link=link).fit(X, TARGET)
         for link in ("identity", "log")
     )
-    with pytest.raises(ValueError, match=r"agree in link: checkpoints\[1\] has log"):
+    with pytest.raises(ValueError, match=r"agree in link: checkpoints\[1\] has LogLi"):
         ModelSoup(TweedieRegressor(power=0, link="identity"), [identity, log]).fit()
-    with pytest.raises(
-        ValueError, match="the estimator's link, 'log': the first has 'i"
-    ):
+    with pytest.raises(ValueError, match="the estimator's link, 'LogLink': the first"):
         ModelSoup(TweedieRegressor(power=0, link="log"), [identity, identity]).fit()
+    ModelSoup(TweedieRegressor(power=0), [identity, identity]).fit()  # link="auto"
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -133,6 +230,37 @@ def test_modules_of_other_parts_are_warned_of() -> None:
     with pytest.warns(UserWarning, match=r"checkpoints\[1\] is another .* \(1\): Tanh"):
         ModelSoup(relu, [relu, tanh]).fit()
     ModelSoup(relu, [relu, same]).fit()  # of other dropout, which does nothing here
+
+
+class Own(nn.Module):
+    """Parts that are called as settings of scikit-learn are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activation = nn.ReLU()
+        self.link = nn.Linear(2, 2)
+        self.power = nn.Parameter(torch.ones(1))
+
+
+def test_parts_of_a_module_are_no_settings() -> None:
+    one = Own()
+    ModelSoup(one, [one, copy.deepcopy(one)]).fit()
+
+
+class Configured(nn.Module):
+    """With a configuration that holds an array."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(2, 2)
+        self.config = SimpleNamespace(to_dict=lambda: {"scale": np.ones(2)})
+
+
+def test_configurations_may_hold_anything() -> None:
+    torch.manual_seed(0)
+    one, other = Configured(), Configured()
+    other.load_state_dict(one.state_dict())
+    ModelSoup(one, [one, other]).fit()
 
 
 def test_modules_of_another_configuration_are_warned_of() -> None:

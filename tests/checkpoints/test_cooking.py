@@ -656,3 +656,16 @@ def test_a_candidate_reads_the_files_that_changed_alone(
     assert combined[0] == 2 * size
     assert combined[1] == (3 if helps else 2) * size
     assert set(combined[2 : n_members - 1]) == {2 * size}
+
+
+def test_a_score_that_links_members_is_kept_all_the_same(tmp_path: Path) -> None:
+    def linked(path: Path) -> float:
+        other = tmp_path / "link.safetensors"
+        other.hardlink_to(path)
+        found = nearness(other)
+        other.unlink()
+        return found
+
+    paths, journal = members(tmp_path, 3, 6), tmp_path / "out.jsonl"
+    make_soup(paths, linked, tmp_path / "a.safetensors", journal=Journal(journal, "x"))
+    make_soup(paths, never, tmp_path / "b.safetensors", journal=Journal(journal, "x"))

@@ -13,7 +13,7 @@ import sklearn
 from safetensors.numpy import save_file
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
     BayesianRidge,
@@ -317,6 +317,15 @@ def test_frames_come_out_where_they_are_asked_for() -> None:
     polars = soup.fit(frame).set_output(transform="polars").transform(frame)
     assert type(polars).__module__.startswith("polars")
     np.testing.assert_allclose(soup.inverse_transform(polars), X_held, atol=1e-12)
+
+
+def test_steps_of_a_pipeline_give_frames_where_they_are_asked_for() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X_held, columns=[f"pixel {place}" for place in range(64)])
+    fitted = [make_pipeline(StandardScaler()).fit(frame) for _ in range(2)]
+    soup = ModelSoup(make_pipeline(StandardScaler()), fitted)
+    soup.set_output(transform="pandas")
+    assert isinstance(soup.fit().transform(frame), pandas.DataFrame)
 
 
 def test_a_soup_draws_itself_in_html() -> None:
@@ -705,6 +714,11 @@ def test_members_of_a_frozen_estimator_go_on_from_its_fit() -> None:
     assert soup.score(X_held, y_held) > 0.9
     assert not np.array_equal(soup.estimator_.coef_, before)
     np.testing.assert_array_equal(start.coef_, before)
+
+
+def test_a_frozen_start_must_be_fitted() -> None:
+    with pytest.raises(NotFittedError, match="This SGDClassifier instance is not fit"):
+        ModelSoup(FrozenEstimator(SGDClassifier())).fit(X_held, y_held)
 
 
 @RIDE

@@ -214,6 +214,48 @@ def test_heads_from_other_seeds_are_refused_behind_a_common_body() -> None:
     torch.testing.assert_close(found(rows), mean)
 
 
+class Heads(nn.Module):
+    """A body, and two heads beside each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 16)
+        self.policy = nn.Linear(16, 3)
+        self.value = nn.Linear(16, 5)
+
+
+def test_heads_beside_each_other_may_have_starts_of_their_own() -> None:
+    torch.manual_seed(0)
+    one, other = Heads(), Heads()
+    with torch.no_grad():
+        one.body.weight *= 20
+        other.body.load_state_dict(one.body.state_dict())
+    ModelSoup(one, [one, other]).fit()
+
+
+def test_a_soup_that_was_trained_further_is_not_forgotten(
+    base: nn.Module, members: list[nn.Module]
+) -> None:
+    soup = ModelSoup(base, members).fit()
+    batches = [torch.from_numpy(X)]
+    torch.optim.swa_utils.update_bn(batches, soup.estimator_)
+    with pytest.raises(ValueError, match="must be as it was fitted to be forgotten"):
+        soup.forget()
+
+
+def test_a_net_around_a_module_leaves_it(base: nn.Module) -> None:
+    skorch = pytest.importorskip("skorch")
+    net = skorch.NeuralNetClassifier(base, verbose=0)
+    fitted = [
+        net.__class__(trained(base, seed), verbose=0).initialize() for seed in (1, 2)
+    ]
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    soup = ModelSoup(net, fitted).fit()
+    assert soup.estimator_.module_ is not base
+    for name, value in base.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 @pytest.mark.filterwarnings("ignore:selection .* helped nothing")
 def test_a_scorer_that_trains_a_module_changes_nothing(
     base: nn.Module, members: list[nn.Module]

@@ -1,8 +1,9 @@
-"""What tests of the command share: ``ensemble avg`` in a folder of its own."""
+"""What tests of the command share: a folder of its own, signals that are heard."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,11 @@ def avg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Avg:
         return CliRunner().invoke(cli, ["avg", *map(str, arguments)])
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Hear hang-ups, though the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
