@@ -135,14 +135,12 @@ def check_kind(estimator: Any, member: Any, name: str) -> None:
         )
 
 
-def opened_for(held: Any, first: Any, member: Any, name: str) -> Checkpoint:
+def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
     """Layout of a member, known to be of the kind of an estimator.
 
     Parameters
     ----------
     held : object
-    first : object
-        The first member that is an estimator, or what is held.
     member : path, state dict or fitted estimator
     name : str
 
@@ -170,7 +168,7 @@ def opened_for(held: Any, first: Any, member: Any, name: str) -> Checkpoint:
             "where clones are made, as in GridSearchCV, wrap it in "
             "sklearn.frozen.FrozenEstimator"
         )
-    check_alike(first, member, name)
+    check_alike(held, member, name)
     if _has_module(member):
         warn_of_modules(_module(held), _module(member), name)
     return state_dicts.read(state_of(member).get(member), name)

@@ -142,8 +142,11 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the file, which lets the lock go."""
+        """Close the file, which lets the lock go; an empty one is removed."""
         if self._fd is not None:
+            is_empty = os.fstat(self._fd).st_size == 0
+            if is_empty and self._is_there(self._fd):
+                self._place.unlink()
             os.close(self._fd)
         self._fd = None
 

@@ -191,10 +191,8 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
             )
         state.module(held).to(device)
     home = state_dicts.read(state.get(held), "the estimator")
-    alike = (member for member in members if type(member) is type(held))
-    first = next(alike, held)
     found = [
-        opened_for(held, first, member, name)
+        opened_for(held, member, name)
         for member, name in zip(members, names, strict=True)
     ]
     for reason in (reason for member in found for reason in refused(member)):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.ensemble import RandomTreesEmbedding
@@ -34,6 +35,7 @@ from sklearn.preprocessing import (
 from torch import nn
 
 from ensembles.checkpoints import ModelSoup
+from ensembles.checkpoints.agreeing import is_same
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(80, 5))
@@ -275,3 +277,47 @@ def test_modules_of_another_configuration_are_warned_of() -> None:
     four.load_state_dict(two.state_dict())
     with pytest.warns(UserWarning, match=r"configured otherwise than .*, in n_head"):
         ModelSoup(two, [two, four]).fit()
+
+
+class Nested:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (torch.ones(3), torch.ones(3), True),
+        (torch.ones(3), torch.zeros(3), False),
+        (torch.ones(3), torch.ones(1, 3), False),
+        (np.array([1, np.nan]), np.array([1, np.nan]), True),
+        (np.array([1.0]), np.array([1, 2.0]), False),
+        (np.array(["a"]), np.array(["a"]), True),
+        (np.array([{"a": 1}], object), np.array([{"a": 2}], object), False),
+        (csr_array(np.eye(3)), csr_array(np.eye(3)), True),
+        (csr_array(np.eye(3)), csr_array(2 * np.eye(3)), False),
+        ({"a": [np.ones(2)]}, {"a": [np.ones(2)]}, True),
+        ({"a": [np.ones(2)]}, {"a": [np.zeros(2)]}, False),
+        ({"a": 1}, {"b": 1}, False),
+        ((1, 2), (1, 2, 3), False),
+        (Nested(np.ones(2)), Nested(np.ones(2)), True),
+        (Nested(lambda: 0), Nested(lambda: 0), None),
+        ([lambda: 0, 1], [lambda: 0, 2], False),
+        (np.sin, np.cos, False),
+        (Ridge, SGDClassifier, False),
+        (1, 1.0, True),
+        ("a", "b", False),
+        (1, "1", False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_values_are_the_same_or_not_or_unknown(
+    one: Any, other: Any, same: bool | None
+) -> None:
+    assert is_same(one, other) is same
+
+
+def test_what_goes_on_for_ever_is_unknown() -> None:
+    one, other = Nested(None), Nested(None)
+    one.value, other.value = one, other
+    assert is_same(one, other) is None

@@ -260,3 +260,10 @@ def test_a_journal_is_opened_once(path: Path) -> None:
         with pytest.raises(ValueError, match="must not be open already"), journal:
             pass
         journal.add([], 1.0, 0.0)
+
+
+def test_a_journal_without_scores_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    with Journal(path, "x"):
+        assert path.exists()
+    assert not path.exists()
