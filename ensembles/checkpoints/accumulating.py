@@ -11,9 +11,9 @@ import numpy as np
 
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.outputs import FileSink, stream_members, verify
+from ensembles.checkpoints.outputs import FileSink, stream_verified, verify
 from ensembles.checkpoints.planning import Plan
-from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
+from ensembles.checkpoints.streaming import Outcome, Sink
 from ensembles.floats import Array, Float64
 from ensembles.kernels.mean import mean
 from ensembles.ruling import Rule
@@ -53,11 +53,8 @@ class RunningMean:
         fresh = [m for m in plan.members if id(m) not in self._verified]
         verify(fresh, plan.threads, progress)
         self._verified |= {id(member) for member in fresh}
-        checked = replace(
-            plan, members=tuple(replace(m, records=[]) for m in plan.members)
-        )
         if len(plan.members) < FEWEST or not _is_equal_mean(plan):
-            outcome = stream_members(checked, sinks, progress)
+            outcome = stream_verified(plan, sinks, progress)
         else:
             outcome = self._grown(plan, sinks, progress)
         self._blocks |= outcome.blocks
@@ -178,25 +175,10 @@ def _is_narrow(target: Target) -> bool:
 
 def _streamed(
     plan: Plan,
-    targets: Sequence[Target],
+    targets: list[Target],
     function: Callable[..., Array],
     sinks: Mapping[str, Sink],
     progress: Callable[[int], None],
 ) -> Outcome:
-    recipe = Recipe(
-        Rule(function, cut="element"),
-        np.ones(len(plan.members)),
-        {},
-        plan.options["integers"],
-    )
-    outcome = stream(
-        targets,
-        sinks,
-        recipe,
-        memory=plan.memory,
-        n_threads=plan.threads,
-        progress=progress,
-    )
-    for source in {tensor.source for tensor in outcome.blocks}:
-        source.check_unchanged()
-    return outcome
+    by = Rule(function, cut="element")
+    return stream_verified(replace(plan, targets=targets, rule=by), sinks, progress)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ensembles.checkpoints.averaging import write_into
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.journal import Journal, share
+from ensembles.checkpoints.journal import Journal, Share, share
 from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.planning import Plan, plan
 from ensembles.checkpoints.pool import Pool
@@ -152,7 +152,7 @@ class Candidates:
 
     def _made(self, weights: Floats) -> Candidate:
         places = np.flatnonzero(weights).tolist()
-        shares = [self._shares[i]._replace(weight=float(weights[i])) for i in places]
+        shares = self._weighed(weights, places)
         # Planned even if its score is known: the order of members hangs on those
         # before, and must be that of a run that nothing has interrupted.
         planned = self._planned(weights, None)
@@ -166,12 +166,10 @@ class Candidates:
         with self._served(weights, places) as path:
             found = self._scored(found, path)
         self._check_unchanged(places)
-        # A score may link a member, by which its entry changes, though not its content.
-        for place in places:
-            self._shares[place] = share(self.pool.members[place], 1.0)
-        shares = [self._shares[i]._replace(weight=float(weights[i])) for i in places]
         if journal is not None and found.score is not None:
-            journal.add(shares, found.score, found.seconds, settings)
+            journal.add(
+                self._weighed(weights, places), found.score, found.seconds, settings
+            )
         return found
 
     def _scored(self, candidate: Candidate, path: Path) -> Candidate:
@@ -214,17 +212,18 @@ class Candidates:
         if not self.has_base or (shares == shares[0]).all():
             return self.pool.plan(weights, out)
         # Between a base and others 0.9 is no nine copies of the base.
-        some = np.flatnonzero(weights).tolist()
-        members = [self.pool.members[place] for place in some]
-        own: Options = {**self.pool.options, "weights": shares}
-        return plan(members, out, **own)
+        return self.pool.weighed(weights, out)
+
+    def _weighed(self, weights: Floats, places: list[int]) -> list[Share]:
+        return [self._shares[i]._replace(weight=float(weights[i])) for i in places]
 
     def _check_unchanged(self, places: list[int]) -> None:
+        """Look at members again: a link, or settings, may be new, the weights not."""
         for place in places:
-            member = self.pool.members[place]
-            # Name, bytes and time of the weights: a link, or settings, may be new.
-            now, before = share(member, 1.0).files, self._shares[place].files
-            if [known[:3] for known in now] != [known[:3] for known in before]:
+            member, before = self.pool.members[place], self._shares[place]
+            self._shares[place] = now = share(member, 1.0)
+            # Name, bytes and time.
+            if [known[:3] for known in now.files] != [k[:3] for k in before.files]:
                 raise ValueError(
                     f"{member.name} was changed while it was scored; wait until it is "
                     "written, and start again"

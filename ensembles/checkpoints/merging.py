@@ -195,8 +195,9 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
         opened_for(held, member, name)
         for member, name in zip(members, names, strict=True)
     ]
-    for reason in (reason for member in found for reason in refused(member)):
-        raise ValueError(reason)
+    reasons = [reason for member in found for reason in refused(member)]
+    if reasons:
+        raise ValueError(reasons[0])
     for note in differences(found):
         warn_user(note)
     opened = [matched(member, home) for member in found]

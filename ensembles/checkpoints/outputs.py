@@ -25,8 +25,6 @@ from ensembles.floats import Array
 from ensembles.writing import reserve, write_at
 
 CHUNK = 1 << 20
-
-
 Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], Outcome]
 
 
@@ -52,6 +50,23 @@ def stream_members(
         If a file is damaged, or changes meanwhile.
     """
     verify(plan.members, plan.threads, progress)
+    return stream_verified(plan, sinks, progress)
+
+
+def stream_verified(
+    plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
+) -> Outcome:
+    """Stream as `stream_members` does, but for checksums, which were looked at before.
+
+    Parameters
+    ----------
+    plan, sinks, progress
+        As of `stream_members`, like what comes back and what is raised.
+
+    Returns
+    -------
+    Outcome
+    """
     recipe = Recipe(plan.rule, plan.weights, plan.params, plan.options["integers"])
     outcome = stream(
         plan.targets,

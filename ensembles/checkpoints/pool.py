@@ -16,9 +16,9 @@ from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.layers import layers_of
 from ensembles.checkpoints.options import Options
-from ensembles.checkpoints.outputs import ArraySink
+from ensembles.checkpoints.outputs import ArraySink, stream_verified
 from ensembles.checkpoints.planning import Plan, plan
-from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
+from ensembles.checkpoints.streaming import Outcome, Sink
 from ensembles.floats import Array, is_float
 from ensembles.ruling import Rule
 from ensembles.weighting import Counts, Floats
@@ -96,6 +96,21 @@ class Pool:
             if len(order) - _n_shared(self.order, order) <= len(some):
                 self.order = order
                 return self._plan(order, out, {})
+        return self.weighed(weights, out)
+
+    def weighed(self, weights: Floats, out: str | os.PathLike[str] | None) -> Plan:
+        """Plan of the members that count, each once, by its weight.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,)
+        out : path or None
+
+        Returns
+        -------
+        Plan
+        """
+        some = np.flatnonzero(weights).tolist()
         shares = np.asarray(weights)[some]
         own: Options = {"rule": self.rule, "weights": shares, "params": self.params}
         return self._plan(some, out, own)
@@ -196,15 +211,8 @@ class Mixture:
         for layer, column in zip(self.layers.values(), weights.T, strict=True):
             names = set(layer)
             targets = [t for t in planned.targets if t.name in names]
-            recipe = Recipe(planned.rule, column, {}, planned.options["integers"])
-            outcome = stream(
-                targets,
-                sinks,
-                recipe,
-                memory=planned.memory,
-                n_threads=planned.threads,
-                progress=progress,
-            )
+            own = replace(planned, targets=targets, weights=column)
+            outcome = stream_verified(own, sinks, progress)
         return outcome
 
     def _into(self, planned: Plan, stream: Callable[..., Outcome]) -> None:
