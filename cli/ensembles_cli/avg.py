@@ -133,7 +133,7 @@ def command(
         raise click.UsageError(
             "--last sorts by step: give weights in that order, with --weights"
         )
-    found = expand(paths, last=last)
+    found = expand(paths, last=last).paths
     plan = checkpoints.plan(
         found,
         out or default_out(found),

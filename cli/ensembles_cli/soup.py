@@ -133,7 +133,7 @@ def command(
         raise click.UsageError(f"--trials is for --select optuna, found {select}")
     own = as_params([*params, *[("n_trials", trials)] * (trials is not None)])
     given: Options = {**options}  # type: ignore[typeddict-item]  # declared in means
-    journal, paths = Journal(f"{out}.journal.jsonl", text), expand(members)
+    journal, paths = Journal(f"{out}.journal.jsonl", text), expand(members).paths
     most = 2 * len(paths) if name == "greedy_soup" else None
     with Told(journal.path, paths if base is None else [base, *paths], most) as told:
         report = make_soup(

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ensembles.checkpoints.formats import (
     directory,
@@ -27,6 +27,23 @@ STEPS = tuple(
 )
 NUMBER = re.compile(r"(?<!\d)(?<!\d\.)(\d+)(?!\.?\d)")
 Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
+
+
+class Expanded(NamedTuple):
+    """Paths of members, and how they were found.
+
+    Parameters
+    ----------
+    paths : list of str
+    steps : list of Decimal or None
+        Of each path, where it was chosen by its step.
+    notes : list of str
+        What was passed over, one sentence each.
+    """
+
+    paths: list[str]
+    steps: list[Decimal | None]
+    notes: list[str]
 
 
 def open_member(member: Member, index: int, *, key: str | None = None) -> Checkpoint:
@@ -79,7 +96,7 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     )
 
 
-def expand(members: Sequence[str], *, last: int | None = None) -> list[str]:
+def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
     """Paths of members from paths, patterns and training directories.
 
     Parameters
@@ -95,7 +112,7 @@ def expand(members: Sequence[str], *, last: int | None = None) -> list[str]:
 
     Returns
     -------
-    list of str
+    Expanded
 
     Raises
     ------
@@ -106,13 +123,15 @@ def expand(members: Sequence[str], *, last: int | None = None) -> list[str]:
     """
     found = [path for member in members for path in _matches(member, last is not None)]
     if last is None:
-        return found
+        return Expanded(found, [None] * len(found), [])
     if not 1 <= last <= len(found):
         raise ValueError(
             f"last must be from 1 to the number of checkpoints, {len(found)} in "
             f"{' '.join(members)}: found {last}"
         )
-    return _by_step(found)[-last:]
+    kept = _by_step(found)[-last:]
+    steps = _steps(found)
+    return Expanded(kept, [steps[path] for path in kept], [])
 
 
 def _matches(member: str, by_step: bool) -> list[str]:

@@ -145,7 +145,11 @@ def plan(
         write_bytes=n_written,
         free_bytes=free,
         peak_bytes=buffers + n_written * (kind in ("torch", "memory")),
-        notes=(*_about(place, kind, n_written, given["force"]), *comparison.notes),
+        notes=(
+            *_about(place, kind, n_written, given["force"]),
+            *(f"{member.name}: {note}" for member in opened for note in member.notes),
+            *comparison.notes,
+        ),
     )
 
 

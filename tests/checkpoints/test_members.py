@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.members import expand
+from ensembles.checkpoints import average, members, plan
 from tests.checkpoints.building import pair, save, save_shards
 
 ONE = {"w": np.ones(2, np.float32)}
+
+
+def expand(paths: list[str], last: int | None = None) -> list[str]:
+    return members.expand(paths, last=last).paths
 
 
 def names(paths: list[str]) -> list[str]:
@@ -205,3 +208,10 @@ def test_the_parts_of_a_pipeline_are_no_steps(tmp_path: Path) -> None:
     save(tmp_path / "text_encoder_2/model.safetensors", ONE)
     (tmp_path / "model_index.json").write_text("{}")
     assert expand([str(tmp_path)], last=1) == [str(tmp_path)]
+
+
+def test_each_chosen_checkpoint_has_its_step(tmp_path: Path) -> None:
+    run = str(training(tmp_path / "run", 500, 1000, 1500, 90))
+    found = members.expand([run], last=2)
+    assert list(map(str, found.steps)) == ["1000", "1500"]
+    assert members.expand([run]).steps == [None]

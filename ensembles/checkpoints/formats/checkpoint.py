@@ -148,6 +148,12 @@ class Checkpoint:
         Of a Hugging Face directory.
     records : list of Record
         Checksums to verify before the tensors are used.
+    state_dict : str or None
+        Key of the state dict that was taken from a file that holds more; None if the
+        file is one state dict.
+    notes : list of str
+        What was left out of the path, or chosen among several in it: one sentence
+        each, without the checkpoint's name.
     """
 
     name: str
@@ -159,6 +165,8 @@ class Checkpoint:
     files: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
+    state_dict: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_torch(self) -> bool:
