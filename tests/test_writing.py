@@ -250,14 +250,14 @@ def test_modes_follow_the_umask(tmp_path: Path, out: str) -> None:
 @pytest.mark.parametrize("name", ["pipe.safetensors", "pipe.pt"])
 def test_a_pipe_as_a_member_does_not_hang(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(ValueError, match=rf"must be regular files, .*{name} is not"):
+    with pytest.raises(ValueError, match=rf"{name} is not a regular file"):
         average([*pair(tmp_path), tmp_path / name], tmp_path / "out.safetensors")
     assert left(tmp_path) == [name]
 
 
 def test_a_device_as_a_member_is_refused(tmp_path: Path) -> None:
     (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
-    with pytest.raises(ValueError, match="must be regular files"):
+    with pytest.raises(ValueError, match="is not a regular file"):
         plan([tmp_path / "zero.safetensors"])
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from ensembles.regular_files import open_regular
 
 LARGEST_READ = 1 << 30  # Linux moves at most 2 GiB in one call
 
@@ -58,10 +59,8 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._fd = open_regular(path)
         found = os.fstat(self._fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"checkpoints must be regular files, {path} is not")
         self.size = found.st_size
         self._changed = found.st_mtime_ns
 

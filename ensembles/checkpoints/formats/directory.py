@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.formats import safetensors, torch_zip
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, File
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.regular_files import read_json
 
 # Stems of the files of weights by suffix, the first found being the one meant.
 STEMS = {
@@ -17,7 +17,6 @@ STEMS = {
     ".bin": ("pytorch_model", "diffusion_pytorch_model", "model"),
 }
 LARGEST_CARRIED = 64 << 20
-LARGEST_JSON = 100 << 20
 # What is not carried over: weights of any framework, and what a trainer leaves.
 LEFT = re.compile(
     r"\..*|.*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|gguf|npz|tflite|ot)"
@@ -78,7 +77,7 @@ def modules(path: Path) -> list[str]:
     folders = [""]
     listed = path / "modules.json"
     if listed.exists():
-        entries = load_json(listed)
+        entries = read_json(listed)
         for entry in entries if isinstance(entries, list) else []:
             folder = entry.get("path", "") if isinstance(entry, dict) else ""
             if folder and not _is_bare(folder):
@@ -104,18 +103,9 @@ def tokenizer_files(checkpoint: Checkpoint) -> dict[str, bytes]:
     }
 
 
-def load_json(path: Path) -> Any:
-    """Contents of a JSON file, of bounded size."""
-    file = File(path)
-    try:
-        return json.loads(file.read(0, min(file.size, LARGEST_JSON)))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from None
-
-
 def _config(path: Path) -> dict[str, Any]:
     listed = path / "config.json"
-    found = load_json(listed) if listed.exists() else {}
+    found = read_json(listed) if listed.exists() else {}
     return found if isinstance(found, dict) else {}
 
 
@@ -159,7 +149,7 @@ def _is_bare(name: Any) -> bool:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    found = load_json(index)
+    found = read_json(index)
     mapping = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(mapping, dict) or not mapping:
         raise ValueError(f"{index} has no weight_map")

@@ -242,7 +242,7 @@ def test_a_pipe_in_a_directory_does_not_hang(tmp_path: Path, name: str) -> None:
     a = single(tmp_path / "a")
     (a / name).unlink(missing_ok=True)
     os.mkfifo(a / name)
-    with pytest.raises(ValueError, match=rf"regular files, .*{name} is not"):
+    with pytest.raises(ValueError, match=rf"{name} is not a regular file"):
         plan([a])
 
 

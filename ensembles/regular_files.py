@@ -1,0 +1,90 @@
+"""Regular files only: opened without waiting, read within a bound."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+LARGEST_JSON = 100 << 20
+
+
+def open_regular(path: Path) -> int:
+    """Open a regular file for reading.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    int
+        File descriptor; the caller closes it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is not a regular file: opening a pipe would wait forever, and a device
+        may never end.
+    """
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise ValueError(f"{path} is not a regular file")
+    return opened
+
+
+def read_regular(path: Path, *, largest: int = LARGEST_JSON) -> bytes:
+    """Contents of a regular file.
+
+    Parameters
+    ----------
+    path : Path
+    largest : int, default=100 MiB
+        Number of bytes that it may have.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is not a regular file, or larger.
+    """
+    with open(open_regular(path), "rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"{path} has more than {largest} bytes")
+    return content
+
+
+def read_json(path: Path) -> Any:
+    """Value of a JSON file in UTF-8.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    value
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not a regular file, larger than 100 MiB, or not JSON.
+    """
+    content = read_regular(path)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
