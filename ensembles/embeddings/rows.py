@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensembles.blocks import cut
 from ensembles.embeddings.texts import Part, decoded, n_texts, piece
-from ensembles.embeddings.tokens import WORDS, Ragged, Words, tokens_of
+from ensembles.embeddings.tokens import Ragged, Words, finder_of, tokens_of
 from ensembles.embeddings.vectors.models import unknown_id
 from ensembles.embeddings.vectors.table import Matrix, WordVectors
 
@@ -169,10 +168,7 @@ class Rows:
     def _words(self) -> Callable[[str], Iterator[str]]:
         if self.by_piece:
             return lambda text: iter(self.tokenizer.encode(text).tokens)
-        find: Any = self.tokenizer
-        if find is None or isinstance(find, str):
-            pattern = WORDS if find is None else find
-            find = None if pattern == "whitespace" else re.compile(pattern)
+        find = finder_of(self.tokenizer)
         composed = self.tokenizer is None or isinstance(self.tokenizer, str)
         return Words(find, {}, lowercase=self.lowercase, composed=composed).words
 

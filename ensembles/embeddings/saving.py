@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from ensembles.blocks import cut
 from ensembles.embeddings.outputs import check_free
 from ensembles.embeddings.rows import Rows
-from ensembles.embeddings.tokens import WORDS
 from ensembles.embeddings.vectors.models import OWN, TABLE, unknown_id
+from ensembles.embeddings.word_pattern import PORTABLE
 from ensembles.writing import whole
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def _tokenizer(rows: Rows) -> tuple[Any, NDArray[np.int64]]:
 
 def _word_level(rows: Rows, ids: dict[str, int], unknown: str) -> dict[str, Any]:
     """A tokenizer of words, as tokenizers' own JSON says it."""
-    pattern = WORDS if rows.tokenizer is None else rows.tokenizer
+    pattern = PORTABLE if rows.tokenizer is None else rows.tokenizer
     pattern = pattern.removeprefix("(?u)")  # which says nothing in Python 3
     cutter: dict[str, Any] = {"type": "WhitespaceSplit"}
     if pattern != "whitespace":

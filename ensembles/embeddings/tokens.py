@@ -20,13 +20,13 @@ from ensembles.embeddings.texts import (
     pieces,
 )
 from ensembles.embeddings.word_cache import Cuts, Resolve, WordCache, cuts
+from ensembles.embeddings.word_pattern import word_pattern
 from ensembles.embeddings.word_pieces import WordPieces
 from ensembles.embeddings.word_tables import Int32, Rows
 
-WORDS = r"\w+"
-# Patterns whose matches never reach beyond letters, digits and "_": text may be cut
-# at every other sign of ASCII before it is searched.
-WITHIN_WORDS = {WORDS, r"(?u)\w+", r"\b\w+\b", r"(?u)\b\w\w+\b", r"\b\w\w+\b"}
+# Patterns whose matches hold no sign of ASCII but letters, digits and "_": text may be
+# cut at every other sign of ASCII before it is searched. None is `word_pattern`.
+WITHIN_WORDS = {*(None, r"\w+", r"(?u)\w+", r"\b\w+\b", r"(?u)\b\w\w+\b", r"\b\w\w+\b")}
 # What str.split takes for white space, as far as it is ASCII.
 SPACES = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 OUTSIDE_WORDS = "".join(
@@ -199,12 +199,14 @@ def tokens_of(
     Parameters
     ----------
     tokenizer : None, str, tokenizers.Tokenizer, or callable
-        None finds words by ``\w+``: letters of any language, digits and ``_``. That is
-        right for Spanish, German or Russian; Chinese and Japanese do not part words,
-        and a run of their characters comes out as one: give a callable that parts
+        None finds words of letters of any language with their combining marks and
+        joiners, digits and ``_``; in ASCII that is ``\w+``. It is right for Spanish,
+        Russian, Hindi or Arabic; Chinese, Japanese and Thai have no spaces between
+        words, and a run of their characters is one word: give a callable that splits
         them, or a Hugging Face tokenizer. "whitespace" splits where ``str.split`` does;
-        another str is a regular expression whose matches are the words. Texts are put
-        in Unicode's form C before: an accent is part of its letter, and stays.
+        another str is a regular expression whose matches are the words (Python's
+        ``\w`` has no combining marks). Texts are put in Unicode's form C before: an
+        accent is part of its letter, and stays.
 
         A `tokenizers.Tokenizer`, or a tokenizer of transformers that stands on one,
         gives its exact ids, without what it adds around, cuts off or fills up; accents
@@ -243,7 +245,7 @@ def tokens_of(
             f"found tokenizer {tokenizer!r}"
         )
     if tokenizer is None or isinstance(tokenizer, str):
-        return _words(WORDS if tokenizer is None else tokenizer, vocabulary, lowercase)
+        return _words(tokenizer, vocabulary, lowercase)
     if not callable(tokenizer):
         raise TypeError(
             "tokenizer must be None, 'whitespace', a pattern, a tokenizers.Tokenizer "
@@ -253,20 +255,46 @@ def tokens_of(
     return Tokens(words)
 
 
-def _words(pattern: str, vocabulary: Mapping[str, int], lowercase: bool) -> Tokens:
+def _words(
+    pattern: str | None, vocabulary: Mapping[str, int], lowercase: bool
+) -> Tokens:
     # No folding: H and U+0331 stay two where text is composed, h and U+0331 do not.
-    find, where = None, None
+    where = None
     if pattern == "whitespace":
         where = cuts(SPACES)
-    else:
-        try:
-            find = re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                "tokenizer must be None, 'whitespace' or a regular expression: "
-                f"{pattern!r} is none, {error}"
-            ) from error
-        if pattern in WITHIN_WORDS:
-            where = cuts(OUTSIDE_WORDS)
-    words = Words(find, vocabulary, lowercase=lowercase, composed=True)
+    elif pattern in WITHIN_WORDS:
+        where = cuts(OUTSIDE_WORDS)
+    words = Words(finder_of(pattern), vocabulary, lowercase=lowercase, composed=True)
     return Tokens(words, where)
+
+
+def finder_of(tokenizer: Any) -> Any:
+    """What `Words` finds words by: a pattern, a callable, or None for white space.
+
+    Parameters
+    ----------
+    tokenizer : None, str or callable
+        As `tokens_of` takes it.
+
+    Returns
+    -------
+    re.Pattern, callable or None
+
+    Raises
+    ------
+    ValueError
+        If a str is not a regular expression.
+    """
+    if tokenizer is None:
+        return word_pattern()
+    if tokenizer == "whitespace":
+        return None
+    if not isinstance(tokenizer, str):
+        return tokenizer
+    try:
+        return re.compile(tokenizer)
+    except re.error as error:
+        raise ValueError(
+            "tokenizer must be None, 'whitespace' or a regular expression: "
+            f"{tokenizer!r} is none, {error}"
+        ) from error

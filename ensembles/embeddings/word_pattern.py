@@ -1,0 +1,48 @@
+r"""The default pattern of words: letters, digits and ``_``, with combining marks.
+
+Python's ``\w`` has no combining marks, and would cut Hindi, Thai or Hebrew at each of
+them. Joiners belong to a word before a letter or a mark, as in Persian, and after a
+mark, where they choose its form, as in Malayalam.
+
+Source: Unicode Standard Annex #29, "Unicode text segmentation", rules WB4 and WB5.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache
+from itertools import chain, groupby
+
+JOINERS = "\u200c\u200d"
+# Planes of Unicode that have marks; the others are Han or empty.
+PLANES_OF_MARKS = (range(0x20000), range(0xE0000, 0xE1000))
+PATTERN = "{start}{inside}*(?:(?:[{joiners}]+(?={inside})|(?<={marks})[{joiners}]+){inside}*)*"
+# The same to tokenizers (Oniguruma), whose \w is another one.
+PORTABLE = PATTERN.format(
+    start=r"[\p{L}\p{N}_]",
+    inside=r"[\p{L}\p{N}_\p{M}]",
+    marks=r"\p{M}",
+    joiners=JOINERS,
+)
+
+
+@cache
+def word_pattern() -> re.Pattern[str]:
+    """The pattern for Python's `re`."""
+    marks = _class_of_marks()
+    pattern = PATTERN.format(
+        start=r"\w", inside=rf"[\w{marks}]", marks=f"[{marks}]", joiners=JOINERS
+    )
+    return re.compile(pattern)
+
+
+def _class_of_marks() -> str:
+    """Ranges of all characters of the categories Mn, Mc and Me."""
+    codes = chain.from_iterable(PLANES_OF_MARKS)
+    marks = [code for code in codes if unicodedata.category(chr(code))[0] == "M"]
+    ranges = []
+    for _, run in groupby(enumerate(marks), key=lambda pair: pair[1] - pair[0]):
+        together = [code for _, code in run]
+        ranges.append(f"{chr(together[0])}-{chr(together[-1])}")
+    return "".join(ranges)
