@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ensembles.embeddings.finishing import FLOATS, cast, check_dtype, normalized
 from ensembles.embeddings.interface import TextTransformer, check_texts
+from ensembles.embeddings.remote_code import check_no_remote_code
 from ensembles.embeddings.texts import decoded, parts_of
 
 INSTALL = "pip install 'ensemble-avg[sentence]'"
+TORCH = (2, 6)  # the first that reads pickles without running them, unless asked to
 
 
 class SentenceEncoder(TextTransformer):
@@ -25,6 +30,7 @@ class SentenceEncoder(TextTransformer):
     ----------
     model : path, str or SentenceTransformer
         As `sentence_transformers.SentenceTransformer` takes it, or one that is loaded.
+        No code of a directory is run: one that names classes of its own is refused.
     prompt : str or None, default=None
         Put before each text.
     n_components : int or None, default=None
@@ -84,6 +90,10 @@ class SentenceEncoder(TextTransformer):
         # Renamed in version 6; both are asked for.
         ask = getattr(self.model_, "get_embedding_dimension", None)
         dim = ask() if ask else self.model_.get_sentence_embedding_dimension()
+        if not isinstance(dim, int):
+            raise ValueError(
+                f"{self.model} must have a number of dimensions, found {dim!r}"
+            )
         if self.n_components is not None and not 1 <= self.n_components <= dim:
             raise ValueError(
                 f"n_components must be from 1 to {dim}, the model's dimensions; found "
@@ -128,4 +138,41 @@ class SentenceEncoder(TextTransformer):
             raise ImportError(
                 f"SentenceEncoder needs the package sentence-transformers: {INSTALL}"
             ) from None
-        return SentenceTransformer(str(self.model), device=self.device)
+        return _loaded(str(self.model), SentenceTransformer, self.device)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' bar, which would be drawn into any program's output."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _loaded(path: str, kind: Any, device: str | None) -> Any:
+    """Model of a directory, or of a name on the Hub."""
+    import torch
+
+    if Path(path).is_dir():
+        check_no_remote_code(Path(path))
+        old = tuple(map(int, torch.__version__.split(".")[:2])) < TORCH
+        pickled = [*Path(path).rglob("*.bin"), *Path(path).rglob("*.pt")]
+        if old and pickled:
+            raise ValueError(
+                f"{pickled[0]} is a pickle, which torch {torch.__version__} would run; "
+                "torch 2.6 and newer reads the tensors alone"
+            )
+    try:
+        with _quiet():
+            return kind(path, device=device, trust_remote_code=False)
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{path} cannot be loaded by sentence-transformers: "
+            f"{type(error).__name__}: {error}"
+        ) from error

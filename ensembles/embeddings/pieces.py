@@ -54,7 +54,13 @@ class Pieces:
         self.plain = word_piece_of(config, self.cuts, self._row_of)
 
     def __call__(self, texts: list[str]) -> Rows:
-        found = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            found = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        except Exception as error:  # the Rust binding raises nothing more narrow
+            raise ValueError(
+                "tokenizer must have a token for unknown text (unk_token, unk_id): "
+                f"{error}; found among {', '.join(texts)[:60]!r}"
+            ) from None
         lists = [encoding.ids for encoding in found]
         ends = ends_of(np.fromiter(map(len, lists), np.int64, len(lists)))
         ids = np.fromiter(chain.from_iterable(lists), np.int64, ends[-1])

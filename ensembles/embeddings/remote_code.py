@@ -1,0 +1,110 @@
+"""Model directories that ask for code of their own, refused before they are loaded.
+
+Versions of sentence-transformers below 6 import what a directory names, from the
+directory itself. The rule here does not depend on the version: classes and functions
+that a directory names must belong to packages that are installed for the purpose.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ensembles.regular_files import read_json
+
+TRUSTED = ("sentence_transformers.", "transformers.", "torch.nn.")
+# Keys whose values name classes or functions: "type", "types", "tokenizer_class", …
+NAMING = re.compile(r"(?:.*_)?(?:type|types|class|classes|function|fn)")
+# A module and a name in it, or in a repository: a name alone is looked up in a table.
+IMPORTED = re.compile(r".*\.[A-Za-z_]\w*|.*--.*", re.DOTALL)
+DEEPEST = 3  # folders of modules within a model's
+# Large, and without names of classes.
+DATA = ("tokenizer.json", "vocab.json", ".index.json")
+WAY_OUT = (
+    "if you trust it, load it with SentenceTransformer(path, trust_remote_code=True) "
+    "and pass the model to SentenceEncoder"
+)
+
+
+def check_no_remote_code(folder: Path) -> None:
+    """Raise if a model's directory names code outside the packages that read it.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Raises
+    ------
+    ValueError
+        If a JSON file there names a class or a function of its own, has ``auto_map`` or
+        ``trust_remote_code``, or lists a module outside the directory.
+    """
+    for path in _json_files(folder):
+        try:
+            found = read_json(path)
+        except ValueError:
+            if path.parent == folder and path.name in ("modules.json", "config.json"):
+                raise
+            continue  # not a file of the model's
+        if path.name == "modules.json":
+            _check_paths(path, found)
+        for key, value in _entries(found):
+            if wrong := _asked_for(key, value):
+                raise ValueError(
+                    f"{path} must name classes of {', '.join(TRUSTED)[:-1]} alone: "
+                    f"{key!r} is {wrong!r}, code of the model's own, which is not run; "
+                    f"{WAY_OUT}"
+                )
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        if len(Path(root).relative_to(folder).parts) >= DEEPEST:
+            folders.clear()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if name.endswith(".json") and not name.endswith(DATA):
+                yield Path(root) / name
+
+
+def _check_paths(path: Path, modules: Any) -> None:
+    entries = modules if isinstance(modules, list) else [modules]
+    for module in entries:
+        place = module.get("path", "") if isinstance(module, dict) else None
+        if not isinstance(place, str) or Path(place).is_absolute():
+            place = ".."
+        if ".." in Path(place).parts:
+            raise ValueError(
+                f"{path} must list modules with a path inside the directory, found "
+                f"{module!r}"
+            )
+
+
+def _entries(found: Any) -> Iterator[tuple[str, Any]]:
+    """All keys with their values, of objects within objects too."""
+    waiting = [found]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            yield from one.items()
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+
+
+def _asked_for(key: str, value: Any) -> Any:
+    """What a key asks for that is not trusted, None where all is well."""
+    if key in ("auto_map", "trust_remote_code"):
+        return value or None
+    if not NAMING.fullmatch(key):
+        return None
+    names = value if isinstance(value, list) else [value]
+    names = list(value.values()) if isinstance(value, dict) else names
+    for name in names:
+        if isinstance(name, str) and IMPORTED.fullmatch(name.strip()):
+            if not name.startswith(TRUSTED):
+                return name
+    return None
