@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--words", type=int, default=1_000_000)
     parser.add_argument("--megabytes", type=int, default=500)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", type=Path, help="where files are made, 6 GB")
     parser.add_argument("--results", type=Path, help="folder to keep results in")
     options = parser.parse_args()

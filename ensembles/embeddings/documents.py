@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ensembles.embeddings.file_signatures import SAMPLE, check_text
 from ensembles.embeddings.vectors.files import INSTALL
 
 STEP = 4 << 20  # bytes read together, and no fewer than a line
@@ -19,8 +23,20 @@ SUFFIXES = {
     ".tsv": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".tab": "tsv",
     ".parquet": "parquet",
 }
+# By the suffix: what would be embedded line by line, and what to do.
+OTHERS = {
+    ".json": "kind='jsonl' reads an object a line; jq -c '.[]' makes such lines of an "
+    "array; kind='lines' takes it as it is",
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "save the sheet as CSV"),
+    **dict.fromkeys((".feather", ".arrow"), "write it as Parquet"),
+    **dict.fromkeys((".pdf", ".doc", ".docx"), "save it as plain text"),
+}
+HEAD = 20  # lines by which a delimiter is told
+DELIMITERS = (",", ";", "\t", "|")
+SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 FORMATS = ("lines", "csv", "tsv", "jsonl", "parquet")
 GUESSES = ("text", "sentence")  # columns that need no name
 WAY_OUT = "column='NAME' chooses one"
@@ -52,13 +68,15 @@ def read_texts(
     source : path or binary file
         Of Parquet a path.
     kind : {"lines", "csv", "tsv", "jsonl", "parquet"} or None, default=None
-        None goes by the suffix; what it does not tell is lines.
+        None goes by the suffix; what it does not tell is lines. A table of "csv" or
+        "tsv" whose first line shows another delimiter (tab, comma, ``;`` or ``|``) is
+        read by that.
     column : str or None, default=None
         Where the texts are: the name of a column or key, or the number of a column,
         from 1, where the first line is no header. None takes the only column, else
         "text" or "sentence".
     encoding : str, default="utf-8"
-        One in which lines end with the byte 10; of Parquet always UTF-8.
+        One of bytes, in which lines end with the byte 10; of Parquet always UTF-8.
 
     Yields
     ------
@@ -72,11 +90,10 @@ def read_texts(
     FileNotFoundError, ImportError
     """
     name = str(getattr(source, "name", source))
-    if kind is None:
-        kind = SUFFIXES.get(Path(name).suffix.lower(), "lines")
+    kind = kind_of(name) if kind is None else kind
     if kind not in FORMATS:
         raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind!r}")
-    _check_encoding(encoding)
+    encoding = _checked_encoding(encoding)
     if kind == "parquet":
         yield from _parquet(source, name, column)
         return
@@ -89,22 +106,50 @@ def read_texts(
                 taken += n_bytes
                 yield some
 
-        done = 0
-        for texts in _READERS[kind](lines(), name, column):
+        done, blocks = 0, lines()
+        # Whether it is text at all is to be known before what kind of text.
+        first = [some for some in [next(blocks, None)] if some is not None]
+        for texts in _READERS[kind](chain(first, blocks), name, column):
             yield Batch(texts, taken - done)
             done = taken
 
 
-def _check_encoding(encoding: str) -> None:
+def kind_of(name: str) -> str:
+    """How a file is read by default, by the suffix of its name.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    {"lines", "csv", "tsv", "jsonl", "parquet"}
+
+    Raises
+    ------
+    ValueError
+        If the suffix says that neither lines nor any of these are in it.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix in OTHERS:
+        raise ValueError(f"{name} is no file of lines by its suffix: {OTHERS[suffix]}")
+    return SUFFIXES.get(suffix, "lines")
+
+
+def _checked_encoding(encoding: str) -> str:
+    """The encoding; the mark at the beginning of a file is left out in any case."""
     try:
+        if codecs.lookup(encoding).name == "utf-8-sig":
+            return "utf-8"
         fits = "a\n".encode(encoding) == b"a\n"
     except LookupError:
         fits = False
     if not fits:
         raise ValueError(
             f"encoding must be one of bytes, as utf-8 and latin-1 are, found "
-            f"{encoding!r}; iconv turns others into utf-8"
+            f"{encoding!r}; iconv -f ENCODING -t UTF-8 FILE turns others into utf-8"
         )
+    return encoding
 
 
 @contextmanager
@@ -122,18 +167,31 @@ def _decoded(
     """Lines with their ends, some at a time, and the bytes that they took."""
     number = 0
     while raw := file.readlines(STEP):
+        if not number:
+            _check_beginning(raw, name)
         try:
             found = [line.decode(encoding) for line in raw]
         except UnicodeDecodeError as error:
             number += _first_broken(raw, encoding)
             raise ValueError(
                 f"{name} line {number} is not {encoding}: {error.reason}, byte "
-                f"{error.object[error.start]:#04x}; encoding='latin-1' takes any bytes"
+                f"{error.object[error.start]:#04x}; encoding='cp1252' reads text of "
+                "Windows in Western European languages, encoding='latin-1' any bytes"
             ) from None
         if not number:
             found[0] = found[0].removeprefix("\ufeff")
         number += len(raw)
         yield found, sum(map(len, raw))
+
+
+def _check_beginning(raw: list[bytes], name: str) -> None:
+    """Raise if the first lines are of a file without lines of text."""
+    check_text(b"".join(raw[:64])[:SAMPLE], name, then="| ensemble embed -")
+    if raw[0].rstrip(b"\r").count(b"\r") and b"\n" not in raw[0]:
+        raise ValueError(
+            f"{name} must have lines that end with \\n, but has \\r alone between "
+            f"them: tr '\\r' '\\n' < {name} | ensemble embed -"
+        )
 
 
 def _first_broken(raw: list[bytes], encoding: str) -> int:
@@ -157,12 +215,53 @@ def _lines(
         yield [line.rstrip("\r\n") for line in some]
 
 
-def _table(dialect: type[csv.Dialect]) -> Callable[..., Iterator[list[str]]]:
+def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") -> str:
+    """What stands between the fields of a table, by its first lines.
+
+    Parameters
+    ----------
+    lines : sequence of str
+        The first lines. Where the first is a header it decides, else all.
+    column : str or None
+        Name or number of a column that must be there.
+    first : str, default=","
+        The delimiter that is expected: another one counts where this one leaves the
+        line whole, or without the column.
+
+    Returns
+    -------
+    str
+    """
+    marks = dict.fromkeys((first, *DELIMITERS))
+    fields = {mark: _fields(lines[0] if lines else "", mark) for mark in marks}
+    if column is not None and column.isdecimal() and column not in fields[first]:
+        counts = {mark: {len(_fields(line, mark)) for line in lines} for mark in marks}
+        steady = [mark for mark in marks if len(counts[mark]) == 1]
+        fits = [mark for mark in steady if len(fields[mark]) >= max(2, int(column))]
+        return next(iter(fits), first)
+    if column is not None:
+        return next((mark for mark in fields if column in fields[mark]), first)
+    return next((mark for mark in fields if len(fields[mark]) > 1), first)
+
+
+def _fields(line: str, mark: str) -> list[str]:
+    quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
+    return next(csv.reader([line], delimiter=mark, quoting=quoting), [])
+
+
+def _table(first: str) -> Callable[..., Iterator[list[str]]]:
     def read(
         lines: Iterator[list[str]], name: str, column: str | None
     ) -> Iterator[list[str]]:
         every = (line for some in lines for line in some)
-        rows = csv.reader(every, dialect, strict=True)
+        head = list(islice(every, HEAD))
+        if head and (found := SEPARATOR.fullmatch(head[0])):  # spreadsheets write it
+            mark, head = found[1], head[1:]
+        else:
+            mark = delimiter_of(head, column, first=first)
+        quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
+        every = chain(head, every)
+        rows = csv.reader(every, delimiter=mark, quoting=quoting, strict=True)
         try:
             yield from _cells(rows, name, column)
         except csv.Error as error:
@@ -221,12 +320,6 @@ def _chosen(columns: Sequence[str], name: str, column: str | None) -> str:
     return column
 
 
-class _Tabs(csv.excel_tab):
-    """Fields between tabs, as they are: a quotation mark is one."""
-
-    quoting = csv.QUOTE_NONE
-
-
 def _objects(
     lines: Iterator[list[str]], name: str, column: str | None
 ) -> Iterator[list[str]]:
@@ -256,8 +349,8 @@ def _value(line: str, place: str, column: str | None) -> str:
 
 _READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
     "lines": _lines,
-    "csv": _table(csv.excel),
-    "tsv": _table(_Tabs),
+    "csv": _table(","),
+    "tsv": _table("\t"),
     "jsonl": _objects,
 }
 
@@ -285,5 +378,7 @@ def _parquet(source: Any, name: str, column: str | None) -> Iterator[Batch]:
                 before, seen = seen, seen + len(batch)
                 n_bytes = size * seen // n_rows - size * before // n_rows
                 yield Batch(batch.column(0), n_bytes)
-    except pa.ArrowInvalid as error:
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{name} is not whole Parquet: {error}") from None

@@ -6,11 +6,11 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles.embeddings.file_signatures import read_text
 from ensembles.embeddings.similarity import cosines
 from ensembles.weighting import Floats
 
@@ -67,10 +67,7 @@ def read_pairs(
         line.
     FileNotFoundError
     """
-    try:
-        text = Path(path).read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8: {error}") from None
+    text = read_text(path)
     is_tabbed = "\t" in text.partition("\n")[0]
     rows = csv.reader(
         io.StringIO(text, newline=""),
@@ -133,7 +130,8 @@ def _places(
             return (0, 1, 2), False
         raise ValueError(
             f"{path} must say which of its columns are first text, second text and "
-            f"score: columns=A,B,SCORE by name or number; its first line is {row}"
+            "score, by name or number, as columns=['A', 'B', 'SCORE'] "
+            f"(--columns A,B,SCORE): its first line is {row}"
         )
     if len(columns) != 3:
         raise ValueError(

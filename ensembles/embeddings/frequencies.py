@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ensembles.embeddings.file_signatures import read_text
 from ensembles.embeddings.rows import Met, Rows
 from ensembles.embeddings.word_weights import Frequencies, by_rank, from_list
 
@@ -35,11 +35,7 @@ def read_frequencies(path: str | os.PathLike[str]) -> dict[str, float]:
         If a line is otherwise.
     """
     counts: dict[str, float] = {}
-    try:
-        lines = Path(path).read_text("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be UTF-8: {error}") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         mark = "\t" if "\t" in line.strip() else " "

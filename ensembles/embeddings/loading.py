@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from ensembles.embeddings.finishing import check_dtype
 from ensembles.embeddings.saving import PROJECTION, VERSION
 from ensembles.embeddings.vectors.models import OWN
 from ensembles.embeddings.vectors.tensors import arrays
+from ensembles.regular_files import read_json
 
 if TYPE_CHECKING:
     from ensembles.embeddings.embedder import SentenceEmbedder
@@ -44,11 +44,11 @@ def load(path: str | os.PathLike[str]) -> SentenceEmbedder:
     """
     folder = Path(path)
     try:
-        own = json.loads((folder / "config.json").read_text("utf-8"))[OWN]
+        own = read_json(folder / "config.json")[OWN]
         if own["version"] != VERSION:
             raise TypeError(f"version {own['version']!r}")
         return _loaded(folder, own)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{folder} is no saved SentenceEmbedder: {error!r}; a model of others is "
             "read by SentenceEmbedder(path, weights=None).fit()"

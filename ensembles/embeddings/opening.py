@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.encoder import SentenceEncoder
-from ensembles.embeddings.vectors.models import OWN
+from ensembles.embeddings.vectors.models import OWN, is_static
 from ensembles.embeddings.vectors.reading import read_vectors
+from ensembles.regular_files import read_json
 
 READ = ("StaticEmbedding", "Normalize")  # modules that vectors are read of
 # Parameters that an encoder has too.
@@ -36,8 +36,8 @@ def open_model(
         What word vectors learn weights and components from.
     limit : int or None, default=None
         Read the first so many of the vectors.
-    errors : {"strict", "replace", "ignore"} or None, default=None
-        What becomes of tokens that are not UTF-8; None is "strict".
+    errors : {"strict", "replace", "ignore", "backslashreplace"} or None, default=None
+        What becomes of tokens that are not UTF-8, as in `read_vectors`.
     **params
         Of `SentenceEmbedder`; of an encoder ``normalize``, ``n_components`` and
         ``dtype`` alone. What vectors say of themselves is the default: those that are
@@ -54,7 +54,7 @@ def open_model(
     """
     place = Path(path)
     if (kind := _kind(place)) is None:
-        vectors = read_vectors(place, limit=limit, errors=errors or "strict")
+        vectors = read_vectors(place, limit=limit, errors=errors)
         own: dict[str, Any] = {"normalize": bool(vectors.normalize)}
         if vectors.weighted:
             own["weights"] = None
@@ -87,14 +87,14 @@ def _kind(place: Path) -> type[SentenceEmbedder] | type[SentenceEncoder] | None:
         types = [str(module.get("type")) for module in modules]
         static = all(kind.endswith(READ) for kind in types)
         return None if static and types else SentenceEncoder
-    is_static = isinstance(config, dict) and config.get("model_type") == "model2vec"
-    return None if is_static or not config else SentenceEncoder
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if not config or kind == "model2vec" or (kind is None and is_static(place)):
+        return None
+    return SentenceEncoder
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         return None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} must be JSON: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,22 @@ def check_output(path: Path, *, force: bool) -> None:
     if path.suffix not in KINDS:
         raise ValueError(f"path must end in {' or '.join(KINDS)}, found {str(path)!r}")
     check_free(path, folder=False, force=force)
+
+
+def save_tensors(tensors: dict[str, Any], path: Path) -> None:
+    """Write a safetensors file whose mode is that of any new file.
+
+    Parameters
+    ----------
+    tensors : dict of str to ndarray
+    path : Path
+    """
+    from safetensors.numpy import save_file
+
+    path.touch()
+    mode = path.stat().st_mode  # safetensors 0.8 writes files that others cannot read
+    save_file(tensors, path, {"format": "np"})
+    path.chmod(stat.S_IMODE(mode))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.embeddings.engine import pool
-from ensembles.embeddings.preparing import Divide
+from ensembles.embeddings.preparing import Divide, check_power
 from ensembles.embeddings.tokens import Ragged
 from ensembles.registry import Table, register
 from ensembles.weighting import Floats
@@ -142,8 +142,9 @@ def power_mean(stack: Floats, weights: Floats, divisor: float, *, p: int = 3) ->
 
     Parameters
     ----------
-    p : int, positive, default=3
-        Where it is odd, the result has the sign of the sum.
+    p : int from 1 to 64, default=3
+        Where it is odd, the result has the sign of the sum. Larger powers leave
+        float64; "maximum" is their limit.
 
     References
     ----------
@@ -151,8 +152,7 @@ def power_mean(stack: Floats, weights: Floats, divisor: float, *, p: int = 3) ->
     cross-lingual sentence representations", arXiv:1803.01400; their code takes the
     real part of a complex root, which halves negative ones.
     """
-    if not isinstance(p, int | np.integer) or p < 1:
-        raise ValueError(f"p of 'power_mean' must be a positive int, found {p!r}")
+    check_power(p)
     total = weights @ stack**p / divisor
     return np.asarray(np.sign(total) * np.abs(total) ** (1 / p))
 

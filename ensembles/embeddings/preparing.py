@@ -13,6 +13,7 @@ Divide = Literal["weights", "count"]
 
 RULES = frozenset(("mean", "maximum", "minimum", "power_mean"))
 KINDS = "feb"  # float32, float16, int8
+LARGEST_POWER = 64  # numbers beyond 1e4 in size leave float64, none of vectors'
 ALIKE = np.empty(0, np.float32)
 ALIKE.flags.writeable = False
 
@@ -65,8 +66,7 @@ def prepared(
         raise ValueError(
             f"rules must be some of {', '.join(sorted(RULES))}, found {rules!r}"
         )
-    if not isinstance(p, int | np.integer) or p < 1:
-        raise ValueError(f"p of 'power_mean' must be a positive int, found {p!r}")
+    check_power(p)
     if divide not in ("weights", "count"):
         raise ValueError(f"divide must be 'weights' or 'count', found {divide!r}")
     if weights is None:
@@ -79,6 +79,24 @@ def prepared(
     else:
         weights = locked(weights)
     return Prepared(locked(table), tuple(rules), weights, divide == "count", int(p))
+
+
+def check_power(p: Any) -> None:
+    """Raise unless ``p`` is a power that a mean can be taken of.
+
+    Parameters
+    ----------
+    p : object
+
+    Raises
+    ------
+    ValueError
+    """
+    if not isinstance(p, int | np.integer) or not 1 <= p <= LARGEST_POWER:
+        raise ValueError(
+            f"p of 'power_mean' must be a positive int of {LARGEST_POWER} at most, "
+            f"found {p!r}; rule 'maximum' is the limit for large p"
+        )
 
 
 def locked(array: NDArray[Any]) -> NDArray[Any]:

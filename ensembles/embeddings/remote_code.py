@@ -104,7 +104,7 @@ def _asked_for(key: str, value: Any) -> Any:
     names = value if isinstance(value, list) else [value]
     names = list(value.values()) if isinstance(value, dict) else names
     for name in names:
-        if isinstance(name, str) and IMPORTED.fullmatch(name.strip()):
-            if not name.startswith(TRUSTED):
-                return name
+        is_imported = isinstance(name, str) and IMPORTED.fullmatch(name.strip())
+        if is_imported and not name.startswith(TRUSTED):
+            return name
     return None

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.blocks import cut
-from ensembles.embeddings.outputs import check_free
+from ensembles.embeddings.outputs import check_free, save_tensors
 from ensembles.embeddings.rows import Rows
 from ensembles.embeddings.vectors.models import OWN, TABLE, unknown_id
 from ensembles.embeddings.word_pattern import PORTABLE
@@ -60,7 +60,6 @@ def save(
     FileExistsError
         If something is there and not ``force``.
     """
-    from safetensors.numpy import save_file
     from sklearn.utils.validation import check_is_fitted
 
     check_is_fitted(embedder)
@@ -77,7 +76,7 @@ def save(
     folded = is_linear(embedder) and _is_for_others(tokenizer)
     tensors = _tensors(embedder, order, folded)
     with whole(path, folder=True, force=force) as place:
-        save_file(tensors, place / "model.safetensors", {"format": "np"})
+        save_tensors(tensors, place / "model.safetensors")
         _write(place / "tokenizer.json", tokenizer)
         _write(place / "config.json", _config(embedder, folded))
         if folded:

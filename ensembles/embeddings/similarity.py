@@ -61,4 +61,7 @@ def _rows(vectors: NDArray[Any], start: int, stop: int) -> Floats:
     if part.dtype == np.uint8:
         filled = part.any(axis=1, keepdims=True)
         part = filled * (2.0 * np.unpackbits(part, axis=1) - 1)
-    return np.broadcast_to(part.astype(np.float64), (stop - start, part.shape[1]))
+    part = part.astype(np.float64)
+    # By a power of two, which is exact: squares of squares stay within float64.
+    _, exponents = np.frexp(np.abs(part).max(axis=1, initial=0.0, keepdims=True))
+    return np.broadcast_to(np.ldexp(part, -exponents), (stop - start, part.shape[1]))

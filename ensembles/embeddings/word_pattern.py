@@ -17,7 +17,10 @@ from itertools import chain, groupby
 JOINERS = "\u200c\u200d"
 # Planes of Unicode that have marks; the others are Han or empty.
 PLANES_OF_MARKS = (range(0x20000), range(0xE0000, 0xE1000))
-PATTERN = "{start}{inside}*(?:(?:[{joiners}]+(?={inside})|(?<={marks})[{joiners}]+){inside}*)*"
+PATTERN = (
+    "{start}{inside}*"
+    "(?:(?:[{joiners}]+(?={inside})|(?<={marks})[{joiners}]+){inside}*)*"
+)
 # The same to tokenizers (Oniguruma), whose \w is another one.
 PORTABLE = PATTERN.format(
     start=r"[\p{L}\p{N}_]",

@@ -15,6 +15,7 @@ from ensembles.registry import Table, register
 from ensembles.weighting import Floats
 
 REAL, RANKED = 1e-3, 1e-4  # SIF's a, with counts and with ranks in their stead
+ROUNDING = 1e-12  # of a share, beside one that is computed in another way
 LENGTH = 11.0  # words of a text where none was seen: uSIF's own code
 
 
@@ -154,7 +155,8 @@ def usif(frequencies: Frequencies, *, length: float | None = None) -> Floats:
         raise ValueError(f"length of 'usif' must be at least 1, found {length!r}")
     every = frequencies.every[frequencies.every > 0]
     n_words = max(len(every), 1)
-    threshold = 1 - (1 - 1 / n_words) ** length
+    threshold = 1.0 if n_words == 1 else -math.expm1(length * math.log1p(-1 / n_words))
+    threshold *= 1 + ROUNDING  # words that are all alike are none above
     alpha = float((every / frequencies.total > threshold).sum()) / n_words
     a = math.inf if alpha == 0 else (1 - alpha) / (alpha * n_words / 2)
     return 1 / (0.5 + frequencies.probabilities / a)

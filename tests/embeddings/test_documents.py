@@ -229,3 +229,44 @@ def test_a_file_of_vectors_is_whole_or_absent(suffix: str, tmp_path: Path) -> No
     assert path.read_text() == "kept"
     with pytest.raises(ValueError, match=r"path must end in .npy or .parquet, found"):
         vectors_file(tmp_path / "X.csv", 3, np.float32, force=False).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column", "expected"),
+    [
+        (
+            "a.csv",
+            "text;score\ngood film;1\nbad, film;2\n",
+            None,
+            ["good film", "bad, film"],
+        ),
+        ("a.csv", "id;body;label\n1;bad, film;x\n", "body", ["bad, film"]),
+        ("a.csv", 'id;"body"\n1;"semi;colon"\n', "body", ["semi;colon"]),
+        ("a.csv", "id\tbody\n1\tgood, film\n", "body", ["good, film"]),
+        ("a.csv", "id|text\n1|good, film\n", None, ["good, film"]),
+        ("a.csv", "1;good, film;x\n2;bad;y\n", "2", ["good, film", "bad"]),
+        ("a.csv", "sep=;\nid;text\n1;good\n", None, ["good"]),
+        ("a.tsv", 'text,score\n"good, film",1\n', None, ["good, film"]),
+        ("a.tab", "text\tscore\ngood\t1\n", None, ["good"]),
+        # What is a table with commas, or of one column, stays one.
+        ("a.csv", "text,a;b\ngood;film,1\n", None, ["good;film"]),
+        ("a.csv", "text\ngood; film\n", None, ["good; film"]),
+        ("a.csv", "what; why\ngood; film\n", "what; why", ["good; film"]),
+        ("a.csv", "good; film\n", "1", ["good; film"]),
+        ("a.tsv", "text\ngood, film\n", None, ["good, film"]),
+        ("a.tsv", "Hello, world\n", "1", ["Hello, world"]),
+    ],
+)
+def test_the_delimiter_is_seen_in_the_first_line(
+    name: str, content: str, column: str | None, expected: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(content, "utf-8-sig")
+    assert texts_of(path, column=column) == expected
+
+
+def test_columns_between_semicolons_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id;body;label\n1;good;x\n")
+    with pytest.raises(ValueError, match="has the columns 'id', 'body', 'label'"):
+        texts_of(path)

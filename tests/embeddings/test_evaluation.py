@@ -166,7 +166,7 @@ def test_a_path_is_opened_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="texts cannot be given"):
         open_model(tmp_path / "saved", ["good"])
     (tmp_path / "saved" / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json must be JSON"):
+    with pytest.raises(ValueError, match=r"config.json is not JSON"):
         open_model(tmp_path / "saved")
 
 

@@ -15,7 +15,11 @@ from ensembles.embeddings import SentenceEncoder
 from ensembles.embeddings.opening import open_model
 from ensembles.embeddings.remote_code import check_no_remote_code
 
-CODE = "from pathlib import Path\nPath(__file__).with_name('ran').touch()\nclass Evil: pass\n"
+CODE = """
+from pathlib import Path
+Path(__file__).with_name("ran").touch()
+class Evil: pass
+"""
 STATIC = "sentence_transformers.models.StaticEmbedding"
 
 

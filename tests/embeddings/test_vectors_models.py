@@ -164,7 +164,7 @@ def test_broken_directories_are_told(
     with pytest.raises(ValueError, match="path inside the directory"):
         read_vectors(tmp_path)
     (tmp_path / "modules.json").write_text("[")
-    with pytest.raises(ValueError, match="must be JSON"):
+    with pytest.raises(ValueError, match="is not JSON"):
         read_vectors(tmp_path)
 
 

@@ -104,7 +104,12 @@ def test_numbers_of_any_spelling_are_read(tmp_path: Path) -> None:
         (b"\0\1\2\3\n", "is no text file of vectors"),
         (b"\x1f\x8b\x08rest", "decompress it first"),
         (b"\x80\x04pickle", "could run code"),
-        (b"PK\3\4", "unpack it first"),
+        (b"PK\3\4", r"compressed \(zip\); decompress it first: unzip -p"),
+        (b"BZh91AY", r"compressed \(bzip2\)"),
+        (b"\xfd7zXZ\0\0", r"compressed \(xz\).*: xzcat .*vectors.txt > FILE"),
+        (b"\x28\xb5\x2f\xfd\0", r"compressed \(zstd\)"),
+        ("a 1 2\n".encode("utf-16"), "is UTF-16; iconv -f UTF-16 -t UTF-8"),
+        ("a 1 2\n".encode("utf-32"), "is UTF-32; iconv"),
     ],
 )
 def test_broken_files_are_told(text: str | bytes, message: str, tmp_path: Path) -> None:
@@ -166,3 +171,59 @@ def test_noise_is_refused_or_read_but_never_crashes(
     path = written(tmp_path, start + rest, name)
     with contextlib.suppress(ValueError, TypeError):
         assert np.isfinite(read_vectors(path).matrix).all()
+
+
+@pytest.mark.parametrize("header", ["", "2 3\n", "2 3\r\n"])
+def test_the_mark_of_utf_8_is_no_part_of_the_first_word(
+    header: str, tmp_path: Path
+) -> None:
+    text = f"\ufeff{header}the .1 .2 .3\ncat 1 2 3\n"
+    found = read_vectors(written(tmp_path, text))
+    assert found.tokens == ["the", "cat"]
+    assert found.matrix.shape == (2, 3)
+
+
+def test_a_mark_that_is_a_word_itself_stays(tmp_path: Path) -> None:
+    found = read_vectors(written(tmp_path, "\ufeff 1 2\nthe 3 4\n"))
+    assert found.tokens == ["\ufeff", "the"]
+
+
+@pytest.mark.parametrize("header", ["", "4 3\n"])
+@pytest.mark.parametrize("nameless", ["  4 5 6", " 4 5 6", "\t4 5 6", " 4e0 5 6 "])
+def test_lines_without_a_word_are_left_out_with_a_warning(
+    nameless: str, header: str, tmp_path: Path
+) -> None:
+    text = f"{header}the 1 2 3\n{nameless}\ncat 7 8 9\n{nameless}\n"
+    number = 2 + bool(header)
+    with pytest.warns(
+        UserWarning, match=f"line {number} has numbers without .*: 2 such"
+    ):
+        found = read_vectors(written(tmp_path, text))
+    assert found.tokens == ["the", "cat"]
+    assert found.matrix.tolist() == [[1, 2, 3], [7, 8, 9]]
+
+
+def test_a_line_that_lacks_a_number_is_no_line_without_a_word(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="line 2 must be a word and 3 numbers"):
+        read_vectors(written(tmp_path, "the 1 2 3\n4 5 6\n"))
+
+
+def test_few_words_that_are_no_utf_8_are_escaped_with_a_warning(tmp_path: Path) -> None:
+    lines = [b"w%d 1 2" % number for number in range(200)]
+    path = written(tmp_path, b"\n".join([*lines, b"caf\xe9 3 4", "ñ 5 6".encode()]))
+    with pytest.warns(
+        UserWarning, match=r"1 of 202 tokens that are not UTF-8, 'caf\\\\xe9'"
+    ):
+        found = read_vectors(path)
+    assert found.tokens[-2:] == ["caf\\xe9", "ñ"]
+    assert found.matrix[-2:].tolist() == [[3, 4], [5, 6]]
+    with pytest.raises(
+        ValueError, match=r"errors='replace' .*read_vectors\(path, errors="
+    ):
+        read_vectors(path, errors="strict")
+
+
+def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    text = "año 1 2\nniño 1 2\nmesa 1 2\n".encode("latin-1")
+    with pytest.raises(ValueError, match="line 1 must be UTF-8"):
+        read_vectors(written(tmp_path, text))

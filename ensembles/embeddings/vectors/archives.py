@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from ensembles.embeddings.vectors.files import check_regular, mapped_array
 from ensembles.embeddings.vectors.table import WordVectors
-from ensembles.embeddings.vectors.tensors import from_arrays
+from ensembles.embeddings.vectors.tensors import chosen, from_arrays
 
 LOCAL_HEADER = 30  # bytes before a member's name
 MOST_EXPANDED = 1032  # bytes that zlib makes of one
@@ -44,10 +45,11 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     size = check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            listed = {info.filename: info for info in archive.infolist()}
+            names = [n.removesuffix(".npy") for n in listed if n.endswith(".npy")]
             found = {
-                info.filename.removesuffix(".npy"): _array(path, archive, info, size)
-                for info in archive.infolist()
-                if info.filename.endswith(".npy")
+                name: _array(path, archive, listed[f"{name}.npy"], size)
+                for name in chosen(names, str(path))
             }
     except (zipfile.BadZipFile, struct.error, EOFError, OSError) as error:
         raise ValueError(f"{path} is not a whole npz file: {error}") from None
@@ -69,8 +71,10 @@ def _array(
                 f"{path}: {info.filename} is of version {error} of the format npy "
                 f"(known: {', '.join(map(str, HEADERS))})"
             ) from None
-        except ValueError as error:
-            raise ValueError(f"{path}: {info.filename} is no array: {error}") from None
+        except (ValueError, TokenError, MemoryError, RecursionError) as error:
+            raise ValueError(
+                f"{path}: {info.filename} is no array: {error or type(error).__name__}"
+            ) from None
         where = f"{path}: {info.filename}"
         if dtype.hasobject:
             raise TypeError(

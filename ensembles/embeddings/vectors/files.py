@@ -11,6 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 INSTALL = "pip install 'ensemble-avg[text]'"
+REPLACING = (
+    "errors='replace' reads it all the same (in Python by read_vectors(path, errors=…))"
+)
+
+
+class NotUtf8(ValueError):
+    """A token that is not UTF-8, where that is not allowed."""
 
 
 def check_regular(path: Path) -> int:
@@ -62,7 +69,7 @@ def decode(word: bytes, errors: str, where: str) -> str:
     Parameters
     ----------
     word : bytes
-    errors : {"strict", "replace", "ignore"}
+    errors : {"strict", "replace", "ignore", "backslashreplace"}
         What becomes of bytes that are not UTF-8.
     where : str
         For messages.
@@ -81,7 +88,6 @@ def decode(word: bytes, errors: str, where: str) -> str:
     try:
         return word.decode("utf-8", errors)
     except UnicodeDecodeError:
-        raise ValueError(
-            f"{where} must be UTF-8, found {word[:40]!r}; errors='replace' reads it "
-            "all the same"
+        raise NotUtf8(
+            f"{where} must be UTF-8, found {word[:40]!r}; {REPLACING}"
         ) from None

@@ -10,8 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.embeddings.vectors.files import INSTALL, check_regular
-from ensembles.embeddings.vectors.table import WordVectors, as_float32, check_matrix
+from ensembles.embeddings.vectors.table import (
+    WordVectors,
+    as_float32,
+    check_matrix,
+    check_token,
+)
 from ensembles.embeddings.vectors.tensors import arrays
+from ensembles.regular_files import read_json
 
 STATIC = ("embeddings", "embedding.weight")  # model2vec, sentence-transformers
 # How transformers call their input table, by the end of its name.
@@ -22,6 +28,7 @@ INPUTS = (
 # What a saved SentenceEmbedder adds: its section of config.json, a table that only it
 # knows how to use.
 OWN, TABLE = "ensembles", "table"
+WORD_EMBEDDINGS = "emb_layer.weight"
 INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
 
@@ -57,7 +64,9 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         return _own(path, dict(own))
     modules = _modules(path)
     folder = path / modules[0]["path"] if modules else path
-    tensors = _tensors(folder)
+    tensors = tensors_of(folder)
+    if WORD_EMBEDDINGS in tensors:
+        return _word_embeddings(folder, tensors[WORD_EMBEDDINGS])
     normalize: bool | None = None
     static = next((name for name in STATIC if name in tensors), None)
     if static is not None:
@@ -76,9 +85,28 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     )
 
 
+def is_static(path: Path) -> bool:
+    """Whether a directory holds the table of a static model, and says nothing else."""
+    try:
+        found = tensors_of(path)
+    except (FileNotFoundError, ValueError):
+        return False
+    return any(name in found for name in STATIC)
+
+
+def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
+    """Words of a module WordEmbeddings of sentence-transformers, and their vectors."""
+    place = folder / "whitespacetokenizer_config.json"
+    words = _json(place).get("vocab")
+    if not isinstance(words, list) or len(words) != len(matrix):
+        raise ValueError(f"{place} must have a vocab of {len(matrix)} words")
+    tokens = [check_token(word, str(place)) for word in words]
+    return WordVectors(tokens, as_float32(matrix), source=str(folder))
+
+
 def _own(path: Path, own: dict[str, Any]) -> WordVectors:
     """Table of a saved SentenceEmbedder, which may have words for tokens."""
-    tensors = _tensors(path)
+    tensors = tensors_of(path)
     name = "embeddings" if "embeddings" in tensors else TABLE
     if name not in tensors:
         raise ValueError(f"{path}/model.safetensors must have the table {name!r}")
@@ -169,11 +197,9 @@ def unknown_id(tokenizer: Any) -> int | None:
 def _json(path: Path) -> dict[str, Any]:
     """Object that a JSON file holds, empty where there is no file."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         return {}
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} must be JSON: {error}") from None
     return found if isinstance(found, dict) else {"": found}
 
 
@@ -190,14 +216,33 @@ def _modules(path: Path) -> list[dict[str, str]]:
     return list(found)
 
 
-def _tensors(folder: Path) -> dict[str, NDArray[Any]]:
+def tensors_of(folder: Path) -> dict[str, NDArray[Any]]:
+    """Tensors of a directory by name, in one file or several.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    ValueError
+        If there are none, or a file is broken.
+    """
     whole, index = folder / "model.safetensors", folder / INDEX
     if whole.exists():
         return arrays(whole)
     if index.exists():
-        files = {str(name) for name in _json(index).get("weight_map", {}).values()}
+        files = _json(index).get("weight_map", {})
+        if not isinstance(files, dict):
+            raise ValueError(
+                f"{index} must have a weight_map of names to files, found {files!r:.60}"
+            )
         found: dict[str, NDArray[Any]] = {}
-        for name in sorted(files):
+        for name in sorted({str(name) for name in files.values()}):
             if Path(name).name != name:
                 raise ValueError(f"{index} must name files beside it, found {name!r}")
             found |= arrays(folder / name)
@@ -230,7 +275,8 @@ def _unpickled(path: Path) -> dict[str, NDArray[Any]]:
     return {
         name: tensor.float().numpy()
         for name, tensor in state.items()
-        if isinstance(tensor, torch.Tensor) and name.endswith((*INPUTS, *STATIC))
+        if isinstance(tensor, torch.Tensor)
+        and name.endswith((*INPUTS, *STATIC, WORD_EMBEDDINGS))
     }
 
 
@@ -277,6 +323,7 @@ def _tokenizer(folder: Path) -> Any:
             f"{folder} must have a tokenizer.json; transformers writes one: "
             "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
+    check_regular(path)
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust binding raises nothing more narrow

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ensembles.embeddings.file_signatures import WIDE, compression_of
 from ensembles.embeddings.vectors import (
     archives,
     fasttext,
@@ -17,7 +20,7 @@ from ensembles.embeddings.vectors import (
     text,
     word2vec,
 )
-from ensembles.embeddings.vectors.files import check_regular
+from ensembles.embeddings.vectors.files import NotUtf8, check_regular
 from ensembles.embeddings.vectors.subwords import Subwords
 from ensembles.embeddings.vectors.table import (
     WordVectors,
@@ -28,36 +31,33 @@ from ensembles.embeddings.vectors.table import (
 )
 
 BEGINNING = 4096  # bytes that a format is known by
-ERRORS = ("strict", "replace", "ignore")
+ERRORS = ("strict", "replace", "ignore", "backslashreplace")
+FEW = 0.01  # share of tokens that may be broken without the file being of another kind
 FORMATS = {".npz": archives.read, ".safetensors": tensors.read}
-# By the bytes that a file begins with: what is no format of vectors.
-REFUSED = {
-    b"\x1f\x8b": "it is compressed (gzip); decompress it first, which also lets it be "
-    "mapped",
-    b"\x80": "it is a pickle, which could run code; load it with the library that "
-    "wrote it and pass what comes back, or save it there in word2vec's format",
-    b"PK": "it is a zip archive; unpack it first",
-    b"BZh": "it is compressed (bzip2); decompress it first",
-}
+PICKLE = b"\x80"
 
 
 def read_vectors(
-    vectors: Any, *, limit: int | None = None, errors: str = "strict"
+    vectors: Any, *, limit: int | None = None, errors: str | None = None
 ) -> WordVectors:
-    """Word vectors from a file, a directory, or what holds them in memory.
+    r"""Word vectors from a file, a directory, or what holds them in memory.
 
     Parameters
     ----------
-    vectors : path, mapping, pair, array or object
+    vectors : path, mapping, pair or object
         A path to text (GloVe, word2vec, fastText's ``.vec``), word2vec's or fastText's
         binary ``.bin``, ``.npz``, ``.safetensors``, or a directory of model2vec, of a
-        static or other model of sentence-transformers, or of transformers. A mapping
+        static, word-embedding or other model of sentence-transformers, or of
+        transformers, of which the table of its input tokens is read. A mapping
         of token to vector; a pair of tokens and matrix; gensim's KeyedVectors or a
         model that has them; a model2vec StaticModel; WordVectors, as they are.
     limit : int or None, default=None
         Read the first so many, in most files the most frequent; None reads all.
-    errors : {"strict", "replace", "ignore"}, default="strict"
-        What becomes of tokens that are not UTF-8: an error, U+FFFD, nothing.
+    errors : {"strict", "replace", "ignore", "backslashreplace"} or None, default=None
+        What becomes of tokens that are not UTF-8: an error, U+FFFD, nothing, escapes
+        such as ``\xe9``. None is "backslashreplace" with a warning where fewer than
+        one in a hundred tokens is broken, as in some files of fastText and word2vec,
+        else "strict".
 
     Returns
     -------
@@ -78,7 +78,8 @@ def read_vectors(
     Warns
     -----
     UserWarning
-        If a token occurs twice, when the vectors are first used: the first one counts.
+        If a few tokens are not UTF-8 and ``errors`` is None; if a token occurs twice,
+        when the vectors are first used: the first one counts.
 
     Examples
     --------
@@ -87,18 +88,77 @@ def read_vectors(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, found {limit}")
-    if errors not in ERRORS:
+    if errors not in (None, *ERRORS):
         raise ValueError(f"errors must be one of {', '.join(ERRORS)}, found {errors!r}")
     if isinstance(vectors, str | os.PathLike):
         try:
             return _read_path(Path(vectors), limit, errors)
+        except FileNotFoundError:
+            raise FileNotFoundError(missing(vectors)) from None
         except TypeError as error:  # of what is in a file
             raise ValueError(str(error)) from None
     found = _from_memory(vectors)
     return found if limit is None else _limited(found, limit)
 
 
-def _read_path(path: Path, limit: int | None, errors: str) -> WordVectors:
+def missing(path: Any) -> str:
+    """What to say where nothing is at a path, which may be meant as a model's name."""
+    return (
+        f"no word vectors or model at {str(path)!r}: it must be a path; a model of the "
+        f"Hugging Face Hub is not fetched by its name: hf download {path} --local-dir "
+        "FOLDER, then give FOLDER"
+    )
+
+
+def _read_path(path: Path, limit: int | None, errors: str | None) -> WordVectors:
+    if errors is not None:
+        return _read(path, limit, errors)
+    try:
+        return _read(path, limit, "strict")
+    except NotUtf8 as error:
+        found = _read(path, limit, "surrogateescape")
+        tokens = [_escaped(token) for token in found.tokens]
+        pairs = zip(tokens, found.tokens, strict=True)
+        broken = [token for token, before in pairs if token != before]
+        if len(broken) > FEW * len(tokens):
+            raise error from None
+    warnings.warn(
+        f"{path} has {len(broken)} of {len(tokens)} tokens that are not UTF-8, "
+        f"{broken[0]!r} among them: they are read with such escapes",
+        stacklevel=3,
+    )
+    return replace(found, tokens=tokens)
+
+
+def _escaped(token: str) -> str:
+    if token.isascii():
+        return token
+    return token.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _check_kind(path: Path, first: bytes) -> None:
+    """Raise for what is no format of vectors, by the bytes that it begins with."""
+    if found := compression_of(first):
+        kind, program = found
+        raise ValueError(
+            f"{path} cannot be read: it is compressed ({kind}); decompress it first: "
+            f"{program} {path} > FILE, which can then be mapped"
+        )
+    if first.startswith(PICKLE):
+        raise ValueError(
+            f"{path} cannot be read: it is a pickle, which could run code; load it "
+            "with the library that wrote it and pass what comes back, or save it there "
+            "in word2vec's format"
+        )
+    for mark, name in WIDE.items():
+        if first.startswith(mark):
+            raise ValueError(
+                f"{path} cannot be read: it is {name}; iconv -f {name} -t UTF-8 {path} "
+                "> FILE makes text of it that can"
+            )
+
+
+def _read(path: Path, limit: int | None, errors: str) -> WordVectors:
     if path.is_dir():
         return models.read(path, limit, errors)
     check_regular(path)  # a pipe would wait for someone to write
@@ -107,9 +167,8 @@ def _read_path(path: Path, limit: int | None, errors: str) -> WordVectors:
     suffix = path.suffix.lower()
     if suffix in FORMATS:
         return FORMATS[suffix](path, limit, errors)
-    for start, reason in REFUSED.items():
-        if first.startswith(start) and not fasttext.is_fasttext(first):
-            raise ValueError(f"{path} cannot be read: {reason}")
+    if not fasttext.is_fasttext(first):
+        _check_kind(path, first)
     if fasttext.is_fasttext(first):
         return fasttext.read(path, limit, errors)
     if suffix == ".bin":
@@ -134,6 +193,8 @@ def _from_memory(vectors: Any) -> WordVectors:
         return _from_gensim(keyed, kind)
     if hasattr(vectors, "embedding") and hasattr(vectors, "tokenizer"):
         return _from_static(vectors, kind)
+    if isinstance(vectors, np.ndarray):
+        kind = "an array: pass the pair (tokens, array)"
     raise TypeError(
         "vectors must be a path, a mapping of token to vector, a pair of tokens and "
         f"matrix, or an object of gensim or model2vec; found {kind}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,20 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.vectors.files import check_regular, mapped_array
+from ensembles.embeddings.vectors.files import (
+    REPLACING,
+    NotUtf8,
+    check_regular,
+    mapped_array,
+)
 from ensembles.embeddings.vectors.table import (
     WordVectors,
     as_float32,
     check_matrix,
 )
 
+MATRIX = ("embeddings", "vectors", "matrix")
+TOKENS = ("tokens", "words", "vocab")
 DTYPES: dict[str, Any] = {
     "F64": np.float64,
     "F32": np.float32,
@@ -112,8 +120,8 @@ def from_arrays(
     -------
     WordVectors
     """
-    matrix = _one_of(found, ("embeddings", "vectors", "matrix"), source)
-    listed = _one_of(found, ("tokens", "words", "vocab"), source)
+    matrix = found[_one_of(found, MATRIX, source)]
+    listed = found[_one_of(found, TOKENS, source)]
     check_matrix(matrix, source)
     tokens = _tokens(listed, found.get("offsets"), source, errors)
     if len(tokens) != len(matrix):
@@ -132,15 +140,35 @@ def from_arrays(
     )
 
 
-def _one_of(
-    found: dict[str, NDArray[Any]], names: tuple[str, ...], source: str
-) -> NDArray[Any]:
-    for name in names:
-        if name in found:
-            return found[name]
+def chosen(names: Sequence[str], source: str) -> list[str]:
+    """Names of the arrays that `from_arrays` uses, of those that a file has.
+
+    Parameters
+    ----------
+    names : sequence of str
+    source : str
+        For messages.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        If there is no matrix, or there are no tokens.
+    """
+    needed = [_one_of(names, MATRIX, source), _one_of(names, TOKENS, source)]
+    return [*needed, *(name for name in ("offsets", "counts") if name in names)]
+
+
+def _one_of(names: Collection[str], wanted: Sequence[str], source: str) -> str:
+    for name in wanted:
+        if name in names:
+            return name
     raise ValueError(
-        f"{source} must hold an array called {' or '.join(map(repr, names))}, found "
-        f"{', '.join(map(repr, found)) or 'none'}"
+        f"{source} must hold an array called {' or '.join(map(repr, wanted))}, found "
+        f"{', '.join(map(repr, names)) or 'none'}"
     )
 
 
@@ -163,7 +191,6 @@ def _tokens(
             text[begin:end].decode("utf-8", errors) for begin, end in pairwise(places)
         ]
     except UnicodeDecodeError as error:
-        raise ValueError(
-            f"tokens of {source} must be UTF-8: {error}; errors='replace' reads them "
-            "all the same"
+        raise NotUtf8(
+            f"tokens of {source} must be UTF-8: {error}; {REPLACING}"
         ) from None

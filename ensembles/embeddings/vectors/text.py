@@ -6,7 +6,9 @@ A word may hold spaces, as some of GloVe's do: the numbers are counted from the 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +51,13 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     ValueError
         If a line has too few numbers or something else among them, the first line
         promises another number of lines, or a word has a NUL byte or is not UTF-8.
+
+    Warns
+    -----
+    UserWarning
+        If lines have all numbers but no word; they are left out.
     """
-    data = mapped(path)
+    data = _unmarked(mapped(path))
     header, start, dim = _shape(path, data)
     most = EVERYTHING if limit is None else limit
     if header is not None:
@@ -73,10 +80,27 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     places = np.empty((n_read, 3), np.int64)
     faults = np.empty(n_read, np.uint8)
     _parse(data[:stop], start, matrix, places, faults)
-    _mend(path, data, matrix, places, faults, first_line=1 + (header is not None))
-    tokens = _tokens(path, data, places, dim, errors, 1 + (header is not None))
+    first_line = 1 + (header is not None)
+    nameless = _mend(path, data, matrix, places, faults, first_line)
+    tokens = _tokens(path, data, places, dim, errors, first_line)
+    if nameless:
+        warnings.warn(
+            f"{path} line {nameless[0] + first_line} has numbers without a word: "
+            f"{len(nameless)} such lines are left out",
+            stacklevel=5,
+        )
+        kept = np.delete(np.arange(n_read), nameless)
+        tokens, matrix = [tokens[row] for row in kept], matrix[kept]
     check_finite(matrix, tokens, str(path))
     return WordVectors(tokens, matrix, source=str(path))
+
+
+def _unmarked(data: Bytes) -> Bytes:
+    """Bytes without the mark of UTF-8 before them, where it is not a token itself."""
+    first = bytes(data[:4])
+    if first.startswith(codecs.BOM_UTF8) and not first[3:].isspace():
+        return data[3:]
+    return data
 
 
 def _shape(path: Path, data: Bytes) -> tuple[int | None, int, int]:
@@ -136,13 +160,21 @@ def _mend(
     places: Places,
     faults: Bytes,
     first_line: int,
-) -> None:
-    """Read by Python what the loop left, or say what is wrong with it."""
+) -> list[int]:
+    """Read by Python what the loop left, or say what is wrong with it.
+
+    Returned are rows of lines that have all numbers, but only spaces for a word.
+    """
+    nameless = []
     for row in np.flatnonzero(faults != FINE):
         begin, end, stop = places[row]
         line = bytes(data[begin:stop])
         where = f"{path} line {row + first_line}"
         if faults[row] == SHORT:
+            if line[:1].isspace() and _are_numbers(line.split(), matrix.shape[1]):
+                nameless.append(int(row))
+                matrix[row] = 0
+                continue
             raise ValueError(
                 f"{where} must be a word and {matrix.shape[1]} numbers, found "
                 f"{len(line.split())} fields: {line[:60]!r}"
@@ -154,6 +186,11 @@ def _mend(
             raise ValueError(
                 f"{where} must be a word and {matrix.shape[1]} numbers: {error}"
             ) from None
+    return nameless
+
+
+def _are_numbers(fields: list[bytes], n: int) -> bool:
+    return len(fields) == n and all(_is_number(field) for field in fields)
 
 
 def _tokens(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.outputs import check_free
+from ensembles.embeddings.outputs import check_free, save_tensors
 from ensembles.embeddings.vectors.reading import read_vectors
 from ensembles.writing import whole
 
@@ -76,10 +76,8 @@ def write_vectors(
     if found.counts is not None:
         arrays["counts"] = found.counts
     if path.suffix == ".safetensors":
-        from safetensors.numpy import save_file
-
         with whole(path, folder=False, force=force) as place:
-            save_file(arrays, place, {"format": "np"})
+            save_tensors(arrays, place)
     elif path.suffix == ".npz":
         with whole(path, folder=False, force=force) as place, place.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
