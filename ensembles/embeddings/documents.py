@@ -238,7 +238,8 @@ def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") 
         counts = {mark: {len(_fields(line, mark)) for line in lines} for mark in marks}
         steady = [mark for mark in marks if len(counts[mark]) == 1]
         fits = [mark for mark in steady if len(fields[mark]) >= max(2, int(column))]
-        return next(iter(fits), first)
+        is_told = len(lines) > 1 or len(fields[first]) < int(column)
+        return next(iter(fits), first) if is_told else first
     if column is not None:
         return next((mark for mark in fields if column in fields[mark]), first)
     return next((mark for mark in fields if len(fields[mark]) > 1), first)

@@ -178,3 +178,11 @@ def test_what_stands_behind_a_static_table_is_not_left_out(tmp_path: Path) -> No
         assert opening._kind(tmp_path) is expected
     (tmp_path / "modules.json").write_text("[3]")
     assert opening._kind(tmp_path) is None
+
+
+def test_cosines_of_very_small_and_large_vectors() -> None:
+    for size in (1e-320, 1e-170, 1e-100, 1.0, 1e100, 1e170, 1.7e308):
+        assert cosines([[size, 0]], [[1, 0]]).tolist() == [1]
+        assert cosines([[size, 0]], [[size, 0], [0, size]]).tolist() == [1, 0]
+        np.testing.assert_allclose(cosines([[size, size]], [[1, 0]]), [0.5**0.5])
+    assert cosines([[0, 0]], [[1e-300, 1]]).tolist() == [0]

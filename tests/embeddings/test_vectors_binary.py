@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,16 +76,25 @@ def test_broken_word2vec_files_are_told(
 
 
 def fasttext(
-    *, new: bool = True, quantized: int = 0, rows: int | None = None, shortest: int = 2
+    *,
+    new: bool = True,
+    quantized: int = 0,
+    rows: int | None = None,
+    shortest: int = 2,
+    labels: tuple[str, ...] = (),
 ) -> bytes:
     """A model of two words and 7 buckets, n-grams to 3, four dimensions."""
     bucket = 7
     args = [4, 5, 5, 1, 5, 1, 2, 2, bucket, shortest, 3, 100]
     head = struct.pack("<ii", 793712314, 12) if new else b""
     data = head + struct.pack("<12id", *args, 1e-4)
-    data += struct.pack("<3iq", 2, 2, 0, 11) + (struct.pack("<q", -1) if new else b"")
+    data += struct.pack("<3iq", 2 + len(labels), 2, len(labels), 11) + (
+        struct.pack("<q", -1) if new else b""
+    )
     for word, count in (("ab", 8), ("ñ", 3)):
         data += word.encode() + b"\0" + struct.pack("<qb", count, 0)
+    for label in labels:
+        data += label.encode() + b"\0" + struct.pack("<qb", 3, 1)
     n_rows = 2 + bucket if rows is None else rows
     matrix = np.random.default_rng(1).normal(size=(2 + bucket, 4)).astype("<f4")
     data += struct.pack("<B", quantized) if new else b""
@@ -301,3 +311,88 @@ def test_an_embedder_of_ngrams_cannot_be_saved_but_pickled(tmp_path: Path) -> No
     texts = ["ab abc", "ñb"]
     again = pickle.loads(pickle.dumps(made))
     np.testing.assert_array_equal(again.transform(texts), made.transform(texts))
+
+
+def test_a_supervised_model_has_labels_behind_its_words(tmp_path: Path) -> None:
+    path = tmp_path / "v.bin"
+    path.write_bytes(fasttext(labels=("__label__good", "__label__bad")))
+    found = read_vectors(path)
+    assert found.tokens == ["ab", "ñ"]
+    plain = tmp_path / "plain.bin"
+    plain.write_bytes(fasttext())
+    np.testing.assert_array_equal(found.matrix, read_vectors(plain).matrix)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        "(" * 500,
+        "-" * 9000 + "1",
+        "[" * 3000,
+        "(1,",
+        "'",
+        '"""',
+        "(9" + "9" * 400 + ",)",
+    ],
+)
+def test_broken_heads_of_arrays_are_one_sentence(shape: str, tmp_path: Path) -> None:
+    head = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    array = b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head
+    path = tmp_path / "v.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("embeddings.npy", array)
+        archive.writestr("tokens.npy", array)
+    with pytest.raises(ValueError, match=r"v\.npz: embeddings\.npy"):
+        read_vectors(path)
+
+
+def test_only_the_arrays_that_count_are_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "v.npz"
+    bomb = {f"other{number}": np.zeros(1 << 22, np.int8) for number in range(4)}
+    arrays = {"tokens": np.array(["a"]), "embeddings": np.ones((1, 2), np.float32)}
+    np.savez_compressed(path, **arrays, **bomb)
+    opened: list[str] = []
+
+    class Watched(zipfile.ZipFile):
+        def open(self, name: Any, *rest: Any, **more: Any) -> Any:
+            opened.append(getattr(name, "filename", name))
+            return super().open(name, *rest, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ensembles.embeddings.vectors.archives.zipfile.ZipFile", Watched)
+        assert read_vectors(path).tokens == ["a"]
+    assert sorted(opened) == ["embeddings.npy", "tokens.npy"]
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_whoever_may_read_other_files_may_read_vectors(
+    mask: int, tmp_path: Path
+) -> None:
+    before = os.umask(mask)
+    try:
+        write_vectors({"a": [1.0, 2.0]}, tmp_path / "v.safetensors")
+        write_vectors({"a": [1.0, 2.0]}, tmp_path / "v.npz")
+        SentenceEmbedder({"a": [1.0, 2.0]}, weights=None).fit().save(tmp_path / "saved")
+    finally:
+        os.umask(before)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == 6
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
+
+
+def test_a_model_of_facebook_with_a_broken_word_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "v.bin"
+    path.write_bytes(fasttext().replace("ñ".encode() + b"\0", b"\xc3z\0"))
+    with pytest.raises(
+        ValueError, match=r"word 2 must be UTF-8.*read_vectors\(path, err"
+    ):
+        SentenceEmbedder(path, weights=None).fit()
+    found = read_vectors(path, errors="backslashreplace")  # as gensim does
+    assert found.tokens == ["ab", "\\xc3z"]
+
+
+def test_vectors_are_compared_by_who_they_are() -> None:
+    one, other = (read_vectors({"a": [1.0, 2.0]}) for _ in range(2))
+    assert one == one
+    assert one != other
+    assert len({one, other}) == 2

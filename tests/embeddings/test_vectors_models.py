@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ensembles.embeddings.embedder import SentenceEmbedder
+from ensembles.embeddings.opening import open_model
 from ensembles.embeddings.vectors.reading import read_vectors
 
 DATA = Path(os.environ.get("ENSEMBLES_DATA", "absent")) / "vectors"
@@ -268,3 +269,136 @@ def test_a_real_latin_1_file_needs_to_be_told_so() -> None:
     np.testing.assert_allclose(
         found.matrix, read_vectors(listed, errors="replace").matrix, atol=1e-4
     )
+
+
+def folder(path: Path, matrix: Any, tokenizer: Any, config: Any = None) -> Path:
+    """A directory of a static model, as model2vec writes it without modules.json."""
+    path.mkdir()
+    tokenizer.save(str(path / "tokenizer.json"))
+    save_file({"embeddings": matrix}, path / "model.safetensors")
+    if config is not None:
+        (path / "config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"normalize": True, "max_length": 512, "embedding_dtype": "float32"},
+        {
+            "normalize": True,
+            "model_type": "model2vec",
+            "architectures": ["StaticModel"],
+        },
+        {
+            "normalize": True,
+            "tokenizer_name": "some/one",
+            "apply_pca": 256,
+            "apply_zipf": 1,
+        },
+        {},
+        None,
+    ],
+    ids=["0.10", "0.3", "0.1", "empty", "none"],
+)
+def test_folders_of_all_versions_of_model2vec_are_static(
+    config: Any, tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    path = folder(tmp_path / "m", matrix, tokenizer, config)
+    found = open_model(path)
+    assert isinstance(found, SentenceEmbedder)
+    expected = matrix[[1, 2]].mean(axis=0)
+    if config:  # which asks for it; the others do not
+        expected /= np.linalg.norm(expected)
+    np.testing.assert_allclose(found.transform(["the cat"]), [expected], rtol=1e-5)
+    by_path = SentenceEmbedder(path, weights=None).fit()
+    assert by_path.vectors_.normalize is bool(config)
+
+
+def test_a_mapping_must_be_whole_numbers(
+    tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    path = folder(tmp_path / "m", matrix, tokenizer)
+    for mapping in (np.zeros(6, np.float32), np.zeros((6, 1), np.int64)):
+        tensors = {"embeddings": matrix, "mapping": mapping}
+        save_file(tensors, path / "model.safetensors")
+        with pytest.raises(ValueError, match="its mapping must be whole numbers"):
+            read_vectors(path)
+
+
+def test_word_embeddings_of_sentence_transformers_are_read(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer import modules
+
+    words = ["good", "film", "bad"]
+    table = np.array([[1, 0, 2], [0, 1, 3], [-1, 0.5, 0]], np.float32)
+    tokenizer = modules.tokenizer.WhitespaceTokenizer(words, stop_words=set())
+    embeddings = modules.WordEmbeddings(tokenizer, table)
+    pooling = modules.Pooling(3, "mean")
+    model = transformers.SentenceTransformer(
+        modules=[embeddings, pooling], device="cpu"
+    )
+    model.save(str(tmp_path / "m"))
+    texts = ["good film", "bad film film"]
+    expected = model.encode(texts)
+    found = plain(tmp_path / "m")
+    np.testing.assert_allclose(found.transform(texts), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        open_model(tmp_path / "m").transform(texts), expected, rtol=1e-6
+    )
+    (listed,) = (tmp_path / "m").rglob("whitespacetokenizer_config.json")
+    listed.write_text(json.dumps({"vocab": words[:2]}))
+    with pytest.raises(ValueError, match="must have a vocab of 3 words"):
+        read_vectors(tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["config.json", "modules.json", "tokenizer.json"])
+def test_pipes_and_devices_in_a_directory_are_refused(
+    name: str, tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    path = folder(tmp_path / "m", matrix, tokenizer)
+    (path / name).unlink(missing_ok=True)
+    os.mkfifo(path / name)
+    readers: list[Any] = [read_vectors, open_model]
+    if name == "config.json":
+        readers.append(SentenceEmbedder.load)
+    for read in readers:
+        with pytest.raises(ValueError, match=f"{name}.* regular file"):
+            read(path)
+    (path / name).unlink()
+    (path / name).symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=f"{name}.* regular file"):
+        read_vectors(path)
+
+
+def test_deeply_nested_json_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    for read in (read_vectors, open_model, SentenceEmbedder.load):
+        with pytest.raises(ValueError, match="is not JSON"):
+            read(tmp_path)
+
+
+def test_a_weight_map_must_map(tmp_path: Path) -> None:
+    index = tmp_path / "model.safetensors.index.json"
+    for wrong in (["a"], "a", 3):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        with pytest.raises(
+            ValueError, match="must have a weight_map of names to files"
+        ):
+            read_vectors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["minishlab/potion-base-8M", "all-MiniLM-L6-v2", "no.txt"]
+)
+def test_names_of_the_hub_are_told_how_to_be_fetched(name: str) -> None:
+    for read in (read_vectors, open_model, plain):
+        with pytest.raises(FileNotFoundError, match=f"hf download {name} --local-dir"):
+            read(name)
+
+
+def test_an_array_alone_lacks_its_tokens(matrix: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"found an array: pass the pair \(tokens, array"
+    ):
+        read_vectors(matrix)

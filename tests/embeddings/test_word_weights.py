@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,25 @@ def test_a_list_of_counts_may_have_tabs_and_a_mark_at_its_start(tmp_path: Path) 
     path = tmp_path / "counts.txt"
     path.write_bytes("\ufeffthe\t10\nNew York\t5\n".encode())
     assert read_frequencies(path) == {"the": 10, "New York": 5}
+
+
+def test_usif_never_weighs_all_words_with_nothing() -> None:
+    for n_words in range(1, 400):
+        alike = Frequencies(np.ones(n_words), np.ones(n_words))
+        found = WEIGHTINGS["usif"](alike, length=1)
+        np.testing.assert_array_equal(found, np.full(n_words, 2.0))
+    embedder = SentenceEmbedder(VECTORS, weights="usif").fit(list(VECTORS))
+    assert embedder.transform(list(VECTORS)).any(axis=1).all()
+
+
+def test_counts_of_nothing_are_counts(tmp_path: Path) -> None:
+    # A word that a list names with 0 was never met; the others' shares stay.
+    embedder = made(weights="sif", frequencies={"a": 3, "b": 1, "c": 0}).fit()
+    expected = [1e-3 / (1e-3 + share) for share in (0.75, 0.25, 0, 0)]
+    np.testing.assert_allclose(embedder.weights_, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="not all zero"):
+        made(frequencies={"a": 0}).fit()
+    pipe = tmp_path / "counts"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="regular file"):
+        read_frequencies(pipe)
