@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from ensembles_cli.models import model_option, model_options, opened
+from ensembles_cli.models import (
+    describe,
+    describe_coverage,
+    model_option,
+    model_options,
+    note,
+    opened,
+)
 from ensembles_cli.printing import bar
 from ensembles_cli.starting import allow_long_fields, end_cleanly, load_numba
 
@@ -47,6 +57,7 @@ from ensembles_cli.starting import allow_long_fields, end_cleanly, load_numba
     help="Format of the numbers.  [default: float32]",
 )
 @model_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--force", is_flag=True, help="Replace what is at the output.")
 @click.option(
     "--convert",
@@ -62,6 +73,7 @@ def command(
     encoding: str,
     force: bool,
     convert: bool,
+    as_json: bool,
     **options: Any,
 ) -> None:
     """Turn the texts of FILE into vectors, one row each; - reads standard input.
@@ -88,27 +100,88 @@ def command(
         write_table(model, out, {**options, **others}, force=force)
         return
     from ensembles.embeddings.documents import read_texts
-    from ensembles.embeddings.outputs import check_output, vectors_file
+    from ensembles.embeddings.outputs import check_output
 
     allow_long_fields()
     check_output(out, force=force)
-    if file != "-":
-        Path(str(file)).stat()  # before the model, which may take long to open
+    source: Any = sys.stdin.buffer if file == "-" else file
+    batches = read_texts(source, kind=kind, column=column, encoding=encoding)
+    # Before the model, which may take long to open.
+    first = list(islice(batches, 1))
     fit = options["fit"]
     if fit is not None and fit.suffix == Path(str(file)).suffix:
         options["fit_column"] = options["fit_column"] or column
     embedder = opened(model, **options)
-    source: Any = sys.stdin.buffer if file == "-" else file
-    n_texts, like = 0, embedder.transform([])
+    facts = {"out": str(out), "model": describe(embedder, quiet=as_json)}
+    facts["input"] = describe_input(file, first, quiet=as_json)
+    every, like = chain(first, batches), embedder.transform([])
+    counts = written(embedder, every, out, n_bytes=size_of(source), force=force)
+    facts |= {"columns": like.shape[1], "dtype": str(like.dtype)}
+    facts |= describe_coverage(counts, quiet=as_json)
+    facts["cut_tokens"] = describe_lost(embedder, first, quiet=as_json)
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    shape = f"{facts['columns']} columns of {facts['dtype']}"
+    click.echo(f"{out}: {facts['texts']} texts, {shape}")
+
+
+def written(
+    embedder: Any,
+    batches: Iterable[Any],
+    out: Path,
+    *,
+    n_bytes: int | None,
+    force: bool,
+) -> Any:
+    """Write the vectors of all texts; how many texts and tokens there were."""
+    from ensembles.embeddings.coverage import Coverage
+    from ensembles.embeddings.outputs import vectors_file
+
+    counts, like = Coverage(), embedder.transform([])
     with (
-        bar("embedding", size_of(source)) as progress,
+        bar("embedding", n_bytes) as progress,
         vectors_file(out, like.shape[1], like.dtype, force=force) as add,
     ):
-        for batch in read_texts(source, kind=kind, column=column, encoding=encoding):
-            add(batch.texts, embedder.transform(batch.texts))
-            n_texts += len(batch.texts)
+        for batch in batches:
+            add(batch.texts, embedder.counted(batch.texts, counts))
             progress(batch.n_bytes)
-    click.echo(f"{out}: {n_texts} texts, {like.shape[1]} columns of {like.dtype}")
+    return counts
+
+
+def describe_input(
+    file: str | None, first: Sequence[Any], *, quiet: bool
+) -> dict[str, Any]:
+    """Say in one line how a file is read; the same in values of JSON."""
+    name = "standard input" if file == "-" else str(file)
+    facts = {"file": file, **(first[0].facts if first else {})}
+    columns = facts.get("columns", 0)
+    n_columns = columns if isinstance(columns, int) else len(columns)
+    words = f"{name} is read as {facts.get('kind', 'an empty file')}"
+    if "column" in facts:
+        words += f", column {facts['column']!r} of {n_columns}"
+    if facts.get("delimiter", ",") not in ",\t":
+        words += f", between {facts['delimiter']!r}"
+    if not quiet:
+        note(words)
+    return facts
+
+
+def describe_lost(
+    embedder: Any, first: Sequence[Any], *, quiet: bool
+) -> dict[str, int]:
+    """Say in one line which tokens of the first texts no tokenizer's word is."""
+    from ensembles.embeddings.summary import SAMPLED, lost
+
+    found = lost(embedder, first[0].texts) if first else {}
+    if found and not quiet:
+        named = ", ".join(repr(token) for token, _ in found.most_common(3))
+        note(
+            f"the tokenizer cuts or leaves out {sum(found.values())} tokens of the "
+            f"first {SAMPLED} texts that have a vector, such as {named}; --tokenizer "
+            "whitespace keeps what stands between spaces"
+        )
+    return dict(found)
 
 
 def write_table(
@@ -124,7 +197,7 @@ def write_table(
             raise click.UsageError(
                 f"--convert takes vectors as they are, found --{option}"
             )
-    vectors = read_vectors(model, limit=limit, errors=errors or "strict")
+    vectors = read_vectors(model, limit=limit, errors=errors)
     write_vectors(vectors, out, force=force)
     n_tokens, dim = vectors.matrix.shape
     click.echo(f"{out}: {n_tokens} tokens, {dim} dimensions")

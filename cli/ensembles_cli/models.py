@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ import click
 
 from ensembles_cli.parsing import Param, as_params
 
+LEAST = 0.5  # coverage that needs no warning
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OPTIONS = (
@@ -41,15 +43,16 @@ OPTIONS = (
         metavar="FILE",
         help=(
             "Where word counts come from: a file with a word and its count a line, "
-            "corpus (the texts of --fit), vectors, or zipf, the order of the vectors.  "
-            "[default: the first of the last three that there is]"
+            "corpus (the texts of --fit), vectors (counts in their file), or zipf "
+            "(the order of the vectors).  [default: the first of the last three that "
+            "there is]"
         ),
     ),
     click.option(
         "--tokenizer",
         help=(
             "How texts are cut: whitespace, or a regular expression that matches "
-            "words.  [default: the model's own, else \\w+]"
+            "words.  [default: the model's own, else letters, marks and digits]"
         ),
     ),
     click.option(
@@ -93,8 +96,20 @@ OPTIONS = (
     ),
     click.option(
         "--errors",
-        type=click.Choice(["strict", "replace", "ignore"]),
-        help="What becomes of the vectors' words that are no UTF-8.  [default: strict]",
+        type=click.Choice(["strict", "replace", "ignore", "backslashreplace"]),
+        help=(
+            "What becomes of the vectors' words that are no UTF-8.  [default: "
+            "backslashes for few, an error for many]"
+        ),
+    ),
+    click.option(
+        "--static",
+        is_flag=True,
+        default=None,
+        help=(
+            "Of a transformer's directory take the table of its tokens, as "
+            "SentenceEmbedder does, and do not run the transformer."
+        ),
     ),
 )
 
@@ -111,7 +126,7 @@ def model_option(command: Command) -> Command:
     return click.option(
         "-m",
         "--model",
-        type=click.Path(path_type=Path, exists=True),
+        type=click.Path(path_type=Path),
         required=True,
         envvar="ENSEMBLE_MODEL",
         help=(
@@ -170,4 +185,89 @@ def opened(
         (found["rule"],) = found["rule"]
     if found.get("weights") == "none":
         found["weights"] = None
-    return open_model(model, texts, n_jobs=-1, **found)
+    with warnings.catch_warnings():
+        # `describe` says the same.
+        warnings.filterwarnings("ignore", message=".*has no counts of its words")
+        try:
+            return open_model(model, texts, n_jobs=-1, **found)
+        except ValueError as error:
+            if fit is None and "texts with known words" in str(error):
+                words = f"{error}; --fit FILE names the texts to learn from"
+                raise ValueError(words) from None
+            raise
+
+
+def describe(model: Any, *, quiet: bool = False) -> dict[str, Any]:
+    """Say in one line what a model was read from and how it makes vectors.
+
+    Parameters
+    ----------
+    model : SentenceEmbedder or SentenceEncoder
+    quiet : bool, default=False
+        Whether nothing is printed.
+
+    Returns
+    -------
+    dict of str to values of JSON
+        The same.
+    """
+    from ensembles.embeddings.encoder import SentenceEncoder
+    from ensembles.embeddings.summary import sentence, summary
+    from ensembles.embeddings.word_weights import BY_ORDER
+
+    facts = summary(model)
+    if not quiet:
+        words = sentence(facts)
+        if facts.get("frequencies") == BY_ORDER:
+            words += " (--fit or --frequencies gives counts)"
+        if isinstance(model, SentenceEncoder):
+            words += "; --static takes the table of its tokens instead"
+        note(words)
+    return facts
+
+
+def note(words: str) -> None:
+    """Say something about what is done, on stderr."""
+    click.echo(click.style(f"note: {words}", fg="yellow"), err=True)
+
+
+def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
+    """Say in one line how much of texts a model knows.
+
+    Parameters
+    ----------
+    counts : Coverage
+    quiet : bool, default=False
+
+    Returns
+    -------
+    dict of str to values of JSON
+        The same.
+    """
+    share = counts.share
+    facts = {
+        "texts": counts.n_texts,
+        "coverage": share,
+        "texts_without_known_tokens": counts.n_empty,
+    }
+    if quiet:
+        return facts
+    known = "" if share is None else f"{_percent(share)} of the tokens have a vector; "
+    empty = f"{counts.n_empty} of {counts.n_texts} texts have no known token"
+    zeros = ", and vectors of zeros" if counts.n_empty else ""
+    note(f"{known}{empty}{zeros}")
+    if share is not None and share < LEAST:
+        warnings.warn(
+            "fewer than half of the tokens have a vector: are the vectors of this "
+            "language, and are --tokenizer and --lowercase those that they were made "
+            "with?",
+            stacklevel=2,
+        )
+    return facts
+
+
+def _percent(share: float) -> str:
+    """A share that is not all never looks like all, nor one that is some like none."""
+    shown = f"{100 * share:.1f}"
+    shown = {"100.0": "100" if share == 1 else "99.9"}.get(shown, shown)
+    return f"{'0' if share == 0 else shown} %"

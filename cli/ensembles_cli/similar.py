@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ensembles_cli.models import model_option, model_options, opened
+from ensembles_cli.models import describe, model_option, model_options, note, opened
 from ensembles_cli.printing import table
 from ensembles_cli.starting import load_numba
 
@@ -29,7 +29,12 @@ def command(texts: tuple[str, ...], model: Path, **options: Any) -> None:
     load_numba()
     from ensembles.embeddings.similarity import cosines
 
-    vectors = opened(model, **options).transform(list(texts))
+    embedder = opened(model, **options)
+    describe(embedder)
+    vectors = embedder.transform(list(texts))
+    for text, vector in zip(texts, vectors, strict=True):
+        if not vector.any():
+            note(f"no known token in {text!r}: its similarity is 0")
     found = cosines(vectors[1:], vectors[:1])
     order = sorted(range(len(found)), key=lambda place: -found[place])
     rows = [[f"{found[place]:.4f}", texts[place + 1]] for place in order]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.engine import embed_by
 from ensembles.embeddings.pooling import POOLINGS, Pooling, pooled
 from ensembles.embeddings.preparing import Divide, Prepared, prepared
@@ -62,15 +63,25 @@ class Average:
         """All but what is cached: in a pickle it would be a second table."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def __call__(self, texts: Any, n_threads: int | None) -> Float32:
-        """Vectors of texts, of shape (n_texts, n_columns), float32."""
+    def __call__(
+        self, texts: Any, n_threads: int | None, coverage: Coverage | None = None
+    ) -> Float32:
+        """Vectors of texts, of shape (n_texts, n_columns), float32.
+
+        With ``coverage`` their tokens are counted there.
+        """
         if self._prepared is not None:
-            tokens = self.rows.tokens
-            return embed_by(self._prepared, texts, tokens, n_threads=n_threads)
-        found = list(self.blocks(parts_of(texts), n_threads))
+            how = {"n_threads": n_threads, "coverage": coverage}
+            return embed_by(self._prepared, texts, self.rows.tokens, **how)
+        found = list(self.blocks(parts_of(texts), n_threads, coverage))
         return np.concatenate([np.empty((0, self.n_columns), np.float32), *found])
 
-    def blocks(self, parts: list[Part], n_threads: int | None) -> Iterator[Float32]:
+    def blocks(
+        self,
+        parts: list[Part],
+        n_threads: int | None,
+        coverage: Coverage | None = None,
+    ) -> Iterator[Float32]:
         """The same, some thousand texts at a time."""
         for part, ragged in self.rows.ragged(parts):
             table, weights = self.rows.vectors.matrix, self.weights
@@ -79,6 +90,8 @@ class Average:
                 if weights is not None:
                     known = np.where(used >= 0, weights[used], self.unmet)
                     weights = known.astype(np.float32)
+            if coverage is not None:
+                coverage.add(ragged)
             yield pooled(
                 ragged,
                 table,

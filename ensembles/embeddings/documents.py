@@ -26,6 +26,7 @@ SUFFIXES = {
     ".tab": "tsv",
     ".parquet": "parquet",
 }
+Facts = dict[str, Any]
 # By the suffix: what would be embedded line by line, and what to do.
 OTHERS = {
     ".json": "kind='jsonl' reads an object a line; jq -c '.[]' makes such lines of an "
@@ -48,10 +49,19 @@ def plain(texts: Any) -> list[Any]:
 
 
 class Batch(NamedTuple):
-    """Some texts, and the bytes of the file that they took."""
+    """Some texts, the bytes of the file that they took, and how the file is read.
+
+    Attributes
+    ----------
+    texts : list of str, or array of pyarrow
+    n_bytes : int
+    facts : dict
+        ``kind``, and of a table ``column``, ``delimiter`` and all ``columns``.
+    """
 
     texts: Any
     n_bytes: int
+    facts: Facts
 
 
 def read_texts(
@@ -94,8 +104,9 @@ def read_texts(
     if kind not in FORMATS:
         raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind!r}")
     encoding = _checked_encoding(encoding)
+    facts: Facts = {"kind": kind}
     if kind == "parquet":
-        yield from _parquet(source, name, column)
+        yield from _parquet(source, name, column, facts)
         return
     with _opened(source) as file:
         taken = 0
@@ -109,8 +120,8 @@ def read_texts(
         done, blocks = 0, lines()
         # Whether it is text at all is to be known before what kind of text.
         first = [some for some in [next(blocks, None)] if some is not None]
-        for texts in _READERS[kind](chain(first, blocks), name, column):
-            yield Batch(texts, taken - done)
+        for texts in _READERS[kind](chain(first, blocks), name, column, facts):
+            yield Batch(texts, taken - done, facts)
             done = taken
 
 
@@ -204,7 +215,7 @@ def _first_broken(raw: list[bytes], encoding: str) -> int:
 
 
 def _lines(
-    lines: Iterator[list[str]], name: str, column: str | None
+    lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
 ) -> Iterator[list[str]]:
     if column is not None:
         raise ValueError(
@@ -252,7 +263,7 @@ def _fields(line: str, mark: str) -> list[str]:
 
 def _table(first: str) -> Callable[..., Iterator[list[str]]]:
     def read(
-        lines: Iterator[list[str]], name: str, column: str | None
+        lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
     ) -> Iterator[list[str]]:
         every = (line for some in lines for line in some)
         head = list(islice(every, HEAD))
@@ -262,20 +273,25 @@ def _table(first: str) -> Callable[..., Iterator[list[str]]]:
             mark = delimiter_of(head, column, first=first)
         quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
         every = chain(head, every)
+        facts["delimiter"] = mark
         rows = csv.reader(every, delimiter=mark, quoting=quoting, strict=True)
         try:
-            yield from _cells(rows, name, column)
+            yield from _cells(rows, name, column, facts)
         except csv.Error as error:
             raise ValueError(f"{name} line {rows.line_num}: {error}") from None
 
     return read
 
 
-def _cells(rows: Any, name: str, column: str | None) -> Iterator[list[str]]:
+def _cells(
+    rows: Any, name: str, column: str | None, facts: Facts
+) -> Iterator[list[str]]:
     header = next(rows, None)
     if header is None:
         return
     place, is_header = _place(header, name, column)
+    facts["column"] = header[place] if is_header else place + 1
+    facts["columns"] = header if is_header else len(header)
     texts = [] if is_header else [header[place]]
     size = 0
     for row in rows:
@@ -322,7 +338,7 @@ def _chosen(columns: Sequence[str], name: str, column: str | None) -> str:
 
 
 def _objects(
-    lines: Iterator[list[str]], name: str, column: str | None
+    lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
 ) -> Iterator[list[str]]:
     number = 0
     for some in lines:
@@ -330,17 +346,20 @@ def _objects(
         for line in some:
             number += 1
             if line.strip():
-                texts.append(_value(line, f"{name} line {number}", column))
+                texts.append(_value(line, f"{name} line {number}", column, facts))
         yield texts
 
 
-def _value(line: str, place: str, column: str | None) -> str:
+def _value(line: str, place: str, column: str | None, facts: Facts) -> str:
     try:
         found = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} must be JSON: {error}") from None
     if isinstance(found, dict):
-        found = found[_chosen(list(found), place, column)]
+        key = _chosen(list(found), place, column)
+        facts.setdefault("column", key)
+        facts.setdefault("columns", list(found))
+        found = found[key]
     if found is None:
         return ""
     if not isinstance(found, str):
@@ -356,7 +375,9 @@ _READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
 }
 
 
-def _parquet(source: Any, name: str, column: str | None) -> Iterator[Batch]:
+def _parquet(
+    source: Any, name: str, column: str | None, facts: Facts
+) -> Iterator[Batch]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -367,6 +388,7 @@ def _parquet(source: Any, name: str, column: str | None) -> Iterator[Batch]:
     try:
         with pq.ParquetFile(source) as file:
             chosen = _chosen(file.schema_arrow.names, name, column)
+            facts |= {"column": chosen, "columns": list(file.schema_arrow.names)}
             kind = file.schema_arrow.field(chosen).type
             inner = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
@@ -378,7 +400,7 @@ def _parquet(source: Any, name: str, column: str | None) -> Iterator[Batch]:
             for batch in file.iter_batches(ROWS, columns=[chosen]):
                 before, seen = seen, seen + len(batch)
                 n_bytes = size * seen // n_rows - size * before // n_rows
-                yield Batch(batch.column(0), n_bytes)
+                yield Batch(batch.column(0), n_bytes, facts)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:

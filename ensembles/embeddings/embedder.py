@@ -18,6 +18,7 @@ from ensembles.embeddings.averaging import (
     weights_of,
 )
 from ensembles.embeddings.components import Moments, check_count, fit_projection
+from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.finishing import cast, check_dtype, normalized
 from ensembles.embeddings.frequencies import frequencies_of
 from ensembles.embeddings.interface import TextTransformer, check_texts
@@ -88,7 +89,8 @@ class SentenceEmbedder(TextTransformer):
     projection_ : Projection or None
         Components, whitening and principal axes.
     coverage_ : float
-        Share of the tokens given to fit that have a vector; NaN where there was none.
+        Share of the tokens given to fit that have a vector, as in `coverage`; NaN where
+        there was none.
     scale_ : float or None
         What 127 stands for in "int8".
     lowercase_ : bool
@@ -175,6 +177,7 @@ class SentenceEmbedder(TextTransformer):
         self._warn_of_coverage(rows, parts, met.coverage)
         self.vectors_, self.weights_ = vectors, found
         self.coverage_, self.lowercase_ = met.coverage, rows.lowercase
+        self._counted_by = None if frequencies is None else frequencies.source
         self._dtype, self._normalize = dtype, bool(self.normalize)
         piecewise = weighting is not None and weighting.piecewise
         self._learn(parts, piecewise)
@@ -183,9 +186,14 @@ class SentenceEmbedder(TextTransformer):
     def _warn_of_coverage(self, rows: Rows, parts: list[Part], coverage: float) -> None:
         if coverage < LEAST_COVERAGE:
             some = ", ".join(map(repr, rows.unknown_words(parts, NAMED)))
+            lost = [piece for part in parts[:1] for piece in rows.lost(part)][:NAMED]
+            lacks = f"it lacks {some}" if some else "it lacks none"
+            if lost:
+                named = ", ".join(map(repr, lost))
+                lacks += f", and the tokenizer cuts or leaves out {named}, which it has"
             warnings.warn(
                 f"{rows.vectors.source} has vectors for {coverage:.0%} of the tokens "
-                f"given to fit only; it lacks {some}: is it of this language, and are "
+                f"given to fit only; {lacks}: is it of this language, and are "
                 "tokenizer and lowercase those that it was made with?",
                 stacklevel=3,
             )
@@ -245,8 +253,28 @@ class SentenceEmbedder(TextTransformer):
         found = self._end(self._average(check_texts(X), self._n_threads()))
         return cast(found, self._dtype, self.scale_ or 1.0)
 
+    def counted(self, X: Any, coverage: Coverage) -> Any:
+        """Vectors of texts as `transform` gives them, their tokens counted by the way.
+
+        Parameters
+        ----------
+        X : sequence or column of str
+        coverage : Coverage
+            What is added to.
+
+        Returns
+        -------
+        ndarray of shape (n_texts, n_features_out), of ``dtype``
+        """
+        check_is_fitted(self)
+        found = self._average(check_texts(X), self._n_threads(), coverage)
+        return cast(self._end(found), self._dtype, self.scale_ or 1.0)
+
     def coverage(self, X: Any) -> Any:
         """Share of each text's tokens that have a vector.
+
+        A token of the vectors that stands between white space in a text, but which the
+        tokenizer cuts or leaves out, as ``c++`` or an emoji, counts as one without.
 
         Parameters
         ----------
@@ -257,10 +285,9 @@ class SentenceEmbedder(TextTransformer):
         ndarray of shape (n_texts,), NaN for a text without tokens
         """
         check_is_fitted(self)
-        rows, offsets = self._average.rows.tokens(check_texts(X))
-        totals = np.concatenate([[0], np.cumsum(rows >= 0)])
-        with np.errstate(invalid="ignore"):
-            return np.diff(totals[offsets]) / np.diff(offsets)
+        parts = parts_of(check_texts(X))
+        found = [self._average.rows.coverage(part) for part in parts]
+        return np.concatenate([np.empty(0), *found])
 
     def _end(self, vectors: Any) -> Any:
         if self.projection_ is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.finishing import FLOATS, cast, check_dtype, normalized
 from ensembles.embeddings.interface import TextTransformer, check_texts
 from ensembles.embeddings.remote_code import check_no_remote_code
@@ -128,6 +129,24 @@ class SentenceEncoder(TextTransformer):
             out[filled] = found[:, : self._n_features_out]
         out = normalized(out) if self.normalize else out
         return cast(out, check_dtype(self.dtype), 1.0)
+
+    def counted(self, X: Any, coverage: Coverage) -> Any:
+        """Vectors of texts as `transform` gives them; texts without any are counted.
+
+        Parameters
+        ----------
+        X : sequence or column of str
+        coverage : Coverage
+            What is added to.
+
+        Returns
+        -------
+        ndarray of shape (n_texts, n_features_out), of ``dtype``
+        """
+        found = self.transform(X)
+        n_empty = len(found) - int(np.count_nonzero(found.any(axis=1)))
+        coverage.add_texts(len(found), n_empty)
+        return found
 
     def _loaded(self) -> Any:
         if not isinstance(self.model, str | os.PathLike):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.blocks import count_threads, cut, spread
+from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.pool_loops import pool_extreme, pool_mean, pool_power
 from ensembles.embeddings.preparing import (
     ALIKE,
@@ -136,8 +137,12 @@ def embed_by(
     *,
     out: Float32 | None = None,
     n_threads: int | None = 1,
+    coverage: Coverage | None = None,
 ) -> Float32:
-    """Vectors of texts as `embed` makes them, by what was checked before."""
+    """Vectors of texts as `embed` makes them, by what was checked before.
+
+    With ``coverage`` their tokens are counted there; an iterator is not.
+    """
     n_threads = _n(n_threads)
     # Asked of a list first, which takes a tenth of the time.
     if not isinstance(texts, list) and isinstance(texts, Iterator):
@@ -146,7 +151,7 @@ def embed_by(
         return _stream(texts, tokens, pooling, n_threads)
     parts = parts_of(texts)
     out = _room(out, sum(map(n_texts, parts)), pooling.n_columns)
-    _embed(parts, tokens, pooling, out, n_threads)
+    _embed(parts, tokens, pooling, out, n_threads, coverage)
     return out
 
 
@@ -161,16 +166,23 @@ def _stream(
 
 
 def _embed(
-    parts: list[Part], tokens: Tokens, pooling: Prepared, out: Float32, n_threads: int
+    parts: list[Part],
+    tokens: Tokens,
+    pooling: Prepared,
+    out: Float32,
+    n_threads: int,
+    coverage: Coverage | None = None,
 ) -> None:
     """Write vectors of texts, chunk by chunk."""
-    if len(out) == len(parts) == 1:
+    if len(out) == len(parts) == 1 and coverage is None:
         _pool(pooling, tokens.of_part(parts[0]), 0, 1, out)
         return
 
     def do(job: tuple[int, Part]) -> None:
         for first, part in halves(job[1], job[0]):
             ragged = tokens.of_part(part, first)
+            if coverage is not None:
+                coverage.add(ragged)
             n = len(ragged.offsets) - 1
             _pool(pooling, ragged, 0, n, out[first : first + n])
 

@@ -96,7 +96,8 @@ def _from(source: Any, rows: Rows, met: Met) -> Frequencies:
     """Counts of words from one source; None is what is left where there is none."""
     n_rows, owner = len(rows.vectors.tokens), rows.vectors.source
     if isinstance(source, Mapping):
-        return from_list(source, rows.vocabulary, n_rows, lowercase=rows.lowercase)
+        found = from_list(source, rows.vocabulary, n_rows, lowercase=rows.lowercase)
+        return found._replace(source="a list of words and counts")
     if source == "corpus" and not met.counts.any():
         raise ValueError(
             "frequencies='corpus' must have texts with known words in fit, found "
@@ -112,12 +113,13 @@ def _from(source: Any, rows: Rows, met: Met) -> Frequencies:
     if counts is not None:
         n_met = counts.sum() + (met.n_unknown if source == "corpus" else 0)
         every = counts.astype(np.float64)
-        return Frequencies(every, every, n_met=float(n_met))
+        named = {"corpus": "the texts given to fit", "vectors": "the vectors' file"}
+        return Frequencies(every, every, n_met=float(n_met), source=named[source])
     if source is None:
         warnings.warn(
-            f"word weights of {owner} have no counts: neither fit was given texts with "
-            "known words nor frequencies= a list; the order of the vectors stands for "
-            "them, by Zipf's law (frequencies='zipf' says that it may)",
+            f"{owner} has no counts of its words: the order of the vectors stands for "
+            "them, by Zipf's law; frequencies='zipf' says that it may, texts given to "
+            "fit or a list as frequencies hold real counts",
             stacklevel=5,
         )
     elif source != "zipf":

@@ -42,7 +42,7 @@ class TextTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
 
 def check_texts(texts: Any) -> Any:
-    """The texts, known to be of one axis and not one text.
+    """The texts, known to be of one axis and not one text; the column of a frame.
 
     Parameters
     ----------
@@ -50,7 +50,8 @@ def check_texts(texts: Any) -> Any:
 
     Returns
     -------
-    object, the same
+    object
+        The same, or the only column of a frame or an array of shape (n_texts, 1).
 
     Raises
     ------
@@ -65,6 +66,8 @@ def check_texts(texts: Any) -> Any:
             "write [text]"
         )
     shape = getattr(texts, "shape", (0,))
+    if len(shape) == 2 and shape[1] == 1:
+        return _only_column(texts)
     if len(shape) != 1:
         raise ValueError(
             f"texts must be one column, found shape {shape}; choose it, as in "
@@ -73,3 +76,11 @@ def check_texts(texts: Any) -> Any:
     if not hasattr(texts, "__iter__") and not hasattr(texts, "__arrow_c_stream__"):
         raise TypeError(f"texts must be a sequence of str, found {texts!r}")
     return texts
+
+
+def _only_column(texts: Any) -> Any:
+    if hasattr(texts, "column"):  # of pyarrow
+        return texts.column(0)
+    if hasattr(texts, "columns"):
+        return texts[texts.columns[0]]
+    return texts[:, 0]

@@ -13,6 +13,7 @@ from ensembles.embeddings.vectors.reading import read_vectors
 from ensembles.regular_files import read_json
 
 READ = ("StaticEmbedding", "Normalize")  # modules that vectors are read of
+OPTIONS = {"texts": "fit", "params": "param"}  # which the command calls otherwise
 # Parameters that an encoder has too.
 SHARED = ("normalize", "n_components", "dtype")
 
@@ -23,6 +24,7 @@ def open_model(
     *,
     limit: int | None = None,
     errors: str | None = None,
+    static: bool = False,
     **params: Any,
 ) -> SentenceEmbedder | SentenceEncoder:
     """Fitted model of sentences: a saved embedder, a transformer, or word vectors.
@@ -38,6 +40,9 @@ def open_model(
         Read the first so many of the vectors.
     errors : {"strict", "replace", "ignore", "backslashreplace"} or None, default=None
         What becomes of tokens that are not UTF-8, as in `read_vectors`.
+    static : bool, default=False
+        Whether of a transformer the table of its input tokens is taken, as
+        `SentenceEmbedder` does with its path, and the transformer itself is not run.
     **params
         Of `SentenceEmbedder`; of an encoder ``normalize``, ``n_components`` and
         ``dtype`` alone. What vectors say of themselves is the default: those that are
@@ -53,7 +58,8 @@ def open_model(
         If there is something else, or parameters are given to what has its own.
     """
     place = Path(path)
-    if (kind := _kind(place)) is None:
+    kind = _kind(place)
+    if kind is None or (static and kind is SentenceEncoder):
         vectors = read_vectors(place, limit=limit, errors=errors)
         own: dict[str, Any] = {"normalize": bool(vectors.normalize)}
         if vectors.weighted:
@@ -64,9 +70,17 @@ def open_model(
     given = [*params, *(name for name, value in learned.items() if value is not None)]
     for name in given:
         if name not in (*taken, "n_jobs"):
+            option = OPTIONS.get(name, name).replace("_", "-")
+            does_not = f"{name} (--{option}) does not apply to {place}"
+            if kind is SentenceEncoder:
+                raise ValueError(
+                    f"{does_not}, a transformer, which takes {', '.join(taken)} alone; "
+                    "static=True (--static) takes the table of its tokens, to which "
+                    "everything applies"
+                )
             raise ValueError(
-                f"{name} cannot be given for {place}: {kind.__name__} has learned, and "
-                f"takes {' and '.join(taken)} alone"
+                f"{does_not}, a saved SentenceEmbedder, which has learned and takes "
+                f"{', '.join(taken)} alone"
             )
     if kind is SentenceEncoder:
         params.pop("n_jobs", None)

@@ -94,8 +94,8 @@ def check_power(p: Any) -> None:
     """
     if not isinstance(p, int | np.integer) or not 1 <= p <= LARGEST_POWER:
         raise ValueError(
-            f"p of 'power_mean' must be a positive int of {LARGEST_POWER} at most, "
-            f"found {p!r}; rule 'maximum' is the limit for large p"
+            f"p of 'power_mean' must be a positive int, found {p!r}; at most "
+            f"{LARGEST_POWER}, for larger ones take its limit, rule 'maximum'"
         )
 
 

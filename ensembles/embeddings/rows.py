@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.blocks import cut
+from ensembles.embeddings.coverage import lost_tokens
 from ensembles.embeddings.texts import Part, decoded, n_texts, piece
 from ensembles.embeddings.tokens import Ragged, Words, finder_of, tokens_of
 from ensembles.embeddings.vectors.models import unknown_id
@@ -37,6 +39,9 @@ class Met(NamedTuple):
     n_texts : int
     n_filled : int
         Texts with a known token.
+    n_lost : int
+        Tokens that have a row and stand between white space, but that the tokenizer
+        cuts or leaves out.
     """
 
     counts: NDArray[np.int64]
@@ -44,12 +49,13 @@ class Met(NamedTuple):
     n_unknown: int
     n_texts: int
     n_filled: int
+    n_lost: int = 0
 
     @property
     def coverage(self) -> float:
-        """Share of all tokens that have a row; NaN where there was none."""
+        """Share of all tokens that have a row and are met; NaN where there was none."""
         n_known = int(self.counts.sum())
-        n_all = n_known + self.n_unknown
+        n_all = n_known + self.n_unknown + self.n_lost
         return n_known / n_all if n_all else float("nan")
 
 
@@ -120,8 +126,9 @@ class Rows:
         """What is met in texts."""
         n_rows = len(self.vectors.tokens)
         counts, documents = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
-        n_unknown = n_filled = 0
-        for _, (rows, offsets) in self.ragged(parts):
+        n_unknown = n_filled = n_lost = 0
+        for part, (rows, offsets) in self.ragged(parts):
+            n_lost += sum(self.lost(part).values())
             text = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
             known = rows >= 0
             n_unknown += int((~known).sum())
@@ -130,7 +137,33 @@ class Rows:
             documents += np.bincount(pairs % n_rows, minlength=n_rows)
             n_filled += len(np.unique(pairs // n_rows))
         n_all = sum(n_texts(part) for part in parts)
-        return Met(counts, documents, n_unknown, n_all, n_filled)
+        return Met(counts, documents, n_unknown, n_all, n_filled, n_lost)
+
+    def lost(self, part: Part) -> Counter[str]:
+        """Tokens with a row in texts that the tokenizer cuts or leaves out.
+
+        Such as an emoji or ``c++``, which is no word to the pattern of words. Only what
+        stands between white space is looked at; punctuation does not count. A tokenizer
+        that is given does what it is meant to.
+        """
+        if self.tokenizer is not None:
+            return Counter()
+        met = Counter(normalize("NFC", " ".join(decoded(part))).split())
+        lost = lost_tokens(
+            met, self.vocabulary, self._words(), lowercase=self.lowercase
+        )
+        return Counter({piece: met[piece] for piece in lost})
+
+    def coverage(self, part: Part) -> NDArray[np.float64]:
+        """Share of each text's tokens that have a row and are met; NaN without any."""
+        rows, offsets = self.tokens.of_part(part)
+        totals = np.concatenate([[0], np.cumsum(rows >= 0)])
+        n_known, n_all = np.diff(totals[offsets]), np.diff(offsets)
+        if lost := self.lost(part):
+            texts = [normalize("NFC", text).split() for text in decoded(part)]
+            n_all = n_all + [sum(piece in lost for piece in text) for text in texts]
+        with np.errstate(invalid="ignore"):
+            return np.asarray(n_known / n_all, np.float64)
 
     def composed(self, part: Part, ragged: Ragged) -> tuple[Ragged, Matrix, Any]:
         """Rows in a smaller table that holds unknown words too.

@@ -156,9 +156,15 @@ def _checked(text: Any, index: int) -> str:
     missing = text is None or type(text).__name__ in {"NAType", "NaTType"}
     if missing or (isinstance(text, float | np.floating) and math.isnan(text)):
         return ""
+    hint = ""
+    if isinstance(text, list | tuple) and all(isinstance(word, str) for word in text):
+        hint = (
+            "; a list of tokens becomes a text by ' '.join(tokens), and "
+            "tokenizer='whitespace' then finds the same tokens"
+        )
     raise TypeError(
-        f"texts must be str, None or NaN: texts[{index}] is {text!r} of type "
-        f"{type(text).__name__}"
+        f"texts must be str, None or NaN: texts[{index}] is {text!r:.80} of type "
+        f"{type(text).__name__}{hint}"
     )
 
 

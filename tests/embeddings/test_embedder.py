@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.pooling import POOLINGS
 from ensembles.embeddings.vectors.reading import read_vectors
@@ -133,7 +135,8 @@ def test_generators_may_be_fitted() -> None:
     ("texts", "error", "message"),
     [
         ("one text", ValueError, "write .text."),
-        (np.array([["a"], ["b"]]), ValueError, "must be one column"),
+        (np.array([["a", "b"]]), ValueError, "must be one column"),
+        ([["pan", "de"], ["gato"]], TypeError, "'whitespace' then finds the same tok"),
         (3, TypeError, "must be a sequence"),
         ([b"pan"], TypeError, "texts.0. is b'pan'"),
         (["pan", 3], TypeError, "texts.1. is 3"),
@@ -148,11 +151,19 @@ def test_what_is_no_column_of_texts_is_told(
             method(texts)
 
 
-def test_frames_must_be_told_which_column() -> None:
-    frame = pytest.importorskip("pandas").DataFrame({"text": TEXTS})
+@pytest.mark.parametrize("package", ["pandas", "polars", "pyarrow"])
+def test_frames_of_several_columns_must_be_told_which(package: str) -> None:
+    library = pytest.importorskip(package)
+    make = library.table if package == "pyarrow" else library.DataFrame
+    several = make({"text": TEXTS, "other": TEXTS})
     with pytest.raises(ValueError, match=r"choose it, as in X\['text'\]"):
-        made().fit(frame)
-    assert made().fit_transform(frame["text"]).shape == (7, 6)
+        made().fit(several)
+    expected = made().fit_transform(TEXTS)
+    np.testing.assert_array_equal(made().fit_transform(make({"text": TEXTS})), expected)
+    column = several.column("text") if package == "pyarrow" else several["text"]
+    np.testing.assert_array_equal(made().fit_transform(column), expected)
+    array = np.array(TEXTS, object)[:, None]
+    np.testing.assert_array_equal(made().fit_transform(array), expected)
 
 
 def test_words_are_put_in_small_letters_where_the_vectors_are() -> None:
@@ -472,3 +483,49 @@ def test_pieces_of_a_tokenizer_are_saved_with_it(tmp_path: Path) -> None:
     fewer = few.fit(["pan panes"])
     with pytest.raises(ValueError, match="has pieces without a vector"):
         fewer.save(tmp_path / "fewer")
+
+
+LOST = {"good": [1.0, 0.0], "u": [0.0, 1.0], "s": [0.0, 2.0], "c": [0.0, 3.0]}
+LOST |= {
+    token: [2.0, 2.0] for token in ("😂", "❤\ufe0f", "u.s.", "c++", "n't", ".", ":)")
+}
+
+
+@pytest.mark.parametrize("token", ["😂", "❤\ufe0f", "u.s.", "c++", "n't"])
+def test_coverage_tells_of_tokens_that_the_tokenizer_cannot_reach(token: str) -> None:
+    embedder = SentenceEmbedder(LOST, weights=None).fit(
+        [f"good {token}", *["good"] * 9]
+    )
+    cut = [part for part in re.findall(r"\w+", token) if part]
+    known = 1 + sum(part in LOST for part in cut)
+    share = known / (1 + len(cut) + 1)
+    assert embedder.coverage([f"good {token}", "good"]).tolist() == [share, 1.0]
+    assert embedder.coverage_ == (known + 9) / (1 + len(cut) + 10)
+    whole = SentenceEmbedder(LOST, weights=None, tokenizer="whitespace").fit()
+    assert whole.coverage([f"good {token}"]).tolist() == [1.0]
+    assert whole.transform([token]).tolist() == [[2.0, 2.0]]
+
+
+def test_a_text_of_nothing_but_unreachable_tokens_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match="cuts or leaves out '😂', which it has"):
+        embedder = SentenceEmbedder(LOST, weights=None).fit(["😂 😂", "good 😂"])
+    assert embedder.coverage_ == 0.25
+    assert embedder.coverage(["😂 😂", "", "good"]).tolist()[::2] == [0.0, 1.0]
+
+
+def test_punctuation_between_spaces_is_not_missed() -> None:
+    embedder = SentenceEmbedder(LOST, weights=None).fit(["good .", "good :)"])
+    assert embedder.coverage_ == 1.0
+
+
+def test_tokens_are_counted_while_vectors_are_made() -> None:
+    texts = ["pan pan", "", "xyz", *(["pan xyz"] * 5000)]
+    for params in ({}, {"rule": "hierarchical"}, {"n_jobs": 2}):
+        embedder = made(**params).fit()
+        counts = Coverage()
+        found = embedder.counted(texts, counts)
+        np.testing.assert_array_equal(found, embedder.transform(texts))
+        assert (counts.n_texts, counts.n_empty) == (5003, 2)
+        assert counts.n_tokens == 2 + 1 + 10_000
+        assert counts.share == 5002 / 10_003
+    assert Coverage().share is None

@@ -161,9 +161,12 @@ def test_a_path_is_opened_as_what_it_is(tmp_path: Path) -> None:
     saved = open_model(tmp_path / "saved", n_jobs=2)
     assert saved.transform(["good bad"]).tolist() == [[1, 0]]
     assert saved.n_jobs == 2
-    with pytest.raises(ValueError, match=r"weights cannot be given for .*saved: Sen"):
+    with pytest.raises(
+        ValueError,
+        match=r"weights \(--weights\) does not apply to .*saved, a saved Sent",
+    ):
         open_model(tmp_path / "saved", weights=None)
-    with pytest.raises(ValueError, match="texts cannot be given"):
+    with pytest.raises(ValueError, match=r"texts \(--fit\) does not apply"):
         open_model(tmp_path / "saved", ["good"])
     (tmp_path / "saved" / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json is not JSON"):

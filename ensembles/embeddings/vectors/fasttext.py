@@ -87,6 +87,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         counts=counts[: len(words)],
         subwords=subwords if len(grams) and head.longest else None,
         source=str(path),
+        format="fastText's binary",
     )
 
 

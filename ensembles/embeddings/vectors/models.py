@@ -28,6 +28,9 @@ INPUTS = (
 # What a saved SentenceEmbedder adds: its section of config.json, a table that only it
 # knows how to use.
 OWN, TABLE = "ensembles", "table"
+# What a directory is read as.
+STATIC_MODEL, TOKEN_TABLE = "static model", "token table of a transformer"
+SAVED = "saved SentenceEmbedder"
 WORD_EMBEDDINGS = "emb_layer.weight"
 INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
@@ -82,6 +85,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         weighted=static is not None,
         normalize=normalize,
         source=str(path),
+        format=TOKEN_TABLE if static is None else STATIC_MODEL,
     )
 
 
@@ -101,7 +105,8 @@ def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
     if not isinstance(words, list) or len(words) != len(matrix):
         raise ValueError(f"{place} must have a vocab of {len(matrix)} words")
     tokens = [check_token(word, str(place)) for word in words]
-    return WordVectors(tokens, as_float32(matrix), source=str(folder))
+    source, kind = str(folder), "WordEmbeddings of sentence-transformers"
+    return WordVectors(tokens, as_float32(matrix), source=source, format=kind)
 
 
 def _own(path: Path, own: dict[str, Any]) -> WordVectors:
@@ -121,6 +126,7 @@ def _own(path: Path, own: dict[str, Any]) -> WordVectors:
             weighted=folded,
             normalize=normalize,
             source=str(path),
+            format=SAVED,
         )
     try:
         ids = _json(path / "tokenizer.json")["model"]["vocab"]
@@ -134,6 +140,7 @@ def _own(path: Path, own: dict[str, Any]) -> WordVectors:
         weighted=folded,
         normalize=normalize,
         source=str(path),
+        format=SAVED,
     )
 
 
@@ -144,6 +151,7 @@ def with_tokenizer(
     weighted: bool,
     normalize: bool | None = None,
     source: str,
+    format: str = STATIC_MODEL,
 ) -> WordVectors:
     """Word vectors whose rows are the ids of a Hugging Face tokenizer.
 
@@ -154,6 +162,7 @@ def with_tokenizer(
     weighted : bool
     normalize : bool or None, default=None
     source : str
+    format : str, default="static model"
 
     Returns
     -------
@@ -181,6 +190,7 @@ def with_tokenizer(
         normalize=normalize,
         unknown=unknown_id(tokenizer),
         source=source,
+        format=format,
     )
 
 

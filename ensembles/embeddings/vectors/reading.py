@@ -210,6 +210,7 @@ def _limited(found: WordVectors, limit: int) -> WordVectors:
         counts=None if found.counts is None else found.counts[:limit],
         subwords=found.subwords,
         source=found.source,
+        format=found.format,
     )
 
 

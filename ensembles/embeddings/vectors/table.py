@@ -46,6 +46,8 @@ class WordVectors:
         Row of what stands for unknown text, which is not in the vocabulary.
     source : str, default="vectors"
         For messages.
+    format : str, default="vectors in memory"
+        What they were read from.
     """
 
     tokens: Sequence[str]
@@ -57,6 +59,7 @@ class WordVectors:
     normalize: bool | None = None
     unknown: int | None = None
     source: str = "vectors"
+    format: str = "vectors in memory"
 
     def __post_init__(self) -> None:
         check_matrix(self.matrix, self.source)

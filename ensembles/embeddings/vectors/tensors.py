@@ -137,6 +137,7 @@ def from_arrays(
         as_float32(matrix[:limit]),
         counts=None if counts is None else counts[:limit].astype(np.int64),
         source=source,
+        format=Path(source).suffix[1:],
     )
 
 

@@ -92,7 +92,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         kept = np.delete(np.arange(n_read), nameless)
         tokens, matrix = [tokens[row] for row in kept], matrix[kept]
     check_finite(matrix, tokens, str(path))
-    return WordVectors(tokens, matrix, source=str(path))
+    return WordVectors(tokens, matrix, source=str(path), format="text")
 
 
 def _unmarked(data: Bytes) -> Bytes:

@@ -126,4 +126,4 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         for row, (begin, end) in enumerate(places.tolist())
     ]
     check_finite(matrix, tokens, str(path))
-    return WordVectors(tokens, matrix, source=str(path))
+    return WordVectors(tokens, matrix, source=str(path), format="word2vec's binary")

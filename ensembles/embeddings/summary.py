@@ -1,0 +1,112 @@
+"""What a fitted model is and does with texts, in values and in a sentence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from ensembles.embeddings.embedder import SentenceEmbedder
+from ensembles.embeddings.interface import check_texts
+from ensembles.embeddings.texts import parts_of, piece
+from ensembles.embeddings.word_weights import BY_ORDER, Weighting
+
+SAMPLED = 20_000  # texts that are searched for tokens that are lost
+
+
+def summary(model: Any) -> dict[str, Any]:
+    """What a model was read from, and how it makes vectors.
+
+    Parameters
+    ----------
+    model : SentenceEmbedder or SentenceEncoder, fitted
+
+    Returns
+    -------
+    dict of str to values of JSON
+    """
+    if not isinstance(model, SentenceEmbedder):
+        return {
+            "model": str(model.model),
+            "format": "transformer (sentence-transformers)",
+            "dimensions": model._n_features_out,
+            "normalize": bool(model.normalize),
+        }
+    vectors, rows = model.vectors_, model._average.rows
+    return {
+        "model": vectors.source,
+        "format": vectors.format,
+        "tokens": len(vectors.tokens),
+        "dimensions": int(vectors.matrix.shape[1]),
+        "tokenizer": _tokenizer(rows),
+        "lowercase": rows.lowercase,
+        "unknown": rows.unknown,
+        "rule": [rule.name for rule in model._average.rules],
+        "weights": _weights(model),
+        "frequencies": getattr(model, "_counted_by", None),
+        "normalize": model._normalize,
+        "n_components": None if model.projection_ is None else model._n_features_out,
+    }
+
+
+def sentence(facts: dict[str, Any]) -> str:
+    """What `summary` returns as one sentence.
+
+    Parameters
+    ----------
+    facts : dict
+
+    Returns
+    -------
+    str
+    """
+    read = f"{facts['model']} is read as {facts['format']}"
+    if "tokenizer" not in facts:
+        return f"{read}, {facts['dimensions']} dimensions"
+    weights = facts["weights"] or "none"
+    if facts["frequencies"]:
+        weights += f" by {facts['frequencies']}"
+    if facts["frequencies"] == BY_ORDER:
+        weights += ", as it has no counts"
+    lowercase = ", lowercased" if facts["lowercase"] else ""
+    return (
+        f"{read}: {facts['tokens']} tokens, {facts['dimensions']} dimensions; "
+        f"tokenizer {facts['tokenizer']}{lowercase}; rule {', '.join(facts['rule'])}; "
+        f"weights {weights}"
+    )
+
+
+def _tokenizer(rows: Any) -> str:
+    if rows.by_piece:
+        own = rows.tokenizer is rows.vectors.tokenizer
+        return "of the model" if own else "of Hugging Face"
+    if rows.tokenizer is None:
+        return "words of letters and digits"
+    return rows.tokenizer if isinstance(rows.tokenizer, str) else "callable"
+
+
+def _weights(model: SentenceEmbedder) -> str | None:
+    weights = model.weights
+    if isinstance(weights, Weighting):
+        return weights.name
+    if weights is None and model.vectors_.weighted:
+        return "those in the vectors"
+    return weights if weights is None or isinstance(weights, str) else "given"
+
+
+def lost(model: Any, texts: Any) -> Counter[str]:
+    """Tokens of the first texts that have a vector, but are no word to the tokenizer.
+
+    Parameters
+    ----------
+    model : SentenceEmbedder or SentenceEncoder, fitted
+    texts : sequence or column of str
+
+    Returns
+    -------
+    Counter of str
+    """
+    found: Counter[str] = Counter()
+    if isinstance(model, SentenceEmbedder):
+        for part in parts_of(check_texts(texts))[:1]:
+            found += model._average.rows.lost(piece(part, 0, SAMPLED))
+    return found
