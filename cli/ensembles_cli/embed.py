@@ -173,7 +173,7 @@ def describe_lost(
     """Say in one line which tokens of the first texts no tokenizer's word is."""
     from ensembles.embeddings.summary import SAMPLED, lost
 
-    found = lost(embedder, first[0].texts) if first else {}
+    found = lost(embedder, first[0].texts if first else [])
     if found and not quiet:
         named = ", ".join(repr(token) for token, _ in found.most_common(3))
         note(

@@ -71,7 +71,7 @@ class Average:
         With ``coverage`` their tokens are counted there.
         """
         if self._prepared is not None:
-            how = {"n_threads": n_threads, "coverage": coverage}
+            how: dict[str, Any] = {"n_threads": n_threads, "coverage": coverage}
             return embed_by(self._prepared, texts, self.rows.tokens, **how)
         found = list(self.blocks(parts_of(texts), n_threads, coverage))
         return np.concatenate([np.empty((0, self.n_columns), np.float32), *found])

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from ensembles.embeddings.file_signatures import SAMPLE, check_text
+from ensembles.embeddings.tables import Facts, chosen, table
 from ensembles.embeddings.vectors.files import INSTALL
 
 STEP = 4 << 20  # bytes read together, and no fewer than a line
@@ -26,7 +25,6 @@ SUFFIXES = {
     ".tab": "tsv",
     ".parquet": "parquet",
 }
-Facts = dict[str, Any]
 # By the suffix: what would be embedded line by line, and what to do.
 OTHERS = {
     ".json": "kind='jsonl' reads an object a line; jq -c '.[]' makes such lines of an "
@@ -35,12 +33,7 @@ OTHERS = {
     **dict.fromkeys((".feather", ".arrow"), "write it as Parquet"),
     **dict.fromkeys((".pdf", ".doc", ".docx"), "save it as plain text"),
 }
-HEAD = 20  # lines by which a delimiter is told
-DELIMITERS = (",", ";", "\t", "|")
-SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 FORMATS = ("lines", "csv", "tsv", "jsonl", "parquet")
-GUESSES = ("text", "sentence")  # columns that need no name
-WAY_OUT = "column='NAME' chooses one"
 
 
 def plain(texts: Any) -> list[Any]:
@@ -226,117 +219,6 @@ def _lines(
         yield [line.rstrip("\r\n") for line in some]
 
 
-def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") -> str:
-    """What stands between the fields of a table, by its first lines.
-
-    Parameters
-    ----------
-    lines : sequence of str
-        The first lines. Where the first is a header it decides, else all.
-    column : str or None
-        Name or number of a column that must be there.
-    first : str, default=","
-        The delimiter that is expected: another one counts where this one leaves the
-        line whole, or without the column.
-
-    Returns
-    -------
-    str
-    """
-    marks = dict.fromkeys((first, *DELIMITERS))
-    fields = {mark: _fields(lines[0] if lines else "", mark) for mark in marks}
-    if column is not None and column.isdecimal() and column not in fields[first]:
-        counts = {mark: {len(_fields(line, mark)) for line in lines} for mark in marks}
-        steady = [mark for mark in marks if len(counts[mark]) == 1]
-        fits = [mark for mark in steady if len(fields[mark]) >= max(2, int(column))]
-        is_told = len(lines) > 1 or len(fields[first]) < int(column)
-        return next(iter(fits), first) if is_told else first
-    if column is not None:
-        return next((mark for mark in fields if column in fields[mark]), first)
-    return next((mark for mark in fields if len(fields[mark]) > 1), first)
-
-
-def _fields(line: str, mark: str) -> list[str]:
-    quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
-    return next(csv.reader([line], delimiter=mark, quoting=quoting), [])
-
-
-def _table(first: str) -> Callable[..., Iterator[list[str]]]:
-    def read(
-        lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
-    ) -> Iterator[list[str]]:
-        every = (line for some in lines for line in some)
-        head = list(islice(every, HEAD))
-        if head and (found := SEPARATOR.fullmatch(head[0])):  # spreadsheets write it
-            mark, head = found[1], head[1:]
-        else:
-            mark = delimiter_of(head, column, first=first)
-        quoting = csv.QUOTE_NONE if mark == "\t" else csv.QUOTE_MINIMAL
-        every = chain(head, every)
-        facts["delimiter"] = mark
-        rows = csv.reader(every, delimiter=mark, quoting=quoting, strict=True)
-        try:
-            yield from _cells(rows, name, column, facts)
-        except csv.Error as error:
-            raise ValueError(f"{name} line {rows.line_num}: {error}") from None
-
-    return read
-
-
-def _cells(
-    rows: Any, name: str, column: str | None, facts: Facts
-) -> Iterator[list[str]]:
-    header = next(rows, None)
-    if header is None:
-        return
-    place, is_header = _place(header, name, column)
-    facts["column"] = header[place] if is_header else place + 1
-    facts["columns"] = header if is_header else len(header)
-    texts = [] if is_header else [header[place]]
-    size = 0
-    for row in rows:
-        if not row:
-            continue
-        if len(row) <= place:
-            raise ValueError(
-                f"{name} line {rows.line_num} must have a field {place + 1}, where "
-                f"the texts are, found {len(row)}"
-            )
-        texts.append(row[place])
-        size += len(row[place]) + 1
-        if size >= STEP:
-            yield texts
-            texts, size = [], 0
-    yield texts
-
-
-def _place(header: Sequence[str], name: str, column: str | None) -> tuple[int, bool]:
-    """Which column holds the texts, and whether the first row names it."""
-    if column is not None and column not in header and column.isdecimal():
-        if not 1 <= int(column) <= len(header):
-            raise ValueError(f"{name} has {len(header)} columns, found column={column}")
-        return int(column) - 1, False
-    return list(header).index(_chosen(header, name, column)), True
-
-
-def _chosen(columns: Sequence[str], name: str, column: str | None) -> str:
-    """The column that is asked for, or the one that can be meant."""
-    if column is None:
-        if len(columns) == 1:
-            return columns[0]
-        for guess in GUESSES:
-            if guess in columns:
-                return guess
-        raise ValueError(
-            f"{name} has the columns {', '.join(map(repr, columns))}; {WAY_OUT}"
-        )
-    if column not in columns:
-        raise ValueError(
-            f"{name} has no column {column!r}, found {', '.join(map(repr, columns))}"
-        )
-    return column
-
-
 def _objects(
     lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
 ) -> Iterator[list[str]]:
@@ -356,7 +238,7 @@ def _value(line: str, place: str, column: str | None, facts: Facts) -> str:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} must be JSON: {error}") from None
     if isinstance(found, dict):
-        key = _chosen(list(found), place, column)
+        key = chosen(list(found), place, column)
         facts.setdefault("column", key)
         facts.setdefault("columns", list(found))
         found = found[key]
@@ -369,8 +251,8 @@ def _value(line: str, place: str, column: str | None, facts: Facts) -> str:
 
 _READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
     "lines": _lines,
-    "csv": _table(","),
-    "tsv": _table("\t"),
+    "csv": table(","),
+    "tsv": table("\t"),
     "jsonl": _objects,
 }
 
@@ -387,17 +269,15 @@ def _parquet(
         raise ValueError("Parquet must be a file that can be sought in, found a stream")
     try:
         with pq.ParquetFile(source) as file:
-            chosen = _chosen(file.schema_arrow.names, name, column)
-            facts |= {"column": chosen, "columns": list(file.schema_arrow.names)}
-            kind = file.schema_arrow.field(chosen).type
+            taken = chosen(file.schema_arrow.names, name, column)
+            facts |= {"column": taken, "columns": list(file.schema_arrow.names)}
+            kind = file.schema_arrow.field(taken).type
             inner = kind.value_type if pa.types.is_dictionary(kind) else kind
             if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
-                raise ValueError(
-                    f"{name}: column {chosen!r} must hold texts, is {kind}"
-                )
+                raise ValueError(f"{name}: column {taken!r} must hold texts, is {kind}")
             n_rows, size = max(1, file.metadata.num_rows), Path(source).stat().st_size
             seen = 0
-            for batch in file.iter_batches(ROWS, columns=[chosen]):
+            for batch in file.iter_batches(ROWS, columns=[taken]):
                 before, seen = seen, seen + len(batch)
                 n_bytes = size * seen // n_rows - size * before // n_rows
                 yield Batch(batch.column(0), n_bytes, facts)

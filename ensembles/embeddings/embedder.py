@@ -26,9 +26,6 @@ from ensembles.embeddings.rows import Rows
 from ensembles.embeddings.texts import Part, parts_of
 from ensembles.embeddings.vectors.reading import read_vectors
 
-LEAST_COVERAGE = 0.5  # below, most of what texts say is not heard
-NAMED = 5  # unknown words in a warning
-
 
 class SentenceEmbedder(TextTransformer):
     r"""Transformer from texts to averages of the vectors of their words.
@@ -174,7 +171,7 @@ class SentenceEmbedder(TextTransformer):
         found, unmet = weights_of(self.weights, frequencies, rows, own)
         divide = "weights" if weighting is None else weighting.divide
         self._average = Average(rows, rules, found, unmet, divide, by_rule)
-        self._warn_of_coverage(rows, parts, met.coverage)
+        rows.warn_of_coverage(parts, met.coverage)
         self.vectors_, self.weights_ = vectors, found
         self.coverage_, self.lowercase_ = met.coverage, rows.lowercase
         self._counted_by = None if frequencies is None else frequencies.source
@@ -182,21 +179,6 @@ class SentenceEmbedder(TextTransformer):
         piecewise = weighting is not None and weighting.piecewise
         self._learn(parts, piecewise)
         return self
-
-    def _warn_of_coverage(self, rows: Rows, parts: list[Part], coverage: float) -> None:
-        if coverage < LEAST_COVERAGE:
-            some = ", ".join(map(repr, rows.unknown_words(parts, NAMED)))
-            lost = [piece for part in parts[:1] for piece in rows.lost(part)][:NAMED]
-            lacks = f"it lacks {some}" if some else "it lacks none"
-            if lost:
-                named = ", ".join(map(repr, lost))
-                lacks += f", and the tokenizer cuts or leaves out {named}, which it has"
-            warnings.warn(
-                f"{rows.vectors.source} has vectors for {coverage:.0%} of the tokens "
-                f"given to fit only; {lacks}: is it of this language, and are "
-                "tokenizer and lowercase those that it was made with?",
-                stacklevel=3,
-            )
 
     def _learn(self, parts: list[Part], piecewise: bool) -> None:
         """Learn projection and scale from the sentences of the training texts."""

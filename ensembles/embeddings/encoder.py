@@ -163,8 +163,9 @@ class SentenceEncoder(TextTransformer):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' bar, which would be drawn into any program's output."""
-    from transformers.utils import logging
+    from transformers.utils import logging as untyped
 
+    logging: Any = untyped
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

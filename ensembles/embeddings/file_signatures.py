@@ -97,13 +97,9 @@ def _wide_without_mark(sample: bytes) -> str | None:
     if len(sample) < SHORTEST:
         return None
     zeros = [sample[place::4].count(0) * 8 >= len(sample) for place in range(4)]
-    found = tuple(zeros)
-    return {
-        (False, True, False, True): "UTF-16LE",
-        (True, False, True, False): "UTF-16BE",
-        (False, True, True, True): "UTF-32LE",
-        (True, True, True, False): "UTF-32BE",
-    }.get(found)
+    found = "".join("x0"[is_zero] for is_zero in zeros)
+    names = {"x0x0": "16LE", "0x0x": "16BE", "x000": "32LE", "000x": "32BE"}
+    return f"UTF-{names[found]}" if found in names else None
 
 
 def _is_utf8(sample: bytes) -> bool:

@@ -65,7 +65,7 @@ def check_texts(texts: Any) -> Any:
             f"texts must be a sequence of str, found one {type(texts).__name__}; "
             "write [text]"
         )
-    shape = getattr(texts, "shape", (0,))
+    shape: Any = getattr(texts, "shape", (0,))
     if len(shape) == 2 and shape[1] == 1:
         return _only_column(texts)
     if len(shape) != 1:

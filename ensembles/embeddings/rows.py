@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -19,6 +20,8 @@ from ensembles.embeddings.vectors.models import unknown_id
 from ensembles.embeddings.vectors.table import Matrix, WordVectors
 
 BLOCK = 4096  # texts taken together
+LEAST_COVERAGE = 0.5  # below, most of the tokens do not count
+SHOWN = 5  # unknown words in a warning
 NAMED = 40  # characters of a text that stands for the pieces it lacks
 SAMPLED = 100_000  # tokens that are looked at for capitals
 STRAY = 0.01  # share of tokens with a capital that are taken for mishaps
@@ -197,6 +200,23 @@ class Rows:
         blocks = self.ragged(parts)
         found = (w for part, rag in blocks for w in self._unknown_words(part, rag))
         return list(dict.fromkeys(islice(found, 50 * most)))[:most]
+
+    def warn_of_coverage(self, parts: list[Part], coverage: float) -> None:
+        """Warn if less than half of the tokens given to `fit` have a row."""
+        if not coverage < LEAST_COVERAGE:
+            return
+        words = ", ".join(map(repr, self.unknown_words(parts, SHOWN)))
+        lost = [piece for part in parts[:1] for piece in self.lost(part)][:SHOWN]
+        lacks = f"it lacks {words}" if words else "it lacks none"
+        if lost:
+            named = ", ".join(map(repr, lost))
+            lacks += f", and the tokenizer cuts or leaves out {named}, which it has"
+        warnings.warn(
+            f"{self.vectors.source} has vectors for {coverage:.0%} of the tokens "
+            f"given to fit only; {lacks}: is it of this language, and are tokenizer "
+            "and lowercase those that it was made with?",
+            stacklevel=3,
+        )
 
     def _words(self) -> Callable[[str], Iterator[str]]:
         if self.by_piece:

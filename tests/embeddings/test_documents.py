@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensembles.embeddings import documents
+from ensembles.embeddings import documents, tables
 from ensembles.embeddings.documents import read_texts
 from ensembles.embeddings.outputs import vectors_file
 
@@ -23,6 +23,7 @@ TEXTS = ["one", "", "dos, «tres»", 'a "quoted" \U0001f600', "  spaces "]
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "STEP", 16)
+    monkeypatch.setattr(tables, "STEP", 16)
     monkeypatch.setattr(documents, "ROWS", 2)
     csv.field_size_limit(1 << 17)  # as Python has it, whatever a command has set
 

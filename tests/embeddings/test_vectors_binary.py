@@ -348,8 +348,8 @@ def test_broken_heads_of_arrays_are_one_sentence(shape: str, tmp_path: Path) -> 
 
 def test_only_the_arrays_that_count_are_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "v.npz"
-    bomb = {f"other{number}": np.zeros(1 << 22, np.int8) for number in range(4)}
-    arrays = {"tokens": np.array(["a"]), "embeddings": np.ones((1, 2), np.float32)}
+    bomb: Any = {f"other{number}": np.zeros(1 << 22, np.int8) for number in range(4)}
+    arrays: Any = {"tokens": np.array(["a"]), "embeddings": np.ones((1, 2), np.float32)}
     np.savez_compressed(path, **arrays, **bomb)
     opened: list[str] = []
 

@@ -8,6 +8,7 @@ import string
 import sys
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def words_by_character(text: str) -> list[str]:
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 @pytest.mark.parametrize("word", WORDS.values(), ids=WORDS)
-def test_a_word_has_its_own_vector(word: str, form: str) -> None:
+def test_a_word_has_its_own_vector(word: str, form: Any) -> None:
     # A vector for each letter, too: their mean was taken for the word's.
     letters = {letter: [0.0, 1.0] for letter in word if len(word) > 1}
     embedder = SentenceEmbedder({**letters, word: [1.0, 0.0]}, weights=None).fit()

@@ -9,30 +9,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.vectors.files import INSTALL, check_regular
+from ensembles.embeddings.vectors.directories import (
+    INPUTS,
+    STATIC,
+    WORD_EMBEDDINGS,
+    json_of,
+    modules_of,
+    tensors_of,
+    tokenizer_of,
+)
 from ensembles.embeddings.vectors.table import (
     WordVectors,
     as_float32,
     check_matrix,
     check_token,
 )
-from ensembles.embeddings.vectors.tensors import arrays
-from ensembles.regular_files import read_json
 
-STATIC = ("embeddings", "embedding.weight")  # model2vec, sentence-transformers
-# How transformers call their input table, by the end of its name.
-INPUTS = (
-    *("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight"),
-    *("shared.weight", "wte.weight", "token_embedding.weight"),
-)
 # What a saved SentenceEmbedder adds: its section of config.json, a table that only it
 # knows how to use.
 OWN, TABLE = "ensembles", "table"
 # What a directory is read as.
 STATIC_MODEL, TOKEN_TABLE = "static model", "token table of a transformer"
 SAVED = "saved SentenceEmbedder"
-WORD_EMBEDDINGS = "emb_layer.weight"
-INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
@@ -62,10 +60,10 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         raise ValueError(
             f"limit must be None for {path}: its tokenizer's ids need all rows"
         )
-    own = _json(path / "config.json").get(OWN)
+    own = json_of(path / "config.json").get(OWN)
     if own is not None:
         return _own(path, dict(own))
-    modules = _modules(path)
+    modules = modules_of(path)
     folder = path / modules[0]["path"] if modules else path
     tensors = tensors_of(folder)
     if WORD_EMBEDDINGS in tensors:
@@ -74,14 +72,14 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     static = next((name for name in STATIC if name in tensors), None)
     if static is not None:
         matrix = static_table(tensors, static, str(path))
-        normalize = bool(_json(path / "config.json").get("normalize", False))
+        normalize = bool(json_of(path / "config.json").get("normalize", False))
     else:
         matrix = _inputs(tensors, path)
     if modules:
         normalize = any(module["type"].endswith("Normalize") for module in modules)
     return with_tokenizer(
         as_float32(matrix),
-        _tokenizer(folder),
+        tokenizer_of(folder),
         weighted=static is not None,
         normalize=normalize,
         source=str(path),
@@ -101,7 +99,7 @@ def is_static(path: Path) -> bool:
 def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
     """Words of a module WordEmbeddings of sentence-transformers, and their vectors."""
     place = folder / "whitespacetokenizer_config.json"
-    words = _json(place).get("vocab")
+    words = json_of(place).get("vocab")
     if not isinstance(words, list) or len(words) != len(matrix):
         raise ValueError(f"{place} must have a vocab of {len(matrix)} words")
     tokens = [check_token(word, str(place)) for word in words]
@@ -118,18 +116,18 @@ def _own(path: Path, own: dict[str, Any]) -> WordVectors:
     matrix = tensors[name]
     check_matrix(matrix, str(path))
     folded = bool(own.get("folded", False))
-    normalize = bool(_json(path / "config.json").get("normalize", False))
+    normalize = bool(json_of(path / "config.json").get("normalize", False))
     if own.get("by_piece"):
         return with_tokenizer(
             as_float32(matrix),
-            _tokenizer(path),
+            tokenizer_of(path),
             weighted=folded,
             normalize=normalize,
             source=str(path),
             format=SAVED,
         )
     try:
-        ids = _json(path / "tokenizer.json")["model"]["vocab"]
+        ids = json_of(path / "tokenizer.json")["model"]["vocab"]
         tokens = sorted(ids, key=ids.get)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}/tokenizer.json must have words: {error!r}") from None
@@ -204,92 +202,6 @@ def unknown_id(tokenizer: Any) -> int | None:
     return None if found is None else int(found)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """Object that a JSON file holds, empty where there is no file."""
-    try:
-        found = read_json(path)
-    except FileNotFoundError:
-        return {}
-    return found if isinstance(found, dict) else {"": found}
-
-
-def _modules(path: Path) -> list[dict[str, str]]:
-    """Modules of a sentence-transformers directory, none where it is another."""
-    found = _json(path / "modules.json").get("", [])
-    for module in found:
-        inside = isinstance(module, dict) and ".." not in module.get("path", "..")
-        if not inside or Path(module["path"]).is_absolute() or "type" not in module:
-            raise ValueError(
-                f"{path}/modules.json must list modules with type and path inside "
-                f"the directory, found {module!r}"
-            )
-    return list(found)
-
-
-def tensors_of(folder: Path) -> dict[str, NDArray[Any]]:
-    """Tensors of a directory by name, in one file or several.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    dict of str to ndarray
-
-    Raises
-    ------
-    ValueError
-        If there are none, or a file is broken.
-    """
-    whole, index = folder / "model.safetensors", folder / INDEX
-    if whole.exists():
-        return arrays(whole)
-    if index.exists():
-        files = _json(index).get("weight_map", {})
-        if not isinstance(files, dict):
-            raise ValueError(
-                f"{index} must have a weight_map of names to files, found {files!r:.60}"
-            )
-        found: dict[str, NDArray[Any]] = {}
-        for name in sorted({str(name) for name in files.values()}):
-            if Path(name).name != name:
-                raise ValueError(f"{index} must name files beside it, found {name!r}")
-            found |= arrays(folder / name)
-        return found
-    if (folder / PICKLED).exists():
-        return _unpickled(folder / PICKLED)
-    raise ValueError(
-        f"{folder} must be a model's directory with model.safetensors; found "
-        f"{', '.join(sorted(one.name for one in folder.iterdir())) or 'nothing'}"
-    )
-
-
-def _unpickled(path: Path) -> dict[str, NDArray[Any]]:
-    """Tables of a torch file, which cannot run code when it is read like this."""
-    import pickle
-
-    try:
-        import torch
-    except ImportError:
-        raise ImportError(
-            f"{path} needs the package torch: pip install 'ensemble-avg[torch]'"
-        ) from None
-    check_regular(path)
-    try:
-        state = torch.load(path, "cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(
-            f"{path} is not a whole torch file of tensors alone: {error}"
-        ) from None
-    return {
-        name: tensor.float().numpy()
-        for name, tensor in state.items()
-        if isinstance(tensor, torch.Tensor)
-        and name.endswith((*INPUTS, *STATIC, WORD_EMBEDDINGS))
-    }
-
-
 def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> Any:
     """Table of a static model; model2vec may share rows and scale them."""
     matrix, mapping = tensors[name], tensors.get("mapping")
@@ -320,21 +232,3 @@ def _inputs(tensors: dict[str, NDArray[Any]], path: Path) -> NDArray[Any]:
         f"{path} must have a table of tokens ({', '.join((*STATIC, *INPUTS))}), found "
         f"{', '.join(list(tensors)[:8]) or 'no tensor'}"
     )
-
-
-def _tokenizer(folder: Path) -> Any:
-    path = folder / "tokenizer.json"
-    try:
-        from tokenizers import Tokenizer
-    except ImportError:
-        raise ImportError(f"{path} needs the package tokenizers: {INSTALL}") from None
-    if not path.exists():
-        raise ValueError(
-            f"{folder} must have a tokenizer.json; transformers writes one: "
-            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-        )
-    check_regular(path)
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust binding raises nothing more narrow
-        raise ValueError(f"{path} is not a whole tokenizer: {error}") from None

@@ -1,0 +1,152 @@
+"""Texts in tables of lines: which delimiter, which column."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+# How a file is read, for the user: ``column``, ``columns``, ``delimiter``.
+Facts = dict[str, Any]
+STEP = 4 << 20  # characters of texts taken together
+HEAD = 20  # lines by which a delimiter is told
+DELIMITERS = (",", ";", "\t", "|")
+SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
+GUESSES = ("text", "sentence")  # columns that need no name
+WAY_OUT = "column='NAME' chooses one"
+
+
+def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") -> str:
+    """What stands between the fields of a table, by its first lines.
+
+    Parameters
+    ----------
+    lines : sequence of str
+        The first lines. Where the first is a header it decides, else all.
+    column : str or None
+        Name or number of a column that must be there.
+    first : str, default=","
+        The delimiter that is expected: another one counts where this one leaves the
+        line whole, or without the column.
+
+    Returns
+    -------
+    str
+    """
+    marks = dict.fromkeys((first, *DELIMITERS))
+    fields = {mark: _fields(lines[0] if lines else "", mark) for mark in marks}
+    if column is not None and column.isdecimal() and column not in fields[first]:
+        counts = {mark: {len(_fields(line, mark)) for line in lines} for mark in marks}
+        steady = [mark for mark in marks if len(counts[mark]) == 1]
+        fits = [mark for mark in steady if len(fields[mark]) >= max(2, int(column))]
+        is_told = len(lines) > 1 or len(fields[first]) < int(column)
+        return next(iter(fits), first) if is_told else first
+    if column is not None:
+        return next((mark for mark in fields if column in fields[mark]), first)
+    return next((mark for mark in fields if len(fields[mark]) > 1), first)
+
+
+def _fields(line: str, mark: str) -> list[str]:
+    return next(_reader([line], mark), [])
+
+
+def _reader(lines: Iterable[str], mark: str, *, strict: bool = False) -> Any:
+    if mark == "	":  # fields as they are: a quotation mark is one
+        return csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE, strict=strict)
+    return csv.reader(lines, delimiter=mark, strict=strict)
+
+
+def table(first: str) -> Callable[..., Iterator[list[str]]]:
+    """Reader of the texts of a table, with the delimiter that is expected."""
+
+    def read(
+        lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
+    ) -> Iterator[list[str]]:
+        every = (line for some in lines for line in some)
+        head = list(islice(every, HEAD))
+        if head and (found := SEPARATOR.fullmatch(head[0])):  # spreadsheets write it
+            mark, head = found[1], head[1:]
+        else:
+            mark = delimiter_of(head, column, first=first)
+        facts["delimiter"] = mark
+        rows = _reader(chain(head, every), mark, strict=True)
+        try:
+            yield from _cells(rows, name, column, facts)
+        except csv.Error as error:
+            raise ValueError(f"{name} line {rows.line_num}: {error}") from None
+
+    return read
+
+
+def _cells(
+    rows: Any, name: str, column: str | None, facts: Facts
+) -> Iterator[list[str]]:
+    header = next(rows, None)
+    if header is None:
+        return
+    place, is_header = _place(header, name, column)
+    facts["column"] = header[place] if is_header else place + 1
+    facts["columns"] = header if is_header else len(header)
+    texts = [] if is_header else [header[place]]
+    size = 0
+    for row in rows:
+        if not row:
+            continue
+        if len(row) <= place:
+            raise ValueError(
+                f"{name} line {rows.line_num} must have a field {place + 1}, where "
+                f"the texts are, found {len(row)}"
+            )
+        texts.append(row[place])
+        size += len(row[place]) + 1
+        if size >= STEP:
+            yield texts
+            texts, size = [], 0
+    yield texts
+
+
+def _place(header: Sequence[str], name: str, column: str | None) -> tuple[int, bool]:
+    """Which column holds the texts, and whether the first row names it."""
+    if column is not None and column not in header and column.isdecimal():
+        if not 1 <= int(column) <= len(header):
+            raise ValueError(f"{name} has {len(header)} columns, found column={column}")
+        return int(column) - 1, False
+    return list(header).index(chosen(header, name, column)), True
+
+
+def chosen(columns: Sequence[str], name: str, column: str | None) -> str:
+    """The column that is asked for, or the one that can be meant.
+
+    Parameters
+    ----------
+    columns : sequence of str
+    name : str
+        Of the file, for messages.
+    column : str or None
+        None takes the only column, else "text" or "sentence".
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        If there is no such column.
+    """
+    if column is None:
+        if len(columns) == 1:
+            return columns[0]
+        for guess in GUESSES:
+            if guess in columns:
+                return guess
+        raise ValueError(
+            f"{name} has the columns {', '.join(map(repr, columns))}; {WAY_OUT}"
+        )
+    if column not in columns:
+        raise ValueError(
+            f"{name} has no column {column!r}, found {', '.join(map(repr, columns))}"
+        )
+    return column
