@@ -58,7 +58,7 @@ def command(
     \b
     ensemble evaluate glove.txt sts-dev.csv --columns 6,7,5
     ensemble evaluate saved/ pairs.csv --against all-MiniLM-L6-v2/
-    ensemble evaluate v.txt pairs.csv --against v.txt --against-option weights=zipf
+    ensemble evaluate v.txt p.csv --against v.txt --against-option weights=zipf
     """
     load_numba()
     allow_long_fields()

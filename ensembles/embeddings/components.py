@@ -62,7 +62,9 @@ class Projection(NamedTuple):
         """Projected vectors of shape (n, n_components), float32; zeros stay zeros.
 
         In float64, rounded once: what becomes of a vector does not depend on those
-        that are projected with it.
+        that are projected with it, but for the last bit of numbers within a rounding
+        error of float64 of the middle between two of float32, as BLAS may sum in
+        another order.
         """
         out = np.empty((len(vectors), self.matrix.shape[1]), np.float32)
         for start, stop in cut(len(vectors), BLOCK):

@@ -44,7 +44,8 @@ class SentenceEmbedder(TextTransformer):
         Of `POOLINGS`; results of several stand side by side.
     weights : {"sif", "usif", "idf", "zipf"}, mapping, array or None, default="sif"
         Of `WEIGHTINGS`; a mapping of word to weight, where words that are not named
-        weigh 1; one number for each row; None counts every word once.
+        weigh 1; one number for each row; None counts every word once, and is the one
+        to take where a classifier follows: frequent words may tell classes apart.
     remove_components : int, default=0
         Directions that most of the sentences given to fit share, taken out of each;
         with "usif" by their shares of the variance. The papers take 1 with "sif" and 5

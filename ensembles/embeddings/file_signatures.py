@@ -28,6 +28,8 @@ WIDE = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 LARGEST = 4 << 30  # bytes of a text that is read in one piece
+# What stands in a clone in the place of a large file.
+POINTER = b"version https://git-lfs.github.com/spec/"
 SAMPLE = 4096  # bytes that are looked at
 # What no text has, but for mishaps: tabs, ends of lines and pages, and escapes it has.
 CONTROL = bytes(
@@ -55,6 +57,27 @@ def compression_of(first: bytes) -> tuple[str, str] | None:
     return None
 
 
+def check_no_pointer(first: bytes, name: str) -> None:
+    """Raise if a file is a pointer of Git LFS to another one.
+
+    Parameters
+    ----------
+    first : bytes
+        The beginning of a file.
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    ValueError
+    """
+    if first.startswith(POINTER):
+        raise ValueError(
+            f"{name} is a pointer of Git LFS, not the file itself: git lfs pull "
+            "fetches it"
+        )
+
+
 def check_text(first: bytes, name: str, *, then: str = "> FILE") -> None:
     """Raise if what a file begins with is no text in an encoding of bytes.
 
@@ -77,6 +100,7 @@ def check_text(first: bytes, name: str, *, then: str = "> FILE") -> None:
         raise ValueError(
             f"{name} must be text, but is compressed ({kind}): {program} {name} {then}"
         )
+    check_no_pointer(first, name)
     sample = first[:SAMPLE]
     wide = next((WIDE[mark] for mark in WIDE if first.startswith(mark)), None)
     wide = wide or _wide_without_mark(sample)

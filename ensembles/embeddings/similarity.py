@@ -52,7 +52,8 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
         products = np.einsum("ij,ij->i", x, y)
         squares = np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y)
         some = squares != 0  # NaN stays NaN
-        found[start:stop][some] = products[some] / np.sqrt(squares[some])
+        shares = products[some] / np.sqrt(squares[some])
+        found[start:stop][some] = np.clip(shares, -1, 1)  # rounding may go beyond
     return found
 
 

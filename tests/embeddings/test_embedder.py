@@ -529,3 +529,11 @@ def test_tokens_are_counted_while_vectors_are_made() -> None:
         assert counts.n_tokens == 2 + 1 + 10_000
         assert counts.share == 5002 / 10_003
     assert Coverage().share is None
+
+
+def test_ends_of_lines_in_a_text_are_white_space() -> None:
+    # facebookresearch/fastText#435, deepdoctection/deepdoctection#80
+    found = (
+        made().fit().transform(["pan gato", "pan gato\n", "pan\ngato", "pan </s> gato"])
+    )
+    assert (found[:3] == found[0]).all()

@@ -189,3 +189,10 @@ def test_cosines_of_very_small_and_large_vectors() -> None:
         assert cosines([[size, 0]], [[size, 0], [0, size]]).tolist() == [1, 0]
         np.testing.assert_allclose(cosines([[size, size]], [[1, 0]]), [0.5**0.5])
     assert cosines([[0, 0]], [[1e-300, 1]]).tolist() == [0]
+
+
+def test_no_cosine_is_above_one(rng: np.random.Generator) -> None:
+    # epfml/sent2vec#78
+    vectors = rng.normal(size=(20_000, 50))
+    assert cosines(vectors, 3 * vectors).max() == 1
+    assert cosines(vectors, -7 * vectors).min() == -1

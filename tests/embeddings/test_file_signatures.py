@@ -152,3 +152,15 @@ def test_suffixes_of_other_kinds_are_not_taken_for_lines(
     with pytest.raises(ValueError, match="is no file of lines by its suffix"):
         texts_of(path)
     assert texts_of(path, kind="lines") == ['[{"text": "good"}]']
+
+
+def test_pointers_of_git_lfs_are_no_texts(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n"
+    )
+    for how in ({}, {"kind": "lines"}):
+        with pytest.raises(
+            ValueError, match="a pointer of Git LFS, not the file itself"
+        ):
+            texts_of(path, **how)

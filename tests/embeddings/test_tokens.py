@@ -394,6 +394,7 @@ def test_a_full_cache_learns_no_more_and_stays_right(
     for _ in range(2):
         assert spelled(full, texts) == expected_of(texts)
     assert len(full) == 50
+    assert full.n_bytes < WordCache(cuts(" "), numbered).n_bytes
     monkeypatch.setattr(word_cache, "MOST_BYTES", 300)
     monkeypatch.setattr(word_cache, "FEWEST", 16)
     small = WordCache(cuts(" "), numbered)

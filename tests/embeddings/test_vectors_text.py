@@ -227,3 +227,46 @@ def test_a_table_in_another_encoding_is_refused(tmp_path: Path) -> None:
     text = "año 1 2\nniño 1 2\nmesa 1 2\n".encode("latin-1")
     with pytest.raises(ValueError, match="line 1 must be UTF-8"):
         read_vectors(written(tmp_path, text))
+
+
+# What users of gensim, spaCy, GloVe and others reported, with what should be read.
+REPORTED = {
+    "explosion/spaCy#4270": ("2 2\nthe\t1\t2\ncat\t3\t4\n", ["the", "cat"]),
+    "explosion/spaCy#834": (
+        "3 2\n\u00a0 1 2\n\u0085 3 4\n\u2028 5 6\n",
+        ["\u00a0", "\u0085", "\u2028"],
+    ),
+    "explosion/spaCy#8789": ("use -1.32 2.4\nfilm 1 2\n", ["use", "film"]),
+    "stanfordnlp/GloVe#150": (
+        "the 1 2\n. . . 3 4\n.\u00a0. 5 6\n",
+        ["the", ". . .", ".\u00a0."],
+    ),
+    "pedrada88/crossembeddings-twitter#2": ("2 2\n. . 1 2\nthe 3 4\n", [". .", "the"]),
+    "blank lines at the end": ("2 2\nthe 1 2\ncat 3 4\n\n\r\n", ["the", "cat"]),
+}
+
+
+@pytest.mark.parametrize(("text", "tokens"), REPORTED.values(), ids=REPORTED)
+def test_reported_files_are_read(text: str, tokens: list[str], tmp_path: Path) -> None:
+    assert read_vectors(written(tmp_path, text)).tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "git lfs pull"),
+        ("<!DOCTYPE html>\n<html>\n", "it is a web page"),
+        # Embedding/Chinese-Word-Vectors#168, yanshao9798/tagger#5
+        (
+            "的 1:0.5 3:0.25\n了 2:0.5 3:1\n",
+            "line 1 must be a word and 2 numbers.*1:0.5",
+        ),
+        ("<<<<<<< HEAD\nthe 1 2\n=======\n", "line 1 must be a word and 1 num.*HEAD"),
+    ],
+)
+def test_reported_files_that_are_no_vectors_are_told(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    for name in ("v.txt", "v.vec"):
+        with pytest.raises(ValueError, match=message):
+            read_vectors(written(tmp_path, text, name))

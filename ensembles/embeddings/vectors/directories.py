@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ensembles.embeddings.file_signatures import SAMPLE, check_no_pointer
 from ensembles.embeddings.vectors.files import INSTALL, check_regular
 from ensembles.embeddings.vectors.tensors import arrays
 from ensembles.regular_files import read_json
@@ -61,6 +62,9 @@ def tensors_of(folder: Path) -> dict[str, NDArray[Any]]:
     """
     whole, index = folder / "model.safetensors", folder / INDEX
     if whole.exists():
+        check_regular(whole)
+        with whole.open("rb") as file:
+            check_no_pointer(file.read(SAMPLE), str(whole))
         return arrays(whole)
     if index.exists():
         files = json_of(index).get("weight_map", {})

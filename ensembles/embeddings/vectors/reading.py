@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.embeddings.file_signatures import WIDE, compression_of
+from ensembles.embeddings.file_signatures import WIDE, check_no_pointer, compression_of
 from ensembles.embeddings.vectors import (
     archives,
     fasttext,
@@ -150,6 +150,12 @@ def _check_kind(path: Path, first: bytes) -> None:
             "with the library that wrote it and pass what comes back, or save it there "
             "in word2vec's format"
         )
+    check_no_pointer(first, str(path))
+    if first[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise ValueError(
+            f"{path} cannot be read: it is a web page, which a download may have "
+            "brought in the place of vectors"
+        )
     for mark, name in WIDE.items():
         if first.startswith(mark):
             raise ValueError(
@@ -166,6 +172,7 @@ def _read(path: Path, limit: int | None, errors: str) -> WordVectors:
         first = file.read(BEGINNING)
     suffix = path.suffix.lower()
     if suffix in FORMATS:
+        check_no_pointer(first, str(path))
         return FORMATS[suffix](path, limit, errors)
     if not fasttext.is_fasttext(first):
         _check_kind(path, first)

@@ -28,6 +28,7 @@ from ensembles.embeddings.vectors.table import Matrix, WordVectors, check_finite
 
 LINES = 4096  # read by a thread at a time
 LONGEST_LINE = 1 << 20
+BLANK = 4096  # bytes at the end that are searched for blank lines
 EVERYTHING = 1 << 62
 
 
@@ -96,7 +97,12 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
 
 
 def _unmarked(data: Bytes) -> Bytes:
-    """Bytes without the mark of UTF-8 before them, where it is not a token itself."""
+    """Bytes without a mark of UTF-8 before and blank lines behind them.
+
+    A mark that is followed by white space is a token itself.
+    """
+    blank = bytes(data[-BLANK:])
+    data = data[: len(data) - len(blank) + len(blank.rstrip(b"\r\n"))]
     first = bytes(data[:4])
     if first.startswith(codecs.BOM_UTF8) and not first[3:].isspace():
         return data[3:]
