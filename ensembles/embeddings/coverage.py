@@ -76,7 +76,7 @@ def lost_tokens(
     pieces : iterable of str
     vocabulary : mapping of str to row
     words : callable
-        From a text to its words.
+        From a text to its words, of which letters and digits alone are one.
     lowercase : bool
         Whether pieces are put in small letters before they are looked up.
 
@@ -86,6 +86,8 @@ def lost_tokens(
         Not punctuation alone, which hardly anybody misses.
     """
     for piece in pieces:
+        if piece.isalnum():
+            continue  # a word to any tokenizer of words
         token = piece.lower() if lowercase else piece
         if token in vocabulary and [*words(piece)] != [token] and _means(token):
             yield piece

@@ -151,11 +151,13 @@ class Rows:
         """
         if self.tokenizer is not None:
             return Counter()
-        met = Counter(normalize("NFC", " ".join(decoded(part))).split())
-        lost = lost_tokens(
-            met, self.vocabulary, self._words(), lowercase=self.lowercase
+        met = normalize("NFC", " ".join(decoded(part))).split()
+        lost = set(
+            lost_tokens(
+                set(met), self.vocabulary, self._words(), lowercase=self.lowercase
+            )
         )
-        return Counter({piece: met[piece] for piece in lost})
+        return Counter(piece for piece in met if piece in lost) if lost else Counter()
 
     def coverage(self, part: Part) -> NDArray[np.float64]:
         """Share of each text's tokens that have a row and are met; NaN without any."""
