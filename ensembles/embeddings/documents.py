@@ -106,7 +106,7 @@ def read_texts(
 
         def lines() -> Iterator[list[str]]:
             nonlocal taken
-            for some, n_bytes in _decoded(file, name, encoding):
+            for some, n_bytes in _decoded(file, name, encoding, _onwards(name, kind)):
                 taken += n_bytes
                 yield some
 
@@ -165,14 +165,23 @@ def _opened(source: Any) -> Iterator[IO[bytes]]:
         yield file
 
 
+def _onwards(name: str, kind: str) -> str:
+    """What follows a command that makes text of a file, in messages."""
+    inner = SUFFIXES.get(Path(Path(name).stem).suffix.lower(), kind)
+    kind = inner if kind == "lines" else kind
+    if kind == "parquet":
+        return "> FILE"
+    return "| ensemble embed -" + (f" --kind {kind}" if kind != "lines" else "")
+
+
 def _decoded(
-    file: IO[bytes], name: str, encoding: str
+    file: IO[bytes], name: str, encoding: str, then: str
 ) -> Iterator[tuple[list[str], int]]:
     """Lines with their ends, some at a time, and the bytes that they took."""
     number = 0
     while raw := file.readlines(STEP):
         if not number:
-            _check_beginning(raw, name)
+            _check_beginning(raw, name, then)
         try:
             found = [line.decode(encoding) for line in raw]
         except UnicodeDecodeError as error:
@@ -188,13 +197,13 @@ def _decoded(
         yield found, sum(map(len, raw))
 
 
-def _check_beginning(raw: list[bytes], name: str) -> None:
+def _check_beginning(raw: list[bytes], name: str, then: str) -> None:
     """Raise if the first lines are of a file without lines of text."""
-    check_text(b"".join(raw[:64])[:SAMPLE], name, then="| ensemble embed -")
+    check_text(b"".join(raw[:64])[:SAMPLE], name, then=then)
     if raw[0].rstrip(b"\r").count(b"\r") and b"\n" not in raw[0]:
         raise ValueError(
             f"{name} must have lines that end with \\n, but has \\r alone between "
-            f"them: tr '\\r' '\\n' < {name} | ensemble embed -"
+            f"them: tr '\\r' '\\n' < {name} {then}"
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ensembles.embeddings.file_signatures import read_text
 from ensembles.embeddings.similarity import cosines
+from ensembles.embeddings.tables import delimiter_of
 from ensembles.weighting import Floats
 
 # Columns that need no name: first text, second text, score.
@@ -50,7 +51,8 @@ def read_pairs(
     ----------
     path : path
         UTF-8. With a tab in its first line fields are parted by tabs and taken as they
-        are, else by commas and perhaps quoted.
+        are, else by commas, or by ``;`` or ``|`` where it has no comma, and perhaps
+        quoted.
     columns : sequence of three str or None, default=None
         Of the first text, the second text and the score: names in the first line, or
         numbers from 1 where it is no header. None knows the usual names, and the order
@@ -68,10 +70,11 @@ def read_pairs(
     FileNotFoundError
     """
     text = read_text(path)
-    is_tabbed = "\t" in text.partition("\n")[0]
+    first = text.partition("\n")[0]
+    is_tabbed = "\t" in first
     rows = csv.reader(
         io.StringIO(text, newline=""),
-        delimiter="\t" if is_tabbed else ",",
+        delimiter="\t" if is_tabbed else delimiter_of([first], None),
         quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL,
         strict=True,
     )

@@ -49,7 +49,10 @@ def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") 
 
 
 def _fields(line: str, mark: str) -> list[str]:
-    return next(_reader([line], mark), [])
+    try:
+        return next(_reader([line], mark), [])
+    except csv.Error:  # which the table's own reader raises again, with the line
+        return [line]
 
 
 def _reader(lines: Iterable[str], mark: str, *, strict: bool = False) -> Any:

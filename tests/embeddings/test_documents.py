@@ -271,3 +271,10 @@ def test_columns_between_semicolons_are_named(tmp_path: Path) -> None:
     path.write_text("id;body;label\n1;good;x\n")
     with pytest.raises(ValueError, match="has the columns 'id', 'body', 'label'"):
         texts_of(path)
+
+
+def test_a_field_that_is_too_long_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id," + "b" * 140_000 + "\n")
+    with pytest.raises(ValueError, match=r"a\.csv line 1: field larger than"):
+        texts_of(path)

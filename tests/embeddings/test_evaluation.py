@@ -196,3 +196,10 @@ def test_no_cosine_is_above_one(rng: np.random.Generator) -> None:
     vectors = rng.normal(size=(20_000, 50))
     assert cosines(vectors, 3 * vectors).max() == 1
     assert cosines(vectors, -7 * vectors).min() == -1
+
+
+def test_pairs_between_semicolons_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("s1;s2;score\na, b;c;5\nd;e;1\n")
+    found = read_pairs(path)
+    assert (found.first, found.scores.tolist()) == (["a, b", "d"], [5, 1])

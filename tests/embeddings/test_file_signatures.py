@@ -164,3 +164,23 @@ def test_pointers_of_git_lfs_are_no_texts(tmp_path: Path) -> None:
             ValueError, match="a pointer of Git LFS, not the file itself"
         ):
             texts_of(path, **how)
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "message"),
+    [
+        ("x.txt.gz", {}, r"x\.txt\.gz \| ensemble embed -$"),
+        ("x.csv.gz", {}, r"\| ensemble embed - --kind csv$"),
+        ("x.csv.gz", {"column": "body"}, r"\| ensemble embed - --kind csv$"),
+        ("x.jsonl.gz", {}, r"\| ensemble embed - --kind jsonl$"),
+        ("x.gz", {"kind": "tsv"}, r"\| ensemble embed - --kind tsv$"),
+        ("x.parquet.gz", {}, r"x\.parquet\.gz > FILE$"),
+    ],
+)
+def test_the_hint_does_not_embed_a_table_as_lines(
+    name: str, how: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(COMPRESSED["gz"][0])
+    with pytest.raises(ValueError, match=message):
+        texts_of(path, **how)
