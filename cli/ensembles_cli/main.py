@@ -12,6 +12,7 @@ import click
 
 import ensembles
 from ensembles_cli.printing import as_options
+from ensembles_cli.starting import tell_of_compiling
 
 # Each is imported when it is called, or asked for help: the rest stays out of the way.
 COMMANDS = {
@@ -49,6 +50,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand; what the library refuses becomes one red line."""
         warnings.showwarning = _show_warning
+        tell_of_compiling()
         if os.environ.get("NO_COLOR"):
             ctx.color = False
         try:
