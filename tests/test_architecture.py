@@ -203,6 +203,18 @@ def test_importing_the_package_loads_nothing(loaded: Loaded) -> None:
     assert not names & {"numpy", "numba", "click", *HEAVY}
 
 
+def test_the_main_names_are_offered_by_the_package_itself(loaded: Loaded) -> None:
+    import ensembles
+
+    for name in ("average", "ModelSoup", "EnsembleClassifier", "SentenceEmbedder"):
+        assert name in dir(ensembles)
+    assert ensembles.predictions.EnsembleClassifier is ensembles.EnsembleClassifier
+    assert ensembles.embeddings.SentenceEmbedder is ensembles.SentenceEmbedder
+    assert not loaded("from ensembles import average") & {"click", *HEAVY} - NUMBAS
+    for part in ("checkpoints", "predictions", "embeddings", "rules", "selection"):
+        assert f"`ensembles.{part}`" in (ensembles.__doc__ or "")
+
+
 def test_help_loads_nothing(loaded: Loaded) -> None:
     names = loaded(
         "from ensembles_cli.main import cli; cli(['--help'], standalone_mode=False)"

@@ -149,3 +149,22 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def complete_rule(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[str]:
+    """Names of rules that begin with what is typed."""
+    from ensembles.rules import RULES
+
+    return [name for name in sorted(RULES) if name.startswith(incomplete)]
+
+
+def complete_selection(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[str]:
+    """Names of selections, as --select takes them, that begin with what is typed."""
+    from ensembles.selection import SELECTIONS
+
+    names = [name.replace("_", "-") for name in sorted(SELECTIONS)]
+    return [name for name in names if name.startswith(incomplete)]
