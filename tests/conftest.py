@@ -117,7 +117,7 @@ def interpreter() -> Interpreter:
             env={**known, **environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,  # machines may be busy
         )
         assert done.returncode == 0, done.stderr
         lines = done.stderr.splitlines()
