@@ -208,7 +208,8 @@ def moderate(weights: Float64) -> Float64:
     if not exponents.size or abs(top := int(exponents.max())) <= MODERATE:
         return weights
     # Of weights that lie very far apart the smallest is not to become zero.
-    return np.ldexp(weights, -min(top, int(exponents.min()) + 1_000))
+    least = int(exponents.min()) + 1_000
+    return np.ldexp(weights, -(max(min(top, least), 0) if top > 0 else top))
 
 
 def as_stack(members: Sequence[Array] | Array) -> Array:
