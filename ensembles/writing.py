@@ -62,8 +62,9 @@ def _mode_of(path: Path, folder: bool) -> int | None:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return None
-    alike = stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)
-    return stat.S_IMODE(mode) & 0o777 if alike else None
+    if folder:  # whether what is made in it belongs to its group, too
+        return stat.S_IMODE(mode) if stat.S_ISDIR(mode) else None
+    return mode & 0o777 if stat.S_ISREG(mode) else None
 
 
 def check_free(path: Path, *, force: bool) -> None:

@@ -12,6 +12,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -481,6 +483,28 @@ def test_with_a_place_to_keep_them_loops_are_kept(
     found, cache = json.loads(interpreter(AVERAGE, package, **known))
     assert (found, cache) == ([1.5, 1.5, 1.5], "LoopCache")
     assert list((tmp_path / "cache").rglob("*.nbc"))
+
+
+@pytest.mark.skipif(PLAIN, reason="nothing is compiled")
+def test_processes_that_fill_one_cache_at_a_time_agree(
+    homeless: tuple[Path, dict[str, str]], tmp_path: Path
+) -> None:
+    """As in numba/numba#4807, where a cache that several fill crashes a reader."""
+    package, known = homeless
+    known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    command = [sys.executable, "-P", "-c", AVERAGE, str(package)]
+    for _ in range(2):
+        runs = [
+            subprocess.Popen(
+                command, env=known, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            for _ in range(4)
+        ]
+        for run in runs:
+            out, words = run.communicate(timeout=300)
+            assert (run.returncode, words) == (0, b"")
+            assert json.loads(out) == [[1.5, 1.5, 1.5], "LoopCache"]
+    assert not list((tmp_path / "cache").rglob("*.tmp.*"))
 
 
 # The mean of bfloat16 holds lines of kernels/equal.py and kernels/rounding.py.

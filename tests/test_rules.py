@@ -617,6 +617,16 @@ def test_weights_of_any_size_count_by_their_proportions(
     assert found.tobytes() == rule(members, [1.0, 3.0]).tobytes()
 
 
+@pytest.mark.parametrize("n_members", [300, 1000])
+def test_the_mean_of_many_narrow_members_does_not_stall(n_members: int) -> None:
+    """As in pytorch/xla#2425: a sum in bfloat16 stops growing at 256."""
+    ones = np.ones((n_members, 3), ml_dtypes.bfloat16)
+    assert RULES["mean"](ones).astype(float).tolist() == [1.0] * 3
+    steps = round_to(np.arange(1.0, n_members + 1), np.dtype(ml_dtypes.bfloat16))
+    exact = round_to(steps.astype(float).mean(keepdims=True), steps.dtype)
+    assert RULES["mean"](steps[:, None]).tobytes() == exact.tobytes()
+
+
 def test_weights_that_lie_far_apart_all_count() -> None:
     assert moderate(np.array([2.0**1020, 2.0**-60])).all()
     assert moderate(np.array([2.0**1023, 5e-324])).all()

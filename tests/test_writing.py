@@ -306,7 +306,7 @@ def test_a_file_that_is_replaced_keeps_its_permissions(
     assert seen
 
 
-@pytest.mark.parametrize("mode", [0o700, 0o750, 0o777])
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o777, 0o2770, 0o1777])
 def test_a_directory_that_is_replaced_keeps_its_permissions(
     tmp_path: Path, mode: int
 ) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from click.shell_completion import ShellComplete
@@ -11,6 +14,7 @@ from click.testing import CliRunner
 from ensembles.rules import RULES
 from ensembles.selection import SELECTIONS
 from ensembles_cli.main import cli
+from tests.conftest import ROOT
 
 
 def rows(command: str = "rules") -> list[list[str]]:
@@ -88,3 +92,21 @@ def test_each_shell_is_completed_by_what_the_readme_says(shell: str) -> None:
     result = CliRunner(env=asked).invoke(cli, prog_name="ensemble")
     found = re.split(r"[\n,]", result.stdout)
     assert {"mean", "median"} <= set(found)
+
+
+def test_completion_prints_names_alone() -> None:
+    """As in stfc/janus-core#267, where each TAB showed warnings of imports."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ensembles_cli"],
+        env={
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}",
+            "_ENSEMBLE_COMPLETE": "bash_complete",
+            "COMP_WORDS": "ensemble soup --select gre",
+            "COMP_CWORD": "3",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.stdout == "plain,greedy\nplain,greedy-soup\n"
