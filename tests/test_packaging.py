@@ -49,7 +49,7 @@ def numbers(version: str) -> list[int]:
 def test_every_dependency_has_one_floor_wherever_it_is_named() -> None:
     for name, conditions in asked().items():
         assert len(conditions) == 1, (name, conditions)
-        assert re.fullmatch(r"(>=|==)[\d.]+", *conditions), name
+        assert re.fullmatch(r"(>=|==)[\d.]+", min(conditions)), name
 
 
 @pytest.mark.parametrize("name", sorted(asked()))
@@ -73,4 +73,4 @@ def test_the_quick_part_of_the_suite_exists() -> None:
     for word in (ROOT / ".ci" / "quick").read_text().split():
         path, _, name = word.removeprefix("--deselect=").partition("::")
         assert (ROOT / path).exists(), path
-        assert f"def {name}" in (ROOT / path).read_text() or not name, name
+        assert not name or f"def {name}" in (ROOT / path).read_text(), name
