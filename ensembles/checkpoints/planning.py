@@ -104,6 +104,8 @@ def plan(
     ------
     FileNotFoundError
         If a member is not there.
+    FileExistsError
+        If the output is a link to nothing, and not ``force``.
     ValueError
         If anything stands in the way; the message names all of it.
     """
@@ -113,7 +115,7 @@ def plan(
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)
     targets = comparison.targets
-    place = _resolved(out)
+    place = _resolved(out, force=given["force"])
     kind = kind_of(opened[0], place)
     if given["shard_size"] is not None and kind != "directory":
         problems.append("a shard size needs a directory as output")
@@ -216,11 +218,19 @@ def _compared(
     return comparison
 
 
-def _resolved(out: str | os.PathLike[str] | None) -> Path | None:
+def _resolved(out: str | os.PathLike[str] | None, *, force: bool) -> Path | None:
     """The output; what a link points to is replaced, not the link."""
-    if out is None:
-        return None
-    return Path(out).resolve() if Path(out).is_symlink() else Path(out)
+    if out is None or not Path(out).is_symlink():
+        return None if out is None else Path(out)
+    target = Path(os.path.realpath(out))
+    if target.is_symlink():
+        raise ValueError(f"{out} is a link that leads to itself; remove it")
+    if not force and not Path(out).exists():
+        raise FileExistsError(
+            f"{out} exists, a link to {target}, where nothing is; force=True writes "
+            "to where it points"
+        )
+    return target
 
 
 def _n_read(
