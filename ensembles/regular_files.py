@@ -59,7 +59,8 @@ def read_regular(path: Path, *, largest: int = LARGEST_JSON) -> bytes:
         If it is not a regular file, or larger.
     """
     with open(open_regular(path), "rb") as file:
-        content = file.read(largest + 1)
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, largest) + 1)
     if len(content) > largest:
         raise ValueError(f"{path} has more than {largest} bytes")
     return content

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ensembles.base import warn_user
-from ensembles.checkpoints.comparing import config_differences
 from ensembles.checkpoints.delegating import thawed
+from ensembles.checkpoints.differences import config_differences
 from ensembles.checkpoints.formats.state_dicts import is_torch
 
 # Settings that say what parameters mean, and what a fit learns of that besides.

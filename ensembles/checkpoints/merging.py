@@ -11,7 +11,7 @@ import xxhash
 
 from ensembles.base import warn_user
 from ensembles.checkpoints.buffers import least_memory
-from ensembles.checkpoints.comparing import differences
+from ensembles.checkpoints.differences import differences
 from ensembles.checkpoints.formats import state_dicts
 from ensembles.checkpoints.formats.state_dicts import (
     as_array,

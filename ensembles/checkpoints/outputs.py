@@ -21,6 +21,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Record
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
+from ensembles.checkpoints.tied_weights import untied_config
 from ensembles.floats import Array
 from ensembles.writing import reserve, write_at
 
@@ -271,9 +272,12 @@ def _write_around(plan: Plan, place: Path, recipe: str) -> None:
     """The small files of the first member, and the index of shards."""
     first = plan.members[0]
     anew: dict[str, dict[str, Any]] = sharding.index(plan.parts, recipe)
-    named = [key for key in ("dtype", "torch_dtype") if key in first.config]
-    if plan.options["dtype"] is not None and named:
-        anew["config.json"] = first.config | dict.fromkeys(named, plan.options["dtype"])
+    config = untied_config(first.config) if plan.untied else dict(first.config)
+    if plan.options["dtype"] is not None:
+        named = [key for key in ("dtype", "torch_dtype") if key in config]
+        config |= dict.fromkeys(named, plan.options["dtype"])
+    if config != first.config and "config.json" in first.files:
+        anew["config.json"] = config
     for name in first.files:
         if name not in anew:
             target = place / name

@@ -43,6 +43,8 @@ class Plan:
         Each tensor of the result, once.
     aliases : dict of str to str
         Further names of tensors in the result.
+    untied : tuple of str
+        Output layers that the configuration of the result must not tie.
     out : Path or None
     kind : {"safetensors", "directory", "torch", "memory"}
         What is written; "memory" is a state dict.
@@ -66,6 +68,7 @@ class Plan:
     params: dict[str, Any]
     targets: list[Target]
     aliases: dict[str, str]
+    untied: tuple[str, ...]
     out: Path | None
     kind: str
     parts: dict[str, list[Target]]
@@ -135,6 +138,7 @@ def plan(
         params=dict(given["params"]),
         targets=targets,
         aliases=comparison.aliases,
+        untied=tuple(comparison.untied),
         out=place,
         kind=kind,
         parts=_parts(kind, targets, opened[0], place, given["shard_size"]),

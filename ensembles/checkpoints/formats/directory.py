@@ -92,17 +92,6 @@ def weight_files(path: Path) -> list[str]:
     return _chosen(path)[0]
 
 
-def tokenizer_files(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Contents of what decides which token has which number, by name."""
-    if checkpoint.path is None:
-        return {}
-    return {
-        name: (checkpoint.path / name).read_bytes()
-        for name in checkpoint.files
-        if TOKENIZERS.fullmatch(Path(name).name)
-    }
-
-
 def _config(path: Path) -> dict[str, Any]:
     listed = path / "config.json"
     found = read_json(listed) if listed.exists() else {}
