@@ -55,6 +55,8 @@ def obstacles(
     folder = out.parent
     if out.name in ("", ".."):
         return [f"the output must have a name of its own, found {out}"], 0
+    if out.name == "-":
+        return ["the output must be a path, found -, the standard output"], 0
     if not folder.is_dir():
         return [f"there is no folder {folder} to write {out.name} in"], 0
     free = shutil.disk_usage(folder).free
@@ -74,6 +76,13 @@ def obstacles(
 
 
 def _standing(out: Path, members: Sequence[Checkpoint]) -> list[str]:
+    for member in members:
+        is_folder = member.path is not None and member.kind == "directory"
+        if is_folder and Path(str(member.path)).resolve() in out.resolve().parents:
+            return [
+                f"{out} is inside the member {member.name}, in which nothing may "
+                "change; choose a place outside of it"
+            ]
     if not os.path.lexists(out):
         return []
     for member in members:

@@ -15,8 +15,10 @@ from ensembles.blocks import count_threads
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
 from ensembles.checkpoints.comparing import Comparison, Target, compare
+from ensembles.checkpoints.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import Member, open_member
+from ensembles.checkpoints.notices import notices
 from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.placing import kind_of, obstacles
 from ensembles.checkpoints.refusals import refused
@@ -153,16 +155,17 @@ def plan(
             *_about(place, kind, n_written, given["force"]),
             *(f"{member.name}: {note}" for member in opened for note in member.notes),
             *comparison.notes,
+            *notices(opened, given, comparison, weights),
         ),
     )
 
 
 @contextmanager
-def _noted(problems: list[str]) -> Iterator[None]:
+def _noted(problems: list[str], hint: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        problems.append(str(error))
+        problems.append(f"{error}{hint}")
 
 
 def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...]:
@@ -172,11 +175,12 @@ def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...
             f"members must be a sequence of checkpoints, found one alone: "
             f"{members!r:.80}"
         )
-    if not members:
+    given = list(members)  # it may be an array of paths
+    if not given:
         raise ValueError("there must be at least one member, found none")
     opened: list[Checkpoint] = []
     errors: list[Exception] = []
-    for index, member in enumerate(members):
+    for index, member in enumerate(given):
         try:
             opened.append(open_member(member, index, key=key))
         except (OSError, ValueError) as error:
@@ -192,10 +196,12 @@ def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...
 
 def _ruled(given: Options, n_members: int, problems: list[str]) -> tuple[Rule, Float64]:
     rule, weights = RULES["mean"], np.ones(n_members)
-    with _noted(problems):
-        named = given["rule"]
+    named = given["rule"]
+    with _noted(problems, named_here(named)):
         rule = named if isinstance(named, Rule) else lookup(RULES, named)
-        rule.check(n_members, given["params"])
+    if not problems:
+        with _noted(problems, parameter_here(given["params"], rule.params)):
+            rule.check(n_members, given["params"])
     with _noted(problems):
         weights = check_weights(
             given["weights"], n_members, signed=rule.signed, rule=rule.name

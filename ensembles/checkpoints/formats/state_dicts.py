@@ -172,7 +172,8 @@ def as_array(value: Any, where: str) -> Array:
 def _from_torch(value: Any, where: str) -> Array:
     dtype = dtype_of(value, where)
     torch = sys.modules["torch"]
-    if value.layout != torch.strided or value.device.type == "meta":
+    dense = value.layout == torch.strided and not value.is_nested
+    if not dense or value.device.type == "meta":
         raise ValueError(f"{where} is sparse or has no data; make it dense first")
     plain = value.detach().cpu().resolve_neg()
     if str(dtype) not in EXTRA:

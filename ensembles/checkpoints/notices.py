@@ -1,0 +1,96 @@
+"""What a plan notes of its members and options: repetitions, and no effects."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator, Sequence
+
+from ensembles.checkpoints.comparing import Comparison
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.options import Options
+from ensembles.weighting import Floats
+
+
+def notices(
+    members: Sequence[Checkpoint],
+    given: Options,
+    comparison: Comparison,
+    weights: Floats,
+) -> Iterator[str]:
+    """Members that are repeated or do not count, and options without an effect.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+    given : Options
+        All of them.
+    comparison : Comparison
+    weights : ndarray of shape (n_members,)
+
+    Yields
+    ------
+    str
+    """
+    yield from _repeated(members)
+    idle = [m.name for m, w in zip(members, weights, strict=True) if w == 0]
+    if idle:
+        verb = "has" if len(idle) == 1 else "have"
+        yield f"{_some(idle)} {verb} weight 0, and {verb} no effect"
+    yield from _without_effect(members, given, comparison)
+
+
+def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
+    """The same file under two names; the same name twice is meant."""
+    known: dict[str, Checkpoint] = {}
+    for member in members:
+        if member.path is None:
+            continue
+        first = known.setdefault(_identity(member), member)
+        if first.name != member.name and first is not member:
+            yield (
+                f"{first.name} and {member.name} are the same "
+                f"{member.kind}, which counts twice"
+            )
+
+
+def _identity(member: Checkpoint) -> str:
+    """The same for links to one file, also hard ones, and to its directory."""
+    path = os.path.realpath(str(member.path))
+    if member.kind == "directory":
+        return path
+    found = os.stat(path)
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _without_effect(
+    members: Sequence[Checkpoint], given: Options, comparison: Comparison
+) -> Iterator[str]:
+    if given["key"] is not None:
+        idle = [m.name for m in members if not m.is_torch and m.path is not None]
+        if idle:
+            yield (
+                f"the key {given['key']!r} has no effect on {_some(idle)}: a "
+                "safetensors file is one state dict"
+            )
+    names = dict.fromkeys(name for member in members for name in member.names)
+    patterns = {"include": given["include"], "exclude": given["exclude"]}
+    for option, wanted in patterns.items():
+        for pattern in wanted:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                yield f"{option} pattern {pattern!r} matches no tensor"
+    integers = [target for target in comparison.targets if target.action == "settle"]
+    if given["integers"] != "error" and not integers:
+        yield f"integers={given['integers']!r} has no effect: all tensors are floats"
+    if given["missing"] != "error" and all(
+        member.layout.keys() == members[0].layout.keys() for member in members
+    ):
+        yield (
+            f"missing={given['missing']!r} has no effect: all members have the same "
+            "tensors"
+        )
+
+
+def _some(names: Sequence[str], shown: int = 3) -> str:
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")
