@@ -171,7 +171,12 @@ def _holding(
     def set(estimator: Any, state: dict[str, Any]) -> None:
         module(estimator).load_state_dict(state)
 
-    return State(get, set, start=start, module=module, is_network=True)
+    def parameters(estimator: Any) -> list[str]:
+        """Names without those of buffers, which no training moves."""
+        named = module(estimator).named_parameters(remove_duplicate=False)
+        return [name for name, _ in named]
+
+    return State(get, set, start=start, module=module, is_network=parameters)
 
 
 def _initialized(net: Any, X: Any, y: Any) -> Any:
