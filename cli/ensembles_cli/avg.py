@@ -123,6 +123,7 @@ def command(
     load_numba()
     from ensembles import checkpoints
     from ensembles.checkpoints.members import expand
+    from ensembles.writing import check_free
 
     raise_file_limit()
     end_cleanly()
@@ -139,6 +140,8 @@ def command(
     if plan_only:
         print_plan(taken, as_json)
         return
+    if plan.out is not None:
+        check_free(plan.out, force=options["force"])
     print_taken(taken)
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)

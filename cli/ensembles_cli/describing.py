@@ -30,13 +30,18 @@ class Taken:
     """
 
     def __init__(self, plan: Plan, found: Expanded) -> None:
-        from ensembles.checkpoints.averaging import unrelated_members
+        from ensembles.checkpoints.relations import (
+            averages_among,
+            different_initializations,
+        )
 
         self.plan = plan
         self.steps = found.steps
-        self.notes = [*found.notes, *plan.notes, *unrelated_members(plan)]
+        apart = different_initializations(plan)
+        self.notes = [*found.notes] if apart is None else [*found.notes, apart]
+        self.notes += [*averages_among(plan), *plan.notes]
         if len(plan.members) == 1:
-            self.notes.append("there is one member alone: the result is a copy of it")
+            self.notes.append("there is one member alone: nothing is averaged")
 
     def members(self) -> list[dict[str, Any]]:
         """Members as JSON has them."""
@@ -62,6 +67,7 @@ class Taken:
             "out": str(plan.out),
             "files": list(plan.parts),
             "tensors": len(plan.targets),
+            "left_out": _left_out(plan),
             "integer_tensors": len(_integers(plan)),
             "dtypes": sorted({str(target.dtype) for target in plan.targets}),
             "read_bytes": plan.read_bytes,
@@ -207,6 +213,13 @@ def _as_number(step: Any) -> int | float | None:
     if step is None:
         return None
     return int(step) if step == int(step) else float(step)
+
+
+def _left_out(plan: Plan) -> list[str]:
+    """Names that a member has and the result does not."""
+    written = {target.name for target in plan.targets} | plan.aliases.keys()
+    names = dict.fromkeys(name for member in plan.members for name in member.names)
+    return [name for name in names if name not in written]
 
 
 def _integers(plan: Plan) -> list[str]:

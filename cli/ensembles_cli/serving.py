@@ -93,7 +93,7 @@ def _scores(number: int) -> str:
 
 def print_soup(report: SoupReport, told: Told, as_json: bool) -> None:
     """Say what the soup is of, and whether it helps."""
-    print_notes(report.written.plan)
+    print_notes(report.written.plan.notes)
     if as_json:
         click.echo(json.dumps(described(report, told), indent=2))
         return

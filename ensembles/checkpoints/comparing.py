@@ -91,6 +91,7 @@ def compare(
     found = Comparison([], {}, [], [], [])
     first, ties = members[0], find_ties(members)
     lacking: dict[tuple[str, ...], list[str]] = {}
+    passed: dict[tuple[str, str], list[str]] = {}
     for name in _names(members):
         if not is_wanted(name, include, exclude):
             continue
@@ -113,13 +114,14 @@ def compare(
             owner = next(m.name for m, h in zip(members, held, strict=True) if h)
             lacking.setdefault((owner, *absent), []).append(name)
         elif absent and (missing == "skip" or held[0] is None):
-            found.notes.append(f"{name} left out: {absent[0]} lacks it")
+            passed.setdefault(("left out", absent[0]), []).append(name)
         elif absent:
-            found.notes.append(f"{name} copied from the first: {absent[0]} lacks it")
+            passed.setdefault(("copied from the first", absent[0]), []).append(name)
             found.targets.append(_copied(name, tensors[0], dtype))
         else:
             _add(found, name, tensors, members, dtype)
     found.problems.extend(_lacking(lacking))
+    found.notes.extend(_passed(passed))
     written = {target.name: target.shape for target in found.targets}
     for alias in [a for a, name in found.aliases.items() if name not in written]:
         del found.aliases[alias]
@@ -188,6 +190,17 @@ def _lacking(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
                 f"{len(names)} tensors of {owner} are not in {who}, such as {shown}; "
                 f"are they checkpoints of one model? {way}"
             )
+
+
+def _passed(passed: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
+    """Notes on tensors that are left out or copied: of many, one."""
+    for (what, absent), names in passed.items():
+        if len(names) <= FEW:
+            for name in names:
+                yield f"{name} {what}: {absent} lacks it"
+        else:
+            shown = ", ".join(names[:SHOWN])
+            yield f"{len(names)} tensors {what}, such as {shown}: {absent} lacks them"
 
 
 def _copied(name: str, tensor: Tensor, dtype: np.dtype[Any] | None) -> Target:

@@ -24,6 +24,7 @@ GRAVE = re.compile(
     r"|_fn$|eps|norm|window|position|scal|id2|2id|pool|stride|patch|layer_types"
     r"|attention_type|experts|top_k|causal|kernel|dilation).*"
 )
+CARD = "README.md"
 CARDS = re.compile(r"readme\.md|.*licen[sc]e.*|notice.*|.*\.(png|jpe?g|gif|svg)", re.I)
 
 
@@ -63,6 +64,16 @@ def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> li
     return [
         key for key in keys if "drop" not in key and _differ(first[key], other[key])
     ]
+
+
+def is_card(name: str) -> bool:
+    """Whether a file around the weights is a model card."""
+    return name.casefold() == CARD.casefold()
+
+
+def has_card(members: Sequence[Checkpoint]) -> bool:
+    """Whether a member has a model card, so that a result needs one of its own."""
+    return any(is_card(name) for member in members for name in member.files)
 
 
 def _of_configs(first: Checkpoint, member: Checkpoint) -> Iterator[str]:

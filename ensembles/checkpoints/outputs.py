@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,12 +14,12 @@ import numpy as np
 
 from ensembles.blocks import spread
 from ensembles.checkpoints import digests, recipes, sharding
+from ensembles.checkpoints.carried_files import write_around
 from ensembles.checkpoints.formats import safetensors
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Record
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
-from ensembles.checkpoints.tied_weights import untied_config
 from ensembles.floats import Array
 from ensembles.writing import reserve, write_at
 
@@ -241,7 +239,7 @@ def write_safetensors(
         for part, fd in fds.items():
             write_at(fd, memoryview(_header(plan, part, filled)), 0)
     if plan.kind == "directory":
-        _write_around(plan, place, recipes.recipe(plan, members))
+        write_around(plan, place, members)
     return outcome
 
 
@@ -266,26 +264,6 @@ def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
         if alias.startswith(prefix) and name.removeprefix(prefix) in layout
     }
     return safetensors.encode_header(layout, {**ties, **metadata})
-
-
-def _write_around(plan: Plan, place: Path, recipe: str) -> None:
-    """The small files of the first member, and the index of shards."""
-    first = plan.members[0]
-    anew: dict[str, dict[str, Any]] = sharding.index(plan.parts, recipe)
-    config = untied_config(first.config) if plan.untied else dict(first.config)
-    if plan.options["dtype"] is not None:
-        named = [key for key in ("dtype", "torch_dtype") if key in config]
-        config |= dict.fromkeys(named, plan.options["dtype"])
-    if config != first.config and "config.json" in first.files:
-        anew["config.json"] = config
-    for name in first.files:
-        if name not in anew:
-            target = place / name
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(Path(str(first.path)) / name, target)
-    for name, contents in anew.items():
-        text = json.dumps(contents, indent=2) + "\n"
-        (place / name).write_text(text, encoding="utf-8")
 
 
 def _verify(record: Record, *, progress: Callable[[int], None]) -> None:

@@ -15,6 +15,7 @@ from ensembles.blocks import count_threads
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
 from ensembles.checkpoints.comparing import Comparison, Target, compare
+from ensembles.checkpoints.differences import CARD, has_card
 from ensembles.checkpoints.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import Member, open_member
@@ -153,6 +154,7 @@ def plan(
         peak_bytes=buffers + n_written * (kind in ("torch", "memory")),
         notes=(
             *_about(place, kind, n_written, given["force"]),
+            *_about_card(opened, kind),
             *(f"{member.name}: {note}" for member in opened for note in member.notes),
             *comparison.notes,
             *notices(opened, given, comparison, weights),
@@ -253,6 +255,14 @@ def _about(out: Path | None, kind: str, n_written: int, force: bool) -> Iterator
         yield (
             f"{out} is written by torch.save, from memory ({n_written} bytes), and "
             "without the recipe that a safetensors file holds"
+        )
+
+
+def _about_card(members: Sequence[Checkpoint], kind: str) -> Iterator[str]:
+    if kind == "directory" and has_card(members):
+        yield (
+            f"{CARD} is a new model card that names the members; their own cards, with "
+            "scores that are not the result's, are left out"
         )
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.checkpoints.building import pair, save
 from tests.cli.conftest import Avg
 
+NAMES = ("a.safetensors", "b.safetensors")
+
 
 def test_a_plan_is_printed_and_nothing_written(avg: Avg, tmp_path: Path) -> None:
     a, b = pair(tmp_path)
@@ -31,10 +33,10 @@ def test_a_plan_says_that_the_output_exists(avg: Avg, tmp_path: Path) -> None:
     avg(a, b)
     result = avg(a, "--plan")
     assert result.exit_code == 0
-    assert result.stderr == "note: averaged.safetensors exists; --force replaces it\n"
-    notes = json.loads(avg(a, "--plan", "--json").stdout)["notes"]
-    assert notes == ["averaged.safetensors exists; --force replaces it"]
-    assert avg(a, "--plan", "--force").stderr == ""
+    words = "averaged.safetensors exists; --force replaces it"
+    assert f"note: {words}\n" in result.stderr
+    assert words in json.loads(avg(a, "--plan", "--json").stdout)["notes"]
+    assert "exists" not in avg(a, "--plan", "--force").stderr
 
 
 @pytest.mark.parametrize("only_plan", [True, False])
@@ -42,8 +44,8 @@ def test_json_goes_to_stdout_alone(avg: Avg, tmp_path: Path, only_plan: bool) ->
     a, b = pair(tmp_path)
     result = avg(a, b, "--json", "-o", "out.pt", *["--plan"] * only_plan)
     found = json.loads(result.stdout)
-    assert found["members"] == [str(a), str(b)]
-    assert found["weights"] == [1.0, 1.0]
+    assert [member["member"] for member in found["members"]] == [str(a), str(b)]
+    assert [member["weight"] for member in found["members"]] == [1.0, 1.0]
     assert found["read_bytes"] == 24
     assert found["out"] == "out.pt"
     assert ("digest" in found) == (not only_plan)
@@ -60,9 +62,22 @@ def test_sha256_is_that_of_hashlib(avg: Avg, tmp_path: Path) -> None:
 
 
 def test_many_notes_are_cut(avg: Avg, tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", {"w": np.ones(1)})
+    unmatched = [word for i in range(15) for word in ("--exclude", f"x{i}")]
+    result = avg("a.safetensors", *unmatched, "--plan")
+    assert len(result.stderr.splitlines()) == 11
+    assert result.stderr.splitlines()[-1] == "note: and 6 more"
+    assert (
+        len(json.loads(avg("a.safetensors", *unmatched, "--json").stdout)["notes"]) > 15
+    )
+
+
+def test_many_tensors_that_are_left_out_are_one_note(avg: Avg, tmp_path: Path) -> None:
     many = {f"t{i}": np.ones(1) for i in range(15)}
     save(tmp_path / "a.safetensors", {"w": np.ones(1), **many})
     save(tmp_path / "b.safetensors", {"w": np.ones(1)})
-    result = avg("a.safetensors", "b.safetensors", "--missing", "skip")
-    assert len(result.stderr.splitlines()) == 11
-    assert result.stderr.splitlines()[-1] == "note: and 5 more"
+    result = avg(*NAMES, "--missing", "skip", "--plan")
+    words = "15 tensors left out, such as t0, t1, t2: b.safetensors lacks them"
+    assert words in result.stderr
+    found = json.loads(avg(*NAMES, "--missing", "skip", "--plan", "--json").stdout)
+    assert found["left_out"] == list(many)

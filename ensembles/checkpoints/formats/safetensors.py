@@ -80,6 +80,26 @@ def read(path: Path) -> Checkpoint:
     )
 
 
+def metadata(path: Path) -> dict[str, Any]:
+    """Metadata of a safetensors file, empty where there are none.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict of str to str
+
+    Raises
+    ------
+    ValueError
+        If it is not a regular file, or its header is not well-formed.
+    """
+    found = _header(File(path))[0].get("__metadata__")
+    return found if isinstance(found, dict) else {}
+
+
 def encode_header(
     layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     metadata: Mapping[str, str],
