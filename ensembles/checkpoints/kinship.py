@@ -29,8 +29,8 @@ class Relation(NamedTuple):
 
     Parameters
     ----------
-    index : int
-        Of the member.
+    place : int
+        Of the member among all.
     cosine : float
         Of the parameters that ``what`` names.
     what : str
@@ -38,7 +38,7 @@ class Relation(NamedTuple):
         Whether both may come from one initialization.
     """
 
-    index: int
+    place: int
     cosine: float
     what: str
     is_related: bool

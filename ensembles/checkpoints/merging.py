@@ -227,8 +227,8 @@ def _check_related(
 ) -> None:
     """Raise, or warn, where a mean of networks is useless, or may be poor."""
     first = members[0].name
-    for index, cosine, what, is_related in relations(members, names):
-        name = members[index].name
+    for place, cosine, what, is_related in relations(members, names):
+        name = members[place].name
         if not is_related:
             message = (
                 "members must be fine-tuned from the same initialization, "
