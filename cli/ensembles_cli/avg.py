@@ -142,7 +142,8 @@ def command(
         return
     if plan.out is not None:
         check_free(plan.out, force=options["force"])
-    print_taken(taken)
+    if not as_json:
+        print_taken(taken)
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
     print_report(taken, report, as_json)

@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
-from ensembles.blocks import cut
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.checkpoints.tied_weights import same_bytes
 from ensembles.floats import is_float
 
 SHOWN = 3
-STEP = 1 << 20  # bytes
 # Modules that PyTorch, and what trains with it, put around others: torch.compile,
 # DistributedDataParallel, FSDP, activation checkpointing, DeepSpeed and Fabric.
 WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
@@ -43,6 +40,7 @@ def renaming(
 
     Examples
     --------
+    >>> import numpy as np
     >>> tensor = Tensor(np.dtype("f4"), (2,), None, 0)
     >>> renaming({"module.a": tensor}, {"a": tensor, "b": tensor})
     {'module.a': 'a'}
@@ -160,7 +158,7 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     for own, name in found.items():
         # One name for each tensor, whichever of its names the file has it under.
         place, held = home.aliases.get(name, name), _tensor(member, own)
-        if not _same(layout.setdefault(place, held), held):
+        if not same_bytes(layout.setdefault(place, held), held):
             raise ValueError(
                 f"{name} and {place} are one tensor in the estimator, {member.name} "
                 "has two that differ; give an estimator that does not tie them"
@@ -183,21 +181,6 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
 
 def _tensor(member: Checkpoint, name: str) -> Tensor:
     return member.layout[member.aliases.get(name, name)]
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same bytes."""
-    if one is other:
-        return True
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    for start, stop in cut(one.nbytes, STEP):
-        first, second = np.empty((2, stop - start), np.uint8)
-        one.source.read_into(first.data, one.offset + start)
-        other.source.read_into(second.data, other.offset + start)
-        if not np.array_equal(first, second):
-            return False
-    return True
 
 
 def _some(names: list[str]) -> str:

@@ -22,6 +22,7 @@ from ensembles.checkpoints.members import Member, open_member
 from ensembles.checkpoints.notices import notices
 from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.placing import kind_of, obstacles
+from ensembles.checkpoints.prefixes import named_alike
 from ensembles.checkpoints.refusals import refused
 from ensembles.floats import Float64
 from ensembles.registry import lookup
@@ -114,7 +115,7 @@ def plan(
         If anything stands in the way; the message names all of it.
     """
     given = with_defaults(options)
-    opened = _opened(members, given["key"])
+    opened, renamed = named_alike(_opened(members, given["key"]))
     problems: list[str] = []
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)
@@ -156,6 +157,7 @@ def plan(
             *_about(place, kind, n_written, given["force"]),
             *_about_card(opened, kind),
             *(f"{member.name}: {note}" for member in opened for note in member.notes),
+            *renamed,
             *comparison.notes,
             *notices(opened, given, comparison, weights),
         ),

@@ -172,8 +172,9 @@ def as_array(value: Any, where: str) -> Array:
 def _from_torch(value: Any, where: str) -> Array:
     dtype = dtype_of(value, where)
     torch = sys.modules["torch"]
-    dense = value.layout == torch.strided and not value.is_nested
-    if not dense or value.device.type == "meta":
+    if value.is_nested:
+        raise ValueError(f"{where} is a nested tensor, of several; name each of them")
+    if value.layout != torch.strided or value.device.type == "meta":
         raise ValueError(f"{where} is sparse or has no data; make it dense first")
     plain = value.detach().cpu().resolve_neg()
     if str(dtype) not in EXTRA:
