@@ -60,8 +60,9 @@ def _renamed(
         return None
     names = renaming(own, wanted) or _inverse(renaming(wanted, own))
     if not names and not floats & wanted.keys():  # as of a body under another head
-        names = renaming(_inner(own, wanted), wanted)
-        names = names or _inverse(renaming(_inner(wanted, own), own))
+        names = renaming(_inner(own, wanted), wanted) or _inverse(
+            renaming(_inner(wanted, own), own)
+        )
     if not names or not all(_is_prefix(*pair) for pair in names.items()):
         return None
     return names if any(name != place for name, place in names.items()) else None

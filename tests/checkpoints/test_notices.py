@@ -119,8 +119,9 @@ def test_a_size_that_is_no_number_is_told(options: Any) -> None:
 def test_members_may_be_an_array_or_any_iterable_of_paths(tmp_path: Path) -> None:
     paths = pair(tmp_path)
     expected = average(paths)["w"].tolist()
-    for members in (np.array(list(map(str, paths))), np.array(paths), iter(paths)):
-        found = average(members)  # type: ignore[arg-type]
+    given: list[Any] = [np.array(list(map(str, paths))), np.array(paths), iter(paths)]
+    for members in given:
+        found = average(members)
         assert found["w"].tolist() == expected
 
 

@@ -81,3 +81,99 @@ def test_many_tensors_that_are_left_out_are_one_note(avg: Avg, tmp_path: Path) -
     assert words in result.stderr
     found = json.loads(avg(*NAMES, "--missing", "skip", "--plan", "--json").stdout)
     assert found["left_out"] == list(many)
+
+
+def run_of(tmp_path: Path, *steps: int) -> Path:
+    for step in steps:
+        folder = tmp_path / "run" / f"checkpoint-{step}"
+        save(folder / "model.safetensors", {"w": np.full(3, float(step))})
+    return tmp_path / "run"
+
+
+def test_members_are_told_with_steps_and_weights(avg: Avg, tmp_path: Path) -> None:
+    run_of(tmp_path, 90, 500, 1000)
+    result = avg("run", "--last", "2", "--weights", "3,1", "-o", "out")
+    assert result.stderr.splitlines() == [
+        "member run/checkpoint-500 (step 500, weight 3)",
+        "member run/checkpoint-1000 (step 1000)",
+    ]
+    result = avg("run", "--last", "2", "--plan")
+    lines = [line.split("\t") for line in result.stdout.splitlines()]
+    assert lines[:3] == [
+        ["member", "weight", "step"],
+        ["run/checkpoint-500", "1.0", "500"],
+        ["run/checkpoint-1000", "1.0", "1000"],
+    ]
+
+
+def test_members_are_objects_in_json(avg: Avg, tmp_path: Path) -> None:
+    run_of(tmp_path, 500, 1000)
+    for extra in (["--plan"], []):
+        result = avg("run", "--last", "2", "-o", "out", "--json", *extra)
+        members = json.loads(result.stdout)["members"]
+        assert result.stderr == ""
+        assert [m["step"] for m in members] == [500, 1000]
+        keys = {"member", "weight", "step", "state_dict", "notes"}
+        assert members[0].keys() - {"digest"} == keys
+    assert all(m["digest"].startswith("xxh3-128:") for m in members)
+
+
+def test_many_members_are_shortened(avg: Avg, tmp_path: Path) -> None:
+    for i in range(40):
+        save(tmp_path / f"s{i}.safetensors", {"w": np.full(1, float(i))})
+    lines = avg("s*.safetensors").stderr.splitlines()
+    assert len(lines) == 12
+    assert lines[0] == "member s0.safetensors"
+    assert lines[8] == "and 29 more members"
+    assert lines[-1] == "member s39.safetensors"
+
+
+def test_networks_of_different_seeds_are_noted(avg: Avg, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in NAMES:
+        shapes = {"a.weight": (32, 32), "b.weight": (32, 32)}
+        save(tmp_path / name, {n: rng.normal(size=s) for n, s in shapes.items()})
+    for extra in (["--plan"], []):
+        note = avg(*NAMES, *extra).stderr.splitlines()[-1]
+        assert "may not come from one initialization: the cosine of" in note
+    notes = json.loads(avg(*NAMES, "--plan", "--json").stdout)["notes"]
+    assert any("the cosine of" in note for note in notes)
+
+
+def test_one_member_alone_is_questioned(avg: Avg, tmp_path: Path) -> None:
+    save(tmp_path / "a.safetensors", {"w": np.ones(2)})
+    result = avg("a.safetensors")
+    assert "note: there is one member alone: nothing is averaged" in result.stderr
+    assert "mean of 1 member, 1 tensor, 16 B" in result.stdout
+    assert "/s)" not in result.stdout
+
+
+def test_a_plan_counts_integers_that_must_be_equal(avg: Avg, tmp_path: Path) -> None:
+    for name, n in zip(NAMES, (1, 2), strict=True):
+        counts = {"bn.num_batches_tracked": np.array(n), "ids": np.array([n])}
+        save(tmp_path / name, {"w": np.ones(2), **counts})
+    rows = dict(
+        line.split("\t")
+        for line in avg(*NAMES, "--plan").stdout.splitlines()
+        if line.startswith("integers")
+    )
+    assert rows["integers"] == "2 tensors, must be equal, such as ids"
+    found = json.loads(avg(*NAMES, "--plan", "--json").stdout)
+    assert found["integer_tensors"] == 2
+    assert "the largest" in avg(*NAMES, "--plan", "--integers", "max").stdout
+
+
+@pytest.mark.parametrize("key", [None, "ema"])
+def test_the_state_dict_that_was_taken_is_told(
+    avg: Avg, tmp_path: Path, key: str | None
+) -> None:
+    import torch
+
+    state = {"w": torch.ones(2)}
+    torch.save({"model": state, "epoch": 1}, "a.pt")
+    torch.save({"model": state, "ema": state}, "b.pt")
+    arguments = ["a.pt"] if key is None else ["b.pt", "--key", key]
+    found = json.loads(avg(*arguments, "--plan", "--json").stdout)["members"][0]
+    if found["state_dict"] is not None:  # readers say so
+        assert found["state_dict"] == (key or "model")
+        assert "state dict" in avg(*arguments, "--force").stderr

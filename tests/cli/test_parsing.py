@@ -84,7 +84,9 @@ def test_a_name_that_exists_is_a_name(tmp_path: Path) -> None:
     ("text", "number"), [("70%", 0.7), ("1/4", 0.25), ("1e-1", 0.1), ("50.0%", 0.5)]
 )
 def test_weights_may_be_percentages_and_fractions(text: str, number: float) -> None:
-    assert split_weights((f"a:{text}",)) == (["a"], [pytest.approx(number)])
+    paths, weights = split_weights((f"a:{text}",))
+    assert paths == ["a"]
+    assert weights == pytest.approx([number])
     assert Weights().convert(f"{text},1", None, None) == [pytest.approx(number), 1]
 
 
