@@ -221,11 +221,19 @@ def write_safetensors(
     """
     blank = recipes.metadata(plan, [digests.ZERO] * len(plan.members))
     paths = {p: place / p if plan.kind == "directory" else place for p in plan.parts}
+    extras = {part: path for part, path in paths.items() if is_torch_extra(plan, part)}
+    arrays = {
+        target.name: np.empty(target.shape, target.dtype)
+        for part in extras
+        for target in plan.parts[part]
+    }
     with ExitStack() as opened:
-        sinks: dict[str, Sink] = {}
+        sinks: dict[str, Sink] = {name: ArraySink(a) for name, a in arrays.items()}
         fds = {}
         for part, path in paths.items():
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if part in extras:
+                continue
             fds[part] = opened.enter_context(_open(path))
             header = _header(plan, part, blank)
             write_at(fds[part], memoryview(header), 0)
@@ -239,9 +247,38 @@ def write_safetensors(
         filled = recipes.metadata(plan, members)
         for part, fd in fds.items():
             write_at(fd, memoryview(_header(plan, part, filled)), 0)
+    for part, path in extras.items():
+        _write_extra(plan, part, path, arrays)
     if plan.kind == "directory":
         _write_around(plan, place, recipes.recipe(plan, members))
     return outcome
+
+
+def is_torch_extra(plan: Plan, part: str) -> bool:
+    """Whether a file of the result is torch's, beside main files of safetensors.
+
+    Parameters
+    ----------
+    plan : Plan
+    part : str
+
+    Returns
+    -------
+    bool
+    """
+    return plan.kind == "directory" and not part.endswith(".safetensors")
+
+
+def _write_extra(plan: Plan, part: str, path: Path, arrays: dict[str, Array]) -> None:
+    """Write a head or the like, under the name and in the format it is looked for."""
+    torch = import_torch(f"writing {part}")
+    prefix = sharding.prefix_of(part, plan.members[0])
+    names = {target.name: target.name for target in plan.parts[part]}
+    names |= {a: name for a, name in plan.aliases.items() if name in names}
+    tensors = {name: as_torch(arrays[name]) for name in set(names.values())}
+    state = {a.removeprefix(prefix): tensors[name] for a, name in names.items()}
+    with path.open("wb") as file:
+        torch.save(state, file)
 
 
 @contextmanager
@@ -254,7 +291,8 @@ def _open(path: Path) -> Iterator[int]:
 
 
 def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
-    prefix = sharding.prefix_of(part) if plan.kind == "directory" else ""
+    first = plan.members[0]
+    prefix = sharding.prefix_of(part, first) if plan.kind == "directory" else ""
     layout = {
         target.name.removeprefix(prefix): (target.dtype, target.shape)
         for target in plan.parts[part]
@@ -270,14 +308,14 @@ def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
 def _write_around(plan: Plan, place: Path, recipe: str) -> None:
     """The small files of the first member, and the index of shards."""
     first = plan.members[0]
-    anew: dict[str, dict[str, Any]] = sharding.index(plan.parts, recipe)
+    anew: dict[str, dict[str, Any]] = sharding.index(plan.parts, first, recipe)
     named = [key for key in ("dtype", "torch_dtype") if key in first.config]
     if plan.options["dtype"] is not None and named:
         anew["config.json"] = first.config | dict.fromkeys(named, plan.options["dtype"])
     for name in first.files:
         if name not in anew:
             target = place / name
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(str(first.path)) / name, target)
     for name, contents in anew.items():
         text = json.dumps(contents, indent=2) + "\n"

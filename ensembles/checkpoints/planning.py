@@ -112,9 +112,11 @@ def plan(
     problems: list[str] = []
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)
-    targets = comparison.targets
     place = _resolved(out)
     kind = kind_of(opened[0], place)
+    targets, aliases = comparison.targets, comparison.aliases
+    if kind in ("safetensors", "directory") and opened[0].is_torch:
+        targets, aliases = _untied(targets, aliases), {}
     if given["shard_size"] is not None and kind != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
@@ -128,23 +130,24 @@ def plan(
         buffers, threads = check_budget(targets, rule, given["memory"], threads)
     if problems:
         raise ValueError(_listed(problems))
+    parts = _parts(kind, targets, opened[0], place, given["shard_size"])
     return Plan(
         members=opened,
         rule=rule,
         weights=weights,
         params=dict(given["params"]),
         targets=targets,
-        aliases=comparison.aliases,
+        aliases=aliases,
         out=place,
         kind=kind,
-        parts=_parts(kind, targets, opened[0], place, given["shard_size"]),
+        parts=parts,
         options=given,
         threads=threads,
         memory=given["memory"],
         read_bytes=_n_read(opened, targets, rule),
         write_bytes=n_written,
         free_bytes=free,
-        peak_bytes=buffers + n_written * (kind in ("torch", "memory")),
+        peak_bytes=buffers + _n_held(kind, parts, n_written),
         notes=(
             *_about(place, kind, n_written, given["force"]),
             *(f"{member.name}: {note}" for member in opened for note in member.notes),
@@ -233,6 +236,20 @@ def _n_read(
         for target in targets
         for tensor in target.members
     )
+
+
+def _untied(targets: list[Target], aliases: Mapping[str, str]) -> list[Target]:
+    """Tied tensors under each name: what reads safetensors looks for tensors alone."""
+    by_name = {target.name: target for target in targets}
+    return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
+
+
+def _n_held(kind: str, parts: Mapping[str, list[Target]], n_written: int) -> int:
+    """Bytes of the result in memory: torch.save takes whole tensors."""
+    if kind in ("torch", "memory"):
+        return n_written
+    extras = [part for part in parts if not part.endswith(".safetensors")]
+    return sum(t.nbytes for part in extras for t in parts[part]) * (kind == "directory")
 
 
 def _about(out: Path | None, kind: str, n_written: int, force: bool) -> Iterator[str]:
