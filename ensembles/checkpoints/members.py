@@ -72,9 +72,10 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     if isinstance(member, Mapping):
         return state_dicts.read(member, f"members[{index}]")
     if not isinstance(member, str | os.PathLike):
+        way = "; pass its .state_dict()" if hasattr(member, "state_dict") else ""
         raise TypeError(
             f"members must be paths or state dicts, members[{index}] is of type "
-            f"{type(member).__name__}"
+            f"{type(member).__name__}{way}"
         )
     path = Path(member)
     if not path.exists():
