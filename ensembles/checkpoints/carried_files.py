@@ -31,7 +31,7 @@ def write_around(plan: Plan, place: Path, digests: Sequence[str]) -> None:
         Of each member.
     """
     first, recipe = plan.members[0], recipes.recipe(plan, digests)
-    anew: dict[str, dict[str, Any]] = sharding.index(plan.parts, recipe)
+    anew: dict[str, dict[str, Any]] = sharding.index(plan.parts, first, recipe)
     config = untied_config(first.config) if plan.untied else dict(first.config)
     if plan.options["dtype"] is not None:
         named = [key for key in ("dtype", "torch_dtype") if key in config]
@@ -41,7 +41,7 @@ def write_around(plan: Plan, place: Path, digests: Sequence[str]) -> None:
     for name in first.files:
         if name not in anew and not is_card(name):
             target = place / name
-            target.parent.mkdir(exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(str(first.path)) / name, target)
     for name, contents in anew.items():
         text = json.dumps(contents, indent=2) + "\n"

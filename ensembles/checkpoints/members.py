@@ -10,16 +10,12 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ensembles.checkpoints.formats import (
-    directory,
-    safetensors,
-    state_dicts,
-    torch_zip,
-)
+from ensembles.checkpoints.formats import contents, directory, state_dicts
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.contents import SUFFIXES as SUFFIXES
+from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFIXES
+from ensembles.checkpoints.formats.weight_files import TRAINER, weight_files
 
-TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 # What names a step, the surest first; last, a number that is no part of a decimal.
 STEPS = tuple(
     re.compile(rf"{word}[-_=]?(\d+(?:\.\d+)?)", re.IGNORECASE)
@@ -76,24 +72,17 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     if isinstance(member, Mapping):
         return state_dicts.read(member, f"members[{index}]")
     if not isinstance(member, str | os.PathLike):
+        way = "; pass its .state_dict()" if hasattr(member, "state_dict") else ""
         raise TypeError(
             f"members must be paths or state dicts, members[{index}] is of type "
-            f"{type(member).__name__}"
+            f"{type(member).__name__}{way}"
         )
     path = Path(member)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.is_dir():
         return directory.read(path, key)
-    if path.suffix == ".safetensors":
-        return safetensors.read(path)
-    if path.suffix in TORCH_SUFFIXES:
-        return torch_zip.read(path, key)
-    hint = "; GGUF is quantised, convert it back first" * (path.suffix == ".gguf")
-    raise ValueError(
-        f"{path} has a suffix that says nothing of its format (known: "
-        f"{', '.join(SUFFIXES)}, or a directory){hint}"
-    )
+    return contents.read(path, key)
 
 
 def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
@@ -170,15 +159,15 @@ def _inside(path: Path) -> list[str]:
 
 
 def _own(path: Path, module: str) -> list[str]:
-    names = directory.weight_files(path / module)
+    names = weight_files(path / module)
     return [module, *names] if module and names else names
 
 
 def _is_checkpoint(path: Path) -> bool:
-    if path.name.startswith(".") or directory.TRAINER.fullmatch(path.name):
+    if path.name.startswith(".") or TRAINER.fullmatch(path.name):
         return False
     if path.is_dir():
-        return any(directory.weight_files(path / m) for m in directory.modules(path))
+        return any(weight_files(path / m) for m in directory.modules(path))
     return path.suffix in SUFFIXES
 
 

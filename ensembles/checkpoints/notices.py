@@ -5,8 +5,10 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from ensembles.checkpoints.comparing import Comparison
+from ensembles.checkpoints.differences import CARD, has_card
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.options import Options
 from ensembles.weighting import Floats
@@ -38,6 +40,43 @@ def notices(
         verb = "has" if len(idle) == 1 else "have"
         yield f"{_some(idle)} {verb} weight 0, and {verb} no effect"
     yield from _without_effect(members, given, comparison)
+
+
+def of_output(
+    out: Path | None,
+    kind: str,
+    n_written: int,
+    force: bool,
+    members: Sequence[Checkpoint],
+) -> Iterator[str]:
+    """What there is to know of the output.
+
+    Parameters
+    ----------
+    out : Path or None
+    kind : {"safetensors", "directory", "torch", "memory"}
+    n_written : int
+        Bytes of its tensors.
+    force : bool
+        Whether what stands there is replaced.
+    members : sequence of Checkpoint
+
+    Yields
+    ------
+    str
+    """
+    if out is not None and os.path.lexists(out) and not force:
+        yield f"{out} exists; force=True replaces it"
+    if kind == "torch":
+        yield (
+            f"{out} is written by torch.save, from memory ({n_written} bytes), and "
+            "without the recipe that a safetensors file holds"
+        )
+    if kind == "directory" and has_card(members):
+        yield (
+            f"{CARD} is a new model card that names the members; their own cards, with "
+            "scores that are not the result's, are left out"
+        )
 
 
 def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:

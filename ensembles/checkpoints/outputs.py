@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensembles.blocks import spread
 from ensembles.checkpoints import digests, recipes, sharding
 from ensembles.checkpoints.carried_files import write_around
+from ensembles.checkpoints.checksums import verify
 from ensembles.checkpoints.formats import safetensors
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, Record
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
 from ensembles.floats import Array
 from ensembles.writing import reserve, write_at
 
-CHUNK = 1 << 20
 Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], Outcome]
 
 
@@ -78,26 +74,6 @@ def stream_verified(
     for source in {tensor.source for tensor in outcome.blocks}:
         source.check_unchanged()
     return outcome
-
-
-def verify(
-    members: Sequence[Checkpoint], n_threads: int, progress: Callable[[int], None]
-) -> None:
-    """Hold members against the checksums that were stored with them.
-
-    Parameters
-    ----------
-    members : sequence of Checkpoint
-    n_threads : int
-    progress : callable
-
-    Raises
-    ------
-    ValueError
-        If a checksum does not match.
-    """
-    records = [record for member in members for record in member.records]
-    spread(records, lambda: partial(_verify, progress=progress), n_threads)
 
 
 class ArraySink:
@@ -220,11 +196,19 @@ def write_safetensors(
     """
     blank = recipes.metadata(plan, [digests.ZERO] * len(plan.members))
     paths = {p: place / p if plan.kind == "directory" else place for p in plan.parts}
+    extras = {part: path for part, path in paths.items() if is_torch_extra(plan, part)}
+    arrays = {
+        target.name: np.empty(target.shape, target.dtype)
+        for part in extras
+        for target in plan.parts[part]
+    }
     with ExitStack() as opened:
-        sinks: dict[str, Sink] = {}
+        sinks: dict[str, Sink] = {name: ArraySink(a) for name, a in arrays.items()}
         fds = {}
         for part, path in paths.items():
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if part in extras:
+                continue
             fds[part] = opened.enter_context(_open(path))
             header = _header(plan, part, blank)
             write_at(fds[part], memoryview(header), 0)
@@ -238,9 +222,38 @@ def write_safetensors(
         filled = recipes.metadata(plan, members)
         for part, fd in fds.items():
             write_at(fd, memoryview(_header(plan, part, filled)), 0)
+    for part, path in extras.items():
+        _write_extra(plan, part, path, arrays)
     if plan.kind == "directory":
         write_around(plan, place, members)
     return outcome
+
+
+def is_torch_extra(plan: Plan, part: str) -> bool:
+    """Whether a file of the result is torch's, beside main files of safetensors.
+
+    Parameters
+    ----------
+    plan : Plan
+    part : str
+
+    Returns
+    -------
+    bool
+    """
+    return plan.kind == "directory" and not part.endswith(".safetensors")
+
+
+def _write_extra(plan: Plan, part: str, path: Path, arrays: dict[str, Array]) -> None:
+    """Write a head or the like, under the name and in the format it is looked for."""
+    torch = import_torch(f"writing {part}")
+    prefix = sharding.prefix_of(part, plan.members[0])
+    names = {target.name: target.name for target in plan.parts[part]}
+    names |= {a: name for a, name in plan.aliases.items() if name in names}
+    tensors = {name: as_torch(arrays[name]) for name in set(names.values())}
+    state = {a.removeprefix(prefix): tensors[name] for a, name in names.items()}
+    with path.open("wb") as file:
+        torch.save(state, file)
 
 
 @contextmanager
@@ -253,7 +266,8 @@ def _open(path: Path) -> Iterator[int]:
 
 
 def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
-    prefix = sharding.prefix_of(part) if plan.kind == "directory" else ""
+    first = plan.members[0]
+    prefix = sharding.prefix_of(part, first) if plan.kind == "directory" else ""
     layout = {
         target.name.removeprefix(prefix): (target.dtype, target.shape)
         for target in plan.parts[part]
@@ -264,18 +278,3 @@ def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
         if alias.startswith(prefix) and name.removeprefix(prefix) in layout
     }
     return safetensors.encode_header(layout, {**ties, **metadata})
-
-
-def _verify(record: Record, *, progress: Callable[[int], None]) -> None:
-    crc = 0
-    buffer = bytearray(min(CHUNK, record.size))
-    for start in range(0, record.size, CHUNK):
-        view = memoryview(buffer)[: min(CHUNK, record.size - start)]
-        record.file.read_into(view, record.offset + start)
-        crc = zlib.crc32(view, crc)
-        progress(len(view))
-    if crc != record.crc:
-        raise ValueError(
-            f"{record.file.path} is damaged: entry {record.name!r} does not match its "
-            "checksum; copy or download it again"
-        )

@@ -15,11 +15,10 @@ from ensembles.blocks import count_threads
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
 from ensembles.checkpoints.comparing import Comparison, Target, compare
-from ensembles.checkpoints.differences import CARD, has_card
 from ensembles.checkpoints.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import Member, open_member
-from ensembles.checkpoints.notices import notices
+from ensembles.checkpoints.notices import notices, of_output
 from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.placing import kind_of, obstacles
 from ensembles.checkpoints.prefixes import named_alike
@@ -119,9 +118,11 @@ def plan(
     problems: list[str] = []
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)
-    targets = comparison.targets
     place = _resolved(out)
     kind = kind_of(opened[0], place)
+    targets, aliases = comparison.targets, comparison.aliases
+    if kind in ("safetensors", "directory") and opened[0].is_torch:
+        targets, aliases = _untied(targets, aliases), {}
     if given["shard_size"] is not None and kind != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
@@ -135,27 +136,27 @@ def plan(
         buffers, threads = check_budget(targets, rule, given["memory"], threads)
     if problems:
         raise ValueError(_listed(problems))
+    parts = _parts(kind, targets, opened[0], place, given["shard_size"])
     return Plan(
         members=opened,
         rule=rule,
         weights=weights,
         params=dict(given["params"]),
         targets=targets,
-        aliases=comparison.aliases,
+        aliases=aliases,
         untied=tuple(comparison.untied),
         out=place,
         kind=kind,
-        parts=_parts(kind, targets, opened[0], place, given["shard_size"]),
+        parts=parts,
         options=given,
         threads=threads,
         memory=given["memory"],
         read_bytes=_n_read(opened, targets, rule),
         write_bytes=n_written,
         free_bytes=free,
-        peak_bytes=buffers + n_written * (kind in ("torch", "memory")),
+        peak_bytes=buffers + _n_held(kind, parts, n_written),
         notes=(
-            *_about(place, kind, n_written, given["force"]),
-            *_about_card(opened, kind),
+            *of_output(place, kind, n_written, given["force"], opened),
             *(f"{member.name}: {note}" for member in opened for note in member.notes),
             *renamed,
             *comparison.notes,
@@ -249,23 +250,18 @@ def _n_read(
     )
 
 
-def _about(out: Path | None, kind: str, n_written: int, force: bool) -> Iterator[str]:
-    """What there is to know of the output."""
-    if out is not None and os.path.lexists(out) and not force:
-        yield f"{out} exists; force=True replaces it"
-    if kind == "torch":
-        yield (
-            f"{out} is written by torch.save, from memory ({n_written} bytes), and "
-            "without the recipe that a safetensors file holds"
-        )
+def _untied(targets: list[Target], aliases: Mapping[str, str]) -> list[Target]:
+    """Tied tensors under each name: what reads safetensors looks for tensors alone."""
+    by_name = {target.name: target for target in targets}
+    return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
 
 
-def _about_card(members: Sequence[Checkpoint], kind: str) -> Iterator[str]:
-    if kind == "directory" and has_card(members):
-        yield (
-            f"{CARD} is a new model card that names the members; their own cards, with "
-            "scores that are not the result's, are left out"
-        )
+def _n_held(kind: str, parts: Mapping[str, list[Target]], n_written: int) -> int:
+    """Bytes of the result in memory: torch.save takes whole tensors."""
+    if kind in ("torch", "memory"):
+        return n_written
+    extras = [part for part in parts if not part.endswith(".safetensors")]
+    return sum(t.nbytes for part in extras for t in parts[part]) * (kind == "directory")
 
 
 def _parts(

@@ -120,7 +120,7 @@ def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
         return None
     path = member.path / parts[0] if member.kind == "directory" else member.path
     try:
-        found = json.loads(safetensors.metadata(Path(path))[KEY])
+        found = json.loads(safetensors.read_metadata(Path(path))[KEY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or "rule" not in found:
