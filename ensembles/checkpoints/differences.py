@@ -77,19 +77,14 @@ def has_card(members: Sequence[Checkpoint]) -> bool:
 
 
 def _of_configs(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
-    one, other = _flat(first.config), _flat(member.config)
-    keys = [
-        key
-        for key in sorted(one.keys() & other.keys())
-        if not IDLE_KEYS & set(key.split(".")) and _differ(one[key], other[key])
-    ]
-    grave = [key for key in keys if GRAVE.fullmatch(key)]
-    minor = [key for key in keys if key not in grave and "drop" not in key]
+    pairs = dict(_differing(first.config, member.config))
+    shown = {key: f"{key} ({a!r:.30} and {b!r:.30})" for key, (a, b) in pairs.items()}
+    grave = [shown[key] for key in pairs if GRAVE.fullmatch(key)]
+    minor = [k for k in pairs if shown[k] not in grave and "drop" not in k]
     if grave:
-        pairs = [f"{key} ({one[key]!r:.30} and {other[key]!r:.30})" for key in grave]
         yield (
             f"{first.name} and {member.name} are different models: config.json "
-            f"differs in {_some(pairs)}, so the same tensors compute something else "
+            f"differs in {_some(grave)}, so the same tensors compute something else "
             "in each; the result has the first's config.json, and is to be tested"
         )
     if minor:
@@ -99,9 +94,28 @@ def _of_configs(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
         )
 
 
+def _differing(
+    one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Keys that both have, with dots between those of nested objects, and values."""
+    for key in sorted((one.keys() & other.keys()) - IDLE_KEYS):
+        pair = one[key], other[key]
+        if all(isinstance(value, dict) for value in pair):
+            yield from _differing(*pair, f"{prefix}{key}.")
+        elif _differ(*pair):
+            yield f"{prefix}{key}", pair
+
+
 def _of_tokenizers(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
-    shared = [name for name in first.files if name in member.files]
-    for name in sorted(filter(_is_tokenizer, shared)):
+    own, others = (sorted(filter(_is_tokenizer, m.files)) for m in (first, member))
+    shared = [name for name in own if name in others]
+    if own and others and not shared:
+        yield (
+            f"the tokenizers cannot be compared: {first.name} has {', '.join(own)}, "
+            f"{member.name} has {', '.join(others)}; rows of their embeddings may mean "
+            "different words"
+        )
+    for name in shared:
         if not _is_same_file(first, member, name):
             yield (
                 f"the tokenizers differ: {name} of {member.name} is not that of "

@@ -7,11 +7,17 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ensembles.checkpoints.comparing import Comparison
-from ensembles.checkpoints.differences import CARD, has_card
+from ensembles.checkpoints.differences import CARD, has_card, is_card
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.options import Options
 from ensembles.weighting import Floats
+
+# Of BatchNorm: a mean of variances is not the variance of the mean's activations.
+STATISTICS = ("running_mean", "running_var")
+TOLERANCE = 0.02  # three thirds may be written as .33
 
 
 def notices(
@@ -39,6 +45,17 @@ def notices(
     if idle:
         verb = "has" if len(idle) == 1 else "have"
         yield f"{_some(idle)} {verb} weight 0, and {verb} no effect"
+    if _are_divided(weights):
+        yield (
+            f"weights sum to {weights.sum():.6g}, not to 1: a mean is divided by that"
+        )
+    statistics = [t.name for t in comparison.targets if t.name.endswith(STATISTICS)]
+    if statistics and len(members) > 1:
+        yield (
+            f"running statistics, such as {statistics[0]}, are combined like "
+            "parameters; those of the result differ: recompute them on training data "
+            "(torch.optim.swa_utils.update_bn)"
+        )
     yield from _without_effect(members, given, comparison)
 
 
@@ -77,6 +94,20 @@ def of_output(
             f"{CARD} is a new model card that names the members; their own cards, with "
             "scores that are not the result's, are left out"
         )
+    if kind in ("safetensors", "torch") and members[0].kind == "directory":
+        files = [name for name in members[0].files if not is_card(name)]
+        if files:
+            yield (
+                f"{out} holds tensors alone, without {_some(files)} of "
+                f"{members[0].name}; an output without a suffix is a directory"
+            )
+
+
+def _are_divided(weights: Floats) -> bool:
+    """Whether weights are meant as parts of 1, or signed, and their sum is another."""
+    is_part = bool((np.abs(weights) <= 1).all() and (weights % 1 != 0).any())
+    is_meant = is_part or bool((weights < 0).any())
+    return len(weights) > 1 and is_meant and bool(abs(weights.sum() - 1) > TOLERANCE)
 
 
 def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:

@@ -98,8 +98,8 @@ def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
         ]
         if inside:
             yield (
-                f"{member.name} is an average of {', '.join(inside)}, which counts in "
-                "both"
+                f"{member.name} is an average of {', '.join(inside)}: what is in it "
+                "counts twice"
             )
 
 

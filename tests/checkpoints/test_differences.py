@@ -40,6 +40,9 @@ def notes(tmp_path: Path, first: dict[str, Any], second: dict[str, Any]) -> list
         ("layer_norm_eps", 1e-5, 1e-12),
         ("id2label", {"0": "yes", "1": "no"}, {"0": "no", "1": "yes"}),
         ("text_config", {"n_head": 2}, {"n_head": 4}),
+        # arcee-ai/mergekit#325: merged without a word, and of no use.
+        ("rope_parameters", {"rope_theta": 5e5}, {"rope_theta": 2e7}),
+        ("rope_scaling", None, {"rope_type": "llama3", "factor": 8.0}),
     ],
 )
 def test_what_changes_the_same_tensors_is_told_more_strongly_than_a_dropout(
@@ -78,6 +81,19 @@ def test_what_changes_little_is_told_plainly_or_not_at_all(
             {"temperature": 1},
             {"temperature": 2},
             "temperature",
+        ),
+        # unslothai/unsloth#5386, huggingface/open-r1#663: generation never stops.
+        (
+            "tokenizer_config_json",
+            {"eos_token": "<eos>"},
+            {"eos_token": "<t>"},
+            "eos_t",
+        ),
+        (
+            "generation_config_json",
+            {"eos_token_id": 1},
+            {"eos_token_id": [1, 6]},
+            "eos",
         ),
         ("special_tokens_map_json", {"pad": "<p>"}, {"pad": "</s>"}, "pad"),
         ("preprocessor_config_json", {"size": 224}, {"size": 384}, "size"),
@@ -127,3 +143,9 @@ def test_versions_and_cards_are_no_difference(tmp_path: Path) -> None:
 def test_the_same_keys_in_another_order_are_no_difference(tmp_path: Path) -> None:
     first = {"generation_config_json": '{"a": 1, "b": 2}'}
     assert notes(tmp_path, first, {"generation_config_json": '{"b": 2, "a": 1}'}) == []
+
+
+def test_tokenizers_in_different_formats_are_told(tmp_path: Path) -> None:
+    """arcee-ai/mergekit#169: tokenizer.json beside tokenizer.model alone."""
+    found = notes(tmp_path, {"tokenizer_json": {}}, {"tokenizer.model": "x"})
+    assert any(note.startswith("the tokenizers cannot be compared") for note in found)

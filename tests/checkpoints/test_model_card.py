@@ -74,7 +74,8 @@ def test_the_card_is_noted_and_the_same_for_the_same_job(tmp_path: Path) -> None
     assert card_of(tmp_path, [filled("x"), filled("y")]) == first
     notes = plan([tmp_path / "ft-a"], tmp_path / "other").notes
     assert any(note.startswith("README.md is a new model card") for note in notes)
-    assert not plan([tmp_path / "ft-a"], tmp_path / "other.safetensors").notes
+    (note,) = plan([tmp_path / "ft-a"], tmp_path / "other.safetensors").notes
+    assert "other.safetensors holds tensors alone, without config.json of" in note
 
 
 def test_without_cards_there_is_none(tmp_path: Path) -> None:

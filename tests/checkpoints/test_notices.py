@@ -41,7 +41,7 @@ def test_an_option_without_effect_is_noted(options: Any, words: str) -> None:
     [
         {"include": ["w*"]},
         {"integers": "first"},
-        {"weights": [1, -0.5]},
+        {"weights": [2, -1]},
         {"exclude": ["[n]"]},
     ],
 )
@@ -63,6 +63,39 @@ def test_a_key_that_some_members_have_is_told_of_the_others(tmp_path: Path) -> N
     (note,) = plan([tmp_path / "t.pt", pair(tmp_path)[0]], key="ema").notes
     assert "a.safetensors" in note
     assert "t.pt" not in note
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ([0.7, 0.2], "weights sum to 0.9, not to 1"),
+        ([0.7, 0.7], "weights sum to 1.4, not to 1"),
+        ([0.5, 0.5], None),
+        ([0.7, 0.3], None),
+        ([3, 1], None),
+        ([0.33, 0.66], None),
+        ([1, 1], None),
+        ([2, -1], None),
+        ([1.1, 0.7], None),
+        ([0.1, 1.0], "weights sum to 1.1, not to 1"),
+        ([1, -0.5], "weights sum to 0.5, not to 1"),
+    ],
+)
+def test_shares_that_are_no_whole_are_noted(weights: Any, words: str | None) -> None:
+    """mergekit#214: a sum was expected, not a mean."""
+    notes = plan([STATE, STATE], weights=weights).notes
+    assert [note for note in notes if "sum" in note] == [
+        note for note in notes if words and note.startswith(words)
+    ]
+    assert bool(notes) == (words is not None)
+
+
+def test_running_statistics_are_noted() -> None:
+    """pytorch/pytorch#84053: they are those of the members, not the result's."""
+    state = {"bn.weight": np.ones(2), "bn.running_var": np.ones(2)}
+    (note,) = plan([state, state]).notes
+    assert note.startswith("running statistics, such as bn.running_var, are combined")
+    assert plan([state]).notes == ()
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_a_member_that_is_an_average_of_others_is_noted(tmp_path: Path) -> None:
     )
     report = average(members, tmp_path / "out.safetensors")
     (note,) = report.notes
-    assert f"is an average of {paths[0]}, {paths[1]}, which counts in both" in note
+    assert f"is an average of {paths[0]}, {paths[1]}: what is in it" in note
 
 
 @pytest.mark.parametrize(

@@ -334,3 +334,28 @@ def test_a_large_tied_pair_is_compared_in_bounded_memory(tmp_path: Path) -> None
     tracemalloc.stop()
     assert [target.name for target in planned.targets] == ["embed.weight"]
     assert peak < table.nbytes
+
+
+def test_parameters_that_a_trainer_untied_are_not_tied_again(tmp_path: Path) -> None:
+    """huggingface/transformers#45127: the flag stayed, and the model collapsed."""
+    members = [saved(tmp_path / n, llama, i, head="own") for i, n in enumerate("ab")]
+    average(members, tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["tie_word_embeddings"] is False
+    assert_mean(llama, tmp_path / "out", members)
+
+
+@pytest.mark.parametrize("make", [bart, t5, bert])
+def test_a_flag_that_ties_more_than_the_head_stays(tmp_path: Path, make: Any) -> None:
+    members = [saved(tmp_path / n, make, i, head="own") for i, n in enumerate("ab")]
+    before = json.loads((members[0] / "config.json").read_text())
+    average(members, tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == before
+
+
+def test_copies_that_sharded_training_left_are_left_out(tmp_path: Path) -> None:
+    """EvolvingLMMs-Lab/lmms-engine#157: equal ones are tied again, others kept."""
+    members = [saved(tmp_path / n, llama, i, head="stored") for i, n in enumerate("ab")]
+    average(members, tmp_path / "out")
+    assert "lm_head.weight" not in stored(tmp_path / "out")
+    assert_mean(llama, tmp_path / "out", members)
