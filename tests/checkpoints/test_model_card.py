@@ -101,3 +101,12 @@ def test_members_from_the_cache_of_the_hub_are_named_by_their_repository(
 )
 def test_a_card_that_is_no_yaml_is_no_obstacle(tmp_path: Path, card: str) -> None:
     assert "license" not in card_of(tmp_path, [card, card])
+
+
+def test_a_card_in_small_letters_is_a_card(tmp_path: Path) -> None:
+    folder = member(tmp_path / "ft-a", 1.0, None)
+    (folder / "readme.md").write_text(filled("x"))
+    average([folder], tmp_path / "out")
+    texts = [path.read_text() for path in (tmp_path / "out").glob("*.md")]
+    assert len(texts) == 1
+    assert "Accuracy" not in texts[0]

@@ -359,3 +359,11 @@ def test_copies_that_sharded_training_left_are_left_out(tmp_path: Path) -> None:
     average(members, tmp_path / "out")
     assert "lm_head.weight" not in stored(tmp_path / "out")
     assert_mean(llama, tmp_path / "out", members)
+
+
+def test_a_head_is_kept_where_the_first_members_flag_is_false(tmp_path: Path) -> None:
+    members = [saved(tmp_path / n, llama, i, head="stored") for i, n in enumerate("ab")]
+    set_flag(members[0], False)
+    average(members, tmp_path / "out")
+    assert "lm_head.weight" in stored(tmp_path / "out")
+    assert_mean(llama, tmp_path / "out", members)
