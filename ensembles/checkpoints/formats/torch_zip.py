@@ -124,7 +124,8 @@ def _records(file: File) -> dict[int, Record]:
 def _load(path: Path) -> Any:
     torch = import_torch(f"reading {path}")
     try:
-        return torch.load(path, map_location="meta", weights_only=True)
+        with path.open("rb") as file:  # given a path, torch goes by its suffix
+            return torch.load(file, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unsafe(path, str(error).strip())) from None
     except BROKEN as error:
