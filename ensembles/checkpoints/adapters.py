@@ -16,6 +16,7 @@ FAMILIES = {
         r"lora_(up|down|mid)|(\w*_)?lora\d*[._/](up|down|mid)|lora_linear_layer"
         r"|lora(_(kernel|embeddings))?[._/]?[ab]|lora[AB]|lora[./][AB]"
         r"|(lora\w*_)?adapter\.linear_(in|out)"
+        r"|(unet|text_encoder\w*):\d+:(up|down)"  # lora_diffusion's, without alpha
     ),
     "DoRA": r"dora_scale",
     "LoHa": r"hada_\w+",

@@ -245,6 +245,12 @@ def empty(folder: Path, names: list[str]) -> Path:
         (["swa_3.pt", "soup-4.pt"], ["m-1.pt", "m-2.pt"], None),
         (["modelBest_9.pt"], ["iter_800.pt", "iter_1k.pt"], None),
         (["last-v1.ckpt", "last.ckpt"], ["epoch=1.ckpt", "epoch=2.ckpt"], None),
+        # NVIDIA-NeMo/Speech#3096, #7721: results and the last one beside the steps.
+        (
+            ["m--val=0.2-step=90-averaged.ckpt"],
+            ["m-step=50.ckpt", "m-step=60.ckpt"],
+            None,
+        ),
         (["seed3.pt", "fold7.pt", "rank0.pt"], ["m-1.pt", "m-2.pt"], None),
         (["model-7b.pt", "llama-8x7b.pt"], ["m-1.pt", "m-2.pt"], None),
         (["2024-05-01.pt", "run_20240501_123000.pt"], ["m-1.pt", "m-2.pt"], None),

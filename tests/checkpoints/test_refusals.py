@@ -163,6 +163,9 @@ I32, U8 = np.ones((4, 4), np.int32), np.ones((4, 4), np.uint8)
         (["blk.0.q.weight.loraA", "blk.0.q.weight.loraB"], "LoRA"),
         (["q.adapter.linear_in.weight", "q.adapter.linear_out.weight"], "LoRA"),
         (["lora_kqv_adapter.linear_in.weight", "x"], "LoRA"),
+        (["unet:0:down", "unet:0:up"], "LoRA"),  # cloneofsimo/lora#187
+        (["transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight"], "PEFT"),
+        (["lora_te1_text_model_encoder_layers_0_mlp_fc1.hada_w1_a"], "LoHa"),
         (["u.hada_w1_a", "u.hada_w1_b", "u.alpha"], "LoHa"),
         (["base_model.model.q.hada_w2_a", "x"], "LoHa"),
         (["u.lokr_w1", "u.lokr_w2_a"], "LoKr"),
