@@ -41,14 +41,14 @@ DATE = re.compile(
 OTHER = re.compile(
     r"(?<![a-z])(?:loss|acc(?:uracy)?|wer|cer|bleu|ppl|f1|auc|auroc|miou|map|psnr|ssim"
     r"|fid|mse|mae|rmse|score|metric|lr|bs|seed|rank|fold|gpu|version|ver|v|world_?size"
-    r"|part|shard|split)[-_=@]*\d+(?:\.\d+)?"
+    r"|part|shard|split|top)[-_=@]*\d+(?:\.\d+)?"
     r"|\d+-of-\d+",
     re.IGNORECASE,
 )
 # Names of what is made of several steps, chosen among them, or not finished.
 NO_STEP = re.compile(
     r"(?<![a-z])(avg|ave|average[ds]?|best|latest|final|init|initial|tmp|temp|soup"
-    r"|swa|merged|unfinished|incomplete|partial|backup|bak|copy)(?![a-z])"
+    r"|swa|merged|unfinished|incomplete|partial|backup|bak|copy|(?:mean|median)[-_]of)(?![a-z])"
 )
 LAST = re.compile(r"(?<![a-z])last(?![a-z])")
 

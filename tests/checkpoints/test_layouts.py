@@ -440,3 +440,19 @@ def test_an_average_in_memory_of_a_checkpoint_with_an_ema_names_both(
     torch.save(content | {"optimizer": {"state": {}}}, tmp_path / "epoch_3.pth")
     (note,) = plan([tmp_path / "epoch_3.pth"]).notes
     assert "'ema_state_dict' has the same tensor names" in note
+
+
+def test_shards_of_torch_of_diffusers_become_safetensors(tmp_path: Path) -> None:
+    # huggingface/diffusers#14811: an index of .bin shards is not looked for.
+    stem = "diffusion_pytorch_model"
+    names = {key: f"{stem}-0000{i}-of-00002.bin" for i, key in enumerate(ONE, 1)}
+    for name in "ab":
+        for key, file in names.items():
+            torch_file(tmp_path / name / file, {key: ONE[key]})
+        index = json.dumps({"weight_map": names})
+        (tmp_path / name / f"{stem}.bin.index.json").write_text(index)
+    average([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        *(f"{stem}-0000{i}-of-00002.safetensors" for i in (1, 2)),
+        f"{stem}.safetensors.index.json",
+    ]

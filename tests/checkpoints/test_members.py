@@ -251,6 +251,10 @@ def empty(folder: Path, names: list[str]) -> Path:
             ["m-step=50.ckpt", "m-step=60.ckpt"],
             None,
         ),
+        # k2-fsa/icefall#901, #447
+        (["epoch-9-avg-5-use-averaged-model.pt"], ["epoch-8.pt", "epoch-9.pt"], None),
+        (["pretrained_epoch_9_avg_1.pt"], ["epoch-8.pt", "epoch-9.pt"], None),
+        (["mean-of-5.pt", "top5.pt"], ["m-1.pt", "m-2-mean_iou=0.5.pt"], None),
         (["seed3.pt", "fold7.pt", "rank0.pt"], ["m-1.pt", "m-2.pt"], None),
         (["model-7b.pt", "llama-8x7b.pt"], ["m-1.pt", "m-2.pt"], None),
         (["2024-05-01.pt", "run_20240501_123000.pt"], ["m-1.pt", "m-2.pt"], None),
