@@ -11,17 +11,19 @@ from ensembles.floats import is_float
 # Components of tensor names by family. Families whose update is linear in what is
 # stored (IA3, prompts, C3A, MiSS, SHiRA) are not here: their mean is well defined.
 FAMILIES = {
-    "PEFT": r"lora_(embedding_)?[AB]\d*|lora_magnitude_vector|lora_E|lora_diag",
+    "PEFT": r"(\w+_)?lora_(embedding_)?[AB]\d*|lora_magnitude_vector|lora_E|lora_diag",
     "LoRA": (
         r"lora_(up|down|mid)|(\w*_)?lora\d*[._/](up|down|mid)|lora_linear_layer"
-        r"|lora(_(kernel|embeddings))?[._/]?[ab]|lora[AB]|lora[./][AB]"
-        r"|(lora\w*_)?adapter\.linear_(in|out)"
+        r"|(\w+_)?lora(_(kernel|embeddings))?[._/]?[ab]|lora[AB]|lora[./][AB]"
+        r"|(lora\w*_)?adapter(_(q|k|v|up|gate))?\.linear_(in|out)|lora_controlnet"
+        r"|(unet|text_encoder\w*):\d+:(up|down)"  # lora_diffusion's, without alpha
     ),
     "DoRA": r"dora_scale",
     "LoHa": r"hada_\w+",
     "LoKr": r"lokr_\w+",
     "GLoRA": r"glora_\w+",
     "OFT": r"oft_(r|s|R|diag|blocks|embedding_R)|psoft_R",
+    "Compacter": r"phm_rule(_left|_right)?",
     "BOFT": r"boft_[Rs]",
     "VeRA": r"p?vera_(A|B|lambda_[bd])",
     "VB-LoRA": r"vblora_\w+",

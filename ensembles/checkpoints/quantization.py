@@ -81,6 +81,9 @@ def _by_tensors(layout: Mapping[str, Tensor]) -> str | None:
             for scale in (s for stem in _stems(name) for s in scales.get(stem, ())):
                 if scale != name and _is_scale(layout[scale], tensor):
                     return f"tensor {scale!r} scales {name!r}, of {tensor.dtype}"
+    for name, tensor in layout.items():
+        if _is_integer_weight(name, tensor):
+            return f"tensor {name!r} of {tensor.dtype}"
     return None
 
 
@@ -105,6 +108,17 @@ def _is_packed(layout: Mapping[str, Tensor], name: str) -> bool:
     stem = name.removesuffix("W_q")
     is_hqq = stem != name and {f"{stem}scale", f"{stem}zero"} <= layout.keys()
     return is_hqq or not is_float(layout[name].dtype)
+
+
+def _is_integer_weight(name: str, tensor: Tensor) -> bool:
+    """Whether a matrix is named a weight and holds packed or narrow integers."""
+    is_narrow = tensor.dtype.itemsize == 1 or tensor.dtype in (np.int32, np.uint32)
+    return (
+        tensor.dtype.kind in "iu"
+        and is_narrow
+        and len(tensor.shape) == 2
+        and name.rpartition(".")[2] == "weight"
+    )
 
 
 def _is_coded(name: str, tensor: Tensor) -> bool:

@@ -12,6 +12,7 @@ from ensembles.floats import is_float
 
 # A parameter of FSDP holds a rank's share of many parameters, flattened.
 FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
+FEWEST = 8  # parameters of one element that are no toy's
 PARAMETER = re.compile(r"(.*[._])?(weight|kernel|bias)")
 
 
@@ -43,7 +44,8 @@ def refused(checkpoint: Checkpoint) -> Iterator[str]:
     placeholder = _placeholder(checkpoint)
     if placeholder:
         yield (
-            f"{checkpoint.name} holds placeholders of size 0 (tensor {placeholder!r}), "
+            f"{checkpoint.name} holds placeholders of size "
+            f"{checkpoint.layout[placeholder].size} (tensor {placeholder!r}), "
             "as a sharded training run leaves them; make a full state dict first: "
             "zero_to_fp32.py in the run's folder does so for DeepSpeed ZeRO-3"
         )
@@ -69,4 +71,8 @@ def _placeholder(checkpoint: Checkpoint) -> str | None:
         weight = layout.get(re.sub("bias$", "weight", name))
         if weight is None or weight.size or weight.shape == (0,):
             return name
+    # DeepSpeed once left one element in place of each parameter.
+    single = [n for n in filter(PARAMETER.fullmatch, layout) if layout[n].shape == (1,)]
+    if len(single) >= FEWEST and 2 * len(single) > len(layout):
+        return single[0]
     return None

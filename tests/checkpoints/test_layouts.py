@@ -370,3 +370,89 @@ def test_a_configuration_that_contradicts_itself_is_refused(tmp_path: Path) -> N
         plan([tmp_path])
     (tmp_path / "config.json").write_text('{"n": 1, "n": 1}')
     assert average([tmp_path]).keys() == ONE.keys()
+
+
+# Situations of public reports, named in the comments.
+
+
+def test_pointers_instead_of_files_are_told(tmp_path: Path) -> None:
+    # huggingface/diffusers#13559, huggingface/transformers#27923
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+    def build(folder: Path, add: float) -> None:
+        (folder / "tokenizer.json").write_text(pointer)
+        (folder / "assets").mkdir()
+        (folder / "assets/mel.json").write_text(pointer)
+
+    paths = two(tmp_path, build)
+    notes = notes_of(paths, tmp_path / "out")
+    assert "tokenizer.json (a git-LFS pointer" in notes
+    assert "assets/mel.json (a git-LFS pointer" in notes
+    average(paths, tmp_path / "out")
+    assert os.listdir(tmp_path / "out") == ["model.safetensors"]
+    (paths[0] / "model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match=r"model\.safetensors is a git-LFS pointer"):
+        plan(paths, tmp_path / "out")
+
+
+def test_a_module_without_a_folder_is_no_obstacle(tmp_path: Path) -> None:
+    # huggingface/sentence-transformers#3776: the hub keeps no empty folders.
+    def build(folder: Path, add: float) -> None:
+        modules = '[{"path": ""}, {"path": "1_Pooling"}, {"path": "2_Normalize"}]'
+        (folder / "modules.json").write_text(modules)
+        (folder / "1_Pooling").mkdir()
+        (folder / "1_Pooling/config.json").write_text("{}")
+
+    paths = two(tmp_path, build)
+    (paths[1] / "2_Normalize").mkdir()
+    average(paths, tmp_path / "out")
+    assert (tmp_path / "out/1_Pooling/config.json").exists()
+
+
+def test_code_and_vocabulary_of_a_custom_model_are_carried_over(tmp_path: Path) -> None:
+    # arcee-ai/mergekit#105: the merged model lacked three files.
+    names = ["modeling_qwen.py", "qwen.tiktoken", "cpp_kernels.py", "generation.json"]
+
+    def build(folder: Path, add: float) -> None:
+        for name in names:
+            (folder / name).write_text("x")
+
+    average(two(tmp_path, build), tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == sorted([*names, "model.safetensors"])
+
+
+def test_every_tensor_of_several_towers_is_in_the_result(tmp_path: Path) -> None:
+    # arcee-ai/mergekit#696: tensors that no table of architectures knew were dropped.
+    names = ["model.visual.merger.norm.weight", "model.layers.0.linear_attn.A_log"]
+    for name in "ab":
+        save(tmp_path / name / "model.safetensors", dict.fromkeys(names, ONE["v"]))
+    average([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert set(load(tmp_path / "out/model.safetensors")) == set(names)
+
+
+def test_an_average_in_memory_of_a_checkpoint_with_an_ema_names_both(
+    tmp_path: Path,
+) -> None:
+    # open-mmlab/mmengine#507: names of the EMA have a prefix, and a count beside.
+    state = {"w": torch.ones(2), "v": torch.ones(1)}
+    ema = {f"module.{name}": value for name, value in state.items()}
+    content = {"state_dict": state, "ema_state_dict": ema | {"steps": torch.tensor(7)}}
+    torch.save(content | {"optimizer": {"state": {}}}, tmp_path / "epoch_3.pth")
+    (note,) = plan([tmp_path / "epoch_3.pth"]).notes
+    assert "'ema_state_dict' has the same tensor names" in note
+
+
+def test_shards_of_torch_of_diffusers_become_safetensors(tmp_path: Path) -> None:
+    # huggingface/diffusers#14811: an index of .bin shards is not looked for.
+    stem = "diffusion_pytorch_model"
+    names = {key: f"{stem}-0000{i}-of-00002.bin" for i, key in enumerate(ONE, 1)}
+    for name in "ab":
+        for key, file in names.items():
+            torch_file(tmp_path / name / file, {key: ONE[key]})
+        index = json.dumps({"weight_map": names})
+        (tmp_path / name / f"{stem}.bin.index.json").write_text(index)
+    average([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        *(f"{stem}-0000{i}-of-00002.safetensors" for i in (1, 2)),
+        f"{stem}.safetensors.index.json",
+    ]

@@ -163,6 +163,13 @@ I32, U8 = np.ones((4, 4), np.int32), np.ones((4, 4), np.uint8)
         (["blk.0.q.weight.loraA", "blk.0.q.weight.loraB"], "LoRA"),
         (["q.adapter.linear_in.weight", "q.adapter.linear_out.weight"], "LoRA"),
         (["lora_kqv_adapter.linear_in.weight", "x"], "LoRA"),
+        (["unet:0:down", "unet:0:up"], "LoRA"),  # cloneofsimo/lora#187
+        (["transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight"], "PEFT"),
+        (["lora_te1_text_model_encoder_layers_0_mlp_fc1.hada_w1_a"], "LoHa"),
+        (["q.mindpet_delta_lora_a", "q.mindpet_delta_lora_b"], "LoRA"),
+        (["b.1.down", "b.1.up", "lora_controlnet"], "LoRA"),
+        (["l.linear_qkv.adapter_q.linear_in.weight", "x"], "LoRA"),
+        (["a.adapter_down.0.phm_rule", "a.adapter_down.0.W_left"], "Compacter"),
         (["u.hada_w1_a", "u.hada_w1_b", "u.alpha"], "LoHa"),
         (["base_model.model.q.hada_w2_a", "x"], "LoHa"),
         (["u.lokr_w1", "u.lokr_w2_a"], "LoKr"),
@@ -207,8 +214,13 @@ def test_every_public_family_of_adapters_is_refused(
             "adapter.up.bias": ALPHA,
         },
         {"u.diff": DOWN, "u.diff_b": DOWN[0]},
+        {"mamba.linear_fc1_lora_A_list.0.weight": DOWN, "flora_a": UP},
+        {"attn.q_a_proj.weight": DOWN, "attn.q_b_proj.weight": UP, "x.alpha": ALPHA},
     ],
-    ids=["ia3", "prompt", "c3a", "rwkv", "gate", "bottleneck", "full difference"],
+    ids=[
+        *("ia3", "prompt", "c3a", "rwkv", "gate", "bottleneck", "full difference"),
+        *("zamba", "latent attention"),
+    ],
 )
 def test_updates_that_are_linear_in_what_is_stored_are_averaged(
     tmp_path: Path, tensors: dict[str, Any]
@@ -238,6 +250,7 @@ def test_updates_that_are_linear_in_what_is_stored_are_averaged(
         {"q.in_proj_weight": U8, "q.in_proj_weight_absmax": SCALE},
         {"q.q_weight": I32, "q.q_scale": I32},
         {"q._packed_params._packed_params": U8},
+        {"q.weight": U8.view(np.int8), "q.a": ALPHA, "q.b": ALPHA},
     ],
     ids=lambda tensors: ", ".join(tensors),
 )
@@ -305,6 +318,10 @@ EMPTY = np.ones(0, np.float32)
         {"gamma": EMPTY, "beta": EMPTY, "a.weight": SCALE},
         {"a.bias": EMPTY, "a.weight": SCALE, "b": SCALE},
         {"attn.in_proj_weight": EMPTY, "b": SCALE, "c": SCALE},
+        # sediment1024/PhysRAG#3
+        {"seq_proj.weight": EMPTY, "seq_proj.bias": SCALE, "b": SCALE, "alpha": ALPHA},
+        # deepspeedai/DeepSpeed#1394: of one element each
+        {f"layers.{i}.fc.{n}": SCALE[0] for i in range(4) for n in ("weight", "bias")},
     ],
     ids=lambda tensors: ", ".join(tensors),
 )
@@ -312,7 +329,7 @@ def test_placeholders_of_a_sharded_run_are_refused(
     tmp_path: Path, tensors: dict[str, Any]
 ) -> None:
     path = save(tmp_path / "a.safetensors", tensors)
-    message = r"placeholders of size 0 .*zero_to_fp32\.py"
+    message = r"placeholders of size [01] .*zero_to_fp32\.py"
     with pytest.raises(ValueError, match=message):
         plan([path, path])
 
@@ -335,6 +352,8 @@ def test_placeholders_of_a_deepspeed_file_are_refused(tmp_path: Path) -> None:
         {"fc.weight": np.ones((0, 3), np.float32), "fc.bias": EMPTY, "w": SCALE},
         {"emb.weight": np.ones((0, 3), np.float32), "w": SCALE},
         {"mask": np.ones(0, np.int64), "weight": SCALE},
+        {f"act{i}.weight": SCALE[0] for i in range(9)}
+        | {f"fc{i}.weight": SCALE for i in range(9)},
     ],
     ids=lambda tensors: ", ".join(tensors),
 )

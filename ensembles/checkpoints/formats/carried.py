@@ -13,6 +13,7 @@ from ensembles.checkpoints.formats.weight_files import (
     READABLE,
     TRAINER,
 )
+from ensembles.regular_files import read_regular
 
 LARGEST = 64 << 20  # bytes of a file, and of all files in a folder of other files
 # What holds of the member alone: scores, logs, progress of its training.
@@ -29,6 +30,8 @@ FOLDERS = re.compile(
     r"|__pycache__",
     re.IGNORECASE,
 )
+POINTER = b"version https://git-lfs"
+SMALLEST = 1024  # bytes that a git-LFS pointer has at most
 MOST = 1000  # files that are looked at in one folder
 
 
@@ -84,7 +87,13 @@ def _add_folder(
     if any(file.name.endswith((*READABLE, *FOREIGN)) for file in inside):
         left.append(f"{name} (weights of its own)")
         return
-    kept = [file for file in inside if _is_carried(file) and _is_inside(file, root)]
+    wanted = [file for file in inside if _is_carried(file)]
+    kept = [file for file in wanted if obstacle(file, root) is None]
+    left.extend(
+        f"{file.relative_to(path)} ({obstacle(file, root)})"
+        for file in wanted
+        if file not in kept
+    )
     if len(inside) > MOST or sum(file.stat().st_size for file in kept) > LARGEST:
         left.append(f"{name} (more than {LARGEST >> 20} MiB or {MOST} files)")
         return
@@ -125,6 +134,8 @@ def obstacle(file: Path, root: Path) -> str | None:
     """
     if not _is_inside(file, root):
         return "a link that leaves the directory"
+    if _is_pointer(file):
+        return "a git-LFS pointer, not the file that it points to"
     if file.stat().st_size > LARGEST:
         return f"more than {LARGEST >> 20} MiB"
     return None
@@ -137,6 +148,12 @@ def repository(path: Path) -> Path:
         if folder.name == "snapshots" and (folder.parent / "blobs").is_dir():
             return folder.parent
     return full
+
+
+def _is_pointer(file: Path) -> bool:
+    if file.stat().st_size > SMALLEST:
+        return False
+    return read_regular(file).startswith(POINTER)
 
 
 def _is_inside(file: Path, root: Path) -> bool:
