@@ -67,7 +67,7 @@ class Taken:
             "out": str(plan.out),
             "files": list(plan.parts),
             "tensors": len(plan.targets),
-            "left_out": _left_out(plan),
+            "left_out": left_out(plan),
             "integer_tensors": len(_integers(plan)),
             "dtypes": sorted({str(target.dtype) for target in plan.targets}),
             "read_bytes": plan.read_bytes,
@@ -215,7 +215,7 @@ def _as_number(step: Any) -> int | float | None:
     return int(step) if step == int(step) else float(step)
 
 
-def _left_out(plan: Plan) -> list[str]:
+def left_out(plan: Plan) -> list[str]:
     """Names that a member has and the result does not."""
     written = {target.name for target in plan.targets} | plan.aliases.keys()
     names = dict.fromkeys(name for member in plan.members for name in member.names)
