@@ -1,7 +1,13 @@
-"""Averages of models: of what they say, of what they are, of what words mean.
+"""Combine models: average their checkpoints, their predictions, or word vectors.
 
-The map: `ensembles.rules` combines a stack of members into one, `ensembles.selection`
-chooses weights, and `ensembles.checkpoints` brings checkpoints in and out.
+- `ensembles.checkpoints`: `average` of checkpoints, and `ModelSoup`, a model soup as an
+  estimator.
+- `ensembles.predictions`: `EnsembleClassifier`, `EnsembleRegressor` and
+  `EnsembleTransformer`, ensembles of scikit-learn estimators.
+- `ensembles.embeddings`: `SentenceEmbedder` and `SentenceEncoder`, from texts to
+  vectors.
+- `ensembles.rules`: functions that combine a stack of members into one.
+- `ensembles.selection`: functions that choose the weights of members by a score.
 """
 
 import lazy_loader

@@ -16,6 +16,8 @@ from ensembles.kernels.mean import mean as weighted_mean
 from ensembles.kernels.rounding import rounded
 from ensembles.weighting import check_weights
 
+MODERATE = 64  # binary exponent up to which weights are taken as they are
+
 
 class Rule:
     """A function of a stack and weights, with the facts that hold of it.
@@ -161,6 +163,8 @@ class Rule:
             If an entry lies outside the rule's domain; the message names its member.
         """
         stack = as_stack(members)
+        if self.cut == "element":  # else they are coefficients, of a sum over 1
+            weights = moderate(weights)
         if self.domain == "non-negative":
             self._refuse_negative(stack, weights)
         if stack.dtype != dtype or not (self.fused or self.cut == "gram"):
@@ -185,6 +189,27 @@ class Rule:
                     f"entries for rule {self.name!r} must not be negative: "
                     f"members[{place}] has {float(stack[place][below][0])}"
                 )
+
+
+def moderate(weights: Float64) -> Float64:
+    """Weights by a power of two that brings the largest near 1, where it is far off.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_members,)
+
+    Returns
+    -------
+    ndarray of shape (n_members,)
+        In the same proportions, exactly: sums of products with them stay within what
+        float64 can hold.
+    """
+    exponents = np.frexp(weights[weights != 0])[1]
+    if not exponents.size or abs(top := int(exponents.max())) <= MODERATE:
+        return weights
+    # Of weights that lie very far apart the smallest is not to become zero.
+    least = int(exponents.min()) + 1_000
+    return np.ldexp(weights, -(max(min(top, least), 0) if top > 0 else top))
 
 
 def as_stack(members: Sequence[Array] | Array) -> Array:

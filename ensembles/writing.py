@@ -7,7 +7,9 @@ import errno
 import fcntl
 import os
 import platform
+import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +25,8 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     """A place beside ``path``, which takes that name when the block has ended.
 
     The place holds a lock as long as its process lives: what a killed run left there
-    is told by its free lock, and cleared by the next run.
+    is told by its free lock, and cleared by the next run. A file or directory that is
+    replaced leaves its permissions to the new one.
 
     Parameters
     ----------
@@ -44,10 +47,23 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
         If something stands at ``path``, before or after, and not ``force``.
     """
     check_free(path, force=force)
-    with beside(path, folder=folder) as place:
+    mode = _mode_of(path, folder)
+    with beside(path, folder=folder, mode=mode) as place:
         yield place
+        if mode is not None:
+            place.chmod(mode)
         _flush(place)
         _publish(place, path, force)
+
+
+def _mode_of(path: Path, folder: bool) -> int | None:
+    """Permissions of what is replaced, None where nothing of the kind is."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return None
+    alike = stat.S_ISDIR(mode) if folder else stat.S_ISREG(mode)
+    return stat.S_IMODE(mode) & 0o777 if alike else None
 
 
 def check_free(path: Path, *, force: bool) -> None:
@@ -70,7 +86,7 @@ def check_free(path: Path, *, force: bool) -> None:
 
 
 @contextmanager
-def beside(path: Path, *, folder: bool) -> Iterator[Path]:
+def beside(path: Path, *, folder: bool, mode: int | None = None) -> Iterator[Path]:
     """A place beside ``path``, locked, that is gone when the block has ended.
 
     What a killed run left there is cleared first, as by `whole`.
@@ -80,6 +96,8 @@ def beside(path: Path, *, folder: bool) -> Iterator[Path]:
     path : Path
     folder : bool
         Whether the place is a directory.
+    mode : int or None, default=None
+        Permissions that others get at most, None for those that the umask leaves.
 
     Yields
     ------
@@ -89,7 +107,7 @@ def beside(path: Path, *, folder: bool) -> Iterator[Path]:
     _clear(path)
     place, lock = path.with_name(_marked(path) + uuid.uuid4().hex), None
     try:
-        lock = _claim(place, folder)
+        lock = _claim(place, folder, mode)
         yield place
     finally:
         _remove(place)  # nothing, if it was given another name
@@ -164,13 +182,14 @@ def _marked(path: Path) -> str:
     return f".{path.name}.tmp-{platform.node()}-"
 
 
-def _claim(place: Path, folder: bool) -> int:
+def _claim(place: Path, folder: bool, mode: int | None) -> int:
     while True:
         flags = os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR | os.O_CREAT
         if folder:
-            place.mkdir()
+            place.mkdir(0o777 if mode is None else mode | 0o700)
         try:
-            lock = os.open(place, flags | os.O_CLOEXEC, 0o666)
+            access = 0o666 if mode is None else mode & 0o666 | 0o600
+            lock = os.open(place, flags | os.O_CLOEXEC, access)
         except FileNotFoundError:
             continue
         with suppress(OSError):  # no locks here: its unique name keeps it apart
@@ -183,13 +202,17 @@ def _claim(place: Path, folder: bool) -> int:
 
 def _clear(path: Path) -> None:
     """Remove what dead runs of this machine left beside ``path``."""
-    mark = _marked(path)
-    for place in [p for p in path.parent.iterdir() if p.name.startswith(mark)]:
+    name = re.compile(re.escape(_marked(path)) + "[0-9a-f]{32}")
+    for place in [p for p in path.parent.iterdir() if name.fullmatch(p.name)]:
+        # A pipe would be waited for; a link or a device is not what a run leaves.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with suppress(OSError):
-            lock = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            lock = os.open(place, flags)
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(place)
+                mode = os.fstat(lock).st_mode
+                if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    _remove(place)
             finally:
                 os.close(lock)
 

@@ -115,6 +115,37 @@ def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
         assert "numba" not in names
 
 
+def loops(tree: ast.Module) -> Iterator[ast.FunctionDef]:
+    """Functions that become machine code."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            names = {ast.unparse(one).partition("(")[0] for one in node.decorator_list}
+            if names & {"compiled", "inlined"}:
+                yield node
+
+
+def test_loops_hold_nothing_of_modules_that_their_cache_does_not_look_at() -> None:
+    """An edit of such a module would leave old machine code in use."""
+    n_loops = 0
+    for path in LIBRARY:
+        tree = ast.parse(path.read_text())
+        origins = {
+            alias.asname or alias.name: node.module
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            and (node.module or "").startswith("ensembles.")
+            for alias in node.names
+        }
+        for loop in loops(tree):
+            n_loops += 1
+            for node in ast.walk(ast.Module(loop.body, [])):
+                if isinstance(node, ast.Name) and node.id in origins:
+                    module = str(origins[node.id])
+                    source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+                    assert "kernels.compiled" in source.read_text(), (path, node.id)
+    assert n_loops > 50
+
+
 @pytest.mark.parametrize("path", [*LIBRARY, *COMMAND], ids=named)
 def test_imports_are_written_in_full(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
@@ -170,6 +201,18 @@ def members(tmp_path: Path) -> list[Path]:
 def test_importing_the_package_loads_nothing(loaded: Loaded) -> None:
     names = loaded("import ensembles; ensembles.__version__")
     assert not names & {"numpy", "numba", "click", *HEAVY}
+
+
+def test_the_main_names_are_offered_by_the_package_itself(loaded: Loaded) -> None:
+    import ensembles
+
+    for name in ("average", "ModelSoup", "EnsembleClassifier", "SentenceEmbedder"):
+        assert name in dir(ensembles)
+    assert ensembles.predictions.EnsembleClassifier is ensembles.EnsembleClassifier
+    assert ensembles.embeddings.SentenceEmbedder is ensembles.SentenceEmbedder
+    assert not loaded("from ensembles import average") & {"click", *HEAVY} - NUMBAS
+    for part in ("checkpoints", "predictions", "embeddings", "rules", "selection"):
+        assert f"`ensembles.{part}`" in (ensembles.__doc__ or "")
 
 
 def test_help_loads_nothing(loaded: Loaded) -> None:

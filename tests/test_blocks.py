@@ -71,16 +71,44 @@ def test_one_thread_is_the_one_that_asks() -> None:
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_the_first_failure_is_raised_and_no_further_job_begun(n_threads: int) -> None:
     begun = []
+    failing = threading.Event()
 
     def do(job: int) -> int:
         begun.append(job)
         if job == 1:
+            failing.set()
             raise ValueError("job 1 cannot be done")
-        time.sleep(0.01)
+        if n_threads > 1:
+            failing.wait(timeout=60)
+            time.sleep(0.2)  # the other thread has time to end
         return job
 
     with pytest.raises(ValueError, match=r"^job 1 cannot be done$"):
         spread(range(100), lambda: do, n_threads)
+    # On a busy machine one job more may begin before the failing thread has ended.
+    assert len(begun) == 2 if n_threads == 1 else len(begun) < 10
+
+
+def test_an_interrupt_stops_the_threads_before_their_next_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = []
+    first, interrupted = threading.Event(), threading.Event()
+
+    def interrupt(*arguments: object, **named: object) -> None:
+        first.wait(timeout=60)
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    def do(job: int) -> None:
+        begun.append(job)
+        first.set()
+        interrupted.wait(timeout=60)
+        time.sleep(0.2)
+
+    monkeypatch.setattr("ensembles.blocks.wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        spread(range(50), lambda: do, 2)
     assert len(begun) < 10
 
 

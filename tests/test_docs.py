@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import importlib.util
 import re
 import shlex
 import types
 from collections.abc import Callable
+from configparser import ConfigParser
 from pathlib import Path
 
 import click
@@ -23,9 +26,13 @@ README = ROOT / "README.md"
 PROMPT = "$ "
 
 
+def page_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
 def blocks(page: Path, *languages: str) -> list[str]:
     """Contents of the fenced blocks in these languages, in their order."""
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
+    text = page_of(page)
     found = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [block for language, block in found if language in languages]
 
@@ -86,14 +93,49 @@ def test_the_python_of_the_readme_runs(
     tmp_path: Path, interpreter: Callable[..., str]
 ) -> None:
     """Blocks run in their order, in one namespace, in a process of their own."""
-    if not README.exists():
-        pytest.skip("there is no README.md yet")
     move = f"import os; os.chdir({str(tmp_path)!r})"
     interpreter("\n".join([move, DEMO]))
     quiet = "from transformers.utils import logging; logging.disable_progress_bar()"
     said = interpreter("\n".join([move, quiet, *blocks(README, "python")]))
-    three = [float(line) for line in said.splitlines()[-3:]]
-    assert min(three) > 0.8  # the three ways of one set of fine-tunes
+    lines = said.splitlines()
+    assert min(map(float, lines[-3:])) > 0.8  # the three ways of one set of fine-tunes
+    shown = re.findall(r"# (\d\.\d\d), (\d\.\d\d), (\d\.\d\d)$", page_of(README), re.M)
+    assert [tuple(line.split()[0] for line in lines[:3])] == shown
+
+
+@pytest.mark.parametrize(
+    "code", blocks(README, "python"), ids=lambda code: code.splitlines()[0]
+)
+def test_a_block_of_python_stands_by_itself(code: str) -> None:
+    """A reader pastes one block, without those before it."""
+    tree = ast.parse(code)
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    known = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    known |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            known |= {alias.asname or alias.name for alias in node.names}
+    used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
+    assert used - known <= set(dir(builtins))
+
+
+def test_the_readme_has_blocks_of_every_kind() -> None:
+    assert len(blocks(README, "python")) > 5
+    assert len(shown_commands(README)) > 10
+
+
+def test_every_extra_that_is_shipped_is_named_in_the_readme() -> None:
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    extras = set(config["options.extras_require"]) - {"test", "dev"}
+    assert set(re.findall(r"^\| `(\w+)` \|", page_of(README), re.M)) == extras
+
+
+def test_links_of_the_readme_lead_to_files() -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page_of(README))
+    assert len(links) > 5
+    for link in links:
+        assert (ROOT / link).exists(), link
 
 
 def options(command: click.Command) -> set[str]:

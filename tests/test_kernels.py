@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from fractions import Fraction
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from ensembles.floats import FLOATS, Array, round_to
 from ensembles.kernels import gram as gram_module
-from ensembles.kernels.compiled import LANE, compiled
+from ensembles.kernels.compiled import LANE, LoopFiles, compiled
 from ensembles.kernels.gram import BLOCK, SUMS, gram, gram_line, widened
 from ensembles.kernels.mean import any_special, mean, mean_line
 from ensembles.kernels.order import ranked, ranked_line, weighted_median
@@ -385,7 +386,7 @@ def test_without_a_place_to_keep_them_loops_are_compiled_in_silence(
     known["NUMBA_CACHE_DIR"] = asked_for[asked]
     found, cache = json.loads(interpreter(AVERAGE, package, **known))
     assert found == [1.5, 1.5, 1.5]
-    assert cache == "NullCache"
+    assert cache == "NoCache"
 
 
 @pytest.mark.skipif(PLAIN, reason="nothing is compiled")
@@ -395,7 +396,7 @@ def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(
     def without_a_place(function: Any) -> Any:
         raise RuntimeError("no locator available")
 
-    monkeypatch.setattr("ensembles.kernels.compiled.MendingCache", without_a_place)
+    monkeypatch.setattr("ensembles.kernels.compiled.LoopCache", without_a_place)
     assert compiled(lambda x: x + 1)(2) == 3
 
 
@@ -406,7 +407,7 @@ def test_a_disk_that_is_full_is_as_good_as_no_cache(
     def full(*arguments: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("numba.core.caching.FunctionCache.save_overload", full)
+    monkeypatch.setattr("ensembles.kernels.compiled.LoopFiles.save", full)
     assert compiled(_double)(2) == 4
 
 
@@ -415,9 +416,9 @@ def _double(x: float) -> float:
 
 
 @pytest.mark.skipif(PLAIN, reason="nothing is compiled")
-@pytest.mark.parametrize("broken", ["*.nbi", "*.nbc"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "folder"])
 def test_a_broken_cache_is_mended(
-    broken: str,
+    damage: str,
     homeless: tuple[Path, dict[str, str]],
     interpreter: Callable[..., str],
     tmp_path: Path,
@@ -425,11 +426,48 @@ def test_a_broken_cache_is_mended(
     package, known = homeless
     known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
     interpreter(AVERAGE, package, **known)
-    for path in (tmp_path / "cache").rglob(broken):
-        path.write_bytes(b"")
+    paths = list((tmp_path / "cache").rglob("*.nbc"))
+    assert len(paths) > 1
+    for path in paths:
+        content = bytearray(path.read_bytes())
+        path.unlink()
+        if damage == "folder":
+            path.mkdir()
+        elif damage == "flipped":
+            content[len(content) // 2] ^= 1  # in the machine code
+            path.write_bytes(content)
+        else:
+            path.write_bytes(content[: len(content) // 2])
     found, _ = json.loads(interpreter(AVERAGE, package, **known))
     assert found == [1.5, 1.5, 1.5]
-    assert all(path.stat().st_size for path in (tmp_path / "cache").rglob("*.nbi"))
+    if damage != "folder":
+        assert all(p.stat().st_size > 1000 for p in paths)
+
+
+def test_no_byte_of_kept_code_can_be_changed_unseen(tmp_path: Path) -> None:
+    files = LoopFiles(tmp_path / "loop", b"stamp")
+    files.save(("float32", 3), {"code": b"machine"})
+    assert files.load(("float32", 3)) == {"code": b"machine"}
+    assert files.load(("float64", 3)) is None
+    assert LoopFiles(tmp_path / "loop", b"edited").load(("float32", 3)) is None
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    for place in range(len(content)):
+        path.write_bytes(
+            content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :]
+        )
+        assert files.load(("float32", 3)) is None
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        assert files.load(("float32", 3)) is None
+
+
+def test_kept_code_of_one_loop_is_removed_alone(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        LoopFiles(tmp_path / name, b"").save("key", name)
+    LoopFiles(tmp_path / "one", b"").flush()
+    assert LoopFiles(tmp_path / "one", b"").load("key") is None
+    assert LoopFiles(tmp_path / "two", b"").load("key") == "two"
 
 
 @pytest.mark.skipif(PLAIN, reason="nothing is compiled")
@@ -441,8 +479,69 @@ def test_with_a_place_to_keep_them_loops_are_kept(
     package, known = homeless
     known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
     found, cache = json.loads(interpreter(AVERAGE, package, **known))
-    assert (found, cache) == ([1.5, 1.5, 1.5], "MendingCache")
-    assert list((tmp_path / "cache").rglob("*.nbi"))
+    assert (found, cache) == ([1.5, 1.5, 1.5], "LoopCache")
+    assert list((tmp_path / "cache").rglob("*.nbc"))
+
+
+# The mean of bfloat16 holds lines of kernels/equal.py and kernels/rounding.py.
+BFLOAT16 = """
+import json, sys
+import ml_dtypes, numpy as np
+from ensembles.kernels import compiling
+from ensembles.kernels.mean import mean
+compiling.listen(lambda is_kept: print(json.dumps(["compiled", is_kept])))
+stack, weights = json.loads(sys.argv[1])
+found = mean(np.array(stack).astype(ml_dtypes.bfloat16), np.array(weights))
+print(json.dumps(found.astype(float).tolist()))
+"""
+
+
+@pytest.mark.skipif(PLAIN, reason="nothing is compiled")
+@pytest.mark.parametrize(
+    ("module", "old", "new", "job", "means"),
+    [
+        # A line of a loop that is inlined into a loop of another module.
+        (
+            *("equal.py", "sums[j] / count", "sums[j] * count"),
+            *([[[1.0], [3.0]], [1.0, 1.0]], [2.0, 8.0]),
+        ),
+        # A loop of another module that is called.
+        (
+            *("rounding.py", "- shift) * 2.0**133)", "- shift) * 2.0**134)"),
+            *([[[3e-40], [0.0]], [1.0, 2.0]], [2.0**-133, 2.0**-132]),
+        ),
+    ],
+    ids=["inlined", "called"],
+)
+def test_an_edit_is_seen_by_the_loops_of_other_modules_that_hold_it(
+    module: str,
+    old: str,
+    new: str,
+    job: list[Any],
+    means: list[float],
+    homeless: tuple[Path, dict[str, str]],
+    interpreter: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    package, known = homeless
+    known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    path = package / "kernels" / module
+    source = path.read_text()
+    assert source.count(old) == 1
+
+    def run() -> list[Any]:
+        lines = interpreter(BFLOAT16, json.dumps(job), **known).splitlines()
+        return [json.loads(line) for line in lines]
+
+    compiled_anew = ["compiled", True]
+    assert run() == [compiled_anew, [means[0]]]
+    assert run() == [[means[0]]]
+    path.write_text(source.replace(old, new))
+    assert run() == [compiled_anew, [means[1]]]
+    path.write_text(source)
+    os.utime(path, (0, 0))  # as old as a file that another branch brings back
+    assert run() == [compiled_anew, [means[0]]]
+    assert len(list((tmp_path / "cache").rglob("*.nbc"))) < 10  # old ones are replaced
 
 
 def test_plain_loops_are_as_silent_as_compiled_ones(

@@ -28,7 +28,7 @@ from ensembles.rules import (
     slerp,
     trimmed_mean,
 )
-from ensembles.ruling import Rule
+from ensembles.ruling import Rule, moderate
 
 Dtype = np.dtype[Any]
 DTYPES = list(FLOATS)
@@ -411,6 +411,22 @@ def test_slerp_is_a_straight_line_where_there_is_no_arc(stack: list[Any]) -> Non
     np.testing.assert_allclose(slerp(stack, [1, 3]), expected, atol=1e-15)
 
 
+@pytest.mark.parametrize("gap", [1e-3, 1e-4, 2e-5])
+def test_slerp_near_pi_loses_what_its_docstring_says(gap: float) -> None:
+    angle = math.pi - gap
+    stack = np.array([[1.0, 0, 0], [math.cos(angle), math.sin(angle), 0]])
+    expected = direct_slerp(stack, np.array([1.0, 1.0]))
+    error = np.abs(slerp(stack, [1, 1]) - expected).max() / np.abs(expected).max()
+    assert error < 1e-15 / gap**2
+
+
+@pytest.mark.parametrize("gap", [0.9e-5, 1e-7, 0.0])
+def test_slerp_of_nearly_opposite_members_is_a_straight_line(gap: float) -> None:
+    angle = math.pi - gap
+    stack = np.array([[1.0, 0], [math.cos(angle), math.sin(angle)]])
+    np.testing.assert_array_equal(slerp(stack, [1, 3]), [0.25, 0.75] @ stack)
+
+
 @pytest.mark.parametrize("angle", [1e-9, 1e-6, 1e-3, 0.5, math.pi / 2, 2.5, 3.0])
 @pytest.mark.parametrize("t", [0.0, 0.2, 0.5, 1.0])
 def test_the_centre_of_two_directions_lies_on_the_arc_between(
@@ -587,6 +603,27 @@ def test_scaling_all_weights_changes_nothing(
 ) -> None:
     stack, weights = drawn(rule, rng), weights_for(rule)
     assert rule(stack, 4 * weights).tobytes() == rule(stack, weights).tobytes()
+
+
+@each_rule
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("power", [1020, -200, -1074])
+def test_weights_of_any_size_count_by_their_proportions(
+    power: int, rule: Rule, dtype: Any, rng: np.random.Generator
+) -> None:
+    stack = 50 * drawn(rule, rng)[:2]
+    members = round_to(stack, np.dtype(dtype))
+    found = rule(members, np.ldexp([1.0, 3.0], power))
+    assert found.tobytes() == rule(members, [1.0, 3.0]).tobytes()
+
+
+def test_weights_that_lie_far_apart_all_count() -> None:
+    assert moderate(np.array([2.0**1020, 2.0**-60])).all()
+    assert moderate(np.array([2.0**1023, 5e-324])).all()
+    weights = np.array([0.0, 3.0, 1e-9])
+    assert moderate(weights) is weights
+    assert moderate(np.array([0.0, 2.0**-1074])).tolist() == [0.0, 0.5]
+    assert RULES["minimum"]([[1.0], [2.0]], [5e-324, 1.7e308]).tolist() == [1.0]
 
 
 @each_rule

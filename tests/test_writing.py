@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -237,6 +238,129 @@ def strict_umask() -> Iterator[None]:
     os.umask(old)
 
 
+FOREIGN = [
+    "notes",
+    "1",
+    "0" * 31,
+    "0" * 33,
+    "z" * 32,
+    "0" * 32 + ".bak",
+    "0" * 31 + "A",
+]
+
+
+@pytest.mark.parametrize("end", FOREIGN)
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_user_keeps_under_a_name_alike_is_not_removed(
+    tmp_path: Path, end: str, kind: str
+) -> None:
+    with writing.beside(tmp_path / "out.safetensors", folder=False) as place:
+        mark = place.name[:-32]
+    mine = tmp_path / f"{mark}{end}"
+    file = mine if kind == "file" else mine / "thesis.tex"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("years")
+    average(pair(tmp_path), tmp_path / "out.safetensors")
+    assert file.read_text() == "years"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "socket", "dangling"])
+def test_what_no_run_leaves_under_its_name_neither_hangs_nor_is_removed(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing.beside(tmp_path / "out.safetensors", folder=False) as place:
+        mark = place.name[:-32]
+    strange = tmp_path / f"{mark}{'0' * 32}"
+    (tmp_path / "target").write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(strange)
+    elif kind == "socket":
+        monkeypatch.chdir(tmp_path)  # names of sockets are short
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(strange.name)
+    else:
+        strange.symlink_to(tmp_path / ("target" if kind == "link" else "nothing"))
+    average(pair(tmp_path), tmp_path / "out.safetensors")
+    assert os.path.lexists(strange)
+    assert (tmp_path / "target").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["out.safetensors", "out.pt"])
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666, 0o400, 0o664])
+def test_a_file_that_is_replaced_keeps_its_permissions(
+    tmp_path: Path, out: str, mode: int
+) -> None:
+    members, path = pair(tmp_path), tmp_path / out
+    average(members[:1], path)
+    path.chmod(mode)
+    seen: set[int] = set()
+
+    def look(n_bytes: int) -> None:
+        places = tmp_path.glob(f".{out}.tmp-*")
+        seen.update(stat.S_IMODE(place.stat().st_mode) for place in places)
+
+    average(members, path, force=True, progress=look)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    # Nor may others read it while it is written.
+    assert all(found & 0o077 & ~mode == 0 for found in seen)
+    assert seen
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o750, 0o777])
+def test_a_directory_that_is_replaced_keeps_its_permissions(
+    tmp_path: Path, mode: int
+) -> None:
+    members, path = pair(tmp_path), tmp_path / "out"
+    average(members[:1], path)
+    path.chmod(mode)
+    average(members, path, force=True)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@outs
+def test_what_is_replaced_by_another_kind_leaves_no_permissions(
+    tmp_path: Path, out: str
+) -> None:
+    path = tmp_path / out
+    if path.suffix:
+        save_shards(path, [{"old": np.ones(3)}])
+        path.chmod(0o700)
+    else:
+        path.write_text("old")
+        path.chmod(0o600)
+    old = os.umask(0o022)
+    try:
+        average(pair(tmp_path), path, force=True)
+    finally:
+        os.umask(old)
+    expected = 0o644 if path.suffix else 0o755
+    assert stat.S_IMODE(path.stat().st_mode) == expected
+
+
+@outs
+def test_a_dangling_link_is_not_written_through_without_force(
+    tmp_path: Path, out: str
+) -> None:
+    members, link = pair(tmp_path), tmp_path / f"link{Path(out).suffix}"
+    link.symlink_to(tmp_path / out)
+    with pytest.raises(
+        FileExistsError, match=r"link.* exists, a link to .*force=True writes"
+    ):
+        average(members, link)
+    assert left(tmp_path) == [link.name]
+    average(members, link, force=True)
+    assert link.is_symlink()
+    assert left(tmp_path) == sorted([link.name, out])
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path, force: bool) -> None:
+    members, link = pair(tmp_path), tmp_path / "out.safetensors"
+    link.symlink_to(link)
+    with pytest.raises(ValueError, match=r"a link that leads to itself; remove it"):
+        average(members, link, force=force)
+
+
 @outs
 @pytest.mark.usefixtures("strict_umask")
 def test_modes_follow_the_umask(tmp_path: Path, out: str) -> None:
@@ -321,7 +445,7 @@ def test_a_place_beside_is_gone_when_the_block_has_ended(
 
 def test_what_a_dead_run_left_beside_is_cleared(tmp_path: Path) -> None:
     with writing.beside(tmp_path / "out", folder=True) as place:
-        dead = place.with_name(place.name[:-1] + "_")
+        dead = place.with_name(place.name[:-5] + "00000")
         dead.mkdir()
         (dead / "candidate.pt").write_text("half")
     with writing.beside(tmp_path / "out", folder=False):

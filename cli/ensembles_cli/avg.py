@@ -9,7 +9,14 @@ import click
 
 from ensembles_cli import means
 from ensembles_cli.describing import Taken, print_plan, print_report, print_taken
-from ensembles_cli.parsing import Param, Size, Weights, as_params, split_weights
+from ensembles_cli.parsing import (
+    Param,
+    Size,
+    Weights,
+    as_params,
+    complete_rule,
+    split_weights,
+)
 from ensembles_cli.printing import bar
 from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
 
@@ -29,7 +36,12 @@ from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
     "--rule",
     default="mean",
     show_default=True,
-    help=("How members are combined; ensemble rules lists them."),
+    metavar="NAME",
+    shell_complete=complete_rule,
+    help=(
+        "How members are combined: mean, median, slerp, …; ensemble rules lists all, "
+        "with their parameters."
+    ),
 )
 @click.option(
     "--param",
@@ -107,7 +119,7 @@ def command(
     sha256: bool,
     **options: Any,
 ) -> None:
-    """Average checkpoints into one, at the speed of copying them.
+    """Average checkpoints into one.
 
     Members are .safetensors files, files of torch (.pt .pth .bin .ckpt), or Hugging
     Face and sentence-transformers directories. Nothing is overwritten without

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import signal
@@ -12,6 +13,7 @@ import click
 
 import ensembles
 from ensembles_cli.printing import as_options
+from ensembles_cli.starting import tell_of_compiling
 
 # Each is imported when it is called, or asked for help: the rest stays out of the way.
 COMMANDS = {
@@ -20,8 +22,20 @@ COMMANDS = {
     "embed": "ensembles_cli.embed",
     "evaluate": "ensembles_cli.evaluate",
     "rules": "ensembles_cli.rules",
+    "selections": "ensembles_cli.selections",
     "similar": "ensembles_cli.similar",
     "soup": "ensembles_cli.soup",
+}
+
+
+# What others call what a command does.
+ALIASES = {
+    **dict.fromkeys(("average", "mean", "merge", "blend", "swa", "ema"), "avg"),
+    **dict.fromkeys(("encode", "vectorize", "convert"), "embed"),
+    **dict.fromkeys(("compare", "similarity", "cosine"), "similar"),
+    **dict.fromkeys(("select", "selection"), "selections"),
+    **dict.fromkeys(("eval", "score", "benchmark"), "evaluate"),
+    **dict.fromkeys(("methods", "list"), "rules"),
 }
 
 
@@ -39,6 +53,19 @@ class Commands(click.Group):
         command = importlib.import_module(COMMANDS[cmd_name]).command
         return command if isinstance(command, click.Command) else None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a subcommand; an unknown one ends in the nearest that there is."""
+        name = args[0]
+        if name in COMMANDS or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        word = name.lower()
+        names = difflib.get_close_matches(word, [*COMMANDS, *ALIASES], n=1)
+        near = ALIASES.get(names[0], names[0]) if names else None
+        offer = f"Did you mean '{near}'?" if near else f"Known: {', '.join(COMMANDS)}."
+        ctx.fail(f"No such command '{name}'. {offer}")
+
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
@@ -49,6 +76,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand; what the library refuses becomes one red line."""
         warnings.showwarning = _show_warning
+        tell_of_compiling()
         if os.environ.get("NO_COLOR"):
             ctx.color = False
         try:
@@ -71,6 +99,7 @@ SUMMARIES = {
     "embed": "Turn the texts of a file into vectors.",
     "evaluate": "Compare similarities of a model with those that people gave.",
     "rules": "List the rules that combine members, with formulas and papers.",
+    "selections": "List the ways to choose weights by a score.",
     "similar": "Tell how alike texts are.",
     "soup": "Average the checkpoints that score best together, by your own score.",
 }
@@ -84,7 +113,7 @@ def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(ensembles.__version__, prog_name="ensemble")
 def cli() -> None:
-    """Averages of models: of what they say, what they are, and what words mean.
+    """Combine models: average their checkpoints, or word vectors.
 
     \b
     ensemble avg a.safetensors b.safetensors

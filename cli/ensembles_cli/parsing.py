@@ -7,15 +7,22 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    SizeType = click.ParamType[int]
+    ParamType = click.ParamType[tuple[str, Any]]
+    WeightsType = click.ParamType[list[float]]
+else:  # types of parameters are generic from click 8.4 on
+    SizeType = ParamType = WeightsType = click.ParamType
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
-class Size(click.ParamType[int]):
+class Size(SizeType):
     """A number of bytes, as 5GB or 64MiB."""
 
     name = "size"
@@ -32,7 +39,7 @@ class Size(click.ParamType[int]):
         return int(float(found[1]) * UNITS[found[2]])
 
 
-class Param(click.ParamType[tuple[str, Any]]):
+class Param(ParamType):
     """A parameter and its value, as p=2."""
 
     name = "name=value"
@@ -82,7 +89,7 @@ def as_params(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-class Weights(click.ParamType[list[float]]):
+class Weights(WeightsType):
     """Numbers with commas between them, as .7,.3."""
 
     name = "w1,w2,…"
@@ -194,3 +201,22 @@ def _number(text: str) -> float | None:
     except (ValueError, ZeroDivisionError):
         return None
     return number / 100 if text.strip().endswith("%") else number
+
+
+def complete_rule(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[str]:
+    """Names of rules that begin with what is typed."""
+    from ensembles.rules import RULES
+
+    return [name for name in sorted(RULES) if name.startswith(incomplete)]
+
+
+def complete_selection(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[str]:
+    """Names of selections, as --select takes them, that begin with what is typed."""
+    from ensembles.selection import SELECTIONS
+
+    names = [name.replace("_", "-") for name in sorted(SELECTIONS)]
+    return [name for name in names if name.startswith(incomplete)]

@@ -19,6 +19,14 @@ PARAMETER = re.compile(
 )
 
 
+# Characters that move the cursor, end a line or a column, or turn the direction of
+# writing: in a name or a text they are printed as Python writes them.
+CONTROLS = {
+    code: chr(code).encode("unicode_escape").decode()
+    for code in [*range(32), *range(127, 160), *range(0x2028, 0x202F), 0x2066, 0x2069]
+}
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a header; in a pipe, with tabs between the columns.
 
@@ -26,20 +34,23 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     ----------
     header : sequence of str
     rows : sequence of sequence of str
+        Printed as they are, but for characters that control a terminal.
     """
+    lines = [[cell.translate(CONTROLS) for cell in row] for row in [header, *rows]]
     if not sys.stdout.isatty():
-        for row in [header, *rows]:
-            click.echo("\t".join(row))
+        for line in lines:
+            click.echo("\t".join(line))
         return
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, header_style="bold")
-    for name in header:
-        drawn.add_column(name, overflow="fold")
-    for row in rows:
-        drawn.add_row(*row)
+    for name in lines[0]:
+        drawn.add_column(Text(name), overflow="fold")
+    for line in lines[1:]:
+        drawn.add_row(*map(Text, line))  # in a str, rich would read [i] as italics
     Console().print(drawn)
 
 
@@ -67,14 +78,14 @@ def bar(doing: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
     )
 
     columns = (
-        TextColumn(doing),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=n_bytes)
+        task = progress.add_task(doing, total=n_bytes)
         yield lambda n_read: progress.advance(task, n_read)
 
 

@@ -1,8 +1,10 @@
-"""``ensemble rules``: the rules there are."""
+"""``ensemble rules``: the rules that there are."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 
@@ -11,26 +13,40 @@ from ensembles_cli.printing import table
 
 @click.command("rules")
 def command() -> None:
-    """List the rules that combine members, with formulas and papers.
+    """List the rules that combine members, with formulas, parameters and papers.
 
-    The name in the first column is what --rule takes. Weights may be negative where
-    it says signed.
+    The name in the first column is what --rule takes; a parameter is given as --param
+    NAME=VALUE. Weights may be negative where it says signed.
     """
     from ensembles.rules import RULES
 
     rows = []
     for name, rule in sorted(RULES.items()):
-        text = inspect.cleandoc(rule.__doc__ or "")
+        text = described(rule)
         members = "any" if rule.n_members is None else str(rule.n_members)
         signed = "signed" if rule.signed else "not negative"
-        rows.append([name, _summary(text), members, signed, _source(text)])
-    table(["rule", "what it is", "members", "weights", "source"], rows)
+        params = shown_params(rule.function, rule.params)
+        rows.append([name, summary(text), params, members, signed, source(text)])
+    table(["rule", "what it is", "parameters", "members", "weights", "source"], rows)
 
 
-def _summary(text: str) -> str:
+def described(entry: Any) -> str:
+    """Docstring of what is registered."""
+    return inspect.cleandoc(entry.__doc__ or "")
+
+
+def shown_params(function: Callable[..., Any], names: Iterable[str]) -> str:
+    """Parameters with their defaults, a dash if there are none."""
+    known = inspect.signature(function).parameters
+    return ", ".join(f"{name}={known[name].default}" for name in names) or "-"
+
+
+def summary(text: str) -> str:
+    """First paragraph of a docstring, in one line."""
     return " ".join(text.split("\n\n")[0].split())
 
 
-def _source(text: str) -> str:
-    _, _, source = text.partition("References\n----------\n")
-    return " ".join(source.split())
+def source(text: str) -> str:
+    """References of a docstring in one line, a dash if there are none."""
+    _, _, found = text.partition("References\n----------\n")
+    return " ".join(found.split("\n\n")[0].split()) or "-"

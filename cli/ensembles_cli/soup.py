@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ensembles_cli import means
-from ensembles_cli.parsing import Param, as_params
+from ensembles_cli.parsing import Param, as_params, complete_selection
 from ensembles_cli.scoring import ScoringCommand
 from ensembles_cli.serving import Told, print_soup, tell_notes
 from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     default="greedy-soup",
     show_default=True,
     metavar="NAME",
+    shell_complete=complete_selection,
     help=(
         "How weights are chosen, of n members by about so many scores: greedy-soup or "
         "top-k (2n at most), best (n), wise-ft (n + 10), convex (7n), optuna (n + "

@@ -11,6 +11,10 @@ import threading
 from contextlib import suppress
 from types import FrameType
 
+import click
+
+from ensembles.kernels import compiling
+
 # Numba looks for linear algebra in scipy, and for coverage to report to: together they
 # take a third of the time that the command needs to start.
 LONGEST_FIELD = 1 << 30
@@ -32,6 +36,27 @@ def load_numba() -> None:
     finally:
         for name in hidden:
             del sys.modules[name]
+
+
+def tell_of_compiling() -> None:
+    """Print one line on stderr when loops are compiled, as that takes seconds."""
+    compiling.listen(announce_compiling)
+
+
+def announce_compiling(is_kept: bool) -> None:
+    """Print that loops are compiled, and whether later runs are spared it.
+
+    Parameters
+    ----------
+    is_kept : bool
+    """
+    kept = (
+        "once (some seconds), kept for later runs"
+        if is_kept
+        else "(some seconds); set NUMBA_CACHE_DIR to a folder that can be written to, "
+        "to keep the result for later runs"
+    )
+    click.echo(f"compiling {kept}", err=True)
 
 
 def end_cleanly() -> None:

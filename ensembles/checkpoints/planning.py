@@ -110,6 +110,8 @@ def plan(
     ------
     FileNotFoundError
         If a member is not there.
+    FileExistsError
+        If the output is a link to nothing, and not ``force``.
     ValueError
         If anything stands in the way; the message names all of it.
     """
@@ -118,7 +120,7 @@ def plan(
     problems: list[str] = []
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)
-    place = _resolved(out)
+    place = _resolved(out, force=given["force"])
     kind = kind_of(opened[0], place)
     targets, aliases = comparison.targets, comparison.aliases
     if kind in ("safetensors", "directory") and opened[0].is_torch:
@@ -231,11 +233,19 @@ def _compared(
     return comparison
 
 
-def _resolved(out: str | os.PathLike[str] | None) -> Path | None:
+def _resolved(out: str | os.PathLike[str] | None, *, force: bool) -> Path | None:
     """The output; what a link points to is replaced, not the link."""
-    if out is None:
-        return None
-    return Path(out).resolve() if Path(out).is_symlink() else Path(out)
+    if out is None or not Path(out).is_symlink():
+        return None if out is None else Path(out)
+    target = Path(os.path.realpath(out))
+    if target.is_symlink():
+        raise ValueError(f"{out} is a link that leads to itself; remove it")
+    if not force and not Path(out).exists():
+        raise FileExistsError(
+            f"{out} exists, a link to {target}, where nothing is; force=True writes "
+            "to where it points"
+        )
+    return target
 
 
 def _n_read(

@@ -120,13 +120,13 @@ def overs(victim: Victim) -> list[str]:
 def test_kills_at_random_moments_leave_it_whole_or_absent(
     victim: Victim, case: int, rng: np.random.Generator
 ) -> None:
-    n_killed = 0
+    n_killed, seconds = 0, victim.seconds
     for _ in range(N_RANDOM):
         old = victim.prepare(overs(victim)[case])
-        answer = victim.run(
-            force=case == 1, delay=float(rng.uniform(0, victim.seconds))
-        )
+        answer = victim.run(force=case == 1, delay=float(rng.uniform(0, seconds)))
         n_killed += answer["killed"]
+        if not answer["killed"]:  # how long a run takes depends on the machine's load
+            seconds = min(seconds, answer["seconds"]) * 0.9
         victim.check(old)
     assert n_killed > N_RANDOM // 5
 

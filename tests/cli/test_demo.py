@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import shutil
 import types
@@ -191,7 +192,7 @@ def test_the_last_words_name_commands_on_the_members_that_exist(tmp_path: Path) 
 
 
 def test_the_table_marks_the_best_and_the_verdict_admits_a_loss() -> None:
-    finding = pytest.importorskip("ensembles_cli.demo.finding")
+    finding = importlib.import_module("ensembles_cli.demo.finding")
     ranks = [np.array(one) for one in ([0.1, 0.3], [0.5, 0.5], [1, 0.5], [0.5, 0.25])]
     ranks.append(np.array([0.5, 0.75]))
     stage, _, out = quiet_stage()

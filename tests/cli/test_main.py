@@ -94,6 +94,25 @@ def test_wrong_usage_is_told_with_exit_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        *[("averge", "avg"), ("average", "avg"), ("merge", "avg"), ("AVG", "avg")],
+        *[("soop", "soup"), ("similarity", "similar"), ("rule", "rules")],
+        *[("encode", "embed"), ("selection", "selections"), ("eval", "evaluate")],
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_nearest(word: str, near: str) -> None:
+    result = CliRunner().invoke(cli, [word, "a.pt"])
+    assert result.exit_code == 2
+    assert f"No such command '{word}'. Did you mean '{near}'?" in result.stderr
+
+
+def test_a_command_that_is_like_no_other_is_answered_with_all() -> None:
+    words = CliRunner().invoke(cli, ["xyzzy"]).stderr
+    assert all(name in words for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
     "content",
     [None, b"", b"\0" * 100, b"PK\x03\x04", b"\xff" * 8 + b"{}"],
     ids=["absent", "empty", "zeros", "zip", "huge header"],

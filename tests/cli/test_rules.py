@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from ensembles.rules import RULES
+from ensembles.selection import SELECTIONS
 from ensembles_cli.main import cli
 
 
-def rows() -> list[list[str]]:
-    result = CliRunner().invoke(cli, ["rules"])
+def rows(command: str = "rules") -> list[list[str]]:
+    result = CliRunner().invoke(cli, [command])
     assert result.exit_code == 0
     assert result.stderr == ""
     return [line.split("\t") for line in result.stdout.splitlines()]
@@ -29,3 +34,57 @@ def test_rows_say_what_rules_need() -> None:
     assert "signed" in table["mean"]
     assert "not negative" in table["median"]
     assert "arXiv:2203.05482" in table["mean"][-1]
+
+
+def test_rows_name_the_parameters_with_their_defaults() -> None:
+    table = {row[0]: row for row in rows()[1:]}
+    assert table["power_mean"][2] == "p=2.0"
+    assert table["trimmed_mean"][2] == "proportion=0.2"
+    assert table["mean"][2] == "-"
+
+
+def test_every_selection_has_a_row_with_its_parameters() -> None:
+    header, *table = rows("selections")
+    assert [row[0].replace("-", "_") for row in table] == sorted(SELECTIONS)
+    for row in table:
+        assert len(row) == len(header)
+        assert all(cell.strip() for cell in row), row
+    params = {row[0]: row[2] for row in table}
+    assert params["top-k"].startswith("k=")
+    assert "n_rounds=" in params["greedy"]
+    assert "alphas=" in params["wise-ft"]
+    assert "record" not in "".join(params.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "incomplete", "expected"),
+    [
+        (["avg", "a.pt", "--rule"], "m", ["maximum", "mean", "median", "minimum"]),
+        (["avg", "a.pt", "--rule"], "karcher", ["karcher_mean"]),
+        (["soup", "a.pt", "--select"], "g", ["greedy", "greedy-soup"]),
+        (["soup", "a.pt", "--select"], "wise", ["wise-ft"]),
+        (["avg", "--missing"], "f", ["first"]),
+        ([], "se", ["selections"]),
+    ],
+)
+def test_names_are_completed(
+    words: list[str], incomplete: str, expected: list[str]
+) -> None:
+    complete = ShellComplete(cli, {}, "ensemble", "_ENSEMBLE_COMPLETE")
+    found = complete.get_completions(words, incomplete)
+    assert [item.value for item in found] == expected
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_is_completed_by_what_the_readme_says(shell: str) -> None:
+    source = {"_ENSEMBLE_COMPLETE": f"{shell}_source"}
+    result = CliRunner(env=source).invoke(cli, prog_name="ensemble")
+    assert "_ENSEMBLE_COMPLETE" in result.stdout
+    asked = {
+        "_ENSEMBLE_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": "ensemble avg --rule me",
+        "COMP_CWORD": "me" if shell == "fish" else "3",
+    }
+    result = CliRunner(env=asked).invoke(cli, prog_name="ensemble")
+    found = re.split(r"[\n,]", result.stdout)
+    assert {"mean", "median"} <= set(found)

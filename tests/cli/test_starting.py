@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,11 +10,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from safetensors.numpy import save_file
 
 from ensembles_cli.main import cli
-from ensembles_cli.starting import ENDS, end_cleanly
+from ensembles_cli.starting import ENDS, announce_compiling, end_cleanly
 from tests.conftest import ROOT
 
 
@@ -71,3 +74,43 @@ def test_colours_may_be_turned_off(
     monkeypatch.setenv("NO_COLOR", given)
     result = CliRunner().invoke(cli, ["avg", "no.pt", "-o", "out.pt"], color=True)
     assert result.stderr.startswith("error: no" if is_plain else "\x1b[31merror: no")
+
+
+AVG = """
+import sys
+from ensembles_cli.main import cli
+cli(["avg", *sys.argv[1:3], "-o", sys.argv[3], "--force"])
+"""
+
+
+def test_a_command_that_compiles_says_so_once_and_later_ones_do_not(
+    tmp_path: Path,
+) -> None:
+    paths = [str(tmp_path / name) for name in ("a.safetensors", "b.safetensors")]
+    for path in paths:
+        save_file({"w": np.ones(3, np.float32)}, path)
+
+    def run(cache: Path) -> list[str]:
+        python_path = f"{ROOT}{os.pathsep}{ROOT / 'cli'}"
+        done = subprocess.run(
+            [sys.executable, "-c", AVG, *paths, str(tmp_path / "out.safetensors")],
+            env={"PYTHONPATH": python_path, "NUMBA_CACHE_DIR": str(cache)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "wrote" in done.stdout + done.stderr
+        lines = done.stderr.splitlines()
+        return [line for line in lines if line.startswith("compiling")]
+
+    (line,) = run(tmp_path / "cache")
+    assert "kept for later runs" in line
+    assert run(tmp_path / "cache") == []
+    assert list((tmp_path / "cache").rglob("*.nbc"))
+
+
+def test_where_nothing_can_be_kept_the_way_out_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    announce_compiling(False)
+    assert "set NUMBA_CACHE_DIR to a folder" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -73,16 +73,22 @@ class Stage:
 
     def track(self, items: Sequence[Item], label: str) -> Iterable[Item]:
         """Pass items through, under a progress bar where someone is watching."""
-        hidden = not self.console.is_terminal
-        return track(
-            items, f"  {label}", console=self.console, transient=True, disable=hidden
+        columns = (
+            TextColumn("  {task.description}", markup=False),
+            BarColumn(),
+            TimeRemainingColumn(),
         )
+        hidden = not self.console.is_terminal
+        with Progress(
+            *columns, console=self.console, transient=True, disable=hidden
+        ) as progress:
+            yield from progress.track(items, description=label)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print a table: words to the left, numbers to the right, marked rows bold."""
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for place, column in enumerate(columns):
-            table.add_column(column, justify="right" if place else "left")
+            table.add_column(Text(column), justify="right" if place else "left")
         for row in rows:
             table.add_row(*(Text(c, style="bold" if "*" in c else "") for c in row))
         self.console.print(table)

@@ -1,0 +1,116 @@
+"""Tables and bars, on a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from ensembles.rules import RULES
+from ensembles_cli.demo.stage import Stage
+from ensembles_cli.main import cli
+from ensembles_cli.printing import bar, table
+
+
+class Terminal(io.StringIO):
+    """Somewhere to write that passes for a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(draw: Callable[[], object]) -> str:
+    """What is read on a terminal, without its colours and moves of the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written(draw, Terminal()))
+
+
+def written(draw: Callable[[], object], to: io.StringIO) -> str:
+    with redirect_stdout(to), redirect_stderr(to):
+        draw()
+    return to.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal on which nothing is broken into lines."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "2000")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+MARKUP = [
+    *("x[i].safetensors", "see [/i]", "d[/e]/a.pt", "[bold]loud[/bold]", "[red]"),
+    *("[link=file:///etc/passwd]x[/link]", r"\[b]", ":smile:", "[@click=f()]x", "[]"),
+    *("a{b}c", "{task.description}", "100%", "[not bold]", "[[x]]", "日本[b]"),
+]
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_a_table_on_a_terminal_shows_what_it_is_given(text: str) -> None:
+    rows = [[text, "1"], ["b", text]]
+    assert shown(lambda: table(["name", f"with {text}"], rows)).count(text) == 3
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_a_bar_shows_what_it_is_given(text: str) -> None:
+    def draw() -> None:
+        with bar(text, 10) as progress:
+            progress(10)
+
+    assert text in shown(draw)
+
+
+@pytest.mark.parametrize("text", MARKUP)
+def test_the_demo_shows_what_it_is_given(text: str) -> None:
+    def draw() -> None:
+        stage = Stage(Console(force_terminal=True, width=400))
+        stage.title(text)
+        stage.say(text)
+        stage.table([text, "score"], [[text, "1"]])
+        assert list(stage.track([1], text)) == [1]
+
+    assert shown(draw).count(text) >= 5
+
+
+def test_the_formulas_of_the_rules_are_shown_whole_on_a_terminal() -> None:
+    found = shown(lambda: cli.main(["rules"], standalone_mode=False))
+    for rule in RULES.values():
+        assert " ".join((rule.__doc__ or "").split("\n\n")[0].split()) in found
+    assert "min(x[i] where w[i] is not 0)" in found
+
+
+@pytest.mark.parametrize("screen", [Terminal, io.StringIO])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\tb", r"a\tb"),
+        ("a\nb", r"a\nb"),
+        ("\x1b[2Jgone", r"\x1b[2Jgone"),
+        ("\x9b2Jgone", r"\x9b2Jgone"),
+        ("a\u202egpj.exe", r"a\u202egpj.exe"),
+        ("\x07bell", r"\x07bell"),
+    ],
+)
+def test_characters_that_control_a_terminal_are_written_out(
+    text: str, expected: str, screen: type[io.StringIO]
+) -> None:
+    found = written(lambda: table(["name", "value"], [[text, "1"]]), screen())
+    assert expected in found
+    assert text not in found
+
+
+def test_a_line_in_a_pipe_has_as_many_columns_as_its_header() -> None:
+    rows = [["1", text] for text in ("a cat\tsat", "the [/dog]", "x\ny")]
+    found = written(lambda: table(["cosine", "text"], rows), io.StringIO())
+    assert [len(line.split("\t")) for line in found.splitlines()] == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["x[i].safetensors", "d[/e].safetensors"])
+def test_an_error_shows_a_path_as_it_is(name: str) -> None:
+    result = CliRunner().invoke(cli, ["avg", name, "-o", "o.safetensors"])
+    assert result.stderr == f"error: no checkpoint matches {name!r}\n"
