@@ -800,7 +800,7 @@ def test_what_a_killed_run_left_is_no_member_of_the_next(
 ) -> None:
     for name in "ab":
         made(tmp_path / "runs", name, VALUES[name])
-    dead = Path("runs") / writing._marked(Path("out")) / "candidate"
+    dead = Path("runs") / f"{writing._marked(Path('out'))}{0:032x}" / "candidate"
     made(dead.parent, dead.name, 0)
     score = SCORE.replace("eval.py", str(tmp_path / "eval.py"))
     result = soup(f"runs/{pattern}", "-o", "runs/out", score=score)
