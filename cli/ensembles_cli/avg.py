@@ -100,7 +100,7 @@ from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
     "--plan",
     "plan_only",
     is_flag=True,
-    help=("Say what would be done, from the headers alone, and stop."),
+    help=("Say what would be done, from headers and samples, and stop."),
 )
 @means.as_json
 @click.option(

@@ -17,6 +17,7 @@ from ensembles.weighting import Floats
 
 # Of BatchNorm: a mean of variances is not the variance of the mean's activations.
 STATISTICS = ("running_mean", "running_var")
+FEW = 2  # members with the same note, each named by a note of its own
 TOLERANCE = 0.02  # three thirds may be written as .33
 
 
@@ -57,6 +58,29 @@ def notices(
             "(torch.optim.swa_utils.update_bn)"
         )
     yield from _without_effect(members, given, comparison)
+
+
+def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
+    """What was left out of members, or chosen among several in them.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+
+    Yields
+    ------
+    str
+        One for each, or for all of many that have the same note.
+    """
+    found: dict[str, list[str]] = {}
+    for member in members:
+        for note in member.notes:
+            found.setdefault(note, []).append(member.name)
+    for note, names in found.items():
+        if len(names) <= FEW:
+            yield from (f"{name}: {note}" for name in names)
+        else:
+            yield f"{names[0]} and {len(names) - 1} more: {note}"
 
 
 def of_output(

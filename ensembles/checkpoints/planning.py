@@ -18,7 +18,7 @@ from ensembles.checkpoints.comparing import Comparison, Target, compare
 from ensembles.checkpoints.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import Member, open_member
-from ensembles.checkpoints.notices import notices, of_output
+from ensembles.checkpoints.notices import notices, of_members, of_output
 from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.placing import kind_of, obstacles
 from ensembles.checkpoints.prefixes import named_alike
@@ -159,7 +159,7 @@ def plan(
         peak_bytes=buffers + _n_held(kind, parts, n_written),
         notes=(
             *of_output(place, kind, n_written, given["force"], opened),
-            *(f"{member.name}: {note}" for member in opened for note in member.notes),
+            *of_members(opened),
             *renamed,
             *comparison.notes,
             *notices(opened, given, comparison, weights),

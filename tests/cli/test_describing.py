@@ -184,3 +184,16 @@ def test_the_state_dict_that_was_taken_is_told(
     if found["state_dict"] is not None:  # readers say so
         assert found["state_dict"] == (key or "model")
         assert "state dict" in avg(*arguments, "--force").stderr
+
+
+def test_one_note_of_many_members_is_told_once(avg: Avg, tmp_path: Path) -> None:
+    import torch
+
+    for name in "abcde":
+        state = {"w": torch.full((2,), float(ord(name)))}
+        average = {"w": torch.zeros(2)}
+        torch.save({"state_dict": state, "state_dict_ema": average}, f"{name}.pt")
+    lines = told(avg("?.pt", "--plan"))
+    taken = [line for line in lines if "state_dict_ema" in line]
+    assert len(taken) == 1
+    assert taken[0].startswith("note: a.pt and 4 more: took 'state_dict'")
