@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.checkpoints import digests, recipes, sharding
+from ensembles.checkpoints import digests, extras, recipes, sharding
 from ensembles.checkpoints.carried_files import write_around
 from ensembles.checkpoints.checksums import verify
 from ensembles.checkpoints.formats import safetensors
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
+from ensembles.checkpoints.sinks import ArraySink, FileSink
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
 from ensembles.floats import Array
 from ensembles.writing import reserve, write_at
@@ -74,27 +75,6 @@ def stream_verified(
     for source in {tensor.source for tensor in outcome.blocks}:
         source.check_unchanged()
     return outcome
-
-
-class ArraySink:
-    """Bytes of a tensor in memory."""
-
-    def __init__(self, array: Array) -> None:
-        self._bytes = array.reshape(-1).view(np.uint8).data
-
-    def write(self, buffer: memoryview, offset: int) -> None:
-        self._bytes[offset : offset + len(buffer)] = buffer
-
-
-class FileSink:
-    """Bytes of a tensor in a file."""
-
-    def __init__(self, fd: int, start: int) -> None:
-        self._fd = fd
-        self._start = start
-
-    def write(self, buffer: memoryview, offset: int) -> None:
-        write_at(self._fd, buffer, self._start + offset)
 
 
 def in_memory(
@@ -196,10 +176,10 @@ def write_safetensors(
     """
     blank = recipes.metadata(plan, [digests.ZERO] * len(plan.members))
     paths = {p: place / p if plan.kind == "directory" else place for p in plan.parts}
-    extras = {part: path for part, path in paths.items() if is_torch_extra(plan, part)}
+    heads = {part: path for part, path in paths.items() if extras.is_torch(plan, part)}
     arrays = {
         target.name: np.empty(target.shape, target.dtype)
-        for part in extras
+        for part in heads
         for target in plan.parts[part]
     }
     with ExitStack() as opened:
@@ -207,7 +187,7 @@ def write_safetensors(
         fds = {}
         for part, path in paths.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            if part in extras:
+            if part in heads:
                 continue
             fds[part] = opened.enter_context(_open(path))
             header = _header(plan, part, blank)
@@ -222,38 +202,11 @@ def write_safetensors(
         filled = recipes.metadata(plan, members)
         for part, fd in fds.items():
             write_at(fd, memoryview(_header(plan, part, filled)), 0)
-    for part, path in extras.items():
-        _write_extra(plan, part, path, arrays)
+    for part, path in heads.items():
+        extras.write(plan, part, path, arrays)
     if plan.kind == "directory":
         write_around(plan, place, members)
     return outcome
-
-
-def is_torch_extra(plan: Plan, part: str) -> bool:
-    """Whether a file of the result is torch's, beside main files of safetensors.
-
-    Parameters
-    ----------
-    plan : Plan
-    part : str
-
-    Returns
-    -------
-    bool
-    """
-    return plan.kind == "directory" and not part.endswith(".safetensors")
-
-
-def _write_extra(plan: Plan, part: str, path: Path, arrays: dict[str, Array]) -> None:
-    """Write a head or the like, under the name and in the format it is looked for."""
-    torch = import_torch(f"writing {part}")
-    prefix = sharding.prefix_of(part, plan.members[0])
-    names = {target.name: target.name for target in plan.parts[part]}
-    names |= {a: name for a, name in plan.aliases.items() if name in names}
-    tensors = {name: as_torch(arrays[name]) for name in set(names.values())}
-    state = {a.removeprefix(prefix): tensors[name] for a, name in names.items()}
-    with path.open("wb") as file:
-        torch.save(state, file)
 
 
 @contextmanager

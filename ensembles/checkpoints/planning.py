@@ -123,7 +123,7 @@ def plan(
     place = _resolved(out, force=given["force"])
     kind = kind_of(opened[0], place)
     targets, aliases = comparison.targets, comparison.aliases
-    if kind in ("safetensors", "directory") and opened[0].is_torch:
+    if kind == "directory" and opened[0].is_torch:
         targets, aliases = _untied(targets, aliases), {}
     if given["shard_size"] is not None and kind != "directory":
         problems.append("a shard size needs a directory as output")
@@ -261,7 +261,10 @@ def _n_read(
 
 
 def _untied(targets: list[Target], aliases: Mapping[str, str]) -> list[Target]:
-    """Tied tensors under each name: what reads safetensors looks for tensors alone."""
+    """Tied tensors under each name, as libraries look for them in a directory.
+
+    In a file alone the names are in the metadata, as safetensors' save_model does.
+    """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
 

@@ -215,11 +215,12 @@ def test_every_public_family_of_adapters_is_refused(
         },
         {"u.diff": DOWN, "u.diff_b": DOWN[0]},
         {"mamba.linear_fc1_lora_A_list.0.weight": DOWN, "flora_a": UP},
+        {"u.q.weight": UP @ UP.T, "u.o.weight": UP @ UP.T, "u.alpha": ALPHA},
         {"attn.q_a_proj.weight": DOWN, "attn.q_b_proj.weight": UP, "x.alpha": ALPHA},
     ],
     ids=[
         *("ia3", "prompt", "c3a", "rwkv", "gate", "bottleneck", "full difference"),
-        *("zamba", "latent attention"),
+        *("zamba", "full rank", "latent attention"),
     ],
 )
 def test_updates_that_are_linear_in_what_is_stored_are_averaged(

@@ -77,6 +77,7 @@ OTHER = {"proj.weight": torch.ones(4, 2)}
         ({"state_dict": STATE, "state_dict_ema": LIKE}, "state_dict", "state_dict_ema"),
         ({"model": STATE, "model_ema": LIKE}, "model", "model_ema"),
         ({"model": STATE, "model_avg": LIKE}, "model", "model_avg"),
+        ({"model": STATE, "shadow": {"layer.w": LIKE["layer.w"]}}, "model", "shadow"),
         ({"module": STATE, "module_ema": LIKE}, "module", "module_ema"),
         ({"state_dict": STATE, "ema_state_dict": LIKE}, "state_dict", "ema_state_dict"),
         ({"model": STATE, "ema": {"model": LIKE}}, "model", "ema.model"),
