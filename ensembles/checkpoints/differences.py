@@ -83,9 +83,10 @@ def _of_configs(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
     minor = [k for k in pairs if shown[k] not in grave and "drop" not in k]
     if grave:
         yield (
-            f"{first.name} and {member.name} are different models: config.json "
-            f"differs in {_some(grave)}, so the same tensors compute something else "
-            "in each; the result has the first's config.json, and is to be tested"
+            f"config.json of {member.name} differs from that of {first.name}, the "
+            f"first, in {_some(grave)}: these are different models, in which the same "
+            "tensors compute something else; the result has the first's config.json, "
+            "and is to be tested"
         )
     if minor:
         yield (

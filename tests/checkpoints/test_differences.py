@@ -51,7 +51,8 @@ def test_what_changes_the_same_tensors_is_told_more_strongly_than_a_dropout(
     (note,) = notes(
         tmp_path, {"config_json": {key: one}}, {"config_json": {key: other}}
     )
-    assert note.startswith("a and b are different models: config.json differs in")
+    assert note.startswith("config.json of b differs from that of a, the first, in ")
+    assert "these are different models" in note
     assert key in note
 
 
