@@ -59,7 +59,8 @@ def read_regular(path: Path, *, largest: int = LARGEST_JSON) -> bytes:
         If it is not a regular file, or larger.
     """
     with open(open_regular(path), "rb") as file:
-        content = file.read(largest + 1)
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, largest) + 1)
     if len(content) > largest:
         raise ValueError(f"{path} has more than {largest} bytes")
     return content
@@ -81,10 +82,21 @@ def read_json(path: Path) -> Any:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not a regular file, larger than 100 MiB, or not JSON.
+        If it is not a regular file, larger than 100 MiB, not JSON, or has a key twice
+        with different values.
     """
     content = read_regular(path)
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_consistent)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _consistent(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Object of a JSON file; json itself would keep the last of two values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        for name, value in pairs:
+            if found[name] != value:
+                raise ValueError(f"key {name!r} occurs twice, with different values")
+    return found

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ensembles_cli import means
-from ensembles_cli.describing import print_plan, print_report
+from ensembles_cli.describing import Taken, print_plan, print_report, print_taken
 from ensembles_cli.parsing import (
     Param,
     Size,
@@ -100,7 +100,7 @@ from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
     "--plan",
     "plan_only",
     is_flag=True,
-    help=("Say what would be done, from the headers alone, and stop."),
+    help=("Say what would be done, from headers and samples, and stop."),
 )
 @means.as_json
 @click.option(
@@ -135,30 +135,30 @@ def command(
     load_numba()
     from ensembles import checkpoints
     from ensembles.checkpoints.members import expand
+    from ensembles.writing import check_free
 
     raise_file_limit()
     end_cleanly()
-    paths, written = split_weights(members)
-    if written and weights:
-        raise click.UsageError("weights are given twice: with --weights and with :")
-    if written and last:
-        raise click.UsageError(
-            "--last sorts by step: give weights in that order, with --weights"
-        )
-    found = expand(paths, last=last).paths
+    named, numbers = split_weights(members, weights, last=last)
+    found = expand(named, last=last)
     plan = checkpoints.plan(
-        found,
-        out or default_out(found),
-        weights=weights or written,
+        found.paths,
+        out or default_out(found.paths),
+        weights=numbers,
         params=as_params(params),
         **options,
     )
+    taken = Taken(plan, found)
     if plan_only:
-        print_plan(plan, as_json)
+        print_plan(taken, as_json)
         return
+    if plan.out is not None:
+        check_free(plan.out, force=options["force"])
+    if not as_json:
+        print_taken(taken)
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(report, as_json)
+    print_report(taken, report, as_json)
 
 
 def default_out(members: list[str]) -> Path:

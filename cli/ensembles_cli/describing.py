@@ -1,4 +1,4 @@
-"""What ``ensemble avg`` says of a plan and of what was done."""
+"""What ``ensemble avg`` says of its members, of a plan and of what was done."""
 
 from __future__ import annotations
 
@@ -11,23 +11,99 @@ from ensembles_cli.printing import as_options, size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, Report
+    from ensembles.checkpoints.members import Expanded
 
 NOTES_SHOWN = 10
+MEMBERS_SHOWN = 12
+# Of fewer bytes the time is that of starting up, which is no speed.
+LEAST_TIMED = 100_000_000
 
 
-def print_plan(plan: Plan, as_json: bool) -> None:
+class Taken:
+    """A plan, and what its members are: found by their steps, left out, related.
+
+    Parameters
+    ----------
+    plan : Plan
+    found : Expanded
+        How its members were found.
+    """
+
+    def __init__(self, plan: Plan, found: Expanded) -> None:
+        from ensembles.checkpoints.relations import (
+            averages_among,
+            different_initializations,
+        )
+
+        self.plan = plan
+        self.steps = found.steps
+        apart = different_initializations(plan)
+        self.notes = [*found.notes] if apart is None else [*found.notes, apart]
+        self.notes += [*averages_among(plan), *plan.notes]
+        if len(plan.members) == 1:
+            self.notes.append("there is one member alone: nothing is averaged")
+
+    def members(self) -> list[dict[str, Any]]:
+        """Members as JSON has them."""
+        rows = zip(self.plan.members, self.plan.weights, self.steps, strict=True)
+        return [
+            {
+                "member": member.name,
+                "weight": float(weight),
+                "step": _as_number(step),
+                "state_dict": member.state_dict,
+                "notes": list(map(as_options, member.notes)),
+            }
+            for member, weight, step in rows
+        ]
+
+    def described(self) -> dict[str, Any]:
+        """A plan as JSON has it."""
+        plan = self.plan
+        return {
+            "members": self.members(),
+            "rule": plan.rule.name,
+            "params": plan.params,
+            "out": str(plan.out),
+            "files": list(plan.parts),
+            "tensors": len(plan.targets),
+            "left_out": left_out(plan),
+            "integer_tensors": len(_integers(plan)),
+            "dtypes": sorted({str(target.dtype) for target in plan.targets}),
+            "read_bytes": plan.read_bytes,
+            "write_bytes": plan.write_bytes,
+            "free_bytes": plan.free_bytes,
+            "peak_bytes": plan.peak_bytes,
+            "threads": plan.threads,
+            "notes": list(map(as_options, self.notes)),
+        }
+
+
+def print_taken(taken: Taken) -> None:
+    """Say to stderr which members are averaged, and all notes."""
+    for line in shortened(list(map(_line, taken.members()))):
+        click.echo(line, err=True)
+    print_notes(taken.notes)
+
+
+def print_plan(taken: Taken, as_json: bool) -> None:
     """Say what would be done."""
-    facts = described(plan)
+    plan, facts = taken.plan, taken.described()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    rows = [
-        [name, weight]
-        for name, weight in zip(
-            facts["members"], map(str, facts["weights"]), strict=True
-        )
+    keys = ["weight"] + [
+        key
+        for key in ("step", "state_dict")
+        if any(member[key] is not None for member in facts["members"])
     ]
-    table(["member", "weight"], rows)
+    table(
+        ["member", *(key.replace("_", " ") for key in keys)],
+        [
+            [member["member"], *(_cell(member[key]) for key in keys)]
+            for member in facts["members"]
+        ],
+    )
     table(
         ["plan", "value"],
         [
@@ -39,6 +115,7 @@ def print_plan(plan: Plan, as_json: bool) -> None:
             ],
             ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
             ["tensors", str(facts["tensors"])],
+            *_integer_row(plan),
             ["dtypes", ", ".join(facts["dtypes"])],
             ["files", ", ".join(facts["files"])],
             ["to read", size(plan.read_bytes)],
@@ -47,57 +124,117 @@ def print_plan(plan: Plan, as_json: bool) -> None:
             ["threads", str(plan.threads)],
         ],
     )
-    print_notes(plan)
+    print_notes(taken.notes)
 
 
-def print_report(report: Report, as_json: bool) -> None:
+def print_report(taken: Taken, report: Report, as_json: bool) -> None:
     """Say what was done."""
     plan = report.plan
     if as_json:
+        facts = taken.described()
+        for member, digest in zip(facts["members"], report.members, strict=True):
+            member["digest"] = f"xxh3-128:{digest}"
+        facts["notes"] += map(as_options, report.notes)
         done = {
             "digest": f"xxh3-128:{report.digest}",
-            "member_digests": [f"xxh3-128:{digest}" for digest in report.members],
             "special": report.special,
             "sha256": report.sha256,
             "seconds": round(report.seconds, 3),
         }
-        click.echo(json.dumps(described(plan) | done, indent=2))
+        click.echo(json.dumps(facts | done, indent=2))
         return
-    print_notes(plan)
-    speed = (plan.read_bytes + plan.write_bytes) / max(report.seconds, 1e-9)
+    print_notes(report.notes)
+    moved = plan.read_bytes + plan.write_bytes
+    speed = f" ({size(int(moved / max(report.seconds, 1e-9)))}/s)"
     click.echo(
         f"wrote {report.out}{'/' * (plan.kind == 'directory')}: {plan.rule.name} of "
-        f"{len(plan.members)} members, {len(plan.targets)} tensors, "
-        f"{size(plan.write_bytes)} in {report.seconds:.2f} s ({size(int(speed))}/s)"
+        f"{counted(len(plan.members), 'member')}, "
+        f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
+        f"{report.seconds:.2f} s{speed * (moved >= LEAST_TIMED)}"
     )
     click.echo(f"digest xxh3-128:{report.digest}")
     for path, found in report.sha256.items():
         click.echo(f"sha256 {found} {path}")
 
 
-def print_notes(plan: Plan) -> None:
+def print_notes(notes: Any) -> None:
     """What a user may want to know, to stderr."""
-    for note in map(as_options, plan.notes[:NOTES_SHOWN]):
+    for note in map(as_options, notes[:NOTES_SHOWN]):
         click.echo(click.style(f"note: {note}", fg="yellow"), err=True)
-    if len(plan.notes) > NOTES_SHOWN:
-        click.echo(f"note: and {len(plan.notes) - NOTES_SHOWN} more", err=True)
+    if len(notes) > NOTES_SHOWN:
+        click.echo(f"note: and {len(notes) - NOTES_SHOWN} more", err=True)
 
 
-def described(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON has it."""
-    return {
-        "members": [member.name for member in plan.members],
-        "weights": plan.weights.tolist(),
-        "rule": plan.rule.name,
-        "params": plan.params,
-        "out": str(plan.out),
-        "files": list(plan.parts),
-        "tensors": len(plan.targets),
-        "dtypes": sorted({str(target.dtype) for target in plan.targets}),
-        "read_bytes": plan.read_bytes,
-        "write_bytes": plan.write_bytes,
-        "free_bytes": plan.free_bytes,
-        "peak_bytes": plan.peak_bytes,
-        "threads": plan.threads,
-        "notes": list(map(as_options, plan.notes)),
-    }
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    Examples
+    --------
+    >>> counted(1, "member"), counted(2, "member")
+    ('1 member', '2 members')
+    """
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def shortened(lines: list[str]) -> list[str]:
+    """The first and the last lines of many, and how many there are between them.
+
+    Examples
+    --------
+    >>> len(shortened(["member"] * 100))
+    12
+    """
+    if len(lines) <= MEMBERS_SHOWN:
+        return lines
+    head, tail = MEMBERS_SHOWN - 4, 3
+    return [
+        *lines[:head],
+        f"and {len(lines) - head - tail} more members",
+        *lines[-tail:],
+    ]
+
+
+def _line(member: dict[str, Any]) -> str:
+    """A member by name, and what is known of it."""
+    facts = [f"weight {member['weight']:g}"] * (member["weight"] != 1)
+    if member["step"] is not None:
+        facts.insert(0, f"step {member['step']}")
+    if member["state_dict"] is not None:
+        facts.append(f"state dict {member['state_dict']}")
+    return f"member {member['member']}" + f" ({', '.join(facts)})" * bool(facts)
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _as_number(step: Any) -> int | float | None:
+    """A step as JSON has it: whole where it is whole."""
+    if step is None:
+        return None
+    return int(step) if step == int(step) else float(step)
+
+
+def left_out(plan: Plan) -> list[str]:
+    """Names that a member has and the result does not."""
+    written = {target.name for target in plan.targets} | plan.aliases.keys()
+    names = dict.fromkeys(name for member in plan.members for name in member.names)
+    return [name for name in names if name not in written]
+
+
+def _integers(plan: Plan) -> list[str]:
+    return [t.name for t in plan.targets if t.action == "settle"]
+
+
+def _integer_row(plan: Plan) -> list[list[str]]:
+    """How many tensors of integers there are, and what becomes of them."""
+    names = _integers(plan)
+    if not names:
+        return []
+    equal = [name for name in names if not name.endswith("num_batches_tracked")]
+    policy = plan.options["integers"]
+    words = {"error": "must be equal", "first": "the first's", "max": "the largest"}
+    if not equal:
+        return [["integers", f"{counted(len(names), 'tensor')}, the largest"]]
+    row = f"{counted(len(names), 'tensor')}, {words[policy]}, such as {equal[0]}"
+    return [["integers", row]]

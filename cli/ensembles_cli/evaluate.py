@@ -85,6 +85,9 @@ def command(
     rows = [[str(path), *cells(one)] for path, one in zip(paths, found, strict=True)]
     rows += [["difference", *cells(one)] for one in above]
     table(["model", "Spearman x 100", "95 % interval"], rows)
+    if len(found) == 1:
+        # Alone and last: what reads a score reads this one.
+        click.echo(f"Spearman: {rows[0][1]}")
 
 
 def by_name(paths: list[Path], found: list[Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +47,14 @@ class Param(ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Any]:
-        """Name and value; a value that is no JSON is a text."""
+        """Name and value; a value that is neither JSON nor a number is a text."""
         name, equals, text = value.partition("=")
         if not (name and equals):
             self.fail(f"must be name=value, found {value!r}")
-        try:
-            return name, json.loads(text)
-        except ValueError:
-            return name, text
+        for read in (json.loads, float):
+            with suppress(ValueError):
+                return name, read(text)
+        return name, text
 
 
 def as_params(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -97,20 +98,34 @@ class Weights(WeightsType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[float]:
         """Numbers for a text."""
-        try:
-            return [float(number) for number in value.split(",")]
-        except ValueError:
+        if not isinstance(value, str):
+            return list(value)
+        found = [
+            _number(text) for text in re.split(r"\s*,\s*|\s+", value.strip(" []()"))
+        ]
+        weights = [number for number in found if number is not None]
+        if len(weights) < len(found):
             self.fail(f"must be numbers with commas between them, found {value!r}")
+        return weights
 
 
-def split_weights(members: tuple[str, ...]) -> tuple[list[str], list[float] | None]:
-    """Paths, and the weights written behind them.
+def split_weights(
+    members: tuple[str, ...],
+    given: Sequence[float] | None = None,
+    *,
+    last: int | None = None,
+) -> tuple[list[str], list[float] | None]:
+    """Paths, and weights written behind them or given as a list.
 
     Parameters
     ----------
     members : tuple of str
-        Each a path, or a path and a weight with a colon between them. What exists by
-        its whole name is a path.
+        Each a path, or a path and a weight with a colon between them: a number, a
+        fraction or a percentage. What exists by its whole name is a path.
+    given : sequence of float or None, default=None
+        By ``--weights``.
+    last : int or None, default=None
+        As ``--last``, by which members are sorted.
 
     Returns
     -------
@@ -121,34 +136,71 @@ def split_weights(members: tuple[str, ...]) -> tuple[list[str], list[float] | No
     Raises
     ------
     click.UsageError
-        If some have a weight and others none.
+        If a weight is no number, some members have one and others none, or weights
+        are given in two ways.
 
     Examples
     --------
-    >>> split_weights(("a.pt:.7", "b.pt:.3"))
+    >>> split_weights(("a.pt:.7", "b.pt:30%"))
     (['a.pt', 'b.pt'], [0.7, 0.3])
     >>> split_weights(("a.pt", "b.pt"))
     (['a.pt', 'b.pt'], None)
     """
-    paths, weights = [], []
-    for member in members:
-        path, colon, text = member.rpartition(":")
-        weight = _number(text) if colon and not Path(member).exists() else None
-        paths.append(member if weight is None else path)
-        weights += [] if weight is None else [weight]
-    if weights and len(weights) < len(paths):
-        raise click.UsageError(
-            f"every member needs a weight or none: found {len(weights)} weights for "
-            f"{len(paths)} members"
+    split = [_split(member) for member in members]
+    paths, bare = [path for path, _ in split], [p for p, w in split if w is None]
+    weights = [weight for _, weight in split if weight is not None]
+    stray = [path for path in bare if _is_stray(path)]
+    if given is not None and stray:
+        listed = ",".join(
+            f"{number:g}" for number in [*given, *(float(p.strip(",")) for p in stray)]
         )
-    return paths, weights or None
+        raise click.UsageError(
+            f"--weights must be one list, with commas and without spaces: found "
+            f"{stray[0]} among the members; write --weights {listed}"
+        )
+    if weights and given is not None:
+        raise click.UsageError("weights are given twice: with --weights and with :")
+    if weights and last:
+        raise click.UsageError(
+            "--last sorts by step: give weights in that order, with --weights"
+        )
+    if weights and bare:
+        one = len(weights) == 1
+        raise click.UsageError(
+            f"every member needs a weight or none: found {len(weights)} "
+            f"weight{'s' * (not one)} for {len(paths)} members, none behind {bare[0]}"
+        )
+    return paths, weights or (None if given is None else list(given))
+
+
+def _split(member: str) -> tuple[str, float | None]:
+    """Path and weight of a member."""
+    path, colon, text = member.rpartition(":")
+    if not colon or Path(member).exists():
+        return member, None
+    weight = _number(text)
+    if weight is None and Path(path).exists():
+        raise click.UsageError(
+            f"the weight of {path} must be a number such as .7, 70% or 1/3, found "
+            f"{text!r}"
+        )
+    return (member, None) if weight is None else (path, weight)
+
+
+def _is_stray(path: str) -> bool:
+    """Whether it is a number of a list of weights that was written with spaces."""
+    number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", path.strip(","))
+    return number is not None and not Path(path).exists()
 
 
 def _number(text: str) -> float | None:
+    """Number, also as a fraction or a percentage."""
+    top, slash, bottom = text.strip().removesuffix("%").partition("/")
     try:
-        return float(text)
-    except ValueError:
+        number = float(top) / (float(bottom) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
         return None
+    return number / 100 if text.strip().endswith("%") else number
 
 
 def complete_rule(

@@ -15,7 +15,7 @@ PARAMETER = re.compile(
     r"\x02([^\x03]*)\x03"
     r"|(?<![^\s(])(base|column|encoding|errors|force|frequencies|integers|key|kind|last"
     r"|missing|normalize|on_error|select|unknown|weights)"
-    r"=(True|None|N|NAME|PATH|'[\w-]+')(?![\w/])"
+    r"=(True|None|N|NAME|PATH|'[\w.-]+')(?![\w/])"
 )
 
 
@@ -131,6 +131,8 @@ def as_options(message: str) -> str:
     'a.pt exists; --force replaces it'
     >>> as_options("missing='skip' leaves such tensors out")
     '--missing skip leaves such tensors out'
+    >>> as_options("'ema.model' has the same names (key='ema.model')")
+    "'ema.model' has the same names (--key ema.model)"
     >>> as_options("on_error='skip' goes on without it")
     '--on-error skip goes on without it'
     >>> as_options("select='wise_ft' must have a base: base=PATH")

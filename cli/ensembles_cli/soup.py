@@ -10,7 +10,7 @@ import click
 from ensembles_cli import means
 from ensembles_cli.parsing import Param, as_params, complete_selection
 from ensembles_cli.scoring import ScoringCommand
-from ensembles_cli.serving import Told, print_soup
+from ensembles_cli.serving import Told, print_soup, tell_notes
 from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
 
 if TYPE_CHECKING:
@@ -25,8 +25,17 @@ if TYPE_CHECKING:
     required=True,
     metavar="COMMAND",
     help=(
-        "A shell command that scores a checkpoint: {} stands for its path, the last "
-        "number that it prints is the score."
+        "A shell command that scores a checkpoint: {} stands for its path, the number "
+        "in the last line that it prints is the score."
+    ),
+)
+@click.option(
+    "--score-key",
+    "key_of_score",
+    metavar="KEY",
+    help=(
+        "Name of the score in what the command prints: a dotted path into JSON, in "
+        "which * stands for anything, or the name before a number, as acc_norm."
     ),
 )
 @click.option(
@@ -35,6 +44,15 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     required=True,
     help="Where to write: NAME.safetensors, NAME.pt, or a directory.",
+)
+@click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=(
+        "Take the N members with the highest step, as ensemble avg does; a training "
+        "directory stands for the checkpoints in it."
+    ),
 )
 @click.option(
     "--select",
@@ -85,6 +103,18 @@ if TYPE_CHECKING:
 )
 @means.integers
 @means.missing
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help="Average only tensors whose name matches; may be repeated.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out tensors whose name matches; may be repeated.",
+)
 @means.key
 @means.memory
 @means.threads
@@ -93,8 +123,10 @@ if TYPE_CHECKING:
 def command(
     members: tuple[str, ...],
     text: str,
+    key_of_score: str | None,
     out: Path,
     params: tuple[tuple[str, Any], ...],
+    last: int | None,
     select: str,
     trials: int | None,
     timeout: float | None,
@@ -113,15 +145,23 @@ def command(
     is no lower. Score on data that neither training nor your final test uses.
 
     \b
-    ensemble soup *.safetensors --score 'python eval.py {}' -o soup.safetensors
+    ensemble soup run-*.safetensors --score 'python eval.py {}' -o soup.safetensors
+    ensemble soup run/ --last 8 --score './acc.sh {}' -o soup.safetensors
+    ensemble soup *.pt --score 'lm_eval …' --score-key acc_norm -o soup.pt
     ensemble soup run*/ --score './loss.sh {}' --lower-is-better -o soup
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
-    ensemble soup *.pt --score './f1.sh {}' --select optuna --trials 80 -o soup.pt
 
-    Write {} without quotes of your own; the path that it stands for is absolute.
-    Scores are kept in OUT.journal.jsonl: the same command goes on where it was
-    interrupted. They count for the same text of the command in the same folder; if
-    what it does has changed, remove that file.
+    Write {} without quotes of your own; the path that it stands for is absolute. The
+    score must be alone in the last line with a number, or be named by --score-key.
+
+    Combinations of PyTorch files are written as plain state dicts, without what a
+    training checkpoint has around them, and running statistics of BatchNorm are
+    averaged: recalculate them in the command, and of the result.
+
+    Scores are kept in OUT.journal.jsonl: after Ctrl-C, or a crash, the same command
+    goes on where it stopped. They count for the same text of the command in the same
+    folder while the programs that it names, such as eval.py, are unchanged; if
+    something else that it uses has changed, remove that file.
     """
     load_numba()
     from ensembles.checkpoints import Journal, make_soup
@@ -129,14 +169,20 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    scoring, name = ScoringCommand(text, timeout), select.replace("-", "_")
+    scoring = ScoringCommand(text, timeout, key_of_score)
+    name = select.replace("-", "_")
     if trials is not None and name != "optuna":
         raise click.UsageError(f"--trials is for --select optuna, found {select}")
     own = as_params([*params, *[("n_trials", trials)] * (trials is not None)])
     given: Options = {**options}  # type: ignore[typeddict-item]  # declared in means
-    journal, paths = Journal(f"{out}.journal.jsonl", text), expand(members).paths
+    asked = text if key_of_score is None else f"{text} --score-key {key_of_score}"
+    journal = Journal(f"{out}.journal.jsonl", asked, scoring.files())
+    found = expand(members, last=last)
+    paths = found.paths
     most = 2 * len(paths) if name == "greedy_soup" else None
-    with Told(journal.path, paths if base is None else [base, *paths], most) as told:
+    every = paths if base is None else [base, *paths]
+    with Told(journal, every, scoring, lower_is_better, most) as told:
+        tell_notes(found.notes)
         report = make_soup(
             paths,
             scoring,
@@ -151,4 +197,4 @@ def command(
             force=force,
             options=given,
         )
-    print_soup(report, told, as_json)
+    print_soup(report, told, found.steps, as_json)

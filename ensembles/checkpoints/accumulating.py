@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from ensembles.checkpoints.checksums import verify
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.outputs import FileSink, stream_verified, verify
+from ensembles.checkpoints.outputs import stream_verified
 from ensembles.checkpoints.planning import Plan
+from ensembles.checkpoints.sinks import FileSink
 from ensembles.checkpoints.streaming import Outcome, Sink
 from ensembles.floats import Array, Float64
 from ensembles.kernels.mean import mean

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ensembles.base import warn_user
-from ensembles.checkpoints.comparing import config_differences
 from ensembles.checkpoints.delegating import thawed
+from ensembles.checkpoints.differences import config_differences
 from ensembles.checkpoints.formats.state_dicts import is_torch
 
 # Settings that say what parameters mean, and what a fit learns of that besides.
@@ -179,6 +179,8 @@ def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
             return is_same(one.tolist(), other.tolist(), depth + 1)
         is_float = one.dtype.kind in "fc" and other.dtype.kind in "fc"
         return bool(np.array_equal(one, other, equal_nan=is_float))
+    if isinstance(one, float) and isinstance(other, float) and one != one:
+        return other != other  # NaN, such as what SimpleImputer looks for
     with suppress(Exception):  # whatever comparing something foreign raises
         if isinstance(one == other, bool | np.bool) and one == other:
             return True

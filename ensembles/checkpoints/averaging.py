@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -22,6 +22,7 @@ from ensembles.checkpoints.outputs import (
     write_torch,
 )
 from ensembles.checkpoints.planning import Plan, plan
+from ensembles.checkpoints.relations import different_initializations, repetitions
 from ensembles.checkpoints.streaming import Outcome
 from ensembles.writing import telling_if_full, whole
 
@@ -44,6 +45,9 @@ class Report:
     sha256 : dict of str to str
         Of whole files by path, if asked for.
     seconds : float
+    notes : tuple of str
+        What only the tensors tell: members that hold the same ones, or that were
+        trained from different initializations. The plan has notes of its own.
     plan : Plan
     """
 
@@ -54,6 +58,7 @@ class Report:
     special: list[str]
     sha256: dict[str, str]
     seconds: float
+    notes: tuple[str, ...]
     plan: Plan = field(repr=False)
 
 
@@ -101,8 +106,32 @@ def average(
         all they are ``plan(...).read_bytes``.
     sha256 : bool, default=False
         Whether whole files are hashed for the report.
-    **options
-        See `ensembles.checkpoints.Options`.
+    rule : str or Rule, default="mean"
+        A name in `ensembles.rules.RULES`, or a rule of one's own.
+    weights : array-like of shape (n_members,) or None, default=None
+        How much each member counts; None means equally. The rules "mean" and others
+        that say so take negative ones.
+    params : mapping of str to value, default={}
+        Parameters of the rule.
+    dtype : str or None, default=None
+        Float format of the result, such as "bfloat16"; None keeps each tensor's own.
+    integers : {"error", "first", "max"}, default="error"
+        What becomes of integer and boolean tensors that differ.
+    missing : {"error", "skip", "first"}, default="error"
+        What becomes of a tensor that a member lacks: nothing is done, it is left out,
+        or it is copied from the first member.
+    include, exclude : sequence of str, default=()
+        Patterns for the names of tensors in the result, as "*.bias".
+    key : str or None, default=None
+        Where in a PyTorch file the state dict lies, as "ema.model".
+    shard_size : int or None, default=None
+        Bytes at most in a file of a directory; None keeps the first member's files.
+    memory : int, default=64 MiB
+        Bytes of buffers at most.
+    threads : int or None, default=None
+        None takes all processors.
+    force : bool, default=False
+        Whether an existing output is replaced.
 
     Returns
     -------
@@ -133,9 +162,11 @@ def average(
     """
     planned = plan(members, out, **options)
     if planned.out is not None:
+        apart = different_initializations(planned)
         report = _written(planned, planned.out, progress, sha256)
         _warn(report.special)
-        return report
+        notes = report.notes if apart is None else (apart, *report.notes)
+        return replace(report, notes=notes)
     arrays, outcome = in_memory(planned, progress)
     _warn(outcome.special)
     first = planned.members[0]
@@ -217,14 +248,16 @@ def _written(
     folder, force = plan.kind == "directory", plan.options["force"]
     with telling_if_full(out), whole(out, folder=folder, force=force) as place:
         outcome = write_into(plan, place, progress, stream)
+    members = outcome.members(plan.targets, len(plan.members))
     return Report(
         out=out,
         files=list(plan.parts),
-        members=outcome.members(plan.targets, len(plan.members)),
+        members=members,
         digest=outcome.result,
         special=outcome.special,
         sha256=_hashes(plan, out) if sha256 else {},
         seconds=time.perf_counter() - started,
+        notes=tuple(repetitions(plan, members)),
         plan=plan,
     )
 
@@ -232,9 +265,11 @@ def _written(
 def _warn(special: Sequence[str]) -> None:
     """Warn whoever called the function that calls this one."""
     if special:
+        more = len(special) > 1
         warnings.warn(
-            f"{len(special)} tensors of the result hold NaN or infinity, such as "
-            f"{special[0]!r}; look for them in the members",
+            f"{len(special)} tensor{'s' * more} of the result "
+            f"{'hold' if more else 'holds'} NaN or infinity, such as {special[0]!r}; "
+            "look for them in the members",
             stacklevel=3,
         )
 

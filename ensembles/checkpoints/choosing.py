@@ -43,11 +43,16 @@ def divided(
         raise TypeError(f"params must be a dict or None, found {params!r}")
     others = dict(params or {})
     own = {name: others.pop(name) for name in rule.params if name in others}
-    known = ["integers", *["n_epochs"] * makes]
+    known = ["integers", "shared_init", *["n_epochs"] * makes]
     if isinstance(weights, str):
         known += params_of(lookup(SELECTIONS, weights))
         if weights == "convex":
             known += params_of(partial(Learned.__call__, cast("Learned", None)))
+    if others.get("shared_init", "error") not in ("error", "warn"):
+        raise ValueError(
+            "params['shared_init'] must be 'error' or 'warn', found "
+            f"{others['shared_init']!r}"
+        )
     for name in others:
         if name not in known:
             listed = ", ".join([*rule.params, *known]) or "none"

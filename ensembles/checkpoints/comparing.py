@@ -8,17 +8,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ensembles.checkpoints.differences import differences
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.formats.directory import tokenizer_files
+from ensembles.checkpoints.tied_weights import (
+    EMBEDDING,
+    HEAD,
+    Ties,
+    find_ties,
+    may_untie,
+    resolve,
+    same_bytes,
+    untied_config,
+)
 from ensembles.floats import is_float
 
-# Output layers whose parameters are the input embedding's where a configuration says
-# tie_word_embeddings: GPT, Llama and their kin, BERT, GPT-NeoX.
-HEADS = ("lm_head.weight", "cls.predictions.decoder.weight", "embed_out.weight")
-# Keys of config.json that say nothing of what the parameters mean.
-IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
-IDLE_KEYS |= {"architectures", "problem_type", "use_cache"}
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
+SHOWN = 3
+FEW = 5  # tensors that a member may lack, each named by a message of its own
 
 
 class Target(NamedTuple):
@@ -46,10 +51,15 @@ class Target(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What becomes of the members' tensors, and what stands in the way."""
+    """What becomes of the members' tensors, and what stands in the way.
+
+    ``untied`` are output layers with parameters of their own, which a configuration
+    must not tie.
+    """
 
     targets: list[Target]
     aliases: dict[str, str]
+    untied: list[str]
     problems: list[str]
     notes: list[str]
 
@@ -78,69 +88,69 @@ def compare(
     -------
     Comparison
     """
-    found = Comparison([], {}, [], [])
-    heads = _tied_heads(members)
-    if heads:
-        found.notes.append(
-            f"{', '.join(heads)} left out: config.json ties it to the embedding"
-        )
-    first = members[0]
+    found = Comparison([], {}, [], [], [])
+    first, ties = members[0], find_ties(members)
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    passed: dict[tuple[str, str], list[str]] = {}
     for name in _names(members):
-        if name in heads or not _is_wanted(name, include, exclude):
+        if not is_wanted(name, include, exclude):
             continue
         kept = first.aliases.get(name, name)
-        wanted = kept != name and _is_wanted(kept, include, exclude)
+        wanted = kept != name and is_wanted(kept, include, exclude)
         if wanted and _is_tied(name, kept, members):
             found.aliases[name] = kept
             continue
-        held = [_resolve(member, name) for member in members]
+        tied = ties.left_out.get(name)
+        if tied is not None and is_wanted(tied, include, exclude):
+            found.notes.append(f"{name} left out: it is tied to {tied}, byte for byte")
+            continue
+        held = [
+            resolve(member, own.get(name, name))
+            for member, own in zip(members, ties.counted, strict=True)
+        ]
         absent = [m.name for m, tensor in zip(members, held, strict=True) if not tensor]
         tensors = tuple(tensor for tensor in held if tensor)
         if absent and missing == "error":
-            found.problems.append(_lacking(name, members, held, absent))
+            owner = next(m.name for m, h in zip(members, held, strict=True) if h)
+            lacking.setdefault((owner, *absent), []).append(name)
         elif absent and (missing == "skip" or held[0] is None):
-            found.notes.append(f"{name} left out: {absent[0]} lacks it")
+            passed.setdefault(("left out", absent[0]), []).append(name)
         elif absent:
-            found.notes.append(f"{name} copied from the first: {absent[0]} lacks it")
+            passed.setdefault(("copied from the first", absent[0]), []).append(name)
             found.targets.append(_copied(name, tensors[0], dtype))
         else:
             _add(found, name, tensors, members, dtype)
-    written = {target.name for target in found.targets}
+    found.problems.extend(_lacking(lacking))
+    found.notes.extend(_passed(passed))
+    written = {target.name: target.shape for target in found.targets}
     for alias in [a for a, name in found.aliases.items() if name not in written]:
         del found.aliases[alias]
+    _note_ties(found, ties, members, written)
     found.notes.extend(_mixed(found.targets))
     found.notes.extend(differences(members))
     return found
 
 
-def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
-    """What the files around the members' weights say differently of them.
-
-    Parameters
-    ----------
-    members : sequence of Checkpoint
-
-    Yields
-    ------
-    str
-    """
-    for member in members[1:]:
-        differ = config_differences(members[0].config, member.config)
-        if differ:
-            yield (
-                f"config.json of {member.name} differs from that of {members[0].name}, "
-                f"the first, in {', '.join(differ)}"
-            )
-    first = tokenizer_files(members[0])
-    for member in members[1:]:
-        other = tokenizer_files(member)
-        for name in sorted(first.keys() & other.keys()):
-            if first[name] != other[name]:
-                yield (
-                    f"the tokenizers differ: {name} of {member.name} is not that of "
-                    f"{members[0].name}; rows of their embeddings may mean "
-                    "different words"
+def _note_ties(
+    found: Comparison,
+    ties: Ties,
+    members: Sequence[Checkpoint],
+    written: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Tell which members count with another tensor, and which layers are untied."""
+    for member, own in zip(members, ties.counted, strict=True):
+        for name, partner in own.items():
+            if name in written:
+                found.notes.append(
+                    f"{name} of {member.name} is its {partner}, to which it is tied"
                 )
+    for name in [name for name in ties.untied if name in written]:
+        differs = f"{name} has parameters of its own, not those of {ties.untied[name]}"
+        config = members[0].config
+        if may_untie(config, name, written) and untied_config(config) != config:
+            found.untied.append(name)
+            differs += "; tie_word_embeddings of the result is false"
+        found.notes.append(differs)
 
 
 def _names(members: Sequence[Checkpoint]) -> list[str]:
@@ -148,50 +158,49 @@ def _names(members: Sequence[Checkpoint]) -> list[str]:
     return list(dict.fromkeys(name for member in members for name in member.names))
 
 
-def _resolve(member: Checkpoint, name: str) -> Tensor | None:
-    return member.layout.get(member.aliases.get(name, name))
-
-
-def _is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether a tensor's name is included by a pattern and excluded by none."""
     wanted = not include or any(fnmatch.fnmatchcase(name, p) for p in include)
     return wanted and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
 
 
 def _is_tied(alias: str, name: str, members: Sequence[Checkpoint]) -> bool:
     """Whether every member that has the alias shares it with the same tensor."""
-    found = [(_resolve(m, alias), _resolve(m, name)) for m in members]
-    return all(other is None or other is tensor for other, tensor in found)
-
-
-def _tied_heads(members: Sequence[Checkpoint]) -> list[str]:
-    first = members[0]
-    configs = [first.config, first.config.get("text_config", {})]
-    if not any(isinstance(c, dict) and c.get("tie_word_embeddings") for c in configs):
-        return []
-    shapes = {
-        tensor.shape
-        for name, tensor in first.layout.items()
-        if name.endswith(EMBEDDINGS)
-    }
-    return [
-        name
-        for name in _names(members)
-        if name.endswith(HEADS)
-        and any(held.shape in shapes for m in members if (held := _resolve(m, name)))
-    ]
-
-
-def _lacking(
-    name: str,
-    members: Sequence[Checkpoint],
-    held: Sequence[Tensor | None],
-    absent: list[str],
-) -> str:
-    owner = next(m.name for m, tensor in zip(members, held, strict=True) if tensor)
-    return (
-        f"checkpoints differ at tensor {name!r}: {owner} has it, {', '.join(absent)} "
-        "lacks it; missing='skip' leaves such tensors out, missing='first' copies them"
+    found = [(resolve(m, alias), resolve(m, name)) for m in members]
+    return all(
+        other is None or (tensor is not None and same_bytes(other, tensor))
+        for other, tensor in found
     )
+
+
+def _lacking(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
+    """Errors for tensors that members lack: of many, one that tells how many."""
+    way = "missing='skip' leaves such tensors out, missing='first' copies them"
+    for (owner, *absent), names in lacking.items():
+        who = ", ".join(absent)
+        if len(names) <= FEW:
+            for name in names:
+                yield (
+                    f"checkpoints differ at tensor {name!r}: {owner} has it, {who} "
+                    f"lacks it; {way}"
+                )
+        else:
+            shown = ", ".join(map(repr, names[:SHOWN]))
+            yield (
+                f"{len(names)} tensors of {owner} are not in {who}, such as {shown}; "
+                f"are they checkpoints of one model? {way}"
+            )
+
+
+def _passed(passed: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
+    """Notes on tensors that are left out or copied: of many, one."""
+    for (what, absent), names in passed.items():
+        if len(names) <= FEW:
+            for name in names:
+                yield f"{name} {what}: {absent} lacks it"
+        else:
+            shown = ", ".join(names[:SHOWN])
+            yield f"{len(names)} tensors {what}, such as {shown}: {absent} lacks them"
 
 
 def _copied(name: str, tensor: Tensor, dtype: np.dtype[Any] | None) -> Target:
@@ -212,7 +221,7 @@ def _add(
         alike = is_float(tensor.dtype) if floats else tensor.dtype == first.dtype
         if tensor.shape == first.shape and alike:
             continue
-        what = "; their vocabularies differ" if _is_vocabulary(first, tensor) else ""
+        what = _vocabulary(name) if _is_vocabulary(name, first, tensor) else ""
         found.problems.append(
             f"checkpoints differ at tensor {name!r}: {members[0].name} has "
             f"({first.dtype}, {first.shape}), {member.name} has "
@@ -224,11 +233,21 @@ def _add(
     found.targets.append(Target(name, own, first.shape, tensors, action))
 
 
-def _is_vocabulary(a: Tensor, b: Tensor) -> bool:
+def _is_vocabulary(name: str, a: Tensor, b: Tensor) -> bool:
+    one, other = a.shape, b.shape
+    rows = len(one) == len(other) == 2 and one[1:] == other[1:]
+    named = EMBEDDING.fullmatch(name) or HEAD.fullmatch(name)
+    return rows and (bool(named) or min(one[0], other[0]) > 1000)
+
+
+def _vocabulary(name: str) -> str:
+    """What helps where vocabularies differ, by patterns that the name matches."""
+    usual = [p for p in ("*embed*", "*lm_head*") if fnmatch.fnmatchcase(name, p)]
+    patterns = ["*embed*", "*lm_head*"] if usual else [name]
+    options = " ".join(f"--exclude {pattern!r}" for pattern in patterns)
     return (
-        len(a.shape) == len(b.shape) == 2
-        and a.shape[1:] == b.shape[1:]
-        and min(a.shape[0], b.shape[0]) > 1000
+        "; their vocabularies differ: resize one to the other's rows, or average all "
+        f"else by exclude={patterns} ({options})"
     )
 
 
@@ -245,27 +264,3 @@ def _mixed(targets: Sequence[Target]) -> Iterator[str]:
             f"({', '.join(kinds)}), such as {mixed[0].name}, written as "
             f"{mixed[0].dtype}"
         )
-
-
-def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Keys of two configurations that say different things of the model.
-
-    Parameters
-    ----------
-    first, other : mapping of str to value
-
-    Returns
-    -------
-    list of str
-    """
-    keys = sorted((first.keys() & other.keys()) - IDLE_KEYS)
-    return [
-        key for key in keys if "drop" not in key and _differ(first[key], other[key])
-    ]
-
-
-def _differ(one: Any, other: Any) -> bool:
-    try:
-        return bool(one != other)
-    except (ValueError, RuntimeError):  # arrays, of which it is seldom known
-        return False

@@ -19,6 +19,7 @@ from ensembles.checkpoints.candidates import (
     ScoreFile,
     suffix_of,
 )
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.journal import Journal
 from ensembles.checkpoints.options import Options
 from ensembles.checkpoints.preparing import (
@@ -60,6 +61,8 @@ class SoupReport:
         All that were scored, in order.
     written : Report
         Of the average that was written; its plan has the members in their order.
+    checkpoints : tuple of Checkpoint
+        All that were opened, the base first where there is one.
     """
 
     out: Path
@@ -74,6 +77,7 @@ class SoupReport:
     lower_is_better: bool
     candidates: tuple[Candidate, ...] = field(repr=False)
     written: Report = field(repr=False)
+    checkpoints: tuple[Checkpoint, ...] = field(repr=False)
 
     @property
     def best(self) -> tuple[str, float]:
@@ -230,4 +234,5 @@ def _report(tasted: Tasting, weights: Floats, written: Report) -> SoupReport:
         lower_is_better=tasted.lower_is_better,
         candidates=tuple(candidates.found.values()),
         written=written,
+        checkpoints=candidates.pool.members,
     )

@@ -159,10 +159,19 @@ def _started(
             start.fit(training.X, training.y, **training.params)
     advance = _way_on(start)
     if advance is None and n_members > 1:
+        name = type(start).__name__
+        why = f"{name} has neither partial_fit nor warm_start to go on by"
+        if state_of(start).counts:
+            why = f"partial_fit of {name} would count the same samples again"
+        hint = ""
+        if hasattr(start, "steps"):
+            hint = (
+                "; put the soup into the pipeline, around its last step, to make "
+                "members of that"
+            )
         warn_user(
-            f"{type(start).__name__} has neither partial_fit nor warm_start to go on "
-            "by: it was fitted once, and the soup is that; members that are fitted "
-            "anew share no start, and must not be averaged"
+            f"{why}: it was fitted once, and the soup is that; members that are fitted "
+            f"anew have initializations of their own, and must not be averaged{hint}"
         )
     return start, advance, seeds
 
@@ -222,6 +231,8 @@ def _way_on(estimator: Any) -> Any:
         return lambda member, training, rng: registered(
             member, training.X, training.y, rng
         )
+    if state_of(estimator).counts:
+        return None
     # Early stopping holds samples out, which one pass at a time cannot.
     stops = getattr(estimator, "early_stopping", False)
     if hasattr(estimator, "partial_fit") and not stops:

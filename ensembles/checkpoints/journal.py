@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
 import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from ensembles.base import warn_user
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.writing import sync, write_at
 
+LARGEST = 1 << 30  # bytes
 BEGINNING = b'{"command": '  # of each line
 # What is done with the weights: configurations, tokenizers, code. What else lies there
 # is left out: a score may write its results beside a member.
@@ -94,11 +97,26 @@ class Journal:
         Made where there is none.
     command : str
         What the scores are from: those by another text are not found.
+    files : mapping of str to str or None, default=None
+        Digests of what stands behind the command, such as its program; scores by
+        others are not found.
+
+    Attributes
+    ----------
+    n_outdated : int
+        Scores in the file that are by the same command with other ``files``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], command: str) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        command: str,
+        files: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = Path(path)
         self.command = command
+        self.files = dict(files or {})
+        self.n_outdated = 0
         self._folder = os.getcwd()
         self._place = self.path.absolute()  # a score may change the folder
         self._fd: int | None = None
@@ -120,14 +138,18 @@ class Journal:
         if self._fd is not None:
             raise ValueError(f"{self.path} must not be open already; close it first")
         try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._fd = os.open(self._place, flags, 0o666)
+            # Neither a link, which may lead anywhere, nor a pipe, which is waited for.
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(self._place, flags | os.O_NONBLOCK, 0o666)
         except OSError as error:
+            is_link = error.errno == errno.ELOOP
+            fault = "it is a symbolic link" if is_link else error.strerror
             raise type(error)(
-                f"scores must be kept in a file at {self.path}: {error.strerror}; "
+                f"scores must be kept in a file at {self.path}: {fault}; "
                 "remove what is there, or choose another place"
             ) from None
         try:
+            _check_journal_file(self._fd, self.path)
             self._lock(self._fd)
             self._read(self._fd)
             sync(self.path.parent)
@@ -216,6 +238,7 @@ class Journal:
         members = [found._asdict() for found in sorted(shares)]
         return {
             "command": self.command,
+            "files": self.files,
             "folder": self._folder,
             "settings": settings or {},
             "members": members,
@@ -237,7 +260,10 @@ class Journal:
             content = file.read()
         *lines, rest = content.split(b"\n")
         is_ours = [self._take(line) for line in [*lines, rest]]
-        is_torn = rest.startswith(BEGINNING) or BEGINNING.startswith(rest)
+        # One byte is enough of a beginning only where lines stand before it.
+        is_torn = rest.startswith(BEGINNING) or (
+            BEGINNING.startswith(rest) and (len(rest) != 1 or any(is_ours))
+        )
         if not any(is_ours) and (lines or not is_torn):
             raise ValueError(
                 f"{self.path} must hold scores, found none in it; remove that file, or "
@@ -255,11 +281,29 @@ class Journal:
             facts = dict(json.loads(line))
             score = facts.pop("score")
             facts.pop("seconds")
+            facts.setdefault("files", {})  # of lines written before there were any
             is_ours = isinstance(facts["command"], str)
+            asked = (facts["command"], facts["folder"]) == (self.command, self._folder)
+            self.n_outdated += asked and facts["files"] != self.files
             if type(score) in (int, float) and math.isfinite(score):
                 self._scores[_key(facts)] = float(score)
             return is_ours
         return False
+
+
+def _check_journal_file(fd: int, path: Path) -> None:
+    """Raise unless it is a regular file of a size that scores may have."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(
+            f"scores must be kept in a file at {path}: it is not a regular file; "
+            "remove what is there, or choose another place"
+        )
+    if found.st_size > LARGEST:
+        raise ValueError(
+            f"{path} must hold scores, and has {found.st_size} bytes; remove that "
+            "file, or choose another place"
+        )
 
 
 def _key(facts: dict[str, Any]) -> str:

@@ -54,9 +54,13 @@ def fill() -> None:
         f"{linear}_stochastic_gradient.SGDOneClassSVM": attributes("coef_", "offset_"),
         f"{linear}_bayes.BayesianRidge": State(_LINE.get, _set_line),
         f"{linear}_bayes.ARDRegression": State(_LINE.get, _set_line),
-        f"{bayes}GaussianNB": attributes("theta_", "var_", "class_prior_"),
-        f"{bayes}ComplementNB": attributes("feature_log_prob_", "class_log_prior_"),
-        f"{bayes}_BaseDiscreteNB": State(_probabilities, _set_probabilities),
+        f"{bayes}GaussianNB": attributes("theta_", "var_", "class_prior_", counts=True),
+        f"{bayes}ComplementNB": attributes(
+            "feature_log_prob_", "class_log_prior_", counts=True
+        ),
+        f"{bayes}_BaseDiscreteNB": State(
+            _probabilities, _set_probabilities, counts=True
+        ),
         "sklearn.neural_network._multilayer_perceptron.BaseMultilayerPerceptron": (
             attributes("coefs_", "intercepts_", is_network=True)
         ),
@@ -92,14 +96,15 @@ def fill() -> None:
         REFUSED.setdefault(name, reason)
 
 
-def attributes(*names: str, is_network: bool = False) -> State:
+def attributes(*names: str, **facts: Any) -> State:
     """State that lies in attributes: arrays, numbers, or lists of arrays.
 
     Parameters
     ----------
     *names : str
         Those that are None, or not there, are left out.
-    is_network : bool, default=False
+    **facts
+        ``is_network`` and ``counts``, as of `State`.
 
     Returns
     -------
@@ -123,7 +128,7 @@ def attributes(*names: str, is_network: bool = False) -> State:
                 found = np.asarray(state[name])
                 setattr(estimator, name, found if np.ndim(value) else found[()])
 
-    return State(get, set, is_network=is_network)
+    return State(get, set, **facts)
 
 
 def _parts(name: str, value: Any) -> Sequence[tuple[str, Any]]:
@@ -171,7 +176,12 @@ def _holding(
     def set(estimator: Any, state: dict[str, Any]) -> None:
         module(estimator).load_state_dict(state)
 
-    return State(get, set, start=start, module=module, is_network=True)
+    def parameters(estimator: Any) -> list[str]:
+        """Names without those of buffers, which no training moves."""
+        named = module(estimator).named_parameters(remove_duplicate=False)
+        return [name for name, _ in named]
+
+    return State(get, set, start=start, module=module, is_network=parameters)
 
 
 def _initialized(net: Any, X: Any, y: Any) -> Any:

@@ -2,25 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
-
-from ensembles.blocks import cut
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.checkpoints.tied_weights import same_bytes
 from ensembles.floats import is_float
 
 SHOWN = 3
-STEP = 1 << 20  # bytes
+# Modules that PyTorch, and what trains with it, put around others: torch.compile,
+# DistributedDataParallel, FSDP, activation checkpointing, DeepSpeed and Fabric.
+WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+WRAPPERS |= {"_forward_module", "_fpw_module"}
+
+
+def renaming(
+    names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, str] | None:
+    """Wanted name of each tensor, where one prefix or wrappers make the difference.
+
+    Names may have one prefix more, such as ``module.`` or ``model.``, lack one, such
+    as ``bert.``, or have another. Names of the modules that PyTorch wraps around
+    others, such as ``_orig_mod``, may stand anywhere.
+
+    Parameters
+    ----------
+    names, wanted : mapping of str to Tensor
+        Shapes must agree. Of ``wanted`` all floats must be met where a prefix is
+        exchanged for another.
+
+    Returns
+    -------
+    dict of str to str, or None
+        For those of ``names`` that are wanted, floats all among them. None if no
+        renaming does it, or several do.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> tensor = Tensor(np.dtype("f4"), (2,), None, 0)
+    >>> renaming({"module.a": tensor}, {"a": tensor, "b": tensor})
+    {'module.a': 'a'}
+    """
+    floats = {name: held.shape for name, held in names.items() if is_float(held.dtype)}
+    goal = {name: held.shape for name, held in wanted.items()}
+    n_floats = sum(is_float(held.dtype) for held in wanted.values())
+    if not floats:
+        return None
+    found: dict[tuple[str, ...], Callable[[str], str]] = {}
+    for removed, added in _prefixes(floats, goal):
+        rename: Callable[[str], str] = partial(_exchanged, removed, added)
+        places = tuple(map(rename, floats))
+        is_whole = len(floats) == n_floats
+        if _fit(floats, places, goal) and (is_whole or not (removed and added)):
+            found.setdefault(places, rename)
+    if not found:
+        bare = {_unwrapped(name): name for name in goal}
+        rename = partial(_looked_up, bare)
+        places = tuple(map(rename, floats))
+        if len(bare) == len(goal) and _fit(floats, places, goal):
+            found[places] = rename
+    if len(found) != 1:
+        return None
+    (rename,) = found.values()
+    return {name: place for name in names if (place := rename(name)) in goal}
+
+
+def _prefixes(
+    names: Mapping[str, tuple[int, ...]], goal: Mapping[str, tuple[int, ...]]
+) -> Iterator[tuple[str, str]]:
+    """Prefixes to take off and to put on that bring the first name home."""
+    first, *others = names
+    removed = ""
+    while all(name.startswith(removed) for name in others):
+        bare = first.removeprefix(removed)
+        for name in goal:
+            if name == bare or name.endswith(f".{bare}"):
+                yield removed, name.removesuffix(bare)
+        part, dot, rest = bare.partition(".")
+        if not rest:
+            return
+        removed += part + dot
+
+
+def _exchanged(removed: str, added: str, name: str) -> str:
+    return added + name.removeprefix(removed)
+
+
+def _looked_up(bare: Mapping[str, str], name: str) -> str:
+    return bare.get(_unwrapped(name), "")
+
+
+def _unwrapped(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _fit(
+    names: Mapping[str, tuple[int, ...]],
+    places: Sequence[str],
+    goal: Mapping[str, tuple[int, ...]],
+) -> bool:
+    """Whether each name has a place of its own, of its shape."""
+    shapes = zip(places, names.values(), strict=True)
+    is_apart = len(set(places)) == len(places)
+    return is_apart and all(goal.get(place) == shape for place, shape in shapes)
 
 
 def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     """A member by the names of an estimator's parameters.
 
-    A name fits as it is, or with what an estimator puts before it, such as
-    ``0.auto_model.`` for the encoder in a SentenceTransformer: the same for all names
-    of a folder.
+    A name fits as it is, or by a `renaming` of all names of a folder: with
+    ``0.auto_model.`` before them for the encoder in a SentenceTransformer, without the
+    ``module.`` of DistributedDataParallel.
 
     Parameters
     ----------
@@ -41,12 +135,17 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     names = {**dict.fromkeys(home.layout), **home.aliases}
     found = {name: name for name in member.names if name in names}
     strange = [name for name in member.names if name not in names]
+    wanted = {name: _tensor(home, name) for name in names}
     folders = dict.fromkeys(name.rpartition("/")[0] for name in strange)
     for folder in folders:
-        inside = [n for n in strange if n.rpartition("/")[0] == folder]
-        prefix = _prefix(inside, member, home)
-        placed = {name: f"{prefix}{name.rpartition('/')[2]}" for name in inside}
-        found |= {name: place for name, place in placed.items() if place in names}
+        inside = {
+            name.rpartition("/")[2]: name
+            for name in strange
+            if name.rpartition("/")[0] == folder
+        }
+        tensors = {bare: _tensor(member, name) for bare, name in inside.items()}
+        places = renaming(tensors, wanted) or {}
+        found |= {inside[bare]: place for bare, place in places.items()}
     # Integers that an estimator counts by itself, such as position_ids, are no loss.
     lost = [name for name in member.names if name not in found]
     lost = [name for name in lost if is_float(_tensor(member, name).dtype)]
@@ -59,7 +158,7 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     for own, name in found.items():
         # One name for each tensor, whichever of its names the file has it under.
         place, held = home.aliases.get(name, name), _tensor(member, own)
-        if not _same(layout.setdefault(place, held), held):
+        if not same_bytes(layout.setdefault(place, held), held):
             raise ValueError(
                 f"{name} and {place} are one tensor in the estimator, {member.name} "
                 "has two that differ; give an estimator that does not tie them"
@@ -80,48 +179,8 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     return replace(member, layout=ordered, aliases={}, config={}, files=[])
 
 
-def _prefix(names: list[str], member: Checkpoint, home: Checkpoint) -> str | None:
-    """What stands before these names in an estimator, if one thing does."""
-    held = {name.rpartition("/")[2]: _tensor(member, name) for name in names}
-    tensors = {name: tensor for name, tensor in held.items() if is_float(tensor.dtype)}
-    if not tensors:
-        return None
-    bare, first = next(iter(tensors.items()))
-    fitting = [
-        name.removesuffix(bare)
-        for name, held in home.layout.items()
-        if name.endswith(f".{bare}") and held.shape == first.shape
-    ]
-    fitting = [prefix for prefix in fitting if _fits(prefix, tensors, home.layout)]
-    return fitting[0] if len(fitting) == 1 else None
-
-
 def _tensor(member: Checkpoint, name: str) -> Tensor:
     return member.layout[member.aliases.get(name, name)]
-
-
-def _fits(
-    prefix: str, tensors: Mapping[str, Tensor], layout: Mapping[str, Tensor]
-) -> bool:
-    return all(
-        prefix + bare in layout and layout[prefix + bare].shape == held.shape
-        for bare, held in tensors.items()
-    )
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same bytes."""
-    if one is other:
-        return True
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
-        return False
-    for start, stop in cut(one.nbytes, STEP):
-        first, second = np.empty((2, stop - start), np.uint8)
-        one.source.read_into(first.data, one.offset + start)
-        other.source.read_into(second.data, other.offset + start)
-        if not np.array_equal(first, second):
-            return False
-    return True
 
 
 def _some(names: list[str]) -> str:

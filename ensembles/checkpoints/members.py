@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ensembles.checkpoints.formats import (
-    directory,
-    safetensors,
-    state_dicts,
-    torch_zip,
-)
+from ensembles.checkpoints.formats import contents, directory, state_dicts
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.contents import SUFFIXES as SUFFIXES
+from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFIXES
+from ensembles.checkpoints.formats.safetensors import read_metadata
+from ensembles.checkpoints.formats.unreadable import what_lies_in
+from ensembles.checkpoints.formats.weight_files import TRAINER, weight_files
+from ensembles.checkpoints.steps import Step, is_last, step_of
 
-TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
-SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
-# What names a step, the surest first; last, a number that is no part of a decimal.
-STEPS = tuple(
-    re.compile(rf"{word}[-_=]?(\d+(?:\.\d+)?)", re.IGNORECASE)
-    for word in ("(?:global_?)?step", "checkpoint", "epoch")
-)
-NUMBER = re.compile(r"(?<!\d)(?<!\d\.)(\d+)(?!\.?\d)")
+READ_SUFFIXES = (*SUFFIXES, ".sft", ".pth.tar", ".pt.tar")
+RECIPE = "ensembles"  # key of the recipe in the metadata of a result
+SHOWN = 8
 Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
@@ -76,24 +71,17 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     if isinstance(member, Mapping):
         return state_dicts.read(member, f"members[{index}]")
     if not isinstance(member, str | os.PathLike):
+        way = "; pass its .state_dict()" if hasattr(member, "state_dict") else ""
         raise TypeError(
             f"members must be paths or state dicts, members[{index}] is of type "
-            f"{type(member).__name__}"
+            f"{type(member).__name__}{way}"
         )
     path = Path(member)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
     if path.is_dir():
         return directory.read(path, key)
-    if path.suffix == ".safetensors":
-        return safetensors.read(path)
-    if path.suffix in TORCH_SUFFIXES:
-        return torch_zip.read(path, key)
-    hint = "; GGUF is quantised, convert it back first" * (path.suffix == ".gguf")
-    raise ValueError(
-        f"{path} has a suffix that says nothing of its format (known: "
-        f"{', '.join(SUFFIXES)}, or a directory){hint}"
-    )
+    return contents.read(path, key)
 
 
 def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
@@ -104,10 +92,10 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
     members : sequence of str
         A pattern stands for what it matches, sorted by step. With ``last`` it stands
         for the checkpoints among that, and a directory for the checkpoints in it, if
-        there are any; those without a step, such as ``best.pt``, are left out, unless
-        none has one.
+        there are any; those without a step, such as ``best.pt``, and averages are left
+        out, unless none has a step.
     last : int or None, default=None
-        Keep so many with the highest steps. A step is the number after ``step``,
+        Keep so many with the highest steps. A step is the number beside ``step``,
         ``checkpoint`` or ``epoch`` in a path, else the last whole number.
 
     Returns
@@ -117,41 +105,62 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
     Raises
     ------
     FileNotFoundError
-        If a pattern matches nothing.
+        If a pattern matches nothing, or there is no such path.
     ValueError
-        If there are fewer than ``last``, one has no step or two have the same.
+        If there are fewer than ``last``, one has no step, two have the same, or they
+        count different things.
     """
-    found = [path for member in members for path in _matches(member, last is not None)]
     if last is None:
-        return Expanded(found, [None] * len(found), [])
+        paths = [path for member in members for path in _matches(member)]
+        return Expanded(paths, [None] * len(paths), [])
+    notes: list[str] = []
+    found = [path for member in members for path in _checkpoints(member, notes)]
+    absent = [path for path in found if not os.path.lexists(path)]
+    if absent and last > len(found):
+        raise FileNotFoundError(f"no checkpoint at {absent[0]}")
     if not 1 <= last <= len(found):
         raise ValueError(
-            f"last must be from 1 to the number of checkpoints, {len(found)} in "
+            f"last=N must be from 1 to the number of checkpoints, {len(found)} in "
             f"{' '.join(members)}: found {last}"
         )
-    kept = _by_step(found)[-last:]
+    kept = _by_step(found, notes)[-last:]
+    if len(kept) < last:
+        raise ValueError(
+            f"last=N must be from 1 to the number of steps, {len(kept)} in "
+            f"{' '.join(members)}: found {last}"
+        )
     steps = _steps(found)
-    return Expanded(kept, [steps[path] for path in kept], [])
+    return Expanded(kept, [_number(steps[path]) for path in kept], notes)
 
 
-def _matches(member: str, by_step: bool) -> list[str]:
-    path = Path(member)
-    if by_step and path.is_dir():
-        return _inside(path) or [member]
-    if path.exists() or not glob.has_magic(member):
+def _matches(member: str) -> list[str]:
+    if os.path.exists(member) or not glob.has_magic(member):
         return [member]
     matched = glob.glob(member)
-    if by_step:
-        matched = [path for path in matched if _is_checkpoint(Path(path))]
     if not matched:
         raise FileNotFoundError(f"no checkpoint matches {member!r}")
     steps = _steps(matched)
-    if by_step:
-        matched = [path for path in matched if steps[path] is not None] or matched
     return sorted(matched, key=lambda name: (_or_before(steps[name]), name))
 
 
-def _inside(path: Path) -> list[str]:
+def _checkpoints(member: str, notes: list[str]) -> list[str]:
+    """Checkpoints with a step that a member stands for, if any has one."""
+    path = Path(member)
+    if path.is_dir():
+        return _inside(path, notes) or [member]
+    if path.exists() or not glob.has_magic(member):
+        return [member]
+    matched = [path for path in sorted(glob.glob(member)) if _is_checkpoint(Path(path))]
+    if not matched:
+        raise FileNotFoundError(f"no checkpoint matches {member!r}")
+    steps = _steps(matched)
+    chosen = [path for path in matched if steps[path] and not _is_result(Path(path))]
+    if chosen:
+        _note(member, [Path(p) for p in matched if p not in chosen], notes)
+    return chosen or matched
+
+
+def _inside(path: Path, notes: list[str]) -> list[str]:
     """Checkpoints in a training directory, those with a step if there are any."""
     if (path / "model_index.json").exists():  # the parts of a pipeline
         return []
@@ -159,64 +168,114 @@ def _inside(path: Path) -> list[str]:
     found = [e for e in sorted(path.iterdir()) if e.name not in own]
     found = [entry for entry in found if _is_checkpoint(entry)]
     # Beside weights of its own a number may tell a shard: model-00001-of-00002.
-    patterns = STEPS if own else (*STEPS, NUMBER)
     stepped = [
-        str(entry)
+        entry
         for entry in found
-        if _step((entry.name,), (*STEPS, NUMBER) if entry.is_dir() else patterns)
-        is not None
+        if step_of((entry.name,), bare=not own or entry.is_dir())
+        and not _is_result(entry)
     ]
-    return stepped or [str(entry) for entry in found if not own]
+    if stepped:
+        _note(str(path), [entry for entry in found if entry not in stepped], notes)
+    elif not own and not found:
+        raise ValueError(_none_in(path))
+    return [str(entry) for entry in stepped or ([] if own else found)]
+
+
+def _none_in(path: Path) -> str:
+    """What lies in a directory without a checkpoint that can be read."""
+    folders = [e for e in sorted(path.iterdir()) if e.is_dir() and step_of((e.name,))]
+    if not folders:
+        return f"{path} holds no checkpoints that can be read: {what_lies_in(path)}"
+    return (
+        f"{path} holds {len(folders)} folders of checkpoints, none of which can be "
+        f"read; in {folders[-1].name}: {what_lies_in(folders[-1])}"
+    )
+
+
+def _note(member: str, passed: Sequence[Path], notes: list[str]) -> None:
+    """Say what was passed over, and why."""
+    results = [path.name for path in passed if _is_result(path)]
+    others = [path.name for path in passed if path.name not in results]
+    for names, why in (
+        (others, "their names tell no step of the run"),
+        (results, "their metadata say that they are averages"),
+    ):
+        if names:
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            notes.append(
+                f"{member}: passed over {', '.join(names[:SHOWN])}{more}: {why}"
+            )
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a checkpoint's metadata hold the recipe of an average."""
+    files = [path / name for name in weight_files(path)] if path.is_dir() else [path]
+    return any(
+        file.suffix == ".safetensors" and RECIPE in read_metadata(file)
+        for file in files[:1]
+    )
 
 
 def _own(path: Path, module: str) -> list[str]:
-    names = directory.weight_files(path / module)
+    names = weight_files(path / module)
     return [module, *names] if module and names else names
 
 
 def _is_checkpoint(path: Path) -> bool:
-    if path.name.startswith(".") or directory.TRAINER.fullmatch(path.name):
+    if path.name.startswith(".") or TRAINER.fullmatch(path.name):
         return False
     if path.is_dir():
-        return any(directory.weight_files(path / m) for m in directory.modules(path))
-    return path.suffix in SUFFIXES
+        return any(weight_files(path / m) for m in directory.modules(path))
+    return path.name.lower().endswith(READ_SUFFIXES)
 
 
-def _by_step(paths: list[str]) -> list[str]:
+def _by_step(paths: list[str], notes: list[str]) -> list[str]:
     """Paths sorted by step, of which each must have its own."""
     steps = _steps(paths)
-    known = {step for step in steps.values() if step is not None}
-    if len(paths) > 1 and len(known) < len(paths):
-        pairs = ", ".join(f"{path} -> {steps[path]}" for path in paths)
-        raise ValueError(
-            "last=N needs a step in each name, and no two the same, found "
-            f"{pairs}; name the checkpoints to average, without last=N"
-        )
+    if len(paths) > 1:
+        paths = _without_copies(paths, steps, notes)
+        known = {step.number for path in paths if (step := steps[path])}
+        if len(known) < len(paths):
+            pairs = ", ".join(f"{path} -> {_number(steps[path])}" for path in paths)
+            raise ValueError(
+                "last=N needs a step in each name, and no two the same, found "
+                f"{pairs}; name the checkpoints to average, without last=N"
+            )
+        kinds = {step.kind: path for path in paths if (step := steps[path])}
+        if len(kinds) > 1:
+            shown = ", ".join(f"{kind or 'number'} ({p})" for kind, p in kinds.items())
+            raise ValueError(
+                "last=N needs steps that count the same thing, found "
+                f"{shown}; give a pattern that matches one kind, such as 'run/epoch*'"
+            )
     return sorted(paths, key=lambda path: _or_before(steps[path]))
 
 
-def _steps(paths: list[str]) -> dict[str, Decimal | None]:
+def _without_copies(
+    paths: list[str], steps: Mapping[str, Step | None], notes: list[str]
+) -> list[str]:
+    """Paths but those called last whose step another one has."""
+    others = {steps[path] for path in paths if not is_last(Path(path).name)}
+    copies = [p for p in paths if is_last(Path(p).name) and steps[p] in others - {None}]
+    if copies:
+        names = ", ".join(Path(path).name for path in copies)
+        notes.append(f"passed over {names}: another checkpoint has the same step")
+    return [path for path in paths if path not in copies]
+
+
+def _steps(paths: list[str]) -> dict[str, Step | None]:
     """Step of each path, read below the folder that holds them all."""
     full = {path: os.path.abspath(path) for path in paths}
     shared = os.path.commonpath([os.path.dirname(name) for name in full.values()])
-    found = {}
-    for path, name in full.items():
-        parts = Path(os.path.relpath(name, shared)).parts
-        step = _step(parts, STEPS)
-        found[path] = _step(parts, (NUMBER,)) if step is None else step
-    return found
+    return {
+        path: step_of(Path(os.path.relpath(name, shared)).parts)
+        for path, name in full.items()
+    }
 
 
-def _step(parts: Sequence[str], patterns: Sequence[re.Pattern[str]]) -> Decimal | None:
-    """Number in the last part that has one, told by the first pattern that finds it."""
-    for part in reversed(parts):
-        suffix = next((s for s in SUFFIXES if part.endswith(s)), "")
-        for pattern in patterns:
-            numbers = pattern.findall(part.removesuffix(suffix))
-            if numbers:
-                return Decimal(numbers[-1])
-    return None
+def _number(step: Step | None) -> Decimal | None:
+    return None if step is None else step.number
 
 
-def _or_before(step: Decimal | None) -> Decimal:
-    return Decimal(-1) if step is None else step
+def _or_before(step: Step | None) -> Decimal:
+    return Decimal(-1) if step is None else step.number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +11,9 @@ import xxhash
 
 from ensembles.base import warn_user
 from ensembles.checkpoints.buffers import least_memory
-from ensembles.checkpoints.comparing import differences
+from ensembles.checkpoints.differences import differences
 from ensembles.checkpoints.formats import state_dicts
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.state_dicts import (
     as_array,
     as_torch,
@@ -20,7 +21,7 @@ from ensembles.checkpoints.formats.state_dicts import (
     place_of,
 )
 from ensembles.checkpoints.homes import check_kind, home_of, opened_for
-from ensembles.checkpoints.kinship import unrelated
+from ensembles.checkpoints.kinship import UNRELATED, relations
 from ensembles.checkpoints.matching import matched
 from ensembles.checkpoints.options import MEMORY, Options
 from ensembles.checkpoints.planning import plan
@@ -138,6 +139,8 @@ class Combining(NamedTuple):
         How integers that differ are settled.
     device : str or None
         Where a torch module is put.
+    shared_init : {"error", "warn"}, default="error"
+        What happens to networks that were not trained from one initialization.
     """
 
     estimator: Any
@@ -148,6 +151,7 @@ class Combining(NamedTuple):
     counted: bool
     integers: str
     device: str | None
+    shared_init: str = "error"
 
 
 def merge(combining: Combining, labels: Any = None) -> Merged:
@@ -168,12 +172,14 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
     TypeError
         If a member, or the estimator, is of a kind that cannot be averaged.
     ValueError
-        If members differ in names, shapes or classes, or networks share no start.
+        If members differ in names, shapes or classes, or networks were not trained
+        from one initialization.
 
     Warns
     -----
     UserWarning
-        If what lies around the members differs, such as their tokenizers.
+        If what lies around the members differs, such as their tokenizers, or networks
+        lie far apart.
     """
     estimator, members, names = combining[:3]
     device = combining.device
@@ -202,14 +208,8 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
         warn_user(note)
     opened = [matched(member, home) for member in found]
     network = state.network(held)
-    apart = unrelated(opened, set(network)) if network else None
-    if apart is not None:
-        raise ValueError(
-            f"members must share a start, {opened[apart[0]].name} does not with "
-            f"{opened[0].name}: the cosine of {apart[2]} is {apart[1]:.3f}; "
-            "combine what they predict, with EnsembleClassifier and its like, or "
-            "fine-tune them from one checkpoint"
-        )
+    if network:
+        _check_related(opened, set(network), combining.shared_init)
     options: Options = {"integers": combining.integers, "memory": sys.maxsize}
     needed = least_memory(plan(opened, **options).targets, rule)
     pool = Pool(
@@ -220,6 +220,33 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
         counted=combining.counted,
     )
     return Merged(held, state, pool)
+
+
+def _check_related(
+    members: Sequence[Checkpoint], names: Collection[str], shared_init: str
+) -> None:
+    """Raise, or warn, where a mean of networks is useless, or may be poor."""
+    first = members[0].name
+    for place, cosine, what, is_related in relations(members, names):
+        name = members[place].name
+        if not is_related:
+            message = (
+                "members must be fine-tuned from the same initialization, "
+                f"{name} and {first} are not: the cosine similarity of {what} is "
+                f"{cosine:.3f}, and their average is usually useless"
+            )
+            if shared_init == "error":
+                raise ValueError(
+                    f"{message}; combine their predictions, with EnsembleClassifier "
+                    "or EnsembleRegressor, fine-tune them from one checkpoint, or "
+                    "pass params={'shared_init': 'warn'} to average them all the same"
+                )
+            warn_user(message)
+        elif cosine < UNRELATED:
+            warn_user(
+                f"{name} is far from {first}, the cosine similarity of {what} is "
+                f"{cosine:.3f}: their average may be worse than each of them; score it"
+            )
 
 
 def fingerprint(estimator: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypedDict
 
 import numpy as np
@@ -100,6 +101,7 @@ def with_defaults(options: Options) -> Options:
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r} (known: {', '.join(given)})")
     given |= options
+    _check_numbers(given)
     given["params"] = given["params"] or {}
     if given["dtype"] is not None:
         given["dtype"] = str(float_named(given["dtype"]))
@@ -117,6 +119,19 @@ def with_defaults(options: Options) -> Options:
     if given["shard_size"] is not None and given["shard_size"] < 1:
         raise ValueError(f"shard size must be positive, found {given['shard_size']}")
     return given
+
+
+def _check_numbers(given: Options) -> None:
+    """Sizes and counts are whole numbers; None stands for a default."""
+    for name, way in (
+        ("memory", "bytes, such as 64 << 20 for 64 MiB"),
+        ("shard_size", "bytes, such as 5 * 10**9 for 5 GB"),
+        ("threads", "threads"),
+    ):
+        value = given[name]  # type: ignore[literal-required]
+        is_number = isinstance(value, Integral) and not isinstance(value, bool)
+        if not (is_number or (value is None and name != "memory")):
+            raise TypeError(f"{name} must be a whole number of {way}, found {value!r}")
 
 
 def float_named(name: str) -> np.dtype[Any]:

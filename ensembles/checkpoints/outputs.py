@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensembles.blocks import spread
-from ensembles.checkpoints import digests, recipes, sharding
+from ensembles.checkpoints import digests, extras, recipes, sharding
+from ensembles.checkpoints.carried_files import write_around
+from ensembles.checkpoints.checksums import verify
 from ensembles.checkpoints.formats import safetensors
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, Record
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
+from ensembles.checkpoints.sinks import ArraySink, FileSink
 from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
 from ensembles.floats import Array
 from ensembles.writing import reserve, write_at
 
-CHUNK = 1 << 20
 Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], Outcome]
 
 
@@ -79,47 +75,6 @@ def stream_verified(
     for source in {tensor.source for tensor in outcome.blocks}:
         source.check_unchanged()
     return outcome
-
-
-def verify(
-    members: Sequence[Checkpoint], n_threads: int, progress: Callable[[int], None]
-) -> None:
-    """Hold members against the checksums that were stored with them.
-
-    Parameters
-    ----------
-    members : sequence of Checkpoint
-    n_threads : int
-    progress : callable
-
-    Raises
-    ------
-    ValueError
-        If a checksum does not match.
-    """
-    records = [record for member in members for record in member.records]
-    spread(records, lambda: partial(_verify, progress=progress), n_threads)
-
-
-class ArraySink:
-    """Bytes of a tensor in memory."""
-
-    def __init__(self, array: Array) -> None:
-        self._bytes = array.reshape(-1).view(np.uint8).data
-
-    def write(self, buffer: memoryview, offset: int) -> None:
-        self._bytes[offset : offset + len(buffer)] = buffer
-
-
-class FileSink:
-    """Bytes of a tensor in a file."""
-
-    def __init__(self, fd: int, start: int) -> None:
-        self._fd = fd
-        self._start = start
-
-    def write(self, buffer: memoryview, offset: int) -> None:
-        write_at(self._fd, buffer, self._start + offset)
 
 
 def in_memory(
@@ -221,11 +176,19 @@ def write_safetensors(
     """
     blank = recipes.metadata(plan, [digests.ZERO] * len(plan.members))
     paths = {p: place / p if plan.kind == "directory" else place for p in plan.parts}
+    heads = {part: path for part, path in paths.items() if extras.is_torch(plan, part)}
+    arrays = {
+        target.name: np.empty(target.shape, target.dtype)
+        for part in heads
+        for target in plan.parts[part]
+    }
     with ExitStack() as opened:
-        sinks: dict[str, Sink] = {}
+        sinks: dict[str, Sink] = {name: ArraySink(a) for name, a in arrays.items()}
         fds = {}
         for part, path in paths.items():
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if part in heads:
+                continue
             fds[part] = opened.enter_context(_open(path))
             header = _header(plan, part, blank)
             write_at(fds[part], memoryview(header), 0)
@@ -239,8 +202,10 @@ def write_safetensors(
         filled = recipes.metadata(plan, members)
         for part, fd in fds.items():
             write_at(fd, memoryview(_header(plan, part, filled)), 0)
+    for part, path in heads.items():
+        extras.write(plan, part, path, arrays)
     if plan.kind == "directory":
-        _write_around(plan, place, recipes.recipe(plan, members))
+        write_around(plan, place, members)
     return outcome
 
 
@@ -254,7 +219,8 @@ def _open(path: Path) -> Iterator[int]:
 
 
 def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
-    prefix = sharding.prefix_of(part) if plan.kind == "directory" else ""
+    first = plan.members[0]
+    prefix = sharding.prefix_of(part, first) if plan.kind == "directory" else ""
     layout = {
         target.name.removeprefix(prefix): (target.dtype, target.shape)
         for target in plan.parts[part]
@@ -265,35 +231,3 @@ def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
         if alias.startswith(prefix) and name.removeprefix(prefix) in layout
     }
     return safetensors.encode_header(layout, {**ties, **metadata})
-
-
-def _write_around(plan: Plan, place: Path, recipe: str) -> None:
-    """The small files of the first member, and the index of shards."""
-    first = plan.members[0]
-    anew: dict[str, dict[str, Any]] = sharding.index(plan.parts, recipe)
-    named = [key for key in ("dtype", "torch_dtype") if key in first.config]
-    if plan.options["dtype"] is not None and named:
-        anew["config.json"] = first.config | dict.fromkeys(named, plan.options["dtype"])
-    for name in first.files:
-        if name not in anew:
-            target = place / name
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(Path(str(first.path)) / name, target)
-    for name, contents in anew.items():
-        text = json.dumps(contents, indent=2) + "\n"
-        (place / name).write_text(text, encoding="utf-8")
-
-
-def _verify(record: Record, *, progress: Callable[[int], None]) -> None:
-    crc = 0
-    buffer = bytearray(min(CHUNK, record.size))
-    for start in range(0, record.size, CHUNK):
-        view = memoryview(buffer)[: min(CHUNK, record.size - start)]
-        record.file.read_into(view, record.offset + start)
-        crc = zlib.crc32(view, crc)
-        progress(len(view))
-    if crc != record.crc:
-        raise ValueError(
-            f"{record.file.path} is damaged: entry {record.name!r} does not match its "
-            "checksum; copy or download it again"
-        )

@@ -55,6 +55,8 @@ def obstacles(
     folder = out.parent
     if out.name in ("", ".."):
         return [f"the output must have a name of its own, found {out}"], 0
+    if out.name == "-":
+        return ["the output must be a path, found -, the standard output"], 0
     if not folder.is_dir():
         return [f"there is no folder {folder} to write {out.name} in"], 0
     free = shutil.disk_usage(folder).free
@@ -74,13 +76,20 @@ def obstacles(
 
 
 def _standing(out: Path, members: Sequence[Checkpoint]) -> list[str]:
+    for member in members:
+        is_folder = member.path is not None and member.kind == "directory"
+        if is_folder and Path(str(member.path)).resolve() in out.resolve().parents:
+            return [
+                f"{out} is inside the member {member.name}, of which nothing may "
+                "change; choose a place outside of it"
+            ]
     if not os.path.lexists(out):
         return []
     for member in members:
         found = member.path.resolve() if member.path else None
         if found and out.resolve() in (found, *found.parents):
             return [f"{out} is or holds the member {member.name}; choose another name"]
-    foreign = _foreign(out) if out.is_dir() else None
+    foreign = _foreign(out, members[0].files) if out.is_dir() else None
     if foreign:
         return [
             f"{out} is not replaced: it holds {foreign}, which is no part of a "
@@ -89,13 +98,14 @@ def _standing(out: Path, members: Sequence[Checkpoint]) -> list[str]:
     return []
 
 
-def _foreign(folder: Path) -> str | None:
-    """Something in a directory that no checkpoint has there."""
+def _foreign(folder: Path, files: Sequence[str]) -> str | None:
+    """Something in a directory that neither a checkpoint nor the result has there."""
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         return "the current folder"
-    known = [*directory.modules(folder), "additional_chat_templates"]
+    known = {*directory.modules(folder), "additional_chat_templates"}
+    known |= {Path(name).parts[0] for name in files}
     for path in sorted(folder.iterdir()):
         own = path.suffix in (*SUFFIXES, *AROUND) or path.name == ".gitattributes"
-        if not (path.name in known if path.is_dir() else own):
+        if path.name not in known and (path.is_dir() or not own):
             return path.name
     return None

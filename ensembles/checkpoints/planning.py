@@ -15,10 +15,13 @@ from ensembles.blocks import count_threads
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
 from ensembles.checkpoints.comparing import Comparison, Target, compare
+from ensembles.checkpoints.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import Member, open_member
+from ensembles.checkpoints.notices import notices, of_members, of_output
 from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.placing import kind_of, obstacles
+from ensembles.checkpoints.prefixes import named_alike
 from ensembles.checkpoints.refusals import refused
 from ensembles.floats import Float64
 from ensembles.registry import lookup
@@ -43,6 +46,8 @@ class Plan:
         Each tensor of the result, once.
     aliases : dict of str to str
         Further names of tensors in the result.
+    untied : tuple of str
+        Output layers that the configuration of the result must not tie.
     out : Path or None
     kind : {"safetensors", "directory", "torch", "memory"}
         What is written; "memory" is a state dict.
@@ -66,6 +71,7 @@ class Plan:
     params: dict[str, Any]
     targets: list[Target]
     aliases: dict[str, str]
+    untied: tuple[str, ...]
     out: Path | None
     kind: str
     parts: dict[str, list[Target]]
@@ -110,13 +116,15 @@ def plan(
         If anything stands in the way; the message names all of it.
     """
     given = with_defaults(options)
-    opened = _opened(members, given["key"])
+    opened, renamed = named_alike(_opened(members, given["key"]))
     problems: list[str] = []
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)
-    targets = comparison.targets
     place = _resolved(out, force=given["force"])
     kind = kind_of(opened[0], place)
+    targets, aliases = comparison.targets, comparison.aliases
+    if kind == "directory" and opened[0].is_torch:
+        targets, aliases = _untied(targets, aliases), {}
     if given["shard_size"] is not None and kind != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
@@ -130,37 +138,41 @@ def plan(
         buffers, threads = check_budget(targets, rule, given["memory"], threads)
     if problems:
         raise ValueError(_listed(problems))
+    parts = _parts(kind, targets, opened[0], place, given["shard_size"])
     return Plan(
         members=opened,
         rule=rule,
         weights=weights,
         params=dict(given["params"]),
         targets=targets,
-        aliases=comparison.aliases,
+        aliases=aliases,
+        untied=tuple(comparison.untied),
         out=place,
         kind=kind,
-        parts=_parts(kind, targets, opened[0], place, given["shard_size"]),
+        parts=parts,
         options=given,
         threads=threads,
         memory=given["memory"],
         read_bytes=_n_read(opened, targets, rule),
         write_bytes=n_written,
         free_bytes=free,
-        peak_bytes=buffers + n_written * (kind in ("torch", "memory")),
+        peak_bytes=buffers + _n_held(kind, parts, n_written),
         notes=(
-            *_about(place, kind, n_written, given["force"]),
-            *(f"{member.name}: {note}" for member in opened for note in member.notes),
+            *of_output(place, kind, n_written, given["force"], opened),
+            *of_members(opened),
+            *renamed,
             *comparison.notes,
+            *notices(opened, given, comparison, weights),
         ),
     )
 
 
 @contextmanager
-def _noted(problems: list[str]) -> Iterator[None]:
+def _noted(problems: list[str], hint: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        problems.append(str(error))
+        problems.append(f"{error}{hint}")
 
 
 def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...]:
@@ -170,11 +182,12 @@ def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...
             f"members must be a sequence of checkpoints, found one alone: "
             f"{members!r:.80}"
         )
-    if not members:
+    given = list(members)  # it may be an array of paths
+    if not given:
         raise ValueError("there must be at least one member, found none")
     opened: list[Checkpoint] = []
     errors: list[Exception] = []
-    for index, member in enumerate(members):
+    for index, member in enumerate(given):
         try:
             opened.append(open_member(member, index, key=key))
         except (OSError, ValueError) as error:
@@ -190,10 +203,12 @@ def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...
 
 def _ruled(given: Options, n_members: int, problems: list[str]) -> tuple[Rule, Float64]:
     rule, weights = RULES["mean"], np.ones(n_members)
-    with _noted(problems):
-        named = given["rule"]
+    named = given["rule"]
+    with _noted(problems, named_here(named)):
         rule = named if isinstance(named, Rule) else lookup(RULES, named)
-        rule.check(n_members, given["params"])
+    if not problems:
+        with _noted(problems, parameter_here(given["params"], rule.params)):
+            rule.check(n_members, given["params"])
     with _noted(problems):
         weights = check_weights(
             given["weights"], n_members, signed=rule.signed, rule=rule.name
@@ -245,15 +260,21 @@ def _n_read(
     )
 
 
-def _about(out: Path | None, kind: str, n_written: int, force: bool) -> Iterator[str]:
-    """What there is to know of the output."""
-    if out is not None and os.path.lexists(out) and not force:
-        yield f"{out} exists; force=True replaces it"
-    if kind == "torch":
-        yield (
-            f"{out} is written by torch.save, from memory ({n_written} bytes), and "
-            "without the recipe that a safetensors file holds"
-        )
+def _untied(targets: list[Target], aliases: Mapping[str, str]) -> list[Target]:
+    """Tied tensors under each name, as libraries look for them in a directory.
+
+    In a file alone the names are in the metadata, as safetensors' save_model does.
+    """
+    by_name = {target.name: target for target in targets}
+    return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
+
+
+def _n_held(kind: str, parts: Mapping[str, list[Target]], n_written: int) -> int:
+    """Bytes of the result in memory: torch.save takes whole tensors."""
+    if kind in ("torch", "memory"):
+        return n_written
+    extras = [part for part in parts if not part.endswith(".safetensors")]
+    return sum(t.nbytes for part in extras for t in parts[part]) * (kind == "directory")
 
 
 def _parts(

@@ -16,8 +16,9 @@ from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.layers import layers_of
 from ensembles.checkpoints.options import Options
-from ensembles.checkpoints.outputs import ArraySink, stream_verified
+from ensembles.checkpoints.outputs import stream_verified
 from ensembles.checkpoints.planning import Plan, plan
+from ensembles.checkpoints.sinks import ArraySink
 from ensembles.checkpoints.streaming import Outcome, Sink
 from ensembles.floats import Array, is_float
 from ensembles.ruling import Rule

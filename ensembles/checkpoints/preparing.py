@@ -217,23 +217,21 @@ def check_apart(places: Sequence[Path], members: Sequence[Checkpoint]) -> None:
 
 
 def warn_of_strangers(members: Sequence[Checkpoint]) -> None:
-    """Warn if a member does not share a start with the first.
+    """Warn if a member is of another initialization than the first.
 
     Parameters
     ----------
     members : sequence of Checkpoint
-        Nothing is told of those that differ in names.
 
     Warns
     -----
     UserWarning
     """
-    if any(member.layout.keys() != members[0].layout.keys() for member in members):
-        return
     apart = unrelated(members)
     if apart is not None:
         warn_user(
-            f"{members[apart[0]].name} shares no start with {members[0].name}: the "
-            f"cosine of {apart[2]} is {apart[1]:.3f}, and a mean of them is a network "
-            "of neither; leave it out, or fine-tune both from one checkpoint"
+            f"{members[apart[0]].name} and {members[0].name} were not fine-tuned from "
+            f"the same initialization: the cosine similarity of {apart[2]} is "
+            f"{apart[1]:.3f}, and their average is usually useless; leave one out, or "
+            "fine-tune both from one checkpoint"
         )

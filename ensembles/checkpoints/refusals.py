@@ -5,19 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import numpy as np
-
+from ensembles.checkpoints.adapters import adapter_in
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.quantization import quantized_by
 from ensembles.floats import is_float
 
-ADAPTER = re.compile(r"(^|.*\.)(lora_(embedding_)?[AB]|lora_magnitude_vector)(\..*|$)")
-PACKED = re.compile(
-    r".*\.(qweight|qzeros|g_idx|absmax|quant_map|quant_state\..*|SCB|weight_packed"
-    r"|weight_format)$"
-)
-BLOCKS = re.compile(r"(.*[._])blocks")  # MXFP4, with scales beside
-HQQ = re.compile(r"(.*\.)?W_q")
-SCALE = re.compile(r"(.*)[._](scale|scale_inv|scales|scale_2|weight_scale)$")
+# A parameter of FSDP holds a rank's share of many parameters, flattened.
+FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
+FEWEST = 8  # parameters of one element that are no toy's
+PARAMETER = re.compile(r"(.*[._])?(weight|kernel|bias)")
 
 
 def refused(checkpoint: Checkpoint) -> Iterator[str]:
@@ -31,55 +27,52 @@ def refused(checkpoint: Checkpoint) -> Iterator[str]:
     ------
     str
     """
-    for name in checkpoint.layout:
-        if ADAPTER.fullmatch(name):
-            yield (
-                f"{checkpoint.name} is a PEFT adapter (tensor {name!r}): the mean of "
-                "its factors is not the mean of its updates; merge each adapter into "
-                "its base model first"
-            )
-            break
-    quantised = _quantised(checkpoint)
-    if quantised:
+    adapter = adapter_in(checkpoint)
+    if adapter:
+        family, shown = adapter
         yield (
-            f"{checkpoint.name} holds quantised weights ({quantised}), whose stored "
+            f"{checkpoint.name} is a {family} adapter (tensor {shown!r}): the mean of "
+            "its factors is not the mean of its updates; merge each adapter into its "
+            "base model first"
+        )
+    quantized = quantized_by(checkpoint)
+    if quantized:
+        yield (
+            f"{checkpoint.name} holds quantised weights ({quantized}), whose stored "
             "numbers mean nothing without their scales; convert it to bfloat16 first"
+        )
+    placeholder = _placeholder(checkpoint)
+    if placeholder:
+        yield (
+            f"{checkpoint.name} holds placeholders of size "
+            f"{checkpoint.layout[placeholder].size} (tensor {placeholder!r}), "
+            "as a sharded training run leaves them; make a full state dict first: "
+            "zero_to_fp32.py in the run's folder does so for DeepSpeed ZeRO-3"
+        )
+    flat = next((name for name in checkpoint.layout if FLAT.fullmatch(name)), None)
+    if flat:
+        yield (
+            f"{checkpoint.name} holds one rank's share of a model that FSDP flattened "
+            f"(tensor {flat!r}); save a full state dict first "
+            "(StateDictType.FULL_STATE_DICT)"
         )
 
 
-def _quantised(checkpoint: Checkpoint) -> str | None:
-    config = checkpoint.config.get("quantization_config")
-    if config is not None:
-        method = config.get("quant_method") if isinstance(config, dict) else config
-        return f"config.json says {method!r}"
-    for name in checkpoint.layout:
-        if PACKED.fullmatch(name):
-            return f"tensor {name!r}"
-        if HQQ.fullmatch(name) and _is_hqq(checkpoint, name):
-            return f"tensor {name!r}"
-        blocks = BLOCKS.fullmatch(name)
-        if blocks and _is_uint8(checkpoint, name, f"{blocks[1]}scales"):
-            return f"tensor {name!r} has its scales in '{blocks[1]}scales'"
-        scale = SCALE.fullmatch(name)
-        if scale:
-            for scaled in (scale[1], f"{scale[1]}.weight"):
-                held = checkpoint.layout.get(scaled)
-                if held is not None and _is_narrow(held.dtype):
-                    return f"tensor {name!r} scales {scaled!r}, of {held.dtype}"
+def _placeholder(checkpoint: Checkpoint) -> str | None:
+    """A parameter of shape (0,), or any empty tensor where most are empty.
+
+    Buffers may be empty, and so may the bias of a layer without outputs.
+    """
+    layout = checkpoint.layout
+    empty = [n for n, t in layout.items() if t.shape == (0,) and is_float(t.dtype)]
+    if 2 * len(empty) > len(layout):
+        return empty[0]
+    for name in filter(PARAMETER.fullmatch, empty):
+        weight = layout.get(re.sub("bias$", "weight", name))
+        if weight is None or weight.size or weight.shape == (0,):
+            return name
+    # DeepSpeed once left one element in place of each parameter.
+    single = [n for n in filter(PARAMETER.fullmatch, layout) if layout[n].shape == (1,)]
+    if len(single) >= FEWEST and 2 * len(single) > len(layout):
+        return single[0]
     return None
-
-
-def _is_hqq(checkpoint: Checkpoint, name: str) -> bool:
-    # Attention written by hand calls its float matrices W_q too.
-    stem = name.removesuffix("W_q")
-    beside = {f"{stem}scale", f"{stem}zero"} <= checkpoint.layout.keys()
-    return beside or not is_float(checkpoint.layout[name].dtype)
-
-
-def _is_uint8(checkpoint: Checkpoint, *names: str) -> bool:
-    held = [checkpoint.layout.get(name) for name in names]
-    return all(tensor is not None and tensor.dtype == np.uint8 for tensor in held)
-
-
-def _is_narrow(dtype: np.dtype[np.generic]) -> bool:
-    return dtype.itemsize == 1 and (is_float(dtype) or dtype.kind in "iu")

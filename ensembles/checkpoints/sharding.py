@@ -10,7 +10,8 @@ from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 SINGLE = "model.safetensors"
-SINGLES = (SINGLE, "diffusion_pytorch_model.safetensors")  # found without an index
+# Found by their libraries without an index: of transformers, diffusers, PEFT.
+SINGLES = (SINGLE, "diffusion_pytorch_model.safetensors", "adapter_model.safetensors")
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
@@ -32,34 +33,77 @@ def divide(
     dict of str to list of Target, by path relative to the directory
     """
     own = {name: part for part, names in first.parts.items() for name in names}
-    folders: dict[str, list[Target]] = {}
+    own |= {a: own[name] for a, name in first.aliases.items() if name in own}
+    parts: dict[str, list[Target]] = {}
     for target in targets:
         part = own.get(target.name, SINGLE)
-        folder = str(PurePosixPath(part).parent)
-        place = folder if shard_size is not None else renamed(part, folder)
-        folders.setdefault(place, []).append(target)
+        place = part if part in first.extras else renamed(part)
+        parts.setdefault(place, []).append(target)
     if shard_size is None:
         if first.kind != "directory":
-            folders = {SINGLE: list(targets)}
-        return {part: in_order(found) for part, found in folders.items()}
+            parts = {SINGLE: list(targets)}
+        return {part: in_order(found) for part, found in parts.items()}
     return {
-        str(PurePosixPath(folder) / part): in_order(found)
-        for folder, all_found in folders.items()
-        for part, found in _split(all_found, shard_size).items()
+        part: in_order(found) for part, found in _cut(parts, first, shard_size).items()
     }
 
 
-def renamed(part: str, folder: str) -> str:
-    """Name that a file of weights has in the result: always a safetensors one."""
-    name = PurePosixPath(part).name
-    if not name.endswith(".safetensors"):
-        stem = PurePosixPath(name).stem.replace("pytorch_model", "model")
-        name = f"{stem}.safetensors"
-    return str(PurePosixPath(folder) / name)
+def _cut(
+    parts: Mapping[str, list[Target]], first: Checkpoint, shard_size: int
+) -> dict[str, list[Target]]:
+    """Files of at most so many bytes, named after those of the first member."""
+    folders: dict[str, tuple[str, list[Target]]] = {}
+    extras: dict[str, list[Target]] = {}
+    for part, targets in parts.items():
+        if part in first.extras:
+            extras[part] = targets
+            continue
+        path = PurePosixPath(part)
+        stem, shards = SHARD.subn("", path.name)
+        stem = stem if shards or path.name in SINGLES else SINGLE
+        stem = stem.removesuffix(".safetensors")
+        folders.setdefault(str(path.parent), (stem, []))[1].extend(targets)
+    return extras | {
+        str(PurePosixPath(folder) / name): found
+        for folder, (stem, targets) in folders.items()
+        for name, found in _split(targets, stem, shard_size).items()
+    }
 
 
-def prefix_of(part: str) -> str:
-    """What the names of a module's tensors begin with outside its own files."""
+def renamed(part: str) -> str:
+    """Name that a main file of weights has in the result: a safetensors one.
+
+    Parameters
+    ----------
+    part : str
+
+    Returns
+    -------
+    str
+    """
+    path = PurePosixPath(part)
+    if path.suffix == ".safetensors":
+        return part
+    # transformers looks for model.safetensors, diffusers for the name with pytorch.
+    stem = re.sub("^pytorch_model", "model", path.stem)
+    return str(path.with_name(f"{stem}.safetensors"))
+
+
+def prefix_of(part: str, first: Checkpoint) -> str:
+    """What the names of a file's tensors begin with outside the file.
+
+    Parameters
+    ----------
+    part : str
+    first : Checkpoint
+        The first member, whose further files of weights have prefixes of their own.
+
+    Returns
+    -------
+    str
+    """
+    if part in first.extras:
+        return first.extras[part]
     folder = str(PurePosixPath(part).parent)
     return "" if folder == "." else f"{folder}/"
 
@@ -70,13 +114,14 @@ def in_order(targets: Sequence[Target]) -> list[Target]:
 
 
 def index(
-    parts: Mapping[str, Sequence[Target]], recipe: str
+    parts: Mapping[str, Sequence[Target]], first: Checkpoint, recipe: str
 ) -> dict[str, dict[str, object]]:
     """Contents of the index of each folder that has several files of weights.
 
     Parameters
     ----------
     parts : mapping of str to sequence of Target
+    first : Checkpoint
     recipe : str
 
     Returns
@@ -84,11 +129,11 @@ def index(
     dict of str to dict, by path relative to the directory
     """
     folders: dict[str, list[str]] = {}
-    for part in parts:
+    for part in sorted(parts.keys() - first.extras.keys()):
         folders.setdefault(str(PurePosixPath(part).parent), []).append(part)
     found = {}
     for files in folders.values():
-        prefix = prefix_of(files[0])
+        prefix = prefix_of(files[0], first)
         if len(files) == 1 and files[0].removeprefix(prefix) in SINGLES:
             continue
         stem, shards = SHARD.subn("", files[0])
@@ -107,7 +152,9 @@ def index(
     return found
 
 
-def _split(targets: Sequence[Target], shard_size: int) -> dict[str, list[Target]]:
+def _split(
+    targets: Sequence[Target], stem: str, shard_size: int
+) -> dict[str, list[Target]]:
     groups: list[list[Target]] = [[]]
     size = 0
     for target in targets:
@@ -117,8 +164,8 @@ def _split(targets: Sequence[Target], shard_size: int) -> dict[str, list[Target]
         groups[-1].append(target)
         size += target.nbytes
     if len(groups) == 1:
-        return {SINGLE: groups[0]}
+        return {f"{stem}.safetensors": groups[0]}
     return {
-        f"model-{i:05}-of-{len(groups):05}.safetensors": group
+        f"{stem}-{i:05}-of-{len(groups):05}.safetensors": group
         for i, group in enumerate(groups, 1)
     }

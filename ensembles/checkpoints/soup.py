@@ -171,7 +171,7 @@ class ModelSoup(Scoring):
             members = self._given()
             if self._is_scored():
                 parts = parts_of(X, y, splits, routed)
-        combining = self._combining(members, own, others.pop("integers", "error"))
+        combining = self._combining(members, own, others)
         merged = merge(combining, y)
         score = SoupScore(merged, self._scorer(), parts) if parts else None
         chosen = chosen_for(
@@ -268,7 +268,7 @@ class ModelSoup(Scoring):
         return epochs(self.estimator, training, **facts)
 
     def _combining(
-        self, members: list[Any], own: dict[str, Any], integers: str
+        self, members: list[Any], own: dict[str, Any], others: dict[str, Any]
     ) -> Combining:
         noun = "member {}" if self._makes_members() else "checkpoints[{}]"
         names = [noun.format(place) for place in range(len(members))]
@@ -279,8 +279,10 @@ class ModelSoup(Scoring):
             self.rule,
             own,
             is_counted(self.weights),
-            integers,
+            others.pop("integers", "error"),
             self.device,
+            # On the way from a base the score decides.
+            others.pop("shared_init", "warn" if self._selects("wise_ft") else "error"),
         )
 
     def _keep(self, chosen: Chosen, first: int) -> None:

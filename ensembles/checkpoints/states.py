@@ -33,7 +33,10 @@ class State:
         None goes by ``partial_fit`` or ``warm_start`` where there is one.
     is_network : bool or callable (estimator) -> sequence of str, default=False
         Whether hidden units could change places, or in which tensors: members must
-        share a start then.
+        be trained from one initialization then.
+    counts : bool, default=False
+        Whether ``partial_fit`` adds samples to counts, so that a second pass over the
+        same samples counts them twice. Such an estimator is fitted once.
     """
 
     get: Callable[[Any], Parameters]
@@ -42,6 +45,7 @@ class State:
     module: Callable[[Any], Any] | None = None
     advance: Callable[[Any, Any, Any, np.random.Generator], None] | None = None
     is_network: bool | Callable[[Any], Sequence[str]] = False
+    counts: bool = False
 
     def network(self, estimator: Any) -> list[str]:
         """Names of the tensors whose units could change places.

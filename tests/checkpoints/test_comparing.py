@@ -145,9 +145,7 @@ def test_what_is_no_number_is_told_by_its_tensor(
 ) -> None:
     a = {"good": np.ones(3, dtype), "bad": np.array([bad, 1.0], dtype)}
     b = {"good": np.ones(3, dtype), "bad": np.array([bad, 2.0], dtype)}
-    with pytest.warns(
-        UserWarning, match=r"^1 tensors of the result .*'bad'; look"
-    ) as w:
+    with pytest.warns(UserWarning, match=r"^1 tensor of the result .*'bad'; look") as w:
         report = average([a, b], tmp_path / "out.safetensors", rule=rule)
     assert len(w) == 1
     assert report.special == ["bad"]
@@ -163,7 +161,7 @@ def test_a_warning_is_told_where_the_call_stands(tmp_path: Path) -> None:
         lambda: write(planned),
     ]
     for call in calls:
-        with pytest.warns(UserWarning, match="1 tensors of the result hold") as caught:
+        with pytest.warns(UserWarning, match="1 tensor of the result holds") as caught:
             call()
         assert caught[0].filename == __file__
         assert caught[0].lineno == call.__code__.co_firstlineno

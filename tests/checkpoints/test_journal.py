@@ -37,6 +37,7 @@ def test_a_line_stands_for_itself(path: Path, tmp_path: Path) -> None:
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {
             "command": COMMAND,
+            "files": {},
             "folder": str(Path.cwd()),
             "settings": {},
             "members": [
@@ -171,8 +172,10 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "gone" / "journal")
     with pytest.raises(IsADirectoryError, match=f"folder: Is a directory{way}"):
         Journal(tmp_path / "folder", COMMAND).__enter__()
-    with pytest.raises(FileNotFoundError, match=f"link: No such file or .*{way}"):
+    with pytest.raises(OSError, match=f"link: it is a symbolic link{way}"):
         Journal(tmp_path / "link", COMMAND).__enter__()
+    with pytest.raises(FileNotFoundError, match=f"x: No such file or .*{way}"):
+        Journal(tmp_path / "gone" / "x", COMMAND).__enter__()
 
 
 @pytest.mark.parametrize("replaced", [True, False])
@@ -267,3 +270,51 @@ def test_a_journal_without_scores_leaves_nothing(tmp_path: Path) -> None:
     with Journal(path, "x"):
         assert path.exists()
     assert not path.exists()
+
+
+def test_scores_by_another_program_are_not_found_and_counted(
+    path: Path, tmp_path: Path
+) -> None:
+    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    with Journal(path, COMMAND, {"eval.py": "a"}) as journal:
+        assert journal.find(known) is None
+        assert journal.n_outdated == 1
+        journal.add(known, 0.75, 0.0)
+    with Journal(path, COMMAND, {"eval.py": "a"}) as journal:
+        assert journal.find(known) == 0.75
+    with Journal(path, COMMAND) as journal:
+        assert journal.find(known) == 0.25
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "device", "dangling link"])
+def test_a_journal_must_be_a_file(path: Path, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "other.journal.jsonl"
+    (tmp_path / "empty").touch()
+    targets = {"link": "empty", "device": "/dev/zero", "dangling link": "nothing"}
+    if kind == "pipe":
+        os.mkfifo(place)
+    else:
+        place.symlink_to(targets[kind])
+    with (
+        pytest.raises((OSError, ValueError), match=r"kept in a file at .*it is"),
+        Journal(place, COMMAND),
+    ):
+        pass
+    assert (tmp_path / "empty").read_bytes() == b""
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_file_of_one_byte_is_no_journal(tmp_path: Path) -> None:
+    place = tmp_path / "one"
+    place.write_bytes(b"{")
+    with pytest.raises(ValueError, match="must hold scores"), Journal(place, COMMAND):
+        pass
+    assert place.read_bytes() == b"{"
+
+
+def test_a_file_too_large_for_scores_is_not_read(tmp_path: Path) -> None:
+    place = tmp_path / "large"
+    with place.open("wb") as file:
+        file.truncate(2 << 30)
+    with pytest.raises(ValueError, match="has 2147483648 bytes"), Journal(place, "x"):
+        pass

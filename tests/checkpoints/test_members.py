@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from ensembles.checkpoints import average, members, plan
+from ensembles.checkpoints import average, members, plan, recipes
 from tests.checkpoints.building import pair, save, save_shards
 
+JAGGED = torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged)
 ONE = {"w": np.ones(2, np.float32)}
 
 
@@ -51,7 +55,7 @@ def test_files_of_a_training_run_are_sorted_by_step(tmp_path: Path) -> None:
 def test_as_many_as_there_are_can_be_the_last(tmp_path: Path, last: int) -> None:
     run = str(training(tmp_path / "run", 500, 1000))
     with pytest.raises(
-        ValueError, match=rf"last must be from 1 .* 2 in .*found {last}"
+        ValueError, match=rf"last=N must be from 1 .* 2 in .*found {last}"
     ):
         expand([run], last=last)
 
@@ -219,3 +223,237 @@ def test_each_chosen_checkpoint_has_its_step(tmp_path: Path) -> None:
     found = members.expand([run], last=2)
     assert list(map(str, found.steps)) == ["1000", "1500"]
     assert members.expand([run]).steps == [None]
+
+
+def empty(folder: Path, names: list[str]) -> Path:
+    for name in names:
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("entries", "ordered", "passed"),
+    [
+        (["valid.acc.ave_10best.pth"], ["3epoch.pth", "6epoch.pth"], None),
+        (["avg30.pt"], ["1.pt", "2.pt", "9.pt", "10.pt"], None),
+        (["avg_5.pt"], ["epoch_1.pt", "epoch_2.pt", "epoch_10.pt"], None),
+        (["averaged_last5.pt"], ["step_4.pt", "step_5.pt"], None),
+        (["average-of-5.pt", "best_7.pt"], ["m-1.pt", "m-2.pt"], None),
+        (["final-9.pt", "init_0.pt", "latest-3.pt"], ["m-1.pt", "m-2.pt"], None),
+        (["checkpoint_best.pt"], ["checkpoint_1_500.pt", "checkpoint_1_1000.pt"], None),
+        (
+            ["model_best.pth.tar"],
+            ["checkpoint-9.pth.tar", "checkpoint-10.pth.tar"],
+            None,
+        ),
+        (["swa_3.pt", "soup-4.pt"], ["m-1.pt", "m-2.pt"], None),
+        (["modelBest_9.pt"], ["iter_800.pt", "iter_1k.pt"], None),
+        (["last-v1.ckpt", "last.ckpt"], ["epoch=1.ckpt", "epoch=2.ckpt"], None),
+        # NVIDIA-NeMo/Speech#3096, #7721: results and the last one beside the steps.
+        (
+            ["m--val=0.2-step=90-averaged.ckpt"],
+            ["m-step=50.ckpt", "m-step=60.ckpt"],
+            None,
+        ),
+        # k2-fsa/icefall#901, #447
+        (["epoch-9-avg-5-use-averaged-model.pt"], ["epoch-8.pt", "epoch-9.pt"], None),
+        (["pretrained_epoch_9_avg_1.pt"], ["epoch-8.pt", "epoch-9.pt"], None),
+        (["mean-of-5.pt", "top5.pt"], ["m-1.pt", "m-2-mean_iou=0.5.pt"], None),
+        (["seed3.pt", "fold7.pt", "rank0.pt"], ["m-1.pt", "m-2.pt"], None),
+        (["model-7b.pt", "llama-8x7b.pt"], ["m-1.pt", "m-2.pt"], None),
+        (["2024-05-01.pt", "run_20240501_123000.pt"], ["m-1.pt", "m-2.pt"], None),
+        (["x_2024-05-01_12-30-00.pt", "v2.pt"], ["m-1.pt", "m-2.pt"], None),
+        (["m-3_backup.pt", "m-4-unfinished.pt"], ["m-1.pt", "m-2.pt"], None),
+        (
+            ["a--val=0.5-epoch=10-last.ckpt"],
+            ["a--val=0.7-epoch=9.ckpt", "a--val=0.5-epoch=10.ckpt"],
+            "another checkpoint has the same step",
+        ),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_averages_and_the_best_are_no_steps_of_a_run(
+    tmp_path: Path, entries: list[str], ordered: list[str], passed: str | None
+) -> None:
+    empty(tmp_path, entries + ordered)
+    for pattern in (tmp_path, tmp_path / "*"):
+        found = members.expand([str(pattern)], last=len(ordered))
+        assert names(found.paths) == ordered
+        (note,) = found.notes
+        assert all(name in note for name in entries)
+        assert (passed or "their names tell no step of the run") in note
+        with pytest.raises(ValueError, match=r"last=N must be from 1"):
+            members.expand([str(pattern)], last=len(ordered) + 1)
+
+
+def test_a_last_checkpoint_of_a_step_of_its_own_is_taken(tmp_path: Path) -> None:
+    empty(tmp_path, ["a-epoch=3.ckpt", "a-epoch=7.ckpt", "a-epoch=12-last.ckpt"])
+    found = members.expand([str(tmp_path)], last=2)
+    assert names(found.paths) == ["a-epoch=7.ckpt", "a-epoch=12-last.ckpt"]
+    assert found.notes == []
+
+
+def test_unfinished_folders_are_passed_over(tmp_path: Path) -> None:
+    run = training(tmp_path / "run", 9, 10)
+    save(run / "tmp-checkpoint-11/model.safetensors", ONE)
+    found = members.expand([str(run)], last=2)
+    assert names(found.paths) == ["checkpoint-9", "checkpoint-10"]
+    assert "passed over tmp-checkpoint-11" in found.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["file", "directory"])
+def test_results_of_averages_are_known_by_their_recipe(
+    tmp_path: Path, kind: str
+) -> None:
+    run = training(tmp_path / "run", 1, 2)
+    name = "m-5.safetensors" if kind == "file" else "m-5"
+    average([run / "checkpoint-1"], run / name)
+    found = members.expand([str(run)], last=2)
+    assert names(found.paths) == ["checkpoint-1", "checkpoint-2"]
+    assert found.notes == [
+        f"{run}: passed over {name}: their metadata say that they are averages"
+    ]
+    assert members.RECIPE == recipes.KEY
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ["epoch_3.pt", "step_100.pt"],
+        ["epoch-1.pt", "checkpoint-4000.pt"],
+        ["checkpoint1.pt", "checkpoint_1_1000.pt"],
+        ["5.pt", "epoch_6.pt"],
+    ],
+    ids=str,
+)
+def test_steps_that_count_different_things_are_refused(
+    tmp_path: Path, entries: list[str]
+) -> None:
+    empty(tmp_path, entries)
+    with pytest.raises(ValueError, match=r"count the same thing, found .*a pattern"):
+        expand([str(tmp_path)], last=1)
+
+
+def test_files_of_optimizers_beside_are_passed_over(tmp_path: Path) -> None:
+    for step in (500, 1000):
+        kinds = (
+            f"model_{step:06}.pt",
+            f"optim_{step:06}_rank0.pt",
+            f"meta_{step}.json",
+        )
+        empty(tmp_path, list(kinds))
+    found = members.expand([str(tmp_path)], last=2)
+    assert names(found.paths) == ["model_000500.pt", "model_001000.pt"]
+    assert found.notes == []
+
+
+def test_a_run_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*run$"):
+        expand([str(tmp_path / "run")], last=3)
+
+
+def test_a_run_without_readable_checkpoints_says_what_there_is(tmp_path: Path) -> None:
+    for step in (1, 2):
+        (tmp_path / f"global_step{step}").mkdir()
+        (tmp_path / f"global_step{step}/x.distcp").write_bytes(b"")
+    for last in (1, 2):
+        with pytest.raises(ValueError, match=r"2 folders of checkpoints.*dcp_to_torch"):
+            expand([str(tmp_path)], last=last)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ValueError, match=r"no checkpoints that can be read: it is empt"
+    ):
+        expand([str(tmp_path / "empty")], last=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "a.safetensors",
+            b"version https://git-lfs.github.com/spec",
+            "git-LFS pointer",
+        ),
+        ("a.bin", b"version https://git-lfs.github.com/spec/v1", "git-LFS pointer"),
+        ("a.npz", b"x", r"average\(\[dict\(np\.load"),
+        ("a.h5", b"\x89HDF\r\n", "HDF5"),
+        ("a.bin", b"\x89HDF\r\n", "HDF5"),
+        ("a.msgpack", b"x", "msgpack, as Flax"),
+        ("a.onnx", b"x", "ONNX graph"),
+        ("a.nemo", b"x", r"tar -xf"),
+        ("a.bin", b"GGUF1234", "GGUF is quantised, convert it back"),
+        ("a.pt", b"\x1f\x8b12", "is compressed; unpack"),
+        ("model", b"", "is empty"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_a_file_holds_is_told_by_its_content(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        plan([tmp_path / name])
+
+
+@pytest.mark.parametrize(
+    "name", ["a.ckpt", "a.pt", "a.sft", "0123abcd", "a.SAFETENSORS"]
+)
+def test_safetensors_are_read_under_any_name(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name, ONE)
+    assert average([tmp_path / name]).keys() == ONE.keys()
+
+
+@pytest.mark.parametrize("name", ["a.pth.tar", "a.PT", "a.safetensors", "a.t7", "blob"])
+def test_files_of_torch_are_read_under_any_name(tmp_path: Path, name: str) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / name)
+    assert average([tmp_path / name]).keys() == {"w"}
+
+
+def test_archives_of_torchscript_and_of_arrays_are_told(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.bin.npz", w=np.ones(2))
+    (tmp_path / "a.bin.npz").rename(tmp_path / "a.bin")
+    with pytest.raises(ValueError, match=r"archive of numpy arrays.*dict\(np\.load"):
+        plan([tmp_path / "a.bin"])
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        for name in ("a/data.pkl", "a/constants.pkl", "a/code/x.py"):
+            archive.writestr(name, "x")
+    with pytest.raises(ValueError, match=r"TorchScript.*torch\.jit\.load"):
+        plan([tmp_path / "a.pt"])
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (
+            torch.nn.Linear(2, 2),
+            r"members\[0\] is of type Linear; pass its \.state_dict",
+        ),
+        ({"m": torch.nn.Linear(2, 2)}, r"is a Linear; pass its \.state_dict\(\)"),
+        ({"m": {"w": np.ones(2)}}, r"tensor 'm' is a mapping; pass the innermost one"),
+        ({None: np.ones(2)}, r"tensors must be named by str, found None"),
+        ({"w": torch.ones(2, dtype=torch.complex64)}, r"complex64.*view_as_real"),
+        (
+            {"w": JAGGED},
+            r"tensor 'w' is nested; make it a dense",
+        ),
+    ],
+    ids=range(6),
+)
+def test_what_is_no_state_dict_in_memory_is_told_with_the_way(
+    member: Any, message: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        plan([member])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quantized_tensors_in_memory_are_told_with_the_way(tmp_path: Path) -> None:
+    state = {"w": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)}
+    with pytest.raises(ValueError, match=r"'w' is of dtype qint8.*dequantize it first"):
+        plan([state])
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(
+        ValueError, match=r"a\.pt.*(sparse or|holds) quantised"
+    ) as caught:
+        plan([tmp_path / "a.pt"])
+    assert "Facebook" not in str(caught.value)

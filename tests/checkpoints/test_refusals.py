@@ -141,3 +141,234 @@ def test_packed_weights_in_a_single_file_are_refused(
 def test_floats_of_such_names_are_averaged(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "a.safetensors", {name: SCALE, "res_scales": SCALE})
     assert name in average([path, path])
+
+
+DOWN, UP = np.ones((4, 8), np.float32), np.ones((16, 4), np.float32)
+ALPHA = np.array(4.0, np.float32)
+I32, U8 = np.ones((4, 4), np.int32), np.ones((4, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("names", "family"),
+    [
+        (["u.lora_down.weight", "u.lora_up.weight", "u.alpha"], "LoRA"),
+        (["u.lora_down.weight", "u.lora_up.weight", "u.lora_mid.weight"], "LoRA"),
+        (["u.lora.down.weight", "u.lora.up.weight"], "LoRA"),
+        (["to_q_lora.down.weight", "to_q_lora.up.weight"], "LoRA"),
+        (["b.0.qkv_lora1.down.weight", "b.0.qkv_lora1.up.weight"], "LoRA"),
+        (["q.lora_linear_layer.down.weight", "q.lora_linear_layer.up.weight"], "LoRA"),
+        (["q.lora_a", "q.lora_b"], "LoRA"),
+        (["q.lora_a.weight", "q.lora_b.weight", "q.magnitude"], "LoRA"),
+        (["q.lora_kernel_a", "q.lora_kernel_b"], "LoRA"),
+        (["blk.0.q.weight.loraA", "blk.0.q.weight.loraB"], "LoRA"),
+        (["q.adapter.linear_in.weight", "q.adapter.linear_out.weight"], "LoRA"),
+        (["lora_kqv_adapter.linear_in.weight", "x"], "LoRA"),
+        (["unet:0:down", "unet:0:up"], "LoRA"),  # cloneofsimo/lora#187
+        (["transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight"], "PEFT"),
+        (["lora_te1_text_model_encoder_layers_0_mlp_fc1.hada_w1_a"], "LoHa"),
+        (["q.mindpet_delta_lora_a", "q.mindpet_delta_lora_b"], "LoRA"),
+        (["b.1.down", "b.1.up", "lora_controlnet"], "LoRA"),
+        (["l.linear_qkv.adapter_q.linear_in.weight", "x"], "LoRA"),
+        (["a.adapter_down.0.phm_rule", "a.adapter_down.0.W_left"], "Compacter"),
+        (["u.hada_w1_a", "u.hada_w1_b", "u.alpha"], "LoHa"),
+        (["base_model.model.q.hada_w2_a", "x"], "LoHa"),
+        (["u.lokr_w1", "u.lokr_w2_a"], "LoKr"),
+        (["u.oft_blocks", "u.alpha"], "OFT"),
+        (["base_model.model.q.oft_R.weight", "x"], "OFT"),
+        (["q.boft_R", "q.boft_s"], "BOFT"),
+        (["q.vera_lambda_b", "q.vera_lambda_d"], "VeRA"),
+        (["q.vblora_logits_A", "vblora_vector_bank"], "VB-LoRA"),
+        (["q.fourierft_spectrum", "x"], "FourierFT"),
+        (["q.hra_u", "x"], "HRA"),
+        (["q.randlora_lambda", "q.randlora_gamma"], "RandLoRA"),
+        (["q.road_theta", "q.road_alpha"], "RoAd"),
+        (["q.gralora_A_general.weight", "x"], "GraLoRA"),
+        (["q.lora_B0.weight", "q.lora_B1.weight"], "PEFT"),
+        (["u.a1.weight", "u.a2.weight", "u.alpha"], "low-rank"),
+        (["u.q_layer.weight", "u.p_layer.weight", "u.alpha"], "low-rank"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_every_public_family_of_adapters_is_refused(
+    tmp_path: Path, names: list[str], family: str
+) -> None:
+    tensors = dict(zip(names, (DOWN, UP, ALPHA), strict=False))
+    path = save(tmp_path / "a.safetensors", tensors)
+    message = rf"a\.safetensors is a {family} adapter \(tensor .*merge each adapter"
+    with pytest.raises(ValueError, match=message):
+        plan([path, path])
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"base_model.model.k.ia3_l": DOWN[:, :1], "base_model.model.d.ia3_l": DOWN},
+        {"prompt_embeddings": DOWN},
+        {"base_model.model.q.c3a_kernel": DOWN},
+        {"w_lora.lora.0.weight": DOWN, "w_lora.lora.2.weight": UP, "w_lora.bias": DOWN},
+        {"emb.weight": UP, "head.weight": UP, "u.alpha": ALPHA}
+        | {"u.fc1.weight": DOWN, "u.fc2.weight": UP},
+        {
+            "adapter.down.weight": DOWN,
+            "adapter.up.weight": UP,
+            "adapter.up.bias": ALPHA,
+        },
+        {"u.diff": DOWN, "u.diff_b": DOWN[0]},
+        {"mamba.linear_fc1_lora_A_list.0.weight": DOWN, "flora_a": UP},
+        {"u.q.weight": UP @ UP.T, "u.o.weight": UP @ UP.T, "u.alpha": ALPHA},
+        {"attn.q_a_proj.weight": DOWN, "attn.q_b_proj.weight": UP, "x.alpha": ALPHA},
+    ],
+    ids=[
+        *("ia3", "prompt", "c3a", "rwkv", "gate", "bottleneck", "full difference"),
+        *("zamba", "full rank", "latent attention"),
+    ],
+)
+def test_updates_that_are_linear_in_what_is_stored_are_averaged(
+    tmp_path: Path, tensors: dict[str, Any]
+) -> None:
+    path = save(tmp_path / "a.safetensors", tensors)
+    assert average([path, path]).keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"b.weight": F8, "b.scale_weight": SCALE, "b.scale_input": SCALE},
+        {"scaled_fp8": F8[:0, 0], "b.weight": F8},
+        {"b.weight": F8, "b.weight_scale": np.ones((4, 1), np.uint8)},
+        {"b.weight": np.ones((4, 4), np.uint8), "b.comfy_quant": U8[0]},
+        {"q.weight": I32, "q.scales": SCALE, "q.biases": SCALE},
+        {"q.weight._data": U8.view(np.int8), "q.weight._scale": SCALE},
+        {"q.weight:_data": U8.view(np.int8), "q.weight:_scale": SCALE},
+        {"q._weight_qdata": U8.view(np.int8), "q._weight_scale": SCALE},
+        {"q.codes": U8.view(np.int8), "q.codebooks": SCALE, "q.scales": SCALE},
+        {"q.indices": I32, "q.centroids.weight": SCALE},
+        {"q.weight": U8, "q.weight_scales": SCALE},
+        {"q.weight_int8": U8.view(np.int8), "q.weight_zero_point": SCALE},
+        {"q_w.kernel_quantized": U8, "q_w.kernel_scale": SCALE},
+        {"q.Qidxs": I32, "q.SU": SCALE},
+        {"q.trellis": I32, "q.suh": SCALE},
+        {"q.in_proj_weight": U8, "q.in_proj_weight_absmax": SCALE},
+        {"q.q_weight": I32, "q.q_scale": I32},
+        {"q._packed_params._packed_params": U8},
+        {"q.weight": U8.view(np.int8), "q.a": ALPHA, "q.b": ALPHA},
+    ],
+    ids=lambda tensors: ", ".join(tensors),
+)
+def test_a_narrow_tensor_beside_its_scale_is_refused(
+    tmp_path: Path, tensors: dict[str, Any]
+) -> None:
+    path = save(tmp_path / "a.safetensors", tensors)
+    with pytest.raises(ValueError, match=r"holds quantised weights \(.*convert it to"):
+        plan([path, path], integers="first")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"quantization": {"bits": 4, "group_size": 64}},
+        {"text_config": {"quantization_config": {"quant_method": "awq"}}},
+        {"compression_config": {"format": "pack-quantized"}},
+    ],
+    ids=["mlx", "text_config", "compressed-tensors"],
+)
+def test_quantization_is_read_from_any_key_of_the_config(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=r"quantised weights \(config\.json says"):
+        plan([model(tmp_path, {"w": SCALE}, config)])
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"emb.position_ids": np.arange(4)[None], "emb.scale": SCALE},
+        {"bn.num_batches_tracked": np.array(3), "bn.scale": SCALE},
+        {"attn.bias": U8, "attn.masked_bias": SCALE, "attn.logit_scale": SCALE},
+        {"attn.relative_position_index": I32, "attn.logit_scale": SCALE},
+        {"norm.weight": F8, "norm.scale": F8},
+        {"blk.weight": F8, "blk.norm.scale": SCALE, "logit_scale": ALPHA},
+        {"fq.fake_quant_enabled": np.ones(1, np.uint8), "fq.scale": SCALE},
+        {"q.weight_quantizer._amax": SCALE, "q.weight": SCALE},
+        {"text.token_counts": np.ones((4, 4), np.int32), "text.token_scale": SCALE},
+        {"attn._extra_state": U8[0, :0], "attn.weight": SCALE},
+    ],
+    ids=lambda tensors: ", ".join(tensors),
+)
+def test_integers_beside_a_scale_of_something_else_are_averaged(
+    tmp_path: Path, tensors: dict[str, Any]
+) -> None:
+    path = save(tmp_path / "a.safetensors", tensors)
+    assert average([path, path]).keys() == tensors.keys()
+
+
+def test_an_empty_quantization_config_says_nothing(tmp_path: Path) -> None:
+    config: dict[str, Any] = {"quantization_config": None, "quantization": {}}
+    assert average([model(tmp_path, {"w": SCALE}, config)]).keys() == {"w"}
+
+
+EMPTY = np.ones(0, np.float32)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"w": EMPTY},
+        {"a.weight": EMPTY, "a.bias": EMPTY},
+        {"emb": SCALE, "a.weight": EMPTY, "b.weight": SCALE, "c.weight": SCALE},
+        {"gamma": EMPTY, "beta": EMPTY, "a.weight": SCALE},
+        {"a.bias": EMPTY, "a.weight": SCALE, "b": SCALE},
+        {"attn.in_proj_weight": EMPTY, "b": SCALE, "c": SCALE},
+        # sediment1024/PhysRAG#3
+        {"seq_proj.weight": EMPTY, "seq_proj.bias": SCALE, "b": SCALE, "alpha": ALPHA},
+        # deepspeedai/DeepSpeed#1394: of one element each
+        {f"layers.{i}.fc.{n}": SCALE[0] for i in range(4) for n in ("weight", "bias")},
+    ],
+    ids=lambda tensors: ", ".join(tensors),
+)
+def test_placeholders_of_a_sharded_run_are_refused(
+    tmp_path: Path, tensors: dict[str, Any]
+) -> None:
+    path = save(tmp_path / "a.safetensors", tensors)
+    message = r"placeholders of size [01] .*zero_to_fp32\.py"
+    with pytest.raises(ValueError, match=message):
+        plan([path, path])
+
+
+def test_placeholders_of_a_deepspeed_file_are_refused(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt"
+    module = {"w": torch.empty(0), "b": torch.empty(0)}
+    shapes = [{"w": torch.Size([4, 4]), "b": torch.Size([4])}]
+    torch.save({"module": module, "param_shapes": shapes, "ds_version": "0.1"}, path)
+    with pytest.raises(ValueError, match=r"placeholders .*zero_to_fp32\.py"):
+        plan([path, path])
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"weight": SCALE, "cache": EMPTY},
+        {"fc.weight": np.ones((0, 3), np.float32), "fc.bias": EMPTY, "w": SCALE},
+        {"emb.weight": np.ones((0, 3), np.float32), "w": SCALE},
+        {"mask": np.ones(0, np.int64), "weight": SCALE},
+        {f"act{i}.weight": SCALE[0] for i in range(9)}
+        | {f"fc{i}.weight": SCALE for i in range(9)},
+    ],
+    ids=lambda tensors: ", ".join(tensors),
+)
+def test_buffers_that_are_empty_in_every_member_are_kept(
+    tmp_path: Path, tensors: dict[str, Any]
+) -> None:
+    path = save(tmp_path / "a.safetensors", tensors)
+    assert average([path, path]).keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(
+    "name", ["_fsdp_wrapped_module._flat_param", "flat_param_0", "layers.0.flat_param"]
+)
+def test_a_rank_of_fsdp_is_refused(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / "a.safetensors", {name: np.ones(9, np.float32)})
+    with pytest.raises(ValueError, match=r"one rank's share .*FULL_STATE_DICT"):
+        plan([path])

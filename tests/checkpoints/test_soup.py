@@ -377,7 +377,7 @@ def test_networks_that_differ_in_seed_alone_are_refused() -> None:
     mean.coefs_ = [state["coefs_.0"], state["coefs_.1"]]
     mean.intercepts_ = [state["intercepts_.0"], state["intercepts_.1"]]
     assert mean.score(X_held, y_held) < members[0].score(X_held, y_held) - 0.1
-    with pytest.raises(ValueError, match=r"must share a start, checkpoints\[1\] does"):
+    with pytest.raises(ValueError, match=r"same initialization, checkpoints\[1\] and"):
         ModelSoup(MLPClassifier(), members).fit()
 
 
@@ -474,7 +474,7 @@ def test_trees_are_refused_before_they_are_fitted() -> None:
         ({"params": {"n_epochs": 0.5}}, "n_epochs must be a whole number"),
         (
             {"params": {"n_round": 3}},
-            "these: integers, n_epochs; found 'n_round'",
+            "these: integers, shared_init, n_epochs; found 'n_round'",
         ),
         ({"weights": "gready"}, "unknown selection 'gready'; did you mean 'greedy'"),
         ({"weights": [1, 2]}, "one number for each member: found 2 for 5 members"),
@@ -561,7 +561,7 @@ def test_networks_of_any_width_from_other_seeds_are_refused(width: int) -> None:
         other = clone(first).set_params(mlpclassifier__random_state=seed)
         other.fit(X_held, y_held)
         for members in ([first, other], [first[1], other[1]]):
-            with pytest.raises(ValueError, match="must share a start"):
+            with pytest.raises(ValueError, match="same initialization"):
                 ModelSoup(members[0], members).fit()
 
 

@@ -204,7 +204,7 @@ def head_on_a_body(seed: int, *, deep: bool) -> nn.Module:
 
 def test_heads_from_other_seeds_are_refused_behind_a_common_body() -> None:
     first, second = (head_on_a_body(seed, deep=True) for seed in (1, 2))
-    with pytest.raises(ValueError, match="must share a start"):
+    with pytest.raises(ValueError, match="same initialization"):
         ModelSoup(first, [first, second]).fit()
     # The mean of linear heads is their ensemble.
     first, second = (head_on_a_body(seed, deep=False) for seed in (1, 2))
@@ -286,7 +286,7 @@ def test_modules_from_other_seeds_are_refused(base: nn.Module) -> None:
     other = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 9))
     torch.manual_seed(6)
     another = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 9))
-    with pytest.raises(ValueError, match="must share a start"):
+    with pytest.raises(ValueError, match="same initialization"):
         ModelSoup(other, [other, another]).fit()
 
 
@@ -384,10 +384,7 @@ def test_targets_of_a_net_are_held_against_its_answers_one_by_one() -> None:
 def test_labels_of_a_binary_net_may_be_whole_numbers() -> None:
     skorch = pytest.importorskip("skorch")
     torch.manual_seed(0)
-    states = [beside(Regression(), seed).state_dict() for seed in range(2)]
     net = skorch.NeuralNetBinaryClassifier(Regression, verbose=0)
-    with pytest.raises(ValueError, match="must share a start"):
-        ModelSoup(net, states, weights="convex").fit(X, Y)
     base = Regression()
     states = [beside(base, seed).state_dict() for seed in range(2)]
     soup = ModelSoup(net, states, weights="convex").fit(X, Y)

@@ -43,7 +43,7 @@ def test_what_is_no_size_is_told(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("p=2", 2), ("p=.5", ".5"), ("p=0.5", 0.5), ("p=a=b", "a=b"), ("p=", "")],
+    [("p=2", 2), ("p=.5", 0.5), ("p=0.5", 0.5), ("p=a=b", "a=b"), ("p=", "")],
 )
 def test_params_are_names_and_values(text: str, value: Any) -> None:
     assert Param().convert(text, None, None) == ("p", value)
@@ -69,7 +69,7 @@ def test_weights_may_stand_behind_members() -> None:
 
 
 def test_every_member_has_a_weight_or_none() -> None:
-    with pytest.raises(click.UsageError, match="found 1 weights for 2 members"):
+    with pytest.raises(click.UsageError, match="found 1 weight for 2 members"):
         split_weights(("a:.7", "b"))
 
 
@@ -78,3 +78,43 @@ def test_a_name_that_exists_is_a_name(tmp_path: Path) -> None:
     path.write_text("")
     assert split_weights((str(path),)) == ([str(path)], None)
     assert split_weights((f"{path}:.5",)) == ([str(path)], [0.5])
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("70%", 0.7), ("1/4", 0.25), ("1e-1", 0.1), ("50.0%", 0.5)]
+)
+def test_weights_may_be_percentages_and_fractions(text: str, number: float) -> None:
+    paths, weights = split_weights((f"a:{text}",))
+    assert paths == ["a"]
+    assert weights == pytest.approx([number])
+    assert Weights().convert(f"{text},1", None, None) == [pytest.approx(number), 1]
+
+
+def test_weights_may_be_separated_by_spaces_in_quotes() -> None:
+    assert Weights().convert(".7 .3", None, None) == [0.7, 0.3]
+    assert Weights().convert("[.7, .3]", None, None) == [0.7, 0.3]
+
+
+@pytest.mark.parametrize("text", ["0,7", "half", "1/0", "70%%", ""])
+def test_a_weight_of_a_path_that_is_no_number_is_told(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("")
+    message = f"weight of .*a must be a number such as .7, 70% or 1/3, found {text!r}"
+    with pytest.raises(click.UsageError, match=message):
+        split_weights((f"{path}:{text}",))
+
+
+def test_weights_that_are_given_twice_are_told_so_first() -> None:
+    with pytest.raises(click.UsageError, match="given twice"):
+        split_weights(("a:.7", "b"), [0.7, 0.3])
+
+
+def test_a_list_of_weights_with_spaces_is_told_how_to_be_written(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(click.UsageError, match=r"write --weights 0\.7,0\.3"):
+        split_weights(("a", "b", ".3"), [0.7])
+    with pytest.raises(click.UsageError, match=r"write --weights 1,2,3"):
+        split_weights(("a", "2,", "3"), [1.0])

@@ -141,10 +141,15 @@ class Checkpoint:
         Further names of tensors in the layout, whose storage they share.
     parts : dict of str to list of str
         The names in each file of weights, by its path relative to ``path``.
+    extras : dict of str to str
+        Files of weights beside the main ones, as a head in ``value_head.bin``: by the
+        path, what the names of its tensors begin with.
     files : list of str
         Small files around the weights, relative to ``path``.
     config : dict
         Of a Hugging Face directory.
+    metadata : dict of str to str
+        Of a safetensors file, or of the first file of weights of a directory.
     records : list of Record
         Checksums to verify before the tensors are used.
     state_dict : str or None
@@ -161,8 +166,10 @@ class Checkpoint:
     layout: dict[str, Tensor]
     aliases: dict[str, str] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
+    extras: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     state_dict: str | None = None
     notes: list[str] = field(default_factory=list)

@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ensembles.checkpoints.formats import safetensors, torch_zip
+from ensembles.checkpoints.formats import contents
+from ensembles.checkpoints.formats.carried import carried, obstacle, repository
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.unreadable import what_lies_in
+from ensembles.checkpoints.formats.weight_files import (
+    chosen,
+    is_bare,
+    others,
+    weight_map,
+)
 from ensembles.regular_files import read_json
 
-# Stems of the files of weights by suffix, the first found being the one meant.
-STEMS = {
-    ".safetensors": ("model", "diffusion_pytorch_model", "pytorch_model"),
-    ".bin": ("pytorch_model", "diffusion_pytorch_model", "model"),
-}
-LARGEST_CARRIED = 64 << 20
-# What is not carried over: weights of any framework, and what a trainer leaves.
-LEFT = re.compile(
-    r"\..*|.*\.(safetensors|bin|pt|pth|ckpt|h5|msgpack|onnx|gguf|npz|tflite|ot)"
-    r"|.*\.index\.json|trainer_state.*"
-)
-TRAINER = re.compile(r"(optimizer|scheduler|scaler|training_args|rng_state).*")
 TOKENIZERS = re.compile(
     r"(tokenizer|vocab)\.(json|txt|model)|merges\.txt|(spiece|sentencepiece)\..*model"
 )
+ARRAYS = (".npz", ".npy", ".pkl", ".pickle", ".joblib")
+# Methods of PEFT whose update is linear in what is stored, so that a mean is right.
+LINEAR = {
+    *("IA3", "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT", "ADAPTION_PROMPT"),
+    *("LN_TUNING", "TRAINABLE_TOKENS", "C3A", "MISS", "SHIRA", "BEFT"),
+}
 
 
 def read(path: Path, key: str | None = None) -> Checkpoint:
     """Layout of a directory: of all its modules, where it has several.
 
     Names of a module's tensors begin with its folder, as ``2_Dense/linear.weight``;
-    those of the directory's own weights stand for themselves.
+    those of a file beside the main ones with its stem, as ``value_head/weight``; those
+    of the directory's own weights stand for themselves.
 
     Parameters
     ----------
@@ -50,25 +53,34 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         If there are no weights, an index contradicts its shards or leaves the
         directory, or the directory holds an adapter.
     """
-    if (path / "adapter_config.json").exists():
-        raise ValueError(
-            f"{path} is a PEFT adapter: the mean of its factors is not the mean of "
-            "its updates; merge each adapter into its base model first"
-        )
     found = Checkpoint(str(path), "directory", path, {}, config=_config(path))
-    for module in modules(path):
-        names, index = _chosen(path / module)
-        shards = [_shard(path / module / name, key) for name in names]
+    folders = modules(path)
+    for module in folders:
+        names, index = chosen(path / module)
+        shards = [contents.read(path / module / name, key) for name in names]
         if index is not None:
             _check_index(index, dict(zip(names, shards, strict=True)))
         for name, shard in zip(names, shards, strict=True):
             _join(found, module, name, shard)
+    if not found.layout and len(folders) == 1:
+        raise ValueError(
+            f"{path} holds no weights that can be read: {what_lies_in(path)}"
+        )
+    files, left = carried(path, folders)
+    found.files.extend(files)
+    for module in filter(lambda module: (path / module).is_dir(), folders):
+        _add_others(found, module, left)
     if not found.layout:
         raise ValueError(
-            f"{path} holds no weights: no model.safetensors, no index of shards, no "
-            f"pytorch_model.bin; {_way_out(path)}"
+            f"{path} holds no weights that can be read: {what_lies_in(path)}"
         )
-    found.files.extend(_carried(path))
+    if left:
+        found.notes.append(f"not in the result: {', '.join(left)}")
+    found.notes.extend(
+        f"{name} is copied from the first member, not averaged"
+        for name in found.files
+        if name.endswith(ARRAYS)
+    )
     return found
 
 
@@ -80,105 +92,48 @@ def modules(path: Path) -> list[str]:
         entries = read_json(listed)
         for entry in entries if isinstance(entries, list) else []:
             folder = entry.get("path", "") if isinstance(entry, dict) else ""
-            if folder and not _is_bare(folder):
+            if folder and not is_bare(folder):
                 raise ValueError(f"{listed} leaves its directory: {folder!r}")
             if folder and folder not in folders:
                 folders.append(folder)
+    for folder in folders:  # grows: a route may be a router itself
+        routes = (str(Path(folder) / route) for route in _routes(path / folder))
+        folders.extend(route for route in routes if route not in folders)
     return folders
 
 
-def weight_files(path: Path) -> list[str]:
-    """Names of the files of weights in one folder, the shards of an index in order."""
-    return _chosen(path)[0]
-
-
-def tokenizer_files(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Contents of what decides which token has which number, by name."""
-    if checkpoint.path is None:
-        return {}
-    return {
-        name: (checkpoint.path / name).read_bytes()
-        for name in checkpoint.files
-        if TOKENIZERS.fullmatch(Path(name).name)
-    }
+def _routes(folder: Path) -> Iterator[str]:
+    """Folders of a router of sentence-transformers."""
+    listed = folder / "router_config.json"
+    if not listed.exists() and folder.name.endswith("Asym"):
+        listed = folder / "config.json"  # its name before version 5
+    found = read_json(listed) if listed.exists() else {}
+    types = found.get("types") if isinstance(found, dict) else None
+    for route in types if isinstance(types, dict) else ():
+        if not is_bare(route):
+            raise ValueError(f"{listed} leaves its directory: {route!r}")
+        yield route
 
 
 def _config(path: Path) -> dict[str, Any]:
-    listed = path / "config.json"
+    """Configuration of a model, or of an adapter that may be averaged."""
+    adapter, listed = path / "adapter_config.json", path / "config.json"
+    if adapter.exists():
+        config = read_json(adapter)
+        kind = config.get("peft_type") if isinstance(config, dict) else None
+        if kind not in LINEAR:
+            raise ValueError(
+                f"{path} is a PEFT adapter: the mean of its factors is not the mean of "
+                "its updates; merge each adapter into its base model first"
+            )
+        listed = adapter
     found = read_json(listed) if listed.exists() else {}
     return found if isinstance(found, dict) else {}
 
 
-def _chosen(path: Path) -> tuple[list[str], Path | None]:
-    """Names of the files of weights in one folder, and the index that names them."""
-    for suffix, stems in STEMS.items():
-        for stem in stems:
-            single, index = path / (stem + suffix), path / f"{stem}{suffix}.index.json"
-            if single.exists() and not (index.exists() and _is_shard(single, index)):
-                return [single.name], None
-            if index.exists():
-                return _shards(index), index
-        for index in sorted(path.glob(f"*{suffix}.index.json")):
-            # A dot tells a variant, as in model.fp16.safetensors.index.json.
-            if "." not in index.name.removesuffix(f"{suffix}.index.json"):
-                return _shards(index), index
-    return [], None
-
-
-def _is_shard(single: Path, index: Path) -> bool:
-    shards = set(_weight_map(index).values())
-    return single.name in shards and len(shards) > 1
-
-
-def _way_out(path: Path) -> str:
-    folders = [
-        folder.name
-        for folder in sorted(path.iterdir())
-        if folder.is_dir()
-        and any(file.suffix in STEMS for file in folder.iterdir() if file.is_file())
-    ]
-    is_pipeline = (path / "model_index.json").exists()
-    is_run = all(re.search(r"\d", folder) for folder in folders)
-    if folders and (is_pipeline or not is_run):
-        return f"its folders {', '.join(folders)} do: average them one by one"
-    return "expand a folder of checkpoints by last=N"
-
-
-def _is_bare(name: Any) -> bool:
-    return isinstance(name, str) and Path(name).name == name and name not in ("", "..")
-
-
-def _weight_map(index: Path) -> dict[str, str]:
-    found = read_json(index)
-    mapping = found.get("weight_map") if isinstance(found, dict) else None
-    if not isinstance(mapping, dict) or not mapping:
-        raise ValueError(f"{index} has no weight_map")
-    for name, shard in mapping.items():
-        if not _is_bare(shard):
-            raise ValueError(
-                f"{index} leaves its directory: tensor {name!r} is said to be in "
-                f"{shard!r}; shards must be named by file name alone"
-            )
-    return mapping
-
-
-def _shards(index: Path) -> list[str]:
-    names = sorted(set(_weight_map(index).values()))
-    for name in names:
-        if not (index.parent / name).exists():
-            raise ValueError(f"{index} names shard {name!r}, which is not there")
-    return names
-
-
-def _shard(path: Path, key: str | None) -> Checkpoint:
-    if path.suffix == ".safetensors":
-        return safetensors.read(path)
-    return torch_zip.read(path, key)
-
-
 def _check_index(index: Path, shards: dict[str, Checkpoint]) -> None:
     """The index must name each tensor of each shard, where it is, and no other."""
-    mapping = _weight_map(index)
+    mapping = weight_map(index)
     held: dict[str, str] = {}
     for shard, checkpoint in shards.items():
         for name in checkpoint.names:
@@ -196,22 +151,82 @@ def _check_index(index: Path, shards: dict[str, Checkpoint]) -> None:
             )
 
 
-def _join(found: Checkpoint, module: str, name: str, shard: Checkpoint) -> None:
-    prefix = f"{module}/" if module else ""
+def _join(
+    found: Checkpoint, module: str, name: str, shard: Checkpoint, inner: str = ""
+) -> None:
+    folder = f"{module}/" if module else ""
+    prefix = folder + inner
     layout = {prefix + tensor: place for tensor, place in shard.layout.items()}
     found.layout.update(layout)
     found.aliases.update({prefix + a: prefix + k for a, k in shard.aliases.items()})
-    found.parts[prefix + name] = list(layout)
+    found.parts[folder + name] = list(layout)
     found.records.extend(shard.records)
+    if not found.metadata:
+        found.metadata.update(shard.metadata)
+    if inner:
+        found.extras[folder + name] = prefix
+    found.notes.extend(f"{folder}{name}: {note}" for note in shard.notes)
 
 
-def _carried(path: Path) -> Iterator[str]:
-    for folder in [*modules(path), "additional_chat_templates"]:
-        if not (path / folder).is_dir():
+def _add_others(found: Checkpoint, module: str, left: list[str]) -> None:
+    """Further files of weights of a module: averaged, copied, or named as left out."""
+    folder = Path(str(found.path)) / module
+    prefix = f"{module}/" if module else ""
+    taken = [file.removeprefix(prefix) for file in found.parts if _is_in(file, prefix)]
+    copies, extras = others(folder, taken)
+    main = {
+        name.removeprefix(prefix): found.layout[name].shape
+        for file in taken
+        for name in found.parts[prefix + file]
+    }
+    stems = set()
+    for name in sorted(extras, key=lambda name: not name.endswith(".safetensors")):
+        extra = _extra(found, folder / name, prefix + name, left)
+        stem = Path(name).stem
+        if extra is None:
             continue
-        for file in sorted((path / folder).iterdir()):
-            small = file.is_file() and file.stat().st_size <= LARGEST_CARRIED
-            if small and not (
-                LEFT.fullmatch(file.name) or TRAINER.fullmatch(file.name)
-            ):
-                yield str(file.relative_to(path))
+        if stem in stems or _is_copy(extra, main):
+            copies.append(name)
+        else:
+            stems.add(stem)
+            _join(found, module, name, extra, f"{stem}/")
+    if copies and taken:
+        found.notes.append(
+            f"took {', '.join(prefix + name for name in taken)}; left out further "
+            f"copies or variants: {', '.join(prefix + name for name in sorted(copies))}"
+        )
+
+
+def _extra(
+    found: Checkpoint, file: Path, name: str, left: list[str]
+) -> Checkpoint | None:
+    """Layout of a further file of weights, None if it holds none to average."""
+    reason = ""
+    try:
+        if contents.contents_of(file) != "other":
+            return contents.read(file)
+    except ImportError as error:
+        left.append(f"{name} ({error})")
+        return None
+    except ValueError as error:
+        reason = str(error)
+    stands = obstacle(file, repository(Path(str(found.path))))
+    if stands is not None:
+        left.append(f"{name} ({stands})")
+        return None
+    found.files.append(name)
+    if reason:
+        found.notes.append(
+            f"{name} is copied from the first member, not averaged: {reason}"
+        )
+    return None
+
+
+def _is_in(file: str, prefix: str) -> bool:
+    return file.startswith(prefix) and "/" not in file.removeprefix(prefix)
+
+
+def _is_copy(extra: Checkpoint, main: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a file holds mostly tensors of the names and shapes of the main one."""
+    same = sum(main.get(n) == t.shape for n, t in extra.layout.items())
+    return same > 0 and 2 * same >= min(len(main), len(extra.layout))

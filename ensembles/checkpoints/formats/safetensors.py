@@ -65,6 +65,9 @@ def read(path: Path) -> Checkpoint:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
         raise _broken(path, "__metadata__ is no object")
+    for name, value in metadata.items():
+        if not isinstance(value, str):
+            raise _broken(path, f"__metadata__ has {value!r} at {name!r}, not a string")
     layout = {name: _tensor(file, name, entry, start) for name, entry in header.items()}
     _check_gaps(file, layout, start)
     # What shares another tensor's storage is stored once; safetensors.torch.save_model
@@ -76,8 +79,32 @@ def read(path: Path) -> Checkpoint:
         if name != "format"  # it may be pt, and so may be a tensor's name
     }
     return Checkpoint(
-        str(path), "file", path, layout, aliases, {path.name: list(layout)}
+        name=str(path),
+        kind="file",
+        path=path,
+        layout=layout,
+        aliases=aliases,
+        parts={path.name: list(layout)},
+        metadata=metadata,
     )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Metadata of a safetensors file, empty where there are none.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict of str to str
+    """
+    try:
+        found = _header(File(path))[0].get("__metadata__", {})
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def encode_header(

@@ -62,10 +62,12 @@ def dtype_of(tensor: Any, where: str) -> np.dtype[Any]:
         return EXTRA[name][0]
     if name in PLAIN.split():
         return np.dtype(name)
-    raise ValueError(
-        f"{where} is of dtype {name}, which cannot be averaged; convert the "
-        "checkpoint first"
-    )
+    way = "convert the checkpoint first"
+    if name.startswith("complex"):
+        way = "store it as real numbers, as torch.view_as_real does"
+    elif name.startswith("q"):
+        way = "it is quantised; dequantize it first"
+    raise ValueError(f"{where} is of dtype {name}, which cannot be averaged; {way}")
 
 
 def is_torch(value: Any) -> bool:
@@ -155,6 +157,12 @@ def as_array(value: Any, where: str) -> Array:
     """
     if is_torch(value):
         return _from_torch(value, where)
+    if hasattr(value, "state_dict"):
+        raise TypeError(f"{where} is a {type(value).__name__}; pass its .state_dict()")
+    if isinstance(value, Mapping):
+        raise TypeError(
+            f"{where} is a mapping; pass the innermost one, of names and arrays"
+        )
     if not isinstance(value, np.ndarray | np.generic):
         raise TypeError(
             f"{where} must be a numpy array or a torch tensor, found "
@@ -172,6 +180,9 @@ def as_array(value: Any, where: str) -> Array:
 def _from_torch(value: Any, where: str) -> Array:
     dtype = dtype_of(value, where)
     torch = sys.modules["torch"]
+    if value.is_nested or value.is_quantized:
+        kind = "nested" if value.is_nested else "quantised"
+        raise ValueError(f"{where} is {kind}; make it a dense tensor of floats first")
     if value.layout != torch.strided or value.device.type == "meta":
         raise ValueError(f"{where} is sparse or has no data; make it dense first")
     plain = value.detach().cpu().resolve_neg()

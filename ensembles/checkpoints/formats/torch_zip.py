@@ -7,19 +7,19 @@ makes no tensor; the bytes are ours to read, where the entries lie.
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, File, Record, Tensor
+from ensembles.checkpoints.formats.nesting import state_dict_in
 from ensembles.checkpoints.formats.state_dicts import dtype_of, import_torch
 
-NESTED = ("state_dict", "model_state_dict", "model", "ema", "module")
-PREFIXES = ("module.", "_orig_mod.")
 # What torch's unpickler raises where a pickle makes no sense.
 BROKEN = (
     ArithmeticError,
@@ -34,6 +34,7 @@ BROKEN = (
     ValueError,
     struct.error,
 )
+GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 OFFSETS = "_checkpoint_offset"  # where torch.load notes a storage's place in the file
 
 
@@ -44,8 +45,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     ----------
     path : Path
     key : str or None, default=None
-        Where the state dict lies in what was saved, by keys with dots between them.
-        None looks in the usual places.
+        As of `state_dict_in`.
 
     Returns
     -------
@@ -59,13 +59,13 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     """
     file = File(path)
     records = _records(file)
-    state = _state_dict(_load(path), key, path)
+    chosen = state_dict_in(_load(path), key, path)
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
     # torch.load does not verify the pickle's checksum.
     used = {at for at, record in records.items() if record.name.endswith("/data.pkl")}
-    for name, value in state.items():
+    for name, value in chosen.tensors.items():
         tensor = _tensor(file, name, value, records)
         used.add(getattr(value.untyped_storage(), OFFSETS))
         place = (tensor.offset, tensor.dtype, tensor.shape) if tensor.size else name
@@ -82,6 +82,8 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         aliases=aliases,
         parts={path.name: list(layout)},
         records=[record for at, record in records.items() if at in used],
+        state_dict=chosen.key,
+        notes=chosen.notes,
     )
 
 
@@ -123,96 +125,41 @@ def _records(file: File) -> dict[int, Record]:
 def _load(path: Path) -> Any:
     torch = import_torch(f"reading {path}")
     try:
-        return torch.load(path, map_location="meta", weights_only=True)
+        # Given such a path, torch goes by its suffix.
+        named_otherwise = path.suffix == ".safetensors"
+        with path.open("rb") if named_otherwise else nullcontext(path) as file:
+            return torch.load(file, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()
-        named = next((line for line in reason if "GLOBAL" in line), reason[0])
-        raise ValueError(
-            f"{path} holds more than tensors, and loading it could run code "
-            f"({named.strip()}); if you trust it, load it with torch.load and save its "
-            "state dict alone"
-        ) from None
+        raise ValueError(_unsafe(path, str(error).strip())) from None
     except BROKEN as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
+        if "quantized" in reason[0]:
+            raise ValueError(
+                f"{path} holds quantised tensors; save the float model's state dict "
+                "instead"
+            ) from None
         raise ValueError(f"{path} is not a whole torch file: {reason[0]}") from None
 
 
-def _state_dict(found: Any, key: str | None, path: Path) -> dict[str, Any]:
-    if key is not None:
-        found = _descend(found, key, path)
-    elif not _is_state_dict(found) or any(map(_is_state_dict, found.values())):
-        # Tensors may lie beside a state dict: the state of a random generator, a loss.
-        found = _obvious(found, path)
-    if not _is_state_dict(found):
-        raise ValueError(
-            f"{path} has no tensors at key {key!r}: found {type(found).__name__}"
+def _unsafe(path: Path, message: str) -> str:
+    """Why torch refused a pickle, by the object that it would have had to make."""
+    named = GLOBAL.search(message)
+    shown = named[1] if named else message.splitlines()[0]
+    if "DTensor" in shown or "ShardedTensor" in shown:
+        return (
+            f"{path} holds shards of tensors ({shown}); join them first: save a full "
+            "state dict, or convert it by the trainer's own merger"
         )
-    deeper = _deeper(found)
-    if deeper is not None:
-        raise ValueError(
-            f"{path} holds tensors deeper down, at {deeper!r}, which would be left "
-            "out; name it with key=NAME"
-        )
-    tensors = {str(k): v for k, v in found.items() if _is_tensor(v)}
-    for prefix in PREFIXES * 2:  # either may hide the other
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): v for name, v in tensors.items()}
-    return tensors
-
-
-def _descend(found: Any, key: str, path: Path) -> Any:
-    for step in key.split("."):
-        if not isinstance(found, Mapping) or step not in found:
-            keys = sorted(map(str, found)) if isinstance(found, Mapping) else []
-            raise ValueError(
-                f"{path} has no key {key!r}: {step!r} is not among {keys[:20]}"
-            )
-        found = found[step]
-    return found
-
-
-def _obvious(found: Any, path: Path) -> Any:
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} must hold a state dict, found {type(found).__name__}")
-    inside = [name for name, value in found.items() if _is_state_dict(value)]
-    usual = [name for name in NESTED if name in inside]
-    loose = sum(map(_is_tensor, found.values()))
-    for names in (inside, usual):
-        # Among many tensors a small state dict is rather the one that is beside.
-        if len(names) == 1 and (names == usual or loose < len(found[names[0]])):
-            return found[names[0]]
-    raise ValueError(
-        f"which state dict of {path} is meant is not obvious "
-        f"(found: {', '.join(map(str, inside)) or 'none'}); name it with key=NAME"
+    return (
+        f"{path} holds more than tensors, and loading it could run code ({shown}); if "
+        "you trust it, load it with torch.load(path, weights_only=False) and save its "
+        "state dict alone"
     )
-
-
-def _deeper(found: Mapping[Any, Any]) -> str | None:
-    """Where a dict in a state dict holds tensors, at any depth."""
-    left = [(str(k), v) for k, v in found.items() if isinstance(v, Mapping)]
-    seen = set()
-    while left:
-        name, value = left.pop()
-        if _is_state_dict(value):
-            return name
-        if id(value) not in seen:  # a pickle may hold itself
-            seen.add(id(value))
-            inner = value.items()
-            left += [(f"{name}.{k}", v) for k, v in inner if isinstance(v, Mapping)]
-    return None
-
-
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(map(_is_tensor, value.values()))
-
-
-def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "untyped_storage") or hasattr(value, "is_sparse")
 
 
 def _tensor(file: File, name: str, value: Any, records: dict[int, Record]) -> Tensor:
     where = f"{file.path}: tensor {name!r}"
-    if value.is_sparse or value.is_quantized or str(value.layout) != "torch.strided":
+    if str(value.layout) != "torch.strided":
         raise ValueError(f"{where} is sparse or quantised; make it dense first")
     if not value.is_contiguous():
         raise ValueError(

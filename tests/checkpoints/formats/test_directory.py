@@ -117,6 +117,16 @@ def test_a_shard_size_cuts_anew(tmp_path: Path) -> None:
         plan([tmp_path / "a"], tmp_path / "o.safetensors", shard_size=40)
 
 
+@pytest.mark.parametrize(
+    ("shard_size", "n_files"), [(12, 2), (11, 2), (20, 1), (19, 2)]
+)
+def test_a_shard_may_have_as_many_bytes_as_asked_for(
+    tmp_path: Path, shard_size: int, n_files: int
+) -> None:
+    average([single(tmp_path / "a")], tmp_path / "out", shard_size=shard_size)
+    assert len(list((tmp_path / "out").glob("*.safetensors"))) == n_files
+
+
 def test_the_files_around_the_first_member_are_carried_over(tmp_path: Path) -> None:
     around = {
         "config__json": "{}",
@@ -231,7 +241,7 @@ def test_shards_may_be_links_as_in_a_hub_cache(tmp_path: Path) -> None:
 
 def test_a_directory_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(ValueError, match=r"a holds no weights.* by last=N"):
+    with pytest.raises(ValueError, match=r"a holds no weights.*: it is empty"):
         plan([tmp_path / "a"])
 
 

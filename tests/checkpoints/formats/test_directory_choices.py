@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.formats.directory import weight_files
+from ensembles.checkpoints.formats.weight_files import weight_files
 from tests.checkpoints.building import save
 
 A = {"w": np.ones(3, np.float32)}

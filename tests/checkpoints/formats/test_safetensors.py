@@ -80,8 +80,11 @@ def test_an_unknown_dtype_is_told_with_those_that_are_known(
         (b'{"w": {"dtype": "F32", "dtype": "F32"}}', "a name occurs twice"),
         (b'{"__metadata__": [1]}', "__metadata__ is no object"),
         (b'{"__metadata__": null}', "__metadata__ is no object"),
+        (b'{"__metadata__": {"a": 1}}', "__metadata__ has 1 at 'a', not a string"),
+        (b'{"__metadata__": {"a": {"b": "c"}}}', "__metadata__ has .*, not a string"),
+        (b'{"__metadata__": {"a": null}}', "__metadata__ has None at 'a'"),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_a_header_that_is_no_json_object_is_refused(
     tmp_path: Path, header: bytes, message: str

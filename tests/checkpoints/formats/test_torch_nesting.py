@@ -65,3 +65,105 @@ def test_a_flipped_bit_in_the_pickle_is_found(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"layer.w", b"layer.v", 1))
     with pytest.raises(ValueError, match=r"a\.pt is damaged: entry '.*data\.pkl'"):
         average([path])
+
+
+LIKE = {name: value + 1 for name, value in STATE.items()}
+OTHER = {"proj.weight": torch.ones(4, 2)}
+
+
+@pytest.mark.parametrize(
+    ("content", "taken", "also"),
+    [
+        ({"state_dict": STATE, "state_dict_ema": LIKE}, "state_dict", "state_dict_ema"),
+        ({"model": STATE, "model_ema": LIKE}, "model", "model_ema"),
+        ({"model": STATE, "model_avg": LIKE}, "model", "model_avg"),
+        ({"model": STATE, "shadow": {"layer.w": LIKE["layer.w"]}}, "model", "shadow"),
+        ({"module": STATE, "module_ema": LIKE}, "module", "module_ema"),
+        ({"state_dict": STATE, "ema_state_dict": LIKE}, "state_dict", "ema_state_dict"),
+        ({"model": STATE, "ema": {"model": LIKE}}, "model", "ema.model"),
+        ({"model": STATE, "teacher": {"module.x": LIKE}}, "model", "teacher.module.x"),
+        ({"state_dict": STATE, "current_model_state": LIKE}, "state_dict", "current"),
+        (
+            {"state_dict": STATE, "callbacks": {"EMA": {"weights": LIKE}}},
+            "state_dict",
+            "callbacks.EMA.weights",
+        ),
+        (
+            {"model": STATE, "ema": {f"module.{n}": v for n, v in LIKE.items()}}
+            | {"ema": {"shadow": LIKE}},
+            "model",
+            "ema.shadow",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_state_dict_of_the_same_names_is_told(
+    tmp_path: Path, content: Any, taken: str, also: str
+) -> None:
+    found = torch_zip.read(saved(tmp_path, content))
+    (note,) = found.notes
+    assert note.startswith(f"took '{taken}'; '{also}")
+    assert f"has the same tensor names (key='{also}" in note
+    assert found.state_dict == taken
+    assert plan([tmp_path / "a.pt"]).notes == (f"{tmp_path / 'a.pt'}: {note}",)
+
+
+def test_other_tensors_beside_the_state_dict_are_told(tmp_path: Path) -> None:
+    found = torch_zip.read(saved(tmp_path, {"model": STATE, "generator": OTHER}))
+    assert found.notes == [
+        "took 'model'; 'generator' holds other tensors, which are left out "
+        "(key='generator')"
+    ]
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"optimizer": {"state": {0: {"m": torch.ones(3)}}}},
+        {"exp_avg": LIKE},
+        {"optimizer_ema": LIKE},
+        {"callbacks": {"best": {"score": torch.ones(3)}}},
+        {"rng_states": {"cpu": torch.ones(3)}, "loss": {"x": torch.ones(2)}},
+        {"metrics": {"accuracy": torch.ones(3)}},
+        {"step": {"n": torch.tensor(3)}},
+    ],
+    ids=str,
+)
+def test_states_of_training_beside_it_are_not_worth_a_word(
+    tmp_path: Path, beside: Any
+) -> None:
+    found = torch_zip.read(saved(tmp_path, {"model": STATE} | beside))
+    assert found.notes == []
+    assert found.state_dict == "model"
+
+
+def test_a_key_that_was_asked_for_is_taken_without_a_word(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": STATE, "model_ema": LIKE})
+    found = torch_zip.read(path, "model_ema")
+    assert (found.state_dict, found.notes) == ("model_ema", [])
+    assert torch_zip.read(saved(tmp_path, STATE)).state_dict is None
+
+
+def test_where_tensors_lie_is_listed(tmp_path: Path) -> None:
+    nested = {"model": {"embedding": {"word": LIKE}, "encoder": STATE}}
+    with pytest.raises(ValueError, match=r"model\.encoder, model\.embedding\.word\);"):
+        plan([saved(tmp_path, nested)])
+
+
+@pytest.mark.parametrize("name", [0, None, 1.5])
+def test_names_that_are_no_strings_are_refused(tmp_path: Path, name: Any) -> None:
+    path = saved(tmp_path, {name: torch.ones(2)})
+    with pytest.raises(ValueError, match=rf"a\.pt: tensors must be named .*{name!r}"):
+        plan([path])
+
+
+def test_the_object_that_stands_in_the_way_is_named_shortly(tmp_path: Path) -> None:
+    import argparse
+
+    path = saved(tmp_path, {"model": STATE, "args": argparse.Namespace(lr=0.1)})
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        plan([path])
+    message = str(caught.value).removeprefix(str(path))
+    assert "(argparse.Namespace)" in message
+    assert "add_safe_globals" not in message
+    assert len(message) < 250

@@ -1,0 +1,308 @@
+"""The score in what a command printed: by its key, or the one number of a line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+VALUE = r"(?:(?:\d++\.?+\d*+|\.\d++)(?:e[-+]?\d++)?+|nan|inf(?:inity)?+)"
+# Between digits: a point in some countries, or what parts thousands, or a list; a
+# fraction, a power.
+GLUE = r"(?:[,'\u2019\u00a0\u2009\u202f/]|(?:\*\*?|\u00d7|\^)[-+]?)"
+RAISED = r"[\u207a\u207b\u2070\u00b9\u00b2\u00b3\u2074-\u2079]"
+# What has digits and is no number: a path, an address, and, by what is glued to its
+# end, a word, a time, a date or a version. All is possessive: one pass reads it.
+NUMBER = re.compile(
+    rf"(?<![\w.@+/^-])(?:"
+    rf"(?P<found>[-+]?{VALUE}(?:{GLUE}{VALUE})*+{RAISED}*+)"
+    rf"(?P<more>(?::\d[\d:.,]*+|[\w+/-]|\.\w)[\w.+/-]*+(?:(?<=T\d\d):[\d:.]++)?+"
+    r"(?:[+-]\d\d:\d\d|(?<=[+-]\d\d):\d\d|(?<=\.\d):\d++|(?<=\.\d\d):\d++"
+    r"|(?<=\.\d\d\d):\d++)?+)?+"
+    rf"|\w++://\S++|localhost:\d++|(?:[\w.+-]*+/)++[\w.+-]*+)"
+    rf"|(?P<quote>[\"'])\w[\w.-]*+:\d++(?P=quote)",
+    re.IGNORECASE,
+)
+# Of 1,234 nobody knows whether it is 1.234.
+THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}(?:(?:,\d{3})*\.\d*|(?:,\d{3})+)")
+SIGNS = dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
+SIGNS |= {"+/-": "\u00b1", "+-": "\u00b1"}
+WORDS = re.compile(r"[a-z]+", re.IGNORECASE)
+CELLS = re.compile(r"\t|  +|[|\u2502\u2503\u2506\u250a&]")
+# Words of numbers that stand beside a score: how sure it is, of how many, how long it
+# took, where a run stands.
+ASIDE = frozenset(
+    WORDS.findall(
+        "std stdev stddev stderr se sem deviation variance var ci interval low high"
+        " lower upper confidence pvalue n num nrefs count counts total samples sample"
+        " examples example rows row columns column lines texts pairs files file tokens"
+        " items images batches batch queries docs documents support len length name"
+        " dtype size shape params parameters memory mem gpu cpu mb gb mib gib kb bytes"
+        " time times runtime seconds second secs sec ms min mins minute minutes hours"
+        " hour elapsed duration eta took throughput fps epoch epochs step steps iter"
+        " iters iteration iterations round lr learning seed seeds version pid port rank"
+        " world workers worker threads warnings warning layer layers fold folds"
+    )
+)
+LOWER_BETTER = frozenset(
+    WORDS.findall(
+        "loss losses error errors err perplexity ppl wer cer ter rmse mse mae mape msle"
+        " rmsle nll bpb bpc brier ece fid regret logloss crossentropy"
+    )
+)
+
+
+class Reading(NamedTuple):
+    """A score, and where it was read.
+
+    Parameters
+    ----------
+    value : float
+    line : str
+        Line of the output, or key and value in JSON.
+    label : str
+        Words that name the number; ``""`` if there are none.
+    """
+
+    value: float
+    line: str
+    label: str
+
+    def is_lower_better(self, command: str) -> bool:
+        """Whether its name, or the command where it has none, is that of an error."""
+        words = {word.lower() for word in WORDS.findall(self.label or command)}
+        return self.value > 0 and bool(words & LOWER_BETTER)
+
+
+class Unclear(ValueError):
+    """No score can be read: the message ends the sentence that begins "the command"."""
+
+
+class _Number(NamedTuple):
+    """A number in a line, with the words around it."""
+
+    text: str
+    label: str  # since the number before
+    is_deviation: bool
+    is_aside: bool
+
+
+def read_score(text: str, key: str | None = None) -> Reading:
+    """Score in what a command printed.
+
+    Parameters
+    ----------
+    text : str
+    key : str or None, default=None
+        Name of the score: a dotted path into JSON, in which ``*`` stands for anything,
+        or the name before the number in a line. None takes the last line that has a
+        number, which must have one that can be the score.
+
+    Returns
+    -------
+    Reading
+
+    Raises
+    ------
+    Unclear
+        If there is no score, or several numbers could be it.
+    """
+    for sign, plain in SIGNS.items():
+        text = text.replace(sign, plain)
+    return _last(text) if key is None else _keyed(text, key)
+
+
+def _last(text: str) -> Reading:
+    lines = text.splitlines()
+    document = _document(text)
+    if document is not None:
+        values = list(_numbers_in(document))
+        if len(values) == 1:
+            (path, value), *_ = values
+            return _checked(Reading(value, f"{path}: {value!r}", path))
+        if values:
+            known = ", ".join(path for path, _ in values[:6])
+            raise Unclear(
+                f"printed {len(values)} numbers in JSON; name one with --score-key, "
+                f"such as one of {known}"
+            )
+    for place in reversed(range(len(lines))):
+        numbers = _numbers(lines[place])
+        if numbers:
+            return _read(lines, place, numbers)
+    raise Unclear("printed no number")
+
+
+def _read(lines: list[str], place: int, numbers: list[_Number]) -> Reading:
+    """Score in a line: the only number that is not set aside."""
+    line = lines[place].strip()
+    scores = [n for n in numbers if not n.is_deviation and not n.is_aside]
+    if numbers[-1].is_deviation:
+        raise _unreadable(f"\u00b1 {numbers[-1].text}", line)
+    if not scores:
+        raise _unclear(line, "which does not look like a score")
+    if len(scores) > 1:
+        raise _unclear(line, f"in which {len(scores)} numbers could be the score")
+    if _is_table(lines, place):
+        raise _unclear(line, "the last row of a table")
+    value = _as_float(scores[-1].text, line)
+    return _checked(Reading(value, line, scores[-1].label))
+
+
+def _numbers(line: str) -> list[_Number]:
+    found, end, is_counting = [], 0, False
+    for match in NUMBER.finditer(line):
+        if not match["found"] or match["more"]:
+            continue
+        before, after = line[end : match.start()], line[match.end() :]
+        unit = re.match(r"\s*([^\W\d_]+)", after)
+        is_whole = re.fullmatch(r"[-+]?\d+", match["found"]) is not None
+        words = [word.lower() for word in WORDS.findall(_nearest(before))]
+        # In "on the 10000 test images: 55 %" those words are of the number before.
+        is_aside = not is_counting and bool(ASIDE.intersection(words))
+        is_counting = unit is not None and is_whole
+        is_aside |= is_counting or (
+            unit is not None and unit[1].lower() in {*ASIDE, "s"}
+        )
+        label = " ".join(WORDS.findall(before))
+        is_deviation = "\u00b1" in before
+        found.append(_Number(match["found"], label, is_deviation, is_aside))
+        end = match.end()
+    return found
+
+
+def _nearest(before: str) -> str:
+    """Name that stands before a number, without what is parted from it."""
+    return re.split(r"[,;]\s|[(\[{|]|\s-\s", before.rstrip(" |([{\u2502"))[-1]
+
+
+def _is_table(lines: list[str], place: int) -> bool:
+    """Whether the line before is a row of other names, in as many cells."""
+    own = _cells(lines[place])
+    before = next((line for line in reversed(lines[:place]) if WORDS.search(line)), "")
+    other = _cells(before)
+    numbers = [n for n in _numbers(before) if not n.is_aside]
+    return bool(len(own) == len(other) > 1 and numbers and own[0] != other[0])
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in CELLS.split(line.strip()) if cell.strip()]
+
+
+def _keyed(text: str, key: str) -> Reading:
+    for document in _documents(text):
+        values = [(p, v) for p, v in _numbers_in(document) if _matches(key, p)]
+        if len({value for _, value in values}) > 1:
+            known = ", ".join(path for path, _ in values[:6])
+            raise Unclear(f"printed several numbers for --score-key {key}: {known}")
+        if values:
+            path, value = values[0]
+            return _checked(Reading(value, f"{path}: {value!r}", path))
+    named = re.compile(
+        rf"(?<![\w./-]){_pattern(key, '[^ ]*')}(?![\w./-])[^\w\u00b1\n.+-]*"
+        rf"(?=[-+.\d]|nan|inf)(?P<rest>.*)",
+        re.IGNORECASE,
+    )
+    for line in reversed(text.splitlines()):
+        match = named.search(line)
+        number = match and NUMBER.match(match["rest"])
+        if number and number["found"] and not number["more"]:
+            value = _as_float(number["found"], line.strip())
+            return _checked(Reading(value, line.strip(), key))
+    raise Unclear(
+        f"printed no number for --score-key {key}: it must be a path into JSON, or "
+        f"stand before the number, as in '{key}: 0.5'"
+    )
+
+
+def _pattern(key: str, anything: str) -> str:
+    return anything.join(map(re.escape, key.split("*")))
+
+
+def _matches(key: str, path: str) -> bool:
+    return re.fullmatch(_pattern(key, ".*"), path) is not None
+
+
+def _documents(text: str) -> Iterator[Any]:
+    """JSON in a text, the last first: all of it, its end, or single lines."""
+    document = _document(text)
+    if document is not None:
+        yield document
+    for line in reversed(text.splitlines()):
+        if line.lstrip().startswith(("{", "[")):
+            found = _parsed(line)
+            if found is not None:
+                yield found
+
+
+def _document(text: str) -> Any:
+    """JSON that a text ends with, from the start of a line on; else None."""
+    stripped = text.strip()
+    if not stripped.endswith(("}", "]")):
+        return None
+    starts = [match.start() for match in re.finditer(r"^[{\[]", stripped, re.MULTILINE)]
+    # The first that is whole: a list within an object begins later.
+    for start in starts[-50:]:
+        found = _parsed(stripped[start:])
+        if found is not None:
+            return found
+    return None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict | list) else None
+
+
+def _numbers_in(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers in JSON by their dotted paths."""
+    pairs: Any = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = enumerate(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, float(value)
+    for name, inner in pairs:
+        yield from _numbers_in(inner, f"{path}.{name}" if path else str(name))
+
+
+def _as_float(text: str, line: str) -> float:
+    plain = text.replace(",", "") if THOUSANDS.fullmatch(text) else text
+    try:
+        return float(plain)
+    except ValueError:
+        raise _unreadable(text, line) from None
+
+
+def _checked(reading: Reading) -> Reading:
+    if not math.isfinite(reading.value):
+        raise Unclear(
+            f"printed {reading.value}, which is not finite, in {reading.line!r:.200}"
+        )
+    return reading
+
+
+def _unreadable(text: str, line: str) -> Unclear:
+    return Unclear(
+        f"printed last {shortened(text)!r}, no number that can be read, in the line "
+        f"{shortened(line)!r}: print a plain number last, such as 1234.5, or name the "
+        "score with --score-key"
+    )
+
+
+def _unclear(line: str, why: str) -> Unclear:
+    return Unclear(
+        f"printed its last number in the line {shortened(line)!r}, {why}: print the "
+        "score alone in the last line, or name it with --score-key"
+    )
+
+
+def shortened(text: str, longest: int = 200) -> str:
+    """Text, cut where it is too long to be shown."""
+    return text if len(text) <= longest else f"{text[:longest]}\u2026"

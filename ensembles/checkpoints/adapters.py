@@ -1,0 +1,108 @@
+"""Adapters whose parameters are factors of an update, found by tensor names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.floats import is_float
+
+# Components of tensor names by family. Families whose update is linear in what is
+# stored (IA3, prompts, C3A, MiSS, SHiRA) are not here: their mean is well defined.
+FAMILIES = {
+    "PEFT": r"(\w+_)?lora_(embedding_)?[AB]\d*|lora_magnitude_vector|lora_E|lora_diag",
+    "LoRA": (
+        r"lora_(up|down|mid)|(\w*_)?lora\d*[._/](up|down|mid)|lora_linear_layer"
+        r"|(\w+_)?lora(_(kernel|embeddings))?[._/]?[ab]|lora[AB]|lora[./][AB]"
+        r"|(lora\w*_)?adapter(_(q|k|v|up|gate))?\.linear_(in|out)|lora_controlnet"
+        r"|(unet|text_encoder\w*):\d+:(up|down)"  # lora_diffusion's, without alpha
+    ),
+    "DoRA": r"dora_scale",
+    "LoHa": r"hada_\w+",
+    "LoKr": r"lokr_\w+",
+    "GLoRA": r"glora_\w+",
+    "OFT": r"oft_(r|s|R|diag|blocks|embedding_R)|psoft_R",
+    "Compacter": r"phm_rule(_left|_right)?",
+    "BOFT": r"boft_[Rs]",
+    "VeRA": r"p?vera_(A|B|lambda_[bd])",
+    "VB-LoRA": r"vblora_\w+",
+    "FourierFT": r"(fourierft|waveft)_\w+",
+    "HRA": r"hra_u",
+    "RandLoRA": r"randlora_\w+",
+    "DeLoRA": r"delora_\w+",
+    "GraLoRA": r"gralora_\w+",
+    "TinyLoRA": r"(tinylora|unilora)_\w+",
+    "RoAd": r"road_(theta|alpha)",
+    "Poly": r"poly_(lora_[AB]|router)",
+    "HiRA": r"hira_(embedding_)?[AB]",
+    "AdaMSS": r"adamss_[AB]",
+    "OSF": r"osf_\w+",
+    "DEFT": r"deft_[PR]",
+    "FRoD": r"frod_\w+",
+    "Lily": r"lily_([AB]|router)",
+    "PEANuT": r"peanut_\w+",
+    "SuperTuning": r"supertuning_\w+",
+}
+ADAPTER = re.compile(
+    r"(?:.*[./])?(?:"
+    + "|".join(f"(?P<f{i}>{pattern})" for i, pattern in enumerate(FAMILIES.values()))
+    + r")(?:[./].*)?"
+)
+RANK = re.compile(r"(alpha|rank|r|scale|scaling|lambda_layer)")
+MOST = 0.8  # share of the tensors that belong to adapters in a file of adapters
+
+
+def adapter_in(checkpoint: Checkpoint) -> tuple[str, str] | None:
+    """Family of the adapters in a checkpoint, and a tensor that shows it.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+
+    Returns
+    -------
+    (str, str) or None
+        None if there are none, or only those whose update is linear in what is stored.
+    """
+    for name in checkpoint.layout:
+        match = ADAPTER.fullmatch(name)
+        if match:
+            index = next(i for i in range(len(FAMILIES)) if match[f"f{i}"])
+            return list(FAMILIES)[index], name
+    shown = _low_rank(checkpoint.layout)
+    return ("low-rank", shown) if shown else None
+
+
+def _low_rank(layout: Mapping[str, Tensor]) -> str | None:
+    """A factor of a low-rank pair beside its alpha or rank, if most tensors are such.
+
+    A gate called alpha beside a bottleneck is a usual part of networks, hence most.
+    """
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in layout.items():
+        stem, _, last = name.removesuffix(".weight").rpartition(".")
+        if stem:
+            groups.setdefault(stem, {})[last] = tensor
+    n_inside, shown = 0, None
+    for stem, members in groups.items():
+        scalar = any(RANK.fullmatch(n) and t.size == 1 for n, t in members.items())
+        factor = _factor(members) if scalar else None
+        if factor is not None:
+            n_inside += len(members)
+            shown = shown or f"{stem}.{factor}"
+    return shown if n_inside > MOST * len(layout) else None
+
+
+def _factor(members: Mapping[str, Tensor]) -> str | None:
+    """A matrix whose product with another one has a small inner dimension."""
+    matrices = {
+        name: (tensor.shape[0], tensor.size // tensor.shape[0])
+        for name, tensor in members.items()
+        if len(tensor.shape) >= 2 and tensor.size and is_float(tensor.dtype)
+    }
+    for name, (rank, n_in) in matrices.items():
+        for other, (n_out, inner) in matrices.items():
+            if other != name and inner == rank < min(n_in, n_out):
+                return name
+    return None

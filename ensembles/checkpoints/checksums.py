@@ -1,0 +1,47 @@
+"""Checksums that were stored with members, compared before their tensors are used."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ensembles.blocks import spread
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Record
+
+CHUNK = 1 << 20
+
+
+def verify(
+    members: Sequence[Checkpoint], n_threads: int, progress: Callable[[int], None]
+) -> None:
+    """Hold members against the checksums that were stored with them.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+    n_threads : int
+    progress : callable
+
+    Raises
+    ------
+    ValueError
+        If a checksum does not match.
+    """
+    records = [record for member in members for record in member.records]
+    spread(records, lambda: partial(_verify, progress=progress), n_threads)
+
+
+def _verify(record: Record, *, progress: Callable[[int], None]) -> None:
+    crc = 0
+    buffer = bytearray(min(CHUNK, record.size))
+    for start in range(0, record.size, CHUNK):
+        view = memoryview(buffer)[: min(CHUNK, record.size - start)]
+        record.file.read_into(view, record.offset + start)
+        crc = zlib.crc32(view, crc)
+        progress(len(view))
+    if crc != record.crc:
+        raise ValueError(
+            f"{record.file.path} is damaged: entry {record.name!r} does not match its "
+            "checksum; copy or download it again"
+        )

@@ -1,0 +1,49 @@
+"""Files of torch beside the main weights of a directory, such as heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ensembles.checkpoints import sharding
+from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
+from ensembles.checkpoints.planning import Plan
+from ensembles.floats import Array
+
+
+def is_torch(plan: Plan, part: str) -> bool:
+    """Whether a file of the result is torch's, beside main files of safetensors.
+
+    Parameters
+    ----------
+    plan : Plan
+    part : str
+
+    Returns
+    -------
+    bool
+    """
+    return plan.kind == "directory" and not part.endswith(".safetensors")
+
+
+def write(plan: Plan, part: str, path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write a head or the like, under the name and in the format it is looked for.
+
+    Parameters
+    ----------
+    plan : Plan
+    part : str
+        Name of the file in the result.
+    path : Path
+        Where it is written.
+    arrays : mapping of str to ndarray
+        Its tensors, by their names in the plan.
+    """
+    torch = import_torch(f"writing {part}")
+    prefix = sharding.prefix_of(part, plan.members[0])
+    names = {target.name: target.name for target in plan.parts[part]}
+    names |= {a: name for a, name in plan.aliases.items() if name in names}
+    tensors = {name: as_torch(arrays[name]) for name in set(names.values())}
+    state = {a.removeprefix(prefix): tensors[name] for a, name in names.items()}
+    with path.open("wb") as file:
+        torch.save(state, file)

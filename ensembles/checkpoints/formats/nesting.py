@@ -1,0 +1,176 @@
+"""Which of the mappings in a file of torch is the state dict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+NESTED = ("state_dict", "model_state_dict", "model", "ema", "module")
+PREFIXES = ("module.", "_orig_mod.")
+SHOWN = 8
+# States of training, whose tensors are no part of a model.
+TRAINING = re.compile(
+    r"optim|sched|scaler|rng|random|callback|loop|sampler|loss|meter|metric|history"
+    r"|hparam|hyper|config|args|stats|grad|moment|exp_avg",
+    re.IGNORECASE,
+)
+
+
+class Chosen(NamedTuple):
+    """Tensors of a state dict, the key of where it was, and what was left out."""
+
+    tensors: dict[str, Any]
+    key: str | None
+    notes: list[str]
+
+
+def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
+    """The state dict in what a file of torch holds.
+
+    Parameters
+    ----------
+    found : object
+    key : str or None
+        Where it is, by keys with dots between them. None looks in the usual places.
+    path : Path
+        For messages.
+
+    Returns
+    -------
+    Chosen
+
+    Raises
+    ------
+    ValueError
+        If there is none, several may be meant, or a tensor is not named by a string.
+    """
+    taken = key
+    notes: list[str] = []
+    state = found
+    if key is not None:
+        state = _descend(found, key, path)
+    elif not _is_state_dict(found) or any(map(_is_state_dict, found.values())):
+        # Tensors may lie beside a state dict: the state of a random generator, a loss.
+        taken = _obvious(found, path)
+        state = found[taken]
+        notes = list(_beside(found, taken))
+    if not _is_state_dict(state):
+        raise ValueError(
+            f"{path} has no tensors at key {key!r}: found {type(state).__name__}"
+        )
+    deeper = _deeper(state)
+    if deeper is not None:
+        raise ValueError(
+            f"{path} holds tensors deeper down, at {deeper!r}, which would be left "
+            "out; name it with key=NAME"
+        )
+    return Chosen(_tensors(state, path), None if taken is None else str(taken), notes)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether it is a tensor, found without importing torch."""
+    return hasattr(value, "untyped_storage") or hasattr(value, "is_sparse")
+
+
+def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
+    tensors = {name: value for name, value in state.items() if is_tensor(value)}
+    for name in tensors:
+        if not isinstance(name, str):
+            raise ValueError(f"{path}: tensors must be named by str, found {name!r}")
+    for prefix in PREFIXES * 2:  # either may hide the other
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): v for name, v in tensors.items()}
+    return tensors
+
+
+def _descend(found: Any, key: str, path: Path) -> Any:
+    for step in key.split("."):
+        if not isinstance(found, Mapping) or step not in found:
+            keys = sorted(map(str, found)) if isinstance(found, Mapping) else []
+            raise ValueError(
+                f"{path} has no key {key!r}: {step!r} is not among {keys[:20]}"
+            )
+        found = found[step]
+    return found
+
+
+def _obvious(found: Any, path: Path) -> Any:
+    """Key of the state dict that is meant."""
+    if not isinstance(found, Mapping):
+        raise ValueError(f"{path} must hold a state dict, found {type(found).__name__}")
+    inside = [name for name, value in found.items() if _is_state_dict(value)]
+    usual = [name for name in NESTED if name in inside]
+    loose = sum(map(is_tensor, found.values()))
+    for names in (inside, usual):
+        # Among many tensors a small state dict is rather the one that is beside.
+        if len(names) == 1 and (names == usual or loose < len(found[names[0]])):
+            return names[0]
+    places = inside or [place for place, _ in _state_dicts(found)]
+    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+    raise ValueError(
+        f"which state dict of {path} is meant is not obvious "
+        f"(found: {', '.join(map(str, places[:SHOWN])) or 'none'}{more}); name it with "
+        "key=NAME"
+    )
+
+
+def _beside(found: Mapping[Any, Any], taken: Any) -> Iterator[str]:
+    """What the file has besides the state dict that was taken."""
+    names = {_bare(name) for name, v in found[taken].items() if is_tensor(v)}
+    for place, state in _state_dicts(found):
+        if place == str(taken) or place.startswith(f"{taken}."):
+            continue
+        others = {_bare(name) for name, value in state.items() if is_tensor(value)}
+        if 2 * len(names & others) >= len(names):
+            if not re.search(r"optim|grad|moment|exp_avg", place, re.IGNORECASE):
+                yield (
+                    f"took {taken!r}; {place!r} has the same tensor names "
+                    f"(key={place!r})"
+                )
+        elif not TRAINING.search(place) and _is_model(state):
+            yield (
+                f"took {taken!r}; {place!r} holds other tensors, which are left out "
+                f"(key={place!r})"
+            )
+
+
+def _bare(name: Any) -> str:
+    bare = str(name)
+    for prefix in PREFIXES * 2:
+        bare = bare.removeprefix(prefix)
+    return bare
+
+
+def _is_model(state: Mapping[Any, Any]) -> bool:
+    """Whether a mapping holds named tensors of more than one element."""
+    return any(
+        isinstance(name, str) and is_tensor(value) and value.numel() > 1
+        for name, value in state.items()
+    )
+
+
+def _state_dicts(found: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+    """Mappings that hold tensors, at any depth, and the keys to them."""
+    left = [("", found)]
+    seen = set()
+    while left:
+        place, value = left.pop(0)
+        if id(value) in seen:  # a pickle may hold itself
+            continue
+        seen.add(id(value))
+        if place and _is_state_dict(value):
+            yield place, value
+        for name, inner in value.items():
+            if isinstance(inner, Mapping):
+                left.append((f"{place}.{name}" if place else str(name), inner))
+
+
+def _deeper(found: Mapping[Any, Any]) -> str | None:
+    """Where a dict in a state dict holds tensors, at any depth."""
+    return next((place for place, _ in _state_dicts(found)), None)
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and any(map(is_tensor, value.values()))

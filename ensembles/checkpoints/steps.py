@@ -1,0 +1,120 @@
+"""Steps of a training run, read from the names of its checkpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import NamedTuple
+
+SUFFIX = re.compile(
+    r"\.(safetensors|sft|pt|pth|bin|ckpt)(\.tar)?$|\.tar$", re.IGNORECASE
+)
+# What names a step, the surest first.
+WORDS = {
+    "step": r"(?:global_?|train_?)?steps?|iter(?:ation)?s?|updates?|kimg|batch(?:es)?",
+    "checkpoint": r"checkpoint|ckpt",
+    "epoch": r"epochs?|ep",
+}
+VALUE = r"(\d+(?:\.\d+)?)([kmb](?![a-z]))?"
+AFTER = {
+    kind: re.compile(rf"(?<![a-z])(?:{words})[-_=]?{VALUE}", re.IGNORECASE)
+    for kind, words in WORDS.items()
+}
+BEFORE = {
+    kind: re.compile(rf"(?<![\d.]){VALUE}[-_]?(?:{words})(?![a-z])", re.IGNORECASE)
+    for kind, words in WORDS.items()
+}
+UNIT = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
+# Of fairseq: epoch and updates.
+EPOCH_UPDATES = re.compile(r"checkpoint_(\d+)_(\d+)$")
+# A whole number by itself: no part of a decimal, and no size such as 7b.
+NUMBER = re.compile(r"(?<!\d)(?<!\d\.)(\d+)(?!\.?\d)(?![a-z])", re.IGNORECASE)
+DATE = re.compile(
+    r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])"
+    r"(?:[-_T ]+\d{1,2}[-_:.h]?\d\d(?:[-_:.m]?\d\d)?)?(?!\d)"
+    r"|(?<!\d)\d\d[-_:]\d\d[-_:]\d\d(?!\d)"
+    r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\d{1,2}(?!\d)",
+    re.IGNORECASE,
+)
+# Numbers of something else: scores, versions, seeds, shards.
+OTHER = re.compile(
+    r"(?<![a-z])(?:loss|acc(?:uracy)?|wer|cer|bleu|ppl|f1|auc|auroc|miou|map|psnr|ssim"
+    r"|fid|mse|mae|rmse|score|metric|lr|bs|seed|rank|fold|gpu|version|ver|v|world_?size"
+    r"|part|shard|split|top)[-_=@]*\d+(?:\.\d+)?"
+    r"|\d+-of-\d+",
+    re.IGNORECASE,
+)
+# Names of what is made of several steps, chosen among them, or not finished.
+NO_STEP = re.compile(
+    r"(?<![a-z])(avg|ave|average[ds]?|best|latest|final|init|initial|tmp|temp|soup"
+    r"|swa|merged|unfinished|incomplete|partial|backup|bak|copy|(?:mean|median)[-_]of)(?![a-z])"
+)
+LAST = re.compile(r"(?<![a-z])last(?![a-z])")
+
+
+class Step(NamedTuple):
+    """Number of a step, and what it counts: "step", "epoch", … or "" if not said."""
+
+    number: Decimal
+    kind: str
+
+
+def step_of(parts: Sequence[str], *, bare: bool = True) -> Step | None:
+    """Step in the parts of a path, the last part that has one.
+
+    Parameters
+    ----------
+    parts : sequence of str
+    bare : bool, default=True
+        Whether a whole number is a step without a word such as ``epoch``.
+
+    Returns
+    -------
+    Step or None
+        None for names of averages, of best or unfinished checkpoints.
+    """
+    for find in (_worded, _plain) if bare else (_worded,):
+        for part in reversed(parts):
+            name = SUFFIX.sub("", part)
+            if not NO_STEP.search(_split_words(name)):
+                step = find(name)
+                if step is not None:
+                    return step
+    return None
+
+
+def is_last(name: str) -> bool:
+    """Whether a name says that it is the last one: often a copy of another step."""
+    return LAST.search(_split_words(name)) is not None
+
+
+def _worded(name: str) -> Step | None:
+    """Step that a word names."""
+    both = EPOCH_UPDATES.search(name)
+    if both:
+        return Step(Decimal(both[2]), "checkpoint_E_U")
+    dateless = DATE.sub("~", name)
+    for kind, number, unit in _matches(dateless):
+        return Step(Decimal(number) * UNIT[unit.lower()], kind)
+    return None
+
+
+def _matches(name: str) -> Iterator[tuple[str, str, str]]:
+    for patterns in (AFTER, BEFORE):
+        for kind, pattern in patterns.items():
+            for number, unit in pattern.findall(name)[-1:]:
+                yield kind, number, unit
+
+
+def _plain(name: str) -> Step | None:
+    """Step that is the last whole number of a name."""
+    if is_last(name):
+        return None
+    numbers = NUMBER.findall(OTHER.sub("~", DATE.sub("~", name)))
+    return Step(Decimal(numbers[-1]), "") if numbers else None
+
+
+def _split_words(name: str) -> str:
+    """Name in lowercase, its words in camel case apart."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

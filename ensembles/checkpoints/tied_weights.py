@@ -1,0 +1,280 @@
+"""Tied weights: one tensor under two names, recognized by its bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from ensembles.blocks import cut
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Source, Tensor
+from ensembles.floats import is_float
+
+# An output layer, by the last module of its name; an input embedding, by any part.
+HEAD = re.compile(
+    r"(?:.*[._])?(?:head|embed_out|proj_out|output|output_projection|lm_loss|decoder"
+    r"|unembed\w*|vocab_projector|out_proj|lm_head\.decoder)\.(?:weight|bias)"
+)
+EMBEDDING = re.compile(r".*(?:emb|wte|shared).*")
+POSITION = re.compile(r".*(?:pos|token_type).*")
+SAMPLE = 1 << 12  # bytes: equal ones are compared in full
+STEP = 1 << 20  # bytes
+# What was compared in full, by the two sources and the offsets in them.
+_Known = WeakKeyDictionary[Source, dict[tuple[int, int, int], bool]]
+_KNOWN: WeakKeyDictionary[Source, _Known] = WeakKeyDictionary()
+
+
+class Ties(NamedTuple):
+    """Which tensors are another one under a second name.
+
+    Parameters
+    ----------
+    left_out : dict of str to str
+        Names that the first member's format does without, and the tensor whose bytes
+        they have in every member that stores them.
+    counted : list of dict of str to str
+        For each member, names that it lacks and the tensor of its own that they are
+        tied to.
+    untied : dict of str to str
+        Output layers with parameters of their own, though the configuration of a
+        member ties them, and the embedding that it names.
+    """
+
+    left_out: dict[str, str]
+    counted: list[dict[str, str]]
+    untied: dict[str, str]
+
+
+def find_ties(members: Sequence[Checkpoint]) -> Ties:
+    """Tied tensors of members that store, or declare, them in different ways.
+
+    Tensors are read only where a member lacks a name that another has, or where a
+    configuration says ``tie_word_embeddings`` of an output layer that is stored.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+
+    Returns
+    -------
+    Ties
+    """
+    found = Ties({}, [{} for _ in members], {})
+    names = dict.fromkeys(name for member in members for name in member.names)
+    lacking = [name for name in names if any(not resolve(m, name) for m in members)]
+    for name in lacking:
+        _settle(found, name, members)
+    flags = [flag for member in members for flag in _flags(member.config)]
+    if any(flags):
+        own = _flags(members[0].config)
+        for name in names:
+            if name not in lacking and HEAD.fullmatch(name):
+                _declared(found, name, members, all(own) and bool(own))
+    return found
+
+
+def resolve(member: Checkpoint, name: str) -> Tensor | None:
+    """Tensor of that name, by an alias too; None if the member lacks it."""
+    return member.layout.get(member.aliases.get(name, name))
+
+
+def same_bytes(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same bytes, read a block at a time and once.
+
+    Parameters
+    ----------
+    one, other : Tensor
+
+    Returns
+    -------
+    bool
+    """
+    if one is other:
+        return True
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    known = _KNOWN.setdefault(one.source, WeakKeyDictionary())
+    places = known.setdefault(other.source, {})
+    where = (one.offset, other.offset, one.nbytes)
+    if where not in places:
+        places[where] = _compared(one, other)
+    return places[where]
+
+
+def untied_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Configuration of a model whose output layer has parameters of its own.
+
+    Parameters
+    ----------
+    config : mapping of str to value
+        Of a Hugging Face directory.
+
+    Returns
+    -------
+    dict of str to value
+    """
+    changed = {**config, "tie_word_embeddings": False}
+    inner = config.get("text_config")
+    if isinstance(inner, dict) and "tie_word_embeddings" in inner:
+        changed["text_config"] = {**inner, "tie_word_embeddings": False}
+    return changed
+
+
+def may_untie(config: Mapping[str, Any], name: str, shapes: Mapping[str, Any]) -> bool:
+    """Whether a result may declare its output layer untied.
+
+    The flag of an encoder-decoder ties its embeddings too, and that of a masked
+    language model a bias, which would then be missing.
+
+    Parameters
+    ----------
+    config : mapping of str to value
+        Of the first member.
+    name : str
+        Of the output layer.
+    shapes : mapping of str to tuple of int
+        Of all tensors in the result.
+
+    Returns
+    -------
+    bool
+    """
+    if not config or config.get("is_encoder_decoder"):
+        return False
+    own = f"{name.rpartition('.')[0]}.bias"
+    biases = {n for n, shape in shapes.items() if shape == shapes[name][:1]}
+    return not biases or own in biases
+
+
+def _settle(found: Ties, name: str, members: Sequence[Checkpoint]) -> None:
+    """A name that some members have and others lack."""
+    holders = [m for m in members if resolve(m, name)]
+    lackers = [i for i, m in enumerate(members) if not resolve(m, name)]
+    twins = [twin for twin in _twins(holders[0], name) if _fits(twin, name, members)]
+    for holder in holders[1:]:
+        twins = [twin for twin in twins if _is_twin(holder, name, twin)]
+    if twins and 0 in lackers:
+        found.left_out[name] = twins[0]
+    elif twins:
+        for index in lackers:
+            found.counted[index][name] = twins[0]
+    elif HEAD.fullmatch(name):
+        _assumed(found, name, members, lackers)
+
+
+def _assumed(
+    found: Ties, name: str, members: Sequence[Checkpoint], lackers: Sequence[int]
+) -> None:
+    """An output layer that members lack because they are loaded with it tied."""
+    head = next(tensor for m in members if (tensor := resolve(m, name)))
+    kinds = [m.config.get("architectures") for m in members if resolve(m, name)]
+    partners = {i: _partner(members[i], name, head) for i in lackers}
+    for index in lackers:
+        flags = _flags(members[index].config)
+        own = members[index].config.get("architectures")
+        # A class whose files do without a name ties it, unless they say otherwise.
+        if not (any(flags) or (not flags and own and own in kinds)):
+            return
+    if all(partners.values()):
+        for index, partner in partners.items():
+            found.counted[index][name] = str(partner)
+        if len(head.shape) > 1:
+            found.untied[name] = str(partners[lackers[0]])
+
+
+def _declared(
+    found: Ties, name: str, members: Sequence[Checkpoint], is_decisive: bool
+) -> None:
+    """An output layer that every member stores, and a configuration ties."""
+    head = resolve(members[0], name)
+    if head is None or len(head.shape) != 2:
+        return
+    partner = _partner(members[0], name, head)
+    if partner is None or not _fits(partner, name, members):
+        return
+    if all(_is_twin(member, name, partner) for member in members):
+        if is_decisive:
+            found.left_out[name] = partner
+    else:
+        found.untied[name] = partner
+
+
+def _partner(member: Checkpoint, name: str, head: Tensor) -> str | None:
+    """Tensor that a member's output layer, of this shape, is tied to on loading."""
+    alike = [
+        other
+        for other, tensor in member.layout.items()
+        if other != name and tensor.shape == head.shape and is_float(tensor.dtype)
+    ]
+    if len(head.shape) == 1:
+        alike = [other for other in alike if other.endswith("bias")]
+        return alike[0] if len(alike) == 1 else None
+    alike = [o for o in alike if EMBEDDING.fullmatch(o) and not POSITION.fullmatch(o)]
+    first = resolve(member, alike[0]) if alike else None
+    others = [resolve(member, other) for other in alike[1:]]
+    same = first and all(other and same_bytes(first, other) for other in others)
+    return alike[0] if same else None
+
+
+def _flags(config: Mapping[str, Any]) -> list[bool]:
+    """What a configuration says of ties, at its top and of its language model."""
+    levels = [config, config.get("text_config")]
+    return [
+        bool(level["tie_word_embeddings"])
+        for level in levels
+        if isinstance(level, dict) and level.get("tie_word_embeddings") is not None
+    ]
+
+
+def _fits(twin: str, name: str, members: Sequence[Checkpoint]) -> bool:
+    """Whether every member has the twin, in one shape."""
+    shapes = {t.shape for m in members for n in (twin, name) if (t := resolve(m, n))}
+    return len(shapes) == 1 and all(resolve(m, twin) for m in members)
+
+
+def _twins(member: Checkpoint, name: str) -> Iterator[str]:
+    """Other names of a member's tensor, or of one with the same bytes."""
+    tensor = resolve(member, name)
+    for other in member.names:
+        held = resolve(member, other)
+        if other == name or tensor is None or held is None:
+            continue
+        if held.shape == tensor.shape and _is_twin(member, name, other):
+            yield other
+
+
+def _is_twin(member: Checkpoint, name: str, other: str) -> bool:
+    one, two = resolve(member, name), resolve(member, other)
+    if one is None or two is None or one is two:
+        return one is two and one is not None
+    # Zeros and ones, as of a bias or a norm, are equal by chance.
+    return same_bytes(one, two) and not _is_constant(one)
+
+
+def _is_constant(tensor: Tensor) -> bool:
+    sample = _sample(tensor).view(tensor.dtype)
+    return bool((sample == sample[0]).all()) if len(sample) else True
+
+
+def _sample(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """Bytes from the middle: rows of padding are at an end."""
+    size = min(tensor.size, SAMPLE // tensor.dtype.itemsize)
+    sample = np.empty(size * tensor.dtype.itemsize, np.uint8)
+    start = (tensor.size - size) // 2 * tensor.dtype.itemsize
+    tensor.source.read_into(sample.data, tensor.offset + start)
+    return sample
+
+
+def _compared(one: Tensor, other: Tensor) -> bool:
+    if not np.array_equal(_sample(one), _sample(other)):
+        return False
+    for start, stop in cut(one.nbytes, STEP):
+        first, second = np.empty((2, stop - start), np.uint8)
+        one.source.read_into(first.data, one.offset + start)
+        other.source.read_into(second.data, other.offset + start)
+        if not np.array_equal(first, second):
+            return False
+    return True

@@ -1,0 +1,177 @@
+"""The score in what a command printed, as tools of others print it."""
+
+from __future__ import annotations
+
+import pytest
+
+from ensembles_cli.printed_score import Unclear, read_score
+
+# The end of what lm-eval prints: lm_eval.utils.make_table.
+LM_EVAL = """\
+| Tasks  |Version|Filter|n-shot| Metric |   |Value |   |Stderr|
+|--------|------:|------|-----:|--------|---|-----:|---|-----:|
+|hellaswag|      1|none  |     0|acc     |↑  |0.4921|±  |0.0050|
+|         |       |none  |     0|acc_norm|↑  |0.5013|±  |0.0103|
+"""
+SACREBLEU = """\
+{
+ "name": "BLEU",
+ "score": 27.3,
+ "signature": "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.3.1",
+ "verbose_score": "58.4/33.2/20.1/13.0 (BP = 1.000 ratio = 1.000)",
+ "nrefs": "1",
+ "version": "2.3.1"
+}
+"""
+TRAINER = """\
+***** eval metrics *****
+  epoch                   =        3.0
+  eval_accuracy           =     0.8578
+  eval_loss               =     0.3512
+  eval_runtime            = 0:00:01.23
+  eval_samples            =        408
+  eval_samples_per_second =      331.6
+  eval_steps_per_second   =       41.4
+"""
+REPORT = """\
+              precision    recall  f1-score   support
+
+           0       0.86      0.90      0.88       200
+    accuracy                           0.86       450
+   macro avg       0.86      0.85      0.85       450
+weighted avg       0.86      0.85      0.85       450
+"""
+EVALUATE = """\
+{"pairs": 250, "models": {"sts/m0.txt": {"value": 0.9415, "low": 0.887,
+"high": 0.9642}}, "difference": null}
+"""
+LINES = '{"step": 100, "acc": 0.71}\n{"step": 200, "acc": 0.74}\n'
+
+
+@pytest.mark.parametrize(
+    ("printed", "named"),
+    [
+        (LM_EVAL, "acc_norm"),
+        (TRAINER, "eval_steps_per_second"),
+        (REPORT, "weighted avg"),
+        (EVALUATE, "6 numbers|4 numbers"),
+        ("model\tSpearman\t95 % interval\nsts/m0\t94.2\t88.7 to 96.4", "sts/m0"),
+        ("BLEU = 27.3 58.4/33.2/20.1/13.0 (BP = 1.000 hyp_len = 65)", "BLEU"),
+        ("map\tall\t0.2345\nP_10\tall\t0.0500\nP_1000\tall\t0.0123", "P_1000"),
+        ("accuracy    0.91\nf1          0.85\nName: 3, dtype: float64", "Name: 3"),
+        ("  metric  value\n0    acc   0.91\n\n[1 rows x 2 columns]", "rows"),
+        ("| acc | f1 |\n|---|---|\n| 0.91 | 0.85 |", "0.85"),
+        ("│ acc ┆ 0.91 │\n│ f1  ┆ 0.85 │", "f1"),
+        ("wandb:  acc 0.91\nwandb: Synced 5 W&B file(s), 0 media file(s)", "Synced"),
+        ("{'eval_loss': 0.5, 'eval_acc': 0.8, 'epoch': 3.0}", "eval_loss"),
+        ("acc 0.91\nProcessed 500 examples", "500 examples"),
+        ("acc 0.91\nElapsed: 12.5 s", "Elapsed"),
+        ("acc 0.91\ntook 12.5 seconds", "12.5 seconds"),
+        ("acc 0.91 (0.88, 0.94)", "0.88"),
+        ("acc 0.91 [0.88, 0.94]", "0.88"),
+        ("acc 0.91, 95% CI 0.88-0.94", "95%"),
+        ("loss 0.5 acc 0.8", "loss"),
+        ("Average loss: 0.0286, Accuracy: 9914/10000 (99%)", "Accuracy"),
+        ("Acc@1 76.130 Acc@5 92.862", "Acc@5"),
+        ("313/313 - 1s - loss: 0.07 - accuracy: 0.978 - 2ms/step", "accuracy"),
+        ("0.87 (best 0.89)", "best"),
+        ("(1, 2)", "2 numbers"),
+        ("0.5 ± 0.1, over all 0.75", "2 numbers"),
+        ('{"acc": 0.5, "acc_stderr": 0.01}', "acc, acc_stderr"),
+        ("acc,none: 0.5\nacc_stderr,none: 0.01", "acc_stderr"),
+        ("score 0.5 |±| 0.02 |", "0.02"),
+    ],
+)
+def test_a_number_that_is_not_clearly_the_score_is_an_error(
+    printed: str, named: str
+) -> None:
+    with pytest.raises(Unclear, match=named) as caught:
+        read_score(printed)
+    assert "--score-key" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("printed", "score"),
+    [
+        ("Accuracy of the network on the 10000 test images: 55 %", 55),
+        (" * Acc@1 76.130", 76.13),
+        ("step 1000, in 3s: score -4", -4),
+        ("Epoch 3/10: acc 0.9", 0.9),
+        ("acc: 0.91 (n=500)", 0.91),
+        ("acc=0.91, time=3.2", 0.91),
+        ("0.91 (std 0.02)", 0.91),
+        ("acc: 0.9\nloss: 0.3", 0.3),  # the last number, as documented
+        ("R@1: 45.2", 45.2),
+        ("top1: 0.76", 0.76),
+        ("ROUGE-L: 0.31", 0.31),
+        ("F1 (macro): 0.81", 0.81),
+        ("Spearman: 94.2", 94.2),
+        ('{"acc": 0.5}', 0.5),
+        ('{"task": "sst2", "metrics": {"acc": 0.5}}', 0.5),
+        ("│ acc ┆ 0.91 │", 0.91),
+        ("metric\tvalue\nacc\t0.91", 0.91),
+    ],
+)
+def test_a_number_that_is_clearly_the_score_is_read(printed: str, score: float) -> None:
+    assert read_score(printed).value == score
+
+
+@pytest.mark.parametrize(
+    ("printed", "key", "score"),
+    [
+        (LM_EVAL, "acc_norm", 0.5013),
+        (LM_EVAL, "acc", 0.4921),
+        (SACREBLEU, "score", 27.3),
+        (TRAINER, "eval_accuracy", 0.8578),
+        (TRAINER, "eval_acc*", 0.8578),
+        (EVALUATE, "models.*.value", 0.9415),
+        (LINES, "acc", 0.74),
+        ("log\n{\n 'x'\n" + SACREBLEU, "score", 27.3),
+        ('{"results": {"h": {"acc_norm,none": 0.5}}}', "results.*.acc_norm,none", 0.5),
+        ('{"results": [{"acc": 0.5}]}', "results.0.acc", 0.5),
+        ("{'eval_loss': 0.5, 'epoch': 3.0}", "eval_loss", 0.5),
+        ("acc: 0.3\nval_acc: 0.4\nacc: 0.5\nacc_std: 0.1", "acc", 0.5),
+        ("Acc@1 76.130 Acc@5 92.862", "Acc@1", 76.13),
+        ("map\tall\t0.2345\nP_1000\tall\t0.0123", "map*all", 0.2345),
+        ("score=-1.5e-3 in 3s", "score", -0.0015),
+        ("│ acc ┆ 0.91 │\n│ f1  ┆ 0.85 │", "acc", 0.91),
+    ],
+)
+def test_a_key_names_the_score(printed: str, key: str, score: float) -> None:
+    found = read_score(printed, key)
+    assert found.value == score
+    assert f"{score:g}" in found.line.replace("-1.5e-3", "-0.0015")
+
+
+@pytest.mark.parametrize(
+    ("printed", "key", "message"),
+    [
+        (EVALUATE, "models.*.*", "several numbers .*models.sts/m0.txt.value"),
+        ("f1: 0.5", "acc", "printed no number for --score-key acc"),
+        ("acc: ± 0.1", "acc", "printed no number"),
+        ("acc: nan", "acc", "printed nan, which is not finite"),
+        ("acc: 0,95", "acc", "no number that can be read"),
+    ],
+)
+def test_a_key_without_one_score_is_an_error(
+    printed: str, key: str, message: str
+) -> None:
+    with pytest.raises(Unclear, match=message):
+        read_score(printed, key)
+
+
+@pytest.mark.parametrize(
+    ("printed", "command", "is_lower"),
+    [
+        ("loss: 1.275", "python eval.py {}", True),
+        ("mse 0.0002", "python eval.py {}", True),
+        ("Word error rate: 12.5", "python eval.py {}", True),
+        ("perplexity = 9.1", "python eval.py {}", True),
+        ("1.275", "./loss.sh {}", True),
+        ("acc: 0.5", "./loss.sh {}", False),  # the number has a name of its own
+        ("neg_loss: -1.275", "python eval.py {}", False),
+        ("0.5", "python eval.py {}", False),
+    ],
+)
+def test_names_of_errors_are_known(printed: str, command: str, is_lower: bool) -> None:
+    assert read_score(printed).is_lower_better(command) is is_lower
