@@ -12,6 +12,7 @@ from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.combining import combiner_of
 from ensembles.predictions.ensemble import Ensemble
 from ensembles.predictions.fitting import Named
+from ensembles.predictions.preconditions import check_rule_name
 from ensembles.predictions.targets import labels_of
 
 
@@ -58,6 +59,9 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
     memory : None, str or joblib.Memory, default=None
         Where fitted members are kept, as in `sklearn.pipeline.Pipeline`: a search over
         rules and weights fits each member once a fold.
+    keep_oof : bool, default=True
+        Whether the fitted ensemble keeps ``oof_``, which takes most of its memory and
+        of its pickle.
     n_jobs : int or None, default=None
         Members that are fitted, or asked, at the same time.
     random_state : int, Generator or None, default=None
@@ -116,6 +120,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         missing_class: Any = "error",
         on_error: Any = "raise",
         memory: Any = None,
+        keep_oof: Any = True,
         n_jobs: Any = None,
         random_state: Any = None,
     ) -> None:
@@ -129,6 +134,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         self.missing_class = missing_class
         self.on_error = on_error
         self.memory = memory
+        self.keep_oof = keep_oof
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -164,6 +170,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         return answer if self._combination.answers.several else answer[0]
 
     def _combiner(self) -> Combiner:
+        check_rule_name(self.rule)
         combiner = combiner_of(self.rule)
         if combiner.takes == "quantiles":
             raise ValueError(

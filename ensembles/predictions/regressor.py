@@ -11,6 +11,7 @@ from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.combining import combiner_of
 from ensembles.predictions.ensemble import Ensemble
 from ensembles.predictions.fitting import Named
+from ensembles.predictions.preconditions import check_rule_name
 from ensembles.predictions.targets import values_of
 
 
@@ -44,6 +45,9 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         without it, and warns.
     memory : None, str or joblib.Memory, default=None
         Where fitted members are kept, as in `sklearn.pipeline.Pipeline`.
+    keep_oof : bool, default=True
+        Whether the fitted ensemble keeps ``oof_``, which takes most of its memory and
+        of its pickle.
     n_jobs : int or None, default=None
         Members that are fitted, or asked, at the same time.
     random_state : int, Generator or None, default=None
@@ -89,6 +93,7 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         scoring: Any = None,
         on_error: Any = "raise",
         memory: Any = None,
+        keep_oof: Any = True,
         n_jobs: Any = None,
         random_state: Any = None,
     ) -> None:
@@ -100,6 +105,7 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         self.scoring = scoring
         self.on_error = on_error
         self.memory = memory
+        self.keep_oof = keep_oof
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -119,6 +125,7 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         return self._combination.answers.result(answer)
 
     def _combiner(self) -> Combiner:
+        check_rule_name(self.rule)
         combiner = combiner_of(self.rule, of="values")
         if combiner.takes not in ("values", "quantiles"):
             raise ValueError(
