@@ -61,6 +61,8 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
     memory: Any
     n_jobs: Any
     random_state: Any
+    scores_: Any  # None where nothing was held out
+    oof_score_: Any
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(

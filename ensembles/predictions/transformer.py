@@ -147,7 +147,7 @@ class EnsembleTransformer(
         self.weights_ = given[[names.index(name) for name, _ in named]]
         self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
         self.estimators_ = [one.member for one in members]
-        self.rotations_: list[Floats] | None = None
+        self.rotations_: Any = None
         if self.align is not None:
             from scipy.linalg import orthogonal_procrustes
 

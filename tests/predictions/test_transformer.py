@@ -195,12 +195,12 @@ class OutOfFold(BaseEstimator, TransformerMixin):
     """Predictions of other folds for the data it is fitted to."""
 
     def fit(self, X: Any, y: Any) -> Any:
-        self.tree_ = DecisionTreeRegressor().fit(X, y)
+        self.tree_ = DecisionTreeRegressor(random_state=0).fit(X, y)
         return self
 
     def fit_transform(self, X: Any, y: Any) -> Any:
         self.fit(X, y)
-        return cross_val_predict(DecisionTreeRegressor(), X, y)[:, None]
+        return cross_val_predict(DecisionTreeRegressor(random_state=0), X, y)[:, None]
 
     def transform(self, X: Any) -> Any:
         return self.tree_.predict(X)[:, None]
@@ -225,7 +225,7 @@ def test_fit_transform_is_the_members_own(rng: np.random.Generator, X: Any) -> N
     members = [("out", OutOfFold()), ("lone", Lone())]
     ensemble = EnsembleTransformer(members, rule="concatenate", weights=[2, 1])
     found = ensemble.fit_transform(X, y)
-    expected = cross_val_predict(DecisionTreeRegressor(), X, y)
+    expected = cross_val_predict(DecisionTreeRegressor(random_state=0), X, y)
     assert found[:, 0] == pytest.approx(2 * expected)
     assert found[:, 1] == pytest.approx(X[:, 0] - X.mean())
     assert ensemble.transform(X)[:, 0] == pytest.approx(2 * y)
