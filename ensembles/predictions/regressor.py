@@ -20,7 +20,8 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
 
     With the defaults, members are weighed by how well they predict data that they
     were not fitted on, in five folds: the weighted mean of least squared error, with
-    weights that are not negative. Then they are fitted on all of the data.
+    weights that are not negative. Then they are fitted on all of the data, so that
+    each member is fitted six times; with ``weights=None`` or given weights once.
 
     Parameters
     ----------
@@ -31,8 +32,9 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         `ensembles.rules.RULES` that is cut by element; ``"quantile_mean"`` for members
         whose outputs are quantiles.
     weights : array-like of shape (n_members,), str or None, default="convex"
-        How much each member counts. None counts all alike. ``"convex"``, ``"greedy"``
-        and ``"greedy_soup"`` learn the weights out of fold.
+        How much each member counts. None counts all alike. ``"convex"``, ``"greedy"``,
+        ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn the weights
+        out of fold.
     params : dict or None, default=None
         Parameters of the rule and of the selection.
     cv : int, splitter, iterable of splits or "prefit", default=5
