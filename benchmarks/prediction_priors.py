@@ -215,8 +215,8 @@ def _honesty(found: dict[str, dict[str, list[float]]]) -> list[str]:
         "## Is the reported score that of the test rows?",
         "",
         f"{len(fifteen_members())} members on {N_ROWS} rows, the default, mean "
-        f"log-loss of {N_DRAWS} draws: as `oof_score_` reports it, of the weights on the rows "
-        "that they were learned from, and on all other rows. Too good: test less "
+        f"log-loss of {N_DRAWS} draws: as `oof_score_` reports it, of the weights on "
+        "the rows that they were learned from, and on all others. Too good: test less "
         "reported, ± its standard error over the draws.",
         "",
         "| set | reported | where it was learned | test | too good | best single: "

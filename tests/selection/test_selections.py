@@ -151,7 +151,7 @@ def test_wrong_parameters_are_told_before_the_first_score(name: str) -> None:
     def score(weights: Any) -> float:
         raise AssertionError("a score was asked for")
 
-    wrong: dict[str, Any] = {
+    wrong: Any = {
         "greedy": {"n_bags": 2, "random_state": "x"},
         "optuna": {"sampler": "tpee"},
         "top_k": {"k": 9},
@@ -165,6 +165,7 @@ def test_wrong_parameters_are_told_before_the_first_score(name: str) -> None:
 
 def test_bags_are_drawn_by_any_source_of_chance() -> None:
     score = distances(6, 0)
+    state: Any
     for state in (3, np.random.default_rng(3), np.random.RandomState(3), np.int64(3)):
         assert SELECTIONS["greedy"](6, score, n_bags=2, random_state=state).shape == (
             6,
