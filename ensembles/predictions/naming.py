@@ -104,6 +104,11 @@ class NamedMembers(CallbackSupport, BaseEstimator):
         if not members:
             raise ValueError("every member is 'drop'; at least one must be left")
         for name, member in members:
+            if isinstance(member, type):
+                raise TypeError(
+                    f"member {name!r} must be an estimator, found its class; write "
+                    f"{member.__name__}()"
+                )
             if not hasattr(member, "fit"):
                 raise TypeError(
                     f"member {name!r} must be an estimator with fit, found {member!r}"

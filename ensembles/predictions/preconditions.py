@@ -92,8 +92,7 @@ def check_members(
     ValueError, TypeError
     """
     for name, member in named:
-        if not isinstance(member, type):
-            answers.check_before(name, member)
+        answers.check_before(name, member)
         check_weightable(name, member, params[name])
 
 

@@ -168,8 +168,7 @@ class EnsembleTransformer(
         for name, member in named:
             own = method if hasattr(member, method) else "fit"
             params[name] = routed[name][own]
-            if not isinstance(member, type):
-                asked.check_before(name, member)
+            asked.check_before(name, member)
         if method == "fit":
             return Fitting(self, params, asked)(named, X, y), []
         pairs = Fitting(self, params, PairsWithOutputs(), fit=fitted_and_transformed)(

@@ -174,3 +174,12 @@ def test_scorers_of_classes_are_no_mistake(scoring: str, iris: Data) -> None:
     ensemble = EnsembleClassifier(members, **GREEDY, scoring=scoring)
     assert ensemble.fit(*iris).oof_score_ > 0.8
     assert ensemble.set_params(random_state=np.random.RandomState(0)).fit(*iris)
+
+
+def test_a_class_in_place_of_a_member_costs_no_fit(iris: Data) -> None:
+    message = (
+        r"member 'last' must be an estimator, found its class; write GaussianNB\(\)"
+    )
+    for ensemble in (EnsembleClassifier, EnsembleTransformer):
+        with pytest.raises(TypeError, match=message):
+            ensemble([FIRST, ("last", GaussianNB)]).fit(*iris)
