@@ -150,7 +150,7 @@ def _draws(**values: float) -> Any:
     """A sampler of optuna's that draws these."""
     from optuna.samplers import BaseSampler
 
-    class Known(BaseSampler):  # type: ignore[misc]
+    class Known(BaseSampler):
         def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
             return {}
 

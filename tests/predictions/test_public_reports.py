@@ -181,7 +181,7 @@ def test_nets_of_skorch_take_strings_and_other_numbers(two: Data) -> None:
     skorch = pytest.importorskip("skorch")
     torch = pytest.importorskip("torch")
 
-    class Net(torch.nn.Module):  # type: ignore[misc]
+    class Net(torch.nn.Module):  # type: ignore[name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.layer = torch.nn.Linear(8, 2)
