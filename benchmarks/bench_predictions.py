@@ -6,6 +6,10 @@ combine them, scikit-learn's and ours, are given members that answer from that r
 (`recording.py`), so that they differ by how they combine and by nothing else. The best
 single member is chosen as everything else is learned: out of fold.
 
+Besides, the default with and without the class prior in its pool; three balanced
+members against stacking; and what fifteen members on 200 rows are reported to score
+against what they do (`prediction_priors.py`).
+
 The defaults were chosen on other sets, `--development` (`prediction_shapes.py`).
 """  # noqa: D400  # a question
 
@@ -27,6 +31,7 @@ from typing import Any
 import measuring
 import numpy as np
 import prediction_checks
+import prediction_priors
 import prediction_report
 import prediction_sets
 import prediction_shapes
@@ -52,12 +57,13 @@ def main() -> None:
     if options.development:
         sets = list(prediction_shapes.development())
     sets = [one for one in sets if options.only in one.name]
+    n_checked = prediction_priors.checked()
     records = recorded(sets, options)
     facts: dict[str, Any] = {
         "date": date.today().isoformat(),
         "command": measuring.command(),
         "machine": measuring.machine(),
-        "checked": prediction_checks.check(sets, records),
+        "checked": n_checked + prediction_checks.check(sets, records),
         "sets": [described(*pair) for pair in zip(sets, records, strict=True)],
         "ways": {},
         "leaks": {},
@@ -67,9 +73,15 @@ def main() -> None:
         facts["ways"][one.name] = combined(one, splits)
         if one.classes:
             facts["leaks"][one.name] = leaks(splits)
+    if not options.development and options.only in "balanced members":
+        say("combining balanced members")
+        facts["balanced"] = prediction_priors.balanced()
+    if not options.development and options.only in "honest scores":
+        say("scoring fifteen members on 200 rows")
+        facts["honesty"] = prediction_priors.honesty()
     for peer in options.peer:
         ask(peer, sets, records, facts)
-    if facts["leaks"]:
+    if facts["leaks"] and sets:
         facts["memory"] = memory(sets, records)
     facts["minutes"] = (time.time() - started) / 60
     text = prediction_report.markdown(facts)
@@ -94,7 +106,12 @@ def parse() -> argparse.Namespace:
         help="interpreter that has AutoGluon or DESlib; may be given twice",
     )
     add("--development", action="store_true", help="the sets defaults were chosen on")
-    add("--only", default="", help="sets whose name has this in it")
+    add(
+        "--only",
+        default="",
+        help="sets whose name has this in it; 'balanced members' and 'honest scores' "
+        "are two more",
+    )
     add("--kept", metavar="FOLDER", help="where records are kept for the next time")
     add("--results", type=Path, help="folder to keep results in")
     return parser.parse_args()

@@ -48,6 +48,7 @@ def _check_means(one: DataSet, split: Recording) -> int:
         pool = fitted("ours, log_pool, free")
         floor = COMBINERS["log_pool"].params["floor"]
         power = np.tensordot(pool.weights_, np.log(np.maximum(test, floor)), 1)
+        power += pool.intercept_
         power = np.exp(power - power.max(axis=1, keepdims=True))
         share = power / power.sum(axis=1, keepdims=True)
         _same(one, pool.predict_proba(split.test), share)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import prediction_priors
 from prediction_ways import BEST, SCORES
 from scipy.stats import rankdata
 
@@ -95,6 +96,7 @@ def markdown(facts: Facts) -> str:
         if found:
             lines += _table(found, facts.get("memory"), classes=classes)
             lines += _by_set(facts, classes=classes)
+    lines += prediction_priors.markdown(dict(facts))
     lines += _sizes(facts) + _leaks(facts)
     return "\n".join(lines) + "\n"
 

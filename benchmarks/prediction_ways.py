@@ -17,7 +17,11 @@ from sklearn.ensemble import (
 from sklearn.metrics import log_loss, mean_squared_error
 from sklearn.model_selection import cross_val_predict
 
-from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
+from ensembles.predictions import (
+    EnsembleClassifier,
+    EnsembleRegressor,
+    pool_weights,
+)
 
 Way = Callable[..., Any]
 BEST, DEFAULT = "best single", "ours, default"
@@ -56,6 +60,19 @@ class BestSingle(BaseEstimator):
         return self.best_.predict_proba(X)
 
 
+class WithoutPrior(EnsembleClassifier):
+    """The default without intercepts, and with one ridge for any number of members."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        """Fit with intercepts held at zero."""
+        kept = pool_weights.INTERCEPT_RIDGE, pool_weights.RIDGE_PER_MEMBER
+        pool_weights.INTERCEPT_RIDGE, pool_weights.RIDGE_PER_MEMBER = 1e12, 0.0
+        try:
+            return super().fit(X, y)
+        finally:
+            pool_weights.INTERCEPT_RIDGE, pool_weights.RIDGE_PER_MEMBER = kept
+
+
 def _classes(rule: str, weights: Any = None, **params: Any) -> Way:
     return partial(EnsembleClassifier, rule=rule, weights=weights, **params)
 
@@ -80,6 +97,7 @@ CLASSES: dict[str, Way] = {
     "ours, mean, temperature": _classes("mean", calibrate="temperature"),
     "ours, log_pool, convex": _classes("log_pool", "convex"),
     "ours, log_pool, free": _classes("log_pool", "free"),
+    "ours, without the prior": WithoutPrior,
     DEFAULT: EnsembleClassifier,
 }
 VALUES: dict[str, Way] = {

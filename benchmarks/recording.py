@@ -109,8 +109,18 @@ class Recording(NamedTuple):
         return [(name, kind(self, place)) for place, name in enumerate(self.names)]
 
 
-def record(X: Any, y: Any, split: tuple[Any, Any], *, classes: bool) -> Recording:
-    """Fit and ask every member: on each fold's rest, and on all training rows."""
+def record(
+    X: Any,
+    y: Any,
+    split: tuple[Any, Any],
+    *,
+    classes: bool,
+    pairs: list[tuple[str, Any]] | None = None,
+) -> Recording:
+    """Fit and ask every member: on each fold's rest, and on all training rows.
+
+    None for ``pairs`` are `members`.
+    """
     train, test = split
     rows = np.concatenate([train, test])
     X, y, n_train = X[rows], y[rows], len(train)
@@ -120,7 +130,7 @@ def record(X: Any, y: Any, split: tuple[Any, Any], *, classes: bool) -> Recordin
     )
     for place, (_, out) in enumerate(splits):
         fold[out] = place
-    pairs = members(classes)
+    pairs = members(classes) if pairs is None else pairs
     held, full, cpu = [], [], []
     for _, member in pairs:
         with threadpool_limits(1):

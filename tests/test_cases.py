@@ -7,7 +7,7 @@ of the weights, what must come out. Word weightings: how often words are met.
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import cos, pi, sin, sqrt
+from math import cos, exp, pi, sin, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,7 @@ class SelectionCase(NamedTuple):
     n_members: int
     score: Callable[[Floats], float]
     weights: Numbers
+    params: Callable[[], dict[str, Any]] = dict
 
 
 RULE_CASES = {
@@ -89,9 +90,12 @@ COMBINER_CASES = {
     ),
     # Bayes' rule: two who say 0.8 and 0.6, each from even odds: 4 * 1.5 is 6 to 1.
     "product": CombinerCase([[[0.8, 0.2]], [[0.6, 0.4]]], [1, 1], [[6 / 7, 1 / 7]]),
-    # Odds 4 and 3 to powers of 2 and -1: 16 / 3.
+    # Odds 4 and 3 to powers of 2 and -1, 16 / 3, times 1 / 2 of the intercepts.
     "log_pool": CombinerCase(
-        [[[0.8, 0.2]], [[0.75, 0.25]]], [2, -1], [[16 / 19, 3 / 19]]
+        [[[0.8, 0.2]], [[0.75, 0.25]]],
+        [4, -2],
+        [[8 / 11, 3 / 11]],
+        {"temperature": np.array(2.0), "intercept": np.log([1.0, 2.0])},
     ),
     # The first is for the second class; the others, one with a tie, for the first.
     "vote": CombinerCase(
@@ -132,9 +136,34 @@ SELECTION_CASES = {
     "wise_ft": SelectionCase(
         3, lambda w: -float((w @ [1, -2, -3]) ** 2), [0.7, 0.15, 0.15]
     ),
-    # Equal weights, the first that are tried, cannot be beaten.
-    "optuna": SelectionCase(2, lambda w: -float((w[0] - w[1]) ** 2), [0.5, 0.5]),
+    # Besides equal weights it draws 1 / e and 1 / e^2: minus logarithms of 1 and 2.
+    "optuna": SelectionCase(
+        2,
+        lambda w: -float((2 * w[0] - w[1]) ** 2),
+        [1 / 3, 2 / 3],
+        lambda: {"n_trials": 2, "sampler": _draws(member_0=exp(-1), member_1=exp(-2))},
+    ),
 }
+
+
+def _draws(**values: float) -> Any:
+    """A sampler of optuna's that draws these."""
+    from optuna.samplers import BaseSampler
+
+    class Known(BaseSampler):
+        def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
+            return {}
+
+        def sample_relative(self, study: Any, trial: Any, space: Any) -> Any:
+            return {}
+
+        def sample_independent(
+            self, study: Any, trial: Any, name: str, distribution: Any
+        ) -> float:
+            return values[name]
+
+    return Known()
+
 
 POOLING_CASES = {
     # (1 * 1 + 3 * 3) / 4 and (1 * 4 + 3 * 0) / 4
@@ -220,5 +249,5 @@ def test_combiners_give_what_was_worked_out(
 @pytest.mark.parametrize("name", SELECTION_CASES)
 def test_selections_choose_what_was_worked_out(name: str) -> None:
     case = SELECTION_CASES[name]
-    weights = SELECTIONS[name](case.n_members, case.score)
+    weights = SELECTIONS[name](case.n_members, case.score, **case.params())
     np.testing.assert_allclose(weights, case.weights, atol=1e-6)

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from sklearn.utils.validation import _num_samples
 
+from ensembles.predictions.columns import (
+    ballots,
+    check_finite,
+    check_rows,
+    codes_among,
+    count_error,
+    dense,
+    known_classes,
+    placed_by_class,
+)
+from ensembles.predictions.member_adapters import (
+    decision_values,
+    fitted_by_codes_if_refused,
+    has_decision_only,
+)
 from ensembles.weighting import Counts, Floats
 
 Answer = list[Floats]  # of each output, shape (n_samples, n_columns)
@@ -28,6 +43,10 @@ class Answers(Protocol):
 
     @property
     def n_outputs(self) -> int: ...
+
+    def check_before(self, name: str, member: Any) -> None:
+        """Raise if a member that need not be fitted will not be able to answer."""
+        ...
 
     def check(self, name: str, member: Any) -> None:
         """Raise if a fitted member cannot answer."""
@@ -74,19 +93,33 @@ class Labels(NamedTuple):
         """How many arrays an answer has."""
         return len(self.classes)
 
-    def check(self, name: str, member: Any) -> None:
-        """Raise if a fitted member cannot answer, or lacks some of the classes."""
-        if self.voting and not hasattr(member, "predict"):
+    def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
+        """A member fitted to labels, or to their codes where it refuses them."""
+        return fit(y) if self.several else fitted_by_codes_if_refused(fit, y)
+
+    def needs_link(self, member: Any) -> bool:
+        """Whether probabilities have to be learned from decision values."""
+        return not (self.voting or self.several) and has_decision_only(member)
+
+    def check_before(self, name: str, member: Any) -> None:
+        """Raise if a member that need not be fitted has nothing to answer by."""
+        if self.voting:
+            if not hasattr(member, "predict"):
+                raise ValueError(
+                    f"member {name!r} must have predict to vote, "
+                    f"{type(member).__name__} has not"
+                )
+        elif not hasattr(member, "predict_proba") and not self.needs_link(member):
+            kind = "" if self.several else " or decision_function"
             raise ValueError(
-                f"member {name!r} must have predict to vote, {type(member).__name__} "
-                "has not"
-            )
-        if not self.voting and not hasattr(member, "predict_proba"):
-            raise ValueError(
-                f"member {name!r} must have predict_proba for this rule, "
+                f"member {name!r} must have predict_proba{kind} for this rule, "
                 f"{type(member).__name__} has not; rule='vote' combines labels, or "
                 "wrap it in CalibratedClassifierCV"
             )
+
+    def check(self, name: str, member: Any) -> None:
+        """Raise if a fitted member cannot answer, or lacks some of the classes."""
+        self.check_before(name, member)
         if self.missing == "zero" or self.indicator:
             return
         for known, classes in zip(self._known(name, member), self.classes, strict=True):
@@ -105,11 +138,16 @@ class Labels(NamedTuple):
         what it knows of all data.
         """
         if self.voting:
-            said = _dense(member.predict(X))
-            _check_rows(name, said, X)
+            said = dense(member.predict(X))
+            check_rows(name, said, X)
             codes = self.codes(said, f"member {name!r}")
             pairs = zip(codes, self.classes, strict=True)
-            return [_ballots(chosen, len(found)) for chosen, found in pairs]
+            return [ballots(chosen, len(found)) for chosen, found in pairs]
+        if self.needs_link(member):  # as yet without one
+            values = decision_values(member, X, self.classes[0])
+            check_rows(name, values, X)
+            check_finite(name, values)
+            return [values]
         shares, known = member.predict_proba(X), self._known(name, member)
         if self.indicator and not isinstance(shares, list):
             # Multilabel in one array: the probability of 1 for each label.
@@ -117,11 +155,13 @@ class Labels(NamedTuple):
         elif not self.several:
             shares = [shares]
         if len(shares) != self.n_outputs:
-            raise _count_error(name, self.n_outputs, len(shares))
+            raise count_error(name, self.n_outputs, len(shares))
         triples = zip(shares, known, self.classes, strict=True)
-        answer = [_placed(name, np.asarray(share), *both) for share, *both in triples]
+        answer = [
+            placed_by_class(name, np.asarray(share), *both) for share, *both in triples
+        ]
         for placed in answer:
-            _check_rows(name, placed, X)
+            check_rows(name, placed, X)
         return answer
 
     def finished(self, combined: Floats) -> Floats:
@@ -143,9 +183,9 @@ class Labels(NamedTuple):
         """Places of labels among each output's classes."""
         columns = np.asarray(y).reshape(len(y), -1).T
         if len(columns) != self.n_outputs:
-            raise _count_error(owner, self.n_outputs, len(columns))
+            raise count_error(owner, self.n_outputs, len(columns))
         return [
-            _codes(column, classes, owner)
+            codes_among(column, classes, owner)
             for column, classes in zip(columns, self.classes, strict=True)
         ]
 
@@ -154,100 +194,8 @@ class Labels(NamedTuple):
         found = known_classes(member, several=self.several, indicator=self.indicator)
         known = self.classes if found is None else found
         if len(known) != self.n_outputs:
-            raise _count_error(f"member {name!r}", self.n_outputs, len(known))
+            raise count_error(f"member {name!r}", self.n_outputs, len(known))
         return known
-
-
-def known_classes(member: Any, *, several: bool, indicator: bool) -> list[Any] | None:
-    """Classes that a fitted member knows, of each output.
-
-    Parameters
-    ----------
-    member : classifier
-    several, indicator : bool
-        As in `Labels`.
-
-    Returns
-    -------
-    list of ndarrays, or None where the member does not say, or 0 and 1 are meant
-    """
-    found = getattr(member, "classes_", None)
-    if found is None or (indicator and not isinstance(found, list)):
-        return None  # of labels in one array, classes_ are the columns
-    return [np.asarray(one) for one in (found if several else [found])]
-
-
-def _codes(column: Any, classes: Any, owner: str) -> Counts:
-    if classes.dtype.kind == column.dtype.kind == "i" and _follow_on(classes):
-        # Found without a search, which takes longer than all the rest of a vote.
-        codes: Counts = np.subtract(column, classes[0], dtype=np.int64)
-    else:
-        codes = np.searchsorted(classes, column)
-    strange = classes.take(codes, mode="clip") != column
-    if strange.any():
-        raise ValueError(
-            f"labels of {owner} must be among the classes {classes.tolist()}: found "
-            f"{column[strange].tolist()[0]!r}"
-        )
-    return codes
-
-
-def _follow_on(classes: Any) -> bool:
-    """Whether sorted whole numbers leave none out."""
-    return int(classes[-1]) - int(classes[0]) == len(classes) - 1
-
-
-def _ballots(codes: Counts, n_classes: int) -> Any:
-    """A row for each code, in which its place alone is True."""
-    ballots = np.zeros((len(codes), n_classes), bool)
-    firsts = np.arange(0, ballots.size, n_classes)
-    ballots.reshape(-1)[firsts + codes] = True
-    return ballots
-
-
-def _dense(said: Any) -> Any:
-    return said.toarray() if hasattr(said, "toarray") else np.asarray(said)
-
-
-def _check_rows(name: str, said: Any, X: Any) -> None:
-    if len(said) != _num_samples(X):
-        raise ValueError(
-            f"member {name!r} must answer for each of {_num_samples(X)} rows, found "
-            f"{len(said)} answers"
-        )
-
-
-def _count_error(owner: str, n_outputs: int, found: int) -> ValueError:
-    return ValueError(
-        f"{owner} must answer for each of {n_outputs} targets, found {found}"
-    )
-
-
-def _placed(name: str, share: Floats, known: Any, classes: Any) -> Floats:
-    """Columns in the order of the classes."""
-    if share.ndim != 2 or share.shape[1] != len(known):
-        raise ValueError(
-            f"member {name!r} must give a probability for each of its {len(known)} "
-            f"classes, found an array of shape {share.shape}"
-        )
-    least = share.min(initial=0)
-    if not least >= 0:
-        raise ValueError(
-            f"member {name!r} must give probabilities, found {least} among them"
-        )
-    if np.array_equal(known, classes):
-        return share
-    out = np.zeros((len(share), len(classes)), share.dtype)
-    out[:, np.searchsorted(classes, known)] = share
-    return out
-
-
-def _check_finite(name: str, said: Any) -> None:
-    wrong = said[~np.isfinite(said)] if said.dtype.kind in "biuf" else said.ravel()
-    if len(wrong):
-        raise ValueError(
-            f"member {name!r} must predict finite numbers, found {wrong.tolist()[0]!r}"
-        )
 
 
 class Values(NamedTuple):
@@ -269,21 +217,33 @@ class Values(NamedTuple):
         """All targets stand in one array."""
         return 1
 
-    def check(self, name: str, member: Any) -> None:
-        """Raise if a fitted member has no predictions."""
+    def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
+        """A member fitted to values."""
+        return fit(y)
+
+    def needs_link(self, member: Any) -> bool:
+        """No: values are taken as they are."""
+        return False
+
+    def check_before(self, name: str, member: Any) -> None:
+        """Raise if a member has no predictions."""
         if not hasattr(member, "predict"):
             raise ValueError(
                 f"member {name!r} must have predict, {type(member).__name__} has not"
             )
 
+    def check(self, name: str, member: Any) -> None:
+        """Raise if a fitted member has no predictions."""
+        self.check_before(name, member)
+
     def of(self, name: str, member: Any, X: Any) -> Answer:
         """Predictions, a column for each target."""
         said = np.asarray(member.predict(X))
-        _check_rows(name, said, X)
-        _check_finite(name, said)
+        check_rows(name, said, X)
+        check_finite(name, said)
         said = said.reshape(len(said), -1)
         if self.width not in (None, said.shape[1]):
-            raise _count_error(f"member {name!r}", self.width or 1, said.shape[1])
+            raise count_error(f"member {name!r}", self.width or 1, said.shape[1])
         return [said]
 
     def finished(self, combined: Floats) -> Floats:

@@ -13,6 +13,7 @@ from ensembles.predictions.answers import Answer, Labels
 from ensembles.predictions.fitting import Split
 from ensembles.predictions.held import Held
 from ensembles.predictions.known import KnownClassifier
+from ensembles.predictions.repetitions import as_repetitions
 from ensembles.weighting import Counts, Floats
 
 METHODS = ("temperature", "isotonic", "sigmoid")
@@ -127,7 +128,8 @@ def _learned(method: str, share: Floats, codes: Counts, weight: Any) -> Any:
         KnownClassifier(labels), method=method, cv=[(every, every)]
     )
     with config_context(enable_metadata_routing=False):
-        return model.fit(_scaled(share), codes, sample_weight=weight)
+        # Its priors and penalties count samples, which weights may be small parts of.
+        return model.fit(_scaled(share), codes, sample_weight=as_repetitions(weight))
 
 
 def _told(model: Any, share: Floats) -> Floats:

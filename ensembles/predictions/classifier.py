@@ -12,29 +12,37 @@ from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.combining import combiner_of
 from ensembles.predictions.ensemble import Ensemble
 from ensembles.predictions.fitting import Named
+from ensembles.predictions.preconditions import check_rule_name
 from ensembles.predictions.targets import labels_of
 
 
 class EnsembleClassifier(ClassifierMixin, Ensemble):
-    """Classifier that combines what its members say of each class.
+    """Classifier that combines its members' class probabilities.
 
     With the defaults, members are weighed by how well they predict data that they
-    were not fitted on, in five folds: a logarithmic pool with one weight a member, none
-    negative, and a sum that sharpens or softens the whole. Then they are fitted on all
-    of the data.
+    were not fitted on, in five folds: a log-linear pool with one non-negative weight
+    per member, whose sum sharpens or softens the result, and one intercept per class,
+    which corrects a class prior that the members have not. Then they are fitted on all
+    of the data, so that each member is fitted six times; with ``weights=None`` or
+    given weights, and no ``calibrate``, once.
 
     Parameters
     ----------
     estimators : list of (str, classifier)
-        The members; ``"drop"`` in place of one leaves it out.
+        The members; ``"drop"`` in place of one leaves it out. A member without
+        ``predict_proba`` takes part by its ``decision_function``, which is turned into
+        probabilities by a logistic regression that is learned out of fold. One that
+        refuses the labels, as XGBoost does, is fitted to 0, …, n_classes - 1.
     rule : str, default="log_pool"
         How members are combined: a name of `COMBINERS`, or of `ensembles.rules.RULES`
         where the rule is cut by element. ``"mean"`` is soft voting, ``"vote"`` hard
         voting by the members' ``predict``.
     weights : array-like of shape (n_members,), str or None, default="convex"
-        How much each member counts. None counts all alike. A name learns the weights
-        out of fold: ``"convex"``, ``"greedy"``, ``"greedy_soup"``, and with the
-        log-pool also ``"free"``, weights of any sign.
+        How much each member counts. None counts all alike. Given weights of
+        ``"log_pool"`` are divided by their sum; ``params={"temperature": 0.5}`` makes
+        the result twice as sharp. A name learns the weights out of fold:
+        ``"convex"``, ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"``,
+        ``"optuna"``, and with the log-linear pool also ``"free"``, weights of any sign.
     params : dict or None, default=None
         Parameters of the rule and of the selection, such as ``{"n_bags": 20}``.
     calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
@@ -47,8 +55,9 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         What selections maximise, as in scikit-learn, and what ``scores_``,
         ``oof_score_`` and ``history_`` are; None is the negative log-loss. Weights of
         ``"log_pool"`` and ``"product"`` that are ``"convex"`` or ``"free"`` are always
-        those of the least log-loss. A callable is given an estimator that answers with
-        the combination, and its answers in place of X.
+        those of the least log-loss; another scoring is reported and warned of. A
+        callable is given an estimator that predicts the combination, and its
+        predictions in place of X.
     missing_class : {"error", "zero"}, default="error"
         What to do with a member that does not know one of the classes: "zero" gives
         it no probability there.
@@ -56,11 +65,15 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         What to do where a member fails in ``fit`` or ``predict``: "drop" goes on
         without it, and warns.
     memory : None, str or joblib.Memory, default=None
-        Where fitted members are kept, as in `sklearn.pipeline.Pipeline`: a search over
-        rules and weights fits each member once a fold.
+        Where fitted members are kept by their names, as in
+        `sklearn.pipeline.Pipeline`: a search over rules and weights fits each member
+        once a fold.
+    keep_oof : bool, default=True
+        Whether the fitted ensemble keeps ``oof_``, which takes most of its memory and
+        of its pickle.
     n_jobs : int or None, default=None
         Members that are fitted, or asked, at the same time.
-    random_state : int, Generator or None, default=None
+    random_state : int, Generator, RandomState or None, default=None
         Draws the bags of ``weights="greedy"``.
 
     Attributes
@@ -71,6 +84,10 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
     classes_ : ndarray of shape (n_classes,), or a list of such
         Labels, aligned by value.
     weights_ : ndarray of shape (n_members,)
+        Given weights of ``"log_pool"`` as shares of their sum.
+    intercept_ : ndarray of shape (n_classes,), a list of such, or None
+        What a learned pool adds to the logarithm of each class; None where no pool was
+        learned.
     oof_ : ndarray of shape (n_members, n_samples, n_classes), or a list of such
         Out-of-fold probabilities, where something was learned; NaN where a sample was
         never held out.
@@ -80,9 +97,12 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
     best_index_ : int
         The member that scores best alone.
     oof_score_ : float
-        Score of the combination by the same measure, calibrated where it is.
+        Score of the combination by the same measure, calibrated where it is. Learned
+        weights are scored fold by fold, by weights that were learned on the rows of
+        the other folds; it may be less than the best of ``scores_``, which was picked.
     history_ : tuple of Trial
-        Weights and score of each step of the selection.
+        Weights and score of each step of the selection, on the rows that it learned
+        from; of a pool those learned, equal ones and the best member.
 
     References
     ----------
@@ -116,6 +136,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         missing_class: Any = "error",
         on_error: Any = "raise",
         memory: Any = None,
+        keep_oof: Any = True,
         n_jobs: Any = None,
         random_state: Any = None,
     ) -> None:
@@ -129,6 +150,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         self.missing_class = missing_class
         self.on_error = on_error
         self.memory = memory
+        self.keep_oof = keep_oof
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -164,6 +186,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         return answer if self._combination.answers.several else answer[0]
 
     def _combiner(self) -> Combiner:
+        check_rule_name(self.rule)
         combiner = combiner_of(self.rule)
         if combiner.takes == "quantiles":
             raise ValueError(

@@ -29,12 +29,15 @@ class Combination:
     answers : Answers
     training : list of lists of ndarrays or None, default=None
         Of each output, what a ranked combiner compares each member's answers with.
+    intercepts : list of ndarrays of shape (n_classes,) or None, default=None
+        Of each output, what a log-linear pool adds to the logarithm of each class.
     """
 
     combiner: Combiner
     params: dict[str, Any]
     answers: Answers
     training: list[list[Floats]] | None = None
+    intercepts: list[Floats] | None = None
 
     def __call__(self, stacks: Sequence[Any], weights: Floats) -> Answer:
         """Combined answer.
@@ -51,8 +54,12 @@ class Combination:
         """
         combined = []
         for output, members in enumerate(stacks):
-            given = {} if self.training is None else {"training": self.training[output]}
-            made = self.combiner.function(members, weights, **self.params, **given)
+            learned: dict[str, Any] = {}
+            if self.training is not None:
+                learned["training"] = self.training[output]
+            if self.intercepts is not None:
+                learned["intercept"] = self.intercepts[output]
+            made = self.combiner.function(members, weights, **self.params, **learned)
             combined.append(self.answers.finished(made))
         return combined
 

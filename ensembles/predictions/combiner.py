@@ -14,6 +14,7 @@ from ensembles.ruling import Rule
 from ensembles.weighting import Floats, check_weights
 
 Takes = Literal["values", "probabilities", "labels", "quantiles"]
+LEARNED = ("training", "intercept")  # parameters that estimators learn
 
 
 class Combiner:
@@ -69,7 +70,7 @@ class Combiner:
         """The combiner's own parameters with their defaults."""
         signature = inspect.signature(self.function)
         own = list(signature.parameters.values())[2:]
-        return {p.name: p.default for p in own if p.name != "training"}
+        return {p.name: p.default for p in own if p.name not in LEARNED}
 
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
         """Raise if the combiner cannot take these parameters.
@@ -107,7 +108,8 @@ class Combiner:
         weights : array-like of shape (n_members,) or None, default=None
             None counts every member alike.
         **params
-            The combiner's own, and ``training`` where it is ranked.
+            The combiner's own, ``training`` where it is ranked, ``intercept`` of a
+            log-linear pool.
 
         Returns
         -------
@@ -127,8 +129,9 @@ class Combiner:
         checked = check_weights(weights, len(stack), signed=self.signed, rule=self.name)
         if weights is None:
             checked = self.equal(len(stack))
-        own = {name: value for name, value in params.items() if name != "training"}
-        self.check(len(stack), params if not self.ranked else own)
+        known = {"training"} if self.ranked else {"intercept"} if self.scaled else set()
+        own = {name: value for name, value in params.items() if name not in known}
+        self.check(len(stack), own)
         return self.function(stack, checked, **params)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ensembles.predictions.combiner import Combiner, Whole
 from ensembles.predictions.summing import Members, pooled, refuse_nan, weighted_mean
@@ -103,7 +104,13 @@ def geometric_mean(
 
 
 @register(COMBINERS, scaled=True)
-def product(members: Members, weights: Floats, *, floor: float = FLOOR) -> Floats:
+def product(
+    members: Members,
+    weights: Floats,
+    *,
+    floor: float = FLOOR,
+    intercept: ArrayLike | None = None,
+) -> Floats:
     """Product, prod(p[i] ** w[i]), rows scaled to sum 1: independent experts.
 
     Equal weights are 1 each, so that what members agree on grows more certain.
@@ -112,6 +119,9 @@ def product(members: Members, weights: Floats, *, floor: float = FLOOR) -> Float
     ----------
     floor : float between 0 and 1, default=1e-5
         Smaller probabilities are raised to it.
+    intercept : array of shape (n_classes,) or None, default=None
+        Added to the logarithm of each class. Estimators learn it with the weights;
+        None adds nothing.
 
     References
     ----------
@@ -119,29 +129,47 @@ def product(members: Members, weights: Floats, *, floor: float = FLOOR) -> Float
     on Pattern Analysis and Machine Intelligence 20: the product rule, classes being
     equally frequent.
     """
-    return pooled(members, weights, floor)
+    return pooled(members, weights, floor, intercept)
 
 
 @register(COMBINERS, signed=True, scaled=True, shared=True)
-def log_pool(members: Members, weights: Floats, *, floor: float = FLOOR) -> Floats:
-    """Logarithmic pool, prod(p[i] ** w[i]), rows scaled to sum 1; the sum of w counts.
+def log_pool(
+    members: Members,
+    weights: Floats,
+    *,
+    floor: float = FLOOR,
+    temperature: float = 1.0,
+    intercept: ArrayLike | None = None,
+) -> Floats:
+    """Log-linear pool, prod(p[i] ** (w[i] / temperature)) * exp(intercept).
 
-    Equal weights are 1 / n_members each, which is the geometric mean. A larger sum
-    sharpens the answer and a smaller one softens it, as a temperature does.
+    Rows are scaled to sum 1. Equal weights are 1 / n_members each, which is the
+    geometric mean. A larger sum of the weights sharpens the result and a smaller one
+    softens it. The estimators divide weights that are given by their sum, so that
+    ``[2, 1, 1]`` means what it means for `VotingClassifier`, and ``temperature`` alone
+    sharpens or softens; weights that they learn keep their sum.
 
     Parameters
     ----------
     floor : float between 0 and 1, default=1e-5
         Smaller probabilities are raised to it.
+    temperature : float, positive, default=1.0
+        Weights are divided by it: less than 1 sharpens, more softens.
+    intercept : array of shape (n_classes,) or None, default=None
+        Added to the logarithm of each class, as the logarithm of a class prior is.
+        Estimators learn it with the weights; None adds nothing.
 
     References
     ----------
     Genest & Zidek (1986), "Combining probability distributions: a critique and an
     annotated bibliography", Statistical Science 1, section 3; weights of any sum as in
     Satopää et al. (2014), "Combining multiple probability predictions using a simple
-    logit model", International Journal of Forecasting 30.
+    logit model", International Journal of Forecasting 30, where the intercept
+    corrects a bias that the members share.
     """
-    return pooled(members, weights, floor)
+    if not temperature > 0:  # NaN is not either
+        raise ValueError(f"temperature must be positive, found {temperature!r}")
+    return pooled(members, weights / temperature, floor, intercept)
 
 
 @register(COMBINERS, takes="labels")

@@ -10,25 +10,24 @@ from sklearn import get_config
 from sklearn.base import MetaEstimatorMixin, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import get_scorer
-from sklearn.model_selection import check_cv
 from sklearn.utils import Bunch, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensembles.base import warn_user
 from ensembles.predictions.answers import Answer, Labels, Values
-from ensembles.predictions.calibration import calibrated, check_method
+from ensembles.predictions.calibration import check_method
 from ensembles.predictions.combination import Combination
 from ensembles.predictions.combiner import Combiner
+from ensembles.predictions.fitted_combiner import CombinerFit
 from ensembles.predictions.fitting import (
     Fitting,
     Named,
     Split,
-    attempt,
     without_failures,
 )
 from ensembles.predictions.held import Held, folds_of, stacked
+from ensembles.predictions.member_predictions import predicted, with_probabilities
 from ensembles.predictions.naming import (
     NamedMembers,
     check_columns,
@@ -36,9 +35,16 @@ from ensembles.predictions.naming import (
     checked_weight,
     holds_frozen,
 )
+from ensembles.predictions.preconditions import (
+    check_members,
+    check_score,
+    check_scoring,
+    check_selection,
+    checked_params,
+)
 from ensembles.predictions.progress import with_callbacks
-from ensembles.predictions.scoring import score_for
-from ensembles.predictions.weighing import check_choice, selection_params, weigh
+from ensembles.predictions.splits import splits_of
+from ensembles.predictions.weighing import check_choice, learns_pool, selection_params
 
 
 class Ensemble(MetaEstimatorMixin, NamedMembers):
@@ -51,9 +57,12 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
     cv: Any
     scoring: Any
     on_error: Any
+    keep_oof: Any
     memory: Any
     n_jobs: Any
     random_state: Any
+    scores_: Any  # None where nothing was held out
+    oof_score_: Any
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
@@ -90,7 +99,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         combiner, named = self._combiner(), self._members()
         check_kind(named, classifiers=is_classifier(self))
         own, others = self._checked(combiner)
-        given = check_choice(self.weights, combiner, len(self.estimators), others)
+        given = self._choice(combiner, own, others)
         X, _ = indexable(X, y)
         validate_data(self, X, y, skip_check_array=True)
         answers, y = self._targets(y, combiner, self._fitted_already(named))
@@ -98,14 +107,28 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             sample_weight = checked_weight(sample_weight, len(y))
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
+        score_weight = self._score_weight(routed, sample_weight)
+        self._combination = Combination(combiner, own, answers)
+        links = {name for name, member in named if answers.needs_link(member)}
         learns = isinstance(given, str) or self.calibrate or combiner.ranked
-        splits = self._splits(X, y, named, routed) if learns else []
+        splits = self._splits(X, y, named, routed) if learns or links else []
         prefit = self._is_prefit()
         params = {name: {} if prefit else routed[name].fit for name, _ in named}
-        members = Fitting(self, params, answers, prefit)(named, X, y, splits)
+        if self.on_error == "raise":  # else they are left out one by one
+            check_members(named, params, answers)
+        if learns:
+            self._check_score(y, splits, score_weight)
+        fitting, in_folds = Fitting(self, params, answers, prefit), None
+        if not learns:
+            in_folds = links
+        members = [
+            with_probabilities(one, splits, y, answers, sample_weight)
+            if one.name in links
+            else one
+            for one in fitting(named, X, y, splits, in_folds)
+        ]
         self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
         self.estimators_ = [one.member for one in members]
-        self._combination = Combination(combiner, own, answers)
         if isinstance(given, np.ndarray):
             names = [name for name, _ in self._pairs()]
             kept = [names.index(one.name) for one in members]
@@ -115,7 +138,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             stacks = stacked([one.folds for one in members], splits, len(y))
             folds = folds_of(splits, len(y))
             held = Held(stacks, y, answers, sample_weight, folds)
-        self._learn(held, given, others, self._score_weight(routed, sample_weight))
+        self._learn(held, given, others, score_weight)
         return self
 
     def _combiner(self) -> Combiner:
@@ -138,10 +161,34 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
                 f"on_error must be 'raise' or 'drop', found {self.on_error!r}"
             )
         check_method(self.calibrate)
-        params = dict(self.params or {})
+        check_scoring(self.scoring)
+        params = checked_params(self.params)
         own = {name: params.pop(name) for name in combiner.params if name in params}
         combiner.check(len(self.estimators), own)
         return own, params
+
+    def _choice(self, combiner: Combiner, own: Any, params: Any) -> Any:
+        """Weights as given, or how they are chosen; completes the parameters."""
+        n_members = len(self.estimators)
+        given = check_choice(self.weights, combiner, n_members, own, params)
+        if "random_state" in selection_params(given, combiner):
+            params.setdefault("random_state", self.random_state)
+        if not isinstance(given, str):
+            return given
+        if not learns_pool(given, combiner):
+            check_selection(given, len(self._members()), params)
+        elif self.scoring not in (None, "neg_log_loss"):
+            warn_user(
+                f"scoring={self.scoring!r} does not choose the weights: {given!r} of "
+                f"rule {combiner.name!r} are those of the least log-loss; it is what "
+                "scores_ and oof_score_ are; weights='greedy' are chosen by it"
+            )
+        return given
+
+    def _check_score(self, y: Any, splits: list[Split], score_weight: Any) -> None:
+        rows = np.unique(np.concatenate([test for _, test in splits]))
+        weight = None if score_weight is None else np.asarray(score_weight)[rows]
+        check_score(self._combination, np.asarray(y)[rows], weight, self.scoring)
 
     def _fitted_already(self, named: Named) -> Named:
         """Members that are taken as they are."""
@@ -164,12 +211,15 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             )
         if self._is_prefit():
             return [(np.arange(0), np.arange(len(y)))]
-        cv = check_cv(self.cv, y, classifier=is_classifier(self))
         params = routed.cv.split if hasattr(self.cv, "get_metadata_routing") else {}
-        splits = list(cv.split(X, y, **params))
-        if not splits:
-            raise ValueError("cv must hold out samples to learn from, found no split")
-        return splits
+        return splits_of(
+            self.cv,
+            X,
+            y,
+            classes=is_classifier(self),
+            params=params,
+            may_overlap=all(isinstance(m, FrozenEstimator) for _, m in named),
+        )
 
     def _score_weight(self, routed: Any, sample_weight: Any) -> Any:
         """Sample weights for the score: a scorer that may ask for them has to."""
@@ -177,21 +227,16 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             return sample_weight
         return routed.scoring.score.get("sample_weight")
 
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Where metadata given to ``fit`` go: to members, the splitter, the scorer.
-
-        Returns
-        -------
-        MetadataRouter
-        """
-        router = MetadataRouter(owner=self).add_self_request(self)
+    def _route_members(self, router: MetadataRouter) -> MetadataRouter:
+        """Where metadata given to ``fit`` go: to members, the splitter, the scorer."""
         if not self._is_prefit():
-            self._route_members(router)
+            super()._route_members(router)
         if hasattr(self.cv, "get_metadata_routing"):
             mapping = MethodMapping().add(caller="fit", callee="split")
             router.add(cv=self.cv, method_mapping=mapping)
         if self.scoring is not None:
             mapping = MethodMapping().add(caller="fit", callee="score")
+            check_scoring(self.scoring)
             router.add(scoring=get_scorer(self.scoring), method_mapping=mapping)
         return router
 
@@ -199,43 +244,41 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         self, held: Held | None, given: Any, params: dict[str, Any], score_weight: Any
     ) -> None:
         """Learn calibration and weights from held-out answers."""
+        names = list(self.named_estimators_)
+        fit = CombinerFit(given, params, self.calibrate, self.scoring, names)
         self.oof_: Any = None
-        self.calibrator_, score = None, None
-        self.calibrators_: list[Any] = [None] * len(self.estimators_)
-        combiner = self._combination.combiner
-        if held is not None:
-            self.oof_ = held.stacks if len(held.stacks) > 1 else held.stacks[0]
+        if held is None:
+            fitted = fit.given(self._combination)
+        else:
+            if self.keep_oof:
+                self.oof_ = held.stacks if len(held.stacks) > 1 else held.stacks[0]
             some = held.answered
-            held = held.only(some)
             if score_weight is not None:
                 score_weight = np.asarray(score_weight)[some]
-            if self.calibrate and combiner.takes != "labels":
-                self.calibrators_, held = calibrated(held, self.calibrate)
-            self._combination = self._combination.ranked(held)
-            weighted = held._replace(sample_weight=score_weight)
-            score = score_for(weighted, combiner, self._combination, self.scoring)
-        if "random_state" in selection_params(given, combiner):
-            params.setdefault("random_state", self.random_state)
-        names = list(self.named_estimators_)
-        chosen = weigh(given, self._combination, names, held, score, **params)
+            fitted = fit.learned(self._combination, held.only(some), score_weight)
+        self._combination, chosen, self.oof_score_ = fitted[:3]
+        self.calibrators_, self.calibrator_ = fitted.calibrators, fitted.calibrator
         self.weights_, self.history_ = chosen.weights, chosen.history
         self.scores_, self.best_index_ = chosen.scores, chosen.best_index
-        self.oof_score_ = chosen.score
-        if held is not None and score is not None and self.calibrate:
-            answer = self._combination(held.stacks, self.weights_)
-            held = held._replace(stacks=[share[None] for share in answer])
-            (self.calibrator_,), held = calibrated(held, self.calibrate)
-            self.oof_score_ = score.of([stack[0] for stack in held.stacks])
+        learned = self._combination.intercepts
+        self.intercept_ = learned[0] if learned and len(learned) == 1 else learned
 
     def _answer(self, X: Any) -> Answer:
         """Combined answer; with one output, members pass by one at a time."""
         check_columns(self, X)
         # Members without weight do not count, so they are not asked.
         places = np.flatnonzero(self.weights_).tolist() or [0]
-        said = self._said(X, places)
+        names = list(self.named_estimators_)
+        said = predicted(
+            {names[place]: self.estimators_[place] for place in places},
+            [self.calibrators_[place] for place in places],
+            self._combination.answers,
+            X,
+            on_error=self.on_error,
+            n_jobs=self.n_jobs,
+        )
         if self.on_error == "drop":
             found = list(said)
-            names = list(self.named_estimators_)
             left = without_failures([names[p] for p in places], [[f] for f in found])
             places, said = [places[i] for i in left], iter([found[i] for i in left])
         combination, weights = self._combination.only(places, self.weights_)
@@ -255,25 +298,3 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             answer = self.calibrator_(answer)
         narrow = dtypes == {np.dtype(np.float32)}
         return [output.astype(np.float32) for output in answer] if narrow else answer
-
-    def _said(self, X: Any, places: list[int]) -> Iterator[Any]:
-        """What these members say, each as soon as it is ready."""
-        names, answers = list(self.named_estimators_), self._combination.answers
-        calibrators, members = self.calibrators_, self.estimators_
-        found: Iterator[Any] = Parallel(n_jobs=self.n_jobs, return_as="generator")(
-            delayed(attempt)(
-                self.on_error,
-                names[place],
-                _say,
-                (answers, names[place], members[place], calibrators[place], X),
-            )
-            for place in places
-        )
-        return found
-
-
-def _say(
-    answers: Labels | Values, name: str, member: Any, calibrator: Any, X: Any
-) -> Answer:
-    answer = answers.of(name, member, X)
-    return answer if calibrator is None else calibrator(answer)

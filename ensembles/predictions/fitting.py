@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
-from sklearn import get_config
+import numpy as np
+from joblib import effective_n_jobs
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
 from ensembles.base import rows_of, warn_user
 from ensembles.predictions.answers import Answer
+from ensembles.predictions.naming import check_weightable
 from ensembles.predictions.progress import told
 from ensembles.weighting import Counts
 
@@ -24,6 +25,10 @@ Split = tuple[Counts, Counts]
 
 class Asking(Protocol):
     """What fitted members are asked."""
+
+    def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
+        """A member fitted by ``fit(y)``."""
+        ...
 
     def check(self, name: str, member: Any) -> None:
         """Raise if a member cannot answer."""
@@ -62,40 +67,94 @@ class Fitting(NamedTuple):
     answers : Asking
     prefit : bool, default=False
         Whether members are taken as they are.
+    fit : callable, default=fit_clone
+        ``(name, member, X, y, params) -> fitted member``; ``memory`` keeps its results.
     """
 
     owner: Any
     params: Mapping[str, Mapping[str, Any]]
     answers: Asking
     prefit: bool = False
+    fit: Callable[..., Any] | None = None
 
     def __call__(
-        self, named: Named, X: Any, y: Any, splits: Sequence[Split] = ()
+        self,
+        named: Named,
+        X: Any,
+        y: Any,
+        splits: Sequence[Split] = (),
+        held_out: Collection[str] | None = None,
     ) -> list[Fitted]:
-        """Members fitted, without those that failed where they may."""
-        fit = _as_it_is if self.prefit else check_memory(self.owner.memory).cache(_fit)
+        """Members fitted, without those that failed where they may.
+
+        With ``held_out`` only members of these names are fitted in the folds, too.
+        """
+        fit: Any = _as_it_is
+        if not self.prefit:
+            fit = check_memory(self.owner.memory).cache(self.fit or fit_clone)
         on_error = getattr(self.owner, "on_error", "raise")
-        tasks = [(*pair, split) for pair in named for split in (None, *splits)]
-        done = Parallel(n_jobs=self.owner.n_jobs, return_as="generator")(
-            delayed(attempt)(
-                on_error,
-                name,
-                _task,
-                (fit, name, member, X, y, split, self.params[name], self.answers),
-            )
-            for name, member, split in tasks
-        )
-        titles = [
-            f"{name}, fold {fold}" if fold else name
-            for name, _ in named
-            for fold in range(len(splits) + 1)
+        parts = [
+            (name, member, split)
+            for name, member in named
+            for split in (None, *self._splits_of(name, splits, held_out))
         ]
-        found = list(told(self.owner, titles, done))
-        size = len(splits) + 1
-        parts = [found[i : i + size] for i in range(0, len(found), size)]
+        tasks = [
+            (on_error, name, _task, (fit, name, member, X, y, split, *self._of(name)))
+            for name, member, split in parts
+        ]
+        done = each(self.owner.n_jobs, attempt, tasks)
         names = [name for name, _ in named]
-        left = without_failures(names, parts)
-        return [Fitted(names[i], parts[i][0], parts[i][1:]) for i in left]
+        results: dict[str, list[Any]] = {name: [] for name in names}
+        titles = []
+        for name, _, split in parts:
+            results[name].append(None)
+            fold = len(results[name]) - 1
+            titles.append(name if split is None else f"{name}, fold {fold}")
+        found = told(self.owner, titles, done)
+        for name in names:
+            results[name] = [next(found) for _ in results[name]]
+        for _ in found:  # the end of the fit is told after the last result
+            pass
+        left = without_failures(names, list(results.values()))
+        return [
+            Fitted(names[i], results[names[i]][0], results[names[i]][1:]) for i in left
+        ]
+
+    def _of(self, name: str) -> tuple[Any, Any]:
+        return self.params[name], self.answers
+
+    @staticmethod
+    def _splits_of(
+        name: str, splits: Sequence[Split], held_out: Collection[str] | None
+    ) -> Sequence[Split]:
+        return splits if held_out is None or name in held_out else ()
+
+
+def each(
+    n_jobs: int | None, do: Callable[..., Any], tasks: Iterable[Any]
+) -> Iterator[Any]:
+    """Results of tasks in their order, each as soon as it is ready.
+
+    One job alone is not handed to joblib, which takes longer than a light member
+    takes to predict a row.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+    do : callable
+    tasks : iterable of tuples
+        Arguments.
+
+    Returns
+    -------
+    iterator
+    """
+    if effective_n_jobs(n_jobs) == 1:
+        return (do(*task) for task in tasks)
+    found: Iterator[Any] = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(do)(*task) for task in tasks
+    )
+    return found
 
 
 def attempt(on_error: str, name: str, do: Callable[..., Any], args: Any) -> Any:
@@ -163,11 +222,26 @@ def without_failures(names: Sequence[str], found: Sequence[Sequence[Any]]) -> li
     return left
 
 
-def _fit(member: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
+def fit_clone(name: str, member: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
+    """A clone of a member, fitted.
+
+    Parameters
+    ----------
+    name : str
+        Part of the key under which ``memory`` keeps the result: members of equal
+        parameters whose ``random_state`` is None are different fits.
+    member : estimator
+    X, y : array-like
+    params : mapping of str to value
+
+    Returns
+    -------
+    fitted estimator
+    """
     return clone(member).fit(X, y, **params)
 
 
-def _as_it_is(member: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
+def _as_it_is(name: str, member: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
     return member
 
 
@@ -182,28 +256,27 @@ def _task(
     answers: Asking,
 ) -> Any:
     """A member fitted on all data, or its answer to what a split holds out."""
-    _check_weightable(name, member, params)
+    check_weightable(name, member, params)
     if split is None:
-        fitted = fit(member, X, y, params)
+        fitted = answers.fitted(partial(_fitted, fit, name, member, X, params), y)
         answers.check(name, fitted)
         return fitted
     train, test = split
+    if fit is _as_it_is:
+        return answers.of(name, member, _rows(X, test, len(y)))
     part = rows_of(params, train, len(y))
-    fitted = fit(member, _safe_indexing(X, train), _safe_indexing(y, train), part)
+    of_train = partial(_fitted, fit, name, member, _safe_indexing(X, train), part)
+    fitted = answers.fitted(of_train, _safe_indexing(y, train))
     return answers.of(name, fitted, _safe_indexing(X, test))
 
 
-def _check_weightable(name: str, member: Any, params: Mapping[str, Any]) -> None:
-    if "sample_weight" not in params:
-        return
-    way_out = "leave out the weights, or this member"
-    accepted = inspect.signature(member.fit).parameters.values()
-    taken = any(p.name == "sample_weight" or p.kind == p.VAR_KEYWORD for p in accepted)
-    if isinstance(member, Pipeline) and not get_config()["enable_metadata_routing"]:
-        taken = False
-        way_out += ", or sklearn.set_config(enable_metadata_routing=True) for its steps"
-    if not taken:
-        raise TypeError(
-            f"member {name!r} must take sample_weight in fit, "
-            f"{type(member).__name__} does not; {way_out}"
-        )
+def _fitted(
+    fit: Any, name: str, member: Any, X: Any, params: Mapping[str, Any], y: Any
+) -> Any:
+    return fit(name, member, X, y, params)
+
+
+def _rows(X: Any, rows: Counts, n_samples: int) -> Any:
+    """Rows of X; all of them without a copy."""
+    every = len(rows) == n_samples and np.array_equal(rows, np.arange(n_samples))
+    return X if every else _safe_indexing(X, rows)

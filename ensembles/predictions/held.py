@@ -44,8 +44,10 @@ class Held(NamedTuple):
 
     def only(self, some: Any) -> Held:
         """Some of the samples, told by a mask."""
-        if some.all():
-            return self
+        return self if some.all() else self.rows(some)
+
+    def rows(self, some: Any) -> Held:
+        """Some of the samples, told by a mask or by their indices."""
         weight = None if self.sample_weight is None else self.sample_weight[some]
         stacks = [stack[:, some] for stack in self.stacks]
         folds = None if self.folds is None else self.folds[some]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, check_array, get_tags
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
-    process_routing,
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -103,6 +104,11 @@ class NamedMembers(CallbackSupport, BaseEstimator):
         if not members:
             raise ValueError("every member is 'drop'; at least one must be left")
         for name, member in members:
+            if isinstance(member, type):
+                raise TypeError(
+                    f"member {name!r} must be an estimator, found its class; write "
+                    f"{member.__name__}()"
+                )
             if not hasattr(member, "fit"):
                 raise TypeError(
                     f"member {name!r} must be an estimator with fit, found {member!r}"
@@ -116,26 +122,38 @@ class NamedMembers(CallbackSupport, BaseEstimator):
         -------
         MetadataRouter
         """
-        return self._route_members(MetadataRouter(owner=self))
+        return self._router(own=hasattr(self, "_metadata_request"))
+
+    def _router(self, *, own: bool) -> MetadataRouter:
+        """Router, with requests of its own: where it is called, or some were set."""
+        router = MetadataRouter(owner=self)
+        return self._route_members(router.add_self_request(self) if own else router)
 
     def _route_members(self, router: MetadataRouter) -> MetadataRouter:
         for name, member in self._pairs():
             if hasattr(member, "get_metadata_routing"):
                 mapping = MethodMapping().add(caller="fit", callee="fit")
+                if hasattr(self, "fit_transform"):
+                    has_own = hasattr(member, "fit_transform")
+                    callee = "fit_transform" if has_own else "fit"
+                    mapping.add(caller="fit_transform", callee=callee)
                 router.add(**{name: member}, method_mapping=mapping)
         return router
 
-    def _routed(self, params: dict[str, Any]) -> Any:
+    def _routed(self, params: dict[str, Any], method: str = "fit") -> Any:
         """What each of those gets, as ``routed[name].method``."""
         if get_config()["enable_metadata_routing"]:
-            return process_routing(self, "fit", **params)
+            router = self._router(own=True)
+            router.validate_metadata(params=params, method=method)
+            return router.route_params(params=params, caller=method)
         unknown = [name for name in params if name != "sample_weight"]
         if unknown:
             raise TypeError(
                 f"fit got {', '.join(unknown)}, which only metadata routing hands on: "
                 "sklearn.set_config(enable_metadata_routing=True)"
             )
-        members = {name: Bunch(fit=params) for name, _ in self._pairs()}
+        own = Bunch(fit=params, fit_transform=params)
+        members = {name: own for name, _ in self._pairs()}
         # A transformer has no splitter and no scorer, but may have members so called.
         others = {"cv": Bunch(split={}), "scoring": Bunch(score=params)}
         return Bunch(**{**others, **members})
@@ -249,3 +267,32 @@ def checked_weight(sample_weight: Any, n_samples: int) -> Floats:
             f"{weight.min()} to {weight.max()}"
         )
     return weight
+
+
+def check_weightable(name: str, member: Any, params: Mapping[str, Any]) -> None:
+    """Raise if a member is to be given sample weights and takes none.
+
+    Parameters
+    ----------
+    name : str
+    member : estimator
+    params : mapping of str to value
+        What its ``fit`` gets.
+
+    Raises
+    ------
+    TypeError
+    """
+    if "sample_weight" not in params:
+        return
+    way_out = "leave out the weights, or this member"
+    accepted = inspect.signature(member.fit).parameters.values()
+    taken = any(p.name == "sample_weight" or p.kind == p.VAR_KEYWORD for p in accepted)
+    if isinstance(member, Pipeline) and not get_config()["enable_metadata_routing"]:
+        taken = False
+        way_out += ", or sklearn.set_config(enable_metadata_routing=True) for its steps"
+    if not taken:
+        raise TypeError(
+            f"member {name!r} must take sample_weight in fit, "
+            f"{type(member).__name__} does not; {way_out}"
+        )

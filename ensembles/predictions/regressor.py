@@ -11,6 +11,7 @@ from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.combining import combiner_of
 from ensembles.predictions.ensemble import Ensemble
 from ensembles.predictions.fitting import Named
+from ensembles.predictions.preconditions import check_rule_name
 from ensembles.predictions.targets import values_of
 
 
@@ -19,7 +20,8 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
 
     With the defaults, members are weighed by how well they predict data that they
     were not fitted on, in five folds: the weighted mean of least squared error, with
-    weights that are not negative. Then they are fitted on all of the data.
+    weights that are not negative. Then they are fitted on all of the data, so that
+    each member is fitted six times; with ``weights=None`` or given weights once.
 
     Parameters
     ----------
@@ -30,8 +32,9 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         `ensembles.rules.RULES` that is cut by element; ``"quantile_mean"`` for members
         whose outputs are quantiles.
     weights : array-like of shape (n_members,), str or None, default="convex"
-        How much each member counts. None counts all alike. ``"convex"``, ``"greedy"``
-        and ``"greedy_soup"`` learn the weights out of fold.
+        How much each member counts. None counts all alike. ``"convex"``, ``"greedy"``,
+        ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn the weights
+        out of fold.
     params : dict or None, default=None
         Parameters of the rule and of the selection.
     cv : int, splitter, iterable of splits or "prefit", default=5
@@ -44,6 +47,9 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         without it, and warns.
     memory : None, str or joblib.Memory, default=None
         Where fitted members are kept, as in `sklearn.pipeline.Pipeline`.
+    keep_oof : bool, default=True
+        Whether the fitted ensemble keeps ``oof_``, which takes most of its memory and
+        of its pickle.
     n_jobs : int or None, default=None
         Members that are fitted, or asked, at the same time.
     random_state : int, Generator or None, default=None
@@ -89,6 +95,7 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         scoring: Any = None,
         on_error: Any = "raise",
         memory: Any = None,
+        keep_oof: Any = True,
         n_jobs: Any = None,
         random_state: Any = None,
     ) -> None:
@@ -100,6 +107,7 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         self.scoring = scoring
         self.on_error = on_error
         self.memory = memory
+        self.keep_oof = keep_oof
         self.n_jobs = n_jobs
         self.random_state = random_state
 
@@ -119,6 +127,7 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         return self._combination.answers.result(answer)
 
     def _combiner(self) -> Combiner:
+        check_rule_name(self.rule)
         combiner = combiner_of(self.rule, of="values")
         if combiner.takes not in ("values", "quantiles"):
             raise ValueError(

@@ -202,7 +202,7 @@ class R2(Squares):
 
 
 class Brier(Squares):
-    """Negative Brier score: halved for two classes, as scikit-learn does since 1.8.
+    """Negative Brier score: halved for two classes, as scikit-learn does since 1.7.
 
     Rows are scaled to sum 1 after they are averaged: where they do not before, up to
     the rounding of float32, the estimates are off by as much.

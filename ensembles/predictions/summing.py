@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ensembles.blocks import cut
 from ensembles.weighting import Floats
@@ -137,7 +138,9 @@ def weighted_mean(
     return total
 
 
-def pooled(members: Members, weights: Floats, floor: float) -> Floats:
+def pooled(
+    members: Members, weights: Floats, floor: float, intercept: ArrayLike | None = None
+) -> Floats:
     """Product of powers of probabilities, rows scaled to sum 1.
 
     Parameters
@@ -146,6 +149,8 @@ def pooled(members: Members, weights: Floats, floor: float) -> Floats:
         As in `weighted_sum`.
     floor : float between 0 and 1
         Smaller probabilities are raised to it.
+    intercept : array of shape (n_columns,) or None, default=None
+        Added to the logarithms of each column.
 
     Returns
     -------
@@ -154,21 +159,24 @@ def pooled(members: Members, weights: Floats, floor: float) -> Floats:
     Raises
     ------
     ValueError
-        If the floor lies elsewhere, or a probability is negative.
+        If the floor lies elsewhere, or a probability is negative or not finite.
     """
     if not 0 < floor < 1:
         raise ValueError(f"floor must lie between 0 and 1, found {floor!r}")
 
     def logarithms(part: Floats, place: int) -> Floats:
-        least = part.min(initial=0)
-        if least < 0:
+        least, most = part.min(initial=0), part.max(initial=0)
+        if least < 0 or most == math.inf:  # NaN passes, and the result is NaN
             raise ValueError(
-                f"probabilities must not be negative: members[{place}] has {least}"
+                "probabilities must be finite and not negative: "
+                f"members[{place}] has {least if least < 0 else most}"
             )
         raised = np.maximum(part, floor, dtype=np.float64)
         return np.log(raised, out=raised)
 
     product = weighted_sum(members, weights, logarithms)
+    if intercept is not None:
+        product += np.asarray(intercept, np.float64)
     for start, stop in blocks(*product.shape):
         rows = product[start:stop]
         rows -= rows.max(axis=1, keepdims=True)

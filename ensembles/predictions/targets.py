@@ -10,7 +10,8 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, column_or_1d
 
-from ensembles.predictions.answers import Labels, Values, known_classes
+from ensembles.predictions.answers import Labels, Values
+from ensembles.predictions.columns import known_classes
 
 POLICIES = ("error", "zero")
 

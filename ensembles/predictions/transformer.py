@@ -18,14 +18,20 @@ from sklearn.utils import (
     get_tags,
     indexable,
 )
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.combining import combiner_of
-from ensembles.predictions.fitting import Fitting
+from ensembles.predictions.fitting import Fitted, Fitting, each
 from ensembles.predictions.naming import NamedMembers, check_columns
 from ensembles.predictions.progress import with_callbacks
+from ensembles.predictions.transformer_outputs import (
+    Outputs,
+    PairsWithOutputs,
+    as_rows,
+    fitted_and_transformed,
+    is_sparse,
+)
 from ensembles.weighting import Floats, check_weights
 
 
@@ -82,7 +88,6 @@ class EnsembleTransformer(
         self.memory = memory
         self.n_jobs = n_jobs
 
-    @with_callbacks  # type: ignore[untyped-decorator]
     def fit(self, X: Any, y: Any = None, **fit_params: Any) -> EnsembleTransformer:
         """Fit the members, and how they are rotated onto each other.
 
@@ -98,6 +103,32 @@ class EnsembleTransformer(
         -------
         self
         """
+        # Rotations come from what fit_transform makes of the data.
+        self._fit(X, y, fit_params, "fit" if self.align is None else "fit_transform")
+        return self
+
+    def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
+        """Fit the members, and combine what their ``fit_transform`` makes of the data.
+
+        It need not be what ``transform`` makes of them: a `TargetEncoder` encodes each
+        row of the training data by the targets of others.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+        y : array-like of shape (n_samples,) or None, default=None
+        **fit_params
+            For members that ask for them by metadata routing.
+
+        Returns
+        -------
+        ndarray or sparse matrix of shape (n_samples, n_columns)
+        """
+        return self._combined(iter(self._fit(X, y, fit_params, "fit_transform")))
+
+    @with_callbacks  # type: ignore[untyped-decorator]
+    def _fit(self, X: Any, y: Any, fit_params: dict[str, Any], method: str) -> Any:
+        """Fit the members; outputs of the training data where that is the method."""
         named = self._members()
         if self.align not in (None, "procrustes"):
             raise ValueError(
@@ -111,24 +142,40 @@ class EnsembleTransformer(
             )
         given = self._given()
         validate_data(self, X, skip_check_array=True)
-        routed = self._routed(fit_params)
-        params = {name: routed[name].fit for name, _ in named}
-        members = Fitting(self, params, Outputs())(named, X, y)
+        members, outputs = self._fitted(named, X, y, fit_params, method)
         names = [name for name, _ in self._pairs()]
         self.weights_ = given[[names.index(name) for name, _ in named]]
         self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
         self.estimators_ = [one.member for one in members]
-        self.rotations_: list[Floats] | None = None
+        self.rotations_: Any = None
         if self.align is not None:
             from scipy.linalg import orthogonal_procrustes
 
-            outputs = list(self._alike(self._said(X)))
-            found = [orthogonal_procrustes(each, outputs[0]) for each in outputs]
+            alike = list(self._alike(iter(outputs)))
+            found = [orthogonal_procrustes(each, alike[0]) for each in alike]
             self.rotations_ = [rotation for rotation, _ in found]
         if self._combiner is not None:
             first, row = members[0], _safe_indexing(indexable(X)[0], [0])
             self._n_features_out = Outputs().of(*first[:2], row).shape[1]
-        return self
+        return outputs
+
+    def _fitted(
+        self, named: Any, X: Any, y: Any, fit_params: dict[str, Any], method: str
+    ) -> tuple[list[Fitted], list[Any]]:
+        """Members fitted by a method, and their outputs where it has some."""
+        routed = self._routed(fit_params, method)
+        params, asked = {}, Outputs()
+        for name, member in named:
+            own = method if hasattr(member, method) else "fit"
+            params[name] = routed[name][own]
+            asked.check_before(name, member)
+        if method == "fit":
+            return Fitting(self, params, asked)(named, X, y), []
+        pairs = Fitting(self, params, PairsWithOutputs(), fit=fitted_and_transformed)(
+            named, X, y
+        )
+        members = [Fitted(one.name, one.member[0], []) for one in pairs]
+        return members, [as_rows(one.name, one.member[1]) for one in pairs]
 
     def _given(self) -> Floats:
         """Weights of all members, known to be right."""
@@ -154,11 +201,14 @@ class EnsembleTransformer(
         ndarray or sparse matrix of shape (n_samples, n_columns)
         """
         check_columns(self, X)
-        said = self._said(X)
+        return self._combined(self._said(X))
+
+    def _combined(self, said: Iterator[Any]) -> Any:
+        """Members' outputs, combined."""
         if self._combiner is None:
             # A number of Python's, so that float32 stays.
             parts = [s * float(w) for s, w in zip(said, self.weights_, strict=True)]
-            if any(_is_sparse(part) for part in parts):
+            if any(is_sparse(part) for part in parts):
                 from scipy.sparse import hstack
 
                 return hstack(parts, format="csr")
@@ -197,24 +247,22 @@ class EnsembleTransformer(
         tags = super().__sklearn_tags__()
         if self.align is not None:
             tags.input_tags.allow_nan = False
-        members = [get_tags(m) for _, m in self._pairs() if hasattr(m, "fit")]
+        telling = [m for _, m in self._pairs() if hasattr(m, "__sklearn_tags__")]
+        members = [get_tags(member) for member in telling]
         known = [tag.transformer_tags for tag in members if tag.transformer_tags]
         if known and all("float32" in tag.preserves_dtype for tag in known):
             tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     def _said(self, X: Any) -> Iterator[Any]:
-        said: Iterator[Any] = Parallel(n_jobs=self.n_jobs, return_as="generator")(
-            delayed(Outputs().of)(name, member, X)
-            for name, member in self.named_estimators_.items()
-        )
-        return said
+        tasks = ((*pair, X) for pair in self.named_estimators_.items())
+        return each(self.n_jobs, Outputs().of, tasks)
 
     def _alike(self, said: Iterator[Any]) -> Iterator[Floats]:
         """Outputs as dense arrays of one width, finite where they are to be turned."""
         first, width = None, None
         for name, output in zip(self.named_estimators_, said, strict=True):
-            dense = output.toarray() if _is_sparse(output) else output
+            dense = output.toarray() if is_sparse(output) else output
             if width is None:
                 first, width = name, dense.shape[1]
             if dense.shape[1] != width:
@@ -231,32 +279,6 @@ class EnsembleTransformer(
         if self.rotations_ is None:
             return outputs
         return map(np.matmul, outputs, self.rotations_)
-
-
-class Outputs:
-    """What transformers are asked for."""
-
-    def check(self, name: str, member: Any) -> None:
-        """Raise if a fitted member cannot transform."""
-        if not hasattr(member, "transform"):
-            raise ValueError(
-                f"member {name!r} must have transform, {type(member).__name__} has not"
-            )
-
-    def of(self, name: str, member: Any, X: Any) -> Any:
-        """Output of a member, dense or sparse; a dataframe's values."""
-        said = member.transform(X)
-        out = said if _is_sparse(said) else np.asarray(said)
-        if out.ndim != 2:
-            raise ValueError(
-                f"member {name!r} must give rows of columns, found an output of shape "
-                f"{out.shape}"
-            )
-        return out
-
-
-def _is_sparse(output: Any) -> bool:
-    return hasattr(output, "toarray")
 
 
 def _of_values(rule: Any) -> Combiner:

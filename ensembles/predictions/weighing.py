@@ -1,26 +1,51 @@
-"""Weights for what members say: given, chosen by a selection, or learned for a pool."""
+"""Weights of predictions: given, chosen by a selection, or learned for a pool."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import difflib
+import math
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.base import Chosen, choose, params_of, select
+from ensembles.base import Chosen, choose, params_of, select_quietly
 from ensembles.predictions.combination import Combination
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.held import Held
-from ensembles.registry import lookup
-from ensembles.selection import SELECTIONS, Record
-from ensembles.weighting import Counts, Floats, Score, Trial, check_weights, score_of
+from ensembles.predictions.pool_weights import PoolLoss, PoolWeights
+from ensembles.predictions.scored import Scored
+from ensembles.selection import SELECTIONS
+from ensembles.weighting import Floats, Score, Trial, check_weights, own_scores
 
 POOLED = ("convex", "free")  # learned with a pool whose weights may have any sum
-RIDGE = 2.0  # of a pool's weights, in samples: chosen on other data than is reported
+GIVEN = ("temperature",)  # parameters of a pool that learned weights make up for
+# What other libraries and papers call them.
+OTHER_NAMES = {"caruana": "greedy", "hill_climbing": "greedy", "nnls": "convex"}
+EQUAL = ("equal", "uniform", "none")
+
+
+def learns_pool(weights: Any, combiner: Combiner) -> bool:
+    """Whether weights are learned for a pool, by log-loss, whatever the scoring.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_members,), str or None
+    combiner : Combiner
+
+    Returns
+    -------
+    bool
+    """
+    return isinstance(weights, str) and combiner.scaled and weights in POOLED
 
 
 def check_choice(
-    weights: Any, combiner: Combiner, n_members: int, params: dict[str, Any]
+    weights: Any,
+    combiner: Combiner,
+    n_members: int,
+    own: dict[str, Any],
+    params: dict[str, Any],
 ) -> Floats | str | None:
     """Weights as they are given, or how they are to be chosen, known to be right.
 
@@ -29,12 +54,15 @@ def check_choice(
     weights : array-like of shape (n_members,), str or None
     combiner : Combiner
     n_members : int
+    own : dict
+        Parameters of the combiner.
     params : dict
         Parameters of the selection.
 
     Returns
     -------
     ndarray of shape (n_members,), str or None
+        Given weights of a log-linear pool as shares of their sum.
 
     Raises
     ------
@@ -42,20 +70,8 @@ def check_choice(
         If the weights are wrong, the selection or a parameter is unknown, or the
         selection needs a base.
     """
-    if (
-        isinstance(weights, str)
-        and weights == "free"
-        and not (combiner.scaled and combiner.signed)
-    ):
-        raise ValueError(
-            "weights='free' are learned with rule 'log_pool', found rule "
-            f"{combiner.name!r}; weights='convex' go with any"
-        )
-    if isinstance(weights, str) and weights == "wise_ft":
-        raise ValueError(
-            "weights='wise_ft' needs a base, which ensembles of predictions have not; "
-            "choose by another selection, such as weights='greedy'"
-        )
+    if isinstance(weights, str):
+        _check_name(weights, combiner)
     selections = selection_params(weights, combiner)
     for name in params:
         if name not in selections:
@@ -64,9 +80,53 @@ def check_choice(
                 f"params of rule {combiner.name!r} and weights={weights!r} must be "
                 f"among these: {known}; found {name!r}"
             )
+    if learns_pool(weights, combiner):
+        for name in GIVEN:
+            if name in own:
+                raise ValueError(
+                    f"{name} goes with weights that are given, or None: those of "
+                    f"weights={weights!r} are learned with their sum"
+                )
     if weights is None or isinstance(weights, str):
         return weights
-    return check_weights(weights, n_members, signed=combiner.signed, rule=combiner.name)
+    signed, rule = combiner.signed, combiner.name
+    values = check_weights(weights, n_members, signed=signed, rule=rule)
+    if not combiner.shared:
+        return values
+    total = math.fsum(values)
+    if total < 0:
+        raise ValueError(
+            f"weights of {rule!r} must have a positive sum, found {values.tolist()}"
+        )
+    return np.asarray(values / total)
+
+
+def _check_name(weights: str, combiner: Combiner) -> None:
+    """Raise unless it is the name of a selection that goes with the rule."""
+    has_free = combiner.scaled and combiner.signed
+    if weights == "free" and not has_free:
+        raise ValueError(
+            "weights='free' are learned with rule 'log_pool', found rule "
+            f"{combiner.name!r}; weights='convex' go with any"
+        )
+    if weights == "wise_ft":
+        raise ValueError(
+            "weights='wise_ft' needs a base, which ensembles of predictions have not; "
+            "choose by another selection, such as weights='greedy'"
+        )
+    known = sorted({*SELECTIONS, *(["free"] if has_free else [])} - {"wise_ft"})
+    if weights in known:
+        return
+    if weights.casefold() in EQUAL:
+        offer = "; weights=None counts all members alike"
+    else:
+        names = [*known, *OTHER_NAMES]
+        nearest = difflib.get_close_matches(weights.casefold(), names, n=1)
+        names = [OTHER_NAMES.get(name, name) for name in nearest]
+        offer = f"; did you mean {names[0]!r}?" if names else ""
+    raise ValueError(
+        f"unknown selection {weights!r}{offer} (known: {', '.join(known)})"
+    )
 
 
 def selection_params(weights: Any, combiner: Combiner) -> list[str]:
@@ -75,31 +135,36 @@ def selection_params(weights: Any, combiner: Combiner) -> list[str]:
     Parameters
     ----------
     weights : array-like of shape (n_members,), str or None
+        A name that is known.
     combiner : Combiner
 
     Returns
     -------
     list of str
         Empty where nothing chooses, or a pool's weights are learned.
-
-    Raises
-    ------
-    ValueError
-        If there is no selection of that name.
     """
-    if not isinstance(weights, str) or (combiner.scaled and weights in POOLED):
+    if not isinstance(weights, str) or learns_pool(weights, combiner):
         return []
-    return params_of(lookup(SELECTIONS, weights))
+    return params_of(SELECTIONS[weights])
+
+
+class Weighed(NamedTuple):
+    """Weights, and the combination that they belong to, with intercepts if learned."""
+
+    chosen: Chosen
+    combination: Combination
 
 
 def weigh(
     weights: Floats | str | None,
     combination: Combination,
-    names: Sequence[str],
+    n_members: int,
     held: Held | None,
-    score: Score | None,
+    score: Scored | None,
+    *,
+    start: PoolWeights | None = None,
     **params: Any,
-) -> Chosen:
+) -> Weighed:
     """Weights for an ensemble's ``weights=``, beside its best single member.
 
     Parameters
@@ -109,96 +174,66 @@ def weigh(
         weights may have any sum, ``"convex"`` learns weights that are not negative
         and ``"free"`` weights of any sign, by their log-loss.
     combination : Combination
-    names : sequence of str
-        The members'.
+    n_members : int
     held : Held or None
         What a pool's weights are learned from.
-    score : Score or None
+    score : Scored or None
+    start : PoolWeights or None, default=None
+        Where the search for a pool's weights starts.
     **params
         Parameters of the selection.
 
     Returns
     -------
-    Chosen
+    Weighed
     """
-    combiner, n_members = combination.combiner, len(names)
-    learned = isinstance(weights, str) and combiner.scaled and weights in POOLED
-    if held is not None and learned:
-        floor = {**combiner.params, **combination.params}["floor"]
-        pool = _Pool(held, floor, signed=weights == "free")
-        return select(pool, n_members, score, names=names)
+    combiner = combination.combiner
+    if isinstance(weights, str) and held is not None and score is not None:
+        if learns_pool(weights, combiner):
+            return _pool(weights == "free", combination, held, score, start)
+        selection = SELECTIONS[weights]
+        return Weighed(
+            select_quietly(selection, n_members, score, **params), combination
+        )
     given = combiner.equal(n_members) if weights is None else weights
-    return choose(
+    chosen = choose(
         given,
         n_members,
         score,
         signed=combiner.signed,
         scaled=combiner.scaled,
         rule=combiner.name,
-        names=names,
-        **params,
     )
+    return Weighed(chosen, combination)
 
 
-class _Pool:
-    """Selection of a log-pool's weights: those of the least log-loss.
+def _pool(
+    signed: bool,
+    combination: Combination,
+    held: Held,
+    score: Scored,
+    start: PoolWeights | None,
+) -> Weighed:
+    """Weights and intercepts of the least log-loss, or a member, or all alike.
 
-    With the logarithms of what the members say as features, shared by all classes, it
-    is a multinomial logistic regression with one coefficient a member: convex. A ridge
-    draws the weights to equal ones, lest they grow without bound where few samples can
-    be told apart without an error.
+    The ridge may keep the learned ones from being better than those.
     """
-
-    def __init__(self, held: Held, floor: float, *, signed: bool) -> None:
-        self.__name__ = "free" if signed else "convex"
-        self.signed = signed
-        self.logs = [np.log(np.maximum(stack, floor)) for stack in held.stacks]
-        labels: Any = held.answers
-        self.codes = labels.codes(held.y)
-        weight = held.sample_weight
-        self.shares = np.full(len(held.y), 1.0) if weight is None else weight
-        self.ridge = RIDGE / self.shares.sum()
-        self.shares = self.shares / (self.shares.sum() * len(self.logs))
-
-    def __call__(self, n_members: int, score: Score, *, record: Record) -> Floats:
-        from scipy.optimize import minimize
-
-        def note(point: Floats) -> None:
-            record(Trial(point.copy(), score_of(score, point)))
-
-        found = minimize(
-            self.loss,
-            np.full(n_members, 1 / n_members),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=None if self.signed else [(0, None)] * n_members,
-            callback=note,
-            options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-7},
-        )
-        return np.asarray(found.x)
-
-    def loss(self, weights: Floats) -> tuple[float, Floats]:
-        """Log-loss of the pool with the ridge, and its gradient."""
-        apart = weights - 1 / len(weights)
-        loss, slope = float(self.ridge / 2 * apart @ apart), self.ridge * apart
-        for logs, codes in zip(self.logs, self.codes, strict=True):
-            one, gradient = _log_loss(logs, codes, self.shares, weights)
-            loss, slope = loss + one, slope + gradient
-        return loss, slope
-
-
-def _log_loss(
-    logs: Floats, codes: Counts, shares: Floats, weights: Floats
-) -> tuple[float, Floats]:
-    n_members, n_samples, n_classes = logs.shape
-    flat = logs.reshape(n_members, -1)
-    rows = np.arange(n_samples)
-    pooled = (weights @ flat).reshape(n_samples, n_classes)
-    pooled -= pooled.max(axis=1, keepdims=True)
-    chosen = pooled[rows, codes]
-    np.exp(pooled, out=pooled)
-    sums = pooled.sum(axis=1)
-    loss = float(shares @ (np.log(sums) - chosen))
-    pooled *= (shares / sums)[:, None]
-    pooled[rows, codes] -= shares
-    return loss, flat @ pooled.ravel()
+    floor = {**combination.combiner.params, **combination.params}["floor"]
+    loss = PoolLoss(held, floor, signed=signed)
+    scores: Score = score
+    own = own_scores(held.n_members, scores)
+    best = int(np.argmax(own))
+    tried = [
+        loss.minimum(start),
+        loss.at(np.full(held.n_members, 1 / held.n_members)),
+        loss.at(np.eye(held.n_members)[best]),
+    ]
+    least = min(tried, key=loss.unpenalized)
+    with_intercepts = [replace(combination, intercepts=one.intercepts) for one in tried]
+    history = tuple(
+        Trial(one.weights, score.of(combined(held.stacks, one.weights)))
+        for one, combined in zip(tried, with_intercepts, strict=True)
+    )
+    place = next(i for i, one in enumerate(tried) if one is least)
+    chosen = Chosen(least.weights, own, best, history[place].score, history)
+    return Weighed(chosen, with_intercepts[place])

@@ -13,6 +13,7 @@ from ensembles.selection.registering import (
     check_number,
     check_whole,
     forget,
+    generator_of,
     offers,
 )
 from ensembles.weighting import (
@@ -36,7 +37,7 @@ def greedy(
     n_init: int = 1,
     n_bags: int = 0,
     fraction: float = 0.5,
-    random_state: int | np.random.Generator | None = 0,
+    random_state: int | np.random.Generator | np.random.RandomState | None = 0,
     record: Record = forget,
 ) -> Floats:
     """Weights by forward selection with replacement, the best member each round.
@@ -60,7 +61,7 @@ def greedy(
         members. 0 chooses among all members at once.
     fraction : float in (0, 1], default=0.5
         Share of the members in a bag, rounded up.
-    random_state : int, Generator or None, default=0
+    random_state : int, Generator, RandomState or None, default=0
         Draws the bags; None draws others each time.
     record : callable, default does nothing
         Called with the `Trial` of each round, bag after bag.
@@ -94,10 +95,10 @@ def greedy(
             "n_rounds and n_init must be at least 1, n_bags at least 0, fraction in "
             f"(0, 1]: found {n_rounds=}, {n_init=}, {n_bags=}, {fraction=}"
         )
+    rng = generator_of(random_state) if n_bags > 0 else None
     own = own_scores(n_members, score)
     bags = [np.arange(n_members)]
-    if n_bags > 0:
-        rng = np.random.default_rng(random_state)
+    if rng is not None:
         size = math.ceil(fraction * n_members)
         bags = [rng.choice(n_members, size, replace=False) for _ in range(n_bags)]
     found = [

@@ -67,10 +67,10 @@ def optuna(
     check_whole(n_trials=n_trials)
     if n_trials < 1:
         raise ValueError(f"n_trials must be at least 1, found {n_trials}")
+    study = _study(sampler, random_state)
     own = own_scores(n_members, score)
     member = int(np.argmax(own))
     tried = [Trial(np.eye(n_members)[member], float(own[member]))]
-    study = _study(sampler, random_state)
     names = [f"member_{index}" for index in range(n_members)]
     study.enqueue_trial(dict.fromkeys(names, 0.5))
     for _ in range(n_trials):

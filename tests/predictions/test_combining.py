@@ -408,7 +408,7 @@ def test_names_mean_combiners_first_then_rules_cut_by_element() -> None:
     assert combiner_of("geometric_mean") is COMBINERS["geometric_mean"]
     assert isinstance(combiner_of("median"), Whole)
     assert combiner_of("power_mean").params == {"p": 2.0}
-    assert combiner_of("log_pool").params == {"floor": 1e-5}
+    assert combiner_of("log_pool").params == {"floor": 1e-5, "temperature": 1.0}
     assert combiner_of("rank_mean").params == {}
     assert combiner_of(COMBINERS["vote"]) is COMBINERS["vote"]
     assert combiner_of(median)(shares(3)).shape == (7, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 from sklearn.frozen import FrozenEstimator
@@ -15,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from ensembles.predictions import EnsembleClassifier, EnsembleRegressor
+from ensembles.predictions import EnsembleClassifier, EnsembleRegressor, fitting
 from tests.predictions.members import Counting, Failing
 
 Data = tuple[Any, Any]
@@ -271,7 +272,7 @@ def test_parallel_members_answer_the_same(iris: Data) -> None:
 
 def test_warnings_point_at_who_called_fit(iris: Data) -> None:
     twins = [("out", "drop"), ("a", GaussianNB()), ("b", GaussianNB())]
-    message = "selection 'greedy' helped nothing: .*, member 'a' alone"
+    message = r"selection 'greedy' helped nothing: .* \(member 'a' on all data"
     with pytest.warns(UserWarning, match=message) as caught:
         EnsembleClassifier(twins, rule="mean", weights="greedy").fit(*iris)
     assert {one.filename for one in caught} == {__file__}
@@ -346,3 +347,37 @@ def test_predict_holds_one_members_answer_at_a_time(iris: Data) -> None:
     ensemble = EnsembleClassifier(members, rule="mean", weights=None).fit(*iris)
     ensemble.predict_proba(iris[0])
     assert len(alive) == len(members)
+
+
+@pytest.mark.parametrize("n_jobs", [None, 1])
+def test_one_job_alone_is_not_handed_to_joblib(
+    n_jobs: int | None, iris: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **params: Any) -> Any:
+        raise AssertionError("joblib was asked")
+
+    monkeypatch.setattr(fitting, "Parallel", refuse)
+    ensemble = EnsembleClassifier([NB, TREE], n_jobs=n_jobs).fit(*iris)
+    ensemble.predict(iris[0][:1])
+    with pytest.raises(AssertionError, match="joblib was asked"):
+        ensemble.set_params(n_jobs=2).predict(iris[0])
+    with (
+        joblib.parallel_config("threading", n_jobs=2),
+        pytest.raises(AssertionError, match="joblib was asked"),
+    ):
+        ensemble.set_params(n_jobs=None).predict(iris[0])
+
+
+@pytest.mark.filterwarnings("ignore:weights and calibration are learned from")
+def test_fitted_members_get_the_data_without_a_copy(iris: Data) -> None:
+    seen: list[Any] = []
+
+    class Looking(GaussianNB):
+        def predict_proba(self, X: Any) -> Any:
+            seen.append(X)
+            return super().predict_proba(X)
+
+    X, y = iris
+    ensemble = EnsembleClassifier([("a", Looking().fit(X, y))], cv="prefit").fit(X, y)
+    assert seen[0] is X
+    assert len(ensemble.oof_[0]) == len(X)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score, roc_auc_score
 
 from ensembles.predictions.answers import Labels
 from ensembles.predictions.combining import combiner_of
@@ -268,3 +269,18 @@ def test_margins_as_small_as_rounding_are_left_to_the_mean() -> None:
         assert isinstance(fast, Bounded)
         for seed in range(5):
             check_estimates(fast, plain, np.random.default_rng(seed))
+
+
+def test_a_named_scorer_gets_each_targets_own_columns(
+    rng: np.random.Generator,
+) -> None:
+    Y = rng.integers(2, size=(80, 3))
+    shares = [rng.dirichlet([1, 1], size=80) for _ in range(3)]
+    labels = Labels([np.array([0, 1])] * 3, True, True, False, "error")
+    held = Held([share[None] for share in shares], Y, labels, None)
+    score = score_for(held, MEAN, combine_for(held), "f1_macro")
+    said = np.column_stack([share.argmax(axis=1) for share in shares])
+    assert score(np.ones(1)) == pytest.approx(f1_score(Y, said, average="macro"))
+    areas = score_for(held, MEAN, combine_for(held), "roc_auc")(np.ones(1))
+    columns = np.column_stack([share[:, 1] for share in shares])
+    assert areas == pytest.approx(roc_auc_score(Y, columns))

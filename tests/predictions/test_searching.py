@@ -17,9 +17,10 @@ from sklearn.model_selection import (
     cross_validate,
 )
 from sklearn.naive_bayes import GaussianNB
-from sklearn.tree import DecisionTreeClassifier
+from sklearn.random_projection import GaussianRandomProjection
+from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
-from ensembles.predictions import EnsembleClassifier
+from ensembles.predictions import EnsembleClassifier, EnsembleTransformer
 from tests.predictions.members import Counting
 
 Data = tuple[Any, Any]
@@ -118,3 +119,29 @@ def test_from_voting_classifier_in_one_line(iris: Data) -> None:
     hard = VotingClassifier(MEMBERS, weights=[2, 1]).fit(X, y)
     ours = EnsembleClassifier(MEMBERS, rule="vote", weights=[2, 1]).fit(X, y)
     assert ours.predict(X).tolist() == hard.predict(X).tolist()
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_memory_does_not_make_one_of_members_that_differ_by_chance(
+    n_jobs: int | None, iris: Data, tmp_path: Path
+) -> None:
+    members = [(f"t{i}", ExtraTreeClassifier(max_features=1)) for i in range(4)]
+    ensemble = EnsembleClassifier(members, rule="mean", weights=None, n_jobs=n_jobs)
+    ensemble.set_params(memory=str(tmp_path)).fit(*iris)
+    told = {member.tree_.threshold.tobytes() for member in ensemble.estimators_}
+    assert len(told) == 4
+    again = clone(ensemble).fit(*iris)  # each is kept, under its name
+    assert (
+        again.predict_proba(iris[0]).tolist()
+        == ensemble.predict_proba(iris[0]).tolist()
+    )
+
+
+def test_memory_does_not_make_one_of_transformers_that_differ_by_chance(
+    iris: Data, tmp_path: Path
+) -> None:
+    members = [(f"p{i}", GaussianRandomProjection(2)) for i in range(3)]
+    ensemble = EnsembleTransformer(members, memory=str(tmp_path))
+    ensemble.fit_transform(*iris)
+    told = {member.components_.tobytes() for member in ensemble.estimators_}
+    assert len(told) == 3

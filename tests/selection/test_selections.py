@@ -135,3 +135,55 @@ def test_alphas_that_are_wrong_are_told_what_is_right(alphas: Any) -> None:
 def test_numbers_of_numpy_are_numbers() -> None:
     params: dict[str, Any] = {"n_rounds": np.int64(3), "fraction": np.float32(1)}
     assert SELECTIONS["greedy"](2, distances(2, 0), **params).sum() == 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_top_k_shares_the_weight_among_the_k_best(k: int) -> None:
+    alone = np.array([0.1, 0.9, 0.5, 0.7])
+    weights = SELECTIONS["top_k"](4, lambda w: float(w @ alone), k=k)
+    best = np.argsort(-alone)[:k]
+    assert weights[best].tolist() == [1 / k] * k
+    assert math.fsum(weights) == pytest.approx(1)
+
+
+@names
+def test_wrong_parameters_are_told_before_the_first_score(name: str) -> None:
+    def score(weights: Any) -> float:
+        raise AssertionError("a score was asked for")
+
+    wrong: Any = {
+        "greedy": {"n_bags": 2, "random_state": "x"},
+        "optuna": {"sampler": "tpee"},
+        "top_k": {"k": 9},
+        "wise_ft": {"alphas": [2]},
+    }.get(name, {})
+    if not wrong:
+        pytest.skip("has no parameters")
+    with pytest.raises((TypeError, ValueError), match="must be"):
+        SELECTIONS[name](3, score, **wrong)
+
+
+def test_bags_are_drawn_by_any_source_of_chance() -> None:
+    score = distances(6, 0)
+    state: Any
+    for state in (3, np.random.default_rng(3), np.random.RandomState(3), np.int64(3)):
+        assert SELECTIONS["greedy"](6, score, n_bags=2, random_state=state).shape == (
+            6,
+        )
+    for state in ("x", 1.5, True, [1]):
+        with pytest.raises(TypeError, match="random_state must be a whole number"):
+            SELECTIONS["greedy"](6, score, n_bags=2, random_state=state)
+    with pytest.raises(ValueError, match="random_state must not be negative"):
+        SELECTIONS["greedy"](6, score, n_bags=2, random_state=-3)
+
+
+def test_optuna_finds_better_weights_than_those_it_begins_with() -> None:
+    pytest.importorskip("optuna")
+    target = np.array([0.7, 0.2, 0.1])
+
+    def score(weights: Any) -> float:
+        return -float(((weights - target) ** 2).sum())
+
+    found = SELECTIONS["optuna"](3, score, n_trials=40)
+    begun = [np.full(3, 1 / 3), *np.eye(3)]
+    assert score(found) > max(score(weights) for weights in begun) + 0.01

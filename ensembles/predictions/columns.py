@@ -1,0 +1,108 @@
+"""Columns of predictions, checked and brought to the order of the classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import _num_samples
+
+from ensembles.weighting import Counts, Floats
+
+
+def known_classes(member: Any, *, several: bool, indicator: bool) -> list[Any] | None:
+    """Classes that a fitted member knows, of each output.
+
+    Parameters
+    ----------
+    member : classifier
+    several, indicator : bool
+        As in `Labels`.
+
+    Returns
+    -------
+    list of ndarrays, or None where the member does not say, or 0 and 1 are meant
+    """
+    found = getattr(member, "classes_", None)
+    if found is None or (indicator and not isinstance(found, list)):
+        return None  # of labels in one array, classes_ are the columns
+    return [np.asarray(one) for one in (found if several else [found])]
+
+
+def codes_among(column: Any, classes: Any, owner: str) -> Counts:
+    """Places of labels among sorted classes, or an error that names the owner."""
+    if classes.dtype.kind == column.dtype.kind == "i" and _follow_on(classes):
+        # Found without a search, which takes longer than all the rest of a vote.
+        codes: Counts = np.subtract(column, classes[0], dtype=np.int64)
+    else:
+        codes = np.searchsorted(classes, column)
+    strange = classes.take(codes, mode="clip") != column
+    if strange.any():
+        raise ValueError(
+            f"labels of {owner} must be among the classes {classes.tolist()}: found "
+            f"{column[strange].tolist()[0]!r}"
+        )
+    return codes
+
+
+def _follow_on(classes: Any) -> bool:
+    """Whether sorted whole numbers leave none out."""
+    return int(classes[-1]) - int(classes[0]) == len(classes) - 1
+
+
+def ballots(codes: Counts, n_classes: int) -> Any:
+    """A row for each code, in which its place alone is True."""
+    ballots = np.zeros((len(codes), n_classes), bool)
+    firsts = np.arange(0, ballots.size, n_classes)
+    ballots.reshape(-1)[firsts + codes] = True
+    return ballots
+
+
+def dense(said: Any) -> Any:
+    """A plain array."""
+    return said.toarray() if hasattr(said, "toarray") else np.asarray(said)
+
+
+def check_rows(name: str, said: Any, X: Any) -> None:
+    """Raise unless a member has predicted each row of X."""
+    if len(said) != _num_samples(X):
+        raise ValueError(
+            f"member {name!r} must answer for each of {_num_samples(X)} rows, found "
+            f"{len(said)} answers"
+        )
+
+
+def count_error(owner: str, n_outputs: int, found: int) -> ValueError:
+    """Error of a wrong number of targets."""
+    return ValueError(
+        f"{owner} must answer for each of {n_outputs} targets, found {found}"
+    )
+
+
+def placed_by_class(name: str, share: Floats, known: Any, classes: Any) -> Floats:
+    """Columns in the order of the classes."""
+    if share.ndim != 2 or share.shape[1] != len(known):
+        raise ValueError(
+            f"member {name!r} must give a probability for each of its {len(known)} "
+            f"classes, found an array of shape {share.shape}"
+        )
+    least, most = share.min(initial=0), share.max(initial=0)
+    if not (least >= 0 and most < np.inf):
+        raise ValueError(
+            f"member {name!r} must give probabilities, found "
+            f"{most if least >= 0 else least} among them"
+        )
+    if np.array_equal(known, classes):
+        return share
+    out = np.zeros((len(share), len(classes)), share.dtype)
+    out[:, np.searchsorted(classes, known)] = share
+    return out
+
+
+def check_finite(name: str, said: Any) -> None:
+    """Raise unless a member predicts finite numbers."""
+    wrong = said[~np.isfinite(said)] if said.dtype.kind in "biuf" else said.ravel()
+    if len(wrong):
+        raise ValueError(
+            f"member {name!r} must predict finite numbers, found {wrong.tolist()[0]!r}"
+        )

@@ -1,0 +1,123 @@
+"""Folds of held-out rows: what is learned from them is scored on the other rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from ensembles.predictions.answers import Answer, Labels
+from ensembles.predictions.combination import Combination
+from ensembles.predictions.fitting import Split
+from ensembles.predictions.held import Held
+from ensembles.weighting import Counts, Floats
+
+N_FOLDS = 5  # at most: more splits are joined, so that weights are learned 6 times
+# From rows of a part: a combination, its weights, and its best single member.
+Learn = Callable[[Held, Counts], tuple[Combination, Floats, int]]
+
+
+def cross_fitted(held: Held, learn: Learn) -> tuple[Answer, Answer] | None:
+    """Combined predictions of each row, by weights learned from the other folds' rows.
+
+    No member is fitted again. Weights that are scored on the rows they were learned
+    from look better than they are, the more members there are and the fewer rows.
+
+    Parameters
+    ----------
+    held : Held
+    learn : callable
+        ``(held, rows) -> (combination, weights, best_index)``, of some of the rows.
+
+    Returns
+    -------
+    combined, best : list of ndarrays of shape (n_samples, n_columns), or None
+        One for each output: of the weights, and of the single member that was best
+        on the other folds. None where the rows cannot be divided.
+
+    References
+    ----------
+    Stone (1974), "Cross-validatory choice and assessment of statistical predictions",
+    Journal of the Royal Statistical Society B 36.
+    """
+    folds = folds_to_learn(held)
+    if folds is None:
+        return None
+    shapes = [stack.shape[1:] for stack in held.stacks]
+    combined, best = ([np.empty(shape) for shape in shapes] for _ in range(2))
+    for train, test in folds:
+        combination, weights, member = learn(held.rows(train), train)
+        stacks = [stack[:, test] for stack in held.stacks]
+        alone = np.eye(held.n_members)[member]
+        plain = replace(combination, intercepts=None)
+        pairs = (
+            (combined, combination(stacks, weights)),
+            (best, plain(stacks, alone)),
+        )
+        for made, answer in pairs:
+            for out, part in zip(made, answer, strict=True):
+                out[test] = part
+    return combined, best
+
+
+def folds_to_learn(held: Held) -> list[Split] | None:
+    """Divisions of the rows into those to learn from and those to score.
+
+    The folds in which members did not see the rows, some joined where there are many;
+    where there is only one, or a class would have no row to learn from, folds in which
+    classes are spread evenly.
+
+    Parameters
+    ----------
+    held : Held
+
+    Returns
+    -------
+    list of (train, test), or None where some class has too few rows
+    """
+    every = np.arange(len(held.y))
+    folds = every * 0 if held.folds is None else held.folds
+    places = np.unique(folds, return_inverse=True)[1]
+    n_folds = min(places.max(initial=0) + 1, N_FOLDS)
+    places = places * n_folds // (places.max(initial=0) + 1)
+    by_fold = [(every[places != k], every[places == k]) for k in range(n_folds)]
+    for splits in (by_fold, _spread(held)):
+        if len(splits) > 1 and all(_suffices(held, train) for train, _ in splits):
+            return splits
+    return None
+
+
+def _spread(held: Held) -> list[Split]:
+    """Folds with about the same share of each class, and of rows without weight."""
+    every, weight = np.arange(len(held.y)), held.sample_weight
+    groups = every * 0 if weight is None else (weight > 0).astype(np.int64)
+    labels = held.answers
+    if isinstance(labels, Labels) and labels.n_outputs == 1:
+        groups = groups + 2 * labels.codes(held.y)[0]
+        n_folds = min(N_FOLDS, int(np.bincount(groups).max(initial=0)))
+    else:
+        n_folds = min(N_FOLDS, len(every))
+    if n_folds < 2:
+        return []
+    if not isinstance(labels, Labels):
+        return list(KFold(n_folds).split(every))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer rows than folds
+        return list(StratifiedKFold(n_folds).split(every, groups))
+
+
+def _suffices(held: Held, train: Counts) -> bool:
+    """Whether rows with weight hold every class that there is to be learned."""
+    weight = np.ones(len(held.y)) if held.sample_weight is None else held.sample_weight
+    heavy = train[weight[train] > 0]
+    if len(heavy) < 2:
+        return False
+    if not isinstance(held.answers, Labels):
+        return True
+    return all(
+        np.isin(codes[weight > 0], codes[heavy]).all()
+        for codes in held.answers.codes(held.y)
+    )
