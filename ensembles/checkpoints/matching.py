@@ -160,7 +160,7 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     for own, name in found.items():
         # One name for each tensor, whichever of its names the file has it under.
         place, held = home.aliases.get(name, name), _tensor(member, own)
-        if not _same(layout.setdefault(place, held), held):
+        if not is_equal(layout.setdefault(place, held), held):
             raise ValueError(
                 f"{name} and {place} are one tensor in the estimator, {member.name} "
                 "has two that differ; give an estimator that does not tie them"
@@ -185,8 +185,17 @@ def _tensor(member: Checkpoint, name: str) -> Tensor:
     return member.layout[member.aliases.get(name, name)]
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same bytes."""
+def is_equal(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same bytes.
+
+    Parameters
+    ----------
+    one, other : Tensor
+
+    Returns
+    -------
+    bool
+    """
     if one is other:
         return True
     if (one.dtype, one.shape) != (other.dtype, other.shape):
