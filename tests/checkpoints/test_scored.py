@@ -79,9 +79,7 @@ def test_samples_may_be_a_mapping_of_arrays(
     kind: Any, as_tensors: bool, params: dict[str, Any]
 ) -> None:
     convert = torch.as_tensor if as_tensors else np.asarray
-    given = kind(
-        {"input_ids": convert(IDS), "attention_mask": convert(MASK)}  # type: ignore[operator]
-    )
+    given = kind({"input_ids": convert(IDS), "attention_mask": convert(MASK)})
     start = reader()
     soup = ModelSoup(start, members(start), scoring=accuracy, **params)
     soup.fit(given, LABELS)
