@@ -197,8 +197,9 @@ def test_a_score_may_change_the_folder(
     (tmp_path / "other").mkdir()
     with Journal("out.jsonl", COMMAND) as journal:
         monkeypatch.chdir("other")
-        journal.add(shares(tmp_path), 0.25, 0.0)
-        assert journal.find(shares(tmp_path)) == 0.25
+        known = shares(tmp_path)
+        journal.add(known, 0.25, 0.0)
+        assert journal.find(known) == 0.25
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
@@ -319,7 +320,7 @@ def test_a_file_too_large_for_scores_is_not_read(tmp_path: Path) -> None:
     with place.open("wb") as file:
         file.truncate(2 << 30)
     with (
-        pytest.raises(ValueError, match="it is of 2147483648 bytes"),
+        pytest.raises(ValueError, match="or has 2147483648 bytes"),
         Journal(place, "x"),
     ):
         pass
