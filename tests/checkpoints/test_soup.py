@@ -45,7 +45,6 @@ X, y = load_digits(return_X_y=True)
 X = X / 16
 X_train, X_held, y_train, y_held = train_test_split(X, y, random_state=0)
 RIDE = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
-TOP = 3
 UNFINISHED = "ignore::sklearn.exceptions.ConvergenceWarning"
 
 
@@ -124,7 +123,7 @@ def test_the_greedy_soup_is_the_published_one(members: list[Any]) -> None:
         ("greedy", {"n_rounds": 6}),
         ("best", {}),
         ("top_k", {"k": 2}),
-        ("top_k", {"k": TOP}),
+        ("top_k", {}),
         ("convex", {}),
         ("optuna", {"n_trials": 5}),
     ],
@@ -138,10 +137,10 @@ def test_every_selection_gives_the_soup_that_it_scored(
     soup.fit(X_held, y_held)
     assert soup.score(X_held, y_held) == soup.soup_score_
     assert soup.weights_.sum() == pytest.approx(1)
-    if weights == "top_k":  # the three best, whatever they score together
-        best = np.argsort(-soup.scores_, kind="stable")[:TOP]
-        assert set(np.flatnonzero(soup.weights_)) == set(best)
-        assert np.unique(soup.weights_[best]).size == 1
+    if weights == "top_k":  # of those that score best alone
+        some = np.flatnonzero(soup.weights_)
+        assert soup.scores_[some].min() >= np.sort(soup.scores_)[-len(some)]
+        assert np.unique(soup.weights_[some]).size == 1
     else:
         assert soup.soup_score_ >= soup.scores_.max()
 
@@ -296,7 +295,7 @@ def test_a_soup_with_a_base_is_combined_again_to_the_byte(
 
 def test_a_soup_that_made_its_members_does_not_forget_them() -> None:
     soup = ModelSoup(SGDClassifier(), n_members=2, random_state=0).fit(X_held, y_held)
-    with pytest.raises(ValueError, match="cannot forget their parameters"):
+    with pytest.raises(ValueError, match="cannot forget them"):
         soup.forget()
 
 
@@ -481,7 +480,7 @@ def test_trees_are_refused_before_they_are_fitted() -> None:
         ({"params": {"n_epochs": 0.5}}, "n_epochs must be a whole number"),
         (
             {"params": {"n_round": 3}},
-            "these: integers, shared_init, finish, n_epochs; found 'n_round'",
+            "these: integers, shared_init, on_error, finish, n_epochs; found 'n_round'",
         ),
         ({"weights": "gready"}, "unknown selection 'gready'; did you mean 'greedy'"),
         ({"weights": [1, 2]}, "one number for each member: found 2 for 5 members"),
