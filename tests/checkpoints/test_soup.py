@@ -139,6 +139,7 @@ def test_every_selection_gives_the_soup_that_it_scored(
     assert soup.weights_.sum() == pytest.approx(1)
     if weights == "top_k":  # of those that score best alone
         some = np.flatnonzero(soup.weights_)
+        assert len(some) == params.get("k", len(some))
         assert soup.scores_[some].min() >= np.sort(soup.scores_)[-len(some)]
         assert np.unique(soup.weights_[some]).size == 1
     else:
