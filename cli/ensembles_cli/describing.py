@@ -50,7 +50,7 @@ class Taken:
             {
                 "member": member.name,
                 "weight": float(weight),
-                "step": _as_number(step),
+                "step": as_number(step),
                 "state_dict": member.state_dict,
                 "notes": list(map(as_options, member.notes)),
             }
@@ -208,7 +208,7 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _as_number(step: Any) -> int | float | None:
+def as_number(step: Any) -> int | float | None:
     """A step as JSON has it: whole where it is whole."""
     if step is None:
         return None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from ensembles_cli.printed_json import documents, last_document, numbers_in
 
 VALUE = r"(?:(?:\d++\.?+\d*+|\.\d++)(?:e[-+]?\d++)?+|nan|inf(?:inity)?+)"
 # Between digits: a point in some countries, or what parts thousands, or a list; a
@@ -116,9 +116,9 @@ def read_score(text: str, key: str | None = None) -> Reading:
 
 def _last(text: str) -> Reading:
     lines = text.splitlines()
-    document = _document(text)
+    document = last_document(text)
     if document is not None:
-        values = list(_numbers_in(document))
+        values = list(numbers_in(document))
         if len(values) == 1:
             (path, value), *_ = values
             return _checked(Reading(value, f"{path}: {value!r}", path))
@@ -192,8 +192,8 @@ def _cells(line: str) -> list[str]:
 
 
 def _keyed(text: str, key: str) -> Reading:
-    for document in _documents(text):
-        values = [(p, v) for p, v in _numbers_in(document) if _matches(key, p)]
+    for document in documents(text):
+        values = [(p, v) for p, v in numbers_in(document) if _matches(key, p)]
         if len({value for _, value in values}) > 1:
             known = ", ".join(path for path, _ in values[:6])
             raise Unclear(f"printed several numbers for --score-key {key}: {known}")
@@ -223,53 +223,6 @@ def _pattern(key: str, anything: str) -> str:
 
 def _matches(key: str, path: str) -> bool:
     return re.fullmatch(_pattern(key, ".*"), path) is not None
-
-
-def _documents(text: str) -> Iterator[Any]:
-    """JSON in a text, the last first: all of it, its end, or single lines."""
-    document = _document(text)
-    if document is not None:
-        yield document
-    for line in reversed(text.splitlines()):
-        if line.lstrip().startswith(("{", "[")):
-            found = _parsed(line)
-            if found is not None:
-                yield found
-
-
-def _document(text: str) -> Any:
-    """JSON that a text ends with, from the start of a line on; else None."""
-    stripped = text.strip()
-    if not stripped.endswith(("}", "]")):
-        return None
-    starts = [match.start() for match in re.finditer(r"^[{\[]", stripped, re.MULTILINE)]
-    # The first that is whole: a list within an object begins later.
-    for start in starts[-50:]:
-        found = _parsed(stripped[start:])
-        if found is not None:
-            return found
-    return None
-
-
-def _parsed(text: str) -> Any:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict | list) else None
-
-
-def _numbers_in(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers in JSON by their dotted paths."""
-    pairs: Any = ()
-    if isinstance(value, dict):
-        pairs = value.items()
-    elif isinstance(value, list):
-        pairs = enumerate(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield path, float(value)
-    for name, inner in pairs:
-        yield from _numbers_in(inner, f"{path}.{name}" if path else str(name))
 
 
 def _as_float(text: str, line: str) -> float:

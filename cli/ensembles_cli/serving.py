@@ -1,140 +1,20 @@
-"""What ``ensemble soup`` says while candidates are scored, and of the soup."""
+"""What ``ensemble soup`` says of the soup that it made."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.describing import left_out
-from ensembles_cli.printed_score import Reading, shortened
+from ensembles_cli.describing import as_number, left_out
 from ensembles_cli.printing import as_options, table
-from ensembles_cli.scoring import ScoringCommand
+from ensembles_cli.soup_progress import MOST_NAMED, Told, shown, tell_notes
 
 if TYPE_CHECKING:
-    from ensembles.checkpoints import Candidate, Journal, Plan, SoupReport
-
-INTERRUPTED = "the same command goes on from there"
-MOST_NAMED = 6
-
-
-class Told:
-    """Candidates as they are scored, told to stderr: one a line.
-
-    Parameters
-    ----------
-    journal : Journal
-        Where scores are kept, and taken from.
-    paths : sequence of str
-        Of all members, which are told by what they do not share.
-    scoring : ScoringCommand
-        Which knows where the last score was read.
-    lower_is_better : bool
-    most : int or None, default=None
-        How many scores there may be, where that is known.
-    """
-
-    def __init__(
-        self,
-        journal: Journal,
-        paths: Sequence[str],
-        scoring: ScoringCommand,
-        lower_is_better: bool,
-        most: int | None = None,
-    ) -> None:
-        self.journal = journal
-        self._scoring = scoring
-        self._lower_is_better = lower_is_better
-        self._most = "" if most is None else f" of at most {most}"
-        names = [str(Path(path)) for path in paths]
-        self._names = dict(zip(names, short(names), strict=True))
-        self.n_scored = self.n_reused = 0
-        self._n_failed = self._n_untold = 0
-        self.line: str | None = None
-
-    def __enter__(self) -> Told:
-        """Begin to listen."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Tell what is untold; of a run that ends early, where its scores are."""
-        self._tell_reused()
-        n_kept = self.n_scored + self.n_reused - self._n_failed
-        if error is not None and n_kept:
-            click.echo(
-                f"{_scores(n_kept)} kept in {self.journal.path}; {INTERRUPTED}",
-                err=True,
-            )
-
-    def record(self, candidate: Candidate) -> None:
-        """Tell a candidate, unless its score was known."""
-        self._tell_outdated()
-        if candidate.reused:
-            self.n_reused += 1
-            self._n_untold += 1
-            return
-        self._tell_reused()
-        if self.line is None and self._scoring.reading is not None:
-            self._tell_line(self._scoring.reading)
-        self.n_scored += 1
-        self._n_failed += candidate.score is None
-        names = [self._names[name] for name in candidate.members]
-        named = mixed(names, candidate.weights)
-        number = self.n_scored + self.n_reused
-        place = f"[{number}{self._most}]"
-        click.echo(f"{place} {_shown(candidate.score)}  {named}", err=True)
-        if candidate.error is not None and len(candidate.members) > 1:
-            _echo_noted("warning", candidate.error)
-
-    def _tell_line(self, reading: Reading) -> None:
-        """Tell where the first score was read, and if it seems to be an error."""
-        self.line = shortened(reading.line)
-        click.echo(f"score {reading.value:g} is read from: {self.line}", err=True)
-        if not self._lower_is_better and reading.is_lower_better(self._scoring.text):
-            _echo_noted(
-                "warning",
-                "the score seems to be a loss or an error, of which the highest is "
-                "taken: pass --lower-is-better if lower is better",
-            )
-
-    def _tell_outdated(self) -> None:
-        if self.n_scored + self.n_reused == 0 and self.journal.n_outdated:
-            number = self.journal.n_outdated
-            named = ", ".join(self.journal.files) or "its files"
-            kept = f"{_scores(number)} not taken from {self.journal.path}"
-            click.echo(f"{kept}, {named} changed", err=True)
-
-    def _tell_reused(self) -> None:
-        if self._n_untold:
-            click.echo(
-                f"{_scores(self._n_untold)} taken from {self.journal.path}", err=True
-            )
-        self._n_untold = 0
-
-
-def tell_notes(notes: Sequence[str]) -> None:
-    """Say to stderr what was left out or chosen among several."""
-    for note in notes:
-        _echo_noted("note", note)
-
-
-def _echo_noted(kind: str, text: str) -> None:
-    click.echo(click.style(as_options(f"{kind}: {text}"), fg="yellow"), err=True)
-
-
-def _scores(number: int) -> str:
-    return "1 score is" if number == 1 else f"{number} scores are"
+    from ensembles.checkpoints import Plan, SoupReport
 
 
 def print_soup(
@@ -146,9 +26,9 @@ def print_soup(
     tell_notes(list(dict.fromkeys([*noted, *plan.notes])))
     names = left_out(plan)
     if names:
-        shown = ", ".join(names[:MOST_NAMED])
+        some = ", ".join(names[:MOST_NAMED])
         more = f" and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED)
-        tell_notes([f"{len(names)} tensors are left out: {shown}{more}"])
+        tell_notes([f"{len(names)} tensors are left out: {some}{more}"])
     if as_json:
         click.echo(json.dumps(described(report, told, rows), indent=2))
         return
@@ -169,7 +49,7 @@ def print_soup(
             [
                 "*" * (row["weight"] > 0),
                 row["member"],
-                _shown(row["score"]),
+                shown(row["score"]),
                 f"{row['weight']:.3g}" * (row["weight"] > 0),
                 *("" if row[key] is None else str(row[key]) for key in more_keys),
             ]
@@ -182,9 +62,9 @@ def print_soup(
     table(
         ["compared", "score"],
         [
-            ["uniform soup", _shown(report.uniform)],
-            [f"soup of {n_kept} in {len(names)}", _shown(report.score)],
-            [f"best alone, {best}", _shown(alone)],
+            ["uniform soup", shown(report.uniform)],
+            [f"soup of {n_kept} in {len(names)}", shown(report.score)],
+            [f"best alone, {best}", shown(alone)],
         ],
     )
     click.echo(verdict(report, n_kept))
@@ -220,7 +100,7 @@ def verdict(report: SoupReport, n_kept: int) -> str:
 def _members(report: SoupReport, steps: Sequence[Any]) -> list[dict[str, Any]]:
     """Facts about each member, the base first where there is one."""
     scores, weights = [*report.scores], [*report.weights]
-    numbers = [None if step is None else as_number(step) for step in steps]
+    numbers = [as_number(step) for step in steps]
     if report.base is not None:
         scores, weights = [report.base_score, *scores], [report.base_weight, *weights]
         numbers = [None, *numbers]
@@ -236,11 +116,6 @@ def _members(report: SoupReport, steps: Sequence[Any]) -> list[dict[str, Any]]:
         }
         for member, score, weight, step in rows
     ]
-
-
-def as_number(step: Any) -> int | float:
-    """A step as JSON has it: whole where it is whole."""
-    return int(step) if step == int(step) else float(step)
 
 
 def described(
@@ -296,42 +171,3 @@ def _options(plan: Plan) -> list[str]:
     if plan.options["key"] is not None:
         found += ["--key", plan.options["key"]]
     return found
-
-
-def mixed(names: Sequence[str], weights: Sequence[float]) -> str:
-    """Members as a sum, with their weights where those differ; of many, how many.
-
-    Examples
-    --------
-    >>> mixed(["a.pt", "b.pt"], [0.5, 0.5])
-    'a.pt + b.pt'
-    >>> mixed(["a.pt", "b.pt"], [0.75, 0.25])
-    '0.75 a.pt + 0.25 b.pt'
-    """
-    if len(names) > MOST_NAMED:
-        return f"{len(names)} members"
-    if len(set(weights)) == 1:
-        return " + ".join(names)
-    pairs = zip(names, weights, strict=True)
-    return " + ".join(f"{weight:.3g} {name}" for name, weight in pairs)
-
-
-def short(names: Sequence[str]) -> list[str]:
-    """Paths from the folder that holds them all.
-
-    Examples
-    --------
-    >>> short(["runs/1/model.pt", "runs/2/model.pt"])
-    ['1/model.pt', '2/model.pt']
-    >>> short([])
-    []
-    """
-    if not names:
-        return []
-    full = [os.path.abspath(name) for name in names]
-    shared = os.path.commonpath([os.path.dirname(name) for name in full])
-    return [os.path.relpath(name, shared) for name in full]
-
-
-def _shown(score: float | None) -> str:
-    return "failed" if score is None else f"{score:.6g}"

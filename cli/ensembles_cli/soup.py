@@ -10,7 +10,8 @@ import click
 from ensembles_cli import means
 from ensembles_cli.parsing import Param, as_params, complete_selection
 from ensembles_cli.scoring import ScoringCommand
-from ensembles_cli.serving import Told, print_soup, tell_notes
+from ensembles_cli.serving import print_soup
+from ensembles_cli.soup_progress import Told, tell_notes
 from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from ensembles.base import warn_user
 from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.differences import config_differences
 from ensembles.checkpoints.formats.state_dicts import is_torch
+from ensembles.checkpoints.states import state_of
 
 # Settings that say what parameters mean, and what a fit learns of that besides.
 SETTINGS = ("activation", "link", "with_std", "with_scaling")
@@ -98,7 +99,7 @@ def check_alike(first: Any, member: Any, name: str) -> None:
                     f"members must agree in {trait}{_of(place)}: {name} has "
                     f"{_shown(theirs, ours)}, the first {_shown(ours, theirs)}"
                 )
-        if not place or learns(one):
+        if not place or is_averaged(one):
             continue
         same = is_same(thawed(one), thawed(other))
         if same is None:
@@ -109,7 +110,8 @@ def check_alike(first: Any, member: Any, name: str) -> None:
         elif not same:
             raise ValueError(
                 f"members must agree in step {place!r}, which is not averaged: {name} "
-                f"has another {type(thawed(other)).__name__} than the first"
+                f"has another {type(thawed(other)).__name__} than the first; fit it "
+                "once for all members, and wrap it in sklearn.frozen.FrozenEstimator"
             )
 
 
@@ -152,6 +154,29 @@ def learns(step: Any) -> bool:
     if not hasattr(step, "__sklearn_tags__") or thawed(step) is not step:
         return False
     return bool(step.__sklearn_tags__().requires_fit)
+
+
+def is_averaged(step: Any) -> bool:
+    """Whether a step of a pipeline is averaged; any other must be the same in all.
+
+    Parameters
+    ----------
+    step : estimator, "passthrough" or None
+
+    Returns
+    -------
+    bool
+        False for kinds that cannot be averaged, or are unknown.
+    """
+    if not learns(step):
+        return False
+    if hasattr(step, "steps"):
+        return any(is_averaged(inner) for _, inner in step.steps)
+    try:
+        state_of(step)
+    except TypeError:
+        return False
+    return True
 
 
 def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:

@@ -9,12 +9,15 @@ from typing import Any, cast
 from ensembles.base import Chosen, choose, params_of, select
 from ensembles.checkpoints.learning import Learned
 from ensembles.checkpoints.merging import Merged
+from ensembles.checkpoints.preparing import check_name, taken_by
 from ensembles.checkpoints.scored import SoupScore
 from ensembles.registry import lookup
 from ensembles.ruling import Rule
 from ensembles.selection import SELECTIONS
 
 ADDING = ("greedy", "greedy_soup", "top_k")  # selections that count members
+CHOICES = {"shared_init": ("error", "warn"), "on_error": ("stop", "skip")}
+GENERAL = ("integers", *CHOICES, "finish")  # parameters of every soup
 
 
 def divided(
@@ -43,22 +46,27 @@ def divided(
         raise TypeError(f"params must be a dict or None, found {params!r}")
     others = dict(params or {})
     own = {name: others.pop(name) for name in rule.params if name in others}
-    known = ["integers", "shared_init", *["n_epochs"] * makes]
+    known = [*GENERAL, *["n_epochs"] * makes]
     if isinstance(weights, str):
+        check_name(weights)
         known += params_of(lookup(SELECTIONS, weights))
         if weights == "convex":
             known += params_of(partial(Learned.__call__, cast("Learned", None)))
-    if others.get("shared_init", "error") not in ("error", "warn"):
-        raise ValueError(
-            "params['shared_init'] must be 'error' or 'warn', found "
-            f"{others['shared_init']!r}"
-        )
+    for name, choices in CHOICES.items():
+        if others.get(name, choices[0]) not in choices:
+            raise ValueError(
+                f"params[{name!r}] must be {' or '.join(map(repr, choices))}, found "
+                f"{others[name]!r}"
+            )
+    finish = others.get("finish")
+    if not (finish is None or callable(finish)):
+        raise TypeError(f"params['finish'] must be a callable, found {finish!r}")
     for name in others:
         if name not in known:
             listed = ", ".join([*rule.params, *known]) or "none"
             raise ValueError(
                 f"params of rule {rule.name!r} and weights={weights!r} must be among "
-                f"these: {listed}; found {name!r}"
+                f"these: {listed}; found {name!r}{taken_by(name)}"
             )
     return own, others
 

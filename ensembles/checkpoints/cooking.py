@@ -19,6 +19,10 @@ from ensembles.checkpoints.candidates import (
     ScoreFile,
     suffix_of,
 )
+from ensembles.checkpoints.compatibility import (
+    warn_of_candidates,
+    warn_of_strangers,
+)
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.journal import Journal
 from ensembles.checkpoints.options import Options
@@ -28,7 +32,6 @@ from ensembles.checkpoints.preparing import (
     paths_of,
     plan_of_all,
     rehearsed,
-    warn_of_strangers,
 )
 from ensembles.checkpoints.tasting import Tasting
 from ensembles.weighting import Floats
@@ -196,6 +199,7 @@ def make_soup(
     places = [place] if journal is None else [place, journal.path]
     check_apart(places, planned.members)
     warn_of_strangers(planned.members)
+    warn_of_candidates(planned.members)
     suffix = suffix_of(planned.members[len(paths) - len(members)])
     job = Job(score, place, suffix, given, on_error, journal, record, progress)
     with nullcontext() if journal is None else journal:

@@ -86,10 +86,9 @@ def _known(folder: Path, names: Sequence[str]) -> list[list[Any]]:
 class Journal:
     """Scores by one command, in lines of JSON that other commands may share.
 
-    A line stands for itself: the command, the folder that it runs in, the members with
-    the sizes and times of their files, their weights, the score, the seconds that it
-    took. It is on the disk before `add` returns. What a killed run left of a line is
-    cut off by the next.
+    A line stands for itself: the command, its folder and files, the members with the
+    sizes and times of their files, their weights, the score, the seconds that it took.
+    It is on the disk before `add` returns. The rest of a torn line is cut off.
 
     Parameters
     ----------
@@ -98,13 +97,12 @@ class Journal:
     command : str
         What the scores are from: those by another text are not found.
     files : mapping of str to str or None, default=None
-        Digests of what stands behind the command, such as its program; scores by
-        others are not found.
+        Digests of its programs; scores by others are not found.
 
     Attributes
     ----------
     n_outdated : int
-        Scores in the file that are by the same command with other ``files``.
+        Scores in the file by the same command with other files.
     """
 
     def __init__(
@@ -138,12 +136,11 @@ class Journal:
         if self._fd is not None:
             raise ValueError(f"{self.path} must not be open already; close it first")
         try:
-            # Neither a link, which may lead anywhere, nor a pipe, which is waited for.
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(self._place, flags | os.O_NONBLOCK, 0o666)
         except OSError as error:
-            is_link = error.errno == errno.ELOOP
-            fault = "it is a symbolic link" if is_link else error.strerror
+            fault = error.strerror
+            fault = "it is a symbolic link" if error.errno == errno.ELOOP else fault
             raise type(error)(
                 f"scores must be kept in a file at {self.path}: {fault}; "
                 "remove what is there, or choose another place"
@@ -260,10 +257,8 @@ class Journal:
             content = file.read()
         *lines, rest = content.split(b"\n")
         is_ours = [self._take(line) for line in [*lines, rest]]
-        # One byte is enough of a beginning only where lines stand before it.
-        is_torn = rest.startswith(BEGINNING) or (
-            BEGINNING.startswith(rest) and (len(rest) != 1 or any(is_ours))
-        )
+        is_begun = BEGINNING.startswith(rest) and len(rest) != 1  # which may be any's
+        is_torn = is_begun or rest.startswith(BEGINNING)
         if not any(is_ours) and (lines or not is_torn):
             raise ValueError(
                 f"{self.path} must hold scores, found none in it; remove that file, or "
@@ -294,15 +289,10 @@ class Journal:
 def _check_journal_file(fd: int, path: Path) -> None:
     """Raise unless it is a regular file of a size that scores may have."""
     found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
         raise ValueError(
-            f"scores must be kept in a file at {path}: it is not a regular file; "
-            "remove what is there, or choose another place"
-        )
-    if found.st_size > LARGEST:
-        raise ValueError(
-            f"{path} must hold scores, and has {found.st_size} bytes; remove that "
-            "file, or choose another place"
+            f"scores must be kept in a file at {path}: it is no regular file, or has "
+            f"{found.st_size} bytes; remove what is there, or choose another place"
         )
 
 

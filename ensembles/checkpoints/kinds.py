@@ -201,10 +201,13 @@ def _loaded(encoder: Any, X: Any, y: Any) -> Any:
 
 
 def _steps(pipeline: Any) -> list[tuple[str, Any]]:
-    """Steps that have learned something, and are not frozen."""
-    from ensembles.checkpoints.agreeing import learns
+    """Steps that are averaged, the last among them if it predicts."""
+    from ensembles.checkpoints.agreeing import is_averaged, learns
 
-    return [(name, step) for name, step in pipeline.steps if learns(step)]
+    last = pipeline.steps[-1][1]
+    if learns(last) and hasattr(last, "predict"):
+        state_of(last)  # raises if it cannot be averaged
+    return [(name, step) for name, step in pipeline.steps if is_averaged(step)]
 
 
 def _of_steps(pipeline: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, import_torch
 from ensembles.checkpoints.losses import usual_loss
 from ensembles.checkpoints.merging import Merged
-from ensembles.checkpoints.scored import SoupScore
+from ensembles.checkpoints.scored import SoupScore, n_rows, take_rows
 from ensembles.floats import Array
 from ensembles.selection.registering import (
     Record,
@@ -174,15 +174,16 @@ class Learned:
         ]
 
     def _batches(self, size: int, rng: np.random.Generator) -> Any:
-        from sklearn.utils import _safe_indexing
-        from sklearn.utils.validation import _num_samples
-
         for X, y, _ in self._parts:
-            order = rng.permutation(_num_samples(X))
+            if X is None:
+                raise ValueError(
+                    "weights='convex' of a module learns from data: fit(X, y) with "
+                    "samples that no member has seen; found none"
+                )
+            order = rng.permutation(n_rows(X))
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
-                targets = None if y is None else _safe_indexing(y, rows)
-                yield _safe_indexing(X, rows), targets
+                yield take_rows(X, rows), None if y is None else take_rows(y, rows)
 
     def slopes(
         self, weights: Floats, X: Any, y: Any, loss: Loss | None, sharpness: float
@@ -222,6 +223,11 @@ class Learned:
             return answer
 
         value = (loss or self._usual)(model, X, y)
+        if not (isinstance(value, torch.Tensor) and value.numel() == 1):
+            raise TypeError(
+                "loss(model, X, y) must return a tensor of one number, to take its "
+                f"gradient, found {value!r:.80}"
+            )
         held = list(leaves.values())
         *by_parameters, by_scale = torch.autograd.grad(
             value, [*held, scale], allow_unused=True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,10 @@ def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any
         Around a torch module.
     model : callable
         Answers as the module does.
-    X, y : array-like of shape (n_samples, ...)
+    X : array-like of shape (n_samples, ...), or mapping of str to such
+        A mapping is given by name, as tokenizers of Hugging Face return it.
+    y : array-like of shape (n_samples, ...) or None
+        None takes the loss that the module answers with.
 
     Returns
     -------
@@ -32,20 +35,22 @@ def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any
         If no loss is usual for what the module is given, or answers.
     """
     torch = import_torch("weights='convex' of a module")
-    estimator, samples, targets = merged.estimator, np.asarray(X), np.asarray(y)
-    if samples.dtype.kind not in "iubf":
-        raise ValueError(
-            f"X must be numbers where no loss is given, found {samples.dtype}; give a "
-            "loss in params"
-        )
+    estimator = merged.estimator
     like = next(iter(merged.module_of(estimator).parameters()))
-    given = torch.as_tensor(samples).to(like.device)
-    answer = model(given.to(like.dtype) if given.is_floating_point() else given)
+    if isinstance(X, Mapping):
+        answer = model(**{name: _given(X[name], like, torch) for name in X})
+    else:
+        answer = model(_given(X, like, torch))
+    if y is None and is_torch(getattr(answer, "loss", None)):
+        return answer.loss
+    # Models of Hugging Face answer with several things, the logits among them.
+    answer = getattr(answer, "logits", answer)
     if not is_torch(answer):
         raise ValueError(
             f"the module must answer with a tensor where no loss is given, found a "
             f"{type(answer).__name__}; give a loss in params"
         )
+    targets = np.asarray(y)
     is_skorch = hasattr(estimator, "get_loss")  # with its criterion
     if not is_skorch:
         targets = _codes(targets, getattr(estimator, "classes_", None))
@@ -65,8 +70,25 @@ def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any
     if is_skorch:
         return estimator.get_loss(answer, wanted)
     if is_code:
+        if answer.ndim == wanted.ndim + 1 > 2:  # classes last, as of each token
+            answer = answer.movedim(-1, 1)
         return torch.nn.functional.cross_entropy(answer, wanted)
     return torch.nn.functional.mse_loss(answer, wanted)
+
+
+def _given(value: Any, like: Any, torch: Any) -> Any:
+    """Samples as a tensor, floats in the format of the parameters."""
+    if is_torch(value):
+        found = value.to(like.device)
+    else:
+        samples = np.asarray(value)
+        if samples.dtype.kind not in "iubf":
+            raise ValueError(
+                f"X must be numbers where no loss is given, found {samples.dtype}; "
+                "give a loss in params"
+            )
+        found = torch.as_tensor(samples).to(like.device)
+    return found.to(like.dtype) if found.is_floating_point() else found
 
 
 def _codes(targets: Any, labels: Any) -> Any:

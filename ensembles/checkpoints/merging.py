@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +11,9 @@ import xxhash
 
 from ensembles.base import warn_user
 from ensembles.checkpoints.buffers import least_memory
+from ensembles.checkpoints.compatibility import check_related, warn_of_statistics
 from ensembles.checkpoints.differences import differences
 from ensembles.checkpoints.formats import state_dicts
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.state_dicts import (
     as_array,
     as_torch,
@@ -21,7 +21,6 @@ from ensembles.checkpoints.formats.state_dicts import (
     place_of,
 )
 from ensembles.checkpoints.homes import check_kind, home_of, opened_for
-from ensembles.checkpoints.kinship import UNRELATED, relations
 from ensembles.checkpoints.matching import matched
 from ensembles.checkpoints.options import MEMORY, Options
 from ensembles.checkpoints.planning import plan
@@ -46,14 +45,26 @@ class Merged:
         How they are put in.
     pool : Pool
         Of members by the estimator's names.
+    finish : callable (estimator) or None, default=None
+        Called after each combination, such as to recalculate running statistics.
     """
 
-    def __init__(self, estimator: Any, state: State, pool: Pool) -> None:
+    def __init__(
+        self,
+        estimator: Any,
+        state: State,
+        pool: Pool,
+        finish: Callable[[Any], object] | None = None,
+    ) -> None:
         self.estimator = estimator
+        self._finish = finish
         self.members = pool.members
         self.pool = pool
         self._state = state
         held = state.get(estimator)
+        self._formats = {
+            name: (tensor.device, tensor.dtype) for name, tensor in self._tensors()
+        }
         self._torch = {name for name, value in held.items() if is_torch(value)}
         self._aliases: dict[str, str] = {}
         arrays: dict[str, Array] = {}
@@ -101,8 +112,6 @@ class Merged:
             The same one each time.
         """
         key = weights.tobytes()
-        if self.has_module:
-            self.module_of(self.estimator).eval()
         if key != self._holds:
             self._holds = None
             self._mixture(weights)
@@ -112,9 +121,28 @@ class Merged:
                 for name, array in arrays.items()
             }
             found |= {alias: found[name] for alias, name in self._aliases.items()}
+            self._restore_formats()
             self._state.set(self.estimator, found)
+            if self._finish is not None:
+                self._finish(self.estimator)
             self._holds = key
+        if self.has_module:
+            self.module_of(self.estimator).eval()
         return self.estimator
+
+    def _tensors(self) -> list[tuple[str, Any]]:
+        """Parameters and buffers of the module, if the estimator has one."""
+        module = self.module_of(self.estimator)
+        if module is None:
+            return []
+        return [*module.named_parameters(), *module.named_buffers()]
+
+    def _restore_formats(self) -> None:
+        """Undo a move or a cast, such as an evaluation in bfloat16 leaves."""
+        for name, tensor in self._tensors():
+            device, dtype = self._formats.get(name, (tensor.device, tensor.dtype))
+            if (tensor.device, tensor.dtype) != (device, dtype):
+                tensor.data = tensor.data.to(device, dtype)
 
     def lent(self) -> Any:
         """Forget what the estimator holds: who is given it may change it."""
@@ -141,6 +169,8 @@ class Combining(NamedTuple):
         Where a torch module is put.
     shared_init : {"error", "warn"}, default="error"
         What happens to networks that were not trained from one initialization.
+    finish : callable (estimator) or None, default=None
+        Called after each combination.
     """
 
     estimator: Any
@@ -152,6 +182,7 @@ class Combining(NamedTuple):
     integers: str
     device: str | None
     shared_init: str = "error"
+    finish: Callable[[Any], object] | None = None
 
 
 def merge(combining: Combining, labels: Any = None) -> Merged:
@@ -204,12 +235,17 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
     reasons = [reason for member in found for reason in refused(member)]
     if reasons:
         raise ValueError(reasons[0])
+    for member in found:
+        for note in member.notes:
+            warn_user(f"{member.name}: {note}")
     for note in differences(found):
         warn_user(note)
     opened = [matched(member, home) for member in found]
     network = state.network(held)
     if network:
-        _check_related(opened, set(network), combining.shared_init)
+        check_related(opened, set(network), combining.shared_init)
+    if combining.finish is None:
+        warn_of_statistics(opened)
     options: Options = {"integers": combining.integers, "memory": sys.maxsize}
     needed = least_memory(plan(opened, **options).targets, rule)
     pool = Pool(
@@ -219,34 +255,7 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
         options={**options, "memory": max(MEMORY, needed)},
         counted=combining.counted,
     )
-    return Merged(held, state, pool)
-
-
-def _check_related(
-    members: Sequence[Checkpoint], names: Collection[str], shared_init: str
-) -> None:
-    """Raise, or warn, where a mean of networks is useless, or may be poor."""
-    first = members[0].name
-    for place, cosine, what, is_related in relations(members, names):
-        name = members[place].name
-        if not is_related:
-            message = (
-                "members must be fine-tuned from the same initialization, "
-                f"{name} and {first} are not: the cosine similarity of {what} is "
-                f"{cosine:.3f}, and their average is usually useless"
-            )
-            if shared_init == "error":
-                raise ValueError(
-                    f"{message}; combine their predictions, with EnsembleClassifier "
-                    "or EnsembleRegressor, fine-tune them from one checkpoint, or "
-                    "pass params={'shared_init': 'warn'} to average them all the same"
-                )
-            warn_user(message)
-        elif cosine < UNRELATED:
-            warn_user(
-                f"{name} is far from {first}, the cosine similarity of {what} is "
-                f"{cosine:.3f}: their average may be worse than each of them; score it"
-            )
+    return Merged(held, state, pool, combining.finish)
 
 
 def fingerprint(estimator: Any) -> str:

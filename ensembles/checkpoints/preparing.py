@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ensembles.base import params_of, warn_user
+from ensembles.base import params_of
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.kinship import unrelated
 from ensembles.checkpoints.options import Options
 from ensembles.checkpoints.planning import Plan, plan
 from ensembles.registry import lookup
@@ -18,6 +17,14 @@ from ensembles.selection import SELECTIONS, Selection
 from ensembles.weighting import Floats
 from ensembles.writing import check_free
 
+# Selections by the names that papers and other libraries have for them.
+OTHER_NAMES = {
+    "learned": "the learned soup is 'convex'",
+    "learned_soup": "the learned soup is 'convex'",
+    "uniform": "the uniform soup needs no selection: average all members",
+    "uniform_soup": "the uniform soup needs no selection: average all members",
+    "wise": "'wise_ft' is on the line from a base to the members",
+}
 FOREIGN = ("rule", "weights", "params", "force")  # options that a soup sets itself
 
 
@@ -100,13 +107,14 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
     ImportError
         If it needs a package that is not there.
     """
+    check_name(select)
     selection = lookup(SELECTIONS, select)
     known = params_of(selection)
     for name in params:
         if name not in known:
             raise ValueError(
                 f"parameters of the selection {select!r} must be among these: "
-                f"{', '.join(known) or 'none'}; found {name!r}"
+                f"{', '.join(known) or 'none'}; found {name!r}{taken_by(name)}"
             )
     left = iter(range(2 * n_members + 10))
 
@@ -125,6 +133,39 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
             f"takes: {error}"
         ) from None
     return selection
+
+
+def check_name(select: str) -> None:
+    """Raise if a selection is named as people name it elsewhere.
+
+    Parameters
+    ----------
+    select : str
+
+    Raises
+    ------
+    ValueError
+    """
+    if select in OTHER_NAMES:
+        raise ValueError(f"unknown selection {select!r}: {OTHER_NAMES[select]}")
+
+
+def taken_by(name: str) -> str:
+    """End of a sentence that names the selections that take a parameter.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    str
+        ``""`` if there are none.
+    """
+    takes = [
+        known for known in SELECTIONS if name in params_of(lookup(SELECTIONS, known))
+    ]
+    return f", which {' and '.join(takes)} takes" if takes else ""
 
 
 def options_for(options: Options | None, *, force: bool) -> Options:
@@ -214,24 +255,3 @@ def check_apart(places: Sequence[Path], members: Sequence[Checkpoint]) -> None:
                     f"{place} is inside the member {folders[folder]}, of which nothing "
                     "may change; choose a place outside of it"
                 )
-
-
-def warn_of_strangers(members: Sequence[Checkpoint]) -> None:
-    """Warn if a member is of another initialization than the first.
-
-    Parameters
-    ----------
-    members : sequence of Checkpoint
-
-    Warns
-    -----
-    UserWarning
-    """
-    apart = unrelated(members)
-    if apart is not None:
-        warn_user(
-            f"{members[apart[0]].name} and {members[0].name} were not fine-tuned from "
-            f"the same initialization: the cosine similarity of {apart[2]} is "
-            f"{apart[1]:.3f}, and their average is usually useless; leave one out, or "
-            "fine-tune both from one checkpoint"
-        )

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.base import rows_of
+from ensembles.base import rows_of, warn_user
 from ensembles.checkpoints.growing import Training
 from ensembles.checkpoints.merging import Merged
 from ensembles.weighting import Counts, Floats
 
 Part = tuple[Any, Any, Mapping[str, Any]]  # X, y, and what the scorer gets besides
 Split = tuple[Counts, Counts]  # rows that are left, rows that are held out
+LOWEST = -1e100  # score of what fails before anything else is scored
 HELD_OUT = 0.2  # share of the samples that weights are chosen by
 
 
@@ -27,11 +28,19 @@ class SoupScore:
     merged : Merged
     scorer : callable (estimator, X, y, **params) -> float
     parts : sequence of (X, y, params)
+    on_error : {"stop", "skip"}, default="stop"
+        Whether a scorer that raises ends it all, or its combination counts as worse
+        than all before.
     """
 
     def __init__(
-        self, merged: Merged, scorer: Callable[..., float], parts: Sequence[Part]
+        self,
+        merged: Merged,
+        scorer: Callable[..., float],
+        parts: Sequence[Part],
+        on_error: str = "stop",
     ) -> None:
+        self._on_error = on_error
         self.merged = merged
         self._scorer = scorer
         self.parts = parts
@@ -42,13 +51,85 @@ class SoupScore:
         if key not in self._known:
             estimator = self.merged.put(weights)
             with without_gradients():
-                found = [
-                    float(self._scorer(estimator, X, y, **params))
-                    for X, y, params in self.parts
-                ]
+                try:
+                    found = [
+                        float(self._scorer(estimator, X, y, **params))
+                        for X, y, params in self.parts
+                    ]
+                except Exception as error:
+                    found = [self._failed(weights, error)]
             self.merged.lent()
             self._known[key] = float(np.mean(found))
         return self._known[key]
+
+    def _failed(self, weights: Floats, error: Exception) -> float:
+        """Worst score so far, where a combination may fail; else raises the error."""
+        shares = weights if weights.ndim == 1 else weights.max(1)
+        names = [self.merged.members[i].name for i in np.flatnonzero(shares)]
+        named = " + ".join(names)
+        if self._on_error == "stop":
+            error.add_note(
+                f"this was the score of {named}; params={{'on_error': 'skip'}} goes on "
+                "without it"
+            )
+            raise error
+        warn_user(f"{named} could not be scored, and counts as the worst: {error}")
+        lowest = min(self._known.values(), default=LOWEST)
+        return max(LOWEST, lowest - max(1.0, abs(lowest)))
+
+
+def n_rows(X: Any) -> int:
+    """Number of samples in arrays, a sequence, or a mapping of them.
+
+    Parameters
+    ----------
+    X : array-like, or mapping of str to array-like
+        The latter as tokenizers give it.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError
+        If rows cannot be taken, as of a DataLoader.
+    """
+    from sklearn.utils.validation import _num_samples
+
+    if isinstance(X, Mapping):
+        sizes = {n_rows(value) for value in X.values()}
+        if len(sizes) != 1:
+            raise ValueError(
+                "X must hold as many rows in each of its arrays, found "
+                f"{ {name: n_rows(value) for name, value in X.items()} }"
+            )
+        return sizes.pop()
+    if not (hasattr(X, "__getitem__") or hasattr(X, "__array__")):
+        raise TypeError(
+            "X must be arrays, a sequence of samples or a mapping of arrays, of which "
+            f"rows can be taken, found a {type(X).__name__}; give what it iterates over"
+        )
+    return int(_num_samples(X))
+
+
+def take_rows(X: Any, rows: Counts) -> Any:
+    """Some of the samples.
+
+    Parameters
+    ----------
+    X : array-like, or mapping of str to array-like
+    rows : ndarray of int
+
+    Returns
+    -------
+    array-like, or dict
+    """
+    from sklearn.utils import _safe_indexing
+
+    if isinstance(X, Mapping):
+        return {name: take_rows(value, rows) for name, value in X.items()}
+    return _safe_indexing(X, rows)
 
 
 def without_gradients() -> AbstractContextManager[Any]:
@@ -115,7 +196,9 @@ class Splits(NamedTuple):
         return bool(counts.min() > 1 and n_held >= len(counts))
 
 
-def parts_of(X: Any, y: Any, splits: Splits, routed: Any) -> list[Part]:
+def parts_of(
+    X: Any, y: Any, splits: Splits, routed: Any, *, has_data: bool = False
+) -> list[Part]:
     """What a combination is scored on.
 
     Parameters
@@ -125,6 +208,8 @@ def parts_of(X: Any, y: Any, splits: Splits, routed: Any) -> list[Part]:
         With no ``cv`` all samples are scored.
     routed : Bunch
         Metadata by who asked for them.
+    has_data : bool, default=False
+        Whether a scorer may have data of its own, and needs none.
 
     Returns
     -------
@@ -135,6 +220,8 @@ def parts_of(X: Any, y: Any, splits: Splits, routed: Any) -> list[Part]:
     ValueError
         If there are no samples.
     """
+    if X is None and has_data and splits.cv is None:
+        return [(X, y, _of(routed, "scorer", "score"))]
     if X is None:
         raise ValueError(
             "weights must be chosen, or scored, by data: fit(X, y) with samples that "
@@ -144,8 +231,14 @@ def parts_of(X: Any, y: Any, splits: Splits, routed: Any) -> list[Part]:
 
     if splits.cv is None:
         return [(X, y, _of(routed, "scorer", "score"))]
-    X, y = indexable(X, y)
-    found = splits.of(X, y, _of(routed, "splitter", "split"))
+    size = n_rows(X)
+    if isinstance(X, Mapping):
+        rows: Any = np.arange(size)
+        rows, y = indexable(rows, y)
+    else:
+        X, y = indexable(X, y)
+        rows = X
+    found = splits.of(rows, y, _of(routed, "splitter", "split"))
     return [_part(X, y, test, routed) for _, test in found]
 
 
@@ -187,12 +280,9 @@ def held_out(
 
 
 def _part(X: Any, y: Any, rows: Counts, routed: Any) -> Part:
-    from sklearn.utils import _safe_indexing
-    from sklearn.utils.validation import _num_samples
-
-    params = rows_of(_of(routed, "scorer", "score"), rows, _num_samples(X))
-    targets = None if y is None else _safe_indexing(y, rows)
-    return _safe_indexing(X, rows), targets, params
+    params = rows_of(_of(routed, "scorer", "score"), rows, n_rows(X))
+    targets = None if y is None else take_rows(y, rows)
+    return take_rows(X, rows), targets, params
 
 
 def _of(routed: Any, name: str, method: str) -> dict[str, Any]:

@@ -41,8 +41,11 @@ class ModelSoup(Scoring):
     base : path, fitted estimator, state dict or None, default=None
         What the members were fine-tuned from, for ``weights="wise_ft"``.
     params : dict or None, default=None
-        Parameters of the rule and of the selection, such as ``{"n_rounds": 20}``; and
-        ``n_epochs``, 5 unless given: passes over the samples that members go on for.
+        Of the rule and the selection, such as ``{"n_rounds": 20}``, and: ``n_epochs``,
+        passes that members go on for, 5 unless given; ``integers``, "first" or "max"
+        where they differ; ``shared_init``, "warn" to average networks of different
+        initializations; ``finish``, a callable that changes the estimator after each
+        combination, as for BatchNorm; ``on_error``, "skip" if a score may raise.
     n_members : int, default=5
         How many are made, where none are given.
     scoring : str, callable or None, default=None
@@ -56,10 +59,9 @@ class ModelSoup(Scoring):
     device : str or None, default=None
         Where a torch module is scored and stays; None leaves it where it is.
     n_jobs : int or None, default=None
-        Members that are made at the same time.
+        Members made at the same time.
     random_state : int, RandomState or None, default=None
-        Draws the seeds and orders of members, what is held out, and what a selection
-        draws.
+        Draws seeds and orders of members, and what is held out and selected.
 
     Attributes
     ----------
@@ -147,14 +149,13 @@ class ModelSoup(Scoring):
         Raises
         ------
         ValueError, TypeError
-            If a parameter is wrong, the estimator is of a kind that cannot be averaged,
-            or members do not fit it, or each other.
+            If a parameter is wrong, the estimator cannot be averaged, or members do
+            not fit it, or each other.
 
         Warns
         -----
         UserWarning
-            If chosen weights do not beat the best member, or the estimator can only
-            be fitted once.
+            If chosen weights do not beat the best member, or there is only one.
         """
         rule = named_rule(self.rule)
         makes = self._makes_members()
@@ -170,10 +171,12 @@ class ModelSoup(Scoring):
         else:
             members = self._given()
             if self._is_scored():
-                parts = parts_of(X, y, splits, routed)
+                has_data = callable(self.scoring)
+                parts = parts_of(X, y, splits, routed, has_data=has_data)
+        on_error = others.pop("on_error", "stop")
         combining = self._combining(members, own, others)
         merged = merge(combining, y)
-        score = SoupScore(merged, self._scorer(), parts) if parts else None
+        score = SoupScore(merged, self._scorer(), parts, on_error) if parts else None
         chosen = chosen_for(
             self.weights, merged, score, rule, others, as_seed(self.random_state)
         )
@@ -213,8 +216,7 @@ class ModelSoup(Scoring):
     def forget(self) -> ModelSoup:
         """Let the combined parameters go, until they are asked for.
 
-        A pickle then holds ``checkpoints`` as they were given, such as paths, and what
-        was learned of them, no parameters.
+        A pickle then holds ``checkpoints`` as given, such as paths, no parameters.
 
         Returns
         -------
@@ -223,14 +225,12 @@ class ModelSoup(Scoring):
         Raises
         ------
         ValueError
-            If the soup made its members: there is nothing to combine again; or if
-            ``estimator_`` was changed.
+            If the soup made its members, or ``estimator_`` was changed.
         """
         check_is_fitted(self)
         if self._again is None:
             raise ValueError(
-                "a soup that made its members cannot forget their parameters; give it "
-                "checkpoints"
+                "a soup that made its members cannot forget them; give it checkpoints"
             )
         if self._estimator is not None and fingerprint(self._estimator) != self._print:
             raise ValueError(
@@ -281,8 +281,8 @@ class ModelSoup(Scoring):
             is_counted(self.weights),
             others.pop("integers", "error"),
             self.device,
-            # On the way from a base the score decides.
             others.pop("shared_init", "warn" if self._selects("wise_ft") else "error"),
+            others.pop("finish", None),
         )
 
     def _keep(self, chosen: Chosen, first: int) -> None:

@@ -139,7 +139,8 @@ def state_of(estimator: Any) -> State:
                 )
     raise TypeError(
         f"it is not known what {type(estimator).__name__} has learned; "
-        "ensembles.checkpoints.register_state(kind, get, set) says it"
+        "ensembles.checkpoints.register_state(kind, get, set) says it, and a step of a "
+        "pipeline that is the same in all members goes into a FrozenEstimator"
     )
 
 
@@ -164,6 +165,11 @@ def get_state(estimator: Any) -> Parameters:
     TypeError
         If the kind is not registered, or has no parameters to average.
     """
+    from ensembles.checkpoints.agreeing import learns, parts_of
+
+    for _, part in parts_of(estimator):
+        if learns(part):
+            state_of(part)  # raises: only a soup knows that a step is the same in all
     return state_of(estimator).get(estimator)
 
 

@@ -12,26 +12,34 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA, TruncatedSVD
 from sklearn.ensemble import RandomTreesEmbedding
-from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
+from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import (
+    LogisticRegression,
     PoissonRegressor,
     Ridge,
     SGDClassifier,
     TweedieRegressor,
 )
 from sklearn.neural_network import MLPClassifier
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
     Binarizer,
     FunctionTransformer,
     KBinsDiscretizer,
+    MinMaxScaler,
     Normalizer,
+    PolynomialFeatures,
     SplineTransformer,
     StandardScaler,
 )
+from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 from ensembles.checkpoints import ModelSoup
@@ -321,3 +329,68 @@ def test_what_goes_on_for_ever_is_unknown() -> None:
     one, other = Nested(None), Nested(None)
     one.value, other.value = one, other
     assert is_same(one, other) is None
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        PolynomialFeatures(),
+        PCA(3, random_state=0),
+        KBinsDiscretizer(3, strategy="uniform"),
+        make_pipeline(SplineTransformer(), PolynomialFeatures()),
+        ColumnTransformer([("some", MinMaxScaler(), [0, 1])], remainder="passthrough"),
+        FeatureUnion([("all", StandardScaler()), ("some", SelectKBest(k=2))]),
+    ],
+    ids=lambda step: type(step).__name__,
+)
+def test_steps_that_are_the_same_in_all_members_need_no_mean(step: Any) -> None:
+    X, y = load_iris(return_X_y=True)
+    members = [
+        make_pipeline(clone(step), LogisticRegression(C=c, max_iter=500)).fit(X, y)
+        for c in (0.1, 1.0)
+    ]
+    soup = ModelSoup(members[0], members).fit()
+    mean = np.mean([member[-1].coef_ for member in members], axis=0)
+    np.testing.assert_allclose(soup.estimator_[-1].coef_, mean)
+    other = make_pipeline(clone(step), LogisticRegression(max_iter=500))
+    other.fit(3 * X[::2] + 1, y[::2])
+    if type(step) is not PolynomialFeatures:  # which learns names of columns alone
+        with pytest.raises(ValueError, match=r"wrap it in sklearn\.frozen\.FrozenEst"):
+            ModelSoup(members[0], [*members, other]).fit()
+
+
+def test_texts_of_one_vocabulary_go_through_the_same_step() -> None:
+    texts = ["a good film", "a bad film", "good acting", "bad plot"] * 5
+    members = [
+        make_pipeline(TfidfVectorizer(), LogisticRegression(C=c)).fit(
+            texts, [1, 0] * 10
+        )
+        for c in (0.1, 1.0)
+    ]
+    soup = ModelSoup(members[0], members).fit()
+    assert soup.predict(["good film"]) == [1]
+
+
+def test_the_last_step_must_be_of_a_kind_that_is_averaged() -> None:
+    X, y = load_iris(return_X_y=True)
+    trees = make_pipeline(StandardScaler(), DecisionTreeClassifier()).fit(X, y)
+    with pytest.raises(TypeError, match="DecisionTreeClassifier cannot be averaged"):
+        ModelSoup(trees, [trees, trees]).fit()
+
+
+@pytest.mark.parametrize("missing", [np.nan, -1])
+def test_steps_that_look_for_nan_are_the_same_after_a_pickle(missing: float) -> None:
+    X, y = load_iris(return_X_y=True)
+    imputer = FrozenEstimator(SimpleImputer(missing_values=missing).fit(X))
+    first = make_pipeline(imputer, SGDClassifier(random_state=0)).fit(X, y)
+    members = [pickle.loads(pickle.dumps(first)) for _ in range(2)]
+    soup = ModelSoup(first, members).fit()
+    np.testing.assert_array_equal(soup.predict(X), first.predict(X))
+
+
+def test_nan_is_the_same_as_nan_and_as_no_number() -> None:
+    nan = float("nan")
+    assert is_same({"a": [nan]}, {"a": [float("nan")]}) is True
+    assert is_same(nan, 1.0) is False
+    assert is_same(1.0, nan) is False
+    assert is_same(np.float32("nan"), np.float32("nan")) is True

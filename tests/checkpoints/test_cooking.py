@@ -243,6 +243,7 @@ def test_convex_says_where_there_is_nothing_to_climb(tmp_path: Path) -> None:
         make_soup(paths, steps, out, select="convex")
 
 
+@pytest.mark.filterwarnings("ignore:.* are of different formats")
 def test_candidates_are_of_the_kind_of_the_first_member(tmp_path: Path) -> None:
     plain = made(tmp_path, "a", 3)
     assert suffix_of(open_member(plain.rename(tmp_path / "a.pt"), 0)) == ""
@@ -377,14 +378,15 @@ def test_members_of_one_start_are_no_reason_to_warn(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     start = rng.normal(size=(64, 64)).astype(np.float32)
-    for name in "ab":
-        save(tmp_path / f"{name}.safetensors", {"w": start * 2})
+    for name, scale in (("a", 2), ("b", 2.1)):
+        save(tmp_path / f"{name}.safetensors", {"w": start * np.float32(scale)})
     save(tmp_path / "c.safetensors", {"w": start, "v": start * 100})
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
-    make_soup(paths[:2], by_name, tmp_path / "out.safetensors")
+    report = make_soup(paths[:2], by_name, tmp_path / "out.safetensors")
+    assert report.scores == (97, 98)
     options: Any = {"missing": "skip"}  # of other names nothing is said
     out = tmp_path / "out2.safetensors"
-    make_soup(paths, by_name, out, options=options)
+    assert make_soup(paths, by_name, out, options=options).scores == (97, 98, 99)
 
 
 def failing(bad: float, error: Exception | float) -> Callable[[Path], float]:
@@ -525,7 +527,8 @@ def test_a_link_to_a_member_does_not_change_it(tmp_path: Path) -> None:
             os.link(path, tmp_path / f"-{path.name}")
         return nearness(path)
 
-    make_soup(paths, score, tmp_path / "out.safetensors")
+    report = make_soup(paths, score, tmp_path / "out.safetensors")
+    assert report.weights == (0.5, 0.5)
 
 
 def test_a_folder_that_was_copied_is_scored_anew(tmp_path: Path) -> None:
@@ -667,5 +670,8 @@ def test_a_score_that_links_members_is_kept_all_the_same(tmp_path: Path) -> None
         return found
 
     paths, journal = members(tmp_path, 3, 6), tmp_path / "out.jsonl"
-    make_soup(paths, linked, tmp_path / "a.safetensors", journal=Journal(journal, "x"))
-    make_soup(paths, never, tmp_path / "b.safetensors", journal=Journal(journal, "x"))
+    first, again = (
+        make_soup(paths, score, tmp_path / name, journal=Journal(journal, "x"))
+        for score, name in ((linked, "a.safetensors"), (never, "b.safetensors"))
+    )
+    assert again.scores == first.scores

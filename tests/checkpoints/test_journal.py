@@ -197,7 +197,10 @@ def test_a_score_may_change_the_folder(
     (tmp_path / "other").mkdir()
     with Journal("out.jsonl", COMMAND) as journal:
         monkeypatch.chdir("other")
-        journal.add(shares(tmp_path), 0.25, 0.0)
+        known = shares(tmp_path)
+        journal.add(known, 0.25, 0.0)
+        assert journal.find(known) == 0.25
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
 
 
 def test_lines_that_are_no_scores_are_left_and_ignored(
@@ -316,5 +319,8 @@ def test_a_file_too_large_for_scores_is_not_read(tmp_path: Path) -> None:
     place = tmp_path / "large"
     with place.open("wb") as file:
         file.truncate(2 << 30)
-    with pytest.raises(ValueError, match="has 2147483648 bytes"), Journal(place, "x"):
+    with (
+        pytest.raises(ValueError, match="or has 2147483648 bytes"),
+        Journal(place, "x"),
+    ):
         pass

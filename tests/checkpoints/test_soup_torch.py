@@ -24,6 +24,7 @@ from ensembles.checkpoints import ModelSoup, average, get_state, set_state
 from ensembles.embeddings import SentenceEncoder
 from tests.checkpoints.hugging_face import encoder, llama, saved
 
+pytestmark = pytest.mark.filterwarnings("ignore:running statistics of BatchNorm")
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 Y = (X[:, 0] > 0).astype(np.int64)
 
@@ -230,7 +231,9 @@ def test_heads_beside_each_other_may_have_starts_of_their_own() -> None:
     with torch.no_grad():
         one.body.weight *= 20
         other.body.load_state_dict(one.body.state_dict())
-    ModelSoup(one, [one, other]).fit()
+    soup = ModelSoup(one, [one, other]).fit()
+    mean = (one.policy.weight + other.policy.weight) / 2
+    torch.testing.assert_close(soup.estimator_.policy.weight, mean)
 
 
 def test_a_soup_that_was_trained_further_is_not_forgotten(

@@ -349,7 +349,8 @@ def test_models_are_compared_on_pairs(ensemble: Ensemble) -> None:
     options = ["pairs.csv", "--columns", "a,b,score", "--weights", "none"]
     result = ensemble("evaluate", "v.txt", *options)
     assert succeeded(result)
-    header, row = result.stdout.splitlines()
+    header, row, value = result.stdout.splitlines()
+    assert value == f"Spearman: {row.split()[1]}"  # what a score is read from
     assert header == "model\tSpearman x 100\t95 % interval"
     assert row.startswith("v.txt\t")
     embedder = SentenceEmbedder("v.txt", weights="idf").fit(TEXTS)

@@ -175,3 +175,27 @@ def test_a_key_without_one_score_is_an_error(
 )
 def test_names_of_errors_are_known(printed: str, command: str, is_lower: bool) -> None:
     assert read_score(printed).is_lower_better(command) is is_lower
+
+
+@pytest.mark.parametrize(
+    ("printed", "score"),
+    [
+        # OpenAgentHQ/openagent-eval#74: the first number of a sentence.
+        ("There are 5 reasons why this is a score of 9", 9),
+        # EleutherAI/lm-evaluation-harness#1701, evaleval/every_eval_ever#285: a
+        # standard error that was published as a score.
+        ("sciq  acc 0.891  acc_stderr 0.0098", 0.891),
+        ('{"acc": 0.2005, "acc_stderr": 0.0117}', None),
+        # wandb/senpai#1237: one number of several splits.
+        ("mean3=23.2 (in=17.5, ood=14.3, re=27.7)", None),
+        ("| p_in | 11.4 | 11.9 | 11.65 |", None),
+    ],
+)
+def test_outputs_of_public_reports_are_read_or_refused(
+    printed: str, score: float | None
+) -> None:
+    if score is None:
+        with pytest.raises(Unclear):
+            read_score(printed)
+    else:
+        assert read_score(printed).value == score

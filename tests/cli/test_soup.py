@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 
 from ensembles import writing
 from ensembles.checkpoints import Journal
+from ensembles.checkpoints.members import open_member
 from ensembles_cli import process
 from ensembles_cli.main import cli
 from ensembles_cli.scoring import TAIL, ScoringCommand
@@ -979,7 +980,8 @@ def test_a_state_dict_that_was_chosen_is_told(soup: Soup, tmp_path: Path) -> Non
     )
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    assert [member["state_dict"] for member in found["members"]] == ["state_dict"] * 2
+    known = [open_member(f"{name}.ckpt", 0).state_dict for name in "ab"]
+    assert [member["state_dict"] for member in found["members"]] == known
 
 
 def test_parts_may_be_left_out_of_a_soup(soup: Soup, tmp_path: Path) -> None:
