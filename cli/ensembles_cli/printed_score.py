@@ -7,51 +7,24 @@ import re
 from typing import NamedTuple
 
 from ensembles_cli.printed_json import documents, last_document, numbers_in
-
-VALUE = r"(?:(?:\d++\.?+\d*+|\.\d++)(?:e[-+]?\d++)?+|nan|inf(?:inity)?+)"
-# Between digits: a point in some countries, or what parts thousands, or a list; a
-# fraction, a power.
-GLUE = r"(?:[,'\u2019\u00a0\u2009\u202f/]|(?:\*\*?|\u00d7|\^)[-+]?)"
-RAISED = r"[\u207a\u207b\u2070\u00b9\u00b2\u00b3\u2074-\u2079]"
-# What has digits and is no number: a path, an address, and, by what is glued to its
-# end, a word, a time, a date or a version. All is possessive: one pass reads it.
-NUMBER = re.compile(
-    rf"(?<![\w.@+/^-])(?:"
-    rf"(?P<found>[-+]?{VALUE}(?:{GLUE}{VALUE})*+{RAISED}*+)"
-    rf"(?P<more>(?::\d[\d:.,]*+|[\w+/-]|\.\w)[\w.+/-]*+(?:(?<=T\d\d):[\d:.]++)?+"
-    r"(?:[+-]\d\d:\d\d|(?<=[+-]\d\d):\d\d|(?<=\.\d):\d++|(?<=\.\d\d):\d++"
-    r"|(?<=\.\d\d\d):\d++)?+)?+"
-    rf"|\w++://\S++|localhost:\d++|(?:[\w.+-]*+/)++[\w.+-]*+)"
-    rf"|(?P<quote>[\"'])\w[\w.-]*+:\d++(?P=quote)",
-    re.IGNORECASE,
+from ensembles_cli.printed_numbers import (
+    LOWER_BETTER,
+    NUMBER,
+    WORDS,
+    Number,
+    numbers_of,
+    words_of,
 )
+
 # Of 1,234 nobody knows whether it is 1.234.
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}(?:(?:,\d{3})*\.\d*|(?:,\d{3})+)")
 SIGNS = dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
 SIGNS |= {"+/-": "\u00b1", "+-": "\u00b1"}
-WORDS = re.compile(r"[a-z]+", re.IGNORECASE)
+TIMED = re.compile(
+    r"(?<!\s)\s++real\s+[\dhms.]+\s+user\s+[\dhms.]+\s+sys\s+[\dhms.]+\s*\Z"
+    r"|(?<!\s)\s++[\d.]+user [\d.]+system [\d:.]+elapsed .*\n?.*swaps\s*\Z"
+)
 CELLS = re.compile(r"\t|  +|[|\u2502\u2503\u2506\u250a&]")
-# Words of numbers that stand beside a score: how sure it is, of how many, how long it
-# took, where a run stands.
-ASIDE = frozenset(
-    WORDS.findall(
-        "std stdev stddev stderr se sem deviation variance var ci interval low high"
-        " lower upper confidence pvalue n num nrefs count counts total samples sample"
-        " examples example rows row columns column lines texts pairs files file tokens"
-        " items images batches batch queries docs documents support len length name"
-        " dtype size shape params parameters memory mem gpu cpu mb gb mib gib kb bytes"
-        " time times runtime seconds second secs sec ms min mins minute minutes hours"
-        " hour elapsed duration eta took throughput fps epoch epochs step steps iter"
-        " iters iteration iterations round lr learning seed seeds version pid port rank"
-        " world workers worker threads warnings warning layer layers fold folds"
-    )
-)
-LOWER_BETTER = frozenset(
-    WORDS.findall(
-        "loss losses error errors err perplexity ppl wer cer ter rmse mse mae mape msle"
-        " rmsle nll bpb bpc brier ece fid regret logloss crossentropy"
-    )
-)
 
 
 class Reading(NamedTuple):
@@ -72,21 +45,12 @@ class Reading(NamedTuple):
 
     def is_lower_better(self, command: str) -> bool:
         """Whether its name, or the command where it has none, is that of an error."""
-        words = {word.lower() for word in WORDS.findall(self.label or command)}
-        return self.value > 0 and bool(words & LOWER_BETTER)
+        words = words_of(self.label or command)
+        return self.value > 0 and not LOWER_BETTER.isdisjoint(words)
 
 
 class Unclear(ValueError):
     """No score can be read: the message ends the sentence that begins "the command"."""
-
-
-class _Number(NamedTuple):
-    """A number in a line, with the words around it."""
-
-    text: str
-    label: str  # since the number before
-    is_deviation: bool
-    is_aside: bool
 
 
 def read_score(text: str, key: str | None = None) -> Reading:
@@ -111,6 +75,7 @@ def read_score(text: str, key: str | None = None) -> Reading:
     """
     for sign, plain in SIGNS.items():
         text = text.replace(sign, plain)
+    text = TIMED.sub("", text)
     return _last(text) if key is None else _keyed(text, key)
 
 
@@ -129,13 +94,13 @@ def _last(text: str) -> Reading:
                 f"such as one of {known}"
             )
     for place in reversed(range(len(lines))):
-        numbers = _numbers(lines[place])
+        numbers = numbers_of(lines[place])
         if numbers:
             return _read(lines, place, numbers)
     raise Unclear("printed no number")
 
 
-def _read(lines: list[str], place: int, numbers: list[_Number]) -> Reading:
+def _read(lines: list[str], place: int, numbers: list[Number]) -> Reading:
     """Score in a line: the only number that is not set aside."""
     line = lines[place].strip()
     scores = [n for n in numbers if not n.is_deviation and not n.is_aside]
@@ -151,39 +116,12 @@ def _read(lines: list[str], place: int, numbers: list[_Number]) -> Reading:
     return _checked(Reading(value, line, scores[-1].label))
 
 
-def _numbers(line: str) -> list[_Number]:
-    found, end, is_counting = [], 0, False
-    for match in NUMBER.finditer(line):
-        if not match["found"] or match["more"]:
-            continue
-        before, after = line[end : match.start()], line[match.end() :]
-        unit = re.match(r"\s*([^\W\d_]+)", after)
-        is_whole = re.fullmatch(r"[-+]?\d+", match["found"]) is not None
-        words = [word.lower() for word in WORDS.findall(_nearest(before))]
-        # In "on the 10000 test images: 55 %" those words are of the number before.
-        is_aside = not is_counting and bool(ASIDE.intersection(words))
-        is_counting = unit is not None and is_whole
-        is_aside |= is_counting or (
-            unit is not None and unit[1].lower() in {*ASIDE, "s"}
-        )
-        label = " ".join(WORDS.findall(before))
-        is_deviation = "\u00b1" in before
-        found.append(_Number(match["found"], label, is_deviation, is_aside))
-        end = match.end()
-    return found
-
-
-def _nearest(before: str) -> str:
-    """Name that stands before a number, without what is parted from it."""
-    return re.split(r"[,;]\s|[(\[{|]|\s-\s", before.rstrip(" |([{\u2502"))[-1]
-
-
 def _is_table(lines: list[str], place: int) -> bool:
     """Whether the line before is a row of other names, in as many cells."""
     own = _cells(lines[place])
     before = next((line for line in reversed(lines[:place]) if WORDS.search(line)), "")
     other = _cells(before)
-    numbers = [n for n in _numbers(before) if not n.is_aside]
+    numbers = [n for n in numbers_of(before) if not n.is_aside]
     return bool(len(own) == len(other) > 1 and numbers and own[0] != other[0])
 
 
