@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, import_torch
-from ensembles.checkpoints.losses import usual_loss
+from ensembles.checkpoints.gradients import products
+from ensembles.checkpoints.losses import is_flat, usual_loss, warn_if_falling
 from ensembles.checkpoints.merging import Merged
 from ensembles.checkpoints.scored import SoupScore, n_rows, take_rows
-from ensembles.floats import Array
 from ensembles.selection.registering import (
     Record,
     check_number,
@@ -22,7 +21,6 @@ from ensembles.selection.registering import (
 )
 from ensembles.weighting import Floats, Score, Trial, own_scores, score_of
 
-STEP = 1 << 16  # elements of a member at a time
 # loss(model, X, y) -> scalar tensor; model answers as the module does.
 Loss = Callable[[Callable[..., Any], Any, Any], Any]
 
@@ -71,9 +69,9 @@ class Learned:
         loss: Loss | None = None,
         by: str = "model",
         temperature: bool = False,
-        n_passes: int = 5,
+        n_passes: int = 20,
         batch_size: int = 32,
-        learning_rate: float = 0.1,
+        learning_rate: float = 0.3,
         random_state: int | None = 0,
         record: Record = forget,
     ) -> Floats:
@@ -93,9 +91,11 @@ class Learned:
         temperature : bool, default=False
             Whether the sharpness that multiplies the answers is learned beside the
             weights. It is left out afterwards.
-        n_passes, batch_size : int, at least 1
-            Over the data, in an order that is drawn.
-        learning_rate : float, default=0.1
+        n_passes : int, at least 1, default=20
+            Over the data, in an order that is drawn. It ends sooner where a pass lowers
+            the loss by less than a thousandth.
+        batch_size : int, at least 1, default=32
+        learning_rate : float, default=0.3
             Of AdamW, over the logarithms of the weights.
         random_state : int or None, default=0
         record : callable, default does nothing
@@ -112,6 +112,11 @@ class Learned:
             If a parameter is out of range, or a score, a loss or a slope not finite.
         TypeError
             If a parameter is of another kind.
+
+        Warns
+        -----
+        UserWarning
+            If the loss still fell by more than a hundredth in the last pass.
         """
         check_whole(n_passes=n_passes, batch_size=batch_size)
         check_number(learning_rate=learning_rate)
@@ -135,11 +140,14 @@ class Learned:
         optimizer = torch.optim.AdamW([logits, sharpness], lr=learning_rate)
         rng = np.random.default_rng(random_state)
         tried = self._simple(n_members, score, shape[1] if by == "layer" else None)
-        for _ in range(n_passes):
+        losses: list[float] = []
+        while len(losses) < n_passes and not is_flat(losses):
+            total, n_seen = 0.0, 0
             for X, y in self._batches(batch_size, rng):
                 weights = torch.softmax(logits, 0).numpy()
                 found = self.slopes(weights, X, y, loss, float(sharpness.exp()))
                 _check_slopes(found, needs_tensors=bool(temperature))
+                total, n_seen = total + found.loss * n_rows(X), n_seen + n_rows(X)
                 slope = weights * (
                     found.by_weights - (weights * found.by_weights).sum(0)
                 )
@@ -149,10 +157,12 @@ class Learned:
                     dtype=torch.float64,
                 )
                 optimizer.step()
+            losses.append(total / n_seen)
             weights = torch.softmax(logits, 0).numpy().copy()
             weights = weights[:, 0] if by == "model" else weights
             tried.append(Trial(weights, score_of(score, weights)))
             record(tried[-1])
+        warn_if_falling(losses)
         # Of equal ones the latest: steps of an accuracy hide what a loss still gains.
         return max(reversed(tried), key=lambda trial: trial.score).weights
 
@@ -237,7 +247,7 @@ class Learned:
             for name, gradient in zip(leaves, by_parameters, strict=True)
             if gradient is not None
         }
-        found = _products(merged.members, gradients, merged.arrays)
+        found = products(merged.members, gradients, merged.arrays)
         if weights.shape[1] == 1:
             by_weights = sum(found.values(), np.zeros(len(weights)))[:, None]
         else:
@@ -267,29 +277,3 @@ def _check_slopes(found: Slopes, *, needs_tensors: bool) -> None:
 
 def _column_or_all(weights: Floats) -> Floats:
     return weights[:, 0].copy() if weights.shape[1] == 1 else weights
-
-
-def _products(
-    members: Sequence[Checkpoint],
-    gradients: Mapping[str, Array],
-    merged: Mapping[str, Array],
-) -> dict[str, Floats]:
-    """Inner products of gradients with what members are beside the combination.
-
-    That is small where the members are alike, so no digits are lost to what they share.
-    """
-    found = {}
-    for name, gradient in gradients.items():
-        slope, centre = gradient.reshape(-1), merged[name].reshape(-1)
-        products = np.zeros(len(members))
-        for place, member in enumerate(members):
-            tensor = member.layout[name]
-            for start in range(0, tensor.size, STEP):
-                stop = min(start + STEP, tensor.size)
-                block = np.empty(stop - start, tensor.dtype)
-                offset = tensor.offset + start * tensor.dtype.itemsize
-                tensor.source.read_into(block.view(np.uint8).data, offset)
-                beside = block.astype(np.float64) - centre[start:stop]
-                products[place] += float(slope[start:stop].astype(np.float64) @ beside)
-        found[name] = products
-    return found

@@ -1,14 +1,19 @@
-"""The loss of a learned soup that is given none."""
+"""The loss of a learned soup: the usual one, and whether passes still lower it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ensembles.base import warn_user
 from ensembles.checkpoints.formats.state_dicts import import_torch, is_torch
 from ensembles.checkpoints.merging import Merged
+
+# Parts of the loss by which a pass lowers it at least, or it is the last one; and by
+# which the last one may lower it at most, or it came too early.
+FLAT, FALLING = 1e-3, 1e-2
 
 
 def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any:
@@ -107,3 +112,44 @@ def _codes(targets: Any, labels: Any) -> Any:
             f"{unknown[0]!r}"
         )
     return np.searchsorted(labels, targets)
+
+
+def is_flat(losses: Sequence[float]) -> bool:
+    """Whether the last pass lowered a loss too little to go on.
+
+    Parameters
+    ----------
+    losses : sequence of float
+        Of each pass.
+
+    Returns
+    -------
+    bool
+    """
+    return len(losses) > 1 and _fall(losses) < FLAT
+
+
+def warn_if_falling(losses: Sequence[float]) -> None:
+    """Warn if the last pass came too early.
+
+    Parameters
+    ----------
+    losses : sequence of float
+        Of each pass.
+
+    Warns
+    -----
+    UserWarning
+    """
+    if len(losses) > 1 and _fall(losses) > FALLING:
+        warn_user(
+            "the loss of the learned soup still fell in the last pass, from "
+            f"{losses[-2]:.4g} to {losses[-1]:.4g}: raise n_passes above "
+            f"{len(losses)}, or learning_rate, in params"
+        )
+
+
+def _fall(losses: Sequence[float]) -> float:
+    """By which part of it the last pass lowered a loss."""
+    before = abs(losses[-2])
+    return (losses[-2] - losses[-1]) / before if before else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import ml_dtypes
@@ -12,8 +13,9 @@ import torch
 from torch import nn
 
 from ensembles.checkpoints import ModelSoup
+from ensembles.checkpoints.gradients import products
 from ensembles.checkpoints.layers import layers_of
-from ensembles.checkpoints.learning import Learned, _products
+from ensembles.checkpoints.learning import Learned
 from ensembles.checkpoints.merging import Combining, Merged, merge
 from ensembles.checkpoints.scored import SoupScore
 from ensembles.weighting import Floats
@@ -164,7 +166,7 @@ def test_a_regression_learns_by_squared_error() -> None:
     assert soup.soup_score_ > soup.scores_.max()
 
 
-@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+@pytest.mark.filterwarnings("ignore:selection .* helped nothing", "ignore:the loss of")
 def test_a_loss_of_ones_own_gets_the_model_and_the_batch() -> None:
     sizes: list[int] = []
 
@@ -203,6 +205,39 @@ def test_a_score_by_layer_that_is_not_finite_is_told() -> None:
     soup = ModelSoup(base, members, weights="convex", scoring=score)
     with pytest.raises(ValueError, match=r"score must be finite: nan at weights \[\["):
         soup.set_params(params={"by": "layer"}).fit(X, Y)
+
+
+def test_passes_end_where_the_loss_is_flat_or_it_is_told() -> None:
+    """Two members of which the labels are made: equal weights are the optimum."""
+    torch.manual_seed(0)
+    base = nn.Linear(4, 1).double()
+    members = [near(base, seed, scale=0.5) for seed in range(3)]
+    inputs = np.random.default_rng(0).normal(size=(64, 4))
+    with torch.no_grad():
+        wanted = sum(m(torch.as_tensor(inputs)) for m in members[:2])[:, 0].numpy() / 2
+
+    def minus_error(model: nn.Module, X: Any, y: Any) -> float:
+        with torch.no_grad():
+            return -float(
+                ((model(torch.as_tensor(X))[:, 0] - torch.as_tensor(y)) ** 2).mean()
+            )
+
+    soup = ModelSoup(base, members, weights="convex", scoring=minus_error)
+    with pytest.warns(
+        UserWarning, match=r"loss .* still fell .* raise n_passes above 2"
+    ):
+        soup.set_params(params={"n_passes": 2}).fit(inputs, wanted)
+    noisy = wanted + np.random.default_rng(1).normal(size=64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "the loss of")
+        soup.set_params(params=None).fit(inputs, noisy)
+        assert len(soup.history_) < 20
+        short = soup.soup_score_
+        soup.set_params(params={"n_passes": 200, "learning_rate": 0.03})
+        soup.fit(inputs, noisy)
+        assert short is not None
+        assert soup.soup_score_ is not None
+        assert short >= soup.soup_score_ - 1e-3
 
 
 @pytest.mark.filterwarnings("ignore:selection .* helped nothing")
@@ -293,14 +328,14 @@ def test_slopes_of_narrow_members_are_taken_in_float64() -> None:
     narrow.put(np.full(N_MEMBERS, 1 / N_MEMBERS))
     rounded = {n: a.astype(ml_dtypes.bfloat16) for n, a in narrow.arrays.items()}
     small = {n: g.astype(ml_dtypes.bfloat16) for n, g in gradients.items()}
-    found = _products(one.members, small, rounded)
-    for name, products in found.items():
+    found = products(one.members, small, rounded)
+    for name, by_member in found.items():
         for place, member in enumerate(one.members):
             tensor = member.layout[name]
             own = np.empty(tensor.shape)
             tensor.source.read_into(own.reshape(-1).view(np.uint8).data, tensor.offset)
             exact = (own - rounded[name].astype(np.float64)).sum()
-            assert products[place] == pytest.approx(exact, rel=1e-12)
+            assert by_member[place] == pytest.approx(exact, rel=1e-12)
 
 
 @pytest.mark.parametrize("params", [{"by": "row"}, {"n_passes": 0}, {"batch_size": 0}])

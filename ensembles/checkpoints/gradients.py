@@ -1,0 +1,50 @@
+"""Gradients by the weights of members, from those by the parameters of their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.floats import Array
+from ensembles.weighting import Floats
+
+STEP = 1 << 16  # elements of a member at a time
+
+
+def products(
+    members: Sequence[Checkpoint],
+    gradients: Mapping[str, Array],
+    merged: Mapping[str, Array],
+) -> dict[str, Floats]:
+    """Inner products of gradients with what members are beside the combination.
+
+    That is small where the members are alike, so no digits are lost to what they share.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+    gradients : mapping of str to array
+    merged : mapping of str to array
+        The combination.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_members,)
+    """
+    found = {}
+    for name, gradient in gradients.items():
+        slope, centre = gradient.reshape(-1), merged[name].reshape(-1)
+        products = np.zeros(len(members))
+        for place, member in enumerate(members):
+            tensor = member.layout[name]
+            for start in range(0, tensor.size, STEP):
+                stop = min(start + STEP, tensor.size)
+                block = np.empty(stop - start, tensor.dtype)
+                offset = tensor.offset + start * tensor.dtype.itemsize
+                tensor.source.read_into(block.view(np.uint8).data, offset)
+                beside = block.astype(np.float64) - centre[start:stop]
+                products[place] += float(slope[start:stop].astype(np.float64) @ beside)
+        found[name] = products
+    return found
