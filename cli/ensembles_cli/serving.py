@@ -23,7 +23,7 @@ def print_soup(
     """Say what the soup is of, and whether it helps."""
     plan, rows = report.written.plan, _members(report, steps)
     noted = [f"{row['member']}: {note}" for row in rows for note in row["notes"]]
-    tell_notes(list(dict.fromkeys([*noted, *plan.notes])))
+    tell_notes(list(dict.fromkeys([*noted, *plan.notes, *report.written.notes])))
     names = left_out(plan)
     if names:
         some = ", ".join(names[:MOST_NAMED])
@@ -142,7 +142,7 @@ def described(
         "reused": told.n_reused,
         "journal": str(told.journal.path),
         "left_out": left_out(plan),
-        "notes": list(map(as_options, plan.notes)),
+        "notes": list(map(as_options, [*plan.notes, *report.written.notes])),
         "average": as_average(report),
         "digest": f"xxh3-128:{report.written.digest}",
     }

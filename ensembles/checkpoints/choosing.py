@@ -9,7 +9,7 @@ from typing import Any, cast
 from ensembles.base import Chosen, choose, params_of, select
 from ensembles.checkpoints.learning import Learned
 from ensembles.checkpoints.merging import Merged
-from ensembles.checkpoints.preparing import check_name, taken_by
+from ensembles.checkpoints.preparing import check_name, taken_by, with_patience
 from ensembles.checkpoints.scored import SoupScore
 from ensembles.registry import lookup
 from ensembles.ruling import Rule
@@ -126,6 +126,7 @@ def chosen_for(
                 f"module; found {rule.name!r}"
             )
         selection = Learned(merged, score)
+    params = with_patience(weights, params, n_members)
     if "random_state" in params_of(selection):
         params = {"random_state": seed} | params
     names = [member.name for member in merged.members]

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from ensembles.base import warn_user
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.kinship import UNRELATED, relations, unrelated
+from ensembles.checkpoints.kinship import UNRELATED, relations
 from ensembles.checkpoints.tied_weights import same_bytes
 
 STATISTICS = ("running_mean", "running_var")  # buffers of BatchNorm
@@ -84,7 +84,7 @@ def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
 
 
 def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
-    """Warn of what combinations are that members are not, or what counts twice.
+    """Warn of what combinations are that members are not.
 
     Parameters
     ----------
@@ -109,44 +109,9 @@ def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
             "are written like the first"
         )
     warn_of_statistics(members)
-    for place, member in enumerate(members):
-        copied = next((m for m in members[:place] if _is_copy(m, member)), None)
-        if copied is not None:
-            warn_user(
-                f"{member.name} and {copied.name} hold the same tensors, which count "
-                "twice"
-            )
 
 
 def _form(member: Checkpoint) -> tuple[str, str, bool]:
     suffix = "" if member.path is None else member.path.suffix
     is_folder = member.kind == "directory"
     return member.kind, "" if is_folder else suffix, member.state_dict is None
-
-
-def _is_copy(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two members hold the same; of most the first tensors differ."""
-    return one.layout.keys() == other.layout.keys() and all(
-        same_bytes(tensor, other.layout[name]) for name, tensor in one.layout.items()
-    )
-
-
-def warn_of_strangers(members: Sequence[Checkpoint]) -> None:
-    """Warn if a member is of another initialization than the first.
-
-    Parameters
-    ----------
-    members : sequence of Checkpoint
-
-    Warns
-    -----
-    UserWarning
-    """
-    apart = unrelated(members)
-    if apart is not None:
-        warn_user(
-            f"{members[apart[0]].name} and {members[0].name} were not fine-tuned from "
-            f"the same initialization: the cosine similarity of {apart[2]} is "
-            f"{apart[1]:.3f}, and their average is usually useless; leave one out, or "
-            "fine-tune both from one checkpoint"
-        )

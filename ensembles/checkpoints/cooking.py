@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ensembles.base import select_quietly
+from ensembles.base import select_quietly, warn_user
 from ensembles.checkpoints.averaging import Report, write
 from ensembles.checkpoints.candidates import (
     Candidate,
@@ -19,19 +19,23 @@ from ensembles.checkpoints.candidates import (
     ScoreFile,
     suffix_of,
 )
-from ensembles.checkpoints.compatibility import (
-    warn_of_candidates,
-    warn_of_strangers,
-)
+from ensembles.checkpoints.compatibility import warn_of_candidates
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.journal import Journal
 from ensembles.checkpoints.options import Options
+from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.preparing import (
     check_apart,
     options_for,
     paths_of,
     plan_of_all,
     rehearsed,
+    with_patience,
+)
+from ensembles.checkpoints.relations import (
+    averages_among,
+    copies,
+    different_initializations,
 )
 from ensembles.checkpoints.tasting import Tasting
 from ensembles.weighting import Floats
@@ -181,8 +185,8 @@ def make_soup(
     Warns
     -----
     UserWarning
-        If a member shares no start with the first, or is left out, or all score the
-        same.
+        If a member shares no start with the first, is a copy or an average itself, or
+        is left out, or all score the same.
 
     References
     ----------
@@ -192,14 +196,13 @@ def make_soup(
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error must be 'stop' or 'skip', found {on_error!r}")
     paths = paths_of(members, base, select)
-    own = dict(params or {})
+    own = with_patience(select, params or {}, len(paths))
     selection = rehearsed(select, own, len(paths))
     given = options_for(options, force=force)
     planned, place = plan_of_all(paths, out, given)
     places = [place] if journal is None else [place, journal.path]
     check_apart(places, planned.members)
-    warn_of_strangers(planned.members)
-    warn_of_candidates(planned.members)
+    _warn_of_members(planned)
     suffix = suffix_of(planned.members[len(paths) - len(members)])
     job = Job(score, place, suffix, given, on_error, journal, record, progress)
     with nullcontext() if journal is None else journal:
@@ -219,6 +222,15 @@ def make_soup(
             stream=candidates.pool.stream,
         )
     return _report(tasted, weights, written)
+
+
+def _warn_of_members(planned: Plan) -> None:
+    """Warn of members whose average may be useless or a surprise, before any score."""
+    apart = different_initializations(planned)
+    told = [] if apart is None else [apart]
+    for sentence in (*told, *averages_among(planned), *copies(planned.members)):
+        warn_user(sentence)
+    warn_of_candidates(planned.members)
 
 
 def _report(tasted: Tasting, weights: Floats, written: Report) -> SoupReport:

@@ -25,6 +25,7 @@ OTHER_NAMES = {
     "uniform_soup": "the uniform soup needs no selection: average all members",
     "wise": "'wise_ft' is on the line from a base to the members",
 }
+PATIENCE = 10  # rounds of greedy without a better score, at least
 FOREIGN = ("rule", "weights", "params", "force")  # options that a soup sets itself
 
 
@@ -133,6 +134,25 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
             f"takes: {error}"
         ) from None
     return selection
+
+
+def with_patience(
+    select: str, params: Mapping[str, Any], n_members: int
+) -> dict[str, Any]:
+    """Parameters of a selection, with those that soups set: patience of greedy.
+
+    Parameters
+    ----------
+    select : str
+    params : mapping of str to value
+    n_members : int
+
+    Returns
+    -------
+    dict
+    """
+    usual = {"patience": max(PATIENCE, n_members)} if select == "greedy" else {}
+    return {**usual, **params}
 
 
 def check_name(select: str) -> None:

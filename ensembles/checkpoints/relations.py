@@ -13,6 +13,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.kinship import unrelated
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.recipes import KEY
+from ensembles.checkpoints.tied_weights import same_bytes
 
 LEAST = 256  # elements of matrices: of fewer, chance alone makes a cosine
 
@@ -85,10 +86,7 @@ def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
     for member, digest in zip(plan.members, digests, strict=True):
         first = known.setdefault(digest, member)
         if first.name != member.name and first.path is not None:
-            yield (
-                f"{first.name} and {member.name} hold the same tensors, which count "
-                "twice"
-            )
+            yield _counted_twice(first, member)
     for member in plan.members:
         recipe = recipe_of(member)
         inside = [
@@ -101,6 +99,34 @@ def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
                 f"{member.name} is an average of {', '.join(inside)}: what is in it "
                 "counts twice"
             )
+
+
+def copies(members: Sequence[Checkpoint]) -> Iterator[str]:
+    """Sentences on members that count twice, before all of them is read.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+
+    Yields
+    ------
+    str
+    """
+    for place, member in enumerate(members):
+        first = next((m for m in members[:place] if _is_copy(m, member)), None)
+        if first is not None:
+            yield _counted_twice(first, member)
+
+
+def _counted_twice(one: Checkpoint, other: Checkpoint) -> str:
+    return f"{one.name} and {other.name} hold the same tensors, which count twice"
+
+
+def _is_copy(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two members hold the same; of most the first tensors differ."""
+    return one.layout.keys() == other.layout.keys() and all(
+        same_bytes(tensor, other.layout[name]) for name, tensor in one.layout.items()
+    )
 
 
 def recipe_of(member: Checkpoint) -> dict[str, Any] | None:

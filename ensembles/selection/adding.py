@@ -34,6 +34,7 @@ def greedy(
     score: Score,
     *,
     n_rounds: int = 50,
+    patience: int | None = None,
     n_init: int = 1,
     n_bags: int = 0,
     fraction: float = 0.5,
@@ -53,6 +54,10 @@ def greedy(
     score : Score
         ``score.gains`` is used where offered.
     n_rounds : int, at least 1, default=50
+    patience : int or None, default=None
+        Rounds without a better score after which it stops, at least 1; None goes on
+        to the last. A soup, each of whose scores may take minutes, takes 10, or as many
+        as there are members.
     n_init : int, at least 1, default=1
         Sorted initialisation: the first round takes the best members in the order of
         their own scores, as many as score best together, this many at most.
@@ -88,12 +93,14 @@ def greedy(
     >>> greedy(2, lambda weights: -abs(weights[1] - 0.4), n_rounds=5)
     array([0.6, 0.4])
     """
-    check_whole(n_rounds=n_rounds, n_init=n_init, n_bags=n_bags)
+    most_idle = n_rounds if patience is None else patience
+    check_whole(n_rounds=n_rounds, patience=most_idle, n_init=n_init, n_bags=n_bags)
     check_number(fraction=fraction)
-    if min(n_rounds, n_init) < 1 or n_bags < 0 or not 0 < fraction <= 1:
+    if min(n_rounds, n_init, most_idle) < 1 or n_bags < 0 or not 0 < fraction <= 1:
         raise ValueError(
-            "n_rounds and n_init must be at least 1, n_bags at least 0, fraction in "
-            f"(0, 1]: found {n_rounds=}, {n_init=}, {n_bags=}, {fraction=}"
+            "n_rounds, patience and n_init must be at least 1, n_bags at least 0, "
+            f"fraction in (0, 1]: found {n_rounds=}, {patience=}, {n_init=}, "
+            f"{n_bags=}, {fraction=}"
         )
     rng = generator_of(random_state) if n_bags > 0 else None
     own = own_scores(n_members, score)
@@ -102,16 +109,22 @@ def greedy(
         size = math.ceil(fraction * n_members)
         bags = [rng.choice(n_members, size, replace=False) for _ in range(n_bags)]
     found = [
-        _climb(score, own, np.sort(bag), (n_rounds, n_init), record) for bag in bags
+        _climb(score, own, np.sort(bag), (n_rounds, most_idle, n_init), record)
+        for bag in bags
     ]
     return np.asarray(np.mean(found, axis=0))
 
 
 def _climb(
-    score: Score, own: Floats, members: Counts, rounds: tuple[int, int], record: Record
+    score: Score,
+    own: Floats,
+    members: Counts,
+    rounds: tuple[int, int, int],
+    record: Record,
 ) -> Floats:
     """Select greedily among some of the members."""
-    n_rounds, n_init = rounds
+    n_rounds, most_idle, n_init = rounds
+    n_idle = 0
     counts, best = sorted_start(score, own, members, n_init)
     record(best)
     for _ in range(n_rounds - 1):
@@ -120,7 +133,11 @@ def _climb(
         counts[members[winner]] += 1
         trial = Trial(counts / counts.sum(), float(gains[winner]))
         record(trial)
-        best = trial if _is_better(score, trial, best) else best
+        n_idle += 1
+        if _is_better(score, trial, best):
+            best, n_idle = trial, 0
+        if n_idle == most_idle:
+            break
     return best.weights
 
 

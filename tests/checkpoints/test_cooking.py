@@ -203,6 +203,19 @@ def test_greedy_counts_a_member_more_than_once(tmp_path: Path) -> None:
     assert value(out) == 4
 
 
+def test_greedy_ends_when_nothing_has_helped_for_ten_rounds(tmp_path: Path) -> None:
+    paths = members(tmp_path, 3, 6)
+    out = tmp_path / "out.safetensors"
+    report = make_soup(paths, nearness, out, select="greedy")
+    assert value(out) == 4
+    n_members = [sum(weight > 0 for weight in c.weights) for c in report.candidates]
+    assert len(n_members) < 2 + 2 * 13
+    again = tmp_path / "again.safetensors"
+    longer = make_soup(paths, nearness, again, select="greedy", params={"patience": 50})
+    assert longer.weights == report.weights
+    assert len(longer.candidates) > len(report.candidates)
+
+
 @pytest.mark.parametrize("select", ["optuna", "convex", "top_k", "best"])
 def test_any_selection_will_do(tmp_path: Path, select: str) -> None:
     paths, out = members(tmp_path, 3, 6), tmp_path / "out.safetensors"
@@ -370,8 +383,20 @@ def test_members_of_different_starts_are_warned_of(
     for name, w in (("a", start), ("b", start + 0.1 * other), ("c", other)):
         save(tmp_path / f"{name}.safetensors", {"w": w})
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
-    with pytest.warns(UserWarning, match=r"same initialization.*cosine"):
+    with pytest.warns(UserWarning, match=r"one initialization.*cosine"):
         make_soup(paths, by_name, tmp_path / "out.safetensors")
+
+
+def test_a_member_that_is_an_average_itself_is_told(tmp_path: Path) -> None:
+    paths = members(tmp_path, 3, 6)
+    average(paths, tmp_path / "averaged.safetensors")
+    soup = [*paths, tmp_path / "averaged.safetensors"]
+    with pytest.warns(
+        UserWarning, match=r"averaged.* is itself an average \(mean of 2"
+    ):
+        report = make_soup(soup, nearness, tmp_path / "out.safetensors")
+    (note,) = report.written.notes
+    assert "is an average of" in note
 
 
 def test_members_of_one_start_are_no_reason_to_warn(

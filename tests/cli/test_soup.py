@@ -971,6 +971,7 @@ def test_the_last_checkpoints_of_a_run_are_members(soup: Soup, tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:every member scored exactly")
+@pytest.mark.filterwarnings("ignore:.* has its tensors in 'state_dict'")
 def test_a_state_dict_that_was_chosen_is_told(soup: Soup, tmp_path: Path) -> None:
     for name, number in (("a", 3), ("b", 6)):
         state = {"w": torch.full((2,), float(number))}

@@ -48,6 +48,19 @@ def test_greedy_goes_on_past_a_round_that_loses_and_returns_the_best() -> None:
     assert greedy(2, score, n_rounds=3).tolist() == [0.5, 0.5]
 
 
+def test_greedy_ends_when_nothing_has_helped_for_as_long_as_it_is_told() -> None:
+    score = Distance(np.array([[0.0], [4.0], [10.0]]), np.array([5.2]))
+    history: list[Trial] = []
+    # The second round does not help, the third does; after the fifth nothing does.
+    weights = greedy(3, score, patience=2, record=history.append)
+    assert weights.tolist() == [0, 0.8, 0.2]
+    assert len(history) == 7
+    assert greedy(3, score, patience=1).tolist() == [0, 1, 0]
+    assert greedy(3, score, n_rounds=5, patience=50).tolist() == [0, 0.8, 0.2]
+    with pytest.raises(ValueError, match="patience=0"):
+        greedy(3, score, patience=0)
+
+
 def test_greedy_keeps_the_earliest_of_equal_rounds() -> None:
     score: Score = Table({(0, 1): 5, (1, 0): 4, (0.5, 0.5): 5})
     assert greedy(2, score, n_rounds=2).tolist() == [0, 1]

@@ -107,6 +107,7 @@ def test_no_member_is_an_error(name: str) -> None:
             "^n_rounds must be a whole number, found 'abc'",
         ),
         ("greedy", {"n_rounds": True}, "^n_rounds must be a whole number, found True"),
+        ("greedy", {"patience": "x"}, "^patience must be a whole number, found 'x'"),
         ("greedy", {"fraction": True}, "^fraction must be a number, found True"),
         ("greedy", {"n_init": 1.5}, "^n_init must be a whole number, found 1.5"),
         ("greedy", {"n_bags": None}, "^n_bags must be a whole number, found None"),
