@@ -782,7 +782,8 @@ def test_what_a_killed_run_left_is_no_member_of_the_next(
 ) -> None:
     for name in "ab":
         made(tmp_path / "runs", name, VALUES[name])
-    dead = Path("runs") / writing._marked(Path("out")) / "candidate"
+    mark = writing._marked(Path("out"))
+    dead = Path("runs") / f"{mark}{'0' * 32}" / "candidate"
     made(dead.parent, dead.name, 0)
     score = SCORE.replace("eval.py", str(tmp_path / "eval.py"))
     result = soup(f"runs/{pattern}", "-o", "runs/out", score=score)
