@@ -68,7 +68,7 @@ def gram_line(stack: Array) -> Float64:
     return np.array(blocks).reshape(-1, len(stack), len(stack))
 
 
-def _bound_squares(stack, out):
+def _bound_squares(stack: Array, out: Float64) -> None:
     for i, square in enumerate(np.diagonal(out).tolist()):
         if square == 0 and stack[i].any():
             out[i, i] = np.nextafter(0, 1)
