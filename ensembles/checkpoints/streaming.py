@@ -200,14 +200,20 @@ class _Worker:
 
     def take(self, jobs: Sequence[_Job], products: Sequence[Float64]) -> None:
         """Turn the inner products of whole tensors into coefficients."""
-        found: dict[int, list[Float64]] = {}
+        blocks_of: dict[int, list[Float64]] = {}
         for job, blocks in zip(jobs, products, strict=True):
-            found.setdefault(job.place, []).append(blocks)
-        for index, parts in found.items():
+            blocks_of.setdefault(job.place, []).append(blocks)
+        for index, parts in blocks_of.items():
             with np.errstate(invalid="ignore"):  # infinities of both signs
                 total = np.concatenate(parts).sum(axis=0)
             rule, weights, params, _ = self.recipe
-            self.coefficients[index] = rule.coefficients(total, weights, **params)
+            try:
+                found = rule.coefficients(total, weights, **params)
+            except ValueError as error:
+                raise ValueError(
+                    f"tensor {self.targets[index].name!r}: {error}"
+                ) from error
+            self.coefficients[index] = found
 
     def _gram(self, job: _Job, buffers: Buffers) -> Float64:
         target = self.targets[job.place]
