@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -142,7 +143,7 @@ def _check_kind(path: Path, first: bytes) -> None:
         kind, program = found
         raise ValueError(
             f"{path} cannot be read: it is compressed ({kind}); decompress it first: "
-            f"{program} {path} > FILE, which can then be mapped"
+            f"{program} {shlex.quote(str(path))} > FILE, which can then be mapped"
         )
     if first.startswith(PICKLE):
         raise ValueError(
@@ -159,8 +160,8 @@ def _check_kind(path: Path, first: bytes) -> None:
     for mark, name in WIDE.items():
         if first.startswith(mark):
             raise ValueError(
-                f"{path} cannot be read: it is {name}; iconv -f {name} -t UTF-8 {path} "
-                "> FILE makes text of it that can"
+                f"{path} cannot be read: it is {name}; iconv -f {name} -t UTF-8 "
+                f"{shlex.quote(str(path))} > FILE makes text of it that can"
             )
 
 
