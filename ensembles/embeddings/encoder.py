@@ -177,7 +177,7 @@ class SentenceEncoder(TextTransformer):
     def _count_cut(self, texts: list[str]) -> int:
         """Number of texts with more tokens than the model reads."""
         most = getattr(self.model_, "max_seq_length", None)
-        tokenizer = getattr(self.model_, "tokenizer", None)
+        tokenizer: Any = getattr(self.model_, "tokenizer", None)
         if not isinstance(most, int) or not hasattr(tokenizer, "model_max_length"):
             return 0
         texts = [self.used_prompt + text for text in texts]

@@ -72,11 +72,11 @@ def read_pairs(
     FileNotFoundError
     """
     text = read_text(path)
-    first = text.partition("\n")[0]
-    is_tabbed = "\t" in first
+    header = text.partition("\n")[0]
+    is_tabbed = "\t" in header
     rows = csv.reader(
         io.StringIO(text, newline=""),
-        delimiter="\t" if is_tabbed else delimiter_of([first], None),
+        delimiter="\t" if is_tabbed else delimiter_of([header], None),
         quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL,
         strict=True,
     )

@@ -547,11 +547,12 @@ def test_cut_tokens_of_many_texts_are_counted_in_a_sample(
     vectors = {"c++": [1.0, 0.0], "good": [0.0, 1.0]}
     searched = []
     lost = counting.Rows.lost
-    monkeypatch.setattr(
-        counting.Rows,
-        "lost",
-        lambda self, part: searched.append(part) or lost(self, part),
-    )
+
+    def noted(self: Any, part: Any) -> Any:
+        searched.append(part)
+        return lost(self, part)
+
+    monkeypatch.setattr(counting.Rows, "lost", noted)
     few = SentenceEmbedder(vectors, weights=None).fit(["good good good c++"] * 14)
     assert len(searched) == 7
     many = SentenceEmbedder(vectors, weights=None).fit(["good good good c++"] * 400)
