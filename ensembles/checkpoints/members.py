@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -130,7 +131,21 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
             f"{' '.join(members)}: found {last}"
         )
     steps = _steps(found)
+    notes.extend(_unlike(kept))
     return Expanded(kept, [_number(steps[path]) for path in kept], notes)
+
+
+def _unlike(paths: Sequence[str]) -> Iterator[str]:
+    """Note where names begin differently, as of two models in one folder."""
+    first: dict[str, str] = {}
+    for name in (Path(path).name for path in paths):
+        first.setdefault(re.split(r"\d", name, maxsplit=1)[0], name)
+    if len(first) > 1:
+        yield (
+            f"{', '.join(list(first.values())[:SHOWN])} were chosen, whose names begin "
+            "differently; if they are different models, give a pattern that matches "
+            "one of them alone"
+        )
 
 
 def _matches(member: str) -> list[str]:
@@ -239,7 +254,8 @@ def _by_step(paths: list[str], notes: list[str]) -> list[str]:
             pairs = ", ".join(f"{path} -> {_number(steps[path])}" for path in paths)
             raise ValueError(
                 "last=N needs a step in each name, and no two the same, found "
-                f"{pairs}; name the checkpoints to average, without last=N"
+                f"{pairs}; name the checkpoints to average, without last=N, or give a "
+                "pattern that matches one model alone, such as 'run/model_*'"
             )
         kinds = {step.kind: path for path in paths if (step := steps[path])}
         if len(kinds) > 1:

@@ -19,7 +19,8 @@ from ensembles.floats import is_float
 CONFIG_KEYS = ("quantization_config", "quantization", "compression_config")
 # Names that nothing but a packed format uses: of integers, and of any dtype.
 PACKED = re.compile(
-    r"(.*\.)?(qweight|qzeros|q_weight|g_idx|weight_packed|Qidxs|trellis|W_q)"
+    r"(.*\.)?(qweight|qzeros|q_weight|g_idx|weight_packed|Qidxs|trellis|W_q|bitmask"
+    r"|dense_weights|B(_24|_meta)?)"  # the last of Marlin
 )
 STATE = re.compile(
     r"(.*\.)?(absmax|quant_map|quant_state\..*|SCB|weight_format|comfy_quant"
@@ -27,15 +28,21 @@ STATE = re.compile(
 )
 # What the name of a quantized tensor has beyond that of the parameter.
 STORED = re.compile(
-    r"[._:]*(u?int[248]|fp[48]|nf4|w_q|q|qdata|quantized|packed|data|blocks|codes"
-    r"|indices|idx)$",
+    r"([._:]+_data)?[._:]*(u?int[248]|fp[48]|nf4|w_q|q|qdata|quantized|packed|data"
+    r"|blocks|codes|indices|idx)$",
     re.IGNORECASE,
 )
 WEIGHT = re.compile(r"[._:]*weight$")
-# What the name of a scale has beyond that of the parameter.
+# What the name of a scale has beyond that of the parameter; not so the learned scales
+# of layers, logits and attention.
 SCALE = re.compile(
-    r"[._:]*\w*(scale|absmax|amax|zero|shift|codebook|centroid|lookup)\w*(\.weight)?",
+    r"[._:]*(?!\w*((layer|logit|attn|skip|residual)_?scale|scale_shift))"
+    r"\w*(scale|absmax|amax|zero|shift|codebook|centroid|lookup)\w*(\.weight)?",
     re.IGNORECASE,
+)
+# Integers of these names are weights, also where nothing is named their scale.
+INTEGER_WEIGHT = re.compile(
+    r"(.*[._:])?(weight|kernel)([._]?(q|u?int[48]|quantized|packed))?"
 )
 # Integers of more than a byte are indices or counts, unless named as weights.
 WIDE = re.compile(
@@ -58,16 +65,18 @@ def quantized_by(checkpoint: Checkpoint) -> str | None:
 
 
 def _by_config(config: Mapping[str, Any]) -> str | None:
-    inner = config.get("text_config")
-    for found in [config, inner] if isinstance(inner, dict) else [config]:
-        for key in CONFIG_KEYS:
-            value = found.get(key)
-            if value:
-                is_named = isinstance(value, dict) and "quant_method" in value
-                return (
-                    f"config.json says {value['quant_method'] if is_named else value!r}"
-                )
-    return None
+    for key in CONFIG_KEYS:
+        value = config.get(key)
+        if value:
+            is_named = isinstance(value, dict) and "quant_method" in value
+            return f"config.json says {value['quant_method'] if is_named else value!r}"
+    # Models of several parts configure each: text_config, llm_config, thinker_config.
+    parts = (
+        value
+        for key, value in config.items()
+        if key.endswith("_config") and isinstance(value, dict)
+    )
+    return next(filter(None, map(_by_config, parts)), None)
 
 
 def _by_tensors(layout: Mapping[str, Tensor]) -> str | None:
@@ -116,8 +125,8 @@ def _is_integer_weight(name: str, tensor: Tensor) -> bool:
     return (
         tensor.dtype.kind in "iu"
         and is_narrow
-        and len(tensor.shape) == 2
-        and name.rpartition(".")[2] == "weight"
+        and len(tensor.shape) >= 2
+        and INTEGER_WEIGHT.fullmatch(name) is not None
     )
 
 
@@ -127,7 +136,8 @@ def _is_coded(name: str, tensor: Tensor) -> bool:
         return False
     if tensor.dtype.itemsize == 1:
         return is_float(tensor.dtype) or tensor.dtype.kind in "iu"
-    return tensor.dtype.kind in "iu" and bool(WIDE.fullmatch(name))
+    is_matrix = tensor.dtype.itemsize <= 4 and len(tensor.shape) >= 2
+    return tensor.dtype.kind in "iu" and is_matrix and bool(WIDE.fullmatch(name))
 
 
 def _is_scale(scale: Tensor, coded: Tensor) -> bool:

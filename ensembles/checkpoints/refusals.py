@@ -38,7 +38,7 @@ def refused(checkpoint: Checkpoint) -> Iterator[str]:
     quantized = quantized_by(checkpoint)
     if quantized:
         yield (
-            f"{checkpoint.name} holds quantised weights ({quantized}), whose stored "
+            f"{checkpoint.name} holds quantized weights ({quantized}), whose stored "
             "numbers mean nothing without their scales; convert it to bfloat16 first"
         )
     placeholder = _placeholder(checkpoint)
