@@ -17,6 +17,7 @@ from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFI
 from ensembles.checkpoints.formats.safetensors import read_metadata
 from ensembles.checkpoints.formats.unreadable import what_lies_in
 from ensembles.checkpoints.formats.weight_files import TRAINER, weight_files
+from ensembles.checkpoints.refusals import suspicious
 from ensembles.checkpoints.steps import Step, is_last, step_of
 
 READ_SUFFIXES = (*SUFFIXES, ".sft", ".pth.tar", ".pt.tar")
@@ -80,9 +81,9 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     path = Path(member)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    if path.is_dir():
-        return directory.read(path, key)
-    return contents.read(path, key)
+    opened = directory.read(path, key) if path.is_dir() else contents.read(path, key)
+    opened.notes.extend(suspicious(opened))
+    return opened
 
 
 def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ensembles.checkpoints.adapters import names_by_pattern
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.floats import is_float
 
@@ -48,6 +49,8 @@ INTEGER_WEIGHT = re.compile(
 WIDE = re.compile(
     r".*(weight|w_q|qdata|packed|data|codes|indices|idx|blocks)", re.IGNORECASE
 )
+SEPARATOR = re.compile(r"[._:]+")
+LONGEST = 64  # characters at the end of a name that may tell what it stores
 
 
 def quantized_by(checkpoint: Checkpoint) -> str | None:
@@ -80,16 +83,18 @@ def _by_config(config: Mapping[str, Any]) -> str | None:
 
 
 def _by_tensors(layout: Mapping[str, Tensor]) -> str | None:
-    scales = _scales(layout)
-    for name, tensor in layout.items():
+    for name in names_by_pattern(layout):
         if STATE.fullmatch(name) or (
             PACKED.fullmatch(name) and _is_packed(layout, name)
         ):
             return f"tensor {name!r}"
-        if _is_coded(name, tensor):
-            for scale in (s for stem in _stems(name) for s in scales.get(stem, ())):
-                if scale != name and _is_scale(layout[scale], tensor):
-                    return f"tensor {scale!r} scales {name!r}, of {tensor.dtype}"
+    coded = [name for name, tensor in layout.items() if _is_coded(name, tensor)]
+    scales = _scales(layout) if coded else {}
+    for name in coded:
+        tensor = layout[name]
+        for scale in (s for stem in _stems(name) for s in scales.get(stem, ())):
+            if scale != name and _is_scale(layout[scale], tensor):
+                return f"tensor {scale!r} scales {name!r}, of {tensor.dtype}"
     for name, tensor in layout.items():
         if _is_integer_weight(name, tensor):
             return f"tensor {name!r} of {tensor.dtype}"
@@ -100,7 +105,7 @@ def _scales(layout: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Names of scales, by each name that the scaled parameter may have."""
     found: dict[str, list[str]] = {}
     for name in layout:
-        for separator in re.finditer(r"[._:]+", name):
+        for separator in SEPARATOR.finditer(name, max(0, len(name) - LONGEST)):
             if SCALE.fullmatch(name, separator.start()):
                 found.setdefault(name[: separator.start()], []).append(name)
     return found
@@ -108,7 +113,8 @@ def _scales(layout: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 def _stems(name: str) -> Iterator[str]:
     """Names that the parameter stored in a quantized tensor may have."""
-    stem = STORED.sub("", name, count=1)
+    start = max(0, len(name) - LONGEST)
+    stem = name[:start] + STORED.sub("", name[start:], count=1)
     yield from dict.fromkeys([name, stem, WEIGHT.sub("", stem)])
 
 

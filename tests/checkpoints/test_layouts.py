@@ -270,6 +270,30 @@ def test_small_files_in_folders_are_carried_over(tmp_path: Path) -> None:
     average(paths, tmp_path / "out", force=True)  # its folders are no foreign ones
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("trainer.py", "optim.py", "scheduler_config.json", "sampler.json"),
+        *("scaler.pkl", "assets_24/x.txt", "voices-12/v.json", "2/lexicon.txt"),
+        "step_tokenizer/x.json",
+    ],
+)
+def test_what_only_looks_like_a_state_of_training_is_carried_over(
+    tmp_path: Path, name: str
+) -> None:
+    def build(folder: Path, add: float) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+        for step in ("checkpoint-10", "run_20", "3"):
+            save(folder / step / "model.safetensors", ONE)
+
+    average(two(tmp_path, build), tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "model.safetensors",
+        Path(name).parts[0],
+    }
+
+
 def test_a_file_of_voices_is_averaged_or_named(tmp_path: Path) -> None:
     def build(folder: Path, add: float) -> None:
         torch_file(folder / "voices.pth", {"anna": np.full(4, add, np.float32)})
@@ -379,6 +403,10 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["flax_model.msgpack"], r"JAX.*from_flax"),
         (["model-q4.gguf"], r"GGUF is quantized; convert it back"),
         (["model.onnx"], r"graphs for inference"),
+        (["onnx/model.onnx", "config.json"], r"onnx: graphs for inference"),
+        (["model_state.pdparams"], r"weights of Paddle"),
+        (["kokoro-v1.pth", "voices/a.pt"], r"average kokoro-v1\.pth by name"),
+        (["unet/x.safetensors", "vae/x.safetensors"], r"its folders unet, vae do"),
         (["model-00001-of-00002.safetensors"], r"shards without their index"),
         (["weights.safetensors"], r"average weights\.safetensors by name"),
         (["model.fp16.safetensors"], r"average model\.fp16\.safetensors by name"),

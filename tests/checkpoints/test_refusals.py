@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -347,11 +348,15 @@ def test_placeholders_of_a_sharded_run_are_refused(
         plan([path, path])
 
 
-def test_placeholders_of_a_deepspeed_file_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_full", [0, 9])
+def test_placeholders_of_a_deepspeed_file_are_refused(
+    tmp_path: Path, n_full: int
+) -> None:
     import torch
 
     path = tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt"
     module = {"w": torch.empty(0), "b": torch.empty(0)}
+    module |= {f"full{i}": torch.ones(3) for i in range(n_full)}
     shapes = [{"w": torch.Size([4, 4]), "b": torch.Size([4])}]
     torch.save({"module": module, "param_shapes": shapes, "ds_version": "0.1"}, path)
     with pytest.raises(ValueError, match=r"placeholders .*zero_to_fp32\.py"):
@@ -375,6 +380,22 @@ def test_buffers_that_are_empty_in_every_member_are_kept(
 ) -> None:
     path = save(tmp_path / "a.safetensors", tensors)
     assert average([path, path]).keys() == tensors.keys()
+
+
+def test_an_empty_tensor_that_may_be_a_buffer_is_noted(tmp_path: Path) -> None:
+    tensors = {"a": SCALE, "b": EMPTY, "c": SCALE, "mask": np.ones(0, np.int64)}
+    path = save(tmp_path / "a.safetensors", tensors | {"none": SCALE[:0]})
+    (note,) = plan([path]).notes
+    assert note.startswith(f"{path}: tensor 'b' of size 0: an empty buffer, or a")
+
+
+def test_names_of_any_length_are_looked_at_in_linear_time(tmp_path: Path) -> None:
+    names = [part * 30_000 for part in ("a_", "lora_", "_", ".", "q.weight_")]
+    tensors = {name: np.ones((1, 2), np.uint8) for name in names}
+    path = save(tmp_path / "a.safetensors", tensors | {"w": SCALE})
+    start = time.process_time()
+    plan([path])
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize(

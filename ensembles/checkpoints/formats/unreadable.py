@@ -46,9 +46,13 @@ LAYOUTS = (
         "{}: weights of JAX; convert them first, as transformers before version 5 does "
         "with from_flax=True, or pass state dicts of numpy arrays",
     ),
+    (
+        r".*\.pdparams",
+        "{}: weights of Paddle, which are not read; pass state dicts of numpy arrays",
+    ),
     (r".*\.gguf", "{}: GGUF is quantized; convert it back to safetensors first"),
     (
-        r".*\.(onnx|tflite)|openvino_model\..*",
+        r".*\.(onnx|tflite)|openvino_model\..*|onnx|openvino|coreml",
         "{}: graphs for inference; average the checkpoints that they were made from",
     ),
     (
