@@ -95,16 +95,21 @@ def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
 
 
 def _descend(found: Any, key: str, path: Path) -> Any:
-    for step in key.split("."):
-        if isinstance(found, list | tuple) and step.isdecimal():
-            found = dict(enumerate(found)).get(int(step))
+    """Value at keys with dots between them, which may hold dots themselves."""
+    steps = key.split(".")
+    while steps:
+        if isinstance(found, list | tuple) and steps[0].isdecimal():
+            found = dict(enumerate(found)).get(int(steps.pop(0)))
             continue
-        if not isinstance(found, Mapping) or step not in found:
-            keys = sorted(map(str, found)) if isinstance(found, Mapping) else []
+        inside = found if isinstance(found, Mapping) else {}
+        names = {".".join(steps[: n + 1]): n + 1 for n in range(len(steps))}
+        taken = next((name for name in reversed(names) if name in inside), None)
+        if taken is None:
+            keys = sorted(map(str, inside))
             raise ValueError(
-                f"{path} has no key {key!r}: {step!r} is not among {keys[:20]}"
+                f"{path} has no key {key!r}: {steps[0]!r} is not among {keys[:20]}"
             )
-        found = found[step]
+        found, steps = inside[taken], steps[names[taken] :]
     return found
 
 

@@ -116,6 +116,17 @@ def test_other_tensors_beside_the_state_dict_are_told(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "key", ["a.b", "callbacks.pytorch.callbacks.Averaging.current_model_state"]
+)
+def test_a_key_may_hold_dots_itself(tmp_path: Path, key: str) -> None:
+    callbacks = {"pytorch.callbacks.Averaging": {"current_model_state": dict(LIKE)}}
+    content = {"a.b": LIKE, "a": {}, "state_dict": STATE, "callbacks": callbacks}
+    path = saved(tmp_path, content)
+    assert any(f"(key={key!r})" in note for note in torch_zip.read(path).notes)
+    assert average([path], key=key)["layer.b"].tolist() == [2, 2, 2]
+
+
 @pytest.mark.parametrize("place", ["ema_list.0", "emas.1"])
 def test_a_state_dict_in_a_list_is_told_and_reached_by_its_key(
     tmp_path: Path, place: str
