@@ -287,7 +287,9 @@ def test_what_only_looks_like_a_state_of_training_is_carried_over(
         for step in ("checkpoint-10", "run_20", "3"):
             save(folder / step / "model.safetensors", ONE)
 
-    average(two(tmp_path, build), tmp_path / "out")
+    paths = two(tmp_path, build)
+    assert "not in the result" not in notes_of(paths, tmp_path / "out")
+    average(paths, tmp_path / "out")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "model.safetensors",
         Path(name).parts[0],

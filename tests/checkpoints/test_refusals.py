@@ -253,6 +253,7 @@ def test_updates_that_are_linear_in_what_is_stored_are_averaged(
         {"q.q_weight": I32, "q.q_scale": I32},
         {"q._packed_params._packed_params": U8},
         {"q.weight._data._data": U8, "q.weight._scale": SCALE, "q.weight._shift": F8},
+        {"l.0.q_weight": SCALE, "l.1.q_weight": I32},
         {"q.B": I32, "q.s": SCALE, "q.workspace": I32[0]},
         {"q.weight_q": U8.view(np.int8), "q.weight_s": SCALE},
         {"q.compressed": SCALE, "q.bitmask": U8},
