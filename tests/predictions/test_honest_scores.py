@@ -23,8 +23,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.tree import DecisionTreeClassifier
 
+from ensembles.base import Chosen
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
+from ensembles.predictions.answers import Labels
+from ensembles.predictions.combination import Combination
 from ensembles.predictions.cross_fitting import MOST_ROWS, N_FOLDS, folds_to_learn
+from ensembles.predictions.fitted_combiner import CombinerFit
 from ensembles.predictions.pool_weights import PoolLoss
 from ensembles.predictions.weighing import NEAR as NEAR_LOSS
 from tests.predictions.held_out import classes_held
@@ -277,3 +281,14 @@ def test_a_pool_of_part_of_the_rows_is_near_its_minimum() -> None:
     assert values[1] == pytest.approx(values[0], abs=1e-4)
     alone = [loss.unpenalized(loss.at(one)) for one in np.eye(4)]
     np.testing.assert_allclose(loss.alone(), alone)
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1])
+def test_a_tie_but_for_rounding_is_as_good_as_the_best_member(step: int) -> None:
+    labels = Labels([np.arange(2)], False, False, False, "error")
+    mean = Combination(COMBINERS["mean"], {}, labels)
+    chosen = Chosen(np.array([0.5, 0.5]), None, 0, -0.3, ())
+    fit = CombinerFit("greedy", {}, None, None, ["a", "b"])
+    value = np.nextafter(-0.3, -0.3 + step)
+    with pytest.warns(UserWarning, match="helped nothing"):
+        fit._compare(float(value), -0.3, chosen, mean)
