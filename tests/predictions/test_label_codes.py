@@ -168,7 +168,7 @@ class SeveralCodes(DecisionTreeClassifier):
 def test_labels_of_several_targets_are_codes_too(kind: str) -> None:
     X, y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
     text, numbers = np.array(["cat", "dog", "eel"])[y], 7 - y
-    columns = {"text": (text, text[::-1]), "5, 6, 7": (numbers, y + 5)}
+    columns = {"text": (text, text[::-1]), "5, 6, 7": (numbers, y + 8)}
     made = columns.get(kind, (text.astype(object), text[::-1]))
     Y = np.column_stack(made)
     tree = {"max_depth": 3, "random_state": 0}
