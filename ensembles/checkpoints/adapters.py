@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.floats import is_float
@@ -49,6 +50,8 @@ ADAPTER = re.compile(
     + "|".join(f"(?P<f{i}>{pattern})" for i, pattern in enumerate(FAMILIES.values()))
     + r")(?:[./].*)?"
 )
+# A layer's number: it says nothing of the kind of a tensor.
+INDEX = re.compile(r"(?<=\.)\d+(?=\.)")
 RANK = re.compile(r"(alpha|rank|r|scale|scaling|lambda_layer)")
 MOST = 0.8  # share of the tensors that belong to adapters in a file of adapters
 
@@ -66,12 +69,25 @@ def adapter_in(checkpoint: Checkpoint) -> tuple[str, str] | None:
         None if there are none, or only those whose update is linear in what is stored.
     """
     for name in checkpoint.layout:
-        match = ADAPTER.fullmatch(name)
-        if match:
-            index = next(i for i in range(len(FAMILIES)) if match[f"f{i}"])
-            return list(FAMILIES)[index], name
+        family = _family(name)
+        if family is not None:
+            return family, name
     shown = _low_rank(checkpoint.layout)
     return ("low-rank", shown) if shown else None
+
+
+@lru_cache(maxsize=1 << 16)
+def _family(name: str) -> str | None:
+    """Family of adapters that a tensor's name shows; it is cached."""
+    return _family_of_kind(INDEX.sub("0", name))
+
+
+@lru_cache(maxsize=1 << 12)
+def _family_of_kind(name: str) -> str | None:
+    match = ADAPTER.fullmatch(name)
+    if match is None:
+        return None
+    return next(f for i, f in enumerate(FAMILIES) if match[f"f{i}"])
 
 
 def _low_rank(layout: Mapping[str, Tensor]) -> str | None:
@@ -79,6 +95,8 @@ def _low_rank(layout: Mapping[str, Tensor]) -> str | None:
 
     A gate called alpha beside a bottleneck is a usual part of networks, hence most.
     """
+    if all(tensor.size != 1 for tensor in layout.values()):
+        return None
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in layout.items():
         stem, _, last = name.removesuffix(".weight").rpartition(".")

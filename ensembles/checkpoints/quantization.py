@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -71,20 +72,32 @@ def _by_config(config: Mapping[str, Any]) -> str | None:
 
 
 def _by_tensors(layout: Mapping[str, Tensor]) -> str | None:
-    scales = _scales(layout)
-    for name, tensor in layout.items():
-        if STATE.fullmatch(name) or (
-            PACKED.fullmatch(name) and _is_packed(layout, name)
+    for name in layout:
+        if _is_of_format(name) and (
+            not PACKED.fullmatch(name) or _is_packed(layout, name)
         ):
             return f"tensor {name!r}"
+    narrow = {
+        name: tensor
+        for name, tensor in layout.items()
+        if tensor.dtype.kind in "iu" or tensor.dtype.itemsize == 1
+    }
+    scales = _scales(layout) if narrow else {}
+    for name, tensor in narrow.items():
         if _is_coded(name, tensor):
             for scale in (s for stem in _stems(name) for s in scales.get(stem, ())):
                 if scale != name and _is_scale(layout[scale], tensor):
                     return f"tensor {scale!r} scales {name!r}, of {tensor.dtype}"
-    for name, tensor in layout.items():
+    for name, tensor in narrow.items():
         if _is_integer_weight(name, tensor):
             return f"tensor {name!r} of {tensor.dtype}"
     return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _is_of_format(name: str) -> bool:
+    """Whether a name is one that only quantized weights have; it is cached."""
+    return bool(STATE.fullmatch(name) or PACKED.fullmatch(name))
 
 
 def _scales(layout: Mapping[str, Tensor]) -> dict[str, list[str]]:
