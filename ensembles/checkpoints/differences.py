@@ -25,7 +25,8 @@ GRAVE = re.compile(
     r"|attention_type|experts|top_k|causal|kernel|dilation).*"
 )
 CARD = "README.md"
-CARDS = re.compile(r"readme\.md|.*licen[sc]e.*|notice.*|.*\.(png|jpe?g|gif|svg)", re.I)
+IS_CARD = re.compile(r"(readme|model_?card)([._-][\w-]+)*\.(md|rst|txt)", re.I)
+CARDS = re.compile(r".*licen[sc]e.*|notice.*|.*\.(png|jpe?g|gif|svg)", re.I)
 
 
 def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
@@ -65,8 +66,8 @@ def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> li
 
 
 def is_card(name: str) -> bool:
-    """Whether a file around the weights is a model card."""
-    return name.casefold() == CARD.casefold()
+    """Whether a file around the weights is a model card, of a module too."""
+    return IS_CARD.fullmatch(Path(name).name) is not None
 
 
 def has_card(members: Sequence[Checkpoint]) -> bool:
@@ -134,6 +135,7 @@ def _of_files(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
         if name in member.files
         and name != CONFIG
         and not _is_tokenizer(name)
+        and not is_card(name)
         and not CARDS.fullmatch(Path(name).name)
     ]
     differing = []
