@@ -98,6 +98,8 @@ def _low_rank(layout: Mapping[str, Tensor]) -> str | None:
 
     A gate called alpha beside a bottleneck is a usual part of networks, hence most.
     """
+    if all(tensor.size != 1 for tensor in layout.values()):
+        return None
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in layout.items():
         stem, _, last = name.removesuffix(".weight").rpartition(".")

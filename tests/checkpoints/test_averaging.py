@@ -254,6 +254,7 @@ def test_paths_and_state_dicts_give_the_same(
     assert same_bytes(found, average(paths, weights=WEIGHTS))
 
 
+@pytest.mark.filterwarnings("ignore:.* the same initialization")
 @pytest.mark.parametrize(
     "dtype",
     [

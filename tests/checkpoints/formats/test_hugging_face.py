@@ -16,7 +16,10 @@ from tests.checkpoints.building import header_of
 from tests.checkpoints.hugging_face import encoder, gpt2, llama, saved
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore:.* the same initialization",  # members are made from seeds
+)
 
 
 def assert_mean(path: Path, models: list[Any]) -> None:
