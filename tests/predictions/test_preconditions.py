@@ -88,7 +88,6 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
         ({"cv": 1}, ValueError, "n_splits=1"),
         ({"memory": 5}, ValueError, "memory"),
     ],
-    ids=str,
 )
 def test_a_mistake_costs_no_fit(
     params: dict[str, Any], kind: type[Exception], message: str, iris: Data
