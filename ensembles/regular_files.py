@@ -88,8 +88,14 @@ def read_json(path: Path) -> Any:
     content = read_regular(path)
     try:
         return json.loads(content, object_pairs_hook=_consistent)
+    except _ContradictionError as error:
+        raise ValueError(f"{path} contradicts itself: {error}") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+class _ContradictionError(ValueError):
+    """A key of an object has two values."""
 
 
 def _consistent(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -98,5 +104,7 @@ def _consistent(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         for name, value in pairs:
             if found[name] != value:
-                raise ValueError(f"key {name!r} occurs twice, with different values")
+                raise _ContradictionError(
+                    f"key {name!r} occurs twice, with different values"
+                )
     return found

@@ -227,7 +227,7 @@ def slerp(gram: Float64, weights: Float64) -> Float64:
     Near zero the formula is as exact as elsewhere. Towards pi the inner products do not
     hold the angle any more: the relative error grows as 1e-16 / (pi - θ)**2, and from
     pi - 1e-5 on the members count as opposite. Members of float64 whose squares are
-    beyond its range, with entries around 1e-170 or 1e160, have no angle.
+    beyond its range, with entries around 1e-170 or 1e160, are refused.
 
     References
     ----------

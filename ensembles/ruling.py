@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles.floats import FLOATS, Array, Float64
-from ensembles.kernels.gram import gram, widened
+from ensembles.kernels.gram import LEAST, MOST, gram, widened
 from ensembles.kernels.mean import mean as weighted_mean
 from ensembles.kernels.rounding import rounded
 from ensembles.weighting import check_weights
@@ -133,7 +133,24 @@ class Rule:
     def coefficients(
         self, products: Float64, weights: Float64, **params: Any
     ) -> Float64:
-        """How much of each member the result holds, of shape (n_members,)."""
+        """How much of each member the result holds, of shape (n_members,).
+
+        Raises
+        ------
+        ValueError
+            If float64 does not hold the squares of a member, as of entries around
+            1e-170 or 1e160.
+        """
+        squares = np.diagonal(products)
+        small = (squares > 0) & (squares < LEAST)
+        large = (squares >= MOST) & (squares < np.inf)
+        for place in np.flatnonzero(small | large):
+            raise ValueError(
+                f"members of rule {self.name!r} must have entries whose squares "
+                f"float64 can hold: those of members[{place}] are too "
+                f"{'small' if small[place] else 'large'}; multiply all members by a "
+                "power of two, and divide the result by it"
+            )
         with np.errstate(all="ignore"):  # what holds a NaN is told by its name
             return np.asarray(self.function(products, weights, **params), np.float64)
 

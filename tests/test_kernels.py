@@ -568,6 +568,28 @@ def test_an_edit_is_seen_by_the_loops_of_other_modules_that_hold_it(
     assert len(list((tmp_path / "cache").rglob("*.nbc"))) < 10  # old ones are replaced
 
 
+@pytest.mark.skipif(PLAIN, reason="nothing is compiled")
+def test_an_edit_between_import_and_call_leaves_no_old_code_in_the_cache(
+    homeless: tuple[Path, dict[str, str]],
+    interpreter: Callable[..., str],
+    tmp_path: Path,
+) -> None:
+    """As when a file is edited while its tests run."""
+    package, known = homeless
+    known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
+    path = package / "kernels" / "equal.py"
+    edit = f"""
+from pathlib import Path
+path = Path({str(path)!r})
+path.write_text(path.read_text().replace("sums[j] / count", "sums[j] * count"))
+"""
+    first = BFLOAT16.replace("compiling.listen", f"{edit}\ncompiling.listen")
+    job = json.dumps([[[1.0], [3.0]], [1.0, 1.0]])
+    for code, means in ((first, [2.0]), (BFLOAT16, [8.0])):
+        lines = interpreter(code, job, **known).splitlines()
+        assert [json.loads(line) for line in lines] == [["compiled", True], means]
+
+
 def test_plain_loops_are_as_silent_as_compiled_ones(
     interpreter: Callable[..., str],
 ) -> None:

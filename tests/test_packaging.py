@@ -73,4 +73,6 @@ def test_the_quick_part_of_the_suite_exists() -> None:
     for word in (ROOT / ".ci" / "quick").read_text().split():
         path, _, name = word.removeprefix("--deselect=").partition("::")
         assert (ROOT / path).exists(), path
-        assert not name or f"def {name}" in (ROOT / path).read_text(), name
+        assert (
+            not name or f"def {name.partition('[')[0]}" in (ROOT / path).read_text()
+        ), name

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from ensembles.floats import FLOATS, Array, Float64, round_to
 from ensembles.kernels.compiled import LANE
+from ensembles.kernels.gram import BLOCK
 from ensembles.rules import (
     RULES,
     geometric_mean,
@@ -409,6 +410,42 @@ def test_slerp_is_nearly_exact_on_wide_arcs(rng: np.random.Generator) -> None:
 def test_slerp_is_a_straight_line_where_there_is_no_arc(stack: list[Any]) -> None:
     expected = 0.25 * np.array(stack[0]) + 0.75 * np.array(stack[1])
     np.testing.assert_allclose(slerp(stack, [1, 3]), expected, atol=1e-15)
+
+
+SIZES = [(1e-170, "small"), (5e-324, "small"), (1e160, "large"), (1e300, "large")]
+
+
+@pytest.mark.parametrize(("size", "word"), SIZES)
+@pytest.mark.parametrize("rule", [slerp, karcher_mean])
+@pytest.mark.parametrize("n_blocks", [1, 3])
+def test_members_whose_squares_float64_cannot_hold_are_refused(
+    rule: Rule, size: float, word: str, n_blocks: int
+) -> None:
+    stack = np.zeros((2, n_blocks * BLOCK))
+    stack[0, ::BLOCK], stack[1, 1] = 1.0, size
+    with pytest.raises(ValueError, match=rf"^members .*members\[1\] are too {word};"):
+        rule(stack)
+
+
+@pytest.mark.parametrize("size", [1e-130, 1e-30, 1e100, 1e145])
+@pytest.mark.parametrize("rule", [slerp, karcher_mean])
+def test_members_whose_squares_float64_can_hold_have_an_angle(
+    rule: Rule, size: float
+) -> None:
+    found = rule(size * np.eye(2))
+    np.testing.assert_allclose(found, size * np.sqrt([0.5, 0.5]), rtol=1e-14)
+
+
+def test_tiny_entries_in_part_zeros_and_infinities_are_not_refused() -> None:
+    stack = np.zeros((2, 3 * BLOCK))
+    stack[0, 0], stack[1, BLOCK] = 1.0, 1.0
+    stack[:, -1] = 1e-170
+    np.testing.assert_allclose(slerp(stack)[[0, BLOCK]], np.sqrt([0.5, 0.5]))
+    assert slerp([[0.0, 0.0], [0.0, 2.0]]).tolist() == [0, 1]
+    assert np.isnan(slerp([[np.inf, 0.0], [0.0, 2.0]])).any()
+    stack[0, -1] = np.inf
+    assert np.isnan(slerp(stack)).any()
+    assert np.isnan(slerp([[np.nan, 0.0], [0.0, 2.0]])).any()
 
 
 @pytest.mark.parametrize("gap", [1e-3, 1e-4, 2e-5])

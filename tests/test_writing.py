@@ -317,6 +317,39 @@ def test_a_directory_that_is_replaced_keeps_its_permissions(
     assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
+@pytest.mark.parametrize(
+    ("mode", "others"), [(0o750, 0o700), (0o775, 0o755), (0o2770, 0o700)]
+)
+@pytest.mark.parametrize("is_free", [True, False])
+def test_a_group_that_cannot_be_kept_leaves_no_other_group_its_permissions(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: int,
+    others: int,
+    is_free: bool,
+) -> None:
+    members, path = pair(tmp_path), tmp_path / "out"
+    average(members[:1], path)
+    path.chmod(mode)
+    lstat, given = Path.lstat, list[tuple[int, int]]()
+
+    def of_another_group(place: Path) -> os.stat_result:
+        found = lstat(place)
+        fields = list(found)
+        fields[stat.ST_GID] += 0 if is_free or place != path else 1
+        return os.stat_result(fields)
+
+    def chown(place: Path, uid: int, gid: int) -> None:
+        given.append((uid, gid))
+        raise PermissionError(errno.EPERM, "not the owner", str(place))
+
+    monkeypatch.setattr(Path, "lstat", of_another_group)
+    monkeypatch.setattr(os, "chown", chown)
+    average(members, path, force=True)
+    assert given[0] == (path.stat().st_uid, path.stat().st_gid + (not is_free))
+    assert stat.S_IMODE(path.stat().st_mode) == (mode if is_free else others)
+
+
 @outs
 def test_what_is_replaced_by_another_kind_leaves_no_permissions(
     tmp_path: Path, out: str

@@ -249,6 +249,7 @@ def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
         "texts": counts.n_texts,
         "coverage": share,
         "texts_without_known_tokens": counts.n_empty,
+        "texts_cut_off": counts.n_cut,
     }
     if quiet:
         return facts
@@ -256,6 +257,11 @@ def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
     empty = f"{counts.n_empty} of {counts.n_texts} texts have no known token"
     zeros = ", and vectors of zeros" if counts.n_empty else ""
     note(f"{known}{empty}{zeros}")
+    if counts.n_cut:
+        note(
+            f"{counts.n_cut} of {counts.n_texts} texts have more tokens than the model "
+            "reads: the rest of them is cut off"
+        )
     if share is not None and share < LEAST:
         warnings.warn(
             "fewer than half of the tokens have a vector: are the vectors of this "

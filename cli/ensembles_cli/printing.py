@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +21,14 @@ PARAMETER = re.compile(
 
 
 # Characters that move the cursor, end a line or a column, or turn the direction of
-# writing: in a name or a text they are printed as Python writes them.
+# writing, and bytes of a name that are not UTF-8, which a stream may refuse: in a name
+# or a text they are printed as Python writes them.
+BYTES = range(0xDC80, 0xDD00)
 CONTROLS = {
     code: chr(code).encode("unicode_escape").decode()
-    for code in [*range(32), *range(127, 160), *range(0x2028, 0x202F), 0x2066, 0x2069]
+    for code in itertools.chain(
+        range(32), range(127, 160), range(0x2028, 0x202F), range(0x2066, 0x206A), BYTES
+    )
 }
 
 

@@ -14,8 +14,8 @@ from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.outputs import stream_verified
 from ensembles.checkpoints.planning import Plan
-from ensembles.checkpoints.sinks import FileSink
-from ensembles.checkpoints.streaming import Outcome, Sink
+from ensembles.checkpoints.sinks import FileSink, Sink
+from ensembles.checkpoints.streaming import Outcome
 from ensembles.floats import Array, Float64
 from ensembles.kernels.mean import mean
 from ensembles.ruling import Rule

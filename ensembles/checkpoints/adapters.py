@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.floats import is_float
@@ -50,6 +50,7 @@ ADAPTER = re.compile(
     + r")(?:[./].*)?"
 )
 RANK = re.compile(r"(alpha|rank|r|scale|scaling|lambda_layer)")
+NUMBER = re.compile(r"\d+")
 MOST = 0.8  # share of the tensors that belong to adapters in a file of adapters
 
 
@@ -65,7 +66,7 @@ def adapter_in(checkpoint: Checkpoint) -> tuple[str, str] | None:
     (str, str) or None
         None if there are none, or only those whose update is linear in what is stored.
     """
-    for name in checkpoint.layout:
+    for name in names_by_pattern(checkpoint.layout):
         match = ADAPTER.fullmatch(name)
         if match:
             index = next(i for i in range(len(FAMILIES)) if match[f"f{i}"])
@@ -74,11 +75,31 @@ def adapter_in(checkpoint: Checkpoint) -> tuple[str, str] | None:
     return ("low-rank", shown) if shown else None
 
 
+def names_by_pattern(layout: Mapping[str, Tensor]) -> Iterable[str]:
+    """One name of each pattern, where layers and experts differ by numbers alone.
+
+    Parameters
+    ----------
+    layout : mapping of str to Tensor
+
+    Returns
+    -------
+    iterable of str
+        In the order of the layout; of each pattern and dtype the first.
+    """
+    first: dict[tuple[str, object], str] = {}
+    for name, tensor in layout.items():
+        first.setdefault((NUMBER.sub("0", name), tensor.dtype), name)
+    return first.values()
+
+
 def _low_rank(layout: Mapping[str, Tensor]) -> str | None:
     """A factor of a low-rank pair beside its alpha or rank, if most tensors are such.
 
     A gate called alpha beside a bottleneck is a usual part of networks, hence most.
     """
+    if all(tensor.size != 1 for tensor in layout.values()):
+        return None
     groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in layout.items():
         stem, _, last = name.removesuffix(".weight").rpartition(".")

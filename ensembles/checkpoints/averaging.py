@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack, overload
 
+from ensembles.base import warn_user
 from ensembles.checkpoints import digests
 from ensembles.checkpoints.members import Member
 from ensembles.checkpoints.options import Options
@@ -151,7 +152,10 @@ def average(
     Warns
     -----
     UserWarning
-        If a tensor of the result holds a NaN or an infinity.
+        If members were not fine-tuned from the same initialization, by the cosine
+        similarity of a sample of their matrices; if that is meant,
+        ``warnings.filterwarnings("ignore", ".* the same initialization")``. If a
+        tensor of the result holds a NaN or an infinity.
 
     Examples
     --------
@@ -161,8 +165,10 @@ def average(
     {'w': array([0.25, 2.5 ])}
     """
     planned = plan(members, out, **options)
+    apart = different_initializations(planned)
+    if apart is not None:
+        warn_user(apart)
     if planned.out is not None:
-        apart = different_initializations(planned)
         report = _written(planned, planned.out, progress, sha256)
         _warn(report.special)
         notes = report.notes if apart is None else (apart, *report.notes)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ensembles.checkpoints.differences import differences
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.checkpoints.grouping import MEMBER, grouped
 from ensembles.checkpoints.tied_weights import (
     EMBEDDING,
     HEAD,
@@ -138,12 +139,13 @@ def _note_ties(
     written: Mapping[str, tuple[int, ...]],
 ) -> None:
     """Tell which members count with another tensor, and which layers are untied."""
-    for member, own in zip(members, ties.counted, strict=True):
-        for name, partner in own.items():
-            if name in written:
-                found.notes.append(
-                    f"{name} of {member.name} is its {partner}, to which it is tied"
-                )
+    counted = (
+        (member.name, f"{name} of {MEMBER} is its {partner}, to which it is tied")
+        for member, own in zip(members, ties.counted, strict=True)
+        for name, partner in own.items()
+        if name in written
+    )
+    found.notes.extend(grouped(counted))
     for name in [name for name in ties.untied if name in written]:
         differs = f"{name} has parameters of its own, not those of {ties.untied[name]}"
         config = members[0].config

@@ -9,10 +9,10 @@ from typing import Any
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.directory import TOKENIZERS
+from ensembles.checkpoints.grouping import MEMBER, grouped, listed
 from ensembles.regular_files import read_json
 
 CONFIG = "config.json"
-SHOWN = 5
 # Keys of a configuration that say nothing of what the parameters mean.
 IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 IDLE_KEYS |= {"architectures", "problem_type", "use_cache"}
@@ -25,7 +25,8 @@ GRAVE = re.compile(
     r"|attention_type|experts|top_k|causal|kernel|dilation).*"
 )
 CARD = "README.md"
-CARDS = re.compile(r"readme\.md|.*licen[sc]e.*|notice.*|.*\.(png|jpe?g|gif|svg)", re.I)
+IS_CARD = re.compile(r"(readme|model_?card)([._-][\w-]+)*\.(md|rst|txt)", re.I)
+CARDS = re.compile(r".*licen[sc]e.*|notice.*|.*\.(png|jpe?g|gif|svg)", re.I)
 
 
 def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
@@ -40,13 +41,11 @@ def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
     str
     """
     first = members[0]
-    for member in members[1:]:
-        if member is not first:
-            yield from _of_configs(first, member)
-    for member in members[1:]:
-        if member is not first and None not in (first.path, member.path):
-            yield from _of_tokenizers(first, member)
-            yield from _of_files(first, member)
+    others = [member for member in members[1:] if member is not first]
+    for compared in (_of_configs, _of_tokenizers, _of_files):
+        yield from grouped(
+            (member.name, note) for member in others for note in compared(first, member)
+        )
 
 
 def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -67,8 +66,8 @@ def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> li
 
 
 def is_card(name: str) -> bool:
-    """Whether a file around the weights is a model card."""
-    return name.casefold() == CARD.casefold()
+    """Whether a file around the weights is a model card, of a module too."""
+    return IS_CARD.fullmatch(Path(name).name) is not None
 
 
 def has_card(members: Sequence[Checkpoint]) -> bool:
@@ -83,14 +82,14 @@ def _of_configs(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
     minor = [k for k in pairs if shown[k] not in grave and "drop" not in k]
     if grave:
         yield (
-            f"config.json of {member.name} differs from that of {first.name}, the "
-            f"first, in {_some(grave)}: these are different models, in which the same "
+            f"config.json of {MEMBER} differs from that of {first.name}, the "
+            f"first, in {listed(grave)}: these are different models, in which the same "
             "tensors compute something else; the result has the first's config.json, "
             "and is to be tested"
         )
     if minor:
         yield (
-            f"config.json of {member.name} differs from that of {first.name}, "
+            f"config.json of {MEMBER} differs from that of {first.name}, "
             f"the first, in {', '.join(minor)}"
         )
 
@@ -108,30 +107,35 @@ def _differing(
 
 
 def _of_tokenizers(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
+    if None in (first.path, member.path):
+        return
     own, others = (sorted(filter(_is_tokenizer, m.files)) for m in (first, member))
     shared = [name for name in own if name in others]
     if own and others and not shared:
         yield (
             f"the tokenizers cannot be compared: {first.name} has {', '.join(own)}, "
-            f"{member.name} has {', '.join(others)}; rows of their embeddings may mean "
+            f"{MEMBER} has {', '.join(others)}; rows of their embeddings may mean "
             "different words"
         )
     for name in shared:
         if not _is_same_file(first, member, name):
             yield (
-                f"the tokenizers differ: {name} of {member.name} is not that of "
+                f"the tokenizers differ: {name} of {MEMBER} is not that of "
                 f"{first.name}; rows of their embeddings may mean different words"
             )
 
 
 def _of_files(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
     """Modules, templates, generation settings, preprocessors and their like."""
+    if None in (first.path, member.path):
+        return
     shared = [
         name
         for name in first.files
         if name in member.files
         and name != CONFIG
         and not _is_tokenizer(name)
+        and not is_card(name)
         and not CARDS.fullmatch(Path(name).name)
     ]
     differing = []
@@ -141,17 +145,17 @@ def _of_files(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
             if keys is None:
                 differing.append(name)
             elif keys:
-                differing.append(f"{name} (in {_some(keys)})")
+                differing.append(f"{name} (in {listed(keys)})")
     if differing:
         yield (
-            f"{_some(differing)} of {member.name} differ from those of {first.name}, "
+            f"{listed(differing)} of {MEMBER} differ from those of {first.name}, "
             "the first, which the result has"
         )
     more = [name for name in member.files if _says_something(name)]
     more = sorted(set(more) - set(first.files))
     if more and first.kind == member.kind == "directory":
         yield (
-            f"{_some(more)} of {member.name} are not in the result, as {first.name}, "
+            f"{listed(more)} of {MEMBER} are not in the result, as {first.name}, "
             "the first, has no such file"
         )
 
@@ -210,8 +214,3 @@ def _differ(one: Any, other: Any) -> bool:
         return bool(one != other)
     except (ValueError, RuntimeError):  # arrays, of which it is seldom known
         return False
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ensembles.checkpoints import sharding
+from ensembles.checkpoints.formats.nesting import is_tensor, state_dict_in
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
 from ensembles.floats import Array
@@ -27,7 +28,10 @@ def is_torch(plan: Plan, part: str) -> bool:
 
 
 def write(plan: Plan, part: str, path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write a head or the like, under the name and in the format it is looked for.
+    """Write a head or the like as the first member has it, with the mean's tensors.
+
+    Plain values around the tensors, and the keys under which they lie, are the first
+    member's.
 
     Parameters
     ----------
@@ -40,10 +44,19 @@ def write(plan: Plan, part: str, path: Path, arrays: Mapping[str, Array]) -> Non
         Its tensors, by their names in the plan.
     """
     torch = import_torch(f"writing {part}")
-    prefix = sharding.prefix_of(part, plan.members[0])
+    first = plan.members[0]
+    prefix = sharding.prefix_of(part, first)
     names = {target.name: target.name for target in plan.parts[part]}
     names |= {a: name for a, name in plan.aliases.items() if name in names}
     tensors = {name: as_torch(arrays[name]) for name in set(names.values())}
-    state = {a.removeprefix(prefix): tensors[name] for a, name in names.items()}
+    own = Path(str(first.path)) / part
+    frame = torch.load(own, map_location="cpu", weights_only=True)
+    chosen = state_dict_in(frame, None, own)
+    held = [name for name, value in chosen.state.items() if is_tensor(value)]
+    for name, bare in zip(held, chosen.tensors, strict=True):
+        if prefix + bare in names:
+            chosen.state[name] = tensors[names[prefix + bare]]
+        else:
+            del chosen.state[name]
     with path.open("wb") as file:
-        torch.save(state, file)
+        torch.save(frame, file)

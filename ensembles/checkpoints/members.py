@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFI
 from ensembles.checkpoints.formats.safetensors import read_metadata
 from ensembles.checkpoints.formats.unreadable import what_lies_in
 from ensembles.checkpoints.formats.weight_files import TRAINER, weight_files
+from ensembles.checkpoints.refusals import suspicious
 from ensembles.checkpoints.steps import Step, is_last, step_of
 
 READ_SUFFIXES = (*SUFFIXES, ".sft", ".pth.tar", ".pt.tar")
@@ -79,9 +81,9 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     path = Path(member)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    if path.is_dir():
-        return directory.read(path, key)
-    return contents.read(path, key)
+    opened = directory.read(path, key) if path.is_dir() else contents.read(path, key)
+    opened.notes.extend(suspicious(opened))
+    return opened
 
 
 def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
@@ -130,7 +132,21 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
             f"{' '.join(members)}: found {last}"
         )
     steps = _steps(found)
+    notes.extend(_unlike(kept))
     return Expanded(kept, [_number(steps[path]) for path in kept], notes)
+
+
+def _unlike(paths: Sequence[str]) -> Iterator[str]:
+    """Note where names begin differently, as of two models in one folder."""
+    first: dict[str, str] = {}
+    for name in (Path(path).name for path in paths):
+        first.setdefault(re.split(r"\d", name, maxsplit=1)[0], name)
+    if len(first) > 1:
+        yield (
+            f"{', '.join(list(first.values())[:SHOWN])} were chosen, whose names begin "
+            "differently; if they are different models, give a pattern that matches "
+            "one of them alone"
+        )
 
 
 def _matches(member: str) -> list[str]:
@@ -239,7 +255,8 @@ def _by_step(paths: list[str], notes: list[str]) -> list[str]:
             pairs = ", ".join(f"{path} -> {_number(steps[path])}" for path in paths)
             raise ValueError(
                 "last=N needs a step in each name, and no two the same, found "
-                f"{pairs}; name the checkpoints to average, without last=N"
+                f"{pairs}; name the checkpoints to average, without last=N, or give a "
+                "pattern that matches one model alone, such as 'run/model_*'"
             )
         kinds = {step.kind: path for path in paths if (step := steps[path])}
         if len(kinds) > 1:

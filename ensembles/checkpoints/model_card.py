@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import ensembles
-from ensembles.checkpoints.differences import is_card
+from ensembles.checkpoints.differences import CARD
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning import Plan
 from ensembles.regular_files import read_regular
@@ -18,7 +18,10 @@ from ensembles.regular_files import read_regular
 LARGEST = 1 << 20
 # What a result may say of itself if all its members' cards say so.
 SHARED = ("license", "license_name", "license_link", "library_name", "pipeline_tag")
-ENTRY = re.compile(r"([a-z_]+): *(\S.*?) *")
+ENTRY = re.compile(r"([a-z_]+): +(?:([\"'])(.*)\2|([^\"'\s].*?))(?: +#.*)? *")
+# Values that YAML reads as the text that they are.
+PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)$)[A-Za-z][\w.+/-]*")
+SCALAR = re.compile(r"[^\W_][\w .,+/:;=?&%~()-]*")
 # A snapshot in the cache of the Hugging Face Hub: its folder tells the repository.
 GENERIC = re.compile(r"checkpoint-\d+|final|best|model|\d+")
 CACHED = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+")
@@ -41,7 +44,7 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
     lines = ["---", "base_model:"]
     lines += [f"- {json.dumps(name, ensure_ascii=False)}" for name in _once(names)]
     lines += ["tags:", "- merge"]
-    lines += [f"{key}: {value}" for key, value in _agreed(plan.members).items()]
+    lines += [f"{k}: {_scalar(v)}" for k, v in _agreed(plan.members).items()]
     params = ", ".join(f"{key}={value!r}" for key, value in plan.params.items())
     rule = plan.rule.name + f" ({params})" * bool(params)
     lines += [
@@ -102,8 +105,9 @@ def _agreed(members: Sequence[Checkpoint]) -> dict[str, str]:
 
 
 def _metadata(member: Checkpoint) -> Mapping[str, str]:
-    """Plain entries of a card's front matter."""
-    name = next((name for name in member.files if is_card(name)), None)
+    """Entries of a card's front matter that are texts of one line."""
+    names = [n for n in member.files if n.casefold() == CARD.casefold()]
+    name = next(iter(names), None)
     if member.path is None or name is None:
         return {}
     try:
@@ -115,7 +119,13 @@ def _metadata(member: Checkpoint) -> Mapping[str, str]:
         return {}
     end = next((i for i, line in enumerate(lines) if line.strip() == "---"), 0)
     entries = [found for line in lines[:end] if (found := ENTRY.fullmatch(line))]
-    return {found[1]: found[2] for found in entries}
+    values = {found[1]: found[3] or found[4] or "" for found in entries}
+    return {key: text for key, text in values.items() if SCALAR.fullmatch(text)}
+
+
+def _scalar(text: str) -> str:
+    """A text in YAML, quoted where it would be read as something else."""
+    return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 
 def _once(names: Sequence[str]) -> list[str]:

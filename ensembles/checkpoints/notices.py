@@ -12,12 +12,12 @@ import numpy as np
 from ensembles.checkpoints.comparing import Comparison
 from ensembles.checkpoints.differences import CARD, has_card, is_card
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.grouping import MEMBER, grouped, listed
 from ensembles.checkpoints.options import Options
 from ensembles.weighting import Floats
 
 # Of BatchNorm: a mean of variances is not the variance of the mean's activations.
 STATISTICS = ("running_mean", "running_var")
-FEW = 2  # members with the same note, each named by a note of its own
 TOLERANCE = 0.02  # three thirds may be written as .33
 
 
@@ -45,7 +45,7 @@ def notices(
     idle = [m.name for m, w in zip(members, weights, strict=True) if w == 0]
     if idle:
         verb = "has" if len(idle) == 1 else "have"
-        yield f"{_some(idle)} {verb} weight 0, and {verb} no effect"
+        yield f"{listed(idle)} {verb} weight 0, and {verb} no effect"
     if _are_divided(weights):
         yield (
             f"weights sum to {weights.sum():.6g}, not to 1: a mean is divided by that"
@@ -72,15 +72,11 @@ def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
     str
         One for each, or for all of many that have the same note.
     """
-    found: dict[str, list[str]] = {}
-    for member in members:
-        for note in member.notes:
-            found.setdefault(note, []).append(member.name)
-    for note, names in found.items():
-        if len(names) <= FEW:
-            yield from (f"{name}: {note}" for name in names)
-        else:
-            yield f"{names[0]} and {len(names) - 1} more: {note}"
+    yield from grouped(
+        (member.name, f"{MEMBER}: {note}")
+        for member in members
+        for note in member.notes
+    )
 
 
 def of_output(
@@ -122,7 +118,7 @@ def of_output(
         files = [name for name in members[0].files if not is_card(name)]
         if files:
             yield (
-                f"{out} holds tensors alone, without {_some(files)} of "
+                f"{out} holds tensors alone, without {listed(files, 3)} of "
                 f"{members[0].name}; an output without a suffix is a directory"
             )
 
@@ -164,7 +160,7 @@ def _without_effect(
         idle = [m.name for m in members if not m.is_torch and m.path is not None]
         if idle:
             yield (
-                f"the key {given['key']!r} has no effect on {_some(idle)}: a "
+                f"the key {given['key']!r} has no effect on {listed(idle)}: a "
                 "safetensors file is one state dict"
             )
     names = dict.fromkeys(name for member in members for name in member.names)
@@ -183,8 +179,3 @@ def _without_effect(
             f"missing={given['missing']!r} has no effect: all members have the same "
             "tensors"
         )
-
-
-def _some(names: Sequence[str], shown: int = 3) -> str:
-    more = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -16,8 +16,8 @@ from ensembles.checkpoints.checksums import verify
 from ensembles.checkpoints.formats import safetensors
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
-from ensembles.checkpoints.sinks import ArraySink, FileSink
-from ensembles.checkpoints.streaming import Outcome, Recipe, Sink, stream
+from ensembles.checkpoints.sinks import ArraySink, FileSink, Sink
+from ensembles.checkpoints.streaming import Outcome, Recipe, stream
 from ensembles.floats import Array
 from ensembles.writing import reserve, write_at
 

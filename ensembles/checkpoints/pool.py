@@ -18,8 +18,8 @@ from ensembles.checkpoints.layers import layers_of
 from ensembles.checkpoints.options import Options
 from ensembles.checkpoints.outputs import stream_verified
 from ensembles.checkpoints.planning import Plan, plan
-from ensembles.checkpoints.sinks import ArraySink
-from ensembles.checkpoints.streaming import Outcome, Sink
+from ensembles.checkpoints.sinks import ArraySink, Sink
+from ensembles.checkpoints.streaming import Outcome
 from ensembles.floats import Array, is_float
 from ensembles.ruling import Rule
 from ensembles.weighting import Counts, Floats

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.checkpoints.grouping import MEMBER, grouped
 from ensembles.checkpoints.matching import WRAPPERS, renaming
 from ensembles.floats import is_float
 
@@ -26,9 +27,10 @@ def named_alike(
     -------
     members : tuple of Checkpoint
     notes : list of str
-        One for each member whose names were changed.
+        On members whose names were changed.
     """
-    found, notes = [members[0]], []
+    found: list[Checkpoint] = [members[0]]
+    notes: list[tuple[str, str]] = []
     for member in members[1:]:
         names = _renamed(member.layout, members[0].layout)
         if not names:
@@ -42,11 +44,12 @@ def named_alike(
             how = f"their prefix {own.removesuffix(place)!r} left out"
         else:
             how = "the modules that wrap others left out"
-        notes.append(
-            f"names of {member.name} are matched to those of {members[0].name} with "
-            f"{how}, as {own} to {place}"
+        note = (
+            f"names of {MEMBER} are matched to those of {members[0].name} with {how}, "
+            f"as {own} to {place}"
         )
-    return tuple(found), notes
+        notes.append((member.name, note))
+    return tuple(found), list(grouped(notes))
 
 
 def _renamed(

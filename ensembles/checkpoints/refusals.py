@@ -12,6 +12,7 @@ from ensembles.floats import is_float
 
 # A parameter of FSDP holds a rank's share of many parameters, flattened.
 FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
+ZERO = re.compile(r"zero_pp_rank|_model_states")  # names of DeepSpeed's files
 FEWEST = 8  # parameters of one element that are no toy's
 PARAMETER = re.compile(r"(.*[._])?(weight|kernel|bias)")
 
@@ -38,7 +39,7 @@ def refused(checkpoint: Checkpoint) -> Iterator[str]:
     quantized = quantized_by(checkpoint)
     if quantized:
         yield (
-            f"{checkpoint.name} holds quantised weights ({quantized}), whose stored "
+            f"{checkpoint.name} holds quantized weights ({quantized}), whose stored "
             "numbers mean nothing without their scales; convert it to bfloat16 first"
         )
     placeholder = _placeholder(checkpoint)
@@ -58,14 +59,36 @@ def refused(checkpoint: Checkpoint) -> Iterator[str]:
         )
 
 
+def suspicious(checkpoint: Checkpoint) -> Iterator[str]:
+    """Notes on tensors that may be placeholders, and may be buffers.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+
+    Yields
+    ------
+    str
+    """
+    layout = checkpoint.layout
+    empty = [n for n, t in layout.items() if t.shape == (0,) and is_float(t.dtype)]
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        yield (
+            f"tensor {empty[0]!r}{more} of size 0: an empty buffer, or a placeholder "
+            "for a parameter that another file of a sharded run holds"
+        )
+
+
 def _placeholder(checkpoint: Checkpoint) -> str | None:
-    """A parameter of shape (0,), or any empty tensor where most are empty.
+    """A parameter of shape (0,), or any empty tensor where most are, or of DeepSpeed.
 
     Buffers may be empty, and so may the bias of a layer without outputs.
     """
     layout = checkpoint.layout
     empty = [n for n, t in layout.items() if t.shape == (0,) and is_float(t.dtype)]
-    if 2 * len(empty) > len(layout):
+    is_zero = checkpoint.path is not None and ZERO.search(checkpoint.path.name)
+    if empty and (is_zero or 2 * len(empty) > len(layout)):
         return empty[0]
     for name in filter(PARAMETER.fullmatch, empty):
         weight = layout.get(re.sub("bias$", "weight", name))

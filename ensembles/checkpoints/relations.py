@@ -8,20 +8,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ensembles.checkpoints.formats import safetensors
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.checkpoints.grouping import MEMBER, grouped
 from ensembles.checkpoints.kinship import unrelated
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.recipes import KEY
 from ensembles.checkpoints.tied_weights import same_bytes
+from ensembles.floats import Float64
 
 LEAST = 256  # elements of matrices: of fewer, chance alone makes a cosine
+# So many elements of each matrix are read first: where all are as near as this, as
+# fine-tunes are, the larger samples that tell initializations apart are not needed.
+FIRST_LOOK, NEAR = 256, 0.9
 
 
 def different_initializations(plan: Plan) -> str | None:
-    """Sentence on the first member that was not trained from the first one's start.
+    """Sentence on the first member of another initialization than the first one's.
 
-    A sample of each matrix is read.
+    A sample of each matrix is read, a small one where members are near to each other.
 
     Parameters
     ----------
@@ -32,20 +39,21 @@ def different_initializations(plan: Plan) -> str | None:
     str or None
         None if all may be averaged, or there is too little to tell by.
     """
-    names = {t.name for t in plan.targets if t.action == "combine"}
-    sizes = [t.size for t in plan.targets if t.name in names and len(t.shape) > 1]
+    matrices = [t for t in plan.targets if t.action == "combine" and len(t.shape) > 1]
     counted = _distinct(plan)
-    if len(counted) < 2 or sum(sizes) < LEAST:
+    if len(counted) < 2 or sum(target.size for target in matrices) < LEAST:
         return None
-    apart = unrelated([_by_targets(plan, index) for index in counted], names)
+    if _are_near([[t.members[index] for t in matrices] for index in counted]):
+        return None
+    apart = unrelated([_by_targets(plan, index) for index in counted])
     if apart is None:
         return None
     index, cosine, what = apart
     first, other = (plan.members[counted[place]].name for place in (0, index))
     return (
-        f"{first} and {other} may not come from one initialization: the cosine of "
-        f"{what} is {cosine:.2f}; an average of networks that were trained from "
-        "different ones is usually useless, so test the result"
+        f"{other} and {first} may not be fine-tuned from the same initialization: the "
+        f"cosine similarity of {what} is {cosine:.3f}, and their average is usually "
+        "useless; test the result"
     )
 
 
@@ -60,13 +68,15 @@ def averages_among(plan: Plan) -> Iterator[str]:
     ------
     str
     """
-    for name, member in {member.name: member for member in plan.members}.items():
-        recipe = recipe_of(member)
-        if recipe is not None:
-            yield (
-                f"{name} is itself an average ({recipe['rule']} of "
-                f"{len(recipe['members'])}), by its metadata"
-            )
+    yield from grouped(
+        (
+            member.name,
+            f"{MEMBER}: itself an average ({recipe['rule']} of "
+            f"{len(recipe['members'])}), by its metadata",
+        )
+        for member in plan.members
+        if (recipe := recipe_of(member)) is not None
+    )
 
 
 def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
@@ -163,6 +173,32 @@ def _distinct(plan: Plan) -> list[int]:
         if weight != 0:
             found.setdefault(member.path or id(member), index)
     return list(found.values())
+
+
+def _are_near(members: Sequence[Sequence[Tensor]]) -> bool:
+    """Whether a few elements of each matrix are nearly those of the first member."""
+    first = _first_look(members[0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        if (np.ptp(first, axis=1) == 0).any():  # of constants a cosine tells nothing
+            return False
+        for tensors in members[1:]:
+            values = _first_look(tensors)
+            lengths = np.sqrt((first**2).sum(axis=1) * (values**2).sum(axis=1))
+            if not ((first * values).sum(axis=1) > NEAR * lengths).all():
+                return False
+    return True
+
+
+def _first_look(tensors: Sequence[Tensor]) -> Float64:
+    """Elements from the middle of each tensor, a row each, zeros behind them."""
+    found = np.zeros((len(tensors), FIRST_LOOK))
+    for row, tensor in zip(found, tensors, strict=True):
+        size = min(tensor.size, FIRST_LOOK)
+        sample = np.empty(size, tensor.dtype)
+        start = tensor.offset + (tensor.size - size) // 2 * tensor.dtype.itemsize
+        tensor.source.read_into(sample.view(np.uint8).data, start)
+        row[:size] = sample.astype(np.float64)
+    return found
 
 
 def _by_targets(plan: Plan, index: int) -> Checkpoint:

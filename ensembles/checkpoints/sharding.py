@@ -36,7 +36,7 @@ def divide(
     own |= {a: own[name] for a, name in first.aliases.items() if name in own}
     parts: dict[str, list[Target]] = {}
     for target in targets:
-        part = own.get(target.name, SINGLE)
+        part = own.get(target.name) or _last_part(target.name, first)
         place = part if part in first.extras else renamed(part)
         parts.setdefault(place, []).append(target)
     if shard_size is None:
@@ -46,6 +46,20 @@ def divide(
     return {
         part: in_order(found) for part, found in _cut(parts, first, shard_size).items()
     }
+
+
+def _last_part(name: str, first: Checkpoint) -> str:
+    """Last file of the folder of a tensor that the first member has no file of.
+
+    Beside shards a file of its own, named as a single file is, would be loaded alone.
+    """
+    prefixes = {part: prefix_of(part, first) for part in first.parts}
+    parts = [
+        part
+        for part, prefix in prefixes.items()
+        if part not in first.extras and name.startswith(prefix)
+    ]
+    return max(parts, key=lambda part: (len(prefixes[part]), part), default=SINGLE)
 
 
 def _cut(

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from ensembles.floats import Array
 from ensembles.writing import write_at
+
+
+class Sink(Protocol):
+    """A place for the bytes of one tensor, written by several threads at once."""
+
+    def write(self, buffer: memoryview, offset: int) -> None: ...
 
 
 class ArraySink:

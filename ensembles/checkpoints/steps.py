@@ -47,8 +47,9 @@ OTHER = re.compile(
 )
 # Names of what is made of several steps, chosen among them, or not finished.
 NO_STEP = re.compile(
-    r"(?<![a-z])(avg|ave|average[ds]?|best|latest|final|init|initial|tmp|temp|soup"
-    r"|swa|merged|unfinished|incomplete|partial|backup|bak|copy|(?:mean|median)[-_]of)(?![a-z])"
+    r"(?<![a-z])(avg|ave|average[ds]?|best|latest|final|init|initial|tmp|temp(?!\d)"
+    r"|soup|swa|merged|unfinished|incomplete|partial|backup|bak|copy(?![-_][a-z]{3})"
+    r"|(?:mean|median)[-_]of)(?![a-z])"
 )
 LAST = re.compile(r"(?<![a-z])last(?![a-z])")
 

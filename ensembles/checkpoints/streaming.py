@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ensembles.checkpoints.buffers import Buffers, step_of
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.digests import Running
 from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.sinks import Sink
 from ensembles.floats import Array, Float64, is_float
 from ensembles.kernels.gram import gram, widened
 from ensembles.kernels.mean import any_special
@@ -25,12 +26,6 @@ GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the pag
 FEW = 1 << 20  # bytes that are combined sooner than a thread starts
 
 Progress = Callable[[int], None]
-
-
-class Sink(Protocol):
-    """A place for the bytes of one tensor, written by several threads at once."""
-
-    def write(self, buffer: memoryview, offset: int) -> None: ...
 
 
 @dataclass
@@ -200,14 +195,20 @@ class _Worker:
 
     def take(self, jobs: Sequence[_Job], products: Sequence[Float64]) -> None:
         """Turn the inner products of whole tensors into coefficients."""
-        found: dict[int, list[Float64]] = {}
+        blocks_of: dict[int, list[Float64]] = {}
         for job, blocks in zip(jobs, products, strict=True):
-            found.setdefault(job.place, []).append(blocks)
-        for index, parts in found.items():
+            blocks_of.setdefault(job.place, []).append(blocks)
+        for index, parts in blocks_of.items():
             with np.errstate(invalid="ignore"):  # infinities of both signs
                 total = np.concatenate(parts).sum(axis=0)
             rule, weights, params, _ = self.recipe
-            self.coefficients[index] = rule.coefficients(total, weights, **params)
+            try:
+                found = rule.coefficients(total, weights, **params)
+            except ValueError as error:
+                raise ValueError(
+                    f"tensor {self.targets[index].name!r}: {error}"
+                ) from error
+            self.coefficients[index] = found
 
     def _gram(self, job: _Job, buffers: Buffers) -> Float64:
         target = self.targets[job.place]

@@ -16,7 +16,7 @@ from ensembles.floats import is_float
 # An output layer, by the last module of its name; an input embedding, by any part.
 HEAD = re.compile(
     r"(?:.*[._])?(?:head|embed_out|proj_out|output|output_projection|lm_loss|decoder"
-    r"|unembed\w*|vocab_projector|out_proj|lm_head\.decoder)\.(?:weight|bias)"
+    r"|pred_layer\.proj|unembed\w*|vocab_projector|out_proj|lm_head\.decoder)\.(?:weight|bias)"
 )
 EMBEDDING = re.compile(r".*(?:emb|wte|shared).*")
 POSITION = re.compile(r".*(?:pos|token_type).*")
@@ -212,7 +212,10 @@ def _partner(member: Checkpoint, name: str, head: Tensor) -> str | None:
     if len(head.shape) == 1:
         alike = [other for other in alike if other.endswith("bias")]
         return alike[0] if len(alike) == 1 else None
-    alike = [o for o in alike if EMBEDDING.fullmatch(o) and not POSITION.fullmatch(o)]
+    alike = [other for other in alike if not POSITION.fullmatch(other)]
+    named = [other for other in alike if EMBEDDING.fullmatch(other)]
+    if named or len(alike) > 1:  # one alone is it, whatever its name
+        alike = named
     first = resolve(member, alike[0]) if alike else None
     others = [resolve(member, other) for other in alike[1:]]
     same = first and all(other and same_bytes(first, other) for other in others)

@@ -18,12 +18,13 @@ class Coverage:
 
     Attributes
     ----------
-    found : list of (int, int, int, int)
-        Of each batch texts, texts without a known token, tokens, tokens with a vector.
+    found : list of (int, int, int, int, int)
+        Of each batch texts, texts without a known token, tokens, tokens with a vector,
+        texts that are cut off.
     """
 
     def __init__(self) -> None:
-        self.found: list[tuple[int, int, int, int]] = []
+        self.found: list[tuple[int, int, int, int, int]] = []
 
     def add(self, ragged: Ragged) -> None:
         """Count the tokens of some texts."""
@@ -32,11 +33,11 @@ class Coverage:
         np.cumsum(known, out=totals[1:])
         by_text = np.diff(totals[ragged.offsets])
         n_empty = int(by_text.size - np.count_nonzero(by_text))
-        self.found.append((by_text.size, n_empty, known.size, int(totals[-1])))
+        self.found.append((by_text.size, n_empty, known.size, int(totals[-1]), 0))
 
-    def add_texts(self, n_texts: int, n_empty: int) -> None:
+    def add_texts(self, n_texts: int, n_empty: int, n_cut: int) -> None:
         """Count texts whose tokens a model does not tell."""
-        self.found.append((n_texts, n_empty, 0, 0))
+        self.found.append((n_texts, n_empty, 0, 0, n_cut))
 
     def _sum(self, column: int) -> int:
         return sum(batch[column] for batch in self.found)
@@ -55,6 +56,11 @@ class Coverage:
     def n_tokens(self) -> int:
         """Tokens, with a vector or without."""
         return self._sum(2)
+
+    @property
+    def n_cut(self) -> int:
+        """Texts with more tokens than a model reads."""
+        return self._sum(4)
 
     @property
     def share(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -171,7 +172,8 @@ def _onwards(name: str, kind: str) -> str:
     kind = inner if kind == "lines" else kind
     if kind == "parquet":
         return "> FILE"
-    return "| ensemble embed -" + (f" --kind {kind}" if kind != "lines" else "")
+    option = f" --kind {kind}" if kind != "lines" else ""
+    return f"| ensemble embed -{option}, or > FILE in its place"
 
 
 def _decoded(
@@ -203,7 +205,7 @@ def _check_beginning(raw: list[bytes], name: str, then: str) -> None:
     if raw[0].rstrip(b"\r").count(b"\r") and b"\n" not in raw[0]:
         raise ValueError(
             f"{name} must have lines that end with \\n, but has \\r alone between "
-            f"them: tr '\\r' '\\n' < {name} {then}"
+            f"them: tr '\\r' '\\n' < {shlex.quote(name)} {then}"
         )
 
 

@@ -88,7 +88,8 @@ class SentenceEmbedder(TextTransformer):
         Components, whitening and principal axes.
     coverage_ : float
         Share of the tokens given to fit that have a vector, as in `coverage`; NaN where
-        there was none.
+        there was none. Tokens that the tokenizer cuts are estimated from a sample where
+        there are more than 16 384 texts.
     scale_ : float or None
         What 127 stands for in "int8".
     lowercase_ : bool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ KNOWN = (
     ("sentence_A", "sentence_B", "relatedness_score"),
 )
 LEVEL = 0.95
+MISHAPS = 0.01  # share of texts without a known token that is not worth a word
 STEP = 64  # resamples ranked together
 
 
@@ -70,11 +72,11 @@ def read_pairs(
     FileNotFoundError
     """
     text = read_text(path)
-    first = text.partition("\n")[0]
-    is_tabbed = "\t" in first
+    header = text.partition("\n")[0]
+    is_tabbed = "\t" in header
     rows = csv.reader(
         io.StringIO(text, newline=""),
-        delimiter="\t" if is_tabbed else delimiter_of([first], None),
+        delimiter="\t" if is_tabbed else delimiter_of([header], None),
         quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL,
         strict=True,
     )
@@ -169,6 +171,11 @@ def evaluate(
         How much those of the second and later models lie above the first's, pair by
         pair in each resample.
 
+    Warns
+    -----
+    UserWarning
+        If more than one text in a hundred has a vector of zeros.
+
     References
     ----------
     Reimers, Beyer & Gurevych (2016), "Task-oriented intrinsic evaluation of semantic
@@ -194,6 +201,13 @@ def _similarities(model: Any, pairs: Pairs) -> Floats:
     texts = list(dict.fromkeys([*pairs.first, *pairs.second]))
     places = {text: place for place, text in enumerate(texts)}
     vectors = model.transform(texts)
+    n_empty = len(texts) - int(np.count_nonzero(vectors.any(axis=1)))
+    if n_empty > MISHAPS * len(texts):
+        warnings.warn(
+            f"{n_empty} of {len(texts)} texts have no known token, so that their "
+            "cosines are 0: are the vectors of this language?",
+            stacklevel=3,
+        )
     first, second = ([places[text] for text in side] for side in pairs[:2])
     return cosines(vectors[first], vectors[second])
 

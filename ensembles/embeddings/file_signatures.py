@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shlex
 from pathlib import Path
 
 from ensembles.regular_files import read_regular
@@ -30,6 +31,9 @@ WIDE = {
 LARGEST = 4 << 30  # bytes of a text that is read in one piece
 # What stands in a clone in the place of a large file.
 POINTER = b"version https://git-lfs.github.com/spec/"
+# Streams that a shell has opened, as in --frequencies <(zcat counts.gz): unlike a pipe
+# with a name they have a writer.
+STREAMS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 SAMPLE = 4096  # bytes that are looked at
 # What no text has, but for mishaps: tabs, ends of lines and pages, and escapes it has.
 CONTROL = bytes(
@@ -98,7 +102,8 @@ def check_text(first: bytes, name: str, *, then: str = "> FILE") -> None:
     if found := compression_of(first):
         kind, program = found
         raise ValueError(
-            f"{name} must be text, but is compressed ({kind}): {program} {name} {then}"
+            f"{name} must be text, but is compressed ({kind}): {program} "
+            f"{shlex.quote(name)} {then}"
         )
     check_no_pointer(first, name)
     sample = first[:SAMPLE]
@@ -107,7 +112,7 @@ def check_text(first: bytes, name: str, *, then: str = "> FILE") -> None:
     if wide is not None:
         raise ValueError(
             f"{name} must be text of an encoding of bytes, such as utf-8, but is "
-            f"{wide}: iconv -f {wide} -t UTF-8 {name} {then}"
+            f"{wide}: iconv -f {wide} -t UTF-8 {shlex.quote(name)} {then}"
         )
     n_control = len(sample) - len(sample.translate(None, CONTROL))
     if n_control > MOST_CONTROL * len(sample) and not _is_utf8(sample):
@@ -136,7 +141,7 @@ def _is_utf8(sample: bytes) -> bool:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Text of a regular file in UTF-8, without the mark that may begin it.
+    """Text of a regular file or a shell's stream in UTF-8, without a mark before it.
 
     Parameters
     ----------
@@ -150,11 +155,22 @@ def read_text(path: str | os.PathLike[str]) -> str:
     ------
     FileNotFoundError
     ValueError
-        If it is not a regular file, or no text in UTF-8.
+        If it is a pipe with a name or a device, or no text in UTF-8.
     """
-    content = read_regular(Path(path), largest=LARGEST)
+    if str(path).startswith(STREAMS):
+        content = _read_stream(path)
+    else:
+        content = read_regular(Path(path), largest=LARGEST)
     check_text(content[:SAMPLE], str(path))
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8: {error}") from None
+
+
+def _read_stream(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as stream:
+        content = stream.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"{path} has more than {LARGEST} bytes")
+    return content

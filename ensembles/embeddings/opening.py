@@ -8,6 +8,7 @@ from typing import Any
 
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.encoder import SentenceEncoder
+from ensembles.embeddings.vectors.directories import settings_of
 from ensembles.embeddings.vectors.models import OWN, is_static
 from ensembles.embeddings.vectors.reading import read_vectors
 from ensembles.regular_files import read_json
@@ -100,7 +101,7 @@ def _kind(place: Path) -> type[SentenceEmbedder] | type[SentenceEncoder] | None:
     if isinstance(modules, list) and all(isinstance(one, dict) for one in modules):
         types = [str(module.get("type")) for module in modules]
         static = all(kind.endswith(READ) for kind in types)
-        return None if static and types else SentenceEncoder
+        return None if static and types and not settings_of(place) else SentenceEncoder
     kind = config.get("model_type") if isinstance(config, dict) else None
     if not config or kind == "model2vec" or (kind is None and is_static(place)):
         return None

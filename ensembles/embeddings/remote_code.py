@@ -28,6 +28,12 @@ WAY_OUT = (
     "and pass the model to SentenceEncoder"
 )
 
+# Not decided here: with the same name the code may compute something else, as that of
+# gte-Qwen2, whose attention looks both ways.
+NATIVE = (
+    "if transformers has the same architecture itself, take auto_map out of the file"
+)
+
 
 def check_no_remote_code(folder: Path) -> None:
     """Raise if a model's directory names code outside the packages that read it.
@@ -53,10 +59,11 @@ def check_no_remote_code(folder: Path) -> None:
             _check_paths(path, found)
         for key, value in _entries(found):
             if wrong := _asked_for(key, value):
+                native = f"; {NATIVE}" if key == "auto_map" else ""
                 raise ValueError(
                     f"{path} must name classes of {', '.join(TRUSTED)[:-1]} alone: "
                     f"{key!r} is {wrong!r}, code of the model's own, which is not run; "
-                    f"{WAY_OUT}"
+                    f"{WAY_OUT}{native}"
                 )
 
 

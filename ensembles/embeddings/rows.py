@@ -21,6 +21,7 @@ from ensembles.embeddings.vectors.table import Matrix, WordVectors
 
 BLOCK = 4096  # texts taken together
 LEAST_COVERAGE = 0.5  # below, most of the tokens do not count
+SEARCHED = 4  # blocks, spread over all, that are searched for tokens that are lost
 SHOWN = 5  # unknown words in a warning
 NAMED = 40  # characters of a text that stands for the pieces it lacks
 SAMPLED = 100_000  # tokens that are looked at for capitals
@@ -44,7 +45,7 @@ class Met(NamedTuple):
         Texts with a known token.
     n_lost : int
         Tokens that have a row and stand between white space, but that the tokenizer
-        cuts or leaves out.
+        cuts or leaves out; of many texts an estimate by blocks of them.
     """
 
     counts: NDArray[np.int64]
@@ -129,9 +130,13 @@ class Rows:
         """What is met in texts."""
         n_rows = len(self.vectors.tokens)
         counts, documents = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
-        n_unknown = n_filled = n_lost = 0
-        for part, (rows, offsets) in self.ragged(parts):
-            n_lost += sum(self.lost(part).values())
+        n_all = sum(n_texts(part) for part in parts)
+        n_unknown = n_filled = n_lost = n_searched = 0
+        step = max(1, n_all // (SEARCHED * BLOCK))
+        for number, (part, (rows, offsets)) in enumerate(self.ragged(parts)):
+            if number % step == 0:
+                n_lost += sum(self.lost(part).values())
+                n_searched += n_texts(part)
             text = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
             known = rows >= 0
             n_unknown += int((~known).sum())
@@ -139,7 +144,7 @@ class Rows:
             counts += np.bincount(rows[known], minlength=n_rows)
             documents += np.bincount(pairs % n_rows, minlength=n_rows)
             n_filled += len(np.unique(pairs // n_rows))
-        n_all = sum(n_texts(part) for part in parts)
+        n_lost = round(n_lost * n_all / max(n_searched, 1))
         return Met(counts, documents, n_unknown, n_all, n_filled, n_lost)
 
     def lost(self, part: Part) -> Counter[str]:
@@ -157,7 +162,7 @@ class Rows:
                 set(met), self.vocabulary, self._words(), lowercase=self.lowercase
             )
         )
-        return Counter(piece for piece in met if piece in lost) if lost else Counter()
+        return Counter(filter(lost.__contains__, met)) if lost else Counter()
 
     def coverage(self, part: Part) -> NDArray[np.float64]:
         """Share of each text's tokens that have a row and are met; NaN without any."""

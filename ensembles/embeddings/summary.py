@@ -25,11 +25,16 @@ def summary(model: Any) -> dict[str, Any]:
     dict of str to values of JSON
     """
     if not isinstance(model, SentenceEmbedder):
+        prompts = getattr(model.model_, "prompts", None) or {}
+        most = getattr(model.model_, "max_seq_length", None)
         return {
             "model": str(model.model),
             "format": "transformer (sentence-transformers)",
             "dimensions": model._n_features_out,
             "normalize": bool(model.normalize),
+            "max_tokens": most if isinstance(most, int) else None,
+            "prompt": model.used_prompt,
+            "prompts": sorted(name for name, prompt in prompts.items() if prompt),
         }
     vectors, rows = model.vectors_, model._average.rows
     return {
@@ -61,7 +66,7 @@ def sentence(facts: dict[str, Any]) -> str:
     """
     read = f"{facts['model']} is read as {facts['format']}"
     if "tokenizer" not in facts:
-        return f"{read}, {facts['dimensions']} dimensions"
+        return f"{read}, {facts['dimensions']} dimensions{_prompts(facts)}"
     weights = facts["weights"] or "none"
     if facts["frequencies"]:
         weights += f" by {facts['frequencies']}"
@@ -73,6 +78,15 @@ def sentence(facts: dict[str, Any]) -> str:
         f"tokenizer {facts['tokenizer']}{lowercase}; rule {', '.join(facts['rule'])}; "
         f"weights {weights}"
     )
+
+
+def _prompts(facts: dict[str, Any]) -> str:
+    if facts["prompt"]:
+        return f"; {facts['prompt']!r} is put before each text"
+    if facts["prompts"]:
+        names = ", ".join(facts["prompts"])
+        return f"; its prompts ({names}) are not used: put one before your texts"
+    return ""
 
 
 def _tokenizer(rows: Any) -> str:

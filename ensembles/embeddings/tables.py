@@ -93,6 +93,7 @@ def _cells(
     facts["column"] = header[place] if is_header else place + 1
     facts["columns"] = header if is_header else len(header)
     texts = [] if is_header else [header[place]]
+    is_steady = is_header or place == len(header) - 1  # else labels may follow
     size = 0
     for row in rows:
         if not row:
@@ -101,6 +102,12 @@ def _cells(
             raise ValueError(
                 f"{name} line {rows.line_num} must have a field {place + 1}, where "
                 f"the texts are, found {len(row)}"
+            )
+        if len(row) > len(header) and is_steady and any(row[len(header) :]):
+            raise ValueError(
+                f"{name} line {rows.line_num} must have {len(header)} fields, as line "
+                f"1 has, found {len(row)}: a text that holds the delimiter "
+                f"{facts['delimiter']!r} must be between quotation marks"
             )
         texts.append(row[place])
         size += len(row[place]) + 1

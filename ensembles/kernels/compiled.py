@@ -1,13 +1,12 @@
 # mypy: disable-error-code="no-untyped-call, attr-defined"
 """Compilation of loops to machine code, which is cached on disk where possible.
 
-Modules with loops import ``ensembles.kernels.compiled``: `loops_stamp` finds them, and
+Modules with loops import ``ensembles.kernels.compiled``: `read_stamp` finds them, and
 this one, by that name.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import pickle
@@ -28,6 +27,34 @@ from ensembles.kernels import compiling
 LANE = 1024  # elements worked on at a time: 8 KiB in float64
 PACKAGE = Path(__file__).parents[1]
 N_DIGEST = 16  # bytes of a digest
+
+
+def read_stamp() -> bytes:
+    """Digest of the modules of this package that hold loops, and of the compiler.
+
+    Returns
+    -------
+    bytes
+        Another one after any edit of such a module: loops are compiled into loops of
+        other modules.
+    """
+    found = hashlib.blake2b(
+        f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode()
+    )
+    # Twice as fast as Path.rglob: most commands run it at their start.
+    for folder, folders, names in os.walk(PACKAGE):
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith(".py"):
+                with open(os.path.join(folder, name), "rb") as file:
+                    source = file.read()
+                if b"kernels.compiled" in source:
+                    found.update(source)
+    return found.digest()
+
+
+# Before the other modules are imported: one that is edited later does not match it.
+STAMP = read_stamp()
 
 
 def compiled(
@@ -126,7 +153,9 @@ class LoopFiles:
         return data if kept == key else None
 
     def save(self, key: Any, data: Any) -> None:
-        """Keep machine code under a key."""
+        """Keep machine code under a key, unless a source file was edited meanwhile."""
+        if read_stamp() != STAMP:
+            return
         payload = dumps((key, data))
         path = self._path(key)
         place = path.with_name(f"{path.name}.tmp.{uuid.uuid4().hex[:16]}")
@@ -146,31 +175,6 @@ class LoopFiles:
         return self.base.with_name(f"{self.base.name}.{name}.nbc")
 
     def _digest(self, payload: bytes) -> bytes:
-        stamped = hashlib.blake2b(loops_stamp() + self.own, digest_size=N_DIGEST)
+        stamped = hashlib.blake2b(STAMP + self.own, digest_size=N_DIGEST)
         stamped.update(payload)
         return stamped.digest()
-
-
-@functools.cache
-def loops_stamp() -> bytes:
-    """Digest of the modules of this package that hold loops, and of the compiler.
-
-    Returns
-    -------
-    bytes
-        Another one after any edit of such a module: loops are compiled into loops of
-        other modules.
-    """
-    found = hashlib.blake2b(
-        f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode()
-    )
-    # Twice as fast as Path.rglob: it runs at the start of each command.
-    for folder, folders, names in os.walk(PACKAGE):
-        folders.sort()
-        for name in sorted(names):
-            if name.endswith(".py"):
-                with open(os.path.join(folder, name), "rb") as file:
-                    source = file.read()
-                if b"kernels.compiled" in source:
-                    found.update(source)
-    return found.digest()

@@ -12,6 +12,7 @@ from ensembles.kernels.rounding import small_facts, widen_bfloat16, widen_small
 BLOCK = 65_536  # elements added up before their sum joins the others, by position
 ROWS = 64  # four rows of 16 are added while their sums are at hand
 SUMS = 16  # running sums in a block: element k goes to sum k % 16
+LEAST, MOST = 2.0**-900, 2.0**1000  # sums of squares that lose nothing in float64
 
 
 def gram(stack: Array) -> Float64:
@@ -26,6 +27,8 @@ def gram(stack: Array) -> Float64:
     Returns
     -------
     ndarray of shape (ceil(size / BLOCK), n_members, n_members), float64
+        The square of a member is 0 only if the member is, and infinite only if an
+        entry is: where float64 cannot hold it, it is below ``LEAST`` or at ``MOST``.
     """
     n_members, size = stack.shape
     out = np.empty((-(-size // BLOCK), n_members, n_members))
@@ -34,7 +37,9 @@ def gram(stack: Array) -> Float64:
         if FLOATS[stack.dtype].mantissa == 7:
             _gram_bfloat16(stack.view(np.uint16), start, stop, out[index])
         else:
-            _gram(widened(stack[:, start:stop]), out[index])
+            block = widened(stack[:, start:stop])
+            _gram(block, out[index])
+            _bound_squares(block, out[index])
     return out
 
 
@@ -57,8 +62,18 @@ def gram_line(stack: Array) -> Float64:
         products = rows[:, None] * rows[None]
         # An accumulation adds one row after the other; a sum may add in pairs.
         sums = np.add.accumulate(products, axis=2)[:, :, -1]
-        blocks.append(np.add.accumulate(sums, axis=2)[:, :, -1])
+        out = np.add.accumulate(sums, axis=2)[:, :, -1]
+        _bound_squares(block, out)
+        blocks.append(out)
     return np.array(blocks).reshape(-1, len(stack), len(stack))
+
+
+def _bound_squares(stack: Array, out: Float64) -> None:
+    for i, square in enumerate(np.diagonal(out).tolist()):
+        if square == 0 and stack[i].any():
+            out[i, i] = np.nextafter(0, 1)
+        elif square == np.inf and np.isfinite(stack[i]).all():
+            out[i, i] = MOST
 
 
 @compiled

@@ -95,7 +95,7 @@ class Labels(NamedTuple):
 
     def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
         """A member fitted to labels, or to their codes where it refuses them."""
-        return fit(y) if self.several else fitted_by_codes_if_refused(fit, y)
+        return fitted_by_codes_if_refused(fit, y)
 
     def needs_link(self, member: Any) -> bool:
         """Whether probabilities have to be learned from decision values."""

@@ -19,6 +19,7 @@ from ensembles.predictions.summing import Members, pooled, refuse_nan, weighted_
 from ensembles.registry import Table, lookup, register
 from ensembles.rules import RULES
 from ensembles.ruling import Rule
+from ensembles.selection.registering import check_number
 from ensembles.weighting import Floats
 
 # Least probability that has a logarithm here: forests and naive Bayes say 0 where they
@@ -167,6 +168,7 @@ def log_pool(
     logit model", International Journal of Forecasting 30, where the intercept
     corrects a bias that the members share.
     """
+    check_number(temperature=temperature)
     if not temperature > 0:  # NaN is not either
         raise ValueError(f"temperature must be positive, found {temperature!r}")
     return pooled(members, weights / temperature, floor, intercept)

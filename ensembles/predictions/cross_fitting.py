@@ -16,6 +16,7 @@ from ensembles.predictions.held import Held
 from ensembles.weighting import Counts, Floats
 
 N_FOLDS = 5  # at most: more splits are joined, so that weights are learned 6 times
+MOST_ROWS = 5000  # to learn from, for a score: of more, weights hardly differ
 # From rows of a part: a combination, its weights, and its best single member.
 Learn = Callable[[Held, Counts], tuple[Combination, Floats, int]]
 
@@ -68,7 +69,8 @@ def folds_to_learn(held: Held) -> list[Split] | None:
 
     The folds in which members did not see the rows, some joined where there are many;
     where there is only one, or a class would have no row to learn from, folds in which
-    classes are spread evenly.
+    classes are spread evenly. Of more than `MOST_ROWS` rows to learn from as many are
+    drawn, so that the time of a slow scorer is bounded.
 
     Parameters
     ----------
@@ -86,8 +88,17 @@ def folds_to_learn(held: Held) -> list[Split] | None:
     by_fold = [(every[places != k], every[places == k]) for k in range(n_folds)]
     for splits in (by_fold, _spread(held)):
         if len(splits) > 1 and all(_suffices(held, train) for train, _ in splits):
-            return splits
+            return [(_thinned(held, train), test) for train, test in splits]
     return None
+
+
+def _thinned(held: Held, train: Counts) -> Counts:
+    """Some rows of many, all of the same chance."""
+    if len(train) <= MOST_ROWS:
+        return train
+    drawn = np.random.default_rng(0).choice(train, MOST_ROWS, replace=False)
+    some = np.sort(drawn)
+    return some if _suffices(held, some) else train
 
 
 def _spread(held: Held) -> list[Split]:

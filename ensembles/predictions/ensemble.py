@@ -21,6 +21,7 @@ from ensembles.predictions.combination import Combination
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.fitted_combiner import CombinerFit
 from ensembles.predictions.fitting import (
+    Fitted,
     Fitting,
     Named,
     Split,
@@ -127,19 +128,24 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             else one
             for one in fitting(named, X, y, splits, in_folds)
         ]
-        self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
-        self.estimators_ = [one.member for one in members]
-        if isinstance(given, np.ndarray):
-            names = [name for name, _ in self._pairs()]
-            kept = [names.index(one.name) for one in members]
-            self._combination, given = self._combination.only(kept, given)
-        held = None
+        given, held = self._keep(members, given), None
         if learns:
             stacks = stacked([one.folds for one in members], splits, len(y))
             folds = folds_of(splits, len(y))
             held = Held(stacks, y, answers, sample_weight, folds)
         self._learn(held, given, others, score_weight)
         return self
+
+    def _keep(self, members: list[Fitted], given: Any) -> Any:
+        """Keep fitted members; returns how these are weighed."""
+        self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
+        self.estimators_ = [one.member for one in members]
+        if not isinstance(given, np.ndarray):
+            return given
+        names = [name for name, _ in self._pairs()]
+        kept = [names.index(one.name) for one in members]
+        self._combination, given = self._combination.only(kept, given)
+        return given
 
     def _combiner(self) -> Combiner:
         """Combiner that the rule names."""

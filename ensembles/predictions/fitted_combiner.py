@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ from ensembles.predictions.combination import Combination
 from ensembles.predictions.cross_fitting import cross_fitted
 from ensembles.predictions.held import Held
 from ensembles.predictions.pool_weights import PoolWeights
+from ensembles.predictions.preconditions import SCORER_ERRORS
 from ensembles.predictions.scored import Scored
 from ensembles.predictions.scoring import score_for
 from ensembles.predictions.weighing import learns_pool, weigh
-from ensembles.weighting import Counts, Floats
+from ensembles.weighting import ROUNDING, Counts, Floats
 
 SLACK = 0.01  # of a score: less is within the noise of most data
 
@@ -112,25 +114,10 @@ class CombinerFit(NamedTuple):
         )
         value, answer = chosen.score, None
         if isinstance(self.weights, str):
-            start = None
+            near = None
             if combination.intercepts is not None:
-                start = PoolWeights(chosen.weights, combination.intercepts)
-
-            def learn(part: Held, rows: Counts) -> tuple[Combination, Floats, int]:
-                weight = None if score_weight is None else score_weight[rows]
-                of_part = self._score(plain, part, weight)
-                found, made = weigh(
-                    self.weights,
-                    plain,
-                    held.n_members,
-                    part,
-                    of_part,
-                    start=start,
-                    **self.params,
-                )
-                return made, found.weights, int(found.best_index or 0)
-
-            crossed = cross_fitted(held, learn)
+                near = PoolWeights(chosen.weights, combination.intercepts)
+            crossed = self._crossed(plain, held, score_weight, near)
             if crossed is not None:
                 answer, best = crossed
                 value = score.of(answer)
@@ -141,6 +128,40 @@ class CombinerFit(NamedTuple):
         if answer is None:
             answer = combination(held.stacks, chosen.weights)
         return _calibrated(fitted, held, answer, score, self.calibrate)
+
+    def _crossed(
+        self,
+        plain: Combination,
+        held: Held,
+        score_weight: Floats | None,
+        near: PoolWeights | None,
+    ) -> tuple[Answer, Answer] | None:
+        """Predictions by weights that were learned from the other folds' rows.
+
+        None where the rows cannot be divided, or the scorer cannot score part of them.
+        """
+
+        def learn(part: Held, rows: Counts) -> tuple[Combination, Floats, int]:
+            weight = None if score_weight is None else score_weight[rows]
+            of_part = self._score(plain, part, weight)
+            size, params = held.n_members, self.params
+            found, made = weigh(
+                self.weights, plain, size, part, of_part, near=near, **params
+            )
+            return made, found.weights, int(found.best_index or 0)
+
+        try:
+            return cross_fitted(held, learn)
+        except SCORER_ERRORS as error:
+            if self.scoring is None:
+                raise
+            warn_user(
+                "oof_score_ is that of the rows that the weights were learned from: "
+                f"scoring {self.scoring!r} failed on part of the rows "
+                f"({type(error).__name__}: {error}); a scorer that takes any number of "
+                "rows gives one by weights of the other folds"
+            )
+            return None
 
     def _score(
         self, combination: Combination, held: Held, weight: Floats | None
@@ -155,7 +176,8 @@ class CombinerFit(NamedTuple):
         by_loss = self.scoring in (None, "neg_log_loss")
         if learns_pool(self.weights, combination.combiner) and not by_loss:
             return  # of which the fit has warned
-        worse = value == best or value < best - SLACK * abs(best)
+        alike = math.isclose(value, best, rel_tol=ROUNDING)
+        worse = alike or value < best - SLACK * abs(best)
         if worse and self.weights != "best" and len(self.names) > 1:
             member = self.names[int(chosen.best_index or 0)]
             warn_user(

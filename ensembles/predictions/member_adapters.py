@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score
+from sklearn.utils import get_tags
 from sklearn.utils.validation import column_or_1d
 
 from ensembles.predictions.repetitions import as_repetitions
@@ -18,9 +21,26 @@ REFUSALS = (ValueError, TypeError, IndexError, KeyError)
 
 
 class Adapted:
-    """A fitted member behind another way to predict; it has all its attributes."""
+    """A fitted member behind another way to predict; it has all its attributes.
+
+    scikit-learn takes it for a fitted classifier; a clone is one of the member.
+    """
 
     estimator: Any
+
+    def __sklearn_tags__(self) -> Any:
+        return get_tags(self.estimator)
+
+    def __sklearn_clone__(self) -> Any:
+        return clone(self.estimator)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy of the labels that ``predict`` gives."""
+        made: Any = self  # whose predict may be the member's
+        return float(accuracy_score(y, made.predict(X), sample_weight=sample_weight))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "estimator":
@@ -35,7 +55,7 @@ class FittedOnCodes(Adapted):
     Parameters
     ----------
     estimator : fitted classifier
-    labels : ndarray of shape (n_classes,)
+    labels : ndarray of shape (n_classes,), or a list of such for several targets
         Sorted; code k stands for the k-th.
     """
 
@@ -46,11 +66,20 @@ class FittedOnCodes(Adapted):
     def classes_(self) -> Any:
         """Labels of the columns of its probabilities."""
         codes = getattr(self.estimator, "classes_", None)
-        return self.labels if codes is None else self.labels[_as_codes(codes)]
+        if codes is None:
+            return self.labels
+        if not isinstance(self.labels, list):
+            return self.labels[_as_codes(codes)]
+        pairs = zip(self.labels, codes, strict=True)
+        return [labels[_as_codes(own)] for labels, own in pairs]
 
     def predict(self, X: Any) -> Any:
         """Labels."""
-        return self.labels[_as_codes(self.estimator.predict(X))]
+        said = self.estimator.predict(X)
+        if not isinstance(self.labels, list):
+            return self.labels[_as_codes(said)]
+        pairs = zip(self.labels, np.asarray(said).T, strict=True)
+        return np.column_stack([labels[_as_codes(own)] for labels, own in pairs])
 
 
 def _as_codes(values: Any) -> Counts:
@@ -68,7 +97,7 @@ def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
     ----------
     fit : callable
         ``(y) -> fitted classifier``
-    y : array-like of shape (n_samples,)
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
 
     Returns
     -------
@@ -82,13 +111,22 @@ def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
     try:
         return fit(y)
     except REFUSALS as error:
-        labels, codes = np.unique(column_or_1d(y), return_inverse=True)
-        if labels.dtype.kind in "iu" and np.array_equal(labels, np.arange(len(labels))):
+        columns = list(np.asarray(y).T) if np.ndim(y) > 1 else [column_or_1d(y)]
+        pairs = [np.unique(column, return_inverse=True) for column in columns]
+        if all(_are_codes(labels) for labels, _ in pairs):
             raise
+        several = np.ndim(y) > 1
+        codes = np.column_stack([own for _, own in pairs]) if several else pairs[0][1]
         try:
-            return FittedOnCodes(fit(codes), labels)
+            fitted = fit(codes)
         except REFUSALS:
             raise error from None
+        labels = [own for own, _ in pairs]
+        return FittedOnCodes(fitted, labels if several else labels[0])
+
+
+def _are_codes(labels: Any) -> bool:
+    return labels.dtype.kind in "iu" and np.array_equal(labels, np.arange(len(labels)))
 
 
 @dataclass(eq=False)

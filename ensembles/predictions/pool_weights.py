@@ -64,13 +64,17 @@ class PoolLoss:
         self.centre[: held.n_members] = 1 / held.n_members
         self.shares = weight / (weight.sum() * len(self.logs))
 
-    def minimum(self, start: PoolWeights | None = None) -> PoolWeights:
+    def minimum(
+        self, start: PoolWeights | None = None, tolerance: float = 1e-12
+    ) -> PoolWeights:
         """Weights and intercepts of the least loss.
 
         Parameters
         ----------
         start : PoolWeights or None, default=None
             Where the search starts; None is equal weights. It changes the time only.
+        tolerance : float, default=1e-12
+            The search ends where a step lowers the loss by less than this share.
 
         Returns
         -------
@@ -90,7 +94,7 @@ class PoolLoss:
             jac=True,
             method="L-BFGS-B",
             bounds=[(least, None)] * n_members + [(None, None)] * n_others,
-            options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-7},
+            options={"maxiter": 1000, "ftol": tolerance, "gtol": 1e-7},
         )
         return self._parted(found.x)
 
@@ -112,6 +116,20 @@ class PoolLoss:
         point = np.concatenate([pool.weights, *pool.intercepts])
         apart = point - self.centre
         return self.loss(point)[0] - float(apart @ (self.ridge * apart)) / 2
+
+    def alone(self) -> Floats:
+        """Log-loss of each member alone.
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+        """
+        rows = np.arange(len(self.shares))
+        losses = np.zeros(len(self.logs[0]))
+        for logs, codes in zip(self.logs, self.codes, strict=True):
+            sums = np.exp(logs).sum(axis=2)
+            losses += (np.log(sums) - logs[:, rows, codes]) @ self.shares
+        return losses
 
     def at(self, weights: Floats) -> PoolWeights:
         """Weights with intercepts of zero.

@@ -20,7 +20,15 @@ from ensembles.selection import SELECTIONS
 from ensembles.weighting import Floats
 
 # What a scorer raises for targets or predictions that it is not for.
-SCORER_ERRORS = (ValueError, TypeError, IndexError, KeyError, AttributeError)
+SCORER_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+)
 # What VotingClassifier and others call them.
 OTHER_NAMES = {
     "soft": "mean",
@@ -147,7 +155,8 @@ def check_score(
 ) -> None:
     """Raise if a scorer cannot score predictions of these targets.
 
-    It is asked about predictions that are made up, once.
+    It is asked about predictions that are made up. A callable that fails on some, as
+    one does that asks for a certain quality, is asked about others.
 
     Parameters
     ----------
@@ -165,31 +174,52 @@ def check_score(
     answers: Any = combination.answers
     if scoring is None or (isinstance(answers, Values) and answers.width is None):
         return
-    made_up = _made_up(answers, y)
+    rolled = 1, 0  # the targets of other rows, or their own, blended
+    errors = [
+        _error_on(_made_up(answers, y, by), combination, y, sample_weight, scoring)
+        for by in (rolled if callable(scoring) else rolled[:1])
+    ]
+    error = errors[0]
+    if error is None or None in errors:
+        return
+    notes = [str(error), *getattr(error, "__notes__", [])]
+    hint = _hint(answers, scoring, str(error))
+    kind = ValueError if isinstance(error, KeyError) else type(error)
+    raise kind(
+        f"scoring {scoring!r} failed on predictions of these targets, before any "
+        f"member was fitted: {'; '.join(notes)}{hint}"
+    ) from error
+
+
+def _error_on(
+    made_up: Answer, combination: Any, y: Any, sample_weight: Any, scoring: Any
+) -> Exception | None:
+    """What a scorer raises for predictions, if it does."""
+    answers = combination.answers
     held = Held([part[None] for part in made_up], y, answers, sample_weight)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of predictions that are made up
         try:
             Scored(held, combination, scoring).of(made_up)
         except SCORER_ERRORS as error:
-            notes = [str(error), *getattr(error, "__notes__", [])]
-            hint = _hint(answers, scoring, str(error))
-            kind = ValueError if isinstance(error, KeyError) else type(error)
-            raise kind(
-                f"scoring {scoring!r} failed on predictions of these targets, before "
-                f"any member was fitted: {'; '.join(notes)}{hint}"
-            ) from error
+            return error
+    return None
 
 
-def _made_up(answers: Labels | Values, y: Any) -> Answer:
-    """Predictions of the right form, every class predicted, values among y's."""
+def _made_up(answers: Labels | Values, y: Any, by: int) -> Answer:
+    """Predictions of the right form, hardly two alike, every class predicted.
+
+    They are the targets, of the rows ``by`` places before, blended with their mean.
+    """
+    share = np.random.default_rng(0).uniform(0.4, 0.6, (len(y), 1))
     if isinstance(answers, Values):
         values = np.asarray(y, np.float64).reshape(len(y), -1)
-        return [(values.mean(axis=0) + np.roll(values, 1, axis=0)) / 2]
+        rolled = np.roll(values, by, axis=0)
+        return [rolled + share * (values.mean(axis=0) - rolled)]
     made_up = []
     for codes, classes in zip(answers.codes(y), answers.classes, strict=True):
-        sure = np.eye(len(classes))[np.roll(codes, 1)]
-        made_up.append((sure + 1 / len(classes)) / 2)
+        sure = np.eye(len(classes))[np.roll(codes, by)]
+        made_up.append(sure + share * (1 / len(classes) - sure))
     return made_up
 
 

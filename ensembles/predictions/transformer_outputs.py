@@ -60,6 +60,8 @@ def fitted_and_transformed(
     fresh = clone(member)
     if hasattr(fresh, "fit_transform"):
         output = fresh.fit_transform(X, y, **params)
+        if isinstance(output, tuple):  # of PLS and CCA: the targets' scores beside X's
+            output = output[0]
         return fresh, output
     fitted = fresh.fit(X, y, **params)
     return fitted, fitted.transform(X)

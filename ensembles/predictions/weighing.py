@@ -23,6 +23,7 @@ GIVEN = ("temperature",)  # parameters of a pool that learned weights make up fo
 # What other libraries and papers call them.
 OTHER_NAMES = {"caruana": "greedy", "hill_climbing": "greedy", "nnls": "convex"}
 EQUAL = ("equal", "uniform", "none")
+NEAR = 1e-7  # of the loss: far less than a score is off by chance
 
 
 def learns_pool(weights: Any, combiner: Combiner) -> bool:
@@ -162,7 +163,7 @@ def weigh(
     held: Held | None,
     score: Scored | None,
     *,
-    start: PoolWeights | None = None,
+    near: PoolWeights | None = None,
     **params: Any,
 ) -> Weighed:
     """Weights for an ensemble's ``weights=``, beside its best single member.
@@ -178,8 +179,9 @@ def weigh(
     held : Held or None
         What a pool's weights are learned from.
     score : Scored or None
-    start : PoolWeights or None, default=None
-        Where the search for a pool's weights starts.
+    near : PoolWeights or None, default=None
+        A pool's weights by more rows, to start from: no history is kept then, and the
+        search ends where the loss is known to about six digits.
     **params
         Parameters of the selection.
 
@@ -190,7 +192,10 @@ def weigh(
     combiner = combination.combiner
     if isinstance(weights, str) and held is not None and score is not None:
         if learns_pool(weights, combiner):
-            return _pool(weights == "free", combination, held, score, start)
+            signed = weights == "free"
+            if near is not None:
+                return _pool_again(signed, combination, held, near)
+            return _pool(signed, combination, held, score)
         selection = SELECTIONS[weights]
         return Weighed(
             select_quietly(selection, n_members, score, **params), combination
@@ -207,27 +212,16 @@ def weigh(
     return Weighed(chosen, combination)
 
 
-def _pool(
-    signed: bool,
-    combination: Combination,
-    held: Held,
-    score: Scored,
-    start: PoolWeights | None,
-) -> Weighed:
+def _pool(signed: bool, combination: Combination, held: Held, score: Scored) -> Weighed:
     """Weights and intercepts of the least log-loss, or a member, or all alike.
 
     The ridge may keep the learned ones from being better than those.
     """
-    floor = {**combination.combiner.params, **combination.params}["floor"]
-    loss = PoolLoss(held, floor, signed=signed)
+    loss = _pool_loss(signed, combination, held)
     scores: Score = score
     own = own_scores(held.n_members, scores)
     best = int(np.argmax(own))
-    tried = [
-        loss.minimum(start),
-        loss.at(np.full(held.n_members, 1 / held.n_members)),
-        loss.at(np.eye(held.n_members)[best]),
-    ]
+    tried = _candidates(loss, loss.minimum(), best)
     least = min(tried, key=loss.unpenalized)
     with_intercepts = [replace(combination, intercepts=one.intercepts) for one in tried]
     history = tuple(
@@ -237,3 +231,30 @@ def _pool(
     place = next(i for i, one in enumerate(tried) if one is least)
     chosen = Chosen(least.weights, own, best, history[place].score, history)
     return Weighed(chosen, with_intercepts[place])
+
+
+def _pool_again(
+    signed: bool, combination: Combination, held: Held, near: PoolWeights
+) -> Weighed:
+    """Weights as `_pool` learns them, of part of the rows, as exact as a score needs.
+
+    The best member is that of the least log-loss.
+    """
+    loss = _pool_loss(signed, combination, held)
+    own = -loss.alone()
+    best = int(np.argmax(own))
+    tried = _candidates(loss, loss.minimum(near, NEAR), best)
+    least = min(tried, key=loss.unpenalized)
+    chosen = Chosen(least.weights, own, best, -loss.unpenalized(least), ())
+    return Weighed(chosen, replace(combination, intercepts=least.intercepts))
+
+
+def _pool_loss(signed: bool, combination: Combination, held: Held) -> PoolLoss:
+    floor = {**combination.combiner.params, **combination.params}["floor"]
+    return PoolLoss(held, floor, signed=signed)
+
+
+def _candidates(loss: PoolLoss, learned: PoolWeights, best: int) -> list[PoolWeights]:
+    n_members = len(learned.weights)
+    equal = np.full(n_members, 1 / n_members)
+    return [learned, loss.at(equal), loss.at(np.eye(n_members)[best])]

@@ -114,7 +114,7 @@ def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
     found = np.where(down, bits[above - 1], bits[above])
     sign = np.signbit(values).astype(found.dtype) << (8 * dtype.itemsize - 1)
     assert not np.isnan(values).any()
-    return np.asarray(found | sign).view(dtype)
+    return np.asarray(found | sign, found.dtype).view(dtype)
 
 
 @cache

@@ -106,6 +106,7 @@ def test_a_member_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
         written(RunningMean(), opened, [0, 1, 2], tmp_path / "out.safetensors")
 
 
+@pytest.mark.filterwarnings("ignore:.* the same initialization")
 def test_a_failed_sum_is_not_built_upon(tmp_path: Path) -> None:
     paths = write_members(tmp_path, np.float32)
     opened = [open_member(path, 0) for path in paths]

@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from ensembles.checkpoints import Report, average, plan
 from ensembles.rules import RULES
@@ -152,6 +153,19 @@ def test_the_mean_never_goes_by_way_of_float32(dtype: Any) -> None:
     assert below["w"].astype(float).tolist() == [1.0 + step]
 
 
+def test_a_tensor_whose_squares_float64_cannot_hold_is_refused_by_its_name(
+    tmp_path: Path,
+) -> None:
+    state = {"a": np.eye(2), "tiny": 1e-170 * np.eye(2)}
+    for name in ("one", "two"):
+        save_file(state, tmp_path / f"{name}.safetensors")
+    paths = sorted(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"^tensor 'tiny': members of rule 'slerp' "):
+        average(paths, tmp_path / "out.safetensors", rule="slerp")
+    assert sorted(tmp_path.iterdir()) == paths
+    assert average([state, state])["tiny"][0, 0] == 1e-170
+
+
 @pytest.mark.parametrize("t", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("rule", ["slerp", "karcher_mean"])
 def test_rules_on_the_sphere_follow_the_great_circle(
@@ -240,6 +254,7 @@ def test_paths_and_state_dicts_give_the_same(
     assert same_bytes(found, average(paths, weights=WEIGHTS))
 
 
+@pytest.mark.filterwarnings("ignore:.* the same initialization")
 @pytest.mark.parametrize(
     "dtype",
     [

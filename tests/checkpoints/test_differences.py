@@ -150,3 +150,30 @@ def test_tokenizers_in_different_formats_are_told(tmp_path: Path) -> None:
     """arcee-ai/mergekit#169: tokenizer.json beside tokenizer.model alone."""
     found = notes(tmp_path, {"tokenizer_json": {}}, {"tokenizer.model": "x"})
     assert any(note.startswith("the tokenizers cannot be compared") for note in found)
+
+
+def test_what_many_members_have_in_common_is_one_note(tmp_path: Path) -> None:
+    """Eight fine-tunes of one base, whose trainers wrote a few settings apart."""
+    members = []
+    for number in range(8):
+        odd = number % 2
+        members.append(
+            folder(
+                tmp_path / f"m{number}",
+                config_json={
+                    "transformers_version": f"4.{number}",
+                    "dtype": ("float32", "bfloat16")[odd],
+                    "_name_or_path": f"org/m{number}",
+                    "use_cache": bool(odd),
+                    "max_position_embeddings": 512 << odd,
+                },
+                tokenizer_config_json={
+                    "name_or_path": f"org/m{number}",
+                    "model_max_length": 512 << odd,
+                },
+            )
+        )
+    listed = [f"{tmp_path}/m{number}" for number in (1, 3, 5, 7)]
+    settings, tokenizer = plan(members).notes
+    for note in (settings, tokenizer):
+        assert ", ".join(listed) in note

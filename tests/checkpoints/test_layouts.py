@@ -77,6 +77,52 @@ def test_a_head_in_a_file_of_safetensors_is_averaged_under_its_name(
     assert average([tmp_path / "out"]).keys() == average(paths).keys()
 
 
+def test_a_head_keeps_the_keys_and_values_around_its_tensors(tmp_path: Path) -> None:
+    def build(folder: Path, add: float) -> None:
+        tensor = torch.full((3,), add)
+        torch.save({"weight": tensor, "dim": 5, "none": None}, folder / "flat.bin")
+        nested = {"state_dict": {"module.w": tensor}, "cfg": {"sizes": [1, 2]}}
+        torch.save(nested, folder / "head.pt")
+        torch.save({"a": tensor, "b": tensor}, folder / "tied.pth")
+
+    paths = two(tmp_path, build)
+    average(paths, tmp_path / "out")
+
+    def written(name: str, out: str = "out") -> Any:
+        return torch.load(tmp_path / out / name, weights_only=True)
+
+    one = torch.ones(3)
+    flat, head, tied = map(written, ("flat.bin", "head.pt", "tied.pth"))
+    assert torch.equal(flat.pop("weight"), one)
+    assert flat == {"dim": 5, "none": None}
+    assert torch.equal(head["state_dict"].pop("module.w"), one)
+    assert head == {"state_dict": {}, "cfg": {"sizes": [1, 2]}}
+    assert [torch.equal(tied[name], one) for name in ("a", "b")] == [True, True]
+    average(paths, tmp_path / "half", dtype="float16", exclude=["tied/a"])
+    assert written("flat.bin", "half")["weight"].dtype == torch.float16
+    assert written("tied.pth", "half").keys() == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "why"),
+    [
+        ({"unet.q.lora_A.weight": ONE["w"]}, "a PEFT adapter"),
+        ({"q.qweight": np.ones((2, 2), np.int32)}, "quantized weights"),
+    ],
+)
+def test_a_further_file_without_a_mean_is_left_and_named(
+    tmp_path: Path, tensors: dict[str, Any], why: str
+) -> None:
+    def build(folder: Path, add: float) -> None:
+        save(folder / "more.safetensors", tensors)
+
+    paths = two(tmp_path, build)
+    assert f"not in the result: more.safetensors ({why})" in notes_of(
+        paths, tmp_path / "out"
+    )
+    assert average(paths).keys() == ONE.keys()
+
+
 def test_a_head_that_one_member_lacks_is_told(tmp_path: Path) -> None:
     paths = two(tmp_path, lambda folder, add: None)
     torch_file(paths[1] / "value_head.bin", HEAD)
@@ -224,6 +270,32 @@ def test_small_files_in_folders_are_carried_over(tmp_path: Path) -> None:
     average(paths, tmp_path / "out", force=True)  # its folders are no foreign ones
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("trainer.py", "optim.py", "scheduler_config.json", "sampler.json"),
+        *("scaler.pkl", "assets_24/x.txt", "voices-12/v.json", "2/lexicon.txt"),
+        "step_tokenizer/x.json",
+    ],
+)
+def test_what_only_looks_like_a_state_of_training_is_carried_over(
+    tmp_path: Path, name: str
+) -> None:
+    def build(folder: Path, add: float) -> None:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+        for step in ("checkpoint-10", "run_20", "3"):
+            save(folder / step / "model.safetensors", ONE)
+
+    paths = two(tmp_path, build)
+    assert "not in the result" not in notes_of(paths, tmp_path / "out")
+    average(paths, tmp_path / "out")
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "model.safetensors",
+        Path(name).parts[0],
+    }
+
+
 def test_a_file_of_voices_is_averaged_or_named(tmp_path: Path) -> None:
     def build(folder: Path, add: float) -> None:
         torch_file(folder / "voices.pth", {"anna": np.full(4, add, np.float32)})
@@ -331,8 +403,12 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["consolidated.safetensors"], r"consolidated\.safetensors: .* by name"),
         (["tf_model.h5", "config.json"], r"TensorFlow.*from_tf"),
         (["flax_model.msgpack"], r"JAX.*from_flax"),
-        (["model-q4.gguf"], r"GGUF is quantised; convert it back"),
+        (["model-q4.gguf"], r"GGUF is quantized; convert it back"),
         (["model.onnx"], r"graphs for inference"),
+        (["onnx/model.onnx", "config.json"], r"onnx: graphs for inference"),
+        (["model_state.pdparams"], r"weights of Paddle"),
+        (["kokoro-v1.pth", "voices/a.pt"], r"average kokoro-v1\.pth by name"),
+        (["unet/x.safetensors", "vae/x.safetensors"], r"its folders unet, vae do"),
         (["model-00001-of-00002.safetensors"], r"shards without their index"),
         (["weights.safetensors"], r"average weights\.safetensors by name"),
         (["model.fp16.safetensors"], r"average model\.fp16\.safetensors by name"),
@@ -358,7 +434,7 @@ def test_an_index_with_a_tensor_in_two_places_is_refused(tmp_path: Path) -> None
     index = '{"weight_map": {"w": "x.safetensors", "v": "y", "w": "z"}}'
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(
-        ValueError, match=r"index\.json is not JSON: key 'w' occurs twi"
+        ValueError, match=r"index\.json contradicts itself: key 'w' occurs twi"
     ):
         plan([tmp_path])
 
@@ -366,7 +442,9 @@ def test_an_index_with_a_tensor_in_two_places_is_refused(tmp_path: Path) -> None
 def test_a_configuration_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "model.safetensors", ONE)
     (tmp_path / "config.json").write_text('{"n": 1, "n": 2}')
-    with pytest.raises(ValueError, match=r"config\.json is not JSON: key 'n' occurs"):
+    with pytest.raises(
+        ValueError, match=r"config\.json contradicts itself: key 'n' occurs"
+    ):
         plan([tmp_path])
     (tmp_path / "config.json").write_text('{"n": 1, "n": 1}')
     assert average([tmp_path]).keys() == ONE.keys()

@@ -97,7 +97,7 @@ def test_paths_stay_in_the_order_given(tmp_path: Path) -> None:
     [
         ("a.txt", r"says nothing of its format \(known: \.safetensors, \.pt"),
         ("a", r"says nothing of its format"),
-        ("a.gguf", r"GGUF is quantised, convert it back first"),
+        ("a.gguf", r"GGUF is quantized, convert it back first"),
         ("a.h5", r"says nothing of its format"),
     ],
 )
@@ -168,8 +168,14 @@ def test_the_names_of_folders_have_no_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        (["a.pt", "b-3.pt"], r"a\.pt -> None, .*b-3\.pt -> 3; name the"),
-        (["a-3.pt", "b-3.pt"], r"a-3\.pt -> 3, .*b-3\.pt -> 3; name the"),
+        (
+            ["a.pt", "b-3.pt"],
+            r"a\.pt -> None, .*b-3\.pt -> 3; name the",
+        ),
+        (
+            ["a-3.pt", "b-3.pt"],
+            r"a-3\.pt -> 3, .*b-3\.pt -> 3; name the",
+        ),
     ],
 )
 def test_steps_that_are_missing_or_shared_are_listed(
@@ -293,6 +299,40 @@ def test_a_last_checkpoint_of_a_step_of_its_own_is_taken(tmp_path: Path) -> None
     assert found.notes == []
 
 
+@pytest.mark.parametrize(
+    ("entries", "last", "shown"),
+    [
+        (["model_10.pt", "model_20.pt", "ema_30.pt"], 2, "model_20.pt, ema_30.pt"),
+        (["G_800.pth", "G_1600.pth", "D_2400.pth"], 3, "G_800.pth, D_2400.pth"),
+    ],
+)
+def test_names_of_two_models_in_one_folder_are_noted(
+    tmp_path: Path, entries: list[str], last: int, shown: str
+) -> None:
+    empty(tmp_path, entries)
+    (note,) = members.expand([str(tmp_path / "*_*")], last=last).notes
+    assert note.startswith(f"{shown} were chosen")
+    assert "give a pattern" in note
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        ["copy-task-step10.pt", "copy-task-step20.pt"],
+        ["temp0.7-step10.pt", "temp0.7-step20.pt"],
+        ["epoch=4-val_loss=0.31.ckpt", "epoch=10-val_loss=-0.29-v1.ckpt"],
+        ["step1000-tokens4B.pt", "step2000-tokens8B.pt"],
+    ],
+    ids=lambda entries: entries[0],
+)
+def test_runs_of_many_names_are_taken_without_a_word(
+    tmp_path: Path, entries: list[str]
+) -> None:
+    empty(tmp_path, [*entries, "meta_000020.pt"])
+    found = members.expand([str(tmp_path)], last=2)
+    assert (names(found.paths), found.notes) == (entries, [])
+
+
 def test_unfinished_folders_are_passed_over(tmp_path: Path) -> None:
     run = training(tmp_path / "run", 9, 10)
     save(run / "tmp-checkpoint-11/model.safetensors", ONE)
@@ -381,7 +421,7 @@ def test_a_run_without_readable_checkpoints_says_what_there_is(tmp_path: Path) -
         ("a.msgpack", b"x", "msgpack, as Flax"),
         ("a.onnx", b"x", "ONNX graph"),
         ("a.nemo", b"x", r"tar -xf"),
-        ("a.bin", b"GGUF1234", "GGUF is quantised, convert it back"),
+        ("a.bin", b"GGUF1234", "GGUF is quantized, convert it back"),
         ("a.pt", b"\x1f\x8b12", "is compressed; unpack"),
         ("model", b"", "is empty"),
     ],
@@ -453,7 +493,7 @@ def test_quantized_tensors_in_memory_are_told_with_the_way(tmp_path: Path) -> No
         plan([state])
     torch.save(state, tmp_path / "a.pt")
     with pytest.raises(
-        ValueError, match=r"a\.pt.*(sparse or|holds) quantised"
+        ValueError, match=r"a\.pt.*(sparse or|holds) quantized"
     ) as caught:
         plan([tmp_path / "a.pt"])
     assert "Facebook" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,46 @@ def test_a_card_in_small_letters_is_a_card(tmp_path: Path) -> None:
     texts = [path.read_text() for path in (tmp_path / "out").glob("*.md")]
     assert len(texts) == 1
     assert "Accuracy" not in texts[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "entry"),
+    [
+        ("mit", "'mit'", "license: mit\n"),
+        ('"mit"  # permissive', "mit", "license: mit\n"),
+        ('"no"', '"no"', 'license: "no"\n'),
+        ("'mit: or not'", "'mit: or not'", 'license: "mit: or not"\n'),
+        ("[mit, other]", "[mit, other]", None),
+        ("|", "|", None),
+        ("*anchor", "*anchor", None),
+        ("@broken", "@broken", None),
+    ],
+)
+def test_what_a_card_says_is_a_text_of_yaml(
+    tmp_path: Path, one: str, other: str, entry: str | None
+) -> None:
+    text = card_of(tmp_path, [filled("x", one), filled("y", other)])
+    assert ("license: " in text) == (entry is not None)
+    assert entry is None or entry in text
+
+
+@pytest.mark.parametrize(
+    "name", ["1_Dense/README.md", "README_zh.md", "readme.txt", "MODEL_CARD.md"]
+)
+def test_other_cards_of_a_member_are_left_out_too(tmp_path: Path, name: str) -> None:
+    member(tmp_path / "a", 1.0, None)
+    modules = [
+        {
+            "idx": i,
+            "name": str(i),
+            "path": path,
+            "type": f"sentence_transformers.{kind}",
+        }
+        for i, (path, kind) in enumerate([("", "Transformer"), ("1_Dense", "Dense")])
+    ]
+    (tmp_path / "a/modules.json").write_text(json.dumps(modules))
+    save(tmp_path / "a/1_Dense/model.safetensors", {"v": np.ones(2)})
+    (tmp_path / "a" / name).write_text("Accuracy 0.912")
+    average([tmp_path / "a"], tmp_path / "out")
+    assert "Accuracy" not in (tmp_path / "out/README.md").read_text()
+    assert not (tmp_path / "out" / name).exists()

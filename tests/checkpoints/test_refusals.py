@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import adapters, average, plan, quantization
+from ensembles.checkpoints.formats import state_dicts
+from ensembles.checkpoints.refusals import refused
 from tests.checkpoints.building import save
 
 F8 = np.ones((4, 4), ml_dtypes.float8_e4m3fn)
@@ -73,16 +76,16 @@ def test_adapters_are_refused_by_their_config(tmp_path: Path) -> None:
     ],
     ids=range(11),
 )
-def test_quantised_weights_are_refused_by_their_tensors(
+def test_quantized_weights_are_refused_by_their_tensors(
     tmp_path: Path, tensors: dict[str, Any], what: str
 ) -> None:
     path = save(tmp_path / "a.safetensors", tensors)
-    with pytest.raises(ValueError, match=rf"quantised weights \(.*{what}.*convert it"):
+    with pytest.raises(ValueError, match=rf"quantized weights \(.*{what}.*convert it"):
         plan([path, path])
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "fp8", "gptq", "awq", "mxfp4"])
-def test_quantised_weights_are_refused_by_their_config(
+def test_quantized_weights_are_refused_by_their_config(
     tmp_path: Path, method: str
 ) -> None:
     config = {"quantization_config": {"quant_method": method}}
@@ -133,7 +136,7 @@ def test_packed_weights_in_a_single_file_are_refused(
     tmp_path: Path, tensors: dict[str, Any]
 ) -> None:
     path = save(tmp_path / "a.safetensors", tensors)
-    with pytest.raises(ValueError, match=r"quantised weights \(.*(blocks|W_q)"):
+    with pytest.raises(ValueError, match=r"quantized weights \(.*(blocks|W_q)"):
         plan([path, path])
 
 
@@ -251,6 +254,12 @@ def test_updates_that_are_linear_in_what_is_stored_are_averaged(
         {"q.in_proj_weight": U8, "q.in_proj_weight_absmax": SCALE},
         {"q.q_weight": I32, "q.q_scale": I32},
         {"q._packed_params._packed_params": U8},
+        {"q.weight._data._data": U8, "q.weight._scale": SCALE, "q.weight._shift": F8},
+        {"l.0.q_weight": SCALE, "l.1.q_weight": I32},
+        {"q.B": I32, "q.s": SCALE, "q.workspace": I32[0]},
+        {"q.weight_q": U8.view(np.int8), "q.weight_s": SCALE},
+        {"q.compressed": SCALE, "q.bitmask": U8},
+        {"conv.weight": np.ones((2, 2, 3, 3), np.int8), "conv.step": SCALE},
         {"q.weight": U8.view(np.int8), "q.a": ALPHA, "q.b": ALPHA},
     ],
     ids=lambda tensors: ", ".join(tensors),
@@ -259,7 +268,7 @@ def test_a_narrow_tensor_beside_its_scale_is_refused(
     tmp_path: Path, tensors: dict[str, Any]
 ) -> None:
     path = save(tmp_path / "a.safetensors", tensors)
-    with pytest.raises(ValueError, match=r"holds quantised weights \(.*convert it to"):
+    with pytest.raises(ValueError, match=r"holds quantized weights \(.*convert it to"):
         plan([path, path], integers="first")
 
 
@@ -269,13 +278,14 @@ def test_a_narrow_tensor_beside_its_scale_is_refused(
         {"quantization": {"bits": 4, "group_size": 64}},
         {"text_config": {"quantization_config": {"quant_method": "awq"}}},
         {"compression_config": {"format": "pack-quantized"}},
+        {"a_config": {"llm_config": {"quantization_config": {"quant_method": "awq"}}}},
     ],
-    ids=["mlx", "text_config", "compressed-tensors"],
+    ids=["mlx", "text_config", "compressed-tensors", "nested"],
 )
 def test_quantization_is_read_from_any_key_of_the_config(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match=r"quantised weights \(config\.json says"):
+    with pytest.raises(ValueError, match=r"quantized weights \(config\.json says"):
         plan([model(tmp_path, {"w": SCALE}, config)])
 
 
@@ -292,6 +302,12 @@ def test_quantization_is_read_from_any_key_of_the_config(
         {"q.weight_quantizer._amax": SCALE, "q.weight": SCALE},
         {"text.token_counts": np.ones((4, 4), np.int32), "text.token_scale": SCALE},
         {"attn._extra_state": U8[0, :0], "attn.weight": SCALE},
+        {"attn._extra_state": U8[0], "attn.weight": SCALE},
+        {"blk.weight": F8, "blk.scale_shift_table": SCALE, "blk.layer_scale": SCALE},
+        {"attn.weight": F8, "attn.attn_scale": SCALE, "attn.logit_scale": SCALE},
+        {"token.codes": np.ones((4, 4), np.int64), "token.scale": SCALE},
+        {"vocabulary.idx": np.arange(8, dtype=np.int32), "vocabulary.scale": SCALE},
+        {"mamba.B": SCALE, "mamba.A": SCALE, "conv.weight_mask": U8},
     ],
     ids=lambda tensors: ", ".join(tensors),
 )
@@ -335,11 +351,15 @@ def test_placeholders_of_a_sharded_run_are_refused(
         plan([path, path])
 
 
-def test_placeholders_of_a_deepspeed_file_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_full", [0, 9])
+def test_placeholders_of_a_deepspeed_file_are_refused(
+    tmp_path: Path, n_full: int
+) -> None:
     import torch
 
     path = tmp_path / "zero_pp_rank_0_mp_rank_00_model_states.pt"
     module = {"w": torch.empty(0), "b": torch.empty(0)}
+    module |= {f"full{i}": torch.ones(3) for i in range(n_full)}
     shapes = [{"w": torch.Size([4, 4]), "b": torch.Size([4])}]
     torch.save({"module": module, "param_shapes": shapes, "ds_version": "0.1"}, path)
     with pytest.raises(ValueError, match=r"placeholders .*zero_to_fp32\.py"):
@@ -365,6 +385,22 @@ def test_buffers_that_are_empty_in_every_member_are_kept(
     assert average([path, path]).keys() == tensors.keys()
 
 
+def test_an_empty_tensor_that_may_be_a_buffer_is_noted(tmp_path: Path) -> None:
+    tensors = {"a": SCALE, "b": EMPTY, "c": SCALE, "mask": np.ones(0, np.int64)}
+    path = save(tmp_path / "a.safetensors", tensors | {"none": SCALE[:0]})
+    (note,) = plan([path]).notes
+    assert note.startswith(f"{path}: tensor 'b' of size 0: an empty buffer, or a")
+
+
+def test_names_of_any_length_are_looked_at_in_linear_time(tmp_path: Path) -> None:
+    names = [part * 30_000 for part in ("a_", "lora_", "_", ".", "q.weight_")]
+    tensors = {name: np.ones((1, 2), np.uint8) for name in names}
+    path = save(tmp_path / "a.safetensors", tensors | {"w": SCALE})
+    start = time.process_time()
+    plan([path])
+    assert time.process_time() - start < 5
+
+
 @pytest.mark.parametrize(
     "name", ["_fsdp_wrapped_module._flat_param", "flat_param_0", "layers.0.flat_param"]
 )
@@ -372,3 +408,20 @@ def test_a_rank_of_fsdp_is_refused(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "a.safetensors", {name: np.ones(9, np.float32)})
     with pytest.raises(ValueError, match=r"one rank's share .*FULL_STATE_DICT"):
         plan([path])
+
+
+def test_names_that_are_known_take_no_patterns_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A soup plans once for each candidate."""
+    names = [f"layers.{i}.{kind}.weight" for i in range(4) for kind in ("q", "up")]
+    member = state_dicts.read({name: np.ones((2, 2)) for name in names}, "a")
+    assert list(refused(member)) == []
+    for module, pattern in (
+        (adapters, "ADAPTER"),
+        (quantization, "STATE"),
+        (quantization, "PACKED"),
+        (quantization, "SCALE"),
+    ):
+        monkeypatch.setattr(module, pattern, None)
+    assert list(refused(member)) == []

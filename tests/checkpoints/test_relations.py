@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import average, plan, relations
 from ensembles.checkpoints.relations import averages_among, different_initializations
 from tests.checkpoints.building import Tensors, save
 
@@ -31,7 +32,7 @@ def test_members_of_different_initializations_are_told_with_the_cosine(
 ) -> None:
     words = different_initializations(plan([network(rng), network(rng)]))
     assert words is not None
-    assert words.startswith("members[0] and members[1] may not come from one init")
+    assert words.startswith("members[1] and members[0] may not be fine-tuned from the")
     assert "cosine" in words
     assert "0.0" in words
 
@@ -68,8 +69,52 @@ def test_tensors_that_are_left_out_tell_nothing(rng: np.random.Generator) -> Non
 def test_a_report_notes_different_initializations(
     rng: np.random.Generator, tmp_path: Path
 ) -> None:
-    report = average([network(rng), network(rng)], tmp_path / "out.safetensors")
-    assert any("may not come from one init" in note for note in report.notes)
+    with pytest.warns(UserWarning, match="the same initialization: the cosine simi"):
+        report = average([network(rng), network(rng)], tmp_path / "out.safetensors")
+    assert any("the same initialization" in note for note in report.notes)
+
+
+def test_an_average_of_different_initializations_warns_at_the_users_line(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    members = [network(rng), network(rng)]
+    paths = [
+        save(tmp_path / f"{name}.safetensors", state)
+        for name, state in zip("ab", members, strict=True)
+    ]
+    for given in (members, paths):
+        with pytest.warns(UserWarning, match="may not be fine-tuned from") as caught:
+            average(given)
+        assert [warning.filename for warning in caught] == [__file__]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* the same initialization")
+        average(members)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float8_e4m3fn", "float64"])
+def test_fine_tunes_are_recognized_by_a_few_elements(
+    rng: np.random.Generator, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = network(rng)
+    members = [
+        {n: v.astype(np.dtype(dtype)) for n, v in near(rng, start, 0.1).items()}
+        for _ in range(3)
+    ]
+    monkeypatch.setattr(relations, "unrelated", None)
+    average(members)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, 1e200, 0.0])
+def test_elements_that_tell_nothing_are_looked_at_in_full(
+    rng: np.random.Generator, odd: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = {name: value.astype(float) for name, value in network(rng).items()}
+    other = {name: value.copy() for name, value in start.items()}
+    start["a.weight"][:], other["a.weight"][:] = odd, odd
+    looked = []
+    monkeypatch.setattr(relations, "unrelated", lambda members: looked.append(members))
+    different_initializations(plan([start, other]))
+    assert looked
 
 
 def test_a_file_under_two_names_is_noted(tmp_path: Path) -> None:
@@ -105,7 +150,7 @@ def test_a_member_that_is_an_average_of_others_is_noted(tmp_path: Path) -> None:
     members = [*paths, tmp_path / "soup.safetensors"]
     (note,) = averages_among(plan(members))
     assert note.endswith(
-        "soup.safetensors is itself an average (mean of 2), by its metadata"
+        "soup.safetensors: itself an average (mean of 2), by its metadata"
     )
     report = average(members, tmp_path / "out.safetensors")
     (note,) = report.notes
@@ -124,4 +169,4 @@ def test_an_averaged_directory_is_told_by_its_shards(tmp_path: Path) -> None:
     save(tmp_path / "a" / "model.safetensors", {"w": np.ones(2), "v": np.ones(2)})
     average([tmp_path / "a"], tmp_path / "out", shard_size=16)
     (note,) = averages_among(plan([tmp_path / "out"]))
-    assert "is itself an average (mean of 1)" in note
+    assert "itself an average (mean of 1)" in note

@@ -16,7 +16,11 @@ from ensembles.checkpoints.formats.checkpoint import File
 from tests.checkpoints.building import save
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*share")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore:.*share",
+    "ignore:.* the same initialization",  # members are made from seeds
+)
 VOCABULARY = 40
 SMALL = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1}
 BERT = {
@@ -367,3 +371,27 @@ def test_a_head_is_kept_where_the_first_members_flag_is_false(tmp_path: Path) ->
     average(members, tmp_path / "out")
     assert "lm_head.weight" in stored(tmp_path / "out")
     assert_mean(llama, tmp_path / "out", members)
+
+
+def ctrl() -> Any:
+    """A model whose embedding has a name of its own, ``transformer.w``."""
+    config = transformers.CTRLConfig(
+        vocab_size=VOCABULARY, n_embd=8, dff=12, n_layer=1, n_head=2, n_positions=16
+    )
+    return transformers.CTRLLMHeadModel(config)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("make", [llama, gpt2, bert, ctrl], ids=lambda m: m.__name__)
+def test_a_head_that_the_first_members_shards_lack_is_in_the_index(
+    tmp_path: Path, make: Any, order: int
+) -> None:
+    """Beside shards, transformers would load a model.safetensors alone."""
+    tied = saved(tmp_path / "whole", make, 0)
+    kind = type(make())
+    kind.from_pretrained(tied).save_pretrained(tmp_path / "a", max_shard_size="1KB")
+    members = [tmp_path / "a", saved(tmp_path / "b", make, 1, head="own")][::order]
+    average(members, tmp_path / "out")
+    names = [path.name for path in (tmp_path / "out").glob("*.safetensors")]
+    assert ("model.safetensors" in names) == (len(names) == 1)
+    assert_mean(make, tmp_path / "out", members)

@@ -142,9 +142,9 @@ def test_networks_of_different_seeds_are_noted(avg: Avg, tmp_path: Path) -> None
         save(tmp_path / name, {n: rng.normal(size=s) for n, s in shapes.items()})
     for extra in (["--plan"], []):
         note = avg(*NAMES, *extra).stderr.splitlines()[-1]
-        assert "may not come from one initialization: the cosine of" in note
+        assert "may not be fine-tuned from the same initialization: the cos" in note
     notes = json.loads(avg(*NAMES, "--plan", "--json").stdout)["notes"]
-    assert any("the cosine of" in note for note in notes)
+    assert any("the cosine similarity of" in note for note in notes)
 
 
 def test_one_member_alone_is_questioned(avg: Avg, tmp_path: Path) -> None:
@@ -196,4 +196,4 @@ def test_one_note_of_many_members_is_told_once(avg: Avg, tmp_path: Path) -> None
     lines = told(avg("?.pt", "--plan"))
     taken = [line for line in lines if "state_dict_ema" in line]
     assert len(taken) == 1
-    assert taken[0].startswith("note: a.pt and 4 more: took 'state_dict'")
+    assert taken[0].startswith("note: a.pt, b.pt, c.pt, d.pt, e.pt: took")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
@@ -93,6 +94,8 @@ def test_the_formulas_of_the_rules_are_shown_whole_on_a_terminal() -> None:
         ("\x1b[2Jgone", r"\x1b[2Jgone"),
         ("\x9b2Jgone", r"\x9b2Jgone"),
         ("a\u202egpj.exe", r"a\u202egpj.exe"),
+        ("a\u2067b\u2068c\u2069", r"a\u2067b\u2068c\u2069"),
+        (os.fsdecode(b"caf\xe9"), r"caf\udce9"),
         ("\x07bell", r"\x07bell"),
     ],
 )

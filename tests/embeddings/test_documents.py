@@ -278,3 +278,38 @@ def test_a_field_that_is_too_long_is_told(tmp_path: Path) -> None:
     path.write_text("id," + "b" * 140_000 + "\n")
     with pytest.raises(ValueError, match=r"a\.csv line 1: field larger than"):
         texts_of(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "how"),
+    [
+        ("a.csv", "text\ngood film, bad\n", {}),
+        ("a.csv", "id,text\n1,a good film\n2,bad, film\n", {}),
+        ("a.csv", "text,id\nbad, film,2\n", {"column": "text"}),
+        ("a.tsv", "id\ttext\n1\tgood\tbad\n", {}),
+        ("a.csv", "1,good film\n2,bad, film\n", {"column": "2"}),
+    ],
+)
+def test_a_text_that_is_cut_at_a_delimiter_is_told(
+    name: str, text: str, how: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=r"line \d must have \d fields.* quotation"):
+        list(read_texts(tmp_path / name, **how))
+
+
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [
+        ("id,text\n1,good,\n2,bad,,\n", {}),  # delimiters at the end of lines
+        ("good,x\nbad,x,y\n", {"column": "1"}),  # labels after a text
+        ('id,text\n1,"good, bad"\n', {}),
+        ("text,id\ngood\nbad,2\n", {}),
+    ],
+)
+def test_lines_with_other_numbers_of_fields_may_be_whole(
+    text: str, how: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    found = [one for batch in read_texts(tmp_path / "a.csv", **how) for one in batch[0]]
+    assert found in (["good", "bad"], ["good, bad"])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from ensembles.embeddings import rows as counting
 from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.pooling import POOLINGS
@@ -537,3 +538,23 @@ def test_ends_of_lines_in_a_text_are_white_space() -> None:
         made().fit().transform(["pan gato", "pan gato\n", "pan\ngato", "pan </s> gato"])
     )
     assert (found[:3] == found[0]).all()
+
+
+def test_cut_tokens_of_many_texts_are_counted_in_a_sample(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counting, "BLOCK", 2)
+    vectors = {"c++": [1.0, 0.0], "good": [0.0, 1.0]}
+    searched = []
+    lost = counting.Rows.lost
+
+    def noted(self: Any, part: Any) -> Any:
+        searched.append(part)
+        return lost(self, part)
+
+    monkeypatch.setattr(counting.Rows, "lost", noted)
+    few = SentenceEmbedder(vectors, weights=None).fit(["good good good c++"] * 14)
+    assert len(searched) == 7
+    many = SentenceEmbedder(vectors, weights=None).fit(["good good good c++"] * 400)
+    assert len(searched) - 7 <= counting.SEARCHED + 1
+    assert few.coverage_ == many.coverage_ == pytest.approx(3 / 5)

@@ -203,3 +203,9 @@ def test_pairs_between_semicolons_are_read(tmp_path: Path) -> None:
     path.write_text("s1;s2;score\na, b;c;5\nd;e;1\n")
     found = read_pairs(path)
     assert (found.first, found.scores.tolist()) == (["a, b", "d"], [5, 1])
+
+
+def test_texts_without_a_known_token_are_warned_of() -> None:
+    model = SentenceEmbedder({"a": [1.0, 0.0], "b": [0.0, 1.0]}, weights=None).fit()
+    with pytest.warns(UserWarning, match="2 of 4 texts have no known token"):
+        evaluate([model], Pairs(["a", "x"], ["b", "y"], np.array([1.0, 2.0])))

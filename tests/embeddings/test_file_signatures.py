@@ -6,8 +6,10 @@ import bz2
 import gzip
 import io
 import lzma
+import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -169,11 +171,11 @@ def test_pointers_of_git_lfs_are_no_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "how", "message"),
     [
-        ("x.txt.gz", {}, r"x\.txt\.gz \| ensemble embed -$"),
-        ("x.csv.gz", {}, r"\| ensemble embed - --kind csv$"),
-        ("x.csv.gz", {"column": "body"}, r"\| ensemble embed - --kind csv$"),
-        ("x.jsonl.gz", {}, r"\| ensemble embed - --kind jsonl$"),
-        ("x.gz", {"kind": "tsv"}, r"\| ensemble embed - --kind tsv$"),
+        ("x.txt.gz", {}, r"x\.txt\.gz \| ensemble embed -, or"),
+        ("x.csv.gz", {}, r"\| ensemble embed - --kind csv, or > FILE"),
+        ("x.csv.gz", {"column": "body"}, r"\| ensemble embed - --kind csv, or > FILE"),
+        ("x.jsonl.gz", {}, r"\| ensemble embed - --kind jsonl, or"),
+        ("x.gz", {"kind": "tsv"}, r"\| ensemble embed - --kind tsv, or"),
         ("x.parquet.gz", {}, r"x\.parquet\.gz > FILE$"),
     ],
 )
@@ -184,3 +186,33 @@ def test_the_hint_does_not_embed_a_table_as_lines(
     path.write_bytes(COMPRESSED["gz"][0])
     with pytest.raises(ValueError, match=message):
         texts_of(path, **how)
+
+
+def test_names_in_commands_are_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "a b; touch x.csv.gz"
+    path.write_bytes(COMPRESSED["gz"][0])
+    with pytest.raises(ValueError, match=r"zcat '.*a b; touch x\.csv\.gz' \|"):
+        texts_of(path)
+    with pytest.raises(ValueError, match=r"zcat '.*a b; touch x\.csv\.gz' >"):
+        read_frequencies(path)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_streams_of_a_shell_are_read(mark: str, tmp_path: Path) -> None:
+    counts, pairs = f"{mark}good 2\nfilm 1\n", f"{mark}a,b,1\nc,d,2\n"
+    assert _through_a_pipe(read_frequencies, counts) == {"good": 2.0, "film": 1.0}
+    assert _through_a_pipe(read_pairs, pairs).first == ["a", "c"]
+    with pytest.raises(ValueError, match=r"/dev/fd/\d+ must be text, but is .*gzip"):
+        _through_a_pipe(read_frequencies, COMPRESSED["gz"][0])
+
+
+def _through_a_pipe(read: Any, content: str | bytes) -> Any:
+    """What is read of a pipe without a name, as a shell makes it for ``<(…)``."""
+    end, start = os.pipe()
+    try:
+        data = content.encode() if isinstance(content, str) else content
+        os.write(start, data)
+        os.close(start)
+        return read(f"/dev/fd/{end}")
+    finally:
+        os.close(end)

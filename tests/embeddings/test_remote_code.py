@@ -163,3 +163,10 @@ def test_vectors_of_a_model_are_as_before(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     encoder = SentenceEncoder(gt.get_model_path(), device="cpu").fit()
     assert np.isfinite(encoder.transform(["a cat"])).all()
+
+
+def test_another_way_is_told_where_transformers_may_know_it(tmp_path: Path) -> None:
+    config = {"model_type": "qwen2", "auto_map": {"AutoModel": "modeling.Qwen2Model"}}
+    path = model(tmp_path / "m", config=config)
+    with pytest.raises(ValueError, match=r"take auto_map out of the file$"):
+        check_no_remote_code(path)

@@ -260,10 +260,12 @@ def test_real_glove_and_fasttext_files_are_read_as_gensim_reads_them() -> None:
 
 
 @real
-def test_a_real_latin_1_file_needs_to_be_told_so() -> None:
+def test_a_real_file_with_few_words_in_latin_1_is_read_with_a_warning() -> None:
     path = DATA / "pang_lee_polarity_fasttext.bin"
     with pytest.raises(ValueError, match="must be UTF-8"):
-        read_vectors(path)
+        read_vectors(path, errors="strict")
+    with pytest.warns(UserWarning, match="5 of 1694 tokens that are not UTF-8"):
+        assert len(read_vectors(path).tokens) == 1694
     found = read_vectors(path, errors="replace")
     listed = DATA / "pang_lee_polarity_fasttext.vec"
     np.testing.assert_allclose(
@@ -350,6 +352,105 @@ def test_word_embeddings_of_sentence_transformers_are_read(tmp_path: Path) -> No
     listed.write_text(json.dumps({"vocab": words[:2]}))
     with pytest.raises(ValueError, match="must have a vocab of 3 words"):
         read_vectors(tmp_path / "m")
+
+
+STATIC = "sentence_transformers.models.StaticEmbedding"
+DENSE = "sentence_transformers.models.Dense"
+NORMALIZE = "sentence_transformers.models.Normalize"
+POOLING = "sentence_transformers.models.Pooling"
+
+
+@pytest.mark.parametrize(
+    ("types", "files", "rest"),
+    [
+        ([STATIC, DENSE], {}, "the module Dense"),
+        (
+            [STATIC],
+            {"": {"prompts": {"q": "the "}, "default_prompt_name": "q"}},
+            "the default prompt 'the '",
+        ),
+        ([STATIC, NORMALIZE], {"": {"truncate_dim": 2}}, "truncate_dim 2"),
+        ([STATIC, POOLING], {"1": {"pooling_mode": "max"}}, "the module Pooling"),
+        (
+            [STATIC, POOLING],
+            {"1": {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}},
+            "the module Pooling",
+        ),
+    ],
+)
+def test_what_a_table_lacks_of_its_model_is_warned_of(
+    types: list[str],
+    files: dict[str, Any],
+    rest: str,
+    tmp_path: Path,
+    matrix: Any,
+    tokenizer: Any,
+) -> None:
+    path = _sentence_transformer(tmp_path / "m", types, files, matrix, tokenizer)
+    with pytest.warns(UserWarning, match=f"without {rest}: SentenceEncoder"):
+        read_vectors(path)
+
+
+@pytest.mark.parametrize(
+    ("types", "files"),
+    [
+        ([STATIC, NORMALIZE], {"": {"prompts": {"q": ""}, "default_prompt_name": "q"}}),
+        ([STATIC], {"": {"prompts": {"q": "the "}, "default_prompt_name": None}}),
+        ([STATIC], {"": {"truncate_dim": None, "similarity_fn_name": "cosine"}}),
+        ([STATIC, POOLING], {"1": {"pooling_mode": "mean", "include_prompt": True}}),
+        (
+            [STATIC, POOLING],
+            {"1": {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}},
+        ),
+    ],
+)
+def test_a_table_that_is_all_of_its_model_is_not_warned_of(
+    types: list[str],
+    files: dict[str, Any],
+    tmp_path: Path,
+    matrix: Any,
+    tokenizer: Any,
+) -> None:
+    path = _sentence_transformer(tmp_path / "m", types, files, matrix, tokenizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_vectors(path).weighted
+
+
+def _sentence_transformer(
+    path: Path, types: list[str], files: dict[str, Any], matrix: Any, tokenizer: Any
+) -> Path:
+    """A directory with a table, of these modules and with configurations by folder."""
+    folder(path, matrix, tokenizer)
+    modules = [
+        {"idx": k, "path": str(k) if k else "", "type": kind}
+        for k, kind in enumerate(types)
+    ]
+    (path / "modules.json").write_text(json.dumps(modules))
+    for name, content in files.items():
+        place = path / name
+        place.mkdir(exist_ok=True)
+        kind = "config" if name else "config_sentence_transformers"
+        (place / f"{kind}.json").write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("setting", ["prompt", "truncate_dim"])
+def test_a_static_model_with_settings_is_run_by_sentence_transformers(
+    setting: str, tmp_path: Path, matrix: Any, tokenizer: Any
+) -> None:
+    transformers = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    settings: dict[str, Any] = {"truncate_dim": 2}
+    if setting == "prompt":
+        settings = {"prompts": {"q": "cat "}, "default_prompt_name": "q"}
+    static = StaticEmbedding(tokenizer, embedding_weights=matrix)
+    model = transformers.SentenceTransformer(modules=[static], device="cpu", **settings)
+    model.save(str(tmp_path / "m"))
+    texts = ["The cats sat.", "the"]
+    found = open_model(tmp_path / "m").transform(texts)
+    np.testing.assert_allclose(found, model.encode(texts), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["config.json", "modules.json", "tokenizer.json"])

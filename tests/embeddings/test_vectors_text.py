@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import struct
 from pathlib import Path
 
@@ -102,7 +103,7 @@ def test_numbers_of_any_spelling_are_read(tmp_path: Path) -> None:
         ("word\n", "line 1 must be a word and its numbers"),
         ("", "is empty"),
         (b"\0\1\2\3\n", "is no text file of vectors"),
-        (b"\x1f\x8b\x08rest", "decompress it first"),
+        (b"\x1f\x8b\x08rest", "is not a whole gzip file"),
         (b"\x80\x04pickle", "could run code"),
         (b"PK\3\4", r"compressed \(zip\); decompress it first: unzip -p"),
         (b"BZh91AY", r"compressed \(bzip2\)"),
@@ -270,3 +271,37 @@ def test_reported_files_that_are_no_vectors_are_told(
     for name in ("v.txt", "v.vec"):
         with pytest.raises(ValueError, match=message):
             read_vectors(written(tmp_path, text, name))
+
+
+def test_files_of_gzip_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "v.txt.gz"
+    path.write_bytes(gzip.compress(b"a 1 2\nb 3 4\n") + gzip.compress(b"c 5 6\n"))
+    found = read_vectors(path)
+    assert found.tokens == ["a", "b", "c"]
+    assert found.matrix.tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert found.source == str(path)
+    assert read_vectors(path, limit=1).tokens == ["a"]
+    path = tmp_path / "w.bin.gz"
+    numbers = np.array([1, 2], np.float32).tobytes()
+    path.write_bytes(gzip.compress(b"2 2\na " + numbers + b"\nb " + numbers + b"\n"))
+    assert read_vectors(path).matrix.tolist() == [[1, 2], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(b"a 1 2\nb 3 4\n" * 99)[:-9], "is not a whole gzip file"),
+        (gzip.compress(b"a 1 2\nb 3\n"), r"v\.txt\.gz line 2 must be a word and 2"),
+        (gzip.compress(b""), r"v\.txt\.gz must hold vectors: it is empty"),
+        (gzip.compress(gzip.compress(b"a 1 2\n")), r"v\.txt\.gz cannot be read"),
+        (gzip.compress(b"\x80\x04pickle"), "could run code"),
+        (gzip.compress(b"a 1 2\n" * (12 << 20)), "never expand 50 times"),
+    ],
+)
+def test_broken_files_of_gzip_are_told(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "v.txt.gz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_vectors(path)

@@ -23,8 +23,14 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.tree import DecisionTreeClassifier
 
+from ensembles.base import Chosen
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
-from ensembles.predictions.cross_fitting import N_FOLDS, folds_to_learn
+from ensembles.predictions.answers import Labels
+from ensembles.predictions.combination import Combination
+from ensembles.predictions.cross_fitting import MOST_ROWS, N_FOLDS, folds_to_learn
+from ensembles.predictions.fitted_combiner import CombinerFit
+from ensembles.predictions.pool_weights import PoolLoss
+from ensembles.predictions.weighing import NEAR as NEAR_LOSS
 from tests.predictions.held_out import classes_held
 
 Data = tuple[Any, Any]
@@ -238,3 +244,51 @@ def test_out_of_fold_predictions_need_not_be_kept(iris: Data) -> None:
     assert ensemble.predict_proba(X).tolist() == expected
     regressor = EnsembleRegressor([("r", Ridge())], keep_oof=False)
     assert regressor.fit(X, y).oof_ is None
+
+
+@quiet
+def test_a_scorer_of_all_rows_alone_scores_what_was_learned_from(iris: Data) -> None:
+    X, y = iris
+    weight = np.linspace(1, 2, len(y))
+
+    def of_all(member: Any, X: Any, y: Any) -> float:
+        return float(np.average(member.predict(X) == y, weights=weight))
+
+    ensemble = EnsembleClassifier([NB, TREE], rule="mean", weights="greedy")
+    with pytest.warns(UserWarning, match="oof_score_ is that of the rows .* failed on"):
+        ensemble.set_params(scoring=of_all).fit(X, y)
+    assert ensemble.oof_score_ == max(trial.score for trial in ensemble.history_)
+
+
+def test_of_many_rows_some_are_learned_from_for_the_score() -> None:
+    held = classes_held(0, 2, 3 * MOST_ROWS, 2, "plain", "none")
+    every = np.arange(len(held.y))
+    held = held._replace(folds=every % 3)
+    folds = folds_to_learn(held)
+    assert folds is not None
+    for train, test in folds:
+        assert len(np.unique(train)) == len(train) == MOST_ROWS
+        assert not np.isin(train, test).any()
+    assert np.array_equal(np.sort(np.concatenate([t for _, t in folds])), every)
+
+
+def test_a_pool_of_part_of_the_rows_is_near_its_minimum() -> None:
+    held = classes_held(0, 4, 300, 3, "plain", "any")
+    loss = PoolLoss(held, 1e-5, signed=False)
+    near = loss.at(np.array([0.9, 0.1, 0.1, 0.0]))
+    found = loss.minimum(), loss.minimum(near, NEAR_LOSS)
+    values = [loss.unpenalized(pool) for pool in found]
+    assert values[1] == pytest.approx(values[0], abs=1e-4)
+    alone = [loss.unpenalized(loss.at(one)) for one in np.eye(4)]
+    np.testing.assert_allclose(loss.alone(), alone)
+
+
+@pytest.mark.parametrize("step", [-1, 0, 1])
+def test_a_tie_but_for_rounding_is_as_good_as_the_best_member(step: int) -> None:
+    labels = Labels([np.arange(2)], False, False, False, "error")
+    mean = Combination(COMBINERS["mean"], {}, labels)
+    chosen = Chosen(np.array([0.5, 0.5]), None, 0, -0.3, ())
+    fit = CombinerFit("greedy", {}, None, None, ["a", "b"])
+    value = np.nextafter(-0.3, -0.3 + step)
+    with pytest.warns(UserWarning, match="helped nothing"):
+        fit._compare(float(value), -0.3, chosen, mean)

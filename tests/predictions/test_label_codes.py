@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import make_classification
+from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import get_scorer
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import EnsembleClassifier
 
@@ -146,3 +152,50 @@ def test_xgboost_itself_takes_part_with_any_labels(three: Data) -> None:
     names = np.array(["cat", "dog", "eel"])[y]
     members = [("x", xgboost.XGBClassifier(n_estimators=10)), LR]
     assert EnsembleClassifier(members, cv=3).fit(X, names).score(X, names) > 0.9
+
+
+class SeveralCodes(DecisionTreeClassifier):
+    """Refuses labels as XGBClassifier in MultiOutputClassifier does."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        for column in np.asarray(y).T:
+            if column.dtype.kind not in "iu" or column.min() != 0:
+                raise ValueError(f"Invalid classes: expected 0 first, got {column[0]}")
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("kind", ["text", "5, 6, 7", "objects"])
+def test_labels_of_several_targets_are_codes_too(kind: str) -> None:
+    X, y = make_classification(200, 6, n_informative=4, n_classes=3, random_state=0)
+    text, numbers = np.array(["cat", "dog", "eel"])[y], 7 - y
+    columns = {"text": (text, text[::-1]), "5, 6, 7": (numbers, y + 8)}
+    made = columns.get(kind, (text.astype(object), text[::-1]))
+    Y = np.column_stack(made)
+    tree = {"max_depth": 3, "random_state": 0}
+    members = [("c", SeveralCodes(**tree)), ("t", DecisionTreeClassifier(**tree))]
+    ensemble = EnsembleClassifier(members).fit(X, Y)
+    plain = EnsembleClassifier(members[1:]).fit(X, Y)
+    # The same tree twice: its weight is shared, and nothing else changes.
+    coded, labelled = ensemble.estimators_
+    assert np.array_equal(coded.predict(X), labelled.predict(X))
+    assert np.mean(ensemble.predict(X) == plain.predict(X)) > 0.95
+    for own, classes in zip(coded.classes_, ensemble.classes_, strict=True):
+        assert np.array_equal(own, classes)
+
+
+def test_adapted_members_are_classifiers_of_scikit_learn() -> None:
+    X, y = make_classification(200, 6, n_informative=4, class_sep=2, random_state=0)
+    labels = np.array(["cat", "dog"])[y]
+    members = [("codes", CodesOnly()), ("decides", LinearSVC()), LR]
+    ensemble = EnsembleClassifier(members).fit(X, labels)
+    again = EnsembleClassifier(list(ensemble.named_estimators_.items()), cv="prefit")
+    again.set_params(weights=None).fit(X, labels)
+    assert again.score(X, labels) > 0.7
+    for member, kind in zip(ensemble.estimators_, (CodesOnly, LinearSVC), strict=False):
+        assert is_classifier(member)
+        assert type(clone(member)) is kind
+        right = np.mean(member.predict(X) == labels)
+        assert member.score(X, labels) == right
+        assert get_scorer("accuracy")(member, X, labels) == right
+        frozen = CalibratedClassifierCV(FrozenEstimator(member)).fit(X, labels)
+        assert frozen.score(X, labels) > 0.7

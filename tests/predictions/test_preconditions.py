@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.datasets import make_classification
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, make_scorer
 from sklearn.model_selection import GroupKFold
 from sklearn.naive_bayes import GaussianNB
@@ -86,7 +88,6 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
         ({"cv": 1}, ValueError, "n_splits=1"),
         ({"memory": 5}, ValueError, "memory"),
     ],
-    ids=str,
 )
 def test_a_mistake_costs_no_fit(
     params: dict[str, Any], kind: type[Exception], message: str, iris: Data
@@ -183,3 +184,35 @@ def test_a_class_in_place_of_a_member_costs_no_fit(iris: Data) -> None:
     for ensemble in (EnsembleClassifier, EnsembleTransformer):
         with pytest.raises(TypeError, match=message):
             ensemble([FIRST, ("last", GaussianNB)]).fit(*iris)
+
+
+def of_quality(member: Any, X: Any, y: Any) -> float:
+    accuracy = float(np.mean(member.predict(X) == y))
+    assert accuracy > 0.6, "worse than is of use"
+    return accuracy
+
+
+def by_tenths(member: Any, X: Any, y: Any) -> float:
+    first = member.predict_proba(X)[:, 0]
+    edges = np.quantile(first, np.linspace(0, 1, 11))
+    if len(np.unique(edges)) < len(edges):
+        raise ValueError("edges must be unique")
+    return float(np.mean(member.predict(X) == y))
+
+
+@pytest.mark.parametrize("scoring", [of_quality, by_tenths])
+def test_a_scorer_that_fails_on_some_made_up_predictions_is_no_mistake(
+    scoring: Any,
+) -> None:
+    X, y = make_classification(200, 6, n_informative=4, flip_y=0, random_state=0)
+    members = [("lr", LogisticRegression()), ("flat", LogisticRegression(C=0.01))]
+    ensemble = EnsembleClassifier(members, rule="mean", weights="greedy")
+    assert ensemble.set_params(scoring=scoring).fit(X, y).oof_score_ > 0.6
+
+
+@pytest.mark.parametrize("temperature", ["1", None, True, 0, np.nan])
+def test_a_wrong_temperature_costs_no_fit(temperature: Any, iris: Data) -> None:
+    params = {"temperature": temperature}
+    ensemble = EnsembleClassifier([FIRST, NB], weights=None, params=params)
+    with pytest.raises((TypeError, ValueError), match="temperature must be "):
+        ensemble.fit(*iris)

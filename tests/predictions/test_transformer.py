@@ -10,6 +10,7 @@ from scipy import sparse
 from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.cross_decomposition import CCA, PLSCanonical, PLSRegression
 from sklearn.decomposition import PCA
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -262,3 +263,12 @@ def test_output_of_fit_transform_can_be_a_dataframe(X: Any) -> None:
     ensemble = EnsembleTransformer([STANDARD, MINMAX]).set_output(transform="pandas")
     framed = ensemble.fit_transform(X)
     assert list(framed.columns) == ensemble.get_feature_names_out().tolist()
+
+
+@pytest.mark.parametrize("kind", [PLSRegression, CCA, PLSCanonical])
+def test_scores_of_the_targets_beside_those_of_X_are_left_out(
+    kind: Any, rng: np.random.Generator
+) -> None:
+    X, y = rng.normal(size=(40, 4)), rng.normal(size=(40, 2))
+    ensemble = EnsembleTransformer([("first", kind(2)), ("second", kind(2))])
+    assert ensemble.fit_transform(X, y) == pytest.approx(kind(2).fit(X, y).transform(X))

@@ -25,11 +25,15 @@ STALE = re.compile(
 )
 # Folders of runs: logs, checkpoints of other steps.
 FOLDERS = re.compile(
-    r"[._].*|runs|logs?|wandb|mlruns|tensorboard|lightning_logs|eval|events.*|\d+|.*[-_]\d{2,}"
-    r"|(tmp|checkpoint|global_step|epoch|step|iter|version)[-_]?.*"
+    r"[._].*|runs|logs?|wandb|mlruns|tensorboard|lightning_logs|eval|events.*"
+    r"|(tmp|checkpoint|global_step|epoch|iter|version)[-_]?.*|step[-_]?\d.*"
     r"|__pycache__",
     re.IGNORECASE,
 )
+# Folders of other steps, if there are weights in them.
+NUMBERED = re.compile(r"(.*[-_])?\d+")
+# Code and settings under names of states of training are parts of the model.
+TEXTS = (".py", ".json", ".yaml", ".yml")
 POINTER = b"version https://git-lfs"
 SMALLEST = 1024  # bytes that a git-LFS pointer has at most
 MOST = 1000  # files that are looked at in one folder
@@ -85,7 +89,8 @@ def _add_folder(
         return
     inside = list(islice(_walk(folder), MOST + 1))
     if any(file.name.endswith((*READABLE, *FOREIGN)) for file in inside):
-        left.append(f"{name} (weights of its own)")
+        if not NUMBERED.fullmatch(folder.name):
+            left.append(f"{name} (weights of its own)")
         return
     wanted = [file for file in inside if _is_carried(file)]
     kept = [file for file in wanted if obstacle(file, root) is None]
@@ -115,7 +120,7 @@ def _is_carried(file: Path) -> bool:
     return file.is_file() and not (
         name.endswith((*READABLE, *FOREIGN))
         or STALE.fullmatch(name)
-        or TRAINER.fullmatch(name)
+        or (TRAINER.fullmatch(name) and file.suffix not in TEXTS)
     )
 
 

@@ -27,7 +27,7 @@ WAYS = {
         "is a git-LFS pointer, not the file that it points to; fetch that by git lfs "
         "pull, or download it again"
     ),
-    "gguf": "is GGUF; GGUF is quantised, convert it back first",
+    "gguf": "is GGUF; GGUF is quantized, convert it back first",
     "hdf5": (
         "is HDF5, as Keras writes it, which is not read; pass state dicts instead, of "
         "numpy arrays by name: average([state_a, state_b])"

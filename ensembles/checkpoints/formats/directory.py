@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ensembles.checkpoints.adapters import adapter_in
 from ensembles.checkpoints.formats import contents
 from ensembles.checkpoints.formats.carried import carried, obstacle, repository
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -17,6 +18,7 @@ from ensembles.checkpoints.formats.weight_files import (
     others,
     weight_map,
 )
+from ensembles.checkpoints.quantization import quantized_by
 from ensembles.regular_files import read_json
 
 TOKENIZERS = re.compile(
@@ -204,7 +206,12 @@ def _extra(
     reason = ""
     try:
         if contents.contents_of(file) != "other":
-            return contents.read(file)
+            extra = contents.read(file)
+            why_not = _not_averaged(extra)
+            if why_not is None:
+                return extra
+            left.append(f"{name} ({why_not})")
+            return None
     except ImportError as error:
         left.append(f"{name} ({error})")
         return None
@@ -220,6 +227,14 @@ def _extra(
             f"{name} is copied from the first member, not averaged: {reason}"
         )
     return None
+
+
+def _not_averaged(extra: Checkpoint) -> str | None:
+    """Why a further file has no mean, although the main weights have one."""
+    adapter = adapter_in(extra)
+    if adapter is not None:
+        return f"a {adapter[0]} adapter"
+    return "quantized weights" if quantized_by(extra) else None
 
 
 def _is_in(file: str, prefix: str) -> bool:

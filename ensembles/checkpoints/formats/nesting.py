@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +18,17 @@ TRAINING = re.compile(
     re.IGNORECASE,
 )
 
+AVERAGES = re.compile(r"(^|[._])(ema|shadow|avg|swa)", re.IGNORECASE)
+
 
 class Chosen(NamedTuple):
-    """Tensors of a state dict, the key of where it was, and what was left out."""
+    """Tensors of a state dict, the key of where it was, and what was left out.
 
+    ``state`` is the mapping that holds them, ``tensors`` has its tensors in the same
+    order, without prefixes of wrappers.
+    """
+
+    state: Any
     tensors: dict[str, Any]
     key: str | None
     notes: list[str]
@@ -55,7 +63,7 @@ def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
         # Tensors may lie beside a state dict: the state of a random generator, a loss.
         taken = _obvious(found, path)
         state = found[taken]
-        notes = list(_beside(found, taken))
+        notes = [*_beside(found, taken), *_unnamed(found, taken)]
     if not _is_state_dict(state):
         raise ValueError(
             f"{path} has no tensors at key {key!r}: found {type(state).__name__}"
@@ -66,7 +74,8 @@ def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
             f"{path} holds tensors deeper down, at {deeper!r}, which would be left "
             "out; name it with key=NAME"
         )
-    return Chosen(_tensors(state, path), None if taken is None else str(taken), notes)
+    at = None if taken is None else str(taken)
+    return Chosen(state, _tensors(state, path), at, notes)
 
 
 def is_tensor(value: Any) -> bool:
@@ -86,13 +95,21 @@ def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
 
 
 def _descend(found: Any, key: str, path: Path) -> Any:
-    for step in key.split("."):
-        if not isinstance(found, Mapping) or step not in found:
-            keys = sorted(map(str, found)) if isinstance(found, Mapping) else []
+    """Value at keys with dots between them, which may hold dots themselves."""
+    steps = key.split(".")
+    while steps:
+        if isinstance(found, list | tuple) and steps[0].isdecimal():
+            found = dict(enumerate(found)).get(int(steps.pop(0)))
+            continue
+        inside = found if isinstance(found, Mapping) else {}
+        names = {".".join(steps[: n + 1]): n + 1 for n in range(len(steps))}
+        taken = next((name for name in reversed(names) if name in inside), None)
+        if taken is None:
+            keys = sorted(map(str, inside))
             raise ValueError(
-                f"{path} has no key {key!r}: {step!r} is not among {keys[:20]}"
+                f"{path} has no key {key!r}: {steps[0]!r} is not among {keys[:20]}"
             )
-        found = found[step]
+        found, steps = inside[taken], steps[names[taken] :]
     return found
 
 
@@ -136,6 +153,36 @@ def _beside(found: Mapping[Any, Any], taken: Any) -> Iterator[str]:
             )
 
 
+def _unnamed(found: Mapping[Any, Any], taken: Any) -> Iterator[str]:
+    """Tensors beside the state dict that was taken and its like: loose, or in lists.
+
+    A moving average is often a list, in the order of the parameters.
+    """
+    loose = [
+        str(name)
+        for name, value in found.items()
+        if is_tensor(value) and value.numel() > 1 and not TRAINING.search(str(name))
+    ]
+    if loose:
+        more = f" and {len(loose) - SHOWN} more" if len(loose) > SHOWN else ""
+        yield (
+            f"took {taken!r}; tensors beside it are left out: "
+            f"{', '.join(loose[:SHOWN])}{more}"
+        )
+    n_named = sum(map(is_tensor, found[taken].values()))
+    for place, values in _containers(found):
+        n_listed = 0 if isinstance(values, Mapping) else sum(map(is_tensor, values))
+        if (
+            n_listed > 1
+            and 2 * n_listed >= n_named
+            and (AVERAGES.search(place) or not TRAINING.search(place))
+        ):
+            yield (
+                f"took {taken!r}; {place!r} holds {n_listed} tensors without names, "
+                "which are left out"
+            )
+
+
 def _bare(name: Any) -> str:
     bare = str(name)
     for prefix in PREFIXES * 2:
@@ -153,17 +200,25 @@ def _is_model(state: Mapping[Any, Any]) -> bool:
 
 def _state_dicts(found: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Mappings that hold tensors, at any depth, and the keys to them."""
-    left = [("", found)]
+    for place, value in _containers(found):
+        if isinstance(value, Mapping) and _is_state_dict(value):
+            yield place, value
+
+
+def _containers(found: Any) -> Iterator[tuple[str, Any]]:
+    """Mappings, lists and tuples at any depth, and the keys to them."""
+    left = deque([("", found)])
     seen = set()
     while left:
-        place, value = left.pop(0)
+        place, value = left.popleft()
         if id(value) in seen:  # a pickle may hold itself
             continue
         seen.add(id(value))
-        if place and _is_state_dict(value):
+        if place:
             yield place, value
-        for name, inner in value.items():
-            if isinstance(inner, Mapping):
+        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for name, inner in entries:
+            if isinstance(inner, Mapping | list | tuple):
                 left.append((f"{place}.{name}" if place else str(name), inner))
 
 

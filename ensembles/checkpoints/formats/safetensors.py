@@ -40,6 +40,11 @@ DTYPES = {
         "BOOL": np.bool_,
     }.items()
 }
+QUANTIZED = "it is quantized; convert the checkpoint to bfloat16 first"
+WAYS = {
+    "C64": "store it as real numbers, as torch.view_as_real does",
+    **dict.fromkeys(("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0"), QUANTIZED),
+}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -177,9 +182,11 @@ def _tensor(file: File, name: str, entry: Any, start: int) -> Tensor:
     if not all(type(n) is int and 0 <= n <= 1 << 62 for n in numbers):
         raise _broken(file.path, f"{where} has shape {shape}, bytes {begin} to {end}")
     if not isinstance(kind, str) or kind not in DTYPES:
+        way = WAYS.get(kind) if isinstance(kind, str) else None
         raise ValueError(
             f"{file.path}: {where} is of dtype {kind}, which cannot be averaged "
-            f"(known: {', '.join(DTYPES)}); convert the checkpoint to one of them first"
+            f"(known: {', '.join(DTYPES)}); "
+            f"{way or 'convert the checkpoint to one of them first'}"
         )
     n_bytes = math.prod(shape) * DTYPES[kind].itemsize
     if end - begin != n_bytes or start + end > file.size:

@@ -55,7 +55,7 @@ def dtype_of(tensor: Any, where: str) -> np.dtype[Any]:
     Raises
     ------
     ValueError
-        If it has none: complex, quantised, or of four bits.
+        If it has none: complex, quantized, or of four bits.
     """
     name = str(tensor.dtype).removeprefix("torch.")
     if name in EXTRA:
@@ -66,7 +66,7 @@ def dtype_of(tensor: Any, where: str) -> np.dtype[Any]:
     if name.startswith("complex"):
         way = "store it as real numbers, as torch.view_as_real does"
     elif name.startswith("q"):
-        way = "it is quantised; dequantize it first"
+        way = "it is quantized; dequantize it first"
     raise ValueError(f"{where} is of dtype {name}, which cannot be averaged; {way}")
 
 
@@ -181,7 +181,7 @@ def _from_torch(value: Any, where: str) -> Array:
     dtype = dtype_of(value, where)
     torch = sys.modules["torch"]
     if value.is_nested or value.is_quantized:
-        kind = "nested" if value.is_nested else "quantised"
+        kind = "nested" if value.is_nested else "quantized"
         raise ValueError(f"{where} is {kind}; make it a dense tensor of floats first")
     if value.layout != torch.strided or value.device.type == "meta":
         raise ValueError(f"{where} is sparse or has no data; make it dense first")

@@ -135,7 +135,7 @@ def _load(path: Path) -> Any:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         if "quantized" in reason[0]:
             raise ValueError(
-                f"{path} holds quantised tensors; save the float model's state dict "
+                f"{path} holds quantized tensors; save the float model's state dict "
                 "instead"
             ) from None
         raise ValueError(f"{path} is not a whole torch file: {reason[0]}") from None
@@ -160,7 +160,7 @@ def _unsafe(path: Path, message: str) -> str:
 def _tensor(file: File, name: str, value: Any, records: dict[int, Record]) -> Tensor:
     where = f"{file.path}: tensor {name!r}"
     if str(value.layout) != "torch.strided":
-        raise ValueError(f"{where} is sparse or quantised; make it dense first")
+        raise ValueError(f"{where} is sparse or quantized; make it dense first")
     if not value.is_contiguous():
         raise ValueError(
             f"{where} is a strided view of its storage; save it with .contiguous()"

@@ -46,9 +46,13 @@ LAYOUTS = (
         "{}: weights of JAX; convert them first, as transformers before version 5 does "
         "with from_flax=True, or pass state dicts of numpy arrays",
     ),
-    (r".*\.gguf", "{}: GGUF is quantised; convert it back to safetensors first"),
     (
-        r".*\.(onnx|tflite)|openvino_model\..*",
+        r".*\.pdparams",
+        "{}: weights of Paddle, which are not read; pass state dicts of numpy arrays",
+    ),
+    (r".*\.gguf", "{}: GGUF is quantized; convert it back to safetensors first"),
+    (
+        r".*\.(onnx|tflite)|openvino_model\..*|onnx|openvino|coreml",
         "{}: graphs for inference; average the checkpoints that they were made from",
     ),
     (
@@ -101,13 +105,13 @@ def _by_name(path: Path, entries: list[Path]) -> str:
     ]
     is_pipeline = (path / "model_index.json").exists()
     is_run = all(re.search(r"\d", folder) for folder in folders)
-    if folders and (is_pipeline or not is_run):
-        return f"its folders {', '.join(folders)} do: average them one by one"
     files = [
         entry.name
         for entry in entries
         if entry.suffix in READABLE and not TRAINER.fullmatch(entry.name)
     ]
+    if folders and (is_pipeline or not (is_run or files)):
+        return f"its folders {', '.join(folders)} do: average them one by one"
     if len(files) == 1:
         return f"no model.safetensors nor pytorch_model.bin; average {files[0]} by name"
     if files or folders:

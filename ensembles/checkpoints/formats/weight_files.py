@@ -28,9 +28,10 @@ FOREIGN = (
 )
 # What trainers leave beside weights: states of optimizers, of random generators, ….
 TRAINER = re.compile(
-    r"((lr_)?scheduler|scaler|grad_scaler|training_args|training_state|trainer"
+    r"((lr_)?scheduler|grad_scaler|scaler(?!\.(pkl|joblib))|training_args|training_state|trainer"
     r"|rng_state|random_states|sampler|custom_checkpoint|dl_state_dict)([._-].*)?"
     r"|optim(izer)?([._\-\d].*)?|opt\d*\.pt|.*[_-]optim(izer)?(_states?)?\.(pt|bin)"
+    r"|meta([._-]\d+)?\.(pt|pth|bin)"
 )
 # Other copies of a folder's weights: variants of precision, of a framework, of a
 # sharding, under the names by which they are published.

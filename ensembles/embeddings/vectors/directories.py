@@ -44,6 +44,27 @@ def modules_of(path: Path) -> list[dict[str, str]]:
     return list(found)
 
 
+def settings_of(path: Path) -> list[str]:
+    """Settings of sentence-transformers that change its vectors, beside the modules.
+
+    Parameters
+    ----------
+    path : Path
+        A directory; other programs' have none.
+
+    Returns
+    -------
+    list of str
+        The default prompt and the number of dimensions to truncate to, for messages.
+    """
+    settings = json_of(path / "config_sentence_transformers.json")
+    prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
+    prompt = prompts.get(name) if isinstance(prompts, dict) else None
+    dim = settings.get("truncate_dim")
+    texts = [f"the default prompt {prompt!r}"] if prompt else []
+    return texts + ([f"truncate_dim {dim}"] if dim else [])
+
+
 def tensors_of(folder: Path) -> dict[str, NDArray[Any]]:
     """Tensors of a directory by name, in one file or several.
 

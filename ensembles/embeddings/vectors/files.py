@@ -39,7 +39,10 @@ def check_regular(path: Path) -> int:
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} must be a regular file")
+        raise ValueError(
+            f"{path} must be a regular file: write what a pipe gives to one (files of "
+            "gzip are read as they are)"
+        )
     if status.st_size == 0:
         raise ValueError(f"{path} must hold vectors: it is empty")
     return status.st_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ensembles.embeddings.vectors.directories import (
     WORD_EMBEDDINGS,
     json_of,
     modules_of,
+    settings_of,
     tensors_of,
     tokenizer_of,
 )
@@ -31,6 +33,8 @@ OWN, TABLE = "ensembles", "table"
 # What a directory is read as.
 STATIC_MODEL, TOKEN_TABLE = "static model", "token table of a transformer"
 SAVED = "saved SentenceEmbedder"
+MEAN_FLAG = "pooling_mode_mean_tokens"
+CHANGING = ("stop_words", "do_lower_case")  # of a tokenizer of WordEmbeddings
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
@@ -66,6 +70,8 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     modules = modules_of(path)
     folder = path / modules[0]["path"] if modules else path
     tensors = tensors_of(folder)
+    if WORD_EMBEDDINGS in tensors or any(name in tensors for name in STATIC):
+        _warn_of_rest(path, folder, modules)
     if WORD_EMBEDDINGS in tensors:
         return _word_embeddings(folder, tensors[WORD_EMBEDDINGS])
     normalize: bool | None = None
@@ -85,6 +91,31 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         source=str(path),
         format=TOKEN_TABLE if static is None else STATIC_MODEL,
     )
+
+
+def _warn_of_rest(path: Path, folder: Path, modules: list[dict[str, str]]) -> None:
+    """Warn of parts of a sentence-transformers model that its table does not have."""
+    rest = settings_of(path)
+    for module in modules[1:]:
+        kind = module["type"].rpartition(".")[2]
+        config = json_of(path / module["path"] / "config.json")
+        if kind != "Normalize" and not (kind == "Pooling" and _is_mean(config)):
+            rest.append(f"the module {kind}")
+    words = json_of(folder / "whitespacetokenizer_config.json")
+    rest += [f"{key} of its tokenizer" for key in CHANGING if words.get(key)]
+    if rest:
+        warnings.warn(
+            f"{path} is read as its table of vectors alone, without "
+            f"{', '.join(rest)}: SentenceEncoder(path) runs the whole model",
+            stacklevel=6,
+        )
+
+
+def _is_mean(config: dict[str, Any]) -> bool:
+    """Whether a Pooling module takes the mean: older versions have a flag a mode."""
+    flags = {key for key, value in config.items() if value is True}
+    others = {key for key in flags if key.startswith("pooling_mode_")} - {MEAN_FLAG}
+    return config.get("pooling_mode", "mean") in ("mean", ["mean"]) and not others
 
 
 def is_static(path: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,6 +30,7 @@ from ensembles.embeddings.vectors.table import (
     from_mapping,
     from_pairs,
 )
+from ensembles.embeddings.vectors.unpacking import is_gzip, unpacked
 
 BEGINNING = 4096  # bytes that a format is known by
 ERRORS = ("strict", "replace", "ignore", "backslashreplace")
@@ -46,7 +48,8 @@ def read_vectors(
     ----------
     vectors : path, mapping, pair or object
         A path to text (GloVe, word2vec, fastText's ``.vec``), word2vec's or fastText's
-        binary ``.bin``, ``.npz``, ``.safetensors``, or a directory of model2vec, of a
+        binary ``.bin``, ``.npz``, ``.safetensors``, any of them compressed by gzip
+        (and decompressed for the time of reading), or a directory of model2vec, of a
         static, word-embedding or other model of sentence-transformers, or of
         transformers, of which the table of its input tokens is read. A mapping
         of token to vector; a pair of tokens and matrix; gensim's KeyedVectors or a
@@ -92,7 +95,9 @@ def read_vectors(
         raise ValueError(f"errors must be one of {', '.join(ERRORS)}, found {errors!r}")
     if isinstance(vectors, str | os.PathLike):
         try:
-            return _read_path(Path(vectors), limit, errors)
+            path = Path(vectors)
+            read = _read_unpacked if is_gzip(path) else _read_path
+            return read(path, limit, errors)
         except FileNotFoundError:
             raise FileNotFoundError(missing(vectors)) from None
         except TypeError as error:  # of what is in a file
@@ -108,6 +113,15 @@ def missing(path: Any) -> str:
         f"Hugging Face Hub is not fetched by its name: hf download {path} --local-dir "
         "FOLDER, then give FOLDER"
     )
+
+
+def _read_unpacked(path: Path, limit: int | None, errors: str | None) -> WordVectors:
+    with unpacked(path) as copy:
+        try:
+            found = _read_path(copy, limit, errors)
+        except (TypeError, ValueError) as error:
+            raise ValueError(str(error).replace(str(copy), str(path))) from None
+    return replace(found, source=str(path))
 
 
 def _read_path(path: Path, limit: int | None, errors: str | None) -> WordVectors:
@@ -142,7 +156,7 @@ def _check_kind(path: Path, first: bytes) -> None:
         kind, program = found
         raise ValueError(
             f"{path} cannot be read: it is compressed ({kind}); decompress it first: "
-            f"{program} {path} > FILE, which can then be mapped"
+            f"{program} {shlex.quote(str(path))} > FILE, which can then be mapped"
         )
     if first.startswith(PICKLE):
         raise ValueError(
@@ -159,8 +173,8 @@ def _check_kind(path: Path, first: bytes) -> None:
     for mark, name in WIDE.items():
         if first.startswith(mark):
             raise ValueError(
-                f"{path} cannot be read: it is {name}; iconv -f {name} -t UTF-8 {path} "
-                "> FILE makes text of it that can"
+                f"{path} cannot be read: it is {name}; iconv -f {name} -t UTF-8 "
+                f"{shlex.quote(str(path))} > FILE makes text of it that can"
             )
 
 

@@ -16,7 +16,10 @@ from tests.checkpoints.building import header_of
 from tests.checkpoints.hugging_face import encoder, gpt2, llama, saved
 
 transformers = pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning",
+    "ignore:.* the same initialization",  # members are made from seeds
+)
 
 
 def assert_mean(path: Path, models: list[Any]) -> None:
@@ -139,3 +142,25 @@ def test_a_dtype_has_one_name_in_the_recipe(tmp_path: Path) -> None:
         average([state], tmp_path / f"{dtype}.safetensors", dtype=dtype)
     short, long = (tmp_path / f"{d}.safetensors" for d in ("bf16", "bfloat16"))
     assert short.read_bytes() == long.read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_router_encodes_again(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Router, StaticEmbedding
+    from sentence_transformers.models import Transformer as Encoder
+
+    members = []
+    for seed in range(2):
+        bert = Encoder(str(encoder(tmp_path / str(seed), seed).parent / "bert"))
+        static = StaticEmbedding(bert.tokenizer, embedding_dim=8)
+        router = Router.for_query_document([static], [bert, Pooling(8)])
+        members.append(SentenceTransformer(modules=[router], device="cpu"))
+        members[-1].save(str(tmp_path / f"router{seed}"))
+    average([tmp_path / "router0", tmp_path / "router1"], tmp_path / "out")
+    found = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    states = [member.state_dict() for member in members]
+    assert len(found.state_dict()) > 20
+    for name, value in found.state_dict().items():
+        expected = (states[0][name].double() + states[1][name].double()) / 2
+        torch.testing.assert_close(value, expected.to(value.dtype))

@@ -59,12 +59,24 @@ def test_an_entry_that_is_wrong_names_its_tensor(tmp_path: Path, entry: Any) -> 
         read(path)
 
 
-@pytest.mark.parametrize("kind", ["F4", "C64", "f32", "", [], {}, 3, None])
+@pytest.mark.parametrize("kind", ["F16_", "C128", "f32", "", [], {}, 3, None])
 def test_an_unknown_dtype_is_told_with_those_that_are_known(
     tmp_path: Path, kind: Any
 ) -> None:
     path = with_header(tmp_path, {"w": ENTRY | {"dtype": kind}})
     with pytest.raises(ValueError, match=r"'w' is of dtype .*known: F64, F32.*convert"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [("C64", "view_as_real"), ("F4", "it is quantized"), ("F8_E8M0", "is quantized")],
+)
+def test_a_dtype_without_a_mean_is_told_with_the_way(
+    tmp_path: Path, kind: str, way: str
+) -> None:
+    path = with_header(tmp_path, {"w": ENTRY | {"dtype": kind}})
+    with pytest.raises(ValueError, match=rf"of dtype {kind}, which cannot .*{way}"):
         read(path)
 
 

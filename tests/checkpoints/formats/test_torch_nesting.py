@@ -117,6 +117,57 @@ def test_other_tensors_beside_the_state_dict_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "key", ["a.b", "callbacks.pytorch.callbacks.Averaging.current_model_state"]
+)
+def test_a_key_may_hold_dots_itself(tmp_path: Path, key: str) -> None:
+    callbacks = {"pytorch.callbacks.Averaging": {"current_model_state": dict(LIKE)}}
+    content = {"a.b": LIKE, "a": {}, "state_dict": STATE, "callbacks": callbacks}
+    path = saved(tmp_path, content)
+    assert any(f"(key={key!r})" in note for note in torch_zip.read(path).notes)
+    assert average([path], key=key)["layer.b"].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("place", ["ema_list.0", "emas.1"])
+def test_a_state_dict_in_a_list_is_told_and_reached_by_its_key(
+    tmp_path: Path, place: str
+) -> None:
+    name, index = place.split(".")
+    content = {"model": STATE, name: [{}] * int(index) + [LIKE]}
+    path = saved(tmp_path, content)
+    (note,) = torch_zip.read(path).notes
+    assert note == f"took 'model'; {place!r} has the same tensor names (key={place!r})"
+    assert average([path], key=place)["layer.b"].tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match=r"no tensors at key .*: found NoneType"):
+        plan([path], key=f"{name}.7")
+
+
+@pytest.mark.parametrize(
+    ("beside", "note"),
+    [
+        (
+            {"ema": {"shadow_params": list(LIKE.values()), "decay": 0.9}},
+            "'ema.shadow_params' holds 2 tensors without names",
+        ),
+        (
+            {"optimizer_states": [{"ema": tuple(LIKE.values())}]},
+            "'optimizer_states.0.ema' holds 2 tensors without names",
+        ),
+        (
+            {"prototypes": torch.ones(4, 2), "step": STRAY},
+            "tensors beside it are left out: prototypes",
+        ),
+    ],
+    ids=["score_sde", "NeMo", "loose"],
+)
+def test_tensors_without_a_state_dict_of_their_own_are_told(
+    tmp_path: Path, beside: Any, note: str
+) -> None:
+    found = torch_zip.read(saved(tmp_path, {"model": STATE} | beside))
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith(f"took 'model'; {note}")
+
+
+@pytest.mark.parametrize(
     "beside",
     [
         {"optimizer": {"state": {0: {"m": torch.ones(3)}}}},
@@ -126,6 +177,9 @@ def test_other_tensors_beside_the_state_dict_are_told(tmp_path: Path) -> None:
         {"rng_states": {"cpu": torch.ones(3)}, "loss": {"x": torch.ones(2)}},
         {"metrics": {"accuracy": torch.ones(3)}},
         {"step": {"n": torch.tensor(3)}},
+        {"step": torch.tensor(3), "cuda_rng_state": torch.ones(9), "lr": STRAY},
+        {"optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}]},
+        {"losses": [torch.ones(3), torch.ones(3)], "sizes": [STRAY]},
     ],
     ids=str,
 )

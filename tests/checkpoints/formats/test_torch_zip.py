@@ -132,7 +132,7 @@ def test_views_are_read_at_their_offsets(tmp_path: Path) -> None:
         (torch.ones(2, 3).t(), r"'w' is a strided view.*\.contiguous\(\)"),
         (torch.ones(6)[::2], r"'w' is a strided view"),
         (torch.ones(3).expand(1000, 3), r"'w' is a strided view"),
-        (torch.eye(3).to_sparse(), r"'w' is sparse or quantised; make it dense"),
+        (torch.eye(3).to_sparse(), r"'w' is sparse or quantized; make it dense"),
         (torch.ones(2, device="meta"), r"'w' has no bytes in the file"),
         (torch.ones(2, dtype=torch.complex64), r"'w' is of dtype complex64, which can"),
     ],
