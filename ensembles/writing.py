@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ensembles.permissions import replaced, take_over, without_group
+
 LARGEST_WRITE = 512 << 10  # larger buffered writes were seen to fall to a sixth
 NO_REPLACE, EXCHANGE = 1, 2  # flags of renameat2
 AT_FDCWD = -100
@@ -48,41 +50,14 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
         If something stands at ``path``, before or after, and not ``force``.
     """
     check_free(path, force=force)
-    old = _replaced(path, folder)
-    mode = None if old is None else _without_group(old.st_mode)
+    old = replaced(path, folder)
+    mode = None if old is None else without_group(old.st_mode)
     with beside(path, folder=folder, mode=mode) as place:
         yield place
         _flush(place)
         if old is not None:
-            _take_over(place, old)
+            take_over(place, old)
         _publish(place, path, force)
-
-
-def _replaced(path: Path, folder: bool) -> os.stat_result | None:
-    """Status of what is replaced, None where nothing of the kind is."""
-    try:
-        old = path.lstat()
-    except FileNotFoundError:
-        return None
-    is_kind = stat.S_ISDIR if folder else stat.S_ISREG
-    return old if is_kind(old.st_mode) else None
-
-
-def _without_group(mode: int) -> int:
-    """Permissions where a group that is another one may do what all others may."""
-    return mode & (0o1707 | (mode & 0o007) << 3)
-
-
-def _take_over(place: Path, old: os.stat_result) -> None:
-    """Give a place the owner, group and permissions of what it replaces."""
-    with suppress(OSError):  # only root may give a file away
-        os.chown(place, old.st_uid, old.st_gid)
-    with suppress(OSError):  # a group that this user is not in
-        os.chown(place, -1, old.st_gid)
-    is_same_group = place.stat().st_gid == old.st_gid
-    mode = old.st_mode if is_same_group else _without_group(old.st_mode)
-    # Of a directory also whether what is made in it belongs to its group.
-    place.chmod(stat.S_IMODE(mode) & (0o7777 if place.is_dir() else 0o777))
 
 
 def check_free(path: Path, *, force: bool) -> None:

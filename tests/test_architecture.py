@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 ROOT = Path(__file__).parents[1]
 # Each part may use what stands on lower floors, and nothing beside itself.
 FLOORS = (
+    {"permissions"},
     {"weighting", "registry", "blocks", "floats", "writing", "regular_files"},
     {"kernels", "sphere", "means"},
     {"ruling"},

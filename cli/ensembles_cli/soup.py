@@ -146,9 +146,9 @@ def command(
     is no lower. Score on data that neither training nor your final test uses.
 
     \b
-    ensemble soup run-*.safetensors --score 'python eval.py {}' -o soup.safetensors
-    ensemble soup run/ --last 8 --score './acc.sh {}' -o soup.safetensors
-    ensemble soup *.pt --score 'lm_eval …' --score-key acc_norm -o soup.pt
+    ensemble soup run-*.safetensors --score 'python eval.py {}' -o s.safetensors
+    ensemble soup run/ --last 8 --score './f1.sh {}' -o soup.safetensors
+    ensemble soup *.pt --score 'python eval.py {}' --score-key acc_norm -o soup.pt
     ensemble soup run*/ --score './loss.sh {}' --lower-is-better -o soup
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
 

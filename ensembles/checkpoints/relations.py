@@ -41,7 +41,10 @@ def different_initializations(plan: Plan) -> str | None:
     """
     matrices = [t for t in plan.targets if t.action == "combine" and len(t.shape) > 1]
     counted = _distinct(plan)
-    if len(counted) < 2 or sum(target.size for target in matrices) < LEAST:
+    # One matrix alone, such as a linear model's, has no hidden units to be permuted.
+    if len(counted) < 2 or len(matrices) < 2:
+        return None
+    if sum(target.size for target in matrices) < LEAST:
         return None
     if _are_near([[t.members[index] for t in matrices] for index in counted]):
         return None

@@ -205,9 +205,8 @@ class _Worker:
             try:
                 found = rule.coefficients(total, weights, **params)
             except ValueError as error:
-                raise ValueError(
-                    f"tensor {self.targets[index].name!r}: {error}"
-                ) from error
+                name = self.targets[index].name
+                raise ValueError(f"tensor {name!r}: {error}") from error
             self.coefficients[index] = found
 
     def _gram(self, job: _Job, buffers: Buffers) -> Float64:

@@ -118,10 +118,9 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         if self.on_error == "raise":  # else they are left out one by one
             check_members(named, params, answers)
         if learns:
-            self._check_score(y, splits, score_weight)
-        fitting, in_folds = Fitting(self, params, answers, prefit), None
-        if not learns:
-            in_folds = links
+            check_score(self._combination, y, splits, score_weight, self.scoring)
+        fitting = Fitting(self, params, answers, prefit)
+        in_folds = None if learns else links
         members = [
             with_probabilities(one, splits, y, answers, sample_weight)
             if one.name in links
@@ -190,11 +189,6 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
                 "scores_ and oof_score_ are; weights='greedy' are chosen by it"
             )
         return given
-
-    def _check_score(self, y: Any, splits: list[Split], score_weight: Any) -> None:
-        rows = np.unique(np.concatenate([test for _, test in splits]))
-        weight = None if score_weight is None else np.asarray(score_weight)[rows]
-        check_score(self._combination, np.asarray(y)[rows], weight, self.scoring)
 
     def _fitted_already(self, named: Named) -> Named:
         """Members that are taken as they are."""

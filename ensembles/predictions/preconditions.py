@@ -12,6 +12,7 @@ from sklearn.metrics import get_scorer
 
 from ensembles.predictions.answers import Answer, Labels, Values
 from ensembles.predictions.combination import Combination
+from ensembles.predictions.fitting import Split
 from ensembles.predictions.held import Held
 from ensembles.predictions.naming import check_weightable
 from ensembles.predictions.scored import Scored
@@ -151,7 +152,11 @@ def check_scoring(scoring: Any) -> None:
 
 
 def check_score(
-    combination: Combination, y: Any, sample_weight: Floats | None, scoring: Any
+    combination: Combination,
+    y: Any,
+    splits: Sequence[Split],
+    sample_weight: Any,
+    scoring: Any,
 ) -> None:
     """Raise if a scorer cannot score predictions of these targets.
 
@@ -162,8 +167,10 @@ def check_score(
     ----------
     combination : Combination
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        Targets of the rows that are held out.
-    sample_weight : ndarray of shape (n_samples,) or None
+        Targets of all rows.
+    splits : sequence of (train, test)
+        Whose test rows are held out.
+    sample_weight : array-like of shape (n_samples,) or None
     scoring : str, callable or None
 
     Raises
@@ -174,6 +181,10 @@ def check_score(
     answers: Any = combination.answers
     if scoring is None or (isinstance(answers, Values) and answers.width is None):
         return
+    rows = np.unique(np.concatenate([test for _, test in splits]))
+    y = np.asarray(y)[rows]
+    if sample_weight is not None:
+        sample_weight = np.asarray(sample_weight)[rows]
     rolled = 1, 0  # the targets of other rows, or their own, blended
     errors = [
         _error_on(_made_up(answers, y, by), combination, y, sample_weight, scoring)

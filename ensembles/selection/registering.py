@@ -74,7 +74,8 @@ def check_number(**given: Any) -> None:
         If one is not.
     """
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, Real):
+        number = value[()] if isinstance(value, np.ndarray) else value
+        if isinstance(number, bool) or not isinstance(number, Real):
             raise TypeError(f"{name} must be a number, found {value!r}")
 
 

@@ -11,9 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ensembles.checkpoints import adapters, average, plan, quantization
-from ensembles.checkpoints.formats import state_dicts
-from ensembles.checkpoints.refusals import refused
+from ensembles.checkpoints import average, plan
 from tests.checkpoints.building import save
 
 F8 = np.ones((4, 4), ml_dtypes.float8_e4m3fn)
@@ -408,20 +406,3 @@ def test_a_rank_of_fsdp_is_refused(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "a.safetensors", {name: np.ones(9, np.float32)})
     with pytest.raises(ValueError, match=r"one rank's share .*FULL_STATE_DICT"):
         plan([path])
-
-
-def test_names_that_are_known_take_no_patterns_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A soup plans once for each candidate."""
-    names = [f"layers.{i}.{kind}.weight" for i in range(4) for kind in ("q", "up")]
-    member = state_dicts.read({name: np.ones((2, 2)) for name in names}, "a")
-    assert list(refused(member)) == []
-    for module, pattern in (
-        (adapters, "ADAPTER"),
-        (quantization, "STATE"),
-        (quantization, "PACKED"),
-        (quantization, "SCALE"),
-    ):
-        monkeypatch.setattr(module, pattern, None)
-    assert list(refused(member)) == []

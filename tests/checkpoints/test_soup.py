@@ -373,6 +373,7 @@ def test_on_digits_the_soup_is_not_below_its_best_member(seed: int) -> None:
 
 
 @pytest.mark.filterwarnings(UNFINISHED)
+@pytest.mark.filterwarnings("ignore:.* the same initialization")
 def test_networks_that_differ_in_seed_alone_are_refused() -> None:
     members = [
         MLPClassifier(max_iter=60, random_state=seed).fit(X_train, y_train)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ensembles import writing
-from ensembles.checkpoints import average, outputs
+from ensembles.checkpoints import average, sinks
 
 
 def die() -> None:
@@ -63,7 +63,7 @@ def run(order: dict[str, Any]) -> None:
     if order.get("no_exchange"):
         writing._rename = lambda *_: False
     if order.get("step") == "half a block":
-        vars(outputs)["write_at"] = half_a_block
+        vars(sinks)["write_at"] = half_a_block
     elif order.get("step") == "half a removal":
         shutil.rmtree = half_a_removal  # type: ignore[assignment]
     elif order.get("step"):

@@ -178,7 +178,10 @@ def test_what_the_library_says_of_parameters_is_said_of_options(
         (["n.safetensors", "m.safetensors"], "--integers first or --integers max says"),
         ([a, "n.safetensors"], "--missing skip leaves such tensors out, --missing fi"),
         (["a.pt"], "name it with --key NAME\n"),
-        ([a, b, "--last", 1], "; name the checkpoints to average, without --last N\n"),
+        (
+            [a, b, "--last", 1],
+            "; name the checkpoints to average, without --last N, or",
+        ),
     ]
     for arguments, words in cases:
         assert words in avg(*arguments).stderr

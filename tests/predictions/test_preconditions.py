@@ -66,7 +66,7 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
             "stand in place of X, which is not kept",
         ),
         ({"scoring": by_row}, IndexError, "stand in place of X, which is not kept"),
-        ({"params": {"n_rounds": 0}}, ValueError, "n_rounds and n_init must be at lea"),
+        ({"params": {"n_rounds": 0}}, ValueError, "n_rounds, patience and n_init must"),
         ({"params": {"n_rounds": "5"}}, TypeError, "n_rounds must be a whole number"),
         ({"params": {"fraction": 2}}, ValueError, r"fraction in \(0, 1\]"),
         (
