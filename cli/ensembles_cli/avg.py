@@ -55,16 +55,7 @@ from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
     type=Weights(),
     help=("How much each member counts, as .7,.3.  [default: equally]"),
 )
-@click.option(
-    "--last",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=(
-        "Take the N members with the highest step, the last number in their names; a "
-        "training directory stands for the checkpoints in it, a pattern for those it "
-        "matches, and those without a step, such as best.pt, are left out."
-    ),
-)
+@means.last
 @click.option(
     "--dtype",
     help=(
@@ -73,18 +64,8 @@ from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
 )
 @means.integers
 @means.missing
-@click.option(
-    "--include",
-    multiple=True,
-    metavar="PATTERN",
-    help=("Write only tensors whose name matches; may be repeated."),
-)
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="PATTERN",
-    help=("Leave out tensors whose name matches; may be repeated."),
-)
+@means.include
+@means.exclude
 @means.key
 @click.option(
     "--shard-size",

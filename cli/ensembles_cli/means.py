@@ -6,6 +6,28 @@ import click
 
 from ensembles_cli.parsing import Size
 
+last = click.option(
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=(
+        "Take the N members with the highest step, the last number in their names; a "
+        "training directory stands for the checkpoints in it, a pattern for those it "
+        "matches, and those without a step, such as best.pt, are left out."
+    ),
+)
+include = click.option(
+    "--include",
+    multiple=True,
+    metavar="PATTERN",
+    help=("Write only tensors whose name matches; may be repeated."),
+)
+exclude = click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help=("Leave out tensors whose name matches; may be repeated."),
+)
 integers = click.option(
     "--integers",
     type=click.Choice(["error", "first", "max"]),

@@ -46,15 +46,7 @@ if TYPE_CHECKING:
     required=True,
     help="Where to write: NAME.safetensors, NAME.pt, or a directory.",
 )
-@click.option(
-    "--last",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=(
-        "Take the N members with the highest step, as ensemble avg does; a training "
-        "directory stands for the checkpoints in it."
-    ),
-)
+@means.last
 @click.option(
     "--select",
     default="greedy-soup",
@@ -104,18 +96,8 @@ if TYPE_CHECKING:
 )
 @means.integers
 @means.missing
-@click.option(
-    "--include",
-    multiple=True,
-    metavar="PATTERN",
-    help="Average only tensors whose name matches; may be repeated.",
-)
-@click.option(
-    "--exclude",
-    multiple=True,
-    metavar="PATTERN",
-    help="Leave out tensors whose name matches; may be repeated.",
-)
+@means.include
+@means.exclude
 @means.key
 @means.memory
 @means.threads

@@ -7,9 +7,8 @@ from collections.abc import Collection, Sequence
 from ensembles.base import warn_user
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.kinship import UNRELATED, relations
+from ensembles.checkpoints.notices import STATISTICS
 from ensembles.checkpoints.tied_weights import same_bytes
-
-STATISTICS = ("running_mean", "running_var")  # buffers of BatchNorm
 
 
 def check_related(
