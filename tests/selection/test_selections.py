@@ -147,19 +147,21 @@ def test_top_k_shares_the_weight_among_the_k_best(k: int) -> None:
     assert math.fsum(weights) == pytest.approx(1)
 
 
-@names
-def test_wrong_parameters_are_told_before_the_first_score(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("greedy", {"n_bags": 2, "random_state": "x"}),
+        ("optuna", {"sampler": "tpee"}),
+        ("top_k", {"k": 9}),
+        ("wise_ft", {"alphas": [2]}),
+    ],
+)
+def test_wrong_parameters_are_told_before_the_first_score(
+    name: str, wrong: dict[str, Any]
+) -> None:
     def score(weights: Any) -> float:
         raise AssertionError("a score was asked for")
 
-    wrong: Any = {
-        "greedy": {"n_bags": 2, "random_state": "x"},
-        "optuna": {"sampler": "tpee"},
-        "top_k": {"k": 9},
-        "wise_ft": {"alphas": [2]},
-    }.get(name, {})
-    if not wrong:
-        pytest.skip("has no parameters")
     with pytest.raises((TypeError, ValueError), match="must be"):
         SELECTIONS[name](3, score, **wrong)
 
