@@ -297,6 +297,7 @@ def test_files_of_gzip_are_read(tmp_path: Path) -> None:
         (gzip.compress(b"\x80\x04pickle"), "could run code"),
         (gzip.compress(b"a 1 2\n" * (12 << 20)), "never expand 50 times"),
     ],
+    ids=["cut off", "a bad line", "empty", "twice", "pickle", "expands"],
 )
 def test_broken_files_of_gzip_are_told(
     content: bytes, message: str, tmp_path: Path
