@@ -36,7 +36,7 @@ from ensembles.predictions.held import Held
 from ensembles.predictions.scored import Scored
 from ensembles.predictions.scoring import score_for
 from ensembles.selection import convex, greedy
-from ensembles.weighting import Trial
+from ensembles.selection.score import Trial
 
 MEAN = combiner_of("mean")
 PEER = Path(__file__).with_name("selection_peer.py")

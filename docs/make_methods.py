@@ -14,7 +14,7 @@ from ensembles.embeddings.word_weights import WEIGHTINGS, Weighting
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.combining import COMBINERS
 from ensembles.rules import RULES
-from ensembles.ruling import Rule
+from ensembles.rules.rule import Rule
 from ensembles.selection import SELECTIONS
 
 PAGE = Path(__file__).with_name("methods.md")

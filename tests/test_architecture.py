@@ -15,15 +15,13 @@ from safetensors.numpy import save_file
 ROOT = Path(__file__).parents[1]
 # Each part may use what stands on lower floors, and nothing beside itself.
 FLOORS = (
-    {"permissions"},
-    {"weighting", "registry", "blocks", "floats", "writing", "regular_files"},
-    {"kernels", "sphere", "means"},
-    {"ruling"},
-    {"rules"},
-    {"selection"},
-    {"base"},
+    {"_typing", "permissions"},
+    {"registry", "parallel", "atomic_io", "regular_files"},
+    {"dtypes", "weights", "_sklearn"},
+    {"kernels"},
+    {"selection", "rules"},
     {"predictions", "checkpoints", "embeddings"},
-    {"comparison"},
+    {"reports"},
 )
 # Loaded where they are needed: each takes longer than all of the library.
 HEAVY = {
@@ -112,7 +110,7 @@ def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
     derived = part_of(path) in ESTIMATORS or path.name in SOUPS
     allowed = {"sklearn"} if derived else set()
     assert not names & (HEAVY - allowed)
-    if path != ROOT / "ensembles" / "kernels" / "compiled.py":
+    if path != ROOT / "ensembles" / "kernels" / "jit.py":
         assert "numba" not in names
 
 
@@ -143,7 +141,7 @@ def test_loops_hold_nothing_of_modules_that_their_cache_does_not_look_at() -> No
                 if isinstance(node, ast.Name) and node.id in origins:
                     module = str(origins[node.id])
                     source = ROOT.joinpath(*module.split(".")).with_suffix(".py")
-                    assert "kernels.compiled" in source.read_text(), (path, node.id)
+                    assert "kernels.jit" in source.read_text(), (path, node.id)
     assert n_loops > 50
 
 
@@ -157,7 +155,7 @@ def test_imports_are_written_in_full(path: Path) -> None:
 def test_modules_say_what_they_are_about_and_are_short(path: Path) -> None:
     text = path.read_text()
     assert ast.get_docstring(ast.parse(text))
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 450
     assert not {"utils", "helpers", "common", "misc"} & {path.stem, path.parent.name}
 
 

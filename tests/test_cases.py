@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from ensembles._typing import Float64
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.embeddings.word_weights import Frequencies
 from ensembles.predictions import COMBINERS
-from ensembles.rules import RULES
+from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS
-from ensembles.weighting import Floats
 
 Numbers = list[float]
 Rows = list[Numbers]
@@ -53,7 +53,7 @@ class WeightingCase(NamedTuple):
 
 class SelectionCase(NamedTuple):
     n_members: int
-    score: Callable[[Floats], float]
+    score: Callable[[Float64], float]
     weights: Numbers
     params: Callable[[], dict[str, Any]] = dict
 

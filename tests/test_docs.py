@@ -17,7 +17,7 @@ import pytest
 
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.predictions import COMBINERS
-from ensembles.rules import RULES
+from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS
 from ensembles_cli.main import cli
 

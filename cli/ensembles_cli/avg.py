@@ -115,8 +115,8 @@ def command(
     """
     load_numba()
     from ensembles import checkpoints
+    from ensembles.atomic_io import check_free
     from ensembles.checkpoints.members import expand
-    from ensembles.writing import check_free
 
     raise_file_limit()
     end_cleanly()

@@ -207,7 +207,7 @@ def complete_rule(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[str]:
     """Names of rules that begin with what is typed."""
-    from ensembles.rules import RULES
+    from ensembles.rules.builtin import RULES
 
     return [name for name in sorted(RULES) if name.startswith(incomplete)]
 

@@ -18,7 +18,7 @@ def command() -> None:
     The name in the first column is what --rule takes; a parameter is given as --param
     NAME=VALUE. Weights may be negative where it says signed.
     """
-    from ensembles.rules import RULES
+    from ensembles.rules.builtin import RULES
 
     rows = []
     for name, rule in sorted(RULES.items()):

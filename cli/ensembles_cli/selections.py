@@ -15,8 +15,8 @@ def command() -> None:
     The name in the first column is what ensemble soup --select takes; a parameter is
     given as --param NAME=VALUE. In Python the name has underscores: weights="top_k".
     """
-    from ensembles.base import params_of
     from ensembles.selection import SELECTIONS
+    from ensembles.selection.choose import params_of
 
     rows = []
     for name, selection in sorted(SELECTIONS.items()):

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from ensembles._typing import Array, Float64
+from ensembles.atomic_io import telling_if_full
 from ensembles.checkpoints.checksums import verify
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
@@ -16,10 +18,8 @@ from ensembles.checkpoints.outputs import stream_verified
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.sinks import FileSink, Sink
 from ensembles.checkpoints.streaming import Outcome
-from ensembles.floats import Array, Float64
 from ensembles.kernels.mean import mean
-from ensembles.ruling import Rule
-from ensembles.writing import telling_if_full
+from ensembles.rules.rule import Rule
 
 FEWEST = 3  # members; the mean of two reads nothing twice
 FLOAT64 = np.dtype(np.float64)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.floats import is_float
+from ensembles.dtypes import is_float
 
 # Components of tensor names by family. Families whose update is linear in what is
 # stored (IA3, prompts, C3A, MiSS, SHiRA) are not here: their mean is well defined.

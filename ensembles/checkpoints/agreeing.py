@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.base import warn_user
-from ensembles.checkpoints.delegating import thawed
+from ensembles._sklearn import thawed, warn_user
 from ensembles.checkpoints.differences import config_differences
 from ensembles.checkpoints.formats.state_dicts import is_torch
 from ensembles.checkpoints.states import state_of

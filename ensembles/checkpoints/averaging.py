@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Unpack, overload
 
-from ensembles.base import warn_user
+from ensembles._sklearn import warn_user
+from ensembles.atomic_io import telling_if_full, whole
 from ensembles.checkpoints import digests
 from ensembles.checkpoints.members import Member
 from ensembles.checkpoints.options import Options
@@ -25,7 +26,6 @@ from ensembles.checkpoints.outputs import (
 from ensembles.checkpoints.planning import Plan, plan
 from ensembles.checkpoints.relations import different_initializations, repetitions
 from ensembles.checkpoints.streaming import Outcome
-from ensembles.writing import telling_if_full, whole
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ensembles._typing import Array
 from ensembles.checkpoints.comparing import Target
-from ensembles.floats import Array
 from ensembles.kernels.gram import BLOCK
-from ensembles.ruling import Rule
+from ensembles.rules.rule import Rule
 
 PAGE = 4096
 STEP = 1 << 19  # elements at a time, at most: with fewer, threads wait for Python

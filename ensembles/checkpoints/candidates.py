@@ -12,14 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ensembles._typing import Float64
+from ensembles.atomic_io import beside, telling_if_full
 from ensembles.checkpoints.averaging import write_into
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.journal import Journal, Share, share
 from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.planning import Plan, plan
 from ensembles.checkpoints.pool import Pool
-from ensembles.weighting import Floats
-from ensembles.writing import beside, telling_if_full
 
 ScoreFile = Callable[[Path], float]
 APART = ("memory", "threads", "force")  # options that no tensor depends on
@@ -101,7 +101,7 @@ class Candidates:
     ) -> None:
         self.pool = Pool(members, folder=job.out.parent, options=job.options)
         self.found: dict[bytes, Candidate] = {}
-        self._means: dict[bytes, tuple[Sequence[Checkpoint], Floats]] = {}
+        self._means: dict[bytes, tuple[Sequence[Checkpoint], Float64]] = {}
         self._job = job
         self.has_base = has_base
         self._shares = [share(member, 1.0) for member in members]
@@ -112,7 +112,7 @@ class Candidates:
             if name not in APART and value != usual[name]  # type: ignore[literal-required]
         }
 
-    def __call__(self, weights: Floats) -> Candidate:
+    def __call__(self, weights: Float64) -> Candidate:
         """Candidate of these weights, with its score.
 
         Parameters
@@ -134,7 +134,7 @@ class Candidates:
             self._job.record(self.found[key])
         return self.found[key]
 
-    def plan(self, weights: Floats, out: Path) -> Plan:
+    def plan(self, weights: Float64, out: Path) -> Plan:
         """Plan of a candidate that was scored: the same members in the same order.
 
         Parameters
@@ -150,7 +150,7 @@ class Candidates:
         own: Options = {**self._job.options, "weights": counts}
         return plan(members, out, **own)
 
-    def _made(self, weights: Floats) -> Candidate:
+    def _made(self, weights: Float64) -> Candidate:
         places = np.flatnonzero(weights).tolist()
         shares = self._weighed(weights, places)
         # Planned even if its score is known: the order of members hangs on those
@@ -190,7 +190,7 @@ class Candidates:
         return candidate._replace(score=value, seconds=time.perf_counter() - started)
 
     @contextmanager
-    def _served(self, weights: Floats, places: list[int]) -> Iterator[Path]:
+    def _served(self, weights: Float64, places: list[int]) -> Iterator[Path]:
         """Path of a checkpoint of these weights, for as long as it is scored."""
         single = self.pool.members[places[0]].path
         if len(places) == 1 and single is not None:
@@ -206,7 +206,7 @@ class Candidates:
                 write_into(planned, place, job.progress, self.pool.stream)
             yield place
 
-    def _planned(self, weights: Floats, out: Path | None) -> Plan:
+    def _planned(self, weights: Float64, out: Path | None) -> Plan:
         """Plan of a combination: of equal members, or of members that are added."""
         shares = weights[weights != 0]
         if not self.has_base or (shares == shares[0]).all():
@@ -214,7 +214,7 @@ class Candidates:
         # Between a base and others 0.9 is no nine copies of the base.
         return self.pool.weighed(weights, out)
 
-    def _weighed(self, weights: Floats, places: list[int]) -> list[Share]:
+    def _weighed(self, weights: Float64, places: list[int]) -> list[Share]:
         return [self._shares[i]._replace(weight=float(weights[i])) for i in places]
 
     def _check_unchanged(self, places: list[int]) -> None:

@@ -6,8 +6,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ensembles.blocks import spread
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Record
+from ensembles.parallel import spread
 
 CHUNK = 1 << 20
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
 
-from ensembles.base import Chosen, choose, params_of, select
 from ensembles.checkpoints.learning import Learned
 from ensembles.checkpoints.merging import Merged
 from ensembles.checkpoints.preparing import check_name, taken_by, with_patience
 from ensembles.checkpoints.scored import SoupScore
 from ensembles.registry import lookup
-from ensembles.ruling import Rule
+from ensembles.rules.rule import Rule
 from ensembles.selection import SELECTIONS
+from ensembles.selection.choose import Chosen, choose, params_of, select
 
 ADDING = ("greedy", "greedy_soup", "top_k")  # selections that count members
 CHOICES = {"shared_init": ("error", "warn"), "on_error": ("stop", "skip")}

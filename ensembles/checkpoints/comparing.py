@@ -21,7 +21,7 @@ from ensembles.checkpoints.tied_weights import (
     same_bytes,
     untied_config,
 )
-from ensembles.floats import is_float
+from ensembles.dtypes import is_float
 
 SHOWN = 3
 FEW = 5  # tensors that a member may lack, each named by a message of its own

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ensembles.base import warn_user
+from ensembles._sklearn import warn_user
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.kinship import UNRELATED, relations
 from ensembles.checkpoints.notices import STATISTICS

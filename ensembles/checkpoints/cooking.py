@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ensembles.base import select_quietly, warn_user
+from ensembles._sklearn import warn_user
+from ensembles._typing import Float64
 from ensembles.checkpoints.averaging import Report, write
 from ensembles.checkpoints.candidates import (
     Candidate,
@@ -38,7 +39,7 @@ from ensembles.checkpoints.relations import (
     different_initializations,
 )
 from ensembles.checkpoints.tasting import Tasting
-from ensembles.weighting import Floats
+from ensembles.selection.choose import select_quietly
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def _warn_of_members(planned: Plan) -> None:
     warn_of_candidates(planned.members)
 
 
-def _report(tasted: Tasting, weights: Floats, written: Report) -> SoupReport:
+def _report(tasted: Tasting, weights: Float64, written: Report) -> SoupReport:
     candidates, first = tasted.candidates, int(tasted.candidates.has_base)
     own = [found.score for found in tasted.own]
     score = candidates(weights).score

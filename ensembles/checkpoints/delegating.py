@@ -7,24 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-
-def thawed(estimator: Any) -> Any:
-    """What is frozen, as it is without that; anything else as it is.
-
-    Parameters
-    ----------
-    estimator : object
-
-    Returns
-    -------
-    object
-    """
-    return estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator
+from ensembles._sklearn import thawed
 
 
 def _can(name: str) -> Callable[[Any], bool]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ensembles._typing import Array
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.formats.nesting import is_tensor, state_dict_in
 from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
-from ensembles.floats import Array
 
 
 def is_torch(plan: Plan, part: str) -> bool:

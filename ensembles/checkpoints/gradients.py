@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ensembles._typing import Array, Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.floats import Array
-from ensembles.weighting import Floats
 
 STEP = 1 << 16  # elements of a member at a time
 
@@ -17,7 +16,7 @@ def products(
     members: Sequence[Checkpoint],
     gradients: Mapping[str, Array],
     merged: Mapping[str, Array],
-) -> dict[str, Floats]:
+) -> dict[str, Float64]:
     """Inner products of gradients with what members are beside the combination.
 
     That is small where the members are alike, so no digits are lost to what they share.

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.base import rows_of, warn_user
-from ensembles.checkpoints.delegating import thawed
+from ensembles._sklearn import rows_of, thawed, warn_user
 from ensembles.checkpoints.merging import fingerprint
 from ensembles.checkpoints.states import state_of
 

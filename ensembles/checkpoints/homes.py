@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ensembles._sklearn import thawed
 from ensembles.checkpoints.agreeing import (
     check_alike,
     check_settings,
@@ -14,7 +15,6 @@ from ensembles.checkpoints.agreeing import (
     parts_of,
     warn_of_modules,
 )
-from ensembles.checkpoints.delegating import thawed
 from ensembles.checkpoints.formats import state_dicts
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.members import open_member

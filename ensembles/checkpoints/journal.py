@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ensembles.base import warn_user
+from ensembles._sklearn import warn_user
+from ensembles.atomic_io import sync, write_at
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.writing import sync, write_at
 
 LARGEST = 1 << 30  # bytes
 BEGINNING = b'{"command": '  # of each line

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ensembles._typing import Array, Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.floats import Array, Float64, is_float
-from ensembles.kernels.gram import widened
+from ensembles.dtypes import is_float
+from ensembles.kernels.casting import widened
 
 READ, MOST_ROWS = 1 << 12, 64  # elements and rows that are read of each matrix
 # Above it nothing else is looked at: members of one initialization had .6 or more in

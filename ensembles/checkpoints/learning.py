@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.checkpoints.formats.state_dicts import as_array, as_torch, import_torch
 from ensembles.checkpoints.gradients import products
 from ensembles.checkpoints.losses import is_flat, usual_loss, warn_if_falling
 from ensembles.checkpoints.merging import Merged
 from ensembles.checkpoints.scored import SoupScore, n_rows, take_rows
-from ensembles.selection.registering import (
+from ensembles.selection.score import Score, Trial, own_scores, score_of
+from ensembles.selection.table import (
     Record,
     check_number,
     check_whole,
     forget,
 )
-from ensembles.weighting import Floats, Score, Trial, own_scores, score_of
 
 # loss(model, X, y) -> scalar tensor; model answers as the module does.
 Loss = Callable[[Callable[..., Any], Any, Any], Any]
@@ -29,7 +30,7 @@ class Slopes(NamedTuple):
     """A loss, and its slopes by the weights and by the logarithm of the sharpness."""
 
     loss: float
-    by_weights: Floats
+    by_weights: Float64
     by_sharpness: float | None  # None where answers are no tensors to multiply
 
 
@@ -74,7 +75,7 @@ class Learned:
         learning_rate: float = 0.3,
         random_state: int | None = 0,
         record: Record = forget,
-    ) -> Floats:
+    ) -> Float64:
         """Weights that lower the loss, the best by score of each pass.
 
         Parameters
@@ -196,7 +197,7 @@ class Learned:
                 yield take_rows(X, rows), None if y is None else take_rows(y, rows)
 
     def slopes(
-        self, weights: Floats, X: Any, y: Any, loss: Loss | None, sharpness: float
+        self, weights: Float64, X: Any, y: Any, loss: Loss | None, sharpness: float
     ) -> Slopes:
         """Loss of a combination on a batch, and its slopes.
 
@@ -275,5 +276,5 @@ def _check_slopes(found: Slopes, *, needs_tensors: bool) -> None:
         )
 
 
-def _column_or_all(weights: Floats) -> Floats:
+def _column_or_all(weights: Float64) -> Float64:
     return weights[:, 0].copy() if weights.shape[1] == 1 else weights

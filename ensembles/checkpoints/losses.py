@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.base import warn_user
+from ensembles._sklearn import warn_user
 from ensembles.checkpoints.formats.state_dicts import import_torch, is_torch
 from ensembles.checkpoints.merging import Merged
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.tied_weights import same_bytes
-from ensembles.floats import is_float
+from ensembles.dtypes import is_float
 
 SHOWN = 3
 # Modules that PyTorch, and what trains with it, put around others: torch.compile,

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xxhash
 
-from ensembles.base import warn_user
+from ensembles._sklearn import warn_user
+from ensembles._typing import Array, Float64
 from ensembles.checkpoints.buffers import least_memory
 from ensembles.checkpoints.compatibility import check_related, warn_of_statistics
 from ensembles.checkpoints.differences import differences
@@ -27,11 +28,9 @@ from ensembles.checkpoints.planning import plan
 from ensembles.checkpoints.pool import Mixture, Pool
 from ensembles.checkpoints.refusals import refused
 from ensembles.checkpoints.states import State, state_of
-from ensembles.floats import Array
 from ensembles.registry import lookup
-from ensembles.rules import RULES
-from ensembles.ruling import Rule
-from ensembles.weighting import Floats
+from ensembles.rules.builtin import RULES
+from ensembles.rules.rule import Rule
 
 
 class Merged:
@@ -99,7 +98,7 @@ class Merged:
         """Names of the tensors by layer, for weights of shape (n_members, n_layers)."""
         return self._mixture.layers
 
-    def put(self, weights: Floats) -> Any:
+    def put(self, weights: Float64) -> Any:
         """Estimator that has the members' combination for its parameters.
 
         Parameters

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.checkpoints.comparing import Comparison
 from ensembles.checkpoints.differences import CARD, has_card, is_card
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.grouping import MEMBER, grouped, listed
 from ensembles.checkpoints.options import Options
-from ensembles.weighting import Floats
 
 # Of BatchNorm: a mean of variances is not the variance of the mean's activations.
 STATISTICS = ("running_mean", "running_var")
@@ -25,7 +25,7 @@ def notices(
     members: Sequence[Checkpoint],
     given: Options,
     comparison: Comparison,
-    weights: Floats,
+    weights: Float64,
 ) -> Iterator[str]:
     """Members that are repeated or do not count, and options without an effect.
 
@@ -123,7 +123,7 @@ def of_output(
             )
 
 
-def _are_divided(weights: Floats) -> bool:
+def _are_divided(weights: Float64) -> bool:
     """Whether weights are meant as parts of 1, or signed, and their sum is another."""
     is_part = bool((np.abs(weights) <= 1).all() and (weights % 1 != 0).any())
     is_meant = is_part or bool((weights < 0).any())

@@ -9,8 +9,8 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ensembles.floats import FLOATS
-from ensembles.ruling import Rule
+from ensembles.dtypes import FLOATS
+from ensembles.rules.rule import Rule
 
 MEMORY = 64 << 20
 CHOICES = {"integers": ("error", "first", "max"), "missing": ("error", "skip", "first")}

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._typing import Array
+from ensembles.atomic_io import reserve, write_at
 from ensembles.checkpoints import digests, extras, recipes, sharding
 from ensembles.checkpoints.carried_files import write_around
 from ensembles.checkpoints.checksums import verify
@@ -18,8 +20,6 @@ from ensembles.checkpoints.formats.state_dicts import as_torch, import_torch
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.sinks import ArraySink, FileSink, Sink
 from ensembles.checkpoints.streaming import Outcome, Recipe, stream
-from ensembles.floats import Array
-from ensembles.writing import reserve, write_at
 
 Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], Outcome]
 

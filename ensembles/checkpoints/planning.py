@@ -11,7 +11,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from ensembles.blocks import count_threads
+from ensembles._typing import Float64
 from ensembles.checkpoints import sharding
 from ensembles.checkpoints.buffers import check_budget
 from ensembles.checkpoints.comparing import Comparison, Target, compare
@@ -23,11 +23,11 @@ from ensembles.checkpoints.options import Options, with_defaults
 from ensembles.checkpoints.placing import kind_of, obstacles
 from ensembles.checkpoints.prefixes import named_alike
 from ensembles.checkpoints.refusals import refused
-from ensembles.floats import Float64
+from ensembles.parallel import count_threads
 from ensembles.registry import lookup
-from ensembles.rules import RULES
-from ensembles.ruling import Rule
-from ensembles.weighting import check_weights
+from ensembles.rules.builtin import RULES
+from ensembles.rules.rule import Rule
+from ensembles.weights import check_weights
 
 SHOWN = 20
 

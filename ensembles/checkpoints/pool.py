@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._typing import Array, Counts, Float64
 from ensembles.checkpoints.accumulating import RunningMean
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -20,9 +21,8 @@ from ensembles.checkpoints.outputs import stream_verified
 from ensembles.checkpoints.planning import Plan, plan
 from ensembles.checkpoints.sinks import ArraySink, Sink
 from ensembles.checkpoints.streaming import Outcome
-from ensembles.floats import Array, is_float
-from ensembles.ruling import Rule
-from ensembles.weighting import Counts, Floats
+from ensembles.dtypes import is_float
+from ensembles.rules.rule import Rule
 
 # So often members count at most, where one counts twice: of more, a block each would
 # not fit into the memory that a plan takes by default.
@@ -70,7 +70,7 @@ class Pool:
         self.counted = counted
         self.order: list[int] = []
 
-    def plan(self, weights: Floats, out: str | os.PathLike[str] | None = None) -> Plan:
+    def plan(self, weights: Float64, out: str | os.PathLike[str] | None = None) -> Plan:
         """Plan of the members that count.
 
         Weights that are multiples of one number stand for members that count once or
@@ -99,7 +99,7 @@ class Pool:
                 return self._plan(order, out, {})
         return self.weighed(weights, out)
 
-    def weighed(self, weights: Floats, out: str | os.PathLike[str] | None) -> Plan:
+    def weighed(self, weights: Float64, out: str | os.PathLike[str] | None) -> Plan:
         """Plan of the members that count, each once, by its weight.
 
         Parameters
@@ -127,7 +127,7 @@ class Pool:
         return plan(members, out, **given)
 
 
-def as_counts(weights: Floats) -> Counts | None:
+def as_counts(weights: Float64) -> Counts | None:
     """Whole numbers that the weights are proportional to, None if their sum is large.
 
     Of members that count once it may be.
@@ -190,7 +190,7 @@ class Mixture:
         self.arrays = arrays
         self.layers = layers_of(arrays)
 
-    def __call__(self, weights: Floats) -> None:
+    def __call__(self, weights: Float64) -> None:
         """Combine the members into the arrays.
 
         Parameters
@@ -205,7 +205,7 @@ class Mixture:
         self._into(planned, partial(self._by_layer, weights))
 
     def _by_layer(
-        self, weights: Floats, planned: Plan, sinks: Any, progress: Any
+        self, weights: Float64, planned: Plan, sinks: Any, progress: Any
     ) -> Outcome:
         """Stream each layer by weights of its own."""
         outcome = Outcome()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.grouping import MEMBER, grouped
 from ensembles.checkpoints.matching import WRAPPERS, renaming
-from ensembles.floats import is_float
+from ensembles.dtypes import is_float
 
 
 def named_alike(

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ensembles.base import params_of
+from ensembles._typing import Float64
+from ensembles.atomic_io import check_free
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.options import Options
 from ensembles.checkpoints.planning import Plan, plan
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
-from ensembles.weighting import Floats
-from ensembles.writing import check_free
+from ensembles.selection.choose import params_of
 
 # Selections by the names that papers and other libraries have for them.
 OTHER_NAMES = {
@@ -119,7 +119,7 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
             )
     left = iter(range(2 * n_members + 10))
 
-    def score(weights: Floats) -> float:
+    def score(weights: Float64) -> float:
         if next(left, None) is None:
             raise _Enough
         return 0.0

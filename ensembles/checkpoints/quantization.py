@@ -14,7 +14,7 @@ import numpy as np
 
 from ensembles.checkpoints.adapters import names_by_pattern
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.floats import is_float
+from ensembles.dtypes import is_float
 
 # Keys of config.json: Hugging Face, MLX, older compressed-tensors.
 CONFIG_KEYS = ("quantization_config", "quantization", "compression_config")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ensembles.checkpoints.adapters import adapter_in
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.quantization import quantized_by
-from ensembles.floats import is_float
+from ensembles.dtypes import is_float
 
 # A parameter of FSDP holds a rank's share of many parameters, flattened.
 FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")

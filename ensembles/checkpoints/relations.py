@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.checkpoints.formats import safetensors
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.grouping import MEMBER, grouped
@@ -17,7 +18,6 @@ from ensembles.checkpoints.kinship import unrelated
 from ensembles.checkpoints.planning import Plan
 from ensembles.checkpoints.recipes import KEY
 from ensembles.checkpoints.tied_weights import same_bytes
-from ensembles.floats import Float64
 
 LEAST = 256  # elements of matrices: of fewer, chance alone makes a cosine
 # So many elements of each matrix are read first: where all are as near as this, as

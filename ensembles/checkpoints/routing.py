@@ -19,7 +19,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from ensembles.checkpoints.delegating import Delegating, thawed
+from ensembles._sklearn import thawed
+from ensembles.checkpoints.delegating import Delegating
 from ensembles.checkpoints.scored import without_gradients
 
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.base import rows_of, warn_user
+from ensembles._sklearn import rows_of, warn_user
+from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.growing import Training
 from ensembles.checkpoints.merging import Merged
-from ensembles.weighting import Counts, Floats
 
 Part = tuple[Any, Any, Mapping[str, Any]]  # X, y, and what the scorer gets besides
 Split = tuple[Counts, Counts]  # rows that are left, rows that are held out
@@ -46,7 +46,7 @@ class SoupScore:
         self.parts = parts
         self._known: dict[bytes, float] = {}
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         key = weights.tobytes()
         if key not in self._known:
             estimator = self.merged.put(weights)
@@ -62,7 +62,7 @@ class SoupScore:
             self._known[key] = float(np.mean(found))
         return self._known[key]
 
-    def _failed(self, weights: Floats, error: Exception) -> float:
+    def _failed(self, weights: Float64, error: Exception) -> float:
         """Worst score so far, where a combination may fail; else raises the error."""
         shares = weights if weights.ndim == 1 else weights.max(1)
         names = [self.merged.members[i].name for i in np.flatnonzero(shares)]

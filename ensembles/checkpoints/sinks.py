@@ -6,8 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ensembles.floats import Array
-from ensembles.writing import write_at
+from ensembles._typing import Array
+from ensembles.atomic_io import write_at
 
 
 class Sink(Protocol):

@@ -7,13 +7,13 @@ from typing import Any
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from ensembles.base import Chosen
 from ensembles.checkpoints.choosing import chosen_for, divided, is_counted
 from ensembles.checkpoints.growing import Training, as_seed, branches, epochs
 from ensembles.checkpoints.homes import members_of
 from ensembles.checkpoints.merging import Combining, fingerprint, merge, named_rule
 from ensembles.checkpoints.routing import Scoring
 from ensembles.checkpoints.scored import Part, SoupScore, Splits, held_out, parts_of
+from ensembles.selection.choose import Chosen
 
 N_EPOCHS = 5
 

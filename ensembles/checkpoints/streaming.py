@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.blocks import cut, spread
+from ensembles._typing import Array, Float64
 from ensembles.checkpoints import digests
 from ensembles.checkpoints.buffers import Buffers, step_of
 from ensembles.checkpoints.comparing import Target
 from ensembles.checkpoints.digests import Running
 from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.sinks import Sink
-from ensembles.floats import Array, Float64, is_float
-from ensembles.kernels.gram import gram, widened
+from ensembles.dtypes import is_float
+from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.gram import gram
 from ensembles.kernels.mean import any_special
-from ensembles.kernels.rounding import rounded
-from ensembles.ruling import Rule, as_stack
+from ensembles.parallel import cut, spread
+from ensembles.rules.rule import Rule, as_stack
 
 GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the page cache
 FEW = 1 << 20  # bytes that are combined sooner than a thread starts

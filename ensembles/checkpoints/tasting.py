@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensembles.base import warn_user
+from ensembles._sklearn import warn_user
+from ensembles._typing import Float64
 from ensembles.checkpoints.candidates import Candidate, Candidates
-from ensembles.weighting import Floats
 
 # A step of a slope: a shorter one is lost where parameters or scores are rounded.
 STEP = 0.05
@@ -65,7 +65,7 @@ class Tasting:
                 "meant as the score? Of a command it is the last number printed"
             )
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         """Score of weights of the members that are kept."""
         found = self.candidates(self.full(weights)).score
         if found is None:
@@ -75,7 +75,7 @@ class Tasting:
         self._values.append(value)
         return value
 
-    def gradient(self, weights: Floats) -> Floats:
+    def gradient(self, weights: Float64) -> Float64:
         """Slopes towards each member, from scores of `STEP` on the way there.
 
         Where no such step helps all are 0: to climb on would cost scores for nothing.
@@ -104,7 +104,7 @@ class Tasting:
             )
         return rises / STEP if rises.max() > 0 else np.zeros(len(weights))
 
-    def full(self, weights: Floats) -> Floats:
+    def full(self, weights: Float64) -> Float64:
         """Weights of all members, 0 for those that are left out.
 
         Parameters
@@ -119,7 +119,7 @@ class Tasting:
         found[self.kept] = weights
         return found
 
-    def uniform(self) -> Floats:
+    def uniform(self) -> Float64:
         """Equal weights of all members that are kept, none of the base.
 
         Returns

@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from ensembles.blocks import cut
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Source, Tensor
-from ensembles.floats import is_float
+from ensembles.dtypes import is_float
+from ensembles.parallel import cut
 
 # An output layer, by the last module of its name; an input embedding, by any part.
 HEAD = re.compile(

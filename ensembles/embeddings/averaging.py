@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles._typing import Float32, Float64
 from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.engine import embed_by
 from ensembles.embeddings.pooling import POOLINGS, Pooling, pooled
@@ -18,9 +19,6 @@ from ensembles.embeddings.rows import Rows
 from ensembles.embeddings.texts import Part, parts_of
 from ensembles.embeddings.word_weights import WEIGHTINGS, Frequencies, Weighting
 from ensembles.registry import lookup
-from ensembles.weighting import Floats
-
-Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,7 +231,7 @@ def from_mapping(
     rows: Mapping[str, int],
     *,
     lowercase: bool = False,
-) -> Floats:
+) -> Float64:
     """Weights of rows from those of words; a word that is not named weighs 1.
 
     Parameters

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.blocks import cut
-from ensembles.weighting import Floats
+from ensembles._typing import Float64
+from ensembles.parallel import cut
 
 BLOCK = 4096  # vectors widened to float64 together
 EPSILON = float(np.finfo(np.float64).eps)
@@ -52,11 +52,11 @@ class Projection(NamedTuple):
         Along the principal axes, before whitening.
     """
 
-    matrix: Floats
-    mean: Floats
-    components: Floats
-    shares: Floats
-    variances: Floats | None = None
+    matrix: Float64
+    mean: Float64
+    components: Float64
+    shares: Float64
+    variances: Float64 | None = None
 
     def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Projected vectors of shape (n, n_components), float32; zeros stay zeros.
@@ -141,7 +141,7 @@ def fit_projection(
     return Projection(removal @ axes, mean, components, shares, variances)
 
 
-def _leading(products: Floats, n: int, piecewise: bool) -> tuple[Floats, Floats]:
+def _leading(products: Float64, n: int, piecewise: bool) -> tuple[Float64, Float64]:
     """Singular vectors as rows, and how much of each is to go."""
     squares, vectors = _eigen(products, n)
     shares = np.ones(n)
@@ -150,7 +150,7 @@ def _leading(products: Floats, n: int, piecewise: bool) -> tuple[Floats, Floats]
     return vectors.T, shares
 
 
-def _eigen(matrix: Floats, n: int | None) -> tuple[Floats, Floats]:
+def _eigen(matrix: Float64, n: int | None) -> tuple[Float64, Float64]:
     """Largest eigenvalues and their vectors as columns, each with its sign fixed."""
     values, vectors = np.linalg.eigh(matrix)
     values, vectors = values[::-1][:n], vectors[:, ::-1][:, :n]

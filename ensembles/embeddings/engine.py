@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.blocks import count_threads, cut, spread
 from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.pool_loops import pool_extreme, pool_mean, pool_power
 from ensembles.embeddings.preparing import (
@@ -22,6 +21,7 @@ from ensembles.embeddings.preparing import (
 )
 from ensembles.embeddings.texts import CHUNK, Part, halves, n_texts, parts_of, pieces
 from ensembles.embeddings.tokens import Ragged, Tokens
+from ensembles.parallel import count_threads, cut, spread
 
 FEW = 16  # texts that take less time than it takes to spread work
 

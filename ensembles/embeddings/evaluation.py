@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.embeddings.file_signatures import read_text
 from ensembles.embeddings.similarity import cosines
 from ensembles.embeddings.tables import delimiter_of
-from ensembles.weighting import Floats
 
 # Columns that need no name: first text, second text, score.
 KNOWN = (
@@ -33,7 +33,7 @@ class Pairs(NamedTuple):
 
     first: list[str]
     second: list[str]
-    scores: Floats
+    scores: Float64
 
 
 class Estimate(NamedTuple):
@@ -197,7 +197,7 @@ def evaluate(
     return correlations, [_estimate(*one) for one in above]
 
 
-def _similarities(model: Any, pairs: Pairs) -> Floats:
+def _similarities(model: Any, pairs: Pairs) -> Float64:
     texts = list(dict.fromkeys([*pairs.first, *pairs.second]))
     places = {text: place for place, text in enumerate(texts)}
     vectors = model.transform(texts)
@@ -212,7 +212,7 @@ def _similarities(model: Any, pairs: Pairs) -> Floats:
     return cosines(vectors[first], vectors[second])
 
 
-def _spearman(found: Floats, scores: Floats) -> Floats:
+def _spearman(found: Float64, scores: Float64) -> Float64:
     """Rank correlation along the last axis; 0 where one side does not vary."""
     from scipy.stats import rankdata
 
@@ -220,12 +220,12 @@ def _spearman(found: Floats, scores: Floats) -> Floats:
     a, b = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (a, b))
     scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
     products = (a * b).sum(axis=-1)
-    out: Floats = np.zeros_like(products)
+    out: Float64 = np.zeros_like(products)
     np.divide(products, scale, out=out, where=scale > 0)
     return out
 
 
-def _estimate(value: float, drawn: Floats) -> Estimate:
+def _estimate(value: float, drawn: Float64) -> Estimate:
     rest = (1 - LEVEL) / 2
     low, high = np.quantile(drawn, [rest, 1 - rest])
     return Estimate(float(value), float(low), float(high))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.blocks import cut
+from ensembles.parallel import cut
 
 Float32 = NDArray[np.float32]
 FLOATS = ("float16", "float32", "float64")

@@ -11,9 +11,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from ensembles.atomic_io import whole
 from ensembles.embeddings.texts import decoded
 from ensembles.embeddings.vectors.files import INSTALL
-from ensembles.writing import whole
 
 # Takes texts and their vectors.
 Add = Callable[[Any, Any], None]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensembles.kernels.compiled import compiled, inlined
+from ensembles.kernels.jit import compiled, inlined
 
 # Vectors summed in float32 before the sum goes on in float64.
 LANE_ROWS = 64

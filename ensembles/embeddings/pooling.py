@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles._typing import Float64
 from ensembles.embeddings.engine import pool
 from ensembles.embeddings.preparing import Divide, check_power
 from ensembles.embeddings.tokens import Ragged
 from ensembles.registry import Table, register
-from ensembles.weighting import Floats
 
 Float32 = NDArray[np.float32]
 
@@ -101,7 +101,7 @@ POOLINGS: Table[Pooling] = Table("rule", _make)
 
 
 @register(POOLINGS, fused=True, linear=True)
-def mean(stack: Floats, weights: Floats, divisor: float) -> Floats:
+def mean(stack: Float64, weights: Float64, divisor: float) -> Float64:
     """Weighted mean of the words, sum(w[i] x[i]) over the divisor.
 
     References
@@ -113,7 +113,7 @@ def mean(stack: Floats, weights: Floats, divisor: float) -> Floats:
 
 
 @register(POOLINGS, fused=True)
-def maximum(stack: Floats, weights: Floats, divisor: float) -> Floats:
+def maximum(stack: Float64, weights: Float64, divisor: float) -> Float64:
     """Largest entry of any word whose weight is not zero, in each dimension.
 
     References
@@ -125,7 +125,7 @@ def maximum(stack: Floats, weights: Floats, divisor: float) -> Floats:
 
 
 @register(POOLINGS, fused=True)
-def minimum(stack: Floats, weights: Floats, divisor: float) -> Floats:
+def minimum(stack: Float64, weights: Float64, divisor: float) -> Float64:
     """Smallest entry of any word whose weight is not zero, in each dimension.
 
     References
@@ -137,7 +137,9 @@ def minimum(stack: Floats, weights: Floats, divisor: float) -> Floats:
 
 
 @register(POOLINGS, fused=True)
-def power_mean(stack: Floats, weights: Floats, divisor: float, *, p: int = 3) -> Floats:
+def power_mean(
+    stack: Float64, weights: Float64, divisor: float, *, p: int = 3
+) -> Float64:
     """Weighted power mean, the real p-th root of sum(w[i] x[i] ** p) over the divisor.
 
     Parameters
@@ -159,8 +161,8 @@ def power_mean(stack: Floats, weights: Floats, divisor: float, *, p: int = 3) ->
 
 @register(POOLINGS)
 def hierarchical(
-    stack: Floats, weights: Floats, divisor: float, *, window: int = 5
-) -> Floats:
+    stack: Float64, weights: Float64, divisor: float, *, window: int = 5
+) -> Float64:
     """Largest entry of the weighted means of all ``window`` words in a row.
 
     The order of words counts. A text that is shorter is one window.
@@ -186,7 +188,7 @@ def hierarchical(
     return np.asarray((sums[some] / shares[some, None]).max(axis=0))
 
 
-def _counted(stack: Floats, weights: Floats) -> Floats:
+def _counted(stack: Float64, weights: Float64) -> Float64:
     return np.asarray(stack[weights != 0])
 
 

@@ -12,12 +12,13 @@ from unicodedata import is_normalized, normalize
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.blocks import cut
+from ensembles._typing import Float32
 from ensembles.embeddings.coverage import lost_tokens
 from ensembles.embeddings.texts import Part, decoded, n_texts, piece
 from ensembles.embeddings.tokens import Ragged, Words, finder_of, tokens_of
 from ensembles.embeddings.vectors.models import unknown_id
-from ensembles.embeddings.vectors.table import Matrix, WordVectors
+from ensembles.embeddings.vectors.table import WordVectors
+from ensembles.parallel import cut
 
 BLOCK = 4096  # texts taken together
 LEAST_COVERAGE = 0.5  # below, most of the tokens do not count
@@ -175,7 +176,7 @@ class Rows:
         with np.errstate(invalid="ignore"):
             return np.asarray(n_known / n_all, np.float64)
 
-    def composed(self, part: Part, ragged: Ragged) -> tuple[Ragged, Matrix, Any]:
+    def composed(self, part: Part, ragged: Ragged) -> tuple[Ragged, Float32, Any]:
         """Rows in a smaller table that holds unknown words too.
 
         Returns

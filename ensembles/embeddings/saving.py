@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.blocks import cut
+from ensembles.atomic_io import whole
 from ensembles.embeddings.outputs import check_free, save_tensors
 from ensembles.embeddings.rows import Rows
 from ensembles.embeddings.vectors.models import OWN, TABLE, unknown_id
 from ensembles.embeddings.word_pattern import PORTABLE
-from ensembles.writing import whole
+from ensembles.parallel import cut
 
 if TYPE_CHECKING:
     from ensembles.embeddings.embedder import SentenceEmbedder

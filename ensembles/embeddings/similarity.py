@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ensembles.blocks import cut
-from ensembles.weighting import Floats
+from ensembles._typing import Float64
+from ensembles.parallel import cut
 
 BLOCK = 4096
 
 
-def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
+def cosines(first: ArrayLike, second: ArrayLike) -> Float64:
     """Cosine of the angle between vectors, row by row.
 
     Parameters
@@ -57,7 +57,7 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Floats:
     return found
 
 
-def _rows(vectors: NDArray[Any], start: int, stop: int) -> Floats:
+def _rows(vectors: NDArray[Any], start: int, stop: int) -> Float64:
     part = vectors if len(vectors) == 1 else vectors[start:stop]
     if part.dtype == np.uint8:
         filled = part.any(axis=1, keepdims=True)

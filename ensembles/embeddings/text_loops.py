@@ -14,7 +14,7 @@ from ensembles.embeddings.word_loops import (
     mix,
     same,
 )
-from ensembles.kernels.compiled import compiled
+from ensembles.kernels.jit import compiled
 
 # What a byte is: part of a word, nothing, or a word by itself.
 WORD, SPACE, SINGLE = 0, 1, 2

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.blocks import cut
 from ensembles.embeddings.text_loops import to_bytes
+from ensembles.parallel import cut
 
 Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensembles.kernels.compiled import compiled, inlined
+from ensembles.kernels.jit import compiled, inlined
 
 # Slots looked at for one word: it bounds what words chosen to collide can cost.
 PROBES = 32

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.embeddings.preparing import Divide
 from ensembles.registry import Table, register
-from ensembles.weighting import Floats
 
 REAL, RANKED = 1e-3, 1e-4  # SIF's a, with counts and with ranks in their stead
 BY_ORDER = "the order of the vectors (Zipf's law)"
@@ -42,17 +42,17 @@ class Frequencies(NamedTuple):
         Where the counts come from.
     """
 
-    counts: Floats
-    every: Floats
+    counts: Float64
+    every: Float64
     n_met: float | None = None
     mean_length: float | None = None
     ranked: bool = False
-    documents: Floats | None = None
+    documents: Float64 | None = None
     n_documents: int = 0
     source: str = "counts"
 
     @property
-    def probabilities(self) -> Floats:
+    def probabilities(self) -> Float64:
         """Share of each word that has a vector among all that were met."""
         return np.asarray(self.counts / self.total)
 
@@ -94,7 +94,7 @@ class Weighting:
         """A weighting is pickled by its name: under it stands the weighting."""
         return self.name
 
-    def __call__(self, frequencies: Frequencies, **params: Any) -> Floats:
+    def __call__(self, frequencies: Frequencies, **params: Any) -> Float64:
         """Weights of all rows."""
         return np.asarray(self.function(frequencies, **params), np.float64)
 
@@ -113,7 +113,7 @@ WEIGHTINGS: Table[Weighting] = Table("word weighting", _make)
 
 
 @register(WEIGHTINGS, divide="count")
-def sif(frequencies: Frequencies, *, a: float | None = None) -> Floats:
+def sif(frequencies: Frequencies, *, a: float | None = None) -> Float64:
     """Smooth inverse frequency, a / (a + p(word)); words never met weigh 1.
 
     Parameters
@@ -135,7 +135,7 @@ def sif(frequencies: Frequencies, *, a: float | None = None) -> Floats:
 
 
 @register(WEIGHTINGS, divide="count", piecewise=True)
-def usif(frequencies: Frequencies, *, length: float | None = None) -> Floats:
+def usif(frequencies: Frequencies, *, length: float | None = None) -> Float64:
     """Unsupervised SIF, a / (a / 2 + p(word)), with ``a`` from the vocabulary itself.
 
     With V words, alpha is the share of those with p(word) > 1 - (1 - 1 / V) ** length,
@@ -167,7 +167,7 @@ def usif(frequencies: Frequencies, *, length: float | None = None) -> Floats:
 
 
 @register(WEIGHTINGS, divide="weights", needs="documents")
-def idf(frequencies: Frequencies) -> Floats:
+def idf(frequencies: Frequencies) -> Float64:
     """Inverse document frequency, log((1 + n) / (1 + n(word))) + 1, never below 1.
 
     n texts were given to fit, n(word) of them have the word. With ``rule="mean"`` it is
@@ -185,7 +185,7 @@ def idf(frequencies: Frequencies) -> Floats:
 
 
 @register(WEIGHTINGS, divide="count", needs="nothing")
-def zipf(frequencies: Frequencies, *, a: float = RANKED) -> Floats:
+def zipf(frequencies: Frequencies, *, a: float = RANKED) -> Float64:
     """SIF with ranks in place of counts: a / (a + p), p falling as 1 / (row + 2).
 
     The vectors must be in the order of frequency, most frequent first.

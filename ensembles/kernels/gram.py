@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensembles.floats import FLOATS, Array, Float64
-from ensembles.kernels.compiled import LANE, compiled
-from ensembles.kernels.rounding import small_facts, widen_bfloat16, widen_small
+from ensembles._typing import Array, Float64
+from ensembles.dtypes import FLOATS
+from ensembles.kernels.casting import widened
+from ensembles.kernels.jit import LANE, compiled
 
 BLOCK = 65_536  # elements added up before their sum joins the others, by position
 ROWS = 64  # four rows of 16 are added while their sums are at hand
@@ -135,50 +136,3 @@ def _add_up(sums, out):
                 added += sums[a, b, k]
             out[a, b] = added
             out[b, a] = added
-
-
-def widened(stack: Array) -> Float64:
-    """Members in float64, exactly.
-
-    Parameters
-    ----------
-    stack : ndarray of shape (n_members, size), a float format
-
-    Returns
-    -------
-    ndarray of the same shape, float64; ``stack`` itself if it is float64
-    """
-    form = FLOATS[stack.dtype]
-    if form.mantissa >= 23:
-        with np.errstate(invalid="ignore"):  # a signalling NaN
-            return np.asarray(stack, np.float64)
-    out = np.empty(stack.shape)
-    if form.mantissa == 7:
-        _widen_bfloat16(stack.view(np.uint16), out)
-    else:
-        _widen_small(stack.view(form.bits), out, *small_facts(form))
-    return out
-
-
-@compiled
-def _widen_bfloat16(stack, out):
-    words = np.empty(LANE, np.uint32)
-    values = words.view(np.float32)
-    for i in range(stack.shape[0]):
-        for start in range(0, stack.shape[1], LANE):
-            row = stack[i, start : start + LANE]
-            widen_bfloat16(row, words)
-            for j in range(row.size):
-                out[i, start + j] = values[j]
-
-
-@compiled
-def _widen_small(stack, out, shift, width, special, bias):
-    words = np.empty(LANE, np.uint32)
-    values = words.view(np.float32)
-    for i in range(stack.shape[0]):
-        for start in range(0, stack.shape[1], LANE):
-            row = stack[i, start : start + LANE]
-            widen_small(row, words[: row.size], shift, width, special, bias)
-            for j in range(row.size):
-                out[i, start + j] = values[j]

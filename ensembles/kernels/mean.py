@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.floats import FLOATS, Array, Float64, round_to
-from ensembles.kernels.compiled import LANE, compiled, inlined
-from ensembles.kernels.equal import equal_lane, farthest
-from ensembles.kernels.rounding import (
+from ensembles._typing import Array, Float64
+from ensembles.dtypes import FLOATS, round_to
+from ensembles.kernels.casting import (
     round_bfloat16,
     round_small,
     small_facts,
     widen_bfloat16,
     widen_small,
 )
+from ensembles.kernels.jit import LANE, compiled, inlined
+from ensembles.kernels.mean_bfloat16 import equal_lane, farthest
 
 
 def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:

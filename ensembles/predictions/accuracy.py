@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.blocks import count_threads, cut, spread
+from ensembles._typing import Counts, Float64
+from ensembles.parallel import count_threads, cut, spread
 from ensembles.predictions.accuracy_loops import (
     PIECE,
     contenders,
@@ -27,7 +28,6 @@ from ensembles.predictions.scored import (
     RunningSums,
     Unsuited,
 )
-from ensembles.weighting import Counts, Floats
 
 CHUNK = 16  # members that a thread takes at a time
 
@@ -38,7 +38,7 @@ class _Listed(NamedTuple):
     rows: Counts
     starts: Counts
     classes: Counts
-    leads: Floats
+    leads: Float64
     slack: float
 
 
@@ -50,7 +50,7 @@ class _Moves:
     there are rows, for each member.
     """
 
-    def __init__(self, stack: Floats, codes: Counts) -> None:
+    def __init__(self, stack: Float64, codes: Counts) -> None:
         self.stack, self.codes = stack, codes
         self.room = (stack.shape[1] + 1) // 2
         self.moves = np.empty((self.room, len(stack)), stack.dtype)
@@ -123,7 +123,7 @@ class Accuracy(Bounded):
         if not np.isfinite(self.highest):
             raise Unsuited
 
-    def estimates(self, counts: Counts, members: Counts) -> tuple[Floats, Floats]:
+    def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after adding each of some members once more, and their errors."""
         listed, right = self._listed(counts)
         if 2 * len(listed.classes) > self.most.size:
@@ -161,7 +161,7 @@ class Accuracy(Bounded):
         )
         return listed, float(right)
 
-    def _counted_listed(self, listed: _Listed, members: Counts) -> Floats:
+    def _counted_listed(self, listed: _Listed, members: Counts) -> Float64:
         """What counts of the listed rows for sure, and what may, by member."""
         rows, starts, classes, leads, slack = listed
         # Rows that there is room for, and the others.
@@ -169,7 +169,7 @@ class Accuracy(Bounded):
         sizes = np.diff(starts[: n_moved + 1])
         places = self.moves.of(np.repeat(rows[:n_moved], sizes), classes[: sizes.sum()])
 
-        def work(part: tuple[int, int]) -> Floats:
+        def work(part: tuple[int, int]) -> Float64:
             out = np.empty((2, len(self.stack)))
             known = (rows[slice(*part)], starts[part[0] :], leads, slack)
             count_moved(self.moves.moves, places, self.shares, *known, out)
@@ -183,8 +183,8 @@ class Accuracy(Bounded):
             total += self._counted(count, members, *others)
         return total
 
-    def _counted(self, loop: Any, members: Counts, *known: Any) -> Floats:
-        def work(part: tuple[int, int]) -> Floats:
+    def _counted(self, loop: Any, members: Counts, *known: Any) -> Float64:
+        def work(part: tuple[int, int]) -> Float64:
             chosen = members[slice(*part)]
             out = np.empty((2, len(chosen)))
             loop(self.stack, self.codes, self.shares, chosen, *known, out)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensembles.kernels.compiled import compiled
+from ensembles.kernels.jit import compiled
 
 PIECE = 1024  # rows worked on together, for all members
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.columns import (
     ballots,
     check_finite,
@@ -22,9 +23,8 @@ from ensembles.predictions.member_adapters import (
     fitted_by_codes_if_refused,
     has_decision_only,
 )
-from ensembles.weighting import Counts, Floats
 
-Answer = list[Floats]  # of each output, shape (n_samples, n_columns)
+Answer = list[Float64]  # of each output, shape (n_samples, n_columns)
 
 
 class Answers(Protocol):
@@ -56,7 +56,7 @@ class Answers(Protocol):
         """Answer of a member to ``X``."""
         ...
 
-    def finished(self, combined: Floats) -> Floats:
+    def finished(self, combined: Float64) -> Float64:
         """What a combiner made of one output, as it should be; may write to it."""
         ...
 
@@ -164,7 +164,7 @@ class Labels(NamedTuple):
             check_rows(name, placed, X)
         return answer
 
-    def finished(self, combined: Floats) -> Floats:
+    def finished(self, combined: Float64) -> Float64:
         """Rows scaled to sum 1; alike where no class has anything."""
         np.maximum(combined, 0, out=combined)  # weights may be negative
         sums = combined.sum(axis=1, keepdims=True)
@@ -246,7 +246,7 @@ class Values(NamedTuple):
             raise count_error(f"member {name!r}", self.width or 1, said.shape[1])
         return [said]
 
-    def finished(self, combined: Floats) -> Floats:
+    def finished(self, combined: Float64) -> Float64:
         """As it is."""
         return combined
 

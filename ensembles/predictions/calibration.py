@@ -9,12 +9,12 @@ from sklearn import config_context
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.answers import Answer, Labels
 from ensembles.predictions.fitting import Split
 from ensembles.predictions.held import Held
 from ensembles.predictions.known import KnownClassifier
 from ensembles.predictions.repetitions import as_repetitions
-from ensembles.weighting import Counts, Floats
 
 METHODS = ("temperature", "isotonic", "sigmoid")
 N_FOLDS = 5  # of the samples that calibration is learned from
@@ -116,7 +116,7 @@ class Calibrator:
         return [_told(model, share) for model, share in pairs]
 
 
-def _learned(method: str, share: Floats, codes: Counts, weight: Any) -> Any:
+def _learned(method: str, share: Float64, codes: Counts, weight: Any) -> Any:
     # What was held out may lack a class, of which nothing can be learned then.
     positions = np.arange(share.shape[1])
     if len(positions) < 2 or len(np.unique(codes)) < len(positions):
@@ -132,11 +132,11 @@ def _learned(method: str, share: Floats, codes: Counts, weight: Any) -> Any:
         return model.fit(_scaled(share), codes, sample_weight=as_repetitions(weight))
 
 
-def _told(model: Any, share: Floats) -> Floats:
+def _told(model: Any, share: Float64) -> Float64:
     return share if model is None else np.asarray(model.predict_proba(_scaled(share)))
 
 
-def _scaled(share: Floats) -> Floats:
+def _scaled(share: Float64) -> Float64:
     # scikit-learn's temperature takes a whole batch for logits where the sum of one
     # row is not 1: that row would change the answers to all others.
     dtype = np.promote_types(share.dtype, np.float32)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import _num_samples
 
-from ensembles.weighting import Counts, Floats
+from ensembles._typing import Counts, Float64
 
 
 def known_classes(member: Any, *, several: bool, indicator: bool) -> list[Any] | None:
@@ -79,7 +79,7 @@ def count_error(owner: str, n_outputs: int, found: int) -> ValueError:
     )
 
 
-def placed_by_class(name: str, share: Floats, known: Any, classes: Any) -> Floats:
+def placed_by_class(name: str, share: Float64, known: Any, classes: Any) -> Float64:
     """Columns in the order of the classes."""
     if share.ndim != 2 or share.shape[1] != len(known):
         raise ValueError(

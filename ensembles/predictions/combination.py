@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.answers import Answer, Answers
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.held import Held
-from ensembles.weighting import Counts, Floats, check_weights
+from ensembles.weights import check_weights
 
 RESOLUTION = 1 << 16
 
@@ -36,10 +37,10 @@ class Combination:
     combiner: Combiner
     params: dict[str, Any]
     answers: Answers
-    training: list[list[Floats]] | None = None
-    intercepts: list[Floats] | None = None
+    training: list[list[Float64]] | None = None
+    intercepts: list[Float64] | None = None
 
-    def __call__(self, stacks: Sequence[Any], weights: Floats) -> Answer:
+    def __call__(self, stacks: Sequence[Any], weights: Float64) -> Answer:
         """Combined answer.
 
         Parameters
@@ -74,8 +75,8 @@ class Combination:
         return replace(self, training=training)
 
     def only(
-        self, places: Sequence[int], weights: Floats
-    ) -> tuple[Combination, Floats]:
+        self, places: Sequence[int], weights: Float64
+    ) -> tuple[Combination, Float64]:
         """The same for some of the members, and their weights.
 
         Where members share a sum of weights that says something, as in a log-pool, it
@@ -96,7 +97,7 @@ class Combination:
         training = [[output[place] for place in places] for output in self.training]
         return replace(self, training=training), kept
 
-    def _left(self, kept: Floats, weights: Floats) -> Floats:
+    def _left(self, kept: Float64, weights: Float64) -> Float64:
         total, size = math.fsum(weights), math.fsum(kept)
         if min(total, size) <= 0:
             raise ValueError(
@@ -110,7 +111,7 @@ class Combination:
         return kept * (total / size) if shared else kept
 
 
-def _repeats(sample_weight: Floats) -> Counts:
+def _repeats(sample_weight: Float64) -> Counts:
     """How often to count each sample: its weight if whole, else nearly in proportion.
 
     Ranks are known to one part in `RESOLUTION` then, and no more rows are kept.

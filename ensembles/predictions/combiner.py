@@ -9,9 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ensembles._typing import Float64
 from ensembles.predictions.summing import Members, blocks, checked
-from ensembles.ruling import Rule
-from ensembles.weighting import Floats, check_weights
+from ensembles.rules.rule import Rule
+from ensembles.weights import check_weights
 
 Takes = Literal["values", "probabilities", "labels", "quantiles"]
 LEARNED = ("training", "intercept")  # parameters that estimators learn
@@ -43,7 +44,7 @@ class Combiner:
 
     def __init__(
         self,
-        function: Callable[..., Floats],
+        function: Callable[..., Float64],
         *,
         takes: Takes = "probabilities",
         signed: bool = False,
@@ -93,13 +94,13 @@ class Combiner:
             given = {"training": ones} if self.ranked else {}
             self.function(ones, np.ones(n_members), **given, **params)
 
-    def equal(self, n_members: int) -> Floats:
+    def equal(self, n_members: int) -> Float64:
         """Weights that count every member alike."""
         return np.full(n_members, 1 / n_members if self.shared else 1.0)
 
     def __call__(
         self, members: ArrayLike, weights: ArrayLike | None = None, **params: Any
-    ) -> Floats:
+    ) -> Float64:
         """Combine members that are all at hand.
 
         Parameters
@@ -168,10 +169,10 @@ class Whole(Combiner):
         """The rule's own parameters with their defaults."""
         return self.rule.params
 
-    def _combine(self, members: Members, weights: Floats, **params: Any) -> Floats:
+    def _combine(self, members: Members, weights: Float64, **params: Any) -> Float64:
         held = list(checked(members, len(weights)))
         self.rule.check(len(held), params)
-        out: Floats = np.empty(held[0].shape)
+        out: Float64 = np.empty(held[0].shape)
         for start, stop in blocks(len(out), len(held) * out.shape[1]):
             block = np.array([member[start:stop] for member in held], np.float64)
             flat = block.reshape(len(held), -1)

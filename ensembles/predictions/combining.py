@@ -14,13 +14,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ensembles._typing import Float64
 from ensembles.predictions.combiner import Combiner, Whole
 from ensembles.predictions.summing import Members, pooled, refuse_nan, weighted_mean
 from ensembles.registry import Table, lookup, register
-from ensembles.rules import RULES
-from ensembles.ruling import Rule
-from ensembles.selection.registering import check_number
-from ensembles.weighting import Floats
+from ensembles.rules.builtin import RULES
+from ensembles.rules.rule import Rule
+from ensembles.selection.table import check_number
 
 # Least probability that has a logarithm here: forests and naive Bayes say 0 where they
 # mean seldom. Chosen on other data than is reported.
@@ -74,7 +74,7 @@ def combiner_of(
 
 
 @register(COMBINERS, takes="values", signed=True)
-def mean(members: Members, weights: Floats) -> Floats:
+def mean(members: Members, weights: Float64) -> Float64:
     """Weighted mean, sum(w[i] x[i]) / sum(w[i]): soft voting, the linear pool.
 
     References
@@ -86,8 +86,8 @@ def mean(members: Members, weights: Floats) -> Floats:
 
 @register(COMBINERS)
 def geometric_mean(
-    members: Members, weights: Floats, *, floor: float = FLOOR
-) -> Floats:
+    members: Members, weights: Float64, *, floor: float = FLOOR
+) -> Float64:
     """Weighted geometric mean, prod(p[i] ** (w[i] / sum(w))), rows scaled to sum 1.
 
     Parameters
@@ -107,11 +107,11 @@ def geometric_mean(
 @register(COMBINERS, scaled=True)
 def product(
     members: Members,
-    weights: Floats,
+    weights: Float64,
     *,
     floor: float = FLOOR,
     intercept: ArrayLike | None = None,
-) -> Floats:
+) -> Float64:
     """Product, prod(p[i] ** w[i]), rows scaled to sum 1: independent experts.
 
     Equal weights are 1 each, so that what members agree on grows more certain.
@@ -136,12 +136,12 @@ def product(
 @register(COMBINERS, signed=True, scaled=True, shared=True)
 def log_pool(
     members: Members,
-    weights: Floats,
+    weights: Float64,
     *,
     floor: float = FLOOR,
     temperature: float = 1.0,
     intercept: ArrayLike | None = None,
-) -> Floats:
+) -> Float64:
     """Log-linear pool, prod(p[i] ** (w[i] / temperature)) * exp(intercept).
 
     Rows are scaled to sum 1. Equal weights are 1 / n_members each, which is the
@@ -175,7 +175,7 @@ def log_pool(
 
 
 @register(COMBINERS, takes="labels")
-def vote(members: Members, weights: Floats) -> Floats:
+def vote(members: Members, weights: Float64) -> Float64:
     """Share of the weight that votes for each class: hard voting.
 
     Each member votes for the class that it predicts, from probabilities the first of
@@ -190,7 +190,7 @@ def vote(members: Members, weights: Floats) -> Floats:
     return weighted_mean(members, weights, _votes)
 
 
-def _votes(part: Floats, place: int) -> Floats:
+def _votes(part: Float64, place: int) -> Float64:
     if part.dtype == bool:
         return part
     refuse_nan(part, place)
@@ -199,7 +199,7 @@ def _votes(part: Floats, place: int) -> Floats:
 
 
 @register(COMBINERS)
-def borda(members: Members, weights: Floats) -> Floats:
+def borda(members: Members, weights: Float64) -> Float64:
     """Weighted Borda count: the number of classes that each beats, halves for ties.
 
     References
@@ -210,7 +210,7 @@ def borda(members: Members, weights: Floats) -> Floats:
     return weighted_mean(members, weights, _beaten)
 
 
-def _beaten(part: Floats, place: int) -> Floats:
+def _beaten(part: Float64, place: int) -> Float64:
     from scipy.stats import rankdata
 
     refuse_nan(part, place)
@@ -219,8 +219,8 @@ def _beaten(part: Floats, place: int) -> Floats:
 
 @register(COMBINERS, ranked=True)
 def rank_mean(
-    members: Members, weights: Floats, *, training: Sequence[Floats]
-) -> Floats:
+    members: Members, weights: Float64, *, training: Sequence[Float64]
+) -> Float64:
     """Weighted mean of the shares of training predictions that lie below, per class.
 
     What members say is replaced by its rank among what they said of the training
@@ -239,7 +239,7 @@ def rank_mean(
     """
     _check_training(training, len(weights))
 
-    def shares(part: Floats, place: int) -> Floats:
+    def shares(part: Float64, place: int) -> Float64:
         refuse_nan(part, place)
         known = training[place]
         if part.shape[1:] != known.shape[1:]:
@@ -253,7 +253,7 @@ def rank_mean(
     return weighted_mean(members, weights, shares)
 
 
-def _check_training(training: Sequence[Floats], n_members: int) -> None:
+def _check_training(training: Sequence[Float64], n_members: int) -> None:
     if len(training) != n_members:
         raise ValueError(
             "training must hold the predictions of each member: found "
@@ -269,7 +269,7 @@ def _check_training(training: Sequence[Floats], n_members: int) -> None:
             )
 
 
-def _share_below(asked: Floats, values: Floats) -> Floats:
+def _share_below(asked: Float64, values: Float64) -> Float64:
     """Share of sorted values below each number, halves for those that equal it."""
     order = np.argsort(asked)
     ascending = asked[order]  # sought in their order they are found near each other
@@ -282,7 +282,7 @@ def _share_below(asked: Floats, values: Floats) -> Floats:
 
 
 @register(COMBINERS, takes="quantiles")
-def quantile_mean(members: Members, weights: Floats) -> Floats:
+def quantile_mean(members: Members, weights: Float64) -> Float64:
     """Weighted mean of quantiles, each member's sorted first so that none cross.
 
     References
@@ -295,6 +295,6 @@ def quantile_mean(members: Members, weights: Floats) -> Floats:
     return weighted_mean(members, weights, _uncrossed)
 
 
-def _uncrossed(part: Floats, place: int) -> Floats:
+def _uncrossed(part: Float64, place: int) -> Float64:
     refuse_nan(part, place)
     return np.sort(part, axis=1)

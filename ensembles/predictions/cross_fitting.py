@@ -9,16 +9,16 @@ from dataclasses import replace
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.answers import Answer, Labels
 from ensembles.predictions.combination import Combination
 from ensembles.predictions.fitting import Split
 from ensembles.predictions.held import Held
-from ensembles.weighting import Counts, Floats
 
 N_FOLDS = 5  # at most: more splits are joined, so that weights are learned 6 times
 MOST_ROWS = 5000  # to learn from, for a score: of more, weights hardly differ
 # From rows of a part: a combination, its weights, and its best single member.
-Learn = Callable[[Held, Counts], tuple[Combination, Floats, int]]
+Learn = Callable[[Held, Counts], tuple[Combination, Float64, int]]
 
 
 def cross_fitted(held: Held, learn: Learn) -> tuple[Answer, Answer] | None:

@@ -14,7 +14,7 @@ from sklearn.utils import Bunch, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ensembles.base import warn_user
+from ensembles._sklearn import warn_user
 from ensembles.predictions.answers import Answer, Labels, Values
 from ensembles.predictions.calibration import check_method
 from ensembles.predictions.combination import Combination

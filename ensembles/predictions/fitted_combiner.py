@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ensembles.base import Chosen, warn_user
+from ensembles._sklearn import warn_user
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.answers import Answer
 from ensembles.predictions.calibration import Calibrator, calibrated
 from ensembles.predictions.combination import Combination
@@ -17,7 +18,8 @@ from ensembles.predictions.preconditions import SCORER_ERRORS
 from ensembles.predictions.scored import Scored
 from ensembles.predictions.scoring import score_for
 from ensembles.predictions.weighing import learns_pool, weigh
-from ensembles.weighting import ROUNDING, Counts, Floats
+from ensembles.selection.choose import Chosen
+from ensembles.selection.score import ROUNDING
 
 SLACK = 0.01  # of a score: less is within the noise of most data
 
@@ -83,7 +85,7 @@ class CombinerFit(NamedTuple):
         return FittedCombiner(combination, chosen, None, [None] * size)
 
     def learned(
-        self, combination: Combination, held: Held, score_weight: Floats | None
+        self, combination: Combination, held: Held, score_weight: Float64 | None
     ) -> FittedCombiner:
         """Weights and calibration learned from held-out predictions.
 
@@ -133,7 +135,7 @@ class CombinerFit(NamedTuple):
         self,
         plain: Combination,
         held: Held,
-        score_weight: Floats | None,
+        score_weight: Float64 | None,
         near: PoolWeights | None,
     ) -> tuple[Answer, Answer] | None:
         """Predictions by weights that were learned from the other folds' rows.
@@ -141,7 +143,7 @@ class CombinerFit(NamedTuple):
         None where the rows cannot be divided, or the scorer cannot score part of them.
         """
 
-        def learn(part: Held, rows: Counts) -> tuple[Combination, Floats, int]:
+        def learn(part: Held, rows: Counts) -> tuple[Combination, Float64, int]:
             weight = None if score_weight is None else score_weight[rows]
             of_part = self._score(plain, part, weight)
             size, params = held.n_members, self.params
@@ -164,7 +166,7 @@ class CombinerFit(NamedTuple):
             return None
 
     def _score(
-        self, combination: Combination, held: Held, weight: Floats | None
+        self, combination: Combination, held: Held, weight: Float64 | None
     ) -> Scored:
         weighted = held._replace(sample_weight=weight)
         return score_for(weighted, combination.combiner, combination, self.scoring)

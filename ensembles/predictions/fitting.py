@@ -13,11 +13,11 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
-from ensembles.base import rows_of, warn_user
+from ensembles._sklearn import rows_of, warn_user
+from ensembles._typing import Counts
 from ensembles.predictions.answers import Answer
 from ensembles.predictions.naming import check_weightable
 from ensembles.predictions.progress import told
-from ensembles.weighting import Counts
 
 Named = Sequence[tuple[str, Any]]
 Split = tuple[Counts, Counts]

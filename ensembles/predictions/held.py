@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.answers import Answer, Labels, Values
 from ensembles.predictions.fitting import Split
-from ensembles.weighting import Counts, Floats
 
 
 class Held(NamedTuple):
@@ -26,10 +26,10 @@ class Held(NamedTuple):
         Which split held a sample out, the last one that did.
     """
 
-    stacks: list[Floats]
+    stacks: list[Float64]
     y: Any
     answers: Labels | Values
-    sample_weight: Floats | None
+    sample_weight: Float64 | None
     folds: Counts | None = None
 
     @property
@@ -74,7 +74,7 @@ def folds_of(splits: Sequence[Split], n_samples: int) -> Counts:
 
 def stacked(
     folds: Sequence[Sequence[Answer]], splits: Sequence[Split], n_samples: int
-) -> list[Floats]:
+) -> list[Float64]:
     """Held-out answers in the order of the samples.
 
     Parameters

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensembles.kernels.compiled import compiled, inlined
+from ensembles.kernels.jit import compiled, inlined
 
 LANES = 128  # products, or sums, that run side by side: row j belongs to j % LANES
 DEPTH = 16  # factors of a product before its exponent is taken out; each above 2**-53

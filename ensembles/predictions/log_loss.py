@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.blocks import count_threads, cut, spread
+from ensembles._typing import Counts, Float64
+from ensembles.parallel import count_threads, cut, spread
 from ensembles.predictions.held import Held
 from ensembles.predictions.log_loops import (
     LANES,
@@ -24,7 +25,6 @@ from ensembles.predictions.scored import (
     RunningSums,
     Unsuited,
 )
-from ensembles.weighting import Counts, Floats
 
 FLOOR = float(np.finfo(np.float64).eps)  # scikit-learn raises probabilities to it
 FAR = 1e-6  # how far the sum of a row may be from 1: float32 is off by some 1e-7
@@ -68,7 +68,7 @@ class LogLoss(Bounded):
             for start, stop in cut(n_rows, PIECE)
         ]
 
-        def take(job: tuple[Floats, int, int, int]) -> Floats:
+        def take(job: tuple[Float64, int, int, int]) -> Float64:
             drift = np.zeros(n_members)
             known = (codes, self.shares, self.entries, drift, farthest, least)
             gather(*job, *known)
@@ -83,7 +83,7 @@ class LogLoss(Bounded):
         raised = (least < 2 * FLOOR) * (3 * farthest)
         self.slack = float(self.shares @ (farthest * farthest + raised))
 
-    def estimates(self, counts: Counts, members: Counts) -> tuple[Floats, Floats]:
+    def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after adding each of some members once more, and their errors."""
         size = float(counts.sum() + 1)
         sums = self.running.at(counts)
@@ -96,8 +96,8 @@ class LogLoss(Bounded):
         logs = abs(values) + 2 * math.log(size)
         return values, self.slack + UNIT * (steps + adding * logs)
 
-    def _sums_of_logs(self, sums: Floats, floor: float, members: Counts) -> Floats:
-        def work(part: tuple[int, int]) -> Floats:
+    def _sums_of_logs(self, sums: Float64, floor: float, members: Counts) -> Float64:
+        def work(part: tuple[int, int]) -> Float64:
             chosen = members[slice(*part)]
             out = np.empty(len(chosen))
             if self.weighted:
@@ -110,7 +110,7 @@ class LogLoss(Bounded):
         n_threads = count_threads(None) if len(sums) > PIECE else 1
         return np.concatenate(spread(jobs, lambda: work, n_threads))
 
-    def gradient(self, weights: Floats) -> Floats:
+    def gradient(self, weights: Float64) -> Float64:
         """Slopes of the score, up to a constant.
 
         Parameters
@@ -127,7 +127,7 @@ class LogLoss(Bounded):
             out += rows @ (self.shares[start:stop] / (weights @ rows))
         return out - self.drift
 
-    def optimum(self) -> Floats:
+    def optimum(self) -> Float64:
         """Weights of the simplex at which the score is greatest.
 
         Returns
@@ -137,7 +137,7 @@ class LogLoss(Bounded):
         return best_mixture(self.entries, self.shares, floor=FLOOR)
 
 
-def suited(stack: Floats) -> Floats:
+def suited(stack: Float64) -> Float64:
     """A stack that loops can read, without a copy."""
     plain = np.asarray(stack)  # of a map in memory: the loops know plain arrays
     if plain.dtype not in (np.float32, np.float64) or 0 in plain.shape:
@@ -145,7 +145,7 @@ def suited(stack: Floats) -> Floats:
     return plain
 
 
-def row_shares(sample_weight: Floats | None, n_rows: int) -> Floats:
+def row_shares(sample_weight: Float64 | None, n_rows: int) -> Float64:
     """What each row counts; the sum is 1."""
     if sample_weight is None:
         return np.full(n_rows, 1 / n_rows)

@@ -13,8 +13,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.utils import get_tags
 from sklearn.utils.validation import column_or_1d
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.repetitions import as_repetitions
-from ensembles.weighting import Counts, Floats
 
 # What fits raise for labels that they cannot take: XGBoost, torch, NumPy.
 REFUSALS = (ValueError, TypeError, IndexError, KeyError)
@@ -167,7 +167,7 @@ def has_decision_only(member: Any) -> bool:
     return hasattr(member, "decision_function") and not hasattr(member, "predict_proba")
 
 
-def decision_values(member: Any, X: Any, classes: Any) -> Floats:
+def decision_values(member: Any, X: Any, classes: Any) -> Float64:
     """Decision values, one column, or one for each class or pair of classes.
 
     A class that the member does not know, as in a fold, has the least of the row.
@@ -212,7 +212,7 @@ class Link:
     def __init__(self, classes: Any) -> None:
         self.classes = classes
 
-    def fit(self, values: Floats, codes: Counts, weight: Floats | None) -> Link:
+    def fit(self, values: Float64, codes: Counts, weight: Float64 | None) -> Link:
         """Learn from decision values of held-out rows, and codes of their classes."""
         self.centre = values.mean(axis=0)
         self.scale = values.std(axis=0)
@@ -227,7 +227,7 @@ class Link:
             self.only = codes[heavy][:1]
         return self
 
-    def __call__(self, values: Floats) -> Floats:
+    def __call__(self, values: Float64) -> Float64:
         """Probabilities, a column for each class."""
         out = np.zeros((len(values), len(self.classes)))
         if self.model is None:
@@ -239,7 +239,7 @@ class Link:
 
 
 def linked(
-    folds: list[Any], splits: Any, codes: Counts, classes: Any, weight: Floats | None
+    folds: list[Any], splits: Any, codes: Counts, classes: Any, weight: Float64 | None
 ) -> tuple[Link, list[Any]]:
     """Link of a member, and its held-out decision values as probabilities.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ensembles._typing import Float64
 from ensembles.predictions.answers import Answer, Answers
 from ensembles.predictions.fitting import Fitted, Split, attempt, each
 from ensembles.predictions.member_adapters import ByDecision, linked
-from ensembles.weighting import Floats
 
 
 def predicted(
@@ -51,7 +51,7 @@ def _calibrated(
 
 
 def with_probabilities(
-    one: Fitted, splits: Sequence[Split], y: Any, labels: Any, weight: Floats | None
+    one: Fitted, splits: Sequence[Split], y: Any, labels: Any, weight: Float64 | None
 ) -> Fitted:
     """A member whose decision values are turned into probabilities.
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ensembles.blocks import cut
-from ensembles.weighting import Counts, Floats
+from ensembles._typing import Counts, Float64
+from ensembles.parallel import cut
 
 GAP = 1e-9  # how far below the optimum the mean log-likelihood may stay
 ROWS = 2048  # looked at together, in float64
@@ -20,21 +20,21 @@ N_STEPS = 200
 class _Mixture(NamedTuple):
     """What members say of what is true, and what rows count."""
 
-    entries: Floats
-    shares: Floats
+    entries: Float64
+    shares: Float64
     floor: float
 
-    def _rows(self, members: Counts, start: int, stop: int) -> Floats:
+    def _rows(self, members: Counts, start: int, stop: int) -> Float64:
         part = self.entries[members, start:stop]
         return np.maximum(part, self.floor, dtype=np.float64)
 
-    def mean(self, members: Counts, weights: Floats) -> Floats:
+    def mean(self, members: Counts, weights: Float64) -> Float64:
         out = np.empty(len(self.shares))
         for start, stop in cut(len(out), ROWS):
             out[start:stop] = weights @ self._rows(members, start, stop)
         return out
 
-    def slopes(self, means: Floats) -> Floats:
+    def slopes(self, means: Float64) -> Float64:
         """Derivatives of the mean log-likelihood by each member's weight."""
         out = np.zeros(len(self.entries))
         for start, stop in cut(len(means), ROWS):
@@ -43,7 +43,7 @@ class _Mixture(NamedTuple):
             out += rows @ (self.shares[start:stop] / means[start:stop])
         return out
 
-    def curvature(self, members: Counts, means: Floats) -> Floats:
+    def curvature(self, members: Counts, means: Float64) -> Float64:
         """Minus the second derivatives."""
         out = np.zeros((len(members), len(members)))
         for start, stop in cut(len(means), ROWS):
@@ -52,11 +52,11 @@ class _Mixture(NamedTuple):
             out += rows @ rows.T
         return out
 
-    def loss(self, means: Floats) -> float:
+    def loss(self, means: Float64) -> float:
         return -float(self.shares @ np.log(means))
 
 
-def best_mixture(entries: Floats, shares: Floats, *, floor: float) -> Floats:
+def best_mixture(entries: Float64, shares: Float64, *, floor: float) -> Float64:
     """Weights of the simplex with the greatest mean log-likelihood.
 
     Some steps of expectation and maximisation find the members that matter; Newton's
@@ -98,7 +98,7 @@ def best_mixture(entries: Floats, shares: Floats, *, floor: float) -> Floats:
     return weights
 
 
-def _first_steps(mixture: _Mixture) -> tuple[Floats, Floats]:
+def _first_steps(mixture: _Mixture) -> tuple[Float64, Float64]:
     n_members = len(mixture.entries)
     everyone = np.arange(n_members)
     weights = np.full(n_members, 1 / n_members)
@@ -113,10 +113,10 @@ def _first_steps(mixture: _Mixture) -> tuple[Floats, Floats]:
 def _step(
     mixture: _Mixture,
     members: Counts,
-    weights: Floats,
-    means: Floats,
-    slopes: Floats,
-) -> tuple[Floats, Floats]:
+    weights: Float64,
+    means: Float64,
+    slopes: Float64,
+) -> tuple[Float64, Float64]:
     """One of Newton's steps, as far as it helps; else one of expectation."""
     here = weights[members]
     aim = _aim(mixture.curvature(members, means), slopes[members], here)
@@ -140,7 +140,7 @@ def _step(
     return out / total, there / total
 
 
-def _aim(curvature: Floats, slopes: Floats, here: Floats) -> Floats:
+def _aim(curvature: Float64, slopes: Float64, here: Float64) -> Float64:
     """Where the quadratic model is least, among weights that are not negative.
 
     The curvature times the weights is the slopes, so that the model needs no more.

@@ -18,8 +18,8 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ensembles._typing import Float64
 from ensembles.predictions.progress import CallbackSupport
-from ensembles.weighting import Floats
 
 
 class NamedMembers(CallbackSupport, BaseEstimator):
@@ -237,7 +237,7 @@ def check_columns(estimator: Any, X: Any) -> None:
     validate_data(estimator, X, reset=False, skip_check_array=True)
 
 
-def checked_weight(sample_weight: Any, n_samples: int) -> Floats:
+def checked_weight(sample_weight: Any, n_samples: int) -> Float64:
     """One finite number for each sample, not all zero.
 
     Parameters
@@ -253,7 +253,7 @@ def checked_weight(sample_weight: Any, n_samples: int) -> Floats:
     ------
     ValueError
     """
-    weight: Floats = check_array(
+    weight: Float64 = check_array(
         sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
     )
     if weight.shape != (n_samples,):

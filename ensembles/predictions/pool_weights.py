@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.held import Held
 from ensembles.predictions.repetitions import effective_size
-from ensembles.weighting import Counts, Floats
 
 # Strength of the ridge, in samples. Chosen on other data than is reported.
 WEIGHT_RIDGE = 2.0  # of up to five members
@@ -26,8 +26,8 @@ class PoolWeights(NamedTuple):
         One for each output, added to the logarithm of each class.
     """
 
-    weights: Floats
-    intercepts: list[Floats]
+    weights: Float64
+    intercepts: list[Float64]
 
 
 class PoolLoss:
@@ -98,7 +98,7 @@ class PoolLoss:
         )
         return self._parted(found.x)
 
-    def _parted(self, point: Floats) -> PoolWeights:
+    def _parted(self, point: Float64) -> PoolWeights:
         weights, *intercepts = np.split(point, self.ends[:-1])
         return PoolWeights(weights, intercepts)
 
@@ -117,7 +117,7 @@ class PoolLoss:
         apart = point - self.centre
         return self.loss(point)[0] - float(apart @ (self.ridge * apart)) / 2
 
-    def alone(self) -> Floats:
+    def alone(self) -> Float64:
         """Log-loss of each member alone.
 
         Returns
@@ -131,7 +131,7 @@ class PoolLoss:
             losses += (np.log(sums) - logs[:, rows, codes]) @ self.shares
         return losses
 
-    def at(self, weights: Floats) -> PoolWeights:
+    def at(self, weights: Float64) -> PoolWeights:
         """Weights with intercepts of zero.
 
         Parameters
@@ -144,7 +144,7 @@ class PoolLoss:
         """
         return self._parted(np.append(weights, np.zeros(self.ends[-1] - len(weights))))
 
-    def loss(self, point: Floats) -> tuple[float, Floats]:
+    def loss(self, point: Float64) -> tuple[float, Float64]:
         """Penalized log-loss of weights followed by intercepts, and its gradient."""
         apart = point - self.centre
         loss, slope = float(apart @ (self.ridge * apart)) / 2, self.ridge * apart
@@ -160,8 +160,8 @@ class PoolLoss:
 
 
 def _log_loss(
-    logs: Floats, codes: Counts, shares: Floats, weights: Floats, intercept: Floats
-) -> tuple[float, Floats, Floats]:
+    logs: Float64, codes: Counts, shares: Float64, weights: Float64, intercept: Float64
+) -> tuple[float, Float64, Float64]:
     n_members, n_samples, n_classes = logs.shape
     flat = logs.reshape(n_members, -1)
     rows = np.arange(n_samples)

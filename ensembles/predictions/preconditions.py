@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import get_scorer
 
+from ensembles._typing import Float64
 from ensembles.predictions.answers import Answer, Labels, Values
 from ensembles.predictions.combination import Combination
 from ensembles.predictions.fitting import Split
@@ -18,7 +19,6 @@ from ensembles.predictions.naming import check_weightable
 from ensembles.predictions.scored import Scored
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS
-from ensembles.weighting import Floats
 
 # What a scorer raises for targets or predictions that it is not for.
 SCORER_ERRORS = (
@@ -123,7 +123,7 @@ def check_selection(name: str, n_members: int, params: Mapping[str, Any]) -> Non
     ValueError, TypeError
     """
 
-    def score(weights: Floats) -> float:
+    def score(weights: Float64) -> float:
         raise _FirstScore
 
     with suppress(_FirstScore):

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.blocks import count_threads, cut, spread
+from ensembles._typing import Counts, Float64
+from ensembles.parallel import count_threads, cut, spread
 from ensembles.predictions.answers import Labels
 from ensembles.predictions.held import Held
 from ensembles.predictions.log_loss import suited
@@ -18,7 +19,6 @@ from ensembles.predictions.scored import (
     RunningSums,
     Unsuited,
 )
-from ensembles.weighting import Counts, Floats
 
 CHUNK = 4  # members that a thread takes at a time
 
@@ -64,13 +64,13 @@ class RankedPairs(Bounded):
         # The scorer adds up as many trapezes as there are rows.
         self.adding = 4 * UNIT * (len(self.labels) + 8)
 
-    def estimates(self, counts: Counts, members: Counts) -> tuple[Floats, Floats]:
+    def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after adding each of some members once more, and their errors."""
         sums = self.running.at(counts)
         rounding = 4 * UNIT * (float(counts.sum()) + 12)
         slack = 1 + int(rounding * STEPS)
 
-        def work(part: tuple[int, int]) -> Floats:
+        def work(part: tuple[int, int]) -> Float64:
             keys = np.empty(len(sums), np.uint32)
             found = np.empty((part[1] - part[0], 2))
             for place, member in enumerate(members[slice(*part)]):
@@ -98,7 +98,7 @@ class RankedPairs(Bounded):
         return _area(answer[order, 1], self.labels[order]) / self.n_pairs
 
 
-def _area(sorted_said: Floats, labels: Counts) -> float:
+def _area(sorted_said: Float64, labels: Counts) -> float:
     """Pairs in the right order, ties counting half."""
     ends = np.flatnonzero(np.append(np.diff(sorted_said) > 0, True))
     trues = np.diff(np.cumsum(labels)[ends], prepend=0)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from ensembles.weighting import Floats
+from ensembles._typing import Float64
 
 
-def effective_size(sample_weight: Floats) -> float:
+def effective_size(sample_weight: Float64) -> float:
     """Number of samples that weights stand for.
 
     Their sum, so that a whole weight means repetition; or, where that is larger,
@@ -31,7 +31,7 @@ def effective_size(sample_weight: Floats) -> float:
     return max(math.fsum(sample_weight), kish)
 
 
-def as_repetitions(sample_weight: Floats | None) -> Floats | None:
+def as_repetitions(sample_weight: Float64 | None) -> Float64 | None:
     """Weights scaled so that their sum is their `effective_size`.
 
     For learners whose penalty is fixed in samples, which weights of a small scale

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import get_scorer
 
+from ensembles._typing import Counts, Float64
 from ensembles.predictions.answers import Answer, Labels, Values
 from ensembles.predictions.held import Held
 from ensembles.predictions.known import KnownClassifier, KnownRegressor
-from ensembles.weighting import ROUNDING, Counts, Floats
+from ensembles.selection.score import ROUNDING
 
-Combine = Callable[[list[Floats], Floats], Answer]
+Combine = Callable[[list[Float64], Float64], Answer]
 
 UNIT = 2.0**-53  # what rounding a float64 may change, relative to it
 
@@ -44,7 +45,7 @@ class Scored:
         self.combine = combine
         self.scoring = scoring
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         return self.of(self.combine(self.held.stacks, weights))
 
     def of(self, answer: Answer) -> float:
@@ -103,7 +104,7 @@ class Scored:
         return float(np.mean(losses))
 
 
-def _log_loss(codes: Any, share: Floats, weight: Floats | None) -> float:
+def _log_loss(codes: Any, share: Float64, weight: Float64 | None) -> float:
     """Log-loss clipped as scikit-learn clips it."""
     found = share[np.arange(len(codes)), codes]
     least = np.finfo(share.dtype).eps
@@ -118,7 +119,7 @@ class Bounded(Scored):
     """
 
     @abstractmethod
-    def estimates(self, counts: Counts, members: Counts) -> tuple[Floats, Floats]:
+    def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after adding each of some members once more, and what they are off by.
 
         Parameters
@@ -133,7 +134,7 @@ class Bounded(Scored):
             Bounds: the scorer's own value is no further away than that.
         """
 
-    def gains(self, counts: Counts, members: Counts) -> Floats:
+    def gains(self, counts: Counts, members: Counts) -> Float64:
         """Scores after adding each of some members once more.
 
         Parameters
@@ -152,7 +153,7 @@ class Bounded(Scored):
         return values
 
     @staticmethod
-    def in_doubt(counts: Counts, values: Floats, errors: Floats) -> Any:
+    def in_doubt(counts: Counts, values: Float64, errors: Float64) -> Any:
         """Where estimates are not near enough to tell what matters of the order.
 
         Parameters
@@ -182,19 +183,19 @@ class Bounded(Scored):
         return bool(abs(own - values[0]) <= errors[0])
 
 
-def _with_one_more(counts: Counts, member: int) -> Floats:
+def _with_one_more(counts: Counts, member: int) -> Float64:
     more = counts + (np.arange(len(counts)) == member)
     return np.asarray(more / more.sum())
 
 
-def _near_the_greatest(values: Floats, errors: Floats) -> Any:
+def _near_the_greatest(values: Float64, errors: Float64) -> Any:
     """Where a value may be the greatest, unless that is sure of one, and its value."""
     near = values + errors >= (values - errors).max()
     far = errors > ROUNDING * np.maximum(1, abs(values))
     return near & (far | (near.sum() > 1))
 
 
-def _near_another(values: Floats, errors: Floats) -> Any:
+def _near_another(values: Float64, errors: Float64) -> Any:
     """Where the order of a value and its neighbour is not sure."""
     order = np.argsort(values - errors)
     upper = np.maximum.accumulate((values + errors)[order])
@@ -213,7 +214,7 @@ class RunningSums:
     said : ndarray of shape (n_members, ...)
     """
 
-    def __init__(self, said: Floats) -> None:
+    def __init__(self, said: Float64) -> None:
         self.said = said
         self._start()
 
@@ -221,7 +222,7 @@ class RunningSums:
         self.counts = np.zeros(len(self.said), np.int64)
         self.sums = np.zeros(self.said.shape[1:])
 
-    def at(self, counts: Counts) -> Floats:
+    def at(self, counts: Counts) -> Float64:
         """Sums for these counts, added to those asked for before where there are more.
 
         Each entry has been rounded ``2 * counts.sum()`` times at most.

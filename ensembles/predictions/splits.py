@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from sklearn.model_selection import check_cv
 
+from ensembles._typing import Counts
 from ensembles.predictions.fitting import Split
-from ensembles.weighting import Counts
 
 LIST_OF_SPLITS = "cv=list(splitter.split(X, y, groups))"
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.blocks import cut
+from ensembles._typing import Counts, Float64
+from ensembles.parallel import cut
 from ensembles.predictions.answers import Labels
 from ensembles.predictions.held import Held
 from ensembles.predictions.log_loss import FAR, row_shares, suited
 from ensembles.predictions.scored import UNIT, Bounded, Combine, Unsuited
-from ensembles.weighting import Counts, Floats
 
 BLOCK = 1 << 22  # numbers of the members looked at together: 32 MiB in float64
 LONGEST = 1 << 13  # numbers of a member whose products are added up in one go
@@ -54,11 +54,11 @@ class Squares(Bounded):
         """What the sum of the squares in a row is multiplied by."""
         return 1 / width
 
-    def _truth(self, start: int, stop: int, width: int) -> Floats:
+    def _truth(self, start: int, stop: int, width: int) -> Float64:
         truth = np.asarray(self.held.y, np.float64)
         return truth.reshape(-1, width)[start:stop]
 
-    def _add(self, part: Floats, start: int, stop: int) -> None:
+    def _add(self, part: Float64, start: int, stop: int) -> None:
         shares = np.sqrt(self.shares[start:stop])[:, None]
         said = part.astype(np.float64)
         self.sizes += np.einsum("mrk,mrk,r->m", said, said, self.shares[start:stop])
@@ -68,10 +68,10 @@ class Squares(Bounded):
         errors = said.reshape(len(said), -1)
         self.products += errors @ errors.T
 
-    def _look_at(self, said: Floats) -> None:
+    def _look_at(self, said: Float64) -> None:
         """Note what else is asked of the members; nothing of values."""
 
-    def estimates(self, counts: Counts, members: Counts) -> tuple[Floats, Floats]:
+    def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after adding each of some members once more, and their errors."""
         size = float(counts.sum() + 1)
         own = np.diag(self.products)
@@ -87,11 +87,11 @@ class Squares(Bounded):
         errors += lost * (2 * np.sqrt(squares + errors) + lost) + 200 * UNIT * squares
         return self._scores(squares, errors + 3 * self.far)
 
-    def _scores(self, squares: Floats, errors: Floats) -> tuple[Floats, Floats]:
+    def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
         """Scores by their squared errors, and how far off these may be."""
         return -squares, errors
 
-    def gradient(self, weights: Floats) -> Floats:
+    def gradient(self, weights: Float64) -> Float64:
         """Slopes of the negative mean squared error.
 
         Parameters
@@ -104,7 +104,7 @@ class Squares(Bounded):
         """
         return np.asarray(-2 * self.products @ weights)
 
-    def optimum(self) -> Floats:
+    def optimum(self) -> Float64:
         """Weights of the simplex with the least squared error.
 
         With the members' errors E, the least of |Ew| on the simplex has the
@@ -146,12 +146,12 @@ class RootSquares(Squares):
             raise Unsuited
         super().__init__(held, combine, scoring)
 
-    def _scores(self, squares: Floats, errors: Floats) -> tuple[Floats, Floats]:
+    def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
         most = np.sqrt(squares + errors)
         least = np.sqrt(np.maximum(squares - errors, 0))
         return -np.sqrt(squares), most - least + 4 * UNIT * most
 
-    def gradient(self, weights: Floats) -> Floats:
+    def gradient(self, weights: Float64) -> Float64:
         """Slopes of the negative root.
 
         Parameters
@@ -182,12 +182,12 @@ class R2(Squares):
             raise Unsuited
         super().__init__(held, combine, scoring)
 
-    def _scores(self, squares: Floats, errors: Floats) -> tuple[Floats, Floats]:
+    def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
         rest = squares / self.variance
         errors = errors / self.variance + 200 * UNIT * (1 + rest)
         return 1 - rest, errors
 
-    def gradient(self, weights: Floats) -> Floats:
+    def gradient(self, weights: Float64) -> Float64:
         """Slopes of the share.
 
         Parameters
@@ -217,10 +217,10 @@ class Brier(Squares):
     def _scale(self, width: int) -> float:
         return 0.5 if width < 3 else 1.0
 
-    def _truth(self, start: int, stop: int, width: int) -> Floats:
+    def _truth(self, start: int, stop: int, width: int) -> Float64:
         return np.eye(width)[self.codes[start:stop]]
 
-    def _look_at(self, said: Floats) -> None:
+    def _look_at(self, said: Float64) -> None:
         if said.min() < 0:
             raise Unsuited
         self.far = max(self.far, float(np.abs(said.sum(axis=2) - 1).max()))

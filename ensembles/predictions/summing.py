@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ensembles.blocks import cut
-from ensembles.weighting import Floats
+from ensembles._typing import Float64
+from ensembles.parallel import cut
 
-Members = Iterable[Floats]
+Members = Iterable[Float64]
 # What is seen of rows of a member, given as they came, and the member's place.
-View = Callable[[Floats, int], Floats]
+View = Callable[[Float64, int], Float64]
 
 BLOCK = 1 << 16  # numbers looked at together: what is made of them stays in the caches
 
@@ -34,7 +34,7 @@ def blocks(n_rows: int, width: int) -> Iterator[tuple[int, int]]:
     return cut(n_rows, max(1, BLOCK // max(1, width)))
 
 
-def checked(members: Members, n_weights: int) -> Iterator[Floats]:
+def checked(members: Members, n_weights: int) -> Iterator[Float64]:
     """Members one after the other, each let go before the next is asked for.
 
     Parameters
@@ -74,7 +74,9 @@ def checked(members: Members, n_weights: int) -> Iterator[Floats]:
         )
 
 
-def weighted_sum(members: Members, weights: Floats, view: View | None = None) -> Floats:
+def weighted_sum(
+    members: Members, weights: Float64, view: View | None = None
+) -> Float64:
     """Sum of the weights times what is seen of each member.
 
     Members without weight do not count, whatever they hold.
@@ -109,7 +111,7 @@ def weighted_sum(members: Members, weights: Floats, view: View | None = None) ->
 
 
 def _add(
-    total: Floats, member: Floats, weight: float, place: int, view: View | None
+    total: Float64, member: Float64, weight: float, place: int, view: View | None
 ) -> None:
     for start, stop in blocks(*member.shape):
         part = member[start:stop]
@@ -120,8 +122,8 @@ def _add(
 
 
 def weighted_mean(
-    members: Members, weights: Floats, view: View | None = None
-) -> Floats:
+    members: Members, weights: Float64, view: View | None = None
+) -> Float64:
     """That sum over the sum of the weights, divided once: whole numbers tie exactly.
 
     Parameters
@@ -139,8 +141,8 @@ def weighted_mean(
 
 
 def pooled(
-    members: Members, weights: Floats, floor: float, intercept: ArrayLike | None = None
-) -> Floats:
+    members: Members, weights: Float64, floor: float, intercept: ArrayLike | None = None
+) -> Float64:
     """Product of powers of probabilities, rows scaled to sum 1.
 
     Parameters
@@ -164,7 +166,7 @@ def pooled(
     if not 0 < floor < 1:
         raise ValueError(f"floor must lie between 0 and 1, found {floor!r}")
 
-    def logarithms(part: Floats, place: int) -> Floats:
+    def logarithms(part: Float64, place: int) -> Float64:
         least, most = part.min(initial=0), part.max(initial=0)
         if least < 0 or most == math.inf:  # NaN passes, and the result is NaN
             raise ValueError(
@@ -185,7 +187,7 @@ def pooled(
     return product
 
 
-def refuse_nan(part: Floats, place: int) -> None:
+def refuse_nan(part: Float64, place: int) -> None:
     """Raise if NaN is among numbers that are to be put in order.
 
     Parameters

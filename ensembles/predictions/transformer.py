@@ -20,6 +20,7 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ensembles._typing import Float64
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.combining import combiner_of
 from ensembles.predictions.fitting import Fitted, Fitting, each
@@ -32,7 +33,7 @@ from ensembles.predictions.transformer_outputs import (
     fitted_and_transformed,
     is_sparse,
 )
-from ensembles.weighting import Floats, check_weights
+from ensembles.weights import check_weights
 
 
 class EnsembleTransformer(
@@ -177,7 +178,7 @@ class EnsembleTransformer(
         members = [Fitted(one.name, one.member[0], []) for one in pairs]
         return members, [as_rows(one.name, one.member[1]) for one in pairs]
 
-    def _given(self) -> Floats:
+    def _given(self) -> Float64:
         """Weights of all members, known to be right."""
         size, weights = len(self.estimators), self.weights
         if self._combiner is not None:
@@ -215,7 +216,7 @@ class EnsembleTransformer(
             return np.hstack(parts)
         dtypes = set[np.dtype[Any]]()
 
-        def noted() -> Iterator[Floats]:
+        def noted() -> Iterator[Float64]:
             for output in self._turned(self._alike(said)):
                 dtypes.add(output.dtype)
                 yield output
@@ -258,7 +259,7 @@ class EnsembleTransformer(
         tasks = ((*pair, X) for pair in self.named_estimators_.items())
         return each(self.n_jobs, Outputs().of, tasks)
 
-    def _alike(self, said: Iterator[Any]) -> Iterator[Floats]:
+    def _alike(self, said: Iterator[Any]) -> Iterator[Float64]:
         """Outputs as dense arrays of one width, finite where they are to be turned."""
         first, width = None, None
         for name, output in zip(self.named_estimators_, said, strict=True):
@@ -275,7 +276,7 @@ class EnsembleTransformer(
                 assert_all_finite(dense, input_name=f"output of member {name!r}")
             yield dense
 
-    def _turned(self, outputs: Iterator[Floats]) -> Iterator[Floats]:
+    def _turned(self, outputs: Iterator[Float64]) -> Iterator[Float64]:
         if self.rotations_ is None:
             return outputs
         return map(np.matmul, outputs, self.rotations_)

@@ -9,14 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles.base import Chosen, choose, params_of, select_quietly
+from ensembles._typing import Float64
 from ensembles.predictions.combination import Combination
 from ensembles.predictions.combiner import Combiner
 from ensembles.predictions.held import Held
 from ensembles.predictions.pool_weights import PoolLoss, PoolWeights
 from ensembles.predictions.scored import Scored
 from ensembles.selection import SELECTIONS
-from ensembles.weighting import Floats, Score, Trial, check_weights, own_scores
+from ensembles.selection.choose import Chosen, choose, params_of, select_quietly
+from ensembles.selection.score import Score, Trial, own_scores
+from ensembles.weights import check_weights
 
 POOLED = ("convex", "free")  # learned with a pool whose weights may have any sum
 GIVEN = ("temperature",)  # parameters of a pool that learned weights make up for
@@ -47,7 +49,7 @@ def check_choice(
     n_members: int,
     own: dict[str, Any],
     params: dict[str, Any],
-) -> Floats | str | None:
+) -> Float64 | str | None:
     """Weights as they are given, or how they are to be chosen, known to be right.
 
     Parameters
@@ -157,7 +159,7 @@ class Weighed(NamedTuple):
 
 
 def weigh(
-    weights: Floats | str | None,
+    weights: Float64 | str | None,
     combination: Combination,
     n_members: int,
     held: Held | None,

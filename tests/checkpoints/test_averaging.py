@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 
 from ensembles.checkpoints import Report, average, plan
-from ensembles.rules import RULES
+from ensembles.rules.builtin import RULES
 from tests.checkpoints import oracles
 from tests.checkpoints.building import (
     FLOATS,

@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import nn
 
+from ensembles._typing import Float64
 from ensembles.checkpoints import ModelSoup
 from ensembles.checkpoints.gradients import products
 from ensembles.checkpoints.layers import layers_of
 from ensembles.checkpoints.learning import Learned
 from ensembles.checkpoints.merging import Combining, Merged, merge
 from ensembles.checkpoints.scored import SoupScore
-from ensembles.weighting import Floats
 
 N_MEMBERS = 3
 STEP = 1e-6
@@ -62,7 +62,7 @@ def learned(parts: Any = None) -> Learned:
     return Learned(found, score)
 
 
-def column(n_groups: int) -> Floats:
+def column(n_groups: int) -> Float64:
     drawn = np.random.default_rng(2).uniform(0.1, 1, (N_MEMBERS, n_groups))
     return np.asarray(drawn / drawn.sum(0))
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles import writing
+from ensembles import atomic_io
 from ensembles.checkpoints import average, sinks
 
 
@@ -29,7 +29,7 @@ def die() -> None:
 def arm(step: str) -> None:
     """Make a step of the writing the run's last, as ``before _flush`` says."""
     when, name = step.split()
-    home: Any = writing
+    home: Any = atomic_io
     if name.startswith("os."):
         home, name = os, name.removeprefix("os.")
     usual: Callable[..., Any] = getattr(home, name)
@@ -61,7 +61,7 @@ def half_a_removal(place: Path) -> None:
 def run(order: dict[str, Any]) -> None:
     """One run, in a process of its own."""
     if order.get("no_exchange"):
-        writing._rename = lambda *_: False
+        atomic_io._rename = lambda *_: False
     if order.get("step") == "half a block":
         vars(sinks)["write_at"] = half_a_block
     elif order.get("step") == "half a removal":

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from ensembles.rules import RULES
+from ensembles.rules.builtin import RULES
 from ensembles_cli.demo.stage import Stage
 from ensembles_cli.main import cli
 from ensembles_cli.printing import bar, table

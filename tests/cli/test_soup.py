@@ -21,7 +21,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from ensembles import writing
+from ensembles import atomic_io
 from ensembles.checkpoints import Journal
 from ensembles.checkpoints.members import open_member
 from ensembles_cli import process
@@ -801,7 +801,7 @@ def test_what_a_killed_run_left_is_no_member_of_the_next(
 ) -> None:
     for name in "ab":
         made(tmp_path / "runs", name, VALUES[name])
-    dead = Path("runs") / f"{writing._marked(Path('out'))}{0:032x}" / "candidate"
+    dead = Path("runs") / f"{atomic_io._marked(Path('out'))}{0:032x}" / "candidate"
     made(dead.parent, dead.name, 0)
     score = SCORE.replace("eval.py", str(tmp_path / "eval.py"))
     result = soup(f"runs/{pattern}", "-o", "runs/out", score=score)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from ensembles._typing import Float64
 from ensembles.predictions.answers import Answer, Labels, Values
 from ensembles.predictions.combining import combiner_of
 from ensembles.predictions.held import Held
 from ensembles.predictions.scored import Scored
 from ensembles.predictions.scoring import score_for
-from ensembles.weighting import Floats
 
 MEAN = combiner_of("mean")
 
@@ -49,7 +49,7 @@ def classes_held(
     return Held([stack], names[y], labels, _weights(rng, n_rows, weighting))
 
 
-def _probabilities(rng: Any, shape: tuple[int, ...], kind: str) -> Floats:
+def _probabilities(rng: Any, shape: tuple[int, ...], kind: str) -> Float64:
     if kind in ("halves", "quarters", "tenths"):
         parts = {"halves": 2, "quarters": 4, "tenths": 10}[kind]
         cells = np.ones(shape[-1]) / shape[-1]
@@ -85,7 +85,7 @@ def values_held(
     return Held([stack], y, answers, _weights(rng, n_rows, weighting))
 
 
-def _weights(rng: Any, n_rows: int, weighting: str) -> Floats | None:
+def _weights(rng: Any, n_rows: int, weighting: str) -> Float64 | None:
     if weighting == "none":
         return None
     if weighting == "any":
@@ -98,7 +98,7 @@ def _weights(rng: Any, n_rows: int, weighting: str) -> Floats | None:
 def combine_for(held: Held) -> Any:
     """What an estimator does with weights: the mean, finished."""
 
-    def combine(stacks: list[Floats], weights: Floats) -> Answer:
+    def combine(stacks: list[Float64], weights: Float64) -> Answer:
         return [held.answers.finished(MEAN.function(s, weights)) for s in stacks]
 
     return combine

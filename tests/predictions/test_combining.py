@@ -20,13 +20,15 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
+from ensembles._typing import Float64
 from ensembles.predictions import EnsembleClassifier
 from ensembles.predictions.combiner import Combiner, Whole
 from ensembles.predictions.combining import COMBINERS, combiner_of
 from ensembles.predictions.summing import BLOCK
 from ensembles.registry import register
-from ensembles.rules import RULES, median, slerp
-from ensembles.weighting import Floats
+from ensembles.rules.builtin import RULES
+from ensembles.rules.elementwise import median
+from ensembles.rules.spherical import slerp
 
 WHOLE = [
     combiner_of(name)
@@ -44,7 +46,7 @@ each_streaming = pytest.mark.parametrize(
 )
 
 
-def shares(n_members: int, n_rows: int = 7, n_columns: int = 3) -> Floats:
+def shares(n_members: int, n_rows: int = 7, n_columns: int = 3) -> Float64:
     rng = np.random.default_rng([n_members, n_rows, n_columns])
     return np.asarray(rng.dirichlet(np.ones(n_columns), (n_members, n_rows)))
 
@@ -56,7 +58,7 @@ def training_for(combiner: Combiner, n_members: int, n_columns: int = 3) -> Any:
     return {"training": np.sort(shares(n_members, 20, n_columns), axis=1)}
 
 
-def row_sums(answer: Floats) -> Floats:
+def row_sums(answer: Float64) -> Float64:
     return np.asarray(answer.sum(axis=1))
 
 
@@ -96,7 +98,7 @@ def test_scaling_all_weights_changes_nothing_unless_their_sum_counts(
     n_members=st.integers(1, 6),
 )
 def test_identical_members_are_a_fixed_point(
-    combiner: Combiner, one: Floats, n_members: int
+    combiner: Combiner, one: Float64, n_members: int
 ) -> None:
     one = np.sort(one / row_sums(one)[:, None], axis=1)
     found = combiner(np.array([one] * n_members))
@@ -122,9 +124,9 @@ def test_streaming_equals_stacked_and_block_by_block(
 
 @each_streaming
 def test_a_member_is_let_go_before_the_next_is_asked_for(combiner: Combiner) -> None:
-    alive: list[weakref.ref[Floats]] = []
+    alive: list[weakref.ref[Float64]] = []
 
-    def said() -> Iterator[Floats]:
+    def said() -> Iterator[Float64]:
         for member in shares(4):
             assert not any(known() is not None for known in alive)
             fresh = member.copy()
@@ -443,8 +445,8 @@ def test_equal_weights_are_shares_where_their_sum_counts() -> None:
 
 def test_a_rule_of_ones_own_is_one_function(rng: np.random.Generator) -> None:
     def boldest(
-        members: Iterable[Floats], weights: Floats, *, least: float = 0.0
-    ) -> Floats:
+        members: Iterable[Float64], weights: Float64, *, least: float = 0.0
+    ) -> Float64:
         """Member that is surest of the row."""
         stack = np.array(list(members))
         surest = np.where(weights[:, None] > least, stack.max(axis=2), -1).argmax(

@@ -23,7 +23,6 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.tree import DecisionTreeClassifier
 
-from ensembles.base import Chosen
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
 from ensembles.predictions.answers import Labels
 from ensembles.predictions.combination import Combination
@@ -31,6 +30,7 @@ from ensembles.predictions.cross_fitting import MOST_ROWS, N_FOLDS, folds_to_lea
 from ensembles.predictions.fitted_combiner import CombinerFit
 from ensembles.predictions.pool_weights import PoolLoss
 from ensembles.predictions.weighing import NEAR as NEAR_LOSS
+from ensembles.selection.choose import Chosen
 from tests.predictions.held_out import classes_held
 
 Data = tuple[Any, Any]

@@ -19,7 +19,7 @@ from ensembles.predictions.held import Held
 from ensembles.predictions.scored import Bounded, RunningSums, Scored
 from ensembles.predictions.scoring import score_for
 from ensembles.selection import greedy, greedy_soup
-from ensembles.weighting import Trial
+from ensembles.selection.score import Trial
 from tests.predictions.held_out import (
     MEAN,
     both,

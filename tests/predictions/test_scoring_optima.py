@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from ensembles._typing import Float64
 from ensembles.predictions.log_loss import FLOOR
 from ensembles.predictions.mixture import best_mixture
 from ensembles.selection import convex
-from ensembles.weighting import Floats, Trial
+from ensembles.selection.score import Trial
 from tests.predictions.held_out import both, classes_held, values_held
 
 SMOOTH = ["neg_mean_squared_error", "neg_root_mean_squared_error", "r2"]
@@ -81,7 +82,7 @@ def test_gradients_are_the_slopes_that_differences_find(scoring: Any) -> None:
         assert slope == pytest.approx(slopes @ (towards - weights), abs=1e-4)
 
 
-def exact_optimum(errors: Floats) -> tuple[float, Floats]:
+def exact_optimum(errors: Float64) -> tuple[float, Float64]:
     """The least mean square on the simplex, over all sets of members that count."""
     n_members, found = len(errors), [(np.inf, np.zeros(len(errors)))]
     for size in range(1, n_members + 1):
@@ -125,7 +126,7 @@ def test_a_perfect_mean_has_no_slope() -> None:
     assert fast.optimum().tolist() == [1.0]
 
 
-def mixture_gap(entries: Floats, shares: Floats) -> tuple[float, Floats]:
+def mixture_gap(entries: Float64, shares: Float64) -> tuple[float, Float64]:
     weights = best_mixture(entries, shares, floor=FLOOR)
     raised = np.maximum(entries, FLOOR, dtype=np.float64)
     return float((raised @ (shares / (weights @ raised))).max()) - 1, weights

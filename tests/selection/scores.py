@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from ensembles.weighting import Counts, Floats, Score
+from ensembles._typing import Counts, Float64
+from ensembles.selection.score import Score
 
 cases = st.tuples(st.integers(1, 6), st.integers(0, 2**32 - 1))  # n_members, seed
 
@@ -15,15 +16,15 @@ cases = st.tuples(st.integers(1, 6), st.integers(0, 2**32 - 1))  # n_members, se
 class Distance:
     """Minus the squared distance of the mean of the members from a target."""
 
-    def __init__(self, stack: Floats, target: Floats) -> None:
+    def __init__(self, stack: Float64, target: Float64) -> None:
         self.stack, self.target = stack, target
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         return -float(np.sum((weights @ self.stack - self.target) ** 2))
 
 
 class DistanceWithGradient(Distance):
-    def gradient(self, weights: Floats) -> Floats:
+    def gradient(self, weights: Float64) -> Float64:
         gradient = -2 * self.stack @ (weights @ self.stack - self.target)
         return np.asarray(gradient)
 
@@ -35,10 +36,10 @@ class Gaining:
         self.score = score
         self.n_gains = 0
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         return self.score(weights)
 
-    def gains(self, counts: Counts, members: Counts) -> Floats:
+    def gains(self, counts: Counts, members: Counts) -> Float64:
         self.n_gains += 1
         more = counts + np.eye(len(counts), dtype=np.int64)[members]
         return np.array([self.score(row / row.sum()) for row in more])
@@ -51,7 +52,7 @@ class Table:
         self.scores = scores
         self.asked: list[tuple[float, ...]] = []
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         self.asked.append(tuple(weights.tolist()))
         return self.scores[self.asked[-1]]
 
@@ -61,14 +62,14 @@ def distances(n_members: int, seed: int) -> DistanceWithGradient:
     return DistanceWithGradient(rng.normal(size=(n_members, 3)), rng.normal(size=3))
 
 
-def log_loss_of(stack: Floats) -> Any:
+def log_loss_of(stack: Float64) -> Any:
     """Minus the log-loss, by the members' probabilities of what is true."""
 
     class LogLoss:
-        def __call__(self, weights: Floats) -> float:
+        def __call__(self, weights: Float64) -> float:
             return float(np.log(weights @ stack).mean())
 
-        def gradient(self, weights: Floats) -> Floats:
+        def gradient(self, weights: Float64) -> Float64:
             return np.asarray((stack / (weights @ stack)).mean(axis=1))
 
     return LogLoss()

@@ -14,8 +14,9 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 
+from ensembles._typing import Float64
 from ensembles.selection import convex, greedy, greedy_soup
-from ensembles.weighting import Floats, Trial
+from ensembles.selection.score import Trial
 from tests.selection.scores import (
     Distance,
     DistanceWithGradient,
@@ -111,7 +112,7 @@ def test_convex_finds_the_optimum_among_many_members() -> None:
 @pytest.mark.parametrize("gradient", [[1.0], [math.nan, 1.0]])
 def test_a_wrong_gradient_is_an_error(gradient: list[float]) -> None:
     class Wrong(Distance):
-        def gradient(self, weights: Floats) -> list[float]:
+        def gradient(self, weights: Float64) -> list[float]:
             return gradient
 
     with pytest.raises(ValueError, match="must return 2 finite numbers"):
@@ -119,7 +120,7 @@ def test_a_wrong_gradient_is_an_error(gradient: list[float]) -> None:
 
 
 @pytest.fixture(scope="module")
-def digits() -> Floats:
+def digits() -> Float64:
     """Probabilities of the true class, (n_members, n_rows), out of fold."""
     X, y = load_digits(return_X_y=True)
     X, y = X[:600], y[:600]
@@ -137,7 +138,7 @@ def digits() -> Floats:
     return np.asarray(np.clip(true, 1e-6, 1))
 
 
-def test_convex_reaches_the_fixed_point_of_em_on_digits(digits: Floats) -> None:
+def test_convex_reaches_the_fixed_point_of_em_on_digits(digits: Float64) -> None:
     score = log_loss_of(digits)
     mixture = np.full(len(digits), 1 / len(digits))
     for _ in range(5000):  # Dempster, Laird and Rubin (1977), mixture proportions
@@ -146,7 +147,7 @@ def test_convex_reaches_the_fixed_point_of_em_on_digits(digits: Floats) -> None:
     assert score(convex(len(digits), score)) >= score(mixture) - 1e-10
 
 
-def test_fifty_greedy_rounds_come_near_the_optimum_on_digits(digits: Floats) -> None:
+def test_fifty_greedy_rounds_come_near_the_optimum_on_digits(digits: Float64) -> None:
     score = log_loss_of(digits)
     best = score(convex(len(digits), score))
     assert best - 1e-3 <= score(greedy(len(digits), score)) <= best + 1e-12
@@ -160,7 +161,7 @@ class Knowing(Distance):
         super().__init__(np.eye(2), np.array([0.4, 0.6]))
         self.best = best
 
-    def optimum(self) -> Floats:
+    def optimum(self) -> Float64:
         return np.array(self.best)
 
 

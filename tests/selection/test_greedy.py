@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ensembles._typing import Float64
 from ensembles.selection import greedy, greedy_soup
-from ensembles.weighting import Floats, Score, Trial, own_scores
+from ensembles.selection.score import Score, Trial, own_scores
 from tests.selection.scores import Distance, Gaining, Table, cases, distances
 
 
@@ -167,9 +168,9 @@ def test_bags_of_everyone_choose_as_no_bags_do() -> None:
 
 def test_members_outside_a_bag_are_not_asked_again() -> None:
     score = distances(4, 1)
-    asked: list[Floats] = []
+    asked: list[Float64] = []
 
-    def asking(weights: Floats) -> float:
+    def asking(weights: Float64) -> float:
         asked.append(weights)
         return score(weights)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from ensembles.selection import SELECTIONS
-from ensembles.weighting import Trial, own_scores
+from ensembles.selection.score import Trial, own_scores
 from tests.selection.scores import Distance, DistanceWithGradient, cases, distances
 
 names = pytest.mark.parametrize("name", sorted(SELECTIONS))

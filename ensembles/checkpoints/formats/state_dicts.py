@@ -9,8 +9,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ensembles._typing import Array
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Memory, Tensor
-from ensembles.floats import Array
 
 # Torch shares no memory with numpy for these; their bits travel as integers.
 EXTRA: dict[str, tuple[np.dtype[Any], str]] = {

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.blocks import cut
 from ensembles.embeddings.vectors.binary import Reader
 from ensembles.embeddings.vectors.files import decode, mapped_array
 from ensembles.embeddings.vectors.subwords import Subwords
 from ensembles.embeddings.vectors.table import WordVectors, as_float32, check_finite
+from ensembles.parallel import cut
 
 MAGIC = 793712314
 VERSIONS = (11, 12)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.kernels.compiled import compiled, inlined
+from ensembles.kernels.jit import compiled, inlined
 
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.vectors.table import Matrix
-from ensembles.kernels.compiled import compiled, inlined
+from ensembles._typing import Float32
+from ensembles.kernels.jit import compiled, inlined
 
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
@@ -30,10 +30,10 @@ def compose(
     text: Bytes,
     offsets: Places,
     rows: Places,
-    words: Matrix,
-    grams: Matrix,
+    words: Float32,
+    grams: Float32,
     lengths: tuple[int, int],
-    out: Matrix,
+    out: Float32,
 ) -> None:
     """Mean of the vectors of each word's n-grams, and its own where it has one.
 
@@ -99,12 +99,12 @@ class Subwords:
         Characters of n-grams; 0 for ``longest`` where there are none.
     """
 
-    grams: Matrix = field(repr=False)
-    words: Matrix = field(repr=False)
+    grams: Float32 = field(repr=False)
+    words: Float32 = field(repr=False)
     shortest: int
     longest: int
 
-    def vectors(self, words: Sequence[str], known: Mapping[str, int]) -> Matrix:
+    def vectors(self, words: Sequence[str], known: Mapping[str, int]) -> Float32:
         """Vector of each word: the mean of its n-grams', and its own where it is known.
 
         A word without either has zeros.
@@ -122,7 +122,7 @@ class Subwords:
         rows = np.array([known.get(word, -1) for word in words], np.int64)
         return self.of_bytes([word.encode("utf-8", "replace") for word in words], rows)
 
-    def of_bytes(self, words: Sequence[bytes], rows: Places) -> Matrix:
+    def of_bytes(self, words: Sequence[bytes], rows: Places) -> Float32:
         """Vectors of words as a file spells them.
 
         Parameters

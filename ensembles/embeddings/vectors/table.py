@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.floats import FLOATS
+from ensembles.dtypes import FLOATS
 
 if TYPE_CHECKING:
     from ensembles.embeddings.vectors.subwords import Subwords
+from ensembles._typing import Float32
 
-Matrix = NDArray[np.float32]
 Counts = NDArray[np.int64]
 
 
@@ -51,7 +51,7 @@ class WordVectors:
     """
 
     tokens: Sequence[str]
-    matrix: Matrix = field(repr=False)
+    matrix: Float32 = field(repr=False)
     counts: Counts | None = field(default=None, repr=False)
     tokenizer: Any = field(default=None, repr=False)
     subwords: Subwords | None = field(default=None, repr=False)
@@ -128,7 +128,7 @@ def check_matrix(matrix: Any, source: str) -> None:
         )
 
 
-def check_finite(matrix: Matrix, tokens: Sequence[str], source: str) -> None:
+def check_finite(matrix: Float32, tokens: Sequence[str], source: str) -> None:
     """Raise if a vector holds NaN or infinity, naming its token.
 
     Parameters
@@ -197,7 +197,7 @@ def from_mapping(vectors: Mapping[Any, Any], source: str) -> WordVectors:
     return from_pairs(list(vectors), list(vectors.values()), source)
 
 
-def as_float32(matrix: NDArray[Any]) -> Matrix:
+def as_float32(matrix: NDArray[Any]) -> Float32:
     """The matrix in float32, rows one after the other; itself where it is so."""
     if matrix.dtype == np.float32 and matrix.flags.c_contiguous:
         return matrix

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensembles.blocks import count_threads, cut, spread
+from ensembles._typing import Float32
 from ensembles.embeddings.vectors.files import decode, mapped
 from ensembles.embeddings.vectors.parsing import (
     FINE,
@@ -24,7 +24,8 @@ from ensembles.embeddings.vectors.parsing import (
     end_of_lines,
     parse_lines,
 )
-from ensembles.embeddings.vectors.table import Matrix, WordVectors, check_finite
+from ensembles.embeddings.vectors.table import WordVectors, check_finite
+from ensembles.parallel import count_threads, cut, spread
 
 LINES = 4096  # read by a thread at a time
 LONGEST_LINE = 1 << 20
@@ -139,7 +140,7 @@ def _is_count(field: bytes) -> bool:
 def _parse(
     data: Bytes,
     start: int,
-    matrix: Matrix,
+    matrix: Float32,
     places: Places,
     faults: Bytes,
 ) -> None:
@@ -162,7 +163,7 @@ def _parse(
 def _mend(
     path: Path,
     data: Bytes,
-    matrix: Matrix,
+    matrix: Float32,
     places: Places,
     faults: Bytes,
     first_line: int,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ensembles.embeddings.vectors.binary import Reader
 from ensembles.embeddings.vectors.files import decode
 from ensembles.embeddings.vectors.table import WordVectors, check_finite
-from ensembles.kernels.compiled import compiled
+from ensembles.kernels.jit import compiled
 
 LONGEST_WORD = 1 << 13
 LONGEST_HEADER = 64

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles.atomic_io import whole
 from ensembles.embeddings.outputs import check_free, save_tensors
 from ensembles.embeddings.vectors.reading import read_vectors
-from ensembles.writing import whole
 
 
 def write_vectors(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ensembles.floats import Float64
+from ensembles._typing import Float64
 
 View = Callable[[Float64], Float64]
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.registry import register
-from ensembles.selection.registering import SELECTIONS, Record, check_whole, forget
-from ensembles.weighting import Floats, Score, Trial, own_scores, score_of
+from ensembles.selection.score import Score, Trial, own_scores, score_of
+from ensembles.selection.table import SELECTIONS, Record, check_whole, forget
 
 INSTALL = "pip install 'ensemble-avg[optuna]'"
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler"}
@@ -24,7 +25,7 @@ def optuna(
     sampler: Any = "tpe",
     random_state: int | None = 0,
     record: Record = forget,
-) -> Floats:
+) -> Float64:
     """Best of the weights that optuna proposes, and of equal and single ones.
 
     Each member draws u in (0, 1], and has the weight -log(u) over the sum of all: draws

@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
-Array = NDArray[Any]  # members come in any of the formats below
+from ensembles._typing import Array, Float64
 
 
 class Format(NamedTuple):

@@ -5,22 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
 
 import numpy as np
 
-from ensembles.blocks import cut
-from ensembles.floats import Array, Float64
-from ensembles.kernels.gram import widened
+from ensembles._typing import Array, Float64
+from ensembles.kernels.casting import rounded, widened
 from ensembles.kernels.mean import mean as weighted_mean
-from ensembles.kernels.order import ranked, weighted_median
-from ensembles.kernels.rounding import rounded
-from ensembles.means import by_logarithms, kept_between, powers, trimmed
-from ensembles.registry import Table, register
-from ensembles.ruling import Rule
-from ensembles.sphere import angles, centre
+from ensembles.kernels.sorting import ranked, weighted_median
+from ensembles.parallel import cut
+from ensembles.registry import register
+from ensembles.rules.numerics import by_logarithms, kept_between, powers, trimmed
+from ensembles.rules.table import RULES
 
-OPPOSITE = 1e-5  # angles this near to pi are lost in the rounding of inner products
 PIECE = 8_192  # elements of each member in float64 at a time: no budget counts them
 
 
@@ -38,13 +34,6 @@ def _by_piece(stack: Array, combine: Callable[[Float64], Float64]) -> Array:
             piece = np.ascontiguousarray(widened(stack[:, start:stop]))
             out[start:stop] = combine(piece)
     return rounded(out, stack.dtype)
-
-
-def _make(function: Callable[..., Any], facts: dict[str, Any]) -> Rule:
-    return Rule(function, **facts)
-
-
-RULES: Table[Rule] = Table("rule", _make)
 
 
 @register(RULES, cut="element", signed=True, fused=True)
@@ -214,54 +203,3 @@ def maximum(stack: Array, weights: Float64) -> Array:
     """
     counted, _ = _counted(stack, weights)
     return np.asarray(ranked(counted, len(counted) - 1, len(counted) - 1)[0])
-
-
-@register(RULES, cut="gram", n_members=2)
-def slerp(gram: Float64, weights: Float64) -> Float64:
-    """Spherical interpolation, (sin((1-t)θ) a + sin(tθ) b) / sin θ, t = w[1] / sum(w).
-
-    θ is the angle between the two members. Where they point the same way the limit
-    for θ towards zero is the straight line between them; it is also taken where a
-    member is zero or both are opposite, as no single arc joins those.
-
-    Near zero the formula is as exact as elsewhere. Towards pi the inner products do not
-    hold the angle any more: the relative error grows as 1e-16 / (pi - θ)**2, and from
-    pi - 1e-5 on the members count as opposite. Members of float64 whose squares are
-    beyond its range, with entries around 1e-170 or 1e160, are refused.
-
-    References
-    ----------
-    Shoemake (1985), "Animating rotation with quaternion curves", SIGGRAPH, section
-    3.3.
-    """
-    t = weights[1] / weights.sum()
-    angle = angles(gram)[0, 1]
-    if math.sin(angle) == 0 or angle > math.pi - OPPOSITE:
-        return np.array([1 - t, t])
-    arc = np.array([math.sin((1 - t) * angle), math.sin(t * angle)])
-    return np.asarray(arc / math.sin(angle))
-
-
-@register(RULES, cut="gram")
-def karcher_mean(gram: Float64, weights: Float64) -> Float64:
-    """Mean direction m of least sum(w[i] angle(m, x[i])²), of the weighted mean length.
-
-    The point from which the weighted sum of squared angles to the members is
-    smallest, found by steps along the mean of the logarithms. Members of length zero
-    have no direction and count in the length alone.
-
-    References
-    ----------
-    Karcher (1977), "Riemannian center of mass and mollifier smoothing",
-    Communications on Pure and Applied Mathematics 30; for checkpoints
-    arXiv:2603.04972.
-    """
-    share = weights / weights.sum()
-    lengths = np.sqrt(np.diagonal(gram))
-    some = (lengths != 0) & (share > 0)
-    if not some.any():
-        return np.asarray(share)
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=some)
-    cosines = gram * inverse[:, None] * inverse
-    point = centre(cosines, np.where(some, share, 0.0))
-    return np.asarray(point * inverse * (share @ lengths))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ensembles.blocks import count_threads, cut, spread
+from ensembles.parallel import count_threads, cut, spread
 
 
 @pytest.mark.parametrize("size", [0, 1, 6, 7, 8])
@@ -106,7 +106,7 @@ def test_an_interrupt_stops_the_threads_before_their_next_job(
         interrupted.wait(timeout=60)
         time.sleep(0.2)
 
-    monkeypatch.setattr("ensembles.blocks.wait", interrupt)
+    monkeypatch.setattr("ensembles.parallel.wait", interrupt)
     with pytest.raises(KeyboardInterrupt):
         spread(range(50), lambda: do, 2)
     assert len(begun) < 10

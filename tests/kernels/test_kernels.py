@@ -26,13 +26,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensembles.floats import FLOATS, Array, round_to
+from ensembles._typing import Array
+from ensembles.dtypes import FLOATS, round_to
 from ensembles.kernels import gram as gram_module
-from ensembles.kernels.compiled import LANE, LoopFiles, compiled
-from ensembles.kernels.gram import BLOCK, SUMS, gram, gram_line, widened
+from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.gram import BLOCK, SUMS, gram, gram_line
+from ensembles.kernels.jit import LANE, LoopFiles, compiled
 from ensembles.kernels.mean import any_special, mean, mean_line
-from ensembles.kernels.order import ranked, ranked_line, weighted_median
-from ensembles.kernels.rounding import rounded
+from ensembles.kernels.sorting import ranked, ranked_line, weighted_median
 
 ROOT = Path(__file__).parents[1]
 PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
@@ -398,7 +399,7 @@ def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(
     def without_a_place(function: Any) -> Any:
         raise RuntimeError("no locator available")
 
-    monkeypatch.setattr("ensembles.kernels.compiled.LoopCache", without_a_place)
+    monkeypatch.setattr("ensembles.kernels.jit.LoopCache", without_a_place)
     assert compiled(lambda x: x + 1)(2) == 3
 
 
@@ -409,7 +410,7 @@ def test_a_disk_that_is_full_is_as_good_as_no_cache(
     def full(*arguments: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("ensembles.kernels.compiled.LoopFiles.save", full)
+    monkeypatch.setattr("ensembles.kernels.jit.LoopFiles.save", full)
     assert compiled(_double)(2) == 4
 
 

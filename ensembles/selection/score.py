@@ -1,4 +1,4 @@
-"""Weights: how much each member counts, and what a score says of them."""
+"""Scores of weights, and what else a score may offer."""
 
 from __future__ import annotations
 
@@ -6,114 +6,10 @@ import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Counts = NDArray[np.int64]
+from ensembles._typing import Counts, Float64
+
 ROUNDING = 1e-9  # what gains may be off by, relative to the score, or to 1 if less
-
-
-def check_weights(
-    weights: ArrayLike | None,
-    n_members: int,
-    *,
-    signed: bool = False,
-    rule: str | None = None,
-) -> Floats:
-    """One finite number for each member, as given.
-
-    Weights are never normalised: a mean divides by their sum once, at its end, so
-    that equal weights are exact.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_members,) or None
-        None counts every member once.
-    n_members : int, at least 1
-    signed : bool, default=False
-        Whether weights may be negative.
-    rule : str or None, default=None
-        Name of what the weights are for, told in the errors.
-
-    Returns
-    -------
-    ndarray of shape (n_members,), float64, a copy
-
-    Raises
-    ------
-    TypeError
-        If the weights are not real numbers.
-    ValueError
-        If there is no member, the number of weights is not ``n_members``, one is not
-        finite, one is negative and not ``signed``, or their sum is zero or too large
-        for float64. A sum of numbers of both signs is zero where nothing but their
-        rounding is left of it.
-
-    Examples
-    --------
-    >>> check_weights(None, 3)
-    array([1., 1., 1.])
-    >>> check_weights([2, 1], 2)
-    array([2., 1.])
-    """
-    if n_members < 1:
-        raise ValueError(f"there must be at least one member, found {n_members}")
-    if weights is None:
-        return np.ones(n_members)
-    owner = "weights" if rule is None else f"weights of {rule!r}"
-    values = _as_numbers(weights, owner)
-    _check_shape(values, n_members, owner)
-    _check_entries(values, signed, owner)
-    _check_sum(values, owner)
-    return values
-
-
-def _as_numbers(weights: ArrayLike, owner: str) -> Floats:
-    try:
-        found = np.asarray(weights)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"{owner} must be a flat list of numbers: {error}") from None
-    if found.dtype.kind not in "biuf":
-        raise TypeError(f"{owner} must be real numbers, found {weights!r}")
-    return found.astype(np.float64)
-
-
-def _check_shape(values: Floats, n_members: int, owner: str) -> None:
-    if values.ndim != 1:
-        raise ValueError(
-            f"{owner} must be a flat list, one number for each of {n_members} members, "
-            f"found shape {values.shape}"
-        )
-    if len(values) != n_members:
-        raise ValueError(
-            f"{owner} must be one number for each member: "
-            f"found {len(values)} for {n_members} members"
-        )
-
-
-def _check_entries(values: Floats, signed: bool, owner: str) -> None:
-    for index, value in enumerate(values.tolist()):
-        if not math.isfinite(value):
-            raise ValueError(f"{owner} must be finite: weights[{index}] is {value}")
-        if value < 0 and not signed:
-            raise ValueError(
-                f"{owner} must not be negative: weights[{index}] is {value}"
-            )
-
-
-def _check_sum(values: Floats, owner: str) -> None:
-    try:
-        total = math.fsum(values)
-        magnitude = math.fsum(np.abs(values))
-    except OverflowError:
-        raise ValueError(
-            f"{owner} must have a sum that float64 can hold; divide them all by "
-            f"the largest, {np.abs(values).max()}"
-        ) from None
-    # 0.1 + 0.2 - 0.3 is 3e-17: fsum adds exactly, so what is left of a sum that
-    # cancels is the rounding of the weights themselves, some ulps of each.
-    if abs(total) <= len(values) * np.finfo(np.float64).eps * magnitude:
-        raise ValueError(f"{owner} must not sum to zero: found {values.tolist()}")
 
 
 class Score(Protocol):
@@ -133,17 +29,17 @@ class Score(Protocol):
       non-negative, with sum 1. `convex` takes it instead of climbing.
     """
 
-    def __call__(self, weights: Floats, /) -> float: ...
+    def __call__(self, weights: Float64, /) -> float: ...
 
 
 class Trial(NamedTuple):
     """Weights that were tried, of shape (n_members,), and their score."""
 
-    weights: Floats
+    weights: Float64
     score: float
 
 
-def score_of(score: Score, weights: Floats) -> float:
+def score_of(score: Score, weights: Float64) -> float:
     """Score of weights, known to be finite.
 
     Parameters
@@ -166,7 +62,7 @@ def score_of(score: Score, weights: Floats) -> float:
     return value
 
 
-def own_scores(n_members: int, score: Score) -> Floats:
+def own_scores(n_members: int, score: Score) -> Float64:
     """Each member's score by itself.
 
     Parameters
@@ -188,7 +84,7 @@ def own_scores(n_members: int, score: Score) -> Floats:
     return gains_of(score, np.zeros(n_members, np.int64), np.arange(n_members))
 
 
-def gains_of(score: Score, counts: Counts, members: Counts) -> Floats:
+def gains_of(score: Score, counts: Counts, members: Counts) -> Float64:
     """Scores after adding each of some members once more.
 
     Parameters
@@ -225,7 +121,7 @@ def gains_of(score: Score, counts: Counts, members: Counts) -> Floats:
     return gains
 
 
-def gradient_of(score: Score, weights: Floats) -> Floats:
+def gradient_of(score: Score, weights: Float64) -> Float64:
     """Slopes of a score, up to a constant.
 
     Parameters
@@ -260,7 +156,7 @@ def gradient_of(score: Score, weights: Floats) -> Floats:
     return gradient
 
 
-def optimum_of(score: Any, n_members: int) -> Floats:
+def optimum_of(score: Any, n_members: int) -> Float64:
     """Weights at which a score is greatest, as it says itself.
 
     Parameters
@@ -289,7 +185,7 @@ def optimum_of(score: Any, n_members: int) -> Floats:
     return np.asarray(weights / weights.sum())
 
 
-def _named(weights: Floats) -> str:
+def _named(weights: Float64) -> str:
     """Weights by member, without those that do not count."""
     if weights.ndim > 1:
         return f"weights {weights.tolist()}"

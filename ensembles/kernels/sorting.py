@@ -8,8 +8,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.floats import FLOATS, Array
-from ensembles.kernels.compiled import LANE, compiled
+from ensembles._typing import Array
+from ensembles.dtypes import FLOATS
+from ensembles.kernels.jit import LANE, compiled
 
 
 def ranked(stack: Array, first: int, last: int) -> Array:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensembles.weighting import Floats, check_weights, gains_of, own_scores, score_of
+from ensembles._typing import Float64
+from ensembles.selection.score import gains_of, own_scores, score_of
+from ensembles.weights import check_weights
 
 
 def test_no_weights_count_every_member_once() -> None:
@@ -96,7 +98,7 @@ def test_a_small_sum_that_means_something_is_kept(weights: list[float]) -> None:
     assert check_weights(weights, len(weights), signed=True).tolist() == weights
 
 
-def first_weight(weights: Floats) -> float:
+def first_weight(weights: Float64) -> float:
     return float(weights[0])
 
 
@@ -104,7 +106,7 @@ class Offering:
     def __init__(self, gains: Any) -> None:
         self.offer = gains
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         raise AssertionError("gains were offered")
 
     def gains(self, counts: Any, members: Any) -> Any:

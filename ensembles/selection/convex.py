@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.registry import register
-from ensembles.selection.registering import SELECTIONS, Record, forget, offers
-from ensembles.weighting import (
-    Floats,
+from ensembles.selection.score import (
     Score,
     Trial,
     gradient_of,
@@ -15,10 +14,11 @@ from ensembles.weighting import (
     own_scores,
     score_of,
 )
+from ensembles.selection.table import SELECTIONS, Record, forget, offers
 
 
 @register(SELECTIONS)
-def convex(n_members: int, score: Score, *, record: Record = forget) -> Floats:
+def convex(n_members: int, score: Score, *, record: Record = forget) -> Float64:
     """Best weights found by climbing a smooth score over the simplex.
 
     The score's own optimum where it offers one, else sequential least squares from
@@ -66,7 +66,7 @@ def convex(n_members: int, score: Score, *, record: Record = forget) -> Floats:
     return max(tried, key=lambda trial: trial.score).weights
 
 
-def _ascend(score: Score, own: Floats, tried: list[Trial], record: Record) -> None:
+def _ascend(score: Score, own: Float64, tried: list[Trial], record: Record) -> None:
     """Climb from equal weights, the last of those tried; each step is tried too."""
     # Imported here: it takes longer to load than all the rest of the ground floor.
     from scipy.optimize import minimize
@@ -75,13 +75,13 @@ def _ascend(score: Score, own: Floats, tried: list[Trial], record: Record) -> No
     equal, value = tried[-1]
     unit = float(np.abs(own - value).max()) or 1.0
 
-    def depth(point: Floats) -> float:
+    def depth(point: Float64) -> float:
         weights = _onto_simplex(point)
         tried.append(Trial(weights, score_of(score, weights)))
         record(tried[-1])
         return -tried[-1].score / unit
 
-    def slope(point: Floats) -> Floats:
+    def slope(point: Float64) -> Float64:
         return -gradient_of(score, _onto_simplex(point)) / unit
 
     minimize(
@@ -95,6 +95,6 @@ def _ascend(score: Score, own: Floats, tried: list[Trial], record: Record) -> No
     )
 
 
-def _onto_simplex(point: Floats) -> Floats:
+def _onto_simplex(point: Float64) -> Float64:
     """Make up for a constraint that the minimiser meets to 1e-9 only."""
     return np.asarray(point / point.sum())

@@ -16,20 +16,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensembles.floats import FLOATS, Array, Float64, round_to
-from ensembles.kernels.compiled import LANE
+from ensembles._typing import Array, Float64
+from ensembles.dtypes import FLOATS, round_to
 from ensembles.kernels.gram import BLOCK
-from ensembles.rules import (
-    RULES,
+from ensembles.kernels.jit import LANE
+from ensembles.rules.builtin import RULES
+from ensembles.rules.elementwise import (
     geometric_mean,
-    karcher_mean,
     mean,
     median,
     power_mean,
-    slerp,
     trimmed_mean,
 )
-from ensembles.ruling import Rule, moderate
+from ensembles.rules.rule import Rule, moderate
+from ensembles.rules.spherical import karcher_mean, slerp
 
 Dtype = np.dtype[Any]
 DTYPES = list(FLOATS)

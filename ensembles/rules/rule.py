@@ -10,11 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ensembles.floats import FLOATS, Array, Float64
-from ensembles.kernels.gram import LEAST, MOST, gram, widened
+from ensembles._typing import Array, Float64
+from ensembles.dtypes import FLOATS
+from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.gram import LEAST, MOST, gram
 from ensembles.kernels.mean import mean as weighted_mean
-from ensembles.kernels.rounding import rounded
-from ensembles.weighting import check_weights
+from ensembles.weights import check_weights
 
 MODERATE = 64  # binary exponent up to which weights are taken as they are
 

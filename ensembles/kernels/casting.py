@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.floats import FLOATS, Array, Float64, Format, round_to
-from ensembles.kernels.compiled import LANE, compiled, inlined
+from ensembles._typing import Array, Float64
+from ensembles.dtypes import FLOATS, Format, round_to
+from ensembles.kernels.jit import LANE, compiled, inlined
 
 
 def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
-    """Float64 values rounded once, as `ensembles.floats.round_to` does in numpy.
+    """Float64 values rounded once, as `ensembles.dtypes.round_to` does in numpy.
 
     Parameters
     ----------
@@ -164,3 +165,50 @@ def round_small(sums, words, out, shift, width, special, bias):
         nearest = special if nearest >= special else nearest
         nearest = nan if size > np.uint32(0x7F800000) else nearest
         out[j] = sign | nearest
+
+
+def widened(stack: Array) -> Float64:
+    """Members in float64, exactly.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), a float format
+
+    Returns
+    -------
+    ndarray of the same shape, float64; ``stack`` itself if it is float64
+    """
+    form = FLOATS[stack.dtype]
+    if form.mantissa >= 23:
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            return np.asarray(stack, np.float64)
+    out = np.empty(stack.shape)
+    if form.mantissa == 7:
+        _widen_bfloat16(stack.view(np.uint16), out)
+    else:
+        _widen_small(stack.view(form.bits), out, *small_facts(form))
+    return out
+
+
+@compiled
+def _widen_bfloat16(stack, out):
+    words = np.empty(LANE, np.uint32)
+    values = words.view(np.float32)
+    for i in range(stack.shape[0]):
+        for start in range(0, stack.shape[1], LANE):
+            row = stack[i, start : start + LANE]
+            widen_bfloat16(row, words)
+            for j in range(row.size):
+                out[i, start + j] = values[j]
+
+
+@compiled
+def _widen_small(stack, out, shift, width, special, bias):
+    words = np.empty(LANE, np.uint32)
+    values = words.view(np.float32)
+    for i in range(stack.shape[0]):
+        for start in range(0, stack.shape[1], LANE):
+            row = stack[i, start : start + LANE]
+            widen_small(row, words[: row.size], shift, width, special, bias)
+            for j in range(row.size):
+                out[i, start + j] = values[j]

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import inspect
 import math
-import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ensembles._sklearn import warn_user
+from ensembles._typing import Float64
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
-from ensembles.weighting import (
-    Counts,
-    Floats,
-    Score,
-    Trial,
-    check_weights,
-    own_scores,
-    score_of,
-)
+from ensembles.selection.score import Score, Trial, own_scores, score_of
+from ensembles.weights import check_weights
 
 
 class Chosen(NamedTuple):
@@ -42,8 +35,8 @@ class Chosen(NamedTuple):
         Weights and score of each step of the selection, in order.
     """
 
-    weights: Floats
-    scores: Floats | None = None
+    weights: Float64
+    scores: Float64 | None = None
     best_index: int | None = None
     score: float | None = None
     history: tuple[Trial, ...] = ()
@@ -132,7 +125,7 @@ class _Once:
         self.optimum = getattr(score, "optimum", None)
         self._alone: dict[bytes, float] = {}
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         if np.count_nonzero(weights) != 1:
             return self.score(weights)
         key = weights.tobytes()
@@ -240,57 +233,3 @@ def params_of(selection: Callable[..., Any]) -> list[str]:
     """
     own = list(inspect.signature(selection).parameters)
     return [name for name in own[2:] if name != "record"]
-
-
-def rows_of(
-    params: Mapping[str, Any], places: Sequence[int] | Counts, n_samples: int
-) -> dict[str, Any]:
-    """Parameters of a fit to some of the samples: those with a row a sample cut.
-
-    Parameters
-    ----------
-    params : mapping of str to value
-    places : sequence of int
-        The samples that are left.
-    n_samples : int
-        How many there were.
-
-    Returns
-    -------
-    dict of str to value
-    """
-    from sklearn.utils import _safe_indexing, indexable
-
-    return {
-        # Of a sparse matrix of coordinates no rows can be taken before.
-        name: _safe_indexing(indexable(value)[0], places)
-        if _is_per_row(value, n_samples)
-        else value
-        for name, value in params.items()
-    }
-
-
-def _is_per_row(value: Any, size: int) -> bool:
-    shape = getattr(value, "shape", None)
-    if shape is not None:  # a sparse matrix has no length
-        return len(shape) > 0 and shape[0] == size
-    countable = hasattr(value, "__len__") and not isinstance(value, str | Mapping)
-    return countable and len(value) == size
-
-
-def warn_user(message: str) -> None:
-    """Warn, pointing at the user's line: the nearest that no library has called.
-
-    Parameters
-    ----------
-    message : str
-
-    Warns
-    -----
-    UserWarning
-    """
-    level, frame = 1, sys._getframe()
-    libraries = {"ensembles", "joblib", "sklearn"}
-    while frame.f_back and frame.f_globals["__name__"].split(".")[0] in libraries:
-        level, frame = level + 1, frame.f_back
-    warnings.warn(message, stacklevel=level)

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-call, attr-defined"
 """Compilation of loops to machine code, which is cached on disk where possible.
 
-Modules with loops import ``ensembles.kernels.compiled``: `read_stamp` finds them, and
+Modules with loops import ``ensembles.kernels.jit``: `read_stamp` finds them, and
 this one, by that name.
 """
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensembles.floats import FLOATS, Format, is_float, round_to
-from ensembles.kernels.rounding import rounded
+from ensembles.dtypes import FLOATS, Format, is_float, round_to
+from ensembles.kernels.casting import rounded
 
 Dtype = np.dtype[Any]
 DTYPES = list(FLOATS)

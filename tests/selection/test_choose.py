@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensembles.base import Chosen, choose, select_quietly
+from ensembles._typing import Counts, Float64
 from ensembles.selection import SELECTIONS
-from ensembles.weighting import Counts, Floats
+from ensembles.selection.choose import Chosen, choose, select_quietly
 
 
 class Nearness:
@@ -17,17 +17,17 @@ class Nearness:
         self.target = target
         self.asked: list[list[float]] = []
 
-    def __call__(self, weights: Floats) -> float:
+    def __call__(self, weights: Float64) -> float:
         self.asked.append(weights.tolist())
         return -abs(float(weights @ [0, 4, 10]) - self.target)
 
 
 class Offering(Nearness):
-    def gradient(self, weights: Floats) -> Floats:
+    def gradient(self, weights: Float64) -> Float64:
         value = float(weights @ [0, 4, 10])
         return np.asarray(np.sign(self.target - value) * np.array([0.0, 4, 10]))
 
-    def gains(self, counts: Counts, members: Counts) -> Floats:
+    def gains(self, counts: Counts, members: Counts) -> Float64:
         more = (counts + np.eye(3)[members]) / (counts.sum() + 1)
         return np.asarray(-abs(more @ np.array([0.0, 4, 10]) - self.target))
 

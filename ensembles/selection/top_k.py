@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
+from ensembles._typing import Float64
 from ensembles.registry import register
-from ensembles.selection.adding import score_alone, sorted_start
-from ensembles.selection.registering import SELECTIONS, Record, check_whole, forget
-from ensembles.weighting import (
-    Floats,
-    Score,
-    Trial,
-    check_weights,
-    own_scores,
-    score_of,
-)
-
-ALPHAS = tuple(step / 10 for step in range(11))
+from ensembles.selection.greedy import score_alone, sorted_start
+from ensembles.selection.score import Score, Trial, own_scores, score_of
+from ensembles.selection.table import SELECTIONS, Record, check_whole, forget
 
 
 @register(SELECTIONS)
-def best(n_members: int, score: Score, *, record: Record = forget) -> Floats:
+def best(n_members: int, score: Score, *, record: Record = forget) -> Float64:
     """All weight on the member that scores best alone, the first among equals.
 
     Parameters
@@ -56,7 +46,7 @@ def best(n_members: int, score: Score, *, record: Record = forget) -> Floats:
 @register(SELECTIONS)
 def top_k(
     n_members: int, score: Score, *, k: int | None = None, record: Record = forget
-) -> Floats:
+) -> Float64:
     """Equal weights on the ``k`` members that score best alone.
 
     Parameters
@@ -100,59 +90,3 @@ def top_k(
         trial = Trial(weights, score_of(score, weights))
     record(trial)
     return trial.weights
-
-
-@register(SELECTIONS)
-def wise_ft(
-    n_members: int,
-    score: Score,
-    *,
-    alphas: Sequence[float] = ALPHAS,
-    record: Record = forget,
-) -> Floats:
-    """Weights on the line from the first member, a base, to the mean of the others.
-
-    (1 - alpha) on the first member and alpha / (n_members - 1) on each other, for the
-    ``alpha`` that scores best, the smallest among equals.
-
-    Parameters
-    ----------
-    n_members : int, at least 1
-        One alone gets all the weight.
-    score : Score
-        Called once for each alpha.
-    alphas : sequence of float in [0, 1], default=0, 0.1, ..., 1
-    record : callable, default does nothing
-        Called with the `Trial` of each alpha.
-
-    Returns
-    -------
-    ndarray of shape (n_members,), float64, non-negative, sum 1
-
-    Raises
-    ------
-    ValueError
-        If there is no alpha, one is out of range, or a score is not finite.
-
-    References
-    ----------
-    Wortsman et al. (2022), "Robust fine-tuning of zero-shot models", CVPR,
-    arXiv:2109.01903, equation 1.
-    """
-    each = check_weights(None, n_members) / max(n_members - 1, 1)
-    try:
-        found = np.asarray(alphas, np.float64)
-    except (TypeError, ValueError):  # a text, or lists of several lengths
-        found = np.empty(0)
-    if found.ndim != 1 or not len(found) or not ((found >= 0) & (found <= 1)).all():
-        raise ValueError(
-            "alphas must be a list of numbers from 0 to 1, such as alphas=[0.3]; found "
-            f"{alphas!r}"
-        )
-    trials = []
-    for alpha in found if n_members > 1 else [0.0]:
-        weights = alpha * each
-        weights[0] = 1 - alpha
-        trials.append(Trial(weights, score_of(score, weights)))
-        record(trials[-1])
-    return max(trials, key=lambda trial: trial.score).weights

@@ -6,8 +6,17 @@ import math
 
 import numpy as np
 
+from ensembles._typing import Counts, Float64
 from ensembles.registry import register
-from ensembles.selection.registering import (
+from ensembles.selection.score import (
+    ROUNDING,
+    Score,
+    Trial,
+    gains_of,
+    own_scores,
+    score_of,
+)
+from ensembles.selection.table import (
     SELECTIONS,
     Record,
     check_number,
@@ -15,16 +24,6 @@ from ensembles.selection.registering import (
     forget,
     generator_of,
     offers,
-)
-from ensembles.weighting import (
-    ROUNDING,
-    Counts,
-    Floats,
-    Score,
-    Trial,
-    gains_of,
-    own_scores,
-    score_of,
 )
 
 
@@ -40,7 +39,7 @@ def greedy(
     fraction: float = 0.5,
     random_state: int | np.random.Generator | np.random.RandomState | None = 0,
     record: Record = forget,
-) -> Floats:
+) -> Float64:
     """Weights by forward selection with replacement, the best member each round.
 
     The first round takes the best single member, each later one the member that
@@ -117,11 +116,11 @@ def greedy(
 
 def _climb(
     score: Score,
-    own: Floats,
+    own: Float64,
     members: Counts,
     rounds: tuple[int, int, int],
     record: Record,
-) -> Floats:
+) -> Float64:
     """Select greedily among some of the members."""
     n_rounds, most_idle, n_init = rounds
     n_idle = 0
@@ -151,7 +150,7 @@ def _is_better(score: Score, trial: Trial, best: Trial) -> bool:
     return score_of(score, trial.weights) > score_of(score, best.weights)
 
 
-def score_alone(score: Score, own: Floats, member: int) -> float:
+def score_alone(score: Score, own: Float64, member: int) -> float:
     """A member's own score, by the score itself, to be held against others.
 
     Parameters
@@ -171,7 +170,7 @@ def score_alone(score: Score, own: Floats, member: int) -> float:
 
 
 def sorted_start(
-    score: Score, own: Floats, members: Counts, n_init: int
+    score: Score, own: Float64, members: Counts, n_init: int
 ) -> tuple[Counts, Trial]:
     """Count the best members once, as many as score best together.
 
@@ -198,7 +197,7 @@ def sorted_start(
 
 
 @register(SELECTIONS)
-def greedy_soup(n_members: int, score: Score, *, record: Record = forget) -> Floats:
+def greedy_soup(n_members: int, score: Score, *, record: Record = forget) -> Float64:
     """Equal weights on the members that helped, in one pass from the best to the worst.
 
     Members come in decreasing order of their own scores, equal ones in their order. A

@@ -15,8 +15,8 @@ import math
 
 import numpy as np
 
-from ensembles.floats import Float64
-from ensembles.kernels.compiled import inlined
+from ensembles._typing import Float64
+from ensembles.kernels.jit import inlined
 
 MOST_MEMBERS = 256
 

@@ -1,0 +1,11 @@
+from .builtin import RULES as RULES
+from .builtin import Rule as Rule
+from .builtin import geometric_mean as geometric_mean
+from .builtin import karcher_mean as karcher_mean
+from .builtin import maximum as maximum
+from .builtin import mean as mean
+from .builtin import median as median
+from .builtin import minimum as minimum
+from .builtin import power_mean as power_mean
+from .builtin import slerp as slerp
+from .builtin import trimmed_mean as trimmed_mean

@@ -1,0 +1,113 @@
+"""Weights: how much each member counts, and what a score says of them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ensembles._typing import Float64
+
+
+def check_weights(
+    weights: ArrayLike | None,
+    n_members: int,
+    *,
+    signed: bool = False,
+    rule: str | None = None,
+) -> Float64:
+    """One finite number for each member, as given.
+
+    Weights are never normalised: a mean divides by their sum once, at its end, so
+    that equal weights are exact.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_members,) or None
+        None counts every member once.
+    n_members : int, at least 1
+    signed : bool, default=False
+        Whether weights may be negative.
+    rule : str or None, default=None
+        Name of what the weights are for, told in the errors.
+
+    Returns
+    -------
+    ndarray of shape (n_members,), float64, a copy
+
+    Raises
+    ------
+    TypeError
+        If the weights are not real numbers.
+    ValueError
+        If there is no member, the number of weights is not ``n_members``, one is not
+        finite, one is negative and not ``signed``, or their sum is zero or too large
+        for float64. A sum of numbers of both signs is zero where nothing but their
+        rounding is left of it.
+
+    Examples
+    --------
+    >>> check_weights(None, 3)
+    array([1., 1., 1.])
+    >>> check_weights([2, 1], 2)
+    array([2., 1.])
+    """
+    if n_members < 1:
+        raise ValueError(f"there must be at least one member, found {n_members}")
+    if weights is None:
+        return np.ones(n_members)
+    owner = "weights" if rule is None else f"weights of {rule!r}"
+    values = _as_numbers(weights, owner)
+    _check_shape(values, n_members, owner)
+    _check_entries(values, signed, owner)
+    _check_sum(values, owner)
+    return values
+
+
+def _as_numbers(weights: ArrayLike, owner: str) -> Float64:
+    try:
+        found = np.asarray(weights)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"{owner} must be a flat list of numbers: {error}") from None
+    if found.dtype.kind not in "biuf":
+        raise TypeError(f"{owner} must be real numbers, found {weights!r}")
+    return found.astype(np.float64)
+
+
+def _check_shape(values: Float64, n_members: int, owner: str) -> None:
+    if values.ndim != 1:
+        raise ValueError(
+            f"{owner} must be a flat list, one number for each of {n_members} members, "
+            f"found shape {values.shape}"
+        )
+    if len(values) != n_members:
+        raise ValueError(
+            f"{owner} must be one number for each member: "
+            f"found {len(values)} for {n_members} members"
+        )
+
+
+def _check_entries(values: Float64, signed: bool, owner: str) -> None:
+    for index, value in enumerate(values.tolist()):
+        if not math.isfinite(value):
+            raise ValueError(f"{owner} must be finite: weights[{index}] is {value}")
+        if value < 0 and not signed:
+            raise ValueError(
+                f"{owner} must not be negative: weights[{index}] is {value}"
+            )
+
+
+def _check_sum(values: Float64, owner: str) -> None:
+    try:
+        total = math.fsum(values)
+        magnitude = math.fsum(np.abs(values))
+    except OverflowError:
+        raise ValueError(
+            f"{owner} must have a sum that float64 can hold; divide them all by "
+            f"the largest, {np.abs(values).max()}"
+        ) from None
+    # 0.1 + 0.2 - 0.3 is 3e-17: fsum adds exactly, so what is left of a sum that
+    # cancels is the rounding of the weights themselves, some ulps of each.
+    if abs(total) <= len(values) * np.finfo(np.float64).eps * magnitude:
+        raise ValueError(f"{owner} must not sum to zero: found {values.tolist()}")
