@@ -116,7 +116,7 @@ def command(
     load_numba()
     from ensembles import checkpoints
     from ensembles.atomic_io import check_free
-    from ensembles.checkpoints.members import expand
+    from ensembles.checkpoints.directories.discovery import expand
 
     raise_file_limit()
     end_cleanly()

@@ -11,7 +11,7 @@ from ensembles_cli.printing import as_options, size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, Report
-    from ensembles.checkpoints.members import Expanded
+    from ensembles.checkpoints.directories.discovery import Expanded
 
 NOTES_SHOWN = 10
 MEMBERS_SHOWN = 12
@@ -30,7 +30,7 @@ class Taken:
     """
 
     def __init__(self, plan: Plan, found: Expanded) -> None:
-        from ensembles.checkpoints.relations import (
+        from ensembles.checkpoints.merging.relations import (
             averages_among,
             different_initializations,
         )

@@ -148,7 +148,7 @@ def command(
     """
     load_numba()
     from ensembles.checkpoints import Journal, make_soup
-    from ensembles.checkpoints.members import expand
+    from ensembles.checkpoints.directories.discovery import expand
 
     raise_file_limit()
     end_cleanly()

@@ -23,13 +23,13 @@ from click.testing import CliRunner, Result
 
 from ensembles import atomic_io
 from ensembles.checkpoints import Journal
-from ensembles.checkpoints.members import open_member
+from ensembles.checkpoints.directories.open import open_member
 from ensembles_cli import process
 from ensembles_cli.main import cli
 from ensembles_cli.scoring import TAIL, ScoringCommand
 from tests.checkpoints.building import save
-from tests.checkpoints.test_cooking import VALUES, made, six, value
-from tests.checkpoints.test_kills import tree
+from tests.checkpoints.merging.test_kills import tree
+from tests.checkpoints.soup_search.test_make_soup import VALUES, made, six, value
 from tests.conftest import ROOT
 
 Soup = Callable[..., Result]

@@ -35,7 +35,7 @@ from ensembles.kernels.jit import LANE, LoopFiles, compiled
 from ensembles.kernels.mean import any_special, mean, mean_line
 from ensembles.kernels.sorting import ranked, ranked_line, weighted_median
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
 SOME = 300 if PLAIN else 100_000
 Dtype = np.dtype[Any]

@@ -6,7 +6,7 @@ import os
 import zipfile
 from pathlib import Path
 
-from ensembles.checkpoints.formats import safetensors, torch_zip
+from ensembles.checkpoints.formats import pytorch, safetensors
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.regular_files import open_regular
 
@@ -85,13 +85,13 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     if contents == "safetensors":
         return safetensors.read(path)
     if contents == "torch":
-        return torch_zip.read(path, key)
+        return pytorch.read(path, key)
     if contents in WAYS and (contents != "empty" or path.suffix not in SUFFIXES):
         raise ValueError(f"{path} {WAYS[contents]}")
     if path.suffix == ".safetensors":
         return safetensors.read(path)
     if path.suffix in TORCH_SUFFIXES or contents == "pickle":
-        return torch_zip.read(path, key)
+        return pytorch.read(path, key)
     hint = WAYS.get(BY_SUFFIX.get(path.suffix, ""), "")
     raise ValueError(
         f"{path} has a suffix that says nothing of its format (known: "

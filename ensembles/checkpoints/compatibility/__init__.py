@@ -1,0 +1,1 @@
+"""Whether members can be averaged, and how they differ."""

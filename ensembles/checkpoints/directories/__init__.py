@@ -1,0 +1,1 @@
+"""Checkpoints on disk: files and directories, found and opened."""

@@ -1,0 +1,252 @@
+"""Members: from paths, patterns and state dicts to checkpoints."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import NamedTuple
+
+from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories.step_names import Step, is_last, step_of
+from ensembles.checkpoints.directories.unreadable import what_lies_in
+from ensembles.checkpoints.directories.weight_files import TRAINER, weight_files
+from ensembles.checkpoints.formats.contents import SUFFIXES as SUFFIXES
+from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFIXES
+from ensembles.checkpoints.formats.safetensors import read_metadata
+
+READ_SUFFIXES = (*SUFFIXES, ".sft", ".pth.tar", ".pt.tar")
+RECIPE = "ensembles"  # key of the recipe in the metadata of a result
+SHOWN = 8
+
+
+class Expanded(NamedTuple):
+    """Paths of members, and how they were found.
+
+    Parameters
+    ----------
+    paths : list of str
+    steps : list of Decimal or None
+        Of each path, where it was chosen by its step.
+    notes : list of str
+        What was passed over, one sentence each.
+    """
+
+    paths: list[str]
+    steps: list[Decimal | None]
+    notes: list[str]
+
+
+def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
+    """Paths of members from paths, patterns and training directories.
+
+    Parameters
+    ----------
+    members : sequence of str
+        A pattern stands for what it matches, sorted by step. With ``last`` it stands
+        for the checkpoints among that, and a directory for the checkpoints in it, if
+        there are any; those without a step, such as ``best.pt``, and averages are left
+        out, unless none has a step.
+    last : int or None, default=None
+        Keep so many with the highest steps. A step is the number beside ``step``,
+        ``checkpoint`` or ``epoch`` in a path, else the last whole number.
+
+    Returns
+    -------
+    Expanded
+
+    Raises
+    ------
+    FileNotFoundError
+        If a pattern matches nothing, or there is no such path.
+    ValueError
+        If there are fewer than ``last``, one has no step, two have the same, or they
+        count different things.
+    """
+    if last is None:
+        paths = [path for member in members for path in _matches(member)]
+        return Expanded(paths, [None] * len(paths), [])
+    notes: list[str] = []
+    found = [path for member in members for path in _checkpoints(member, notes)]
+    absent = [path for path in found if not os.path.lexists(path)]
+    if absent and last > len(found):
+        raise FileNotFoundError(f"no checkpoint at {absent[0]}")
+    if not 1 <= last <= len(found):
+        raise ValueError(
+            f"last=N must be from 1 to the number of checkpoints, {len(found)} in "
+            f"{' '.join(members)}: found {last}"
+        )
+    kept = _by_step(found, notes)[-last:]
+    if len(kept) < last:
+        raise ValueError(
+            f"last=N must be from 1 to the number of steps, {len(kept)} in "
+            f"{' '.join(members)}: found {last}"
+        )
+    steps = _steps(found)
+    notes.extend(_unlike(kept))
+    return Expanded(kept, [_number(steps[path]) for path in kept], notes)
+
+
+def _unlike(paths: Sequence[str]) -> Iterator[str]:
+    """Note where names begin differently, as of two models in one folder."""
+    first: dict[str, str] = {}
+    for name in (Path(path).name for path in paths):
+        first.setdefault(re.split(r"\d", name, maxsplit=1)[0], name)
+    if len(first) > 1:
+        yield (
+            f"{', '.join(list(first.values())[:SHOWN])} were chosen, whose names begin "
+            "differently; if they are different models, give a pattern that matches "
+            "one of them alone"
+        )
+
+
+def _matches(member: str) -> list[str]:
+    if os.path.exists(member) or not glob.has_magic(member):
+        return [member]
+    matched = glob.glob(member)
+    if not matched:
+        raise FileNotFoundError(f"no checkpoint matches {member!r}")
+    steps = _steps(matched)
+    return sorted(matched, key=lambda name: (_or_before(steps[name]), name))
+
+
+def _checkpoints(member: str, notes: list[str]) -> list[str]:
+    """Checkpoints with a step that a member stands for, if any has one."""
+    path = Path(member)
+    if path.is_dir():
+        return _inside(path, notes) or [member]
+    if path.exists() or not glob.has_magic(member):
+        return [member]
+    matched = [path for path in sorted(glob.glob(member)) if _is_checkpoint(Path(path))]
+    if not matched:
+        raise FileNotFoundError(f"no checkpoint matches {member!r}")
+    steps = _steps(matched)
+    chosen = [path for path in matched if steps[path] and not _is_result(Path(path))]
+    if chosen:
+        _note(member, [Path(p) for p in matched if p not in chosen], notes)
+    return chosen or matched
+
+
+def _inside(path: Path, notes: list[str]) -> list[str]:
+    """Checkpoints in a training directory, those with a step if there are any."""
+    if (path / "model_index.json").exists():  # the parts of a pipeline
+        return []
+    own = {name for m in directory.modules(path) for name in _own(path, m)}
+    found = [e for e in sorted(path.iterdir()) if e.name not in own]
+    found = [entry for entry in found if _is_checkpoint(entry)]
+    # Beside weights of its own a number may tell a shard: model-00001-of-00002.
+    stepped = [
+        entry
+        for entry in found
+        if step_of((entry.name,), bare=not own or entry.is_dir())
+        and not _is_result(entry)
+    ]
+    if stepped:
+        _note(str(path), [entry for entry in found if entry not in stepped], notes)
+    elif not own and not found:
+        raise ValueError(_none_in(path))
+    return [str(entry) for entry in stepped or ([] if own else found)]
+
+
+def _none_in(path: Path) -> str:
+    """What lies in a directory without a checkpoint that can be read."""
+    folders = [e for e in sorted(path.iterdir()) if e.is_dir() and step_of((e.name,))]
+    if not folders:
+        return f"{path} holds no checkpoints that can be read: {what_lies_in(path)}"
+    return (
+        f"{path} holds {len(folders)} folders of checkpoints, none of which can be "
+        f"read; in {folders[-1].name}: {what_lies_in(folders[-1])}"
+    )
+
+
+def _note(member: str, passed: Sequence[Path], notes: list[str]) -> None:
+    """Say what was passed over, and why."""
+    results = [path.name for path in passed if _is_result(path)]
+    others = [path.name for path in passed if path.name not in results]
+    for names, why in (
+        (others, "their names tell no step of the run"),
+        (results, "their metadata say that they are averages"),
+    ):
+        if names:
+            more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            notes.append(
+                f"{member}: passed over {', '.join(names[:SHOWN])}{more}: {why}"
+            )
+
+
+def _is_result(path: Path) -> bool:
+    """Whether a checkpoint's metadata hold the recipe of an average."""
+    files = [path / name for name in weight_files(path)] if path.is_dir() else [path]
+    return any(
+        file.suffix == ".safetensors" and RECIPE in read_metadata(file)
+        for file in files[:1]
+    )
+
+
+def _own(path: Path, module: str) -> list[str]:
+    names = weight_files(path / module)
+    return [module, *names] if module and names else names
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if path.name.startswith(".") or TRAINER.fullmatch(path.name):
+        return False
+    if path.is_dir():
+        return any(weight_files(path / m) for m in directory.modules(path))
+    return path.name.lower().endswith(READ_SUFFIXES)
+
+
+def _by_step(paths: list[str], notes: list[str]) -> list[str]:
+    """Paths sorted by step, of which each must have its own."""
+    steps = _steps(paths)
+    if len(paths) > 1:
+        paths = _without_copies(paths, steps, notes)
+        known = {step.number for path in paths if (step := steps[path])}
+        if len(known) < len(paths):
+            pairs = ", ".join(f"{path} -> {_number(steps[path])}" for path in paths)
+            raise ValueError(
+                "last=N needs a step in each name, and no two the same, found "
+                f"{pairs}; name the checkpoints to average, without last=N, or give a "
+                "pattern that matches one model alone, such as 'run/model_*'"
+            )
+        kinds = {step.kind: path for path in paths if (step := steps[path])}
+        if len(kinds) > 1:
+            shown = ", ".join(f"{kind or 'number'} ({p})" for kind, p in kinds.items())
+            raise ValueError(
+                "last=N needs steps that count the same thing, found "
+                f"{shown}; give a pattern that matches one kind, such as 'run/epoch*'"
+            )
+    return sorted(paths, key=lambda path: _or_before(steps[path]))
+
+
+def _without_copies(
+    paths: list[str], steps: Mapping[str, Step | None], notes: list[str]
+) -> list[str]:
+    """Paths but those called last whose step another one has."""
+    others = {steps[path] for path in paths if not is_last(Path(path).name)}
+    copies = [p for p in paths if is_last(Path(p).name) and steps[p] in others - {None}]
+    if copies:
+        names = ", ".join(Path(path).name for path in copies)
+        notes.append(f"passed over {names}: another checkpoint has the same step")
+    return [path for path in paths if path not in copies]
+
+
+def _steps(paths: list[str]) -> dict[str, Step | None]:
+    """Step of each path, read below the folder that holds them all."""
+    full = {path: os.path.abspath(path) for path in paths}
+    shared = os.path.commonpath([os.path.dirname(name) for name in full.values()])
+    return {
+        path: step_of(Path(os.path.relpath(name, shared)).parts)
+        for path, name in full.items()
+    }
+
+
+def _number(step: Step | None) -> Decimal | None:
+    return None if step is None else step.number
+
+
+def _or_before(step: Step | None) -> Decimal:
+    return Decimal(-1) if step is None else step.number

@@ -1,0 +1,60 @@
+"""Open a member: a path, or a state dict in memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories.unsupported import suspicious
+from ensembles.checkpoints.formats import contents, state_dict
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.contents import SUFFIXES as SUFFIXES
+from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFIXES
+
+Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
+
+
+def open_member(member: Member, index: int, *, key: str | None = None) -> Checkpoint:
+    """Read a member's layout, not its tensors.
+
+    Parameters
+    ----------
+    member : path, state dict or Checkpoint
+        The last is open already.
+    index : int
+        Which of the members it is, for messages.
+    key : str or None, default=None
+        Where in a file of torch the state dict lies.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such path.
+    TypeError
+        If it is neither a path nor a state dict.
+    ValueError
+        If it is no checkpoint that can be read.
+    """
+    if isinstance(member, Checkpoint):
+        return member
+    if isinstance(member, Mapping):
+        return state_dict.read(member, f"members[{index}]")
+    if not isinstance(member, str | os.PathLike):
+        way = "; pass its .state_dict()" if hasattr(member, "state_dict") else ""
+        raise TypeError(
+            f"members must be paths or state dicts, members[{index}] is of type "
+            f"{type(member).__name__}{way}"
+        )
+    path = Path(member)
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    opened = directory.read(path, key) if path.is_dir() else contents.read(path, key)
+    opened.notes.extend(suspicious(opened))
+    return opened

@@ -1,0 +1,101 @@
+"""Checkpoints whose plain mean would be silently wrong, told by names and dtypes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ensembles.checkpoints.directories.adapters import adapter_in
+from ensembles.checkpoints.directories.quantization import quantized_by
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.dtypes import is_float
+
+# A parameter of FSDP holds a rank's share of many parameters, flattened.
+FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
+ZERO = re.compile(r"zero_pp_rank|_model_states")  # names of DeepSpeed's files
+FEWEST = 8  # parameters of one element that are no toy's
+PARAMETER = re.compile(r"(.*[._])?(weight|kernel|bias)")
+
+
+def refused(checkpoint: Checkpoint) -> Iterator[str]:
+    """Reasons why a checkpoint cannot be averaged, the first of each kind.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+
+    Yields
+    ------
+    str
+    """
+    adapter = adapter_in(checkpoint)
+    if adapter:
+        family, shown = adapter
+        yield (
+            f"{checkpoint.name} is a {family} adapter (tensor {shown!r}): the mean of "
+            "its factors is not the mean of its updates; merge each adapter into its "
+            "base model first"
+        )
+    quantized = quantized_by(checkpoint)
+    if quantized:
+        yield (
+            f"{checkpoint.name} holds quantized weights ({quantized}), whose stored "
+            "numbers mean nothing without their scales; convert it to bfloat16 first"
+        )
+    placeholder = _placeholder(checkpoint)
+    if placeholder:
+        yield (
+            f"{checkpoint.name} holds placeholders of size "
+            f"{checkpoint.layout[placeholder].size} (tensor {placeholder!r}), "
+            "as a sharded training run leaves them; make a full state dict first: "
+            "zero_to_fp32.py in the run's folder does so for DeepSpeed ZeRO-3"
+        )
+    flat = next((name for name in checkpoint.layout if FLAT.fullmatch(name)), None)
+    if flat:
+        yield (
+            f"{checkpoint.name} holds one rank's share of a model that FSDP flattened "
+            f"(tensor {flat!r}); save a full state dict first "
+            "(StateDictType.FULL_STATE_DICT)"
+        )
+
+
+def suspicious(checkpoint: Checkpoint) -> Iterator[str]:
+    """Notes on tensors that may be placeholders, and may be buffers.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+
+    Yields
+    ------
+    str
+    """
+    layout = checkpoint.layout
+    empty = [n for n, t in layout.items() if t.shape == (0,) and is_float(t.dtype)]
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        yield (
+            f"tensor {empty[0]!r}{more} of size 0: an empty buffer, or a placeholder "
+            "for a parameter that another file of a sharded run holds"
+        )
+
+
+def _placeholder(checkpoint: Checkpoint) -> str | None:
+    """A parameter of shape (0,), or any empty tensor where most are, or of DeepSpeed.
+
+    Buffers may be empty, and so may the bias of a layer without outputs.
+    """
+    layout = checkpoint.layout
+    empty = [n for n, t in layout.items() if t.shape == (0,) and is_float(t.dtype)]
+    is_zero = checkpoint.path is not None and ZERO.search(checkpoint.path.name)
+    if empty and (is_zero or 2 * len(empty) > len(layout)):
+        return empty[0]
+    for name in filter(PARAMETER.fullmatch, empty):
+        weight = layout.get(re.sub("bias$", "weight", name))
+        if weight is None or weight.size or weight.shape == (0,):
+            return name
+    # DeepSpeed once left one element in place of each parameter.
+    single = [n for n in filter(PARAMETER.fullmatch, layout) if layout[n].shape == (1,)]
+    if len(single) >= FEWEST and 2 * len(single) > len(layout):
+        return single[0]
+    return None

@@ -1,0 +1,176 @@
+"""Torch's zip format: a pickle for the structure, an entry of bytes for each storage.
+
+The pickle goes through ``torch.load(weights_only=True)`` on the meta device, which
+makes no tensor; the bytes are ours to read, where the entries lie.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import zipfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, File, Record, Tensor
+from ensembles.checkpoints.formats.nesting import state_dict_in
+from ensembles.checkpoints.formats.state_dict import dtype_of, import_torch
+
+# What torch's unpickler raises where a pickle makes no sense.
+BROKEN = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+OFFSETS = "_checkpoint_offset"  # where torch.load notes a storage's place in the file
+
+
+def read(path: Path, key: str | None = None) -> Checkpoint:
+    """Layout of a file that ``torch.save`` wrote.
+
+    Parameters
+    ----------
+    path : Path
+    key : str or None, default=None
+        As of `state_dict_in`.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    ValueError
+        If it is no such file, holds more than tensors and plain values, keeps a tensor
+        in another way than dense and in order, or its state dict is not obvious.
+    """
+    file = File(path)
+    records = _records(file)
+    chosen = state_dict_in(_load(path), key, path)
+    layout: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    seen: dict[Any, str] = {}
+    # torch.load does not verify the pickle's checksum.
+    used = {at for at, record in records.items() if record.name.endswith("/data.pkl")}
+    for name, value in chosen.tensors.items():
+        tensor = _tensor(file, name, value, records)
+        used.add(getattr(value.untyped_storage(), OFFSETS))
+        place = (tensor.offset, tensor.dtype, tensor.shape) if tensor.size else name
+        if place in seen:
+            aliases[name] = seen[place]
+        else:
+            seen[place] = name
+            layout[name] = tensor
+    return Checkpoint(
+        name=str(path),
+        kind="file",
+        path=path,
+        layout=layout,
+        aliases=aliases,
+        parts={path.name: list(layout)},
+        records=[record for at, record in records.items() if at in used],
+        state_dict=chosen.key,
+        notes=chosen.notes,
+    )
+
+
+def _records(file: File) -> dict[int, Record]:
+    """Entries of the zip by the place of their bytes."""
+    if file.size < 4 or file.read(0, 4) != b"PK\x03\x04":
+        raise ValueError(
+            f"{file.path} is not in torch's zip format (it may be the legacy tar or "
+            "pickle form, or no checkpoint at all); if you trust it, load it with "
+            "torch.load and write it again with torch.save"
+        )
+    try:
+        with zipfile.ZipFile(file.path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{file.path} is not a whole zip file: {error}") from None
+    records = {}
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+            raise ValueError(
+                f"{file.path}: entry {entry.filename!r} is compressed or encrypted, "
+                "as torch.save never writes it; write it again with torch.save"
+            )
+        head = file.read(entry.header_offset, 30)
+        start = entry.header_offset + 30
+        start += int.from_bytes(head[26:28], "little")
+        start += int.from_bytes(head[28:30], "little")
+        if start + entry.file_size > file.size:
+            raise ValueError(
+                f"{file.path}: entry {entry.filename!r} ends after the file does"
+            )
+        is_order = entry.filename.endswith("/byteorder")
+        if is_order and file.read(start, entry.file_size) != b"little":
+            raise ValueError(f"{file.path} was written on a big-endian machine")
+        records[start] = Record(file, start, entry.file_size, entry.CRC, entry.filename)
+    return records
+
+
+def _load(path: Path) -> Any:
+    torch = import_torch(f"reading {path}")
+    try:
+        # Given such a path, torch goes by its suffix.
+        named_otherwise = path.suffix == ".safetensors"
+        with path.open("rb") if named_otherwise else nullcontext(path) as file:
+            return torch.load(file, map_location="meta", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(_unsafe(path, str(error).strip())) from None
+    except BROKEN as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        if "quantized" in reason[0]:
+            raise ValueError(
+                f"{path} holds quantized tensors; save the float model's state dict "
+                "instead"
+            ) from None
+        raise ValueError(f"{path} is not a whole torch file: {reason[0]}") from None
+
+
+def _unsafe(path: Path, message: str) -> str:
+    """Why torch refused a pickle, by the object that it would have had to make."""
+    named = GLOBAL.search(message)
+    shown = named[1] if named else message.splitlines()[0]
+    if "DTensor" in shown or "ShardedTensor" in shown:
+        return (
+            f"{path} holds shards of tensors ({shown}); join them first: save a full "
+            "state dict, or convert it by the trainer's own merger"
+        )
+    return (
+        f"{path} holds more than tensors, and loading it could run code ({shown}); if "
+        "you trust it, load it with torch.load(path, weights_only=False) and save its "
+        "state dict alone"
+    )
+
+
+def _tensor(file: File, name: str, value: Any, records: dict[int, Record]) -> Tensor:
+    where = f"{file.path}: tensor {name!r}"
+    if str(value.layout) != "torch.strided":
+        raise ValueError(f"{where} is sparse or quantized; make it dense first")
+    if not value.is_contiguous():
+        raise ValueError(
+            f"{where} is a strided view of its storage; save it with .contiguous()"
+        )
+    dtype = dtype_of(value, where)
+    begin = getattr(value.untyped_storage(), OFFSETS, None)
+    if begin not in records:
+        raise ValueError(f"{where} has no bytes in the file (a meta tensor?)")
+    offset = begin + value.storage_offset() * dtype.itemsize
+    tensor = Tensor(np.dtype(dtype), tuple(value.shape), file, offset)
+    if offset + tensor.nbytes > begin + records[begin].size:
+        raise ValueError(f"{where} needs more bytes than its entry has")
+    return tensor

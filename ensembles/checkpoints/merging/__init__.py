@@ -1,0 +1,1 @@
+"""Stream members through a rule and write the result."""

@@ -1,0 +1,51 @@
+"""Small files around the weights of a result: the first member's, or written anew."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ensembles.checkpoints.compatibility.configuration import CARD, has_card, is_card
+from ensembles.checkpoints.compatibility.tied_weights import untied_config
+from ensembles.checkpoints.merging import provenance
+from ensembles.checkpoints.merging.model_card import model_card
+from ensembles.checkpoints.planning import shards
+from ensembles.checkpoints.planning.plan import Plan
+
+
+def write_around(plan: Plan, place: Path, digests: Sequence[str]) -> None:
+    """Copy the small files of the first member, and write those that change.
+
+    The index of shards, the model card and, where its flags or its dtype are no longer
+    true, config.json are written anew.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of a directory.
+    place : Path
+        The directory.
+    digests : sequence of str
+        Of each member.
+    """
+    first, recipe = plan.members[0], provenance.recipe(plan, digests)
+    anew: dict[str, dict[str, Any]] = shards.index(plan.parts, first, recipe)
+    config = untied_config(first.config) if plan.untied else dict(first.config)
+    if plan.options["dtype"] is not None:
+        named = [key for key in ("dtype", "torch_dtype") if key in config]
+        config |= dict.fromkeys(named, plan.options["dtype"])
+    if config != first.config and "config.json" in first.files:
+        anew["config.json"] = config
+    for name in first.files:
+        if name not in anew and not is_card(name):
+            target = place / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(str(first.path)) / name, target)
+    for name, contents in anew.items():
+        text = json.dumps(contents, indent=2) + "\n"
+        (place / name).write_text(text, encoding="utf-8")
+    if has_card(plan.members):
+        (place / CARD).write_text(model_card(plan, digests), encoding="utf-8")

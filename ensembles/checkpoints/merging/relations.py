@@ -1,0 +1,210 @@
+"""What members are to each other: initializations, averages, copies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped
+from ensembles.checkpoints.compatibility.shared_init import unrelated
+from ensembles.checkpoints.compatibility.tied_weights import same_bytes
+from ensembles.checkpoints.formats import safetensors
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.checkpoints.merging.provenance import KEY
+from ensembles.checkpoints.planning.plan import Plan
+
+LEAST = 256  # elements of matrices: of fewer, chance alone makes a cosine
+# So many elements of each matrix are read first: where all are as near as this, as
+# fine-tunes are, the larger samples that tell initializations apart are not needed.
+FIRST_LOOK, NEAR = 256, 0.9
+
+
+def different_initializations(plan: Plan) -> str | None:
+    """Sentence on the first member of another initialization than the first one's.
+
+    A sample of each matrix is read, a small one where members are near to each other.
+
+    Parameters
+    ----------
+    plan : Plan
+
+    Returns
+    -------
+    str or None
+        None if all may be averaged, or there is too little to tell by.
+    """
+    matrices = [t for t in plan.targets if t.action == "combine" and len(t.shape) > 1]
+    counted = _distinct(plan)
+    # One matrix alone, such as a linear model's, has no hidden units to be permuted.
+    if len(counted) < 2 or len(matrices) < 2:
+        return None
+    if sum(target.size for target in matrices) < LEAST:
+        return None
+    if _are_near([[t.members[index] for t in matrices] for index in counted]):
+        return None
+    apart = unrelated([_by_targets(plan, index) for index in counted])
+    if apart is None:
+        return None
+    index, cosine, what = apart
+    first, other = (plan.members[counted[place]].name for place in (0, index))
+    return (
+        f"{other} and {first} may not be fine-tuned from the same initialization: the "
+        f"cosine similarity of {what} is {cosine:.3f}, and their average is usually "
+        "useless; test the result"
+    )
+
+
+def averages_among(plan: Plan) -> Iterator[str]:
+    """Sentences on members that are averages themselves, by their metadata.
+
+    Parameters
+    ----------
+    plan : Plan
+
+    Yields
+    ------
+    str
+    """
+    yield from grouped(
+        (
+            member.name,
+            f"{MEMBER}: itself an average ({recipe['rule']} of "
+            f"{len(recipe['members'])}), by its metadata",
+        )
+        for member in plan.members
+        if (recipe := recipe_of(member)) is not None
+    )
+
+
+def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
+    """Sentences on members that count twice, by the digests of their tensors.
+
+    Parameters
+    ----------
+    plan : Plan
+    digests : sequence of str
+        Of each member.
+
+    Yields
+    ------
+    str
+    """
+    known: dict[str, Checkpoint] = {}
+    for member, digest in zip(plan.members, digests, strict=True):
+        first = known.setdefault(digest, member)
+        if first.name != member.name and first.path is not None:
+            yield _counted_twice(first, member)
+    for member in plan.members:
+        recipe = recipe_of(member)
+        inside = [
+            known[digest].name
+            for text in (recipe or {}).get("members", [])
+            if (digest := str(text).removeprefix("xxh3-128:")) in known
+        ]
+        if inside:
+            yield (
+                f"{member.name} is an average of {', '.join(inside)}: what is in it "
+                "counts twice"
+            )
+
+
+def copies(members: Sequence[Checkpoint]) -> Iterator[str]:
+    """Sentences on members that count twice, before all of them is read.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+
+    Yields
+    ------
+    str
+    """
+    for place, member in enumerate(members):
+        first = next((m for m in members[:place] if _is_copy(m, member)), None)
+        if first is not None:
+            yield _counted_twice(first, member)
+
+
+def _counted_twice(one: Checkpoint, other: Checkpoint) -> str:
+    return f"{one.name} and {other.name} hold the same tensors, which count twice"
+
+
+def _is_copy(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two members hold the same; of most the first tensors differ."""
+    return one.layout.keys() == other.layout.keys() and all(
+        same_bytes(tensor, other.layout[name]) for name, tensor in one.layout.items()
+    )
+
+
+def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
+    """Recipe that `average` left in the metadata of a member; None if there is none.
+
+    Parameters
+    ----------
+    member : Checkpoint
+
+    Returns
+    -------
+    dict or None
+        With the keys ``rule`` and ``members``, a list, among others.
+    """
+    parts = [part for part in member.parts if part.endswith(".safetensors")]
+    if member.path is None or not parts:
+        return None
+    path = member.path / parts[0] if member.kind == "directory" else member.path
+    try:
+        found = json.loads(safetensors.read_metadata(Path(path))[KEY])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or "rule" not in found:
+        return None
+    return found if isinstance(found.get("members"), list) else None
+
+
+def _distinct(plan: Plan) -> list[int]:
+    """Members that count, each once."""
+    found: dict[Any, int] = {}
+    for index, (member, weight) in enumerate(
+        zip(plan.members, plan.weights, strict=True)
+    ):
+        if weight != 0:
+            found.setdefault(member.path or id(member), index)
+    return list(found.values())
+
+
+def _are_near(members: Sequence[Sequence[Tensor]]) -> bool:
+    """Whether a few elements of each matrix are nearly those of the first member."""
+    first = _first_look(members[0])
+    with np.errstate(over="ignore", invalid="ignore"):
+        if (np.ptp(first, axis=1) == 0).any():  # of constants a cosine tells nothing
+            return False
+        for tensors in members[1:]:
+            values = _first_look(tensors)
+            lengths = np.sqrt((first**2).sum(axis=1) * (values**2).sum(axis=1))
+            if not ((first * values).sum(axis=1) > NEAR * lengths).all():
+                return False
+    return True
+
+
+def _first_look(tensors: Sequence[Tensor]) -> Float64:
+    """Elements from the middle of each tensor, a row each, zeros behind them."""
+    found = np.zeros((len(tensors), FIRST_LOOK))
+    for row, tensor in zip(found, tensors, strict=True):
+        size = min(tensor.size, FIRST_LOOK)
+        sample = np.empty(size, tensor.dtype)
+        start = tensor.offset + (tensor.size - size) // 2 * tensor.dtype.itemsize
+        tensor.source.read_into(sample.view(np.uint8).data, start)
+        row[:size] = sample.astype(np.float64)
+    return found
+
+
+def _by_targets(plan: Plan, index: int) -> Checkpoint:
+    """A member by the names that its tensors have in the result."""
+    layout = {t.name: t.members[index] for t in plan.targets if t.action == "combine"}
+    return replace(plan.members[index], layout=layout, aliases={})

@@ -1,0 +1,301 @@
+"""Tensors of the members streamed through a rule, block by block, by threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ensembles._typing import Array, Float64
+from ensembles.checkpoints.compatibility.layout import Target
+from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.merging import digests
+from ensembles.checkpoints.merging.digests import Running
+from ensembles.checkpoints.merging.sinks import Sink
+from ensembles.checkpoints.planning.buffers import Buffers, step_of
+from ensembles.dtypes import is_float
+from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.gram import gram
+from ensembles.kernels.mean import any_special
+from ensembles.parallel import cut, spread
+from ensembles.rules.rule import Rule, as_stack
+
+GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the page cache
+FEW = 1 << 20  # bytes that are combined sooner than a thread starts
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class Outcome:
+    """What a stream leaves besides the tensors.
+
+    Parameters
+    ----------
+    blocks : dict of Tensor to list of bytes
+        Digests of the blocks of each tensor that was read.
+    result : str
+        Digest of the result's tensors.
+    special : list of str
+        Names of tensors that hold a NaN or an infinity.
+    """
+
+    blocks: dict[Tensor, list[bytes]] = field(default_factory=dict)
+    result: str = ""
+    special: list[str] = field(default_factory=list)
+
+    def members(self, targets: Sequence[Target], n_members: int) -> list[str]:
+        """Digest of each member's tensors, as far as they were read.
+
+        Parameters
+        ----------
+        targets : sequence of Target
+        n_members : int
+
+        Returns
+        -------
+        list of str
+        """
+        return [
+            digests.digest(
+                {
+                    t.name: (t.members[i].dtype, t.shape, self.blocks[t.members[i]])
+                    for t in targets
+                    if i < len(t.members)
+                }
+            )
+            for i in range(n_members)
+        ]
+
+
+class Recipe(NamedTuple):
+    """How blocks are combined."""
+
+    rule: Rule
+    weights: Float64
+    params: Mapping[str, Any]
+    integers: str
+
+
+class _Job(NamedTuple):
+    place: int
+    start: int
+    stop: int
+
+
+class _Done(NamedTuple):
+    blocks: list[list[bytes]]
+    special: bool
+
+
+def stream(
+    targets: Sequence[Target],
+    sinks: Mapping[str, Sink],
+    recipe: Recipe,
+    *,
+    memory: int,
+    n_threads: int,
+    progress: Progress,
+) -> Outcome:
+    """Combine tensors and write them where they belong.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    sinks : mapping of str to Sink
+    recipe : Recipe
+    memory : int
+        Bytes of buffers at most.
+    n_threads : int
+    progress : callable
+        Told the number of bytes that were read since it was last told.
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    ValueError
+        If a member ends too early, or integers differ and must not.
+    """
+    read = sum(tensor.nbytes for target in targets for tensor in target.members)
+    if read < FEW:
+        n_threads = 1
+    # Integers come first: if they differ, nothing has been computed in vain.
+    ordered = sorted(targets, key=lambda target: target.action != "settle")
+    worker = _Worker(ordered, sinks, recipe, memory // n_threads, progress)
+    done: list[tuple[_Job, _Done]] = []
+    for group in _groups(ordered, recipe.rule):
+        if recipe.rule.cut == "gram":
+            jobs = list(_jobs(ordered, [i for i in group if worker.is_combined(i)]))
+            worker.take(jobs, spread(jobs, worker.start_gram, n_threads))
+        jobs = list(_jobs(ordered, group))
+        done += zip(jobs, spread(jobs, worker.start, n_threads), strict=True)
+    return _outcome(ordered, done)
+
+
+def _groups(targets: Sequence[Target], rule: Rule) -> Iterator[list[int]]:
+    group: list[int] = []
+    size = 0
+    for index, target in enumerate(targets):
+        group.append(index)
+        size += sum(tensor.nbytes for tensor in target.members)
+        if rule.cut == "gram" and size >= GROUP:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _jobs(targets: Sequence[Target], indices: Sequence[int]) -> Iterator[_Job]:
+    """Stretches of tensors that hold whole digest blocks of every member."""
+    for index in indices:
+        target = targets[index]
+        stored = [tensor.dtype for tensor in target.members]
+        narrowest = min(dtype.itemsize for dtype in [*stored, target.dtype])
+        for start, stop in cut(target.size, digests.BLOCK // narrowest):
+            yield _Job(index, start, stop)
+
+
+class _Worker:
+    """What the threads share while a checkpoint streams by."""
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        sinks: Mapping[str, Sink],
+        recipe: Recipe,
+        budget: int,
+        progress: Progress,
+    ) -> None:
+        self.targets = targets
+        self.sinks = sinks
+        self.recipe = recipe
+        self.budget = budget
+        self.progress = progress
+        self.coefficients: dict[int, Float64] = {}
+        self._lock = threading.Lock()
+
+    def is_combined(self, index: int) -> bool:
+        """Whether the rule applies to a tensor."""
+        return self.targets[index].action == "combine"
+
+    def start(self) -> Callable[[_Job], _Done]:
+        """Begin a thread that combines and writes."""
+        buffers = Buffers()
+        return lambda job: self._combine(job, buffers)
+
+    def start_gram(self) -> Callable[[_Job], Float64]:
+        """Begin a thread that takes inner products."""
+        buffers = Buffers()
+        return lambda job: self._gram(job, buffers)
+
+    def take(self, jobs: Sequence[_Job], products: Sequence[Float64]) -> None:
+        """Turn the inner products of whole tensors into coefficients."""
+        blocks_of: dict[int, list[Float64]] = {}
+        for job, blocks in zip(jobs, products, strict=True):
+            blocks_of.setdefault(job.place, []).append(blocks)
+        for index, parts in blocks_of.items():
+            with np.errstate(invalid="ignore"):  # infinities of both signs
+                total = np.concatenate(parts).sum(axis=0)
+            rule, weights, params, _ = self.recipe
+            try:
+                found = rule.coefficients(total, weights, **params)
+            except ValueError as error:
+                name = self.targets[index].name
+                raise ValueError(f"tensor {name!r}: {error}") from error
+            self.coefficients[index] = found
+
+    def _gram(self, job: _Job, buffers: Buffers) -> Float64:
+        target = self.targets[job.place]
+        blocks = []
+        for start, stop in self._steps(job):
+            members = buffers.read(target, start, stop)
+            blocks.append(gram(as_stack(members)))
+            self._tell(members)
+        return np.concatenate(blocks)
+
+    def _combine(self, job: _Job, buffers: Buffers) -> _Done:
+        target = self.targets[job.place]
+        running = [Running() for _ in [*target.members, target]]
+        special = False
+        for start, stop in self._steps(job):
+            members = buffers.read(target, start, stop)
+            out = self._result(job.place, members)
+            size = out.dtype.itemsize
+            # Looked at before it is written: from there on it has left the caches.
+            special |= is_float(out.dtype) and any_special(out)
+            for found, array in zip(running, [*members, out], strict=True):
+                found.update(_bytes(array))
+            self.sinks[target.name].write(_bytes(out), start * size)
+            self._tell(members)
+        return _Done([found.close() for found in running], special)
+
+    def _tell(self, members: Sequence[Array] | Array) -> None:
+        with self._lock:
+            self.progress(sum(member.nbytes for member in members))
+
+    def _steps(self, job: _Job) -> Iterator[tuple[int, int]]:
+        step = step_of(self.targets[job.place], self.recipe.rule, self.budget)
+        for start, stop in cut(job.stop - job.start, step):
+            yield job.start + start, job.start + stop
+
+    def _result(self, index: int, members: Sequence[Array] | Array) -> Array:
+        target = self.targets[index]
+        if target.action == "copy":
+            first = np.asarray(members[0])
+            if first.dtype == target.dtype:
+                return first
+            return rounded(widened(first[None])[0], target.dtype)
+        if target.action == "settle":
+            return _settled(target, members, self.recipe.integers)
+        rule, weights, params, _ = self.recipe
+        if rule.cut == "gram":
+            return rule.combine(members, self.coefficients[index], target.dtype)
+        return rule.combine(members, weights, target.dtype, **params)
+
+
+def _bytes(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _settled(target: Target, members: Sequence[Array] | Array, policy: str) -> Array:
+    """Integers: those of the first member, unless others differ."""
+    first = np.asarray(members[0])
+    if all(np.array_equal(first, member) for member in members):
+        return first
+    if policy == "max" or target.name.endswith("num_batches_tracked"):
+        return np.asarray(np.maximum.reduce(members))
+    if policy == "first":
+        return first
+    raise ValueError(
+        f"integer tensor {target.name!r} differs between the members, and has no mean; "
+        "integers='first' or integers='max' says which to take"
+    )
+
+
+def _outcome(targets: Sequence[Target], done: Sequence[tuple[_Job, _Done]]) -> Outcome:
+    """Digests over all blocks, put together in the order of the tensors."""
+    found = [[list[bytes]() for _ in [*t.members, t]] for t in targets]
+    special: dict[str, None] = {}
+    for job, part in done:
+        for known, more in zip(found[job.place], part.blocks, strict=True):
+            known.extend(more)
+        if part.special:
+            special[targets[job.place].name] = None
+    result = digests.digest(
+        {
+            t.name: (t.dtype, t.shape, blocks[-1])
+            for t, blocks in zip(targets, found, strict=True)
+        }
+    )
+    read = {
+        tensor: block
+        for t, blocks in zip(targets, found, strict=True)
+        for tensor, block in zip(t.members, blocks[:-1], strict=True)
+    }
+    return Outcome(read, result, list(special))

@@ -1,0 +1,236 @@
+"""Results on their way out: into memory, into files of torch, into safetensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensembles._typing import Array
+from ensembles.atomic_io import reserve, write_at
+from ensembles.checkpoints.formats import safetensors
+from ensembles.checkpoints.formats.state_dict import as_torch, import_torch
+from ensembles.checkpoints.merging import digests, extra_files, provenance
+from ensembles.checkpoints.merging.checksums import verify
+from ensembles.checkpoints.merging.copied_files import write_around
+from ensembles.checkpoints.merging.sinks import ArraySink, FileSink, Sink
+from ensembles.checkpoints.merging.streaming import Outcome, Recipe, stream
+from ensembles.checkpoints.planning import shards
+from ensembles.checkpoints.planning.plan import Plan
+
+Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], Outcome]
+
+
+def stream_members(
+    plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
+) -> Outcome:
+    """Stream the members of a plan through its rule.
+
+    Parameters
+    ----------
+    plan : Plan
+    sinks : mapping of str to Sink
+        Where the bytes of each tensor of the result go.
+    progress : callable
+
+    Returns
+    -------
+    Outcome
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged, or changes meanwhile.
+    """
+    verify(plan.members, plan.threads, progress)
+    return stream_verified(plan, sinks, progress)
+
+
+def stream_verified(
+    plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
+) -> Outcome:
+    """Stream as `stream_members` does, but for checksums, which were looked at before.
+
+    Parameters
+    ----------
+    plan, sinks, progress
+        As of `stream_members`, like what comes back and what is raised.
+
+    Returns
+    -------
+    Outcome
+    """
+    recipe = Recipe(plan.rule, plan.weights, plan.params, plan.options["integers"])
+    outcome = stream(
+        plan.targets,
+        sinks,
+        recipe,
+        memory=plan.memory,
+        n_threads=plan.threads,
+        progress=progress,
+    )
+    for source in {tensor.source for tensor in outcome.blocks}:
+        source.check_unchanged()
+    return outcome
+
+
+def in_memory(
+    plan: Plan, progress: Callable[[int], None], stream: Stream = stream_members
+) -> tuple[dict[str, Array], Outcome]:
+    """Arrays of the result by name.
+
+    Parameters
+    ----------
+    plan : Plan
+    progress : callable
+    stream : callable, default is `stream_members`
+        What brings the bytes.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+    outcome : Outcome
+    """
+    arrays = {t.name: np.empty(t.shape, t.dtype) for t in plan.targets}
+    sinks = {name: ArraySink(array) for name, array in arrays.items()}
+    return arrays, stream(plan, sinks, progress)
+
+
+def state_dict(plan: Plan, arrays: dict[str, Array], torch: bool) -> dict[str, Any]:
+    """Tensors in the order of the first member, tied ones as one object.
+
+    Parameters
+    ----------
+    plan : Plan
+    arrays : dict of str to ndarray
+    torch : bool
+        Whether they become torch tensors, over the same memory.
+
+    Returns
+    -------
+    dict of str to ndarray or torch.Tensor
+    """
+    found: dict[str, Any] = {
+        name: as_torch(array) if torch else array for name, array in arrays.items()
+    }
+    found.update({alias: found[name] for alias, name in plan.aliases.items()})
+    return {name: found[name] for name in plan.members[0].names if name in found}
+
+
+def write_torch(
+    plan: Plan,
+    place: Path,
+    progress: Callable[[int], None],
+    stream: Stream = stream_members,
+) -> Outcome:
+    """Write a file of torch, from memory.
+
+    Parameters
+    ----------
+    plan : Plan
+    place : Path
+    progress : callable
+    stream : callable, default is `stream_members`
+        What brings the bytes.
+
+    Returns
+    -------
+    Outcome
+    """
+    torch = import_torch(f"writing {plan.out}")
+    arrays, outcome = in_memory(plan, progress, stream)
+    try:
+        # Given a path, torch would put its name into the file.
+        with place.open("wb") as file:
+            torch.save(state_dict(plan, arrays, torch=True), file)
+    except RuntimeError as error:
+        raise OSError(f"{plan.out} could not be written: {error}") from None
+    return outcome
+
+
+def write_safetensors(
+    plan: Plan,
+    place: Path,
+    progress: Callable[[int], None],
+    stream: Stream = stream_members,
+) -> Outcome:
+    """Write a file of safetensors, or a directory of them and what lies around them.
+
+    The header goes first, with zeros for the members' digests; they are filled in when
+    the tensors have passed.
+
+    Parameters
+    ----------
+    plan : Plan
+    place : Path
+    progress : callable
+    stream : callable, default is `stream_members`
+        What brings the bytes.
+
+    Returns
+    -------
+    Outcome
+    """
+    blank = provenance.metadata(plan, [digests.ZERO] * len(plan.members))
+    paths = {p: place / p if plan.kind == "directory" else place for p in plan.parts}
+    heads = {
+        part: path for part, path in paths.items() if extra_files.is_torch(plan, part)
+    }
+    arrays = {
+        target.name: np.empty(target.shape, target.dtype)
+        for part in heads
+        for target in plan.parts[part]
+    }
+    with ExitStack() as opened:
+        sinks: dict[str, Sink] = {name: ArraySink(a) for name, a in arrays.items()}
+        fds = {}
+        for part, path in paths.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if part in heads:
+                continue
+            fds[part] = opened.enter_context(_open(path))
+            header = _header(plan, part, blank)
+            write_at(fds[part], memoryview(header), 0)
+            start = len(header)
+            for target in plan.parts[part]:
+                sinks[target.name] = FileSink(fds[part], start)
+                start += target.nbytes
+            reserve(fds[part], start)
+        outcome = stream(plan, sinks, progress)
+        members = outcome.members(plan.targets, len(plan.members))
+        filled = provenance.metadata(plan, members)
+        for part, fd in fds.items():
+            write_at(fd, memoryview(_header(plan, part, filled)), 0)
+    for part, path in heads.items():
+        extra_files.write(plan, part, path, arrays)
+    if plan.kind == "directory":
+        write_around(plan, place, members)
+    return outcome
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _header(plan: Plan, part: str, metadata: dict[str, str]) -> bytes:
+    first = plan.members[0]
+    prefix = shards.prefix_of(part, first) if plan.kind == "directory" else ""
+    layout = {
+        target.name.removeprefix(prefix): (target.dtype, target.shape)
+        for target in plan.parts[part]
+    }
+    ties = {
+        alias.removeprefix(prefix): name.removeprefix(prefix)
+        for alias, name in plan.aliases.items()
+        if alias.startswith(prefix) and name.removeprefix(prefix) in layout
+    }
+    return safetensors.encode_header(layout, {**ties, **metadata})

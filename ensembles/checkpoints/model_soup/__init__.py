@@ -1,0 +1,1 @@
+"""The ModelSoup estimator."""

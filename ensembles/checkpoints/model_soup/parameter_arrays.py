@@ -1,0 +1,73 @@
+"""Averaged parameters in arrays that are reused from one set of weights to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ensembles._typing import Array, Float64
+from ensembles.checkpoints.compatibility.layout import Target
+from ensembles.checkpoints.merging.combinations import Pool
+from ensembles.checkpoints.merging.sinks import ArraySink, Sink
+from ensembles.checkpoints.merging.streaming import Outcome
+from ensembles.checkpoints.merging.writers import stream_verified
+from ensembles.checkpoints.planning.layers import layers_of
+from ensembles.checkpoints.planning.plan import Plan, plan
+from ensembles.dtypes import is_float
+
+
+class Mixture:
+    """Combinations of members, put into arrays.
+
+    Parameters
+    ----------
+    pool : Pool
+        Of members that have the names of the arrays.
+    arrays : mapping of str to ndarray
+        C-contiguous; they are written to.
+    """
+
+    def __init__(self, pool: Pool, arrays: Mapping[str, Array]) -> None:
+        self.pool = pool
+        self.arrays = arrays
+        self.layers = layers_of(arrays)
+
+    def __call__(self, weights: Float64) -> None:
+        """Combine the members into the arrays.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,) or (n_members, n_layers)
+        """
+        if weights.ndim == 1:
+            planned = self.pool.plan(weights)
+            self._into(planned, self.pool.stream)
+            return
+        planned = plan(self.pool.members, **self.pool.options)
+        self._into(planned, partial(self._by_layer, weights))
+
+    def _by_layer(
+        self, weights: Float64, planned: Plan, sinks: Any, progress: Any
+    ) -> Outcome:
+        """Stream each layer by weights of its own."""
+        outcome = Outcome()
+        for layer, column in zip(self.layers.values(), weights.T, strict=True):
+            names = set(layer)
+            targets = [t for t in planned.targets if t.name in names]
+            own = replace(planned, targets=targets, weights=column)
+            outcome = stream_verified(own, sinks, progress)
+        return outcome
+
+    def _into(self, planned: Plan, stream: Callable[..., Outcome]) -> None:
+        targets = [self._target(target) for target in planned.targets]
+        sinks: dict[str, Sink] = {
+            target.name: ArraySink(self.arrays[target.name]) for target in targets
+        }
+        stream(replace(planned, targets=targets), sinks, lambda n_read: None)
+
+    def _target(self, target: Target) -> Target:
+        """Target in the format that the estimator computes in."""
+        own = self.arrays[target.name].dtype
+        return target._replace(dtype=own) if is_float(target.dtype) else target

@@ -1,0 +1,133 @@
+"""How the weights of a soup are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, cast
+
+from ensembles.checkpoints.model_soup.learned import Learned
+from ensembles.checkpoints.model_soup.merged_estimator import Merged
+from ensembles.checkpoints.model_soup.soup_score import SoupScore
+from ensembles.checkpoints.soup_selection import check_name, taken_by, with_patience
+from ensembles.registry import lookup
+from ensembles.rules.rule import Rule
+from ensembles.selection import SELECTIONS
+from ensembles.selection.choose import Chosen, choose, params_of, select
+
+ADDING = ("greedy", "greedy_soup", "top_k")  # selections that count members
+CHOICES = {"shared_init": ("error", "warn"), "on_error": ("stop", "skip")}
+GENERAL = ("integers", *CHOICES, "finish")  # parameters of every soup
+
+
+def divided(
+    params: Mapping[str, Any] | None, rule: Rule, weights: Any, *, makes: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters of the rule, and all others, known to be some.
+
+    Parameters
+    ----------
+    params : mapping of str to value, or None
+    rule : Rule
+    weights : array-like, str or None
+    makes : bool
+        Whether the soup makes its members.
+
+    Returns
+    -------
+    own, others : dict
+
+    Raises
+    ------
+    ValueError
+        If there is no such parameter, or no such selection.
+    """
+    if not isinstance(params, Mapping | None):
+        raise TypeError(f"params must be a dict or None, found {params!r}")
+    others = dict(params or {})
+    own = {name: others.pop(name) for name in rule.params if name in others}
+    known = [*GENERAL, *["n_epochs"] * makes]
+    if isinstance(weights, str):
+        check_name(weights)
+        known += params_of(lookup(SELECTIONS, weights))
+        if weights == "convex":
+            known += params_of(partial(Learned.__call__, cast("Learned", None)))
+    for name, choices in CHOICES.items():
+        if others.get(name, choices[0]) not in choices:
+            raise ValueError(
+                f"params[{name!r}] must be {' or '.join(map(repr, choices))}, found "
+                f"{others[name]!r}"
+            )
+    finish = others.get("finish")
+    if not (finish is None or callable(finish)):
+        raise TypeError(f"params['finish'] must be a callable, found {finish!r}")
+    for name in others:
+        if name not in known:
+            listed = ", ".join([*rule.params, *known]) or "none"
+            raise ValueError(
+                f"params of rule {rule.name!r} and weights={weights!r} must be among "
+                f"these: {listed}; found {name!r}{taken_by(name)}"
+            )
+    return own, others
+
+
+def is_counted(weights: Any) -> bool:
+    """Whether weights stand for members that are added one by one.
+
+    Parameters
+    ----------
+    weights : array-like, str or None
+
+    Returns
+    -------
+    bool
+    """
+    return weights is None or (isinstance(weights, str) and weights in ADDING)
+
+
+def chosen_for(
+    weights: Any,
+    merged: Merged,
+    score: SoupScore | None,
+    rule: Rule,
+    params: dict[str, Any],
+    seed: int | None,
+) -> Chosen:
+    """Weights of the members, as given or as a selection chooses them.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_members,), str or None
+    merged : Merged
+    score : SoupScore or None
+    rule : Rule
+    params : dict
+        Of the selection.
+    seed : int or None
+        For a selection that draws.
+
+    Returns
+    -------
+    Chosen
+
+    Raises
+    ------
+    ValueError
+        If weights are wrong, or a score is not finite.
+    """
+    n_members = len(merged.members)
+    if not isinstance(weights, str):
+        return choose(weights, n_members, score, signed=rule.signed, rule=rule.name)
+    selection = lookup(SELECTIONS, weights)
+    if weights == "convex" and merged.has_module and score is not None:
+        if rule.name != "mean":
+            raise ValueError(
+                "rule must be 'mean' for a learned soup, weights='convex' of a torch "
+                f"module; found {rule.name!r}"
+            )
+        selection = Learned(merged, score)
+    params = with_patience(weights, params, n_members)
+    if "random_state" in params_of(selection):
+        params = {"random_state": seed} | params
+    names = [member.name for member in merged.members]
+    return select(selection, n_members, score, names=names, **params)

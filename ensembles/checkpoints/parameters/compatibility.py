@@ -1,0 +1,227 @@
+"""Whether the same numbers mean the same in two estimators."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import zip_longest
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import numpy as np
+
+from ensembles._sklearn import thawed, warn_user
+from ensembles.checkpoints.compatibility.configuration import config_differences
+from ensembles.checkpoints.formats.state_dict import is_torch
+from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, parts_of
+
+# Settings that say what parameters mean, and what a fit learns of that besides.
+SETTINGS = ("activation", "link", "with_std", "with_scaling")
+MEANING = (*SETTINGS, "out_activation_", "feature_names_in_", "classes_")
+SHOWN = 10  # entries of an array, in a message
+# Settings that change no answer, and what is of one process alone.
+IDLE = ("copy", "memory", "n_jobs", "random_state", "verbose", "_stop_words_id")
+DEEPEST = 50
+
+
+def check_settings(held: Any, estimator: Any) -> None:
+    """Raise if an estimator is set to take parameters for something else.
+
+    Parameters
+    ----------
+    held : estimator
+        The first member.
+    estimator : estimator
+        Of the same steps.
+
+    Raises
+    ------
+    ValueError
+    """
+    for (place, first), (_, wanted) in _pairs(held, estimator):
+        for name in SETTINGS:
+            ours, theirs = (_trait(one, name) for one in (wanted, first))
+            if ours != theirs:
+                raise ValueError(
+                    f"members must have the estimator's {name}{_of(place)}, {ours!r}: "
+                    f"the first has {theirs!r}"
+                )
+
+
+def check_alike(first: Any, member: Any, name: str) -> None:
+    """Raise if parameters of a member mean something else than those of the first.
+
+    Parameters
+    ----------
+    first, member : object
+        Of the same kind, or modules.
+    name : str
+        The member's.
+
+    Raises
+    ------
+    ValueError
+
+    Warns
+    -----
+    UserWarning
+        If of a step that is not averaged it cannot be told whether it is the same.
+    """
+    if type(first) is not type(member):
+        return
+    for (place, one), (_, other) in _pairs(first, member):
+        for trait in MEANING if hasattr(one, "get_params") else ():
+            ours, theirs = (_trait(part, trait) for part in (one, other))
+            if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
+                raise ValueError(
+                    f"members must agree in {trait}{_of(place)}: {name} has "
+                    f"{_shown(theirs, ours)}, the first {_shown(ours, theirs)}"
+                )
+        if not place or is_averaged(one):
+            continue
+        same = is_same(thawed(one), thawed(other))
+        if same is None:
+            warn_user(
+                f"it cannot be told whether step {place!r} of {name} does what that of "
+                "the first does"
+            )
+        elif not same:
+            raise ValueError(
+                f"members must agree in step {place!r}, which is not averaged: {name} "
+                f"has another {type(thawed(other)).__name__} than the first; fit it "
+                "once for all members, and wrap it in sklearn.frozen.FrozenEstimator"
+            )
+
+
+def _trait(part: Any, name: str) -> Any:
+    """What a setting or an attribute comes to; None where there is none."""
+    if name == "link" and hasattr(part, "_get_loss"):  # "auto" goes by the power
+        return type(part._get_loss().link).__name__
+    return getattr(part, name, None)
+
+
+def _pairs(one: Any, other: Any) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
+    return zip(parts_of(one), parts_of(other), strict=True)
+
+
+def _of(place: str) -> str:
+    return f" of step {place!r}" if place else ""
+
+
+def _shown(value: Any, other: Any) -> str:
+    """A value; of long arrays their length, or the first entry that differs."""
+    if np.ndim(value) != 1 or len(value) <= SHOWN:
+        return str(value)
+    if np.shape(value) != np.shape(other):
+        return f"{len(value)} of them"
+    place = int(np.flatnonzero(np.asarray(value) != np.asarray(other))[0])
+    return f"{value[place]!r} at place {place}"
+
+
+def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
+    """Whether two values are one, or hold the same.
+
+    Parameters
+    ----------
+    one, other : object
+        Of objects what a pickle would hold is compared, without settings that change
+        nothing.
+    depth : int, default=0
+        How far inside others they are.
+
+    Returns
+    -------
+    bool or None
+        None where it cannot be told, as of two functions.
+    """
+    if one is other:
+        return True
+    if is_torch(one) and is_torch(other):
+        return one.shape == other.shape and bool((one == other).all())
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        if one.dtype.kind == "O":
+            return is_same(one.tolist(), other.tolist(), depth + 1)
+        is_float = one.dtype.kind in "fc" and other.dtype.kind in "fc"
+        return bool(np.array_equal(one, other, equal_nan=is_float))
+    if isinstance(one, float) and isinstance(other, float) and one != one:
+        return other != other  # NaN, such as what SimpleImputer looks for
+    with suppress(Exception):  # whatever comparing something foreign raises
+        if isinstance(one == other, bool | np.bool) and one == other:
+            return True
+    if type(one) is not type(other) or isinstance(
+        one, str | bytes | int | float | type
+    ):
+        return False
+    if isinstance(one, FunctionType | BuiltinFunctionType | np.ufunc):
+        # Those with a name of their own are two; of others it is not known.
+        return None if "<" in getattr(one, "__qualname__", one.__name__) else False
+    if depth == DEEPEST:
+        return None
+    return _are_same(*_held(one, other), depth + 1)
+
+
+def _held(one: Any, other: Any) -> tuple[Any, Any]:
+    """What two values of one type hold: lists, or None where that is not known."""
+    if isinstance(one, Mapping):
+        if one.keys() != other.keys():
+            return [None], []
+        keys = [key for key in one if key not in IDLE]
+        return [one[key] for key in keys], [other[key] for key in keys]
+    if isinstance(one, list | tuple):
+        return list(one), list(other)
+    try:
+        reduced = one.__reduce_ex__(4), other.__reduce_ex__(4)
+    except Exception:  # of some there is no pickle
+        return None, None
+    return tuple(list(found[1:3]) for found in reduced)  # type: ignore[return-value]
+
+
+def _are_same(ours: Any, theirs: Any, depth: int) -> bool | None:
+    if ours is None:
+        return None
+    if len(ours) != len(theirs):
+        return False
+    found = [is_same(a, b, depth) for a, b in zip(ours, theirs, strict=True)]
+    if False in found:
+        return False
+    return None if None in found else True
+
+
+def warn_of_modules(held: Any, member: Any, name: str) -> None:
+    """Warn if a module has other parts than the estimator, or is configured otherwise.
+
+    Parameters
+    ----------
+    held, member : torch.nn.Module
+    name : str
+        The member's.
+
+    Warns
+    -----
+    UserWarning
+    """
+    ours, theirs = (_lines(module) for module in (held, member))
+    if type(held) is type(member) and ours != theirs:
+        pairs = zip_longest(ours, theirs, fillvalue="nothing more")
+        one, other = next(pair for pair in pairs if pair[0] != pair[1])
+        warn_user(f"{name} is another network: it has {other}, the estimator {one}")
+    differ = config_differences(_config(held), _config(member))
+    if differ:
+        warn_user(
+            f"{name} is configured otherwise than the estimator, in {', '.join(differ)}"
+        )
+
+
+def _lines(module: Any) -> list[str]:
+    """Parts of a module, without those that do nothing where it is used."""
+    text = re.sub(r",? ?dropout=[\d.]+", "", repr(module))
+    lines = (line.strip() for line in text.splitlines())
+    return [
+        line for line in lines if "Dropout" not in line and "Identity()" not in line
+    ]
+
+
+def _config(module: Any) -> dict[str, Any]:
+    tell = getattr(getattr(module, "config", None), "to_dict", None)
+    return {} if tell is None else dict(tell())

@@ -1,0 +1,181 @@
+"""What a plan notes of its members and options: repetitions, and no effects."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.configuration import CARD, has_card, is_card
+from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
+from ensembles.checkpoints.compatibility.layout import Comparison
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.planning.options import Options
+
+# Of BatchNorm: a mean of variances is not the variance of the mean's activations.
+STATISTICS = ("running_mean", "running_var")
+TOLERANCE = 0.02  # three thirds may be written as .33
+
+
+def notices(
+    members: Sequence[Checkpoint],
+    given: Options,
+    comparison: Comparison,
+    weights: Float64,
+) -> Iterator[str]:
+    """Members that are repeated or do not count, and options without an effect.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+    given : Options
+        All of them.
+    comparison : Comparison
+    weights : ndarray of shape (n_members,)
+
+    Yields
+    ------
+    str
+    """
+    yield from _repeated(members)
+    idle = [m.name for m, w in zip(members, weights, strict=True) if w == 0]
+    if idle:
+        verb = "has" if len(idle) == 1 else "have"
+        yield f"{listed(idle)} {verb} weight 0, and {verb} no effect"
+    if _are_divided(weights):
+        yield (
+            f"weights sum to {weights.sum():.6g}, not to 1: a mean is divided by that"
+        )
+    statistics = [t.name for t in comparison.targets if t.name.endswith(STATISTICS)]
+    if statistics and len(members) > 1:
+        yield (
+            f"running statistics, such as {statistics[0]}, are combined like "
+            "parameters; those of the result differ: recompute them on training data "
+            "(torch.optim.swa_utils.update_bn)"
+        )
+    yield from _without_effect(members, given, comparison)
+
+
+def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
+    """What was left out of members, or chosen among several in them.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+
+    Yields
+    ------
+    str
+        One for each, or for all of many that have the same note.
+    """
+    yield from grouped(
+        (member.name, f"{MEMBER}: {note}")
+        for member in members
+        for note in member.notes
+    )
+
+
+def of_output(
+    out: Path | None,
+    kind: str,
+    n_written: int,
+    force: bool,
+    members: Sequence[Checkpoint],
+) -> Iterator[str]:
+    """What there is to know of the output.
+
+    Parameters
+    ----------
+    out : Path or None
+    kind : {"safetensors", "directory", "torch", "memory"}
+    n_written : int
+        Bytes of its tensors.
+    force : bool
+        Whether what stands there is replaced.
+    members : sequence of Checkpoint
+
+    Yields
+    ------
+    str
+    """
+    if out is not None and os.path.lexists(out) and not force:
+        yield f"{out} exists; force=True replaces it"
+    if kind == "torch":
+        yield (
+            f"{out} is written by torch.save, from memory ({n_written} bytes), and "
+            "without the recipe that a safetensors file holds"
+        )
+    if kind == "directory" and has_card(members):
+        yield (
+            f"{CARD} is a new model card that names the members; their own cards, with "
+            "scores that are not the result's, are left out"
+        )
+    if kind in ("safetensors", "torch") and members[0].kind == "directory":
+        files = [name for name in members[0].files if not is_card(name)]
+        if files:
+            yield (
+                f"{out} holds tensors alone, without {listed(files, 3)} of "
+                f"{members[0].name}; an output without a suffix is a directory"
+            )
+
+
+def _are_divided(weights: Float64) -> bool:
+    """Whether weights are meant as parts of 1, or signed, and their sum is another."""
+    is_part = bool((np.abs(weights) <= 1).all() and (weights % 1 != 0).any())
+    is_meant = is_part or bool((weights < 0).any())
+    return len(weights) > 1 and is_meant and bool(abs(weights.sum() - 1) > TOLERANCE)
+
+
+def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
+    """The same file under two names; the same name twice is meant."""
+    known: dict[str, Checkpoint] = {}
+    for member in members:
+        if member.path is None:
+            continue
+        first = known.setdefault(_identity(member), member)
+        if first.name != member.name and first is not member:
+            yield (
+                f"{first.name} and {member.name} are the same "
+                f"{member.kind}, which counts twice"
+            )
+
+
+def _identity(member: Checkpoint) -> str:
+    """The same for links to one file, also hard ones, and to its directory."""
+    path = os.path.realpath(str(member.path))
+    if member.kind == "directory":
+        return path
+    found = os.stat(path)
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def _without_effect(
+    members: Sequence[Checkpoint], given: Options, comparison: Comparison
+) -> Iterator[str]:
+    if given["key"] is not None:
+        idle = [m.name for m in members if not m.is_torch and m.path is not None]
+        if idle:
+            yield (
+                f"the key {given['key']!r} has no effect on {listed(idle)}: a "
+                "safetensors file is one state dict"
+            )
+    names = dict.fromkeys(name for member in members for name in member.names)
+    patterns = {"include": given["include"], "exclude": given["exclude"]}
+    for option, wanted in patterns.items():
+        for pattern in wanted:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+                yield f"{option} pattern {pattern!r} matches no tensor"
+    integers = [target for target in comparison.targets if target.action == "settle"]
+    if given["integers"] != "error" and not integers:
+        yield f"integers={given['integers']!r} has no effect: all tensors are floats"
+    if given["missing"] != "error" and all(
+        member.layout.keys() == members[0].layout.keys() for member in members
+    ):
+        yield (
+            f"missing={given['missing']!r} has no effect: all members have the same "
+            "tensors"
+        )

@@ -1,0 +1,185 @@
+"""Which tensors go into which file of the result, and in which order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from ensembles.checkpoints.compatibility.layout import Target
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+
+SINGLE = "model.safetensors"
+# Found by their libraries without an index: of transformers, diffusers, PEFT.
+SINGLES = (SINGLE, "diffusion_pytorch_model.safetensors", "adapter_model.safetensors")
+SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
+
+
+def divide(
+    targets: Sequence[Target], first: Checkpoint, *, shard_size: int | None
+) -> dict[str, list[Target]]:
+    """Files of a directory and the tensors in each, in the order they are stored.
+
+    Parameters
+    ----------
+    targets : sequence of Target
+    first : Checkpoint
+        Whose files are taken as they are, where ``shard_size`` is None.
+    shard_size : int or None
+        Bytes at most in a file, unless a single tensor has more.
+
+    Returns
+    -------
+    dict of str to list of Target, by path relative to the directory
+    """
+    own = {name: part for part, names in first.parts.items() for name in names}
+    own |= {a: own[name] for a, name in first.aliases.items() if name in own}
+    parts: dict[str, list[Target]] = {}
+    for target in targets:
+        part = own.get(target.name) or _last_part(target.name, first)
+        place = part if part in first.extras else renamed(part)
+        parts.setdefault(place, []).append(target)
+    if shard_size is None:
+        if first.kind != "directory":
+            parts = {SINGLE: list(targets)}
+        return {part: in_order(found) for part, found in parts.items()}
+    return {
+        part: in_order(found) for part, found in _cut(parts, first, shard_size).items()
+    }
+
+
+def _last_part(name: str, first: Checkpoint) -> str:
+    """Last file of the folder of a tensor that the first member has no file of.
+
+    Beside shards a file of its own, named as a single file is, would be loaded alone.
+    """
+    prefixes = {part: prefix_of(part, first) for part in first.parts}
+    parts = [
+        part
+        for part, prefix in prefixes.items()
+        if part not in first.extras and name.startswith(prefix)
+    ]
+    return max(parts, key=lambda part: (len(prefixes[part]), part), default=SINGLE)
+
+
+def _cut(
+    parts: Mapping[str, list[Target]], first: Checkpoint, shard_size: int
+) -> dict[str, list[Target]]:
+    """Files of at most so many bytes, named after those of the first member."""
+    folders: dict[str, tuple[str, list[Target]]] = {}
+    extras: dict[str, list[Target]] = {}
+    for part, targets in parts.items():
+        if part in first.extras:
+            extras[part] = targets
+            continue
+        path = PurePosixPath(part)
+        stem, shards = SHARD.subn("", path.name)
+        stem = stem if shards or path.name in SINGLES else SINGLE
+        stem = stem.removesuffix(".safetensors")
+        folders.setdefault(str(path.parent), (stem, []))[1].extend(targets)
+    return extras | {
+        str(PurePosixPath(folder) / name): found
+        for folder, (stem, targets) in folders.items()
+        for name, found in _split(targets, stem, shard_size).items()
+    }
+
+
+def renamed(part: str) -> str:
+    """Name that a main file of weights has in the result: a safetensors one.
+
+    Parameters
+    ----------
+    part : str
+
+    Returns
+    -------
+    str
+    """
+    path = PurePosixPath(part)
+    if path.suffix == ".safetensors":
+        return part
+    # transformers looks for model.safetensors, diffusers for the name with pytorch.
+    stem = re.sub("^pytorch_model", "model", path.stem)
+    return str(path.with_name(f"{stem}.safetensors"))
+
+
+def prefix_of(part: str, first: Checkpoint) -> str:
+    """What the names of a file's tensors begin with outside the file.
+
+    Parameters
+    ----------
+    part : str
+    first : Checkpoint
+        The first member, whose further files of weights have prefixes of their own.
+
+    Returns
+    -------
+    str
+    """
+    if part in first.extras:
+        return first.extras[part]
+    folder = str(PurePosixPath(part).parent)
+    return "" if folder == "." else f"{folder}/"
+
+
+def in_order(targets: Sequence[Target]) -> list[Target]:
+    """Widest dtype first, so that each tensor is aligned; then by name."""
+    return sorted(targets, key=lambda t: (-t.dtype.itemsize, t.name))
+
+
+def index(
+    parts: Mapping[str, Sequence[Target]], first: Checkpoint, recipe: str
+) -> dict[str, dict[str, object]]:
+    """Contents of the index of each folder that has several files of weights.
+
+    Parameters
+    ----------
+    parts : mapping of str to sequence of Target
+    first : Checkpoint
+    recipe : str
+
+    Returns
+    -------
+    dict of str to dict, by path relative to the directory
+    """
+    folders: dict[str, list[str]] = {}
+    for part in sorted(parts.keys() - first.extras.keys()):
+        folders.setdefault(str(PurePosixPath(part).parent), []).append(part)
+    found = {}
+    for files in folders.values():
+        prefix = prefix_of(files[0], first)
+        if len(files) == 1 and files[0].removeprefix(prefix) in SINGLES:
+            continue
+        stem, shards = SHARD.subn("", files[0])
+        stem = stem if shards else f"{prefix}model"
+        found[f"{stem}.safetensors.index.json"] = {
+            "metadata": {
+                "total_size": sum(t.nbytes for file in files for t in parts[file]),
+                "ensembles": recipe,
+            },
+            "weight_map": {
+                target.name.removeprefix(prefix): PurePosixPath(file).name
+                for file in files
+                for target in parts[file]
+            },
+        }
+    return found
+
+
+def _split(
+    targets: Sequence[Target], stem: str, shard_size: int
+) -> dict[str, list[Target]]:
+    groups: list[list[Target]] = [[]]
+    size = 0
+    for target in targets:
+        if groups[-1] and size + target.nbytes > shard_size:
+            groups.append([])
+            size = 0
+        groups[-1].append(target)
+        size += target.nbytes
+    if len(groups) == 1:
+        return {f"{stem}.safetensors": groups[0]}
+    return {
+        f"{stem}-{i:05}-of-{len(groups):05}.safetensors": group
+        for i, group in enumerate(groups, 1)
+    }

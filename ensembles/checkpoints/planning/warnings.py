@@ -1,0 +1,116 @@
+"""Members that can be averaged, and whose average may be useless or a surprise."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from ensembles._sklearn import warn_user
+from ensembles.checkpoints.compatibility.shared_init import UNRELATED, relations
+from ensembles.checkpoints.compatibility.tied_weights import same_bytes
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.planning.notices import STATISTICS
+
+
+def check_related(
+    members: Sequence[Checkpoint], names: Collection[str], shared_init: str
+) -> None:
+    """Raise, or warn, where a mean of networks is useless, or may be poor.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+    names : collection of str
+        Parameters of the network.
+    shared_init : {"error", "warn"}
+
+    Raises
+    ------
+    ValueError
+        If members were not trained from one initialization.
+
+    Warns
+    -----
+    UserWarning
+        If they lie far apart.
+    """
+    first = members[0].name
+    for place, cosine, what, is_related in relations(members, names):
+        name = members[place].name
+        if not is_related:
+            message = (
+                "members must be fine-tuned from the same initialization, "
+                f"{name} and {first} are not: the cosine similarity of {what} is "
+                f"{cosine:.3f}, and their average is usually useless"
+            )
+            if shared_init == "error":
+                raise ValueError(
+                    f"{message}; combine their predictions, with EnsembleClassifier "
+                    "or EnsembleRegressor, fine-tune them from one checkpoint, or "
+                    "pass params={'shared_init': 'warn'} to average them all the same"
+                )
+            warn_user(message)
+        elif cosine < UNRELATED:
+            warn_user(
+                f"{name} is far from {first}, the cosine similarity of {what} is "
+                f"{cosine:.3f}: their average may be worse than each of them; score it"
+            )
+
+
+def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
+    """Warn if members differ in running statistics, such as those of BatchNorm.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+
+    Warns
+    -----
+    UserWarning
+    """
+    first = members[0].layout
+    for name, tensor in first.items():
+        if name.rpartition(".")[2] not in STATISTICS:
+            continue
+        others = [m.layout[name] for m in members[1:] if name in m.layout]
+        if not all(same_bytes(tensor, other) for other in others):
+            warn_user(
+                f"running statistics of BatchNorm, such as {name}, are averaged, and "
+                "those of the average network are others: recalculate them before it "
+                "is scored and used, as torch.optim.swa_utils.update_bn does; a "
+                "ModelSoup takes a function for that, params={'finish': f}"
+            )
+            return
+
+
+def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
+    """Warn of what combinations are that members are not.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+        With paths; combinations are written like the first.
+
+    Warns
+    -----
+    UserWarning
+    """
+    first = members[0]
+    if first.state_dict is not None:
+        warn_user(
+            f"{first.name} has its tensors in {first.state_dict!r} beside other "
+            "things, and combinations are written as plain state dicts: a score must "
+            "read both"
+        )
+    other = next((m for m in members if _form(m) != _form(first)), None)
+    if other is not None:
+        warn_user(
+            f"{first.name} and {other.name} are of different formats: combinations "
+            "are written like the first"
+        )
+    warn_of_statistics(members)
+
+
+def _form(member: Checkpoint) -> tuple[str, str, bool]:
+    suffix = "" if member.path is None else member.path.suffix
+    is_folder = member.kind == "directory"
+    return member.kind, "" if is_folder else suffix, member.state_dict is None

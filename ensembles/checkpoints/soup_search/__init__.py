@@ -1,0 +1,1 @@
+"""Soups of checkpoint files, chosen by any score."""

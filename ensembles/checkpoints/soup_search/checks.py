@@ -1,0 +1,217 @@
+"""What must hold of a soup before a score is asked for, which may take minutes."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ensembles._typing import Float64
+from ensembles.atomic_io import check_free
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.planning.options import Options
+from ensembles.checkpoints.planning.plan import Plan, plan
+from ensembles.checkpoints.soup_selection import check_name, taken_by
+from ensembles.registry import lookup
+from ensembles.selection import SELECTIONS, Selection
+from ensembles.selection.choose import params_of
+
+FOREIGN = ("rule", "weights", "params", "force")  # options that a soup sets itself
+
+
+def paths_of(members: Any, base: Any, select: str) -> list[Any]:
+    """Paths of the base, if there is one, and of the members.
+
+    Parameters
+    ----------
+    members : sequence of paths
+    base : path or None
+    select : str
+
+    Returns
+    -------
+    list of paths
+
+    Raises
+    ------
+    TypeError
+        If one is no path.
+    ValueError
+        If there are fewer than two, two are the same, or there is a base without
+        ``"wise_ft"``, or that without a base.
+    """
+    if isinstance(members, str | os.PathLike | Mapping):
+        raise TypeError(f"members must be a sequence of paths, found {members!r:.80}")
+    if base is None and select == "wise_ft":
+        raise ValueError(
+            "select='wise_ft' must have what the members were fine-tuned from; "
+            "base=PATH names it"
+        )
+    if base is not None and select != "wise_ft":
+        raise ValueError(
+            f"base=PATH must go with select='wise_ft', found the base {base} and "
+            f"select={select!r}; leave the base out, or choose that"
+        )
+    paths = [*members] if base is None else [base, *members]
+    known: dict[str, Any] = {}
+    for path in paths:
+        if not isinstance(path, str | os.PathLike):
+            raise TypeError(
+                f"members of a soup must be paths, found {type(path).__name__}"
+            )
+        place = os.path.realpath(path)
+        if place in known:
+            raise ValueError(
+                f"members must be different, found {known[place]} and {path}; name it "
+                "once"
+            )
+        known[place] = path
+    if len(paths) < 2:
+        found = ", ".join(map(str, paths)) or "none"
+        raise ValueError(f"a soup needs at least two members, found {found}")
+    return paths
+
+
+# An exception, as a selection has no other way out: it asks as often as it wants, by
+# its parameters for days. All that it checks it has checked before it asks so often.
+class _Enough(Exception):
+    """A rehearsal has gone far enough."""
+
+
+def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selection:
+    """Selection of that name, whose parameters were right in a run without scores.
+
+    Parameters
+    ----------
+    select : str
+    params : mapping of str to value
+    n_members : int
+
+    Returns
+    -------
+    callable
+
+    Raises
+    ------
+    ValueError
+        If there is no such selection, or a parameter is wrong.
+    ImportError
+        If it needs a package that is not there.
+    """
+    check_name(select)
+    selection = lookup(SELECTIONS, select)
+    known = params_of(selection)
+    for name in params:
+        if name not in known:
+            raise ValueError(
+                f"parameters of the selection {select!r} must be among these: "
+                f"{', '.join(known) or 'none'}; found {name!r}{taken_by(name)}"
+            )
+    left = iter(range(2 * n_members + 10))
+
+    def score(weights: Float64) -> float:
+        if next(left, None) is None:
+            raise _Enough
+        return 0.0
+
+    try:
+        selection(n_members, score, **copy.deepcopy(dict(params)))
+    except _Enough:
+        pass
+    except TypeError as error:
+        raise ValueError(
+            f"parameters of the selection {select!r} must be of the kinds that it "
+            f"takes: {error}"
+        ) from None
+    return selection
+
+
+def options_for(options: Options | None, *, force: bool) -> Options:
+    """Options of every mean.
+
+    Parameters
+    ----------
+    options : Options or None
+    force : bool
+
+    Returns
+    -------
+    Options
+
+    Raises
+    ------
+    TypeError
+        If one of them is the soup's own.
+    """
+    given: Options = {} if options is None else options
+    for name in FOREIGN:
+        if name in given:
+            raise TypeError(
+                f"options of a soup's means must leave out {name}, found {given}"
+            )
+    return {**given, "force": force}
+
+
+def plan_of_all(
+    paths: Sequence[Any], out: str | os.PathLike[str], given: Options
+) -> tuple[Plan, Path]:
+    """Plan of a mean of all members, and where it goes.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+    out : path
+    given : Options
+
+    Returns
+    -------
+    plan : Plan
+    place : Path
+
+    Raises
+    ------
+    FileExistsError, ValueError
+        If anything stands in the way of it, or of candidates beside it.
+    """
+    planned = plan(paths, out, **given)
+    place = planned.out or Path(out)
+    check_free(place, force=given["force"])
+    floats = [t for t in planned.targets if t.action == "combine"]
+    # Running sums are in float64; they are there while a candidate is written.
+    n_bytes = planned.write_bytes + 8 * sum(t.size for t in floats) * (len(paths) > 2)
+    if n_bytes > planned.free_bytes:
+        raise ValueError(
+            f"{place} needs {n_bytes} bytes beside it for candidates and running sums, "
+            f"its disk has {planned.free_bytes} left; choose another place"
+        )
+    return planned, place
+
+
+def check_apart(places: Sequence[Path], members: Sequence[Checkpoint]) -> None:
+    """Check that nothing is written among what members are made of.
+
+    Parameters
+    ----------
+    places : sequence of Path
+    members : sequence of Checkpoint
+        With paths.
+
+    Raises
+    ------
+    ValueError
+        If a place is inside the directory of a member.
+    """
+    folders = {
+        member.path.resolve(): member.name
+        for member in members
+        if member.path is not None and member.kind == "directory"
+    }
+    for place in places:
+        for folder in place.resolve().parents:
+            if folder in folders:
+                raise ValueError(
+                    f"{place} is inside the member {folders[folder]}, of which nothing "
+                    "may change; choose a place outside of it"
+                )

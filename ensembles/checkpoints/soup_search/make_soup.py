@@ -1,0 +1,255 @@
+"""Soups of checkpoints on disk, chosen by what any callable says of a file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ensembles._sklearn import warn_user
+from ensembles._typing import Float64
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.merging.average import Report, write
+from ensembles.checkpoints.merging.relations import (
+    averages_among,
+    copies,
+    different_initializations,
+)
+from ensembles.checkpoints.planning.options import Options
+from ensembles.checkpoints.planning.plan import Plan
+from ensembles.checkpoints.planning.warnings import warn_of_candidates
+from ensembles.checkpoints.soup_search.candidate_score import Tasting
+from ensembles.checkpoints.soup_search.candidates import (
+    Candidate,
+    Candidates,
+    Job,
+    ScoreFile,
+    suffix_of,
+)
+from ensembles.checkpoints.soup_search.checks import (
+    check_apart,
+    options_for,
+    paths_of,
+    plan_of_all,
+    rehearsed,
+)
+from ensembles.checkpoints.soup_search.journal import Journal
+from ensembles.checkpoints.soup_selection import with_patience
+from ensembles.selection.choose import select_quietly
+
+
+@dataclass(frozen=True)
+class SoupReport:
+    """What a soup is of, and what was scored on the way.
+
+    Parameters
+    ----------
+    out : Path
+    members : tuple of str
+        As they were named, without the base.
+    scores : tuple of float or None
+        Each member's own; None of one that failed.
+    weights : tuple of float
+        Of each member in the soup; with those of the base their sum is 1.
+    base : str or None
+    base_score : float or None
+    base_weight : float
+        0 without a base.
+    score : float
+        Of the soup.
+    uniform : float or None
+        Score of the mean of all members that could be scored, without the base; None
+        if it failed.
+    lower_is_better : bool
+    candidates : tuple of Candidate
+        All that were scored, in order.
+    written : Report
+        Of the average that was written; its plan has the members in their order.
+    checkpoints : tuple of Checkpoint
+        All that were opened, the base first where there is one.
+    """
+
+    out: Path
+    members: tuple[str, ...]
+    scores: tuple[float | None, ...]
+    weights: tuple[float, ...]
+    base: str | None
+    base_score: float | None
+    base_weight: float
+    score: float
+    uniform: float | None
+    lower_is_better: bool
+    candidates: tuple[Candidate, ...] = field(repr=False)
+    written: Report = field(repr=False)
+    checkpoints: tuple[Checkpoint, ...] = field(repr=False)
+
+    @property
+    def best(self) -> tuple[str, float]:
+        """The member that scores best alone, or the base if that is no worse."""
+        names = [str(self.base), *self.members]
+        scores = [self.base_score, *self.scores]
+        alone = [(n, s) for n, s in zip(names, scores, strict=True) if s is not None]
+        sign = -1 if self.lower_is_better else 1
+        return max(alone, key=lambda found: sign * found[1])
+
+    @property
+    def helps(self) -> bool:
+        """Whether the soup beats every member alone, and the base."""
+        return self._beats(self.score, self.best[1])
+
+    @property
+    def uniform_is_better(self) -> bool:
+        """Whether the mean of all members beats what was chosen."""
+        return self.uniform is not None and self._beats(self.uniform, self.score)
+
+    def _beats(self, score: float, other: float) -> bool:
+        return score < other if self.lower_is_better else score > other
+
+
+def _forget(candidate: Candidate) -> None:
+    """Let a candidate go: nobody asked to see it."""
+
+
+def _silent(n_bytes: int) -> None:
+    """Progress that nobody asked for."""
+
+
+def make_soup(
+    members: Sequence[str | os.PathLike[str]],
+    score: ScoreFile,
+    out: str | os.PathLike[str],
+    *,
+    select: str = "greedy_soup",
+    base: str | os.PathLike[str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    lower_is_better: bool = False,
+    on_error: str = "stop",
+    journal: Journal | None = None,
+    record: Callable[[Candidate], None] = _forget,
+    progress: Callable[[int], None] = _silent,
+    force: bool = False,
+    options: Options | None = None,
+) -> SoupReport:
+    """Average the checkpoints that score best together, and write the result.
+
+    Members are scored where they lie. Any other combination is written beside the
+    output, as a checkpoint like the first member, scored and removed.
+
+    Parameters
+    ----------
+    members : sequence of paths
+        With the base at least two, all different.
+    score : callable (path) -> float
+        How good the checkpoint at a path is.
+    out : path
+        As of `average`; the same file, to the byte, as `average` of the members kept.
+    select : str, default="greedy_soup"
+        How weights are chosen: a name in `ensembles.selection.SELECTIONS`.
+    base : path or None, default=None
+        What the members were fine-tuned from, for ``"wise_ft"``, which needs it.
+    params : mapping of str to value or None, default=None
+        Of the selection.
+    lower_is_better : bool, default=False
+        Whether a lower score is a better one.
+    on_error : {"stop", "skip"}, default="stop"
+        What becomes of a score that raises or is not finite: it ends the run, or a
+        member is left out with a warning, and a combination counts as the worst.
+    journal : Journal or None, default=None
+        Where scores are kept as soon as they are known, and taken from. It is opened
+        and closed here.
+    record : callable, default does nothing
+        Called with each `Candidate` when its score is known.
+    progress : callable, default does nothing
+        Called from any thread with the number of bytes read since the last call.
+    force : bool, default=False
+        Whether an existing output is replaced.
+    options : Options or None, default=None
+        Of every mean, as of `average`; neither rule, weights, params nor force.
+
+    Returns
+    -------
+    SoupReport
+
+    Raises
+    ------
+    FileNotFoundError, FileExistsError, BlockingIOError
+        If a member is not there, something stands at ``out``, or another run has the
+        journal.
+    ValueError
+        If anything stands in the way before a score is asked for; if no member can be
+        scored, or not what was chosen.
+
+    Warns
+    -----
+    UserWarning
+        If a member shares no start with the first, is a copy or an average itself, or
+        is left out, or all score the same.
+
+    References
+    ----------
+    Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned
+    models improves accuracy without increasing inference time", ICML.
+    """
+    if on_error not in ("stop", "skip"):
+        raise ValueError(f"on_error must be 'stop' or 'skip', found {on_error!r}")
+    paths = paths_of(members, base, select)
+    own = with_patience(select, params or {}, len(paths))
+    selection = rehearsed(select, own, len(paths))
+    given = options_for(options, force=force)
+    planned, place = plan_of_all(paths, out, given)
+    places = [place] if journal is None else [place, journal.path]
+    check_apart(places, planned.members)
+    _warn_of_members(planned)
+    suffix = suffix_of(planned.members[len(paths) - len(members)])
+    job = Job(score, place, suffix, given, on_error, journal, record, progress)
+    with nullcontext() if journal is None else journal:
+        candidates = Candidates(planned.members, job, has_base=base is not None)
+        tasted = Tasting(candidates, lower_is_better=lower_is_better)
+        chosen = select_quietly(selection, len(tasted.kept), tasted, **own)
+        weights = tasted.full(chosen.weights)
+        if candidates(weights).score is None:
+            raise ValueError(
+                f"what {select!r} chose could not be scored: "
+                f"{candidates(weights).error}; choose by another selection"
+            )
+        candidates(tasted.uniform())
+        written = write(
+            candidates.plan(weights, place),
+            progress=progress,
+            stream=candidates.pool.stream,
+        )
+    return _report(tasted, weights, written)
+
+
+def _warn_of_members(planned: Plan) -> None:
+    """Warn of members whose average may be useless or a surprise, before any score."""
+    apart = different_initializations(planned)
+    told = [] if apart is None else [apart]
+    for sentence in (*told, *averages_among(planned), *copies(planned.members)):
+        warn_user(sentence)
+    warn_of_candidates(planned.members)
+
+
+def _report(tasted: Tasting, weights: Float64, written: Report) -> SoupReport:
+    candidates, first = tasted.candidates, int(tasted.candidates.has_base)
+    own = [found.score for found in tasted.own]
+    score = candidates(weights).score
+    return SoupReport(
+        out=written.out,
+        members=tuple(member.name for member in candidates.pool.members[first:]),
+        scores=tuple(own[first:]),
+        weights=tuple(weights[first:].tolist()),
+        base=candidates.pool.members[0].name if first else None,
+        base_score=own[0] if first else None,
+        base_weight=float(weights[0]) if first else 0.0,
+        score=math.nan if score is None else score,
+        uniform=candidates(tasted.uniform()).score,
+        lower_is_better=tasted.lower_is_better,
+        candidates=tuple(candidates.found.values()),
+        written=written,
+        checkpoints=candidates.pool.members,
+    )

@@ -1,0 +1,223 @@
+"""Files of torch whose state dict lies beside other tensors or above them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ensembles.checkpoints import average, plan
+from ensembles.checkpoints.formats import pytorch
+
+STATE = {"layer.w": torch.arange(6.0).view(2, 3), "layer.b": torch.ones(3)}
+STRAY = torch.tensor(0.5)
+
+
+def saved(folder: Path, content: Any) -> Path:
+    torch.save(content, folder / "a.pt")
+    return folder / "a.pt"
+
+
+def test_a_stray_tensor_is_not_taken_for_the_state_dict(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"net": STATE, "loss": STRAY})
+    assert average([path]).keys() == STATE.keys()
+
+
+def test_a_stray_tensor_does_not_hide_two_state_dicts(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"gen": STATE, "disc": STATE, "step": STRAY})
+    with pytest.raises(ValueError, match=r"not obvious \(found: gen, disc\).* key="):
+        plan([path])
+
+
+def test_a_small_dict_does_not_hide_the_tensors_beside_it(tmp_path: Path) -> None:
+    path = saved(tmp_path, STATE | {"extra": {"scale": STRAY}})
+    with pytest.raises(ValueError, match=r"not obvious \(found: extra\)"):
+        plan([path])
+
+
+@pytest.mark.parametrize("key", [None, "model"])
+@pytest.mark.parametrize(
+    ("inner", "at"), [(STATE, "enc"), ({"deep": STATE}, r"enc\.deep")]
+)
+def test_tensors_deeper_down_are_not_left_out(
+    tmp_path: Path, key: str | None, inner: Any, at: str
+) -> None:
+    path = saved(tmp_path, {"model": {"enc": inner, "temp": STRAY}})
+    with pytest.raises(ValueError, match=rf"deeper down, at '{at}'.* with key=NAME"):
+        plan([path], key=key)
+
+
+def test_only_the_records_of_the_state_dict_are_verified(tmp_path: Path) -> None:
+    moment = torch.full((1000,), 7.0)
+    path = saved(tmp_path, {"model": STATE, "optimizer": {"state": {0: {"m": moment}}}})
+    names = [Path(record.name).name for record in pytorch.read(path).records]
+    assert names == ["data.pkl", "0", "1"]
+    content = bytearray(path.read_bytes())
+    content[content.index(moment.numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    assert average([path]).keys() == STATE.keys()
+
+
+def test_a_flipped_bit_in_the_pickle_is_found(tmp_path: Path) -> None:
+    path = saved(tmp_path, STATE)
+    path.write_bytes(path.read_bytes().replace(b"layer.w", b"layer.v", 1))
+    with pytest.raises(ValueError, match=r"a\.pt is damaged: entry '.*data\.pkl'"):
+        average([path])
+
+
+LIKE = {name: value + 1 for name, value in STATE.items()}
+OTHER = {"proj.weight": torch.ones(4, 2)}
+
+
+@pytest.mark.parametrize(
+    ("content", "taken", "also"),
+    [
+        ({"state_dict": STATE, "state_dict_ema": LIKE}, "state_dict", "state_dict_ema"),
+        ({"model": STATE, "model_ema": LIKE}, "model", "model_ema"),
+        ({"model": STATE, "model_avg": LIKE}, "model", "model_avg"),
+        ({"model": STATE, "shadow": {"layer.w": LIKE["layer.w"]}}, "model", "shadow"),
+        ({"module": STATE, "module_ema": LIKE}, "module", "module_ema"),
+        ({"state_dict": STATE, "ema_state_dict": LIKE}, "state_dict", "ema_state_dict"),
+        ({"model": STATE, "ema": {"model": LIKE}}, "model", "ema.model"),
+        ({"model": STATE, "teacher": {"module.x": LIKE}}, "model", "teacher.module.x"),
+        ({"state_dict": STATE, "current_model_state": LIKE}, "state_dict", "current"),
+        (
+            {"state_dict": STATE, "callbacks": {"EMA": {"weights": LIKE}}},
+            "state_dict",
+            "callbacks.EMA.weights",
+        ),
+        (
+            {"model": STATE, "ema": {f"module.{n}": v for n, v in LIKE.items()}}
+            | {"ema": {"shadow": LIKE}},
+            "model",
+            "ema.shadow",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_another_state_dict_of_the_same_names_is_told(
+    tmp_path: Path, content: Any, taken: str, also: str
+) -> None:
+    found = pytorch.read(saved(tmp_path, content))
+    (note,) = found.notes
+    assert note.startswith(f"took '{taken}'; '{also}")
+    assert f"has the same tensor names (key='{also}" in note
+    assert found.state_dict == taken
+    assert plan([tmp_path / "a.pt"]).notes == (f"{tmp_path / 'a.pt'}: {note}",)
+
+
+def test_other_tensors_beside_the_state_dict_are_told(tmp_path: Path) -> None:
+    found = pytorch.read(saved(tmp_path, {"model": STATE, "generator": OTHER}))
+    assert found.notes == [
+        "took 'model'; 'generator' holds other tensors, which are left out "
+        "(key='generator')"
+    ]
+
+
+@pytest.mark.parametrize(
+    "key", ["a.b", "callbacks.pytorch.callbacks.Averaging.current_model_state"]
+)
+def test_a_key_may_hold_dots_itself(tmp_path: Path, key: str) -> None:
+    callbacks = {"pytorch.callbacks.Averaging": {"current_model_state": dict(LIKE)}}
+    content = {"a.b": LIKE, "a": {}, "state_dict": STATE, "callbacks": callbacks}
+    path = saved(tmp_path, content)
+    assert any(f"(key={key!r})" in note for note in pytorch.read(path).notes)
+    assert average([path], key=key)["layer.b"].tolist() == [2, 2, 2]
+
+
+@pytest.mark.parametrize("place", ["ema_list.0", "emas.1"])
+def test_a_state_dict_in_a_list_is_told_and_reached_by_its_key(
+    tmp_path: Path, place: str
+) -> None:
+    name, index = place.split(".")
+    content = {"model": STATE, name: [{}] * int(index) + [LIKE]}
+    path = saved(tmp_path, content)
+    (note,) = pytorch.read(path).notes
+    assert note == f"took 'model'; {place!r} has the same tensor names (key={place!r})"
+    assert average([path], key=place)["layer.b"].tolist() == [2, 2, 2]
+    with pytest.raises(ValueError, match=r"no tensors at key .*: found NoneType"):
+        plan([path], key=f"{name}.7")
+
+
+@pytest.mark.parametrize(
+    ("beside", "note"),
+    [
+        (
+            {"ema": {"shadow_params": list(LIKE.values()), "decay": 0.9}},
+            "'ema.shadow_params' holds 2 tensors without names",
+        ),
+        (
+            {"optimizer_states": [{"ema": tuple(LIKE.values())}]},
+            "'optimizer_states.0.ema' holds 2 tensors without names",
+        ),
+        (
+            {"prototypes": torch.ones(4, 2), "step": STRAY},
+            "tensors beside it are left out: prototypes",
+        ),
+    ],
+    ids=["score_sde", "NeMo", "loose"],
+)
+def test_tensors_without_a_state_dict_of_their_own_are_told(
+    tmp_path: Path, beside: Any, note: str
+) -> None:
+    found = pytorch.read(saved(tmp_path, {"model": STATE} | beside))
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith(f"took 'model'; {note}")
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"optimizer": {"state": {0: {"m": torch.ones(3)}}}},
+        {"exp_avg": LIKE},
+        {"optimizer_ema": LIKE},
+        {"callbacks": {"best": {"score": torch.ones(3)}}},
+        {"rng_states": {"cpu": torch.ones(3)}, "loss": {"x": torch.ones(2)}},
+        {"metrics": {"accuracy": torch.ones(3)}},
+        {"step": {"n": torch.tensor(3)}},
+        {"step": torch.tensor(3), "cuda_rng_state": torch.ones(9), "lr": STRAY},
+        {"optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}]},
+        {"losses": [torch.ones(3), torch.ones(3)], "sizes": [STRAY]},
+    ],
+    ids=str,
+)
+def test_states_of_training_beside_it_are_not_worth_a_word(
+    tmp_path: Path, beside: Any
+) -> None:
+    found = pytorch.read(saved(tmp_path, {"model": STATE} | beside))
+    assert found.notes == []
+    assert found.state_dict == "model"
+
+
+def test_a_key_that_was_asked_for_is_taken_without_a_word(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": STATE, "model_ema": LIKE})
+    found = pytorch.read(path, "model_ema")
+    assert (found.state_dict, found.notes) == ("model_ema", [])
+    assert pytorch.read(saved(tmp_path, STATE)).state_dict is None
+
+
+def test_where_tensors_lie_is_listed(tmp_path: Path) -> None:
+    nested = {"model": {"embedding": {"word": LIKE}, "encoder": STATE}}
+    with pytest.raises(ValueError, match=r"model\.encoder, model\.embedding\.word\);"):
+        plan([saved(tmp_path, nested)])
+
+
+@pytest.mark.parametrize("name", [0, None, 1.5])
+def test_names_that_are_no_strings_are_refused(tmp_path: Path, name: Any) -> None:
+    path = saved(tmp_path, {name: torch.ones(2)})
+    with pytest.raises(ValueError, match=rf"a\.pt: tensors must be named .*{name!r}"):
+        plan([path])
+
+
+def test_the_object_that_stands_in_the_way_is_named_shortly(tmp_path: Path) -> None:
+    import argparse
+
+    path = saved(tmp_path, {"model": STATE, "args": argparse.Namespace(lr=0.1)})
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        plan([path])
+    message = str(caught.value).removeprefix(str(path))
+    assert "(argparse.Namespace)" in message
+    assert "add_safe_globals" not in message
+    assert len(message) < 250
