@@ -14,7 +14,7 @@ PACKAGING := setup.cfg pyproject.toml constraints.txt
 PYTEST := $(RUN) -m pytest
 COVERED := --cov --cov-report= --cov-fail-under=0
 # Tests that compiled loops run under as plain Python, where coverage can see them.
-KERNEL_TESTS := tests/kernels/test_kernels.py tests/predictions/test_scoring_loops.py \
+KERNEL_TESTS := tests/kernels/test_kernels.py tests/predictions/metrics/test_scoring_loops.py \
 	tests/embeddings/test_tokens.py tests/embeddings/test_engine.py \
 	tests/embeddings/test_vectors_text.py tests/embeddings/test_vectors_binary.py
 

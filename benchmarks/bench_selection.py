@@ -30,11 +30,11 @@ import selection_members
 import selection_report
 import selection_votes
 
-from ensembles.predictions.answers import Labels
-from ensembles.predictions.combining import combiner_of
-from ensembles.predictions.held import Held
-from ensembles.predictions.scored import Scored
-from ensembles.predictions.scoring import score_for
+from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.metrics.scorer import Scored
+from ensembles.predictions.metrics.table import score_for
 from ensembles.selection import convex, greedy
 from ensembles.selection.score import Trial
 

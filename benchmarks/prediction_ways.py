@@ -20,7 +20,7 @@ from sklearn.model_selection import cross_val_predict
 from ensembles.predictions import (
     EnsembleClassifier,
     EnsembleRegressor,
-    pool_weights,
+    log_pool_weights,
 )
 
 Way = Callable[..., Any]
@@ -65,12 +65,12 @@ class WithoutPrior(EnsembleClassifier):
 
     def fit(self, X: Any, y: Any) -> Any:
         """Fit with intercepts held at zero."""
-        kept = pool_weights.INTERCEPT_RIDGE, pool_weights.RIDGE_PER_MEMBER
-        pool_weights.INTERCEPT_RIDGE, pool_weights.RIDGE_PER_MEMBER = 1e12, 0.0
+        kept = log_pool_weights.INTERCEPT_RIDGE, log_pool_weights.RIDGE_PER_MEMBER
+        log_pool_weights.INTERCEPT_RIDGE, log_pool_weights.RIDGE_PER_MEMBER = 1e12, 0.0
         try:
             return super().fit(X, y)
         finally:
-            pool_weights.INTERCEPT_RIDGE, pool_weights.RIDGE_PER_MEMBER = kept
+            log_pool_weights.INTERCEPT_RIDGE, log_pool_weights.RIDGE_PER_MEMBER = kept
 
 
 def _classes(rule: str, weights: Any = None, **params: Any) -> Way:

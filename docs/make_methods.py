@@ -11,8 +11,8 @@ from typing import Any
 
 from ensembles.embeddings.pooling import POOLINGS, Pooling
 from ensembles.embeddings.word_weights import WEIGHTINGS, Weighting
-from ensembles.predictions.combiner import Combiner
-from ensembles.predictions.combining import COMBINERS
+from ensembles.predictions.combiners.builtin import COMBINERS
+from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.rules import RULES
 from ensembles.rules.rule import Rule
 from ensembles.selection import SELECTIONS

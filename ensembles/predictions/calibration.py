@@ -10,11 +10,11 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.answers import Answer, Labels
-from ensembles.predictions.fitting import Split
-from ensembles.predictions.held import Held
-from ensembles.predictions.known import KnownClassifier
-from ensembles.predictions.repetitions import as_repetitions
+from ensembles.predictions.members.fitting import Split
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.outputs import Answer, Labels
+from ensembles.predictions.members.precomputed import KnownClassifier
+from ensembles.predictions.members.repetitions import as_repetitions
 
 METHODS = ("temperature", "isotonic", "sigmoid")
 N_FOLDS = 5  # of the samples that calibration is learned from

@@ -7,13 +7,13 @@ from typing import Any
 from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
-from ensembles.predictions.answers import Labels
-from ensembles.predictions.combiner import Combiner
-from ensembles.predictions.combining import combiner_of
-from ensembles.predictions.ensemble import Ensemble
-from ensembles.predictions.fitting import Named
+from ensembles.predictions.base import Ensemble
+from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.members.fitting import Named
+from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.members.targets import labels_of
 from ensembles.predictions.preconditions import check_rule_name
-from ensembles.predictions.targets import labels_of
 
 
 class EnsembleClassifier(ClassifierMixin, Ensemble):

@@ -10,10 +10,10 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.answers import Answer, Labels
-from ensembles.predictions.combination import Combination
-from ensembles.predictions.fitting import Split
-from ensembles.predictions.held import Held
+from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.members.fitting import Split
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.outputs import Answer, Labels
 
 N_FOLDS = 5  # at most: more splits are joined, so that weights are learned 6 times
 MOST_ROWS = 5000  # to learn from, for a score: of more, weights hardly differ

@@ -1,200 +1,126 @@
-"""Calibration, weights and their score, learned from held-out predictions."""
+"""How an ensemble combines: a combiner with all that it needs besides the weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
-from ensembles._sklearn import warn_user
+import numpy as np
+
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.answers import Answer
-from ensembles.predictions.calibration import Calibrator, calibrated
-from ensembles.predictions.combination import Combination
-from ensembles.predictions.cross_fitting import cross_fitted
-from ensembles.predictions.held import Held
-from ensembles.predictions.pool_weights import PoolWeights
-from ensembles.predictions.preconditions import SCORER_ERRORS
-from ensembles.predictions.scored import Scored
-from ensembles.predictions.scoring import score_for
-from ensembles.predictions.weighing import learns_pool, weigh
-from ensembles.selection.choose import Chosen
-from ensembles.selection.score import ROUNDING
+from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.outputs import Answer, Answers
+from ensembles.weights import check_weights
 
-SLACK = 0.01  # of a score: less is within the noise of most data
+RESOLUTION = 1 << 16
 
 
-class FittedCombiner(NamedTuple):
-    """What combines the predictions of fitted members.
-
-    Attributes
-    ----------
-    combination : Combination
-    chosen : Chosen
-        Weights, with scores on the rows that they were learned from.
-    score : float or None
-        Of the combination: learned weights by the other folds' rows; None where
-        nothing was held out.
-    calibrators : list of Calibrator or None
-        One for each member.
-    calibrator : Calibrator or None
-        Of the combination.
-    """
-
-    combination: Combination
-    chosen: Chosen
-    score: float | None
-    calibrators: Sequence[Calibrator | None]
-    calibrator: Calibrator | None = None
-
-
-class CombinerFit(NamedTuple):
-    """How weights and calibration are learned.
+@dataclass(frozen=True)
+class Combination:
+    """A combiner with its parameters, and with predictions to compare with.
 
     Parameters
     ----------
-    weights : ndarray of shape (n_members,), str or None
-        As `weigh` takes them.
+    combiner : Combiner
     params : dict
-        Parameters of the selection.
-    calibrate : str or None
-    scoring : str, callable or None
-    names : list of str
-        The members'.
+        The combiner's own.
+    answers : Answers
+    training : list of lists of ndarrays or None, default=None
+        Of each output, what a ranked combiner compares each member's answers with.
+    intercepts : list of ndarrays of shape (n_classes,) or None, default=None
+        Of each output, what a log-linear pool adds to the logarithm of each class.
     """
 
-    weights: Any
+    combiner: Combiner
     params: dict[str, Any]
-    calibrate: str | None
-    scoring: Any
-    names: list[str]
+    answers: Answers
+    training: list[list[Float64]] | None = None
+    intercepts: list[Float64] | None = None
 
-    def given(self, combination: Combination) -> FittedCombiner:
-        """Weights that need no held-out predictions.
-
-        Parameters
-        ----------
-        combination : Combination
-
-        Returns
-        -------
-        FittedCombiner
-        """
-        size = len(self.names)
-        chosen, combination = weigh(self.weights, combination, size, None, None)
-        return FittedCombiner(combination, chosen, None, [None] * size)
-
-    def learned(
-        self, combination: Combination, held: Held, score_weight: Float64 | None
-    ) -> FittedCombiner:
-        """Weights and calibration learned from held-out predictions.
+    def __call__(self, stacks: Sequence[Any], weights: Float64) -> Answer:
+        """Combined answer.
 
         Parameters
         ----------
-        combination : Combination
-        held : Held
-            Rows that were held out, with the sample weights to learn by.
-        score_weight : ndarray of shape (n_samples,) or None
-            Sample weights for the score.
+        stacks : sequence of n_outputs iterables of n_members arrays
+            Each array of shape (n_samples, n_columns), gone through once.
+        weights : ndarray of shape (n_members,)
 
         Returns
         -------
-        FittedCombiner
-
-        Warns
-        -----
-        UserWarning
-            If the weights are worse than choosing the best member.
+        list of n_outputs ndarrays of shape (n_samples, n_columns), float64
         """
-        calibrators: Sequence[Calibrator | None] = [None] * held.n_members
-        if self.calibrate and combination.combiner.takes != "labels":
-            calibrators, held = calibrated(held, self.calibrate)
-        plain = combination.ranked(held)
-        score = self._score(plain, held, score_weight)
-        chosen, combination = weigh(
-            self.weights, plain, held.n_members, held, score, **self.params
-        )
-        value, answer = chosen.score, None
-        if isinstance(self.weights, str):
-            near = None
-            if combination.intercepts is not None:
-                near = PoolWeights(chosen.weights, combination.intercepts)
-            crossed = self._crossed(plain, held, score_weight, near)
-            if crossed is not None:
-                answer, best = crossed
-                value = score.of(answer)
-                self._compare(value, score.of(best), chosen, combination)
-        fitted = FittedCombiner(combination, chosen, value, calibrators)
-        if not self.calibrate:
-            return fitted
-        if answer is None:
-            answer = combination(held.stacks, chosen.weights)
-        return _calibrated(fitted, held, answer, score, self.calibrate)
+        combined = []
+        for output, members in enumerate(stacks):
+            learned: dict[str, Any] = {}
+            if self.training is not None:
+                learned["training"] = self.training[output]
+            if self.intercepts is not None:
+                learned["intercept"] = self.intercepts[output]
+            made = self.combiner.function(members, weights, **self.params, **learned)
+            combined.append(self.answers.finished(made))
+        return combined
 
-    def _crossed(
-        self,
-        plain: Combination,
-        held: Held,
-        score_weight: Float64 | None,
-        near: PoolWeights | None,
-    ) -> tuple[Answer, Answer] | None:
-        """Predictions by weights that were learned from the other folds' rows.
+    def ranked(self, held: Held) -> Combination:
+        """The same, with held-out answers to compare with where it needs them."""
+        if not self.combiner.ranked:
+            return self
+        rows = np.arange(len(held.y))
+        if held.sample_weight is not None:
+            rows = np.repeat(rows, _repeats(held.sample_weight))
+        training = [list(np.sort(stack[:, rows], axis=1)) for stack in held.stacks]
+        return replace(self, training=training)
 
-        None where the rows cannot be divided, or the scorer cannot score part of them.
+    def only(
+        self, places: Sequence[int], weights: Float64
+    ) -> tuple[Combination, Float64]:
+        """The same for some of the members, and their weights.
+
+        Where members share a sum of weights that says something, as in a log-pool, it
+        stays: the others answer for those that are left out. In a product each speaks
+        for itself.
+
+        Raises
+        ------
+        ValueError
+            If members that count are left out, and the sum of the weights, or of those
+            of the others, is not positive.
         """
+        kept = weights[places]
+        if np.count_nonzero(kept) < np.count_nonzero(weights):
+            kept = self._left(kept, weights)
+        if self.training is None:
+            return self, kept
+        training = [[output[place] for place in places] for output in self.training]
+        return replace(self, training=training), kept
 
-        def learn(part: Held, rows: Counts) -> tuple[Combination, Float64, int]:
-            weight = None if score_weight is None else score_weight[rows]
-            of_part = self._score(plain, part, weight)
-            size, params = held.n_members, self.params
-            found, made = weigh(
-                self.weights, plain, size, part, of_part, near=near, **params
+    def _left(self, kept: Float64, weights: Float64) -> Float64:
+        total, size = math.fsum(weights), math.fsum(kept)
+        if min(total, size) <= 0:
+            raise ValueError(
+                f"weights of {self.combiner.name!r} must have a positive sum, also "
+                f"without members that are left out: found {kept.tolist()} of "
+                f"{weights.tolist()}; weigh those that are left more"
             )
-            return made, found.weights, int(found.best_index or 0)
-
-        try:
-            return cross_fitted(held, learn)
-        except SCORER_ERRORS as error:
-            if self.scoring is None:
-                raise
-            warn_user(
-                "oof_score_ is that of the rows that the weights were learned from: "
-                f"scoring {self.scoring!r} failed on part of the rows "
-                f"({type(error).__name__}: {error}); a scorer that takes any number of "
-                "rows gives one by weights of the other folds"
-            )
-            return None
-
-    def _score(
-        self, combination: Combination, held: Held, weight: Float64 | None
-    ) -> Scored:
-        weighted = held._replace(sample_weight=weight)
-        return score_for(weighted, combination.combiner, combination, self.scoring)
-
-    def _compare(
-        self, value: float, best: float, chosen: Chosen, combination: Combination
-    ) -> None:
-        """Warn if taking the best member would have been as good, or better."""
-        by_loss = self.scoring in (None, "neg_log_loss")
-        if learns_pool(self.weights, combination.combiner) and not by_loss:
-            return  # of which the fit has warned
-        alike = math.isclose(value, best, rel_tol=ROUNDING)
-        worse = alike or value < best - SLACK * abs(best)
-        if worse and self.weights != "best" and len(self.names) > 1:
-            member = self.names[int(chosen.best_index or 0)]
-            warn_user(
-                f"selection {self.weights!r} helped nothing: learned on the other "
-                f"folds, its weights score {value:.6g}, the best member chosen there "
-                f"{best:.6g} (member {member!r} on all data); use weights='best', or "
-                "add members that err differently"
-            )
+        rule = self.combiner.name
+        kept = check_weights(kept, len(kept), signed=self.combiner.signed, rule=rule)
+        shared = self.combiner.scaled and self.combiner.shared
+        return kept * (total / size) if shared else kept
 
 
-def _calibrated(
-    fitted: FittedCombiner, held: Held, answer: Answer, score: Scored, method: str
-) -> FittedCombiner:
-    """The same with the combination calibrated, too, and its score then."""
-    combined = held._replace(stacks=[share[None] for share in answer])
-    (calibrator,), combined = calibrated(combined, method)
-    value = score.of([stack[0] for stack in combined.stacks])
-    return fitted._replace(calibrator=calibrator, score=value)
+def _repeats(sample_weight: Float64) -> Counts:
+    """How often to count each sample: its weight if whole, else nearly in proportion.
+
+    Ranks are known to one part in `RESOLUTION` then, and no more rows are kept.
+    """
+    size = max(RESOLUTION, 4 * len(sample_weight))
+    if (sample_weight == sample_weight.round()).all() and sample_weight.max() < 2**53:
+        counts: Counts = sample_weight.astype(np.int64)
+        counts //= np.gcd.reduce(counts)
+        if counts.sum(dtype=np.float64) <= size:
+            return counts
+    parts = sample_weight * (size / sample_weight.sum())
+    return np.asarray(parts.round(), np.int64)

@@ -11,12 +11,12 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from ensembles._typing import Float64
-from ensembles.predictions.answers import Answer, Labels, Values
-from ensembles.predictions.combination import Combination
-from ensembles.predictions.fitting import Split
-from ensembles.predictions.held import Held
-from ensembles.predictions.naming import check_weightable
-from ensembles.predictions.scored import Scored
+from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.members.fitting import Split
+from ensembles.predictions.members.named_estimators import check_weightable
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.outputs import Answer, Labels, Values
+from ensembles.predictions.metrics.scorer import Scored
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS
 

@@ -6,13 +6,13 @@ from typing import Any
 
 from sklearn.base import RegressorMixin
 
-from ensembles.predictions.answers import Values
-from ensembles.predictions.combiner import Combiner
-from ensembles.predictions.combining import combiner_of
-from ensembles.predictions.ensemble import Ensemble
-from ensembles.predictions.fitting import Named
+from ensembles.predictions.base import Ensemble
+from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.members.fitting import Named
+from ensembles.predictions.members.outputs import Values
+from ensembles.predictions.members.targets import values_of
 from ensembles.predictions.preconditions import check_rule_name
-from ensembles.predictions.targets import values_of
 
 
 class EnsembleRegressor(RegressorMixin, Ensemble):

@@ -21,11 +21,11 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensembles._typing import Float64
-from ensembles.predictions.combiner import Combiner
-from ensembles.predictions.combining import combiner_of
-from ensembles.predictions.fitting import Fitted, Fitting, each
-from ensembles.predictions.naming import NamedMembers, check_columns
-from ensembles.predictions.progress import with_callbacks
+from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.combiners.combiner import Combiner
+from ensembles.predictions.members.callbacks import with_callbacks
+from ensembles.predictions.members.fitting import Fitted, Fitting, each
+from ensembles.predictions.members.named_estimators import NamedMembers, check_columns
 from ensembles.predictions.transformer_outputs import (
     Outputs,
     PairsWithOutputs,

@@ -47,7 +47,7 @@ def fitted_and_transformed(
     Parameters
     ----------
     name : str
-        As in `ensembles.predictions.fitting.fit_clone`.
+        As in `ensembles.predictions.members.fitting.fit_clone`.
     member : transformer
     X, y : array-like
     params : mapping of str to value

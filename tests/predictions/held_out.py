@@ -8,11 +8,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ensembles._typing import Float64
-from ensembles.predictions.answers import Answer, Labels, Values
-from ensembles.predictions.combining import combiner_of
-from ensembles.predictions.held import Held
-from ensembles.predictions.scored import Scored
-from ensembles.predictions.scoring import score_for
+from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.outputs import Answer, Labels, Values
+from ensembles.predictions.metrics.scorer import Scored
+from ensembles.predictions.metrics.table import score_for
 
 MEAN = combiner_of("mean")
 

@@ -25,9 +25,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier
-from ensembles.predictions.answers import Labels
-from ensembles.predictions.known import KnownClassifier
-from tests.predictions.members import Counting, Saying
+from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.members.precomputed import KnownClassifier
+from tests.predictions.doubles import Counting, Saying
 
 Data = tuple[Any, Any]
 NB = ("nb", GaussianNB())

@@ -24,12 +24,12 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
-from ensembles.predictions.answers import Labels
-from ensembles.predictions.combination import Combination
+from ensembles.predictions.combiner_fitting import CombinerFit
 from ensembles.predictions.cross_fitting import MOST_ROWS, N_FOLDS, folds_to_learn
-from ensembles.predictions.fitted_combiner import CombinerFit
-from ensembles.predictions.pool_weights import PoolLoss
-from ensembles.predictions.weighing import NEAR as NEAR_LOSS
+from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.log_pool_weights import PoolLoss
+from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.weight_selection import NEAR as NEAR_LOSS
 from ensembles.selection.choose import Chosen
 from tests.predictions.held_out import classes_held
 

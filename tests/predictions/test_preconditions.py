@@ -21,7 +21,7 @@ from ensembles.predictions import (
     EnsembleRegressor,
     EnsembleTransformer,
 )
-from tests.predictions.members import Counting
+from tests.predictions.doubles import Counting
 
 Data = tuple[Any, Any]
 FIRST = ("first", Counting(label="first"))

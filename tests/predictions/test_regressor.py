@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.tree import DecisionTreeRegressor
 
 from ensembles.predictions import EnsembleRegressor
-from tests.predictions.members import Saying
+from tests.predictions.doubles import Saying
 
 Data = tuple[Any, Any]
 RIDGE = ("ridge", Ridge(0.1))

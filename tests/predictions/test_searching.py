@@ -21,7 +21,7 @@ from sklearn.random_projection import GaussianRandomProjection
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from ensembles.predictions import EnsembleClassifier, EnsembleTransformer
-from tests.predictions.members import Counting
+from tests.predictions.doubles import Counting
 
 Data = tuple[Any, Any]
 

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import EnsembleClassifier
-from tests.predictions.members import Failing
+from tests.predictions.doubles import Failing
 
 Data = tuple[Any, Any]
 

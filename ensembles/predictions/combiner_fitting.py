@@ -1,0 +1,200 @@
+"""Calibration, weights and their score, learned from held-out predictions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ensembles._sklearn import warn_user
+from ensembles._typing import Counts, Float64
+from ensembles.predictions.calibration import Calibrator, calibrated
+from ensembles.predictions.cross_fitting import cross_fitted
+from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.log_pool_weights import PoolWeights
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.outputs import Answer
+from ensembles.predictions.metrics.scorer import Scored
+from ensembles.predictions.metrics.table import score_for
+from ensembles.predictions.preconditions import SCORER_ERRORS
+from ensembles.predictions.weight_selection import learns_pool, weigh
+from ensembles.selection.choose import Chosen
+from ensembles.selection.score import ROUNDING
+
+SLACK = 0.01  # of a score: less is within the noise of most data
+
+
+class FittedCombiner(NamedTuple):
+    """What combines the predictions of fitted members.
+
+    Attributes
+    ----------
+    combination : Combination
+    chosen : Chosen
+        Weights, with scores on the rows that they were learned from.
+    score : float or None
+        Of the combination: learned weights by the other folds' rows; None where
+        nothing was held out.
+    calibrators : list of Calibrator or None
+        One for each member.
+    calibrator : Calibrator or None
+        Of the combination.
+    """
+
+    combination: Combination
+    chosen: Chosen
+    score: float | None
+    calibrators: Sequence[Calibrator | None]
+    calibrator: Calibrator | None = None
+
+
+class CombinerFit(NamedTuple):
+    """How weights and calibration are learned.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_members,), str or None
+        As `weigh` takes them.
+    params : dict
+        Parameters of the selection.
+    calibrate : str or None
+    scoring : str, callable or None
+    names : list of str
+        The members'.
+    """
+
+    weights: Any
+    params: dict[str, Any]
+    calibrate: str | None
+    scoring: Any
+    names: list[str]
+
+    def given(self, combination: Combination) -> FittedCombiner:
+        """Weights that need no held-out predictions.
+
+        Parameters
+        ----------
+        combination : Combination
+
+        Returns
+        -------
+        FittedCombiner
+        """
+        size = len(self.names)
+        chosen, combination = weigh(self.weights, combination, size, None, None)
+        return FittedCombiner(combination, chosen, None, [None] * size)
+
+    def learned(
+        self, combination: Combination, held: Held, score_weight: Float64 | None
+    ) -> FittedCombiner:
+        """Weights and calibration learned from held-out predictions.
+
+        Parameters
+        ----------
+        combination : Combination
+        held : Held
+            Rows that were held out, with the sample weights to learn by.
+        score_weight : ndarray of shape (n_samples,) or None
+            Sample weights for the score.
+
+        Returns
+        -------
+        FittedCombiner
+
+        Warns
+        -----
+        UserWarning
+            If the weights are worse than choosing the best member.
+        """
+        calibrators: Sequence[Calibrator | None] = [None] * held.n_members
+        if self.calibrate and combination.combiner.takes != "labels":
+            calibrators, held = calibrated(held, self.calibrate)
+        plain = combination.ranked(held)
+        score = self._score(plain, held, score_weight)
+        chosen, combination = weigh(
+            self.weights, plain, held.n_members, held, score, **self.params
+        )
+        value, answer = chosen.score, None
+        if isinstance(self.weights, str):
+            near = None
+            if combination.intercepts is not None:
+                near = PoolWeights(chosen.weights, combination.intercepts)
+            crossed = self._crossed(plain, held, score_weight, near)
+            if crossed is not None:
+                answer, best = crossed
+                value = score.of(answer)
+                self._compare(value, score.of(best), chosen, combination)
+        fitted = FittedCombiner(combination, chosen, value, calibrators)
+        if not self.calibrate:
+            return fitted
+        if answer is None:
+            answer = combination(held.stacks, chosen.weights)
+        return _calibrated(fitted, held, answer, score, self.calibrate)
+
+    def _crossed(
+        self,
+        plain: Combination,
+        held: Held,
+        score_weight: Float64 | None,
+        near: PoolWeights | None,
+    ) -> tuple[Answer, Answer] | None:
+        """Predictions by weights that were learned from the other folds' rows.
+
+        None where the rows cannot be divided, or the scorer cannot score part of them.
+        """
+
+        def learn(part: Held, rows: Counts) -> tuple[Combination, Float64, int]:
+            weight = None if score_weight is None else score_weight[rows]
+            of_part = self._score(plain, part, weight)
+            size, params = held.n_members, self.params
+            found, made = weigh(
+                self.weights, plain, size, part, of_part, near=near, **params
+            )
+            return made, found.weights, int(found.best_index or 0)
+
+        try:
+            return cross_fitted(held, learn)
+        except SCORER_ERRORS as error:
+            if self.scoring is None:
+                raise
+            warn_user(
+                "oof_score_ is that of the rows that the weights were learned from: "
+                f"scoring {self.scoring!r} failed on part of the rows "
+                f"({type(error).__name__}: {error}); a scorer that takes any number of "
+                "rows gives one by weights of the other folds"
+            )
+            return None
+
+    def _score(
+        self, combination: Combination, held: Held, weight: Float64 | None
+    ) -> Scored:
+        weighted = held._replace(sample_weight=weight)
+        return score_for(weighted, combination.combiner, combination, self.scoring)
+
+    def _compare(
+        self, value: float, best: float, chosen: Chosen, combination: Combination
+    ) -> None:
+        """Warn if taking the best member would have been as good, or better."""
+        by_loss = self.scoring in (None, "neg_log_loss")
+        if learns_pool(self.weights, combination.combiner) and not by_loss:
+            return  # of which the fit has warned
+        alike = math.isclose(value, best, rel_tol=ROUNDING)
+        worse = alike or value < best - SLACK * abs(best)
+        if worse and self.weights != "best" and len(self.names) > 1:
+            member = self.names[int(chosen.best_index or 0)]
+            warn_user(
+                f"selection {self.weights!r} helped nothing: learned on the other "
+                f"folds, its weights score {value:.6g}, the best member chosen there "
+                f"{best:.6g} (member {member!r} on all data); use weights='best', or "
+                "add members that err differently"
+            )
+
+
+def _calibrated(
+    fitted: FittedCombiner, held: Held, answer: Answer, score: Scored, method: str
+) -> FittedCombiner:
+    """The same with the combination calibrated, too, and its score then."""
+    combined = held._replace(stacks=[share[None] for share in answer])
+    (calibrator,), combined = calibrated(combined, method)
+    value = score.of([stack[0] for stack in combined.stacks])
+    return fitted._replace(calibrator=calibrator, score=value)

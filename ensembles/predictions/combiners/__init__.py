@@ -1,0 +1,1 @@
+"""How predictions of members are combined."""

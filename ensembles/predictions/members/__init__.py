@@ -1,0 +1,1 @@
+"""Members of an ensemble: named, fitted, and what they predict."""

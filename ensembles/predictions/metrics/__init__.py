@@ -1,0 +1,1 @@
+"""Scores of weights, from out-of-fold predictions."""

@@ -1,0 +1,156 @@
+"""Log-loss of a mean of probabilities, on what members say of the true class alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ensembles._typing import Counts, Float64
+from ensembles.parallel import count_threads, cut, spread
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.metrics.log_loss_loops import (
+    LANES,
+    PIECE,
+    gather,
+    log_sums,
+    weighted_log_sums,
+)
+from ensembles.predictions.metrics.mixture_weights import best_mixture
+from ensembles.predictions.metrics.scorer import (
+    UNIT,
+    Bounded,
+    Combine,
+    RunningSums,
+    Unsuited,
+)
+
+FLOOR = float(np.finfo(np.float64).eps)  # scikit-learn raises probabilities to it
+FAR = 1e-6  # how far the sum of a row may be from 1: float32 is off by some 1e-7
+CHUNK = 8  # members that a thread takes at a time
+
+
+class LogLoss(Bounded):
+    """Negative log-loss of the mean, several outputs as more rows.
+
+    Holds one number a member and row. Rows are scaled to sum 1 after they are
+    averaged; as they nearly do before, the logarithm of the sum is linear up to its
+    square, and so known from one number a member.
+
+    Parameters
+    ----------
+    held : Held
+    combine : callable
+    scoring : str or None
+
+    References
+    ----------
+    Caruana, Niculescu-Mizil, Crew and Ksikes (2004), "Ensemble selection from libraries
+    of models", ICML, for the selection that this is for.
+    """
+
+    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+        super().__init__(held, combine, scoring)
+        stacks = [suited(stack) for stack in held.stacks]
+        dtype = np.result_type(*stacks)
+        n_members, n_rows = stacks[0].shape[:2]
+        self.weighted = held.sample_weight is not None
+        shares = row_shares(held.sample_weight, n_rows)
+        self.entries = np.empty((n_members, n_rows * len(stacks)), dtype)
+        self.shares = np.tile(shares, len(stacks)) / len(stacks)
+        self.drift = np.zeros(n_members)
+        farthest, least = np.empty((2, self.entries.shape[1]))
+        codes = np.concatenate(held.answers.codes(held.y))  # type: ignore[union-attr]
+        jobs = [
+            (stack, start, stop, output * n_rows)
+            for output, stack in enumerate(stacks)
+            for start, stop in cut(n_rows, PIECE)
+        ]
+
+        def take(job: tuple[Float64, int, int, int]) -> Float64:
+            drift = np.zeros(n_members)
+            known = (codes, self.shares, self.entries, drift, farthest, least)
+            gather(*job, *known)
+            return drift
+
+        for drift in spread(jobs, lambda: take, count_threads(None)):
+            self.drift += drift
+        if not farthest.max() <= FAR:
+            raise Unsuited
+        self.running = RunningSums(self.entries)
+        # Where all that is averaged is below the floor, so may be the answer.
+        raised = (least < 2 * FLOOR) * (3 * farthest)
+        self.slack = float(self.shares @ (farthest * farthest + raised))
+
+    def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
+        """Scores after adding each of some members once more, and their errors."""
+        size = float(counts.sum() + 1)
+        sums = self.running.at(counts)
+        found = self._sums_of_logs(sums, size * FLOOR, members)
+        drift = (counts @ self.drift + self.drift[members]) / size
+        values = found - math.log(size) - drift
+        width = sum(stack.shape[2] for stack in self.held.stacks)
+        steps = 4 * (size + width + 16)
+        adding = 200 + (len(sums) / LANES if self.weighted else 0)
+        logs = abs(values) + 2 * math.log(size)
+        return values, self.slack + UNIT * (steps + adding * logs)
+
+    def _sums_of_logs(self, sums: Float64, floor: float, members: Counts) -> Float64:
+        def work(part: tuple[int, int]) -> Float64:
+            chosen = members[slice(*part)]
+            out = np.empty(len(chosen))
+            if self.weighted:
+                weighted_log_sums(self.entries, sums, self.shares, floor, chosen, out)
+                return out
+            log_sums(self.entries, sums, floor, chosen, out)
+            return out / len(sums)
+
+        jobs = list(cut(len(members), CHUNK))
+        n_threads = count_threads(None) if len(sums) > PIECE else 1
+        return np.concatenate(spread(jobs, lambda: work, n_threads))
+
+    def gradient(self, weights: Float64) -> Float64:
+        """Slopes of the score, up to a constant.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,), non-negative, sum 1
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+        """
+        out = np.zeros(len(weights))
+        for start, stop in cut(len(self.shares), PIECE):
+            rows = np.maximum(self.entries[:, start:stop], FLOOR, dtype=np.float64)
+            out += rows @ (self.shares[start:stop] / (weights @ rows))
+        return out - self.drift
+
+    def optimum(self) -> Float64:
+        """Weights of the simplex at which the score is greatest.
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+        """
+        return best_mixture(self.entries, self.shares, floor=FLOOR)
+
+
+def suited(stack: Float64) -> Float64:
+    """A stack that loops can read, without a copy."""
+    plain = np.asarray(stack)  # of a map in memory: the loops know plain arrays
+    if plain.dtype not in (np.float32, np.float64) or 0 in plain.shape:
+        raise Unsuited
+    return plain
+
+
+def row_shares(sample_weight: Float64 | None, n_rows: int) -> Float64:
+    """What each row counts; the sum is 1."""
+    if sample_weight is None:
+        return np.full(n_rows, 1 / n_rows)
+    shares = np.asarray(sample_weight, np.float64)
+    total = math.fsum(shares)
+    if not (total > 0 and (shares >= 0).all()):
+        raise Unsuited
+    return shares / total

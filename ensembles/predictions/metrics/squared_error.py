@@ -1,0 +1,226 @@
+"""Squared errors of a mean, by the inner products of the members' errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ensembles._typing import Counts, Float64
+from ensembles.parallel import cut
+from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.metrics.log_loss import FAR, row_shares, suited
+from ensembles.predictions.metrics.scorer import UNIT, Bounded, Combine, Unsuited
+
+BLOCK = 1 << 22  # numbers of the members looked at together: 32 MiB in float64
+LONGEST = 1 << 13  # numbers of a member whose products are added up in one go
+
+
+class Squares(Bounded):
+    """Negative mean squared error of the mean, over the outputs too.
+
+    What it costs comes first: one pass for the Gram matrix of the errors, in float64.
+    A greedy round then takes as many steps as there are members.
+
+    Parameters
+    ----------
+    held : Held
+    combine : callable
+    scoring : str or None
+    """
+
+    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+        super().__init__(held, combine, scoring)
+        if len(held.stacks) != 1:
+            raise Unsuited
+        stack = suited(held.stacks[0])
+        n_members, n_rows, width = stack.shape
+        self.shares = row_shares(held.sample_weight, n_rows)
+        self.products = np.zeros((n_members, n_members))
+        self.sizes, self.far = np.zeros(n_members), 0.0
+        per_member = min(LONGEST, BLOCK // n_members)
+        blocks = list(cut(n_rows, max(1, per_member // width)))
+        for start, stop in blocks:
+            self._add(stack[:, start:stop], start, stop)
+        self.products *= self._scale(width)
+        self.sizes = np.sqrt(self.sizes * self._scale(width))
+        self.adding = (blocks[0][1] * width + len(blocks) + 8) * UNIT
+        if not np.isfinite(self.products).all() or self.far > FAR:
+            raise Unsuited
+
+    def _scale(self, width: int) -> float:
+        """What the sum of the squares in a row is multiplied by."""
+        return 1 / width
+
+    def _truth(self, start: int, stop: int, width: int) -> Float64:
+        truth = np.asarray(self.held.y, np.float64)
+        return truth.reshape(-1, width)[start:stop]
+
+    def _add(self, part: Float64, start: int, stop: int) -> None:
+        shares = np.sqrt(self.shares[start:stop])[:, None]
+        said = part.astype(np.float64)
+        self.sizes += np.einsum("mrk,mrk,r->m", said, said, self.shares[start:stop])
+        self._look_at(said)
+        said -= self._truth(start, stop, part.shape[2])
+        said *= shares
+        errors = said.reshape(len(said), -1)
+        self.products += errors @ errors.T
+
+    def _look_at(self, said: Float64) -> None:
+        """Note what else is asked of the members; nothing of values."""
+
+    def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
+        """Scores after adding each of some members once more, and their errors."""
+        size = float(counts.sum() + 1)
+        own = np.diag(self.products)
+        beside = self.products @ counts
+        squares = counts @ beside + 2 * beside[members] + own[members]
+        squares = np.maximum(squares, 0) / size**2
+        each = np.sqrt(own)
+        wide = (counts @ each + each[members]) / size
+        errors = (self.adding + 8 * UNIT) * wide**2
+        # The mean that is scored is rounded before the truth is taken from it.
+        n_steps = np.count_nonzero(counts) + 16
+        lost = UNIT * n_steps * (counts @ self.sizes + self.sizes[members]) / size
+        errors += lost * (2 * np.sqrt(squares + errors) + lost) + 200 * UNIT * squares
+        return self._scores(squares, errors + 3 * self.far)
+
+    def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
+        """Scores by their squared errors, and how far off these may be."""
+        return -squares, errors
+
+    def gradient(self, weights: Float64) -> Float64:
+        """Slopes of the negative mean squared error.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,), non-negative, sum 1
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+        """
+        return np.asarray(-2 * self.products @ weights)
+
+    def optimum(self) -> Float64:
+        """Weights of the simplex with the least squared error.
+
+        With the members' errors E, the least of |Ew| on the simplex has the
+        direction of the least of |Ew|^2 + (sum(w) - 1)^2 among weights that are not
+        negative; a factor of the Gram matrix stands for E.
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+
+        References
+        ----------
+        Lawson & Hanson (1974), "Solving least squares problems", chapter 23, for least
+        squares without negative weights. Breiman (1996), "Stacked regressions", Machine
+        Learning 24, for their use here.
+        """
+        from scipy.linalg import eigh
+        from scipy.optimize import nnls
+
+        # In units of its own error each, lest one that diverged drown the others.
+        sizes = np.sqrt(np.diag(self.products))
+        least = sizes.min()
+        if least == 0:
+            return np.asarray((sizes == 0) / np.count_nonzero(sizes == 0))
+        units = least / sizes
+        values, vectors = eigh(self.products / np.outer(sizes, sizes))
+        factor = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+        rows = np.vstack([factor, units])
+        target = np.append(np.zeros(len(factor)), 1.0)
+        found = nnls(rows, target, maxiter=30 * len(factor))[0] * units
+        return np.asarray(found / found.sum())
+
+
+class RootSquares(Squares):
+    """Negative root of the mean squared error, of one output."""
+
+    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+        if held.stacks[0].shape[2] != 1:
+            raise Unsuited
+        super().__init__(held, combine, scoring)
+
+    def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
+        most = np.sqrt(squares + errors)
+        least = np.sqrt(np.maximum(squares - errors, 0))
+        return -np.sqrt(squares), most - least + 4 * UNIT * most
+
+    def gradient(self, weights: Float64) -> Float64:
+        """Slopes of the negative root.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,), non-negative, sum 1
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+            Zero where the error is.
+        """
+        slopes = self.products @ weights
+        root = math.sqrt(max(float(weights @ slopes), 0.0))
+        return np.asarray(-slopes / root if root > 0 else 0 * slopes)
+
+
+class R2(Squares):
+    """Share of the variance that is explained, of one output."""
+
+    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+        if held.stacks[0].shape[2] != 1:
+            raise Unsuited
+        truth = np.asarray(held.y, np.float64).reshape(-1)
+        weight = held.sample_weight
+        centre = np.average(truth, weights=weight)
+        self.variance = float(np.average((truth - centre) ** 2, weights=weight))
+        if len(truth) < 2 or not self.variance > 0:
+            raise Unsuited
+        super().__init__(held, combine, scoring)
+
+    def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
+        rest = squares / self.variance
+        errors = errors / self.variance + 200 * UNIT * (1 + rest)
+        return 1 - rest, errors
+
+    def gradient(self, weights: Float64) -> Float64:
+        """Slopes of the share.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,), non-negative, sum 1
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+        """
+        return super().gradient(weights) / self.variance
+
+
+class Brier(Squares):
+    """Negative Brier score: halved for two classes, as scikit-learn does since 1.7.
+
+    Rows are scaled to sum 1 after they are averaged: where they do not before, up to
+    the rounding of float32, the estimates are off by as much.
+    """
+
+    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+        if not isinstance(held.answers, Labels) or len(held.stacks) != 1:
+            raise Unsuited
+        self.codes = held.answers.codes(held.y)[0]
+        super().__init__(held, combine, scoring)
+
+    def _scale(self, width: int) -> float:
+        return 0.5 if width < 3 else 1.0
+
+    def _truth(self, start: int, stop: int, width: int) -> Float64:
+        return np.eye(width)[self.codes[start:stop]]
+
+    def _look_at(self, said: Float64) -> None:
+        if said.min() < 0:
+            raise Unsuited
+        self.far = max(self.far, float(np.abs(said.sum(axis=2) - 1).max()))
