@@ -167,6 +167,14 @@ def test_stubs_name_what_packages_export(package: Path) -> None:
         assert getattr(module, name) is not None
 
 
+@pytest.mark.parametrize("package", PACKAGES, ids=named)
+def test_no_module_hides_a_name_that_its_package_exports(package: Path) -> None:
+    """An import of the module would put it where the name was."""
+    module = importlib.import_module(".".join(package.relative_to(ROOT).parts))
+    inside = {path.stem for path in package.glob("*.py")}
+    assert not inside & set(module.__all__)
+
+
 def test_setup_cfg_lists_every_package() -> None:
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")

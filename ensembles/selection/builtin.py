@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ensembles.selection.black_box import optuna
-from ensembles.selection.convex import convex
-from ensembles.selection.greedy import greedy, greedy_soup
+from ensembles.selection.forward_selection import greedy, greedy_soup
+from ensembles.selection.gradient_ascent import convex
+from ensembles.selection.interpolation import wise_ft
+from ensembles.selection.ranking import best, top_k
 from ensembles.selection.table import SELECTIONS, Record, Selection
-from ensembles.selection.top_k import best, top_k
-from ensembles.selection.wise_ft import wise_ft
 
 __all__ = [
     "SELECTIONS",

@@ -17,9 +17,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
-from tests.predictions.members.test_label_codes import CodesOnly
 
 from ensembles.predictions import EnsembleClassifier
+from tests.predictions.members.test_label_codes import CodesOnly
 
 Data = tuple[Any, Any]
 NB = ("nb", GaussianNB())

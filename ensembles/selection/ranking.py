@@ -6,7 +6,7 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.registry import register
-from ensembles.selection.greedy import score_alone, sorted_start
+from ensembles.selection.forward_selection import score_alone, sorted_start
 from ensembles.selection.score import Score, Trial, own_scores, score_of
 from ensembles.selection.table import SELECTIONS, Record, check_whole, forget
 
