@@ -15,8 +15,8 @@ PYTEST := $(RUN) -m pytest
 COVERED := --cov --cov-report= --cov-fail-under=0
 # Tests that compiled loops run under as plain Python, where coverage can see them.
 KERNEL_TESTS := tests/kernels/test_kernels.py tests/predictions/metrics/test_scoring_loops.py \
-	tests/embeddings/test_tokens.py tests/embeddings/test_engine.py \
-	tests/embeddings/test_vectors_text.py tests/embeddings/test_vectors_binary.py
+	tests/embeddings/tokenization/test_tokenizer.py tests/embeddings/pooling/test_engine.py \
+	tests/embeddings/vectors/test_text.py tests/embeddings/vectors/test_binary.py
 
 .DELETE_ON_ERROR:
 .PHONY: demo test check docs clean

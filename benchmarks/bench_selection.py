@@ -35,7 +35,7 @@ from ensembles.predictions.members.out_of_fold import Held
 from ensembles.predictions.members.outputs import Labels
 from ensembles.predictions.metrics.scorer import Scored
 from ensembles.predictions.metrics.table import score_for
-from ensembles.selection import forward_selection, gradient_ascent
+from ensembles.selection import convex, greedy
 from ensembles.selection.score import Trial
 
 MEAN = combiner_of("mean")
@@ -171,7 +171,7 @@ def followed(held: Held, scoring: str, n_rounds: int) -> dict[str, Any]:
         history.append(trial)
         peak = max(peak, measuring.anonymous(os.getpid()))
 
-    forward_selection(held.n_members, score, n_rounds=n_rounds, record=note)
+    greedy(held.n_members, score, n_rounds=n_rounds, record=note)
     return {
         "preparation": prepared - started,
         "selection": time.process_time() - prepared,
@@ -193,7 +193,7 @@ def generic(held: Held, scoring: str, n_rounds: int) -> dict[str, Any]:
     score = Scored(held, combine_for(held), scoring)
     history: list[Trial] = []
     started = time.process_time()
-    forward_selection(held.n_members, score, n_rounds=n_rounds, record=history.append)
+    greedy(held.n_members, score, n_rounds=n_rounds, record=history.append)
     cpu = time.process_time() - started
     return {
         "cpu_per_candidate": cpu / n_rounds / held.n_members,
@@ -220,7 +220,7 @@ def optimum(held: Held) -> dict[str, Any]:
     score = score_for(held, MEAN, combine_for(held), None)
     history: list[Trial] = []
     started, clock = time.process_time(), time.perf_counter()
-    gradient_ascent(held.n_members, score, record=history.append)
+    convex(held.n_members, score, record=history.append)
     return {
         "cpu": time.process_time() - started,
         "wall": time.perf_counter() - clock,

@@ -70,7 +70,7 @@ def ours(n_threads: int) -> Callable[..., Way]:
     """Cold, then warm."""
 
     def way(texts: list[str], table: Any, tokenizer: str) -> Way:
-        from ensembles.embeddings.engine import embed
+        from ensembles.embeddings.pooling.engine import embed
 
         out = touched(len(texts), table)
         embed(texts[:3000], tokens(tokenizer), table, out=out[:3000])
@@ -102,7 +102,7 @@ def one_by_one(embed: Callable[[list[str]], Any], texts: list[str]) -> None:
 
 def tokens(path: str) -> Any:
     """Our tokens, without unknown pieces, as model2vec has it."""
-    from ensembles.embeddings.tokens import tokens_of
+    from ensembles.embeddings.tokenization.tokenizer import tokens_of
 
     tokenizer = tokenizer_of(path)
     vocabulary = tokenizer.get_vocab()
@@ -127,7 +127,7 @@ def touched(n_texts: int, table: Any) -> Any:
 
 def pool_alone(texts: list[str], table: Any, tokenizer: str) -> Way:
     """Pooling of rows that are there."""
-    from ensembles.embeddings.engine import pool
+    from ensembles.embeddings.pooling.engine import pool
 
     rows, out = tokens(tokenizer)(texts), touched(len(texts), table)
     pool(rows, table, out=out)

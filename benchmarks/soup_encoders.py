@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from ensembles.checkpoints import get_state
 from ensembles.embeddings import cosines, read_pairs
-from ensembles.embeddings.evaluation import Pairs
+from ensembles.embeddings.similarity.evaluation import Pairs
 
 BATCH_SIZE = 32
 WARM_UP = 0.1  # share of the steps in which the learning rate rises

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ensembles.embeddings.pooling import POOLINGS, Pooling
-from ensembles.embeddings.word_weights import WEIGHTINGS, Weighting
+from ensembles.embeddings.pooling.builtin import POOLINGS, Pooling
+from ensembles.embeddings.weighting.builtin import WEIGHTINGS, Weighting
 from ensembles.predictions.combiners.builtin import COMBINERS
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.rules import RULES

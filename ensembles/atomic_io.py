@@ -60,22 +60,35 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
         _publish(place, path, force)
 
 
-def check_free(path: Path, *, force: bool) -> None:
-    """Raise if something stands at a path, and must not be replaced.
+def check_free(path: Path, *, force: bool, folder: bool | None = None) -> None:
+    """Raise if an existing file or directory must not or cannot be replaced.
 
     Parameters
     ----------
     path : Path
+        Where the output will be written.
     force : bool
+        Whether an existing output is replaced.
+    folder : bool or None, default=None
+        Whether the output is a directory or a file, and replaces only its own kind;
+        None replaces either.
 
     Raises
     ------
     FileExistsError
-        If something stands there, and not ``force``.
+        If ``path`` exists and not ``force``, or is of the other kind.
     """
-    if os.path.lexists(path) and not force:
+    if not os.path.lexists(path):
+        return
+    if not force:
         raise FileExistsError(
             f"{path} exists; force=True replaces it, or choose another place"
+        )
+    if folder is not None and path.is_dir() != folder:
+        kinds = "a folder", "a file"
+        there, here = kinds if path.is_dir() else kinds[::-1]
+        raise FileExistsError(
+            f"{path} is {there}, which {here} does not replace; choose another place"
         )
 
 

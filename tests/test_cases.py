@@ -15,7 +15,7 @@ import pytest
 
 from ensembles._typing import Float64
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
-from ensembles.embeddings.word_weights import Frequencies
+from ensembles.embeddings.weighting.builtin import Frequencies
 from ensembles.predictions import COMBINERS
 from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS

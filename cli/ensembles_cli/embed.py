@@ -99,8 +99,8 @@ def command(
         others = {"column": column, "kind": kind}
         write_table(model, out, {**options, **others}, force=force)
         return
-    from ensembles.embeddings.documents import read_texts
-    from ensembles.embeddings.outputs import check_output
+    from ensembles.embeddings.files.text_files import read_texts
+    from ensembles.embeddings.files.vector_files import check_output
 
     allow_long_fields()
     check_output(out, force=force)
@@ -135,8 +135,8 @@ def written(
     force: bool,
 ) -> Any:
     """Write the vectors of all texts; how many texts and tokens there were."""
-    from ensembles.embeddings.coverage import Coverage
-    from ensembles.embeddings.outputs import vectors_file
+    from ensembles.embeddings.files.vector_files import vectors_file
+    from ensembles.embeddings.tokenization.coverage import Coverage
 
     counts, like = Coverage(), embedder.transform([])
     with (

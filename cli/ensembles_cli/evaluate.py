@@ -62,7 +62,7 @@ def command(
     """
     load_numba()
     allow_long_fields()
-    from ensembles.embeddings.evaluation import evaluate, read_pairs
+    from ensembles.embeddings.similarity.evaluation import evaluate, read_pairs
 
     if others and against is None:
         raise click.UsageError("--against-option must have --against")

@@ -162,9 +162,9 @@ def opened(
     -------
     SentenceEmbedder or SentenceEncoder
     """
-    from ensembles.embeddings.documents import plain, read_texts
-    from ensembles.embeddings.frequencies import SOURCES
-    from ensembles.embeddings.opening import open_model
+    from ensembles.embeddings.auto_model import open_model
+    from ensembles.embeddings.files.text_files import plain, read_texts
+    from ensembles.embeddings.weighting.frequencies import SOURCES
 
     texts = None
     if fit is not None:
@@ -213,7 +213,7 @@ def describe(model: Any, *, quiet: bool = False) -> dict[str, Any]:
     """
     from ensembles.embeddings.encoder import SentenceEncoder
     from ensembles.embeddings.summary import sentence, summary
-    from ensembles.embeddings.word_weights import BY_ORDER
+    from ensembles.embeddings.weighting.builtin import BY_ORDER
 
     facts = summary(model)
     if not quiet:

@@ -27,7 +27,7 @@ def command(texts: tuple[str, ...], model: Path, **options: Any) -> None:
     if len(texts) < 2:
         raise click.UsageError("there must be at least two texts, found one")
     load_numba()
-    from ensembles.embeddings.similarity import cosines
+    from ensembles.embeddings.similarity.cosine import cosines
 
     embedder = opened(model, **options)
     describe(embedder)

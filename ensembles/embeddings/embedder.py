@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
-from ensembles.embeddings.averaging import (
-    Average,
-    rules_of,
-    split_params,
-    weighting_of,
-    weights_of,
+from ensembles.embeddings.base import TextTransformer, check_texts
+from ensembles.embeddings.pooling.builtin import rules_of
+from ensembles.embeddings.postprocessing.projection import (
+    Moments,
+    check_count,
+    fit_projection,
 )
-from ensembles.embeddings.components import Moments, check_count, fit_projection
-from ensembles.embeddings.coverage import Coverage
-from ensembles.embeddings.finishing import cast, check_dtype, normalized
-from ensembles.embeddings.frequencies import frequencies_of
-from ensembles.embeddings.interface import TextTransformer, check_texts
-from ensembles.embeddings.rows import Rows
-from ensembles.embeddings.texts import Part, parts_of
-from ensembles.embeddings.vectors.reading import read_vectors
+from ensembles.embeddings.postprocessing.quantization import (
+    cast,
+    check_dtype,
+    normalized,
+)
+from ensembles.embeddings.text_average import Average, split_params
+from ensembles.embeddings.tokenization.coverage import Coverage
+from ensembles.embeddings.tokenization.texts import Part, parts_of
+from ensembles.embeddings.vectors.lookup import Rows
+from ensembles.embeddings.vectors.read import read_vectors
+from ensembles.embeddings.weighting.frequencies import frequencies_of
+from ensembles.embeddings.weighting.row_weights import weighting_of, weights_of
+
+if TYPE_CHECKING:
+    from ensembles.embeddings.persistence.load import LoadedEmbedder
 
 
 class SentenceEmbedder(TextTransformer):
@@ -285,15 +292,85 @@ class SentenceEmbedder(TextTransformer):
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
         """Write the fitted embedder to a directory of safetensors and JSON.
 
-        See `ensembles.embeddings.saving.save`.
-        """
-        from ensembles.embeddings.saving import save
+        Parameters
+        ----------
+        path : path
+            The directory that is written, atomically.
+        force : bool, default=False
+            Whether an existing directory is replaced.
 
-        save(self, path, force=force)
+        See Also
+        --------
+        ensembles.embeddings.persistence.save : What the directory holds.
+        """
+        from ensembles.embeddings.persistence.save import save
+        from ensembles.embeddings.persistence.saved_embedder import SavedEmbedder
+
+        check_is_fitted(self)
+        average = self._average
+        saved = SavedEmbedder(
+            params=self.get_params(deep=False),
+            rows=average.rows,
+            rules=average.rules,
+            weights=self.weights_,
+            unmet=average.unmet,
+            divide=average.divide,
+            projection=self.projection_,
+            normalize=self._normalize,
+            dtype=self._dtype,
+            scale=self.scale_,
+            coverage=self.coverage_,
+            n_features_out=self._n_features_out,
+        )
+        save(saved, path, force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
-        """Fitted embedder from a directory that `save` wrote."""
-        from ensembles.embeddings.loading import load
+        """Fitted embedder from a directory that `save` wrote.
 
-        return load(path)
+        Parameters
+        ----------
+        path : path
+            The directory.
+
+        Returns
+        -------
+        SentenceEmbedder
+            One whose table is folded has no weights and components of its own: they
+            are part of its vectors. Its clones, fitted, are the same; those of int8
+            have to be fitted to texts, for its scale.
+
+        Raises
+        ------
+        ValueError
+            If the directory is not one that `save` wrote.
+        """
+        from ensembles.embeddings.persistence.load import load
+
+        try:
+            loaded = load(path)
+            dtype = check_dtype(loaded.params.pop("dtype"))
+            embedder = cls(str(path), weights=None, **loaded.params).fit()
+            embedder.dtype = embedder._dtype = dtype
+            if loaded.learned_params:
+                embedder.set_params(**loaded.learned_params)
+                embedder._restore(loaded)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is no saved SentenceEmbedder: {error!r}; a model of others is "
+                "read by SentenceEmbedder(path, weights=None).fit()"
+            ) from None
+        embedder.scale_, embedder.coverage_ = loaded.scale, loaded.coverage
+        embedder._n_features_out = loaded.n_features_out
+        return embedder
+
+    def _restore(self, loaded: LoadedEmbedder) -> None:
+        """Take what was learned before, instead of learning it."""
+        if self.weights is None:  # they were given, not learned
+            self.weights = loaded.row_weights
+        rules, weighting = rules_of(self.rule), weighting_of(self.weights)
+        by_rule, _ = split_params(self.params, rules, weighting)
+        rows, weights = self._average.rows, loaded.row_weights
+        unmet, divide = loaded.unmet, loaded.divide
+        self._average = Average(rows, rules, weights, unmet, divide, by_rule)
+        self.weights_, self.projection_ = weights, loaded.projection

@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from ensembles.embeddings.coverage import Coverage
-from ensembles.embeddings.finishing import FLOATS, cast, check_dtype, normalized
-from ensembles.embeddings.interface import TextTransformer, check_texts
+from ensembles.embeddings.base import TextTransformer, check_texts
+from ensembles.embeddings.postprocessing.quantization import (
+    FLOATS,
+    cast,
+    check_dtype,
+    normalized,
+)
 from ensembles.embeddings.remote_code import check_no_remote_code
-from ensembles.embeddings.texts import decoded, parts_of
+from ensembles.embeddings.tokenization.coverage import Coverage
+from ensembles.embeddings.tokenization.texts import decoded, parts_of
 
 INSTALL = "pip install 'ensemble-avg[sentence]'"
 AROUND = 8  # tokens that a tokenizer adds to a text, at most

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from ensembles.embeddings.base import check_texts
 from ensembles.embeddings.embedder import SentenceEmbedder
-from ensembles.embeddings.interface import check_texts
-from ensembles.embeddings.texts import parts_of, piece
-from ensembles.embeddings.word_weights import BY_ORDER, Weighting
+from ensembles.embeddings.tokenization.texts import parts_of, piece
+from ensembles.embeddings.weighting.builtin import BY_ORDER, Weighting
 
 SAMPLED = 20_000  # texts that are searched for tokens that are lost
 

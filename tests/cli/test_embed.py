@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
 from ensembles.embeddings import SentenceEmbedder, read_vectors
-from ensembles.embeddings.similarity import cosines
+from ensembles.embeddings.similarity.cosine import cosines
 from ensembles_cli.main import cli
 
 ROOT = Path(__file__).parents[2]

@@ -22,7 +22,7 @@ from sklearn.utils import get_tags
 
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.encoder import SentenceEncoder
-from ensembles.embeddings.vectors.reading import read_vectors
+from ensembles.embeddings.vectors.read import read_vectors
 
 RNG = np.random.default_rng(7)
 WORDS = [f"w{index}" for index in range(20)]

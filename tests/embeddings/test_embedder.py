@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from ensembles.embeddings import rows as counting
-from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.embedder import SentenceEmbedder
-from ensembles.embeddings.pooling import POOLINGS
-from ensembles.embeddings.vectors.reading import read_vectors
+from ensembles.embeddings.pooling.builtin import POOLINGS
+from ensembles.embeddings.tokenization.coverage import Coverage
+from ensembles.embeddings.vectors import lookup as counting
+from ensembles.embeddings.vectors.read import read_vectors
 
 RNG = np.random.default_rng(5)
 WORDS = ["el", "niño", "come", "pan", "the", "cat", "日本", "straße", "ü", "_1"]
@@ -443,7 +443,7 @@ def test_a_directory_of_another_kind_is_told(tmp_path: Path) -> None:
 
 def test_pickles_stand_by_themselves(tmp_path: Path) -> None:
     path = tmp_path / "v.safetensors"
-    from ensembles.embeddings.vectors.writing import write_vectors
+    from ensembles.embeddings.vectors.write import write_vectors
 
     write_vectors((WORDS, MATRIX), path)
     embedder = SentenceEmbedder(path, rule=["mean", "hierarchical"]).fit(TEXTS)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensembles.embeddings.coverage import Coverage
 from ensembles.embeddings.encoder import SentenceEncoder
 from ensembles.embeddings.summary import sentence, summary
+from ensembles.embeddings.tokenization.coverage import Coverage
 
 
 @pytest.fixture

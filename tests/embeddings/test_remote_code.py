@@ -12,7 +12,7 @@ import pytest
 from sklearn.base import clone
 
 from ensembles.embeddings import SentenceEncoder
-from ensembles.embeddings.opening import open_model
+from ensembles.embeddings.auto_model import open_model
 from ensembles.embeddings.remote_code import check_no_remote_code
 
 CODE = """

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensembles._typing import Float64
-from ensembles.selection import forward_selection, greedy_soup
+from ensembles.selection import greedy, greedy_soup
 from ensembles.selection.score import Score, Trial, own_scores
 from tests.selection.scores import Distance, Gaining, Table, cases, distances
 
@@ -22,7 +22,7 @@ def test_greedy_step_by_step() -> None:
     # (2.7, 4, 6); 18 + 4 (4.5, 5.5, 7); 22 + 4 (4.4, 5.2, 6.4); 26 + 4 (4.3, 5, 6).
     score = Distance(np.array([[0.0], [4.0], [10.0]]), np.array([5.2]))
     history: list[Trial] = []
-    weights = forward_selection(3, score, n_rounds=6, record=history.append)
+    weights = greedy(3, score, n_rounds=6, record=history.append)
     counts = [[0, 1, 0], [0, 2, 0], [0, 2, 1], [0, 3, 1], [0, 4, 1], [0, 5, 1]]
     assert [trial.weights.tolist() for trial in history] == [
         [count / sum(row) for count in row] for row in counts
@@ -44,49 +44,42 @@ def test_greedy_goes_on_past_a_round_that_loses_and_returns_the_best() -> None:
         }
     )
     history: list[Trial] = []
-    assert forward_selection(2, score, n_rounds=4, record=history.append).tolist() == [
-        0.25,
-        0.75,
-    ]
+    assert greedy(2, score, n_rounds=4, record=history.append).tolist() == [0.25, 0.75]
     assert [trial.score for trial in history] == [5, 6, 4, 7]
-    assert forward_selection(2, score, n_rounds=3).tolist() == [0.5, 0.5]
+    assert greedy(2, score, n_rounds=3).tolist() == [0.5, 0.5]
 
 
 def test_greedy_ends_when_nothing_has_helped_for_as_long_as_it_is_told() -> None:
     score = Distance(np.array([[0.0], [4.0], [10.0]]), np.array([5.2]))
     history: list[Trial] = []
     # The second round does not help, the third does; after the fifth nothing does.
-    weights = forward_selection(3, score, patience=2, record=history.append)
+    weights = greedy(3, score, patience=2, record=history.append)
     assert weights.tolist() == [0, 0.8, 0.2]
     assert len(history) == 7
-    assert forward_selection(3, score, patience=1).tolist() == [0, 1, 0]
-    assert forward_selection(3, score, n_rounds=5, patience=50).tolist() == [
-        0,
-        0.8,
-        0.2,
-    ]
+    assert greedy(3, score, patience=1).tolist() == [0, 1, 0]
+    assert greedy(3, score, n_rounds=5, patience=50).tolist() == [0, 0.8, 0.2]
     with pytest.raises(ValueError, match="patience=0"):
-        forward_selection(3, score, patience=0)
+        greedy(3, score, patience=0)
 
 
 def test_greedy_keeps_the_earliest_of_equal_rounds() -> None:
     score: Score = Table({(0, 1): 5, (1, 0): 4, (0.5, 0.5): 5})
-    assert forward_selection(2, score, n_rounds=2).tolist() == [0, 1]
-    assert forward_selection(3, lambda weights: 1.0, n_rounds=4).tolist() == [1, 0, 0]
+    assert greedy(2, score, n_rounds=2).tolist() == [0, 1]
+    assert greedy(3, lambda weights: 1.0, n_rounds=4).tolist() == [1, 0, 0]
     score = Distance(np.array([[0.0], [4.0], [2.0]]), np.array([2.0]))
-    assert forward_selection(3, score).tolist() == [0, 0, 1]
+    assert greedy(3, score).tolist() == [0, 0, 1]
 
 
 def test_greedy_gives_ties_to_the_smallest_index() -> None:
     # After 0 both 1 and 2 lift the score alike, and 1 is taken.
     score = Distance(np.array([[1.0], [4.0], [4.0]]), np.array([2.5]))
-    assert forward_selection(3, score, n_rounds=2).tolist() == [0.5, 0.5, 0]
+    assert greedy(3, score, n_rounds=2).tolist() == [0.5, 0.5, 0]
 
 
 def test_one_round_of_greedy_is_the_best_single_member() -> None:
     score = distances(5, 3)
     best = int(np.argmax(own_scores(5, score)))
-    assert forward_selection(5, score, n_rounds=1).tolist() == np.eye(5)[best].tolist()
+    assert greedy(5, score, n_rounds=1).tolist() == np.eye(5)[best].tolist()
 
 
 @given(
@@ -103,13 +96,9 @@ def test_gains_give_the_same_sequence(
     score = distances(n_members, seed)
     plain: list[Trial] = []
     gained: list[Trial] = []
-    expected = forward_selection(
-        n_members, score, n_rounds=9, record=plain.append, **params
-    )
+    expected = greedy(n_members, score, n_rounds=9, record=plain.append, **params)
     offering = Gaining(score)
-    found = forward_selection(
-        n_members, offering, n_rounds=9, record=gained.append, **params
-    )
+    found = greedy(n_members, offering, n_rounds=9, record=gained.append, **params)
     assert found.tolist() == expected.tolist()
     assert [t.weights.tolist() for t in gained] == [t.weights.tolist() for t in plain]
     assert offering.n_gains == 1 + 8 * max(params["n_bags"], 1)
@@ -127,16 +116,16 @@ def test_sorted_initialisation_starts_from_the_best_that_score_best_together() -
         }
     )
     history: list[Trial] = []
-    weights = forward_selection(3, score, n_init=3, n_rounds=1, record=history.append)
+    weights = greedy(3, score, n_init=3, n_rounds=1, record=history.append)
     assert weights.tolist() == [0, 0.5, 0.5]
     assert [trial.score for trial in history] == [5]
-    assert forward_selection(3, score, n_init=1, n_rounds=1).tolist() == [0, 1, 0]
+    assert greedy(3, score, n_init=1, n_rounds=1).tolist() == [0, 1, 0]
 
 
 def test_rounds_go_on_from_the_sorted_start() -> None:
     score = Distance(np.array([[0.0], [4.0], [10.0]]), np.array([5.0]))
     history: list[Trial] = []
-    forward_selection(3, score, n_init=3, n_rounds=2, record=history.append)
+    greedy(3, score, n_init=3, n_rounds=2, record=history.append)
     # In order 4, 0, 10 (own scores -1, -25, -25); all three make 14 / 3.
     assert history[0].weights.tolist() == [1 / 3, 1 / 3, 1 / 3]
     assert history[1].weights.tolist() == [0.25, 0.5, 0.25]
@@ -145,7 +134,7 @@ def test_rounds_go_on_from_the_sorted_start() -> None:
 def test_bags_hold_their_share_and_their_weights_are_averaged() -> None:
     history: list[Trial] = []
     score = distances(6, 0)
-    weights = forward_selection(6, score, n_rounds=1, n_bags=4, record=history.append)
+    weights = greedy(6, score, n_rounds=1, n_bags=4, record=history.append)
     assert len(history) == 4
     np.testing.assert_allclose(weights, np.mean([t.weights for t in history], axis=0))
     own = own_scores(6, score)
@@ -156,27 +145,25 @@ def test_bags_hold_their_share_and_their_weights_are_averaged() -> None:
 
 def test_a_bag_chooses_as_its_members_alone_would() -> None:
     score = distances(6, 5)
-    found = forward_selection(6, score, n_bags=1, random_state=1)
+    found = greedy(6, score, n_bags=1, random_state=1)
     alone = []
     for bag in combinations(range(6), 3):
         weights = np.zeros(6)
-        weights[list(bag)] = forward_selection(
-            3, Distance(score.stack[list(bag)], score.target)
-        )
+        weights[list(bag)] = greedy(3, Distance(score.stack[list(bag)], score.target))
         alone.append(weights.tolist())
     assert found.tolist() in alone
     assert np.count_nonzero(found) > 1
 
 
 def test_equal_members_of_a_bag_go_to_the_smallest_index() -> None:
-    weights = forward_selection(4, lambda weights: 1.0, n_bags=20)
+    weights = greedy(4, lambda weights: 1.0, n_bags=20)
     assert weights[3] == 0  # of two members, the last is never the smaller index
 
 
 def test_bags_of_everyone_choose_as_no_bags_do() -> None:
     score = distances(5, 2)
-    whole = forward_selection(5, score, n_bags=2, fraction=1)
-    np.testing.assert_array_equal(whole, forward_selection(5, score))
+    whole = greedy(5, score, n_bags=2, fraction=1)
+    np.testing.assert_array_equal(whole, greedy(5, score))
 
 
 def test_members_outside_a_bag_are_not_asked_again() -> None:
@@ -187,15 +174,13 @@ def test_members_outside_a_bag_are_not_asked_again() -> None:
         asked.append(weights)
         return score(weights)
 
-    forward_selection(4, asking, n_rounds=2, n_bags=1, fraction=0.3)
+    greedy(4, asking, n_rounds=2, n_bags=1, fraction=0.3)
     assert len(asked) == 4 + 2
 
 
 def test_the_seed_draws_the_bags() -> None:
     score = distances(8, 4)
-    drawn = [
-        forward_selection(8, score, n_bags=3, random_state=seed) for seed in (0, 0, 1)
-    ]
+    drawn = [greedy(8, score, n_bags=3, random_state=seed) for seed in (0, 0, 1)]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert drawn[0].tolist() != drawn[2].tolist()
 
@@ -216,7 +201,7 @@ def test_parameters_out_of_range_are_told(params: dict[str, Any]) -> None:
     with pytest.raises(
         ValueError, match=f"must be at least 1, .* found .*{name}={value}"
     ):
-        forward_selection(2, distances(2, 0), **params)
+        greedy(2, distances(2, 0), **params)
 
 
 def test_greedy_soup_step_by_step() -> None:

@@ -1,3 +1,3 @@
-from .reading import read_vectors as read_vectors
-from .table import WordVectors as WordVectors
-from .writing import write_vectors as write_vectors
+from .read import read_vectors as read_vectors
+from .word_vectors import WordVectors as WordVectors
+from .write import write_vectors as write_vectors

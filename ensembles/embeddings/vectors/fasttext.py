@@ -13,10 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.vectors.binary import Reader
-from ensembles.embeddings.vectors.files import decode, mapped_array
-from ensembles.embeddings.vectors.subwords import Subwords
-from ensembles.embeddings.vectors.table import WordVectors, as_float32, check_finite
+from ensembles.embeddings.files.binary import Reader
+from ensembles.embeddings.files.mapped_files import decode, mapped_array
+from ensembles.embeddings.vectors.ngrams import Subwords
+from ensembles.embeddings.vectors.word_vectors import (
+    WordVectors,
+    as_float32,
+    check_finite,
+)
 from ensembles.parallel import cut
 
 MAGIC = 793712314

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ensembles._typing import Float32
-from ensembles.embeddings.vectors.files import decode, mapped
-from ensembles.embeddings.vectors.parsing import (
+from ensembles.embeddings.files.mapped_files import decode, mapped
+from ensembles.embeddings.vectors.text_loops import (
     FINE,
     POWERS,
     SHORT,
@@ -24,7 +24,7 @@ from ensembles.embeddings.vectors.parsing import (
     end_of_lines,
     parse_lines,
 )
-from ensembles.embeddings.vectors.table import WordVectors, check_finite
+from ensembles.embeddings.vectors.word_vectors import WordVectors, check_finite
 from ensembles.parallel import count_threads, cut, spread
 
 LINES = 4096  # read by a thread at a time

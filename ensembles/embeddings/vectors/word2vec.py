@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.vectors.binary import Reader
-from ensembles.embeddings.vectors.files import decode
-from ensembles.embeddings.vectors.table import WordVectors, check_finite
+from ensembles.embeddings.files.binary import Reader
+from ensembles.embeddings.files.mapped_files import decode
+from ensembles.embeddings.vectors.word_vectors import WordVectors, check_finite
 from ensembles.kernels.jit import compiled
 
 LONGEST_WORD = 1 << 13

@@ -18,7 +18,7 @@ from ensembles.predictions.members.out_of_fold import Held
 from ensembles.predictions.members.outputs import Labels
 from ensembles.predictions.metrics.scorer import Bounded, RunningSums, Scored
 from ensembles.predictions.metrics.table import score_for
-from ensembles.selection import forward_selection, greedy_soup
+from ensembles.selection import greedy, greedy_soup
 from ensembles.selection.score import Trial
 from tests.predictions.held_out import (
     MEAN,
@@ -61,8 +61,8 @@ def same(held: Any, scoring: Any, params: Any) -> None:
                 plain(np.eye(held.n_members)[0])
             return
     size = held.n_members
-    found = follow(forward_selection, size, fast, n_rounds=7, **params)
-    assert found == follow(forward_selection, size, plain, n_rounds=7, **params)
+    found = follow(greedy, size, fast, n_rounds=7, **params)
+    assert found == follow(greedy, size, plain, n_rounds=7, **params)
     assert follow(greedy_soup, size, fast) == follow(greedy_soup, size, plain)
 
 
@@ -206,8 +206,8 @@ def test_predictions_in_a_map_are_read_and_not_copied(
     mapped = np.load(tmp_path / "said.npy", mmap_mode="r")
     fast, plain = both(held._replace(stacks=[mapped]), scoring)
     assert isinstance(fast, Bounded)
-    found = follow(forward_selection, 5, fast, n_rounds=5)
-    assert found == follow(forward_selection, 5, plain, n_rounds=5)
+    found = follow(greedy, 5, fast, n_rounds=5)
+    assert found == follow(greedy, 5, plain, n_rounds=5)
     own = [value for value in vars(fast).values() if isinstance(value, np.ndarray)]
     assert all(
         value.size < mapped.size or np.shares_memory(value, mapped) for value in own

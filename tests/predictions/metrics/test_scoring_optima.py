@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from ensembles._typing import Float64
 from ensembles.predictions.metrics.log_loss import FLOOR
 from ensembles.predictions.metrics.mixture_weights import best_mixture
-from ensembles.selection import gradient_ascent
+from ensembles.selection import convex
 from ensembles.selection.score import Trial
 from tests.predictions.held_out import both, classes_held, values_held
 
@@ -187,6 +187,6 @@ def test_a_row_that_hardly_counts_gets_its_share(share: float) -> None:
 def test_convex_takes_the_optimum_and_records_it() -> None:
     fast, plain = both(classes_held(5, 6, 300, 3, "plain", "none"), None)
     history: list[Trial] = []
-    weights = gradient_ascent(6, fast, record=history.append)
+    weights = convex(6, fast, record=history.append)
     np.testing.assert_array_equal(weights, fast.optimum() / fast.optimum().sum())
     assert [trial.score for trial in history] == [plain(weights)]

@@ -1,0 +1,298 @@
+"""Texts in files, a batch at a time, so that a file may be larger than the memory."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ensembles.embeddings.files.file_signatures import SAMPLE, check_text
+from ensembles.embeddings.files.mapped_files import INSTALL
+from ensembles.embeddings.files.tables import Facts, chosen, table
+
+STEP = 4 << 20  # bytes read together, and no fewer than a line
+ROWS = 8192  # of Parquet, taken together
+SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+}
+# By the suffix: what would be embedded line by line, and what to do.
+OTHERS = {
+    ".json": "kind='jsonl' reads an object a line; jq -c '.[]' makes such lines of an "
+    "array; kind='lines' takes it as it is",
+    **dict.fromkeys((".xls", ".xlsx", ".ods"), "save the sheet as CSV"),
+    **dict.fromkeys((".feather", ".arrow"), "write it as Parquet"),
+    **dict.fromkeys((".pdf", ".doc", ".docx"), "save it as plain text"),
+}
+FORMATS = ("lines", "csv", "tsv", "jsonl", "parquet")
+
+
+def plain(texts: Any) -> list[Any]:
+    """The texts of a batch as a list."""
+    return texts if isinstance(texts, list) else list(texts.to_pylist())
+
+
+class Batch(NamedTuple):
+    """Some texts, the bytes of the file that they took, and how the file is read.
+
+    Attributes
+    ----------
+    texts : list of str, or array of pyarrow
+    n_bytes : int
+    facts : dict
+        ``kind``, and of a table ``column``, ``delimiter`` and all ``columns``.
+    """
+
+    texts: Any
+    n_bytes: int
+    facts: Facts
+
+
+def read_texts(
+    source: str | os.PathLike[str] | IO[bytes],
+    *,
+    kind: str | None = None,
+    column: str | None = None,
+    encoding: str = "utf-8",
+) -> Iterator[Batch]:
+    """Texts of a file, in order.
+
+    Parameters
+    ----------
+    source : path or binary file
+        Of Parquet a path.
+    kind : {"lines", "csv", "tsv", "jsonl", "parquet"} or None, default=None
+        None goes by the suffix; what it does not tell is lines. A table of "csv" or
+        "tsv" whose first line shows another delimiter (tab, comma, ``;`` or ``|``) is
+        read by that.
+    column : str or None, default=None
+        Where the texts are: the name of a column or key, or the number of a column,
+        from 1, where the first line is no header. None takes the only column, else
+        "text" or "sentence".
+    encoding : str, default="utf-8"
+        One of bytes, in which lines end with the byte 10; of Parquet always UTF-8.
+
+    Yields
+    ------
+    Batch
+        Its texts are a list of str, or an array of pyarrow.
+
+    Raises
+    ------
+    ValueError
+        If the file is broken, or has no such column; the message names the line.
+    FileNotFoundError, ImportError
+    """
+    name = str(getattr(source, "name", source))
+    kind = kind_of(name) if kind is None else kind
+    if kind not in FORMATS:
+        raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind!r}")
+    encoding = _checked_encoding(encoding)
+    facts: Facts = {"kind": kind}
+    if kind == "parquet":
+        yield from _parquet(source, name, column, facts)
+        return
+    with _opened(source) as file:
+        taken = 0
+
+        def lines() -> Iterator[list[str]]:
+            nonlocal taken
+            for some, n_bytes in _decoded(file, name, encoding, _onwards(name, kind)):
+                taken += n_bytes
+                yield some
+
+        done, blocks = 0, lines()
+        # Whether it is text at all is to be known before what kind of text.
+        first = [some for some in [next(blocks, None)] if some is not None]
+        for texts in _READERS[kind](chain(first, blocks), name, column, facts):
+            yield Batch(texts, taken - done, facts)
+            done = taken
+
+
+def kind_of(name: str) -> str:
+    """How a file is read by default, by the suffix of its name.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    {"lines", "csv", "tsv", "jsonl", "parquet"}
+
+    Raises
+    ------
+    ValueError
+        If the suffix says that neither lines nor any of these are in it.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix in OTHERS:
+        raise ValueError(f"{name} is no file of lines by its suffix: {OTHERS[suffix]}")
+    return SUFFIXES.get(suffix, "lines")
+
+
+def _checked_encoding(encoding: str) -> str:
+    """The encoding; the mark at the beginning of a file is left out in any case."""
+    try:
+        if codecs.lookup(encoding).name == "utf-8-sig":
+            return "utf-8"
+        fits = "a\n".encode(encoding) == b"a\n"
+    except LookupError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"encoding must be one of bytes, as utf-8 and latin-1 are, found "
+            f"{encoding!r}; iconv -f ENCODING -t UTF-8 FILE turns others into utf-8"
+        )
+    return encoding
+
+
+@contextmanager
+def _opened(source: Any) -> Iterator[IO[bytes]]:
+    if hasattr(source, "readlines"):
+        yield source
+        return
+    with open(source, "rb") as file:
+        yield file
+
+
+def _onwards(name: str, kind: str) -> str:
+    """What follows a command that makes text of a file, in messages."""
+    inner = SUFFIXES.get(Path(Path(name).stem).suffix.lower(), kind)
+    kind = inner if kind == "lines" else kind
+    if kind == "parquet":
+        return "> FILE"
+    option = f" --kind {kind}" if kind != "lines" else ""
+    return f"| ensemble embed -{option}, or > FILE in its place"
+
+
+def _decoded(
+    file: IO[bytes], name: str, encoding: str, then: str
+) -> Iterator[tuple[list[str], int]]:
+    """Lines with their ends, some at a time, and the bytes that they took."""
+    number = 0
+    while raw := file.readlines(STEP):
+        if not number:
+            _check_beginning(raw, name, then)
+        try:
+            found = [line.decode(encoding) for line in raw]
+        except UnicodeDecodeError as error:
+            number += _first_broken(raw, encoding)
+            raise ValueError(
+                f"{name} line {number} is not {encoding}: {error.reason}, byte "
+                f"{error.object[error.start]:#04x}; encoding='cp1252' reads text of "
+                "Windows in Western European languages, encoding='latin-1' any bytes"
+            ) from None
+        if not number:
+            found[0] = found[0].removeprefix("\ufeff")
+        number += len(raw)
+        yield found, sum(map(len, raw))
+
+
+def _check_beginning(raw: list[bytes], name: str, then: str) -> None:
+    """Raise if the first lines are of a file without lines of text."""
+    check_text(b"".join(raw[:64])[:SAMPLE], name, then=then)
+    if raw[0].rstrip(b"\r").count(b"\r") and b"\n" not in raw[0]:
+        raise ValueError(
+            f"{name} must have lines that end with \\n, but has \\r alone between "
+            f"them: tr '\\r' '\\n' < {shlex.quote(name)} {then}"
+        )
+
+
+def _first_broken(raw: list[bytes], encoding: str) -> int:
+    for number, line in enumerate(raw, 1):
+        try:
+            line.decode(encoding)
+        except UnicodeDecodeError:
+            return number
+    return 0
+
+
+def _lines(
+    lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
+) -> Iterator[list[str]]:
+    if column is not None:
+        raise ValueError(
+            f"{name} is read as lines, which have no column {column!r}; kind='csv' or "
+            "another reads it as a table"
+        )
+    for some in lines:
+        yield [line.rstrip("\r\n") for line in some]
+
+
+def _objects(
+    lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
+) -> Iterator[list[str]]:
+    number = 0
+    for some in lines:
+        texts = []
+        for line in some:
+            number += 1
+            if line.strip():
+                texts.append(_value(line, f"{name} line {number}", column, facts))
+        yield texts
+
+
+def _value(line: str, place: str, column: str | None, facts: Facts) -> str:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place} must be JSON: {error}") from None
+    if isinstance(found, dict):
+        key = chosen(list(found), place, column)
+        facts.setdefault("column", key)
+        facts.setdefault("columns", list(found))
+        found = found[key]
+    if found is None:
+        return ""
+    if not isinstance(found, str):
+        raise ValueError(f"{place} must hold a text, found {found!r}")
+    return found
+
+
+_READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
+    "lines": _lines,
+    "csv": table(","),
+    "tsv": table("\t"),
+    "jsonl": _objects,
+}
+
+
+def _parquet(
+    source: Any, name: str, column: str | None, facts: Facts
+) -> Iterator[Batch]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ImportError(f"{name} needs the package pyarrow: {INSTALL}") from None
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError("Parquet must be a file that can be sought in, found a stream")
+    try:
+        with pq.ParquetFile(source) as file:
+            taken = chosen(file.schema_arrow.names, name, column)
+            facts |= {"column": taken, "columns": list(file.schema_arrow.names)}
+            kind = file.schema_arrow.field(taken).type
+            inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
+                raise ValueError(f"{name}: column {taken!r} must hold texts, is {kind}")
+            n_rows, size = max(1, file.metadata.num_rows), Path(source).stat().st_size
+            seen = 0
+            for batch in file.iter_batches(ROWS, columns=[taken]):
+                before, seen = seen, seen + len(batch)
+                n_bytes = size * seen // n_rows - size * before // n_rows
+                yield Batch(batch.column(0), n_bytes, facts)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{name} is not whole Parquet: {error}") from None

@@ -1,0 +1,133 @@
+"""Vectors in files that grow row by row, and are whole or absent."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ensembles.atomic_io import check_free, whole
+from ensembles.embeddings.files.mapped_files import INSTALL
+from ensembles.embeddings.tokenization.texts import decoded
+
+# Takes texts and their vectors.
+Add = Callable[[Any, Any], None]
+KINDS = (".npy", ".parquet")
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Raise if `vectors_file` would not write to a path.
+
+    Parameters
+    ----------
+    path : Path
+    force : bool
+
+    Raises
+    ------
+    ValueError
+        If it ends otherwise than a file of vectors.
+    FileExistsError
+        As `check_free` does.
+    """
+    if path.suffix not in KINDS:
+        raise ValueError(f"path must end in {' or '.join(KINDS)}, found {str(path)!r}")
+    check_free(path, folder=False, force=force)
+
+
+def save_tensors(tensors: dict[str, Any], path: Path) -> None:
+    """Write a safetensors file whose mode is that of any new file.
+
+    Parameters
+    ----------
+    tensors : dict of str to ndarray
+    path : Path
+    """
+    from safetensors.numpy import save_file
+
+    path.touch()
+    mode = path.stat().st_mode  # safetensors 0.8 writes files that others cannot read
+    save_file(tensors, path, {"format": "np"})
+    path.chmod(stat.S_IMODE(mode))
+
+
+@contextmanager
+def vectors_file(
+    path: Path, n_columns: int, dtype: Any, *, force: bool
+) -> Iterator[Add]:
+    """A file of vectors that grows, and has its name once it is whole.
+
+    Parameters
+    ----------
+    path : Path
+        ``.npy`` holds an array of shape (n_texts, n_columns), ``.parquet`` the columns
+        ``text`` and ``vector``.
+    n_columns : int
+    dtype : numpy dtype
+    force : bool
+        Whether what stands at ``path`` is replaced.
+
+    Yields
+    ------
+    callable (texts, vectors)
+        Adds rows.
+
+    Raises
+    ------
+    ValueError
+        If the path ends otherwise.
+    FileExistsError
+        If something stands at ``path`` and not ``force``.
+    """
+    check_output(path, force=force)
+    with whole(path, folder=False, force=force) as place:
+        if path.suffix == ".npy":
+            with place.open("w+b") as file:
+                yield from _npy(file, n_columns, np.dtype(dtype))
+        else:
+            yield from _parquet(place, n_columns, np.dtype(dtype))
+
+
+def _npy(file: IO[bytes], n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]:
+    n_rows = 0
+
+    def head() -> None:
+        # Numpy leaves room in the header for the first axis to grow.
+        file.seek(0)
+        facts = {"descr": dtype.str, "fortran_order": False}
+        np.lib.format.write_array_header_1_0(
+            file, {**facts, "shape": (n_rows, n_columns)}
+        )
+
+    def add(texts: Any, vectors: Any) -> None:
+        nonlocal n_rows
+        n_rows += len(vectors)
+        file.write(np.ascontiguousarray(vectors, dtype).data)
+
+    head()
+    yield add
+    head()
+
+
+def _parquet(place: Path, n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise ImportError(f"Parquet needs the package pyarrow: {INSTALL}") from None
+    kind = pa.list_(pa.from_numpy_dtype(dtype), n_columns)
+    schema = pa.schema([("text", pa.string()), ("vector", kind)])
+    with pq.ParquetWriter(place, schema) as file:
+
+        def add(texts: Any, vectors: Any) -> None:
+            if not isinstance(texts, pa.Array):
+                texts = pa.array(decoded(list(texts)), pa.string())
+            numbers = pa.array(np.ascontiguousarray(vectors, dtype).reshape(-1))
+            rows = pa.FixedSizeListArray.from_arrays(numbers, n_columns)
+            file.write(pa.record_batch([texts.cast(pa.string()), rows], schema))
+
+        yield add

@@ -1,0 +1,1 @@
+"""From the vectors of a text's words to one vector."""

@@ -1,0 +1,1 @@
+"""Last steps on sentence vectors."""

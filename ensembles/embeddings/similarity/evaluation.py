@@ -1,0 +1,231 @@
+"""How near a model's similarities are to people's: rank correlation, with intervals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ensembles._typing import Float64
+from ensembles.embeddings.files.file_signatures import read_text
+from ensembles.embeddings.files.tables import delimiter_of
+from ensembles.embeddings.similarity.cosine import cosines
+
+# Columns that need no name: first text, second text, score.
+KNOWN = (
+    ("sentence1", "sentence2", "score"),
+    ("s1", "s2", "score"),
+    ("text1", "text2", "score"),
+    ("sentence_A", "sentence_B", "relatedness_score"),
+)
+LEVEL = 0.95
+MISHAPS = 0.01  # share of texts without a known token that is not worth a word
+STEP = 64  # resamples ranked together
+
+
+class Pairs(NamedTuple):
+    """Pairs of texts, and how alike people found them."""
+
+    first: list[str]
+    second: list[str]
+    scores: Float64
+
+
+class Estimate(NamedTuple):
+    """A number and the interval that holds it in 95 of 100 resamples."""
+
+    value: float
+    low: float
+    high: float
+
+
+def read_pairs(
+    path: str | os.PathLike[str], columns: Sequence[str] | None = None
+) -> Pairs:
+    """Pairs of texts with scores, from a table.
+
+    Parameters
+    ----------
+    path : path
+        UTF-8. With a tab in its first line fields are parted by tabs and taken as they
+        are, else by commas, or by ``;`` or ``|`` where it has no comma, and perhaps
+        quoted.
+    columns : sequence of three str or None, default=None
+        Of the first text, the second text and the score: names in the first line, or
+        numbers from 1 where it is no header. None knows the usual names, and the order
+        text, text, score in three columns without a header.
+
+    Returns
+    -------
+    Pairs
+
+    Raises
+    ------
+    ValueError
+        If there are no such columns, or a score is no number; the message names the
+        line.
+    FileNotFoundError
+    """
+    text = read_text(path)
+    header = text.partition("\n")[0]
+    is_tabbed = "\t" in header
+    rows = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter="\t" if is_tabbed else delimiter_of([header], None),
+        quoting=csv.QUOTE_NONE if is_tabbed else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
+    try:
+        first, second, scores = _columns(rows, columns, path)
+    except csv.Error as error:
+        raise ValueError(f"{path} line {rows.line_num}: {error}") from None
+    if len(set(scores)) < 2:
+        raise ValueError(
+            f"{path} must have pairs of at least two different scores, found "
+            f"{len(scores)} pairs"
+        )
+    return Pairs(first, second, np.array(scores))
+
+
+def _columns(
+    rows: Any, columns: Sequence[str] | None, path: Any
+) -> tuple[list[str], list[str], list[float]]:
+    first: list[str] = []
+    second: list[str] = []
+    scores: list[float] = []
+    places: tuple[int, ...] | None = None
+    for row in rows:
+        if not row:
+            continue
+        if places is None:
+            places, is_header = _places(row, columns, path)
+            if is_header:
+                continue
+        try:
+            a, b, score = (row[place] for place in places)
+            value = float(score)
+        except (IndexError, ValueError):
+            value = np.nan
+        if not np.isfinite(value):
+            raise ValueError(
+                f"{path} line {rows.line_num} must have texts in the columns "
+                f"{places[0] + 1} and {places[1] + 1} and a score in {places[2] + 1}, "
+                f"found {row}"
+            )
+        first.append(a)
+        second.append(b)
+        scores.append(value)
+    return first, second, scores
+
+
+def _places(
+    row: list[str], columns: Sequence[str] | None, path: Any
+) -> tuple[tuple[int, ...], bool]:
+    """Places of the texts and the score, and whether the row is a header."""
+    if columns is None:
+        for names in KNOWN:
+            if set(names) <= set(row):
+                return tuple(map(row.index, names)), True
+        if len(row) == 3:
+            return (0, 1, 2), False
+        raise ValueError(
+            f"{path} must say which of its columns are first text, second text and "
+            "score, by name or number, as columns=['A', 'B', 'SCORE'] "
+            f"(--columns A,B,SCORE): its first line is {row}"
+        )
+    if len(columns) != 3:
+        raise ValueError(
+            "columns must be three: first text, second text, score; found "
+            f"{','.join(columns)}"
+        )
+    if all(name in row for name in columns):
+        return tuple(map(row.index, columns)), True
+    if all(name.isdecimal() and 1 <= int(name) <= len(row) for name in columns):
+        return tuple(int(name) - 1 for name in columns), False
+    raise ValueError(f"{path} has no columns {','.join(columns)}, found {row}")
+
+
+def evaluate(
+    models: Sequence[Any], pairs: Pairs, *, n_resamples: int = 2000, seed: int = 0
+) -> tuple[list[Estimate], list[Estimate]]:
+    """Spearman's correlation of each model's cosines with the scores.
+
+    Parameters
+    ----------
+    models : sequence of fitted transformers of texts
+    pairs : Pairs
+    n_resamples : int, default=2000
+        Of the pairs, with replacement, the same for all models.
+    seed : int, default=0
+
+    Returns
+    -------
+    correlations : list of Estimate
+        Of each model, from -1 to 1.
+    differences : list of Estimate
+        How much those of the second and later models lie above the first's, pair by
+        pair in each resample.
+
+    Warns
+    -----
+    UserWarning
+        If more than one text in a hundred has a vector of zeros.
+
+    References
+    ----------
+    Reimers, Beyer & Gurevych (2016), "Task-oriented intrinsic evaluation of semantic
+    textual similarity", COLING: rank correlation, not Pearson's; Efron & Tibshirani
+    (1993), "An introduction to the bootstrap", chapter 13: percentile intervals.
+    """
+    found = np.array([_similarities(model, pairs) for model in models])
+    whole = _spearman(found, pairs.scores)
+    rng = np.random.default_rng(seed)
+    drawn = np.empty((len(models), n_resamples))
+    for start in range(0, n_resamples, STEP):
+        size = (min(STEP, n_resamples - start), len(pairs.scores))
+        some = rng.integers(len(pairs.scores), size=size)
+        drawn[:, start : start + len(some)] = _spearman(
+            found[:, some], pairs.scores[some]
+        )
+    correlations = [_estimate(*one) for one in zip(whole, drawn, strict=True)]
+    above = zip(whole[1:] - whole[0], drawn[1:] - drawn[0], strict=True)
+    return correlations, [_estimate(*one) for one in above]
+
+
+def _similarities(model: Any, pairs: Pairs) -> Float64:
+    texts = list(dict.fromkeys([*pairs.first, *pairs.second]))
+    places = {text: place for place, text in enumerate(texts)}
+    vectors = model.transform(texts)
+    n_empty = len(texts) - int(np.count_nonzero(vectors.any(axis=1)))
+    if n_empty > MISHAPS * len(texts):
+        warnings.warn(
+            f"{n_empty} of {len(texts)} texts have no known token, so that their "
+            "cosines are 0: are the vectors of this language?",
+            stacklevel=3,
+        )
+    first, second = ([places[text] for text in side] for side in pairs[:2])
+    return cosines(vectors[first], vectors[second])
+
+
+def _spearman(found: Float64, scores: Float64) -> Float64:
+    """Rank correlation along the last axis; 0 where one side does not vary."""
+    from scipy.stats import rankdata
+
+    a, b = (rankdata(values, axis=-1) for values in (found, scores))
+    a, b = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (a, b))
+    scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
+    products = (a * b).sum(axis=-1)
+    out: Float64 = np.zeros_like(products)
+    np.divide(products, scale, out=out, where=scale > 0)
+    return out
+
+
+def _estimate(value: float, drawn: Float64) -> Estimate:
+    rest = (1 - LEVEL) / 2
+    low, high = np.quantile(drawn, [rest, 1 - rest])
+    return Estimate(float(value), float(low), float(high))

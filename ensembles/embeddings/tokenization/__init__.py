@@ -1,0 +1,1 @@
+"""From texts to rows of a table of vectors."""

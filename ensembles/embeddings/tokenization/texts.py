@@ -1,0 +1,257 @@
+"""Texts as the bytes of UTF-8: what comes from a user, cut and joined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembles.embeddings.tokenization.text_loops import to_bytes
+from ensembles.parallel import cut
+
+Bytes = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
+Ends = Int64 | NDArray[np.int32]
+
+# Texts whose rows stay in the caches until they are pooled.
+CHUNK = 512
+MOST_CHARACTERS = 1 << 20  # of several texts taken together
+
+
+class Encoded(NamedTuple):
+    """Bytes of all texts, and ``(n_texts + 1,)`` places where they begin."""
+
+    buffer: Bytes
+    offsets: Ends
+
+    def texts(self) -> list[str]:
+        """The texts as str; bytes that are not UTF-8 become U+FFFD."""
+        data, ends = self.buffer.data, self.offsets.tolist()
+        return [
+            str(data[start:stop], "utf-8", "replace") for start, stop in pairwise(ends)
+        ]
+
+
+# What texts are kept as until they are worked on.
+Part = list[str] | Encoded
+
+
+def encoded(part: Part, first: int = 0) -> Encoded:
+    """UTF-8 of texts, joined.
+
+    Parameters
+    ----------
+    part : list of str, or texts that are encoded
+        None and NaN are texts without words.
+    first : int, default=0
+        Which text the first one is to the user.
+
+    Returns
+    -------
+    Encoded
+
+    Raises
+    ------
+    TypeError
+        If one is no text.
+
+    Notes
+    -----
+    UTF-8 has no surrogates: a pair of them counts as the character they stand for, a
+    lone one as U+FFFD.
+    """
+    if isinstance(part, Encoded):
+        return Encoded(part.buffer, part.offsets.astype(np.int64, copy=False))
+    if len(part) == 1 and isinstance(part[0], str) and part[0].isascii():
+        # A sentence a call: what is below takes three times as long for it.
+        offsets = np.zeros(2, np.int64)
+        offsets[1] = len(part[0])
+        return Encoded(np.frombuffer(part[0].encode(), np.uint8), offsets)
+    try:
+        joined = "".join(part)
+    except TypeError:
+        return encoded(checked(part, first))
+    ends = accumulate(map(len, part), initial=0)
+    offsets = np.fromiter(ends, np.int64, len(part) + 1)
+    try:
+        buffer = np.frombuffer(joined.encode(), np.uint8)
+    except UnicodeEncodeError:
+        return encoded([mended(text) for text in part])
+    if not joined.isascii():
+        to_bytes(buffer, offsets)
+    return Encoded(buffer, offsets)
+
+
+def mended(text: str) -> str:
+    """Text without surrogates; a lone one becomes U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def decoded(part: Part, first: int = 0) -> list[str]:
+    """Texts as str, without surrogates and with "" for what is missing."""
+    if isinstance(part, Encoded):
+        return part.texts()
+    try:
+        "".join(part).encode()
+    except TypeError:
+        return decoded(checked(part, first))
+    except UnicodeEncodeError:
+        return [mended(text) for text in part]
+    return part
+
+
+def parts_of(texts: Any) -> list[Part]:  # a column of any library
+    """Texts in the fewest parts that need no copy.
+
+    Parameters
+    ----------
+    texts : sequence, array or column of str
+        Columns of pyarrow, pandas and polars are taken as they lie in memory where
+        pyarrow is installed. None, NaN and other missing values are texts without
+        words.
+
+    Returns
+    -------
+    list of (list of str or Encoded)
+
+    Raises
+    ------
+    TypeError
+        If it is one text, or something in it is no text.
+    """
+    if isinstance(texts, list):
+        return [texts]
+    if isinstance(texts, str | bytes):
+        raise TypeError(
+            f"texts must be a sequence of str, found one {type(texts).__name__}; "
+            "write [text]"
+        )
+    if hasattr(texts, "__arrow_c_stream__") or hasattr(texts, "__arrow_c_array__"):
+        column = _column(texts)
+        if column is not None:
+            return column
+    if hasattr(texts, "tolist"):
+        return [texts.tolist()]
+    return [list(texts)]
+
+
+def checked(texts: list[Any], first: int = 0) -> list[str]:
+    """Texts with "" for what is missing.
+
+    Raises
+    ------
+    TypeError
+        If something is no text, and not missing.
+    """
+    return [_checked(text, index) for index, text in enumerate(texts, first)]
+
+
+def _checked(text: Any, index: int) -> str:
+    if isinstance(text, str):
+        return text
+    missing = text is None or type(text).__name__ in {"NAType", "NaTType"}
+    if missing or (isinstance(text, float | np.floating) and math.isnan(text)):
+        return ""
+    hint = ""
+    if isinstance(text, list | tuple) and all(isinstance(word, str) for word in text):
+        hint = (
+            "; a list of tokens becomes a text by ' '.join(tokens), and "
+            "tokenizer='whitespace' then finds the same tokens"
+        )
+    raise TypeError(
+        f"texts must be str, None or NaN: texts[{index}] is {text!r:.80} of type "
+        f"{type(text).__name__}{hint}"
+    )
+
+
+def _column(texts: Any) -> list[Part] | None:
+    """Parts of a column of strings, None where it is none or pyarrow is missing."""
+    try:
+        import pyarrow as pa
+    except ImportError:
+        return None
+    try:
+        chunked = pa.chunked_array([texts] if isinstance(texts, pa.Array) else texts)
+    except (TypeError, ValueError, pa.ArrowException):
+        return None  # of mixed types, say: the way of lists tells which
+    kind = chunked.type
+    if pa.types.is_dictionary(kind):
+        if pa.types.is_string_view(kind.value_type):  # which pyarrow cannot look up
+            return [chunked.to_pylist()]
+        kind = kind.value_type
+    if not (pa.types.is_large_string(kind) or pa.types.is_string(kind)):
+        if not pa.types.is_string_view(kind):
+            return None
+        kind = pa.large_string()
+    if kind != chunked.type:
+        chunked = chunked.cast(kind)
+    if chunked.null_count:
+        chunked = chunked.fill_null("")
+    return [_chunk(chunk) for chunk in chunked.chunks]
+
+
+def _chunk(chunk: Any) -> Encoded:
+    """Buffers of a pyarrow array of strings."""
+    _, ends, data = chunk.buffers()
+    wide = np.dtype(np.int64 if str(chunk.type).startswith("large") else np.int32)
+    if not len(chunk):
+        return Encoded(np.empty(0, np.uint8), np.zeros(1, np.int64))
+    offsets: Ends = np.frombuffer(ends, wide)[
+        chunk.offset : chunk.offset + len(chunk) + 1
+    ]
+    buffer = np.frombuffer(b"" if data is None else data, np.uint8)
+    return Encoded(buffer, offsets)
+
+
+def n_texts(part: Part) -> int:
+    """Number of texts in a part."""
+    return len(part.offsets) - 1 if isinstance(part, Encoded) else len(part)
+
+
+def piece(part: Part, start: int, stop: int) -> Part:
+    """Texts of a part, from ``start`` to before ``stop``."""
+    if isinstance(part, Encoded):
+        return Encoded(part.buffer, part.offsets[start : stop + 1])
+    return part[start:stop]
+
+
+def pieces(part: Part, first: int = 0) -> Iterator[tuple[int, Part]]:
+    """Pieces of `CHUNK` texts, fewer where they are long, and where each begins.
+
+    Parameters
+    ----------
+    part : list of str or Encoded
+    first : int, default=0
+        Number of the first text.
+
+    Yields
+    ------
+    first : int
+    piece : list of str or Encoded
+    """
+    for start, stop in cut(n_texts(part), CHUNK):
+        yield first + start, piece(part, start, stop)
+
+
+def halves(part: Part, first: int) -> Iterator[tuple[int, Part]]:
+    """A piece as it is, or cut in halves until it is not too long."""
+    n = n_texts(part)
+    if n > 1 and n_characters(part) > MOST_CHARACTERS:
+        yield from halves(piece(part, 0, n // 2), first)
+        yield from halves(piece(part, n // 2, n), first + n // 2)
+    else:
+        yield first, part
+
+
+def n_characters(part: Part) -> int:
+    """Length of texts: characters, or bytes where they are encoded."""
+    if isinstance(part, Encoded):
+        return int(part.offsets[-1] - part.offsets[0])
+    try:
+        return sum(map(len, part))
+    except TypeError:
+        return sum(len(text) for text in part if isinstance(text, str))

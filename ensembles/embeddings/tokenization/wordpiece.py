@@ -1,0 +1,71 @@
+"""WordPiece on plain words, the longest piece first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ensembles.embeddings.tokenization.hash_table import (
+    Int32,
+    Known,
+    Rows,
+    Spans,
+    table_of,
+)
+from ensembles.embeddings.tokenization.hash_table_loops import cut_words
+
+
+class WordPieces:
+    """Rows of the pieces of words that nothing normalizes.
+
+    Parameters
+    ----------
+    model : mapping
+        A WordPiece as ``tokenizer.json`` holds it.
+    row_of : ndarray, int32
+        Rows of ids.
+
+    References
+    ----------
+    Schuster & Nakajima (2012), "Japanese and Korean voice search"; the longest match
+    as in Devlin et al. (2019), "BERT", and in ``tokenizers``' WordPiece: a word that
+    no pieces make up is unknown as a whole.
+    """
+
+    def __init__(self, model: Mapping[str, Any], row_of: Int32) -> None:
+        vocabulary: Mapping[str, int] = model["vocab"]
+        prefix: str = model["continuing_subword_prefix"]
+        self._most = int(model["max_input_chars_per_word"])
+        self._unknown = row_of[vocabulary[model["unk_token"]]]
+        self._first = _table(vocabulary, "", row_of)
+        self._later = _table(vocabulary, prefix, row_of)
+        self._longest = max(
+            (len(piece) for piece in vocabulary if piece.isascii()), default=0
+        )
+
+    def rows(self, where: Spans) -> Rows:
+        """Rows of words of ASCII letters and digits."""
+        rows = np.empty(where.n_bytes, np.int32)
+        row_ends = np.empty(len(where.spans) + 1, np.int64)
+        tables = [
+            *(self._first.slots, self._first.words, self._first.text),
+            self._first.n_words,
+            *(self._later.slots, self._later.words, self._later.text),
+            self._later.n_words,
+        ]
+        sizes = (self._longest, self._most, self._unknown)
+        n_rows: int = cut_words(*where, *sizes, *tables, rows, row_ends)
+        return rows[:n_rows], row_ends
+
+
+def _table(vocabulary: Mapping[str, int], prefix: str, row_of: Int32) -> Known:
+    """Pieces that begin with a prefix, without it; those of letters and digits."""
+    start = len(prefix)
+    found = {
+        piece[start:].encode(): row_of[number]
+        for piece, number in vocabulary.items()
+        if piece.startswith(prefix) and piece.isascii() and piece[start:].isalnum()
+    }
+    return table_of(list(found), np.fromiter(found.values(), np.int32, len(found)))

@@ -1,0 +1,275 @@
+"""Word vectors of any kind, told apart by what they look like."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensembles.embeddings.files.file_signatures import (
+    WIDE,
+    check_no_pointer,
+    compression_of,
+)
+from ensembles.embeddings.files.gzip_files import is_gzip, unpacked
+from ensembles.embeddings.files.mapped_files import NotUtf8, check_regular
+from ensembles.embeddings.vectors import (
+    fasttext,
+    model_directory,
+    npz,
+    safetensors,
+    text,
+    word2vec,
+)
+from ensembles.embeddings.vectors.ngrams import Subwords
+from ensembles.embeddings.vectors.word_vectors import (
+    WordVectors,
+    as_float32,
+    check_finite,
+    from_mapping,
+    from_pairs,
+)
+
+BEGINNING = 4096  # bytes that a format is known by
+ERRORS = ("strict", "replace", "ignore", "backslashreplace")
+FEW = 0.01  # share of tokens that may be broken without the file being of another kind
+FORMATS = {".npz": npz.read, ".safetensors": safetensors.read}
+PICKLE = b"\x80"
+
+
+def read_vectors(
+    vectors: Any, *, limit: int | None = None, errors: str | None = None
+) -> WordVectors:
+    r"""Word vectors from a file, a directory, or what holds them in memory.
+
+    Parameters
+    ----------
+    vectors : path, mapping, pair or object
+        A path to text (GloVe, word2vec, fastText's ``.vec``), word2vec's or fastText's
+        binary ``.bin``, ``.npz``, ``.safetensors``, any of them compressed by gzip
+        (and decompressed for the time of reading), or a directory of model2vec, of a
+        static, word-embedding or other model of sentence-transformers, or of
+        transformers, of which the table of its input tokens is read. A mapping
+        of token to vector; a pair of tokens and matrix; gensim's KeyedVectors or a
+        model that has them; a model2vec StaticModel; WordVectors, as they are.
+    limit : int or None, default=None
+        Read the first so many, in most files the most frequent; None reads all.
+    errors : {"strict", "replace", "ignore", "backslashreplace"} or None, default=None
+        What becomes of tokens that are not UTF-8: an error, U+FFFD, nothing, escapes
+        such as ``\xe9``. None is "backslashreplace" with a warning where fewer than
+        one in a hundred tokens is broken, as in some files of fastText and word2vec,
+        else "strict".
+
+    Returns
+    -------
+    WordVectors
+        Mapped from the file where it is binary and its numbers lie in one block:
+        safetensors, npz that is not compressed, the n-grams of fastText. What is mapped
+        is not searched for NaN.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        If a file is broken, or of no known format; the message says where. No file can
+        run code: pickles are refused.
+    TypeError
+        If it is none of these kinds, or holds in memory what are no numbers.
+
+    Warns
+    -----
+    UserWarning
+        If a few tokens are not UTF-8 and ``errors`` is None; if a token occurs twice,
+        when the vectors are first used: the first one counts.
+
+    Examples
+    --------
+    >>> read_vectors({"the": [1.0, 0.0], "cat": [0.0, 2.0]})
+    WordVectors('dict', 2 tokens, 2 dimensions)
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, found {limit}")
+    if errors not in (None, *ERRORS):
+        raise ValueError(f"errors must be one of {', '.join(ERRORS)}, found {errors!r}")
+    if isinstance(vectors, str | os.PathLike):
+        try:
+            path = Path(vectors)
+            read = _read_unpacked if is_gzip(path) else _read_path
+            return read(path, limit, errors)
+        except FileNotFoundError:
+            raise FileNotFoundError(missing(vectors)) from None
+        except TypeError as error:  # of what is in a file
+            raise ValueError(str(error)) from None
+    found = _from_memory(vectors)
+    return found if limit is None else _limited(found, limit)
+
+
+def missing(path: Any) -> str:
+    """What to say where nothing is at a path, which may be meant as a model's name."""
+    return (
+        f"no word vectors or model at {str(path)!r}: it must be a path; a model of the "
+        f"Hugging Face Hub is not fetched by its name: hf download {path} --local-dir "
+        "FOLDER, then give FOLDER"
+    )
+
+
+def _read_unpacked(path: Path, limit: int | None, errors: str | None) -> WordVectors:
+    with unpacked(path) as copy:
+        try:
+            found = _read_path(copy, limit, errors)
+        except (TypeError, ValueError) as error:
+            raise ValueError(str(error).replace(str(copy), str(path))) from None
+    return replace(found, source=str(path))
+
+
+def _read_path(path: Path, limit: int | None, errors: str | None) -> WordVectors:
+    if errors is not None:
+        return _read(path, limit, errors)
+    try:
+        return _read(path, limit, "strict")
+    except NotUtf8 as error:
+        found = _read(path, limit, "surrogateescape")
+        tokens = [_escaped(token) for token in found.tokens]
+        pairs = zip(tokens, found.tokens, strict=True)
+        broken = [token for token, before in pairs if token != before]
+        if len(broken) > FEW * len(tokens):
+            raise error from None
+    warnings.warn(
+        f"{path} has {len(broken)} of {len(tokens)} tokens that are not UTF-8, "
+        f"{broken[0]!r} among them: they are read with such escapes",
+        stacklevel=3,
+    )
+    return replace(found, tokens=tokens)
+
+
+def _escaped(token: str) -> str:
+    if token.isascii():
+        return token
+    return token.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _check_kind(path: Path, first: bytes) -> None:
+    """Raise for what is no format of vectors, by the bytes that it begins with."""
+    if found := compression_of(first):
+        kind, program = found
+        raise ValueError(
+            f"{path} cannot be read: it is compressed ({kind}); decompress it first: "
+            f"{program} {shlex.quote(str(path))} > FILE, which can then be mapped"
+        )
+    if first.startswith(PICKLE):
+        raise ValueError(
+            f"{path} cannot be read: it is a pickle, which could run code; load it "
+            "with the library that wrote it and pass what comes back, or save it there "
+            "in word2vec's format"
+        )
+    check_no_pointer(first, str(path))
+    if first[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise ValueError(
+            f"{path} cannot be read: it is a web page, which a download may have "
+            "brought in the place of vectors"
+        )
+    for mark, name in WIDE.items():
+        if first.startswith(mark):
+            raise ValueError(
+                f"{path} cannot be read: it is {name}; iconv -f {name} -t UTF-8 "
+                f"{shlex.quote(str(path))} > FILE makes text of it that can"
+            )
+
+
+def _read(path: Path, limit: int | None, errors: str) -> WordVectors:
+    if path.is_dir():
+        return model_directory.read(path, limit, errors)
+    check_regular(path)  # a pipe would wait for someone to write
+    with path.open("rb") as file:
+        first = file.read(BEGINNING)
+    suffix = path.suffix.lower()
+    if suffix in FORMATS:
+        check_no_pointer(first, str(path))
+        return FORMATS[suffix](path, limit, errors)
+    if not fasttext.is_fasttext(first):
+        _check_kind(path, first)
+    if fasttext.is_fasttext(first):
+        return fasttext.read(path, limit, errors)
+    if suffix == ".bin":
+        is_word2vec = word2vec.header_of(first[: word2vec.LONGEST_HEADER]) is not None
+        read = word2vec.read if is_word2vec else fasttext.read
+        return read(path, limit, errors)
+    if word2vec.is_binary(first):
+        return word2vec.read(path, limit, errors)
+    return text.read(path, limit, errors)
+
+
+def _from_memory(vectors: Any) -> WordVectors:
+    if isinstance(vectors, WordVectors):
+        return vectors
+    kind = type(vectors).__name__
+    if isinstance(vectors, Mapping):
+        return from_mapping(vectors, kind)
+    if isinstance(vectors, tuple | list) and len(vectors) == 2:
+        return from_pairs(vectors[0], vectors[1], "vectors")
+    keyed = getattr(vectors, "wv", vectors)
+    if hasattr(keyed, "index_to_key") and hasattr(keyed, "vectors"):
+        return _from_gensim(keyed, kind)
+    if hasattr(vectors, "embedding") and hasattr(vectors, "tokenizer"):
+        return _from_static(vectors, kind)
+    if isinstance(vectors, np.ndarray):
+        kind = "an array: pass the pair (tokens, array)"
+    raise TypeError(
+        "vectors must be a path, a mapping of token to vector, a pair of tokens and "
+        f"matrix, or an object of gensim or model2vec; found {kind}"
+    )
+
+
+def _limited(found: WordVectors, limit: int) -> WordVectors:
+    if found.tokenizer is not None:
+        raise ValueError("limit must be None: a tokenizer's ids need all rows")
+    return WordVectors(
+        found.tokens[:limit],
+        found.matrix[:limit],
+        counts=None if found.counts is None else found.counts[:limit],
+        subwords=found.subwords,
+        source=found.source,
+        format=found.format,
+    )
+
+
+def _from_gensim(keyed: Any, kind: str) -> WordVectors:
+    matrix, tokens = as_float32(np.asarray(keyed.vectors)), list(keyed.index_to_key)
+    counts = keyed.expandos.get("count")
+    descending = np.arange(len(tokens), 0, -1)
+    if counts is not None:
+        counts = np.asarray(counts, np.int64)
+        # What gensim makes up where a file has none.
+        if np.array_equal(counts, descending) or not counts.any():
+            counts = None
+    subwords = None
+    if hasattr(keyed, "vectors_ngrams"):
+        subwords = Subwords(
+            as_float32(keyed.vectors_ngrams),
+            as_float32(keyed.vectors_vocab),
+            int(keyed.min_n),
+            int(keyed.max_n),
+        )
+    check_finite(matrix, tokens, kind)
+    return WordVectors(tokens, matrix, counts=counts, subwords=subwords, source=kind)
+
+
+def _from_static(model: Any, kind: str) -> WordVectors:
+    safetensors = {"embeddings": np.asarray(model.embedding)}
+    for name, own in (("mapping", "token_mapping"), ("weights", "weights")):
+        if getattr(model, own, None) is not None:
+            safetensors[name] = np.asarray(getattr(model, own))
+    matrix = model_directory.static_table(safetensors, "embeddings", kind)
+    return model_directory.with_tokenizer(
+        as_float32(matrix),
+        model.tokenizer,
+        weighted=True,
+        normalize=bool(getattr(model, "normalize", False)),
+        source=kind,
+    )

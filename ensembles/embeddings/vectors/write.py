@@ -1,0 +1,86 @@
+"""Word vectors written so that they open at once: a file that is mapped."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ensembles.atomic_io import check_free, whole
+from ensembles.embeddings.files.vector_files import save_tensors
+from ensembles.embeddings.vectors.read import read_vectors
+
+
+def write_vectors(
+    vectors: Any, path: str | os.PathLike[str], *, force: bool = False
+) -> Path:
+    """Write word vectors to a safetensors or npz file, which `read_vectors` maps.
+
+    Parameters
+    ----------
+    vectors : object
+        As `read_vectors` takes it. Tokens, vectors and counts are written; n-grams are
+        not.
+    path : path
+        Ends in ``.safetensors`` or ``.npz``.
+    force : bool, default=False
+        Whether a file there is replaced.
+
+    Returns
+    -------
+    Path
+        Of the file, which is whole or absent.
+
+    Raises
+    ------
+    ValueError
+        If the path ends otherwise, or the vectors belong to a tokenizer.
+    FileExistsError
+        If there is something and not ``force``.
+
+    Warns
+    -----
+    UserWarning
+        If there are n-grams.
+    """
+    path = Path(path)
+    check_free(path, folder=False, force=force)
+    found = read_vectors(vectors)
+    if found.tokenizer is not None:
+        raise ValueError(
+            f"{found.source} cannot be converted: its vectors are of the pieces of its "
+            "tokenizer, and it opens at once as it is"
+        )
+    if found.subwords is not None:
+        warnings.warn(
+            f"the n-grams of {found.source} stay there: {path} has its words alone",
+            stacklevel=2,
+        )
+    try:
+        encoded = [token.encode() for token in found.tokens]
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{found.source} has a token that is no text: {error.object!r}"
+        ) from None
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(token) for token in encoded], out=offsets[1:])
+    arrays: dict[str, NDArray[Any]] = {
+        "embeddings": found.matrix,
+        "tokens": np.frombuffer(b"".join(encoded), np.uint8),
+        "offsets": offsets,
+    }
+    if found.counts is not None:
+        arrays["counts"] = found.counts
+    if path.suffix == ".safetensors":
+        with whole(path, folder=False, force=force) as place:
+            save_tensors(arrays, place)
+    elif path.suffix == ".npz":
+        with whole(path, folder=False, force=force) as place, place.open("wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+    else:
+        raise ValueError(f"path must end in .safetensors or .npz, found {str(path)!r}")
+    return path
