@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ensembles_cli import means
-from ensembles_cli.describing import Taken, print_plan, print_report, print_taken
-from ensembles_cli.parsing import (
+from ensembles_cli.console import bar
+from ensembles_cli.options import checkpoint
+from ensembles_cli.options.types import (
     Param,
     Size,
     Weights,
@@ -17,8 +17,8 @@ from ensembles_cli.parsing import (
     complete_rule,
     split_weights,
 )
-from ensembles_cli.printing import bar
-from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
+from ensembles_cli.process import end_cleanly, load_numba, raise_file_limit
+from ensembles_cli.reports.average import Taken, print_plan, print_report, print_taken
 
 
 @click.command("avg")
@@ -55,18 +55,18 @@ from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
     type=Weights(),
     help=("How much each member counts, as .7,.3.  [default: equally]"),
 )
-@means.last
+@checkpoint.last
 @click.option(
     "--dtype",
     help=(
         "Float format of the result, such as bfloat16.  [default: each tensor's own]"
     ),
 )
-@means.integers
-@means.missing
-@means.include
-@means.exclude
-@means.key
+@checkpoint.integers
+@checkpoint.missing
+@checkpoint.include
+@checkpoint.exclude
+@checkpoint.key
 @click.option(
     "--shard-size",
     type=Size(),
@@ -74,16 +74,16 @@ from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
         "Bytes at most in a file of a directory, as 5GB.  [default: the first member's]"
     ),
 )
-@means.memory
-@means.threads
-@means.force
+@checkpoint.memory
+@checkpoint.threads
+@checkpoint.force
 @click.option(
     "--plan",
     "plan_only",
     is_flag=True,
     help=("Say what would be done, from headers and samples, and stop."),
 )
-@means.as_json
+@checkpoint.as_json
 @click.option(
     "--sha256",
     is_flag=True,

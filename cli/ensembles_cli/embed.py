@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from ensembles_cli.models import (
+from ensembles_cli.console import bar
+from ensembles_cli.options.model import (
     describe,
     describe_coverage,
     model_option,
@@ -19,8 +20,7 @@ from ensembles_cli.models import (
     note,
     opened,
 )
-from ensembles_cli.printing import bar
-from ensembles_cli.starting import allow_long_fields, end_cleanly, load_numba
+from ensembles_cli.process import allow_long_fields, end_cleanly, load_numba
 
 
 @click.command("embed")

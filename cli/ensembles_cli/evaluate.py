@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from ensembles_cli.models import describe, model_options, opened
-from ensembles_cli.parsing import Param
-from ensembles_cli.printing import table
-from ensembles_cli.starting import allow_long_fields, load_numba
+from ensembles_cli.console import table
+from ensembles_cli.options.model import describe, model_options, opened
+from ensembles_cli.options.types import Param
+from ensembles_cli.process import allow_long_fields, load_numba
 
 
 @click.command("evaluate")

@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 import ensembles
-from ensembles_cli.printing import as_options
-from ensembles_cli.starting import tell_of_compiling
+from ensembles_cli.console import as_options
+from ensembles_cli.process import tell_of_compiling
 
 # Each is imported when it is called, or asked for help: the rest stays out of the way.
 COMMANDS = {

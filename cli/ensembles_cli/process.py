@@ -1,128 +1,98 @@
-"""Commands of the user in a shell, ended with all that they have started."""
+"""How a command starts, and how it ends when it is told to."""
 
 from __future__ import annotations
 
-import os
+import csv
+import importlib
+import resource
 import signal
-import subprocess
-import time
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import BinaryIO
+import sys
+import threading
+from contextlib import suppress
+from types import FrameType
 
-from ensembles_cli.starting import ENDS
+import click
 
-RUN = "ENSEMBLES_RUN"  # in the environment of all that a command starts
-GRACE = 5.0  # seconds from SIGTERM to SIGKILL
-PROCESSES = Path("/proc")
+from ensembles.kernels import compiling
+
+# Numba looks for linear algebra in scipy, and for coverage to report to: together they
+# take a third of the time that the command needs to start.
+LONGEST_FIELD = 1 << 30
+UNUSED = ("scipy.linalg", "coverage")
+COMPILER = ("numba", "llvmlite")
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run(
-    line: str,
-    out: BinaryIO,
-    errors: BinaryIO,
-    *,
-    timeout: float | None,
-    environment: Mapping[str, str],
-) -> int | None:
-    """Exit status of a shell command, None if it was ended by the timeout.
+def load_numba() -> None:
+    """Import numba, with the unused packages out of its sight.
+
+    It is for a process of the command's own: where numba is imported in this way,
+    loops of others cannot call linear algebra.
+    """
+    hidden = [name for name in UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: absent
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        for name in hidden:
+            del sys.modules[name]
+
+
+def tell_of_compiling() -> None:
+    """Print one line on stderr when loops are compiled, as that takes seconds."""
+    compiling.listen(announce_compiling)
+
+
+def announce_compiling(is_kept: bool) -> None:
+    """Print that loops are compiled, and whether later runs are spared it.
 
     Parameters
     ----------
-    line : str
-    out, errors : binary files
-        What it prints.
-    timeout : float or None
-        Seconds; None waits for as long as it takes.
-    environment : mapping of str to str
-        Variables besides those of this process.
-
-    Returns
-    -------
-    int or None
-        Negative is the number of the signal that ended it.
+    is_kept : bool
     """
-    mark = uuid.uuid4().hex
-    process: subprocess.Popen[bytes] | None = None
-    try:
-        with _held_back():
-            process = subprocess.Popen(
-                line,
-                shell=True,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=errors,
-                process_group=0,
-                env={**os.environ, **environment, RUN: mark},
-            )
-        return process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        _end(process, mark)
-        return None
-    except BaseException:
-        _end(process, mark)
-        raise
+    kept = (
+        "once (some seconds), kept for later runs"
+        if is_kept
+        else "(some seconds); set NUMBA_CACHE_DIR to a folder that can be written to, "
+        "to keep the result for later runs"
+    )
+    click.echo(f"compiling {kept}", err=True)
 
 
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Let signals wait while a process starts that must end with this one."""
-    arrived: list[int] = []
+def end_cleanly() -> None:
+    """Let a run that is ended from outside clear up as if it had failed.
 
-    def keep(number: int, frame: object) -> None:
-        arrived.append(number)
-
-    heard = [n for n in ENDS if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {int(number): signal.signal(number, keep) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        for number in arrived:
-            signal.raise_signal(number)
-
-
-def _end(process: subprocess.Popen[bytes] | None, mark: str) -> None:
-    """Ask a command and all that it has started to end, then kill what is left.
-
-    Launchers such as torchrun start workers in sessions of their own, and end them
-    when they are asked to.
+    A signal that is ignored, as under nohup, stays so.
     """
-    if process is None:
-        return
-    _signal_all(process, mark, signal.SIGTERM)
-    stop = time.monotonic() + GRACE
-    while time.monotonic() < stop and (process.poll() is None or _started(mark)):
-        time.sleep(0.05)
-    while True:
-        _signal_all(process, mark, signal.SIGKILL)
-        if not _started(mark):
-            break
-        time.sleep(0.05)
-    process.wait()
+    for number in ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _end)
 
 
-def _signal_all(
-    process: subprocess.Popen[bytes], mark: str, number: signal.Signals
-) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-    for started in _started(mark):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(started, number)
+def _end(number: int, frame: FrameType | None) -> None:
+    at = frame
+    while at is not None:
+        if at.f_globals.get("__name__", "").partition(".")[0] in COMPILER:
+            # What is raised in a callback of machine code is lost, or a crash.
+            again = [threading.main_thread().ident, number]
+            timer = threading.Timer(0.05, signal.pthread_kill, again)
+            timer.daemon = True  # a run that ends before has ended well
+            timer.start()
+            return
+        at = at.f_back
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
-def _started(mark: str) -> list[int]:
-    """Processes of a command that still run, by the mark in their environment.
+def raise_file_limit() -> None:
+    """Let as many files be open as the system grants: each shard holds one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(ValueError, OSError):  # macOS grants less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    Whatever their session and parent are. Without /proc, as on macOS, none is known.
-    """
-    wanted, found = f"{RUN}={mark}".encode(), list[int]()
-    for entry in PROCESSES.glob("[0-9]*"):
-        with suppress(OSError):  # of others, or gone
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+
+def allow_long_fields() -> None:
+    """Let a field of CSV be as long as a text, where Python stops at 131 072."""
+    csv.field_size_limit(LONGEST_FIELD)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ensembles_cli.printing import table
+from ensembles_cli.console import table
 
 
 @click.command("rules")

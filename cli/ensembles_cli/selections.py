@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ensembles_cli.printing import table
+from ensembles_cli.console import table
 from ensembles_cli.rules import described, shown_params, source, summary
 
 

@@ -7,9 +7,15 @@ from typing import Any
 
 import click
 
-from ensembles_cli.models import describe, model_option, model_options, note, opened
-from ensembles_cli.printing import table
-from ensembles_cli.starting import load_numba
+from ensembles_cli.console import table
+from ensembles_cli.options.model import (
+    describe,
+    model_option,
+    model_options,
+    note,
+    opened,
+)
+from ensembles_cli.process import load_numba
 
 
 @click.command("similar")

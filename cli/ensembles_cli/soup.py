@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli import means
-from ensembles_cli.parsing import Param, as_params, complete_selection
-from ensembles_cli.scoring import ScoringCommand
-from ensembles_cli.serving import print_soup
-from ensembles_cli.soup_progress import Told, tell_notes
-from ensembles_cli.starting import end_cleanly, load_numba, raise_file_limit
+from ensembles_cli.options import checkpoint
+from ensembles_cli.options.types import Param, as_params, complete_selection
+from ensembles_cli.process import end_cleanly, load_numba, raise_file_limit
+from ensembles_cli.reports.soup import print_soup
+from ensembles_cli.reports.soup_progress import Told, tell_notes
+from ensembles_cli.scoring.command import ScoringCommand
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Options
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     required=True,
     help="Where to write: NAME.safetensors, NAME.pt, or a directory.",
 )
-@means.last
+@checkpoint.last
 @click.option(
     "--select",
     default="greedy-soup",
@@ -94,15 +94,15 @@ if TYPE_CHECKING:
         "leaves a member out, and counts a combination as the worst."
     ),
 )
-@means.integers
-@means.missing
-@means.include
-@means.exclude
-@means.key
-@means.memory
-@means.threads
-@means.force
-@means.as_json
+@checkpoint.integers
+@checkpoint.missing
+@checkpoint.include
+@checkpoint.exclude
+@checkpoint.key
+@checkpoint.memory
+@checkpoint.threads
+@checkpoint.force
+@checkpoint.as_json
 def command(
     members: tuple[str, ...],
     text: str,

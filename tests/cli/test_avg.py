@@ -241,7 +241,7 @@ def test_numba_is_loaded_without_what_it_would_only_look_for(
     interpreter: Callable[..., str],
 ) -> None:
     code = (
-        "import sys; from ensembles_cli.starting import load_numba; load_numba(); "
+        "import sys; from ensembles_cli.process import load_numba; load_numba(); "
         "print('numba' in sys.modules, 'scipy.linalg' in sys.modules); "
         "import scipy.linalg; print(scipy.linalg.norm([3, 4]))"
     )

@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 
 from ensembles_cli.demo import encoder, functions
+from ensembles_cli.demo.console import Stage, run_ensemble, typed
 from ensembles_cli.demo.functions import Pair
-from ensembles_cli.demo.stage import Stage, run_ensemble, typed
 
 
 def area(width: float, height: float, *, unit: str = "m") -> None:
@@ -175,28 +175,28 @@ def test_the_installed_encoder_is_a_directory_with_checked_contents(
 def test_a_missing_package_of_the_demo_names_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from ensembles_cli.demo import acts
+    from ensembles_cli.demo import run
 
-    monkeypatch.setattr(acts, "NEEDED", ("numpy", "no_such_package"))
+    monkeypatch.setattr(run, "NEEDED", ("numpy", "no_such_package"))
     with pytest.raises(ImportError, match=r"installed: no_such_package; pip install"):
-        acts.check_installed()
+        run.check_installed()
 
 
 def test_the_last_words_name_commands_on_the_members_that_exist(tmp_path: Path) -> None:
-    from ensembles_cli.demo import acts
+    from ensembles_cli.demo import run
 
     (tmp_path / "encoder" / "member-1").mkdir(parents=True)
     stage, _, out = quiet_stage()
-    acts.close(tmp_path, stage)
+    run.close(tmp_path, stage)
     assert f"$ ensemble avg {tmp_path}/encoder/member-1 --plan\n" in out.getvalue()
 
 
 def test_the_table_marks_the_best_and_the_verdict_admits_a_loss() -> None:
-    finding = importlib.import_module("ensembles_cli.demo.finding")
+    function_search = importlib.import_module("ensembles_cli.demo.function_search")
     ranks = [np.array(one) for one in ([0.1, 0.3], [0.5, 0.5], [1, 0.5], [0.5, 0.25])]
     ranks.append(np.array([0.5, 0.75]))
     stage, _, out = quiet_stage()
-    finding.report([(one, one) for one in ranks], stage)
+    function_search.report([(one, one) for one in ranks], stage)
     lines = out.getvalue().splitlines()
     starred = [line.strip()[:8] for line in lines if line.rstrip().endswith("*")]
     assert starred == ["member 2"]
@@ -334,7 +334,7 @@ def tiny_encoder(tmp_path: Path) -> Path:
 def test_act_one_writes_members_that_differ_and_ranks_the_soup(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_encoder: Path
 ) -> None:
-    from ensembles_cli.demo import finding
+    from ensembles_cli.demo import function_search
 
     def pairs(*names: str) -> list[Pair]:
         return [Pair(f"{names[0][0]} {i}", f"{i} {names[0][0]}") for i in range(50)]
@@ -343,11 +343,11 @@ def test_act_one_writes_members_that_differ_and_ranks_the_soup(
         shutil.copytree(arguments[1], arguments[-2])
         return "wrote"
 
-    monkeypatch.setattr(finding, "find_encoder", lambda: tiny_encoder)
-    monkeypatch.setattr(finding, "find_pairs", pairs)
+    monkeypatch.setattr(function_search, "find_encoder", lambda: tiny_encoder)
+    monkeypatch.setattr(function_search, "find_pairs", pairs)
     out = io.StringIO()
     stage = Stage(Console(file=out, width=80), take_first)
-    finding.find_functions(tmp_path / "encoder", stage)
+    function_search.find_functions(tmp_path / "encoder", stage)
     contents = {
         (tmp_path / "encoder" / f"member-{i}" / "model.safetensors").read_bytes()
         for i in (1, 2, 3)
@@ -384,21 +384,21 @@ def test_act_two_averages_the_last_and_reads_the_average_back(
 def test_the_acts_are_played_in_order_with_fixed_arithmetic(
     torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from ensembles_cli.demo import acts, finding, language_model
+    from ensembles_cli.demo import function_search, language_model, run
 
     played: list[Path] = []
 
     def play(folder: Path, stage: Stage) -> None:
         assert torch.are_deterministic_algorithms_enabled()
-        assert torch.get_num_threads() == acts.N_THREADS
+        assert torch.get_num_threads() == run.N_THREADS
         played.append(folder)
 
-    monkeypatch.setattr(finding, "find_functions", play)
+    monkeypatch.setattr(function_search, "find_functions", play)
     monkeypatch.setattr(language_model, "train_language_model", play)
     n_threads = torch.get_num_threads()
     stage, _, _ = quiet_stage()
     try:
-        acts.run(tmp_path, stage)
+        run.run(tmp_path, stage)
     finally:
         torch.use_deterministic_algorithms(False)
         torch.utils.deterministic.fill_uninitialized_memory = True

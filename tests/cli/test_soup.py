@@ -24,9 +24,9 @@ from click.testing import CliRunner, Result
 from ensembles import atomic_io
 from ensembles.checkpoints import Journal
 from ensembles.checkpoints.directories.open import open_member
-from ensembles_cli import process
 from ensembles_cli.main import cli
-from ensembles_cli.scoring import TAIL, ScoringCommand
+from ensembles_cli.scoring import shell
+from ensembles_cli.scoring.command import TAIL, ScoringCommand
 from tests.checkpoints.building import save
 from tests.checkpoints.merging.test_kills import tree
 from tests.checkpoints.soup_search.test_make_soup import VALUES, made, six, value
@@ -892,7 +892,7 @@ def test_workers_in_sessions_of_their_own_end_with_their_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaf: bool, launcher: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(process, "GRACE", 0.5)
+    monkeypatch.setattr(shell, "GRACE", 0.5)
     (tmp_path / "launch.py").write_text(f"WORKER = {WORKER!r}\n{LAUNCHER}")
     if deaf:
         Path("deaf").touch()

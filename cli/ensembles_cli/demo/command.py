@@ -20,7 +20,7 @@ def command(folder: Path) -> None:
     """
     from rich.console import Console
 
-    from ensembles_cli.demo.acts import run
-    from ensembles_cli.demo.stage import Stage
+    from ensembles_cli.demo.console import Stage
+    from ensembles_cli.demo.run import run
 
     run(folder, Stage(Console()))

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_model
 from torch import Tensor
 
+from ensembles_cli.demo.console import Stage
 from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss
-from ensembles_cli.demo.stage import Stage
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # others become "?"
 VALIDATION = 0.1  # share of the text, its end, that is not trained on

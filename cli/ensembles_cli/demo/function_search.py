@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensembles_cli.demo.console import Stage
 from ensembles_cli.demo.encoder import (
     Recipe,
     find_encoder,
@@ -16,7 +17,6 @@ from ensembles_cli.demo.encoder import (
     rank,
 )
 from ensembles_cli.demo.functions import Pair, find_pairs, hold_out, without_repeats
-from ensembles_cli.demo.stage import Stage
 
 RECIPES = (Recipe(0, 5e-5), Recipe(1, 1e-4), Recipe(2, 1.5e-4))
 HELD_OUT = 0.2  # share of the functions that no member is trained on

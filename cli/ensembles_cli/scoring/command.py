@@ -15,9 +15,9 @@ from typing import BinaryIO
 import click
 
 from ensembles.regular_files import read_regular
-from ensembles_cli import process
-from ensembles_cli.printed_score import Reading, Unclear, read_score, shortened
-from ensembles_cli.printing import verbatim
+from ensembles_cli.console import verbatim
+from ensembles_cli.scoring import shell
+from ensembles_cli.scoring.printed_score import Reading, Unclear, read_score, shortened
 
 PLACE = "{}"
 # The path, for a shell: what a variable holds is never run.
@@ -87,7 +87,7 @@ class ScoringCommand:
             run = self.text.replace(PLACE, f'"${VARIABLE}"')
         # Files, not pipes: what the command leaves behind may hold those open.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-            status = process.run(
+            status = shell.run(
                 run,
                 out,
                 errors,

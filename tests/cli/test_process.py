@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 from ensembles_cli.main import cli
-from ensembles_cli.starting import ENDS, announce_compiling, end_cleanly
+from ensembles_cli.process import ENDS, announce_compiling, end_cleanly
 from tests.conftest import ROOT
 
 

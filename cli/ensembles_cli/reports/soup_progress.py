@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensembles_cli.printed_score import Reading, shortened
-from ensembles_cli.printing import as_options
-from ensembles_cli.scoring import ScoringCommand
+from ensembles_cli.console import as_options
+from ensembles_cli.scoring.command import ScoringCommand
+from ensembles_cli.scoring.printed_score import Reading, shortened
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Candidate, Journal

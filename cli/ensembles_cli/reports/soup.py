@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.describing import as_number, left_out
-from ensembles_cli.printing import as_options, table
-from ensembles_cli.soup_progress import MOST_NAMED, Told, shown, tell_notes
+from ensembles_cli.console import as_options, table
+from ensembles_cli.reports.average import as_number, left_out
+from ensembles_cli.reports.soup_progress import MOST_NAMED, Told, shown, tell_notes
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, SoupReport

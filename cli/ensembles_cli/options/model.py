@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ensembles_cli.parsing import Param, as_params
+from ensembles_cli.options.types import Param, as_params
 
 LEAST = 0.5  # coverage that needs no warning
 Command = TypeVar("Command", bound=Callable[..., Any])

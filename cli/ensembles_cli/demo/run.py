@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+from ensembles_cli.demo.console import Stage
 from ensembles_cli.demo.encoder import INSTALL
-from ensembles_cli.demo.stage import Stage
 
 NEEDED = ("torch", "sentence_transformers", "sklearn", "scipy", "safetensors")
 N_THREADS = 2  # fixed: how sums are cut, and so their last bits, depends on it
@@ -33,7 +33,7 @@ def run(folder: Path, stage: Stage) -> None:
     check_installed()
     fix_arithmetic()
     # Their imports are heavy, and one of them needs torch to define its module.
-    from ensembles_cli.demo.finding import find_functions
+    from ensembles_cli.demo.function_search import find_functions
     from ensembles_cli.demo.language_model import train_language_model
 
     find_functions(folder / "encoder", stage)

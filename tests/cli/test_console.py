@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from ensembles.rules.builtin import RULES
-from ensembles_cli.demo.stage import Stage
+from ensembles_cli.console import bar, table
+from ensembles_cli.demo.console import Stage
 from ensembles_cli.main import cli
-from ensembles_cli.printing import bar, table
 
 
 class Terminal(io.StringIO):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ensembles_cli.printed_score import Unclear, read_score
+from ensembles_cli.scoring.printed_score import Unclear, read_score
 
 # The end of what lm-eval prints: lm_eval.utils.make_table.
 LM_EVAL = """\

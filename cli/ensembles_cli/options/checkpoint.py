@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ensembles_cli.parsing import Size
+from ensembles_cli.options.types import Size
 
 last = click.option(
     "--last",

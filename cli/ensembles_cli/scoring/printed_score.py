@@ -6,8 +6,8 @@ import math
 import re
 from typing import NamedTuple
 
-from ensembles_cli.printed_json import documents, last_document, numbers_in
-from ensembles_cli.printed_numbers import (
+from ensembles_cli.scoring.printed_json import documents, last_document, numbers_in
+from ensembles_cli.scoring.printed_numbers import (
     LOWER_BETTER,
     NUMBER,
     WORDS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.printing import as_options, size, table
+from ensembles_cli.console import as_options, size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, Report

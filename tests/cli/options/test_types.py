@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from ensembles_cli.parsing import Param, Size, Weights, split_weights
+from ensembles_cli.options.types import Param, Size, Weights, split_weights
 
 
 @pytest.mark.parametrize(

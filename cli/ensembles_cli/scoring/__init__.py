@@ -1,0 +1,1 @@
+"""The user's scoring command: run, and its output read."""
