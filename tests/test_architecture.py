@@ -23,6 +23,16 @@ FLOORS = (
     {"predictions", "checkpoints", "embeddings"},
     {"reports"},
 )
+# The same inside the folders of checkpoints; what lies at its root is above formats.
+CHECKPOINTS = (
+    {"formats"},
+    {"directories"},
+    {"compatibility"},
+    {"planning", "soup_selection"},
+    {"merging", "parameters"},
+    {"model_soup", "soup_search"},
+)
+LARGEST_FOLDER = 13
 # Loaded where they are needed: each takes longer than all of the library.
 HEAVY = {
     *("matplotlib", "optuna", "polars", "pyarrow", "scipy", "sentence_transformers"),
@@ -96,6 +106,45 @@ def test_imports_run_downwards(path: Path) -> None:
     names = imports(ast.walk(ast.parse(path.read_text())))
     inside = parts(names)
     assert inside <= (set() if part == "__init__" else below)
+
+
+def test_imports_run_downwards_among_the_folders_of_checkpoints() -> None:
+    for path in (ROOT / "ensembles" / "checkpoints").rglob("*.py"):
+        room = path.relative_to(ROOT / "ensembles" / "checkpoints").parts[0]
+        room = room.removesuffix(".py")
+        if room == "__init__":
+            continue
+        (place,) = [n for n, floor in enumerate(CHECKPOINTS) if room in floor]
+        below = set().union(*CHECKPOINTS[:place]) | {room}
+        for name in imports(ast.walk(ast.parse(path.read_text()))):
+            parts = name.split(".")
+            if parts[:2] == ["ensembles", "checkpoints"]:
+                assert parts[2] in below, (named(path), name)
+
+
+def module_of(path: Path, base: Path) -> str:
+    return ".".join(path.relative_to(base).with_suffix("").parts)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Also inside functions, and for types alone."""
+    modules = {module_of(path, ROOT): path for path in LIBRARY}
+    modules |= {module_of(path, ROOT / "cli"): path for path in COMMAND}
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names = imports(ast.walk(ast.parse(path.read_text())))
+        found = {n if n in modules else n.rpartition(".")[0] for n in names}
+        graph[module] = found & modules.keys()
+    # Take away files that import nothing that is left: those in circles stay.
+    while free := {module for module, names in graph.items() if not names}:
+        graph = {m: names - free for m, names in graph.items() if m not in free}
+    assert not graph
+
+
+def test_folders_are_small_enough_to_read() -> None:
+    for folder in {path.parent for path in [*LIBRARY, *COMMAND]}:
+        modules = [p for p in folder.glob("*.py") if p.stem != "__init__"]
+        assert len(modules) <= LARGEST_FOLDER, named(folder)
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=named)
