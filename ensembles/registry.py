@@ -3,12 +3,95 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+import functools
+import inspect
+from collections.abc import Callable, Container, Iterable
+from typing import Any, ClassVar, TypeVar, cast
 
 Entry = TypeVar("Entry")
-# What is registered differs by table, and so do the facts: only `make` knows both.
-Make = Callable[[Callable[..., Any], dict[str, Any]], Entry]
+# Builds an entry from a function and its properties, which differ by table.
+Make = Callable[..., Entry]
+
+
+def parameters_of(
+    function: Callable[..., Any], n_inputs: int, reserved: Container[str] = ()
+) -> dict[str, Any]:
+    """Names of a function's parameters, with their defaults.
+
+    Parameters
+    ----------
+    function : callable
+        Any function.
+    n_inputs : int
+        Number of leading arguments that are data.
+    reserved : container of str, default=()
+        Names of further arguments that are no parameters of the user's.
+
+    Returns
+    -------
+    dict of str to default
+    """
+    arguments = list(inspect.signature(function).parameters.values())[n_inputs:]
+    return {one.name: one.default for one in arguments if one.name not in reserved}
+
+
+class RegisteredFunction:
+    """A function under its public name, with its parameters.
+
+    Derived classes add the properties that `register` is given, and the call.
+
+    Parameters
+    ----------
+    function : callable
+        Its first ``n_inputs`` arguments are the data; the others are its parameters.
+
+    Attributes
+    ----------
+    name : str
+        Name of the function.
+    function : callable
+        The function itself.
+    """
+
+    noun: ClassVar[str] = "function"  # for messages
+    n_inputs: ClassVar[int] = 2
+    # Arguments after the inputs that the caller sets, not the user.
+    reserved: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)  # type: ignore[arg-type]
+        self.name = function.__name__
+        self.function = function
+
+    def __reduce__(self) -> Any:
+        """Pickle by name: in its module the name is the entry, not the function."""
+        return self.name
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Names of the parameters, with their defaults."""
+        return parameters_of(self.function, self.n_inputs, self.reserved)
+
+    def check_names(self, params: Iterable[str]) -> None:
+        """Raise if the function has no parameter of one of these names.
+
+        Parameters
+        ----------
+        params : iterable of str
+            Names of parameters.
+
+        Raises
+        ------
+        ValueError
+            The message lists the known ones.
+        """
+        known = self.params
+        for name in params:
+            if name not in known:
+                raise ValueError(
+                    f"{self.noun} {self.name!r} has no parameter {name!r} "
+                    f"(known: {', '.join(known) or 'none'})"
+                )
 
 
 class Table(dict[str, Entry]):
@@ -18,9 +101,10 @@ class Table(dict[str, Entry]):
     ----------
     noun : str
         What an entry is, for messages: ``"rule"``, ``"selection"``, ``"format"``.
-    make : callable (function, facts) -> entry, or None, default=None
-        Builds the entry from the registered function and its facts. With None the
-        function itself is the entry, and it has no facts.
+    make : callable (function, **properties) -> entry, or None, default=None
+        Builds the entry from the registered function and its properties, such as a
+        class derived from `RegisteredFunction`. With None the function itself is the
+        entry, and it has no properties.
 
     Examples
     --------
@@ -39,15 +123,16 @@ class Table(dict[str, Entry]):
 
 
 def register(
-    table: Table[Entry], **facts: Any
+    table: Table[Entry], **properties: Any
 ) -> Callable[[Callable[..., Any]], Entry]:
     """Enter the decorated function into a table under its own name.
 
     Parameters
     ----------
     table : Table
-    **facts
-        What is true of the function; the table's ``make`` takes them.
+        Where the function is entered.
+    **properties
+        Properties of the function, which the table's ``make`` takes.
 
     Returns
     -------
@@ -59,7 +144,7 @@ def register(
     ValueError
         If the name is taken.
     TypeError
-        If facts are given and the table has no ``make``.
+        If properties are given and the table has no ``make``.
     """
 
     def enter(function: Callable[..., Any]) -> Entry:
@@ -69,20 +154,20 @@ def register(
                 f"{table.noun} {name!r} must be registered once, found a second one "
                 f"in {function.__module__}; rename it"
             )
-        table[name] = _entry(table, function, facts)
+        table[name] = _entry(table, function, properties)
         return table[name]
 
     return enter
 
 
 def _entry(
-    table: Table[Entry], function: Callable[..., Any], facts: dict[str, Any]
+    table: Table[Entry], function: Callable[..., Any], properties: dict[str, Any]
 ) -> Entry:
     if table.make is not None:
-        return table.make(function, facts)
-    if facts:
+        return table.make(function, **properties)
+    if properties:
         raise TypeError(
-            f"a {table.noun} has no facts, found {', '.join(facts)} on "
+            f"a {table.noun} has no properties, found {', '.join(properties)} on "
             f"{function.__name__!r}; give the table a make that takes them"
         )
     return cast(Entry, function)

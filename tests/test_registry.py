@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
 
-from ensembles.registry import Table, lookup, register
+from ensembles.registry import RegisteredFunction, Table, lookup, register
+from ensembles.rules.builtin import RULES
+from ensembles.selection import SELECTIONS
 
 
 class Fact(NamedTuple):
@@ -39,12 +42,12 @@ def test_a_function_is_found_under_its_own_name(
 def test_the_decorator_returns_what_it_stores() -> None:
     plain: Table[Callable[..., Any]] = Table("rule")
     assert register(plain)(middle) is middle
-    made = Table("rule", lambda function, facts: Fact(function, **facts))
+    made = Table("rule", Fact)
     assert register(made, cut="row")(middle) is made["middle"]
 
 
-def test_make_builds_the_entry_from_function_and_facts() -> None:
-    made = Table("rule", lambda function, facts: Fact(function, **facts))
+def test_make_builds_the_entry_from_function_and_properties() -> None:
+    made = Table("rule", Fact)
     register(made, cut="row")(middle)
     assert lookup(made, "middle") == Fact(middle, "row")
 
@@ -55,15 +58,15 @@ def test_a_class_can_be_registered() -> None:
     assert lookup(formats, "Fact") is Fact
 
 
-def test_facts_that_make_does_not_know_are_its_error() -> None:
-    made = Table("rule", lambda function, facts: Fact(function, **facts))
+def test_properties_that_make_does_not_know_are_its_error() -> None:
+    made = Table("rule", Fact)
     with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
         register(made, colour="red")(middle)
     assert not made
 
 
-def test_facts_without_make_are_refused(table: Table[Callable[..., Any]]) -> None:
-    message = "^a rule has no facts, found cut on 'min'; give the table a make"
+def test_properties_without_make_are_refused(table: Table[Callable[..., Any]]) -> None:
+    message = "^a rule has no properties, found cut on 'min'; give the table a make"
     with pytest.raises(TypeError, match=message):
         register(table, cut="row")(min)
 
@@ -96,3 +99,31 @@ def test_what_is_no_name_is_a_type_error(table: Table[Callable[..., Any]]) -> No
     message = r"^rule must be a name, found 3 \(known: largest, middle\)$"
     with pytest.raises(TypeError, match=message):
         lookup(table, 3)  # type: ignore[arg-type]
+
+
+def scaled(stack: Any, weights: Any, *, factor: float = 2.0, record: Any) -> Any:
+    return factor * weights @ stack
+
+
+class Reserved(RegisteredFunction):
+    noun = "rule"
+    reserved = frozenset(("record",))
+
+
+def test_parameters_come_after_the_inputs_without_what_the_caller_sets() -> None:
+    assert Reserved(scaled).params == {"factor": 2.0}
+
+
+def test_parameters_of_another_name_are_refused_with_the_known_ones() -> None:
+    Reserved(scaled).check_names(["factor"])
+    message = r"^rule 'scaled' has no parameter 'p' \(known: factor\)$"
+    with pytest.raises(ValueError, match=message):
+        Reserved(scaled).check_names(["factor", "p"])
+
+
+@pytest.mark.parametrize(
+    "entry", [RULES["mean"], SELECTIONS["greedy"]], ids=["rule", "selection"]
+)
+def test_entries_are_pickled_by_name(entry: Any) -> None:
+    assert pickle.loads(pickle.dumps(entry)) is entry
+    assert entry.__doc__ == entry.function.__doc__

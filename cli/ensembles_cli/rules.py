@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -25,7 +25,7 @@ def command() -> None:
         text = described(rule)
         members = "any" if rule.n_members is None else str(rule.n_members)
         signed = "signed" if rule.signed else "not negative"
-        params = shown_params(rule.function, rule.params)
+        params = shown_params(rule.params)
         rows.append([name, summary(text), params, members, signed, source(text)])
     table(["rule", "what it is", "parameters", "members", "weights", "source"], rows)
 
@@ -35,10 +35,9 @@ def described(entry: Any) -> str:
     return inspect.cleandoc(entry.__doc__ or "")
 
 
-def shown_params(function: Callable[..., Any], names: Iterable[str]) -> str:
+def shown_params(params: Mapping[str, Any]) -> str:
     """Parameters with their defaults, a dash if there are none."""
-    known = inspect.signature(function).parameters
-    return ", ".join(f"{name}={known[name].default}" for name in names) or "-"
+    return ", ".join(f"{name}={default}" for name, default in params.items()) or "-"
 
 
 def summary(text: str) -> str:

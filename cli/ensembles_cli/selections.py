@@ -16,11 +16,10 @@ def command() -> None:
     given as --param NAME=VALUE. In Python the name has underscores: weights="top_k".
     """
     from ensembles.selection import SELECTIONS
-    from ensembles.selection.choose import params_of
 
     rows = []
     for name, selection in sorted(SELECTIONS.items()):
         text = described(selection)
-        params = shown_params(selection, params_of(selection))
+        params = shown_params(selection.params)
         rows.append([name.replace("_", "-"), summary(text), params, source(text)])
     table(["selection", "what it is", "parameters", "source"], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,7 @@ def command(
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
     name = select.replace("-", "_")
-    if trials is not None and name != "optuna":
+    if trials is not None and "n_trials" not in parameters(name):
         raise click.UsageError(f"--trials is for --select optuna, found {select}")
     own = as_params([*params, *[("n_trials", trials)] * (trials is not None)])
     given: Options = {**options}  # type: ignore[typeddict-item]  # declared in means
@@ -162,7 +163,7 @@ def command(
     journal = Journal(f"{out}.journal.jsonl", asked, scoring.files())
     found = expand(members, last=last)
     paths = found.paths
-    most = 2 * len(paths) if name == "greedy_soup" else None
+    most = most_scores(name, len(paths))
     every = paths if base is None else [base, *paths]
     with Told(journal, every, scoring, lower_is_better, most) as told:
         tell_notes(found.notes)
@@ -181,3 +182,20 @@ def command(
             options=given,
         )
     print_soup(report, told, found.steps, as_json)
+
+
+def parameters(select: str) -> Collection[str]:
+    """Names of the parameters of a selection, none of an unknown one."""
+    from ensembles.selection import SELECTIONS
+
+    return SELECTIONS[select].params if select in SELECTIONS else ()
+
+
+def most_scores(select: str, n_members: int) -> int | None:
+    """How many candidates are scored at most, where no parameter changes that."""
+    from ensembles.selection import SELECTIONS
+
+    selection = SELECTIONS.get(select)
+    if selection is None or selection.n_scores is None or selection.params:
+        return None
+    return selection.n_scores(n_members) if selection.adds_members else None

@@ -7,7 +7,6 @@ from typing import Any
 
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS
-from ensembles.selection.choose import params_of
 
 # Selections by the names that papers and other libraries have for them.
 OTHER_NAMES = {
@@ -37,7 +36,8 @@ def with_patience(
     -------
     dict
     """
-    usual = {"patience": max(PATIENCE, n_members)} if select == "greedy" else {}
+    takes = lookup(SELECTIONS, select).params
+    usual = {"patience": max(PATIENCE, n_members)} if "patience" in takes else {}
     return {**usual, **params}
 
 
@@ -56,6 +56,12 @@ def check_name(select: str) -> None:
         raise ValueError(f"unknown selection {select!r}: {OTHER_NAMES[select]}")
 
 
+def needing_base() -> str:
+    """Selections that need a base, as they are asked for: "select='wise_ft'"."""
+    names = [name for name, selection in SELECTIONS.items() if selection.needs_base]
+    return " or ".join(f"select={name!r}" for name in names)
+
+
 def taken_by(name: str) -> str:
     """End of a sentence that names the selections that take a parameter.
 
@@ -69,6 +75,6 @@ def taken_by(name: str) -> str:
         ``""`` if there are none.
     """
     takes = [
-        known for known in SELECTIONS if name in params_of(lookup(SELECTIONS, known))
+        known for known, selection in SELECTIONS.items() if name in selection.params
     ]
     return f", which {' and '.join(takes)} takes" if takes else ""

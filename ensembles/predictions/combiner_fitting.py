@@ -20,6 +20,7 @@ from ensembles.predictions.preconditions import SCORER_ERRORS
 from ensembles.predictions.weight_selection import learns_pool, weigh
 from ensembles.selection.choose import Chosen
 from ensembles.selection.score import ROUNDING
+from ensembles.selection.table import named
 
 SLACK = 0.01  # of a score: less is within the noise of most data
 
@@ -180,7 +181,9 @@ class CombinerFit(NamedTuple):
             return  # of which the fit has warned
         alike = math.isclose(value, best, rel_tol=ROUNDING)
         worse = alike or value < best - SLACK * abs(best)
-        if worse and self.weights != "best" and len(self.names) > 1:
+        selection = named(self.weights)
+        expected = selection is None or not selection.single_member
+        if worse and expected and len(self.names) > 1:
             member = self.names[int(chosen.best_index or 0)]
             warn_user(
                 f"selection {self.weights!r} helped nothing: learned on the other "

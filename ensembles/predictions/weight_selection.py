@@ -16,11 +16,12 @@ from ensembles.predictions.log_pool_weights import PoolLoss, PoolWeights
 from ensembles.predictions.members.out_of_fold import Held
 from ensembles.predictions.metrics.scorer import Scored
 from ensembles.selection import SELECTIONS
-from ensembles.selection.choose import Chosen, choose, params_of, select_quietly
+from ensembles.selection.choose import Chosen, choose, select_quietly
 from ensembles.selection.score import Score, Trial, own_scores
+from ensembles.selection.table import named
 from ensembles.weights import check_weights
 
-POOLED = ("convex", "free")  # learned with a pool whose weights may have any sum
+FREE = "free"  # weights of any sign, of a pool; no selection
 GIVEN = ("temperature",)  # parameters of a pool that learned weights make up for
 # What other libraries and papers call them.
 OTHER_NAMES = {"caruana": "greedy", "hill_climbing": "greedy", "nnls": "convex"}
@@ -40,7 +41,10 @@ def learns_pool(weights: Any, combiner: Combiner) -> bool:
     -------
     bool
     """
-    return isinstance(weights, str) and combiner.scaled and weights in POOLED
+    if not isinstance(weights, str) or not combiner.scaled:
+        return False
+    selection = named(weights)
+    return weights == FREE or (selection is not None and selection.uses_gradient)
 
 
 def check_choice(
@@ -107,17 +111,20 @@ def check_choice(
 def _check_name(weights: str, combiner: Combiner) -> None:
     """Raise unless it is the name of a selection that goes with the rule."""
     has_free = combiner.scaled and combiner.signed
-    if weights == "free" and not has_free:
+    if weights == FREE and not has_free:
         raise ValueError(
             "weights='free' are learned with rule 'log_pool', found rule "
             f"{combiner.name!r}; weights='convex' go with any"
         )
-    if weights == "wise_ft":
+    selection = named(weights)
+    if selection is not None and selection.needs_base:
         raise ValueError(
-            "weights='wise_ft' needs a base, which ensembles of predictions have not; "
+            f"weights={weights!r} needs a base, which ensembles of predictions have "
+            "not; "
             "choose by another selection, such as weights='greedy'"
         )
-    known = sorted({*SELECTIONS, *(["free"] if has_free else [])} - {"wise_ft"})
+    known = [name for name, one in SELECTIONS.items() if not one.needs_base]
+    known = sorted([*known, *[FREE] * has_free])
     if weights in known:
         return
     if weights.casefold() in EQUAL:
@@ -148,7 +155,7 @@ def selection_params(weights: Any, combiner: Combiner) -> list[str]:
     """
     if not isinstance(weights, str) or learns_pool(weights, combiner):
         return []
-    return params_of(SELECTIONS[weights])
+    return list(SELECTIONS[weights].params)
 
 
 class Weighed(NamedTuple):
@@ -194,7 +201,7 @@ def weigh(
     combiner = combination.combiner
     if isinstance(weights, str) and held is not None and score is not None:
         if learns_pool(weights, combiner):
-            signed = weights == "free"
+            signed = weights == FREE
             if near is not None:
                 return _pool_again(signed, combination, held, near)
             return _pool(signed, combination, held, score)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,12 +13,13 @@ from ensembles.dtypes import FLOATS
 from ensembles.kernels.casting import rounded, widened
 from ensembles.kernels.gram import LEAST, MOST, gram
 from ensembles.kernels.mean import mean as weighted_mean
+from ensembles.registry import RegisteredFunction
 from ensembles.weights import check_weights
 
 MODERATE = 64  # binary exponent up to which weights are taken as they are
 
 
-class Rule:
+class Rule(RegisteredFunction):
     """A function of a stack and weights, with the facts that hold of it.
 
     Parameters
@@ -47,6 +46,8 @@ class Rule:
         rounds its float64 result to that format itself.
     """
 
+    noun = "rule"
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -58,9 +59,7 @@ class Rule:
         symmetric: bool = True,
         fused: bool = False,
     ) -> None:
-        functools.update_wrapper(self, function)
-        self.name = function.__name__
-        self.function = function
+        super().__init__(function)
         self.cut = cut
         self.n_members = n_members
         self.domain = domain
@@ -101,35 +100,19 @@ class Rule:
             members.shape[1:]
         )
 
-    def __reduce__(self) -> str:
-        """A rule is pickled by its name: under it stands the rule, not the function."""
-        return self.name
-
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
         """Raise if the rule cannot take so many members, or these parameters."""
         if self.n_members not in (None, n_members):
             raise ValueError(
                 f"rule {self.name!r} needs {self.n_members} members, found {n_members}"
             )
-        known = self.params
-        for name in params:
-            if name not in known:
-                raise ValueError(
-                    f"rule {self.name!r} has no parameter {name!r} "
-                    f"(known: {', '.join(known) or 'none'})"
-                )
+        self.check_names(params)
         if params:  # the rule itself says what is wrong with them, before data are read
             ones = np.ones(n_members)
             if self.cut == "gram":
                 self.coefficients(np.eye(n_members), ones, **params)
             else:
                 self.combine(ones[:, None], ones, np.dtype(np.float64), **params)
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The rule's own parameters with their defaults."""
-        signature = inspect.signature(self.function)
-        return {p.name: p.default for p in list(signature.parameters.values())[2:]}
 
     def coefficients(
         self, products: Float64, weights: Float64, **params: Any

@@ -9,14 +9,14 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.registry import register
 from ensembles.selection.score import Score, Trial, own_scores, score_of
-from ensembles.selection.table import SELECTIONS, Record, check_whole, forget
+from ensembles.selection.table import SELECTIONS, Record, check_whole
 
 INSTALL = "pip install 'ensemble-avg[optuna]'"
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler"}
 LEAST = 1e-9  # a draw of 0 would give a member all the weight
 
 
-@register(SELECTIONS)
+@register(SELECTIONS, n_scores=lambda n: n + 50)
 def optuna(
     n_members: int,
     score: Score,
@@ -24,7 +24,7 @@ def optuna(
     n_trials: int = 50,
     sampler: Any = "tpe",
     random_state: int | None = 0,
-    record: Record = forget,
+    record: Record,
 ) -> Float64:
     """Best of the weights that optuna proposes, and of equal and single ones.
 
@@ -43,7 +43,7 @@ def optuna(
         (which needs torch).
     random_state : int or None, default=0
         Seeds a sampler that is named; None draws other weights each time.
-    record : callable, default does nothing
+    record : callable
         Called with the `Trial` of each draw.
 
     Returns

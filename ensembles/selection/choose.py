@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -169,8 +168,8 @@ def select(
         If the weights among several members do not beat the best of them.
     """
     chosen, value, best = _compared(selection, n_members, score, params)
-    name, place = selection.__name__, int(chosen.best_index or 0)
-    if n_members > 1 and value <= best and name != "best":
+    name, place = selection.name, int(chosen.best_index or 0)
+    if n_members > 1 and value <= best and not selection.single_member:
         member = place if names is None else repr(names[place])
         warn_user(
             f"selection {name!r} helped nothing: its weights score {value:.6g}, member "
@@ -208,7 +207,7 @@ def _compared(
     """What is chosen, its score, and that of the best single member."""
     if score is None:
         raise ValueError(
-            f"weights={selection.__name__!r} must have a score to choose by, found "
+            f"weights={selection.name!r} must have a score to choose by, found "
             "none; give data to score on, or the weights themselves"
         )
     once, history = _Once(score), list[Trial]()
@@ -218,18 +217,3 @@ def _compared(
     best_index = int(np.argmax(scores))
     best = score_of(once, np.eye(n_members)[best_index])  # gains may be estimates
     return Chosen(found, scores, best_index, value, tuple(history)), value, best
-
-
-def params_of(selection: Callable[..., Any]) -> list[str]:
-    """Names of a selection's own parameters.
-
-    Parameters
-    ----------
-    selection : callable (n_members, score, *, record, **params)
-
-    Returns
-    -------
-    list of str
-    """
-    own = list(inspect.signature(selection).parameters)
-    return [name for name in own[2:] if name != "record"]

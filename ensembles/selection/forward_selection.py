@@ -21,13 +21,12 @@ from ensembles.selection.table import (
     Record,
     check_number,
     check_whole,
-    forget,
     generator_of,
     offers,
 )
 
 
-@register(SELECTIONS)
+@register(SELECTIONS, adds_members=True, n_scores=lambda n: 50 * n)
 def greedy(
     n_members: int,
     score: Score,
@@ -38,7 +37,7 @@ def greedy(
     n_bags: int = 0,
     fraction: float = 0.5,
     random_state: int | np.random.Generator | np.random.RandomState | None = 0,
-    record: Record = forget,
+    record: Record,
 ) -> Float64:
     """Weights by forward selection with replacement, the best member each round.
 
@@ -67,7 +66,7 @@ def greedy(
         Share of the members in a bag, rounded up.
     random_state : int, Generator, RandomState or None, default=0
         Draws the bags; None draws others each time.
-    record : callable, default does nothing
+    record : callable
         Called with the `Trial` of each round, bag after bag.
 
     Returns
@@ -196,8 +195,8 @@ def sorted_start(
     return counts[first], Trial(counts[first] / (first + 1), values[first])
 
 
-@register(SELECTIONS)
-def greedy_soup(n_members: int, score: Score, *, record: Record = forget) -> Float64:
+@register(SELECTIONS, adds_members=True, n_scores=lambda n: 2 * n)
+def greedy_soup(n_members: int, score: Score, *, record: Record) -> Float64:
     """Equal weights on the members that helped, in one pass from the best to the worst.
 
     Members come in decreasing order of their own scores, equal ones in their order. A
@@ -208,7 +207,7 @@ def greedy_soup(n_members: int, score: Score, *, record: Record = forget) -> Flo
     n_members : int, at least 1
     score : Score
         Called ``2 * n_members - 1`` times at most.
-    record : callable, default does nothing
+    record : callable
         Called with the `Trial` of each member's turn, kept or not.
 
     Returns

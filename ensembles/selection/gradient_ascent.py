@@ -14,11 +14,11 @@ from ensembles.selection.score import (
     own_scores,
     score_of,
 )
-from ensembles.selection.table import SELECTIONS, Record, forget, offers
+from ensembles.selection.table import SELECTIONS, Record, offers
 
 
-@register(SELECTIONS)
-def convex(n_members: int, score: Score, *, record: Record = forget) -> Float64:
+@register(SELECTIONS, uses_gradient=True, n_scores=lambda n: 7 * n)
+def convex(n_members: int, score: Score, *, record: Record) -> Float64:
     """Best weights found by climbing a smooth score over the simplex.
 
     The score's own optimum where it offers one, else sequential least squares from
@@ -34,7 +34,7 @@ def convex(n_members: int, score: Score, *, record: Record = forget) -> Float64:
     score : Score
         ``score.optimum`` is used where offered, else ``score.gradient``, else
         differences, which take ``n_members`` scores more a step.
-    record : callable, default does nothing
+    record : callable
         Called with the `Trial` of each step, differences left out, or of the optimum.
 
     Returns

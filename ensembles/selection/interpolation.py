@@ -9,19 +9,19 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.registry import register
 from ensembles.selection.score import Score, Trial, score_of
-from ensembles.selection.table import SELECTIONS, Record, forget
+from ensembles.selection.table import SELECTIONS, Record
 from ensembles.weights import check_weights
 
 ALPHAS = tuple(step / 10 for step in range(11))
 
 
-@register(SELECTIONS)
+@register(SELECTIONS, needs_base=True, n_scores=lambda n: n + len(ALPHAS) - 1)
 def wise_ft(
     n_members: int,
     score: Score,
     *,
     alphas: Sequence[float] = ALPHAS,
-    record: Record = forget,
+    record: Record,
 ) -> Float64:
     """Weights on the line from the first member, a base, to the mean of the others.
 
@@ -35,7 +35,7 @@ def wise_ft(
     score : Score
         Called once for each alpha.
     alphas : sequence of float in [0, 1], default=0, 0.1, ..., 1
-    record : callable, default does nothing
+    record : callable
         Called with the `Trial` of each alpha.
 
     Returns

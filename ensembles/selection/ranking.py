@@ -8,18 +8,18 @@ from ensembles._typing import Float64
 from ensembles.registry import register
 from ensembles.selection.forward_selection import score_alone, sorted_start
 from ensembles.selection.score import Score, Trial, own_scores, score_of
-from ensembles.selection.table import SELECTIONS, Record, check_whole, forget
+from ensembles.selection.table import SELECTIONS, Record, check_whole
 
 
-@register(SELECTIONS)
-def best(n_members: int, score: Score, *, record: Record = forget) -> Float64:
+@register(SELECTIONS, single_member=True, n_scores=lambda n: n)
+def best(n_members: int, score: Score, *, record: Record) -> Float64:
     """All weight on the member that scores best alone, the first among equals.
 
     Parameters
     ----------
     n_members : int, at least 1
     score : Score
-    record : callable, default does nothing
+    record : callable
         Called with the `Trial` of the member.
 
     Returns
@@ -43,9 +43,9 @@ def best(n_members: int, score: Score, *, record: Record = forget) -> Float64:
     return np.asarray(weights)
 
 
-@register(SELECTIONS)
+@register(SELECTIONS, adds_members=True, n_scores=lambda n: 2 * n)
 def top_k(
-    n_members: int, score: Score, *, k: int | None = None, record: Record = forget
+    n_members: int, score: Score, *, k: int | None = None, record: Record
 ) -> Float64:
     """Equal weights on the ``k`` members that score best alone.
 
@@ -56,7 +56,7 @@ def top_k(
     k : int from 1 to n_members, or None, default=None
         None tries every number, and takes the one that scores best, the smallest among
         equals.
-    record : callable, default does nothing
+    record : callable
         Called with the `Trial` of what is returned.
 
     Returns

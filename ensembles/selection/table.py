@@ -1,4 +1,4 @@
-"""What a selection is, and the table of them."""
+"""The table of selections, and what its entries declare."""
 
 from __future__ import annotations
 
@@ -9,23 +9,102 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Float64
-from ensembles.registry import Table
+from ensembles.registry import RegisteredFunction, Table
 from ensembles.selection.score import Score, Trial
 
 Record = Callable[[Trial], None]
-# select(n_members, score, *, record, **params) -> weights: non-negative, sum 1. What is
-# wrong with its parameters it says before it asks for the first score.
-Selection = Callable[..., Float64]
-SELECTIONS: Table[Selection] = Table("selection")
 
 
-def forget(trial: Trial) -> None:
-    """Let a trial go: nobody asked to see it.
+class Selection(RegisteredFunction):
+    """A way to choose weights by their score.
 
     Parameters
     ----------
-    trial : Trial
+    function : callable (n_members, score, *, record, **params) -> weights
+        Returns float64 weights of shape (n_members,), non-negative, with sum 1. It
+        raises for wrong parameters before it asks for the first score, and calls
+        ``record``, if that is not None, with each `Trial`.
+    needs_base : bool, default=False
+        Whether the first member must be the base that the others were fine-tuned from.
+    adds_members : bool, default=False
+        Whether members are added one by one, so that a running mean serves all trials.
+    uses_gradient : bool, default=False
+        Whether it optimizes a smooth score, by its gradient where that is offered.
+    single_member : bool, default=False
+        Whether all weight is on one member, so that no combination is expected.
+    n_scores : callable (n_members) -> int, or None, default=None
+        About how many scores it asks for, with default parameters.
     """
+
+    noun = "selection"
+    reserved = frozenset(("record",))
+
+    def __init__(
+        self,
+        function: Callable[..., Float64],
+        *,
+        needs_base: bool = False,
+        adds_members: bool = False,
+        uses_gradient: bool = False,
+        single_member: bool = False,
+        n_scores: Callable[[int], int] | None = None,
+    ) -> None:
+        super().__init__(function)
+        self.needs_base = needs_base
+        self.adds_members = adds_members
+        self.uses_gradient = uses_gradient
+        self.single_member = single_member
+        self.n_scores = n_scores
+
+    def __call__(
+        self,
+        n_members: int,
+        score: Score,
+        *,
+        record: Record | None = None,
+        **params: Any,
+    ) -> Float64:
+        """Choose weights.
+
+        Parameters
+        ----------
+        n_members : int, at least 1
+            Number of members.
+        score : Score
+            Score of weights; greater is better.
+        record : callable or None, default=None
+            Called with each `Trial`, in order.
+        **params
+            Parameters of the selection.
+
+        Returns
+        -------
+        ndarray of shape (n_members,), float64, non-negative, sum 1
+        """
+        given = record or _ignore
+        return np.asarray(self.function(n_members, score, record=given, **params))
+
+
+SELECTIONS: Table[Selection] = Table("selection", Selection)
+
+
+def named(weights: Any) -> Selection | None:
+    """Selection that ``weights=`` names; None where weights are given, or equal.
+
+    Parameters
+    ----------
+    weights : array-like, str or None
+        As an estimator takes them.
+
+    Returns
+    -------
+    Selection or None
+    """
+    return SELECTIONS.get(weights) if isinstance(weights, str) else None
+
+
+def _ignore(trial: Trial) -> None:
+    """Do nothing with a trial."""
 
 
 def offers(score: Score, name: str) -> bool:

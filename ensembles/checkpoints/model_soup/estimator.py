@@ -34,6 +34,7 @@ from ensembles.checkpoints.model_soup.weight_selection import (
 from ensembles.checkpoints.parameters.access import fingerprint
 from ensembles.checkpoints.parameters.template import members_of
 from ensembles.selection.choose import Chosen
+from ensembles.selection.table import named
 
 N_EPOCHS = 5
 
@@ -265,18 +266,20 @@ class ModelSoup(Scoring):
         members = members_of(self.checkpoints, self.base)
         if len(members) == (self.base is not None):
             raise ValueError("there must be at least one member, checkpoints are empty")
-        if (self.base is not None) != self._selects("wise_ft"):
+        if (self.base is not None) != self._needs_base:
             raise ValueError(
                 "base and weights='wise_ft' go together, found "
                 f"base={self.base!r:.80} and weights={self.weights!r:.80}"
             )
         return members
 
-    def _selects(self, name: str) -> bool:
-        return isinstance(self.weights, str) and self.weights == name
+    @property
+    def _needs_base(self) -> bool:
+        selection = named(self.weights)
+        return selection is not None and selection.needs_base
 
     def _made(self, training: Training, params: dict[str, Any]) -> list[Any]:
-        if self.base is not None or self._selects("wise_ft"):
+        if self.base is not None or self._needs_base:
             raise ValueError("weights='wise_ft' needs checkpoints and their base")
         facts = {
             "n_members": self.n_members,
@@ -301,7 +304,7 @@ class ModelSoup(Scoring):
             is_counted(self.weights),
             others.pop("integers", "error"),
             self.device,
-            others.pop("shared_init", "warn" if self._selects("wise_ft") else "error"),
+            others.pop("shared_init", "warn" if self._needs_base else "error"),
             others.pop("finish", None),
         )
 

@@ -14,12 +14,13 @@ from ensembles.checkpoints.model_soup.gradients import products
 from ensembles.checkpoints.model_soup.losses import is_flat, usual_loss, warn_if_falling
 from ensembles.checkpoints.model_soup.merged_estimator import Merged
 from ensembles.checkpoints.model_soup.soup_score import SoupScore, n_rows, take_rows
+from ensembles.registry import parameters_of
 from ensembles.selection.score import Score, Trial, own_scores, score_of
 from ensembles.selection.table import (
     Record,
+    Selection,
     check_number,
     check_whole,
-    forget,
 )
 
 # loss(model, X, y) -> scalar tensor; model answers as the module does.
@@ -55,12 +56,18 @@ class Learned:
     are held in memory there.
     """
 
-    __name__ = "convex"
+    name = "convex"  # the selection that it stands for
+    single_member = False
 
     def __init__(self, merged: Merged, score: SoupScore) -> None:
         self.merged = merged
         self._parts = score.parts
         self._usual = partial(usual_loss, merged)
+
+    @classmethod
+    def parameter_names(cls) -> list[str]:
+        """Names of its parameters."""
+        return list(parameters_of(cls.__call__, 3, Selection.reserved))
 
     def __call__(
         self,
@@ -74,7 +81,7 @@ class Learned:
         batch_size: int = 32,
         learning_rate: float = 0.3,
         random_state: int | None = 0,
-        record: Record = forget,
+        record: Record,
     ) -> Float64:
         """Weights that lower the loss, the best by score of each pass.
 
@@ -99,7 +106,7 @@ class Learned:
         learning_rate : float, default=0.3
             Of AdamW, over the logarithms of the weights.
         random_state : int or None, default=0
-        record : callable, default does nothing
+        record : callable
             Called with the `Trial` of each pass.
 
         Returns

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from ensembles.checkpoints.model_soup.learned import Learned
 from ensembles.checkpoints.model_soup.merged_estimator import Merged
@@ -13,9 +12,9 @@ from ensembles.checkpoints.soup_selection import check_name, taken_by, with_pati
 from ensembles.registry import lookup
 from ensembles.rules.rule import Rule
 from ensembles.selection import SELECTIONS
-from ensembles.selection.choose import Chosen, choose, params_of, select
+from ensembles.selection.choose import Chosen, choose, select
+from ensembles.selection.table import named
 
-ADDING = ("greedy", "greedy_soup", "top_k")  # selections that count members
 CHOICES = {"shared_init": ("error", "warn"), "on_error": ("stop", "skip")}
 GENERAL = ("integers", *CHOICES, "finish")  # parameters of every soup
 
@@ -49,9 +48,10 @@ def divided(
     known = [*GENERAL, *["n_epochs"] * makes]
     if isinstance(weights, str):
         check_name(weights)
-        known += params_of(lookup(SELECTIONS, weights))
-        if weights == "convex":
-            known += params_of(partial(Learned.__call__, cast("Learned", None)))
+        selection = lookup(SELECTIONS, weights)
+        known += selection.params
+        if selection.uses_gradient:
+            known += Learned.parameter_names()
     for name, choices in CHOICES.items():
         if others.get(name, choices[0]) not in choices:
             raise ValueError(
@@ -82,7 +82,8 @@ def is_counted(weights: Any) -> bool:
     -------
     bool
     """
-    return weights is None or (isinstance(weights, str) and weights in ADDING)
+    selection = named(weights)
+    return weights is None or (selection is not None and selection.adds_members)
 
 
 def chosen_for(
@@ -118,16 +119,18 @@ def chosen_for(
     n_members = len(merged.members)
     if not isinstance(weights, str):
         return choose(weights, n_members, score, signed=rule.signed, rule=rule.name)
-    selection = lookup(SELECTIONS, weights)
-    if weights == "convex" and merged.has_module and score is not None:
+    selection: Any = lookup(SELECTIONS, weights)
+    known = list(selection.params)
+    if selection.uses_gradient and merged.has_module and score is not None:
         if rule.name != "mean":
             raise ValueError(
-                "rule must be 'mean' for a learned soup, weights='convex' of a torch "
-                f"module; found {rule.name!r}"
+                f"rule must be 'mean' for a learned soup, weights={weights!r} of a "
+                f"torch module; found {rule.name!r}"
             )
         selection = Learned(merged, score)
+        known = Learned.parameter_names()
     params = with_patience(weights, params, n_members)
-    if "random_state" in params_of(selection):
+    if "random_state" in known:
         params = {"random_state": seed} | params
     names = [member.name for member in merged.members]
     return select(selection, n_members, score, names=names, **params)

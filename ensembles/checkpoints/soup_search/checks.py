@@ -13,10 +13,10 @@ from ensembles.atomic_io import check_free
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning.options import Options
 from ensembles.checkpoints.planning.plan import Plan, plan
-from ensembles.checkpoints.soup_selection import check_name, taken_by
+from ensembles.checkpoints.soup_selection import check_name, needing_base, taken_by
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
-from ensembles.selection.choose import params_of
+from ensembles.selection.table import named
 
 FOREIGN = ("rule", "weights", "params", "force")  # options that a soup sets itself
 
@@ -44,14 +44,16 @@ def paths_of(members: Any, base: Any, select: str) -> list[Any]:
     """
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(f"members must be a sequence of paths, found {members!r:.80}")
-    if base is None and select == "wise_ft":
+    selection = named(select)
+    needs_base = selection is not None and selection.needs_base
+    if base is None and needs_base:
         raise ValueError(
-            "select='wise_ft' must have what the members were fine-tuned from; "
+            f"select={select!r} must have what the members were fine-tuned from; "
             "base=PATH names it"
         )
-    if base is not None and select != "wise_ft":
+    if base is not None and not needs_base:
         raise ValueError(
-            f"base=PATH must go with select='wise_ft', found the base {base} and "
+            f"base=PATH must go with {needing_base()}, found the base {base} and "
             f"select={select!r}; leave the base out, or choose that"
         )
     paths = [*members] if base is None else [base, *members]
@@ -102,7 +104,7 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
     """
     check_name(select)
     selection = lookup(SELECTIONS, select)
-    known = params_of(selection)
+    known = selection.params
     for name in params:
         if name not in known:
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,10 +12,10 @@ from ensembles._typing import Float32, Float64
 from ensembles.embeddings.pooling.engine import pool
 from ensembles.embeddings.pooling.spec import Divide, check_power
 from ensembles.embeddings.tokenization.tokenizer import Ragged
-from ensembles.registry import Table, lookup, register
+from ensembles.registry import RegisteredFunction, Table, lookup, register
 
 
-class Pooling:
+class Pooling(RegisteredFunction):
     """A rule for the words of a text, with the facts that hold of it.
 
     Parameters
@@ -31,6 +30,9 @@ class Pooling:
         Whether the result is a sum of weighted vectors over the divisor.
     """
 
+    noun = "rule"
+    n_inputs = 3
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -38,21 +40,9 @@ class Pooling:
         fused: bool = False,
         linear: bool = False,
     ) -> None:
-        self.name = function.__name__
-        self.__doc__ = function.__doc__
-        self.function = function
+        super().__init__(function)
         self.fused = fused
         self.linear = linear
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The pooling's own parameters with their defaults."""
-        known = list(inspect.signature(self.function).parameters.values())[3:]
-        return {one.name: one.default for one in known}
-
-    def __reduce__(self) -> str:
-        """A pooling is pickled by its name: under it stands the pooling."""
-        return self.name
 
     def __call__(
         self,
@@ -91,11 +81,7 @@ class Pooling:
         return out
 
 
-def _make(function: Callable[..., Any], facts: dict[str, Any]) -> Pooling:
-    return Pooling(function, **facts)
-
-
-POOLINGS: Table[Pooling] = Table("rule", _make)
+POOLINGS: Table[Pooling] = Table("rule", Pooling)
 
 
 @register(POOLINGS, fused=True, linear=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from numbers import Real
@@ -12,7 +11,7 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.embeddings.pooling.spec import Divide
-from ensembles.registry import Table, register
+from ensembles.registry import RegisteredFunction, Table, register
 
 REAL, RANKED = 1e-3, 1e-4  # SIF's a, with counts and with ranks in their stead
 BY_ORDER = "the order of the vectors (Zipf's law)"
@@ -62,7 +61,7 @@ class Frequencies(NamedTuple):
         return float(self.every.sum() if self.n_met is None else self.n_met) or 1.0
 
 
-class Weighting:
+class Weighting(RegisteredFunction):
     """A function from frequencies to weights, with the facts that hold of it.
 
     Parameters
@@ -75,6 +74,9 @@ class Weighting:
     needs : {"counts", "documents", "nothing"}, default="counts"
     """
 
+    noun = "word weighting"
+    n_inputs = 1
+
     def __init__(
         self,
         function: Callable[..., Any],
@@ -83,33 +85,17 @@ class Weighting:
         piecewise: bool = False,
         needs: str = "counts",
     ) -> None:
-        self.name = function.__name__
-        self.__doc__ = function.__doc__
-        self.function = function
+        super().__init__(function)
         self.divide = divide
         self.piecewise = piecewise
         self.needs = needs
-
-    def __reduce__(self) -> str:
-        """A weighting is pickled by its name: under it stands the weighting."""
-        return self.name
 
     def __call__(self, frequencies: Frequencies, **params: Any) -> Float64:
         """Weights of all rows."""
         return np.asarray(self.function(frequencies, **params), np.float64)
 
-    @property
-    def params(self) -> dict[str, Any]:
-        """The weighting's own parameters with their defaults."""
-        known = list(inspect.signature(self.function).parameters.values())[1:]
-        return {one.name: one.default for one in known}
 
-
-def _make(function: Callable[..., Any], facts: dict[str, Any]) -> Weighting:
-    return Weighting(function, **facts)
-
-
-WEIGHTINGS: Table[Weighting] = Table("word weighting", _make)
+WEIGHTINGS: Table[Weighting] = Table("word weighting", Weighting)
 
 
 @register(WEIGHTINGS, divide="count")

@@ -8,8 +8,8 @@ serves too; it needs all members at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,11 +32,7 @@ from ensembles.selection.table import check_number
 FLOOR = 1e-5
 
 
-def _make(function: Callable[..., Any], facts: dict[str, Any]) -> Combiner:
-    return Combiner(function, **facts)
-
-
-COMBINERS: Table[Combiner] = Table("rule", _make)
+COMBINERS: Table[Combiner] = Table("rule", Combiner)
 
 
 def combiner_of(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -11,14 +10,14 @@ from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.accumulation import Members, blocks, checked
+from ensembles.registry import RegisteredFunction
 from ensembles.rules.rule import Rule
 from ensembles.weights import check_weights
 
 Takes = Literal["values", "probabilities", "labels", "quantiles"]
-LEARNED = ("training", "intercept")  # parameters that estimators learn
 
 
-class Combiner:
+class Combiner(RegisteredFunction):
     """A function of members and weights, with the facts that hold of it.
 
     Parameters
@@ -42,6 +41,9 @@ class Combiner:
         Whether it needs ``training``, predictions to compare with.
     """
 
+    noun = "rule"
+    reserved = frozenset(("training", "intercept"))  # which estimators learn
+
     def __init__(
         self,
         function: Callable[..., Float64],
@@ -52,26 +54,12 @@ class Combiner:
         shared: bool = False,
         ranked: bool = False,
     ) -> None:
-        self.name = function.__name__
-        self.__doc__ = function.__doc__
-        self.__module__ = function.__module__
-        self.function = function
+        super().__init__(function)
         self.takes = takes
         self.signed = signed
         self.scaled = scaled
         self.shared = shared
         self.ranked = ranked
-
-    def __reduce__(self) -> Any:
-        """It is pickled by its name: under that it stands in its module."""
-        return self.name
-
-    @property
-    def params(self) -> dict[str, Any]:
-        """The combiner's own parameters with their defaults."""
-        signature = inspect.signature(self.function)
-        own = list(signature.parameters.values())[2:]
-        return {p.name: p.default for p in own if p.name not in LEARNED}
 
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
         """Raise if the combiner cannot take these parameters.
@@ -82,13 +70,7 @@ class Combiner:
         params : mapping of str to value
             Without ``training``.
         """
-        known = self.params
-        for name in params:
-            if name not in known:
-                raise ValueError(
-                    f"rule {self.name!r} has no parameter {name!r} "
-                    f"(known: {', '.join(known) or 'none'})"
-                )
+        self.check_names(params)
         if params:  # the function itself says what is wrong with them
             ones = np.ones((n_members, 1, 1))
             given = {"training": ones} if self.ranked else {}
@@ -133,7 +115,7 @@ class Combiner:
         known = {"training"} if self.ranked else {"intercept"} if self.scaled else set()
         own = {name: value for name, value in params.items() if name not in known}
         self.check(len(stack), own)
-        return self.function(stack, checked, **params)
+        return np.asarray(self.function(stack, checked, **params))
 
 
 class Whole(Combiner):
