@@ -32,11 +32,12 @@ the other. A **selection** chooses the weights: it sees nothing but a score. A
 
 ## Rules
 
-Facts that hold of each, and that tests take at their word. A rule that is cut by
-*element* takes any piece of a tensor by itself; one that is cut by *gram* needs the
-inner products of the whole members first, then one pass for the weighted sum.
+Properties of each, which the tests take at their word. The result of a rule over
+*elements* depends, at each place, on the members' entries there alone; a rule over
+*tensors* reads a whole tensor twice: first for statistics of the members, such as their
+inner products, then to combine them.
 
-| rule | members | entries | weights | order of members | cut |
+| rule | members | entries | weights | order of members | over |
 | --- | --- | --- | --- | --- | --- |
 """
 
@@ -45,7 +46,7 @@ COMBINING = """\
 
 `p[i]` is what member i says of a row: of each class its probability, for a combiner of
 values any number. Each keeps a running sum, and one member at a time is at hand. All
-rules above that are cut by *element* combine predictions too, of classes or values, all
+rules over *elements* above combine predictions too, of classes or values, all
 members at hand; where both have a name, classes are combined as it stands here. What
 comes back of classes is scaled to sum 1 by the estimator.
 
@@ -107,7 +108,14 @@ def _row(rule: Rule) -> str:
     members = "any number" if rule.n_members is None else str(rule.n_members)
     signed = "any sign" if rule.signed else "not negative"
     order = "does not matter" if rule.symmetric else "matters"
-    cells = [f"`{rule.name}`", members, _entries(rule), signed, order, rule.cut]
+    cells = [
+        f"`{rule.name}`",
+        members,
+        _entries(rule),
+        signed,
+        order,
+        "elements" if rule.is_elementwise else "tensors",
+    ]
     return f"| {' | '.join(cells)} |\n"
 
 

@@ -35,7 +35,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         refuses the labels, as XGBoost does, is fitted to 0, …, n_classes - 1.
     rule : str, default="log_pool"
         How members are combined: a name of `COMBINERS`, or of `ensembles.rules.RULES`
-        where the rule is cut by element. ``"mean"`` is soft voting, ``"vote"`` hard
+        where the rule is elementwise. ``"mean"`` is soft voting, ``"vote"`` hard
         voting by the members' ``predict``.
     weights : array-like of shape (n_members,), str or None, default="convex"
         How much each member counts. None counts all alike. Given weights of

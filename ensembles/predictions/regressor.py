@@ -28,9 +28,9 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
     estimators : list of (str, regressor)
         The members; ``"drop"`` in place of one leaves it out.
     rule : str, default="mean"
-        How members are combined: ``"mean"``, ``"median"``, or another of
-        `ensembles.rules.RULES` that is cut by element; ``"quantile_mean"`` for members
-        whose outputs are quantiles.
+        How members are combined: ``"mean"``, ``"median"`` or another elementwise rule
+        of `ensembles.rules.RULES`; ``"quantile_mean"`` for members whose outputs are
+        quantiles.
     weights : array-like of shape (n_members,), str or None, default="convex"
         How much each member counts. None counts all alike. ``"convex"``, ``"greedy"``,
         ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn the weights

@@ -36,7 +36,7 @@ def _by_piece(stack: Array, combine: Callable[[Float64], Float64]) -> Array:
     return rounded(out, stack.dtype)
 
 
-@register(RULES, cut="element", signed=True, fused=True)
+@register(RULES, signed=True, fused=True)
 def mean(stack: Array, weights: Float64) -> Array:
     """Weighted mean, sum(w[i] x[i]) / sum(w[i]), rounded once.
 
@@ -49,7 +49,7 @@ def mean(stack: Array, weights: Float64) -> Array:
     return weighted_mean(stack, weights)
 
 
-@register(RULES, cut="element", fused=True)
+@register(RULES, fused=True)
 def median(stack: Array, weights: Float64) -> Array:
     """Weighted median, the m of least sum(w[i] |x[i] - m|): half the weight each side.
 
@@ -75,7 +75,7 @@ def median(stack: Array, weights: Float64) -> Array:
     return _by_piece(stack, middle)
 
 
-@register(RULES, cut="element", fused=True)
+@register(RULES, fused=True)
 def trimmed_mean(stack: Array, weights: Float64, *, proportion: float = 0.2) -> Array:
     """Weighted mean without ``proportion`` of the weight at each end of the values.
 
@@ -115,7 +115,7 @@ def trimmed_mean(stack: Array, weights: Float64, *, proportion: float = 0.2) -> 
     return _by_piece(stack, lambda piece: trimmed(piece[order], weights, proportion))
 
 
-@register(RULES, cut="element", domain="non-negative", fused=True)
+@register(RULES, domain="non-negative", fused=True)
 def geometric_mean(stack: Array, weights: Float64) -> Array:
     """Weighted geometric mean of entries >= 0, prod(x[i] ** (w[i] / sum(w))).
 
@@ -142,7 +142,7 @@ def geometric_mean(stack: Array, weights: Float64) -> Array:
     return _by_piece(stack, combine)
 
 
-@register(RULES, cut="element", domain="non-negative", fused=True)
+@register(RULES, domain="non-negative", fused=True)
 def power_mean(stack: Array, weights: Float64, *, p: float = 2.0) -> Array:
     """Weighted power mean of entries >= 0, (sum(w[i] x[i]**p) / sum(w)) ** (1 / p).
 
@@ -179,7 +179,7 @@ def power_mean(stack: Array, weights: Float64, *, p: float = 2.0) -> Array:
     return _by_piece(stack, combine)
 
 
-@register(RULES, cut="element", fused=True)
+@register(RULES, fused=True)
 def minimum(stack: Array, weights: Float64) -> Array:
     """Smallest entry, min(x[i] where w[i] is not 0).
 
@@ -192,7 +192,7 @@ def minimum(stack: Array, weights: Float64) -> Array:
     return np.asarray(ranked(counted, 0, 0)[0])
 
 
-@register(RULES, cut="element", fused=True)
+@register(RULES, fused=True)
 def maximum(stack: Array, weights: Float64) -> Array:
     """Largest entry, max(x[i] where w[i] is not 0).
 

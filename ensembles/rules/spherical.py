@@ -1,4 +1,4 @@
-"""Geometry of directions, told by inner products alone."""
+"""Rules over directions: coefficients of the members from their inner products."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
-from ensembles._typing import Float64
+from ensembles._typing import Array, Float64
+from ensembles.kernels.gram import LEAST, MOST, gram
+from ensembles.kernels.mean import mean as weighted_mean
 from ensembles.registry import register
 from ensembles.rules.table import RULES
 
@@ -73,8 +75,18 @@ def _length(point: Float64, gram: Float64) -> float:
 OPPOSITE = 1e-5  # angles this near to pi are lost in the rounding of inner products
 
 
-@register(RULES, cut="gram", n_members=2)
-def slerp(gram: Float64, weights: Float64) -> Float64:
+def _slerp_coefficients(gram: Float64, weights: Float64) -> Float64:
+    _check_squares(gram, "slerp")
+    t = weights[1] / weights.sum()
+    angle = angles(gram)[0, 1]
+    if math.sin(angle) == 0 or angle > math.pi - OPPOSITE:
+        return np.array([1 - t, t])
+    arc = np.array([math.sin((1 - t) * angle), math.sin(t * angle)])
+    return np.asarray(arc / math.sin(angle))
+
+
+@register(RULES, statistics=gram, finish=_slerp_coefficients, n_members=2, fused=True)
+def slerp(stack: Array, weights: Float64, *, state: Float64) -> Array:
     """Spherical interpolation, (sin((1-t)θ) a + sin(tθ) b) / sin θ, t = w[1] / sum(w).
 
     θ is the angle between the two members. Where they point the same way the limit
@@ -91,16 +103,24 @@ def slerp(gram: Float64, weights: Float64) -> Float64:
     Shoemake (1985), "Animating rotation with quaternion curves", SIGGRAPH, section
     3.3.
     """
-    t = weights[1] / weights.sum()
-    angle = angles(gram)[0, 1]
-    if math.sin(angle) == 0 or angle > math.pi - OPPOSITE:
-        return np.array([1 - t, t])
-    arc = np.array([math.sin((1 - t) * angle), math.sin(t * angle)])
-    return np.asarray(arc / math.sin(angle))
+    return weighted_mean(stack, state, total=1.0)
 
 
-@register(RULES, cut="gram")
-def karcher_mean(gram: Float64, weights: Float64) -> Float64:
+def _karcher_coefficients(gram: Float64, weights: Float64) -> Float64:
+    _check_squares(gram, "karcher_mean")
+    share = weights / weights.sum()
+    lengths = np.sqrt(np.diagonal(gram))
+    some = (lengths != 0) & (share > 0)
+    if not some.any():
+        return np.asarray(share)
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=some)
+    cosines = gram * inverse[:, None] * inverse
+    point = centre(cosines, np.where(some, share, 0.0))
+    return np.asarray(point * inverse * (share @ lengths))
+
+
+@register(RULES, statistics=gram, finish=_karcher_coefficients, fused=True)
+def karcher_mean(stack: Array, weights: Float64, *, state: Float64) -> Array:
     """Mean direction m of least sum(w[i] angle(m, x[i])²), of the weighted mean length.
 
     The point from which the weighted sum of squared angles to the members is
@@ -113,12 +133,18 @@ def karcher_mean(gram: Float64, weights: Float64) -> Float64:
     Communications on Pure and Applied Mathematics 30; for checkpoints
     arXiv:2603.04972.
     """
-    share = weights / weights.sum()
-    lengths = np.sqrt(np.diagonal(gram))
-    some = (lengths != 0) & (share > 0)
-    if not some.any():
-        return np.asarray(share)
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=some)
-    cosines = gram * inverse[:, None] * inverse
-    point = centre(cosines, np.where(some, share, 0.0))
-    return np.asarray(point * inverse * (share @ lengths))
+    return weighted_mean(stack, state, total=1.0)
+
+
+def _check_squares(products: Float64, rule: str) -> None:
+    """Raise if float64 does not hold the squares of a member."""
+    squares = np.diagonal(products)
+    small = (squares > 0) & (squares < LEAST)
+    large = (squares >= MOST) & (squares < np.inf)
+    for index in np.flatnonzero(small | large):
+        raise ValueError(
+            f"members of rule {rule!r} must have entries whose squares "
+            f"float64 can hold: those of members[{index}] are too "
+            f"{'small' if small[index] else 'large'}; multiply all members by a "
+            "power of two, and divide the result by it"
+        )

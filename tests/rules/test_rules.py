@@ -33,8 +33,8 @@ from ensembles.rules.spherical import karcher_mean, slerp
 
 Dtype = np.dtype[Any]
 DTYPES = list(FLOATS)
-ELEMENT = [rule for rule in RULES.values() if rule.cut == "element"]
-GRAM = [rule for rule in RULES.values() if rule.cut == "gram"]
+ELEMENT = [rule for rule in RULES.values() if rule.is_elementwise]
+GRAM = [rule for rule in RULES.values() if not rule.is_elementwise]
 # They pick entries, and of two take the middle: nothing of it is rounded on the way.
 PICKING = [RULES[name] for name in ("median", "minimum", "maximum")]
 # They add in the order of the members.
@@ -73,7 +73,7 @@ def near(found: Array, expected: Array, *, ulps: float = 2) -> None:
     np.testing.assert_allclose(found.astype(np.float64), wide, rtol=0, atol=slack)
 
 
-# Second opinions on rules that are cut by element: loops over float64.
+# Second opinions on elementwise rules: loops over float64.
 
 
 def add_up(column: list[float], weights: list[float]) -> float:
@@ -547,7 +547,7 @@ def test_the_order_of_members_does_not_matter_where_symmetric(
     for _ in range(5):
         order = rng.permutation(len(stack))
         found, expected = rule(stack[order], weights[order]), rule(stack, weights)
-        if rule.cut == "element" and rule not in ADDING:
+        if rule.is_elementwise and rule not in ADDING:
             assert found.tobytes() == expected.tobytes()
         near(found, expected)
 
@@ -681,7 +681,7 @@ def test_nan_spreads_as_far_as_the_cut(
     stack = round_to(drawn(rule, rng), dtype)
     stack[1, 7] = np.nan
     where = np.isnan(rule(stack, weights_for(rule)))
-    expected = np.arange(40) == 7 if rule.cut == "element" else np.full(40, True)
+    expected = np.arange(40) == 7 if rule.is_elementwise else np.full(40, True)
     assert np.array_equal(where, expected)
 
 
@@ -699,14 +699,19 @@ def test_members_of_several_formats_are_combined_in_float64(
         assert found.tobytes() == round_to(rule(stack, weights), out).tobytes()
 
 
+def block(rule: Rule, members: Any, weights: Float64, dtype: np.dtype[Any]) -> Any:
+    """One block combined, by the weights for coefficients where it has a state."""
+    return rule.combine(members, weights, dtype, state=weights)
+
+
 @each_rule
 def test_an_output_of_another_format_is_rounded_once(
     rule: Rule, rng: np.random.Generator
 ) -> None:
     stack = drawn(rule, rng).astype(np.float32)
     weights, narrow = weights_for(rule), np.dtype(ml_dtypes.bfloat16)
-    found = rule.combine(stack, weights, narrow)
-    expected = rule.combine(stack.astype(np.float64), weights, np.dtype(np.float64))
+    found = block(rule, stack, weights, narrow)
+    expected = block(rule, stack.astype(np.float64), weights, np.dtype(np.float64))
     assert found.tobytes() == round_to(expected, narrow).tobytes()
 
 
@@ -714,8 +719,8 @@ def test_an_output_of_another_format_is_rounded_once(
 def test_members_may_come_as_a_list(rule: Rule, rng: np.random.Generator) -> None:
     stack = drawn(rule, rng).astype(np.float32)
     weights, dtype = weights_for(rule), stack.dtype
-    found = rule.combine(list(stack), weights, dtype)
-    assert found.tobytes() == rule.combine(stack, weights, dtype).tobytes()
+    found = block(rule, list(stack), weights, dtype)
+    assert found.tobytes() == block(rule, stack, weights, dtype).tobytes()
 
 
 def test_the_number_of_members_is_checked() -> None:
@@ -738,7 +743,7 @@ def test_a_rule_of_plain_numpy_gets_float64_and_its_parameters() -> None:
         seen.append(stack.dtype)
         return np.asarray(weights @ stack + shift)
 
-    rule = Rule(shifted_sum, cut="element")
+    rule = Rule(shifted_sum)
     assert rule.params == {"shift": 1.0}
     stack = np.array([[1, 2], [3, 4]], ml_dtypes.bfloat16)
     result = rule(stack, [2, 1], shift=0.5)
@@ -770,6 +775,6 @@ def test_a_member_without_a_direction_leaves_no_number(
 
 
 def test_a_rule_that_returns_another_shape_is_told() -> None:
-    short = Rule(lambda stack, weights: stack.mean(0)[:-1], cut="element")
+    short = Rule(lambda stack, weights: stack.mean(0)[:-1])
     with pytest.raises(ValueError, match=r"must return an array of shape \(3,\)"):
         short([[1.0, 2.0, 3.0]])

@@ -182,5 +182,5 @@ def _streamed(
     sinks: Mapping[str, Sink],
     progress: Callable[[int], None],
 ) -> Outcome:
-    by = Rule(function, cut="element")
+    by = Rule(function)
     return stream_verified(replace(plan, targets=targets, rule=by), sinks, progress)

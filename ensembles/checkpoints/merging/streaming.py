@@ -18,12 +18,11 @@ from ensembles.checkpoints.merging.sinks import Sink
 from ensembles.checkpoints.planning.buffers import Buffers, step_of
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import rounded, widened
-from ensembles.kernels.gram import gram
 from ensembles.kernels.mean import any_special
 from ensembles.parallel import cut, spread
-from ensembles.rules.rule import Rule, as_stack
+from ensembles.rules.rule import Rule
 
-GROUP = 1 << 30  # bytes read twice by a rule with a Gram matrix, within the page cache
+GROUP = 1 << 30  # bytes read twice by a rule with statistics, within the page cache
 FEW = 1 << 20  # bytes that are combined sooner than a thread starts
 
 Progress = Callable[[int], None]
@@ -130,9 +129,9 @@ def stream(
     worker = _Worker(ordered, sinks, recipe, memory // n_threads, progress)
     done: list[tuple[_Job, _Done]] = []
     for group in _groups(ordered, recipe.rule):
-        if recipe.rule.cut == "gram":
+        if recipe.rule.statistics is not None:
             jobs = list(_jobs(ordered, [i for i in group if worker.is_combined(i)]))
-            worker.take(jobs, spread(jobs, worker.start_gram, n_threads))
+            worker.take(jobs, spread(jobs, worker.start_statistics, n_threads))
         jobs = list(_jobs(ordered, group))
         done += zip(jobs, spread(jobs, worker.start, n_threads), strict=True)
     return _outcome(ordered, done)
@@ -144,7 +143,7 @@ def _groups(targets: Sequence[Target], rule: Rule) -> Iterator[list[int]]:
     for index, target in enumerate(targets):
         group.append(index)
         size += sum(tensor.nbytes for tensor in target.members)
-        if rule.cut == "gram" and size >= GROUP:
+        if rule.statistics is not None and size >= GROUP:
             yield group
             group, size = [], 0
     if group:
@@ -177,7 +176,7 @@ class _Worker:
         self.recipe = recipe
         self.budget = budget
         self.progress = progress
-        self.coefficients: dict[int, Float64] = {}
+        self.states: dict[int, Any] = {}  # of tensors, for rules with statistics
         self._lock = threading.Lock()
 
     def is_combined(self, index: int) -> bool:
@@ -189,35 +188,32 @@ class _Worker:
         buffers = Buffers()
         return lambda job: self._combine(job, buffers)
 
-    def start_gram(self) -> Callable[[_Job], Float64]:
-        """Begin a thread that takes inner products."""
+    def start_statistics(self) -> Callable[[_Job], Array]:
+        """Begin a thread that takes the rule's statistics."""
         buffers = Buffers()
-        return lambda job: self._gram(job, buffers)
+        return lambda job: self._statistics(job, buffers)
 
-    def take(self, jobs: Sequence[_Job], products: Sequence[Float64]) -> None:
-        """Turn the inner products of whole tensors into coefficients."""
-        blocks_of: dict[int, list[Float64]] = {}
-        for job, blocks in zip(jobs, products, strict=True):
-            blocks_of.setdefault(job.place, []).append(blocks)
-        for index, parts in blocks_of.items():
-            with np.errstate(invalid="ignore"):  # infinities of both signs
-                total = np.concatenate(parts).sum(axis=0)
-            rule, weights, params, _ = self.recipe
+    def take(self, jobs: Sequence[_Job], found: Sequence[Array]) -> None:
+        """Turn the statistics of whole tensors into the states of the rule."""
+        partials: dict[int, list[Array]] = {}
+        for job, part in zip(jobs, found, strict=True):
+            partials.setdefault(job.place, []).append(part)
+        rule, weights, params, _ = self.recipe
+        for index, parts in partials.items():
             try:
-                found = rule.coefficients(total, weights, **params)
+                self.states[index] = rule.state_of(parts, weights, params)
             except ValueError as error:
                 name = self.targets[index].name
                 raise ValueError(f"tensor {name!r}: {error}") from error
-            self.coefficients[index] = found
 
-    def _gram(self, job: _Job, buffers: Buffers) -> Float64:
+    def _statistics(self, job: _Job, buffers: Buffers) -> Array:
         target = self.targets[job.place]
-        blocks = []
+        parts = []
         for start, stop in self._steps(job):
             members = buffers.read(target, start, stop)
-            blocks.append(gram(as_stack(members)))
+            parts.append(self.recipe.rule.partials(members, self.recipe.params))
             self._tell(members)
-        return np.concatenate(blocks)
+        return np.concatenate(parts)
 
     def _combine(self, job: _Job, buffers: Buffers) -> _Done:
         target = self.targets[job.place]
@@ -254,9 +250,8 @@ class _Worker:
         if target.action == "settle":
             return _settled(target, members, self.recipe.integers)
         rule, weights, params, _ = self.recipe
-        if rule.cut == "gram":
-            return rule.combine(members, self.coefficients[index], target.dtype)
-        return rule.combine(members, weights, target.dtype, **params)
+        state = self.states.get(index)
+        return rule.combine(members, weights, target.dtype, state=state, **params)
 
 
 def _bytes(array: Array) -> memoryview:

@@ -252,7 +252,7 @@ def _n_read(
     members: Sequence[Checkpoint], targets: Sequence[Target], rule: Rule
 ) -> int:
     """Bytes to read: tensors once for each pass, files with checksums once more."""
-    n_passes = 2 if rule.cut == "gram" else 1
+    n_passes = 1 if rule.statistics is None else 2
     return sum(record.size for m in members for record in m.records) + sum(
         tensor.nbytes * (n_passes if target.action == "combine" else 1)
         for target in targets

@@ -1,7 +1,7 @@
 """Combiners: rules for what members say, met one member after the other.
 
 A combiner takes members as they come and keeps a running sum, so that an ensemble holds
-one member's predictions at a time. Any rule of `ensembles.rules` that is cut by element
+one member's predictions at a time. Any elementwise rule of `ensembles.rules`
 serves too; it needs all members at once.
 """
 
@@ -56,7 +56,7 @@ def combiner_of(
     Raises
     ------
     ValueError
-        If no combiner and no rule that is cut by element has that name.
+        If no combiner and no elementwise rule has that name.
     TypeError
         If it is none of these kinds.
     """
@@ -69,7 +69,7 @@ def combiner_of(
     for name, found in RULES.items():
         own = COMBINERS.get(name)
         serves = own is not None and (of == "probabilities" or own.takes == "values")
-        if found.cut == "element" and not serves:
+        if found.is_elementwise and not serves:
             known[name] = Whole(found)
     return lookup(known, rule)
 

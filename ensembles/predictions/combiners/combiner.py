@@ -123,19 +123,19 @@ class Whole(Combiner):
 
     Parameters
     ----------
-    rule : Rule, cut by element
+    rule : Rule, elementwise
 
     Raises
     ------
     ValueError
-        If the rule is cut otherwise.
+        If the rule is not elementwise.
     """
 
     def __init__(self, rule: Rule) -> None:
-        if rule.cut != "element":
+        if not rule.is_elementwise:
             raise ValueError(
                 f"rule {rule.name!r} combines members as directions; what they predict "
-                "is combined by rules that are cut by element"
+                "is combined by elementwise rules"
             )
         self.rule = rule
         super().__init__(self._combine, takes="values", signed=rule.signed)

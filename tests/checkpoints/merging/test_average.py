@@ -70,7 +70,7 @@ def close_ulps(found: Any, expected: Any, n_ulps: int) -> bool:
 
 def test_every_element_rule_has_an_oracle() -> None:
     known = oracles.ELEMENT.keys() | oracles.NEAR.keys()
-    assert known == {name for name, rule in RULES.items() if rule.cut == "element"}
+    assert known == {name for name, rule in RULES.items() if rule.is_elementwise}
 
 
 @dtypes
@@ -187,7 +187,7 @@ def test_rules_on_the_sphere_follow_the_great_circle(
 def test_bytes_do_not_depend_on_budget_threads_or_shards(
     rng: np.random.Generator, tmp_path: Path, rule: str, dtype: Any
 ) -> None:
-    wide = RULES[rule].cut == "element"
+    wide = RULES[rule].is_elementwise
     members = fit_for(rule, stack_of(rng, dtype, n_members_of(rule), wide=wide))
     names = sorted(members[0])
     files = [

@@ -1,0 +1,98 @@
+"""A rule of one's own with statistics: registered, then streamed as any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from ensembles._typing import Array, Float64
+from ensembles.checkpoints import average
+from ensembles.predictions import EnsembleRegressor
+from ensembles.registry import register
+from ensembles.rules import RULES
+from ensembles.rules.rule import blockwise
+
+
+@blockwise
+def squares(block: Array, *, power: float) -> Float64:
+    return np.asarray((np.abs(block) ** power).sum(axis=1))
+
+
+def scales(total: Float64, weights: Float64, *, least: float = 0.0) -> Float64:
+    if least < 0:
+        raise ValueError(f"least must not be negative, found {least}")
+    return np.maximum(np.sqrt(total), least)
+
+
+@pytest.fixture
+def normed() -> Iterator[str]:
+    @register(RULES, statistics=squares, finish=scales)
+    def normed(
+        stack: Float64, weights: Float64, *, state: Float64, factor: float = 1.0
+    ) -> Float64:
+        """Weighted sum of the members, each divided by its norm."""
+        return np.asarray(factor * (weights / state) @ stack)
+
+    yield "normed"
+    del RULES["normed"]
+
+
+@pytest.fixture
+def members(tmp_path: Path, rng: np.random.Generator) -> list[Path]:
+    paths = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    for path in paths:
+        tensors = {"w": rng.normal(size=200_003), "v": rng.normal(size=(3, 2))}
+        save_file({n: t.astype(np.float32) for n, t in tensors.items()}, path)
+    return paths
+
+
+def test_it_is_streamed_whatever_the_memory_and_the_threads(
+    normed: str, members: list[Path], tmp_path: Path
+) -> None:
+    found = []
+    for memory, threads in ((1 << 26, 2), (3 << 20, 1)):
+        out = tmp_path / f"{memory}.safetensors"
+        params: Any = {"factor": 2.0, "power": 2.0}
+        how: Any = {"params": params, "memory": memory, "threads": threads}
+        average(members, out, rule=normed, weights=[1, 3], **how)
+        found.append(load_file(out))
+    a, b = (load_file(path) for path in members)
+    for name in a:
+        assert found[0][name].tobytes() == found[1][name].tobytes()
+        wide = [t[name].astype(np.float64).ravel() for t in (a, b)]
+        expected = sum(
+            2 * w * x / np.linalg.norm(x) for w, x in zip([1, 3], wide, strict=True)
+        )
+        assert found[0][name].ravel() == pytest.approx(expected, rel=1e-6)
+
+
+def test_in_memory_it_gives_the_same(normed: str, members: list[Path]) -> None:
+    states = [load_file(path) for path in members]
+    stack = np.array([state["w"] for state in states])
+    alone = RULES[normed](stack, [1, 3], power=2.0)
+    both = average(states, rule=normed, weights=[1, 3], params={"power": 2.0})
+    assert alone.tobytes() == both["w"].tobytes()
+
+
+def test_parameters_of_all_its_functions_are_known_and_checked(
+    normed: str, members: list[Path]
+) -> None:
+    assert sorted(RULES[normed].params) == ["factor", "least", "power"]
+    with pytest.raises(ValueError, match="least must not be negative, found -1"):
+        average(members, rule=normed, params={"power": 2.0, "least": -1})
+    message = r"no parameter 'p' \(known: factor, power, least\)"
+    with pytest.raises(ValueError, match=message):
+        average(members, rule=normed, params={"p": 2.0})
+
+
+def test_predictions_are_no_tensors_to_it(normed: str) -> None:
+    from sklearn.linear_model import Ridge
+
+    pair = [("a", Ridge()), ("b", Ridge(10))]
+    with pytest.raises(ValueError, match="unknown rule 'normed'"):
+        EnsembleRegressor(pair, rule=normed).fit(np.eye(4), np.arange(4))
