@@ -149,9 +149,24 @@ def _weighting_row(weighting: Weighting) -> str:
 def _entry(name: str, registered: Any) -> str:
     text = inspect.getdoc(registered) or ""
     opening, sections = _split(text)
+    if "Parameters" in sections:  # those that a user sets, without the data
+        items = re.findall(
+            r"^\S.*\n(?:[ ]+.*\n?)*", sections["Parameters"] + "\n", re.M
+        )
+        own = "".join(i for i in items if set(_names(i)) & set(registered.params))
+        sections = {**sections, "Parameters": own} if own else _without(sections)
     found = [f"### {name}", _prose(opening)]
     found += [_SHOW[title](sections[title]) for title in SHOWN if title in sections]
     return "\n\n".join(found) + "\n\n"
+
+
+def _names(item: str) -> list[str]:
+    """Names that an item of a numpydoc section describes."""
+    return item.partition(" : ")[0].split(", ")
+
+
+def _without(sections: dict[str, str]) -> dict[str, str]:
+    return {title: body for title, body in sections.items() if title != "Parameters"}
 
 
 def _split(text: str) -> tuple[str, dict[str, str]]:

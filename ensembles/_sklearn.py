@@ -1,4 +1,4 @@
-"""What scikit-learn's estimators need everywhere: rows of fit parameters, warnings."""
+"""Tools for scikit-learn estimators: fit parameters by row, warnings, unfreezing."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from ensembles._typing import Counts
 def rows_of(
     params: Mapping[str, Any], places: Sequence[int] | Counts, n_samples: int
 ) -> dict[str, Any]:
-    """Parameters of a fit to some of the samples: those with a row a sample cut.
+    """Fit parameters for a subset of the samples.
 
     Parameters
     ----------
     params : mapping of str to value
+        Fit parameters by name, such as ``sample_weight``.
     places : sequence of int
-        The samples that are left.
+        Indices of the samples in the subset.
     n_samples : int
-        How many there were.
+        Number of samples before the selection.
 
     Returns
     -------
     dict of str to value
+        Parameters with one row per sample are indexed by ``places``, all others are
+        unchanged.
     """
     from sklearn.utils import _safe_indexing, indexable
 
     return {
-        # Of a sparse matrix of coordinates no rows can be taken before.
+        # `indexable` converts COO matrices to CSR; COO does not support indexing.
         name: _safe_indexing(indexable(value)[0], places)
         if _is_per_row(value, n_samples)
         else value
@@ -40,22 +43,24 @@ def rows_of(
 
 def _is_per_row(value: Any, size: int) -> bool:
     shape = getattr(value, "shape", None)
-    if shape is not None:  # a sparse matrix has no length
+    if shape is not None:  # len() of a sparse matrix raises TypeError
         return len(shape) > 0 and shape[0] == size
     countable = hasattr(value, "__len__") and not isinstance(value, str | Mapping)
     return countable and len(value) == size
 
 
 def warn_user(message: str) -> None:
-    """Warn, pointing at the user's line: the nearest that no library has called.
+    """Issue a `UserWarning` that points to the user's line.
 
     Parameters
     ----------
     message : str
+        Text of the warning.
 
     Warns
     -----
     UserWarning
+        At the innermost frame outside ensembles, joblib and scikit-learn.
     """
     level, frame = 1, sys._getframe()
     libraries = {"ensembles", "joblib", "sklearn"}
@@ -65,15 +70,17 @@ def warn_user(message: str) -> None:
 
 
 def thawed(estimator: Any) -> Any:
-    """What is frozen, as it is without that; anything else as it is.
+    """Estimator without its `FrozenEstimator` wrapper.
 
     Parameters
     ----------
     estimator : object
+        Estimator that may be wrapped.
 
     Returns
     -------
     object
+        The wrapped estimator; ``estimator`` itself if it is not frozen.
     """
     from sklearn.frozen import FrozenEstimator
 

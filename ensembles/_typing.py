@@ -1,4 +1,4 @@
-"""Array types that the whole library uses in annotations."""
+"""Array types for annotations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]  # of any dtype that members come in, bfloat16 among them
+Array = NDArray[Any]  # any dtype of members, including bfloat16 of ml_dtypes
 Counts = NDArray[np.int64]
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]

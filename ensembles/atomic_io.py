@@ -1,4 +1,4 @@
-"""Output that is whole or absent, whenever a run is killed."""
+"""Atomic output: files and directories that are complete or absent after a kill."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ from pathlib import Path
 
 from ensembles.permissions import replaced, take_over, without_group
 
-LARGEST_WRITE = 512 << 10  # larger buffered writes were seen to fall to a sixth
+LARGEST_WRITE = 512 << 10  # bytes; larger buffered writes ran at a sixth of the speed
 NO_REPLACE, EXCHANGE = 1, 2  # flags of renameat2
 AT_FDCWD = -100
 
 
 @contextmanager
 def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
-    """A place beside ``path``, which takes that name when the block has ended.
+    """Temporary path beside ``path``, renamed to it when the block ends.
 
-    The place holds a lock as long as its process lives: what a killed run left there
-    is told by its free lock, and cleared by the next run. A file or directory that is
-    replaced leaves its permissions, and its owner and group where the process may set
-    them, to the new one.
+    The process locks the temporary path while it runs, so that the next run recognizes
+    and removes files of killed runs, which are not locked. The output takes over the
+    permissions of a file or directory that it replaces, and its owner and group if the
+    process may set them.
 
     Parameters
     ----------
     path : Path
+        Where the output is published.
     folder : bool
-        Whether the place is a directory.
+        Whether the output is a directory.
     force : bool
-        Whether what stands at ``path`` is replaced.
+        Whether an existing output is replaced.
 
     Yields
     ------
     Path
-        An empty file or directory of a unique name.
+        An empty file or directory with a unique name.
 
     Raises
     ------
     FileExistsError
-        If something stands at ``path``, before or after, and not ``force``.
+        If ``path`` exists when the block starts or ends, and not ``force``.
     """
     check_free(path, force=force)
     old = replaced(path, folder)
@@ -94,22 +95,24 @@ def check_free(path: Path, *, force: bool, folder: bool | None = None) -> None:
 
 @contextmanager
 def beside(path: Path, *, folder: bool, mode: int | None = None) -> Iterator[Path]:
-    """A place beside ``path``, locked, that is gone when the block has ended.
+    """Locked temporary path beside ``path``, removed when the block ends.
 
-    What a killed run left there is cleared first, as by `whole`.
+    Temporary paths of killed runs are removed first, as in `whole`.
 
     Parameters
     ----------
     path : Path
+        Output path that the temporary name is derived from.
     folder : bool
-        Whether the place is a directory.
+        Whether the temporary path is a directory.
     mode : int or None, default=None
-        Permissions that others get at most, None for those that the umask leaves.
+        Upper limit of the permissions of group and others; the owner always has
+        access. None leaves the permissions to the umask.
 
     Yields
     ------
     Path
-        An empty file or directory of a unique name.
+        An empty file or directory with a unique name.
     """
     _clear(path)
     place, lock = path.with_name(_marked(path) + uuid.uuid4().hex), None
@@ -117,7 +120,7 @@ def beside(path: Path, *, folder: bool, mode: int | None = None) -> Iterator[Pat
         lock = _claim(place, folder, mode)
         yield place
     finally:
-        _remove(place)  # nothing, if it was given another name
+        _remove(place)  # no effect after a rename
         if lock is not None:
             os.close(lock)
 
@@ -126,18 +129,20 @@ def beside(path: Path, *, folder: bool, mode: int | None = None) -> Iterator[Pat
 def telling_if_full(
     path: Path | str, way: str = "choose another place"
 ) -> Iterator[None]:
-    """A block whose error says so if there was no room to write ``path`` in.
+    """Context manager that reports a full disk by the path of the output.
 
     Parameters
     ----------
     path : Path or str
+        Output that the message names.
     way : str, default="choose another place"
-        What helps.
+        Instruction at the end of the message.
 
     Raises
     ------
     OSError
-        If the block raised it; of a full disk or quota it names the path.
+        If the block raises it; the message names ``path`` if the disk or the quota is
+        full.
     """
     try:
         yield
@@ -148,13 +153,16 @@ def telling_if_full(
 
 
 def write_at(fd: int, buffer: memoryview, offset: int) -> None:
-    """Write all bytes of a buffer to a file, from ``offset`` on.
+    """Write all bytes of a buffer to a file at an offset.
 
     Parameters
     ----------
     fd : int
+        File descriptor, open for writing.
     buffer : memoryview of bytes
+        Bytes to write.
     offset : int
+        Position in the file of the first byte.
     """
     while len(buffer):
         n_written = os.pwrite(fd, buffer[:LARGEST_WRITE], offset)
@@ -162,21 +170,22 @@ def write_at(fd: int, buffer: memoryview, offset: int) -> None:
 
 
 def reserve(fd: int, size: int) -> None:
-    """Take room for a file on the disk: writing is a third cheaper then.
+    """Allocate disk space for a file, which makes writing it a third cheaper.
 
     Parameters
     ----------
     fd : int
+        File descriptor, open for writing.
     size : int
-        Bytes that the file will have.
+        Final size of the file in bytes.
 
     Raises
     ------
     OSError
-        If the disk has not so much left.
+        If the disk has less space left.
     """
     os.truncate(fd, size)
-    # Not posix_fallocate: where the file system cannot, it writes zeros instead.
+    # Not posix_fallocate: it writes zeros if the file system cannot allocate.
     with suppress(AttributeError):
         call = ctypes.CDLL(None, use_errno=True).fallocate
         failed = call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size))
@@ -185,7 +194,7 @@ def reserve(fd: int, size: int) -> None:
 
 
 def _marked(path: Path) -> str:
-    # Hidden from patterns such as */ that the next run may be given.
+    # A leading dot hides it from shell patterns such as */ on a later command line.
     return f".{path.name}.tmp-{platform.node()}-"
 
 
@@ -199,19 +208,19 @@ def _claim(place: Path, folder: bool, mode: int | None) -> int:
             lock = os.open(place, flags | os.O_CLOEXEC, access)
         except FileNotFoundError:
             continue
-        with suppress(OSError):  # no locks here: its unique name keeps it apart
+        with suppress(OSError):  # no locks on this file system; the name is unique
             fcntl.flock(lock, fcntl.LOCK_EX)
-        # A run that was clearing up may take it for dead before it is locked.
+        # `_clear` of another run may have removed it before it was locked.
         if place.exists():
             return lock
         os.close(lock)
 
 
 def _clear(path: Path) -> None:
-    """Remove what dead runs of this machine left beside ``path``."""
+    """Remove temporary paths beside ``path`` of killed runs on this machine."""
     name = re.compile(re.escape(_marked(path)) + "[0-9a-f]{32}")
     for place in [p for p in path.parent.iterdir() if name.fullmatch(p.name)]:
-        # A pipe would be waited for; a link or a device is not what a run leaves.
+        # Opening a pipe would block; a run creates no links and no devices.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with suppress(OSError):
             lock = os.open(place, flags)
@@ -239,11 +248,12 @@ def _flush(place: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a directory, to the disk.
+    """Flush a file, or the entries of a directory, to disk.
 
     Parameters
     ----------
     path : Path
+        Existing file or directory.
     """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -274,9 +284,9 @@ def _move_to_free(place: Path, path: Path) -> None:
 
 
 def _exchange(place: Path, path: Path) -> None:
-    """Let a directory, or what replaces one, change places with what is there."""
+    """Swap two paths, one of them a directory, and remove the replaced one."""
     if os.path.lexists(path) and not _rename(place, path, EXCHANGE):
-        # This system cannot exchange: for a moment there is nothing at the path.
+        # No atomic exchange on this system: for a moment the path does not exist.
         aside = path.with_name(_marked(path) + uuid.uuid4().hex)
         os.rename(path, aside)
         os.rename(place, path)
@@ -291,7 +301,7 @@ def _exchange(place: Path, path: Path) -> None:
 
 
 def _rename(source: Path, target: Path, flag: int) -> bool:
-    """Whether the system's renameat2 did it."""
+    """Rename by renameat2; return whether it succeeded."""
     with suppress(AttributeError):
         call = ctypes.CDLL(None, use_errno=True).renameat2
         if not call(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flag):

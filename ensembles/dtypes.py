@@ -1,4 +1,4 @@
-"""Floating-point formats: their bits, and which of them are numbers."""
+"""Floating-point formats of members: bit layouts, and correct rounding to them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from ensembles._typing import Array, Float64
 
 
 class Format(NamedTuple):
-    """How a float is laid out in bits: sign, exponent, mantissa.
+    """Bit layout of a floating-point format: sign, exponent, mantissa.
 
     Parameters
     ----------
+    dtype : dtype
+        NumPy dtype of the format.
     mantissa : int
-        Explicit bits of the mantissa.
+        Number of explicit bits of the mantissa.
     bias : int
-        What the stored exponent is above the true one.
+        Stored exponent minus true exponent.
     special : int
-        The smallest magnitude, as bits, that is no finite number: what a value too
-        large becomes.
+        Bits of the smallest magnitude that is not finite; a value that overflows
+        becomes this one.
     largest : int
-        The largest magnitude, as bits, that is not NaN.
+        Bits of the largest magnitude that is not NaN.
     """
 
     dtype: np.dtype[Any]
@@ -34,12 +36,12 @@ class Format(NamedTuple):
 
     @property
     def bits(self) -> np.dtype[Any]:
-        """Unsigned integer of the same size."""
+        """Unsigned integer dtype of the same size."""
         return np.dtype(f"u{self.dtype.itemsize}")
 
     @property
     def smallest_normal(self) -> float:
-        """Below this the mantissa loses bits."""
+        """Smallest positive normal number; smaller numbers lose mantissa bits."""
         return float(2.0 ** (1 - self.bias))
 
 
@@ -56,7 +58,7 @@ FLOATS = {
         _ieee(np.float16, 10, 15),
         _ieee(ml_dtypes.bfloat16, 7, 127),
         _ieee(ml_dtypes.float8_e5m2, 2, 15),
-        # No infinity: all exponents are numbers, and only S.1111.111 is NaN (OCP
+        # No infinity: every exponent encodes numbers, and only S.1111.111 is NaN (OCP
         # 8-bit floating point specification 1.0, 2023, table 1).
         Format(np.dtype(ml_dtypes.float8_e4m3fn), 3, 7, 0x7F, 0x7E),
     )
@@ -69,15 +71,17 @@ def is_float(dtype: np.dtype[Any]) -> bool:
 
 
 def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
-    """Float64 values rounded once, to the nearest of ``dtype``, ties to even.
+    """Float64 values rounded once to the nearest value of ``dtype``, ties to even.
 
-    A plain ``astype`` of numpy's extra formats goes by way of float32 and rounds
+    A plain ``astype`` to a format of ml_dtypes converts to float32 first and rounds
     twice: 1 + 2**-8 + 2**-40 would become 1 in bfloat16.
 
     Parameters
     ----------
     values : ndarray, float64
+        Values to round; infinity and NaN are allowed.
     dtype : dtype, one of ``FLOATS``
+        Target format.
 
     Returns
     -------
@@ -98,12 +102,12 @@ def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
 
 def _round_small(values: Float64, target: Format) -> Array:
     magnitude = np.abs(values)
-    with np.errstate(invalid="ignore", over="ignore"):  # NaNs, some of them signalling
-        # frexp gives an exponent one above the usual one.
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN, also signaling
+        # frexp has mantissas in [0.5, 1): its exponent is one above the stored one.
         exponent = np.maximum(np.frexp(magnitude)[1] - 1, 1 - target.bias)
         ulp = np.ldexp(1.0, exponent - target.mantissa)
         nearest = np.copysign(np.rint(magnitude / ulp) * ulp, values)
-        result = nearest.astype(np.float32).astype(target.dtype)  # exact, or over
+        result = nearest.astype(np.float32).astype(target.dtype)  # exact, or overflows
     bits = result.view(target.bits)
     sign = bits & target.bits.type(1 << (8 * target.dtype.itemsize - 1))
     finite = np.array(target.special - 1, target.bits).view(target.dtype)

@@ -1,4 +1,4 @@
-"""Cutting work into blocks and spreading them over threads."""
+"""Division of work into blocks, and their distribution over threads."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ Result = TypeVar("Result")
 
 
 def cut(size: int, step: int) -> Iterator[tuple[int, int]]:
-    """Start and stop of pieces that cover ``range(size)``, in order.
+    """Bounds of consecutive pieces that cover ``range(size)``.
 
     Parameters
     ----------
     size : int, not negative
+        Number of elements; 0 yields no piece.
     step : int, positive
-        Length of every piece but the last.
+        Length of every piece except the last, which may be shorter.
 
     Yields
     ------
     start, stop : int
+        Bounds of a piece; ``stop`` is exclusive.
 
     Examples
     --------
@@ -35,11 +37,13 @@ def cut(size: int, step: int) -> Iterator[tuple[int, int]]:
 
 
 def count_threads(n_threads: int | None) -> int:
-    """Number of threads: as asked, or the processors this process may use.
+    """Number of threads to run.
 
     Parameters
     ----------
     n_threads : int or None
+        Requested number of threads; None means one for each processor that this
+        process may use.
 
     Returns
     -------
@@ -48,12 +52,12 @@ def count_threads(n_threads: int | None) -> int:
     Raises
     ------
     ValueError
-        If it is below 1.
+        If ``n_threads`` is below 1.
     """
     if n_threads is None:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1  # macOS
+        return os.cpu_count() or 1  # no sched_getaffinity on macOS
     if n_threads < 1:
         raise ValueError(f"threads must be at least 1, found {n_threads}")
     return n_threads
@@ -64,24 +68,26 @@ def spread(
     start: Callable[[], Callable[[Job], Result]],
     n_threads: int,
 ) -> list[Result]:
-    """Results of jobs, in the order of the jobs, whichever thread did them.
+    """Run jobs on several threads and return their results in the order of the jobs.
 
     Parameters
     ----------
     jobs : sequence
-    start : callable
-        Called once in each thread; returns the function that does a job there, with
-        the buffers that it uses again and again.
+        Arguments of the job function, one for each job.
+    start : callable () -> (callable (job) -> result)
+        Called once in each thread; returns the job function of this thread, which may
+        own buffers that it reuses from job to job.
     n_threads : int, at least 1
+        Maximum number of threads; 1 runs the jobs in the calling thread.
 
     Returns
     -------
-    list
+    list of results
 
     Raises
     ------
     Exception
-        The first one that a job raises; no further job is begun.
+        If a job raises it; no further job is started.
     """
     results: list[Result | None] = [None] * len(jobs)
     left = iter(range(len(jobs)))
@@ -108,7 +114,7 @@ def spread(
         futures = [pool.submit(work) for _ in range(n_threads)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
-        finally:  # also where the user interrupts
+        finally:  # also after KeyboardInterrupt
             stopped.set()
     for future in futures:
         future.result()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def replaced(path: Path, folder: bool) -> os.stat_result | None:
-    """Status of what is replaced, None where nothing of the kind is."""
+    """Status of the existing file or directory, None if ``path`` has another kind."""
     try:
         old = path.lstat()
     except FileNotFoundError:
@@ -19,17 +19,17 @@ def replaced(path: Path, folder: bool) -> os.stat_result | None:
 
 
 def without_group(mode: int) -> int:
-    """Permissions where a group that is another one may do what all others may."""
+    """Permissions that give the group no more access than all others have."""
     return mode & (0o1707 | (mode & 0o007) << 3)
 
 
 def take_over(place: Path, old: os.stat_result) -> None:
-    """Give a place the owner, group and permissions of what it replaces."""
-    with suppress(OSError):  # only root may give a file away
+    """Give a new output the owner, group and permissions of the replaced one."""
+    with suppress(OSError):  # only root may change the owner
         os.chown(place, old.st_uid, old.st_gid)
-    with suppress(OSError):  # a group that this user is not in
+    with suppress(OSError):  # the user is not in this group
         os.chown(place, -1, old.st_gid)
     is_same_group = place.stat().st_gid == old.st_gid
     mode = old.st_mode if is_same_group else without_group(old.st_mode)
-    # Of a directory also whether what is made in it belongs to its group.
+    # A directory keeps setgid too, by which new entries inherit its group.
     place.chmod(stat.S_IMODE(mode) & (0o7777 if place.is_dir() else 0o777))

@@ -25,7 +25,7 @@ def parameters_of(
     n_inputs : int
         Number of leading arguments that are data.
     reserved : container of str, default=()
-        Names of further arguments that are no parameters of the user's.
+        Names of further arguments to leave out, because the library sets them.
 
     Returns
     -------
@@ -36,19 +36,21 @@ def parameters_of(
 
 
 class RegisteredFunction:
-    """A function under its public name, with its parameters.
+    """A function with its public name and its parameters.
 
-    Derived classes add the properties that `register` is given, and the call.
+    Derived classes store the properties that are passed to `register`, and define
+    ``__call__``.
 
     Parameters
     ----------
     function : callable
-        Its first ``n_inputs`` arguments are the data; the others are its parameters.
+        Function whose first ``n_inputs`` arguments are data; the others are its
+        parameters.
 
     Attributes
     ----------
     name : str
-        Name of the function.
+        Public name, which is the function's ``__name__``.
     function : callable
         The function itself.
     """
@@ -64,7 +66,7 @@ class RegisteredFunction:
         self.function = function
 
     def __reduce__(self) -> Any:
-        """Pickle by name: in its module the name is the entry, not the function."""
+        """Pickle by name, which refers to this entry in the function's module."""
         return self.name
 
     @property
@@ -83,7 +85,7 @@ class RegisteredFunction:
         Raises
         ------
         ValueError
-            The message lists the known ones.
+            If a name is unknown; the message lists the known ones.
         """
         known = self.params
         for name in params:
@@ -95,12 +97,12 @@ class RegisteredFunction:
 
 
 class Table(dict[str, Entry]):
-    """A dict of named entries that knows what one of them is called.
+    """A dict from public names to entries, filled by `register`.
 
     Parameters
     ----------
     noun : str
-        What an entry is, for messages: ``"rule"``, ``"selection"``, ``"format"``.
+        Kind of the entries, for messages: ``"rule"``, ``"selection"``, ``"format"``.
     make : callable (function, **properties) -> entry, or None, default=None
         Builds the entry from the registered function and its properties, such as a
         class derived from `RegisteredFunction`. With None the function itself is the
@@ -125,24 +127,24 @@ class Table(dict[str, Entry]):
 def register(
     table: Table[Entry], **properties: Any
 ) -> Callable[[Callable[..., Any]], Entry]:
-    """Enter the decorated function into a table under its own name.
+    """Decorator that adds a function to a table under the function's own name.
 
     Parameters
     ----------
     table : Table
-        Where the function is entered.
+        Table that the function is added to.
     **properties
-        Properties of the function, which the table's ``make`` takes.
+        Properties of the function, passed to the table's ``make``.
 
     Returns
     -------
     callable function -> entry
-        It returns what it stores, so the decorated name is the entry.
+        Decorator that returns the entry, so the decorated name refers to the entry.
 
     Raises
     ------
     ValueError
-        If the name is taken.
+        If the table already has this name.
     TypeError
         If properties are given and the table has no ``make``.
     """
@@ -174,12 +176,14 @@ def _entry(
 
 
 def lookup(table: Table[Entry], name: str) -> Entry:
-    """Entry of that name.
+    """Entry of a table by its name.
 
     Parameters
     ----------
     table : Table
+        Table to search.
     name : str
+        Public name of the entry.
 
     Returns
     -------
@@ -188,7 +192,8 @@ def lookup(table: Table[Entry], name: str) -> Entry:
     Raises
     ------
     ValueError
-        If the table has no such name; the message offers the nearest, and all.
+        If the table does not have this name; the message suggests the most similar
+        name and lists all names.
     TypeError
         If ``name`` is not a string.
     """

@@ -1,4 +1,4 @@
-"""Regular files only: opened without waiting, read within a bound."""
+"""Reading of regular files: no blocking on pipes or devices, and a maximum size."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def open_regular(path: Path) -> int:
     Parameters
     ----------
     path : Path
+        File to open.
 
     Returns
     -------
@@ -26,9 +27,9 @@ def open_regular(path: Path) -> int:
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If the file does not exist.
     ValueError
-        If it is not a regular file: opening a pipe would wait forever, and a device
+        If it is not a regular file: opening a pipe would block forever, and a device
         may never end.
     """
     opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -39,13 +40,14 @@ def open_regular(path: Path) -> int:
 
 
 def read_regular(path: Path, *, largest: int = LARGEST_JSON) -> bytes:
-    """Contents of a regular file.
+    """Content of a regular file.
 
     Parameters
     ----------
     path : Path
+        File to read.
     largest : int, default=100 MiB
-        Number of bytes that it may have.
+        Maximum size of the file in bytes.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def read_regular(path: Path, *, largest: int = LARGEST_JSON) -> bytes:
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If the file does not exist.
     ValueError
         If it is not a regular file, or larger.
     """
@@ -72,18 +74,20 @@ def read_json(path: Path) -> Any:
     Parameters
     ----------
     path : Path
+        JSON file to read.
 
     Returns
     -------
     value
+        As `json.loads` returns it.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If it is not a regular file, larger than 100 MiB, not JSON, or has a key twice
-        with different values.
+        If it is not a regular file, is larger than 100 MiB, is not JSON, or has a key
+        twice with different values.
     """
     content = read_regular(path)
     try:
@@ -95,11 +99,11 @@ def read_json(path: Path) -> Any:
 
 
 class _ContradictionError(ValueError):
-    """A key of an object has two values."""
+    """A key of a JSON object has two different values."""
 
 
 def _consistent(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Object of a JSON file; json itself would keep the last of two values."""
+    """Dict of a JSON object; `json` itself would keep the last of two values."""
     found = dict(pairs)
     if len(found) < len(pairs):
         for name, value in pairs:

@@ -1,4 +1,4 @@
-"""Weights: how much each member counts, and what a score says of them."""
+"""Validation of member weights."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ def check_weights(
     signed: bool = False,
     rule: str | None = None,
 ) -> Float64:
-    """One finite number for each member, as given.
+    """Validate member weights and return them as float64, not normalized.
 
-    Weights are never normalised: a mean divides by their sum once, at its end, so
-    that equal weights are exact.
+    A mean divides by the sum of the weights once, at its end, which keeps equal
+    weights exact.
 
     Parameters
     ----------
     weights : array-like of shape (n_members,) or None
-        None counts every member once.
+        Weight of each member. None gives every member the weight 1.
     n_members : int, at least 1
+        Number of members.
     signed : bool, default=False
-        Whether weights may be negative.
+        Whether negative weights are allowed.
     rule : str or None, default=None
-        Name of what the weights are for, told in the errors.
+        Name of the rule that takes the weights, for the messages; None names none.
 
     Returns
     -------
@@ -41,10 +42,10 @@ def check_weights(
     TypeError
         If the weights are not real numbers.
     ValueError
-        If there is no member, the number of weights is not ``n_members``, one is not
-        finite, one is negative and not ``signed``, or their sum is zero or too large
-        for float64. A sum of numbers of both signs is zero where nothing but their
-        rounding is left of it.
+        If there are no members, the number of weights is not ``n_members``, a weight
+        is not finite, a weight is negative and not ``signed``, or the sum is zero or
+        too large for float64. A sum of weights of both signs counts as zero if it is
+        within their rounding error.
 
     Examples
     --------
@@ -107,7 +108,7 @@ def _check_sum(values: Float64, owner: str) -> None:
             f"{owner} must have a sum that float64 can hold; divide them all by "
             f"the largest, {np.abs(values).max()}"
         ) from None
-    # 0.1 + 0.2 - 0.3 is 3e-17: fsum adds exactly, so what is left of a sum that
-    # cancels is the rounding of the weights themselves, some ulps of each.
+    # 0.1 + 0.2 - 0.3 is 3e-17: fsum adds exactly, so the remainder of a sum that
+    # cancels is the rounding error of the weights themselves, a few ulps each.
     if abs(total) <= len(values) * np.finfo(np.float64).eps * magnitude:
         raise ValueError(f"{owner} must not sum to zero: found {values.tolist()}")

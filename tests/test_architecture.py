@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from benchmarks.bench_structure import parameters
+
 ROOT = Path(__file__).parents[1]
 # Each part may use what stands on lower floors, and nothing beside itself.
 FLOORS = (
@@ -206,6 +208,12 @@ def test_modules_say_what_they_are_about_and_are_short(path: Path) -> None:
     assert ast.get_docstring(ast.parse(text))
     assert len(text.splitlines()) <= 450
     assert not {"utils", "helpers", "common", "misc"} & {path.stem, path.parent.name}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=named)
+def test_documented_parameters_have_a_description(path: Path) -> None:
+    found = parameters(ast.parse(path.read_text()))
+    assert [(where, line) for where, line, described in found if not described] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=named)

@@ -1,4 +1,4 @@
-"""Checkpoints in, checkpoints out: averages of what models are."""
+"""Average, merge and select model checkpoints."""
 
 import lazy_loader
 

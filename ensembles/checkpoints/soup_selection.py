@@ -1,4 +1,4 @@
-"""Selections for soups: their names, parameters and patience."""
+"""Names and default parameters of the selections for model soups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS
 
-# Selections by the names that papers and other libraries have for them.
+# Hints for the names that papers and other libraries use.
 OTHER_NAMES = {
     "learned": "the learned soup is 'convex'",
     "learned_soup": "the learned soup is 'convex'",
@@ -18,23 +18,27 @@ OTHER_NAMES = {
 }
 
 
-PATIENCE = 10  # rounds of greedy without a better score, at least
+PATIENCE = 10  # least number of rounds without improvement before greedy stops
 
 
 def with_patience(
     select: str, params: Mapping[str, Any], n_members: int
 ) -> dict[str, Any]:
-    """Parameters of a selection, with those that soups set: patience of greedy.
+    """Parameters of a selection, with the soups' default for ``patience``.
 
     Parameters
     ----------
     select : str
+        Name of a selection in `ensembles.selection.SELECTIONS`.
     params : mapping of str to value
+        Parameters that replace the defaults.
     n_members : int
+        Number of members; ``patience`` is at least as large.
 
     Returns
     -------
     dict
+        A copy of ``params``, with ``patience`` if the selection takes it.
     """
     takes = lookup(SELECTIONS, select).params
     usual = {"patience": max(PATIENCE, n_members)} if "patience" in takes else {}
@@ -42,37 +46,40 @@ def with_patience(
 
 
 def check_name(select: str) -> None:
-    """Raise if a selection is named as people name it elsewhere.
+    """Raise an error with a hint for names that other libraries use.
 
     Parameters
     ----------
     select : str
+        Name of a selection.
 
     Raises
     ------
     ValueError
+        If ``select`` is such a name. Other unknown names do not raise.
     """
     if select in OTHER_NAMES:
         raise ValueError(f"unknown selection {select!r}: {OTHER_NAMES[select]}")
 
 
 def needing_base() -> str:
-    """Selections that need a base, as they are asked for: "select='wise_ft'"."""
+    """Selections that need a base, for messages: ``"select='wise_ft'"``."""
     names = [name for name, selection in SELECTIONS.items() if selection.needs_base]
     return " or ".join(f"select={name!r}" for name in names)
 
 
 def taken_by(name: str) -> str:
-    """End of a sentence that names the selections that take a parameter.
+    """End of a message that names the selections with a given parameter.
 
     Parameters
     ----------
     name : str
+        Name of the parameter.
 
     Returns
     -------
     str
-        ``""`` if there are none.
+        ``""`` if no selection has it.
     """
     takes = [
         known for known, selection in SELECTIONS.items() if name in selection.params

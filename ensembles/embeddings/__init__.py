@@ -1,4 +1,4 @@
-"""What words mean, averaged: vectors of sentences from vectors of words."""
+"""Sentence embeddings: averages of word vectors, and transformer encoders."""
 
 import lazy_loader
 

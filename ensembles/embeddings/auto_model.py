@@ -1,4 +1,4 @@
-"""Any model of sentences, from what stands at a path."""
+"""Opens the sentence model at a path: embedder, transformer or word vectors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from ensembles.embeddings.vectors.model_files import settings_of
 from ensembles.embeddings.vectors.read import read_vectors
 from ensembles.regular_files import read_json
 
-READ = ("StaticEmbedding", "Normalize")  # modules that vectors are read of
-OPTIONS = {"texts": "fit", "params": "param"}  # which the command calls otherwise
-# Parameters that an encoder has too.
+# Modules that `read_vectors` reads as a vector table.
+READ = ("StaticEmbedding", "Normalize")
+# Parameters whose command-line option has another name.
+OPTIONS = {"texts": "fit", "params": "param"}
+# Parameters that SentenceEncoder has too.
 SHARED = ("normalize", "n_components", "dtype")
 
 
@@ -28,35 +30,39 @@ def open_model(
     static: bool = False,
     **params: Any,
 ) -> SentenceEmbedder | SentenceEncoder:
-    """Fitted model of sentences: a saved embedder, a transformer, or word vectors.
+    """Open a saved embedder, a transformer or word vectors as a fitted model.
 
     Parameters
     ----------
     path : path
-        A directory that `SentenceEmbedder.save` wrote, a directory of a transformer, or
-        vectors as `read_vectors` takes them.
+        Directory written by `SentenceEmbedder.save`, directory of a transformer, or
+        word vectors in a format that `read_vectors` reads.
     texts : iterable of str or None, default=None
-        What word vectors learn weights and components from.
+        Training texts from which a model of word vectors learns its weights and
+        components. None fits without texts.
     limit : int or None, default=None
-        Read the first so many of the vectors.
+        Number of vectors to read from the start of the file; None reads all.
     errors : {"strict", "replace", "ignore", "backslashreplace"} or None, default=None
-        What becomes of tokens that are not UTF-8, as in `read_vectors`.
+        Error handler for tokens that are not valid UTF-8, as in `read_vectors`.
     static : bool, default=False
-        Whether of a transformer the table of its input tokens is taken, as
-        `SentenceEmbedder` does with its path, and the transformer itself is not run.
+        Whether to read only the input embedding table of a transformer, as
+        `SentenceEmbedder` does with its path, instead of running the transformer.
     **params
-        Of `SentenceEmbedder`; of an encoder ``normalize``, ``n_components`` and
-        ``dtype`` alone. What vectors say of themselves is the default: those that are
-        made for a plain mean have no weights, and are normalized if their model is.
+        Parameters of `SentenceEmbedder`. A saved embedder takes only ``n_jobs``, a
+        transformer only ``normalize``, ``n_components`` and ``dtype``; it ignores
+        ``n_jobs``. For word vectors the defaults follow the file: ``weights=None`` if
+        word weights are already part of the vectors, and ``normalize`` as the model's
+        configuration says.
 
     Returns
     -------
     SentenceEmbedder or SentenceEncoder
+        The fitted model.
 
     Raises
     ------
     ValueError
-        If there is something else, or parameters are given to what has its own.
+        If the path holds none of these, or a parameter does not apply to the model.
     """
     place = Path(path)
     kind = _kind(place)
@@ -92,7 +98,7 @@ def open_model(
 
 
 def _kind(place: Path) -> type[SentenceEmbedder] | type[SentenceEncoder] | None:
-    """What has been made into a model there; None where there are vectors."""
+    """Class of the model in a directory; None for word vectors."""
     if not place.is_dir():
         return None
     config, modules = _json(place / "config.json"), _json(place / "modules.json")

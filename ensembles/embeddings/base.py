@@ -1,4 +1,4 @@
-"""What the transformers of texts share: what they take, and how they say so."""
+"""Base class of the text transformers, and validation of their input texts."""
 
 from __future__ import annotations
 
@@ -13,22 +13,25 @@ from sklearn.base import (
 
 
 class TextTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Base of transformers from texts to vectors."""
+    """Base class of transformers that map texts to vectors."""
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """Fit to texts, then transform them; an iterator is gone through once.
+        """Fit to texts, then return their vectors.
 
         Parameters
         ----------
         X : iterable or column of str
+            Texts. An iterator is read into a list first, as it can be consumed only
+            once.
         y : None
             Not used.
         **fit_params
-            For `fit`.
+            Passed to `fit`.
 
         Returns
         -------
         ndarray of shape (n_texts, n_features_out)
+            One vector per text.
         """
         texts = list(X) if isinstance(X, Iterator) else X
         return super().fit_transform(texts, y, **fit_params)
@@ -42,21 +45,25 @@ class TextTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEst
 
 
 def check_texts(texts: Any) -> Any:
-    """The texts, known to be of one axis and not one text; the column of a frame.
+    """Check that texts form one axis, and extract the column of a one-column frame.
 
     Parameters
     ----------
     texts : object
+        Texts as passed to `fit` or `transform`; the texts themselves are not checked.
 
     Returns
     -------
     object
-        The same, or the only column of a frame or an array of shape (n_texts, 1).
+        ``texts`` unchanged, or the only column of a data frame or of an array of shape
+        (n_texts, 1).
 
     Raises
     ------
     ValueError
-        If it is one str, or has columns.
+        If ``texts`` is a single str or bytes, or has more than one column.
+    TypeError
+        If ``texts`` is not iterable.
     """
     if isinstance(texts, list):
         return texts
@@ -79,7 +86,7 @@ def check_texts(texts: Any) -> Any:
 
 
 def _only_column(texts: Any) -> Any:
-    if hasattr(texts, "column"):  # of pyarrow
+    if hasattr(texts, "column"):  # pyarrow
         return texts.column(0)
     if hasattr(texts, "columns"):
         return texts[texts.columns[0]]

@@ -1,4 +1,4 @@
-"""Sentence vectors as a scikit-learn transformer: words averaged over a token table."""
+"""SentenceEmbedder, a scikit-learn transformer from texts to averaged word vectors."""
 
 from __future__ import annotations
 
@@ -35,71 +35,82 @@ if TYPE_CHECKING:
 
 
 class SentenceEmbedder(TextTransformer):
-    r"""Transformer from texts to averages of the vectors of their words.
+    r"""Text transformer that averages the vectors of the words of each text.
 
-    The members are words, the weights say how much each counts, a rule turns the words
-    of a text into one vector. What `fit` learns, `transform` applies: the vector of a
-    text depends on no other text beside it. A text without known words, an empty one,
-    None and NaN have a vector of zeros.
+    The members are the words of a text, word weights scale their contributions, and a
+    pooling rule combines them into one vector. `fit` learns the word weights and the
+    projection; the vector of a text does not depend on the other texts passed to
+    `transform`. Texts without known words, empty texts, None and NaN get a zero vector.
 
     Parameters
     ----------
     vectors : path, mapping, pair or object
-        As `read_vectors` takes it: what it returns is shared by clones, so a grid
-        search that is given it reads a file once.
+        Word vectors in any form that `read_vectors` accepts. Clones share a
+        `WordVectors` object, so a grid search over one reads the file only once.
     rule : str or list of str, default="mean"
-        Of `POOLINGS`; results of several stand side by side.
+        Names of `POOLINGS`; the results of several are concatenated.
     weights : {"sif", "usif", "idf", "zipf"}, mapping, array or None, default="sif"
-        Of `WEIGHTINGS`; a mapping of word to weight, where words that are not named
-        weigh 1; one number for each row; None counts every word once, and is the one
-        to take where a classifier follows: frequent words may tell classes apart.
+        Word weights: a name of `WEIGHTINGS`; a mapping of word to weight, in which
+        missing words weigh 1; or an array with one weight per token of the vectors.
+        None weighs every word equally. It often suits a downstream classifier best,
+        because frequent words may discriminate between classes.
     remove_components : int, default=0
-        Directions that most of the sentences given to fit share, taken out of each;
-        with "usif" by their shares of the variance. The papers take 1 with "sif" and 5
-        with "usif".
+        Number of leading singular vectors of the training sentence vectors to remove
+        from every vector; "usif" removes each in proportion to its share of the
+        variance. The papers use 1 with "sif" and 5 with "usif".
     whiten : bool or None, default=None
-        Whether to turn to the principal axes of those sentences and scale each to
-        variance 1.
+        Whether to rotate the vectors to the principal axes of the training sentences
+        and scale each axis to variance 1. None does not.
     n_components : int or None, default=None
-        Keep so many principal axes. None keeps all, and without whitening does not
-        turn to them.
+        Number of principal axes to keep. None keeps all, and does not rotate the
+        vectors unless ``whiten`` is set.
     normalize : bool, default=False
-        Whether vectors are brought to length 1.
+        Whether to L2-normalize the vectors.
     tokenizer : str, callable, tokenizer or None, default=None
-        As `tokens_of` takes it. None is the one that belongs to the vectors, else
-        ``\w+``.
+        Tokenizer as in `tokens_of`. None uses the tokenizer that comes with the
+        vectors, else words as in ``\w+``.
     frequencies : mapping, path, {"corpus", "vectors", "zipf"} or None, default=None
-        How often words are met: a mapping of word to count, a file with a word and its
-        count a line, the texts given to fit, what came with the vectors, or their
-        order. None takes the texts given to fit if they hold known words, else the
-        vectors' counts, else, with a warning, their order. "idf" always counts texts.
+        Source of the word counts: a mapping of word to count, a file with one word and
+        its count per line, the training texts ("corpus"), the counts stored with the
+        vectors ("vectors"), or the order of the vectors ("zipf"). None uses the
+        training texts if they contain known words, else the vectors' counts, else,
+        with a warning, their order. "idf" always counts documents in the training
+        texts.
     lowercase : bool or None, default=None
-        Whether words are put in small letters. None does it where hardly a token, one
-        in a hundred, has a capital. Accents are never taken off.
+        Whether to lowercase words before the lookup. None lowercases if at most 1 % of
+        the tokens in the vocabulary contain a capital letter, and never with a Hugging
+        Face tokenizer. Accents are never stripped.
     unknown : {"skip", "subword", "error"}, default="skip"
-        Whether words without a vector are left out, made of their n-grams (fastText;
-        they weigh what a word weighs that was never met), or refused.
+        Treatment of out-of-vocabulary words: leave them out, compose their vectors
+        from character n-grams (fastText; they get the weight of a word with count
+        zero), or raise ValueError.
     dtype : {"float32", "float16", "float64", "int8", "bits"}, default="float32"
-        Of the vectors. "int8" has one scale for all, learned in fit, and keeps cosines
-        nearly; "bits" the signs, eight to a byte, for Hamming distances.
+        Data type of the vectors. "int8" quantizes with one scale for all, learned in
+        `fit`, and approximately preserves cosines; "bits" packs the signs, eight per
+        byte, for Hamming distances.
     params : dict or None, default=None
         Parameters of the rules and the weighting, such as ``{"a": 1e-3, "p": 3}``.
+        None uses their defaults.
     n_jobs : int or None, default=None
-        Threads; None is 1, -1 all processors. The result does not depend on it.
+        Number of threads; None is 1, -1 all processors. The result does not depend on
+        it.
 
     Attributes
     ----------
     vectors_ : WordVectors
+        The vectors that were read.
     weights_ : ndarray of shape (n_tokens,), float32, or None
+        Weight of each token of the vectors; None if all are equal.
     projection_ : Projection or None
-        Components, whitening and principal axes.
+        Component removal, whitening and principal axes; None if none was requested.
     coverage_ : float
-        Share of the tokens given to fit that have a vector, as in `coverage`; NaN where
-        there was none. Tokens that the tokenizer cuts are estimated from a sample where
-        there are more than 16 384 texts.
+        Share of the training tokens that have a vector, as in `coverage`; NaN without
+        training tokens. From 32,768 texts on, the number of tokens that the tokenizer
+        splits or drops is estimated from a sample.
     scale_ : float or None
-        What 127 stands for in "int8".
+        Magnitude that "int8" maps to 127; None for other dtypes.
     lowercase_ : bool
+        Whether words are lowercased.
 
     Examples
     --------
@@ -145,18 +156,19 @@ class SentenceEmbedder(TextTransformer):
         self.n_jobs = n_jobs
 
     def fit(self, X: Any = None, y: Any = None) -> SentenceEmbedder:
-        """Read the vectors, and learn weights and components from texts.
+        """Read the vectors, and learn word weights and components from texts.
 
         Parameters
         ----------
         X : iterable or column of str, or None, default=None
-            None is enough where nothing is learned from texts.
+            Training texts. None suffices if no parameter is learned from texts.
         y : None
             Not used.
 
         Returns
         -------
         self
+            The fitted embedder.
         """
         rules, weighting = rules_of(self.rule), weighting_of(self.weights)
         by_rule, own = split_params(self.params, rules, weighting)
@@ -190,7 +202,7 @@ class SentenceEmbedder(TextTransformer):
         return self
 
     def _learn(self, parts: list[Part], piecewise: bool) -> None:
-        """Learn projection and scale from the sentences of the training texts."""
+        """Learn the projection and the int8 scale from the training vectors."""
         average, n_threads = self._average, self._n_threads()
         remove, n_columns = self.remove_components, average.n_columns
         check_count("remove_components", remove, 0, n_columns)
@@ -217,7 +229,7 @@ class SentenceEmbedder(TextTransformer):
             self._n_features_out = -(-self._n_features_out // 8)
 
     def _largest(self, parts: list[Part]) -> float:
-        """Largest magnitude among the training vectors."""
+        """Largest absolute entry of the training vectors."""
         blocks = self._average.blocks(parts, self._n_threads())
         found = max((float(np.abs(self._end(b)).max()) for b in blocks), default=0.0)
         if not found:
@@ -228,34 +240,37 @@ class SentenceEmbedder(TextTransformer):
         return found
 
     def transform(self, X: Any) -> Any:
-        """Vectors of texts.
+        """Average the word vectors of each text.
 
         Parameters
         ----------
         X : iterable or column of str
-            None, NaN and missing values count as empty texts.
+            Texts. None, NaN and other missing values count as empty texts.
 
         Returns
         -------
         ndarray of shape (n_texts, n_features_out), of ``dtype``
+            One vector per text.
         """
-        if not hasattr(self, "_average"):  # which takes less time than the check
+        if not hasattr(self, "_average"):  # faster than check_is_fitted
             check_is_fitted(self)
         found = self._end(self._average(check_texts(X), self._n_threads()))
         return cast(found, self._dtype, self.scale_ or 1.0)
 
     def counted(self, X: Any, coverage: Coverage) -> Any:
-        """Vectors of texts as `transform` gives them, their tokens counted by the way.
+        """Average word vectors as `transform` does, and count the tokens.
 
         Parameters
         ----------
         X : sequence or column of str
+            Texts. None, NaN and other missing values count as empty texts.
         coverage : Coverage
-            What is added to.
+            Counter to which the numbers of texts and tokens are added.
 
         Returns
         -------
         ndarray of shape (n_texts, n_features_out), of ``dtype``
+            One vector per text.
         """
         check_is_fitted(self)
         found = self._average(check_texts(X), self._n_threads(), coverage)
@@ -264,16 +279,18 @@ class SentenceEmbedder(TextTransformer):
     def coverage(self, X: Any) -> Any:
         """Share of each text's tokens that have a vector.
 
-        A token of the vectors that stands between white space in a text, but which the
-        tokenizer cuts or leaves out, as ``c++`` or an emoji, counts as one without.
+        A whitespace-delimited token of the vocabulary that the default tokenizer splits
+        or drops, such as ``c++`` or an emoji, counts as a token without a vector.
 
         Parameters
         ----------
         X : iterable or column of str
+            Texts. None, NaN and other missing values count as empty texts.
 
         Returns
         -------
-        ndarray of shape (n_texts,), NaN for a text without tokens
+        ndarray of shape (n_texts,)
+            Shares from 0 to 1; NaN for a text without tokens.
         """
         check_is_fitted(self)
         parts = parts_of(check_texts(X))
@@ -286,7 +303,7 @@ class SentenceEmbedder(TextTransformer):
         return normalized(vectors) if self._normalize else vectors
 
     def _n_threads(self) -> int:
-        # Asked of joblib it takes as long as to find a sentence's words.
+        # joblib's call takes as long as tokenizing a sentence.
         return 1 if self.n_jobs is None else int(effective_n_jobs(self.n_jobs))
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
@@ -295,13 +312,21 @@ class SentenceEmbedder(TextTransformer):
         Parameters
         ----------
         path : path
-            The directory that is written, atomically.
+            Output directory; it is written atomically.
         force : bool, default=False
-            Whether an existing directory is replaced.
+            Whether to replace an existing directory.
+
+        Raises
+        ------
+        ValueError
+            If the tokenizer is a callable, or ``unknown="subword"`` composes vectors
+            from n-grams.
+        FileExistsError
+            If the directory exists and ``force`` is False.
 
         See Also
         --------
-        ensembles.embeddings.persistence.save : What the directory holds.
+        ensembles.embeddings.persistence.save : Contents of the directory.
         """
         from ensembles.embeddings.persistence.save import save
         from ensembles.embeddings.persistence.saved_embedder import SavedEmbedder
@@ -326,24 +351,25 @@ class SentenceEmbedder(TextTransformer):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
-        """Fitted embedder from a directory that `save` wrote.
+        """Load a fitted embedder from a directory written by `save`.
 
         Parameters
         ----------
         path : path
-            The directory.
+            Directory that `save` wrote.
 
         Returns
         -------
         SentenceEmbedder
-            One whose table is folded has no weights and components of its own: they
-            are part of its vectors. Its clones, fitted, are the same; those of int8
-            have to be fitted to texts, for its scale.
+            The fitted embedder. If `save` folded word weights and components into the
+            vector table, it has ``weights=None`` and no projection. Its clones, once
+            fitted, return the same vectors; with ``dtype="int8"`` they must be fitted
+            to texts to learn the scale.
 
         Raises
         ------
         ValueError
-            If the directory is not one that `save` wrote.
+            If the directory was not written by `save`.
         """
         from ensembles.embeddings.persistence.load import load
 
@@ -365,8 +391,8 @@ class SentenceEmbedder(TextTransformer):
         return embedder
 
     def _restore(self, loaded: LoadedEmbedder) -> None:
-        """Take what was learned before, instead of learning it."""
-        if self.weights is None:  # they were given, not learned
+        """Restores the learned weights and projection of a saved embedder."""
+        if self.weights is None:  # only names of weightings are saved
             self.weights = loaded.row_weights
         rules, weighting = rules_of(self.rule), weighting_of(self.weights)
         by_rule, _ = split_params(self.params, rules, weighting)

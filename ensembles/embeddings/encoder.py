@@ -1,4 +1,4 @@
-"""Sentence vectors of transformers behind the interface of `SentenceEmbedder`."""
+"""Sentence vectors from transformers, with the interface of `SentenceEmbedder`."""
 
 from __future__ import annotations
 
@@ -24,36 +24,43 @@ from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import decoded, parts_of
 
 INSTALL = "pip install 'ensemble-avg[sentence]'"
-AROUND = 8  # tokens that a tokenizer adds to a text, at most
-TORCH = (2, 6)  # the first that reads pickles without running them, unless asked to
+AROUND = 8  # upper bound on the special tokens that a tokenizer adds to a text
+TORCH = (2, 6)  # first version whose torch.load defaults to weights_only=True
 
 
 class SentenceEncoder(TextTransformer):
-    """Transformer from texts to vectors, by a model of sentence-transformers.
+    """Text transformer that encodes texts with a sentence-transformers model.
 
-    An empty text, None and NaN have a vector of zeros, as in `SentenceEmbedder`. Texts
-    beyond the model's ``max_seq_length`` are cut off, with a warning. Texts
-    of other lengths in a batch are padded, which moves a vector by rounding only.
+    Empty texts, None and NaN get a zero vector, as in `SentenceEmbedder`. Texts longer
+    than the model's ``max_seq_length`` are truncated, with a warning. Padding within a
+    batch changes a vector only by rounding.
 
     Parameters
     ----------
     model : path, str or SentenceTransformer
-        As `sentence_transformers.SentenceTransformer` takes it, or one that is loaded.
-        No code of a directory is run: one that names classes of its own is refused.
+        Path or Hub name, passed to `sentence_transformers.SentenceTransformer`, or a
+        loaded model. Code in a model directory is never run: a directory whose
+        configuration names classes of its own is refused.
     prompt : str or None, default=None
-        Put before each text. None is the model's own default prompt, if it has one.
+        Text prepended to each text. None uses the model's default prompt, if it has
+        one.
     n_components : int or None, default=None
-        Keep the first so many dimensions, of models made for it.
+        Number of leading dimensions to keep, for models trained for truncation
+        (Matryoshka). None keeps all.
     normalize : bool, default=False
-        Whether vectors are brought to length 1.
+        Whether to L2-normalize the vectors.
     batch_size : int, default=32
+        Number of texts that the model encodes at once.
     device : str or None, default=None
-        None leaves it to sentence-transformers.
+        PyTorch device such as ``"cpu"`` or ``"cuda"``; a loaded model stays on its
+        own. None lets sentence-transformers choose.
     dtype : {"float32", "float16", "float64"}, default="float32"
+        Data type of the vectors that `transform` returns.
 
     Attributes
     ----------
     model_ : SentenceTransformer
+        The loaded model.
     """
 
     def __init__(
@@ -80,14 +87,15 @@ class SentenceEncoder(TextTransformer):
 
         Parameters
         ----------
-        X : None
-            Not used.
+        X : iterable or column of str, or None, default=None
+            Not used; if given, only checked to be one column of texts.
         y : None
             Not used.
 
         Returns
         -------
         self
+            The fitted encoder.
         """
         if check_dtype(self.dtype) not in FLOATS:
             raise ValueError(
@@ -96,7 +104,7 @@ class SentenceEncoder(TextTransformer):
         if X is not None:
             check_texts(X)
         self.model_ = self._loaded()
-        # Renamed in version 6; both are asked for.
+        # sentence-transformers 6 renamed the method.
         ask = getattr(self.model_, "get_embedding_dimension", None)
         dim = ask() if ask else self.model_.get_sentence_embedding_dimension()
         if not isinstance(dim, int):
@@ -113,32 +121,34 @@ class SentenceEncoder(TextTransformer):
 
     @property
     def used_prompt(self) -> str:
-        """What is put before each text: ``prompt``, or the model's default prompt."""
+        """Text prepended to each text: ``prompt``, or the model's default prompt."""
         if self.prompt is not None:
             return self.prompt
         prompts = getattr(self.model_, "prompts", None) or {}
         return prompts.get(getattr(self.model_, "default_prompt_name", None)) or ""
 
     def transform(self, X: Any) -> Any:
-        """Vectors of texts.
+        """Encode texts as vectors.
 
         Parameters
         ----------
         X : iterable or column of str
+            Texts. None, NaN and other missing values count as empty texts.
 
         Returns
         -------
         ndarray of shape (n_texts, n_features_out), of ``dtype``
+            One vector per text.
 
         Raises
         ------
         ValueError
-            If the model gives NaN or infinity.
+            If the model returns NaN or infinity for a text.
 
         Warns
         -----
         UserWarning
-            If a text has more tokens than the model reads.
+            If a text is longer than the model's ``max_seq_length`` tokens.
         """
         check_is_fitted(self)
         vectors, n_cut = self._encoded(X)
@@ -152,7 +162,7 @@ class SentenceEncoder(TextTransformer):
         return vectors
 
     def _encoded(self, X: Any) -> tuple[Any, int]:
-        """Vectors of texts, and how many texts the model cuts off."""
+        """Returns the vectors of texts and the number of truncated texts."""
         texts = [text for part in parts_of(check_texts(X)) for text in decoded(part)]
         out = np.zeros((len(texts), self._n_features_out), np.float32)
         filled = [index for index, text in enumerate(texts) if text.strip()]
@@ -180,13 +190,13 @@ class SentenceEncoder(TextTransformer):
         return cast(out, check_dtype(self.dtype), 1.0), n_cut
 
     def _count_cut(self, texts: list[str]) -> int:
-        """Number of texts with more tokens than the model reads."""
+        """Number of texts longer than the model's ``max_seq_length`` tokens."""
         most = getattr(self.model_, "max_seq_length", None)
         tokenizer: Any = getattr(self.model_, "tokenizer", None)
         if not isinstance(most, int) or not hasattr(tokenizer, "model_max_length"):
             return 0
         texts = [self.used_prompt + text for text in texts]
-        # A token has a byte at least, but for those at the ends of a text.
+        # Every token but the special ones at the ends of a text has at least one byte.
         long = [text for text in texts if len(text.encode()) > most - AROUND]
         if not long:
             return 0
@@ -194,17 +204,20 @@ class SentenceEncoder(TextTransformer):
         return sum(len(one) > most for one in ids)
 
     def counted(self, X: Any, coverage: Coverage) -> Any:
-        """Vectors of texts as `transform` gives them; texts without any are counted.
+        """Encode texts as `transform` does, and count empty and truncated texts.
 
         Parameters
         ----------
         X : sequence or column of str
+            Texts. None, NaN and other missing values count as empty texts.
         coverage : Coverage
-            What is added to.
+            Counter to which the numbers of texts, of zero vectors and of truncated
+            texts are added.
 
         Returns
         -------
         ndarray of shape (n_texts, n_features_out), of ``dtype``
+            One vector per text.
         """
         found, n_cut = self._encoded(X)
         n_empty = len(found) - int(np.count_nonzero(found.any(axis=1)))
@@ -225,7 +238,7 @@ class SentenceEncoder(TextTransformer):
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without transformers' bar, which would be drawn into any program's output."""
+    """Disables transformers' progress bar, which would appear in a caller's output."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
@@ -239,7 +252,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _loaded(path: str, kind: Any, device: str | None) -> Any:
-    """Model of a directory, or of a name on the Hub."""
+    """Loads a model from a directory, or by its name on the Hugging Face Hub."""
     import torch
 
     if Path(path).is_dir():

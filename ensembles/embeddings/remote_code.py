@@ -1,8 +1,8 @@
-"""Model directories that ask for code of their own, refused before they are loaded.
+"""Refuses model directories that would load their own Python code.
 
-Versions of sentence-transformers below 6 import what a directory names, from the
-directory itself. The rule here does not depend on the version: classes and functions
-that a directory names must belong to packages that are installed for the purpose.
+Versions of sentence-transformers below 6 import the classes that a directory names,
+from the directory itself. The check here does not depend on the version: every class
+and function that a directory names must belong to one of the `TRUSTED` packages.
 """
 
 from __future__ import annotations
@@ -16,37 +16,40 @@ from typing import Any
 from ensembles.regular_files import read_json
 
 TRUSTED = ("sentence_transformers.", "transformers.", "torch.nn.")
-# Keys whose values name classes or functions: "type", "types", "tokenizer_class", …
+# Keys whose values name classes or functions, e.g. "type", "types", "tokenizer_class".
 NAMING = re.compile(r"(?:.*_)?(?:type|types|class|classes|function|fn)")
-# A module and a name in it, or in a repository: a name alone is looked up in a table.
+# Dotted name in a module, or "repository--name". The packages look up a plain name in
+# their own tables, so it cannot import code.
 IMPORTED = re.compile(r".*\.[A-Za-z_]\w*|.*--.*", re.DOTALL)
-DEEPEST = 3  # folders of modules within a model's
-# Large, and without names of classes.
+DEEPEST = 3  # levels of subdirectories that are searched for JSON files
+# Skipped: these files are large and name no classes.
 DATA = ("tokenizer.json", "vocab.json", ".index.json")
 WAY_OUT = (
     "if you trust it, load it with SentenceTransformer(path, trust_remote_code=True) "
     "and pass the model to SentenceEncoder"
 )
 
-# Not decided here: with the same name the code may compute something else, as that of
-# gte-Qwen2, whose attention looks both ways.
+# Left to the user: remote code may differ from the architecture of the same name, e.g.
+# that of gte-Qwen2, whose attention is bidirectional.
 NATIVE = (
     "if transformers has the same architecture itself, take auto_map out of the file"
 )
 
 
 def check_no_remote_code(folder: Path) -> None:
-    """Raise if a model's directory names code outside the packages that read it.
+    """Raise if a model directory names code outside the trusted packages.
 
     Parameters
     ----------
     folder : Path
+        Model directory; its JSON files are searched, not its tensors.
 
     Raises
     ------
     ValueError
-        If a JSON file there names a class or a function of its own, has ``auto_map`` or
-        ``trust_remote_code``, or lists a module outside the directory.
+        If a JSON file names a class or a function outside `TRUSTED`, sets ``auto_map``
+        or ``trust_remote_code``, or lists a module outside the directory; also if
+        ``modules.json`` or ``config.json`` is not valid JSON.
     """
     for path in _json_files(folder):
         try:
@@ -54,7 +57,7 @@ def check_no_remote_code(folder: Path) -> None:
         except ValueError:
             if path.parent == folder and path.name in ("modules.json", "config.json"):
                 raise
-            continue  # not a file of the model's
+            continue  # not a configuration file of the model
         if path.name == "modules.json":
             _check_paths(path, found)
         for key, value in _entries(found):
@@ -91,7 +94,7 @@ def _check_paths(path: Path, modules: Any) -> None:
 
 
 def _entries(found: Any) -> Iterator[tuple[str, Any]]:
-    """All keys with their values, of objects within objects too."""
+    """Keys and values of all objects in parsed JSON, at any depth."""
     waiting = [found]
     while waiting:
         one = waiting.pop()
@@ -103,7 +106,7 @@ def _entries(found: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _asked_for(key: str, value: Any) -> Any:
-    """What a key asks for that is not trusted, None where all is well."""
+    """Untrusted code that a key requests, or None."""
     if key in ("auto_map", "trust_remote_code"):
         return value or None
     if not NAMING.fullmatch(key):

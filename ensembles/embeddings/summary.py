@@ -1,4 +1,4 @@
-"""What a fitted model is and does with texts, in values and in a sentence."""
+"""Summary of a fitted sentence model, as JSON values and as one sentence."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.tokenization.texts import parts_of, piece
 from ensembles.embeddings.weighting.builtin import BY_ORDER, Weighting
 
-SAMPLED = 20_000  # texts that are searched for tokens that are lost
+SAMPLED = 20_000  # texts that `lost` searches
 
 
 def summary(model: Any) -> dict[str, Any]:
-    """What a model was read from, and how it makes vectors.
+    """Origin and settings of a fitted model.
 
     Parameters
     ----------
     model : SentenceEmbedder or SentenceEncoder, fitted
+        The model to describe.
 
     Returns
     -------
-    dict of str to values of JSON
+    dict of str to JSON value
+        Source, format, dimensions and settings; the keys differ between the two
+        classes.
     """
     if not isinstance(model, SentenceEmbedder):
         prompts = getattr(model.model_, "prompts", None) or {}
@@ -54,15 +57,17 @@ def summary(model: Any) -> dict[str, Any]:
 
 
 def sentence(facts: dict[str, Any]) -> str:
-    """What `summary` returns as one sentence.
+    """Format the result of `summary` as one sentence.
 
     Parameters
     ----------
     facts : dict
+        Return value of `summary`.
 
     Returns
     -------
     str
+        The sentence, without a full stop.
     """
     read = f"{facts['model']} is read as {facts['format']}"
     if "tokenizer" not in facts:
@@ -108,16 +113,22 @@ def _weights(model: SentenceEmbedder) -> str | None:
 
 
 def lost(model: Any, texts: Any) -> Counter[str]:
-    """Tokens of the first texts that have a vector, but are no word to the tokenizer.
+    """Count in-vocabulary tokens that the tokenizer splits or drops.
+
+    An example is an emoji that has a vector but does not match the word pattern.
 
     Parameters
     ----------
     model : SentenceEmbedder or SentenceEncoder, fitted
+        The model whose tokenizer and vocabulary apply. The count of a SentenceEncoder
+        is always empty.
     texts : sequence or column of str
+        Texts to search; only the first 20,000 are read.
 
     Returns
     -------
     Counter of str
+        Number of occurrences of each such token.
     """
     found: Counter[str] = Counter()
     if isinstance(model, SentenceEmbedder):

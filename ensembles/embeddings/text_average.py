@@ -1,4 +1,4 @@
-"""Texts to vectors, with all that has been learned: rows, weights, rules."""
+"""The fitted mapping from texts to pooled vectors: tokenization, weights and rules."""
 
 from __future__ import annotations
 
@@ -21,17 +21,22 @@ from ensembles.embeddings.weighting.builtin import Weighting
 
 @dataclass(frozen=True, eq=False)
 class Average:
-    """What is done with the words of a text.
+    """Maps texts to pooled vectors, with everything that `fit` learned.
 
     Parameters
     ----------
     rows : Rows
+        Tokenizer and vector table.
     rules : tuple of Pooling
+        Poolings; their results are concatenated.
     weights : ndarray of shape (n_rows,), float32, or None
+        Weight of each row of the table. None weighs every word equally.
     unmet : float
-        Weight of a word without a row, where n-grams make up its vector.
+        Weight of an out-of-vocabulary word whose vector is composed of n-grams.
     divide : {"weights", "count"}
+        Divisor of weighted sums: the sum of the weights, or the number of known words.
     params : dict of rule name to its parameters
+        Keyword arguments of each rule, e.g. ``{"power_mean": {"p": 3}}``.
     """
 
     rows: Rows
@@ -43,12 +48,12 @@ class Average:
 
     @property
     def n_columns(self) -> int:
-        """Columns of the result."""
+        """Number of columns of the result."""
         return len(self.rules) * int(self.rows.vectors.matrix.shape[1])
 
     @cached_property
     def _prepared(self) -> Prepared | None:
-        """All that is done where loops from texts to vectors are enough, else None."""
+        """Arguments of the fused loops, or None if a rule or ``unknown`` needs more."""
         if self.rows.unknown != "skip" or not all(rule.fused for rule in self.rules):
             return None
         names, p = [rule.name for rule in self.rules], self.params.get("power_mean", {})
@@ -56,7 +61,7 @@ class Average:
         return prepared(self.rows.vectors.matrix, names, **given)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what is cached: in a pickle it would be a second table."""
+        """Fields only: a pickled cache would be a second copy of the table."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __call__(
@@ -64,7 +69,7 @@ class Average:
     ) -> Float32:
         """Vectors of texts, of shape (n_texts, n_columns), float32.
 
-        With ``coverage`` their tokens are counted there.
+        Token counts are added to ``coverage`` if it is not None.
         """
         if self._prepared is not None:
             how: dict[str, Any] = {"n_threads": n_threads, "coverage": coverage}
@@ -78,7 +83,7 @@ class Average:
         n_threads: int | None,
         coverage: Coverage | None = None,
     ) -> Iterator[Float32]:
-        """The same, some thousand texts at a time."""
+        """Yields the vectors of texts, block by block."""
         for part, ragged in self.rows.ragged(parts):
             table, weights = self.rows.vectors.matrix, self.weights
             if self.rows.unknown == "subword" and not self.rows.by_piece:
@@ -104,22 +109,29 @@ def split_params(
     rules: tuple[Pooling, ...],
     weighting: Weighting | None,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Parameters by the rule that takes them, and those of the weighting.
+    """Distribute parameters over the rules and the weighting that accept them.
 
     Parameters
     ----------
     params : mapping or None
+        Values by parameter name; one name may belong to several rules. None means no
+        parameters.
     rules : tuple of Pooling
+        Rules that may accept parameters.
     weighting : Weighting or None
+        Word weighting that may accept parameters; None accepts none.
 
     Returns
     -------
-    dict of rule name to its parameters, dict of the weighting's
+    by_rule : dict of rule name to dict
+        Parameters of each rule.
+    own : dict
+        Parameters of the weighting.
 
     Raises
     ------
     ValueError
-        If nothing here takes one of them.
+        If neither a rule nor the weighting accepts a name, or a rule rejects a value.
     """
     given = dict(params or {})
     known = {rule.name: rule.params for rule in rules}
@@ -135,6 +147,6 @@ def split_params(
         rule: {name: given[name] for name in taken if name in given}
         for rule, taken in known.items()
     }
-    for rule in rules:  # each says itself what is wrong
+    for rule in rules:  # a call on one row raises the rule's own error for wrong values
         rule.function(np.ones((1, 1)), np.ones(1), 1.0, **by_rule[rule.name])
     return by_rule, {name: given[name] for name in own if name in given}

@@ -1,6 +1,6 @@
-"""Compiled loops over members, each beside the numpy line that it equals bit for bit.
+"""Compiled loops over members that match their NumPy references bit for bit.
 
-Members come as a stack of shape (n_members, size). Loops work on pieces of `LANE`
-elements, so that what lies between two of them stays in the first cache, and release
-the interpreter's lock. Only what a job calls is compiled, once for a machine.
+Members are passed as a stack of shape (n_members, size). Loops work on pieces of `LANE`
+elements, so that intermediate values stay in the L1 cache, and release the GIL. A loop
+is compiled at its first call, once per machine.
 """

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Between float64 sums and the bits of narrow formats.
+"""Conversion between float64 sums and the bits of narrow float formats.
 
-Loops here take arrays of `LANE` elements at most. Words are the bits of float32,
-which every narrow format fits in.
+Inlined loops take arrays of at most `LANE` elements. Words are float32 bits; float32
+represents every number of a narrow format exactly.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from ensembles.kernels.jit import LANE, compiled, inlined
 
 
 def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
-    """Float64 values rounded once, as `ensembles.dtypes.round_to` does in numpy.
+    """Float64 values rounded once; a compiled version of `ensembles.dtypes.round_to`.
 
     Parameters
     ----------
     values : ndarray of shape (size,), float64
+        Values to round; infinity and NaN are allowed.
     dtype : dtype, one of ``FLOATS``
+        Target format.
 
     Returns
     -------
@@ -60,11 +62,11 @@ def _round_all_small(values, out, shift, width, special, bias):
 
 @inlined
 def to_odd(sums, values):
-    """Float32 that a second rounding, to 22 bits or fewer, brings to the right side.
+    """Round float64 to float32 to odd, so that rounding again to 22 bits is correct.
 
-    What is cut off leaves its trace in the last bit: rounding to odd (Boldo &
-    Melquiond 2008, "Emulation of a FMA and correctly rounded sums: proved algorithms
-    using rounding to odd", theorem 1).
+    The last bit is set if any bit was cut off (Boldo & Melquiond 2008, "Emulation of a
+    FMA and correctly rounded sums: proved algorithms using rounding to odd", theorem
+    1). Overwrites ``sums``.
     """
     low = np.uint64(0x1FFFFFFF)
     bits = sums.view(np.uint64)
@@ -76,23 +78,23 @@ def to_odd(sums, values):
 
 @inlined
 def widen_bfloat16(row, words):
-    """Words of bfloat16 bits."""
+    """Convert bfloat16 bits to words."""
     for j in range(row.size):
         words[j] = np.uint32(row[j]) << np.uint32(16)
 
 
 @inlined
 def round_bfloat16(sums, words, out):
-    """Bfloat16 bits nearest to float64 sums, ties to even; words are scratch."""
+    """Round float64 sums to bfloat16 bits, ties to even; ``words`` is scratch space."""
     to_odd(sums, words.view(np.float32))
-    # Of 32 bits like the rest: a truth value would be widened, and seldom vectorised.
+    # 32 bits like the rest: a boolean would be widened, and is rarely vectorized.
     rare, first_normal = np.uint32(0), np.uint32(0x800000)
     for j in range(out.size):
         word = words[j]
         even = (word >> np.uint32(16)) & np.uint32(1)
         out[j] = np.uint16((word + np.uint32(0x7FFF) + even) >> np.uint32(16))
         size = np.uint32(word & np.uint32(0x7FFFFFFF))
-        # Below the first normal number it wraps around, and is as large as for NaN.
+        # Wraps around below the first normal number, to values as large as for NaN.
         beyond = np.uint32(size - first_normal) > np.uint32(0x7F000000)
         rare = np.uint32(rare | np.uint32(np.uint32(beyond) & np.uint32(size != 0)))
     if rare:
@@ -101,8 +103,8 @@ def round_bfloat16(sums, words, out):
 
 @compiled
 def _round_rare_bfloat16(sums, out):
-    """What float32 cannot carry: subnormal numbers, and the mantissa of a NaN."""
-    shift = 2.0 ** (-133 + 52)  # adding it leaves multiples of 2**-133
+    """Round subnormal numbers and NaN, which words cannot represent."""
+    shift = 2.0 ** (-133 + 52)  # adding it rounds to multiples of 2**-133
     for j in range(out.size):
         size = abs(sums[j])
         sign = np.uint16(0x8000 if np.signbit(sums[j]) else 0)
@@ -113,7 +115,7 @@ def _round_rare_bfloat16(sums, out):
 
 
 def small_facts(form: Format) -> tuple[np.uint32, ...]:
-    """Shift of the mantissa, width, first special, bias to add back."""
+    """Constants of a format: mantissa shift, width, first special, bias difference."""
     facts = (
         23 - form.mantissa,
         8 * form.dtype.itemsize,
@@ -125,7 +127,7 @@ def small_facts(form: Format) -> tuple[np.uint32, ...]:
 
 @inlined
 def widen_small(row, words, shift, width, special, bias):
-    """Words of float16 or float8 bits."""
+    """Convert float16 or float8 bits to words; the constants are `small_facts`."""
     values = words.view(np.float32)
     magnitude = np.uint32((1 << (width - 1)) - 1)
     scale = np.float32(2.0 ** np.float64(bias))
@@ -142,9 +144,10 @@ def widen_small(row, words, shift, width, special, bias):
 
 @inlined
 def round_small(sums, words, out, shift, width, special, bias):
-    """Float16 or float8 bits nearest to float64 sums, ties to even."""
+    """Round float64 sums to float16 or float8 bits, ties to even."""
     to_odd(sums, words.view(np.float32))
-    # Added to a subnormal number, 2**step leaves whole steps of the format in the bits.
+    # Adding ``step`` to a subnormal number leaves its multiple of the format's smallest
+    # number in the low bits.
     step = np.float32(2.0 ** (np.float64(bias) + np.float64(shift) - 126))
     counted = np.empty(LANE, np.float32)
     values = words.view(np.float32)
@@ -168,11 +171,12 @@ def round_small(sums, words, out, shift, width, special, bias):
 
 
 def widened(stack: Array) -> Float64:
-    """Members in float64, exactly.
+    """Members converted to float64, which is exact.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
 
     Returns
     -------
@@ -180,7 +184,7 @@ def widened(stack: Array) -> Float64:
     """
     form = FLOATS[stack.dtype]
     if form.mantissa >= 23:
-        with np.errstate(invalid="ignore"):  # a signalling NaN
+        with np.errstate(invalid="ignore"):  # signaling NaN
             return np.asarray(stack, np.float64)
     out = np.empty(stack.shape)
     if form.mantissa == 7:

@@ -1,4 +1,4 @@
-"""Who is told when loops are compiled, which takes seconds at the first call."""
+"""Notification of the first compilation of a loop, which takes seconds."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ _listeners: list[Callable[[bool], None]] = []
 
 
 def listen(listener: Callable[[bool], None]) -> None:
-    """Call a function once, when the first loop of this process is compiled.
+    """Register a function to call once, before this process first compiles a loop.
 
     Parameters
     ----------
     listener : callable (is_kept)
-        It replaces an earlier one. ``is_kept`` states whether later processes find the
-        machine code in a cache.
+        Replaces an earlier listener. ``is_kept`` is True if the machine code is cached
+        for later processes.
     """
     with _lock:
         _listeners[:] = [listener]
 
 
 def announce(*, is_kept: bool) -> None:
-    """Call the listener, if there is one that was not called yet.
+    """Call the registered listener, unless it was already called.
 
     Parameters
     ----------
     is_kept : bool
-        Whether there is a cache to keep the machine code in.
+        Whether the machine code is cached for later processes.
     """
     with _lock:
         heard, _listeners[:] = _listeners[:], []

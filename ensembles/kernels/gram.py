@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Inner products of members with each other, the same however the work is cut."""
+"""Gram matrices of members, identical for every division of the work."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from ensembles.dtypes import FLOATS
 from ensembles.kernels.casting import widened
 from ensembles.kernels.jit import LANE, compiled
 
-BLOCK = 65_536  # elements added up before their sum joins the others, by position
-ROWS = 64  # four rows of 16 are added while their sums are at hand
+BLOCK = 65_536  # elements of a partial Gram matrix; blocks start at multiples of it
+ROWS = 64  # elements of four rows of 16, added while the sums are in registers
 SUMS = 16  # running sums in a block: element k goes to sum k % 16
-LEAST, MOST = 2.0**-900, 2.0**1000  # sums of squares that lose nothing in float64
+LEAST, MOST = 2.0**-900, 2.0**1000  # range of sums of squares exact enough in float64
 
 
 def gram(stack: Array) -> Float64:
-    """Inner products of all pairs of members, block by block.
+    """Partial Gram matrices of the members, one for each block of elements.
 
-    Added over the first axis, in its order, they are the Gram matrix.
+    Their sum over the first axis, in its order, is the Gram matrix.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
 
     Returns
     -------
     ndarray of shape (ceil(size / BLOCK), n_members, n_members), float64
-        The square of a member is 0 only if the member is, and infinite only if an
-        entry is: where float64 cannot hold it, it is below ``LEAST`` or at ``MOST``.
+        A diagonal entry is 0 only if the member is 0, and infinite only if the member
+        has an infinity. A sum of squares that underflows is below ``LEAST``, one that
+        overflows is ``MOST``.
     """
     n_members, size = stack.shape
     out = np.empty((-(-size // BLOCK), n_members, n_members))
@@ -45,11 +47,12 @@ def gram(stack: Array) -> Float64:
 
 
 def gram_line(stack: Array) -> Float64:
-    """Numpy line of `gram`.
+    """NumPy reference of `gram`.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def gram_line(stack: Array) -> Float64:
         block = np.pad(block, ((0, 0), (0, -block.shape[1] % SUMS)))
         rows = block.reshape(len(block), -1, SUMS)
         products = rows[:, None] * rows[None]
-        # An accumulation adds one row after the other; a sum may add in pairs.
+        # add.accumulate adds row after row; sum may add pairwise.
         sums = np.add.accumulate(products, axis=2)[:, :, -1]
         out = np.add.accumulate(sums, axis=2)[:, :, -1]
         _bound_squares(block, out)
@@ -95,7 +98,7 @@ def _gram(stack, out):
 
 @compiled
 def _gram_bfloat16(stack, first, last, out):
-    """Widened a lane at a time, so that what is multiplied is near."""
+    """Convert one lane at a time to float64, so that the operands stay in cache."""
     sums = np.zeros((len(out), len(out), SUMS))
     values = np.zeros((len(out), LANE))
     for start in range(first, last, LANE):
@@ -115,8 +118,8 @@ def _gram_bfloat16(stack, first, last, out):
 
 @compiled
 def _add_products(x, y, sums):
-    """Add to 16 sums; the number of products is a multiple of 64."""
-    # Unsigned: an index that may be negative is not vectorised.
+    """Add products to 16 running sums; their number is a multiple of 64."""
+    # Unsigned: a loop with a possibly negative index is not vectorized.
     row, two, three = np.uint64(SUMS), np.uint64(2 * SUMS), np.uint64(3 * SUMS)
     for start in range(np.uint64(0), np.uint64(x.size), np.uint64(ROWS)):
         for k in range(np.uint64(0), row):

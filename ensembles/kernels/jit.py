@@ -24,82 +24,82 @@ from numba.core.serialize import dumps
 
 from ensembles.kernels import compiling
 
-LANE = 1024  # elements worked on at a time: 8 KiB in float64
+LANE = 1024  # elements per step of a loop: 8 KiB in float64
 PACKAGE = Path(__file__).parents[1]
 N_DIGEST = 16  # bytes of a digest
 
 
 def read_stamp() -> bytes:
-    """Digest of the modules of this package that hold loops, and of the compiler.
+    """Digest of all modules of this package with loops, and of the compiler version.
 
     Returns
     -------
     bytes
-        Another one after any edit of such a module: loops are compiled into loops of
-        other modules.
+        Changes with an edit of any such module, because the machine code of a loop
+        contains loops of other modules.
     """
     found = hashlib.blake2b(
         f"{numba.__version__} {llvmlite.__version__} {np.__version__}".encode()
     )
-    # Twice as fast as Path.rglob: most commands run it at their start.
+    # Twice as fast as Path.rglob; most commands run it at startup.
     for folder, folders, names in os.walk(PACKAGE):
         folders.sort()
         for name in sorted(names):
             if name.endswith(".py"):
                 with open(os.path.join(folder, name), "rb") as file:
                     source = file.read()
-                if b"kernels.compiled" in source:
+                if b"kernels.jit" in source:
                     found.update(source)
     return found.digest()
 
 
-# Before the other modules are imported: one that is edited later does not match it.
+# Computed before the other modules are imported, so that later edits do not match it.
 STAMP = read_stamp()
 
 
 def compiled(
     function: Callable[..., Any], inline: Literal["never", "always"] = "never"
 ) -> Any:
-    """Machine code of a loop, compiled at its first call.
+    """Compile a loop to machine code at its first call.
 
     Parameters
     ----------
     function : callable of arrays and numbers
+        Loop that Numba can compile in nopython mode.
     inline : {"never", "always"}, default="never"
-        Whether each caller takes its lines in as its own: they are then compiled once,
-        with the caller.
+        ``"always"`` compiles the function as a part of each caller.
 
     Returns
     -------
     callable
-        The function's ``py_func`` is what came in; or, where numba is told not to
-        compile (``NUMBA_DISABLE_JIT=1``), the function itself, as silent about
-        overflow as machine code.
+        Numba dispatcher whose ``py_func`` is ``function``. With ``NUMBA_DISABLE_JIT=1``
+        the function itself, without floating-point warnings, which machine code does
+        not issue either.
     """
     if numba.config.DISABLE_JIT:
         return np.errstate(all="ignore")(function)
     dispatcher = numba.njit(nogil=True, inline=inline)(function)
     try:
         dispatcher._cache = LoopCache(function)
-    except RuntimeError:  # no folder can be written to
+    except RuntimeError:  # no writable cache folder
         dispatcher._cache = NoCache()
     return dispatcher
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """Part of the callers' machine code: compiled with them, not before."""
+    """Compile a function as a part of each caller."""
     return compiled(function, "always")
 
 
 class NoCache(NullCache):
-    """Without a folder for it, machine code is compiled in each process."""
+    """Replaces the cache if no folder is writable: each process compiles the loop."""
 
     def load_overload(self, signature: Any, target: Any) -> None:
         compiling.announce(is_kept=False)
 
 
 class LoopCache(FunctionCache):
-    """Numba's cache on disk; a stale, damaged or unwritable one is as good as none."""
+    """Numba's cache on disk, ignored if it is stale, damaged or not writable."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
@@ -109,7 +109,7 @@ class LoopCache(FunctionCache):
 
     def load_overload(self, signature: Any, target: Any) -> Any:
         found = None
-        # Whatever a cache of another installation raises, the loop can be compiled.
+        # The cache of another installation may raise anything; compile instead.
         with suppress(Exception):
             found = super().load_overload(signature, target)
         if found is None:
@@ -124,16 +124,15 @@ class LoopCache(FunctionCache):
 class LoopFiles:
     """Files with the machine code of one loop, one file for each signature.
 
-    Numba's own files are stamped by the source file of the loop alone, although the
-    loop holds lines and constants of other modules, and nothing tells whether their
-    bytes are damaged.
+    Numba's own files depend on the source file of the loop alone, although the machine
+    code contains code and constants of other modules, and they have no checksum.
 
     Parameters
     ----------
     base : Path
-        Folder of the files, and how their names begin.
-    own : bytes
-        Stamp of the source file of the loop.
+        Common prefix of the paths of the files.
+    own : object
+        Stamp of the loop's source file, from Numba's cache locator.
     """
 
     def __init__(self, base: Path, own: Any) -> None:
@@ -141,7 +140,7 @@ class LoopFiles:
         self.own = repr(own).encode()
 
     def load(self, key: Any) -> Any:
-        """Machine code of that key, None if there is none that can be used."""
+        """Machine code of a signature, None if no valid file has it."""
         try:
             content = self._path(key).read_bytes()
         except FileNotFoundError:
@@ -153,7 +152,7 @@ class LoopFiles:
         return data if kept == key else None
 
     def save(self, key: Any, data: Any) -> None:
-        """Keep machine code under a key, unless a source file was edited meanwhile."""
+        """Write machine code to a file, unless a source file changed since import."""
         if read_stamp() != STAMP:
             return
         payload = dumps((key, data))

@@ -24,18 +24,20 @@ from ensembles.kernels.mean_bfloat16 import equal_lane, farthest
 
 
 def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
-    """Weighted sum of the members over ``total``, rounded once.
+    """Weighted sum of the members divided by ``total``, rounded once.
 
-    The sum runs in float64 in the order of the members; for members of float64 it is
-    compensated (Ogita, Rump & Oishi 2005, "Accurate sum and dot product", algorithm
-    5.3) and rounded once, as ``math.fsum`` does, before it is divided.
+    The sum is accumulated in float64 in the order of the members. For float64 members
+    it is compensated (Ogita, Rump & Oishi 2005, "Accurate sum and dot product",
+    algorithm 5.3) and rounded once, as in ``math.fsum``, before the division.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
     weights : ndarray of shape (n_members,)
+        Weight of each member, of any sign.
     total : float or None, default=None
-        None is the sum of the weights.
+        Divisor of the sum; None divides by the sum of the weights.
 
     Returns
     -------
@@ -61,14 +63,18 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
 def mean_line(
     stack: Array | Sequence[Array], weights: Float64, total: float, dtype: np.dtype[Any]
 ) -> Array:
-    """Numpy line of `mean` below float64, for members of any mixture of formats.
+    """NumPy reference of `mean` below float64; the formats of members may differ.
 
     Parameters
     ----------
     stack : ndarray or sequence of arrays, n_members of one shape
+        Members in float formats.
     weights : ndarray of shape (n_members,)
+        Weight of each member, of any sign.
     total : float
-    dtype : dtype of the result
+        Divisor of the weighted sum.
+    dtype : dtype, one of ``FLOATS``
+        Format of the result.
 
     Returns
     -------
@@ -82,11 +88,12 @@ def mean_line(
 
 
 def any_special(values: Array) -> bool:
-    """Whether a NaN or an infinity is among the values.
+    """Whether any value is NaN or infinite.
 
     Parameters
     ----------
     values : ndarray of shape (size,), a float format
+        Values to check.
 
     Returns
     -------
@@ -109,7 +116,7 @@ def _any_above(bits, magnitude, limit):
 
 @inlined
 def _add(sums, values, weight, first):
-    if first:  # not 0 + x: it would lose the sign of a negative zero
+    if first:  # not 0 + x, which would lose the sign of a negative zero
         for j in range(values.size):
             sums[j] = weight * np.float64(values[j])
     else:
@@ -173,8 +180,8 @@ def _mean_small(stack, weights, total, out, shift, width, special, bias):
 
 @compiled
 def _add_twice(sums, errors, lost, row, weight):
-    """Add weight times row, the errors of both steps, and the size of their errors."""
-    split = 134217729.0  # 2**27 + 1 cuts a float64 into two halves (Dekker 1971)
+    """Add ``weight * row`` with compensation, and its remaining error to ``lost``."""
+    split = 134217729.0  # 2**27 + 1 splits a float64 into two halves (Dekker 1971)
     high_weight = split * weight - (split * weight - weight)
     low_weight = weight - high_weight
     for j in range(row.size):
@@ -199,7 +206,7 @@ def _add_twice(sums, errors, lost, row, weight):
 
 @compiled
 def _mean_float64(stack, weights, total, out):
-    """Means, NaN where a compensated sum is not known to be enough."""
+    """Means from compensated sums, NaN where a sum may be rounded wrongly."""
     sums, errors = np.empty(LANE, np.float64), np.empty(LANE, np.float64)
     lost = np.empty(LANE, np.float64)
     for start in range(0, out.size, LANE):
@@ -213,19 +220,19 @@ def _mean_float64(stack, weights, total, out):
         for j in range(size):
             s, e = sums[j], errors[j]
             whole = s + e
-            # As far as the exact sum may lie, both ways: all must round to the same.
+            # Largest distance of the exact sum; both ends must round to the same value.
             far = 2 * lost[j] + (abs(e) * 2.0**-52 if lost[j] > 0 else 0.0)
             sure = (s + (e - far) == whole) & (s + (e + far) == whole)
-            # Below, products and their errors may have been cut off.
+            # Below this, products and their errors may have lost bits to underflow.
             sure &= abs(whole) >= 2.0**-900
             out[start + j] = whole / total if sure else np.nan
 
 
 def _mend(stack: Array, weights: Float64, total: float, out: Array) -> None:
-    """Sum exactly what the compensated sum left: huge or tiny, deep cancellation."""
+    """Fill in NaN means exactly: huge or tiny values, severe cancellation."""
     left = np.flatnonzero(np.isnan(out))
     members = stack[:, left]
-    with np.errstate(invalid="ignore"):  # a signalling NaN
+    with np.errstate(invalid="ignore"):  # signaling NaN
         plain = (members == 0).all(0) | ~np.isfinite(members).all(0)
     plain |= ~np.isfinite(weights).all()
     out[left[plain]] = mean_line(members[:, plain], weights, total, out.dtype)

@@ -1,12 +1,13 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Mean of bfloat16 members that count alike, in float32 where that changes nothing.
+"""Equally weighted mean of bfloat16 members in float32, where float64 gives the same.
 
-Numbers of 8 bits whose exponents are at most d apart are multiples of the smallest
-one's last bit, and n of them add up to less than n 2**(d + 8) of it: with that at most
-2**24, float32 holds every sum exactly, in any order. A quotient k / n of integers with
-k < 2**24 and n < 2**15 is either a tie of bfloat16 or further from it than half a step
-of float32, so that rounding it twice is rounding it once. Other lanes, of NaN or
-infinity or of numbers far apart, are left to float64.
+Numbers with 8 significant bits whose exponents differ by at most d are multiples of the
+last bit of the smallest one, and n of them add up to less than n 2**(d + 8) times this
+bit: if that is at most 2**24, float32 holds every sum exactly, in any order. A quotient
+k / n of integers with k < 2**24 and n < 2**15 is either a tie of bfloat16 or further
+from one than half a step of float32, so rounding it twice equals rounding it once.
+Other lanes, with NaN, infinity or larger differences of exponents, are summed in
+float64.
 """
 
 from __future__ import annotations
@@ -22,20 +23,24 @@ MOST_MEMBERS = 256
 
 
 def farthest(weights: Float64, total: float) -> np.uint16:
-    """How far apart exponents may be, as bits of bfloat16; 0 if weights differ.
+    """Largest difference of exponents for which float32 sums are exact.
 
     Parameters
     ----------
     weights : ndarray of shape (n_members,)
+        Weight of each member.
     total : float
+        Divisor of the weighted sum.
 
     Returns
     -------
     numpy.uint16
+        The difference, shifted to the exponent bits of bfloat16. 0 if float32 cannot be
+        used: unequal weights, no power of two, or too many members.
     """
     n_members, weight = len(weights), float(weights[0])
     alike = bool((weights == weight).all()) and total == n_members * weight
-    # Powers of two change no digit of the float64 sum that is to be equalled.
+    # Powers of two do not change the digits of the float64 sum to be reproduced.
     exact = math.frexp(weight)[0] == 0.5 and 2.0**-100 < weight < 2.0**100
     if not (alike and exact and 2 <= n_members <= MOST_MEMBERS):
         return np.uint16(0)
@@ -44,9 +49,9 @@ def farthest(weights: Float64, total: float) -> np.uint16:
 
 @inlined
 def equal_lane(stack, start, stop, gap, ends, words, out):
-    """Means of a lane; False, and nothing done, where float32 may not be exact."""
+    """Write the means of a lane; return False, without writing, if not exact."""
     n_members, size = stack.shape[0], stop - start
-    # Largest magnitudes, and smallest that are not 0, less one step: 0 is 65535.
+    # Largest magnitudes, and smallest nonzero ones minus 1: 0 wraps around to 65535.
     largest, smallest = ends[0], ends[1]
     mask, one = np.uint16(0x7FFF), np.uint16(1)
     row = stack[0, start:stop]

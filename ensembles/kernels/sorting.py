@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Members put in order, element by element: minimum, maximum, median."""
+"""Elementwise order statistics of members: minimum, maximum, median."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from ensembles.kernels.jit import LANE, compiled
 
 
 def ranked(stack: Array, first: int, last: int) -> Array:
-    """Members of rank ``first`` to ``last``, element by element, smallest first.
+    """Elementwise order statistics of ranks ``first`` to ``last``, smallest first.
 
-    -0 comes before 0. Where a member is NaN, so is every rank.
+    -0 ranks below 0. If a member is NaN, all ranks of this element are NaN.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
     first, last : int
-        0 is the smallest, the last one counts.
+        Range of ranks, both included; 0 is the smallest.
 
     Returns
     -------
@@ -40,12 +41,14 @@ def ranked(stack: Array, first: int, last: int) -> Array:
 
 
 def ranked_line(stack: Array, first: int, last: int) -> Array:
-    """Numpy line of `ranked`: the same by a sort of the bits.
+    """NumPy reference of `ranked`, which sorts the bits.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
     first, last : int
+        Range of ranks, both included; 0 is the smallest.
 
     Returns
     -------
@@ -59,22 +62,22 @@ def ranked_line(stack: Array, first: int, last: int) -> Array:
 
 
 def _any_nan(stack: Array) -> NDArray[np.bool_]:
-    with np.errstate(invalid="ignore"):  # a signalling NaN
+    with np.errstate(invalid="ignore"):  # signaling NaN
         return np.asarray(np.isnan(stack).any(0))
 
 
 def _flipped(bits: Array) -> Array:
-    """Integers in the order of the floats whose bits these are, and back again."""
+    """Integers that sort like the floats with these bits; its own inverse."""
     most = np.iinfo(bits.dtype).max
     return np.asarray(bits ^ ((bits >> np.iinfo(bits.dtype).bits - 1) & most))
 
 
 @lru_cache(maxsize=64)
 def _network(n_members: int, first: int, last: int) -> NDArray[np.int64]:
-    """Pairs to put in order, one after the other, until the asked ranks are right.
+    """Comparators of a sorting network for ranks ``first`` to ``last``, in order.
 
     Batcher's merge exchange (Knuth, The Art of Computer Programming 3, 5.2.2,
-    algorithm M), without the comparisons that no asked rank depends on.
+    algorithm M), without the comparators that do not affect these ranks.
     """
     pairs = []
     top = 1 << max(n_members - 1, 1).bit_length() - 1
@@ -104,7 +107,7 @@ def _exchange(low, high):
 
 @compiled
 def _flip(row, key, most):
-    for j in range(row.size):  # a choice, not a shift: shifts are widened to 64 bits
+    for j in range(row.size):  # a conditional: shifts are widened to 64 bits
         key[j] = row[j] ^ most if row[j] < 0 else row[j]
 
 
@@ -119,7 +122,7 @@ def _beyond(key, largest, least):
 
 @compiled
 def _ranked(stack, pairs, largest, least, most, first, out):
-    """Fill ``out``; whether a NaN was met."""
+    """Write the ranks to ``out``; return whether any member is NaN."""
     n_members, size = stack.shape
     keys = np.empty((n_members, LANE), stack.dtype)
     found = False
@@ -139,24 +142,27 @@ def _ranked(stack, pairs, largest, least, most, first, out):
 
 @compiled
 def _is_before(x, y):
-    """Whether x ranks below y, as -0 does below 0."""
+    """Whether x ranks below y; -0 ranks below 0."""
     return x < y or (x == y and np.signbit(x) > np.signbit(y))
 
 
 @compiled
 def weighted_median(stack, weights, out):
-    """Where half of the weight lies below, element by element, in float64.
+    """Elementwise weighted median in float64.
 
-    The members are sorted; the value at which the sum of weights first exceeds half
-    of all is the median, and where it is half, the mean of that value and the next.
-    Half is meant up to rounding: 0.1 and 0.2 are half of 0.1, 0.2 and 0.3 in whatever
-    order they are added.
+    The median is the smallest value at which the cumulative weight of the sorted
+    members exceeds half of the total, or the mean of a value and the next one if it is
+    exactly half. The comparison allows for rounding: 0.1 and 0.2 are half of 0.1, 0.2
+    and 0.3 in any order of addition.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
     weights : ndarray of shape (n_members,), positive
+        Weight of each member.
     out : ndarray of shape (size,), float64
+        Receives the medians; NaN where a member is NaN.
     """
     n_members = weights.size
     total = 0.0

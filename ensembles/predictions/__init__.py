@@ -1,4 +1,4 @@
-"""What models say, averaged: estimators over the predictions of their members."""
+"""Ensembles that combine the predictions of classifiers, regressors or transformers."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What classifiers and regressors share: members fitted, weighed, and combined."""
+"""Base class of the classifier and regressor ensembles."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ from ensembles.predictions.weight_selection import (
 
 
 class Ensemble(MetaEstimatorMixin, NamedMembers):
-    """Base of estimators that combine what their members predict."""
+    """Base class of estimators that combine the predictions of their members."""
 
     rule: Any
     weights: Any
@@ -66,25 +66,28 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
     memory: Any
     n_jobs: Any
     random_state: Any
-    scores_: Any  # None where nothing was held out
+    scores_: Any  # None if no data were held out
     oof_score_: Any
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any
     ) -> Ensemble:
-        """Fit the members, and what their answers are combined by.
+        """Fit the members, and learn weights and calibration from held-out predictions.
 
         Parameters
         ----------
         X : array-like, sparse matrix, dataframe or sequence of shape (n_samples, ...)
-            Given to the members as it is.
+            Training data, passed to the members unchanged.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets: labels for a classifier, numbers for a regressor.
         sample_weight : array-like of shape (n_samples,) or None, default=None
-            Given to the members, and to the scores that weights are chosen by. With
-            metadata routing, to those that ask for it.
+            Sample weights of the members, of learned weights and calibration, and of
+            the score; None weights all samples equally. With metadata routing, members
+            and scorer get them only if they request them.
         **fit_params
-            For members, splitter and scorer that ask for them by metadata routing.
+            Metadata for members, splitter and scorer that request it by metadata
+            routing.
 
         Returns
         -------
@@ -93,13 +96,14 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         Raises
         ------
         ValueError, TypeError
-            If a parameter is wrong, or a member fails.
+            If a parameter is invalid, or a member fails.
 
         Warns
         -----
         UserWarning
-            If learned weights do not beat the best member, if something is learned
-            from data that members may have seen, or if a member is left out.
+            If learned weights do not beat the best member, if ``scoring`` does not
+            affect them, if weights or calibration are learned from data that fitted
+            members may have seen, or if a member that failed is left out.
         """
         combiner, named = self._combiner(), self._members()
         check_kind(named, classifiers=is_classifier(self))
@@ -119,7 +123,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         splits = self._splits(X, y, named, routed) if learns or links else []
         prefit = self._is_prefit()
         params = {name: {} if prefit else routed[name].fit for name, _ in named}
-        if self.on_error == "raise":  # else they are left out one by one
+        if self.on_error == "raise":  # "drop" leaves out failing members later
             check_members(named, params, answers)
         if learns:
             check_score(self._combination, y, splits, score_weight, self.scoring)
@@ -140,7 +144,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         return self
 
     def _keep(self, members: list[Fitted], given: Any) -> Any:
-        """Keep fitted members; returns how these are weighed."""
+        """Store the fitted members; return the weights of those, or ``given``."""
         self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
         self.estimators_ = [one.member for one in members]
         if not isinstance(given, np.ndarray):
@@ -151,20 +155,20 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         return given
 
     def _combiner(self) -> Combiner:
-        """Combiner that the rule names."""
+        """Combiner of the ``rule`` parameter."""
         raise NotImplementedError
 
     def _targets(
         self, y: Any, combiner: Combiner, fitted: Named
     ) -> tuple[Labels | Values, Any]:
-        """What is known of the targets, and the targets clean."""
+        """Prediction format of the targets, and the validated targets."""
         raise NotImplementedError
 
     def _is_prefit(self) -> bool:
         return isinstance(self.cv, str) and self.cv == "prefit"
 
     def _checked(self, combiner: Combiner) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Parameters of the combiner and of the selection, known to be right."""
+        """Validated parameters of the combiner, and those of the selection."""
         if self.on_error not in ("raise", "drop"):
             raise ValueError(
                 f"on_error must be 'raise' or 'drop', found {self.on_error!r}"
@@ -177,7 +181,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         return own, params
 
     def _choice(self, combiner: Combiner, own: Any, params: Any) -> Any:
-        """Weights as given, or how they are chosen; completes the parameters."""
+        """Validated ``weights``; adds ``random_state`` to ``params`` if needed."""
         n_members = len(self.estimators)
         given = check_choice(self.weights, combiner, n_members, own, params)
         if "random_state" in selection_params(given, combiner):
@@ -195,7 +199,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         return given
 
     def _fitted_already(self, named: Named) -> Named:
-        """Members that are taken as they are."""
+        """Members that are not fitted again: all if prefit, else the frozen ones."""
         if not self._is_prefit():
             return [(n, m) for n, m in named if isinstance(m, FrozenEstimator)]
         for name, member in named:
@@ -207,7 +211,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         return named
 
     def _splits(self, X: Any, y: Any, named: Named, routed: Any) -> list[Split]:
-        """How data are held out; all of them from members that are fitted already."""
+        """Splits that hold data out; a single split with all rows as test if prefit."""
         if self._is_prefit() or any(holds_frozen(member) for _, member in named):
             warn_user(
                 "weights and calibration are learned from the data given to fit: "
@@ -226,13 +230,13 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         )
 
     def _score_weight(self, routed: Any, sample_weight: Any) -> Any:
-        """Sample weights for the score: a scorer that may ask for them has to."""
+        """Sample weights of the score; with routing, only if requested."""
         if self.scoring is None or not get_config()["enable_metadata_routing"]:
             return sample_weight
         return routed.scoring.score.get("sample_weight")
 
     def _route_members(self, router: MetadataRouter) -> MetadataRouter:
-        """Where metadata given to ``fit`` go: to members, the splitter, the scorer."""
+        """Route the metadata of ``fit`` to the members, the splitter and the scorer."""
         if not self._is_prefit():
             super()._route_members(router)
         if hasattr(self.cv, "get_metadata_routing"):
@@ -247,7 +251,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
     def _learn(
         self, held: Held | None, given: Any, params: dict[str, Any], score_weight: Any
     ) -> None:
-        """Learn calibration and weights from held-out answers."""
+        """Learn weights and calibration from held-out predictions; set attributes."""
         names = list(self.named_estimators_)
         fit = CombinerFit(given, params, self.calibrate, self.scoring, names)
         self.oof_: Any = None
@@ -268,9 +272,9 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         self.intercept_ = learned[0] if learned and len(learned) == 1 else learned
 
     def _answer(self, X: Any) -> Answer:
-        """Combined answer; with one output, members pass by one at a time."""
+        """Combined predictions; with one output, members are combined one at a time."""
         check_columns(self, X)
-        # Members without weight do not count, so they are not asked.
+        # Members with weight 0 do not affect the result, so they do not predict.
         places = np.flatnonzero(self.weights_).tolist() or [0]
         names = list(self.named_estimators_)
         said = predicted(
@@ -294,7 +298,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
                 yield answer
 
         if combination.answers.n_outputs == 1:
-            # Taken out of their lists, which joblib holds on to while the next is made.
+            # Popped: joblib keeps a reference to each list while the next is computed.
             answer = combination([map(list.pop, noted())], weights)
         else:
             answer = combination(list(zip(*noted(), strict=True)), weights)

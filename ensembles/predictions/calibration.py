@@ -1,4 +1,4 @@
-"""Calibration of probabilities by scikit-learn, on predictions that are at hand."""
+"""Calibration of held-out probabilities with scikit-learn's calibrators."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from ensembles.predictions.members.precomputed import KnownClassifier
 from ensembles.predictions.members.repetitions import as_repetitions
 
 METHODS = ("temperature", "isotonic", "sigmoid")
-N_FOLDS = 5  # of the samples that calibration is learned from
+N_FOLDS = 5  # at most, to calibrate samples that were held out in a single fold
 PLAIN = Labels([], several=False, indicator=False, voting=False, missing="error")
 
 
 def check_method(method: Any) -> None:
-    """Raise unless it is None or one of `METHODS`.
+    """Raise unless ``method`` is None or one of `METHODS`.
 
     Parameters
     ----------
     method : str or None
+        Value of the ``calibrate`` parameter; None means no calibration.
 
     Raises
     ------
     ValueError
+        If ``method`` is anything else.
     """
     if method is not None and method not in METHODS:
         raise ValueError(
@@ -39,24 +41,27 @@ def check_method(method: Any) -> None:
 
 
 def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
-    """Calibration of each member, and what members say after it.
+    """Calibrate each member, and cross-fit the calibration of its predictions.
 
-    What comes back is calibrated fold by fold, by what was learned from the other
-    samples: else scores and weights would be those of data that were learned from.
-    Folds are those in which the samples were held out. Where there is but one, each
-    class is spread over at most `N_FOLDS`; where a class has a single sample then,
-    there is nothing to hold out, and all are calibrated by all.
+    The returned predictions of each fold are calibrated with a model learned from the
+    other folds; otherwise scores and weights would be computed on the samples that the
+    calibration was fitted to. The folds are those in which the samples were held out.
+    If there is only one, stratified folds are used, at most `N_FOLDS`. If a class has a
+    single sample then, all samples are calibrated with a model learned from all.
 
     Parameters
     ----------
     held : Held
+        Held-out probabilities of the members, with true labels and sample weights.
     method : {"temperature", "isotonic", "sigmoid"}
+        Calibration method, as in `Calibrator`.
 
     Returns
     -------
     calibrators : list of Calibrator
-        Of each member, learned from all samples.
+        One per member, learned from all samples.
     held : Held
+        Copy with the cross-fitted calibrated probabilities.
     """
     labels: Any = held.answers
     answers = [list(answer) for answer in zip(*held.stacks, strict=True)]
@@ -73,7 +78,7 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
 
 
 def _folds(codes: Counts, held: Held) -> list[Split]:
-    """Samples to learn from and to calibrate; those without weight teach nothing."""
+    """Training and test samples; stratified over samples with positive weight."""
     every, weight = np.arange(len(codes)), held.sample_weight
     if held.folds is not None and len(np.unique(held.folds)) > 1:
         masks = [held.folds == fold for fold in np.unique(held.folds)]
@@ -90,19 +95,19 @@ def _folds(codes: Counts, held: Held) -> list[Split]:
 
 
 class Calibrator:
-    """Probabilities after calibration, each output by itself.
+    """Calibration of probabilities, learned for each output separately.
 
     Parameters
     ----------
     method : {"temperature", "isotonic", "sigmoid"}
-        As in `sklearn.calibration.CalibratedClassifierCV`.
+        Method of `sklearn.calibration.CalibratedClassifierCV`.
     """
 
     def __init__(self, method: str) -> None:
         self.method = method
 
     def fit(self, answer: Answer, held: Held) -> Calibrator:
-        """Learn from an answer to held-out data, a member's or the combination's."""
+        """Learn from held-out probabilities, of a member or of the combination."""
         labels: Any = held.answers
         self.models = [
             _learned(self.method, share, codes, held.sample_weight)
@@ -117,18 +122,18 @@ class Calibrator:
 
 
 def _learned(method: str, share: Float64, codes: Counts, weight: Any) -> Any:
-    # What was held out may lack a class, of which nothing can be learned then.
+    # Held-out samples may lack a class, which then cannot be calibrated.
     positions = np.arange(share.shape[1])
     if len(positions) < 2 or len(np.unique(codes)) < len(positions):
         return None
-    # Codes, not labels: temperature scaling takes any number for a column's place.
+    # Codes, not labels: temperature scaling uses numeric labels as column indices.
     labels = PLAIN._replace(classes=[positions])
     every = np.arange(len(codes))
     model = CalibratedClassifierCV(
         KnownClassifier(labels), method=method, cv=[(every, every)]
     )
     with config_context(enable_metadata_routing=False):
-        # Its priors and penalties count samples, which weights may be small parts of.
+        # Its priors and penalties count samples; weights may sum to far less.
         return model.fit(_scaled(share), codes, sample_weight=as_repetitions(weight))
 
 
@@ -137,7 +142,7 @@ def _told(model: Any, share: Float64) -> Float64:
 
 
 def _scaled(share: Float64) -> Float64:
-    # scikit-learn's temperature takes a whole batch for logits where the sum of one
-    # row is not 1: that row would change the answers to all others.
+    # scikit-learn's temperature scaling treats a whole batch as logits if a single row
+    # does not sum to 1: that row would change the probabilities of all others.
     dtype = np.promote_types(share.dtype, np.float32)
     return PLAIN.finished(share.astype(dtype))

@@ -1,4 +1,4 @@
-"""An ensemble of classifiers."""
+"""Ensemble of classifiers."""
 
 from __future__ import annotations
 
@@ -17,99 +17,108 @@ from ensembles.predictions.preconditions import check_rule_name
 
 
 class EnsembleClassifier(ClassifierMixin, Ensemble):
-    """Classifier that combines its members' class probabilities.
+    """Classifier that combines the class probabilities of its members.
 
-    With the defaults, members are weighed by how well they predict data that they
-    were not fitted on, in five folds: a log-linear pool with one non-negative weight
-    per member, whose sum sharpens or softens the result, and one intercept per class,
-    which corrects a class prior that the members have not. Then they are fitted on all
-    of the data, so that each member is fitted six times; with ``weights=None`` or
-    given weights, and no ``calibrate``, once.
+    With the defaults, out-of-fold predictions in five folds are used to learn a
+    log-linear pool: one non-negative weight per member, whose sum sharpens or softens
+    the result, and one intercept per class, which corrects a class prior that the
+    members lack. Then the members are fitted on all data, so that each member is fitted
+    six times. With ``weights=None`` or given weights, no ``calibrate`` and any rule but
+    ``"rank_mean"``, a member with ``predict_proba`` is fitted once.
 
     Parameters
     ----------
     estimators : list of (str, classifier)
-        The members; ``"drop"`` in place of one leaves it out. A member without
-        ``predict_proba`` takes part by its ``decision_function``, which is turned into
-        probabilities by a logistic regression that is learned out of fold. One that
-        refuses the labels, as XGBoost does, is fitted to 0, …, n_classes - 1.
+        Members by name; ``"drop"`` in place of a classifier leaves it out. For a member
+        without ``predict_proba``, a logistic regression learned out of fold converts
+        its ``decision_function`` to probabilities. A member whose ``fit`` rejects the
+        labels, e.g. XGBoost, is fitted on the codes 0, …, n_classes - 1.
     rule : str, default="log_pool"
-        How members are combined: a name of `COMBINERS`, or of `ensembles.rules.RULES`
-        where the rule is elementwise. ``"mean"`` is soft voting, ``"vote"`` hard
-        voting by the members' ``predict``.
+        Rule that combines the predictions: a name in `ensembles.predictions.COMBINERS`,
+        or an elementwise rule in `ensembles.rules.RULES`. ``"mean"`` is soft voting,
+        ``"vote"`` is hard voting by the members' ``predict``.
     weights : array-like of shape (n_members,), str or None, default="convex"
-        How much each member counts. None counts all alike. Given weights of
-        ``"log_pool"`` are divided by their sum; ``params={"temperature": 0.5}`` makes
-        the result twice as sharp. A name learns the weights out of fold:
+        Weights of the members; None weights all members equally. Given weights of
+        ``"log_pool"`` are divided by their sum; ``params={"temperature": 0.5}`` doubles
+        them, which sharpens the result. A name learns the weights out of fold:
         ``"convex"``, ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"``,
-        ``"optuna"``, and with the log-linear pool also ``"free"``, weights of any sign.
+        ``"optuna"``, and with ``"log_pool"`` also ``"free"``, weights of any sign.
     params : dict or None, default=None
-        Parameters of the rule and of the selection, such as ``{"n_bags": 20}``.
+        Parameters of the rule and of the selection, e.g. ``{"n_bags": 20}``. None means
+        their defaults.
     calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
-        Calibration of each member and of the result, learned out of fold.
+        Calibration of each member and of the result, learned out of fold; None means no
+        calibration. With ``"vote"`` only the result is calibrated.
     cv : int, splitter, iterable of splits or "prefit", default=5
-        How data are held out where something is learned from them. With "prefit"
-        members are fitted already, and ``fit`` gets data that none of them has seen:
-        weights learned on members' own training data favour those that overfit.
+        Splits that hold data out to learn weights or calibration; an int is the number
+        of folds. With "prefit" the members are fitted already, and ``fit`` must get
+        data that none of them has seen: weights learned on the members' own training
+        data favor members that overfit.
     scoring : str, callable or None, default=None
-        What selections maximise, as in scikit-learn, and what ``scores_``,
-        ``oof_score_`` and ``history_`` are; None is the negative log-loss. Weights of
-        ``"log_pool"`` and ``"product"`` that are ``"convex"`` or ``"free"`` are always
-        those of the least log-loss; another scoring is reported and warned of. A
-        callable is given an estimator that predicts the combination, and its
-        predictions in place of X.
+        Score that selections maximize, as in scikit-learn, reported in ``scores_``,
+        ``oof_score_`` and ``history_``; None means the negative log-loss. The weights
+        ``"convex"`` and ``"free"`` of ``"log_pool"`` and ``"product"`` always minimize
+        the log-loss; another scoring is only reported, with a warning. A callable gets
+        an estimator that predicts the combination, its predictions in place of X,
+        and y.
     missing_class : {"error", "zero"}, default="error"
-        What to do with a member that does not know one of the classes: "zero" gives
-        it no probability there.
+        If a member lacks a class: raise an error, or set its probability to 0.
     on_error : {"raise", "drop"}, default="raise"
-        What to do where a member fails in ``fit`` or ``predict``: "drop" goes on
-        without it, and warns.
+        If a member fails in ``fit`` or ``predict``: raise its error, or leave it out
+        with a warning.
     memory : None, str or joblib.Memory, default=None
-        Where fitted members are kept by their names, as in
-        `sklearn.pipeline.Pipeline`: a search over rules and weights fits each member
-        once a fold.
+        Cache of the fitted members, as in `sklearn.pipeline.Pipeline`; None means no
+        cache. The key includes the member's name. With a cache, a search over rules and
+        weights fits each member once per fold.
     keep_oof : bool, default=True
         Whether the fitted ensemble keeps ``oof_``, which takes most of its memory and
         of its pickle.
     n_jobs : int or None, default=None
-        Members that are fitted, or asked, at the same time.
+        Number of members that are fitted, or predict, in parallel, as in joblib. None
+        means 1, unless a `joblib.parallel_config` context sets another number.
     random_state : int, Generator, RandomState or None, default=None
-        Draws the bags of ``weights="greedy"``.
+        Seed or generator of the selection: the bags of ``"greedy"``, and the sampler of
+        ``"optuna"``, which takes only an int. None gives different draws in each fit.
 
     Attributes
     ----------
     estimators_ : list of classifiers
-        Members fitted on all of the data.
+        Members fitted on all data.
     named_estimators_ : Bunch
+        Fitted members by name.
     classes_ : ndarray of shape (n_classes,), or a list of such
-        Labels, aligned by value.
+        Sorted labels; a list for several targets. Members are aligned by label.
     weights_ : ndarray of shape (n_members,)
-        Given weights of ``"log_pool"`` as shares of their sum.
+        Weights of the members; given weights of ``"log_pool"`` are divided by their
+        sum.
     intercept_ : ndarray of shape (n_classes,), a list of such, or None
-        What a learned pool adds to the logarithm of each class; None where no pool was
-        learned.
-    oof_ : ndarray of shape (n_members, n_samples, n_classes), or a list of such
-        Out-of-fold probabilities, where something was learned; NaN where a sample was
-        never held out.
-    scores_ : ndarray of shape (n_members,)
-        Each member's own score out of fold, alone through the rule, where something
-        was learned; calibrated where members are.
-    best_index_ : int
-        The member that scores best alone.
-    oof_score_ : float
-        Score of the combination by the same measure, calibrated where it is. Learned
-        weights are scored fold by fold, by weights that were learned on the rows of
-        the other folds; it may be less than the best of ``scores_``, which was picked.
+        Intercepts that a learned pool adds to the logarithm of each class; None if no
+        pool is learned.
+    oof_ : ndarray of shape (n_members, n_samples, n_classes), a list of such, or None
+        Out-of-fold probabilities of the members, before calibration; NaN for samples
+        that no split holds out. None if nothing is learned out of fold, or without
+        ``keep_oof``.
+    scores_ : ndarray of shape (n_members,) or None
+        Out-of-fold score of each member alone, after its calibration and the rule.
+        None if nothing is learned out of fold.
+    best_index_ : int or None
+        Index of the member with the highest score; None without ``scores_``.
+    oof_score_ : float or None
+        Out-of-fold score of the ensemble, after calibration; None without ``scores_``.
+        Learned weights are cross-fitted: each fold is scored with weights learned on
+        the other folds. The score can be less than the maximum of ``scores_``, which
+        is selected on the rows that it is computed on.
     history_ : tuple of Trial
         Weights and score of each step of the selection, on the rows that it learned
-        from; of a pool those learned, equal ones and the best member.
+        from; for a learned pool: the learned weights, equal weights and the best
+        member.
 
     References
     ----------
     Satopää et al. (2014), "Combining multiple probability predictions using a simple
     logit model", International Journal of Forecasting 30; Caruana et al. (2004),
     "Ensemble selection from libraries of models", ICML; Wolpert (1992), "Stacked
-    generalization", Neural Networks 5, for learning out of fold.
+    generalization", Neural Networks 5, for learning from out-of-fold predictions.
 
     Examples
     --------
@@ -155,11 +164,12 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         self.random_state = random_state
 
     def predict(self, X: Any) -> Any:
-        """Most probable labels; of equal ones the first of ``classes_``.
+        """Predict the most probable labels; ties go to the first of ``classes_``.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
 
         Returns
         -------
@@ -169,18 +179,20 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         return self._combination.answers.result(answer)
 
     def predict_proba(self, X: Any) -> Any:
-        """Probabilities of the classes, each row's sum 1.
+        """Predict class probabilities; each row sums to 1.
 
-        Of rules that count votes or ranks, such as ``"vote"``, they are shares.
+        For rules that count votes or ranks, such as ``"vote"``, they are shares of the
+        votes or of the ranks.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_classes), or a list of such, one for each output
-            float32 where all members answer in it, else float64.
+        ndarray of shape (n_samples, n_classes), or a list of such, one per output
+            float32 if all members predict float32, otherwise float64.
         """
         answer = self._answer(X)
         return answer if self._combination.answers.several else answer[0]

@@ -22,24 +22,25 @@ from ensembles.selection.choose import Chosen
 from ensembles.selection.score import ROUNDING
 from ensembles.selection.table import named
 
-SLACK = 0.01  # of a score: less is within the noise of most data
+SLACK = 0.01  # relative difference of scores within the noise of most data
 
 
 class FittedCombiner(NamedTuple):
-    """What combines the predictions of fitted members.
+    """Combination of fitted members, with its weights, score and calibrators.
 
     Attributes
     ----------
     combination : Combination
+        Rule with its parameters and learned intercepts.
     chosen : Chosen
         Weights, with scores on the rows that they were learned from.
     score : float or None
-        Of the combination: learned weights by the other folds' rows; None where
-        nothing was held out.
+        Score of the combination on held-out rows, with cross-fitted weights if weights
+        are learned; None if nothing is held out.
     calibrators : list of Calibrator or None
-        One for each member.
+        Calibrator of each member; None leaves its predictions unchanged.
     calibrator : Calibrator or None
-        Of the combination.
+        Calibrator of the combination; None leaves its predictions unchanged.
     """
 
     combination: Combination
@@ -50,18 +51,21 @@ class FittedCombiner(NamedTuple):
 
 
 class CombinerFit(NamedTuple):
-    """How weights and calibration are learned.
+    """Settings to learn weights and calibration.
 
     Parameters
     ----------
     weights : ndarray of shape (n_members,), str or None
-        As `weigh` takes them.
+        Weights, the name of a selection, or None for equal weights, as in `weigh`.
     params : dict
         Parameters of the selection.
     calibrate : str or None
+        Calibration method, as in `Calibrator`; None means no calibration.
     scoring : str, callable or None
+        Scorer of the combination; None means the negative log-loss for classifiers, the
+        negative mean squared error for regressors.
     names : list of str
-        The members'.
+        Names of the members.
     """
 
     weights: Any
@@ -71,15 +75,17 @@ class CombinerFit(NamedTuple):
     names: list[str]
 
     def given(self, combination: Combination) -> FittedCombiner:
-        """Weights that need no held-out predictions.
+        """Use given or equal weights, without held-out predictions.
 
         Parameters
         ----------
         combination : Combination
+            Rule with its parameters.
 
         Returns
         -------
         FittedCombiner
+            Without scores and calibrators.
         """
         size = len(self.names)
         chosen, combination = weigh(self.weights, combination, size, None, None)
@@ -88,15 +94,16 @@ class CombinerFit(NamedTuple):
     def learned(
         self, combination: Combination, held: Held, score_weight: Float64 | None
     ) -> FittedCombiner:
-        """Weights and calibration learned from held-out predictions.
+        """Learn weights and calibration from held-out predictions.
 
         Parameters
         ----------
         combination : Combination
+            Rule with its parameters.
         held : Held
-            Rows that were held out, with the sample weights to learn by.
+            Held-out predictions, with the sample weights to learn with.
         score_weight : ndarray of shape (n_samples,) or None
-            Sample weights for the score.
+            Sample weights of the score; None weights all samples equally.
 
         Returns
         -------
@@ -105,7 +112,8 @@ class CombinerFit(NamedTuple):
         Warns
         -----
         UserWarning
-            If the weights are worse than choosing the best member.
+            If the weights do not beat the best member, or the scorer fails on part of
+            the rows.
         """
         calibrators: Sequence[Calibrator | None] = [None] * held.n_members
         if self.calibrate and combination.combiner.takes != "labels":
@@ -139,9 +147,9 @@ class CombinerFit(NamedTuple):
         score_weight: Float64 | None,
         near: PoolWeights | None,
     ) -> tuple[Answer, Answer] | None:
-        """Predictions by weights that were learned from the other folds' rows.
+        """Cross-fitted predictions of the combination, and of the best member.
 
-        None where the rows cannot be divided, or the scorer cannot score part of them.
+        None if the rows cannot be divided, or the scorer fails on part of them.
         """
 
         def learn(part: Held, rows: Counts) -> tuple[Combination, Float64, int]:
@@ -175,10 +183,10 @@ class CombinerFit(NamedTuple):
     def _compare(
         self, value: float, best: float, chosen: Chosen, combination: Combination
     ) -> None:
-        """Warn if taking the best member would have been as good, or better."""
+        """Warn if the best member scores the same, or better by more than `SLACK`."""
         by_loss = self.scoring in (None, "neg_log_loss")
         if learns_pool(self.weights, combination.combiner) and not by_loss:
-            return  # of which the fit has warned
+            return  # the fit has warned of this scoring already
         alike = math.isclose(value, best, rel_tol=ROUNDING)
         worse = alike or value < best - SLACK * abs(best)
         selection = named(self.weights)
@@ -196,7 +204,7 @@ class CombinerFit(NamedTuple):
 def _calibrated(
     fitted: FittedCombiner, held: Held, answer: Answer, score: Scored, method: str
 ) -> FittedCombiner:
-    """The same with the combination calibrated, too, and its score then."""
+    """Add the calibration of the combination, and its score after calibration."""
     combined = held._replace(stacks=[share[None] for share in answer])
     (calibrator,), combined = calibrated(combined, method)
     value = score.of([stack[0] for stack in combined.stacks])

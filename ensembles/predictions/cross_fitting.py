@@ -1,4 +1,4 @@
-"""Folds of held-out rows: what is learned from them is scored on the other rows."""
+"""Cross-fitting: weights learned on some folds of the rows, applied to the others."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from ensembles.predictions.members.fitting import Split
 from ensembles.predictions.members.out_of_fold import Held
 from ensembles.predictions.members.outputs import Answer, Labels
 
-N_FOLDS = 5  # at most: more splits are joined, so that weights are learned 6 times
-MOST_ROWS = 5000  # to learn from, for a score: of more, weights hardly differ
-# From rows of a part: a combination, its weights, and its best single member.
+N_FOLDS = 5  # at most: more folds are merged, so that weights are learned 6 times
+MOST_ROWS = 5000  # to learn from, for a score: with more, weights hardly differ
+# (part, its row indices) -> combination, its weights, index of the best member
 Learn = Callable[[Held, Counts], tuple[Combination, Float64, int]]
 
 
 def cross_fitted(held: Held, learn: Learn) -> tuple[Answer, Answer] | None:
-    """Combined predictions of each row, by weights learned from the other folds' rows.
+    """Combined predictions of each row, with weights learned from the other folds.
 
-    No member is fitted again. Weights that are scored on the rows they were learned
-    from look better than they are, the more members there are and the fewer rows.
+    The members are not fitted again. A score of weights on the rows that they were
+    learned from is too optimistic, the more so with more members and with fewer rows.
 
     Parameters
     ----------
     held : Held
+        Held-out predictions of the members.
     learn : callable
-        ``(held, rows) -> (combination, weights, best_index)``, of some of the rows.
+        ``(held, rows) -> (combination, weights, best_index)``: learns from the rows of
+        a fold's training part, which it gets as predictions and as indices.
 
     Returns
     -------
     combined, best : list of ndarrays of shape (n_samples, n_columns), or None
-        One for each output: of the weights, and of the single member that was best
-        on the other folds. None where the rows cannot be divided.
+        One array per output: predictions of the combination, and of the single member
+        that is best on the other folds. None if the rows cannot be divided.
 
     References
     ----------
@@ -65,20 +67,22 @@ def cross_fitted(held: Held, learn: Learn) -> tuple[Answer, Answer] | None:
 
 
 def folds_to_learn(held: Held) -> list[Split] | None:
-    """Divisions of the rows into those to learn from and those to score.
+    """Splits of the held-out rows into training and test rows of the weights.
 
-    The folds in which members did not see the rows, some joined where there are many;
-    where there is only one, or a class would have no row to learn from, folds in which
-    classes are spread evenly. Of more than `MOST_ROWS` rows to learn from as many are
-    drawn, so that the time of a slow scorer is bounded.
+    The folds in which the members did not see the rows, merged to at most `N_FOLDS`. If
+    there is only one, or a training part lacks a class, stratified folds are used. Of
+    more than `MOST_ROWS` training rows a random sample of this size is used, to limit
+    the time of a slow scorer.
 
     Parameters
     ----------
     held : Held
+        Held-out predictions, with folds and sample weights.
 
     Returns
     -------
-    list of (train, test), or None where some class has too few rows
+    list of (train, test), or None
+        Row indices; None if a class has too few rows.
     """
     every = np.arange(len(held.y))
     folds = every * 0 if held.folds is None else held.folds
@@ -93,7 +97,7 @@ def folds_to_learn(held: Held) -> list[Split] | None:
 
 
 def _thinned(held: Held, train: Counts) -> Counts:
-    """Some rows of many, all of the same chance."""
+    """Random sample of at most `MOST_ROWS` rows; all rows if a class would be lost."""
     if len(train) <= MOST_ROWS:
         return train
     drawn = np.random.default_rng(0).choice(train, MOST_ROWS, replace=False)
@@ -102,7 +106,7 @@ def _thinned(held: Held, train: Counts) -> Counts:
 
 
 def _spread(held: Held) -> list[Split]:
-    """Folds with about the same share of each class, and of rows without weight."""
+    """Folds stratified by class and positive weight; plain folds for regression."""
     every, weight = np.arange(len(held.y)), held.sample_weight
     groups = every * 0 if weight is None else (weight > 0).astype(np.int64)
     labels = held.answers
@@ -116,12 +120,12 @@ def _spread(held: Held) -> list[Split]:
     if not isinstance(labels, Labels):
         return list(KFold(n_folds).split(every))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with fewer rows than folds
+        warnings.simplefilter("ignore")  # about classes with fewer rows than folds
         return list(StratifiedKFold(n_folds).split(every, groups))
 
 
 def _suffices(held: Held, train: Counts) -> bool:
-    """Whether rows with weight hold every class that there is to be learned."""
+    """Whether the training rows with positive weight have every class to learn."""
     weight = np.ones(len(held.y)) if held.sample_weight is None else held.sample_weight
     heavy = train[weight[train] > 0]
     if len(heavy) < 2:

@@ -1,4 +1,4 @@
-"""How an ensemble combines: a combiner with all that it needs besides the weights."""
+"""A combiner with its parameters and learned state, except the weights."""
 
 from __future__ import annotations
 
@@ -20,18 +20,22 @@ RESOLUTION = 1 << 16
 
 @dataclass(frozen=True)
 class Combination:
-    """A combiner with its parameters, and with predictions to compare with.
+    """A combiner with its parameters, training predictions and intercepts.
 
     Parameters
     ----------
     combiner : Combiner
+        Function that combines the predictions.
     params : dict
-        The combiner's own.
+        Parameters of the combiner.
     answers : Answers
+        Format of the predictions.
     training : list of lists of ndarrays or None, default=None
-        Of each output, what a ranked combiner compares each member's answers with.
+        For each output and member, the sorted predictions that a ranked combiner ranks
+        against, of shape (n_training, n_columns). None for other combiners.
     intercepts : list of ndarrays of shape (n_classes,) or None, default=None
-        Of each output, what a log-linear pool adds to the logarithm of each class.
+        For each output, the intercepts that a log-linear pool adds to the logarithm of
+        each class; None adds nothing.
     """
 
     combiner: Combiner
@@ -41,13 +45,14 @@ class Combination:
     intercepts: list[Float64] | None = None
 
     def __call__(self, stacks: Sequence[Any], weights: Float64) -> Answer:
-        """Combined answer.
+        """Combine predictions of the members.
 
         Parameters
         ----------
         stacks : sequence of n_outputs iterables of n_members arrays
-            Each array of shape (n_samples, n_columns), gone through once.
+            Predictions, each array of shape (n_samples, n_columns); iterated once.
         weights : ndarray of shape (n_members,)
+            Weights of the members.
 
         Returns
         -------
@@ -65,7 +70,7 @@ class Combination:
         return combined
 
     def ranked(self, held: Held) -> Combination:
-        """The same, with held-out answers to compare with where it needs them."""
+        """Copy with held-out predictions as ``training``, if the combiner is ranked."""
         if not self.combiner.ranked:
             return self
         rows = np.arange(len(held.y))
@@ -77,17 +82,16 @@ class Combination:
     def only(
         self, places: Sequence[int], weights: Float64
     ) -> tuple[Combination, Float64]:
-        """The same for some of the members, and their weights.
+        """Restrict the combination and the weights to some of the members.
 
-        Where members share a sum of weights that says something, as in a log-pool, it
-        stays: the others answer for those that are left out. In a product each speaks
-        for itself.
+        In a log-linear pool, the remaining weights are rescaled to the sum of all
+        weights, which sets the sharpness. In a product, they are unchanged.
 
         Raises
         ------
         ValueError
-            If members that count are left out, and the sum of the weights, or of those
-            of the others, is not positive.
+            If members with nonzero weight are left out, and the sum of all weights or
+            of the remaining weights is not positive.
         """
         kept = weights[places]
         if np.count_nonzero(kept) < np.count_nonzero(weights):
@@ -112,9 +116,10 @@ class Combination:
 
 
 def _repeats(sample_weight: Float64) -> Counts:
-    """How often to count each sample: its weight if whole, else nearly in proportion.
+    """Repetitions of each sample: its weight if integer, else nearly proportional.
 
-    Ranks are known to one part in `RESOLUTION` then, and no more rows are kept.
+    Their sum is at most about `RESOLUTION`, or 4 per sample if that is more, so ranks
+    are accurate to one part in `RESOLUTION`.
     """
     size = max(RESOLUTION, 4 * len(sample_weight))
     if (sample_weight == sample_weight.round()).all() and sample_weight.max() < 2**53:

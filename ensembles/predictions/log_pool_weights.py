@@ -1,4 +1,4 @@
-"""Weights of a log-linear pool, with one intercept for each class."""
+"""Penalized maximum-likelihood weights and intercepts of a log-linear pool."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ensembles._typing import Counts, Float64
 from ensembles.predictions.members.out_of_fold import Held
 from ensembles.predictions.members.repetitions import effective_size
 
-# Strength of the ridge, in samples. Chosen on other data than is reported.
-WEIGHT_RIDGE = 2.0  # of up to five members
-RIDGE_PER_MEMBER = 0.4  # of more
+# Ridge penalties, in samples; chosen on other data sets than those reported.
+WEIGHT_RIDGE = 2.0  # for up to five members
+RIDGE_PER_MEMBER = 0.4  # for more members
 INTERCEPT_RIDGE = 5.0
 
 
@@ -22,8 +22,9 @@ class PoolWeights(NamedTuple):
     Parameters
     ----------
     weights : ndarray of shape (n_members,)
+        Weights of the members.
     intercepts : list of ndarrays of shape (n_classes,)
-        One for each output, added to the logarithm of each class.
+        One array per output, added to the logarithms of the classes.
     """
 
     weights: Float64
@@ -31,19 +32,20 @@ class PoolWeights(NamedTuple):
 
 
 class PoolLoss:
-    """Log-loss of a log-linear pool with a ridge penalty, and its minimum.
+    """Log-loss of a log-linear pool with a ridge penalty.
 
     With the logarithms of the members' probabilities as features, shared by all
     classes, the pool is a multinomial logistic regression with one coefficient per
-    member and one intercept per class: the problem is convex. The ridge draws the
-    weights to equal ones and the intercepts to zero, so that they stay finite where
-    few samples can be separated without an error.
+    member and one intercept per class: the problem is convex. The ridge penalty
+    shrinks the weights towards equal weights and the intercepts towards zero, so that
+    they stay finite if the samples are separable.
 
     Parameters
     ----------
     held : Held
+        Held-out probabilities, with true labels and sample weights.
     floor : float
-        Smaller probabilities are raised to it.
+        Lower bound of the probabilities; smaller ones are raised to it.
     signed : bool
         Whether weights may be negative.
     """
@@ -67,14 +69,15 @@ class PoolLoss:
     def minimum(
         self, start: PoolWeights | None = None, tolerance: float = 1e-12
     ) -> PoolWeights:
-        """Weights and intercepts of the least loss.
+        """Weights and intercepts that minimize the loss.
 
         Parameters
         ----------
         start : PoolWeights or None, default=None
-            Where the search starts; None is equal weights. It changes the time only.
+            Initial point of the optimizer, which only affects the time; None means
+            equal weights and zero intercepts.
         tolerance : float, default=1e-12
-            The search ends where a step lowers the loss by less than this share.
+            Relative decrease of the loss below which the optimizer stops.
 
         Returns
         -------
@@ -103,11 +106,12 @@ class PoolLoss:
         return PoolWeights(weights, intercepts)
 
     def unpenalized(self, pool: PoolWeights) -> float:
-        """Log-loss without the ridge.
+        """Log-loss without the ridge penalty.
 
         Parameters
         ----------
         pool : PoolWeights
+            Weights and intercepts to evaluate.
 
         Returns
         -------
@@ -132,11 +136,12 @@ class PoolLoss:
         return losses
 
     def at(self, weights: Float64) -> PoolWeights:
-        """Weights with intercepts of zero.
+        """Weights with zero intercepts.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,)
+            Weights of the members.
 
         Returns
         -------
@@ -145,7 +150,7 @@ class PoolLoss:
         return self._parted(np.append(weights, np.zeros(self.ends[-1] - len(weights))))
 
     def loss(self, point: Float64) -> tuple[float, Float64]:
-        """Penalized log-loss of weights followed by intercepts, and its gradient."""
+        """Penalized log-loss and its gradient at a point: weights, then intercepts."""
         apart = point - self.centre
         loss, slope = float(apart @ (self.ridge * apart)) / 2, self.ridge * apart
         weights, intercepts = self._parted(point)

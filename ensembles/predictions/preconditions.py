@@ -1,4 +1,4 @@
-"""What must hold before any member is fitted, for a fit may take hours."""
+"""Checks before the members are fitted, because a fit may take hours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ensembles.predictions.metrics.scorer import Scored
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS
 
-# What a scorer raises for targets or predictions that it is not for.
+# Errors of scorers for targets or predictions that they do not support.
 SCORER_ERRORS = (
     ValueError,
     TypeError,
@@ -30,7 +30,7 @@ SCORER_ERRORS = (
     ArithmeticError,
     RuntimeError,
 )
-# What VotingClassifier and others call them.
+# Names of the rules in VotingClassifier and other libraries.
 OTHER_NAMES = {
     "soft": "mean",
     "average": "mean",
@@ -44,15 +44,17 @@ OTHER_NAMES = {
 
 
 def check_rule_name(rule: Any) -> None:
-    """Raise if a rule is called by another library's name.
+    """Raise if ``rule`` is the name of a rule in another library.
 
     Parameters
     ----------
     rule : str or other
+        Value of the ``rule`` parameter; anything but a string passes.
 
     Raises
     ------
     ValueError
+        If the name is in `OTHER_NAMES`; the message gives the name to use.
     """
     if isinstance(rule, str) and rule.casefold() in OTHER_NAMES:
         raise ValueError(
@@ -61,11 +63,12 @@ def check_rule_name(rule: Any) -> None:
 
 
 def checked_params(params: Any) -> dict[str, Any]:
-    """Parameters of rule and selection, as a dict of their own.
+    """Copy the parameters of rule and selection to a dict.
 
     Parameters
     ----------
     params : mapping of str to value, or None
+        Value of the ``params`` parameter; None means no parameters.
 
     Returns
     -------
@@ -74,6 +77,7 @@ def checked_params(params: Any) -> dict[str, Any]:
     Raises
     ------
     TypeError
+        If ``params`` is neither a mapping nor None.
     """
     if params is None:
         return {}
@@ -88,17 +92,23 @@ def checked_params(params: Any) -> dict[str, Any]:
 def check_members(
     named: Sequence[tuple[str, Any]], params: Mapping[str, Any], answers: Any
 ) -> None:
-    """Raise for members that will fail: without predictions, or for their weights.
+    """Raise if a member lacks a method to predict with or support of sample weights.
 
     Parameters
     ----------
     named : sequence of (name, estimator)
-    params : mapping of name to what its ``fit`` gets
+        Members by name.
+    params : mapping of name to dict
+        Keyword arguments of each member's ``fit``.
     answers : Answers
+        Format of the predictions.
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError
+        If a member cannot predict in this format.
+    TypeError
+        If ``fit`` of a member gets ``sample_weight`` and does not accept it.
     """
     for name, member in named:
         answers.check_before(name, member)
@@ -106,21 +116,25 @@ def check_members(
 
 
 class _FirstScore(Exception):
-    """A selection has looked at its parameters, and asks for the first score."""
+    """Raised at the first score of a selection, after it has checked its parameters."""
 
 
 def check_selection(name: str, n_members: int, params: Mapping[str, Any]) -> None:
-    """Raise what a selection raises for its parameters, before it asks for a score.
+    """Raise if a selection rejects its parameters; stops before the first score.
 
     Parameters
     ----------
     name : str
+        Name of the selection.
     n_members : int
+        Number of members.
     params : mapping of str to value
+        Parameters of the selection.
 
     Raises
     ------
     ValueError, TypeError
+        If the selection is unknown, or as it raises for its parameters.
     """
 
     def score(weights: Float64) -> float:
@@ -131,15 +145,19 @@ def check_selection(name: str, n_members: int, params: Mapping[str, Any]) -> Non
 
 
 def check_scoring(scoring: Any) -> None:
-    """Raise unless it is None, a scorer's name or a callable.
+    """Raise unless ``scoring`` is None, the name of a scorer or a callable.
 
     Parameters
     ----------
     scoring : str, callable or None
+        Value of the ``scoring`` parameter; None means the default score.
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError
+        If scikit-learn has no scorer of this name.
+    TypeError
+        If ``scoring`` is of another type.
     """
     if scoring is None or callable(scoring):
         return
@@ -148,7 +166,7 @@ def check_scoring(scoring: Any) -> None:
             "scoring must be one scorer, by name or a callable, or None: found "
             f"{scoring!r}"
         )
-    get_scorer(scoring)  # whose error says where the names are
+    get_scorer(scoring)  # its error says how to list the names
 
 
 def check_score(
@@ -160,23 +178,27 @@ def check_score(
 ) -> None:
     """Raise if a scorer cannot score predictions of these targets.
 
-    It is asked about predictions that are made up. A callable that fails on some, as
-    one does that asks for a certain quality, is asked about others.
+    The scorer is run on synthetic predictions. A callable that fails on them, e.g.
+    because it requires a minimum quality, is run on better ones.
 
     Parameters
     ----------
     combination : Combination
+        Rule, parameters and prediction format of the ensemble.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Targets of all rows.
     splits : sequence of (train, test)
-        Whose test rows are held out.
+        Row indices; only the test rows are scored.
     sample_weight : array-like of shape (n_samples,) or None
+        Sample weights of the score; None means that the scorer gets none.
     scoring : str, callable or None
+        Scorer to check; None passes.
 
     Raises
     ------
     ValueError or another of `SCORER_ERRORS`
-        The scorer's own kind, with what may be meant.
+        The type of the scorer's error, ValueError for a KeyError; the message adds a
+        hint.
     """
     answers: Any = combination.answers
     if scoring is None or (isinstance(answers, Values) and answers.width is None):
@@ -185,7 +207,7 @@ def check_score(
     y = np.asarray(y)[rows]
     if sample_weight is not None:
         sample_weight = np.asarray(sample_weight)[rows]
-    rolled = 1, 0  # the targets of other rows, or their own, blended
+    rolled = 1, 0  # predict the target of the row before, or of the row itself
     errors = [
         _error_on(_made_up(answers, y, by), combination, y, sample_weight, scoring)
         for by in (rolled if callable(scoring) else rolled[:1])
@@ -205,11 +227,11 @@ def check_score(
 def _error_on(
     made_up: Answer, combination: Any, y: Any, sample_weight: Any, scoring: Any
 ) -> Exception | None:
-    """What a scorer raises for predictions, if it does."""
+    """Error of a scorer for these predictions; None if it returns a score."""
     answers = combination.answers
     held = Held([part[None] for part in made_up], y, answers, sample_weight)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of predictions that are made up
+        warnings.simplefilter("ignore")  # about synthetic predictions
         try:
             Scored(held, combination, scoring).of(made_up)
         except SCORER_ERRORS as error:
@@ -218,9 +240,9 @@ def _error_on(
 
 
 def _made_up(answers: Labels | Values, y: Any, by: int) -> Answer:
-    """Predictions of the right form, hardly two alike, every class predicted.
+    """Synthetic predictions, almost all distinct, with every class predicted.
 
-    They are the targets, of the rows ``by`` places before, blended with their mean.
+    A blend of the mean and the targets of the rows ``by`` positions before.
     """
     share = np.random.default_rng(0).uniform(0.4, 0.6, (len(y), 1))
     if isinstance(answers, Values):

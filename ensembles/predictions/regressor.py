@@ -1,4 +1,4 @@
-"""An ensemble of regressors."""
+"""Ensemble of regressors."""
 
 from __future__ import annotations
 
@@ -16,61 +16,67 @@ from ensembles.predictions.preconditions import check_rule_name
 
 
 class EnsembleRegressor(RegressorMixin, Ensemble):
-    """Regressor that combines what its members predict.
+    """Regressor that combines the predictions of its members.
 
-    With the defaults, members are weighed by how well they predict data that they
-    were not fitted on, in five folds: the weighted mean of least squared error, with
-    weights that are not negative. Then they are fitted on all of the data, so that
-    each member is fitted six times; with ``weights=None`` or given weights once.
+    With the defaults, the result is a weighted mean with non-negative weights that
+    minimize the squared error of out-of-fold predictions in five folds. Then the
+    members are fitted on all data, so that each member is fitted six times; with
+    ``weights=None`` or given weights, once.
 
     Parameters
     ----------
     estimators : list of (str, regressor)
-        The members; ``"drop"`` in place of one leaves it out.
+        Members by name; ``"drop"`` in place of a regressor leaves it out.
     rule : str, default="mean"
-        How members are combined: ``"mean"``, ``"median"`` or another elementwise rule
-        of `ensembles.rules.RULES`; ``"quantile_mean"`` for members whose outputs are
-        quantiles.
+        Rule that combines the predictions: ``"mean"``, ``"median"`` or another
+        elementwise rule in `ensembles.rules.RULES`; ``"quantile_mean"`` for members
+        that predict quantiles.
     weights : array-like of shape (n_members,), str or None, default="convex"
-        How much each member counts. None counts all alike. ``"convex"``, ``"greedy"``,
-        ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn the weights
-        out of fold.
+        Weights of the members; None weights all members equally. ``"convex"``,
+        ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn
+        the weights out of fold.
     params : dict or None, default=None
-        Parameters of the rule and of the selection.
+        Parameters of the rule and of the selection; None means their defaults.
     cv : int, splitter, iterable of splits or "prefit", default=5
-        How data are held out where something is learned from them. With "prefit"
-        members are fitted already, and ``fit`` gets data that none of them has seen.
+        Splits that hold data out to learn weights; an int is the number of folds. With
+        "prefit" the members are fitted already, and ``fit`` must get data that none of
+        them has seen.
     scoring : str, callable or None, default=None
-        What selections maximise; None is the negative mean squared error.
+        Score that selections maximize; None means the negative mean squared error.
     on_error : {"raise", "drop"}, default="raise"
-        What to do where a member fails in ``fit`` or ``predict``: "drop" goes on
-        without it, and warns.
+        If a member fails in ``fit`` or ``predict``: raise its error, or leave it out
+        with a warning.
     memory : None, str or joblib.Memory, default=None
-        Where fitted members are kept, as in `sklearn.pipeline.Pipeline`.
+        Cache of the fitted members, as in `sklearn.pipeline.Pipeline`; None means no
+        cache.
     keep_oof : bool, default=True
         Whether the fitted ensemble keeps ``oof_``, which takes most of its memory and
         of its pickle.
     n_jobs : int or None, default=None
-        Members that are fitted, or asked, at the same time.
-    random_state : int, Generator or None, default=None
-        Draws the bags of ``weights="greedy"``.
+        Number of members that are fitted, or predict, in parallel, as in joblib. None
+        means 1, unless a `joblib.parallel_config` context sets another number.
+    random_state : int, Generator, RandomState or None, default=None
+        Seed or generator of the selection: the bags of ``"greedy"``, and the sampler of
+        ``"optuna"``, which takes only an int. None gives different draws in each fit.
 
     Attributes
     ----------
     estimators_ : list of regressors
-        Members fitted on all of the data.
+        Members fitted on all data.
     named_estimators_ : Bunch
+        Fitted members by name.
     weights_ : ndarray of shape (n_members,)
-    oof_ : ndarray of shape (n_members, n_samples, n_outputs)
-        Out-of-fold predictions, where something was learned; NaN where a sample was
-        never held out.
+        Weights of the members.
+    oof_ : ndarray of shape (n_members, n_samples, n_outputs) or None
+        Out-of-fold predictions of the members; NaN for samples that no split holds out.
+        None if no weights are learned, or without ``keep_oof``.
     scores_, best_index_, oof_score_, history_
         As in `EnsembleClassifier`.
 
     References
     ----------
-    Breiman (1996), "Stacked regressions", Machine Learning 24: weights that are not
-    negative, by least squares out of fold.
+    Breiman (1996), "Stacked regressions", Machine Learning 24: non-negative
+    least squares on out-of-fold predictions.
 
     Examples
     --------
@@ -112,16 +118,17 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         self.random_state = random_state
 
     def predict(self, X: Any) -> Any:
-        """Combined predictions.
+        """Predict with the members and combine their predictions.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
 
         Returns
         -------
         ndarray of shape (n_samples,), or (n_samples, n_outputs or n_quantiles)
-            float32 where all members answer in it, else float64.
+            float32 if all members predict float32, otherwise float64.
         """
         answer = self._answer(X)
         return self._combination.answers.result(answer)

@@ -1,4 +1,4 @@
-"""An ensemble of transformers: their outputs averaged, or side by side."""
+"""Ensemble of transformers: their outputs averaged or concatenated."""
 
 from __future__ import annotations
 
@@ -39,32 +39,38 @@ from ensembles.weights import check_weights
 class EnsembleTransformer(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, NamedMembers
 ):
-    """Transformer that averages its members' outputs, or puts them side by side.
+    """Transformer that averages or concatenates the outputs of its members.
 
     Parameters
     ----------
     estimators : list of (str, transformer)
-        The members; ``"drop"`` in place of one leaves it out.
+        Members by name; ``"drop"`` in place of a transformer leaves it out.
     rule : str, default="mean"
-        ``"concatenate"`` puts the outputs side by side, each times its weight; any
-        other rule combines outputs of one width, element by element.
+        ``"concatenate"`` multiplies each output by its weight and concatenates the
+        columns; any other rule is elementwise and needs outputs of equal width.
     weights : array-like of shape (n_members,) or None, default=None
-        None counts every member alike.
+        Weights of the members; None weights all members equally.
     align : {None, "procrustes"}, default=None
-        Rotate each member's output onto the first one's before they are combined, by
-        the orthogonal matrix that brings the outputs of the training data nearest.
-        Not with ``"concatenate"``, which compares no columns.
+        "procrustes" rotates the output of each member onto that of the first before
+        they are combined, with the orthogonal matrix of the least squared distance on
+        the training data; None does not rotate. Must be None for ``"concatenate"``.
     memory : str, joblib.Memory or None, default=None
-        Where fitted members are kept, as in `sklearn.pipeline.Pipeline`.
+        Cache of the fitted members, as in `sklearn.pipeline.Pipeline`; None means no
+        cache.
     n_jobs : int or None, default=None
-        Members that are fitted or asked at the same time, by joblib.
+        Number of members that are fitted, or transform, in parallel, as in joblib. None
+        means 1, unless a `joblib.parallel_config` context sets another number.
 
     Attributes
     ----------
     estimators_ : list of fitted transformers
+        Members fitted on all data.
     named_estimators_ : Bunch
+        Fitted members by name.
     weights_ : ndarray of shape (n_members,)
+        Weights of the fitted members.
     rotations_ : list of ndarrays of shape (n_columns, n_columns), or None
+        Orthogonal matrix of each member; None without ``align``.
 
     References
     ----------
@@ -90,46 +96,53 @@ class EnsembleTransformer(
         self.n_jobs = n_jobs
 
     def fit(self, X: Any, y: Any = None, **fit_params: Any) -> EnsembleTransformer:
-        """Fit the members, and how they are rotated onto each other.
+        """Fit the members, and the rotations that align their outputs.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
-            Given to the members as it is.
+            Training data, passed to the members unchanged.
         y : array-like of shape (n_samples,) or None, default=None
+            Targets, passed to the members; None if they need none.
         **fit_params
-            For members that ask for them by metadata routing.
+            ``sample_weight`` for all members, or metadata for the members that request
+            it by metadata routing.
 
         Returns
         -------
         self
         """
-        # Rotations come from what fit_transform makes of the data.
+        # Rotations are computed from the outputs of fit_transform.
         self._fit(X, y, fit_params, "fit" if self.align is None else "fit_transform")
         return self
 
     def fit_transform(self, X: Any, y: Any = None, **fit_params: Any) -> Any:
-        """Fit the members, and combine what their ``fit_transform`` makes of the data.
+        """Fit the members, and combine the outputs of their ``fit_transform``.
 
-        It need not be what ``transform`` makes of them: a `TargetEncoder` encodes each
-        row of the training data by the targets of others.
+        The result can differ from ``transform`` of the same data:
+        `sklearn.preprocessing.TargetEncoder` encodes each training row with the targets
+        of other rows.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Training data, passed to the members unchanged.
         y : array-like of shape (n_samples,) or None, default=None
+            Targets, passed to the members; None if they need none.
         **fit_params
-            For members that ask for them by metadata routing.
+            ``sample_weight`` for all members, or metadata for the members that request
+            it by metadata routing.
 
         Returns
         -------
         ndarray or sparse matrix of shape (n_samples, n_columns)
+            Sparse only if concatenated outputs include a sparse one.
         """
         return self._combined(iter(self._fit(X, y, fit_params, "fit_transform")))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def _fit(self, X: Any, y: Any, fit_params: dict[str, Any], method: str) -> Any:
-        """Fit the members; outputs of the training data where that is the method."""
+        """Fit the members; returns training outputs if the method is fit_transform."""
         named = self._members()
         if self.align not in (None, "procrustes"):
             raise ValueError(
@@ -163,7 +176,7 @@ class EnsembleTransformer(
     def _fitted(
         self, named: Any, X: Any, y: Any, fit_params: dict[str, Any], method: str
     ) -> tuple[list[Fitted], list[Any]]:
-        """Members fitted by a method, and their outputs where it has some."""
+        """Members fitted by ``method``, and their outputs if it is fit_transform."""
         routed = self._routed(fit_params, method)
         params, asked = {}, Outputs()
         for name, member in named:
@@ -179,35 +192,37 @@ class EnsembleTransformer(
         return members, [as_rows(one.name, one.member[1]) for one in pairs]
 
     def _given(self) -> Float64:
-        """Weights of all members, known to be right."""
+        """Validated weights of all members, including those set to "drop"."""
         size, weights = len(self.estimators), self.weights
         if self._combiner is not None:
             signed, rule = self._combiner.signed, self._combiner.name
             return check_weights(weights, size, signed=signed, rule=rule)
         given = check_weights(None, size) if weights is None else np.asarray(weights)
-        # Nothing is divided by their sum, which may be zero: the sizes' is not.
+        # Concatenation does not divide by the sum of the weights, so it may be zero.
         sizes = np.abs(given) if given.dtype.kind in "iuf" else given
         check_weights(sizes, size, rule="concatenate")
         return given.astype(np.float64)
 
     def transform(self, X: Any) -> Any:
-        """Combined outputs.
+        """Transform with the members and combine their outputs.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, passed to the members unchanged.
 
         Returns
         -------
         ndarray or sparse matrix of shape (n_samples, n_columns)
+            Sparse only if concatenated outputs include a sparse one.
         """
         check_columns(self, X)
         return self._combined(self._said(X))
 
     def _combined(self, said: Iterator[Any]) -> Any:
-        """Members' outputs, combined."""
+        """Combine the outputs of the members."""
         if self._combiner is None:
-            # A number of Python's, so that float32 stays.
+            # A Python float does not change the dtype of a float32 output.
             parts = [s * float(w) for s, w in zip(said, self.weights_, strict=True)]
             if any(is_sparse(part) for part in parts):
                 from scipy.sparse import hstack
@@ -226,11 +241,13 @@ class EnsembleTransformer(
         return combined.astype(np.float32) if narrow else combined
 
     def get_feature_names_out(self, input_features: Any = None) -> Any:
-        """Names of the columns: after the members side by side, else numbered.
+        """Names of the output columns: ``member__column`` if concatenated, or numbered.
 
         Parameters
         ----------
         input_features : array-like of str or None, default=None
+            Names of the input columns, passed to members whose outputs are
+            concatenated; None means the names seen in ``fit``.
 
         Returns
         -------
@@ -260,7 +277,7 @@ class EnsembleTransformer(
         return each(self.n_jobs, Outputs().of, tasks)
 
     def _alike(self, said: Iterator[Any]) -> Iterator[Float64]:
-        """Outputs as dense arrays of one width, finite where they are to be turned."""
+        """Outputs as dense arrays of equal width, checked to be finite if aligned."""
         first, width = None, None
         for name, output in zip(self.named_estimators_, said, strict=True):
             dense = output.toarray() if is_sparse(output) else output

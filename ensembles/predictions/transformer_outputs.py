@@ -1,4 +1,4 @@
-"""Outputs of transformers, as an ensemble asks for them."""
+"""Output formats of transformers: how members are fitted, checked and run."""
 
 from __future__ import annotations
 
@@ -10,48 +10,52 @@ from sklearn.base import clone
 
 
 class Outputs:
-    """What transformers are asked for."""
+    """Output format of fitted transformers."""
 
     def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
-        """A member fitted."""
+        """Member fitted by ``fit(y)``."""
         return fit(y)
 
     def check_before(self, name: str, member: Any) -> None:
-        """Raise if a member cannot transform."""
+        """Raise if a member has no ``transform``."""
         if not hasattr(member, "transform"):
             raise ValueError(
                 f"member {name!r} must have transform, {type(member).__name__} has not"
             )
 
     def check(self, name: str, member: Any) -> None:
-        """Raise if a fitted member cannot transform."""
+        """Raise if a fitted member has no ``transform``."""
         self.check_before(name, member)
 
     def of(self, name: str, member: Any, X: Any) -> Any:
-        """Output of a member, dense or sparse; a dataframe's values."""
+        """2-D output of a fitted member, dense or sparse; values of a dataframe."""
         return as_rows(name, member.transform(X))
 
 
 class PairsWithOutputs(Outputs):
-    """Of members beside their outputs."""
+    """Output format of (member, output) pairs from `fitted_and_transformed`."""
 
     def check(self, name: str, member: Any) -> None:
-        """Nothing: it was looked at before."""
+        """Do nothing; `Outputs.check_before` has checked the unfitted member."""
 
 
 def fitted_and_transformed(
     name: str, member: Any, X: Any, y: Any, params: Mapping[str, Any]
 ) -> Any:
-    """A clone of a member, fitted, and its output of the same data.
+    """Clone a member, fit the clone, and transform the training data with it.
 
     Parameters
     ----------
     name : str
-        As in `ensembles.predictions.members.fitting.fit_clone`.
+        Name of the member; part of the cache key, as in
+        `ensembles.predictions.members.fitting.fit_clone`.
     member : transformer
+        Left unchanged.
     X, y : array-like
+        Training data.
     params : mapping of str to value
-        What its ``fit_transform`` gets, or its ``fit`` if it has no such method.
+        Keyword arguments of ``fit_transform``, or of ``fit`` if the member has no
+        ``fit_transform``.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def fitted_and_transformed(
     fresh = clone(member)
     if hasattr(fresh, "fit_transform"):
         output = fresh.fit_transform(X, y, **params)
-        if isinstance(output, tuple):  # of PLS and CCA: the targets' scores beside X's
+        if isinstance(output, tuple):  # PLS and CCA also return the scores of y
             output = output[0]
         return fresh, output
     fitted = fresh.fit(X, y, **params)
@@ -68,7 +72,7 @@ def fitted_and_transformed(
 
 
 def as_rows(name: str, output: Any) -> Any:
-    """An output, dense or sparse, that is known to have rows and columns."""
+    """Convert an output to a 2-D array or sparse matrix, or raise if it is not 2-D."""
     out = output if is_sparse(output) else np.asarray(output)
     if out.ndim != 2:
         raise ValueError(

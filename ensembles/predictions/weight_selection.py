@@ -1,4 +1,4 @@
-"""Weights of predictions: given, chosen by a selection, or learned for a pool."""
+"""Weights of the members: given, chosen by a selection, or learned for a pool."""
 
 from __future__ import annotations
 
@@ -21,21 +21,23 @@ from ensembles.selection.score import Score, Trial, own_scores
 from ensembles.selection.table import named
 from ensembles.weights import check_weights
 
-FREE = "free"  # weights of any sign, of a pool; no selection
-GIVEN = ("temperature",)  # parameters of a pool that learned weights make up for
-# What other libraries and papers call them.
+FREE = "free"  # learned pool weights of any sign; not a selection
+GIVEN = ("temperature",)  # pool parameters that are redundant with learned weights
+# Names of the selections in other libraries and papers.
 OTHER_NAMES = {"caruana": "greedy", "hill_climbing": "greedy", "nnls": "convex"}
 EQUAL = ("equal", "uniform", "none")
-NEAR = 1e-7  # of the loss: far less than a score is off by chance
+NEAR = 1e-7  # relative tolerance of the loss, far below the sampling error of a score
 
 
 def learns_pool(weights: Any, combiner: Combiner) -> bool:
-    """Whether weights are learned for a pool, by log-loss, whatever the scoring.
+    """Whether pool weights are learned by minimizing the log-loss, for any scoring.
 
     Parameters
     ----------
     weights : array-like of shape (n_members,), str or None
+        Value of the ``weights`` parameter.
     combiner : Combiner
+        Combiner of the ``rule`` parameter.
 
     Returns
     -------
@@ -54,13 +56,16 @@ def check_choice(
     own: dict[str, Any],
     params: dict[str, Any],
 ) -> Float64 | str | None:
-    """Weights as they are given, or how they are to be chosen, known to be right.
+    """Validate the weights, or the name and the parameters of the selection.
 
     Parameters
     ----------
     weights : array-like of shape (n_members,), str or None
+        Value of the ``weights`` parameter; None means equal weights.
     combiner : Combiner
+        Combiner of the ``rule`` parameter.
     n_members : int
+        Number of members.
     own : dict
         Parameters of the combiner.
     params : dict
@@ -69,13 +74,16 @@ def check_choice(
     Returns
     -------
     ndarray of shape (n_members,), str or None
-        Given weights of a log-linear pool as shares of their sum.
+        Given weights of a log-linear pool are divided by their sum. Names and None are
+        returned unchanged.
 
     Raises
     ------
     ValueError
-        If the weights are wrong, the selection or a parameter is unknown, or the
+        If the weights are invalid, the selection or a parameter is unknown, or the
         selection needs a base.
+    TypeError
+        If the weights are not numbers.
     """
     if isinstance(weights, str):
         _check_name(weights, combiner)
@@ -109,7 +117,7 @@ def check_choice(
 
 
 def _check_name(weights: str, combiner: Combiner) -> None:
-    """Raise unless it is the name of a selection that goes with the rule."""
+    """Raise unless ``weights`` is the name of a selection that supports the rule."""
     has_free = combiner.scaled and combiner.signed
     if weights == FREE and not has_free:
         raise ValueError(
@@ -140,18 +148,19 @@ def _check_name(weights: str, combiner: Combiner) -> None:
 
 
 def selection_params(weights: Any, combiner: Combiner) -> list[str]:
-    """Names of the parameters of what chooses the weights.
+    """Names of the parameters of the selection.
 
     Parameters
     ----------
     weights : array-like of shape (n_members,), str or None
-        A name that is known.
+        Value of the ``weights`` parameter; a name must be known.
     combiner : Combiner
+        Combiner of the ``rule`` parameter.
 
     Returns
     -------
     list of str
-        Empty where nothing chooses, or a pool's weights are learned.
+        Empty if the weights are given, equal, or learned for a pool.
     """
     if not isinstance(weights, str) or learns_pool(weights, combiner):
         return []
@@ -159,7 +168,7 @@ def selection_params(weights: Any, combiner: Combiner) -> list[str]:
 
 
 class Weighed(NamedTuple):
-    """Weights, and the combination that they belong to, with intercepts if learned."""
+    """Weights, and the combination that uses them, with intercepts if learned."""
 
     chosen: Chosen
     combination: Combination
@@ -175,22 +184,27 @@ def weigh(
     near: PoolWeights | None = None,
     **params: Any,
 ) -> Weighed:
-    """Weights for an ensemble's ``weights=``, beside its best single member.
+    """Determine the weights of the ensemble, and score each member alone.
 
     Parameters
     ----------
     weights : ndarray of shape (n_members,), str or None
-        None counts every member alike. A selection's name chooses; of a pool whose
-        weights may have any sum, ``"convex"`` learns weights that are not negative
-        and ``"free"`` weights of any sign, by their log-loss.
+        Given weights, the name of a selection, or None for equal weights. For a pool
+        whose weights may have any sum, ``"convex"`` learns non-negative weights and
+        ``"free"`` learns weights of any sign, both by log-loss.
     combination : Combination
+        Rule with its parameters.
     n_members : int
+        Number of members.
     held : Held or None
-        What a pool's weights are learned from.
+        Held-out predictions that pool weights are learned from; None if no data are
+        held out.
     score : Scored or None
+        Score of the weights on the held-out predictions; None scores nothing.
     near : PoolWeights or None, default=None
-        A pool's weights by more rows, to start from: no history is kept then, and the
-        search ends where the loss is known to about six digits.
+        Pool weights learned from more rows, as the initial point. The history is then
+        empty, and the loss is accurate to about six digits. None starts at equal
+        weights and keeps the history.
     **params
         Parameters of the selection.
 
@@ -222,9 +236,10 @@ def weigh(
 
 
 def _pool(signed: bool, combination: Combination, held: Held, score: Scored) -> Weighed:
-    """Weights and intercepts of the least log-loss, or a member, or all alike.
+    """Learned weights with intercepts, equal weights, or the best member alone.
 
-    The ridge may keep the learned ones from being better than those.
+    The one with the least log-loss: with the ridge penalty, the learned weights can be
+    worse than the others.
     """
     loss = _pool_loss(signed, combination, held)
     scores: Score = score
@@ -245,9 +260,9 @@ def _pool(signed: bool, combination: Combination, held: Held, score: Scored) -> 
 def _pool_again(
     signed: bool, combination: Combination, held: Held, near: PoolWeights
 ) -> Weighed:
-    """Weights as `_pool` learns them, of part of the rows, as exact as a score needs.
+    """Pool weights as in `_pool`, learned to the tolerance `NEAR` and without history.
 
-    The best member is that of the least log-loss.
+    The best member is the one with the least log-loss.
     """
     loss = _pool_loss(signed, combination, held)
     own = -loss.alone()

@@ -1,4 +1,4 @@
-"""Rules: functions that combine a stack of members into one, in any component."""
+"""Rules: functions that combine a stack of members into one array."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""All rules: importing them fills the table."""
+"""All built-in rules; importing this module fills the table `RULES`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules that turn a stack of members into one, in any wing."""
+"""Elementwise rules: means, medians, minimum and maximum over members."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ensembles.registry import register
 from ensembles.rules.numerics import by_logarithms, kept_between, powers, trimmed
 from ensembles.rules.table import RULES
 
-PIECE = 8_192  # elements of each member in float64 at a time: no budget counts them
+PIECE = 8_192  # elements of each member in float64 at a time, outside memory budgets
 
 
 def _counted(stack: Array, weights: Float64) -> tuple[Array, Float64]:
-    """Members whose weight is not zero, and their weights."""
+    """Members with nonzero weight, and their weights."""
     some = weights != 0
     return (stack, weights) if some.all() else (stack[some], weights[some])
 
 
 def _by_piece(stack: Array, combine: Callable[[Float64], Float64]) -> Array:
-    """What a function of float64 members gives, piece by piece, rounded once."""
+    """Apply a function to float64 members piece by piece; round the result once."""
     out = np.empty(stack.shape[1])
-    with np.errstate(all="ignore"):  # NaN, infinity and zero go through as they are
+    with np.errstate(all="ignore"):  # NaN, infinity and zero pass through
         for start, stop in cut(len(out), PIECE):
             piece = np.ascontiguousarray(widened(stack[:, start:stop]))
             out[start:stop] = combine(piece)
@@ -39,6 +39,13 @@ def _by_piece(stack: Array, combine: Callable[[Float64], Float64]) -> Array:
 @register(RULES, signed=True, fused=True)
 def mean(stack: Array, weights: Float64) -> Array:
     """Weighted mean, sum(w[i] x[i]) / sum(w[i]), rounded once.
+
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Weight of each member, of any sign.
 
     References
     ----------
@@ -51,11 +58,18 @@ def mean(stack: Array, weights: Float64) -> Array:
 
 @register(RULES, fused=True)
 def median(stack: Array, weights: Float64) -> Array:
-    """Weighted median, the m of least sum(w[i] |x[i] - m|): half the weight each side.
+    """Weighted median, the m that minimizes sum(w[i] |x[i] - m|).
 
-    Where a value parts the weight into halves, up to the rounding of the weights, the
-    mean of it and the next larger one; with equal weights, the usual median. Members
-    whose weight is zero are left out.
+    If a value splits the weight into two halves, up to the rounding of the weights, the
+    result is the mean of this value and the next larger one; equal weights give the
+    usual median. Members with zero weight are ignored.
+
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Non-negative weight of each member.
 
     References
     ----------
@@ -77,26 +91,36 @@ def median(stack: Array, weights: Float64) -> Array:
 
 @register(RULES, fused=True)
 def trimmed_mean(stack: Array, weights: Float64, *, proportion: float = 0.2) -> Array:
-    """Weighted mean without ``proportion`` of the weight at each end of the values.
+    """Weighted mean after trimming ``proportion`` of the weight at both ends.
 
     The mean of the quantile function between ``proportion`` and 1 - ``proportion``: a
-    member that the cut goes through counts with the weight that is left of it, so few
-    members, and members of unequal weight, are trimmed as far as is asked. 0 is the
-    mean, towards 0.5 it becomes the median. Where whole members are cut off, it is
-    `scipy.stats.trim_mean`. Members whose weight is zero are left out.
+    member at a cut counts with its remaining weight, so that also few members and
+    members of unequal weight are trimmed by exactly ``proportion``. 0 is the mean;
+    towards 0.5 the result approaches the median. If whole members of equal weight are
+    trimmed, it equals `scipy.stats.trim_mean`. Members with zero weight are ignored.
 
     Parameters
     ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Non-negative weight of each member.
     proportion : float in [0, 0.5), default=0.2
-        Of 5 equal members, 0.2 cuts off the largest and the smallest.
+        Share of the total weight to trim at each end. For 5 members of equal weight,
+        0.2 trims the largest and the smallest.
+
+    Raises
+    ------
+    ValueError
+        If ``proportion`` is not a number in [0, 0.5).
 
     References
     ----------
     Stigler (1973), "The asymptotic distribution of the trimmed mean", Annals of
     Statistics 1; among models, with whole members, Yin et al. (2018),
     "Byzantine-robust distributed learning: towards optimal statistical rates",
-    arXiv:1803.01498, definition 2. A fifth is what
-    Wilcox (2012), Introduction to robust estimation and hypothesis testing, advises.
+    arXiv:1803.01498, definition 2. The default follows Wilcox (2012), Introduction to
+    robust estimation and hypothesis testing.
     """
     if not (isinstance(proportion, Real) and 0 <= proportion < 0.5):
         raise ValueError(
@@ -109,7 +133,7 @@ def trimmed_mean(stack: Array, weights: Float64, *, proportion: float = 0.2) -> 
         kept = kept_between(ends, np.ones(len(stack)), proportion)
         low, high = np.flatnonzero(kept)[[0, -1]].tolist()
         return weighted_mean(ranked(stack, low, high), kept[low : high + 1])
-    # In an order of their own, so that equal values come in the same order always.
+    # Ordered by weight, so that ties do not depend on the order of the members.
     order = np.argsort(weights, kind="stable")
     weights = weights[order]
     return _by_piece(stack, lambda piece: trimmed(piece[order], weights, proportion))
@@ -119,16 +143,22 @@ def trimmed_mean(stack: Array, weights: Float64, *, proportion: float = 0.2) -> 
 def geometric_mean(stack: Array, weights: Float64) -> Array:
     """Weighted geometric mean of entries >= 0, prod(x[i] ** (w[i] / sum(w))).
 
-    Taken by logarithms, so that nothing is too large or too small for float64 on the
-    way: within a few units in the last place for entries of one magnitude, within some
-    thousand where their exponents lie hundreds apart. Identical members come back bit
-    for bit. A zero makes the mean zero, an infinity
-    makes it infinite, and both together leave no number. Members whose weight is zero
-    are left out.
+    Computed from logarithms, so that intermediate values neither overflow nor underflow
+    float64: the error is a few units in the last place for entries of similar
+    magnitude, and some thousand if their exponents differ by hundreds. Identical
+    members are reproduced bit for bit. A zero makes the result zero, an infinity makes
+    it infinite, and both together make it NaN. Members with zero weight are ignored.
+
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0, with non-negative entries.
+    weights : array-like of shape (n_members,)
+        Non-negative weight of each member.
 
     References
     ----------
-    The power mean's limit for p towards 0: Hardy, Littlewood & Pólya (1934),
+    Limit of the power mean for p towards 0: Hardy, Littlewood & Pólya (1934),
     Inequalities, theorem 3.
     """
     stack, weights = _counted(stack, weights)
@@ -146,22 +176,31 @@ def geometric_mean(stack: Array, weights: Float64) -> Array:
 def power_mean(stack: Array, weights: Float64, *, p: float = 2.0) -> Array:
     """Weighted power mean of entries >= 0, (sum(w[i] x[i]**p) / sum(w)) ** (1 / p).
 
-    Taken relative to the largest entry, for a negative ``p`` the smallest, so that no
-    power is too large or too small for float64: within a few units in the last place
-    for entries of one magnitude, within some ten thousand for a ``p`` near 0 where
-    their exponents lie hundreds apart. A negative ``p`` and a zero give zero,
-    the limit. Members whose weight is zero are left out.
+    Computed relative to the largest entry, or the smallest for negative ``p``, so that
+    powers neither overflow nor underflow float64: the error is a few units in the last
+    place for entries of similar magnitude, and some ten thousand for ``p`` near 0 if
+    their exponents differ by hundreds. For negative ``p`` a zero entry makes the result
+    zero, the limit. Members with zero weight are ignored.
 
     Parameters
     ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0, with non-negative entries.
+    weights : array-like of shape (n_members,)
+        Non-negative weight of each member.
     p : float, not 0, default=2.0
-        1 is the arithmetic mean, -1 the harmonic mean, 2 the root of the mean square;
-        larger values lean to the largest member.
+        Exponent. 1 is the arithmetic mean, -1 the harmonic mean, 2 the root mean
+        square; larger values lean to the largest member.
+
+    Raises
+    ------
+    ValueError
+        If ``p`` is 0 or not a finite number.
 
     References
     ----------
-    Hardy, Littlewood & Pólya (1934), Inequalities, chapter 2; of word vectors Rücklé et
-    al. (2018), "Concatenated power mean word embeddings as universal cross-lingual
+    Hardy, Littlewood & Pólya (1934), Inequalities, chapter 2; for word vectors Rücklé
+    et al. (2018), "Concatenated power mean word embeddings as universal cross-lingual
     sentence representations", arXiv:1803.01400.
     """
     if not (isinstance(p, Real) and math.isfinite(p) and p != 0):
@@ -183,9 +222,16 @@ def power_mean(stack: Array, weights: Float64, *, p: float = 2.0) -> Array:
 def minimum(stack: Array, weights: Float64) -> Array:
     """Smallest entry, min(x[i] where w[i] is not 0).
 
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Non-negative weights; members with zero weight are ignored.
+
     References
     ----------
-    The power mean's limit for p towards minus infinity: Hardy, Littlewood & Pólya
+    Limit of the power mean for p towards minus infinity: Hardy, Littlewood & Pólya
     (1934), Inequalities, theorem 4.
     """
     counted, _ = _counted(stack, weights)
@@ -196,9 +242,16 @@ def minimum(stack: Array, weights: Float64) -> Array:
 def maximum(stack: Array, weights: Float64) -> Array:
     """Largest entry, max(x[i] where w[i] is not 0).
 
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Non-negative weights; members with zero weight are ignored.
+
     References
     ----------
-    The power mean's limit for p towards infinity: Hardy, Littlewood & Pólya (1934),
+    Limit of the power mean for p towards infinity: Hardy, Littlewood & Pólya (1934),
     Inequalities, theorem 4.
     """
     counted, _ = _counted(stack, weights)

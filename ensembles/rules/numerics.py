@@ -1,4 +1,4 @@
-"""Means of sorted entries and of logarithms, element by element, in float64."""
+"""Elementwise trimmed means and power means in float64."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from ensembles._typing import Float64
 
 View = Callable[[Float64], Float64]
 
-DEEPEST = 0.5 - 2.0**-20  # a deeper cut leaves little but rounding: the median
-EXPONENTS = 4_200  # more than binary logarithms of two float64 numbers lie apart
+DEEPEST = 0.5 - 2.0**-20  # deeper cuts leave mostly rounding error; nearly the median
+EXPONENTS = 4_200  # exceeds any difference of binary logarithms of float64 numbers
 
 
 def kept_between(ends: Float64, weights: Float64, proportion: float) -> Float64:
-    """How much of each weight is left when as much is cut off at both ends.
+    """Remaining weight of each member after trimming both ends.
 
     Parameters
     ----------
     ends : ndarray of shape (n_members, ...)
-        Sums of the weights up to each member, in the order of the members' values.
+        Cumulative weights of the members, sorted by value.
     weights : ndarray of the same shape, positive
+        Weights in the same order.
     proportion : float in [0, 0.5)
-        Share of all weight that is cut off at each end.
+        Share of the total weight to trim at each end.
 
     Returns
     -------
     ndarray of the same shape
-        What is no more than rounding is 0; something is always left.
+        Amounts within rounding error are set to 0; at least one weight is positive.
 
     Examples
     --------
@@ -43,15 +44,17 @@ def kept_between(ends: Float64, weights: Float64, proportion: float) -> Float64:
 
 
 def trimmed(stack: Float64, weights: Float64, proportion: float) -> Float64:
-    """Weighted mean of what lies between the cuts, of any weights.
+    """Weighted trimmed mean of each column, for unequal weights.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size)
+        Members along axis 0, in the order of ``weights``.
     weights : ndarray of shape (n_members,), positive, in ascending order
-        Members of equal value come in the order of their weights, so that the result
-        does not depend on which of them came first.
+        Their order breaks ties between equal values, so that the result does not depend
+        on the original order of the members.
     proportion : float in [0, 0.5)
+        Share of the total weight to trim at each end.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def trimmed(stack: Float64, weights: Float64, proportion: float) -> Float64:
     given = weights[order]
     kept = kept_between(np.cumsum(given, axis=0), given, proportion)
     total, whole = np.zeros((2, stack.shape[1]))
-    # One member after the other: a sum over an axis may add in pairs.
+    # Member after member: a sum over an axis may add pairwise.
     for values, left in zip(np.take_along_axis(stack, order, 0), kept, strict=True):
         total += np.where(left > 0, left * values, 0.0)
         whole += left
@@ -72,21 +75,23 @@ def trimmed(stack: Float64, weights: Float64, proportion: float) -> Float64:
 def by_logarithms(
     stack: Float64, weights: Float64, anchor: Float64, *, up: View, down: View
 ) -> Float64:
-    """Weighted mean of a function of the logarithms, taken back by its inverse.
+    """Quasi-arithmetic mean of each column, in logarithms relative to an anchor.
 
-    Logarithms are binary and counted from an anchor's. Mantissas and exponents are
-    kept apart, so nothing is too large or too small on the way, and what equals the
-    anchor has the logarithm 0 exactly.
+    Computes ``anchor * 2**down(mean(up(log2(x / anchor))))`` with the weighted mean.
+    Mantissas and exponents are handled separately, so that nothing overflows or
+    underflows, and an entry equal to the anchor has the logarithm 0 exactly.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, size), non-negative
+        Members along axis 0.
     weights : ndarray of shape (n_members,), positive
+        Weight of each member.
     anchor : ndarray of shape (size,)
-        The largest or the smallest entry; where it is zero, infinite or NaN, so is the
-        result, and a zero has no sign.
+        Largest or smallest entry of each column. If it is zero, infinite or NaN, so is
+        the result; a zero result is +0.
     up, down : callable
-        The function of arrays of shape (size,), and its inverse.
+        Function of a logarithm, on arrays of shape (size,), and its inverse.
 
     Returns
     -------
@@ -100,22 +105,23 @@ def by_logarithms(
     log = down(total / math.fsum(weights))
     steps = np.rint(np.clip(log, -EXPONENTS, EXPONENTS))
     found = np.ldexp(base * np.exp2(log - steps), power + steps.astype(np.int32))
-    # Of zeros of both signs the anchor is whichever came first.
+    # The sign of a zero anchor depends on the order of the members.
     return np.where((anchor > 0) & (anchor < np.inf), found, np.abs(anchor))
 
 
 def powers(p: float) -> tuple[View, View]:
-    """What takes a binary logarithm to the p-th power, and the mean of those back.
+    """Functions ``up`` and ``down`` of `by_logarithms` for the power mean.
 
     Parameters
     ----------
     p : float, finite, not 0
+        Exponent of the power mean.
 
     Returns
     -------
     up, down : callable
-        For a ``p`` near 0 powers lie near 1, and 1 is taken off, so that what they
-        differ by is kept.
+        From a binary logarithm to the p-th power, and back from a mean of powers. For
+        ``p`` near 0 they use the power minus 1, because powers near 1 lose digits.
     """
     if abs(p) >= 0.5:
         return lambda log: np.exp2(p * log), lambda mean: np.log2(mean) / p

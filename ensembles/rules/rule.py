@@ -1,4 +1,4 @@
-"""What a rule is: its functions, and the properties that it declares."""
+"""The class `Rule`: functions that combine a stack of members, and their properties."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ensembles.kernels.gram import BLOCK
 from ensembles.registry import RegisteredFunction, parameters_of
 from ensembles.weights import check_weights
 
-MODERATE = 64  # binary exponent up to which weights are taken as they are
+MODERATE = 64  # largest binary exponent of weights that are used unscaled
 Function = Callable[..., Any]
 
 
 class Rule(RegisteredFunction):
-    """A function of a stack and weights, with the properties that it declares.
+    """A function that combines a stack of members by weights, with its properties.
 
-    A rule that needs to see a whole tensor first has three functions: ``statistics`` of
-    each block in a first pass, added up; ``finish``, from the sum to a state; and the
-    function itself, which is given the state. Each takes the parameters that its
-    signature names.
+    A rule that depends on whole tensors has three functions: ``statistics`` of each
+    block, which a first pass computes and adds up; ``finish``, which turns the sum into
+    a state; and the function itself, which receives the state. Each function receives
+    the parameters that its signature names.
 
     Parameters
     ----------
@@ -36,19 +36,20 @@ class Rule(RegisteredFunction):
         takes ``state``, by keyword.
     statistics : callable (stack, **params) -> array, or None, default=None
         Returns an array of shape (n_blocks, *shape), one entry for each 65,536 elements
-        of the stack; `blockwise` makes one of a function of a single block. Entries are
-        added in the order of the elements. The stack is as that of ``function``.
+        of the stack; `blockwise` builds it from a function of a single block. Entries
+        are added in the order of the elements. The stack is the same as in
+        ``function``. None means an elementwise rule.
     finish : callable (total, weights, **params) -> state, or None, default=None
-        Called once a tensor with the sum of its statistics, of shape (*shape,). None
-        takes the sum itself for the state.
+        Called once per tensor with the sum of its statistics, of shape (*shape,). None
+        uses the sum as the state.
     n_members : int or None, default=None
-        Number of members that the rule takes, None for any.
+        Number of members that the rule requires; None allows any number.
     domain : {"any", "non-negative"}, default="any"
-        Which entries are allowed, those of members without weight aside; NaN passes.
+        Allowed entries. Members with zero weight are not checked, and NaN is allowed.
     signed : bool, default=False
         Whether weights may be negative.
     symmetric : bool, default=True
-        Whether the order of the members, with their weights, does not matter.
+        Whether the result is independent of the order of the members.
     fused : bool, default=False
         Whether the functions take members of any float format as they are stored, and
         ``function`` rounds its float64 result to that format itself.
@@ -81,20 +82,25 @@ class Rule(RegisteredFunction):
     def __call__(
         self, stack: ArrayLike, weights: ArrayLike | None = None, **params: Any
     ) -> Array:
-        """Combine members that are all in memory.
+        """Combine members in memory.
 
         Parameters
         ----------
         stack : array-like of shape (n_members, *shape)
             Members along axis 0.
         weights : array-like of shape (n_members,) or None, default=None
-            Weight of each member. None counts every member once.
+            Weight of each member. None gives every member the weight 1.
         **params
             Parameters of the rule.
 
         Returns
         -------
         ndarray of shape (*shape), dtype of ``stack``, float64 for integers
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the weights, a parameter, the number of members or an entry is not valid.
         """
         members = np.asarray(stack)
         if members.dtype not in FLOATS:
@@ -114,7 +120,7 @@ class Rule(RegisteredFunction):
 
     @property
     def is_elementwise(self) -> bool:
-        """Whether each entry of the result depends on the same entries alone."""
+        """Whether an entry of the result depends only on the members' same entry."""
         return self.statistics is None
 
     @property
@@ -128,7 +134,7 @@ class Rule(RegisteredFunction):
         return found
 
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
-        """Raise if the rule cannot take so many members, or these parameters.
+        """Raise if the rule does not accept the number of members or the parameters.
 
         Parameters
         ----------
@@ -136,22 +142,28 @@ class Rule(RegisteredFunction):
             Number of members.
         params : mapping of str to value
             Parameters of the rule.
+
+        Raises
+        ------
+        ValueError
+            If the rule requires another number of members, or a parameter is unknown or
+            not valid.
         """
         if self.n_members not in (None, n_members):
             raise ValueError(
                 f"rule {self.name!r} needs {self.n_members} members, found {n_members}"
             )
         self.check_names(params)
-        if params:  # the functions themselves refuse wrong ones, before data are read
+        if params:  # the functions validate them, here before any data is read
             self._in_memory(np.eye(n_members), np.ones(n_members), params)
 
     def partials(self, members: Sequence[Array] | Array, params: Any) -> Array:
-        """Statistics of a stretch of flat members, before they are added up.
+        """Statistics of each block in a contiguous part of flat members.
 
         Parameters
         ----------
         members : n_members arrays of shape (size,), float formats
-            The stretch starts at a multiple of 65,536 elements.
+            The part of each member, which starts at a multiple of 65,536 elements.
         params : mapping of str to value
             Parameters of the rule.
 
@@ -166,12 +178,12 @@ class Rule(RegisteredFunction):
             return np.asarray(_call(self.statistics, 1, params, stack))
 
     def state_of(self, partials: Sequence[Array], weights: Float64, params: Any) -> Any:
-        """State of a tensor, from the statistics of all its stretches in their order.
+        """State of a tensor, computed from the statistics of all its parts.
 
         Parameters
         ----------
         partials : sequence of ndarray of shape (n_blocks, *shape)
-            As `partials` returns them.
+            Return values of `partials`, in the order of the parts.
         weights : ndarray of shape (n_members,)
             Weight of each member.
         params : mapping of str to value
@@ -180,7 +192,7 @@ class Rule(RegisteredFunction):
         Returns
         -------
         object
-            What ``function`` takes as ``state``.
+            The argument ``state`` of ``function``.
         """
         with np.errstate(all="ignore"):
             total = np.concatenate(partials).sum(axis=0)
@@ -197,7 +209,7 @@ class Rule(RegisteredFunction):
         state: Any = None,
         **params: Any,
     ) -> Array:
-        """Combine one block of flat members, rounding once into ``dtype``.
+        """Combine one block of flat members and round once to ``dtype``.
 
         Parameters
         ----------
@@ -206,9 +218,9 @@ class Rule(RegisteredFunction):
         weights : ndarray of shape (n_members,)
             Weight of each member.
         dtype : dtype, a float format
-            Of the result.
+            Format of the result.
         state : object, default=None
-            What `state_of` returned for the tensor, of a rule with statistics.
+            Return value of `state_of` for the tensor; None for elementwise rules.
         **params
             Parameters of the rule.
 
@@ -241,7 +253,7 @@ class Rule(RegisteredFunction):
 
     def _refuse_negative(self, stack: Array, weights: Float64) -> None:
         for place in np.flatnonzero(weights):
-            with np.errstate(invalid="ignore"):  # a signalling NaN
+            with np.errstate(invalid="ignore"):  # signaling NaN
                 below = stack[place] < 0
             if below.any():
                 raise ValueError(
@@ -253,18 +265,18 @@ class Rule(RegisteredFunction):
 def _call(
     function: Function, n_inputs: int, params: Any, *inputs: Any, **own: Any
 ) -> Any:
-    """Call one of a rule's functions with those of the parameters that it names."""
+    """Call a function of a rule with the parameters in its signature."""
     names = parameters_of(function, n_inputs)
     return function(*inputs, **own, **{n: v for n, v in params.items() if n in names})
 
 
 def blockwise(function: Function) -> Function:
-    """Statistics of a stack, from a function of a single block.
+    """Build the ``statistics`` of a rule from a function of a single block.
 
     Parameters
     ----------
     function : callable (block, **params) -> array of shape (*shape,)
-        The block has shape (n_members, at most 65,536).
+        Called with blocks of shape (n_members, size), of at most 65,536 elements each.
 
     Returns
     -------
@@ -281,36 +293,39 @@ def blockwise(function: Function) -> Function:
 
 
 def moderate(weights: Float64) -> Float64:
-    """Weights by a power of two that brings the largest near 1, where it is far off.
+    """Weights scaled by a power of two, if they are very large or very small.
 
     Parameters
     ----------
     weights : ndarray of shape (n_members,)
+        Weight of each member.
 
     Returns
     -------
     ndarray of shape (n_members,)
-        In the same proportions, exactly: sums of products with them stay within what
-        float64 can hold.
+        Weights in exactly the same proportions, with the largest near 1, so that sums
+        of products with them stay in the range of float64.
     """
     exponents = np.frexp(weights[weights != 0])[1]
     if not exponents.size or abs(top := int(exponents.max())) <= MODERATE:
         return weights
-    # Of weights that lie very far apart the smallest is not to become zero.
+    # Scale less if the smallest weight would underflow to zero.
     least = int(exponents.min()) + 1_000
     return np.ldexp(weights, -(max(min(top, least), 0) if top > 0 else top))
 
 
 def as_stack(members: Sequence[Array] | Array) -> Array:
-    """Members as one array: as they are stored where they are alike, else in float64.
+    """Stack of members.
 
     Parameters
     ----------
     members : n_members arrays of shape (size,), float formats
+        Members; an array of shape (n_members, size) is returned unchanged.
 
     Returns
     -------
     ndarray of shape (n_members, size)
+        In the format of the members if they share one, else in float64.
     """
     if isinstance(members, np.ndarray):
         return members

@@ -1,4 +1,4 @@
-"""Rules over directions: coefficients of the members from their inner products."""
+"""Spherical rules: linear combinations with coefficients from the Gram matrix."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from ensembles.rules.table import RULES
 
 
 def angles(gram: Float64) -> Float64:
-    """Angles between vectors: zero for vectors of length zero, NaN for endless ones.
+    """Angles between vectors.
 
     Parameters
     ----------
     gram : ndarray of shape (n, n)
-        Their inner products.
+        Inner products of the vectors.
 
     Returns
     -------
     ndarray of shape (n, n), from 0 to pi
+        0 for zero vectors, NaN for vectors with an infinity.
     """
     lengths = np.sqrt(np.diagonal(gram))
     products = np.outer(lengths, lengths)
@@ -33,20 +34,20 @@ def angles(gram: Float64) -> Float64:
 
 
 def centre(cosines: Float64, share: Float64) -> Float64:
-    """Coefficients of the Karcher mean of unit vectors, itself of length one.
-
-    Where the members cancel there is no centre, and the straight mean is returned.
+    """Coefficients of the Karcher mean of unit vectors, which has length 1.
 
     Parameters
     ----------
     cosines : ndarray of shape (n, n)
         Inner products of the unit vectors.
     share : ndarray of shape (n,), non-negative
-        How much each counts.
+        Weight of each vector.
 
     Returns
     -------
     ndarray of shape (n,)
+        If the vectors cancel, the Karcher mean does not exist, and these are the
+        coefficients of the arithmetic mean.
     """
     share = share / share.sum()
     point = share
@@ -72,7 +73,7 @@ def _length(point: Float64, gram: Float64) -> float:
     return math.sqrt(max(float(point @ gram @ point), 0.0))
 
 
-OPPOSITE = 1e-5  # angles this near to pi are lost in the rounding of inner products
+OPPOSITE = 1e-5  # radians; closer to pi, rounding of inner products hides the angle
 
 
 def _slerp_coefficients(gram: Float64, weights: Float64) -> Float64:
@@ -89,14 +90,28 @@ def _slerp_coefficients(gram: Float64, weights: Float64) -> Float64:
 def slerp(stack: Array, weights: Float64, *, state: Float64) -> Array:
     """Spherical interpolation, (sin((1-t)θ) a + sin(tθ) b) / sin θ, t = w[1] / sum(w).
 
-    θ is the angle between the two members. Where they point the same way the limit
-    for θ towards zero is the straight line between them; it is also taken where a
-    member is zero or both are opposite, as no single arc joins those.
+    θ is the angle between the two members. The limit for θ towards 0 is linear
+    interpolation, which is also used if a member is zero or both are opposite, because
+    no unique arc joins them.
 
-    Near zero the formula is as exact as elsewhere. Towards pi the inner products do not
-    hold the angle any more: the relative error grows as 1e-16 / (pi - θ)**2, and from
-    pi - 1e-5 on the members count as opposite. Members of float64 whose squares are
-    beyond its range, with entries around 1e-170 or 1e160, are refused.
+    For small θ the formula is as accurate as elsewhere. Near pi the inner products do
+    not determine the angle: the relative error grows as 1e-16 / (pi - θ)**2, and from
+    pi - 1e-5 on the members count as opposite.
+
+    Parameters
+    ----------
+    stack : array-like of shape (2, *shape)
+        Members along axis 0.
+    weights : array-like of shape (2,)
+        Non-negative weight of each member.
+    state : ndarray of shape (2,)
+        Coefficients of the members, which `Rule` computes from their Gram matrix.
+
+    Raises
+    ------
+    ValueError
+        If the squares of a float64 member are out of range, with entries around 1e-170
+        or 1e160.
 
     References
     ----------
@@ -121,11 +136,26 @@ def _karcher_coefficients(gram: Float64, weights: Float64) -> Float64:
 
 @register(RULES, statistics=gram, finish=_karcher_coefficients, fused=True)
 def karcher_mean(stack: Array, weights: Float64, *, state: Float64) -> Array:
-    """Mean direction m of least sum(w[i] angle(m, x[i])²), of the weighted mean length.
+    """Karcher mean of directions, the m that minimizes sum(w[i] angle(m, x[i])²).
 
-    The point from which the weighted sum of squared angles to the members is
-    smallest, found by steps along the mean of the logarithms. Members of length zero
-    have no direction and count in the length alone.
+    The result has the weighted mean length of the members. The direction is found by
+    gradient descent, in steps along the weighted mean of the logarithm maps. Zero
+    members have no direction and count in the length only.
+
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Non-negative weight of each member.
+    state : ndarray of shape (n_members,)
+        Coefficients of the members, which `Rule` computes from their Gram matrix.
+
+    Raises
+    ------
+    ValueError
+        If the squares of a float64 member are out of range, with entries around 1e-170
+        or 1e160.
 
     References
     ----------
@@ -137,7 +167,7 @@ def karcher_mean(stack: Array, weights: Float64, *, state: Float64) -> Array:
 
 
 def _check_squares(products: Float64, rule: str) -> None:
-    """Raise if float64 does not hold the squares of a member."""
+    """Raise if the squared length of a member is out of the range of float64."""
     squares = np.diagonal(products)
     small = (squares > 0) & (squares < LEAST)
     large = (squares >= MOST) & (squares < np.inf)

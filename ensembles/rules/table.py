@@ -1,4 +1,4 @@
-"""The table of rules."""
+"""The table of rules by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Selections: ways to choose weights by a score, which is all they see."""
+"""Selections: functions that choose the weights of members by a score."""
 
 import lazy_loader
 

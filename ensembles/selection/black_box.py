@@ -1,4 +1,4 @@
-"""Weights drawn from the simplex, each draw learning from those before it."""
+"""Black-box optimization of weights on the simplex, by Optuna."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ensembles.selection.table import SELECTIONS, Record, check_whole
 
 INSTALL = "pip install 'ensemble-avg[optuna]'"
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler"}
-LEAST = 1e-9  # a draw of 0 would give a member all the weight
+LEAST = 1e-9  # -log(0) would give a member all the weight
 
 
 @register(SELECTIONS, n_scores=lambda n: n + 50)
@@ -26,25 +26,27 @@ def optuna(
     random_state: int | None = 0,
     record: Record,
 ) -> Float64:
-    """Best of the weights that optuna proposes, and of equal and single ones.
+    """Weights with the best score among trials of Optuna and the single members.
 
-    Each member draws u in (0, 1], and has the weight -log(u) over the sum of all: draws
-    at random are uniform on the simplex.
+    Each trial samples u in (0, 1) for every member; its weights are -log(u) divided by
+    their sum, which is uniform on the simplex for random sampling.
 
     Parameters
     ----------
     n_members : int, at least 1
+        Number of members.
     score : Score
-        Called ``n_trials`` times besides the members' own; the first trial is that of
-        equal weights.
+        Score of weights; greater is better. Called for each member alone and for
+        ``n_trials`` trials, of which the first has equal weights.
     n_trials : int, at least 1, default=50
-    sampler : {"tpe", "random", "gp"} or optuna sampler, default="tpe"
-        Bayesian by Parzen estimators, at random, or Bayesian by a Gaussian process
-        (which needs torch).
+        Number of trials.
+    sampler : {"tpe", "random", "gp"} or Optuna sampler, default="tpe"
+        ``"tpe"`` is a tree-structured Parzen estimator, ``"random"`` random search, and
+        ``"gp"`` a Gaussian process, which needs PyTorch.
     random_state : int or None, default=0
-        Seeds a sampler that is named; None draws other weights each time.
+        Seed of a sampler given by name; None samples different weights in each call.
     record : callable
-        Called with the `Trial` of each draw.
+        Called with each `Trial`, in order.
 
     Returns
     -------
@@ -53,11 +55,12 @@ def optuna(
     Raises
     ------
     ImportError
-        If optuna is not installed.
+        If Optuna is not installed.
     ValueError
         If a parameter is wrong or a score is not finite.
     TypeError
-        If ``n_trials`` or ``random_state`` is no whole number, or ``sampler`` none.
+        If ``n_trials`` or ``random_state`` is not an integer, or ``sampler`` is neither
+        a name nor an Optuna sampler.
 
     References
     ----------
@@ -86,7 +89,7 @@ def optuna(
 
 
 def _study(sampler: Any, random_state: int | None) -> Any:
-    """Study that maximises, by a sampler of that name."""
+    """Optuna study that maximizes, with a sampler or the sampler of that name."""
     try:
         import optuna as package
     except ImportError:

@@ -1,4 +1,4 @@
-"""All selections: importing them fills the table."""
+"""All built-in selections; importing this module fills the table `SELECTIONS`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the estimators of all wings share: how ``weights=`` becomes ``weights_``."""
+"""Resolution of an estimator's ``weights``: validation, selection and scoring."""
 
 from __future__ import annotations
 
@@ -18,20 +18,21 @@ from ensembles.weights import check_weights
 
 
 class Chosen(NamedTuple):
-    """Weights, and how they compare with the best single member.
+    """Weights, with the scores of the weights and of each member alone.
 
     Attributes
     ----------
     weights : ndarray of shape (n_members,)
-        As given, or as a selection chose them.
+        Weights as passed in, or as chosen by a selection.
     scores : ndarray of shape (n_members,) or None
-        Each member's own score; None where nothing was scored.
+        Score of each member alone; None without a score function.
     best_index : int or None
-        The member that scores best alone, the first among equals.
+        Index of the member with the best score alone, the first among equals; None
+        without a score function.
     score : float or None
-        Of the weights.
+        Score of ``weights``; None without a score function.
     history : tuple of Trial
-        Weights and score of each step of the selection, in order.
+        Weights and score of each step of the selection, in order; empty without one.
     """
 
     weights: Float64
@@ -52,25 +53,27 @@ def choose(
     names: Sequence[str] | None = None,
     **params: Any,
 ) -> Chosen:
-    """Weights for an estimator's ``weights=``, beside its best single member.
+    """Validate weights, or choose them by a selection, and score them.
 
     Parameters
     ----------
     weights : array-like of shape (n_members,), str or None
-        The weights; the name of a selection, which chooses them by ``score``; or None,
-        which counts every member once.
+        The weights, or the name of a selection that chooses them by ``score``. None
+        gives every member the weight 1.
     n_members : int, at least 1
+        Number of members.
     score : Score or None, default=None
-        With None nothing is scored, and a selection is an error.
+        Score of weights; greater is better. With None nothing is scored, and a
+        selection is an error.
     signed : bool, default=False
-        Whether weights that are given may be negative.
+        Whether weights in an array may be negative.
     scaled : bool, default=False
-        Whether the sum of the weights says something: they are scored as given, not
-        by their shares.
+        Whether the sum of the weights affects the result. If so, weights in an array
+        are scored as they are, otherwise divided by their sum.
     rule : str or None, default=None
-        Name of the rule that takes the weights, told in the errors.
+        Name of the rule that takes the weights, for the messages; None names none.
     names : sequence of str or None, default=None
-        The members', told in the warning; None tells their places.
+        Names of the members, for the warning; None uses their indices.
     **params
         Parameters of the selection.
 
@@ -81,15 +84,15 @@ def choose(
     Raises
     ------
     ValueError
-        If weights are wrong (see `check_weights`), the name is unknown, a selection
-        has no score, or a score is not finite.
+        If weights are not valid (see `check_weights`), the name is unknown, a selection
+        is used without a score, or a score is not finite.
     TypeError
-        If ``params`` are given without a selection.
+        If ``params`` are passed without a selection.
 
     Warns
     -----
     UserWarning
-        If a selection among several members does not beat the best of them.
+        If a selection from several members does not beat the best single member.
 
     Examples
     --------
@@ -115,7 +118,7 @@ def choose(
 
 
 class _Once:
-    """A score that is asked once what a member scores alone: it may take minutes."""
+    """Caches the score of each single member, which may take minutes to compute."""
 
     def __init__(self, score: Score) -> None:
         self.score = score
@@ -141,17 +144,20 @@ def select(
     names: Sequence[str] | None = None,
     **params: Any,
 ) -> Chosen:
-    """Weights that a selection chooses, beside the best single member.
+    """Choose weights by a selection and compare them with the best single member.
 
     Parameters
     ----------
-    selection : callable
+    selection : Selection
+        Entry of the table `SELECTIONS`.
     n_members : int, at least 1
+        Number of members.
     score : Score or None
+        Score of weights; greater is better. None is an error.
     names : sequence of str or None, default=None
-        The members', told in the warning; None tells their places.
+        Names of the members, for the warning; None uses their indices.
     **params
-        The selection's own.
+        Parameters of the selection.
 
     Returns
     -------
@@ -160,12 +166,12 @@ def select(
     Raises
     ------
     ValueError
-        If there is no score, or one is not finite.
+        If ``score`` is None or returns a value that is not finite.
 
     Warns
     -----
     UserWarning
-        If the weights among several members do not beat the best of them.
+        If the weights of several members do not beat the best single member.
     """
     chosen, value, best = _compared(selection, n_members, score, params)
     name, place = selection.name, int(chosen.best_index or 0)
@@ -182,12 +188,18 @@ def select(
 def select_quietly(
     selection: Selection, n_members: int, score: Score | None, **params: Any
 ) -> Chosen:
-    """Weights that a selection chooses, for one who tells himself whether they help.
+    """Choose weights by a selection, without the warning of `select`.
 
     Parameters
     ----------
-    selection, n_members, score, **params
-        As in `select`.
+    selection : Selection
+        Entry of the table `SELECTIONS`.
+    n_members : int, at least 1
+        Number of members.
+    score : Score or None
+        Score of weights; greater is better. None is an error.
+    **params
+        Parameters of the selection.
 
     Returns
     -------
@@ -196,7 +208,7 @@ def select_quietly(
     Raises
     ------
     ValueError
-        As `select`.
+        If ``score`` is None or returns a value that is not finite.
     """
     return _compared(selection, n_members, score, params)[0]
 
@@ -204,7 +216,7 @@ def select_quietly(
 def _compared(
     selection: Selection, n_members: int, score: Score | None, params: dict[str, Any]
 ) -> tuple[Chosen, float, float]:
-    """What is chosen, its score, and that of the best single member."""
+    """Chosen weights, their score, and the score of the best single member."""
     if score is None:
         raise ValueError(
             f"weights={selection.name!r} must have a score to choose by, found "

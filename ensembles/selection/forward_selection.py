@@ -1,4 +1,4 @@
-"""Weights chosen by adding members one by one: greedy, and the greedy soup."""
+"""Forward selection of members: greedy with replacement, and the greedy soup."""
 
 from __future__ import annotations
 
@@ -39,33 +39,36 @@ def greedy(
     random_state: int | np.random.Generator | np.random.RandomState | None = 0,
     record: Record,
 ) -> Float64:
-    """Weights by forward selection with replacement, the best member each round.
+    """Forward selection with replacement: add the best member in each round.
 
-    The first round takes the best single member, each later one the member that
-    scores best when counted once more, even if that lowers the score. The round that
-    scored best is returned, the earliest among equals; equal members go to the
-    smallest index. Without bags the result is never worse than the best single member.
+    The first round takes the best single member, each later round the member that
+    scores best when it is counted once more, even if this lowers the score. Returns the
+    weights of the best round, the earliest among equals; ties between members go to the
+    smallest index. Without bags the result never scores worse than the best single
+    member.
 
     Parameters
     ----------
     n_members : int, at least 1
+        Number of members.
     score : Score
-        ``score.gains`` is used where offered.
+        Score of weights; greater is better. Its method ``gains`` is used if it has one.
     n_rounds : int, at least 1, default=50
+        Maximum number of rounds.
     patience : int or None, default=None
-        Rounds without a better score after which it stops, at least 1; None goes on
-        to the last. A soup, each of whose scores may take minutes, takes 10, or as many
-        as there are members.
+        Stop after this many rounds without a better score, at least 1; None runs all
+        rounds. Model soups, where a score may take minutes, use the larger of 10 and
+        the number of members by default.
     n_init : int, at least 1, default=1
-        Sorted initialisation: the first round takes the best members in the order of
-        their own scores, as many as score best together, this many at most.
+        Sorted initialization: the first round takes the k members with the best scores,
+        for the k from 1 to ``n_init`` that scores best.
     n_bags : int, default=0
-        Bagged selection: the mean of the weights chosen within so many random bags of
-        members. 0 chooses among all members at once.
+        Number of bags. With bags the result is the mean of the weights selected in
+        each random bag of members; 0 selects once from all members.
     fraction : float in (0, 1], default=0.5
         Share of the members in a bag, rounded up.
     random_state : int, Generator, RandomState or None, default=0
-        Draws the bags; None draws others each time.
+        Seed or generator of the bags; None draws different bags in each call.
     record : callable
         Called with the `Trial` of each round, bag after bag.
 
@@ -78,7 +81,7 @@ def greedy(
     ValueError
         If a parameter is out of range or a score is not finite.
     TypeError
-        If a parameter is no number.
+        If a parameter has the wrong type.
 
     References
     ----------
@@ -120,7 +123,7 @@ def _climb(
     rounds: tuple[int, int, int],
     record: Record,
 ) -> Float64:
-    """Select greedily among some of the members."""
+    """Select greedily from the members of a bag."""
     n_rounds, most_idle, n_init = rounds
     n_idle = 0
     counts, best = sorted_start(score, own, members, n_init)
@@ -140,7 +143,7 @@ def _climb(
 
 
 def _is_better(score: Score, trial: Trial, best: Trial) -> bool:
-    """Whether a trial scores better, by the score itself where gains leave doubt."""
+    """Whether a trial scores better; scores again if gains are too close to decide."""
     slack = ROUNDING * max(1.0, abs(best.score))
     if abs(trial.score - best.score) > slack or not offers(score, "gains"):
         return trial.score > best.score
@@ -150,14 +153,16 @@ def _is_better(score: Score, trial: Trial, best: Trial) -> bool:
 
 
 def score_alone(score: Score, own: Float64, member: int) -> float:
-    """A member's own score, by the score itself, to be held against others.
+    """Score of a single member, without the rounding error of gains.
 
     Parameters
     ----------
     score : Score
+        Score of weights; called only if it has the method ``gains``.
     own : ndarray of shape (n_members,)
-        Scores of the members, estimates where the score offers gains.
+        Score of each member alone; may have the rounding error of gains.
     member : int
+        Index of the member.
 
     Returns
     -------
@@ -171,20 +176,25 @@ def score_alone(score: Score, own: Float64, member: int) -> float:
 def sorted_start(
     score: Score, own: Float64, members: Counts, n_init: int
 ) -> tuple[Counts, Trial]:
-    """Count the best members once, as many as score best together.
+    """Equal weights on the top k members, for the k that scores best.
 
     Parameters
     ----------
     score : Score
+        Score of weights; greater is better.
     own : ndarray of shape (n_members,)
+        Score of each member alone.
     members : ndarray of indices
+        Members to select from.
     n_init : int
-        At most so many.
+        Largest k.
 
     Returns
     -------
     counts : ndarray of shape (n_members,)
+        1 for each selected member, 0 for the others.
     trial : Trial
+        Weights and score of the selected members.
     """
     order = members[np.argsort(-own[members], kind="stable")][:n_init]
     counts = np.zeros((len(order), len(own)), np.int64)
@@ -197,18 +207,19 @@ def sorted_start(
 
 @register(SELECTIONS, adds_members=True, n_scores=lambda n: 2 * n)
 def greedy_soup(n_members: int, score: Score, *, record: Record) -> Float64:
-    """Equal weights on the members that helped, in one pass from the best to the worst.
+    """Equal weights on the members that help, tried once each from best to worst.
 
-    Members come in decreasing order of their own scores, equal ones in their order. A
-    member is kept if the mean with it scores at least as well as the mean without.
+    Members are sorted by their scores in decreasing order; ties keep their order. A
+    member is kept if the mean with it scores at least as well as the mean without it.
 
     Parameters
     ----------
     n_members : int, at least 1
+        Number of members.
     score : Score
-        Called ``2 * n_members - 1`` times at most.
+        Score of weights; greater is better. Called at most ``2 * n_members - 1`` times.
     record : callable
-        Called with the `Trial` of each member's turn, kept or not.
+        Called with the `Trial` of each member, kept or not.
 
     Returns
     -------
@@ -223,7 +234,7 @@ def greedy_soup(n_members: int, score: Score, *, record: Record) -> Float64:
     ----------
     Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned
     models improves accuracy without increasing inference time", ICML, recipe 1. The
-    recipe keeps a member that changes nothing; the authors' program does not.
+    recipe keeps a member that does not change the score; the authors' code does not.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Weights found by climbing a smooth score over the simplex."""
+"""Gradient-based optimization of a smooth score over the simplex of weights."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ from ensembles.selection.table import SELECTIONS, Record, offers
 
 @register(SELECTIONS, uses_gradient=True, n_scores=lambda n: 7 * n)
 def convex(n_members: int, score: Score, *, record: Record) -> Float64:
-    """Best weights found by climbing a smooth score over the simplex.
+    """Weights that maximize a smooth score over the simplex.
 
-    The score's own optimum where it offers one, else sequential least squares from
-    equal weights. The best of all that was tried comes back, the best single member and
-    equal weights among it, so the result is never worse than either. For a concave
-    score, such as the negative log-loss or squared error of averaged predictions, it is
-    the optimum. A score in steps, such as an accuracy, has no slope to climb: use
-    `greedy`.
+    Uses the optimum that the score computes itself, if it has the method, otherwise
+    sequential least squares programming (SLSQP) from equal weights. Returns the best
+    weights that were scored, including the best single member and equal weights, so the
+    result is never worse than either. For a concave score, such as the negative
+    log-loss or squared error of averaged predictions, it is the optimum. A piecewise
+    constant score, such as accuracy, has no useful gradient: use `greedy`.
 
     Parameters
     ----------
     n_members : int, at least 1
+        Number of members.
     score : Score
-        ``score.optimum`` is used where offered, else ``score.gradient``, else
-        differences, which take ``n_members`` scores more a step.
+        Score of weights; greater is better. Its method ``optimum`` is used if it has
+        one, otherwise ``gradient``, otherwise finite differences, which need
+        ``n_members`` more scores per step.
     record : callable
-        Called with the `Trial` of each step, differences left out, or of the optimum.
+        Called with the `Trial` of each step, without finite differences, or of the
+        optimum.
 
     Returns
     -------
@@ -67,11 +70,11 @@ def convex(n_members: int, score: Score, *, record: Record) -> Float64:
 
 
 def _ascend(score: Score, own: Float64, tried: list[Trial], record: Record) -> None:
-    """Climb from equal weights, the last of those tried; each step is tried too."""
-    # Imported here: it takes longer to load than all the rest of the ground floor.
+    """Run SLSQP from equal weights, the last entry of ``tried``; append each step."""
+    # Imported here: it loads more slowly than all modules that selections build on.
     from scipy.optimize import minimize
 
-    # The minimiser's tolerance is absolute, and a score may come in any unit.
+    # The tolerance of SLSQP is absolute, and a score may have any unit.
     equal, value = tried[-1]
     unit = float(np.abs(own - value).max()) or 1.0
 
@@ -96,5 +99,5 @@ def _ascend(score: Score, own: Float64, tried: list[Trial], record: Record) -> N
 
 
 def _onto_simplex(point: Float64) -> Float64:
-    """Make up for a constraint that the minimiser meets to 1e-9 only."""
+    """Normalize weights: SLSQP meets the constraint on their sum to 1e-9 only."""
     return np.asarray(point / point.sum())

@@ -1,4 +1,4 @@
-"""Weights on the line from a base to the members."""
+"""Interpolation between a base and its fine-tuned members."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ def wise_ft(
     alphas: Sequence[float] = ALPHAS,
     record: Record,
 ) -> Float64:
-    """Weights on the line from the first member, a base, to the mean of the others.
+    """Interpolate between the first member, the base, and the mean of the others.
 
-    (1 - alpha) on the first member and alpha / (n_members - 1) on each other, for the
-    ``alpha`` that scores best, the smallest among equals.
+    The weight is 1 - alpha for the base and alpha / (n_members - 1) for each other
+    member, with the ``alpha`` that scores best, the smallest among equals.
 
     Parameters
     ----------
     n_members : int, at least 1
-        One alone gets all the weight.
+        Number of members, including the base. A single member has all the weight.
     score : Score
-        Called once for each alpha.
+        Score of weights; greater is better. Called once for each alpha.
     alphas : sequence of float in [0, 1], default=0, 0.1, ..., 1
+        Interpolation coefficients to try; 0 is the base alone, 1 the mean of the other
+        members.
     record : callable
         Called with the `Trial` of each alpha.
 
@@ -45,7 +47,7 @@ def wise_ft(
     Raises
     ------
     ValueError
-        If there is no alpha, one is out of range, or a score is not finite.
+        If ``alphas`` is empty, an alpha is out of range, or a score is not finite.
 
     References
     ----------
@@ -55,7 +57,7 @@ def wise_ft(
     each = check_weights(None, n_members) / max(n_members - 1, 1)
     try:
         found = np.asarray(alphas, np.float64)
-    except (TypeError, ValueError):  # a text, or lists of several lengths
+    except (TypeError, ValueError):  # a string, or lists of different lengths
         found = np.empty(0)
     if found.ndim != 1 or not len(found) or not ((found >= 0) & (found <= 1)).all():
         raise ValueError(

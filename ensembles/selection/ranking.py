@@ -1,4 +1,4 @@
-"""Weights picked from a few: the best member, the best few, a point on a line."""
+"""Selections by the scores of single members: the best member, and the top k."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from ensembles.selection.table import SELECTIONS, Record, check_whole
 
 @register(SELECTIONS, single_member=True, n_scores=lambda n: n)
 def best(n_members: int, score: Score, *, record: Record) -> Float64:
-    """All weight on the member that scores best alone, the first among equals.
+    """All weight on the member with the best score, the first among equals.
 
     Parameters
     ----------
     n_members : int, at least 1
+        Number of members.
     score : Score
+        Score of weights; greater is better. Called for each member alone.
     record : callable
-        Called with the `Trial` of the member.
+        Called with the `Trial` of the best member.
 
     Returns
     -------
@@ -34,7 +36,7 @@ def best(n_members: int, score: Score, *, record: Record) -> Float64:
     References
     ----------
     Stone (1974), "Cross-validatory choice and assessment of statistical predictions",
-    Journal of the Royal Statistical Society B 36: what any combination is held against.
+    Journal of the Royal Statistical Society B 36: the baseline for combinations.
     """
     own = own_scores(n_members, score)
     member = int(np.argmax(own))
@@ -47,17 +49,19 @@ def best(n_members: int, score: Score, *, record: Record) -> Float64:
 def top_k(
     n_members: int, score: Score, *, k: int | None = None, record: Record
 ) -> Float64:
-    """Equal weights on the ``k`` members that score best alone.
+    """Equal weights on the ``k`` members with the best scores.
 
     Parameters
     ----------
     n_members : int, at least 1
+        Number of members.
     score : Score
+        Score of weights; greater is better.
     k : int from 1 to n_members, or None, default=None
-        None tries every number, and takes the one that scores best, the smallest among
-        equals.
+        Number of members to keep. None tries every number and keeps the one that scores
+        best, the smallest among equals.
     record : callable
-        Called with the `Trial` of what is returned.
+        Called with the `Trial` of the returned weights.
 
     Returns
     -------
@@ -68,12 +72,12 @@ def top_k(
     ValueError
         If ``k`` is out of range or a score is not finite.
     TypeError
-        If ``k`` is no whole number.
+        If ``k`` is not an integer.
 
     References
     ----------
     Zhou, Wu and Tang (2002), "Ensembling neural networks: many could be better than
-    all", Artificial Intelligence 137, for taking some of the members.
+    all", Artificial Intelligence 137, for the use of a subset of the members.
     """
     if k is not None:
         check_whole(k=k)

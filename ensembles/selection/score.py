@@ -1,4 +1,4 @@
-"""Scores of weights, and what else a score may offer."""
+"""The protocol of scores of weights, and functions that call and check scores."""
 
 from __future__ import annotations
 
@@ -9,43 +9,48 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 
-ROUNDING = 1e-9  # what gains may be off by, relative to the score, or to 1 if less
+ROUNDING = 1e-9  # error bound of gains, relative to the score, or to 1 if it is less
 
 
 class Score(Protocol):
-    """How good weights are; greater is better.
+    """Score of weights; greater is better.
 
-    Called with float64 weights of shape (n_members,) that sum to 1, from a selection
-    never negative; a finite number comes back. A score may offer three methods more:
+    A score is called with float64 weights of shape (n_members,) that sum to 1, and
+    returns a finite number. Selections pass non-negative weights. A score may have
+    three more methods:
 
-    - ``gains(counts, members)``: an array of the shape of ``members``, the scores of
-      ``(counts + 1 for one member) / (counts.sum() + 1)`` for each of these members
-      in turn. Counts of zero ask for each member's own score. Values may be off by
-      `ROUNDING`; that must not change which of them is the greatest, nor, where
-      counts are zero, the order of any, nor make or break ties. `greedy` lives on it.
-    - ``gradient(weights)``: an array of shape (n_members,), up to a constant added to
-      all entries (it has no effect where weights sum to 1). `convex` climbs by it.
-    - ``optimum()``: weights at which the score is greatest, of shape (n_members,),
-      non-negative, with sum 1. `convex` takes it instead of climbing.
+    - ``gains(counts, members)`` returns an array of the shape of ``members``: for each
+      of these members the score of the weights ``counts / counts.sum()``, after adding
+      1 to the count of this member. If all counts are zero, these are the scores of
+      single members. Values may have a relative error of `ROUNDING`, which must not
+      change the greatest value, must not create or break ties, and must not change the
+      order of values if all counts are zero. `greedy` uses it.
+    - ``gradient(weights)`` returns an array of shape (n_members,), up to a constant
+      added to all entries, which has no effect on weights that sum to 1. `convex` uses
+      it.
+    - ``optimum()`` returns the weights that maximize the score, of shape (n_members,),
+      non-negative, with sum 1. `convex` returns them instead of optimizing.
     """
 
     def __call__(self, weights: Float64, /) -> float: ...
 
 
 class Trial(NamedTuple):
-    """Weights that were tried, of shape (n_members,), and their score."""
+    """Weights of shape (n_members,) that were scored, and their score."""
 
     weights: Float64
     score: float
 
 
 def score_of(score: Score, weights: Float64) -> float:
-    """Score of weights, known to be finite.
+    """Score of weights, checked to be finite.
 
     Parameters
     ----------
     score : Score
+        Score of weights; greater is better.
     weights : ndarray of shape (n_members,), non-negative, sum 1
+        Weights to score.
 
     Returns
     -------
@@ -63,12 +68,14 @@ def score_of(score: Score, weights: Float64) -> float:
 
 
 def own_scores(n_members: int, score: Score) -> Float64:
-    """Each member's score by itself.
+    """Score of each member alone.
 
     Parameters
     ----------
     n_members : int, at least 1
+        Number of members.
     score : Score
+        Score of weights. Its method ``gains`` is used if it has one.
 
     Returns
     -------
@@ -77,7 +84,7 @@ def own_scores(n_members: int, score: Score) -> Float64:
     Raises
     ------
     ValueError
-        If there is no member or a score is not finite.
+        If ``n_members`` is below 1 or a score is not finite.
     """
     if n_members < 1:
         raise ValueError(f"there must be at least one member, found {n_members}")
@@ -85,15 +92,16 @@ def own_scores(n_members: int, score: Score) -> Float64:
 
 
 def gains_of(score: Score, counts: Counts, members: Counts) -> Float64:
-    """Scores after adding each of some members once more.
+    """Score after adding each of several members once more.
 
     Parameters
     ----------
     score : Score
-        ``score.gains`` is used where offered.
+        Score of weights. Its method ``gains`` is used if it has one.
     counts : ndarray of shape (n_members,), int64
-        How often each member was added before.
+        Number of times that each member was added so far.
     members : ndarray of indices
+        Members to add, each separately.
 
     Returns
     -------
@@ -102,7 +110,7 @@ def gains_of(score: Score, counts: Counts, members: Counts) -> Float64:
     Raises
     ------
     ValueError
-        If a score is not finite, or ``score.gains`` has not one for each of them.
+        If a score is not finite, or ``score.gains`` returns an array of another shape.
     """
     size = counts.sum() + 1
     offered = getattr(score, "gains", None)
@@ -122,14 +130,15 @@ def gains_of(score: Score, counts: Counts, members: Counts) -> Float64:
 
 
 def gradient_of(score: Score, weights: Float64) -> Float64:
-    """Slopes of a score, up to a constant.
+    """Gradient of a score, up to a constant added to all entries.
 
     Parameters
     ----------
     score : Score
-        ``score.gradient`` is used where offered, else differences towards each member
-        alone.
+        Score of weights. Its method ``gradient`` is used if it has one, otherwise
+        finite differences in the direction of each member alone.
     weights : ndarray of shape (n_members,), non-negative, sum 1
+        Weights at which to evaluate the gradient.
 
     Returns
     -------
@@ -138,11 +147,12 @@ def gradient_of(score: Score, weights: Float64) -> Float64:
     Raises
     ------
     ValueError
-        If a slope is not finite, or ``score.gradient`` has not one for each member.
+        If an entry is not finite, or ``score.gradient`` returns an array of another
+        shape.
     """
     offered = getattr(score, "gradient", None)
     if offered is None:
-        # Weights that are scored stay on the simplex; a step along an axis would not.
+        # Only weights on the simplex can be scored; a step along an axis leaves it.
         step = math.sqrt(np.finfo(np.float64).eps)
         here = score_of(score, weights)
         towards = (1 - step) * weights + step * np.eye(len(weights))
@@ -157,13 +167,14 @@ def gradient_of(score: Score, weights: Float64) -> Float64:
 
 
 def optimum_of(score: Any, n_members: int) -> Float64:
-    """Weights at which a score is greatest, as it says itself.
+    """Weights that maximize a score, from its method ``optimum``.
 
     Parameters
     ----------
     score : Score
-        Offers ``optimum``.
+        Score with the method ``optimum``.
     n_members : int
+        Number of members.
 
     Returns
     -------
@@ -172,8 +183,8 @@ def optimum_of(score: Any, n_members: int) -> Float64:
     Raises
     ------
     ValueError
-        If ``score.optimum`` has not one weight for each member, one is negative, or
-        their sum is not 1.
+        If ``score.optimum`` returns an array of another shape, a negative weight, or
+        weights whose sum is not 1.
     """
     weights = np.asarray(score.optimum(), np.float64)
     fits = weights.shape == (n_members,) and bool((weights >= 0).all())
@@ -186,7 +197,7 @@ def optimum_of(score: Any, n_members: int) -> Float64:
 
 
 def _named(weights: Float64) -> str:
-    """Weights by member, without those that do not count."""
+    """Nonzero weights by member index, for messages."""
     if weights.ndim > 1:
         return f"weights {weights.tolist()}"
     found = {int(member): float(weights[member]) for member in np.flatnonzero(weights)}

@@ -1,4 +1,4 @@
-"""The table of selections, and what its entries declare."""
+"""The table of selections by name, the class of its entries, and parameter checks."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ Record = Callable[[Trial], None]
 
 
 class Selection(RegisteredFunction):
-    """A way to choose weights by their score.
+    """A function that chooses weights by their score, with its properties.
 
     Parameters
     ----------
     function : callable (n_members, score, *, record, **params) -> weights
         Returns float64 weights of shape (n_members,), non-negative, with sum 1. It
-        raises for wrong parameters before it asks for the first score, and calls
-        ``record``, if that is not None, with each `Trial`.
+        raises for wrong parameters before it calls ``score``, and calls ``record`` with
+        each `Trial`.
     needs_base : bool, default=False
         Whether the first member must be the base that the others were fine-tuned from.
     adds_members : bool, default=False
-        Whether members are added one by one, so that a running mean serves all trials.
+        Whether members are added one by one, so that all trials can share a running
+        mean.
     uses_gradient : bool, default=False
-        Whether it optimizes a smooth score, by its gradient where that is offered.
+        Whether it optimizes a smooth score, by its gradient if the score has one.
     single_member : bool, default=False
-        Whether all weight is on one member, so that no combination is expected.
+        Whether it gives one member all the weight; then there is no warning if the
+        weights do not beat the best single member.
     n_scores : callable (n_members) -> int, or None, default=None
-        About how many scores it asks for, with default parameters.
+        Approximate number of scores with default parameters; None if unknown.
     """
 
     noun = "selection"
@@ -89,31 +91,34 @@ SELECTIONS: Table[Selection] = Table("selection", Selection)
 
 
 def named(weights: Any) -> Selection | None:
-    """Selection that ``weights=`` names; None where weights are given, or equal.
+    """Selection that the parameter ``weights`` of an estimator names.
 
     Parameters
     ----------
     weights : array-like, str or None
-        As an estimator takes them.
+        Parameter of an estimator.
 
     Returns
     -------
     Selection or None
+        None if ``weights`` is not the name of a selection.
     """
     return SELECTIONS.get(weights) if isinstance(weights, str) else None
 
 
 def _ignore(trial: Trial) -> None:
-    """Do nothing with a trial."""
+    """Default ``record``, which does nothing."""
 
 
 def offers(score: Score, name: str) -> bool:
-    """Whether a score has a method that it need not have.
+    """Whether a score has an optional method.
 
     Parameters
     ----------
     score : Score
+        Score of weights.
     name : {"gains", "gradient", "optimum"}
+        Name of the method.
 
     Returns
     -------
@@ -123,17 +128,17 @@ def offers(score: Score, name: str) -> bool:
 
 
 def check_whole(**given: Any) -> None:
-    """Check that parameters are whole numbers.
+    """Check that parameters are integers.
 
     Parameters
     ----------
     **given
-        By name.
+        Parameters by name.
 
     Raises
     ------
     TypeError
-        If one is not.
+        If a parameter is not an integer, or is a bool.
     """
     for name, value in given.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
@@ -141,17 +146,17 @@ def check_whole(**given: Any) -> None:
 
 
 def check_number(**given: Any) -> None:
-    """Check that parameters are numbers.
+    """Check that parameters are real numbers.
 
     Parameters
     ----------
     **given
-        By name.
+        Parameters by name.
 
     Raises
     ------
     TypeError
-        If one is not.
+        If a parameter is not a real number, or is a bool.
     """
     for name, value in given.items():
         number = value[()] if isinstance(value, np.ndarray) else value
@@ -160,12 +165,13 @@ def check_number(**given: Any) -> None:
 
 
 def generator_of(random_state: Any) -> np.random.Generator:
-    """Generator of random numbers that a ``random_state`` means.
+    """NumPy generator for a parameter ``random_state``.
 
     Parameters
     ----------
     random_state : int, Generator, RandomState or None
-        A generator is used as it is; a RandomState draws a seed.
+        Seed, or a generator that is returned itself. A RandomState draws the seed; None
+        takes the seed from the operating system.
 
     Returns
     -------
@@ -173,8 +179,10 @@ def generator_of(random_state: Any) -> np.random.Generator:
 
     Raises
     ------
-    TypeError, ValueError
-        If it is none of these, or a negative number.
+    TypeError
+        If ``random_state`` has another type.
+    ValueError
+        If it is negative.
     """
     if isinstance(random_state, np.random.RandomState):
         return np.random.default_rng(random_state.randint(2**31))

@@ -508,7 +508,7 @@ def test_processes_that_fill_one_cache_at_a_time_agree(
     assert not list((tmp_path / "cache").rglob("*.tmp.*"))
 
 
-# The mean of bfloat16 holds lines of kernels/equal.py and kernels/rounding.py.
+# The mean of bfloat16 holds lines of kernels/mean_bfloat16.py and kernels/casting.py.
 BFLOAT16 = """
 import json, sys
 import ml_dtypes, numpy as np
@@ -527,12 +527,12 @@ print(json.dumps(found.astype(float).tolist()))
     [
         # A line of a loop that is inlined into a loop of another module.
         (
-            *("equal.py", "sums[j] / count", "sums[j] * count"),
+            *("mean_bfloat16.py", "sums[j] / count", "sums[j] * count"),
             *([[[1.0], [3.0]], [1.0, 1.0]], [2.0, 8.0]),
         ),
         # A loop of another module that is called.
         (
-            *("rounding.py", "- shift) * 2.0**133)", "- shift) * 2.0**134)"),
+            *("casting.py", "- shift) * 2.0**133)", "- shift) * 2.0**134)"),
             *([[[3e-40], [0.0]], [1.0, 2.0]], [2.0**-133, 2.0**-132]),
         ),
     ],
@@ -578,7 +578,7 @@ def test_an_edit_between_import_and_call_leaves_no_old_code_in_the_cache(
     """As when a file is edited while its tests run."""
     package, known = homeless
     known["NUMBA_CACHE_DIR"] = str(tmp_path / "cache")
-    path = package / "kernels" / "equal.py"
+    path = package / "kernels" / "mean_bfloat16.py"
     edit = f"""
 from pathlib import Path
 path = Path({str(path)!r})

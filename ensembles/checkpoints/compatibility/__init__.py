@@ -1,1 +1,1 @@
-"""Whether members can be averaged, and how they differ."""
+"""Checks that members can be averaged: names, shapes, ties and initialization."""

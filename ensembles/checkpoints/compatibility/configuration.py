@@ -1,4 +1,4 @@
-"""What the files around the members' weights say differently of them."""
+"""Compare the configurations, tokenizers and other auxiliary files of members."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.regular_files import read_json
 
 CONFIG = "config.json"
-# Keys of a configuration that say nothing of what the parameters mean.
+# Keys of a configuration that do not affect the meaning of the parameters.
 IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 IDLE_KEYS |= {"architectures", "problem_type", "use_cache"}
 IDLE_SIDE_KEYS = {"name_or_path", "tokenizer_file", "special_tokens_map_file"}
 IDLE_SIDE_KEYS |= {"__version__", "_commit_hash", "_diffusers_version", *IDLE_KEYS}
-# Keys that change what the same tensors compute, as the number of heads does.
+# Keys that change the output for the same tensors, such as the number of heads.
 GRAVE = re.compile(
     r"(?!.*(?:max_|drop|_impl)).*(?:model_type|head|group|rope|theta|act$|activation"
     r"|_fn$|eps|norm|window|position|scal|id2|2id|pool|stride|patch|layer_types"
@@ -30,15 +30,17 @@ CARDS = re.compile(r".*licen[sc]e.*|notice.*|.*\.(png|jpe?g|gif|svg)", re.I)
 
 
 def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
-    """What the files around the members' weights say differently of them.
+    """Notes on auxiliary files that differ from those of the first member.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members to compare with the first; state dicts in memory have no files.
 
     Yields
     ------
     str
+        One message for each difference, with the names of all members that have it.
     """
     first = members[0]
     others = [member for member in members[1:] if member is not first]
@@ -49,15 +51,17 @@ def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
 
 
 def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Keys of two configurations that say different things of the model.
+    """Keys of two configurations with different values, except irrelevant ones.
 
     Parameters
     ----------
     first, other : mapping of str to value
+        Configurations, as in ``config.json``; only keys in both are compared.
 
     Returns
     -------
     list of str
+        Sorted, without dropout rates and keys such as ``transformers_version``.
     """
     keys = sorted((first.keys() & other.keys()) - IDLE_KEYS)
     return [
@@ -66,12 +70,12 @@ def config_differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> li
 
 
 def is_card(name: str) -> bool:
-    """Whether a file around the weights is a model card, of a module too."""
+    """Whether a file name is that of a model card, in any folder."""
     return IS_CARD.fullmatch(Path(name).name) is not None
 
 
 def has_card(members: Sequence[Checkpoint]) -> bool:
-    """Whether a member has a model card, so that a result needs one of its own."""
+    """Whether a member has a model card, so that the average needs a new one."""
     return any(is_card(name) for member in members for name in member.files)
 
 
@@ -97,7 +101,7 @@ def _of_configs(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
 def _differing(
     one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Keys that both have, with dots between those of nested objects, and values."""
+    """Keys and values that differ, among keys in both; nested keys have dots."""
     for key in sorted((one.keys() & other.keys()) - IDLE_KEYS):
         pair = one[key], other[key]
         if all(isinstance(value, dict) for value in pair):
@@ -126,7 +130,7 @@ def _of_tokenizers(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
 
 
 def _of_files(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
-    """Modules, templates, generation settings, preprocessors and their like."""
+    """Compare other files: modules, templates, generation settings, preprocessors."""
     if None in (first.path, member.path):
         return
     shared = [
@@ -186,7 +190,7 @@ def _contents(member: Checkpoint, name: str) -> Any:
 
 
 def _changed(one: Any, other: Any) -> list[str] | None:
-    """Keys in which two objects of JSON differ; None if they are no objects."""
+    """Keys in which two JSON objects differ; None if either is not an object."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return None
     first, second = _flat(one), _flat(other)
@@ -199,7 +203,7 @@ def _changed(one: Any, other: Any) -> list[str] | None:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values of nested objects, by keys with dots between them."""
+    """Flatten nested objects to one mapping with dotted keys."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
@@ -212,5 +216,5 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _differ(one: Any, other: Any) -> bool:
     try:
         return bool(one != other)
-    except (ValueError, RuntimeError):  # arrays, of which it is seldom known
+    except (ValueError, RuntimeError):  # arrays and tensors have no single truth value
         return False

@@ -1,20 +1,20 @@
-"""Notes that hold for several members, written once."""
+"""Combine equal notes on several members into one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-MEMBER = "\0"  # stands for the name of a member in a note
+MEMBER = "\0"  # placeholder for the name of a member in a note
 SHOWN = 5
 
 
 def grouped(notes: Iterable[tuple[str, str]]) -> Iterator[str]:
-    """Notes with the names of all members that have the same one.
+    """Merge equal notes, each with the names of all its members.
 
     Parameters
     ----------
     notes : iterable of (str, str)
-        Name of a member, and a note in which `MEMBER` stands for it.
+        Name of a member, and a note with `MEMBER` as the placeholder for it.
 
     Yields
     ------
@@ -33,12 +33,14 @@ def grouped(notes: Iterable[tuple[str, str]]) -> Iterator[str]:
 
 
 def listed(names: Sequence[str], shown: int = SHOWN) -> str:
-    """Names with commas between them; of many, the first ones and a number.
+    """Join names with commas; a long list is cut, with the number of omitted names.
 
     Parameters
     ----------
     names : sequence of str
+        Names to join.
     shown : int, default=5
+        Number of names to show.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Checkpoints seen by the names that an estimator has for their tensors."""
+"""Map tensor names of checkpoints to the parameter names of an estimator."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
 
 SHOWN = 3
-# Modules that PyTorch, and what trains with it, put around others: torch.compile,
-# DistributedDataParallel, FSDP, activation checkpointing, DeepSpeed and Fabric.
+# Names of wrapper modules from torch.compile, DistributedDataParallel, FSDP, activation
+# checkpointing, DeepSpeed and Fabric.
 WRAPPERS = {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 WRAPPERS |= {"_forward_module", "_fpw_module"}
 
@@ -20,23 +20,24 @@ WRAPPERS |= {"_forward_module", "_fpw_module"}
 def renaming(
     names: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> dict[str, str] | None:
-    """Wanted name of each tensor, where one prefix or wrappers make the difference.
+    """Map names to wanted names that differ by one prefix or by wrapper modules.
 
-    Names may have one prefix more, such as ``module.`` or ``model.``, lack one, such
-    as ``bert.``, or have another. Names of the modules that PyTorch wraps around
-    others, such as ``_orig_mod``, may stand anywhere.
+    The prefix may be additional (``module.``, ``model.``), missing (``bert.``) or
+    different. Wrapper modules such as ``_orig_mod`` may occur anywhere in a name.
 
     Parameters
     ----------
-    names, wanted : mapping of str to Tensor
-        Shapes must agree. Of ``wanted`` all floats must be met where a prefix is
-        exchanged for another.
+    names : mapping of str to Tensor
+        Tensors to rename. All float tensors must have a wanted name, with equal shape.
+    wanted : mapping of str to Tensor
+        Tensors with the wanted names. If a prefix is replaced by another one, all its
+        float tensors must be matched.
 
     Returns
     -------
     dict of str to str, or None
-        For those of ``names`` that are wanted, floats all among them. None if no
-        renaming does it, or several do.
+        Wanted name of every float tensor and of each other tensor that has one. None
+        if no renaming matches, or several do.
 
     Examples
     --------
@@ -72,7 +73,7 @@ def renaming(
 def _prefixes(
     names: Mapping[str, tuple[int, ...]], goal: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, str]]:
-    """Prefixes to take off and to put on that bring the first name home."""
+    """Prefixes to remove and to add that map the first name to a wanted one."""
     first, *others = names
     removed = ""
     while all(name.startswith(removed) for name in others):
@@ -103,34 +104,37 @@ def _fit(
     places: Sequence[str],
     goal: Mapping[str, tuple[int, ...]],
 ) -> bool:
-    """Whether each name has a place of its own, of its shape."""
+    """Whether all names map to distinct wanted names with the same shape."""
     shapes = zip(places, names.values(), strict=True)
     is_apart = len(set(places)) == len(places)
     return is_apart and all(goal.get(place) == shape for place, shape in shapes)
 
 
 def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
-    """A member by the names of an estimator's parameters.
+    """Rename the tensors of a member to the parameter names of an estimator.
 
-    A name fits as it is, or by a `renaming` of all names of a folder: with
-    ``0.auto_model.`` before them for the encoder in a SentenceTransformer, without the
-    ``module.`` of DistributedDataParallel.
+    Names either match directly, or by a `renaming` of all names in a folder. It adds
+    the prefix ``0.auto_model.`` for the encoder in a SentenceTransformer, for example,
+    or removes the ``module.`` of DistributedDataParallel.
 
     Parameters
     ----------
     member : Checkpoint
+        Checkpoint with every tensor of the estimator. Additional integer tensors are
+        dropped.
     home : Checkpoint
-        The estimator's parameters.
+        Parameters of the estimator.
 
     Returns
     -------
     Checkpoint
+        Tensors in the order of ``home``, without aliases, configuration and files.
 
     Raises
     ------
     ValueError
-        If a name fits nowhere, the estimator has parameters that the member lacks, a
-        shape differs, or tensors do that the estimator ties.
+        If a float tensor matches no parameter, a parameter is missing, shapes differ,
+        or two different tensors match parameters that the estimator ties.
     """
     names = {**dict.fromkeys(home.layout), **home.aliases}
     found = {name: name for name in member.names if name in names}
@@ -146,7 +150,7 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
         tensors = {bare: _tensor(member, name) for bare, name in inside.items()}
         places = renaming(tensors, wanted) or {}
         found |= {inside[bare]: place for bare, place in places.items()}
-    # Integers that an estimator counts by itself, such as position_ids, are no loss.
+    # Integer buffers such as position_ids may be dropped: the estimator creates them.
     lost = [name for name in member.names if name not in found]
     lost = [name for name in lost if is_float(_tensor(member, name).dtype)]
     if lost:
@@ -156,7 +160,7 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
         )
     layout: dict[str, Tensor] = {}
     for own, name in found.items():
-        # One name for each tensor, whichever of its names the file has it under.
+        # The checkpoint may store a tied tensor under any of its names.
         place, held = home.aliases.get(name, name), _tensor(member, own)
         if not same_bytes(layout.setdefault(place, held), held):
             raise ValueError(
@@ -175,7 +179,7 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
                 f"{home.layout[name].shape}, {member.name} has {held.shape}"
             )
     ordered = {name: layout[name] for name in home.layout}
-    # What the files around it say, as of ties, counts no longer: the estimator does.
+    # The estimator, not the files of the checkpoint, now determines ties and settings.
     return replace(member, layout=ordered, aliases={}, config={}, files=[])
 
 

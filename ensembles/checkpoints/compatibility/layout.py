@@ -1,4 +1,4 @@
-"""Members held against each other by their layouts: what becomes of each tensor."""
+"""Compare the layouts of members, and choose the action for each tensor."""
 
 from __future__ import annotations
 
@@ -24,14 +24,25 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
 
 SHOWN = 3
-FEW = 5  # tensors that a member may lack, each named by a message of its own
+FEW = 5  # missing tensors that are reported one by one; more are summarized
 
 
 class Target(NamedTuple):
-    """A tensor of the result and where it comes from.
+    """A tensor of the average, with its sources.
 
-    ``action`` is ``"combine"`` by the rule, ``"settle"`` integers, or ``"copy"`` from
-    the first member.
+    Parameters
+    ----------
+    name : str
+        Tensor name in the average.
+    dtype : numpy.dtype
+        Dtype of the average.
+    shape : tuple of int
+        Shape, the same in all members.
+    members : tuple of Tensor
+        Tensor of each member, or of the first member alone for ``"copy"``.
+    action : {"combine", "settle", "copy"}
+        ``"combine"`` applies the rule (floats), ``"settle"`` the policy for integers,
+        which are not averaged, and ``"copy"`` copies from the first member.
     """
 
     name: str
@@ -47,15 +58,26 @@ class Target(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes in the result."""
+        """Number of bytes in the average."""
         return self.size * self.dtype.itemsize
 
 
 class Comparison(NamedTuple):
-    """What becomes of the members' tensors, and what stands in the way.
+    """Tensors of the average, and the differences between the members.
 
-    ``untied`` are output layers with parameters of their own, which a configuration
-    must not tie.
+    Parameters
+    ----------
+    targets : list of Target
+        Tensors to write.
+    aliases : dict of str to str
+        Additional names of targets (tied tensors): alias to name.
+    untied : list of str
+        Output layers with separate parameters, for which the configuration of the
+        average must set ``tie_word_embeddings`` to false.
+    problems : list of str
+        Error messages; empty if the members can be averaged.
+    notes : list of str
+        Messages about tensors and files that are left out, copied or different.
     """
 
     targets: list[Target]
@@ -73,17 +95,20 @@ def compare(
     exclude: Sequence[str],
     dtype: np.dtype[Any] | None,
 ) -> Comparison:
-    """Hold members against each other.
+    """Compare the tensors of members by name, dtype and shape.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members with matching tensor names, see `named_alike`.
     missing : {"error", "skip", "first"}
-        What becomes of a tensor that a member lacks.
+        Treatment of tensors missing from some members: report them as problems, leave
+        them out, or copy them from the first member, if it has them.
     include, exclude : sequence of str
-        Patterns for names of tensors; none to include means all.
+        Glob patterns for tensor names. An empty ``include`` means all tensors.
     dtype : dtype or None
-        Of the result's floats; None keeps each tensor's own, in the first member.
+        Dtype of the average's floats; None keeps the dtype of the first member for each
+        tensor.
 
     Returns
     -------
@@ -138,7 +163,7 @@ def _note_ties(
     members: Sequence[Checkpoint],
     written: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Tell which members count with another tensor, and which layers are untied."""
+    """Add notes on tied tensors used for missing ones, and on untied output layers."""
     counted = (
         (member.name, f"{name} of {MEMBER} is its {partner}, to which it is tied")
         for member, own in zip(members, ties.counted, strict=True)
@@ -156,18 +181,18 @@ def _note_ties(
 
 
 def _names(members: Sequence[Checkpoint]) -> list[str]:
-    """Names in any member, those of the first one first."""
+    """Union of tensor names, in the order of the first member."""
     return list(dict.fromkeys(name for member in members for name in member.names))
 
 
 def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """Whether a tensor's name is included by a pattern and excluded by none."""
+    """Whether a tensor name matches the included patterns and no excluded one."""
     wanted = not include or any(fnmatch.fnmatchcase(name, p) for p in include)
     return wanted and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
 
 
 def _is_tied(alias: str, name: str, members: Sequence[Checkpoint]) -> bool:
-    """Whether every member that has the alias shares it with the same tensor."""
+    """Whether alias and name are the same tensor in every member with the alias."""
     found = [(resolve(m, alias), resolve(m, name)) for m in members]
     return all(
         other is None or (tensor is not None and same_bytes(other, tensor))
@@ -176,7 +201,7 @@ def _is_tied(alias: str, name: str, members: Sequence[Checkpoint]) -> bool:
 
 
 def _lacking(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
-    """Errors for tensors that members lack: of many, one that tells how many."""
+    """Error messages for missing tensors: one each, or a summary for many."""
     way = "missing='skip' leaves such tensors out, missing='first' copies them"
     for (owner, *absent), names in lacking.items():
         who = ", ".join(absent)
@@ -195,7 +220,7 @@ def _lacking(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
 
 
 def _passed(passed: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
-    """Notes on tensors that are left out or copied: of many, one."""
+    """Notes on tensors left out or copied: one each, or a summary for many."""
     for (what, absent), names in passed.items():
         if len(names) <= FEW:
             for name in names:
@@ -243,7 +268,7 @@ def _is_vocabulary(name: str, a: Tensor, b: Tensor) -> bool:
 
 
 def _vocabulary(name: str) -> str:
-    """What helps where vocabularies differ, by patterns that the name matches."""
+    """Advice for different vocabularies: patterns that exclude the tensor."""
     usual = [p for p in ("*embed*", "*lm_head*") if fnmatch.fnmatchcase(name, p)]
     patterns = ["*embed*", "*lm_head*"] if usual else [name]
     options = " ".join(f"--exclude {pattern!r}" for pattern in patterns)

@@ -1,4 +1,4 @@
-"""Members brought to the first one's names, where one prefix is the difference."""
+"""Rename tensors of members whose names differ from the first by one prefix."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from ensembles.dtypes import is_float
 def named_alike(
     members: Sequence[Checkpoint],
 ) -> tuple[tuple[Checkpoint, ...], list[str]]:
-    """Members by the names that the first one has for their tensors.
+    """Rename the tensors of all members to the names of the first member.
 
-    All names of a member may have one prefix more or less than the first one's, such
-    as ``model.`` or ``bert.``, or be those of wrapped modules (``_orig_mod``).
+    All names of a member may have an additional or missing prefix, such as ``model.``
+    or ``bert.``, or contain modules that wrap others (``_orig_mod``).
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members; the first one determines the names.
 
     Returns
     -------
     members : tuple of Checkpoint
+        Members in the same order, unchanged if no single renaming matches.
     notes : list of str
-        On members whose names were changed.
+        Messages about members whose tensors were renamed.
     """
     found: list[Checkpoint] = [members[0]]
     notes: list[tuple[str, str]] = []
@@ -55,14 +57,14 @@ def named_alike(
 def _renamed(
     own: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> dict[str, str] | None:
-    """New names of a member's tensors; None if they stay as they are."""
+    """New name of each tensor of a member; None to keep all names."""
     if own.keys() == wanted.keys() or own is wanted:
         return None
     floats = {name for name, tensor in own.items() if is_float(tensor.dtype)}
     if floats <= wanted.keys():
         return None
     names = renaming(own, wanted) or _inverse(renaming(wanted, own))
-    if not names and not floats & wanted.keys():  # as of a body under another head
+    if not names and not floats & wanted.keys():  # such as a body with another head
         names = renaming(_inner(own, wanted), wanted) or _inverse(
             renaming(_inner(wanted, own), own)
         )
@@ -78,7 +80,7 @@ def _inverse(names: Mapping[str, str] | None) -> dict[str, str]:
 def _inner(
     own: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Those tensors whose names end a wanted one, behind a dot."""
+    """Tensors whose name is the end of a wanted name, after a dot."""
     ends = {
         ".".join(parts[start:])
         for parts in (name.split(".") for name in wanted)
@@ -88,7 +90,7 @@ def _inner(
 
 
 def _is_prefix(one: str, other: str) -> bool:
-    """Whether names differ by a prefix of one of them, or by modules that wrap."""
+    """Whether two names differ only by a prefix or by wrapper modules."""
     plain = [
         [part for part in name.split(".") if part not in WRAPPERS]
         for name in (one, other)

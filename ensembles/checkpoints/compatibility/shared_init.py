@@ -1,4 +1,4 @@
-"""Whether networks were trained from one initialization, told by their matrices."""
+"""Test for a common initialization of networks, by cosine similarity of matrices."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import widened
 
-READ, MOST_ROWS = 1 << 12, 64  # elements and rows that are read of each matrix
-# Above it nothing else is looked at: members of one initialization had .6 or more in
-# every matrix, unless they were trained far, and members of two .3 or less, even where
-# layers have four units.
+READ, MOST_ROWS = 1 << 12, 64  # elements and rows read from each matrix
+# A matrix with a larger cosine counts as related. Networks with a common initialization
+# had .6 or more in every matrix, unless trained far from it; networks with different
+# ones had .3 or less, even with four units per layer.
 UNRELATED = 0.5
-# Members of one initialization that were trained far still have each unit in its
-# place. From two initializations the inner product of equal places is one draw among
-# those of all pairs of places: so many standard deviations above them it is none.
+# Networks trained far from a common initialization keep the order of their units. With
+# different initializations, the inner products of units at equal positions are a random
+# draw from those of all pairs, so a sum ALIGNED standard deviations above chance shows
+# a common one. FAINT is the smallest cosine, FEW the fewest units, for this test.
 ALIGNED, FAINT, FEW = 4.0, 0.15, 8
 WHOLE = "their parameters"
 
 
 class Relation(NamedTuple):
-    """How a member lies to the first one.
+    """Similarity of a member to the first one.
 
     Parameters
     ----------
     place : int
-        Of the member among all.
+        Index of the member.
     cosine : float
-        Of the parameters that ``what`` names.
+        Cosine similarity of the matrices named by ``what``, from -1 to 1.
     what : str
+        Names of the matrices, or "their parameters", for messages.
     is_related : bool
-        Whether both may come from one initialization.
+        Whether both members may have a common initialization.
     """
 
     place: int
@@ -46,7 +48,7 @@ class Relation(NamedTuple):
 
 
 class _Matrix(NamedTuple):
-    """Some rows of a matrix, and how many units it has on either side."""
+    """Sampled rows of a matrix, and its numbers of output and input units."""
 
     values: Float64
     units: tuple[int, int]
@@ -56,26 +58,27 @@ class _Matrix(NamedTuple):
 def unrelated(
     members: Sequence[Checkpoint], names: Collection[str] | None = None
 ) -> tuple[int, float, str] | None:
-    """First member of another initialization than the first, and what shows it.
+    """First member with another initialization than the first member.
 
-    Networks that were trained from one initialization lie in nearly one direction.
-    Those from different ones have their hidden units in another order, and their mean
-    is useless. The same holds of a part, such as a head of two layers on a frozen
-    body. A single layer, such as a linear head, may differ.
+    Parameters of networks trained from a common initialization have a high cosine
+    similarity. Networks with different initializations have their hidden units in
+    different orders, so their mean is useless. The same holds for a part of the
+    network, such as a head of two layers on a frozen body. A single layer, such as a
+    linear head, may differ.
 
     Parameters
     ----------
     members : sequence of Checkpoint
-        Matrices of the same name and shape are compared. Those that are equal, and
-        entries that are not finite, are left out.
+        Members whose matrices of the same name and shape are compared. Equal matrices
+        and entries that are not finite are ignored.
     names : collection of str or None, default=None
-        Tensors of the network, such as its parameters without its buffers; None is
-        all.
+        Tensor names to compare, such as parameters without buffers; None compares all.
 
     Returns
     -------
     (int, float, str) or None
-        Index of the member, the cosine, and the names of the matrices.
+        Index of the member, cosine similarity, and names of the matrices. None if all
+        members may have a common initialization.
 
     References
     ----------
@@ -91,17 +94,20 @@ def unrelated(
 def relations(
     members: Sequence[Checkpoint], names: Collection[str] | None = None
 ) -> Iterator[Relation]:
-    """How each member but the first lies to the first one.
+    """Similarity of each other member to the first member.
 
     Parameters
     ----------
-    members, names
-        As in `unrelated`.
+    members : sequence of Checkpoint
+        Members, see `unrelated`.
+    names : collection of str or None, default=None
+        Tensor names to compare; None compares all.
 
     Yields
     ------
     Relation
-        Of a related member the cosine of all matrices that differ and are aligned.
+        One for each member after the first. For a related member, the cosine is that of
+        all aligned matrices that differ, or 1 if none of them differs.
     """
     wanted = _matrices(members[0], names)
     first = {name: _sampled(members[0].layout[name]) for name in wanted}
@@ -123,7 +129,7 @@ def _relation(index: int, pairs: dict[str, tuple[_Matrix, _Matrix]]) -> Relation
         if not (one.any() and other.any()):
             continue
         if np.array_equal(one, other):
-            # Also of constants, such as the weights of a LayerNorm over planes.
+            # Equal constants, as in a LayerNorm over planes, are not evidence.
             n_alike += bool(_centred(one).any())
             continue
         cosines[name] = (_cosine(one, other), float(np.linalg.norm(one)))
@@ -142,17 +148,17 @@ def _relation(index: int, pairs: dict[str, tuple[_Matrix, _Matrix]]) -> Relation
 
 
 def _mean(cosines: dict[str, tuple[float, float]], names: Sequence[str]) -> float:
-    """Cosine of several matrices, each counted by its squared length."""
+    """Mean cosine of matrices, weighted by their squared norms."""
     lengths = [cosines[name][1] ** 2 for name in names]
     return float(np.average([cosines[name][0] for name in names], weights=lengths))
 
 
 def _share_units(one: _Matrix, other: _Matrix) -> bool:
-    """Whether units that may change places lie between two matrices.
+    """Whether two matrices may share hidden units, which could be permuted.
 
-    One matrix gives the units that the other takes, stored either way round; gates of a
-    recurrent layer have several rows for each unit that they take; and a layer behind
-    convolutions may take several places of each channel.
+    The outputs of one matrix are the inputs of the other, in either storage order.
+    Recurrent layers have 3 or 4 rows (gates) for each input unit, and a layer after
+    convolutions may have several inputs for each channel.
     """
     for (a_out, a_in), (b_out, b_in), producer in (
         (one.units, other.units, one),
@@ -177,9 +183,9 @@ def _matrices(member: Checkpoint, names: Collection[str] | None) -> list[str]:
 
 
 def _sampled(tensor: Tensor) -> _Matrix:
-    """Rows at even distances, each from its beginning."""
+    """Sample the beginnings of evenly spaced rows."""
     shape, size = tensor.shape, tensor.size
-    # Experts, one behind the other, are one matrix of each one's rows.
+    # Stacked experts (experts, rows, columns) are read as one matrix of all rows.
     stacked = len(shape) == 3 and min(shape[1:]) >= 2 * FEW
     n_rows = size // shape[-1] if stacked else shape[0]
     n_columns = size // n_rows
@@ -194,7 +200,7 @@ def _sampled(tensor: Tensor) -> _Matrix:
 
 
 def _scaled(values: Float64, counted: Array) -> Float64:
-    """Entries that count, the largest 1, so that squares do not overflow."""
+    """Mask entries and scale the largest to 1, so that squares do not overflow."""
     kept = np.where(counted, values, 0.0)
     largest = np.abs(kept).max(initial=0.0)
     return kept / largest if largest else kept
@@ -205,14 +211,14 @@ def _cosine(a: Float64, b: Float64) -> float:
 
 
 def _centred(values: Float64) -> Float64:
-    """Entries less what all rows, and all columns, have in common."""
+    """Subtract the row and column means."""
     rows = values.mean(1, keepdims=True)
     found = values - rows - values.mean(0, keepdims=True) + rows.mean()
     return np.where(np.abs(found) > 1e-9, found, 0.0)
 
 
 def _is_aligned(one: Float64, other: Float64) -> bool:
-    """Whether each row, and each column, is like its own of the other matrix most."""
+    """Whether rows and columns match those at the same position best."""
     a, b = _centred(one), _centred(other)
     if not (a.any() and b.any()) or _cosine(a, b) < FAINT or min(a.shape) < FEW:
         return False
@@ -220,7 +226,7 @@ def _is_aligned(one: Float64, other: Float64) -> bool:
 
 
 def _deviations(products: Float64) -> float:
-    """How far the sum of equal places is above that of places paired by chance."""
+    """Standard deviations of the trace above the mean of random pairings."""
     n_units = len(products)
     spread = np.sqrt((products**2).sum() / (n_units - 1))
     return float((np.trace(products) - products.sum() / n_units) / spread)

@@ -1,4 +1,4 @@
-"""Tied weights: one tensor under two names, recognized by its bytes."""
+"""Find tied tensors: two names for one tensor, recognized by equal bytes."""
 
 from __future__ import annotations
 
@@ -13,34 +13,37 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Source, Tensor
 from ensembles.dtypes import is_float
 from ensembles.parallel import cut
 
-# An output layer, by the last module of its name; an input embedding, by any part.
+# An output layer is recognized by its last module, an input embedding by any part.
 HEAD = re.compile(
     r"(?:.*[._])?(?:head|embed_out|proj_out|output|output_projection|lm_loss|decoder"
     r"|pred_layer\.proj|unembed\w*|vocab_projector|out_proj|lm_head\.decoder)\.(?:weight|bias)"
 )
 EMBEDDING = re.compile(r".*(?:emb|wte|shared).*")
 POSITION = re.compile(r".*(?:pos|token_type).*")
-SAMPLE = 1 << 12  # bytes: equal ones are compared in full
+SAMPLE = (
+    1 << 12
+)  # bytes compared first; tensors with equal samples are compared in full
 STEP = 1 << 20  # bytes
-# What was compared in full, by the two sources and the offsets in them.
+# Results of comparisons, by the two sources, then offsets and size.
 _Known = WeakKeyDictionary[Source, dict[tuple[int, int, int], bool]]
 _KNOWN: WeakKeyDictionary[Source, _Known] = WeakKeyDictionary()
 
 
 class Ties(NamedTuple):
-    """Which tensors are another one under a second name.
+    """Tied tensors of members, by name.
 
     Parameters
     ----------
     left_out : dict of str to str
-        Names that the first member's format does without, and the tensor whose bytes
-        they have in every member that stores them.
+        Names to leave out of the average, because the first member does not store them
+        or ties them in its configuration, to the tensor with the same bytes in every
+        member that stores the name.
     counted : list of dict of str to str
-        For each member, names that it lacks and the tensor of its own that they are
-        tied to.
+        For each member, names that it does not store, to its tensor that they are tied
+        to.
     untied : dict of str to str
-        Output layers with parameters of their own, though the configuration of a
-        member ties them, and the embedding that it names.
+        Output layers with separate parameters although the configuration of a member
+        ties them, to the embedding that they would be tied to.
     """
 
     left_out: dict[str, str]
@@ -49,14 +52,15 @@ class Ties(NamedTuple):
 
 
 def find_ties(members: Sequence[Checkpoint]) -> Ties:
-    """Tied tensors of members that store, or declare, them in different ways.
+    """Tied tensors of members that store or declare them in different ways.
 
-    Tensors are read only where a member lacks a name that another has, or where a
-    configuration says ``tie_word_embeddings`` of an output layer that is stored.
+    Tensors are read only if a member lacks a name that another member has, or if a
+    configuration sets ``tie_word_embeddings`` although an output layer is stored.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members with matching tensor names, see `named_alike`.
 
     Returns
     -------
@@ -77,16 +81,19 @@ def find_ties(members: Sequence[Checkpoint]) -> Ties:
 
 
 def resolve(member: Checkpoint, name: str) -> Tensor | None:
-    """Tensor of that name, by an alias too; None if the member lacks it."""
+    """Tensor with a name or alias; None if the member does not have it."""
     return member.layout.get(member.aliases.get(name, name))
 
 
 def same_bytes(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same bytes, read a block at a time and once.
+    """Whether two tensors have the same dtype, shape and bytes.
+
+    Tensors are read in blocks. The result is cached while their sources exist.
 
     Parameters
     ----------
     one, other : Tensor
+        Tensors in files or in memory.
 
     Returns
     -------
@@ -105,16 +112,17 @@ def same_bytes(one: Tensor, other: Tensor) -> bool:
 
 
 def untied_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Configuration of a model whose output layer has parameters of its own.
+    """Configuration with ``tie_word_embeddings`` set to false.
 
     Parameters
     ----------
     config : mapping of str to value
-        Of a Hugging Face directory.
+        Content of ``config.json`` in a Hugging Face directory.
 
     Returns
     -------
     dict of str to value
+        Modified copy, including ``text_config`` if that has the flag.
     """
     changed = {**config, "tie_word_embeddings": False}
     inner = config.get("text_config")
@@ -124,19 +132,19 @@ def untied_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def may_untie(config: Mapping[str, Any], name: str, shapes: Mapping[str, Any]) -> bool:
-    """Whether a result may declare its output layer untied.
+    """Whether an average may set ``tie_word_embeddings`` to false.
 
-    The flag of an encoder-decoder ties its embeddings too, and that of a masked
-    language model a bias, which would then be missing.
+    In an encoder-decoder, the flag also ties the embeddings. In a masked language
+    model it also ties a bias, which would be missing from the untied layer.
 
     Parameters
     ----------
     config : mapping of str to value
-        Of the first member.
+        Configuration of the first member.
     name : str
-        Of the output layer.
+        Tensor name of the output layer.
     shapes : mapping of str to tuple of int
-        Of all tensors in the result.
+        Shapes of all tensors in the average, by name.
 
     Returns
     -------
@@ -150,7 +158,7 @@ def may_untie(config: Mapping[str, Any], name: str, shapes: Mapping[str, Any]) -
 
 
 def _settle(found: Ties, name: str, members: Sequence[Checkpoint]) -> None:
-    """A name that some members have and others lack."""
+    """Add a name that only some members store to the ties, if it is tied."""
     holders = [m for m in members if resolve(m, name)]
     lackers = [i for i, m in enumerate(members) if not resolve(m, name)]
     twins = [twin for twin in _twins(holders[0], name) if _fits(twin, name, members)]
@@ -168,14 +176,14 @@ def _settle(found: Ties, name: str, members: Sequence[Checkpoint]) -> None:
 def _assumed(
     found: Ties, name: str, members: Sequence[Checkpoint], lackers: Sequence[int]
 ) -> None:
-    """An output layer that members lack because they are loaded with it tied."""
+    """Add an output layer that some members do not store, because loading ties it."""
     head = next(tensor for m in members if (tensor := resolve(m, name)))
     kinds = [m.config.get("architectures") for m in members if resolve(m, name)]
     partners = {i: _partner(members[i], name, head) for i in lackers}
     for index in lackers:
         flags = _flags(members[index].config)
         own = members[index].config.get("architectures")
-        # A class whose files do without a name ties it, unless they say otherwise.
+        # Without a flag, a member of the same class as one with the layer ties it.
         if not (any(flags) or (not flags and own and own in kinds)):
             return
     if all(partners.values()):
@@ -188,7 +196,7 @@ def _assumed(
 def _declared(
     found: Ties, name: str, members: Sequence[Checkpoint], is_decisive: bool
 ) -> None:
-    """An output layer that every member stores, and a configuration ties."""
+    """Add an output layer that all members store, although a configuration ties it."""
     head = resolve(members[0], name)
     if head is None or len(head.shape) != 2:
         return
@@ -203,7 +211,7 @@ def _declared(
 
 
 def _partner(member: Checkpoint, name: str, head: Tensor) -> str | None:
-    """Tensor that a member's output layer, of this shape, is tied to on loading."""
+    """Name of the tensor that an output layer of this shape is tied to on loading."""
     alike = [
         other
         for other, tensor in member.layout.items()
@@ -214,7 +222,7 @@ def _partner(member: Checkpoint, name: str, head: Tensor) -> str | None:
         return alike[0] if len(alike) == 1 else None
     alike = [other for other in alike if not POSITION.fullmatch(other)]
     named = [other for other in alike if EMBEDDING.fullmatch(other)]
-    if named or len(alike) > 1:  # one alone is it, whatever its name
+    if named or len(alike) > 1:  # a single candidate may have any name
         alike = named
     first = resolve(member, alike[0]) if alike else None
     others = [resolve(member, other) for other in alike[1:]]
@@ -223,7 +231,7 @@ def _partner(member: Checkpoint, name: str, head: Tensor) -> str | None:
 
 
 def _flags(config: Mapping[str, Any]) -> list[bool]:
-    """What a configuration says of ties, at its top and of its language model."""
+    """Values of ``tie_word_embeddings``, at the top level and in ``text_config``."""
     levels = [config, config.get("text_config")]
     return [
         bool(level["tie_word_embeddings"])
@@ -233,13 +241,13 @@ def _flags(config: Mapping[str, Any]) -> list[bool]:
 
 
 def _fits(twin: str, name: str, members: Sequence[Checkpoint]) -> bool:
-    """Whether every member has the twin, in one shape."""
+    """Whether every member has the twin, and both tensors the same shape everywhere."""
     shapes = {t.shape for m in members for n in (twin, name) if (t := resolve(m, n))}
     return len(shapes) == 1 and all(resolve(m, twin) for m in members)
 
 
 def _twins(member: Checkpoint, name: str) -> Iterator[str]:
-    """Other names of a member's tensor, or of one with the same bytes."""
+    """Other names in a member for the same tensor, or for one with the same bytes."""
     tensor = resolve(member, name)
     for other in member.names:
         held = resolve(member, other)
@@ -253,7 +261,7 @@ def _is_twin(member: Checkpoint, name: str, other: str) -> bool:
     one, two = resolve(member, name), resolve(member, other)
     if one is None or two is None or one is two:
         return one is two and one is not None
-    # Zeros and ones, as of a bias or a norm, are equal by chance.
+    # Constant tensors, such as biases of zeros and norms of ones, are equal by chance.
     return same_bytes(one, two) and not _is_constant(one)
 
 
@@ -263,7 +271,7 @@ def _is_constant(tensor: Tensor) -> bool:
 
 
 def _sample(tensor: Tensor) -> np.ndarray[Any, Any]:
-    """Bytes from the middle: rows of padding are at an end."""
+    """Bytes from the middle: padding rows are at the beginning or the end."""
     size = min(tensor.size, SAMPLE // tensor.dtype.itemsize)
     sample = np.empty(size * tensor.dtype.itemsize, np.uint8)
     start = (tensor.size - size) // 2 * tensor.dtype.itemsize

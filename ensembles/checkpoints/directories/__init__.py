@@ -1,1 +1,1 @@
-"""Checkpoints on disk: files and directories, found and opened."""
+"""Checkpoint files and directories: discovery, readers and unsupported formats."""

@@ -1,4 +1,4 @@
-"""Adapters whose parameters are factors of an update, found by tensor names."""
+"""Detect adapters that store factors of an update (LoRA and others) by tensor name."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
 
-# Components of tensor names by family. Families whose update is linear in what is
-# stored (IA3, prompts, C3A, MiSS, SHiRA) are not here: their mean is well defined.
+# Components of tensor names by family. Families whose update is linear in the stored
+# tensors (IA3, prompts, C3A, MiSS, SHiRA) are not listed: their mean is well defined.
 FAMILIES = {
     "PEFT": r"(\w+_)?lora_(embedding_)?[AB]\d*|lora_magnitude_vector|lora_E|lora_diag",
     "LoRA": (
@@ -51,20 +51,22 @@ ADAPTER = re.compile(
 )
 RANK = re.compile(r"(alpha|rank|r|scale|scaling|lambda_layer)")
 NUMBER = re.compile(r"\d+")
-MOST = 0.8  # share of the tensors that belong to adapters in a file of adapters
+MOST = 0.8  # fraction of low-rank tensors above which a file is an adapter
 
 
 def adapter_in(checkpoint: Checkpoint) -> tuple[str, str] | None:
-    """Family of the adapters in a checkpoint, and a tensor that shows it.
+    """Adapter family of a checkpoint, with the name of a matching tensor.
 
     Parameters
     ----------
     checkpoint : Checkpoint
+        Checkpoint whose tensor names and shapes are examined; no tensor is read.
 
     Returns
     -------
     (str, str) or None
-        None if there are none, or only those whose update is linear in what is stored.
+        Family and tensor name. None without adapters, or if their update is linear in
+        the stored tensors.
     """
     for name in names_by_pattern(checkpoint.layout):
         match = ADAPTER.fullmatch(name)
@@ -76,16 +78,19 @@ def adapter_in(checkpoint: Checkpoint) -> tuple[str, str] | None:
 
 
 def names_by_pattern(layout: Mapping[str, Tensor]) -> Iterable[str]:
-    """One name of each pattern, where layers and experts differ by numbers alone.
+    """One tensor name for each pattern of names that differ only in numbers.
+
+    Names of layers and experts, for example, differ only in their index.
 
     Parameters
     ----------
     layout : mapping of str to Tensor
+        Tensors by name.
 
     Returns
     -------
     iterable of str
-        In the order of the layout; of each pattern and dtype the first.
+        First name of each pattern and dtype, in the order of the layout.
     """
     first: dict[tuple[str, object], str] = {}
     for name, tensor in layout.items():
@@ -94,9 +99,9 @@ def names_by_pattern(layout: Mapping[str, Tensor]) -> Iterable[str]:
 
 
 def _low_rank(layout: Mapping[str, Tensor]) -> str | None:
-    """A factor of a low-rank pair beside its alpha or rank, if most tensors are such.
+    """Name of a low-rank factor, if most tensors are such factors or their alphas.
 
-    A gate called alpha beside a bottleneck is a usual part of networks, hence most.
+    A few do not count: a gate called alpha beside a bottleneck is a usual layer.
     """
     if all(tensor.size != 1 for tensor in layout.values()):
         return None
@@ -116,7 +121,7 @@ def _low_rank(layout: Mapping[str, Tensor]) -> str | None:
 
 
 def _factor(members: Mapping[str, Tensor]) -> str | None:
-    """A matrix whose product with another one has a small inner dimension."""
+    """Name of a matrix whose product with another has a small inner dimension."""
     matrices = {
         name: (tensor.shape[0], tensor.size // tensor.shape[0])
         for name, tensor in members.items()

@@ -1,4 +1,4 @@
-"""Small files around weights, which a result takes from its first member."""
+"""Find the small files beside the weight files, which an average copies."""
 
 from __future__ import annotations
 
@@ -15,45 +15,46 @@ from ensembles.checkpoints.directories.weight_files import (
 )
 from ensembles.regular_files import read_regular
 
-LARGEST = 64 << 20  # bytes of a file, and of all files in a folder of other files
-# What holds of the member alone: scores, logs, progress of its training.
+LARGEST = 64 << 20  # bytes of one file, and of all files in one subfolder
+# Files about one member only: scores, logs, training progress.
 STALE = re.compile(
     r"\..*|.*\.index\.json|trainer_state.*|trainer_log.*|events\.out\.tfevents.*"
     r"|latest(_checkpointed_iteration\.txt)?|zero_to_fp32\.py|.*\.log|nohup\.out"
     r"|(all|train|eval|test|predict|validation)_results\.(json|txt|csv)"
     r"|.*_evaluation_.*results\.csv|global_step.*|(training|train|eval)_loss\.png"
 )
-# Folders of runs: logs, checkpoints of other steps.
+# Folders of a training run: logs, checkpoints of other steps.
 FOLDERS = re.compile(
     r"[._].*|runs|logs?|wandb|mlruns|tensorboard|lightning_logs|eval|events.*"
     r"|(tmp|checkpoint|global_step|epoch|iter|version)[-_]?.*|step[-_]?\d.*"
     r"|__pycache__",
     re.IGNORECASE,
 )
-# Folders of other steps, if there are weights in them.
+# Folders of other steps if they contain weight files.
 NUMBERED = re.compile(r"(.*[-_])?\d+")
-# Code and settings under names of states of training are parts of the model.
+# Code and settings are copied even if they are named like training state.
 TEXTS = (".py", ".json", ".yaml", ".yml")
 POINTER = b"version https://git-lfs"
-SMALLEST = 1024  # bytes that a git-LFS pointer has at most
-MOST = 1000  # files that are looked at in one folder
+SMALLEST = 1024  # bytes; a git-LFS pointer is not larger
+MOST = 1000  # files examined in one subfolder
 
 
 def carried(path: Path, modules: list[str]) -> tuple[list[str], list[str]]:
-    """Small files of a directory that a result of it should have, too.
+    """Auxiliary files of a checkpoint directory, to copy into its average.
 
     Parameters
     ----------
     path : Path
+        Path of the checkpoint directory.
     modules : list of str
-        Folders of its modules, itself as ``""``.
+        Folders of its modules, relative to ``path``; the directory itself is ``""``.
 
     Returns
     -------
     files : list of str
-        Relative to ``path``.
+        Files to copy, relative to ``path``.
     left : list of str
-        Files and folders that may matter and are left, with the reason.
+        Files and folders that may be needed but are not copied, with the reason.
     """
     files: list[str] = []
     left: list[str] = []
@@ -115,7 +116,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _is_carried(file: Path) -> bool:
-    """Whether a file is none of weights, of a trainer, or of one member alone."""
+    """Whether a file has no tensors, training state or results of one member."""
     name = file.name
     return file.is_file() and not (
         name.endswith((*READABLE, *FOREIGN))
@@ -125,17 +126,19 @@ def _is_carried(file: Path) -> bool:
 
 
 def obstacle(file: Path, root: Path) -> str | None:
-    """Why a file is not carried over.
+    """Reason why a file cannot be copied.
 
     Parameters
     ----------
     file : Path
+        Path of an existing file.
     root : Path
-        As of `repository`.
+        Folder that links must not leave, see `repository`.
 
     Returns
     -------
     str or None
+        None if the file can be copied.
     """
     if not _is_inside(file, root):
         return "a link that leaves the directory"
@@ -147,7 +150,7 @@ def obstacle(file: Path, root: Path) -> str | None:
 
 
 def repository(path: Path) -> Path:
-    """Folder that links may stay in: of a hub cache, that of snapshots and blobs."""
+    """Folder that links must not leave; in a Hugging Face cache the model's folder."""
     full = path.resolve()
     for folder in (full, *full.parents):
         if folder.name == "snapshots" and (folder.parent / "blobs").is_dir():

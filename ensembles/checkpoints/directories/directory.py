@@ -1,4 +1,4 @@
-"""Hugging Face and sentence-transformers directories: weights and files around them."""
+"""Read Hugging Face and sentence-transformers directories."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKENIZERS = re.compile(
     r"(tokenizer|vocab)\.(json|txt|model)|merges\.txt|(spiece|sentencepiece)\..*model"
 )
 ARRAYS = (".npz", ".npy", ".pkl", ".pickle", ".joblib")
-# Methods of PEFT whose update is linear in what is stored, so that a mean is right.
+# PEFT methods whose update is linear in the stored tensors: their mean is exact.
 LINEAR = {
     *("IA3", "PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT", "ADAPTION_PROMPT"),
     *("LN_TUNING", "TRAINABLE_TOKENS", "C3A", "MISS", "SHIRA", "BEFT"),
@@ -37,17 +37,19 @@ LINEAR = {
 
 
 def read(path: Path, key: str | None = None) -> Checkpoint:
-    """Layout of a directory: of all its modules, where it has several.
+    """Layout of a checkpoint directory, including all its modules.
 
-    Names of a module's tensors begin with its folder, as ``2_Dense/linear.weight``;
-    those of a file beside the main ones with its stem, as ``value_head/weight``; those
-    of the directory's own weights stand for themselves.
+    Tensor names of a module are prefixed with its folder (``2_Dense/linear.weight``),
+    those of an additional weight file with its stem (``value_head/weight``), and those
+    of the main weight files not at all.
 
     Parameters
     ----------
     path : Path
+        Path of the directory.
     key : str or None, default=None
-        As in a file of `torch_zip`.
+        Key of the state dict in the main weight files, if they are PyTorch checkpoints,
+        with dots between nested keys; None finds it.
 
     Returns
     -------
@@ -56,8 +58,8 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     Raises
     ------
     ValueError
-        If there are no weights, an index contradicts its shards or leaves the
-        directory, or the directory holds an adapter.
+        If no weight file can be read, an index does not match its shards or refers to
+        other directories, or the directory has an adapter that cannot be averaged.
     """
     found = Checkpoint(str(path), "directory", path, {}, config=_config(path))
     folders = modules(path)
@@ -91,7 +93,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
 
 
 def modules(path: Path) -> list[str]:
-    """Folders of a directory that may hold weights, itself first as ``""``."""
+    """Folders of the modules in a directory; the directory itself is ``""``, first."""
     folders = [""]
     listed = path / "modules.json"
     if listed.exists():
@@ -102,14 +104,14 @@ def modules(path: Path) -> list[str]:
                 raise ValueError(f"{listed} leaves its directory: {folder!r}")
             if folder and folder not in folders:
                 folders.append(folder)
-    for folder in folders:  # grows: a route may be a router itself
+    for folder in folders:  # grows in the loop: routers may be nested
         routes = (str(Path(folder) / route) for route in _routes(path / folder))
         folders.extend(route for route in routes if route not in folders)
     return folders
 
 
 def _routes(folder: Path) -> Iterator[str]:
-    """Folders of a router of sentence-transformers."""
+    """Folders of the routes in a sentence-transformers Router module."""
     listed = folder / "router_config.json"
     if not listed.exists() and folder.name.endswith("Asym"):
         listed = folder / "config.json"  # its name before version 5
@@ -122,7 +124,7 @@ def _routes(folder: Path) -> Iterator[str]:
 
 
 def _config(path: Path) -> dict[str, Any]:
-    """Configuration of a model, or of an adapter that may be averaged."""
+    """Configuration of the model or adapter; rejects adapters without a valid mean."""
     adapter, listed = path / "adapter_config.json", path / "config.json"
     if adapter.exists():
         config = read_json(adapter)
@@ -138,7 +140,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _check_index(index: Path, shards: dict[str, Checkpoint]) -> None:
-    """The index must name each tensor of each shard, where it is, and no other."""
+    """Check that an index and its shards list the same tensors in the same files."""
     mapping = weight_map(index)
     held: dict[str, str] = {}
     for shard, checkpoint in shards.items():
@@ -175,7 +177,7 @@ def _join(
 
 
 def _add_others(found: Checkpoint, module: str, left: list[str]) -> None:
-    """Further files of weights of a module: averaged, copied, or named as left out."""
+    """Add the other weight files of a module, or note that they are left out."""
     folder = Path(str(found.path)) / module
     prefix = f"{module}/" if module else ""
     taken = [file.removeprefix(prefix) for file in found.parts if _is_in(file, prefix)]
@@ -206,7 +208,7 @@ def _add_others(found: Checkpoint, module: str, left: list[str]) -> None:
 def _extra(
     found: Checkpoint, file: Path, name: str, left: list[str]
 ) -> Checkpoint | None:
-    """Layout of a further file of weights, None if it holds none to average."""
+    """Layout of an additional weight file; None if it is copied or left out."""
     reason = ""
     try:
         if contents.contents_of(file) != "other":
@@ -234,7 +236,7 @@ def _extra(
 
 
 def _not_averaged(extra: Checkpoint) -> str | None:
-    """Why a further file has no mean, although the main weights have one."""
+    """Reason why an additional weight file cannot be averaged, None if it can."""
     adapter = adapter_in(extra)
     if adapter is not None:
         return f"a {adapter[0]} adapter"
@@ -246,6 +248,6 @@ def _is_in(file: str, prefix: str) -> bool:
 
 
 def _is_copy(extra: Checkpoint, main: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a file holds mostly tensors of the names and shapes of the main one."""
+    """Whether most tensors of a file have a name and shape of the main weight files."""
     same = sum(main.get(n) == t.shape for n, t in extra.layout.items())
     return same > 0 and 2 * same >= min(len(main), len(extra.layout))

@@ -1,4 +1,4 @@
-"""Members: from paths, patterns and state dicts to checkpoints."""
+"""Find the checkpoints that paths, glob patterns and training directories name."""
 
 from __future__ import annotations
 
@@ -19,20 +19,21 @@ from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFI
 from ensembles.checkpoints.formats.safetensors import read_metadata
 
 READ_SUFFIXES = (*SUFFIXES, ".sft", ".pth.tar", ".pt.tar")
-RECIPE = "ensembles"  # key of the recipe in the metadata of a result
+RECIPE = "ensembles"  # key of the recipe in the metadata of an average
 SHOWN = 8
 
 
 class Expanded(NamedTuple):
-    """Paths of members, and how they were found.
+    """Paths of members, with their training steps.
 
     Parameters
     ----------
     paths : list of str
+        Path of each member.
     steps : list of Decimal or None
-        Of each path, where it was chosen by its step.
+        Training step of each path; None if it was not selected by step.
     notes : list of str
-        What was passed over, one sentence each.
+        Messages about skipped or mixed checkpoints, one sentence each.
     """
 
     paths: list[str]
@@ -41,18 +42,19 @@ class Expanded(NamedTuple):
 
 
 def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
-    """Paths of members from paths, patterns and training directories.
+    """Expand paths, glob patterns and training directories to paths of members.
 
     Parameters
     ----------
     members : sequence of str
-        A pattern stands for what it matches, sorted by step. With ``last`` it stands
-        for the checkpoints among that, and a directory for the checkpoints in it, if
-        there are any; those without a step, such as ``best.pt``, and averages are left
-        out, unless none has a step.
+        Paths and glob patterns. A pattern expands to its matches, sorted by step. With
+        ``last``, only checkpoints among the matches count, and a directory expands to
+        the checkpoints in it, if it has any; averages and checkpoints without a step,
+        such as ``best.pt``, are skipped unless no checkpoint has a step.
     last : int or None, default=None
-        Keep so many with the highest steps. A step is the number beside ``step``,
-        ``checkpoint`` or ``epoch`` in a path, else the last whole number.
+        Number of checkpoints to keep, those with the highest steps; None keeps all. A
+        step is the number beside ``step``, ``checkpoint`` or ``epoch`` in the path, or
+        else the last integer in it.
 
     Returns
     -------
@@ -61,10 +63,11 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
     Raises
     ------
     FileNotFoundError
-        If a pattern matches nothing, or there is no such path.
+        If a pattern matches nothing, or a path does not exist.
     ValueError
-        If there are fewer than ``last``, one has no step, two have the same, or they
-        count different things.
+        If a directory has no readable checkpoints, there are fewer checkpoints than
+        ``last``, or steps are missing, not distinct, or of different kinds (such as
+        epochs and updates).
     """
     if last is None:
         paths = [path for member in members for path in _matches(member)]
@@ -91,7 +94,7 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
 
 
 def _unlike(paths: Sequence[str]) -> Iterator[str]:
-    """Note where names begin differently, as of two models in one folder."""
+    """Note on different name prefixes, as with two models in one folder."""
     first: dict[str, str] = {}
     for name in (Path(path).name for path in paths):
         first.setdefault(re.split(r"\d", name, maxsplit=1)[0], name)
@@ -114,7 +117,7 @@ def _matches(member: str) -> list[str]:
 
 
 def _checkpoints(member: str, notes: list[str]) -> list[str]:
-    """Checkpoints with a step that a member stands for, if any has one."""
+    """Checkpoints that a path or pattern expands to, those with a step if any."""
     path = Path(member)
     if path.is_dir():
         return _inside(path, notes) or [member]
@@ -131,13 +134,14 @@ def _checkpoints(member: str, notes: list[str]) -> list[str]:
 
 
 def _inside(path: Path, notes: list[str]) -> list[str]:
-    """Checkpoints in a training directory, those with a step if there are any."""
-    if (path / "model_index.json").exists():  # the parts of a pipeline
+    """Checkpoints in a training directory, those with a step if any."""
+    if (path / "model_index.json").exists():  # components of one diffusers pipeline
         return []
     own = {name for m in directory.modules(path) for name in _own(path, m)}
     found = [e for e in sorted(path.iterdir()) if e.name not in own]
     found = [entry for entry in found if _is_checkpoint(entry)]
-    # Beside weights of its own a number may tell a shard: model-00001-of-00002.
+    # If the directory is a checkpoint itself, a number may be that of a shard, as in
+    # model-00001-of-00002.
     stepped = [
         entry
         for entry in found
@@ -152,7 +156,7 @@ def _inside(path: Path, notes: list[str]) -> list[str]:
 
 
 def _none_in(path: Path) -> str:
-    """What lies in a directory without a checkpoint that can be read."""
+    """Error message for a directory without readable checkpoints."""
     folders = [e for e in sorted(path.iterdir()) if e.is_dir() and step_of((e.name,))]
     if not folders:
         return f"{path} holds no checkpoints that can be read: {what_lies_in(path)}"
@@ -163,7 +167,7 @@ def _none_in(path: Path) -> str:
 
 
 def _note(member: str, passed: Sequence[Path], notes: list[str]) -> None:
-    """Say what was passed over, and why."""
+    """Add notes about skipped checkpoints, with the reason."""
     results = [path.name for path in passed if _is_result(path)]
     others = [path.name for path in passed if path.name not in results]
     for names, why in (
@@ -178,7 +182,7 @@ def _note(member: str, passed: Sequence[Path], notes: list[str]) -> None:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether a checkpoint's metadata hold the recipe of an average."""
+    """Whether the metadata of a checkpoint contain the recipe of an average."""
     files = [path / name for name in weight_files(path)] if path.is_dir() else [path]
     return any(
         file.suffix == ".safetensors" and RECIPE in read_metadata(file)
@@ -200,7 +204,7 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _by_step(paths: list[str], notes: list[str]) -> list[str]:
-    """Paths sorted by step, of which each must have its own."""
+    """Sort paths by step; the steps must be distinct and of one kind."""
     steps = _steps(paths)
     if len(paths) > 1:
         paths = _without_copies(paths, steps, notes)
@@ -225,7 +229,7 @@ def _by_step(paths: list[str], notes: list[str]) -> list[str]:
 def _without_copies(
     paths: list[str], steps: Mapping[str, Step | None], notes: list[str]
 ) -> list[str]:
-    """Paths but those called last whose step another one has."""
+    """Remove checkpoints named ``last`` with the step of another checkpoint."""
     others = {steps[path] for path in paths if not is_last(Path(path).name)}
     copies = [p for p in paths if is_last(Path(p).name) and steps[p] in others - {None}]
     if copies:
@@ -235,7 +239,7 @@ def _without_copies(
 
 
 def _steps(paths: list[str]) -> dict[str, Step | None]:
-    """Step of each path, read below the folder that holds them all."""
+    """Step of each path, from the part below the common folder."""
     full = {path: os.path.abspath(path) for path in paths}
     shared = os.path.commonpath([os.path.dirname(name) for name in full.values()])
     return {

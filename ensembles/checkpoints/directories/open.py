@@ -1,4 +1,4 @@
-"""Open a member: a path, or a state dict in memory."""
+"""Open a member from a path or a state dict in memory."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
 def open_member(member: Member, index: int, *, key: str | None = None) -> Checkpoint:
-    """Read a member's layout, not its tensors.
+    """Read the layout of a member, without its tensors.
 
     Parameters
     ----------
     member : path, state dict or Checkpoint
-        The last is open already.
+        Path of a file or directory, or a mapping of names to arrays or tensors. A
+        `Checkpoint` is returned as it is.
     index : int
-        Which of the members it is, for messages.
+        Position among the members, for messages about state dicts.
     key : str or None, default=None
-        Where in a file of torch the state dict lies.
+        Key of the state dict in a PyTorch checkpoint, with dots between nested keys;
+        None finds it.
 
     Returns
     -------
@@ -36,11 +38,11 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     Raises
     ------
     FileNotFoundError
-        If there is no such path.
+        If the path does not exist.
     TypeError
-        If it is neither a path nor a state dict.
+        If the member is neither a path nor a state dict.
     ValueError
-        If it is no checkpoint that can be read.
+        If the checkpoint is damaged or has an unsupported format.
     """
     if isinstance(member, Checkpoint):
         return member

@@ -1,7 +1,7 @@
-"""Quantized weights, found by configuration, tensor names and dtypes.
+"""Detect quantized checkpoints by configuration, tensor names and dtypes.
 
-The rule: a tensor of integers or 8-bit floats beside a tensor that is named as its
-scale, zero point or codebook. 8-bit floats without scales are plain casts.
+A quantized tensor has integers or 8-bit floats, and the checkpoint another tensor with
+the name of its scale, zero point or codebook. 8-bit floats without scales are casts.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from ensembles.checkpoints.directories.adapters import names_by_pattern
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
 
-# Keys of config.json: Hugging Face, MLX, older compressed-tensors.
+# Keys of config.json from Hugging Face, MLX and older compressed-tensors.
 CONFIG_KEYS = ("quantization_config", "quantization", "compression_config")
-# Names that nothing but a packed format uses: of integers, and of any dtype.
+# Names used only by packed formats: PACKED for integers, STATE for any dtype.
 PACKED = re.compile(
     r"(.*\.)?(qweight|qzeros|q_weight|g_idx|weight_packed|Qidxs|trellis|W_q|bitmask"
     r"|dense_weights|B(_24|_meta)?)"  # the last of Marlin
@@ -27,42 +27,45 @@ STATE = re.compile(
     r"(.*\.)?(absmax|quant_map|quant_state\..*|SCB|weight_format|comfy_quant"
     r"|_packed_params(\..*)?|scaled_fp8)"
 )
-# What the name of a quantized tensor has beyond that of the parameter.
+# Suffix of a quantized tensor after the name of the parameter.
 STORED = re.compile(
     r"([._:]+_data)?[._:]*(u?int[248]|fp[48]|nf4|w_q|q|qdata|quantized|packed|data"
     r"|blocks|codes|indices|idx)$",
     re.IGNORECASE,
 )
 WEIGHT = re.compile(r"[._:]*weight$")
-# What the name of a scale has beyond that of the parameter; not so the learned scales
-# of layers, logits and attention.
+# Suffix of a scale after the name of the parameter. Learned scales of layers, logits
+# and attention are excluded.
 SCALE = re.compile(
     r"[._:]*(?!\w*((layer|logit|attn|skip|residual)_?scale|scale_shift))"
     r"\w*(scale|absmax|amax|zero|shift|codebook|centroid|lookup)\w*(\.weight)?",
     re.IGNORECASE,
 )
-# Integers of these names are weights, also where nothing is named their scale.
+# Integers with these names are quantized even without a tensor named as scale.
 INTEGER_WEIGHT = re.compile(
     r"(.*[._:])?(weight|kernel)([._]?(q|u?int[48]|quantized|packed))?"
 )
-# Integers of more than a byte are indices or counts, unless named as weights.
+# Integers wider than a byte are indices or counts, unless their name matches.
 WIDE = re.compile(
     r".*(weight|w_q|qdata|packed|data|codes|indices|idx|blocks)", re.IGNORECASE
 )
 SEPARATOR = re.compile(r"[._:]+")
-LONGEST = 64  # characters at the end of a name that may tell what it stores
+LONGEST = 64  # characters at the end of a name that are searched for suffixes
 
 
 def quantized_by(checkpoint: Checkpoint) -> str | None:
-    """What shows that a checkpoint holds quantized weights.
+    """Evidence that a checkpoint is quantized.
 
     Parameters
     ----------
     checkpoint : Checkpoint
+        Checkpoint whose configuration, tensor names and dtypes are examined; no tensor
+        is read.
 
     Returns
     -------
     str or None
+        Configuration entry or tensors, for messages; None if it is not quantized.
     """
     return _by_config(checkpoint.config) or _by_tensors(checkpoint.layout)
 
@@ -73,7 +76,7 @@ def _by_config(config: Mapping[str, Any]) -> str | None:
         if value:
             is_named = isinstance(value, dict) and "quant_method" in value
             return f"config.json says {value['quant_method'] if is_named else value!r}"
-    # Models of several parts configure each: text_config, llm_config, thinker_config.
+    # Multimodal models nest configurations: text_config, llm_config, thinker_config.
     parts = (
         value
         for key, value in config.items()
@@ -102,7 +105,7 @@ def _by_tensors(layout: Mapping[str, Tensor]) -> str | None:
 
 
 def _scales(layout: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Names of scales, by each name that the scaled parameter may have."""
+    """Names of scales, by each possible name of the scaled parameter."""
     found: dict[str, list[str]] = {}
     for name in layout:
         for separator in SEPARATOR.finditer(name, max(0, len(name) - LONGEST)):
@@ -112,21 +115,21 @@ def _scales(layout: Mapping[str, Tensor]) -> dict[str, list[str]]:
 
 
 def _stems(name: str) -> Iterator[str]:
-    """Names that the parameter stored in a quantized tensor may have."""
+    """Possible names of the parameter that a quantized tensor stores."""
     start = max(0, len(name) - LONGEST)
     stem = name[:start] + STORED.sub("", name[start:], count=1)
     yield from dict.fromkeys([name, stem, WEIGHT.sub("", stem)])
 
 
 def _is_packed(layout: Mapping[str, Tensor], name: str) -> bool:
-    # Attention written by hand calls its float matrices W_q too; HQQ has both beside.
+    # W_q is also a usual name of float matrices in attention; HQQ adds scale and zero.
     stem = name.removesuffix("W_q")
     is_hqq = stem != name and {f"{stem}scale", f"{stem}zero"} <= layout.keys()
     return is_hqq or not is_float(layout[name].dtype)
 
 
 def _is_integer_weight(name: str, tensor: Tensor) -> bool:
-    """Whether a matrix is named a weight and holds packed or narrow integers."""
+    """Whether a tensor is an integer matrix, packed or 8-bit, named as a weight."""
     is_narrow = tensor.dtype.itemsize == 1 or tensor.dtype in (np.int32, np.uint32)
     return (
         tensor.dtype.kind in "iu"
@@ -137,7 +140,7 @@ def _is_integer_weight(name: str, tensor: Tensor) -> bool:
 
 
 def _is_coded(name: str, tensor: Tensor) -> bool:
-    """Whether a tensor may be quantized, by its dtype and its name."""
+    """Whether the dtype and name of a tensor are possible for a quantized one."""
     if tensor.size < 2:
         return False
     if tensor.dtype.itemsize == 1:
@@ -147,7 +150,7 @@ def _is_coded(name: str, tensor: Tensor) -> bool:
 
 
 def _is_scale(scale: Tensor, coded: Tensor) -> bool:
-    # A plain cast to 8 bits narrows what is named a scale, too; 8-bit exponents are
-    # stored as uint8.
+    # A plain cast to 8-bit floats narrows tensors named as scales too, so these do not
+    # count. 8-bit exponents are stored as uint8.
     is_narrow = scale.dtype.itemsize == 1 and is_float(coded.dtype)
     return scale.dtype == np.uint8 or (is_float(scale.dtype) and not is_narrow)

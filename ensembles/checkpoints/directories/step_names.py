@@ -1,4 +1,4 @@
-"""Steps of a training run, read from the names of its checkpoints."""
+"""Training steps, parsed from checkpoint names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 SUFFIX = re.compile(
     r"\.(safetensors|sft|pt|pth|bin|ckpt)(\.tar)?$|\.tar$", re.IGNORECASE
 )
-# What names a step, the surest first.
+# Words beside a step number, from the most to the least specific.
 WORDS = {
     "step": r"(?:global_?|train_?)?steps?|iter(?:ation)?s?|updates?|kimg|batch(?:es)?",
     "checkpoint": r"checkpoint|ckpt",
@@ -26,9 +26,9 @@ BEFORE = {
     for kind, words in WORDS.items()
 }
 UNIT = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
-# Of fairseq: epoch and updates.
+# Names of fairseq: checkpoint_EPOCH_UPDATES.
 EPOCH_UPDATES = re.compile(r"checkpoint_(\d+)_(\d+)$")
-# A whole number by itself: no part of a decimal, and no size such as 7b.
+# An integer, not part of a decimal or a size such as 7b.
 NUMBER = re.compile(r"(?<!\d)(?<!\d\.)(\d+)(?!\.?\d)(?![a-z])", re.IGNORECASE)
 DATE = re.compile(
     r"(?<!\d)(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])"
@@ -37,7 +37,7 @@ DATE = re.compile(
     r"|(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)\d{1,2}(?!\d)",
     re.IGNORECASE,
 )
-# Numbers of something else: scores, versions, seeds, shards.
+# Numbers other than steps: scores, versions, seeds, shards.
 OTHER = re.compile(
     r"(?<![a-z])(?:loss|acc(?:uracy)?|wer|cer|bleu|ppl|f1|auc|auroc|miou|map|psnr|ssim"
     r"|fid|mse|mae|rmse|score|metric|lr|bs|seed|rank|fold|gpu|version|ver|v|world_?size"
@@ -45,7 +45,7 @@ OTHER = re.compile(
     r"|\d+-of-\d+",
     re.IGNORECASE,
 )
-# Names of what is made of several steps, chosen among them, or not finished.
+# Names of averages, of selected checkpoints and of unfinished ones.
 NO_STEP = re.compile(
     r"(?<![a-z])(avg|ave|average[ds]?|best|latest|final|init|initial|tmp|temp(?!\d)"
     r"|soup|swa|merged|unfinished|incomplete|partial|backup|bak|copy(?![-_][a-z]{3})"
@@ -55,25 +55,28 @@ LAST = re.compile(r"(?<![a-z])last(?![a-z])")
 
 
 class Step(NamedTuple):
-    """Number of a step, and what it counts: "step", "epoch", … or "" if not said."""
+    """Number of a step and its kind: "step", "epoch", …, or "" if not named."""
 
     number: Decimal
     kind: str
 
 
 def step_of(parts: Sequence[str], *, bare: bool = True) -> Step | None:
-    """Step in the parts of a path, the last part that has one.
+    """Training step in a path, from the last part that has one.
 
     Parameters
     ----------
     parts : sequence of str
+        Components of the path. Steps named by a word such as ``epoch`` in any part
+        take precedence over bare numbers.
     bare : bool, default=True
-        Whether a whole number is a step without a word such as ``epoch``.
+        Whether an integer without such a word counts as a step.
 
     Returns
     -------
     Step or None
-        None for names of averages, of best or unfinished checkpoints.
+        None if no part has a step. Parts that name averages, best or unfinished
+        checkpoints are ignored.
     """
     for find in (_worded, _plain) if bare else (_worded,):
         for part in reversed(parts):
@@ -86,12 +89,12 @@ def step_of(parts: Sequence[str], *, bare: bool = True) -> Step | None:
 
 
 def is_last(name: str) -> bool:
-    """Whether a name says that it is the last one: often a copy of another step."""
+    """Whether a name contains the word ``last``: often a copy of another step."""
     return LAST.search(_split_words(name)) is not None
 
 
 def _worded(name: str) -> Step | None:
-    """Step that a word names."""
+    """Step beside a word such as ``epoch``."""
     both = EPOCH_UPDATES.search(name)
     if both:
         return Step(Decimal(both[2]), "checkpoint_E_U")
@@ -109,7 +112,7 @@ def _matches(name: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _plain(name: str) -> Step | None:
-    """Step that is the last whole number of a name."""
+    """Step from the last integer in a name."""
     if is_last(name):
         return None
     numbers = NUMBER.findall(OTHER.sub("~", DATE.sub("~", name)))
@@ -117,5 +120,5 @@ def _plain(name: str) -> Step | None:
 
 
 def _split_words(name: str) -> str:
-    """Name in lowercase, its words in camel case apart."""
+    """Convert a name from camel case to lowercase words."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -1,4 +1,4 @@
-"""What lies in a directory whose weights cannot be read, and the way out."""
+"""Explain why a directory cannot be read: its format, and how to convert it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from ensembles.checkpoints.directories.weight_files import READABLE, TRAINER
 
 SHOWN = 5
-# Patterns for names of files and folders, and what is said of those that match.
+# Patterns for names of files and folders, with the message for matches.
 LAYOUTS = (
     (
         r".*\.distcp|\.metadata",
@@ -69,15 +69,17 @@ HUB = "it is a folder of the hub's cache: give its folder {} instead"
 
 
 def what_lies_in(path: Path) -> str:
-    """What is in a directory without weights under a usual name, and what to do.
+    """Describe a directory without readable weight files, with advice.
 
     Parameters
     ----------
     path : Path
+        Path of the directory.
 
     Returns
     -------
     str
+        End of a sentence, for an error message.
     """
     entries = sorted(path.iterdir())
     names = [entry.name for entry in entries]
@@ -95,7 +97,7 @@ def what_lies_in(path: Path) -> str:
 
 
 def _by_name(path: Path, entries: list[Path]) -> str:
-    """The way to folders and files that can be read, one by one."""
+    """Advice for a directory with readable files or folders of other names."""
     names = [entry.name for entry in entries]
     folders = [
         entry.name

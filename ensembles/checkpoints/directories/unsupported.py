@@ -1,4 +1,4 @@
-"""Checkpoints whose plain mean would be silently wrong, told by names and dtypes."""
+"""Detect checkpoints with an invalid mean: adapters, quantized or sharded models."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from ensembles.checkpoints.directories.quantization import quantized_by
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.dtypes import is_float
 
-# A parameter of FSDP holds a rank's share of many parameters, flattened.
+# A flat parameter of FSDP is one rank's shard of many flattened parameters.
 FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
-ZERO = re.compile(r"zero_pp_rank|_model_states")  # names of DeepSpeed's files
-FEWEST = 8  # parameters of one element that are no toy's
+ZERO = re.compile(r"zero_pp_rank|_model_states")  # file names of DeepSpeed
+FEWEST = 8  # one-element parameters; toy models have fewer
 PARAMETER = re.compile(r"(.*[._])?(weight|kernel|bias)")
 
 
 def refused(checkpoint: Checkpoint) -> Iterator[str]:
-    """Reasons why a checkpoint cannot be averaged, the first of each kind.
+    """Reasons why a checkpoint cannot be averaged, at most one of each kind.
 
     Parameters
     ----------
     checkpoint : Checkpoint
+        Checkpoint whose configuration and layout are examined; no tensor is read.
 
     Yields
     ------
     str
+        Error message with the name of the checkpoint and advice.
     """
     adapter = adapter_in(checkpoint)
     if adapter:
@@ -60,15 +62,17 @@ def refused(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def suspicious(checkpoint: Checkpoint) -> Iterator[str]:
-    """Notes on tensors that may be placeholders, and may be buffers.
+    """Notes on empty tensors, which may be buffers or placeholders of sharded runs.
 
     Parameters
     ----------
     checkpoint : Checkpoint
+        Checkpoint whose layout is examined; no tensor is read.
 
     Yields
     ------
     str
+        Message without the name of the checkpoint.
     """
     layout = checkpoint.layout
     empty = [n for n, t in layout.items() if t.shape == (0,) and is_float(t.dtype)]
@@ -81,9 +85,11 @@ def suspicious(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _placeholder(checkpoint: Checkpoint) -> str | None:
-    """A parameter of shape (0,), or any empty tensor where most are, or of DeepSpeed.
+    """Name of a placeholder for a parameter, None if not found.
 
-    Buffers may be empty, and so may the bias of a layer without outputs.
+    An empty tensor counts if it is named as a parameter, the file is from DeepSpeed, or
+    most tensors are empty. Buffers may be empty, and so may the bias of a layer without
+    outputs.
     """
     layout = checkpoint.layout
     empty = [n for n, t in layout.items() if t.shape == (0,) and is_float(t.dtype)]
@@ -94,7 +100,7 @@ def _placeholder(checkpoint: Checkpoint) -> str | None:
         weight = layout.get(re.sub("bias$", "weight", name))
         if weight is None or weight.size or weight.shape == (0,):
             return name
-    # DeepSpeed once left one element in place of each parameter.
+    # Older DeepSpeed versions leave one element in place of each parameter.
     single = [n for n in filter(PARAMETER.fullmatch, layout) if layout[n].shape == (1,)]
     if len(single) >= FEWEST and 2 * len(single) > len(layout):
         return single[0]

@@ -1,4 +1,4 @@
-"""Which files of a folder hold its weights, and which hold copies of them."""
+"""Find the main weight files of a folder, copies of them, and additional ones."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from ensembles.regular_files import read_json
 
-# Stems of the main file of weights by suffix, the first that exists being the one
-# meant; the last two are of PEFT and of AdapterHub.
+# Stems of the main weight file by suffix; the first that exists is used. The last two
+# are those of PEFT and AdapterHub.
 STEMS = {
     ".safetensors": (
         *("model", "diffusion_pytorch_model", "pytorch_model", "adapter_model"),
@@ -21,20 +21,20 @@ STEMS = {
     ),
 }
 READABLE = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".sft")
-# Weights in the formats of other frameworks.
+# Suffixes of weight files of other frameworks.
 FOREIGN = (
     *(".h5", ".keras", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot"),
     *(".mlmodel", ".mlpackage", ".pdparams", ".pdiparams", ".engine", ".nemo"),
 )
-# What trainers leave beside weights: states of optimizers, of random generators, ….
+# Training state beside the weight files: optimizers, random generators, ….
 TRAINER = re.compile(
     r"((lr_)?scheduler|grad_scaler|scaler(?!\.(pkl|joblib))|training_args|training_state|trainer"
     r"|rng_state|random_states|sampler|custom_checkpoint|dl_state_dict)([._-].*)?"
     r"|optim(izer)?([._\-\d].*)?|opt\d*\.pt|.*[_-]optim(izer)?(_states?)?\.(pt|bin)"
     r"|meta([._-]\d+)?\.(pt|pth|bin)"
 )
-# Other copies of a folder's weights: variants of precision, of a framework, of a
-# sharding, under the names by which they are published.
+# Usual names of copies of the main weight files: other precision, framework or
+# sharding.
 COPY = re.compile(
     r"(model|pytorch_model|diffusion_pytorch_model|openvino_model|tf_model|flax_model"
     r"|open_clip_(pytorch_)?model|consolidated|weights|pytorch_model_fsdp|rust_model"
@@ -43,27 +43,29 @@ COPY = re.compile(
     r"(-\d+-of-\d+)?\.\w+"
 )
 
-# Folders of copies in other formats, or in the layout of the original code.
+# Folders with copies in other formats, or with tensor names of the original code.
 COPIES = {"onnx", "openvino", "original", "coreml", "gguf", "flax", "tf", "metal"}
 
 
 def weight_files(path: Path) -> list[str]:
-    """Names of the main files of weights in one folder, shards in order."""
+    """Names of the main weight files in one folder, with shards in order."""
     return chosen(path)[0]
 
 
 def chosen(path: Path) -> tuple[list[str], Path | None]:
-    """Main files of weights in one folder, and the index that names them.
+    """Main weight files in one folder, with the index of a sharded checkpoint.
 
     Parameters
     ----------
     path : Path
+        Path of the folder; its subfolders are not searched.
 
     Returns
     -------
     names : list of str
-        Empty if the folder has no weights under a usual name.
+        File names; empty if the folder has no weight file with a usual name.
     index : Path or None
+        Path of the index that lists the shards; None for a single file.
 
     Raises
     ------
@@ -78,26 +80,28 @@ def chosen(path: Path) -> tuple[list[str], Path | None]:
             if index.exists():
                 return _shards(index), index
         for index in sorted(path.glob(f"*{suffix}.index.json")):
-            # A dot tells a variant, as in model.fp16.safetensors.index.json.
+            # A dot marks a variant, as in model.fp16.safetensors.index.json.
             if "." not in index.name.removesuffix(f"{suffix}.index.json"):
                 return _shards(index), index
     return [], None
 
 
 def others(path: Path, taken: list[str]) -> tuple[list[str], list[str]]:
-    """Further files of weights in a folder.
+    """Weight files in a folder beside the main ones.
 
     Parameters
     ----------
     path : Path
+        Path of the folder; its subfolders are not searched.
     taken : list of str
-        Names of the main files.
+        Names of the main weight files.
 
     Returns
     -------
-    copies, extras : list of str
-        Names of files that hold the main weights once more, by their names; names of
-        all others.
+    copies : list of str
+        Names of files and folders that, by name, are copies of the main weight files.
+    extras : list of str
+        Names of all other weight files.
     """
     copies: list[str] = []
     extras: list[str] = []
@@ -115,20 +119,22 @@ def others(path: Path, taken: list[str]) -> tuple[list[str], list[str]]:
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Name of the file of each tensor, as an index has it.
+    """Shard of each tensor, read from an index file.
 
     Parameters
     ----------
     index : Path
+        Path of an index, such as ``model.safetensors.index.json``.
 
     Returns
     -------
     dict of str to str
+        Tensor name to file name.
 
     Raises
     ------
     ValueError
-        If it is no such index, or leaves its directory.
+        If the file has no ``weight_map``, or a shard is outside of its directory.
     """
     found = read_json(index)
     mapping = found.get("weight_map") if isinstance(found, dict) else None
@@ -144,7 +150,7 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def is_bare(name: Any) -> bool:
-    """Whether it is the name of a file, without folders."""
+    """Whether a value is a file name without folders."""
     return isinstance(name, str) and Path(name).name == name and name not in ("", "..")
 
 

@@ -1,1 +1,1 @@
-"""Checkpoint formats: where each tensor's bytes lie, found without reading them."""
+"""Checkpoint formats: readers of tensor names, dtypes, shapes and file offsets."""

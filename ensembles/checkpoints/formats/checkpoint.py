@@ -1,4 +1,4 @@
-"""What every format is read into: a layout of tensors, and the files around it."""
+"""Checkpoints in one form for every format: tensor layout, files and metadata."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LARGEST_READ = 1 << 30  # Linux moves at most 2 GiB in one call
 
 
 class Source(Protocol):
-    """Bytes that can be read from any place, by several threads at once."""
+    """Bytes with random access, safe to read from several threads at once."""
 
     def read_into(self, buffer: memoryview, offset: int) -> None: ...
 
@@ -24,7 +24,7 @@ class Source(Protocol):
 
 
 class Tensor(NamedTuple):
-    """Where a tensor's bytes lie: little-endian, in C order, without gaps."""
+    """Dtype, shape and location of a stored tensor: little-endian, C-contiguous."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -43,18 +43,19 @@ class Tensor(NamedTuple):
 
 
 class File:
-    """A regular file, read by position.
+    """A regular file, read by offset.
 
     Parameters
     ----------
     path : Path
+        Path of the file; it stays open until the object is deleted.
 
     Raises
     ------
     FileNotFoundError
-        If there is none.
+        If the path does not exist.
     ValueError
-        If it is no regular file: opening a pipe would wait forever.
+        If the path is not a regular file: opening a pipe would wait forever.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,7 +82,7 @@ class File:
             left, offset = left[n_read:], offset + n_read
 
     def check_unchanged(self) -> None:
-        """Raise if the file was written to since it was opened."""
+        """Raise `ValueError` if the file was modified since it was opened."""
         found = os.fstat(self._fd)
         if (found.st_size, found.st_mtime_ns) != (self.size, self._changed):
             raise ValueError(
@@ -89,7 +90,7 @@ class File:
             )
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes from ``offset`` on, of which there must be ``size``."""
+        """Exactly ``size`` bytes from ``offset`` on, else raise `ValueError`."""
         if offset < 0 or offset + size > self.size:
             raise ValueError(
                 f"{self.path} has {self.size} bytes, its header asks for "
@@ -101,7 +102,7 @@ class File:
 
 
 class Memory:
-    """An array's bytes."""
+    """Bytes of an array in memory."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
         self._bytes = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
@@ -111,11 +112,11 @@ class Memory:
         buffer[:] = self._bytes[offset : offset + len(buffer)]
 
     def check_unchanged(self) -> None:
-        """Trust who holds the array."""
+        """Do nothing: the caller must not modify the array."""
 
 
 class Record(NamedTuple):
-    """A stretch of a file and the CRC-32 that was stored with it."""
+    """A byte range of a file, with its stored CRC-32 checksum."""
 
     file: File
     offset: int
@@ -126,38 +127,40 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Named tensors, and what lies around them.
+    """Layout of named tensors, with the configuration and files stored beside them.
 
     Parameters
     ----------
     name : str
-        For messages: the path, or which of the members it is.
+        Name for messages: the path, or ``members[i]`` for a state dict in memory.
     kind : {"file", "directory", "numpy", "torch"}
-        The last two are state dicts in memory.
+        Type of the checkpoint; "numpy" and "torch" are state dicts in memory.
     path : Path or None
+        Path of the file or directory; None for a state dict in memory.
     layout : dict of str to Tensor
-        Every tensor that is stored, once.
+        Every stored tensor, by name. Tensors with shared storage occur once.
     aliases : dict of str to str
-        Further names of tensors in the layout, whose storage they share.
+        Additional names for tensors in ``layout`` (tied tensors): alias to name.
     parts : dict of str to list of str
-        The names in each file of weights, by its path relative to ``path``.
+        Tensor names in each weight file, by its path relative to ``path``.
     extras : dict of str to str
-        Files of weights beside the main ones, as a head in ``value_head.bin``: by the
-        path, what the names of its tensors begin with.
+        Weight files beside the main ones, such as the head in ``value_head.bin``: path
+        relative to ``path``, to the prefix of its tensor names.
     files : list of str
-        Small files around the weights, relative to ``path``.
+        Small files beside the weight files, such as tokenizers, relative to ``path``.
     config : dict
-        Of a Hugging Face directory.
+        Model or adapter configuration of a Hugging Face directory; otherwise empty.
     metadata : dict of str to str
-        Of a safetensors file, or of the first file of weights of a directory.
+        Metadata of a safetensors file, or of the first weight file with metadata in a
+        directory.
     records : list of Record
         Checksums to verify before the tensors are used.
     state_dict : str or None
-        Key of the state dict that was taken from a file that holds more; None if the
-        file is one state dict.
+        Key of the state dict that was read from a larger object; None if the file
+        holds a single state dict.
     notes : list of str
-        What was left out of the path, or chosen among several in it: one sentence
-        each, without the checkpoint's name.
+        Messages about contents that were skipped or chosen, one sentence each, without
+        the checkpoint's name.
     """
 
     name: str
@@ -176,10 +179,10 @@ class Checkpoint:
 
     @property
     def is_torch(self) -> bool:
-        """Whether it was torch that made it."""
+        """Whether the checkpoint is a PyTorch file or a state dict of torch tensors."""
         return self.kind == "torch" or bool(self.records)
 
     @property
     def names(self) -> list[str]:
-        """Names of all tensors, those that share storage included."""
+        """All tensor names, including aliases."""
         return [*self.layout, *self.aliases]

@@ -1,4 +1,4 @@
-"""Files of weights, read by what they hold, whatever their names are."""
+"""Detect the format of a weight file from its content, and read it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ WAYS = {
     "gzip": "is compressed; unpack it first",
     "empty": "is empty: it was not written, or not downloaded",
 }
-# Formats that a suffix tells where the first bytes do not.
+# Formats recognized by suffix if their first bytes do not identify them.
 BY_SUFFIX = {
     **{".gguf": "gguf", ".h5": "hdf5", ".hdf5": "hdf5", ".keras": "keras"},
     **{".npz": "npz", ".npy": "npy", ".msgpack": "msgpack", ".onnx": "onnx"},
@@ -64,13 +64,15 @@ BY_SUFFIX = {
 
 
 def read(path: Path, key: str | None = None) -> Checkpoint:
-    """Layout of a file of safetensors or of torch.
+    """Layout of a safetensors file or a PyTorch checkpoint.
 
     Parameters
     ----------
     path : Path
+        Path of the weight file; its content decides about the format, then its suffix.
     key : str or None, default=None
-        As in a file of `torch_zip`.
+        Key of the state dict in a PyTorch checkpoint, with dots between nested keys;
+        None finds it, see `state_dict_in`. Ignored for safetensors.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     Raises
     ------
     ValueError
-        If it is neither, or damaged.
+        If the file has another format, or is damaged.
     """
     contents = contents_of(path)
     if contents == "safetensors":
@@ -101,11 +103,13 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
 
 
 def contents_of(path: Path) -> str:
-    """What a file holds, by its first bytes.
+    """Format of a file, detected from its first bytes.
 
     Parameters
     ----------
     path : Path
+        Path of a regular file. Its suffix is used only for archives: to tell NeMo from
+        other tar files, and for zip files that cannot be opened.
 
     Returns
     -------

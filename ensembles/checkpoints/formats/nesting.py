@@ -1,4 +1,4 @@
-"""Which of the mappings in a file of torch is the state dict."""
+"""Find the state dict in the nested mappings of a PyTorch checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 NESTED = ("state_dict", "model_state_dict", "model", "ema", "module")
 PREFIXES = ("module.", "_orig_mod.")
 SHOWN = 8
-# States of training, whose tensors are no part of a model.
+# Training state (optimizer, scheduler, metrics): its tensors are not parameters.
 TRAINING = re.compile(
     r"optim|sched|scaler|rng|random|callback|loop|sampler|loss|meter|metric|history"
     r"|hparam|hyper|config|args|stats|grad|moment|exp_avg",
@@ -22,10 +22,11 @@ AVERAGES = re.compile(r"(^|[._])(ema|shadow|avg|swa)", re.IGNORECASE)
 
 
 class Chosen(NamedTuple):
-    """Tensors of a state dict, the key of where it was, and what was left out.
+    """A state dict, its tensors and its key, with notes on skipped contents.
 
-    ``state`` is the mapping that holds them, ``tensors`` has its tensors in the same
-    order, without prefixes of wrappers.
+    ``state`` is the mapping itself. ``tensors`` has its tensors in the same order,
+    without wrapper prefixes such as ``module.`` in their names. ``key`` is None if the
+    file is a single state dict; ``notes`` are messages, one sentence each.
     """
 
     state: Any
@@ -35,15 +36,17 @@ class Chosen(NamedTuple):
 
 
 def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
-    """The state dict in what a file of torch holds.
+    """State dict in an object loaded by ``torch.load``.
 
     Parameters
     ----------
     found : object
+        Content of the file: a state dict, or a mapping that contains one.
     key : str or None
-        Where it is, by keys with dots between them. None looks in the usual places.
+        Key of the state dict, with dots between nested keys. None takes ``found``
+        itself or the one obvious state dict among its values.
     path : Path
-        For messages.
+        Path of the file, for messages.
 
     Returns
     -------
@@ -52,7 +55,8 @@ def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
     Raises
     ------
     ValueError
-        If there is none, several may be meant, or a tensor is not named by a string.
+        If ``key`` does not exist, no state dict is found, several are candidates, the
+        state dict has nested tensors, or a tensor name is not a string.
     """
     taken = key
     notes: list[str] = []
@@ -60,7 +64,7 @@ def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
     if key is not None:
         state = _descend(found, key, path)
     elif not _is_state_dict(found) or any(map(_is_state_dict, found.values())):
-        # Tensors may lie beside a state dict: the state of a random generator, a loss.
+        # Tensors may be stored beside a state dict: a random generator state, a loss.
         taken = _obvious(found, path)
         state = found[taken]
         notes = [*_beside(found, taken), *_unnamed(found, taken)]
@@ -79,7 +83,7 @@ def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether it is a tensor, found without importing torch."""
+    """Whether a value is a torch tensor, checked without importing torch."""
     return hasattr(value, "untyped_storage") or hasattr(value, "is_sparse")
 
 
@@ -88,14 +92,14 @@ def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     for name in tensors:
         if not isinstance(name, str):
             raise ValueError(f"{path}: tensors must be named by str, found {name!r}")
-    for prefix in PREFIXES * 2:  # either may hide the other
+    for prefix in PREFIXES * 2:  # in either order
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): v for name, v in tensors.items()}
     return tensors
 
 
 def _descend(found: Any, key: str, path: Path) -> Any:
-    """Value at keys with dots between them, which may hold dots themselves."""
+    """Value at a dotted key path; the keys may contain dots themselves."""
     steps = key.split(".")
     while steps:
         if isinstance(found, list | tuple) and steps[0].isdecimal():
@@ -114,14 +118,14 @@ def _descend(found: Any, key: str, path: Path) -> Any:
 
 
 def _obvious(found: Any, path: Path) -> Any:
-    """Key of the state dict that is meant."""
+    """Key of the single plausible state dict in a mapping."""
     if not isinstance(found, Mapping):
         raise ValueError(f"{path} must hold a state dict, found {type(found).__name__}")
     inside = [name for name, value in found.items() if _is_state_dict(value)]
     usual = [name for name in NESTED if name in inside]
     loose = sum(map(is_tensor, found.values()))
     for names in (inside, usual):
-        # Among many tensors a small state dict is rather the one that is beside.
+        # A small state dict among many loose tensors is probably not the model.
         if len(names) == 1 and (names == usual or loose < len(found[names[0]])):
             return names[0]
     places = inside or [place for place, _ in _state_dicts(found)]
@@ -134,7 +138,7 @@ def _obvious(found: Any, path: Path) -> Any:
 
 
 def _beside(found: Mapping[Any, Any], taken: Any) -> Iterator[str]:
-    """What the file has besides the state dict that was taken."""
+    """Notes on other state dicts in the file: copies, and models left out."""
     names = {_bare(name) for name, v in found[taken].items() if is_tensor(v)}
     for place, state in _state_dicts(found):
         if place == str(taken) or place.startswith(f"{taken}."):
@@ -154,7 +158,7 @@ def _beside(found: Mapping[Any, Any], taken: Any) -> Iterator[str]:
 
 
 def _unnamed(found: Mapping[Any, Any], taken: Any) -> Iterator[str]:
-    """Tensors beside the state dict that was taken and its like: loose, or in lists.
+    """Notes on tensors outside of state dicts: at the top level, or in lists.
 
     A moving average is often a list, in the order of the parameters.
     """
@@ -191,7 +195,7 @@ def _bare(name: Any) -> str:
 
 
 def _is_model(state: Mapping[Any, Any]) -> bool:
-    """Whether a mapping holds named tensors of more than one element."""
+    """Whether a mapping has a named tensor with more than one element."""
     return any(
         isinstance(name, str) and is_tensor(value) and value.numel() > 1
         for name, value in state.items()
@@ -199,19 +203,19 @@ def _is_model(state: Mapping[Any, Any]) -> bool:
 
 
 def _state_dicts(found: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
-    """Mappings that hold tensors, at any depth, and the keys to them."""
+    """Mappings that contain tensors, at any depth, with their dotted key paths."""
     for place, value in _containers(found):
         if isinstance(value, Mapping) and _is_state_dict(value):
             yield place, value
 
 
 def _containers(found: Any) -> Iterator[tuple[str, Any]]:
-    """Mappings, lists and tuples at any depth, and the keys to them."""
+    """Mappings, lists and tuples at any depth, with their dotted key paths."""
     left = deque([("", found)])
     seen = set()
     while left:
         place, value = left.popleft()
-        if id(value) in seen:  # a pickle may hold itself
+        if id(value) in seen:  # a pickled object may contain itself
             continue
         seen.add(id(value))
         if place:
@@ -223,7 +227,7 @@ def _containers(found: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _deeper(found: Mapping[Any, Any]) -> str | None:
-    """Where a dict in a state dict holds tensors, at any depth."""
+    """Key path of a nested mapping that contains tensors, None if there is not any."""
     return next((place for place, _ in _state_dicts(found)), None)
 
 

@@ -1,7 +1,8 @@
-"""Torch's zip format: a pickle for the structure, an entry of bytes for each storage.
+"""Layout of PyTorch checkpoints in the zip format of ``torch.save``.
 
-The pickle goes through ``torch.load(weights_only=True)`` on the meta device, which
-makes no tensor; the bytes are ours to read, where the entries lie.
+The archive has a pickle for the structure and an uncompressed entry for each storage.
+``torch.load(weights_only=True)`` on the meta device reads the pickle without allocating
+tensors; the bytes are read later, at the offsets of the entries.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, File, Record, T
 from ensembles.checkpoints.formats.nesting import state_dict_in
 from ensembles.checkpoints.formats.state_dict import dtype_of, import_torch
 
-# What torch's unpickler raises where a pickle makes no sense.
+# Exceptions of torch's unpickler for malformed pickles.
 BROKEN = (
     ArithmeticError,
     AssertionError,
@@ -35,17 +36,19 @@ BROKEN = (
     struct.error,
 )
 GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-OFFSETS = "_checkpoint_offset"  # where torch.load notes a storage's place in the file
+OFFSETS = "_checkpoint_offset"  # attribute of a storage: its offset in the file
 
 
 def read(path: Path, key: str | None = None) -> Checkpoint:
-    """Layout of a file that ``torch.save`` wrote.
+    """Layout of a file written by ``torch.save``.
 
     Parameters
     ----------
     path : Path
+        Path of the PyTorch checkpoint, with any suffix.
     key : str or None, default=None
-        As of `state_dict_in`.
+        Key of the state dict, with dots between nested keys; None finds it, see
+        `state_dict_in`.
 
     Returns
     -------
@@ -53,9 +56,12 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
 
     Raises
     ------
+    ImportError
+        If torch is not installed.
     ValueError
-        If it is no such file, holds more than tensors and plain values, keeps a tensor
-        in another way than dense and in order, or its state dict is not obvious.
+        If the file is damaged or not in the zip format of ``torch.save``, contains
+        objects other than tensors and plain values, has a tensor that is not dense and
+        contiguous, or several candidates for the state dict.
     """
     file = File(path)
     records = _records(file)
@@ -88,7 +94,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
 
 
 def _records(file: File) -> dict[int, Record]:
-    """Entries of the zip by the place of their bytes."""
+    """Zip entries by the file offset of their data."""
     if file.size < 4 or file.read(0, 4) != b"PK\x03\x04":
         raise ValueError(
             f"{file.path} is not in torch's zip format (it may be the legacy tar or "
@@ -125,7 +131,7 @@ def _records(file: File) -> dict[int, Record]:
 def _load(path: Path) -> Any:
     torch = import_torch(f"reading {path}")
     try:
-        # Given such a path, torch goes by its suffix.
+        # torch.load selects the format by this suffix if it gets a path.
         named_otherwise = path.suffix == ".safetensors"
         with path.open("rb") if named_otherwise else nullcontext(path) as file:
             return torch.load(file, map_location="meta", weights_only=True)
@@ -142,7 +148,7 @@ def _load(path: Path) -> Any:
 
 
 def _unsafe(path: Path, message: str) -> str:
-    """Why torch refused a pickle, by the object that it would have had to make."""
+    """Error message for a rejected pickle; names the object that it contains."""
     named = GLOBAL.search(message)
     shown = named[1] if named else message.splitlines()[0]
     if "DTensor" in shown or "ShardedTensor" in shown:

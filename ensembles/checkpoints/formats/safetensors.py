@@ -1,8 +1,8 @@
-"""The safetensors format: a JSON header with the place of each tensor, then bytes.
+"""Safetensors headers: a JSON object with dtype, shape and offsets of each tensor.
 
-Source: https://huggingface.co/docs/safetensors, section Format. Headers are read here
-rather than by its library, as what we need of them is the offsets, from any file of
-any size, without mapping it.
+Source: https://huggingface.co/docs/safetensors, section Format. The header is parsed
+here and not by the safetensors library, because it has to provide offsets for files of
+any size without memory mapping.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def read(path: Path) -> Checkpoint:
     Parameters
     ----------
     path : Path
+        Path of the safetensors file, with any suffix.
 
     Returns
     -------
@@ -61,9 +62,11 @@ def read(path: Path) -> Checkpoint:
 
     Raises
     ------
+    FileNotFoundError
+        If the path does not exist.
     ValueError
-        If it is not a regular file, its header is not well-formed, or contradicts
-        itself or the file's size.
+        If the path is not a regular file, the header is malformed or does not match
+        the size of the file, or a dtype is not supported.
     """
     file = File(path)
     header, start = _header(file)
@@ -75,14 +78,16 @@ def read(path: Path) -> Checkpoint:
             raise _broken(path, f"__metadata__ has {value!r} at {name!r}, not a string")
     layout = {name: _tensor(file, name, entry, start) for name, entry in header.items()}
     _check_gaps(file, layout, start)
-    # What shares another tensor's storage is stored once; safetensors.torch.save_model
-    # notes its name in the metadata.
+    # safetensors.torch.save_model stores tensors with shared storage once, and maps the
+    # other names to the stored one in the metadata.
     aliases = {
         name: kept
         for name, kept in metadata.items()
         if name not in layout and isinstance(kept, str) and kept in layout
-        if name != "format"  # it may be pt, and so may be a tensor's name
+        if name != "format"  # its value "pt" may also be a tensor name
     }
+    # Tied parameters have the same last name, as lm_head.weight and embed.weight.
+    unlike = [a for a, n in aliases.items() if a.split(".")[-1] != n.split(".")[-1]]
     return Checkpoint(
         name=str(path),
         kind="file",
@@ -91,15 +96,21 @@ def read(path: Path) -> Checkpoint:
         aliases=aliases,
         parts={path.name: list(layout)},
         metadata=metadata,
+        notes=[
+            f"the metadata entry {alias!r}: {aliases[alias]!r} is read as a second "
+            "name of that tensor, as save_model writes it"
+            for alias in unlike
+        ],
     )
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file, empty where there are none.
+    """Metadata of a safetensors file; empty if it has none or cannot be read.
 
     Parameters
     ----------
     path : Path
+        Path of the safetensors file.
 
     Returns
     -------
@@ -116,16 +127,19 @@ def encode_header(
     layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
     metadata: Mapping[str, str],
 ) -> bytes:
-    """Header for tensors that lie one after the other in the order of the layout.
+    """Safetensors header, including its length prefix, for contiguous tensors.
 
     Parameters
     ----------
     layout : mapping of str to (dtype, shape)
+        Dtype and shape of each tensor, in the order in which they are stored.
     metadata : mapping of str to str
+        Content of ``__metadata__``.
 
     Returns
     -------
-    bytes, their number a multiple of 8
+    bytes
+        Padded with spaces to a multiple of 8 bytes.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     offset = 0

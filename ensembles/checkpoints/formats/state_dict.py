@@ -1,4 +1,4 @@
-"""State dicts in memory, of numpy arrays or torch tensors."""
+"""State dicts in memory, of NumPy arrays or torch tensors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from ensembles._typing import Array
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Memory, Tensor
 
-# Torch shares no memory with numpy for these; their bits travel as integers.
+# Tensor.numpy() does not support these dtypes: view them as integers to share memory.
 EXTRA: dict[str, tuple[np.dtype[Any], str]] = {
     "bfloat16": (np.dtype(ml_dtypes.bfloat16), "int16"),
     "float8_e4m3fn": (np.dtype(ml_dtypes.float8_e4m3fn), "uint8"),
@@ -22,17 +22,21 @@ PLAIN = "float64 float32 float16 int64 int32 int16 int8 uint8 uint16 uint32 uint
 
 
 def import_torch(purpose: str) -> Any:
-    """The torch package.
+    """Import and return the torch package.
 
     Parameters
     ----------
     purpose : str
-        What needs it, for the error.
+        Operation that requires torch; the error message starts with it.
+
+    Returns
+    -------
+    module
 
     Raises
     ------
     ImportError
-        If it is not installed; the message names the line that installs it.
+        If torch is not installed; the message has the command that installs it.
     """
     try:
         import torch
@@ -44,18 +48,23 @@ def import_torch(purpose: str) -> Any:
 
 
 def dtype_of(tensor: Any, where: str) -> np.dtype[Any]:
-    """Numpy's dtype for a torch tensor's.
+    """NumPy dtype that corresponds to the dtype of a torch tensor.
 
     Parameters
     ----------
     tensor : torch.Tensor
+        Tensor on any device, including meta.
     where : str
-        Which tensor it is, for the error.
+        Name of the checkpoint and the tensor, for the error message.
+
+    Returns
+    -------
+    numpy.dtype
 
     Raises
     ------
     ValueError
-        If it has none: complex, quantized, or of four bits.
+        If the dtype is not supported, such as complex, quantized and 4-bit dtypes.
     """
     name = str(tensor.dtype).removeprefix("torch.")
     if name in EXTRA:
@@ -71,19 +80,21 @@ def dtype_of(tensor: Any, where: str) -> np.dtype[Any]:
 
 
 def is_torch(value: Any) -> bool:
-    """Whether a value is a torch tensor, found without importing torch."""
+    """Whether a value is a torch tensor, checked without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
 
 
 def read(state: Mapping[str, Any], name: str) -> Checkpoint:
-    """Layout of a state dict in memory; nothing is copied that is in order.
+    """Layout of a state dict in memory; contiguous CPU arrays are not copied.
 
     Parameters
     ----------
     state : mapping of str to ndarray or torch.Tensor
+        Arrays or tensors by name. Tensors that share memory, dtype and shape are
+        aliases of one tensor.
     name : str
-        Which member it is, for messages.
+        Name of the member, for messages.
 
     Returns
     -------
@@ -94,7 +105,7 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
     TypeError
         If a name is not a string, or a value neither an array nor a tensor.
     ValueError
-        If a tensor's dtype cannot be averaged, or it is not dense.
+        If a tensor's dtype cannot be averaged, or the tensor is not dense.
     """
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -115,36 +126,39 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
 
 
 def place_of(value: Any, array: Array) -> Hashable:
-    """Where the elements of a value lie: tied ones lie at the same place.
+    """Identifier of the memory of a value, equal for tied tensors.
 
     Parameters
     ----------
     value : ndarray or torch.Tensor
-        On any device.
+        Array, or tensor on any device.
     array : ndarray
-        What `as_array` makes of it, to be kept for as long as places are compared.
+        Result of `as_array` for ``value``. The caller keeps it alive while identifiers
+        are compared, so that its address is not reused.
 
     Returns
     -------
     hashable
+        Unique for a non-contiguous NumPy array, which `as_array` may have copied.
     """
     if is_torch(value):
-        sign = value.is_neg()  # told by a bit, not by the elements
+        sign = value.is_neg()  # a lazy negation shares the storage
         place = (str(value.device), value.data_ptr(), value.stride(), sign)
         return (*place, value.dtype, tuple(value.shape))
-    if not array.flags.c_contiguous:  # it may be a copy, whose place is used again
+    if not array.flags.c_contiguous:  # may be a copy, whose address may be reused
         return object()
     return (array.ctypes.data, array.dtype, array.shape)
 
 
 def as_array(value: Any, where: str) -> Array:
-    """Numpy array of a value, over the same memory where that can be.
+    """Convert to a NumPy array, without a copy if possible.
 
     Parameters
     ----------
     value : ndarray or torch.Tensor
+        Array, or tensor on any device; it may require gradients.
     where : str
-        Which it is, for the error.
+        Name of the member and the tensor, for the error message.
 
     Returns
     -------
@@ -152,8 +166,10 @@ def as_array(value: Any, where: str) -> Array:
 
     Raises
     ------
-    TypeError, ValueError
-        As `read`.
+    TypeError
+        If the value is neither an array nor a tensor.
+    ValueError
+        If its dtype cannot be averaged, or the tensor is not dense.
     """
     if is_torch(value):
         return _from_torch(value, where)
@@ -193,11 +209,13 @@ def _from_torch(value: Any, where: str) -> Array:
 
 
 def as_torch(array: Array) -> Any:
-    """Torch tensor over the same memory.
+    """Convert to a torch tensor that shares the memory of the array.
 
     Parameters
     ----------
     array : ndarray
+        Array of any supported dtype; a bfloat16 or float8 array that is not contiguous
+        is copied.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Averages of checkpoints: planned, streamed, written whole or not at all."""
+"""Average checkpoints in memory or on disk, with atomic output."""
 
 from __future__ import annotations
 
@@ -33,26 +33,30 @@ from ensembles.checkpoints.planning.plan import Plan, plan
 
 @dataclass(frozen=True)
 class Report:
-    """What an average did.
+    """Summary of an average on disk.
 
     Parameters
     ----------
     out : Path
+        Path of the output.
     files : list of str
-        Files of weights, relative to ``out`` where it is a directory.
+        Weight files, relative to ``out`` if it is a directory, else its name.
     members : list of str
-        Digest of each member, as in the result's metadata.
+        Digest of each member's tensors, as in the metadata of the result.
     digest : str
         Digest of the result's tensors.
     special : list of str
-        Names of tensors that hold a NaN or an infinity.
+        Names of tensors of the result that contain NaN or infinity.
     sha256 : dict of str to str
-        Of whole files by path, if asked for.
+        SHA-256 of each weight file that was read or written, by path; empty unless
+        requested.
     seconds : float
+        Elapsed time in seconds, without planning.
     notes : tuple of str
-        What only the tensors tell: members that hold the same ones, or that were
-        trained from different initializations. The plan has notes of its own.
+        Messages based on tensor values: members with the same tensors, or fine-tuned
+        from different initializations. Other messages are in ``plan.notes``.
     plan : Plan
+        Plan that was carried out.
     """
 
     out: Path
@@ -67,7 +71,7 @@ class Report:
 
 
 def _silent(n_bytes: int) -> None:
-    """Progress that nobody asked for."""
+    """Ignore progress."""
 
 
 @overload
@@ -101,64 +105,77 @@ def average(
     Parameters
     ----------
     members : sequence of paths or state dicts, at least one
-        A state dict maps names to numpy arrays or torch tensors.
+        Checkpoint files, directories, or state dicts: mappings of names to NumPy arrays
+        or torch tensors.
     out : path or None, default=None
-        Where the result is written: a ``.safetensors`` file, a file of torch by its
-        suffix, else a directory. None returns it.
+        Path of the output: a safetensors file (``.safetensors``), a PyTorch file
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None returns a state
+        dict.
     progress : callable, optional
-        Called from any thread with the number of bytes read since the last call; in
-        all they are ``plan(...).read_bytes``.
+        Called with the number of bytes read since the last call, from any thread; the
+        total is ``plan(...).read_bytes``.
     sha256 : bool, default=False
-        Whether whole files are hashed for the report.
+        Whether to compute the SHA-256 of all weight files for the report.
     rule : str or Rule, default="mean"
-        A name in `ensembles.rules.RULES`, or a rule of one's own.
+        Rule that combines the members: a name in `ensembles.rules.RULES`, or a custom
+        `Rule`.
     weights : array-like of shape (n_members,) or None, default=None
-        How much each member counts; None means equally. The rules "mean" and others
-        that say so take negative ones.
+        Weight of each member; None gives all members the same weight. Weights may be
+        negative for "mean" and other rules with ``signed=True``.
     params : mapping of str to value, default={}
-        Parameters of the rule.
+        Parameters of the rule, by name.
     dtype : str or None, default=None
-        Float format of the result, such as "bfloat16"; None keeps each tensor's own.
+        Float format of the result, such as "bfloat16"; None keeps the dtype of each
+        tensor in the first member.
     integers : {"error", "first", "max"}, default="error"
-        What becomes of integer and boolean tensors that differ.
+        How to merge integer and boolean tensors that differ: raise an error, take the
+        first member's, or take the elementwise maximum. BatchNorm's
+        ``num_batches_tracked`` always takes the maximum.
     missing : {"error", "skip", "first"}, default="error"
-        What becomes of a tensor that a member lacks: nothing is done, it is left out,
-        or it is copied from the first member.
+        How to handle a tensor that some members lack: raise an error, leave it out, or
+        copy it from the first member.
     include, exclude : sequence of str, default=()
-        Patterns for the names of tensors in the result, as "*.bias".
+        Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
+        all tensors; ``exclude`` takes precedence.
     key : str or None, default=None
-        Where in a PyTorch file the state dict lies, as "ema.model".
+        Key of the state dict in PyTorch checkpoints, with dots between nested keys,
+        such as "ema.model"; None finds it.
     shard_size : int or None, default=None
-        Bytes at most in a file of a directory; None keeps the first member's files.
+        Largest size of a weight file in a directory, in bytes; None divides tensors
+        into files like the first member.
     memory : int, default=64 MiB
-        Bytes of buffers at most.
+        Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
-        None takes all processors.
+        Number of threads; None uses all processors available to the process.
     force : bool, default=False
         Whether an existing output is replaced.
 
     Returns
     -------
     dict or Report
-        Without ``out``, a state dict of the kind of the first member: of torch tensors
-        for those and for files of torch, else of numpy arrays (bfloat16 and float8 by
-        ml_dtypes). With it, a `Report`.
+        Without ``out``, a state dict: torch tensors if the first member is a PyTorch
+        checkpoint or has torch tensors, else NumPy arrays (bfloat16 and float8 from
+        ml_dtypes). With ``out``, a `Report`.
 
     Raises
     ------
-    FileNotFoundError, FileExistsError
-        If a member is not there; if something stands at ``out``, from before or by
-        a second run, and not ``force``.
+    FileNotFoundError
+        If a member does not exist.
+    FileExistsError
+        If ``out`` exists, or another run creates it meanwhile, unless ``force``.
+    TypeError
+        If an option is unknown, or a member or option has the wrong type.
     ValueError
-        If anything stands in the way; nothing is written.
+        If the members cannot be averaged or ``out`` cannot be written; nothing is
+        written.
 
     Warns
     -----
     UserWarning
         If members were not fine-tuned from the same initialization, by the cosine
-        similarity of a sample of their matrices; if that is meant,
-        ``warnings.filterwarnings("ignore", ".* the same initialization")``. If a
-        tensor of the result holds a NaN or an infinity.
+        similarity of a sample of their matrices. To average them nevertheless, use
+        ``warnings.filterwarnings("ignore", ".* the same initialization")``. Also if a
+        tensor of the result contains NaN or infinity.
 
     Examples
     --------
@@ -189,16 +206,20 @@ def write(
     sha256: bool = False,
     stream: Stream = stream_members,
 ) -> Report:
-    """Do what was planned for an output on disk.
+    """Carry out a plan whose output is on disk.
+
+    Unlike `average`, it does not compare the initializations of the members.
 
     Parameters
     ----------
     plan : Plan
-        With an ``out``.
-    progress, sha256
-        As in `average`.
+        Plan with an ``out``.
+    progress : callable, optional
+        Called with the number of bytes read since the last call, from any thread.
+    sha256 : bool, default=False
+        Whether to compute the SHA-256 of all weight files for the report.
     stream : callable, default is `ensembles.checkpoints.merging.writers.stream_members`
-        What brings the bytes.
+        Function that combines the members and passes the result to sinks.
 
     Returns
     -------
@@ -206,13 +227,16 @@ def write(
 
     Raises
     ------
-    FileExistsError, ValueError
-        As `average`.
+    FileExistsError
+        If the output exists, or another run creates it meanwhile, unless ``force``.
+    ValueError
+        If the plan has no ``out``, a member is damaged or changes while it is read, or
+        the rule or option ``integers`` rejects values of a tensor.
 
     Warns
     -----
     UserWarning
-        As `average`.
+        If a tensor of the result contains NaN or infinity.
     """
     if plan.out is None:
         raise ValueError("the plan must have an out to be written to")
@@ -227,20 +251,24 @@ def write_into(
     progress: Callable[[int], None],
     stream: Stream = stream_members,
 ) -> Outcome:
-    """Do what was planned at a place that is there, and empty.
+    """Carry out a plan into a file or directory that exists and is empty.
 
     Parameters
     ----------
     plan : Plan
-        With an ``out``, which tells the kind.
+        Plan with an ``out``, whose suffix determines the format.
     place : Path
-        A file, or a directory where that is the kind.
+        Path to write to instead of ``out``: a directory if ``plan.kind`` is
+        "directory", else a file.
     progress : callable
+        Called with the number of bytes read since the last call, from any thread.
     stream : callable, default is `ensembles.checkpoints.merging.writers.stream_members`
+        Function that combines the members and passes the result to sinks.
 
     Returns
     -------
     Outcome
+        Digests, and the names of tensors with NaN or infinity.
     """
     into = write_torch if plan.kind == "torch" else write_safetensors
     return into(plan, place, progress, stream)
@@ -272,7 +300,7 @@ def _written(
 
 
 def _warn(special: Sequence[str]) -> None:
-    """Warn whoever called the function that calls this one."""
+    """Warn of NaN and infinity, at the line that called `average` or `write`."""
     if special:
         more = len(special) > 1
         warnings.warn(
@@ -284,7 +312,7 @@ def _warn(special: Sequence[str]) -> None:
 
 
 def _hashes(plan: Plan, out: Path) -> dict[str, str]:
-    """SHA-256 of every file of weights that was read or written."""
+    """SHA-256 of every weight file that was read or written, by path."""
     paths = [out / p if plan.kind == "directory" else out for p in plan.parts]
     for member in plan.members:
         if member.path is not None:

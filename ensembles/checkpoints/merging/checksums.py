@@ -1,4 +1,4 @@
-"""Checksums that were stored with members, compared before their tensors are used."""
+"""Verify the CRC-32 checksums in PyTorch checkpoints before tensors are used."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ CHUNK = 1 << 20
 def verify(
     members: Sequence[Checkpoint], n_threads: int, progress: Callable[[int], None]
 ) -> None:
-    """Hold members against the checksums that were stored with them.
+    """Verify the stored checksums of members; safetensors files have none.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members, whose ``records`` are read completely.
     n_threads : int
+        Largest number of threads.
     progress : callable
+        Called with the number of bytes read since the last call, from any thread.
 
     Raises
     ------
     ValueError
-        If a checksum does not match.
+        If a checksum does not match; the message names the file and the entry.
     """
     records = [record for member in members for record in member.records]
     spread(records, lambda: partial(_verify, progress=progress), n_threads)

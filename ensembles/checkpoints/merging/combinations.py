@@ -1,4 +1,4 @@
-"""Members that are combined again and again, by other weights each time."""
+"""Plan many combinations of the same members, with different weights."""
 
 from __future__ import annotations
 
@@ -16,32 +16,36 @@ from ensembles.checkpoints.planning.options import Options
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.rules.rule import Rule
 
-# So often members count at most, where one counts twice: of more, a block each would
-# not fit into the memory that a plan takes by default.
+# Largest sum of counts if a member counts twice: with more, one block per count does
+# not fit into the default memory of a plan.
 MOST = 50
 
 
 class Pool:
-    """Members opened once, and the mean of some of them kept as a running sum.
+    """Members that are opened once, with a running sum for their means.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members; the weights of every plan refer to their order.
     rule : str or Rule, default="mean"
+        Rule that combines them.
     params : mapping of str to value, default={}
-        Of the rule.
+        Parameters of the rule, by name.
     folder : path or None, default=None
-        Where running sums are kept; None is the system's place for such.
+        Directory for the temporary file of the running sum; None is the system's
+        directory for temporary files.
     options : Options or None, default=None
-        Of every plan, besides the rule, its parameters and weights.
+        Options of every plan, without ``rule``, ``params`` and ``weights``; None uses
+        the defaults.
     counted : bool, default=True
-        Whether weights stand for members that are added one by one, as a greedy
-        selection adds them.
+        Whether weights with integer ratios are planned as repeated members, which suits
+        selections that add members one by one (greedy).
 
     Attributes
     ----------
     order : list of int
-        Members as they were added last.
+        Indices of the members in the last such plan, with repetitions.
     """
 
     def __init__(
@@ -63,16 +67,19 @@ class Pool:
         self.order: list[int] = []
 
     def plan(self, weights: Float64, out: str | os.PathLike[str] | None = None) -> Plan:
-        """Plan of the members that count.
+        """Plan a combination of the members with nonzero weight.
 
-        Weights that are multiples of one number stand for members that count once or
-        several times, in the order in which they were first added, where that reads no
-        more than every member once.
+        With ``counted`` and the rule "mean", weights with small integer ratios become
+        repetitions of members, in the order of the previous plan, so that
+        `RunningMean` reads only the added ones. If that would read more than each
+        member once, the weights are used directly.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,)
+            Weight of each member; a member with weight 0 is not read.
         out : path or None, default=None
+            Path of the output; None for a state dict in memory.
 
         Returns
         -------
@@ -85,19 +92,21 @@ class Pool:
         counts = as_counts(weights) if self.counted else None
         if named == "mean" and counts is not None:
             order = _in_order(self.order, counts)
-            # Else, as with nine parts of a base, each counts once, by its weight.
+            # Otherwise, e.g. with a base that counts nine times, read each member once.
             if len(order) - _n_shared(self.order, order) <= len(some):
                 self.order = order
                 return self._plan(order, out, {})
         return self.weighed(weights, out)
 
     def weighed(self, weights: Float64, out: str | os.PathLike[str] | None) -> Plan:
-        """Plan of the members that count, each once, by its weight.
+        """Plan a combination of the members with nonzero weight, each read once.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,)
+            Weight of each member; a member with weight 0 is not read.
         out : path or None
+            Path of the output; None for a state dict in memory.
 
         Returns
         -------
@@ -120,17 +129,18 @@ class Pool:
 
 
 def as_counts(weights: Float64) -> Counts | None:
-    """Whole numbers that the weights are proportional to, None if their sum is large.
-
-    Of members that count once it may be.
+    """Smallest non-negative integers in the ratio of the weights.
 
     Parameters
     ----------
     weights : ndarray of shape (n_members,), with sum above 0
+        Weight of each member.
 
     Returns
     -------
     ndarray of shape (n_members,), int64, or None
+        None if a weight is negative, or the integers sum to more than 50 and are not
+        all 0 or 1.
 
     Examples
     --------
@@ -149,14 +159,14 @@ def as_counts(weights: Float64) -> Counts | None:
 
 
 def _n_shared(before: Sequence[int], order: Sequence[int]) -> int:
-    """How many are the same from the start."""
+    """Length of the common prefix."""
     pairs = enumerate(zip(before, order, strict=False))
     fewer = min(len(before), len(order))
     return next((place for place, (a, b) in pairs if a != b), fewer)
 
 
 def _in_order(before: Sequence[int], counts: Counts) -> list[int]:
-    """Members as often as they count: as they were before, then what is new."""
+    """Indices repeated by their counts: those in ``before`` first, in its order."""
     left = Counter({place: int(n) for place, n in enumerate(counts) if n})
     order = []
     for place in before:

@@ -1,4 +1,4 @@
-"""Small files around the weights of a result: the first member's, or written anew."""
+"""Auxiliary files of a result directory, copied from the first member or rewritten."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ensembles.checkpoints.planning.plan import Plan
 
 
 def write_around(plan: Plan, place: Path, digests: Sequence[str]) -> None:
-    """Copy the small files of the first member, and write those that change.
+    """Copy the auxiliary files of the first member, and rewrite those that change.
 
-    The index of shards, the model card and, where its flags or its dtype are no longer
-    true, config.json are written anew.
+    Rewritten are the index of shards, the model card, and ``config.json`` if weights
+    are untied or the dtype changes.
 
     Parameters
     ----------
     plan : Plan
-        Of a directory.
+        Plan whose output is a directory.
     place : Path
-        The directory.
+        Directory to write to.
     digests : sequence of str
-        Of each member.
+        Digest of each member's tensors.
     """
     first, recipe = plan.members[0], provenance.recipe(plan, digests)
     anew: dict[str, dict[str, Any]] = shards.index(plan.parts, first, recipe)

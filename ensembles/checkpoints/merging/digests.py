@@ -1,7 +1,7 @@
-"""Digests of tensors, the same for any shard layout, taken while bytes pass by.
+"""Digests of tensors, computed while they are streamed and independent of shards.
 
-XXH3 of 128 bits over blocks of 8 MiB of each tensor, then over the list of block
-digests in the order of names. They guard against mix-ups and rot, not attackers.
+128-bit XXH3 of every 8 MiB block of a tensor, then of the block digests in the order of
+tensor names. Digests detect mix-ups and bit rot, not tampering.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHUNK = 1 << 20
 
 
 class Running:
-    """Digests of the blocks of a stretch of a tensor that begins with a block."""
+    """Block digests of a part of a tensor that starts at a block boundary."""
 
     def __init__(self) -> None:
         self.blocks: list[bytes] = []
@@ -28,14 +28,14 @@ class Running:
         self._size = 0
 
     def update(self, buffer: memoryview) -> None:
-        """Take bytes that do not go past the end of a block."""
+        """Add bytes; they must not extend beyond the end of the current block."""
         self._current.update(buffer)
         self._size += len(buffer)
         if self._size == BLOCK:
             self._close()
 
     def close(self) -> list[bytes]:
-        """Digests of all blocks, the last one perhaps shorter."""
+        """Digests of all blocks; the last one may be shorter."""
         if self._size:
             self._close()
         return self.blocks
@@ -49,15 +49,18 @@ class Running:
 def digest(
     tensors: Mapping[str, tuple[np.dtype[Any], tuple[int, ...], Iterable[bytes]]],
 ) -> str:
-    """Digest of named tensors from their dtypes, shapes and blocks' digests.
+    """Digest of named tensors from their dtypes, shapes and block digests.
 
     Parameters
     ----------
-    tensors : mapping of str to (dtype, shape, block digests in order)
+    tensors : mapping of str to (dtype, shape, iterable of bytes)
+        Dtype, shape and block digests of each tensor, blocks in order; the order of
+        the names does not matter.
 
     Returns
     -------
-    str, 32 hexadecimal digits
+    str
+        32 hexadecimal digits.
     """
     whole = xxhash.xxh3_128()
     for name in sorted(tensors):
@@ -69,15 +72,17 @@ def digest(
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a whole file, 64 hexadecimal digits.
+    """SHA-256 of a file.
 
     Parameters
     ----------
     path : Path
+        Path of the file.
 
     Returns
     -------
     str
+        64 hexadecimal digits.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Files of torch beside the main weights of a directory, such as heads."""
+"""Additional PyTorch files of a directory, such as heads (``value_head.bin``)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from ensembles.checkpoints.planning.plan import Plan
 
 
 def is_torch(plan: Plan, part: str) -> bool:
-    """Whether a file of the result is torch's, beside main files of safetensors.
+    """Whether a file of the result is an additional PyTorch file of a directory.
 
     Parameters
     ----------
     plan : Plan
+        Plan of the result.
     part : str
+        Path of the file, relative to the directory; main files are safetensors.
 
     Returns
     -------
@@ -28,20 +30,21 @@ def is_torch(plan: Plan, part: str) -> bool:
 
 
 def write(plan: Plan, part: str, path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write a head or the like as the first member has it, with the mean's tensors.
+    """Write a copy of the first member's file with the tensors of the result.
 
-    Plain values around the tensors, and the keys under which they lie, are the first
-    member's.
+    Keys and values other than tensors are the first member's. Tensors that the result
+    does not have are removed.
 
     Parameters
     ----------
     plan : Plan
+        Plan of the result, a directory.
     part : str
-        Name of the file in the result.
+        Path of the file, relative to the directory.
     path : Path
-        Where it is written.
+        Path to write to.
     arrays : mapping of str to ndarray
-        Its tensors, by their names in the plan.
+        Tensors of the file, by their names in the plan.
     """
     torch = import_torch(f"writing {part}")
     first = plan.members[0]

@@ -1,6 +1,6 @@
-"""The model card of a result: what it was made of, in the place of its members' cards.
+"""Model card of a result: its members, rule and weights, instead of their cards.
 
-Format: https://huggingface.co/docs/hub/model-cards, metadata between lines of dashes.
+Format: https://huggingface.co/docs/hub/model-cards, YAML between lines of dashes.
 """
 
 from __future__ import annotations
@@ -16,29 +16,31 @@ from ensembles.checkpoints.planning.plan import Plan
 from ensembles.regular_files import read_regular
 
 LARGEST = 1 << 20
-# What a result may say of itself if all its members' cards say so.
+# Metadata that the result takes over if it is equal in the cards of all members.
 SHARED = ("license", "license_name", "license_link", "library_name", "pipeline_tag")
 ENTRY = re.compile(r"([a-z_]+): +(?:([\"'])(.*)\2|([^\"'\s].*?))(?: +#.*)? *")
-# Values that YAML reads as the text that they are.
+# Strings that YAML reads unchanged without quotes.
 PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)$)[A-Za-z][\w.+/-]*")
 SCALAR = re.compile(r"[^\W_][\w .,+/:;=?&%~()-]*")
-# A snapshot in the cache of the Hugging Face Hub: its folder tells the repository.
 GENERIC = re.compile(r"checkpoint-\d+|final|best|model|\d+")
+# A snapshot in the Hugging Face Hub cache, whose path contains the repository name.
 CACHED = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+")
 
 
 def model_card(plan: Plan, digests: Sequence[str]) -> str:
-    """Text of the card: the same for the same members, by the same names.
+    """Text of the model card; it has no date, so equal results have equal cards.
 
     Parameters
     ----------
     plan : Plan
+        Plan of the result, with its rule, parameters and weights.
     digests : sequence of str
-        One a member.
+        Digest of each member's tensors.
 
     Returns
     -------
     str
+        Markdown with YAML metadata.
     """
     names = [public_name(member) for member in plan.members]
     lines = ["---", "base_model:"]
@@ -72,15 +74,18 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
 
 
 def public_name(member: Checkpoint) -> str:
-    """Name of a member without the folders of the machine: a repository of the Hub's.
+    """Name of a member for publication, without most of its local path.
 
     Parameters
     ----------
     member : Checkpoint
+        Member on disk or in memory.
 
     Returns
     -------
     str
+        Repository name if the path is in the Hugging Face Hub cache, else the last part
+        of the path, with its parent for a file or a generic name (``checkpoint-500``).
     """
     if member.path is None:
         return member.name
@@ -95,7 +100,7 @@ def public_name(member: Checkpoint) -> str:
 
 
 def _agreed(members: Sequence[Checkpoint]) -> dict[str, str]:
-    """Entries that all members' cards have, with one value."""
+    """Metadata entries with the same value in the cards of all members."""
     cards = [_metadata(member) for member in members]
     return {
         key: cards[0][key]
@@ -105,7 +110,7 @@ def _agreed(members: Sequence[Checkpoint]) -> dict[str, str]:
 
 
 def _metadata(member: Checkpoint) -> Mapping[str, str]:
-    """Entries of a card's front matter that are texts of one line."""
+    """Single-line string entries in the front matter of a member's card."""
     names = [n for n in member.files if n.casefold() == CARD.casefold()]
     name = next(iter(names), None)
     if member.path is None or name is None:
@@ -124,7 +129,7 @@ def _metadata(member: Checkpoint) -> Mapping[str, str]:
 
 
 def _scalar(text: str) -> str:
-    """A text in YAML, quoted where it would be read as something else."""
+    """String as a YAML scalar, quoted if YAML would read it differently."""
     return text if PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
 
 

@@ -1,4 +1,4 @@
-"""The recipe of a result: what determines its tensors, and nothing else."""
+"""The recipe of a result: everything that determines its tensors, as JSON."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ KEY = "ensembles"
 
 
 def recipe(plan: Plan, digests: Sequence[str]) -> str:
-    """JSON of the rule, its weights and parameters, and the members' digests.
+    """Recipe in JSON: rule, parameters, weights, options and digests of the members.
 
     Parameters
     ----------
     plan : Plan
+        Plan of the result.
     digests : sequence of str
-        One a member, each as long as any other, so that they can be filled in later.
+        Digest of each member's tensors, or placeholders of the same length.
 
     Returns
     -------
     str
+        JSON object with sorted keys; its length does not depend on the digests.
     """
     names = ("dtype", "integers", "missing", "include", "exclude")
     return json.dumps(
@@ -45,11 +47,14 @@ def metadata(plan: Plan, digests: Sequence[str]) -> dict[str, str]:
     Parameters
     ----------
     plan : Plan
+        Plan of the result.
     digests : sequence of str
+        Digest of each member's tensors, or placeholders of the same length.
 
     Returns
     -------
     dict of str to str
+        The format, and the recipe at key "ensembles".
     """
-    # transformers refuses files without a format, and pt is right for tensors of any.
+    # transformers rejects files without a format; "pt" is correct for any tensors.
     return {"format": "pt", KEY: recipe(plan, digests)}

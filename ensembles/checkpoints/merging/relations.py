@@ -1,4 +1,4 @@
-"""What members are to each other: initializations, averages, copies."""
+"""Relations between members: different initializations, averages and copies."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.merging.provenance import KEY
 from ensembles.checkpoints.planning.plan import Plan
 
-LEAST = 256  # elements of matrices: of fewer, chance alone makes a cosine
-# So many elements of each matrix are read first: where all are as near as this, as
-# fine-tunes are, the larger samples that tell initializations apart are not needed.
+LEAST = 256  # elements in matrices; with fewer, a cosine is due to chance
+# Elements of each matrix that are read first. If all cosines exceed NEAR, as between
+# fine-tuned models, the larger samples that separate initializations are not needed.
 FIRST_LOOK, NEAR = 256, 0.9
 
 
 def different_initializations(plan: Plan) -> str | None:
-    """Sentence on the first member of another initialization than the first one's.
+    """Warning for members that were fine-tuned from different initializations.
 
-    A sample of each matrix is read, a small one where members are near to each other.
+    Reads a sample of each matrix, a small one if the members are similar.
 
     Parameters
     ----------
     plan : Plan
+        Plan of the result; members with weight 0 are not compared.
 
     Returns
     -------
     str or None
-        None if all may be averaged, or there is too little to tell by.
+        Message about the first member that differs. None if all are similar, or the
+        matrices are too few or too small to decide.
     """
     matrices = [t for t in plan.targets if t.action == "combine" and len(t.shape) > 1]
     counted = _distinct(plan)
-    # One matrix alone, such as a linear model's, has no hidden units to be permuted.
+    # A single matrix, such as a linear model's, has no hidden units to permute.
     if len(counted) < 2 or len(matrices) < 2:
         return None
     if sum(target.size for target in matrices) < LEAST:
@@ -61,15 +63,17 @@ def different_initializations(plan: Plan) -> str | None:
 
 
 def averages_among(plan: Plan) -> Iterator[str]:
-    """Sentences on members that are averages themselves, by their metadata.
+    """Notes on members that are themselves averages, according to their metadata.
 
     Parameters
     ----------
     plan : Plan
+        Plan with the members.
 
     Yields
     ------
     str
+        One sentence per note, with the names of all members that share it.
     """
     yield from grouped(
         (
@@ -83,17 +87,19 @@ def averages_among(plan: Plan) -> Iterator[str]:
 
 
 def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
-    """Sentences on members that count twice, by the digests of their tensors.
+    """Notes on members that count twice: copies, and averages of other members.
 
     Parameters
     ----------
     plan : Plan
+        Plan with the members.
     digests : sequence of str
-        Of each member.
+        Digest of each member's tensors.
 
     Yields
     ------
     str
+        One sentence per member.
     """
     known: dict[str, Checkpoint] = {}
     for member, digest in zip(plan.members, digests, strict=True):
@@ -115,15 +121,17 @@ def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
 
 
 def copies(members: Sequence[Checkpoint]) -> Iterator[str]:
-    """Sentences on members that count twice, before all of them is read.
+    """Notes on members with the same tensors, found without digests.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members; tensors are compared until the first that differs.
 
     Yields
     ------
     str
+        One sentence for each member that is a copy of an earlier one.
     """
     for place, member in enumerate(members):
         first = next((m for m in members[:place] if _is_copy(m, member)), None)
@@ -136,23 +144,25 @@ def _counted_twice(one: Checkpoint, other: Checkpoint) -> str:
 
 
 def _is_copy(one: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two members hold the same; of most the first tensors differ."""
+    """Whether two members have the same tensors; most differ in the first one."""
     return one.layout.keys() == other.layout.keys() and all(
         same_bytes(tensor, other.layout[name]) for name, tensor in one.layout.items()
     )
 
 
 def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
-    """Recipe that `average` left in the metadata of a member; None if there is none.
+    """Recipe that `average` stored in the safetensors metadata of a member.
 
     Parameters
     ----------
     member : Checkpoint
+        Member on disk or in memory.
 
     Returns
     -------
     dict or None
-        With the keys ``rule`` and ``members``, a list, among others.
+        Recipe with at least the keys ``rule`` and ``members``, a list; None without a
+        valid recipe, as in PyTorch files and state dicts.
     """
     parts = [part for part in member.parts if part.endswith(".safetensors")]
     if member.path is None or not parts:
@@ -168,7 +178,7 @@ def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
 
 
 def _distinct(plan: Plan) -> list[int]:
-    """Members that count, each once."""
+    """Indices of the members with nonzero weight, without repetitions."""
     found: dict[Any, int] = {}
     for index, (member, weight) in enumerate(
         zip(plan.members, plan.weights, strict=True)
@@ -179,10 +189,11 @@ def _distinct(plan: Plan) -> list[int]:
 
 
 def _are_near(members: Sequence[Sequence[Tensor]]) -> bool:
-    """Whether a few elements of each matrix are nearly those of the first member."""
+    """Whether all matrices are similar to the first member's, by a few elements."""
     first = _first_look(members[0])
     with np.errstate(over="ignore", invalid="ignore"):
-        if (np.ptp(first, axis=1) == 0).any():  # of constants a cosine tells nothing
+        # The cosine similarity of constant matrices is not informative.
+        if (np.ptp(first, axis=1) == 0).any():
             return False
         for tensors in members[1:]:
             values = _first_look(tensors)
@@ -193,7 +204,7 @@ def _are_near(members: Sequence[Sequence[Tensor]]) -> bool:
 
 
 def _first_look(tensors: Sequence[Tensor]) -> Float64:
-    """Elements from the middle of each tensor, a row each, zeros behind them."""
+    """Elements from the middle of each tensor, one row per tensor, padded with 0."""
     found = np.zeros((len(tensors), FIRST_LOOK))
     for row, tensor in zip(found, tensors, strict=True):
         size = min(tensor.size, FIRST_LOOK)
@@ -205,6 +216,6 @@ def _first_look(tensors: Sequence[Tensor]) -> Float64:
 
 
 def _by_targets(plan: Plan, index: int) -> Checkpoint:
-    """A member by the names that its tensors have in the result."""
+    """Member with the tensor names of the result."""
     layout = {t.name: t.members[index] for t in plan.targets if t.action == "combine"}
     return replace(plan.members[index], layout=layout, aliases={})

@@ -1,4 +1,4 @@
-"""Equal means of members that are added one by one: each costs a pass over its file."""
+"""Running sums for equally weighted means of a growing list of members."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from ensembles.checkpoints.planning.plan import Plan
 from ensembles.kernels.mean import mean
 from ensembles.rules.rule import Rule
 
-FEWEST = 3  # members; the mean of two reads nothing twice
+FEWEST = 3  # members; for two, a sum saves no reads
 FLOAT64 = np.dtype(np.float64)
 
 
 class RunningMean:
-    """Streams plans; of equal means it keeps the sum of all members but the last.
+    """Stream plans, with a running sum for equally weighted means.
 
-    A plan whose members are those of the one before, with others behind them, reads
-    what is new alone: the sum lies in a file without a name, in float64, block by block
-    what `ensembles.kernels.mean` adds up in this order, so the bytes of the result are
-    those of `average`. Tensors of float64, whose sums are exact in a way of their own,
-    integers, and plans of another kind, are read whole.
+    For three or more members, the sum of all but the last is kept in an unnamed
+    temporary file. A later plan whose members start with those of the sum reads only
+    the sum and the remaining members. The sum is accumulated in float64, in the same
+    order as in `ensembles.kernels.mean`, so the result equals that of `average` byte
+    for byte. Float64 tensors (their mean uses a compensated sum), integer tensors and
+    plans with other rules or weights are read completely.
 
     Parameters
     ----------
     folder : path or None, default=None
-        Where the file lies, of 8 bytes an element; None takes the system's place for
-        such.
+        Directory for the file, which takes 8 bytes per element; None is the system's
+        directory for temporary files.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
@@ -51,7 +52,22 @@ class RunningMean:
     def __call__(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
     ) -> Outcome:
-        """Stream a plan, as `stream_members` of `writers` does."""
+        """Stream a plan like `ensembles.checkpoints.merging.writers.stream_members`.
+
+        Parameters
+        ----------
+        plan : Plan
+            Plan to carry out. Checksums of a member are verified only once, and members
+            are identified by ``id``: the caller must keep them alive.
+        sinks : mapping of str to Sink
+            Sink for the bytes of each tensor of the result.
+        progress : callable
+            Called with the number of bytes read since the last call, from any thread.
+
+        Returns
+        -------
+        Outcome
+        """
         fresh = [m for m in plan.members if id(m) not in self._verified]
         verify(fresh, plan.threads, progress)
         self._verified |= {id(member) for member in fresh}
@@ -74,8 +90,8 @@ class RunningMean:
         n_members = len(plan.members)
 
         def grown(stack: Float64, weights: Float64) -> Array:
-            """Mean of the sum and the last member, or of members of float64."""
-            if len(stack) == n_members:  # never two
+            """Mean from the sum and the last member, or from all float64 members."""
+            if len(stack) == n_members:  # at least FEWEST, so never the pair
                 return mean(stack, np.ones(n_members))
             return np.asarray((stack[0] + stack[1]) / n_members)
 
@@ -94,7 +110,7 @@ class RunningMean:
         sums: _Sums,
         progress: Callable[[int], None],
     ) -> None:
-        """Bring the sum to that of all members but the last."""
+        """Update the sum to all members but the last."""
         wanted = list(plan.members[:-1])
         n_held = len(self._summed)
         same = all(a is b for a, b in zip(self._summed, wanted, strict=False))
@@ -104,7 +120,7 @@ class RunningMean:
             return
 
         def added(stack: Float64, weights: Float64) -> Array:
-            """Sum in the order of the members."""
+            """Sum of the members, in their order."""
             total = stack[0].copy()
             for row in stack[1:]:
                 total += row
@@ -115,7 +131,7 @@ class RunningMean:
             held = (sums.tensors[target.name],) if n_held else ()
             fresh = target.members[n_held:-1]
             growing.append(target._replace(dtype=FLOAT64, members=(*held, *fresh)))
-        self._summed = []  # whatever becomes of it half-way, it is no sum of these
+        self._summed = []  # invalid until the stream is complete
         sinks: Mapping[str, Sink] = sums.sinks
         with telling_if_full(*self._place()):
             outcome = _streamed(plan, growing, added, sinks, progress)
@@ -123,14 +139,14 @@ class RunningMean:
         self._summed = wanted
 
     def _place(self) -> tuple[str, str]:
-        """What is written where, and what helps if there is no room."""
+        """Name of the file for messages, and a hint for a full disk."""
         folder = self._folder or tempfile.gettempdir()
         way = "choose another place" if self._folder else "set TMPDIR to another folder"
         return f"a sum of members in {folder}", way
 
 
 class _Sums:
-    """Room on a disk for the sums of some tensors, in float64."""
+    """Float64 sums of tensors in an unnamed temporary file."""
 
     def __init__(
         self, targets: Sequence[Target], folder: str | os.PathLike[str] | None
@@ -151,7 +167,7 @@ class _Sums:
             os.close(self._fd)
 
     def fits(self, targets: Sequence[Target]) -> bool:
-        """Whether there is room for these tensors, and no others."""
+        """Whether the file has exactly these tensors, by name and shape."""
         shapes = {target.name: target.shape for target in targets}
         return shapes == {name: t.shape for name, t in self.tensors.items()}
 
@@ -162,7 +178,7 @@ class _Sums:
             buffer, offset = buffer[n_read:], offset + n_read
 
     def check_unchanged(self) -> None:
-        """Nobody else knows the file."""
+        """Do nothing: other processes cannot open a file without a name."""
 
 
 def _is_equal_mean(plan: Plan) -> bool:
@@ -170,7 +186,7 @@ def _is_equal_mean(plan: Plan) -> bool:
 
 
 def _is_narrow(target: Target) -> bool:
-    """Whether float64 sums of the members, rounded as they go, are what is asked."""
+    """Whether the mean of a tensor is a plain float64 sum, divided at the end."""
     stored = {tensor.dtype for tensor in target.members}
     return target.action == "combine" and FLOAT64 not in stored
 

@@ -1,4 +1,4 @@
-"""Where the bytes of a tensor of the result go: memory, or a file."""
+"""Destinations for the bytes of a result's tensors: arrays and files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ensembles.atomic_io import write_at
 
 
 class Sink(Protocol):
-    """A place for the bytes of one tensor, written by several threads at once."""
+    """Destination for the bytes of one tensor; threads write to it concurrently."""
 
     def write(self, buffer: memoryview, offset: int) -> None: ...
 
 
 class ArraySink:
-    """Bytes of a tensor in memory."""
+    """Writes the bytes of a tensor to a C-contiguous array."""
 
     def __init__(self, array: Array) -> None:
         self._bytes = array.reshape(-1).view(np.uint8).data
@@ -27,7 +27,7 @@ class ArraySink:
 
 
 class FileSink:
-    """Bytes of a tensor in a file."""
+    """Writes the bytes of a tensor to a file, from byte ``start`` on."""
 
     def __init__(self, fd: int, start: int) -> None:
         self._fd = fd

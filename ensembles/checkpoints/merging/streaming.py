@@ -1,4 +1,4 @@
-"""Tensors of the members streamed through a rule, block by block, by threads."""
+"""Stream the tensors of members through a rule, in blocks and threads."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from ensembles.kernels.mean import any_special
 from ensembles.parallel import cut, spread
 from ensembles.rules.rule import Rule
 
-GROUP = 1 << 30  # bytes read twice by a rule with statistics, within the page cache
-FEW = 1 << 20  # bytes that are combined sooner than a thread starts
+GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
+FEW = 1 << 20  # bytes; combining fewer takes less time than starting a thread
 
 Progress = Callable[[int], None]
 
 
 @dataclass
 class Outcome:
-    """What a stream leaves besides the tensors.
+    """Digests and findings of a stream, besides the tensors themselves.
 
     Parameters
     ----------
     blocks : dict of Tensor to list of bytes
-        Digests of the blocks of each tensor that was read.
+        Block digests of each tensor that was read.
     result : str
         Digest of the result's tensors.
     special : list of str
-        Names of tensors that hold a NaN or an infinity.
+        Names of tensors of the result that contain NaN or infinity.
     """
 
     blocks: dict[Tensor, list[bytes]] = field(default_factory=dict)
@@ -47,16 +47,19 @@ class Outcome:
     special: list[str] = field(default_factory=list)
 
     def members(self, targets: Sequence[Target], n_members: int) -> list[str]:
-        """Digest of each member's tensors, as far as they were read.
+        """Digest of each member, from those of its tensors that were read.
 
         Parameters
         ----------
         targets : sequence of Target
+            Tensors of the result, with the tensors of the members that they combine.
         n_members : int
+            Number of members.
 
         Returns
         -------
         list of str
+            32 hexadecimal digits for each member.
         """
         return [
             digests.digest(
@@ -71,7 +74,7 @@ class Outcome:
 
 
 class Recipe(NamedTuple):
-    """How blocks are combined."""
+    """Rule, weights, parameters and the option ``integers`` for combining blocks."""
 
     rule: Rule
     weights: Float64
@@ -99,32 +102,38 @@ def stream(
     n_threads: int,
     progress: Progress,
 ) -> Outcome:
-    """Combine tensors and write them where they belong.
+    """Combine the tensors of members and write the results to sinks.
 
     Parameters
     ----------
     targets : sequence of Target
+        Tensors of the result, with the tensors of the members that they combine.
     sinks : mapping of str to Sink
+        Sink for the bytes of each tensor of the result.
     recipe : Recipe
+        Rule, weights, parameters and the option ``integers``.
     memory : int
-        Bytes of buffers at most.
+        Largest total size of the read buffers, in bytes.
     n_threads : int
+        Number of threads; less than 1 MiB is combined in one.
     progress : callable
-        Told the number of bytes that were read since it was last told.
+        Called with the number of bytes read since the last call, one thread at a time.
 
     Returns
     -------
     Outcome
+        Digests, and the names of tensors with NaN or infinity.
 
     Raises
     ------
     ValueError
-        If a member ends too early, or integers differ and must not.
+        If a file is truncated, integers differ with ``integers="error"``, or the rule
+        rejects values of a tensor.
     """
     read = sum(tensor.nbytes for target in targets for tensor in target.members)
     if read < FEW:
         n_threads = 1
-    # Integers come first: if they differ, nothing has been computed in vain.
+    # Integers first: if they differ, the error comes before any float is combined.
     ordered = sorted(targets, key=lambda target: target.action != "settle")
     worker = _Worker(ordered, sinks, recipe, memory // n_threads, progress)
     done: list[tuple[_Job, _Done]] = []
@@ -151,7 +160,7 @@ def _groups(targets: Sequence[Target], rule: Rule) -> Iterator[list[int]]:
 
 
 def _jobs(targets: Sequence[Target], indices: Sequence[int]) -> Iterator[_Job]:
-    """Stretches of tensors that hold whole digest blocks of every member."""
+    """Parts of tensors that start at a digest block boundary in every member."""
     for index in indices:
         target = targets[index]
         stored = [tensor.dtype for tensor in target.members]
@@ -161,7 +170,7 @@ def _jobs(targets: Sequence[Target], indices: Sequence[int]) -> Iterator[_Job]:
 
 
 class _Worker:
-    """What the threads share while a checkpoint streams by."""
+    """State that the threads of a stream share."""
 
     def __init__(
         self,
@@ -176,7 +185,7 @@ class _Worker:
         self.recipe = recipe
         self.budget = budget
         self.progress = progress
-        self.states: dict[int, Any] = {}  # of tensors, for rules with statistics
+        self.states: dict[int, Any] = {}  # by target index, for rules with statistics
         self._lock = threading.Lock()
 
     def is_combined(self, index: int) -> bool:
@@ -184,17 +193,17 @@ class _Worker:
         return self.targets[index].action == "combine"
 
     def start(self) -> Callable[[_Job], _Done]:
-        """Begin a thread that combines and writes."""
+        """Job function for one thread, which combines and writes."""
         buffers = Buffers()
         return lambda job: self._combine(job, buffers)
 
     def start_statistics(self) -> Callable[[_Job], Array]:
-        """Begin a thread that takes the rule's statistics."""
+        """Job function for one thread, which computes the statistics of the rule."""
         buffers = Buffers()
         return lambda job: self._statistics(job, buffers)
 
     def take(self, jobs: Sequence[_Job], found: Sequence[Array]) -> None:
-        """Turn the statistics of whole tensors into the states of the rule."""
+        """Compute the rule's state of each tensor from the statistics of its parts."""
         partials: dict[int, list[Array]] = {}
         for job, part in zip(jobs, found, strict=True):
             partials.setdefault(job.place, []).append(part)
@@ -223,7 +232,7 @@ class _Worker:
             members = buffers.read(target, start, stop)
             out = self._result(job.place, members)
             size = out.dtype.itemsize
-            # Looked at before it is written: from there on it has left the caches.
+            # Checked before it is written, while it is still in the CPU caches.
             special |= is_float(out.dtype) and any_special(out)
             for found, array in zip(running, [*members, out], strict=True):
                 found.update(_bytes(array))
@@ -259,7 +268,7 @@ def _bytes(array: Array) -> memoryview:
 
 
 def _settled(target: Target, members: Sequence[Array] | Array, policy: str) -> Array:
-    """Integers: those of the first member, unless others differ."""
+    """Merged integers: the first member's if all are equal, else by ``policy``."""
     first = np.asarray(members[0])
     if all(np.array_equal(first, member) for member in members):
         return first
@@ -274,7 +283,7 @@ def _settled(target: Target, members: Sequence[Array] | Array, policy: str) -> A
 
 
 def _outcome(targets: Sequence[Target], done: Sequence[tuple[_Job, _Done]]) -> Outcome:
-    """Digests over all blocks, put together in the order of the tensors."""
+    """Collect the block digests of all jobs, by tensor."""
     found = [[list[bytes]() for _ in [*t.members, t]] for t in targets]
     special: dict[str, None] = {}
     for job, part in done:

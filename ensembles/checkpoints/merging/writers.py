@@ -1,4 +1,4 @@
-"""Results on their way out: into memory, into files of torch, into safetensors."""
+"""Write the result of a plan to memory, PyTorch files or safetensors files."""
 
 from __future__ import annotations
 
@@ -28,23 +28,27 @@ Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], Outcome]
 def stream_members(
     plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
 ) -> Outcome:
-    """Stream the members of a plan through its rule.
+    """Verify the checksums of a plan's members and stream them through its rule.
 
     Parameters
     ----------
     plan : Plan
+        Plan to carry out; its output is ignored.
     sinks : mapping of str to Sink
-        Where the bytes of each tensor of the result go.
+        Sink for the bytes of each tensor of the result.
     progress : callable
+        Called with the number of bytes read since the last call, from any thread.
 
     Returns
     -------
     Outcome
+        Digests, and the names of tensors with NaN or infinity.
 
     Raises
     ------
     ValueError
-        If a file is damaged, or changes meanwhile.
+        If a file is damaged or changes while it is read, integers differ, or the rule
+        rejects values of a tensor.
     """
     verify(plan.members, plan.threads, progress)
     return stream_verified(plan, sinks, progress)
@@ -53,16 +57,27 @@ def stream_members(
 def stream_verified(
     plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
 ) -> Outcome:
-    """Stream as `stream_members` does, but for checksums, which were looked at before.
+    """Stream the members of a plan through its rule, without verifying checksums.
 
     Parameters
     ----------
-    plan, sinks, progress
-        As of `stream_members`, like what comes back and what is raised.
+    plan : Plan
+        Plan to carry out; its output is ignored.
+    sinks : mapping of str to Sink
+        Sink for the bytes of each tensor of the result.
+    progress : callable
+        Called with the number of bytes read since the last call, from any thread.
 
     Returns
     -------
     Outcome
+        Digests, and the names of tensors with NaN or infinity.
+
+    Raises
+    ------
+    ValueError
+        If a file changes while it is read, integers differ, or the rule rejects values
+        of a tensor.
     """
     recipe = Recipe(plan.rule, plan.weights, plan.params, plan.options["integers"])
     outcome = stream(
@@ -81,19 +96,23 @@ def stream_verified(
 def in_memory(
     plan: Plan, progress: Callable[[int], None], stream: Stream = stream_members
 ) -> tuple[dict[str, Array], Outcome]:
-    """Arrays of the result by name.
+    """Carry out a plan into arrays in memory.
 
     Parameters
     ----------
     plan : Plan
+        Plan to carry out; its output is ignored.
     progress : callable
+        Called with the number of bytes read since the last call, from any thread.
     stream : callable, default is `stream_members`
-        What brings the bytes.
+        Function that combines the members and passes the result to sinks.
 
     Returns
     -------
     arrays : dict of str to ndarray
+        Tensors of the result by name, without aliases.
     outcome : Outcome
+        Digests, and the names of tensors with NaN or infinity.
     """
     arrays = {t.name: np.empty(t.shape, t.dtype) for t in plan.targets}
     sinks = {name: ArraySink(array) for name, array in arrays.items()}
@@ -101,14 +120,16 @@ def in_memory(
 
 
 def state_dict(plan: Plan, arrays: dict[str, Array], torch: bool) -> dict[str, Any]:
-    """Tensors in the order of the first member, tied ones as one object.
+    """State dict in the order of the first member; tied tensors are one object.
 
     Parameters
     ----------
     plan : Plan
+        Plan of the result, for its aliases and first member.
     arrays : dict of str to ndarray
+        Tensors of the result, as from `in_memory`.
     torch : bool
-        Whether they become torch tensors, over the same memory.
+        Whether to return torch tensors, which share the memory of the arrays.
 
     Returns
     -------
@@ -127,24 +148,33 @@ def write_torch(
     progress: Callable[[int], None],
     stream: Stream = stream_members,
 ) -> Outcome:
-    """Write a file of torch, from memory.
+    """Write the result to a PyTorch file; it is held in memory first.
 
     Parameters
     ----------
     plan : Plan
+        Plan to carry out.
     place : Path
+        Path to write to instead of ``plan.out``.
     progress : callable
+        Called with the number of bytes read since the last call, from any thread.
     stream : callable, default is `stream_members`
-        What brings the bytes.
+        Function that combines the members and passes the result to sinks.
 
     Returns
     -------
     Outcome
+        Digests, and the names of tensors with NaN or infinity.
+
+    Raises
+    ------
+    OSError
+        If ``torch.save`` fails.
     """
     torch = import_torch(f"writing {plan.out}")
     arrays, outcome = in_memory(plan, progress, stream)
     try:
-        # Given a path, torch would put its name into the file.
+        # With a path, torch.save would store the name of the temporary file.
         with place.open("wb") as file:
             torch.save(state_dict(plan, arrays, torch=True), file)
     except RuntimeError as error:
@@ -158,22 +188,26 @@ def write_safetensors(
     progress: Callable[[int], None],
     stream: Stream = stream_members,
 ) -> Outcome:
-    """Write a file of safetensors, or a directory of them and what lies around them.
+    """Write the result to a safetensors file, or to a directory with auxiliary files.
 
-    The header goes first, with zeros for the members' digests; they are filled in when
-    the tensors have passed.
+    Headers are written first, with zeros as the digests of the members, and again with
+    the digests at the end.
 
     Parameters
     ----------
     plan : Plan
+        Plan to carry out.
     place : Path
+        Path of the file or directory to write to instead of ``plan.out``.
     progress : callable
+        Called with the number of bytes read since the last call, from any thread.
     stream : callable, default is `stream_members`
-        What brings the bytes.
+        Function that combines the members and passes the result to sinks.
 
     Returns
     -------
     Outcome
+        Digests, and the names of tensors with NaN or infinity.
     """
     blank = provenance.metadata(plan, [digests.ZERO] * len(plan.members))
     paths = {p: place / p if plan.kind == "directory" else place for p in plan.parts}

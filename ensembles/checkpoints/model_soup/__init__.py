@@ -1,1 +1,1 @@
-"""The ModelSoup estimator."""
+"""The `ModelSoup` estimator: members trained or read, weighted and combined."""

@@ -1,4 +1,4 @@
-"""An estimator that answers through the one it holds, as GridSearchCV does."""
+"""Base class that delegates to a fitted estimator, as GridSearchCV does."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ensembles._sklearn import thawed
 
 
 def _can(name: str) -> Callable[[Any], bool]:
-    """Whether the estimator that is held has a method."""
+    """Check for `available_if`: whether the wrapped estimator has a method."""
 
     def check(self: Any) -> bool:
-        # Not estimator_: combining what was forgotten may fail for another reason.
+        # Not estimator_: combining again after forget() may fail for another reason.
         held = vars(self).get("_estimator")
         getattr(thawed(self.estimator) if held is None else held, name)
         return True
@@ -27,9 +27,9 @@ def _can(name: str) -> Callable[[Any], bool]:
 
 
 class Delegating(MetaEstimatorMixin, BaseEstimator):
-    """Base of an estimator whose ``estimator_`` answers for it.
+    """Base of estimators that delegate their methods to ``estimator_``.
 
-    `fit` gives ``estimator_``, and ``estimator`` is what it is made from.
+    Subclasses make ``estimator_`` from the parameter ``estimator`` in ``fit``.
     """
 
     estimator: Any
@@ -44,13 +44,14 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("predict"))  # type: ignore[untyped-decorator]
     def predict(self, X: Any, **params: Any) -> Any:
-        """What the estimator predicts.
+        """Predictions of the estimator.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in the format that ``estimator_`` accepts.
         **params
-            For the estimator's method, here as in all others.
+            Keyword arguments of the estimator's ``predict``.
 
         Returns
         -------
@@ -60,12 +61,14 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("predict_proba"))  # type: ignore[untyped-decorator]
     def predict_proba(self, X: Any, **params: Any) -> Any:
-        """Probabilities of the classes.
+        """Class probabilities.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in the format that ``estimator_`` accepts.
         **params
+            Keyword arguments of the estimator's ``predict_proba``.
 
         Returns
         -------
@@ -75,12 +78,14 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("predict_log_proba"))  # type: ignore[untyped-decorator]
     def predict_log_proba(self, X: Any, **params: Any) -> Any:
-        """Logarithms of the probabilities of the classes.
+        """Logarithms of the class probabilities.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in the format that ``estimator_`` accepts.
         **params
+            Keyword arguments of the estimator's ``predict_log_proba``.
 
         Returns
         -------
@@ -90,12 +95,14 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("decision_function"))  # type: ignore[untyped-decorator]
     def decision_function(self, X: Any, **params: Any) -> Any:
-        """How sure the estimator is.
+        """Confidence scores of the samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in the format that ``estimator_`` accepts.
         **params
+            Keyword arguments of the estimator's ``decision_function``.
 
         Returns
         -------
@@ -105,12 +112,14 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("score_samples"))  # type: ignore[untyped-decorator]
     def score_samples(self, X: Any, **params: Any) -> Any:
-        """How likely the estimator finds each sample.
+        """Score of each sample, such as its log-likelihood.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in the format that ``estimator_`` accepts.
         **params
+            Keyword arguments of the estimator's ``score_samples``.
 
         Returns
         -------
@@ -120,12 +129,14 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("transform"))  # type: ignore[untyped-decorator]
     def transform(self, X: Any, **params: Any) -> Any:
-        """What the estimator turns the samples into.
+        """Transform the samples.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples, in the format that ``estimator_`` accepts.
         **params
+            Keyword arguments of the estimator's ``transform``.
 
         Returns
         -------
@@ -140,9 +151,11 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples to fit and to transform.
         y : array-like of shape (n_samples,) or None, default=None
+            Targets; None if the estimator does not need any.
         **params
-            For `fit`.
+            Keyword arguments of ``fit``.
 
         Returns
         -------
@@ -152,12 +165,14 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("inverse_transform"))  # type: ignore[untyped-decorator]
     def inverse_transform(self, X: Any, **params: Any) -> Any:
-        """Samples from what they were turned into.
+        """Transform samples back to the original features.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features_out)
+            Transformed samples.
         **params
+            Keyword arguments of the estimator's ``inverse_transform``.
 
         Returns
         -------
@@ -167,12 +182,14 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("encode"))  # type: ignore[untyped-decorator]
     def encode(self, X: Any, **params: Any) -> Any:
-        """Vectors of texts, of a SentenceTransformer.
+        """Embeddings of texts, if the estimator is a SentenceTransformer.
 
         Parameters
         ----------
         X : sequence of str
+            Texts to embed.
         **params
+            Keyword arguments of the estimator's ``encode``.
 
         Returns
         -------
@@ -182,11 +199,12 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("get_feature_names_out"))  # type: ignore[untyped-decorator]
     def get_feature_names_out(self, input_features: Any = None) -> Any:
-        """Names of the features that `transform` gives.
+        """Names of the output features of `transform`.
 
         Parameters
         ----------
         input_features : array-like of str or None, default=None
+            Names of the input features; None uses those seen in ``fit``, if any.
 
         Returns
         -------
@@ -196,11 +214,12 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @available_if(_can("set_output"))  # type: ignore[untyped-decorator]
     def set_output(self, *, transform: str | None = None) -> Delegating:
-        """Set what `transform` gives: arrays or dataframes.
+        """Set the output container of `transform`: arrays or dataframes.
 
         Parameters
         ----------
         transform : {"default", "pandas", "polars"} or None, default=None
+            Container of the output; None leaves it unchanged.
 
         Returns
         -------
@@ -213,17 +232,17 @@ class Delegating(MetaEstimatorMixin, BaseEstimator):
 
     @property
     def classes_(self) -> Any:
-        """Labels of the estimator."""
+        """Class labels of the estimator."""
         return self._learned("classes_")
 
     @property
     def n_features_in_(self) -> int:
-        """Number of features that the estimator was fitted to."""
+        """Number of features seen in ``fit``."""
         return int(self._learned("n_features_in_"))
 
     @property
     def feature_names_in_(self) -> Any:
-        """Their names, where they have some."""
+        """Names of the features seen in ``fit``, if they have names."""
         return self._learned("feature_names_in_")
 
     def _learned(self, name: str) -> Any:

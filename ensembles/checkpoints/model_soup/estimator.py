@@ -1,4 +1,4 @@
-"""Model soups behind scikit-learn's interface."""
+"""Model soups as scikit-learn estimators."""
 
 from __future__ import annotations
 
@@ -40,69 +40,74 @@ N_EPOCHS = 5
 
 
 class ModelSoup(Scoring):
-    """Estimator whose parameters are a combination of those of its members.
+    """Estimator whose parameters are a weighted combination of its members' parameters.
 
     Parameters
     ----------
-    estimator : estimator, torch module or FrozenEstimator
-        What the parameters are put into: a copy of it, or of the first of the members
-        that are fitted estimators.
+    estimator : estimator, PyTorch module or FrozenEstimator
+        Estimator that receives the combined parameters: a copy of it, or of the first
+        member that is a fitted estimator of its type, with its settings.
     checkpoints : sequence, "epochs" or None, default=None
-        The members: paths of checkpoints, fitted estimators or state dicts. None makes
-        them: ``estimator`` is fitted once, unless it is frozen, and ``n_members``
-        copies go on from there, each in an order of its own. With "epochs" one goes
-        on, and its last epochs are the members.
+        The members: paths of checkpoints, fitted estimators or state dicts. With None,
+        ``fit`` trains them: ``estimator`` is fitted once, unless it is frozen, and
+        ``n_members`` copies continue from there in different sample orders. With
+        "epochs", a single copy continues, and its state after every ``n_epochs`` passes
+        is a member.
     rule : str or Rule, default="mean"
-        How members are combined, a name of `ensembles.rules.RULES`.
+        Rule that combines the members: a name in `ensembles.rules.RULES`, or a rule.
     weights : array-like of shape (n_members,), str or None, default=None
-        How much each member counts. None counts all alike. A name chooses the weights
-        by the data given to ``fit``, which no member may have seen: ``"greedy_soup"``,
-        ``"greedy"``, ``"convex"``, ``"best"``, ``"top_k"``, ``"wise_ft"`` or
-        ``"optuna"``. ``"convex"`` of torch modules is the learned soup, by gradient.
+        Member weights; None weights all members equally. The name of a selection
+        chooses the weights by their score on the data given to ``fit``, which must be
+        unseen by the members: ``"greedy_soup"``, ``"greedy"``, ``"convex"``,
+        ``"best"``, ``"top_k"``, ``"wise_ft"`` or ``"optuna"``. For PyTorch modules
+        ``"convex"`` is the learned soup, optimized by gradient descent.
     base : path, fitted estimator, state dict or None, default=None
-        What the members were fine-tuned from, for ``weights="wise_ft"``.
+        Common ancestor of the fine-tuned members; required by ``weights="wise_ft"``,
+        else None.
     params : dict or None, default=None
-        Of the rule and the selection, such as ``{"n_rounds": 20}``, and: ``n_epochs``,
-        passes that members go on for, 5 unless given; ``integers``, "first" or "max"
-        where they differ; ``shared_init``, "warn" to average networks of different
-        initializations; ``finish``, a callable that changes the estimator after each
-        combination, as for BatchNorm; ``on_error``, "skip" if a score may raise.
+        Parameters of the rule and the selection, such as ``{"n_rounds": 20}``, and of
+        the soup: ``n_epochs``, passes of further training, default 5; ``integers``,
+        "first" or "max" to resolve integer tensors that differ; ``shared_init``, "warn"
+        to average networks of different initializations; ``finish``, a callable that
+        changes the estimator after each combination, e.g. to recompute BatchNorm
+        statistics; ``on_error``, "skip" to continue if a scorer raises.
     n_members : int, default=5
-        How many are made, where none are given.
+        Number of members to train; ignored if ``checkpoints`` is a sequence.
     scoring : str, callable or None, default=None
-        What selections maximise, as in scikit-learn; None is the estimator's ``score``.
-        If it is given, weights that are not chosen are scored too. A torch module takes
-        a callable ``(estimator, X, y) -> float``.
+        Score to maximize, as in scikit-learn; None is the estimator's ``score``. If
+        set, given weights are scored too. A PyTorch module needs a callable
+        ``(estimator, X, y) -> float``.
     cv : int, splitter, iterable of splits or None, default=None
-        What a combination is scored on: the mean over the parts that are held out. None
-        takes all samples. Where the soup makes its members it must hold out once, and
-        None holds out a fifth.
+        Splits of the samples; a score is the mean over the held-out sets. With
+        checkpoints, None scores on all samples. If the soup trains its members, there
+        must be exactly one split, and None holds out a fifth of the samples.
     device : str or None, default=None
-        Where a torch module is scored and stays; None leaves it where it is.
+        Device that a PyTorch module is moved to; None leaves it in place.
     n_jobs : int or None, default=None
-        Members made at the same time.
+        Number of members trained at the same time; None is 1, as in joblib.
     random_state : int, RandomState or None, default=None
-        Draws seeds and orders of members, and what is held out and selected.
+        Seeds the training of the members, the held-out split and the selection; None
+        draws new seeds in each fit.
 
     Attributes
     ----------
     estimator_ : object
-        With the combined parameters.
+        Fitted estimator with the combined parameters.
     weights_ : ndarray of shape (n_members,), or (n_members, n_layers)
-        The latter for ``"convex"`` with ``by="layer"``. With ``"wise_ft"`` their sum is
-        alpha, and what is left of 1 is the base's.
+        Member weights; one for each layer after ``"convex"`` with ``by="layer"``. After
+        ``"wise_ft"`` their sum is alpha, and the base has the weight ``1 - alpha``.
     scores_ : ndarray of shape (n_members,) or None
-        Each member's own, where something was scored.
+        Score of each member alone; None if nothing was scored.
     best_index_ : int or None
-        The member that scores best alone.
+        Index of the best single member; None if nothing was scored.
     soup_score_ : float or None
-        Of the combination.
+        Score of the combination; None if nothing was scored.
     base_score_ : float or None
-        Of the base, where there is one.
+        Score of the base; None without a base.
     history_ : tuple of Trial
         Weights and score of each step of the selection.
     classes_, n_features_in_, feature_names_in_
-        Of ``estimator_``, where it has them.
+        Those of ``estimator_``, if it has them.
 
     References
     ----------
@@ -151,17 +156,18 @@ class ModelSoup(Scoring):
         self.random_state = random_state
 
     def fit(self, X: Any = None, y: Any = None, **params: Any) -> ModelSoup:
-        """Bring members in, or make them, choose their weights, and combine them.
+        """Read or train the members, choose their weights, and combine them.
 
         Parameters
         ----------
         X : array-like or sequence of shape (n_samples, ...), or None
-            With ``checkpoints`` it is what weights are chosen by, and needed for that
-            alone.
+            Samples. With ``checkpoints`` they are used only to score weights, and
+            may be None if nothing is scored.
         y : array-like of shape (n_samples, ...) or None, default=None
+            Targets; None if neither the estimator nor the scorer needs any.
         **params
-            For the estimator's ``fit`` where members are made; with metadata routing,
-            for the splitter and the scorer too.
+            Keyword arguments of the estimator's ``fit`` if it trains the members; with
+            metadata routing, of the splitter and the scorer too.
 
         Returns
         -------
@@ -170,13 +176,14 @@ class ModelSoup(Scoring):
         Raises
         ------
         ValueError, TypeError
-            If a parameter is wrong, the estimator cannot be averaged, or members do
-            not fit it, or each other.
+            If a parameter is invalid, the estimator cannot be averaged, or the members
+            do not match it or each other.
 
         Warns
         -----
         UserWarning
-            If chosen weights do not beat the best member, or there is only one.
+            If the chosen weights do not beat the best member, or only one member could
+            be trained.
         """
         rule = named_rule(self.rule)
         makes = self._makes_members()
@@ -213,12 +220,12 @@ class ModelSoup(Scoring):
 
     @property
     def estimator_(self) -> Any:
-        """Estimator with the combined parameters, combined again if forgotten.
+        """Estimator with the combined parameters, combined again after `forget`.
 
         Raises
         ------
         ValueError
-            If the checkpoints are no longer what they were.
+            If the checkpoints have changed since `fit`.
         """
         check_is_fitted(self)
         if self._estimator is None:
@@ -235,9 +242,10 @@ class ModelSoup(Scoring):
         return self._estimator
 
     def forget(self) -> ModelSoup:
-        """Let the combined parameters go, until they are asked for.
+        """Release the combined parameters until the next access of ``estimator_``.
 
-        A pickle then holds ``checkpoints`` as given, such as paths, no parameters.
+        A pickle then contains ``checkpoints`` as given, such as paths, instead of the
+        combined parameters.
 
         Returns
         -------
@@ -246,7 +254,7 @@ class ModelSoup(Scoring):
         Raises
         ------
         ValueError
-            If the soup made its members, or ``estimator_`` was changed.
+            If the soup trained its members, or ``estimator_`` was modified.
         """
         check_is_fitted(self)
         if self._again is None:
@@ -262,7 +270,7 @@ class ModelSoup(Scoring):
         return self
 
     def _given(self) -> list[Any]:
-        """Members that are given, the base first where there is one."""
+        """Members in ``checkpoints``, after the base if there is one."""
         members = members_of(self.checkpoints, self.base)
         if len(members) == (self.base is not None):
             raise ValueError("there must be at least one member, checkpoints are empty")
@@ -309,7 +317,7 @@ class ModelSoup(Scoring):
         )
 
     def _keep(self, chosen: Chosen, first: int) -> None:
-        """Attributes of the members alone, without the base."""
+        """Set the fitted attributes, with the entries of the base left out."""
         self.weights_: Any = chosen.weights[first:]
         self.scores_: Any = None
         self.soup_score_ = chosen.score

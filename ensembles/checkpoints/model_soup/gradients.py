@@ -1,4 +1,4 @@
-"""Gradients by the weights of members, from those by the parameters of their mean."""
+"""Gradients by member weights, from the gradients by the combined parameters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
-STEP = 1 << 16  # elements of a member at a time
+STEP = 1 << 16  # elements of a tensor that are read at a time
 
 
 def products(
@@ -17,20 +17,24 @@ def products(
     gradients: Mapping[str, Array],
     merged: Mapping[str, Array],
 ) -> dict[str, Float64]:
-    """Inner products of gradients with what members are beside the combination.
+    """Inner products of gradients with each member's difference from the combination.
 
-    That is small where the members are alike, so no digits are lost to what they share.
+    Differences, because the products of similar members would lose their digits to
+    the common part.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members; their tensors are read in blocks.
     gradients : mapping of str to array
+        Gradients by the combined parameters, by tensor name.
     merged : mapping of str to array
-        The combination.
+        Combined parameters, with at least the names of ``gradients``.
 
     Returns
     -------
     dict of str to ndarray of shape (n_members,)
+        Inner products by tensor name, in float64.
     """
     found = {}
     for name, gradient in gradients.items():

@@ -1,4 +1,4 @@
-"""Weights learned by gradient: the learned soup."""
+"""Learned soup: member weights optimized by gradient descent."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from ensembles.selection.table import (
     check_whole,
 )
 
-# loss(model, X, y) -> scalar tensor; model answers as the module does.
+# loss(model, X, y) -> scalar tensor; model has the arguments and outputs of the module.
 Loss = Callable[[Callable[..., Any], Any, Any], Any]
 
 
 class Slopes(NamedTuple):
-    """A loss, and its slopes by the weights and by the logarithm of the sharpness."""
+    """A loss, and its gradients by the weights and the log inverse temperature."""
 
     loss: float
     by_weights: Float64
-    by_sharpness: float | None  # None where answers are no tensors to multiply
+    by_sharpness: float | None  # None if the module does not output a tensor
 
 
 class Learned:
-    """Selection that learns weights by gradient, as one weight a member or a layer.
+    """Selection that learns weights by gradient, for each member or member and layer.
 
     The gradient by a weight is the inner product of the gradient by the parameters with
-    the member's own: members pass by from where they lie, none is kept.
+    the member's parameters. Members are streamed in blocks, without a copy in memory.
 
     Parameters
     ----------
     merged : Merged
-        Around a torch module.
+        Members whose estimator holds a PyTorch module.
     score : SoupScore
-        Of the same; its data are learned from.
+        Score of the same members; its data are the training data of the weights.
 
     References
     ----------
     Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned
-    models improves accuracy without increasing inference time", ICML, appendix I. The
-    weights are a softmax there too; the gradient is streamed here, where all members
-    are held in memory there.
+    models improves accuracy without increasing inference time", ICML, appendix I. As
+    in the paper, the weights are a softmax. The paper holds all members in memory;
+    here the gradient is streamed.
     """
 
-    name = "convex"  # the selection that it stands for
+    name = "convex"  # the registered selection that it replaces
     single_member = False
 
     def __init__(self, merged: Merged, score: SoupScore) -> None:
@@ -66,7 +66,7 @@ class Learned:
 
     @classmethod
     def parameter_names(cls) -> list[str]:
-        """Names of its parameters."""
+        """Names of the selection's parameters."""
         return list(parameters_of(cls.__call__, 3, Selection.reserved))
 
     def __call__(
@@ -83,43 +83,48 @@ class Learned:
         random_state: int | None = 0,
         record: Record,
     ) -> Float64:
-        """Weights that lower the loss, the best by score of each pass.
+        """Minimize the loss, and return the weights with the best score of any pass.
 
         Parameters
         ----------
         n_members : int, at least 1
+            Number of members.
         score : Score
-            Called once a pass, besides the members' own and equal weights: the best of
-            all these is returned, the latest among equals.
+            Called for each member alone, for equal weights and after each pass. The
+            weights with the best of these scores are returned, the latest among equals.
         loss : callable (model, X, y) -> scalar tensor, or None, default=None
-            ``model`` answers as the module does. None is the cross-entropy of logits
-            for whole numbers and labels, else the mean squared error.
+            Loss to minimize; ``model`` is a function with the arguments and outputs of
+            the module. None is the loss of a skorch net, or the cross-entropy of logits
+            for integers and class labels, or the mean squared error.
         by : {"model", "layer"}, default="model"
-            What has a weight of its own.
+            Whether a member has one weight, or one for each layer.
         temperature : bool, default=False
-            Whether the sharpness that multiplies the answers is learned beside the
-            weights. It is left out afterwards.
+            Whether to learn an inverse temperature that multiplies the outputs of the
+            module, beside the weights. It is discarded afterwards.
         n_passes : int, at least 1, default=20
-            Over the data, in an order that is drawn. It ends sooner where a pass lowers
-            the loss by less than a thousandth.
+            Maximum number of passes over the data, each in a new random order. Learning
+            stops when a pass lowers the loss by less than a thousandth.
         batch_size : int, at least 1, default=32
+            Number of samples for each gradient step.
         learning_rate : float, default=0.3
-            Of AdamW, over the logarithms of the weights.
+            Learning rate of AdamW, on the logarithms of the weights.
         random_state : int or None, default=0
+            Seed for the order of the samples; None draws a new one for each call.
         record : callable
             Called with the `Trial` of each pass.
 
         Returns
         -------
         ndarray of shape (n_members,) or (n_members, n_layers)
-            Each column on the simplex.
+            Weights; each column is non-negative and sums to 1.
 
         Raises
         ------
         ValueError
-            If a parameter is out of range, or a score, a loss or a slope not finite.
+            If a parameter is out of range, there are no data, or a score, a loss or a
+            gradient is not finite.
         TypeError
-            If a parameter is of another kind.
+            If a parameter has the wrong type, or the loss is not a scalar tensor.
 
         Warns
         -----
@@ -171,13 +176,13 @@ class Learned:
             tried.append(Trial(weights, score_of(score, weights)))
             record(tried[-1])
         warn_if_falling(losses)
-        # Of equal ones the latest: steps of an accuracy hide what a loss still gains.
+        # The latest of equals: an accuracy has steps, and the loss may still decrease.
         return max(reversed(tried), key=lambda trial: trial.score).weights
 
     def _simple(
         self, n_members: int, score: Score, n_layers: int | None
     ) -> list[Trial]:
-        """Best single member, and equal weights, for each layer if there are some."""
+        """Trials of the best single member and of equal weights, for each layer."""
         own = own_scores(n_members, score)
         equal = np.full(n_members, 1 / n_members)
         tried = [
@@ -206,26 +211,34 @@ class Learned:
     def slopes(
         self, weights: Float64, X: Any, y: Any, loss: Loss | None, sharpness: float
     ) -> Slopes:
-        """Loss of a combination on a batch, and its slopes.
+        """Loss of a combination on a batch, and its gradients.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members, 1) or (n_members, n_layers)
-        X, y : batch
+            Member weights, one column for the whole model or one for each layer.
+        X, y : array-like of shape (n_samples, ...)
+            Samples and targets of the batch; ``X`` may be a mapping, ``y`` None.
         loss : callable or None
+            Loss as in `__call__`; None is `usual_loss`.
         sharpness : float
-            Multiplies the answers.
+            Inverse temperature, which multiplies the outputs of the module.
 
         Returns
         -------
         Slopes
-            By the weights up to a constant added to each column, which has no effect
-            where the sum of a column is given.
+            The gradient by the weights is correct up to a constant added to each
+            column, which has no effect because the sum of a column is fixed.
+
+        Raises
+        ------
+        TypeError
+            If the loss is not a scalar tensor.
         """
         torch = import_torch("weights='convex' of a module")
         merged = self.merged
         module = merged.module_of(merged.put(_column_or_all(weights)))
-        # Buffers, such as what BatchNorm has counted, have no gradient.
+        # Buffers, such as the running statistics of BatchNorm, have no gradient.
         own = dict(module.named_parameters())
         leaves = {
             name: as_torch(array).to(own[name].device).requires_grad_()

@@ -1,4 +1,4 @@
-"""The loss of a learned soup: the usual one, and whether passes still lower it."""
+"""Default loss of a learned soup, and its convergence from pass to pass."""
 
 from __future__ import annotations
 
@@ -11,33 +11,37 @@ from ensembles._sklearn import warn_user
 from ensembles.checkpoints.formats.state_dict import import_torch, is_torch
 from ensembles.checkpoints.model_soup.merged_estimator import Merged
 
-# Parts of the loss by which a pass lowers it at least, or it is the last one; and by
-# which the last one may lower it at most, or it came too early.
+# Relative decrease of the loss in a pass: learning stops below FLAT; above
+# FALLING, the last pass causes a warning.
 FLAT, FALLING = 1e-3, 1e-2
 
 
 def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any:
-    """Loss of the estimator's own; else cross-entropy of labels, squared error.
+    """Loss of the estimator, cross-entropy for class labels, or mean squared error.
 
     Parameters
     ----------
     merged : Merged
-        Around a torch module.
+        Members whose estimator holds a PyTorch module.
     model : callable
-        Answers as the module does.
+        Function with the arguments and outputs of the module.
     X : array-like of shape (n_samples, ...), or mapping of str to such
-        A mapping is given by name, as tokenizers of Hugging Face return it.
+        Samples. The arrays of a mapping, such as the output of a Hugging Face
+        tokenizer, are passed as keyword arguments.
     y : array-like of shape (n_samples, ...) or None
-        None takes the loss that the module answers with.
+        Targets; None takes the loss in the output of the module.
 
     Returns
     -------
     scalar tensor
+        The loss of a skorch net is its own, ``get_loss``. Integer targets and class
+        labels take the cross-entropy of logits, floats the mean squared error.
 
     Raises
     ------
     ValueError
-        If no loss is usual for what the module is given, or answers.
+        If the samples, the targets or the output of the module do not fit any of
+        these losses.
     """
     torch = import_torch("weights='convex' of a module")
     estimator = merged.estimator
@@ -48,7 +52,7 @@ def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any
         answer = model(_given(X, like, torch))
     if y is None and is_torch(getattr(answer, "loss", None)):
         return answer.loss
-    # Models of Hugging Face answer with several things, the logits among them.
+    # Hugging Face models output several tensors, the logits among them.
     answer = getattr(answer, "logits", answer)
     if not is_torch(answer):
         raise ValueError(
@@ -75,14 +79,14 @@ def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any
     if is_skorch:
         return estimator.get_loss(answer, wanted)
     if is_code:
-        if answer.ndim == wanted.ndim + 1 > 2:  # classes last, as of each token
+        if answer.ndim == wanted.ndim + 1 > 2:  # classes last, as for tokens
             answer = answer.movedim(-1, 1)
         return torch.nn.functional.cross_entropy(answer, wanted)
     return torch.nn.functional.mse_loss(answer, wanted)
 
 
 def _given(value: Any, like: Any, torch: Any) -> Any:
-    """Samples as a tensor, floats in the format of the parameters."""
+    """Samples as a tensor on the device of the parameters; floats in their dtype."""
     if is_torch(value):
         found = value.to(like.device)
     else:
@@ -97,7 +101,7 @@ def _given(value: Any, like: Any, torch: Any) -> Any:
 
 
 def _codes(targets: Any, labels: Any) -> Any:
-    """Places of labels among the classes, where the estimator has such."""
+    """Targets as class indices, if the estimator has classes."""
     if labels is None:
         if targets.dtype.kind not in "iubf":
             raise ValueError(
@@ -115,12 +119,12 @@ def _codes(targets: Any, labels: Any) -> Any:
 
 
 def is_flat(losses: Sequence[float]) -> bool:
-    """Whether the last pass lowered a loss too little to go on.
+    """Whether the last pass lowered the loss too little to continue.
 
     Parameters
     ----------
     losses : sequence of float
-        Of each pass.
+        Mean loss of each pass, in order.
 
     Returns
     -------
@@ -130,16 +134,17 @@ def is_flat(losses: Sequence[float]) -> bool:
 
 
 def warn_if_falling(losses: Sequence[float]) -> None:
-    """Warn if the last pass came too early.
+    """Warn if the loss still decreased in the last pass.
 
     Parameters
     ----------
     losses : sequence of float
-        Of each pass.
+        Mean loss of each pass, in order.
 
     Warns
     -----
     UserWarning
+        If the last pass lowered the loss by more than a hundredth.
     """
     if len(losses) > 1 and _fall(losses) > FALLING:
         warn_user(
@@ -150,6 +155,6 @@ def warn_if_falling(losses: Sequence[float]) -> None:
 
 
 def _fall(losses: Sequence[float]) -> float:
-    """By which part of it the last pass lowered a loss."""
+    """Relative decrease of the loss in the last pass."""
     before = abs(losses[-2])
     return (losses[-2] - losses[-1]) / before if before else 0.0

@@ -1,4 +1,4 @@
-"""An estimator that takes the parameters of its members, combined."""
+"""Combine members in one estimator, again for each set of weights."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ from ensembles.rules.rule import Rule
 
 
 class Merged:
-    """An estimator that takes the parameters of any combination of the members.
+    """Estimator that receives the combined parameters of its members.
 
     Parameters
     ----------
     estimator : object
-        With parameters of its own, which are lost.
+        Estimator with parameters of the right shapes, which are overwritten.
     state : State
-        How they are put in.
+        Getter and setter of the estimator's parameters.
     pool : Pool
-        Of members by the estimator's names.
+        Members, with the tensor names of the estimator.
     finish : callable (estimator) or None, default=None
-        Called after each combination, such as to recalculate running statistics.
+        Called after each combination, e.g. to recompute running statistics.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class Merged:
 
     @property
     def has_module(self) -> bool:
-        """Whether gradients can be had, of a torch module."""
+        """Whether the estimator holds a PyTorch module, so that it has gradients."""
         return self._state.module is not None
 
     def module_of(self, estimator: Any) -> Any:
-        """The torch module of an estimator of the kind."""
+        """PyTorch module of an estimator of the same kind; None if it has no module."""
         return None if self._state.module is None else self._state.module(estimator)
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """Arrays that combinations are put into, by name, each once."""
+        """Combined parameters by tensor name; tensors that share memory appear once."""
         return dict(self._mixture.arrays)
 
     @property
@@ -100,16 +100,17 @@ class Merged:
         return self._mixture.layers
 
     def put(self, weights: Float64) -> Any:
-        """Estimator that has the members' combination for its parameters.
+        """Combine the members, unless the estimator holds that combination already.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,) or (n_members, n_layers)
+            Member weights; with two axes, a column for each of ``layers``, in order.
 
         Returns
         -------
         object
-            The same one each time.
+            The estimator with the combined parameters, the same object for every call.
         """
         key = weights.tobytes()
         if key != self._holds:
@@ -131,46 +132,51 @@ class Merged:
         return self.estimator
 
     def _tensors(self) -> list[tuple[str, Any]]:
-        """Parameters and buffers of the module, if the estimator has one."""
+        """Names and tensors of the module, buffers included; empty without a module."""
         module = self.module_of(self.estimator)
         if module is None:
             return []
         return [*module.named_parameters(), *module.named_buffers()]
 
     def _restore_formats(self) -> None:
-        """Undo a move or a cast, such as an evaluation in bfloat16 leaves."""
+        """Restore devices and dtypes, e.g. after an evaluation in bfloat16."""
         for name, tensor in self._tensors():
             device, dtype = self._formats.get(name, (tensor.device, tensor.dtype))
             if (tensor.device, tensor.dtype) != (device, dtype):
                 tensor.data = tensor.data.to(device, dtype)
 
     def lent(self) -> Any:
-        """Forget what the estimator holds: who is given it may change it."""
+        """Discard the cached weights: a scorer may have modified the estimator."""
         self._holds = None
 
 
 class Combining(NamedTuple):
-    """What is combined, how, and into what.
+    """Members, the settings of their combination, and the estimator for the result.
 
     Parameters
     ----------
     estimator : object
+        Estimator to combine the members in, fitted or not; it is copied.
     members : sequence of paths, state dicts or fitted estimators
+        Members, after the base if there is one.
     names : sequence of str
-        Of the members, for messages; a path is its own.
+        Names of the members in messages; checkpoints on disk are named by their paths.
     rule : str or Rule
+        Rule that combines the members, or its name.
     params : dict
-        Of the rule.
+        Parameters of the rule.
     counted : bool
-        Whether weights stand for members that are added one by one.
-    integers : str
-        How integers that differ are settled.
+        Whether weights come from adding members one at a time, so that a running sum
+        can be reused.
+    integers : {"error", "first", "max"}
+        How to resolve integer and boolean tensors that differ: raise, take those of the
+        first member, or take the maximum.
     device : str or None
-        Where a torch module is put.
+        Device that a PyTorch module is moved to; None leaves it in place.
     shared_init : {"error", "warn"}, default="error"
-        What happens to networks that were not trained from one initialization.
+        Whether to raise or to warn if networks do not share an initialization.
     finish : callable (estimator) or None, default=None
-        Called after each combination.
+        Called after each combination; None does nothing.
     """
 
     estimator: Any
@@ -186,13 +192,15 @@ class Combining(NamedTuple):
 
 
 def merge(combining: Combining, labels: Any = None) -> Merged:
-    """Estimator that takes the parameters of members, known to fit it and each other.
+    """Check that the members match, and prepare the estimator that combines them.
 
     Parameters
     ----------
     combining : Combining
+        Members, settings and estimator.
     labels : array-like or None, default=None
-        What an estimator is to predict, where it learns its classes from that alone.
+        Targets, for estimators that take only their classes from them, such as a
+        skorch net; None leaves the classes unset.
 
     Returns
     -------
@@ -201,16 +209,16 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
     Raises
     ------
     TypeError
-        If a member, or the estimator, is of a kind that cannot be averaged.
+        If a member or the estimator is of a kind that cannot be averaged.
     ValueError
-        If members differ in names, shapes or classes, or networks were not trained
-        from one initialization.
+        If members differ in names, shapes or classes, or networks were not fine-tuned
+        from the same initialization.
 
     Warns
     -----
     UserWarning
-        If what lies around the members differs, such as their tokenizers, or networks
-        lie far apart.
+        If auxiliary files or BatchNorm statistics of members differ, or the parameters
+        of networks have a low cosine similarity.
     """
     estimator, members, names = combining[:3]
     device = combining.device
@@ -259,14 +267,20 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
 
 
 def named_rule(rule: str | Rule) -> Rule:
-    """Rule of that name, or the rule itself.
+    """Look up a rule by name.
 
     Parameters
     ----------
     rule : str or Rule
+        Name in `ensembles.rules.RULES`; a rule is returned unchanged.
 
     Returns
     -------
     Rule
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``rule`` is neither a rule nor a string, or the name is unknown.
     """
     return rule if isinstance(rule, Rule) else lookup(RULES, rule)

@@ -1,4 +1,4 @@
-"""How an estimator that delegates is scored, and where its metadata go."""
+"""Scoring and metadata routing of estimators that delegate to a fitted one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _has_score(soup: Scoring) -> bool:
 
 
 class Scoring(Delegating):
-    """Base of an estimator that is scored by ``scoring``, or as the one it holds."""
+    """Base of delegating estimators with a ``scoring`` parameter."""
 
     checkpoints: Any
     weights: Any
@@ -38,25 +38,28 @@ class Scoring(Delegating):
 
     @available_if(_has_score)  # type: ignore[untyped-decorator]
     def score(self, X: Any, y: Any = None, **params: Any) -> float:
-        """Score of the estimator, by ``scoring`` where that is given.
+        """Score of the estimator, by ``scoring`` or by its own ``score``.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, ...)
+            Samples to predict.
         y : array-like of shape (n_samples, ...) or None, default=None
+            Targets; None if the scorer does not need any.
         **params
-            For the scorer.
+            Keyword arguments of the scorer.
 
         Returns
         -------
         float
+            Greater is better.
         """
         check_is_fitted(self)
         with without_gradients():
             return float(self._scorer()(self.estimator_, X, y, **params))
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Where metadata given to ``fit`` go: to the estimator, splitter, scorer.
+        """Metadata routing of `fit` and `score` to the estimator, splitter and scorer.
 
         Returns
         -------
@@ -121,7 +124,7 @@ class Scoring(Delegating):
         return isinstance(self.weights, str) or self.scoring is not None
 
     def _check_targets(self, y: Any) -> None:
-        """Raise as the estimator would, before data are divided by the targets."""
+        """Raise the estimator's errors on targets before the data are split by them."""
         if y is None and get_tags(self).target_tags.required:
             raise ValueError(
                 f"This {type(self).__name__} estimator requires y to be passed, but "

@@ -1,4 +1,4 @@
-"""Averaged parameters in arrays that are reused from one set of weights to the next."""
+"""Combine members into arrays that are reused from one set of weights to the next."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ensembles.dtypes import is_float
 
 
 class Mixture:
-    """Combinations of members, put into arrays.
+    """Combines members into preallocated arrays.
 
     Parameters
     ----------
     pool : Pool
-        Of members that have the names of the arrays.
+        Members with the tensor names of ``arrays``.
     arrays : mapping of str to ndarray
-        C-contiguous; they are written to.
+        Output arrays by tensor name, C-contiguous; each call overwrites them.
     """
 
     def __init__(self, pool: Pool, arrays: Mapping[str, Array]) -> None:
@@ -40,6 +40,7 @@ class Mixture:
         Parameters
         ----------
         weights : ndarray of shape (n_members,) or (n_members, n_layers)
+            Member weights; with two axes, a column for each of ``layers``, in order.
         """
         if weights.ndim == 1:
             planned = self.pool.plan(weights)
@@ -51,7 +52,7 @@ class Mixture:
     def _by_layer(
         self, weights: Float64, planned: Plan, sinks: Any, progress: Any
     ) -> Outcome:
-        """Stream each layer by weights of its own."""
+        """Stream each layer with its own column of weights."""
         outcome = Outcome()
         for layer, column in zip(self.layers.values(), weights.T, strict=True):
             names = set(layer)
@@ -68,6 +69,6 @@ class Mixture:
         stream(replace(planned, targets=targets), sinks, lambda n_read: None)
 
     def _target(self, target: Target) -> Target:
-        """Target in the format that the estimator computes in."""
+        """Target with the dtype of its output array, if it is a float."""
         own = self.arrays[target.name].dtype
         return target._replace(dtype=own) if is_float(target.dtype) else target

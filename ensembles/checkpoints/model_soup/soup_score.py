@@ -1,4 +1,4 @@
-"""What a scorer says of members combined: the score that selections climb."""
+"""Score of combined members on held-out data, which selections maximize."""
 
 from __future__ import annotations
 
@@ -14,23 +14,26 @@ from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.model_soup.merged_estimator import Merged
 from ensembles.checkpoints.model_soup.training import Training
 
-Part = tuple[Any, Any, Mapping[str, Any]]  # X, y, and what the scorer gets besides
-Split = tuple[Counts, Counts]  # rows that are left, rows that are held out
-LOWEST = -1e100  # score of what fails before anything else is scored
-HELD_OUT = 0.2  # share of the samples that weights are chosen by
+Part = tuple[Any, Any, Mapping[str, Any]]  # X, y, keyword arguments of the scorer
+Split = tuple[Counts, Counts]  # indices of training rows, of held-out rows
+LOWEST = -1e100  # score of a failure before the first success
+HELD_OUT = 0.2  # share of the samples held out to choose weights
 
 
 class SoupScore:
-    """Mean score of a combination over parts of the data; each is scored once.
+    """Mean score of a combination over parts of the data, cached by its weights.
 
     Parameters
     ----------
     merged : Merged
+        Members, and the estimator that receives their combined parameters.
     scorer : callable (estimator, X, y, **params) -> float
+        Score of the estimator on one part; greater is better.
     parts : sequence of (X, y, params)
+        Samples, targets and keyword arguments of the scorer, for each part.
     on_error : {"stop", "skip"}, default="stop"
-        Whether a scorer that raises ends it all, or its combination counts as worse
-        than all before.
+        With "stop" an error of the scorer is raised; with "skip" the combination gets
+        a score below all previous ones, with a warning.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class SoupScore:
         return self._known[key]
 
     def _failed(self, weights: Float64, error: Exception) -> float:
-        """Worst score so far, where a combination may fail; else raises the error."""
+        """Score below all previous ones, or the error if failures are not allowed."""
         shares = weights if weights.ndim == 1 else weights.max(1)
         names = [self.merged.members[i].name for i in np.flatnonzero(shares)]
         named = " + ".join(names)
@@ -84,7 +87,7 @@ def n_rows(X: Any) -> int:
     Parameters
     ----------
     X : array-like, or mapping of str to array-like
-        The latter as tokenizers give it.
+        Samples; a mapping is the output of a tokenizer.
 
     Returns
     -------
@@ -93,7 +96,9 @@ def n_rows(X: Any) -> int:
     Raises
     ------
     TypeError
-        If rows cannot be taken, as of a DataLoader.
+        If ``X`` cannot be indexed, as a DataLoader.
+    ValueError
+        If the arrays of a mapping differ in length.
     """
     from sklearn.utils.validation import _num_samples
 
@@ -114,12 +119,14 @@ def n_rows(X: Any) -> int:
 
 
 def take_rows(X: Any, rows: Counts) -> Any:
-    """Some of the samples.
+    """Select samples by index.
 
     Parameters
     ----------
     X : array-like, or mapping of str to array-like
+        Samples; each array of a mapping is indexed.
     rows : ndarray of int
+        Indices of the samples.
 
     Returns
     -------
@@ -133,7 +140,7 @@ def take_rows(X: Any, rows: Counts) -> Any:
 
 
 def without_gradients() -> AbstractContextManager[Any]:
-    """Context in which torch, if it is loaded, records nothing.
+    """Context that disables gradients of PyTorch, if it is imported.
 
     Returns
     -------
@@ -144,13 +151,16 @@ def without_gradients() -> AbstractContextManager[Any]:
 
 
 class Splits(NamedTuple):
-    """How samples are held out.
+    """Settings for held-out samples.
 
     Parameters
     ----------
     cv : int, splitter, iterable of splits or None
+        As in `sklearn.model_selection.check_cv`; None holds out a fifth, once.
     is_classifier : bool
+        Whether splits are stratified by class, where possible.
     seed : int or None
+        Seed of the split if ``cv`` is None; None draws a new one.
     """
 
     cv: Any
@@ -158,7 +168,7 @@ class Splits(NamedTuple):
     seed: int | None
 
     def of(self, X: Any, y: Any, params: Mapping[str, Any]) -> list[Split]:
-        """Splits of the samples; with None, one that holds out a fifth."""
+        """Splits of the samples; without ``cv``, one that holds out a fifth."""
         from sklearn.model_selection import (
             ShuffleSplit,
             StratifiedShuffleSplit,
@@ -173,7 +183,7 @@ class Splits(NamedTuple):
         return list(checked.split(X, y, **params))
 
     def _learnable(self, train: Counts, test: Counts, y: Any) -> Split:
-        """The same rows, but that what is held out alone of a class is left."""
+        """Move held-out rows of classes without a training row to the training rows."""
         if not self.is_classifier or np.ndim(y) != 1:
             return train, test
         labels = np.asarray(y)
@@ -186,7 +196,7 @@ class Splits(NamedTuple):
         return np.concatenate([train, test[lost]]), test[~lost]
 
     def _can_stratify(self, y: Any) -> bool:
-        """Whether each class can be on both sides."""
+        """Whether each class has enough samples for both sides of the split."""
         from sklearn.utils.multiclass import type_of_target
 
         if not self.is_classifier or type_of_target(y) not in ("binary", "multiclass"):
@@ -199,17 +209,19 @@ class Splits(NamedTuple):
 def parts_of(
     X: Any, y: Any, splits: Splits, routed: Any, *, has_data: bool = False
 ) -> list[Part]:
-    """What a combination is scored on.
+    """Parts of the data that a combination is scored on.
 
     Parameters
     ----------
     X, y : array-like of shape (n_samples, ...)
+        Samples and targets; either may be None.
     splits : Splits
-        With no ``cv`` all samples are scored.
+        Splits whose held-out samples are the parts; without ``cv``, all samples are
+        one part.
     routed : Bunch
-        Metadata by who asked for them.
+        Metadata by consumer, as from `sklearn.utils.metadata_routing.process_routing`.
     has_data : bool, default=False
-        Whether a scorer may have data of its own, and needs none.
+        Whether the scorer may bring its own data, so that ``X`` may be None.
 
     Returns
     -------
@@ -218,7 +230,7 @@ def parts_of(
     Raises
     ------
     ValueError
-        If there are no samples.
+        If there are no samples, and the scorer needs them.
     """
     if X is None and has_data and splits.cv is None:
         return [(X, y, _of(routed, "scorer", "score"))]
@@ -245,22 +257,28 @@ def parts_of(
 def held_out(
     training: Training, splits: Splits, routed: Any
 ) -> tuple[Training, list[Part]]:
-    """What members are trained on, and the rest.
+    """Split the data into training data of the members and one part for scores.
 
     Parameters
     ----------
     training : Training
+        All data.
     splits : Splits
+        Settings that give exactly one split.
     routed : Bunch
+        Metadata by consumer, as in `parts_of`.
 
     Returns
     -------
-    Training, list of (X, y, params)
+    Training
+        Data to train the members on.
+    list of (X, y, params)
+        The held-out part.
 
     Raises
     ------
     ValueError
-        If there is more than one split.
+        If the number of splits is not 1.
     """
     from sklearn.utils import _safe_indexing, indexable
     from sklearn.utils.validation import _num_samples

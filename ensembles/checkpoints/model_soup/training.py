@@ -1,4 +1,4 @@
-"""Members of a soup that is given none: one fit, continued in different orders."""
+"""Train soup members by continuing one fit with different sample orders."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import numpy as np
 from ensembles._sklearn import rows_of, thawed, warn_user
 from ensembles.checkpoints.parameters.access import fingerprint, state_of
 
-SEEDS = 2**31 - 1  # what random_state may be, exclusive
+SEEDS = 2**31 - 1  # exclusive upper bound of a random_state
 
 
 class Training(NamedTuple):
-    """What an estimator is fitted to.
+    """Training data, and further arguments of ``fit``.
 
     Parameters
     ----------
     X, y : array-like of shape (n_samples, ...)
-        ``y`` may be None.
+        Samples and targets; ``y`` may be None.
     params : mapping of str to value
-        What ``fit`` gets besides.
+        Keyword arguments of ``fit``, such as ``sample_weight``.
     """
 
     X: Any
@@ -43,34 +43,41 @@ def branches(
     random_state: Any,
     n_jobs: int | None,
 ) -> list[Any]:
-    """Copies of one fitted estimator, each trained further in an order of its own.
+    """Copies of one fitted estimator, each trained further in a different order.
 
     Parameters
     ----------
     estimator : estimator
-        Not changed. It is fitted first, unless it comes in a `FrozenEstimator`, fitted.
+        Estimator to start from; it is not changed. A copy is fitted first, unless it is
+        a fitted estimator in a `sklearn.frozen.FrozenEstimator`.
     training : Training
+        Data for the first fit and for the further training of the copies.
     n_members : int, at least 1
+        Number of copies.
     n_epochs : int, at least 1
-        How often each copy goes on: by ``partial_fit`` once over the samples, or as a
-        net of skorch is told to, by ``warm_start`` through a whole fit.
+        Number of training rounds of each copy. A round is one call of ``partial_fit``
+        (one pass, or ``max_epochs`` of a skorch net), or a whole fit by ``warm_start``.
     random_state : int, RandomState or None
+        Seeds the first fit and the sample order of each copy; None draws new seeds.
     n_jobs : int or None
+        Number of copies trained at the same time, as in joblib.
 
     Returns
     -------
     list of estimators
-        One, if the estimator can only be fitted anew.
+        A single one if the estimator cannot continue a fit.
 
     Raises
     ------
+    TypeError
+        If the estimator is of a kind that cannot be averaged.
     ValueError
-        If a number is no whole one of at least 1.
+        If a count is not an integer of at least 1.
 
     Warns
     -----
     UserWarning
-        If there is one, though more were asked for, or all are alike.
+        If several members were requested and only one can be made, or all are equal.
     """
     from sklearn.utils.parallel import Parallel, delayed
 
@@ -93,28 +100,29 @@ def epochs(
     n_epochs: int,
     random_state: Any,
 ) -> list[Any]:
-    """Copies of one estimator along its last epochs.
+    """Copies of one estimator at regular intervals while its fit is continued.
 
     Parameters
     ----------
     estimator, training, n_members, random_state
         As in `branches`.
     n_epochs : int, at least 1
-        Passes over the samples from one copy to the next.
+        Number of training rounds, as in `branches`, from one copy to the next.
 
     Returns
     -------
     list of estimators
+        In the order of training; a single one if the estimator cannot continue a fit.
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         As `branches`.
 
     Warns
     -----
     UserWarning
-        If there is one, though more were asked for.
+        If several members were requested and only one can be made.
     """
     _check_counts(n_members=n_members, n_epochs=n_epochs)
     start, advance, seeds = _started(estimator, training, n_members, random_state)
@@ -139,13 +147,13 @@ def _check_counts(**given: Any) -> None:
 def _started(
     estimator: Any, training: Training, n_members: int, random_state: Any
 ) -> tuple[Any, Any, list[int]]:
-    """Estimator once fitted, how it goes on from there, and a seed for each member."""
+    """Fitted estimator, the function that continues its fit, and a seed per member."""
     from sklearn.base import clone
     from sklearn.utils.validation import check_is_fitted
 
     rng = np.random.default_rng(as_seed(random_state))
     inner = thawed(estimator)
-    state_of(inner)  # what cannot be averaged need not be fitted
+    state_of(inner)  # raises before a fit whose result cannot be averaged
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
     if inner is not estimator:
         check_is_fitted(inner)
@@ -183,16 +191,17 @@ def _warn_if_alike(members: list[Any]) -> None:
 
 
 def as_seed(random_state: Any) -> int | None:
-    """Seed from what scikit-learn takes as random_state, None from None.
+    """Draw an integer seed from a ``random_state``.
 
     Parameters
     ----------
     random_state : int, RandomState, Generator or None
-        The middle two are drawn from.
+        As in scikit-learn. The call advances a RandomState or a Generator.
 
     Returns
     -------
     int or None
+        None for None.
     """
     if random_state is None:
         return None
@@ -204,14 +213,16 @@ def as_seed(random_state: Any) -> int | None:
 
 
 def seeded(estimator: Any, seed: int, *, only_unset: bool = False) -> None:
-    """Set every ``random_state`` of an estimator, those of its parts included.
+    """Set every ``random_state`` of an estimator and of its nested estimators.
 
     Parameters
     ----------
     estimator : estimator
+        Changed in place.
     seed : int
+        Seed from which a different ``random_state`` is drawn for each.
     only_unset : bool, default=False
-        Whether those that are not None are left.
+        Whether to set only those that are None.
     """
     rng = np.random.default_rng(seed)
     params = estimator.get_params(deep=True)
@@ -223,7 +234,7 @@ def seeded(estimator: Any, seed: int, *, only_unset: bool = False) -> None:
 
 
 def _way_on(estimator: Any) -> Any:
-    """How a fitted estimator makes one more pass, None if it cannot."""
+    """Function that trains a fitted estimator for one round; None if it cannot."""
     registered = state_of(estimator).advance
     if registered is not None:
         return lambda member, training, rng: registered(
@@ -231,7 +242,7 @@ def _way_on(estimator: Any) -> Any:
         )
     if state_of(estimator).counts:
         return None
-    # Early stopping holds samples out, which one pass at a time cannot.
+    # Early stopping holds out samples, which partial_fit does not support.
     stops = getattr(estimator, "early_stopping", False)
     if hasattr(estimator, "partial_fit") and not stops:
         return _partial_fit
@@ -252,7 +263,7 @@ def _continued(
 
 @contextmanager
 def _seeded_torch(seed: int) -> Iterator[None]:
-    """Draws of torch, if it is loaded, by a seed; what is drawn later is as before."""
+    """Seed PyTorch, if it is imported; restore its random state afterwards."""
     torch = sys.modules.get("torch")
     if torch is None:
         yield
@@ -263,7 +274,7 @@ def _seeded_torch(seed: int) -> Iterator[None]:
 
 
 def _partial_fit(member: Any, training: Training, rng: np.random.Generator) -> None:
-    """Make one pass in a new order."""
+    """Train for one pass in a new sample order."""
     from sklearn.utils import _safe_indexing, indexable
     from sklearn.utils.validation import _num_samples
 
@@ -277,7 +288,7 @@ def _partial_fit(member: Any, training: Training, rng: np.random.Generator) -> N
 
 
 def _warm_start(member: Any, training: Training, rng: np.random.Generator) -> None:
-    """Fit once more, from where it stands and by another seed."""
+    """Fit again from the current parameters, with a new seed."""
     before = member.get_params(deep=False)["warm_start"]
     seeded(member, int(rng.integers(SEEDS)))
     member.set_params(warm_start=True)

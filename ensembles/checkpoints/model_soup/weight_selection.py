@@ -1,4 +1,4 @@
-"""How the weights of a soup are chosen."""
+"""Choose the member weights of a model soup, and validate its parameters."""
 
 from __future__ import annotations
 
@@ -22,24 +22,34 @@ GENERAL = ("integers", *CHOICES, "finish")  # parameters of every soup
 def divided(
     params: Mapping[str, Any] | None, rule: Rule, weights: Any, *, makes: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Parameters of the rule, and all others, known to be some.
+    """Validate the parameters of a soup, and separate those of its rule.
 
     Parameters
     ----------
     params : mapping of str to value, or None
+        Parameters by name; None means none.
     rule : Rule
+        Rule that combines the members.
     weights : array-like, str or None
+        Weights as given to `ModelSoup`. If it names a selection, the parameters of
+        that selection are valid too.
     makes : bool
-        Whether the soup makes its members.
+        Whether the soup trains its members, so that ``n_epochs`` is valid.
 
     Returns
     -------
-    own, others : dict
+    own : dict
+        Parameters of the rule.
+    others : dict
+        Parameters of the selection and of the soup.
 
     Raises
     ------
+    TypeError
+        If ``params`` is not a mapping, or ``finish`` is not callable.
     ValueError
-        If there is no such parameter, or no such selection.
+        If a parameter or the selection is unknown, or a value is not one of the
+        allowed choices.
     """
     if not isinstance(params, Mapping | None):
         raise TypeError(f"params must be a dict or None, found {params!r}")
@@ -72,15 +82,18 @@ def divided(
 
 
 def is_counted(weights: Any) -> bool:
-    """Whether weights stand for members that are added one by one.
+    """Whether the weights come from adding members one at a time.
 
     Parameters
     ----------
     weights : array-like, str or None
+        Weights as given to `ModelSoup`.
 
     Returns
     -------
     bool
+        True for None and for selections with ``adds_members``, such as greedy ones,
+        which can reuse a running sum.
     """
     selection = named(weights)
     return weights is None or (selection is not None and selection.adds_members)
@@ -94,18 +107,23 @@ def chosen_for(
     params: dict[str, Any],
     seed: int | None,
 ) -> Chosen:
-    """Weights of the members, as given or as a selection chooses them.
+    """Weights of the members, as given or chosen by a selection.
 
     Parameters
     ----------
     weights : array-like of shape (n_members,), str or None
+        The weights, the name of a selection, or None for equal weights.
     merged : Merged
+        Members, and the estimator that receives their combined parameters.
     score : SoupScore or None
+        Score of weights on held-out data. With None nothing is scored, and the name of
+        a selection raises an error.
     rule : Rule
+        Rule that combines the members.
     params : dict
-        Of the selection.
+        Parameters of the selection.
     seed : int or None
-        For a selection that draws.
+        Default for the ``random_state`` of selections that have one.
 
     Returns
     -------
@@ -114,7 +132,13 @@ def chosen_for(
     Raises
     ------
     ValueError
-        If weights are wrong, or a score is not finite.
+        If weights are invalid, a selection has no score, a score is not finite, or
+        the rule of a learned soup is not ``"mean"``.
+
+    Warns
+    -----
+    UserWarning
+        If the chosen weights do not beat the best single member.
     """
     n_members = len(merged.members)
     if not isinstance(weights, str):

@@ -1,1 +1,1 @@
-"""Learned parameters of estimators."""
+"""Read, write and compare the learned parameters of estimators."""

@@ -1,4 +1,4 @@
-"""Read and write the learned parameters of an estimator."""
+"""Read, write and fingerprint the learned parameters of an estimator."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ def get_state(estimator: Any) -> Parameters:
     Parameters
     ----------
     estimator : object
-        Of a kind that is registered: a torch module (those of Hugging Face and
-        sentence-transformers among them), a net of skorch, a linear model, a multilayer
-        perceptron, naive Bayes, a scaler, or a `sklearn.pipeline.Pipeline` of such.
+        Fitted estimator of a registered kind: a PyTorch module (also from Hugging Face
+        or sentence-transformers), a skorch net, a linear model, a multilayer
+        perceptron, naive Bayes, a scaler, or a `sklearn.pipeline.Pipeline` of these.
 
     Returns
     -------
     dict of str to ndarray or torch.Tensor
-        Arrays may be the estimator's own: do not write to them. ``average`` takes
-        such dicts, and ``safetensors.numpy.save_file`` those of numpy arrays.
+        Parameters by name. Arrays may share memory with the estimator: do not write to
+        them. ``average`` takes such dicts, and ``safetensors.numpy.save_file`` those of
+        NumPy arrays.
 
     Raises
     ------
@@ -43,18 +44,19 @@ def get_state(estimator: Any) -> Parameters:
     """
     for _, part in parts_of(estimator):
         if learns(part):
-            state_of(part)  # raises: only a soup knows that a step is the same in all
+            state_of(part)  # raises: only a soup can check that a step is equal in all
     return state_of(estimator).get(estimator)
 
 
 def set_state(estimator: Any, state: Mapping[str, Any]) -> None:
-    """Put parameters into a fitted estimator.
+    """Replace the learned parameters of a fitted estimator.
 
     Parameters
     ----------
     estimator : object
+        Fitted estimator of a registered kind; changed in place.
     state : mapping of str to ndarray or torch.Tensor
-        Of the names and shapes that `get_state` gives.
+        New parameters, with the names and shapes of `get_state`.
 
     Raises
     ------
@@ -65,16 +67,17 @@ def set_state(estimator: Any, state: Mapping[str, Any]) -> None:
 
 
 def fingerprint(estimator: Any) -> str:
-    """Digest of an estimator's parameters.
+    """Digest of an estimator's learned parameters.
 
     Parameters
     ----------
     estimator : object
-        Fitted.
+        Fitted estimator of a registered kind.
 
     Returns
     -------
     str
+        Hexadecimal XXH3 digest of names, dtypes, shapes and values.
     """
     whole = xxhash.xxh3_128()
     for name, value in sorted(state_of(estimator).get(estimator).items()):

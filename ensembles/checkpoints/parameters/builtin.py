@@ -1,4 +1,4 @@
-"""The kinds of estimators whose parameters are known, and those that have none."""
+"""Built-in kinds of estimators: their parameters, or why they cannot be averaged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REASONS = {
 
 
 def register_builtin() -> None:
-    """Enter the kinds that are known from the start into the tables."""
+    """Add the built-in kinds to the tables, unless they are registered already."""
     linear, bayes = "sklearn.linear_model.", "sklearn.naive_bayes."
     for name in (
         f"{linear}_base.LinearModel",
@@ -69,7 +69,7 @@ def register_builtin() -> None:
             "intercept_visible_",
             is_network=True,
         ),
-        # With what partial_fit goes on from.
+        # Includes the statistics that partial_fit continues from.
         "sklearn.preprocessing._data.StandardScaler": attributes(
             "mean_", "scale_", "var_"
         ),
@@ -96,14 +96,14 @@ def register_builtin() -> None:
 
 
 def attributes(*names: str, **facts: Any) -> State:
-    """State that lies in attributes: arrays, numbers, or lists of arrays.
+    """State in attributes: arrays, numbers, or lists of arrays.
 
     Parameters
     ----------
     *names : str
-        Those that are None, or not there, are left out.
+        Names of the attributes; missing ones and those that are None are left out.
     **facts
-        ``is_network`` and ``counts``, as of `State`.
+        Further arguments of `State`, such as ``is_network`` and ``counts``.
 
     Returns
     -------
@@ -140,7 +140,8 @@ def _parts(name: str, value: Any) -> Sequence[tuple[str, Any]]:
     return [(name, value)]
 
 
-# Of logarithms the mean is a geometric one, and no distribution: probabilities are.
+# Average probabilities: the mean of log-probabilities is a geometric mean and does not
+# sum to 1.
 LOGARITHMS = ("feature_log_prob_", "class_log_prior_")
 
 
@@ -150,7 +151,7 @@ def _probabilities(estimator: Any) -> dict[str, Any]:
 
 
 def _set_probabilities(estimator: Any, state: dict[str, Any]) -> None:
-    with np.errstate(divide="ignore"):  # what never happens
+    with np.errstate(divide="ignore"):  # probabilities of 0
         found = {name: np.log(value) for name, value in state.items()}
     attributes(*LOGARITHMS).set(estimator, found)
 
@@ -159,7 +160,7 @@ _LINE = attributes("coef_", "intercept_")
 
 
 def _set_line(estimator: Any, state: dict[str, Any]) -> None:
-    """Put in coefficients; how sure they are is not known of a mean."""
+    """Set the coefficients; drop their covariance, which is unknown for a mean."""
     _LINE.set(estimator, state)
     vars(estimator).pop("sigma_", None)
 
@@ -167,7 +168,7 @@ def _set_line(estimator: Any, state: dict[str, Any]) -> None:
 def _holding(
     module: Callable[[Any], Any], start: Callable[[Any, Any, Any], Any]
 ) -> State:
-    """State of an estimator that holds a torch module."""
+    """State of an estimator that holds a PyTorch module."""
 
     def get(estimator: Any) -> dict[str, Any]:
         return dict(module(estimator).state_dict())
@@ -176,7 +177,7 @@ def _holding(
         module(estimator).load_state_dict(state)
 
     def parameters(estimator: Any) -> list[str]:
-        """Names without those of buffers, which no training moves."""
+        """Names of the parameters, without buffers: no optimizer changes those."""
         named = module(estimator).named_parameters(remove_duplicate=False)
         return [name for name, _ in named]
 
@@ -184,7 +185,7 @@ def _holding(
 
 
 def _initialized(net: Any, X: Any, y: Any) -> Any:
-    """Net of skorch with a module, which need not be trained."""
+    """Initialized copy of a skorch net, with its classes; not trained."""
     from sklearn.base import clone
 
     found = clone(net).initialize()
@@ -200,10 +201,10 @@ def _loaded(encoder: Any, X: Any, y: Any) -> Any:
 
 
 def _steps(pipeline: Any) -> list[tuple[str, Any]]:
-    """Steps that are averaged, the last among them if it predicts."""
+    """Averaged steps; raises if the last step predicts but cannot be averaged."""
     last = pipeline.steps[-1][1]
     if learns(last) and hasattr(last, "predict"):
-        state_of(last)  # raises if it cannot be averaged
+        state_of(last)  # raises for kinds that cannot be averaged
     return [(name, step) for name, step in pipeline.steps if is_averaged(step)]
 
 

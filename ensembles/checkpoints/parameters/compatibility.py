@@ -1,4 +1,4 @@
-"""Whether the same numbers mean the same in two estimators."""
+"""Check that two estimators interpret their parameters in the same way."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from ensembles.checkpoints.compatibility.configuration import config_differences
 from ensembles.checkpoints.formats.state_dict import is_torch
 from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, parts_of
 
-# Settings that say what parameters mean, and what a fit learns of that besides.
+# Settings that affect the meaning of parameters, and learned attributes that do.
 SETTINGS = ("activation", "link", "with_std", "with_scaling")
 MEANING = (*SETTINGS, "out_activation_", "feature_names_in_", "classes_")
-SHOWN = 10  # entries of an array, in a message
-# Settings that change no answer, and what is of one process alone.
+SHOWN = 10  # maximum number of array entries in a message
+# Settings that do not affect predictions, and an attribute that differs by process.
 IDLE = ("copy", "memory", "n_jobs", "random_state", "verbose", "_stop_words_id")
 DEEPEST = 50
 
 
 def check_settings(held: Any, estimator: Any) -> None:
-    """Raise if an estimator is set to take parameters for something else.
+    """Raise if an estimator's settings give parameters another meaning.
 
     Parameters
     ----------
     held : estimator
-        The first member.
+        The first fitted member.
     estimator : estimator
-        Of the same steps.
+        Estimator of the soup, with the same steps.
 
     Raises
     ------
     ValueError
+        If they differ in one of `SETTINGS`, such as the activation function.
     """
     for (place, first), (_, wanted) in _pairs(held, estimator):
         for name in SETTINGS:
@@ -50,23 +51,25 @@ def check_settings(held: Any, estimator: Any) -> None:
 
 
 def check_alike(first: Any, member: Any, name: str) -> None:
-    """Raise if parameters of a member mean something else than those of the first.
+    """Raise if a member's parameters have another meaning than those of the first.
 
     Parameters
     ----------
     first, member : object
-        Of the same kind, or modules.
+        Fitted estimators; nothing is compared if their types differ.
     name : str
-        The member's.
+        Name of the member in messages.
 
     Raises
     ------
     ValueError
+        If they differ in an entry of `MEANING`, such as their classes, or in a step of
+        a pipeline that is not averaged.
 
     Warns
     -----
     UserWarning
-        If of a step that is not averaged it cannot be told whether it is the same.
+        If such steps cannot be compared, as with two lambda functions.
     """
     if type(first) is not type(member):
         return
@@ -95,8 +98,8 @@ def check_alike(first: Any, member: Any, name: str) -> None:
 
 
 def _trait(part: Any, name: str) -> Any:
-    """What a setting or an attribute comes to; None where there is none."""
-    if name == "link" and hasattr(part, "_get_loss"):  # "auto" goes by the power
+    """Value of a setting or an attribute; None if it is missing."""
+    if name == "link" and hasattr(part, "_get_loss"):  # "auto" depends on the power
         return type(part._get_loss().link).__name__
     return getattr(part, name, None)
 
@@ -110,7 +113,7 @@ def _of(place: str) -> str:
 
 
 def _shown(value: Any, other: Any) -> str:
-    """A value; of long arrays their length, or the first entry that differs."""
+    """Value for a message; for long arrays, the length or first differing entry."""
     if np.ndim(value) != 1 or len(value) <= SHOWN:
         return str(value)
     if np.shape(value) != np.shape(other):
@@ -120,20 +123,20 @@ def _shown(value: Any, other: Any) -> str:
 
 
 def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
-    """Whether two values are one, or hold the same.
+    """Whether two values are the same object or have equal contents.
 
     Parameters
     ----------
     one, other : object
-        Of objects what a pickle would hold is compared, without settings that change
-        nothing.
+        Values to compare. Objects are compared by the contents of their pickles,
+        without settings that do not affect predictions.
     depth : int, default=0
-        How far inside others they are.
+        Number of containers around the values; comparison stops at `DEEPEST`.
 
     Returns
     -------
     bool or None
-        None where it cannot be told, as of two functions.
+        None if unknown, e.g. for two lambda functions.
     """
     if one is other:
         return True
@@ -145,8 +148,8 @@ def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
         is_float = one.dtype.kind in "fc" and other.dtype.kind in "fc"
         return bool(np.array_equal(one, other, equal_nan=is_float))
     if isinstance(one, float) and isinstance(other, float) and one != one:
-        return other != other  # NaN, such as what SimpleImputer looks for
-    with suppress(Exception):  # whatever comparing something foreign raises
+        return other != other  # NaN, such as missing_values of SimpleImputer
+    with suppress(Exception):  # a comparison of foreign types may raise anything
         if isinstance(one == other, bool | np.bool) and one == other:
             return True
     if type(one) is not type(other) or isinstance(
@@ -154,7 +157,7 @@ def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
     ):
         return False
     if isinstance(one, FunctionType | BuiltinFunctionType | np.ufunc):
-        # Those with a name of their own are two; of others it is not known.
+        # Functions with names differ; lambdas and local functions may be equal.
         return None if "<" in getattr(one, "__qualname__", one.__name__) else False
     if depth == DEEPEST:
         return None
@@ -162,7 +165,7 @@ def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
 
 
 def _held(one: Any, other: Any) -> tuple[Any, Any]:
-    """What two values of one type hold: lists, or None where that is not known."""
+    """Contents of two values of the same type, as lists; None if unknown."""
     if isinstance(one, Mapping):
         if one.keys() != other.keys():
             return [None], []
@@ -172,7 +175,7 @@ def _held(one: Any, other: Any) -> tuple[Any, Any]:
         return list(one), list(other)
     try:
         reduced = one.__reduce_ex__(4), other.__reduce_ex__(4)
-    except Exception:  # of some there is no pickle
+    except Exception:  # not every object can be pickled
         return None, None
     return tuple(list(found[1:3]) for found in reduced)  # type: ignore[return-value]
 
@@ -189,17 +192,19 @@ def _are_same(ours: Any, theirs: Any, depth: int) -> bool | None:
 
 
 def warn_of_modules(held: Any, member: Any, name: str) -> None:
-    """Warn if a module has other parts than the estimator, or is configured otherwise.
+    """Warn if a module differs from the estimator's in architecture or configuration.
 
     Parameters
     ----------
     held, member : torch.nn.Module
+        Modules of the estimator and of the member.
     name : str
-        The member's.
+        Name of the member in the warning.
 
     Warns
     -----
     UserWarning
+        If submodules differ in the same class of module, or configurations differ.
     """
     ours, theirs = (_lines(module) for module in (held, member))
     if type(held) is type(member) and ours != theirs:
@@ -214,7 +219,7 @@ def warn_of_modules(held: Any, member: Any, name: str) -> None:
 
 
 def _lines(module: Any) -> list[str]:
-    """Parts of a module, without those that do nothing where it is used."""
+    """Lines of a module's representation, without dropout and identity layers."""
     text = re.sub(r",? ?dropout=[\d.]+", "", repr(module))
     lines = (line.strip() for line in text.splitlines())
     return [

@@ -1,4 +1,4 @@
-"""Steps of pipelines: which of them learn, and which are averaged."""
+"""Steps of pipelines: which are fitted, and which are averaged."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from ensembles.checkpoints.parameters.table import state_of
 
 
 def parts_of(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """An estimator, and the steps of a pipeline, by the names of the steps.
+    """Yields an estimator, then the steps of a pipeline and of nested pipelines.
 
     Parameters
     ----------
     estimator : object
+        Estimator or pipeline.
     place : str, default=""
-        Of the estimator itself.
+        Name of the estimator, a prefix to the names of its steps.
 
     Yields
     ------
-    str, object
+    name : str
+        Names of the steps from the outermost pipeline, with dots between them.
+    step : object
+        Estimator, or "passthrough".
     """
     yield place, estimator
     if hasattr(estimator, "named_steps"):
@@ -30,15 +34,17 @@ def parts_of(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def learns(step: Any) -> bool:
-    """Whether a step of a pipeline learns something, and is not frozen.
+    """Whether a step of a pipeline has to be fitted, and is not frozen.
 
     Parameters
     ----------
     step : estimator, "passthrough" or None
+        Step, as in ``Pipeline.steps``.
 
     Returns
     -------
     bool
+        False for "passthrough" and None.
     """
     if not hasattr(step, "__sklearn_tags__") or thawed(step) is not step:
         return False
@@ -46,16 +52,18 @@ def learns(step: Any) -> bool:
 
 
 def is_averaged(step: Any) -> bool:
-    """Whether a step of a pipeline is averaged; any other must be the same in all.
+    """Whether a step of a pipeline is averaged; others must be equal in all members.
 
     Parameters
     ----------
     step : estimator, "passthrough" or None
+        Step, as in ``Pipeline.steps``.
 
     Returns
     -------
     bool
-        False for kinds that cannot be averaged, or are unknown.
+        False for frozen steps, steps that need no fit, and kinds that cannot be
+        averaged or are not registered.
     """
     if not learns(step):
         return False

@@ -1,4 +1,4 @@
-"""What an estimator's parameters are: a getter and a setter for each kind."""
+"""Registry of learned parameters: a getter and a setter for each estimator type."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from typing import Any
 
 import numpy as np
 
-Parameters = dict[str, Any]  # names to numpy arrays or torch tensors
+Parameters = dict[str, Any]  # NumPy arrays or PyTorch tensors by name
 
 
 @dataclass(frozen=True)
 class State:
-    """How the learned parameters of a kind of estimator are taken out and put in.
+    """Getter and setter of the learned parameters of an estimator type.
 
     Parameters
     ----------
     get : callable (estimator) -> dict of str to ndarray or torch.Tensor
-        Of a fitted estimator. The arrays may be its own: they are never written to,
-        except in a copy that nobody else holds.
+        Returns the parameters of a fitted estimator. The arrays may share memory with
+        the estimator; they are written to only in a private copy of it.
     set : callable (estimator, dict)
-        Puts in what ``get`` would give.
+        Replaces the parameters by those of a dict as from ``get``.
     start : callable (estimator, X, y) -> estimator, or None, default=None
-        One of the kind with parameters of the right shapes, to put others into, from
-        one that need not be fitted. None is for kinds that have none before ``fit``.
+        Returns an estimator with parameters of the right shapes, from one that may be
+        unfitted. None is for types without parameters before ``fit``.
     module : callable (estimator) -> torch.nn.Module, or None, default=None
-        The module whose parameters they are, for gradients; its names are those of
-        ``get``.
+        Returns the module with the parameters, for gradients; its names are those of
+        ``get``. None is for types without a PyTorch module.
     advance : callable (estimator, X, y, rng), or None, default=None
-        Trains a fitted one for one more pass, in an order that the generator draws.
-        None goes by ``partial_fit`` or ``warm_start`` where there is one.
+        Trains a fitted estimator for one more pass, in a sample order drawn from the
+        NumPy Generator. None uses ``partial_fit`` or ``warm_start``, if available.
     is_network : bool or callable (estimator) -> sequence of str, default=False
-        Whether hidden units could change places, or in which tensors: members must
-        be trained from one initialization then.
+        Whether hidden units can be permuted without a change of the predictions, or
+        the names of the tensors where they can. Members must then be trained from the
+        same initialization.
     counts : bool, default=False
         Whether ``partial_fit`` adds samples to counts, so that a second pass over the
         same samples counts them twice. Such an estimator is fitted once.
@@ -48,25 +49,26 @@ class State:
     counts: bool = False
 
     def network(self, estimator: Any) -> list[str]:
-        """Names of the tensors whose units could change places.
+        """Names of the tensors whose hidden units can be permuted.
 
         Parameters
         ----------
         estimator : object
-            Of the kind.
+            Fitted estimator of the type.
 
         Returns
         -------
         list of str
+            Empty if ``is_network`` is False.
         """
         if callable(self.is_network):
             return list(self.is_network(estimator))
         return list(self.get(estimator)) if self.is_network else []
 
 
-# Classes by themselves, or by their full name, which spares importing their packages.
+# Keys are classes, or full names of classes, so that their packages are not imported.
 STATES: dict[type | str, State] = {}
-REFUSED: dict[str, str] = {}  # the same, or whole packages: why there is no state
+REFUSED: dict[str, str] = {}  # reasons, by full name of a class or package
 
 
 def register_state(
@@ -75,20 +77,24 @@ def register_state(
     set: Callable[[Any, Parameters], None],
     **more: Any,
 ) -> None:
-    """Say what the learned parameters of a kind of estimator are.
+    """Register the learned parameters of an estimator type.
 
     Parameters
     ----------
     kind : type or str
-        A class, or its full name as in ``"package.module.Class"``; it holds for the
-        classes derived from it, unless they are registered themselves.
-    get, set, **more
-        See `State`.
+        A class, or its full name as in ``"package.module.Class"``. The registration
+        also applies to its subclasses, unless they are registered themselves.
+    get : callable (estimator) -> dict of str to ndarray or torch.Tensor
+        Returns the parameters of a fitted estimator.
+    set : callable (estimator, dict)
+        Replaces the parameters by those of a dict as from ``get``.
+    **more
+        Further arguments of `State`.
 
     Raises
     ------
     ValueError
-        If the kind is registered already.
+        If ``kind`` is registered already.
 
     Examples
     --------
@@ -107,11 +113,12 @@ def register_state(
 
 
 def state_of(estimator: Any) -> State:
-    """How the parameters of an estimator are taken out and put in.
+    """Getter and setter registered for the type of an estimator.
 
     Parameters
     ----------
     estimator : object
+        Estimator, fitted or not; the nearest registered base class of its type counts.
 
     Returns
     -------
@@ -120,8 +127,8 @@ def state_of(estimator: Any) -> State:
     Raises
     ------
     TypeError
-        If its kind has no parameters whose mean would mean anything, or is unknown;
-        the message says why.
+        If the type is not registered, or its parameters cannot be averaged; the message
+        gives the reason.
     """
     for kind in type(estimator).__mro__:
         full = f"{kind.__module__}.{kind.__qualname__}"

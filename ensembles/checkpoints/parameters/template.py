@@ -1,4 +1,4 @@
-"""An estimator to put parameters into, and members held against it."""
+"""The estimator that receives merged parameters, and checks that members fit it."""
 
 from __future__ import annotations
 
@@ -20,36 +20,41 @@ from ensembles.checkpoints.parameters.compatibility import (
 )
 from ensembles.checkpoints.parameters.pipeline_steps import parts_of
 
-STATES = (str, os.PathLike, Mapping)  # what is no estimator
+STATES = (str, os.PathLike, Mapping)  # members without an estimator
 
 
 def members_of(checkpoints: Sequence[Any], base: Any) -> list[Any]:
-    """Members as they are, the base first where there is one.
+    """Members without a `sklearn.frozen.FrozenEstimator`, after the base if any.
 
     Parameters
     ----------
     checkpoints : sequence
+        Paths, state dicts or fitted estimators, frozen or not.
     base : object or None
+        Base, in any of these forms; None without a base.
 
     Returns
     -------
     list
+        The base, if any, and the members; frozen estimators are unwrapped.
     """
     found = [] if base is None else [base]
     return [thawed(member) for member in [*found, *checkpoints]]
 
 
 def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
-    """Copy of an estimator that has parameters, to put others into.
+    """Copy of an estimator with parameters of the right shapes, to be replaced.
 
     Parameters
     ----------
     estimator : object
-        Fitted or not, frozen or not; its settings are those of the copy.
+        Estimator, fitted or not, frozen or not; the copy has its settings.
     members : sequence
-        What a fit learns besides parameters comes from the first that is of its kind.
+        Members; the first one of the same type as the estimator provides all other
+        learned attributes.
     labels : array-like or None
-        For what learns its classes from them alone.
+        Targets, for estimators that take only their classes from them; None leaves the
+        classes unset.
 
     Returns
     -------
@@ -58,9 +63,9 @@ def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
     Raises
     ------
     TypeError
-        If the kind cannot be averaged.
+        If the estimator is of a kind that cannot be averaged.
     ValueError
-        If there are no parameters to replace.
+        If the estimator has no parameters and no member provides any.
     """
     inner = thawed(estimator)
     state = state_of(inner)
@@ -78,14 +83,14 @@ def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
 
 
 def _like(held: Any, estimator: Any) -> Any:
-    """A fitted estimator with the settings of another, and its output."""
+    """Give a fitted estimator the settings and output container of another."""
     check_settings(held, estimator)
     own = held.get_params(deep=True)
     given = {
         name: value
         for name, value in estimator.get_params(deep=True).items()
         if not hasattr(value, "get_params") and not _holds_estimators(value)
-        # Not what is set already: a net of skorch would begin anew, aloud.
+        # Skip equal settings: a skorch net would initialize itself again, and print it.
         if name not in own or not is_same(own[name], value)
     }
     held.set_params(**copy.deepcopy(given))
@@ -110,17 +115,21 @@ def _has_parameters(estimator: Any) -> bool:
 
 
 def check_kind(estimator: Any, member: Any, name: str) -> None:
-    """Raise if a member is no checkpoint, and of another kind than an estimator.
+    """Raise if a member is neither a checkpoint nor of the estimator's type.
 
     Parameters
     ----------
-    estimator, member : object
+    estimator : object
+        Estimator of the soup, frozen or not.
+    member : path, state dict or fitted estimator
+        Member to check; modules of different types are accepted.
     name : str
-        The member's.
+        Name of the member in the message.
 
     Raises
     ------
     TypeError
+        If the types, or the types of pipeline steps, differ.
     """
     inner = thawed(estimator)
     if isinstance(member, STATES) or (_has_module(member) and _has_module(inner)):
@@ -136,13 +145,16 @@ def check_kind(estimator: Any, member: Any, name: str) -> None:
 
 
 def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
-    """Layout of a member, known to be of the kind of an estimator.
+    """Open a member, and check that its parameters fit the estimator.
 
     Parameters
     ----------
     held : object
+        Estimator that receives the parameters, as from `home_of`.
     member : path, state dict or fitted estimator
+        Member that passed `check_kind`.
     name : str
+        Name of the member in messages; a path keeps its own.
 
     Returns
     -------
@@ -151,12 +163,12 @@ def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
     Raises
     ------
     ValueError
-        If it is not fitted, or what its parameters mean differs.
+        If the member is not fitted, or its parameters have another meaning.
 
     Warns
     -----
     UserWarning
-        If it is a module of other parts, or another configuration.
+        If a module has another architecture or configuration.
     """
     if isinstance(member, Mapping):
         return state_dict.read(member, name)

@@ -1,1 +1,1 @@
-"""Plan a merge from headers alone."""
+"""Plan a merge of checkpoints from their headers."""

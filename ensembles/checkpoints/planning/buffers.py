@@ -1,4 +1,4 @@
-"""Memory for blocks of members, within a budget."""
+"""Read buffers for blocks of members, within a memory budget."""
 
 from __future__ import annotations
 
@@ -12,30 +12,36 @@ from ensembles.kernels.gram import BLOCK
 from ensembles.rules.rule import Rule
 
 PAGE = 4096
-STEP = 1 << 19  # elements at a time, at most: with fewer, threads wait for Python
+STEP = 1 << 19  # most elements per step; with smaller steps, threads wait for the GIL
 
 
 def check_budget(
     targets: Sequence[Target], rule: Rule, memory: int, n_threads: int
 ) -> tuple[int, int]:
-    """Bytes of buffers that a budget is used for, and the threads it is enough for.
+    """Buffer size and number of threads within a memory budget.
 
     Parameters
     ----------
     targets : sequence of Target
+        Tensors of the result.
     rule : Rule
+        Rule that combines them; a fused rule needs no float64 copies.
     memory : int
-        Bytes at most.
+        Budget for the buffers of all threads, in bytes.
     n_threads : int
+        Number of threads wanted.
 
     Returns
     -------
-    n_bytes, n_threads : int
+    n_bytes : int
+        Bytes that the buffers of all threads take.
+    n_threads : int
+        Number of threads, reduced if the budget is too small for ``n_threads``.
 
     Raises
     ------
     ValueError
-        If it is not enough for one block of one thread.
+        If the budget is too small for one block of each member in one thread.
     """
     least = least_memory(targets, rule)
     if memory < least:
@@ -53,16 +59,19 @@ def check_budget(
 
 
 def least_memory(targets: Sequence[Target], rule: Rule) -> int:
-    """Bytes of buffers that one thread needs for one block of each member.
+    """Smallest memory budget: one thread with one block of each member.
 
     Parameters
     ----------
     targets : sequence of Target
+        Tensors of the result.
     rule : Rule
+        Rule that combines them; a fused rule needs no float64 copies.
 
     Returns
     -------
     int
+        Size of the buffers in bytes, for the tensor that needs the most.
     """
     blocks = (min(target.size, BLOCK) for target in targets)
     widths = (_bytes_per_element(target, rule) for target in targets)
@@ -70,7 +79,7 @@ def least_memory(targets: Sequence[Target], rule: Rule) -> int:
 
 
 def step_of(target: Target, rule: Rule, budget: int) -> int:
-    """Elements that a thread's share of the budget lets it take at a time."""
+    """Number of elements per step for one thread's budget in bytes."""
     step = STEP
     while step > BLOCK and step * _bytes_per_element(target, rule) > budget:
         step //= 2
@@ -85,20 +94,24 @@ def _bytes_per_element(target: Target, rule: Rule) -> int:
 
 
 class Buffers:
-    """One thread's memory for blocks of members, used again and again."""
+    """Memory of one thread for blocks of members, reused for every block."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
     def read(self, target: Target, start: int, stop: int) -> Sequence[Array] | Array:
-        """Blocks of all members: a stack where they are of one dtype."""
+        """Read elements ``start`` to ``stop`` of all members.
+
+        Returns a stack if the members have one dtype, else a list of arrays. Both are
+        views of the buffer, valid until the next call.
+        """
         dtypes = [tensor.dtype for tensor in target.members]
         size = stop - start
         width = size * max(dtype.itemsize for dtype in dtypes)
         if len(dtypes) * width > len(self._memory):
             fresh = np.empty(len(dtypes) * width + PAGE, np.uint8)
-            # Where a buffer begins 16 bytes into a page, as malloc's do, some
-            # processors copy a file's pages into it at a quarter of the speed.
+            # Page-aligned: malloc's large buffers start 16 bytes into a page, to which
+            # some processors copy a file's pages at a quarter of the speed.
             self._memory = fresh[-fresh.ctypes.data % PAGE :]
         rows = self._memory[: len(dtypes) * width].reshape(len(dtypes), width)
         members = []

@@ -1,4 +1,4 @@
-"""Where a result goes, and what stands in its way there."""
+"""Format of the output, and reasons why it cannot be written."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from ensembles.checkpoints.directories import directory
 from ensembles.checkpoints.directories.discovery import SUFFIXES, TORCH_SUFFIXES
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
-# Beside weights, what a checkpoint directory holds; a folder with more is no such.
+# Suffixes beside weight files; a directory with other files is not replaced.
 AROUND = (".json", ".txt", ".md", ".model", ".jinja", ".py", ".tiktoken", ".vocab")
-LONGEST_MARK = 80  # bytes that a temporary name is longer than the output's
+LONGEST_MARK = 80  # bytes that a temporary name adds to the name of the output
 
 
 def kind_of(first: Checkpoint, out: Path | None) -> str:
-    """What is written: "safetensors", "torch", "directory", or nothing ("memory").
+    """Format of the output, by its suffix.
 
     Parameters
     ----------
     first : Checkpoint
+        First member; it does not affect the format.
     out : Path or None
+        Path of the output; None for a state dict in memory.
 
     Returns
     -------
-    str
+    {"safetensors", "torch", "directory", "memory"}
+        "directory" unless the suffix is that of a weight file.
     """
     if out is None:
         return "memory"
@@ -38,19 +41,23 @@ def kind_of(first: Checkpoint, out: Path | None) -> str:
 def obstacles(
     out: Path, members: Sequence[Checkpoint], n_bytes: int
 ) -> tuple[list[str], int]:
-    """What stands in the way of an output, and the bytes free on its disk.
+    """Reasons why an output cannot be written, and the free space on its disk.
 
     Parameters
     ----------
     out : Path
+        Path of the output; its parent must be a directory.
     members : sequence of Checkpoint
+        Members, which the output must not replace or change.
     n_bytes : int
-        Bytes of its tensors.
+        Size of the output's tensors in bytes.
 
     Returns
     -------
     problems : list of str
+        Error messages, empty if the output can be written.
     n_free : int
+        Free bytes on the disk; 0 if ``out`` is not a valid path.
     """
     folder = out.parent
     if out.name in ("", ".."):
@@ -99,7 +106,7 @@ def _standing(out: Path, members: Sequence[Checkpoint]) -> list[str]:
 
 
 def _foreign(folder: Path, files: Sequence[str]) -> str | None:
-    """Something in a directory that neither a checkpoint nor the result has there."""
+    """First entry of a directory that is not part of a checkpoint, None if absent."""
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         return "the current folder"
     known = {*directory.modules(folder), "additional_chat_templates"}

@@ -1,4 +1,4 @@
-"""Names of merge methods in other tools, and what stands for them here."""
+"""Hints for names of merge methods and parameters from other tools."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MEAN = "it is the rule 'mean', with weights"
-# Task vectors are differences to a base: sums of them are means by signed weights.
+# A task vector is a difference from the base: a sum of them is a signed mean.
 TASK_VECTORS = (
     "it is not among the rules; task arithmetic is the rule 'mean' with signed "
     "weights, 1 in all: base -1, a 1, b 1 (base:-1 a:1 b:1)"
@@ -41,15 +41,17 @@ PARAMS = {
 
 
 def named_here(name: Any) -> str:
-    """What a rule of another tool is here, as the end of a sentence, or nothing.
+    """Equivalent of another tool's merge method, as the end of an error message.
 
     Parameters
     ----------
     name : str
+        Name of the method; case and hyphens do not matter.
 
     Returns
     -------
     str
+        Hint that starts with a semicolon, empty for an unknown name.
 
     Examples
     --------
@@ -67,18 +69,19 @@ def named_here(name: Any) -> str:
 
 
 def parameter_here(params: Mapping[str, Any], known: Mapping[str, Any]) -> str:
-    """What stands for a parameter of another tool's rule, or nothing.
+    """Equivalent of another tool's parameter, as the end of an error message.
 
     Parameters
     ----------
     params : mapping of str to value
-        As they were given.
+        Parameters from the user.
     known : mapping of str to value
-        Those of the rule.
+        Parameters of the rule.
 
     Returns
     -------
     str
+        Hint for the first unknown parameter that has one, empty if none has.
 
     Examples
     --------

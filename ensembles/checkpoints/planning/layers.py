@@ -1,4 +1,4 @@
-"""Which tensors are of one layer, told by their names."""
+"""Group tensors into layers by their names."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Iterable
 
 
 def layers_of(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names of tensors by layer, in their order.
+    """Group tensor names by layer, in their order.
 
-    A layer is a numbered one, ``encoder.layer.3``, where there are several numbers at
-    that place; else the module that holds the tensor.
+    The layer of a tensor is the first numbered module in its name that has siblings
+    with other numbers, such as ``encoder.layer.3``; otherwise the module that holds
+    the tensor.
 
     Parameters
     ----------
     names : iterable of str
+        Tensor names, with dots between modules.
 
     Returns
     -------
     dict of str to list of str
+        Tensor names of each layer.
 
     Examples
     --------

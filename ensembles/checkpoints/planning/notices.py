@@ -1,4 +1,4 @@
-"""What a plan notes of its members and options: repetitions, and no effects."""
+"""Notes of a plan: repeated members, options without effect, and the output."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ensembles.checkpoints.compatibility.layout import Comparison
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning.options import Options
 
-# Of BatchNorm: a mean of variances is not the variance of the mean's activations.
+# BatchNorm: the mean of variances is not the variance of the averaged network.
 STATISTICS = ("running_mean", "running_var")
-TOLERANCE = 0.02  # three thirds may be written as .33
+TOLERANCE = 0.02  # on the sum of weights: thirds may be given as .33
 
 
 def notices(
@@ -27,19 +27,23 @@ def notices(
     comparison: Comparison,
     weights: Float64,
 ) -> Iterator[str]:
-    """Members that are repeated or do not count, and options without an effect.
+    """Notes on repeated members, unusual weights and options without effect.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members of the plan.
     given : Options
-        All of them.
+        All options, see `with_defaults`.
     comparison : Comparison
+        Layout of the result, see `ensembles.checkpoints.compatibility.layout`.
     weights : ndarray of shape (n_members,)
+        Weight of each member.
 
     Yields
     ------
     str
+        One sentence each.
     """
     yield from _repeated(members)
     idle = [m.name for m, w in zip(members, weights, strict=True) if w == 0]
@@ -61,16 +65,17 @@ def notices(
 
 
 def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
-    """What was left out of members, or chosen among several in them.
+    """Notes on contents that were skipped or chosen when members were opened.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members with their ``notes``.
 
     Yields
     ------
     str
-        One for each, or for all of many that have the same note.
+        One sentence per note, with the names of all members that share it.
     """
     yield from grouped(
         (member.name, f"{MEMBER}: {note}")
@@ -86,21 +91,25 @@ def of_output(
     force: bool,
     members: Sequence[Checkpoint],
 ) -> Iterator[str]:
-    """What there is to know of the output.
+    """Notes on the output: overwriting, and files that it does not include.
 
     Parameters
     ----------
     out : Path or None
+        Path of the output; None for a state dict in memory.
     kind : {"safetensors", "directory", "torch", "memory"}
+        Format of the output.
     n_written : int
-        Bytes of its tensors.
+        Size of the output's tensors in bytes.
     force : bool
-        Whether what stands there is replaced.
+        Whether an existing output is replaced.
     members : sequence of Checkpoint
+        Members, for their model cards and auxiliary files.
 
     Yields
     ------
     str
+        One sentence each.
     """
     if out is not None and os.path.lexists(out) and not force:
         yield f"{out} exists; force=True replaces it"
@@ -124,14 +133,14 @@ def of_output(
 
 
 def _are_divided(weights: Float64) -> bool:
-    """Whether weights are meant as parts of 1, or signed, and their sum is another."""
+    """Whether weights are fractions or signed, but do not sum to 1."""
     is_part = bool((np.abs(weights) <= 1).all() and (weights % 1 != 0).any())
     is_meant = is_part or bool((weights < 0).any())
     return len(weights) > 1 and is_meant and bool(abs(weights.sum() - 1) > TOLERANCE)
 
 
 def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
-    """The same file under two names; the same name twice is meant."""
+    """Notes on one file with two names; one name given twice is intentional."""
     known: dict[str, Checkpoint] = {}
     for member in members:
         if member.path is None:
@@ -145,7 +154,7 @@ def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
 
 
 def _identity(member: Checkpoint) -> str:
-    """The same for links to one file, also hard ones, and to its directory."""
+    """Key of a file or directory, equal for all symbolic and hard links to it."""
     path = os.path.realpath(str(member.path))
     if member.kind == "directory":
         return path

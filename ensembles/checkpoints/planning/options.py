@@ -1,4 +1,4 @@
-"""What an average may be told."""
+"""Options of an average, with their defaults and validation."""
 
 from __future__ import annotations
 
@@ -17,34 +17,41 @@ CHOICES = {"integers": ("error", "first", "max"), "missing": ("error", "skip", "
 
 
 class Options(TypedDict, total=False):
-    """What `plan` and `average` may be told, all by name.
+    """Keyword options of `plan` and `average`.
 
     Parameters
     ----------
     rule : str or Rule, default="mean"
-        A name in `ensembles.rules.RULES`, or a rule of one's own.
+        Rule that combines the members: a name in `ensembles.rules.RULES`, or a custom
+        `Rule`.
     weights : array-like of shape (n_members,) or None, default=None
-        How much each member counts; None means equally.
+        Weight of each member; None gives all members the same weight.
     params : mapping of str to value, default={}
-        Parameters of the rule.
+        Parameters of the rule, by name.
     dtype : str or None, default=None
-        Float format of the result; None keeps each tensor's own, in the first member.
+        Float format of the result; None keeps the dtype of each tensor in the first
+        member.
     integers : {"error", "first", "max"}, default="error"
-        What becomes of integer and boolean tensors that differ. Counts of batches
-        (BatchNorm's ``num_batches_tracked``) take the largest in any case.
+        How to merge integer and boolean tensors that differ: raise an error, take the
+        first member's, or take the elementwise maximum. BatchNorm's
+        ``num_batches_tracked`` always takes the maximum.
     missing : {"error", "skip", "first"}, default="error"
-        What becomes of a tensor that a member lacks: nothing is done, it is left out,
-        or it is copied from the first member.
+        How to handle a tensor that some members lack: raise an error, leave it out, or
+        copy it from the first member. A tensor that the first member lacks is left out
+        with "first" too.
     include, exclude : sequence of str, default=()
-        Patterns for the names of tensors in the result; no ``include`` means all.
+        Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
+        all tensors; ``exclude`` takes precedence.
     key : str or None, default=None
-        Where in a file of torch the state dict lies, by keys with dots between them.
+        Key of the state dict in PyTorch checkpoints, with dots between nested keys,
+        such as "ema.model"; None finds it.
     shard_size : int or None, default=None
-        Bytes at most in a file of a directory; None keeps the first member's files.
+        Largest size of a weight file in a directory, in bytes; a larger tensor gets a
+        file of its own. None divides tensors into files like the first member.
     memory : int, default=64 MiB
-        Bytes of buffers at most.
+        Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
-        None takes all processors.
+        Number of threads; None uses all processors available to the process.
     force : bool, default=False
         Whether an existing output is replaced.
     """
@@ -65,22 +72,24 @@ class Options(TypedDict, total=False):
 
 
 def with_defaults(options: Options) -> Options:
-    """All options, as given or by default.
+    """Validate options and fill in the defaults.
 
     Parameters
     ----------
     options : Options
+        Options from the user, any subset.
 
     Returns
     -------
     Options
+        All options, with ``dtype`` as a NumPy name such as "bfloat16".
 
     Raises
     ------
     TypeError
-        If there is no such option.
+        If an option is unknown or has the wrong type.
     ValueError
-        If an option is none of its choices.
+        If the value of an option is not allowed.
     """
     given: Options = {
         "rule": "mean",
@@ -122,7 +131,7 @@ def with_defaults(options: Options) -> Options:
 
 
 def _check_numbers(given: Options) -> None:
-    """Sizes and counts are whole numbers; None stands for a default."""
+    """Raise `TypeError` if a size or number of threads is not an integer or None."""
     for name, way in (
         ("memory", "bytes, such as 64 << 20 for 64 MiB"),
         ("shard_size", "bytes, such as 5 * 10**9 for 5 GB"),
@@ -135,11 +144,12 @@ def _check_numbers(given: Options) -> None:
 
 
 def float_named(name: str) -> np.dtype[Any]:
-    """Float format of that name.
+    """Float dtype with a name.
 
     Parameters
     ----------
     name : str
+        NumPy name, such as "bfloat16", or a short name, such as "bf16" or "fp16".
 
     Returns
     -------
@@ -148,7 +158,7 @@ def float_named(name: str) -> np.dtype[Any]:
     Raises
     ------
     ValueError
-        If none has it; the message lists all.
+        If the name is unknown; the message lists all NumPy names.
     """
     known = {str(dtype): dtype for dtype in FLOATS}
     short = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}

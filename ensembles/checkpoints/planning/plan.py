@@ -1,4 +1,4 @@
-"""The plan of an average: all that headers can tell, before a tensor is read."""
+"""The plan of an average: validation and sizes, from the headers of the members."""
 
 from __future__ import annotations
 
@@ -34,35 +34,50 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Plan:
-    """What an average will read, compute and write.
+    """Validated plan of an average: inputs, computation and output.
 
     Parameters
     ----------
     members : tuple of Checkpoint
+        Opened members, with the tensor names of the first.
     rule : Rule
+        Rule that combines them.
     weights : ndarray of shape (n_members,)
+        Weight of each member, not normalized.
     params : dict
+        Parameters of the rule, by name.
     targets : list of Target
-        Each tensor of the result, once.
+        Tensors of the result; a tied tensor of a directory is repeated for each name if
+        the first member is a PyTorch checkpoint.
     aliases : dict of str to str
-        Further names of tensors in the result.
+        Additional names for tied tensors in the result: alias to name.
     untied : tuple of str
-        Output layers that the configuration of the result must not tie.
+        Output layers that are no longer tied, so that ``tie_word_embeddings`` of the
+        result must be false.
     out : Path or None
+        Path of the output; None for a state dict in memory.
     kind : {"safetensors", "directory", "torch", "memory"}
-        What is written; "memory" is a state dict.
+        Format of the output; "memory" is a state dict.
     parts : dict of str to list of Target
-        Tensors of each file, by path relative to ``out``.
+        Tensors of each weight file in the order they are stored, by path relative to
+        the directory; a single file has its name as the key, "memory" an empty string.
     options : dict
-        All options, as given or by default.
+        All options, including defaults.
     threads : int
+        Number of threads, reduced if ``memory`` is too small for more.
     memory : int
-        Bytes of buffers at most.
-    read_bytes, write_bytes, free_bytes, peak_bytes : int
-        To read and to write, free on the disk of the output, and of memory beyond
-        what the interpreter itself takes.
+        Largest total size of the read buffers, in bytes.
+    read_bytes : int
+        Bytes to read from the members, more than once with checksums or statistics.
+    write_bytes : int
+        Size of the result's tensors in bytes.
+    free_bytes : int
+        Free bytes on the disk of the output; 0 in memory.
+    peak_bytes : int
+        Memory in bytes beyond that of the interpreter: read buffers and the part of
+        the result that is held in memory.
     notes : tuple of str
-        What a user may want to know.
+        Messages for the user, one sentence each.
     """
 
     members: tuple[Checkpoint, ...]
@@ -90,17 +105,21 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     **options: Unpack[Options],
 ) -> Plan:
-    """What averaging these members would do, from their headers alone.
+    """Plan an average from the headers of its members.
+
+    Tensors are read only to detect tied weights that the headers do not show.
 
     Parameters
     ----------
     members : sequence of paths or state dicts, at least one
+        Checkpoint files, directories, or mappings of names to arrays or tensors.
     out : path or None, default=None
-        A name that ends in ``.safetensors`` or in a suffix of torch, else a
-        directory. None is a state dict in memory. If something stands there, a note
-        says so, and to write the plan takes ``force``.
+        Path of the output: a safetensors file (``.safetensors``), a PyTorch file
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None is a state
+        dict in memory. If the path exists, the plan has a note about it, and writing
+        requires ``force``.
     **options
-        See `Options`.
+        Keyword options, see `Options`.
 
     Returns
     -------
@@ -109,11 +128,14 @@ def plan(
     Raises
     ------
     FileNotFoundError
-        If a member is not there.
+        If a member does not exist.
     FileExistsError
-        If the output is a link to nothing, and not ``force``.
+        If the output is a broken symbolic link, unless ``force``.
+    TypeError
+        If an option is unknown, or a member or option has the wrong type.
     ValueError
-        If anything stands in the way; the message names all of it.
+        If the members cannot be averaged or the output cannot be written; the message
+        lists all problems, 20 at most.
     """
     given = with_defaults(options)
     opened, renamed = named_alike(_opened(members, given["key"]))
@@ -176,7 +198,7 @@ def _noted(problems: list[str], hint: str = "") -> Iterator[None]:
 
 
 def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...]:
-    """Layouts of all members, or all that is wrong with them."""
+    """Open all members; raise one error that lists all problems."""
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(
             f"members must be a sequence of checkpoints, found one alone: "
@@ -234,7 +256,7 @@ def _compared(
 
 
 def _resolved(out: str | os.PathLike[str] | None, *, force: bool) -> Path | None:
-    """The output; what a link points to is replaced, not the link."""
+    """Path of the output, with a symbolic link resolved so that the link is kept."""
     if out is None or not Path(out).is_symlink():
         return None if out is None else Path(out)
     target = Path(os.path.realpath(out))
@@ -251,7 +273,7 @@ def _resolved(out: str | os.PathLike[str] | None, *, force: bool) -> Path | None
 def _n_read(
     members: Sequence[Checkpoint], targets: Sequence[Target], rule: Rule
 ) -> int:
-    """Bytes to read: tensors once for each pass, files with checksums once more."""
+    """Bytes to read: tensors once per pass, entries with checksums once more."""
     n_passes = 1 if rule.statistics is None else 2
     return sum(record.size for m in members for record in m.records) + sum(
         tensor.nbytes * (n_passes if target.action == "combine" else 1)
@@ -261,16 +283,16 @@ def _n_read(
 
 
 def _untied(targets: list[Target], aliases: Mapping[str, str]) -> list[Target]:
-    """Tied tensors under each name, as libraries look for them in a directory.
+    """Repeat tied tensors under each name, as libraries expect in a directory.
 
-    In a file alone the names are in the metadata, as safetensors' save_model does.
+    In a single file, the aliases are in the metadata, as in safetensors' save_model.
     """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
 
 
 def _n_held(kind: str, parts: Mapping[str, list[Target]], n_written: int) -> int:
-    """Bytes of the result in memory: torch.save takes whole tensors."""
+    """Bytes of the result held in memory: torch.save needs complete tensors."""
     if kind in ("torch", "memory"):
         return n_written
     extras = [part for part in parts if not part.endswith(".safetensors")]

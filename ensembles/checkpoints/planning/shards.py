@@ -1,4 +1,4 @@
-"""Which tensors go into which file of the result, and in which order."""
+"""Assign the tensors of the result to weight files, with their order and index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ensembles.checkpoints.compatibility.layout import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 SINGLE = "model.safetensors"
-# Found by their libraries without an index: of transformers, diffusers, PEFT.
+# Loaded without an index by transformers, diffusers and PEFT.
 SINGLES = (SINGLE, "diffusion_pytorch_model.safetensors", "adapter_model.safetensors")
 SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
@@ -18,19 +18,23 @@ SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 def divide(
     targets: Sequence[Target], first: Checkpoint, *, shard_size: int | None
 ) -> dict[str, list[Target]]:
-    """Files of a directory and the tensors in each, in the order they are stored.
+    """Divide the tensors of the result into the weight files of a directory.
 
     Parameters
     ----------
     targets : sequence of Target
+        Tensors of the result.
     first : Checkpoint
-        Whose files are taken as they are, where ``shard_size`` is None.
+        First member, which determines the file names.
     shard_size : int or None
-        Bytes at most in a file, unless a single tensor has more.
+        Largest size of a weight file in bytes; a larger tensor gets a file of its own.
+        None divides tensors into files like the first member.
 
     Returns
     -------
-    dict of str to list of Target, by path relative to the directory
+    dict of str to list of Target
+        Tensors of each file in the order they are stored, by path relative to the
+        directory.
     """
     own = {name: part for part, names in first.parts.items() for name in names}
     own |= {a: own[name] for a, name in first.aliases.items() if name in own}
@@ -49,9 +53,9 @@ def divide(
 
 
 def _last_part(name: str, first: Checkpoint) -> str:
-    """Last file of the folder of a tensor that the first member has no file of.
+    """File for a tensor that the first member does not store: the last of its folder.
 
-    Beside shards a file of its own, named as a single file is, would be loaded alone.
+    A separate model.safetensors beside the shards would be loaded instead of them.
     """
     prefixes = {part: prefix_of(part, first) for part in first.parts}
     parts = [
@@ -65,7 +69,7 @@ def _last_part(name: str, first: Checkpoint) -> str:
 def _cut(
     parts: Mapping[str, list[Target]], first: Checkpoint, shard_size: int
 ) -> dict[str, list[Target]]:
-    """Files of at most so many bytes, named after those of the first member."""
+    """Divide main files into shards of ``shard_size`` bytes; keep additional files."""
     folders: dict[str, tuple[str, list[Target]]] = {}
     extras: dict[str, list[Target]] = {}
     for part, targets in parts.items():
@@ -85,36 +89,41 @@ def _cut(
 
 
 def renamed(part: str) -> str:
-    """Name that a main file of weights has in the result: a safetensors one.
+    """Name of a main weight file in the result, with the suffix ``.safetensors``.
 
     Parameters
     ----------
     part : str
+        Name of the file in the first member, such as "pytorch_model.bin".
 
     Returns
     -------
     str
+        Name such as "model.safetensors".
     """
     path = PurePosixPath(part)
     if path.suffix == ".safetensors":
         return part
-    # transformers looks for model.safetensors, diffusers for the name with pytorch.
+    # transformers loads model.safetensors, diffusers keeps "pytorch" in the name.
     stem = re.sub("^pytorch_model", "model", path.stem)
     return str(path.with_name(f"{stem}.safetensors"))
 
 
 def prefix_of(part: str, first: Checkpoint) -> str:
-    """What the names of a file's tensors begin with outside the file.
+    """Prefix of a file's tensors in a `Plan`, which their names in the file lack.
 
     Parameters
     ----------
     part : str
+        Path of the weight file, relative to the directory.
     first : Checkpoint
-        The first member, whose further files of weights have prefixes of their own.
+        First member, whose ``extras`` have prefixes of their own.
 
     Returns
     -------
     str
+        Folder of the file with a slash, or the prefix in ``extras``; empty for the main
+        weight files at the top level.
     """
     if part in first.extras:
         return first.extras[part]
@@ -123,24 +132,30 @@ def prefix_of(part: str, first: Checkpoint) -> str:
 
 
 def in_order(targets: Sequence[Target]) -> list[Target]:
-    """Widest dtype first, so that each tensor is aligned; then by name."""
+    """Sort by item size, largest first, so that tensors are aligned; then by name."""
     return sorted(targets, key=lambda t: (-t.dtype.itemsize, t.name))
 
 
 def index(
     parts: Mapping[str, Sequence[Target]], first: Checkpoint, recipe: str
 ) -> dict[str, dict[str, object]]:
-    """Contents of the index of each folder that has several files of weights.
+    """Contents of the index files of a directory, for every folder that needs one.
+
+    A folder with a single weight file of a standard name needs no index.
 
     Parameters
     ----------
     parts : mapping of str to sequence of Target
+        Tensors of each weight file, see `divide`.
     first : Checkpoint
+        First member; its ``extras`` are not indexed.
     recipe : str
+        Recipe of the result in JSON, stored in the metadata of each index.
 
     Returns
     -------
-    dict of str to dict, by path relative to the directory
+    dict of str to dict
+        JSON object of each index file, by path relative to the directory.
     """
     folders: dict[str, list[str]] = {}
     for part in sorted(parts.keys() - first.extras.keys()):

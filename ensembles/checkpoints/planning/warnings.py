@@ -1,4 +1,4 @@
-"""Members that can be averaged, and whose average may be useless or a surprise."""
+"""Warnings about members whose average may be useless or unexpected."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ from ensembles.checkpoints.planning.notices import STATISTICS
 def check_related(
     members: Sequence[Checkpoint], names: Collection[str], shared_init: str
 ) -> None:
-    """Raise, or warn, where a mean of networks is useless, or may be poor.
+    """Check that networks were fine-tuned from the same initialization.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members, each compared with the first.
     names : collection of str
-        Parameters of the network.
+        Names of the network's parameters.
     shared_init : {"error", "warn"}
+        Whether to raise an error or to warn if initializations differ.
 
     Raises
     ------
     ValueError
-        If members were not trained from one initialization.
+        If initializations differ and ``shared_init`` is "error".
 
     Warns
     -----
     UserWarning
-        If they lie far apart.
+        If initializations differ and ``shared_init`` is "warn", or if the cosine
+        similarity of a member with the first is below 0.5.
     """
     first = members[0].name
     for place, cosine, what, is_related in relations(members, names):
@@ -57,15 +60,17 @@ def check_related(
 
 
 def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
-    """Warn if members differ in running statistics, such as those of BatchNorm.
+    """Warn if members differ in the running statistics of BatchNorm.
 
     Parameters
     ----------
     members : sequence of Checkpoint
+        Members, whose statistics are read and compared byte for byte.
 
     Warns
     -----
     UserWarning
+        Once, with the first tensor that differs.
     """
     first = members[0].layout
     for name, tensor in first.items():
@@ -83,16 +88,18 @@ def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
 
 
 def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
-    """Warn of what combinations are that members are not.
+    """Warn if candidates of a soup differ from the members in format or statistics.
 
     Parameters
     ----------
     members : sequence of Checkpoint
-        With paths; combinations are written like the first.
+        Members on disk; candidates are written in the format of the first.
 
     Warns
     -----
     UserWarning
+        If members have different formats, a nested state dict, or different running
+        statistics of BatchNorm.
     """
     first = members[0]
     if first.state_dict is not None:

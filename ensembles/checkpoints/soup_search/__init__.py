@@ -1,1 +1,1 @@
-"""Soups of checkpoint files, chosen by any score."""
+"""Select a soup of checkpoint files by the score of a callable, and write it."""

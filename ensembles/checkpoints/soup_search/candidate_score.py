@@ -1,4 +1,4 @@
-"""Candidates as a selection sees them: a score of weights, greater is better."""
+"""Adapts candidate scores to the `Score` protocol (greater is better)."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from ensembles._sklearn import warn_user
 from ensembles._typing import Float64
 from ensembles.checkpoints.soup_search.candidates import Candidate, Candidates
 
-# A step of a slope: a shorter one is lost where parameters or scores are rounded.
+# Step of finite differences: smaller ones vanish in rounded parameters or scores.
 STEP = 0.05
 
 
 class Tasting:
-    """Score of weights over those members that could be scored alone.
+    """Score of weights over the members whose own score did not fail.
 
-    A combination whose score failed counts as worse than all that were scored before.
+    A combination whose score fails gets a lower score than all previous ones.
 
     Parameters
     ----------
     candidates : Candidates
+        Scores of combinations of all members, cached by weights.
     lower_is_better : bool
+        Whether to negate the scores.
 
     Attributes
     ----------
     own : list of Candidate
-        Each member alone, and the base.
+        Each member alone, after the base if there is one.
     kept : list of int
-        Which of them could be scored.
+        Indices in ``own`` of the candidates with a score.
 
     Raises
     ------
     ValueError
-        If no member could be scored, or not the base.
+        If no member could be scored, or the base could not.
 
     Warns
     -----
     UserWarning
-        Of each member that is left out, and if all score the same.
+        For each member that is left out, and if all members have the same score.
     """
 
     def __init__(self, candidates: Candidates, *, lower_is_better: bool) -> None:
@@ -66,7 +68,7 @@ class Tasting:
             )
 
     def __call__(self, weights: Float64) -> float:
-        """Score of weights of the members that are kept."""
+        """Score of weights of shape (n_kept,)."""
         found = self.candidates(self.full(weights)).score
         if found is None:
             lowest = min(self._values)
@@ -76,17 +78,17 @@ class Tasting:
         return value
 
     def gradient(self, weights: Float64) -> Float64:
-        """Slopes towards each member, from scores of `STEP` on the way there.
-
-        Where no such step helps all are 0: to climb on would cost scores for nothing.
+        """Slopes of the score towards each member, by finite differences of `STEP`.
 
         Parameters
         ----------
         weights : ndarray of shape (n_kept,)
+            Weights to start each step from.
 
         Returns
         -------
         ndarray of shape (n_kept,)
+            All 0 if no step improves the score, so that gradient ascent stops.
 
         Warns
         -----
@@ -105,11 +107,12 @@ class Tasting:
         return rises / STEP if rises.max() > 0 else np.zeros(len(weights))
 
     def full(self, weights: Float64) -> Float64:
-        """Weights of all members, 0 for those that are left out.
+        """Expand weights of the kept members to all members, with 0 for the others.
 
         Parameters
         ----------
         weights : ndarray of shape (n_kept,)
+            Weights in the order of ``kept``.
 
         Returns
         -------
@@ -120,7 +123,7 @@ class Tasting:
         return found
 
     def uniform(self) -> Float64:
-        """Equal weights of all members that are kept, none of the base.
+        """Equal weights of the kept members, 0 for the base and the others.
 
         Returns
         -------

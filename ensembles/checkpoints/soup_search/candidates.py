@@ -1,4 +1,4 @@
-"""Combinations of checkpoints, each scored as a file of its own."""
+"""Score combinations of checkpoints, each written to a temporary checkpoint."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.journal import Journal, Share, share
 
 ScoreFile = Callable[[Path], float]
-APART = ("memory", "threads", "force")  # options that no tensor depends on
+APART = ("memory", "threads", "force")  # options that do not affect the tensors
 
 
 class Candidate(NamedTuple):
-    """A combination, and what it scores.
+    """A combination of members, and its score.
 
     Parameters
     ----------
     members : tuple of str
-        Those that count, as they were named.
+        Names of the members with a weight other than 0.
     weights : tuple of float
-        Of each, with sum 1.
+        Their weights, with sum 1.
     score : float or None
-        As the callable gave it; None if it failed.
+        Score as the callable returned it; None if it failed.
     seconds : float
-        That the callable took; 0 for a score from the journal.
+        Duration of the call; 0 for a score from the journal or a failure.
     reused : bool
-        Whether the score is from the journal.
+        Whether the score was read from the journal.
     error : str or None
-        Why there is no score.
+        Message of the failure; None after a success.
     """
 
     members: tuple[str, ...]
@@ -53,23 +53,26 @@ class Candidate(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What candidates are scored by, and where they are put.
+    """How candidates are written and scored.
 
     Parameters
     ----------
     score : callable (path) -> float
+        Score of the checkpoint at a path; must be finite.
     out : Path
-        What they are written beside.
+        Output of the soup; candidates are written in a temporary folder beside it.
     suffix : str
-        What their names end in; ``""`` is a directory.
+        File name extension of candidates; ``""`` writes a directory.
     options : Options
-        Of every mean.
+        Options of every mean.
     on_error : {"stop", "skip"}
-        Whether a score that fails ends it all.
+        Whether to raise if a score fails, or to continue without it.
     journal : Journal or None
-        Open.
+        Open journal of scores; None keeps none.
     record : callable (Candidate) -> None
+        Called with each candidate when its score is known.
     progress : callable (int) -> None
+        Called from any thread with the number of bytes read since the last call.
     """
 
     score: ScoreFile
@@ -83,17 +86,20 @@ class Job(NamedTuple):
 
 
 class Candidates:
-    """Scores of weights, each asked for once; a member is scored where it lies.
+    """Candidates by their weights, each scored once.
 
-    Any other combination is written beside the output, scored and removed.
+    A single member is scored in place. Any other combination is written beside the
+    output, scored and removed.
 
     Parameters
     ----------
-    members : sequence of Checkpoint
-        With paths.
+    members : tuple of Checkpoint
+        Members on disk, after the base if there is one.
     job : Job
+        How candidates are written and scored.
     has_base : bool
-        Whether the first is a base, to which others are not added one by one.
+        Whether the first member is a base, which combinations with unequal weights do
+        not count several times.
     """
 
     def __init__(
@@ -113,11 +119,12 @@ class Candidates:
         }
 
     def __call__(self, weights: Float64) -> Candidate:
-        """Candidate of these weights, with its score.
+        """Candidate of the given weights, scored in the first call.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,), non-negative, sum 1
+            Weights of all members, the base included.
 
         Returns
         -------
@@ -126,7 +133,8 @@ class Candidates:
         Raises
         ------
         ValueError
-            If a member changes meanwhile, or a score is not finite and must not fail.
+            If a member changes while it is scored, or a score is not finite and
+            ``on_error`` is "stop".
         """
         key = weights.tobytes()
         if key not in self.found:
@@ -135,16 +143,23 @@ class Candidates:
         return self.found[key]
 
     def plan(self, weights: Float64, out: Path) -> Plan:
-        """Plan of a candidate that was scored: the same members in the same order.
+        """Plan that writes a scored candidate again, with the same order of members.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,)
+            Weights of a candidate that was scored.
         out : Path
+            Output of the plan.
 
         Returns
         -------
         Plan
+
+        Raises
+        ------
+        KeyError
+            If no candidate with these weights was scored.
         """
         members, counts = self._means[weights.tobytes()]
         own: Options = {**self._job.options, "weights": counts}
@@ -153,8 +168,8 @@ class Candidates:
     def _made(self, weights: Float64) -> Candidate:
         places = np.flatnonzero(weights).tolist()
         shares = self._weighed(weights, places)
-        # Planned even if its score is known: the order of members hangs on those
-        # before, and must be that of a run that nothing has interrupted.
+        # Planned even if the journal has its score: the order of members depends on
+        # earlier plans, and a resumed run must give the same as an uninterrupted one.
         planned = self._planned(weights, None)
         self._means[weights.tobytes()] = (planned.members, planned.weights)
         journal, settings = self._job.journal, self._settings if len(places) > 1 else {}
@@ -173,7 +188,7 @@ class Candidates:
         return found
 
     def _scored(self, candidate: Candidate, path: Path) -> Candidate:
-        """Candidate with its score, or with the error that there was."""
+        """Candidate with its score, or with the error message of a failure."""
         started = time.perf_counter()
         try:
             value = float(self._job.score(path))
@@ -191,7 +206,7 @@ class Candidates:
 
     @contextmanager
     def _served(self, weights: Float64, places: list[int]) -> Iterator[Path]:
-        """Path of a checkpoint of these weights, for as long as it is scored."""
+        """Path of a checkpoint with these weights, temporary unless it is a member."""
         single = self.pool.members[places[0]].path
         if len(places) == 1 and single is not None:
             yield single
@@ -207,22 +222,22 @@ class Candidates:
             yield place
 
     def _planned(self, weights: Float64, out: Path | None) -> Plan:
-        """Plan of a combination: of equal members, or of members that are added."""
+        """Plan of a combination; with a base and unequal weights, without counts."""
         shares = weights[weights != 0]
         if not self.has_base or (shares == shares[0]).all():
             return self.pool.plan(weights, out)
-        # Between a base and others 0.9 is no nine copies of the base.
+        # A weight of 0.9 for the base must not be planned as nine copies of it.
         return self.pool.weighed(weights, out)
 
     def _weighed(self, weights: Float64, places: list[int]) -> list[Share]:
         return [self._shares[i]._replace(weight=float(weights[i])) for i in places]
 
     def _check_unchanged(self, places: list[int]) -> None:
-        """Look at members again: a link, or settings, may be new, the weights not."""
+        """Raise if files of tensors changed; update the shares for other changes."""
         for place in places:
             member, before = self.pool.members[place], self._shares[place]
             self._shares[place] = now = share(member, 1.0)
-            # Name, bytes and time.
+            # Name, size and modification time: a new hard link changes only the others.
             if [known[:3] for known in now.files] != [k[:3] for k in before.files]:
                 raise ValueError(
                     f"{member.name} was changed while it was scored; wait until it is "
@@ -231,15 +246,16 @@ class Candidates:
 
 
 def suffix_of(member: Checkpoint) -> str:
-    """What the name of a candidate like this member ends in, ``""`` for a directory.
+    """File name extension of candidates in the format of a member.
 
     Parameters
     ----------
     member : Checkpoint
-        With a path.
+        Member on disk.
 
     Returns
     -------
     str
+        Extension with its dot; ``""`` for a directory.
     """
     return "" if member.kind == "directory" else os.path.splitext(str(member.path))[1]

@@ -1,4 +1,4 @@
-"""What must hold of a soup before a score is asked for, which may take minutes."""
+"""Validate the arguments of a soup before the first score, which may take minutes."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
 from ensembles.selection.table import named
 
-FOREIGN = ("rule", "weights", "params", "force")  # options that a soup sets itself
+FOREIGN = ("rule", "weights", "params", "force")  # options that the soup sets itself
 
 
 def paths_of(members: Any, base: Any, select: str) -> list[Any]:
-    """Paths of the base, if there is one, and of the members.
+    """Paths of the members, after the base if there is one.
 
     Parameters
     ----------
     members : sequence of paths
+        Paths of the members.
     base : path or None
+        Path of the base; required if and only if the selection needs one.
     select : str
+        Name of the selection.
 
     Returns
     -------
@@ -37,10 +40,10 @@ def paths_of(members: Any, base: Any, select: str) -> list[Any]:
     Raises
     ------
     TypeError
-        If one is no path.
+        If ``members`` is not a sequence, or a member is not a path.
     ValueError
-        If there are fewer than two, two are the same, or there is a base without
-        ``"wise_ft"``, or that without a base.
+        If there are fewer than two paths, two are the same, or ``base`` and ``select``
+        do not fit together.
     """
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(f"members must be a sequence of paths, found {members!r:.80}")
@@ -76,31 +79,34 @@ def paths_of(members: Any, base: Any, select: str) -> list[Any]:
     return paths
 
 
-# An exception, as a selection has no other way out: it asks as often as it wants, by
-# its parameters for days. All that it checks it has checked before it asks so often.
+# An exception, because a selection cannot be stopped otherwise: with some parameters it
+# requests scores for days. It validates them all before it requests that many.
 class _Enough(Exception):
-    """A rehearsal has gone far enough."""
+    """Ends a run without scores."""
 
 
 def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selection:
-    """Selection of that name, whose parameters were right in a run without scores.
+    """Look up a selection, and validate its parameters in a run with constant scores.
 
     Parameters
     ----------
     select : str
+        Name of a selection in `ensembles.selection.SELECTIONS`.
     params : mapping of str to value
+        Parameters of the selection.
     n_members : int
+        Number of members, the base included.
 
     Returns
     -------
-    callable
+    Selection
 
     Raises
     ------
     ValueError
-        If there is no such selection, or a parameter is wrong.
+        If the selection is unknown, or a parameter is unknown or invalid.
     ImportError
-        If it needs a package that is not there.
+        If the selection needs a package that is not installed.
     """
     check_name(select)
     selection = lookup(SELECTIONS, select)
@@ -131,12 +137,14 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
 
 
 def options_for(options: Options | None, *, force: bool) -> Options:
-    """Options of every mean.
+    """Options of every mean that a soup writes.
 
     Parameters
     ----------
     options : Options or None
+        Options of the user; None means defaults.
     force : bool
+        Whether an existing output is replaced.
 
     Returns
     -------
@@ -145,7 +153,7 @@ def options_for(options: Options | None, *, force: bool) -> Options:
     Raises
     ------
     TypeError
-        If one of them is the soup's own.
+        If ``options`` contains rule, weights, params or force.
     """
     given: Options = {} if options is None else options
     for name in FOREIGN:
@@ -159,29 +167,36 @@ def options_for(options: Options | None, *, force: bool) -> Options:
 def plan_of_all(
     paths: Sequence[Any], out: str | os.PathLike[str], given: Options
 ) -> tuple[Plan, Path]:
-    """Plan of a mean of all members, and where it goes.
+    """Plan the mean of all members, and check that soup and candidates can be written.
 
     Parameters
     ----------
     paths : sequence of paths
+        Paths of the members, after the base if there is one.
     out : path
+        Output of the soup.
     given : Options
+        Options of the mean, with ``force``.
 
     Returns
     -------
     plan : Plan
+        Plan of the mean of all members.
     place : Path
+        Path of the output.
 
     Raises
     ------
-    FileExistsError, ValueError
-        If anything stands in the way of it, or of candidates beside it.
+    FileExistsError
+        If the output exists and ``force`` is False.
+    ValueError
+        If the members do not match, or the disk has too little space.
     """
     planned = plan(paths, out, **given)
     place = planned.out or Path(out)
     check_free(place, force=given["force"])
     floats = [t for t in planned.targets if t.action == "combine"]
-    # Running sums are in float64; they are there while a candidate is written.
+    # Running sums, in float64, are on disk while a candidate is written.
     n_bytes = planned.write_bytes + 8 * sum(t.size for t in floats) * (len(paths) > 2)
     if n_bytes > planned.free_bytes:
         raise ValueError(
@@ -192,18 +207,19 @@ def plan_of_all(
 
 
 def check_apart(places: Sequence[Path], members: Sequence[Checkpoint]) -> None:
-    """Check that nothing is written among what members are made of.
+    """Check that no output is inside the directory of a member.
 
     Parameters
     ----------
     places : sequence of Path
+        Paths of the output and the journal.
     members : sequence of Checkpoint
-        With paths.
+        Members on disk.
 
     Raises
     ------
     ValueError
-        If a place is inside the directory of a member.
+        If a path is inside the directory of a member.
     """
     folders = {
         member.path.resolve(): member.name

@@ -1,4 +1,4 @@
-"""Scores of combinations of members, kept in a file as soon as each is known."""
+"""Journal: a file that keeps the scores of combinations for interrupted runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ensembles.atomic_io import sync, write_at
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 LARGEST = 1 << 30  # bytes
-BEGINNING = b'{"command": '  # of each line
-# What is done with the weights: configurations, tokenizers, code. What else lies there
-# is left out: a score may write its results beside a member.
+BEGINNING = b'{"command": '  # first bytes of each line
+# Files that affect the use of the tensors: configurations, tokenizers, code. Others are
+# ignored, because a score may write its results beside a member.
 SETTINGS = re.compile(
     r"(.*config.*|.*token.*|vocab|modules|chat_template)\.(json|txt)"
     r"|merges\.txt|.*\.(model|py|jinja)"
@@ -30,18 +30,19 @@ SETTINGS = re.compile(
 
 
 class Share(NamedTuple):
-    """A member, as it is now, and how much it counts.
+    """State of a member's files, and its weight.
 
     Parameters
     ----------
     path : str
-        From the root.
+        Absolute path of the member.
     files : list of [str, int, int, int, int]
-        Name, bytes, times of change of content and of the entry in nanoseconds, and
-        number, of each file of its weights.
+        For each file of tensors its name, size in bytes, modification and change times
+        in nanoseconds, and inode number.
     around : list of [str, int, int, int, int]
-        Of the files around them that say how the weights are used.
+        The same for configurations, tokenizers and code in the directory.
     weight : float
+        Weight of the member.
     """
 
     path: str
@@ -51,13 +52,14 @@ class Share(NamedTuple):
 
 
 def share(member: Checkpoint, weight: float) -> Share:
-    """Member as it is now, and how much it counts.
+    """Current state of a member's files, and its weight.
 
     Parameters
     ----------
     member : Checkpoint
-        With a path.
+        Member on disk.
     weight : float
+        Weight of the member.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def share(member: Checkpoint, weight: float) -> Share:
     Raises
     ------
     FileNotFoundError
-        If a file has gone.
+        If a file no longer exists.
     """
     path = Path(str(member.path)).absolute()
     names = sorted(member.parts) if member.kind == "directory" else [""]
@@ -76,7 +78,7 @@ def share(member: Checkpoint, weight: float) -> Share:
 
 def _known(folder: Path, names: Sequence[str]) -> list[list[Any]]:
     found = [(name, (folder / name).stat()) for name in names]
-    # A copy may keep the time of its content: the other two tell.
+    # A copy may keep the modification time; change time and inode differ.
     return [
         [name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         for name, stat in found
@@ -84,25 +86,26 @@ def _known(folder: Path, names: Sequence[str]) -> list[list[Any]]:
 
 
 class Journal:
-    """Scores by one command, in lines of JSON that other commands may share.
+    """Scores of one command, in a JSON Lines file that other commands may share.
 
-    A line stands for itself: the command, its folder and files, the members with the
-    sizes and times of their files, their weights, the score, the seconds that it took.
-    It is on the disk before `add` returns. The rest of a torn line is cut off.
+    Each line is complete: the command, its working directory and files, the members
+    with the state of their files, their weights, the score and its duration. It is on
+    the disk before `add` returns. An incomplete last line is removed.
 
     Parameters
     ----------
     path : path
-        Made where there is none.
+        Path of the file, which is created if it does not exist.
     command : str
-        What the scores are from: those by another text are not found.
+        Text that identifies the score; `find` ignores scores of other commands.
     files : mapping of str to str or None, default=None
-        Digests of its programs; scores by others are not found.
+        Digests of the command's programs; `find` ignores scores with other digests.
+        None means no files.
 
     Attributes
     ----------
     n_outdated : int
-        Scores in the file by the same command with other files.
+        Number of scores in the file by the same command with other digests.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class Journal:
         self.files = dict(files or {})
         self.n_outdated = 0
         self._folder = os.getcwd()
-        self._place = self.path.absolute()  # a score may change the folder
+        self._place = self.path.absolute()  # a score may change the working directory
         self._fd: int | None = None
         self._end = 0
         self._scores: dict[str, float] = {}
@@ -127,11 +130,11 @@ class Journal:
         Raises
         ------
         BlockingIOError
-            If another run has it.
+            If another run has locked the file.
         OSError
-            If it is no file, or must not be written to.
+            If the path is not a file, or cannot be written.
         ValueError
-            If it is open already, or holds what is no journal.
+            If the journal is open already, or the file is not a journal.
         """
         if self._fd is not None:
             raise ValueError(f"{self.path} must not be open already; close it first")
@@ -161,7 +164,7 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the file, which lets the lock go; an empty one is removed."""
+        """Close the file, which releases the lock; an empty file is removed."""
         if self._fd is not None:
             is_empty = os.fstat(self._fd).st_size == 0
             if is_empty and self._is_there(self._fd):
@@ -172,14 +175,14 @@ class Journal:
     def find(
         self, shares: Sequence[Share], settings: dict[str, Any] | None = None
     ) -> float | None:
-        """Score of a combination, None if it is not known.
+        """Score of a combination; None if the journal does not have it.
 
         Parameters
         ----------
         shares : sequence of Share
-            In any order.
+            Members of the combination, in any order.
         settings : dict or None, default=None
-            What else the result depends on; None is nothing.
+            Options that affect the combination; None means none.
 
         Returns
         -------
@@ -194,20 +197,27 @@ class Journal:
         seconds: float,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the score of a combination, on the disk.
+        """Add the score of a combination, and write it to the disk.
 
         Parameters
         ----------
         shares, settings
             As in `find`.
         score : float
-            Finite.
+            Score; must be finite.
         seconds : float
+            Duration of the score.
+
+        Raises
+        ------
+        ValueError
+            If the journal is not open.
 
         Warns
         -----
         UserWarning
-            If the file is no longer where it was: no run will find the score.
+            If the file was removed or replaced, so that later runs cannot find the
+            score.
         """
         if self._fd is None:
             raise ValueError(f"{self.path} must be open to be added to; use with")
@@ -249,7 +259,7 @@ class Journal:
                 f"{self.path} is in use by another run; wait until that has ended, or "
                 "choose another output"
             ) from None
-        except OSError:  # no locks here: then nobody can tell
+        except OSError:  # the file system does not support locks
             return
 
     def _read(self, fd: int) -> None:
@@ -257,7 +267,7 @@ class Journal:
             content = file.read()
         *lines, rest = content.split(b"\n")
         is_ours = [self._take(line) for line in [*lines, rest]]
-        is_begun = BEGINNING.startswith(rest) and len(rest) != 1  # which may be any's
+        is_begun = BEGINNING.startswith(rest) and len(rest) != 1  # "{" begins any JSON
         is_torn = is_begun or rest.startswith(BEGINNING)
         if not any(is_ours) and (lines or not is_torn):
             raise ValueError(
@@ -265,18 +275,18 @@ class Journal:
                 "choose another place"
             )
         self._end = len(content) - len(rest)
-        if is_ours[-1]:  # an editor leaves a last line without its end
+        if is_ours[-1]:  # an editor removed the last newline
             write_at(fd, memoryview(b"\n"), len(content))
             self._end = len(content) + 1
         os.truncate(fd, self._end)
 
     def _take(self, line: bytes) -> bool:
-        """Whether a line is one of a journal; its score is known from now on."""
+        """Keep the score of a line; returns whether the line is of a journal."""
         with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
             facts = dict(json.loads(line))
             score = facts.pop("score")
             facts.pop("seconds")
-            facts.setdefault("files", {})  # of lines written before there were any
+            facts.setdefault("files", {})  # missing in lines of earlier versions
             is_ours = isinstance(facts["command"], str)
             asked = (facts["command"], facts["folder"]) == (self.command, self._folder)
             self.n_outdated += asked and facts["files"] != self.files
@@ -287,7 +297,7 @@ class Journal:
 
 
 def _check_journal_file(fd: int, path: Path) -> None:
-    """Raise unless it is a regular file of a size that scores may have."""
+    """Raise unless the file is a regular one of at most `LARGEST` bytes."""
     found = os.fstat(fd)
     if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
         raise ValueError(

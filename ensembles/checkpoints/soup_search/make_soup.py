@@ -1,4 +1,4 @@
-"""Soups of checkpoints on disk, chosen by what any callable says of a file."""
+"""Write a soup of checkpoints on disk, selected by the score of a callable."""
 
 from __future__ import annotations
 
@@ -44,33 +44,37 @@ from ensembles.selection.choose import select_quietly
 
 @dataclass(frozen=True)
 class SoupReport:
-    """What a soup is of, and what was scored on the way.
+    """Members, weights and scores of a soup.
 
     Parameters
     ----------
     out : Path
+        Path of the soup.
     members : tuple of str
-        As they were named, without the base.
+        Names of all members, without the base.
     scores : tuple of float or None
-        Each member's own; None of one that failed.
+        Score of each member alone; None if it failed.
     weights : tuple of float
-        Of each member in the soup; with those of the base their sum is 1.
+        Weight of each member; with ``base_weight`` they sum to 1.
     base : str or None
+        Name of the base; None without a base.
     base_score : float or None
+        Score of the base; None without a base.
     base_weight : float
-        0 without a base.
+        Weight of the base; 0 without a base.
     score : float
-        Of the soup.
+        Score of the soup.
     uniform : float or None
         Score of the mean of all members that could be scored, without the base; None
         if it failed.
     lower_is_better : bool
+        Whether lower scores are better.
     candidates : tuple of Candidate
-        All that were scored, in order.
+        All scored candidates, in order.
     written : Report
-        Of the average that was written; its plan has the members in their order.
+        Report of the average that was written; its plan has the members in order.
     checkpoints : tuple of Checkpoint
-        All that were opened, the base first where there is one.
+        All members, after the base if there is one.
     """
 
     out: Path
@@ -89,7 +93,7 @@ class SoupReport:
 
     @property
     def best(self) -> tuple[str, float]:
-        """The member that scores best alone, or the base if that is no worse."""
+        """Name and score of the best single member, or of the base if as good."""
         names = [str(self.base), *self.members]
         scores = [self.base_score, *self.scores]
         alone = [(n, s) for n, s in zip(names, scores, strict=True) if s is not None]
@@ -98,12 +102,12 @@ class SoupReport:
 
     @property
     def helps(self) -> bool:
-        """Whether the soup beats every member alone, and the base."""
+        """Whether the soup beats every single member and the base."""
         return self._beats(self.score, self.best[1])
 
     @property
     def uniform_is_better(self) -> bool:
-        """Whether the mean of all members beats what was chosen."""
+        """Whether the mean of all members beats the soup."""
         return self.uniform is not None and self._beats(self.uniform, self.score)
 
     def _beats(self, score: float, other: float) -> bool:
@@ -111,11 +115,11 @@ class SoupReport:
 
 
 def _forget(candidate: Candidate) -> None:
-    """Let a candidate go: nobody asked to see it."""
+    """Ignore a candidate; the default of ``record``."""
 
 
 def _silent(n_bytes: int) -> None:
-    """Progress that nobody asked for."""
+    """Ignore progress; the default of ``progress``."""
 
 
 def make_soup(
@@ -134,33 +138,35 @@ def make_soup(
     force: bool = False,
     options: Options | None = None,
 ) -> SoupReport:
-    """Average the checkpoints that score best together, and write the result.
+    """Select the checkpoints whose average scores best, and write that average.
 
-    Members are scored where they lie. Any other combination is written beside the
-    output, as a checkpoint like the first member, scored and removed.
+    Single members are scored in place. Any other combination is written beside the
+    output, in the format of the first member, scored and removed.
 
     Parameters
     ----------
     members : sequence of paths
-        With the base at least two, all different.
+        Paths of the members; with the base at least two, all different.
     score : callable (path) -> float
-        How good the checkpoint at a path is.
+        Score of the checkpoint at a path; must be finite.
     out : path
-        As of `average`; the same file, to the byte, as `average` of the members kept.
+        Output, as in `average`. The file is identical, byte for byte, to the output of
+        `average` for the members and weights in ``written.plan`` of the report.
     select : str, default="greedy_soup"
-        How weights are chosen: a name in `ensembles.selection.SELECTIONS`.
+        Selection of the weights: a name in `ensembles.selection.SELECTIONS`.
     base : path or None, default=None
-        What the members were fine-tuned from, for ``"wise_ft"``, which needs it.
+        Common ancestor of the fine-tuned members; required by ``"wise_ft"``, else None.
     params : mapping of str to value or None, default=None
-        Of the selection.
+        Parameters of the selection; None means defaults.
     lower_is_better : bool, default=False
-        Whether a lower score is a better one.
+        Whether lower scores are better.
     on_error : {"stop", "skip"}, default="stop"
-        What becomes of a score that raises or is not finite: it ends the run, or a
-        member is left out with a warning, and a combination counts as the worst.
+        How to handle a score that raises or is not finite. With "stop" the error is
+        raised. With "skip" a member is left out with a warning, and a combination
+        counts as the worst.
     journal : Journal or None, default=None
-        Where scores are kept as soon as they are known, and taken from. It is opened
-        and closed here.
+        File in which scores are kept as soon as they are known, and found again by
+        later runs. It is opened and closed here; None keeps no scores.
     record : callable, default does nothing
         Called with each `Candidate` when its score is known.
     progress : callable, default does nothing
@@ -168,7 +174,8 @@ def make_soup(
     force : bool, default=False
         Whether an existing output is replaced.
     options : Options or None, default=None
-        Of every mean, as of `average`; neither rule, weights, params nor force.
+        Options of every mean, as in `average`, except rule, weights, params and force;
+        None means defaults.
 
     Returns
     -------
@@ -176,18 +183,21 @@ def make_soup(
 
     Raises
     ------
-    FileNotFoundError, FileExistsError, BlockingIOError
-        If a member is not there, something stands at ``out``, or another run has the
-        journal.
-    ValueError
-        If anything stands in the way before a score is asked for; if no member can be
-        scored, or not what was chosen.
+    FileNotFoundError
+        If a member does not exist.
+    FileExistsError
+        If ``out`` exists and ``force`` is False.
+    BlockingIOError
+        If another run has locked the journal.
+    TypeError, ValueError
+        If an argument is invalid or the members do not match, before the first score;
+        or if no member, or not the selected combination, can be scored.
 
     Warns
     -----
     UserWarning
-        If a member shares no start with the first, is a copy or an average itself, or
-        is left out, or all score the same.
+        If a member may not be fine-tuned from the same initialization as the first, is
+        a copy or itself an average, or is left out, or if all scores are equal.
 
     References
     ----------
@@ -226,7 +236,7 @@ def make_soup(
 
 
 def _warn_of_members(planned: Plan) -> None:
-    """Warn of members whose average may be useless or a surprise, before any score."""
+    """Warn about members whose average may be useless, before the first score."""
     apart = different_initializations(planned)
     told = [] if apart is None else [apart]
     for sentence in (*told, *averages_among(planned), *copies(planned.members)):

@@ -1,1 +1,1 @@
-"""Files of texts and of vectors."""
+"""Text files and vector files: reading, writing and format detection."""

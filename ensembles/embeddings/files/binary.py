@@ -1,4 +1,4 @@
-"""Numbers one after the other in a binary file, read within its bounds."""
+"""Bounds-checked sequential reader of binary files."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from ensembles.embeddings.files.mapped_files import mapped
 
 
 class Reader:
-    """A place in a mapped file that moves on as it is read.
+    """Read a memory-mapped binary file sequentially.
 
     Parameters
     ----------
     path : Path
+        Regular, non-empty file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,16 +25,16 @@ class Reader:
 
     @property
     def left(self) -> int:
-        """Bytes that are not read yet."""
+        """Number of unread bytes."""
         return len(self.data) - self.at
 
     def take(self, n_bytes: int, what: str) -> bytes:
-        """The next bytes.
+        """Read the next ``n_bytes`` bytes; ``what`` names them in messages.
 
         Raises
         ------
         ValueError
-            If the file has not so many left.
+            If fewer bytes are left.
         """
         if not 0 <= n_bytes <= self.left:
             raise self.broken(f"{what} needs {n_bytes} bytes, of which {self.left} are")
@@ -42,12 +43,12 @@ class Reader:
         return found
 
     def numbers(self, layout: str, what: str) -> tuple[Any, ...]:
-        """The next numbers, little-endian, as `struct` names them."""
+        """Read little-endian numbers in a format of the module ``struct``."""
         layout = "<" + layout
         return struct.unpack(layout, self.take(struct.calcsize(layout), what))
 
     def word(self, end: int, longest: int) -> bytes:
-        """Bytes up to one that ends them, which is passed over."""
+        """Read bytes up to the terminator ``end``, and skip it."""
         chunk = bytes(self.data[self.at : self.at + longest])
         size = chunk.find(end)
         if size < 0:
@@ -56,5 +57,5 @@ class Reader:
         return chunk[:size]
 
     def broken(self, what: str) -> ValueError:
-        """An error that tells file and reason."""
+        """Return a `ValueError` that names the file and the reason."""
         return ValueError(f"{self.path} is not a whole file of vectors: {what}")

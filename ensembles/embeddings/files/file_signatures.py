@@ -1,4 +1,4 @@
-"""Files that are no text: compressed, in UTF-16, or binary, known by their bytes."""
+"""Detect files that are not UTF-8 text: compressed, UTF-16, UTF-32 or binary."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ensembles.regular_files import read_regular
 
-# How compressed files begin, what they are, and what reads them.
+# Magic number of each compression, its name, and the program that decompresses it.
 COMPRESSED = {
     b"\x1f\x8b": ("gzip", "zcat"),
     b"BZh": ("bzip2", "bzcat"),
@@ -21,39 +21,42 @@ COMPRESSED = {
     b"PK\x05\x06": ("zip", "unzip -p"),
     b"7z\xbc\xaf\x27\x1c": ("7-Zip", "7z x -so"),
 }
-# The longer ones first: UTF-32 begins as UTF-16 does.
+# Longer marks first: the mark of UTF-32-LE begins with that of UTF-16-LE.
 WIDE = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-LARGEST = 4 << 30  # bytes of a text that is read in one piece
-# What stands in a clone in the place of a large file.
+LARGEST = 4 << 30  # maximum size in bytes of a text that is read at once
+# A clone without Git LFS has a small pointer file in place of each large file.
 POINTER = b"version https://git-lfs.github.com/spec/"
-# Streams that a shell has opened, as in --frequencies <(zcat counts.gz): unlike a pipe
-# with a name they have a writer.
+# Streams opened by a shell, as in --frequencies <(zcat counts.gz): unlike a named pipe,
+# they have a writer, so that opening them does not block.
 STREAMS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
-SAMPLE = 4096  # bytes that are looked at
-# What no text has, but for mishaps: tabs, ends of lines and pages, and escapes it has.
+SAMPLE = 4096  # bytes that are examined
+# Control characters that text rarely has; tabs, line and page ends and escapes are
+# common.
 CONTROL = bytes(
     code for code in range(32) if code not in b"\t\n\v\f\r\x1b\x1c\x1d\x1e\x1f"
 )
 MOST_CONTROL = 0.02
-SHORTEST = 16  # bytes by whose zeros an encoding is told
+SHORTEST = 16  # bytes needed to detect an encoding from its NUL bytes
 
 
 def compression_of(first: bytes) -> tuple[str, str] | None:
-    """Name of a compression and the program that reads it, None for what has none.
+    """Detect a compression by its magic number.
 
     Parameters
     ----------
     first : bytes
-        What a file begins with.
+        First bytes of a file.
 
     Returns
     -------
     (str, str) or None
+        Name of the compression and the program that decompresses it; None if the file
+        is not compressed.
     """
     for start, found in COMPRESSED.items():
         if first.startswith(start):
@@ -62,18 +65,19 @@ def compression_of(first: bytes) -> tuple[str, str] | None:
 
 
 def check_no_pointer(first: bytes, name: str) -> None:
-    """Raise if a file is a pointer of Git LFS to another one.
+    """Raise if a file is a Git LFS pointer.
 
     Parameters
     ----------
     first : bytes
-        The beginning of a file.
+        First bytes of the file.
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
 
     Raises
     ------
     ValueError
+        If the file is a Git LFS pointer instead of the file that it refers to.
     """
     if first.startswith(POINTER):
         raise ValueError(
@@ -83,21 +87,21 @@ def check_no_pointer(first: bytes, name: str) -> None:
 
 
 def check_text(first: bytes, name: str, *, then: str = "> FILE") -> None:
-    """Raise if what a file begins with is no text in an encoding of bytes.
+    """Raise unless the first bytes of a file are text in an ASCII-compatible encoding.
 
     Parameters
     ----------
     first : bytes
-        The beginning of a file.
+        First bytes of the file.
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
     then : str, default="> FILE"
-        What follows the command that decompresses or recodes, in messages.
+        End of the shell command that messages suggest to decompress or recode the file.
 
     Raises
     ------
     ValueError
-        If it is compressed, in UTF-16 or UTF-32, or binary.
+        If the file is compressed, a Git LFS pointer, in UTF-16 or UTF-32, or binary.
     """
     if found := compression_of(first):
         kind, program = found
@@ -122,7 +126,7 @@ def check_text(first: bytes, name: str, *, then: str = "> FILE") -> None:
 
 
 def _wide_without_mark(sample: bytes) -> str | None:
-    """UTF-16 or UTF-32 by where the NULs of its ASCII stand, or None."""
+    """Detect UTF-16 or UTF-32 by the positions of NUL bytes; None if neither."""
     if len(sample) < SHORTEST:
         return None
     zeros = [sample[place::4].count(0) * 8 >= len(sample) for place in range(4)]
@@ -132,7 +136,7 @@ def _wide_without_mark(sample: bytes) -> str | None:
 
 
 def _is_utf8(sample: bytes) -> bool:
-    """Whether bytes are UTF-8, perhaps cut off within the last character."""
+    """Whether bytes are UTF-8; the last character may be truncated."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(sample)
     except UnicodeDecodeError:
@@ -141,21 +145,24 @@ def _is_utf8(sample: bytes) -> bool:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """Text of a regular file or a shell's stream in UTF-8, without a mark before it.
+    """Read a UTF-8 text from a regular file or a shell stream.
 
     Parameters
     ----------
     path : path
+        Regular file of at most 4 GiB, or a stream such as ``/dev/stdin``.
 
     Returns
     -------
     str
+        The text without a byte order mark.
 
     Raises
     ------
     FileNotFoundError
+        If the file does not exist.
     ValueError
-        If it is a pipe with a name or a device, or no text in UTF-8.
+        If it is a named pipe or a device, is too large, or is not UTF-8 text.
     """
     if str(path).startswith(STREAMS):
         content = _read_stream(path)

@@ -1,4 +1,4 @@
-"""Vectors compressed by gzip: decompressed into a temporary file, within a bound."""
+"""Decompression of gzip vector files to temporary files of bounded size."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 GZIP = b"\x1f\x8b"
 STEP = 1 << 20
-# Text of numbers shrinks to a third. What expands beyond is made to fill a disk.
+# Numbers as text compress to a third; more is a sign of a zip bomb.
 MOST_EXPANDED, ALWAYS_FINE = 50, 64 << 20
 
 
 def is_gzip(path: Path) -> bool:
-    """Whether a regular file begins as gzip does."""
+    """Whether a regular file begins with the magic number of gzip."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -25,21 +25,25 @@ def is_gzip(path: Path) -> bool:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """Decompressed copy of a gzip file, deleted at the end; what is mapped stays.
+    """Decompress a gzip file to a temporary copy, deleted when the block ends.
+
+    Memory maps of the copy stay valid after its deletion.
 
     Parameters
     ----------
     path : Path
+        The gzip file.
 
     Yields
     ------
     Path
-        Its name is that of the file without ".gz".
+        Path of the copy, named like ``path`` without ".gz".
 
     Raises
     ------
     ValueError
-        If the file is not whole, or expands beyond what vectors do.
+        If the file is truncated or corrupt, or expands to more than 64 MiB and more
+        than 50 times its size.
     """
     left = max(ALWAYS_FINE, MOST_EXPANDED * path.stat().st_size)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -1,4 +1,4 @@
-"""Files of vectors: opened safely, mapped, and told apart."""
+"""Memory mapping of vector files, and decoding of their tokens."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ REPLACING = (
 
 
 class NotUtf8(ValueError):
-    """A token that is not UTF-8, where that is not allowed."""
+    """Raised for a token that is not UTF-8."""
 
 
 def check_regular(path: Path) -> int:
-    """Size of a regular file that is not empty.
+    """Check that a path is a non-empty regular file.
 
     Parameters
     ----------
     path : Path
+        File to check.
 
     Returns
     -------
     int
+        Size in bytes.
 
     Raises
     ------
     FileNotFoundError
+        If the file does not exist.
     ValueError
-        If it is a pipe, a device, or empty.
+        If it is empty, or not a regular file, such as a pipe or a device.
     """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
@@ -49,7 +52,7 @@ def check_regular(path: Path) -> int:
 
 
 def mapped(path: Path) -> NDArray[np.uint8]:
-    """Bytes of a file, in memory as far as they are looked at."""
+    """Memory-map a file as bytes; pages load when they are accessed."""
     check_regular(path)
     with path.open("rb") as file:
         view = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -59,23 +62,25 @@ def mapped(path: Path) -> NDArray[np.uint8]:
 def mapped_array(
     path: Path, dtype: Any, shape: tuple[int, ...], offset: int
 ) -> NDArray[Any]:
-    """Array that lies in a file, mapped; a copy where its place suits no processor."""
+    """Memory-map an array in a file; a copy if its offset is not aligned."""
     dtype = np.dtype(dtype)
     array = np.memmap(path, dtype, "r", offset, shape)
-    # A plain array over the map: a memmap's views are slow to make.
+    # A plain ndarray over the map: views of an np.memmap are slow to create.
     return np.asarray(array) if offset % dtype.itemsize == 0 else np.array(array)
 
 
 def decode(word: bytes, errors: str, where: str) -> str:
-    """A token's text.
+    """Decode a token from UTF-8.
 
     Parameters
     ----------
     word : bytes
-    errors : {"strict", "replace", "ignore", "backslashreplace"}
-        What becomes of bytes that are not UTF-8.
+        Bytes of the token.
+    errors : str
+        Error handler of ``bytes.decode`` for bytes that are not UTF-8, such as "strict"
+        or "replace".
     where : str
-        For messages.
+        Position of the token, for messages.
 
     Returns
     -------
@@ -84,7 +89,8 @@ def decode(word: bytes, errors: str, where: str) -> str:
     Raises
     ------
     ValueError
-        If they are not UTF-8 and ``errors`` is "strict", or hold a NUL.
+        If the bytes contain a NUL, or are not UTF-8 and ``errors`` is "strict"
+        (`NotUtf8`).
     """
     if 0 in word:
         raise ValueError(f"{where} must be a word, found a NUL byte in {word[:40]!r}")

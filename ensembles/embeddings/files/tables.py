@@ -1,4 +1,4 @@
-"""Texts in tables of lines: which delimiter, which column."""
+"""Readers of the text column of CSV and TSV tables, with delimiter detection."""
 
 from __future__ import annotations
 
@@ -8,32 +8,34 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
-# How a file is read, for the user: ``column``, ``columns``, ``delimiter``.
+# How a file is read, for display: ``column``, ``columns``, ``delimiter``.
 Facts = dict[str, Any]
-STEP = 4 << 20  # characters of texts taken together
-HEAD = 20  # lines by which a delimiter is told
+STEP = 4 << 20  # characters of texts in a batch
+HEAD = 20  # lines used to detect the delimiter
 DELIMITERS = (",", ";", "\t", "|")
 SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
-GUESSES = ("text", "sentence")  # columns that need no name
+GUESSES = ("text", "sentence")  # default columns
 WAY_OUT = "column='NAME' chooses one"
 
 
 def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") -> str:
-    """What stands between the fields of a table, by its first lines.
+    """Detect the delimiter of a table from its first lines.
 
     Parameters
     ----------
     lines : sequence of str
-        The first lines. Where the first is a header it decides, else all.
+        First lines of the table. Only the first is used, unless ``column`` is a number.
     column : str or None
-        Name or number of a column that must be there.
+        Name or 1-based number of a column that the table must have; None accepts any
+        delimiter that splits the first line.
     first : str, default=","
-        The delimiter that is expected: another one counts where this one leaves the
-        line whole, or without the column.
+        Preferred delimiter. Another one is returned if this one does not split the
+        line, or gives no such column.
 
     Returns
     -------
     str
+        The delimiter, ``first`` if none fits.
     """
     marks = dict.fromkeys((first, *DELIMITERS))
     fields = {mark: _fields(lines[0] if lines else "", mark) for mark in marks}
@@ -51,25 +53,25 @@ def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") 
 def _fields(line: str, mark: str) -> list[str]:
     try:
         return next(_reader([line], mark), [])
-    except csv.Error:  # which the table's own reader raises again, with the line
+    except csv.Error:  # the reader of the table raises it again, with the line number
         return [line]
 
 
 def _reader(lines: Iterable[str], mark: str, *, strict: bool = False) -> Any:
-    if mark == "	":  # fields as they are: a quotation mark is one
+    if mark == "	":  # TSV has no quoting: quotation marks are part of a field
         return csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE, strict=strict)
     return csv.reader(lines, delimiter=mark, strict=strict)
 
 
 def table(first: str) -> Callable[..., Iterator[list[str]]]:
-    """Reader of the texts of a table, with the delimiter that is expected."""
+    """Return a reader of tables for which ``first`` is the preferred delimiter."""
 
     def read(
         lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
     ) -> Iterator[list[str]]:
         every = (line for some in lines for line in some)
         head = list(islice(every, HEAD))
-        if head and (found := SEPARATOR.fullmatch(head[0])):  # spreadsheets write it
+        if head and (found := SEPARATOR.fullmatch(head[0])):  # written by Excel
             mark, head = found[1], head[1:]
         else:
             mark = delimiter_of(head, column, first=first)
@@ -93,7 +95,7 @@ def _cells(
     facts["column"] = header[place] if is_header else place + 1
     facts["columns"] = header if is_header else len(header)
     texts = [] if is_header else [header[place]]
-    is_steady = is_header or place == len(header) - 1  # else labels may follow
+    is_steady = is_header or place == len(header) - 1  # more columns may follow
     size = 0
     for row in rows:
         if not row:
@@ -118,7 +120,7 @@ def _cells(
 
 
 def _place(header: Sequence[str], name: str, column: str | None) -> tuple[int, bool]:
-    """Which column holds the texts, and whether the first row names it."""
+    """Index of the text column, and whether the first row is a header."""
     if column is not None and column not in header and column.isdecimal():
         if not 1 <= int(column) <= len(header):
             raise ValueError(f"{name} has {len(header)} columns, found column={column}")
@@ -127,24 +129,26 @@ def _place(header: Sequence[str], name: str, column: str | None) -> tuple[int, b
 
 
 def chosen(columns: Sequence[str], name: str, column: str | None) -> str:
-    """The column that is asked for, or the one that can be meant.
+    """Choose the text column.
 
     Parameters
     ----------
     columns : sequence of str
+        Names of all columns.
     name : str
-        Of the file, for messages.
+        Name of the file, for messages.
     column : str or None
-        None takes the only column, else "text" or "sentence".
+        Name of the column. None takes the only column, or else "text" or "sentence".
 
     Returns
     -------
     str
+        Name of the column.
 
     Raises
     ------
     ValueError
-        If there is no such column.
+        If the column does not exist, or ``column`` is None and no default applies.
     """
     if column is None:
         if len(columns) == 1:

@@ -1,4 +1,4 @@
-"""Texts in files, a batch at a time, so that a file may be larger than the memory."""
+"""Readers of text files in batches, for files larger than memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ensembles.embeddings.files.file_signatures import SAMPLE, check_text
 from ensembles.embeddings.files.mapped_files import INSTALL
 from ensembles.embeddings.files.tables import Facts, chosen, table
 
-STEP = 4 << 20  # bytes read together, and no fewer than a line
-ROWS = 8192  # of Parquet, taken together
+STEP = 4 << 20  # bytes in a batch of lines; at least one line
+ROWS = 8192  # rows in a batch of Parquet
 SUFFIXES = {
     ".csv": "csv",
     ".tsv": "tsv",
@@ -26,7 +26,7 @@ SUFFIXES = {
     ".tab": "tsv",
     ".parquet": "parquet",
 }
-# By the suffix: what would be embedded line by line, and what to do.
+# Suffixes of files that lines would be the wrong format for, and a hint for each.
 OTHERS = {
     ".json": "kind='jsonl' reads an object a line; jq -c '.[]' makes such lines of an "
     "array; kind='lines' takes it as it is",
@@ -38,19 +38,22 @@ FORMATS = ("lines", "csv", "tsv", "jsonl", "parquet")
 
 
 def plain(texts: Any) -> list[Any]:
-    """The texts of a batch as a list."""
+    """Convert the texts of a batch to a list."""
     return texts if isinstance(texts, list) else list(texts.to_pylist())
 
 
 class Batch(NamedTuple):
-    """Some texts, the bytes of the file that they took, and how the file is read.
+    """Batch of texts, with its size in the file and the format of the file.
 
     Attributes
     ----------
-    texts : list of str, or array of pyarrow
+    texts : list of str or pyarrow.Array
+        Texts of the batch.
     n_bytes : int
+        Bytes read for the batch, for progress; an estimate for Parquet.
     facts : dict
-        ``kind``, and of a table ``column``, ``delimiter`` and all ``columns``.
+        Format of the file: ``kind``, and for a table also ``column``, ``columns`` (all
+        names, or their number if the table has no header) and ``delimiter``.
     """
 
     texts: Any
@@ -65,33 +68,35 @@ def read_texts(
     column: str | None = None,
     encoding: str = "utf-8",
 ) -> Iterator[Batch]:
-    """Texts of a file, in order.
+    """Read the texts of a file in batches, in order.
 
     Parameters
     ----------
     source : path or binary file
-        Of Parquet a path.
+        File to read; Parquet requires a path.
     kind : {"lines", "csv", "tsv", "jsonl", "parquet"} or None, default=None
-        None goes by the suffix; what it does not tell is lines. A table of "csv" or
-        "tsv" whose first line shows another delimiter (tab, comma, ``;`` or ``|``) is
-        read by that.
+        File format. None infers it from the suffix, "lines" for an unknown suffix. In
+        "csv" and "tsv" the delimiter (tab, comma, ``;`` or ``|``) is detected from the
+        first lines.
     column : str or None, default=None
-        Where the texts are: the name of a column or key, or the number of a column,
-        from 1, where the first line is no header. None takes the only column, else
-        "text" or "sentence".
+        Name of the text column or JSON key, or 1-based number of a column in a table
+        without a header. None takes the only column, or else "text" or "sentence".
     encoding : str, default="utf-8"
-        One of bytes, in which lines end with the byte 10; of Parquet always UTF-8.
+        ASCII-compatible text encoding, such as "latin-1". Parquet is always UTF-8.
 
     Yields
     ------
     Batch
-        Its texts are a list of str, or an array of pyarrow.
+        Texts as a list of str, or as a ``pyarrow.Array`` for Parquet.
 
     Raises
     ------
     ValueError
-        If the file is broken, or has no such column; the message names the line.
-    FileNotFoundError, ImportError
+        If the file is malformed, with the line number, or the column does not exist.
+    FileNotFoundError
+        If the file does not exist.
+    ImportError
+        If the file is Parquet and pyarrow is not installed.
     """
     name = str(getattr(source, "name", source))
     kind = kind_of(name) if kind is None else kind
@@ -112,7 +117,7 @@ def read_texts(
                 yield some
 
         done, blocks = 0, lines()
-        # Whether it is text at all is to be known before what kind of text.
+        # Read a first block now: a binary file is reported before errors of its kind.
         first = [some for some in [next(blocks, None)] if some is not None]
         for texts in _READERS[kind](chain(first, blocks), name, column, facts):
             yield Batch(texts, taken - done, facts)
@@ -120,20 +125,22 @@ def read_texts(
 
 
 def kind_of(name: str) -> str:
-    """How a file is read by default, by the suffix of its name.
+    """Infer the format of a file from its suffix.
 
     Parameters
     ----------
     name : str
+        Name or path of the file.
 
     Returns
     -------
     {"lines", "csv", "tsv", "jsonl", "parquet"}
+        The format, "lines" for an unknown suffix.
 
     Raises
     ------
     ValueError
-        If the suffix says that neither lines nor any of these are in it.
+        If the suffix is that of an unsupported format, such as ``.xlsx``.
     """
     suffix = Path(name).suffix.lower()
     if suffix in OTHERS:
@@ -142,7 +149,7 @@ def kind_of(name: str) -> str:
 
 
 def _checked_encoding(encoding: str) -> str:
-    """The encoding; the mark at the beginning of a file is left out in any case."""
+    """Validate the encoding; "utf-8-sig" becomes "utf-8", as marks are removed."""
     try:
         if codecs.lookup(encoding).name == "utf-8-sig":
             return "utf-8"
@@ -167,7 +174,7 @@ def _opened(source: Any) -> Iterator[IO[bytes]]:
 
 
 def _onwards(name: str, kind: str) -> str:
-    """What follows a command that makes text of a file, in messages."""
+    """End of the shell command that messages suggest to convert a file to text."""
     inner = SUFFIXES.get(Path(Path(name).stem).suffix.lower(), kind)
     kind = inner if kind == "lines" else kind
     if kind == "parquet":
@@ -179,7 +186,7 @@ def _onwards(name: str, kind: str) -> str:
 def _decoded(
     file: IO[bytes], name: str, encoding: str, then: str
 ) -> Iterator[tuple[list[str], int]]:
-    """Lines with their ends, some at a time, and the bytes that they took."""
+    """Yield batches of decoded lines, with line ends, and their size in bytes."""
     number = 0
     while raw := file.readlines(STEP):
         if not number:
@@ -200,7 +207,7 @@ def _decoded(
 
 
 def _check_beginning(raw: list[bytes], name: str, then: str) -> None:
-    """Raise if the first lines are of a file without lines of text."""
+    """Raise if the first lines are not text, or lines end with a lone CR."""
     check_text(b"".join(raw[:64])[:SAMPLE], name, then=then)
     if raw[0].rstrip(b"\r").count(b"\r") and b"\n" not in raw[0]:
         raise ValueError(

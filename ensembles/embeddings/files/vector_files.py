@@ -1,4 +1,4 @@
-"""Vectors in files that grow row by row, and are whole or absent."""
+"""Atomic writers of vector files: ``.npy``, Parquet and safetensors."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from ensembles.atomic_io import check_free, whole
 from ensembles.embeddings.files.mapped_files import INSTALL
 from ensembles.embeddings.tokenization.texts import decoded
 
-# Takes texts and their vectors.
+# Function that appends texts and their vectors.
 Add = Callable[[Any, Any], None]
 KINDS = (".npy", ".parquet")
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Raise if `vectors_file` would not write to a path.
+    """Raise if `vectors_file` cannot write to a path.
 
     Parameters
     ----------
     path : Path
+        Path of the output.
     force : bool
+        Whether an existing file may be replaced.
 
     Raises
     ------
     ValueError
-        If it ends otherwise than a file of vectors.
+        If the suffix is not ``.npy`` or ``.parquet``.
     FileExistsError
-        As `check_free` does.
+        If ``path`` exists and not ``force``, or is a directory.
     """
     if path.suffix not in KINDS:
         raise ValueError(f"path must end in {' or '.join(KINDS)}, found {str(path)!r}")
@@ -40,17 +42,19 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def save_tensors(tensors: dict[str, Any], path: Path) -> None:
-    """Write a safetensors file whose mode is that of any new file.
+    """Write a safetensors file with the default permissions of a new file.
 
     Parameters
     ----------
     tensors : dict of str to ndarray
+        Tensors by name.
     path : Path
+        File to write; an existing one is overwritten.
     """
     from safetensors.numpy import save_file
 
     path.touch()
-    mode = path.stat().st_mode  # safetensors 0.8 writes files that others cannot read
+    mode = path.stat().st_mode  # safetensors 0.8 denies others read access
     save_file(tensors, path, {"format": "np"})
     path.chmod(stat.S_IMODE(mode))
 
@@ -59,7 +63,7 @@ def save_tensors(tensors: dict[str, Any], path: Path) -> None:
 def vectors_file(
     path: Path, n_columns: int, dtype: Any, *, force: bool
 ) -> Iterator[Add]:
-    """A file of vectors that grows, and has its name once it is whole.
+    """Open a vector file for appending batches; it is written atomically.
 
     Parameters
     ----------
@@ -67,21 +71,23 @@ def vectors_file(
         ``.npy`` holds an array of shape (n_texts, n_columns), ``.parquet`` the columns
         ``text`` and ``vector``.
     n_columns : int
+        Number of columns of the vectors.
     dtype : numpy dtype
+        Data type of the vectors in the file.
     force : bool
-        Whether what stands at ``path`` is replaced.
+        Whether an existing file is replaced.
 
     Yields
     ------
     callable (texts, vectors)
-        Adds rows.
+        Appends a batch of rows.
 
     Raises
     ------
     ValueError
-        If the path ends otherwise.
+        If the suffix is not ``.npy`` or ``.parquet``.
     FileExistsError
-        If something stands at ``path`` and not ``force``.
+        If ``path`` exists and not ``force``, or is a directory.
     """
     check_output(path, force=force)
     with whole(path, folder=False, force=force) as place:
@@ -96,7 +102,7 @@ def _npy(file: IO[bytes], n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]
     n_rows = 0
 
     def head() -> None:
-        # Numpy leaves room in the header for the first axis to grow.
+        # NumPy pads the header so that the length of the first axis can grow.
         file.seek(0)
         facts = {"descr": dtype.str, "fortran_order": False}
         np.lib.format.write_array_header_1_0(

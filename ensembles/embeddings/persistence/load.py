@@ -1,4 +1,4 @@
-"""Read the values of a fitted embedder from a directory that was saved."""
+"""Load the values of a fitted embedder from a saved directory."""
 
 from __future__ import annotations
 
@@ -20,28 +20,29 @@ LEARNED = ("weights", "remove_components", "whiten", "n_components", "params")
 
 
 class LoadedEmbedder(NamedTuple):
-    """What a saved directory holds beside the table that it is.
+    """State of a saved embedder, without its vector table.
 
     Parameters
     ----------
     params : dict of str to value
-        Constructor parameters that say how the table is read and pooled.
+        Constructor parameters that configure reading and pooling of the table.
     learned_params : dict of str to value
-        Those of what was learned from texts; empty where it is folded into the table.
+        Constructor parameters of the weighting and the projection; empty if both are
+        folded into the table.
     row_weights : ndarray of shape (n_rows,), float32, or None
-        One weight a row of the table.
+        Weight of each row of the table; None weighs every word equally.
     projection : Projection or None
-        Removed components, whitening and principal axes.
+        Removed components, whitening and principal axes; None if not used or folded.
     unmet : float
-        Weight of a word without a row.
+        Weight of an out-of-vocabulary word.
     divide : {"weights", "count"}
-        What a weighted sum is divided by.
+        Divisor of the weighted sum: the sum of the weights, or the number of words.
     scale : float or None
-        Scale of int8.
+        Largest magnitude of the training vectors, for int8; None for other dtypes.
     coverage : float
-        Share of the training tokens that have a vector, or NaN.
+        Share of the training tokens that have a vector; NaN without training texts.
     n_features_out : int
-        Columns of the output of ``transform``.
+        Number of columns of the output of ``transform``.
     """
 
     params: dict[str, Any]
@@ -56,12 +57,12 @@ class LoadedEmbedder(NamedTuple):
 
 
 def load(path: str | os.PathLike[str]) -> LoadedEmbedder:
-    """Read what `ensembles.embeddings.persistence.save` wrote.
+    """Load the state of an embedder that `ensembles.embeddings.persistence.save` saved.
 
     Parameters
     ----------
     path : path
-        The directory.
+        Directory of the saved embedder.
 
     Returns
     -------
@@ -69,8 +70,13 @@ def load(path: str | os.PathLike[str]) -> LoadedEmbedder:
 
     Raises
     ------
+    FileNotFoundError
+        If the directory or a file in it does not exist.
+    ValueError
+        If a file is corrupt.
     KeyError, TypeError, AttributeError
-        If ``config.json`` is not as `save` writes it.
+        If ``config.json`` does not have the structure or the version that `save`
+        writes.
     """
     folder = Path(path)
     own = read_json(folder / "config.json")[OWN]

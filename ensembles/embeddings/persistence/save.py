@@ -1,9 +1,9 @@
-"""Fitted embedders as a directory of safetensors and JSON, without any pickle.
+"""Save fitted embedders as a directory of safetensors and JSON, without pickle.
 
-Where the average is linear in the words' vectors (the mean of words, each times its
-weight, then components, whitening, principal axes), all of it is folded into the table:
-the directory is then one that model2vec and sentence-transformers read as a static
-model. Otherwise the table is called ``table``, and only this library reads it.
+If the sentence vector is linear in the word vectors (a weighted mean of words, then
+component removal, whitening or principal axes), weights and projection are folded into
+the table, and model2vec and sentence-transformers load the directory as a static model.
+Otherwise the table is named ``table``, and only this library loads it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ensembles.embeddings.vectors.model_directory import OWN, TABLE, unknown_id
 from ensembles.parallel import cut
 
 VERSION = 1
-# Parameters that are values of JSON as they are.
+# Parameters that JSON can store as they are.
 PLAIN = ("remove_components", "whiten", "n_components", "n_jobs", "params")
 PROJECTION = ("matrix", "mean", "components", "shares")
 STATIC = "sentence_transformers.models.StaticEmbedding"
@@ -38,24 +38,25 @@ def save(
 ) -> None:
     """Write a fitted embedder to a directory, atomically.
 
-    What is loaded again gives the same vectors; to the rounding of float32 where the
-    table is folded. Of a text with unknown words sentence-transformers gives a shorter
-    vector of the same direction: it counts them in the mean.
+    The loaded embedder returns the same vectors, up to float32 rounding if the table is
+    folded. For a text with unknown words, sentence-transformers returns a shorter
+    vector of the same direction, because it counts them in the mean.
 
     Parameters
     ----------
     saved : SavedEmbedder
-        The values of the embedder.
+        State of the embedder.
     path : path
-        The directory that is written.
+        Directory to write.
     force : bool, default=False
         Whether an existing directory is replaced.
 
     Raises
     ------
     ValueError
-        If the tokenizer is a callable, which is code, or unknown words are made of
-        n-grams, whose table belongs to another file.
+        If the tokenizer is a callable, which cannot be stored without code, a
+        tokenizer of subword tokens has tokens without a vector, or unknown words are
+        composed of n-grams, which stay in another file.
     FileExistsError
         If ``path`` exists and not ``force``.
     """
@@ -83,14 +84,14 @@ def save(
 
 
 def _is_for_others(tokenizer: dict[str, Any]) -> bool:
-    """Whether tokenizers know the pattern, which Python knew."""
+    """Whether the package tokenizers accepts the tokenizer and its pattern."""
     try:
         from tokenizers import Tokenizer
     except ImportError:
         return True
     try:
         Tokenizer.from_str(json.dumps(tokenizer))
-    except Exception:  # the Rust binding raises nothing more narrow
+    except Exception:  # the Rust binding raises plain Exception
         return False
     return True
 
@@ -165,7 +166,7 @@ def _config(saved: SavedEmbedder, folded: bool) -> dict[str, Any]:
 
 
 def _tokenizer(rows: Rows) -> tuple[Any, NDArray[np.int64]]:
-    """What tokenizer.json holds, and the row of each of its ids; -1 for none."""
+    """Content of tokenizer.json, and the row of each token id (-1: no row)."""
     vocabulary = rows.vocabulary
     if rows.by_piece:
         backend = getattr(rows.tokenizer, "backend_tokenizer", rows.tokenizer)
@@ -197,9 +198,9 @@ def _tokenizer(rows: Rows) -> tuple[Any, NDArray[np.int64]]:
 
 
 def _word_level(rows: Rows, ids: dict[str, int], unknown: str) -> dict[str, Any]:
-    """A tokenizer of words, as tokenizers' own JSON says it."""
+    """Word-level tokenizer in the JSON format of the package tokenizers."""
     pattern = PORTABLE if rows.tokenizer is None else rows.tokenizer
-    pattern = pattern.removeprefix("(?u)")  # which says nothing in Python 3
+    pattern = pattern.removeprefix("(?u)")  # the default in Python 3
     cutter: dict[str, Any] = {"type": "WhitespaceSplit"}
     if pattern != "whitespace":
         cutter = {"type": "Split", "pattern": {"Regex": pattern}}
@@ -219,7 +220,7 @@ def _word_level(rows: Rows, ids: dict[str, int], unknown: str) -> dict[str, Any]
 
 
 def _write(path: Path, found: Any) -> None:
-    # Parameters may be numpy's own numbers, as a search over an array sets them.
+    # Parameters may be NumPy scalars, e.g. after a grid search over an array.
     item = methodcaller("item")
     text = json.dumps(found, ensure_ascii=False, allow_nan=False, default=item)
     path.write_text(text, "utf-8")

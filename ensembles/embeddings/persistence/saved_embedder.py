@@ -1,4 +1,4 @@
-"""The values that a fitted embedder is saved as."""
+"""State of a fitted embedder, for saving."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ensembles.embeddings.postprocessing.projection import Projection
 from ensembles.embeddings.vectors.lookup import Rows
 from ensembles.parallel import cut
 
-STEP = 1 << 16  # rows that are read together
+STEP = 1 << 16  # rows of a block
 
 
 @dataclass(frozen=True, eq=False)
 class SavedEmbedder:
-    """All that a fitted embedder is made of.
+    """State of a fitted embedder.
 
     Parameters
     ----------
@@ -28,24 +28,25 @@ class SavedEmbedder:
     rows : Rows
         Vectors, vocabulary and tokenizer.
     rules : tuple of Pooling
+        Pooling rules; their results are concatenated.
     weights : ndarray of shape (n_rows,), float32, or None
-        One weight a row of the vectors; None counts every word once.
+        Weight of each row of the vectors; None weighs every word equally.
     unmet : float
-        Weight of a word without a row, where n-grams make up its vector.
+        Weight of an out-of-vocabulary word whose vector is composed of n-grams.
     divide : {"weights", "count"}
-        What a weighted sum is divided by.
+        Divisor of the weighted sum: the sum of the weights, or the number of words.
     projection : Projection or None
-        Removed components, whitening and principal axes.
+        Removed components, whitening and principal axes; None if not used.
     normalize : bool
         Whether sentence vectors are L2-normalized.
     dtype : str
-        Of the sentence vectors.
+        Data type of the sentence vectors.
     scale : float or None
         Largest magnitude of the training vectors; None unless ``dtype`` is int8.
     coverage : float
-        Share of the training tokens that have a vector, NaN where there were none.
+        Share of the training tokens that have a vector; NaN without training texts.
     n_features_out : int
-        Columns of the output of ``transform``.
+        Number of columns of the output of ``transform``.
     """
 
     params: dict[str, Any]
@@ -63,15 +64,16 @@ class SavedEmbedder:
 
     @property
     def is_linear(self) -> bool:
-        """Whether a vector is the mean over words of vectors that do not depend on it.
+        """Whether a sentence vector is the plain mean of fixed vectors of its words.
 
-        All that is learned can then be folded into the table of word vectors.
+        Weights and projection can then be folded into the table of word vectors.
         """
         if len(self.rules) > 1 or not self.rules[0].linear:
             return False
         if self.weights is not None and self.divide != "count":
             return False
-        # Zeros stay zeros where a mean is taken off, unlike zeros beside other words.
+        # A sentence vector of zeros is not centered, but a zero word vector in another
+        # sentence is: no single table gives both.
         centered = self.projection is not None and self.projection.mean.any()
         return not (centered and self._has_zeros)
 
@@ -84,12 +86,12 @@ class SavedEmbedder:
         return any(not matrix[start:stop].any(axis=1).all() for start, stop in steps)
 
     def fold(self, index: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
-        """Word vectors of some rows, weighted and projected.
+        """Weighted and projected word vectors of rows.
 
         Parameters
         ----------
         index : ndarray of shape (n,), int64
-            Rows of the vectors.
+            Rows of the table.
 
         Returns
         -------

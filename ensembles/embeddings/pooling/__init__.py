@@ -1,1 +1,1 @@
-"""From the vectors of a text's words to one vector."""
+"""Poolings: rules that combine the vectors of a text's words into one vector."""

@@ -1,4 +1,4 @@
-"""Poolings: rules that turn the vectors of a text's words into one."""
+"""The registered poolings, such as the mean, maximum and power mean of words."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from ensembles.registry import RegisteredFunction, Table, lookup, register
 
 
 class Pooling(RegisteredFunction):
-    """A rule for the words of a text, with the facts that hold of it.
+    """A registered pooling rule and its properties.
 
     Parameters
     ----------
     function : callable (stack, weights, divisor, **params) -> array
-        The stack has shape (n_words, dim), float64, the weights (n_words,); both are
-        of words that have a vector, at least one. The divisor is the sum of the
-        weights, or the number of words.
+        Returns the pooled vector of shape (dim,). ``stack`` has shape (n_words, dim)
+        and ``weights`` shape (n_words,), both float64, and contain only words that have
+        a vector, at least one. ``divisor`` is the sum of the weights or the number of
+        words.
     fused : bool, default=False
-        Whether `ensembles.embeddings.pooling.engine` has a loop of that name.
+        Whether `ensembles.embeddings.pooling.engine` has a compiled loop of this name.
     linear : bool, default=False
-        Whether the result is a sum of weighted vectors over the divisor.
+        Whether the result is the sum of the weighted vectors over the divisor.
     """
 
     noun = "rule"
@@ -53,20 +54,26 @@ class Pooling(RegisteredFunction):
         divide: Divide = "weights",
         **params: Any,
     ) -> Float32:
-        """Vectors of texts, one after the other, without a fused loop.
+        """Pool the words of each text with a Python loop.
 
         Parameters
         ----------
         ragged : Ragged
+            Rows of the tokens of each text; -1 is skipped.
         table : ndarray of shape (n_rows, dim)
+            Vector table.
         weights : ndarray of shape (n_rows,) or None, default=None
+            Weight of each row. None is 1 for all.
         divide : {"weights", "count"}, default="weights"
+            Divisor: the sum of the weights, or the number of known words.
         **params
-            The pooling's own.
+            Parameters of the pooling function.
 
         Returns
         -------
-        ndarray of shape (n_texts, dim), float32; zeros for a text without words
+        ndarray of shape (n_texts, dim), float32
+            One vector per text; zero for a text without known words, or if all its
+            weights are zero.
         """
         out = np.zeros((len(ragged.offsets) - 1, table.shape[1]), np.float32)
         for index, start in enumerate(ragged.offsets[:-1]):
@@ -86,7 +93,7 @@ POOLINGS: Table[Pooling] = Table("rule", Pooling)
 
 @register(POOLINGS, fused=True, linear=True)
 def mean(stack: Float64, weights: Float64, divisor: float) -> Float64:
-    """Weighted mean of the words, sum(w[i] x[i]) over the divisor.
+    """Weighted mean of the word vectors, sum(w[i] x[i]) over the divisor.
 
     References
     ----------
@@ -98,7 +105,7 @@ def mean(stack: Float64, weights: Float64, divisor: float) -> Float64:
 
 @register(POOLINGS, fused=True)
 def maximum(stack: Float64, weights: Float64, divisor: float) -> Float64:
-    """Largest entry of any word whose weight is not zero, in each dimension.
+    """Elementwise maximum over the words with nonzero weight.
 
     References
     ----------
@@ -110,7 +117,7 @@ def maximum(stack: Float64, weights: Float64, divisor: float) -> Float64:
 
 @register(POOLINGS, fused=True)
 def minimum(stack: Float64, weights: Float64, divisor: float) -> Float64:
-    """Smallest entry of any word whose weight is not zero, in each dimension.
+    """Elementwise minimum over the words with nonzero weight.
 
     References
     ----------
@@ -128,15 +135,21 @@ def power_mean(
 
     Parameters
     ----------
+    stack : ndarray of shape (n_words, dim)
+        Vectors of the words.
+    weights : ndarray of shape (n_words,)
+        Weight of each word.
+    divisor : float
+        Sum of the weights, or number of words.
     p : int from 1 to 64, default=3
-        Where it is odd, the result has the sign of the sum. Larger powers leave
-        float64; "maximum" is their limit.
+        Power. For odd ``p`` the result has the sign of the sum. Larger powers may
+        overflow float64; "maximum" is their limit for non-negative entries.
 
     References
     ----------
     Rücklé et al. (2018), "Concatenated power mean word embeddings as universal
     cross-lingual sentence representations", arXiv:1803.01400; their code takes the
-    real part of a complex root, which halves negative ones.
+    real part of a complex root, which halves negative results.
     """
     check_power(p)
     total = weights @ stack**p / divisor
@@ -147,13 +160,20 @@ def power_mean(
 def hierarchical(
     stack: Float64, weights: Float64, divisor: float, *, window: int = 5
 ) -> Float64:
-    """Largest entry of the weighted means of all ``window`` words in a row.
+    """Elementwise maximum of the weighted means over sliding windows of words.
 
-    The order of words counts. A text that is shorter is one window.
+    The result depends on the order of the words.
 
     Parameters
     ----------
+    stack : ndarray of shape (n_words, dim)
+        Vectors of the words, in the order of the text.
+    weights : ndarray of shape (n_words,)
+        Weight of each word; windows whose weights are all zero are skipped.
+    divisor : float
+        Not used; each window is divided by the sum of its weights.
     window : int, positive, default=5
+        Number of consecutive words per window; a shorter text is one window.
 
     References
     ----------
@@ -186,21 +206,31 @@ def pooled(
     params: dict[str, dict[str, Any]],
     n_threads: int | None = 1,
 ) -> Float32:
-    """Results of several poolings side by side, by loops as far as there are.
+    """Apply several poolings and concatenate their results.
+
+    Poolings with a compiled loop use it.
 
     Parameters
     ----------
     ragged : Ragged
+        Rows of the tokens of each text; -1 is skipped.
     table : ndarray of shape (n_rows, dim)
+        Vector table.
     rules : sequence of Pooling
+        Poolings to apply.
     weights : ndarray of shape (n_rows,), float32, or None, default=None
+        Weight of each row. None is 1 for all.
     divide : {"weights", "count"}, default="weights"
+        Divisor: the sum of the weights, or the number of known words.
     params : dict of rule name to its parameters
+        Keyword arguments of each pooling; missing names use the defaults.
     n_threads : int or None, default=1
+        Threads of the compiled loops; None is all processors.
 
     Returns
     -------
     ndarray of shape (n_texts, len(rules) * dim), float32
+        The results, side by side.
     """
     found = []
     for rule in rules:
@@ -222,20 +252,22 @@ def pooled(
 
 
 def rules_of(rule: Any) -> tuple[Pooling, ...]:
-    """Poolings of a name, or of several whose results stand side by side.
+    """Look up poolings by name.
 
     Parameters
     ----------
     rule : str, Pooling, or sequence of them
+        One pooling or several, by name or as objects.
 
     Returns
     -------
     tuple of Pooling
+        The poolings, in the given order.
 
     Raises
     ------
     ValueError
-        If there is none, or a name is unknown.
+        If the sequence is empty, or a name is unknown.
     """
     named = [rule] if isinstance(rule, str | Pooling) else list(rule)
     if not named:

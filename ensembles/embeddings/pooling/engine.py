@@ -1,4 +1,4 @@
-"""Vectors of texts from rows of a table: tokenized and pooled in one go."""
+"""Batched, multithreaded tokenization and pooling of texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ensembles.embeddings.tokenization.texts import (
 from ensembles.embeddings.tokenization.tokenizer import Ragged, Tokens
 from ensembles.parallel import count_threads, cut, spread
 
-FEW = 16  # texts that take less time than it takes to spread work
+FEW = 16  # texts that take less time than starting threads
 
 
 def pool(
@@ -44,53 +44,55 @@ def pool(
     out: Float32 | None = None,
     n_threads: int | None = 1,
 ) -> Float32:
-    """Vectors of texts from the rows of their tokens.
+    """Pool the vectors of the tokens of each text.
 
     Parameters
     ----------
     ragged : Ragged
-        Tokens of -1 are skipped; a text without any other is a row of zeros.
+        Rows of the tokens of each text; -1 is skipped. A text without known tokens gets
+        a zero vector.
     table : ndarray of shape (n_rows, dim), float32, float16 or int8
-        May be mapped from a file; copied if it is not in C order. Numbers of int8 are
-        taken as they are: their scale is the caller's.
+        Vector table. It may be memory-mapped, and is copied if it is not C-contiguous.
+        int8 entries are used without a scale; the caller rescales the result.
     rules : sequence of {"mean", "maximum", "minimum", "power_mean"}
-        Their results stand side by side.
+        Pooling rules; their results are concatenated.
     weights : ndarray of shape (n_rows,), float32, or None
-        Not negative, finite; trusted. None is 1 for all. For maximum and minimum a
-        weight of 0 leaves a row out, and others say nothing.
+        Weight of each row, finite and not negative (not checked). None is 1 for all.
+        Maximum and minimum skip rows of weight 0 and ignore all other weights.
     p : int, positive, default=3
-        Of the power mean: (sum(w x**p) / sum(w)) ** (1 / p), the real root; where ``p``
-        is odd it has the sign of the sum.
+        Power of the power mean, (sum(w x**p) / sum(w)) ** (1 / p), the real root; for
+        odd ``p`` it has the sign of the sum.
     divide : {"weights", "count"}, default="weights"
-        What sums of mean and power mean are divided by: the sum of the weights, or the
-        number of tokens, unknown ones not counted, as in SIF. Where it is 0, so is the
-        result.
+        Divisor of mean and power mean: the sum of the weights, or the number of known
+        tokens, as in SIF. If it is 0, the result is 0.
     out : ndarray of shape (n_texts, len(rules) * dim), float32, or None
-        Where the result is written; in C order.
+        C-contiguous output array. None allocates one.
     n_threads : int or None, default=1
-        None is all processors. The result does not depend on it.
+        Number of threads; None is all processors. The result does not depend on it.
 
     Returns
     -------
     ndarray of shape (n_texts, len(rules) * dim), float32
+        One vector per text; ``out`` if it is given.
 
     Raises
     ------
     ValueError
-        If something above does not hold, or a row is beyond the table.
+        If an argument has the wrong dtype, shape or value, or a row index is out of
+        range.
 
     Notes
     -----
-    Vectors of a text are summed by 64 in float32 and beyond that in float64: a mean is
-    off by at most 1e-5 of the mean of the magnitudes. Maximum and minimum are exact.
-    A power mean is summed in float64 and off by at most 1e-6 of itself, where sums do
-    not cancel.
+    The mean sums blocks of 64 vectors in float32, and the blocks in float64: its error
+    is at most 1e-5 of the mean of the magnitudes. Maximum and minimum are exact. The
+    power mean sums in float64; its relative error is at most 1e-6 if the sums do not
+    cancel.
 
     References
     ----------
     Power means of signed entries: Rücklé et al. (2018), "Concatenated power mean word
     embeddings as universal cross-lingual sentence representations", arXiv:1803.01400;
-    their code takes the real part of a complex root, which halves negative ones.
+    their code takes the real part of a complex root, which halves negative results.
     """
     pooling = prepared(table, rules, weights=weights, p=p, divide=divide)
     n = len(ragged.offsets) - 1
@@ -114,24 +116,26 @@ def embed(
     out: Float32 | None = None,
     n_threads: int | None = 1,
 ) -> Float32:
-    """Vectors of texts, without holding the rows of all their tokens.
+    """Tokenize and pool texts batch by batch, which keeps few rows in memory.
 
     Parameters
     ----------
     texts : sequence, array or column of str, or an iterator
-        As `Tokens` takes them. An iterator is read some thousands at a time.
+        Texts, as in `Tokens`. An iterator is consumed some thousand texts at a time.
     tokens : Tokens
+        Tokenizer that maps texts to rows of ``table``.
     table, rules, weights, p, divide, out, n_threads
-        As `pool` takes them; ``out`` is not for an iterator, whose length is not known.
+        As in `pool`; ``out`` must be None if ``texts`` is an iterator.
 
     Returns
     -------
     ndarray of shape (n_texts, len(rules) * dim), float32
+        One vector per text.
 
     Raises
     ------
     ValueError, TypeError
-        As `pool` and `Tokens` do.
+        As in `pool` and `Tokens`.
     """
     pooling = prepared(table, rules, weights=weights, p=p, divide=divide)
     return embed_by(pooling, texts, tokens, out=out, n_threads=n_threads)
@@ -146,12 +150,13 @@ def embed_by(
     n_threads: int | None = 1,
     coverage: Coverage | None = None,
 ) -> Float32:
-    """Vectors of texts as `embed` makes them, by what was checked before.
+    """Tokenize and pool texts as `embed` does, with validated arguments.
 
-    With ``coverage`` their tokens are counted there; an iterator is not.
+    Token counts are added to ``coverage`` if it is not None and ``texts`` is not an
+    iterator.
     """
     n_threads = _n(n_threads)
-    # Asked of a list first, which takes a tenth of the time.
+    # The list check comes first because it takes a tenth of the time.
     if not isinstance(texts, list) and isinstance(texts, Iterator):
         if out is not None:
             raise ValueError("out must be None where texts are an iterator")
@@ -180,7 +185,7 @@ def _embed(
     n_threads: int,
     coverage: Coverage | None = None,
 ) -> None:
-    """Write vectors of texts, chunk by chunk."""
+    """Write the vectors of texts to ``out``, batch by batch."""
     if len(out) == len(parts) == 1 and coverage is None:
         _pool(pooling, tokens.of_part(parts[0]), 0, 1, out)
         return
@@ -226,7 +231,7 @@ def _room(out: Float32 | None, n: int, n_columns: int) -> Float32:
 def _pool(
     pooling: Prepared, ragged: Ragged, start: int, stop: int, out: Float32
 ) -> None:
-    """Write vectors of some texts."""
+    """Write the vectors of texts ``start`` to ``stop - 1`` to ``out``."""
     if pooling.table.dtype == np.float16:
         pooling, ragged = _widened(pooling, ragged, start, stop)
         out, start, stop = out[start:stop], 0, stop - start
@@ -248,7 +253,7 @@ def _pool(
 def _widened(
     pooling: Prepared, ragged: Ragged, start: int, stop: int
 ) -> tuple[Prepared, Ragged]:
-    """The rows that some texts use in float32, each once, and the texts' rows there."""
+    """A float32 table of the distinct rows that texts use, and their rows in it."""
     first, last = ragged.offsets[start], ragged.offsets[stop]
     rows = ragged.rows[first:last]
     seen, places = np.unique(rows, return_inverse=True)

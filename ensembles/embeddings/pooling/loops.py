@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-"""Compiled loops over rows of a table of vectors, one text after the other.
+"""Compiled pooling loops over the rows of a vector table.
 
-Each takes the texts from ``start`` to before ``stop`` and writes ``dim`` columns of
-``out`` from ``column`` on; rows below 0 are skipped. It returns the largest row that
-the table does not have, or -1.
+Each loop pools texts ``start`` to ``stop - 1`` and writes ``dim`` columns of ``out``,
+starting at ``column``. Negative rows are skipped. It returns the largest row index out
+of range, or -1.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 
 from ensembles.kernels.jit import compiled, inlined
 
-# Vectors summed in float32 before the sum goes on in float64.
+# Vectors per block summed in float32; the blocks are summed in float64.
 LANE_ROWS = 64
-# Vectors added to the sum in one go: memory is then asked for all of them at once.
+# Vectors added to the sum at once, so that their memory accesses overlap.
 HELD = 4
 
 
@@ -30,9 +30,9 @@ def _add_held(table, held, scales, lane):
 
 @compiled
 def pool_mean(table, rows, offsets, weights, by_count, start, stop, column, out):
-    """Sums of weighted vectors over the sums of weights, or over how many there are.
+    """Weighted means: weighted sums over the sum of the weights, or over the count.
 
-    Without weights (an array of no length) all are one.
+    Empty ``weights`` weigh all rows equally.
     """
     n_rows, dim = table.shape
     lane, sums = np.empty(dim, np.float32), np.empty(dim, np.float64)
@@ -78,7 +78,7 @@ def pool_mean(table, rows, offsets, weights, by_count, start, stop, column, out)
 
 @compiled
 def pool_extreme(table, rows, offsets, weights, sign, start, stop, column, out):
-    """Largest entries, or with ``sign`` -1 the smallest; weight 0 leaves one out."""
+    """Elementwise maxima, minima for ``sign`` -1; rows of weight 0 are skipped."""
     n_rows, dim = table.shape
     sign = np.float32(sign)
     wrong = -1
@@ -107,7 +107,7 @@ def pool_extreme(table, rows, offsets, weights, sign, start, stop, column, out):
 
 @compiled
 def pool_power(table, rows, offsets, weights, by_count, p, start, stop, column, out):
-    """Roots of the means of ``p``-th powers; an odd root keeps the sign."""
+    """Weighted power means with integer ``p``; an odd root keeps the sign."""
     n_rows, dim = table.shape
     sums = np.empty(dim, np.float64)
     wrong = -1

@@ -1,4 +1,4 @@
-"""A table of vectors, and what is to be made of its rows: checked before it is done."""
+"""Validation of the arguments of the fused pooling loops."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Divide = Literal["weights", "count"]
 
 RULES = frozenset(("mean", "maximum", "minimum", "power_mean"))
 KINDS = "feb"  # float32, float16, int8
-LARGEST_POWER = 64  # numbers beyond 1e4 in size leave float64, none of vectors'
+LARGEST_POWER = 64  # overflows float64 only for entries beyond 1e4, which vectors lack
 ALIKE = np.empty(0, np.float32)
 ALIKE.flags.writeable = False
 
 
 class Prepared(NamedTuple):
-    """A table and what is to be made of its rows, checked once."""
+    """Validated arguments of the pooling loops."""
 
     table: NDArray[Any]
     rules: tuple[str, ...]
@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
 
     @property
     def n_columns(self) -> int:
-        """Columns of the result."""
+        """Number of columns of the result."""
         return len(self.rules) * int(self.table.shape[1])
 
 
@@ -42,21 +42,22 @@ def prepared(
     p: int,
     divide: str,
 ) -> Prepared:
-    """What is asked for, if it holds together.
+    """Validate the arguments of the pooling loops.
 
     Parameters
     ----------
     table, rules, weights, p, divide
-        As `ensembles.embeddings.pooling.engine.pool` takes them.
+        As in `ensembles.embeddings.pooling.engine.pool`.
 
     Returns
     -------
     Prepared
+        The arguments, with read-only arrays.
 
     Raises
     ------
     ValueError
-        If one of them is not what it must be.
+        If an argument has the wrong dtype, shape or value.
     """
     if table.ndim != 2 or table.dtype.char not in KINDS:
         raise ValueError(
@@ -83,15 +84,17 @@ def prepared(
 
 
 def check_power(p: Any) -> None:
-    """Raise unless ``p`` is a power that a mean can be taken of.
+    """Raise unless ``p`` is a valid power for the power mean.
 
     Parameters
     ----------
     p : object
+        Power to check.
 
     Raises
     ------
     ValueError
+        If ``p`` is not an integer from 1 to 64.
     """
     if not isinstance(p, int | np.integer) or not 1 <= p <= LARGEST_POWER:
         raise ValueError(
@@ -101,7 +104,7 @@ def check_power(p: Any) -> None:
 
 
 def locked(array: NDArray[Any]) -> NDArray[Any]:
-    """The array as one that is only read: loops are compiled for one kind."""
+    """Read-only, C-contiguous array: the loops are compiled for this layout only."""
     if not array.flags.writeable and array.flags.c_contiguous:
         return array
     array = np.ascontiguousarray(array)

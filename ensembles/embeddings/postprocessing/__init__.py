@@ -1,1 +1,1 @@
-"""Last steps on sentence vectors."""
+"""Postprocessing of sentence vectors: projection, normalization and quantization."""

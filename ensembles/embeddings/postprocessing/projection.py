@@ -1,4 +1,4 @@
-"""What sentences have in common, taken out of them: components, whitening, PCA."""
+"""Linear projections of sentence vectors: component removal, whitening and PCA."""
 
 from __future__ import annotations
 
@@ -10,16 +10,26 @@ from numpy.typing import NDArray
 from ensembles._typing import Float64
 from ensembles.parallel import cut
 
-BLOCK = 4096  # vectors widened to float64 together
+BLOCK = 4096  # vectors converted to float64 at once
 EPSILON = float(np.finfo(np.float64).eps)
 
 
 class Moments:
-    """Number, sum and products of vectors that pass by, without those of zeros.
+    """Running first and second moments of vectors; zero vectors are skipped.
 
     Parameters
     ----------
     dim : int
+        Length of the vectors.
+
+    Attributes
+    ----------
+    n : int
+        Number of nonzero vectors so far.
+    total : ndarray of shape (dim,)
+        Sum of the vectors.
+    products : ndarray of shape (dim, dim)
+        Sum of their outer products, not centered.
     """
 
     def __init__(self, dim: int) -> None:
@@ -28,7 +38,7 @@ class Moments:
         self.products = np.zeros((dim, dim))
 
     def add(self, vectors: NDArray[np.float32]) -> None:
-        """Take vectors of shape (n, dim) into account."""
+        """Add vectors of shape (n, dim) to the moments."""
         for start, stop in cut(len(vectors), BLOCK):
             part = vectors[start:stop].astype(np.float64)
             part = part[part.any(axis=1)]
@@ -38,18 +48,20 @@ class Moments:
 
 
 class Projection(NamedTuple):
-    """What is done to every vector that is not zero: ``(x - mean) @ matrix``.
+    """Affine projection ``(x - mean) @ matrix`` of every nonzero vector.
 
     Attributes
     ----------
     matrix : ndarray of shape (dim, n_components)
+        Component removal, rotation to the principal axes and whitening in one matrix.
     mean : ndarray of shape (dim,)
+        Mean of the training vectors; zero without principal axes.
     components : ndarray of shape (n_removed, dim)
-        Directions that are taken out.
+        Unit vectors of the removed directions.
     shares : ndarray of shape (n_removed,)
-        How much of each is taken out.
-    variances : ndarray of shape (n_components,) or None
-        Along the principal axes, before whitening.
+        Fraction of each direction that is removed, from 0 to 1.
+    variances : ndarray of shape (n_components,) or None, default=None
+        Variances along the principal axes before whitening; None without them.
     """
 
     matrix: Float64
@@ -59,12 +71,12 @@ class Projection(NamedTuple):
     variances: Float64 | None = None
 
     def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Projected vectors of shape (n, n_components), float32; zeros stay zeros.
+        """Projected vectors of shape (n, n_components), float32; zeros stay zero.
 
-        In float64, rounded once: what becomes of a vector does not depend on those
-        that are projected with it, but for the last bit of numbers within a rounding
-        error of float64 of the middle between two of float32, as BLAS may sum in
-        another order.
+        The product is computed in float64 and rounded once, so a result does not depend
+        on the other vectors in the batch. The exception is the last bit of a number
+        that lies within a float64 rounding error of the midpoint of two float32
+        numbers, because BLAS may sum in another order.
         """
         out = np.empty((len(vectors), self.matrix.shape[1]), np.float32)
         for start, stop in cut(len(vectors), BLOCK):
@@ -84,33 +96,34 @@ def fit_projection(
     whiten: bool,
     n_components: int | None,
 ) -> Projection:
-    """Projection that removes components, then turns to the principal axes.
+    """Fit a projection that removes components and rotates to the principal axes.
 
     Parameters
     ----------
     moments : Moments
-        Of the vectors that it is learned from.
+        Moments of the training vectors.
     remove : int
-        Directions to take out: singular vectors of the vectors as they are, not
-        centred.
+        Number of leading singular vectors of the training vectors, not centered, to
+        remove.
     piecewise : bool
-        Whether of each only its share of their squared singular values is taken out,
-        not all.
+        Whether to remove only a fraction of each: its squared singular value over the
+        sum of the squared singular values of the ``remove`` leading ones.
     whiten : bool
-        Whether the principal axes are scaled to variance 1. An axis without variance
-        becomes 0.
+        Whether to scale the principal axes to variance 1. Axes without variance become
+        0.
     n_components : int or None
-        Principal axes that are kept; None keeps all, and without whitening does not
-        turn to them.
+        Number of principal axes to keep. None keeps all, and does not rotate unless
+        ``whiten`` is True.
 
     Returns
     -------
     Projection
+        The fitted projection.
 
     Raises
     ------
     ValueError
-        If there are too few vectors.
+        If there are fewer nonzero training vectors than the projection needs.
 
     References
     ----------
@@ -142,7 +155,7 @@ def fit_projection(
 
 
 def _leading(products: Float64, n: int, piecewise: bool) -> tuple[Float64, Float64]:
-    """Singular vectors as rows, and how much of each is to go."""
+    """Leading right singular vectors as rows, and the fraction of each to remove."""
     squares, vectors = _eigen(products, n)
     shares = np.ones(n)
     if piecewise and n:
@@ -151,27 +164,31 @@ def _leading(products: Float64, n: int, piecewise: bool) -> tuple[Float64, Float
 
 
 def _eigen(matrix: Float64, n: int | None) -> tuple[Float64, Float64]:
-    """Largest eigenvalues and their vectors as columns, each with its sign fixed."""
+    """Largest eigenvalues, and eigenvectors as columns with deterministic signs."""
     values, vectors = np.linalg.eigh(matrix)
     values, vectors = values[::-1][:n], vectors[:, ::-1][:, :n]
-    # Either sign is an eigenvector: the largest entry shall be positive.
+    # The sign of an eigenvector is arbitrary: make its largest entry positive.
     largest = np.abs(vectors).argmax(axis=0)
     signs = np.sign(vectors[largest, np.arange(vectors.shape[1])])
     return np.maximum(values, 0), vectors * signs
 
 
 def check_count(name: str, value: Any, least: int, most: int) -> None:
-    """Raise unless a parameter is a whole number within bounds.
+    """Raise unless a parameter is an integer within bounds.
 
     Parameters
     ----------
     name : str
+        Name of the parameter, for the message.
     value : object
+        Value to check.
     least, most : int
+        Inclusive bounds; ``most`` is the number of columns of the vectors.
 
     Raises
     ------
     ValueError
+        If ``value`` is not an integer or out of bounds.
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not (whole and least <= value <= most):

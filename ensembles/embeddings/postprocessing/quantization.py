@@ -1,4 +1,4 @@
-"""The last steps of a sentence vector: length 1, and the format of its numbers."""
+"""L2 normalization of sentence vectors, and conversion to their output dtype."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from ensembles.parallel import cut
 
 FLOATS = ("float16", "float32", "float64")
 DTYPES = (*FLOATS, "int8", "bits")
-LEVELS = 127  # of int8 on each side of zero
+LEVELS = 127  # positive int8 levels, and as many negative ones
 BLOCK = 4096
 
 
 def normalized(vectors: Float32) -> Float32:
-    """Vectors brought to length 1 in place; those of zeros stay zeros.
+    """L2-normalize vectors in place; zero vectors stay zero.
 
     Parameters
     ----------
-    vectors : ndarray of shape (n, dim), float32, written to
+    vectors : ndarray of shape (n, dim), float32
+        Vectors, one per row; they are overwritten.
 
     Returns
     -------
-    ndarray of shape (n, dim), float32, the same
+    ndarray of shape (n, dim), float32
+        The same array.
     """
     for start, stop in cut(len(vectors), BLOCK):
         part = vectors[start:stop].astype(np.float64)
@@ -36,21 +38,24 @@ def normalized(vectors: Float32) -> Float32:
 
 
 def cast(vectors: Float32, dtype: str, scale: float) -> NDArray[Any]:
-    """Vectors in their last format.
+    """Convert vectors to their output data type.
 
     Parameters
     ----------
     vectors : ndarray of shape (n, dim), float32
+        Vectors, one per row.
     dtype : {"float16", "float32", "float64", "int8", "bits"}
-        "int8" holds ``127 x / scale``, rounded and cut off at both ends; "bits" the
-        signs, eight to a byte: 1 where a number is positive. The last byte is filled up
-        with the first signs, so that opposite vectors have opposite bits.
+        "int8" stores ``127 x / scale``, rounded and clipped to [-127, 127]. "bits"
+        packs signs, eight per byte: 1 for positive entries, else 0. The last byte is
+        padded with the first signs, so the negative of a vector without zeros has the
+        opposite bits.
     scale : float
-        For "int8".
+        Magnitude that "int8" maps to 127; other data types ignore it.
 
     Returns
     -------
-    ndarray of shape (n, dim), or (n, dim / 8) rounded up for "bits"
+    ndarray of shape (n, dim), or (n, ceil(dim / 8)), uint8, for "bits"
+        The converted vectors; the input itself for "float32".
     """
     if dtype == "float32":
         return vectors
@@ -64,20 +69,22 @@ def cast(vectors: Float32, dtype: str, scale: float) -> NDArray[Any]:
 
 
 def check_dtype(dtype: Any) -> str:
-    """Name of the format.
+    """Check an output data type and return its name.
 
     Parameters
     ----------
-    dtype : str or numpy dtype
+    dtype : str or NumPy dtype
+        Data type to check.
 
     Returns
     -------
     str
+        One of `DTYPES`.
 
     Raises
     ------
     ValueError
-        If it is not one of `DTYPES`.
+        If ``dtype`` is not one of `DTYPES`.
     """
     name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
     if name not in DTYPES:

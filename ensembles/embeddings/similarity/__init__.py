@@ -1,1 +1,1 @@
-"""Similarity of vectors, and its evaluation."""
+"""Cosine similarity, and evaluation on human similarity ratings."""

@@ -1,4 +1,4 @@
-"""How alike vectors are."""
+"""Cosine similarity of vectors and of packed sign bits."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ BLOCK = 4096
 
 
 def cosines(first: ArrayLike, second: ArrayLike) -> Float64:
-    """Cosine of the angle between vectors, row by row.
+    """Cosine similarity of paired rows.
 
     Parameters
     ----------
     first, second : array-like of shape (n_pairs, dim)
-        Of one row, it is compared with each of the other. Arrays of uint8 are sign
-        bits, eight to a byte, as ``dtype="bits"`` gives them; without any bit, as of
-        a text without known words, they are a vector of zeros.
+        Vectors, one per row; an array with a single row is broadcast. Arrays of uint8
+        are packed sign bits, as returned with ``dtype="bits"``: 1 means +1, 0 means -1,
+        and a row with no bit set is a zero vector, as that of a text without known
+        words.
 
     Returns
     -------
     ndarray of shape (n_pairs,), float64
-        0 where a vector is all zeros, as that of a text without known words is.
+        Similarities from -1 to 1; 0 if either vector is zero.
 
     Raises
     ------
     ValueError
-        If the shapes do not belong together.
+        If the shapes do not match.
 
     Examples
     --------
@@ -53,7 +54,7 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Float64:
         squares = np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y)
         some = squares != 0  # NaN stays NaN
         shares = products[some] / np.sqrt(squares[some])
-        found[start:stop][some] = np.clip(shares, -1, 1)  # rounding may go beyond
+        found[start:stop][some] = np.clip(shares, -1, 1)  # rounding may exceed 1
     return found
 
 
@@ -63,6 +64,6 @@ def _rows(vectors: NDArray[Any], start: int, stop: int) -> Float64:
         filled = part.any(axis=1, keepdims=True)
         part = filled * (2.0 * np.unpackbits(part, axis=1) - 1)
     part = part.astype(np.float64)
-    # By a power of two, which is exact: squares of squares stay within float64.
+    # Scaling by a power of two is exact, and keeps products of squares within float64.
     _, exponents = np.frexp(np.abs(part).max(axis=1, initial=0.0, keepdims=True))
     return np.broadcast_to(np.ldexp(part, -exponents), (stop - start, part.shape[1]))

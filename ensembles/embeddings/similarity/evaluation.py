@@ -1,4 +1,4 @@
-"""How near a model's similarities are to people's: rank correlation, with intervals."""
+"""Evaluation on human similarity ratings: rank correlations with intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ensembles.embeddings.files.file_signatures import read_text
 from ensembles.embeddings.files.tables import delimiter_of
 from ensembles.embeddings.similarity.cosine import cosines
 
-# Columns that need no name: first text, second text, score.
+# Column names found without ``columns``: first text, second text, score.
 KNOWN = (
     ("sentence1", "sentence2", "score"),
     ("s1", "s2", "score"),
@@ -24,12 +24,12 @@ KNOWN = (
     ("sentence_A", "sentence_B", "relatedness_score"),
 )
 LEVEL = 0.95
-MISHAPS = 0.01  # share of texts without a known token that is not worth a word
+MISHAPS = 0.01  # share of texts without a known token up to which there is no warning
 STEP = 64  # resamples ranked together
 
 
 class Pairs(NamedTuple):
-    """Pairs of texts, and how alike people found them."""
+    """Pairs of texts and their human similarity ratings."""
 
     first: list[str]
     second: list[str]
@@ -37,7 +37,7 @@ class Pairs(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A number and the interval that holds it in 95 of 100 resamples."""
+    """A statistic and its 95 % bootstrap interval."""
 
     value: float
     low: float
@@ -47,29 +47,32 @@ class Estimate(NamedTuple):
 def read_pairs(
     path: str | os.PathLike[str], columns: Sequence[str] | None = None
 ) -> Pairs:
-    """Pairs of texts with scores, from a table.
+    """Read pairs of texts and their scores from a table.
 
     Parameters
     ----------
     path : path
-        UTF-8. With a tab in its first line fields are parted by tabs and taken as they
-        are, else by commas, or by ``;`` or ``|`` where it has no comma, and perhaps
-        quoted.
+        UTF-8 text file. If its first line contains a tab, fields are tab-separated and
+        not quoted. Otherwise they are separated by commas, or by ``;`` or ``|`` if the
+        first line has no comma, and may be quoted.
     columns : sequence of three str or None, default=None
-        Of the first text, the second text and the score: names in the first line, or
-        numbers from 1 where it is no header. None knows the usual names, and the order
-        text, text, score in three columns without a header.
+        Columns of the first text, the second text and the score: names in the header,
+        or numbers from 1 for a file without a header. None recognizes common names,
+        such as sentence1, sentence2 and score, and reads three columns without a header
+        as text, text, score.
 
     Returns
     -------
     Pairs
+        The texts and scores.
 
     Raises
     ------
     ValueError
-        If there are no such columns, or a score is no number; the message names the
-        line.
+        If the columns are missing, a score is not a finite number (the message names
+        the line), or all scores are equal.
     FileNotFoundError
+        If there is no file at ``path``.
     """
     text = read_text(path)
     header = text.partition("\n")[0]
@@ -126,7 +129,7 @@ def _columns(
 def _places(
     row: list[str], columns: Sequence[str] | None, path: Any
 ) -> tuple[tuple[int, ...], bool]:
-    """Places of the texts and the score, and whether the row is a header."""
+    """Column indices of texts and score, and whether the row is a header."""
     if columns is None:
         for names in KNOWN:
             if set(names) <= set(row):
@@ -153,28 +156,31 @@ def _places(
 def evaluate(
     models: Sequence[Any], pairs: Pairs, *, n_resamples: int = 2000, seed: int = 0
 ) -> tuple[list[Estimate], list[Estimate]]:
-    """Spearman's correlation of each model's cosines with the scores.
+    """Spearman correlation between each model's cosine similarities and the scores.
 
     Parameters
     ----------
-    models : sequence of fitted transformers of texts
+    models : sequence of fitted text transformers
+        Models whose ``transform`` returns one vector per text.
     pairs : Pairs
+        Pairs of texts and their human similarity ratings.
     n_resamples : int, default=2000
-        Of the pairs, with replacement, the same for all models.
+        Number of bootstrap resamples of the pairs, the same for all models.
     seed : int, default=0
+        Seed of the resampling.
 
     Returns
     -------
     correlations : list of Estimate
-        Of each model, from -1 to 1.
+        Correlation of each model, from -1 to 1, with its 95 % interval.
     differences : list of Estimate
-        How much those of the second and later models lie above the first's, pair by
-        pair in each resample.
+        Correlation of each further model minus that of the first, paired within each
+        resample.
 
     Warns
     -----
     UserWarning
-        If more than one text in a hundred has a vector of zeros.
+        If a model returns a zero vector for more than 1 % of the texts.
 
     References
     ----------
@@ -213,7 +219,7 @@ def _similarities(model: Any, pairs: Pairs) -> Float64:
 
 
 def _spearman(found: Float64, scores: Float64) -> Float64:
-    """Rank correlation along the last axis; 0 where one side does not vary."""
+    """Spearman correlation along the last axis; 0 if either side is constant."""
     from scipy.stats import rankdata
 
     a, b = (rankdata(values, axis=-1) for values in (found, scores))

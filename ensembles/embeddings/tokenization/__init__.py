@@ -1,1 +1,1 @@
-"""From texts to rows of a table of vectors."""
+"""Tokenization: maps texts to the row indices of their tokens in a vector table."""

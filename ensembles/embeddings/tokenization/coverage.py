@@ -1,4 +1,4 @@
-"""How many tokens of texts have a vector, counted while vectors are made."""
+"""Token coverage: the share of tokens that have a vector."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import numpy as np
 
 from ensembles.embeddings.tokenization.tokenizer import Ragged
 
-# Categories of Unicode that make a token more than punctuation.
+# Unicode categories (letters, numbers, marks, other symbols) beyond punctuation.
 MEANING = ("L", "N", "M", "So")
 
 
 class Coverage:
-    """Counts of texts and tokens; threads may add to one together.
+    """Thread-safe counts of texts and tokens.
 
     Attributes
     ----------
     found : list of (int, int, int, int, int)
-        Of each batch texts, texts without a known token, tokens, tokens with a vector,
-        texts that are cut off.
+        Counts of each batch: texts, texts without a known token, tokens, tokens with a
+        vector, truncated texts.
     """
 
     def __init__(self) -> None:
         self.found: list[tuple[int, int, int, int, int]] = []
 
     def add(self, ragged: Ragged) -> None:
-        """Count the tokens of some texts."""
+        """Add the counts of a batch of tokenized texts."""
         known = ragged.rows >= 0
         totals = np.zeros(known.size + 1, np.int64)
         np.cumsum(known, out=totals[1:])
@@ -36,7 +36,7 @@ class Coverage:
         self.found.append((by_text.size, n_empty, known.size, int(totals[-1]), 0))
 
     def add_texts(self, n_texts: int, n_empty: int, n_cut: int) -> None:
-        """Count texts whose tokens a model does not tell."""
+        """Add the counts of a batch of texts whose tokens are not available."""
         self.found.append((n_texts, n_empty, 0, 0, n_cut))
 
     def _sum(self, column: int) -> int:
@@ -44,27 +44,27 @@ class Coverage:
 
     @property
     def n_texts(self) -> int:
-        """Texts."""
+        """Number of texts."""
         return self._sum(0)
 
     @property
     def n_empty(self) -> int:
-        """Texts without a token that has a vector: theirs is of zeros."""
+        """Number of texts without a known token; their vectors are zero."""
         return self._sum(1)
 
     @property
     def n_tokens(self) -> int:
-        """Tokens, with a vector or without."""
+        """Number of tokens, known and unknown."""
         return self._sum(2)
 
     @property
     def n_cut(self) -> int:
-        """Texts with more tokens than a model reads."""
+        """Number of texts that the model truncates."""
         return self._sum(4)
 
     @property
     def share(self) -> float | None:
-        """Share of tokens that have a vector, None where no token was counted."""
+        """Share of tokens that have a vector; None if no token was counted."""
         return self._sum(3) / self.n_tokens if self.n_tokens else None
 
 
@@ -75,25 +75,27 @@ def lost_tokens(
     *,
     lowercase: bool,
 ) -> Iterator[str]:
-    """Pieces between white space that have a vector, but are no word to a tokenizer.
+    """Yield in-vocabulary tokens that the tokenizer splits or drops.
 
     Parameters
     ----------
     pieces : iterable of str
+        Whitespace-delimited tokens of texts.
     vocabulary : mapping of str to row
+        Row of each known token in the vector table.
     words : callable
-        From a text to its words, of which letters and digits alone are one.
+        Function from a text to its words; it must not split letters and digits.
     lowercase : bool
-        Whether pieces are put in small letters before they are looked up.
+        Whether to lowercase ``pieces`` before the lookup.
 
     Yields
     ------
     str
-        Not punctuation alone, which hardly anybody misses.
+        Such a token, unless it consists of punctuation only.
     """
     for piece in pieces:
         if piece.isalnum():
-            continue  # a word to any tokenizer of words
+            continue  # every word tokenizer keeps it whole
         token = piece.lower() if lowercase else piece
         if token in vocabulary and [*words(piece)] != [token] and _means(token):
             yield piece

@@ -1,10 +1,11 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-"""Compiled loops over tables of words: looked up, added, cut into pieces.
+"""Compiled loops over a hash table of words: lookup, insertion, WordPiece.
 
-A table of words is open addressing over ``slots``. A slot holds the upper half of a
-hash beside a word's number and one, or 0 where it is free; bytes decide whether a word
-is the same. Words are only ever added, so that a table may be read while it grows: who
-reads it ignores numbers that it was not told of, and misses a word at worst.
+The table uses open addressing over ``slots``. A slot holds the upper half of a hash
+and, in the lower half, the word's number plus one; 0 marks a free slot. A comparison of
+bytes decides whether two words are equal. Words are never removed, so a table may be
+read while it grows: a reader ignores numbers from its ``n_words`` on, and at worst
+misses a word.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import numpy as np
 
 from ensembles.kernels.jit import compiled, inlined
 
-# Slots looked at for one word: it bounds what words chosen to collide can cost.
+# Slots probed per word, which bounds the cost of words chosen to collide.
 PROBES = 32
-# Columns of the table of words: the last 1 to 8 bytes as a number; where all of them
-# are, above the lowest byte, their number; where the rows of its pieces are,
-# or the row itself where there is one; how many. All lie in one line of memory.
+# Columns of the table of words: the last 1 to 8 bytes as a number; the offset of the
+# word's bytes, shifted left by 8, plus its length; the offset of the rows of its
+# subword tokens, or the row itself if there is only one; the number of rows. One word
+# fits in one cache line.
 TAIL, PLACE, FIRST, COUNT = 0, 1, 2, 3
 N_COLUMNS = 4
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio, odd
@@ -27,15 +29,18 @@ ONE = np.uint64(1)
 
 @inlined
 def mix(hashed, tail):
-    """Hash of what came before and up to 8 bytes more."""
+    """Updates a hash with up to 8 more bytes."""
     hashed = (hashed ^ tail) * FACTOR
     return hashed ^ (hashed >> HALF)
 
 
 @inlined
 def find(hashed, tail, length, slots, words, n_words):
-    """Number of a word of this tail and length, or -1; a long one may be another."""
-    # Loops take few arrays from loops: each is counted, at a third of all time here.
+    """Number of the word with this hash, tail and length, or -1.
+
+    Words of more than 8 bytes must still be compared with `same`.
+    """
+    # Few array arguments: reference counting of each takes a third of all time here.
     mask = np.uint64(slots.size - 1)
     at = hashed & mask
     found = np.int64(-1)
@@ -58,7 +63,7 @@ def find(hashed, tail, length, slots, words, n_words):
 
 @compiled
 def same(number, words, known, buffer, start, length, folded):
-    """Whether a word has these bytes."""
+    """Whether a word of the table equals the bytes of a buffer, after folding."""
     first, j = words[number, PLACE] >> 8, 0
     while j < length and known[first + j] == folded[buffer[start + j]]:
         j += 1
@@ -67,7 +72,7 @@ def same(number, words, known, buffer, start, length, folded):
 
 @inlined
 def hash_of(buffer, start, stop, folded):
-    """Hash and tail of a word, as `find_words` computes them."""
+    """Hash and tail of a word; must agree with the inlined code of ``find_words``."""
     hashed, tail = FACTOR, np.uint64(0)
     for j in range(start, stop):
         if j > start and (j - start) & 7 == 0:
@@ -91,11 +96,11 @@ def add_words(
     n_known,
     n_pieces,
 ):
-    """Add words not there yet; how many there are then, and what they take.
+    """Add new words; returns the numbers of words, bytes and rows in the table.
 
-    ``known`` and ``pieces`` are filled behind the last word. A word is left out that
-    would need more than `PROBES` slots, or more room than there is, or that a hash
-    does not tell from another one.
+    Bytes and rows are appended to ``known`` and ``pieces``. A word is skipped if it
+    needs more than `PROBES` slots, does not fit in the arrays, or matches a word of the
+    table in hash, tail and length.
     """
     for i in range(len(spans)):
         start, stop = spans[i, 0], spans[i, 1]
@@ -124,7 +129,7 @@ def add_words(
 
 @inlined
 def _free(hashed, slots):
-    """First free slot, or -1."""
+    """First free slot within `PROBES` steps, or -1."""
     found = np.int64(-1)
     for step in range(PROBES):
         at = (hashed + np.uint64(step)) & np.uint64(slots.size - 1)
@@ -136,7 +141,7 @@ def _free(hashed, slots):
 
 @compiled
 def move_words(words, known, unfolded, n_words, slots):
-    """Enter known words into new slots, of which there are more."""
+    """Insert the words of a table into a larger array of slots."""
     for i in range(n_words):
         start = words[i, PLACE] >> 8
         hashed, _ = hash_of(known, start, start + (words[i, PLACE] & 255), unfolded)
@@ -164,17 +169,18 @@ def cut_words(
     rows,
     row_ends,
 ):
-    """Rows of the pieces of words, always the longest piece that fits next.
+    """Greedy longest-match-first WordPiece tokenization; returns the number of rows.
 
-    Tables are of pieces that begin a word, and of those that go on with it. A word that
-    no pieces make up, or of more than ``most`` bytes, is ``unknown``.
+    The first table holds the pieces that begin a word, the second (``*_2``) the
+    continuation pieces. A word without a complete segmentation, or of more than
+    ``most`` bytes, becomes the single row ``unknown``.
     """
     n = 0
     row_ends[0] = 0
     for i in range(len(spans)):
         start, stop, before = spans[i, 0], spans[i, 1], n
         if stop - start > most:
-            start = stop + 1  # not even begun
+            start = stop + 1  # skips the loop, and marks the word as unknown
         while start < stop:
             end, number = min(stop, start + longest), -1
             while end > start:

@@ -1,4 +1,4 @@
-"""Hugging Face tokenizers: their ids, and where they cut any text."""
+"""Adapter for Hugging Face tokenizers, and analysis of their pre-tokenization."""
 
 from __future__ import annotations
 
@@ -14,26 +14,29 @@ from ensembles.embeddings.tokenization.hash_table import Int32, Rows, ends_of
 from ensembles.embeddings.tokenization.word_cache import Cuts, cuts
 from ensembles.embeddings.tokenization.wordpiece import WordPieces
 
-# White space to every normalizer and pre-tokenizer; the rest of ASCII's controls are
-# not: some drop them, and join what stands around.
+# Whitespace for every normalizer and pre-tokenizer. Other ASCII control characters are
+# excluded: some tokenizers delete them, which joins the neighboring characters.
 SPACES = " \t\n\r"
-# What changes characters one by one, so that a cut at ASCII stays where it is.
+# Normalizers that change each character independently, so splits at ASCII stay valid.
 PLAIN = {"BertNormalizer", "Lowercase", "NFD", "NFKD", "StripAccents"}
-# What may join a sign of ASCII with an accent after it, but never white space.
+# Normalizers that may compose an ASCII punctuation sign with a following accent, but
+# never whitespace.
 COMPOSING = {"NFC", "NFKC"}
-# What cuts at white space first, and what then cuts further.
+# Pre-tokenizers that split at whitespace, and the ones that may follow them.
 FIRST = {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
 LATER = {*FIRST, "Punctuation", "Digits"}
 
 
 class Pieces:
-    """Rows of texts by a tokenizer: of all pieces, nothing added, nothing cut off.
+    """Rows of subword tokens, without special tokens, truncation or padding.
 
     Parameters
     ----------
     tokenizer : tokenizers.Tokenizer
-    vocabulary : mapping from piece to row, or None
-        With None a piece's row is its id.
+        Tokenizer; it is copied, so its own settings do not change.
+    vocabulary : mapping from token to row, or None
+        Rows of the tokens in the vector table; other tokens get -1. None uses the
+        token ids as rows.
     """
 
     def __init__(self, tokenizer: Any, vocabulary: Mapping[str, int] | None) -> None:
@@ -56,7 +59,7 @@ class Pieces:
     def __call__(self, texts: list[str]) -> Rows:
         try:
             found = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        except Exception as error:  # the Rust binding raises nothing more narrow
+        except Exception as error:  # the Rust binding raises no narrower type
             raise ValueError(
                 "tokenizer must have a token for unknown text (unk_token, unk_id): "
                 f"{error}; found among {', '.join(texts)[:60]!r}"
@@ -68,20 +71,23 @@ class Pieces:
 
 
 def cuts_of(config: Mapping[str, Any]) -> Cuts | None:
-    """Where a tokenizer cuts any text, None where that is not known.
+    """Determine characters at which a tokenizer splits every text.
 
-    White space cuts if it does so first and what normalizes text goes by characters;
-    so do signs of ASCII under BERT's pre-tokenizer. An added token in a text makes
-    the text one that is not cut; if it is looked for after normalization, no text is.
+    Whitespace qualifies if the first pre-tokenizer splits at it, later ones only split
+    further, and all normalizers work character by character or compose characters;
+    ASCII punctuation qualifies with BERT's pre-tokenizer and without composition. Texts
+    that contain an added token are not split; if added tokens are matched after
+    normalization, or the model has dropout, no text is split.
 
     Parameters
     ----------
     config : mapping
-        What ``tokenizer.json`` holds.
+        Contents of ``tokenizer.json``.
 
     Returns
     -------
     Cuts or None
+        None if no such characters are known.
     """
     normalizers = _steps(config["normalizer"], "normalizers")
     cutters = [
@@ -95,7 +101,8 @@ def cuts_of(config: Mapping[str, Any]) -> Cuts | None:
         return None
     if config["model"].get("dropout"):
         return None
-    # A capital that composes where the small letter does not: no folding before it.
+    # Composition may apply to a capital but not to its lowercase letter, so words must
+    # not be case-folded before it.
     plain = not kinds & COMPOSING
     signs = string.punctuation if plain and cutters[0] == "BertPreTokenizer" else ""
     fold = plain and any(
@@ -116,20 +123,21 @@ def _steps(step: Mapping[str, Any] | None, name: str) -> list[Mapping[str, Any]]
 def word_piece_of(
     config: Mapping[str, Any], cuts: Cuts | None, row_of: Int32
 ) -> WordPieces | None:
-    """How words of ASCII letters and digits fall into pieces, None where not known.
+    """Build the compiled WordPiece for words of ASCII letters and digits.
 
     Parameters
     ----------
     config : mapping
-        What ``tokenizer.json`` holds.
+        Contents of ``tokenizer.json``.
     cuts : Cuts or None
-        Of the tokenizer.
-    row_of : ndarray, int32
-        Rows of ids.
+        Result of `cuts_of` for the same tokenizer.
+    row_of : ndarray of shape (n_ids,), int32
+        Row of each token id; -1 for none.
 
     Returns
     -------
     WordPieces or None
+        None if the tokenizer may tokenize such words differently.
     """
     model = config["model"]
     cutters = {
@@ -141,9 +149,9 @@ def word_piece_of(
     )
     if cuts is None or model["type"] != "WordPiece" or not cutters <= FIRST:
         return None
-    # Where capitals matter to the cache, the normalizer must not take them away.
+    # The cache folds case exactly if the normalizer lowercases.
     if lowers != bool(cuts.folded[ord("A")] == ord("a")):
         return None
     if model["unk_token"] not in model["vocab"]:
-        return None  # the tokenizer says so, with the word
+        return None  # the tokenizer itself raises the error, which names the word
     return WordPieces(model, row_of)

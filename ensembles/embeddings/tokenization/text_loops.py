@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
-"""Compiled loops over the bytes of texts: words found, and spelled out as rows."""
+"""Compiled loops over the bytes of texts: word lookup and expansion into rows."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ensembles.embeddings.tokenization.hash_table_loops import (
 )
 from ensembles.kernels.jit import compiled
 
-# What a byte is: part of a word, nothing, or a word by itself.
+# Kinds of bytes: part of a word, separator, word by itself.
 WORD, SPACE, SINGLE = 0, 1, 2
-# What a miss is: a text or a word too long to remember; a word; one of ASCII letters
-# and digits alone.
+# Kinds of misses: a whole text or a word too long to cache; any other word; a word of
+# ASCII letters and digits only.
 WHOLE, OTHER, PLAIN = 0, 1, 2
-LONGEST = 128  # bytes of a word that is remembered
+LONGEST = 128  # bytes of the longest word that is cached
 
 
 @compiled
@@ -37,7 +37,7 @@ def _kind_of(buffer, start, stop):
 
 @compiled
 def _holds_aside(buffer, start, stop, begins, asides, aside_ends):
-    """Whether one of the texts in ``asides`` is in a text."""
+    """Whether a text contains one of ``asides``, such as an added special token."""
     for j in range(start, stop):
         if begins[buffer[j]]:
             for k in range(aside_ends.size - 1):
@@ -54,9 +54,9 @@ def _holds_aside(buffer, start, stop, begins, asides, aside_ends):
 
 @compiled
 def spell_out(numbers, ends, words, pieces, order, own, own_ends, rows, offsets):
-    """Rows of the words' pieces, text after text.
+    """Expand word numbers into the rows of their subword tokens, text by text.
 
-    The k-th miss is number ``order[k]`` of the words that ``own`` holds the rows of.
+    The rows of the k-th miss are those of word ``order[k]`` in ``own``.
     """
     n, k = 0, 0
     offsets[0] = 0
@@ -83,10 +83,10 @@ def spell_out(numbers, ends, words, pieces, order, own, own_ends, rows, offsets)
 
 @compiled
 def parted(notes, n_texts):
-    """Views of what `find_words` notes.
+    """Views of the parts of the ``notes`` array of `find_words`.
 
-    They are where each text's rows begin; where its words end; the numbers of words,
-    -1 - k for the k-th miss; first byte, end and kind of each miss.
+    The parts are the offset of each text's rows; the end of each text's words; the
+    numbers of the words, -1 - k for the k-th miss; start, end and kind of each miss.
     """
     first, second = n_texts + 1, 2 * n_texts + 1
     n_words = (notes.size - second) // 4
@@ -109,15 +109,16 @@ def find_words(
     pieces,
     n_words,
 ):
-    """Words of texts, looked up; and the rows of the texts where none was missed.
+    """Split texts into words and look them up; expand them if no word is missing.
 
-    Returned are how many were missed, how many rows the known ones have, the rows, and
-    notes, which `parted` parts; where none was missed, only the first of its parts. A
-    text that holds one of ``asides`` is one miss, whole.
+    Returns the number of misses, the number of rows of the known words, the rows (empty
+    after a miss), and the notes, which `parted` splits. Without a miss the notes are
+    only the offsets, the first of these parts. A text that contains one of ``asides``
+    counts as a single miss.
     """
     n_bytes, n_texts = offsets[-1] - offsets[0], offsets.size - 1
-    # One array, as each that is returned takes most of a microsecond; what is not
-    # written is never more than a promise of memory.
+    # One array, because each returned array takes most of a microsecond. Pages that are
+    # never written are never allocated.
     notes = np.empty(2 * n_texts + 1 + 4 * (n_bytes + 1), np.int64)
     starts, ends, numbers, misses = parted(notes, n_texts)
     n, n_missed, n_rows = 0, 0, 0
@@ -164,13 +165,13 @@ def find_words(
     rows = np.empty(0 if n_missed else n_rows, np.int32)
     if not n_missed:
         spell_out(numbers, ends, words, pieces, ends, rows, ends, rows, starts)
-        notes = starts.copy()  # the notes are larger, and go
+        notes = starts.copy()  # frees the larger array
     return n_missed, n_rows, rows, notes
 
 
 @compiled
 def to_bytes(buffer, offsets):
-    """Turn places among characters into places among the bytes of UTF-8."""
+    """Convert character offsets to UTF-8 byte offsets, in place."""
     j, before = 0, 0
     for i in range(1, offsets.size):
         length = offsets[i] - before

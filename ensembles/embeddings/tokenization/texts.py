@@ -1,4 +1,4 @@
-"""Texts as the bytes of UTF-8: what comes from a user, cut and joined."""
+"""Input texts as UTF-8: validation, encoding and division into batches."""
 
 from __future__ import annotations
 
@@ -17,57 +17,59 @@ Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Ends = Int64 | NDArray[np.int32]
 
-# Texts whose rows stay in the caches until they are pooled.
+# Texts per batch; their rows stay in the CPU caches until they are pooled.
 CHUNK = 512
-MOST_CHARACTERS = 1 << 20  # of several texts taken together
+MOST_CHARACTERS = 1 << 20  # of a batch of several texts
 
 
 class Encoded(NamedTuple):
-    """Bytes of all texts, and ``(n_texts + 1,)`` places where they begin."""
+    """UTF-8 bytes of all texts, and their offsets of shape ``(n_texts + 1,)``."""
 
     buffer: Bytes
     offsets: Ends
 
     def texts(self) -> list[str]:
-        """The texts as str; bytes that are not UTF-8 become U+FFFD."""
+        """The texts as str; invalid UTF-8 becomes U+FFFD."""
         data, ends = self.buffer.data, self.offsets.tolist()
         return [
             str(data[start:stop], "utf-8", "replace") for start, stop in pairwise(ends)
         ]
 
 
-# What texts are kept as until they are worked on.
+# Texts as a list, or as UTF-8 buffers of a column.
 Part = list[str] | Encoded
 
 
 def encoded(part: Part, first: int = 0) -> Encoded:
-    """UTF-8 of texts, joined.
+    """Encode texts as one UTF-8 buffer with offsets.
 
     Parameters
     ----------
-    part : list of str, or texts that are encoded
-        None and NaN are texts without words.
+    part : list of str or Encoded
+        Texts; None and NaN become empty texts. Buffers that are already encoded are
+        not copied.
     first : int, default=0
-        Which text the first one is to the user.
+        Index of the first text in the user's input, for error messages.
 
     Returns
     -------
     Encoded
+        The texts, with int64 offsets.
 
     Raises
     ------
     TypeError
-        If one is no text.
+        If an element is neither a str nor a missing value.
 
     Notes
     -----
-    UTF-8 has no surrogates: a pair of them counts as the character they stand for, a
-    lone one as U+FFFD.
+    UTF-8 cannot represent surrogates: a surrogate pair becomes the character that it
+    encodes, a lone surrogate U+FFFD.
     """
     if isinstance(part, Encoded):
         return Encoded(part.buffer, part.offsets.astype(np.int64, copy=False))
     if len(part) == 1 and isinstance(part[0], str) and part[0].isascii():
-        # A sentence a call: what is below takes three times as long for it.
+        # Fast path for one sentence per call; the code below takes three times as long.
         offsets = np.zeros(2, np.int64)
         offsets[1] = len(part[0])
         return Encoded(np.frombuffer(part[0].encode(), np.uint8), offsets)
@@ -87,12 +89,12 @@ def encoded(part: Part, first: int = 0) -> Encoded:
 
 
 def mended(text: str) -> str:
-    """Text without surrogates; a lone one becomes U+FFFD."""
+    """Replaces surrogate pairs by their character, lone surrogates by U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def decoded(part: Part, first: int = 0) -> list[str]:
-    """Texts as str, without surrogates and with "" for what is missing."""
+    """Texts as str, without surrogates; missing values become empty texts."""
     if isinstance(part, Encoded):
         return part.texts()
     try:
@@ -104,24 +106,24 @@ def decoded(part: Part, first: int = 0) -> list[str]:
     return part
 
 
-def parts_of(texts: Any) -> list[Part]:  # a column of any library
-    """Texts in the fewest parts that need no copy.
+def parts_of(texts: Any) -> list[Part]:  # Any: a column of any library
+    """Convert texts to lists or UTF-8 buffers, without copying where possible.
 
     Parameters
     ----------
     texts : sequence, array or column of str
-        Columns of pyarrow, pandas and polars are taken as they lie in memory where
-        pyarrow is installed. None, NaN and other missing values are texts without
-        words.
+        Texts. If pyarrow is installed, the buffers of pyarrow, pandas and polars
+        columns are used in place. None, NaN and other missing values are empty texts.
 
     Returns
     -------
     list of (list of str or Encoded)
+        One part, or one per chunk of a column. Elements of a list are not checked yet.
 
     Raises
     ------
     TypeError
-        If it is one text, or something in it is no text.
+        If ``texts`` is a single str or bytes, or cannot be iterated over.
     """
     if isinstance(texts, list):
         return [texts]
@@ -140,12 +142,24 @@ def parts_of(texts: Any) -> list[Part]:  # a column of any library
 
 
 def checked(texts: list[Any], first: int = 0) -> list[str]:
-    """Texts with "" for what is missing.
+    """Check texts, and replace missing values by empty texts.
+
+    Parameters
+    ----------
+    texts : list
+        Texts, None, NaN, or missing values of pandas.
+    first : int, default=0
+        Index of the first text in the user's input, for error messages.
+
+    Returns
+    -------
+    list of str
+        The texts; "" for missing values.
 
     Raises
     ------
     TypeError
-        If something is no text, and not missing.
+        If an element is neither a str nor a missing value.
     """
     return [_checked(text, index) for index, text in enumerate(texts, first)]
 
@@ -169,7 +183,7 @@ def _checked(text: Any, index: int) -> str:
 
 
 def _column(texts: Any) -> list[Part] | None:
-    """Parts of a column of strings, None where it is none or pyarrow is missing."""
+    """Parts of a string column; None for other data or without pyarrow."""
     try:
         import pyarrow as pa
     except ImportError:
@@ -177,10 +191,10 @@ def _column(texts: Any) -> list[Part] | None:
     try:
         chunked = pa.chunked_array([texts] if isinstance(texts, pa.Array) else texts)
     except (TypeError, ValueError, pa.ArrowException):
-        return None  # of mixed types, say: the way of lists tells which
+        return None  # e.g. mixed types: the conversion to a list names the element
     kind = chunked.type
     if pa.types.is_dictionary(kind):
-        if pa.types.is_string_view(kind.value_type):  # which pyarrow cannot look up
+        if pa.types.is_string_view(kind.value_type):  # pyarrow cannot decode these
             return [chunked.to_pylist()]
         kind = kind.value_type
     if not (pa.types.is_large_string(kind) or pa.types.is_string(kind)):
@@ -195,7 +209,7 @@ def _column(texts: Any) -> list[Part] | None:
 
 
 def _chunk(chunk: Any) -> Encoded:
-    """Buffers of a pyarrow array of strings."""
+    """Buffers of a pyarrow string array, without a copy."""
     _, ends, data = chunk.buffers()
     wide = np.dtype(np.int64 if str(chunk.type).startswith("large") else np.int32)
     if not len(chunk):
@@ -213,32 +227,35 @@ def n_texts(part: Part) -> int:
 
 
 def piece(part: Part, start: int, stop: int) -> Part:
-    """Texts of a part, from ``start`` to before ``stop``."""
+    """Texts ``start`` to ``stop - 1`` of a part."""
     if isinstance(part, Encoded):
         return Encoded(part.buffer, part.offsets[start : stop + 1])
     return part[start:stop]
 
 
 def pieces(part: Part, first: int = 0) -> Iterator[tuple[int, Part]]:
-    """Pieces of `CHUNK` texts, fewer where they are long, and where each begins.
+    """Divide a part into batches of `CHUNK` texts.
 
     Parameters
     ----------
     part : list of str or Encoded
+        Texts to divide.
     first : int, default=0
-        Number of the first text.
+        Index of the first text of the part.
 
     Yields
     ------
     first : int
+        Index of the first text of the batch.
     piece : list of str or Encoded
+        The batch; the last one may be smaller.
     """
     for start, stop in cut(n_texts(part), CHUNK):
         yield first + start, piece(part, start, stop)
 
 
 def halves(part: Part, first: int) -> Iterator[tuple[int, Part]]:
-    """A piece as it is, or cut in halves until it is not too long."""
+    """Halves a batch until each has at most `MOST_CHARACTERS` or a single text."""
     n = n_texts(part)
     if n > 1 and n_characters(part) > MOST_CHARACTERS:
         yield from halves(piece(part, 0, n // 2), first)
@@ -248,7 +265,7 @@ def halves(part: Part, first: int) -> Iterator[tuple[int, Part]]:
 
 
 def n_characters(part: Part) -> int:
-    """Length of texts: characters, or bytes where they are encoded."""
+    """Total length of texts: in characters, or in bytes if they are encoded."""
     if isinstance(part, Encoded):
         return int(part.offsets[-1] - part.offsets[0])
     try:

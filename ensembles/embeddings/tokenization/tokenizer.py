@@ -1,4 +1,4 @@
-"""From texts to rows of a table of vectors."""
+"""Tokenizers: map texts to the rows of their tokens in a vector table."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from ensembles.embeddings.tokenization.word_cache import Cuts, Resolve, WordCach
 from ensembles.embeddings.tokenization.word_pattern import word_pattern
 from ensembles.embeddings.tokenization.wordpiece import WordPieces
 
-# Patterns whose matches hold no sign of ASCII but letters, digits and "_": text may be
-# cut at every other sign of ASCII before it is searched. None is `word_pattern`.
+# Patterns whose matches contain no ASCII character but letters, digits and "_", so text
+# may be split at all other ASCII characters first. None is `word_pattern`.
 WITHIN_WORDS = {*(None, r"\w+", r"(?u)\w+", r"\b\w+\b", r"(?u)\b\w\w+\b", r"\b\w\w+\b")}
-# What str.split takes for white space, as far as it is ASCII.
+# ASCII whitespace of str.split.
 SPACES = " \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 OUTSIDE_WORDS = "".join(
     chr(code) for code in range(128) if not (chr(code).isalnum() or chr(code) == "_")
@@ -35,14 +35,14 @@ OUTSIDE_WORDS = "".join(
 
 
 class Ragged(NamedTuple):
-    """Rows of all texts, one text after the other.
+    """Ragged array of the token rows of all texts, stored one text after the other.
 
     Attributes
     ----------
-    rows : ndarray, int32
-        Rows of a table of vectors; -1 is a token that the table does not have.
+    rows : ndarray of shape (n_tokens,), int32
+        Row of each token in the vector table; -1 for out-of-vocabulary tokens.
     offsets : ndarray of shape (n_texts + 1,), int64
-        Where each text's rows begin and the last one's end.
+        Text ``i`` has the tokens from ``offsets[i]`` to ``offsets[i + 1] - 1``.
     """
 
     rows: Int32
@@ -50,19 +50,20 @@ class Ragged(NamedTuple):
 
 
 class Tokens:
-    """Rows of the tokens of texts; made by `tokens_of`.
+    """Tokenizer from texts to rows, with a cache of words; created by `tokens_of`.
 
-    Threads may use one together. A pickle holds no remembered words; a copy learns
-    them anew.
+    Instances are thread-safe. The cache is not pickled; a copy starts empty.
 
     Parameters
     ----------
     resolve : callable
-        From a list of str to rows and offsets: what the answer is.
+        Tokenizes a list of str; returns rows and offsets as in `Ragged`.
     cuts : Cuts or None, default=None
-        Where any text may be cut before it is resolved. None resolves texts whole.
+        Characters at which texts are split into words, which are cached. None passes
+        whole texts to ``resolve``, without a cache.
     plain : WordPieces or None, default=None
-        A faster way to the same rows, for words of ASCII letters and digits.
+        Compiled equivalent of ``resolve`` for words of ASCII letters and digits. None
+        passes those to ``resolve`` too.
     """
 
     def __init__(
@@ -82,27 +83,28 @@ class Tokens:
 
     @property
     def by_word(self) -> bool:
-        """Whether words are remembered, rather than texts resolved whole."""
+        """Whether words are cached, instead of tokenizing whole texts."""
         return self._cache is not None
 
     def __call__(self, texts: Any) -> Ragged:
-        """Rows of texts.
+        """Tokenize texts.
 
         Parameters
         ----------
         texts : sequence, array or column of str, or an iterable
-            Columns of pyarrow, pandas and polars are read as they lie in memory where
-            pyarrow is installed. None, NaN and a missing value are texts without
-            tokens. A lone surrogate counts as U+FFFD.
+            Texts. If pyarrow is installed, pyarrow, pandas and polars columns are read
+            without a copy. None, NaN and other missing values have no tokens. A lone
+            surrogate counts as U+FFFD.
 
         Returns
         -------
         Ragged
+            Rows and offsets of all texts.
 
         Raises
         ------
         TypeError
-            If it is one text, or holds something that is none.
+            If ``texts`` is a single str, or an element is neither a str nor missing.
         """
         found, first = [], 0
         for part in parts_of(texts):
@@ -118,7 +120,7 @@ class Tokens:
         return Ragged(np.concatenate([np.empty(0, np.int32), *rows]), offsets)
 
     def of_part(self, part: Part, first: int = 0) -> Ragged:
-        """Rows of some hundred texts, of which ``first`` is the number of the first."""
+        """Tokenize a batch; ``first`` is the index of its first text, for messages."""
         if self._cache is not None and n_texts(part):
             return Ragged(*self._cache.rows(encoded(part, first)))
         if not n_texts(part):
@@ -127,17 +129,19 @@ class Tokens:
 
 
 class Words:
-    """Rows of the words that a function or a pattern finds in texts.
+    """Word tokenizer by a regular expression, a callable or whitespace.
 
     Parameters
     ----------
     find : callable, pattern, or None
-        From a text to its words; None splits at white space.
+        Function from a text to its words, or pattern whose matches are the words. None
+        splits at whitespace.
     vocabulary : mapping from word to row
+        Rows of the words in the vector table; other words get -1.
     lowercase : bool
-        Whether words are put in small letters before they are looked up.
+        Whether to lowercase words before the lookup.
     composed : bool
-        Whether texts are put in Unicode's form C before they are searched.
+        Whether to normalize texts to Unicode NFC before the search.
     """
 
     def __init__(
@@ -163,7 +167,7 @@ class Words:
         return np.array(rows, np.int32), offsets
 
     def words(self, text: str) -> Iterator[str]:
-        """The words of a text, as they are looked up."""
+        """The words of a text, normalized as for the lookup."""
         if self._composed:
             text = unicodedata.normalize("NFC", text)
         if self._find is None:
@@ -172,12 +176,12 @@ class Words:
             found = (match.group() for match in self._find.finditer(text))
         else:
             found = _strings(self._find(text))
-        # Of the word, not the text: a sigma at its end is another letter.
+        # Words, not the text: the lowercase of sigma differs at the end of a word.
         return (word.lower() for word in found) if self._lowercase else iter(found)
 
 
 def _strings(found: Any) -> list[str]:
-    """What a callable gave for a text, known to be words."""
+    """Checks that a callable returned a list of str."""
     is_list = hasattr(found, "__iter__") and not isinstance(found, str)
     words: list[Any] = list(found) if is_list else [None]
     if not all(isinstance(word, str) for word in words):
@@ -194,39 +198,40 @@ def tokens_of(
     *,
     lowercase: bool = False,
 ) -> Tokens:
-    r"""Tokens of texts as rows of a table of vectors.
+    r"""Create a tokenizer that maps texts to rows of a vector table.
 
     Parameters
     ----------
     tokenizer : None, str, tokenizers.Tokenizer, or callable
         None finds words of letters of any language with their combining marks and
-        joiners, digits and ``_``; in ASCII that is ``\w+``. It is right for Spanish,
-        Russian, Hindi or Arabic; Chinese, Japanese and Thai have no spaces between
-        words, and a run of their characters is one word: give a callable that splits
-        them, or a Hugging Face tokenizer. "whitespace" splits where ``str.split`` does;
-        another str is a regular expression whose matches are the words (Python's
-        ``\w`` has no combining marks). Texts are put in Unicode's form C before: an
-        accent is part of its letter, and stays.
+        joiners, digits and ``_``; in ASCII this equals ``\w+``. It suits Spanish,
+        Russian, Hindi or Arabic. Chinese, Japanese and Thai are written without spaces,
+        so a run of their characters is one word: pass a callable that segments them, or
+        a Hugging Face tokenizer. "whitespace" splits like ``str.split``; any other str
+        is a regular expression whose matches are the words (Python's ``\w`` excludes
+        combining marks). Texts are first normalized to Unicode NFC, which keeps
+        accents.
 
-        A `tokenizers.Tokenizer`, or a tokenizer of transformers that stands on one,
-        gives its exact ids, without what it adds around, cuts off or fills up; accents
-        and capitals are its own business. A callable gives a list of str for a text,
-        which it gets as it is.
+        A `tokenizers.Tokenizer`, or a fast tokenizer of transformers, yields its exact
+        ids without special tokens, truncation and padding; it handles accents and case
+        itself. A callable returns a list of str for each text, which it receives
+        without normalization.
     vocabulary : mapping from token to row, or None
-        What is not in it is -1. None is for Hugging Face tokenizers alone: ids are
-        rows.
+        Rows of the tokens; others get -1. None, for Hugging Face tokenizers only, uses
+        the token ids as rows.
     lowercase : bool, default=False
-        Whether words are put in small letters before they are looked up.
+        Whether to lowercase words before the lookup.
 
     Returns
     -------
     Tokens
+        The tokenizer.
 
     Raises
     ------
     ValueError
-        If a Hugging Face tokenizer is to have ``lowercase``, or another one lacks a
-        vocabulary, or the pattern is not a regular expression.
+        If ``lowercase`` is set for a Hugging Face tokenizer, another tokenizer has no
+        vocabulary, or the pattern is not a valid regular expression.
     TypeError
         If ``tokenizer`` is none of these.
     """
@@ -258,7 +263,7 @@ def tokens_of(
 def _words(
     pattern: str | None, vocabulary: Mapping[str, int], lowercase: bool
 ) -> Tokens:
-    # No folding: H and U+0331 stay two where text is composed, h and U+0331 do not.
+    # No case folding: NFC composes h and U+0331 to one character, but not H and U+0331.
     where = None
     if pattern == "whitespace":
         where = cuts(SPACES)
@@ -269,21 +274,22 @@ def _words(
 
 
 def finder_of(tokenizer: Any) -> Any:
-    """What `Words` finds words by: a pattern, a callable, or None for white space.
+    """Convert a tokenizer to the ``find`` argument of `Words`.
 
     Parameters
     ----------
     tokenizer : None, str or callable
-        As `tokens_of` takes it.
+        Tokenizer as in `tokens_of`, but not a Hugging Face tokenizer.
 
     Returns
     -------
     re.Pattern, callable or None
+        None splits at whitespace.
 
     Raises
     ------
     ValueError
-        If a str is not a regular expression.
+        If a str is not a valid regular expression.
     """
     if tokenizer is None:
         return word_pattern()

@@ -1,4 +1,4 @@
-"""Words and the rows of their pieces, remembered in front of a tokenizer."""
+"""Cache of words and the rows of their subword tokens, in front of a tokenizer."""
 
 from __future__ import annotations
 
@@ -31,29 +31,31 @@ from ensembles.embeddings.tokenization.text_loops import (
 from ensembles.embeddings.tokenization.texts import Bytes, Encoded, Int64
 from ensembles.embeddings.tokenization.wordpiece import WordPieces
 
-# From texts, or words of a text, to rows, by the tokenizer itself.
+# Tokenizes texts, or single words, and returns rows and offsets.
 Resolve = Callable[[list[str]], Rows]
 
-# What a cache holds at most, 48 MiB with its slots. The words met first stay.
+# Capacity of a cache, 48 MiB with its slots. Words are never evicted.
 MOST_WORDS = 1 << 19
 MOST_BYTES = 16 << 20
 MOST_PIECES = 4 << 20
-FEWEST = 1 << 13  # words that the first tables have room for
+FEWEST = 1 << 13  # initial capacity in words
 
 
 class Cuts(NamedTuple):
-    """Where a tokenizer cuts any text, whatever stands around the place.
+    """Characters at which a tokenizer splits every text, regardless of context.
 
     Attributes
     ----------
     kinds : ndarray of shape (256,), uint8
-        What a byte is, as `text_loops` tells it.
+        Kind of each byte: ``WORD``, ``SPACE`` or ``SINGLE`` of `text_loops`.
     folded : ndarray of shape (256,), uint8
-        The byte whose word has the same pieces.
+        Case folding of bytes: words that are equal after it have the same tokens.
     begins : ndarray of shape (256,), bool
         Whether an aside begins with the byte.
-    asides : ndarray, uint8; aside_ends : ndarray, int64
-        What makes a text that holds it one that cannot be cut.
+    asides : ndarray of shape (n_bytes,), uint8
+        Concatenated UTF-8 of the asides. Texts that contain one are not split.
+    aside_ends : ndarray of shape (n_asides + 1,), int64
+        Offsets of the asides: 0, then the end of each.
     """
 
     kinds: Bytes
@@ -66,21 +68,23 @@ class Cuts(NamedTuple):
 def cuts(
     spaces: str, singles: str = "", *, fold: bool = False, asides: Sequence[str] = ()
 ) -> Cuts:
-    """Cuts at characters of ASCII.
+    """Build the byte tables for splits at ASCII characters.
 
     Parameters
     ----------
     spaces : str
-        What stands between words and belongs to none.
+        ASCII characters that separate words and are dropped.
     singles : str, default=""
-        What is a word by itself.
+        ASCII characters that are words by themselves.
     fold : bool, default=False
-        Whether a word in ASCII capitals has the pieces of the same in small letters.
+        Whether the tokenizer ignores the case of ASCII letters.
     asides : sequence of str, default=()
+        Strings, such as added tokens, whose presence prevents splitting a text.
 
     Returns
     -------
     Cuts
+        The byte tables.
     """
     kinds = np.zeros(256, np.uint8)
     kinds[list(spaces.encode("ascii"))] = SPACE
@@ -96,20 +100,23 @@ def cuts(
 
 
 class WordCache:
-    """Rows of texts, word by word; threads may use one together.
+    """Thread-safe cache from words to rows, filled by a tokenizer.
 
-    Readers work on the tables as they were when they began. Words are added by one
-    thread at a time, behind what readers look at, so that none has to wait; tables
-    that have become too small are replaced.
+    Readers use a snapshot of the tables and never wait: one thread at a time appends
+    words after the last word of every snapshot, and a table that is full is replaced by
+    a larger copy.
 
     Parameters
     ----------
     cuts : Cuts
+        Characters at which texts are split into words.
     resolve : callable
-        From a list of str to their rows.
+        Tokenizes a list of str; returns rows and offsets.
     plain : WordPieces or None, default=None
-        A faster way for words of ASCII letters and digits.
+        Compiled equivalent of ``resolve`` for words of ASCII letters and digits. None
+        passes those to ``resolve`` too.
     most_words : int, default=MOST_WORDS
+        Capacity in words; further words are tokenized every time.
     """
 
     def __init__(
@@ -133,11 +140,11 @@ class WordCache:
 
     @property
     def n_bytes(self) -> int:
-        """Memory that the tables take."""
+        """Memory of the tables in bytes."""
         return sum(table.nbytes for table in self._known[:4])
 
     def rows(self, texts: Encoded) -> Rows:
-        """Rows of texts, and ``(n_texts + 1,)`` places where they begin."""
+        """Rows of all tokens of texts, and their offsets of shape (n_texts + 1,)."""
         known = self._known
         n_missed, n_rows, rows, notes = find_words(*texts, *self._cuts, *known[:5])
         if not n_missed:
@@ -154,7 +161,10 @@ class WordCache:
         return rows, offsets
 
     def _learn(self, buffer: Bytes, misses: Int64) -> tuple[Int64, Int32, Int64]:
-        """Rows of what was missed, and which of them each miss is."""
+        """Tokenizes the misses and caches their words.
+
+        Returns the word number of each miss, the rows of those words and their offsets.
+        """
         kinds = misses[:, 2]
         order = np.empty(len(misses), np.int64)
         found = [(NO_ROWS, NO_ENDS)]
@@ -170,7 +180,7 @@ class WordCache:
         if other.any():
             words = Spans(buffer, misses[other], self._cuts.folded).words()
             folded = [word.translate(self._fold) for word in words]
-            # Asked for as it is written: folded it might be a token of its own.
+            # Resolved in its original case: the folded word might be an added token.
             firsts = dict(zip(reversed(folded), reversed(words), strict=True))
             places = {word: n + place for place, word in enumerate(firsts)}
             order[other] = [places[word] for word in folded]
@@ -189,13 +199,13 @@ class WordCache:
         return self._resolve([word.decode(errors="replace") for word in words])
 
     def _remember(self, where: Spans, rows: Int32, ends: Int64) -> None:
-        """Add words to the tables as long as there is room."""
+        """Appends words to the tables until they are full."""
         with self._lock:
             known = self._grown(len(where.spans), where.n_bytes, int(ends[-1]))
             self._known = known.added(where, rows, ends)
 
     def _grown(self, *more: int) -> Known:
-        """Tables with room for so many more, but never too large."""
+        """Tables with room for more words, bytes and rows, up to the capacity."""
         known = self._known
         most = (self._most, MOST_BYTES, MOST_PIECES)
         sizes = [a + b for a, b in zip(known[4:], more, strict=True)]

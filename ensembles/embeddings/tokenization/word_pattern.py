@@ -1,8 +1,8 @@
-r"""The default pattern of words: letters, digits and ``_``, with combining marks.
+r"""The default word pattern: letters, digits and ``_``, with combining marks.
 
-Python's ``\w`` has no combining marks, and would cut Hindi, Thai or Hebrew at each of
-them. Joiners belong to a word before a letter or a mark, as in Persian, and after a
-mark, where they choose its form, as in Malayalam.
+Python's ``\w`` excludes combining marks, so it would split Hindi, Thai or Hebrew words
+at each of them. Zero-width joiners belong to a word before a letter or a mark, as in
+Persian, and after a mark, where they select its form, as in Malayalam.
 
 Source: Unicode Standard Annex #29, "Unicode text segmentation", rules WB4 and WB5.
 """
@@ -15,13 +15,13 @@ from functools import cache
 from itertools import chain, groupby
 
 JOINERS = "\u200c\u200d"
-# Planes of Unicode that have marks; the others are Han or empty.
+# Ranges that contain marks; the rest of Unicode is Han, private or unassigned.
 PLANES_OF_MARKS = (range(0x20000), range(0xE0000, 0xE1000))
 PATTERN = (
     "{start}{inside}*"
     "(?:(?:[{joiners}]+(?={inside})|(?<={marks})[{joiners}]+){inside}*)*"
 )
-# The same to tokenizers (Oniguruma), whose \w is another one.
+# The same pattern for tokenizers (Oniguruma), whose \w differs from Python's.
 PORTABLE = PATTERN.format(
     start=r"[\p{L}\p{N}_]",
     inside=r"[\p{L}\p{N}_\p{M}]",
@@ -32,7 +32,7 @@ PORTABLE = PATTERN.format(
 
 @cache
 def word_pattern() -> re.Pattern[str]:
-    """The pattern for Python's `re`."""
+    """The pattern for Python's ``re``."""
     marks = _class_of_marks()
     pattern = PATTERN.format(
         start=r"\w", inside=rf"[\w{marks}]", marks=f"[{marks}]", joiners=JOINERS
@@ -41,7 +41,7 @@ def word_pattern() -> re.Pattern[str]:
 
 
 def _class_of_marks() -> str:
-    """Ranges of all characters of the categories Mn, Mc and Me."""
+    """Character-class ranges of the Unicode categories Mn, Mc and Me."""
     codes = chain.from_iterable(PLANES_OF_MARKS)
     marks = [code for code in codes if unicodedata.category(chr(code))[0] == "M"]
     ranges = []

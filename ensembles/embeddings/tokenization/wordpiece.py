@@ -1,4 +1,4 @@
-"""WordPiece on plain words, the longest piece first."""
+"""Compiled WordPiece tokenization of ASCII words."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ensembles.embeddings.tokenization.hash_table_loops import cut_words
 
 
 class WordPieces:
-    """Rows of the pieces of words that nothing normalizes.
+    """WordPiece for words that need no normalization but case folding.
 
     Parameters
     ----------
     model : mapping
-        A WordPiece as ``tokenizer.json`` holds it.
-    row_of : ndarray, int32
-        Rows of ids.
+        The ``"model"`` object of a ``tokenizer.json`` of type WordPiece.
+    row_of : ndarray of shape (n_ids,), int32
+        Row of each token id; -1 for none.
 
     References
     ----------
-    Schuster & Nakajima (2012), "Japanese and Korean voice search"; the longest match
-    as in Devlin et al. (2019), "BERT", and in ``tokenizers``' WordPiece: a word that
-    no pieces make up is unknown as a whole.
+    Schuster & Nakajima (2012), "Japanese and Korean voice search"; greedy longest match
+    as in Devlin et al. (2019), "BERT", and in ``tokenizers``' WordPiece: a word without
+    a complete segmentation is unknown as a whole.
     """
 
     def __init__(self, model: Mapping[str, Any], row_of: Int32) -> None:
@@ -46,7 +46,7 @@ class WordPieces:
         )
 
     def rows(self, where: Spans) -> Rows:
-        """Rows of words of ASCII letters and digits."""
+        """Rows and offsets of words of ASCII letters and digits."""
         rows = np.empty(where.n_bytes, np.int32)
         row_ends = np.empty(len(where.spans) + 1, np.int64)
         tables = [
@@ -61,7 +61,7 @@ class WordPieces:
 
 
 def _table(vocabulary: Mapping[str, int], prefix: str, row_of: Int32) -> Known:
-    """Pieces that begin with a prefix, without it; those of letters and digits."""
+    """Hash table of the alphanumeric ASCII pieces that start with a prefix."""
     start = len(prefix)
     found = {
         piece[start:].encode(): row_of[number]

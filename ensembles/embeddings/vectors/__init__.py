@@ -1,4 +1,4 @@
-"""Where word vectors come from: a module a format."""
+"""Word vectors: one module per file format."""
 
 import lazy_loader
 

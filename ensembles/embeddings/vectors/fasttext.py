@@ -1,8 +1,7 @@
-"""fastText's models (.bin): words with counts, and vectors of character n-grams.
+"""Reader of fastText binary models (.bin): words, counts and n-gram vectors.
 
-Source: https://github.com/facebookresearch/fastText, args.cc, dictionary.cc, matrix.cc;
-files written before version 11 have no magic number and neither pruning nor
-quantization.
+Format: https://github.com/facebookresearch/fastText, args.cc, dictionary.cc, matrix.cc.
+Files older than version 11 have no magic number, no pruning and no quantization.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from ensembles.parallel import cut
 
 MAGIC = 793712314
 VERSIONS = (11, 12)
-SUPERVISED = 3  # models: cbow, skip-gram, supervised
+SUPERVISED = 3  # model 1 is cbow, 2 is skip-gram, 3 is supervised
 LONGEST_WORD = 1 << 13
-WORD = 0  # kinds of entries: word, label
-STEP = 1 << 14  # words composed at a time
+WORD = 0  # entry type 0 is a word, 1 is a label
+STEP = 1 << 14  # words in a block
 
 
 class Head(NamedTuple):
-    """What stands before the dictionary."""
+    """Header fields that precede the dictionary."""
 
     is_new: bool
     dim: int
@@ -42,23 +41,24 @@ class Head(NamedTuple):
 
 
 def is_fasttext(first: bytes) -> bool:
-    """Whether a file begins with fastText's magic number."""
+    """Whether a file begins with the fastText magic number."""
     return int.from_bytes(first[:4], "little") == MAGIC
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
-    """Vectors of a fastText model: of its words, and of n-grams for all others.
+    """Read word and n-gram vectors from a fastText binary model.
 
-    The file's own matrix is mapped; the words' vectors are made from it.
+    The matrix of the file is memory-mapped; the word vectors are composed from it.
 
     Parameters
     ----------
     path : Path
+        The ``.bin`` file.
     limit : int or None
-        Words that have a row, the first ones, which are the most frequent. Others are
-        unknown, and have a vector all the same where n-grams are asked for.
-    errors : {"strict", "replace", "ignore"}
-        What becomes of words that are not UTF-8.
+        Number of words that get a row, the most frequent ones; None means all. Other
+        words are out of vocabulary, but can still be composed of n-grams.
+    errors : str
+        Error handler for tokens that are not UTF-8, as in ``bytes.decode``.
 
     Returns
     -------
@@ -67,7 +67,8 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     Raises
     ------
     ValueError
-        If the file contradicts itself, or is quantized.
+        If the file is inconsistent, truncated, pruned or quantized, a word is not UTF-8
+        and ``errors`` is "strict", or a vector is not finite.
     """
     reader = Reader(path)
     head = _head(reader)
@@ -107,7 +108,7 @@ def _head(reader: Reader) -> Head:
     *_, model, n_buckets, shortest, longest, _rate = reader.numbers("11i", "its head")
     reader.numbers("d", "its head")
     if version == VERSIONS[0] and is_new and model == SUPERVISED:
-        longest = 0  # as fastText itself reads them
+        longest = 0  # fastText does the same when it loads such a file
     if (
         dim < 1
         or n_buckets < 0
@@ -127,7 +128,7 @@ def _words(reader: Reader, head: Head) -> tuple[list[bytes], NDArray[np.int64]]:
     pruned = reader.numbers("q", "its dictionary")[0] if head.is_new else -1
     if pruned >= 0:
         raise reader.broken("it is pruned, as quantized models are; use the whole one")
-    # An entry takes a NUL, a count and its kind.
+    # The minimum size of an entry is 10 bytes: a NUL, a count and a type.
     if n_words < 1 or n_labels < 0 or size != n_words + n_labels:
         raise reader.broken(f"{size} entries, {n_words} words, {n_labels} labels")
     if size * 10 > reader.left:
@@ -150,7 +151,7 @@ def _matrix(reader: Reader, head: Head, n_words: int) -> NDArray[np.float32]:
             "it is quantized (.ftz); use the .bin that it was made from"
         )
     n_rows, n_columns = reader.numbers("qq", "its matrix")
-    # n-grams may be left out
+    # The n-gram vectors are optional.
     fits = n_rows in (n_words + head.n_buckets, n_words)
     if n_columns != head.dim or not fits:
         raise reader.broken(

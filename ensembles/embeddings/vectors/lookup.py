@@ -1,4 +1,4 @@
-"""From texts to rows of a table, and what becomes of words that it lacks."""
+"""Lookup of text tokens in a vector table, with out-of-vocabulary handling."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ from ensembles.embeddings.vectors.model_directory import unknown_id
 from ensembles.embeddings.vectors.word_vectors import WordVectors
 from ensembles.parallel import cut
 
-BLOCK = 4096  # texts taken together
-LEAST_COVERAGE = 0.5  # below, most of the tokens do not count
-SEARCHED = 4  # blocks, spread over all, that are searched for tokens that are lost
+BLOCK = 4096  # texts in a block
+LEAST_COVERAGE = 0.5  # below, most tokens are ignored: warn
+SEARCHED = 4  # evenly spaced blocks that are searched for lost tokens
 SHOWN = 5  # unknown words in a warning
-NAMED = 40  # characters of a text that stands for the pieces it lacks
-SAMPLED = 100_000  # tokens that are looked at for capitals
-STRAY = 0.01  # share of tokens with a capital that are taken for mishaps
+NAMED = 40  # characters of a text that are shown for its unknown subword tokens
+SAMPLED = 100_000  # tokens that are examined for capital letters
+STRAY = 0.01  # maximum share of capitalized tokens in a lowercase vocabulary
 UNKNOWN = ("skip", "subword", "error")
 
 
 class Met(NamedTuple):
-    """Tokens that were met in texts.
+    """Token counts of texts.
 
     Attributes
     ----------
     counts : ndarray of shape (n_rows,)
-        How often each row was.
+        Number of occurrences of each row.
     documents : ndarray of shape (n_rows,)
-        In how many texts.
+        Document frequency of each row: the number of texts that contain it.
     n_unknown : int
-        Tokens without a row.
+        Number of tokens without a row.
     n_texts : int
+        Number of texts.
     n_filled : int
-        Texts with a known token.
+        Number of texts with at least one known token.
     n_lost : int
-        Tokens that have a row and stand between white space, but that the tokenizer
-        cuts or leaves out; of many texts an estimate by blocks of them.
+        Number of whitespace-delimited tokens that have a row, but that the tokenizer
+        splits or drops; estimated from a sample of blocks if there are many texts.
     """
 
     counts: NDArray[np.int64]
@@ -63,29 +64,33 @@ class Met(NamedTuple):
 
     @property
     def coverage(self) -> float:
-        """Share of all tokens that have a row and are met; NaN where there was none."""
+        """Share of tokens that have a row and are not lost; NaN without tokens."""
         n_known = int(self.counts.sum())
         n_all = n_known + self.n_unknown + self.n_lost
         return n_known / n_all if n_all else float("nan")
 
 
 class Rows:
-    """Rows of texts in a table of vectors.
+    """Map texts to rows of a vector table.
 
     Parameters
     ----------
     vectors : WordVectors
+        Tokens and their vectors.
     tokenizer : object or None
-        As `tokens_of` takes it; None takes the one of the vectors where they have one.
+        Tokenizer as in `tokens_of`; None takes the tokenizer of the vectors if they
+        have one, or else the default pattern.
     lowercase : bool or None
-        None is True where hardly a token, one in a hundred, has a capital letter.
+        Whether texts are lowercased. None means True if at most 1 % of the vocabulary
+        has capital letters and the tokenizer is not one of subword tokens.
     unknown : {"skip", "subword", "error"}
-        What becomes of tokens without a row.
+        Handling of out-of-vocabulary tokens: skip them, compose them of n-grams, or
+        raise a `ValueError`.
 
     Raises
     ------
     ValueError
-        If ``unknown`` is none of these, or "subword" and the vectors have no n-grams.
+        If ``unknown`` is invalid, or is "subword" and the vectors have no n-grams.
     """
 
     def __init__(
@@ -113,7 +118,7 @@ class Rows:
         if self.tokenizer is None or isinstance(self.tokenizer, str):
             self.vocabulary = _composed(self.vocabulary)
         if self.by_piece and (number := unknown_id(backend)) is not None:
-            # What stands for unknown text is not known text.
+            # The unknown token has a vector, but does not count as a known token.
             self.vocabulary = dict(self.vocabulary)
             self.vocabulary.pop(backend.id_to_token(number), None)
         self.tokens = tokens_of(
@@ -121,7 +126,7 @@ class Rows:
         )
 
     def ragged(self, parts: list[Part]) -> Iterator[tuple[Part, Ragged]]:
-        """Texts, block by block, with the rows of their tokens."""
+        """Yield blocks of texts with the rows of their tokens."""
         first = 0
         for part in parts:
             for start, stop in cut(n_texts(part), BLOCK):
@@ -133,7 +138,7 @@ class Rows:
             first += n_texts(part)
 
     def count(self, parts: list[Part]) -> Met:
-        """What is met in texts."""
+        """Count the tokens of texts."""
         n_rows = len(self.vectors.tokens)
         counts, documents = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
         n_all = sum(n_texts(part) for part in parts)
@@ -154,11 +159,11 @@ class Rows:
         return Met(counts, documents, n_unknown, n_all, n_filled, n_lost)
 
     def lost(self, part: Part) -> Counter[str]:
-        """Tokens with a row in texts that the tokenizer cuts or leaves out.
+        """Count in-vocabulary tokens that the default tokenizer splits or drops.
 
-        Such as an emoji or ``c++``, which is no word to the pattern of words. Only what
-        stands between white space is looked at; punctuation does not count. A tokenizer
-        that is given does what it is meant to.
+        Examples are emoji and ``c++``, which the word pattern does not match. Only
+        whitespace-delimited tokens are considered, without punctuation. For a custom
+        tokenizer the result is empty, because its splits are intended.
         """
         if self.tokenizer is not None:
             return Counter()
@@ -171,7 +176,7 @@ class Rows:
         return Counter(filter(lost.__contains__, met)) if lost else Counter()
 
     def coverage(self, part: Part) -> NDArray[np.float64]:
-        """Share of each text's tokens that have a row and are met; NaN without any."""
+        """Token coverage of each text, lost tokens included; NaN without tokens."""
         rows, offsets = self.tokens.of_part(part)
         totals = np.concatenate([[0], np.cumsum(rows >= 0)])
         n_known, n_all = np.diff(totals[offsets]), np.diff(offsets)
@@ -182,26 +187,28 @@ class Rows:
             return np.asarray(n_known / n_all, np.float64)
 
     def composed(self, part: Part, ragged: Ragged) -> tuple[Ragged, Float32, Any]:
-        """Rows in a smaller table that holds unknown words too.
+        """Build a table of the words in use, with unknown words composed of n-grams.
 
         Returns
         -------
         ragged : Ragged
+            The texts, with rows of the new table.
         table : ndarray of shape (n_used, dim)
+            Vectors of the words in use.
         rows : ndarray of shape (n_used,), int64
-            Where each row stands in the vectors' table; -1 for words that are made.
+            Row of each word in the table of the vectors; -1 for a composed word.
         """
         subwords = self.vectors.subwords
         rows = ragged.rows.astype(np.int64)
         used, places = np.unique(rows, return_inverse=True)
         used, first = used[used >= 0], int((used < 0).any())
-        local = places - first  # unknown ones become -1
+        local = places - first  # the index of unknown words becomes -1
         table = self.vectors.matrix[used]
         if subwords is not None and first:
             spelled = self._unknown_words(part, ragged)
             words, where = np.unique(np.array(spelled, object), return_inverse=True)
             made = subwords.vectors(list(words), {})
-            known = made.any(axis=1)  # a word without any n-gram stays unknown
+            known = made.any(axis=1)  # a word without n-grams stays unknown
             numbers = np.where(known, len(used) + np.cumsum(known) - 1, -1)
             local[rows < 0] = numbers[where]
             table = np.concatenate([table, made[known]])
@@ -209,7 +216,7 @@ class Rows:
         return Ragged(local.astype(np.int32), ragged.offsets), table, used
 
     def unknown_words(self, parts: list[Part], most: int) -> list[str]:
-        """Words without a row, the first so many, without repetition."""
+        """First ``most`` distinct words without a row."""
         blocks = self.ragged(parts)
         found = (w for part, rag in blocks for w in self._unknown_words(part, rag))
         return list(dict.fromkeys(islice(found, 50 * most)))[:most]
@@ -239,7 +246,7 @@ class Rows:
         return Words(find, {}, lowercase=self.lowercase, composed=composed).words
 
     def _unknown_words(self, part: Part, ragged: Ragged) -> list[str]:
-        """Words that have no row, in the order in which they stand."""
+        """Words without a row, in text order."""
         missing = ragged.rows < 0
         lengths = np.diff(ragged.offsets)
         texts, words_of = decoded(part), self._words()
@@ -266,7 +273,7 @@ class Rows:
 
 
 def _composed(vocabulary: dict[str, int]) -> dict[str, int]:
-    """The vocabulary with all tokens also in Unicode's form C, as texts are."""
+    """Vocabulary extended by the Unicode NFC form of each token; texts are in NFC."""
     other = {t: r for t, r in vocabulary.items() if not is_normalized("NFC", t)}
     if not other:
         return vocabulary
@@ -274,6 +281,6 @@ def _composed(vocabulary: dict[str, int]) -> dict[str, int]:
 
 
 def _has_capitals(vectors: WordVectors) -> bool:
-    # A table in small letters may hold a few words that were broken on the way.
+    # A lowercase vocabulary may contain a few corrupt words.
     some = vectors.tokens[:SAMPLED]
     return sum(token != token.lower() for token in some) > STRAY * len(some)

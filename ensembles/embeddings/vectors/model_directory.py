@@ -1,4 +1,4 @@
-"""Token tables of model directories: model2vec, static embeddings, transformers."""
+"""Readers of the token embedding table of model directories."""
 
 from __future__ import annotations
 
@@ -27,27 +27,30 @@ from ensembles.embeddings.vectors.word_vectors import (
     check_token,
 )
 
-# What a saved SentenceEmbedder adds: its section of config.json, a table that only it
-# knows how to use.
+# Section of config.json and name of the table that only a saved SentenceEmbedder has.
 OWN, TABLE = "ensembles", "table"
-# What a directory is read as.
+# Values of `WordVectors.format`.
 STATIC_MODEL, TOKEN_TABLE = "static model", "token table of a transformer"
 SAVED = "saved SentenceEmbedder"
 MEAN_FLAG = "pooling_mode_mean_tokens"
-CHANGING = ("stop_words", "do_lower_case")  # of a tokenizer of WordEmbeddings
+CHANGING = (
+    "stop_words",
+    "do_lower_case",
+)  # settings of the tokenizer of WordEmbeddings
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
-    """Token table of a model directory, with its tokenizer.
+    """Read the token embedding table and the tokenizer of a model directory.
 
     Parameters
     ----------
     path : Path
-        A directory of model2vec, of sentence-transformers or of transformers.
+        Directory of a model2vec, sentence-transformers or transformers model, or of a
+        saved `SentenceEmbedder`.
     limit : None
-        A tokenizer's ids need all rows.
+        Must be None, because token ids refer to all rows.
     errors : str
-        Not used: a tokenizer's tokens are text.
+        Not used; tokens of a tokenizer are already decoded.
 
     Returns
     -------
@@ -56,9 +59,15 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     Raises
     ------
     ValueError
-        If there is no table or no tokenizer, or they do not fit.
+        If ``limit`` is not None, the table or the tokenizer is missing, or they do not
+        fit together.
     ImportError
-        If tokenizers is not installed.
+        If tokenizers is not installed, or PyTorch for a file of PyTorch tensors.
+
+    Warns
+    -----
+    UserWarning
+        If the model has settings or modules that the table does not include.
     """
     if limit is not None:
         raise ValueError(
@@ -94,7 +103,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
 
 
 def _warn_of_rest(path: Path, folder: Path, modules: list[dict[str, str]]) -> None:
-    """Warn of parts of a sentence-transformers model that its table does not have."""
+    """Warn of modules and settings of a model that its table does not include."""
     rest = settings_of(path)
     for module in modules[1:]:
         kind = module["type"].rpartition(".")[2]
@@ -112,14 +121,14 @@ def _warn_of_rest(path: Path, folder: Path, modules: list[dict[str, str]]) -> No
 
 
 def _is_mean(config: dict[str, Any]) -> bool:
-    """Whether a Pooling module takes the mean: older versions have a flag a mode."""
+    """Whether a Pooling module is mean pooling; old configs have a flag per mode."""
     flags = {key for key, value in config.items() if value is True}
     others = {key for key in flags if key.startswith("pooling_mode_")} - {MEAN_FLAG}
     return config.get("pooling_mode", "mean") in ("mean", ["mean"]) and not others
 
 
 def is_static(path: Path) -> bool:
-    """Whether a directory holds the table of a static model, and says nothing else."""
+    """Whether a directory has a readable table of a static model."""
     try:
         found = tensors_of(path)
     except (FileNotFoundError, ValueError):
@@ -128,7 +137,7 @@ def is_static(path: Path) -> bool:
 
 
 def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
-    """Words of a module WordEmbeddings of sentence-transformers, and their vectors."""
+    """Read a WordEmbeddings module of sentence-transformers."""
     place = folder / "whitespacetokenizer_config.json"
     words = json_of(place).get("vocab")
     if not isinstance(words, list) or len(words) != len(matrix):
@@ -139,7 +148,7 @@ def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
 
 
 def _own(path: Path, own: dict[str, Any]) -> WordVectors:
-    """Table of a saved SentenceEmbedder, which may have words for tokens."""
+    """Read the table of a saved SentenceEmbedder, of words or of subword tokens."""
     tensors = tensors_of(path)
     name = "embeddings" if "embeddings" in tensors else TABLE
     if name not in tensors:
@@ -162,7 +171,7 @@ def _own(path: Path, own: dict[str, Any]) -> WordVectors:
         tokens = sorted(ids, key=ids.get)
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path}/tokenizer.json must have words: {error!r}") from None
-    # The last one stands for unknown words, to those who have to have it.
+    # The last row is that of the unknown token, which other libraries require.
     return WordVectors(
         tokens[:-1],
         as_float32(matrix)[:-1],
@@ -182,16 +191,22 @@ def with_tokenizer(
     source: str,
     format: str = STATIC_MODEL,
 ) -> WordVectors:
-    """Word vectors whose rows are the ids of a Hugging Face tokenizer.
+    """Word vectors whose rows are the token ids of a Hugging Face tokenizer.
 
     Parameters
     ----------
     matrix : ndarray of shape (n_rows, dim)
+        Vector of each token id.
     tokenizer : tokenizers.Tokenizer
+        Tokenizer that the token ids belong to.
     weighted : bool
+        Whether word weights are already part of the vectors.
     normalize : bool or None, default=None
+        Whether the model L2-normalizes sentence vectors; None means unspecified.
     source : str
+        Name of the origin, for messages.
     format : str, default="static model"
+        Name of the format, for display.
 
     Returns
     -------
@@ -200,7 +215,7 @@ def with_tokenizer(
     Raises
     ------
     ValueError
-        If the tokenizer has ids beyond the rows.
+        If a token id is not below ``n_rows``.
     """
     check_matrix(matrix, source)
     tokens = [""] * len(matrix)
@@ -224,7 +239,7 @@ def with_tokenizer(
 
 
 def unknown_id(tokenizer: Any) -> int | None:
-    """Id of what a tokenizer puts in the place of unknown text."""
+    """Id of the unknown token of a tokenizer; None if there is none."""
     model = json.loads(tokenizer.to_str())["model"]
     if model.get("unk_token") is not None:
         found = tokenizer.token_to_id(model["unk_token"])
@@ -234,7 +249,7 @@ def unknown_id(tokenizer: Any) -> int | None:
 
 
 def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> Any:
-    """Table of a static model; model2vec may share rows and scale them."""
+    """Table of a static model, with the row mapping and weights of model2vec applied."""
     matrix, mapping = tensors[name], tensors.get("mapping")
     check_matrix(matrix, source)
     if mapping is not None:

@@ -1,4 +1,4 @@
-"""Files of a model's directory: JSON, modules, tensors, a tokenizer."""
+"""Files of a model directory: JSON settings, modules, tensors and tokenizer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ensembles.embeddings.vectors.safetensors import arrays
 from ensembles.regular_files import read_json
 
 STATIC = ("embeddings", "embedding.weight")  # model2vec, sentence-transformers
-# How transformers call their input table, by the end of its name.
+# Suffixes of the name of the input embedding table in transformers models.
 INPUTS = (
     *("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight"),
     *("shared.weight", "wte.weight", "token_embedding.weight"),
@@ -23,7 +23,10 @@ INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
 
 
 def json_of(path: Path) -> dict[str, Any]:
-    """Object that a JSON file holds, empty where there is no file."""
+    """Object of a JSON file, empty if the file does not exist.
+
+    Another JSON value is returned as the only value, with the key "".
+    """
     try:
         found = read_json(path)
     except FileNotFoundError:
@@ -32,7 +35,7 @@ def json_of(path: Path) -> dict[str, Any]:
 
 
 def modules_of(path: Path) -> list[dict[str, str]]:
-    """Modules of a sentence-transformers directory, none where it is another."""
+    """Modules of a sentence-transformers directory; empty for other models."""
     found = json_of(path / "modules.json").get("", [])
     for module in found:
         inside = isinstance(module, dict) and ".." not in module.get("path", "..")
@@ -45,17 +48,17 @@ def modules_of(path: Path) -> list[dict[str, str]]:
 
 
 def settings_of(path: Path) -> list[str]:
-    """Settings of sentence-transformers that change its vectors, beside the modules.
+    """Settings of a sentence-transformers model that change its vectors.
 
     Parameters
     ----------
     path : Path
-        A directory; other programs' have none.
+        Directory of the model.
 
     Returns
     -------
     list of str
-        The default prompt and the number of dimensions to truncate to, for messages.
+        Default prompt and truncation dimension, for messages; empty if neither is set.
     """
     settings = json_of(path / "config_sentence_transformers.json")
     prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
@@ -66,20 +69,24 @@ def settings_of(path: Path) -> list[str]:
 
 
 def tensors_of(folder: Path) -> dict[str, NDArray[Any]]:
-    """Tensors of a directory by name, in one file or several.
+    """Read the tensors of a model directory.
 
     Parameters
     ----------
     folder : Path
+        Directory with ``model.safetensors``, its shards, or ``pytorch_model.bin``.
 
     Returns
     -------
     dict of str to ndarray
+        Tensors by name; only embedding tables from ``pytorch_model.bin``.
 
     Raises
     ------
     ValueError
-        If there are none, or a file is broken.
+        If the directory has none of these files, or one is malformed.
+    ImportError
+        If PyTorch is needed and not installed.
     """
     whole, index = folder / "model.safetensors", folder / INDEX
     if whole.exists():
@@ -108,7 +115,7 @@ def tensors_of(folder: Path) -> dict[str, NDArray[Any]]:
 
 
 def _unpickled(path: Path) -> dict[str, NDArray[Any]]:
-    """Tables of a torch file, which cannot run code when it is read like this."""
+    """Read embedding tables from a PyTorch file; weights_only prevents code execution."""
     import pickle
 
     try:
@@ -133,7 +140,7 @@ def _unpickled(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def tokenizer_of(folder: Path) -> Any:
-    """Tokenizer of a directory, with the reason in a sentence where it has none."""
+    """Read the tokenizer of a directory; raise a ValueError with a hint if it fails."""
     path = folder / "tokenizer.json"
     try:
         from tokenizers import Tokenizer
@@ -147,5 +154,5 @@ def tokenizer_of(folder: Path) -> Any:
     check_regular(path)
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust binding raises nothing more narrow
+    except Exception as error:  # the Rust binding raises plain Exception
         raise ValueError(f"{path} is not a whole tokenizer: {error}") from None

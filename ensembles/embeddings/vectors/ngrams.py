@@ -1,4 +1,4 @@
-"""Vectors of words from those of their character n-grams, as fastText makes them."""
+"""Word vectors composed of character n-gram vectors, as in fastText."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ensembles.kernels.jit import compiled, inlined
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
 
-# The FNV-1a hash of 32 bits.
+# 32-bit FNV-1a hash.
 BASIS, PRIME, MASK = 2166136261, 16777619, 0xFFFFFFFF
 SIGN, ABOVE = 0x80, 0xFFFFFF00  # fastText hashes signed bytes
 HEAD, CONTINUES = 0xC0, 0x80  # bytes 10xxxxxx continue a character of UTF-8
@@ -35,20 +35,24 @@ def compose(
     lengths: tuple[int, int],
     out: Float32,
 ) -> None:
-    """Mean of the vectors of each word's n-grams, and its own where it has one.
+    """Mean of the n-gram vectors of each word and, if it has one, its word vector.
 
     Parameters
     ----------
     text : ndarray of bytes
-        The words in UTF-8, each between ``<`` and ``>``, one after the other.
+        Words in UTF-8, each between ``<`` and ``>``, concatenated.
     offsets : ndarray of shape (n_words + 1,)
+        Start of each word in ``text``, and the end of the last one.
     rows : ndarray of shape (n_words,)
-        Row of each word's own vector in ``words``, -1 for none.
+        Row of each word in ``words``; -1 for an out-of-vocabulary word.
     words : ndarray of shape (n_known, dim)
+        Word vectors without n-grams.
     grams : ndarray of shape (n_buckets, dim)
+        N-gram vector of each hash bucket.
     lengths : (int, int)
-        Characters of the shortest and the longest n-grams.
+        Minimum and maximum n-gram length in characters.
     out : ndarray of shape (n_words, dim), written to
+        Composed vectors; zeros for a word without any part.
     """
     shortest, longest = lengths
     n_buckets, dim = len(grams), out.shape[1]
@@ -67,7 +71,7 @@ def compose(
             hashed, n_characters, at = np.int64(BASIS), 0, first
             while at < end and n_characters < longest:
                 more = True
-                while more:  # the bytes of a character
+                while more:  # bytes of one UTF-8 character
                     byte = np.int64(text[at])
                     if byte & SIGN:
                         byte |= ABOVE
@@ -75,7 +79,7 @@ def compose(
                     at += 1
                     more = at < end and not _begins(text[at])
                 n_characters += 1
-                # < and > alone are no n-grams
+                # fastText skips the n-grams "<" and ">".
                 alone = n_characters == 1 and (first == begin or at == end)
                 if n_characters >= shortest and not alone and n_buckets:
                     bucket = hashed % n_buckets
@@ -88,15 +92,17 @@ def compose(
 
 @dataclass(frozen=True, eq=False)
 class Subwords:
-    """Vectors of n-grams, and of the words that have one of their own.
+    """Vectors of n-grams and of in-vocabulary words.
 
     Parameters
     ----------
     grams : ndarray of shape (n_buckets, dim), float32
+        N-gram vector of each hash bucket.
     words : ndarray of shape (n_words, dim), float32
-        Vectors of whole words, without those of their n-grams.
+        Word vectors without n-grams.
     shortest, longest : int
-        Characters of n-grams; 0 for ``longest`` where there are none.
+        Minimum and maximum n-gram length in characters; ``longest`` is 0 for a model
+        without n-grams.
     """
 
     grams: Float32 = field(repr=False)
@@ -105,15 +111,17 @@ class Subwords:
     longest: int
 
     def vectors(self, words: Sequence[str], known: Mapping[str, int]) -> Float32:
-        """Vector of each word: the mean of its n-grams', and its own where it is known.
+        """Compose the vectors of words.
 
-        A word without either has zeros.
+        A vector is the mean of the n-gram vectors and, for an in-vocabulary word, the
+        word vector. It is zero for a word without any of these.
 
         Parameters
         ----------
         words : sequence of str
+            Words to compose.
         known : mapping of str to int
-            Row of a word's own vector.
+            Row of each in-vocabulary word in the word vectors.
 
         Returns
         -------
@@ -123,13 +131,14 @@ class Subwords:
         return self.of_bytes([word.encode("utf-8", "replace") for word in words], rows)
 
     def of_bytes(self, words: Sequence[bytes], rows: Places) -> Float32:
-        """Vectors of words as a file spells them.
+        """Compose the vectors of words in bytes, which need not be valid UTF-8.
 
         Parameters
         ----------
         words : sequence of bytes
+            Words to compose.
         rows : ndarray of shape (n_words,), int64
-            Row of each word's own vector, -1 for none.
+            Row of each word in the word vectors; -1 for an out-of-vocabulary word.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Arrays of npz files: mapped where they are not compressed, never unpickled."""
+"""Reader of npz files: uncompressed arrays are memory-mapped, pickles are refused."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ensembles.embeddings.files.mapped_files import check_regular, mapped_array
 from ensembles.embeddings.vectors.safetensors import chosen, from_arrays
 from ensembles.embeddings.vectors.word_vectors import WordVectors
 
-LOCAL_HEADER = 30  # bytes before a member's name
-MOST_EXPANDED = 1032  # bytes that zlib makes of one
+LOCAL_HEADER = 30  # bytes of a local zip header before the file name
+MOST_EXPANDED = 1032  # maximum compression ratio of zlib
 HEADERS = {
     (1, 0): npy.read_array_header_1_0,
     (2, 0): npy.read_array_header_2_0,
@@ -25,13 +25,16 @@ HEADERS = {
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
-    """Vectors of an npz file with the arrays that `from_arrays` names.
+    """Read word vectors from an npz file with the arrays of `from_arrays`.
 
     Parameters
     ----------
     path : Path
+        The npz file.
     limit : int or None
-    errors : {"strict", "replace", "ignore"}
+        Number of tokens to read, the first ones; None reads all.
+    errors : str
+        Error handler for tokens that are not UTF-8, as in ``bytes.decode``.
 
     Returns
     -------
@@ -40,7 +43,10 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     Raises
     ------
     ValueError
-        If it is no whole npz file, or holds objects, which could run code.
+        If the file is not a complete npz file, or its arrays are missing or do not fit
+        together.
+    TypeError
+        If an array has the wrong dtype, such as objects, whose pickles could run code.
     """
     size = check_regular(path)
     try:
@@ -53,7 +59,10 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
             }
     except (zipfile.BadZipFile, struct.error, EOFError, OSError) as error:
         raise ValueError(f"{path} is not a whole npz file: {error}") from None
-    except (NotImplementedError, RuntimeError) as error:  # other zips, passwords
+    except (
+        NotImplementedError,
+        RuntimeError,
+    ) as error:  # unsupported or encrypted zip files
         raise ValueError(
             f"{path} is no npz file as numpy writes them: {error}"
         ) from None
@@ -96,7 +105,7 @@ def _array(
 
 
 def _start(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: its local header may differ from the directory."""
+    """Offset of the data; the local header may differ from the central directory."""
     with path.open("rb") as file:
         file.seek(info.header_offset)
         head = file.read(LOCAL_HEADER)

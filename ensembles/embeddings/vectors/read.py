@@ -1,4 +1,4 @@
-"""Word vectors of any kind, told apart by what they look like."""
+"""Read word vectors of any supported format, with format detection."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ from ensembles.embeddings.vectors.word_vectors import (
     from_pairs,
 )
 
-BEGINNING = 4096  # bytes that a format is known by
+BEGINNING = 4096  # bytes used to detect the format
 ERRORS = ("strict", "replace", "ignore", "backslashreplace")
-FEW = 0.01  # share of tokens that may be broken without the file being of another kind
+FEW = 0.01  # maximum share of tokens that are not UTF-8 in a file of words
 FORMATS = {".npz": npz.read, ".safetensors": safetensors.read}
 PICKLE = b"\x80"
 
@@ -46,47 +46,49 @@ PICKLE = b"\x80"
 def read_vectors(
     vectors: Any, *, limit: int | None = None, errors: str | None = None
 ) -> WordVectors:
-    r"""Word vectors from a file, a directory, or what holds them in memory.
+    r"""Read word vectors from a file, a directory or an object in memory.
 
     Parameters
     ----------
     vectors : path, mapping, pair or object
-        A path to text (GloVe, word2vec, fastText's ``.vec``), word2vec's or fastText's
-        binary ``.bin``, ``.npz``, ``.safetensors``, any of them compressed by gzip
-        (and decompressed for the time of reading), or a directory of model2vec, of a
-        static, word-embedding or other model of sentence-transformers, or of
-        transformers, of which the table of its input tokens is read. A mapping
-        of token to vector; a pair of tokens and matrix; gensim's KeyedVectors or a
-        model that has them; a model2vec StaticModel; WordVectors, as they are.
+        A path or an object in memory. Files: text (GloVe, word2vec, fastText ``.vec``),
+        binary word2vec or fastText (``.bin``), ``.npz`` and ``.safetensors``, also
+        compressed by gzip, which is decompressed to a temporary file. Directories: a
+        model2vec, sentence-transformers or transformers model, of which the input
+        token embeddings are read, or a saved `SentenceEmbedder`. Objects: a mapping of
+        token to vector, a pair of tokens and matrix, a gensim KeyedVectors or a model
+        with one, a model2vec StaticModel, or `WordVectors`, which are returned as they
+        are.
     limit : int or None, default=None
-        Read the first so many, in most files the most frequent; None reads all.
+        Number of vectors to read, the first ones, which are the most frequent in most
+        files; None reads all.
     errors : {"strict", "replace", "ignore", "backslashreplace"} or None, default=None
-        What becomes of tokens that are not UTF-8: an error, U+FFFD, nothing, escapes
-        such as ``\xe9``. None is "backslashreplace" with a warning where fewer than
-        one in a hundred tokens is broken, as in some files of fastText and word2vec,
-        else "strict".
+        Handling of tokens that are not UTF-8: raise an error, replace the bytes by
+        U+FFFD, drop them, or write escapes such as ``\xe9``. None is
+        "backslashreplace" with a warning if at most 1 % of the tokens are not UTF-8, as
+        in some fastText and word2vec files, and "strict" otherwise.
 
     Returns
     -------
     WordVectors
-        Mapped from the file where it is binary and its numbers lie in one block:
-        safetensors, npz that is not compressed, the n-grams of fastText. What is mapped
-        is not searched for NaN.
+        Memory-mapped from safetensors, uncompressed npz and the n-grams of fastText.
+        Mapped vectors are not checked for NaN.
 
     Raises
     ------
     FileNotFoundError
+        If the path does not exist.
     ValueError
-        If a file is broken, or of no known format; the message says where. No file can
-        run code: pickles are refused.
+        If a file is malformed, with the position in the message, or of unknown format.
+        Pickles are refused, so that no file can run code.
     TypeError
-        If it is none of these kinds, or holds in memory what are no numbers.
+        If ``vectors`` is of an unsupported type, or in memory and not numeric.
 
     Warns
     -----
     UserWarning
-        If a few tokens are not UTF-8 and ``errors`` is None; if a token occurs twice,
-        when the vectors are first used: the first one counts.
+        If ``errors`` is None and a few tokens are not UTF-8; if a token is duplicated,
+        on first use of the vectors: the first one counts.
 
     Examples
     --------
@@ -104,14 +106,14 @@ def read_vectors(
             return read(path, limit, errors)
         except FileNotFoundError:
             raise FileNotFoundError(missing(vectors)) from None
-        except TypeError as error:  # of what is in a file
+        except TypeError as error:  # of arrays in the file, not of an argument
             raise ValueError(str(error)) from None
     found = _from_memory(vectors)
     return found if limit is None else _limited(found, limit)
 
 
 def missing(path: Any) -> str:
-    """What to say where nothing is at a path, which may be meant as a model's name."""
+    """Error message for a missing path, which may be meant as a Hub model name."""
     return (
         f"no word vectors or model at {str(path)!r}: it must be a path; a model of the "
         f"Hugging Face Hub is not fetched by its name: hf download {path} --local-dir "
@@ -155,7 +157,7 @@ def _escaped(token: str) -> str:
 
 
 def _check_kind(path: Path, first: bytes) -> None:
-    """Raise for what is no format of vectors, by the bytes that it begins with."""
+    """Raise if the first bytes are of a format that cannot be read."""
     if found := compression_of(first):
         kind, program = found
         raise ValueError(
@@ -185,7 +187,7 @@ def _check_kind(path: Path, first: bytes) -> None:
 def _read(path: Path, limit: int | None, errors: str) -> WordVectors:
     if path.is_dir():
         return model_directory.read(path, limit, errors)
-    check_regular(path)  # a pipe would wait for someone to write
+    check_regular(path)  # opening a pipe would block until a writer opens it
     with path.open("rb") as file:
         first = file.read(BEGINNING)
     suffix = path.suffix.lower()
@@ -245,7 +247,7 @@ def _from_gensim(keyed: Any, kind: str) -> WordVectors:
     descending = np.arange(len(tokens), 0, -1)
     if counts is not None:
         counts = np.asarray(counts, np.int64)
-        # What gensim makes up where a file has none.
+        # Placeholder counts, which gensim sets if a file has none.
         if np.array_equal(counts, descending) or not counts.any():
             counts = None
     subwords = None

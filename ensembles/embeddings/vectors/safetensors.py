@@ -1,4 +1,4 @@
-"""Arrays of safetensors files, mapped."""
+"""Reader of safetensors files, memory-mapped."""
 
 from __future__ import annotations
 
@@ -39,26 +39,28 @@ DTYPES: dict[str, Any] = {
 
 
 def arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Tensors of a file by name, those of other dtypes left out.
+    """Memory-map the tensors of a safetensors file.
 
     Parameters
     ----------
     path : Path
+        The safetensors file.
 
     Returns
     -------
     dict of str to ndarray
+        Tensors by name, without those of an unsupported dtype, such as float8.
 
     Raises
     ------
     ValueError
-        If the file is not whole.
+        If the file is truncated or malformed.
     """
     from safetensors import SafetensorError, safe_open
 
     check_regular(path)
     try:
-        with safe_open(path, "numpy"):  # which checks the header against the file
+        with safe_open(path, "numpy"):  # validates the header against the file size
             pass
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
@@ -81,13 +83,16 @@ def _array(path: Path, entry: dict[str, Any], start: int) -> NDArray[Any]:
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
-    """Vectors that `write_vectors` wrote: ``embeddings``, ``tokens``, ``offsets``.
+    """Read word vectors from a safetensors file, such as one of `write_vectors`.
 
     Parameters
     ----------
     path : Path
+        The safetensors file, with the tensors of `from_arrays`.
     limit : int or None
-    errors : {"strict", "replace", "ignore"}
+        Number of tokens to read, the first ones; None reads all.
+    errors : str
+        Error handler for tokens that are not UTF-8, as in ``bytes.decode``.
 
     Returns
     -------
@@ -96,7 +101,9 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     Raises
     ------
     ValueError
-        If tensors are missing, or contradict each other.
+        If the file is malformed, or tensors are missing or do not fit together.
+    TypeError
+        If a tensor has the wrong dtype.
     """
     return from_arrays(arrays(path), str(path), limit, errors)
 
@@ -109,16 +116,28 @@ def from_arrays(
     Parameters
     ----------
     found : dict of str to ndarray
-        ``embeddings`` (or ``vectors``, ``matrix``); ``tokens`` (or ``words``,
-        ``vocab``), strings, or their UTF-8 with ``offsets``; perhaps ``counts``.
+        Arrays by name: ``embeddings`` (or ``vectors``, ``matrix``) of shape
+        (n_tokens, dim), ``tokens`` (or ``words``, ``vocab``) as strings, or as
+        concatenated UTF-8 bytes with ``offsets`` of shape (n_tokens + 1,), and
+        optionally ``counts`` of shape (n_tokens,).
     source : str
-        For messages.
+        Path of the file, for messages and the format.
     limit : int or None
-    errors : {"strict", "replace", "ignore"}
+        Number of tokens to read, the first ones; None reads all.
+    errors : str
+        Error handler for tokens that are not UTF-8, as in ``bytes.decode``.
 
     Returns
     -------
     WordVectors
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, arrays do not fit together, or a token is not UTF-8 and
+        ``errors`` is "strict".
+    TypeError
+        If an array has the wrong dtype.
     """
     matrix = found[_one_of(found, MATRIX, source)]
     listed = found[_one_of(found, TOKENS, source)]
@@ -142,13 +161,14 @@ def from_arrays(
 
 
 def chosen(names: Sequence[str], source: str) -> list[str]:
-    """Names of the arrays that `from_arrays` uses, of those that a file has.
+    """Names of the arrays in a file that `from_arrays` uses.
 
     Parameters
     ----------
     names : sequence of str
+        Names of all arrays in the file.
     source : str
-        For messages.
+        Path of the file, for messages.
 
     Returns
     -------
@@ -157,7 +177,7 @@ def chosen(names: Sequence[str], source: str) -> list[str]:
     Raises
     ------
     ValueError
-        If there is no matrix, or there are no tokens.
+        If the matrix or the tokens are missing.
     """
     needed = [_one_of(names, MATRIX, source), _one_of(names, TOKENS, source)]
     return [*needed, *(name for name in ("offsets", "counts") if name in names)]

@@ -1,7 +1,8 @@
-"""Vectors as text, a word and its numbers a line: GloVe, word2vec, fastText's .vec.
+"""Reader of word vectors in text files: GloVe, word2vec and fastText ``.vec``.
 
-word2vec and fastText put a line before them: how many words, and how many dimensions.
-A word may hold spaces, as some of GloVe's do: the numbers are counted from the end.
+Each line is a word and its numbers. word2vec and fastText write a header line with the
+number of words and dimensions. Words may contain spaces, as some in GloVe do: the last
+``dim`` fields of a line are its numbers.
 """
 
 from __future__ import annotations
@@ -27,22 +28,23 @@ from ensembles.embeddings.vectors.text_loops import (
 from ensembles.embeddings.vectors.word_vectors import WordVectors, check_finite
 from ensembles.parallel import count_threads, cut, spread
 
-LINES = 4096  # read by a thread at a time
+LINES = 4096  # lines of a job of a thread
 LONGEST_LINE = 1 << 20
-BLANK = 4096  # bytes at the end that are searched for blank lines
+BLANK = 4096  # bytes at the end of the file that are searched for blank lines
 EVERYTHING = 1 << 62
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
-    """Vectors of a text file.
+    """Read word vectors from a text file.
 
     Parameters
     ----------
     path : Path
+        The text file.
     limit : int or None
-        Lines that are read, the first ones.
-    errors : {"strict", "replace", "ignore"}
-        What becomes of words that are not UTF-8.
+        Number of lines to read, the first ones; None reads all.
+    errors : str
+        Error handler for tokens that are not UTF-8, as in ``bytes.decode``.
 
     Returns
     -------
@@ -51,19 +53,20 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     Raises
     ------
     ValueError
-        If a line has too few numbers or something else among them, the first line
-        promises another number of lines, or a word has a NUL byte or is not UTF-8.
+        If a line has too few numbers or a field that is not a number, the number of
+        lines differs from the header, a word has a NUL byte, or is not UTF-8 and
+        ``errors`` is "strict", or a vector is not finite.
 
     Warns
     -----
     UserWarning
-        If lines have all numbers but no word; they are left out.
+        If lines have numbers but no word; they are skipped.
     """
     data = _unmarked(mapped(path))
     header, start, dim = _shape(path, data)
     most = EVERYTHING if limit is None else limit
     if header is not None:
-        # One more than promised: what is there in excess is found so.
+        # One line more than in the header, to detect excess lines.
         most = min(most, header + 1)
     n_lines, stop = end_of_lines(data, start, most)
     n_read = n_lines if limit is None else min(n_lines, limit)
@@ -74,7 +77,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
             f"{path}: its first line promises {header} vectors, found {more}; the file "
             "is cut off, or not what it says"
         )
-    if n_read * dim * 2 > len(data):  # a number takes a digit and a space
+    if n_read * dim * 2 > len(data):  # a number takes at least a digit and a space
         raise ValueError(
             f"{path}: its first line promises {dim} numbers a line, more than there are"
         )
@@ -98,9 +101,9 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
 
 
 def _unmarked(data: Bytes) -> Bytes:
-    """Bytes without a mark of UTF-8 before and blank lines behind them.
+    """Strip the UTF-8 byte order mark and trailing blank lines.
 
-    A mark that is followed by white space is a token itself.
+    A mark that is followed by whitespace is kept: it is a token.
     """
     blank = bytes(data[-BLANK:])
     data = data[: len(data) - len(blank) + len(blank.rstrip(b"\r\n"))]
@@ -111,7 +114,7 @@ def _unmarked(data: Bytes) -> Bytes:
 
 
 def _shape(path: Path, data: Bytes) -> tuple[int | None, int, int]:
-    """Lines that the first line promises, where the vectors begin, dimensions."""
+    """Number of lines in the header or None, offset of the vectors, and dimensions."""
     head = bytes(data[:LONGEST_LINE])
     first, newline, rest = head.partition(b"\n")
     fields = first.split()
@@ -121,7 +124,8 @@ def _shape(path: Path, data: Bytes) -> tuple[int | None, int, int]:
         with contextlib.suppress(ValueError):
             n_words, dim = int(fields[0]), int(fields[1])
             n_found = len(rest.partition(b"\n")[0].split()) - 1
-            # Also where the second line contradicts it: that line is told then.
+            # Also a header if the second line has another dimension; the error then
+            # names that line.
             if n_words > 0 and dim > 0 and n_found > 1:
                 return n_words, len(first) + 1, min(dim, LONGEST_LINE)
             if n_words > 0 and dim == 1 == n_found and _is_count(fields[0]):
@@ -168,9 +172,9 @@ def _mend(
     faults: Bytes,
     first_line: int,
 ) -> list[int]:
-    """Read by Python what the loop left, or say what is wrong with it.
+    """Parse lines that the compiled loop could not, or raise an error.
 
-    Returned are rows of lines that have all numbers, but only spaces for a word.
+    Returns the rows of lines with all numbers but no word.
     """
     nameless = []
     for row in np.flatnonzero(faults != FINE):

@@ -1,4 +1,4 @@
-"""The numbers of a text file of vectors, by a compiled loop."""
+"""Compiled parser of word vectors in text files."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from ensembles.kernels.jit import compiled, inlined
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
 
-# What became of a line.
+# Result of parsing a line.
 FINE, SHORT, UNREAD = 0, 1, 2
 
 NEWLINE, SPACE, TAB, RETURN = 10, 32, 9, 13
 PLUS, MINUS, POINT, ZERO, NINE = 43, 45, 46, 48, 57
 UPPER_E, LOWER_E = 69, 101
-MOST_DIGITS = 18  # in an int64
-# Products and quotients of whole numbers below 2**53 and powers up to 10**22 are
-# correctly rounded, as both are exact (Clinger 1990).
+MOST_DIGITS = 18  # decimal digits that always fit in an int64
+# Products and quotients of integers below 2**53 and powers of ten up to 10**22 are
+# correctly rounded, because both are exact in float64 (Clinger 1990).
 EXACT = 1 << 53
 POWERS = 10.0 ** np.arange(23)
 
 
 @compiled
 def end_of_lines(data: Bytes, start: int, most: int) -> tuple[int, int]:
-    """How many lines begin at ``start``, at most ``most``, and where they end."""
+    """Number of lines from ``start`` on, at most ``most``, and the end of the last."""
     n_lines, at = 0, start
     while n_lines < most and at < data.size:
         while at < data.size and data[at] != NEWLINE:
@@ -47,7 +47,7 @@ def _is_digit(byte: int) -> bool:
 
 @compiled
 def number(data: Bytes, at: int, end: int, powers: NDArray[np.float64]) -> float:
-    """The number that bytes spell; NaN where another has to look at them."""
+    """Parse a decimal number; NaN if the fast path does not apply."""
     negative = data[at] == MINUS
     if negative or data[at] == PLUS:
         at += 1
@@ -100,20 +100,23 @@ def parse_lines(
     faults: NDArray[np.uint8],
     powers: NDArray[np.float64],
 ) -> None:
-    """Read a line into each row: the last ``dim`` fields; before them stands the token.
+    """Parse lines of a token followed by ``dim`` numbers.
 
     Parameters
     ----------
     data : ndarray of bytes
+        Content of the file.
     start : int
-        Where the first line begins.
+        Offset of the first line.
     matrix : ndarray of shape (n_lines, dim), float32, written to
+        Vector of each line.
     places : ndarray of shape (n_lines, 3), int64, written to
-        Where each token begins and ends, and where its line does.
+        Offsets of the start and the end of each token, and of the end of its line.
     faults : ndarray of shape (n_lines,), written to
-        `FINE`, `SHORT` (too few fields) or `UNREAD` (a field is no plain number).
+        Result of each line: `FINE`, `SHORT` (too few fields) or `UNREAD` (a field is
+        not a number that `number` can parse).
     powers : ndarray
-        `POWERS`.
+        `POWERS`, as an argument because compiled loops read no globals.
     """
     n_lines, dim = matrix.shape
     begin = start

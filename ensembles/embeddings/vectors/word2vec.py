@@ -1,4 +1,4 @@
-"""Vectors as word2vec's program writes them: a header, then word, space, floats."""
+"""Reader of binary word2vec files: a header, then word, space and floats."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ensembles.kernels.jit import compiled
 LONGEST_WORD = 1 << 13
 LONGEST_HEADER = 64
 SPACE, NEWLINE = 32, 10
-CONTROL = frozenset(range(32)).difference(b"\t\n\v\f\r")  # bytes that no text has
+CONTROL = frozenset(range(32)).difference(
+    b"\t\n\v\f\r"
+)  # bytes that do not occur in text
 
 
 @compiled
@@ -25,25 +27,30 @@ def gather(
     rows: NDArray[np.uint8],
     places: NDArray[np.int64],
 ) -> int:
-    """Copy each vector's bytes into its row; how many were whole.
+    """Copy the bytes of each vector into its row.
 
     Parameters
     ----------
     data : ndarray of bytes
+        Content of the file.
     start : int
-        Where the first word begins.
+        Offset of the first word.
     rows : ndarray of shape (n_words, 4 * dim), written to
+        Bytes of each vector.
     places : ndarray of shape (n_words, 2), written to
-        Where each word begins and ends.
+        Offsets of the start and the end of each word.
 
     Returns
     -------
     int
+        Number of complete vectors.
     """
     n_words, size = rows.shape
     at = start
     for row in range(n_words):
-        while at < data.size and data[at] == NEWLINE:  # the original ends lines
+        while (
+            at < data.size and data[at] == NEWLINE
+        ):  # the C program ends each vector with one
             at += 1
         begin = at
         last = min(data.size, at + LONGEST_WORD)
@@ -60,7 +67,7 @@ def gather(
 
 
 def header_of(first: bytes) -> tuple[int, int] | None:
-    """Words and dimensions that a first line promises, None where it is no header."""
+    """Number of words and dimensions in the header; None if there is no header."""
     fields = first.partition(b"\n")[0].split()
     if b"\n" in first and len(fields) == 2 and all(part.isdigit() for part in fields):
         return int(fields[0]), int(fields[1])
@@ -68,7 +75,7 @@ def header_of(first: bytes) -> tuple[int, int] | None:
 
 
 def is_binary(first: bytes) -> bool:
-    """Whether what a file begins with is a header and numbers that are no text."""
+    """Whether the first bytes are a header followed by binary numbers."""
     header = header_of(first[:LONGEST_HEADER])
     if header is None:
         return False
@@ -77,17 +84,18 @@ def is_binary(first: bytes) -> bool:
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
-    """Vectors of a binary word2vec file.
+    """Read word vectors from a binary word2vec file.
 
-    Words and numbers alternate in the file, so they are copied, not mapped.
+    Vectors are copied, not memory-mapped, because words and vectors alternate.
 
     Parameters
     ----------
     path : Path
+        The binary file.
     limit : int or None
-        Words that are read, the first ones.
-    errors : {"strict", "replace", "ignore"}
-        What becomes of words that are not UTF-8.
+        Number of words to read, the first ones; None reads all.
+    errors : str
+        Error handler for tokens that are not UTF-8, as in ``bytes.decode``.
 
     Returns
     -------
@@ -96,7 +104,8 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     Raises
     ------
     ValueError
-        If the header promises other than the file holds, or a word is wrong.
+        If the header is missing or does not fit the file, a word has a NUL byte, or is
+        not UTF-8 and ``errors`` is "strict", or a vector is not finite.
     """
     reader = Reader(path)
     header = header_of(bytes(reader.data[:LONGEST_HEADER]))

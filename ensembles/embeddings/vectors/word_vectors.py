@@ -1,4 +1,4 @@
-"""Word vectors as every format gives them: tokens, and a row of a matrix for each."""
+"""Word vectors in memory: tokens and a matrix with one row per token."""
 
 from __future__ import annotations
 
@@ -22,32 +22,33 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class WordVectors:
-    """Tokens and their vectors, read once and never changed.
+    """Immutable tokens and their vectors.
 
-    An estimator's clones share it, so a grid search reads a file once.
+    Clones of an estimator share the object, so a grid search reads a file only once.
 
     Parameters
     ----------
     tokens : sequence of n_tokens str
-        Of a token that occurs twice the first row counts.
+        Token of each row. The first row of a duplicate token counts.
     matrix : ndarray of shape (n_tokens, dim), float32
-        Perhaps mapped from a file.
+        Vector of each token, possibly memory-mapped.
     counts : ndarray of shape (n_tokens,), int64, or None, default=None
-        How often each token was met where the vectors were trained.
+        Frequency of each token in the training corpus of the vectors; None if unknown.
     tokenizer : tokenizers.Tokenizer or None, default=None
-        What the vectors belong to; its ids are the rows.
+        Tokenizer whose token ids are the rows; None for vectors of words.
     subwords : Subwords or None, default=None
-        What vectors of unknown words are made of.
+        N-gram vectors that compose unknown words; None if there are none.
     weighted : bool, default=False
-        Whether the vectors are made for a plain mean: word weights are part of them.
+        Whether word weights are already part of the vectors, so that sentences are
+        plain means.
     normalize : bool or None, default=None
-        Whether their model brings sentences to length 1; None where it says nothing.
+        Whether the model L2-normalizes sentence vectors; None if unspecified.
     unknown : int or None, default=None
-        Row of what stands for unknown text, which is not in the vocabulary.
+        Row of the unknown token, which is not in the vocabulary; None if there is none.
     source : str, default="vectors"
-        For messages.
+        Path or name of the origin, for messages.
     format : str, default="vectors in memory"
-        What they were read from.
+        Name of the file format, for display.
     """
 
     tokens: Sequence[str]
@@ -81,7 +82,7 @@ class WordVectors:
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
-        """Row of each token, the first where it occurs twice."""
+        """Row of each token; the first row of a duplicate token."""
         if self.tokenizer is not None:
             named = enumerate(self.tokens)
             return {t: row for row, t in named if t and row != self.unknown}
@@ -102,20 +103,21 @@ class WordVectors:
 
 
 def check_matrix(matrix: Any, source: str) -> None:
-    """Raise unless it is a table of at least one vector of floats.
+    """Raise unless an object is a non-empty 2-D array of real numbers.
 
     Parameters
     ----------
     matrix : object
+        Object to check.
     source : str
-        For messages.
+        Name of the origin, for messages.
 
     Raises
     ------
     TypeError
-        If its numbers are not real, as in an array of objects.
+        If it is not an array, or its dtype is neither floating point nor integer.
     ValueError
-        If it is not of two axes, neither of them empty.
+        If it is not two-dimensional, or an axis is empty.
     """
     dtype = getattr(matrix, "dtype", None)
     is_real = dtype in FLOATS or getattr(dtype, "kind", "") in "iu"
@@ -129,18 +131,21 @@ def check_matrix(matrix: Any, source: str) -> None:
 
 
 def check_finite(matrix: Float32, tokens: Sequence[str], source: str) -> None:
-    """Raise if a vector holds NaN or infinity, naming its token.
+    """Raise if a vector contains NaN or infinity.
 
     Parameters
     ----------
     matrix : ndarray of shape (n_tokens, dim)
+        Vectors to check.
     tokens : sequence of str
+        Token of each row, for messages.
     source : str
-        For messages.
+        Name of the origin, for messages.
 
     Raises
     ------
     ValueError
+        If a vector is not finite; the message names its token and row.
     """
     step = max(1, (1 << 22) // matrix.shape[1])
     for start in range(0, len(matrix), step):
@@ -154,14 +159,16 @@ def check_finite(matrix: Float32, tokens: Sequence[str], source: str) -> None:
 
 
 def from_pairs(tokens: Sequence[Any], matrix: Any, source: str) -> WordVectors:
-    """Word vectors from tokens and their vectors, checked.
+    """Build word vectors from tokens and a matrix, with validation.
 
     Parameters
     ----------
     tokens : sequence of str
+        Token of each row.
     matrix : array-like of shape (n_tokens, dim)
+        Vector of each token.
     source : str
-        For messages.
+        Name of the origin, for messages.
 
     Returns
     -------
@@ -169,8 +176,10 @@ def from_pairs(tokens: Sequence[Any], matrix: Any, source: str) -> WordVectors:
 
     Raises
     ------
-    TypeError, ValueError
-        As in `check_matrix` and `check_finite`, or if a token is no string.
+    TypeError
+        If a token is not a string, or the matrix is not numeric.
+    ValueError
+        If the shapes do not fit, the matrix is empty, or a vector is not finite.
     """
     try:
         rows = np.asarray(matrix)
@@ -184,21 +193,21 @@ def from_pairs(tokens: Sequence[Any], matrix: Any, source: str) -> WordVectors:
 
 
 def check_token(token: Any, source: str) -> str:
-    """The token, known to be a string."""
+    """Return a token as str; raise a TypeError if it is not a string."""
     if not isinstance(token, str):
         raise TypeError(f"tokens of {source} must be strings, found {token!r}")
     return str(token)
 
 
 def from_mapping(vectors: Mapping[Any, Any], source: str) -> WordVectors:
-    """Word vectors from a mapping of token to vector, in its order."""
+    """Build word vectors from a mapping of token to vector, in its order."""
     if not vectors:
         raise ValueError(f"{source} must not be empty")
     return from_pairs(list(vectors), list(vectors.values()), source)
 
 
 def as_float32(matrix: NDArray[Any]) -> Float32:
-    """The matrix in float32, rows one after the other; itself where it is so."""
+    """Convert a matrix to C-contiguous float32, without a copy if it already is."""
     if matrix.dtype == np.float32 and matrix.flags.c_contiguous:
         return matrix
     return np.ascontiguousarray(matrix, np.float32)

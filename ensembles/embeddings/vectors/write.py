@@ -1,4 +1,4 @@
-"""Word vectors written so that they open at once: a file that is mapped."""
+"""Write word vectors to files that are memory-mapped when read."""
 
 from __future__ import annotations
 
@@ -23,29 +23,30 @@ def write_vectors(
     Parameters
     ----------
     vectors : object
-        As `read_vectors` takes it. Tokens, vectors and counts are written; n-grams are
-        not.
+        Vectors as in `read_vectors`. Tokens, vectors and counts are written, without
+        n-grams.
     path : path
-        Ends in ``.safetensors`` or ``.npz``.
+        Output file with the suffix ``.safetensors`` or ``.npz``, written atomically.
     force : bool, default=False
-        Whether a file there is replaced.
+        Whether an existing file is replaced.
 
     Returns
     -------
     Path
-        Of the file, which is whole or absent.
+        Path of the file.
 
     Raises
     ------
     ValueError
-        If the path ends otherwise, or the vectors belong to a tokenizer.
+        If the suffix is not supported, the vectors belong to a tokenizer, or a token
+        cannot be encoded as UTF-8.
     FileExistsError
-        If there is something and not ``force``.
+        If ``path`` exists and not ``force``, or is a directory.
 
     Warns
     -----
     UserWarning
-        If there are n-grams.
+        If the vectors have n-grams, which are not written.
     """
     path = Path(path)
     check_free(path, folder=False, force=force)

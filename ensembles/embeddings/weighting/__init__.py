@@ -1,1 +1,1 @@
-"""Word weights."""
+"""Word weights, such as SIF and inverse document frequency."""

@@ -1,4 +1,4 @@
-"""Word weights: how much each word counts, by how often it is met."""
+"""Word weightings, such as SIF and inverse document frequency, from word counts."""
 
 from __future__ import annotations
 
@@ -13,32 +13,35 @@ from ensembles._typing import Float64
 from ensembles.embeddings.pooling.spec import Divide
 from ensembles.registry import RegisteredFunction, Table, register
 
-REAL, RANKED = 1e-3, 1e-4  # SIF's a, with counts and with ranks in their stead
+REAL, RANKED = 1e-3, 1e-4  # SIF's a, with counts and with ranks in place of counts
 BY_ORDER = "the order of the vectors (Zipf's law)"
-ROUNDING = 1e-12  # of a share, beside one that is computed in another way
-LENGTH = 11.0  # words of a text where none was seen: uSIF's own code
+ROUNDING = 1e-12  # relative tolerance between two ways to compute the same share
+LENGTH = 11.0  # words per text without training texts, as in uSIF's own code
 
 
 class Frequencies(NamedTuple):
-    """How often words are met.
+    """Word counts and document counts.
 
     Attributes
     ----------
     counts : ndarray of shape (n_rows,)
-        Of the words that have a vector.
+        Count of each word that has a vector.
     every : ndarray of shape (n_words,)
-        Of all words that were told apart, with a vector or without.
-    n_met : float or None
-        Words that were met in all; None is the sum of ``every``.
-    mean_length : float or None
-        Words of a text; None where no text was seen.
-    ranked : bool
-        Whether the counts are not counts, but made of ranks by Zipf's law.
-    documents : ndarray of shape (n_rows,) or None
-        In how many texts each word was met.
-    n_documents : int
-    source : str
-        Where the counts come from.
+        Count of each distinct word. Words without a vector are included only if the
+        source lists them, as a mapping of counts does.
+    n_met : float or None, default=None
+        Total number of words, known and unknown; None is the sum of ``every``.
+    mean_length : float or None, default=None
+        Mean number of known words in the training texts that have any; None without
+        such texts.
+    ranked : bool, default=False
+        Whether ``counts`` are shares derived from ranks by Zipf's law, not counts.
+    documents : ndarray of shape (n_rows,) or None, default=None
+        Number of training texts that contain each word; None without known words.
+    n_documents : int, default=0
+        Number of training texts.
+    source : str, default="counts"
+        Origin of the counts, for messages.
     """
 
     counts: Float64
@@ -52,26 +55,30 @@ class Frequencies(NamedTuple):
 
     @property
     def probabilities(self) -> Float64:
-        """Share of each word that has a vector among all that were met."""
+        """Relative frequency of each word that has a vector."""
         return np.asarray(self.counts / self.total)
 
     @property
     def total(self) -> float:
-        """Words that were met, or 1."""
+        """Total number of words; 1 if there are none."""
         return float(self.every.sum() if self.n_met is None else self.n_met) or 1.0
 
 
 class Weighting(RegisteredFunction):
-    """A function from frequencies to weights, with the facts that hold of it.
+    """A registered word weighting and its properties.
 
     Parameters
     ----------
     function : callable (frequencies, **params) -> weights of shape (n_rows,)
+        Computes non-negative weights from `Frequencies`.
     divide : {"weights", "count"}
-        What the weighted sum is divided by to be the mean.
+        Divisor of weighted sums: the sum of the weights, or the number of words.
     piecewise : bool, default=False
-        Whether components are removed by their share of the variance, not whole.
+        Whether ``remove_components`` removes each component in proportion to its share
+        of the variance, instead of completely.
     needs : {"counts", "documents", "nothing"}, default="counts"
+        Statistics that the function uses: word counts, document counts, or only the
+        order of the vectors.
     """
 
     noun = "word weighting"
@@ -91,7 +98,7 @@ class Weighting(RegisteredFunction):
         self.needs = needs
 
     def __call__(self, frequencies: Frequencies, **params: Any) -> Float64:
-        """Weights of all rows."""
+        """Weights of all rows of the vector table."""
         return np.asarray(self.function(frequencies, **params), np.float64)
 
 
@@ -100,13 +107,16 @@ WEIGHTINGS: Table[Weighting] = Table("word weighting", Weighting)
 
 @register(WEIGHTINGS, divide="count")
 def sif(frequencies: Frequencies, *, a: float | None = None) -> Float64:
-    """Smooth inverse frequency, a / (a + p(word)); words never met weigh 1.
+    """Smooth inverse frequency, a / (a + p(word)); words with count zero weigh 1.
 
     Parameters
     ----------
+    frequencies : Frequencies
+        Word counts.
     a : float, positive, or None, default=None
-        None is 1e-3 with real counts, as in the paper, and 1e-4 where ranks stand for
-        them, as in model2vec: the two are not on one scale.
+        Smoothing constant; larger values make the weights more equal. None is 1e-3
+        with counts, as in the paper, and 1e-4 with ranks in place of counts, as in
+        model2vec, because the two have different scales.
 
     References
     ----------
@@ -122,17 +132,21 @@ def sif(frequencies: Frequencies, *, a: float | None = None) -> Float64:
 
 @register(WEIGHTINGS, divide="count", piecewise=True)
 def usif(frequencies: Frequencies, *, length: float | None = None) -> Float64:
-    """Unsupervised SIF, a / (a / 2 + p(word)), with ``a`` from the vocabulary itself.
+    """Unsupervised SIF, a / (a / 2 + p(word)), with ``a`` from the word frequencies.
 
-    With V words, alpha is the share of those with p(word) > 1 - (1 - 1 / V) ** length,
-    and a = (1 - alpha) / (alpha V / 2). Words never met weigh 2. Where no word is that
-    frequent all weigh 2, the limit. Its components are removed by their shares of the
-    variance: ``remove_components=5`` in the paper.
+    With V distinct words, alpha is the share of words with
+    p(word) > 1 - (1 - 1 / V) ** length, and a = (1 - alpha) / (alpha V / 2). Words with
+    count zero weigh 2. If no word exceeds the threshold, all words weigh 2, the limit.
+    Components are removed in proportion to their shares of the variance:
+    ``remove_components=5`` in the paper.
 
     Parameters
     ----------
+    frequencies : Frequencies
+        Word counts and mean text length.
     length : float, at least 1, or None, default=None
-        Words of a text. None takes the mean of the texts given to fit, or 11.
+        Number of words per text. None is the mean over the training texts, or 11
+        without training texts.
 
     References
     ----------
@@ -146,7 +160,7 @@ def usif(frequencies: Frequencies, *, length: float | None = None) -> Float64:
     every = frequencies.every[frequencies.every > 0]
     n_words = max(len(every), 1)
     threshold = 1.0 if n_words == 1 else -math.expm1(length * math.log1p(-1 / n_words))
-    threshold *= 1 + ROUNDING  # words that are all alike are none above
+    threshold *= 1 + ROUNDING  # equally frequent words must not exceed it by rounding
     alpha = float((every / frequencies.total > threshold).sum()) / n_words
     a = math.inf if alpha == 0 else (1 - alpha) / (alpha * n_words / 2)
     return 1 / (0.5 + frequencies.probabilities / a)
@@ -156,8 +170,8 @@ def usif(frequencies: Frequencies, *, length: float | None = None) -> Float64:
 def idf(frequencies: Frequencies) -> Float64:
     """Inverse document frequency, log((1 + n) / (1 + n(word))) + 1, never below 1.
 
-    n texts were given to fit, n(word) of them have the word. With ``rule="mean"`` it is
-    the mean weighted by tf-idf.
+    n is the number of training texts, n(word) the number of training texts that contain
+    the word. With ``rule="mean"`` the result is the mean weighted by tf-idf.
 
     References
     ----------
@@ -172,33 +186,38 @@ def idf(frequencies: Frequencies) -> Float64:
 
 @register(WEIGHTINGS, divide="count", needs="nothing")
 def zipf(frequencies: Frequencies, *, a: float = RANKED) -> Float64:
-    """SIF with ranks in place of counts: a / (a + p), p falling as 1 / (row + 2).
+    """SIF with ranks in place of counts: a / (a + p), p proportional to 1 / (row + 2).
 
-    The vectors must be in the order of frequency, most frequent first.
+    The vectors must be sorted by word frequency, most frequent first.
 
     Parameters
     ----------
+    frequencies : Frequencies
+        Only the number of rows is used.
     a : float, positive, default=1e-4
+        Smoothing constant; larger values make the weights more equal.
 
     References
     ----------
     Zipf (1949), Human behavior and the principle of least effort; for word vectors
-    Tulkens & van Dongen (2024), model2vec, ``distill/inference.py``, whose numbers
-    these are.
+    Tulkens & van Dongen (2024), model2vec, ``distill/inference.py``, the source of the
+    constants.
     """
     return np.asarray(sif.function(by_rank(len(frequencies.counts)), a=a))
 
 
 def by_rank(n_rows: int) -> Frequencies:
-    """Frequencies that fall as 1 / (row + 2), by Zipf's law.
+    """Frequencies proportional to 1 / (row + 2), by Zipf's law.
 
     Parameters
     ----------
     n_rows : int
+        Number of rows of the vector table, most frequent word first.
 
     Returns
     -------
     Frequencies
+        Shares that sum to 1, with ``ranked=True``.
     """
     shares = 1 / np.arange(2.0, n_rows + 2)
     shares /= shares.sum()
@@ -212,24 +231,29 @@ def from_list(
     *,
     lowercase: bool = False,
 ) -> Frequencies:
-    """Frequencies from a list of words and counts.
+    """Frequencies from a mapping of words to counts.
 
     Parameters
     ----------
     counts : mapping of str to number, not negative
+        Count of each word, with or without a vector.
     rows : mapping of str to row
+        Row of each known word in the vector table.
     n_rows : int
+        Number of rows of the vector table.
     lowercase : bool, default=False
-        Whether words are put in small letters first; counts of the same word add up.
+        Whether to lowercase words before the lookup; counts of words with the same row
+        are added.
 
     Returns
     -------
     Frequencies
+        Counts per row and per word of ``counts``.
 
     Raises
     ------
     ValueError
-        If a count is negative or not finite, or none is positive.
+        If a count is negative or not finite, or all counts are zero.
     """
     every = np.array(list(counts.values()), np.float64)
     if not (np.isfinite(every) & (every >= 0)).all() or not every.sum():

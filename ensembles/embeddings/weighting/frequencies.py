@@ -1,4 +1,4 @@
-"""Where counts of words come from: texts, a list, the vectors, their order."""
+"""Sources of word counts: training texts, a file or mapping, or the vectors."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ SOURCES = ("corpus", "vectors", "zipf")
 
 
 def read_frequencies(path: str | os.PathLike[str]) -> dict[str, float]:
-    """Counts of words from a file with a word and its count a line.
+    """Read word counts from a file with one word and its count per line.
 
     Parameters
     ----------
     path : path
-        UTF-8; word and count are parted by white space. Counts of a word that occurs
-        twice add up.
+        UTF-8 text file; a tab or a space separates word and count. Counts of a word
+        that occurs more than once are added.
 
     Returns
     -------
     dict of str to float
+        Count of each word.
 
     Raises
     ------
     ValueError
-        If a line is otherwise.
+        If a line does not have this format; the message names the line.
     """
     counts: dict[str, float] = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -53,30 +54,35 @@ def read_frequencies(path: str | os.PathLike[str]) -> dict[str, float]:
 
 
 def frequencies_of(source: Any, rows: Rows, met: Met) -> Frequencies:
-    """How often words are met, from where the user says, or from what there is.
+    """Determine word frequencies from the given source, or from the best available.
 
     Parameters
     ----------
     source : mapping, path, {"corpus", "vectors", "zipf"} or None
-        None takes the texts given to fit if they hold known words, else the counts
-        that came with the vectors, else their order.
+        Mapping or file of word counts, training texts, counts stored with the vectors,
+        or order of the vectors. None uses the training texts if they contain known
+        words, else the vectors' counts, else their order.
     rows : Rows
+        Tokenizer and vector table.
     met : Met
-        What is met in the texts given to fit.
+        Counts of the tokens of the training texts.
 
     Returns
     -------
     Frequencies
+        Word counts, with the document counts of the training texts.
 
     Raises
     ------
     ValueError
-        If there are no such counts.
+        If the source has no counts, or invalid ones.
+    TypeError
+        If ``source`` is of another type.
 
     Warns
     -----
     UserWarning
-        If the order of the vectors has to stand for counts.
+        If ``source`` is None and only the order of the vectors is available.
     """
     if isinstance(source, str | os.PathLike) and source not in SOURCES:
         source = read_frequencies(source)
@@ -93,7 +99,7 @@ def frequencies_of(source: Any, rows: Rows, met: Met) -> Frequencies:
 
 
 def _from(source: Any, rows: Rows, met: Met) -> Frequencies:
-    """Counts of words from one source; None is what is left where there is none."""
+    """Word counts from one source; None warns and uses the order of the vectors."""
     n_rows, owner = len(rows.vectors.tokens), rows.vectors.source
     if isinstance(source, Mapping):
         found = from_list(source, rows.vocabulary, n_rows, lowercase=rows.lowercase)

@@ -1,4 +1,4 @@
-"""One weight a row of the vectors, from a name, an array or a mapping of words."""
+"""Weights of the rows of a vector table, from a weighting, an array or a mapping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ensembles.registry import lookup
 
 
 def weighting_of(weights: Any) -> Weighting | None:
-    """Weighting of that name, None for weights that are given."""
+    """The weighting with a name; None for explicit weights, such as an array."""
     if isinstance(weights, str):
         return lookup(WEIGHTINGS, weights)
     return weights if isinstance(weights, Weighting) else None
@@ -24,25 +24,31 @@ def weighting_of(weights: Any) -> Weighting | None:
 def weights_of(
     weights: Any, frequencies: Frequencies | None, rows: Rows, params: dict[str, Any]
 ) -> tuple[Float32 | None, float]:
-    """Weights of all rows, and that of a word which has none.
+    """Compute the weights of all rows, and the weight of out-of-vocabulary words.
 
     Parameters
     ----------
     weights : str, Weighting, mapping of word to weight, array-like or None
+        Name of a weighting, or explicit weights. None weighs every word equally.
     frequencies : Frequencies or None
-        Not None for a weighting by name.
+        Word frequencies; None is allowed for explicit weights only.
     rows : Rows
+        Tokenizer and vector table.
     params : dict
-        The weighting's own.
+        Parameters of the weighting.
 
     Returns
     -------
-    ndarray of shape (n_rows,), float32, or None, and float
+    weights : ndarray of shape (n_rows,), float32, or None
+        Weight of each row; None if all are equal.
+    unmet : float
+        Weight of an out-of-vocabulary word.
 
     Raises
     ------
     ValueError
-        If a weight is negative or not finite.
+        If a weight is negative or not finite, an array has the wrong shape, or the
+        weighting lacks the frequencies or documents that it needs.
     """
     n_rows = len(rows.vectors.tokens)
     weighting = weighting_of(weights)
@@ -57,7 +63,7 @@ def weights_of(
                 f"weights={weighting.name!r} must have texts with known words in fit, "
                 "to count in how many of them a word is met"
             )
-        if weighting.needs == "nothing":  # ranks: a word never met has none
+        if weighting.needs == "nothing":  # unknown words have no rank
             return checked(weighting(frequencies, **params), n_rows), 1.0
         one_more = frequencies._replace(
             counts=np.append(frequencies.counts, 0.0),
@@ -80,20 +86,24 @@ def from_mapping(
     *,
     lowercase: bool = False,
 ) -> Float64:
-    """Weights of rows from those of words; a word that is not named weighs 1.
+    """Weights of rows from a mapping of words; missing words weigh 1.
 
     Parameters
     ----------
     weights : mapping of str to number, not negative
-        One that makes up values, as a defaultdict, is asked for every word.
+        Weight of each word. If it has ``__missing__``, as a defaultdict, it is queried
+        for every word of the vocabulary.
     tokens : sequence of str
+        Tokens of the vector table; only their number is used.
     rows : mapping of str to row
+        Row of each known word.
     lowercase : bool, default=False
-        Whether words that are named are put in small letters first.
+        Whether to lowercase the words of ``weights`` before the lookup.
 
     Returns
     -------
     ndarray of shape (n_rows,)
+        Weight of each row.
     """
     found = np.ones(len(tokens))
     if hasattr(weights, "__missing__"):
@@ -108,20 +118,24 @@ def from_mapping(
 
 
 def checked(weights: Any, n_rows: int) -> NDArray[np.float32]:
-    """One weight for each row, finite and not negative, in float32.
+    """Check that weights are finite and not negative, and convert them to float32.
 
     Parameters
     ----------
     weights : array-like of shape (n_rows,)
+        Weight of each row.
     n_rows : int
+        Number of rows of the vector table.
 
     Returns
     -------
     ndarray of shape (n_rows,), float32
+        The weights.
 
     Raises
     ------
     ValueError
+        If the shape is wrong, or a weight is negative, infinite or NaN.
     """
     found = np.asarray(weights, np.float64)
     if found.shape != (n_rows,):

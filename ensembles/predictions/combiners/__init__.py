@@ -1,1 +1,1 @@
-"""How predictions of members are combined."""
+"""Combiners: rules that combine predictions one member at a time."""

@@ -1,4 +1,4 @@
-"""Predictions of members, met one after the other, in a running sum."""
+"""Weighted sums of member predictions, accumulated one member at a time."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from ensembles._typing import Float64
 from ensembles.parallel import cut
 
 Members = Iterable[Float64]
-# What is seen of rows of a member, given as they came, and the member's place.
+# (rows of a member, index of the member) -> the rows to add instead.
 View = Callable[[Float64, int], Float64]
 
-BLOCK = 1 << 16  # numbers looked at together: what is made of them stays in the caches
+BLOCK = 1 << 16  # elements per block: temporary arrays of this size fit in the caches
 
 
 def blocks(n_rows: int, width: int) -> Iterator[tuple[int, int]]:
-    """First and last row of blocks of about `BLOCK` numbers, of a row at least.
+    """Start and stop rows of blocks of about `BLOCK` elements, at least one row each.
 
     Parameters
     ----------
     n_rows : int
+        Number of rows.
     width : int
-        Numbers that belong to a row.
+        Number of elements per row.
 
     Returns
     -------
@@ -35,21 +36,26 @@ def blocks(n_rows: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 def checked(members: Members, n_weights: int) -> Iterator[Float64]:
-    """Members one after the other, each let go before the next is asked for.
+    """Iterate over the members and check their shapes and their number.
+
+    Each member is released before the next one is requested.
 
     Parameters
     ----------
     members : iterable of arrays of shape (n_rows, n_columns)
+        Predictions of the members.
     n_weights : int
+        Number of weights, which must equal the number of members.
 
     Yields
     ------
     ndarray of shape (n_rows, n_columns)
+        The members, unchanged.
 
     Raises
     ------
     ValueError
-        If the members differ in shape, or are not as many as the weights.
+        If the members differ in shape, or if their number is 0 or not ``n_weights``.
     """
     shape, place = None, 0
     for member in members:
@@ -77,18 +83,19 @@ def checked(members: Members, n_weights: int) -> Iterator[Float64]:
 def weighted_sum(
     members: Members, weights: Float64, view: View | None = None
 ) -> Float64:
-    """Sum of the weights times what is seen of each member.
+    """Weighted sum of the members, or of a function of their rows.
 
-    Members without weight do not count, whatever they hold.
+    Members with weight 0 are skipped, even if they contain NaN.
 
     Parameters
     ----------
     members : iterable of n_members arrays of shape (n_rows, n_columns)
-        Of any real dtype, gone through once.
+        Predictions of the members, of any real dtype; iterated once.
     weights : ndarray of shape (n_members,)
+        Weights of the members.
     view : callable or None, default=None
-        Told rows of a member, not to be written to, and the member's place; returns
-        what is added in their stead. None adds the rows.
+        ``(rows, index) -> array``: gets rows of a member, which it must not modify, and
+        the member's index, and returns the array to add instead. None adds the rows.
 
     Returns
     -------
@@ -97,7 +104,7 @@ def weighted_sum(
     Raises
     ------
     ValueError
-        As `checked`.
+        As in `checked`.
     """
     total, place = np.empty((0, 0)), 0
     for member in checked(members, len(weights)):
@@ -106,7 +113,7 @@ def weighted_sum(
         if weights[place] != 0:
             _add(total, member, weights[place], place, view)
         del member
-        place += 1  # noqa: SIM113  # enumerate would hold on to the member
+        place += 1  # noqa: SIM113  # enumerate would keep the member in memory
     return total
 
 
@@ -117,14 +124,17 @@ def _add(
         part = member[start:stop]
         if view is not None:
             part = view(part, place)
-        # Members may be of float32: the product is not.
+        # The product is float64 even if the member is float32.
         total[start:stop] += np.multiply(part, weight, dtype=np.float64)
 
 
 def weighted_mean(
     members: Members, weights: Float64, view: View | None = None
 ) -> Float64:
-    """That sum over the sum of the weights, divided once: whole numbers tie exactly.
+    """Weighted mean of the members: `weighted_sum` over the sum of the weights.
+
+    With integer weights and entries the sums are exact, and so are ties, because the
+    division is done once, at the end.
 
     Parameters
     ----------
@@ -143,16 +153,16 @@ def weighted_mean(
 def pooled(
     members: Members, weights: Float64, floor: float, intercept: ArrayLike | None = None
 ) -> Float64:
-    """Product of powers of probabilities, rows scaled to sum 1.
+    """Log-linear pool: product of powers of probabilities, rows scaled to sum 1.
 
     Parameters
     ----------
     members, weights
         As in `weighted_sum`.
     floor : float between 0 and 1
-        Smaller probabilities are raised to it.
+        Lower bound of the probabilities; smaller ones are raised to it.
     intercept : array of shape (n_columns,) or None, default=None
-        Added to the logarithms of each column.
+        Added to the logarithm of each column; None adds nothing.
 
     Returns
     -------
@@ -161,7 +171,8 @@ def pooled(
     Raises
     ------
     ValueError
-        If the floor lies elsewhere, or a probability is negative or not finite.
+        If ``floor`` is not between 0 and 1, or a probability is negative or infinite;
+        NaN gives NaN.
     """
     if not 0 < floor < 1:
         raise ValueError(f"floor must lie between 0 and 1, found {floor!r}")
@@ -188,17 +199,19 @@ def pooled(
 
 
 def refuse_nan(part: Float64, place: int) -> None:
-    """Raise if NaN is among numbers that are to be put in order.
+    """Raise if an array that will be ranked or sorted contains NaN.
 
     Parameters
     ----------
     part : ndarray
+        Predictions of a member.
     place : int
-        The member's, for the message.
+        Index of the member, for the message.
 
     Raises
     ------
     ValueError
+        If ``part`` contains NaN.
     """
     if np.isnan(part.min(initial=0)):
         raise ValueError(f"NaN has no rank: members[{place}] holds one")

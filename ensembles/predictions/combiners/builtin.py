@@ -1,8 +1,8 @@
-"""Combiners: rules for what members say, met one member after the other.
+"""Built-in combiners: rules that combine predictions one member at a time.
 
-A combiner takes members as they come and keeps a running sum, so that an ensemble holds
-one member's predictions at a time. Any elementwise rule of `ensembles.rules`
-serves too; it needs all members at once.
+A combiner keeps a running sum, so that an ensemble holds the predictions of one member
+at a time. The elementwise rules of `ensembles.rules` combine predictions too, but need
+all members at once.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
 from ensembles.selection.table import check_number
 
-# Least probability that has a logarithm here: forests and naive Bayes say 0 where they
-# mean seldom. Chosen on other data than is reported.
+# Lower bound of probabilities before the logarithm: forests and naive Bayes predict 0
+# for classes that are only rare. Chosen on other data sets than those reported.
 FLOOR = 1e-5
 
 
@@ -40,14 +40,15 @@ def combiner_of(
     *,
     of: Literal["probabilities", "values"] = "probabilities",
 ) -> Combiner:
-    """Combiner of that name, or what a rule for anything does with predictions.
+    """Combiner of a name, or a combiner made from an elementwise rule.
 
     Parameters
     ----------
     rule : str, Combiner or Rule
+        Name of a combiner or of an elementwise rule, or the object itself.
     of : {"probabilities", "values"}, default="probabilities"
-        What is to be combined. Where a combiner of classes and a rule for anything
-        have one name, as ``"geometric_mean"``, values are combined by the rule.
+        Kind of predictions. If a combiner of class probabilities and an elementwise
+        rule have the same name, e.g. ``"geometric_mean"``, values use the rule.
 
     Returns
     -------
@@ -56,9 +57,10 @@ def combiner_of(
     Raises
     ------
     ValueError
-        If no combiner and no elementwise rule has that name.
+        If no combiner and no elementwise rule has that name, or a `Rule` is not
+        elementwise.
     TypeError
-        If it is none of these kinds.
+        If ``rule`` is of another type.
     """
     if isinstance(rule, Combiner):
         return rule
@@ -93,9 +95,13 @@ def geometric_mean(
 
     Parameters
     ----------
+    members : iterable of n_members arrays of shape (n_rows, n_classes)
+        Class probabilities of each member.
+    weights : ndarray of shape (n_members,)
+        Weights of the members, scaled to sum 1.
     floor : float between 0 and 1, default=1e-5
-        Smaller probabilities are raised to it: a member that gives a class none does
-        not rule it out alone.
+        Lower bound of the probabilities; smaller ones are raised to it, so that no
+        member alone can rule a class out with probability 0.
 
     References
     ----------
@@ -115,21 +121,26 @@ def product(
 ) -> Float64:
     """Product, prod(p[i] ** w[i]), rows scaled to sum 1: independent experts.
 
-    Equal weights are 1 each, so that what members agree on grows more certain.
+    Equal weights are 1 each, so that agreement of the members makes the result more
+    certain.
 
     Parameters
     ----------
+    members : iterable of n_members arrays of shape (n_rows, n_classes)
+        Class probabilities of each member.
+    weights : ndarray of shape (n_members,)
+        Weights of the members, used as exponents.
     floor : float between 0 and 1, default=1e-5
-        Smaller probabilities are raised to it.
+        Lower bound of the probabilities; smaller ones are raised to it.
     intercept : array of shape (n_classes,) or None, default=None
-        Added to the logarithm of each class. Estimators learn it with the weights;
-        None adds nothing.
+        Added to the logarithm of each class; the estimators learn it together with the
+        weights. None adds nothing.
 
     References
     ----------
     Kittler, Hatef, Duin & Matas (1998), "On combining classifiers", IEEE Transactions
-    on Pattern Analysis and Machine Intelligence 20: the product rule, classes being
-    equally frequent.
+    on Pattern Analysis and Machine Intelligence 20: the product rule for equally
+    frequent classes.
     """
     return pooled(members, weights, floor, intercept)
 
@@ -145,43 +156,47 @@ def log_pool(
 ) -> Float64:
     """Log-linear pool, prod(p[i] ** (w[i] / temperature)) * exp(intercept).
 
-    Rows are scaled to sum 1. Equal weights are 1 / n_members each, which is the
-    geometric mean. A larger sum of the weights sharpens the result and a smaller one
-    softens it. The estimators divide weights that are given by their sum, so that
-    ``[2, 1, 1]`` means what it means for `VotingClassifier`, and ``temperature`` alone
-    sharpens or softens; weights that they learn keep their sum.
+    Rows are scaled to sum 1. Equal weights are 1 / n_members each, which gives the
+    geometric mean. A larger sum of the weights sharpens the result, a smaller sum
+    softens it. The estimators divide given weights by their sum, so that ``[2, 1, 1]``
+    has the same meaning as in `sklearn.ensemble.VotingClassifier` and only
+    ``temperature`` sharpens or softens; learned weights keep their sum.
 
     Parameters
     ----------
+    members : iterable of n_members arrays of shape (n_rows, n_classes)
+        Class probabilities of each member.
+    weights : ndarray of shape (n_members,)
+        Weights of the members, of any sign.
     floor : float between 0 and 1, default=1e-5
-        Smaller probabilities are raised to it.
+        Lower bound of the probabilities; smaller ones are raised to it.
     temperature : float, positive, default=1.0
-        Weights are divided by it: less than 1 sharpens, more softens.
+        Divisor of the weights: less than 1 sharpens, more than 1 softens.
     intercept : array of shape (n_classes,) or None, default=None
-        Added to the logarithm of each class, as the logarithm of a class prior is.
-        Estimators learn it with the weights; None adds nothing.
+        Added to the logarithm of each class, like a log-prior; the estimators learn it
+        together with the weights. None adds nothing.
 
     References
     ----------
     Genest & Zidek (1986), "Combining probability distributions: a critique and an
-    annotated bibliography", Statistical Science 1, section 3; weights of any sum as in
+    annotated bibliography", Statistical Science 1, section 3; weights of any sum from
     Satopää et al. (2014), "Combining multiple probability predictions using a simple
     logit model", International Journal of Forecasting 30, where the intercept
     corrects a bias that the members share.
     """
     check_number(temperature=temperature)
-    if not temperature > 0:  # NaN is not either
+    if not temperature > 0:  # also rejects NaN
         raise ValueError(f"temperature must be positive, found {temperature!r}")
     return pooled(members, weights / temperature, floor, intercept)
 
 
 @register(COMBINERS, takes="labels")
 def vote(members: Members, weights: Float64) -> Float64:
-    """Share of the weight that votes for each class: hard voting.
+    """Hard voting: the share of the weight that votes for each class.
 
-    Each member votes for the class that it predicts, from probabilities the first of
-    the largest. A tie goes to the class that sorts first. Where a member's array is of
-    booleans, they are its votes; a row without any abstains.
+    Each member votes for its most probable class, the first in a tie; ties between
+    classes go to the class that sorts first. A boolean array contains the votes
+    themselves; a row without True is an abstention.
 
     References
     ----------
@@ -201,7 +216,7 @@ def _votes(part: Float64, place: int) -> Float64:
 
 @register(COMBINERS)
 def borda(members: Members, weights: Float64) -> Float64:
-    """Weighted Borda count: the number of classes that each beats, halves for ties.
+    """Weighted Borda count: mean number of lower-ranked classes, ties counting half.
 
     References
     ----------
@@ -222,21 +237,26 @@ def _beaten(part: Float64, place: int) -> Float64:
 def rank_mean(
     members: Members, weights: Float64, *, training: Sequence[Float64]
 ) -> Float64:
-    """Weighted mean of the shares of training predictions that lie below, per class.
+    """Weighted mean of the shares of lower training predictions, per class.
 
-    What members say is replaced by its rank among what they said of the training
-    data, so that members on different scales count alike and a row's answer does not
-    depend on its batch. Ties count half. The result is a score, not a probability.
+    Each prediction is replaced by its normalized rank among the member's predictions
+    for the training data, ties counting half. Members on different scales then count
+    equally, and the result for a row does not depend on its batch. The result is a
+    score, not a probability.
 
     Parameters
     ----------
+    members : iterable of n_members arrays of shape (n_rows, n_classes)
+        Class probabilities of each member.
+    weights : ndarray of shape (n_members,)
+        Weights of the members.
     training : sequence of n_members arrays of shape (n_training, n_columns)
-        Each member's predictions, every column sorted.
+        Training predictions of each member, every column in ascending order.
 
     References
     ----------
     Fernández, Vallet & Castells (2006), "Probabilistic score normalization for rank
-    aggregation", ECIR: scores by their place in the distribution of earlier ones.
+    aggregation", ECIR: scores are replaced by their rank among earlier scores.
     """
     _check_training(training, len(weights))
 
@@ -261,7 +281,7 @@ def _check_training(training: Sequence[Float64], n_members: int) -> None:
             f"{len(training)} for {n_members} members"
         )
     for place, known in enumerate(training):
-        # NaN, which sorting leaves at the end, is not above anything.
+        # NaN sorts to the end, and no comparison with it is true.
         ascending = len(known) > 0 and (known[:-1] <= known[1:]).all()
         if not ascending or np.isnan(known[-1:]).any():
             raise ValueError(
@@ -271,9 +291,9 @@ def _check_training(training: Sequence[Float64], n_members: int) -> None:
 
 
 def _share_below(asked: Float64, values: Float64) -> Float64:
-    """Share of sorted values below each number, halves for those that equal it."""
+    """Share of sorted values below each number, equal values counting half."""
     order = np.argsort(asked)
-    ascending = asked[order]  # sought in their order they are found near each other
+    ascending = asked[order]  # searches in ascending order access nearby memory
     sides = values.searchsorted(ascending, "left") + values.searchsorted(
         ascending, "right"
     )
@@ -284,7 +304,7 @@ def _share_below(asked: Float64, values: Float64) -> Float64:
 
 @register(COMBINERS, takes="quantiles")
 def quantile_mean(members: Members, weights: Float64) -> Float64:
-    """Weighted mean of quantiles, each member's sorted first so that none cross.
+    """Weighted mean of quantiles, sorted for each member so that they do not cross.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""What a combiner is: a function of what members say, and the facts that hold of it."""
+"""The `Combiner`: a function that combines predictions, with its properties."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ Takes = Literal["values", "probabilities", "labels", "quantiles"]
 
 
 class Combiner(RegisteredFunction):
-    """A function of members and weights, with the facts that hold of it.
+    """A function of members and weights, with the properties that it declares.
 
     Parameters
     ----------
     function : callable
         ``(members, weights, **params) -> array``: members are an iterable of arrays of
-        shape (n_rows, n_columns), gone through once; columns are classes, targets or
-        quantiles. The result has their shape, in float64. Of classes it need not have
-        the sum 1 in each row: an estimator sees to that.
+        shape (n_rows, n_columns), iterated once; columns are classes, targets or
+        quantiles. The result has the same shape, in float64. Rows of class
+        probabilities need not sum to 1: the estimators normalize them.
     takes : {"values", "probabilities", "labels", "quantiles"}, default="probabilities"
-        What the columns hold. Values may be anything, so that regressors and
-        classifiers take such a combiner; labels are probabilities of 0 and 1, from
-        ``predict``; quantiles are a regressor's.
+        Content of the columns. "values" are any numbers, so that regressors and
+        classifiers accept the combiner; "labels" are one-hot rows from ``predict``;
+        "quantiles" are predicted by regressors only.
     signed : bool, default=False
         Whether weights may be negative.
     scaled : bool, default=False
-        Whether the sum of the weights says something, as in a product.
+        Whether the sum of the weights affects the result, as in a product.
     shared : bool, default=False
-        Whether members that count alike share a weight of 1, rather than have 1 each.
+        Whether equal weights are 1 / n_members each instead of 1 each.
     ranked : bool, default=False
-        Whether it needs ``training``, predictions to compare with.
+        Whether the function needs ``training``, the predictions to rank against.
     """
 
     noun = "rule"
-    reserved = frozenset(("training", "intercept"))  # which estimators learn
+    reserved = frozenset(("training", "intercept"))  # learned by the estimators
 
     def __init__(
         self,
@@ -62,37 +62,39 @@ class Combiner(RegisteredFunction):
         self.ranked = ranked
 
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
-        """Raise if the combiner cannot take these parameters.
+        """Raise if the combiner does not accept these parameters.
 
         Parameters
         ----------
         n_members : int, at least 1
+            Number of members.
         params : mapping of str to value
-            Without ``training``.
+            Parameters by name, without ``training`` and ``intercept``.
         """
         self.check_names(params)
-        if params:  # the function itself says what is wrong with them
+        if params:  # the function itself validates their values
             ones = np.ones((n_members, 1, 1))
             given = {"training": ones} if self.ranked else {}
             self.function(ones, np.ones(n_members), **given, **params)
 
     def equal(self, n_members: int) -> Float64:
-        """Weights that count every member alike."""
+        """Equal weights: 1 / n_members each if ``shared``, otherwise 1 each."""
         return np.full(n_members, 1 / n_members if self.shared else 1.0)
 
     def __call__(
         self, members: ArrayLike, weights: ArrayLike | None = None, **params: Any
     ) -> Float64:
-        """Combine members that are all at hand.
+        """Combine members in a single array.
 
         Parameters
         ----------
         members : array-like of shape (n_members, n_rows, n_columns)
+            Predictions of all members.
         weights : array-like of shape (n_members,) or None, default=None
-            None counts every member alike.
+            Weights of the members; None weights all members equally.
         **params
-            The combiner's own, ``training`` where it is ranked, ``intercept`` of a
-            log-linear pool.
+            Parameters of the combiner, with ``training`` if it is ranked, or with
+            ``intercept`` for a log-linear pool.
 
         Returns
         -------
@@ -101,7 +103,7 @@ class Combiner(RegisteredFunction):
         Raises
         ------
         ValueError
-            If the members have another shape, or weights or parameters are wrong.
+            If ``members`` is not 3-D, or weights or parameters are invalid.
         """
         stack = np.asarray(members)
         if stack.ndim != 3:
@@ -119,11 +121,12 @@ class Combiner(RegisteredFunction):
 
 
 class Whole(Combiner):
-    """What a rule for anything does with predictions: all members have to be at hand.
+    """Combiner made from an elementwise rule; it needs all members in memory.
 
     Parameters
     ----------
     rule : Rule, elementwise
+        Rule that combines the predictions.
 
     Raises
     ------
@@ -143,12 +146,12 @@ class Whole(Combiner):
         self.__doc__ = rule.__doc__
 
     def __reduce__(self) -> Any:
-        """It is made again from its rule."""
+        """Pickle by the rule."""
         return Whole, (self.rule,)
 
     @property
     def params(self) -> dict[str, Any]:
-        """The rule's own parameters with their defaults."""
+        """Names of the rule's parameters, with their defaults."""
         return self.rule.params
 
     def _combine(self, members: Members, weights: Float64, **params: Any) -> Float64:

@@ -1,1 +1,1 @@
-"""Members of an ensemble: named, fitted, and what they predict."""
+"""Members of an ensemble: naming, fitting and predictions."""

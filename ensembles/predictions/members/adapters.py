@@ -1,9 +1,10 @@
-"""Members adapted to an ensemble: labels as codes, decision values as probabilities."""
+"""Wrappers of fitted classifiers: label codes, probabilities of decision values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,15 @@ from sklearn.utils.validation import column_or_1d
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.members.repetitions import as_repetitions
 
-# What fits raise for labels that they cannot take: XGBoost, torch, NumPy.
+# Errors of XGBoost, PyTorch and NumPy in fit for unsupported labels.
 REFUSALS = (ValueError, TypeError, IndexError, KeyError)
 
 
 class Adapted:
-    """A fitted member behind another way to predict; it has all its attributes.
+    """Base of wrappers that change how a fitted member predicts.
 
-    scikit-learn takes it for a fitted classifier; a clone is one of the member.
+    Other attributes come from the member. scikit-learn treats the wrapper as a fitted
+    classifier; `sklearn.base.clone` returns a clone of the member.
     """
 
     estimator: Any
@@ -38,8 +40,8 @@ class Adapted:
         return True
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Accuracy of the labels that ``predict`` gives."""
-        made: Any = self  # whose predict may be the member's
+        """Accuracy of the labels that ``predict`` returns."""
+        made: Any = self  # predict may come from the member, by __getattr__
         return float(accuracy_score(y, made.predict(X), sample_weight=sample_weight))
 
     def __getattr__(self, name: str) -> Any:
@@ -50,13 +52,14 @@ class Adapted:
 
 @dataclass(eq=False)
 class FittedOnCodes(Adapted):
-    """A classifier that was fitted on 0, …, n_classes - 1 in place of labels.
+    """A classifier that was fitted on the codes 0, …, n_classes - 1 of the labels.
 
     Parameters
     ----------
     estimator : fitted classifier
-    labels : ndarray of shape (n_classes,), or a list of such for several targets
-        Sorted; code k stands for the k-th.
+        Predicts codes.
+    labels : ndarray of shape (n_classes,), or a list of n_outputs such arrays
+        Sorted labels; code k stands for ``labels[k]``. A list for several targets.
     """
 
     estimator: Any
@@ -64,7 +67,7 @@ class FittedOnCodes(Adapted):
 
     @property
     def classes_(self) -> Any:
-        """Labels of the columns of its probabilities."""
+        """Labels of the probability columns; a list for several targets."""
         codes = getattr(self.estimator, "classes_", None)
         if codes is None:
             return self.labels
@@ -74,7 +77,7 @@ class FittedOnCodes(Adapted):
         return [labels[_as_codes(own)] for labels, own in pairs]
 
     def predict(self, X: Any) -> Any:
-        """Labels."""
+        """Predicted labels, decoded from the codes that the classifier predicts."""
         said = self.estimator.predict(X)
         if not isinstance(self.labels, list):
             return self.labels[_as_codes(said)]
@@ -87,17 +90,18 @@ def _as_codes(values: Any) -> Counts:
 
 
 def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
-    """Fit a classifier to labels, or, where it refuses them, to their codes.
+    """Fit a classifier on labels or, if that fails, on integer codes of the labels.
 
-    Labels come first, so that a parameter such as ``class_weight`` can name them.
-    XGBoost takes 0, …, n_classes - 1 only, and those of the rows at hand: a fold that
-    lacks a class has other codes.
+    The labels are tried first, so that parameters such as ``class_weight`` can name
+    them. XGBoost accepts only 0, …, n_classes - 1, counted over the rows it is fitted
+    on: the codes of a fold that lacks a class differ from those of the full data.
 
     Parameters
     ----------
     fit : callable
-        ``(y) -> fitted classifier``
+        ``(y) -> fitted classifier``; called once or twice.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Labels of the rows that ``fit`` uses.
 
     Returns
     -------
@@ -106,7 +110,8 @@ def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
     Raises
     ------
     Exception
-        What ``fit`` raises for the labels, if it raises for codes too.
+        The error of ``fit`` for the labels, if it fails for the codes as well or if
+        the labels are 0, …, n_classes - 1 already.
     """
     try:
         return fit(y)
@@ -131,13 +136,14 @@ def _are_codes(labels: Any) -> bool:
 
 @dataclass(eq=False)
 class ByDecision(Adapted):
-    """A classifier whose decision values are turned into probabilities.
+    """A classifier with probabilities computed from its decision values.
 
     Parameters
     ----------
     estimator : fitted classifier
-        With ``decision_function``.
+        Has ``decision_function``.
     link : Link
+        Fitted on held-out decision values of this classifier.
     """
 
     estimator: Any
@@ -145,20 +151,21 @@ class ByDecision(Adapted):
 
     @property
     def classes_(self) -> Any:
-        """Labels of the columns of its probabilities."""
+        """Labels of the probability columns."""
         return self.link.classes
 
     def predict_proba(self, X: Any) -> Any:
-        """Probabilities of the classes."""
+        """Class probabilities, shape (n_samples, n_classes)."""
         return self.link(decision_values(self.estimator, X, self.link.classes))
 
 
 def has_decision_only(member: Any) -> bool:
-    """Whether a classifier has a decision function, and no probabilities.
+    """Whether a classifier has ``decision_function`` but not ``predict_proba``.
 
     Parameters
     ----------
     member : estimator
+        Fitted or not; only the presence of the two methods is checked.
 
     Returns
     -------
@@ -168,24 +175,29 @@ def has_decision_only(member: Any) -> bool:
 
 
 def decision_values(member: Any, X: Any, classes: Any) -> Float64:
-    """Decision values, one column, or one for each class or pair of classes.
-
-    A class that the member does not know, as in a fold, has the least of the row.
+    """Decision values of a member: one column, or one per class or pair of classes.
 
     Parameters
     ----------
     member : fitted classifier
+        Has ``decision_function``. Fitted on a fold, it may lack some of the classes.
     X : array-like of shape (n_samples, ...)
+        Samples, passed to the member unchanged.
     classes : ndarray of shape (n_classes,)
+        Sorted labels of the ensemble.
 
     Returns
     -------
     ndarray of shape (n_samples, n_columns)
+        If the member lacks a class, one column per class, with the minimum of the row
+        for a class that it lacks.
     """
     values = np.asarray(member.decision_function(X), np.float64)
     known = np.asarray(getattr(member, "classes_", classes))
     if len(known) == len(classes):
         return values.reshape(len(values), -1)
+    if _is_by_pairs(member):
+        return _all_pairs(values, np.searchsorted(classes, known), len(classes))
     if values.ndim == 1:
         values = np.column_stack([-values, values])
     out = np.repeat(values.min(axis=1)[:, None], len(classes), axis=1)
@@ -193,15 +205,41 @@ def decision_values(member: Any, X: Any, classes: Any) -> Float64:
     return out
 
 
-class Link:
-    """Probabilities from decision values: a multinomial logistic regression.
+def _is_by_pairs(member: Any) -> bool:
+    """Whether decision values are of pairs of classes, as of a one-vs-one SVC."""
+    for inner in ("best_estimator_", "estimator_", "_final_estimator"):
+        member = getattr(member, inner, member)
+    return getattr(member, "decision_function_shape", None) == "ovo"
 
-    Of two classes it is Platt's sigmoid. Decision values must be those of rows that the
-    member was not fitted on, as with any calibration.
+
+def _all_pairs(values: Float64, known: Counts, n_classes: int) -> Float64:
+    """Decision values of all pairs of classes, from those of the known classes.
+
+    In a pair with a class that the member lacks, the other one wins by the largest
+    magnitude of the row; a pair of two such classes is undecided.
+    """
+    values = values.reshape(len(values), -1)
+    if len(known) == 2:  # positive for the second class, and for the first of a pair
+        values = -values
+    size = np.abs(values).max(axis=1)
+    own = dict(zip(combinations(known.tolist(), 2), values.T, strict=True))
+    columns = []
+    for pair in combinations(range(n_classes), 2):
+        sign = float(pair[0] in known) - float(pair[1] in known)
+        columns.append(own.get(pair, sign * size))
+    return np.column_stack(columns)
+
+
+class Link:
+    """Multinomial logistic regression from decision values to class probabilities.
+
+    For two classes it is Platt's sigmoid. As for any calibration, the decision values
+    must come from rows that the member was not fitted on.
 
     Parameters
     ----------
     classes : ndarray of shape (n_classes,)
+        Sorted labels of the probability columns.
 
     References
     ----------
@@ -213,7 +251,7 @@ class Link:
         self.classes = classes
 
     def fit(self, values: Float64, codes: Counts, weight: Float64 | None) -> Link:
-        """Learn from decision values of held-out rows, and codes of their classes."""
+        """Fit on held-out decision values and the codes of the true classes."""
         self.centre = values.mean(axis=0)
         self.scale = values.std(axis=0)
         self.scale[self.scale == 0] = 1.0
@@ -228,7 +266,7 @@ class Link:
         return self
 
     def __call__(self, values: Float64) -> Float64:
-        """Probabilities, a column for each class."""
+        """Class probabilities, shape (n_samples, n_classes)."""
         out = np.zeros((len(values), len(self.classes)))
         if self.model is None:
             out[:, self.only] = 1.0
@@ -241,25 +279,30 @@ class Link:
 def linked(
     folds: list[Any], splits: Any, codes: Counts, classes: Any, weight: Float64 | None
 ) -> tuple[Link, list[Any]]:
-    """Link of a member, and its held-out decision values as probabilities.
+    """Fit the link of a member and convert its held-out decision values.
 
-    Those of each split come from a link that was learned from the other rows.
+    The probabilities of a split come from a link fitted on the other held-out rows
+    (cross-fitting). A single split is cut into five parts for this.
 
     Parameters
     ----------
     folds : list of [ndarray of shape (n_test, n_columns)]
-        Decision values of the rows that each split holds out.
+        Decision values of the test rows of each split.
     splits : list of (train, test)
+        Row indices of each split; only ``test`` is used.
     codes : ndarray of shape (n_samples,)
-        Places of the true classes.
+        Index of the true class of each sample.
     classes : ndarray of shape (n_classes,)
+        Sorted labels.
     weight : ndarray of shape (n_samples,) or None
+        Sample weights; None weights all samples equally.
 
     Returns
     -------
     link : Link
-        Learned from all rows that were held out.
+        Fitted on all held-out rows.
     folds : list of [ndarray of shape (n_test, n_classes)]
+        Probabilities of the test rows of each split.
     """
     rows = np.concatenate([test for _, test in splits])
     values = np.concatenate([fold[0] for fold in folds])
@@ -278,9 +321,9 @@ def linked(
 
 
 def _parts(rows: Counts, splits: Any, codes: Counts) -> list[Counts]:
-    """Places among the rows that get their probabilities from the others."""
+    """Parts of the held-out rows, each converted by a link fitted on the others."""
     ends = np.cumsum([len(test) for _, test in splits])[:-1]
     if len(splits) > 1:
         return np.split(np.arange(len(rows)), ends)
-    order = np.argsort(codes[rows], kind="stable")  # classes spread over the parts
+    order = np.argsort(codes[rows], kind="stable")  # spreads classes evenly
     return [np.sort(order[start::5]) for start in range(min(5, len(rows)))]

@@ -1,4 +1,4 @@
-"""Progress of a fit, told to scikit-learn's callbacks where it has them: from 1.9."""
+"""Progress reports of a fit to scikit-learn callbacks (scikit-learn 1.9 and later)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ except ImportError:  # scikit-learn 1.8
 
 
 class _NoSupport:
-    """No ``set_callbacks``."""
+    """Empty base class, without ``set_callbacks``."""
 
 
 CallbackSupport: Any = callback.CallbackSupportMixin if callback else _NoSupport
@@ -20,20 +20,22 @@ with_callbacks: Any = callback.with_callbacks if callback else (lambda fit: fit)
 
 
 def told(estimator: Any, names: Sequence[str], done: Iterable[Any]) -> Iterator[Any]:
-    """Results of tasks, each told to the estimator's callbacks as it comes.
+    """Pass task results on and report each one to the callbacks of an estimator.
 
     Parameters
     ----------
     estimator : estimator
-        In a ``fit`` under ``with_callbacks``.
+        Its ``fit``, decorated with ``with_callbacks``, must be running.
     names : sequence of str
-        Of the tasks.
+        Names of the tasks, for the callbacks.
     done : iterable
-        Their results, in their order.
+        Results of the tasks, in the order of ``names``.
 
     Yields
     ------
     result
+        The results of ``done``, unchanged. The end of the fit is reported after the
+        last one, so the iterator must be exhausted.
     """
     if callback is None:
         yield from done

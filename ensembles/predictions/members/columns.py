@@ -1,4 +1,4 @@
-"""Columns of predictions, checked and brought to the order of the classes."""
+"""Checks of member predictions and their alignment with the classes."""
 
 from __future__ import annotations
 
@@ -11,28 +11,32 @@ from ensembles._typing import Counts, Float64
 
 
 def known_classes(member: Any, *, several: bool, indicator: bool) -> list[Any] | None:
-    """Classes that a fitted member knows, of each output.
+    """Classes of a fitted member, for each output.
 
     Parameters
     ----------
     member : classifier
+        Fitted; its ``classes_`` attribute is read.
     several, indicator : bool
-        As in `Labels`.
+        Whether there are several targets, and whether they are multilabel; as in
+        `ensembles.predictions.members.outputs.Labels`.
 
     Returns
     -------
-    list of ndarrays, or None where the member does not say, or 0 and 1 are meant
+    list of n_outputs ndarrays, or None
+        None if the member has no ``classes_``, or if it predicts multilabel targets
+        in one array: then the classes of every output are 0 and 1.
     """
     found = getattr(member, "classes_", None)
     if found is None or (indicator and not isinstance(found, list)):
-        return None  # of labels in one array, classes_ are the columns
+        return None  # multilabel in one array: classes_ are column indices
     return [np.asarray(one) for one in (found if several else [found])]
 
 
 def codes_among(column: Any, classes: Any, owner: str) -> Counts:
-    """Places of labels among sorted classes, or an error that names the owner."""
+    """Indices of labels in the sorted classes; a ValueError names the owner."""
     if classes.dtype.kind == column.dtype.kind == "i" and _follow_on(classes):
-        # Found without a search, which takes longer than all the rest of a vote.
+        # A subtraction: searchsorted takes longer than all other steps of a vote.
         codes: Counts = np.subtract(column, classes[0], dtype=np.int64)
     else:
         codes = np.searchsorted(classes, column)
@@ -46,12 +50,12 @@ def codes_among(column: Any, classes: Any, owner: str) -> Counts:
 
 
 def _follow_on(classes: Any) -> bool:
-    """Whether sorted whole numbers leave none out."""
+    """Whether sorted integers are consecutive."""
     return int(classes[-1]) - int(classes[0]) == len(classes) - 1
 
 
 def ballots(codes: Counts, n_classes: int) -> Any:
-    """A row for each code, in which its place alone is True."""
+    """One-hot rows of the codes, bool of shape (n_samples, n_classes)."""
     ballots = np.zeros((len(codes), n_classes), bool)
     firsts = np.arange(0, ballots.size, n_classes)
     ballots.reshape(-1)[firsts + codes] = True
@@ -59,12 +63,12 @@ def ballots(codes: Counts, n_classes: int) -> Any:
 
 
 def dense(said: Any) -> Any:
-    """A plain array."""
+    """Dense ndarray of an array-like or a sparse matrix."""
     return said.toarray() if hasattr(said, "toarray") else np.asarray(said)
 
 
 def check_rows(name: str, said: Any, X: Any) -> None:
-    """Raise unless a member has predicted each row of X."""
+    """Raise ValueError unless there is one prediction for each row of X."""
     if len(said) != _num_samples(X):
         raise ValueError(
             f"member {name!r} must answer for each of {_num_samples(X)} rows, found "
@@ -73,14 +77,14 @@ def check_rows(name: str, said: Any, X: Any) -> None:
 
 
 def count_error(owner: str, n_outputs: int, found: int) -> ValueError:
-    """Error of a wrong number of targets."""
+    """ValueError for a wrong number of targets."""
     return ValueError(
         f"{owner} must answer for each of {n_outputs} targets, found {found}"
     )
 
 
 def placed_by_class(name: str, share: Float64, known: Any, classes: Any) -> Float64:
-    """Columns in the order of the classes."""
+    """Probabilities with one column per class; a class not in ``known`` gets 0."""
     if share.ndim != 2 or share.shape[1] != len(known):
         raise ValueError(
             f"member {name!r} must give a probability for each of its {len(known)} "
@@ -100,7 +104,7 @@ def placed_by_class(name: str, share: Float64, known: Any, classes: Any) -> Floa
 
 
 def check_finite(name: str, said: Any) -> None:
-    """Raise unless a member predicts finite numbers."""
+    """Raise ValueError unless all predictions are finite numbers."""
     wrong = said[~np.isfinite(said)] if said.dtype.kind in "biuf" else said.ravel()
     if len(wrong):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Predictions of fitted members, calibrated where they are."""
+"""Predictions of fitted members, with calibration."""
 
 from __future__ import annotations
 
@@ -20,21 +20,28 @@ def predicted(
     on_error: str,
     n_jobs: int | None,
 ) -> Iterator[Any]:
-    """Predictions of members in their order, each as soon as it is ready.
+    """Predictions of the members, in order, each as soon as it is ready.
 
     Parameters
     ----------
     members : mapping of name to fitted estimator
+        Members to predict with.
     calibrators : sequence of n_members callables or None
+        Calibrator of each member's predictions; None leaves them as they are.
     answers : Answers
+        Format of the predictions.
     X : array-like of shape (n_samples, ...)
+        Samples, passed to the members unchanged.
     on_error : {"raise", "drop"}
-        With "drop" an error takes the place of predictions.
+        "drop" returns the exception of a member that fails instead of raising it.
     n_jobs : int or None
+        Number of parallel jobs, as in joblib; None means 1, unless a
+        `joblib.parallel_config` context sets another number.
 
     Returns
     -------
     iterator of Answer or Exception
+        One entry per member.
     """
     tasks = (
         (on_error, name, _calibrated, (answers, name, member, calibrator, X))
@@ -53,20 +60,25 @@ def _calibrated(
 def with_probabilities(
     one: Fitted, splits: Sequence[Split], y: Any, labels: Any, weight: Float64 | None
 ) -> Fitted:
-    """A member whose decision values are turned into probabilities.
+    """Add probabilities to a member that has only decision values.
 
     Parameters
     ----------
     one : Fitted
-        With decision values of the rows that each split holds out.
+        Member, with its decision values of the test rows of each split.
     splits : sequence of (train, test)
+        Row indices of each split.
     y : array-like of shape (n_samples,)
+        True labels.
     labels : Labels
+        Classes of the single target.
     weight : ndarray of shape (n_samples,) or None
+        Sample weights; None weights all samples equally.
 
     Returns
     -------
     Fitted
+        The member in a `ByDecision`, with probabilities in ``folds``.
     """
     codes, classes = labels.codes(y)[0], labels.classes[0]
     link, folds = linked(one.folds, splits, codes, classes, weight)

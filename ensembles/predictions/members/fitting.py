@@ -1,4 +1,4 @@
-"""Members fitted, on all data and on the folds whose rest they then answer."""
+"""Fits of the members: on all samples, and on folds for out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -24,30 +24,33 @@ Split = tuple[Counts, Counts]
 
 
 class Asking(Protocol):
-    """What fitted members are asked."""
+    """Protocol of the output formats: how members are fitted, checked and run."""
 
     def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
-        """A member fitted by ``fit(y)``."""
+        """Member fitted by ``fit(y)``."""
         ...
 
     def check(self, name: str, member: Any) -> None:
-        """Raise if a member cannot answer."""
+        """Raise if a fitted member lacks the required methods or classes."""
         ...
 
     def of(self, name: str, member: Any, X: Any) -> Any:
-        """Answer of a member to ``X``."""
+        """Output of a fitted member for ``X``."""
         ...
 
 
 class Fitted(NamedTuple):
-    """A member that is fitted on all data, and what it said before.
+    """A member fitted on all samples, with its out-of-fold predictions.
 
     Parameters
     ----------
     name : str
+        Name of the member in ``estimators``.
     member : estimator
+        Fitted on all samples.
     folds : list of answers
-        One for each split, of the member fitted on its first half to its second.
+        Predictions for the test rows of each split, by a clone fitted on its training
+        rows; empty if the member was not fitted on folds.
     """
 
     name: str
@@ -56,19 +59,21 @@ class Fitted(NamedTuple):
 
 
 class Fitting(NamedTuple):
-    """How members are fitted.
+    """Settings of the fits of the members; a call runs the fits.
 
     Parameters
     ----------
     owner : estimator
-        Whose ``memory``, ``n_jobs``, ``on_error`` and callbacks they are.
+        Ensemble; its ``memory``, ``n_jobs``, ``on_error`` and callbacks are used.
     params : mapping of str to mapping
-        What each member's ``fit`` gets besides X and y.
+        Keyword arguments of each member's ``fit``, such as ``sample_weight``.
     answers : Asking
+        Output format of the members.
     prefit : bool, default=False
-        Whether members are taken as they are.
-    fit : callable, default=fit_clone
-        ``(name, member, X, y, params) -> fitted member``; ``memory`` keeps its results.
+        Whether the members are fitted already and used without a clone or fit.
+    fit : callable or None, default=None
+        ``(name, member, X, y, params) -> fitted member``, cached by ``memory``. None
+        means `fit_clone`.
     """
 
     owner: Any
@@ -85,9 +90,10 @@ class Fitting(NamedTuple):
         splits: Sequence[Split] = (),
         held_out: Collection[str] | None = None,
     ) -> list[Fitted]:
-        """Members fitted, without those that failed where they may.
+        """Fit the members on all samples and on the training rows of each split.
 
-        With ``held_out`` only members of these names are fitted in the folds, too.
+        With ``on_error="drop"`` members whose fit fails are left out of the result.
+        ``held_out`` names the members to fit on the splits; None means all of them.
         """
         fit: Any = _as_it_is
         if not self.prefit:
@@ -113,7 +119,7 @@ class Fitting(NamedTuple):
         found = told(self.owner, titles, done)
         for name in names:
             results[name] = [next(found) for _ in results[name]]
-        for _ in found:  # the end of the fit is told after the last result
+        for _ in found:  # callbacks get the end of the fit after the last result
             pass
         left = without_failures(names, list(results.values()))
         return [
@@ -133,21 +139,25 @@ class Fitting(NamedTuple):
 def each(
     n_jobs: int | None, do: Callable[..., Any], tasks: Iterable[Any]
 ) -> Iterator[Any]:
-    """Results of tasks in their order, each as soon as it is ready.
+    """Results of parallel tasks, in order, each as soon as it is ready.
 
-    One job alone is not handed to joblib, which takes longer than a light member
-    takes to predict a row.
+    A single job runs without joblib, whose overhead is larger than the time of a light
+    member to predict one row.
 
     Parameters
     ----------
     n_jobs : int or None
+        Number of parallel jobs, as in joblib; None means 1, unless a
+        `joblib.parallel_config` context sets another number.
     do : callable
+        Function that each task calls.
     tasks : iterable of tuples
-        Arguments.
+        Positional arguments of ``do``, one tuple per task.
 
     Returns
     -------
     iterator
+        Return values of ``do``, one per task.
     """
     if effective_n_jobs(n_jobs) == 1:
         return (do(*task) for task in tasks)
@@ -158,19 +168,23 @@ def each(
 
 
 def attempt(on_error: str, name: str, do: Callable[..., Any], args: Any) -> Any:
-    """What a member's task gives; its error where ``on_error`` is "drop".
+    """Run the task of a member and return its result or its exception.
 
     Parameters
     ----------
     on_error : {"raise", "drop"}
+        "raise" raises an exception of the task, "drop" returns it.
     name : str
-        The member's, told in a note of the error.
+        Name of the member, added to the exception as a note.
     do : callable
+        Function that the task calls.
     args : tuple
+        Positional arguments of ``do``.
 
     Returns
     -------
     result or Exception
+        Return value of ``do``, or its exception.
     """
     try:
         return do(*args)
@@ -182,17 +196,19 @@ def attempt(on_error: str, name: str, do: Callable[..., Any], args: Any) -> Any:
 
 
 def without_failures(names: Sequence[str], found: Sequence[Sequence[Any]]) -> list[int]:
-    """Places of members that did not fail; each that did is warned of.
+    """Indices of the members that did not fail, with a warning for each failure.
 
     Parameters
     ----------
     names : sequence of str
+        Names of the members.
     found : sequence of sequences
-        Each member's results, errors among them.
+        Results of each member; an exception marks a failure.
 
     Returns
     -------
     list of int
+        Indices into ``names``, in increasing order.
 
     Raises
     ------
@@ -202,6 +218,7 @@ def without_failures(names: Sequence[str], found: Sequence[Sequence[Any]]) -> li
     Warns
     -----
     UserWarning
+        For each member that failed, with its error.
     """
     errors = [
         next((one for one in results if isinstance(one, Exception)), None)
@@ -223,16 +240,19 @@ def without_failures(names: Sequence[str], found: Sequence[Sequence[Any]]) -> li
 
 
 def fit_clone(name: str, member: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
-    """A clone of a member, fitted.
+    """Clone a member and fit the clone.
 
     Parameters
     ----------
     name : str
-        Part of the key under which ``memory`` keeps the result: members of equal
-        parameters whose ``random_state`` is None are different fits.
+        Name of the member. Not used here, but part of the ``memory`` cache key: two
+        members with equal parameters and ``random_state=None`` are different fits.
     member : estimator
+        Left unchanged.
     X, y : array-like
+        Training data.
     params : mapping of str to value
+        Keyword arguments of ``fit``, such as ``sample_weight``.
 
     Returns
     -------
@@ -255,7 +275,7 @@ def _task(
     params: Mapping[str, Any],
     answers: Asking,
 ) -> Any:
-    """A member fitted on all data, or its answer to what a split holds out."""
+    """Member fitted on all samples, or predictions for the test rows of a split."""
     check_weightable(name, member, params)
     if split is None:
         fitted = answers.fitted(partial(_fitted, fit, name, member, X, params), y)
@@ -277,6 +297,6 @@ def _fitted(
 
 
 def _rows(X: Any, rows: Counts, n_samples: int) -> Any:
-    """Rows of X; all of them without a copy."""
+    """Rows of X, without a copy if they are all rows in order."""
     every = len(rows) == n_samples and np.array_equal(rows, np.arange(n_samples))
     return X if every else _safe_indexing(X, rows)

@@ -1,4 +1,4 @@
-"""Named members of an ensemble, reachable by ``get_params`` and ``set_params``."""
+"""Base class and input checks of ensembles with named members."""
 
 from __future__ import annotations
 
@@ -23,21 +23,25 @@ from ensembles.predictions.members.callbacks import CallbackSupport
 
 
 class NamedMembers(CallbackSupport, BaseEstimator):
-    """Base of estimators whose ``estimators`` are pairs of a name and an estimator."""
+    """Base class of estimators with ``estimators``, a list of (name, estimator) pairs.
+
+    Members and their parameters are accessible by ``get_params`` and ``set_params``.
+    """
 
     estimators: Any
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters, members by their names, and the members' own parameters.
+        """Parameters of the ensemble, its members by name, and their parameters.
 
         Parameters
         ----------
         deep : bool, default=True
-            Whether members and their parameters are among them.
+            Whether to include the members and their parameters.
 
         Returns
         -------
         dict of str to value
+            Parameters of a member have the key ``name__parameter``.
         """
         params: dict[str, Any] = super().get_params(deep=deep)
         if not deep:
@@ -50,11 +54,13 @@ class NamedMembers(CallbackSupport, BaseEstimator):
         return params
 
     def set_params(self, **params: Any) -> NamedMembers:
-        """Set parameters, a member by its name, or a member's by ``name__parameter``.
+        """Set parameters of the ensemble, replace members, or set their parameters.
 
         Parameters
         ----------
         **params
+            Values by parameter name. A member's name replaces the member, and
+            ``name__parameter`` sets a parameter of a member.
 
         Returns
         -------
@@ -70,19 +76,22 @@ class NamedMembers(CallbackSupport, BaseEstimator):
         return self
 
     def _pairs(self) -> list[tuple[str, Any]]:
-        """Names and members, as far as they are such."""
+        """(name, member) pairs; empty if ``estimators`` is not a list of pairs."""
         try:
             return [(name, member) for name, member in self.estimators]
         except (TypeError, ValueError):
             return []
 
     def _members(self) -> list[tuple[str, Any]]:
-        """Names and members without those that are "drop".
+        """(name, member) pairs, without the members set to "drop".
 
         Raises
         ------
         ValueError
-            If there is none, or names are not unique, or not fit for parameters.
+            If no member remains, or names are not unique, contain ``__`` or are names
+            of parameters.
+        TypeError
+            If a member is a class or has no ``fit``.
         """
         pairs = self._pairs()
         if not pairs:
@@ -116,16 +125,17 @@ class NamedMembers(CallbackSupport, BaseEstimator):
         return members
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Where metadata given to ``fit`` go: to the members.
+        """Metadata routing of ``fit`` to the members.
 
         Returns
         -------
         MetadataRouter
+            Includes the requests of the ensemble itself if any were set.
         """
         return self._router(own=hasattr(self, "_metadata_request"))
 
     def _router(self, *, own: bool) -> MetadataRouter:
-        """Router, with requests of its own: where it is called, or some were set."""
+        """Router to the members; ``own`` adds the requests of the ensemble itself."""
         router = MetadataRouter(owner=self)
         return self._route_members(router.add_self_request(self) if own else router)
 
@@ -141,7 +151,7 @@ class NamedMembers(CallbackSupport, BaseEstimator):
         return router
 
     def _routed(self, params: dict[str, Any], method: str = "fit") -> Any:
-        """What each of those gets, as ``routed[name].method``."""
+        """Metadata for each consumer, as ``routed[name].method``."""
         if get_config()["enable_metadata_routing"]:
             router = self._router(own=True)
             router.validate_metadata(params=params, method=method)
@@ -154,7 +164,7 @@ class NamedMembers(CallbackSupport, BaseEstimator):
             )
         own = Bunch(fit=params, fit_transform=params)
         members = {name: own for name, _ in self._pairs()}
-        # A transformer has no splitter and no scorer, but may have members so called.
+        # Members last: a transformer may have members named "cv" or "scoring".
         others = {"cv": Bunch(split={}), "scoring": Bunch(score=params)}
         return Bunch(**{**others, **members})
 
@@ -176,18 +186,21 @@ class NamedMembers(CallbackSupport, BaseEstimator):
 
 
 def check_kind(named: Sequence[tuple[str, Any]], *, classifiers: bool) -> None:
-    """Raise unless members are all classifiers, or all regressors.
+    """Raise unless all members are classifiers, or all are regressors.
 
-    Members that do not say what they are pass, and those that say they are both.
+    Members without scikit-learn tags pass, and so do members tagged as neither or both.
 
     Parameters
     ----------
     named : sequence of (name, estimator)
+        Members by name.
     classifiers : bool
+        True requires classifiers, False regressors.
 
     Raises
     ------
     TypeError
+        If the tags of a member give only the other kind.
     """
     kinds = ("classifier", "regressor") if classifiers else ("regressor", "classifier")
     for name, member in named:
@@ -203,11 +216,12 @@ def check_kind(named: Sequence[tuple[str, Any]], *, classifiers: bool) -> None:
 
 
 def holds_frozen(member: Any) -> bool:
-    """Whether a member, or a part of it such as a pipeline's step, stays as it is.
+    """Whether a member is, or contains, a `FrozenEstimator`.
 
     Parameters
     ----------
     member : estimator
+        Its parameters are searched too, e.g. the steps of a pipeline.
 
     Returns
     -------
@@ -219,31 +233,37 @@ def holds_frozen(member: Any) -> bool:
 
 
 def check_columns(estimator: Any, X: Any) -> None:
-    """Raise unless the estimator is fitted, and ``X`` has the columns that it knows.
+    """Raise unless the estimator is fitted and ``X`` has the columns seen in ``fit``.
 
     Parameters
     ----------
     estimator : estimator
+        Has ``n_features_in_`` and ``feature_names_in_`` if ``fit`` could read them.
     X : array-like of shape (n_samples, ...)
+        Samples to predict.
 
     Raises
     ------
     NotFittedError
+        If the estimator is not fitted.
     ValueError
+        If the number or the names of the columns differ.
     """
     check_is_fitted(estimator)
     if hasattr(estimator, "n_features_in_") and len(getattr(X, "shape", "XY")) < 2:
-        check_array(X, dtype=None)  # which says what to do
+        check_array(X, dtype=None)  # its error says how to reshape X
     validate_data(estimator, X, reset=False, skip_check_array=True)
 
 
 def checked_weight(sample_weight: Any, n_samples: int) -> Float64:
-    """One finite number for each sample, not all zero.
+    """Validate sample weights and convert them to float64.
 
     Parameters
     ----------
     sample_weight : array-like of shape (n_samples,)
+        Finite, non-negative, at least one positive.
     n_samples : int
+        Number of samples.
 
     Returns
     -------
@@ -252,6 +272,7 @@ def checked_weight(sample_weight: Any, n_samples: int) -> Float64:
     Raises
     ------
     ValueError
+        If the shape differs, a weight is negative or not finite, or all are zero.
     """
     weight: Float64 = check_array(
         sample_weight, ensure_2d=False, dtype=np.float64, input_name="sample_weight"
@@ -270,18 +291,22 @@ def checked_weight(sample_weight: Any, n_samples: int) -> Float64:
 
 
 def check_weightable(name: str, member: Any, params: Mapping[str, Any]) -> None:
-    """Raise if a member is to be given sample weights and takes none.
+    """Raise if ``params`` has sample weights and the member's ``fit`` takes none.
 
     Parameters
     ----------
     name : str
+        Name of the member, for the message.
     member : estimator
+        Fitted or not; the signature of its ``fit`` is checked.
     params : mapping of str to value
-        What its ``fit`` gets.
+        Keyword arguments of ``fit``.
 
     Raises
     ------
     TypeError
+        If ``fit`` does not accept ``sample_weight``. A pipeline accepts it only with
+        metadata routing.
     """
     if "sample_weight" not in params:
         return

@@ -1,4 +1,4 @@
-"""What members said of data that they had not seen."""
+"""Out-of-fold predictions of the members."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from ensembles.predictions.members.outputs import Answer, Labels, Values
 
 
 class Held(NamedTuple):
-    """Held-out predictions, and what they should have been.
+    """Held-out predictions of the members, with the true targets.
 
     Parameters
     ----------
     stacks : list of ndarrays of shape (n_members, n_samples, n_columns)
-        One for each output; probabilities of the classes, or values of the targets.
+        One per output; class probabilities, or values of the targets. NaN for samples
+        that no split holds out.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        True targets.
     answers : Labels or Values
+        Format of the predictions.
     sample_weight : ndarray of shape (n_samples,) or None
+        Sample weights; None weights all samples equally.
     folds : ndarray of shape (n_samples,) or None, default=None
-        Which split held a sample out, the last one that did.
+        Index of the last split that holds each sample out; -1 for none.
     """
 
     stacks: list[Float64]
@@ -34,20 +38,20 @@ class Held(NamedTuple):
 
     @property
     def n_members(self) -> int:
-        """How many members answered."""
+        """Number of members."""
         return len(self.stacks[0])
 
     @property
     def answered(self) -> Any:
-        """Which samples were held out, shape (n_samples,)."""
+        """Mask of the samples with held-out predictions, shape (n_samples,)."""
         return ~np.isnan(self.stacks[0]).all(axis=(0, 2))
 
     def only(self, some: Any) -> Held:
-        """Some of the samples, told by a mask."""
+        """Subset of the samples, by a boolean mask; itself if the mask is all True."""
         return self if some.all() else self.rows(some)
 
     def rows(self, some: Any) -> Held:
-        """Some of the samples, told by a mask or by their indices."""
+        """Subset of the samples, by a boolean mask or by indices."""
         weight = None if self.sample_weight is None else self.sample_weight[some]
         stacks = [stack[:, some] for stack in self.stacks]
         folds = None if self.folds is None else self.folds[some]
@@ -55,16 +59,19 @@ class Held(NamedTuple):
 
 
 def folds_of(splits: Sequence[Split], n_samples: int) -> Counts:
-    """Which split held each sample out, the last one that did; -1 where none.
+    """Index of the split that holds each sample out.
 
     Parameters
     ----------
     splits : sequence of (train, test)
+        Row indices of each split.
     n_samples : int
+        Number of samples.
 
     Returns
     -------
     ndarray of shape (n_samples,)
+        The last such split if there are several, -1 if there is none.
     """
     folds = np.full(n_samples, -1)
     for place, (_, test) in enumerate(splits):
@@ -75,18 +82,21 @@ def folds_of(splits: Sequence[Split], n_samples: int) -> Counts:
 def stacked(
     folds: Sequence[Sequence[Answer]], splits: Sequence[Split], n_samples: int
 ) -> list[Float64]:
-    """Held-out answers in the order of the samples.
+    """Stack held-out predictions of all members, in the order of the samples.
 
     Parameters
     ----------
-    folds : sequence of n_members sequences of answers, one for each split
+    folds : sequence of n_members sequences of n_splits answers
+        Predictions of each member for the test rows of each split.
     splits : sequence of (train, test)
+        Row indices of each split.
     n_samples : int
+        Number of samples.
 
     Returns
     -------
-    list of ndarrays of shape (n_members, n_samples, n_columns), one for each output
-        The mean where a sample was held out more than once, NaN where never.
+    list of n_outputs ndarrays of shape (n_members, n_samples, n_columns)
+        The mean for samples held out more than once, NaN for samples never held out.
     """
     counts = np.zeros(n_samples)
     for _, test in splits:

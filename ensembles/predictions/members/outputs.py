@@ -1,4 +1,4 @@
-"""What members answer, brought to one form: an array of columns for each output."""
+"""Member predictions in one format: a 2-D array per output."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from ensembles.predictions.members.columns import (
     placed_by_class,
 )
 
-Answer = list[Float64]  # of each output, shape (n_samples, n_columns)
+Answer = list[Float64]  # one per output, of shape (n_samples, n_columns)
 
 
 class Answers(Protocol):
-    """What an estimator knows of its targets.
+    """Protocol of the prediction formats: targets, and how members predict them.
 
     Attributes
     ----------
     several : bool
-        Whether predictions have two dimensions.
+        Whether the result of ``predict`` is two-dimensional.
     n_outputs : int
-        How many arrays an answer has.
+        Number of arrays in an `Answer`.
     """
 
     @property
@@ -45,41 +45,41 @@ class Answers(Protocol):
     def n_outputs(self) -> int: ...
 
     def check_before(self, name: str, member: Any) -> None:
-        """Raise if a member that need not be fitted will not be able to answer."""
+        """Raise if a member, fitted or not, lacks a method to predict with."""
         ...
 
     def check(self, name: str, member: Any) -> None:
-        """Raise if a fitted member cannot answer."""
+        """Raise if a fitted member lacks the required methods or classes."""
         ...
 
     def of(self, name: str, member: Any, X: Any) -> Answer:
-        """Answer of a member to ``X``."""
+        """Predictions of a fitted member for ``X``."""
         ...
 
     def finished(self, combined: Float64) -> Float64:
-        """What a combiner made of one output, as it should be; may write to it."""
+        """Normalize the combined predictions of one output, possibly in place."""
         ...
 
     def result(self, answer: Answer) -> Any:
-        """Combined answer as ``predict`` gives it."""
+        """Convert combined predictions to the return value of ``predict``."""
         ...
 
 
 class Labels(NamedTuple):
-    """Classes by value, for one target or several.
+    """Prediction format of classifiers: one probability column per class.
 
     Parameters
     ----------
-    classes : list of ndarrays
+    classes : list of n_outputs ndarrays
         Sorted labels of each output.
     several : bool
         Whether the targets have the shape (n_samples, n_outputs).
     indicator : bool
-        Whether they are multilabel: of each output the classes are 0 and 1.
+        Whether the targets are multilabel, with the classes 0 and 1 for each output.
     voting : bool
-        Whether members answer by ``predict`` rather than ``predict_proba``.
+        Whether the labels of ``predict`` are used instead of ``predict_proba``.
     missing : {"error", "zero"}
-        What to do with a member that does not know a class.
+        If a member lacks a class: raise an error, or set its probability to 0.
     """
 
     classes: list[Any]
@@ -90,19 +90,19 @@ class Labels(NamedTuple):
 
     @property
     def n_outputs(self) -> int:
-        """How many arrays an answer has."""
+        """Number of targets, and of arrays in an `Answer`."""
         return len(self.classes)
 
     def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
-        """A member fitted to labels, or to their codes where it refuses them."""
+        """Member fitted by ``fit`` on labels or, if that fails, on integer codes."""
         return fitted_by_codes_if_refused(fit, y)
 
     def needs_link(self, member: Any) -> bool:
-        """Whether probabilities have to be learned from decision values."""
+        """Whether probabilities must be fitted on the member's decision values."""
         return not (self.voting or self.several) and has_decision_only(member)
 
     def check_before(self, name: str, member: Any) -> None:
-        """Raise if a member that need not be fitted has nothing to answer by."""
+        """Raise if a member, fitted or not, lacks a method to predict with."""
         if self.voting:
             if not hasattr(member, "predict"):
                 raise ValueError(
@@ -118,7 +118,7 @@ class Labels(NamedTuple):
             )
 
     def check(self, name: str, member: Any) -> None:
-        """Raise if a fitted member cannot answer, or lacks some of the classes."""
+        """Raise if a fitted member lacks the required methods or classes."""
         self.check_before(name, member)
         if self.missing == "zero" or self.indicator:
             return
@@ -132,10 +132,11 @@ class Labels(NamedTuple):
                 )
 
     def of(self, name: str, member: Any, X: Any) -> Answer:
-        """Probabilities of each output's classes; those of votes are 0 and 1.
+        """Class probabilities of each output; one-hot rows for votes.
 
-        A class that the member does not know has probability 0: in a fold it may lack
-        what it knows of all data.
+        A class that the member lacks gets probability 0, because a member fitted on a
+        fold may lack classes of the full data. Returns decision values for a member
+        that `needs_link`.
         """
         if self.voting:
             said = dense(member.predict(X))
@@ -143,14 +144,14 @@ class Labels(NamedTuple):
             codes = self.codes(said, f"member {name!r}")
             pairs = zip(codes, self.classes, strict=True)
             return [ballots(chosen, len(found)) for chosen, found in pairs]
-        if self.needs_link(member):  # as yet without one
+        if self.needs_link(member):  # not yet wrapped in ByDecision
             values = decision_values(member, X, self.classes[0])
             check_rows(name, values, X)
             check_finite(name, values)
             return [values]
         shares, known = member.predict_proba(X), self._known(name, member)
         if self.indicator and not isinstance(shares, list):
-            # Multilabel in one array: the probability of 1 for each label.
+            # Multilabel in one array: the column of a label is P(label = 1).
             shares = [np.column_stack([1 - p, p]) for p in np.asarray(shares).T]
         elif not self.several:
             shares = [shares]
@@ -165,7 +166,7 @@ class Labels(NamedTuple):
         return answer
 
     def finished(self, combined: Float64) -> Float64:
-        """Rows scaled to sum 1; alike where no class has anything."""
+        """Clip at 0 and scale rows to sum 1, in place; all-zero rows become uniform."""
         np.maximum(combined, 0, out=combined)  # weights may be negative
         sums = combined.sum(axis=1, keepdims=True)
         empty = sums[:, 0] == 0
@@ -174,13 +175,13 @@ class Labels(NamedTuple):
         return combined
 
     def result(self, answer: Answer) -> Any:
-        """The most probable labels, the first of the classes where several are."""
+        """Labels with the highest probability; ties go to the first class."""
         pairs = zip(self.classes, answer, strict=True)
         found = [classes[share.argmax(axis=1)] for classes, share in pairs]
         return np.column_stack(found) if self.several else found[0]
 
     def codes(self, y: Any, owner: str = "y") -> list[Counts]:
-        """Places of labels among each output's classes."""
+        """Indices of labels in the sorted classes, for each output."""
         columns = np.asarray(y).reshape(len(y), -1).T
         if len(columns) != self.n_outputs:
             raise count_error(owner, self.n_outputs, len(columns))
@@ -190,7 +191,7 @@ class Labels(NamedTuple):
         ]
 
     def _known(self, name: str, member: Any) -> list[Any]:
-        """Classes of each output that a member knows."""
+        """Classes of a fitted member, for each output."""
         found = known_classes(member, several=self.several, indicator=self.indicator)
         known = self.classes if found is None else found
         if len(known) != self.n_outputs:
@@ -199,14 +200,14 @@ class Labels(NamedTuple):
 
 
 class Values(NamedTuple):
-    """Numbers, a column for each target or quantile.
+    """Prediction format of regressors: one column per target or quantile.
 
     Parameters
     ----------
     several : bool
-        Whether predictions have two dimensions.
+        Whether the result of ``predict`` is two-dimensional.
     width : int or None
-        How many columns there must be; None for any number, as of quantiles.
+        Required number of columns; None allows any number, e.g. for quantiles.
     """
 
     several: bool
@@ -214,30 +215,30 @@ class Values(NamedTuple):
 
     @property
     def n_outputs(self) -> int:
-        """All targets stand in one array."""
+        """Always 1: all targets are columns of one array."""
         return 1
 
     def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
-        """A member fitted to values."""
+        """Member fitted by ``fit`` on the targets."""
         return fit(y)
 
     def needs_link(self, member: Any) -> bool:
-        """No: values are taken as they are."""
+        """Always False: regressors need no conversion to probabilities."""
         return False
 
     def check_before(self, name: str, member: Any) -> None:
-        """Raise if a member has no predictions."""
+        """Raise if a member has no ``predict``."""
         if not hasattr(member, "predict"):
             raise ValueError(
                 f"member {name!r} must have predict, {type(member).__name__} has not"
             )
 
     def check(self, name: str, member: Any) -> None:
-        """Raise if a fitted member has no predictions."""
+        """Raise if a fitted member has no ``predict``."""
         self.check_before(name, member)
 
     def of(self, name: str, member: Any, X: Any) -> Answer:
-        """Predictions, a column for each target."""
+        """Predictions of a fitted member for ``X``, one column per target."""
         said = np.asarray(member.predict(X))
         check_rows(name, said, X)
         check_finite(name, said)
@@ -247,9 +248,9 @@ class Values(NamedTuple):
         return [said]
 
     def finished(self, combined: Float64) -> Float64:
-        """As it is."""
+        """Return the combined values unchanged."""
         return combined
 
     def result(self, answer: Answer) -> Any:
-        """Values in the shape of the targets."""
+        """Combined values in the shape of the targets."""
         return answer[0] if self.several else answer[0][:, 0]

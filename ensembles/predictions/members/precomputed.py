@@ -1,4 +1,4 @@
-"""Estimators whose answers are known already, for what wants to call an estimator."""
+"""Estimators that return precomputed predictions, for scikit-learn's scorers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from ensembles.predictions.members.outputs import Labels
 
 
 class KnownClassifier(ClassifierMixin, BaseEstimator):
-    """A classifier whose probabilities are its ``X``, one array for each output.
+    """A classifier that returns its input ``X`` as probabilities.
+
+    ``X`` has one column per class; with several outputs, their columns side by side.
 
     Parameters
     ----------
     labels : Labels
+        Classes of the columns.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -23,20 +26,20 @@ class KnownClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def classes_(self) -> Any:
-        """As the labels are."""
+        """Sorted classes; a list of arrays for several targets."""
         labels = self.labels
         return labels.classes if labels.several else labels.classes[0]
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KnownClassifier:
-        """Nothing to learn."""
+        """Return the estimator; there are no parameters to fit."""
         return self
 
     def predict_proba(self, X: Any) -> Any:
-        """What came in: for several outputs, columns side by side are parted again."""
+        """Return ``X``; for several outputs, split into a list of arrays."""
         return self._parted(X) if self.labels.several else X
 
     def predict(self, X: Any) -> Any:
-        """The most probable labels."""
+        """Labels with the highest probability in ``X``."""
         return self.labels.result(self._parted(X))
 
     def _parted(self, X: Any) -> list[Any]:
@@ -45,24 +48,24 @@ class KnownClassifier(ClassifierMixin, BaseEstimator):
 
 
 class KnownRegressor(RegressorMixin, BaseEstimator):
-    """A regressor whose predictions are its ``X``.
+    """A regressor that returns its input ``X`` as predictions.
 
     Parameters
     ----------
     several : bool
-        Whether there are several targets.
+        Whether there are several targets; otherwise the first column is returned.
     """
 
     def __init__(self, several: bool) -> None:
         self.several = several
 
     def fit(self, X: Any, y: Any = None) -> KnownRegressor:
-        """Nothing to learn."""
+        """Return the estimator; there are no parameters to fit."""
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
     def predict(self, X: Any) -> Any:
-        """What came in."""
+        """Return ``X``, or its first column for a single target."""
         return X if self.several else X[:, 0]

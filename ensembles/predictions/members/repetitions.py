@@ -1,4 +1,4 @@
-"""How many samples sample weights stand for."""
+"""Effective sample size of sample weights."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from ensembles._typing import Float64
 
 
 def effective_size(sample_weight: Float64) -> float:
-    """Number of samples that weights stand for.
+    """Effective sample size: the sum of the weights or Kish's size, if that is larger.
 
-    Their sum, so that a whole weight means repetition; or, where that is larger,
-    Kish's effective sample size, which does not depend on their scale: weights that
-    sum to 1 are not less than one sample.
+    With the sum, integer weights are equivalent to repeated samples. Kish's size does
+    not depend on the scale of the weights, so weights that sum to 1 do not count as a
+    single sample.
 
     Parameters
     ----------
     sample_weight : ndarray of shape (n_samples,), non-negative, not all zero
+        Sample weights of any scale.
 
     Returns
     -------
     float
+        In samples, at least 1.
 
     References
     ----------
@@ -32,18 +34,20 @@ def effective_size(sample_weight: Float64) -> float:
 
 
 def as_repetitions(sample_weight: Float64 | None) -> Float64 | None:
-    """Weights scaled so that their sum is their `effective_size`.
+    """Scale sample weights up so that their sum is the `effective_size`.
 
-    For learners whose penalty is fixed in samples, which weights of a small scale
-    would let win. Whole weights stay as they are.
+    For learners with a fixed penalty, such as ``LogisticRegression``, where the penalty
+    would dominate a loss with small weights. Integer weights do not change.
 
     Parameters
     ----------
     sample_weight : ndarray of shape (n_samples,) or None
+        Non-negative weights, not all zero; None weights all samples equally.
 
     Returns
     -------
     ndarray of shape (n_samples,) or None
+        None if ``sample_weight`` is None.
     """
     if sample_weight is None:
         return None

@@ -1,4 +1,4 @@
-"""How data are held out: splits whose two halves share no row."""
+"""Cross-validation splits, validated to have disjoint training and test rows."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ def splits_of(
     params: Mapping[str, Any],
     may_overlap: bool = False,
 ) -> list[Split]:
-    """Rows to fit on and rows that are held out, of each split.
+    """Training and test indices of each cross-validation split.
 
     Parameters
     ----------
     cv : int, splitter or iterable of splits
+        As in `sklearn.model_selection.check_cv`; splits may be masks or slices.
     X, y : array-like
+        Samples and targets, passed to the splitter.
     classes : bool
-        Whether an int means stratified folds.
+        Whether an int means stratified folds (of binary or multiclass targets).
     params : mapping of str to value
-        Metadata for the splitter, such as ``groups``.
+        Keyword arguments of the splitter, such as ``groups``.
     may_overlap : bool, default=False
-        Whether a row may be in both halves: where no member is fitted.
+        Whether a row may be in both parts of a split, because no member is fitted.
 
     Returns
     -------
     list of (train, test)
-        Indices that are not negative.
+        Non-negative indices.
 
     Raises
     ------
     ValueError
-        If there is no split, it is of other rows, its halves share a row, or the
-        splitter needs groups.
+        If there are no splits, an index is out of range, training and test rows
+        overlap, or the splitter needs groups.
     """
     splitter = check_cv(cv, y, classifier=classes)
     try:
@@ -73,7 +75,7 @@ def splits_of(
 
 
 def _rows(part: Any, n_samples: int, place: int) -> Counts:
-    """Indices, from a mask, a slice or indices."""
+    """Convert a mask, a slice or indices to non-negative indices."""
     try:
         return np.asarray(np.arange(n_samples)[part])
     except IndexError as error:

@@ -1,4 +1,4 @@
-"""Targets as they are given, and what is known of them."""
+"""Validation of the targets, and the prediction formats that follow from them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,31 @@ POLICIES = ("error", "zero")
 def labels_of(
     y: Any, members: Sequence[tuple[str, Any]], *, voting: bool, missing: str
 ) -> tuple[Labels, Any]:
-    """Labels of targets and of members that are fitted already, and clean targets.
+    """Validate classification targets and collect their classes.
 
     Parameters
     ----------
     y : array-like or sparse matrix of shape (n_samples,) or (n_samples, n_outputs)
+        Labels, or a multilabel indicator matrix.
     members : sequence of (name, fitted classifier)
-        May know classes that ``y`` lacks.
+        Members fitted before; their classes are added to the classes of ``y``.
     voting : bool
+        Whether the members vote by ``predict``; stored in the result.
     missing : {"error", "zero"}
+        How to handle a member that lacks a class; stored in the result.
 
     Returns
     -------
     labels : Labels
+        Sorted classes and the kind of the targets.
     y : ndarray
+        Dense labels, of shape (n_samples,) or (n_samples, n_outputs).
 
     Raises
     ------
     ValueError
-        If the targets are no classes, or a member's are of another kind.
+        If the targets are not classes, are not finite, or if strings and numbers are
+        mixed between the classes of ``y`` and of a member.
     """
     if missing not in POLICIES:
         raise ValueError(f"missing_class must be 'error' or 'zero', found {missing!r}")
@@ -51,16 +57,16 @@ def labels_of(
         y = y.toarray() if hasattr(y, "toarray") else y
     else:
         y = column_or_1d(y, warn=True)
-    # Two labels of other names, as -1 and 1, are a matter of two classes each.
+    # Columns of other labels, e.g. -1 and 1, are multi-output with two classes each.
     indicator = kind == "multilabel-indicator" and bool(np.isin(y, (0, 1)).all())
-    if indicator:  # also where one of them is lacking
+    if indicator:  # 0 and 1 even if a column lacks one of them
         classes = [np.array([0, 1], y.dtype)] * y.shape[1]
     else:
         classes = [np.unique(column) for column in y.reshape(len(y), -1).T]
     for name, member in members:
         found = known_classes(member, several=several, indicator=indicator)
         for place, known in enumerate(found or []):
-            if place < len(classes):  # the member's own check tells of more
+            if place < len(classes):  # Labels.check reports a surplus
                 classes[place] = _union(name, classes[place], known)
     return Labels(classes, several, indicator, voting, missing), y
 
@@ -75,23 +81,27 @@ def _union(name: str, classes: Any, known: Any) -> Any:
 
 
 def values_of(y: Any, *, quantiles: bool) -> tuple[Values, Any]:
-    """What is known of numbers, and the numbers clean.
+    """Validate regression targets.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        Finite numbers.
     quantiles : bool
-        Whether members answer by columns of quantiles.
+        Whether members predict one column per quantile of a single target.
 
     Returns
     -------
     values : Values
+        Number and shape of the predicted columns.
     y : ndarray
+        Validated targets; a single column is flattened to shape (n_samples,).
 
     Raises
     ------
     ValueError
-        If the targets are no finite numbers, or several with quantiles.
+        If the targets are not finite numbers, or if there are several targets and
+        ``quantiles`` is true.
     """
     y = check_array(y, ensure_2d=False, dtype="numeric", input_name="y")
     several = y.ndim == 2 and y.shape[1] > 1

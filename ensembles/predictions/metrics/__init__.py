@@ -1,1 +1,1 @@
-"""Scores of weights, from out-of-fold predictions."""
+"""Scores of member weights, computed from out-of-fold predictions."""

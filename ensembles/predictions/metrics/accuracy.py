@@ -1,4 +1,4 @@
-"""Accuracy of a mean of probabilities, by margins."""
+"""Accuracy of the mean probabilities, estimated from class margins."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from ensembles.predictions.metrics.scorer import (
     Unsuited,
 )
 
-CHUNK = 16  # members that a thread takes at a time
+CHUNK = 16  # members per job of a thread
 
 
 class _Listed(NamedTuple):
-    """Rows that a member may flip, as the loops take them."""
+    """Rows whose prediction one more member may change, as `contenders` lists them."""
 
     rows: Counts
     starts: Counts
@@ -43,11 +43,11 @@ class _Listed(NamedTuple):
 
 
 class _Moves:
-    """What members say of classes that may come to lead, the members side by side.
+    """Cache of the members' margins over the true class, contiguous over members.
 
-    Rows that are left in doubt lie far from each other in the members' predictions,
-    and mostly stay so: they are read once. There is room for half as many numbers as
-    there are rows, for each member.
+    The undecided rows are scattered in the stack and mostly remain undecided in later
+    rounds, so their margins are gathered only once. The cache holds half as many pairs
+    of row and class as there are rows, for each member.
     """
 
     def __init__(self, stack: Float64, codes: Counts) -> None:
@@ -58,11 +58,11 @@ class _Moves:
         self.free = np.arange(self.room)
 
     def of(self, rows: Counts, classes: Counts) -> Counts:
-        """Places of rows and classes among the moves, of no more than there is room."""
+        """Cache indices of (row, class) pairs; at most ``room`` pairs at a time."""
         places: Any = self.places[rows, classes]
         lacking = np.flatnonzero(places < 0)
         if len(lacking) > len(self.free):
-            # Those of rows that are settled by now are free again.
+            # Reuse the entries of rows that are decided by now.
             self.places[:] = -1
             self.places[rows, classes] = places
             is_free = np.ones(self.room, bool)
@@ -86,17 +86,26 @@ class _Moves:
 
 
 class Accuracy(Bounded):
-    """Accuracy of the mean; of equal classes the first counts, as the scorer has it.
+    """Accuracy of the mean probabilities; ties go to the first class, as in the scorer.
 
-    Rows are skipped where no member, counted once more, can change the answer; of the
-    others only classes that can come to lead are looked at. Where a lead is as small
-    as the rounding of the mean, the mean itself decides.
+    Rows whose prediction no additional member can change are skipped; for the other
+    rows only the classes that can take the lead are compared. If a lead is within the
+    rounding error of the mean, the mean itself is computed.
 
     Parameters
     ----------
     held : Held
+        Held-out class probabilities of one target.
     combine : callable
+        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
     scoring : str
+        "accuracy".
+
+    Raises
+    ------
+    Unsuited
+        If there are several outputs, or if probabilities are negative, not finite, or
+        all zero for a sample.
     """
 
     def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
@@ -107,7 +116,7 @@ class Accuracy(Bounded):
         self.codes = held.answers.codes(held.y)[0]
         n_rows, n_classes = self.stack.shape[1:]
         self.weighted = held.sample_weight is not None
-        self.shares = np.ones(n_rows)  # whole numbers add up exactly
+        self.shares = np.ones(n_rows)  # sums of integers are exact
         if self.weighted:
             self.shares = row_shares(held.sample_weight, n_rows)
         self.most, self.least = np.empty((2, n_rows, n_classes), self.stack.dtype)
@@ -124,7 +133,7 @@ class Accuracy(Bounded):
             raise Unsuited
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
-        """Scores after adding each of some members once more, and their errors."""
+        """Scores after one more copy of each of ``members``, with error bounds."""
         listed, right = self._listed(counts)
         if 2 * len(listed.classes) > self.most.size:
             sure, maybe = self._counted(
@@ -144,8 +153,8 @@ class Accuracy(Bounded):
 
     def _listed(self, counts: Counts) -> tuple[_Listed, float]:
         sums, size = self.running.at(counts), float(counts.sum() + 1)
-        # Both the sums here and the mean that is scored are rounded at each step, and
-        # moves once, and so the most and least of them, in the dtype of the stack.
+        # Rounding: at each step of these sums and of the scored mean, in float64, and
+        # once for each margin, and so for most and least, in the dtype of the stack.
         slack = 8 * (size + 8) * UNIT * size * self.highest
         slack += float(np.finfo(self.stack.dtype).eps) * self.highest
         rows = np.empty(len(sums), np.int64)
@@ -162,9 +171,9 @@ class Accuracy(Bounded):
         return listed, float(right)
 
     def _counted_listed(self, listed: _Listed, members: Counts) -> Float64:
-        """What counts of the listed rows for sure, and what may, by member."""
+        """Weights of the listed rows that are right and in doubt, (2, n_members)."""
         rows, starts, classes, leads, slack = listed
-        # Rows that there is room for, and the others.
+        # The first n_moved rows fit into the cache.
         n_moved = int(np.searchsorted(starts, self.moves.room, "right")) - 1
         sizes = np.diff(starts[: n_moved + 1])
         places = self.moves.of(np.repeat(rows[:n_moved], sizes), classes[: sizes.sum()])
@@ -194,7 +203,7 @@ class Accuracy(Bounded):
         return np.hstack(spread(jobs, lambda: work, count_threads(None)))
 
     def _settled(self, counts: Counts, member: int, listed: _Listed) -> float:
-        """What counts of the listed rows, those in doubt by the mean itself."""
+        """Weight of listed rows that are right; computes the mean for rows in doubt."""
         surely, unsure = np.empty((2, len(listed.rows)), bool)
         tell(self.stack[member], self.codes, *listed, surely, unsure)
         rows = listed.rows[unsure]

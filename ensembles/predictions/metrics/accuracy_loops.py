@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, assignment"
 # mypy: disallow-untyped-decorators=False
-"""Compiled loops over the margins by which classes lead, for accuracy of a mean."""
+"""Compiled loops over class margins, for the accuracy of mean probabilities."""
 
 from __future__ import annotations
 
@@ -8,28 +8,31 @@ import numpy as np
 
 from ensembles.kernels.jit import compiled
 
-PIECE = 1024  # rows worked on together, for all members
+PIECE = 1024  # rows per block, for all members
 
 
 @compiled
 def reach(stack, codes, first, last, most, least):
-    """Find how far any one member can move each class against the true one.
+    """Compute the range of the members' margins of each class over the true class.
+
+    The margin of a class is its probability minus that of the true class.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, n_rows, n_classes)
+        Class probabilities of the members.
     codes : ndarray of shape (n_rows,), int64
-        The true classes.
+        Indices of the true classes.
     first, last : int
-        Rows to look at.
+        Range of rows to process, ``last`` excluded.
     most, least : ndarrays of shape (n_rows, n_classes), dtype of ``stack``
-        Filled: greatest and least of what members say of a class more than of the
-        true one.
+        Output: largest and smallest margin of any member.
 
     Returns
     -------
     float
-        The greatest entry; infinite where one is negative or NaN, or a row is empty.
+        The largest entry of these rows; infinite if an entry is negative or NaN, or
+        if all entries of a row are zero.
     """
     highest = stack.dtype.type(0.0)
     sound = True
@@ -55,29 +58,30 @@ def reach(stack, codes, first, last, most, least):
 
 @compiled
 def contenders(sums, codes, shares, most, least, slack, rows, starts, classes, leads):
-    """List rows that some member may flip, and the classes that it may flip them to.
+    """List rows that one more member may decide, and the classes that may win there.
 
     Parameters
     ----------
     sums : ndarray of shape (n_rows, n_classes), float64
-        Of what was said by the members so far.
+        Sums of the probabilities of the members added before.
     codes : ndarray of shape (n_rows,), int64
+        Indices of the true classes.
     shares : ndarray of shape (n_rows,)
-        What rows count.
+        Weights of the rows.
     most, least : ndarrays of shape (n_rows, n_classes)
-        From `reach`.
+        Largest and smallest margins, from `reach`.
     slack : float
-        A lead that is not larger decides nothing.
+        Error bound: a lead of at most this size is undecided.
     rows, starts, classes, leads : ndarrays
-        Filled: the rows, where their classes start (one more than rows), the classes,
-        and by how much each leads the true one already.
+        Output: the listed rows, the start of each row's classes (one entry more than
+        rows), the classes, and the lead of each over the true class in ``sums``.
 
     Returns
     -------
     n_listed : int
-        Rows that were listed.
+        Number of listed rows.
     right : float
-        What the rows count that are right whichever member is added.
+        Total weight of the rows that are right whichever member is added.
     """
     n_listed, place, right = 0, 0, 0.0
     starts[0] = 0
@@ -108,19 +112,20 @@ def contenders(sums, codes, shares, most, least, slack, rows, starts, classes, l
 
 @compiled
 def count(stack, codes, shares, members, rows, starts, classes, leads, slack, out):
-    """Add up the rows that each member, counted once more, gets right.
+    """Sum the weights of listed rows that are right with one more copy of each member.
 
     Parameters
     ----------
     stack, codes
         As in `reach`.
     shares : ndarray of shape (n_rows,)
-        What rows count.
+        Weights of the rows.
     members : ndarray of indices
+        Members to add, each by itself.
     rows, starts, classes, leads, slack
-        From `contenders`, the rows that were listed alone.
-    out : ndarray of shape (2, n_members)
-        Filled: what counts for sure, and what may.
+        As in `contenders`, cut to the listed rows.
+    out : ndarray of shape (2, len(members))
+        Output: total weight of the rows that are right, and of the rows in doubt.
     """
     out[:] = 0.0
     for start in range(0, rows.size, PIECE):
@@ -144,14 +149,14 @@ def count(stack, codes, shares, members, rows, starts, classes, leads, slack, ou
 
 @compiled
 def count_all(stack, codes, shares, members, sums, slack, out):
-    """Do as `count`, for all rows and classes: faster where most of them are listed.
+    """Variant of `count` over all rows and classes; faster if most are listed.
 
     Parameters
     ----------
     stack, codes, shares, members, slack, out
-        As in `count`.
+        As in `count`; ``out`` covers all rows.
     sums : ndarray of shape (n_rows, n_classes), float64
-        Of what was said by the members so far.
+        Sums of the probabilities of the members added before.
     """
     out[:] = 0.0
     worst = np.empty(PIECE)
@@ -178,16 +183,16 @@ def count_all(stack, codes, shares, members, sums, slack, out):
 
 @compiled
 def tell(said, codes, rows, starts, classes, leads, slack, right, unsure):
-    """Mark listed rows that are right with one member once more, and those in doubt.
+    """Mark the listed rows that are right, or in doubt, with one more copy of a member.
 
     Parameters
     ----------
     said : ndarray of shape (n_rows, n_classes)
-        What that member says.
+        Class probabilities of the member.
     codes, rows, starts, classes, leads, slack
         As in `count`.
     right, unsure : ndarrays of the shape of ``rows``, bool
-        Filled.
+        Output: whether each row is right, and whether it is in doubt.
     """
     for a in range(rows.size):
         r = rows[a]
@@ -201,16 +206,16 @@ def tell(said, codes, rows, starts, classes, leads, slack, right, unsure):
 
 @compiled
 def fill(stack, codes, places, rows, classes, moves):
-    """Take what all members say of some classes more than of the true ones.
+    """Copy the margins of all members for some pairs of row and class to the cache.
 
     Parameters
     ----------
     stack, codes
         As in `reach`.
     places, rows, classes : ndarrays of shape (n_pairs,)
-        Where a row and class go in ``moves``, and which they are.
+        Index in ``moves``, row and class of each pair.
     moves : ndarray of shape (n_places, n_members)
-        Filled there.
+        Output: margins over the true class, in the rows ``places``.
     """
     for m in range(stack.shape[0]):
         said = stack[m]
@@ -221,17 +226,18 @@ def fill(stack, codes, places, rows, classes, moves):
 
 @compiled
 def count_moved(moves, places, shares, rows, starts, leads, slack, out):
-    """Do as `count`, for all members, by what `fill` took.
+    """Variant of `count` for all members, with the margins cached by `fill`.
 
     Parameters
     ----------
     moves : ndarray of shape (n_places, n_members)
+        Cached margins over the true class.
     places : ndarray of shape (n_pairs,)
-        Where the moves of each listed row's classes are.
+        Index in ``moves`` of each listed pair of row and class.
     shares, rows, starts, leads, slack
         As in `count`.
     out : ndarray of shape (2, n_members)
-        Filled.
+        Output, as in `count`.
     """
     out[:] = 0.0
     worst = np.empty(moves.shape[1])

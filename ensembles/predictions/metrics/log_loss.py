@@ -1,4 +1,4 @@
-"""Log-loss of a mean of probabilities, on what members say of the true class alone."""
+"""Log-loss of the mean probabilities, from probabilities of the true class alone."""
 
 from __future__ import annotations
 
@@ -26,28 +26,38 @@ from ensembles.predictions.metrics.scorer import (
     Unsuited,
 )
 
-FLOOR = float(np.finfo(np.float64).eps)  # scikit-learn raises probabilities to it
-FAR = 1e-6  # how far the sum of a row may be from 1: float32 is off by some 1e-7
-CHUNK = 8  # members that a thread takes at a time
+FLOOR = float(np.finfo(np.float64).eps)  # scikit-learn clips probabilities to it
+FAR = 1e-6  # largest |row sum - 1|; rounding to float32 gives about 1e-7
+CHUNK = 8  # members per job of a thread
 
 
 class LogLoss(Bounded):
-    """Negative log-loss of the mean, several outputs as more rows.
+    """Negative log-loss of the mean probabilities, averaged over the outputs.
 
-    Holds one number a member and row. Rows are scaled to sum 1 after they are
-    averaged; as they nearly do before, the logarithm of the sum is linear up to its
-    square, and so known from one number a member.
+    Stores one number per member and row: the probability of the true class. The rows of
+    several outputs are concatenated. The scorer scales the rows of the mean to sum 1;
+    as they nearly do before, the logarithm of a row sum is linear in the weights up to
+    second order, and one number per member accounts for it.
 
     Parameters
     ----------
     held : Held
+        Held-out class probabilities.
     combine : callable
+        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
     scoring : str or None
+        "neg_log_loss", or None, which means the same.
+
+    Raises
+    ------
+    Unsuited
+        If a probability is negative or NaN, or a row sum differs from 1 by more than
+        `FAR`.
 
     References
     ----------
     Caruana, Niculescu-Mizil, Crew and Ksikes (2004), "Ensemble selection from libraries
-    of models", ICML, for the selection that this is for.
+    of models", ICML: greedy selection, which uses these scores.
     """
 
     def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
@@ -79,12 +89,12 @@ class LogLoss(Bounded):
         if not farthest.max() <= FAR:
             raise Unsuited
         self.running = RunningSums(self.entries)
-        # Where all that is averaged is below the floor, so may be the answer.
+        # The mean of a row may be below the floor only if an entry is.
         raised = (least < 2 * FLOOR) * (3 * farthest)
         self.slack = float(self.shares @ (farthest * farthest + raised))
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
-        """Scores after adding each of some members once more, and their errors."""
+        """Scores after one more copy of each of ``members``, with error bounds."""
         size = float(counts.sum() + 1)
         sums = self.running.at(counts)
         found = self._sums_of_logs(sums, size * FLOOR, members)
@@ -111,11 +121,12 @@ class LogLoss(Bounded):
         return np.concatenate(spread(jobs, lambda: work, n_threads))
 
     def gradient(self, weights: Float64) -> Float64:
-        """Slopes of the score, up to a constant.
+        """Gradient of the score, up to a constant added to all entries.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,), non-negative, sum 1
+            Member weights at which the gradient is evaluated.
 
         Returns
         -------
@@ -128,25 +139,26 @@ class LogLoss(Bounded):
         return out - self.drift
 
     def optimum(self) -> Float64:
-        """Weights of the simplex at which the score is greatest.
+        """Weights on the simplex that maximize the score.
 
         Returns
         -------
         ndarray of shape (n_members,)
+            Non-negative, with sum 1.
         """
         return best_mixture(self.entries, self.shares, floor=FLOOR)
 
 
 def suited(stack: Float64) -> Float64:
-    """A stack that loops can read, without a copy."""
-    plain = np.asarray(stack)  # of a map in memory: the loops know plain arrays
+    """Convert a stack to a plain ndarray without a copy, or raise `Unsuited`."""
+    plain = np.asarray(stack)  # the loops do not accept np.memmap
     if plain.dtype not in (np.float32, np.float64) or 0 in plain.shape:
         raise Unsuited
     return plain
 
 
 def row_shares(sample_weight: Float64 | None, n_rows: int) -> Float64:
-    """What each row counts; the sum is 1."""
+    """Weights of the rows, scaled to sum 1; raises `Unsuited` if that is impossible."""
     if sample_weight is None:
         return np.full(n_rows, 1 / n_rows)
     shares = np.asarray(sample_weight, np.float64)

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, assignment"
 # mypy: disallow-untyped-decorators=False
-"""Compiled loops over probabilities of what is true, for the log-loss of a mean."""
+"""Compiled loops over true-class probabilities, for the log-loss of their mean."""
 
 from __future__ import annotations
 
@@ -8,40 +8,41 @@ import numpy as np
 
 from ensembles.kernels.jit import compiled, inlined
 
-LANES = 128  # products, or sums, that run side by side: row j belongs to j % LANES
-DEPTH = 16  # factors of a product before its exponent is taken out; each above 2**-53
-PIECE = LANES * DEPTH  # rows worked on together: 16 KiB in float64
+LANES = 128  # independent products or sums: row j goes to lane j % LANES
+DEPTH = 16  # factors, each above 2**-53, before the exponent of a product is split off
+PIECE = LANES * DEPTH  # rows per block: 16 KiB in float64
 
 # log(1 + f) = f - s (f - R(s**2)), s = f / (2 + f), for 1 + f between 1/sqrt(2) and
-# sqrt(2), off by less than 2**-58: Sun's fdlibm (1993), e_log.c.
+# sqrt(2), error less than 2**-58: Sun's fdlibm (1993), e_log.c.
 _LOW = 0.7071067811865476
 _LOG_2 = 0.6931471805599453
 
 
 @compiled
 def gather(stack, first, last, shift, codes, shares, entries, drift, farthest, least):
-    """Take what members say of the true class, and how far rows are from sum 1.
+    """Extract the probabilities of the true classes and the deviations of row sums.
 
     Parameters
     ----------
     stack : ndarray of shape (n_members, n_rows, n_classes)
+        Class probabilities of the members, for one output.
     first, last : int
-        Rows to look at.
+        Range of rows to process, ``last`` excluded.
     shift : int
-        What is known of row r, and found, has place ``shift + r``.
-    codes : ndarray, int64
-        The true classes.
-    shares : ndarray
-        What rows count.
-    entries : ndarray of n_members rows
-        Filled.
+        Row r of the stack has index ``shift + r`` in the arrays over all outputs.
+    codes : ndarray of shape (n_outputs * n_rows,), int64
+        Indices of the true classes.
+    shares : ndarray of shape (n_outputs * n_rows,)
+        Weights of the rows.
+    entries : ndarray of shape (n_members, n_outputs * n_rows)
+        Output: probabilities of the true classes.
     drift : ndarray of shape (n_members,)
-        Grows by the mean of what is beyond 1 in the sums of the rows.
-    farthest : ndarray
-        Filled: how far the sum of any member's row is from 1, infinite where an entry
-        is negative or NaN.
-    least : ndarray
-        Filled: the least of the entries.
+        Output: the weighted sum of (row sum - 1) is added to each member's entry.
+    farthest : ndarray of shape (n_outputs * n_rows,)
+        Output: largest |row sum - 1| of any member; infinite if an entry is negative
+        or NaN.
+    least : ndarray of shape (n_outputs * n_rows,)
+        Output: smallest probability of the true class of any member.
     """
     farthest[shift + first : shift + last] = 0.0
     least[shift + first : shift + last] = np.inf
@@ -66,20 +67,24 @@ def gather(stack, first, last, shift, codes, shares, entries, drift, farthest, l
 
 @compiled
 def log_sums(entries, sums, floor, members, out):
-    """Sums over the rows of log(max(sums + entries of a member, floor)).
+    """Sum log(max(sums + entries[m], floor)) over the rows, for each member m.
 
-    Numbers are multiplied and only exponents are taken out on the way, exactly, so
-    that there is a logarithm for each of `LANES` products alone. Each factor adds a
-    relative error of 2**-52, which is what the sum of logarithms is off by.
+    The numbers are multiplied, and the exponents of the products are split off exactly
+    in between, so that only `LANES` logarithms are computed per member. Each factor has
+    a relative error of 2**-52, which is its error in the sum of logarithms.
 
     Parameters
     ----------
     entries : ndarray of shape (n_members, n_rows)
+        Probabilities of the true classes, from `gather`.
     sums : ndarray of shape (n_rows,)
+        Sums of the entries of the members added before.
     floor : float, at least 2**-52
+        Smaller sums are raised to this value.
     members : ndarray of indices
+        Members to add, each by itself.
     out : ndarray of the shape of ``members``
-        Filled.
+        Output: one sum of logarithms per member.
     """
     products = np.ones((members.size, LANES))
     bits = products.view(np.int64)
@@ -111,7 +116,7 @@ def _multiply(products, row, sums, floor):
 
 @compiled
 def _normalise(bits, exponents):
-    """Bring numbers between 1 and 2, their exponents into a sum."""
+    """Scale numbers to [1, 2) and add their binary exponents to ``exponents``."""
     for k in range(bits.size):
         exponents[k] += (bits[k] >> 52) - 1023
         bits[k] = (bits[k] & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000
@@ -119,14 +124,14 @@ def _normalise(bits, exponents):
 
 @compiled
 def weighted_log_sums(entries, sums, shares, floor, members, out):
-    """Sums over the rows of shares * log(max(sums + entries of a member, floor)).
+    """Sum shares * log(max(sums + entries[m], floor)) over the rows, for each member m.
 
     Parameters
     ----------
     entries, sums, floor, members, out
         As in `log_sums`.
     shares : ndarray of shape (n_rows,)
-        What rows count.
+        Weights of the rows.
     """
     totals = np.zeros((members.size, LANES))
     for start in range(0, sums.size, PIECE):
@@ -154,15 +159,15 @@ def _log(value):
     """Logarithm of a normal positive number, without a branch."""
     bits = np.float64(value).view(np.int64)
     mantissa = np.int64((bits & 0xFFFFFFFFFFFFF) | 0x3FF0000000000000).view(np.float64)
-    # Integers become floats by their place in 2**52 + n: converted, they are not
-    # vectorised.
+    # The integer n becomes the float 2**52 + n by its bits: a conversion would not be
+    # vectorized.
     power = np.int64((bits >> 52) | 0x4330000000000000).view(np.float64)
     power -= 2.0**52 + 1023
     high = mantissa > 2 * _LOW
     mantissa = mantissa * 0.5 if high else mantissa
     power = power + 1.0 if high else power
     f = mantissa - 1.0
-    s = np.divide(f, 2.0 + f)  # no look for a zero, which would not be vectorised
+    s = np.divide(f, 2.0 + f)  # no check for zero, which prevents vectorization
     z = s * s
     r = 1.531383769920937332e-01 + z * 1.479819860511658591e-01
     r = 1.818357216161805012e-01 + z * r

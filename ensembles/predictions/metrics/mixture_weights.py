@@ -1,4 +1,4 @@
-"""Weights of a mixture that make what was seen most probable."""
+"""Maximum-likelihood mixture weights."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import cut
 
-GAP = 1e-9  # how far below the optimum the mean log-likelihood may stay
-ROWS = 2048  # looked at together, in float64
-N_KEPT = 64  # members that go on after the first steps
-N_JOINING = 24  # that join in a later one
-N_FIRST = 5
-N_STEPS = 200
+GAP = 1e-9  # largest distance of the mean log-likelihood from the optimum
+ROWS = 2048  # rows per block, in float64
+N_KEPT = 64  # members kept after the first EM steps
+N_JOINING = 24  # members that may be added in a Newton step
+N_FIRST = 5  # EM steps
+N_STEPS = 200  # Newton steps at most
 
 
 class _Mixture(NamedTuple):
-    """What members say of what is true, and what rows count."""
+    """Mean log-likelihood of a mixture, with its derivatives."""
 
     entries: Float64
     shares: Float64
@@ -35,7 +35,7 @@ class _Mixture(NamedTuple):
         return out
 
     def slopes(self, means: Float64) -> Float64:
-        """Derivatives of the mean log-likelihood by each member's weight."""
+        """Derivatives of the mean log-likelihood with respect to the weights."""
         out = np.zeros(len(self.entries))
         for start, stop in cut(len(means), ROWS):
             part = self.entries[:, start:stop]
@@ -44,7 +44,7 @@ class _Mixture(NamedTuple):
         return out
 
     def curvature(self, members: Counts, means: Float64) -> Float64:
-        """Minus the second derivatives."""
+        """Negative second derivatives of the mean log-likelihood."""
         out = np.zeros((len(members), len(members)))
         for start, stop in cut(len(means), ROWS):
             rows = self._rows(members, start, stop)
@@ -57,21 +57,22 @@ class _Mixture(NamedTuple):
 
 
 def best_mixture(entries: Float64, shares: Float64, *, floor: float) -> Float64:
-    """Weights of the simplex with the greatest mean log-likelihood.
+    """Weights on the simplex that maximize the mean log-likelihood of the mixture.
 
-    Some steps of expectation and maximisation find the members that matter; Newton's
-    steps, each a quadratic programme over those and the steepest of the others, find
-    their weights. No weights are better by more than the greatest slope less 1, by
-    concavity, which ends it at 1e-9.
+    A few expectation-maximization (EM) steps select the relevant members. Newton steps
+    then find their weights; each solves a quadratic program over these members and the
+    others with the largest slopes. By concavity, no weights improve the mean
+    log-likelihood by more than the largest slope minus 1; the steps end when this bound
+    is at most 1e-9.
 
     Parameters
     ----------
     entries : ndarray of shape (n_members, n_rows), non-negative
-        What members say of what is true; not copied.
+        Each member's probability or density of the observed target; not copied.
     shares : ndarray of shape (n_rows,), non-negative, sum 1
-        What rows count.
+        Weights of the rows.
     floor : float, positive
-        Smaller entries are raised to it.
+        Smaller entries are raised to this value.
 
     Returns
     -------
@@ -82,8 +83,8 @@ def best_mixture(entries: Float64, shares: Float64, *, floor: float) -> Float64:
     Dempster, Laird & Rubin (1977), "Maximum likelihood from incomplete data via the EM
     algorithm", JRSS B 39, section 4.3. Kim, Carbonetto, Stephens & Anitescu (2020), "A
     fast algorithm for maximum likelihood estimation of mixture proportions using
-    sequential quadratic programming", JCGS 29, whose problem without the constraint on
-    the sum is the one solved here. Lindsay (1983), "The geometry of mixture
+    sequential quadratic programming", JCGS 29: the formulation without the constraint
+    on the sum is used here. Lindsay (1983), "The geometry of mixture
     likelihoods: a general theory", Annals of Statistics 11, for the bound.
     """
     mixture = _Mixture(entries, shares, floor)
@@ -117,11 +118,11 @@ def _step(
     means: Float64,
     slopes: Float64,
 ) -> tuple[Float64, Float64]:
-    """One of Newton's steps, as far as it helps; else one of expectation."""
+    """One Newton step with backtracking; an EM step if no length is accepted."""
     here = weights[members]
     aim = _aim(mixture.curvature(members, means), slopes[members], here)
     moved = mixture.mean(members, aim) - means
-    # Of the loss plus the sum of the weights, which is 1 at the optimum.
+    # Slope of the loss plus the sum of the weights; that sum is 1 at the optimum.
     slope = float((1 - slopes[members]) @ (aim - here))
     value, growth, length = mixture.loss(means), aim.sum() - here.sum(), 1.0
     while length > 1e-6:
@@ -141,10 +142,10 @@ def _step(
 
 
 def _aim(curvature: Float64, slopes: Float64, here: Float64) -> Float64:
-    """Where the quadratic model is least, among weights that are not negative.
+    """Minimize the quadratic model of the loss over non-negative weights.
 
-    The curvature times the weights is the slopes, so that the model needs no more.
-    Members may be alike: a little is added for moving, to have a factor.
+    ``curvature @ here`` equals ``slopes``, which simplifies the linear term. Identical
+    members make the curvature singular; a small ridge on the step makes it factorable.
     """
     from scipy.linalg import cholesky, solve_triangular
     from scipy.optimize import nnls

@@ -1,4 +1,4 @@
-"""Area under the ROC curve of a mean, by one sort of packed keys."""
+"""ROC AUC of the mean probabilities, estimated by sorting integer keys."""
 
 from __future__ import annotations
 
@@ -20,22 +20,32 @@ from ensembles.predictions.metrics.scorer import (
     Unsuited,
 )
 
-CHUNK = 4  # members that a thread takes at a time
+CHUNK = 4  # members per job of a thread
 
 
 class RankedPairs(Bounded):
-    """Area under the ROC curve of the mean, for two classes and rows that count alike.
+    """ROC AUC of the mean probabilities, for two classes and no sample weights.
 
-    It is the share of pairs, one row of each class, that are in the right order, ties
-    counting half. Shares of the second class in 31 bits, with the label as the last,
-    are sorted as integers. Pairs in neighbouring places are in doubt, and members not
-    told apart without them are told apart by the mean itself.
+    The area is the fraction of correctly ordered pairs of one row per class, with ties
+    counted as one half. The probability of the second class in 31 bits, followed by the
+    label as the last bit, is sorted as an integer. Pairs with nearly equal keys are in
+    doubt; the mean itself is computed for members whose order depends on such pairs.
 
     Parameters
     ----------
     held : Held
+        Held-out probabilities of two classes.
     combine : callable
+        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
     scoring : str
+        "roc_auc".
+
+    Raises
+    ------
+    Unsuited
+        If there are sample weights, several outputs or other than two classes, if the
+        held-out rows have one class only, or if a probability is negative or NaN, or
+        a row sum zero.
 
     References
     ----------
@@ -61,11 +71,11 @@ class RankedPairs(Bounded):
         if self.n_pairs == 0 or not (least >= 0 and some):
             raise Unsuited
         self.running = RunningSums(self.stack)
-        # The scorer adds up as many trapezes as there are rows.
+        # The scorer sums at most as many trapezoids as there are rows.
         self.adding = 4 * UNIT * (len(self.labels) + 8)
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
-        """Scores after adding each of some members once more, and their errors."""
+        """Scores after one more copy of each of ``members``, with error bounds."""
         sums = self.running.at(counts)
         rounding = 4 * UNIT * (float(counts.sum()) + 12)
         slack = 1 + int(rounding * STEPS)
@@ -90,7 +100,7 @@ class RankedPairs(Bounded):
         return values, errors
 
     def _settled(self, counts: Counts, member: int) -> float:
-        """The area, ties and all, by the mean itself."""
+        """Area for one more copy of a member, from the mean itself, with exact ties."""
         more = counts.copy()
         more[member] += 1
         answer = self.combine(self.held.stacks, more / more.sum())[0]
@@ -99,7 +109,7 @@ class RankedPairs(Bounded):
 
 
 def _area(sorted_said: Float64, labels: Counts) -> float:
-    """Pairs in the right order, ties counting half."""
+    """Number of correctly ordered pairs; ties count one half."""
     ends = np.flatnonzero(np.append(np.diff(sorted_said) > 0, True))
     trues = np.diff(np.cumsum(labels)[ends], prepend=0)
     falses = np.diff(np.cumsum(1 - labels)[ends], prepend=0)

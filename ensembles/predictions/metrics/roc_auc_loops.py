@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, assignment"
 # mypy: disallow-untyped-decorators=False
-"""Compiled loops before and after the sort of packed keys."""
+"""Compiled loops that build and evaluate the sort keys of the ROC AUC."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ STEPS = 2.0**31
 
 @compiled
 def pack(sums, said, labels, keys):
-    """Turn probabilities and labels into integers, in the order of the probabilities.
+    """Pack probabilities and labels into integers that sort by probability.
 
     Parameters
     ----------
     sums, said : ndarrays of shape (n_rows, 2), non-negative
-        What is said of both classes, in two parts.
+        Sums of the class probabilities of the members added before, and probabilities
+        of the member to add.
     labels : ndarray of shape (n_rows,), int64
-        0 or 1.
+        True labels, 0 or 1.
     keys : ndarray of shape (n_rows,), uint32
-        Filled: the second class's share in units of 2**-31, rounded down; the last
-        bit is the label.
+        Output: probability of the second class in units of 2**-31, rounded down, in
+        the upper 31 bits; the last bit is the label.
     """
     for r in range(keys.size):
         false = sums[r, 0] + np.float64(said[r, 0])
@@ -35,20 +36,21 @@ def pack(sums, said, labels, keys):
 
 @compiled
 def count_pairs(keys, slack):
-    """Count pairs of two labels in the right order, from sorted keys.
+    """Count correctly ordered pairs of the two labels in sorted keys.
 
     Parameters
     ----------
     keys : ndarray of shape (n_rows,), uint32, sorted
+        Keys from `pack`.
     slack : int
-        Neighbours that are no further apart, in those units, are in doubt.
+        Largest difference, in units of 2**-31, at which two adjacent keys are in doubt.
 
     Returns
     -------
     right : float
-        Twice the number of pairs in the right order, those in doubt counting once.
+        Twice the number of correctly ordered pairs; pairs in doubt count 1 each.
     doubt : float
-        Pairs in doubt.
+        Number of pairs in doubt.
     """
     below, right, doubt = 0, 0, 0
     trues, falses = 0, 0

@@ -1,4 +1,4 @@
-"""Scorers of scikit-learn as scores of weights, and what makes them fast but exact."""
+"""scikit-learn scorers as scores of weights, with a fast and exact variant."""
 
 from __future__ import annotations
 
@@ -18,26 +18,29 @@ from ensembles.selection.score import ROUNDING
 
 Combine = Callable[[list[Float64], Float64], Answer]
 
-UNIT = 2.0**-53  # what rounding a float64 may change, relative to it
+UNIT = 2.0**-53  # largest relative rounding error of float64
 
 
 class Unsuited(Exception):
-    """These predictions are not of the form that a fast score is for."""
+    """A fast score does not support the format or values of these predictions."""
 
 
 class Scored:
-    """Any scorer of scikit-learn, asked about the combination itself.
+    """Score of weights: any scikit-learn scorer, run on the combined predictions.
 
-    Every score combines all members that count, and runs the scorer on the result: for
-    500 members, 100 000 rows and 10 classes about a tenth of a second, and a greedy
-    round takes 500 of them.
+    Each score combines all members with nonzero weight and runs the scorer on the
+    result. For 500 members, 100 000 rows and 10 classes this takes about a tenth of a
+    second, and a greedy round computes 500 such scores.
 
     Parameters
     ----------
     held : Held
+        Held-out predictions of the members, with the true targets.
     combine : callable
-        ``(stacks, weights) -> answer``, with the estimator's rule.
+        ``(stacks, weights) -> answer``, with the rule of the ensemble.
     scoring : str, callable or None
+        As in scikit-learn; None is the negative log-loss for classifiers and the
+        negative mean squared error for regressors.
     """
 
     def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
@@ -49,7 +52,7 @@ class Scored:
         return self.of(self.combine(self.held.stacks, weights))
 
     def of(self, answer: Answer) -> float:
-        """Score of an answer to the held-out data."""
+        """Score of combined predictions for the held-out samples."""
         logs = isinstance(self.scoring, str) and self.scoring == "neg_log_loss"
         if self.scoring is None or (logs and self._lacking):
             return -self._loss(answer)
@@ -65,7 +68,7 @@ class Scored:
             raise
 
     def _asked(self, answer: Answer) -> float:
-        """What the scorer says."""
+        """Value of the scikit-learn scorer."""
         scorer = get_scorer(self.scoring)
         answers, y, weight = self.held.answers, self.held.y, self.held.sample_weight
         known: Any = KnownRegressor(getattr(answers, "several", False))
@@ -85,14 +88,14 @@ class Scored:
 
     @cached_property
     def _lacking(self) -> list[Any]:
-        """Classes of one target that no held-out sample has."""
+        """Classes without a held-out sample; empty for several targets."""
         answers = self.held.answers
         if not isinstance(answers, Labels) or answers.n_outputs > 1:
             return []
         return list(np.setdiff1d(answers.classes[0], self.held.y).tolist())
 
     def _loss(self, answer: Answer) -> float:
-        """Mean log-loss, or squared error, over the outputs."""
+        """Log-loss or squared error, averaged over the outputs."""
         answers, y, weight = self.held.answers, self.held.y, self.held.sample_weight
         if isinstance(answers, Values):
             errors = (np.asarray(y).reshape(len(y), -1) - answer[0]) ** 2
@@ -105,47 +108,54 @@ class Scored:
 
 
 def _log_loss(codes: Any, share: Float64, weight: Float64 | None) -> float:
-    """Log-loss clipped as scikit-learn clips it."""
+    """Log-loss with the probability clipping of scikit-learn."""
     found = share[np.arange(len(codes)), codes]
     least = np.finfo(share.dtype).eps
     return -float(np.average(np.log(np.clip(found, least, 1 - least)), weights=weight))
 
 
 class Bounded(Scored):
-    """A scorer whose scores can be told cheaply, up to known errors.
+    """Base class of scores with fast estimates of known error bounds.
 
-    Gains are these estimates, and those that might be the greatest are scored by the
-    scorer itself: the greatest and its ties are the scorer's own. Subclasses estimate.
+    `gains` returns the estimates, except for candidates whose error bounds leave the
+    largest gain undecided: these get the value of the scorer itself, so that a greedy
+    selection chooses as it would with the scorer. Subclasses implement `estimates`.
     """
 
     @abstractmethod
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
-        """Scores after adding each of some members once more, and what they are off by.
+        """Estimated scores after one more copy of each of ``members``.
 
         Parameters
         ----------
         counts : ndarray of shape (n_members,), int64
+            Number of copies of each member so far.
         members : ndarray of indices
+            Members to add, each by itself.
 
         Returns
         -------
         values : ndarray of the shape of ``members``
-        errors : ndarray of the same shape
-            Bounds: the scorer's own value is no further away than that.
+            Estimates of the scorer's values.
+        errors : ndarray of the shape of ``members``
+            Upper bounds of the absolute errors of ``values``.
         """
 
     def gains(self, counts: Counts, members: Counts) -> Float64:
-        """Scores after adding each of some members once more.
+        """Scores after one more copy of each of ``members``, for greedy selection.
 
         Parameters
         ----------
         counts : ndarray of shape (n_members,), int64
+            Number of copies of each member so far.
         members : ndarray of indices
+            Members to add, each by itself.
 
         Returns
         -------
         ndarray of the shape of ``members``
-            The greatest, where counts are zero all, ordered as by the scorer itself.
+            The position of the largest score and its ties are the same as with the
+            scorer itself; if all counts are zero, so is the order of all scores.
         """
         values, errors = self.estimates(counts, members)
         for place in np.flatnonzero(self.in_doubt(counts, values, errors)):
@@ -154,26 +164,36 @@ class Bounded(Scored):
 
     @staticmethod
     def in_doubt(counts: Counts, values: Float64, errors: Float64) -> Any:
-        """Where estimates are not near enough to tell what matters of the order.
+        """Mask of the estimates that are not good enough.
+
+        All scores matter if all counts are zero, else the largest. An estimate is not
+        good enough if its error leaves their order undecided, or is more than rounding.
 
         Parameters
         ----------
         counts : ndarray of shape (n_members,), int64
-        values, errors : ndarrays
-            Estimates, in any unit.
+            Number of copies of each member so far.
+        values, errors : ndarrays of the same shape
+            Estimates and their error bounds, in the same unit.
 
         Returns
         -------
         ndarray of bool
+            True for estimates to replace by the value of the scorer.
         """
-        near = _near_another if counts.sum() == 0 else _near_the_greatest
-        return near(values, errors) & (errors > 0)
+        is_first = counts.sum() == 0
+        near = (_near_another if is_first else _near_the_greatest)(values, errors)
+        matters = np.ones(len(values), bool)
+        if not is_first:
+            matters = values + errors == (values + errors).max()
+        wide = errors > ROUNDING * np.maximum(1, np.abs(values))
+        return (near & (errors > 0)) | (matters & wide)
 
     def agrees(self) -> bool:
-        """Whether the scorer says of two members what is estimated.
+        """Whether the estimate for the first plus the last member fits the scorer.
 
-        It does not where the version of scikit-learn at hand defines the score in
-        another way, or the answers are finished in a way not known here.
+        It does not if the installed scikit-learn defines the score differently, or if
+        the combined predictions are normalized in a way not implemented here.
         """
         counts = np.zeros(self.held.n_members, np.int64)
         counts[0] = 1
@@ -189,14 +209,14 @@ def _with_one_more(counts: Counts, member: int) -> Float64:
 
 
 def _near_the_greatest(values: Float64, errors: Float64) -> Any:
-    """Where a value may be the greatest, unless that is sure of one, and its value."""
+    """Mask of values that may be the largest; empty if a single, exact one is."""
     near = values + errors >= (values - errors).max()
     far = errors > ROUNDING * np.maximum(1, abs(values))
     return near & (far | (near.sum() > 1))
 
 
 def _near_another(values: Float64, errors: Float64) -> Any:
-    """Where the order of a value and its neighbour is not sure."""
+    """Mask of values whose order relative to a neighbor is undecided."""
     order = np.argsort(values - errors)
     upper = np.maximum.accumulate((values + errors)[order])
     unsure = (values - errors)[order][1:] <= upper[:-1]
@@ -207,11 +227,12 @@ def _near_another(values: Float64, errors: Float64) -> Any:
 
 
 class RunningSums:
-    """Sums of what members said, each as often as it was counted.
+    """Running sums of member predictions, each times the count of the member.
 
     Parameters
     ----------
     said : ndarray of shape (n_members, ...)
+        Predictions of the members; not copied.
     """
 
     def __init__(self, said: Float64) -> None:
@@ -223,9 +244,10 @@ class RunningSums:
         self.sums = np.zeros(self.said.shape[1:])
 
     def at(self, counts: Counts) -> Float64:
-        """Sums for these counts, added to those asked for before where there are more.
+        """Sums for these counts, updated from the previous call if no count decreased.
 
-        Each entry has been rounded ``2 * counts.sum()`` times at most.
+        Each entry is rounded at most ``2 * counts.sum()`` times. The array is reused by
+        the next call.
         """
         if (counts < self.counts).any():
             self._start()

@@ -1,4 +1,4 @@
-"""Squared errors of a mean, by the inner products of the members' errors."""
+"""Squared errors of the mean, from the Gram matrix of the members' errors."""
 
 from __future__ import annotations
 
@@ -14,21 +14,31 @@ from ensembles.predictions.members.outputs import Labels
 from ensembles.predictions.metrics.log_loss import FAR, row_shares, suited
 from ensembles.predictions.metrics.scorer import UNIT, Bounded, Combine, Unsuited
 
-BLOCK = 1 << 22  # numbers of the members looked at together: 32 MiB in float64
-LONGEST = 1 << 13  # numbers of a member whose products are added up in one go
+BLOCK = 1 << 22  # numbers per block, over all members: 32 MiB in float64
+LONGEST = 1 << 13  # most numbers per member in a block: limits the rounding error
 
 
 class Squares(Bounded):
-    """Negative mean squared error of the mean, over the outputs too.
+    """Negative mean squared error of the mean predictions, averaged over the outputs.
 
-    What it costs comes first: one pass for the Gram matrix of the errors, in float64.
-    A greedy round then takes as many steps as there are members.
+    Most of the cost is in the constructor: one pass over the predictions for the Gram
+    matrix of the errors, in float64. The cost of a greedy round then does not depend on
+    the number of rows.
 
     Parameters
     ----------
     held : Held
+        Held-out predictions of the members, with the true targets.
     combine : callable
+        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
     scoring : str or None
+        Name of the scorer, e.g. "neg_mean_squared_error"; None means the same.
+
+    Raises
+    ------
+    Unsuited
+        If the predictions are not one array, or an inner product of errors is not
+        finite.
     """
 
     def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
@@ -51,7 +61,7 @@ class Squares(Bounded):
             raise Unsuited
 
     def _scale(self, width: int) -> float:
-        """What the sum of the squares in a row is multiplied by."""
+        """Factor of the sum of squared errors of a row."""
         return 1 / width
 
     def _truth(self, start: int, stop: int, width: int) -> Float64:
@@ -69,10 +79,10 @@ class Squares(Bounded):
         self.products += errors @ errors.T
 
     def _look_at(self, said: Float64) -> None:
-        """Note what else is asked of the members; nothing of values."""
+        """Check a block of predictions; values need no check, so this does nothing."""
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
-        """Scores after adding each of some members once more, and their errors."""
+        """Scores after one more copy of each of ``members``, with error bounds."""
         size = float(counts.sum() + 1)
         own = np.diag(self.products)
         beside = self.products @ counts
@@ -81,22 +91,23 @@ class Squares(Bounded):
         each = np.sqrt(own)
         wide = (counts @ each + each[members]) / size
         errors = (self.adding + 8 * UNIT) * wide**2
-        # The mean that is scored is rounded before the truth is taken from it.
+        # The scored mean is rounded before the true targets are subtracted.
         n_steps = np.count_nonzero(counts) + 16
         lost = UNIT * n_steps * (counts @ self.sizes + self.sizes[members]) / size
         errors += lost * (2 * np.sqrt(squares + errors) + lost) + 200 * UNIT * squares
         return self._scores(squares, errors + 3 * self.far)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
-        """Scores by their squared errors, and how far off these may be."""
+        """Convert squared errors and their error bounds to scores and theirs."""
         return -squares, errors
 
     def gradient(self, weights: Float64) -> Float64:
-        """Slopes of the negative mean squared error.
+        """Gradient of the negative mean squared error.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,), non-negative, sum 1
+            Member weights at which the gradient is evaluated.
 
         Returns
         -------
@@ -105,26 +116,27 @@ class Squares(Bounded):
         return np.asarray(-2 * self.products @ weights)
 
     def optimum(self) -> Float64:
-        """Weights of the simplex with the least squared error.
+        """Weights on the simplex that minimize the squared error.
 
-        With the members' errors E, the least of |Ew| on the simplex has the
-        direction of the least of |Ew|^2 + (sum(w) - 1)^2 among weights that are not
-        negative; a factor of the Gram matrix stands for E.
+        With the members' errors E, the minimizer of |Ew| on the simplex is, up to its
+        scale, the minimizer of |Ew|^2 + (sum(w) - 1)^2 over non-negative weights. A
+        factor of the Gram matrix replaces E.
 
         Returns
         -------
         ndarray of shape (n_members,)
+            Non-negative, with sum 1.
 
         References
         ----------
-        Lawson & Hanson (1974), "Solving least squares problems", chapter 23, for least
-        squares without negative weights. Breiman (1996), "Stacked regressions", Machine
-        Learning 24, for their use here.
+        Lawson & Hanson (1974), "Solving least squares problems", chapter 23, for
+        non-negative least squares. Breiman (1996), "Stacked regressions", Machine
+        Learning 24, for its use in ensembles.
         """
         from scipy.linalg import eigh
         from scipy.optimize import nnls
 
-        # In units of its own error each, lest one that diverged drown the others.
+        # Scaled to unit errors, so that a diverged member does not dominate the others.
         sizes = np.sqrt(np.diag(self.products))
         least = sizes.min()
         if least == 0:
@@ -139,7 +151,7 @@ class Squares(Bounded):
 
 
 class RootSquares(Squares):
-    """Negative root of the mean squared error, of one output."""
+    """Negative root mean squared error, for one output."""
 
     def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
         if held.stacks[0].shape[2] != 1:
@@ -152,16 +164,17 @@ class RootSquares(Squares):
         return -np.sqrt(squares), most - least + 4 * UNIT * most
 
     def gradient(self, weights: Float64) -> Float64:
-        """Slopes of the negative root.
+        """Gradient of the negative root mean squared error.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,), non-negative, sum 1
+            Member weights at which the gradient is evaluated.
 
         Returns
         -------
         ndarray of shape (n_members,)
-            Zero where the error is.
+            All zeros if the error is zero.
         """
         slopes = self.products @ weights
         root = math.sqrt(max(float(weights @ slopes), 0.0))
@@ -169,7 +182,7 @@ class RootSquares(Squares):
 
 
 class R2(Squares):
-    """Share of the variance that is explained, of one output."""
+    """Coefficient of determination (R2) of the mean predictions, for one output."""
 
     def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
         if held.stacks[0].shape[2] != 1:
@@ -188,11 +201,12 @@ class R2(Squares):
         return 1 - rest, errors
 
     def gradient(self, weights: Float64) -> Float64:
-        """Slopes of the share.
+        """Gradient of R2.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,), non-negative, sum 1
+            Member weights at which the gradient is evaluated.
 
         Returns
         -------
@@ -202,10 +216,11 @@ class R2(Squares):
 
 
 class Brier(Squares):
-    """Negative Brier score: halved for two classes, as scikit-learn does since 1.7.
+    """Negative Brier score; halved for two classes, as in scikit-learn since 1.7.
 
-    Rows are scaled to sum 1 after they are averaged: where they do not before, up to
-    the rounding of float32, the estimates are off by as much.
+    The scorer scales the rows of the mean to sum 1, the estimates do not: their error
+    bounds include the largest deviation of a row sum from 1, which must not exceed
+    `FAR`, a multiple of the rounding of float32.
     """
 
     def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:

@@ -1,4 +1,4 @@
-"""Scores of weights, from held-out predictions: fast where the score is known."""
+"""Scores of member weights on held-out predictions, fast for common scorers."""
 
 from __future__ import annotations
 
@@ -31,26 +31,30 @@ OF_VALUES: dict[Any, type[Bounded]] = {
 
 
 def score_for(held: Held, combiner: Combiner, combine: Combine, scoring: Any) -> Scored:
-    """Score of weights by held-out predictions.
+    """Score of member weights on held-out predictions.
 
-    Of a mean, what `OF_CLASSES` and `OF_VALUES` name comes with fast gains; any other
-    scorer, rule or form of answers is scored as it is, which may take minutes a greedy
-    round (see `Scored`). Either way the score of weights is scikit-learn's own, and a
-    greedy selection takes the same members in the same order.
+    For the rule "mean", the scorers in `OF_CLASSES` and `OF_VALUES` have fast gains.
+    Other rules, scorers and formats of predictions run the scorer for each candidate,
+    which may take minutes per greedy round (see `Scored`). In both cases the score of
+    weights is the value of scikit-learn's scorer, and a greedy selection adds the same
+    members in the same order.
 
     Parameters
     ----------
     held : Held
+        Held-out predictions of the members, with the true targets.
     combiner : Combiner
+        Rule of the ensemble; only "mean" has fast scores.
     combine : callable
-        ``(stacks, weights) -> answer``, with the estimator's rule.
+        ``(stacks, weights) -> answer``, with the rule of the ensemble.
     scoring : str, callable or None
-        As in scikit-learn; None is the negative log-loss of classes, the negative
-        squared error of values.
+        As in scikit-learn; None is the negative log-loss for classifiers and the
+        negative mean squared error for regressors.
 
     Returns
     -------
     Scored
+        Callable as ``score(weights)``; a `Bounded` if there is a fast score.
     """
     known = OF_CLASSES if isinstance(held.answers, Labels) else OF_VALUES
     kind = known.get(scoring) if scoring is None or isinstance(scoring, str) else None

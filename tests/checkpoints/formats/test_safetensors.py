@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -249,3 +250,18 @@ def test_empty_tensors_may_lie_anywhere(tmp_path: Path) -> None:
     none = {"dtype": "F32", "shape": [0], "data_offsets": [4, 4]}
     path = with_header(tmp_path, {"none": none, "w": ENTRY})
     assert set(average([path])) == {"none", "w"}
+
+
+@pytest.mark.parametrize(
+    ("alias", "is_noted"), [("best_layer", True), ("lm_head.weight", False)]
+)
+def test_an_entry_that_may_be_no_second_name_is_noted(
+    alias: str, is_noted: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.safetensors"
+    tensors = {"head.weight": np.ones(3, np.float32)}
+    safetensors.numpy.save_file(tensors, path, metadata={alias: "head.weight"})
+    planned = plan([path, path])
+    assert planned.aliases == {alias: "head.weight"}
+    noted = f"the metadata entry '{alias}': 'head.weight' is read as a second name"
+    assert any(noted in note for note in planned.notes) == is_noted

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import make_classification, make_multilabel_classification
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import (
@@ -23,6 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from ensembles.predictions import EnsembleClassifier
+from ensembles.predictions.members.adapters import decision_values
 from tests.predictions.doubles import Counting
 
 Data = tuple[Any, Any]
@@ -134,3 +137,36 @@ def test_several_targets_need_probabilities() -> None:
     ensemble = EnsembleClassifier([("d", OneVsRestClassifier(LinearSVC()))])
     with pytest.raises(ValueError, match="must have predict_proba for this rule"):
         ensemble.fit(X, Y)
+
+
+@pytest.mark.parametrize("n_known", [2, 3, 4])
+def test_pairs_of_classes_keep_their_places_where_a_fold_lacks_some(
+    n_known: int,
+) -> None:
+    X, y = make_classification(
+        300, 8, n_informative=6, n_classes=5, n_clusters_per_class=1, random_state=0
+    )
+    classes, kept = np.arange(5), np.array([0, 2, 3, 4])[:n_known]
+    member = SVC(decision_function_shape="ovo")
+    rows = np.isin(y, kept)
+    whole = make_pipeline(StandardScaler(), member).fit(X, y)
+    part = make_pipeline(StandardScaler(), clone(member)).fit(X[rows], y[rows])
+    found = decision_values(part, X, classes)
+    assert found.shape == decision_values(whole, X, classes).shape == (300, 10)
+    # The class that wins most of its pairs is the one that the member predicts.
+    won = np.zeros((300, 5))
+    for column, (a, b) in zip(found.T, combinations(range(5), 2), strict=True):
+        won[:, a] += column > 0
+        won[:, b] += column < 0
+    best = won == won.max(axis=1)[:, None]
+    assert best[np.arange(300), part.predict(X)].all()
+
+
+def test_an_ensemble_takes_pairs_where_a_fold_lacks_a_class() -> None:
+    X, y = make_classification(
+        300, 8, n_informative=6, n_classes=4, n_clusters_per_class=1, random_state=0
+    )
+    y = np.where(np.arange(300) < 240, y % 3, y)  # the fourth class in the last fold
+    members = [("svc", SVC(decision_function_shape="ovo")), LR]
+    ensemble = EnsembleClassifier(members, cv=KFold(5)).fit(X, y)
+    assert ensemble.predict_proba(X).shape == (300, 4)

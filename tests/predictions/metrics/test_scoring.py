@@ -19,7 +19,7 @@ from ensembles.predictions.members.outputs import Labels
 from ensembles.predictions.metrics.scorer import Bounded, RunningSums, Scored
 from ensembles.predictions.metrics.table import score_for
 from ensembles.selection import greedy, greedy_soup
-from ensembles.selection.score import Trial
+from ensembles.selection.score import ROUNDING, Trial, own_scores
 from tests.predictions.held_out import (
     MEAN,
     both,
@@ -284,3 +284,21 @@ def test_a_named_scorer_gets_each_targets_own_columns(
     areas = score_for(held, MEAN, combine_for(held), "roc_auc")(np.ones(1))
     columns = np.column_stack([share[:, 1] for share in shares])
     assert areas == pytest.approx(roc_auc_score(Y, columns))
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", "roc_auc"])
+@given(shape=shapes(most_classes=2))
+def test_scores_of_members_by_themselves_are_those_of_the_scorer(
+    scoring: str, shape: Any
+) -> None:
+    """Ties are exact too where one member is clearly apart from the others."""
+    held = classes_held(*shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            fast, plain = both(held, scoring)
+            own = own_scores(held.n_members, fast)
+        except ValueError:  # a class that y lacks
+            return
+        expected = [plain(weights) for weights in np.eye(held.n_members)]
+    assert own == pytest.approx(expected, abs=2 * ROUNDING)
