@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["encoders", "digits"])
     asked = parser.parse_args()
     asked.folder.mkdir(exist_ok=True)
-    warnings.filterwarnings("ignore", "selection .* helped nothing")
+    warnings.filterwarnings("ignore", "selection .* did not beat the best member")
     for name, run in (("digits", digits), ("encoders", encoders)):
         if asked.only in (None, name):
             started = time.perf_counter()

@@ -1,1 +1,1 @@
-"""The command ``ensemble``."""
+"""Command-line interface ``ensemble``."""

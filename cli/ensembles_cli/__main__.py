@@ -1,4 +1,4 @@
-"""The command as a program, also by way of ``python -m ensembles_cli``."""
+"""Entry point of the command line, also of ``python -m ensembles_cli``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command; an interrupt while it loads ends it without a word."""
+    """Run the command; an interrupt during imports exits without a traceback."""
     try:
         from ensembles_cli.main import cli
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""``ensemble avg``: checkpoints in, one checkpoint out."""
+"""``ensemble avg``: average checkpoints into one."""
 
 from __future__ import annotations
 
@@ -143,5 +143,5 @@ def command(
 
 
 def default_out(members: list[str]) -> Path:
-    """Where the result goes if nobody says: the kind of the first member's."""
+    """Default output path: a directory if the first member is one, else a file."""
     return Path("averaged" if Path(members[0]).is_dir() else "averaged.safetensors")

@@ -1,4 +1,4 @@
-"""What commands print: tables on a terminal, plain columns in a pipe."""
+"""Terminal output: tables, progress bars and messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import click
 
-# Parameters and values as messages of the library write them; not part of a path, nor
-# of what others said.
+# Parameters with values in messages of the library, such as force=True; not inside a
+# path, nor inside text marked by `verbatim`.
 PARAMETER = re.compile(
     r"\x02([^\x03]*)\x03"
     r"|(?<![^\s(])(base|column|encoding|errors|force|frequencies|integers|key|kind|last"
@@ -20,9 +20,9 @@ PARAMETER = re.compile(
 )
 
 
-# Characters that move the cursor, end a line or a column, or turn the direction of
-# writing, and bytes of a name that are not UTF-8, which a stream may refuse: in a name
-# or a text they are printed as Python writes them.
+# Characters that are printed as Python escapes in names and texts: control characters,
+# line and column separators, direction marks, and surrogates of bytes that are not
+# UTF-8, which a stream may be unable to encode.
 BYTES = range(0xDC80, 0xDD00)
 CONTROLS = {
     code: chr(code).encode("unicode_escape").decode()
@@ -33,13 +33,14 @@ CONTROLS = {
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a header; in a pipe, with tabs between the columns.
+    """Print a table; tab-separated if stdout is not a terminal.
 
     Parameters
     ----------
     header : sequence of str
+        Name of each column.
     rows : sequence of sequence of str
-        Printed as they are, but for characters that control a terminal.
+        Cells of each row. Characters that control a terminal are escaped.
     """
     lines = [[cell.translate(CONTROLS) for cell in row] for row in [header, *rows]]
     if not sys.stdout.isatty():
@@ -55,19 +56,25 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for name in lines[0]:
         drawn.add_column(Text(name), overflow="fold")
     for line in lines[1:]:
-        drawn.add_row(*map(Text, line))  # in a str, rich would read [i] as italics
+        drawn.add_row(*map(Text, line))  # rich parses markup such as [i] in a str
     Console().print(drawn)
 
 
 @contextmanager
 def bar(doing: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar of bytes read, on a terminal; it takes the bytes since the last call.
+    """Progress bar of bytes read, on stderr if it is a terminal.
 
     Parameters
     ----------
     doing : str
+        Label of the bar.
     n_bytes : int or None
-        Of all that is to be read, None where nobody knows.
+        Total number of bytes; None if unknown.
+
+    Yields
+    ------
+    callable (int)
+        Advances the bar by a number of bytes.
     """
     if not sys.stderr.isatty():
         yield lambda n_read: None
@@ -95,11 +102,12 @@ def bar(doing: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def size(n_bytes: int) -> str:
-    """Number of bytes for people, in decimal units.
+    """Format a number of bytes in decimal units.
 
     Parameters
     ----------
     n_bytes : int
+        Number of bytes.
 
     Returns
     -------
@@ -120,15 +128,17 @@ def size(n_bytes: int) -> str:
 
 
 def as_options(message: str) -> str:
-    """Message of the library, its parameters named as options of the command.
+    """Rewrite Python parameters in a message of the library as command options.
 
     Parameters
     ----------
     message : str
+        Message of an error or a warning. Text marked by `verbatim` is kept.
 
     Returns
     -------
     str
+        The message without the marks.
 
     Examples
     --------
@@ -153,16 +163,17 @@ def as_options(message: str) -> str:
 
 
 def verbatim(text: str) -> str:
-    """Text of the user's or of a program's own, which `as_options` leaves as it is.
+    """Mark text of the user or of another program, so that `as_options` keeps it.
 
     Parameters
     ----------
     text : str
+        Text to mark.
 
     Returns
     -------
     str
-        The text between the characters that begin and end one, which go again.
+        The text between two control characters, which `as_options` removes.
     """
     return f"\x02{text.translate({2: None, 3: None})}\x03"
 

@@ -1,4 +1,4 @@
-"""``ensemble embed``: texts in a file, vectors out."""
+"""``ensemble embed``: compute sentence vectors of the texts in a file."""
 
 from __future__ import annotations
 
@@ -96,8 +96,10 @@ def command(
             "--convert takes no FILE" if convert else "FILE is missing; - is stdin"
         )
     if convert:
-        others = {"column": column, "kind": kind}
-        write_table(model, out, {**options, **others}, force=force)
+        others = {"column": column, "kind": kind, "encoding": encoding}
+        if encoding == "utf-8":  # the default
+            del others["encoding"]
+        write_table(model, out, {**options, **others}, force=force, as_json=as_json)
         return
     from ensembles.embeddings.files.text_files import read_texts
     from ensembles.embeddings.files.vector_files import check_output
@@ -106,7 +108,7 @@ def command(
     check_output(out, force=force)
     source: Any = sys.stdin.buffer if file == "-" else file
     batches = read_texts(source, kind=kind, column=column, encoding=encoding)
-    # Before the model, which may take long to open.
+    # Read a first batch, to report errors before the slow loading of the model.
     first = list(islice(batches, 1))
     fit = options["fit"]
     if fit is not None and fit.suffix == Path(str(file)).suffix:
@@ -134,7 +136,7 @@ def written(
     n_bytes: int | None,
     force: bool,
 ) -> Any:
-    """Write the vectors of all texts; how many texts and tokens there were."""
+    """Write the vectors of all texts; returns their token coverage."""
     from ensembles.embeddings.files.vector_files import vectors_file
     from ensembles.embeddings.tokenization.coverage import Coverage
 
@@ -152,7 +154,7 @@ def written(
 def describe_input(
     file: str | None, first: Sequence[Any], *, quiet: bool
 ) -> dict[str, Any]:
-    """Say in one line how a file is read; the same in values of JSON."""
+    """Print how a file is read, on one line; returns the same as JSON values."""
     name = "standard input" if file == "-" else str(file)
     facts = {"file": file, **(first[0].facts if first else {})}
     columns = facts.get("columns", 0)
@@ -170,7 +172,10 @@ def describe_input(
 def describe_lost(
     embedder: Any, first: Sequence[Any], *, quiet: bool
 ) -> dict[str, int]:
-    """Say in one line which tokens of the first texts no tokenizer's word is."""
+    """Print which in-vocabulary tokens the tokenizer splits or drops.
+
+    Only the first texts are examined. Returns the count of each token.
+    """
     from ensembles.embeddings.summary import SAMPLED, lost
 
     found = lost(embedder, first[0].texts if first else [])
@@ -185,9 +190,9 @@ def describe_lost(
 
 
 def write_table(
-    model: Path, out: Path, options: dict[str, Any], *, force: bool
+    model: Path, out: Path, options: dict[str, Any], *, force: bool, as_json: bool
 ) -> None:
-    """Word vectors in a file that is mapped, as they are."""
+    """Convert word vectors to a file that is memory-mapped when read."""
     from ensembles.embeddings.vectors import read_vectors, write_vectors
 
     limit, errors = options.pop("limit"), options.pop("errors")
@@ -200,10 +205,13 @@ def write_table(
     vectors = read_vectors(model, limit=limit, errors=errors)
     write_vectors(vectors, out, force=force)
     n_tokens, dim = vectors.matrix.shape
-    click.echo(f"{out}: {n_tokens} tokens, {dim} dimensions")
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "n_tokens": n_tokens, "dim": dim}))
+    else:
+        click.echo(f"{out}: {n_tokens} tokens, {dim} dimensions")
 
 
 def size_of(source: Any) -> int | None:
-    """Bytes of a file, None of a stream."""
+    """Size of a file in bytes; None for a stream."""
     path = Path(str(source))
     return path.stat().st_size if path.is_file() else None

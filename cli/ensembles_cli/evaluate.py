@@ -1,4 +1,4 @@
-"""``ensemble evaluate``: a model's similarities beside people's."""
+"""``ensemble evaluate``: compare cosine similarities with human ratings."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ def command(
     rows += [["difference", *cells(one)] for one in above]
     table(["model", "Spearman x 100", "95 % interval"], rows)
     if len(found) == 1:
-        # Alone and last: what reads a score reads this one.
+        # The last line has a single number, so that ensemble soup --score can read it.
         click.echo(f"Spearman: {rows[0][1]}")
 
 
 def by_name(paths: list[Path], found: list[Any]) -> dict[str, Any]:
-    """Results by the models' names; a second one of the same path has a number."""
+    """Results by model path; equal paths are numbered."""
     names = list(map(str, paths))
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
@@ -101,7 +101,7 @@ def by_name(paths: list[Path], found: list[Any]) -> dict[str, Any]:
 def settings(
     given: tuple[tuple[str, Any], ...], known: dict[str, Any]
 ) -> dict[str, Any]:
-    """Options of a model, from names and values as they are typed."""
+    """Options of the second model, from names and values of --against-option."""
     found: dict[str, Any] = {}
     for name, value in given:
         key = name.replace("-", "_")
@@ -117,6 +117,6 @@ def settings(
 
 
 def cells(found: Any) -> list[str]:
-    """A number and its interval, times 100."""
+    """Format a correlation and its confidence interval, times 100."""
     value, low, high = (f"{100 * number:.1f}" for number in found)
     return [value, f"{low} to {high}"]

@@ -1,4 +1,4 @@
-"""The command's entry: which subcommands there are, and what an error looks like."""
+"""The ``ensemble`` command group: its subcommands and error output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import ensembles
 from ensembles_cli.console import as_options
 from ensembles_cli.process import tell_of_compiling
 
-# Each is imported when it is called, or asked for help: the rest stays out of the way.
+# A module is imported only to run its command or to print its help.
 COMMANDS = {
     "avg": "ensembles_cli.avg",
     "demo": "ensembles_cli.demo.command",
@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 
-# What others call what a command does.
+# Names of the commands in other tools, for suggestions.
 ALIASES = {
     **dict.fromkeys(("average", "mean", "merge", "blend", "swa", "ema"), "avg"),
     **dict.fromkeys(("encode", "vectorize", "convert"), "embed"),
@@ -40,14 +40,14 @@ ALIASES = {
 
 
 class Commands(click.Group):
-    """Subcommands that are imported on demand, and errors as one line."""
+    """Command group with lazy imports and one-line error messages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all subcommands."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Subcommand of that name, None if there is none."""
+        """Import a subcommand; None if the name is unknown."""
         if cmd_name not in COMMANDS:
             return None
         command = importlib.import_module(COMMANDS[cmd_name]).command
@@ -56,7 +56,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a subcommand; an unknown one ends in the nearest that there is."""
+        """Find a subcommand; for an unknown name, fail with the closest one."""
         name = args[0]
         if name in COMMANDS or name.startswith("-"):
             return super().resolve_command(ctx, args)
@@ -69,19 +69,19 @@ class Commands(click.Group):
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
     ) -> None:
-        """List the subcommands by one line each, without importing them."""
+        """Write one line of help per subcommand, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(sorted(SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a subcommand; what the library refuses becomes one red line."""
+        """Run a subcommand; a library error is printed as one red line."""
         warnings.showwarning = _show_warning
         tell_of_compiling()
         if os.environ.get("NO_COLOR"):
             ctx.color = False
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:  # whoever read the output has gone; click ends it
+        except BrokenPipeError:  # the reader of stdout exited; click handles it
             raise
         except KeyboardInterrupt:
             click.echo("interrupted", err=True)
@@ -97,10 +97,10 @@ SUMMARIES = {
     "avg": "Average checkpoints into one.",
     "demo": "Fine-tune two small models and average them, to see what it brings.",
     "embed": "Turn the texts of a file into vectors.",
-    "evaluate": "Compare similarities of a model with those that people gave.",
+    "evaluate": "Evaluate a model on human similarity ratings.",
     "rules": "List the rules that combine members, with formulas and papers.",
     "selections": "List the ways to choose weights by a score.",
-    "similar": "Tell how alike texts are.",
+    "similar": "Compute cosine similarities between texts.",
     "soup": "Average the checkpoints that score best together, by your own score.",
 }
 

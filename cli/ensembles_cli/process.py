@@ -1,4 +1,4 @@
-"""How a command starts, and how it ends when it is told to."""
+"""Process setup of a command: imports, signals and resource limits."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ import click
 
 from ensembles.kernels import compiling
 
-# Numba looks for linear algebra in scipy, and for coverage to report to: together they
-# take a third of the time that the command needs to start.
 LONGEST_FIELD = 1 << 30
+# Numba imports both if they are installed: a third of the start-up time of a command.
 UNUSED = ("scipy.linalg", "coverage")
 COMPILER = ("numba", "llvmlite")
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def load_numba() -> None:
-    """Import numba, with the unused packages out of its sight.
+    """Import Numba without its optional imports, for a faster start.
 
-    It is for a process of the command's own: where numba is imported in this way,
-    loops of others cannot call linear algebra.
+    Only for a process that runs nothing but the command: compiled functions of other
+    packages could no longer use linear algebra.
     """
     hidden = [name for name in UNUSED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: absent
@@ -39,16 +38,17 @@ def load_numba() -> None:
 
 
 def tell_of_compiling() -> None:
-    """Print one line on stderr when loops are compiled, as that takes seconds."""
+    """Print a line on stderr when loops are compiled, which takes seconds."""
     compiling.listen(announce_compiling)
 
 
 def announce_compiling(is_kept: bool) -> None:
-    """Print that loops are compiled, and whether later runs are spared it.
+    """Print that loops are compiled, and whether the result is cached.
 
     Parameters
     ----------
     is_kept : bool
+        Whether the compiled code is cached for later runs.
     """
     kept = (
         "once (some seconds), kept for later runs"
@@ -60,9 +60,9 @@ def announce_compiling(is_kept: bool) -> None:
 
 
 def end_cleanly() -> None:
-    """Let a run that is ended from outside clear up as if it had failed.
+    """Turn termination signals into exceptions, so that temporary files are removed.
 
-    A signal that is ignored, as under nohup, stays so.
+    A signal that is ignored, as under nohup, stays ignored.
     """
     for number in ENDS:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -73,10 +73,10 @@ def _end(number: int, frame: FrameType | None) -> None:
     at = frame
     while at is not None:
         if at.f_globals.get("__name__", "").partition(".")[0] in COMPILER:
-            # What is raised in a callback of machine code is lost, or a crash.
+            # An exception in a compiler callback is lost, or crashes: retry later.
             again = [threading.main_thread().ident, number]
             timer = threading.Timer(0.05, signal.pthread_kill, again)
-            timer.daemon = True  # a run that ends before has ended well
+            timer.daemon = True  # the timer must not delay the exit
             timer.start()
             return
         at = at.f_back
@@ -86,13 +86,13 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 def raise_file_limit() -> None:
-    """Let as many files be open as the system grants: each shard holds one."""
+    """Raise the limit of open files to the maximum; each shard needs one."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(ValueError, OSError):  # macOS grants less than it says
+        with suppress(ValueError, OSError):  # macOS allows less than the hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def allow_long_fields() -> None:
-    """Let a field of CSV be as long as a text, where Python stops at 131 072."""
+    """Raise the maximum length of a CSV field, 131,072 by default in Python."""
     csv.field_size_limit(LONGEST_FIELD)

@@ -1,4 +1,4 @@
-"""``ensemble rules``: the rules that there are."""
+"""``ensemble rules``: list the combination rules."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def command() -> None:
 
 
 def described(entry: Any) -> str:
-    """Docstring of what is registered."""
+    """Docstring of a registered rule or selection."""
     return inspect.cleandoc(entry.__doc__ or "")
 
 
 def shown_params(params: Mapping[str, Any]) -> str:
-    """Parameters with their defaults, a dash if there are none."""
+    """Format parameters with their defaults; a dash if there are none."""
     return ", ".join(f"{name}={default}" for name, default in params.items()) or "-"
 
 
 def summary(text: str) -> str:
-    """First paragraph of a docstring, in one line."""
+    """First paragraph of a docstring, on one line."""
     return " ".join(text.split("\n\n")[0].split())
 
 
 def source(text: str) -> str:
-    """References of a docstring in one line, a dash if there are none."""
+    """References of a docstring, on one line; a dash if there are none."""
     _, _, found = text.partition("References\n----------\n")
     return " ".join(found.split("\n\n")[0].split()) or "-"

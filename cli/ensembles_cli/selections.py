@@ -1,4 +1,4 @@
-"""``ensemble selections``: the ways to choose weights by a score."""
+"""``ensemble selections``: list the methods that select weights by a score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ensemble similar``: how alike texts are."""
+"""``ensemble similar``: cosine similarities between texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``ensemble soup``: the checkpoints that score best together, averaged."""
+"""``ensemble soup``: average the checkpoints that score best together."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     metavar="NAME",
     shell_complete=complete_selection,
     help=(
-        "How weights are chosen, of n members by about so many scores: greedy-soup or "
-        "top-k (2n at most), best (n), wise-ft (n + 10), convex (7n), optuna (n + "
-        "50), greedy (50n)."
+        "Selection method. Approximate number of scores for n checkpoints: greedy-soup "
+        "or top-k (2n at most), best (n), wise-ft (n + 10), convex (7n), optuna "
+        "(n + 50), greedy (50n)."
     ),
 )
 @click.option(
@@ -158,7 +158,7 @@ def command(
     if trials is not None and "n_trials" not in parameters(name):
         raise click.UsageError(f"--trials is for --select optuna, found {select}")
     own = as_params([*params, *[("n_trials", trials)] * (trials is not None)])
-    given: Options = {**options}  # type: ignore[typeddict-item]  # declared in means
+    given: Options = {**options}  # type: ignore[typeddict-item]  # options.checkpoint
     asked = text if key_of_score is None else f"{text} --score-key {key_of_score}"
     journal = Journal(f"{out}.journal.jsonl", asked, scoring.files())
     found = expand(members, last=last)
@@ -185,14 +185,14 @@ def command(
 
 
 def parameters(select: str) -> Collection[str]:
-    """Names of the parameters of a selection, none of an unknown one."""
+    """Parameter names of a selection; empty for an unknown one."""
     from ensembles.selection import SELECTIONS
 
     return SELECTIONS[select].params if select in SELECTIONS else ()
 
 
 def most_scores(select: str, n_members: int) -> int | None:
-    """How many candidates are scored at most, where no parameter changes that."""
+    """Maximum number of candidates to score; None if not known in advance."""
     from ensembles.selection import SELECTIONS
 
     selection = SELECTIONS.get(select)

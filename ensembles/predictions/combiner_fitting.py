@@ -194,10 +194,10 @@ class CombinerFit(NamedTuple):
         if worse and expected and len(self.names) > 1:
             member = self.names[int(chosen.best_index or 0)]
             warn_user(
-                f"selection {self.weights!r} helped nothing: learned on the other "
-                f"folds, its weights score {value:.6g}, the best member chosen there "
-                f"{best:.6g} (member {member!r} on all data); use weights='best', or "
-                "add members that err differently"
+                f"selection {self.weights!r} did not beat the best member: learned on "
+                f"the other folds, its weights score {value:.6g}, the best member "
+                f"chosen there {best:.6g} (member {member!r} on all data); use "
+                "weights='best', or add more diverse members"
             )
 
 

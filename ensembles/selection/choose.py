@@ -178,9 +178,9 @@ def select(
     if n_members > 1 and value <= best and not selection.single_member:
         member = place if names is None else repr(names[place])
         warn_user(
-            f"selection {name!r} helped nothing: its weights score {value:.6g}, member "
-            f"{member} alone {best:.6g}; use that member, or add members that err "
-            "differently"
+            f"selection {name!r} did not beat the best member: its weights score "
+            f"{value:.6g}, member {member} alone {best:.6g}; use that member, or add "
+            "more diverse members"
         )
     return chosen
 

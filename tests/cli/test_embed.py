@@ -130,6 +130,14 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
     assert "--convert takes vectors as they are, found --whiten" in wrong.stderr
     wrong = ensemble("embed", "texts.txt", "--convert", "-m", "v.txt", "-o", "w.npz")
     assert "--convert takes no FILE" in wrong.stderr
+    common = ("embed", "--convert", "-m", "v.txt", "-o")
+    wrong = ensemble(*common, "w.npz", "--encoding", "latin-1")
+    assert "--convert takes vectors as they are, found --encoding" in wrong.stderr
+    wrong = ensemble(*common, "w.bin")
+    assert "path must end in .safetensors or .npz, found 'w.bin'" in wrong.stderr
+    told = json.loads(ensemble(*common, "told.npz", "--json").stdout)
+    assert told["out"] == "told.npz"
+    assert sorted(told) == ["dim", "n_tokens", "out"]
     assert "FILE is missing" in ensemble("embed", "-m", "v.txt", "-o", "w.npy").stderr
 
 

@@ -228,7 +228,9 @@ def test_coverage_is_reported() -> None:
     shares = embedder.coverage(["el gato", "", "pan"])
     np.testing.assert_array_equal(shares, [0.5, np.nan, 1])
     assert np.isnan(made().fit().coverage_)
-    with pytest.warns(UserWarning, match=r"for 33% of .*; it lacks 'gato', 'perro'"):
+    with pytest.warns(
+        UserWarning, match=r"for only 33% of .*; it lacks 'gato', 'perro'"
+    ):
         made().fit(["gato perro pan"])
 
 

@@ -24,7 +24,7 @@ SCALERS = [("standard", StandardScaler()), ("minmax", MinMaxScaler())]
 
 pytestmark = [
     # What the checks make up often has one member that no other can help.
-    pytest.mark.filterwarnings("ignore:selection .* helped nothing"),
+    pytest.mark.filterwarnings("ignore:selection .* did not beat the best member"),
     # GaussianNB's own, of a class without weight.
     pytest.mark.filterwarnings("ignore:divide by zero encountered in log"),
 ]

@@ -35,7 +35,9 @@ TREE = ("tree", DecisionTreeClassifier(max_depth=3, random_state=0))
 NEAR = ("near", KNeighborsClassifier(9))
 
 # Members are few here, and need not help each other.
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 @pytest.fixture

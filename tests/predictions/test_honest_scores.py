@@ -38,7 +38,7 @@ NB = ("nb", GaussianNB())
 TREE = ("tree", DecisionTreeClassifier(max_depth=3, random_state=0))
 NEAR = ("near", KNeighborsClassifier(9))
 
-quiet = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+quiet = pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
 
 
 class Noise(GaussianNB):
@@ -155,7 +155,9 @@ def test_a_selection_that_is_worse_than_the_best_member_is_warned_of(
     X, y = rng.uniform(size=(100, 1)), rng.integers(2, size=100)
     members = [("prior", DummyClassifier()), *((f"n{i}", Noise(i)) for i in range(20))]
     ensemble = EnsembleClassifier(members, weights="free")
-    with pytest.warns(UserWarning, match="selection 'free' helped nothing: learned on"):
+    with pytest.warns(
+        UserWarning, match="selection 'free' did not beat the best member: learned on"
+    ):
         ensemble.fit(X, y)
 
 
@@ -290,5 +292,5 @@ def test_a_tie_but_for_rounding_is_as_good_as_the_best_member(step: int) -> None
     chosen = Chosen(np.array([0.5, 0.5]), None, 0, -0.3, ())
     fit = CombinerFit("greedy", {}, None, None, ["a", "b"])
     value = np.nextafter(-0.3, -0.3 + step)
-    with pytest.warns(UserWarning, match="helped nothing"):
+    with pytest.warns(UserWarning, match="did not beat the best member"):
         fit._compare(float(value), -0.3, chosen, mean)

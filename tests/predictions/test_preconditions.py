@@ -27,7 +27,9 @@ Data = tuple[Any, Any]
 FIRST = ("first", Counting(label="first"))
 NB = ("nb", GaussianNB())
 
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 def needs_X(member: Any, X: Any, y: Any) -> float:

@@ -24,7 +24,9 @@ from tests.predictions.members.test_label_codes import CodesOnly
 Data = tuple[Any, Any]
 NB = ("nb", GaussianNB())
 
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 @pytest.fixture

@@ -95,7 +95,7 @@ def test_quantiles_are_weighed_by_a_score_that_knows_them(
     scoring = make_scorer(median_loss, greater_is_better=False)
     ensemble = EnsembleRegressor(members, rule="quantile_mean", scoring=scoring)
     ensemble.set_params(weights="greedy")
-    with pytest.warns(UserWarning, match="helped nothing"):
+    with pytest.warns(UserWarning, match="did not beat the best member"):
         ensemble.fit(X, y)
     assert ensemble.weights_.tolist() == [1, 0]
 

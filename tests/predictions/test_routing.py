@@ -25,7 +25,9 @@ from ensembles.predictions import EnsembleClassifier, EnsembleTransformer
 Data = tuple[Any, Any]
 
 # Members are few here, and need not help each other.
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 @pytest.fixture

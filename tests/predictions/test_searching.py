@@ -26,7 +26,9 @@ from tests.predictions.doubles import Counting
 Data = tuple[Any, Any]
 
 # Members are few here, and need not help each other.
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 MEMBERS = [("nb", GaussianNB()), ("tree", DecisionTreeClassifier(random_state=0))]
 
 

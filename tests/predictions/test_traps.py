@@ -22,7 +22,9 @@ from tests.predictions.doubles import Failing
 Data = tuple[Any, Any]
 
 # Members are few here, and need not help each other.
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 def frozen(X: Any, y: Any) -> list[tuple[str, Any]]:

@@ -26,7 +26,7 @@ from sklearn.utils import get_tags
 from ensembles.predictions import EnsembleClassifier, EnsembleTransformer
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:selection .* helped nothing"),
+    pytest.mark.filterwarnings("ignore:selection .* did not beat the best member"),
     pytest.mark.filterwarnings("ignore:.* must not have seen them"),
 ]
 

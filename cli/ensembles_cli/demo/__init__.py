@@ -1,1 +1,1 @@
-"""The demo: a sentence encoder and a small language model, trained and averaged."""
+"""Demo: a sentence encoder and a small language model, trained and averaged."""

@@ -1,4 +1,4 @@
-"""``ensemble demo``: two models trained and averaged before one's eyes."""
+"""``ensemble demo``: train two small models and average their checkpoints."""
 
 from __future__ import annotations
 

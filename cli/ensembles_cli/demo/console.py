@@ -1,4 +1,4 @@
-"""Where the demo speaks: sentences, tables, progress, and the command it runs."""
+"""Console output of the demo: text, tables, progress bars and commands."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Item = TypeVar("Item")
 
 
 def run_ensemble(arguments: Sequence[str]) -> str:
-    """What the command ``ensemble`` prints for some arguments, run as a user would.
+    """Run the command ``ensemble`` and return its output, stderr first.
 
     Raises
     ------
     ValueError
-        If the command fails; the message is what it wrote to stderr.
+        If the command fails; the message contains its stderr.
     """
     done = subprocess.run(
         [sys.executable, "-m", "ensembles_cli", *arguments],
@@ -38,41 +38,41 @@ def run_ensemble(arguments: Sequence[str]) -> str:
 
 
 def typed(arguments: Sequence[str]) -> str:
-    """The command line as a user would type it."""
+    """Format arguments as a shell command line."""
     return shlex.join(["ensemble", *arguments])
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A console to speak on and a way to run the command ``ensemble``."""
+    """Console of the demo, with a function that runs the command ``ensemble``."""
 
     console: Console
     ensemble: Callable[[Sequence[str]], str] = run_ensemble
 
     def title(self, text: str) -> None:
-        """Print the title of an act."""
+        """Print a section title."""
         self.console.print()
         self.console.print(Text(text, style="bold"))
         self.console.print(Text("─" * len(text), style="dim"))
 
     def say(self, text: str) -> None:
-        """Print sentences, broken into lines where the console ends."""
+        """Print text, wrapped to the width of the console."""
         self.console.print(Text(text))
 
     def run(self, *arguments: str) -> None:
-        """Print a command line, run it, print what it said."""
+        """Print a command line, run it and print its output."""
         self.console.print()
         self.suggest(*arguments)
         for line in self.ensemble(arguments).splitlines():
             self.console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
 
     def suggest(self, *arguments: str) -> None:
-        """Print a command line, never broken, so that it can be copied."""
+        """Print a command line without wrapping, so that it can be copied."""
         line = Text(f"$ {typed(arguments)}", style="cyan")
         self.console.print(line, soft_wrap=True)
 
     def track(self, items: Sequence[Item], label: str) -> Iterable[Item]:
-        """Pass items through, under a progress bar where someone is watching."""
+        """Iterate over items, with a progress bar if the console is a terminal."""
         columns = (
             TextColumn("  {task.description}", markup=False),
             BarColumn(),
@@ -85,7 +85,7 @@ class Stage:
             yield from progress.track(items, description=label)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table: words to the left, numbers to the right, marked rows bold."""
+        """Print a table: first column left-aligned, others right, cells with * bold."""
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for place, column in enumerate(columns):
             table.add_column(Text(column), justify="right" if place else "left")

@@ -1,4 +1,4 @@
-"""The sentence encoder: where it comes from, how it learns, how it is ranked."""
+"""Sentence encoder of the demo: loading, contrastive fine-tuning and evaluation."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 INSTALL = "pip install 'ensemble-avg[demo]'"
 
 BATCH_SIZE = 32
-WARM_UP = 0.1  # share of the steps in which the learning rate rises
-SHARPNESS = 20.0  # cosines times this are the logits, as in sentence-transformers
+WARM_UP = 0.1  # share of the steps with linear learning-rate warmup
+SHARPNESS = 20.0  # inverse temperature, the default of sentence-transformers
 
 
 class Recipe(NamedTuple):
-    """What makes one fine-tune differ from the next."""
+    """Hyperparameters of one fine-tuning run."""
 
     seed: int
     learning_rate: float
 
 
 def find_encoder() -> Path:
-    """Directory of the installed all-MiniLM-L6-v2, after its contents are checked.
+    """Find the installed all-MiniLM-L6-v2 and verify its checksum.
 
     Returns
     -------
     Path
-        A sentence-transformers directory.
+        Directory of the sentence-transformers model.
 
     Raises
     ------
     ImportError
-        If the package is not installed, or in another version.
+        If the package is not installed, or is of another version.
     ValueError
-        If the file of its parameters is not the one the demo was written for.
+        If the SHA-256 of its parameter file is not the expected one.
     """
     try:
         package = metadata.distribution(PACKAGE)
@@ -65,7 +65,7 @@ def find_encoder() -> Path:
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """Raise a ValueError if a file's SHA-256 is not the expected one."""
+    """Raise a ValueError if the SHA-256 of a file is not the expected one."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:
@@ -76,7 +76,7 @@ def check_sha256(path: Path, expected: str) -> None:
 
 
 def load_encoder(directory: Path) -> SentenceTransformer:
-    """Encoder read from a sentence-transformers directory; no network is asked."""
+    """Load an encoder from a sentence-transformers directory, without network."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from sentence_transformers import SentenceTransformer
@@ -94,19 +94,20 @@ def fine_tune(
     recipe: Recipe,
     track: Callable[[Sequence[Sequence[Pair]]], Iterable[Sequence[Pair]]],
 ) -> None:
-    """Write the encoder ``base`` to ``out`` after one pass over the pairs.
+    """Fine-tune an encoder for one epoch and save it.
 
     Parameters
     ----------
     base : Path
-        A sentence-transformers directory.
+        Directory of the sentence-transformers model to start from.
     pairs : sequence of Pair
+        Training pairs; those of an incomplete last batch are skipped.
     out : Path
-        A directory; files of the same names in it are replaced.
+        Output directory; existing files of the same names are replaced.
     recipe : Recipe
-        The seed orders the pairs and drives the dropout.
+        Learning rate, and seed of the order of the pairs and of dropout.
     track : callable
-        Passes batches through and may draw their progress.
+        Function that iterates over the batches and may draw their progress.
     """
     import torch
 
@@ -128,19 +129,19 @@ def fine_tune(
 
 
 def shuffled_batches(pairs: Sequence[Pair], seed: int) -> list[list[Pair]]:
-    """Full batches of the pairs in an order drawn by a seed."""
+    """Complete batches of the pairs in random order."""
     order = np.random.default_rng(seed).permutation(len(pairs))
     starts = range(0, len(pairs) - BATCH_SIZE + 1, BATCH_SIZE)
     return [[pairs[i] for i in order[start : start + BATCH_SIZE]] for start in starts]
 
 
 def rise_and_fall(step: int, n_steps: int) -> float:
-    """Factor of the learning rate: a linear rise, then a linear fall to zero."""
+    """Learning-rate factor: linear warmup, then linear decay to zero."""
     return min((step + 1) / (WARM_UP * n_steps), 1 - step / n_steps)
 
 
 def contrast(encoder: SentenceTransformer, batch: Sequence[Pair]) -> torch.Tensor:
-    """Loss of finding each description's own signature among those of the batch.
+    """Contrastive loss with the other signatures of the batch as negatives.
 
     References
     ----------
@@ -158,7 +159,7 @@ def contrast(encoder: SentenceTransformer, batch: Sequence[Pair]) -> torch.Tenso
 
 
 def rank(encoder: SentenceTransformer, pairs: Sequence[Pair]) -> np.ndarray:
-    """One over the rank of each description's own signature among all signatures.
+    """Reciprocal rank of the signature of each description among all signatures.
 
     Returns
     -------
@@ -172,12 +173,13 @@ def rank(encoder: SentenceTransformer, pairs: Sequence[Pair]) -> np.ndarray:
 
 
 def reciprocal_ranks(scores: np.ndarray) -> np.ndarray:
-    """One over the rank of the diagonal entry in each row; ties count against it.
+    """Reciprocal rank of the diagonal entry in each row; ties count against it.
 
     Parameters
     ----------
     scores : ndarray of shape (n, n)
-        Row: question; column: candidate; candidate i answers question i.
+        Similarity of each query (row) and candidate (column); candidate i is the
+        correct one for query i.
 
     Returns
     -------

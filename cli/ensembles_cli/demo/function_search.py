@@ -1,4 +1,4 @@
-"""Act one: a sentence encoder fine-tuned three times to find functions; the soup."""
+"""Demo, part 1: a soup of three encoders that are fine-tuned to find functions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ensembles_cli.demo.encoder import (
 from ensembles_cli.demo.functions import Pair, find_pairs, hold_out, without_repeats
 
 RECIPES = (Recipe(0, 5e-5), Recipe(1, 1e-4), Recipe(2, 1.5e-4))
-HELD_OUT = 0.2  # share of the functions that no member is trained on
+HELD_OUT = 0.2  # share of the functions that are held out from training
 
 Ranks = tuple[np.ndarray, ...]
 
 
 def find_functions(folder: Path, stage: Stage) -> None:
-    """Fine-tune, average and rank the encoders; all are kept under ``folder``."""
+    """Fine-tune, average and evaluate the encoders, and save them in ``folder``."""
     base = find_encoder()
     stage.title("Act 1: what a sentence encoder learned three times, in one soup")
     known = find_pairs("numpy", "sklearn")
@@ -52,12 +52,12 @@ def find_functions(folder: Path, stage: Stage) -> None:
 
 
 def example(pair: Pair) -> str:
-    """One question and its answer."""
+    """Sentence with one description and the signature that it should find."""
     return f"For example: {pair.description!r} should find {pair.signature}."
 
 
 def report(ranks: Sequence[Ranks], stage: Stage) -> None:
-    """Print the table of base, members and soup, and what it says of the soup."""
+    """Print the scores of base, members and soup, with conclusions."""
     stage.table(
         ["", "seed", "learning rate", "MRR, held out", "MRR, scipy"], rows(ranks)
     )
@@ -68,7 +68,7 @@ def report(ranks: Sequence[Ranks], stage: Stage) -> None:
 
 
 def rows(ranks: Sequence[Ranks]) -> list[list[str]]:
-    """Cells of the table; the best of each column, means aside, has a star."""
+    """Cells of the table; the best score of each column, without means, has a star."""
     scores = np.array([[column.mean() for column in one] for one in ranks])
     cells = [
         [f"{score:.3f}{' *' if score == best else '  '}" for score, best in pairs]
@@ -90,7 +90,7 @@ def rows(ranks: Sequence[Ranks]) -> list[list[str]]:
 
 
 def choice(ranks: Sequence[Ranks]) -> str:
-    """What choosing one member by the held-out functions gives on scipy."""
+    """Sentence that compares the soup with model selection on held-out functions."""
     scores = np.array([[column.mean() for column in one] for one in ranks])
     chosen = int(np.argmax(scores[1:-1, 0])) + 1
     return (
@@ -100,14 +100,14 @@ def choice(ranks: Sequence[Ranks]) -> str:
 
 
 def verdict(where: str, ranks: Sequence[np.ndarray]) -> str:
-    """How the soup (last) compares with the best member, noise beside it.
+    """Sentence that compares the soup with the best member, with a standard error.
 
     Parameters
     ----------
     where : str
-        Begins the sentence.
+        Start of the sentence, such as "On scipy".
     ranks : sequence of ndarray of shape (n_questions,)
-        Reciprocal ranks of the base, of each member and of the soup.
+        Reciprocal ranks of the base, each member and the soup, in this order.
     """
     members, soup = ranks[1:-1], ranks[-1]
     best = int(np.argmax([member.mean() for member in members]))

@@ -1,4 +1,4 @@
-"""Pairs of a function's signature and its description, from installed libraries."""
+"""Pairs of function signatures and descriptions from installed libraries."""
 
 from __future__ import annotations
 
@@ -13,33 +13,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Tests, vendored copies and pytest's hooks are not what a library offers.
+# Modules outside the public API: tests, vendored packages and pytest hooks.
 NOT_OFFERED = {"conftest", "externals", "tests"}
-SHORTEST_DESCRIPTION = 4  # words; "Wrapper for sgemv." says no more than the name
+SHORTEST_DESCRIPTION = 4  # words; "Wrapper for sgemv." adds nothing to the name
 LONGEST_DESCRIPTION = 20  # words; a batch takes as long as its longest text
-LONGEST_SIGNATURE = 6  # parameters; what follows is rarely what one searches for
+LONGEST_SIGNATURE = 6  # parameters; later ones rarely matter in a search
 
 
 class Pair(NamedTuple):
-    """What one function is called and what its documentation says it does."""
+    """Signature of a function and the first sentence of its docstring."""
 
     signature: str
     description: str
 
 
 def find_pairs(*libraries: str) -> list[Pair]:
-    """Pairs of all documented public functions of installed libraries.
+    """Collect the documented public functions of installed libraries.
 
     Parameters
     ----------
     *libraries : str
-        Names to import, such as "numpy".
+        Names of importable packages, such as "numpy".
 
     Returns
     -------
     list of Pair
-        No signature and no description comes twice; in the order of the modules'
-        names, which does not change from run to run.
+        Pairs without duplicate signatures or descriptions, in a reproducible order.
     """
     found = (
         pair
@@ -51,23 +50,23 @@ def find_pairs(*libraries: str) -> list[Pair]:
 
 
 def walk(module: ModuleType) -> Iterator[ModuleType]:
-    """Yield a package and, depth first, every public module inside it."""
+    """Yield a package and its public modules, depth first."""
     yield module
     for entry in pkgutil.iter_modules(getattr(module, "__path__", [])):
         if entry.name.startswith("_") or entry.name in NOT_OFFERED:
             continue
-        # Old names that a library still carries warn when they are imported.
+        # Deprecated modules warn on import.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 child = importlib.import_module(f"{module.__name__}.{entry.name}")
-            except ImportError:  # a part that needs a package that is not here
+            except ImportError:  # a module with a missing optional dependency
                 continue
             yield from walk(child)
 
 
 def pairs_of(module: ModuleType, library: str) -> Iterator[Pair]:
-    """Yield the pairs of the public functions in a module that a library defines."""
+    """Yield pairs of the public functions in a module that belong to the library."""
     for name, value in sorted(vars(module).items()):
         home = getattr(value, "__module__", None) or library
         if name.startswith("_") or not home.startswith(library):
@@ -79,17 +78,17 @@ def pairs_of(module: ModuleType, library: str) -> Iterator[Pair]:
 
 
 def describes(sentence: str) -> bool:
-    """Whether a sentence says something, briefly, and not only where to look."""
+    """Whether a sentence is a description of suitable length, not a reference."""
     n_words = len(sentence.split())
     fits = SHORTEST_DESCRIPTION <= n_words <= LONGEST_DESCRIPTION
     return fits and not sentence.startswith("See ")
 
 
 def signature_of(name: str, function: Callable[..., Any]) -> str:
-    """Name and positional parameters, as ``"norm(x, ord)"``; else the name alone."""
+    """Name and positional parameters, e.g. ``"norm(x, ord)"``; the name if unknown."""
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # compiled, and silent about its parameters
+    except (TypeError, ValueError):  # compiled functions without a signature
         return name
     named = [p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
     return f"{name}({', '.join(named[:LONGEST_SIGNATURE])})"
@@ -98,8 +97,8 @@ def signature_of(name: str, function: Callable[..., Any]) -> str:
 def first_sentence(docstring: str) -> str:
     """First sentence of a docstring as plain text; empty if there is none.
 
-    A paragraph that holds a call, as compiled functions repeat their signature, is
-    passed over.
+    A paragraph that starts with a call is skipped, because docstrings of compiled
+    functions start with the signature.
     """
     for paragraph in docstring.split("\n\n"):
         text = " ".join(paragraph.split())
@@ -112,7 +111,7 @@ def first_sentence(docstring: str) -> str:
 
 
 def without_repeats(pairs: Iterable[Pair], *, known: Sequence[Pair] = ()) -> list[Pair]:
-    """Pairs whose signature and description are new, ``known`` ones not kept either."""
+    """Drop pairs with a duplicate signature or description, also those in ``known``."""
     signatures = {pair.signature for pair in known}
     descriptions = {pair.description.lower() for pair in known}
     kept = []
@@ -128,7 +127,7 @@ def without_repeats(pairs: Iterable[Pair], *, known: Sequence[Pair] = ()) -> lis
 def hold_out(
     pairs: Sequence[Pair], *, share: float, seed: int
 ) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on, and the share of them, drawn by a seed, that is kept back."""
+    """Split pairs at random into training pairs and held-out pairs."""
     order = np.random.default_rng(seed).permutation(len(pairs))
     n_held_out = round(share * len(pairs))
     held_out, training = order[:n_held_out], np.sort(order[n_held_out:])

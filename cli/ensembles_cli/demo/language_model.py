@@ -1,4 +1,4 @@
-"""Act two: one run of a small GPT, and the average of its last checkpoints."""
+"""Demo, part 2: the average of the last checkpoints of a small GPT."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ensembles_cli.demo.console import Stage
 from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # others become "?"
-VALIDATION = 0.1  # share of the text, its end, that is not trained on
+VALIDATION = 0.1  # share of the text, at its end, that is held out
 N_STEPS = 2000
 EVERY = 125  # steps between two checkpoints
 N_AVERAGED = 5
-N_WINDOWS = 24  # in a batch
-LEARNING_RATE = 4e-3  # constant, and high: averaging does what a decay would do
+N_WINDOWS = 24  # batch size
+LEARNING_RATE = 4e-3  # constant and high: averaging replaces learning-rate decay
 
 
 def train_language_model(folder: Path, stage: Stage) -> None:
-    """Train, average and compare; checkpoints are kept under ``folder``.
+    """Train a GPT, average its checkpoints and compare; they are saved in ``folder``.
 
     References
     ----------
@@ -50,43 +50,46 @@ def train_language_model(folder: Path, stage: Stage) -> None:
 
 
 def encode(text: str) -> Tensor:
-    """Number of each character, of shape (n_characters,)."""
+    """Encode a text as character ids, of shape (n_characters,)."""
     numbers = {character: number for number, character in enumerate(CHARACTERS)}
     return torch.tensor([numbers.get(c, numbers["?"]) for c in text])
 
 
 def split(tokens: Tensor, context: int) -> tuple[Tensor, Tensor]:
-    """Windows of context + 1: all of the beginning, side by side those of the end."""
+    """Windows of context + 1 tokens: all for training, disjoint ones for validation.
+
+    The validation windows overlap by one token, so that no token is predicted twice.
+    """
     end = round(len(tokens) * (1 - VALIDATION))
     length = context + 1
     return tokens[:end].unfold(0, length, 1), tokens[end:].unfold(0, length, context)
 
 
 def count(module: torch.nn.Module) -> int:
-    """Number of parameters, tied ones counted once."""
+    """Number of parameters; tied parameters count once."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def train(
     model: GPT, windows: tuple[Tensor, Tensor], run: Path, *, stage: Stage
 ) -> dict[int, float]:
-    """Train a model, saving it every so often.
+    """Train a model and save a checkpoint every `EVERY` steps.
 
     Parameters
     ----------
     model : GPT
-        Trained in place.
+        Model, trained in place.
     windows : pair of tensors, each of shape (n_windows, context + 1)
-        To train on, to validate on.
+        Training and validation windows of tokens.
     run : Path
-        Directory of the checkpoints; those of an earlier run are removed.
+        Directory of the checkpoints; checkpoints of an earlier run are removed.
     stage : Stage
-        Draws the progress.
+        Console that draws the progress bar.
 
     Returns
     -------
     dict of int to float
-        Validation loss at each step that was saved.
+        Validation loss of each checkpoint by its step.
     """
     training, validation = windows
     clear(run)
@@ -102,7 +105,7 @@ def train(
 
 
 def take_step(model: GPT, optimizer: torch.optim.Optimizer, training: Tensor) -> None:
-    """Learn from one batch of windows drawn at random."""
+    """Take one optimizer step on a random batch of windows."""
     chosen = torch.randint(len(training), (N_WINDOWS,))
     optimizer.zero_grad()
     next_token_loss(model, training[chosen]).backward()  # type: ignore[no-untyped-call]
@@ -110,20 +113,20 @@ def take_step(model: GPT, optimizer: torch.optim.Optimizer, training: Tensor) ->
 
 
 def clear(run: Path) -> None:
-    """Make an empty place for checkpoints; only files named as ours are removed."""
+    """Create the directory and remove checkpoints of an earlier run from it."""
     run.mkdir(parents=True, exist_ok=True)
     for old in run.glob("step-*.pt"):
         old.unlink()
 
 
 def loss_of(model: GPT, validation: Tensor) -> float:
-    """Validation loss in nats a character."""
+    """Validation loss in nats per character."""
     with torch.no_grad():
         return next_token_loss(model, validation).item()
 
 
 def report(losses: dict[int, float], averaged: float, stage: Stage) -> None:
-    """Print the losses of the checkpoints and of their average, and which won."""
+    """Print the losses of the checkpoints and of their average."""
     best = min(losses, key=losses.__getitem__)
     lowest = min(averaged, losses[best])
     last = list(losses)[-N_AVERAGED:]
@@ -140,12 +143,12 @@ def report(losses: dict[int, float], averaged: float, stage: Stage) -> None:
 
 
 def mark(loss: float, lowest: float) -> str:
-    """A loss, with a star if it is the lowest."""
+    """Format a loss, with a star if it is the lowest."""
     return f"{loss:.3f}{' *' if loss == lowest else '  '}"
 
 
 def verdict(losses: dict[int, float], averaged: float) -> str:
-    """How the average compares with the best and the last checkpoint."""
+    """Sentence that compares the average with the best and the last checkpoint."""
     best = min(losses, key=losses.__getitem__)
     change, from_last = averaged - losses[best], averaged - losses[max(losses)]
     outcome = "beats" if change < 0 else "does not beat"

@@ -1,7 +1,7 @@
-"""A GPT small enough to train in a minute, as a plain torch module.
+"""A GPT that trains in a minute, as a plain PyTorch module.
 
-After Karpathy's nanoGPT, in the size that his minGPT calls gpt-nano: three blocks,
-three heads, width 48.
+The architecture follows Karpathy's nanoGPT, in the size gpt-nano of his minGPT: three
+blocks, three heads, width 48.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 class Size(NamedTuple):
-    """How large a GPT is."""
+    """Size of a GPT."""
 
     n_tokens: int
     context: int = 64
@@ -24,7 +24,7 @@ class Size(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Causal self-attention of several heads."""
+    """Causal multi-head self-attention."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Attention(nn.Module):
         self.outward = nn.Linear(size.width, size.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Each position's mixture of the positions up to it, in the shape of ``x``."""
+        """Attend each position to those up to it; the result has the shape of ``x``."""
         query, key, value = (
             part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
             for part in self.inward(x).chunk(3, dim=-1)
@@ -46,7 +46,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and a two-layer network, each added to what went in."""
+    """Pre-norm transformer block: attention and a two-layer MLP with residuals."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -60,14 +60,14 @@ class Block(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """What comes out of the block, in the shape of ``x``."""
+        """Output of the block, in the shape of ``x``."""
         x = x + self.attention(self.attention_norm(x))
         added: Tensor = self.network(self.network_norm(x))
         return x + added
 
 
 class GPT(nn.Module):
-    """Next-token logits from tokens; the head is tied to the embedding."""
+    """GPT language model with tied input and output embeddings."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class GPT(nn.Module):
 
 
 def draw_parameters(module: nn.Module) -> None:
-    """Draw a layer's parameters as GPT-2 does: deviation 0.02, biases zero."""
+    """Initialize a layer as in GPT-2: standard deviation 0.02, zero biases."""
     if isinstance(module, (nn.Linear, nn.Embedding)):
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
@@ -101,7 +101,9 @@ def next_token_loss(model: GPT, windows: Tensor) -> Tensor:
     Parameters
     ----------
     model : GPT
-    windows : tensor of shape (n_windows, length), length at most the context plus one
+        Model that predicts the tokens.
+    windows : tensor of shape (n_windows, length)
+        Windows of tokens; ``length`` is at most the context plus one.
     """
     logits = model(windows[:, :-1])
     return functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())

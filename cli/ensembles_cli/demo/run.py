@@ -1,4 +1,4 @@
-"""The two acts of the demo, one after the other, in one folder."""
+"""Both parts of the demo, run in one folder."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from ensembles_cli.demo.console import Stage
 from ensembles_cli.demo.encoder import INSTALL
 
 NEEDED = ("torch", "sentence_transformers", "sklearn", "scipy", "safetensors")
-N_THREADS = 2  # fixed: how sums are cut, and so their last bits, depends on it
+N_THREADS = 2  # fixed, because the rounding of sums depends on the thread count
 
 
 def run(folder: Path, stage: Stage) -> None:
-    """Play both acts; the checkpoints stay in ``folder``.
+    """Run both parts; the checkpoints are kept in ``folder``.
 
     Parameters
     ----------
     folder : Path
-        Made if absent; files of an earlier demo in it are replaced.
+        Output directory, created if missing; files of an earlier run are replaced.
     stage : Stage
-        Where to speak and how to run the command ``ensemble``.
+        Console output, and the function that runs the command ``ensemble``.
 
     Raises
     ------
     ImportError
-        If a package is missing that the extra ``demo`` installs.
+        If a package of the extra ``demo`` is not installed.
     ValueError
-        If the packaged encoder is not the expected one, or averaging fails.
+        If the checksum of the encoder is wrong, or averaging fails.
     """
     check_installed()
     fix_arithmetic()
-    # Their imports are heavy, and one of them needs torch to define its module.
+    # Slow imports; the language model requires PyTorch at import time.
     from ensembles_cli.demo.function_search import find_functions
     from ensembles_cli.demo.language_model import train_language_model
 
@@ -42,7 +42,7 @@ def run(folder: Path, stage: Stage) -> None:
 
 
 def check_installed() -> None:
-    """Raise an ImportError that names every missing package."""
+    """Raise an ImportError with the names of all missing packages."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
@@ -52,18 +52,18 @@ def check_installed() -> None:
 
 
 def fix_arithmetic() -> None:
-    """Let torch compute the same bytes in every run."""
+    """Make PyTorch deterministic."""
     import torch
 
     torch.set_num_threads(N_THREADS)
     torch.use_deterministic_algorithms(True)
-    # Filling fresh memory for code that reads it unwritten costs time; none does here.
-    deterministic: Any = torch.utils.deterministic  # typed without its one setting
+    # Filling uninitialized memory takes time and is not needed: it is never read here.
+    deterministic: Any = torch.utils.deterministic  # its type stub lacks the setting
     deterministic.fill_uninitialized_memory = False
 
 
 def close(folder: Path, stage: Stage) -> None:
-    """Say where the checkpoints are and what to try on them."""
+    """Print the path of the checkpoints and commands to try on them."""
     encoder, run = folder / "encoder", folder / "nanogpt" / "run"
     members = sorted(str(member) for member in encoder.glob("member-?"))
     stage.title("Yours to try")

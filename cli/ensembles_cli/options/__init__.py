@@ -1,1 +1,1 @@
-"""Options that several commands share."""
+"""Options and parameter types shared by several commands."""

@@ -1,4 +1,4 @@
-"""Options of every command that takes means of checkpoints."""
+"""Options shared by the commands that average checkpoints."""
 
 from __future__ import annotations
 
@@ -40,10 +40,13 @@ missing = click.option(
     type=click.Choice(["error", "skip", "first"]),
     default="error",
     show_default=True,
-    help="What becomes of tensors that a member lacks: left out, or the first's.",
+    help=(
+        "How to handle tensors missing from some checkpoints: fail, leave them out, "
+        "or copy them from the first."
+    ),
 )
 key = click.option(
-    "--key", help="Where in a file of torch the state dict lies, such as ema.model."
+    "--key", help="Key of the state dict in a PyTorch file, such as ema.model."
 )
 memory = click.option(
     "--memory",

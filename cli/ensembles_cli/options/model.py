@@ -1,4 +1,4 @@
-"""Options that say which model turns texts into vectors, and the model itself."""
+"""Options of embedding models, and functions that open and describe a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 
 from ensembles_cli.options.types import Param, as_params
 
-LEAST = 0.5  # coverage that needs no warning
+LEAST = 0.5  # token coverage below which a warning is printed
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OPTIONS = (
@@ -59,7 +59,7 @@ OPTIONS = (
         "--remove-components",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Take N directions out that the texts of --fit share.",
+        help="Remove the N leading principal components of the --fit texts.",
     ),
     click.option(
         "--whiten", is_flag=True, default=None, help="Whiten by the texts of --fit."
@@ -70,11 +70,13 @@ OPTIONS = (
         metavar="N",
         help="Keep N principal axes; of a transformer the first N columns.",
     ),
-    click.option("--normalize/--no-normalize", default=None, help="Length 1 or not."),
+    click.option(
+        "--normalize/--no-normalize", default=None, help="L2-normalize the vectors."
+    ),
     click.option(
         "--lowercase/--no-lowercase",
         default=None,
-        help="Whether words are put in small letters.  [default: as the vectors are]",
+        help="Lowercase the text.  [default: if the vocabulary is lowercase]",
     ),
     click.option(
         "--unknown",
@@ -115,14 +117,14 @@ OPTIONS = (
 
 
 def model_options(command: Command) -> Command:
-    """Give a command the options of `opened`."""
+    """Add the options of `opened` to a command."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
 def model_option(command: Command) -> Command:
-    """Give a command ``--model``, which a variable of the environment may hold."""
+    """Add ``--model`` to a command; the default is the variable ENSEMBLE_MODEL."""
     return click.option(
         "-m",
         "--model",
@@ -145,18 +147,21 @@ def opened(
     frequencies: str | None = None,
     **given: Any,
 ) -> Any:
-    """Fitted model, with what was given of the options.
+    """Open and fit a model with the options of a command.
 
     Parameters
     ----------
     model : Path
+        File of word vectors or directory of a model.
     fit : Path or None, default=None
-        Texts that word vectors learn from.
+        File of texts to fit on; None fits without texts.
     fit_column : str or None, default=None
-        Where they are, in a table.
+        Column of the texts in ``fit``; None is the default column of `read_texts`.
     frequencies : str or None, default=None
+        Name of a source of word frequencies, or the path of a file with counts; None
+        selects a source automatically.
     **given
-        Values of the other options and ``dtype``; None and () are not given.
+        Values of the other options and ``dtype``; None and () mean the default.
 
     Returns
     -------
@@ -186,7 +191,7 @@ def opened(
     if found.get("weights") == "none":
         found["weights"] = None
     with warnings.catch_warnings():
-        # `describe` says the same.
+        # `describe` prints the same information.
         warnings.filterwarnings("ignore", message=".*has no counts of its words")
         try:
             return open_model(model, texts, n_jobs=-1, **found)
@@ -198,18 +203,19 @@ def opened(
 
 
 def describe(model: Any, *, quiet: bool = False) -> dict[str, Any]:
-    """Say in one line what a model was read from and how it makes vectors.
+    """Print the origin and the settings of a model, on one line.
 
     Parameters
     ----------
     model : SentenceEmbedder or SentenceEncoder
+        Fitted model.
     quiet : bool, default=False
-        Whether nothing is printed.
+        Whether to print nothing.
 
     Returns
     -------
-    dict of str to values of JSON
-        The same.
+    dict of str to JSON value
+        The same facts.
     """
     from ensembles.embeddings.encoder import SentenceEncoder
     from ensembles.embeddings.summary import sentence, summary
@@ -227,22 +233,24 @@ def describe(model: Any, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def note(words: str) -> None:
-    """Say something about what is done, on stderr."""
+    """Print a note on stderr."""
     click.echo(click.style(f"note: {words}", fg="yellow"), err=True)
 
 
 def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
-    """Say in one line how much of texts a model knows.
+    """Print the token coverage of texts, and warn if it is low.
 
     Parameters
     ----------
     counts : Coverage
+        Counts of texts and tokens.
     quiet : bool, default=False
+        Whether to print nothing.
 
     Returns
     -------
-    dict of str to values of JSON
-        The same.
+    dict of str to JSON value
+        The same facts.
     """
     share = counts.share
     facts = {
@@ -273,7 +281,7 @@ def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
 
 
 def _percent(share: float) -> str:
-    """A share that is not all never looks like all, nor one that is some like none."""
+    """Format a share in percent; only 1 is shown as 100 and only 0 as 0."""
     shown = f"{100 * share:.1f}"
     shown = {"100.0": "100" if share == 1 else "99.9"}.get(shown, shown)
     return f"{'0' if share == 0 else shown} %"

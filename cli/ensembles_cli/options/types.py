@@ -1,4 +1,4 @@
-"""What users type, turned into values."""
+"""Parameter types of the command line and shell completion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     SizeType = click.ParamType[int]
     ParamType = click.ParamType[tuple[str, Any]]
     WeightsType = click.ParamType[list[float]]
-else:  # types of parameters are generic from click 8.4 on
+else:  # ParamType is generic since click 8.4
     SizeType = ParamType = WeightsType = click.ParamType
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -23,14 +23,14 @@ UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 class Size(SizeType):
-    """A number of bytes, as 5GB or 64MiB."""
+    """Number of bytes, such as 5GB or 64MiB."""
 
     name = "size"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        """Bytes for a text."""
+        """Parse a number of bytes."""
         if isinstance(value, int):
             return value
         found = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([a-z]*?)b?", value.strip().lower())
@@ -40,14 +40,14 @@ class Size(SizeType):
 
 
 class Param(ParamType):
-    """A parameter and its value, as p=2."""
+    """Parameter name and value, such as p=2."""
 
     name = "name=value"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Any]:
-        """Name and value; a value that is neither JSON nor a number is a text."""
+        """Parse a name and a value: JSON or a number if possible, else a string."""
         name, equals, text = value.partition("=")
         if not (name and equals):
             self.fail(f"must be name=value, found {value!r}")
@@ -58,11 +58,12 @@ class Param(ParamType):
 
 
 def as_params(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Parameters by name.
+    """Convert pairs of name and value to a dict.
 
     Parameters
     ----------
     pairs : sequence of (str, value)
+        Parameters as given on the command line.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def as_params(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     Raises
     ------
     click.UsageError
-        If one is given twice.
+        If a name occurs twice.
 
     Examples
     --------
@@ -90,14 +91,14 @@ def as_params(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Weights(WeightsType):
-    """Numbers with commas between them, as .7,.3."""
+    """Comma-separated weights, such as .7,.3."""
 
     name = "w1,w2,…"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[float]:
-        """Numbers for a text."""
+        """Parse numbers separated by commas or whitespace."""
         if not isinstance(value, str):
             return list(value)
         found = [
@@ -115,29 +116,30 @@ def split_weights(
     *,
     last: int | None = None,
 ) -> tuple[list[str], list[float] | None]:
-    """Paths, and weights written behind them or given as a list.
+    """Split members of the form PATH:WEIGHT, and merge them with ``--weights``.
 
     Parameters
     ----------
     members : tuple of str
-        Each a path, or a path and a weight with a colon between them: a number, a
-        fraction or a percentage. What exists by its whole name is a path.
+        Paths, each optionally followed by a colon and a weight: a number, a fraction or
+        a percentage. A member that exists as a file is a path without a weight.
     given : sequence of float or None, default=None
-        By ``--weights``.
+        Value of ``--weights``; None if not passed.
     last : int or None, default=None
-        As ``--last``, by which members are sorted.
+        Value of ``--last``, which sorts the members; None if not passed.
 
     Returns
     -------
     paths : list of str
+        Path of each member.
     weights : list of float or None
-        None if no member has one.
+        Weight of each member; None if no weights are given.
 
     Raises
     ------
     click.UsageError
-        If a weight is no number, some members have one and others none, or weights
-        are given in two ways.
+        If a weight is not a number, only some members have one, weights are given in
+        both ways, or weights in members are combined with ``--last``.
 
     Examples
     --------
@@ -174,7 +176,7 @@ def split_weights(
 
 
 def _split(member: str) -> tuple[str, float | None]:
-    """Path and weight of a member."""
+    """Split a member into its path and its weight or None."""
     path, colon, text = member.rpartition(":")
     if not colon or Path(member).exists():
         return member, None
@@ -188,13 +190,13 @@ def _split(member: str) -> tuple[str, float | None]:
 
 
 def _is_stray(path: str) -> bool:
-    """Whether it is a number of a list of weights that was written with spaces."""
+    """Whether a member is a number that belongs to a list of weights with spaces."""
     number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)", path.strip(","))
     return number is not None and not Path(path).exists()
 
 
 def _number(text: str) -> float | None:
-    """Number, also as a fraction or a percentage."""
+    """Parse a number, a fraction or a percentage; None if it is neither."""
     top, slash, bottom = text.strip().removesuffix("%").partition("/")
     try:
         number = float(top) / (float(bottom) if slash else 1.0)
@@ -206,7 +208,7 @@ def _number(text: str) -> float | None:
 def complete_rule(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[str]:
-    """Names of rules that begin with what is typed."""
+    """Complete the name of a rule."""
     from ensembles.rules.builtin import RULES
 
     return [name for name in sorted(RULES) if name.startswith(incomplete)]
@@ -215,7 +217,7 @@ def complete_rule(
 def complete_selection(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[str]:
-    """Names of selections, as --select takes them, that begin with what is typed."""
+    """Complete the name of a selection, in the spelling of ``--select``."""
     from ensembles.selection import SELECTIONS
 
     names = [name.replace("_", "-") for name in sorted(SELECTIONS)]

@@ -1,1 +1,1 @@
-"""What commands print of their results."""
+"""Output of the commands: plans, progress and results."""

@@ -1,4 +1,4 @@
-"""What ``ensemble avg`` says of its members, of a plan and of what was done."""
+"""Output of ``ensemble avg``: members, plan and result."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
 
 NOTES_SHOWN = 10
 MEMBERS_SHOWN = 12
-# Of fewer bytes the time is that of starting up, which is no speed.
+# Below, start-up dominates the time, so that a speed would be misleading.
 LEAST_TIMED = 100_000_000
 
 
 class Taken:
-    """A plan, and what its members are: found by their steps, left out, related.
+    """Plan of an average, with the steps of its members and notes.
 
     Parameters
     ----------
     plan : Plan
+        Plan of the average.
     found : Expanded
-        How its members were found.
+        Paths and steps of the members, with notes on skipped checkpoints.
     """
 
     def __init__(self, plan: Plan, found: Expanded) -> None:
@@ -44,7 +45,7 @@ class Taken:
             self.notes.append("there is one member alone: nothing is averaged")
 
     def members(self) -> list[dict[str, Any]]:
-        """Members as JSON has them."""
+        """Return the members as JSON values."""
         rows = zip(self.plan.members, self.plan.weights, self.steps, strict=True)
         return [
             {
@@ -58,7 +59,7 @@ class Taken:
         ]
 
     def described(self) -> dict[str, Any]:
-        """A plan as JSON has it."""
+        """Return the plan as JSON values."""
         plan = self.plan
         return {
             "members": self.members(),
@@ -80,14 +81,14 @@ class Taken:
 
 
 def print_taken(taken: Taken) -> None:
-    """Say to stderr which members are averaged, and all notes."""
+    """Print members and notes to stderr."""
     for line in shortened(list(map(_line, taken.members()))):
         click.echo(line, err=True)
     print_notes(taken.notes)
 
 
 def print_plan(taken: Taken, as_json: bool) -> None:
-    """Say what would be done."""
+    """Print the plan and its notes."""
     plan, facts = taken.plan, taken.described()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
@@ -128,7 +129,7 @@ def print_plan(taken: Taken, as_json: bool) -> None:
 
 
 def print_report(taken: Taken, report: Report, as_json: bool) -> None:
-    """Say what was done."""
+    """Print the result and its digests."""
     plan = report.plan
     if as_json:
         facts = taken.described()
@@ -158,7 +159,7 @@ def print_report(taken: Taken, report: Report, as_json: bool) -> None:
 
 
 def print_notes(notes: Any) -> None:
-    """What a user may want to know, to stderr."""
+    """Print notes to stderr, at most `NOTES_SHOWN`."""
     for note in map(as_options, notes[:NOTES_SHOWN]):
         click.echo(click.style(f"note: {note}", fg="yellow"), err=True)
     if len(notes) > NOTES_SHOWN:
@@ -166,7 +167,7 @@ def print_notes(notes: Any) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things.
+    """Format a count with a noun, in the plural unless it is 1.
 
     Examples
     --------
@@ -177,7 +178,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def shortened(lines: list[str]) -> list[str]:
-    """The first and the last lines of many, and how many there are between them.
+    """Shorten many lines to the first and the last ones, with a count between them.
 
     Examples
     --------
@@ -195,7 +196,7 @@ def shortened(lines: list[str]) -> list[str]:
 
 
 def _line(member: dict[str, Any]) -> str:
-    """A member by name, and what is known of it."""
+    """Format a member with its step, weight and state dict."""
     facts = [f"weight {member['weight']:g}"] * (member["weight"] != 1)
     if member["step"] is not None:
         facts.insert(0, f"step {member['step']}")
@@ -209,14 +210,14 @@ def _cell(value: Any) -> str:
 
 
 def as_number(step: Any) -> int | float | None:
-    """A step as JSON has it: whole where it is whole."""
+    """Convert a step to a JSON number, int if it is integral."""
     if step is None:
         return None
     return int(step) if step == int(step) else float(step)
 
 
 def left_out(plan: Plan) -> list[str]:
-    """Names that a member has and the result does not."""
+    """Names of tensors that a member has and the result lacks."""
     written = {target.name for target in plan.targets} | plan.aliases.keys()
     names = dict.fromkeys(name for member in plan.members for name in member.names)
     return [name for name in names if name not in written]
@@ -227,7 +228,7 @@ def _integers(plan: Plan) -> list[str]:
 
 
 def _integer_row(plan: Plan) -> list[list[str]]:
-    """How many tensors of integers there are, and what becomes of them."""
+    """Table row with the number of integer tensors and their handling, if any."""
     names = _integers(plan)
     if not names:
         return []

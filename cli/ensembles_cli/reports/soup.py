@@ -1,4 +1,4 @@
-"""What ``ensemble soup`` says of the soup that it made."""
+"""Output of ``ensemble soup``: the soup and its comparison with the members."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def print_soup(
     report: SoupReport, told: Told, steps: Sequence[Any], as_json: bool
 ) -> None:
-    """Say what the soup is of, and whether it helps."""
+    """Print the members of the soup and the comparison with the best member."""
     plan, rows = report.written.plan, _members(report, steps)
     noted = [f"{row['member']}: {note}" for row in rows for note in row["notes"]]
     tell_notes(list(dict.fromkeys([*noted, *plan.notes, *report.written.notes])))
@@ -72,7 +72,7 @@ def print_soup(
 
 
 def verdict(report: SoupReport, n_kept: int) -> str:
-    """One sentence that says whether the soup beats the best member, on which data."""
+    """Sentence that compares the score of the soup with that of the best member."""
     best, alone = report.best
     where = " (on the data that it was chosen by; check on held-out data)"
     better = "; all members alike do better still" * report.uniform_is_better
@@ -98,7 +98,7 @@ def verdict(report: SoupReport, n_kept: int) -> str:
 
 
 def _members(report: SoupReport, steps: Sequence[Any]) -> list[dict[str, Any]]:
-    """Facts about each member, the base first where there is one."""
+    """JSON values of each member; the base, if any, is first."""
     scores, weights = [*report.scores], [*report.weights]
     numbers = [as_number(step) for step in steps]
     if report.base is not None:
@@ -121,7 +121,7 @@ def _members(report: SoupReport, steps: Sequence[Any]) -> list[dict[str, Any]]:
 def described(
     report: SoupReport, told: Told, rows: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    """A soup as JSON has it."""
+    """Return the soup as JSON values."""
     plan, (best, alone) = report.written.plan, report.best
     n_base = int(report.base is not None)
     return {
@@ -149,7 +149,7 @@ def described(
 
 
 def as_average(report: SoupReport) -> str:
-    """The command that writes the same file."""
+    """Command line of ``ensemble avg`` that writes the same file."""
     plan = report.written.plan
     words = [member.name for member in plan.members]
     if (plan.weights != 1).any():

@@ -1,4 +1,4 @@
-"""What ``ensemble soup`` says while candidates are scored."""
+"""Progress output of ``ensemble soup`` while candidates are scored."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ MOST_NAMED = 6
 
 
 class Told:
-    """Candidates as they are scored, told to stderr: one a line.
+    """Print each scored candidate on one line of stderr.
 
     Parameters
     ----------
     journal : Journal
-        Where scores are kept, and taken from.
+        Journal that stores the scores, and from which earlier ones are reused.
     paths : sequence of str
-        Of all members, which are told by what they do not share.
+        Paths of all members; they are printed without their common directory.
     scoring : ScoringCommand
-        Which knows where the last score was read.
+        Scoring command, whose last reading shows the line of the score.
     lower_is_better : bool
+        Whether lower scores are better.
     most : int or None, default=None
-        How many scores there may be, where that is known.
+        Maximum number of scores; None if unknown.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Told:
         self.line: str | None = None
 
     def __enter__(self) -> Told:
-        """Begin to listen."""
+        """Enter the context."""
         return self
 
     def __exit__(
@@ -65,7 +66,7 @@ class Told:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Tell what is untold; of a run that ends early, where its scores are."""
+        """Print pending output and, after an error, the path of the kept scores."""
         self._tell_reused()
         n_kept = self.n_scored + self.n_reused - self._n_failed
         if error is not None and n_kept:
@@ -75,7 +76,7 @@ class Told:
             )
 
     def record(self, candidate: Candidate) -> None:
-        """Tell a candidate, unless its score was known."""
+        """Print a candidate, or count it if its score is reused from the journal."""
         self._tell_outdated()
         if candidate.reused:
             self.n_reused += 1
@@ -95,7 +96,7 @@ class Told:
             _echo_noted("warning", candidate.error)
 
     def _tell_line(self, reading: Reading) -> None:
-        """Tell where the first score was read, and if it seems to be an error."""
+        """Print the line of the first score, and warn if it seems to be a loss."""
         self.line = shortened(reading.line)
         click.echo(f"score {reading.value:g} is read from: {self.line}", err=True)
         if not self._lower_is_better and reading.is_lower_better(self._scoring.text):
@@ -121,7 +122,7 @@ class Told:
 
 
 def tell_notes(notes: Sequence[str]) -> None:
-    """Say to stderr what was left out or chosen among several."""
+    """Print notes to stderr."""
     for note in notes:
         _echo_noted("note", note)
 
@@ -135,7 +136,7 @@ def _scores(number: int) -> str:
 
 
 def mixed(names: Sequence[str], weights: Sequence[float]) -> str:
-    """Members as a sum, with their weights where those differ; of many, how many.
+    """Format members as a sum, with weights unless equal; many as a count.
 
     Examples
     --------
@@ -153,7 +154,7 @@ def mixed(names: Sequence[str], weights: Sequence[float]) -> str:
 
 
 def short(names: Sequence[str]) -> list[str]:
-    """Paths from the folder that holds them all.
+    """Paths relative to their common directory.
 
     Examples
     --------
@@ -170,5 +171,5 @@ def short(names: Sequence[str]) -> list[str]:
 
 
 def shown(score: float | None) -> str:
-    """A score, or that there is none."""
+    """Format a score; None is "failed"."""
     return "failed" if score is None else f"{score:.6g}"

@@ -1,1 +1,1 @@
-"""The user's scoring command: run, and its output read."""
+"""Scoring commands of the user: running them and parsing their output."""

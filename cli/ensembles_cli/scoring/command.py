@@ -1,4 +1,4 @@
-"""The user's own command, run on a checkpoint: a number that it prints is the score."""
+"""Scores of checkpoints, printed by a shell command of the user."""
 
 from __future__ import annotations
 
@@ -20,39 +20,40 @@ from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.printed_score import Reading, Unclear, read_score, shortened
 
 PLACE = "{}"
-# The path, for a shell: what a variable holds is never run.
+# Environment variable for the path: the shell does not execute its value.
 VARIABLE = "ENSEMBLES_CHECKPOINT"
 QUOTED = re.compile(r"""(["'])\{\}(?:\1|/)""")
 LINES_SHOWN = 5
-# Bytes at the end of what is printed, among which a number is looked for.
+# Bytes at the end of the output that are searched for the score.
 TAIL = 1 << 20
-# Files that a command names and reads; results that it writes change with each run.
+# Programs and settings, which a command reads; its output files change in every run.
 PROGRAM = re.compile(
     r".*\.(py|ipynb|sh|bash|zsh|pl|rb|r|jl|lua|m?js|ts|ya?ml|toml|cfg|ini)", re.I
 )
 
 
 class ScoringCommand:
-    """A shell command as a score of a checkpoint.
+    """Score a checkpoint with a shell command.
 
     Parameters
     ----------
     text : str
-        In which {} stands for the path.
+        Shell command with {} in place of the checkpoint path.
     timeout : float or None
-        Seconds after which a run is ended, with all that it has started.
+        Seconds after which the command and its child processes are killed; None sets
+        no limit.
     key : str or None, default=None
-        Name of the score in what is printed, as of `read_score`.
+        Name of the score in the output, as in `read_score`, also for None.
 
     Attributes
     ----------
     reading : Reading or None
-        Where the last score was read.
+        Last score, with its line of the output; None before the first one.
 
     Raises
     ------
     click.UsageError
-        If there is no place for the path, or it is in quotes.
+        If {} is missing or quoted.
     """
 
     def __init__(
@@ -72,20 +73,20 @@ class ScoringCommand:
         self.reading: Reading | None = None
 
     def __call__(self, path: Path) -> float:
-        """Score of the checkpoint at a path.
+        """Run the command on a checkpoint and return the score.
 
         Raises
         ------
         ValueError
-            If the command fails, hangs, or no score can be read in what it prints; if
-            the path needs quotes and its place is within others.
+            If the command fails or times out, its output has no clear score, or the
+            path needs quotes and {} is already inside quotes.
         """
-        place = str(path.absolute())  # the command may change the folder
+        place = str(path.absolute())  # the command may change the working directory
         shown = run = self.text.replace(PLACE, shlex.quote(place))
         if shlex.quote(place) != place:
             self._check_quotes()
             run = self.text.replace(PLACE, f'"${VARIABLE}"')
-        # Files, not pipes: what the command leaves behind may hold those open.
+        # Files, not pipes, which background processes of the command may keep open.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
             status = shell.run(
                 run,
@@ -113,46 +114,47 @@ class ScoringCommand:
             raise ValueError(_unquoted(verbatim(fault)))
 
     def files(self) -> dict[str, str]:
-        """Digests of programs and settings that the command names, such as eval.py.
+        """Digests of the programs and settings in the command line, such as eval.py.
 
         Returns
         -------
         dict of str to str
-            SHA-256 by the words of the command.
+            SHA-256 of each file, by its path in the command line.
         """
         try:
             words = shlex.split(self.text)
-        except ValueError:  # of a language that is no plain shell
+        except ValueError:  # not valid shell syntax
             words = self.text.split()
         found = {}
         for word in dict.fromkeys(words):
             if PROGRAM.fullmatch(word) and PLACE not in word:
-                with suppress(OSError, ValueError):  # not there, or no regular file
+                with suppress(OSError, ValueError):  # missing, or not a regular file
                     content = read_regular(Path(word))
                     found[word] = hashlib.sha256(content).hexdigest()
         return found
 
 
 def quotes_around(text: str) -> str | None:
-    """Quotes, or a here-document, of a command that the path would stand in.
+    """Find quotes or a here-document around {} in a shell command.
 
-    A command in ``$(…)`` or backticks has quotes of its own, wherever it stands.
+    Quotes inside ``$(…)`` or backticks are independent of those around them.
 
     Parameters
     ----------
     text : str
+        Shell command with {} in place of the path.
 
     Returns
     -------
     str or None
-        From where they begin.
+        The command from the opening quote on; None if {} is not quoted.
 
     Examples
     --------
     >>> quotes_around('echo "$(wc -l < {})" "file {}"')
     '"file {}"'
     """
-    inside: list[tuple[str, int]] = []  # what has begun, and where
+    inside: list[tuple[str, int]] = []  # open quotes and substitutions, with offsets
     place = 0
     while place < len(text):
         rest, kind = text[place:], inside[-1][0] if inside else ""
@@ -186,7 +188,7 @@ def _named(status: int) -> str:
 
 
 def _unquoted(found: str) -> str:
-    """What is wrong with quotes around the path, which its own would undo."""
+    """Error message for quotes around {}."""
     return (
         f"--score must say {PLACE} without quotes, found {found}; write {PLACE} bare, "
         "any path is quoted where that is needed"
@@ -194,7 +196,7 @@ def _unquoted(found: str) -> str:
 
 
 def _told(line: str, fault: str, *printed: BinaryIO) -> str:
-    """What went wrong, with the last lines of the first file that has any."""
+    """Error message with the last lines of the first file that has output."""
     for file in printed:
         lines = [text.rstrip() for text in _tail(file).splitlines() if text.strip()]
         if lines:
@@ -206,7 +208,7 @@ def _told(line: str, fault: str, *printed: BinaryIO) -> str:
 
 
 def _tail(file: BinaryIO) -> str:
-    """Text at the end of a file, without colors; no word without its start."""
+    """Text at the end of a file, without ANSI styles and without a truncated word."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL))
     content = file.read()

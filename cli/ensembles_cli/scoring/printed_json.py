@@ -1,4 +1,4 @@
-"""JSON among what a command printed, and the numbers in it."""
+"""Search for JSON documents and numbers in the output of a command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def documents(text: str) -> Iterator[Any]:
-    """JSON in a text, the last first: all of it, its end, or single lines."""
+    """Yield JSON documents: the one that ends the text, then lines, last first."""
     document = last_document(text)
     if document is not None:
         yield document
@@ -21,12 +21,12 @@ def documents(text: str) -> Iterator[Any]:
 
 
 def last_document(text: str) -> Any:
-    """JSON that a text ends with, from the start of a line on; else None."""
+    """JSON document that starts on a line and ends the text; None without one."""
     stripped = text.strip()
     if not stripped.endswith(("}", "]")):
         return None
     starts = [match.start() for match in re.finditer(r"^[{\[]", stripped, re.MULTILINE)]
-    # The first that is whole: a list within an object begins later.
+    # The first start that parses: a nested list or object starts on a later line.
     for start in starts[-50:]:
         found = _parsed(stripped[start:])
         if found is not None:
@@ -43,7 +43,7 @@ def _parsed(text: str) -> Any:
 
 
 def numbers_in(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers in JSON by their dotted paths."""
+    """Yield the numbers in a JSON value with their dotted paths."""
     pairs: Any = ()
     if isinstance(value, dict):
         pairs = value.items()

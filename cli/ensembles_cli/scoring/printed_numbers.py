@@ -1,4 +1,4 @@
-"""Numbers in a line that a command printed: scores, and what stands beside them."""
+"""Parse numbers in a line of output, and distinguish scores from other numbers."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from typing import NamedTuple
 
 VALUE = r"(?:(?:\d++\.?+\d*+|\.\d++)(?:e[-+]?\d++)?+|nan|inf(?:inity)?+)"
-# Between digits: a point in some countries, or what parts thousands, or a list; a
-# fraction, a power.
+# Separators inside a number: decimal or thousands separators of some locales, list
+# separators, fractions and powers.
 GLUE = r"(?:[,'\u2019\u00a0\u2009\u202f/]|(?:\*\*?|\u00d7|\^)[-+]?)"
 RAISED = r"[\u207a\u207b\u2070\u00b9\u00b2\u00b3\u2074-\u2079]"
-# What has digits and is no number: a path, an address, and, by what is glued to its
-# end, a word, a time, a date or a version. All is possessive: one pass reads it.
+# Numbers, and tokens with digits that are skipped: paths, addresses, words, times,
+# dates and versions. Possessive quantifiers keep the match linear.
 NUMBER = re.compile(
     rf"(?<![\w.@+/^-])(?:"
     rf"(?!\d{{1,2}}/\d{{1,2}}(?:/\d{{2,4}})?\s+\d\d?:\d\d)(?P<found>[-+]?{VALUE}(?:{GLUE}{VALUE})*+{RAISED}*+)"
@@ -20,29 +20,29 @@ NUMBER = re.compile(
     r"(?:[+-]\d\d:\d\d|(?<=[+-]\d\d):\d\d|(?<=\.\d):\d++|(?<=\.\d\d):\d++"
     r"|(?<=\.\d\d\d):\d++)?+)?+"
     rf"|\w++://\S++|localhost:\d++|(?:[\w.+-]*+/)++[\w.+-]*+(?::\d++)*+"
-    # A date before a time; a line of a program, as warnings and loggers name it.
+    # A date before a time; a file with a line number, as in warnings and logs.
     r"|\d{1,2}/\d{1,2}(?:/\d{2,4})?(?=\s+\d\d?:\d\d)"
     r"|[a-z_][\w-]*+\.[a-z]\w{0,3}:\d++|[a-z_][\w.]*+:[\w<>]++:\d++(?=\s+-\s))"
     rf"|(?P<quote>[\"'])\w[\w.-]*+:\d++(?P=quote)",
     re.IGNORECASE,
 )
-# What stands before the text of a line: a rank, a time, a step, a logger; or how
-# sacrebleu scored. A number in brackets with a space behind may be that of a class.
+# Prefix of a log line: rank, time, step or logger name; or the signature of sacrebleu.
+# A number in brackets followed by a space may be a class index, so it is kept.
 PREFIX = re.compile(
     r"\s*(?:\[(?![\s\d.,e+-]*\])[^\]\[{]*\]:?|\[\d++\](?=\t)|\[1\](?=\s+[-+.\d]+\s*$)"
     r"|[IWEF]\d{4} [\d:.]++\s++\d++ \S++\]|\[\d++/\d++\]"
     r"|\w+[|+]\S{0,300}version[:.]\S{1,60} = )",
     re.IGNORECASE,
 )
-# What stands behind a score: shares of n-grams and lengths, or kinds of errors.
+# Suffix of a score: n-gram precisions and lengths of BLEU, or error counts of WER.
 REST = re.compile(
     r",? \d[\d.]*+(?:/\d[\d.]*+){3} \(BP.*"
     r"|\[ \d++ / \d++, \d++ ins, \d++ del, \d++ sub \]"
 )
-NEAR = 80  # characters beside a number that say more of it
+NEAR = 80  # characters around a number that are examined as its context
 WORDS = re.compile(r"[a-z]+", re.IGNORECASE)
-# Words of numbers that stand beside a score: how sure it is, of how many, how long it
-# took, where a run stands.
+# Labels of numbers that are not scores: uncertainties, counts, times, settings and the
+# progress of a run.
 ASIDE = frozenset(
     WORDS.findall(
         "std stdev stddev stderr se sem deviation variance var ci interval low high"
@@ -63,8 +63,8 @@ SPREAD = frozenset(
         " confidence pvalue min"
     )
 )
-# Names of scores: in "batch accuracy" or "time series F1" the words before are no more
-# than that.
+# Names of metrics: they take precedence over the other words of a label, as in "batch
+# accuracy" or "time series F1".
 METRICS = frozenset(
     WORDS.findall(
         "acc accuracy f precision recall auc auroc auprc ap map ndcg mrr mase r bleu"
@@ -81,20 +81,21 @@ LOWER_BETTER = frozenset(
 
 
 class Number(NamedTuple):
-    """A number in a line, with the words around it."""
+    """Number in a line, with its context."""
 
     text: str
-    label: str  # since the number before
+    label: str  # words between the previous number and this one
     is_deviation: bool
     is_aside: bool
 
 
 def numbers_of(line: str) -> list[Number]:
-    """Numbers in a line, without those before and behind its text.
+    """Numbers in a line, without log prefixes and details after a score.
 
     Parameters
     ----------
     line : str
+        Line of output.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def numbers_of(line: str) -> list[Number]:
         before = line[end : match.start()]
         after = line[match.end() : match.end() + NEAR]
         words = words_of(_nearest(before))
-        # In "on the 10000 test images: 55 %" those words are of the number before.
+        # In "on the 10000 test images: 55 %" the words belong to the previous number.
         is_aside = not is_counting and _names_aside(words)
         is_whole = re.fullmatch(r"[-+]?\d+", match["found"]) is not None
         is_named = bool(words) and words[-1] in METRICS | LOWER_BETTER
@@ -130,7 +131,7 @@ def numbers_of(line: str) -> list[Number]:
 
 
 def words_of(text: str) -> list[str]:
-    """Words in small letters, those of bestIteration one by one as well.
+    """Lowercase words of a text, with the parts of camelCase words added.
 
     Examples
     --------
@@ -143,7 +144,7 @@ def words_of(text: str) -> list[str]:
 
 
 def _names_aside(words: list[str]) -> bool:
-    """Whether a name is that of something beside a score."""
+    """Whether a label is that of a number that is not a score."""
     if not words or not SPREAD.isdisjoint(words):
         return bool(words)
     is_metric = words[-1] in METRICS | LOWER_BETTER
@@ -151,7 +152,7 @@ def _names_aside(words: list[str]) -> bool:
 
 
 def _is_remark(line: str, match: re.Match[str]) -> bool:
-    """Whether a number is of how many, or says more of a name or of a score."""
+    """Whether a number is a total, as in "of 100", or a detail in parentheses."""
     start, end = match.span()
     before, after = line[max(0, start - NEAR) : start], line[end : end + NEAR]
     if re.search(r"\d\s+(?:out )?of\s+$", before):
@@ -163,5 +164,5 @@ def _is_remark(line: str, match: re.Match[str]) -> bool:
 
 
 def _nearest(before: str) -> str:
-    """Name that stands before a number, without what is parted from it."""
+    """Last phrase before a number, split at separators and brackets."""
     return re.split(r"[,;]\s|[(\[{|]|\s-\s", before.rstrip(" |([{\u2502"))[-1]

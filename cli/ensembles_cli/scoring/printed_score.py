@@ -1,4 +1,4 @@
-"""The score in what a command printed: by its key, or the one number of a line."""
+"""Parse the score in the output of a command, by its key or as the last number."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ensembles_cli.scoring.printed_numbers import (
     words_of,
 )
 
-# Of 1,234 nobody knows whether it is 1.234.
+# Thousands separators; 1,234 alone is ambiguous, because it may mean 1.234.
 THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}(?:(?:,\d{3})*\.\d*|(?:,\d{3})+)")
 SIGNS = dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
 SIGNS |= {"+/-": "\u00b1", "+-": "\u00b1"}
@@ -28,11 +28,12 @@ CELLS = re.compile(r"\t|  +|[|\u2502\u2503\u2506\u250a&]")
 
 
 class Reading(NamedTuple):
-    """A score, and where it was read.
+    """Score and its position in the output.
 
     Parameters
     ----------
     value : float
+        The score.
     line : str
         Line of the output, or key and value in JSON.
     label : str
@@ -44,25 +45,29 @@ class Reading(NamedTuple):
     label: str
 
     def is_lower_better(self, command: str) -> bool:
-        """Whether its name, or the command where it has none, is that of an error."""
+        """Whether a positive score has the name of a loss or error.
+
+        The name is the label, or ``command`` if there is no label.
+        """
         words = words_of(self.label or command)
         return self.value > 0 and not LOWER_BETTER.isdisjoint(words)
 
 
 class Unclear(ValueError):
-    """No score can be read: the message ends the sentence that begins "the command"."""
+    """No clear score in the output; the message follows the command as its subject."""
 
 
 def read_score(text: str, key: str | None = None) -> Reading:
-    """Score in what a command printed.
+    """Parse the score in the output of a command.
 
     Parameters
     ----------
     text : str
+        Output of the command.
     key : str or None, default=None
-        Name of the score: a dotted path into JSON, in which ``*`` stands for anything,
-        or the name before the number in a line. None takes the last line that has a
-        number, which must have one that can be the score.
+        Name of the score: a dotted path into JSON, in which ``*`` matches anything, or
+        the name before the number in a line. None takes the only number in JSON at the
+        end of the output, or else in the last line with a number.
 
     Returns
     -------
@@ -71,7 +76,7 @@ def read_score(text: str, key: str | None = None) -> Reading:
     Raises
     ------
     Unclear
-        If there is no score, or several numbers could be it.
+        If no number, or more than one, can be the score, or it is not finite.
     """
     for sign, plain in SIGNS.items():
         text = text.replace(sign, plain)
@@ -101,7 +106,7 @@ def _last(text: str) -> Reading:
 
 
 def _read(lines: list[str], place: int, numbers: list[Number]) -> Reading:
-    """Score in a line: the only number that is not set aside."""
+    """Parse a line whose only number with the role of a score is the score."""
     line = lines[place].strip()
     scores = [n for n in numbers if not n.is_deviation and not n.is_aside]
     if numbers[-1].is_deviation:
@@ -117,7 +122,7 @@ def _read(lines: list[str], place: int, numbers: list[Number]) -> Reading:
 
 
 def _is_table(lines: list[str], place: int) -> bool:
-    """Whether the line before is a row of other names, in as many cells."""
+    """Whether the previous line is a row of as many cells with another name."""
     own = _cells(lines[place])
     before = next((line for line in reversed(lines[:place]) if WORDS.search(line)), "")
     other = _cells(before)
@@ -195,5 +200,5 @@ def _unclear(line: str, why: str) -> Unclear:
 
 
 def shortened(text: str, longest: int = 200) -> str:
-    """Text, cut where it is too long to be shown."""
+    """Text, truncated if it is longer than ``longest`` characters."""
     return text if len(text) <= longest else f"{text[:longest]}\u2026"

@@ -1,4 +1,4 @@
-"""Commands of the user in a shell, ended with all that they have started."""
+"""Run shell commands, and kill them with all of their child processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from ensembles_cli.process import ENDS
 
-RUN = "ENSEMBLES_RUN"  # in the environment of all that a command starts
+RUN = "ENSEMBLES_RUN"  # environment variable that child processes inherit
 GRACE = 5.0  # seconds from SIGTERM to SIGKILL
 PROCESSES = Path("/proc")
 
@@ -27,22 +27,24 @@ def run(
     timeout: float | None,
     environment: Mapping[str, str],
 ) -> int | None:
-    """Exit status of a shell command, None if it was ended by the timeout.
+    """Run a shell command, and kill its process tree on a timeout or an exception.
 
     Parameters
     ----------
     line : str
+        Shell command.
     out, errors : binary files
-        What it prints.
+        Files for stdout and stderr.
     timeout : float or None
-        Seconds; None waits for as long as it takes.
+        Seconds to wait; None waits without limit.
     environment : mapping of str to str
-        Variables besides those of this process.
+        Environment variables in addition to those of this process.
 
     Returns
     -------
     int or None
-        Negative is the number of the signal that ended it.
+        Exit status, negative for the signal that terminated the command; None after a
+        timeout.
     """
     mark = uuid.uuid4().hex
     process: subprocess.Popen[bytes] | None = None
@@ -68,7 +70,7 @@ def run(
 
 @contextmanager
 def _held_back() -> Iterator[None]:
-    """Let signals wait while a process starts that must end with this one."""
+    """Defer signals until a process has started, so that it can be killed."""
     arrived: list[int] = []
 
     def keep(number: int, frame: object) -> None:
@@ -86,10 +88,10 @@ def _held_back() -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen[bytes] | None, mark: str) -> None:
-    """Ask a command and all that it has started to end, then kill what is left.
+    """Terminate a command and its child processes, then kill those that remain.
 
-    Launchers such as torchrun start workers in sessions of their own, and end them
-    when they are asked to.
+    SIGTERM comes first, because launchers such as torchrun start workers in separate
+    sessions and terminate them on that signal.
     """
     if process is None:
         return
@@ -116,13 +118,13 @@ def _signal_all(
 
 
 def _started(mark: str) -> list[int]:
-    """Processes of a command that still run, by the mark in their environment.
+    """Running processes of a command, identified by the mark in their environment.
 
-    Whatever their session and parent are. Without /proc, as on macOS, none is known.
+    Session and parent do not matter. Without /proc, as on macOS, the list is empty.
     """
     wanted, found = f"{RUN}={mark}".encode(), list[int]()
     for entry in PROCESSES.glob("[0-9]*"):
-        with suppress(OSError):  # of others, or gone
+        with suppress(OSError):  # processes of other users, or exited ones
             if wanted in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return found

@@ -86,8 +86,8 @@ def check_alike(first: Any, member: Any, name: str) -> None:
         same = is_same(thawed(one), thawed(other))
         if same is None:
             warn_user(
-                f"it cannot be told whether step {place!r} of {name} does what that of "
-                "the first does"
+                f"cannot verify that step {place!r} of {name} behaves like that of the "
+                "first member"
             )
         elif not same:
             raise ValueError(

@@ -21,7 +21,7 @@ COMPRESSED = {
     b"PK\x05\x06": ("zip", "unzip -p"),
     b"7z\xbc\xaf\x27\x1c": ("7-Zip", "7z x -so"),
 }
-# Longer marks first: the mark of UTF-32-LE begins with that of UTF-16-LE.
+# Longer byte order marks first: that of UTF-32-LE begins with that of UTF-16-LE.
 WIDE = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 GZIP = b"\x1f\x8b"
 STEP = 1 << 20
-# Numbers as text compress to a third; more is a sign of a zip bomb.
+# Numbers as text compress to a third; a far higher ratio suggests a zip bomb.
 MOST_EXPANDED, ALWAYS_FINE = 50, 64 << 20
 
 

@@ -95,7 +95,7 @@ def _cells(
     facts["column"] = header[place] if is_header else place + 1
     facts["columns"] = header if is_header else len(header)
     texts = [] if is_header else [header[place]]
-    is_steady = is_header or place == len(header) - 1  # more columns may follow
+    is_steady = is_header or place == len(header) - 1  # else more columns may follow
     size = 0
     for row in rows:
         if not row:

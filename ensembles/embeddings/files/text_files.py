@@ -26,7 +26,7 @@ SUFFIXES = {
     ".tab": "tsv",
     ".parquet": "parquet",
 }
-# Suffixes of files that lines would be the wrong format for, and a hint for each.
+# Suffixes of files that must not be read as lines, with a hint for each.
 OTHERS = {
     ".json": "kind='jsonl' reads an object a line; jq -c '.[]' makes such lines of an "
     "array; kind='lines' takes it as it is",

@@ -27,7 +27,7 @@ from ensembles.parallel import cut
 
 BLOCK = 4096  # texts in a block
 LEAST_COVERAGE = 0.5  # below, most tokens are ignored: warn
-SEARCHED = 4  # evenly spaced blocks that are searched for lost tokens
+SEARCHED = 4  # approximate number of blocks that are searched for lost tokens
 SHOWN = 5  # unknown words in a warning
 NAMED = 40  # characters of a text that are shown for its unknown subword tokens
 SAMPLED = 100_000  # tokens that are examined for capital letters
@@ -232,9 +232,8 @@ class Rows:
             named = ", ".join(map(repr, lost))
             lacks += f", and the tokenizer cuts or leaves out {named}, which it has"
         warnings.warn(
-            f"{self.vectors.source} has vectors for {coverage:.0%} of the tokens "
-            f"given to fit only; {lacks}: is it of this language, and are tokenizer "
-            "and lowercase those that it was made with?",
+            f"{self.vectors.source} has vectors for only {coverage:.0%} of the tokens "
+            f"given to fit; {lacks}. Check the language, the tokenizer and lowercase",
             stacklevel=3,
         )
 

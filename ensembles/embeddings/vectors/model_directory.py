@@ -33,10 +33,7 @@ OWN, TABLE = "ensembles", "table"
 STATIC_MODEL, TOKEN_TABLE = "static model", "token table of a transformer"
 SAVED = "saved SentenceEmbedder"
 MEAN_FLAG = "pooling_mode_mean_tokens"
-CHANGING = (
-    "stop_words",
-    "do_lower_case",
-)  # settings of the tokenizer of WordEmbeddings
+CHANGING = ("stop_words", "do_lower_case")  # settings of a WordEmbeddings tokenizer
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
@@ -249,7 +246,7 @@ def unknown_id(tokenizer: Any) -> int | None:
 
 
 def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> Any:
-    """Table of a static model, with the row mapping and weights of model2vec applied."""
+    """Table of a static model, with model2vec's row mapping and weights applied."""
     matrix, mapping = tensors[name], tensors.get("mapping")
     check_matrix(matrix, source)
     if mapping is not None:

@@ -115,7 +115,7 @@ def tensors_of(folder: Path) -> dict[str, NDArray[Any]]:
 
 
 def _unpickled(path: Path) -> dict[str, NDArray[Any]]:
-    """Read embedding tables from a PyTorch file; weights_only prevents code execution."""
+    """Read embedding tables from a PyTorch file, without executing code."""
     import pickle
 
     try:

@@ -59,10 +59,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
             }
     except (zipfile.BadZipFile, struct.error, EOFError, OSError) as error:
         raise ValueError(f"{path} is not a whole npz file: {error}") from None
-    except (
-        NotImplementedError,
-        RuntimeError,
-    ) as error:  # unsupported or encrypted zip files
+    except (NotImplementedError, RuntimeError) as error:  # unsupported or encrypted zip
         raise ValueError(
             f"{path} is no npz file as numpy writes them: {error}"
         ) from None

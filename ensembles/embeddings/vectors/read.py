@@ -53,12 +53,11 @@ def read_vectors(
     vectors : path, mapping, pair or object
         A path or an object in memory. Files: text (GloVe, word2vec, fastText ``.vec``),
         binary word2vec or fastText (``.bin``), ``.npz`` and ``.safetensors``, also
-        compressed by gzip, which is decompressed to a temporary file. Directories: a
-        model2vec, sentence-transformers or transformers model, of which the input
-        token embeddings are read, or a saved `SentenceEmbedder`. Objects: a mapping of
-        token to vector, a pair of tokens and matrix, a gensim KeyedVectors or a model
-        with one, a model2vec StaticModel, or `WordVectors`, which are returned as they
-        are.
+        compressed by gzip, which is decompressed to a temporary file. Directories: the
+        input token embeddings of a model2vec, sentence-transformers or transformers
+        model, or a saved `SentenceEmbedder`. Objects: a mapping of token to vector, a
+        pair of tokens and matrix, a gensim KeyedVectors or a model with one, a
+        model2vec StaticModel, or `WordVectors`, which are returned unchanged.
     limit : int or None, default=None
         Number of vectors to read, the first ones, which are the most frequent in most
         files; None reads all.

@@ -28,7 +28,7 @@ from ensembles.embeddings.vectors.text_loops import (
 from ensembles.embeddings.vectors.word_vectors import WordVectors, check_finite
 from ensembles.parallel import count_threads, cut, spread
 
-LINES = 4096  # lines of a job of a thread
+LINES = 4096  # lines per job of a thread
 LONGEST_LINE = 1 << 20
 BLANK = 4096  # bytes at the end of the file that are searched for blank lines
 EVERYTHING = 1 << 62

@@ -116,7 +116,7 @@ def parse_lines(
         Result of each line: `FINE`, `SHORT` (too few fields) or `UNREAD` (a field is
         not a number that `number` can parse).
     powers : ndarray
-        `POWERS`, as an argument because compiled loops read no globals.
+        Powers of ten, `POWERS`.
     """
     n_lines, dim = matrix.shape
     begin = start

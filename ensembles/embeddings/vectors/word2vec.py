@@ -15,9 +15,7 @@ from ensembles.kernels.jit import compiled
 LONGEST_WORD = 1 << 13
 LONGEST_HEADER = 64
 SPACE, NEWLINE = 32, 10
-CONTROL = frozenset(range(32)).difference(
-    b"\t\n\v\f\r"
-)  # bytes that do not occur in text
+CONTROL = frozenset(range(32)).difference(b"\t\n\v\f\r")  # bytes that text lacks
 
 
 @compiled
@@ -48,9 +46,7 @@ def gather(
     n_words, size = rows.shape
     at = start
     for row in range(n_words):
-        while (
-            at < data.size and data[at] == NEWLINE
-        ):  # the C program ends each vector with one
+        while at < data.size and data[at] == NEWLINE:  # written by the C program
             at += 1
         begin = at
         last = min(data.size, at + LONGEST_WORD)

@@ -14,6 +14,8 @@ from ensembles.atomic_io import check_free, whole
 from ensembles.embeddings.files.vector_files import save_tensors
 from ensembles.embeddings.vectors.read import read_vectors
 
+SUFFIXES = (".safetensors", ".npz")
+
 
 def write_vectors(
     vectors: Any, path: str | os.PathLike[str], *, force: bool = False
@@ -49,6 +51,8 @@ def write_vectors(
         If the vectors have n-grams, which are not written.
     """
     path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"path must end in .safetensors or .npz, found {str(path)!r}")
     check_free(path, folder=False, force=force)
     found = read_vectors(vectors)
     if found.tokenizer is not None:
@@ -79,9 +83,7 @@ def write_vectors(
     if path.suffix == ".safetensors":
         with whole(path, folder=False, force=force) as place:
             save_tensors(arrays, place)
-    elif path.suffix == ".npz":
+    else:
         with whole(path, folder=False, force=force) as place, place.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)
-    else:
-        raise ValueError(f"path must end in .safetensors or .npz, found {str(path)!r}")
     return path

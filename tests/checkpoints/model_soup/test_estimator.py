@@ -44,7 +44,7 @@ from ensembles.checkpoints.parameters.table import STATES, State
 X, y = load_digits(return_X_y=True)
 X = X / 16
 X_train, X_held, y_train, y_held = train_test_split(X, y, random_state=0)
-RIDE = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+RIDE = pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
 UNFINISHED = "ignore::sklearn.exceptions.ConvergenceWarning"
 
 
@@ -200,12 +200,12 @@ def test_a_search_goes_over_rules_weights_and_subsets(members: list[Any]) -> Non
     }
     soup = ModelSoup(SGDClassifier(), some, random_state=0)
     search = GridSearchCV(soup, grid, cv=2, error_score="raise")
-    with pytest.warns(UserWarning, match="helped nothing"):
+    with pytest.warns(UserWarning, match="did not beat the best member"):
         search.fit(X_held, y_held)
     assert len(search.cv_results_["params"]) == 12
     assert search.best_estimator_.score(X_held, y_held) > 0.9
     drawn = RandomizedSearchCV(soup, grid, n_iter=2, cv=2, random_state=0)
-    with pytest.warns(UserWarning, match="helped nothing"):
+    with pytest.warns(UserWarning, match="did not beat the best member"):
         drawn.set_params(n_iter=6).fit(X_held, y_held)
 
 
@@ -279,7 +279,7 @@ def test_a_soup_that_forgot_tells_if_its_checkpoints_were_changed(
     np.testing.assert_array_equal(soup.predict(X_held), members[0].predict(X_held))
 
 
-@pytest.mark.filterwarnings("ignore:selection 'wise_ft' helped nothing")
+@pytest.mark.filterwarnings("ignore:selection 'wise_ft' did not beat the best member")
 def test_a_soup_with_a_base_is_combined_again_to_the_byte(
     members: list[Any],
 ) -> None:

@@ -166,7 +166,9 @@ def test_a_regression_learns_by_squared_error() -> None:
     assert soup.soup_score_ > soup.scores_.max()
 
 
-@pytest.mark.filterwarnings("ignore:selection .* helped nothing", "ignore:the loss of")
+@pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member", "ignore:the loss of"
+)
 def test_a_loss_of_ones_own_gets_the_model_and_the_batch() -> None:
     sizes: list[int] = []
 
@@ -240,7 +242,7 @@ def test_passes_end_where_the_loss_is_flat_or_it_is_told() -> None:
         assert short >= soup.soup_score_ - 1e-3
 
 
-@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+@pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
 def test_among_equal_scores_the_latest_pass_wins() -> None:
     base = network()
     members = [near(base, seed) for seed in range(3)]
@@ -250,7 +252,7 @@ def test_among_equal_scores_the_latest_pass_wins() -> None:
     assert not np.allclose(soup.weights_, 1 / 3)
 
 
-@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+@pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
 @pytest.mark.parametrize("best", [0, 1])
 def test_weights_by_layer_have_a_column_even_for_one_layer(best: int) -> None:
     base = nn.Sequential(nn.Linear(4, 3)).double()

@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from ensembles.checkpoints import ModelSoup
 
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 rng = np.random.default_rng(0)
 IDS = rng.integers(20, size=(40, 6))
 MASK = np.ones_like(IDS)

@@ -106,10 +106,10 @@ def test_files_are_streamed_into_a_module(
         save = torch.save if path.suffix == ".pt" else save_file
         save(member.state_dict(), path)
     soup = ModelSoup(base, paths, weights="greedy_soup", scoring=accuracy)
-    with pytest.warns(UserWarning, match="helped nothing"):
+    with pytest.warns(UserWarning, match="did not beat the best member"):
         soup.fit(X, Y)
     inside = ModelSoup(base, members, weights="greedy_soup", scoring=accuracy)
-    with pytest.warns(UserWarning, match="helped nothing"):
+    with pytest.warns(UserWarning, match="did not beat the best member"):
         inside.fit(X, Y)
     assert soup.weights_.tolist() == inside.weights_.tolist()
     for name, value in inside.estimator_.state_dict().items():
@@ -259,7 +259,7 @@ def test_a_net_around_a_module_leaves_it(base: nn.Module) -> None:
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+@pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
 def test_a_scorer_that_trains_a_module_changes_nothing(
     base: nn.Module, members: list[nn.Module]
 ) -> None:
@@ -310,7 +310,7 @@ def test_nets_of_skorch_are_estimators() -> None:
     assert soup.score(X, Y) > 0.5
     assert soup.weights_.tolist() == [1, 1, 1]
     learned = ModelSoup(net, n_members=2, weights="convex", random_state=0)
-    with pytest.warns(UserWarning, match="helped nothing"):
+    with pytest.warns(UserWarning, match="did not beat the best member"):
         learned.fit(X, Y)
     assert learned.weights_.sum() == pytest.approx(1)
 
@@ -366,7 +366,7 @@ def minus_error(net: Any, X: Any, y: Any) -> float:
     return -float(((net.predict(X).reshape(-1) - np.reshape(y, -1)) ** 2).mean())
 
 
-@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+@pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
 def test_targets_of_a_net_are_held_against_its_answers_one_by_one() -> None:
     skorch = pytest.importorskip("skorch")
     torch.manual_seed(0)
@@ -383,7 +383,7 @@ def test_targets_of_a_net_are_held_against_its_answers_one_by_one() -> None:
     assert not np.allclose(flat.weights_, 1 / 3)
 
 
-@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+@pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
 def test_labels_of_a_binary_net_may_be_whole_numbers() -> None:
     skorch = pytest.importorskip("skorch")
     torch.manual_seed(0)
@@ -403,7 +403,7 @@ class Nine(nn.Module):
         return torch.softmax(self.inner(X), -1)
 
 
-@pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+@pytest.mark.filterwarnings("ignore:selection .* did not beat the best member")
 def test_labels_of_a_net_are_its_columns_though_some_are_not_met() -> None:
     skorch = pytest.importorskip("skorch")
     torch.manual_seed(0)

@@ -169,9 +169,7 @@ def test_of_functions_without_a_name_it_is_not_told() -> None:
         )
         for step in (lambda X: X, lambda X: X)
     ]
-    with pytest.warns(
-        UserWarning, match=r"cannot be told whether step 'functiontransf"
-    ):
+    with pytest.warns(UserWarning, match=r"cannot verify that step 'functiontransf"):
         ModelSoup(clone(members[0]), members).fit()
 
 

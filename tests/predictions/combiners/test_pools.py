@@ -25,7 +25,9 @@ NB = ("nb", GaussianNB())
 TREE = ("tree", DecisionTreeClassifier(max_depth=3, random_state=0))
 NEAR = ("near", KNeighborsClassifier(9))
 
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 @pytest.mark.parametrize("ones", [[1, 1, 1], [7, 7, 7], [0.2, 0.2, 0.2]])

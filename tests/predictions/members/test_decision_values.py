@@ -40,7 +40,9 @@ DECIDING = [
     GridSearchCV(LinearSVC(), {"C": [0.1, 1]}, cv=2),
 ]
 
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 @pytest.fixture(params=[2, 4])

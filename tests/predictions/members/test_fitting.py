@@ -24,7 +24,9 @@ Data = tuple[Any, Any]
 NB = ("nb", GaussianNB())
 TREE = ("tree", DecisionTreeClassifier(max_depth=3, random_state=0))
 
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,9 @@ def test_parallel_members_answer_the_same(iris: Data) -> None:
 
 def test_warnings_point_at_who_called_fit(iris: Data) -> None:
     twins = [("out", "drop"), ("a", GaussianNB()), ("b", GaussianNB())]
-    message = r"selection 'greedy' helped nothing: .* \(member 'a' on all data"
+    message = (
+        r"selection 'greedy' did not beat the best member: .* \(member 'a' on all data"
+    )
     with pytest.warns(UserWarning, match=message) as caught:
         EnsembleClassifier(twins, rule="mean", weights="greedy").fit(*iris)
     assert {one.filename for one in caught} == {__file__}

@@ -26,7 +26,9 @@ from ensembles.predictions import EnsembleClassifier
 Data = tuple[Any, Any]
 LR = ("lr", LogisticRegression(max_iter=500))
 
-pytestmark = pytest.mark.filterwarnings("ignore:selection .* helped nothing")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:selection .* did not beat the best member"
+)
 
 
 class CodesOnly(GaussianNB):
