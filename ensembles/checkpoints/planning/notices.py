@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -140,8 +141,12 @@ def _are_divided(weights: Float64) -> bool:
 
 
 def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
-    """Notes on one file with two names; one name given twice is intentional."""
+    """Notes on members that are one file, under one name or several."""
     known: dict[str, Checkpoint] = {}
+    names = Counter(member.name for member in members if member.path is not None)
+    for name, n_times in names.items():
+        if n_times > 1:
+            yield f"{name} is given {n_times} times, and counts as often"
     for member in members:
         if member.path is None:
             continue

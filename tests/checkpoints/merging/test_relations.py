@@ -128,7 +128,9 @@ def test_a_file_under_two_names_is_noted(tmp_path: Path) -> None:
     for other in ("link", "hard"):
         (note,) = plan([path, tmp_path / f"{other}.safetensors"]).notes
         assert "are the same file, which counts twice" in note
-    assert plan([path, path]).notes == ()
+    assert plan([path, path]).notes == (
+        f"{path} is given 2 times, and counts as often",
+    )
 
 
 def test_a_directory_under_two_names_is_noted(tmp_path: Path) -> None:

@@ -215,3 +215,11 @@ def test_vocabularies_that_differ_name_the_way_round(rows: tuple[int, int]) -> N
     wte = [{"transformer.wte.weight": np.ones((n, 2))} for n in rows]
     with pytest.raises(ValueError, match=r"--exclude 'transformer\.wte\.weight'"):
         plan(wte)
+
+
+def test_a_path_that_is_given_twice_is_noted_once(tmp_path: Path) -> None:
+    a, b = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    for value, path in enumerate((a, b)):
+        save(path, {"w": np.full(3, value, np.float32)})
+    assert f"{a} is given 3 times, and counts as often" in plan([a, b, a, a]).notes
+    assert not any("is given" in note for note in plan([a, b]).notes)
