@@ -155,7 +155,8 @@ class Rule(RegisteredFunction):
             )
         self.check_names(params)
         if params:  # the functions validate them, here before any data is read
-            self._in_memory(np.eye(n_members), np.ones(n_members), params)
+            one = np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
+            self._in_memory(one, np.ones(n_members), params)
 
     def partials(self, members: Sequence[Array] | Array, params: Any) -> Array:
         """Statistics of each block in a contiguous part of flat members.
@@ -198,7 +199,7 @@ class Rule(RegisteredFunction):
             total = np.concatenate(partials).sum(axis=0)
             if self.finish is None:
                 return total
-            return _call(self.finish, 2, params, total, weights)
+            return _call(self.finish, 2, params, total, moderate(weights))
 
     def combine(
         self,
@@ -285,7 +286,8 @@ def blockwise(function: Function) -> Function:
 
     @functools.wraps(function)
     def statistics(stack: Array, **params: Any) -> Array:
-        starts = range(0, stack.shape[1], BLOCK)
+        # An empty tensor is one empty block, which gives the statistics their shape.
+        starts = range(0, max(stack.shape[1], 1), BLOCK)
         blocks = (np.ascontiguousarray(stack[:, s : s + BLOCK]) for s in starts)
         return np.array([function(block, **params) for block in blocks])
 

@@ -96,3 +96,11 @@ def test_predictions_are_no_tensors_to_it(normed: str) -> None:
     pair = [("a", Ridge()), ("b", Ridge(10))]
     with pytest.raises(ValueError, match="unknown rule 'normed'"):
         EnsembleRegressor(pair, rule=normed).fit(np.eye(4), np.arange(4))
+
+
+def test_an_empty_tensor_has_statistics_of_their_usual_shape(normed: str) -> None:
+    empty = {"w": np.empty((0, 3)), "v": np.ones(2)}
+    params = {"power": 2.0, "least": 1.0}
+    found = average([empty, empty], rule=normed, params=params)
+    assert found["w"].shape == (0, 3)
+    assert RULES[normed](np.empty((2, 0)), **params).shape == (0,)

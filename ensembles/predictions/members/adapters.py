@@ -207,8 +207,11 @@ def decision_values(member: Any, X: Any, classes: Any) -> Float64:
 
 def _is_by_pairs(member: Any) -> bool:
     """Whether decision values are of pairs of classes, as of a one-vs-one SVC."""
-    for inner in ("best_estimator_", "estimator_", "_final_estimator"):
-        member = getattr(member, inner, member)
+    inner: Any = member
+    while inner is not None:  # a pipeline, search or wrapper may hold another one
+        member = inner
+        names = ("best_estimator_", "estimator_", "_final_estimator")
+        inner = next((getattr(member, n) for n in names if hasattr(member, n)), None)
     return getattr(member, "decision_function_shape", None) == "ovo"
 
 

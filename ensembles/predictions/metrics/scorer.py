@@ -181,13 +181,10 @@ class Bounded(Scored):
         ndarray of bool
             True for estimates to replace by the value of the scorer.
         """
-        is_first = counts.sum() == 0
-        near = (_near_another if is_first else _near_the_greatest)(values, errors)
-        matters = np.ones(len(values), bool)
-        if not is_first:
-            matters = values + errors == (values + errors).max()
+        if counts.sum() > 0:
+            return _near_the_greatest(values, errors) & (errors > 0)
         wide = errors > ROUNDING * np.maximum(1, np.abs(values))
-        return (near & (errors > 0)) | (matters & wide)
+        return (_near_another(values, errors) & (errors > 0)) | wide
 
     def agrees(self) -> bool:
         """Whether the estimate for the first plus the last member fits the scorer.

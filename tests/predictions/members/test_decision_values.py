@@ -141,15 +141,18 @@ def test_several_targets_need_probabilities() -> None:
         ensemble.fit(X, Y)
 
 
+@pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("n_known", [2, 3, 4])
 def test_pairs_of_classes_keep_their_places_where_a_fold_lacks_some(
-    n_known: int,
+    n_known: int, nested: bool
 ) -> None:
     X, y = make_classification(
         300, 8, n_informative=6, n_classes=5, n_clusters_per_class=1, random_state=0
     )
     classes, kept = np.arange(5), np.array([0, 2, 3, 4])[:n_known]
-    member = SVC(decision_function_shape="ovo")
+    member: Any = SVC(decision_function_shape="ovo")
+    if nested:
+        member = make_pipeline(GridSearchCV(make_pipeline(member), {}, cv=2))
     rows = np.isin(y, kept)
     whole = make_pipeline(StandardScaler(), member).fit(X, y)
     part = make_pipeline(StandardScaler(), clone(member)).fit(X[rows], y[rows])
