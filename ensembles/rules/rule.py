@@ -267,6 +267,8 @@ def _call(
     function: Function, n_inputs: int, params: Any, *inputs: Any, **own: Any
 ) -> Any:
     """Call a function of a rule with the parameters in its signature."""
+    if not params:  # called once a block: signatures are read only if needed
+        return function(*inputs, **own)
     names = parameters_of(function, n_inputs)
     return function(*inputs, **own, **{n: v for n, v in params.items() if n in names})
 

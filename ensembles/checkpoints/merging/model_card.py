@@ -22,7 +22,7 @@ ENTRY = re.compile(r"([a-z_]+): +(?:([\"'])(.*)\2|([^\"'\s].*?))(?: +#.*)? *")
 # Strings that YAML reads unchanged without quotes.
 PLAIN = re.compile(r"(?!(?i:y|n|yes|no|on|off|true|false|null)$)[A-Za-z][\w.+/-]*")
 SCALAR = re.compile(r"[^\W_][\w .,+/:;=?&%~()-]*")
-GENERIC = re.compile(r"checkpoint-\d+|final|best|model|\d+")
+GENERIC = re.compile(r"checkpoint-\d+|final|best")
 # A snapshot in the Hugging Face Hub cache, whose path contains the repository name.
 CACHED = re.compile(r"models--([^/]+)--([^/]+)/snapshots/[^/]+")
 
@@ -93,9 +93,7 @@ def public_name(member: Checkpoint) -> str:
     cached = CACHED.search(path.as_posix())
     if cached:
         return f"{cached[1]}/{cached[2]}"
-    generic = member.kind == "file" or re.fullmatch(
-        r"checkpoint-\d+|final|best", path.name
-    )
+    generic = member.kind == "file" or GENERIC.fullmatch(path.name)
     return f"{path.parent.name}/{path.name}" if generic else path.name
 
 

@@ -16,13 +16,11 @@ AROUND = (".json", ".txt", ".md", ".model", ".jinja", ".py", ".tiktoken", ".voca
 LONGEST_MARK = 80  # bytes that a temporary name adds to the name of the output
 
 
-def kind_of(first: Checkpoint, out: Path | None) -> str:
+def kind_of(out: Path | None) -> str:
     """Format of the output, by its suffix.
 
     Parameters
     ----------
-    first : Checkpoint
-        First member; it does not affect the format.
     out : Path or None
         Path of the output; None for a state dict in memory.
 

@@ -143,7 +143,7 @@ def plan(
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)
     place = _resolved(out, force=given["force"])
-    kind = kind_of(opened[0], place)
+    kind = kind_of(place)
     targets, aliases = comparison.targets, comparison.aliases
     if kind == "directory" and opened[0].is_torch:
         targets, aliases = _untied(targets, aliases), {}
