@@ -126,7 +126,7 @@ def command(
         found.paths,
         out or default_out(found.paths),
         weights=numbers,
-        params=as_params(params),
+        rule_params=as_params(params),
         **options,
     )
     taken = Taken(plan, found)

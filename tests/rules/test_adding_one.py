@@ -58,7 +58,7 @@ def test_it_is_streamed_whatever_the_memory_and_the_threads(
     for memory, threads in ((1 << 26, 2), (3 << 20, 1)):
         out = tmp_path / f"{memory}.safetensors"
         params: Any = {"factor": 2.0, "power": 2.0}
-        how: Any = {"params": params, "memory": memory, "threads": threads}
+        how: Any = {"rule_params": params, "memory": memory, "threads": threads}
         average(members, out, rule=normed, weights=[1, 3], **how)
         found.append(load_file(out))
     a, b = (load_file(path) for path in members)
@@ -75,7 +75,7 @@ def test_in_memory_it_gives_the_same(normed: str, members: list[Path]) -> None:
     states = [load_file(path) for path in members]
     stack = np.array([state["w"] for state in states])
     alone = RULES[normed](stack, [1, 3], power=2.0)
-    both = average(states, rule=normed, weights=[1, 3], params={"power": 2.0})
+    both = average(states, rule=normed, weights=[1, 3], rule_params={"power": 2.0})
     assert alone.tobytes() == both["w"].tobytes()
 
 
@@ -84,10 +84,10 @@ def test_parameters_of_all_its_functions_are_known_and_checked(
 ) -> None:
     assert sorted(RULES[normed].params) == ["factor", "least", "power"]
     with pytest.raises(ValueError, match="least must not be negative, found -1"):
-        average(members, rule=normed, params={"power": 2.0, "least": -1})
+        average(members, rule=normed, rule_params={"power": 2.0, "least": -1})
     message = r"no parameter 'p' \(known: factor, power, least\)"
     with pytest.raises(ValueError, match=message):
-        average(members, rule=normed, params={"p": 2.0})
+        average(members, rule=normed, rule_params={"p": 2.0})
 
 
 def test_predictions_are_no_tensors_to_it(normed: str) -> None:
@@ -101,6 +101,6 @@ def test_predictions_are_no_tensors_to_it(normed: str) -> None:
 def test_an_empty_tensor_has_statistics_of_their_usual_shape(normed: str) -> None:
     empty = {"w": np.empty((0, 3)), "v": np.ones(2)}
     params = {"power": 2.0, "least": 1.0}
-    found = average([empty, empty], rule=normed, params=params)
+    found = average([empty, empty], rule=normed, rule_params=params)
     assert found["w"].shape == (0, 3)
     assert RULES[normed](np.empty((2, 0)), **params).shape == (0,)

@@ -12,7 +12,6 @@ import numpy as np
 from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.running_mean import RunningMean
-from ensembles.checkpoints.planning.options import Options
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.rules.rule import Rule
 
@@ -35,9 +34,9 @@ class Pool:
     folder : path or None, default=None
         Directory for the temporary file of the running sum; None is the system's
         directory for temporary files.
-    options : Options or None, default=None
-        Options of every plan, without ``rule``, ``params`` and ``weights``; None uses
-        the defaults.
+    options : mapping of str to value or None, default=None
+        Options of every plan, without ``rule``, ``rule_params`` and ``weights``; None
+        uses the defaults.
     counted : bool, default=True
         Whether weights with integer ratios are planned as repeated members, which suits
         selections that add members one by one (greedy).
@@ -55,13 +54,13 @@ class Pool:
         rule: str | Rule = "mean",
         params: Mapping[str, Any] | None = None,
         folder: str | os.PathLike[str] | None = None,
-        options: Options | None = None,
+        options: Mapping[str, Any] | None = None,
         counted: bool = True,
     ) -> None:
         self.members = tuple(members)
         self.rule = rule
         self.params = dict(params or {})
-        self.options: Options = {} if options is None else options
+        self.options = dict(options or {})
         self.stream = RunningMean(folder)
         self.counted = counted
         self.order: list[int] = []
@@ -114,18 +113,17 @@ class Pool:
         """
         some = np.flatnonzero(weights).tolist()
         shares = np.asarray(weights)[some]
-        own: Options = {"rule": self.rule, "weights": shares, "params": self.params}
+        own = {"rule": self.rule, "weights": shares, "rule_params": self.params}
         return self._plan(some, out, own)
 
     def _plan(
         self,
         places: Sequence[int],
         out: str | os.PathLike[str] | None,
-        own: Options,
+        own: Mapping[str, Any],
     ) -> Plan:
         members = [self.members[place] for place in places]
-        given: Options = {**self.options, **own}
-        return plan(members, out, **given)
+        return plan(members, out, **self.options, **own)
 
 
 def as_counts(weights: Float64) -> Counts | None:

@@ -25,8 +25,8 @@ from ensembles.checkpoints.model_soup.parameter_arrays import Mixture
 from ensembles.checkpoints.parameters.access import state_of
 from ensembles.checkpoints.parameters.table import State
 from ensembles.checkpoints.parameters.template import check_kind, home_of, opened_for
-from ensembles.checkpoints.planning.buffers import least_memory
-from ensembles.checkpoints.planning.options import MEMORY, Options
+from ensembles.checkpoints.planning.buffers import minimum_memory
+from ensembles.checkpoints.planning.options import MEMORY
 from ensembles.checkpoints.planning.plan import plan
 from ensembles.checkpoints.planning.warnings import check_related, warn_of_statistics
 from ensembles.registry import lookup
@@ -254,8 +254,8 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
         check_related(opened, set(network), combining.shared_init)
     if combining.finish is None:
         warn_of_statistics(opened)
-    options: Options = {"integers": combining.integers, "memory": sys.maxsize}
-    needed = least_memory(plan(opened, **options).targets, rule)
+    options: dict[str, Any] = {"integers": combining.integers, "memory": sys.maxsize}
+    needed = minimum_memory(plan(opened, **options).targets, rule)
     pool = Pool(
         opened,
         rule=rule,

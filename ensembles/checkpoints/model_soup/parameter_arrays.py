@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any
 
 from ensembles._typing import Array, Float64
-from ensembles.checkpoints.compatibility.layout import Target
+from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.merging.combinations import Pool
 from ensembles.checkpoints.merging.sinks import ArraySink, Sink
-from ensembles.checkpoints.merging.streaming import Outcome
-from ensembles.checkpoints.merging.writers import stream_verified
+from ensembles.checkpoints.merging.streaming import StreamResult, stream
 from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.dtypes import is_float
@@ -51,24 +50,24 @@ class Mixture:
 
     def _by_layer(
         self, weights: Float64, planned: Plan, sinks: Any, progress: Any
-    ) -> Outcome:
+    ) -> StreamResult:
         """Stream each layer with its own column of weights."""
-        outcome = Outcome()
+        outcome = StreamResult()
         for layer, column in zip(self.layers.values(), weights.T, strict=True):
             names = set(layer)
             targets = [t for t in planned.targets if t.name in names]
             own = replace(planned, targets=targets, weights=column)
-            outcome = stream_verified(own, sinks, progress)
+            outcome = stream(own, sinks, progress)
         return outcome
 
-    def _into(self, planned: Plan, stream: Callable[..., Outcome]) -> None:
+    def _into(self, planned: Plan, stream: Callable[..., StreamResult]) -> None:
         targets = [self._target(target) for target in planned.targets]
         sinks: dict[str, Sink] = {
             target.name: ArraySink(self.arrays[target.name]) for target in targets
         }
         stream(replace(planned, targets=targets), sinks, lambda n_read: None)
 
-    def _target(self, target: Target) -> Target:
-        """Target with the dtype of its output array, if it is a float."""
+    def _target(self, target: TensorPlan) -> TensorPlan:
+        """TensorPlan with the dtype of its output array, if it is a float."""
         own = self.arrays[target.name].dtype
         return target._replace(dtype=own) if is_float(target.dtype) else target

@@ -36,7 +36,7 @@ def test_options_are_those_of_every_plan(tmp_path: Path) -> None:
     ]
     pool = Pool(members, options={"threads": 1, "dtype": "float32"})
     for weights in ([1, 0], [0.5, 0.5], [0.123, 0.877]):
-        assert pool.plan(np.array(weights)).options["dtype"] == "float32"
+        assert pool.plan(np.array(weights)).options.dtype == "float32"
 
 
 def test_weights_that_no_addition_leads_to_read_each_member_once(

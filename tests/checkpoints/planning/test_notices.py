@@ -124,9 +124,9 @@ def test_a_rule_of_another_tool_is_told_by_its_name_here(rule: str, words: str) 
 
 def test_a_parameter_of_another_tool_is_told_by_its_name_here() -> None:
     with pytest.raises(ValueError, match=r"no parameter 't'.*its weight: 1 - t, t"):
-        plan([{"w": np.ones(2)}] * 2, rule="slerp", params={"t": 0.3})
+        plan([{"w": np.ones(2)}] * 2, rule="slerp", rule_params={"t": 0.3})
     with pytest.raises(ValueError, match=r"no parameter 'q' \(known: none\)$"):
-        plan([{"w": np.ones(2)}] * 2, rule="slerp", params={"q": 0.3})
+        plan([{"w": np.ones(2)}] * 2, rule="slerp", rule_params={"q": 0.3})
 
 
 def test_task_arithmetic_is_a_mean_with_signed_weights() -> None:
