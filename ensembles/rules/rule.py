@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,12 +14,10 @@ from ensembles.dtypes import FLOATS
 from ensembles.kernels.casting import rounded, widened
 from ensembles.kernels.gram import BLOCK
 from ensembles.registry import RegisteredFunction
+from ensembles.rules.signatures import Function, check_signatures, named_arguments
 from ensembles.weights import check_weights
 
 MODERATE = 64  # largest binary exponent of weights that are used unscaled
-# Names of arguments that the library passes or that users pass beside parameters.
-RESERVED = frozenset(("stack", "members", "weights", "base", "state", "dtype"))
-Function = Callable[..., Any]
 
 
 class Rule(RegisteredFunction):
@@ -72,7 +69,6 @@ class Rule(RegisteredFunction):
     """
 
     noun = "rule"
-    reserved = frozenset(("base", "state"))
 
     def __init__(
         self,
@@ -97,12 +93,16 @@ class Rule(RegisteredFunction):
         self.symmetric = symmetric
         self.fused = fused
         # Read once: signatures are too slow to be read for every block.
-        self._arguments = {
-            function: _arguments(self.name, function, n_inputs)
-            for function, n_inputs in ((function, 2), (statistics, 1), (finish, 2))
-            if function is not None
-        }
-        self._params = self._checked_params()
+        self._combine = named_arguments(self.name, function, 2)
+        self._statistics = statistics and named_arguments(self.name, statistics, 1)
+        self._finish = finish and named_arguments(self.name, finish, 2)
+        self._params = check_signatures(
+            self.name,
+            self._combine,
+            self._statistics,
+            self._finish,
+            needs_base=needs_base,
+        )
 
     def __call__(
         self,
@@ -229,8 +229,7 @@ class Rule(RegisteredFunction):
         stack = stack_members(members)
         if not self.fused or (base is not None and base.dtype != stack.dtype):
             stack, base = widened(stack), _widened(base)
-        names = self._arguments[self.statistics].keys()
-        arguments = {n: v for n, v in (*params.items(), ("base", base)) if n in names}
+        arguments = _chosen(self._statistics, {**params, "base": base})
         with np.errstate(all="ignore"):  # infinities of both signs
             return np.asarray(self.statistics(stack, **arguments))
 
@@ -257,8 +256,7 @@ class Rule(RegisteredFunction):
             total = np.concatenate(partials).sum(axis=0)
             if self.finish is None:
                 return total
-            names = self._arguments[self.finish].keys()
-            arguments = {name: v for name, v in params.items() if name in names}
+            arguments = _chosen(self._finish, params)
             return self.finish(total, self._moderate(weights), **arguments)
 
     def combine(
@@ -305,11 +303,9 @@ class Rule(RegisteredFunction):
         if not (one_format and self.fused):
             stack, base = widened(stack), _widened(base)
         if params or base is not None or self.statistics is not None:
-            names = self._arguments[self.function].keys()
-            given = {**(params or {}), "base": base, "state": state}
-            out = self.function(
-                stack, weights, **{n: v for n, v in given.items() if n in names}
-            )
+            engine = {"base": base, "state": state}
+            arguments = _chosen(self._combine, {**(params or {}), **engine})
+            out = self.function(stack, weights, **arguments)
         else:
             out = self.function(stack, weights)
         out = np.asarray(out)
@@ -350,50 +346,10 @@ class Rule(RegisteredFunction):
                     f"members[{index}] has {float(stack[index][is_negative][0])}"
                 )
 
-    def _checked_params(self) -> dict[str, Any]:
-        """Parameters of all functions with their defaults; raise if they conflict."""
-        rule = f"rule {self.name!r}"
-        takes_base = any("base" in names for names in self._arguments.values())
-        if takes_base != self.needs_base:
-            raise TypeError(
-                f"{rule} must have a function with the argument 'base' if and only if "
-                f"it needs one, found needs_base={self.needs_base}"
-            )
-        if self.finish is not None and self.statistics is None:
-            raise TypeError(f"{rule} must have statistics, because it has finish")
-        takes_state = "state" in self._arguments[self.function]
-        if takes_state != (self.statistics is not None):
-            raise TypeError(
-                f"{rule} must have the argument 'state' if and only if it has "
-                "statistics, from which the state is computed"
-            )
-        params: dict[str, Any] = {}
-        for arguments in self._arguments.values():
-            for name, default in arguments.items():
-                if name in self.reserved:
-                    continue
-                if repr(params.setdefault(name, default)) != repr(default):
-                    raise TypeError(
-                        f"parameter {name!r} of {rule} must have the same default in "
-                        f"all functions, found {params[name]!r} and {default!r}"
-                    )
-        return params
 
-
-def _arguments(rule: str, function: Function, n_inputs: int) -> dict[str, Any]:
-    """Arguments of a rule's function after its inputs, with their defaults."""
-    arguments = list(inspect.signature(function).parameters.values())[n_inputs:]
-    for argument in arguments:
-        if argument.kind in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL):
-            raise TypeError(
-                f"functions of rule {rule!r} must name each parameter, found {argument}"
-            )
-        if argument.name in RESERVED - Rule.reserved:
-            raise TypeError(
-                f"parameters of rule {rule!r} must not be named {argument.name!r}, "
-                "which the library uses itself; rename it"
-            )
-    return {argument.name: argument.default for argument in arguments}
+def _chosen(names: Container[str] | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the arguments that a function has."""
+    return {name: value for name, value in values.items() if name in (names or ())}
 
 
 def blockwise(function: Function) -> Function:

@@ -65,6 +65,7 @@ class Taken:
             "members": self.members(),
             "rule": plan.rule.name,
             "params": plan.rule_params,
+            "base": None if plan.base is None else {"path": str(plan.base.path)},
             "out": str(plan.out),
             "files": list(plan.parts),
             "tensors": len(plan.targets),
@@ -84,6 +85,8 @@ def print_taken(taken: Taken) -> None:
     """Print members and notes to stderr."""
     for line in shortened(list(map(_line, taken.members()))):
         click.echo(line, err=True)
+    if taken.plan.base is not None:
+        click.echo(taken.plan.base.name, err=True)
     print_notes(taken.notes)
 
 
@@ -114,6 +117,7 @@ def print_plan(taken: Taken, as_json: bool) -> None:
                     [facts["rule"], *(f"{k}={v}" for k, v in plan.rule_params.items())]
                 ),
             ],
+            *([] if plan.base is None else [["base", str(plan.base.path)]]),
             ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
             ["tensors", str(facts["tensors"])],
             *_integer_row(plan),
@@ -135,6 +139,8 @@ def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
         facts = taken.described()
         for member, digest in zip(facts["members"], report.member_digests, strict=True):
             member["digest"] = f"xxh3-128:{digest}"
+        if report.base_digest is not None:
+            facts["base"]["digest"] = f"xxh3-128:{report.base_digest}"
         facts["notes"] += map(as_options, report.notes)
         done = {
             "digest": f"xxh3-128:{report.digest}",
