@@ -33,7 +33,7 @@ def magnitudes(block: Float64, *, base: Float64) -> Float64:
     """Histogram of the binary exponents of each member's differences."""
     exponents = np.frexp(block - base)[1].clip(LOWEST, HIGHEST - 1) - LOWEST
     bins = HIGHEST - LOWEST
-    counts: list[Any] = [np.bincount(row, minlength=bins) for row in exponents]
+    counts = [np.bincount(row, minlength=bins) for row in exponents]
     return np.array(counts, np.float64)
 
 
@@ -43,7 +43,7 @@ def thresholds(total: Float64, weights: Float64, *, density: float = 0.2) -> Flo
         raise ValueError(f"density must be in (0, 1], found {density}")
     n_above = np.cumsum(total[:, ::-1], axis=1)[:, ::-1]
     first = (n_above <= density * n_above[:, :1]).argmax(axis=1)
-    return np.ldexp(0.5, first + LOWEST)
+    return np.asarray(np.ldexp(0.5, first + LOWEST))
 
 
 def add_large_differences(
