@@ -91,12 +91,12 @@ class RegisteredFunction:
         ValueError
             If a name is unknown; the message lists the known ones.
         """
-        known = self.params
+        own = self.params
         for name in params:
-            if name not in known:
+            if name not in own:
                 raise ValueError(
                     f"{self.noun} {self.name!r} has no parameter {name!r} "
-                    f"(known: {', '.join(known) or 'none'})"
+                    f"(known: {', '.join(own) or 'none'})"
                 )
 
 
@@ -202,11 +202,11 @@ def lookup(table: Table[Entry], name: str) -> Entry:
     TypeError
         If ``name`` is not a string.
     """
-    known = f"(known: {', '.join(sorted(table))})"
+    names = f"(known: {', '.join(sorted(table))})"
     if not isinstance(name, str):
-        raise TypeError(f"{table.noun} must be a name, found {name!r} {known}")
+        raise TypeError(f"{table.noun} must be a name, found {name!r} {names}")
     if name in table:
         return table[name]
     nearest = difflib.get_close_matches(name.casefold(), table, n=1)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"unknown {table.noun} {name!r}{hint} {known}")
+    raise ValueError(f"unknown {table.noun} {name!r}{hint} {names}")

@@ -142,16 +142,16 @@ class Rule(RegisteredFunction):
             weights, len(members), signed=self.signed, rule=self.name
         )
         flat = np.ascontiguousarray(members.reshape(len(members), -1))
-        origin = None
+        flat_base = None
         if base is not None:
-            origin = _as_floats(base)
-            if origin.shape != members.shape[1:]:
+            ancestor = _as_floats(base)
+            if ancestor.shape != members.shape[1:]:
                 raise ValueError(
                     f"base must have the shape of a member, {members.shape[1:]}, found "
-                    f"{origin.shape}"
+                    f"{ancestor.shape}"
                 )
-            origin = np.ascontiguousarray(origin.reshape(-1))
-        out = self._combine_at_once(flat, checked, origin, params)
+            flat_base = np.ascontiguousarray(ancestor.reshape(-1))
+        out = self._combine_at_once(flat, checked, flat_base, params)
         return out.reshape(members.shape[1:])
 
     @property
@@ -200,9 +200,11 @@ class Rule(RegisteredFunction):
             )
         self.check_names(params)
         if params:  # the functions validate them, here before any data is read
-            one = np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
-            base = np.zeros(one.shape[1]) if has_base else None
-            self._combine_at_once(one, np.ones(n_members), base, params)
+            stack = (
+                np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
+            )
+            base = np.zeros(stack.shape[1]) if has_base else None
+            self._combine_at_once(stack, np.ones(n_members), base, params)
 
     def partial_statistics(
         self,

@@ -277,6 +277,45 @@ def test_a_prefix_of_a_base_is_left_out(sparse: str) -> None:
     assert found["enc.w"].tolist() == [1, 1, 1]
 
 
+def test_checksums_of_a_base_are_verified(sparse: str, tmp_path: Path) -> None:
+    import torch
+
+    base = tmp_path / "base.pt"
+    state = {"w": torch.arange(3000.0)}
+    torch.save(state, base)
+    read: list[int] = []
+    how: Any = {"base": base, "rule": sparse, "progress": read.append}
+    report = average([state], tmp_path / "out.safetensors", **how)
+    assert sum(read) == report.plan.read_bytes > 3 * 12_000
+    content = bytearray(base.read_bytes())
+    start = content.index(np.arange(3000, dtype=np.float32).tobytes())
+    content[start + 4_001] ^= 1
+    base.write_bytes(content)
+    with pytest.raises(ValueError, match=r"base\.pt is damaged"):
+        average([state], tmp_path / "other.safetensors", **how)
+
+
+def test_an_output_must_not_replace_the_base(
+    sparse: str, paths: dict[str, Path]
+) -> None:
+    with pytest.raises(ValueError, match=r"base\.safetensors is or .* the member base"):
+        plan([paths["x"]], paths["base"], base=paths["base"], rule=sparse, force=True)
+
+
+def test_a_base_from_another_initialization_is_warned_of(
+    sparse: str, rng: np.random.Generator
+) -> None:
+    a, other = (
+        {f"{i}.weight": rng.normal(size=(40, 50)) for i in range(3)} for _ in "ab"
+    )
+    b = {name: tensor + 0.01 for name, tensor in a.items()}
+    with pytest.warns(
+        UserWarning, match=r"^base and members\[0\] may not be fine-tuned"
+    ):
+        average([a, b], base=other, rule=sparse)
+    assert average([a, b], base=a, rule=sparse).keys() == a.keys()
+
+
 def test_a_base_that_is_also_a_member_is_noted(
     sparse: str, paths: dict[str, Path]
 ) -> None:

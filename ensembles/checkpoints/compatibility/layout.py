@@ -180,7 +180,8 @@ def match_layouts(
             "member, and have no effect"
         )
     match.notes.extend(_mixed(match.targets))
-    match.notes.extend(differences(checkpoints))
+    if any(checkpoint.files or checkpoint.config for checkpoint in checkpoints):
+        match.notes.extend(differences(checkpoints))
     return match
 
 
@@ -191,13 +192,14 @@ def _note_ties(
     written: Mapping[str, tuple[int, ...]],
 ) -> None:
     """Add notes on tied tensors used for missing ones, and on untied output layers."""
-    counted = (
+    counted = [
         (checkpoint.name, f"{name} of {MEMBER} is tied to {partner}, which is used")
         for checkpoint, tied in zip(checkpoints, ties.counted, strict=True)
         for name, partner in tied.items()
         if name in written
-    )
-    match.notes.extend(grouped(counted))
+    ]
+    if counted:
+        match.notes.extend(grouped(counted))
     config = checkpoints[0].config
     for name in [name for name in ties.untied if name in written]:
         note = f"{name} has parameters of its own, not those of {ties.untied[name]}"

@@ -67,7 +67,7 @@ class RunningMean:
         -------
         StreamResult
         """
-        fresh = [m for m in plan.members if id(m) not in self._verified]
+        fresh = [c for c in plan.checkpoints if id(c) not in self._verified]
         verify(fresh, plan.threads, progress)
         self._verified |= {id(member) for member in fresh}
         if len(plan.members) < FEWEST or not _is_equal_mean(plan):

@@ -85,11 +85,9 @@ def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
     str
         One sentence per note, with the names of all members that share it.
     """
-    yield from grouped(
-        (member.name, f"{MEMBER}: {note}")
-        for member in members
-        for note in member.notes
-    )
+    notes = [(m.name, f"{MEMBER}: {note}") for m in members for note in m.notes]
+    if notes:
+        yield from grouped(notes)
 
 
 def of_output(

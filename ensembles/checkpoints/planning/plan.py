@@ -304,10 +304,15 @@ def _open_all(
         is_absent = all(isinstance(error, FileNotFoundError) for error in errors)
         kind = FileNotFoundError if is_absent else ValueError
         raise kind(_join([str(error) for error in errors]))
-    renamed, notes = named_alike(opened)
+    notes: list[str] = []
+    if any(
+        checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
+    ):
+        renamed, notes = named_alike(opened)
+        opened = list(renamed)
     if base is None:
-        return renamed, None, notes
-    return renamed[:-1], renamed[-1], notes
+        return tuple(opened), None, notes
+    return tuple(opened[:-1]), opened[-1], notes
 
 
 def _open_base(base: Member, key: str | None) -> Checkpoint:

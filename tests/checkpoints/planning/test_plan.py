@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ensembles.checkpoints import average, plan, write
+from ensembles.checkpoints import MergeOptions, average, plan, write
 from ensembles.checkpoints.formats.checkpoint import File
 from tests.checkpoints.building import pair, save, save_shards
 
@@ -173,6 +174,23 @@ def test_a_rule_for_two_members_refuses_three() -> None:
     state = {"w": np.ones(2)}
     with pytest.raises(ValueError, match="'slerp' needs 2 members, found 3"):
         plan([state] * 3, rule="slerp")
+
+
+def test_average_and_plan_show_the_same_options_with_the_same_defaults() -> None:
+    planned, averaged = (inspect.signature(f).parameters for f in (plan, average))
+    own = {"progress", "sha256"}
+    assert averaged.keys() - planned.keys() == own
+    for name, parameter in planned.items():
+        assert parameter == averaged[name]
+    options = inspect.signature(MergeOptions).parameters
+    for name, parameter in options.items():
+        assert parameter.default == planned[name].default
+        assert parameter.annotation == planned[name].annotation
+
+
+def test_options_are_kept_as_they_were_validated() -> None:
+    options = plan([{"w": np.ones(1)}], dtype="bf16", include=["w"]).options
+    assert options == MergeOptions(dtype="bfloat16", include=["w"])
 
 
 def test_no_member_is_an_error() -> None:
