@@ -202,7 +202,7 @@ def _note_ties(
         match.notes.extend(grouped(counted))
     config = checkpoints[0].config
     for name in [name for name in ties.untied if name in written]:
-        note = f"{name} has parameters of its own, not those of {ties.untied[name]}"
+        note = f"{name} and {ties.untied[name]} differ, and are not tied"
         if may_untie(config, name, written) and untied_config(config) != config:
             match.untied.append(name)
             note += "; tie_word_embeddings of the result is false"
@@ -315,8 +315,8 @@ def _vocabulary(name: str) -> str:
     patterns = ["*embed*", "*lm_head*"] if usual else [name]
     options = " ".join(f"--exclude {pattern!r}" for pattern in patterns)
     return (
-        "; their vocabularies differ: resize one to the other's rows, or average all "
-        f"else by exclude={patterns} ({options})"
+        "; the vocabularies differ in size: resize one to the rows of the other, or "
+        f"leave such tensors out by exclude={patterns} ({options})"
     )
 
 
@@ -326,7 +326,7 @@ def _mixed(targets: Sequence[TensorPlan]) -> Iterator[str]:
     if mixed:
         dtypes = sorted({str(t.dtype) for target in mixed for t in target.sources})
         yield (
-            f"{len(mixed)} tensors are of different precision in the members "
+            f"{len(mixed)} tensors have different precisions in the members "
             f"({', '.join(dtypes)}), such as {mixed[0].name}, written as "
             f"{mixed[0].dtype}"
         )

@@ -263,8 +263,8 @@ def _resolved(
     if integers == "first":
         return first
     raise ValueError(
-        f"integer tensor {target.name!r} differs between the members, and has no mean; "
-        "integers='first' or integers='max' says which to take"
+        f"integer tensor {target.name!r} differs between the members, and integers are "
+        "not averaged; integers='first' or integers='max' selects one of them"
     )
 
 

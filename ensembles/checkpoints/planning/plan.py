@@ -210,7 +210,7 @@ def plan(
     problems += [reason for member in checkpoints for reason in refused(member)]
     problems += match.problems
     if not match.targets and not problems:
-        problems.append(f"no tensor is left to average of {opened[0].name}")
+        problems.append(f"no tensor of {opened[0].name} is left to average")
     path = _resolve_link(out, force=force)
     kind = kind_of(path)
     targets, aliases = match.targets, match.aliases
@@ -280,7 +280,7 @@ def _open_all(
     """
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(
-            "members must be a sequence of checkpoints, found one alone: "
+            "members must be a sequence of checkpoints, found a single one: "
             f"{members!r:.80}"
         )
     members = list(members)  # it may be an array of paths
@@ -350,7 +350,7 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
         return None if out is None else Path(out)
     target = Path(os.path.realpath(out))
     if target.is_symlink():
-        raise ValueError(f"{out} is a link that leads to itself; remove it")
+        raise ValueError(f"{out} is a symbolic link that leads to itself; remove it")
     if not force and not Path(out).exists():
         raise FileExistsError(
             f"{out} is a symbolic link to {target}, which does not exist; force=True "
@@ -396,4 +396,4 @@ def _join(problems: Sequence[str]) -> str:
     """All problems, one a line, at most `SHOWN`."""
     lines = list(dict.fromkeys(problems))
     n_more = len(lines) - SHOWN
-    return "\n".join(lines[:SHOWN] + [f"and {n_more} more of the kind"] * (n_more > 0))
+    return "\n".join(lines[:SHOWN] + [f"and {n_more} more problems"] * (n_more > 0))

@@ -95,7 +95,7 @@ def test_precisions_may_mix(
     else:
         assert found.tobytes() == expected.tobytes()
     (note,) = plan(members).notes
-    assert "of different precision in the members" in note
+    assert "have different precisions in the members" in note
     assert f"written as {first}" in note
 
 
