@@ -458,7 +458,11 @@ def test_a_score_that_fails_may_be_skipped(
         (["?.safetensors", "--timeout", "0"], 2, "0.0 is not in the range x>0"),
         (["*.pt"], 1, "no checkpoint matches '*.pt'"),
         (["a.safetensors", "a.safetensors"], 1, "must be different"),
-        (["?.safetensors", "-o", "no/out.pt"], 1, "there is no folder no to write"),
+        (
+            ["?.safetensors", "-o", "no/out.pt"],
+            1,
+            "the folder of the output must exist: create no",
+        ),
     ],
     ids=str,
 )

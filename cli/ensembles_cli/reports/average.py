@@ -114,7 +114,7 @@ def print_plan(taken: Taken, as_json: bool) -> None:
                     [facts["rule"], *(f"{k}={v}" for k, v in plan.params.items())]
                 ),
             ],
-            ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
+            ["output", f"{plan.out}" + "/" * (plan.format == "directory")],
             ["tensors", str(facts["tensors"])],
             *_integer_row(plan),
             ["dtypes", ", ".join(facts["dtypes"])],
@@ -148,7 +148,7 @@ def print_report(taken: Taken, report: Report, as_json: bool) -> None:
     moved = plan.read_bytes + plan.write_bytes
     speed = f" ({size(int(moved / max(report.seconds, 1e-9)))}/s)"
     click.echo(
-        f"wrote {report.out}{'/' * (plan.kind == 'directory')}: {plan.rule.name} of "
+        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {plan.rule.name} of "
         f"{counted(len(plan.members), 'member')}, "
         f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
         f"{report.seconds:.2f} s{speed * (moved >= LEAST_TIMED)}"

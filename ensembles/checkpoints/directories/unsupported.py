@@ -61,7 +61,7 @@ def refused(checkpoint: Checkpoint) -> Iterator[str]:
         )
 
 
-def suspicious(checkpoint: Checkpoint) -> Iterator[str]:
+def placeholder_notes(checkpoint: Checkpoint) -> Iterator[str]:
     """Notes on empty tensors, which may be buffers or placeholders of sharded runs.
 
     Parameters

@@ -13,8 +13,8 @@ from ensembles._typing import Array, Float64
 from ensembles.atomic_io import telling_if_full
 from ensembles.checkpoints.compatibility.layout import Target
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.merging.checksums import verify
-from ensembles.checkpoints.merging.sinks import FileSink, Sink
+from ensembles.checkpoints.formats.output import FileSink, Sink
+from ensembles.checkpoints.merging.checksums import verify_checksums
 from ensembles.checkpoints.merging.streaming import Outcome
 from ensembles.checkpoints.merging.writers import stream_verified
 from ensembles.checkpoints.planning.plan import Plan
@@ -52,7 +52,7 @@ class RunningMean:
     def __call__(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
     ) -> Outcome:
-        """Stream a plan like `ensembles.checkpoints.merging.writers.stream_members`.
+        """Verify checksums and stream a plan, see `writers.write_plan_to`.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class RunningMean:
         Outcome
         """
         fresh = [m for m in plan.members if id(m) not in self._verified]
-        verify(fresh, plan.threads, progress)
+        verify_checksums(fresh, plan.threads, progress)
         self._verified |= {id(member) for member in fresh}
         if len(plan.members) < FEWEST or not _is_equal_mean(plan):
             outcome = stream_verified(plan, sinks, progress)

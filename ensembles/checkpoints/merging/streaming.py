@@ -12,9 +12,9 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.compatibility.layout import Target
 from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.formats.output import Sink
 from ensembles.checkpoints.merging import digests
 from ensembles.checkpoints.merging.digests import Running
-from ensembles.checkpoints.merging.sinks import Sink
 from ensembles.checkpoints.planning.buffers import Buffers, step_of
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import rounded, widened

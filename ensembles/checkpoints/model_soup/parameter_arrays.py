@@ -9,8 +9,8 @@ from typing import Any
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.compatibility.layout import Target
+from ensembles.checkpoints.formats.output import ArraySink, Sink
 from ensembles.checkpoints.merging.combinations import Pool
-from ensembles.checkpoints.merging.sinks import ArraySink, Sink
 from ensembles.checkpoints.merging.streaming import Outcome
 from ensembles.checkpoints.merging.writers import stream_verified
 from ensembles.checkpoints.planning.layers import layers_of

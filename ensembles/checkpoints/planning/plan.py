@@ -17,9 +17,13 @@ from ensembles.checkpoints.compatibility.prefixes import named_alike
 from ensembles.checkpoints.directories.open import Member, open_member
 from ensembles.checkpoints.directories.unsupported import refused
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import check_budget
-from ensembles.checkpoints.planning.destination import kind_of, obstacles
+from ensembles.checkpoints.planning.destination import (
+    destination_problems,
+    output_format,
+)
 from ensembles.checkpoints.planning.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.planning.notices import notices, of_members, of_output
 from ensembles.checkpoints.planning.options import Options, with_defaults
@@ -56,8 +60,9 @@ class Plan:
         result must be false.
     out : Path or None
         Path of the output; None for a state dict in memory.
-    kind : {"safetensors", "directory", "torch", "memory"}
-        Format of the output; "memory" is a state dict.
+    format : str
+        Name of the output's format in `FORMATS`; "directory", or "memory" for a state
+        dict.
     parts : dict of str to list of Target
         Tensors of each weight file in the order they are stored, by path relative to
         the directory; a single file has its name as the key, "memory" an empty string.
@@ -88,7 +93,7 @@ class Plan:
     aliases: dict[str, str]
     untied: tuple[str, ...]
     out: Path | None
-    kind: str
+    format: str
     parts: dict[str, list[Target]]
     options: Options
     threads: int
@@ -143,16 +148,16 @@ def plan(
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)
     place = _resolved(out, force=given["force"])
-    kind = kind_of(place)
+    format_ = output_format(place)
     targets, aliases = comparison.targets, comparison.aliases
-    if kind == "directory" and opened[0].is_torch:
+    if format_ == "directory" and opened[0].is_torch:
         targets, aliases = _untied(targets, aliases), {}
-    if given["shard_size"] is not None and kind != "directory":
+    if given["shard_size"] is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
     free = 0
     if place is not None:
-        found, free = obstacles(place, opened, n_written)
+        found, free = destination_problems(place, opened, n_written)
         problems += found
     threads, buffers = 1, 0
     with _noted(problems):
@@ -160,7 +165,7 @@ def plan(
         buffers, threads = check_budget(targets, rule, given["memory"], threads)
     if problems:
         raise ValueError(_listed(problems))
-    parts = _parts(kind, targets, opened[0], place, given["shard_size"])
+    parts = _parts(format_, targets, opened[0], place, given["shard_size"])
     return Plan(
         members=opened,
         rule=rule,
@@ -170,7 +175,7 @@ def plan(
         aliases=aliases,
         untied=tuple(comparison.untied),
         out=place,
-        kind=kind,
+        format=format_,
         parts=parts,
         options=given,
         threads=threads,
@@ -178,9 +183,9 @@ def plan(
         read_bytes=_n_read(opened, targets, rule),
         write_bytes=n_written,
         free_bytes=free,
-        peak_bytes=buffers + _n_held(kind, parts, n_written),
+        peak_bytes=buffers + _n_held(format_, parts, n_written),
         notes=(
-            *of_output(place, kind, n_written, given["force"], opened),
+            *of_output(place, format_, n_written, given["force"], opened),
             *of_members(opened),
             *renamed,
             *comparison.notes,
@@ -291,22 +296,23 @@ def _untied(targets: list[Target], aliases: Mapping[str, str]) -> list[Target]:
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
 
 
-def _n_held(kind: str, parts: Mapping[str, list[Target]], n_written: int) -> int:
-    """Bytes of the result held in memory: torch.save needs complete tensors."""
-    if kind in ("torch", "memory"):
+def _n_held(format_: str, parts: Mapping[str, list[Target]], n_written: int) -> int:
+    """Bytes of the result held in memory, e.g. because torch.save needs all tensors."""
+    if format_ == "memory":
         return n_written
-    extras = [part for part in parts if not part.endswith(".safetensors")]
-    return sum(t.nbytes for part in extras for t in parts[part]) * (kind == "directory")
+    formats = {part: format_by_suffix(part) for part in parts}
+    held = [part for part, found in formats.items() if found and not found.streams]
+    return sum(target.nbytes for part in held for target in parts[part])
 
 
 def _parts(
-    kind: str,
+    format_: str,
     targets: list[Target],
     first: Checkpoint,
     out: Path | None,
     shard_size: int | None,
 ) -> dict[str, list[Target]]:
-    if kind == "directory":
+    if format_ == "directory":
         return shards.divide(targets, first, shard_size=shard_size)
     return {out.name if out else "": shards.in_order(targets)}
 

@@ -97,10 +97,13 @@ def test_paths_stay_in_the_order_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.txt", r"says nothing of its format \(known: \.safetensors, \.pt"),
-        ("a", r"says nothing of its format"),
-        ("a.gguf", r"GGUF is quantized, convert it back first"),
-        ("a.h5", r"says nothing of its format"),
+        (
+            "a.txt",
+            r"a file of a known format \(\.safetensors, \.sft, \.pt",
+        ),
+        ("a", r"must be a directory or a file of a known format"),
+        ("a.gguf", r"is a GGUF file, which is quantized"),
+        ("a.h5", r"is an HDF5 file, as written by Keras"),
     ],
 )
 def test_a_suffix_that_is_not_known_is_told(
@@ -355,7 +358,7 @@ def test_results_of_averages_are_known_by_their_recipe(
     assert found.notes == [
         f"{run}: passed over {name}: their metadata say that they are averages"
     ]
-    assert discovery.RECIPE == provenance.KEY
+    assert discovery.PROVENANCE == provenance.KEY
 
 
 @pytest.mark.parametrize(
@@ -420,11 +423,11 @@ def test_a_run_without_readable_checkpoints_says_what_there_is(tmp_path: Path) -
         ("a.npz", b"x", r"average\(\[dict\(np\.load"),
         ("a.h5", b"\x89HDF\r\n", "HDF5"),
         ("a.bin", b"\x89HDF\r\n", "HDF5"),
-        ("a.msgpack", b"x", "msgpack, as Flax"),
+        ("a.msgpack", b"x", "msgpack file, as written by Flax"),
         ("a.onnx", b"x", "ONNX graph"),
         ("a.nemo", b"x", r"tar -xf"),
-        ("a.bin", b"GGUF1234", "GGUF is quantized, convert it back"),
-        ("a.pt", b"\x1f\x8b12", "is compressed; unpack"),
+        ("a.bin", b"GGUF1234", "is a GGUF file, which is quantized"),
+        ("a.pt", b"\x1f\x8b12", "is compressed with gzip; decompress"),
         ("model", b"", "is empty"),
     ],
     ids=lambda value: str(value)[:20],
@@ -454,7 +457,7 @@ def test_files_of_torch_are_read_under_any_name(tmp_path: Path, name: str) -> No
 def test_archives_of_torchscript_and_of_arrays_are_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.bin.npz", w=np.ones(2))
     (tmp_path / "a.bin.npz").rename(tmp_path / "a.bin")
-    with pytest.raises(ValueError, match=r"archive of numpy arrays.*dict\(np\.load"):
+    with pytest.raises(ValueError, match=r"archive of NumPy arrays.*dict\(np\.load"):
         plan([tmp_path / "a.bin"])
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         for name in ("a/data.pkl", "a/constants.pkl", "a/code/x.py"):
@@ -468,7 +471,7 @@ def test_archives_of_torchscript_and_of_arrays_are_told(tmp_path: Path) -> None:
     [
         (
             torch.nn.Linear(2, 2),
-            r"members\[0\] is of type Linear; pass its \.state_dict",
+            r"members\[0\] has type Linear; pass its \.state_dict",
         ),
         ({"m": torch.nn.Linear(2, 2)}, r"is a Linear; pass its \.state_dict\(\)"),
         ({"m": {"w": np.ones(2)}}, r"tensor 'm' is a mapping; pass the innermost one"),

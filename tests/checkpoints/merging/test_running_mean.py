@@ -21,7 +21,7 @@ from ensembles.checkpoints import average
 from ensembles.checkpoints.directories.open import open_member
 from ensembles.checkpoints.merging.combinations import Pool
 from ensembles.checkpoints.merging.running_mean import RunningMean
-from ensembles.checkpoints.merging.writers import write_safetensors
+from ensembles.checkpoints.merging.writers import write_plan_to
 from ensembles.checkpoints.model_soup.parameter_arrays import Mixture
 from ensembles.checkpoints.planning.plan import plan
 
@@ -50,7 +50,7 @@ def written(
     n_read: list[int] = []
     out.unlink(missing_ok=True)
     planned = plan([opened[place] for place in order], out, threads=1)
-    write_safetensors(planned, out, n_read.append, running)
+    write_plan_to(planned, out, n_read.append, running)
     return out.read_bytes(), sum(n_read)
 
 
@@ -103,7 +103,7 @@ def test_a_member_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     paths = write_members(tmp_path, np.float32)
     opened = [open_member(path, 0) for path in paths]
     paths[2].write_bytes(paths[2].read_bytes())
-    with pytest.raises(ValueError, match="was changed while it was read"):
+    with pytest.raises(ValueError, match="was modified while it was read"):
         written(RunningMean(), opened, [0, 1, 2], tmp_path / "out.safetensors")
 
 

@@ -19,7 +19,7 @@ import torch
 
 from ensembles.checkpoints import Candidate, Journal, SoupReport, average, make_soup
 from ensembles.checkpoints.directories.open import open_member
-from ensembles.checkpoints.formats.checkpoint import File
+from ensembles.checkpoints.formats.checkpoint import FileSource
 from ensembles.checkpoints.soup_search.candidates import suffix_of
 from tests.checkpoints.building import load, save
 from tests.checkpoints.merging.test_kills import tree
@@ -326,7 +326,7 @@ def test_an_output_that_exists_is_told_before_anything_is_scored(
         make_soup(paths, never, out)
     make_soup(paths, nearness, out, force=True)
     assert value(out) == 4.5
-    with pytest.raises(ValueError, match="is or holds the member"):
+    with pytest.raises(ValueError, match="is or contains the member"):
         make_soup(paths, never, paths[0], force=True)
 
 
@@ -653,13 +653,13 @@ def test_a_candidate_reads_the_files_that_changed_alone(
         for n in range(n_members)
     ]
     read: Counter[Path] = Counter()
-    usual = File.read_into
+    usual = FileSource.read_into
 
-    def counted(file: File, buffer: memoryview, offset: int) -> None:
+    def counted(file: FileSource, buffer: memoryview, offset: int) -> None:
         read[file.path] += len(buffer)
         usual(file, buffer, offset)
 
-    monkeypatch.setattr(File, "read_into", counted)
+    monkeypatch.setattr(FileSource, "read_into", counted)
     n_read: list[int] = []
 
     def record(candidate: Candidate) -> None:
