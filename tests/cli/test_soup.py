@@ -483,7 +483,7 @@ def test_an_output_inside_a_member_is_told(soup: Soup, tmp_path: Path) -> None:
     before = tree(tmp_path)
     result = soup("?", "-o", "a/soup")
     assert result.exit_code == 1
-    assert "error: a/soup is inside the member a, of which nothing may change" in (
+    assert "error: a/soup is inside the member a, which must not change" in (
         result.stderr
     )
     assert tree(tmp_path) == before
@@ -502,7 +502,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(
         )
     result = soup("?.safetensors", "-o", locked / "out.safetensors")
     assert result.exit_code == 1
-    assert f"{locked} cannot be written to; choose another place" in result.stderr
+    assert f"{locked} is not writable; choose another folder" in result.stderr
     assert list(locked.iterdir()) == []
     assert not Path("count").exists()
 
