@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 
 from ensembles import atomic_io
 from ensembles.checkpoints import Journal
-from ensembles.checkpoints.directories.open import open_member
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles_cli.main import cli
 from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.command import TAIL, ScoringCommand
@@ -985,7 +985,7 @@ def test_a_state_dict_that_was_chosen_is_told(soup: Soup, tmp_path: Path) -> Non
     )
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    known = [open_member(f"{name}.ckpt", 0).state_dict for name in "ab"]
+    known = [open_checkpoint(f"{name}.ckpt", 0).state_dict for name in "ab"]
     assert [member["state_dict"] for member in found["members"]] == known
 
 

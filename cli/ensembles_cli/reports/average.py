@@ -11,7 +11,7 @@ from ensembles_cli.console import as_options, size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, Report
-    from ensembles.checkpoints.directories.discovery import Expanded
+    from ensembles.checkpoints.directories.discovery import DiscoveredCheckpoints
 
 NOTES_SHOWN = 10
 MEMBERS_SHOWN = 12
@@ -26,11 +26,11 @@ class Taken:
     ----------
     plan : Plan
         Plan of the average.
-    found : Expanded
+    found : DiscoveredCheckpoints
         Paths and steps of the members, with notes on skipped checkpoints.
     """
 
-    def __init__(self, plan: Plan, found: Expanded) -> None:
+    def __init__(self, plan: Plan, found: DiscoveredCheckpoints) -> None:
         from ensembles.checkpoints.merging.relations import (
             averages_among,
             different_initializations,

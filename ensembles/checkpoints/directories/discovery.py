@@ -24,7 +24,7 @@ PROVENANCE = "ensembles"  # key of the provenance in the metadata of an average
 SHOWN = 8
 
 
-class Expanded(NamedTuple):
+class DiscoveredCheckpoints(NamedTuple):
     """Paths of members, with their training steps.
 
     Parameters
@@ -42,7 +42,9 @@ class Expanded(NamedTuple):
     notes: list[str]
 
 
-def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
+def discover_checkpoints(
+    members: Sequence[str], *, last: int | None = None
+) -> DiscoveredCheckpoints:
     """Expand paths, glob patterns and training directories to paths of members.
 
     Parameters
@@ -59,7 +61,7 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
 
     Returns
     -------
-    Expanded
+    DiscoveredCheckpoints
 
     Raises
     ------
@@ -72,7 +74,7 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
     """
     if last is None:
         paths = [path for member in members for path in _matches(member)]
-        return Expanded(paths, [None] * len(paths), [])
+        return DiscoveredCheckpoints(paths, [None] * len(paths), [])
     notes: list[str] = []
     found = [path for member in members for path in _checkpoints(member, notes)]
     absent = [path for path in found if not os.path.lexists(path)]
@@ -91,7 +93,7 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
         )
     steps = _steps(found)
     notes.extend(_unlike(kept))
-    return Expanded(kept, [_number(steps[path]) for path in kept], notes)
+    return DiscoveredCheckpoints(kept, [_number(steps[path]) for path in kept], notes)
 
 
 def _unlike(paths: Sequence[str]) -> Iterator[str]:

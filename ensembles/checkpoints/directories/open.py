@@ -15,7 +15,9 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint
 Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
-def open_member(member: Member, index: int, *, key: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    member: Member, index: int, *, key: str | None = None
+) -> Checkpoint:
     """Read the layout of a member, without its tensors.
 
     Parameters

@@ -17,7 +17,7 @@ FEWEST = 8  # one-element parameters; toy models have fewer
 PARAMETER = re.compile(r"(.*[._])?(weight|kernel|bias)")
 
 
-def refused(checkpoint: Checkpoint) -> Iterator[str]:
+def unsupported_reasons(checkpoint: Checkpoint) -> Iterator[str]:
     """Reasons why a checkpoint cannot be averaged, at most one of each kind.
 
     Parameters

@@ -14,8 +14,8 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.checkpoints.compatibility.layout import Comparison, Target, compare
 from ensembles.checkpoints.compatibility.prefixes import named_alike
-from ensembles.checkpoints.directories.open import Member, open_member
-from ensembles.checkpoints.directories.unsupported import refused
+from ensembles.checkpoints.directories.open import Member, open_checkpoint
+from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.planning import shards
@@ -216,7 +216,7 @@ def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...
     errors: list[Exception] = []
     for index, member in enumerate(given):
         try:
-            opened.append(open_member(member, index, key=key))
+            opened.append(open_checkpoint(member, index, key=key))
         except (OSError, ValueError) as error:
             errors.append(error)
     if len(errors) == 1:
@@ -253,7 +253,7 @@ def _compared(
         exclude=given["exclude"],
         dtype=np.dtype(given["dtype"]) if given["dtype"] else None,
     )
-    problems += [reason for member in members for reason in refused(member)]
+    problems += [reason for member in members for reason in unsupported_reasons(member)]
     problems += comparison.problems
     if not comparison.targets and not problems:
         problems.append(f"no tensor is left to average of {members[0].name}")

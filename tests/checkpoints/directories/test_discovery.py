@@ -21,7 +21,7 @@ ONE = {"w": np.ones(2, np.float32)}
 
 
 def expand(paths: list[str], last: int | None = None) -> list[str]:
-    return discovery.expand(paths, last=last).paths
+    return discovery.discover_checkpoints(paths, last=last).paths
 
 
 def names(paths: list[str]) -> list[str]:
@@ -231,9 +231,9 @@ def test_the_parts_of_a_pipeline_are_no_steps(tmp_path: Path) -> None:
 
 def test_each_chosen_checkpoint_has_its_step(tmp_path: Path) -> None:
     run = str(training(tmp_path / "run", 500, 1000, 1500, 90))
-    found = discovery.expand([run], last=2)
+    found = discovery.discover_checkpoints([run], last=2)
     assert list(map(str, found.steps)) == ["1000", "1500"]
-    assert discovery.expand([run]).steps == [None]
+    assert discovery.discover_checkpoints([run]).steps == [None]
 
 
 def empty(folder: Path, names: list[str]) -> Path:
@@ -288,18 +288,18 @@ def test_averages_and_the_best_are_no_steps_of_a_run(
 ) -> None:
     empty(tmp_path, entries + ordered)
     for pattern in (tmp_path, tmp_path / "*"):
-        found = discovery.expand([str(pattern)], last=len(ordered))
+        found = discovery.discover_checkpoints([str(pattern)], last=len(ordered))
         assert names(found.paths) == ordered
         (note,) = found.notes
         assert all(name in note for name in entries)
         assert (passed or "their names tell no step of the run") in note
         with pytest.raises(ValueError, match=r"last=N must be from 1"):
-            discovery.expand([str(pattern)], last=len(ordered) + 1)
+            discovery.discover_checkpoints([str(pattern)], last=len(ordered) + 1)
 
 
 def test_a_last_checkpoint_of_a_step_of_its_own_is_taken(tmp_path: Path) -> None:
     empty(tmp_path, ["a-epoch=3.ckpt", "a-epoch=7.ckpt", "a-epoch=12-last.ckpt"])
-    found = discovery.expand([str(tmp_path)], last=2)
+    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
     assert names(found.paths) == ["a-epoch=7.ckpt", "a-epoch=12-last.ckpt"]
     assert found.notes == []
 
@@ -315,7 +315,7 @@ def test_names_of_two_models_in_one_folder_are_noted(
     tmp_path: Path, entries: list[str], last: int, shown: str
 ) -> None:
     empty(tmp_path, entries)
-    (note,) = discovery.expand([str(tmp_path / "*_*")], last=last).notes
+    (note,) = discovery.discover_checkpoints([str(tmp_path / "*_*")], last=last).notes
     assert note.startswith(f"{shown} were chosen")
     assert "give a pattern" in note
 
@@ -334,14 +334,14 @@ def test_runs_of_many_names_are_taken_without_a_word(
     tmp_path: Path, entries: list[str]
 ) -> None:
     empty(tmp_path, [*entries, "meta_000020.pt"])
-    found = discovery.expand([str(tmp_path)], last=2)
+    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
     assert (names(found.paths), found.notes) == (entries, [])
 
 
 def test_unfinished_folders_are_passed_over(tmp_path: Path) -> None:
     run = training(tmp_path / "run", 9, 10)
     save(run / "tmp-checkpoint-11/model.safetensors", ONE)
-    found = discovery.expand([str(run)], last=2)
+    found = discovery.discover_checkpoints([str(run)], last=2)
     assert names(found.paths) == ["checkpoint-9", "checkpoint-10"]
     assert "passed over tmp-checkpoint-11" in found.notes[0]
 
@@ -353,7 +353,7 @@ def test_results_of_averages_are_known_by_their_recipe(
     run = training(tmp_path / "run", 1, 2)
     name = "m-5.safetensors" if kind == "file" else "m-5"
     average([run / "checkpoint-1"], run / name)
-    found = discovery.expand([str(run)], last=2)
+    found = discovery.discover_checkpoints([str(run)], last=2)
     assert names(found.paths) == ["checkpoint-1", "checkpoint-2"]
     assert found.notes == [
         f"{run}: passed over {name}: their metadata say that they are averages"
@@ -387,7 +387,7 @@ def test_files_of_optimizers_beside_are_passed_over(tmp_path: Path) -> None:
             f"meta_{step}.json",
         )
         empty(tmp_path, list(kinds))
-    found = discovery.expand([str(tmp_path)], last=2)
+    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
     assert names(found.paths) == ["model_000500.pt", "model_001000.pt"]
     assert found.notes == []
 

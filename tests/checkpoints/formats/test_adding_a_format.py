@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import load_file, save_file
 
 from ensembles.checkpoints import average, make_soup, plan
-from ensembles.checkpoints.directories.open import open_member
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
 from ensembles.checkpoints.formats.output import OutputFile, Sink, file_sinks
@@ -125,7 +125,7 @@ def test_its_average_is_that_of_safetensors(raw5: str, tmp_path: Path) -> None:
     assert report.digest == expected_report.digest
     assert report.members == expected_report.members
     assert report.plan.peak_bytes <= 4 << 20
-    provenance = json.loads(open_member(out, 0).metadata["ensembles"])
+    provenance = json.loads(open_checkpoint(out, 0).metadata["ensembles"])
     assert provenance["members"] == [f"xxh3-128:{digest}" for digest in report.members]
 
 
@@ -134,13 +134,13 @@ def test_aliases_and_other_formats_are_kept(raw5: str, tmp_path: Path) -> None:
     average([{"a": tied, "b": tied}], tmp_path / "out.raw5")
     average([tmp_path / "out.raw5"], tmp_path / "out.pt")
     average([tmp_path / "out.pt"], tmp_path / "back.raw5")
-    assert open_member(tmp_path / "back.raw5", 0).aliases == {"b": "a"}
+    assert open_checkpoint(tmp_path / "back.raw5", 0).aliases == {"b": "a"}
     assert values(tmp_path / "back.raw5") == {"a": [1.0] * 3, "b": [1.0] * 3}
 
 
 def test_content_decides_before_the_suffix(raw5: str, tmp_path: Path) -> None:
     path = save_raw5(tmp_path / "a.pt", state(1))
-    assert open_member(path, 0).format == "raw5"
+    assert open_checkpoint(path, 0).format == "raw5"
 
 
 def test_the_last_steps_of_a_run_are_averaged_by_the_command(

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints import Candidate, Journal, SoupReport, average, make_soup
-from ensembles.checkpoints.directories.open import open_member
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats.checkpoint import FileSource
 from ensembles.checkpoints.soup_search.candidates import suffix_of
 from tests.checkpoints.building import load, save
@@ -259,9 +259,9 @@ def test_convex_says_where_there_is_nothing_to_climb(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.* are of different formats")
 def test_candidates_are_of_the_kind_of_the_first_member(tmp_path: Path) -> None:
     plain = made(tmp_path, "a", 3)
-    assert suffix_of(open_member(plain.rename(tmp_path / "a.pt"), 0)) == ""
+    assert suffix_of(open_checkpoint(plain.rename(tmp_path / "a.pt"), 0)) == ""
     for suffix in (".pt", ".safetensors"):
-        assert suffix_of(open_member(made(tmp_path, f"b{suffix}", 3), 0)) == suffix
+        assert suffix_of(open_checkpoint(made(tmp_path, f"b{suffix}", 3), 0)) == suffix
     base, seen = made(tmp_path, "base.pt", 0), list[Path]()
 
     def score(path: Path) -> float:
