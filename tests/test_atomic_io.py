@@ -42,7 +42,7 @@ def test_a_member_cut_short_after_the_plan_leaves_no_file(
     planned = plan([a, b], tmp_path / out)
     os.truncate(b, b.stat().st_size - 4)
     with pytest.raises(
-        ValueError, match=r"b\.safetensors ends at byte \d+, .*cut short"
+        ValueError, match=r"b\.safetensors ends at byte \d+, .*truncated"
     ):
         write(planned)
     assert left(tmp_path) == []
@@ -141,7 +141,9 @@ def test_a_folder_of_other_things_is_not_replaced_even_by_force(
     (work / foreign).parent.mkdir(parents=True)
     for name in [foreign, *beside]:
         (work / name).write_text("years")
-    with pytest.raises(ValueError, match=r"work is not replaced: it holds thesis"):
+    with pytest.raises(
+        ValueError, match=r"work must not be replaced: it contains thesis"
+    ):
         average(pair(tmp_path), work, force=True)
     assert (work / foreign).read_text() == "years"
 
@@ -152,7 +154,7 @@ def test_the_current_folder_is_not_replaced_even_by_force(
     members = pair(tmp_path)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(ValueError, match="it holds the current folder"):
+    with pytest.raises(ValueError, match="it contains the current folder"):
         average(members, tmp_path / "here", force=True)
 
 
@@ -165,13 +167,17 @@ def test_an_output_that_is_or_holds_a_member_is_refused(
     (tmp_path / "link.safetensors").symlink_to(members[0])
     (tmp_path / "sub").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"is or holds the member|a name of its own"):
+    with pytest.raises(
+        ValueError, match=r"is or contains the member|must be the path of a file"
+    ):
         average(members, out, force=force)
     assert load(members[0])["w"].tolist() == [1, 2, 3]
 
 
 def test_an_output_folder_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no folder .*nowhere to write out"):
+    with pytest.raises(
+        ValueError, match=r"the folder of the output must exist: create .*nowhere"
+    ):
         average(pair(tmp_path), tmp_path / "nowhere/out.safetensors")
     assert left(tmp_path) == []
 
@@ -455,7 +461,7 @@ def test_a_member_that_is_written_to_meanwhile_is_told(tmp_path: Path) -> None:
     def touch(n_bytes: int) -> None:
         os.utime(members[1])
 
-    with pytest.raises(ValueError, match="was changed while it was read"):
+    with pytest.raises(ValueError, match="was modified while it was read"):
         average(members, tmp_path / "out.safetensors", progress=touch)
     assert left(tmp_path) == []
 

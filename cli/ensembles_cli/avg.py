@@ -129,12 +129,12 @@ def command(
     load_numba()
     from ensembles import checkpoints
     from ensembles.atomic_io import check_free
-    from ensembles.checkpoints.directories.discovery import expand
+    from ensembles.checkpoints.directories.discovery import discover_checkpoints
 
     raise_file_limit()
     end_cleanly()
     named, numbers = split_weights(members, weights, last=last)
-    found = expand(named, last=last)
+    found = discover_checkpoints(named, last=last)
     plan = checkpoints.plan(
         found.paths,
         out or default_out(found.paths),

@@ -146,7 +146,7 @@ def command(
     """
     load_numba()
     from ensembles.checkpoints import Journal, make_soup
-    from ensembles.checkpoints.directories.discovery import expand
+    from ensembles.checkpoints.directories.discovery import discover_checkpoints
 
     raise_file_limit()
     end_cleanly()
@@ -157,7 +157,7 @@ def command(
     own = as_params([*params, *[("n_trials", trials)] * (trials is not None)])
     asked = text if key_of_score is None else f"{text} --score-key {key_of_score}"
     journal = Journal(f"{out}.journal.jsonl", asked, scoring.files())
-    found = expand(members, last=last)
+    found = discover_checkpoints(members, last=last)
     paths = found.paths
     most = most_scores(name, len(paths))
     every = paths if base is None else [base, *paths]

@@ -105,8 +105,12 @@ def test_weights_are_written_in_any_way(
         (["a.safetensors", "--memory", "much"], 2, "must be a size such as"),
         (["a.safetensors", "--threads", "0"], 2, "0 is not in the range"),
         (["a.safetensors", "--shard-size", "1GB"], 1, "needs a directory as output"),
-        (["a.safetensors", "-o", "a.safetensors"], 1, "is or holds the member"),
-        (["a.safetensors", "-o", "no/out.pt"], 1, "there is no folder no to write"),
+        (["a.safetensors", "-o", "a.safetensors"], 1, "is or contains the member"),
+        (
+            ["a.safetensors", "-o", "no/out.pt"],
+            1,
+            "the folder of the output must exist: create no",
+        ),
         (["*.pt"], 1, "no checkpoint matches '*.pt'"),
         (["c.safetensors"], 1, "no checkpoint at c.safetensors"),
     ],
@@ -150,7 +154,7 @@ def test_a_training_directory_without_last_says_what_to_do(
     steps(tmp_path / "run", 90)
     result = avg("run")
     assert result.exit_code == 1
-    assert "expand a folder of checkpoints by --last N" in result.stderr
+    assert "use --last N to take the last N" in result.stderr
 
 
 def test_an_output_is_replaced_only_by_force(avg: Avg, tmp_path: Path) -> None:
@@ -193,7 +197,7 @@ def test_a_result_that_is_no_number_is_warned_of(avg: Avg, tmp_path: Path) -> No
     result = avg("a.safetensors")
     assert result.exit_code == 0
     warning = result.stderr.splitlines()[-1]
-    assert warning.startswith("warning: 1 tensor of the result holds NaN")
+    assert warning.startswith("warning: 1 tensor of the result contains NaN")
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from click.testing import CliRunner, Result
 
 from ensembles import atomic_io
 from ensembles.checkpoints import Journal
-from ensembles.checkpoints.directories.open import open_member
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles_cli.main import cli
 from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.command import TAIL, ScoringCommand
@@ -458,7 +458,11 @@ def test_a_score_that_fails_may_be_skipped(
         (["?.safetensors", "--timeout", "0"], 2, "0.0 is not in the range x>0"),
         (["*.pt"], 1, "no checkpoint matches '*.pt'"),
         (["a.safetensors", "a.safetensors"], 1, "must be different"),
-        (["?.safetensors", "-o", "no/out.pt"], 1, "there is no folder no to write"),
+        (
+            ["?.safetensors", "-o", "no/out.pt"],
+            1,
+            "the folder of the output must exist: create no",
+        ),
     ],
     ids=str,
 )
@@ -479,7 +483,7 @@ def test_an_output_inside_a_member_is_told(soup: Soup, tmp_path: Path) -> None:
     before = tree(tmp_path)
     result = soup("?", "-o", "a/soup")
     assert result.exit_code == 1
-    assert "error: a/soup is inside the member a, of which nothing may change" in (
+    assert "error: a/soup is inside the member a, which must not change" in (
         result.stderr
     )
     assert tree(tmp_path) == before
@@ -498,7 +502,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(
         )
     result = soup("?.safetensors", "-o", locked / "out.safetensors")
     assert result.exit_code == 1
-    assert f"{locked} cannot be written to; choose another place" in result.stderr
+    assert f"{locked} is not writable; choose another folder" in result.stderr
     assert list(locked.iterdir()) == []
     assert not Path("count").exists()
 
@@ -981,7 +985,7 @@ def test_a_state_dict_that_was_chosen_is_told(soup: Soup, tmp_path: Path) -> Non
     )
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
-    known = [open_member(f"{name}.ckpt", 0).state_dict for name in "ab"]
+    known = [open_checkpoint(f"{name}.ckpt", 0).state_dict for name in "ab"]
     assert [member["state_dict"] for member in found["members"]] == known
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.formats.safetensors import read_metadata
+from ensembles.checkpoints.formats.detection import read_metadata
 from ensembles.checkpoints.merging.provenance import KEY
 from ensembles.predictions import EnsembleRegressor
 from ensembles.registry import register

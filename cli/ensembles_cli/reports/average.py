@@ -11,7 +11,7 @@ from ensembles_cli.console import as_options, size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import MergeReport, Plan
-    from ensembles.checkpoints.directories.discovery import Expanded
+    from ensembles.checkpoints.directories.discovery import DiscoveredCheckpoints
 
 NOTES_SHOWN = 10
 MEMBERS_SHOWN = 12
@@ -26,11 +26,11 @@ class Taken:
     ----------
     plan : Plan
         Plan of the average.
-    found : Expanded
+    found : DiscoveredCheckpoints
         Paths and steps of the members, with notes on skipped checkpoints.
     """
 
-    def __init__(self, plan: Plan, found: Expanded) -> None:
+    def __init__(self, plan: Plan, found: DiscoveredCheckpoints) -> None:
         from ensembles.checkpoints.merging.relations import (
             averages_among,
             different_initializations,
@@ -118,7 +118,7 @@ def print_plan(taken: Taken, as_json: bool) -> None:
                 ),
             ],
             *([] if plan.base is None else [["base", str(plan.base.path)]]),
-            ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
+            ["output", f"{plan.out}" + "/" * (plan.format == "directory")],
             ["tensors", str(facts["tensors"])],
             *_integer_row(plan),
             ["dtypes", ", ".join(facts["dtypes"])],
@@ -154,7 +154,7 @@ def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
     moved = plan.read_bytes + plan.write_bytes
     speed = f" ({size(int(moved / max(report.seconds, 1e-9)))}/s)"
     click.echo(
-        f"wrote {report.out}{'/' * (plan.kind == 'directory')}: {plan.rule.name} of "
+        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {plan.rule.name} of "
         f"{counted(len(plan.members), 'member')}, "
         f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
         f"{report.seconds:.2f} s{speed * (moved >= LEAST_TIMED)}"

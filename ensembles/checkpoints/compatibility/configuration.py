@@ -157,7 +157,7 @@ def _of_files(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
         )
     more = [name for name in member.files if _says_something(name)]
     more = sorted(set(more) - set(first.files))
-    if more and first.kind == member.kind == "directory":
+    if more and first.is_directory and member.is_directory:
         yield (
             f"{listed(more)} of {MEMBER} are not in the result, as {first.name}, "
             "the first, has no such file"

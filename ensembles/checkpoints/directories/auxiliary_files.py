@@ -1,4 +1,4 @@
-"""Find the small files beside the weight files, which an average copies."""
+"""Find the auxiliary files of a checkpoint directory, which an average copies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from ensembles.checkpoints.directories.weight_files import (
     COPIES,
     FOREIGN,
-    READABLE,
     TRAINER,
+    is_weight_file,
 )
 from ensembles.regular_files import read_regular
 
@@ -39,7 +39,7 @@ SMALLEST = 1024  # bytes; a git-LFS pointer is not larger
 MOST = 1000  # files examined in one subfolder
 
 
-def carried(path: Path, modules: list[str]) -> tuple[list[str], list[str]]:
+def auxiliary_files(path: Path, modules: list[str]) -> tuple[list[str], list[str]]:
     """Auxiliary files of a checkpoint directory, to copy into its average.
 
     Parameters
@@ -53,12 +53,12 @@ def carried(path: Path, modules: list[str]) -> tuple[list[str], list[str]]:
     -------
     files : list of str
         Files to copy, relative to ``path``.
-    left : list of str
+    left_out : list of str
         Files and folders that may be needed but are not copied, with the reason.
     """
     files: list[str] = []
-    left: list[str] = []
-    root = repository(path)
+    left_out: list[str] = []
+    root = link_root(path)
     for module in modules:
         folder = path / module
         if not folder.is_dir():
@@ -67,14 +67,14 @@ def carried(path: Path, modules: list[str]) -> tuple[list[str], list[str]]:
             name = str(entry.relative_to(path))
             if entry.is_dir():
                 if name not in modules and not _is_known(entry.name):
-                    _add_folder(entry, path, root, files, left)
-            elif _is_carried(entry):
-                reason = obstacle(entry, root)
+                    _add_folder(entry, path, root, files, left_out)
+            elif _is_auxiliary(entry):
+                reason = reason_not_copied(entry, root)
                 if reason is None:
                     files.append(name)
                 else:
-                    left.append(f"{name} ({reason})")
-    return files, left
+                    left_out.append(f"{name} ({reason})")
+    return files, left_out
 
 
 def _is_known(folder: str) -> bool:
@@ -82,28 +82,29 @@ def _is_known(folder: str) -> bool:
 
 
 def _add_folder(
-    folder: Path, path: Path, root: Path, files: list[str], left: list[str]
+    folder: Path, path: Path, root: Path, files: list[str], left_out: list[str]
 ) -> None:
+    """Add the auxiliary files of a subfolder, or the reason to leave it out."""
     name = f"{folder.relative_to(path)}/"
     if not _is_inside(folder, root):
-        left.append(f"{name} (a link that leaves the directory)")
+        left_out.append(f"{name} (a link out of the directory)")
         return
-    inside = list(islice(_walk(folder), MOST + 1))
-    if any(file.name.endswith((*READABLE, *FOREIGN)) for file in inside):
+    entries = list(islice(_walk(folder), MOST + 1))
+    if any(_has_weights(file.name) for file in entries):
         if not NUMBERED.fullmatch(folder.name):
-            left.append(f"{name} (weights of its own)")
+            left_out.append(f"{name} (a folder with weight files)")
         return
-    wanted = [file for file in inside if _is_carried(file)]
-    kept = [file for file in wanted if obstacle(file, root) is None]
-    left.extend(
-        f"{file.relative_to(path)} ({obstacle(file, root)})"
-        for file in wanted
-        if file not in kept
-    )
-    if len(inside) > MOST or sum(file.stat().st_size for file in kept) > LARGEST:
-        left.append(f"{name} (more than {LARGEST >> 20} MiB or {MOST} files)")
+    copied = []
+    for file in filter(_is_auxiliary, entries):
+        reason = reason_not_copied(file, root)
+        if reason is None:
+            copied.append(file)
+        else:
+            left_out.append(f"{file.relative_to(path)} ({reason})")
+    if len(entries) > MOST or sum(file.stat().st_size for file in copied) > LARGEST:
+        left_out.append(f"{name} (more than {LARGEST >> 20} MiB or {MOST} files)")
         return
-    files.extend(str(file.relative_to(path)) for file in kept)
+    files.extend(str(file.relative_to(path)) for file in copied)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -115,17 +116,21 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield entry
 
 
-def _is_carried(file: Path) -> bool:
+def _has_weights(name: str) -> bool:
+    return is_weight_file(name) or name.endswith(FOREIGN)
+
+
+def _is_auxiliary(file: Path) -> bool:
     """Whether a file has no tensors, training state or results of one member."""
     name = file.name
     return file.is_file() and not (
-        name.endswith((*READABLE, *FOREIGN))
+        _has_weights(name)
         or STALE.fullmatch(name)
         or (TRAINER.fullmatch(name) and file.suffix not in TEXTS)
     )
 
 
-def obstacle(file: Path, root: Path) -> str | None:
+def reason_not_copied(file: Path, root: Path) -> str | None:
     """Reason why a file cannot be copied.
 
     Parameters
@@ -133,7 +138,7 @@ def obstacle(file: Path, root: Path) -> str | None:
     file : Path
         Path of an existing file.
     root : Path
-        Folder that links must not leave, see `repository`.
+        Folder that links must not leave, see `link_root`.
 
     Returns
     -------
@@ -141,16 +146,16 @@ def obstacle(file: Path, root: Path) -> str | None:
         None if the file can be copied.
     """
     if not _is_inside(file, root):
-        return "a link that leaves the directory"
+        return "a link out of the directory"
     if _is_pointer(file):
-        return "a git-LFS pointer, not the file that it points to"
+        return "a git-LFS pointer; fetch the file with git lfs pull"
     if file.stat().st_size > LARGEST:
         return f"more than {LARGEST >> 20} MiB"
     return None
 
 
-def repository(path: Path) -> Path:
-    """Folder that links must not leave; in a Hugging Face cache the model's folder."""
+def link_root(path: Path) -> Path:
+    """Folder that links must not leave: the directory, or the model's in a HF cache."""
     full = path.resolve()
     for folder in (full, *full.parents):
         if folder.name == "snapshots" and (folder.parent / "blobs").is_dir():

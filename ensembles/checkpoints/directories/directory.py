@@ -9,20 +9,21 @@ from typing import Any
 
 from ensembles.checkpoints.directories.adapters import adapter_in
 from ensembles.checkpoints.directories.auxiliary_files import (
-    carried,
-    obstacle,
-    repository,
+    auxiliary_files,
+    link_root,
+    reason_not_copied,
 )
 from ensembles.checkpoints.directories.quantization import quantized_by
-from ensembles.checkpoints.directories.unreadable import what_lies_in
+from ensembles.checkpoints.directories.unreadable import explain
 from ensembles.checkpoints.directories.weight_files import (
-    chosen,
     is_bare,
-    others,
+    main_weight_files,
+    other_weight_files,
     weight_map,
 )
-from ensembles.checkpoints.formats import contents
+from ensembles.checkpoints.formats import detection
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.regular_files import read_json
 
 TOKENIZERS = re.compile(
@@ -61,35 +62,33 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         If no weight file can be read, an index does not match its shards or refers to
         other directories, or the directory has an adapter that cannot be averaged.
     """
-    found = Checkpoint(str(path), "directory", path, {}, config=_config(path))
+    checkpoint = Checkpoint(
+        str(path), "", path, {}, is_directory=True, config=_config(path)
+    )
     folders = modules(path)
     for module in folders:
-        names, index = chosen(path / module)
-        shards = [contents.read(path / module / name, key) for name in names]
+        names, index = main_weight_files(path / module)
+        shards = [detection.read(path / module / name, key) for name in names]
         if index is not None:
             _check_index(index, dict(zip(names, shards, strict=True)))
         for name, shard in zip(names, shards, strict=True):
-            _join(found, module, name, shard)
-    if not found.layout and len(folders) == 1:
-        raise ValueError(
-            f"{path} holds no weights that can be read: {what_lies_in(path)}"
-        )
-    files, left = carried(path, folders)
-    found.files.extend(files)
+            _add_weight_file(checkpoint, module, name, shard)
+    if not checkpoint.layout and len(folders) == 1:
+        raise ValueError(f"{path} contains no readable weights: {explain(path)}")
+    files, left_out = auxiliary_files(path, folders)
+    checkpoint.files.extend(files)
     for module in filter(lambda module: (path / module).is_dir(), folders):
-        _add_others(found, module, left)
-    if not found.layout:
-        raise ValueError(
-            f"{path} holds no weights that can be read: {what_lies_in(path)}"
-        )
-    if left:
-        found.notes.append(f"not in the result: {', '.join(left)}")
-    found.notes.extend(
+        _add_additional_files(checkpoint, module, left_out)
+    if not checkpoint.layout:
+        raise ValueError(f"{path} contains no readable weights: {explain(path)}")
+    if left_out:
+        checkpoint.notes.append(f"not in the result: {', '.join(left_out)}")
+    checkpoint.notes.extend(
         f"{name} is copied from the first member, not averaged"
-        for name in found.files
+        for name in checkpoint.files
         if name.endswith(ARRAYS)
     )
-    return found
+    return checkpoint
 
 
 def modules(path: Path) -> list[str]:
@@ -101,7 +100,9 @@ def modules(path: Path) -> list[str]:
         for entry in entries if isinstance(entries, list) else []:
             folder = entry.get("path", "") if isinstance(entry, dict) else ""
             if folder and not is_bare(folder):
-                raise ValueError(f"{listed} leaves its directory: {folder!r}")
+                raise ValueError(
+                    f"{listed} must name folders of its own directory, found {folder!r}"
+                )
             if folder and folder not in folders:
                 folders.append(folder)
     for folder in folders:  # grows in the loop: routers may be nested
@@ -115,11 +116,13 @@ def _routes(folder: Path) -> Iterator[str]:
     listed = folder / "router_config.json"
     if not listed.exists() and folder.name.endswith("Asym"):
         listed = folder / "config.json"  # its name before version 5
-    found = read_json(listed) if listed.exists() else {}
-    types = found.get("types") if isinstance(found, dict) else None
+    config = read_json(listed) if listed.exists() else {}
+    types = config.get("types") if isinstance(config, dict) else None
     for route in types if isinstance(types, dict) else ():
         if not is_bare(route):
-            raise ValueError(f"{listed} leaves its directory: {route!r}")
+            raise ValueError(
+                f"{listed} must name folders of its own directory, found {route!r}"
+            )
         yield route
 
 
@@ -128,126 +131,137 @@ def _config(path: Path) -> dict[str, Any]:
     adapter, listed = path / "adapter_config.json", path / "config.json"
     if adapter.exists():
         config = read_json(adapter)
-        kind = config.get("peft_type") if isinstance(config, dict) else None
-        if kind not in LINEAR:
+        peft_type = config.get("peft_type") if isinstance(config, dict) else None
+        if peft_type not in LINEAR:
             raise ValueError(
                 f"{path} is a PEFT adapter: the mean of its factors is not the mean of "
                 "its updates; merge each adapter into its base model first"
             )
         listed = adapter
-    found = read_json(listed) if listed.exists() else {}
-    return found if isinstance(found, dict) else {}
+    config = read_json(listed) if listed.exists() else {}
+    return config if isinstance(config, dict) else {}
 
 
 def _check_index(index: Path, shards: dict[str, Checkpoint]) -> None:
     """Check that an index and its shards list the same tensors in the same files."""
     mapping = weight_map(index)
-    held: dict[str, str] = {}
+    stored: dict[str, str] = {}
     for shard, checkpoint in shards.items():
         for name in checkpoint.names:
-            if name in held:
+            if name in stored:
                 raise ValueError(
-                    f"{index.parent}: tensor {name!r} is in two shards, {held[name]} "
-                    f"and {shard}"
+                    f"{index.parent}: tensor {name!r} is in two shards, {stored[name]} "
+                    f"and {shard}; save the checkpoint again"
                 )
-            held[name] = shard
-    for name in sorted(held.keys() | mapping.keys()):
-        if held.get(name) != mapping.get(name):
+            stored[name] = shard
+    for name in sorted(stored.keys() | mapping.keys()):
+        if stored.get(name) != mapping.get(name):
             raise ValueError(
-                f"{index} says that tensor {name!r} is in {mapping.get(name)}, "
-                f"the shards say {held.get(name)}; write the checkpoint again"
+                f"{index} and its shards must agree on tensor {name!r}: it is in "
+                f"{mapping.get(name, 'no file')} by the index, and in "
+                f"{stored.get(name, 'no file')} by the shards; save the checkpoint "
+                "again"
             )
 
 
-def _join(
-    found: Checkpoint, module: str, name: str, shard: Checkpoint, inner: str = ""
+def _add_weight_file(
+    checkpoint: Checkpoint, module: str, name: str, file: Checkpoint, inner: str = ""
 ) -> None:
+    """Add a weight file of a module; ``inner`` is the prefix of an additional one."""
     folder = f"{module}/" if module else ""
     prefix = folder + inner
-    layout = {prefix + tensor: place for tensor, place in shard.layout.items()}
-    found.layout.update(layout)
-    found.aliases.update({prefix + a: prefix + k for a, k in shard.aliases.items()})
-    found.parts[folder + name] = list(layout)
-    found.records.extend(shard.records)
-    if not found.metadata:
-        found.metadata.update(shard.metadata)
+    layout = {prefix + tensor: value for tensor, value in file.layout.items()}
+    checkpoint.layout.update(layout)
+    checkpoint.aliases.update({prefix + a: prefix + n for a, n in file.aliases.items()})
+    checkpoint.parts[folder + name] = list(layout)
+    checkpoint.records.extend(file.records)
+    checkpoint.format = checkpoint.format or file.format
+    if not checkpoint.metadata:
+        checkpoint.metadata.update(file.metadata)
     if inner:
-        found.extras[folder + name] = prefix
-    found.notes.extend(f"{folder}{name}: {note}" for note in shard.notes)
+        checkpoint.extras[folder + name] = prefix
+    checkpoint.notes.extend(f"{folder}{name}: {note}" for note in file.notes)
 
 
-def _add_others(found: Checkpoint, module: str, left: list[str]) -> None:
+def _add_additional_files(
+    checkpoint: Checkpoint, module: str, left_out: list[str]
+) -> None:
     """Add the other weight files of a module, or note that they are left out."""
-    folder = Path(str(found.path)) / module
+    folder = Path(str(checkpoint.path)) / module
     prefix = f"{module}/" if module else ""
-    taken = [file.removeprefix(prefix) for file in found.parts if _is_in(file, prefix)]
-    copies, extras = others(folder, taken)
-    main = {
-        name.removeprefix(prefix): found.layout[name].shape
-        for file in taken
-        for name in found.parts[prefix + file]
+    main = [f.removeprefix(prefix) for f in checkpoint.parts if _is_in(f, prefix)]
+    copies, additional = other_weight_files(folder, main)
+    shapes = {
+        name.removeprefix(prefix): checkpoint.layout[name].shape
+        for file in main
+        for name in checkpoint.parts[prefix + file]
     }
     stems = set()
-    for name in sorted(extras, key=lambda name: not name.endswith(".safetensors")):
-        extra = _extra(found, folder / name, prefix + name, left)
+    for name in sorted(additional, key=lambda name: not name.endswith(".safetensors")):
+        file = _additional_file(checkpoint, folder / name, prefix + name, left_out)
         stem = Path(name).stem
-        if extra is None:
+        if file is None:
             continue
-        if stem in stems or _is_copy(extra, main):
+        if stem in stems or _is_copy(file, shapes):
             copies.append(name)
         else:
             stems.add(stem)
-            _join(found, module, name, extra, f"{stem}/")
-    if copies and taken:
-        found.notes.append(
-            f"took {', '.join(prefix + name for name in taken)}; left out further "
+            _add_weight_file(checkpoint, module, name, file, f"{stem}/")
+    if copies and main:
+        checkpoint.notes.append(
+            f"took {', '.join(prefix + name for name in main)}; left out further "
             f"copies or variants: {', '.join(prefix + name for name in sorted(copies))}"
         )
 
 
-def _extra(
-    found: Checkpoint, file: Path, name: str, left: list[str]
+def _additional_file(
+    checkpoint: Checkpoint, path: Path, name: str, left_out: list[str]
 ) -> Checkpoint | None:
     """Layout of an additional weight file; None if it is copied or left out."""
-    reason = ""
+    error_message = ""
     try:
-        if contents.contents_of(file) != "other":
-            extra = contents.read(file)
-            why_not = _not_averaged(extra)
-            if why_not is None:
-                return extra
-            left.append(f"{name} ({why_not})")
+        if detection.detect(path) is not None:
+            file = detection.read(path)
+            reason = _reason_not_averaged(file)
+            if reason is None:
+                return file
+            left_out.append(f"{name} ({reason})")
             return None
     except ImportError as error:
-        left.append(f"{name} ({error})")
+        left_out.append(f"{name} ({error})")
         return None
     except ValueError as error:
-        reason = str(error)
-    stands = obstacle(file, repository(Path(str(found.path))))
-    if stands is not None:
-        left.append(f"{name} ({stands})")
+        error_message = str(error)
+    reason = reason_not_copied(path, link_root(Path(str(checkpoint.path))))
+    if reason is not None:
+        left_out.append(f"{name} ({reason})")
         return None
-    found.files.append(name)
-    if reason:
-        found.notes.append(
-            f"{name} is copied from the first member, not averaged: {reason}"
+    checkpoint.files.append(name)
+    if error_message:
+        checkpoint.notes.append(
+            f"{name} is copied from the first member, not averaged: {error_message}"
         )
     return None
 
 
-def _not_averaged(extra: Checkpoint) -> str | None:
+def _reason_not_averaged(file: Checkpoint) -> str | None:
     """Reason why an additional weight file cannot be averaged, None if it can."""
-    adapter = adapter_in(extra)
+    adapter = adapter_in(file)
     if adapter is not None:
         return f"a {adapter[0]} adapter"
-    return "quantized weights" if quantized_by(extra) else None
+    if quantized_by(file):
+        return "quantized weights"
+    format_ = format_by_suffix(file.name)
+    if format_ is None or format_.name != file.format:
+        return f"its format {file.format!r} does not have this suffix"
+    return None if format_.write else f"format {file.format!r} can only be read"
 
 
 def _is_in(file: str, prefix: str) -> bool:
     return file.startswith(prefix) and "/" not in file.removeprefix(prefix)
 
 
-def _is_copy(extra: Checkpoint, main: Mapping[str, tuple[int, ...]]) -> bool:
+def _is_copy(file: Checkpoint, main: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether most tensors of a file have a name and shape of the main weight files."""
-    same = sum(main.get(n) == t.shape for n, t in extra.layout.items())
-    return same > 0 and 2 * same >= min(len(main), len(extra.layout))
+    n_equal = sum(main.get(n) == t.shape for n, t in file.layout.items())
+    return n_equal > 0 and 2 * n_equal >= min(len(main), len(file.layout))

@@ -12,18 +12,19 @@ from typing import NamedTuple
 
 from ensembles.checkpoints.directories import directory
 from ensembles.checkpoints.directories.step_names import Step, is_last, step_of
-from ensembles.checkpoints.directories.unreadable import what_lies_in
-from ensembles.checkpoints.directories.weight_files import TRAINER, weight_files
-from ensembles.checkpoints.formats.contents import SUFFIXES as SUFFIXES
-from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFIXES
-from ensembles.checkpoints.formats.safetensors import read_metadata
+from ensembles.checkpoints.directories.unreadable import explain
+from ensembles.checkpoints.directories.weight_files import (
+    TRAINER,
+    is_weight_file,
+    main_weight_files,
+)
+from ensembles.checkpoints.formats.detection import read_metadata
 
-READ_SUFFIXES = (*SUFFIXES, ".sft", ".pth.tar", ".pt.tar")
-RECIPE = "ensembles"  # key of the recipe in the metadata of an average
+PROVENANCE = "ensembles"  # key of the provenance in the metadata of an average
 SHOWN = 8
 
 
-class Expanded(NamedTuple):
+class DiscoveredCheckpoints(NamedTuple):
     """Paths of members, with their training steps.
 
     Parameters
@@ -41,7 +42,9 @@ class Expanded(NamedTuple):
     notes: list[str]
 
 
-def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
+def discover_checkpoints(
+    members: Sequence[str], *, last: int | None = None
+) -> DiscoveredCheckpoints:
     """Expand paths, glob patterns and training directories to paths of members.
 
     Parameters
@@ -58,7 +61,7 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
 
     Returns
     -------
-    Expanded
+    DiscoveredCheckpoints
 
     Raises
     ------
@@ -71,7 +74,7 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
     """
     if last is None:
         paths = [path for member in members for path in _matches(member)]
-        return Expanded(paths, [None] * len(paths), [])
+        return DiscoveredCheckpoints(paths, [None] * len(paths), [])
     notes: list[str] = []
     found = [path for member in members for path in _checkpoints(member, notes)]
     absent = [path for path in found if not os.path.lexists(path)]
@@ -90,7 +93,7 @@ def expand(members: Sequence[str], *, last: int | None = None) -> Expanded:
         )
     steps = _steps(found)
     notes.extend(_unlike(kept))
-    return Expanded(kept, [_number(steps[path]) for path in kept], notes)
+    return DiscoveredCheckpoints(kept, [_number(steps[path]) for path in kept], notes)
 
 
 def _unlike(paths: Sequence[str]) -> Iterator[str]:
@@ -159,10 +162,10 @@ def _none_in(path: Path) -> str:
     """Error message for a directory without readable checkpoints."""
     folders = [e for e in sorted(path.iterdir()) if e.is_dir() and step_of((e.name,))]
     if not folders:
-        return f"{path} holds no checkpoints that can be read: {what_lies_in(path)}"
+        return f"{path} holds no checkpoints that can be read: {explain(path)}"
     return (
         f"{path} holds {len(folders)} folders of checkpoints, none of which can be "
-        f"read; in {folders[-1].name}: {what_lies_in(folders[-1])}"
+        f"read; in {folders[-1].name}: {explain(folders[-1])}"
     )
 
 
@@ -182,16 +185,13 @@ def _note(member: str, passed: Sequence[Path], notes: list[str]) -> None:
 
 
 def _is_result(path: Path) -> bool:
-    """Whether the metadata of a checkpoint contain the recipe of an average."""
-    files = [path / name for name in weight_files(path)] if path.is_dir() else [path]
-    return any(
-        file.suffix == ".safetensors" and RECIPE in read_metadata(file)
-        for file in files[:1]
-    )
+    """Whether the metadata of a checkpoint contain the provenance of an average."""
+    names = main_weight_files(path)[0] if path.is_dir() else [""]
+    return any(PROVENANCE in read_metadata(path / name) for name in names[:1])
 
 
 def _own(path: Path, module: str) -> list[str]:
-    names = weight_files(path / module)
+    names = main_weight_files(path / module)[0]
     return [module, *names] if module and names else names
 
 
@@ -199,8 +199,8 @@ def _is_checkpoint(path: Path) -> bool:
     if path.name.startswith(".") or TRAINER.fullmatch(path.name):
         return False
     if path.is_dir():
-        return any(weight_files(path / m) for m in directory.modules(path))
-    return path.name.lower().endswith(READ_SUFFIXES)
+        return any(main_weight_files(path / m)[0] for m in directory.modules(path))
+    return is_weight_file(path.name)
 
 
 def _by_step(paths: list[str], notes: list[str]) -> list[str]:

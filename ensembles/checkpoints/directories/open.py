@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.directories import directory
-from ensembles.checkpoints.directories.unsupported import suspicious
-from ensembles.checkpoints.formats import contents, state_dict
+from ensembles.checkpoints.directories.unsupported import placeholder_notes
+from ensembles.checkpoints.formats import detection, state_dict
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.formats.contents import SUFFIXES as SUFFIXES
-from ensembles.checkpoints.formats.contents import TORCH_SUFFIXES as TORCH_SUFFIXES
 
 Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
-def open_member(member: Member, index: int, *, key: str | None = None) -> Checkpoint:
+def open_checkpoint(
+    member: Member, index: int, *, key: str | None = None
+) -> Checkpoint:
     """Read the layout of a member, without its tensors.
 
     Parameters
@@ -49,14 +49,15 @@ def open_member(member: Member, index: int, *, key: str | None = None) -> Checkp
     if isinstance(member, Mapping):
         return state_dict.read(member, f"members[{index}]")
     if not isinstance(member, str | os.PathLike):
-        way = "; pass its .state_dict()" if hasattr(member, "state_dict") else ""
+        hint = "; pass its .state_dict()" if hasattr(member, "state_dict") else ""
         raise TypeError(
-            f"members must be paths or state dicts, members[{index}] is of type "
-            f"{type(member).__name__}{way}"
+            f"members must be paths or state dicts: members[{index}] has type "
+            f"{type(member).__name__}{hint}"
         )
     path = Path(member)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    opened = directory.read(path, key) if path.is_dir() else contents.read(path, key)
-    opened.notes.extend(suspicious(opened))
-    return opened
+    read = directory.read if path.is_dir() else detection.read
+    checkpoint = read(path, key)
+    checkpoint.notes.extend(placeholder_notes(checkpoint))
+    return checkpoint

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-SUFFIX = re.compile(
-    r"\.(safetensors|sft|pt|pth|bin|ckpt)(\.tar)?$|\.tar$", re.IGNORECASE
-)
+from ensembles.checkpoints.formats.detection import known_suffixes
+
 # Words beside a step number, from the most to the least specific.
 WORDS = {
     "step": r"(?:global_?|train_?)?steps?|iter(?:ation)?s?|updates?|kimg|batch(?:es)?",
@@ -80,12 +79,21 @@ def step_of(parts: Sequence[str], *, bare: bool = True) -> Step | None:
     """
     for find in (_worded, _plain) if bare else (_worded,):
         for part in reversed(parts):
-            name = SUFFIX.sub("", part)
+            name = _without_suffix(part)
             if not NO_STEP.search(_split_words(name)):
                 step = find(name)
                 if step is not None:
                     return step
     return None
+
+
+def _without_suffix(name: str) -> str:
+    """Name without the suffix of a weight file, such as ``.pth.tar``."""
+    name = re.sub(r"\.tar$", "", name, flags=re.IGNORECASE)
+    for suffix in sorted(known_suffixes(), key=len, reverse=True):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
 
 
 def is_last(name: str) -> bool:

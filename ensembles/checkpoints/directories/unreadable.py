@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ensembles.checkpoints.directories.weight_files import READABLE, TRAINER
+from ensembles.checkpoints.directories.weight_files import TRAINER, is_weight_file
 
 SHOWN = 5
 # Patterns for names of files and folders, with the message for matches.
@@ -29,46 +29,47 @@ LAYOUTS = (
     ),
     (
         r"mp_rank_\d+.*|latest_checkpointed_iteration\.txt|iter_\d{7}",
-        "{}: a Megatron checkpoint; convert it to Hugging Face's layout first",
+        "{}: a Megatron checkpoint; convert it to the Hugging Face layout first",
     ),
     (
         r"consolidated\.\d+\.pth|consolidated.*\.safetensors",
-        "{}: weights in the layout of the original code; average such files by name if "
-        "there is one a member, else convert them to Hugging Face's layout first",
+        "{}: weights with the names of the original code; pass the file if each member "
+        "has a single one, else convert them to the Hugging Face layout first",
     ),
     (
         r"(tf_model.*\.h5|saved_model\.pb|.*\.ckpt\.index|.*\.keras|model\.weights\.h5)",
-        "{}: weights of TensorFlow; convert them first, as transformers before version "
-        "5 does with from_tf=True, or pass state dicts of numpy arrays",
+        "{}: TensorFlow weights; convert them first, e.g. with from_tf=True in "
+        "transformers before version 5, or pass state dicts of NumPy arrays",
     ),
     (
         r"flax_model.*\.msgpack|.*\.msgpack|_CHECKPOINT_METADATA",
-        "{}: weights of JAX; convert them first, as transformers before version 5 does "
-        "with from_flax=True, or pass state dicts of numpy arrays",
+        "{}: JAX weights; convert them first, e.g. with from_flax=True in transformers "
+        "before version 5, or pass state dicts of NumPy arrays",
     ),
     (
         r".*\.pdparams",
-        "{}: weights of Paddle, which are not read; pass state dicts of numpy arrays",
+        "{}: PaddlePaddle weights; pass state dicts of NumPy arrays",
     ),
-    (r".*\.gguf", "{}: GGUF is quantized; convert it back to safetensors first"),
+    (r".*\.gguf", "{}: GGUF files are quantized; convert them to safetensors first"),
     (
         r".*\.(onnx|tflite)|openvino_model\..*|onnx|openvino|coreml",
-        "{}: graphs for inference; average the checkpoints that they were made from",
+        "{}: graphs for inference; average the checkpoints that they were exported "
+        "from",
     ),
     (
         r".*\.nemo",
-        "{}: NeMo's archive; unpack it with tar -xf, average the .ckpt in it",
+        "{}: a NeMo archive; unpack it with tar -xf and average the .ckpt file in it",
     ),
     (
         r".*-\d+-of-\d+\.(safetensors|bin)",
-        "{}: shards without their index (model.safetensors.index.json); download or "
-        "write it, too",
+        "{}: shards without an index (model.safetensors.index.json); download the "
+        "index, or save the checkpoint again",
     ),
 )
-HUB = "it is a folder of the hub's cache: give its folder {} instead"
+HUB = "it is a folder of the Hugging Face Hub cache; pass its subfolder {} instead"
 
 
-def what_lies_in(path: Path) -> str:
+def explain(path: Path) -> str:
     """Describe a directory without readable weight files, with advice.
 
     Parameters
@@ -87,12 +88,12 @@ def what_lies_in(path: Path) -> str:
         return "it is empty"
     snapshots = path / "snapshots"
     if snapshots.is_dir():
-        found = [f"snapshots/{entry.name}" for entry in sorted(snapshots.iterdir())]
-        return HUB.format(" or ".join(found) or "snapshots/REVISION")
+        folders = [f"snapshots/{entry.name}" for entry in sorted(snapshots.iterdir())]
+        return HUB.format(" or ".join(folders) or "snapshots/REVISION")
     for pattern, text in LAYOUTS:
-        matched = [name for name in names if re.fullmatch(pattern, name)]
-        if matched:
-            return text.format(_listed(matched))
+        matching = [name for name in names if re.fullmatch(pattern, name)]
+        if matching:
+            return text.format(_listed(matching))
     return _by_name(path, entries)
 
 
@@ -103,26 +104,29 @@ def _by_name(path: Path, entries: list[Path]) -> str:
         entry.name
         for entry in entries
         if entry.is_dir()
-        and any(file.suffix in READABLE for file in entry.iterdir() if file.is_file())
+        and any(is_weight_file(f.name) for f in entry.iterdir() if f.is_file())
     ]
     is_pipeline = (path / "model_index.json").exists()
     is_run = all(re.search(r"\d", folder) for folder in folders)
     files = [
         entry.name
         for entry in entries
-        if entry.suffix in READABLE and not TRAINER.fullmatch(entry.name)
+        if is_weight_file(entry.name) and not TRAINER.fullmatch(entry.name)
     ]
     if folders and (is_pipeline or not (is_run or files)):
-        return f"its folders {', '.join(folders)} do: average them one by one"
+        return (
+            f"the weights are in its folders {', '.join(folders)}; average these one "
+            "by one"
+        )
+    missing = "no model.safetensors or pytorch_model.bin"
     if len(files) == 1:
-        return f"no model.safetensors nor pytorch_model.bin; average {files[0]} by name"
+        return f"{missing}; pass the file {files[0]} itself"
     if files or folders:
         return (
-            f"no model.safetensors, no pytorch_model.bin, but "
-            f"{_listed(files + folders)}; name the checkpoints to average, or expand a "
-            "folder of checkpoints by last=N"
+            f"{missing}, but {_listed(files + folders)}; name the checkpoints to "
+            "average, or use last=N to take the last N of them"
         )
-    return f"no model.safetensors, no pytorch_model.bin, but {_listed(names)}"
+    return f"{missing}, but {_listed(names)}"
 
 
 def _listed(names: list[str]) -> str:

@@ -17,7 +17,7 @@ FEWEST = 8  # one-element parameters; toy models have fewer
 PARAMETER = re.compile(r"(.*[._])?(weight|kernel|bias)")
 
 
-def refused(checkpoint: Checkpoint) -> Iterator[str]:
+def unsupported_reasons(checkpoint: Checkpoint) -> Iterator[str]:
     """Reasons why a checkpoint cannot be averaged, at most one of each kind.
 
     Parameters
@@ -61,7 +61,7 @@ def refused(checkpoint: Checkpoint) -> Iterator[str]:
         )
 
 
-def suspicious(checkpoint: Checkpoint) -> Iterator[str]:
+def placeholder_notes(checkpoint: Checkpoint) -> Iterator[str]:
     """Notes on empty tensors, which may be buffers or placeholders of sharded runs.
 
     Parameters

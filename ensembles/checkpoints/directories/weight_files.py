@@ -6,22 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ensembles.checkpoints.formats.detection import (
+    format_by_suffix,
+    formats_by_preference,
+)
 from ensembles.regular_files import read_json
 
-# Stems of the main weight file by suffix; the first that exists is used. The last two
-# are those of PEFT and AdapterHub.
-STEMS = {
-    ".safetensors": (
-        *("model", "diffusion_pytorch_model", "pytorch_model", "adapter_model"),
-        "adapter",
-    ),
-    ".bin": (
-        *("pytorch_model", "diffusion_pytorch_model", "model", "adapter_model"),
-        "pytorch_adapter",
-    ),
-}
-READABLE = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".sft")
-# Suffixes of weight files of other frameworks.
+# Suffixes of weight files of other frameworks, unless `FORMATS` has a reader for them.
 FOREIGN = (
     *(".h5", ".keras", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot"),
     *(".mlmodel", ".mlpackage", ".pdparams", ".pdiparams", ".engine", ".nemo"),
@@ -47,12 +38,12 @@ COPY = re.compile(
 COPIES = {"onnx", "openvino", "original", "coreml", "gguf", "flax", "tf", "metal"}
 
 
-def weight_files(path: Path) -> list[str]:
-    """Names of the main weight files in one folder, with shards in order."""
-    return chosen(path)[0]
+def is_weight_file(name: str) -> bool:
+    """Whether a file has the suffix of a format in `FORMATS`."""
+    return format_by_suffix(name) is not None
 
 
-def chosen(path: Path) -> tuple[list[str], Path | None]:
+def main_weight_files(path: Path) -> tuple[list[str], Path | None]:
     """Main weight files in one folder, with the index of a sharded checkpoint.
 
     Parameters
@@ -72,50 +63,51 @@ def chosen(path: Path) -> tuple[list[str], Path | None]:
     ValueError
         If an index names a file that is not in the folder.
     """
-    for suffix, stems in STEMS.items():
-        for stem in stems:
-            single, index = path / (stem + suffix), path / f"{stem}{suffix}.index.json"
+    for format_ in formats_by_preference():
+        for name in format_.main_files:
+            single, index = path / name, path / f"{name}.index.json"
             if single.exists() and not (index.exists() and _is_shard(single, index)):
-                return [single.name], None
+                return [name], None
             if index.exists():
                 return _shards(index), index
-        for index in sorted(path.glob(f"*{suffix}.index.json")):
-            # A dot marks a variant, as in model.fp16.safetensors.index.json.
-            if "." not in index.name.removesuffix(f"{suffix}.index.json"):
-                return _shards(index), index
+        for suffix in dict.fromkeys(Path(name).suffix for name in format_.main_files):
+            for index in sorted(path.glob(f"*{suffix}.index.json")):
+                # A dot marks a variant, as in model.fp16.safetensors.index.json.
+                if "." not in index.name.removesuffix(f"{suffix}.index.json"):
+                    return _shards(index), index
     return [], None
 
 
-def others(path: Path, taken: list[str]) -> tuple[list[str], list[str]]:
-    """Weight files in a folder beside the main ones.
+def other_weight_files(path: Path, main: list[str]) -> tuple[list[str], list[str]]:
+    """Weight files of a folder other than the main ones.
 
     Parameters
     ----------
     path : Path
         Path of the folder; its subfolders are not searched.
-    taken : list of str
+    main : list of str
         Names of the main weight files.
 
     Returns
     -------
     copies : list of str
         Names of files and folders that, by name, are copies of the main weight files.
-    extras : list of str
+    additional : list of str
         Names of all other weight files.
     """
     copies: list[str] = []
-    extras: list[str] = []
+    additional: list[str] = []
     for file in sorted(path.iterdir()):
         name = file.name
-        if name in taken or name.startswith(".") or TRAINER.fullmatch(name):
+        if name in main or name.startswith(".") or TRAINER.fullmatch(name):
             continue
         if name in COPIES and file.is_dir():
             copies.append(f"{name}/")
+        elif is_weight_file(name) and file.is_file():
+            (copies if main and COPY.fullmatch(name) else additional).append(name)
         elif name.endswith(FOREIGN):
             copies.append(name)
-        elif file.suffix in READABLE and file.is_file():
-            (copies if taken and COPY.fullmatch(name) else extras).append(name)
-    return copies, extras
+    return copies, additional
 
 
 def weight_map(index: Path) -> dict[str, str]:
@@ -136,15 +128,18 @@ def weight_map(index: Path) -> dict[str, str]:
     ValueError
         If the file has no ``weight_map``, or a shard is outside of its directory.
     """
-    found = read_json(index)
-    mapping = found.get("weight_map") if isinstance(found, dict) else None
+    content = read_json(index)
+    mapping = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(mapping, dict) or not mapping:
-        raise ValueError(f"{index} has no weight_map")
+        raise ValueError(
+            f"{index} must have an object weight_map with the file of each tensor; "
+            "download it again, or save the checkpoint again"
+        )
     for name, shard in mapping.items():
         if not is_bare(shard):
             raise ValueError(
-                f"{index} leaves its directory: tensor {name!r} is said to be in "
-                f"{shard!r}; shards must be named by file name alone"
+                f"{index} must name shards by file name, without a folder: tensor "
+                f"{name!r} has {shard!r}"
             )
     return mapping
 
@@ -163,5 +158,8 @@ def _shards(index: Path) -> list[str]:
     names = sorted(set(weight_map(index).values()))
     for name in names:
         if not (index.parent / name).exists():
-            raise ValueError(f"{index} names shard {name!r}, which is not there")
+            raise ValueError(
+                f"{index} names the shard {name!r}, which does not exist; download it, "
+                "or save the checkpoint again"
+            )
     return names

@@ -42,7 +42,7 @@ class Tensor(NamedTuple):
         return self.size * self.dtype.itemsize
 
 
-class File:
+class FileSource:
     """A regular file, read by offset.
 
     Parameters
@@ -61,9 +61,9 @@ class File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._fd = open_regular(path)
-        found = os.fstat(self._fd)
-        self.size = found.st_size
-        self._changed = found.st_mtime_ns
+        status = os.fstat(self._fd)
+        self.size = status.st_size
+        self._modified = status.st_mtime_ns
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
@@ -71,37 +71,38 @@ class File:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with the bytes from ``offset`` on."""
-        left = buffer
-        while len(left):
-            n_read = os.preadv(self._fd, [left[:LARGEST_READ]], offset)
+        rest = buffer
+        while len(rest):
+            n_read = os.preadv(self._fd, [rest[:LARGEST_READ]], offset)
             if n_read == 0:
                 raise ValueError(
-                    f"{self.path} ends at byte {offset}, {len(left)} bytes too early; "
-                    "it was cut short, or is still being written"
+                    f"{self.path} ends at byte {offset}, {len(rest)} bytes too early: "
+                    "it was truncated, or is still being written"
                 )
-            left, offset = left[n_read:], offset + n_read
+            rest, offset = rest[n_read:], offset + n_read
 
     def check_unchanged(self) -> None:
         """Raise `ValueError` if the file was modified since it was opened."""
-        found = os.fstat(self._fd)
-        if (found.st_size, found.st_mtime_ns) != (self.size, self._changed):
+        status = os.fstat(self._fd)
+        if (status.st_size, status.st_mtime_ns) != (self.size, self._modified):
             raise ValueError(
-                f"{self.path} was changed while it was read; wait until it is written"
+                f"{self.path} was modified while it was read; wait until it is "
+                "complete, and start again"
             )
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly ``size`` bytes from ``offset`` on, else raise `ValueError`."""
         if offset < 0 or offset + size > self.size:
             raise ValueError(
-                f"{self.path} has {self.size} bytes, its header asks for "
-                f"{offset + size}; it was cut short, or its header is wrong"
+                f"{self.path} must have {offset + size} bytes by its header, found "
+                f"{self.size}: it was truncated, or its header is wrong"
             )
         buffer = bytearray(size)
         self.read_into(memoryview(buffer), offset)
         return bytes(buffer)
 
 
-class Memory:
+class MemorySource:
     """Bytes of an array in memory."""
 
     def __init__(self, array: np.ndarray[Any, Any]) -> None:
@@ -115,17 +116,17 @@ class Memory:
         """Do nothing: the caller must not modify the array."""
 
 
-class Record(NamedTuple):
+class ChecksumRecord(NamedTuple):
     """A byte range of a file, with its stored CRC-32 checksum."""
 
-    file: File
+    file: FileSource
     offset: int
     size: int
     crc: int
     name: str
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checkpoint:
     """Layout of named tensors, with the configuration and files stored beside them.
 
@@ -133,27 +134,30 @@ class Checkpoint:
     ----------
     name : str
         Name for messages: the path, or ``members[i]`` for a state dict in memory.
-    kind : {"file", "directory", "numpy", "torch"}
-        Type of the checkpoint; "numpy" and "torch" are state dicts in memory.
+    format : str
+        Name in `FORMATS` of the format of the (main) weight files. For a state dict in
+        memory "pytorch" if it has torch tensors, else "numpy".
     path : Path or None
         Path of the file or directory; None for a state dict in memory.
     layout : dict of str to Tensor
         Every stored tensor, by name. Tensors with shared storage occur once.
     aliases : dict of str to str
         Additional names for tensors in ``layout`` (tied tensors): alias to name.
+    is_directory : bool, default=False
+        Whether ``path`` is a directory.
     parts : dict of str to list of str
-        Tensor names in each weight file, by its path relative to ``path``.
+        Tensor names in each weight file of a directory, by its path relative to
+        ``path``; filled in for a single file.
     extras : dict of str to str
-        Weight files beside the main ones, such as the head in ``value_head.bin``: path
-        relative to ``path``, to the prefix of its tensor names.
+        Additional weight files, such as the head in ``value_head.bin``: path relative
+        to ``path``, to the prefix of its tensor names.
     files : list of str
-        Small files beside the weight files, such as tokenizers, relative to ``path``.
+        Auxiliary files, such as tokenizers, relative to ``path``.
     config : dict
         Model or adapter configuration of a Hugging Face directory; otherwise empty.
     metadata : dict of str to str
-        Metadata of a safetensors file, or of the first weight file with metadata in a
-        directory.
-    records : list of Record
+        Metadata of the file, or of the first weight file with metadata in a directory.
+    records : list of ChecksumRecord
         Checksums to verify before the tensors are used.
     state_dict : str or None
         Key of the state dict that was read from a larger object; None if the file
@@ -164,23 +168,28 @@ class Checkpoint:
     """
 
     name: str
-    kind: str
+    format: str
     path: Path | None
     layout: dict[str, Tensor]
     aliases: dict[str, str] = field(default_factory=dict)
+    is_directory: bool = False
     parts: dict[str, list[str]] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
-    records: list[Record] = field(default_factory=list)
+    records: list[ChecksumRecord] = field(default_factory=list)
     state_dict: str | None = None
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.path is not None and not self.is_directory:
+            self.parts.setdefault(self.path.name, list(self.layout))
+
     @property
     def is_torch(self) -> bool:
-        """Whether the checkpoint is a PyTorch file or a state dict of torch tensors."""
-        return self.kind == "torch" or bool(self.records)
+        """Whether the tensors are stored by PyTorch, or torch tensors in memory."""
+        return self.format == "pytorch"
 
     @property
     def names(self) -> list[str]:

@@ -11,15 +11,29 @@ import pickle
 import re
 import struct
 import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, File, Record, Tensor
-from ensembles.checkpoints.formats.nesting import state_dict_in
-from ensembles.checkpoints.formats.state_dict import dtype_of, import_torch
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    ChecksumRecord,
+    FileSource,
+    Tensor,
+)
+from ensembles.checkpoints.formats.nesting import is_tensor, state_dict_in
+from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
+from ensembles.checkpoints.formats.state_dict import (
+    as_torch,
+    dtype_of,
+    import_torch,
+    with_aliases,
+)
+from ensembles.checkpoints.formats.table import FORMATS, FileHead
+from ensembles.registry import register
 
 # Exceptions of torch's unpickler for malformed pickles.
 BROKEN = (
@@ -39,7 +53,61 @@ GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 OFFSETS = "_checkpoint_offset"  # attribute of a storage: its offset in the file
 
 
-def read(path: Path, key: str | None = None) -> Checkpoint:
+def _matches(head: FileHead) -> bool:
+    if b"\x80\x01" < head.start[:2] <= b"\x80\x05":  # a pickle; its error has advice
+        return True
+    names = head.entries
+    is_torchscript = any(name.endswith("/constants.pkl") for name in names)
+    return any(name.endswith("data.pkl") for name in names) and not is_torchscript
+
+
+def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
+    torch = import_torch(f"writing {file.name}")
+    arrays = {n: np.empty(shape, dtype) for n, (dtype, shape) in file.layout.items()}
+    yield {name: ArraySink(array) for name, array in arrays.items()}
+    tensors: dict[str, Any] = {name: as_torch(array) for name, array in arrays.items()}
+    content: Any = with_aliases(tensors, file.aliases, file.order)
+    if file.template is not None:
+        content = _with_tensors(file.template, content)
+    try:
+        # With a path, torch.save would store the name of the temporary file.
+        with file.path.open("wb") as opened:
+            torch.save(content, opened)
+    except RuntimeError as error:
+        raise OSError(f"{file.name} could not be written: {error}") from None
+
+
+def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
+    """Content of a file with other tensors; tensors without a new value are removed."""
+    torch = import_torch(f"reading {template}")
+    content = torch.load(template, map_location="cpu", weights_only=True)
+    chosen = state_dict_in(content, None, template)
+    stored = [name for name, value in chosen.state.items() if is_tensor(value)]
+    for stored_name, name in zip(stored, chosen.tensors, strict=True):
+        if name in tensors:
+            chosen.state[stored_name] = tensors[name]
+        else:
+            del chosen.state[stored_name]
+    return content
+
+
+@register(
+    FORMATS,
+    suffixes=(".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar"),
+    matches=_matches,
+    write=_write,
+    takes_key=True,
+    streams=False,
+    # The last two are those of PEFT and AdapterHub.
+    main_files=(
+        "pytorch_model.bin",
+        "diffusion_pytorch_model.bin",
+        "model.bin",
+        "adapter_model.bin",
+        "pytorch_adapter.bin",
+    ),
+)
+def pytorch(path: Path, key: str | None = None) -> Checkpoint:
     """Layout of a file written by ``torch.save``.
 
     Parameters
@@ -63,7 +131,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         objects other than tensors and plain values, has a tensor that is not dense and
         contiguous, or several candidates for the state dict.
     """
-    file = File(path)
+    file = FileSource(path)
     records = _records(file)
     chosen = state_dict_in(_load(path), key, path)
     layout: dict[str, Tensor] = {}
@@ -82,18 +150,17 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
             layout[name] = tensor
     return Checkpoint(
         name=str(path),
-        kind="file",
+        format="pytorch",
         path=path,
         layout=layout,
         aliases=aliases,
-        parts={path.name: list(layout)},
         records=[record for at, record in records.items() if at in used],
         state_dict=chosen.key,
         notes=chosen.notes,
     )
 
 
-def _records(file: File) -> dict[int, Record]:
+def _records(file: FileSource) -> dict[int, ChecksumRecord]:
     """Zip entries by the file offset of their data."""
     if file.size < 4 or file.read(0, 4) != b"PK\x03\x04":
         raise ValueError(
@@ -124,7 +191,9 @@ def _records(file: File) -> dict[int, Record]:
         is_order = entry.filename.endswith("/byteorder")
         if is_order and file.read(start, entry.file_size) != b"little":
             raise ValueError(f"{file.path} was written on a big-endian machine")
-        records[start] = Record(file, start, entry.file_size, entry.CRC, entry.filename)
+        records[start] = ChecksumRecord(
+            file, start, entry.file_size, entry.CRC, entry.filename
+        )
     return records
 
 
@@ -163,7 +232,9 @@ def _unsafe(path: Path, message: str) -> str:
     )
 
 
-def _tensor(file: File, name: str, value: Any, records: dict[int, Record]) -> Tensor:
+def _tensor(
+    file: FileSource, name: str, value: Any, records: dict[int, ChecksumRecord]
+) -> Tensor:
     where = f"{file.path}: tensor {name!r}"
     if str(value.layout) != "torch.strided":
         raise ValueError(f"{where} is sparse or quantized; make it dense first")

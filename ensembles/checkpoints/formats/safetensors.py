@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, File, Tensor
+from ensembles.atomic_io import write_at
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
+from ensembles.checkpoints.formats.output import Layout, OutputFile, Sink, file_sinks
+from ensembles.checkpoints.formats.table import FORMATS, FileHead
+from ensembles.registry import register
 
 LARGEST_HEADER = 25_000_000
 MOST_TENSORS = 500_000
@@ -48,7 +52,43 @@ WAYS = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-def read(path: Path) -> Checkpoint:
+def _matches(head: FileHead) -> bool:
+    n_header = int.from_bytes(head.start[:8], "little")
+    return head.start[8:9] == b"{" and 2 <= n_header <= head.size - 8
+
+
+def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
+    """Write the header with zeros as digests first, and again when they are known."""
+
+    def header() -> memoryview:
+        # transformers rejects files without a format; "pt" is correct for any tensors.
+        metadata = {**file.aliases, "format": "pt", **file.metadata}
+        return memoryview(encode_header(file.layout, metadata))
+
+    with file.path.open("wb", buffering=0) as opened:
+        fd = opened.fileno()
+        placeholder = header()
+        write_at(fd, placeholder, 0)
+        yield file_sinks(fd, file.layout, len(placeholder))
+        write_at(fd, header(), 0)
+
+
+@register(
+    FORMATS,
+    suffixes=(".safetensors", ".sft"),
+    matches=_matches,
+    write=_write,
+    keeps_metadata=True,
+    # The last two are those of PEFT and AdapterHub.
+    main_files=(
+        "model.safetensors",
+        "diffusion_pytorch_model.safetensors",
+        "pytorch_model.safetensors",
+        "adapter_model.safetensors",
+        "adapter.safetensors",
+    ),
+)
+def safetensors(path: Path) -> Checkpoint:
     """Layout of a safetensors file.
 
     Parameters
@@ -68,7 +108,7 @@ def read(path: Path) -> Checkpoint:
         If the path is not a regular file, the header is malformed or does not match
         the size of the file, or a dtype is not supported.
     """
-    file = File(path)
+    file = FileSource(path)
     header, start = _header(file)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
@@ -90,11 +130,10 @@ def read(path: Path) -> Checkpoint:
     unlike = [a for a, n in aliases.items() if a.split(".")[-1] != n.split(".")[-1]]
     return Checkpoint(
         name=str(path),
-        kind="file",
+        format="safetensors",
         path=path,
         layout=layout,
         aliases=aliases,
-        parts={path.name: list(layout)},
         metadata=metadata,
         notes=[
             f"the metadata entry {alias!r}: {aliases[alias]!r} is read as a second "
@@ -104,27 +143,8 @@ def read(path: Path) -> Checkpoint:
     )
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Metadata of a safetensors file; empty if it has none or cannot be read.
-
-    Parameters
-    ----------
-    path : Path
-        Path of the safetensors file.
-
-    Returns
-    -------
-    dict of str to str
-    """
-    try:
-        found = _header(File(path))[0].get("__metadata__", {})
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def encode_header(
-    layout: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]],
+    layout: Layout,
     metadata: Mapping[str, str],
 ) -> bytes:
     """Safetensors header, including its length prefix, for contiguous tensors.
@@ -156,7 +176,7 @@ def encode_header(
     return len(text).to_bytes(8, "little") + text
 
 
-def _header(file: File) -> tuple[dict[str, Any], int]:
+def _header(file: FileSource) -> tuple[dict[str, Any], int]:
     size = int.from_bytes(file.read(0, 8), "little") if file.size >= 8 else 0
     if not 2 <= size <= min(LARGEST_HEADER, file.size - 8):
         raise _broken(
@@ -183,7 +203,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tensor(file: File, name: str, entry: Any, start: int) -> Tensor:
+def _tensor(file: FileSource, name: str, entry: Any, start: int) -> Tensor:
     where = f"tensor {name!r}"
     try:
         kind, shape = entry["dtype"], entry["shape"]
@@ -212,7 +232,7 @@ def _tensor(file: File, name: str, entry: Any, start: int) -> Tensor:
     return Tensor(DTYPES[kind], tuple(shape), file, start + begin)
 
 
-def _check_gaps(file: File, layout: dict[str, Tensor], start: int) -> None:
+def _check_gaps(file: FileSource, layout: dict[str, Tensor], start: int) -> None:
     expected = start
     for name, tensor in sorted(layout.items(), key=lambda item: item[1].offset):
         if tensor.nbytes and tensor.offset != expected:

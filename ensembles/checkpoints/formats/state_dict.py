@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from ensembles._typing import Array
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, Memory, Tensor
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, MemorySource, Tensor
 
 # Tensor.numpy() does not support these dtypes: view them as integers to share memory.
 EXTRA: dict[str, tuple[np.dtype[Any], str]] = {
@@ -110,7 +110,7 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
-    torch_found = any(map(is_torch, state.values()))
+    has_torch = any(map(is_torch, state.values()))
     for key, value in state.items():
         if not isinstance(key, str):
             raise TypeError(f"{name}: tensors must be named by str, found {key!r}")
@@ -120,9 +120,8 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
             aliases[key] = seen[place]
             continue
         seen[place] = key
-        layout[key] = Tensor(array.dtype, array.shape, Memory(array), 0)
-    kind = "torch" if torch_found else "numpy"
-    return Checkpoint(name, kind, None, layout, aliases)
+        layout[key] = Tensor(array.dtype, array.shape, MemorySource(array), 0)
+    return Checkpoint(name, "pytorch" if has_torch else "numpy", None, layout, aliases)
 
 
 def place_of(value: Any, array: Array) -> Hashable:
@@ -227,3 +226,26 @@ def as_torch(array: Array) -> Any:
         bits = np.asarray(array, order="C").view(EXTRA[name][1])
         return torch.from_numpy(bits).view(getattr(torch, name))
     return torch.from_numpy(array)
+
+
+def with_aliases(
+    tensors: Mapping[str, Any], aliases: Mapping[str, str], order: Iterable[str]
+) -> dict[str, Any]:
+    """State dict with tied tensors under all their names.
+
+    Parameters
+    ----------
+    tensors : mapping of str to tensor
+        NumPy arrays or torch tensors by name.
+    aliases : mapping of str to str
+        Additional names for them: alias to name.
+    order : iterable of str
+        Order of the names; names without a tensor are ignored.
+
+    Returns
+    -------
+    dict of str to tensor
+        The names in ``order`` that have a tensor; tied names have the same object.
+    """
+    named = {**tensors, **{alias: tensors[name] for alias, name in aliases.items()}}
+    return {name: named[name] for name in order if name in named}

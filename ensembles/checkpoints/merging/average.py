@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,19 +14,16 @@ from numpy.typing import ArrayLike
 from ensembles._sklearn import warn_user
 from ensembles.atomic_io import telling_if_full, whole
 from ensembles.checkpoints.directories.open import Member
+from ensembles.checkpoints.formats.state_dict import as_torch, with_aliases
 from ensembles.checkpoints.merging import digests
 from ensembles.checkpoints.merging.relations import (
     different_initializations,
     repetitions,
 )
-from ensembles.checkpoints.merging.streaming import StreamResult
 from ensembles.checkpoints.merging.writers import (
-    Stream,
-    in_memory,
-    state_dict,
-    stream_members,
-    write_safetensors,
-    write_torch,
+    TensorStream,
+    merge_to_memory,
+    write_plan_to,
 )
 from ensembles.checkpoints.planning.options import MEMORY, Integers, Missing
 from ensembles.checkpoints.planning.plan import Plan, plan
@@ -255,14 +251,16 @@ def average(
     if note is not None:
         warn_user(note)
     if planned.out is not None:
-        report = _written(planned, planned.out, progress, sha256)
-        _warn_nonfinite(report.nonfinite_tensors)
+        report = write(planned, progress=progress, sha256=sha256)
         notes = report.notes if note is None else (note, *report.notes)
         return replace(report, notes=notes)
-    arrays, result = in_memory(planned, progress)
-    _warn_nonfinite(result.nonfinite_tensors)
+    tensors: dict[str, Any]
+    tensors, result = merge_to_memory(planned, progress)
+    _warn_if_nonfinite(result.nonfinite_tensors)
     first = planned.members[0]
-    return state_dict(planned, arrays, torch=first.is_torch)
+    if first.is_torch:
+        tensors = {name: as_torch(array) for name, array in tensors.items()}
+    return with_aliases(tensors, planned.aliases, first.names)
 
 
 def write(
@@ -270,7 +268,7 @@ def write(
     *,
     progress: Callable[[int], None] = _silent,
     sha256: bool = False,
-    stream: Stream = stream_members,
+    stream: TensorStream | None = None,
 ) -> MergeReport:
     """Carry out a plan whose output is on disk.
 
@@ -284,8 +282,9 @@ def write(
         Called with the number of bytes read since the last call, from any thread.
     sha256 : bool, default=False
         Whether to compute the SHA-256 of all weight files for the report.
-    stream : callable, default is `ensembles.checkpoints.merging.writers.stream_members`
-        Function that combines the members and passes the result to sinks.
+    stream : callable or None, default=None
+        Function that combines the members, such as a `RunningMean`; see
+        `ensembles.checkpoints.merging.writers.write_plan_to`.
 
     Returns
     -------
@@ -304,63 +303,23 @@ def write(
     UserWarning
         If a tensor of the result contains NaN or infinity.
     """
-    if plan.out is None:
-        raise ValueError("the plan must have an out to be written to")
-    report = _written(plan, plan.out, progress, sha256, stream)
-    _warn_nonfinite(report.nonfinite_tensors)
-    return report
-
-
-def write_into(
-    plan: Plan,
-    place: Path,
-    progress: Callable[[int], None],
-    stream: Stream = stream_members,
-) -> StreamResult:
-    """Carry out a plan into a file or directory that exists and is empty.
-
-    Parameters
-    ----------
-    plan : Plan
-        Plan with an ``out``, whose suffix determines the format.
-    place : Path
-        Path to write to instead of ``out``: a directory if ``plan.kind`` is
-        "directory", else a file.
-    progress : callable
-        Called with the number of bytes read since the last call, from any thread.
-    stream : callable, default is `ensembles.checkpoints.merging.writers.stream_members`
-        Function that combines the members and passes the result to sinks.
-
-    Returns
-    -------
-    StreamResult
-        Digests, and the names of tensors with NaN or infinity.
-    """
-    into = write_torch if plan.kind == "torch" else write_safetensors
-    return into(plan, place, progress, stream)
-
-
-def _written(
-    plan: Plan,
-    out: Path,
-    progress: Callable[[int], None],
-    sha256: bool,
-    stream: Stream = stream_members,
-) -> MergeReport:
+    out = plan.out
+    if out is None:
+        raise ValueError("the plan must have an output path: pass out=PATH to plan")
     started = time.perf_counter()
-    folder, force = plan.kind == "directory", plan.options.force
-    with telling_if_full(out), whole(out, folder=folder, force=force) as place:
-        outcome = write_into(plan, place, progress, stream)
-    n_members = len(plan.members)
-    checkpoint_digests = outcome.checkpoint_digests(plan)
-    member_digests = checkpoint_digests[:n_members]
+    is_directory, force = plan.format == "directory", plan.options.force
+    with telling_if_full(out), whole(out, folder=is_directory, force=force) as path:
+        result = write_plan_to(plan, path, progress, stream)
+    _warn_if_nonfinite(result.nonfinite_tensors)
+    checkpoint_digests = result.checkpoint_digests(plan)
+    member_digests = checkpoint_digests[: len(plan.members)]
     return MergeReport(
         out=out,
         files=list(plan.parts),
         member_digests=member_digests,
         base_digest=None if plan.base is None else checkpoint_digests[-1],
-        digest=outcome.digest,
-        nonfinite_tensors=outcome.nonfinite_tensors,
+        digest=result.digest,
+        nonfinite_tensors=result.nonfinite_tensors,
         sha256=_hashes(plan, out) if sha256 else {},
         seconds=time.perf_counter() - started,
         notes=tuple(repetitions(plan, member_digests)),
@@ -368,23 +327,21 @@ def _written(
     )
 
 
-def _warn_nonfinite(names: Sequence[str]) -> None:
-    """Warn of NaN and infinity, at the line that called `average` or `write`."""
+def _warn_if_nonfinite(names: Sequence[str]) -> None:
+    """Warn of tensors with NaN or infinity."""
     if names:
-        is_many = len(names) > 1
-        warnings.warn(
-            f"{len(names)} tensor{'s' * is_many} of the result "
-            f"{'hold' if is_many else 'holds'} NaN or infinity, such as {names[0]!r}; "
-            "look for them in the members",
-            stacklevel=3,
+        more = len(names) > 1
+        warn_user(
+            f"{len(names)} tensor{'s' * more} of the result contain{'s' * (not more)} "
+            f"NaN or infinity, such as {names[0]!r}; look for them in the members"
         )
 
 
 def _hashes(plan: Plan, out: Path) -> dict[str, str]:
     """SHA-256 of every weight file that was read or written, by path."""
-    paths = [out / p if plan.kind == "directory" else out for p in plan.parts]
+    paths = [out / p if plan.format == "directory" else out for p in plan.parts]
     for member in plan.checkpoints:
         if member.path is not None:
-            folder = member.path if member.kind == "directory" else member.path.parent
+            folder = member.path if member.is_directory else member.path.parent
             paths += [folder / part for part in member.parts]
     return {str(path): digests.sha256(path) for path in dict.fromkeys(paths)}

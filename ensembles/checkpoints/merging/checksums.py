@@ -6,16 +6,16 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, Record
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, ChecksumRecord
 from ensembles.parallel import spread
 
 CHUNK = 1 << 20
 
 
-def verify(
+def verify_checksums(
     members: Sequence[Checkpoint], n_threads: int, progress: Callable[[int], None]
 ) -> None:
-    """Verify the stored checksums of members; safetensors files have none.
+    """Verify the stored checksums of members; safetensors files do not have any.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def verify(
     spread(records, lambda: partial(_verify, progress=progress), n_threads)
 
 
-def _verify(record: Record, *, progress: Callable[[int], None]) -> None:
+def _verify(record: ChecksumRecord, *, progress: Callable[[int], None]) -> None:
     crc = 0
     buffer = bytearray(min(CHUNK, record.size))
     for start in range(0, record.size, CHUNK):
@@ -46,5 +46,5 @@ def _verify(record: Record, *, progress: Callable[[int], None]) -> None:
     if crc != record.crc:
         raise ValueError(
             f"{record.file.path} is damaged: entry {record.name!r} does not match its "
-            "checksum; copy or download it again"
+            "checksum; copy or download the file again"
         )

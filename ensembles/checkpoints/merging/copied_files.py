@@ -10,42 +10,44 @@ from typing import Any
 
 from ensembles.checkpoints.compatibility.configuration import CARD, has_card, is_card
 from ensembles.checkpoints.compatibility.tied_weights import untied_config
-from ensembles.checkpoints.merging import provenance
 from ensembles.checkpoints.merging.model_card import model_card
+from ensembles.checkpoints.merging.provenance import provenance
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.plan import Plan
 
 
-def write_around(plan: Plan, place: Path, digests: Sequence[str]) -> None:
-    """Copy the auxiliary files of the first member, and rewrite those that change.
+def write_auxiliary_files(plan: Plan, path: Path, digests: Sequence[str]) -> None:
+    """Copy the auxiliary files of the first member, and rewrite the ones that change.
 
-    Rewritten are the index of shards, the model card, and ``config.json`` if weights
-    are untied or the dtype changes.
+    Writes a new index of shards and a new model card, and changes ``config.json`` if
+    weights are untied or the dtype changes.
 
     Parameters
     ----------
     plan : Plan
         Plan whose output is a directory.
-    place : Path
+    path : Path
         Directory to write to.
     digests : sequence of str
         Digest of each member's tensors, then of the base's.
     """
-    first, recipe = plan.members[0], provenance.recipe(plan, digests)
-    anew: dict[str, dict[str, Any]] = shards.index(plan.parts, first, recipe)
+    first = plan.members[0]
+    changed: dict[str, dict[str, Any]] = shards.index(
+        plan.parts, first, provenance(plan, digests)
+    )
     config = untied_config(first.config) if plan.untied else dict(first.config)
     if plan.options.dtype is not None:
-        named = [key for key in ("dtype", "torch_dtype") if key in config]
-        config |= dict.fromkeys(named, plan.options.dtype)
+        keys = [key for key in ("dtype", "torch_dtype") if key in config]
+        config |= dict.fromkeys(keys, plan.options.dtype)
     if config != first.config and "config.json" in first.files:
-        anew["config.json"] = config
+        changed["config.json"] = config
     for name in first.files:
-        if name not in anew and not is_card(name):
-            target = place / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(Path(str(first.path)) / name, target)
-    for name, contents in anew.items():
+        if name not in changed and not is_card(name):
+            copy = path / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(str(first.path)) / name, copy)
+    for name, contents in changed.items():
         text = json.dumps(contents, indent=2) + "\n"
-        (place / name).write_text(text, encoding="utf-8")
+        (path / name).write_text(text, encoding="utf-8")
     if has_card(plan.members):
-        (place / CARD).write_text(model_card(plan, digests), encoding="utf-8")
+        (path / CARD).write_text(model_card(plan, digests), encoding="utf-8")

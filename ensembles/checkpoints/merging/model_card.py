@@ -94,7 +94,7 @@ def public_name(member: Checkpoint) -> str:
     cached = CACHED.search(path.as_posix())
     if cached:
         return f"{cached[1]}/{cached[2]}"
-    generic = member.kind == "file" or GENERIC.fullmatch(path.name)
+    generic = not member.is_directory or GENERIC.fullmatch(path.name)
     return f"{path.parent.name}/{path.name}" if generic else path.name
 
 

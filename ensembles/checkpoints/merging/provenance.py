@@ -1,4 +1,4 @@
-"""The recipe of a result: everything that determines its tensors, as JSON."""
+"""The provenance of a result: everything that determines its tensors, as JSON."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import ensembles
 from ensembles.checkpoints.planning.plan import Plan
 
-KEY = "ensembles"
+KEY = "ensembles"  # of the provenance in the metadata of a weight file
 
 
-def recipe(plan: Plan, digests: Sequence[str]) -> str:
-    """Recipe in JSON: rule, parameters, weights, options and digests.
+def provenance(plan: Plan, digests: Sequence[str]) -> str:
+    """Rule, parameters, weights, options and digests of the members, in JSON.
 
     Parameters
     ----------
@@ -42,23 +42,3 @@ def recipe(plan: Plan, digests: Sequence[str]) -> str:
         sort_keys=True,
         default=list,
     )
-
-
-def metadata(plan: Plan, digests: Sequence[str]) -> dict[str, str]:
-    """Metadata of a safetensors file of the result.
-
-    Parameters
-    ----------
-    plan : Plan
-        Plan of the result.
-    digests : sequence of str
-        Digest of each member's tensors, then of the base's, or placeholders of the
-        same length.
-
-    Returns
-    -------
-    dict of str to str
-        The format, and the recipe at key "ensembles".
-    """
-    # transformers rejects files without a format; "pt" is correct for any tensors.
-    return {"format": "pt", KEY: recipe(plan, digests)}

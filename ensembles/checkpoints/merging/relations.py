@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from ensembles._typing import Float64
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped
 from ensembles.checkpoints.compatibility.shared_init import unrelated
 from ensembles.checkpoints.compatibility.tied_weights import same_bytes
-from ensembles.checkpoints.formats import safetensors
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.merging.provenance import KEY
 from ensembles.checkpoints.planning.plan import Plan
@@ -164,12 +162,8 @@ def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
         Recipe with at least the keys ``rule`` and ``members``, a list; None without a
         valid recipe, as in PyTorch files and state dicts.
     """
-    parts = [part for part in member.parts if part.endswith(".safetensors")]
-    if member.path is None or not parts:
-        return None
-    path = member.path / parts[0] if member.kind == "directory" else member.path
     try:
-        found = json.loads(safetensors.read_metadata(Path(path))[KEY])
+        found = json.loads(member.metadata[KEY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
     if not isinstance(found, dict) or "rule" not in found:

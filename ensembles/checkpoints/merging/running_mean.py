@@ -13,9 +13,9 @@ from ensembles._typing import Array, Float64
 from ensembles.atomic_io import telling_if_full
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.merging.checksums import verify
-from ensembles.checkpoints.merging.sinks import FileSink, Sink
-from ensembles.checkpoints.merging.streaming import StreamResult, stream
+from ensembles.checkpoints.formats.output import FileSink, Sink
+from ensembles.checkpoints.merging.checksums import verify_checksums
+from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.kernels.mean import mean
 from ensembles.rules.rule import Rule
@@ -51,7 +51,7 @@ class RunningMean:
     def __call__(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
     ) -> StreamResult:
-        """Stream a plan like `ensembles.checkpoints.merging.writers.stream_members`.
+        """Verify checksums and stream a plan, see `writers.write_plan_to`.
 
         Parameters
         ----------
@@ -67,11 +67,11 @@ class RunningMean:
         -------
         StreamResult
         """
-        fresh = [c for c in plan.checkpoints if id(c) not in self._verified]
-        verify(fresh, plan.threads, progress)
+        fresh = [m for m in plan.checkpoints if id(m) not in self._verified]
+        verify_checksums(fresh, plan.threads, progress)
         self._verified |= {id(member) for member in fresh}
         if len(plan.members) < FEWEST or not _is_equal_mean(plan):
-            outcome = stream(plan, sinks, progress)
+            outcome = stream_plan(plan, sinks, progress)
         else:
             outcome = self._grown(plan, sinks, progress)
         self._blocks |= outcome.blocks
@@ -198,4 +198,4 @@ def _streamed(
     progress: Callable[[int], None],
 ) -> StreamResult:
     by = Rule(function)
-    return stream(replace(plan, targets=targets, rule=by), sinks, progress)
+    return stream_plan(replace(plan, targets=targets, rule=by), sinks, progress)

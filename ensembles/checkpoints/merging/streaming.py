@@ -13,8 +13,8 @@ import numpy as np
 from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.formats.output import Sink
 from ensembles.checkpoints.merging.digests import BLOCK, BlockDigest, digest
-from ensembles.checkpoints.merging.sinks import Sink
 from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
@@ -86,7 +86,9 @@ class _Combined(NamedTuple):
     is_finite: bool
 
 
-def stream(plan: Plan, sinks: Mapping[str, Sink], progress: Progress) -> StreamResult:
+def stream_plan(
+    plan: Plan, sinks: Mapping[str, Sink], progress: Progress
+) -> StreamResult:
     """Combine the tensors of a plan's members and write the results to sinks.
 
     Checksums in PyTorch files are not verified.

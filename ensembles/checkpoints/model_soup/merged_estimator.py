@@ -12,7 +12,7 @@ from ensembles._sklearn import warn_user
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.compatibility.configuration import differences
 from ensembles.checkpoints.compatibility.key_mapping import matched
-from ensembles.checkpoints.directories.unsupported import refused
+from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats import state_dict
 from ensembles.checkpoints.formats.state_dict import (
     as_array,
@@ -240,7 +240,7 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
         opened_for(held, member, name)
         for member, name in zip(members, names, strict=True)
     ]
-    reasons = [reason for member in found for reason in refused(member)]
+    reasons = [reason for member in found for reason in unsupported_reasons(member)]
     if reasons:
         raise ValueError(reasons[0])
     for member in found:

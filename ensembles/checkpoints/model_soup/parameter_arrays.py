@@ -9,9 +9,9 @@ from typing import Any
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.compatibility.layout import TensorPlan
+from ensembles.checkpoints.formats.output import ArraySink, Sink
 from ensembles.checkpoints.merging.combinations import Pool
-from ensembles.checkpoints.merging.sinks import ArraySink, Sink
-from ensembles.checkpoints.merging.streaming import StreamResult, stream
+from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.dtypes import is_float
@@ -57,7 +57,7 @@ class Mixture:
             names = set(layer)
             targets = [t for t in planned.targets if t.name in names]
             own = replace(planned, targets=targets, weights=column)
-            outcome = stream(own, sinks, progress)
+            outcome = stream_plan(own, sinks, progress)
         return outcome
 
     def _into(self, planned: Plan, stream: Callable[..., StreamResult]) -> None:

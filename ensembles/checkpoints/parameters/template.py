@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ensembles._sklearn import thawed
-from ensembles.checkpoints.directories.open import open_member
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats import state_dict
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.parameters.access import state_of
@@ -173,7 +173,7 @@ def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
     if isinstance(member, Mapping):
         return state_dict.read(member, name)
     if isinstance(member, STATES):
-        return open_member(member, 0)
+        return open_checkpoint(member, 0)
     if not _has_parameters(member):
         raise ValueError(
             f"{name} must be fitted: this {type(member).__name__} has no parameters; "

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensembles.checkpoints.directories import directory
-from ensembles.checkpoints.directories.discovery import SUFFIXES, TORCH_SUFFIXES
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.detection import format_by_suffix, writer_for
 
 # Suffixes beside weight files; a directory with other files is not replaced.
 AROUND = (".json", ".txt", ".md", ".model", ".jinja", ".py", ".tiktoken", ".vocab")
 LONGEST_MARK = 80  # bytes that a temporary name adds to the name of the output
 
 
-def kind_of(out: Path | None) -> str:
+def output_format(out: Path | None) -> str:
     """Format of the output, by its suffix.
 
     Parameters
@@ -26,17 +26,17 @@ def kind_of(out: Path | None) -> str:
 
     Returns
     -------
-    {"safetensors", "torch", "directory", "memory"}
-        "directory" unless the suffix is that of a weight file.
+    str
+        Name in `FORMATS`; "directory" if no format has the suffix, "memory" without a
+        path.
     """
     if out is None:
         return "memory"
-    if out.suffix == ".safetensors":
-        return "safetensors"
-    return "torch" if out.suffix in TORCH_SUFFIXES else "directory"
+    format_ = format_by_suffix(out.name)
+    return "directory" if format_ is None else format_.name
 
 
-def obstacles(
+def destination_problems(
     out: Path, members: Sequence[Checkpoint], n_bytes: int
 ) -> tuple[list[str], int]:
     """Reasons why an output cannot be written, and the free space on its disk.
@@ -53,52 +53,57 @@ def obstacles(
     Returns
     -------
     problems : list of str
-        Error messages, empty if the output can be written.
+        Error messages; empty if the output can be written.
     n_free : int
         Free bytes on the disk; 0 if ``out`` is not a valid path.
     """
     folder = out.parent
     if out.name in ("", ".."):
-        return [f"the output must have a name of its own, found {out}"], 0
+        return [f"the output must be the path of a file or directory, found {out}"], 0
     if out.name == "-":
-        return ["the output must be a path, found -, the standard output"], 0
+        return ["the output must be a path, found - (standard output)"], 0
     if not folder.is_dir():
-        return [f"there is no folder {folder} to write {out.name} in"], 0
-    free = shutil.disk_usage(folder).free
+        return [f"the folder of the output must exist: create {folder}"], 0
+    n_free = shutil.disk_usage(folder).free
     problems = []
-    if n_bytes > free:
-        problems.append(f"{out} needs {n_bytes} bytes, its disk has {free} left")
+    if n_bytes > n_free:
+        problems.append(f"{out} needs {n_bytes} bytes, its disk has {n_free} left")
     if not os.access(folder, os.W_OK):
-        problems.append(f"{folder} cannot be written to; choose another place")
+        problems.append(f"{folder} is not writable; choose another folder")
     if len(os.fsencode(out.name)) + LONGEST_MARK > os.pathconf(folder, "PC_NAME_MAX"):
-        problems.append(f"the name {out.name!r} is too long; choose another")
-    if members[0].kind != "directory" and out.suffix not in ("", *SUFFIXES):
-        problems.append(
-            f"{out} has a suffix that names no format (known: {', '.join(SUFFIXES)}; "
-            "none is a directory)"
-        )
-    return problems + _standing(out, members), free
+        problems.append(f"the name {out.name!r} is too long; choose a shorter one")
+    is_new_directory = out.suffix == "" or members[0].is_directory
+    if output_format(out) != "directory" or not is_new_directory:
+        try:
+            writer_for(str(out))
+        except ValueError as error:
+            problems.append(str(error))
+    return problems + _replacement_problems(out, members), n_free
 
 
-def _standing(out: Path, members: Sequence[Checkpoint]) -> list[str]:
+def _replacement_problems(out: Path, members: Sequence[Checkpoint]) -> list[str]:
+    """Reasons why an output would replace or change a member or other files."""
     for member in members:
-        is_folder = member.path is not None and member.kind == "directory"
-        if is_folder and Path(str(member.path)).resolve() in out.resolve().parents:
+        if member.path is None or not member.is_directory:
+            continue
+        if member.path.resolve() in out.resolve().parents:
             return [
-                f"{out} is inside the member {member.name}, of which nothing may "
-                "change; choose a place outside of it"
+                f"{out} is inside the member {member.name}, which must not change; "
+                "choose a path outside of it"
             ]
     if not os.path.lexists(out):
         return []
     for member in members:
-        found = member.path.resolve() if member.path else None
-        if found and out.resolve() in (found, *found.parents):
-            return [f"{out} is or holds the member {member.name}; choose another name"]
+        path = member.path.resolve() if member.path else None
+        if path and out.resolve() in (path, *path.parents):
+            return [
+                f"{out} is or contains the member {member.name}; choose another name"
+            ]
     foreign = _foreign(out, members[0].files) if out.is_dir() else None
     if foreign:
         return [
-            f"{out} is not replaced: it holds {foreign}, which is no part of a "
-            "checkpoint; choose another name"
+            f"{out} must not be replaced: it contains {foreign}, which is not part of "
+            "a checkpoint; choose another name"
         ]
     return []
 
@@ -107,10 +112,10 @@ def _foreign(folder: Path, files: Sequence[str]) -> str | None:
     """First entry of a directory that is not part of a checkpoint, None if absent."""
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         return "the current folder"
-    known = {*directory.modules(folder), "additional_chat_templates"}
-    known |= {Path(name).parts[0] for name in files}
+    parts = {*directory.modules(folder), "additional_chat_templates", ".gitattributes"}
+    parts |= {Path(name).parts[0] for name in files}
     for path in sorted(folder.iterdir()):
-        own = path.suffix in (*SUFFIXES, *AROUND) or path.name == ".gitattributes"
-        if path.name not in known and (path.is_dir() or not own):
+        has_suffix = path.suffix in AROUND or format_by_suffix(path.name) is not None
+        if path.name not in parts and (path.is_dir() or not has_suffix):
             return path.name
     return None

@@ -14,6 +14,7 @@ from ensembles._typing import Float64
 from ensembles.checkpoints.compatibility.configuration import CARD, has_card, is_card
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
 from ensembles.checkpoints.compatibility.layout import LayoutMatch
+from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning.options import MergeOptions
 
@@ -92,7 +93,7 @@ def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
 
 def of_output(
     out: Path | None,
-    kind: str,
+    format_: str,
     n_written: int,
     force: bool,
     members: Sequence[Checkpoint],
@@ -103,8 +104,8 @@ def of_output(
     ----------
     out : Path or None
         Path of the output; None for a state dict in memory.
-    kind : {"safetensors", "directory", "torch", "memory"}
-        Format of the output.
+    format_ : str
+        Name of the output's format in `FORMATS`; "directory" or "memory".
     n_written : int
         Size of the output's tensors in bytes.
     force : bool
@@ -119,22 +120,29 @@ def of_output(
     """
     if out is not None and os.path.lexists(out) and not force:
         yield f"{out} exists; force=True replaces it"
-    if kind == "torch":
+    written = FORMATS.get(format_)
+    if written is not None and not written.streams:
         yield (
-            f"{out} is written by torch.save, from memory ({n_written} bytes), and "
-            "without the recipe that a safetensors file holds"
+            f"format {format_!r} holds the result in memory until it is written: "
+            f"{out} needs {n_written} bytes"
         )
-    if kind == "directory" and has_card(members):
+    if written is not None and not written.keeps_metadata:
+        yield (
+            f"format {format_!r} does not store the provenance of the result, which a "
+            "safetensors file does"
+        )
+    if format_ == "directory" and has_card(members):
         yield (
             f"{CARD} is a new model card that names the members; their own cards, with "
             "scores that are not the result's, are left out"
         )
-    if kind in ("safetensors", "torch") and members[0].kind == "directory":
+    if written is not None and members[0].is_directory:
         files = [name for name in members[0].files if not is_card(name)]
         if files:
             yield (
-                f"{out} holds tensors alone, without {listed(files, 3)} of "
-                f"{members[0].name}; an output without a suffix is a directory"
+                f"{out} contains only tensors, without {listed(files, 3)} of "
+                f"{members[0].name}; to keep them, choose an output without suffix, "
+                "which is a directory"
             )
 
 
@@ -159,14 +167,14 @@ def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
         if first.name != member.name and first is not member:
             yield (
                 f"{first.name} and {member.name} are the same "
-                f"{member.kind}, which counts twice"
+                f"{'directory' if member.is_directory else 'file'}, which counts twice"
             )
 
 
 def _identity(member: Checkpoint) -> str:
     """Key of a file or directory, equal for all symbolic and hard links to it."""
     path = os.path.realpath(str(member.path))
-    if member.kind == "directory":
+    if member.is_directory:
         return path
     found = os.stat(path)
     return f"{found.st_dev}:{found.st_ino}"
@@ -176,11 +184,15 @@ def _without_effect(
     members: Sequence[Checkpoint], options: MergeOptions, match: LayoutMatch
 ) -> Iterator[str]:
     if options.key is not None:
-        idle = [m.name for m in members if not m.is_torch and m.path is not None]
+        idle = [
+            member.name
+            for member in members
+            if member.path is not None and not FORMATS[member.format].takes_key
+        ]
         if idle:
             yield (
-                f"the key {options.key!r} has no effect on {listed(idle)}: a "
-                "safetensors file is one state dict"
+                f"the key {options.key!r} has no effect on {listed(idle)}: files of "
+                "this format hold a single state dict"
             )
     names = dict.fromkeys(name for member in members for name in member.names)
     patterns = {"include": options.include, "exclude": options.exclude}

@@ -18,12 +18,16 @@ from ensembles.checkpoints.compatibility.layout import (
     match_layouts,
 )
 from ensembles.checkpoints.compatibility.prefixes import named_alike
-from ensembles.checkpoints.directories.open import Member, open_member
-from ensembles.checkpoints.directories.unsupported import refused
+from ensembles.checkpoints.directories.open import Member, open_checkpoint
+from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import fit_to_memory
-from ensembles.checkpoints.planning.destination import kind_of, obstacles
+from ensembles.checkpoints.planning.destination import (
+    destination_problems,
+    output_format,
+)
 from ensembles.checkpoints.planning.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.planning.notices import notices, of_members, of_output
 from ensembles.checkpoints.planning.options import (
@@ -67,8 +71,9 @@ class Plan:
         result must be false.
     out : Path or None
         Path of the output; None for a state dict in memory.
-    kind : {"safetensors", "directory", "torch", "memory"}
-        Format of the output; "memory" is a state dict.
+    format : str
+        Name of the output's format in `FORMATS`; "directory", or "memory" for a state
+        dict.
     parts : dict of str to list of TensorPlan
         Tensors of each weight file in the order they are stored, by path relative to
         the directory; a single file has its name as the key, "memory" an empty string.
@@ -100,7 +105,7 @@ class Plan:
     aliases: dict[str, str]
     untied: tuple[str, ...]
     out: Path | None
-    kind: str
+    format: str
     parts: dict[str, list[TensorPlan]]
     options: MergeOptions
     threads: int
@@ -207,21 +212,23 @@ def plan(
         exclude=exclude,
         dtype=np.dtype(options.dtype) if options.dtype else None,
     )
-    problems += [reason for member in checkpoints for reason in refused(member)]
+    problems += [
+        reason for member in checkpoints for reason in unsupported_reasons(member)
+    ]
     problems += match.problems
     if not match.targets and not problems:
         problems.append(f"no tensor of {opened[0].name} is left to average")
     path = _resolve_link(out, force=force)
-    kind = kind_of(path)
+    format_ = output_format(path)
     targets, aliases = match.targets, match.aliases
-    if kind == "directory" and opened[0].is_torch:
+    if format_ == "directory" and opened[0].is_torch:
         targets, aliases = _repeat_tied(targets, aliases), {}
-    if shard_size is not None and kind != "directory":
+    if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
     n_free = 0
     if path is not None:
-        reasons, n_free = obstacles(path, checkpoints, n_written)
+        reasons, n_free = destination_problems(path, checkpoints, n_written)
         problems += reasons
     n_threads, n_buffers = 1, 0
     with _collected(problems):
@@ -229,7 +236,7 @@ def plan(
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
     if problems:
         raise ValueError(_join(problems))
-    if kind == "directory":
+    if format_ == "directory":
         parts = shards.divide(targets, opened[0], shard_size=shard_size)
     else:
         parts = {path.name if path else "": shards.in_order(targets)}
@@ -243,16 +250,16 @@ def plan(
         aliases=aliases,
         untied=tuple(match.untied),
         out=path,
-        kind=kind,
+        format=format_,
         parts=parts,
         options=options,
         threads=n_threads,
         read_bytes=_count_read(checkpoints, targets, resolved),
         write_bytes=n_written,
         free_bytes=n_free,
-        peak_bytes=n_buffers + _count_held(kind, parts, n_written),
+        peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
-            *of_output(path, kind, n_written, force, opened),
+            *of_output(path, format_, n_written, force, opened),
             *of_members(checkpoints),
             *renamings,
             *match.notes,
@@ -290,7 +297,7 @@ def _open_all(
     errors: list[Exception] = []
     for index, member in enumerate(members):
         try:
-            opened.append(open_member(member, index, key=key))
+            opened.append(open_checkpoint(member, index, key=key))
         except (OSError, ValueError) as error:
             errors.append(error)
     if base is not None:
@@ -321,7 +328,7 @@ def _open_base(base: Member, key: str | None) -> Checkpoint:
         raise TypeError(
             f"base must be a path or a state dict, found {type(base).__name__}"
         )
-    opened = open_member(base, 0, key=key)
+    opened = open_checkpoint(base, 0, key=key)
     return replace(opened, name=f"base {opened.path}" if opened.path else "base")
 
 
@@ -383,13 +390,14 @@ def _repeat_tied(
 
 
 def _count_held(
-    kind: str, parts: Mapping[str, list[TensorPlan]], n_written: int
+    format_: str, parts: Mapping[str, list[TensorPlan]], n_written: int
 ) -> int:
-    """Bytes of the result held in memory: torch.save needs complete tensors."""
-    if kind in ("torch", "memory"):
+    """Bytes of the result held in memory, e.g. because torch.save needs all tensors."""
+    if format_ == "memory":
         return n_written
-    extras = [part for part in parts if not part.endswith(".safetensors")]
-    return sum(t.nbytes for part in extras for t in parts[part]) * (kind == "directory")
+    formats = {part: format_by_suffix(part) for part in parts}
+    held = [part for part, found in formats.items() if found and not found.streams]
+    return sum(target.nbytes for part in held for target in parts[part])
 
 
 def _join(problems: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ def divide(
         place = part if part in first.extras else renamed(part)
         parts.setdefault(place, []).append(target)
     if shard_size is None:
-        if first.kind != "directory":
+        if not first.is_directory:
             parts = {SINGLE: list(targets)}
         return {part: in_order(found) for part, found in parts.items()}
     return {

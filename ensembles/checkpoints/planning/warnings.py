@@ -117,7 +117,7 @@ def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
     warn_of_statistics(members)
 
 
-def _form(member: Checkpoint) -> tuple[str, str, bool]:
-    suffix = "" if member.path is None else member.path.suffix
-    is_folder = member.kind == "directory"
-    return member.kind, "" if is_folder else suffix, member.state_dict is None
+def _form(member: Checkpoint) -> tuple[bool, str, bool]:
+    is_file = member.path is not None and not member.is_directory
+    suffix = member.path.suffix if member.path and is_file else ""
+    return member.is_directory, suffix, member.state_dict is None

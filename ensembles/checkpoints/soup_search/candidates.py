@@ -15,8 +15,8 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.atomic_io import beside, telling_if_full
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.merging.average import write_into
 from ensembles.checkpoints.merging.combinations import Pool
+from ensembles.checkpoints.merging.writers import write_plan_to
 from ensembles.checkpoints.planning.options import MergeOptions
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.journal import Journal, Share, share
@@ -217,7 +217,7 @@ class Candidates:
                 if not job.suffix:
                     place.mkdir()
                 planned = self._planned(weights, place)
-                write_into(planned, place, job.progress, self.pool.stream)
+                write_plan_to(planned, place, job.progress, self.pool.stream)
             yield place
 
     def _planned(self, weights: Float64, out: Path | None) -> Plan:
@@ -257,4 +257,4 @@ def suffix_of(member: Checkpoint) -> str:
     str
         Extension with its dot; ``""`` for a directory.
     """
-    return "" if member.kind == "directory" else os.path.splitext(str(member.path))[1]
+    return "" if member.is_directory else os.path.splitext(str(member.path))[1]

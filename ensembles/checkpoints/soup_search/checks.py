@@ -229,7 +229,7 @@ def check_apart(places: Sequence[Path], members: Sequence[Checkpoint]) -> None:
     folders = {
         member.path.resolve(): member.name
         for member in members
-        if member.path is not None and member.kind == "directory"
+        if member.path is not None and member.is_directory
     }
     for place in places:
         for folder in place.resolve().parents:

@@ -71,7 +71,7 @@ def share(member: Checkpoint, weight: float) -> Share:
         If a file no longer exists.
     """
     path = Path(str(member.path)).absolute()
-    names = sorted(member.parts) if member.kind == "directory" else [""]
+    names = sorted(member.parts) if member.is_directory else [""]
     around = [name for name in member.files if SETTINGS.fullmatch(Path(name).name)]
     return Share(str(path), _known(path, names), _known(path, around), weight)
 

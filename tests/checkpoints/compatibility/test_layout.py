@@ -161,7 +161,9 @@ def test_a_warning_is_told_where_the_call_stands(tmp_path: Path) -> None:
         lambda: write(planned),
     ]
     for call in calls:
-        with pytest.warns(UserWarning, match="1 tensor of the result holds") as caught:
+        with pytest.warns(
+            UserWarning, match="1 tensor of the result contains"
+        ) as caught:
             call()
         assert caught[0].filename == __file__
         assert caught[0].lineno == call.__code__.co_firstlineno
@@ -219,5 +221,5 @@ def test_what_is_no_state_dict_is_a_type_error(state: Any, message: str) -> None
 
 def test_what_is_no_member_is_a_type_error() -> None:
     members: Any = [3]
-    with pytest.raises(TypeError, match=r"members\[0\] is of type int"):
+    with pytest.raises(TypeError, match=r"members\[0\] has type int"):
         average(members)

@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.formats.checkpoint import File
+from ensembles.checkpoints.formats.checkpoint import FileSource
 from tests.checkpoints.building import save
 
 transformers = pytest.importorskip("transformers")
@@ -306,15 +306,15 @@ def test_bytes_are_compared_only_where_a_flag_or_a_missing_name_asks(
 ) -> None:
     members = [saved(tmp_path / n, llama, i, head="own") for i, n in enumerate("ab")]
     read: list[int] = []
-    usual = File.read_into
+    usual = FileSource.read_into
 
-    def counted(self: File, buffer: memoryview, offset: int) -> None:
+    def counted(self: FileSource, buffer: memoryview, offset: int) -> None:
         read.append(len(buffer))
         usual(self, buffer, offset)
 
     for member in members:
         set_flag(member, False)
-    monkeypatch.setattr(File, "read_into", counted)
+    monkeypatch.setattr(FileSource, "read_into", counted)
     plan(members, tmp_path / "out")
     n_headers = len(read)
     for member in members:

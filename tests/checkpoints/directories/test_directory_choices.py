@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.directories.weight_files import weight_files
+from ensembles.checkpoints.directories.weight_files import main_weight_files
 from tests.checkpoints.building import save
 
 A = {"w": np.ones(3, np.float32)}
@@ -29,25 +29,25 @@ def indexed(folder: Path, stem: str, suffix: str = ".safetensors") -> str:
 def test_the_files_of_weights_are_chosen_in_a_fixed_order(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     for stem in ("other", "diffusion_pytorch_model", "model"):
-        assert weight_files(tmp_path) != [f"{stem}-00001-of-00001.safetensors"]
-        assert weight_files(tmp_path) != [indexed(tmp_path, stem)]
-        assert weight_files(tmp_path)[0].startswith(stem)
+        assert main_weight_files(tmp_path)[0] != [f"{stem}-00001-of-00001.safetensors"]
+        assert main_weight_files(tmp_path)[0] != [indexed(tmp_path, stem)]
+        assert main_weight_files(tmp_path)[0][0].startswith(stem)
     save(tmp_path / "model.safetensors", A)
-    assert weight_files(tmp_path) == ["model.safetensors"]
+    assert main_weight_files(tmp_path)[0] == ["model.safetensors"]
 
 
 def test_one_file_of_torch_goes_before_its_index(tmp_path: Path) -> None:
     shard = indexed(tmp_path, "pytorch_model", ".bin")
-    assert weight_files(tmp_path) == [shard]
+    assert main_weight_files(tmp_path)[0] == [shard]
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    assert weight_files(tmp_path) == ["pytorch_model.bin"]
+    assert main_weight_files(tmp_path)[0] == ["pytorch_model.bin"]
 
 
 def test_a_variant_does_not_win_over_the_main_one(tmp_path: Path) -> None:
     indexed(tmp_path, "model.fp16")
-    assert weight_files(tmp_path) == []
+    assert main_weight_files(tmp_path)[0] == []
     shard = indexed(tmp_path, "model")
-    assert weight_files(tmp_path) == [shard]
+    assert main_weight_files(tmp_path)[0] == [shard]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,5 @@ def test_folders_with_weights_are_named(tmp_path: Path, pipeline: bool) -> None:
     save(tmp_path / "text_encoder_2/model.safetensors", A)
     if pipeline:
         (tmp_path / "model_index.json").write_text("{}")
-    with pytest.raises(
-        ValueError, match="text_encoder_2, unet do: average them one by"
-    ):
+    with pytest.raises(ValueError, match="text_encoder_2, unet; average these one by"):
         plan([tmp_path])

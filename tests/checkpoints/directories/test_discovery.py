@@ -21,7 +21,7 @@ ONE = {"w": np.ones(2, np.float32)}
 
 
 def expand(paths: list[str], last: int | None = None) -> list[str]:
-    return discovery.expand(paths, last=last).paths
+    return discovery.discover_checkpoints(paths, last=last).paths
 
 
 def names(paths: list[str]) -> list[str]:
@@ -97,10 +97,13 @@ def test_paths_stay_in_the_order_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.txt", r"says nothing of its format \(known: \.safetensors, \.pt"),
-        ("a", r"says nothing of its format"),
-        ("a.gguf", r"GGUF is quantized, convert it back first"),
-        ("a.h5", r"says nothing of its format"),
+        (
+            "a.txt",
+            r"a file of a known format \(\.safetensors, \.sft, \.pt",
+        ),
+        ("a", r"must be a directory or a file of a known format"),
+        ("a.gguf", r"is a GGUF file, which is quantized"),
+        ("a.h5", r"is an HDF5 file, as written by Keras"),
     ],
 )
 def test_a_suffix_that_is_not_known_is_told(
@@ -228,9 +231,9 @@ def test_the_parts_of_a_pipeline_are_no_steps(tmp_path: Path) -> None:
 
 def test_each_chosen_checkpoint_has_its_step(tmp_path: Path) -> None:
     run = str(training(tmp_path / "run", 500, 1000, 1500, 90))
-    found = discovery.expand([run], last=2)
+    found = discovery.discover_checkpoints([run], last=2)
     assert list(map(str, found.steps)) == ["1000", "1500"]
-    assert discovery.expand([run]).steps == [None]
+    assert discovery.discover_checkpoints([run]).steps == [None]
 
 
 def empty(folder: Path, names: list[str]) -> Path:
@@ -285,18 +288,18 @@ def test_averages_and_the_best_are_no_steps_of_a_run(
 ) -> None:
     empty(tmp_path, entries + ordered)
     for pattern in (tmp_path, tmp_path / "*"):
-        found = discovery.expand([str(pattern)], last=len(ordered))
+        found = discovery.discover_checkpoints([str(pattern)], last=len(ordered))
         assert names(found.paths) == ordered
         (note,) = found.notes
         assert all(name in note for name in entries)
         assert (passed or "their names tell no step of the run") in note
         with pytest.raises(ValueError, match=r"last=N must be from 1"):
-            discovery.expand([str(pattern)], last=len(ordered) + 1)
+            discovery.discover_checkpoints([str(pattern)], last=len(ordered) + 1)
 
 
 def test_a_last_checkpoint_of_a_step_of_its_own_is_taken(tmp_path: Path) -> None:
     empty(tmp_path, ["a-epoch=3.ckpt", "a-epoch=7.ckpt", "a-epoch=12-last.ckpt"])
-    found = discovery.expand([str(tmp_path)], last=2)
+    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
     assert names(found.paths) == ["a-epoch=7.ckpt", "a-epoch=12-last.ckpt"]
     assert found.notes == []
 
@@ -312,7 +315,7 @@ def test_names_of_two_models_in_one_folder_are_noted(
     tmp_path: Path, entries: list[str], last: int, shown: str
 ) -> None:
     empty(tmp_path, entries)
-    (note,) = discovery.expand([str(tmp_path / "*_*")], last=last).notes
+    (note,) = discovery.discover_checkpoints([str(tmp_path / "*_*")], last=last).notes
     assert note.startswith(f"{shown} were chosen")
     assert "give a pattern" in note
 
@@ -331,14 +334,14 @@ def test_runs_of_many_names_are_taken_without_a_word(
     tmp_path: Path, entries: list[str]
 ) -> None:
     empty(tmp_path, [*entries, "meta_000020.pt"])
-    found = discovery.expand([str(tmp_path)], last=2)
+    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
     assert (names(found.paths), found.notes) == (entries, [])
 
 
 def test_unfinished_folders_are_passed_over(tmp_path: Path) -> None:
     run = training(tmp_path / "run", 9, 10)
     save(run / "tmp-checkpoint-11/model.safetensors", ONE)
-    found = discovery.expand([str(run)], last=2)
+    found = discovery.discover_checkpoints([str(run)], last=2)
     assert names(found.paths) == ["checkpoint-9", "checkpoint-10"]
     assert "passed over tmp-checkpoint-11" in found.notes[0]
 
@@ -350,12 +353,12 @@ def test_results_of_averages_are_known_by_their_recipe(
     run = training(tmp_path / "run", 1, 2)
     name = "m-5.safetensors" if kind == "file" else "m-5"
     average([run / "checkpoint-1"], run / name)
-    found = discovery.expand([str(run)], last=2)
+    found = discovery.discover_checkpoints([str(run)], last=2)
     assert names(found.paths) == ["checkpoint-1", "checkpoint-2"]
     assert found.notes == [
         f"{run}: passed over {name}: their metadata say that they are averages"
     ]
-    assert discovery.RECIPE == provenance.KEY
+    assert discovery.PROVENANCE == provenance.KEY
 
 
 @pytest.mark.parametrize(
@@ -384,7 +387,7 @@ def test_files_of_optimizers_beside_are_passed_over(tmp_path: Path) -> None:
             f"meta_{step}.json",
         )
         empty(tmp_path, list(kinds))
-    found = discovery.expand([str(tmp_path)], last=2)
+    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
     assert names(found.paths) == ["model_000500.pt", "model_001000.pt"]
     assert found.notes == []
 
@@ -420,11 +423,11 @@ def test_a_run_without_readable_checkpoints_says_what_there_is(tmp_path: Path) -
         ("a.npz", b"x", r"average\(\[dict\(np\.load"),
         ("a.h5", b"\x89HDF\r\n", "HDF5"),
         ("a.bin", b"\x89HDF\r\n", "HDF5"),
-        ("a.msgpack", b"x", "msgpack, as Flax"),
+        ("a.msgpack", b"x", "msgpack file, as written by Flax"),
         ("a.onnx", b"x", "ONNX graph"),
         ("a.nemo", b"x", r"tar -xf"),
-        ("a.bin", b"GGUF1234", "GGUF is quantized, convert it back"),
-        ("a.pt", b"\x1f\x8b12", "is compressed; unpack"),
+        ("a.bin", b"GGUF1234", "is a GGUF file, which is quantized"),
+        ("a.pt", b"\x1f\x8b12", "is compressed with gzip; decompress"),
         ("model", b"", "is empty"),
     ],
     ids=lambda value: str(value)[:20],
@@ -454,7 +457,7 @@ def test_files_of_torch_are_read_under_any_name(tmp_path: Path, name: str) -> No
 def test_archives_of_torchscript_and_of_arrays_are_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.bin.npz", w=np.ones(2))
     (tmp_path / "a.bin.npz").rename(tmp_path / "a.bin")
-    with pytest.raises(ValueError, match=r"archive of numpy arrays.*dict\(np\.load"):
+    with pytest.raises(ValueError, match=r"archive of NumPy arrays.*dict\(np\.load"):
         plan([tmp_path / "a.bin"])
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         for name in ("a/data.pkl", "a/constants.pkl", "a/code/x.py"):
@@ -468,7 +471,7 @@ def test_archives_of_torchscript_and_of_arrays_are_told(tmp_path: Path) -> None:
     [
         (
             torch.nn.Linear(2, 2),
-            r"members\[0\] is of type Linear; pass its \.state_dict",
+            r"members\[0\] has type Linear; pass its \.state_dict",
         ),
         ({"m": torch.nn.Linear(2, 2)}, r"is a Linear; pass its \.state_dict\(\)"),
         ({"m": {"w": np.ones(2)}}, r"tensor 'm' is a mapping; pass the innermost one"),

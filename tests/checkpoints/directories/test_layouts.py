@@ -174,7 +174,9 @@ def test_a_router_in_a_router_is_averaged(tmp_path: Path) -> None:
 
 def test_a_router_that_leaves_its_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "router_config.json").write_text('{"types": {"../x": "y"}}')
-    with pytest.raises(ValueError, match=r"router_config\.json leaves its directory"):
+    with pytest.raises(
+        ValueError, match=r"router_config\.json must name folders of its own directory"
+    ):
         plan([tmp_path])
 
 
@@ -221,7 +223,7 @@ def test_folders_of_copies_and_of_other_weights_are_named(tmp_path: Path) -> Non
 
     notes = notes_of(two(tmp_path, build), tmp_path / "out")
     assert "copies or variants: onnx/" in notes
-    assert "not in the result: speech_tokenizer/ (weights of its own)" in notes
+    assert "not in the result: speech_tokenizer/ (a folder with weight files)" in notes
     assert "checkpoint-500" not in notes
 
 
@@ -323,7 +325,7 @@ def test_a_link_that_leaves_the_directory_is_not_followed(tmp_path: Path) -> Non
 
     paths = two(tmp_path, build)
     notes = notes_of(paths, tmp_path / "o")
-    assert "notes.txt (a link that leaves the directory), sub/ (a link" in notes
+    assert "notes.txt (a link out of the directory), sub/ (a link" in notes
     average(paths, tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == [
         *("kept.txt", "link.txt", "model.safetensors")
@@ -340,7 +342,7 @@ def test_links_within_a_cache_of_the_hub_are_followed(tmp_path: Path) -> None:
         (repository / "snapshots/abc" / name).symlink_to(f"../../blobs/{blob}")
     average([repository / "snapshots/abc"], tmp_path / "out")
     assert sorted(os.listdir(tmp_path / "out")) == ["config.json", "model.safetensors"]
-    with pytest.raises(ValueError, match=r"give its folder snapshots/abc instead"):
+    with pytest.raises(ValueError, match=r"pass its subfolder snapshots/abc instead"):
         plan([repository])
 
 
@@ -399,21 +401,21 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
         (["model_world_size_8_rank_0.pt"], r"shards of FSDP by rank"),
         (["iter_0001000/x", "latest_checkpointed_iteration.txt"], r"a Megatron"),
-        (["consolidated.00.pth", "params.json"], r"layout of the original code"),
-        (["consolidated.safetensors"], r"consolidated\.safetensors: .* by name"),
+        (["consolidated.00.pth", "params.json"], r"names of the original code"),
+        (["consolidated.safetensors"], r"consolidated\.safetensors: .*pass the file"),
         (["tf_model.h5", "config.json"], r"TensorFlow.*from_tf"),
         (["flax_model.msgpack"], r"JAX.*from_flax"),
-        (["model-q4.gguf"], r"GGUF is quantized; convert it back"),
+        (["model-q4.gguf"], r"GGUF files are quantized; convert them"),
         (["model.onnx"], r"graphs for inference"),
         (["onnx/model.onnx", "config.json"], r"onnx: graphs for inference"),
-        (["model_state.pdparams"], r"weights of Paddle"),
-        (["kokoro-v1.pth", "voices/a.pt"], r"average kokoro-v1\.pth by name"),
-        (["unet/x.safetensors", "vae/x.safetensors"], r"its folders unet, vae do"),
-        (["model-00001-of-00002.safetensors"], r"shards without their index"),
-        (["weights.safetensors"], r"average weights\.safetensors by name"),
-        (["model.fp16.safetensors"], r"average model\.fp16\.safetensors by name"),
-        (["config.json"], r"no pytorch_model\.bin, but config\.json"),
-        (["step_1.pt", "step_2.pt"], r"expand a folder of checkpoints by last=N"),
+        (["model_state.pdparams"], r"PaddlePaddle weights"),
+        (["kokoro-v1.pth", "voices/a.pt"], r"pass the file kokoro-v1\.pth"),
+        (["unet/x.safetensors", "vae/x.safetensors"], r"in its folders unet, vae;"),
+        (["model-00001-of-00002.safetensors"], r"shards without an index"),
+        (["weights.safetensors"], r"pass the file weights\.safetensors"),
+        (["model.fp16.safetensors"], r"pass the file model\.fp16\.safetensors"),
+        (["config.json"], r"or pytorch_model\.bin, but config\.json"),
+        (["step_1.pt", "step_2.pt"], r"use last=N to take the last N"),
         ([], r"it is empty"),
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(value),
@@ -425,7 +427,7 @@ def test_what_lies_in_a_directory_without_weights_is_said(
     for name in names:
         (tmp_path / "m" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "m" / name).write_text("{}")
-    with pytest.raises(ValueError, match=rf"m holds no weights .*{way}"):
+    with pytest.raises(ValueError, match=rf"m contains no readable weights: .*{way}"):
         plan([tmp_path / "m"])
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.formats import pytorch
+from ensembles.checkpoints.formats.pytorch import pytorch
 
 STATE = {"layer.w": torch.arange(6.0).view(2, 3), "layer.b": torch.ones(3)}
 STRAY = torch.tensor(0.5)

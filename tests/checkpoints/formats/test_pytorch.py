@@ -198,7 +198,9 @@ def test_a_truncated_zip_is_refused(tmp_path: Path, share: float) -> None:
     path = saved(tmp_path, {"w": torch.arange(1000.0)})
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"a\.pt is not (a whole zip|in torch's zip)"):
+    with pytest.raises(
+        ValueError, match=r"a\.pt is (empty|not (a whole zip|in torch's zip))"
+    ):
         plan([path])
 
 

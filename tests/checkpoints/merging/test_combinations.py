@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensembles.checkpoints.directories.open import open_member
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.merging.combinations import MOST, Pool, as_counts
 from tests.checkpoints.building import save
 
@@ -18,7 +18,7 @@ def test_so_many_counts_fit_into_the_usual_memory(tmp_path: Path, dtype: type) -
         save(tmp_path / "a.safetensors", {"w": np.zeros(1 << 17, dtype)}),
         save(tmp_path / "b.safetensors", {"w": np.ones(1 << 17, np.float32)}),
     ]
-    pool = Pool([open_member(path, 0) for path in members])
+    pool = Pool([open_checkpoint(path, 0) for path in members])
     for count in range(1, MOST):  # as greedy adds them, one by one
         planned = pool.plan(np.array([count, 1]) / (count + 1))
     assert len(planned.members) == MOST
@@ -31,7 +31,7 @@ def test_so_many_counts_fit_into_the_usual_memory(tmp_path: Path, dtype: type) -
 
 def test_options_are_those_of_every_plan(tmp_path: Path) -> None:
     members = [
-        open_member(save(tmp_path / f"{n}.safetensors", {"w": np.ones(n)}), n)
+        open_checkpoint(save(tmp_path / f"{n}.safetensors", {"w": np.ones(n)}), n)
         for n in (1, 1)
     ]
     pool = Pool(members, options={"threads": 1, "dtype": "float32"})
@@ -43,7 +43,7 @@ def test_weights_that_no_addition_leads_to_read_each_member_once(
     tmp_path: Path,
 ) -> None:
     members = [
-        open_member(save(tmp_path / f"{n}.safetensors", {"w": np.ones(3)}), n)
+        open_checkpoint(save(tmp_path / f"{n}.safetensors", {"w": np.ones(3)}), n)
         for n in range(3)
     ]
     pool = Pool(members)

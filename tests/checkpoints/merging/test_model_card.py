@@ -76,7 +76,7 @@ def test_the_card_is_noted_and_the_same_for_the_same_job(tmp_path: Path) -> None
     notes = plan([tmp_path / "ft-a"], tmp_path / "other").notes
     assert any(note.startswith("README.md is a new model card") for note in notes)
     (note,) = plan([tmp_path / "ft-a"], tmp_path / "other.safetensors").notes
-    assert "other.safetensors holds tensors alone, without config.json of" in note
+    assert "other.safetensors contains only tensors, without config.json of" in note
 
 
 def test_without_cards_there_is_none(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from ensembles.checkpoints import average
-from ensembles.checkpoints.directories.open import open_member
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.merging.combinations import Pool
 from ensembles.checkpoints.merging.running_mean import RunningMean
-from ensembles.checkpoints.merging.writers import write_safetensors
+from ensembles.checkpoints.merging.writers import write_plan_to
 from ensembles.checkpoints.model_soup.parameter_arrays import Mixture
 from ensembles.checkpoints.planning.plan import plan
 
@@ -50,7 +50,7 @@ def written(
     n_read: list[int] = []
     out.unlink(missing_ok=True)
     planned = plan([opened[place] for place in order], out, threads=1)
-    write_safetensors(planned, out, n_read.append, running)
+    write_plan_to(planned, out, n_read.append, running)
     return out.read_bytes(), sum(n_read)
 
 
@@ -66,7 +66,7 @@ def test_any_sequence_of_means_has_the_bytes_of_averages(
 ) -> None:
     folder = tmp_path_factory.mktemp("means")
     paths = write_members(folder, dtype, size=50)
-    opened = [open_member(path, 0) for path in paths]
+    opened = [open_checkpoint(path, 0) for path in paths]
     running = RunningMean(folder)
     for order in orders:
         found, _ = written(running, opened, order, folder / "found.safetensors")
@@ -77,7 +77,7 @@ def test_any_sequence_of_means_has_the_bytes_of_averages(
 
 def test_a_candidate_reads_what_is_new_and_the_sum(tmp_path: Path) -> None:
     paths = write_members(tmp_path, np.float32, size=100_000)
-    opened = [open_member(path, 0) for path in paths]
+    opened = [open_checkpoint(path, 0) for path in paths]
     running, out = RunningMean(tmp_path), tmp_path / "out.safetensors"
     n_model = 300_000 * 4
     n_small = 5 * 1000  # tensors that are read whole, a handful of bytes each
@@ -94,23 +94,23 @@ def test_members_that_differ_in_integers_are_refused(tmp_path: Path) -> None:
     paths = [tmp_path / f"{place}.safetensors" for place in range(3)]
     for place, path in enumerate(paths):
         save_file({"w": np.ones(3, np.float32), "n": np.array([place])}, path)
-    opened = [open_member(path, 0) for path in paths]
+    opened = [open_checkpoint(path, 0) for path in paths]
     with pytest.raises(ValueError, match="integer tensor 'n' differs"):
         written(RunningMean(), opened, [0, 1, 2], tmp_path / "out.safetensors")
 
 
 def test_a_member_that_changes_meanwhile_is_refused(tmp_path: Path) -> None:
     paths = write_members(tmp_path, np.float32)
-    opened = [open_member(path, 0) for path in paths]
+    opened = [open_checkpoint(path, 0) for path in paths]
     paths[2].write_bytes(paths[2].read_bytes())
-    with pytest.raises(ValueError, match="was changed while it was read"):
+    with pytest.raises(ValueError, match="was modified while it was read"):
         written(RunningMean(), opened, [0, 1, 2], tmp_path / "out.safetensors")
 
 
 @pytest.mark.filterwarnings("ignore:.* the same initialization")
 def test_a_failed_sum_is_not_built_upon(tmp_path: Path) -> None:
     paths = write_members(tmp_path, np.float32)
-    opened = [open_member(path, 0) for path in paths]
+    opened = [open_checkpoint(path, 0) for path in paths]
     running, out = RunningMean(), tmp_path / "out.safetensors"
     written(running, opened, [0, 1, 2], out)
     # What is read first has been added when the end is found to be cut off.
@@ -126,7 +126,7 @@ def test_a_failed_sum_is_not_built_upon(tmp_path: Path) -> None:
 def test_a_full_disk_names_the_place_of_the_sum(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = [open_member(path, 0) for path in write_members(tmp_path, np.float32)]
+    opened = [open_checkpoint(path, 0) for path in write_members(tmp_path, np.float32)]
 
     def full(*_: Any) -> int:
         raise OSError(errno.ENOSPC, "no space")
@@ -143,7 +143,7 @@ def test_files_of_torch_are_verified_once(tmp_path: Path) -> None:
     paths = [tmp_path / f"{place}.pt" for place in range(3)]
     for place, path in enumerate(paths):
         torch.save({"w": torch.full((1000,), float(place))}, path)
-    opened = [open_member(path, 0) for path in paths]
+    opened = [open_checkpoint(path, 0) for path in paths]
     running = RunningMean()
     out = tmp_path / "out.safetensors"
     _, first = written(running, opened, [0, 1, 2], out)
@@ -159,6 +159,6 @@ def test_a_damaged_file_of_torch_is_found(tmp_path: Path) -> None:
     place = contents.index(b"\x00\x00\x80?" * 10)
     contents[place] ^= 1
     paths[2].write_bytes(contents)
-    opened = [open_member(path, 0) for path in paths]
+    opened = [open_checkpoint(path, 0) for path in paths]
     with pytest.raises(ValueError, match="does not match its checksum"):
         written(RunningMean(), opened, [0, 1, 2], tmp_path / "out.safetensors")

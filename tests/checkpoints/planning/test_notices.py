@@ -179,7 +179,7 @@ def test_an_output_inside_a_member_is_refused(tmp_path: Path) -> None:
     ):
         (folder / "1_X").mkdir(exist_ok=True)
         with pytest.raises(
-            ValueError, match=r"is inside the member .*m1, of which noth"
+            ValueError, match=r"is inside the member .*m1, which must not change"
         ):
             plan([folder], out)
     beside = plan([folder / "model.safetensors"], folder / "out.safetensors")
@@ -187,9 +187,7 @@ def test_an_output_inside_a_member_is_refused(tmp_path: Path) -> None:
 
 
 def test_standard_output_is_no_output() -> None:
-    with pytest.raises(
-        ValueError, match="must be a path, found -, the standard output"
-    ):
+    with pytest.raises(ValueError, match=r"must be a path, found - \("):
         plan([STATE], "-")
 
 

@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from ensembles.checkpoints import MergeOptions, average, plan, write
-from ensembles.checkpoints.formats.checkpoint import File
+from ensembles.checkpoints.formats.checkpoint import FileSource
 from tests.checkpoints.building import pair, save, save_shards
 
 
@@ -25,7 +25,7 @@ def test_a_plan_counts_bytes_threads_and_files(tmp_path: Path) -> None:
     assert planned.read_bytes == 2 * (12 + 10 + 16)
     assert planned.write_bytes == 12 + 10 + 16
     assert planned.free_bytes > planned.write_bytes
-    assert planned.kind == "safetensors"
+    assert planned.format == "safetensors"
     assert list(planned.parts) == ["out.safetensors"]
     assert planned.weights.tolist() == [1, 3]
     assert planned.threads <= 2
@@ -40,13 +40,13 @@ def test_a_plan_reads_headers_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[int] = []
-    usual = File.read_into
+    usual = FileSource.read_into
 
-    def counted(self: File, buffer: memoryview, offset: int) -> None:
+    def counted(self: FileSource, buffer: memoryview, offset: int) -> None:
         read.append(offset + len(buffer))
         usual(self, buffer, offset)
 
-    monkeypatch.setattr(File, "read_into", counted)
+    monkeypatch.setattr(FileSource, "read_into", counted)
     path = save(tmp_path / "a.safetensors", {"w": np.ones(10**6)})
     plan([path, path], tmp_path / "out.safetensors")
     assert max(read) == path.stat().st_size - 8 * 10**6
@@ -62,7 +62,7 @@ def test_memory_grows_with_the_model_only_where_it_must(
     needs_all = out in (None, "out.pt")
     assert (planned.peak_bytes > 8 * 3 * 10**6) == needs_all
     assert planned.peak_bytes <= (8 << 20) + planned.write_bytes * needs_all
-    assert any("from memory" in note for note in planned.notes) == (out == "out.pt")
+    assert any("in memory until" in note for note in planned.notes) == (out == "out.pt")
 
 
 def test_many_small_members_fit_into_the_usual_memory() -> None:
@@ -288,7 +288,7 @@ def test_writing_a_plan_without_an_output_is_an_error() -> None:
 
 
 def test_a_suffix_that_names_no_format_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"soup\.txt has a suffix"):
+    with pytest.raises(ValueError, match=r"soup\.txt has an unknown suffix"):
         plan([{"w": np.ones(1)}], tmp_path / "soup.txt")
 
 

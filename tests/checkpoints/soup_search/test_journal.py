@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ensembles.checkpoints import Journal
-from ensembles.checkpoints.directories.open import open_member
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.soup_search.journal import Share, share
 from tests.checkpoints.building import pair
 
@@ -18,7 +18,8 @@ COMMAND = "python eval.py {}"
 
 def shares(folder: Path) -> list[Share]:
     return [
-        share(open_member(path, place), 0.5) for place, path in enumerate(pair(folder))
+        share(open_checkpoint(path, place), 0.5)
+        for place, path in enumerate(pair(folder))
     ]
 
 
@@ -55,14 +56,14 @@ def pair_of(folder: Path) -> list[Path]:
 
 
 def test_a_score_is_found_again_whatever_the_order(path: Path, tmp_path: Path) -> None:
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) == 0.25
         assert journal.find(known[::-1]) == 0.25
 
 
 def test_what_differs_is_not_found(path: Path, tmp_path: Path) -> None:
-    a, b = (share(open_member(p, 0), 0.5) for p in pair_of(tmp_path))
+    a, b = (share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path))
     with Journal(path, COMMAND) as journal:
         assert journal.find([a]) is None
         assert journal.find([a, b._replace(weight=0.25)]) is None
@@ -74,7 +75,7 @@ def test_what_differs_is_not_found(path: Path, tmp_path: Path) -> None:
 def test_a_member_that_changed_is_another(path: Path, tmp_path: Path) -> None:
     first, second = pair_of(tmp_path)
     os.utime(second, ns=(0, 0))
-    changed = [share(open_member(p, 0), 0.5) for p in (first, second)]
+    changed = [share(open_checkpoint(p, 0), 0.5) for p in (first, second)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(changed) is None
 
@@ -86,12 +87,12 @@ def test_a_member_that_was_copied_over_with_its_times_is_another(
     before = second.stat()
     second.write_bytes(second.read_bytes())
     os.utime(second, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert share(open_member(second, 0), 0.5).files[0][:3] == [
+    assert share(open_checkpoint(second, 0), 0.5).files[0][:3] == [
         "",
         before.st_size,
         before.st_mtime_ns,
     ]
-    changed = [share(open_member(p, 0), 0.5) for p in (first, second)]
+    changed = [share(open_checkpoint(p, 0), 0.5) for p in (first, second)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(changed) is None
 
@@ -99,7 +100,7 @@ def test_a_member_that_was_copied_over_with_its_times_is_another(
 def test_another_folder_is_another_score(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     monkeypatch.chdir(tmp_path)  # where a program of the same name may lie
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) is None
@@ -116,18 +117,18 @@ def test_a_directory_is_known_by_its_weights_and_their_settings(tmp_path: Path) 
         (folder / name).write_text("{}")
     for name in ("eval_results.json", "predictions.csv", "README.md"):
         (folder / name).write_text("what a score left")
-    found = share(open_member(folder, 0), 1.0)
+    found = share(open_checkpoint(folder, 0), 1.0)
     assert [name for name, *_ in found.files] == ["model.safetensors"]
     assert {name for name, *_ in found.around} == {*settings, "modules.json"}
     (folder / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
-    assert share(open_member(folder, 0), 1.0).around != found.around
+    assert share(open_checkpoint(folder, 0), 1.0).around != found.around
 
 
 @pytest.mark.parametrize("cut", [2, 20, 100])
 def test_a_torn_last_line_is_cut_off(path: Path, tmp_path: Path, cut: int) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:-cut])
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert path.read_bytes() == whole
         assert journal.find(known) == 0.25
@@ -147,7 +148,7 @@ def test_a_journal_that_is_torn_in_its_first_line_begins_anew(
 def test_a_last_line_without_its_end_is_kept(path: Path, tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert path.read_bytes() == whole
         assert journal.find(known) == 0.25
@@ -212,7 +213,7 @@ def test_lines_that_are_no_scores_are_left_and_ignored(
         odd += json.dumps({**line, "score": score}).encode() + b"\n"
     content = path.read_bytes() + odd
     path.write_bytes(content)
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) == 0.25
     assert path.read_bytes() == content
@@ -223,7 +224,7 @@ def test_a_score_that_is_no_number_is_none(
     path: Path, tmp_path: Path, score: object
 ) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "score": score}) + "\n")
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) is None
 
@@ -278,7 +279,7 @@ def test_a_journal_without_scores_leaves_nothing(tmp_path: Path) -> None:
 def test_scores_by_another_program_are_not_found_and_counted(
     path: Path, tmp_path: Path
 ) -> None:
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND, {"eval.py": "a"}) as journal:
         assert journal.find(known) is None
         assert journal.n_outdated == 1

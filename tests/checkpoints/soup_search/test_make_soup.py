@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from ensembles.checkpoints import Candidate, Journal, SoupReport, average, make_soup
-from ensembles.checkpoints.directories.open import open_member
-from ensembles.checkpoints.formats.checkpoint import File
+from ensembles.checkpoints.directories.open import open_checkpoint
+from ensembles.checkpoints.formats.checkpoint import FileSource
 from ensembles.checkpoints.soup_search.candidates import suffix_of
 from tests.checkpoints.building import load, save
 from tests.checkpoints.merging.test_kills import tree
@@ -259,9 +259,9 @@ def test_convex_says_where_there_is_nothing_to_climb(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore:.* are of different formats")
 def test_candidates_are_of_the_kind_of_the_first_member(tmp_path: Path) -> None:
     plain = made(tmp_path, "a", 3)
-    assert suffix_of(open_member(plain.rename(tmp_path / "a.pt"), 0)) == ""
+    assert suffix_of(open_checkpoint(plain.rename(tmp_path / "a.pt"), 0)) == ""
     for suffix in (".pt", ".safetensors"):
-        assert suffix_of(open_member(made(tmp_path, f"b{suffix}", 3), 0)) == suffix
+        assert suffix_of(open_checkpoint(made(tmp_path, f"b{suffix}", 3), 0)) == suffix
     base, seen = made(tmp_path, "base.pt", 0), list[Path]()
 
     def score(path: Path) -> float:
@@ -326,13 +326,13 @@ def test_an_output_that_exists_is_told_before_anything_is_scored(
         make_soup(paths, never, out)
     make_soup(paths, nearness, out, force=True)
     assert value(out) == 4.5
-    with pytest.raises(ValueError, match="is or holds the member"):
+    with pytest.raises(ValueError, match="is or contains the member"):
         make_soup(paths, never, paths[0], force=True)
 
 
 def test_nothing_is_written_inside_a_member(tmp_path: Path) -> None:
     paths = [made(tmp_path, name, 3) for name in "ab"]
-    inside = r"out.* is inside the member .*b, .*; choose a place outside of it"
+    inside = r"out.* is inside the member .*b, .*; choose a path outside of it"
     before = tree(paths[1])
     with pytest.raises(ValueError, match=inside):
         make_soup(paths, never, paths[1] / "out")
@@ -653,13 +653,13 @@ def test_a_candidate_reads_the_files_that_changed_alone(
         for n in range(n_members)
     ]
     read: Counter[Path] = Counter()
-    usual = File.read_into
+    usual = FileSource.read_into
 
-    def counted(file: File, buffer: memoryview, offset: int) -> None:
+    def counted(file: FileSource, buffer: memoryview, offset: int) -> None:
         read[file.path] += len(buffer)
         usual(file, buffer, offset)
 
-    monkeypatch.setattr(File, "read_into", counted)
+    monkeypatch.setattr(FileSource, "read_into", counted)
     n_read: list[int] = []
 
     def record(candidate: Candidate) -> None:

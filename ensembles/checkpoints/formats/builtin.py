@@ -1,0 +1,9 @@
+"""All built-in formats; importing this module fills the table `FORMATS`."""
+
+from __future__ import annotations
+
+from ensembles.checkpoints.formats.pytorch import pytorch
+from ensembles.checkpoints.formats.safetensors import safetensors
+from ensembles.checkpoints.formats.table import FORMATS, Format
+
+__all__ = ["FORMATS", "Format", "pytorch", "safetensors"]

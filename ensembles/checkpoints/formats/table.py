@@ -1,0 +1,134 @@
+"""The table of checkpoint formats: how weight files are recognized, read and written.
+
+To add a format, write a module in this folder that registers it, and import it in
+`builtin`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.output import OutputFile, Sink
+from ensembles.registry import Table
+
+
+@dataclass(frozen=True)
+class FileHead:
+    """Beginning of a file, to recognize its format.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the file.
+    start : bytes
+        First 512 bytes of the file, or all of it.
+    size : int
+        Size of the file in bytes.
+    """
+
+    path: Path
+    start: bytes
+    size: int
+
+    @cached_property
+    def entries(self) -> list[str]:
+        """Names of the entries of a zip file; empty for damaged and other files."""
+        if not self.start.startswith(b"PK\x03\x04"):
+            return []
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.namelist()
+        except (zipfile.BadZipFile, ValueError, NotImplementedError):
+            return []
+
+
+@dataclass(frozen=True)
+class Format:
+    """A checkpoint format, with its reader and optionally a writer.
+
+    The result of an average is written to a path with one of the ``suffixes``. A
+    directory is written as safetensors files, except for additional files such as
+    heads, which keep their format.
+
+    Parameters
+    ----------
+    read : callable (path) -> Checkpoint
+        Reads the layout of a file, without its tensors; raises `ValueError` if the file
+        is damaged. The function's name is the name of the format.
+    suffixes : tuple of str
+        File name extensions in lowercase, such as ``(".pt", ".pth.tar")``.
+    matches : callable (FileHead) -> bool or None, default=None
+        Whether a file has this format, from its content. None recognizes it by its
+        suffix.
+    write : callable (OutputFile) -> iterator of mapping of str to Sink, or None
+        Generator that writes a file. It yields once: a sink for each tensor of the
+        layout. Other threads fill the sinks; afterwards the generator goes on, with
+        the digests in ``metadata``. It neither creates temporary files nor renames, and
+        should use ``with`` for what it opens, because an error is raised at ``yield``.
+        None if the format can only be read.
+    takes_key : bool, default=False
+        Whether a file may hold several state dicts; then ``read`` has a second
+        parameter, ``key``: the key of the state dict, or None.
+    streams : bool, default=True
+        Whether sinks write to the file; False if the writer holds tensors in memory.
+    keeps_metadata : bool, default=False
+        Whether files store the metadata; then the reader returns them.
+    main_files : tuple of str, default=()
+        Usual names of the main weight file in a directory, the preferred one first.
+
+    Examples
+    --------
+    A format with the name, dtype and shape of each tensor in a JSON header of 4096
+    bytes, followed by the tensors:
+
+    >>> import json
+    >>> import numpy as np
+    >>> from ensembles.checkpoints.formats.builtin import FORMATS
+    >>> from ensembles.checkpoints.formats.checkpoint import FileSource, Tensor
+    >>> from ensembles.checkpoints.formats.output import file_sinks
+    >>> from ensembles.registry import register
+    >>> def write_plain(file):
+    ...     entries = [(n, str(d), shape) for n, (d, shape) in file.layout.items()]
+    ...     with file.path.open("wb", buffering=0) as opened:
+    ...         opened.write(json.dumps(entries).encode().ljust(4096))
+    ...         yield file_sinks(opened.fileno(), file.layout, 4096)
+    >>> @register(FORMATS, suffixes=(".plain",), write=write_plain)
+    ... def plain(path):
+    ...     file, offset, layout = FileSource(path), 4096, {}
+    ...     for name, dtype, shape in json.loads(file.read(0, 4096)):
+    ...         layout[name] = Tensor(np.dtype(dtype), tuple(shape), file, offset)
+    ...         offset += layout[name].nbytes
+    ...     return Checkpoint(str(path), "plain", path, layout)
+
+    It is now read and written by `ensembles.checkpoints.average`:
+
+    >>> import os, tempfile
+    >>> from ensembles.checkpoints import average
+    >>> path = os.path.join(tempfile.mkdtemp(), "mean.plain")
+    >>> report = average([{"w": np.zeros(2)}, {"w": np.ones(2)}], path)
+    >>> average([path])
+    {'w': array([0.5, 0.5])}
+    >>> del FORMATS["plain"]
+    """
+
+    read: Callable[..., Checkpoint]
+    suffixes: tuple[str, ...]
+    matches: Callable[[FileHead], bool] | None = None
+    write: Callable[[OutputFile], Iterator[Mapping[str, Sink]]] | None = None
+    takes_key: bool = False
+    streams: bool = True
+    keeps_metadata: bool = False
+    main_files: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Public name of the format."""
+        return self.read.__name__
+
+
+FORMATS: Table[Format] = Table("checkpoint format", Format)
