@@ -16,7 +16,6 @@ from ensembles.checkpoints.compatibility.tied_weights import (
     Ties,
     find_ties,
     may_untie,
-    resolve,
     same_bytes,
     untied_config,
 )
@@ -128,7 +127,9 @@ def match_layouts(
     """
     match = LayoutMatch([], {}, [], [], [])
     checkpoints = [*members] if base is None else [*members, base]
-    first, ties = members[0], find_ties(checkpoints)
+    first, ties = members[0], Ties({}, [{} for _ in checkpoints], {})
+    if any(c.config or {*c.names} != {*first.names} for c in checkpoints):
+        ties = find_ties(checkpoints)
     lacking: dict[tuple[str, ...], list[str]] = {}
     skipped: dict[tuple[str, str], list[str]] = {}
     names = dict.fromkeys(name for member in members for name in member.names)
@@ -150,7 +151,7 @@ def match_layouts(
             )
             continue
         tensors = [
-            resolve(checkpoint, tied.get(name, name))
+            checkpoint.tensor(tied.get(name, name))
             for checkpoint, tied in zip(checkpoints, ties.counted, strict=True)
         ]
         stored = next(tensor for tensor in tensors if tensor)
@@ -218,7 +219,7 @@ def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool
 def _is_tied(alias: str, name: str, checkpoints: Sequence[Checkpoint]) -> bool:
     """Whether alias and name are the same tensor in every checkpoint with the alias."""
     for checkpoint in checkpoints:
-        other, tensor = resolve(checkpoint, alias), resolve(checkpoint, name)
+        other, tensor = checkpoint.tensor(alias), checkpoint.tensor(name)
         if other is not None and (tensor is None or not same_bytes(other, tensor)):
             return False
     return True
