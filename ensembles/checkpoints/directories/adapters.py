@@ -73,8 +73,8 @@ def adapter_in(checkpoint: Checkpoint) -> tuple[str, str] | None:
         if match:
             index = next(i for i in range(len(FAMILIES)) if match[f"f{i}"])
             return list(FAMILIES)[index], name
-    shown = _low_rank(checkpoint.layout)
-    return ("low-rank", shown) if shown else None
+    factor = _low_rank(checkpoint.layout)
+    return ("low-rank", factor) if factor else None
 
 
 def names_by_pattern(layout: Mapping[str, Tensor]) -> Iterable[str]:
@@ -110,14 +110,14 @@ def _low_rank(layout: Mapping[str, Tensor]) -> str | None:
         stem, _, last = name.removesuffix(".weight").rpartition(".")
         if stem:
             groups.setdefault(stem, {})[last] = tensor
-    n_inside, shown = 0, None
+    n_low_rank, first = 0, None
     for stem, members in groups.items():
         scalar = any(RANK.fullmatch(n) and t.size == 1 for n, t in members.items())
         factor = _factor(members) if scalar else None
         if factor is not None:
-            n_inside += len(members)
-            shown = shown or f"{stem}.{factor}"
-    return shown if n_inside > MOST * len(layout) else None
+            n_low_rank += len(members)
+            first = first or f"{stem}.{factor}"
+    return first if n_low_rank > MOST * len(layout) else None
 
 
 def _factor(members: Mapping[str, Tensor]) -> str | None:

@@ -76,24 +76,26 @@ def discover_checkpoints(
         paths = [path for member in members for path in _matches(member)]
         return DiscoveredCheckpoints(paths, [None] * len(paths), [])
     notes: list[str] = []
-    found = [path for member in members for path in _checkpoints(member, notes)]
-    absent = [path for path in found if not os.path.lexists(path)]
-    if absent and last > len(found):
-        raise FileNotFoundError(f"no checkpoint at {absent[0]}")
-    if not 1 <= last <= len(found):
+    paths = [path for member in members for path in _checkpoints(member, notes)]
+    missing = [path for path in paths if not os.path.lexists(path)]
+    if missing and last > len(paths):
+        raise FileNotFoundError(f"no checkpoint at {missing[0]}")
+    if not 1 <= last <= len(paths):
         raise ValueError(
-            f"last=N must be from 1 to the number of checkpoints, {len(found)} in "
+            f"last=N must be from 1 to the number of checkpoints, {len(paths)} in "
             f"{' '.join(members)}: found {last}"
         )
-    kept = _by_step(found, notes)[-last:]
-    if len(kept) < last:
+    last_paths = _by_step(paths, notes)[-last:]
+    if len(last_paths) < last:
         raise ValueError(
-            f"last=N must be from 1 to the number of steps, {len(kept)} in "
+            f"last=N must be from 1 to the number of steps, {len(last_paths)} in "
             f"{' '.join(members)}: found {last}"
         )
-    steps = _steps(found)
-    notes.extend(_unlike(kept))
-    return DiscoveredCheckpoints(kept, [_number(steps[path]) for path in kept], notes)
+    steps = _steps(paths)
+    notes.extend(_unlike(last_paths))
+    return DiscoveredCheckpoints(
+        last_paths, [_number(steps[path]) for path in last_paths], notes
+    )
 
 
 def _unlike(paths: Sequence[str]) -> Iterator[str]:
@@ -103,9 +105,9 @@ def _unlike(paths: Sequence[str]) -> Iterator[str]:
         first.setdefault(re.split(r"\d", name, maxsplit=1)[0], name)
     if len(first) > 1:
         yield (
-            f"{', '.join(list(first.values())[:SHOWN])} were chosen, whose names begin "
-            "differently; if they are different models, give a pattern that matches "
-            "one of them alone"
+            f"{', '.join(list(first.values())[:SHOWN])} were chosen, and their names "
+            "begin differently; if they are different models, pass a pattern that "
+            "matches only one of them"
         )
 
 
@@ -140,32 +142,32 @@ def _inside(path: Path, notes: list[str]) -> list[str]:
     """Checkpoints in a training directory, those with a step if any."""
     if (path / "model_index.json").exists():  # components of one diffusers pipeline
         return []
-    own = {name for m in directory.modules(path) for name in _own(path, m)}
-    found = [e for e in sorted(path.iterdir()) if e.name not in own]
-    found = [entry for entry in found if _is_checkpoint(entry)]
+    main = {name for m in directory.modules(path) for name in _main_files(path, m)}
+    entries = [e for e in sorted(path.iterdir()) if e.name not in main]
+    checkpoints = [entry for entry in entries if _is_checkpoint(entry)]
     # If the directory is a checkpoint itself, a number may be that of a shard, as in
     # model-00001-of-00002.
     stepped = [
         entry
-        for entry in found
-        if step_of((entry.name,), bare=not own or entry.is_dir())
+        for entry in checkpoints
+        if step_of((entry.name,), bare=not main or entry.is_dir())
         and not _is_result(entry)
     ]
     if stepped:
-        _note(str(path), [entry for entry in found if entry not in stepped], notes)
-    elif not own and not found:
+        _note(str(path), [e for e in checkpoints if e not in stepped], notes)
+    elif not main and not checkpoints:
         raise ValueError(_none_in(path))
-    return [str(entry) for entry in stepped or ([] if own else found)]
+    return [str(entry) for entry in stepped or ([] if main else checkpoints)]
 
 
 def _none_in(path: Path) -> str:
     """Error message for a directory without readable checkpoints."""
     folders = [e for e in sorted(path.iterdir()) if e.is_dir() and step_of((e.name,))]
     if not folders:
-        return f"{path} holds no checkpoints that can be read: {explain(path)}"
+        return f"{path} contains no readable checkpoints: {explain(path)}"
     return (
-        f"{path} holds {len(folders)} folders of checkpoints, none of which can be "
-        f"read; in {folders[-1].name}: {explain(folders[-1])}"
+        f"{path} contains {len(folders)} folders of checkpoints, and none is readable; "
+        f"in {folders[-1].name}: {explain(folders[-1])}"
     )
 
 
@@ -174,14 +176,12 @@ def _note(member: str, passed: Sequence[Path], notes: list[str]) -> None:
     results = [path.name for path in passed if _is_result(path)]
     others = [path.name for path in passed if path.name not in results]
     for names, why in (
-        (others, "their names tell no step of the run"),
+        (others, "their names have no training step"),
         (results, "their metadata say that they are averages"),
     ):
         if names:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-            notes.append(
-                f"{member}: passed over {', '.join(names[:SHOWN])}{more}: {why}"
-            )
+            notes.append(f"{member}: skipped {', '.join(names[:SHOWN])}{more}: {why}")
 
 
 def _is_result(path: Path) -> bool:
@@ -190,7 +190,7 @@ def _is_result(path: Path) -> bool:
     return any(PROVENANCE in read_metadata(path / name) for name in names[:1])
 
 
-def _own(path: Path, module: str) -> list[str]:
+def _main_files(path: Path, module: str) -> list[str]:
     names = main_weight_files(path / module)[0]
     return [module, *names] if module and names else names
 
@@ -208,20 +208,20 @@ def _by_step(paths: list[str], notes: list[str]) -> list[str]:
     steps = _steps(paths)
     if len(paths) > 1:
         paths = _without_copies(paths, steps, notes)
-        known = {step.number for path in paths if (step := steps[path])}
-        if len(known) < len(paths):
+        numbers = {step.number for path in paths if (step := steps[path])}
+        if len(numbers) < len(paths):
             pairs = ", ".join(f"{path} -> {_number(steps[path])}" for path in paths)
             raise ValueError(
-                "last=N needs a step in each name, and no two the same, found "
-                f"{pairs}; name the checkpoints to average, without last=N, or give a "
-                "pattern that matches one model alone, such as 'run/model_*'"
+                f"last=N needs a different step in each name, found {pairs}; name the "
+                "checkpoints to average, without last=N, or pass a pattern that "
+                "matches only one model, such as 'run/model_*'"
             )
         kinds = {step.kind: path for path in paths if (step := steps[path])}
         if len(kinds) > 1:
             shown = ", ".join(f"{kind or 'number'} ({p})" for kind, p in kinds.items())
             raise ValueError(
-                "last=N needs steps that count the same thing, found "
-                f"{shown}; give a pattern that matches one kind, such as 'run/epoch*'"
+                f"last=N needs steps of one kind, found {shown}; pass a pattern that "
+                "matches only one kind, such as 'run/epoch*'"
             )
     return sorted(paths, key=lambda path: _or_before(steps[path]))
 
@@ -234,7 +234,7 @@ def _without_copies(
     copies = [p for p in paths if is_last(Path(p).name) and steps[p] in others - {None}]
     if copies:
         names = ", ".join(Path(path).name for path in copies)
-        notes.append(f"passed over {names}: another checkpoint has the same step")
+        notes.append(f"skipped {names}: another checkpoint has the same step")
     return [path for path in paths if path not in copies]
 
 

@@ -75,7 +75,7 @@ def _by_config(config: Mapping[str, Any]) -> str | None:
         value = config.get(key)
         if value:
             is_named = isinstance(value, dict) and "quant_method" in value
-            return f"config.json says {value['quant_method'] if is_named else value!r}"
+            return f"config.json has {value['quant_method'] if is_named else value!r}"
     # Multimodal models nest configurations: text_config, llm_config, thinker_config.
     parts = (
         value
@@ -106,12 +106,12 @@ def _by_tensors(layout: Mapping[str, Tensor]) -> str | None:
 
 def _scales(layout: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Names of scales, by each possible name of the scaled parameter."""
-    found: dict[str, list[str]] = {}
+    scales: dict[str, list[str]] = {}
     for name in layout:
         for separator in SEPARATOR.finditer(name, max(0, len(name) - LONGEST)):
             if SCALE.fullmatch(name, separator.start()):
-                found.setdefault(name[: separator.start()], []).append(name)
-    return found
+                scales.setdefault(name[: separator.start()], []).append(name)
+    return scales
 
 
 def _stems(name: str) -> Iterator[str]:

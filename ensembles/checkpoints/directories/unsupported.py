@@ -41,21 +41,21 @@ def unsupported_reasons(checkpoint: Checkpoint) -> Iterator[str]:
     quantized = quantized_by(checkpoint)
     if quantized:
         yield (
-            f"{checkpoint.name} holds quantized weights ({quantized}), whose stored "
-            "numbers mean nothing without their scales; convert it to bfloat16 first"
+            f"{checkpoint.name} has quantized weights ({quantized}), which cannot be "
+            "averaged without their scales; convert it to bfloat16 first"
         )
     placeholder = _placeholder(checkpoint)
     if placeholder:
         yield (
-            f"{checkpoint.name} holds placeholders of size "
+            f"{checkpoint.name} has placeholders of size "
             f"{checkpoint.layout[placeholder].size} (tensor {placeholder!r}), "
-            "as a sharded training run leaves them; make a full state dict first: "
-            "zero_to_fp32.py in the run's folder does so for DeepSpeed ZeRO-3"
+            "as saved by sharded training; make a full state dict first, for DeepSpeed "
+            "ZeRO-3 with zero_to_fp32.py in the folder of the run"
         )
     flat = next((name for name in checkpoint.layout if FLAT.fullmatch(name)), None)
     if flat:
         yield (
-            f"{checkpoint.name} holds one rank's share of a model that FSDP flattened "
+            f"{checkpoint.name} has one rank's shard of a model flattened by FSDP "
             f"(tensor {flat!r}); save a full state dict first "
             "(StateDictType.FULL_STATE_DICT)"
         )
@@ -80,7 +80,7 @@ def placeholder_notes(checkpoint: Checkpoint) -> Iterator[str]:
         more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
         yield (
             f"tensor {empty[0]!r}{more} of size 0: an empty buffer, or a placeholder "
-            "for a parameter that another file of a sharded run holds"
+            "for a parameter that is in another file of a sharded run"
         )
 
 

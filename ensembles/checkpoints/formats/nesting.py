@@ -35,16 +35,16 @@ class Chosen(NamedTuple):
     notes: list[str]
 
 
-def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
+def state_dict_in(content: Any, key: str | None, path: Path) -> Chosen:
     """State dict in an object loaded by ``torch.load``.
 
     Parameters
     ----------
-    found : object
+    content : object
         Content of the file: a state dict, or a mapping that contains one.
     key : str or None
-        Key of the state dict, with dots between nested keys. None takes ``found``
-        itself or the one obvious state dict among its values.
+        Key of the state dict, with dots between nested keys. None takes
+        ``content`` itself or the one obvious state dict among its values.
     path : Path
         Path of the file, for messages.
 
@@ -58,16 +58,16 @@ def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
         If ``key`` does not exist, no state dict is found, several are candidates, the
         state dict has nested tensors, or a tensor name is not a string.
     """
-    taken = key
+    chosen_key = key
     notes: list[str] = []
-    state = found
+    state = content
     if key is not None:
-        state = _descend(found, key, path)
-    elif not _is_state_dict(found) or any(map(_is_state_dict, found.values())):
-        # Tensors may be stored beside a state dict: a random generator state, a loss.
-        taken = _obvious(found, path)
-        state = found[taken]
-        notes = [*_beside(found, taken), *_unnamed(found, taken)]
+        state = _descend(content, key, path)
+    elif not _is_state_dict(content) or any(map(_is_state_dict, content.values())):
+        # Tensors may be stored next to a state dict: a random generator state, a loss.
+        chosen_key = _obvious(content, path)
+        state = content[chosen_key]
+        notes = [*_beside(content, chosen_key), *_unnamed(content, chosen_key)]
     if not _is_state_dict(state):
         raise ValueError(
             f"{path} has no tensors at key {key!r}: found {type(state).__name__}"
@@ -75,10 +75,10 @@ def state_dict_in(found: Any, key: str | None, path: Path) -> Chosen:
     deeper = _deeper(state)
     if deeper is not None:
         raise ValueError(
-            f"{path} holds tensors deeper down, at {deeper!r}, which would be left "
-            "out; name it with key=NAME"
+            f"{path} has nested tensors at {deeper!r}, which would be left out; choose "
+            "the state dict with key=NAME"
         )
-    at = None if taken is None else str(taken)
+    at = None if chosen_key is None else str(chosen_key)
     return Chosen(state, _tensors(state, path), at, notes)
 
 
@@ -98,92 +98,94 @@ def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     return tensors
 
 
-def _descend(found: Any, key: str, path: Path) -> Any:
+def _descend(content: Any, key: str, path: Path) -> Any:
     """Value at a dotted key path; the keys may contain dots themselves."""
     steps = key.split(".")
     while steps:
-        if isinstance(found, list | tuple) and steps[0].isdecimal():
-            found = dict(enumerate(found)).get(int(steps.pop(0)))
+        if isinstance(content, list | tuple) and steps[0].isdecimal():
+            content = dict(enumerate(content)).get(int(steps.pop(0)))
             continue
-        inside = found if isinstance(found, Mapping) else {}
+        inside = content if isinstance(content, Mapping) else {}
         names = {".".join(steps[: n + 1]): n + 1 for n in range(len(steps))}
-        taken = next((name for name in reversed(names) if name in inside), None)
-        if taken is None:
+        chosen_key = next((name for name in reversed(names) if name in inside), None)
+        if chosen_key is None:
             keys = sorted(map(str, inside))
             raise ValueError(
                 f"{path} has no key {key!r}: {steps[0]!r} is not among {keys[:20]}"
             )
-        found, steps = inside[taken], steps[names[taken] :]
-    return found
+        content, steps = inside[chosen_key], steps[names[chosen_key] :]
+    return content
 
 
-def _obvious(found: Any, path: Path) -> Any:
+def _obvious(content: Any, path: Path) -> Any:
     """Key of the single plausible state dict in a mapping."""
-    if not isinstance(found, Mapping):
-        raise ValueError(f"{path} must hold a state dict, found {type(found).__name__}")
-    inside = [name for name, value in found.items() if _is_state_dict(value)]
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f"{path} must contain a state dict, found {type(content).__name__}"
+        )
+    inside = [name for name, value in content.items() if _is_state_dict(value)]
     usual = [name for name in NESTED if name in inside]
-    loose = sum(map(is_tensor, found.values()))
+    loose = sum(map(is_tensor, content.values()))
     for names in (inside, usual):
         # A small state dict among many loose tensors is probably not the model.
-        if len(names) == 1 and (names == usual or loose < len(found[names[0]])):
+        if len(names) == 1 and (names == usual or loose < len(content[names[0]])):
             return names[0]
-    places = inside or [place for place, _ in _state_dicts(found)]
-    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+    key_paths = inside or [key_path for key_path, _ in _state_dicts(content)]
+    more = f" and {len(key_paths) - SHOWN} more" if len(key_paths) > SHOWN else ""
+    listed = ", ".join(map(str, key_paths[:SHOWN])) or "none"
     raise ValueError(
-        f"which state dict of {path} is meant is not obvious "
-        f"(found: {', '.join(map(str, places[:SHOWN])) or 'none'}{more}); name it with "
-        "key=NAME"
+        f"{path} must have one obvious state dict (found: {listed}{more}); choose one "
+        "with key=NAME"
     )
 
 
-def _beside(found: Mapping[Any, Any], taken: Any) -> Iterator[str]:
+def _beside(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
     """Notes on other state dicts in the file: copies, and models left out."""
-    names = {_bare(name) for name, v in found[taken].items() if is_tensor(v)}
-    for place, state in _state_dicts(found):
-        if place == str(taken) or place.startswith(f"{taken}."):
+    names = {_bare(name) for name, v in content[chosen_key].items() if is_tensor(v)}
+    for key_path, state in _state_dicts(content):
+        if key_path == str(chosen_key) or key_path.startswith(f"{chosen_key}."):
             continue
         others = {_bare(name) for name, value in state.items() if is_tensor(value)}
         if 2 * len(names & others) >= len(names):
-            if not re.search(r"optim|grad|moment|exp_avg", place, re.IGNORECASE):
+            if not re.search(r"optim|grad|moment|exp_avg", key_path, re.IGNORECASE):
                 yield (
-                    f"took {taken!r}; {place!r} has the same tensor names "
-                    f"(key={place!r})"
+                    f"took {chosen_key!r}; {key_path!r} has the same tensor names "
+                    f"(key={key_path!r})"
                 )
-        elif not TRAINING.search(place) and _is_model(state):
+        elif not TRAINING.search(key_path) and _is_model(state):
             yield (
-                f"took {taken!r}; {place!r} holds other tensors, which are left out "
-                f"(key={place!r})"
+                f"took {chosen_key!r}; {key_path!r} has other tensors, which are left "
+                f"out (key={key_path!r})"
             )
 
 
-def _unnamed(found: Mapping[Any, Any], taken: Any) -> Iterator[str]:
+def _unnamed(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
     """Notes on tensors outside of state dicts: at the top level, or in lists.
 
     A moving average is often a list, in the order of the parameters.
     """
     loose = [
         str(name)
-        for name, value in found.items()
+        for name, value in content.items()
         if is_tensor(value) and value.numel() > 1 and not TRAINING.search(str(name))
     ]
     if loose:
         more = f" and {len(loose) - SHOWN} more" if len(loose) > SHOWN else ""
         yield (
-            f"took {taken!r}; tensors beside it are left out: "
+            f"took {chosen_key!r}; tensors next to it are left out: "
             f"{', '.join(loose[:SHOWN])}{more}"
         )
-    n_named = sum(map(is_tensor, found[taken].values()))
-    for place, values in _containers(found):
+    n_named = sum(map(is_tensor, content[chosen_key].values()))
+    for key_path, values in _containers(content):
         n_listed = 0 if isinstance(values, Mapping) else sum(map(is_tensor, values))
         if (
             n_listed > 1
             and 2 * n_listed >= n_named
-            and (AVERAGES.search(place) or not TRAINING.search(place))
+            and (AVERAGES.search(key_path) or not TRAINING.search(key_path))
         ):
             yield (
-                f"took {taken!r}; {place!r} holds {n_listed} tensors without names, "
-                "which are left out"
+                f"took {chosen_key!r}; {key_path!r} has {n_listed} tensors without "
+                "names, which are left out"
             )
 
 
@@ -202,33 +204,33 @@ def _is_model(state: Mapping[Any, Any]) -> bool:
     )
 
 
-def _state_dicts(found: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _state_dicts(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Mappings that contain tensors, at any depth, with their dotted key paths."""
-    for place, value in _containers(found):
+    for key_path, value in _containers(content):
         if isinstance(value, Mapping) and _is_state_dict(value):
-            yield place, value
+            yield key_path, value
 
 
-def _containers(found: Any) -> Iterator[tuple[str, Any]]:
+def _containers(content: Any) -> Iterator[tuple[str, Any]]:
     """Mappings, lists and tuples at any depth, with their dotted key paths."""
-    left = deque([("", found)])
+    queue = deque([("", content)])
     seen = set()
-    while left:
-        place, value = left.popleft()
+    while queue:
+        key_path, value = queue.popleft()
         if id(value) in seen:  # a pickled object may contain itself
             continue
         seen.add(id(value))
-        if place:
-            yield place, value
+        if key_path:
+            yield key_path, value
         entries = value.items() if isinstance(value, Mapping) else enumerate(value)
         for name, inner in entries:
             if isinstance(inner, Mapping | list | tuple):
-                left.append((f"{place}.{name}" if place else str(name), inner))
+                queue.append((f"{key_path}.{name}" if key_path else str(name), inner))
 
 
-def _deeper(found: Mapping[Any, Any]) -> str | None:
+def _deeper(content: Mapping[Any, Any]) -> str | None:
     """Key path of a nested mapping that contains tensors, None if there is not any."""
-    return next((place for place, _ in _state_dicts(found)), None)
+    return next((key_path for key_path, _ in _state_dicts(content)), None)
 
 
 def _is_state_dict(value: Any) -> bool:

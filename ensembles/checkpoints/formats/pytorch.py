@@ -142,11 +142,11 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
     for name, value in chosen.tensors.items():
         tensor = _tensor(file, name, value, records)
         used.add(getattr(value.untyped_storage(), OFFSETS))
-        place = (tensor.offset, tensor.dtype, tensor.shape) if tensor.size else name
-        if place in seen:
-            aliases[name] = seen[place]
+        location = (tensor.offset, tensor.dtype, tensor.shape) if tensor.size else name
+        if location in seen:
+            aliases[name] = seen[location]
         else:
-            seen[place] = name
+            seen[location] = name
             layout[name] = tensor
     return Checkpoint(
         name=str(path),
@@ -164,21 +164,21 @@ def _records(file: FileSource) -> dict[int, ChecksumRecord]:
     """Zip entries by the file offset of their data."""
     if file.size < 4 or file.read(0, 4) != b"PK\x03\x04":
         raise ValueError(
-            f"{file.path} is not in torch's zip format (it may be the legacy tar or "
-            "pickle form, or no checkpoint at all); if you trust it, load it with "
-            "torch.load and write it again with torch.save"
+            f"{file.path} is not in the zip format of torch.save (it may have the "
+            "legacy tar or pickle format, or not be a checkpoint); if you trust it, "
+            "load it with torch.load and save it again with torch.save"
         )
     try:
         with zipfile.ZipFile(file.path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{file.path} is not a whole zip file: {error}") from None
+        raise ValueError(f"{file.path} is not a complete zip file: {error}") from None
     records = {}
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
             raise ValueError(
                 f"{file.path}: entry {entry.filename!r} is compressed or encrypted, "
-                "as torch.save never writes it; write it again with torch.save"
+                "which torch.save never does; save it again with torch.save"
             )
         head = file.read(entry.header_offset, 30)
         start = entry.header_offset + 30
@@ -186,11 +186,15 @@ def _records(file: FileSource) -> dict[int, ChecksumRecord]:
         start += int.from_bytes(head[28:30], "little")
         if start + entry.file_size > file.size:
             raise ValueError(
-                f"{file.path}: entry {entry.filename!r} ends after the file does"
+                f"{file.path}: entry {entry.filename!r} ends beyond the end of the "
+                "file; copy or download the file again"
             )
         is_order = entry.filename.endswith("/byteorder")
         if is_order and file.read(start, entry.file_size) != b"little":
-            raise ValueError(f"{file.path} was written on a big-endian machine")
+            raise ValueError(
+                f"{file.path} is big-endian, which is not supported; save it again on "
+                "a little-endian machine"
+            )
         records[start] = ChecksumRecord(
             file, start, entry.file_size, entry.CRC, entry.filename
         )
@@ -201,8 +205,8 @@ def _load(path: Path) -> Any:
     torch = import_torch(f"reading {path}")
     try:
         # torch.load selects the format by this suffix if it gets a path.
-        named_otherwise = path.suffix == ".safetensors"
-        with path.open("rb") if named_otherwise else nullcontext(path) as file:
+        has_wrong_suffix = path.suffix == ".safetensors"
+        with path.open("rb") if has_wrong_suffix else nullcontext(path) as file:
             return torch.load(file, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(_unsafe(path, str(error).strip())) from None
@@ -210,25 +214,27 @@ def _load(path: Path) -> Any:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         if "quantized" in reason[0]:
             raise ValueError(
-                f"{path} holds quantized tensors; save the float model's state dict "
-                "instead"
+                f"{path} contains quantized tensors; save the state dict of the float "
+                "model instead"
             ) from None
-        raise ValueError(f"{path} is not a whole torch file: {reason[0]}") from None
+        raise ValueError(
+            f"{path} is not a complete PyTorch file: {reason[0]}"
+        ) from None
 
 
 def _unsafe(path: Path, message: str) -> str:
     """Error message for a rejected pickle; names the object that it contains."""
     named = GLOBAL.search(message)
-    shown = named[1] if named else message.splitlines()[0]
-    if "DTensor" in shown or "ShardedTensor" in shown:
+    found = named[1] if named else message.splitlines()[0]
+    if "DTensor" in found or "ShardedTensor" in found:
         return (
-            f"{path} holds shards of tensors ({shown}); join them first: save a full "
-            "state dict, or convert it by the trainer's own merger"
+            f"{path} contains shards of tensors ({found}); join them first: save a "
+            "full state dict, or use the conversion script of the training library"
         )
     return (
-        f"{path} holds more than tensors, and loading it could run code ({shown}); if "
-        "you trust it, load it with torch.load(path, weights_only=False) and save its "
-        "state dict alone"
+        f"{path} contains objects other than tensors, and loading it could run code "
+        f"({found}); if you trust it, load it with torch.load(path, "
+        "weights_only=False) and save only its state dict"
     )
 
 
@@ -237,7 +243,7 @@ def _tensor(
 ) -> Tensor:
     where = f"{file.path}: tensor {name!r}"
     if str(value.layout) != "torch.strided":
-        raise ValueError(f"{where} is sparse or quantized; make it dense first")
+        raise ValueError(f"{where} is sparse or quantized; convert it to dense first")
     if not value.is_contiguous():
         raise ValueError(
             f"{where} is a strided view of its storage; save it with .contiguous()"
@@ -245,9 +251,9 @@ def _tensor(
     dtype = dtype_of(value, where)
     begin = getattr(value.untyped_storage(), OFFSETS, None)
     if begin not in records:
-        raise ValueError(f"{where} has no bytes in the file (a meta tensor?)")
+        raise ValueError(f"{where} has no data in the file; is it a meta tensor?")
     offset = begin + value.storage_offset() * dtype.itemsize
     tensor = Tensor(np.dtype(dtype), tuple(value.shape), file, offset)
     if offset + tensor.nbytes > begin + records[begin].size:
-        raise ValueError(f"{where} needs more bytes than its entry has")
+        raise ValueError(f"{where} is larger than its entry in the file")
     return tensor

@@ -45,7 +45,7 @@ DTYPES = {
     }.items()
 }
 QUANTIZED = "it is quantized; convert the checkpoint to bfloat16 first"
-WAYS = {
+CONVERSIONS = {
     "C64": "store it as real numbers, as torch.view_as_real does",
     **dict.fromkeys(("F4", "F6_E2M3", "F6_E3M2", "F8_E8M0"), QUANTIZED),
 }
@@ -112,19 +112,21 @@ def safetensors(path: Path) -> Checkpoint:
     header, start = _header(file)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict):
-        raise _broken(path, "__metadata__ is no object")
+        raise _broken(path, "__metadata__ must be an object")
     for name, value in metadata.items():
         if not isinstance(value, str):
-            raise _broken(path, f"__metadata__ has {value!r} at {name!r}, not a string")
+            raise _broken(
+                path, f"__metadata__[{name!r}] must be a string, found {value!r}"
+            )
     layout = {name: _tensor(file, name, entry, start) for name, entry in header.items()}
     _check_gaps(file, layout, start)
     # safetensors.torch.save_model stores tensors with shared storage once, and maps the
     # other names to the stored one in the metadata.
     aliases = {
-        name: kept
-        for name, kept in metadata.items()
-        if name not in layout and isinstance(kept, str) and kept in layout
-        if name != "format"  # its value "pt" may also be a tensor name
+        alias: name
+        for alias, name in metadata.items()
+        if alias not in layout and isinstance(name, str) and name in layout
+        if alias != "format"  # its value "pt" may also be a tensor name
     }
     # Tied parameters have the same last name, as lm_head.weight and embed.weight.
     unlike = [a for a, n in aliases.items() if a.split(".")[-1] != n.split(".")[-1]]
@@ -188,19 +190,19 @@ def _header(file: FileSource) -> tuple[dict[str, Any], int]:
         text = file.read(8, size).decode("utf-8")
         header = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise _broken(file.path, f"its header is no JSON object: {error}") from None
+        raise _broken(file.path, f"its header is not a JSON object: {error}") from None
     if not isinstance(header, dict):
-        raise _broken(file.path, "its header is no JSON object")
+        raise _broken(file.path, "its header is not a JSON object")
     if len(header) > MOST_TENSORS:
         raise _broken(file.path, f"it names {len(header)} tensors")
     return header, 8 + size
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         raise ValueError("a name occurs twice")
-    return found
+    return entries
 
 
 def _tensor(file: FileSource, name: str, entry: Any, start: int) -> Tensor:
@@ -216,11 +218,11 @@ def _tensor(file: FileSource, name: str, entry: Any, start: int) -> Tensor:
     if not all(type(n) is int and 0 <= n <= 1 << 62 for n in numbers):
         raise _broken(file.path, f"{where} has shape {shape}, bytes {begin} to {end}")
     if not isinstance(kind, str) or kind not in DTYPES:
-        way = WAYS.get(kind) if isinstance(kind, str) else None
+        advice = CONVERSIONS.get(kind) if isinstance(kind, str) else None
         raise ValueError(
-            f"{file.path}: {where} is of dtype {kind}, which cannot be averaged "
+            f"{file.path}: {where} has dtype {kind}, which cannot be averaged "
             f"(known: {', '.join(DTYPES)}); "
-            f"{way or 'convert the checkpoint to one of them first'}"
+            f"{advice or 'convert the checkpoint to one of them first'}"
         )
     n_bytes = math.prod(shape) * DTYPES[kind].itemsize
     if end - begin != n_bytes or start + end > file.size:
@@ -237,12 +239,14 @@ def _check_gaps(file: FileSource, layout: dict[str, Tensor], start: int) -> None
     for name, tensor in sorted(layout.items(), key=lambda item: item[1].offset):
         if tensor.nbytes and tensor.offset != expected:
             raise _broken(
-                file.path, f"tensor {name!r} does not begin where the last one ends"
+                file.path, f"tensor {name!r} must begin where the previous one ends"
             )
         expected += tensor.nbytes
     if expected != file.size:
-        raise _broken(file.path, f"{file.size - expected} bytes belong to no tensor")
+        raise _broken(
+            file.path, f"{file.size - expected} bytes do not belong to a tensor"
+        )
 
 
-def _broken(path: Path, what: str) -> ValueError:
-    return ValueError(f"{path} is not a whole safetensors file: {what}")
+def _broken(path: Path, reason: str) -> ValueError:
+    return ValueError(f"{path} is not a complete safetensors file: {reason}")

@@ -71,12 +71,12 @@ def dtype_of(tensor: Any, where: str) -> np.dtype[Any]:
         return EXTRA[name][0]
     if name in PLAIN.split():
         return np.dtype(name)
-    way = "convert the checkpoint first"
+    advice = "convert the checkpoint first"
     if name.startswith("complex"):
-        way = "store it as real numbers, as torch.view_as_real does"
+        advice = "store it as real numbers, as torch.view_as_real does"
     elif name.startswith("q"):
-        way = "it is quantized; dequantize it first"
-    raise ValueError(f"{where} is of dtype {name}, which cannot be averaged; {way}")
+        advice = "it is quantized; dequantize it first"
+    raise ValueError(f"{where} has dtype {name}, which cannot be averaged; {advice}")
 
 
 def is_torch(value: Any) -> bool:
@@ -115,11 +115,11 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
         if not isinstance(key, str):
             raise TypeError(f"{name}: tensors must be named by str, found {key!r}")
         array = as_array(value, f"{name}: tensor {key!r}")
-        place = place_of(value, array)
-        if array.size and place in seen:
-            aliases[key] = seen[place]
+        location = place_of(value, array)
+        if array.size and location in seen:
+            aliases[key] = seen[location]
             continue
-        seen[place] = key
+        seen[location] = key
         layout[key] = Tensor(array.dtype, array.shape, MemorySource(array), 0)
     return Checkpoint(name, "pytorch" if has_torch else "numpy", None, layout, aliases)
 
@@ -142,8 +142,8 @@ def place_of(value: Any, array: Array) -> Hashable:
     """
     if is_torch(value):
         sign = value.is_neg()  # a lazy negation shares the storage
-        place = (str(value.device), value.data_ptr(), value.stride(), sign)
-        return (*place, value.dtype, tuple(value.shape))
+        location = (str(value.device), value.data_ptr(), value.stride(), sign)
+        return (*location, value.dtype, tuple(value.shape))
     if not array.flags.c_contiguous:  # may be a copy, whose address may be reused
         return object()
     return (array.ctypes.data, array.dtype, array.shape)
@@ -176,17 +176,18 @@ def as_array(value: Any, where: str) -> Array:
         raise TypeError(f"{where} is a {type(value).__name__}; pass its .state_dict()")
     if isinstance(value, Mapping):
         raise TypeError(
-            f"{where} is a mapping; pass the innermost one, of names and arrays"
+            f"{where} must be an array or a tensor, found a mapping; pass the "
+            "innermost mapping"
         )
     if not isinstance(value, np.ndarray | np.generic):
         raise TypeError(
-            f"{where} must be a numpy array or a torch tensor, found "
+            f"{where} must be a NumPy array or a torch tensor, found "
             f"{type(value).__name__}"
         )
     native = value.dtype.newbyteorder("=")
     if str(native) not in [*PLAIN.split(), *EXTRA]:
         raise ValueError(
-            f"{where} is of dtype {value.dtype}, which cannot be averaged; convert it "
+            f"{where} has dtype {value.dtype}, which cannot be averaged; convert it "
             "first"
         )
     return np.asarray(value, native)
@@ -197,9 +198,9 @@ def _from_torch(value: Any, where: str) -> Array:
     torch = sys.modules["torch"]
     if value.is_nested or value.is_quantized:
         kind = "nested" if value.is_nested else "quantized"
-        raise ValueError(f"{where} is {kind}; make it a dense tensor of floats first")
+        raise ValueError(f"{where} is {kind}; convert it to a dense float tensor first")
     if value.layout != torch.strided or value.device.type == "meta":
-        raise ValueError(f"{where} is sparse or has no data; make it dense first")
+        raise ValueError(f"{where} is sparse or has no data; convert it to dense first")
     plain = value.detach().cpu().resolve_neg()
     if str(dtype) not in EXTRA:
         return np.asarray(plain.numpy())

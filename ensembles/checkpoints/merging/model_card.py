@@ -122,8 +122,8 @@ def _metadata(member: Checkpoint) -> Mapping[str, str]:
     if first.strip() != "---":
         return {}
     end = next((i for i, line in enumerate(lines) if line.strip() == "---"), 0)
-    entries = [found for line in lines[:end] if (found := ENTRY.fullmatch(line))]
-    values = {found[1]: found[3] or found[4] or "" for found in entries}
+    entries = [match for line in lines[:end] if (match := ENTRY.fullmatch(line))]
+    values = {match[1]: match[3] or match[4] or "" for match in entries}
     return {key: text for key, text in values.items() if SCALAR.fullmatch(text)}
 
 

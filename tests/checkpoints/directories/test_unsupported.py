@@ -88,7 +88,7 @@ def test_quantized_weights_are_refused_by_their_config(
 ) -> None:
     config = {"quantization_config": {"quant_method": method}}
     path = model(tmp_path, {"w": np.ones(3, np.float32)}, config)
-    with pytest.raises(ValueError, match=rf"config\.json says '{method}'"):
+    with pytest.raises(ValueError, match=rf"config\.json has '{method}'"):
         plan([path])
 
 
@@ -266,7 +266,7 @@ def test_a_narrow_tensor_beside_its_scale_is_refused(
     tmp_path: Path, tensors: dict[str, Any]
 ) -> None:
     path = save(tmp_path / "a.safetensors", tensors)
-    with pytest.raises(ValueError, match=r"holds quantized weights \(.*convert it to"):
+    with pytest.raises(ValueError, match=r"has quantized weights \(.*convert it to"):
         plan([path, path], integers="first")
 
 
@@ -283,7 +283,7 @@ def test_a_narrow_tensor_beside_its_scale_is_refused(
 def test_quantization_is_read_from_any_key_of_the_config(
     tmp_path: Path, config: dict[str, Any]
 ) -> None:
-    with pytest.raises(ValueError, match=r"quantized weights \(config\.json says"):
+    with pytest.raises(ValueError, match=r"quantized weights \(config\.json has"):
         plan([model(tmp_path, {"w": SCALE}, config)])
 
 
@@ -404,5 +404,5 @@ def test_names_of_any_length_are_looked_at_in_linear_time(tmp_path: Path) -> Non
 )
 def test_a_rank_of_fsdp_is_refused(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "a.safetensors", {name: np.ones(9, np.float32)})
-    with pytest.raises(ValueError, match=r"one rank's share .*FULL_STATE_DICT"):
+    with pytest.raises(ValueError, match=r"one rank's shard .*FULL_STATE_DICT"):
         plan([path])

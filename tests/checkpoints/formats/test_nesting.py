@@ -27,13 +27,15 @@ def test_a_stray_tensor_is_not_taken_for_the_state_dict(tmp_path: Path) -> None:
 
 def test_a_stray_tensor_does_not_hide_two_state_dicts(tmp_path: Path) -> None:
     path = saved(tmp_path, {"gen": STATE, "disc": STATE, "step": STRAY})
-    with pytest.raises(ValueError, match=r"not obvious \(found: gen, disc\).* key="):
+    with pytest.raises(
+        ValueError, match=r"one obvious state dict \(found: gen, disc\).* key="
+    ):
         plan([path])
 
 
 def test_a_small_dict_does_not_hide_the_tensors_beside_it(tmp_path: Path) -> None:
     path = saved(tmp_path, STATE | {"extra": {"scale": STRAY}})
-    with pytest.raises(ValueError, match=r"not obvious \(found: extra\)"):
+    with pytest.raises(ValueError, match=r"one obvious state dict \(found: extra\)"):
         plan([path])
 
 
@@ -45,7 +47,9 @@ def test_tensors_deeper_down_are_not_left_out(
     tmp_path: Path, key: str | None, inner: Any, at: str
 ) -> None:
     path = saved(tmp_path, {"model": {"enc": inner, "temp": STRAY}})
-    with pytest.raises(ValueError, match=rf"deeper down, at '{at}'.* with key=NAME"):
+    with pytest.raises(
+        ValueError, match=rf"has nested tensors at '{at}'.* with key=NAME"
+    ):
         plan([path], key=key)
 
 
@@ -111,7 +115,7 @@ def test_another_state_dict_of_the_same_names_is_told(
 def test_other_tensors_beside_the_state_dict_are_told(tmp_path: Path) -> None:
     found = pytorch.read(saved(tmp_path, {"model": STATE, "generator": OTHER}))
     assert found.notes == [
-        "took 'model'; 'generator' holds other tensors, which are left out "
+        "took 'model'; 'generator' has other tensors, which are left out "
         "(key='generator')"
     ]
 
@@ -146,15 +150,15 @@ def test_a_state_dict_in_a_list_is_told_and_reached_by_its_key(
     [
         (
             {"ema": {"shadow_params": list(LIKE.values()), "decay": 0.9}},
-            "'ema.shadow_params' holds 2 tensors without names",
+            "'ema.shadow_params' has 2 tensors without names",
         ),
         (
             {"optimizer_states": [{"ema": tuple(LIKE.values())}]},
-            "'optimizer_states.0.ema' holds 2 tensors without names",
+            "'optimizer_states.0.ema' has 2 tensors without names",
         ),
         (
             {"prototypes": torch.ones(4, 2), "step": STRAY},
-            "tensors beside it are left out: prototypes",
+            "tensors next to it are left out: prototypes",
         ),
     ],
     ids=["score_sde", "NeMo", "loose"],

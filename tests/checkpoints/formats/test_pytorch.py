@@ -81,7 +81,9 @@ def test_a_key_names_the_state_dict(tmp_path: Path) -> None:
 
 def test_two_state_dicts_ask_for_a_key(tmp_path: Path) -> None:
     path = saved(tmp_path, {"model": STATE, "ema": OTHER})
-    with pytest.raises(ValueError, match=r"not obvious \(found: model, ema\).* key="):
+    with pytest.raises(
+        ValueError, match=r"one obvious state dict \(found: model, ema\).* key="
+    ):
         plan([path])
 
 
@@ -107,7 +109,7 @@ def test_a_wrong_key_is_told_what_there_is(
     ids=str,
 )
 def test_what_holds_no_state_dict_is_refused(tmp_path: Path, content: Any) -> None:
-    with pytest.raises(ValueError, match=r"a\.pt.*(must hold a state dict|obvious)"):
+    with pytest.raises(ValueError, match=r"a\.pt.*(must contain a state dict|obvious)"):
         plan([saved(tmp_path, content)])
 
 
@@ -132,9 +134,9 @@ def test_views_are_read_at_their_offsets(tmp_path: Path) -> None:
         (torch.ones(2, 3).t(), r"'w' is a strided view.*\.contiguous\(\)"),
         (torch.ones(6)[::2], r"'w' is a strided view"),
         (torch.ones(3).expand(1000, 3), r"'w' is a strided view"),
-        (torch.eye(3).to_sparse(), r"'w' is sparse or quantized; make it dense"),
-        (torch.ones(2, device="meta"), r"'w' has no bytes in the file"),
-        (torch.ones(2, dtype=torch.complex64), r"'w' is of dtype complex64, which can"),
+        (torch.eye(3).to_sparse(), r"'w' is sparse or quantized; convert it to dense"),
+        (torch.ones(2, device="meta"), r"'w' has no data in the file"),
+        (torch.ones(2, dtype=torch.complex64), r"'w' has dtype complex64, which can"),
     ],
     ids=["turned", "every other", "expanded", "sparse", "meta", "complex"],
 )
@@ -183,13 +185,15 @@ def test_a_bomb_is_refused_before_it_grows(tmp_path: Path) -> None:
 def test_a_tensor_longer_than_its_entry_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, {"w": torch.ones(64)})
     rezipped(path, zipfile.ZIP_STORED, **{"0": b"\0" * 16})
-    with pytest.raises(ValueError, match=r"'w' needs more bytes|not a whole torch"):
+    with pytest.raises(
+        ValueError, match=r"'w' is larger than its entry|not a complete PyTorch"
+    ):
         plan([path])
 
 
 def test_another_byte_order_is_refused(tmp_path: Path) -> None:
     path = rezipped(saved(tmp_path, STATE), zipfile.ZIP_STORED, byteorder=b"big")
-    with pytest.raises(ValueError, match=r"a\.pt was written on a big-endian machine"):
+    with pytest.raises(ValueError, match=r"a\.pt is big-endian"):
         plan([path])
 
 
@@ -199,7 +203,7 @@ def test_a_truncated_zip_is_refused(tmp_path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(
-        ValueError, match=r"a\.pt is (empty|not (a whole zip|in torch's zip))"
+        ValueError, match=r"a\.pt is (empty|not (a complete zip|in the zip format))"
     ):
         plan([path])
 
@@ -211,7 +215,7 @@ def test_legacy_forms_are_refused_with_the_way_out(tmp_path: Path) -> None:
         archive.add(old, "storages")
     for name in ("old.pt", "raw.pt", "tar.pt"):
         with pytest.raises(
-            ValueError, match=rf"{name} is not in torch's zip.*torch\.load"
+            ValueError, match=rf"{name} is not in the zip format.*torch\.load"
         ):
             plan([tmp_path / name])
 
@@ -229,7 +233,9 @@ class Trap:
 def test_a_pickle_that_would_run_code_is_refused_and_does_not(tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     path = saved(tmp_path, {"w": torch.ones(2), "trap": Trap(str(sprung))})
-    with pytest.raises(ValueError, match=r"a\.pt holds more than tensors.*mkdir"):
+    with pytest.raises(
+        ValueError, match=r"a\.pt contains objects other than tensors.*mkdir"
+    ):
         average([path], tmp_path / "out.pt")
     assert sorted(os.listdir(tmp_path)) == ["a.pt"]
     with zipfile.ZipFile(path) as archive:  # the trap was a live one
@@ -239,7 +245,9 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not(tmp_path: Path) ->
 
 def test_a_whole_module_is_refused_with_the_way_out(tmp_path: Path) -> None:
     path = saved(tmp_path, torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"more than tensors.*save its state dict"):
+    with pytest.raises(
+        ValueError, match=r"objects other than tensors.*save only its state dict"
+    ):
         plan([path])
 
 

@@ -479,7 +479,7 @@ def test_what_lies_beside_the_weights_is_looked_at(
         ):
             soup.fit()
     else:
-        with pytest.raises(ValueError, match=r"m1 holds quantized weights"):
+        with pytest.raises(ValueError, match=r"m1 has quantized weights"):
             soup.fit()
 
 

@@ -162,7 +162,9 @@ def test_members_may_be_an_array_or_any_iterable_of_paths(tmp_path: Path) -> Non
 def test_what_is_nested_is_told() -> None:
     import torch
 
-    with pytest.raises(TypeError, match=r"tensor 'model' is a mapping"):
+    with pytest.raises(
+        TypeError, match=r"tensor 'model' must be an array or a tensor, found a mapping"
+    ):
         average([{"model": {"w": np.ones(2)}}])
     nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
     with pytest.raises(ValueError, match=r"tensor 'w' is nested"):

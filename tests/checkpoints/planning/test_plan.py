@@ -83,7 +83,7 @@ def test_all_that_is_wrong_with_members_comes_at_once(tmp_path: Path) -> None:
         plan([a, tmp_path / "no.safetensors", tmp_path / "cut.safetensors"])
     first, second = str(caught.value).splitlines()
     assert first == f"no checkpoint at {tmp_path / 'no.safetensors'}"
-    assert second.startswith(f"{tmp_path / 'cut.safetensors'} is not a whole")
+    assert second.startswith(f"{tmp_path / 'cut.safetensors'} is not a complete")
 
 
 def test_members_that_are_not_there_are_all_named(tmp_path: Path) -> None:
