@@ -181,7 +181,7 @@ def test_what_the_library_says_of_parameters_is_said_of_options(
     cases: list[tuple[list[object], str]] = [
         (["n.safetensors", "m.safetensors"], "--integers first or --integers max sel"),
         ([a, "n.safetensors"], "--missing skip leaves such tensors out, --missing fi"),
-        (["a.pt"], "name it with --key NAME\n"),
+        (["a.pt"], "choose one with --key NAME\n"),
         (
             [a, b, "--last", 1],
             "; name the checkpoints to average, without --last N, or",
@@ -227,7 +227,7 @@ def test_options_reach_the_library(
 
 def test_a_file_of_torch_may_need_a_key(avg: Avg, tmp_path: Path) -> None:
     torch.save({"model": {"w": torch.ones(1)}, "ema": {"w": torch.zeros(1)}}, "a.pt")
-    assert "name it with --key NAME" in avg("a.pt").stderr
+    assert "choose one with --key NAME" in avg("a.pt").stderr
     assert avg("a.pt", "--key", "ema").exit_code == 0
     assert averaged() == [0.0]
 

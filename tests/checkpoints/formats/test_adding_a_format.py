@@ -252,3 +252,22 @@ def test_an_additional_file_that_cannot_be_written_is_left_out(
 def test_the_key_of_a_state_dict_has_no_effect(old: str, tmp_path: Path) -> None:
     path = save_raw5(tmp_path / "a.old", state(1))
     assert any("key 'ema' has no effect" in n for n in plan([path], key="ema").notes)
+
+
+def test_an_additional_file_of_another_format_than_its_suffix_is_left_out(
+    raw5: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    save_file(state(1), folder / "model.safetensors")
+    save_raw5(folder / "head.bin", {"bias": np.ones(2)})
+    planned = plan([folder], tmp_path / "out")
+    reason = "head.bin (its format 'raw5' does not have this suffix)"
+    assert any(reason in note for note in planned.notes)
+
+
+def test_a_damaged_file_of_a_run_has_no_metadata(raw5: str, tmp_path: Path) -> None:
+    paths = run_of(tmp_path / "run", ".raw5")
+    paths[0].write_bytes(MAGIC)
+    out = tmp_path / "out.raw5"
+    assert ensemble(tmp_path / "run", "--last", "2", "-o", out).exit_code == 0
