@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -235,17 +234,6 @@ def test_a_shard_size_cuts_the_output(avg: Avg, tmp_path: Path) -> None:
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
     ]
-
-
-def test_numba_is_loaded_without_what_it_would_only_look_for(
-    interpreter: Callable[..., str],
-) -> None:
-    code = (
-        "import sys; from ensembles_cli.process import load_numba; load_numba(); "
-        "print('numba' in sys.modules, 'scipy.linalg' in sys.modules); "
-        "import scipy.linalg; print(scipy.linalg.norm([3, 4]))"
-    )
-    assert interpreter(code).split() == ["True", "False", "5.0"]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

@@ -18,6 +18,7 @@ from ensembles.checkpoints.merging.sinks import Sink
 from ensembles.checkpoints.planning.buffers import Buffers, step_of
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import any_special
 from ensembles.parallel import cut, spread
 from ensembles.rules.rule import Rule
@@ -133,6 +134,7 @@ def stream(
     read = sum(tensor.nbytes for target in targets for tensor in target.members)
     if read < FEW:
         n_threads = 1
+    prepare_loops(sum(target.size * len(target.members) for target in targets))
     # Integers first: if they differ, the error comes before any float is combined.
     ordered = sorted(targets, key=lambda target: target.action != "settle")
     worker = _Worker(ordered, sinks, recipe, memory // n_threads, progress)
