@@ -18,7 +18,7 @@ from ensembles.parallel import cut
 
 
 def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
-    """Float64 values rounded once; a compiled version of `ensembles.dtypes.round_to`.
+    """Round float64 values once, as `ensembles.dtypes.round_to` does.
 
     Parameters
     ----------

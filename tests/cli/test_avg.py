@@ -158,8 +158,8 @@ def test_an_output_is_replaced_only_by_force(avg: Avg, tmp_path: Path) -> None:
     result = avg(a)
     assert result.exit_code == 1
     assert result.stderr == (
-        "error: averaged.safetensors exists; --force replaces it, or choose another "
-        "place\n"
+        "error: averaged.safetensors exists; pass force=True (--force) to replace it, "
+        "or choose another path\n"
     )
     assert averaged() == [2, 3, 5.5]
     assert avg(a, "--force").exit_code == 0
