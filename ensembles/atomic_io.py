@@ -83,13 +83,14 @@ def check_free(path: Path, *, force: bool, folder: bool | None = None) -> None:
         return
     if not force:
         raise FileExistsError(
-            f"{path} exists; force=True replaces it, or choose another place"
+            f"{path} exists; pass force=True (--force) to replace it, or choose "
+            "another path"
         )
     if folder is not None and path.is_dir() != folder:
         kinds = "a folder", "a file"
         there, here = kinds if path.is_dir() else kinds[::-1]
         raise FileExistsError(
-            f"{path} is {there}, which {here} does not replace; choose another place"
+            f"{path} is {there}, which {here} does not replace; choose another path"
         )
 
 
@@ -127,7 +128,7 @@ def beside(path: Path, *, folder: bool, mode: int | None = None) -> Iterator[Pat
 
 @contextmanager
 def telling_if_full(
-    path: Path | str, way: str = "choose another place"
+    path: Path | str, way: str = "choose another path"
 ) -> Iterator[None]:
     """Context manager that reports a full disk by the path of the output.
 
@@ -135,7 +136,7 @@ def telling_if_full(
     ----------
     path : Path or str
         Output that the message names.
-    way : str, default="choose another place"
+    way : str, default="choose another path"
         Instruction at the end of the message.
 
     Raises
@@ -149,7 +150,7 @@ def telling_if_full(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OSError(f"{path} is not written, its disk is full; {way}") from None
+        raise OSError(f"{path} was not written: its disk is full; {way}") from None
 
 
 def write_at(fd: int, buffer: memoryview, offset: int) -> None:
@@ -277,8 +278,8 @@ def _move_to_free(place: Path, path: Path) -> None:
         return
     if os.path.lexists(path):
         raise FileExistsError(
-            f"{path} came to exist while it was computed; another run may have "
-            "written it, force=True replaces it"
+            f"another process created {path} during this run; pass force=True "
+            "(--force) to replace it"
         )
     os.rename(place, path)
 

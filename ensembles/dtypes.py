@@ -109,8 +109,14 @@ def _round_small(values: Float64, target: Format) -> Array:
         nearest = np.copysign(np.rint(magnitude / ulp) * ulp, values)
         result = nearest.astype(np.float32).astype(target.dtype)  # exact, or overflows
     bits = result.view(target.bits)
-    sign = bits & target.bits.type(1 << (8 * target.dtype.itemsize - 1))
+    top = 1 << (8 * target.dtype.itemsize - 1)
+    sign = bits & target.bits.type(top)
     finite = np.array(target.special - 1, target.bits).view(target.dtype)
-    over = np.abs(nearest) > float(finite)
-    found = np.where(over, sign | target.bits.type(target.special), bits)
-    return np.asarray(found.view(target.dtype))
+    with np.errstate(invalid="ignore"):
+        over = np.abs(nearest) > float(finite)
+        missing = np.isnan(values)
+    bits = np.where(over, sign | target.bits.type(target.special), bits)
+    # The bits that compiled loops write for NaN.
+    nan = 0x7FC0 if target.mantissa == 7 else top - 1
+    bits = np.where(missing, sign | target.bits.type(nan), bits)
+    return np.asarray(bits.view(target.dtype))

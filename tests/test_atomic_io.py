@@ -94,7 +94,7 @@ def test_an_existing_output_is_kept_without_force(tmp_path: Path, out: str) -> N
     average(members[:1], tmp_path / out)
     before = digest(tmp_path / out)
     counted: list[int] = []
-    with pytest.raises(FileExistsError, match=rf"{out} exists; force=True replaces"):
+    with pytest.raises(FileExistsError, match=rf"{out} exists; pass force=True"):
         average(members, tmp_path / out, progress=counted.append)
     assert counted == []
     assert digest(tmp_path / out) == before
@@ -190,7 +190,7 @@ def test_of_two_runs_to_one_output_one_wins(tmp_path: Path, out: str) -> None:
         if not (tmp_path / out).exists():
             average(members[:1], tmp_path / out)
 
-    with pytest.raises(FileExistsError, match=rf"{out} came to exist while.*force="):
+    with pytest.raises(FileExistsError, match=rf"{out} during.*force="):
         average(members, tmp_path / out, progress=overtake)
     assert left(tmp_path) == [out]
     average(members[:1], tmp_path / f"expected{Path(out).suffix}")

@@ -17,7 +17,7 @@ from ensembles_cli.options.types import (
     complete_rule,
     split_weights,
 )
-from ensembles_cli.process import end_cleanly, load_numba, raise_file_limit
+from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.average import Taken, print_plan, print_report, print_taken
 
 
@@ -126,7 +126,6 @@ def command(
     ensemble avg run/ --last 5 -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
-    load_numba()
     from ensembles import checkpoints
     from ensembles.atomic_io import check_free
     from ensembles.checkpoints.directories.discovery import discover_checkpoints

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 import click
 
 # Parameters with values in messages of the library, such as force=True; not inside a
-# path, nor inside text marked by `verbatim`.
+# path, nor inside text marked by `verbatim`, nor followed by the option in parentheses,
+# as in "pass force=True (--force) to replace it".
 PARAMETER = re.compile(
     r"\x02([^\x03]*)\x03"
     r"|(?<![^\s(])(base|column|encoding|errors|force|frequencies|integers|key|kind|last"
     r"|missing|normalize|on_error|select|unknown|weights)"
-    r"=(True|None|N|NAME|PATH|'[\w.-]+')(?![\w/])"
+    r"=(True|None|N|NAME|PATH|'[\w.-]+')(?![\w/])(?! \(--)"
 )
 
 
@@ -144,6 +145,8 @@ def as_options(message: str) -> str:
     --------
     >>> as_options("a.pt exists; force=True replaces it")
     'a.pt exists; --force replaces it'
+    >>> as_options("a.pt exists; pass force=True (--force) to replace it")
+    'a.pt exists; pass force=True (--force) to replace it'
     >>> as_options("missing='skip' leaves such tensors out")
     '--missing skip leaves such tensors out'
     >>> as_options("'ema.model' has the same names (key='ema.model')")

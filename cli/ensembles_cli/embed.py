@@ -20,7 +20,7 @@ from ensembles_cli.options.model import (
     note,
     opened,
 )
-from ensembles_cli.process import allow_long_fields, end_cleanly, load_numba
+from ensembles_cli.process import allow_long_fields, end_cleanly
 
 
 @click.command("embed")
@@ -89,7 +89,6 @@ def command(
     zcat reviews.gz | ensemble embed - -m glove.txt -o reviews.npy
     ensemble embed --convert -m glove.txt -o glove.safetensors
     """
-    load_numba()
     end_cleanly()
     if convert != (file is None):
         raise click.UsageError(

@@ -11,7 +11,7 @@ import click
 from ensembles_cli.console import table
 from ensembles_cli.options.model import describe, model_options, opened
 from ensembles_cli.options.types import Param
-from ensembles_cli.process import allow_long_fields, load_numba
+from ensembles_cli.process import allow_long_fields
 
 
 @click.command("evaluate")
@@ -60,7 +60,6 @@ def command(
     ensemble evaluate saved/ pairs.csv --against all-MiniLM-L6-v2/
     ensemble evaluate v.txt p.csv --against v.txt --against-option weights=zipf
     """
-    load_numba()
     allow_long_fields()
     from ensembles.embeddings.similarity.evaluation import evaluate, read_pairs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import resource
 import signal
 import sys
@@ -16,25 +15,8 @@ import click
 from ensembles.kernels import compiling
 
 LONGEST_FIELD = 1 << 30
-# Numba imports both if they are installed: a third of the start-up time of a command.
-UNUSED = ("scipy.linalg", "coverage")
 COMPILER = ("numba", "llvmlite")
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def load_numba() -> None:
-    """Import Numba without its optional imports, for a faster start.
-
-    Only for a process that runs nothing but the command: compiled functions of other
-    packages could no longer use linear algebra.
-    """
-    hidden = [name for name in UNUSED if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: absent
-    try:
-        importlib.import_module("numba.np.arraymath")
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 def tell_of_compiling() -> None:

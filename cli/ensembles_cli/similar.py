@@ -15,7 +15,6 @@ from ensembles_cli.options.model import (
     note,
     opened,
 )
-from ensembles_cli.process import load_numba
 
 
 @click.command("similar")
@@ -32,7 +31,6 @@ def command(texts: tuple[str, ...], model: Path, **options: Any) -> None:
     """
     if len(texts) < 2:
         raise click.UsageError("there must be at least two texts, found one")
-    load_numba()
     from ensembles.embeddings.similarity.cosine import cosines
 
     embedder = opened(model, **options)

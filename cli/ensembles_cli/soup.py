@@ -10,7 +10,7 @@ import click
 
 from ensembles_cli.options import checkpoint
 from ensembles_cli.options.types import Param, as_params, complete_selection
-from ensembles_cli.process import end_cleanly, load_numba, raise_file_limit
+from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.soup import print_soup
 from ensembles_cli.reports.soup_progress import Told, tell_notes
 from ensembles_cli.scoring.command import ScoringCommand
@@ -144,7 +144,6 @@ def command(
     folder while the programs that it names, such as eval.py, are unchanged; if
     something else that it uses has changed, remove that file.
     """
-    load_numba()
     from ensembles.checkpoints import Journal, make_soup
     from ensembles.checkpoints.directories.discovery import discover_checkpoints
 

@@ -13,11 +13,12 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS, Format, round_to
-from ensembles.kernels.jit import LANE, compiled, inlined
+from ensembles.kernels.jit import LANE, PIECE, compiled, inlined, use_loops
+from ensembles.parallel import cut
 
 
 def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
-    """Float64 values rounded once; a compiled version of `ensembles.dtypes.round_to`.
+    """Round float64 values once, as `ensembles.dtypes.round_to` does.
 
     Parameters
     ----------
@@ -33,12 +34,15 @@ def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
     form = FLOATS[np.dtype(dtype)]
     if form.mantissa >= 23:
         return round_to(values, form.dtype)
-    out = np.empty(values.shape, form.bits)
-    if form.mantissa == 7:
-        _round_all_bfloat16(values, out)
+    out = np.empty(values.shape, form.dtype)
+    if not use_loops(2 * values.size):
+        for start, stop in cut(values.size, PIECE):
+            out[start:stop] = round_to(values[start:stop], form.dtype)
+    elif form.mantissa == 7:
+        _round_all_bfloat16(values, out.view(form.bits))
     else:
-        _round_all_small(values, out, *small_facts(form))
-    return out.view(form.dtype)
+        _round_all_small(values, out.view(form.bits), *small_facts(form))
+    return out
 
 
 @compiled
@@ -187,10 +191,39 @@ def widened(stack: Array) -> Float64:
         with np.errstate(invalid="ignore"):  # signaling NaN
             return np.asarray(stack, np.float64)
     out = np.empty(stack.shape)
-    if form.mantissa == 7:
+    if not use_loops(stack.size):
+        for row, values in zip(stack, out, strict=True):
+            for start, stop in cut(row.size, PIECE):
+                values[start:stop] = widen_reference(row[start:stop])
+    elif form.mantissa == 7:
         _widen_bfloat16(stack.view(np.uint16), out)
     else:
         _widen_small(stack.view(form.bits), out, *small_facts(form))
+    return out
+
+
+def widen_reference(values: Array) -> Float64:
+    """NumPy reference of `widened`.
+
+    Parameters
+    ----------
+    values : ndarray of shape (size,), a format below float32
+        Values to convert.
+
+    Returns
+    -------
+    ndarray of shape (size,), float64
+    """
+    form = FLOATS[values.dtype]
+    with np.errstate(invalid="ignore"):  # signaling NaN
+        out = values.astype(np.float64)
+    missing = np.isnan(out)
+    if missing.any():  # conversions differ in the bits that they keep of a NaN
+        bits = values[missing].view(form.bits).astype(np.uint64)
+        mantissa = (bits & ((1 << form.mantissa) - 1)) << (52 - form.mantissa)
+        sign = bits >> (8 * form.dtype.itemsize - 1) << 63
+        quiet = np.uint64(0x7FF8 << 48)
+        out[missing] = (sign | quiet | mantissa).view(np.float64)
     return out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
 from ensembles.kernels.casting import widened
-from ensembles.kernels.jit import LANE, compiled
+from ensembles.kernels.jit import LANE, compiled, use_loops
 
 BLOCK = 65_536  # elements of a partial Gram matrix; blocks start at multiples of it
 ROWS = 64  # elements of four rows of 16, added while the sums are in registers
@@ -34,6 +34,8 @@ def gram(stack: Array) -> Float64:
         overflows is ``MOST``.
     """
     n_members, size = stack.shape
+    if not use_loops(2 * n_members * stack.size):
+        return gram_reference(stack)
     out = np.empty((-(-size // BLOCK), n_members, n_members))
     for index, start in enumerate(range(0, size, BLOCK)):
         stop = min(start + BLOCK, size)
@@ -43,10 +45,11 @@ def gram(stack: Array) -> Float64:
             block = widened(stack[:, start:stop])
             _gram(block, out[index])
             _bound_squares(block, out[index])
+    out[np.isnan(out)] = np.nan  # its bits depend on the order of operands
     return out
 
 
-def gram_line(stack: Array) -> Float64:
+def gram_reference(stack: Array) -> Float64:
     """NumPy reference of `gram`.
 
     Parameters
@@ -58,18 +61,22 @@ def gram_line(stack: Array) -> Float64:
     -------
     ndarray of shape (ceil(size / BLOCK), n_members, n_members), float64
     """
-    blocks = []
-    for start in range(0, stack.shape[1], BLOCK):
-        block = stack[:, start : start + BLOCK].astype(np.float64)
-        block = np.pad(block, ((0, 0), (0, -block.shape[1] % SUMS)))
-        rows = block.reshape(len(block), -1, SUMS)
-        products = rows[:, None] * rows[None]
-        # add.accumulate adds row after row; sum may add pairwise.
-        sums = np.add.accumulate(products, axis=2)[:, :, -1]
-        out = np.add.accumulate(sums, axis=2)[:, :, -1]
-        _bound_squares(block, out)
-        blocks.append(out)
-    return np.array(blocks).reshape(-1, len(stack), len(stack))
+    n_members, size = stack.shape
+    out = np.empty((-(-size // BLOCK), n_members, n_members))
+    for index, start in enumerate(range(0, size, BLOCK)):
+        with np.errstate(invalid="ignore"):  # signaling NaN
+            block = stack[:, start : start + BLOCK].astype(np.float64)
+        rows = np.pad(block, ((0, 0), (0, -block.shape[1] % SUMS)))
+        rows = rows.reshape(n_members, -1, SUMS)
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            for a in range(n_members):
+                for b in range(a, n_members):
+                    # add.accumulate adds row after row; sum may add pairwise.
+                    sums = np.add.accumulate(rows[a] * rows[b])[-1]
+                    out[index, a, b] = out[index, b, a] = np.add.accumulate(sums)[-1]
+        _bound_squares(block, out[index])
+    out[np.isnan(out)] = np.nan
+    return out
 
 
 def _bound_squares(stack: Array, out: Float64) -> None:

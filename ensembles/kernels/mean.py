@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -19,8 +18,12 @@ from ensembles.kernels.casting import (
     widen_bfloat16,
     widen_small,
 )
-from ensembles.kernels.jit import LANE, compiled, inlined
+from ensembles.kernels.jit import LANE, PIECE, compiled, inlined, use_loops
 from ensembles.kernels.mean_bfloat16 import equal_lane, farthest
+from ensembles.parallel import cut
+
+# Below, products and their errors may have lost bits to underflow.
+SMALLEST_SURE = 2.0**-900
 
 
 def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
@@ -46,7 +49,10 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
     total = math.fsum(weights) if total is None else total
     out = np.empty(stack.shape[1], stack.dtype)
     form = FLOATS[stack.dtype]
-    if form.mantissa == 52:
+    if not use_loops(stack.size * (4 if form.mantissa == 52 else 1)):
+        for start, stop in cut(out.size, PIECE):
+            out[start:stop] = mean_reference(stack[:, start:stop], weights, total)
+    elif form.mantissa == 52:
         _mean_float64(stack, weights, total, out)
         _mend(stack, weights, total, out)
     elif form.mantissa == 23:
@@ -60,31 +66,46 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
     return out
 
 
-def mean_line(
-    stack: Array | Sequence[Array], weights: Float64, total: float, dtype: np.dtype[Any]
-) -> Array:
-    """NumPy reference of `mean` below float64; the formats of members may differ.
+def mean_reference(stack: Array, weights: Float64, total: float) -> Array:
+    """NumPy reference of `mean`.
 
     Parameters
     ----------
-    stack : ndarray or sequence of arrays, n_members of one shape
-        Members in float formats.
+    stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
     weights : ndarray of shape (n_members,)
         Weight of each member, of any sign.
     total : float
-        Divisor of the weighted sum.
-    dtype : dtype, one of ``FLOATS``
-        Format of the result.
+        Divisor of the sum.
 
     Returns
     -------
-    ndarray of the members' shape, of ``dtype``
+    ndarray of shape (size,), dtype of ``stack``
     """
+    if FLOATS[stack.dtype].mantissa < 52:
+        return _plain_mean(stack, weights, total)
+    sums, errors = np.full((2, stack.shape[1]), -0.0)
+    lost = np.zeros(stack.shape[1])
     with np.errstate(all="ignore"):
-        sums = weights[0] * np.asarray(stack[0], np.float64)
-        for weight, member in zip(weights[1:], stack[1:], strict=True):
-            sums += weight * np.asarray(member, np.float64)
-        return round_to(sums / total, dtype)
+        for row, weight in zip(stack, weights, strict=True):
+            sums, errors, slip = _add_exactly(sums, errors, row, weight)
+            lost += slip
+        rounded = sums + errors
+        far = 2 * lost + np.where(lost > 0, np.abs(errors) * 2.0**-52, 0.0)
+        sure = (sums + (errors - far) == rounded) & (sums + (errors + far) == rounded)
+        sure &= np.abs(rounded) >= SMALLEST_SURE
+        out = np.where(sure, rounded / total, np.nan)
+    _mend(stack, weights, total, out)
+    return out
+
+
+def _plain_mean(stack: Array, weights: Float64, total: float) -> Array:
+    with np.errstate(all="ignore"):
+        sums = weights[0] * stack[0].astype(np.float64)
+        for row, weight in zip(stack[1:], weights[1:], strict=True):
+            # The product first: if both are NaN, its bits are kept, as in the loops.
+            np.add(weight * row.astype(np.float64), sums, out=sums)
+        return round_to(sums / total, stack.dtype)
 
 
 def any_special(values: Array) -> bool:
@@ -101,9 +122,12 @@ def any_special(values: Array) -> bool:
     """
     form = FLOATS[values.dtype]
     signed = np.dtype(f"i{form.dtype.itemsize}")
-    magnitude = np.iinfo(signed).max
+    bits, magnitude = values.view(signed), signed.type(np.iinfo(signed).max)
     limit = signed.type(form.special - 1)
-    return bool(_any_above(values.view(signed), signed.type(magnitude), limit))
+    if not use_loops(values.size):
+        pieces = (bits[start:stop] for start, stop in cut(bits.size, PIECE))
+        return any(((piece & magnitude) > limit).any() for piece in pieces)
+    return bool(_any_above(bits, magnitude, limit))
 
 
 @compiled
@@ -178,29 +202,38 @@ def _mean_small(stack, weights, total, out, shift, width, special, bias):
         round_small(part, lane, rounded, shift, width, special, bias)
 
 
-@compiled
-def _add_twice(sums, errors, lost, row, weight):
-    """Add ``weight * row`` with compensation, and its remaining error to ``lost``."""
+def _add_exactly(s: Any, e: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
+    """Add ``weight * x`` to a sum ``s`` and its error ``e``; also return the loss of e.
+
+    Takes numbers in a loop, and arrays in NumPy.
+    """
     split = 134217729.0  # 2**27 + 1 splits a float64 into two halves (Dekker 1971)
     high_weight = split * weight - (split * weight - weight)
     low_weight = weight - high_weight
+    product = weight * x
+    high = split * x - (split * x - x)
+    low = x - high
+    cut = product - high * high_weight - low * high_weight - high * low_weight
+    missing = low * low_weight - cut
+    grown = s + product
+    back = grown - s
+    error = (s - (grown - back)) + (product - back)
+    both = error + missing
+    part = both - error
+    slip = abs((error - (both - part)) + (missing - part))
+    kept = e + both
+    part = kept - e
+    slip = slip + abs((e - (kept - part)) + (both - part))
+    return grown, kept, slip
+
+
+_inlined_add = inlined(_add_exactly)
+
+
+@compiled
+def _add_product(sums, errors, lost, row, weight):
     for j in range(row.size):
-        x, s, e = row[j], sums[j], errors[j]
-        product = weight * x
-        high = split * x - (split * x - x)
-        low = x - high
-        cut = product - high * high_weight - low * high_weight - high * low_weight
-        missing = low * low_weight - cut
-        grown = s + product
-        back = grown - s
-        error = (s - (grown - back)) + (product - back)
-        both = error + missing
-        part = both - error
-        slip = abs((error - (both - part)) + (missing - part))
-        kept = e + both
-        part = kept - e
-        slip += abs((e - (kept - part)) + (both - part))
-        sums[j], errors[j] = grown, kept
+        sums[j], errors[j], slip = _inlined_add(sums[j], errors[j], row[j], weight)
         lost[j] += slip
 
 
@@ -216,15 +249,14 @@ def _mean_float64(stack, weights, total, out):
             sums[j], errors[j], lost[j] = -0.0, -0.0, 0.0
         for i in range(weights.size):
             row = stack[i, start:stop]
-            _add_twice(sums[:size], errors[:size], lost[:size], row, weights[i])
+            _add_product(sums[:size], errors[:size], lost[:size], row, weights[i])
         for j in range(size):
             s, e = sums[j], errors[j]
             whole = s + e
             # Largest distance of the exact sum; both ends must round to the same value.
             far = 2 * lost[j] + (abs(e) * 2.0**-52 if lost[j] > 0 else 0.0)
             sure = (s + (e - far) == whole) & (s + (e + far) == whole)
-            # Below this, products and their errors may have lost bits to underflow.
-            sure &= abs(whole) >= 2.0**-900
+            sure &= abs(whole) >= SMALLEST_SURE
             out[start + j] = whole / total if sure else np.nan
 
 
@@ -235,7 +267,7 @@ def _mend(stack: Array, weights: Float64, total: float, out: Array) -> None:
     with np.errstate(invalid="ignore"):  # signaling NaN
         plain = (members == 0).all(0) | ~np.isfinite(members).all(0)
     plain |= ~np.isfinite(weights).all()
-    out[left[plain]] = mean_line(members[:, plain], weights, total, out.dtype)
+    out[left[plain]] = _plain_mean(members[:, plain], weights, total)
     for j, column in zip(left[~plain], members[:, ~plain].T, strict=True):
         pairs = zip(weights.tolist(), column.tolist(), strict=True)
         exact = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())

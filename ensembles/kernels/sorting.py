@@ -8,9 +8,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles._typing import Array
+from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
-from ensembles.kernels.jit import LANE, compiled
+from ensembles.kernels.jit import LANE, PIECE, compiled, use_loops
+from ensembles.parallel import cut
 
 
 def ranked(stack: Array, first: int, last: int) -> Array:
@@ -29,9 +30,14 @@ def ranked(stack: Array, first: int, last: int) -> Array:
     -------
     ndarray of shape (last - first + 1, size), dtype of ``stack``
     """
+    out = np.empty((last - first + 1, stack.shape[1]), stack.dtype)
+    if not use_loops(2 * stack.size):
+        for start, stop in cut(stack.shape[1], PIECE):
+            piece = stack[:, start:stop]
+            out[:, start:stop] = order_statistics_reference(piece, first, last)
+        return out
     form = FLOATS[stack.dtype]
     signed = np.dtype(f"i{form.dtype.itemsize}")
-    out = np.empty((last - first + 1, stack.shape[1]), stack.dtype)
     pairs = _network(len(stack), first, last)
     largest, most = signed.type(form.largest), signed.type(np.iinfo(signed).max)
     bits, found = stack.view(signed), out.view(signed)
@@ -40,7 +46,7 @@ def ranked(stack: Array, first: int, last: int) -> Array:
     return out
 
 
-def ranked_line(stack: Array, first: int, last: int) -> Array:
+def order_statistics_reference(stack: Array, first: int, last: int) -> Array:
     """NumPy reference of `ranked`, which sorts the bits.
 
     Parameters
@@ -146,8 +152,7 @@ def _is_before(x, y):
     return x < y or (x == y and np.signbit(x) > np.signbit(y))
 
 
-@compiled
-def weighted_median(stack, weights, out):
+def weighted_median(stack: Float64, weights: Float64, out: Float64) -> None:
     """Elementwise weighted median in float64.
 
     The median is the smallest value at which the cumulative weight of the sorted
@@ -164,6 +169,46 @@ def weighted_median(stack, weights, out):
     out : ndarray of shape (size,), float64
         Receives the medians; NaN where a member is NaN.
     """
+    if use_loops(4 * stack.size):
+        _weighted_median(stack, weights, out)
+    else:
+        out[:] = weighted_median_reference(stack, weights)
+
+
+def weighted_median_reference(stack: Float64, weights: Float64) -> Float64:
+    """NumPy reference of `weighted_median`.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    weights : ndarray of shape (n_members,), positive
+        Weight of each member.
+
+    Returns
+    -------
+    ndarray of shape (size,)
+    """
+    n_members, size = stack.shape
+    order = np.argsort(_flipped(stack.view(np.int64)), axis=0, kind="stable")
+    # Running sums add in order; sum may add pairwise.
+    total = np.add.accumulate(weights)[-1]
+    slack = n_members * 2.0**-52 * total
+    below = np.add.accumulate(weights[order])
+    last = n_members - 1
+    index = np.minimum((2 * below < total - slack).sum(axis=0), last)
+    columns = np.arange(size)
+    value = stack[order[index, columns], columns]
+    following = stack[order[np.minimum(index + 1, last), columns], columns]
+    is_half = (2 * below[index, columns] <= total + slack) & (index < last)
+    with np.errstate(all="ignore"):
+        value = np.where(is_half, 0.5 * value + 0.5 * following, value)
+    value[_any_nan(stack)] = np.nan
+    return np.asarray(value)
+
+
+@compiled
+def _weighted_median(stack, weights, out):
     n_members = weights.size
     total = 0.0
     for i in range(n_members):

@@ -56,7 +56,9 @@ def test_texts_become_rows(ensemble: Ensemble) -> None:
     assert np.load("X.npy").tolist() == expected.tolist()
     again = ensemble("embed", "texts.txt", "-m", "v.txt", "-o", "X.npy")
     assert again.exit_code == 1
-    assert "error: X.npy exists; --force replaces it" in again.stderr
+    assert (
+        "error: X.npy exists; pass force=True (--force) to replace it" in again.stderr
+    )
 
 
 def test_settings_are_the_embedders(ensemble: Ensemble) -> None:

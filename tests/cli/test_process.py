@@ -78,7 +78,9 @@ def test_colours_may_be_turned_off(
 
 AVG = """
 import sys
+from ensembles.kernels import jit
 from ensembles_cli.main import cli
+jit.WORTHWHILE = -1
 cli(["avg", *sys.argv[1:3], "-o", sys.argv[3], "--force"])
 """
 

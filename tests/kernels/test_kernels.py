@@ -1,8 +1,8 @@
-"""Compiled loops against the numpy line beside each, bit for bit.
+"""Compiled loops against the NumPy reference beside each, bit for bit.
 
-Narrow formats go through every pattern of bits there is, wide ones through random
-patterns: numbers of any size, subnormal ones, both zeros, infinities and NaNs. Which
-NaN comes out is not told apart: machine code may exchange what it adds. With
+Narrow formats go through every bit pattern, wide ones through random patterns: numbers
+of any size, subnormal ones, both zeros, infinities and NaN. The bits of a NaN are not
+compared: where two NaN are added, they depend on the order of the operands. With
 ``NUMBA_DISABLE_JIT=1`` the same loops run as plain Python, on fewer numbers.
 """
 
@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +32,18 @@ from numpy.typing import NDArray
 from ensembles._typing import Array
 from ensembles.dtypes import FLOATS, round_to
 from ensembles.kernels import gram as gram_module
+from ensembles.kernels import jit
 from ensembles.kernels.casting import rounded, widened
-from ensembles.kernels.gram import BLOCK, SUMS, gram, gram_line
-from ensembles.kernels.jit import LANE, LoopFiles, compiled
-from ensembles.kernels.mean import any_special, mean, mean_line
-from ensembles.kernels.sorting import ranked, ranked_line, weighted_median
+from ensembles.kernels.gram import BLOCK, SUMS, gram, gram_reference
+from ensembles.kernels.jit import LANE, PIECE, compiled
+from ensembles.kernels.loop_cache import LoopFiles
+from ensembles.kernels.mean import any_special, mean, mean_reference
+from ensembles.kernels.sorting import (
+    order_statistics_reference,
+    ranked,
+    weighted_median,
+)
+from ensembles.rules import RULES
 
 ROOT = Path(__file__).parents[2]
 PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
@@ -94,18 +104,24 @@ def dtype(request: pytest.FixtureRequest) -> Dtype:
     return found
 
 
+@pytest.fixture(autouse=True)
+def loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run loops, however small the arrays."""
+    monkeypatch.setattr(jit, "WORTHWHILE", -1)
+
+
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
 @pytest.mark.parametrize("narrow", BELOW_FLOAT64, ids=str)
-def test_means_equal_their_numpy_line(
+def test_means_equal_their_numpy_reference(
     narrow: Dtype, weights: list[float], rng: np.random.Generator
 ) -> None:
     stack, given_weights = patterns(narrow, rng), np.array(weights)
-    expected = mean_line(stack, given_weights, math.fsum(weights), narrow)
+    expected = mean_reference(stack, given_weights, math.fsum(weights))
     same(mean(stack, given_weights), expected)
 
 
 @pytest.mark.parametrize("size", [0, 1, LANE - 1, LANE, LANE + 1, 3 * LANE + 7])
-def test_means_of_any_size_equal_their_numpy_line(
+def test_means_of_any_size_equal_their_numpy_reference(
     dtype: Dtype, size: int, rng: np.random.Generator
 ) -> None:
     n_members = 2 if PLAIN else 5
@@ -114,7 +130,7 @@ def test_means_of_any_size_equal_their_numpy_line(
         exact = [math.fsum(column) / n_members for column in stack.T.tolist()]
         np.testing.assert_array_max_ulp(mean(stack, weights), np.array(exact), 1)
     else:
-        same(mean(stack, weights), mean_line(stack, weights, n_members, dtype))
+        same(mean(stack, weights), mean_reference(stack, weights, n_members))
 
 
 @pytest.mark.parametrize("narrow", BELOW_FLOAT64, ids=str)
@@ -123,13 +139,7 @@ def test_sums_are_divided_by_any_total_as_numpy_does(
     narrow: Dtype, total: float, rng: np.random.Generator
 ) -> None:
     stack, weights = patterns(narrow, rng, 2)[:, :2000], np.array([0.5, 0.25])
-    same(mean(stack, weights, total), mean_line(stack, weights, total, narrow))
-
-
-def test_the_line_takes_members_of_several_formats() -> None:
-    members: list[Array] = [np.array([1], np.float32), np.array([2], np.float16)]
-    result = mean_line(members, np.array([1.0, 3.0]), 4.0, np.dtype(np.float64))
-    assert result.tolist() == [1.75]
+    same(mean(stack, weights, total), mean_reference(stack, weights, total))
 
 
 def within_an_ulp(found: float, exact: Fraction) -> bool:
@@ -170,6 +180,7 @@ def test_equal_means_of_float64_are_within_an_ulp_of_the_exact_ones(
 
 
 WEIGHT = st.floats(1e-3, 1e3)
+NUMBER = st.one_of(st.floats(), TINY, HUGE, st.sampled_from([0.0, -0.0, 1.0, 2.0]))
 
 
 @given(
@@ -219,29 +230,32 @@ def test_a_mean_too_large_for_float64_is_infinite() -> None:
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 0), (2, 2), (1, 1), (0, 2)])
-def test_ranks_equal_their_numpy_line(
+def test_ranks_equal_their_numpy_reference(
     dtype: Dtype, first: int, last: int, rng: np.random.Generator
 ) -> None:
     stack = patterns(dtype, rng)
-    same(ranked(stack, first, last), ranked_line(stack, first, last))
+    same(ranked(stack, first, last), order_statistics_reference(stack, first, last))
 
 
 @pytest.mark.parametrize("n_members", range(1, 10))
-def test_ranks_of_any_number_of_members_equal_their_numpy_line(
+def test_ranks_of_any_number_of_members_equal_their_numpy_reference(
     n_members: int, rng: np.random.Generator
 ) -> None:
     stack = rng.integers(-3, 3, (n_members, 300)).astype(np.float32)
     for first in range(n_members):
         for last in range(first, n_members):
-            same(ranked(stack, first, last), ranked_line(stack, first, last))
+            same(
+                ranked(stack, first, last),
+                order_statistics_reference(stack, first, last),
+            )
 
 
 @pytest.mark.parametrize("size", [0, 1, LANE - 1, LANE, LANE + 1])
-def test_ranks_of_any_size_equal_their_numpy_line(
+def test_ranks_of_any_size_equal_their_numpy_reference(
     dtype: Dtype, size: int, rng: np.random.Generator
 ) -> None:
     stack = numbers(dtype, rng, (4, size))
-    same(ranked(stack, 1, 2), ranked_line(stack, 1, 2))
+    same(ranked(stack, 1, 2), order_statistics_reference(stack, 1, 2))
 
 
 def test_negative_zero_ranks_below_zero() -> None:
@@ -269,7 +283,7 @@ def test_weighted_medians_equal_the_median_of_repeated_members(
         weighted_median(stack, counts.astype(np.float64), out)
         expected = [halves(column, counts.tolist()) for column in stack.T.tolist()]
         assert out.tolist() == expected
-        weighted_median(stack, counts * 0.1, out)
+        weighted_median(stack, np.asarray(counts * 0.1, np.float64), out)
         assert out.tolist() == expected
 
 
@@ -280,22 +294,22 @@ def test_weighted_medians_of_nan_are_nan() -> None:
     assert np.array_equal(out, [np.nan, 0.0], equal_nan=True)
 
 
-def test_products_equal_their_numpy_line(
+def test_products_equal_their_numpy_reference(
     dtype: Dtype, rng: np.random.Generator
 ) -> None:
     for size in (0, 1, SUMS - 1, SUMS, SUMS + 1, LANE + 1):
         stack = numbers(dtype, rng, (3, size))
-        same(gram(stack), gram_line(stack))
+        same(gram(stack), gram_reference(stack))
 
 
-def test_products_of_any_numbers_equal_their_numpy_line(
+def test_products_of_any_numbers_equal_their_numpy_reference(
     dtype: Dtype, rng: np.random.Generator
 ) -> None:
     stack = patterns(dtype, rng)
     with np.errstate(invalid="ignore"):
         stack = stack[:, ~np.isnan(stack).any(0)]
     with np.errstate(over="ignore", invalid="ignore"):
-        same(gram(stack), gram_line(stack))
+        same(gram(stack), gram_reference(stack))
 
 
 def test_products_are_added_block_by_block(
@@ -308,7 +322,7 @@ def test_products_are_added_block_by_block(
     stack = numbers(dtype, rng, (2, 2 * block + 5))
     whole = gram(stack)
     assert whole.shape == (3, 2, 2)
-    same(whole, gram_line(stack))
+    same(whole, gram_reference(stack))
     parts = [gram(stack[:, :block]), gram(stack[:, block:])]
     same(whole, np.concatenate(parts))
     expected = stack.astype(np.float64) @ stack.astype(np.float64).T
@@ -333,11 +347,121 @@ def test_special_numbers_are_seen(dtype: Dtype, rng: np.random.Generator) -> Non
     assert not any_special(ordinary[:0])
 
 
-def test_rounding_equals_its_numpy_line(dtype: Dtype, rng: np.random.Generator) -> None:
+def test_rounding_equals_its_numpy_reference(
+    dtype: Dtype, rng: np.random.Generator
+) -> None:
     values = patterns(np.dtype(np.float64), rng).reshape(-1)
     close = rng.normal(size=SOME) * 2.0 ** rng.integers(-30, 20, SOME)
     for some in (values, close, *(close[:n] for n in (0, 1, LANE - 1, LANE, LANE + 1))):
         same(rounded(some, dtype), round_to(some, dtype))
+
+
+# NumPy, which computes small jobs, takes arrays in pieces.
+def without_loops(function: Callable[[], Any]) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jit, "WORTHWHILE", math.inf)
+        return function()
+
+
+@pytest.mark.skipif(PLAIN, reason="loops in plain Python take too long")
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7])
+def test_numpy_and_loops_give_the_same_bits(
+    dtype: Dtype, size: int, rng: np.random.Generator
+) -> None:
+    stack = patterns(dtype, rng, 4)
+    stack = np.concatenate([stack] * (1 + size // stack.shape[1]), axis=1)[:, :size]
+    weights, values = np.array([0.3, 1.7, 2.5, 0.1]), rng.normal(size=size)
+    ordinary = numbers(np.dtype(np.float64), rng, (4, size)) // 0.5
+    functions: list[Callable[[], Any]] = [
+        lambda: mean(stack, weights),
+        lambda: mean(stack, weights - 1, 1.0),
+        lambda: ranked(stack, 1, 2),
+        lambda: gram(stack),
+        lambda: widened(stack),
+        lambda: rounded(values, dtype),
+        lambda: np.array([any_special(row) for row in stack], np.float64),
+        lambda: median_of(ordinary, weights),
+    ]
+    for function in functions:
+        same(without_loops(function), function())
+
+
+def median_of(stack: Array, weights: Array) -> Array:
+    out = np.empty(stack.shape[1])
+    weighted_median(stack, weights, out)
+    return out
+
+
+@pytest.mark.skipif(PLAIN, reason="loops in plain Python take too long")
+@pytest.mark.parametrize("weights", [None, [0.3, 1.7]], ids=str)
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_every_rule_gives_the_same_bits_with_numpy_and_loops(
+    name: str, weights: list[float] | None, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    rule = RULES[name]
+    ordinary = numbers(dtype, rng, (2, BLOCK + PIECE + 3))
+    stacks = [ordinary, patterns(dtype, rng, 2)] if rule.is_elementwise else [ordinary]
+    for stack in stacks:
+        if rule.domain == "non-negative":
+            stack = np.abs(stack)
+        found = without_loops(partial(rule, stack, weights))
+        same(found, rule(stack, weights))
+
+
+@given(
+    st.lists(st.lists(NUMBER, min_size=3, max_size=3), min_size=1, max_size=8),
+    st.lists(WEIGHT, min_size=3, max_size=3),
+)
+def test_numpy_and_loops_agree_on_any_float64(
+    columns: list[list[float]], weights: list[float]
+) -> None:
+    stack = np.ascontiguousarray(np.array(columns).T)
+    given_weights = np.array(weights)
+    for function in (mean, median_of):
+        expected = function(stack, given_weights)
+        found = without_loops(partial(function, stack, given_weights))
+        same(found, expected)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other rules for two NaN")
+def test_a_nan_of_a_member_keeps_its_bits(
+    dtype: Dtype, rng: np.random.Generator
+) -> None:
+    form = FLOATS[dtype]
+    stack = numbers(dtype, rng, (3, 2 * LANE))
+    bits = stack[1].view(form.bits)
+    bits |= np.array(2 * form.special - 1 - form.special // 2, form.bits)
+    bits |= rng.integers(0, np.iinfo(form.bits).max, bits.size, dtype=form.bits)
+    weights = np.array([0.5, 2.0, 1.0])
+    for function in (lambda: mean(stack, weights), lambda: widened(stack)):
+        expected = np.ascontiguousarray(function())
+        assert without_loops(function).tobytes() == expected.tobytes()
+        assert np.isnan(expected).any()
+
+
+def test_loops_run_once_numpy_has_done_as_much_as_loading_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jit, "WORTHWHILE", 10 * LANE)
+    monkeypatch.setattr(jit, "_n_elements", 0)
+    assert [jit.use_loops(4 * LANE) for _ in range(3)] == [False, False, True]
+    assert jit.use_loops(0)
+
+
+def test_a_large_job_prepares_loops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[str] = []
+    monkeypatch.setattr("importlib.import_module", imported.append)
+    monkeypatch.setattr(jit, "WORTHWHILE", 10 * LANE)
+    monkeypatch.setattr(jit, "_n_elements", 0)
+    jit.prepare_loops(10 * LANE)
+    assert not jit.use_loops(0)
+    for _ in range(2):
+        jit.prepare_loops(10 * LANE)
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(10)
+    assert imported == ["ensembles.kernels.loop_cache"]
+    assert jit.use_loops(0)
 
 
 # Where compiled loops are kept, and that it does not matter.
@@ -346,6 +470,8 @@ import json, sys
 from ensembles.checkpoints import average
 import numpy as np
 import ensembles.kernels.mean as module
+from ensembles.kernels import jit
+jit.WORTHWHILE = -1
 assert module.__file__.startswith(sys.argv[1]), module.__file__
 members = [{"w": np.full(3, value, np.float32)} for value in (1, 2)]
 found = average(members)["w"].tolist()
@@ -399,7 +525,7 @@ def test_a_loop_that_cannot_be_kept_is_compiled_all_the_same(
     def without_a_place(function: Any) -> Any:
         raise RuntimeError("no locator available")
 
-    monkeypatch.setattr("ensembles.kernels.jit.LoopCache", without_a_place)
+    monkeypatch.setattr("ensembles.kernels.loop_cache.LoopCache", without_a_place)
     assert compiled(lambda x: x + 1)(2) == 3
 
 
@@ -410,7 +536,7 @@ def test_a_disk_that_is_full_is_as_good_as_no_cache(
     def full(*arguments: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("ensembles.kernels.jit.LoopFiles.save", full)
+    monkeypatch.setattr("ensembles.kernels.loop_cache.LoopFiles.save", full)
     assert compiled(_double)(2) == 4
 
 
@@ -512,8 +638,9 @@ def test_processes_that_fill_one_cache_at_a_time_agree(
 BFLOAT16 = """
 import json, sys
 import ml_dtypes, numpy as np
-from ensembles.kernels import compiling
+from ensembles.kernels import compiling, jit
 from ensembles.kernels.mean import mean
+jit.WORTHWHILE = -1
 compiling.listen(lambda is_kept: print(json.dumps(["compiled", is_kept])))
 stack, weights = json.loads(sys.argv[1])
 found = mean(np.array(stack).astype(ml_dtypes.bfloat16), np.array(weights))
@@ -595,7 +722,8 @@ def test_plain_loops_are_as_silent_as_compiled_ones(
     interpreter: Callable[..., str],
 ) -> None:
     code = (
-        "import numpy as np; from ensembles.kernels.mean import mean;"
+        "import numpy as np; from ensembles.kernels import jit;"
+        "jit.WORTHWHILE = -1; from ensembles.kernels.mean import mean;"
         "print(mean(np.full((2, 1), 3e38, np.float32), np.full(2, 1e300)))"
     )
     assert interpreter(code, NUMBA_DISABLE_JIT="1") == interpreter(code)

@@ -19,6 +19,7 @@ from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import any_special
 from ensembles.parallel import cut, spread
 
@@ -117,6 +118,7 @@ def stream_plan(
     targets = sorted(plan.targets, key=lambda t: t.action != "resolve_integers")
     n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
     n_threads = plan.threads if n_bytes >= FEW else 1
+    prepare_loops(sum(target.size * len(target.sources) for target in targets))
     streamer = _Streamer(plan, sinks, n_threads, progress)
     jobs: list[_Job] = []
     combined: list[_Combined] = []

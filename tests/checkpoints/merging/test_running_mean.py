@@ -133,7 +133,9 @@ def test_a_full_disk_names_the_place_of_the_sum(
 
     monkeypatch.setattr(os, "pwrite", full)
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    message = f"a sum of members in {tmp_path} is not written, its disk is full; set TM"
+    message = (
+        f"a sum of members in {tmp_path} was not written: its disk is full; set TM"
+    )
     arrays = {name: np.empty(t.shape, t.dtype) for name, t in opened[0].layout.items()}
     with pytest.raises(OSError, match=message):
         Mixture(Pool(opened), arrays)(np.ones(N_MEMBERS))

@@ -223,7 +223,7 @@ def test_a_file_of_vectors_is_whole_or_absent(suffix: str, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
     path.write_text("kept")
     with (
-        pytest.raises(FileExistsError, match="force=True replaces it"),
+        pytest.raises(FileExistsError, match="pass force=True"),
         vectors_file(path, 3, np.float32, force=False),
     ):
         pass
