@@ -18,26 +18,34 @@ from ensembles._sklearn import warn_user
 from ensembles.predictions.calibration import check_method
 from ensembles.predictions.combiner_fitting import CombinerFit
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.callbacks import with_callbacks
 from ensembles.predictions.members.fitted_members import predicted, with_probabilities
 from ensembles.predictions.members.fitting import (
-    Fitted,
+    FittedMember,
     Fitting,
     Named,
     Split,
-    without_failures,
+    drop_failed,
 )
 from ensembles.predictions.members.named_estimators import (
-    NamedMembers,
-    check_columns,
+    NamedEstimators,
+    check_features,
     check_kind,
-    checked_weight,
-    holds_frozen,
+    check_sample_weight,
+    contains_frozen,
 )
-from ensembles.predictions.members.out_of_fold import Held, folds_of, stacked
-from ensembles.predictions.members.outputs import Answer, Labels, Values
-from ensembles.predictions.members.splits import splits_of
+from ensembles.predictions.members.out_of_fold import (
+    OutOfFold,
+    fold_indices,
+    stack_folds,
+)
+from ensembles.predictions.members.outputs import (
+    ClassOutputs,
+    Predictions,
+    RegressionOutputs,
+)
+from ensembles.predictions.members.splits import make_splits
 from ensembles.predictions.preconditions import (
     check_members,
     check_score,
@@ -46,13 +54,13 @@ from ensembles.predictions.preconditions import (
     checked_params,
 )
 from ensembles.predictions.weight_selection import (
-    check_choice,
+    check_weights_parameter,
     learns_pool,
     selection_params,
 )
 
 
-class Ensemble(MetaEstimatorMixin, NamedMembers):
+class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     """Base class of estimators that combine the predictions of their members."""
 
     rule: Any
@@ -72,7 +80,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any
-    ) -> Ensemble:
+    ) -> BaseEnsemble:
         """Fit the members, and learn weights and calibration from held-out predictions.
 
         Parameters
@@ -111,39 +119,43 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         given = self._choice(combiner, own, others)
         X, _ = indexable(X, y)
         validate_data(self, X, y, skip_check_array=True)
-        answers, y = self._targets(y, combiner, self._fitted_already(named))
+        outputs, y = self._targets(y, combiner, self._fitted_already(named))
         if sample_weight is not None:
-            sample_weight = checked_weight(sample_weight, len(y))
+            sample_weight = check_sample_weight(sample_weight, len(y))
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
-        self._combination = Combination(combiner, own, answers)
-        links = {name for name, member in named if answers.needs_link(member)}
-        learns = isinstance(given, str) or self.calibrate or combiner.ranked
+        self._combination = FittedCombiner(combiner, own, outputs)
+        links = {name for name, member in named if outputs.needs_link(member)}
+        learns = (
+            isinstance(given, str)
+            or self.calibrate
+            or combiner.needs_training_predictions
+        )
         splits = self._splits(X, y, named, routed) if learns or links else []
         prefit = self._is_prefit()
         params = {name: {} if prefit else routed[name].fit for name, _ in named}
         if self.on_error == "raise":  # "drop" leaves out failing members later
-            check_members(named, params, answers)
+            check_members(named, params, outputs)
         if learns:
             check_score(self._combination, y, splits, score_weight, self.scoring)
-        fitting = Fitting(self, params, answers, prefit)
+        fitting = Fitting(self, params, outputs, prefit)
         in_folds = None if learns else links
         members = [
-            with_probabilities(one, splits, y, answers, sample_weight)
+            with_probabilities(one, splits, y, outputs, sample_weight)
             if one.name in links
             else one
             for one in fitting(named, X, y, splits, in_folds)
         ]
         given, held = self._keep(members, given), None
         if learns:
-            stacks = stacked([one.folds for one in members], splits, len(y))
-            folds = folds_of(splits, len(y))
-            held = Held(stacks, y, answers, sample_weight, folds)
+            stacks = stack_folds([one.folds for one in members], splits, len(y))
+            folds = fold_indices(splits, len(y))
+            held = OutOfFold(stacks, y, outputs, sample_weight, folds)
         self._learn(held, given, others, score_weight)
         return self
 
-    def _keep(self, members: list[Fitted], given: Any) -> Any:
+    def _keep(self, members: list[FittedMember], given: Any) -> Any:
         """Store the fitted members; return the weights of those, or ``given``."""
         self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
         self.estimators_ = [one.member for one in members]
@@ -151,7 +163,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             return given
         names = [name for name, _ in self._pairs()]
         kept = [names.index(one.name) for one in members]
-        self._combination, given = self._combination.only(kept, given)
+        self._combination, given = self._combination.subset(kept, given)
         return given
 
     def _combiner(self) -> Combiner:
@@ -160,7 +172,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
 
     def _targets(
         self, y: Any, combiner: Combiner, fitted: Named
-    ) -> tuple[Labels | Values, Any]:
+    ) -> tuple[ClassOutputs | RegressionOutputs, Any]:
         """Prediction format of the targets, and the validated targets."""
         raise NotImplementedError
 
@@ -183,7 +195,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
     def _choice(self, combiner: Combiner, own: Any, params: Any) -> Any:
         """Validated ``weights``; adds ``random_state`` to ``params`` if needed."""
         n_members = len(self.estimators)
-        given = check_choice(self.weights, combiner, n_members, own, params)
+        given = check_weights_parameter(self.weights, combiner, n_members, own, params)
         if "random_state" in selection_params(given, combiner):
             params.setdefault("random_state", self.random_state)
         if not isinstance(given, str):
@@ -212,7 +224,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
 
     def _splits(self, X: Any, y: Any, named: Named, routed: Any) -> list[Split]:
         """Splits that hold data out; a single split with all rows as test if prefit."""
-        if self._is_prefit() or any(holds_frozen(member) for _, member in named):
+        if self._is_prefit() or any(contains_frozen(member) for _, member in named):
             warn_user(
                 "weights and calibration are learned from the data given to fit: "
                 "members that are fitted already must not have seen them"
@@ -220,7 +232,7 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         if self._is_prefit():
             return [(np.arange(0), np.arange(len(y)))]
         params = routed.cv.split if hasattr(self.cv, "get_metadata_routing") else {}
-        return splits_of(
+        return make_splits(
             self.cv,
             X,
             y,
@@ -249,7 +261,11 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         return router
 
     def _learn(
-        self, held: Held | None, given: Any, params: dict[str, Any], score_weight: Any
+        self,
+        held: OutOfFold | None,
+        given: Any,
+        params: dict[str, Any],
+        score_weight: Any,
     ) -> None:
         """Learn weights and calibration from held-out predictions; set attributes."""
         names = list(self.named_estimators_)
@@ -260,10 +276,10 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         else:
             if self.keep_oof:
                 self.oof_ = held.stacks if len(held.stacks) > 1 else held.stacks[0]
-            some = held.answered
+            some = held.was_held_out
             if score_weight is not None:
                 score_weight = np.asarray(score_weight)[some]
-            fitted = fit.learned(self._combination, held.only(some), score_weight)
+            fitted = fit.learned(self._combination, held.subset(some), score_weight)
         self._combination, chosen, self.oof_score_ = fitted[:3]
         self.calibrators_, self.calibrator_ = fitted.calibrators, fitted.calibrator
         self.weights_, self.history_ = chosen.weights, chosen.history
@@ -271,33 +287,33 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
         learned = self._combination.intercepts
         self.intercept_ = learned[0] if learned and len(learned) == 1 else learned
 
-    def _answer(self, X: Any) -> Answer:
+    def _answer(self, X: Any) -> Predictions:
         """Combined predictions; with one output, members are combined one at a time."""
-        check_columns(self, X)
+        check_features(self, X)
         # Members with weight 0 do not affect the result, so they do not predict.
         places = np.flatnonzero(self.weights_).tolist() or [0]
         names = list(self.named_estimators_)
         said = predicted(
             {names[place]: self.estimators_[place] for place in places},
             [self.calibrators_[place] for place in places],
-            self._combination.answers,
+            self._combination.outputs,
             X,
             on_error=self.on_error,
             n_jobs=self.n_jobs,
         )
         if self.on_error == "drop":
             found = list(said)
-            left = without_failures([names[p] for p in places], [[f] for f in found])
+            left = drop_failed([names[p] for p in places], [[f] for f in found])
             places, said = [places[i] for i in left], iter([found[i] for i in left])
-        combination, weights = self._combination.only(places, self.weights_)
+        combination, weights = self._combination.subset(places, self.weights_)
         dtypes = set[np.dtype[Any]]()
 
-        def noted() -> Iterator[Answer]:
+        def noted() -> Iterator[Predictions]:
             for answer in said:
                 dtypes.update(output.dtype for output in answer)
                 yield answer
 
-        if combination.answers.n_outputs == 1:
+        if combination.outputs.n_outputs == 1:
             # Popped: joblib keeps a reference to each list while the next is computed.
             answer = combination([map(list.pop, noted())], weights)
         else:

@@ -11,14 +11,14 @@ from sklearn.model_selection import StratifiedKFold
 
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.members.fitting import Split
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Labels
-from ensembles.predictions.members.precomputed import KnownClassifier
-from ensembles.predictions.members.repetitions import as_repetitions
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs, Predictions
+from ensembles.predictions.members.precomputed import PrecomputedClassifier
+from ensembles.predictions.members.repetitions import scale_to_effective_size
 
 METHODS = ("temperature", "isotonic", "sigmoid")
 N_FOLDS = 5  # at most, to calibrate samples that were held out in a single fold
-PLAIN = Labels([], several=False, indicator=False, voting=False, missing="error")
+PLAIN = ClassOutputs([], several=False, indicator=False, voting=False, missing="error")
 
 
 def check_method(method: Any) -> None:
@@ -40,7 +40,7 @@ def check_method(method: Any) -> None:
         )
 
 
-def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
+def cross_calibrate(held: OutOfFold, method: str) -> tuple[list[Calibrator], OutOfFold]:
     """Calibrate each member, and cross-fit the calibration of its predictions.
 
     The returned predictions of each fold are calibrated with a model learned from the
@@ -51,7 +51,7 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
 
     Parameters
     ----------
-    held : Held
+    held : OutOfFold
         Held-out probabilities of the members, with true labels and sample weights.
     method : {"temperature", "isotonic", "sigmoid"}
         Calibration method, as in `Calibrator`.
@@ -60,14 +60,14 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
     -------
     calibrators : list of Calibrator
         One per member, learned from all samples.
-    held : Held
+    held : OutOfFold
         Copy with the cross-fitted calibrated probabilities.
     """
-    labels: Any = held.answers
-    answers = [list(answer) for answer in zip(*held.stacks, strict=True)]
-    calibrators = [Calibrator(method).fit(answer, held) for answer in answers]
+    labels: Any = held.outputs
+    outputs = [list(answer) for answer in zip(*held.stacks, strict=True)]
+    calibrators = [Calibrator(method).fit(answer, held) for answer in outputs]
     stacks = [np.empty(stack.shape) for stack in held.stacks]
-    triples = zip(stacks, held.stacks, labels.codes(held.y), strict=True)
+    triples = zip(stacks, held.stacks, labels.encode(held.y), strict=True)
     for made, stack, codes in triples:
         for train, test in _folds(codes, held):
             weight = None if held.sample_weight is None else held.sample_weight[train]
@@ -77,7 +77,7 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
     return calibrators, held._replace(stacks=stacks)
 
 
-def _folds(codes: Counts, held: Held) -> list[Split]:
+def _folds(codes: Counts, held: OutOfFold) -> list[Split]:
     """Training and test samples; stratified over samples with positive weight."""
     every, weight = np.arange(len(codes)), held.sample_weight
     if held.folds is not None and len(np.unique(held.folds)) > 1:
@@ -106,16 +106,16 @@ class Calibrator:
     def __init__(self, method: str) -> None:
         self.method = method
 
-    def fit(self, answer: Answer, held: Held) -> Calibrator:
+    def fit(self, answer: Predictions, held: OutOfFold) -> Calibrator:
         """Learn from held-out probabilities, of a member or of the combination."""
-        labels: Any = held.answers
+        labels: Any = held.outputs
         self.models = [
             _learned(self.method, share, codes, held.sample_weight)
-            for share, codes in zip(answer, labels.codes(held.y), strict=True)
+            for share, codes in zip(answer, labels.encode(held.y), strict=True)
         ]
         return self
 
-    def __call__(self, answer: Answer) -> Answer:
+    def __call__(self, answer: Predictions) -> Predictions:
         """Calibrated probabilities of each output."""
         pairs = zip(self.models, answer, strict=True)
         return [_told(model, share) for model, share in pairs]
@@ -130,11 +130,13 @@ def _learned(method: str, share: Float64, codes: Counts, weight: Any) -> Any:
     labels = PLAIN._replace(classes=[positions])
     every = np.arange(len(codes))
     model = CalibratedClassifierCV(
-        KnownClassifier(labels), method=method, cv=[(every, every)]
+        PrecomputedClassifier(labels), method=method, cv=[(every, every)]
     )
     with config_context(enable_metadata_routing=False):
         # Its priors and penalties count samples; weights may sum to far less.
-        return model.fit(_scaled(share), codes, sample_weight=as_repetitions(weight))
+        return model.fit(
+            _scaled(share), codes, sample_weight=scale_to_effective_size(weight)
+        )
 
 
 def _told(model: Any, share: Float64) -> Float64:
@@ -145,4 +147,4 @@ def _scaled(share: Float64) -> Float64:
     # scikit-learn's temperature scaling treats a whole batch as logits if a single row
     # does not sum to 1: that row would change the probabilities of all others.
     dtype = np.promote_types(share.dtype, np.float32)
-    return PLAIN.finished(share.astype(dtype))
+    return PLAIN.finalize(share.astype(dtype))

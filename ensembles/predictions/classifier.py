@@ -7,16 +7,16 @@ from typing import Any
 from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
-from ensembles.predictions.base import Ensemble
-from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.base import BaseEnsemble
+from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.members.fitting import Named
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.members.targets import labels_of
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.members.targets import check_class_targets
 from ensembles.predictions.preconditions import check_rule_name
 
 
-class EnsembleClassifier(ClassifierMixin, Ensemble):
+class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     """Classifier that combines the class probabilities of its members.
 
     With the defaults, out-of-fold predictions in five folds are used to learn a
@@ -176,7 +176,7 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
         answer = self._answer(X)
-        return self._combination.answers.result(answer)
+        return self._combination.outputs.to_predictions(answer)
 
     def predict_proba(self, X: Any) -> Any:
         """Predict class probabilities; each row sums to 1.
@@ -195,21 +195,25 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
             float32 if all members predict float32, otherwise float64.
         """
         answer = self._answer(X)
-        return answer if self._combination.answers.several else answer[0]
+        return answer if self._combination.outputs.several else answer[0]
 
     def _combiner(self) -> Combiner:
         check_rule_name(self.rule)
-        combiner = combiner_of(self.rule)
-        if combiner.takes == "quantiles":
+        combiner = resolve_combiner(self.rule)
+        if combiner.input == "quantiles":
             raise ValueError(
                 f"rule {combiner.name!r} combines quantiles, which regressors predict; "
                 "found it in a classifier"
             )
         return combiner
 
-    def _targets(self, y: Any, combiner: Combiner, fitted: Named) -> tuple[Labels, Any]:
-        voting = combiner.takes == "labels"
-        labels, y = labels_of(y, fitted, voting=voting, missing=self.missing_class)
+    def _targets(
+        self, y: Any, combiner: Combiner, fitted: Named
+    ) -> tuple[ClassOutputs, Any]:
+        voting = combiner.input == "labels"
+        labels, y = check_class_targets(
+            y, fitted, voting=voting, missing=self.missing_class
+        )
         self.classes_: Any = labels.classes if labels.several else labels.classes[0]
         return labels, y
 

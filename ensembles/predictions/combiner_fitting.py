@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from ensembles._sklearn import warn_user
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.calibration import Calibrator, calibrated
+from ensembles.predictions.calibration import Calibrator, cross_calibrate
 from ensembles.predictions.cross_fitting import cross_fitted
-from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.log_pool_weights import PoolWeights
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer
-from ensembles.predictions.metrics.scorer import Scored
-from ensembles.predictions.metrics.table import score_for
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import Predictions
+from ensembles.predictions.metrics.scorer import ScorerScore
+from ensembles.predictions.metrics.table import make_score
 from ensembles.predictions.preconditions import SCORER_ERRORS
-from ensembles.predictions.weight_selection import learns_pool, weigh
+from ensembles.predictions.weight_selection import learns_pool, select_weights
 from ensembles.selection.choose import Chosen
 from ensembles.selection.score import ROUNDING
 from ensembles.selection.table import named
@@ -25,12 +25,12 @@ from ensembles.selection.table import named
 SLACK = 0.01  # relative difference of scores within the noise of most data
 
 
-class FittedCombiner(NamedTuple):
+class FittedWeights(NamedTuple):
     """Combination of fitted members, with its weights, score and calibrators.
 
     Attributes
     ----------
-    combination : Combination
+    combination : FittedCombiner
         Rule with its parameters and learned intercepts.
     chosen : Chosen
         Weights, with scores on the rows that they were learned from.
@@ -43,7 +43,7 @@ class FittedCombiner(NamedTuple):
         Calibrator of the combination; None leaves its predictions unchanged.
     """
 
-    combination: Combination
+    combination: FittedCombiner
     chosen: Chosen
     score: float | None
     calibrators: Sequence[Calibrator | None]
@@ -56,7 +56,8 @@ class CombinerFit(NamedTuple):
     Parameters
     ----------
     weights : ndarray of shape (n_members,), str or None
-        Weights, the name of a selection, or None for equal weights, as in `weigh`.
+        Weights, the name of a selection, or None for equal weights, as in
+        `select_weights`.
     params : dict
         Parameters of the selection.
     calibrate : str or None
@@ -74,40 +75,42 @@ class CombinerFit(NamedTuple):
     scoring: Any
     names: list[str]
 
-    def given(self, combination: Combination) -> FittedCombiner:
+    def given(self, combination: FittedCombiner) -> FittedWeights:
         """Use given or equal weights, without held-out predictions.
 
         Parameters
         ----------
-        combination : Combination
+        combination : FittedCombiner
             Rule with its parameters.
 
         Returns
         -------
-        FittedCombiner
+        FittedWeights
             Without scores and calibrators.
         """
         size = len(self.names)
-        chosen, combination = weigh(self.weights, combination, size, None, None)
-        return FittedCombiner(combination, chosen, None, [None] * size)
+        chosen, combination = select_weights(
+            self.weights, combination, size, None, None
+        )
+        return FittedWeights(combination, chosen, None, [None] * size)
 
     def learned(
-        self, combination: Combination, held: Held, score_weight: Float64 | None
-    ) -> FittedCombiner:
+        self, combination: FittedCombiner, held: OutOfFold, score_weight: Float64 | None
+    ) -> FittedWeights:
         """Learn weights and calibration from held-out predictions.
 
         Parameters
         ----------
-        combination : Combination
+        combination : FittedCombiner
             Rule with its parameters.
-        held : Held
+        held : OutOfFold
             Held-out predictions, with the sample weights to learn with.
         score_weight : ndarray of shape (n_samples,) or None
             Sample weights of the score; None weights all samples equally.
 
         Returns
         -------
-        FittedCombiner
+        FittedWeights
 
         Warns
         -----
@@ -116,11 +119,11 @@ class CombinerFit(NamedTuple):
             the rows.
         """
         calibrators: Sequence[Calibrator | None] = [None] * held.n_members
-        if self.calibrate and combination.combiner.takes != "labels":
-            calibrators, held = calibrated(held, self.calibrate)
-        plain = combination.ranked(held)
+        if self.calibrate and combination.combiner.input != "labels":
+            calibrators, held = cross_calibrate(held, self.calibrate)
+        plain = combination.with_training_predictions(held)
         score = self._score(plain, held, score_weight)
-        chosen, combination = weigh(
+        chosen, combination = select_weights(
             self.weights, plain, held.n_members, held, score, **self.params
         )
         value, answer = chosen.score, None
@@ -131,9 +134,9 @@ class CombinerFit(NamedTuple):
             crossed = self._crossed(plain, held, score_weight, near)
             if crossed is not None:
                 answer, best = crossed
-                value = score.of(answer)
-                self._compare(value, score.of(best), chosen, combination)
-        fitted = FittedCombiner(combination, chosen, value, calibrators)
+                value = score.evaluate(answer)
+                self._compare(value, score.evaluate(best), chosen, combination)
+        fitted = FittedWeights(combination, chosen, value, calibrators)
         if not self.calibrate:
             return fitted
         if answer is None:
@@ -142,21 +145,21 @@ class CombinerFit(NamedTuple):
 
     def _crossed(
         self,
-        plain: Combination,
-        held: Held,
+        plain: FittedCombiner,
+        held: OutOfFold,
         score_weight: Float64 | None,
         near: PoolWeights | None,
-    ) -> tuple[Answer, Answer] | None:
+    ) -> tuple[Predictions, Predictions] | None:
         """Cross-fitted predictions of the combination, and of the best member.
 
         None if the rows cannot be divided, or the scorer fails on part of them.
         """
 
-        def learn(part: Held, rows: Counts) -> tuple[Combination, Float64, int]:
+        def learn(part: OutOfFold, rows: Counts) -> tuple[FittedCombiner, Float64, int]:
             weight = None if score_weight is None else score_weight[rows]
             of_part = self._score(plain, part, weight)
             size, params = held.n_members, self.params
-            found, made = weigh(
+            found, made = select_weights(
                 self.weights, plain, size, part, of_part, near=near, **params
             )
             return made, found.weights, int(found.best_index or 0)
@@ -175,13 +178,13 @@ class CombinerFit(NamedTuple):
             return None
 
     def _score(
-        self, combination: Combination, held: Held, weight: Float64 | None
-    ) -> Scored:
+        self, combination: FittedCombiner, held: OutOfFold, weight: Float64 | None
+    ) -> ScorerScore:
         weighted = held._replace(sample_weight=weight)
-        return score_for(weighted, combination.combiner, combination, self.scoring)
+        return make_score(weighted, combination.combiner, combination, self.scoring)
 
     def _compare(
-        self, value: float, best: float, chosen: Chosen, combination: Combination
+        self, value: float, best: float, chosen: Chosen, combination: FittedCombiner
     ) -> None:
         """Warn if the best member scores the same, or better by more than `SLACK`."""
         by_loss = self.scoring in (None, "neg_log_loss")
@@ -202,10 +205,14 @@ class CombinerFit(NamedTuple):
 
 
 def _calibrated(
-    fitted: FittedCombiner, held: Held, answer: Answer, score: Scored, method: str
-) -> FittedCombiner:
+    fitted: FittedWeights,
+    held: OutOfFold,
+    answer: Predictions,
+    score: ScorerScore,
+    method: str,
+) -> FittedWeights:
     """Add the calibration of the combination, and its score after calibration."""
     combined = held._replace(stacks=[share[None] for share in answer])
-    (calibrator,), combined = calibrated(combined, method)
-    value = score.of([stack[0] for stack in combined.stacks])
+    (calibrator,), combined = cross_calibrate(combined, method)
+    value = score.evaluate([stack[0] for stack in combined.stacks])
     return fitted._replace(calibrator=calibrator, score=value)

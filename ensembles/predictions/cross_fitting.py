@@ -10,18 +10,20 @@ import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.fitting import Split
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Labels
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs, Predictions
 
 N_FOLDS = 5  # at most: more folds are merged, so that weights are learned 6 times
 MOST_ROWS = 5000  # to learn from, for a score: with more, weights hardly differ
 # (part, its row indices) -> combination, its weights, index of the best member
-Learn = Callable[[Held, Counts], tuple[Combination, Float64, int]]
+Learn = Callable[[OutOfFold, Counts], tuple[FittedCombiner, Float64, int]]
 
 
-def cross_fitted(held: Held, learn: Learn) -> tuple[Answer, Answer] | None:
+def cross_fitted(
+    held: OutOfFold, learn: Learn
+) -> tuple[Predictions, Predictions] | None:
     """Combined predictions of each row, with weights learned from the other folds.
 
     The members are not fitted again. A score of weights on the rows that they were
@@ -29,7 +31,7 @@ def cross_fitted(held: Held, learn: Learn) -> tuple[Answer, Answer] | None:
 
     Parameters
     ----------
-    held : Held
+    held : OutOfFold
         Held-out predictions of the members.
     learn : callable
         ``(held, rows) -> (combination, weights, best_index)``: learns from the rows of
@@ -66,7 +68,7 @@ def cross_fitted(held: Held, learn: Learn) -> tuple[Answer, Answer] | None:
     return combined, best
 
 
-def folds_to_learn(held: Held) -> list[Split] | None:
+def folds_to_learn(held: OutOfFold) -> list[Split] | None:
     """Splits of the held-out rows into training and test rows of the weights.
 
     The folds in which the members did not see the rows, merged to at most `N_FOLDS`. If
@@ -76,7 +78,7 @@ def folds_to_learn(held: Held) -> list[Split] | None:
 
     Parameters
     ----------
-    held : Held
+    held : OutOfFold
         Held-out predictions, with folds and sample weights.
 
     Returns
@@ -96,7 +98,7 @@ def folds_to_learn(held: Held) -> list[Split] | None:
     return None
 
 
-def _thinned(held: Held, train: Counts) -> Counts:
+def _thinned(held: OutOfFold, train: Counts) -> Counts:
     """Random sample of at most `MOST_ROWS` rows; all rows if a class would be lost."""
     if len(train) <= MOST_ROWS:
         return train
@@ -105,34 +107,34 @@ def _thinned(held: Held, train: Counts) -> Counts:
     return some if _suffices(held, some) else train
 
 
-def _spread(held: Held) -> list[Split]:
+def _spread(held: OutOfFold) -> list[Split]:
     """Folds stratified by class and positive weight; plain folds for regression."""
     every, weight = np.arange(len(held.y)), held.sample_weight
     groups = every * 0 if weight is None else (weight > 0).astype(np.int64)
-    labels = held.answers
-    if isinstance(labels, Labels) and labels.n_outputs == 1:
-        groups = groups + 2 * labels.codes(held.y)[0]
+    labels = held.outputs
+    if isinstance(labels, ClassOutputs) and labels.n_outputs == 1:
+        groups = groups + 2 * labels.encode(held.y)[0]
         n_folds = min(N_FOLDS, int(np.bincount(groups).max(initial=0)))
     else:
         n_folds = min(N_FOLDS, len(every))
     if n_folds < 2:
         return []
-    if not isinstance(labels, Labels):
+    if not isinstance(labels, ClassOutputs):
         return list(KFold(n_folds).split(every))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about classes with fewer rows than folds
         return list(StratifiedKFold(n_folds).split(every, groups))
 
 
-def _suffices(held: Held, train: Counts) -> bool:
+def _suffices(held: OutOfFold, train: Counts) -> bool:
     """Whether the training rows with positive weight have every class to learn."""
     weight = np.ones(len(held.y)) if held.sample_weight is None else held.sample_weight
     heavy = train[weight[train] > 0]
     if len(heavy) < 2:
         return False
-    if not isinstance(held.answers, Labels):
+    if not isinstance(held.outputs, ClassOutputs):
         return True
     return all(
         np.isin(codes[weight > 0], codes[heavy]).all()
-        for codes in held.answers.codes(held.y)
+        for codes in held.outputs.encode(held.y)
     )

@@ -11,15 +11,15 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Answers
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import OutputSpec, Predictions
 from ensembles.weights import check_weights
 
 RESOLUTION = 1 << 16
 
 
 @dataclass(frozen=True)
-class Combination:
+class FittedCombiner:
     """A combiner with its parameters, training predictions and intercepts.
 
     Parameters
@@ -28,7 +28,7 @@ class Combination:
         Function that combines the predictions.
     params : dict
         Parameters of the combiner.
-    answers : Answers
+    outputs : OutputSpec
         Format of the predictions.
     training : list of lists of ndarrays or None, default=None
         For each output and member, the sorted predictions that a ranked combiner ranks
@@ -40,11 +40,11 @@ class Combination:
 
     combiner: Combiner
     params: dict[str, Any]
-    answers: Answers
+    outputs: OutputSpec
     training: list[list[Float64]] | None = None
     intercepts: list[Float64] | None = None
 
-    def __call__(self, stacks: Sequence[Any], weights: Float64) -> Answer:
+    def __call__(self, stacks: Sequence[Any], weights: Float64) -> Predictions:
         """Combine predictions of the members.
 
         Parameters
@@ -66,12 +66,12 @@ class Combination:
             if self.intercepts is not None:
                 learned["intercept"] = self.intercepts[output]
             made = self.combiner.function(members, weights, **self.params, **learned)
-            combined.append(self.answers.finished(made))
+            combined.append(self.outputs.finalize(made))
         return combined
 
-    def ranked(self, held: Held) -> Combination:
+    def with_training_predictions(self, held: OutOfFold) -> FittedCombiner:
         """Copy with held-out predictions as ``training``, if the combiner is ranked."""
-        if not self.combiner.ranked:
+        if not self.combiner.needs_training_predictions:
             return self
         rows = np.arange(len(held.y))
         if held.sample_weight is not None:
@@ -79,9 +79,9 @@ class Combination:
         training = [list(np.sort(stack[:, rows], axis=1)) for stack in held.stacks]
         return replace(self, training=training)
 
-    def only(
+    def subset(
         self, places: Sequence[int], weights: Float64
-    ) -> tuple[Combination, Float64]:
+    ) -> tuple[FittedCombiner, Float64]:
         """Restrict the combination and the weights to some of the members.
 
         In a log-linear pool, the remaining weights are rescaled to the sum of all
@@ -111,7 +111,9 @@ class Combination:
             )
         rule = self.combiner.name
         kept = check_weights(kept, len(kept), signed=self.combiner.signed, rule=rule)
-        shared = self.combiner.scaled and self.combiner.shared
+        shared = (
+            self.combiner.weight_sum_matters and self.combiner.equal_weights_sum_to_one
+        )
         return kept * (total / size) if shared else kept
 
 

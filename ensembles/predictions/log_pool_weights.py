@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.repetitions import effective_size
 
 # Ridge penalties, in samples; chosen on other data sets than those reported.
@@ -42,7 +42,7 @@ class PoolLoss:
 
     Parameters
     ----------
-    held : Held
+    held : OutOfFold
         Held-out probabilities, with true labels and sample weights.
     floor : float
         Lower bound of the probabilities; smaller ones are raised to it.
@@ -50,11 +50,11 @@ class PoolLoss:
         Whether weights may be negative.
     """
 
-    def __init__(self, held: Held, floor: float, *, signed: bool) -> None:
+    def __init__(self, held: OutOfFold, floor: float, *, signed: bool) -> None:
         self.signed = signed
         self.logs = [np.log(np.maximum(stack, floor)) for stack in held.stacks]
-        labels: Any = held.answers
-        self.codes = labels.codes(held.y)
+        labels: Any = held.outputs
+        self.codes = labels.encode(held.y)
         self.ends = np.cumsum([held.n_members, *(s.shape[2] for s in held.stacks)])
         weight = held.sample_weight
         weight = np.ones(len(held.y)) if weight is None else weight

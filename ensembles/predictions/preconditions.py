@@ -11,12 +11,16 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from ensembles._typing import Float64
-from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.fitting import Split
-from ensembles.predictions.members.named_estimators import check_weightable
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Labels, Values
-from ensembles.predictions.metrics.scorer import Scored
+from ensembles.predictions.members.named_estimators import check_accepts_sample_weight
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import (
+    ClassOutputs,
+    Predictions,
+    RegressionOutputs,
+)
+from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS
 
@@ -90,7 +94,7 @@ def checked_params(params: Any) -> dict[str, Any]:
 
 
 def check_members(
-    named: Sequence[tuple[str, Any]], params: Mapping[str, Any], answers: Any
+    named: Sequence[tuple[str, Any]], params: Mapping[str, Any], outputs: Any
 ) -> None:
     """Raise if a member lacks a method to predict with or support of sample weights.
 
@@ -100,7 +104,7 @@ def check_members(
         Members by name.
     params : mapping of name to dict
         Keyword arguments of each member's ``fit``.
-    answers : Answers
+    outputs : OutputSpec
         Format of the predictions.
 
     Raises
@@ -111,8 +115,8 @@ def check_members(
         If ``fit`` of a member gets ``sample_weight`` and does not accept it.
     """
     for name, member in named:
-        answers.check_before(name, member)
-        check_weightable(name, member, params[name])
+        outputs.check_methods(name, member)
+        check_accepts_sample_weight(name, member, params[name])
 
 
 class _FirstScore(Exception):
@@ -170,7 +174,7 @@ def check_scoring(scoring: Any) -> None:
 
 
 def check_score(
-    combination: Combination,
+    combination: FittedCombiner,
     y: Any,
     splits: Sequence[Split],
     sample_weight: Any,
@@ -183,7 +187,7 @@ def check_score(
 
     Parameters
     ----------
-    combination : Combination
+    combination : FittedCombiner
         Rule, parameters and prediction format of the ensemble.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Targets of all rows.
@@ -200,8 +204,10 @@ def check_score(
         The type of the scorer's error, ValueError for a KeyError; the message adds a
         hint.
     """
-    answers: Any = combination.answers
-    if scoring is None or (isinstance(answers, Values) and answers.width is None):
+    outputs: Any = combination.outputs
+    if scoring is None or (
+        isinstance(outputs, RegressionOutputs) and outputs.width is None
+    ):
         return
     rows = np.unique(np.concatenate([test for _, test in splits]))
     y = np.asarray(y)[rows]
@@ -209,14 +215,14 @@ def check_score(
         sample_weight = np.asarray(sample_weight)[rows]
     rolled = 1, 0  # predict the target of the row before, or of the row itself
     errors = [
-        _error_on(_made_up(answers, y, by), combination, y, sample_weight, scoring)
+        _error_on(_made_up(outputs, y, by), combination, y, sample_weight, scoring)
         for by in (rolled if callable(scoring) else rolled[:1])
     ]
     error = errors[0]
     if error is None or None in errors:
         return
     notes = [str(error), *getattr(error, "__notes__", [])]
-    hint = _hint(answers, scoring, str(error))
+    hint = _hint(outputs, scoring, str(error))
     kind = ValueError if isinstance(error, KeyError) else type(error)
     raise kind(
         f"scoring {scoring!r} failed on predictions of these targets, before any "
@@ -225,40 +231,40 @@ def check_score(
 
 
 def _error_on(
-    made_up: Answer, combination: Any, y: Any, sample_weight: Any, scoring: Any
+    made_up: Predictions, combination: Any, y: Any, sample_weight: Any, scoring: Any
 ) -> Exception | None:
     """Error of a scorer for these predictions; None if it returns a score."""
-    answers = combination.answers
-    held = Held([part[None] for part in made_up], y, answers, sample_weight)
+    outputs = combination.outputs
+    held = OutOfFold([part[None] for part in made_up], y, outputs, sample_weight)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about synthetic predictions
         try:
-            Scored(held, combination, scoring).of(made_up)
+            ScorerScore(held, combination, scoring).evaluate(made_up)
         except SCORER_ERRORS as error:
             return error
     return None
 
 
-def _made_up(answers: Labels | Values, y: Any, by: int) -> Answer:
+def _made_up(outputs: ClassOutputs | RegressionOutputs, y: Any, by: int) -> Predictions:
     """Synthetic predictions, almost all distinct, with every class predicted.
 
     A blend of the mean and the targets of the rows ``by`` positions before.
     """
     share = np.random.default_rng(0).uniform(0.4, 0.6, (len(y), 1))
-    if isinstance(answers, Values):
+    if isinstance(outputs, RegressionOutputs):
         values = np.asarray(y, np.float64).reshape(len(y), -1)
         rolled = np.roll(values, by, axis=0)
         return [rolled + share * (values.mean(axis=0) - rolled)]
     made_up = []
-    for codes, classes in zip(answers.codes(y), answers.classes, strict=True):
+    for codes, classes in zip(outputs.encode(y), outputs.classes, strict=True):
         sure = np.eye(len(classes))[np.roll(codes, by)]
         made_up.append(sure + share * (1 / len(classes) - sure))
     return made_up
 
 
-def _hint(answers: Labels | Values, scoring: Any, error: str) -> str:
-    if isinstance(answers, Labels) and "pos_label" in error:
-        last = answers.classes[0][-1:].tolist()[0]
+def _hint(outputs: ClassOutputs | RegressionOutputs, scoring: Any, error: str) -> str:
+    if isinstance(outputs, ClassOutputs) and "pos_label" in error:
+        last = outputs.classes[0][-1:].tolist()[0]
         return (
             "; name the positive class, as in make_scorer(f1_score, "
             f"pos_label={last!r}), or average over the classes, as in 'f1_macro'"

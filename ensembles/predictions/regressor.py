@@ -6,16 +6,16 @@ from typing import Any
 
 from sklearn.base import RegressorMixin
 
-from ensembles.predictions.base import Ensemble
-from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.base import BaseEnsemble
+from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.members.fitting import Named
-from ensembles.predictions.members.outputs import Values
-from ensembles.predictions.members.targets import values_of
+from ensembles.predictions.members.outputs import RegressionOutputs
+from ensembles.predictions.members.targets import check_regression_targets
 from ensembles.predictions.preconditions import check_rule_name
 
 
-class EnsembleRegressor(RegressorMixin, Ensemble):
+class EnsembleRegressor(RegressorMixin, BaseEnsemble):
     """Regressor that combines the predictions of its members.
 
     With the defaults, the result is a weighted mean with non-negative weights that
@@ -131,24 +131,26 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
             float32 if all members predict float32, otherwise float64.
         """
         answer = self._answer(X)
-        return self._combination.answers.result(answer)
+        return self._combination.outputs.to_predictions(answer)
 
     def _combiner(self) -> Combiner:
         check_rule_name(self.rule)
-        combiner = combiner_of(self.rule, of="values")
-        if combiner.takes not in ("values", "quantiles"):
+        combiner = resolve_combiner(self.rule, of="values")
+        if combiner.input not in ("values", "quantiles"):
             raise ValueError(
-                f"rule {combiner.name!r} combines {combiner.takes} of classes; a "
+                f"rule {combiner.name!r} combines {combiner.input} of classes; a "
                 "regressor takes mean, median, trimmed_mean, minimum, maximum and "
                 "their kind"
             )
         unscored = isinstance(self.weights, str) and self.scoring is None
-        if combiner.takes == "quantiles" and unscored:
+        if combiner.input == "quantiles" and unscored:
             raise ValueError(
                 f"weights={self.weights!r} of quantiles must have a scoring that knows "
                 "which quantiles they are, found None; or give weights=None"
             )
         return combiner
 
-    def _targets(self, y: Any, combiner: Combiner, fitted: Named) -> tuple[Values, Any]:
-        return values_of(y, quantiles=combiner.takes == "quantiles")
+    def _targets(
+        self, y: Any, combiner: Combiner, fitted: Named
+    ) -> tuple[RegressionOutputs, Any]:
+        return check_regression_targets(y, quantiles=combiner.input == "quantiles")

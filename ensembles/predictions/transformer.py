@@ -21,14 +21,17 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensembles._typing import Float64
-from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.members.callbacks import with_callbacks
-from ensembles.predictions.members.fitting import Fitted, Fitting, each
-from ensembles.predictions.members.named_estimators import NamedMembers, check_columns
+from ensembles.predictions.members.fitting import FittedMember, Fitting, each
+from ensembles.predictions.members.named_estimators import (
+    NamedEstimators,
+    check_features,
+)
 from ensembles.predictions.transformer_outputs import (
-    Outputs,
     PairsWithOutputs,
+    TransformerOutputs,
     as_rows,
     fitted_and_transformed,
     is_sparse,
@@ -37,7 +40,10 @@ from ensembles.weights import check_weights
 
 
 class EnsembleTransformer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, NamedMembers
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    MetaEstimatorMixin,
+    NamedEstimators,
 ):
     """Transformer that averages or concatenates the outputs of its members.
 
@@ -170,25 +176,25 @@ class EnsembleTransformer(
             self.rotations_ = [rotation for rotation, _ in found]
         if self._combiner is not None:
             first, row = members[0], _safe_indexing(indexable(X)[0], [0])
-            self._n_features_out = Outputs().of(*first[:2], row).shape[1]
+            self._n_features_out = TransformerOutputs().of(*first[:2], row).shape[1]
         return outputs
 
     def _fitted(
         self, named: Any, X: Any, y: Any, fit_params: dict[str, Any], method: str
-    ) -> tuple[list[Fitted], list[Any]]:
+    ) -> tuple[list[FittedMember], list[Any]]:
         """Members fitted by ``method``, and their outputs if it is fit_transform."""
         routed = self._routed(fit_params, method)
-        params, asked = {}, Outputs()
+        params, asked = {}, TransformerOutputs()
         for name, member in named:
             own = method if hasattr(member, method) else "fit"
             params[name] = routed[name][own]
-            asked.check_before(name, member)
+            asked.check_methods(name, member)
         if method == "fit":
             return Fitting(self, params, asked)(named, X, y), []
         pairs = Fitting(self, params, PairsWithOutputs(), fit=fitted_and_transformed)(
             named, X, y
         )
-        members = [Fitted(one.name, one.member[0], []) for one in pairs]
+        members = [FittedMember(one.name, one.member[0], []) for one in pairs]
         return members, [as_rows(one.name, one.member[1]) for one in pairs]
 
     def _given(self) -> Float64:
@@ -216,7 +222,7 @@ class EnsembleTransformer(
         ndarray or sparse matrix of shape (n_samples, n_columns)
             Sparse only if concatenated outputs include a sparse one.
         """
-        check_columns(self, X)
+        check_features(self, X)
         return self._combined(self._said(X))
 
     def _combined(self, said: Iterator[Any]) -> Any:
@@ -274,7 +280,7 @@ class EnsembleTransformer(
 
     def _said(self, X: Any) -> Iterator[Any]:
         tasks = ((*pair, X) for pair in self.named_estimators_.items())
-        return each(self.n_jobs, Outputs().of, tasks)
+        return each(self.n_jobs, TransformerOutputs().of, tasks)
 
     def _alike(self, said: Iterator[Any]) -> Iterator[Float64]:
         """Outputs as dense arrays of equal width, checked to be finite if aligned."""
@@ -300,10 +306,10 @@ class EnsembleTransformer(
 
 
 def _of_values(rule: Any) -> Combiner:
-    combiner = combiner_of(rule, of="values")
-    if combiner.takes != "values":
+    combiner = resolve_combiner(rule, of="values")
+    if combiner.input != "values":
         raise ValueError(
-            f"rule {combiner.name!r} combines {combiner.takes}, not outputs of "
+            f"rule {combiner.name!r} combines {combiner.input}, not outputs of "
             "transformers; use mean, median or their kind, or 'concatenate'"
         )
     return combiner

@@ -9,14 +9,14 @@ import numpy as np
 from sklearn.base import clone
 
 
-class Outputs:
+class TransformerOutputs:
     """Output format of fitted transformers."""
 
     def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
         """Member fitted by ``fit(y)``."""
         return fit(y)
 
-    def check_before(self, name: str, member: Any) -> None:
+    def check_methods(self, name: str, member: Any) -> None:
         """Raise if a member has no ``transform``."""
         if not hasattr(member, "transform"):
             raise ValueError(
@@ -25,14 +25,14 @@ class Outputs:
 
     def check(self, name: str, member: Any) -> None:
         """Raise if a fitted member has no ``transform``."""
-        self.check_before(name, member)
+        self.check_methods(name, member)
 
     def of(self, name: str, member: Any, X: Any) -> Any:
         """2-D output of a fitted member, dense or sparse; values of a dataframe."""
         return as_rows(name, member.transform(X))
 
 
-class PairsWithOutputs(Outputs):
+class PairsWithOutputs(TransformerOutputs):
     """Output format of (member, output) pairs from `fitted_and_transformed`."""
 
     def check(self, name: str, member: Any) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.log_pool_weights import PoolLoss, PoolWeights
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.metrics.scorer import Scored
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import Chosen, choose, select_quietly
 from ensembles.selection.score import Score, Trial, own_scores
@@ -43,13 +43,13 @@ def learns_pool(weights: Any, combiner: Combiner) -> bool:
     -------
     bool
     """
-    if not isinstance(weights, str) or not combiner.scaled:
+    if not isinstance(weights, str) or not combiner.weight_sum_matters:
         return False
     selection = named(weights)
     return weights == FREE or (selection is not None and selection.uses_gradient)
 
 
-def check_choice(
+def check_weights_parameter(
     weights: Any,
     combiner: Combiner,
     n_members: int,
@@ -106,7 +106,7 @@ def check_choice(
         return weights
     signed, rule = combiner.signed, combiner.name
     values = check_weights(weights, n_members, signed=signed, rule=rule)
-    if not combiner.shared:
+    if not combiner.equal_weights_sum_to_one:
         return values
     total = math.fsum(values)
     if total < 0:
@@ -118,7 +118,7 @@ def check_choice(
 
 def _check_name(weights: str, combiner: Combiner) -> None:
     """Raise unless ``weights`` is the name of a selection that supports the rule."""
-    has_free = combiner.scaled and combiner.signed
+    has_free = combiner.weight_sum_matters and combiner.signed
     if weights == FREE and not has_free:
         raise ValueError(
             "weights='free' are learned with rule 'log_pool', found rule "
@@ -171,15 +171,15 @@ class Weighed(NamedTuple):
     """Weights, and the combination that uses them, with intercepts if learned."""
 
     chosen: Chosen
-    combination: Combination
+    combination: FittedCombiner
 
 
-def weigh(
+def select_weights(
     weights: Float64 | str | None,
-    combination: Combination,
+    combination: FittedCombiner,
     n_members: int,
-    held: Held | None,
-    score: Scored | None,
+    held: OutOfFold | None,
+    score: ScorerScore | None,
     *,
     near: PoolWeights | None = None,
     **params: Any,
@@ -192,14 +192,14 @@ def weigh(
         Given weights, the name of a selection, or None for equal weights. For a pool
         whose weights may have any sum, ``"convex"`` learns non-negative weights and
         ``"free"`` learns weights of any sign, both by log-loss.
-    combination : Combination
+    combination : FittedCombiner
         Rule with its parameters.
     n_members : int
         Number of members.
-    held : Held or None
+    held : OutOfFold or None
         Held-out predictions that pool weights are learned from; None if no data are
         held out.
-    score : Scored or None
+    score : ScorerScore or None
         Score of the weights on the held-out predictions; None scores nothing.
     near : PoolWeights or None, default=None
         Pool weights learned from more rows, as the initial point. The history is then
@@ -229,13 +229,15 @@ def weigh(
         n_members,
         score,
         signed=combiner.signed,
-        scaled=combiner.scaled,
+        scaled=combiner.weight_sum_matters,
         rule=combiner.name,
     )
     return Weighed(chosen, combination)
 
 
-def _pool(signed: bool, combination: Combination, held: Held, score: Scored) -> Weighed:
+def _pool(
+    signed: bool, combination: FittedCombiner, held: OutOfFold, score: ScorerScore
+) -> Weighed:
     """Learned weights with intercepts, equal weights, or the best member alone.
 
     The one with the least log-loss: with the ridge penalty, the learned weights can be
@@ -249,7 +251,7 @@ def _pool(signed: bool, combination: Combination, held: Held, score: Scored) -> 
     least = min(tried, key=loss.unpenalized)
     with_intercepts = [replace(combination, intercepts=one.intercepts) for one in tried]
     history = tuple(
-        Trial(one.weights, score.of(combined(held.stacks, one.weights)))
+        Trial(one.weights, score.evaluate(combined(held.stacks, one.weights)))
         for one, combined in zip(tried, with_intercepts, strict=True)
     )
     place = next(i for i, one in enumerate(tried) if one is least)
@@ -258,7 +260,7 @@ def _pool(signed: bool, combination: Combination, held: Held, score: Scored) -> 
 
 
 def _pool_again(
-    signed: bool, combination: Combination, held: Held, near: PoolWeights
+    signed: bool, combination: FittedCombiner, held: OutOfFold, near: PoolWeights
 ) -> Weighed:
     """Pool weights as in `_pool`, learned to the tolerance `NEAR` and without history.
 
@@ -273,7 +275,7 @@ def _pool_again(
     return Weighed(chosen, replace(combination, intercepts=least.intercepts))
 
 
-def _pool_loss(signed: bool, combination: Combination, held: Held) -> PoolLoss:
+def _pool_loss(signed: bool, combination: FittedCombiner, held: OutOfFold) -> PoolLoss:
     floor = {**combination.combiner.params, **combination.params}["floor"]
     return PoolLoss(held, floor, signed=signed)
 

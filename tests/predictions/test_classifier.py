@@ -25,8 +25,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.members.precomputed import KnownClassifier
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.members.precomputed import PrecomputedClassifier
 from tests.predictions.doubles import Counting, Saying
 
 Data = tuple[Any, Any]
@@ -112,10 +112,10 @@ def test_given_weights_of_a_pool_are_shares_of_their_sum(iris: Data) -> None:
     ensemble = EnsembleClassifier([NB, TREE], weights=[3, 2], calibrate="sigmoid")
     ensemble.fit(X, y)
     # Calibrated by the other folds: the members, then what they make together.
-    calibrated = [crossed("sigmoid", said, y) for said in ensemble.oof_]
-    pooled = crossed("sigmoid", COMBINERS["log_pool"](calibrated, [0.6, 0.4]), y)
+    cross_calibrate = [crossed("sigmoid", said, y) for said in ensemble.oof_]
+    pooled = crossed("sigmoid", COMBINERS["log_pool"](cross_calibrate, [0.6, 0.4]), y)
     assert ensemble.oof_score_ == pytest.approx(-log_loss(y, pooled))
-    expected = [-log_loss(y, said) for said in calibrated]
+    expected = [-log_loss(y, said) for said in cross_calibrate]
     assert ensemble.scores_ == pytest.approx(expected, rel=1e-3)  # raised to the floor
 
 
@@ -123,9 +123,11 @@ def crossed(method: str, said: Any, y: Any) -> Any:
     """Probabilities calibrated by scikit-learn itself, fold by fold."""
     out = np.empty_like(said)
     for train, test in StratifiedKFold(5).split(said, y):
-        labels = Labels([np.unique(y)], False, False, False, "error")
+        labels = ClassOutputs([np.unique(y)], False, False, False, "error")
         cv = [(np.arange(len(train)),) * 2]
-        model = CalibratedClassifierCV(KnownClassifier(labels), method=method, cv=cv)
+        model = CalibratedClassifierCV(
+            PrecomputedClassifier(labels), method=method, cv=cv
+        )
         out[test] = model.fit(said[train], y[train]).predict_proba(said[test])
     return out
 
@@ -181,8 +183,8 @@ def test_scorers_are_asked_of_the_combination(scoring: str, iris: Data) -> None:
     best = max(trial.score for trial in ensemble.history_)
     assert ensemble.oof_score_ == pytest.approx(best, abs=0.02)
     combined = COMBINERS["mean"](ensemble.oof_, ensemble.weights_)
-    labels = Labels([ensemble.classes_], False, False, False, "error")
-    own = get_scorer(scoring)(KnownClassifier(labels), combined, iris[1])
+    labels = ClassOutputs([ensemble.classes_], False, False, False, "error")
+    own = get_scorer(scoring)(PrecomputedClassifier(labels), combined, iris[1])
     assert best == pytest.approx(own, abs=1e-12)
 
 

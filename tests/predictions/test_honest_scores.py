@@ -26,9 +26,9 @@ from sklearn.tree import DecisionTreeClassifier
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
 from ensembles.predictions.combiner_fitting import CombinerFit
 from ensembles.predictions.cross_fitting import MOST_ROWS, N_FOLDS, folds_to_learn
-from ensembles.predictions.fitted_combiner import Combination
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.log_pool_weights import PoolLoss
-from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.weight_selection import NEAR as NEAR_LOSS
 from ensembles.selection.choose import Chosen
 from tests.predictions.held_out import classes_held
@@ -287,8 +287,8 @@ def test_a_pool_of_part_of_the_rows_is_near_its_minimum() -> None:
 
 @pytest.mark.parametrize("step", [-1, 0, 1])
 def test_a_tie_but_for_rounding_is_as_good_as_the_best_member(step: int) -> None:
-    labels = Labels([np.arange(2)], False, False, False, "error")
-    mean = Combination(COMBINERS["mean"], {}, labels)
+    labels = ClassOutputs([np.arange(2)], False, False, False, "error")
+    mean = FittedCombiner(COMBINERS["mean"], {}, labels)
     chosen = Chosen(np.array([0.5, 0.5]), None, 0, -0.3, ())
     fit = CombinerFit("greedy", {}, None, None, ["a", "b"])
     value = np.nextafter(-0.3, -0.3 + step)

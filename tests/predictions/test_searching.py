@@ -130,8 +130,10 @@ def test_memory_does_not_make_one_of_members_that_differ_by_chance(
     members = [(f"t{i}", ExtraTreeClassifier(max_features=1)) for i in range(4)]
     ensemble = EnsembleClassifier(members, rule="mean", weights=None, n_jobs=n_jobs)
     ensemble.set_params(memory=str(tmp_path)).fit(*iris)
-    told = {member.tree_.threshold.tobytes() for member in ensemble.estimators_}
-    assert len(told) == 4
+    iter_with_callbacks = {
+        member.tree_.threshold.tobytes() for member in ensemble.estimators_
+    }
+    assert len(iter_with_callbacks) == 4
     again = clone(ensemble).fit(*iris)  # each is kept, under its name
     assert (
         again.predict_proba(iris[0]).tolist()
@@ -145,5 +147,7 @@ def test_memory_does_not_make_one_of_transformers_that_differ_by_chance(
     members = [(f"p{i}", GaussianRandomProjection(2)) for i in range(3)]
     ensemble = EnsembleTransformer(members, memory=str(tmp_path))
     ensemble.fit_transform(*iris)
-    told = {member.components_.tobytes() for member in ensemble.estimators_}
-    assert len(told) == 3
+    iter_with_callbacks = {
+        member.components_.tobytes() for member in ensemble.estimators_
+    }
+    assert len(iter_with_callbacks) == 3

@@ -90,7 +90,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def said(ensemble: Any, X: Any) -> Any:
-    """All that it answers, a row for each sample."""
+    """All that it outputs, a row for each sample."""
     if hasattr(ensemble, "transform"):
         return ensemble.transform(X)
     shares = ensemble.predict_proba(X)

@@ -13,7 +13,7 @@ from ensembles.parallel import cut
 
 Members = Iterable[Float64]
 # (rows of a member, index of the member) -> the rows to add instead.
-View = Callable[[Float64, int], Float64]
+Transform = Callable[[Float64, int], Float64]
 
 BLOCK = 1 << 16  # elements per block: temporary arrays of this size fit in the caches
 
@@ -81,7 +81,7 @@ def checked(members: Members, n_weights: int) -> Iterator[Float64]:
 
 
 def weighted_sum(
-    members: Members, weights: Float64, view: View | None = None
+    members: Members, weights: Float64, view: Transform | None = None
 ) -> Float64:
     """Weighted sum of the members, or of a function of their rows.
 
@@ -118,7 +118,7 @@ def weighted_sum(
 
 
 def _add(
-    total: Float64, member: Float64, weight: float, place: int, view: View | None
+    total: Float64, member: Float64, weight: float, place: int, view: Transform | None
 ) -> None:
     for start, stop in blocks(*member.shape):
         part = member[start:stop]
@@ -129,7 +129,7 @@ def _add(
 
 
 def weighted_mean(
-    members: Members, weights: Float64, view: View | None = None
+    members: Members, weights: Float64, view: Transform | None = None
 ) -> Float64:
     """Weighted mean of the members: `weighted_sum` over the sum of the weights.
 
@@ -198,7 +198,7 @@ def pooled(
     return product
 
 
-def refuse_nan(part: Float64, place: int) -> None:
+def check_no_nan(part: Float64, place: int) -> None:
     """Raise if an array that will be ranked or sorted contains NaN.
 
     Parameters

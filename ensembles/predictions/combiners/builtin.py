@@ -17,11 +17,11 @@ from numpy.typing import ArrayLike
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.accumulation import (
     Members,
+    check_no_nan,
     pooled,
-    refuse_nan,
     weighted_mean,
 )
-from ensembles.predictions.combiners.combiner import Combiner, Whole
+from ensembles.predictions.combiners.combiner import Combiner, ElementwiseCombiner
 from ensembles.registry import Table, lookup, register
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
@@ -35,7 +35,7 @@ FLOOR = 1e-5
 COMBINERS: Table[Combiner] = Table("rule", Combiner)
 
 
-def combiner_of(
+def resolve_combiner(
     rule: str | Combiner | Rule,
     *,
     of: Literal["probabilities", "values"] = "probabilities",
@@ -65,18 +65,18 @@ def combiner_of(
     if isinstance(rule, Combiner):
         return rule
     if isinstance(rule, Rule):
-        return Whole(rule)
+        return ElementwiseCombiner(rule)
     known: Table[Combiner] = Table(COMBINERS.noun)
     known.update(COMBINERS)
     for name, found in RULES.items():
         own = COMBINERS.get(name)
-        serves = own is not None and (of == "probabilities" or own.takes == "values")
+        serves = own is not None and (of == "probabilities" or own.input == "values")
         if found.is_elementwise and not serves:
-            known[name] = Whole(found)
+            known[name] = ElementwiseCombiner(found)
     return lookup(known, rule)
 
 
-@register(COMBINERS, takes="values", signed=True)
+@register(COMBINERS, input="values", signed=True)
 def mean(members: Members, weights: Float64) -> Float64:
     """Weighted mean, sum(w[i] x[i]) / sum(w[i]): soft voting, the linear pool.
 
@@ -111,7 +111,7 @@ def geometric_mean(
     return pooled(members, weights / math.fsum(weights), floor)
 
 
-@register(COMBINERS, scaled=True)
+@register(COMBINERS, weight_sum_matters=True)
 def product(
     members: Members,
     weights: Float64,
@@ -145,7 +145,9 @@ def product(
     return pooled(members, weights, floor, intercept)
 
 
-@register(COMBINERS, signed=True, scaled=True, shared=True)
+@register(
+    COMBINERS, signed=True, weight_sum_matters=True, equal_weights_sum_to_one=True
+)
 def log_pool(
     members: Members,
     weights: Float64,
@@ -190,7 +192,7 @@ def log_pool(
     return pooled(members, weights / temperature, floor, intercept)
 
 
-@register(COMBINERS, takes="labels")
+@register(COMBINERS, input="labels")
 def vote(members: Members, weights: Float64) -> Float64:
     """Hard voting: the share of the weight that votes for each class.
 
@@ -209,7 +211,7 @@ def vote(members: Members, weights: Float64) -> Float64:
 def _votes(part: Float64, place: int) -> Float64:
     if part.dtype == bool:
         return part
-    refuse_nan(part, place)
+    check_no_nan(part, place)
     chosen = part.argmax(axis=1)
     return np.asarray(chosen[:, None] == np.arange(part.shape[1]))
 
@@ -229,11 +231,11 @@ def borda(members: Members, weights: Float64) -> Float64:
 def _beaten(part: Float64, place: int) -> Float64:
     from scipy.stats import rankdata
 
-    refuse_nan(part, place)
+    check_no_nan(part, place)
     return np.asarray(rankdata(part, axis=1) - 1)
 
 
-@register(COMBINERS, ranked=True)
+@register(COMBINERS, needs_training_predictions=True)
 def rank_mean(
     members: Members, weights: Float64, *, training: Sequence[Float64]
 ) -> Float64:
@@ -261,7 +263,7 @@ def rank_mean(
     _check_training(training, len(weights))
 
     def shares(part: Float64, place: int) -> Float64:
-        refuse_nan(part, place)
+        check_no_nan(part, place)
         known = training[place]
         if part.shape[1:] != known.shape[1:]:
             raise ValueError(
@@ -302,7 +304,7 @@ def _share_below(asked: Float64, values: Float64) -> Float64:
     return shares
 
 
-@register(COMBINERS, takes="quantiles")
+@register(COMBINERS, input="quantiles")
 def quantile_mean(members: Members, weights: Float64) -> Float64:
     """Weighted mean of quantiles, sorted for each member so that they do not cross.
 
@@ -317,5 +319,5 @@ def quantile_mean(members: Members, weights: Float64) -> Float64:
 
 
 def _uncrossed(part: Float64, place: int) -> Float64:
-    refuse_nan(part, place)
+    check_no_nan(part, place)
     return np.sort(part, axis=1)

@@ -14,7 +14,7 @@ from ensembles.registry import RegisteredFunction
 from ensembles.rules.rule import Rule
 from ensembles.weights import check_weights
 
-Takes = Literal["values", "probabilities", "labels", "quantiles"]
+Input = Literal["values", "probabilities", "labels", "quantiles"]
 
 
 class Combiner(RegisteredFunction):
@@ -27,17 +27,17 @@ class Combiner(RegisteredFunction):
         shape (n_rows, n_columns), iterated once; columns are classes, targets or
         quantiles. The result has the same shape, in float64. Rows of class
         probabilities need not sum to 1: the estimators normalize them.
-    takes : {"values", "probabilities", "labels", "quantiles"}, default="probabilities"
+    input : {"values", "probabilities", "labels", "quantiles"}, default="probabilities"
         Content of the columns. "values" are any numbers, so that regressors and
         classifiers accept the combiner; "labels" are one-hot rows from ``predict``;
         "quantiles" are predicted by regressors only.
     signed : bool, default=False
         Whether weights may be negative.
-    scaled : bool, default=False
+    weight_sum_matters : bool, default=False
         Whether the sum of the weights affects the result, as in a product.
-    shared : bool, default=False
+    equal_weights_sum_to_one : bool, default=False
         Whether equal weights are 1 / n_members each instead of 1 each.
-    ranked : bool, default=False
+    needs_training_predictions : bool, default=False
         Whether the function needs ``training``, the predictions to rank against.
     """
 
@@ -48,18 +48,18 @@ class Combiner(RegisteredFunction):
         self,
         function: Callable[..., Float64],
         *,
-        takes: Takes = "probabilities",
+        input: Input = "probabilities",
         signed: bool = False,
-        scaled: bool = False,
-        shared: bool = False,
-        ranked: bool = False,
+        weight_sum_matters: bool = False,
+        equal_weights_sum_to_one: bool = False,
+        needs_training_predictions: bool = False,
     ) -> None:
         super().__init__(function)
-        self.takes = takes
+        self.input = input
         self.signed = signed
-        self.scaled = scaled
-        self.shared = shared
-        self.ranked = ranked
+        self.weight_sum_matters = weight_sum_matters
+        self.equal_weights_sum_to_one = equal_weights_sum_to_one
+        self.needs_training_predictions = needs_training_predictions
 
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
         """Raise if the combiner does not accept these parameters.
@@ -74,12 +74,14 @@ class Combiner(RegisteredFunction):
         self.check_names(params)
         if params:  # the function itself validates their values
             ones = np.ones((n_members, 1, 1))
-            given = {"training": ones} if self.ranked else {}
+            given = {"training": ones} if self.needs_training_predictions else {}
             self.function(ones, np.ones(n_members), **given, **params)
 
     def equal(self, n_members: int) -> Float64:
-        """Equal weights: 1 / n_members each if ``shared``, otherwise 1 each."""
-        return np.full(n_members, 1 / n_members if self.shared else 1.0)
+        """Equal weights: 1 / n_members each, or 1 each, as the combiner declares."""
+        return np.full(
+            n_members, 1 / n_members if self.equal_weights_sum_to_one else 1.0
+        )
 
     def __call__(
         self, members: ArrayLike, weights: ArrayLike | None = None, **params: Any
@@ -93,8 +95,8 @@ class Combiner(RegisteredFunction):
         weights : array-like of shape (n_members,) or None, default=None
             Weights of the members; None weights all members equally.
         **params
-            Parameters of the combiner, with ``training`` if it is ranked, or with
-            ``intercept`` for a log-linear pool.
+            Parameters of the combiner, with ``training`` if it needs training
+            predictions, or with ``intercept`` for a log-linear pool.
 
         Returns
         -------
@@ -114,13 +116,19 @@ class Combiner(RegisteredFunction):
         checked = check_weights(weights, len(stack), signed=self.signed, rule=self.name)
         if weights is None:
             checked = self.equal(len(stack))
-        known = {"training"} if self.ranked else {"intercept"} if self.scaled else set()
+        known = (
+            {"training"}
+            if self.needs_training_predictions
+            else {"intercept"}
+            if self.weight_sum_matters
+            else set()
+        )
         own = {name: value for name, value in params.items() if name not in known}
         self.check(len(stack), own)
         return np.asarray(self.function(stack, checked, **params))
 
 
-class Whole(Combiner):
+class ElementwiseCombiner(Combiner):
     """Combiner made from an elementwise rule; it needs all members in memory.
 
     Parameters
@@ -141,13 +149,13 @@ class Whole(Combiner):
                 "is combined by elementwise rules"
             )
         self.rule = rule
-        super().__init__(self._combine, takes="values", signed=rule.signed)
+        super().__init__(self._combine, input="values", signed=rule.signed)
         self.name = rule.name
         self.__doc__ = rule.__doc__
 
     def __reduce__(self) -> Any:
         """Pickle by the rule."""
-        return Whole, (self.rule,)
+        return ElementwiseCombiner, (self.rule,)
 
     @property
     def params(self) -> dict[str, Any]:

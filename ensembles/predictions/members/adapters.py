@@ -15,13 +15,13 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import column_or_1d
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.members.repetitions import as_repetitions
+from ensembles.predictions.members.repetitions import scale_to_effective_size
 
 # Errors of XGBoost, PyTorch and NumPy in fit for unsupported labels.
-REFUSALS = (ValueError, TypeError, IndexError, KeyError)
+LABEL_ERRORS = (ValueError, TypeError, IndexError, KeyError)
 
 
-class Adapted:
+class FittedWrapper:
     """Base of wrappers that change how a fitted member predicts.
 
     Other attributes come from the member. scikit-learn treats the wrapper as a fitted
@@ -51,7 +51,7 @@ class Adapted:
 
 
 @dataclass(eq=False)
-class FittedOnCodes(Adapted):
+class FittedOnCodes(FittedWrapper):
     """A classifier that was fitted on the codes 0, …, n_classes - 1 of the labels.
 
     Parameters
@@ -89,7 +89,7 @@ def _as_codes(values: Any) -> Counts:
     return np.asarray(values).ravel().astype(np.int64)
 
 
-def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
+def fit_on_codes_if_rejected(fit: Callable[[Any], Any], y: Any) -> Any:
     """Fit a classifier on labels or, if that fails, on integer codes of the labels.
 
     The labels are tried first, so that parameters such as ``class_weight`` can name
@@ -115,7 +115,7 @@ def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
     """
     try:
         return fit(y)
-    except REFUSALS as error:
+    except LABEL_ERRORS as error:
         columns = list(np.asarray(y).T) if np.ndim(y) > 1 else [column_or_1d(y)]
         pairs = [np.unique(column, return_inverse=True) for column in columns]
         if all(_are_codes(labels) for labels, _ in pairs):
@@ -124,7 +124,7 @@ def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
         codes = np.column_stack([own for _, own in pairs]) if several else pairs[0][1]
         try:
             fitted = fit(codes)
-        except REFUSALS:
+        except LABEL_ERRORS:
             raise error from None
         labels = [own for own, _ in pairs]
         return FittedOnCodes(fitted, labels if several else labels[0])
@@ -135,7 +135,7 @@ def _are_codes(labels: Any) -> bool:
 
 
 @dataclass(eq=False)
-class ByDecision(Adapted):
+class DecisionProbabilities(FittedWrapper):
     """A classifier with probabilities computed from its decision values.
 
     Parameters
@@ -262,7 +262,7 @@ class Link:
         heavy = np.ones(len(codes), bool) if weight is None else weight > 0
         if len(np.unique(codes[heavy])) > 1:
             self.model = LogisticRegression(max_iter=1000)
-            weight = as_repetitions(weight)
+            weight = scale_to_effective_size(weight)
             self.model.fit((values - self.centre) / self.scale, codes, weight)
         else:
             self.only = codes[heavy][:1]
@@ -279,7 +279,7 @@ class Link:
         return out
 
 
-def linked(
+def fit_link(
     folds: list[Any], splits: Any, codes: Counts, classes: Any, weight: Float64 | None
 ) -> tuple[Link, list[Any]]:
     """Fit the link of a member and convert its held-out decision values.

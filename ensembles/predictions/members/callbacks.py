@@ -19,7 +19,9 @@ CallbackSupport: Any = callback.CallbackSupportMixin if callback else _NoSupport
 with_callbacks: Any = callback.with_callbacks if callback else (lambda fit: fit)
 
 
-def told(estimator: Any, names: Sequence[str], done: Iterable[Any]) -> Iterator[Any]:
+def iter_with_callbacks(
+    estimator: Any, names: Sequence[str], done: Iterable[Any]
+) -> Iterator[Any]:
     """Pass task results on and report each one to the callbacks of an estimator.
 
     Parameters

@@ -10,7 +10,7 @@ from sklearn.utils.validation import _num_samples
 from ensembles._typing import Counts, Float64
 
 
-def known_classes(member: Any, *, several: bool, indicator: bool) -> list[Any] | None:
+def member_classes(member: Any, *, several: bool, indicator: bool) -> list[Any] | None:
     """Classes of a fitted member, for each output.
 
     Parameters
@@ -33,7 +33,7 @@ def known_classes(member: Any, *, several: bool, indicator: bool) -> list[Any] |
     return [np.asarray(one) for one in (found if several else [found])]
 
 
-def codes_among(column: Any, classes: Any, owner: str) -> Counts:
+def encode_labels(column: Any, classes: Any, owner: str) -> Counts:
     """Indices of labels in the sorted classes; a ValueError names the owner."""
     if classes.dtype.kind == column.dtype.kind == "i" and _follow_on(classes):
         # A subtraction: searchsorted takes longer than all other steps of a vote.
@@ -54,15 +54,15 @@ def _follow_on(classes: Any) -> bool:
     return int(classes[-1]) - int(classes[0]) == len(classes) - 1
 
 
-def ballots(codes: Counts, n_classes: int) -> Any:
+def one_hot(codes: Counts, n_classes: int) -> Any:
     """One-hot rows of the codes, bool of shape (n_samples, n_classes)."""
-    ballots = np.zeros((len(codes), n_classes), bool)
-    firsts = np.arange(0, ballots.size, n_classes)
-    ballots.reshape(-1)[firsts + codes] = True
-    return ballots
+    one_hot = np.zeros((len(codes), n_classes), bool)
+    firsts = np.arange(0, one_hot.size, n_classes)
+    one_hot.reshape(-1)[firsts + codes] = True
+    return one_hot
 
 
-def dense(said: Any) -> Any:
+def to_dense(said: Any) -> Any:
     """Dense ndarray of an array-like or a sparse matrix."""
     return said.toarray() if hasattr(said, "toarray") else np.asarray(said)
 
@@ -76,14 +76,14 @@ def check_rows(name: str, said: Any, X: Any) -> None:
         )
 
 
-def count_error(owner: str, n_outputs: int, found: int) -> ValueError:
+def wrong_count_error(owner: str, n_outputs: int, found: int) -> ValueError:
     """ValueError for a wrong number of targets."""
     return ValueError(
         f"{owner} must answer for each of {n_outputs} targets, found {found}"
     )
 
 
-def placed_by_class(name: str, share: Float64, known: Any, classes: Any) -> Float64:
+def align_columns(name: str, share: Float64, known: Any, classes: Any) -> Float64:
     """Probabilities with one column per class; a class not in ``known`` gets 0."""
     if share.ndim != 2 or share.shape[1] != len(known):
         raise ValueError(

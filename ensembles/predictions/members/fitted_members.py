@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ensembles._typing import Float64
-from ensembles.predictions.members.adapters import ByDecision, linked
-from ensembles.predictions.members.fitting import Fitted, Split, attempt, each
-from ensembles.predictions.members.outputs import Answer, Answers
+from ensembles.predictions.members.adapters import DecisionProbabilities, fit_link
+from ensembles.predictions.members.fitting import FittedMember, Split, call_member, each
+from ensembles.predictions.members.outputs import OutputSpec, Predictions
 
 
 def predicted(
     members: Mapping[str, Any],
     calibrators: Sequence[Any],
-    answers: Answers,
+    outputs: OutputSpec,
     X: Any,
     *,
     on_error: str,
@@ -28,7 +28,7 @@ def predicted(
         Members to predict with.
     calibrators : sequence of n_members callables or None
         Calibrator of each member's predictions; None leaves them as they are.
-    answers : Answers
+    outputs : OutputSpec
         Format of the predictions.
     X : array-like of shape (n_samples, ...)
         Samples, passed to the members unchanged.
@@ -44,42 +44,46 @@ def predicted(
         One entry per member.
     """
     tasks = (
-        (on_error, name, _calibrated, (answers, name, member, calibrator, X))
+        (on_error, name, _calibrated, (outputs, name, member, calibrator, X))
         for (name, member), calibrator in zip(members.items(), calibrators, strict=True)
     )
-    return each(n_jobs, attempt, tasks)
+    return each(n_jobs, call_member, tasks)
 
 
 def _calibrated(
-    answers: Answers, name: str, member: Any, calibrator: Any, X: Any
-) -> Answer:
-    answer = answers.of(name, member, X)
+    outputs: OutputSpec, name: str, member: Any, calibrator: Any, X: Any
+) -> Predictions:
+    answer = outputs.of(name, member, X)
     return answer if calibrator is None else calibrator(answer)
 
 
 def with_probabilities(
-    one: Fitted, splits: Sequence[Split], y: Any, labels: Any, weight: Float64 | None
-) -> Fitted:
+    one: FittedMember,
+    splits: Sequence[Split],
+    y: Any,
+    labels: Any,
+    weight: Float64 | None,
+) -> FittedMember:
     """Add probabilities to a member that has only decision values.
 
     Parameters
     ----------
-    one : Fitted
+    one : FittedMember
         Member, with its decision values of the test rows of each split.
     splits : sequence of (train, test)
         Row indices of each split.
     y : array-like of shape (n_samples,)
         True labels.
-    labels : Labels
+    labels : ClassOutputs
         Classes of the single target.
     weight : ndarray of shape (n_samples,) or None
         Sample weights; None weights all samples equally.
 
     Returns
     -------
-    Fitted
-        The member in a `ByDecision`, with probabilities in ``folds``.
+    FittedMember
+        The member in a `DecisionProbabilities`, with probabilities in ``folds``.
     """
-    codes, classes = labels.codes(y)[0], labels.classes[0]
-    link, folds = linked(one.folds, splits, codes, classes, weight)
-    return Fitted(one.name, ByDecision(one.member, link), folds)
+    codes, classes = labels.encode(y)[0], labels.classes[0]
+    link, folds = fit_link(one.folds, splits, codes, classes, weight)
+    return FittedMember(one.name, DecisionProbabilities(one.member, link), folds)

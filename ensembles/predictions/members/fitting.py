@@ -15,15 +15,15 @@ from sklearn.utils.validation import check_memory
 
 from ensembles._sklearn import rows_of, warn_user
 from ensembles._typing import Counts
-from ensembles.predictions.members.callbacks import told
-from ensembles.predictions.members.named_estimators import check_weightable
-from ensembles.predictions.members.outputs import Answer
+from ensembles.predictions.members.callbacks import iter_with_callbacks
+from ensembles.predictions.members.named_estimators import check_accepts_sample_weight
+from ensembles.predictions.members.outputs import Predictions
 
 Named = Sequence[tuple[str, Any]]
 Split = tuple[Counts, Counts]
 
 
-class Asking(Protocol):
+class MemberOutputs(Protocol):
     """Protocol of the output formats: how members are fitted, checked and run."""
 
     def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
@@ -39,7 +39,7 @@ class Asking(Protocol):
         ...
 
 
-class Fitted(NamedTuple):
+class FittedMember(NamedTuple):
     """A member fitted on all samples, with its out-of-fold predictions.
 
     Parameters
@@ -48,14 +48,14 @@ class Fitted(NamedTuple):
         Name of the member in ``estimators``.
     member : estimator
         Fitted on all samples.
-    folds : list of answers
+    folds : list of outputs
         Predictions for the test rows of each split, by a clone fitted on its training
         rows; empty if the member was not fitted on folds.
     """
 
     name: str
     member: Any
-    folds: list[Answer]
+    folds: list[Predictions]
 
 
 class Fitting(NamedTuple):
@@ -67,7 +67,7 @@ class Fitting(NamedTuple):
         Ensemble; its ``memory``, ``n_jobs``, ``on_error`` and callbacks are used.
     params : mapping of str to mapping
         Keyword arguments of each member's ``fit``, such as ``sample_weight``.
-    answers : Asking
+    outputs : MemberOutputs
         Output format of the members.
     prefit : bool, default=False
         Whether the members are fitted already and used without a clone or fit.
@@ -78,7 +78,7 @@ class Fitting(NamedTuple):
 
     owner: Any
     params: Mapping[str, Mapping[str, Any]]
-    answers: Asking
+    outputs: MemberOutputs
     prefit: bool = False
     fit: Callable[..., Any] | None = None
 
@@ -89,7 +89,7 @@ class Fitting(NamedTuple):
         y: Any,
         splits: Sequence[Split] = (),
         held_out: Collection[str] | None = None,
-    ) -> list[Fitted]:
+    ) -> list[FittedMember]:
         """Fit the members on all samples and on the training rows of each split.
 
         With ``on_error="drop"`` members whose fit fails are left out of the result.
@@ -108,7 +108,7 @@ class Fitting(NamedTuple):
             (on_error, name, _task, (fit, name, member, X, y, split, *self._of(name)))
             for name, member, split in parts
         ]
-        done = each(self.owner.n_jobs, attempt, tasks)
+        done = each(self.owner.n_jobs, call_member, tasks)
         names = [name for name, _ in named]
         results: dict[str, list[Any]] = {name: [] for name in names}
         titles = []
@@ -116,18 +116,19 @@ class Fitting(NamedTuple):
             results[name].append(None)
             fold = len(results[name]) - 1
             titles.append(name if split is None else f"{name}, fold {fold}")
-        found = told(self.owner, titles, done)
+        found = iter_with_callbacks(self.owner, titles, done)
         for name in names:
             results[name] = [next(found) for _ in results[name]]
         for _ in found:  # callbacks get the end of the fit after the last result
             pass
-        left = without_failures(names, list(results.values()))
+        left = drop_failed(names, list(results.values()))
         return [
-            Fitted(names[i], results[names[i]][0], results[names[i]][1:]) for i in left
+            FittedMember(names[i], results[names[i]][0], results[names[i]][1:])
+            for i in left
         ]
 
     def _of(self, name: str) -> tuple[Any, Any]:
-        return self.params[name], self.answers
+        return self.params[name], self.outputs
 
     @staticmethod
     def _splits_of(
@@ -167,7 +168,7 @@ def each(
     return found
 
 
-def attempt(on_error: str, name: str, do: Callable[..., Any], args: Any) -> Any:
+def call_member(on_error: str, name: str, do: Callable[..., Any], args: Any) -> Any:
     """Run the task of a member and return its result or its exception.
 
     Parameters
@@ -195,7 +196,7 @@ def attempt(on_error: str, name: str, do: Callable[..., Any], args: Any) -> Any:
         return error
 
 
-def without_failures(names: Sequence[str], found: Sequence[Sequence[Any]]) -> list[int]:
+def drop_failed(names: Sequence[str], found: Sequence[Sequence[Any]]) -> list[int]:
     """Indices of the members that did not fail, with a warning for each failure.
 
     Parameters
@@ -273,21 +274,21 @@ def _task(
     y: Any,
     split: Split | None,
     params: Mapping[str, Any],
-    answers: Asking,
+    outputs: MemberOutputs,
 ) -> Any:
     """Member fitted on all samples, or predictions for the test rows of a split."""
-    check_weightable(name, member, params)
+    check_accepts_sample_weight(name, member, params)
     if split is None:
-        fitted = answers.fitted(partial(_fitted, fit, name, member, X, params), y)
-        answers.check(name, fitted)
+        fitted = outputs.fitted(partial(_fitted, fit, name, member, X, params), y)
+        outputs.check(name, fitted)
         return fitted
     train, test = split
     if fit is _as_it_is:
-        return answers.of(name, member, _rows(X, test, len(y)))
+        return outputs.of(name, member, _rows(X, test, len(y)))
     part = rows_of(params, train, len(y))
     of_train = partial(_fitted, fit, name, member, _safe_indexing(X, train), part)
-    fitted = answers.fitted(of_train, _safe_indexing(y, train))
-    return answers.of(name, fitted, _safe_indexing(X, test))
+    fitted = outputs.fitted(of_train, _safe_indexing(y, train))
+    return outputs.of(name, fitted, _safe_indexing(X, test))
 
 
 def _fitted(

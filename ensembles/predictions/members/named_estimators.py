@@ -22,7 +22,7 @@ from ensembles._typing import Float64
 from ensembles.predictions.members.callbacks import CallbackSupport
 
 
-class NamedMembers(CallbackSupport, BaseEstimator):
+class NamedEstimators(CallbackSupport, BaseEstimator):
     """Base class of estimators with ``estimators``, a list of (name, estimator) pairs.
 
     Members and their parameters are accessible by ``get_params`` and ``set_params``.
@@ -53,7 +53,7 @@ class NamedMembers(CallbackSupport, BaseEstimator):
                     params[f"{name}__{key}"] = value
         return params
 
-    def set_params(self, **params: Any) -> NamedMembers:
+    def set_params(self, **params: Any) -> NamedEstimators:
         """Set parameters of the ensemble, replace members, or set their parameters.
 
         Parameters
@@ -215,7 +215,7 @@ def check_kind(named: Sequence[tuple[str, Any]], *, classifiers: bool) -> None:
             )
 
 
-def holds_frozen(member: Any) -> bool:
+def contains_frozen(member: Any) -> bool:
     """Whether a member is, or contains, a `FrozenEstimator`.
 
     Parameters
@@ -232,7 +232,7 @@ def holds_frozen(member: Any) -> bool:
     return any(isinstance(one, FrozenEstimator) for one in (member, *parts))
 
 
-def check_columns(estimator: Any, X: Any) -> None:
+def check_features(estimator: Any, X: Any) -> None:
     """Raise unless the estimator is fitted and ``X`` has the columns seen in ``fit``.
 
     Parameters
@@ -255,7 +255,7 @@ def check_columns(estimator: Any, X: Any) -> None:
     validate_data(estimator, X, reset=False, skip_check_array=True)
 
 
-def checked_weight(sample_weight: Any, n_samples: int) -> Float64:
+def check_sample_weight(sample_weight: Any, n_samples: int) -> Float64:
     """Validate sample weights and convert them to float64.
 
     Parameters
@@ -290,7 +290,9 @@ def checked_weight(sample_weight: Any, n_samples: int) -> Float64:
     return weight
 
 
-def check_weightable(name: str, member: Any, params: Mapping[str, Any]) -> None:
+def check_accepts_sample_weight(
+    name: str, member: Any, params: Mapping[str, Any]
+) -> None:
     """Raise if ``params`` has sample weights and the member's ``fit`` takes none.
 
     Parameters

@@ -9,10 +9,14 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.members.fitting import Split
-from ensembles.predictions.members.outputs import Answer, Labels, Values
+from ensembles.predictions.members.outputs import (
+    ClassOutputs,
+    Predictions,
+    RegressionOutputs,
+)
 
 
-class Held(NamedTuple):
+class OutOfFold(NamedTuple):
     """Held-out predictions of the members, with the true targets.
 
     Parameters
@@ -22,7 +26,7 @@ class Held(NamedTuple):
         that no split holds out.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         True targets.
-    answers : Labels or Values
+    outputs : ClassOutputs or Values
         Format of the predictions.
     sample_weight : ndarray of shape (n_samples,) or None
         Sample weights; None weights all samples equally.
@@ -32,7 +36,7 @@ class Held(NamedTuple):
 
     stacks: list[Float64]
     y: Any
-    answers: Labels | Values
+    outputs: ClassOutputs | RegressionOutputs
     sample_weight: Float64 | None
     folds: Counts | None = None
 
@@ -42,23 +46,23 @@ class Held(NamedTuple):
         return len(self.stacks[0])
 
     @property
-    def answered(self) -> Any:
+    def was_held_out(self) -> Any:
         """Mask of the samples with held-out predictions, shape (n_samples,)."""
         return ~np.isnan(self.stacks[0]).all(axis=(0, 2))
 
-    def only(self, some: Any) -> Held:
+    def subset(self, some: Any) -> OutOfFold:
         """Subset of the samples, by a boolean mask; itself if the mask is all True."""
         return self if some.all() else self.rows(some)
 
-    def rows(self, some: Any) -> Held:
+    def rows(self, some: Any) -> OutOfFold:
         """Subset of the samples, by a boolean mask or by indices."""
         weight = None if self.sample_weight is None else self.sample_weight[some]
         stacks = [stack[:, some] for stack in self.stacks]
         folds = None if self.folds is None else self.folds[some]
-        return Held(stacks, np.asarray(self.y)[some], self.answers, weight, folds)
+        return OutOfFold(stacks, np.asarray(self.y)[some], self.outputs, weight, folds)
 
 
-def folds_of(splits: Sequence[Split], n_samples: int) -> Counts:
+def fold_indices(splits: Sequence[Split], n_samples: int) -> Counts:
     """Index of the split that holds each sample out.
 
     Parameters
@@ -79,14 +83,14 @@ def folds_of(splits: Sequence[Split], n_samples: int) -> Counts:
     return folds
 
 
-def stacked(
-    folds: Sequence[Sequence[Answer]], splits: Sequence[Split], n_samples: int
+def stack_folds(
+    folds: Sequence[Sequence[Predictions]], splits: Sequence[Split], n_samples: int
 ) -> list[Float64]:
     """Stack held-out predictions of all members, in the order of the samples.
 
     Parameters
     ----------
-    folds : sequence of n_members sequences of n_splits answers
+    folds : sequence of n_members sequences of n_splits outputs
         Predictions of each member for the test rows of each split.
     splits : sequence of (train, test)
         Row indices of each split.

@@ -10,24 +10,24 @@ import numpy as np
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.members.adapters import (
     decision_values,
-    fitted_by_codes_if_refused,
+    fit_on_codes_if_rejected,
     has_decision_only,
 )
 from ensembles.predictions.members.columns import (
-    ballots,
+    align_columns,
     check_finite,
     check_rows,
-    codes_among,
-    count_error,
-    dense,
-    known_classes,
-    placed_by_class,
+    encode_labels,
+    member_classes,
+    one_hot,
+    to_dense,
+    wrong_count_error,
 )
 
-Answer = list[Float64]  # one per output, of shape (n_samples, n_columns)
+Predictions = list[Float64]  # one per output, of shape (n_samples, n_columns)
 
 
-class Answers(Protocol):
+class OutputSpec(Protocol):
     """Protocol of the prediction formats: targets, and how members predict them.
 
     Attributes
@@ -35,7 +35,7 @@ class Answers(Protocol):
     several : bool
         Whether the result of ``predict`` is two-dimensional.
     n_outputs : int
-        Number of arrays in an `Answer`.
+        Number of arrays in an `Predictions`.
     """
 
     @property
@@ -44,7 +44,7 @@ class Answers(Protocol):
     @property
     def n_outputs(self) -> int: ...
 
-    def check_before(self, name: str, member: Any) -> None:
+    def check_methods(self, name: str, member: Any) -> None:
         """Raise if a member, fitted or not, lacks a method to predict with."""
         ...
 
@@ -52,20 +52,20 @@ class Answers(Protocol):
         """Raise if a fitted member lacks the required methods or classes."""
         ...
 
-    def of(self, name: str, member: Any, X: Any) -> Answer:
+    def of(self, name: str, member: Any, X: Any) -> Predictions:
         """Predictions of a fitted member for ``X``."""
         ...
 
-    def finished(self, combined: Float64) -> Float64:
+    def finalize(self, combined: Float64) -> Float64:
         """Normalize the combined predictions of one output, possibly in place."""
         ...
 
-    def result(self, answer: Answer) -> Any:
+    def to_predictions(self, answer: Predictions) -> Any:
         """Convert combined predictions to the return value of ``predict``."""
         ...
 
 
-class Labels(NamedTuple):
+class ClassOutputs(NamedTuple):
     """Prediction format of classifiers: one probability column per class.
 
     Parameters
@@ -90,18 +90,18 @@ class Labels(NamedTuple):
 
     @property
     def n_outputs(self) -> int:
-        """Number of targets, and of arrays in an `Answer`."""
+        """Number of targets, and of arrays in an `Predictions`."""
         return len(self.classes)
 
     def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
         """Member fitted by ``fit`` on labels or, if that fails, on integer codes."""
-        return fitted_by_codes_if_refused(fit, y)
+        return fit_on_codes_if_rejected(fit, y)
 
     def needs_link(self, member: Any) -> bool:
         """Whether probabilities must be fitted on the member's decision values."""
         return not (self.voting or self.several) and has_decision_only(member)
 
-    def check_before(self, name: str, member: Any) -> None:
+    def check_methods(self, name: str, member: Any) -> None:
         """Raise if a member, fitted or not, lacks a method to predict with."""
         if self.voting:
             if not hasattr(member, "predict"):
@@ -119,7 +119,7 @@ class Labels(NamedTuple):
 
     def check(self, name: str, member: Any) -> None:
         """Raise if a fitted member lacks the required methods or classes."""
-        self.check_before(name, member)
+        self.check_methods(name, member)
         if self.missing == "zero" or self.indicator:
             return
         for known, classes in zip(self._known(name, member), self.classes, strict=True):
@@ -131,7 +131,7 @@ class Labels(NamedTuple):
                     "probability there"
                 )
 
-    def of(self, name: str, member: Any, X: Any) -> Answer:
+    def of(self, name: str, member: Any, X: Any) -> Predictions:
         """Class probabilities of each output; one-hot rows for votes.
 
         A class that the member lacks gets probability 0, because a member fitted on a
@@ -139,11 +139,11 @@ class Labels(NamedTuple):
         that `needs_link`.
         """
         if self.voting:
-            said = dense(member.predict(X))
+            said = to_dense(member.predict(X))
             check_rows(name, said, X)
-            codes = self.codes(said, f"member {name!r}")
+            codes = self.encode(said, f"member {name!r}")
             pairs = zip(codes, self.classes, strict=True)
-            return [ballots(chosen, len(found)) for chosen, found in pairs]
+            return [one_hot(chosen, len(found)) for chosen, found in pairs]
         if self.needs_link(member):  # not yet wrapped in ByDecision
             values = decision_values(member, X, self.classes[0])
             check_rows(name, values, X)
@@ -156,16 +156,16 @@ class Labels(NamedTuple):
         elif not self.several:
             shares = [shares]
         if len(shares) != self.n_outputs:
-            raise count_error(name, self.n_outputs, len(shares))
+            raise wrong_count_error(name, self.n_outputs, len(shares))
         triples = zip(shares, known, self.classes, strict=True)
         answer = [
-            placed_by_class(name, np.asarray(share), *both) for share, *both in triples
+            align_columns(name, np.asarray(share), *both) for share, *both in triples
         ]
         for placed in answer:
             check_rows(name, placed, X)
         return answer
 
-    def finished(self, combined: Float64) -> Float64:
+    def finalize(self, combined: Float64) -> Float64:
         """Clip at 0 and scale rows to sum 1, in place; all-zero rows become uniform."""
         np.maximum(combined, 0, out=combined)  # weights may be negative
         sums = combined.sum(axis=1, keepdims=True)
@@ -174,32 +174,32 @@ class Labels(NamedTuple):
         combined /= sums
         return combined
 
-    def result(self, answer: Answer) -> Any:
+    def to_predictions(self, answer: Predictions) -> Any:
         """Labels with the highest probability; ties go to the first class."""
         pairs = zip(self.classes, answer, strict=True)
         found = [classes[share.argmax(axis=1)] for classes, share in pairs]
         return np.column_stack(found) if self.several else found[0]
 
-    def codes(self, y: Any, owner: str = "y") -> list[Counts]:
+    def encode(self, y: Any, owner: str = "y") -> list[Counts]:
         """Indices of labels in the sorted classes, for each output."""
         columns = np.asarray(y).reshape(len(y), -1).T
         if len(columns) != self.n_outputs:
-            raise count_error(owner, self.n_outputs, len(columns))
+            raise wrong_count_error(owner, self.n_outputs, len(columns))
         return [
-            codes_among(column, classes, owner)
+            encode_labels(column, classes, owner)
             for column, classes in zip(columns, self.classes, strict=True)
         ]
 
     def _known(self, name: str, member: Any) -> list[Any]:
         """Classes of a fitted member, for each output."""
-        found = known_classes(member, several=self.several, indicator=self.indicator)
+        found = member_classes(member, several=self.several, indicator=self.indicator)
         known = self.classes if found is None else found
         if len(known) != self.n_outputs:
-            raise count_error(f"member {name!r}", self.n_outputs, len(known))
+            raise wrong_count_error(f"member {name!r}", self.n_outputs, len(known))
         return known
 
 
-class Values(NamedTuple):
+class RegressionOutputs(NamedTuple):
     """Prediction format of regressors: one column per target or quantile.
 
     Parameters
@@ -226,7 +226,7 @@ class Values(NamedTuple):
         """Always False: regressors need no conversion to probabilities."""
         return False
 
-    def check_before(self, name: str, member: Any) -> None:
+    def check_methods(self, name: str, member: Any) -> None:
         """Raise if a member has no ``predict``."""
         if not hasattr(member, "predict"):
             raise ValueError(
@@ -235,22 +235,22 @@ class Values(NamedTuple):
 
     def check(self, name: str, member: Any) -> None:
         """Raise if a fitted member has no ``predict``."""
-        self.check_before(name, member)
+        self.check_methods(name, member)
 
-    def of(self, name: str, member: Any, X: Any) -> Answer:
+    def of(self, name: str, member: Any, X: Any) -> Predictions:
         """Predictions of a fitted member for ``X``, one column per target."""
         said = np.asarray(member.predict(X))
         check_rows(name, said, X)
         check_finite(name, said)
         said = said.reshape(len(said), -1)
         if self.width not in (None, said.shape[1]):
-            raise count_error(f"member {name!r}", self.width or 1, said.shape[1])
+            raise wrong_count_error(f"member {name!r}", self.width or 1, said.shape[1])
         return [said]
 
-    def finished(self, combined: Float64) -> Float64:
+    def finalize(self, combined: Float64) -> Float64:
         """Return the combined values unchanged."""
         return combined
 
-    def result(self, answer: Answer) -> Any:
+    def to_predictions(self, answer: Predictions) -> Any:
         """Combined values in the shape of the targets."""
         return answer[0] if self.several else answer[0][:, 0]

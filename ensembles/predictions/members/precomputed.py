@@ -7,21 +7,21 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
-from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.members.outputs import ClassOutputs
 
 
-class KnownClassifier(ClassifierMixin, BaseEstimator):
+class PrecomputedClassifier(ClassifierMixin, BaseEstimator):
     """A classifier that returns its input ``X`` as probabilities.
 
     ``X`` has one column per class; with several outputs, their columns side by side.
 
     Parameters
     ----------
-    labels : Labels
+    labels : ClassOutputs
         Classes of the columns.
     """
 
-    def __init__(self, labels: Labels) -> None:
+    def __init__(self, labels: ClassOutputs) -> None:
         self.labels = labels
 
     @property
@@ -30,7 +30,9 @@ class KnownClassifier(ClassifierMixin, BaseEstimator):
         labels = self.labels
         return labels.classes if labels.several else labels.classes[0]
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KnownClassifier:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> PrecomputedClassifier:
         """Return the estimator; there are no parameters to fit."""
         return self
 
@@ -40,14 +42,14 @@ class KnownClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Any:
         """Labels with the highest probability in ``X``."""
-        return self.labels.result(self._parted(X))
+        return self.labels.to_predictions(self._parted(X))
 
     def _parted(self, X: Any) -> list[Any]:
         ends = np.cumsum([len(classes) for classes in self.labels.classes])
         return np.split(np.asarray(X), ends[:-1], axis=1)
 
 
-class KnownRegressor(RegressorMixin, BaseEstimator):
+class PrecomputedRegressor(RegressorMixin, BaseEstimator):
     """A regressor that returns its input ``X`` as predictions.
 
     Parameters
@@ -59,7 +61,7 @@ class KnownRegressor(RegressorMixin, BaseEstimator):
     def __init__(self, several: bool) -> None:
         self.several = several
 
-    def fit(self, X: Any, y: Any = None) -> KnownRegressor:
+    def fit(self, X: Any, y: Any = None) -> PrecomputedRegressor:
         """Return the estimator; there are no parameters to fit."""
         return self
 

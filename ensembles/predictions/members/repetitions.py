@@ -33,7 +33,7 @@ def effective_size(sample_weight: Float64) -> float:
     return max(math.fsum(sample_weight), kish)
 
 
-def as_repetitions(sample_weight: Float64 | None) -> Float64 | None:
+def scale_to_effective_size(sample_weight: Float64 | None) -> Float64 | None:
     """Scale sample weights up so that their sum is the `effective_size`.
 
     For learners with a fixed penalty, such as ``LogisticRegression``, where the penalty

@@ -14,7 +14,7 @@ from ensembles.predictions.members.fitting import Split
 LIST_OF_SPLITS = "cv=list(splitter.split(X, y, groups))"
 
 
-def splits_of(
+def make_splits(
     cv: Any,
     X: Any,
     y: Any,

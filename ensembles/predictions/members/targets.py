@@ -10,15 +10,15 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_array, column_or_1d
 
-from ensembles.predictions.members.columns import known_classes
-from ensembles.predictions.members.outputs import Labels, Values
+from ensembles.predictions.members.columns import member_classes
+from ensembles.predictions.members.outputs import ClassOutputs, RegressionOutputs
 
 POLICIES = ("error", "zero")
 
 
-def labels_of(
+def check_class_targets(
     y: Any, members: Sequence[tuple[str, Any]], *, voting: bool, missing: str
-) -> tuple[Labels, Any]:
+) -> tuple[ClassOutputs, Any]:
     """Validate classification targets and collect their classes.
 
     Parameters
@@ -34,7 +34,7 @@ def labels_of(
 
     Returns
     -------
-    labels : Labels
+    labels : ClassOutputs
         Sorted classes and the kind of the targets.
     y : ndarray
         Dense labels, of shape (n_samples,) or (n_samples, n_outputs).
@@ -64,11 +64,11 @@ def labels_of(
     else:
         classes = [np.unique(column) for column in y.reshape(len(y), -1).T]
     for name, member in members:
-        found = known_classes(member, several=several, indicator=indicator)
+        found = member_classes(member, several=several, indicator=indicator)
         for place, known in enumerate(found or []):
             if place < len(classes):  # Labels.check reports a surplus
                 classes[place] = _union(name, classes[place], known)
-    return Labels(classes, several, indicator, voting, missing), y
+    return ClassOutputs(classes, several, indicator, voting, missing), y
 
 
 def _union(name: str, classes: Any, known: Any) -> Any:
@@ -80,7 +80,9 @@ def _union(name: str, classes: Any, known: Any) -> Any:
     return np.union1d(classes, known)
 
 
-def values_of(y: Any, *, quantiles: bool) -> tuple[Values, Any]:
+def check_regression_targets(
+    y: Any, *, quantiles: bool
+) -> tuple[RegressionOutputs, Any]:
     """Validate regression targets.
 
     Parameters
@@ -92,7 +94,7 @@ def values_of(y: Any, *, quantiles: bool) -> tuple[Values, Any]:
 
     Returns
     -------
-    values : Values
+    values : RegressionOutputs
         Number and shape of the predicted columns.
     y : ndarray
         Validated targets; a single column is flattened to shape (n_samples,).
@@ -108,10 +110,10 @@ def values_of(y: Any, *, quantiles: bool) -> tuple[Values, Any]:
     if not several:
         y = column_or_1d(y, warn=True)
     if not quantiles:
-        return Values(several, y.shape[1] if several else 1), y
+        return RegressionOutputs(several, y.shape[1] if several else 1), y
     if several:
         raise ValueError(
             f"quantiles must be of one target, found {y.shape[1]} targets; combine "
             "each by an ensemble of its own"
         )
-    return Values(several=True, width=None), y
+    return RegressionOutputs(several=True, width=None), y

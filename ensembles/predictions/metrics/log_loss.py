@@ -9,7 +9,7 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import count_threads, cut, spread
-from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.log_loss_loops import (
     LANES,
     PIECE,
@@ -17,13 +17,13 @@ from ensembles.predictions.metrics.log_loss_loops import (
     log_sums,
     weighted_log_sums,
 )
-from ensembles.predictions.metrics.mixture_weights import best_mixture
+from ensembles.predictions.metrics.mixture_weights import mixture_weights
 from ensembles.predictions.metrics.scorer import (
     UNIT,
-    Bounded,
+    BoundedScore,
     Combine,
+    NotApplicable,
     RunningSums,
-    Unsuited,
 )
 
 FLOOR = float(np.finfo(np.float64).eps)  # scikit-learn clips probabilities to it
@@ -31,7 +31,7 @@ FAR = 1e-6  # largest |row sum - 1|; rounding to float32 gives about 1e-7
 CHUNK = 8  # members per job of a thread
 
 
-class LogLoss(Bounded):
+class LogLoss(BoundedScore):
     """Negative log-loss of the mean probabilities, averaged over the outputs.
 
     Stores one number per member and row: the probability of the true class. The rows of
@@ -41,7 +41,7 @@ class LogLoss(Bounded):
 
     Parameters
     ----------
-    held : Held
+    held : OutOfFold
         Held-out class probabilities.
     combine : callable
         ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
@@ -50,7 +50,7 @@ class LogLoss(Bounded):
 
     Raises
     ------
-    Unsuited
+    NotApplicable
         If a probability is negative or NaN, or a row sum differs from 1 by more than
         `FAR`.
 
@@ -60,18 +60,18 @@ class LogLoss(Bounded):
     of models", ICML: greedy selection, which uses these scores.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
         super().__init__(held, combine, scoring)
-        stacks = [suited(stack) for stack in held.stacks]
+        stacks = [as_float_array(stack) for stack in held.stacks]
         dtype = np.result_type(*stacks)
         n_members, n_rows = stacks[0].shape[:2]
         self.weighted = held.sample_weight is not None
-        shares = row_shares(held.sample_weight, n_rows)
+        shares = normalized_sample_weight(held.sample_weight, n_rows)
         self.entries = np.empty((n_members, n_rows * len(stacks)), dtype)
         self.shares = np.tile(shares, len(stacks)) / len(stacks)
         self.drift = np.zeros(n_members)
         farthest, least = np.empty((2, self.entries.shape[1]))
-        codes = np.concatenate(held.answers.codes(held.y))  # type: ignore[union-attr]
+        codes = np.concatenate(held.outputs.encode(held.y))  # type: ignore[union-attr]
         jobs = [
             (stack, start, stop, output * n_rows)
             for output, stack in enumerate(stacks)
@@ -87,7 +87,7 @@ class LogLoss(Bounded):
         for drift in spread(jobs, lambda: take, count_threads(None)):
             self.drift += drift
         if not farthest.max() <= FAR:
-            raise Unsuited
+            raise NotApplicable
         self.running = RunningSums(self.entries)
         # The mean of a row may be below the floor only if an entry is.
         raised = (least < 2 * FLOOR) * (3 * farthest)
@@ -96,7 +96,7 @@ class LogLoss(Bounded):
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after one more copy of each of ``members``, with error bounds."""
         size = float(counts.sum() + 1)
-        sums = self.running.at(counts)
+        sums = self.running.update(counts)
         found = self._sums_of_logs(sums, size * FLOOR, members)
         drift = (counts @ self.drift + self.drift[members]) / size
         values = found - math.log(size) - drift
@@ -146,23 +146,23 @@ class LogLoss(Bounded):
         ndarray of shape (n_members,)
             Non-negative, with sum 1.
         """
-        return best_mixture(self.entries, self.shares, floor=FLOOR)
+        return mixture_weights(self.entries, self.shares, floor=FLOOR)
 
 
-def suited(stack: Float64) -> Float64:
-    """Convert a stack to a plain ndarray without a copy, or raise `Unsuited`."""
+def as_float_array(stack: Float64) -> Float64:
+    """Convert a stack to a plain ndarray without a copy, or raise `NotApplicable`."""
     plain = np.asarray(stack)  # the loops do not accept np.memmap
     if plain.dtype not in (np.float32, np.float64) or 0 in plain.shape:
-        raise Unsuited
+        raise NotApplicable
     return plain
 
 
-def row_shares(sample_weight: Float64 | None, n_rows: int) -> Float64:
-    """Weights of the rows, scaled to sum 1; raises `Unsuited` if that is impossible."""
+def normalized_sample_weight(sample_weight: Float64 | None, n_rows: int) -> Float64:
+    """Weights of the rows, scaled to sum 1; `NotApplicable` if that is impossible."""
     if sample_weight is None:
         return np.full(n_rows, 1 / n_rows)
     shares = np.asarray(sample_weight, np.float64)
     total = math.fsum(shares)
     if not (total > 0 and (shares >= 0).all()):
-        raise Unsuited
+        raise NotApplicable
     return shares / total

@@ -11,21 +11,28 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Labels, Values
-from ensembles.predictions.members.precomputed import KnownClassifier, KnownRegressor
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import (
+    ClassOutputs,
+    Predictions,
+    RegressionOutputs,
+)
+from ensembles.predictions.members.precomputed import (
+    PrecomputedClassifier,
+    PrecomputedRegressor,
+)
 from ensembles.selection.score import ROUNDING
 
-Combine = Callable[[list[Float64], Float64], Answer]
+Combine = Callable[[list[Float64], Float64], Predictions]
 
 UNIT = 2.0**-53  # largest relative rounding error of float64
 
 
-class Unsuited(Exception):
+class NotApplicable(Exception):
     """A fast score does not support the format or values of these predictions."""
 
 
-class Scored:
+class ScorerScore:
     """Score of weights: any scikit-learn scorer, run on the combined predictions.
 
     Each score combines all members with nonzero weight and runs the scorer on the
@@ -34,7 +41,7 @@ class Scored:
 
     Parameters
     ----------
-    held : Held
+    held : OutOfFold
         Held-out predictions of the members, with the true targets.
     combine : callable
         ``(stacks, weights) -> answer``, with the rule of the ensemble.
@@ -43,15 +50,15 @@ class Scored:
         negative mean squared error for regressors.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
         self.held = held
         self.combine = combine
         self.scoring = scoring
 
     def __call__(self, weights: Float64) -> float:
-        return self.of(self.combine(self.held.stacks, weights))
+        return self.evaluate(self.combine(self.held.stacks, weights))
 
-    def of(self, answer: Answer) -> float:
+    def evaluate(self, answer: Predictions) -> float:
         """Score of combined predictions for the held-out samples."""
         logs = isinstance(self.scoring, str) and self.scoring == "neg_log_loss"
         if self.scoring is None or (logs and self._lacking):
@@ -67,13 +74,13 @@ class Scored:
                 )
             raise
 
-    def _asked(self, answer: Answer) -> float:
+    def _asked(self, answer: Predictions) -> float:
         """Value of the scikit-learn scorer."""
         scorer = get_scorer(self.scoring)
-        answers, y, weight = self.held.answers, self.held.y, self.held.sample_weight
-        known: Any = KnownRegressor(getattr(answers, "several", False))
-        if isinstance(answers, Labels):
-            known = KnownClassifier(answers)
+        outputs, y, weight = self.held.outputs, self.held.y, self.held.sample_weight
+        known: Any = PrecomputedRegressor(getattr(outputs, "several", False))
+        if isinstance(outputs, ClassOutputs):
+            known = PrecomputedClassifier(outputs)
         given = {} if weight is None else {"sample_weight": weight}
         try:
             return float(scorer(known, np.hstack(answer), y, **given))
@@ -89,20 +96,20 @@ class Scored:
     @cached_property
     def _lacking(self) -> list[Any]:
         """Classes without a held-out sample; empty for several targets."""
-        answers = self.held.answers
-        if not isinstance(answers, Labels) or answers.n_outputs > 1:
+        outputs = self.held.outputs
+        if not isinstance(outputs, ClassOutputs) or outputs.n_outputs > 1:
             return []
-        return list(np.setdiff1d(answers.classes[0], self.held.y).tolist())
+        return list(np.setdiff1d(outputs.classes[0], self.held.y).tolist())
 
-    def _loss(self, answer: Answer) -> float:
+    def _loss(self, answer: Predictions) -> float:
         """Log-loss or squared error, averaged over the outputs."""
-        answers, y, weight = self.held.answers, self.held.y, self.held.sample_weight
-        if isinstance(answers, Values):
+        outputs, y, weight = self.held.outputs, self.held.y, self.held.sample_weight
+        if isinstance(outputs, RegressionOutputs):
             errors = (np.asarray(y).reshape(len(y), -1) - answer[0]) ** 2
             return float(np.average(errors.mean(axis=1), weights=weight))
         losses = [
             _log_loss(codes, share, weight)
-            for codes, share in zip(answers.codes(y), answer, strict=True)
+            for codes, share in zip(outputs.encode(y), answer, strict=True)
         ]
         return float(np.mean(losses))
 
@@ -114,7 +121,7 @@ def _log_loss(codes: Any, share: Float64, weight: Float64 | None) -> float:
     return -float(np.average(np.log(np.clip(found, least, 1 - least)), weights=weight))
 
 
-class Bounded(Scored):
+class BoundedScore(ScorerScore):
     """Base class of scores with fast estimates of known error bounds.
 
     `gains` returns the estimates, except for candidates whose error bounds leave the
@@ -158,12 +165,12 @@ class Bounded(Scored):
             scorer itself; if all counts are zero, so is the order of all scores.
         """
         values, errors = self.estimates(counts, members)
-        for place in np.flatnonzero(self.in_doubt(counts, values, errors)):
+        for place in np.flatnonzero(self.ambiguous(counts, values, errors)):
             values[place] = self(_with_one_more(counts, members[place]))
         return values
 
     @staticmethod
-    def in_doubt(counts: Counts, values: Float64, errors: Float64) -> Any:
+    def ambiguous(counts: Counts, values: Float64, errors: Float64) -> Any:
         """Mask of the estimates that are not good enough.
 
         All scores matter if all counts are zero, else the largest. An estimate is not
@@ -186,7 +193,7 @@ class Bounded(Scored):
         wide = errors > ROUNDING * np.maximum(1, np.abs(values))
         return (_near_another(values, errors) & (errors > 0)) | wide
 
-    def agrees(self) -> bool:
+    def matches_scorer(self) -> bool:
         """Whether the estimate for the first plus the last member fits the scorer.
 
         It does not if the installed scikit-learn defines the score differently, or if
@@ -240,7 +247,7 @@ class RunningSums:
         self.counts = np.zeros(len(self.said), np.int64)
         self.sums = np.zeros(self.said.shape[1:])
 
-    def at(self, counts: Counts) -> Float64:
+    def update(self, counts: Counts) -> Float64:
         """Sums for these counts, updated from the previous call if no count decreased.
 
         Each entry is rounded at most ``2 * counts.sum()`` times. The array is reused by

@@ -9,16 +9,25 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import cut
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.metrics.log_loss import FAR, row_shares, suited
-from ensembles.predictions.metrics.scorer import UNIT, Bounded, Combine, Unsuited
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.metrics.log_loss import (
+    FAR,
+    as_float_array,
+    normalized_sample_weight,
+)
+from ensembles.predictions.metrics.scorer import (
+    UNIT,
+    BoundedScore,
+    Combine,
+    NotApplicable,
+)
 
 BLOCK = 1 << 22  # numbers per block, over all members: 32 MiB in float64
 LONGEST = 1 << 13  # most numbers per member in a block: limits the rounding error
 
 
-class Squares(Bounded):
+class SquaredError(BoundedScore):
     """Negative mean squared error of the mean predictions, averaged over the outputs.
 
     Most of the cost is in the constructor: one pass over the predictions for the Gram
@@ -27,7 +36,7 @@ class Squares(Bounded):
 
     Parameters
     ----------
-    held : Held
+    held : OutOfFold
         Held-out predictions of the members, with the true targets.
     combine : callable
         ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
@@ -36,18 +45,18 @@ class Squares(Bounded):
 
     Raises
     ------
-    Unsuited
+    NotApplicable
         If the predictions are not one array, or an inner product of errors is not
         finite.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
         super().__init__(held, combine, scoring)
         if len(held.stacks) != 1:
-            raise Unsuited
-        stack = suited(held.stacks[0])
+            raise NotApplicable
+        stack = as_float_array(held.stacks[0])
         n_members, n_rows, width = stack.shape
-        self.shares = row_shares(held.sample_weight, n_rows)
+        self.shares = normalized_sample_weight(held.sample_weight, n_rows)
         self.products = np.zeros((n_members, n_members))
         self.sizes, self.far = np.zeros(n_members), 0.0
         per_member = min(LONGEST, BLOCK // n_members)
@@ -58,7 +67,7 @@ class Squares(Bounded):
         self.sizes = np.sqrt(self.sizes * self._scale(width))
         self.adding = (blocks[0][1] * width + len(blocks) + 8) * UNIT
         if not np.isfinite(self.products).all() or self.far > FAR:
-            raise Unsuited
+            raise NotApplicable
 
     def _scale(self, width: int) -> float:
         """Factor of the sum of squared errors of a row."""
@@ -150,12 +159,12 @@ class Squares(Bounded):
         return np.asarray(found / found.sum())
 
 
-class RootSquares(Squares):
+class RootSquaredError(SquaredError):
     """Negative root mean squared error, for one output."""
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
         if held.stacks[0].shape[2] != 1:
-            raise Unsuited
+            raise NotApplicable
         super().__init__(held, combine, scoring)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
@@ -181,18 +190,18 @@ class RootSquares(Squares):
         return np.asarray(-slopes / root if root > 0 else 0 * slopes)
 
 
-class R2(Squares):
+class R2(SquaredError):
     """Coefficient of determination (R2) of the mean predictions, for one output."""
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
+    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
         if held.stacks[0].shape[2] != 1:
-            raise Unsuited
+            raise NotApplicable
         truth = np.asarray(held.y, np.float64).reshape(-1)
         weight = held.sample_weight
         centre = np.average(truth, weights=weight)
         self.variance = float(np.average((truth - centre) ** 2, weights=weight))
         if len(truth) < 2 or not self.variance > 0:
-            raise Unsuited
+            raise NotApplicable
         super().__init__(held, combine, scoring)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
@@ -215,7 +224,7 @@ class R2(Squares):
         return super().gradient(weights) / self.variance
 
 
-class Brier(Squares):
+class BrierScore(SquaredError):
     """Negative Brier score; halved for two classes, as in scikit-learn since 1.7.
 
     The scorer scales the rows of the mean to sum 1, the estimates do not: their error
@@ -223,10 +232,10 @@ class Brier(Squares):
     `FAR`, a multiple of the rounding of float32.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        if not isinstance(held.answers, Labels) or len(held.stacks) != 1:
-            raise Unsuited
-        self.codes = held.answers.codes(held.y)[0]
+    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
+        if not isinstance(held.outputs, ClassOutputs) or len(held.stacks) != 1:
+            raise NotApplicable
+        self.codes = held.outputs.encode(held.y)[0]
         super().__init__(held, combine, scoring)
 
     def _scale(self, width: int) -> float:
@@ -237,5 +246,5 @@ class Brier(Squares):
 
     def _look_at(self, said: Float64) -> None:
         if said.min() < 0:
-            raise Unsuited
+            raise NotApplicable
         self.far = max(self.far, float(np.abs(said.sum(axis=2) - 1).max()))

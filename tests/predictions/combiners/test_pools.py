@@ -16,9 +16,12 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier
 from ensembles.predictions.log_pool_weights import PoolLoss
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.members.repetitions import as_repetitions, effective_size
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.members.repetitions import (
+    effective_size,
+    scale_to_effective_size,
+)
 
 Data = tuple[Any, Any]
 NB = ("nb", GaussianNB())
@@ -135,9 +138,9 @@ def test_intercepts_are_each_outputs_own() -> None:
     assert given.intercept_ is None
 
 
-def held_of(said: list[Any], y: Any, weight: Any = None) -> Held:
-    labels = Labels([np.unique(y)], False, False, False, "error")
-    return Held([np.array(said)], y, labels, weight)
+def held_of(said: list[Any], y: Any, weight: Any = None) -> OutOfFold:
+    labels = ClassOutputs([np.unique(y)], False, False, False, "error")
+    return OutOfFold([np.array(said)], y, labels, weight)
 
 
 def test_weights_and_intercepts_have_the_least_penalized_loss(
@@ -190,7 +193,7 @@ def test_the_scale_of_sample_weights_does_not_undo_calibration(
 def test_whole_weights_stand_for_as_many_samples() -> None:
     whole = np.array([0.0, 2.0, 3.0, 1.0])
     assert effective_size(whole) == 6
-    assert as_repetitions(whole) is whole
+    assert scale_to_effective_size(whole) is whole
     assert effective_size(np.full(50, 1e-200)) == pytest.approx(50)
     assert effective_size(np.full(50, 0.02)) == pytest.approx(50)
     assert effective_size(np.array([1e-3] + [1e-9] * 9)) == pytest.approx(1, abs=1e-4)
