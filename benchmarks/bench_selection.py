@@ -31,6 +31,7 @@ import selection_report
 import selection_votes
 
 from ensembles.predictions.combiners.builtin import resolve_combiner
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.metrics.scorer import ScorerScore
@@ -145,23 +146,19 @@ def held_at(path: Path) -> OutOfFold:
     """What members said, as it is asked for."""
     stack, y = selection_members.read(path)
     classes = [np.arange(stack.shape[2])]
-    labels = ClassOutputs(classes, False, False, voting=False, missing="error")
+    labels = ClassOutputs(classes, False, False, voting=False, missing_class="error")
     return OutOfFold([stack], y, labels, None)
 
 
-def combine_for(held: OutOfFold) -> Any:
+def mean_of(held: OutOfFold) -> FittedCombiner:
     """The mean of members, rows scaled to sum 1."""
-
-    def combine(stacks: Any, weights: Any) -> Any:
-        return [held.outputs.finalize(MEAN.function(s, weights)) for s in stacks]
-
-    return combine
+    return FittedCombiner(MEAN, {}, held.outputs)
 
 
 def followed(held: OutOfFold, scoring: str, n_rounds: int) -> dict[str, Any]:
     """Costs of a fast selection, and what it took."""
     started = time.process_time()
-    score = make_score(held, MEAN, combine_for(held), scoring)
+    score = make_score(held, mean_of(held), scoring)
     prepared = time.process_time()
     assert type(score) is not ScorerScore
     history, peak = [], 0
@@ -190,7 +187,7 @@ def order_of(history: list[Trial]) -> list[int]:
 
 def generic(held: OutOfFold, scoring: str, n_rounds: int) -> dict[str, Any]:
     """Cost a candidate of the loop that knows nothing of the score."""
-    score = ScorerScore(held, combine_for(held), scoring)
+    score = ScorerScore(held, mean_of(held), scoring)
     history: list[Trial] = []
     started = time.process_time()
     greedy(held.n_members, score, n_rounds=n_rounds, record=history.append)
@@ -217,7 +214,7 @@ def same(found: dict[str, Any], order: list[int]) -> None:
 
 def optimum(held: OutOfFold) -> dict[str, Any]:
     """Cost of the best weights of the simplex, and their score."""
-    score = make_score(held, MEAN, combine_for(held), None)
+    score = make_score(held, mean_of(held), None)
     history: list[Trial] = []
     started, clock = time.process_time(), time.perf_counter()
     convex(held.n_members, score, record=history.append)

@@ -15,7 +15,7 @@ from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import OutputSpec, Predictions
 from ensembles.weights import check_weights
 
-RESOLUTION = 1 << 16
+RANK_RESOLUTION = 1 << 16  # ranks by sample weights are accurate to one part in this
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class FittedCombiner:
         Function that combines the predictions.
     params : dict
         Parameters of the combiner.
-    outputs : OutputSpec
+    outputs : ClassOutputs or RegressionOutputs
         Format of the predictions.
     training : list of lists of ndarrays or None, default=None
-        For each output and member, the sorted predictions that a ranked combiner ranks
+        For each output and member, the sorted predictions that ``"rank_mean"`` ranks
         against, of shape (n_training, n_columns). None for other combiners.
     intercepts : list of ndarrays of shape (n_classes,) or None, default=None
         For each output, the intercepts that a log-linear pool adds to the logarithm of
@@ -58,34 +58,53 @@ class FittedCombiner:
         -------
         list of n_outputs ndarrays of shape (n_samples, n_columns), float64
         """
-        combined = []
+        predictions = []
         for output, members in enumerate(stacks):
             learned: dict[str, Any] = {}
             if self.training is not None:
                 learned["training"] = self.training[output]
             if self.intercepts is not None:
                 learned["intercept"] = self.intercepts[output]
-            made = self.combiner.function(members, weights, **self.params, **learned)
-            combined.append(self.outputs.finalize(made))
-        return combined
+            combined = self.combiner.function(
+                members, weights, **self.params, **learned
+            )
+            predictions.append(self.outputs.finalize(combined))
+        return predictions
 
-    def with_training_predictions(self, held: OutOfFold) -> FittedCombiner:
-        """Copy with held-out predictions as ``training``, if the combiner is ranked."""
+    def with_training_predictions(self, out_of_fold: OutOfFold) -> FittedCombiner:
+        """Copy with out-of-fold predictions as ``training``, if the combiner needs it.
+
+        With sample weights, each prediction is repeated by its weight.
+        """
         if not self.combiner.needs_training_predictions:
             return self
-        rows = np.arange(len(held.y))
-        if held.sample_weight is not None:
-            rows = np.repeat(rows, _repeats(held.sample_weight))
-        training = [list(np.sort(stack[:, rows], axis=1)) for stack in held.stacks]
-        return replace(self, training=training)
+        rows = np.arange(len(out_of_fold.y))
+        if out_of_fold.sample_weight is not None:
+            rows = np.repeat(rows, _repeats(out_of_fold.sample_weight))
+        stacks = [stack[:, rows] for stack in out_of_fold.stacks]
+        return replace(self, training=[list(np.sort(s, axis=1)) for s in stacks])
 
     def subset(
-        self, places: Sequence[int], weights: Float64
+        self, members: Sequence[int], weights: Float64
     ) -> tuple[FittedCombiner, Float64]:
-        """Restrict the combination and the weights to some of the members.
+        """Restrict the combiner and the weights to some of the members.
 
         In a log-linear pool, the remaining weights are rescaled to the sum of all
-        weights, which sets the sharpness. In a product, they are unchanged.
+        weights, which sets how sharp the result is. In a product, they are unchanged.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Indices of the members that remain.
+        weights : ndarray of shape (n_members,)
+            Weights of all members.
+
+        Returns
+        -------
+        combiner : FittedCombiner
+            Copy with the training predictions of these members.
+        weights : ndarray of shape (len(members),)
+            Weights of these members.
 
         Raises
         ------
@@ -93,37 +112,37 @@ class FittedCombiner:
             If members with nonzero weight are left out, and the sum of all weights or
             of the remaining weights is not positive.
         """
-        kept = weights[places]
-        if np.count_nonzero(kept) < np.count_nonzero(weights):
-            kept = self._left(kept, weights)
+        remaining = weights[members]
+        if np.count_nonzero(remaining) < np.count_nonzero(weights):
+            remaining = self._rescale(remaining, weights)
         if self.training is None:
-            return self, kept
-        training = [[output[place] for place in places] for output in self.training]
-        return replace(self, training=training), kept
+            return self, remaining
+        training = [[output[member] for member in members] for output in self.training]
+        return replace(self, training=training), remaining
 
-    def _left(self, kept: Float64, weights: Float64) -> Float64:
-        total, size = math.fsum(weights), math.fsum(kept)
-        if min(total, size) <= 0:
+    def _rescale(self, remaining: Float64, weights: Float64) -> Float64:
+        combiner = self.combiner
+        total, remaining_total = math.fsum(weights), math.fsum(remaining)
+        if min(total, remaining_total) <= 0:
             raise ValueError(
-                f"weights of {self.combiner.name!r} must have a positive sum, also "
-                f"without members that are left out: found {kept.tolist()} of "
-                f"{weights.tolist()}; weigh those that are left more"
+                f"weights of {combiner.name!r} must have a positive sum, also without "
+                f"the members that are left out: found {remaining.tolist()} of "
+                f"{weights.tolist()}; increase the weights of the other members"
             )
-        rule = self.combiner.name
-        kept = check_weights(kept, len(kept), signed=self.combiner.signed, rule=rule)
-        shared = (
-            self.combiner.weight_sum_matters and self.combiner.equal_weights_sum_to_one
+        remaining = check_weights(
+            remaining, len(remaining), signed=combiner.signed, rule=combiner.name
         )
-        return kept * (total / size) if shared else kept
+        if combiner.weight_sum_matters and combiner.equal_weights_sum_to_one:
+            return remaining * (total / remaining_total)
+        return remaining
 
 
 def _repeats(sample_weight: Float64) -> Counts:
     """Repetitions of each sample: its weight if integer, else nearly proportional.
 
-    Their sum is at most about `RESOLUTION`, or 4 per sample if that is more, so ranks
-    are accurate to one part in `RESOLUTION`.
+    Their sum is at most about `RANK_RESOLUTION`, or 4 per sample if that is more.
     """
-    size = max(RESOLUTION, 4 * len(sample_weight))
+    size = max(RANK_RESOLUTION, 4 * len(sample_weight))
     if (sample_weight == sample_weight.round()).all() and sample_weight.max() < 2**53:
         counts: Counts = sample_weight.astype(np.int64)
         counts //= np.gcd.reduce(counts)

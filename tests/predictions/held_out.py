@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import resolve_combiner
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import (
     ClassOutputs,
-    Predictions,
     RegressionOutputs,
 )
 from ensembles.predictions.metrics.scorer import ScorerScore
@@ -99,16 +99,12 @@ def _weights(rng: Any, n_rows: int, weighting: str) -> Float64 | None:
     return np.asarray(weights)
 
 
-def combine_for(held: OutOfFold) -> Any:
-    """What an estimator does with weights: the mean, finished."""
-
-    def combine(stacks: list[Float64], weights: Float64) -> Predictions:
-        return [held.outputs.finalize(MEAN.function(s, weights)) for s in stacks]
-
-    return combine
+def mean_of(held: OutOfFold) -> FittedCombiner:
+    """The mean, as an estimator combines these predictions."""
+    return FittedCombiner(MEAN, {}, held.outputs)
 
 
 def both(held: OutOfFold, scoring: Any) -> tuple[Any, ScorerScore]:
     """The score that is offered, and the plain one."""
-    combine = combine_for(held)
-    return make_score(held, MEAN, combine, scoring), ScorerScore(held, combine, scoring)
+    combiner = mean_of(held)
+    return make_score(held, combiner, scoring), ScorerScore(held, combiner, scoring)

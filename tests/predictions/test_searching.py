@@ -59,8 +59,9 @@ def test_a_search_with_memory_fits_each_member_once_a_fold(
 def test_a_search_reaches_rules_weights_params_and_members(iris: Data) -> None:
     ensemble = EnsembleClassifier(MEMBERS, rule="mean", weights="greedy")
     grid: Any = [
-        {"tree__max_depth": [1, 3], "params": [{"n_rounds": 3}, None]},
+        {"tree__max_depth": [1, 3], "weights_params": [{"n_rounds": 3}, None]},
         {"tree": [LogisticRegression(max_iter=500), "drop"], "weights": [None]},
+        {"rule": ["geometric_mean"], "rule_params": [{"floor": 1e-3}, None]},
     ]
     search = GridSearchCV(ensemble, grid, cv=3).fit(*iris)
     assert search.best_score_ > 0.9

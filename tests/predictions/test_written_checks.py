@@ -27,7 +27,7 @@ from ensembles.predictions import EnsembleClassifier, EnsembleTransformer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:selection .* did not beat the best member"),
-    pytest.mark.filterwarnings("ignore:.* must not have seen them"),
+    pytest.mark.filterwarnings("ignore:.* must not have seen these data"),
 ]
 
 

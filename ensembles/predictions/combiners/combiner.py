@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.predictions.combiners.accumulation import Members, blocks, checked
+from ensembles.predictions.combiners.accumulation import (
+    Members,
+    check_member,
+    check_n_members,
+    row_blocks,
+)
 from ensembles.registry import RegisteredFunction
 from ensembles.rules.rule import Rule
 from ensembles.weights import check_weights
@@ -71,13 +76,13 @@ class Combiner(RegisteredFunction):
         params : mapping of str to value
             Parameters by name, without ``training`` and ``intercept``.
         """
-        self.check_names(params)
         if params:  # the function itself validates their values
+            self.check_names(params)
             ones = np.ones((n_members, 1, 1))
-            given = {"training": ones} if self.needs_training_predictions else {}
-            self.function(ones, np.ones(n_members), **given, **params)
+            learned = {"training": ones} if self.needs_training_predictions else {}
+            self.function(ones, np.ones(n_members), **learned, **params)
 
-    def equal(self, n_members: int) -> Float64:
+    def equal_weights(self, n_members: int) -> Float64:
         """Equal weights: 1 / n_members each, or 1 each, as the combiner declares."""
         return np.full(
             n_members, 1 / n_members if self.equal_weights_sum_to_one else 1.0
@@ -113,19 +118,17 @@ class Combiner(RegisteredFunction):
                 "members must have the shape (n_members, n_rows, n_columns), found "
                 f"{stack.shape}"
             )
-        checked = check_weights(weights, len(stack), signed=self.signed, rule=self.name)
+        values = check_weights(weights, len(stack), signed=self.signed, rule=self.name)
         if weights is None:
-            checked = self.equal(len(stack))
-        known = (
-            {"training"}
-            if self.needs_training_predictions
-            else {"intercept"}
-            if self.weight_sum_matters
-            else set()
-        )
-        own = {name: value for name, value in params.items() if name not in known}
-        self.check(len(stack), own)
-        return np.asarray(self.function(stack, checked, **params))
+            values = self.equal_weights(len(stack))
+        learned = set[str]()
+        if self.needs_training_predictions:
+            learned = {"training"}
+        elif self.weight_sum_matters:
+            learned = {"intercept"}
+        rule_params = {n: value for n, value in params.items() if n not in learned}
+        self.check(len(stack), rule_params)
+        return np.asarray(self.function(stack, values, **params))
 
 
 class ElementwiseCombiner(Combiner):
@@ -145,8 +148,7 @@ class ElementwiseCombiner(Combiner):
     def __init__(self, rule: Rule) -> None:
         if not rule.is_elementwise:
             raise ValueError(
-                f"rule {rule.name!r} combines members as directions; what they predict "
-                "is combined by elementwise rules"
+                f"rule must be elementwise to combine predictions: {rule.name!r} is not"
             )
         self.rule = rule
         super().__init__(self._combine, input="values", signed=rule.signed)
@@ -163,12 +165,15 @@ class ElementwiseCombiner(Combiner):
         return self.rule.params
 
     def _combine(self, members: Members, weights: Float64, **params: Any) -> Float64:
-        held = list(checked(members, len(weights)))
-        self.rule.check(len(held), params)
-        out: Float64 = np.empty(held[0].shape)
-        for start, stop in blocks(len(out), len(held) * out.shape[1]):
-            block = np.array([member[start:stop] for member in held], np.float64)
-            flat = block.reshape(len(held), -1)
-            found = self.rule.combine(flat, weights, flat.dtype, **params)
-            out[start:stop] = found.reshape(out[start:stop].shape)
-        return out
+        arrays = list(members)
+        for index, array in enumerate(arrays):
+            check_member(array, arrays[0].shape, index, len(weights))
+        check_n_members(len(arrays), len(weights))
+        self.rule.check(len(arrays), params)
+        combined: Float64 = np.empty(arrays[0].shape)
+        for block in row_blocks(len(combined), len(arrays) * combined.shape[1]):
+            stack = np.array([array[block] for array in arrays], np.float64)
+            flat = stack.reshape(len(arrays), -1)
+            values = self.rule.combine(flat, weights, flat.dtype, **params)
+            combined[block] = values.reshape(combined[block].shape)
+        return combined

@@ -17,18 +17,18 @@ class PrecomputedClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    labels : ClassOutputs
+    outputs : ClassOutputs
         Classes of the columns.
     """
 
-    def __init__(self, labels: ClassOutputs) -> None:
-        self.labels = labels
+    def __init__(self, outputs: ClassOutputs) -> None:
+        self.outputs = outputs
 
     @property
     def classes_(self) -> Any:
         """Sorted classes; a list of arrays for several targets."""
-        labels = self.labels
-        return labels.classes if labels.several else labels.classes[0]
+        classes = self.outputs.classes
+        return classes if self.outputs.multioutput else classes[0]
 
     def fit(
         self, X: Any, y: Any = None, sample_weight: Any = None
@@ -38,14 +38,14 @@ class PrecomputedClassifier(ClassifierMixin, BaseEstimator):
 
     def predict_proba(self, X: Any) -> Any:
         """Return ``X``; for several outputs, split into a list of arrays."""
-        return self._parted(X) if self.labels.several else X
+        return self._split(X) if self.outputs.multioutput else X
 
     def predict(self, X: Any) -> Any:
         """Labels with the highest probability in ``X``."""
-        return self.labels.to_predictions(self._parted(X))
+        return self.outputs.to_targets(self._split(X))
 
-    def _parted(self, X: Any) -> list[Any]:
-        ends = np.cumsum([len(classes) for classes in self.labels.classes])
+    def _split(self, X: Any) -> list[Any]:
+        ends = np.cumsum([len(classes) for classes in self.outputs.classes])
         return np.split(np.asarray(X), ends[:-1], axis=1)
 
 
@@ -54,12 +54,12 @@ class PrecomputedRegressor(RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    several : bool
+    multioutput : bool
         Whether there are several targets; otherwise the first column is returned.
     """
 
-    def __init__(self, several: bool) -> None:
-        self.several = several
+    def __init__(self, multioutput: bool) -> None:
+        self.multioutput = multioutput
 
     def fit(self, X: Any, y: Any = None) -> PrecomputedRegressor:
         """Return the estimator; there are no parameters to fit."""
@@ -70,4 +70,4 @@ class PrecomputedRegressor(RegressorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Any:
         """Return ``X``, or its first column for a single target."""
-        return X if self.several else X[:, 0]
+        return X if self.multioutput else X[:, 0]

@@ -8,6 +8,7 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import count_threads, cut, spread
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.metrics.accuracy_loops import (
@@ -20,16 +21,13 @@ from ensembles.predictions.metrics.accuracy_loops import (
     reach,
     tell,
 )
-from ensembles.predictions.metrics.log_loss import (
-    as_float_array,
-    normalized_sample_weight,
-)
 from ensembles.predictions.metrics.scorer import (
     UNIT,
     BoundedScore,
-    Combine,
     NotApplicable,
     RunningSums,
+    as_float_array,
+    normalized_sample_weight,
 )
 
 CHUNK = 16  # members per job of a thread
@@ -97,10 +95,10 @@ class Accuracy(BoundedScore):
 
     Parameters
     ----------
-    held : OutOfFold
-        Held-out class probabilities of one target.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
+    out_of_fold : OutOfFold
+        Class probabilities of one target.
+    combiner : FittedCombiner
+        Rule "mean".
     scoring : str
         "accuracy".
 
@@ -111,17 +109,22 @@ class Accuracy(BoundedScore):
         all zero for a sample.
     """
 
-    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
-        super().__init__(held, combine, scoring)
-        if not isinstance(held.outputs, ClassOutputs) or len(held.stacks) != 1:
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
+        if (
+            not isinstance(out_of_fold.outputs, ClassOutputs)
+            or len(out_of_fold.stacks) != 1
+        ):
             raise NotApplicable
-        self.stack = as_float_array(held.stacks[0])
-        self.codes = held.outputs.encode(held.y)[0]
+        self.stack = as_float_array(out_of_fold.stacks[0])
+        self.codes = out_of_fold.outputs.encode(out_of_fold.y)[0]
         n_rows, n_classes = self.stack.shape[1:]
-        self.weighted = held.sample_weight is not None
+        self.weighted = out_of_fold.sample_weight is not None
         self.shares = np.ones(n_rows)  # sums of integers are exact
         if self.weighted:
-            self.shares = normalized_sample_weight(held.sample_weight, n_rows)
+            self.shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
         self.most, self.least = np.empty((2, n_rows, n_classes), self.stack.dtype)
 
         def look(part: tuple[int, int]) -> float:
@@ -214,7 +217,7 @@ class Accuracy(BoundedScore):
         more[member] += 1
         some = np.flatnonzero(more)
         parts: Any = [self.stack[one][rows] for one in some]
-        answer = self.combine([parts], more[some] / more.sum())[0]
+        answer = self.combiner([parts], more[some] / more.sum())[0]
         right = answer.argmax(axis=1) == self.codes[rows]
         known = np.concatenate([listed.rows[surely], rows[right]])
         return float(self.shares[known].sum())

@@ -9,6 +9,7 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import count_threads, cut, spread
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.log_loss_loops import (
     LANES,
@@ -19,15 +20,16 @@ from ensembles.predictions.metrics.log_loss_loops import (
 )
 from ensembles.predictions.metrics.mixture_weights import mixture_weights
 from ensembles.predictions.metrics.scorer import (
+    ROW_SUM_TOLERANCE,
     UNIT,
     BoundedScore,
-    Combine,
     NotApplicable,
     RunningSums,
+    as_float_array,
+    normalized_sample_weight,
 )
 
 FLOOR = float(np.finfo(np.float64).eps)  # scikit-learn clips probabilities to it
-FAR = 1e-6  # largest |row sum - 1|; rounding to float32 gives about 1e-7
 CHUNK = 8  # members per job of a thread
 
 
@@ -41,10 +43,10 @@ class LogLoss(BoundedScore):
 
     Parameters
     ----------
-    held : OutOfFold
-        Held-out class probabilities.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
+    out_of_fold : OutOfFold
+        Class probabilities.
+    combiner : FittedCombiner
+        Rule "mean".
     scoring : str or None
         "neg_log_loss", or None, which means the same.
 
@@ -52,7 +54,7 @@ class LogLoss(BoundedScore):
     ------
     NotApplicable
         If a probability is negative or NaN, or a row sum differs from 1 by more than
-        `FAR`.
+        `ROW_SUM_TOLERANCE`.
 
     References
     ----------
@@ -60,18 +62,20 @@ class LogLoss(BoundedScore):
     of models", ICML: greedy selection, which uses these scores.
     """
 
-    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
-        super().__init__(held, combine, scoring)
-        stacks = [as_float_array(stack) for stack in held.stacks]
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
+        stacks = [as_float_array(stack) for stack in out_of_fold.stacks]
         dtype = np.result_type(*stacks)
         n_members, n_rows = stacks[0].shape[:2]
-        self.weighted = held.sample_weight is not None
-        shares = normalized_sample_weight(held.sample_weight, n_rows)
+        self.weighted = out_of_fold.sample_weight is not None
+        shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
         self.entries = np.empty((n_members, n_rows * len(stacks)), dtype)
         self.shares = np.tile(shares, len(stacks)) / len(stacks)
         self.drift = np.zeros(n_members)
         farthest, least = np.empty((2, self.entries.shape[1]))
-        codes = np.concatenate(held.outputs.encode(held.y))  # type: ignore[union-attr]
+        codes = np.concatenate(out_of_fold.outputs.encode(out_of_fold.y))  # type: ignore[union-attr]
         jobs = [
             (stack, start, stop, output * n_rows)
             for output, stack in enumerate(stacks)
@@ -86,7 +90,7 @@ class LogLoss(BoundedScore):
 
         for drift in spread(jobs, lambda: take, count_threads(None)):
             self.drift += drift
-        if not farthest.max() <= FAR:
+        if not farthest.max() <= ROW_SUM_TOLERANCE:
             raise NotApplicable
         self.running = RunningSums(self.entries)
         # The mean of a row may be below the floor only if an entry is.
@@ -100,7 +104,7 @@ class LogLoss(BoundedScore):
         found = self._sums_of_logs(sums, size * FLOOR, members)
         drift = (counts @ self.drift + self.drift[members]) / size
         values = found - math.log(size) - drift
-        width = sum(stack.shape[2] for stack in self.held.stacks)
+        width = sum(stack.shape[2] for stack in self.out_of_fold.stacks)
         steps = 4 * (size + width + 16)
         adding = 200 + (len(sums) / LANES if self.weighted else 0)
         logs = abs(values) + 2 * math.log(size)
@@ -147,22 +151,3 @@ class LogLoss(BoundedScore):
             Non-negative, with sum 1.
         """
         return mixture_weights(self.entries, self.shares, floor=FLOOR)
-
-
-def as_float_array(stack: Float64) -> Float64:
-    """Convert a stack to a plain ndarray without a copy, or raise `NotApplicable`."""
-    plain = np.asarray(stack)  # the loops do not accept np.memmap
-    if plain.dtype not in (np.float32, np.float64) or 0 in plain.shape:
-        raise NotApplicable
-    return plain
-
-
-def normalized_sample_weight(sample_weight: Float64 | None, n_rows: int) -> Float64:
-    """Weights of the rows, scaled to sum 1; `NotApplicable` if that is impossible."""
-    if sample_weight is None:
-        return np.full(n_rows, 1 / n_rows)
-    shares = np.asarray(sample_weight, np.float64)
-    total = math.fsum(shares)
-    if not (total > 0 and (shares >= 0).all()):
-        raise NotApplicable
-    return shares / total

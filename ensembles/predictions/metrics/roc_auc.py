@@ -8,16 +8,16 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import count_threads, cut, spread
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
-from ensembles.predictions.metrics.log_loss import as_float_array
 from ensembles.predictions.metrics.roc_auc_loops import STEPS, count_pairs, pack
 from ensembles.predictions.metrics.scorer import (
     UNIT,
     BoundedScore,
-    Combine,
     NotApplicable,
     RunningSums,
+    as_float_array,
 )
 
 CHUNK = 4  # members per job of a thread
@@ -33,10 +33,10 @@ class RocAuc(BoundedScore):
 
     Parameters
     ----------
-    held : OutOfFold
-        Held-out probabilities of two classes.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
+    out_of_fold : OutOfFold
+        Probabilities of two classes.
+    combiner : FittedCombiner
+        Rule "mean".
     scoring : str
         "roc_auc".
 
@@ -53,17 +53,19 @@ class RocAuc(BoundedScore):
     characteristic (ROC) curve", Radiology 143.
     """
 
-    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
-        super().__init__(held, combine, scoring)
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
         if (
-            not isinstance(held.outputs, ClassOutputs)
-            or held.sample_weight is not None
-            or len(held.stacks) != 1
-            or held.stacks[0].shape[2] != 2
+            not isinstance(out_of_fold.outputs, ClassOutputs)
+            or out_of_fold.sample_weight is not None
+            or len(out_of_fold.stacks) != 1
+            or out_of_fold.stacks[0].shape[2] != 2
         ):
             raise NotApplicable
-        self.stack = as_float_array(held.stacks[0])
-        self.labels = held.outputs.encode(held.y)[0]
+        self.stack = as_float_array(out_of_fold.stacks[0])
+        self.labels = out_of_fold.outputs.encode(out_of_fold.y)[0]
         n_true = int(self.labels.sum())
         self.n_pairs = n_true * (len(self.labels) - n_true)
         least = min(float(said.min()) for said in self.stack)
@@ -103,7 +105,7 @@ class RocAuc(BoundedScore):
         """Area for one more copy of a member, from the mean itself, with exact ties."""
         more = counts.copy()
         more[member] += 1
-        answer = self.combine(self.held.stacks, more / more.sum())[0]
+        answer = self.combiner(self.out_of_fold.stacks, more / more.sum())[0]
         order = np.argsort(answer[:, 1], kind="stable")
         return _area(answer[order, 1], self.labels[order]) / self.n_pairs
 

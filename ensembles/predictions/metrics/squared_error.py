@@ -9,18 +9,16 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import cut
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
-from ensembles.predictions.metrics.log_loss import (
-    FAR,
-    as_float_array,
-    normalized_sample_weight,
-)
 from ensembles.predictions.metrics.scorer import (
+    ROW_SUM_TOLERANCE,
     UNIT,
     BoundedScore,
-    Combine,
     NotApplicable,
+    as_float_array,
+    normalized_sample_weight,
 )
 
 BLOCK = 1 << 22  # numbers per block, over all members: 32 MiB in float64
@@ -36,10 +34,10 @@ class SquaredError(BoundedScore):
 
     Parameters
     ----------
-    held : OutOfFold
-        Held-out predictions of the members, with the true targets.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
+    out_of_fold : OutOfFold
+        Predictions of the members, with the true targets.
+    combiner : FittedCombiner
+        Rule "mean".
     scoring : str or None
         Name of the scorer, e.g. "neg_mean_squared_error"; None means the same.
 
@@ -50,13 +48,15 @@ class SquaredError(BoundedScore):
         finite.
     """
 
-    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
-        super().__init__(held, combine, scoring)
-        if len(held.stacks) != 1:
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
+        if len(out_of_fold.stacks) != 1:
             raise NotApplicable
-        stack = as_float_array(held.stacks[0])
+        stack = as_float_array(out_of_fold.stacks[0])
         n_members, n_rows, width = stack.shape
-        self.shares = normalized_sample_weight(held.sample_weight, n_rows)
+        self.shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
         self.products = np.zeros((n_members, n_members))
         self.sizes, self.far = np.zeros(n_members), 0.0
         per_member = min(LONGEST, BLOCK // n_members)
@@ -66,7 +66,7 @@ class SquaredError(BoundedScore):
         self.products *= self._scale(width)
         self.sizes = np.sqrt(self.sizes * self._scale(width))
         self.adding = (blocks[0][1] * width + len(blocks) + 8) * UNIT
-        if not np.isfinite(self.products).all() or self.far > FAR:
+        if not np.isfinite(self.products).all() or self.far > ROW_SUM_TOLERANCE:
             raise NotApplicable
 
     def _scale(self, width: int) -> float:
@@ -74,7 +74,7 @@ class SquaredError(BoundedScore):
         return 1 / width
 
     def _truth(self, start: int, stop: int, width: int) -> Float64:
-        truth = np.asarray(self.held.y, np.float64)
+        truth = np.asarray(self.out_of_fold.y, np.float64)
         return truth.reshape(-1, width)[start:stop]
 
     def _add(self, part: Float64, start: int, stop: int) -> None:
@@ -162,10 +162,12 @@ class SquaredError(BoundedScore):
 class RootSquaredError(SquaredError):
     """Negative root mean squared error, for one output."""
 
-    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
-        if held.stacks[0].shape[2] != 1:
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        if out_of_fold.stacks[0].shape[2] != 1:
             raise NotApplicable
-        super().__init__(held, combine, scoring)
+        super().__init__(out_of_fold, combiner, scoring)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
         most = np.sqrt(squares + errors)
@@ -193,16 +195,18 @@ class RootSquaredError(SquaredError):
 class R2(SquaredError):
     """Coefficient of determination (R2) of the mean predictions, for one output."""
 
-    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
-        if held.stacks[0].shape[2] != 1:
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        if out_of_fold.stacks[0].shape[2] != 1:
             raise NotApplicable
-        truth = np.asarray(held.y, np.float64).reshape(-1)
-        weight = held.sample_weight
+        truth = np.asarray(out_of_fold.y, np.float64).reshape(-1)
+        weight = out_of_fold.sample_weight
         centre = np.average(truth, weights=weight)
         self.variance = float(np.average((truth - centre) ** 2, weights=weight))
         if len(truth) < 2 or not self.variance > 0:
             raise NotApplicable
-        super().__init__(held, combine, scoring)
+        super().__init__(out_of_fold, combiner, scoring)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
         rest = squares / self.variance
@@ -229,14 +233,19 @@ class BrierScore(SquaredError):
 
     The scorer scales the rows of the mean to sum 1, the estimates do not: their error
     bounds include the largest deviation of a row sum from 1, which must not exceed
-    `FAR`, a multiple of the rounding of float32.
+    `ROW_SUM_TOLERANCE`, a multiple of the rounding of float32.
     """
 
-    def __init__(self, held: OutOfFold, combine: Combine, scoring: Any) -> None:
-        if not isinstance(held.outputs, ClassOutputs) or len(held.stacks) != 1:
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        if (
+            not isinstance(out_of_fold.outputs, ClassOutputs)
+            or len(out_of_fold.stacks) != 1
+        ):
             raise NotApplicable
-        self.codes = held.outputs.encode(held.y)[0]
-        super().__init__(held, combine, scoring)
+        self.codes = out_of_fold.outputs.encode(out_of_fold.y)[0]
+        super().__init__(out_of_fold, combiner, scoring)
 
     def _scale(self, width: int) -> float:
         return 0.5 if width < 3 else 1.0

@@ -18,7 +18,7 @@ from ensembles.predictions import COMBINERS, EnsembleClassifier
 from ensembles.predictions.log_pool_weights import PoolLoss
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
-from ensembles.predictions.members.repetitions import (
+from ensembles.predictions.members.sample_weight import (
     effective_size,
     scale_to_effective_size,
 )
@@ -56,13 +56,13 @@ def test_given_weights_do_not_sharpen(scale: float, iris: Data) -> None:
 def test_a_temperature_sharpens_by_name(iris: Data) -> None:
     X, y = iris
     ensemble = EnsembleClassifier(
-        [NB, TREE], weights=[3, 1], params={"temperature": 0.5}
+        [NB, TREE], weights=[3, 1], rule_params={"temperature": 0.5}
     )
     found = ensemble.fit(X, y).predict_proba(X)
     said = [member.predict_proba(X) for member in ensemble.estimators_]
     assert found == pytest.approx(COMBINERS["log_pool"](said, [1.5, 0.5]))
     for wrong in (0, -1, np.nan):
-        ensemble.set_params(params={"temperature": wrong})
+        ensemble.set_params(rule_params={"temperature": wrong})
         with pytest.raises(ValueError, match="temperature must be positive, found"):
             ensemble.fit(X, y)
 
@@ -149,7 +149,7 @@ def test_weights_and_intercepts_have_the_least_penalized_loss(
     y = rng.integers(3, size=200)
     said = [rng.dirichlet(1 + 2 * np.eye(3)[c]) for c in np.tile(y, 2)]
     loss = PoolLoss(held_of(list(np.reshape(said, (2, 200, 3))), y), 1e-5, signed=True)
-    found = loss.minimum()
+    found = loss.minimize()
     point = np.concatenate([found.weights, *found.intercepts])
     value, slope = loss.loss(point)
     assert abs(slope).max() < 1e-5

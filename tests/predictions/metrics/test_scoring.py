@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
 from ensembles.predictions.combiners.builtin import resolve_combiner
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.metrics.scorer import BoundedScore, RunningSums, ScorerScore
@@ -24,7 +26,7 @@ from tests.predictions.held_out import (
     MEAN,
     both,
     classes_held,
-    combine_for,
+    mean_of,
     shapes,
     values_held,
 )
@@ -53,7 +55,7 @@ def follow(select: Any, n_members: int, score: Any, **params: Any) -> Any:
 def same(held: Any, scoring: Any, params: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain = ScorerScore(held, combine_for(held), scoring)
+        plain = ScorerScore(held, mean_of(held), scoring)
         try:
             fast, _ = both(held, scoring)
         except ValueError as error:  # a class that y lacks
@@ -171,18 +173,20 @@ def test_values_that_do_not_vary_are_scored_as_they_are(scoring: Any) -> None:
 def test_a_rule_that_is_no_mean_is_scored_as_it_is() -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
     rule = resolve_combiner("geometric_mean")
-    assert type(make_score(held, rule, combine_for(held), None)) is ScorerScore
+    combiner = replace(mean_of(held), combiner=rule)
+    assert type(make_score(held, combiner, None)) is ScorerScore
 
 
 def test_answers_that_are_finished_in_another_way_are_scored_as_they_are() -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
-    finish = combine_for(held)
 
-    def combine(stacks: Any, weights: Any) -> Any:
-        return [answer[:, ::-1] for answer in finish(stacks, weights)]
+    class Reversed(FittedCombiner):
+        def __call__(self, stacks: Any, weights: Any) -> Any:
+            return [answer[:, ::-1] for answer in super().__call__(stacks, weights)]
 
+    combiner = Reversed(MEAN, {}, held.outputs)
     for scoring in ("neg_log_loss", "accuracy"):
-        assert type(make_score(held, MEAN, combine, scoring)) is ScorerScore
+        assert type(make_score(held, combiner, scoring)) is ScorerScore
 
 
 def test_several_outputs_count_alike() -> None:
@@ -278,10 +282,10 @@ def test_a_named_scorer_gets_each_targets_own_columns(
     shares = [rng.dirichlet([1, 1], size=80) for _ in range(3)]
     labels = ClassOutputs([np.array([0, 1])] * 3, True, True, False, "error")
     held = OutOfFold([share[None] for share in shares], Y, labels, None)
-    score = make_score(held, MEAN, combine_for(held), "f1_macro")
+    score = make_score(held, mean_of(held), "f1_macro")
     said = np.column_stack([share.argmax(axis=1) for share in shares])
     assert score(np.ones(1)) == pytest.approx(f1_score(Y, said, average="macro"))
-    areas = make_score(held, MEAN, combine_for(held), "roc_auc")(np.ones(1))
+    areas = make_score(held, mean_of(held), "roc_auc")(np.ones(1))
     columns = np.column_stack([share[:, 1] for share in shares])
     assert areas == pytest.approx(roc_auc_score(Y, columns))
 
