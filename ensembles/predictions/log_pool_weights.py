@@ -13,7 +13,7 @@ from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.sample_weight import effective_size
 from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.selection.choose import Chosen
-from ensembles.selection.score import Trial, score_of
+from ensembles.selection.score import Trial
 
 # Ridge penalties, in samples; chosen on other data sets than those reported.
 WEIGHT_RIDGE = 2.0  # for up to five members
@@ -80,7 +80,11 @@ def select_pool_weights(
     if start is None:
         scores = np.empty(len(each_member))
         for member, weights in enumerate(each_member):
-            scores[member] = score_of(score, weights)
+            scores[member] = score(weights)
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f"score must be finite: the scores of the members are {scores.tolist()}"
+            )
         learned = loss.minimize()
     else:
         scores = -loss.member_losses()
@@ -92,7 +96,7 @@ def select_pool_weights(
         loss.without_intercepts(equal),
         loss.without_intercepts(each_member[best]),
     ]
-    index = int(np.argmin([loss.unpenalized(pool) for pool in candidates]))
+    index = int(np.argmin(list(map(loss.unpenalized, candidates))))
     combiners = [replace(combiner, intercepts=pool.intercepts) for pool in candidates]
     weights = candidates[index].weights
     if start is not None:

@@ -57,7 +57,9 @@ def test_members_with_other_classes_are_not_averaged_column_by_column(
     # Of the last species member 12 is sure, in the column where 01 has class 1.
     assert set(voting.predict(X[y == 2])) <= {0, 1}
     ensemble = EnsembleClassifier(members, rule="mean", weights=None)
-    with pytest.raises(ValueError, match=r"member '01' does not know class 2"):
+    with pytest.raises(
+        ValueError, match=r"member '01' must have every class: it lacks 2"
+    ):
         ensemble.fit(X, y)
     ensemble.set_params(missing_class="zero").fit(first, y[y != 2])
     assert ensemble.classes_.tolist() == [0, 1, 2]

@@ -163,7 +163,7 @@ class ClassOutputs(NamedTuple):
         if labels is None or (self.multilabel and not isinstance(labels, list)):
             return self.classes
         columns = list(map(np.asarray, labels if self.multioutput else [labels]))
-        if len(columns) != self.n_outputs:
+        if len(columns) != len(self.classes):
             raise wrong_count_error(f"member {name!r}", self.n_outputs, len(columns))
         return columns
 
