@@ -508,7 +508,7 @@ def test_members_without_weight_do_not_count(rule: str, iris: Data) -> None:
         ({"rule": "slerp"}, "rule 'slerp'"),
         ({"rule": "quantile_mean"}, "combines quantiles, which classifiers do not"),
         ({"weights": "gredy"}, "unknown selection 'gredy'; did you mean 'greedy'"),
-        ({"weights": "wise_ft"}, "weights='wise_ft' needs a base, which ensembles of"),
+        ({"weights": "wise_ft"}, "weights='wise_ft' needs a base, which an ensemble"),
         ({"weights": [1]}, "weights of 'log_pool' must be one number for each member"),
         ({"weights": [0, 0]}, "weights of 'log_pool' must not sum to zero"),
         (
