@@ -162,5 +162,5 @@ def test_what_is_no_number_of_a_row_is_told(
 
 
 def test_no_member_is_a_base(diabetes: Data) -> None:
-    with pytest.raises(ValueError, match="weights='wise_ft' needs a base, which an ens"):
+    with pytest.raises(ValueError, match="weights='wise_ft' needs a base, which an "):
         EnsembleRegressor([RIDGE, NEAR], weights="wise_ft").fit(*diabetes)
