@@ -30,15 +30,16 @@ import selection_members
 import selection_report
 import selection_votes
 
-from ensembles.predictions.combiners.builtin import combiner_of
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.metrics.scorer import Scored
-from ensembles.predictions.metrics.table import score_for
+from ensembles.predictions.combiners.builtin import resolve_combiner
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.metrics.scorer import ScorerScore
+from ensembles.predictions.metrics.table import make_score
 from ensembles.selection import convex, greedy
 from ensembles.selection.score import Trial
 
-MEAN = combiner_of("mean")
+MEAN = resolve_combiner("mean")
 PEER = Path(__file__).with_name("selection_peer.py")
 
 
@@ -141,29 +142,25 @@ def measure(way: Way, path: Path, options: argparse.Namespace) -> dict[str, Any]
     return found
 
 
-def held_at(path: Path) -> Held:
+def held_at(path: Path) -> OutOfFold:
     """What members said, as it is asked for."""
     stack, y = selection_members.read(path)
     classes = [np.arange(stack.shape[2])]
-    labels = Labels(classes, False, False, voting=False, missing="error")
-    return Held([stack], y, labels, None)
+    labels = ClassOutputs(classes, False, False, voting=False, missing_class="error")
+    return OutOfFold([stack], y, labels, None)
 
 
-def combine_for(held: Held) -> Any:
+def mean_of(held: OutOfFold) -> FittedCombiner:
     """The mean of members, rows scaled to sum 1."""
-
-    def combine(stacks: Any, weights: Any) -> Any:
-        return [held.answers.finished(MEAN.function(s, weights)) for s in stacks]
-
-    return combine
+    return FittedCombiner(MEAN, {}, held.outputs)
 
 
-def followed(held: Held, scoring: str, n_rounds: int) -> dict[str, Any]:
+def followed(held: OutOfFold, scoring: str, n_rounds: int) -> dict[str, Any]:
     """Costs of a fast selection, and what it took."""
     started = time.process_time()
-    score = score_for(held, MEAN, combine_for(held), scoring)
+    score = make_score(held, mean_of(held), scoring)
     prepared = time.process_time()
-    assert type(score) is not Scored
+    assert type(score) is not ScorerScore
     history, peak = [], 0
 
     def note(trial: Trial) -> None:
@@ -188,9 +185,9 @@ def order_of(history: list[Trial]) -> list[int]:
     return [int(member) for member in steps.argmax(axis=1)]
 
 
-def generic(held: Held, scoring: str, n_rounds: int) -> dict[str, Any]:
+def generic(held: OutOfFold, scoring: str, n_rounds: int) -> dict[str, Any]:
     """Cost a candidate of the loop that knows nothing of the score."""
-    score = Scored(held, combine_for(held), scoring)
+    score = ScorerScore(held, mean_of(held), scoring)
     history: list[Trial] = []
     started = time.process_time()
     greedy(held.n_members, score, n_rounds=n_rounds, record=history.append)
@@ -215,9 +212,9 @@ def same(found: dict[str, Any], order: list[int]) -> None:
         raise SystemExit(f"{found['scoring']}: {found['order']} is not {order}")
 
 
-def optimum(held: Held) -> dict[str, Any]:
+def optimum(held: OutOfFold) -> dict[str, Any]:
     """Cost of the best weights of the simplex, and their score."""
-    score = score_for(held, MEAN, combine_for(held), None)
+    score = make_score(held, mean_of(held), None)
     history: list[Trial] = []
     started, clock = time.process_time(), time.perf_counter()
     convex(held.n_members, score, record=history.append)

@@ -125,9 +125,9 @@ def _entries(rule: Rule) -> str:
 
 def _combiner_row(combiner: Combiner) -> str:
     signed = "any sign" if combiner.signed else "not negative"
-    total = "counts" if combiner.scaled else "does not matter"
-    equal = "1 / number of members" if combiner.shared else "1"
-    cells = [f"`{combiner.name}`", combiner.takes, signed, total, equal]
+    total = "counts" if combiner.weight_sum_matters else "does not matter"
+    equal = "1 / number of members" if combiner.equal_weights_sum_to_one else "1"
+    cells = [f"`{combiner.name}`", combiner.input, signed, total, equal]
     return f"| {' | '.join(cells)} |\n"
 
 

@@ -15,50 +15,63 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensembles._sklearn import warn_user
-from ensembles.predictions.calibration import check_method
-from ensembles.predictions.combiner_fitting import CombinerFit
+from ensembles._typing import Float64
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.fitted_combiner import Combination
-from ensembles.predictions.members.callbacks import with_callbacks
-from ensembles.predictions.members.fitted_members import predicted, with_probabilities
+from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.fitting import (
-    Fitted,
-    Fitting,
     Named,
-    Split,
-    without_failures,
+    call_member,
+    drop_failed,
+    fit_clone,
+    fit_members,
+    run_tasks,
+    with_callbacks,
+    with_probabilities,
 )
 from ensembles.predictions.members.named_estimators import (
-    NamedMembers,
-    check_columns,
-    check_kind,
-    checked_weight,
-    holds_frozen,
+    NamedEstimators,
+    check_features,
+    check_member_types,
+    contains_frozen,
 )
-from ensembles.predictions.members.out_of_fold import Held, folds_of, stacked
-from ensembles.predictions.members.outputs import Answer, Labels, Values
-from ensembles.predictions.members.splits import splits_of
+from ensembles.predictions.members.out_of_fold import (
+    OutOfFold,
+    Split,
+    fold_indices,
+    make_splits,
+    stack_folds,
+)
+from ensembles.predictions.members.outputs import OutputSpec, Predictions
+from ensembles.predictions.members.sample_weight import (
+    check_accepts_sample_weight,
+    check_sample_weight,
+)
+from ensembles.predictions.metrics.table import check_score, check_scoring
 from ensembles.predictions.preconditions import (
-    check_members,
-    check_score,
-    check_scoring,
-    check_selection,
-    checked_params,
-)
-from ensembles.predictions.weight_selection import (
     check_choice,
+    check_mapping,
+    check_param_names,
+    check_selection,
+    check_weights_parameter,
     learns_pool,
     selection_params,
 )
+from ensembles.predictions.weight_fitting import (
+    LOG_LOSS,
+    WeightFit,
+    WeightSettings,
+    fit_weights,
+)
+from ensembles.selection.choose import Chosen
 
 
-class Ensemble(MetaEstimatorMixin, NamedMembers):
+class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     """Base class of estimators that combine the predictions of their members."""
 
     rule: Any
     weights: Any
-    params: Any
-    calibrate: Any = None
+    rule_params: Any
+    weights_params: Any
     cv: Any
     scoring: Any
     on_error: Any
@@ -72,8 +85,8 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
     @with_callbacks  # type: ignore[untyped-decorator]
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, **fit_params: Any
-    ) -> Ensemble:
-        """Fit the members, and learn weights and calibration from held-out predictions.
+    ) -> BaseEnsemble:
+        """Fit the members, and learn weights and calibration out of fold.
 
         Parameters
         ----------
@@ -91,7 +104,8 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
 
         Returns
         -------
-        self
+        self : estimator
+            The fitted ensemble.
 
         Raises
         ------
@@ -105,126 +119,132 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             affect them, if weights or calibration are learned from data that fitted
             members may have seen, or if a member that failed is left out.
         """
-        combiner, named = self._combiner(), self._members()
-        check_kind(named, classifiers=is_classifier(self))
-        own, others = self._checked(combiner)
-        given = self._choice(combiner, own, others)
+        combiner, named = self._resolve_combiner(), self._members()
+        check_member_types(named, classifiers=is_classifier(self))
+        rule_params = check_mapping("rule_params", self.rule_params)
+        settings = self._check_parameters(combiner, rule_params)
         X, _ = indexable(X, y)
         validate_data(self, X, y, skip_check_array=True)
-        answers, y = self._targets(y, combiner, self._fitted_already(named))
+        outputs, y = self._check_targets(y, combiner, self._already_fitted(named))
         if sample_weight is not None:
-            sample_weight = checked_weight(sample_weight, len(y))
+            sample_weight = check_sample_weight(sample_weight, len(y))
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
-        self._combination = Combination(combiner, own, answers)
-        links = {name for name, member in named if answers.needs_link(member)}
-        learns = isinstance(given, str) or self.calibrate or combiner.ranked
-        splits = self._splits(X, y, named, routed) if learns or links else []
+        fitted_combiner = FittedCombiner(combiner, rule_params, outputs)
+        linked = {name for name, member in named if outputs.needs_link(member)}
+        learns = _learns(settings, combiner)
+        splits = self._splits(X, y, named, routed) if learns or linked else []
         prefit = self._is_prefit()
         params = {name: {} if prefit else routed[name].fit for name, _ in named}
         if self.on_error == "raise":  # "drop" leaves out failing members later
-            check_members(named, params, answers)
+            for name, member in named:
+                outputs.check_methods(name, member)
+                check_accepts_sample_weight(name, member, params[name])
         if learns:
-            check_score(self._combination, y, splits, score_weight, self.scoring)
-        fitting = Fitting(self, params, answers, prefit)
-        in_folds = None if learns else links
+            check_score(fitted_combiner, y, splits, score_weight, self.scoring)
+        members = fit_members(
+            self,
+            named,
+            X,
+            y,
+            params=params,
+            outputs=outputs,
+            splits=splits,
+            on_splits={name for name, _ in named} if learns else linked,
+            fit=None if prefit else fit_clone,
+        )
         members = [
-            with_probabilities(one, splits, y, answers, sample_weight)
-            if one.name in links
-            else one
-            for one in fitting(named, X, y, splits, in_folds)
+            with_probabilities(member, splits, y, outputs, sample_weight)
+            if member.name in linked
+            else member
+            for member in members
         ]
-        given, held = self._keep(members, given), None
-        if learns:
-            stacks = stacked([one.folds for one in members], splits, len(y))
-            folds = folds_of(splits, len(y))
-            held = Held(stacks, y, answers, sample_weight, folds)
-        self._learn(held, given, others, score_weight)
+        self.named_estimators_ = Bunch(**{m.name: m.estimator for m in members})
+        self.estimators_ = [member.estimator for member in members]
+        if isinstance(settings.weights, np.ndarray):
+            fitted_combiner, settings = self._without_dropped(fitted_combiner, settings)
+        if not learns:
+            self._set_weights(_unscored(settings, fitted_combiner, len(members)), None)
+            return self
+        stacks = stack_folds([member.folds for member in members], splits, len(y))
+        folds = fold_indices(splits, len(y))
+        out_of_fold = OutOfFold(stacks, y, outputs, sample_weight, folds)
+        names = list(self.named_estimators_)
+        fit = fit_weights(settings, fitted_combiner, out_of_fold, score_weight, names)
+        self._set_weights(fit, stacks)
         return self
 
-    def _keep(self, members: list[Fitted], given: Any) -> Any:
-        """Store the fitted members; return the weights of those, or ``given``."""
-        self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
-        self.estimators_ = [one.member for one in members]
-        if not isinstance(given, np.ndarray):
-            return given
-        names = [name for name, _ in self._pairs()]
-        kept = [names.index(one.name) for one in members]
-        self._combination, given = self._combination.only(kept, given)
-        return given
-
-    def _combiner(self) -> Combiner:
+    def _resolve_combiner(self) -> Combiner:
         """Combiner of the ``rule`` parameter."""
         raise NotImplementedError
 
-    def _targets(
+    def _check_targets(
         self, y: Any, combiner: Combiner, fitted: Named
-    ) -> tuple[Labels | Values, Any]:
+    ) -> tuple[OutputSpec, Any]:
         """Prediction format of the targets, and the validated targets."""
         raise NotImplementedError
+
+    def _calibration_method(self) -> str | None:
+        """Validated calibration method; None if the estimator has none."""
+        return None
 
     def _is_prefit(self) -> bool:
         return isinstance(self.cv, str) and self.cv == "prefit"
 
-    def _checked(self, combiner: Combiner) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Validated parameters of the combiner, and those of the selection."""
-        if self.on_error not in ("raise", "drop"):
-            raise ValueError(
-                f"on_error must be 'raise' or 'drop', found {self.on_error!r}"
-            )
-        check_method(self.calibrate)
+    def _check_parameters(
+        self, combiner: Combiner, rule_params: dict[str, Any]
+    ) -> WeightSettings:
+        """Validate all parameters but ``estimators``, ``rule`` and ``cv``."""
+        check_choice("on_error", self.on_error, ("raise", "drop"))
+        calibrate = self._calibration_method()
         check_scoring(self.scoring)
-        params = checked_params(self.params)
-        own = {name: params.pop(name) for name in combiner.params if name in params}
-        combiner.check(len(self.estimators), own)
-        return own, params
-
-    def _choice(self, combiner: Combiner, own: Any, params: Any) -> Any:
-        """Validated ``weights``; adds ``random_state`` to ``params`` if needed."""
         n_members = len(self.estimators)
-        given = check_choice(self.weights, combiner, n_members, own, params)
-        if "random_state" in selection_params(given, combiner):
-            params.setdefault("random_state", self.random_state)
-        if not isinstance(given, str):
-            return given
-        if not learns_pool(given, combiner):
-            check_selection(given, len(self._members()), params)
-        elif self.scoring not in (None, "neg_log_loss"):
-            warn_user(
-                f"scoring={self.scoring!r} does not choose the weights: {given!r} of "
-                f"rule {combiner.name!r} are those of the least log-loss; it is what "
-                "scores_ and oof_score_ are; weights='greedy' are chosen by it"
-            )
-        return given
+        weights = check_weights_parameter(self.weights, combiner, n_members)
+        weights_params = check_mapping("weights_params", self.weights_params)
+        check_param_names(combiner, self.weights, rule_params, weights_params)
+        combiner.check(n_members, rule_params)
+        if learns_pool(weights, combiner):
+            if self.scoring not in LOG_LOSS:
+                warn_user(
+                    f"scoring={self.scoring!r} is only reported, in scores_ and "
+                    f"oof_score_: weights={weights!r} of rule {combiner.name!r} "
+                    "minimize the log-loss; use weights='greedy' to select weights by "
+                    "the scoring"
+                )
+        elif isinstance(weights, str):
+            if "random_state" in selection_params(weights, combiner):
+                weights_params.setdefault("random_state", self.random_state)
+            check_selection(weights, len(self._members()), weights_params)
+        return WeightSettings(weights, weights_params, self.scoring, calibrate)
 
-    def _fitted_already(self, named: Named) -> Named:
+    def _already_fitted(self, named: Named) -> Named:
         """Members that are not fitted again: all if prefit, else the frozen ones."""
         if not self._is_prefit():
             return [(n, m) for n, m in named if isinstance(m, FrozenEstimator)]
         for name, member in named:
             check_is_fitted(
                 member,
-                msg=f"member {name!r} must be fitted for cv='prefit'; where clones are "
-                "made, as in GridSearchCV, wrap it in FrozenEstimator",
+                msg=f"member {name!r} must be fitted for cv='prefit'; wrap it in "
+                "FrozenEstimator if the ensemble is cloned, as in GridSearchCV",
             )
         return named
 
     def _splits(self, X: Any, y: Any, named: Named, routed: Any) -> list[Split]:
         """Splits that hold data out; a single split with all rows as test if prefit."""
-        if self._is_prefit() or any(holds_frozen(member) for _, member in named):
+        if self._is_prefit() or any(contains_frozen(member) for _, member in named):
             warn_user(
-                "weights and calibration are learned from the data given to fit: "
-                "members that are fitted already must not have seen them"
+                "weights and calibration are learned from the data passed to fit: "
+                "members that are already fitted must not have seen these data"
             )
         if self._is_prefit():
             return [(np.arange(0), np.arange(len(y)))]
         params = routed.cv.split if hasattr(self.cv, "get_metadata_routing") else {}
-        return splits_of(
+        return make_splits(
             self.cv,
             X,
             y,
-            classes=is_classifier(self),
+            classifier=is_classifier(self),
             params=params,
             may_overlap=all(isinstance(m, FrozenEstimator) for _, m in named),
         )
@@ -235,10 +255,10 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             return sample_weight
         return routed.scoring.score.get("sample_weight")
 
-    def _route_members(self, router: MetadataRouter) -> MetadataRouter:
+    def _add_to_router(self, router: MetadataRouter) -> MetadataRouter:
         """Route the metadata of ``fit`` to the members, the splitter and the scorer."""
         if not self._is_prefit():
-            super()._route_members(router)
+            super()._add_to_router(router)
         if hasattr(self.cv, "get_metadata_routing"):
             mapping = MethodMapping().add(caller="fit", callee="split")
             router.add(cv=self.cv, method_mapping=mapping)
@@ -248,61 +268,85 @@ class Ensemble(MetaEstimatorMixin, NamedMembers):
             router.add(scoring=get_scorer(self.scoring), method_mapping=mapping)
         return router
 
-    def _learn(
-        self, held: Held | None, given: Any, params: dict[str, Any], score_weight: Any
-    ) -> None:
-        """Learn weights and calibration from held-out predictions; set attributes."""
-        names = list(self.named_estimators_)
-        fit = CombinerFit(given, params, self.calibrate, self.scoring, names)
-        self.oof_: Any = None
-        if held is None:
-            fitted = fit.given(self._combination)
-        else:
-            if self.keep_oof:
-                self.oof_ = held.stacks if len(held.stacks) > 1 else held.stacks[0]
-            some = held.answered
-            if score_weight is not None:
-                score_weight = np.asarray(score_weight)[some]
-            fitted = fit.learned(self._combination, held.only(some), score_weight)
-        self._combination, chosen, self.oof_score_ = fitted[:3]
-        self.calibrators_, self.calibrator_ = fitted.calibrators, fitted.calibrator
-        self.weights_, self.history_ = chosen.weights, chosen.history
-        self.scores_, self.best_index_ = chosen.scores, chosen.best_index
-        learned = self._combination.intercepts
-        self.intercept_ = learned[0] if learned and len(learned) == 1 else learned
+    def _without_dropped(
+        self, combiner: FittedCombiner, settings: WeightSettings
+    ) -> tuple[FittedCombiner, WeightSettings]:
+        """Restrict given weights to the members that were fitted."""
+        names = [name for name, _ in self._pairs()]
+        indices = [names.index(name) for name in self.named_estimators_]
+        combiner, weights = combiner.subset(indices, settings.weights)
+        return combiner, settings._replace(weights=weights)
 
-    def _answer(self, X: Any) -> Answer:
+    def _set_weights(self, fit: WeightFit, stacks: list[Float64] | None) -> None:
+        """Set the fitted attributes that come from weights and calibration."""
+        self.oof_: Any = None
+        if stacks is not None and self.keep_oof:
+            self.oof_ = stacks if len(stacks) > 1 else stacks[0]
+        self._fitted_combiner = fit.combiner
+        self.calibrators_, self.calibrator_ = fit.calibrators, fit.calibrator
+        self.weights_, self.scores_ = fit.selected.weights, fit.selected.scores
+        self.best_index_, self.history_ = fit.selected.best_index, fit.selected.history
+        self.oof_score_ = fit.score
+        intercepts = fit.combiner.intercepts
+        is_single = intercepts is not None and len(intercepts) == 1
+        self.intercept_ = intercepts[0] if intercepts and is_single else intercepts
+
+    def _combined_predictions(self, X: Any) -> Predictions:
         """Combined predictions; with one output, members are combined one at a time."""
-        check_columns(self, X)
+        check_features(self, X)
         # Members with weight 0 do not affect the result, so they do not predict.
-        places = np.flatnonzero(self.weights_).tolist() or [0]
+        indices = np.flatnonzero(self.weights_).tolist() or [0]
         names = list(self.named_estimators_)
-        said = predicted(
-            {names[place]: self.estimators_[place] for place in places},
-            [self.calibrators_[place] for place in places],
-            self._combination.answers,
-            X,
-            on_error=self.on_error,
-            n_jobs=self.n_jobs,
+        combiner: FittedCombiner = self._fitted_combiner
+        predict = combiner.outputs.predict
+        tasks = (
+            (self.on_error, names[i], predict, (names[i], self.estimators_[i], X))
+            for i in indices
         )
+        results = run_tasks(self.n_jobs, call_member, tasks)
         if self.on_error == "drop":
-            found = list(said)
-            left = without_failures([names[p] for p in places], [[f] for f in found])
-            places, said = [places[i] for i in left], iter([found[i] for i in left])
-        combination, weights = self._combination.only(places, self.weights_)
+            finished = list(results)
+            kept = drop_failed([names[i] for i in indices], [[r] for r in finished])
+            indices, results = (
+                [indices[k] for k in kept],
+                iter([finished[k] for k in kept]),
+            )
+        combiner, weights = combiner.subset(indices, self.weights_)
+        calibrators = [self.calibrators_[i] for i in indices]
         dtypes = set[np.dtype[Any]]()
 
-        def noted() -> Iterator[Answer]:
-            for answer in said:
-                dtypes.update(output.dtype for output in answer)
-                yield answer
+        def calibrated() -> Iterator[Predictions]:
+            for predictions, calibrator in zip(results, calibrators, strict=True):
+                if calibrator is not None:
+                    predictions = calibrator(predictions)
+                dtypes.update(output.dtype for output in predictions)
+                yield predictions
 
-        if combination.answers.n_outputs == 1:
+        if combiner.outputs.n_outputs == 1:
             # Popped: joblib keeps a reference to each list while the next is computed.
-            answer = combination([map(list.pop, noted())], weights)
+            combined = combiner([map(list.pop, calibrated())], weights)
         else:
-            answer = combination(list(zip(*noted(), strict=True)), weights)
+            combined = combiner(list(zip(*calibrated(), strict=True)), weights)
         if self.calibrator_ is not None:
-            answer = self.calibrator_(answer)
-        narrow = dtypes == {np.dtype(np.float32)}
-        return [output.astype(np.float32) for output in answer] if narrow else answer
+            combined = self.calibrator_(combined)
+        if dtypes != {np.dtype(np.float32)}:
+            return combined
+        return [output.astype(np.float32) for output in combined]
+
+
+def _learns(settings: WeightSettings, combiner: Combiner) -> bool:
+    """Whether weights, calibration or ranks are learned out of fold."""
+    has_selection = isinstance(settings.weights, str)
+    return bool(
+        has_selection or settings.calibrate or combiner.needs_training_predictions
+    )
+
+
+def _unscored(
+    settings: WeightSettings, combiner: FittedCombiner, n_members: int
+) -> WeightFit:
+    """Given or equal weights, without out-of-fold predictions."""
+    weights = settings.weights
+    if weights is None:
+        weights = combiner.combiner.equal_weights(n_members)
+    return WeightFit(combiner, Chosen(weights), None, [None] * n_members)

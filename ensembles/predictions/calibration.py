@@ -1,4 +1,4 @@
-"""Calibration of held-out probabilities with scikit-learn's calibrators."""
+"""Calibration of out-of-fold probabilities with scikit-learn's calibrators."""
 
 from __future__ import annotations
 
@@ -10,37 +10,22 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import StratifiedKFold
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.members.fitting import Split
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Labels
-from ensembles.predictions.members.precomputed import KnownClassifier
-from ensembles.predictions.members.repetitions import as_repetitions
+from ensembles.predictions.members.out_of_fold import OutOfFold, Split
+from ensembles.predictions.members.outputs import ClassOutputs, Predictions
+from ensembles.predictions.members.precomputed import PrecomputedClassifier
+from ensembles.predictions.members.sample_weight import scale_to_effective_size
 
 METHODS = ("temperature", "isotonic", "sigmoid")
 N_FOLDS = 5  # at most, to calibrate samples that were held out in a single fold
-PLAIN = Labels([], several=False, indicator=False, voting=False, missing="error")
+# Output format without classes, to which the codes of one output are added.
+SINGLE_OUTPUT = ClassOutputs(
+    [], multioutput=False, multilabel=False, voting=False, missing_class="error"
+)
 
 
-def check_method(method: Any) -> None:
-    """Raise unless ``method`` is None or one of `METHODS`.
-
-    Parameters
-    ----------
-    method : str or None
-        Value of the ``calibrate`` parameter; None means no calibration.
-
-    Raises
-    ------
-    ValueError
-        If ``method`` is anything else.
-    """
-    if method is not None and method not in METHODS:
-        raise ValueError(
-            f"calibrate must be None or one of {', '.join(METHODS)}, found {method!r}"
-        )
-
-
-def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
+def cross_calibrate(
+    out_of_fold: OutOfFold, method: str
+) -> tuple[list[Calibrator], OutOfFold]:
     """Calibrate each member, and cross-fit the calibration of its predictions.
 
     The returned predictions of each fold are calibrated with a model learned from the
@@ -51,8 +36,8 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
 
     Parameters
     ----------
-    held : Held
-        Held-out probabilities of the members, with true labels and sample weights.
+    out_of_fold : OutOfFold
+        Probabilities of the members, with true labels and sample weights.
     method : {"temperature", "isotonic", "sigmoid"}
         Calibration method, as in `Calibrator`.
 
@@ -60,38 +45,47 @@ def calibrated(held: Held, method: str) -> tuple[list[Calibrator], Held]:
     -------
     calibrators : list of Calibrator
         One per member, learned from all samples.
-    held : Held
+    out_of_fold : OutOfFold
         Copy with the cross-fitted calibrated probabilities.
     """
-    labels: Any = held.answers
-    answers = [list(answer) for answer in zip(*held.stacks, strict=True)]
-    calibrators = [Calibrator(method).fit(answer, held) for answer in answers]
-    stacks = [np.empty(stack.shape) for stack in held.stacks]
-    triples = zip(stacks, held.stacks, labels.codes(held.y), strict=True)
-    for made, stack, codes in triples:
-        for train, test in _folds(codes, held):
-            weight = None if held.sample_weight is None else held.sample_weight[train]
-            for place, share in enumerate(stack):
-                model = _learned(method, share[train], codes[train], weight)
-                made[place, test] = _told(model, share[test])
-    return calibrators, held._replace(stacks=stacks)
+    outputs: Any = out_of_fold.outputs
+    sample_weight = out_of_fold.sample_weight
+    calibrators = [
+        Calibrator(method).fit(list(predictions), out_of_fold)
+        for predictions in zip(*out_of_fold.stacks, strict=True)
+    ]
+    calibrated_stacks = []
+    codes_per_output = outputs.encode(out_of_fold.y)
+    for stack, codes in zip(out_of_fold.stacks, codes_per_output, strict=True):
+        calibrated = np.empty(stack.shape)
+        for train, test in _calibration_folds(codes, out_of_fold):
+            weight = None if sample_weight is None else sample_weight[train]
+            for member, y_proba in enumerate(stack):
+                model = _fit_model(method, y_proba[train], codes[train], weight)
+                calibrated[member, test] = _apply(model, y_proba[test])
+        calibrated_stacks.append(calibrated)
+    return calibrators, out_of_fold._replace(stacks=calibrated_stacks)
 
 
-def _folds(codes: Counts, held: Held) -> list[Split]:
+def _calibration_folds(codes: Counts, out_of_fold: OutOfFold) -> list[Split]:
     """Training and test samples; stratified over samples with positive weight."""
-    every, weight = np.arange(len(codes)), held.sample_weight
-    if held.folds is not None and len(np.unique(held.folds)) > 1:
-        masks = [held.folds == fold for fold in np.unique(held.folds)]
-        return [(every[~mask], every[mask]) for mask in masks]
-    heavy = every if weight is None else np.flatnonzero(weight)
-    sizes = np.unique(codes[heavy], return_counts=True)[1]
-    n_splits = min(N_FOLDS, sizes.min(initial=N_FOLDS))
-    if n_splits < 2 or not len(heavy):
-        return [(every, every)]
-    splits = StratifiedKFold(n_splits).split(heavy, codes[heavy])
-    light = np.setdiff1d(every, heavy)
-    folds = [(np.append(heavy[train], light), heavy[test]) for train, test in splits]
-    return [*folds, (every, light)] if len(light) else folds
+    rows, weight = np.arange(len(codes)), out_of_fold.sample_weight
+    folds = out_of_fold.folds
+    if folds is not None and len(np.unique(folds)) > 1:
+        masks = [folds == fold for fold in np.unique(folds)]
+        return [(rows[~mask], rows[mask]) for mask in masks]
+    weighted = rows if weight is None else np.flatnonzero(weight)
+    class_sizes = np.unique(codes[weighted], return_counts=True)[1]
+    n_splits = min(N_FOLDS, class_sizes.min(initial=N_FOLDS))
+    if n_splits < 2 or not len(weighted):
+        return [(rows, rows)]
+    splits = StratifiedKFold(n_splits).split(weighted, codes[weighted])
+    unweighted = np.setdiff1d(rows, weighted)
+    parts = [
+        (np.append(weighted[train], unweighted), weighted[test])
+        for train, test in splits
+    ]
+    return [*parts, (rows, unweighted)] if len(unweighted) else parts
 
 
 class Calibrator:
@@ -106,43 +100,46 @@ class Calibrator:
     def __init__(self, method: str) -> None:
         self.method = method
 
-    def fit(self, answer: Answer, held: Held) -> Calibrator:
-        """Learn from held-out probabilities, of a member or of the combination."""
-        labels: Any = held.answers
+    def fit(self, predictions: Predictions, out_of_fold: OutOfFold) -> Calibrator:
+        """Learn from out-of-fold probabilities, of a member or of the ensemble."""
+        outputs: Any = out_of_fold.outputs
+        pairs = zip(predictions, outputs.encode(out_of_fold.y), strict=True)
         self.models = [
-            _learned(self.method, share, codes, held.sample_weight)
-            for share, codes in zip(answer, labels.codes(held.y), strict=True)
+            _fit_model(self.method, y_proba, codes, out_of_fold.sample_weight)
+            for y_proba, codes in pairs
         ]
         return self
 
-    def __call__(self, answer: Answer) -> Answer:
+    def __call__(self, predictions: Predictions) -> Predictions:
         """Calibrated probabilities of each output."""
-        pairs = zip(self.models, answer, strict=True)
-        return [_told(model, share) for model, share in pairs]
+        pairs = zip(self.models, predictions, strict=True)
+        return [_apply(model, y_proba) for model, y_proba in pairs]
 
 
-def _learned(method: str, share: Float64, codes: Counts, weight: Any) -> Any:
-    # Held-out samples may lack a class, which then cannot be calibrated.
-    positions = np.arange(share.shape[1])
-    if len(positions) < 2 or len(np.unique(codes)) < len(positions):
+def _fit_model(method: str, y_proba: Float64, codes: Counts, weight: Any) -> Any:
+    """Calibration model of one output; None if a class is missing in ``codes``."""
+    classes = np.arange(y_proba.shape[1])
+    if len(classes) < 2 or len(np.unique(codes)) < len(classes):
         return None
     # Codes, not labels: temperature scaling uses numeric labels as column indices.
-    labels = PLAIN._replace(classes=[positions])
-    every = np.arange(len(codes))
-    model = CalibratedClassifierCV(
-        KnownClassifier(labels), method=method, cv=[(every, every)]
-    )
+    classifier = PrecomputedClassifier(SINGLE_OUTPUT._replace(classes=[classes]))
+    rows = np.arange(len(codes))
+    model = CalibratedClassifierCV(classifier, method=method, cv=[(rows, rows)])
     with config_context(enable_metadata_routing=False):
         # Its priors and penalties count samples; weights may sum to far less.
-        return model.fit(_scaled(share), codes, sample_weight=as_repetitions(weight))
+        weight = scale_to_effective_size(weight)
+        return model.fit(_normalize(y_proba), codes, sample_weight=weight)
 
 
-def _told(model: Any, share: Float64) -> Float64:
-    return share if model is None else np.asarray(model.predict_proba(_scaled(share)))
+def _apply(model: Any, y_proba: Float64) -> Float64:
+    """Calibrated probabilities; unchanged if there is no model."""
+    if model is None:
+        return y_proba
+    return np.asarray(model.predict_proba(_normalize(y_proba)))
 
 
-def _scaled(share: Float64) -> Float64:
+def _normalize(y_proba: Float64) -> Float64:
     # scikit-learn's temperature scaling treats a whole batch as logits if a single row
     # does not sum to 1: that row would change the probabilities of all others.
-    dtype = np.promote_types(share.dtype, np.float32)
-    return PLAIN.finished(share.astype(dtype))
+    dtype = np.promote_types(y_proba.dtype, np.float32)
+    return SINGLE_OUTPUT.finalize(y_proba.astype(dtype))

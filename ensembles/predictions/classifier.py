@@ -7,16 +7,19 @@ from typing import Any
 from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
-from ensembles.predictions.base import Ensemble
-from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.base import BaseEnsemble
+from ensembles.predictions.calibration import METHODS
+from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.members.fitting import Named
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.members.targets import labels_of
-from ensembles.predictions.preconditions import check_rule_name
+from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
+from ensembles.predictions.preconditions import (
+    check_choice,
+    check_rule_name,
+)
 
 
-class EnsembleClassifier(ClassifierMixin, Ensemble):
+class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     """Classifier that combines the class probabilities of its members.
 
     With the defaults, out-of-fold predictions in five folds are used to learn a
@@ -39,13 +42,15 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         ``"vote"`` is hard voting by the members' ``predict``.
     weights : array-like of shape (n_members,), str or None, default="convex"
         Weights of the members; None weights all members equally. Given weights of
-        ``"log_pool"`` are divided by their sum; ``params={"temperature": 0.5}`` doubles
-        them, which sharpens the result. A name learns the weights out of fold:
+        ``"log_pool"`` are divided by their sum; ``rule_params={"temperature": 0.5}``
+        doubles them, which sharpens the result. A name learns the weights out of fold:
         ``"convex"``, ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"``,
         ``"optuna"``, and with ``"log_pool"`` also ``"free"``, weights of any sign.
-    params : dict or None, default=None
-        Parameters of the rule and of the selection, e.g. ``{"n_bags": 20}``. None means
-        their defaults.
+    rule_params : dict or None, default=None
+        Parameters of the rule, e.g. ``{"floor": 1e-6}``; None means its defaults.
+    weights_params : dict or None, default=None
+        Parameters of the selection that ``weights`` names, e.g. ``{"n_bags": 20}`` for
+        ``"greedy"``; None means its defaults.
     calibrate : {None, "temperature", "isotonic", "sigmoid"}, default=None
         Calibration of each member and of the result, learned out of fold; None means no
         calibration. With ``"vote"`` only the result is calibrated.
@@ -58,9 +63,9 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         Score that selections maximize, as in scikit-learn, reported in ``scores_``,
         ``oof_score_`` and ``history_``; None means the negative log-loss. The weights
         ``"convex"`` and ``"free"`` of ``"log_pool"`` and ``"product"`` always minimize
-        the log-loss; another scoring is only reported, with a warning. A callable gets
-        an estimator that predicts the combination, its predictions in place of X,
-        and y.
+        the log-loss; another scoring is only reported, with a warning. A callable is
+        called with an estimator that returns the combined predictions, these
+        predictions in place of X, and y.
     missing_class : {"error", "zero"}, default="error"
         If a member lacks a class: raise an error, or set its probability to 0.
     on_error : {"raise", "drop"}, default="raise"
@@ -111,7 +116,31 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
     history_ : tuple of Trial
         Weights and score of each step of the selection, on the rows that it learned
         from; for a learned pool: the learned weights, equal weights and the best
-        member.
+        member. Empty if no weights are learned.
+    calibrators_ : list of n_members callables or None
+        Calibrators of the members' probabilities, learned from all out-of-fold
+        predictions; None for each member without ``calibrate``.
+    calibrator_ : callable or None
+        Calibrator of the combined probabilities; None without ``calibrate``.
+    n_features_in_ : int
+        Number of features seen in ``fit``; only if X has columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen in ``fit``; only if X has names that are all strings.
+
+    See Also
+    --------
+    EnsembleRegressor : Ensemble of regressors.
+    sklearn.ensemble.VotingClassifier : Hard or soft voting with given weights.
+    sklearn.ensemble.StackingClassifier : A classifier fitted on out-of-fold
+        predictions.
+
+    Notes
+    -----
+    A log-linear pool with learned weights is a multinomial logistic regression on the
+    logarithms of the members' probabilities, with one coefficient per member. A ridge
+    penalty shrinks the weights towards equal weights and the intercepts towards zero.
+    The learned pool is compared with equal weights and with the best member; the one
+    with the least out-of-fold log-loss is used.
 
     References
     ----------
@@ -138,7 +167,8 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         *,
         rule: Any = "log_pool",
         weights: Any = "convex",
-        params: Any = None,
+        rule_params: Any = None,
+        weights_params: Any = None,
         calibrate: Any = None,
         cv: Any = 5,
         scoring: Any = None,
@@ -152,7 +182,8 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         self.estimators = estimators
         self.rule = rule
         self.weights = weights
-        self.params = params
+        self.rule_params = rule_params
+        self.weights_params = weights_params
         self.calibrate = calibrate
         self.cv = cv
         self.scoring = scoring
@@ -175,14 +206,14 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
-        answer = self._answer(X)
-        return self._combination.answers.result(answer)
+        predictions = self._combined_predictions(X)
+        return self._fitted_combiner.outputs.to_targets(predictions)
 
     def predict_proba(self, X: Any) -> Any:
         """Predict class probabilities; each row sums to 1.
 
-        For rules that count votes or ranks, such as ``"vote"``, they are shares of the
-        votes or of the ranks.
+        Rules that count votes or ranks, such as ``"vote"``, return shares of the votes
+        or of the ranks.
 
         Parameters
         ----------
@@ -194,30 +225,42 @@ class EnsembleClassifier(ClassifierMixin, Ensemble):
         ndarray of shape (n_samples, n_classes), or a list of such, one per output
             float32 if all members predict float32, otherwise float64.
         """
-        answer = self._answer(X)
-        return answer if self._combination.answers.several else answer[0]
+        predictions = self._combined_predictions(X)
+        is_list = self._fitted_combiner.outputs.multioutput
+        return predictions if is_list else predictions[0]
 
-    def _combiner(self) -> Combiner:
+    def _resolve_combiner(self) -> Combiner:
         check_rule_name(self.rule)
-        combiner = combiner_of(self.rule)
-        if combiner.takes == "quantiles":
+        combiner = resolve_combiner(self.rule)
+        if combiner.input == "quantiles":
             raise ValueError(
-                f"rule {combiner.name!r} combines quantiles, which regressors predict; "
-                "found it in a classifier"
+                f"rule {combiner.name!r} combines quantiles, which classifiers do not "
+                "predict; use it in EnsembleRegressor"
             )
         return combiner
 
-    def _targets(self, y: Any, combiner: Combiner, fitted: Named) -> tuple[Labels, Any]:
-        voting = combiner.takes == "labels"
-        labels, y = labels_of(y, fitted, voting=voting, missing=self.missing_class)
-        self.classes_: Any = labels.classes if labels.several else labels.classes[0]
-        return labels, y
+    def _calibration_method(self) -> str | None:
+        method: str | None = self.calibrate
+        check_choice("calibrate", method, (None, *METHODS))
+        return method
+
+    def _check_targets(
+        self, y: Any, combiner: Combiner, fitted: Named
+    ) -> tuple[OutputSpec, Any]:
+        check_choice("missing_class", self.missing_class, ("error", "zero"))
+        voting = combiner.input == "labels"
+        outputs, y = check_class_targets(
+            y, fitted, voting=voting, missing_class=self.missing_class
+        )
+        classes = outputs.classes
+        self.classes_: Any = classes if outputs.multioutput else classes[0]
+        return outputs, y
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        telling = [m for _, m in self._pairs() if hasattr(m, "__sklearn_tags__")]
-        members = [get_tags(member) for member in telling]
-        known = [tag.classifier_tags for tag in members if tag.classifier_tags]
-        tags.classifier_tags.multi_class = all(tag.multi_class for tag in known)
-        tags.classifier_tags.multi_label = all(tag.multi_label for tag in known)
+        members = [m for _, m in self._pairs() if hasattr(m, "__sklearn_tags__")]
+        member_tags = [get_tags(member).classifier_tags for member in members]
+        classifiers = [member for member in member_tags if member is not None]
+        tags.classifier_tags.multi_class = all(m.multi_class for m in classifiers)
+        tags.classifier_tags.multi_label = all(m.multi_label for m in classifiers)
         return tags

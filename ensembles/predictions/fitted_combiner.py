@@ -11,15 +11,15 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Answers
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import OutputSpec, Predictions
 from ensembles.weights import check_weights
 
-RESOLUTION = 1 << 16
+RANK_RESOLUTION = 1 << 16  # ranks by sample weights are accurate to one part in this
 
 
 @dataclass(frozen=True)
-class Combination:
+class FittedCombiner:
     """A combiner with its parameters, training predictions and intercepts.
 
     Parameters
@@ -28,10 +28,10 @@ class Combination:
         Function that combines the predictions.
     params : dict
         Parameters of the combiner.
-    answers : Answers
+    outputs : ClassOutputs or RegressionOutputs
         Format of the predictions.
     training : list of lists of ndarrays or None, default=None
-        For each output and member, the sorted predictions that a ranked combiner ranks
+        For each output and member, the sorted predictions that ``"rank_mean"`` ranks
         against, of shape (n_training, n_columns). None for other combiners.
     intercepts : list of ndarrays of shape (n_classes,) or None, default=None
         For each output, the intercepts that a log-linear pool adds to the logarithm of
@@ -40,11 +40,11 @@ class Combination:
 
     combiner: Combiner
     params: dict[str, Any]
-    answers: Answers
+    outputs: OutputSpec
     training: list[list[Float64]] | None = None
     intercepts: list[Float64] | None = None
 
-    def __call__(self, stacks: Sequence[Any], weights: Float64) -> Answer:
+    def __call__(self, stacks: Sequence[Any], weights: Float64) -> Predictions:
         """Combine predictions of the members.
 
         Parameters
@@ -58,34 +58,53 @@ class Combination:
         -------
         list of n_outputs ndarrays of shape (n_samples, n_columns), float64
         """
-        combined = []
+        predictions = []
         for output, members in enumerate(stacks):
             learned: dict[str, Any] = {}
             if self.training is not None:
                 learned["training"] = self.training[output]
             if self.intercepts is not None:
                 learned["intercept"] = self.intercepts[output]
-            made = self.combiner.function(members, weights, **self.params, **learned)
-            combined.append(self.answers.finished(made))
-        return combined
+            combined = self.combiner.function(
+                members, weights, **self.params, **learned
+            )
+            predictions.append(self.outputs.finalize(combined))
+        return predictions
 
-    def ranked(self, held: Held) -> Combination:
-        """Copy with held-out predictions as ``training``, if the combiner is ranked."""
-        if not self.combiner.ranked:
+    def with_training_predictions(self, out_of_fold: OutOfFold) -> FittedCombiner:
+        """Copy with out-of-fold predictions as ``training``, if the combiner needs it.
+
+        With sample weights, each prediction is repeated by its weight.
+        """
+        if not self.combiner.needs_training_predictions:
             return self
-        rows = np.arange(len(held.y))
-        if held.sample_weight is not None:
-            rows = np.repeat(rows, _repeats(held.sample_weight))
-        training = [list(np.sort(stack[:, rows], axis=1)) for stack in held.stacks]
-        return replace(self, training=training)
+        rows = np.arange(len(out_of_fold.y))
+        if out_of_fold.sample_weight is not None:
+            rows = np.repeat(rows, _repeats(out_of_fold.sample_weight))
+        stacks = [stack[:, rows] for stack in out_of_fold.stacks]
+        return replace(self, training=[list(np.sort(s, axis=1)) for s in stacks])
 
-    def only(
-        self, places: Sequence[int], weights: Float64
-    ) -> tuple[Combination, Float64]:
-        """Restrict the combination and the weights to some of the members.
+    def subset(
+        self, members: Sequence[int], weights: Float64
+    ) -> tuple[FittedCombiner, Float64]:
+        """Restrict the combiner and the weights to some of the members.
 
         In a log-linear pool, the remaining weights are rescaled to the sum of all
-        weights, which sets the sharpness. In a product, they are unchanged.
+        weights, which sets how sharp the result is. In a product, they are unchanged.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Indices of the members that remain.
+        weights : ndarray of shape (n_members,)
+            Weights of all members.
+
+        Returns
+        -------
+        combiner : FittedCombiner
+            Copy with the training predictions of these members.
+        weights : ndarray of shape (len(members),)
+            Weights of these members.
 
         Raises
         ------
@@ -93,35 +112,37 @@ class Combination:
             If members with nonzero weight are left out, and the sum of all weights or
             of the remaining weights is not positive.
         """
-        kept = weights[places]
-        if np.count_nonzero(kept) < np.count_nonzero(weights):
-            kept = self._left(kept, weights)
+        remaining = weights[members]
+        if np.count_nonzero(remaining) < np.count_nonzero(weights):
+            remaining = self._rescale(remaining, weights)
         if self.training is None:
-            return self, kept
-        training = [[output[place] for place in places] for output in self.training]
-        return replace(self, training=training), kept
+            return self, remaining
+        training = [[output[member] for member in members] for output in self.training]
+        return replace(self, training=training), remaining
 
-    def _left(self, kept: Float64, weights: Float64) -> Float64:
-        total, size = math.fsum(weights), math.fsum(kept)
-        if min(total, size) <= 0:
+    def _rescale(self, remaining: Float64, weights: Float64) -> Float64:
+        combiner = self.combiner
+        total, remaining_total = math.fsum(weights), math.fsum(remaining)
+        if min(total, remaining_total) <= 0:
             raise ValueError(
-                f"weights of {self.combiner.name!r} must have a positive sum, also "
-                f"without members that are left out: found {kept.tolist()} of "
-                f"{weights.tolist()}; weigh those that are left more"
+                f"weights of {combiner.name!r} must have a positive sum, also without "
+                f"the members that are left out: found {remaining.tolist()} of "
+                f"{weights.tolist()}; increase the weights of the other members"
             )
-        rule = self.combiner.name
-        kept = check_weights(kept, len(kept), signed=self.combiner.signed, rule=rule)
-        shared = self.combiner.scaled and self.combiner.shared
-        return kept * (total / size) if shared else kept
+        remaining = check_weights(
+            remaining, len(remaining), signed=combiner.signed, rule=combiner.name
+        )
+        if combiner.weight_sum_matters and combiner.equal_weights_sum_to_one:
+            return remaining * (total / remaining_total)
+        return remaining
 
 
 def _repeats(sample_weight: Float64) -> Counts:
     """Repetitions of each sample: its weight if integer, else nearly proportional.
 
-    Their sum is at most about `RESOLUTION`, or 4 per sample if that is more, so ranks
-    are accurate to one part in `RESOLUTION`.
+    Their sum is at most about `RANK_RESOLUTION`, or 4 per sample if that is more.
     """
-    size = max(RESOLUTION, 4 * len(sample_weight))
+    size = max(RANK_RESOLUTION, 4 * len(sample_weight))
     if (sample_weight == sample_weight.round()).all() and sample_weight.max() < 2**53:
         counts: Counts = sample_weight.astype(np.int64)
         counts //= np.gcd.reduce(counts)

@@ -1,19 +1,27 @@
-"""Penalized maximum-likelihood weights and intercepts of a log-linear pool."""
+"""Weights and intercepts of a log-linear pool, by penalized maximum likelihood."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.repetitions import effective_size
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.sample_weight import effective_size
+from ensembles.predictions.metrics.scorer import ScorerScore
+from ensembles.selection.choose import Chosen
+from ensembles.selection.score import Trial
 
 # Ridge penalties, in samples; chosen on other data sets than those reported.
 WEIGHT_RIDGE = 2.0  # for up to five members
 RIDGE_PER_MEMBER = 0.4  # for more members
 INTERCEPT_RIDGE = 5.0
+# Relative tolerance of the loss in cross-fitting, far below the sampling error of a
+# score.
+CROSS_FIT_TOLERANCE = 1e-7
 
 
 class PoolWeights(NamedTuple):
@@ -31,6 +39,77 @@ class PoolWeights(NamedTuple):
     intercepts: list[Float64]
 
 
+def select_pool_weights(
+    combiner: FittedCombiner,
+    out_of_fold: OutOfFold,
+    score: ScorerScore,
+    *,
+    signed: bool,
+    start: PoolWeights | None = None,
+) -> tuple[Chosen, FittedCombiner]:
+    """Learned weights with intercepts, equal weights, or the best member alone.
+
+    Returns the one with the least log-loss: because of the ridge penalty, the learned
+    weights can be worse than the others.
+
+    Parameters
+    ----------
+    combiner : FittedCombiner
+        Log-linear pool without intercepts.
+    out_of_fold : OutOfFold
+        Predictions to learn from.
+    score : ScorerScore
+        Score that is reported for the members and the three candidates.
+    signed : bool
+        Whether weights may be negative.
+    start : PoolWeights or None, default=None
+        Weights learned from more rows, as the initial point of a cross-fit. The loss is
+        then minimized to `CROSS_FIT_TOLERANCE`, the members are compared by log-loss,
+        and nothing is scored or recorded. None starts at equal weights.
+
+    Returns
+    -------
+    selected : Chosen
+        Weights, with the scores of the members and of the candidates.
+    combiner : FittedCombiner
+        Copy with the learned intercepts.
+    """
+    floor = {**combiner.combiner.params, **combiner.params}["floor"]
+    loss = PoolLoss(out_of_fold, floor, signed=signed)
+    each_member = np.eye(out_of_fold.n_members)
+    if start is None:
+        scores = np.empty(len(each_member))
+        for member, weights in enumerate(each_member):
+            scores[member] = score(weights)
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f"score must be finite: the scores of the members are {scores.tolist()}"
+            )
+        learned = loss.minimize()
+    else:
+        scores = -loss.member_losses()
+        learned = loss.minimize(start, CROSS_FIT_TOLERANCE)
+    best = int(np.argmax(scores))
+    equal = np.full(len(each_member), 1 / len(each_member))
+    candidates = [
+        learned,
+        loss.without_intercepts(equal),
+        loss.without_intercepts(each_member[best]),
+    ]
+    index = int(np.argmin(list(map(loss.unpenalized, candidates))))
+    combiners = [replace(combiner, intercepts=pool.intercepts) for pool in candidates]
+    weights = candidates[index].weights
+    if start is not None:
+        value = -loss.unpenalized(candidates[index])
+        return Chosen(weights, scores, best, value), combiners[index]
+    history = tuple(
+        Trial(pool.weights, score.evaluate(pooled(out_of_fold.stacks, pool.weights)))
+        for pool, pooled in zip(candidates, combiners, strict=True)
+    )
+    selected = Chosen(weights, scores, best, history[index].score, history)
+    return selected, combiners[index]
+
+
 class PoolLoss:
     """Log-loss of a log-linear pool with a ridge penalty.
 
@@ -42,31 +121,33 @@ class PoolLoss:
 
     Parameters
     ----------
-    held : Held
-        Held-out probabilities, with true labels and sample weights.
+    out_of_fold : OutOfFold
+        Class probabilities, with true labels and sample weights.
     floor : float
         Lower bound of the probabilities; smaller ones are raised to it.
     signed : bool
         Whether weights may be negative.
     """
 
-    def __init__(self, held: Held, floor: float, *, signed: bool) -> None:
+    def __init__(self, out_of_fold: OutOfFold, floor: float, *, signed: bool) -> None:
         self.signed = signed
-        self.logs = [np.log(np.maximum(stack, floor)) for stack in held.stacks]
-        labels: Any = held.answers
-        self.codes = labels.codes(held.y)
-        self.ends = np.cumsum([held.n_members, *(s.shape[2] for s in held.stacks)])
-        weight = held.sample_weight
-        weight = np.ones(len(held.y)) if weight is None else weight
-        size = effective_size(weight)
+        self.logs = [np.log(np.maximum(stack, floor)) for stack in out_of_fold.stacks]
+        outputs: Any = out_of_fold.outputs
+        self.codes = outputs.encode(out_of_fold.y)
+        n_members = out_of_fold.n_members
+        # Parameters of the loss: the weights, then the intercepts of each output.
+        self.ends = np.cumsum([n_members, *(logs.shape[2] for logs in self.logs)])
+        sample_weight = out_of_fold.sample_weight
+        if sample_weight is None:
+            sample_weight = np.ones(len(out_of_fold.y))
+        size = effective_size(sample_weight)
         self.ridge = np.full(self.ends[-1], INTERCEPT_RIDGE / size)
-        strength = max(WEIGHT_RIDGE, RIDGE_PER_MEMBER * held.n_members)
-        self.ridge[: held.n_members] = strength / size
-        self.centre = np.zeros(self.ends[-1])
-        self.centre[: held.n_members] = 1 / held.n_members
-        self.shares = weight / (weight.sum() * len(self.logs))
+        self.ridge[:n_members] = max(WEIGHT_RIDGE, RIDGE_PER_MEMBER * n_members) / size
+        self.center = np.zeros(self.ends[-1])
+        self.center[:n_members] = 1 / n_members
+        self.shares = sample_weight / (sample_weight.sum() * len(self.logs))
 
-    def minimum(
+    def minimize(
         self, start: PoolWeights | None = None, tolerance: float = 1e-12
     ) -> PoolWeights:
         """Weights and intercepts that minimize the loss.
@@ -85,23 +166,23 @@ class PoolLoss:
         """
         from scipy.optimize import minimize
 
-        point = self.centre
+        point = self.center
         if start is not None:
             point = np.concatenate([start.weights, *start.intercepts])
         n_members = len(self.logs[0])
-        n_others = len(point) - n_members
-        least = None if self.signed else 0
-        found = minimize(
+        lower = None if self.signed else 0
+        n_intercepts = len(point) - n_members
+        result = minimize(
             self.loss,
             point,
             jac=True,
             method="L-BFGS-B",
-            bounds=[(least, None)] * n_members + [(None, None)] * n_others,
+            bounds=[(lower, None)] * n_members + [(None, None)] * n_intercepts,
             options={"maxiter": 1000, "ftol": tolerance, "gtol": 1e-7},
         )
-        return self._parted(found.x)
+        return self._split(result.x)
 
-    def _parted(self, point: Float64) -> PoolWeights:
+    def _split(self, point: Float64) -> PoolWeights:
         weights, *intercepts = np.split(point, self.ends[:-1])
         return PoolWeights(weights, intercepts)
 
@@ -118,10 +199,10 @@ class PoolLoss:
         float
         """
         point = np.concatenate([pool.weights, *pool.intercepts])
-        apart = point - self.centre
-        return self.loss(point)[0] - float(apart @ (self.ridge * apart)) / 2
+        offset = point - self.center
+        return self.loss(point)[0] - float(offset @ (self.ridge * offset)) / 2
 
-    def alone(self) -> Float64:
+    def member_losses(self) -> Float64:
         """Log-loss of each member alone.
 
         Returns
@@ -135,7 +216,7 @@ class PoolLoss:
             losses += (np.log(sums) - logs[:, rows, codes]) @ self.shares
         return losses
 
-    def at(self, weights: Float64) -> PoolWeights:
+    def without_intercepts(self, weights: Float64) -> PoolWeights:
         """Weights with zero intercepts.
 
         Parameters
@@ -147,36 +228,49 @@ class PoolLoss:
         -------
         PoolWeights
         """
-        return self._parted(np.append(weights, np.zeros(self.ends[-1] - len(weights))))
+        return self._split(np.append(weights, np.zeros(self.ends[-1] - len(weights))))
 
     def loss(self, point: Float64) -> tuple[float, Float64]:
-        """Penalized log-loss and its gradient at a point: weights, then intercepts."""
-        apart = point - self.centre
-        loss, slope = float(apart @ (self.ridge * apart)) / 2, self.ridge * apart
-        weights, intercepts = self._parted(point)
+        """Penalized log-loss and its gradient.
+
+        Parameters
+        ----------
+        point : ndarray of shape (n_parameters,)
+            Weights, then the intercepts of each output.
+
+        Returns
+        -------
+        loss : float
+        gradient : ndarray of shape (n_parameters,)
+        """
+        offset = point - self.center
+        gradient = self.ridge * offset
+        loss = float(offset @ gradient) / 2
+        weights, intercepts = self._split(point)
         for output, logs in enumerate(self.logs):
-            value, gradient, by_class = _log_loss(
+            value, by_member, by_class = _log_loss(
                 logs, self.codes[output], self.shares, weights, intercepts[output]
             )
             loss += value
-            slope[: len(weights)] += gradient
-            slope[self.ends[output] : self.ends[output + 1]] += by_class
-        return loss, slope
+            gradient[: len(weights)] += by_member
+            gradient[self.ends[output] : self.ends[output + 1]] += by_class
+        return loss, gradient
 
 
 def _log_loss(
     logs: Float64, codes: Counts, shares: Float64, weights: Float64, intercept: Float64
 ) -> tuple[float, Float64, Float64]:
+    """Log-loss of one output, with its gradients by member and by class."""
     n_members, n_samples, n_classes = logs.shape
     flat = logs.reshape(n_members, -1)
     rows = np.arange(n_samples)
     pooled = (weights @ flat).reshape(n_samples, n_classes)
     pooled += intercept
     pooled -= pooled.max(axis=1, keepdims=True)
-    chosen = pooled[rows, codes]
+    of_true_class = pooled[rows, codes]
     np.exp(pooled, out=pooled)
     sums = pooled.sum(axis=1)
-    loss = float(shares @ (np.log(sums) - chosen))
+    loss = float(shares @ (np.log(sums) - of_true_class))
     pooled *= (shares / sums)[:, None]
     pooled[rows, codes] -= shares
     return loss, flat @ pooled.ravel(), pooled.sum(axis=0)

@@ -1,37 +1,22 @@
-"""Checks before the members are fitted, because a fit may take hours."""
+"""Checks of the parameters before the members are fitted, which may take hours."""
 
 from __future__ import annotations
 
-import warnings
+import difflib
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import get_scorer
 
 from ensembles._typing import Float64
-from ensembles.predictions.fitted_combiner import Combination
-from ensembles.predictions.members.fitting import Split
-from ensembles.predictions.members.named_estimators import check_weightable
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Labels, Values
-from ensembles.predictions.metrics.scorer import Scored
-from ensembles.registry import lookup
+from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.selection import SELECTIONS
+from ensembles.weights import check_weights
 
-# Errors of scorers for targets or predictions that they do not support.
-SCORER_ERRORS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    RuntimeError,
-)
 # Names of the rules in VotingClassifier and other libraries.
-OTHER_NAMES = {
+OTHER_RULE_NAMES = {
     "soft": "mean",
     "average": "mean",
     "avg": "mean",
@@ -41,6 +26,36 @@ OTHER_NAMES = {
     "min": "minimum",
     "ranks": "rank_mean",
 }
+# Names of the selections in other libraries and papers.
+OTHER_SELECTION_NAMES = {
+    "caruana": "greedy",
+    "hill_climbing": "greedy",
+    "nnls": "convex",
+}
+EQUAL = ("equal", "uniform", "none")
+FREE = "free"  # learned pool weights of any sign; not a selection
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise unless the value of a parameter is one of its choices.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    value : object
+        Value of the parameter.
+    choices : sequence of str or None
+        Values that are allowed.
+
+    Raises
+    ------
+    ValueError
+        If ``value`` is none of them.
+    """
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        allowed = ", ".join(map(repr, choices))
+        raise ValueError(f"{name} must be one of {allowed}: found {value!r}")
 
 
 def check_rule_name(rule: Any) -> None:
@@ -54,21 +69,22 @@ def check_rule_name(rule: Any) -> None:
     Raises
     ------
     ValueError
-        If the name is in `OTHER_NAMES`; the message gives the name to use.
+        If the name is in `OTHER_RULE_NAMES`; the message gives the name to use.
     """
-    if isinstance(rule, str) and rule.casefold() in OTHER_NAMES:
-        raise ValueError(
-            f"unknown rule {rule!r}; did you mean {OTHER_NAMES[rule.casefold()]!r}?"
-        )
+    if isinstance(rule, str) and rule.casefold() in OTHER_RULE_NAMES:
+        name = OTHER_RULE_NAMES[rule.casefold()]
+        raise ValueError(f"unknown rule {rule!r}; did you mean {name!r}?")
 
 
-def checked_params(params: Any) -> dict[str, Any]:
-    """Copy the parameters of rule and selection to a dict.
+def check_mapping(name: str, params: Any) -> dict[str, Any]:
+    """Copy a parameter that contains other parameters to a dict.
 
     Parameters
     ----------
+    name : {"rule_params", "weights_params"}
+        Name of the parameter, for the message.
     params : mapping of str to value, or None
-        Value of the ``params`` parameter; None means no parameters.
+        Value of the parameter; None means no parameters.
 
     Returns
     -------
@@ -82,37 +98,180 @@ def checked_params(params: Any) -> dict[str, Any]:
     if params is None:
         return {}
     if not isinstance(params, Mapping):
+        example = {"rule_params": {"floor": 1e-6}, "weights_params": {"n_bags": 20}}
         raise TypeError(
-            "params must be a dict of parameters of the rule and of the selection, "
-            f"such as {{'n_bags': 20}}, or None: found {params!r}"
+            f"{name} must be a dict from parameter names to values, such as "
+            f"{example[name]}, or None: found {params!r}"
         )
     return dict(params)
 
 
-def check_members(
-    named: Sequence[tuple[str, Any]], params: Mapping[str, Any], answers: Any
+def check_param_names(
+    combiner: Combiner,
+    weights: Any,
+    rule_params: Mapping[str, Any],
+    weights_params: Mapping[str, Any],
 ) -> None:
-    """Raise if a member lacks a method to predict with or support of sample weights.
+    """Raise if the rule or the selection lacks one of its parameters.
 
     Parameters
     ----------
-    named : sequence of (name, estimator)
-        Members by name.
-    params : mapping of name to dict
-        Keyword arguments of each member's ``fit``.
-    answers : Answers
-        Format of the predictions.
+    combiner : Combiner
+        Combiner of the ``rule`` parameter.
+    weights : array-like, str or None
+        Value of the ``weights`` parameter; a name must be known.
+    rule_params, weights_params : mapping of str to value
+        Parameters of the rule, and of the selection.
 
     Raises
     ------
     ValueError
-        If a member cannot predict in this format.
-    TypeError
-        If ``fit`` of a member gets ``sample_weight`` and does not accept it.
+        If a name is unknown. The message lists the known ones, and tells where to pass
+        a parameter that belongs to the other mapping.
     """
-    for name, member in named:
-        answers.check_before(name, member)
-        check_weightable(name, member, params[name])
+    if not rule_params and not weights_params:
+        return
+    known = {
+        "rule_params": list(combiner.params),
+        "weights_params": selection_params(weights, combiner),
+    }
+    owner = {
+        "rule_params": f"rule {combiner.name!r}",
+        "weights_params": f"weights={weights!r} of rule {combiner.name!r}",
+    }
+    others = {"rule_params": "weights_params", "weights_params": "rule_params"}
+    given = {"rule_params": rule_params, "weights_params": weights_params}
+    for parameter, other in others.items():
+        for name in given[parameter]:
+            if name in known[parameter]:
+                continue
+            fix = ""
+            if name in known[other]:
+                fix = (
+                    f"; it is a parameter of {owner[other]}: pass it in {other} instead"
+                )
+            raise ValueError(
+                f"{parameter} must be parameters of {owner[parameter]} "
+                f"(known: {', '.join(known[parameter]) or 'none'}): found {name!r}{fix}"
+            )
+    if "temperature" in rule_params and learns_pool(weights, combiner):
+        raise ValueError(
+            "rule_params must not set temperature if weights are learned with their "
+            f"sum, as by weights={weights!r}; pass weights=None or an array"
+        )
+
+
+def learns_pool(weights: Any, combiner: Combiner) -> bool:
+    """Whether pool weights are learned by minimizing the log-loss, for any scoring.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_members,), str or None
+        Value of the ``weights`` parameter.
+    combiner : Combiner
+        Combiner of the ``rule`` parameter.
+
+    Returns
+    -------
+    bool
+    """
+    if not isinstance(weights, str) or not combiner.weight_sum_matters:
+        return False
+    selection = SELECTIONS.get(weights)
+    return weights == FREE or (selection is not None and selection.uses_gradient)
+
+
+def selection_params(weights: Any, combiner: Combiner) -> list[str]:
+    """Names of the parameters of the selection.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_members,), str or None
+        Value of the ``weights`` parameter; a name must be known.
+    combiner : Combiner
+        Combiner of the ``rule`` parameter.
+
+    Returns
+    -------
+    list of str
+        Empty if the weights are given, equal, or learned for a pool.
+    """
+    if not isinstance(weights, str) or learns_pool(weights, combiner):
+        return []
+    return list(SELECTIONS[weights].params)
+
+
+def check_weights_parameter(
+    weights: Any, combiner: Combiner, n_members: int
+) -> Float64 | str | None:
+    """Validate the weights, or the name of the selection.
+
+    Parameters
+    ----------
+    weights : array-like of shape (n_members,), str or None
+        Value of the ``weights`` parameter; None means equal weights.
+    combiner : Combiner
+        Combiner of the ``rule`` parameter.
+    n_members : int
+        Number of members.
+
+    Returns
+    -------
+    ndarray of shape (n_members,), str or None
+        Given weights of a log-linear pool are divided by their sum. Names and None are
+        returned unchanged.
+
+    Raises
+    ------
+    ValueError
+        If the weights are invalid, the selection is unknown, or it needs a base.
+    TypeError
+        If the weights are not numbers.
+    """
+    if isinstance(weights, str):
+        _check_selection_name(weights, combiner)
+    if weights is None or isinstance(weights, str):
+        return weights
+    signed, rule = combiner.signed, combiner.name
+    values = check_weights(weights, n_members, signed=signed, rule=rule)
+    if not combiner.equal_weights_sum_to_one:
+        return values
+    total = math.fsum(values)
+    if total < 0:
+        raise ValueError(
+            f"weights of {rule!r} must have a positive sum, found {values.tolist()}"
+        )
+    return np.asarray(values / total)
+
+
+def _check_selection_name(weights: str, combiner: Combiner) -> None:
+    """Raise unless ``weights`` is the name of a selection that supports the rule."""
+    has_free = combiner.weight_sum_matters and combiner.signed
+    if weights == FREE and not has_free:
+        raise ValueError(
+            "weights='free' must be used with rule 'log_pool', found rule "
+            f"{combiner.name!r}; use weights='convex' with this rule"
+        )
+    selection = SELECTIONS.get(weights)
+    if selection is not None and selection.needs_base:
+        raise ValueError(
+            f"weights={weights!r} needs a base, which an ensemble of predictions does "
+            "not have; use another selection, such as weights='greedy'"
+        )
+    known = [name for name, entry in SELECTIONS.items() if not entry.needs_base]
+    known = sorted([*known, *[FREE] * has_free])
+    if weights in known:
+        return
+    if weights.casefold() in EQUAL:
+        suggestion = "; use weights=None for equal weights"
+    else:
+        names = [*known, *OTHER_SELECTION_NAMES]
+        nearest = difflib.get_close_matches(weights.casefold(), names, n=1)
+        names = [OTHER_SELECTION_NAMES.get(name, name) for name in nearest]
+        suggestion = f"; did you mean {names[0]!r}?" if names else ""
+    raise ValueError(
+        f"unknown selection {weights!r}{suggestion} (known: {', '.join(known)})"
+    )
 
 
 class _FirstScore(Exception):
@@ -134,138 +293,11 @@ def check_selection(name: str, n_members: int, params: Mapping[str, Any]) -> Non
     Raises
     ------
     ValueError, TypeError
-        If the selection is unknown, or as it raises for its parameters.
+        As the selection raises for its parameters.
     """
 
     def score(weights: Float64) -> float:
         raise _FirstScore
 
     with suppress(_FirstScore):
-        lookup(SELECTIONS, name)(n_members, score, **params)
-
-
-def check_scoring(scoring: Any) -> None:
-    """Raise unless ``scoring`` is None, the name of a scorer or a callable.
-
-    Parameters
-    ----------
-    scoring : str, callable or None
-        Value of the ``scoring`` parameter; None means the default score.
-
-    Raises
-    ------
-    ValueError
-        If scikit-learn has no scorer of this name.
-    TypeError
-        If ``scoring`` is of another type.
-    """
-    if scoring is None or callable(scoring):
-        return
-    if not isinstance(scoring, str):
-        raise TypeError(
-            "scoring must be one scorer, by name or a callable, or None: found "
-            f"{scoring!r}"
-        )
-    get_scorer(scoring)  # its error says how to list the names
-
-
-def check_score(
-    combination: Combination,
-    y: Any,
-    splits: Sequence[Split],
-    sample_weight: Any,
-    scoring: Any,
-) -> None:
-    """Raise if a scorer cannot score predictions of these targets.
-
-    The scorer is run on synthetic predictions. A callable that fails on them, e.g.
-    because it requires a minimum quality, is run on better ones.
-
-    Parameters
-    ----------
-    combination : Combination
-        Rule, parameters and prediction format of the ensemble.
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-        Targets of all rows.
-    splits : sequence of (train, test)
-        Row indices; only the test rows are scored.
-    sample_weight : array-like of shape (n_samples,) or None
-        Sample weights of the score; None means that the scorer gets none.
-    scoring : str, callable or None
-        Scorer to check; None passes.
-
-    Raises
-    ------
-    ValueError or another of `SCORER_ERRORS`
-        The type of the scorer's error, ValueError for a KeyError; the message adds a
-        hint.
-    """
-    answers: Any = combination.answers
-    if scoring is None or (isinstance(answers, Values) and answers.width is None):
-        return
-    rows = np.unique(np.concatenate([test for _, test in splits]))
-    y = np.asarray(y)[rows]
-    if sample_weight is not None:
-        sample_weight = np.asarray(sample_weight)[rows]
-    rolled = 1, 0  # predict the target of the row before, or of the row itself
-    errors = [
-        _error_on(_made_up(answers, y, by), combination, y, sample_weight, scoring)
-        for by in (rolled if callable(scoring) else rolled[:1])
-    ]
-    error = errors[0]
-    if error is None or None in errors:
-        return
-    notes = [str(error), *getattr(error, "__notes__", [])]
-    hint = _hint(answers, scoring, str(error))
-    kind = ValueError if isinstance(error, KeyError) else type(error)
-    raise kind(
-        f"scoring {scoring!r} failed on predictions of these targets, before any "
-        f"member was fitted: {'; '.join(notes)}{hint}"
-    ) from error
-
-
-def _error_on(
-    made_up: Answer, combination: Any, y: Any, sample_weight: Any, scoring: Any
-) -> Exception | None:
-    """Error of a scorer for these predictions; None if it returns a score."""
-    answers = combination.answers
-    held = Held([part[None] for part in made_up], y, answers, sample_weight)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about synthetic predictions
-        try:
-            Scored(held, combination, scoring).of(made_up)
-        except SCORER_ERRORS as error:
-            return error
-    return None
-
-
-def _made_up(answers: Labels | Values, y: Any, by: int) -> Answer:
-    """Synthetic predictions, almost all distinct, with every class predicted.
-
-    A blend of the mean and the targets of the rows ``by`` positions before.
-    """
-    share = np.random.default_rng(0).uniform(0.4, 0.6, (len(y), 1))
-    if isinstance(answers, Values):
-        values = np.asarray(y, np.float64).reshape(len(y), -1)
-        rolled = np.roll(values, by, axis=0)
-        return [rolled + share * (values.mean(axis=0) - rolled)]
-    made_up = []
-    for codes, classes in zip(answers.codes(y), answers.classes, strict=True):
-        sure = np.eye(len(classes))[np.roll(codes, by)]
-        made_up.append(sure + share * (1 / len(classes) - sure))
-    return made_up
-
-
-def _hint(answers: Labels | Values, scoring: Any, error: str) -> str:
-    if isinstance(answers, Labels) and "pos_label" in error:
-        last = answers.classes[0][-1:].tolist()[0]
-        return (
-            "; name the positive class, as in make_scorer(f1_score, "
-            f"pos_label={last!r}), or average over the classes, as in 'f1_macro'"
-        )
-    if callable(scoring):
-        return (
-            "; a callable is given (estimator, predictions, y): the predictions of the "
-            "members stand in place of X, which is not kept"
-        )
-    return ""
+        SELECTIONS[name](n_members, score, **params)

@@ -6,16 +6,15 @@ from typing import Any
 
 from sklearn.base import RegressorMixin
 
-from ensembles.predictions.base import Ensemble
-from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.base import BaseEnsemble
+from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.members.fitting import Named
-from ensembles.predictions.members.outputs import Values
-from ensembles.predictions.members.targets import values_of
+from ensembles.predictions.members.outputs import OutputSpec, check_regression_targets
 from ensembles.predictions.preconditions import check_rule_name
 
 
-class EnsembleRegressor(RegressorMixin, Ensemble):
+class EnsembleRegressor(RegressorMixin, BaseEnsemble):
     """Regressor that combines the predictions of its members.
 
     With the defaults, the result is a weighted mean with non-negative weights that
@@ -35,8 +34,12 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         Weights of the members; None weights all members equally. ``"convex"``,
         ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn
         the weights out of fold.
-    params : dict or None, default=None
-        Parameters of the rule and of the selection; None means their defaults.
+    rule_params : dict or None, default=None
+        Parameters of the rule, e.g. ``{"fraction": 0.2}`` for ``"trimmed_mean"``; None
+        means its defaults.
+    weights_params : dict or None, default=None
+        Parameters of the selection that ``weights`` names, e.g. ``{"n_bags": 20}`` for
+        ``"greedy"``; None means its defaults.
     cv : int, splitter, iterable of splits or "prefit", default=5
         Splits that hold data out to learn weights; an int is the number of folds. With
         "prefit" the members are fitted already, and ``fit`` must get data that none of
@@ -70,8 +73,28 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
     oof_ : ndarray of shape (n_members, n_samples, n_outputs) or None
         Out-of-fold predictions of the members; NaN for samples that no split holds out.
         None if no weights are learned, or without ``keep_oof``.
-    scores_, best_index_, oof_score_, history_
-        As in `EnsembleClassifier`.
+    scores_ : ndarray of shape (n_members,) or None
+        Out-of-fold score of each member alone. None if no weights are learned.
+    best_index_ : int or None
+        Index of the member with the highest score; None without ``scores_``.
+    oof_score_ : float or None
+        Out-of-fold score of the ensemble; None without ``scores_``. Learned weights are
+        cross-fitted: each fold is scored with weights learned on the other folds. The
+        score can be less than the maximum of ``scores_``, which is selected on the rows
+        that it is computed on.
+    history_ : tuple of Trial
+        Weights and score of each step of the selection, on the rows that it learned
+        from. Empty if no weights are learned.
+    n_features_in_ : int
+        Number of features seen in ``fit``; only if X has columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen in ``fit``; only if X has names that are all strings.
+
+    See Also
+    --------
+    EnsembleClassifier : Ensemble of classifiers.
+    sklearn.ensemble.VotingRegressor : Mean with given weights.
+    sklearn.ensemble.StackingRegressor : A regressor fitted on out-of-fold predictions.
 
     References
     ----------
@@ -96,7 +119,8 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         *,
         rule: Any = "mean",
         weights: Any = "convex",
-        params: Any = None,
+        rule_params: Any = None,
+        weights_params: Any = None,
         cv: Any = 5,
         scoring: Any = None,
         on_error: Any = "raise",
@@ -108,7 +132,8 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         self.estimators = estimators
         self.rule = rule
         self.weights = weights
-        self.params = params
+        self.rule_params = rule_params
+        self.weights_params = weights_params
         self.cv = cv
         self.scoring = scoring
         self.on_error = on_error
@@ -130,25 +155,28 @@ class EnsembleRegressor(RegressorMixin, Ensemble):
         ndarray of shape (n_samples,), or (n_samples, n_outputs or n_quantiles)
             float32 if all members predict float32, otherwise float64.
         """
-        answer = self._answer(X)
-        return self._combination.answers.result(answer)
+        predictions = self._combined_predictions(X)
+        return self._fitted_combiner.outputs.to_targets(predictions)
 
-    def _combiner(self) -> Combiner:
+    def _resolve_combiner(self) -> Combiner:
         check_rule_name(self.rule)
-        combiner = combiner_of(self.rule, of="values")
-        if combiner.takes not in ("values", "quantiles"):
+        combiner = resolve_combiner(self.rule, of="values")
+        if combiner.input not in ("values", "quantiles"):
             raise ValueError(
-                f"rule {combiner.name!r} combines {combiner.takes} of classes; a "
-                "regressor takes mean, median, trimmed_mean, minimum, maximum and "
-                "their kind"
+                f"rule {combiner.name!r} combines {combiner.input} of classes, which "
+                "regressors do not predict; use a rule of values, such as mean, "
+                "median, trimmed_mean, minimum or maximum"
             )
-        unscored = isinstance(self.weights, str) and self.scoring is None
-        if combiner.takes == "quantiles" and unscored:
+        has_selection = isinstance(self.weights, str)
+        if combiner.input == "quantiles" and has_selection and self.scoring is None:
             raise ValueError(
-                f"weights={self.weights!r} of quantiles must have a scoring that knows "
-                "which quantiles they are, found None; or give weights=None"
+                f"scoring must be given to learn weights={self.weights!r} of "
+                "quantiles, because the default score does not know which quantiles "
+                "they are; pass a scorer, or weights=None"
             )
         return combiner
 
-    def _targets(self, y: Any, combiner: Combiner, fitted: Named) -> tuple[Values, Any]:
-        return values_of(y, quantiles=combiner.takes == "quantiles")
+    def _check_targets(
+        self, y: Any, combiner: Combiner, fitted: Named
+    ) -> tuple[OutputSpec, Any]:
+        return check_regression_targets(y, quantiles=combiner.input == "quantiles")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from sklearn.base import (
     ClassNamePrefixFeaturesOutMixin,
     MetaEstimatorMixin,
     TransformerMixin,
+    clone,
 )
 from sklearn.utils import (
     Bunch,
@@ -21,23 +22,33 @@ from sklearn.utils import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensembles._typing import Float64
-from ensembles.predictions.combiners.builtin import combiner_of
+from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.members.callbacks import with_callbacks
-from ensembles.predictions.members.fitting import Fitted, Fitting, each
-from ensembles.predictions.members.named_estimators import NamedMembers, check_columns
-from ensembles.predictions.transformer_outputs import (
-    Outputs,
-    PairsWithOutputs,
-    as_rows,
-    fitted_and_transformed,
-    is_sparse,
+from ensembles.predictions.members.fitting import (
+    FittedMember,
+    Named,
+    fit_clone,
+    fit_members,
+    run_tasks,
+    with_callbacks,
+)
+from ensembles.predictions.members.named_estimators import (
+    NamedEstimators,
+    check_features,
+)
+from ensembles.predictions.preconditions import (
+    check_choice,
+    check_mapping,
+    check_rule_name,
 )
 from ensembles.weights import check_weights
 
 
 class EnsembleTransformer(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, MetaEstimatorMixin, NamedMembers
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    MetaEstimatorMixin,
+    NamedEstimators,
 ):
     """Transformer that averages or concatenates the outputs of its members.
 
@@ -47,7 +58,11 @@ class EnsembleTransformer(
         Members by name; ``"drop"`` in place of a transformer leaves it out.
     rule : str, default="mean"
         ``"concatenate"`` multiplies each output by its weight and concatenates the
-        columns; any other rule is elementwise and needs outputs of equal width.
+        columns; any other rule is elementwise, such as ``"median"``, and needs outputs
+        of equal width.
+    rule_params : dict or None, default=None
+        Parameters of the rule, e.g. ``{"p": 3}`` for ``"power_mean"``; None means its
+        defaults.
     weights : array-like of shape (n_members,) or None, default=None
         Weights of the members; None weights all members equally.
     align : {None, "procrustes"}, default=None
@@ -71,11 +86,32 @@ class EnsembleTransformer(
         Weights of the fitted members.
     rotations_ : list of ndarrays of shape (n_columns, n_columns), or None
         Orthogonal matrix of each member; None without ``align``.
+    n_features_in_ : int
+        Number of features seen in ``fit``; only if X has columns.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen in ``fit``; only if X has names that are all strings.
+
+    See Also
+    --------
+    sklearn.pipeline.FeatureUnion : Concatenates the outputs of transformers.
+    EnsembleClassifier : Ensemble of classifiers.
+    EnsembleRegressor : Ensemble of regressors.
 
     References
     ----------
     Schönemann (1966), "A generalized solution of the orthogonal Procrustes problem",
     Psychometrika 31.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.preprocessing import MinMaxScaler, StandardScaler
+    >>> X, _ = load_iris(return_X_y=True)
+    >>> members = [("minmax", MinMaxScaler()), ("standard", StandardScaler())]
+    >>> EnsembleTransformer(members).fit_transform(X).shape
+    (150, 4)
+    >>> EnsembleTransformer(members, rule="concatenate").fit_transform(X).shape
+    (150, 8)
     """
 
     def __init__(
@@ -83,6 +119,7 @@ class EnsembleTransformer(
         estimators: Any,
         *,
         rule: Any = "mean",
+        rule_params: Any = None,
         weights: Any = None,
         align: Any = None,
         memory: Any = None,
@@ -90,6 +127,7 @@ class EnsembleTransformer(
     ) -> None:
         self.estimators = estimators
         self.rule = rule
+        self.rule_params = rule_params
         self.weights = weights
         self.align = align
         self.memory = memory
@@ -110,7 +148,8 @@ class EnsembleTransformer(
 
         Returns
         -------
-        self
+        self : estimator
+            The fitted ensemble.
         """
         # Rotations are computed from the outputs of fit_transform.
         self._fit(X, y, fit_params, "fit" if self.align is None else "fit_transform")
@@ -138,70 +177,97 @@ class EnsembleTransformer(
         ndarray or sparse matrix of shape (n_samples, n_columns)
             Sparse only if concatenated outputs include a sparse one.
         """
-        return self._combined(iter(self._fit(X, y, fit_params, "fit_transform")))
+        return self._combine(iter(self._fit(X, y, fit_params, "fit_transform")))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def _fit(self, X: Any, y: Any, fit_params: dict[str, Any], method: str) -> Any:
         """Fit the members; returns training outputs if the method is fit_transform."""
         named = self._members()
-        if self.align not in (None, "procrustes"):
-            raise ValueError(
-                f"align must be None or 'procrustes', found {self.align!r}"
-            )
-        self._combiner = None if self.rule == "concatenate" else _of_values(self.rule)
-        if self._combiner is None and self.align is not None:
-            raise ValueError(
-                f"align must be None for rule 'concatenate', found {self.align!r}; "
-                "outputs side by side need not lie on each other"
-            )
-        given = self._given()
+        check_choice("align", self.align, (None, "procrustes"))
+        self._check_rule()
+        weights = self._check_weights()
         validate_data(self, X, skip_check_array=True)
-        members, outputs = self._fitted(named, X, y, fit_params, method)
+        members, outputs = self._fit_members(named, X, y, fit_params, method)
         names = [name for name, _ in self._pairs()]
-        self.weights_ = given[[names.index(name) for name, _ in named]]
-        self.named_estimators_ = Bunch(**{one.name: one.member for one in members})
-        self.estimators_ = [one.member for one in members]
+        self.weights_ = weights[[names.index(name) for name, _ in named]]
+        self.named_estimators_ = Bunch(**{m.name: m.estimator for m in members})
+        self.estimators_ = [member.estimator for member in members]
         self.rotations_: Any = None
         if self.align is not None:
             from scipy.linalg import orthogonal_procrustes
 
-            alike = list(self._alike(iter(outputs)))
-            found = [orthogonal_procrustes(each, alike[0]) for each in alike]
-            self.rotations_ = [rotation for rotation, _ in found]
+            arrays = list(self._dense_outputs(iter(outputs)))
+            self.rotations_ = [orthogonal_procrustes(a, arrays[0])[0] for a in arrays]
         if self._combiner is not None:
-            first, row = members[0], _safe_indexing(indexable(X)[0], [0])
-            self._n_features_out = Outputs().of(*first[:2], row).shape[1]
+            name, estimator, _ = members[0]
+            row = _safe_indexing(indexable(X)[0], [0])
+            self._n_features_out = transformed(name, estimator, row).shape[1]
         return outputs
 
-    def _fitted(
-        self, named: Any, X: Any, y: Any, fit_params: dict[str, Any], method: str
-    ) -> tuple[list[Fitted], list[Any]]:
+    def _check_rule(self) -> None:
+        """Set the combiner, None for "concatenate", and check its parameters."""
+        self._rule_params = check_mapping("rule_params", self.rule_params)
+        if self.rule != "concatenate":
+            check_rule_name(self.rule)
+            self._combiner: Combiner | None = resolve_combiner(self.rule, of="values")
+            if self._combiner.input != "values":
+                raise ValueError(
+                    f"rule {self._combiner.name!r} combines {self._combiner.input}, "
+                    "not outputs of transformers; use 'concatenate' or an "
+                    "elementwise rule, such as mean or median"
+                )
+            self._combiner.check(len(self.estimators), self._rule_params)
+            return
+        self._combiner = None
+        if self._rule_params:
+            raise ValueError(
+                "rule_params must be None or empty for rule 'concatenate', which has "
+                f"no parameters: found {self.rule_params!r}"
+            )
+        if self.align is not None:
+            raise ValueError(
+                f"align must be None for rule 'concatenate': found {self.align!r}"
+            )
+
+    def _fit_members(
+        self, named: Named, X: Any, y: Any, fit_params: dict[str, Any], method: str
+    ) -> tuple[list[FittedMember], list[Any]]:
         """Members fitted by ``method``, and their outputs if it is fit_transform."""
         routed = self._routed(fit_params, method)
-        params, asked = {}, Outputs()
+        params = {}
         for name, member in named:
-            own = method if hasattr(member, method) else "fit"
-            params[name] = routed[name][own]
-            asked.check_before(name, member)
+            callee = method if hasattr(member, method) else "fit"
+            params[name] = routed[name][callee]
+            check_has_transform(name, member)
         if method == "fit":
-            return Fitting(self, params, asked)(named, X, y), []
-        pairs = Fitting(self, params, PairsWithOutputs(), fit=fitted_and_transformed)(
-            named, X, y
+            outputs = TransformerOutputs()
+            fit = fit_clone
+        else:
+            outputs = PairOutputs()
+            fit = fit_transform_clone
+        members = fit_members(
+            self, named, X, y, params=params, outputs=outputs, fit=fit
         )
-        members = [Fitted(one.name, one.member[0], []) for one in pairs]
-        return members, [as_rows(one.name, one.member[1]) for one in pairs]
+        if method == "fit":
+            return members, []
+        pairs = [(member.name, *member.estimator) for member in members]
+        members = [FittedMember(name, estimator, []) for name, estimator, _ in pairs]
+        return members, [check_2d(name, output) for name, _, output in pairs]
 
-    def _given(self) -> Float64:
+    def _check_weights(self) -> Float64:
         """Validated weights of all members, including those set to "drop"."""
-        size, weights = len(self.estimators), self.weights
+        n_members = len(self.estimators)
         if self._combiner is not None:
             signed, rule = self._combiner.signed, self._combiner.name
-            return check_weights(weights, size, signed=signed, rule=rule)
-        given = check_weights(None, size) if weights is None else np.asarray(weights)
+            return check_weights(self.weights, n_members, signed=signed, rule=rule)
+        if self.weights is None:
+            return check_weights(None, n_members)
+        weights = np.asarray(self.weights)
         # Concatenation does not divide by the sum of the weights, so it may be zero.
-        sizes = np.abs(given) if given.dtype.kind in "iuf" else given
-        check_weights(sizes, size, rule="concatenate")
-        return given.astype(np.float64)
+        is_number = weights.dtype.kind in "iuf"
+        magnitudes = np.abs(weights) if is_number else weights
+        check_weights(magnitudes, n_members, rule="concatenate")
+        return weights.astype(np.float64)
 
     def transform(self, X: Any) -> Any:
         """Transform with the members and combine their outputs.
@@ -216,14 +282,16 @@ class EnsembleTransformer(
         ndarray or sparse matrix of shape (n_samples, n_columns)
             Sparse only if concatenated outputs include a sparse one.
         """
-        check_columns(self, X)
-        return self._combined(self._said(X))
+        check_features(self, X)
+        tasks = ((*pair, X) for pair in self.named_estimators_.items())
+        return self._combine(run_tasks(self.n_jobs, transformed, tasks))
 
-    def _combined(self, said: Iterator[Any]) -> Any:
+    def _combine(self, outputs: Iterator[Any]) -> Any:
         """Combine the outputs of the members."""
         if self._combiner is None:
             # A Python float does not change the dtype of a float32 output.
-            parts = [s * float(w) for s, w in zip(said, self.weights_, strict=True)]
+            pairs = zip(outputs, self.weights_, strict=True)
+            parts = [output * float(weight) for output, weight in pairs]
             if any(is_sparse(part) for part in parts):
                 from scipy.sparse import hstack
 
@@ -231,14 +299,17 @@ class EnsembleTransformer(
             return np.hstack(parts)
         dtypes = set[np.dtype[Any]]()
 
-        def noted() -> Iterator[Float64]:
-            for output in self._turned(self._alike(said)):
+        def rotated() -> Iterator[Float64]:
+            for index, output in enumerate(self._dense_outputs(outputs)):
+                if self.rotations_ is not None:
+                    output = output @ self.rotations_[index]
                 dtypes.add(output.dtype)
                 yield output
 
-        combined = self._combiner.function(noted(), self.weights_)
-        narrow = dtypes == {np.dtype(np.float32)}
-        return combined.astype(np.float32) if narrow else combined
+        function = self._combiner.function
+        combined = function(rotated(), self.weights_, **self._rule_params)
+        is_float32 = dtypes == {np.dtype(np.float32)}
+        return combined.astype(np.float32) if is_float32 else combined
 
     def get_feature_names_out(self, input_features: Any = None) -> Any:
         """Names of the output columns: ``member__column`` if concatenated, or numbered.
@@ -256,54 +327,122 @@ class EnsembleTransformer(
         check_is_fitted(self)
         if self._combiner is not None:
             return super().get_feature_names_out(input_features)
-        columns = [m.get_feature_names_out(input_features) for m in self.estimators_]
-        pairs = zip(self.named_estimators_, columns, strict=True)
-        names = [f"{name}__{column}" for name, own in pairs for column in own]
+        names = [
+            f"{name}__{column}"
+            for name, member in self.named_estimators_.items()
+            for column in member.get_feature_names_out(input_features)
+        ]
         return np.array(names, dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         if self.align is not None:
             tags.input_tags.allow_nan = False
-        telling = [m for _, m in self._pairs() if hasattr(m, "__sklearn_tags__")]
-        members = [get_tags(member) for member in telling]
-        known = [tag.transformer_tags for tag in members if tag.transformer_tags]
-        if known and all("float32" in tag.preserves_dtype for tag in known):
+        members = [m for _, m in self._pairs() if hasattr(m, "__sklearn_tags__")]
+        member_tags = [get_tags(member).transformer_tags for member in members]
+        preserved = [member.preserves_dtype for member in member_tags if member]
+        if preserved and all("float32" in dtypes for dtypes in preserved):
             tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _said(self, X: Any) -> Iterator[Any]:
-        tasks = ((*pair, X) for pair in self.named_estimators_.items())
-        return each(self.n_jobs, Outputs().of, tasks)
-
-    def _alike(self, said: Iterator[Any]) -> Iterator[Float64]:
+    def _dense_outputs(self, outputs: Iterator[Any]) -> Iterator[Float64]:
         """Outputs as dense arrays of equal width, checked to be finite if aligned."""
-        first, width = None, None
-        for name, output in zip(self.named_estimators_, said, strict=True):
-            dense = output.toarray() if is_sparse(output) else output
+        first_name, width = None, None
+        for name, output in zip(self.named_estimators_, outputs, strict=True):
+            array = output.toarray() if is_sparse(output) else output
             if width is None:
-                first, width = name, dense.shape[1]
-            if dense.shape[1] != width:
+                first_name, width = name, array.shape[1]
+            if array.shape[1] != width:
                 raise ValueError(
-                    f"outputs must be of one width for rule {self.rule!r}: member "
-                    f"{name!r} has {dense.shape[1]} columns, {first!r} {width}; "
-                    "rule='concatenate' takes any"
+                    f"outputs must have the same width for rule {self.rule!r}: member "
+                    f"{first_name!r} has {width} columns, {name!r} has "
+                    f"{array.shape[1]}; use rule='concatenate' for different widths"
                 )
             if self.align is not None:
-                assert_all_finite(dense, input_name=f"output of member {name!r}")
-            yield dense
-
-    def _turned(self, outputs: Iterator[Float64]) -> Iterator[Float64]:
-        if self.rotations_ is None:
-            return outputs
-        return map(np.matmul, outputs, self.rotations_)
+                assert_all_finite(array, input_name=f"output of member {name!r}")
+            yield array
 
 
-def _of_values(rule: Any) -> Combiner:
-    combiner = combiner_of(rule, of="values")
-    if combiner.takes != "values":
+class TransformerOutputs:
+    """Output format of transformers, for `fit_members`."""
+
+    def fit(self, fit: Callable[[Any], Any], y: Any) -> Any:
+        """Fit a member by ``fit(y)``."""
+        return fit(y)
+
+    def check(self, name: str, member: Any) -> None:
+        """Raise if a fitted member has no ``transform``."""
+        check_has_transform(name, member)
+
+    def predict(self, name: str, member: Any, X: Any) -> Any:
+        """Output of a fitted member for ``X``, as by `transformed`."""
+        return transformed(name, member, X)
+
+
+class PairOutputs(TransformerOutputs):
+    """Output format of (member, output) pairs from `fit_transform_clone`."""
+
+    def check(self, name: str, member: Any) -> None:
+        """Do nothing: the unfitted member has been checked."""
+
+
+def check_has_transform(name: str, member: Any) -> None:
+    """Raise ValueError if a member has no ``transform``."""
+    if not hasattr(member, "transform"):
         raise ValueError(
-            f"rule {combiner.name!r} combines {combiner.takes}, not outputs of "
-            "transformers; use mean, median or their kind, or 'concatenate'"
+            f"member {name!r} must have a transform method: {type(member).__name__} "
+            "has none"
         )
-    return combiner
+
+
+def transformed(name: str, member: Any, X: Any) -> Any:
+    """2-D output of a fitted member, dense or sparse; values of a dataframe."""
+    return check_2d(name, member.transform(X))
+
+
+def fit_transform_clone(
+    name: str, member: Any, X: Any, y: Any, params: Mapping[str, Any]
+) -> Any:
+    """Clone a member, fit the clone, and transform the training data with it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the member; part of the cache key, as in
+        `ensembles.predictions.members.fitting.fit_clone`.
+    member : transformer
+        Left unchanged.
+    X, y : array-like
+        Training data.
+    params : mapping of str to value
+        Keyword arguments of ``fit_transform``, or of ``fit`` if the member has no
+        ``fit_transform``.
+
+    Returns
+    -------
+    (fitted transformer, output)
+    """
+    fresh = clone(member)
+    if not hasattr(fresh, "fit_transform"):
+        fitted = fresh.fit(X, y, **params)
+        return fitted, fitted.transform(X)
+    output = fresh.fit_transform(X, y, **params)
+    if isinstance(output, tuple):  # PLS and CCA also return the scores of y
+        output = output[0]
+    return fresh, output
+
+
+def check_2d(name: str, output: Any) -> Any:
+    """Convert an output to a 2-D array or sparse matrix, or raise if it is not 2-D."""
+    array = output if is_sparse(output) else np.asarray(output)
+    if array.ndim != 2:
+        raise ValueError(
+            f"member {name!r} must have 2-D outputs: found an output of shape "
+            f"{array.shape}"
+        )
+    return array
+
+
+def is_sparse(output: Any) -> bool:
+    """Whether an output is a sparse matrix."""
+    return hasattr(output, "toarray")

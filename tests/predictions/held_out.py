@@ -8,13 +8,17 @@ import numpy as np
 from hypothesis import strategies as st
 
 from ensembles._typing import Float64
-from ensembles.predictions.combiners.builtin import combiner_of
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Labels, Values
-from ensembles.predictions.metrics.scorer import Scored
-from ensembles.predictions.metrics.table import score_for
+from ensembles.predictions.combiners.builtin import resolve_combiner
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import (
+    ClassOutputs,
+    RegressionOutputs,
+)
+from ensembles.predictions.metrics.scorer import ScorerScore
+from ensembles.predictions.metrics.table import make_score
 
-MEAN = combiner_of("mean")
+MEAN = resolve_combiner("mean")
 
 # What probabilities are made of: whole parts tie all the time, the odd ones never fit.
 kinds = st.sampled_from(["halves", "quarters", "tenths", "odd", "plain", "float32"])
@@ -35,7 +39,7 @@ def shapes(draw: Any, least_classes: int = 2, most_classes: int = 4) -> Any:
 
 def classes_held(
     seed: int, n_members: int, n_rows: int, n_classes: int, kind: str, weighting: str
-) -> Held:
+) -> OutOfFold:
     """Probabilities of classes, every class in y where there is room."""
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(n_rows) % n_classes)
@@ -45,8 +49,8 @@ def classes_held(
     names: Any = np.arange(2)  # scikit-learn's Brier score of two takes no others
     if n_classes > 2:
         names = np.array([f"class {k}" for k in range(n_classes)])
-    labels = Labels([names], False, False, False, "error")
-    return Held([stack], names[y], labels, _weights(rng, n_rows, weighting))
+    labels = ClassOutputs([names], False, False, False, "error")
+    return OutOfFold([stack], names[y], labels, _weights(rng, n_rows, weighting))
 
 
 def _probabilities(rng: Any, shape: tuple[int, ...], kind: str) -> Float64:
@@ -67,7 +71,7 @@ def _probabilities(rng: Any, shape: tuple[int, ...], kind: str) -> Float64:
 
 def values_held(
     seed: int, n_members: int, n_rows: int, width: int, kind: str, weighting: str
-) -> Held:
+) -> OutOfFold:
     """Values of targets."""
     rng = np.random.default_rng(seed)
     y = rng.normal(size=(n_rows, width))
@@ -81,8 +85,8 @@ def values_held(
     if n_members > 2:
         stack[-1] = stack[0]
     y = y[:, 0] if width == 1 else y
-    answers = Values(width > 1, width)
-    return Held([stack], y, answers, _weights(rng, n_rows, weighting))
+    outputs = RegressionOutputs(width > 1, width)
+    return OutOfFold([stack], y, outputs, _weights(rng, n_rows, weighting))
 
 
 def _weights(rng: Any, n_rows: int, weighting: str) -> Float64 | None:
@@ -95,16 +99,12 @@ def _weights(rng: Any, n_rows: int, weighting: str) -> Float64 | None:
     return np.asarray(weights)
 
 
-def combine_for(held: Held) -> Any:
-    """What an estimator does with weights: the mean, finished."""
-
-    def combine(stacks: list[Float64], weights: Float64) -> Answer:
-        return [held.answers.finished(MEAN.function(s, weights)) for s in stacks]
-
-    return combine
+def mean_of(held: OutOfFold) -> FittedCombiner:
+    """The mean, as an estimator combines these predictions."""
+    return FittedCombiner(MEAN, {}, held.outputs)
 
 
-def both(held: Held, scoring: Any) -> tuple[Any, Scored]:
+def both(held: OutOfFold, scoring: Any) -> tuple[Any, ScorerScore]:
     """The score that is offered, and the plain one."""
-    combine = combine_for(held)
-    return score_for(held, MEAN, combine, scoring), Scored(held, combine, scoring)
+    combiner = mean_of(held)
+    return make_score(held, combiner, scoring), ScorerScore(held, combiner, scoring)

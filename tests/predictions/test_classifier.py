@@ -25,8 +25,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.members.precomputed import KnownClassifier
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.members.precomputed import PrecomputedClassifier
 from tests.predictions.doubles import Counting, Saying
 
 Data = tuple[Any, Any]
@@ -73,7 +73,7 @@ def test_weights_of_any_sign_do_no_worse_than_those_that_are_not_negative(
     convex = ensemble.fit(*iris).history_[0].score
     free = ensemble.set_params(weights="free").fit(*iris).history_[0].score
     assert free >= convex - 1e-3  # the ridge counts, too
-    message = "weights='free' are learned with rule 'log_pool', found rule 'mean'"
+    message = "weights='free' must be used with rule 'log_pool', found rule 'mean'"
     with pytest.raises(ValueError, match=message):
         ensemble.set_params(rule="mean").fit(*iris)
 
@@ -99,7 +99,7 @@ def test_a_scoring_that_does_not_choose_a_pools_weights_is_warned_of(
 ) -> None:
     ensemble = EnsembleClassifier([NB, TREE, NEAR])
     plain = ensemble.fit(*iris).weights_.tolist()
-    with pytest.warns(UserWarning, match="scoring='accuracy' does not choose the wei"):
+    with pytest.warns(UserWarning, match="scoring='accuracy' is only reported, in sco"):
         ensemble.set_params(scoring="accuracy").fit(*iris)
     assert ensemble.weights_.tolist() == plain
     assert ensemble.oof_score_ > 0.9
@@ -112,10 +112,10 @@ def test_given_weights_of_a_pool_are_shares_of_their_sum(iris: Data) -> None:
     ensemble = EnsembleClassifier([NB, TREE], weights=[3, 2], calibrate="sigmoid")
     ensemble.fit(X, y)
     # Calibrated by the other folds: the members, then what they make together.
-    calibrated = [crossed("sigmoid", said, y) for said in ensemble.oof_]
-    pooled = crossed("sigmoid", COMBINERS["log_pool"](calibrated, [0.6, 0.4]), y)
+    cross_calibrate = [crossed("sigmoid", said, y) for said in ensemble.oof_]
+    pooled = crossed("sigmoid", COMBINERS["log_pool"](cross_calibrate, [0.6, 0.4]), y)
     assert ensemble.oof_score_ == pytest.approx(-log_loss(y, pooled))
-    expected = [-log_loss(y, said) for said in calibrated]
+    expected = [-log_loss(y, said) for said in cross_calibrate]
     assert ensemble.scores_ == pytest.approx(expected, rel=1e-3)  # raised to the floor
 
 
@@ -123,9 +123,11 @@ def crossed(method: str, said: Any, y: Any) -> Any:
     """Probabilities calibrated by scikit-learn itself, fold by fold."""
     out = np.empty_like(said)
     for train, test in StratifiedKFold(5).split(said, y):
-        labels = Labels([np.unique(y)], False, False, False, "error")
+        labels = ClassOutputs([np.unique(y)], False, False, False, "error")
         cv = [(np.arange(len(train)),) * 2]
-        model = CalibratedClassifierCV(KnownClassifier(labels), method=method, cv=cv)
+        model = CalibratedClassifierCV(
+            PrecomputedClassifier(labels), method=method, cv=cv
+        )
         out[test] = model.fit(said[train], y[train]).predict_proba(said[test])
     return out
 
@@ -176,13 +178,13 @@ def test_one_odd_row_does_not_change_the_temperature_of_the_others(
 @pytest.mark.parametrize("scoring", ["accuracy", "roc_auc_ovr", "neg_log_loss"])
 def test_scorers_are_asked_of_the_combination(scoring: str, iris: Data) -> None:
     ensemble = EnsembleClassifier([NB, TREE], rule="mean", weights="greedy")
-    ensemble.set_params(scoring=scoring, params={"n_rounds": 5}).fit(*iris)
+    ensemble.set_params(scoring=scoring, weights_params={"n_rounds": 5}).fit(*iris)
     assert len(ensemble.history_) == 5
     best = max(trial.score for trial in ensemble.history_)
     assert ensemble.oof_score_ == pytest.approx(best, abs=0.02)
     combined = COMBINERS["mean"](ensemble.oof_, ensemble.weights_)
-    labels = Labels([ensemble.classes_], False, False, False, "error")
-    own = get_scorer(scoring)(KnownClassifier(labels), combined, iris[1])
+    labels = ClassOutputs([ensemble.classes_], False, False, False, "error")
+    own = get_scorer(scoring)(PrecomputedClassifier(labels), combined, iris[1])
     assert best == pytest.approx(own, abs=1e-12)
 
 
@@ -197,7 +199,7 @@ def test_held_out_data_may_lack_a_class_that_members_know(iris: Data) -> None:
     loss = log_loss(y[known], combined, labels=[0, 1, 2])
     scores = [trial.score for trial in ensemble.history_]
     assert max(scores) == pytest.approx(-loss, rel=1e-9)
-    message = r"'roc_auc_ovr' was asked of held-out data that lack classes \[2\]"
+    message = r"held-out data lack classes \[2\]: hold out"
     with pytest.raises(ValueError, match=message):
         ensemble.set_params(scoring="roc_auc_ovr").fit(X, y)
 
@@ -205,7 +207,7 @@ def test_held_out_data_may_lack_a_class_that_members_know(iris: Data) -> None:
 def test_bags_of_a_selection_are_drawn_by_random_state(iris: Data) -> None:
     params = {"n_bags": 3, "n_rounds": 4}
     ensemble = EnsembleClassifier([NB, TREE, NEAR], rule="mean", weights="greedy")
-    ensemble.set_params(params=params)
+    ensemble.set_params(weights_params=params)
     found = [
         ensemble.set_params(random_state=seed).fit(*iris).weights_.tolist()
         for seed in (1, 1, 2)
@@ -248,7 +250,9 @@ def test_a_frozen_member_beside_others_brings_its_classes(iris: Data) -> None:
     ensemble.fit(X[y != 1], y[y != 1])
     assert ensemble.classes_.tolist() == [0, 1, 2]
     ensemble.set_params(missing_class="error")
-    with pytest.raises(ValueError, match=r"member 'tree' does not know class 1 \(it"):
+    with pytest.raises(
+        ValueError, match=r"member 'tree' must have every class: it lacks 1"
+    ):
         ensemble.fit(X[y != 1], y[y != 1])
 
 
@@ -256,7 +260,7 @@ def test_a_member_with_labels_of_another_kind_is_named(iris: Data) -> None:
     X, y = iris
     member = GaussianNB().fit(X, y.astype(str))
     ensemble = EnsembleClassifier([("nb", member)], cv="prefit", weights=None)
-    message = r"classes of member 'nb' must be of the kind of y's, found \['0', "
+    message = r"classes of member 'nb' must have the type of y's: found \['0', "
     with pytest.raises(ValueError, match=message):
         ensemble.fit(X, y)
 
@@ -307,7 +311,7 @@ def test_what_is_held_out_twice_counts_by_its_mean(iris: Data) -> None:
     assert np.array_equal(ensemble.fit(X, y).oof_, once.fit(X, y).oof_, equal_nan=True)
     repeated = RepeatedKFold(n_splits=3, n_repeats=2, random_state=0)
     assert not np.isnan(ensemble.set_params(cv=repeated).fit(X, y).oof_).any()
-    with pytest.raises(ValueError, match="cv must hold out samples to learn from"):
+    with pytest.raises(ValueError, match="cv must have at least one split, found none"):
         ensemble.set_params(cv=[]).fit(X, y)
 
 
@@ -454,7 +458,7 @@ def test_a_member_of_one_target_is_named_among_several(iris: Data) -> None:
     X, y = iris
     member = ("nb", FrozenEstimator(GaussianNB().fit(X, y)))
     ensemble = EnsembleClassifier([member], weights=None)
-    with pytest.raises(ValueError, match=r"'nb' must answer for each of 2 targets"):
+    with pytest.raises(ValueError, match=r"'nb' must have one prediction per target: "):
         ensemble.fit(X, np.column_stack([y, y]))
 
 
@@ -464,7 +468,7 @@ def test_a_member_without_probabilities_is_told_before_any_is_fitted(
     Counting.fits.clear()
     hard = VotingClassifier([NB, TREE])  # neither probabilities nor decision values
     ensemble = EnsembleClassifier([("first", Counting()), ("hard", hard)])
-    message = "'hard' must have predict_proba or decision_function for this rule, Voti"
+    message = "'hard' must have predict_proba or decision_function for this rule: Voti"
     with pytest.raises(ValueError, match=message):
         ensemble.fit(*iris)
     assert Counting.fits.total() == 0
@@ -502,17 +506,23 @@ def test_members_without_weight_do_not_count(rule: str, iris: Data) -> None:
     [
         ({"rule": "maen"}, "unknown rule 'maen'; did you mean 'mean'"),
         ({"rule": "slerp"}, "rule 'slerp'"),
-        ({"rule": "quantile_mean"}, "combines quantiles, which regressors predict"),
+        ({"rule": "quantile_mean"}, "combines quantiles, which classifiers do not"),
         ({"weights": "gredy"}, "unknown selection 'gredy'; did you mean 'greedy'"),
-        ({"weights": "wise_ft"}, "weights='wise_ft' needs a base, which ensembles of"),
+        ({"weights": "wise_ft"}, "weights='wise_ft' needs a base, which an ensemble"),
         ({"weights": [1]}, "weights of 'log_pool' must be one number for each member"),
         ({"weights": [0, 0]}, "weights of 'log_pool' must not sum to zero"),
-        ({"params": {"flor": 1}}, "must be among these: floor, temperature; found '"),
-        ({"params": {"temperature": 2}}, "temperature goes with weights that are giv"),
-        ({"params": {"floor": 3}}, "floor must lie between 0 and 1, found 3"),
-        ({"calibrate": "platt"}, "calibrate must be None or one of temperature, "),
-        ({"missing_class": "drop"}, "missing_class must be 'error' or 'zero'"),
-        ({"on_error": "ignore"}, "on_error must be 'raise' or 'drop'"),
+        (
+            {"rule_params": {"flor": 1}},
+            r"rule 'log_pool' \(known: floor, temperature\): found 'flor'",
+        ),
+        (
+            {"rule_params": {"temperature": 2}},
+            "rule_params must not set temperature if weights are learned",
+        ),
+        ({"rule_params": {"floor": 3}}, "floor must lie between 0 and 1, found 3"),
+        ({"calibrate": "platt"}, "calibrate must be one of None, 'temperature', "),
+        ({"missing_class": "drop"}, "missing_class must be one of 'error', 'zero'"),
+        ({"on_error": "ignore"}, "on_error must be one of 'raise', 'drop'"),
         ({"cv": "prefitted"}, "Expected .?cv.? as an integer"),
     ],
     ids=str,
@@ -536,7 +546,7 @@ def test_what_is_no_probability_is_told(wrong: float, iris: Data) -> None:
     members = [NB, ("odd", Wrong())]
     for rule in ("mean", "log_pool", "median"):
         ensemble = EnsembleClassifier(members, rule=rule, weights=None).fit(*iris)
-        with pytest.raises(ValueError, match=f"'odd' must give .*, found {wrong}"):
+        with pytest.raises(ValueError, match=f"'odd' must predict .*: found {wrong}"):
             ensemble.predict(iris[0])
     ensemble.set_params(on_error="drop")
     with pytest.warns(UserWarning, match="odd"):
@@ -553,7 +563,7 @@ def test_a_member_that_is_a_row_short_is_named(rule: str, iris: Data) -> None:
             return super().predict(X)[:-1]
 
     ensemble = EnsembleClassifier([NB, ("short", Short())], rule=rule, weights=None)
-    message = "member 'short' must answer for each of 150 rows, found 149 answers"
+    message = "member 'short' must predict one row per sample: found 149 rows"
     with pytest.raises(ValueError, match=message):
         ensemble.fit(*iris).predict(iris[0])
     ensemble.set_params(on_error="drop")

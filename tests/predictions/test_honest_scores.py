@@ -24,13 +24,13 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
-from ensembles.predictions.combiner_fitting import CombinerFit
-from ensembles.predictions.cross_fitting import MOST_ROWS, N_FOLDS, folds_to_learn
-from ensembles.predictions.fitted_combiner import Combination
-from ensembles.predictions.log_pool_weights import PoolLoss
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.weight_selection import NEAR as NEAR_LOSS
-from ensembles.selection.choose import Chosen
+from ensembles.predictions.log_pool_weights import CROSS_FIT_TOLERANCE, PoolLoss
+from ensembles.predictions.weight_fitting import (
+    MAX_ROWS,
+    N_FOLDS,
+    warn_if_no_gain,
+    weight_folds,
+)
 from tests.predictions.held_out import classes_held
 
 Data = tuple[Any, Any]
@@ -171,7 +171,7 @@ def test_splits_whose_halves_share_rows_are_refused(kind: str, iris: Data) -> No
         "slice": [(slice(0, 100), slice(50, 150))],
     }[kind]
     ensemble = EnsembleClassifier([NB, TREE], cv=splits)
-    message = "cv must hold out rows that members are not fitted on: split . has "
+    message = "cv must have disjoint training and test rows: in split .,"
     with pytest.raises(ValueError, match=message):
         ensemble.fit(*iris)
 
@@ -185,7 +185,7 @@ def test_splits_may_be_masks_or_slices_or_leave_rows_out(iris: Data) -> None:
         assert ensemble.weights_.tolist() == plain.weights_.tolist()
     bootstrap = np.repeat(every[:50], 2)  # a row twice in one half is no overlap
     EnsembleClassifier([NB, TREE], cv=[(bootstrap, every[50:])]).fit(*iris)
-    with pytest.raises(ValueError, match="cv must be splits of the 150 rows given to"):
+    with pytest.raises(ValueError, match="cv must contain indices of the 150 rows"):
         EnsembleClassifier([NB], cv=[(every, [150])]).fit(*iris)
 
 
@@ -201,13 +201,13 @@ def test_frozen_members_alone_may_be_asked_about_all_rows(iris: Data) -> None:
 def test_a_used_up_generator_is_told(iris: Data) -> None:
     splits = KFold(3).split(*iris)
     list(splits)
-    with pytest.raises(ValueError, match=r"found no split; a generator is used up by"):
+    with pytest.raises(ValueError, match=r"found none; a generator is exhausted after"):
         EnsembleClassifier([NB, TREE], cv=splits).fit(*iris)
 
 
 def test_groups_that_are_lacking_are_told(iris: Data) -> None:
     ensemble = EnsembleClassifier([NB, TREE], cv=StratifiedGroupKFold(3))
-    message = r"cv=StratifiedGroupKFold\(.*needs groups, found none .*pass cv=list\(sp"
+    message = r"cv=StratifiedGroupKFold\(.*must get groups: .*pass cv=list\(sp"
     with pytest.raises(ValueError, match=message):
         ensemble.fit(*iris)
 
@@ -218,21 +218,21 @@ def test_leaving_one_out_learns_weights_six_times_at_most(iris: Data) -> None:
     ensemble = EnsembleClassifier([NB], cv=LeaveOneOut(), rule="mean", weights="convex")
     assert ensemble.fit(X, y).oof_score_ <= 0
     held = classes_held(0, 2, 60, 2, "plain", "none")._replace(folds=np.arange(60))
-    folds = folds_to_learn(held)
+    folds = weight_folds(held)
     assert folds is not None
     assert len(folds) == N_FOLDS
     assert sorted(np.concatenate([test for _, test in folds])) == list(range(60))
 
 
-def test_folds_to_learn_by_hold_each_class_or_are_none() -> None:
+def test_weight_folds_by_hold_each_class_or_are_none() -> None:
     held = classes_held(0, 2, 30, 3, "plain", "none")
     order = np.argsort(held.y, kind="stable")
-    held = held.rows(order)._replace(folds=np.repeat([0, 1, 2], 10))
-    folds = folds_to_learn(held)  # the given ones would lack a class each
+    held = held.subset(order)._replace(folds=np.repeat([0, 1, 2], 10))
+    folds = weight_folds(held)  # the given ones would lack a class each
     assert folds is not None
     assert all(len(np.unique(held.y[train])) == 3 for train, _ in folds)
-    single = held.rows(np.array([0, 1, 2, 3, 29]))
-    assert folds_to_learn(single) is None
+    single = held.subset(np.array([0, 1, 2, 3, 29]))
+    assert weight_folds(single) is None
 
 
 @quiet
@@ -257,19 +257,21 @@ def test_a_scorer_of_all_rows_alone_scores_what_was_learned_from(iris: Data) -> 
         return float(np.average(member.predict(X) == y, weights=weight))
 
     ensemble = EnsembleClassifier([NB, TREE], rule="mean", weights="greedy")
-    with pytest.warns(UserWarning, match="oof_score_ is that of the rows .* failed on"):
+    with pytest.warns(
+        UserWarning, match="oof_score_ is computed on the rows .* failed on"
+    ):
         ensemble.set_params(scoring=of_all).fit(X, y)
     assert ensemble.oof_score_ == max(trial.score for trial in ensemble.history_)
 
 
 def test_of_many_rows_some_are_learned_from_for_the_score() -> None:
-    held = classes_held(0, 2, 3 * MOST_ROWS, 2, "plain", "none")
+    held = classes_held(0, 2, 3 * MAX_ROWS, 2, "plain", "none")
     every = np.arange(len(held.y))
     held = held._replace(folds=every % 3)
-    folds = folds_to_learn(held)
+    folds = weight_folds(held)
     assert folds is not None
     for train, test in folds:
-        assert len(np.unique(train)) == len(train) == MOST_ROWS
+        assert len(np.unique(train)) == len(train) == MAX_ROWS
         assert not np.isin(train, test).any()
     assert np.array_equal(np.sort(np.concatenate([t for _, t in folds])), every)
 
@@ -277,20 +279,16 @@ def test_of_many_rows_some_are_learned_from_for_the_score() -> None:
 def test_a_pool_of_part_of_the_rows_is_near_its_minimum() -> None:
     held = classes_held(0, 4, 300, 3, "plain", "any")
     loss = PoolLoss(held, 1e-5, signed=False)
-    near = loss.at(np.array([0.9, 0.1, 0.1, 0.0]))
-    found = loss.minimum(), loss.minimum(near, NEAR_LOSS)
+    near = loss.without_intercepts(np.array([0.9, 0.1, 0.1, 0.0]))
+    found = loss.minimize(), loss.minimize(near, CROSS_FIT_TOLERANCE)
     values = [loss.unpenalized(pool) for pool in found]
     assert values[1] == pytest.approx(values[0], abs=1e-4)
-    alone = [loss.unpenalized(loss.at(one)) for one in np.eye(4)]
-    np.testing.assert_allclose(loss.alone(), alone)
+    alone = [loss.unpenalized(loss.without_intercepts(one)) for one in np.eye(4)]
+    np.testing.assert_allclose(loss.member_losses(), alone)
 
 
 @pytest.mark.parametrize("step", [-1, 0, 1])
 def test_a_tie_but_for_rounding_is_as_good_as_the_best_member(step: int) -> None:
-    labels = Labels([np.arange(2)], False, False, False, "error")
-    mean = Combination(COMBINERS["mean"], {}, labels)
-    chosen = Chosen(np.array([0.5, 0.5]), None, 0, -0.3, ())
-    fit = CombinerFit("greedy", {}, None, None, ["a", "b"])
-    value = np.nextafter(-0.3, -0.3 + step)
+    value = float(np.nextafter(-0.3, -0.3 + step))
     with pytest.warns(UserWarning, match="did not beat the best member"):
-        fit._compare(float(value), -0.3, chosen, mean)
+        warn_if_no_gain("greedy", value, -0.3, "a")

@@ -54,9 +54,21 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
     ("params", "kind", "message"),
     [
         ({"scoring": "roc_aucc"}, ValueError, "'roc_aucc'"),
-        ({"scoring": "roc_auc"}, ValueError, "scoring 'roc_auc' failed on predictions"),
-        ({"scoring": ["accuracy"]}, TypeError, r"scoring must be one scorer, .*\['ac"),
-        ({"scoring": {"a": "accuracy"}}, TypeError, "scoring must be one scorer"),
+        (
+            {"scoring": "roc_auc"},
+            ValueError,
+            "scoring 'roc_auc' failed on synthetic predictions",
+        ),
+        (
+            {"scoring": ["accuracy"]},
+            TypeError,
+            r"scoring must be the name of one scorer, .*\['ac",
+        ),
+        (
+            {"scoring": {"a": "accuracy"}},
+            TypeError,
+            "scoring must be the name of one scorer",
+        ),
         (
             {"scoring": "f1"},
             ValueError,
@@ -65,28 +77,48 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
         (
             {"scoring": needs_X},
             AttributeError,
-            "stand in place of X, which is not kept",
+            "combined predictions replace X, which is not",
         ),
-        ({"scoring": by_row}, IndexError, "stand in place of X, which is not kept"),
-        ({"params": {"n_rounds": 0}}, ValueError, "n_rounds, patience and n_init must"),
-        ({"params": {"n_rounds": "5"}}, TypeError, "n_rounds must be a whole number"),
-        ({"params": {"fraction": 2}}, ValueError, r"fraction in \(0, 1\]"),
         (
-            {"params": "n_bags=3"},
-            TypeError,
-            r"params must be a dict .*found 'n_bags=3'",
+            {"scoring": by_row},
+            IndexError,
+            "combined predictions replace X, which is not",
         ),
-        ({"params": [("n_bags", 3)]}, TypeError, "params must be a dict"),
+        (
+            {"weights_params": {"n_rounds": 0}},
+            ValueError,
+            "n_rounds, patience and n_init must",
+        ),
+        (
+            {"weights_params": {"n_rounds": "5"}},
+            TypeError,
+            "n_rounds must be a whole number",
+        ),
+        ({"weights_params": {"fraction": 2}}, ValueError, r"fraction in \(0, 1\]"),
+        (
+            {"weights_params": "n_bags=3"},
+            TypeError,
+            r"weights_params must be a dict .*found 'n_bags=3'",
+        ),
+        (
+            {"weights_params": [("n_bags", 3)]},
+            TypeError,
+            "weights_params must be a dict",
+        ),
         ({"random_state": "x"}, TypeError, "random_state must be a whole number, a G"),
         ({"random_state": -1}, ValueError, "random_state must not be negative, found"),
-        ({"weights": "top_k", "params": {"k": 9}}, ValueError, "k must be from 1 to"),
+        (
+            {"weights": "top_k", "weights_params": {"k": 9}},
+            ValueError,
+            "k must be from 1 to",
+        ),
         ({"rule": "soft"}, ValueError, "unknown rule 'soft'; did you mean 'mean'?"),
         ({"rule": "hard"}, ValueError, "unknown rule 'hard'; did you mean 'vote'?"),
         ({"rule": "max"}, ValueError, "unknown rule 'max'; did you mean 'maximum'?"),
         ({"weights": "fre"}, ValueError, r"unknown selection 'fre' \(known: best, co"),
         ({"weights": "caruana"}, ValueError, "did you mean 'greedy'?"),
-        ({"weights": "uniform"}, ValueError, "weights=None counts all members alike"),
-        ({"cv": GroupKFold(3)}, ValueError, "needs groups, found none"),
+        ({"weights": "uniform"}, ValueError, "use weights=None for equal weights"),
+        ({"cv": GroupKFold(3)}, ValueError, "must get groups: "),
         ({"cv": 1}, ValueError, "n_splits=1"),
         ({"memory": 5}, ValueError, "memory"),
     ],
@@ -96,9 +128,35 @@ def test_a_mistake_costs_no_fit(
 ) -> None:
     params = {**GREEDY, **params}
     if "random_state" in params:
-        params["params"] = {"n_bags": 2}
+        params["weights_params"] = {"n_bags": 2}
     with pytest.raises(kind, match=message):
         EnsembleClassifier([FIRST, NB], **params).fit(*iris)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (
+            {"rule_params": {"n_bags": 3}},
+            r"rule 'mean' \(known: none\): found 'n_bags'; it is a parameter of "
+            "weights='greedy' of rule 'mean': pass it in weights_params instead",
+        ),
+        (
+            {"rule": "geometric_mean", "weights_params": {"floor": 0.1}},
+            r"\(known: n_rounds, .*\): found 'floor'; it is a parameter of rule "
+            "'geometric_mean': pass it in rule_params instead",
+        ),
+        (
+            {"weights": None, "weights_params": {"n_bags": 3}},
+            r"weights=None of rule 'mean' \(known: none\): found 'n_bags'$",
+        ),
+    ],
+)
+def test_an_unknown_parameter_is_told_where_it_belongs(
+    params: dict[str, Any], message: str, iris: Data
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        EnsembleClassifier([FIRST, NB], **{**GREEDY, **params}).fit(*iris)
 
 
 def test_selections_that_are_known_go_with_the_rule(iris: Data) -> None:
@@ -121,7 +179,9 @@ def test_a_positive_class_is_asked_for_by_name(iris: Data) -> None:
 
 def test_a_member_that_cannot_take_weights_costs_no_fit(iris: Data) -> None:
     members = [("first", Failing()), ("near", KNeighborsClassifier())]
-    with pytest.raises(TypeError, match="member 'near' must take sample_weight in fit"):
+    with pytest.raises(
+        TypeError, match="member 'near' must accept sample_weight in fit"
+    ):
         EnsembleClassifier(members).fit(*iris, sample_weight=np.ones(150))
 
 
@@ -140,10 +200,14 @@ def test_a_member_that_cannot_predict_costs_no_fit(member: Any, iris: Data) -> N
         with pytest.raises(ValueError, match="member 'last' must have predict_proba"):
             EnsembleClassifier([FIRST, last]).fit(X, y)
         tree = ("first", DecisionTreeRegressor())
-        with pytest.raises(ValueError, match="member 'last' must have predict, Stand"):
+        with pytest.raises(
+            ValueError, match="member 'last' must have a predict method: Stand"
+        ):
             EnsembleRegressor([tree, last]).fit(X, y)
     else:
-        with pytest.raises(ValueError, match="member 'last' must have transform, Lin"):
+        with pytest.raises(
+            ValueError, match="member 'last' must have a transform method: Lin"
+        ):
             EnsembleTransformer([("first", StandardScaler()), last]).fit(X, y)
 
 
@@ -180,9 +244,7 @@ def test_scorers_of_classes_are_no_mistake(scoring: str, iris: Data) -> None:
 
 
 def test_a_class_in_place_of_a_member_costs_no_fit(iris: Data) -> None:
-    message = (
-        r"member 'last' must be an estimator, found its class; write GaussianNB\(\)"
-    )
+    message = r"member 'last' must be an estimator, not a class: pass GaussianNB\(\)"
     for ensemble in (EnsembleClassifier, EnsembleTransformer):
         with pytest.raises(TypeError, match=message):
             ensemble([FIRST, ("last", GaussianNB)]).fit(*iris)
@@ -214,7 +276,7 @@ def test_a_scorer_that_fails_on_some_made_up_predictions_is_no_mistake(
 
 @pytest.mark.parametrize("temperature", ["1", None, True, 0, np.nan])
 def test_a_wrong_temperature_costs_no_fit(temperature: Any, iris: Data) -> None:
-    params = {"temperature": temperature}
-    ensemble = EnsembleClassifier([FIRST, NB], weights=None, params=params)
+    ensemble = EnsembleClassifier([FIRST, NB], weights=None)
+    ensemble.set_params(rule_params={"temperature": temperature})
     with pytest.raises((TypeError, ValueError), match="temperature must be "):
         ensemble.fit(*iris)

@@ -75,7 +75,7 @@ def test_quantiles_are_averaged_column_by_column(rng: np.random.Generator) -> No
     ensemble = EnsembleRegressor(members, rule="quantile_mean", weights=None)
     said = ensemble.fit(X, X[:, 0]).predict(X)
     assert said == pytest.approx(np.sort(X, axis=1))
-    message = "weights='convex' of quantiles must have a scoring that knows"
+    message = "scoring must be given to learn weights='convex' of quantiles"
     with pytest.raises(ValueError, match=message):
         ensemble.set_params(weights="convex").fit(X, X[:, 0])
     with pytest.raises(ValueError, match="quantiles must be of one target, found 2"):
@@ -105,7 +105,7 @@ def test_a_member_with_more_columns_than_targets_is_named(
 ) -> None:
     X = rng.normal(size=(50, 3))
     ensemble = EnsembleRegressor([("a", Saying(width=3))], weights=None)
-    with pytest.raises(ValueError, match=r"'a' must answer for each of 1 targets, fou"):
+    with pytest.raises(ValueError, match=r"'a' must have one prediction per target: f"):
         ensemble.fit(X, X[:, 0]).predict(X)
 
 
@@ -142,10 +142,10 @@ class Wrong(Ridge):
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        (np.nan, "must predict finite numbers, found nan"),
-        (-np.inf, "must predict finite numbers, found -inf"),
-        ("much", "must predict finite numbers, found '"),
-        (None, r"must answer for each of \d+ rows, found \d+ answers"),
+        (np.nan, "must predict finite numbers: found nan"),
+        (-np.inf, "must predict finite numbers: found -inf"),
+        ("much", "must predict finite numbers: found '"),
+        (None, r"must predict one row per sample: found \d+ rows"),
     ],
 )
 def test_what_is_no_number_of_a_row_is_told(
@@ -162,5 +162,5 @@ def test_what_is_no_number_of_a_row_is_told(
 
 
 def test_no_member_is_a_base(diabetes: Data) -> None:
-    with pytest.raises(ValueError, match="weights='wise_ft' needs a base, which ens"):
+    with pytest.raises(ValueError, match="weights='wise_ft' needs a base, which an "):
         EnsembleRegressor([RIDGE, NEAR], weights="wise_ft").fit(*diabetes)

@@ -121,7 +121,9 @@ def test_a_scorer_that_takes_no_sample_weight_is_named(iris: Data) -> None:
 
     members = [("nb", GaussianNB())]
     ensemble = EnsembleClassifier(members, weights=[1], calibrate="sigmoid")
-    message = r"scoring <function .*share.* must take sample_weight: .*_request\(sample"
+    message = (
+        r"scoring <function .*share.* must accept sample_weight: .*_request\(sample"
+    )
     with pytest.raises(TypeError, match=message):
         ensemble.set_params(scoring=share).fit(*iris, sample_weight=np.ones(150))
     assert ensemble.fit(*iris).oof_score_ > 0.9
@@ -131,7 +133,9 @@ def test_a_scorer_that_takes_no_sample_weight_is_named(iris: Data) -> None:
 
 def test_other_metadata_need_routing(iris: Data) -> None:
     ensemble = EnsembleClassifier([("nb", GaussianNB())])
-    with pytest.raises(TypeError, match=r"fit got groups, which only .*_routing=True"):
+    with pytest.raises(
+        TypeError, match=r"fit must not get groups without .*_routing=True"
+    ):
         ensemble.fit(*iris, groups=iris[1])
 
 
@@ -209,7 +213,9 @@ def test_transformers_get_what_they_ask_for(iris: Data) -> None:
 def test_a_pipeline_takes_sample_weight_by_routing_alone(iris: Data) -> None:
     pipeline = make_pipeline(StandardScaler(), GaussianNB())
     ensemble = EnsembleClassifier([("pipe", pipeline)], weights=None)
-    message = "member 'pipe' must take sample_weight in fit, Pipeline does not; .*routi"
+    message = (
+        "member 'pipe' must accept sample_weight in fit: Pipeline does not; .*routi"
+    )
     with pytest.raises(TypeError, match=message):
         ensemble.fit(*iris, sample_weight=np.ones(150))
 

@@ -59,8 +59,9 @@ def test_a_search_with_memory_fits_each_member_once_a_fold(
 def test_a_search_reaches_rules_weights_params_and_members(iris: Data) -> None:
     ensemble = EnsembleClassifier(MEMBERS, rule="mean", weights="greedy")
     grid: Any = [
-        {"tree__max_depth": [1, 3], "params": [{"n_rounds": 3}, None]},
+        {"tree__max_depth": [1, 3], "weights_params": [{"n_rounds": 3}, None]},
         {"tree": [LogisticRegression(max_iter=500), "drop"], "weights": [None]},
+        {"rule": ["geometric_mean"], "rule_params": [{"floor": 1e-3}, None]},
     ]
     search = GridSearchCV(ensemble, grid, cv=3).fit(*iris)
     assert search.best_score_ > 0.9
@@ -130,8 +131,10 @@ def test_memory_does_not_make_one_of_members_that_differ_by_chance(
     members = [(f"t{i}", ExtraTreeClassifier(max_features=1)) for i in range(4)]
     ensemble = EnsembleClassifier(members, rule="mean", weights=None, n_jobs=n_jobs)
     ensemble.set_params(memory=str(tmp_path)).fit(*iris)
-    told = {member.tree_.threshold.tobytes() for member in ensemble.estimators_}
-    assert len(told) == 4
+    iter_with_callbacks = {
+        member.tree_.threshold.tobytes() for member in ensemble.estimators_
+    }
+    assert len(iter_with_callbacks) == 4
     again = clone(ensemble).fit(*iris)  # each is kept, under its name
     assert (
         again.predict_proba(iris[0]).tolist()
@@ -145,5 +148,7 @@ def test_memory_does_not_make_one_of_transformers_that_differ_by_chance(
     members = [(f"p{i}", GaussianRandomProjection(2)) for i in range(3)]
     ensemble = EnsembleTransformer(members, memory=str(tmp_path))
     ensemble.fit_transform(*iris)
-    told = {member.components_.tobytes() for member in ensemble.estimators_}
-    assert len(told) == 3
+    iter_with_callbacks = {
+        member.components_.tobytes() for member in ensemble.estimators_
+    }
+    assert len(iter_with_callbacks) == 3

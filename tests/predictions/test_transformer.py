@@ -19,6 +19,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import (
     FunctionTransformer,
+    MaxAbsScaler,
     MinMaxScaler,
     StandardScaler,
     TargetEncoder,
@@ -132,10 +133,13 @@ def test_it_is_a_step_of_a_pipeline(X: Any) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"align": "rotate"}, "align must be None or 'procrustes', found 'rotate'"),
+        (
+            {"align": "rotate"},
+            "align must be one of None, 'procrustes': found 'rotate'",
+        ),
         ({"rule": "vote"}, "rule 'vote' combines labels, not outputs of transformers"),
         ({"rule": "median", "weights": [1, -1]}, "weights of 'median' must not be neg"),
-        ({"minmax": PCA(2)}, "member 'minmax' has 2 columns, 'standard' 4; rule='conc"),
+        ({"minmax": PCA(2)}, "member 'standard' has 4 columns, 'minmax' has 2; use ru"),
         ({"rule": "concatenate", "align": "procrustes"}, "align must be None for rule"),
         (
             {"rule": "concatenate", "weights": [1]},
@@ -144,10 +148,13 @@ def test_it_is_a_step_of_a_pipeline(X: Any) -> None:
         ({"rule": "concatenate", "weights": [0, 0]}, "must not sum to zero"),
         (
             {"rule": "concatenate", "minmax": FIRST},
-            r"'minmax' must give .* shape \(30,",
+            r"'minmax' must have 2-D .* shape \(30,",
         ),
-        ({"minmax": FIRST}, r"member 'minmax' must give .* of shape \(30,\)"),
-        ({"minmax": LogisticRegression()}, "member 'minmax' must have transform"),
+        ({"minmax": FIRST}, r"member 'minmax' must have 2-D .* of shape \(30,\)"),
+        (
+            {"minmax": LogisticRegression()},
+            "member 'minmax' must have a transform method",
+        ),
     ],
     ids=str,
 )
@@ -272,3 +279,19 @@ def test_scores_of_the_targets_beside_those_of_X_are_left_out(
     X, y = rng.normal(size=(40, 4)), rng.normal(size=(40, 2))
     ensemble = EnsembleTransformer([("first", kind(2)), ("second", kind(2))])
     assert ensemble.fit_transform(X, y) == pytest.approx(kind(2).fit(X, y).transform(X))
+
+
+def test_parameters_of_the_rule_are_passed_to_it(iris: Any) -> None:
+    X, _ = iris
+    members = [("same", FunctionTransformer()), ("max", MaxAbsScaler())]
+    ensemble = EnsembleTransformer(members, rule="power_mean", rule_params={"p": 3})
+    one, two = (member.fit_transform(X) for _, member in members)
+    expected = ((one**3 + two**3) / 2) ** (1 / 3)
+    np.testing.assert_allclose(ensemble.fit_transform(X), expected, atol=1e-12)
+    assert ensemble.get_params()["rule_params"] == {"p": 3}
+    with pytest.raises(ValueError, match="rule 'power_mean' has no parameter 'q'"):
+        ensemble.set_params(rule_params={"q": 1}).fit(X)
+    with pytest.raises(
+        ValueError, match="must be None or empty for rule 'concatenate'"
+    ):
+        ensemble.set_params(rule="concatenate").fit(X)

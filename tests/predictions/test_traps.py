@@ -57,7 +57,9 @@ def test_members_with_other_classes_are_not_averaged_column_by_column(
     # Of the last species member 12 is sure, in the column where 01 has class 1.
     assert set(voting.predict(X[y == 2])) <= {0, 1}
     ensemble = EnsembleClassifier(members, rule="mean", weights=None)
-    with pytest.raises(ValueError, match=r"member '01' does not know class 2"):
+    with pytest.raises(
+        ValueError, match=r"member '01' must have every class: it lacks 2"
+    ):
         ensemble.fit(X, y)
     ensemble.set_params(missing_class="zero").fit(first, y[y != 2])
     assert ensemble.classes_.tolist() == [0, 1, 2]
@@ -103,7 +105,7 @@ def test_a_member_that_takes_no_sample_weight_is_named_or_left_out(iris: Data) -
     with pytest.raises(TypeError, match="KNeighborsClassifier does not support"):
         VotingClassifier(members).fit(X, y, sample_weight=weight)
     ensemble = EnsembleClassifier(members, weights=None)
-    with pytest.raises(TypeError, match=r"^member 'near' must take sample_weight"):
+    with pytest.raises(TypeError, match=r"^member 'near' must accept sample_weight"):
         ensemble.fit(X, y, sample_weight=weight)
     ensemble.set_params(on_error="drop")
     with pytest.warns(UserWarning, match="member 'near' failed and is left out"):
@@ -123,7 +125,9 @@ def test_a_search_over_weights_of_members_that_saw_the_data_is_warned_of(
     grid = {"weights": [[1, 0], [0, 1]]}
     search = GridSearchCV(VotingClassifier(members, voting="soft"), grid).fit(X, y)
     assert search.best_params_ == {"weights": [0, 1]}  # without a word
-    with pytest.warns(UserWarning, match="fitted already must not have seen them"):
+    with pytest.warns(
+        UserWarning, match="already fitted must not have seen these data"
+    ):
         EnsembleClassifier(members, rule="mean", weights="greedy").fit(X, y)
     # Weights learned where all are fitted are those of what was held out.
     plain = [(name, member.estimator) for name, member in members]
@@ -142,11 +146,11 @@ def test_a_member_that_memorises_wins_where_it_was_trained_and_loses_elsewhere(
         ("rote", KNeighborsClassifier(1).fit(X[seen], y[seen])),
     ]
     ensemble = EnsembleClassifier(members, cv="prefit")
-    with pytest.warns(UserWarning, match="must not have seen them"):
+    with pytest.warns(UserWarning, match="must not have seen these data"):
         ensemble.fit(X[seen], y[seen])
     assert ensemble.weights_[1] > ensemble.weights_[0]
     leaked = ensemble.score(X[last], y[last])
-    with pytest.warns(UserWarning, match="must not have seen them"):
+    with pytest.warns(UserWarning, match="must not have seen these data"):
         ensemble.fit(X[fresh], y[fresh])
     assert ensemble.weights_[0] > ensemble.weights_[1]
     assert ensemble.score(X[last], y[last]) > leaked

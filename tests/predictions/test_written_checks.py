@@ -27,7 +27,7 @@ from ensembles.predictions import EnsembleClassifier, EnsembleTransformer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:selection .* did not beat the best member"),
-    pytest.mark.filterwarnings("ignore:.* must not have seen them"),
+    pytest.mark.filterwarnings("ignore:.* must not have seen these data"),
 ]
 
 
@@ -90,7 +90,7 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def said(ensemble: Any, X: Any) -> Any:
-    """All that it answers, a row for each sample."""
+    """All that it outputs, a row for each sample."""
     if hasattr(ensemble, "transform"):
         return ensemble.transform(X)
     shares = ensemble.predict_proba(X)

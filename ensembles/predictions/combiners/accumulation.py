@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.parallel import cut
 
 Members = Iterable[Float64]
 # (rows of a member, index of the member) -> the rows to add instead.
-View = Callable[[Float64, int], Float64]
+Transform = Callable[[Float64, int], Float64]
 
 BLOCK = 1 << 16  # elements per block: temporary arrays of this size fit in the caches
 
 
-def blocks(n_rows: int, width: int) -> Iterator[tuple[int, int]]:
-    """Start and stop rows of blocks of about `BLOCK` elements, at least one row each.
+def row_blocks(n_rows: int, width: int) -> Iterator[slice]:
+    """Slices of rows of about `BLOCK` elements, at least one row each.
 
     Parameters
     ----------
@@ -30,58 +30,65 @@ def blocks(n_rows: int, width: int) -> Iterator[tuple[int, int]]:
 
     Returns
     -------
-    iterator of (start, stop)
+    iterator of slice
     """
-    return cut(n_rows, max(1, BLOCK // max(1, width)))
+    step = max(1, BLOCK // max(1, width))
+    return map(slice, range(0, n_rows, step), range(step, n_rows + step, step))
 
 
-def checked(members: Members, n_weights: int) -> Iterator[Float64]:
-    """Iterate over the members and check their shapes and their number.
-
-    Each member is released before the next one is requested.
+def check_member(
+    member: Any, shape: tuple[int, ...], index: int, n_weights: int
+) -> None:
+    """Raise unless a member has a weight, and the shape of the first member.
 
     Parameters
     ----------
-    members : iterable of arrays of shape (n_rows, n_columns)
-        Predictions of the members.
+    member : array
+        Predictions of the member.
+    shape : tuple of int
+        Shape of the first member.
+    index : int
+        Number of members before this one.
     n_weights : int
-        Number of weights, which must equal the number of members.
-
-    Yields
-    ------
-    ndarray of shape (n_rows, n_columns)
-        The members, unchanged.
+        Number of weights.
 
     Raises
     ------
     ValueError
-        If the members differ in shape, or if their number is 0 or not ``n_weights``.
     """
-    shape, place = None, 0
-    for member in members:
-        if place == n_weights:
-            raise ValueError(
-                f"there must be a weight for each member: found {n_weights} weights "
-                "and more members"
-            )
-        shape = shape or member.shape
-        if member.shape != shape or member.ndim != 2:
-            raise ValueError(
-                "members must have one shape, (n_rows, n_columns): members[0] has "
-                f"{shape}, members[{place}] has {member.shape}"
-            )
-        yield member
-        del member
-        place += 1
-    if place < max(n_weights, 1):
+    if index == n_weights:
         raise ValueError(
-            "there must be a member for each weight, and at least one: found "
-            f"{place} members for {n_weights} weights"
+            f"members must have one weight each: found {n_weights} weights for more "
+            "members"
+        )
+    if member.shape != shape or member.ndim != 2:
+        raise ValueError(
+            "members must have one shape, (n_rows, n_columns): members[0] has "
+            f"{shape}, members[{index}] has {member.shape}"
+        )
+
+
+def check_n_members(n_members: int, n_weights: int) -> None:
+    """Raise unless there is at least one member, and one for each weight.
+
+    Parameters
+    ----------
+    n_members, n_weights : int
+        Number of members, and of weights.
+
+    Raises
+    ------
+    ValueError
+    """
+    if n_members < max(n_weights, 1):
+        raise ValueError(
+            "weights must have one member each, and at least one: found "
+            f"{n_members} members for {n_weights} weights"
         )
 
 
 def weighted_sum(
-    members: Members, weights: Float64, view: View | None = None
+    members: Members, weights: Float64, transform: Transform | None = None
 ) -> Float64:
     """Weighted sum of the members, or of a function of their rows.
 
@@ -90,10 +97,11 @@ def weighted_sum(
     Parameters
     ----------
     members : iterable of n_members arrays of shape (n_rows, n_columns)
-        Predictions of the members, of any real dtype; iterated once.
+        Predictions of the members, of any real dtype; iterated once. Each is released
+        before the next one is requested.
     weights : ndarray of shape (n_members,)
         Weights of the members.
-    view : callable or None, default=None
+    transform : callable or None, default=None
         ``(rows, index) -> array``: gets rows of a member, which it must not modify, and
         the member's index, and returns the array to add instead. None adds the rows.
 
@@ -104,32 +112,30 @@ def weighted_sum(
     Raises
     ------
     ValueError
-        As in `checked`.
+        If the members differ in shape, or if their number is 0 or not that of the
+        weights.
     """
-    total, place = np.empty((0, 0)), 0
-    for member in checked(members, len(weights)):
-        if place == 0:
+    total, index = np.empty((0, 0)), 0
+    for member in members:
+        if index == 0:
             total = np.zeros(member.shape)
-        if weights[place] != 0:
-            _add(total, member, weights[place], place, view)
+        check_member(member, total.shape, index, len(weights))
+        if weights[index] != 0:
+            for block in row_blocks(*member.shape):
+                rows = member[block]
+                if transform is not None:
+                    rows = transform(rows, index)
+                # The product is float64 even if the member is float32.
+                total[block] += np.multiply(rows, weights[index], dtype=np.float64)
+                del rows
         del member
-        place += 1  # noqa: SIM113  # enumerate would keep the member in memory
+        index += 1  # enumerate would keep the member in memory
+    check_n_members(index, len(weights))
     return total
 
 
-def _add(
-    total: Float64, member: Float64, weight: float, place: int, view: View | None
-) -> None:
-    for start, stop in blocks(*member.shape):
-        part = member[start:stop]
-        if view is not None:
-            part = view(part, place)
-        # The product is float64 even if the member is float32.
-        total[start:stop] += np.multiply(part, weight, dtype=np.float64)
-
-
 def weighted_mean(
-    members: Members, weights: Float64, view: View | None = None
+    members: Members, weights: Float64, transform: Transform | None = None
 ) -> Float64:
     """Weighted mean of the members: `weighted_sum` over the sum of the weights.
 
@@ -138,80 +144,93 @@ def weighted_mean(
 
     Parameters
     ----------
-    members, weights, view
+    members, weights, transform
         As in `weighted_sum`.
 
     Returns
     -------
     ndarray of shape (n_rows, n_columns), float64
     """
-    total = weighted_sum(members, weights, view)
+    total = weighted_sum(members, weights, transform)
     total /= math.fsum(weights)
     return total
 
 
-def pooled(
-    members: Members, weights: Float64, floor: float, intercept: ArrayLike | None = None
-) -> Float64:
-    """Log-linear pool: product of powers of probabilities, rows scaled to sum 1.
+def clipped_logarithm(floor: float) -> Transform:
+    """Transform for `weighted_sum` that takes logarithms of probabilities.
 
     Parameters
     ----------
-    members, weights
-        As in `weighted_sum`.
     floor : float between 0 and 1
         Lower bound of the probabilities; smaller ones are raised to it.
-    intercept : array of shape (n_columns,) or None, default=None
-        Added to the logarithm of each column; None adds nothing.
 
     Returns
     -------
-    ndarray of shape (n_rows, n_columns), float64
+    callable
+        Raises ValueError for a negative or infinite probability; NaN gives NaN.
 
     Raises
     ------
     ValueError
-        If ``floor`` is not between 0 and 1, or a probability is negative or infinite;
-        NaN gives NaN.
+        If ``floor`` is not between 0 and 1.
     """
     if not 0 < floor < 1:
         raise ValueError(f"floor must lie between 0 and 1, found {floor!r}")
 
-    def logarithms(part: Float64, place: int) -> Float64:
-        least, most = part.min(initial=0), part.max(initial=0)
-        if least < 0 or most == math.inf:  # NaN passes, and the result is NaN
+    def logarithm(rows: Float64, index: int) -> Float64:
+        smallest, largest = rows.min(initial=0), rows.max(initial=0)
+        if smallest < 0 or largest == math.inf:  # NaN passes, and the result is NaN
             raise ValueError(
-                "probabilities must be finite and not negative: "
-                f"members[{place}] has {least if least < 0 else most}"
+                "probabilities must be finite and non-negative: "
+                f"members[{index}] has {smallest if smallest < 0 else largest}"
             )
-        raised = np.maximum(part, floor, dtype=np.float64)
-        return np.log(raised, out=raised)
+        clipped = np.maximum(rows, floor, dtype=np.float64)
+        return np.log(clipped, out=clipped)
 
-    product = weighted_sum(members, weights, logarithms)
+    return logarithm
+
+
+def softmax(logits: Float64, intercept: ArrayLike | None = None) -> Float64:
+    """Exponentials of the rows, scaled to sum 1, in place.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (n_rows, n_columns), float64
+        Overwritten by the result.
+    intercept : array of shape (n_columns,) or None, default=None
+        Added to each row first; None adds nothing.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_columns), float64
+        ``logits`` itself.
+    """
     if intercept is not None:
-        product += np.asarray(intercept, np.float64)
-    for start, stop in blocks(*product.shape):
-        rows = product[start:stop]
+        logits += np.asarray(intercept, np.float64)
+    for block in row_blocks(*logits.shape):
+        rows = logits[block]
         rows -= rows.max(axis=1, keepdims=True)
         np.exp(rows, out=rows)
         rows /= rows.sum(axis=1, keepdims=True)
-    return product
+    return logits
 
 
-def refuse_nan(part: Float64, place: int) -> None:
+def check_no_nan(rows: Float64, index: int) -> None:
     """Raise if an array that will be ranked or sorted contains NaN.
 
     Parameters
     ----------
-    part : ndarray
+    rows : ndarray
         Predictions of a member.
-    place : int
+    index : int
         Index of the member, for the message.
 
     Raises
     ------
     ValueError
-        If ``part`` contains NaN.
+        If ``rows`` contains NaN.
     """
-    if np.isnan(part.min(initial=0)):
-        raise ValueError(f"NaN has no rank: members[{place}] holds one")
+    if np.isnan(rows.min(initial=0)):
+        raise ValueError(
+            f"predictions must not be NaN to be ranked: members[{index}] contains NaN"
+        )

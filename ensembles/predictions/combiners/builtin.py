@@ -1,15 +1,15 @@
 """Built-in combiners: rules that combine predictions one member at a time.
 
-A combiner keeps a running sum, so that an ensemble holds the predictions of one member
-at a time. The elementwise rules of `ensembles.rules` combine predictions too, but need
-all members at once.
+A combiner accumulates a sum, so that an ensemble holds the predictions of one member at
+a time. The elementwise rules of `ensembles.rules` combine predictions too, but need all
+members at once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,11 +17,13 @@ from numpy.typing import ArrayLike
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.accumulation import (
     Members,
-    pooled,
-    refuse_nan,
+    check_no_nan,
+    clipped_logarithm,
+    softmax,
     weighted_mean,
+    weighted_sum,
 )
-from ensembles.predictions.combiners.combiner import Combiner, Whole
+from ensembles.predictions.combiners.combiner import Combiner, ElementwiseCombiner
 from ensembles.registry import Table, lookup, register
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
@@ -35,7 +37,7 @@ FLOOR = 1e-5
 COMBINERS: Table[Combiner] = Table("rule", Combiner)
 
 
-def combiner_of(
+def resolve_combiner(
     rule: str | Combiner | Rule,
     *,
     of: Literal["probabilities", "values"] = "probabilities",
@@ -65,18 +67,21 @@ def combiner_of(
     if isinstance(rule, Combiner):
         return rule
     if isinstance(rule, Rule):
-        return Whole(rule)
-    known: Table[Combiner] = Table(COMBINERS.noun)
-    known.update(COMBINERS)
-    for name, found in RULES.items():
-        own = COMBINERS.get(name)
-        serves = own is not None and (of == "probabilities" or own.takes == "values")
-        if found.is_elementwise and not serves:
-            known[name] = Whole(found)
-    return lookup(known, rule)
+        return ElementwiseCombiner(rule)
+    combiner = COMBINERS.get(rule) if isinstance(rule, str) else None
+    if combiner is not None and (of == "probabilities" or combiner.input == "values"):
+        return combiner
+    elementwise = {name: entry for name, entry in RULES.items() if entry.is_elementwise}
+    if isinstance(rule, str) and rule in elementwise:
+        return ElementwiseCombiner(elementwise[rule])
+    # The error names both; a combiner of other input is an error of the estimator.
+    known: Table[Any] = Table(COMBINERS.noun)
+    known.update({**elementwise, **COMBINERS})
+    found: Combiner = lookup(known, rule)
+    return found
 
 
-@register(COMBINERS, takes="values", signed=True)
+@register(COMBINERS, input="values", signed=True)
 def mean(members: Members, weights: Float64) -> Float64:
     """Weighted mean, sum(w[i] x[i]) / sum(w[i]): soft voting, the linear pool.
 
@@ -84,7 +89,9 @@ def mean(members: Members, weights: Float64) -> Float64:
     ----------
     Stone (1961), "The opinion pool", Annals of Mathematical Statistics 32.
     """
-    return weighted_mean(members, weights)
+    total = weighted_sum(members, weights)
+    total /= math.fsum(weights)  # once, at the end, so that ties are exact
+    return total
 
 
 @register(COMBINERS)
@@ -108,10 +115,11 @@ def geometric_mean(
     Genest & Zidek (1986), "Combining probability distributions: a critique and an
     annotated bibliography", Statistical Science 1, section 3.
     """
-    return pooled(members, weights / math.fsum(weights), floor)
+    shares = weights / math.fsum(weights)
+    return softmax(weighted_sum(members, shares, clipped_logarithm(floor)))
 
 
-@register(COMBINERS, scaled=True)
+@register(COMBINERS, weight_sum_matters=True)
 def product(
     members: Members,
     weights: Float64,
@@ -142,10 +150,13 @@ def product(
     on Pattern Analysis and Machine Intelligence 20: the product rule for equally
     frequent classes.
     """
-    return pooled(members, weights, floor, intercept)
+    logarithm = clipped_logarithm(floor)
+    return softmax(weighted_sum(members, weights, logarithm), intercept)
 
 
-@register(COMBINERS, signed=True, scaled=True, shared=True)
+@register(
+    COMBINERS, signed=True, weight_sum_matters=True, equal_weights_sum_to_one=True
+)
 def log_pool(
     members: Members,
     weights: Float64,
@@ -187,10 +198,11 @@ def log_pool(
     check_number(temperature=temperature)
     if not temperature > 0:  # also rejects NaN
         raise ValueError(f"temperature must be positive, found {temperature!r}")
-    return pooled(members, weights / temperature, floor, intercept)
+    logarithm = clipped_logarithm(floor)
+    return softmax(weighted_sum(members, weights / temperature, logarithm), intercept)
 
 
-@register(COMBINERS, takes="labels")
+@register(COMBINERS, input="labels")
 def vote(members: Members, weights: Float64) -> Float64:
     """Hard voting: the share of the weight that votes for each class.
 
@@ -206,12 +218,12 @@ def vote(members: Members, weights: Float64) -> Float64:
     return weighted_mean(members, weights, _votes)
 
 
-def _votes(part: Float64, place: int) -> Float64:
-    if part.dtype == bool:
-        return part
-    refuse_nan(part, place)
-    chosen = part.argmax(axis=1)
-    return np.asarray(chosen[:, None] == np.arange(part.shape[1]))
+def _votes(rows: Float64, index: int) -> Float64:
+    if rows.dtype == bool:
+        return rows
+    check_no_nan(rows, index)
+    labels = rows.argmax(axis=1)
+    return np.asarray(labels[:, None] == np.arange(rows.shape[1]))
 
 
 @register(COMBINERS)
@@ -223,17 +235,17 @@ def borda(members: Members, weights: Float64) -> Float64:
     Ho, Hull & Srihari (1994), "Decision combination in multiple classifier systems",
     IEEE Transactions on Pattern Analysis and Machine Intelligence 16.
     """
-    return weighted_mean(members, weights, _beaten)
+    return weighted_mean(members, weights, _n_lower_classes)
 
 
-def _beaten(part: Float64, place: int) -> Float64:
+def _n_lower_classes(rows: Float64, index: int) -> Float64:
     from scipy.stats import rankdata
 
-    refuse_nan(part, place)
-    return np.asarray(rankdata(part, axis=1) - 1)
+    check_no_nan(rows, index)
+    return np.asarray(rankdata(rows, axis=1) - 1)
 
 
-@register(COMBINERS, ranked=True)
+@register(COMBINERS, needs_training_predictions=True)
 def rank_mean(
     members: Members, weights: Float64, *, training: Sequence[Float64]
 ) -> Float64:
@@ -260,49 +272,47 @@ def rank_mean(
     """
     _check_training(training, len(weights))
 
-    def shares(part: Float64, place: int) -> Float64:
-        refuse_nan(part, place)
-        known = training[place]
-        if part.shape[1:] != known.shape[1:]:
+    def normalized_ranks(rows: Float64, index: int) -> Float64:
+        check_no_nan(rows, index)
+        if rows.shape[1:] != training[index].shape[1:]:
             raise ValueError(
-                f"training must have the columns of the members: members[{place}] has "
-                f"{part.shape[1]}, training[{place}] has {known.shape[1]}"
+                f"training must have the columns of the members: members[{index}] has "
+                f"{rows.shape[1]}, training[{index}] has {training[index].shape[1]}"
             )
-        columns = zip(part.T, known.T, strict=True)
-        return np.column_stack([_share_below(asked, said) for asked, said in columns])
+        columns = zip(rows.T, training[index].T, strict=True)
+        return np.column_stack([_share_below(*pair) for pair in columns])
 
-    return weighted_mean(members, weights, shares)
+    return weighted_mean(members, weights, normalized_ranks)
 
 
 def _check_training(training: Sequence[Float64], n_members: int) -> None:
     if len(training) != n_members:
         raise ValueError(
-            "training must hold the predictions of each member: found "
-            f"{len(training)} for {n_members} members"
+            "training must have one array per member: found "
+            f"{len(training)} arrays for {n_members} members"
         )
-    for place, known in enumerate(training):
+    for index, columns in enumerate(training):
         # NaN sorts to the end, and no comparison with it is true.
-        ascending = len(known) > 0 and (known[:-1] <= known[1:]).all()
-        if not ascending or np.isnan(known[-1:]).any():
+        is_sorted = len(columns) > 0 and (columns[:-1] <= columns[1:]).all()
+        if not is_sorted or np.isnan(columns[-1:]).any():
             raise ValueError(
-                "training must be rows of numbers, each column sorted: "
-                f"training[{place}], of shape {known.shape}, is not"
+                "training must have at least one row, and sorted columns without NaN: "
+                f"training[{index}], of shape {columns.shape}, does not"
             )
 
 
-def _share_below(asked: Float64, values: Float64) -> Float64:
-    """Share of sorted values below each number, equal values counting half."""
-    order = np.argsort(asked)
-    ascending = asked[order]  # searches in ascending order access nearby memory
-    sides = values.searchsorted(ascending, "left") + values.searchsorted(
-        ascending, "right"
-    )
-    shares = np.empty(len(asked))
-    shares[order] = sides / (2 * len(values))
+def _share_below(values: Float64, sorted_values: Float64) -> Float64:
+    """Share of the sorted values below each value, equal ones counting half."""
+    order = np.argsort(values)
+    ascending = values[order]  # searches in ascending order access nearby memory
+    below = sorted_values.searchsorted(ascending, "left")
+    not_above = sorted_values.searchsorted(ascending, "right")
+    shares = np.empty(len(values))
+    shares[order] = (below + not_above) / (2 * len(sorted_values))
     return shares
 
 
-@register(COMBINERS, takes="quantiles")
+@register(COMBINERS, input="quantiles")
 def quantile_mean(members: Members, weights: Float64) -> Float64:
     """Weighted mean of quantiles, sorted for each member so that they do not cross.
 
@@ -316,6 +326,6 @@ def quantile_mean(members: Members, weights: Float64) -> Float64:
     return weighted_mean(members, weights, _uncrossed)
 
 
-def _uncrossed(part: Float64, place: int) -> Float64:
-    refuse_nan(part, place)
-    return np.sort(part, axis=1)
+def _uncrossed(rows: Float64, index: int) -> Float64:
+    check_no_nan(rows, index)
+    return np.sort(rows, axis=1)

@@ -9,12 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.predictions.combiners.accumulation import Members, blocks, checked
+from ensembles.predictions.combiners.accumulation import (
+    Members,
+    check_member,
+    check_n_members,
+    row_blocks,
+)
 from ensembles.registry import RegisteredFunction
 from ensembles.rules.rule import Rule
 from ensembles.weights import check_weights
 
-Takes = Literal["values", "probabilities", "labels", "quantiles"]
+Input = Literal["values", "probabilities", "labels", "quantiles"]
 
 
 class Combiner(RegisteredFunction):
@@ -27,17 +32,17 @@ class Combiner(RegisteredFunction):
         shape (n_rows, n_columns), iterated once; columns are classes, targets or
         quantiles. The result has the same shape, in float64. Rows of class
         probabilities need not sum to 1: the estimators normalize them.
-    takes : {"values", "probabilities", "labels", "quantiles"}, default="probabilities"
+    input : {"values", "probabilities", "labels", "quantiles"}, default="probabilities"
         Content of the columns. "values" are any numbers, so that regressors and
         classifiers accept the combiner; "labels" are one-hot rows from ``predict``;
         "quantiles" are predicted by regressors only.
     signed : bool, default=False
         Whether weights may be negative.
-    scaled : bool, default=False
+    weight_sum_matters : bool, default=False
         Whether the sum of the weights affects the result, as in a product.
-    shared : bool, default=False
+    equal_weights_sum_to_one : bool, default=False
         Whether equal weights are 1 / n_members each instead of 1 each.
-    ranked : bool, default=False
+    needs_training_predictions : bool, default=False
         Whether the function needs ``training``, the predictions to rank against.
     """
 
@@ -48,18 +53,18 @@ class Combiner(RegisteredFunction):
         self,
         function: Callable[..., Float64],
         *,
-        takes: Takes = "probabilities",
+        input: Input = "probabilities",
         signed: bool = False,
-        scaled: bool = False,
-        shared: bool = False,
-        ranked: bool = False,
+        weight_sum_matters: bool = False,
+        equal_weights_sum_to_one: bool = False,
+        needs_training_predictions: bool = False,
     ) -> None:
         super().__init__(function)
-        self.takes = takes
+        self.input = input
         self.signed = signed
-        self.scaled = scaled
-        self.shared = shared
-        self.ranked = ranked
+        self.weight_sum_matters = weight_sum_matters
+        self.equal_weights_sum_to_one = equal_weights_sum_to_one
+        self.needs_training_predictions = needs_training_predictions
 
     def check(self, n_members: int, params: Mapping[str, Any]) -> None:
         """Raise if the combiner does not accept these parameters.
@@ -71,15 +76,17 @@ class Combiner(RegisteredFunction):
         params : mapping of str to value
             Parameters by name, without ``training`` and ``intercept``.
         """
-        self.check_names(params)
         if params:  # the function itself validates their values
+            self.check_names(params)
             ones = np.ones((n_members, 1, 1))
-            given = {"training": ones} if self.ranked else {}
-            self.function(ones, np.ones(n_members), **given, **params)
+            learned = {"training": ones} if self.needs_training_predictions else {}
+            self.function(ones, np.ones(n_members), **learned, **params)
 
-    def equal(self, n_members: int) -> Float64:
-        """Equal weights: 1 / n_members each if ``shared``, otherwise 1 each."""
-        return np.full(n_members, 1 / n_members if self.shared else 1.0)
+    def equal_weights(self, n_members: int) -> Float64:
+        """Equal weights: 1 / n_members each, or 1 each, as the combiner declares."""
+        return np.full(
+            n_members, 1 / n_members if self.equal_weights_sum_to_one else 1.0
+        )
 
     def __call__(
         self, members: ArrayLike, weights: ArrayLike | None = None, **params: Any
@@ -93,8 +100,8 @@ class Combiner(RegisteredFunction):
         weights : array-like of shape (n_members,) or None, default=None
             Weights of the members; None weights all members equally.
         **params
-            Parameters of the combiner, with ``training`` if it is ranked, or with
-            ``intercept`` for a log-linear pool.
+            Parameters of the combiner, with ``training`` if it needs training
+            predictions, or with ``intercept`` for a log-linear pool.
 
         Returns
         -------
@@ -111,16 +118,20 @@ class Combiner(RegisteredFunction):
                 "members must have the shape (n_members, n_rows, n_columns), found "
                 f"{stack.shape}"
             )
-        checked = check_weights(weights, len(stack), signed=self.signed, rule=self.name)
+        values = check_weights(weights, len(stack), signed=self.signed, rule=self.name)
         if weights is None:
-            checked = self.equal(len(stack))
-        known = {"training"} if self.ranked else {"intercept"} if self.scaled else set()
-        own = {name: value for name, value in params.items() if name not in known}
-        self.check(len(stack), own)
-        return np.asarray(self.function(stack, checked, **params))
+            values = self.equal_weights(len(stack))
+        learned = set[str]()
+        if self.needs_training_predictions:
+            learned = {"training"}
+        elif self.weight_sum_matters:
+            learned = {"intercept"}
+        rule_params = {n: value for n, value in params.items() if n not in learned}
+        self.check(len(stack), rule_params)
+        return np.asarray(self.function(stack, values, **params))
 
 
-class Whole(Combiner):
+class ElementwiseCombiner(Combiner):
     """Combiner made from an elementwise rule; it needs all members in memory.
 
     Parameters
@@ -137,17 +148,16 @@ class Whole(Combiner):
     def __init__(self, rule: Rule) -> None:
         if not rule.is_elementwise:
             raise ValueError(
-                f"rule {rule.name!r} combines members as directions; what they predict "
-                "is combined by elementwise rules"
+                f"rule must be elementwise to combine predictions: {rule.name!r} is not"
             )
         self.rule = rule
-        super().__init__(self._combine, takes="values", signed=rule.signed)
+        super().__init__(self._combine, input="values", signed=rule.signed)
         self.name = rule.name
         self.__doc__ = rule.__doc__
 
     def __reduce__(self) -> Any:
         """Pickle by the rule."""
-        return Whole, (self.rule,)
+        return ElementwiseCombiner, (self.rule,)
 
     @property
     def params(self) -> dict[str, Any]:
@@ -155,12 +165,15 @@ class Whole(Combiner):
         return self.rule.params
 
     def _combine(self, members: Members, weights: Float64, **params: Any) -> Float64:
-        held = list(checked(members, len(weights)))
-        self.rule.check(len(held), params)
-        out: Float64 = np.empty(held[0].shape)
-        for start, stop in blocks(len(out), len(held) * out.shape[1]):
-            block = np.array([member[start:stop] for member in held], np.float64)
-            flat = block.reshape(len(held), -1)
-            found = self.rule.combine(flat, weights, flat.dtype, params=params)
-            out[start:stop] = found.reshape(out[start:stop].shape)
-        return out
+        arrays = list(members)
+        for index, array in enumerate(arrays):
+            check_member(array, arrays[0].shape, index, len(weights))
+        check_n_members(len(arrays), len(weights))
+        self.rule.check(len(arrays), params)
+        combined: Float64 = np.empty(arrays[0].shape)
+        for block in row_blocks(len(combined), len(arrays) * combined.shape[1]):
+            stack = np.array([array[block] for array in arrays], np.float64)
+            flat = stack.reshape(len(arrays), -1)
+            values = self.rule.combine(flat, weights, flat.dtype, params=params)
+            combined[block] = values.reshape(combined[block].shape)
+        return combined

@@ -15,13 +15,13 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import column_or_1d
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.members.repetitions import as_repetitions
+from ensembles.predictions.members.sample_weight import scale_to_effective_size
 
 # Errors of XGBoost, PyTorch and NumPy in fit for unsupported labels.
-REFUSALS = (ValueError, TypeError, IndexError, KeyError)
+LABEL_ERRORS = (ValueError, TypeError, IndexError, KeyError)
 
 
-class Adapted:
+class FittedWrapper:
     """Base of wrappers that change how a fitted member predicts.
 
     Other attributes come from the member. scikit-learn treats the wrapper as a fitted
@@ -41,8 +41,9 @@ class Adapted:
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Accuracy of the labels that ``predict`` returns."""
-        made: Any = self  # predict may come from the member, by __getattr__
-        return float(accuracy_score(y, made.predict(X), sample_weight=sample_weight))
+        classifier: Any = self  # predict may come from the member, by __getattr__
+        y_pred = classifier.predict(X)
+        return float(accuracy_score(y, y_pred, sample_weight=sample_weight))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "estimator":
@@ -51,7 +52,7 @@ class Adapted:
 
 
 @dataclass(eq=False)
-class FittedOnCodes(Adapted):
+class FittedOnCodes(FittedWrapper):
     """A classifier that was fitted on the codes 0, …, n_classes - 1 of the labels.
 
     Parameters
@@ -74,22 +75,22 @@ class FittedOnCodes(Adapted):
         if not isinstance(self.labels, list):
             return self.labels[_as_codes(codes)]
         pairs = zip(self.labels, codes, strict=True)
-        return [labels[_as_codes(own)] for labels, own in pairs]
+        return [labels[_as_codes(column)] for labels, column in pairs]
 
     def predict(self, X: Any) -> Any:
         """Predicted labels, decoded from the codes that the classifier predicts."""
-        said = self.estimator.predict(X)
+        codes = self.estimator.predict(X)
         if not isinstance(self.labels, list):
-            return self.labels[_as_codes(said)]
-        pairs = zip(self.labels, np.asarray(said).T, strict=True)
-        return np.column_stack([labels[_as_codes(own)] for labels, own in pairs])
+            return self.labels[_as_codes(codes)]
+        pairs = zip(self.labels, np.asarray(codes).T, strict=True)
+        return np.column_stack([labels[_as_codes(column)] for labels, column in pairs])
 
 
 def _as_codes(values: Any) -> Counts:
     return np.asarray(values).ravel().astype(np.int64)
 
 
-def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
+def fit_on_codes_if_rejected(fit: Callable[[Any], Any], y: Any) -> Any:
     """Fit a classifier on labels or, if that fails, on integer codes of the labels.
 
     The labels are tried first, so that parameters such as ``class_weight`` can name
@@ -115,19 +116,19 @@ def fitted_by_codes_if_refused(fit: Callable[[Any], Any], y: Any) -> Any:
     """
     try:
         return fit(y)
-    except REFUSALS as error:
-        columns = list(np.asarray(y).T) if np.ndim(y) > 1 else [column_or_1d(y)]
+    except LABEL_ERRORS as error:
+        multioutput = np.ndim(y) > 1
+        columns = list(np.asarray(y).T) if multioutput else [column_or_1d(y)]
         pairs = [np.unique(column, return_inverse=True) for column in columns]
-        if all(_are_codes(labels) for labels, _ in pairs):
+        labels = [column_labels for column_labels, _ in pairs]
+        if all(_are_codes(column_labels) for column_labels in labels):
             raise
-        several = np.ndim(y) > 1
-        codes = np.column_stack([own for _, own in pairs]) if several else pairs[0][1]
+        codes: Any = [column_codes for _, column_codes in pairs]
         try:
-            fitted = fit(codes)
-        except REFUSALS:
+            fitted = fit(np.column_stack(codes) if multioutput else codes[0])
+        except LABEL_ERRORS:
             raise error from None
-        labels = [own for own, _ in pairs]
-        return FittedOnCodes(fitted, labels if several else labels[0])
+        return FittedOnCodes(fitted, labels if multioutput else labels[0])
 
 
 def _are_codes(labels: Any) -> bool:
@@ -135,7 +136,7 @@ def _are_codes(labels: Any) -> bool:
 
 
 @dataclass(eq=False)
-class ByDecision(Adapted):
+class DecisionProbabilities(FittedWrapper):
     """A classifier with probabilities computed from its decision values.
 
     Parameters
@@ -159,21 +160,6 @@ class ByDecision(Adapted):
         return self.link(decision_values(self.estimator, X, self.link.classes))
 
 
-def has_decision_only(member: Any) -> bool:
-    """Whether a classifier has ``decision_function`` but not ``predict_proba``.
-
-    Parameters
-    ----------
-    member : estimator
-        Fitted or not; only the presence of the two methods is checked.
-
-    Returns
-    -------
-    bool
-    """
-    return hasattr(member, "decision_function") and not hasattr(member, "predict_proba")
-
-
 def decision_values(member: Any, X: Any, classes: Any) -> Float64:
     """Decision values of a member: one column, or one per class or pair of classes.
 
@@ -193,20 +179,20 @@ def decision_values(member: Any, X: Any, classes: Any) -> Float64:
         for a class that it lacks.
     """
     values = np.asarray(member.decision_function(X), np.float64)
-    known = np.asarray(getattr(member, "classes_", classes))
-    if len(known) == len(classes):
+    labels = np.asarray(getattr(member, "classes_", classes))
+    if len(labels) == len(classes):
         return values.reshape(len(values), -1)
-    if _is_by_pairs(member):
-        return _all_pairs(values, np.searchsorted(classes, known), len(classes))
+    if _is_one_vs_one(member):
+        return _all_pairs(values, np.searchsorted(classes, labels), len(classes))
     if values.ndim == 1:
         values = np.column_stack([-values, values])
-    out = np.repeat(values.min(axis=1)[:, None], len(classes), axis=1)
-    out[:, np.searchsorted(classes, known)] = values[:, : len(known)]
-    return out
+    aligned = np.repeat(values.min(axis=1)[:, None], len(classes), axis=1)
+    aligned[:, np.searchsorted(classes, labels)] = values[:, : len(labels)]
+    return aligned
 
 
-def _is_by_pairs(member: Any) -> bool:
-    """Whether decision values are of pairs of classes, as of a one-vs-one SVC."""
+def _is_one_vs_one(member: Any) -> bool:
+    """Whether there is one decision value per pair of classes, as in some SVCs."""
     inner: Any = member
     while inner is not None:  # a pipeline, search or wrapper may hold another one
         member = inner
@@ -215,21 +201,21 @@ def _is_by_pairs(member: Any) -> bool:
     return getattr(member, "decision_function_shape", None) == "ovo"
 
 
-def _all_pairs(values: Float64, known: Counts, n_classes: int) -> Float64:
-    """Decision values of all pairs of classes, from those of the known classes.
+def _all_pairs(values: Float64, codes: Counts, n_classes: int) -> Float64:
+    """Decision values of all pairs of classes, from the pairs of a member's classes.
 
     In a pair with a class that the member lacks, the other one wins by the largest
     magnitude of the row; a pair of two such classes is undecided.
     """
     values = values.reshape(len(values), -1)
-    if len(known) == 2:  # positive for the second class, and for the first of a pair
+    if len(codes) == 2:  # positive for the second class, and for the first of a pair
         values = -values
-    size = np.abs(values).max(axis=1)
-    own = dict(zip(combinations(known.tolist(), 2), values.T, strict=True))
+    largest = np.abs(values).max(axis=1)
+    by_pair = dict(zip(combinations(codes.tolist(), 2), values.T, strict=True))
     columns = []
     for pair in combinations(range(n_classes), 2):
-        sign = float(pair[0] in known) - float(pair[1] in known)
-        columns.append(own.get(pair, sign * size))
+        sign = float(pair[0] in codes) - float(pair[1] in codes)
+        columns.append(by_pair.get(pair, sign * largest))
     return np.column_stack(columns)
 
 
@@ -255,31 +241,31 @@ class Link:
 
     def fit(self, values: Float64, codes: Counts, weight: Float64 | None) -> Link:
         """Fit on held-out decision values and the codes of the true classes."""
-        self.centre = values.mean(axis=0)
+        self.center = values.mean(axis=0)
         self.scale = values.std(axis=0)
         self.scale[self.scale == 0] = 1.0
         self.model = None
-        heavy = np.ones(len(codes), bool) if weight is None else weight > 0
-        if len(np.unique(codes[heavy])) > 1:
+        weighted = np.ones(len(codes), bool) if weight is None else weight > 0
+        if len(np.unique(codes[weighted])) > 1:
             self.model = LogisticRegression(max_iter=1000)
-            weight = as_repetitions(weight)
-            self.model.fit((values - self.centre) / self.scale, codes, weight)
+            weight = scale_to_effective_size(weight)
+            self.model.fit((values - self.center) / self.scale, codes, weight)
         else:
-            self.only = codes[heavy][:1]
+            self.single_class = codes[weighted][:1]
         return self
 
     def __call__(self, values: Float64) -> Float64:
         """Class probabilities, shape (n_samples, n_classes)."""
-        out = np.zeros((len(values), len(self.classes)))
+        y_proba = np.zeros((len(values), len(self.classes)))
         if self.model is None:
-            out[:, self.only] = 1.0
-            return out
-        scaled = (values - self.centre) / self.scale
-        out[:, self.model.classes_] = self.model.predict_proba(scaled)
-        return out
+            y_proba[:, self.single_class] = 1.0
+            return y_proba
+        scaled = (values - self.center) / self.scale
+        y_proba[:, self.model.classes_] = self.model.predict_proba(scaled)
+        return y_proba
 
 
-def linked(
+def fit_link(
     folds: list[Any], splits: Any, codes: Counts, classes: Any, weight: Float64 | None
 ) -> tuple[Link, list[Any]]:
     """Fit the link of a member and convert its held-out decision values.
@@ -310,17 +296,17 @@ def linked(
     rows = np.concatenate([test for _, test in splits])
     values = np.concatenate([fold[0] for fold in folds])
 
-    def learned(some: Any) -> Link:
-        part = None if weight is None else weight[rows[some]]
-        return Link(classes).fit(values[some], codes[rows[some]], part)
+    def fit_on(index: Any) -> Link:
+        part_weight = None if weight is None else weight[rows[index]]
+        return Link(classes).fit(values[index], codes[rows[index]], part_weight)
 
-    probabilities = np.empty((len(rows), len(classes)))
-    for own in _parts(rows, splits, codes):
-        others = ~np.isin(rows, rows[own])
-        link = learned(others if others.any() else slice(None))
-        probabilities[own] = link(values[own])
+    y_proba = np.empty((len(rows), len(classes)))
+    for part in _parts(rows, splits, codes):
+        others = ~np.isin(rows, rows[part])
+        link = fit_on(others if others.any() else slice(None))
+        y_proba[part] = link(values[part])
     ends = np.cumsum([len(test) for _, test in splits])[:-1]
-    return learned(slice(None)), [[part] for part in np.split(probabilities, ends)]
+    return fit_on(slice(None)), [[part] for part in np.split(y_proba, ends)]
 
 
 def _parts(rows: Counts, splits: Any, codes: Counts) -> list[Counts]:

@@ -1,9 +1,10 @@
-"""Fits of the members: on all samples, and on folds for out-of-fold predictions."""
+"""Fits and predictions of the members, in parallel, with failures and callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import starmap
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,229 +15,180 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
 from ensembles._sklearn import rows_of, warn_user
-from ensembles._typing import Counts
-from ensembles.predictions.members.callbacks import told
-from ensembles.predictions.members.named_estimators import check_weightable
-from ensembles.predictions.members.outputs import Answer
+from ensembles.predictions.members.adapters import DecisionProbabilities, fit_link
+from ensembles.predictions.members.out_of_fold import Split
+from ensembles.predictions.members.outputs import Predictions
+from ensembles.predictions.members.sample_weight import check_accepts_sample_weight
+
+try:
+    from sklearn import callback
+except ImportError:  # scikit-learn 1.8
+    callback = None
 
 Named = Sequence[tuple[str, Any]]
-Split = tuple[Counts, Counts]
 
 
-class Asking(Protocol):
+class _NoCallbacks:
+    """Empty base class, without ``set_callbacks``."""
+
+
+CallbackSupport: Any = callback.CallbackSupportMixin if callback else _NoCallbacks
+with_callbacks: Any = callback.with_callbacks if callback else (lambda fit: fit)
+
+
+class MemberOutputs(Protocol):
     """Protocol of the output formats: how members are fitted, checked and run."""
 
-    def fitted(self, fit: Callable[[Any], Any], y: Any) -> Any:
-        """Member fitted by ``fit(y)``."""
+    def fit(self, fit: Callable[[Any], Any], y: Any) -> Any:
+        """Fit a member by ``fit(y)``."""
         ...
 
     def check(self, name: str, member: Any) -> None:
         """Raise if a fitted member lacks the required methods or classes."""
         ...
 
-    def of(self, name: str, member: Any, X: Any) -> Any:
+    def predict(self, name: str, member: Any, X: Any) -> Any:
         """Output of a fitted member for ``X``."""
         ...
 
 
-class Fitted(NamedTuple):
+class FittedMember(NamedTuple):
     """A member fitted on all samples, with its out-of-fold predictions.
 
     Parameters
     ----------
     name : str
         Name of the member in ``estimators``.
-    member : estimator
+    estimator : estimator
         Fitted on all samples.
-    folds : list of answers
+    folds : list of Predictions
         Predictions for the test rows of each split, by a clone fitted on its training
         rows; empty if the member was not fitted on folds.
     """
 
     name: str
-    member: Any
-    folds: list[Answer]
+    estimator: Any
+    folds: list[Predictions]
 
 
-class Fitting(NamedTuple):
-    """Settings of the fits of the members; a call runs the fits.
+def fit_members(
+    ensemble: Any,
+    named: Named,
+    X: Any,
+    y: Any,
+    *,
+    params: Mapping[str, Mapping[str, Any]],
+    outputs: MemberOutputs,
+    splits: Sequence[Split] = (),
+    on_splits: Collection[str] = (),
+    fit: Callable[..., Any] | None = None,
+) -> list[FittedMember]:
+    """Fit the members on all samples and on the training rows of each split.
 
     Parameters
     ----------
-    owner : estimator
-        Ensemble; its ``memory``, ``n_jobs``, ``on_error`` and callbacks are used.
-    params : mapping of str to mapping
+    ensemble : estimator
+        Its ``memory``, ``n_jobs``, ``on_error`` and callbacks are used.
+    named : sequence of (name, estimator)
+        Members by name.
+    X, y : array-like
+        Training data.
+    params : mapping of name to mapping
         Keyword arguments of each member's ``fit``, such as ``sample_weight``.
-    answers : Asking
+    outputs : MemberOutputs
         Output format of the members.
-    prefit : bool, default=False
-        Whether the members are fitted already and used without a clone or fit.
+    splits : sequence of (train, test), default=()
+        Row indices of each split.
+    on_splits : collection of str, default=()
+        Names of the members to fit on the splits.
     fit : callable or None, default=None
         ``(name, member, X, y, params) -> fitted member``, cached by ``memory``. None
-        means `fit_clone`.
-    """
-
-    owner: Any
-    params: Mapping[str, Mapping[str, Any]]
-    answers: Asking
-    prefit: bool = False
-    fit: Callable[..., Any] | None = None
-
-    def __call__(
-        self,
-        named: Named,
-        X: Any,
-        y: Any,
-        splits: Sequence[Split] = (),
-        held_out: Collection[str] | None = None,
-    ) -> list[Fitted]:
-        """Fit the members on all samples and on the training rows of each split.
-
-        With ``on_error="drop"`` members whose fit fails are left out of the result.
-        ``held_out`` names the members to fit on the splits; None means all of them.
-        """
-        fit: Any = _as_it_is
-        if not self.prefit:
-            fit = check_memory(self.owner.memory).cache(self.fit or fit_clone)
-        on_error = getattr(self.owner, "on_error", "raise")
-        parts = [
-            (name, member, split)
-            for name, member in named
-            for split in (None, *self._splits_of(name, splits, held_out))
-        ]
-        tasks = [
-            (on_error, name, _task, (fit, name, member, X, y, split, *self._of(name)))
-            for name, member, split in parts
-        ]
-        done = each(self.owner.n_jobs, attempt, tasks)
-        names = [name for name, _ in named]
-        results: dict[str, list[Any]] = {name: [] for name in names}
-        titles = []
-        for name, _, split in parts:
-            results[name].append(None)
-            fold = len(results[name]) - 1
-            titles.append(name if split is None else f"{name}, fold {fold}")
-        found = told(self.owner, titles, done)
-        for name in names:
-            results[name] = [next(found) for _ in results[name]]
-        for _ in found:  # callbacks get the end of the fit after the last result
-            pass
-        left = without_failures(names, list(results.values()))
-        return [
-            Fitted(names[i], results[names[i]][0], results[names[i]][1:]) for i in left
-        ]
-
-    def _of(self, name: str) -> tuple[Any, Any]:
-        return self.params[name], self.answers
-
-    @staticmethod
-    def _splits_of(
-        name: str, splits: Sequence[Split], held_out: Collection[str] | None
-    ) -> Sequence[Split]:
-        return splits if held_out is None or name in held_out else ()
-
-
-def each(
-    n_jobs: int | None, do: Callable[..., Any], tasks: Iterable[Any]
-) -> Iterator[Any]:
-    """Results of parallel tasks, in order, each as soon as it is ready.
-
-    A single job runs without joblib, whose overhead is larger than the time of a light
-    member to predict one row.
-
-    Parameters
-    ----------
-    n_jobs : int or None
-        Number of parallel jobs, as in joblib; None means 1, unless a
-        `joblib.parallel_config` context sets another number.
-    do : callable
-        Function that each task calls.
-    tasks : iterable of tuples
-        Positional arguments of ``do``, one tuple per task.
+        uses the members as they are, because they are fitted already.
 
     Returns
     -------
-    iterator
-        Return values of ``do``, one per task.
+    list of FittedMember
+        With ``on_error="drop"``, without the members that failed to fit or predict.
     """
-    if effective_n_jobs(n_jobs) == 1:
-        return (do(*task) for task in tasks)
-    found: Iterator[Any] = Parallel(n_jobs=n_jobs, return_as="generator")(
-        delayed(do)(*task) for task in tasks
-    )
-    return found
+    on_error = getattr(ensemble, "on_error", "raise")
+    if fit is not None:
+        fit = check_memory(ensemble.memory).cache(fit)
+    tasks, titles = [], []
+    for name, member in named:
+        for fold, split in enumerate((None, *(splits if name in on_splits else ()))):
+            args = (name, member, X, y, params[name], fit, outputs, split)
+            tasks.append((on_error, name, _fit_member, args))
+            titles.append(name if fold == 0 else f"{name}, fold {fold}")
+    done = run_tasks(ensemble.n_jobs, call_member, tasks)
+    results: dict[str, list[Any]] = {name: [] for name, _ in named}
+    for task, result in zip(
+        tasks, _with_callbacks(ensemble, titles, done), strict=True
+    ):
+        results[task[1]].append(result)
+    kept = drop_failed(list(results), list(results.values()))
+    members = [(list(results)[index], list(results.values())[index]) for index in kept]
+    return [FittedMember(name, fits[0], fits[1:]) for name, fits in members]
 
 
-def attempt(on_error: str, name: str, do: Callable[..., Any], args: Any) -> Any:
-    """Run the task of a member and return its result or its exception.
+def _fit_member(
+    name: str,
+    member: Any,
+    X: Any,
+    y: Any,
+    params: Mapping[str, Any],
+    fit: Callable[..., Any] | None,
+    outputs: MemberOutputs,
+    split: Split | None,
+) -> Any:
+    """Member fitted on all samples, or predictions for the test rows of a split."""
+    check_accepts_sample_weight(name, member, params)
+    if split is None:
+        if fit is not None:
+            member = outputs.fit(partial(fit, name, member, X, params=params), y)
+        outputs.check(name, member)
+        return member
+    train, test = split
+    if fit is None:
+        # Without a copy if the test rows are all rows in order.
+        is_all = len(test) == len(y) and np.array_equal(test, np.arange(len(y)))
+        return outputs.predict(name, member, X if is_all else _safe_indexing(X, test))
+    params = rows_of(params, train, len(y))
+    fit_on_rows = partial(fit, name, member, _safe_indexing(X, train), params=params)
+    fitted = outputs.fit(fit_on_rows, _safe_indexing(y, train))
+    return outputs.predict(name, fitted, _safe_indexing(X, test))
+
+
+def with_probabilities(
+    member: FittedMember,
+    splits: Sequence[Split],
+    y: Any,
+    outputs: Any,
+    sample_weight: Any,
+) -> FittedMember:
+    """Add probabilities to a member that has only decision values.
 
     Parameters
     ----------
-    on_error : {"raise", "drop"}
-        "raise" raises an exception of the task, "drop" returns it.
-    name : str
-        Name of the member, added to the exception as a note.
-    do : callable
-        Function that the task calls.
-    args : tuple
-        Positional arguments of ``do``.
+    member : FittedMember
+        Member, with its decision values of the test rows of each split.
+    splits : sequence of (train, test)
+        Row indices of each split.
+    y : array-like of shape (n_samples,)
+        True labels.
+    outputs : ClassOutputs
+        Classes of the single target.
+    sample_weight : ndarray of shape (n_samples,) or None
+        Sample weights; None weights all samples equally.
 
     Returns
     -------
-    result or Exception
-        Return value of ``do``, or its exception.
+    FittedMember
+        The estimator in a `DecisionProbabilities`, with probabilities in ``folds``.
     """
-    try:
-        return do(*args)
-    except Exception as error:
-        error.add_note(f"raised by member {name!r}")
-        if on_error == "raise":
-            raise
-        return error
-
-
-def without_failures(names: Sequence[str], found: Sequence[Sequence[Any]]) -> list[int]:
-    """Indices of the members that did not fail, with a warning for each failure.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names of the members.
-    found : sequence of sequences
-        Results of each member; an exception marks a failure.
-
-    Returns
-    -------
-    list of int
-        Indices into ``names``, in increasing order.
-
-    Raises
-    ------
-    ValueError
-        If every member failed.
-
-    Warns
-    -----
-    UserWarning
-        For each member that failed, with its error.
-    """
-    errors = [
-        next((one for one in results if isinstance(one, Exception)), None)
-        for results in found
-    ]
-    left = [place for place, error in enumerate(errors) if error is None]
-    if not left:
-        raise ValueError(
-            f"at least one member must be left, all failed: {names[0]!r} by "
-            f"{type(errors[0]).__name__}: {errors[0]}"
-        ) from errors[0]
-    for name, error in zip(names, errors, strict=True):
-        if error is not None:
-            warn_user(
-                f"member {name!r} failed and is left out: {type(error).__name__}: "
-                f"{error}"
-            )
-    return left
+    codes, classes = outputs.encode(y)[0], outputs.classes[0]
+    link, folds = fit_link(member.folds, splits, codes, classes, sample_weight)
+    estimator = DecisionProbabilities(member.estimator, link)
+    return FittedMember(member.name, estimator, folds)
 
 
 def fit_clone(name: str, member: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
@@ -261,42 +213,128 @@ def fit_clone(name: str, member: Any, X: Any, y: Any, params: Mapping[str, Any])
     return clone(member).fit(X, y, **params)
 
 
-def _as_it_is(name: str, member: Any, X: Any, y: Any, params: Mapping[str, Any]) -> Any:
-    return member
+def run_tasks(
+    n_jobs: int | None, function: Callable[..., Any], tasks: Iterable[Any]
+) -> Iterator[Any]:
+    """Results of parallel tasks, in order, each as soon as it is ready.
+
+    A single job runs without joblib, whose overhead is larger than the time of a light
+    member to predict one row.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        Number of parallel jobs, as in joblib; None means 1, unless a
+        `joblib.parallel_config` context sets another number.
+    function : callable
+        Function that each task calls.
+    tasks : iterable of tuples
+        Positional arguments of ``function``, one tuple per task.
+
+    Returns
+    -------
+    iterator
+        Return values of ``function``, one per task.
+    """
+    if effective_n_jobs(n_jobs) == 1:
+        return starmap(function, tasks)
+    results: Iterator[Any] = Parallel(n_jobs=n_jobs, return_as="generator")(
+        delayed(function)(*task) for task in tasks
+    )
+    return results
 
 
-def _task(
-    fit: Any,
-    name: str,
-    member: Any,
-    X: Any,
-    y: Any,
-    split: Split | None,
-    params: Mapping[str, Any],
-    answers: Asking,
+def call_member(
+    on_error: str, name: str, function: Callable[..., Any], args: Any
 ) -> Any:
-    """Member fitted on all samples, or predictions for the test rows of a split."""
-    check_weightable(name, member, params)
-    if split is None:
-        fitted = answers.fitted(partial(_fitted, fit, name, member, X, params), y)
-        answers.check(name, fitted)
-        return fitted
-    train, test = split
-    if fit is _as_it_is:
-        return answers.of(name, member, _rows(X, test, len(y)))
-    part = rows_of(params, train, len(y))
-    of_train = partial(_fitted, fit, name, member, _safe_indexing(X, train), part)
-    fitted = answers.fitted(of_train, _safe_indexing(y, train))
-    return answers.of(name, fitted, _safe_indexing(X, test))
+    """Run the task of a member and return its result or its exception.
+
+    Parameters
+    ----------
+    on_error : {"raise", "drop"}
+        "raise" raises an exception of the task, "drop" returns it.
+    name : str
+        Name of the member, added to the exception as a note.
+    function : callable
+        Function that the task calls.
+    args : tuple
+        Positional arguments of ``function``.
+
+    Returns
+    -------
+    result or Exception
+        Return value of ``function``, or its exception.
+    """
+    try:
+        return function(*args)
+    except Exception as error:
+        error.add_note(f"raised by member {name!r}")
+        if on_error == "raise":
+            raise
+        return error
 
 
-def _fitted(
-    fit: Any, name: str, member: Any, X: Any, params: Mapping[str, Any], y: Any
-) -> Any:
-    return fit(name, member, X, y, params)
+def drop_failed(names: Sequence[str], results: Sequence[Sequence[Any]]) -> list[int]:
+    """Indices of the members that did not fail, with a warning for each failure.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names of the members.
+    results : sequence of sequences
+        Results of each member; an exception marks a failure.
+
+    Returns
+    -------
+    list of int
+        Indices into ``names``, in increasing order.
+
+    Raises
+    ------
+    ValueError
+        If every member failed.
+
+    Warns
+    -----
+    UserWarning
+        For each member that failed, with its error.
+    """
+    errors = {
+        index: next(r for r in member_results if isinstance(r, Exception))
+        for index, member_results in enumerate(results)
+        if any(isinstance(r, Exception) for r in member_results)
+    }
+    if len(errors) == len(names):
+        raise ValueError(
+            f"at least one member must succeed, but all failed: {names[0]!r} with "
+            f"{type(errors[0]).__name__}: {errors[0]}"
+        ) from errors[0]
+    for index, error in errors.items():
+        warn_user(
+            f"member {names[index]!r} failed and is left out: {type(error).__name__}: "
+            f"{error}"
+        )
+    return [index for index in range(len(names)) if index not in errors]
 
 
-def _rows(X: Any, rows: Counts, n_samples: int) -> Any:
-    """Rows of X, without a copy if they are all rows in order."""
-    every = len(rows) == n_samples and np.array_equal(rows, np.arange(n_samples))
-    return X if every else _safe_indexing(X, rows)
+def _with_callbacks(
+    estimator: Any, names: Sequence[str], results: Iterable[Any]
+) -> Iterator[Any]:
+    """Pass task results on and report each one to the callbacks of an estimator.
+
+    ``fit`` of the estimator, decorated with ``with_callbacks``, must be running. The
+    end of the fit is reported after the last result, so the iterator must be exhausted.
+    """
+    if callback is None:
+        yield from results
+        return
+    context = estimator._init_callback_context(max_subtasks=len(names))
+    context.call_on_fit_task_begin(estimator=estimator)
+    remaining = iter(results)
+    for name in names:
+        task = context.subcontext(task_name=name)
+        task.call_on_fit_task_begin(estimator=estimator)
+        result = next(remaining)
+        task.call_on_fit_task_end(estimator=estimator)
+        yield result
+    context.call_on_fit_task_end(estimator=estimator)

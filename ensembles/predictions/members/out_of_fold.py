@@ -1,19 +1,96 @@
-"""Out-of-fold predictions of the members."""
+"""Cross-validation splits, and out-of-fold predictions of the members."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.model_selection import check_cv
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.members.fitting import Split
-from ensembles.predictions.members.outputs import Answer, Labels, Values
+from ensembles.predictions.members.outputs import OutputSpec, Predictions
+
+Split = tuple[Counts, Counts]  # row indices: training rows, test rows
 
 
-class Held(NamedTuple):
-    """Held-out predictions of the members, with the true targets.
+def make_splits(
+    cv: Any,
+    X: Any,
+    y: Any,
+    *,
+    classifier: bool,
+    params: Mapping[str, Any],
+    may_overlap: bool = False,
+) -> list[Split]:
+    """Training and test indices of each cross-validation split.
+
+    Parameters
+    ----------
+    cv : int, splitter or iterable of splits
+        As in `sklearn.model_selection.check_cv`; splits may be masks or slices.
+    X, y : array-like
+        Samples and targets, passed to the splitter.
+    classifier : bool
+        Whether an int means stratified folds (of binary or multiclass targets).
+    params : mapping of str to value
+        Keyword arguments of the splitter, such as ``groups``.
+    may_overlap : bool, default=False
+        Whether a row may be in both parts of a split, because no member is fitted.
+
+    Returns
+    -------
+    list of (train, test)
+        Non-negative indices.
+
+    Raises
+    ------
+    ValueError
+        If there are no splits, an index is out of range, training and test rows
+        overlap, or the splitter needs groups.
+    """
+    splitter = check_cv(cv, y, classifier=classifier)
+    try:
+        splits = list(splitter.split(X, y, **params))
+    except (ValueError, TypeError) as error:
+        if not hasattr(splitter, "set_split_request") or "groups" in params:
+            raise
+        raise ValueError(
+            f"cv={splitter!r} must get groups: {error}; pass "
+            "cv=list(splitter.split(X, y, groups)), or fit(X, y, groups=groups) with "
+            "sklearn.set_config(enable_metadata_routing=True)"
+        ) from error
+    if not splits:
+        raise ValueError(
+            "cv must have at least one split, found none; a generator is exhausted "
+            "after one fit, pass cv=list(splits)"
+        )
+    rows = np.arange(len(y))
+    try:
+        splits = [(np.asarray(rows[a]), np.asarray(rows[b])) for a, b in splits]
+    except IndexError as error:
+        raise ValueError(
+            f"cv must contain indices of the {len(y)} rows passed to fit: {error}"
+        ) from None
+    if not may_overlap:
+        _check_disjoint(splits)
+    return splits
+
+
+def _check_disjoint(splits: Sequence[Split]) -> None:
+    for index, (train, test) in enumerate(splits):
+        shared = np.intersect1d(train, test)
+        if len(shared):
+            raise ValueError(
+                "cv must have disjoint training and test rows: in split "
+                f"{index}, {len(shared)} of {len(np.unique(test))} test rows are also "
+                f"training rows, e.g. row {shared[0]}; for members that are already "
+                "fitted, use cv='prefit'"
+            )
+
+
+class OutOfFold(NamedTuple):
+    """Out-of-fold predictions of the members, with the true targets.
 
     Parameters
     ----------
@@ -22,7 +99,7 @@ class Held(NamedTuple):
         that no split holds out.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         True targets.
-    answers : Labels or Values
+    outputs : ClassOutputs or RegressionOutputs
         Format of the predictions.
     sample_weight : ndarray of shape (n_samples,) or None
         Sample weights; None weights all samples equally.
@@ -32,7 +109,7 @@ class Held(NamedTuple):
 
     stacks: list[Float64]
     y: Any
-    answers: Labels | Values
+    outputs: OutputSpec
     sample_weight: Float64 | None
     folds: Counts | None = None
 
@@ -42,23 +119,24 @@ class Held(NamedTuple):
         return len(self.stacks[0])
 
     @property
-    def answered(self) -> Any:
-        """Mask of the samples with held-out predictions, shape (n_samples,)."""
+    def was_held_out(self) -> Any:
+        """Mask of the samples with out-of-fold predictions, shape (n_samples,)."""
         return ~np.isnan(self.stacks[0]).all(axis=(0, 2))
 
-    def only(self, some: Any) -> Held:
-        """Subset of the samples, by a boolean mask; itself if the mask is all True."""
-        return self if some.all() else self.rows(some)
+    def subset(self, rows: Any) -> OutOfFold:
+        """Subset of the samples, by a boolean mask or by indices.
 
-    def rows(self, some: Any) -> Held:
-        """Subset of the samples, by a boolean mask or by indices."""
-        weight = None if self.sample_weight is None else self.sample_weight[some]
-        stacks = [stack[:, some] for stack in self.stacks]
-        folds = None if self.folds is None else self.folds[some]
-        return Held(stacks, np.asarray(self.y)[some], self.answers, weight, folds)
+        Returns the object itself for a mask that is all True.
+        """
+        if rows.dtype == bool and rows.all():
+            return self
+        weight = None if self.sample_weight is None else self.sample_weight[rows]
+        stacks = [stack[:, rows] for stack in self.stacks]
+        folds = None if self.folds is None else self.folds[rows]
+        return OutOfFold(stacks, np.asarray(self.y)[rows], self.outputs, weight, folds)
 
 
-def folds_of(splits: Sequence[Split], n_samples: int) -> Counts:
+def fold_indices(splits: Sequence[Split], n_samples: int) -> Counts:
     """Index of the split that holds each sample out.
 
     Parameters
@@ -74,19 +152,19 @@ def folds_of(splits: Sequence[Split], n_samples: int) -> Counts:
         The last such split if there are several, -1 if there is none.
     """
     folds = np.full(n_samples, -1)
-    for place, (_, test) in enumerate(splits):
-        folds[test] = place
+    for index, (_, test) in enumerate(splits):
+        folds[test] = index
     return folds
 
 
-def stacked(
-    folds: Sequence[Sequence[Answer]], splits: Sequence[Split], n_samples: int
+def stack_folds(
+    folds: Sequence[Sequence[Predictions]], splits: Sequence[Split], n_samples: int
 ) -> list[Float64]:
-    """Stack held-out predictions of all members, in the order of the samples.
+    """Stack out-of-fold predictions of all members, in the order of the samples.
 
     Parameters
     ----------
-    folds : sequence of n_members sequences of n_splits answers
+    folds : sequence of n_members sequences of n_splits Predictions
         Predictions of each member for the test rows of each split.
     splits : sequence of (train, test)
         Row indices of each split.
@@ -102,12 +180,11 @@ def stacked(
     for _, test in splits:
         counts[test] += 1
     stacks = []
-    for outputs in zip(*(answer for member in folds for answer in member), strict=True):
-        width = outputs[0].shape[1]
-        stack = np.zeros((len(folds), n_samples, width))
-        for place, answer in enumerate(outputs):
-            member, split = divmod(place, len(splits))
-            stack[member, splits[split][1]] += answer
+    for output, first in enumerate(folds[0][0]):
+        stack = np.zeros((len(folds), n_samples, first.shape[1]))
+        for member, member_folds in enumerate(folds):
+            for (_, test), predictions in zip(splits, member_folds, strict=True):
+                stack[member, test] += predictions[output]
         with np.errstate(invalid="ignore"):
             stack /= counts[:, None]
         stacks.append(stack)

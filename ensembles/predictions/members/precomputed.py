@@ -7,59 +7,61 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
-from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.members.outputs import ClassOutputs
 
 
-class KnownClassifier(ClassifierMixin, BaseEstimator):
+class PrecomputedClassifier(ClassifierMixin, BaseEstimator):
     """A classifier that returns its input ``X`` as probabilities.
 
     ``X`` has one column per class; with several outputs, their columns side by side.
 
     Parameters
     ----------
-    labels : Labels
+    outputs : ClassOutputs
         Classes of the columns.
     """
 
-    def __init__(self, labels: Labels) -> None:
-        self.labels = labels
+    def __init__(self, outputs: ClassOutputs) -> None:
+        self.outputs = outputs
 
     @property
     def classes_(self) -> Any:
         """Sorted classes; a list of arrays for several targets."""
-        labels = self.labels
-        return labels.classes if labels.several else labels.classes[0]
+        classes = self.outputs.classes
+        return classes if self.outputs.multioutput else classes[0]
 
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KnownClassifier:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None
+    ) -> PrecomputedClassifier:
         """Return the estimator; there are no parameters to fit."""
         return self
 
     def predict_proba(self, X: Any) -> Any:
         """Return ``X``; for several outputs, split into a list of arrays."""
-        return self._parted(X) if self.labels.several else X
+        return self._split(X) if self.outputs.multioutput else X
 
     def predict(self, X: Any) -> Any:
         """Labels with the highest probability in ``X``."""
-        return self.labels.result(self._parted(X))
+        return self.outputs.to_targets(self._split(X))
 
-    def _parted(self, X: Any) -> list[Any]:
-        ends = np.cumsum([len(classes) for classes in self.labels.classes])
+    def _split(self, X: Any) -> list[Any]:
+        ends = np.cumsum([len(classes) for classes in self.outputs.classes])
         return np.split(np.asarray(X), ends[:-1], axis=1)
 
 
-class KnownRegressor(RegressorMixin, BaseEstimator):
+class PrecomputedRegressor(RegressorMixin, BaseEstimator):
     """A regressor that returns its input ``X`` as predictions.
 
     Parameters
     ----------
-    several : bool
+    multioutput : bool
         Whether there are several targets; otherwise the first column is returned.
     """
 
-    def __init__(self, several: bool) -> None:
-        self.several = several
+    def __init__(self, multioutput: bool) -> None:
+        self.multioutput = multioutput
 
-    def fit(self, X: Any, y: Any = None) -> KnownRegressor:
+    def fit(self, X: Any, y: Any = None) -> PrecomputedRegressor:
         """Return the estimator; there are no parameters to fit."""
         return self
 
@@ -68,4 +70,4 @@ class KnownRegressor(RegressorMixin, BaseEstimator):
 
     def predict(self, X: Any) -> Any:
         """Return ``X``, or its first column for a single target."""
-        return X if self.several else X[:, 0]
+        return X if self.multioutput else X[:, 0]

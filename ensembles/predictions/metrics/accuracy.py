@@ -8,8 +8,9 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import count_threads, cut, spread
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Labels
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.metrics.accuracy_loops import (
     PIECE,
     contenders,
@@ -20,13 +21,13 @@ from ensembles.predictions.metrics.accuracy_loops import (
     reach,
     tell,
 )
-from ensembles.predictions.metrics.log_loss import row_shares, suited
 from ensembles.predictions.metrics.scorer import (
     UNIT,
-    Bounded,
-    Combine,
+    BoundedScore,
+    NotApplicable,
     RunningSums,
-    Unsuited,
+    as_float_array,
+    normalized_sample_weight,
 )
 
 CHUNK = 16  # members per job of a thread
@@ -42,7 +43,7 @@ class _Listed(NamedTuple):
     slack: float
 
 
-class _Moves:
+class _MarginCache:
     """Cache of the members' margins over the true class, contiguous over members.
 
     The undecided rows are scattered in the stack and mostly remain undecided in later
@@ -85,7 +86,7 @@ class _Moves:
         spread(jobs, lambda: work, count_threads(None))
 
 
-class Accuracy(Bounded):
+class Accuracy(BoundedScore):
     """Accuracy of the mean probabilities; ties go to the first class, as in the scorer.
 
     Rows whose prediction no additional member can change are skipped; for the other
@@ -94,31 +95,36 @@ class Accuracy(Bounded):
 
     Parameters
     ----------
-    held : Held
-        Held-out class probabilities of one target.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
+    out_of_fold : OutOfFold
+        Class probabilities of one target.
+    combiner : FittedCombiner
+        Rule "mean".
     scoring : str
         "accuracy".
 
     Raises
     ------
-    Unsuited
+    NotApplicable
         If there are several outputs, or if probabilities are negative, not finite, or
         all zero for a sample.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        super().__init__(held, combine, scoring)
-        if not isinstance(held.answers, Labels) or len(held.stacks) != 1:
-            raise Unsuited
-        self.stack = suited(held.stacks[0])
-        self.codes = held.answers.codes(held.y)[0]
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
+        if (
+            not isinstance(out_of_fold.outputs, ClassOutputs)
+            or len(out_of_fold.stacks) != 1
+        ):
+            raise NotApplicable
+        self.stack = as_float_array(out_of_fold.stacks[0])
+        self.codes = out_of_fold.outputs.encode(out_of_fold.y)[0]
         n_rows, n_classes = self.stack.shape[1:]
-        self.weighted = held.sample_weight is not None
+        self.weighted = out_of_fold.sample_weight is not None
         self.shares = np.ones(n_rows)  # sums of integers are exact
         if self.weighted:
-            self.shares = row_shares(held.sample_weight, n_rows)
+            self.shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
         self.most, self.least = np.empty((2, n_rows, n_classes), self.stack.dtype)
 
         def look(part: tuple[int, int]) -> float:
@@ -126,23 +132,23 @@ class Accuracy(Bounded):
             return float(found)
 
         self.running = RunningSums(self.stack)
-        self.moves = _Moves(self.stack, self.codes)
+        self.moves = _MarginCache(self.stack, self.codes)
         jobs = list(cut(n_rows, PIECE))
         self.highest = max(spread(jobs, lambda: look, count_threads(None)))
         if not np.isfinite(self.highest):
-            raise Unsuited
+            raise NotApplicable
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after one more copy of each of ``members``, with error bounds."""
         listed, right = self._listed(counts)
         if 2 * len(listed.classes) > self.most.size:
             sure, maybe = self._counted(
-                count_all, members, self.running.at(counts), listed.slack
+                count_all, members, self.running.update(counts), listed.slack
             )
         else:
             sure, maybe = self._counted_listed(listed, members)
             sure += right
-        near = self.in_doubt(counts, sure + maybe / 2, maybe / 2)
+        near = self.ambiguous(counts, sure + maybe / 2, maybe / 2)
         for place in np.flatnonzero(near):
             sure[place] = right + self._settled(counts, members[place], listed)
             maybe[place] = 0
@@ -152,7 +158,7 @@ class Accuracy(Bounded):
         return sure / n_rows, maybe / n_rows
 
     def _listed(self, counts: Counts) -> tuple[_Listed, float]:
-        sums, size = self.running.at(counts), float(counts.sum() + 1)
+        sums, size = self.running.update(counts), float(counts.sum() + 1)
         # Rounding: at each step of these sums and of the scored mean, in float64, and
         # once for each margin, and so for most and least, in the dtype of the stack.
         slack = 8 * (size + 8) * UNIT * size * self.highest
@@ -211,7 +217,7 @@ class Accuracy(Bounded):
         more[member] += 1
         some = np.flatnonzero(more)
         parts: Any = [self.stack[one][rows] for one in some]
-        answer = self.combine([parts], more[some] / more.sum())[0]
+        answer = self.combiner([parts], more[some] / more.sum())[0]
         right = answer.argmax(axis=1) == self.codes[rows]
         known = np.concatenate([listed.rows[surely], rows[right]])
         return float(self.shares[known].sum())

@@ -9,7 +9,8 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import count_threads, cut, spread
-from ensembles.predictions.members.out_of_fold import Held
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.log_loss_loops import (
     LANES,
     PIECE,
@@ -17,21 +18,22 @@ from ensembles.predictions.metrics.log_loss_loops import (
     log_sums,
     weighted_log_sums,
 )
-from ensembles.predictions.metrics.mixture_weights import best_mixture
+from ensembles.predictions.metrics.mixture_weights import mixture_weights
 from ensembles.predictions.metrics.scorer import (
+    ROW_SUM_TOLERANCE,
     UNIT,
-    Bounded,
-    Combine,
+    BoundedScore,
+    NotApplicable,
     RunningSums,
-    Unsuited,
+    as_float_array,
+    normalized_sample_weight,
 )
 
 FLOOR = float(np.finfo(np.float64).eps)  # scikit-learn clips probabilities to it
-FAR = 1e-6  # largest |row sum - 1|; rounding to float32 gives about 1e-7
 CHUNK = 8  # members per job of a thread
 
 
-class LogLoss(Bounded):
+class LogLoss(BoundedScore):
     """Negative log-loss of the mean probabilities, averaged over the outputs.
 
     Stores one number per member and row: the probability of the true class. The rows of
@@ -41,18 +43,18 @@ class LogLoss(Bounded):
 
     Parameters
     ----------
-    held : Held
-        Held-out class probabilities.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
+    out_of_fold : OutOfFold
+        Class probabilities.
+    combiner : FittedCombiner
+        Rule "mean".
     scoring : str or None
         "neg_log_loss", or None, which means the same.
 
     Raises
     ------
-    Unsuited
+    NotApplicable
         If a probability is negative or NaN, or a row sum differs from 1 by more than
-        `FAR`.
+        `ROW_SUM_TOLERANCE`.
 
     References
     ----------
@@ -60,18 +62,20 @@ class LogLoss(Bounded):
     of models", ICML: greedy selection, which uses these scores.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        super().__init__(held, combine, scoring)
-        stacks = [suited(stack) for stack in held.stacks]
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
+        stacks = [as_float_array(stack) for stack in out_of_fold.stacks]
         dtype = np.result_type(*stacks)
         n_members, n_rows = stacks[0].shape[:2]
-        self.weighted = held.sample_weight is not None
-        shares = row_shares(held.sample_weight, n_rows)
+        self.weighted = out_of_fold.sample_weight is not None
+        shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
         self.entries = np.empty((n_members, n_rows * len(stacks)), dtype)
         self.shares = np.tile(shares, len(stacks)) / len(stacks)
         self.drift = np.zeros(n_members)
         farthest, least = np.empty((2, self.entries.shape[1]))
-        codes = np.concatenate(held.answers.codes(held.y))  # type: ignore[union-attr]
+        codes = np.concatenate(out_of_fold.outputs.encode(out_of_fold.y))  # type: ignore[union-attr]
         jobs = [
             (stack, start, stop, output * n_rows)
             for output, stack in enumerate(stacks)
@@ -86,8 +90,8 @@ class LogLoss(Bounded):
 
         for drift in spread(jobs, lambda: take, count_threads(None)):
             self.drift += drift
-        if not farthest.max() <= FAR:
-            raise Unsuited
+        if not farthest.max() <= ROW_SUM_TOLERANCE:
+            raise NotApplicable
         self.running = RunningSums(self.entries)
         # The mean of a row may be below the floor only if an entry is.
         raised = (least < 2 * FLOOR) * (3 * farthest)
@@ -96,11 +100,11 @@ class LogLoss(Bounded):
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after one more copy of each of ``members``, with error bounds."""
         size = float(counts.sum() + 1)
-        sums = self.running.at(counts)
+        sums = self.running.update(counts)
         found = self._sums_of_logs(sums, size * FLOOR, members)
         drift = (counts @ self.drift + self.drift[members]) / size
         values = found - math.log(size) - drift
-        width = sum(stack.shape[2] for stack in self.held.stacks)
+        width = sum(stack.shape[2] for stack in self.out_of_fold.stacks)
         steps = 4 * (size + width + 16)
         adding = 200 + (len(sums) / LANES if self.weighted else 0)
         logs = abs(values) + 2 * math.log(size)
@@ -146,23 +150,4 @@ class LogLoss(Bounded):
         ndarray of shape (n_members,)
             Non-negative, with sum 1.
         """
-        return best_mixture(self.entries, self.shares, floor=FLOOR)
-
-
-def suited(stack: Float64) -> Float64:
-    """Convert a stack to a plain ndarray without a copy, or raise `Unsuited`."""
-    plain = np.asarray(stack)  # the loops do not accept np.memmap
-    if plain.dtype not in (np.float32, np.float64) or 0 in plain.shape:
-        raise Unsuited
-    return plain
-
-
-def row_shares(sample_weight: Float64 | None, n_rows: int) -> Float64:
-    """Weights of the rows, scaled to sum 1; raises `Unsuited` if that is impossible."""
-    if sample_weight is None:
-        return np.full(n_rows, 1 / n_rows)
-    shares = np.asarray(sample_weight, np.float64)
-    total = math.fsum(shares)
-    if not (total > 0 and (shares >= 0).all()):
-        raise Unsuited
-    return shares / total
+        return mixture_weights(self.entries, self.shares, floor=FLOOR)

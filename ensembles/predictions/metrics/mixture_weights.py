@@ -56,7 +56,7 @@ class _Mixture(NamedTuple):
         return -float(self.shares @ np.log(means))
 
 
-def best_mixture(entries: Float64, shares: Float64, *, floor: float) -> Float64:
+def mixture_weights(entries: Float64, shares: Float64, *, floor: float) -> Float64:
     """Weights on the simplex that maximize the mean log-likelihood of the mixture.
 
     A few expectation-maximization (EM) steps select the relevant members. Newton steps

@@ -8,22 +8,22 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import count_threads, cut, spread
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.metrics.log_loss import suited
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.metrics.roc_auc_loops import STEPS, count_pairs, pack
 from ensembles.predictions.metrics.scorer import (
     UNIT,
-    Bounded,
-    Combine,
+    BoundedScore,
+    NotApplicable,
     RunningSums,
-    Unsuited,
+    as_float_array,
 )
 
 CHUNK = 4  # members per job of a thread
 
 
-class RankedPairs(Bounded):
+class RocAuc(BoundedScore):
     """ROC AUC of the mean probabilities, for two classes and no sample weights.
 
     The area is the fraction of correctly ordered pairs of one row per class, with ties
@@ -33,16 +33,16 @@ class RankedPairs(Bounded):
 
     Parameters
     ----------
-    held : Held
-        Held-out probabilities of two classes.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
+    out_of_fold : OutOfFold
+        Probabilities of two classes.
+    combiner : FittedCombiner
+        Rule "mean".
     scoring : str
         "roc_auc".
 
     Raises
     ------
-    Unsuited
+    NotApplicable
         If there are sample weights, several outputs or other than two classes, if the
         held-out rows have one class only, or if a probability is negative or NaN, or
         a row sum zero.
@@ -53,30 +53,32 @@ class RankedPairs(Bounded):
     characteristic (ROC) curve", Radiology 143.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        super().__init__(held, combine, scoring)
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
         if (
-            not isinstance(held.answers, Labels)
-            or held.sample_weight is not None
-            or len(held.stacks) != 1
-            or held.stacks[0].shape[2] != 2
+            not isinstance(out_of_fold.outputs, ClassOutputs)
+            or out_of_fold.sample_weight is not None
+            or len(out_of_fold.stacks) != 1
+            or out_of_fold.stacks[0].shape[2] != 2
         ):
-            raise Unsuited
-        self.stack = suited(held.stacks[0])
-        self.labels = held.answers.codes(held.y)[0]
+            raise NotApplicable
+        self.stack = as_float_array(out_of_fold.stacks[0])
+        self.labels = out_of_fold.outputs.encode(out_of_fold.y)[0]
         n_true = int(self.labels.sum())
         self.n_pairs = n_true * (len(self.labels) - n_true)
         least = min(float(said.min()) for said in self.stack)
         some = all(bool((said.sum(axis=1) > 0).all()) for said in self.stack)
         if self.n_pairs == 0 or not (least >= 0 and some):
-            raise Unsuited
+            raise NotApplicable
         self.running = RunningSums(self.stack)
         # The scorer sums at most as many trapezoids as there are rows.
         self.adding = 4 * UNIT * (len(self.labels) + 8)
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after one more copy of each of ``members``, with error bounds."""
-        sums = self.running.at(counts)
+        sums = self.running.update(counts)
         rounding = 4 * UNIT * (float(counts.sum()) + 12)
         slack = 1 + int(rounding * STEPS)
 
@@ -93,7 +95,7 @@ class RankedPairs(Bounded):
         found = np.concatenate(spread(jobs, lambda: work, count_threads(None)))
         values, errors = (found / (2 * self.n_pairs)).T
         errors = errors + self.adding
-        near = self.in_doubt(counts, values, errors)
+        near = self.ambiguous(counts, values, errors)
         for place in np.flatnonzero(near & (errors > self.adding)):
             values[place] = self._settled(counts, members[place])
             errors[place] = self.adding
@@ -103,7 +105,7 @@ class RankedPairs(Bounded):
         """Area for one more copy of a member, from the mean itself, with exact ties."""
         more = counts.copy()
         more[member] += 1
-        answer = self.combine(self.held.stacks, more / more.sum())[0]
+        answer = self.combiner(self.out_of_fold.stacks, more / more.sum())[0]
         order = np.argsort(answer[:, 1], kind="stable")
         return _area(answer[order, 1], self.labels[order]) / self.n_pairs
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -11,21 +11,29 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from ensembles._typing import Counts, Float64
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Answer, Labels, Values
-from ensembles.predictions.members.precomputed import KnownClassifier, KnownRegressor
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import (
+    ClassOutputs,
+    Predictions,
+    RegressionOutputs,
+)
+from ensembles.predictions.members.precomputed import (
+    PrecomputedClassifier,
+    PrecomputedRegressor,
+)
 from ensembles.selection.score import ROUNDING
 
-Combine = Callable[[list[Float64], Float64], Answer]
-
 UNIT = 2.0**-53  # largest relative rounding error of float64
+# Largest |sum - 1| of a row of probabilities; rounding to float32 gives about 1e-7.
+ROW_SUM_TOLERANCE = 1e-6
 
 
-class Unsuited(Exception):
+class NotApplicable(Exception):
     """A fast score does not support the format or values of these predictions."""
 
 
-class Scored:
+class ScorerScore:
     """Score of weights: any scikit-learn scorer, run on the combined predictions.
 
     Each score combines all members with nonzero weight and runs the scorer on the
@@ -34,87 +42,103 @@ class Scored:
 
     Parameters
     ----------
-    held : Held
-        Held-out predictions of the members, with the true targets.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble.
+    out_of_fold : OutOfFold
+        Predictions of the members, with the true targets.
+    combiner : FittedCombiner
+        Rule of the ensemble, with its parameters.
     scoring : str, callable or None
         As in scikit-learn; None is the negative log-loss for classifiers and the
         negative mean squared error for regressors.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        self.held = held
-        self.combine = combine
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        self.out_of_fold = out_of_fold
+        self.combiner = combiner
         self.scoring = scoring
 
     def __call__(self, weights: Float64) -> float:
-        return self.of(self.combine(self.held.stacks, weights))
+        return self.evaluate(self.combiner(self.out_of_fold.stacks, weights))
 
-    def of(self, answer: Answer) -> float:
-        """Score of combined predictions for the held-out samples."""
-        logs = isinstance(self.scoring, str) and self.scoring == "neg_log_loss"
-        if self.scoring is None or (logs and self._lacking):
-            return -self._loss(answer)
+    def evaluate(self, predictions: Predictions) -> float:
+        """Score of combined predictions for the held-out samples.
+
+        Parameters
+        ----------
+        predictions : list of n_outputs ndarrays of shape (n_samples, n_columns)
+            Combined predictions.
+
+        Returns
+        -------
+        float
+        """
+        is_log_loss = isinstance(self.scoring, str) and self.scoring == "neg_log_loss"
+        if self.scoring is None or (is_log_loss and self._missing_classes):
+            return -self._default_loss(predictions)
         try:
-            return self._asked(answer)
+            return self._scorer_value(predictions)
         except ValueError as error:
-            if self._lacking:
+            if self._missing_classes:
                 error.add_note(
-                    f"scoring {self.scoring!r} was asked of held-out data that lack "
-                    f"classes {self._lacking}; hold out some of each, or use "
-                    "scoring='neg_log_loss' or 'accuracy'"
+                    f"the held-out data lack classes {self._missing_classes}: hold out "
+                    "samples of each class, or use scoring='neg_log_loss' or "
+                    "'accuracy'"
                 )
             raise
 
-    def _asked(self, answer: Answer) -> float:
+    def _scorer_value(self, predictions: Predictions) -> float:
         """Value of the scikit-learn scorer."""
-        scorer = get_scorer(self.scoring)
-        answers, y, weight = self.held.answers, self.held.y, self.held.sample_weight
-        known: Any = KnownRegressor(getattr(answers, "several", False))
-        if isinstance(answers, Labels):
-            known = KnownClassifier(answers)
-        given = {} if weight is None else {"sample_weight": weight}
+        outputs, weight = self.out_of_fold.outputs, self.out_of_fold.sample_weight
+        estimator: Any
+        if isinstance(outputs, ClassOutputs):
+            estimator = PrecomputedClassifier(outputs)
+        else:
+            estimator = PrecomputedRegressor(outputs.multioutput)
+        kwargs = {} if weight is None else {"sample_weight": weight}
+        scorer, y = get_scorer(self.scoring), self.out_of_fold.y
         try:
-            return float(scorer(known, np.hstack(answer), y, **given))
+            return float(scorer(estimator, np.hstack(predictions), y, **kwargs))
         except TypeError as error:
             if "argument 'sample_weight'" not in str(error):
                 raise
             raise TypeError(
-                f"scoring {self.scoring!r} must take sample_weight: {error}; with "
-                "sklearn.set_config(enable_metadata_routing=True), give it as a scorer "
-                "with set_score_request(sample_weight=False)"
+                f"scoring {self.scoring!r} must accept sample_weight: {error}; to "
+                "score without weights, use set_config(enable_metadata_routing=True) "
+                "and pass a scorer with set_score_request(sample_weight=False)"
             ) from error
 
     @cached_property
-    def _lacking(self) -> list[Any]:
+    def _missing_classes(self) -> list[Any]:
         """Classes without a held-out sample; empty for several targets."""
-        answers = self.held.answers
-        if not isinstance(answers, Labels) or answers.n_outputs > 1:
+        outputs = self.out_of_fold.outputs
+        if not isinstance(outputs, ClassOutputs) or outputs.n_outputs > 1:
             return []
-        return list(np.setdiff1d(answers.classes[0], self.held.y).tolist())
+        return list(np.setdiff1d(outputs.classes[0], self.out_of_fold.y).tolist())
 
-    def _loss(self, answer: Answer) -> float:
+    def _default_loss(self, predictions: Predictions) -> float:
         """Log-loss or squared error, averaged over the outputs."""
-        answers, y, weight = self.held.answers, self.held.y, self.held.sample_weight
-        if isinstance(answers, Values):
-            errors = (np.asarray(y).reshape(len(y), -1) - answer[0]) ** 2
+        outputs, y = self.out_of_fold.outputs, self.out_of_fold.y
+        weight = self.out_of_fold.sample_weight
+        if isinstance(outputs, RegressionOutputs):
+            errors = (np.asarray(y).reshape(len(y), -1) - predictions[0]) ** 2
             return float(np.average(errors.mean(axis=1), weights=weight))
         losses = [
-            _log_loss(codes, share, weight)
-            for codes, share in zip(answers.codes(y), answer, strict=True)
+            _log_loss(codes, y_proba, weight)
+            for codes, y_proba in zip(outputs.encode(y), predictions, strict=True)
         ]
         return float(np.mean(losses))
 
 
-def _log_loss(codes: Any, share: Float64, weight: Float64 | None) -> float:
+def _log_loss(codes: Any, y_proba: Float64, weight: Float64 | None) -> float:
     """Log-loss with the probability clipping of scikit-learn."""
-    found = share[np.arange(len(codes)), codes]
-    least = np.finfo(share.dtype).eps
-    return -float(np.average(np.log(np.clip(found, least, 1 - least)), weights=weight))
+    of_true_class = y_proba[np.arange(len(codes)), codes]
+    eps = np.finfo(y_proba.dtype).eps
+    clipped = np.clip(of_true_class, eps, 1 - eps)
+    return -float(np.average(np.log(clipped), weights=weight))
 
 
-class Bounded(Scored):
+class BoundedScore(ScorerScore):
     """Base class of scores with fast estimates of known error bounds.
 
     `gains` returns the estimates, except for candidates whose error bounds leave the
@@ -158,16 +182,17 @@ class Bounded(Scored):
             scorer itself; if all counts are zero, so is the order of all scores.
         """
         values, errors = self.estimates(counts, members)
-        for place in np.flatnonzero(self.in_doubt(counts, values, errors)):
-            values[place] = self(_with_one_more(counts, members[place]))
+        for index in np.flatnonzero(self.ambiguous(counts, values, errors)):
+            values[index] = self(_with_one_more(counts, members[index]))
         return values
 
     @staticmethod
-    def in_doubt(counts: Counts, values: Float64, errors: Float64) -> Any:
-        """Mask of the estimates that are not good enough.
+    def ambiguous(counts: Counts, values: Float64, errors: Float64) -> Any:
+        """Mask of the estimates whose errors could change the selection.
 
-        All scores matter if all counts are zero, else the largest. An estimate is not
-        good enough if its error leaves their order undecided, or is more than rounding.
+        These are estimates whose error leaves the order of the scores undecided, or is
+        larger than rounding. If all counts are zero, the order of all scores matters,
+        otherwise only the largest score.
 
         Parameters
         ----------
@@ -182,45 +207,45 @@ class Bounded(Scored):
             True for estimates to replace by the value of the scorer.
         """
         if counts.sum() > 0:
-            return _near_the_greatest(values, errors) & (errors > 0)
-        wide = errors > ROUNDING * np.maximum(1, np.abs(values))
-        return (_near_another(values, errors) & (errors > 0)) | wide
+            return _may_be_largest(values, errors) & (errors > 0)
+        is_inexact = errors > ROUNDING * np.maximum(1, np.abs(values))
+        return (_has_undecided_order(values, errors) & (errors > 0)) | is_inexact
 
-    def agrees(self) -> bool:
+    def matches_scorer(self) -> bool:
         """Whether the estimate for the first plus the last member fits the scorer.
 
         It does not if the installed scikit-learn defines the score differently, or if
         the combined predictions are normalized in a way not implemented here.
         """
-        counts = np.zeros(self.held.n_members, np.int64)
+        counts = np.zeros(self.out_of_fold.n_members, np.int64)
         counts[0] = 1
         last = np.array([len(counts) - 1])
         values, errors = self.estimates(counts, last)
-        own = self(_with_one_more(counts, last[0]))
-        return bool(abs(own - values[0]) <= errors[0])
+        score = self(_with_one_more(counts, last[0]))
+        return bool(abs(score - values[0]) <= errors[0])
 
 
 def _with_one_more(counts: Counts, member: int) -> Float64:
-    more = counts + (np.arange(len(counts)) == member)
-    return np.asarray(more / more.sum())
+    increased = counts + (np.arange(len(counts)) == member)
+    return np.asarray(increased / increased.sum())
 
 
-def _near_the_greatest(values: Float64, errors: Float64) -> Any:
+def _may_be_largest(values: Float64, errors: Float64) -> Any:
     """Mask of values that may be the largest; empty if a single, exact one is."""
-    near = values + errors >= (values - errors).max()
-    far = errors > ROUNDING * np.maximum(1, abs(values))
-    return near & (far | (near.sum() > 1))
+    candidates = values + errors >= (values - errors).max()
+    is_inexact = errors > ROUNDING * np.maximum(1, abs(values))
+    return candidates & (is_inexact | (candidates.sum() > 1))
 
 
-def _near_another(values: Float64, errors: Float64) -> Any:
+def _has_undecided_order(values: Float64, errors: Float64) -> Any:
     """Mask of values whose order relative to a neighbor is undecided."""
     order = np.argsort(values - errors)
     upper = np.maximum.accumulate((values + errors)[order])
-    unsure = (values - errors)[order][1:] <= upper[:-1]
-    near = np.zeros(len(values), bool)
-    near[order[1:]] |= unsure
-    near[order[:-1]] |= unsure
-    return near
+    undecided = (values - errors)[order][1:] <= upper[:-1]
+    mask = np.zeros(len(values), bool)
+    mask[order[1:]] |= undecided
+    mask[order[:-1]] |= undecided
+    return mask
 
 
 class RunningSums:
@@ -228,28 +253,90 @@ class RunningSums:
 
     Parameters
     ----------
-    said : ndarray of shape (n_members, ...)
+    predictions : ndarray of shape (n_members, ...)
         Predictions of the members; not copied.
     """
 
-    def __init__(self, said: Float64) -> None:
-        self.said = said
-        self._start()
+    def __init__(self, predictions: Float64) -> None:
+        self.predictions = predictions
+        self._reset()
 
-    def _start(self) -> None:
-        self.counts = np.zeros(len(self.said), np.int64)
-        self.sums = np.zeros(self.said.shape[1:])
+    def _reset(self) -> None:
+        self.counts = np.zeros(len(self.predictions), np.int64)
+        self.sums = np.zeros(self.predictions.shape[1:])
 
-    def at(self, counts: Counts) -> Float64:
+    def update(self, counts: Counts) -> Float64:
         """Sums for these counts, updated from the previous call if no count decreased.
 
-        Each entry is rounded at most ``2 * counts.sum()`` times. The array is reused by
-        the next call.
+        Each entry is rounded at most ``2 * counts.sum()`` times.
+
+        Parameters
+        ----------
+        counts : ndarray of shape (n_members,), int64
+            Number of copies of each member.
+
+        Returns
+        -------
+        ndarray of shape (...)
+            Reused by the next call.
         """
         if (counts < self.counts).any():
-            self._start()
+            self._reset()
         for member in np.flatnonzero(counts > self.counts):
-            more = counts[member] - self.counts[member]
-            self.sums += np.multiply(self.said[member], more, dtype=np.float64)
+            n_copies = counts[member] - self.counts[member]
+            self.sums += np.multiply(
+                self.predictions[member], n_copies, dtype=np.float64
+            )
         self.counts = counts.copy()
         return self.sums
+
+
+def as_float_array(stack: Float64) -> Float64:
+    """Convert a stack to a plain ndarray without a copy.
+
+    Parameters
+    ----------
+    stack : array of shape (n_members, n_samples, n_columns)
+        Predictions of the members.
+
+    Returns
+    -------
+    ndarray of the same shape
+
+    Raises
+    ------
+    NotApplicable
+        If the dtype is not float32 or float64, or the stack is empty.
+    """
+    plain = np.asarray(stack)  # the loops do not accept np.memmap
+    if plain.dtype not in (np.float32, np.float64) or 0 in plain.shape:
+        raise NotApplicable
+    return plain
+
+
+def normalized_sample_weight(sample_weight: Float64 | None, n_rows: int) -> Float64:
+    """Weights of the rows, scaled to sum 1.
+
+    Parameters
+    ----------
+    sample_weight : ndarray of shape (n_rows,) or None
+        Sample weights; None weights all rows equally.
+    n_rows : int
+        Number of rows.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,)
+
+    Raises
+    ------
+    NotApplicable
+        If a weight is negative, or all are zero.
+    """
+    if sample_weight is None:
+        return np.full(n_rows, 1 / n_rows)
+    shares = np.asarray(sample_weight, np.float64)
+    total = math.fsum(shares)
+    if not (total > 0 and (shares >= 0).all()):
+        raise NotApplicable
+    return shares / total

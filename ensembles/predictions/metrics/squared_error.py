@@ -9,16 +9,23 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import cut
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.metrics.log_loss import FAR, row_shares, suited
-from ensembles.predictions.metrics.scorer import UNIT, Bounded, Combine, Unsuited
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.metrics.scorer import (
+    ROW_SUM_TOLERANCE,
+    UNIT,
+    BoundedScore,
+    NotApplicable,
+    as_float_array,
+    normalized_sample_weight,
+)
 
 BLOCK = 1 << 22  # numbers per block, over all members: 32 MiB in float64
 LONGEST = 1 << 13  # most numbers per member in a block: limits the rounding error
 
 
-class Squares(Bounded):
+class SquaredError(BoundedScore):
     """Negative mean squared error of the mean predictions, averaged over the outputs.
 
     Most of the cost is in the constructor: one pass over the predictions for the Gram
@@ -27,27 +34,29 @@ class Squares(Bounded):
 
     Parameters
     ----------
-    held : Held
-        Held-out predictions of the members, with the true targets.
-    combine : callable
-        ``(stacks, weights) -> answer``, with the rule of the ensemble (a mean).
+    out_of_fold : OutOfFold
+        Predictions of the members, with the true targets.
+    combiner : FittedCombiner
+        Rule "mean".
     scoring : str or None
         Name of the scorer, e.g. "neg_mean_squared_error"; None means the same.
 
     Raises
     ------
-    Unsuited
+    NotApplicable
         If the predictions are not one array, or an inner product of errors is not
         finite.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        super().__init__(held, combine, scoring)
-        if len(held.stacks) != 1:
-            raise Unsuited
-        stack = suited(held.stacks[0])
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        super().__init__(out_of_fold, combiner, scoring)
+        if len(out_of_fold.stacks) != 1:
+            raise NotApplicable
+        stack = as_float_array(out_of_fold.stacks[0])
         n_members, n_rows, width = stack.shape
-        self.shares = row_shares(held.sample_weight, n_rows)
+        self.shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
         self.products = np.zeros((n_members, n_members))
         self.sizes, self.far = np.zeros(n_members), 0.0
         per_member = min(LONGEST, BLOCK // n_members)
@@ -57,15 +66,15 @@ class Squares(Bounded):
         self.products *= self._scale(width)
         self.sizes = np.sqrt(self.sizes * self._scale(width))
         self.adding = (blocks[0][1] * width + len(blocks) + 8) * UNIT
-        if not np.isfinite(self.products).all() or self.far > FAR:
-            raise Unsuited
+        if not np.isfinite(self.products).all() or self.far > ROW_SUM_TOLERANCE:
+            raise NotApplicable
 
     def _scale(self, width: int) -> float:
         """Factor of the sum of squared errors of a row."""
         return 1 / width
 
     def _truth(self, start: int, stop: int, width: int) -> Float64:
-        truth = np.asarray(self.held.y, np.float64)
+        truth = np.asarray(self.out_of_fold.y, np.float64)
         return truth.reshape(-1, width)[start:stop]
 
     def _add(self, part: Float64, start: int, stop: int) -> None:
@@ -150,13 +159,15 @@ class Squares(Bounded):
         return np.asarray(found / found.sum())
 
 
-class RootSquares(Squares):
+class RootSquaredError(SquaredError):
     """Negative root mean squared error, for one output."""
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        if held.stacks[0].shape[2] != 1:
-            raise Unsuited
-        super().__init__(held, combine, scoring)
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        if out_of_fold.stacks[0].shape[2] != 1:
+            raise NotApplicable
+        super().__init__(out_of_fold, combiner, scoring)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
         most = np.sqrt(squares + errors)
@@ -181,19 +192,21 @@ class RootSquares(Squares):
         return np.asarray(-slopes / root if root > 0 else 0 * slopes)
 
 
-class R2(Squares):
+class R2(SquaredError):
     """Coefficient of determination (R2) of the mean predictions, for one output."""
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        if held.stacks[0].shape[2] != 1:
-            raise Unsuited
-        truth = np.asarray(held.y, np.float64).reshape(-1)
-        weight = held.sample_weight
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        if out_of_fold.stacks[0].shape[2] != 1:
+            raise NotApplicable
+        truth = np.asarray(out_of_fold.y, np.float64).reshape(-1)
+        weight = out_of_fold.sample_weight
         centre = np.average(truth, weights=weight)
         self.variance = float(np.average((truth - centre) ** 2, weights=weight))
         if len(truth) < 2 or not self.variance > 0:
-            raise Unsuited
-        super().__init__(held, combine, scoring)
+            raise NotApplicable
+        super().__init__(out_of_fold, combiner, scoring)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
         rest = squares / self.variance
@@ -215,19 +228,24 @@ class R2(Squares):
         return super().gradient(weights) / self.variance
 
 
-class Brier(Squares):
+class BrierScore(SquaredError):
     """Negative Brier score; halved for two classes, as in scikit-learn since 1.7.
 
     The scorer scales the rows of the mean to sum 1, the estimates do not: their error
     bounds include the largest deviation of a row sum from 1, which must not exceed
-    `FAR`, a multiple of the rounding of float32.
+    `ROW_SUM_TOLERANCE`, a multiple of the rounding of float32.
     """
 
-    def __init__(self, held: Held, combine: Combine, scoring: Any) -> None:
-        if not isinstance(held.answers, Labels) or len(held.stacks) != 1:
-            raise Unsuited
-        self.codes = held.answers.codes(held.y)[0]
-        super().__init__(held, combine, scoring)
+    def __init__(
+        self, out_of_fold: OutOfFold, combiner: FittedCombiner, scoring: Any
+    ) -> None:
+        if (
+            not isinstance(out_of_fold.outputs, ClassOutputs)
+            or len(out_of_fold.stacks) != 1
+        ):
+            raise NotApplicable
+        self.codes = out_of_fold.outputs.encode(out_of_fold.y)[0]
+        super().__init__(out_of_fold, combiner, scoring)
 
     def _scale(self, width: int) -> float:
         return 0.5 if width < 3 else 1.0
@@ -237,5 +255,5 @@ class Brier(Squares):
 
     def _look_at(self, said: Float64) -> None:
         if said.min() < 0:
-            raise Unsuited
+            raise NotApplicable
         self.far = max(self.far, float(np.abs(said.sum(axis=2) - 1).max()))

@@ -23,15 +23,15 @@ from sklearn.naive_bayes import GaussianNB
 from ensembles._typing import Float64
 from ensembles.predictions import EnsembleClassifier
 from ensembles.predictions.combiners.accumulation import BLOCK
-from ensembles.predictions.combiners.builtin import COMBINERS, combiner_of
-from ensembles.predictions.combiners.combiner import Combiner, Whole
+from ensembles.predictions.combiners.builtin import COMBINERS, resolve_combiner
+from ensembles.predictions.combiners.combiner import Combiner, ElementwiseCombiner
 from ensembles.registry import register
 from ensembles.rules.builtin import RULES
 from ensembles.rules.elementwise import median
 from ensembles.rules.spherical import slerp
 
 WHOLE = [
-    combiner_of(name)
+    resolve_combiner(name)
     for name in RULES
     if name not in COMBINERS and name not in ("slerp", "karcher_mean")
 ]
@@ -53,7 +53,7 @@ def shares(n_members: int, n_rows: int = 7, n_columns: int = 3) -> Float64:
 
 def training_for(combiner: Combiner, n_members: int, n_columns: int = 3) -> Any:
     """What a ranked combiner needs beside its parameters."""
-    if not combiner.ranked:
+    if not combiner.needs_training_predictions:
         return {}
     return {"training": np.sort(shares(n_members, 20, n_columns), axis=1)}
 
@@ -83,7 +83,7 @@ def test_scaling_all_weights_changes_nothing_unless_their_sum_counts(
     members, weights = shares(3), np.array([1.0, 2, 0.5])
     params = training_for(combiner, 3)
     once = combiner(members, weights, **params)
-    if combiner.scaled:
+    if combiner.weight_sum_matters:
         twice = combiner(members, 2 * weights, **params)
         squared = once**2 / row_sums(once**2)[:, None]
         np.testing.assert_allclose(twice, squared, rtol=1e-12)
@@ -111,15 +111,15 @@ def test_streaming_equals_stacked_and_block_by_block(
     combiner: Combiner, n_rows: int
 ) -> None:
     members, params = shares(3, n_rows), training_for(combiner, 3)
-    stacked = combiner(members, [1, 2, 3], **params)
+    stack_folds = combiner(members, [1, 2, 3], **params)
     given = np.array([1.0, 2, 3])
     found = combiner.function((member for member in members), given, **params)
-    assert found.tobytes() == stacked.tobytes()
+    assert found.tobytes() == stack_folds.tobytes()
     rows = [
         combiner(members[:, i : i + 1], [1, 2, 3], **params) for i in (0, n_rows - 1)
     ]
     if n_rows:
-        assert np.concatenate(rows).tobytes() == stacked[[0, -1]].tobytes()
+        assert np.concatenate(rows).tobytes() == stack_folds[[0, -1]].tobytes()
 
 
 @each_streaming
@@ -193,7 +193,8 @@ def test_nan_is_never_ranked_and_never_lost(combiner: Combiner) -> None:
     members[1, 4, 2] = np.nan
     if combiner.name in RANKING:
         with pytest.raises(
-            ValueError, match=r"^NaN has no rank: members\[1\] holds one$"
+            ValueError,
+            match=r"^predictions must not be NaN .*: members\[1\] contains NaN$",
         ):
             combiner(members, **params)
     else:
@@ -207,7 +208,7 @@ def test_what_is_wrong_with_members_is_told(combiner: Combiner) -> None:
     params, one = training_for(combiner, 2), shares(1)[0]
     with pytest.raises(ValueError, match=r"found 1 members for 2 weights$"):
         combiner.function(iter([one]), np.ones(2), **params)
-    with pytest.raises(ValueError, match=r"found 2 weights and more members$"):
+    with pytest.raises(ValueError, match=r"found 2 weights for more members$"):
         combiner.function(iter([one] * 3), np.ones(2), **params)
     expected = r"members\[0\] has \(7, 3\), members\[1\] has \(7, 1\)$"
     with pytest.raises(ValueError, match=expected):
@@ -270,16 +271,18 @@ def test_means_are_numpys_and_scipys(weights: list[float]) -> None:
     found = COMBINERS["geometric_mean"](members, weights)
     np.testing.assert_allclose(found, expected, rtol=1e-13)
     expected = pmean(members, 3, axis=0, weights=wide)
-    found = combiner_of("power_mean")(members, weights, p=3)
+    found = resolve_combiner("power_mean")(members, weights, p=3)
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
 def test_trimmed_means_and_medians_are_scipys_and_numpys() -> None:
     members = shares(10)
-    found = combiner_of("trimmed_mean")(members, proportion=0.3)
+    found = resolve_combiner("trimmed_mean")(members, proportion=0.3)
     np.testing.assert_allclose(found, trim_mean(members, 0.3, axis=0), rtol=1e-14)
     expected = np.median(members, axis=0)
-    np.testing.assert_allclose(combiner_of("median")(members), expected, rtol=1e-15)
+    np.testing.assert_allclose(
+        resolve_combiner("median")(members), expected, rtol=1e-15
+    )
 
 
 def test_a_log_pool_whose_weights_sum_to_1_is_the_geometric_mean() -> None:
@@ -349,14 +352,16 @@ def test_a_row_is_ranked_as_if_it_came_among_the_training_rows() -> None:
 def test_training_ranks_must_fit_the_members() -> None:
     members, rank_mean = shares(2), COMBINERS["rank_mean"]
     training = np.sort(shares(2, 20), axis=1)
-    with pytest.raises(ValueError, match=r"found 1 for 2 members$"):
+    with pytest.raises(ValueError, match=r"found 1 arrays for 2 members$"):
         rank_mean(members, training=training[:1])
     with pytest.raises(ValueError, match=r"members\[0\] has 3, training\[0\] has 2$"):
         rank_mean(members, training=training[:, :, :2])
     unsorted, missing = training[:, ::-1], training.copy()
     missing[1, -1, 0] = np.nan
     for wrong in (unsorted, missing, training[:, :0], training[:, :1] * np.nan):
-        with pytest.raises(ValueError, match=r"sorted: training\[[01]\], of shape \("):
+        with pytest.raises(
+            ValueError, match=r"sorted .*: training\[[01]\], of shape \("
+        ):
             rank_mean(members, training=wrong)
 
 
@@ -406,21 +411,21 @@ def test_voting_is_that_of_scikit_learn(
 
 
 def test_names_mean_combiners_first_then_rules_cut_by_element() -> None:
-    assert combiner_of("mean") is COMBINERS["mean"]
-    assert combiner_of("geometric_mean") is COMBINERS["geometric_mean"]
-    assert isinstance(combiner_of("median"), Whole)
-    assert combiner_of("power_mean").params == {"p": 2.0}
-    assert combiner_of("log_pool").params == {"floor": 1e-5, "temperature": 1.0}
-    assert combiner_of("rank_mean").params == {}
-    assert combiner_of(COMBINERS["vote"]) is COMBINERS["vote"]
-    assert combiner_of(median)(shares(3)).shape == (7, 3)
+    assert resolve_combiner("mean") is COMBINERS["mean"]
+    assert resolve_combiner("geometric_mean") is COMBINERS["geometric_mean"]
+    assert isinstance(resolve_combiner("median"), ElementwiseCombiner)
+    assert resolve_combiner("power_mean").params == {"p": 2.0}
+    assert resolve_combiner("log_pool").params == {"floor": 1e-5, "temperature": 1.0}
+    assert resolve_combiner("rank_mean").params == {}
+    assert resolve_combiner(COMBINERS["vote"]) is COMBINERS["vote"]
+    assert resolve_combiner(median)(shares(3)).shape == (7, 3)
 
 
 def test_values_are_combined_by_the_rule_where_the_combiner_is_of_classes() -> None:
-    assert combiner_of("mean", of="values") is COMBINERS["mean"]
-    assert combiner_of("quantile_mean", of="values") is COMBINERS["quantile_mean"]
-    geometric = combiner_of("geometric_mean", of="values")
-    assert geometric.takes == "values"
+    assert resolve_combiner("mean", of="values") is COMBINERS["mean"]
+    assert resolve_combiner("quantile_mean", of="values") is COMBINERS["quantile_mean"]
+    geometric = resolve_combiner("geometric_mean", of="values")
+    assert geometric.input == "values"
     np.testing.assert_allclose(geometric([[[2.0]], [[8.0]]]), [[4]], rtol=1e-15)
     with pytest.raises(ValueError, match=r"not be negative: members\[1\] has -8.0$"):
         geometric([[[2.0]], [[-8.0]]])
@@ -428,19 +433,21 @@ def test_values_are_combined_by_the_rule_where_the_combiner_is_of_classes() -> N
 
 def test_what_is_no_combiner_is_told() -> None:
     with pytest.raises(ValueError, match=r"^unknown rule 'maen'; did you mean 'mean'"):
-        combiner_of("maen")
+        resolve_combiner("maen")
     with pytest.raises(ValueError, match=r"^unknown rule 'slerp'"):
-        combiner_of("slerp")
-    with pytest.raises(ValueError, match=r"^rule 'slerp' combines members as direct"):
-        combiner_of(slerp)
+        resolve_combiner("slerp")
+    with pytest.raises(
+        ValueError, match=r"^rule must be elementwise to combine .*: 'slerp'"
+    ):
+        resolve_combiner(slerp)
     with pytest.raises(TypeError, match=r"^rule must be a name, found 3"):
-        combiner_of(3)  # type: ignore[arg-type]
+        resolve_combiner(3)  # type: ignore[arg-type]
 
 
 def test_equal_weights_are_shares_where_their_sum_counts() -> None:
-    assert COMBINERS["mean"].equal(4).tolist() == [1] * 4
-    assert COMBINERS["product"].equal(4).tolist() == [1] * 4
-    assert COMBINERS["log_pool"].equal(4).tolist() == [0.25] * 4
+    assert COMBINERS["mean"].equal_weights(4).tolist() == [1] * 4
+    assert COMBINERS["product"].equal_weights(4).tolist() == [1] * 4
+    assert COMBINERS["log_pool"].equal_weights(4).tolist() == [0.25] * 4
 
 
 def test_a_rule_of_ones_own_is_one_function(rng: np.random.Generator) -> None:
@@ -456,7 +463,7 @@ def test_a_rule_of_ones_own_is_one_function(rng: np.random.Generator) -> None:
 
     register(COMBINERS)(boldest)
     try:
-        assert combiner_of("boldest").params == {"least": 0.0}
+        assert resolve_combiner("boldest").params == {"least": 0.0}
         X = rng.normal(size=(60, 2))
         y = np.where(X[:, 0] > 0, "up", "down")
         members = [("lr", LogisticRegression()), ("nb", GaussianNB())]

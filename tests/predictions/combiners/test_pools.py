@@ -16,9 +16,12 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.predictions import COMBINERS, EnsembleClassifier
 from ensembles.predictions.log_pool_weights import PoolLoss
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.members.repetitions import as_repetitions, effective_size
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.members.sample_weight import (
+    effective_size,
+    scale_to_effective_size,
+)
 
 Data = tuple[Any, Any]
 NB = ("nb", GaussianNB())
@@ -53,13 +56,13 @@ def test_given_weights_do_not_sharpen(scale: float, iris: Data) -> None:
 def test_a_temperature_sharpens_by_name(iris: Data) -> None:
     X, y = iris
     ensemble = EnsembleClassifier(
-        [NB, TREE], weights=[3, 1], params={"temperature": 0.5}
+        [NB, TREE], weights=[3, 1], rule_params={"temperature": 0.5}
     )
     found = ensemble.fit(X, y).predict_proba(X)
     said = [member.predict_proba(X) for member in ensemble.estimators_]
     assert found == pytest.approx(COMBINERS["log_pool"](said, [1.5, 0.5]))
     for wrong in (0, -1, np.nan):
-        ensemble.set_params(params={"temperature": wrong})
+        ensemble.set_params(rule_params={"temperature": wrong})
         with pytest.raises(ValueError, match="temperature must be positive, found"):
             ensemble.fit(X, y)
 
@@ -135,9 +138,9 @@ def test_intercepts_are_each_outputs_own() -> None:
     assert given.intercept_ is None
 
 
-def held_of(said: list[Any], y: Any, weight: Any = None) -> Held:
-    labels = Labels([np.unique(y)], False, False, False, "error")
-    return Held([np.array(said)], y, labels, weight)
+def held_of(said: list[Any], y: Any, weight: Any = None) -> OutOfFold:
+    labels = ClassOutputs([np.unique(y)], False, False, False, "error")
+    return OutOfFold([np.array(said)], y, labels, weight)
 
 
 def test_weights_and_intercepts_have_the_least_penalized_loss(
@@ -146,7 +149,7 @@ def test_weights_and_intercepts_have_the_least_penalized_loss(
     y = rng.integers(3, size=200)
     said = [rng.dirichlet(1 + 2 * np.eye(3)[c]) for c in np.tile(y, 2)]
     loss = PoolLoss(held_of(list(np.reshape(said, (2, 200, 3))), y), 1e-5, signed=True)
-    found = loss.minimum()
+    found = loss.minimize()
     point = np.concatenate([found.weights, *found.intercepts])
     value, slope = loss.loss(point)
     assert abs(slope).max() < 1e-5
@@ -190,7 +193,7 @@ def test_the_scale_of_sample_weights_does_not_undo_calibration(
 def test_whole_weights_stand_for_as_many_samples() -> None:
     whole = np.array([0.0, 2.0, 3.0, 1.0])
     assert effective_size(whole) == 6
-    assert as_repetitions(whole) is whole
+    assert scale_to_effective_size(whole) is whole
     assert effective_size(np.full(50, 1e-200)) == pytest.approx(50)
     assert effective_size(np.full(50, 0.02)) == pytest.approx(50)
     assert effective_size(np.array([1e-3] + [1e-9] * 9)) == pytest.approx(1, abs=1e-4)

@@ -32,14 +32,14 @@ pytestmark = pytest.mark.filterwarnings(
 @pytest.mark.parametrize(
     ("estimators", "message"),
     [
-        ([], "estimators must be a list of .* not empty"),
-        (None, r"estimators must be a list of .* found None"),
-        ([GaussianNB()], "estimators must be a list of"),
-        ([NB, NB], r"names of estimators must be unique, found \['nb', 'nb'\]"),
-        ([("a__b", GaussianNB())], "without '__', .* found 'a__b'"),
+        ([], "estimators must be a non-empty list of"),
+        (None, r"estimators must be a non-empty list .* found None"),
+        ([GaussianNB()], "estimators must be a non-empty list"),
+        ([NB, NB], r"names of estimators must be unique: found \['nb', 'nb'\]"),
+        ([("a__b", GaussianNB())], "without '__' .* found 'a__b'"),
         ([("cv", GaussianNB())], "not names of parameters: found 'cv'"),
         ([("self", GaussianNB())], "not names of parameters: found 'self'"),
-        ([("a", "drop")], "every member is 'drop'; at least one must be left"),
+        ([("a", "drop")], "at least one member must not be 'drop': all are"),
     ],
     ids=str,
 )
@@ -51,21 +51,21 @@ def test_members_that_are_none_are_told(
 
 
 def test_a_member_that_is_no_estimator_is_named(iris: Data) -> None:
-    with pytest.raises(TypeError, match="member 'b' must be an estimator with fit"):
+    with pytest.raises(TypeError, match="member 'b' must be an estimator with a fit"):
         EnsembleClassifier([NB, ("b", "gone")]).fit(*iris)
 
 
 @pytest.mark.parametrize("rule", ["mean", "vote"])
 def test_members_of_the_other_kind_are_named(rule: str, iris: Data) -> None:
     regressor = make_pipeline(Ridge())
-    message = r"member 'r' must be a classifier, Pipeline is a regressor; members of En"
+    message = r"member 'r' must be a classifier: Pipeline is a regressor; use En"
     with pytest.raises(TypeError, match=message):
         EnsembleClassifier([NB, ("r", regressor)], rule=rule).fit(*iris)
-    message = "member 'nb' must be a regressor, GaussianNB is a classifier; members of"
+    message = "member 'nb' must be a regressor: GaussianNB is a classifier; use En"
     with pytest.raises(TypeError, match=message):
         EnsembleRegressor([NB, ("r", regressor)]).fit(*iris)
     ensemble = EnsembleClassifier([NB, ("s", StandardScaler())], rule="vote")
-    message = "member 's' must have predict to vote, StandardScaler has not"
+    message = "member 's' must have a predict method to vote: StandardScaler has none"
     with pytest.raises(ValueError, match=message):
         ensemble.set_params(weights=None).fit(*iris)
 
@@ -92,7 +92,7 @@ def test_a_member_that_does_not_say_its_kind_is_taken(iris: Data) -> None:
 def test_what_is_frozen_inside_of_a_member_is_warned_of(iris: Data) -> None:
     frozen = FrozenEstimator(KNeighborsClassifier(1).fit(*iris))
     member = ("pipe", make_pipeline(StandardScaler(with_std=False), frozen))
-    with pytest.warns(UserWarning, match="must not have seen them"):
+    with pytest.warns(UserWarning, match="must not have seen these data"):
         EnsembleClassifier([member, NB]).fit(*iris)
     EnsembleClassifier([member, NB], weights=None).fit(*iris)
 
@@ -216,7 +216,9 @@ def test_somebody_must_be_left(iris: Data) -> None:
     X, y = iris
     members = [("fails", Failing("fit")), ("too", Failing("fit"))]
     ensemble = EnsembleClassifier(members, on_error="drop", weights=None, rule="mean")
-    message = "at least one member must be left, all failed: 'fails' by RuntimeError: o"
+    message = (
+        "at least one member must succeed, but all failed: 'fails' with RuntimeErr"
+    )
     with pytest.raises(ValueError, match=message):
         ensemble.fit(X, y)
     ensemble.set_params(too=GaussianNB(), weights=[1, 0])
@@ -233,11 +235,11 @@ def test_members_fitted_before_are_taken_as_they_are(iris: Data) -> None:
     Counting.fits.clear()
     ensemble = EnsembleClassifier([("nb", member)], cv="prefit", weights=None)
     assert ensemble.fit(X, y).estimators_[0] is member
-    with pytest.warns(UserWarning, match="must not have seen them") as caught:
+    with pytest.warns(UserWarning, match="must not have seen these data") as caught:
         ensemble.set_params(weights="convex").fit(X, y)
     assert {one.filename for one in caught} == {__file__}
     frozen = EnsembleClassifier([("nb", FrozenEstimator(member))], rule="mean")
-    with pytest.warns(UserWarning, match="must not have seen them"):
+    with pytest.warns(UserWarning, match="must not have seen these data"):
         frozen.fit(X, y)
     assert Counting.fits.total() == 0
     assert frozen.oof_[0] == pytest.approx(member.predict_proba(X))
@@ -260,7 +262,7 @@ def test_prefit_members_that_fail_are_left_out(iris: Data) -> None:
     ensemble = EnsembleClassifier(members, cv="prefit", on_error="drop")
     with (
         pytest.warns(UserWarning, match="member 'fails' failed"),
-        pytest.warns(UserWarning, match="must not have seen them"),
+        pytest.warns(UserWarning, match="must not have seen these data"),
     ):
         ensemble.fit(X, y)
     assert ensemble.oof_.shape == (1, 150, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
-from ensembles.predictions.combiners.builtin import combiner_of
-from ensembles.predictions.members.out_of_fold import Held
-from ensembles.predictions.members.outputs import Labels
-from ensembles.predictions.metrics.scorer import Bounded, RunningSums, Scored
-from ensembles.predictions.metrics.table import score_for
+from ensembles.predictions.combiners.builtin import resolve_combiner
+from ensembles.predictions.fitted_combiner import FittedCombiner
+from ensembles.predictions.members.out_of_fold import OutOfFold
+from ensembles.predictions.members.outputs import ClassOutputs
+from ensembles.predictions.metrics.scorer import BoundedScore, RunningSums, ScorerScore
+from ensembles.predictions.metrics.table import make_score
 from ensembles.selection import greedy, greedy_soup
 from ensembles.selection.score import ROUNDING, Trial, own_scores
 from tests.predictions.held_out import (
     MEAN,
     both,
     classes_held,
-    combine_for,
+    mean_of,
     shapes,
     values_held,
 )
@@ -53,7 +55,7 @@ def follow(select: Any, n_members: int, score: Any, **params: Any) -> Any:
 def same(held: Any, scoring: Any, params: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain = Scored(held, combine_for(held), scoring)
+        plain = ScorerScore(held, mean_of(held), scoring)
         try:
             fast, _ = both(held, scoring)
         except ValueError as error:  # a class that y lacks
@@ -90,7 +92,7 @@ def test_greedy_on_values_is_that_of_the_plain_scorer(
     same(values_held(*shape), scoring, params)
 
 
-def check_estimates(fast: Any, plain: Scored, rng: np.random.Generator) -> None:
+def check_estimates(fast: Any, plain: ScorerScore, rng: np.random.Generator) -> None:
     """Estimates are as near to the scorer as they say."""
     n_members = fast.held.n_members
     everyone = np.arange(n_members)
@@ -114,9 +116,9 @@ def test_estimates_are_within_their_errors(
         held = classes_held(seed, 6, 3000, n_classes, kind, weighting)
         fast, plain = both(held, scoring)
         if scoring == "roc_auc" and weighting == "any":
-            assert type(fast) is Scored
+            assert type(fast) is ScorerScore
             continue
-        assert isinstance(fast, Bounded)
+        assert isinstance(fast, BoundedScore)
         check_estimates(fast, plain, rng)
 
 
@@ -129,20 +131,20 @@ def test_estimates_of_values_are_within_their_errors(
     for seed in range(3):
         held = values_held(seed, 6, 3000, 1, kind, weighting)
         fast, plain = both(held, scoring)
-        assert isinstance(fast, Bounded)
+        assert isinstance(fast, BoundedScore)
         check_estimates(fast, plain, rng)
 
 
 @pytest.mark.parametrize("scoring", ["f1_macro", "neg_mean_poisson_deviance"])
 def test_other_scorers_are_asked_as_they_are(scoring: str) -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
-    assert type(both(held, scoring)[0]) is Scored
+    assert type(both(held, scoring)[0]) is ScorerScore
 
 
 def test_a_callable_is_asked_as_it_is() -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
     fast, _ = both(held, lambda model, X, y, **rest: float(len(y)))
-    assert type(fast) is Scored
+    assert type(fast) is ScorerScore
     assert fast(np.ones(3) / 3) == 50
 
 
@@ -157,42 +159,44 @@ def test_what_is_no_probability_is_scored_as_it_is(scoring: Any) -> None:
     for stack in wrong.values():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            assert type(both(held._replace(stacks=[stack]), scoring)[0]) is Scored
+            assert type(both(held._replace(stacks=[stack]), scoring)[0]) is ScorerScore
 
 
 @of_values
 def test_values_that_do_not_vary_are_scored_as_they_are(scoring: Any) -> None:
     held = values_held(0, 3, 50, 1, "plain", "none")._replace(y=np.ones(50))
     fast, plain = both(held, scoring)
-    assert (type(fast) is Scored) == (scoring == "r2")
+    assert (type(fast) is ScorerScore) == (scoring == "r2")
     assert fast(np.ones(3) / 3) == plain(np.ones(3) / 3)
 
 
 def test_a_rule_that_is_no_mean_is_scored_as_it_is() -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
-    rule = combiner_of("geometric_mean")
-    assert type(score_for(held, rule, combine_for(held), None)) is Scored
+    rule = resolve_combiner("geometric_mean")
+    combiner = replace(mean_of(held), combiner=rule)
+    assert type(make_score(held, combiner, None)) is ScorerScore
 
 
 def test_answers_that_are_finished_in_another_way_are_scored_as_they_are() -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
-    finish = combine_for(held)
 
-    def combine(stacks: Any, weights: Any) -> Any:
-        return [answer[:, ::-1] for answer in finish(stacks, weights)]
+    class Reversed(FittedCombiner):
+        def __call__(self, stacks: Any, weights: Any) -> Any:
+            return [answer[:, ::-1] for answer in super().__call__(stacks, weights)]
 
+    combiner = Reversed(MEAN, {}, held.outputs)
     for scoring in ("neg_log_loss", "accuracy"):
-        assert type(score_for(held, MEAN, combine, scoring)) is Scored
+        assert type(make_score(held, combiner, scoring)) is ScorerScore
 
 
 def test_several_outputs_count_alike() -> None:
     one, two = (classes_held(seed, 4, 60, 3, "tenths", "any") for seed in (0, 1))
-    classes = [one.answers.classes[0], two.answers.classes[0]]  # type: ignore[union-attr]
-    labels = Labels(classes, True, False, False, "error")
+    classes = [one.outputs.classes[0], two.outputs.classes[0]]  # type: ignore[union-attr]
+    labels = ClassOutputs(classes, True, False, False, "error")
     y = np.column_stack([one.y, two.y])
-    held = Held([*one.stacks, *two.stacks], y, labels, one.sample_weight)
+    held = OutOfFold([*one.stacks, *two.stacks], y, labels, one.sample_weight)
     fast, plain = both(held, None)
-    assert isinstance(fast, Bounded)
+    assert isinstance(fast, BoundedScore)
     check_estimates(fast, plain, np.random.default_rng(0))
     same(held, None, {"n_init": 2, "n_bags": 0})
 
@@ -205,7 +209,7 @@ def test_predictions_in_a_map_are_read_and_not_copied(
     np.save(tmp_path / "said.npy", held.stacks[0])
     mapped = np.load(tmp_path / "said.npy", mmap_mode="r")
     fast, plain = both(held._replace(stacks=[mapped]), scoring)
-    assert isinstance(fast, Bounded)
+    assert isinstance(fast, BoundedScore)
     found = follow(greedy, 5, fast, n_rounds=5)
     assert found == follow(greedy, 5, plain, n_rounds=5)
     own = [value for value in vars(fast).values() if isinstance(value, np.ndarray)]
@@ -233,7 +237,7 @@ def test_running_sums_go_back_where_counts_do() -> None:
     said = np.arange(6.0).reshape(3, 2)
     running = RunningSums(said)
     for counts in ([1, 0, 2], [1, 1, 2], [0, 5, 0], [0, 0, 0]):
-        np.testing.assert_array_equal(running.at(np.array(counts)), counts @ said)
+        np.testing.assert_array_equal(running.update(np.array(counts)), counts @ said)
 
 
 def test_what_is_raised_to_the_floor_is_not_scaled() -> None:
@@ -242,7 +246,7 @@ def test_what_is_raised_to_the_floor_is_not_scaled() -> None:
     held = classes_held(0, 3, 40, 3, "float32", "none")
     stack: Any = np.broadcast_to(row, (3, 40, 3)).copy()
     fast, plain = both(held._replace(stacks=[stack]), "neg_log_loss")
-    assert isinstance(fast, Bounded)
+    assert isinstance(fast, BoundedScore)
     check_estimates(fast, plain, np.random.default_rng(0))
 
 
@@ -254,7 +258,7 @@ def test_small_errors_of_large_values_are_known_to_be_rounded(
     y = 1e8 + rng.normal(size=400)
     stack = y[:, None] + 1e-5 * rng.normal(size=(5, 400, 1))
     fast, plain = both(held._replace(stacks=[stack], y=y), scoring)
-    assert isinstance(fast, Bounded)
+    assert isinstance(fast, BoundedScore)
     check_estimates(fast, plain, rng)
 
 
@@ -266,7 +270,7 @@ def test_margins_as_small_as_rounding_are_left_to_the_mean() -> None:
     for truth in range(3):
         names = np.array([f"class {truth}"] * 4)
         fast, plain = both(held._replace(y=names), "accuracy")
-        assert isinstance(fast, Bounded)
+        assert isinstance(fast, BoundedScore)
         for seed in range(5):
             check_estimates(fast, plain, np.random.default_rng(seed))
 
@@ -276,12 +280,12 @@ def test_a_named_scorer_gets_each_targets_own_columns(
 ) -> None:
     Y = rng.integers(2, size=(80, 3))
     shares = [rng.dirichlet([1, 1], size=80) for _ in range(3)]
-    labels = Labels([np.array([0, 1])] * 3, True, True, False, "error")
-    held = Held([share[None] for share in shares], Y, labels, None)
-    score = score_for(held, MEAN, combine_for(held), "f1_macro")
+    labels = ClassOutputs([np.array([0, 1])] * 3, True, True, False, "error")
+    held = OutOfFold([share[None] for share in shares], Y, labels, None)
+    score = make_score(held, mean_of(held), "f1_macro")
     said = np.column_stack([share.argmax(axis=1) for share in shares])
     assert score(np.ones(1)) == pytest.approx(f1_score(Y, said, average="macro"))
-    areas = score_for(held, MEAN, combine_for(held), "roc_auc")(np.ones(1))
+    areas = make_score(held, mean_of(held), "roc_auc")(np.ones(1))
     columns = np.column_stack([share[:, 1] for share in shares])
     assert areas == pytest.approx(roc_auc_score(Y, columns))
 

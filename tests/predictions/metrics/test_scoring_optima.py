@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 
 from ensembles._typing import Float64
 from ensembles.predictions.metrics.log_loss import FLOOR
-from ensembles.predictions.metrics.mixture_weights import best_mixture
+from ensembles.predictions.metrics.mixture_weights import mixture_weights
 from ensembles.selection import convex
 from ensembles.selection.score import Trial
 from tests.predictions.held_out import both, classes_held, values_held
@@ -127,7 +127,7 @@ def test_a_perfect_mean_has_no_slope() -> None:
 
 
 def mixture_gap(entries: Float64, shares: Float64) -> tuple[float, Float64]:
-    weights = best_mixture(entries, shares, floor=FLOOR)
+    weights = mixture_weights(entries, shares, floor=FLOOR)
     raised = np.maximum(entries, FLOOR, dtype=np.float64)
     return float((raised @ (shares / (weights @ raised))).max()) - 1, weights
 
@@ -147,7 +147,7 @@ def test_slopes_at_the_best_mixture_prove_that_it_is(
 def test_a_mixture_by_hand() -> None:
     # Two members, each sure of its own rows and of nothing else: shares of the rows.
     entries = np.array([[1.0, 0, 0, 0], [0, 1.0, 1.0, 1.0]])
-    weights = best_mixture(entries, np.full(4, 0.25), floor=FLOOR)
+    weights = mixture_weights(entries, np.full(4, 0.25), floor=FLOOR)
     np.testing.assert_allclose(weights, [0.25, 0.75], atol=1e-6)
 
 
