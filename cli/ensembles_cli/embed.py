@@ -198,7 +198,7 @@ def write_table(
     limit, errors = options.pop("limit"), options.pop("errors")
     for name, value in options.items():
         if value not in (None, ()):
-            option = "param" if name == "params" else name.replace("_", "-")
+            option = name.replace("_params", "_param").replace("_", "-")
             raise click.UsageError(
                 f"--convert takes vectors as they are, found --{option}"
             )

@@ -105,8 +105,9 @@ def settings(
     found: dict[str, Any] = {}
     for name, value in given:
         key = name.replace("-", "_")
-        if key not in known or key == "params":
-            names = ", ".join(sorted(known.keys() - {"params"})).replace("_", "-")
+        if key not in known or key.endswith("_params"):
+            keys = sorted(key for key in known if not key.endswith("_params"))
+            names = ", ".join(keys).replace("_", "-")
             raise click.UsageError(
                 f"unknown option {name!r} of --against-option ({names})"
             )

@@ -16,7 +16,11 @@ from ensembles.regular_files import read_json
 # Modules that `read_vectors` reads as a vector table.
 READ = ("StaticEmbedding", "Normalize")
 # Parameters whose command-line option has another name.
-OPTIONS = {"texts": "fit", "params": "param"}
+OPTIONS = {
+    "texts": "fit",
+    "rule_params": "rule-param",
+    "weights_params": "weights-param",
+}
 # Parameters that SentenceEncoder has too.
 SHARED = ("normalize", "n_components", "dtype")
 

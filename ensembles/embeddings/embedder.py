@@ -11,7 +11,7 @@ from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
 from ensembles.embeddings.base import TextTransformer, check_texts
-from ensembles.embeddings.pooling.builtin import rules_of
+from ensembles.embeddings.pooling.builtin import rules_of, split_rule_params
 from ensembles.embeddings.postprocessing.projection import (
     Moments,
     check_count,
@@ -22,7 +22,7 @@ from ensembles.embeddings.postprocessing.quantization import (
     check_dtype,
     normalized,
 )
-from ensembles.embeddings.text_average import Average, split_params
+from ensembles.embeddings.text_average import Average
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import Part, parts_of
 from ensembles.embeddings.vectors.lookup import Rows
@@ -49,11 +49,17 @@ class SentenceEmbedder(TextTransformer):
         `WordVectors` object, so a grid search over one reads the file only once.
     rule : str or list of str, default="mean"
         Names of `POOLINGS`; the results of several are concatenated.
+    rule_params : dict or None, default=None
+        Parameters of the rules, such as ``{"p": 5}`` of "power_mean"; a value applies
+        to each rule that has a parameter of this name. None uses the defaults.
     weights : {"sif", "usif", "idf", "zipf"}, mapping, array or None, default="sif"
         Word weights: a name of `WEIGHTINGS`; a mapping of word to weight, in which
         missing words weigh 1; or an array with one weight per token of the vectors.
         None weighs every word equally. It often suits a downstream classifier best,
         because frequent words may discriminate between classes.
+    weights_params : dict or None, default=None
+        Parameters of the word weighting, such as ``{"a": 1e-3}`` of "sif". None uses
+        the defaults.
     remove_components : int, default=0
         Number of leading singular vectors of the training sentence vectors to remove
         from every vector; "usif" removes each in proportion to its share of the
@@ -88,9 +94,6 @@ class SentenceEmbedder(TextTransformer):
         Data type of the vectors. "int8" quantizes with one scale for all, learned in
         `fit`, and approximately preserves cosines; "bits" packs the signs, eight per
         byte, for Hamming distances.
-    params : dict or None, default=None
-        Parameters of the rules and the weighting, such as ``{"a": 1e-3, "p": 3}``.
-        None uses their defaults.
     n_jobs : int or None, default=None
         Number of threads; None is 1, -1 all processors. The result does not depend on
         it.
@@ -127,7 +130,9 @@ class SentenceEmbedder(TextTransformer):
         vectors: Any,
         *,
         rule: Any = "mean",
+        rule_params: dict[str, Any] | None = None,
         weights: Any = "sif",
+        weights_params: dict[str, Any] | None = None,
         remove_components: int = 0,
         whiten: bool | None = None,
         n_components: int | None = None,
@@ -137,12 +142,13 @@ class SentenceEmbedder(TextTransformer):
         lowercase: bool | None = None,
         unknown: str = "skip",
         dtype: Any = "float32",
-        params: Any = None,
         n_jobs: int | None = None,
     ) -> None:
         self.vectors = vectors
         self.rule = rule
+        self.rule_params = rule_params
         self.weights = weights
+        self.weights_params = weights_params
         self.remove_components = remove_components
         self.whiten = whiten
         self.n_components = n_components
@@ -152,7 +158,6 @@ class SentenceEmbedder(TextTransformer):
         self.lowercase = lowercase
         self.unknown = unknown
         self.dtype = dtype
-        self.params = params
         self.n_jobs = n_jobs
 
     def fit(self, X: Any = None, y: Any = None) -> SentenceEmbedder:
@@ -170,8 +175,9 @@ class SentenceEmbedder(TextTransformer):
         self
             The fitted embedder.
         """
-        rules, weighting = rules_of(self.rule), weighting_of(self.weights)
-        by_rule, own = split_params(self.params, rules, weighting)
+        rules = rules_of(self.rule)
+        by_rule = split_rule_params(rules, self.rule_params)
+        weighting = weighting_of(self.weights, self.weights_params)
         dtype = check_dtype(self.dtype)
         parts = [] if X is None else parts_of(check_texts(X))
         vectors = read_vectors(self.vectors)
@@ -189,7 +195,9 @@ class SentenceEmbedder(TextTransformer):
             needed = weighting.needs == "counts"
             source = self.frequencies if needed else "zipf"
             frequencies = frequencies_of(source, rows, met)
-        found, unmet = weights_of(self.weights, frequencies, rows, own)
+        found, unmet = weights_of(
+            self.weights, frequencies, rows, dict(self.weights_params or {})
+        )
         divide = "weights" if weighting is None else weighting.divide
         self._average = Average(rows, rules, found, unmet, divide, by_rule)
         rows.warn_of_coverage(parts, met.coverage)
@@ -394,8 +402,8 @@ class SentenceEmbedder(TextTransformer):
         """Restores the learned weights and projection of a saved embedder."""
         if self.weights is None:  # only names of weightings are saved
             self.weights = loaded.row_weights
-        rules, weighting = rules_of(self.rule), weighting_of(self.weights)
-        by_rule, _ = split_params(self.params, rules, weighting)
+        rules = rules_of(self.rule)
+        by_rule = split_rule_params(rules, self.rule_params)
         rows, weights = self._average.rows, loaded.row_weights
         unmet, divide = loaded.unmet, loaded.divide
         self._average = Average(rows, rules, weights, unmet, divide, by_rule)

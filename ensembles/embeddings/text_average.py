@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,6 @@ from ensembles.embeddings.pooling.spec import Divide, Prepared, prepared
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import Part, parts_of
 from ensembles.embeddings.vectors.lookup import Rows
-from ensembles.embeddings.weighting.builtin import Weighting
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class Average:
         Weight of an out-of-vocabulary word whose vector is composed of n-grams.
     divide : {"weights", "count"}
         Divisor of weighted sums: the sum of the weights, or the number of known words.
-    params : dict of rule name to its parameters
+    rule_params : dict of rule name to its parameters
         Keyword arguments of each rule, e.g. ``{"power_mean": {"p": 3}}``.
     """
 
@@ -44,7 +43,7 @@ class Average:
     weights: Float32 | None
     unmet: float
     divide: Divide
-    params: dict[str, dict[str, Any]]
+    rule_params: dict[str, dict[str, Any]]
 
     @property
     def n_columns(self) -> int:
@@ -56,7 +55,10 @@ class Average:
         """Arguments of the fused loops, or None if a rule or ``unknown`` needs more."""
         if self.rows.unknown != "skip" or not all(rule.fused for rule in self.rules):
             return None
-        names, p = [rule.name for rule in self.rules], self.params.get("power_mean", {})
+        names, p = (
+            [rule.name for rule in self.rules],
+            self.rule_params.get("power_mean", {}),
+        )
         given = {"weights": self.weights, "p": p.get("p", 3), "divide": self.divide}
         return prepared(self.rows.vectors.matrix, names, **given)
 
@@ -99,54 +101,6 @@ class Average:
                 self.rules,
                 weights=weights,
                 divide=self.divide,
-                params=self.params,
+                params=self.rule_params,
                 n_threads=n_threads,
             )
-
-
-def split_params(
-    params: Mapping[str, Any] | None,
-    rules: tuple[Pooling, ...],
-    weighting: Weighting | None,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Distribute parameters over the rules and the weighting that accept them.
-
-    Parameters
-    ----------
-    params : mapping or None
-        Values by parameter name; one name may belong to several rules. None means no
-        parameters.
-    rules : tuple of Pooling
-        Rules that may accept parameters.
-    weighting : Weighting or None
-        Word weighting that may accept parameters; None accepts none.
-
-    Returns
-    -------
-    by_rule : dict of rule name to dict
-        Parameters of each rule.
-    own : dict
-        Parameters of the weighting.
-
-    Raises
-    ------
-    ValueError
-        If neither a rule nor the weighting accepts a name, or a rule rejects a value.
-    """
-    given = dict(params or {})
-    known = {rule.name: rule.params for rule in rules}
-    own = {} if weighting is None else weighting.params
-    names = {name for rule in known.values() for name in rule} | set(own)
-    for name in given:
-        if name not in names:
-            raise ValueError(
-                f"params has {name!r}, which neither rule nor weights take (known "
-                f"here: {', '.join(sorted(names)) or 'none'})"
-            )
-    by_rule = {
-        rule: {name: given[name] for name in taken if name in given}
-        for rule, taken in known.items()
-    }
-    for rule in rules:  # a call on one row raises the rule's own error for wrong values
-        rule.function(np.ones((1, 1)), np.ones(1), 1.0, **by_rule[rule.name])
-    return by_rule, {name: given[name] for name in own if name in given}

@@ -60,8 +60,8 @@ def test_texts_become_rows(ensemble: Ensemble) -> None:
 
 
 def test_settings_are_the_embedders(ensemble: Ensemble) -> None:
-    given = "--rule mean --rule maximum --weights sif --fit texts.txt --param a=1e-2"
-    more = "--remove-components 1 --normalize --dtype float64 --limit 3"
+    given = "--rule mean --rule maximum --weights sif --weights-param a=1e-2"
+    more = "--fit texts.txt --remove-components 1 --normalize --dtype float64 --limit 3"
     result = ensemble(
         *("embed", "texts.txt", "-m", "v.txt", "-o", "X.npy"),
         *given.split(),
@@ -71,7 +71,7 @@ def test_settings_are_the_embedders(ensemble: Ensemble) -> None:
     embedder = SentenceEmbedder(
         read_vectors("v.txt", limit=3),
         rule=["mean", "maximum"],
-        params={"a": 1e-2},
+        weights_params={"a": 1e-2},
         remove_components=1,
         normalize=True,
         dtype="float64",
@@ -176,7 +176,7 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
         ("texts.txt -m texts.txt -o X.npy", "texts.txt"),
         ("texts.txt -m bombs.npz -o X.npy", "found objects, which could run code"),
         ("texts.txt -m v.txt -o X.npy --encoding nonsense", "found 'nonsense'"),
-        ("texts.txt -m v.txt -o X.npy --param p=2", "neither rule nor weights take"),
+        ("texts.txt -m v.txt -o X.npy --rule-param p=2", "of 'mean': found 'p'"),
         ("texts.txt -m latin.txt -o X.npy", "--errors replace reads it"),
         ("texts.txt -m v.txt -o d.npy --force", "d.npy is a folder, which a file"),
     ],

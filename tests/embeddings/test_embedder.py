@@ -72,7 +72,7 @@ def test_several_rules_stand_side_by_side() -> None:
 def test_hierarchical_pooling_is_worked_out_by_hand() -> None:
     vectors = {"a": [1.0, 0.0], "b": [3.0, -2.0], "c": [5.0, 0.0]}
     embedder = SentenceEmbedder(
-        vectors, weights=None, rule="hierarchical", params={"window": 2}
+        vectors, weights=None, rule="hierarchical", rule_params={"window": 2}
     ).fit()
     # Means of a b and of b c are [2, -1] and [4, -1].
     np.testing.assert_array_equal(embedder.transform(["a b c", "a"]), [[4, -1], [1, 0]])
@@ -267,9 +267,12 @@ def test_formats_of_the_result() -> None:
         ({"remove_components": 7}, "from 0 to 6"),
         ({"remove_components": 1.0}, "whole number"),
         ({"n_components": 0}, "from 1 to 6"),
-        ({"rule": "power_mean", "params": {"p": 0}}, "p of 'power_mean'"),
-        ({"rule": "hierarchical", "params": {"window": 0}}, "window of"),
-        ({"weights": "sif", "params": {"a": -1}}, "a of 'sif' must be positive"),
+        ({"rule": "power_mean", "rule_params": {"p": 0}}, "p of 'power_mean'"),
+        ({"rule": "hierarchical", "rule_params": {"window": 0}}, "window of"),
+        (
+            {"weights": "sif", "weights_params": {"a": -1}},
+            "a of 'sif' must be positive",
+        ),
         ({"remove_components": 1}, "at least 1 texts with known words"),
     ],
 )
@@ -280,16 +283,42 @@ def test_wrong_parameters_are_told(params: Any, message: str) -> None:
 
 
 def test_parameters_may_be_numbers_of_numpy() -> None:
-    params: dict[str, Any] = {"p": np.int64(5), "a": np.float32(0.5)}
-    params["length"] = np.int32(3)
-    for weights, names in (("sif", "pa"), ("usif", ["p", "length"])):
-        own = {name: params[name] for name in names}
-        given = {"rule": "power_mean", "weights": weights}
-        found = made(**given, params=own).fit_transform(TEXTS)
-        plain = {name: value.item() for name, value in own.items()}
-        assert (
-            found.tolist() == made(**given, params=plain).fit_transform(TEXTS).tolist()
-        )
+    for weights, name, value in (
+        ("sif", "a", np.float32(0.5)),
+        ("usif", "length", np.int32(3)),
+    ):
+        common = {"rule": "power_mean", "weights": weights}
+        params = {"rule_params": {"p": np.int64(5)}, "weights_params": {name: value}}
+        plain = {"rule_params": {"p": 5}, "weights_params": {name: value.item()}}
+        vectors = made(**common, **params).fit_transform(TEXTS)
+        expected = made(**common, **plain).fit_transform(TEXTS)
+        assert vectors.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"rule_params": {"p": 3}}, r"of 'mean': found 'p' \(known: none\)"),
+        (
+            {"rule": ["power_mean", "hierarchical"], "rule_params": {"a": 3}},
+            r"of 'power_mean', 'hierarchical': found 'a' \(known: p, window\)",
+        ),
+        ({"weights_params": {"a": 1}}, r"of no weighting: found 'a' \(known: none\)"),
+        (
+            {"weights": "sif", "weights_params": {"p": 3}},
+            r"of 'sif': found 'p' \(known: a\)",
+        ),
+        (
+            {"weights": {"pan": 0.5}, "weights_params": {"a": 3}},
+            "weights_params must name parameters of no weighting",
+        ),
+    ],
+)
+def test_unknown_parameters_of_rule_and_weights_are_refused(
+    params: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        made(**params).fit(TEXTS)
 
 
 FOLDED: list[dict[str, Any]] = [
@@ -304,14 +333,17 @@ OWN: list[dict[str, Any]] = [
     {"weights": "idf", "whiten": True},
     {"rule": ["mean", "minimum"], "n_components": 5},
     {"weights": {"pan": 0.0}},
-    {"rule": ["mean", "maximum"], "weights": "sif", "params": {"a": 1e-2}},
-    {"rule": "power_mean", "weights": "usif", "params": {"p": 5, "length": 9}},
+    {"rule": ["mean", "maximum"], "weights": "sif", "weights_params": {"a": 1e-2}},
+    {
+        **{"rule": "power_mean", "rule_params": {"p": 5}},
+        **{"weights": "usif", "weights_params": {"length": 9}},
+    },
     {"weights": "sif", "rule": "maximum", "n_components": np.int64(3)},
     {"tokenizer": r"(?P<word>\w+)", "weights": "sif"},
     {
         "weights": np.linspace(0, 1, len(WORDS)),
         "rule": "power_mean",
-        "params": {"p": 5},
+        "rule_params": {"p": 5},
     },
 ]
 

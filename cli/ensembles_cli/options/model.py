@@ -84,11 +84,18 @@ OPTIONS = (
         help="What becomes of words without a vector.  [default: skip]",
     ),
     click.option(
-        "--param",
-        "params",
+        "--rule-param",
+        "rule_params",
         type=Param(),
         multiple=True,
-        help="A parameter of rule or weights, such as a=1e-4; may be repeated.",
+        help="Parameter of --rule, such as p=5; may be repeated.",
+    ),
+    click.option(
+        "--weights-param",
+        "weights_params",
+        type=Param(),
+        multiple=True,
+        help="Parameter of --weights, such as a=1e-4; may be repeated.",
     ),
     click.option(
         "--limit",
@@ -184,8 +191,9 @@ def opened(
         for name, value in given.items()
         if value is not None and value != ()
     }
-    if "params" in found:
-        found["params"] = as_params(found["params"])
+    for name in ("rule_params", "weights_params"):
+        if name in found:
+            found[name] = as_params(found[name])
     if len(found.get("rule", ())) == 1:
         (found["rule"],) = found["rule"]
     if found.get("weights") == "none":

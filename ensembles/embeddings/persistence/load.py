@@ -16,7 +16,10 @@ from ensembles.embeddings.vectors.model_directory import OWN
 from ensembles.embeddings.vectors.safetensors import arrays
 from ensembles.regular_files import read_json
 
-LEARNED = ("weights", "remove_components", "whiten", "n_components", "params")
+LEARNED = (
+    *("weights", "weights_params", "rule_params", "remove_components", "whiten"),
+    "n_components",
+)
 
 
 class LoadedEmbedder(NamedTuple):

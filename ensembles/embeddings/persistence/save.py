@@ -27,7 +27,10 @@ from ensembles.parallel import cut
 
 VERSION = 1
 # Parameters that JSON can store as they are.
-PLAIN = ("remove_components", "whiten", "n_components", "n_jobs", "params")
+PLAIN = (
+    *("rule_params", "weights_params", "remove_components", "whiten"),
+    *("n_components", "n_jobs"),
+)
 PROJECTION = ("matrix", "mean", "components", "shares")
 STATIC = "sentence_transformers.models.StaticEmbedding"
 NORMALIZE = "sentence_transformers.models.Normalize"

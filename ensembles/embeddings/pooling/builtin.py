@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -275,3 +275,47 @@ def rules_of(rule: Any) -> tuple[Pooling, ...]:
     return tuple(
         one if isinstance(one, Pooling) else lookup(POOLINGS, one) for one in named
     )
+
+
+def split_rule_params(
+    rules: Sequence[Pooling], params: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """Distribute parameters over the rules that have them.
+
+    Parameters
+    ----------
+    rules : sequence of Pooling
+        Poolings to apply.
+    params : mapping or None
+        Values by parameter name; several rules may have a parameter of one name. None
+        uses the defaults.
+
+    Returns
+    -------
+    dict of rule name to dict
+        Parameters of each rule.
+
+    Raises
+    ------
+    ValueError
+        If no rule has a parameter of a name, or a rule rejects a value.
+    """
+    params = dict(params or {})
+    known = {name for rule in rules for name in rule.params}
+    for name in params:
+        if name not in known:
+            raise ValueError(
+                f"rule_params must name parameters of {_names(rules)}: found {name!r} "
+                f"(known: {', '.join(sorted(known)) or 'none'})"
+            )
+    by_rule = {
+        rule.name: {name: params[name] for name in rule.params if name in params}
+        for rule in rules
+    }
+    for rule in rules:  # a call on one row raises the rule's own error for wrong values
+        rule.function(np.ones((1, 1)), np.ones(1), 1.0, **by_rule[rule.name])
+    return by_rule
+
+
+def _names(rules: Sequence[Pooling]) -> str:
+    return ", ".join(repr(rule.name) for rule in rules)

@@ -14,11 +14,40 @@ from ensembles.embeddings.weighting.builtin import WEIGHTINGS, Frequencies, Weig
 from ensembles.registry import lookup
 
 
-def weighting_of(weights: Any) -> Weighting | None:
-    """The weighting with a name; None for explicit weights, such as an array."""
-    if isinstance(weights, str):
-        return lookup(WEIGHTINGS, weights)
-    return weights if isinstance(weights, Weighting) else None
+def weighting_of(
+    weights: Any, params: Mapping[str, Any] | None = None
+) -> Weighting | None:
+    """Look up a word weighting, and check the names of its parameters.
+
+    Parameters
+    ----------
+    weights : str, Weighting, mapping of word to weight, array-like or None
+        Name of a weighting, or explicit weights.
+    params : mapping or None, default=None
+        Values by parameter name. None uses the defaults.
+
+    Returns
+    -------
+    Weighting or None
+        None for explicit weights, such as an array.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, or explicit weights are given parameters.
+    """
+    weighting = lookup(WEIGHTINGS, weights) if isinstance(weights, str) else weights
+    if not isinstance(weighting, Weighting):
+        weighting = None
+    known = {} if weighting is None else weighting.params
+    for name in params or {}:
+        if name not in known:
+            owner = "no weighting" if weighting is None else repr(weighting.name)
+            raise ValueError(
+                f"weights_params must name parameters of {owner}: found {name!r} "
+                f"(known: {', '.join(known) or 'none'})"
+            )
+    return weighting
 
 
 def weights_of(

@@ -29,7 +29,7 @@ def fitted(**params: Any) -> Any:
 
 
 def test_sif_is_what_the_paper_says_on_a_corpus_worked_out_by_hand() -> None:
-    embedder = fitted(weights="sif", params={"a": 0.5})
+    embedder = fitted(weights="sif", weights_params={"a": 0.5})
     # p = 5/8, 2/8, 1/8, 0; 0.5 / (0.5 + p)
     expected = [0.5 / 1.125, 0.5 / 0.75, 0.5 / 0.625, 1]
     np.testing.assert_allclose(embedder.weights_, expected, rtol=1e-7)
@@ -39,7 +39,9 @@ def test_sif_is_what_the_paper_says_on_a_corpus_worked_out_by_hand() -> None:
 
 def test_sif_removes_the_first_singular_vector_of_the_training_sentences() -> None:
     texts = ["a b", "a c", "b c d", "d d a"]
-    embedder = SentenceEmbedder(VECTORS, remove_components=1, params={"a": 1e-3})
+    embedder = SentenceEmbedder(
+        VECTORS, remove_components=1, weights_params={"a": 1e-3}
+    )
     found = embedder.fit_transform(texts)
     counts = {"a": 3, "b": 2, "c": 2, "d": 3}
     # Algorithm 1 of Arora, Liang & Ma (2017), line by line.
@@ -75,8 +77,8 @@ def test_usif_where_no_word_is_frequent_weighs_all_alike() -> None:
 def test_usif_takes_the_length_of_the_texts_given_to_fit() -> None:
     # 8 words in 3 texts that have any.
     by_texts = fitted(weights="usif").weights_
-    asked = fitted(weights="usif", params={"length": 8 / 3}).weights_
-    other = fitted(weights="usif", params={"length": 1}).weights_
+    asked = fitted(weights="usif", weights_params={"length": 8 / 3}).weights_
+    other = fitted(weights="usif", weights_params={"length": 1}).weights_
     np.testing.assert_array_equal(by_texts, asked)
     assert not np.array_equal(by_texts, other)
 
@@ -132,9 +134,9 @@ def test_wrong_weights_are_refused(wrong: object) -> None:
 
 def test_the_users_corpus_comes_first_then_counts_then_ranks() -> None:
     listed = {"a": 1, "b": 1, "c": 1, "d": 1, "elsewhere": 6}
-    by_list = fitted(frequencies=listed, params={"a": 1.0}).weights_
+    by_list = fitted(frequencies=listed, weights_params={"a": 1.0}).weights_
     np.testing.assert_allclose(by_list, np.full(4, 1 / 1.1), rtol=1e-6)
-    by_corpus = fitted(params={"a": 1.0}).weights_
+    by_corpus = fitted(weights_params={"a": 1.0}).weights_
     np.testing.assert_allclose(by_corpus[0], 1 / (1 + 5 / 8), rtol=1e-6)
     with pytest.warns(UserWarning, match="order of the vectors"):
         by_order = made().fit().weights_
@@ -145,7 +147,9 @@ def test_the_users_corpus_comes_first_then_counts_then_ranks() -> None:
 
 
 def test_lists_in_capitals_serve_vectors_in_small_letters() -> None:
-    found = fitted(frequencies={"A": 3, "a": 2, "x": 5}, params={"a": 0.5}).weights_
+    found = fitted(
+        frequencies={"A": 3, "a": 2, "x": 5}, weights_params={"a": 0.5}
+    ).weights_
     np.testing.assert_allclose(found, [0.5, 1, 1, 1])
 
 
@@ -153,7 +157,7 @@ def test_a_file_of_counts_is_a_list(tmp_path: Path) -> None:
     path = tmp_path / "counts.txt"
     path.write_text("a 3\nb\t2\n\nnew york 7\na 1\n")
     assert read_frequencies(path) == {"a": 4, "b": 2, "new york": 7}
-    found = fitted(frequencies=path, params={"a": 0.5}).weights_
+    found = fitted(frequencies=path, weights_params={"a": 0.5}).weights_
     np.testing.assert_allclose(found[0], 0.5 / (0.5 + 4 / 13), rtol=1e-6)
 
 
@@ -172,8 +176,11 @@ def test_a_file_with_another_line_is_refused(line: str, tmp_path: Path) -> None:
         ({"frequencies": "vectors"}, "must have counts"),
         ({"frequencies": {"a": -1.0}}, "must be finite"),
         ({"weights": "idf"}, "must have texts"),
-        ({"weights": "sif", "params": {"a": 0.0}, "frequencies": "zipf"}, "positive"),
-        ({"weights": "sif", "params": {"b": 1}}, "neither rule nor weights"),
+        (
+            {"weights": "sif", "weights_params": {"a": 0.0}, "frequencies": "zipf"},
+            "positive",
+        ),
+        ({"weights": "sif", "weights_params": {"b": 1}}, "of 'sif': found 'b'"),
         ({"weights": "siff"}, "did you mean 'sif'"),
     ],
 )
@@ -189,7 +196,9 @@ def test_frequencies_of_another_kind_are_told(wrong: Any) -> None:
 
 
 def test_words_without_a_vector_count_among_all_that_were_met() -> None:
-    embedder: Any = SentenceEmbedder({"a": [1.0], "b": [1.0]}, params={"a": 0.5})
+    embedder: Any = SentenceEmbedder(
+        {"a": [1.0], "b": [1.0]}, weights_params={"a": 0.5}
+    )
     found: Any = embedder.fit(["a x", "y b z a"])
     np.testing.assert_allclose(
         found.weights_, [0.5 / (0.5 + 2 / 6), 0.5 / (0.5 + 1 / 6)]
