@@ -53,7 +53,7 @@ from ensembles_cli.process import allow_long_fields, end_cleanly, load_numba
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "float64", "int8", "bits"]),
+    type=click.Choice(["float32", "float16", "float64", "int8", "binary"]),
     help="Format of the numbers.  [default: float32]",
 )
 @model_options
@@ -137,16 +137,16 @@ def written(
     force: bool,
 ) -> Any:
     """Write the vectors of all texts; returns their token coverage."""
-    from ensembles.embeddings.files.vector_files import vectors_file
+    from ensembles.embeddings.files.vector_files import open_vector_writer
     from ensembles.embeddings.tokenization.coverage import Coverage
 
     counts, like = Coverage(), embedder.transform([])
     with (
         bar("embedding", n_bytes) as progress,
-        vectors_file(out, like.shape[1], like.dtype, force=force) as add,
+        open_vector_writer(out, like.shape[1], like.dtype, force=force) as add,
     ):
         for batch in batches:
-            add(batch.texts, embedder.counted(batch.texts, counts))
+            add(batch.texts, embedder.transform_counted(batch.texts, counts))
             progress(batch.n_bytes)
     return counts
 
@@ -176,15 +176,15 @@ def describe_lost(
 
     Only the first texts are examined. Returns the count of each token.
     """
-    from ensembles.embeddings.summary import SAMPLED, lost
+    from ensembles.embeddings.summary import N_SAMPLED, split_tokens
 
-    found = lost(embedder, first[0].texts if first else [])
+    found = split_tokens(embedder, first[0].texts if first else [])
     if found and not quiet:
         named = ", ".join(repr(token) for token, _ in found.most_common(3))
         note(
-            f"the tokenizer cuts or leaves out {sum(found.values())} tokens of the "
-            f"first {SAMPLED} texts that have a vector, such as {named}; --tokenizer "
-            "whitespace keeps what stands between spaces"
+            f"the tokenizer splits or drops {sum(found.values())} tokens of the first "
+            f"{N_SAMPLED} texts that have a vector, such as {named}; --tokenizer "
+            "whitespace keeps whitespace-delimited tokens"
         )
     return dict(found)
 

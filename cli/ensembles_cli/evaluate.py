@@ -1,4 +1,4 @@
-"""``ensemble evaluate``: compare cosine similarities with human ratings."""
+"""``ensemble evaluate_similarity``: compare cosine similarities with human ratings."""
 
 from __future__ import annotations
 
@@ -62,17 +62,20 @@ def command(
     """
     load_numba()
     allow_long_fields()
-    from ensembles.embeddings.similarity.evaluation import evaluate, read_pairs
+    from ensembles.embeddings.similarity.evaluation import (
+        evaluate_similarity,
+        read_similarity_pairs,
+    )
 
     if others and against is None:
         raise click.UsageError("--against-option must have --against")
     named = None if columns is None else columns.split(",")
-    asked = read_pairs(pairs, named)
+    asked = read_similarity_pairs(pairs, named)
     paths = [model] if against is None else [model, against]
     models = [opened(model, **options)]
     models += [opened(path, **settings(others, options)) for path in paths[1:]]
     described = [describe(one, quiet=as_json) for one in models]
-    found, above = evaluate(models, asked)
+    found, above = evaluate_similarity(models, asked)
     if as_json:
         facts = {
             "pairs": len(asked.scores),

@@ -33,7 +33,7 @@ def command(texts: tuple[str, ...], model: Path, **options: Any) -> None:
     if len(texts) < 2:
         raise click.UsageError("there must be at least two texts, found one")
     load_numba()
-    from ensembles.embeddings.similarity.cosine import cosines
+    from ensembles.embeddings.similarity.cosine import paired_cosines
 
     embedder = opened(model, **options)
     describe(embedder)
@@ -41,7 +41,7 @@ def command(texts: tuple[str, ...], model: Path, **options: Any) -> None:
     for text, vector in zip(texts, vectors, strict=True):
         if not vector.any():
             note(f"no known token in {text!r}: its similarity is 0")
-    found = cosines(vectors[1:], vectors[:1])
+    found = paired_cosines(vectors[1:], vectors[:1])
     order = sorted(range(len(found)), key=lambda place: -found[place])
     rows = [[f"{found[place]:.4f}", texts[place + 1]] for place in order]
     table(["cosine", f"with {texts[0]!r}"], rows)

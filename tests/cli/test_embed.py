@@ -1,4 +1,4 @@
-"""``ensemble embed``, ``similar`` and ``evaluate`` as users type them."""
+"""``ensemble embed``, ``similar`` and ``evaluate_similarity`` as users type them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
 from ensembles.embeddings import SentenceEmbedder, read_vectors
-from ensembles.embeddings.similarity.cosine import cosines
+from ensembles.embeddings.similarity.cosine import paired_cosines
 from ensembles_cli.main import cli
 
 ROOT = Path(__file__).parents[2]
@@ -235,7 +235,7 @@ def test_texts_without_known_tokens_are_told(ensemble: Ensemble) -> None:
     result = ensemble("embed", "foreign.txt", *options)
     assert result.exit_code == 0
     assert (
-        "25.0 % of the tokens have a vector; 2 of 3 texts have no known token, and"
+        "25.0 % of the tokens have a vector; 2 of 3 texts have no known token, so"
         in (result.stderr)
     )
     assert "warning: fewer than half of the tokens have a vector" in result.stderr
@@ -256,7 +256,7 @@ def test_tokens_that_the_tokenizer_cuts_are_told(ensemble: Ensemble) -> None:
     Path("v.txt").write_text(VECTORS + "😂 3 3\n")
     options = ["-m", "v.txt", "-o", "X.npy", "--weights", "none", "--force"]
     result = ensemble("embed", "tweets.txt", *options)
-    assert "cuts or leaves out 3 tokens" in result.stderr
+    assert "splits or drops 3 tokens" in result.stderr
     assert "such as '😂'; --tokenizer whitespace keeps" in result.stderr
     found = json.loads(ensemble("embed", "tweets.txt", *options, "--json").stdout)
     assert found["cut_tokens"] == {"😂": 3}
@@ -289,18 +289,18 @@ def test_a_transformer_is_told_from_the_table_of_its_tokens(ensemble: Ensemble) 
     result = ensemble("similar", "-m", path, *texts)
     assert succeeded(result)
     assert "is read as transformer (sentence-transformers), 384 dim" in result.stderr
-    assert "--static takes the table of its tokens instead" in result.stderr
+    assert "--static uses its input embeddings instead" in result.stderr
     options = ["--static", "--weights", "none", "--no-normalize"]
     static = ensemble("similar", "-m", path, *options, *texts)
     assert succeeded(static)
     assert "is read as token table of a transformer: 30522 tokens" in static.stderr
     vectors = SentenceEmbedder(path, weights=None).fit().transform(texts)
-    cosine = cosines(vectors[:1], vectors[1:])[0]
+    cosine = paired_cosines(vectors[:1], vectors[1:])[0]
     assert static.stdout.splitlines()[1].startswith(f"{cosine:.4f}")
     assert static.stdout != result.stdout
     wrong = ensemble("similar", "-m", path, "--weights", "sif", *texts)
     assert "weights (--weights) does not apply to" in wrong.stderr
-    assert "(--static) takes the table" in wrong.stderr
+    assert "(--static) uses the table" in wrong.stderr
 
 
 def test_a_tokenizer_without_a_token_for_unknown_text_is_one_line(

@@ -12,7 +12,7 @@ import pytest
 from sklearn.base import clone
 
 from ensembles.embeddings import SentenceEncoder
-from ensembles.embeddings.auto_model import open_model
+from ensembles.embeddings.auto_model import load_model
 from ensembles.embeddings.remote_code import check_no_remote_code
 
 CODE = """
@@ -95,7 +95,7 @@ def test_any_model_is_looked_at_before_it_is_opened(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     folder = model(tmp_path / "evil", modules=modules("modeling_evil.Evil"))
     with pytest.raises(ValueError, match=r"trust_remote_code=True"):
-        open_model(folder)
+        load_model(folder)
     assert not list(tmp_path.rglob("ran"))
 
 

@@ -11,7 +11,7 @@ import click
 
 from ensembles_cli.options.types import Param, as_params
 
-LEAST = 0.5  # token coverage below which a warning is printed
+MIN_COVERAGE = 0.5  # token coverage below which a warning is printed
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OPTIONS = (
@@ -174,14 +174,14 @@ def opened(
     -------
     SentenceEmbedder or SentenceEncoder
     """
-    from ensembles.embeddings.auto_model import open_model
-    from ensembles.embeddings.files.text_files import plain, read_texts
+    from ensembles.embeddings.auto_model import load_model
+    from ensembles.embeddings.files.text_files import read_texts, to_list
     from ensembles.embeddings.weighting.frequencies import SOURCES
 
     texts = None
     if fit is not None:
         batches = read_texts(fit, column=fit_column)
-        texts = [text for batch in batches for text in plain(batch.texts)]
+        texts = [text for batch in batches for text in to_list(batch.texts)]
     if frequencies is not None and frequencies not in SOURCES:
         given["frequencies"] = Path(frequencies)
     elif frequencies is not None:
@@ -200,9 +200,9 @@ def opened(
         found["weights"] = None
     with warnings.catch_warnings():
         # `describe` prints the same information.
-        warnings.filterwarnings("ignore", message=".*has no counts of its words")
+        warnings.filterwarnings("ignore", message=".*has no word counts")
         try:
-            return open_model(model, texts, n_jobs=-1, **found)
+            return load_model(model, texts, n_jobs=-1, **found)
         except ValueError as error:
             if fit is None and "texts with known words" in str(error):
                 words = f"{error}; --fit FILE names the texts to learn from"
@@ -235,7 +235,7 @@ def describe(model: Any, *, quiet: bool = False) -> dict[str, Any]:
         if facts.get("frequencies") == BY_ORDER:
             words += " (--fit or --frequencies gives counts)"
         if isinstance(model, SentenceEncoder):
-            words += "; --static takes the table of its tokens instead"
+            words += "; --static uses its input embeddings instead"
         note(words)
     return facts
 
@@ -265,24 +265,23 @@ def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
         "texts": counts.n_texts,
         "coverage": share,
         "texts_without_known_tokens": counts.n_empty,
-        "texts_cut_off": counts.n_cut,
+        "texts_cut_off": counts.n_truncated,
     }
     if quiet:
         return facts
     known = "" if share is None else f"{_percent(share)} of the tokens have a vector; "
     empty = f"{counts.n_empty} of {counts.n_texts} texts have no known token"
-    zeros = ", and vectors of zeros" if counts.n_empty else ""
+    zeros = ", so their vectors are zero" if counts.n_empty else ""
     note(f"{known}{empty}{zeros}")
-    if counts.n_cut:
+    if counts.n_truncated:
         note(
-            f"{counts.n_cut} of {counts.n_texts} texts have more tokens than the model "
-            "reads: the rest of them is cut off"
+            f"{counts.n_truncated} of {counts.n_texts} texts were truncated to the "
+            "maximum length of the model"
         )
-    if share is not None and share < LEAST:
+    if share is not None and share < MIN_COVERAGE:
         warnings.warn(
-            "fewer than half of the tokens have a vector: are the vectors of this "
-            "language, and are --tokenizer and --lowercase those that they were made "
-            "with?",
+            "fewer than half of the tokens have a vector: check that the vectors are "
+            "of this language, and that --tokenizer and --lowercase match them",
             stacklevel=2,
         )
     return facts

@@ -125,10 +125,10 @@ def _place(header: Sequence[str], name: str, column: str | None) -> tuple[int, b
         if not 1 <= int(column) <= len(header):
             raise ValueError(f"{name} has {len(header)} columns, found column={column}")
         return int(column) - 1, False
-    return list(header).index(chosen(header, name, column)), True
+    return list(header).index(choose_column(header, name, column)), True
 
 
-def chosen(columns: Sequence[str], name: str, column: str | None) -> str:
+def choose_column(columns: Sequence[str], name: str, column: str | None) -> str:
     """Choose the text column.
 
     Parameters

@@ -12,9 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ensembles.embeddings.files.binary_files import INSTALL
 from ensembles.embeddings.files.file_signatures import SAMPLE, check_text
-from ensembles.embeddings.files.mapped_files import INSTALL
-from ensembles.embeddings.files.tables import Facts, chosen, table
+from ensembles.embeddings.files.tables import Facts, choose_column, table
 
 STEP = 4 << 20  # bytes in a batch of lines; at least one line
 ROWS = 8192  # rows in a batch of Parquet
@@ -37,7 +37,7 @@ OTHERS = {
 FORMATS = ("lines", "csv", "tsv", "jsonl", "parquet")
 
 
-def plain(texts: Any) -> list[Any]:
+def to_list(texts: Any) -> list[Any]:
     """Convert the texts of a batch to a list."""
     return texts if isinstance(texts, list) else list(texts.to_pylist())
 
@@ -102,7 +102,7 @@ def read_texts(
     kind = kind_of(name) if kind is None else kind
     if kind not in FORMATS:
         raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind!r}")
-    encoding = _checked_encoding(encoding)
+    encoding = _check_encoding(encoding)
     facts: Facts = {"kind": kind}
     if kind == "parquet":
         yield from _parquet(source, name, column, facts)
@@ -148,7 +148,7 @@ def kind_of(name: str) -> str:
     return SUFFIXES.get(suffix, "lines")
 
 
-def _checked_encoding(encoding: str) -> str:
+def _check_encoding(encoding: str) -> str:
     """Validate the encoding; "utf-8-sig" becomes "utf-8", as marks are removed."""
     try:
         if codecs.lookup(encoding).name == "utf-8-sig":
@@ -256,7 +256,7 @@ def _value(line: str, place: str, column: str | None, facts: Facts) -> str:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} must be JSON: {error}") from None
     if isinstance(found, dict):
-        key = chosen(list(found), place, column)
+        key = choose_column(list(found), place, column)
         facts.setdefault("column", key)
         facts.setdefault("columns", list(found))
         found = found[key]
@@ -287,7 +287,7 @@ def _parquet(
         raise ValueError("Parquet must be a file that can be sought in, found a stream")
     try:
         with pq.ParquetFile(source) as file:
-            taken = chosen(file.schema_arrow.names, name, column)
+            taken = choose_column(file.schema_arrow.names, name, column)
             facts |= {"column": taken, "columns": list(file.schema_arrow.names)}
             kind = file.schema_arrow.field(taken).type
             inner = kind.value_type if pa.types.is_dictionary(kind) else kind

@@ -11,8 +11,8 @@ from typing import IO, Any
 import numpy as np
 
 from ensembles.atomic_io import check_free, whole
-from ensembles.embeddings.files.mapped_files import INSTALL
-from ensembles.embeddings.tokenization.texts import decoded
+from ensembles.embeddings.files.binary_files import INSTALL
+from ensembles.embeddings.tokenization.texts import decode_utf8
 
 # Function that appends texts and their vectors.
 Add = Callable[[Any, Any], None]
@@ -20,7 +20,7 @@ KINDS = (".npy", ".parquet")
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Raise if `vectors_file` cannot write to a path.
+    """Raise if `open_vector_writer` cannot write to a path.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def save_tensors(tensors: dict[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def vectors_file(
+def open_vector_writer(
     path: Path, n_columns: int, dtype: Any, *, force: bool
 ) -> Iterator[Add]:
     """Open a vector file for appending batches; it is written atomically.
@@ -131,7 +131,7 @@ def _parquet(place: Path, n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]
 
         def add(texts: Any, vectors: Any) -> None:
             if not isinstance(texts, pa.Array):
-                texts = pa.array(decoded(list(texts)), pa.string())
+                texts = pa.array(decode_utf8(list(texts)), pa.string())
             numbers = pa.array(np.ascontiguousarray(vectors, dtype).reshape(-1))
             rows = pa.FixedSizeListArray.from_arrays(numbers, n_columns)
             file.write(pa.record_batch([texts.cast(pa.string()), rows], schema))

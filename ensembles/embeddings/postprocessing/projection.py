@@ -92,7 +92,7 @@ def fit_projection(
     moments: Moments,
     *,
     remove: int,
-    piecewise: bool,
+    by_variance_share: bool,
     whiten: bool,
     n_components: int | None,
 ) -> Projection:
@@ -137,7 +137,7 @@ def fit_projection(
             f"there must be at least {needed} texts with known words to learn "
             f"components from, found {moments.n}"
         )
-    components, shares = _leading(moments.products, remove, piecewise)
+    components, shares = _leading(moments.products, remove, by_variance_share)
     removal = np.eye(len(moments.total)) - (components.T * shares) @ components
     if not whiten and n_components is None:
         zero = np.zeros(len(removal))
@@ -154,11 +154,13 @@ def fit_projection(
     return Projection(removal @ axes, mean, components, shares, variances)
 
 
-def _leading(products: Float64, n: int, piecewise: bool) -> tuple[Float64, Float64]:
+def _leading(
+    products: Float64, n: int, by_variance_share: bool
+) -> tuple[Float64, Float64]:
     """Leading right singular vectors as rows, and the fraction of each to remove."""
     squares, vectors = _eigen(products, n)
     shares = np.ones(n)
-    if piecewise and n:
+    if by_variance_share and n:
         shares = squares / max(squares.sum(), np.finfo(np.float64).tiny)
     return vectors.T, shares
 

@@ -14,7 +14,7 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.embeddings.files.file_signatures import read_text
 from ensembles.embeddings.files.tables import delimiter_of
-from ensembles.embeddings.similarity.cosine import cosines
+from ensembles.embeddings.similarity.cosine import paired_cosines
 
 # Column names found without ``columns``: first text, second text, score.
 KNOWN = (
@@ -36,7 +36,7 @@ class Pairs(NamedTuple):
     scores: Float64
 
 
-class Estimate(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A statistic and its 95 % bootstrap interval."""
 
     value: float
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def read_pairs(
+def read_similarity_pairs(
     path: str | os.PathLike[str], columns: Sequence[str] | None = None
 ) -> Pairs:
     """Read pairs of texts and their scores from a table.
@@ -153,9 +153,9 @@ def _places(
     raise ValueError(f"{path} has no columns {','.join(columns)}, found {row}")
 
 
-def evaluate(
+def evaluate_similarity(
     models: Sequence[Any], pairs: Pairs, *, n_resamples: int = 2000, seed: int = 0
-) -> tuple[list[Estimate], list[Estimate]]:
+) -> tuple[list[ConfidenceInterval], list[ConfidenceInterval]]:
     """Spearman correlation between each model's cosine similarities and the scores.
 
     Parameters
@@ -215,7 +215,7 @@ def _similarities(model: Any, pairs: Pairs) -> Float64:
             stacklevel=3,
         )
     first, second = ([places[text] for text in side] for side in pairs[:2])
-    return cosines(vectors[first], vectors[second])
+    return paired_cosines(vectors[first], vectors[second])
 
 
 def _spearman(found: Float64, scores: Float64) -> Float64:
@@ -231,7 +231,7 @@ def _spearman(found: Float64, scores: Float64) -> Float64:
     return out
 
 
-def _estimate(value: float, drawn: Float64) -> Estimate:
+def _estimate(value: float, drawn: Float64) -> ConfidenceInterval:
     rest = (1 - LEVEL) / 2
     low, high = np.quantile(drawn, [rest, 1 - rest])
-    return Estimate(float(value), float(low), float(high))
+    return ConfidenceInterval(float(value), float(low), float(high))

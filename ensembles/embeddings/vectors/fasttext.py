@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.files.binary import Reader
-from ensembles.embeddings.files.mapped_files import decode, mapped_array
-from ensembles.embeddings.vectors.ngrams import Subwords
+from ensembles.embeddings.files.binary_files import BinaryReader, decode, map_array
+from ensembles.embeddings.vectors.ngrams import NgramVectors
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
     as_float32,
@@ -70,12 +69,12 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         If the file is inconsistent, truncated, pruned or quantized, a word is not UTF-8
         and ``errors`` is "strict", or a vector is not finite.
     """
-    reader = Reader(path)
+    reader = BinaryReader(path)
     head = _head(reader)
     spelled, counts = _words(reader, head)
     matrix = _matrix(reader, head, len(spelled))
     own, grams = matrix[: len(spelled)], matrix[len(spelled) :]
-    subwords = Subwords(grams, own, head.shortest, head.longest)
+    subwords = NgramVectors(grams, own, head.shortest, head.longest)
     spelled = spelled[:limit]
     words = [
         decode(word, errors, f"{path} word {row + 1}")
@@ -84,19 +83,19 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     vectors = np.empty((len(words), head.dim), np.float32)
     for start, stop in cut(len(words), STEP):
         rows = np.arange(start, stop)
-        vectors[start:stop] = subwords.of_bytes(spelled[start:stop], rows)
+        vectors[start:stop] = subwords.from_utf8(spelled[start:stop], rows)
     check_finite(vectors, words, str(path))
     return WordVectors(
         words,
         vectors,
         counts=counts[: len(words)],
-        subwords=subwords if len(grams) and head.longest else None,
+        ngrams=subwords if len(grams) and head.longest else None,
         source=str(path),
         format="fastText's binary",
     )
 
 
-def _head(reader: Reader) -> Head:
+def _head(reader: BinaryReader) -> Head:
     (first,) = reader.numbers("i", "its head")
     is_new = first == MAGIC
     version = VERSIONS[0]
@@ -122,7 +121,7 @@ def _head(reader: Reader) -> Head:
     return Head(is_new, dim, n_buckets, shortest, longest)
 
 
-def _words(reader: Reader, head: Head) -> tuple[list[bytes], NDArray[np.int64]]:
+def _words(reader: BinaryReader, head: Head) -> tuple[list[bytes], NDArray[np.int64]]:
     size, n_words, n_labels = reader.numbers("3i", "its dictionary")
     reader.numbers("q", "its dictionary")
     pruned = reader.numbers("q", "its dictionary")[0] if head.is_new else -1
@@ -145,7 +144,7 @@ def _words(reader: Reader, head: Head) -> tuple[list[bytes], NDArray[np.int64]]:
     return words, counts
 
 
-def _matrix(reader: Reader, head: Head, n_words: int) -> NDArray[np.float32]:
+def _matrix(reader: BinaryReader, head: Head, n_words: int) -> NDArray[np.float32]:
     if head.is_new and reader.numbers("B", "its matrix")[0]:
         raise reader.broken(
             "it is quantized (.ftz); use the .bin that it was made from"
@@ -163,4 +162,4 @@ def _matrix(reader: Reader, head: Head, n_words: int) -> NDArray[np.float32]:
             f"its matrix has shape ({n_rows}, {n_columns}), in {reader.left} bytes"
         )
     shape = (n_rows, n_columns)
-    return as_float32(mapped_array(reader.path, "<f4", shape, reader.at))
+    return as_float32(map_array(reader.path, "<f4", shape, reader.at))

@@ -91,7 +91,7 @@ def compose(
 
 
 @dataclass(frozen=True, eq=False)
-class Subwords:
+class NgramVectors:
     """Vectors of n-grams and of in-vocabulary words.
 
     Parameters
@@ -128,9 +128,9 @@ class Subwords:
         ndarray of shape (n_words, dim), float32
         """
         rows = np.array([known.get(word, -1) for word in words], np.int64)
-        return self.of_bytes([word.encode("utf-8", "replace") for word in words], rows)
+        return self.from_utf8([word.encode("utf-8", "replace") for word in words], rows)
 
-    def of_bytes(self, words: Sequence[bytes], rows: Places) -> Float32:
+    def from_utf8(self, words: Sequence[bytes], rows: Places) -> Float32:
         """Compose the vectors of words in bytes, which need not be valid UTF-8.
 
         Parameters

@@ -12,22 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from ensembles.embeddings.files.binary_files import (
+    NotUtf8,
+    check_regular,
+    decompressed,
+    is_gzip,
+)
 from ensembles.embeddings.files.file_signatures import (
     WIDE,
     check_no_pointer,
     compression_of,
 )
-from ensembles.embeddings.files.gzip_files import is_gzip, unpacked
-from ensembles.embeddings.files.mapped_files import NotUtf8, check_regular
 from ensembles.embeddings.vectors import (
     fasttext,
     model_directory,
-    npz,
-    safetensors,
+    named_arrays,
     text,
     word2vec,
 )
-from ensembles.embeddings.vectors.ngrams import Subwords
+from ensembles.embeddings.vectors.ngrams import NgramVectors
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
     as_float32,
@@ -39,7 +42,7 @@ from ensembles.embeddings.vectors.word_vectors import (
 BEGINNING = 4096  # bytes used to detect the format
 ERRORS = ("strict", "replace", "ignore", "backslashreplace")
 FEW = 0.01  # maximum share of tokens that are not UTF-8 in a file of words
-FORMATS = {".npz": npz.read, ".safetensors": safetensors.read}
+FORMATS = {".npz": named_arrays.read_npz, ".safetensors": named_arrays.read_safetensors}
 PICKLE = b"\x80"
 
 
@@ -121,7 +124,7 @@ def missing(path: Any) -> str:
 
 
 def _read_unpacked(path: Path, limit: int | None, errors: str | None) -> WordVectors:
-    with unpacked(path) as copy:
+    with decompressed(path) as copy:
         try:
             found = _read_path(copy, limit, errors)
         except (TypeError, ValueError) as error:
@@ -234,7 +237,7 @@ def _limited(found: WordVectors, limit: int) -> WordVectors:
         found.tokens[:limit],
         found.matrix[:limit],
         counts=None if found.counts is None else found.counts[:limit],
-        subwords=found.subwords,
+        ngrams=found.ngrams,
         source=found.source,
         format=found.format,
     )
@@ -251,14 +254,14 @@ def _from_gensim(keyed: Any, kind: str) -> WordVectors:
             counts = None
     subwords = None
     if hasattr(keyed, "vectors_ngrams"):
-        subwords = Subwords(
+        subwords = NgramVectors(
             as_float32(keyed.vectors_ngrams),
             as_float32(keyed.vectors_vocab),
             int(keyed.min_n),
             int(keyed.max_n),
         )
     check_finite(matrix, tokens, kind)
-    return WordVectors(tokens, matrix, counts=counts, subwords=subwords, source=kind)
+    return WordVectors(tokens, matrix, counts=counts, ngrams=subwords, source=kind)
 
 
 def _from_static(model: Any, kind: str) -> WordVectors:
@@ -270,7 +273,7 @@ def _from_static(model: Any, kind: str) -> WordVectors:
     return model_directory.with_tokenizer(
         as_float32(matrix),
         model.tokenizer,
-        weighted=True,
+        preweighted=True,
         normalize=bool(getattr(model, "normalize", False)),
         source=kind,
     )

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.files.binary import Reader
-from ensembles.embeddings.files.mapped_files import decode
+from ensembles.embeddings.files.binary_files import BinaryReader, decode
 from ensembles.embeddings.vectors.word_vectors import WordVectors, check_finite
 from ensembles.kernels.jit import compiled
 
@@ -103,7 +102,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         If the header is missing or does not fit the file, a word has a NUL byte, or is
         not UTF-8 and ``errors`` is "strict", or a vector is not finite.
     """
-    reader = Reader(path)
+    reader = BinaryReader(path)
     header = header_of(bytes(reader.data[:LONGEST_HEADER]))
     if header is None:
         raise reader.broken("its first line must be two numbers, words and dimensions")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ensembles.dtypes import FLOATS
 
 if TYPE_CHECKING:
-    from ensembles.embeddings.vectors.ngrams import Subwords
+    from ensembles.embeddings.vectors.ngrams import NgramVectors
 from ensembles._typing import Float32
 
 Counts = NDArray[np.int64]
@@ -35,15 +35,15 @@ class WordVectors:
     counts : ndarray of shape (n_tokens,), int64, or None, default=None
         Frequency of each token in the training corpus of the vectors; None if unknown.
     tokenizer : tokenizers.Tokenizer or None, default=None
-        Tokenizer whose token ids are the rows; None for vectors of words.
-    subwords : Subwords or None, default=None
+        Tokens whose token ids are the rows; None for vectors of words.
+    ngrams : NgramVectors or None, default=None
         N-gram vectors that compose unknown words; None if there are none.
-    weighted : bool, default=False
+    preweighted : bool, default=False
         Whether word weights are already part of the vectors, so that sentences are
         plain means.
     normalize : bool or None, default=None
         Whether the model L2-normalizes sentence vectors; None if unspecified.
-    unknown : int or None, default=None
+    unk_index : int or None, default=None
         Row of the unknown token, which is not in the vocabulary; None if there is none.
     source : str, default="vectors"
         Path or name of the origin, for messages.
@@ -55,10 +55,10 @@ class WordVectors:
     matrix: Float32 = field(repr=False)
     counts: Counts | None = field(default=None, repr=False)
     tokenizer: Any = field(default=None, repr=False)
-    subwords: Subwords | None = field(default=None, repr=False)
-    weighted: bool = False
+    ngrams: NgramVectors | None = field(default=None, repr=False)
+    preweighted: bool = False
     normalize: bool | None = None
-    unknown: int | None = None
+    unk_index: int | None = None
     source: str = "vectors"
     format: str = "vectors in memory"
 
@@ -85,7 +85,7 @@ class WordVectors:
         """Row of each token; the first row of a duplicate token."""
         if self.tokenizer is not None:
             named = enumerate(self.tokens)
-            return {t: row for row, t in named if t and row != self.unknown}
+            return {t: row for row, t in named if t and row != self.unk_index}
         rows = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
         n_twice = len(self.tokens) - len(rows)
         if n_twice:

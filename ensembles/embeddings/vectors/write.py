@@ -60,22 +60,22 @@ def write_vectors(
             f"{found.source} cannot be converted: its vectors are of the pieces of its "
             "tokenizer, and it opens at once as it is"
         )
-    if found.subwords is not None:
+    if found.ngrams is not None:
         warnings.warn(
             f"the n-grams of {found.source} stay there: {path} has its words alone",
             stacklevel=2,
         )
     try:
-        encoded = [token.encode() for token in found.tokens]
+        encode_utf8 = [token.encode() for token in found.tokens]
     except UnicodeEncodeError as error:
         raise ValueError(
             f"{found.source} has a token that is no text: {error.object!r}"
         ) from None
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(token) for token in encoded], out=offsets[1:])
+    offsets = np.zeros(len(encode_utf8) + 1, np.int64)
+    np.cumsum([len(token) for token in encode_utf8], out=offsets[1:])
     arrays: dict[str, NDArray[Any]] = {
         "embeddings": found.matrix,
-        "tokens": np.frombuffer(b"".join(encoded), np.uint8),
+        "tokens": np.frombuffer(b"".join(encode_utf8), np.uint8),
         "offsets": offsets,
     }
     if found.counts is not None:

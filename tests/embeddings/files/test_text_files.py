@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ensembles.embeddings.files import tables, text_files
 from ensembles.embeddings.files.text_files import read_texts
-from ensembles.embeddings.files.vector_files import vectors_file
+from ensembles.embeddings.files.vector_files import open_vector_writer
 
 TEXTS = ["one", "", "dos, «tres»", 'a "quoted" \U0001f600', "  spaces "]
 
@@ -172,7 +172,7 @@ def test_vectors_grow_in_a_file(suffix: str, dtype: str, tmp_path: Path) -> None
     path = tmp_path / f"X{suffix}"
     blocks = [np.arange(12).reshape(4, 3), np.arange(3).reshape(1, 3)]
     blocks = [block.astype(dtype) for block in blocks]
-    with vectors_file(path, 3, blocks[0].dtype, force=False) as add:
+    with open_vector_writer(path, 3, blocks[0].dtype, force=False) as add:
         add(list("abcd"), blocks[0])
         assert not path.exists()
         add(["é"], blocks[1])
@@ -192,7 +192,7 @@ def test_vectors_grow_in_a_file(suffix: str, dtype: str, tmp_path: Path) -> None
 def test_texts_with_lone_surrogates_are_mended(tmp_path: Path) -> None:
     path = tmp_path / "X.parquet"
     parquet = pytest.importorskip("pyarrow.parquet")
-    with vectors_file(path, 1, np.float32, force=False) as add:
+    with open_vector_writer(path, 1, np.float32, force=False) as add:
         add(["good \ud83d"], np.ones((1, 1)))
     assert parquet.read_table(path)["text"].to_pylist() == ["good \ufffd"]
 
@@ -200,11 +200,11 @@ def test_texts_with_lone_surrogates_are_mended(tmp_path: Path) -> None:
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "X.npy").mkdir()
     with pytest.raises(FileExistsError, match="is a folder, which a file does not rep"):
-        vectors_file(tmp_path / "X.npy", 3, np.float32, force=True).__enter__()
+        open_vector_writer(tmp_path / "X.npy", 3, np.float32, force=True).__enter__()
 
 
 def test_an_empty_file_of_vectors_has_columns(tmp_path: Path) -> None:
-    with vectors_file(tmp_path / "X.npy", 3, np.float32, force=False):
+    with open_vector_writer(tmp_path / "X.npy", 3, np.float32, force=False):
         pass
     assert np.load(tmp_path / "X.npy").shape == (0, 3)
 
@@ -214,7 +214,7 @@ def test_a_file_of_vectors_is_whole_or_absent(suffix: str, tmp_path: Path) -> No
     path = tmp_path / f"X{suffix}"
 
     def interrupted() -> None:
-        with vectors_file(path, 3, np.float32, force=False) as add:
+        with open_vector_writer(path, 3, np.float32, force=False) as add:
             add(["a"], np.ones((1, 3)))
             raise KeyboardInterrupt
 
@@ -224,12 +224,12 @@ def test_a_file_of_vectors_is_whole_or_absent(suffix: str, tmp_path: Path) -> No
     path.write_text("kept")
     with (
         pytest.raises(FileExistsError, match="force=True replaces it"),
-        vectors_file(path, 3, np.float32, force=False),
+        open_vector_writer(path, 3, np.float32, force=False),
     ):
         pass
     assert path.read_text() == "kept"
     with pytest.raises(ValueError, match=r"path must end in .npy or .parquet, found"):
-        vectors_file(tmp_path / "X.csv", 3, np.float32, force=False).__enter__()
+        open_vector_writer(tmp_path / "X.csv", 3, np.float32, force=False).__enter__()
 
 
 @pytest.mark.parametrize(

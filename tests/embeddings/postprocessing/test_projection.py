@@ -27,7 +27,7 @@ def fitted(vectors: Float32, **settings: object) -> Projection:
     moments.add(vectors)
     known: dict[str, object] = {
         "remove": 0,
-        "piecewise": False,
+        "by_variance_share": False,
         "whiten": False,
         "n_components": None,
     }

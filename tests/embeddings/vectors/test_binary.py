@@ -134,9 +134,9 @@ def test_fasttext_words_are_means_of_themselves_and_their_ngrams(
         np.testing.assert_allclose(found.matrix[row], matrix[rows].mean(0), rtol=1e-5)
     assert found.counts is not None
     assert found.counts.tolist() == [8, 3]
-    assert found.subwords is not None
+    assert found.ngrams is not None
     rows = [2 + fnv(gram) % 7 for gram in grams("nuevo", shortest)]
-    made = found.subwords.vectors(["nuevo"], found.vocabulary)
+    made = found.ngrams.vectors(["nuevo"], found.vocabulary)
     np.testing.assert_allclose(made[0], matrix[rows].mean(0), rtol=1e-5)
 
 
@@ -304,7 +304,7 @@ def test_ngrams_are_not_converted_in_silence(tmp_path: Path) -> None:
 def test_an_embedder_of_ngrams_cannot_be_saved_but_pickled(tmp_path: Path) -> None:
     (tmp_path / "v.bin").write_bytes(fasttext())
     made = SentenceEmbedder(tmp_path / "v.bin", weights=None, unknown="subword").fit()
-    message = r"n-grams stay in .*v.bin; pickle the embedder, or take unknown='skip'"
+    message = r"n-grams stay in .*v.bin; pickle it, or use unknown='skip'"
     with pytest.raises(ValueError, match=message):
         made.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
@@ -359,7 +359,9 @@ def test_only_the_arrays_that_count_are_unpacked(tmp_path: Path) -> None:
             return super().open(name, *rest, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ensembles.embeddings.vectors.npz.zipfile.ZipFile", Watched)
+        patch.setattr(
+            "ensembles.embeddings.vectors.named_arrays.zipfile.ZipFile", Watched
+        )
         assert read_vectors(path).tokens == ["a"]
     assert sorted(opened) == ["embeddings.npy", "tokens.npy"]
 

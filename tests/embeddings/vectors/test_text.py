@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensembles.embeddings.vectors.read import read_vectors
-from ensembles.embeddings.vectors.text_loops import POWERS, number
+from ensembles.embeddings.vectors.text import POWERS, number
 
 GLOVE = "the 0.5 -1e-2 3\n, 1 2 3\nñandú .25 +7. 1E2\n"
 

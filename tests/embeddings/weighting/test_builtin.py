@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 from ensembles.embeddings.embedder import SentenceEmbedder
-from ensembles.embeddings.weighting.builtin import WEIGHTINGS, Frequencies, by_rank
+from ensembles.embeddings.weighting.builtin import (
+    WEIGHTINGS,
+    WordFrequencies,
+    zipf_frequencies,
+)
 from ensembles.embeddings.weighting.frequencies import read_frequencies
 
 VECTORS = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [1.0, 1.0], "d": [2.0, -1.0]}
@@ -59,7 +63,7 @@ def test_sif_removes_the_first_singular_vector_of_the_training_sentences() -> No
 def test_usif_is_what_the_paper_says() -> None:
     # 4 words of p .5, .25, .15, .1; sentences of 2 words.
     counts = {"a": 50.0, "b": 25.0, "c": 15.0, "d": 10.0}
-    frequencies = Frequencies(
+    frequencies = WordFrequencies(
         np.array(list(counts.values())), np.array([50, 25, 15, 10.0])
     )
     found = WEIGHTINGS["usif"](frequencies, length=2)
@@ -70,7 +74,7 @@ def test_usif_is_what_the_paper_says() -> None:
 
 
 def test_usif_where_no_word_is_frequent_weighs_all_alike() -> None:
-    alike = Frequencies(np.ones(5), np.ones(5))
+    alike = WordFrequencies(np.ones(5), np.ones(5))
     np.testing.assert_array_equal(WEIGHTINGS["usif"](alike, length=11), np.full(5, 2.0))
 
 
@@ -115,7 +119,7 @@ def test_zipf_is_the_weighting_of_model2vec() -> None:
     # distill/inference.py of model2vec 0.10
     inverse = 1 / np.arange(2, 6)
     expected = 1e-4 / (1e-4 + inverse / inverse.sum())
-    found = WEIGHTINGS["zipf"](by_rank(4))
+    found = WEIGHTINGS["zipf"](zipf_frequencies(4))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -138,7 +142,7 @@ def test_the_users_corpus_comes_first_then_counts_then_ranks() -> None:
     np.testing.assert_allclose(by_list, np.full(4, 1 / 1.1), rtol=1e-6)
     by_corpus = fitted(weights_params={"a": 1.0}).weights_
     np.testing.assert_allclose(by_corpus[0], 1 / (1 + 5 / 8), rtol=1e-6)
-    with pytest.warns(UserWarning, match="order of the vectors"):
+    with pytest.warns(UserWarning, match="order of its vectors"):
         by_order = made().fit().weights_
     ranks = made(frequencies="zipf").fit().weights_
     np.testing.assert_array_equal(by_order, ranks)
@@ -172,10 +176,10 @@ def test_a_file_with_another_line_is_refused(line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"frequencies": "corpus"}, "must have texts"),
-        ({"frequencies": "vectors"}, "must have counts"),
+        ({"frequencies": "corpus"}, "requires texts"),
+        ({"frequencies": "vectors"}, "requires counts"),
         ({"frequencies": {"a": -1.0}}, "must be finite"),
-        ({"weights": "idf"}, "must have texts"),
+        ({"weights": "idf"}, "requires texts"),
         (
             {"weights": "sif", "weights_params": {"a": 0.0}, "frequencies": "zipf"},
             "positive",
@@ -218,7 +222,7 @@ def test_a_list_of_counts_may_have_tabs_and_a_mark_at_its_start(tmp_path: Path) 
 
 def test_usif_never_weighs_all_words_with_nothing() -> None:
     for n_words in range(1, 400):
-        alike = Frequencies(np.ones(n_words), np.ones(n_words))
+        alike = WordFrequencies(np.ones(n_words), np.ones(n_words))
         found = WEIGHTINGS["usif"](alike, length=1)
         np.testing.assert_array_equal(found, np.full(n_words, 2.0))
     embedder = SentenceEmbedder(VECTORS, weights="usif").fit(list(VECTORS))
