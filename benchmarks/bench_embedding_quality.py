@@ -62,9 +62,9 @@ WHITENED: dict[str, Any] = {"weights": "sif", "whiten": True, "normalize": True}
 LESS_ONE: dict[str, Any] = {"weights": "sif", "remove_components": 1}
 SMALLER: list[tuple[str, dict[str, Any]]] = [
     ("SIF, whitened, int8", {**WHITENED, "dtype": "int8"}),
-    ("SIF, whitened, sign bits", {**WHITENED, "dtype": "bits"}),
+    ("SIF, whitened, sign bits", {**WHITENED, "dtype": "binary"}),
     ("SIF less 1, int8", {**LESS_ONE, "dtype": "int8"}),
-    ("SIF less 1, sign bits", {**LESS_ONE, "dtype": "bits"}),
+    ("SIF less 1, sign bits", {**LESS_ONE, "dtype": "binary"}),
 ]
 
 

@@ -127,12 +127,12 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
         assert found.matrix.tolist() == read_vectors("v.txt").matrix.tolist()
         assert found.matrix.base is not None
     wrong = ensemble("embed", "--convert", "-m", "v.txt", "-o", "w.npz", "--whiten")
-    assert "--convert takes vectors as they are, found --whiten" in wrong.stderr
+    assert "--convert copies vectors unchanged; remove --whiten" in wrong.stderr
     wrong = ensemble("embed", "texts.txt", "--convert", "-m", "v.txt", "-o", "w.npz")
     assert "--convert takes no FILE" in wrong.stderr
     common = ("embed", "--convert", "-m", "v.txt", "-o")
     wrong = ensemble(*common, "w.npz", "--encoding", "latin-1")
-    assert "--convert takes vectors as they are, found --encoding" in wrong.stderr
+    assert "--convert copies vectors unchanged; remove --encoding" in wrong.stderr
     wrong = ensemble(*common, "w.bin")
     assert "path must end in .safetensors or .npz, found 'w.bin'" in wrong.stderr
     told = json.loads(ensemble(*common, "told.npz", "--json").stdout)
@@ -145,7 +145,7 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
     ("arguments", "message"),
     [
         ("texts.txt -m v.txt -o X.csv", "path must end in .npy or .parquet"),
-        ("texts.txt -m v.txt -o X.npy --column body", "--kind csv or another reads it"),
+        ("texts.txt -m v.txt -o X.npy --column body", "--kind csv reads it"),
         ("none.txt -m v.txt -o X.npy", "No such file or directory: 'none.txt'"),
         (
             "bad.txt -m v.txt -o X.npy",
@@ -177,7 +177,7 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
         ("texts.txt -m bombs.npz -o X.npy", "found objects, which could run code"),
         ("texts.txt -m v.txt -o X.npy --encoding nonsense", "found 'nonsense'"),
         ("texts.txt -m v.txt -o X.npy --rule-param p=2", "of 'mean': found 'p'"),
-        ("texts.txt -m latin.txt -o X.npy", "--errors replace reads it"),
+        ("texts.txt -m latin.txt -o X.npy", "--errors replace replaces"),
         ("texts.txt -m v.txt -o d.npy --force", "d.npy is a folder, which a file"),
     ],
 )
@@ -220,7 +220,7 @@ def test_what_was_read_is_one_line(ensemble: Ensemble) -> None:
     assert result.stderr == (
         "note: v.txt is read as text: 4 tokens, 2 dimensions; tokenizer words of "
         "letters and digits, lowercased; rule mean; weights sif by the order of the "
-        "vectors (Zipf's law), as it has no counts (--fit or --frequencies gives "
+        "vectors (Zipf's law), as it has no counts (--fit or --frequencies provides "
         "counts)\n"
     )
     result = ensemble("similar", "-m", "v.txt", "--weights", "none", "good", "nothing")
@@ -259,7 +259,7 @@ def test_tokens_that_the_tokenizer_cuts_are_told(ensemble: Ensemble) -> None:
     assert "splits or drops 3 tokens" in result.stderr
     assert "such as '😂'; --tokenizer whitespace keeps" in result.stderr
     found = json.loads(ensemble("embed", "tweets.txt", *options, "--json").stdout)
-    assert found["cut_tokens"] == {"😂": 3}
+    assert found["split_tokens"] == {"😂": 3}
     result = ensemble("embed", "tweets.txt", *options, "--tokenizer", "whitespace")
     assert succeeded(result)
     assert np.load("X.npy")[0].tolist() == [3, 3]
@@ -271,7 +271,7 @@ def test_the_column_that_was_taken_is_told(ensemble: Ensemble) -> None:
     result = ensemble("embed", "t.csv", *options)
     assert succeeded(result)
     assert (
-        "note: t.csv is read as csv, column 'text' of 3, between ';'" in result.stderr
+        "note: t.csv is read as csv, column 'text' of 3, delimiter ';'" in result.stderr
     )
     assert np.load("X.npy").tolist() == [[0.5, 0.5]]
 
@@ -330,7 +330,7 @@ def test_options_of_the_second_model_are_its_own(ensemble: Ensemble) -> None:
     wrong = ensemble("evaluate", *options, "--against-option", "wieght=none")
     assert "unknown option 'wieght'" in wrong.stderr
     wrong = ensemble("evaluate", *options[:4], *none)
-    assert "--against-option must have --against" in wrong.stderr
+    assert "--against-option requires --against" in wrong.stderr
 
 
 def test_columns_of_pairs_are_asked_for_by_their_option(ensemble: Ensemble) -> None:

@@ -135,9 +135,9 @@ def test_generators_may_be_fitted() -> None:
 @pytest.mark.parametrize(
     ("texts", "error", "message"),
     [
-        ("one text", ValueError, "write .text."),
+        ("one text", ValueError, "pass .text."),
         (np.array([["a", "b"]]), ValueError, "must be one column"),
-        ([["pan", "de"], ["gato"]], TypeError, "'whitespace' then finds the same tok"),
+        ([["pan", "de"], ["gato"]], TypeError, "use tokenizer='whitespace'"),
         (3, TypeError, "must be a sequence"),
         ([b"pan"], TypeError, "texts.0. is b'pan'"),
         (["pan", 3], TypeError, "texts.1. is 3"),
@@ -157,7 +157,7 @@ def test_frames_of_several_columns_must_be_told_which(package: str) -> None:
     library = pytest.importorskip(package)
     make = library.table if package == "pyarrow" else library.DataFrame
     several = make({"text": TEXTS, "other": TEXTS})
-    with pytest.raises(ValueError, match=r"choose it, as in X\['text'\]"):
+    with pytest.raises(ValueError, match=r"select it with X\['text'\]"):
         made().fit(several)
     expected = made().fit_transform(TEXTS)
     np.testing.assert_array_equal(made().fit_transform(make({"text": TEXTS})), expected)
@@ -263,7 +263,7 @@ def test_formats_of_the_result() -> None:
         ({"rule": []}, "at least one pooling"),
         ({"dtype": "int16"}, "dtype must be one of"),
         ({"remove_components": 7}, "from 0 to 6"),
-        ({"remove_components": 1.0}, "whole number"),
+        ({"remove_components": 1.0}, "must be an integer"),
         ({"n_components": 0}, "from 1 to 6"),
         ({"rule": "power_mean", "rule_params": {"p": 0}}, "p of 'power_mean'"),
         ({"rule": "hierarchical", "rule_params": {"window": 0}}, "window of"),
@@ -460,7 +460,7 @@ def test_a_clone_of_what_was_loaded_is_the_same_when_fitted(tmp_path: Path) -> N
 
 def test_words_that_occur_twice_are_saved_once(tmp_path: Path) -> None:
     vectors = read_vectors((["a", "b", "a"], [[1.0], [2.0], [3.0]]))
-    with pytest.warns(UserWarning, match="tokens twice"):
+    with pytest.warns(UserWarning, match="duplicate tokens"):
         embedder = SentenceEmbedder(vectors, weights=None).fit()
     embedder.save(tmp_path / "saved")
     found = SentenceEmbedder.load(tmp_path / "saved").transform(["a b"])

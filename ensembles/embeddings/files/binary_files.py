@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 INSTALL = "pip install 'ensemble-avg[text]'"
 REPLACING = (
-    "errors='replace' reads it all the same (in Python by read_vectors(path, errors=…))"
+    "errors='replace' replaces such bytes (in Python by read_vectors(path, errors=…))"
 )
 
 
@@ -49,11 +49,11 @@ def check_regular(path: Path) -> int:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(
-            f"{path} must be a regular file: write what a pipe gives to one (files of "
-            "gzip are read as they are)"
+            f"{path} must be a regular file: write the output of a pipe to a file "
+            "(gzip files are read directly)"
         )
     if status.st_size == 0:
-        raise ValueError(f"{path} must hold vectors: it is empty")
+        raise ValueError(f"{path} must contain vectors, but it is empty")
     return status.st_size
 
 
@@ -136,10 +136,10 @@ class BinaryReader:
             If fewer bytes are left.
         """
         if not 0 <= n_bytes <= self.left:
-            raise self.broken(f"{what} needs {n_bytes} bytes, of which {self.left} are")
-        found = bytes(self.data[self.at : self.at + n_bytes])
+            raise self.broken(f"{what} needs {n_bytes} bytes, but {self.left} are left")
+        content = bytes(self.data[self.at : self.at + n_bytes])
         self.at += n_bytes
-        return found
+        return content
 
     def numbers(self, layout: str, what: str) -> tuple[Any, ...]:
         """Read little-endian numbers in a format of the module ``struct``."""
@@ -157,7 +157,7 @@ class BinaryReader:
 
     def broken(self, what: str) -> ValueError:
         """Return a `ValueError` that names the file and the reason."""
-        return ValueError(f"{self.path} is not a whole file of vectors: {what}")
+        return ValueError(f"{self.path} is not a complete file of vectors: {what}")
 
 
 GZIP = b"\x1f\x8b"
@@ -205,10 +205,10 @@ def decompressed(path: Path) -> Iterator[Path]:
                     left -= len(block)
                     if left < 0:
                         raise ValueError(
-                            f"{path} must hold vectors, which never expand "
-                            f"{MOST_EXPANDED} times: decompress it yourself if it does"
+                            f"{path} must not expand more than {MOST_EXPANDED} times; "
+                            "decompress it first if it is correct"
                         )
                     file.write(block)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f"{path} is not a whole gzip file: {error}") from None
+            raise ValueError(f"{path} is not a complete gzip file: {error}") from None
         yield copy

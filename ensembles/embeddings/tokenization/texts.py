@@ -129,8 +129,8 @@ def as_batches(texts: Any) -> list[TextBatch]:  # Any: a column of any library
         return [texts]
     if isinstance(texts, str | bytes):
         raise TypeError(
-            f"texts must be a sequence of str, found one {type(texts).__name__}; "
-            "write [text]"
+            f"texts must be a sequence of str, found a single {type(texts).__name__}; "
+            "pass [text]"
         )
     if hasattr(texts, "__arrow_c_stream__") or hasattr(texts, "__arrow_c_array__"):
         column = _arrow_batches(texts)
@@ -173,8 +173,8 @@ def _check_element(text: Any, index: int) -> str:
     hint = ""
     if isinstance(text, list | tuple) and all(isinstance(word, str) for word in text):
         hint = (
-            "; a list of tokens becomes a text by ' '.join(tokens), and "
-            "tokenizer='whitespace' then finds the same tokens"
+            "; join a list of tokens with ' '.join(tokens) and use "
+            "tokenizer='whitespace'"
         )
     raise TypeError(
         f"texts must be str, None or NaN: texts[{index}] is {text!r:.80} of type "

@@ -157,8 +157,8 @@ def make_tokenizer(
     if hasattr(backend, "encode_batch_fast"):
         if lowercase:
             raise ValueError(
-                "lowercase must be False with a Hugging Face tokenizer, which has its "
-                "own normalizer: set that, or take a tokenizer that ignores case"
+                "lowercase must be False with a Hugging Face tokenizer; its own "
+                "normalizer decides whether it lowercases"
             )
         subwords = HuggingFaceTokenizer(backend, vocabulary)
         if subwords.boundaries is None:
@@ -166,7 +166,7 @@ def make_tokenizer(
         return CachedTokenizer(subwords, subwords.boundaries, subwords.fast)
     if vocabulary is None:
         raise ValueError(
-            "vocabulary must be given: only a Hugging Face tokenizer has its own, "
+            "vocabulary must not be None: only a Hugging Face tokenizer has its own, "
             f"found tokenizer {tokenizer!r}"
         )
     if tokenizer is None or isinstance(tokenizer, str):
@@ -223,7 +223,7 @@ def word_finder(tokenizer: Any) -> Any:
     except re.error as error:
         raise ValueError(
             "tokenizer must be None, 'whitespace' or a regular expression: "
-            f"{tokenizer!r} is none, {error}"
+            f"{tokenizer!r} is not valid, {error}"
         ) from error
 
 

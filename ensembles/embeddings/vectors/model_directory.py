@@ -37,23 +37,23 @@ def read_settings(path: Path) -> dict[str, Any]:
     Another JSON value is returned as the only value, with the key "".
     """
     try:
-        found = read_json(path)
+        value = read_json(path)
     except FileNotFoundError:
         return {}
-    return found if isinstance(found, dict) else {"": found}
+    return value if isinstance(value, dict) else {"": value}
 
 
 def read_modules(path: Path) -> list[dict[str, str]]:
     """Modules of a sentence-transformers directory; empty for other models."""
-    found = read_settings(path / "modules.json").get("", [])
-    for module in found:
+    modules = read_settings(path / "modules.json").get("", [])
+    for module in modules:
         inside = isinstance(module, dict) and ".." not in module.get("path", "..")
         if not inside or Path(module["path"]).is_absolute() or "type" not in module:
             raise ValueError(
                 f"{path}/modules.json must list modules with type and path inside "
                 f"the directory, found {module!r}"
             )
-    return list(found)
+    return list(modules)
 
 
 def vector_settings(path: Path) -> list[str]:
@@ -97,33 +97,33 @@ def read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
     ImportError
         If PyTorch is needed and not installed.
     """
-    whole, index = folder / "model.safetensors", folder / INDEX
-    if whole.exists():
-        check_regular(whole)
-        with whole.open("rb") as file:
-            check_no_pointer(file.read(SAMPLE), str(whole))
-        return arrays(whole)
+    single_file, index = folder / "model.safetensors", folder / INDEX
+    if single_file.exists():
+        check_regular(single_file)
+        with single_file.open("rb") as file:
+            check_no_pointer(file.read(SAMPLE), str(single_file))
+        return arrays(single_file)
     if index.exists():
         files = read_settings(index).get("weight_map", {})
         if not isinstance(files, dict):
             raise ValueError(
                 f"{index} must have a weight_map of names to files, found {files!r:.60}"
             )
-        found: dict[str, NDArray[Any]] = {}
+        tensors: dict[str, NDArray[Any]] = {}
         for name in sorted({str(name) for name in files.values()}):
             if Path(name).name != name:
                 raise ValueError(f"{index} must name files beside it, found {name!r}")
-            found |= arrays(folder / name)
-        return found
+            tensors |= arrays(folder / name)
+        return tensors
     if (folder / PICKLED).exists():
-        return _unpickled(folder / PICKLED)
+        return _read_pytorch(folder / PICKLED)
     raise ValueError(
         f"{folder} must be a model's directory with model.safetensors; found "
-        f"{', '.join(sorted(one.name for one in folder.iterdir())) or 'nothing'}"
+        f"{', '.join(sorted(entry.name for entry in folder.iterdir())) or 'nothing'}"
     )
 
 
-def _unpickled(path: Path) -> dict[str, NDArray[Any]]:
+def _read_pytorch(path: Path) -> dict[str, NDArray[Any]]:
     """Read embedding tables from a PyTorch file, without executing code."""
     import pickle
 
@@ -138,7 +138,8 @@ def _unpickled(path: Path) -> dict[str, NDArray[Any]]:
         state = torch.load(path, "cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path} is not a whole torch file of tensors alone: {error}"
+            f"{path} must be a complete PyTorch file that contains only tensors: "
+            f"{error}"
         ) from None
     return {
         name: tensor.float().numpy()
@@ -157,14 +158,14 @@ def read_tokenizer(folder: Path) -> Any:
         raise ImportError(f"{path} needs the package tokenizers: {INSTALL}") from None
     if not path.exists():
         raise ValueError(
-            f"{folder} must have a tokenizer.json; transformers writes one: "
+            f"{folder} must have a tokenizer.json; to write one: "
             "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
         )
     check_regular(path)
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust binding raises plain Exception
-        raise ValueError(f"{path} is not a whole tokenizer: {error}") from None
+        raise ValueError(f"{path} is not a complete tokenizer: {error}") from None
 
 
 # Section of config.json and name of the table that only a saved SentenceEmbedder has.
@@ -208,22 +209,22 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     """
     if limit is not None:
         raise ValueError(
-            f"limit must be None for {path}: its tokenizer's ids need all rows"
+            f"limit must be None for {path}, because token ids refer to all rows"
         )
-    own = read_settings(path / "config.json").get(OWN)
-    if own is not None:
-        return _own(path, dict(own))
+    saved_config = read_settings(path / "config.json").get(OWN)
+    if saved_config is not None:
+        return _read_saved(path, dict(saved_config))
     modules = read_modules(path)
     folder = path / modules[0]["path"] if modules else path
     tensors = read_tensors(folder)
     if WORD_EMBEDDINGS in tensors or any(name in tensors for name in STATIC):
-        _warn_of_rest(path, folder, modules)
+        _warn_incomplete(path, folder, modules)
     if WORD_EMBEDDINGS in tensors:
         return _word_embeddings(folder, tensors[WORD_EMBEDDINGS])
     normalize: bool | None = None
-    static = next((name for name in STATIC if name in tensors), None)
-    if static is not None:
-        matrix = static_table(tensors, static, str(path))
+    table_name = next((name for name in STATIC if name in tensors), None)
+    if table_name is not None:
+        matrix = static_table(tensors, table_name, str(path))
         normalize = bool(read_settings(path / "config.json").get("normalize", False))
     else:
         matrix = _inputs(tensors, path)
@@ -232,27 +233,29 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     return with_tokenizer(
         as_float32(matrix),
         read_tokenizer(folder),
-        preweighted=static is not None,
+        preweighted=table_name is not None,
         normalize=normalize,
         source=str(path),
-        format=TOKEN_TABLE if static is None else STATIC_MODEL,
+        format=TOKEN_TABLE if table_name is None else STATIC_MODEL,
     )
 
 
-def _warn_of_rest(path: Path, folder: Path, modules: list[dict[str, str]]) -> None:
+def _warn_incomplete(path: Path, folder: Path, modules: list[dict[str, str]]) -> None:
     """Warn of modules and settings of a model that its table does not include."""
-    rest = vector_settings(path)
+    missing = vector_settings(path)
     for module in modules[1:]:
-        kind = module["type"].rpartition(".")[2]
+        module_type = module["type"].rpartition(".")[2]
         config = read_settings(path / module["path"] / "config.json")
-        if kind != "Normalize" and not (kind == "Pooling" and _is_mean(config)):
-            rest.append(f"the module {kind}")
+        if module_type != "Normalize" and not (
+            module_type == "Pooling" and _is_mean(config)
+        ):
+            missing.append(f"the module {module_type}")
     words = read_settings(folder / "whitespacetokenizer_config.json")
-    rest += [f"{key} of its tokenizer" for key in CHANGING if words.get(key)]
-    if rest:
+    missing += [f"{key} of its tokenizer" for key in CHANGING if words.get(key)]
+    if missing:
         warnings.warn(
-            f"{path} is read as its table of vectors alone, without "
-            f"{', '.join(rest)}: SentenceEncoder(path) runs the whole model",
+            f"only the table of vectors of {path} is read, without "
+            f"{', '.join(missing)}; SentenceEncoder(path) runs the whole model",
             stacklevel=6,
         )
 
@@ -267,34 +270,34 @@ def _is_mean(config: dict[str, Any]) -> bool:
 def is_static(path: Path) -> bool:
     """Whether a directory has a readable table of a static model."""
     try:
-        found = read_tensors(path)
+        tensors = read_tensors(path)
     except (FileNotFoundError, ValueError):
         return False
-    return any(name in found for name in STATIC)
+    return any(name in tensors for name in STATIC)
 
 
 def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
     """Read a WordEmbeddings module of sentence-transformers."""
-    place = folder / "whitespacetokenizer_config.json"
-    words = read_settings(place).get("vocab")
+    config_path = folder / "whitespacetokenizer_config.json"
+    words = read_settings(config_path).get("vocab")
     if not isinstance(words, list) or len(words) != len(matrix):
-        raise ValueError(f"{place} must have a vocab of {len(matrix)} words")
-    tokens = [check_token(word, str(place)) for word in words]
-    source, kind = str(folder), "WordEmbeddings of sentence-transformers"
-    return WordVectors(tokens, as_float32(matrix), source=source, format=kind)
+        raise ValueError(f"{config_path} must have a vocab of {len(matrix)} words")
+    tokens = [check_token(word, str(config_path)) for word in words]
+    source, format_name = str(folder), "WordEmbeddings of sentence-transformers"
+    return WordVectors(tokens, as_float32(matrix), source=source, format=format_name)
 
 
-def _own(path: Path, own: dict[str, Any]) -> WordVectors:
+def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
     """Read the table of a saved SentenceEmbedder, of words or of subword tokens."""
     tensors = read_tensors(path)
     name = "embeddings" if "embeddings" in tensors else TABLE
     if name not in tensors:
-        raise ValueError(f"{path}/model.safetensors must have the table {name!r}")
+        raise ValueError(f"{path}/model.safetensors must have the tensor {name!r}")
     matrix = tensors[name]
     check_matrix(matrix, str(path))
-    folded = bool(own.get("folded", False))
+    folded = bool(config.get("folded", False))
     normalize = bool(read_settings(path / "config.json").get("normalize", False))
-    if own.get("subword_tokenizer"):
+    if config.get("subword_tokenizer"):
         return with_tokenizer(
             as_float32(matrix),
             read_tokenizer(path),
@@ -307,7 +310,9 @@ def _own(path: Path, own: dict[str, Any]) -> WordVectors:
         ids = read_settings(path / "tokenizer.json")["model"]["vocab"]
         tokens = sorted(ids, key=ids.get)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}/tokenizer.json must have words: {error!r}") from None
+        raise ValueError(
+            f"{path}/tokenizer.json must have a vocabulary of words: {error!r}"
+        ) from None
     # The last row is that of the unknown token, which other libraries require.
     return WordVectors(
         tokens[:-1],
@@ -359,8 +364,8 @@ def with_tokenizer(
     for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
         if number >= len(matrix):
             raise ValueError(
-                f"{source}: its tokenizer has the id {number} ({token!r}), its table "
-                f"{len(matrix)} rows; they do not belong together"
+                f"{source}: its tokenizer has the id {number} ({token!r}), but "
+                f"its table has only {len(matrix)} rows; they do not belong together"
             )
         tokens[number] = token
     return WordVectors(
@@ -379,10 +384,10 @@ def unknown_id(tokenizer: Any) -> int | None:
     """Id of the unknown token of a tokenizer; None if there is none."""
     model = json.loads(tokenizer.to_str())["model"]
     if model.get("unk_token") is not None:
-        found = tokenizer.token_to_id(model["unk_token"])
+        token_id = tokenizer.token_to_id(model["unk_token"])
     else:
-        found = model.get("unk_id")
-    return None if found is None else int(found)
+        token_id = model.get("unk_id")
+    return None if token_id is None else int(token_id)
 
 
 def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> Any:
@@ -391,10 +396,10 @@ def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> An
     check_matrix(matrix, source)
     if mapping is not None:
         if mapping.ndim != 1 or mapping.dtype.kind not in "iu":
-            raise ValueError(f"{source}: its mapping must be whole numbers")
+            raise ValueError(f"{source}: its mapping must be a 1-D array of integers")
         if mapping.size and not 0 <= mapping.min() <= mapping.max() < len(matrix):
             raise ValueError(
-                f"{source}: its mapping must name rows below {len(matrix)}, found "
+                f"{source}: its mapping must have rows below {len(matrix)}, found "
                 f"{mapping.min()} to {mapping.max()}"
             )
         matrix = matrix[mapping]

@@ -67,7 +67,9 @@ def arrays(path: Path) -> dict[str, NDArray[Any]]:
         with safe_open(path, "numpy"):  # validates the header against the file size
             pass
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from None
+        raise ValueError(
+            f"{path} is not a complete safetensors file: {error}"
+        ) from None
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
@@ -96,13 +98,13 @@ def read_safetensors(path: Path, limit: int | None, errors: str) -> WordVectors:
 
 
 def from_arrays(
-    found: dict[str, NDArray[Any]], source: str, limit: int | None, errors: str
+    tensors: dict[str, NDArray[Any]], source: str, limit: int | None, errors: str
 ) -> WordVectors:
     """Word vectors from named arrays, as safetensors and npz files hold them.
 
     Parameters
     ----------
-    found : dict of str to ndarray
+    tensors : dict of str to ndarray
         Arrays by name: ``embeddings`` (or ``vectors``, ``matrix``) of shape
         (n_tokens, dim), ``tokens`` (or ``words``, ``vocab``) as strings, or as
         concatenated UTF-8 bytes with ``offsets`` of shape (n_tokens + 1,), and
@@ -126,16 +128,16 @@ def from_arrays(
     TypeError
         If an array has the wrong dtype.
     """
-    matrix = found[_one_of(found, MATRIX, source)]
-    listed = found[_one_of(found, TOKENS, source)]
+    matrix = tensors[_find_name(tensors, MATRIX, source)]
+    token_array = tensors[_find_name(tensors, TOKENS, source)]
     check_matrix(matrix, source)
-    tokens = _tokens(listed, found.get("offsets"), source, errors)
+    tokens = _tokens(token_array, tensors.get("offsets"), source, errors)
     if len(tokens) != len(matrix):
         raise ValueError(
             f"{source} must have a vector for each token: found {len(tokens)} tokens "
             f"and {len(matrix)} vectors"
         )
-    counts = found.get("counts")
+    counts = tensors.get("counts")
     if counts is not None and counts.shape != (len(tokens),):
         raise ValueError(f"{source} must have a count for each token")
     return WordVectors(
@@ -166,37 +168,40 @@ def choose_column(names: Sequence[str], source: str) -> list[str]:
     ValueError
         If the matrix or the tokens are missing.
     """
-    needed = [_one_of(names, MATRIX, source), _one_of(names, TOKENS, source)]
+    needed = [_find_name(names, MATRIX, source), _find_name(names, TOKENS, source)]
     return [*needed, *(name for name in ("offsets", "counts") if name in names)]
 
 
-def _one_of(names: Collection[str], wanted: Sequence[str], source: str) -> str:
-    for name in wanted:
+def _find_name(names: Collection[str], candidates: Sequence[str], source: str) -> str:
+    for name in candidates:
         if name in names:
             return name
     raise ValueError(
-        f"{source} must hold an array called {' or '.join(map(repr, wanted))}, found "
+        f"{source} must hold an array called "
+        f"{' or '.join(map(repr, candidates))}, found "
         f"{', '.join(map(repr, names)) or 'none'}"
     )
 
 
 def _tokens(
-    listed: NDArray[Any], offsets: NDArray[Any] | None, source: str, errors: str
+    token_array: NDArray[Any], offsets: NDArray[Any] | None, source: str, errors: str
 ) -> list[str]:
-    if listed.ndim == 1 and listed.dtype.kind == "U":
-        return [str(token) for token in listed.tolist()]
-    if listed.ndim != 1 or listed.dtype != np.uint8 or offsets is None:
+    if token_array.ndim == 1 and token_array.dtype.kind == "U":
+        return [str(token) for token in token_array.tolist()]
+    if token_array.ndim != 1 or token_array.dtype != np.uint8 or offsets is None:
         raise TypeError(
             f"tokens of {source} must be strings, or bytes with offsets; found "
-            f"{listed.dtype} of shape {listed.shape}"
+            f"{token_array.dtype} of shape {token_array.shape}"
         )
-    steps = np.diff(offsets.astype(np.int64), prepend=0, append=len(listed))
+    steps = np.diff(offsets.astype(np.int64), prepend=0, append=len(token_array))
     if offsets.ndim != 1 or len(offsets) < 2 or (steps < 0).any() or steps[0]:
-        raise ValueError(f"{source}: offsets must rise from 0 to the end of the tokens")
-    text, places = listed.tobytes(), offsets.tolist()
+        raise ValueError(
+            f"{source}: offsets must increase from 0 to the end of the tokens"
+        )
+    text, ends = token_array.tobytes(), offsets.tolist()
     try:
         return [
-            text[begin:end].decode("utf-8", errors) for begin, end in pairwise(places)
+            text[begin:end].decode("utf-8", errors) for begin, end in pairwise(ends)
         ]
     except UnicodeDecodeError as error:
         raise NotUtf8(
@@ -221,19 +226,19 @@ def read_npz(path: Path, limit: int | None, errors: str) -> WordVectors:
     size = check_regular(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            listed = {info.filename: info for info in archive.infolist()}
-            names = [n.removesuffix(".npy") for n in listed if n.endswith(".npy")]
-            found = {
-                name: _npz_array(path, archive, listed[f"{name}.npy"], size)
+            infos = {info.filename: info for info in archive.infolist()}
+            names = [n.removesuffix(".npy") for n in infos if n.endswith(".npy")]
+            arrays_by_name = {
+                name: _npz_array(path, archive, infos[f"{name}.npy"], size)
                 for name in choose_column(names, str(path))
             }
     except (zipfile.BadZipFile, struct.error, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a whole npz file: {error}") from None
+        raise ValueError(f"{path} is not a complete npz file: {error}") from None
     except (NotImplementedError, RuntimeError) as error:  # unsupported or encrypted zip
         raise ValueError(
-            f"{path} is no npz file as numpy writes them: {error}"
+            f"{path} must be an npz file as numpy writes it: {error}"
         ) from None
-    return from_arrays(found, str(path), limit, errors)
+    return from_arrays(arrays_by_name, str(path), limit, errors)
 
 
 def _npz_array(
@@ -249,7 +254,8 @@ def _npz_array(
             ) from None
         except (ValueError, TokenError, MemoryError, RecursionError) as error:
             raise ValueError(
-                f"{path}: {info.filename} is no array: {error or type(error).__name__}"
+                f"{path}: {info.filename} is not an array: "
+                f"{error or type(error).__name__}"
             ) from None
         where = f"{path}: {info.filename}"
         if dtype.hasobject:
@@ -263,10 +269,10 @@ def _npz_array(
             raise ValueError(f"{where} of shape {shape} needs {n_bytes} bytes")
         stored = info.compress_type == zipfile.ZIP_STORED
         if stored and not by_column and n_bytes and not info.flag_bits & 1:
-            place = _start(path, info) + head
-            if place + n_bytes > size:
-                raise ValueError(f"{where} goes past the end of the file")
-            return map_array(path, dtype, shape, place)
+            offset = _start(path, info) + head
+            if offset + n_bytes > size:
+                raise ValueError(f"{where} extends past the end of the file")
+            return map_array(path, dtype, shape, offset)
         flat = np.frombuffer(member.read(n_bytes), dtype)
     return flat.reshape(shape, order="F" if by_column else "C")
 

@@ -22,7 +22,7 @@ from ensembles.kernels.jit import compiled, inlined
 from ensembles.parallel import count_threads, cut, spread
 
 Bytes = NDArray[np.uint8]
-Places = NDArray[np.int64]
+Spans = NDArray[np.int64]
 
 # Result of parsing a line.
 FINE, SHORT, UNREAD = 0, 1, 2
@@ -110,7 +110,7 @@ def parse_lines(
     data: Bytes,
     start: int,
     matrix: NDArray[np.float32],
-    places: Places,
+    spans: Spans,
     faults: NDArray[np.uint8],
     powers: NDArray[np.float64],
 ) -> None:
@@ -124,7 +124,7 @@ def parse_lines(
         Offset of the first line.
     matrix : ndarray of shape (n_lines, dim), float32, written to
         Vector of each line.
-    places : ndarray of shape (n_lines, 3), int64, written to
+    spans : ndarray of shape (n_lines, 3), int64, written to
         Offsets of the start and the end of each token, and of the end of its line.
     faults : ndarray of shape (n_lines,), written to
         Result of each line: `FINE`, `SHORT` (too few fields) or `UNREAD` (a field is
@@ -149,7 +149,7 @@ def parse_lines(
             while token_end > begin and _is_space(data[token_end - 1]):
                 token_end -= 1
             n_fields += 1
-        places[row, 0], places[row, 1], places[row, 2] = begin, token_end, stop
+        spans[row, 0], spans[row, 1], spans[row, 2] = begin, token_end, stop
         faults[row] = SHORT if token_end == begin else FINE
         at = token_end
         if token_end > begin:
@@ -159,9 +159,9 @@ def parse_lines(
                 first = at
                 while at < end and not _is_space(data[at]):
                     at += 1
-                found = number(data, first, at, powers)
-                matrix[row, column] = found
-                if found != found:
+                value = number(data, first, at, powers)
+                matrix[row, column] = value
+                if value != value:
                     faults[row] = UNREAD
         begin = stop + 1
 
@@ -212,24 +212,25 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     if n_lines != expected and (limit is None or n_lines < limit):
         more = "more" if n_lines > expected else str(n_lines)
         raise ValueError(
-            f"{path}: its first line promises {header} vectors, found {more}; the file "
-            "is cut off, or not what it says"
+            f"{path}: its first line declares {header} vectors, found {more}; the file "
+            "is truncated or its header is wrong"
         )
     if n_read * dim * 2 > len(data):  # a number takes at least a digit and a space
         raise ValueError(
-            f"{path}: its first line promises {dim} numbers a line, more than there are"
+            f"{path}: its first line declares {dim} numbers per line, more than "
+            "the file has"
         )
     matrix = np.empty((n_read, dim), np.float32)
-    places = np.empty((n_read, 3), np.int64)
+    spans = np.empty((n_read, 3), np.int64)
     faults = np.empty(n_read, np.uint8)
-    _parse(data[:stop], start, matrix, places, faults)
+    _parse(data[:stop], start, matrix, spans, faults)
     first_line = 1 + (header is not None)
-    nameless = _mend(path, data, matrix, places, faults, first_line)
-    tokens = _tokens(path, data, places, dim, errors, first_line)
+    nameless = _mend(path, data, matrix, spans, faults, first_line)
+    tokens = _tokens(path, data, spans, dim, errors, first_line)
     if nameless:
         warnings.warn(
             f"{path} line {nameless[0] + first_line} has numbers without a word: "
-            f"{len(nameless)} such lines are left out",
+            f"{len(nameless)} such lines are skipped",
             stacklevel=5,
         )
         kept = np.delete(np.arange(n_read), nameless)
@@ -257,7 +258,7 @@ def _shape(path: Path, data: Bytes) -> tuple[int | None, int, int]:
     first, newline, rest = head.partition(b"\n")
     fields = first.split()
     if b"\0" in first or (not newline and len(head) == LONGEST_LINE):
-        raise ValueError(f"{path} is no text file of vectors: {first[:20]!r}…")
+        raise ValueError(f"{path} is not a text file of vectors: {first[:20]!r}…")
     if len(fields) == 2 and rest:
         with contextlib.suppress(ValueError):
             n_words, dim = int(fields[0]), int(fields[1])
@@ -283,7 +284,7 @@ def _parse(
     data: Bytes,
     start: int,
     matrix: Float32,
-    places: Places,
+    spans: Spans,
     faults: Bytes,
 ) -> None:
     jobs = []
@@ -295,7 +296,7 @@ def _parse(
         def work(job: tuple[int, int, int]) -> None:
             at, first, last = job
             rows = slice(first, last)
-            parse_lines(data, at, matrix[rows], places[rows], faults[rows], POWERS)
+            parse_lines(data, at, matrix[rows], spans[rows], faults[rows], POWERS)
 
         return work
 
@@ -306,7 +307,7 @@ def _mend(
     path: Path,
     data: Bytes,
     matrix: Float32,
-    places: Places,
+    spans: Spans,
     faults: Bytes,
     first_line: int,
 ) -> list[int]:
@@ -316,7 +317,7 @@ def _mend(
     """
     nameless = []
     for row in np.flatnonzero(faults != FINE):
-        begin, end, stop = places[row]
+        begin, end, stop = spans[row]
         line = bytes(data[begin:stop])
         where = f"{path} line {row + first_line}"
         if faults[row] == SHORT:
@@ -343,11 +344,11 @@ def _are_numbers(fields: list[bytes], n: int) -> bool:
 
 
 def _tokens(
-    path: Path, data: Bytes, places: Places, dim: int, errors: str, first_line: int
+    path: Path, data: Bytes, spans: Spans, dim: int, errors: str, first_line: int
 ) -> list[str]:
     view = data.data
     tokens = []
-    for row, (begin, end, _) in enumerate(places.tolist()):
+    for row, (begin, end, _) in enumerate(spans.tolist()):
         word = bytes(view[begin:end])
         if b" " in word and _is_number(word.split()[-1]):
             n_found = dim + sum(_is_number(part) for part in word.split()[1:])

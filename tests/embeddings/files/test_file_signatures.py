@@ -151,7 +151,7 @@ def test_suffixes_of_other_kinds_are_not_taken_for_lines(
 ) -> None:
     path = tmp_path / f"x.{suffix}"
     path.write_text('[{"text": "good"}]\n')
-    with pytest.raises(ValueError, match="is no file of lines by its suffix"):
+    with pytest.raises(ValueError, match="suffix of a file that is not read as lines"):
         texts_of(path)
     assert texts_of(path, kind="lines") == ['[{"text": "good"}]']
 
@@ -162,9 +162,7 @@ def test_pointers_of_git_lfs_are_no_texts(tmp_path: Path) -> None:
         "version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n"
     )
     for how in ({}, {"kind": "lines"}):
-        with pytest.raises(
-            ValueError, match="a pointer of Git LFS, not the file itself"
-        ):
+        with pytest.raises(ValueError, match="a Git LFS pointer, not the file itself"):
             texts_of(path, **how)
 
 

@@ -296,7 +296,7 @@ def test_what_is_no_text_is_named_with_its_place(wrong: Any) -> None:
 
 @pytest.mark.parametrize("text", ["one", b"one"])
 def test_one_text_is_refused(text: Any) -> None:
-    with pytest.raises(TypeError, match=r"found one .*; write \[text\]"):
+    with pytest.raises(TypeError, match=r"found a single .*; pass \[text\]"):
         make_tokenizer(None, {})(text)
 
 
@@ -523,12 +523,12 @@ def test_lowercase_is_the_business_of_a_hugging_face_tokenizer() -> None:
 
 
 def test_a_vocabulary_is_needed_for_words() -> None:
-    with pytest.raises(ValueError, match="vocabulary must be given"):
+    with pytest.raises(ValueError, match="vocabulary must not be None"):
         make_tokenizer(None, None)
 
 
 def test_what_is_no_pattern_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"regular expression: '\(' is none"):
+    with pytest.raises(ValueError, match=r"regular expression: '\(' is not valid"):
         make_tokenizer("(", {})
     with pytest.raises(TypeError, match="or a callable, found int"):
         make_tokenizer(1, {})

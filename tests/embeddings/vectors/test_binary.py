@@ -55,12 +55,12 @@ def test_word2vec_is_known_by_its_numbers_under_any_name(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (word2vec(header="4 4\n"), "number 4 ends|cannot hold"),
-        (word2vec(header="2 4\n"), "more follows than the 2 vectors"),
-        (word2vec(header="3 5\n"), "not a whole file"),
-        (word2vec(header="9999999999 300\n"), "cannot hold"),
-        (word2vec(header="0 4\n"), "promises 0 vectors"),
-        (word2vec()[:-1], "not a whole file"),
+        (word2vec(header="4 4\n"), "number 4 is truncated|bytes follow"),
+        (word2vec(header="2 4\n"), "more data than the 2 vectors"),
+        (word2vec(header="3 5\n"), "not a complete file"),
+        (word2vec(header="9999999999 300\n"), "bytes follow"),
+        (word2vec(header="0 4\n"), "declares 0 vectors"),
+        (word2vec()[:-1], "not a complete file"),
         (word2vec().replace(b"the", b"t\0e"), "word 1 must be a word, found a NUL"),
         (word2vec().replace(b"the", b"t\xffe"), "word 1 must be UTF-8"),
         (word2vec()[:-4] + b"\0\0\xc0\x7f", "has NaN"),
@@ -146,9 +146,9 @@ def test_fasttext_words_are_means_of_themselves_and_their_ngrams(
         (fasttext(quantized=1), "quantized"),
         (fasttext(rows=5), "its matrix has shape .5, 4."),
         (fasttext()[:-1], "its matrix has shape"),
-        (fasttext()[:90], "not a whole file"),
+        (fasttext()[:90], "not a complete file"),
         (struct.pack("<ii", 793712314, 99) + b"\0" * 90, "version is 99"),
-        (b"\xff" * 200, "not a whole file"),
+        (b"\xff" * 200, "not a complete file"),
     ],
 )
 def test_broken_fasttext_files_are_told(
@@ -236,7 +236,7 @@ def test_pickles_are_refused(name: str, tmp_path: Path) -> None:
                 "tokens": np.frombuffer(b"abc", np.uint8),
                 "offsets": np.array([0, 2, 1, 3]),
             },
-            "offsets must rise",
+            "offsets must increase",
         ),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_file_that_was_cut_off_is_told(tmp_path: Path) -> None:
     for suffix in (".npz", ".safetensors"):
         path = write_vectors((WORDS, MATRIX), tmp_path / f"v{suffix}")
         path.write_bytes(path.read_bytes()[:-9])
-        with pytest.raises(ValueError, match="not a whole"):
+        with pytest.raises(ValueError, match="not a complete"):
             read_vectors(path)
 
 
@@ -270,7 +270,7 @@ def test_bfloat16_is_widened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("vectors", "error", "message"),
     [
-        ({"a": [1.0], "b": [1.0, 2.0]}, ValueError, "of one length"),
+        ({"a": [1.0], "b": [1.0, 2.0]}, ValueError, "of equal length"),
         ({}, ValueError, "must not be empty"),
         ({1: [1.0]}, TypeError, "must be strings"),
         ((["a"], np.array([[None]])), TypeError, "real numbers"),
@@ -295,9 +295,9 @@ def test_pipes_are_no_files_of_vectors(tmp_path: Path) -> None:
 
 def test_ngrams_are_not_converted_in_silence(tmp_path: Path) -> None:
     (tmp_path / "v.bin").write_bytes(fasttext())
-    with pytest.warns(UserWarning, match=r"the n-grams of .*v.bin stay there"):
+    with pytest.warns(UserWarning, match=r"the n-grams of .*v.bin are not written"):
         write_vectors(tmp_path / "v.bin", tmp_path / "v.npz")
-    with pytest.raises(ValueError, match="has a token that is no text"):
+    with pytest.raises(ValueError, match="has a token that is not valid text"):
         write_vectors({"a\ud800": [1.0]}, tmp_path / "w.npz")
 
 

@@ -136,7 +136,7 @@ def test_torch_files_are_read_as_tensors_alone(
     torch.save({"shared.weight": torch.from_numpy(matrix)}, path)
     np.testing.assert_array_equal(read_vectors(tmp_path).matrix, matrix)
     torch.save({"shared.weight": Path("code")}, path)
-    with pytest.raises(ValueError, match="not a whole torch file of tensors alone"):
+    with pytest.raises(ValueError, match="must be a complete PyTorch file"):
         read_vectors(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_broken_directories_are_told(
     with pytest.raises(ValueError, match=r"must have a tokenizer\.json"):
         read_vectors(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="not a whole tokenizer"):
+    with pytest.raises(ValueError, match="not a complete tokenizer"):
         read_vectors(tmp_path)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match="limit must be None"):
@@ -324,7 +324,9 @@ def test_a_mapping_must_be_whole_numbers(
     for mapping in (np.zeros(6, np.float32), np.zeros((6, 1), np.int64)):
         tensors = {"embeddings": matrix, "mapping": mapping}
         save_file(tensors, path / "model.safetensors")
-        with pytest.raises(ValueError, match="its mapping must be whole numbers"):
+        with pytest.raises(
+            ValueError, match="its mapping must be a 1-D array of integers"
+        ):
             read_vectors(path)
 
 
@@ -387,7 +389,7 @@ def test_what_a_table_lacks_of_its_model_is_warned_of(
     tokenizer: Any,
 ) -> None:
     path = _sentence_transformer(tmp_path / "m", types, files, matrix, tokenizer)
-    with pytest.warns(UserWarning, match=f"without {rest}: SentenceEncoder"):
+    with pytest.warns(UserWarning, match=f"without {rest}; SentenceEncoder"):
         read_vectors(path)
 
 
