@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
 
 from ensembles.embeddings.embedder import SentenceEmbedder
@@ -465,6 +467,57 @@ def test_words_that_occur_twice_are_saved_once(tmp_path: Path) -> None:
     embedder.save(tmp_path / "saved")
     found = SentenceEmbedder.load(tmp_path / "saved").transform(["a b"])
     assert found.tolist() == [[1.5]]
+
+
+DAMAGED: list[tuple[tuple[str, ...], Any]] = [
+    (("version",), 2),
+    (("parameters",), None),
+    (("parameters",), [1]),
+    (("parameters", "dtype"), "int16"),
+    (("parameters", "rule"), ["maen"]),
+    (("parameters", "unknown"), "guess"),
+    (("parameters", "rule_params"), {"q": 1}),
+    (("state",), []),
+    (("state", "coverage"), "much"),
+    (("state", "scale"), 1.0),
+    (("state", "divide"), "sum"),
+    (("state", "oov_weight"), []),
+]
+
+
+@pytest.mark.parametrize(("keys", "value"), DAMAGED)
+def test_a_damaged_configuration_is_one_clear_error(
+    keys: tuple[str, ...], value: Any, tmp_path: Path
+) -> None:
+    made(rule=["mean", "maximum"]).fit(TEXTS).save(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    config = json.loads(path.read_text())
+    section = config["ensembles"]
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = value
+    path.write_text(json.dumps(config))
+    message = (
+        "is damaged, or SentenceEmbedder.save did not write it|must have version 1"
+    )
+    with pytest.raises(ValueError, match=message):
+        SentenceEmbedder.load(tmp_path / "saved")
+
+
+def test_damaged_weights_and_projections_are_refused(tmp_path: Path) -> None:
+    embedder = made(rule="maximum", weights="sif", whiten=True).fit(TEXTS)
+    embedder.save(tmp_path / "saved")
+    path = tmp_path / "saved" / "model.safetensors"
+    tensors = load_file(path)
+    wrong = (
+        ("row_weights", np.ones(2, np.float32)),
+        ("projection.matrix", np.ones((2, 2))),
+        ("projection.mean", np.ones(2)),
+    )
+    for name, value in wrong:
+        save_file({**tensors, name: value}, path)
+        with pytest.raises(ValueError, match="is damaged"):
+            SentenceEmbedder.load(tmp_path / "saved")
 
 
 def test_a_directory_of_another_kind_is_told(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_columns_by_name_by_number_or_by_guess(kind: str, tmp_path: Path) -> Non
         texts_of(path)
     with pytest.raises(ValueError, match="has no column 'text', found 'id', 'body'"):
         texts_of(path, column="text")
-    with pytest.raises(ValueError, match="column must be from 1 to 2 in .*, found 3"):
+    with pytest.raises(ValueError, match=r"column must be from 1 to 2 in .*, found 3"):
         texts_of(path, column="3")
     path.write_text("\n".join([mark.join(["id", "text"]), *rows]), "utf-8")
     assert texts_of(path) == TEXTS
@@ -123,7 +123,7 @@ def test_columns_of_parquet(how: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be read from a regular file"):
         texts_of(io.BytesIO(), kind="parquet")
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="is not whole Parquet"):
+    with pytest.raises(ValueError, match="is not a complete Parquet file"):
         texts_of(path, column="body")
 
 
