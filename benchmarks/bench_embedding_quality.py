@@ -32,8 +32,8 @@ from sklearn.preprocessing import StandardScaler
 from ensembles.embeddings import (
     SentenceEmbedder,
     SentenceEncoder,
-    cosines,
-    read_pairs,
+    paired_cosines,
+    read_similarity_pairs,
     read_vectors,
 )
 from ensembles.embeddings.similarity.evaluation import Pairs
@@ -62,9 +62,9 @@ WHITENED: dict[str, Any] = {"weights": "sif", "whiten": True, "normalize": True}
 LESS_ONE: dict[str, Any] = {"weights": "sif", "remove_components": 1}
 SMALLER: list[tuple[str, dict[str, Any]]] = [
     ("SIF, whitened, int8", {**WHITENED, "dtype": "int8"}),
-    ("SIF, whitened, sign bits", {**WHITENED, "dtype": "bits"}),
+    ("SIF, whitened, sign bits", {**WHITENED, "dtype": "binary"}),
     ("SIF less 1, int8", {**LESS_ONE, "dtype": "int8"}),
-    ("SIF less 1, sign bits", {**LESS_ONE, "dtype": "bits"}),
+    ("SIF less 1, sign bits", {**LESS_ONE, "dtype": "binary"}),
 ]
 
 
@@ -114,9 +114,9 @@ def _sets(data: Path) -> Iterator[tuple[str, Task]]:
         ("SICK", "SICK_train.txt", "SICK_trial.txt", None),
         ("STS-B es", "stsb-es-train.csv", "stsb-es-dev.csv", None),
     ):
-        known = read_pairs(data / "sts" / train, columns)
+        known = read_similarity_pairs(data / "sts" / train, columns)
         texts = [*known.first, *known.second]
-        yield name, Task(texts, read_pairs(data / "sts" / held, columns))
+        yield name, Task(texts, read_similarity_pairs(data / "sts" / held, columns))
 
 
 def _sources(data: Path, *, quick: bool) -> Iterator[tuple[str, Any]]:
@@ -162,7 +162,7 @@ def _score(recipe: Recipe, sources: dict[str, Any], task: Task) -> tuple[float, 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # coverage is in the table
             model = SentenceEmbedder(model, **recipe.params).fit(task.train)
-    found = cosines(*(model.transform(texts) for texts in task.held[:2]))
+    found = paired_cosines(*(model.transform(texts) for texts in task.held[:2]))
     correlation = float(spearmanr(found, task.held.scores).statistic)
     return 100 * correlation, float(getattr(model, "coverage_", 1.0))
 

@@ -110,13 +110,13 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
 
 def check(folder: Path, peer: str | None) -> dict[str, Any]:
     """Sentences whose ids, and whose vectors, were found right."""
-    from ensembles.embeddings.pooling.engine import embed
-    from ensembles.embeddings.tokenization.tokenizer import tokens_of
+    from ensembles.embeddings.pooling.engine import embed_texts, pooling_spec
+    from ensembles.embeddings.tokenization.tokenizer import make_tokenizer
 
     texts = (folder / "texts.txt").read_text("utf-8").splitlines()
     path = str(folder / "tokenizer.json")
     tokenizer = embedding_ways.tokenizer_of(path)
-    rows, offsets = tokens_of(tokenizer, None)(texts)
+    rows, offsets = make_tokenizer(tokenizer, None)(texts)
     found = np.split(rows, offsets[1:-1])
     for text, row in zip(texts, found, strict=True):
         if tokenizer.encode(text, add_special_tokens=False).ids != row.tolist():
@@ -126,7 +126,8 @@ def check(folder: Path, peer: str | None) -> dict[str, Any]:
         run("model2vec, saved", folder, peer)
         theirs = np.load(folder / "model2vec.npy")
         table = np.load(folder / "table.npy")
-        mine = embed(texts[: len(theirs)], embedding_ways.tokens(path), table)
+        words, spec = embedding_ways.tokens(path), pooling_spec(table)
+        mine = embed_texts(texts[: len(theirs)], words, spec)
         off = np.linalg.norm(mine - theirs, axis=1)
         if (off > SHAKEN * np.linalg.norm(theirs, axis=1)).any():
             raise SystemExit("vectors are not model2vec's")

@@ -70,12 +70,12 @@ def ours(n_threads: int) -> Callable[..., Way]:
     """Cold, then warm."""
 
     def way(texts: list[str], table: Any, tokenizer: str) -> Way:
-        from ensembles.embeddings.pooling.engine import embed
+        from ensembles.embeddings.pooling.engine import embed_texts, pooling_spec
 
-        out = touched(len(texts), table)
-        embed(texts[:3000], tokens(tokenizer), table, out=out[:3000])
+        out, spec = touched(len(texts), table), pooling_spec(table)
+        embed_texts(texts[:3000], tokens(tokenizer), spec, out=out[:3000])
         words = tokens(tokenizer)
-        task = lambda: embed(texts, words, table, out=out, n_threads=n_threads)  # noqa: E731
+        task = lambda: embed_texts(texts, words, spec, out=out, n_threads=n_threads)  # noqa: E731
         yield task
         yield task
 
@@ -102,12 +102,12 @@ def one_by_one(embed: Callable[[list[str]], Any], texts: list[str]) -> None:
 
 def tokens(path: str) -> Any:
     """Our tokens, without unknown pieces, as model2vec has it."""
-    from ensembles.embeddings.tokenization.tokenizer import tokens_of
+    from ensembles.embeddings.tokenization.tokenizer import make_tokenizer
 
     tokenizer = tokenizer_of(path)
     vocabulary = tokenizer.get_vocab()
     del vocabulary[UNKNOWN]
-    return tokens_of(tokenizer, vocabulary)
+    return make_tokenizer(tokenizer, vocabulary)
 
 
 def tokenizer_of(path: str) -> Any:
@@ -127,11 +127,12 @@ def touched(n_texts: int, table: Any) -> Any:
 
 def pool_alone(texts: list[str], table: Any, tokenizer: str) -> Way:
     """Pooling of rows that are there."""
-    from ensembles.embeddings.pooling.engine import pool
+    from ensembles.embeddings.pooling.engine import pool, pooling_spec
 
     rows, out = tokens(tokenizer)(texts), touched(len(texts), table)
-    pool(rows, table, out=out)
-    yield lambda: pool(rows, table, out=out)
+    spec = pooling_spec(table)
+    pool(rows, spec, out=out)
+    yield lambda: pool(rows, spec, out=out)
 
 
 def gather(texts: list[str], table: Any, tokenizer: str) -> Way:

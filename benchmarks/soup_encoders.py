@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ensembles.checkpoints import get_state
-from ensembles.embeddings import cosines, read_pairs
+from ensembles.embeddings import paired_cosines, read_similarity_pairs
 from ensembles.embeddings.similarity.evaluation import Pairs
 
 BATCH_SIZE = 32
@@ -44,9 +44,11 @@ def sets() -> dict[str, Pairs]:
     """Pairs to learn from, to choose and be judged by, and shifted ones."""
     folder = measuring.data() / "sts"
     return {
-        "train": read_pairs(folder / "sts-train.csv", columns=("6", "7", "5")),
-        "dev": read_pairs(folder / "sts-dev.csv", columns=("6", "7", "5")),
-        "shift": read_pairs(folder / "SICK_trial.txt"),
+        "train": read_similarity_pairs(
+            folder / "sts-train.csv", columns=("6", "7", "5")
+        ),
+        "dev": read_similarity_pairs(folder / "sts-dev.csv", columns=("6", "7", "5")),
+        "shift": read_similarity_pairs(folder / "SICK_trial.txt"),
     }
 
 
@@ -136,7 +138,7 @@ class Similarities:
         key = b"".join(value.numpy().tobytes()[:4096] for value in state.values())
         if key not in self._known:
             self._known[key] = {
-                name: cosines(
+                name: paired_cosines(
                     encode(encoder, pairs.first), encode(encoder, pairs.second)
                 )
                 for name, pairs in self._held.items()

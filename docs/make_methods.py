@@ -141,7 +141,7 @@ def _pooling_row(pooling: Pooling) -> str:
 def _weighting_row(weighting: Weighting) -> str:
     needs = {"counts": "counts", "documents": "texts", "nothing": "the order of rows"}
     total = {"count": "the number of words", "weights": "the weights"}[weighting.divide]
-    removed = "by their shares" if weighting.piecewise else "whole"
+    removed = "by their shares" if weighting.by_variance_share else "whole"
     cells = [f"`{weighting.name}`", needs[weighting.needs], total, removed]
     return f"| {' | '.join(cells)} |\n"
 

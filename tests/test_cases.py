@@ -15,7 +15,7 @@ import pytest
 
 from ensembles._typing import Float64
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
-from ensembles.embeddings.weighting.builtin import Frequencies
+from ensembles.embeddings.weighting.builtin import WordFrequencies
 from ensembles.predictions import COMBINERS
 from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS
@@ -46,7 +46,7 @@ class PoolingCase(NamedTuple):
 
 
 class WeightingCase(NamedTuple):
-    frequencies: Frequencies
+    frequencies: WordFrequencies
     params: dict[str, Any]
     weights: Numbers
 
@@ -179,7 +179,7 @@ POOLING_CASES = {
     ),
 }
 
-MET = Frequencies(np.array([1.0, 3.0]), np.array([1.0, 3.0]))
+MET = WordFrequencies(np.array([1.0, 3.0]), np.array([1.0, 3.0]))
 WEIGHTING_CASES = {
     # p is 1/4 and 3/4.
     "sif": WeightingCase(MET, {"a": 0.25}, [1 / 2, 1 / 4]),

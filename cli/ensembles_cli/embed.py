@@ -18,7 +18,7 @@ from ensembles_cli.options.model import (
     model_option,
     model_options,
     note,
-    opened,
+    open_model_from_options,
 )
 from ensembles_cli.process import allow_long_fields, end_cleanly
 
@@ -31,38 +31,38 @@ from ensembles_cli.process import allow_long_fields, end_cleanly
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Where to write: NAME.npy, or NAME.parquet with the texts beside.",
+    help="Output file: NAME.npy, or NAME.parquet with the texts.",
 )
 @click.option(
     "--column",
     help=(
-        "Column of the texts by name, or by number where there is no header.  "
-        "[default: the only one, text or sentence]"
+        "Text column, by name, or by number in a table without a header.  [default: "
+        "the only column, text or sentence]"
     ),
 )
 @click.option(
     "--kind",
     type=click.Choice(["lines", "csv", "tsv", "jsonl", "parquet"]),
-    help="How FILE is read.  [default: by its suffix, else a text a line]",
+    help="Format of FILE.  [default: by its suffix, else one text per line]",
 )
 @click.option(
     "--encoding",
     default="utf-8",
     show_default=True,
-    help="Of FILE; latin-1 takes any bytes.",
+    help="Encoding of FILE; latin-1 accepts any bytes.",
 )
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "float64", "int8", "bits"]),
-    help="Format of the numbers.  [default: float32]",
+    type=click.Choice(["float32", "float16", "float64", "int8", "binary"]),
+    help="Data type of the vectors.  [default: float32]",
 )
 @model_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@click.option("--force", is_flag=True, help="Replace what is at the output.")
+@click.option("--force", is_flag=True, help="Replace an existing output file.")
 @click.option(
     "--convert",
     is_flag=True,
-    help="Write the model's word vectors themselves, to .safetensors or .npz.",
+    help="Convert word vectors to .safetensors or .npz, which are memory-mapped.",
 )
 def command(
     file: str | None,
@@ -76,11 +76,11 @@ def command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Turn the texts of FILE into vectors, one row each; - reads standard input.
+    """Compute a vector for each text of FILE; - reads standard input.
 
-    The file is read piece by piece and may be larger than the memory. The output is
-    whole or absent: a run that is interrupted leaves nothing, and starts anew. With
-    --convert text vectors become a file that opens at once.
+    FILE is read in batches and may be larger than memory. The output is written
+    atomically: an interrupted run leaves no file. --convert writes word vectors to a
+    file that loads at once.
 
     \b
     ensemble embed reviews.txt -m glove.txt -o reviews.npy
@@ -92,7 +92,7 @@ def command(
     end_cleanly()
     if convert != (file is None):
         raise click.UsageError(
-            "--convert takes no FILE" if convert else "FILE is missing; - is stdin"
+            "--convert takes no FILE" if convert else "FILE is missing; - reads stdin"
         )
     if convert:
         others = {"column": column, "kind": kind, "encoding": encoding}
@@ -112,14 +112,16 @@ def command(
     fit = options["fit"]
     if fit is not None and fit.suffix == Path(str(file)).suffix:
         options["fit_column"] = options["fit_column"] or column
-    embedder = opened(model, **options)
+    embedder = open_model_from_options(model, **options)
     facts = {"out": str(out), "model": describe(embedder, quiet=as_json)}
     facts["input"] = describe_input(file, first, quiet=as_json)
-    every, like = chain(first, batches), embedder.transform([])
-    counts = written(embedder, every, out, n_bytes=size_of(source), force=force)
-    facts |= {"columns": like.shape[1], "dtype": str(like.dtype)}
+    all_batches, empty = chain(first, batches), embedder.transform([])
+    counts = write_vectors_of(
+        embedder, all_batches, out, n_bytes=size_of(source), force=force
+    )
+    facts |= {"columns": empty.shape[1], "dtype": str(empty.dtype)}
     facts |= describe_coverage(counts, quiet=as_json)
-    facts["cut_tokens"] = describe_lost(embedder, first, quiet=as_json)
+    facts["split_tokens"] = describe_split_tokens(embedder, first, quiet=as_json)
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -127,7 +129,7 @@ def command(
     click.echo(f"{out}: {facts['texts']} texts, {shape}")
 
 
-def written(
+def write_vectors_of(
     embedder: Any,
     batches: Iterable[Any],
     out: Path,
@@ -136,16 +138,16 @@ def written(
     force: bool,
 ) -> Any:
     """Write the vectors of all texts; returns their token coverage."""
-    from ensembles.embeddings.files.vector_files import vectors_file
+    from ensembles.embeddings.files.vector_files import open_vector_writer
     from ensembles.embeddings.tokenization.coverage import Coverage
 
-    counts, like = Coverage(), embedder.transform([])
+    counts, empty = Coverage(), embedder.transform([])
     with (
         bar("embedding", n_bytes) as progress,
-        vectors_file(out, like.shape[1], like.dtype, force=force) as add,
+        open_vector_writer(out, empty.shape[1], empty.dtype, force=force) as add,
     ):
         for batch in batches:
-            add(batch.texts, embedder.counted(batch.texts, counts))
+            add(batch.texts, embedder.transform_counted(batch.texts, counts))
             progress(batch.n_bytes)
     return counts
 
@@ -158,34 +160,34 @@ def describe_input(
     facts = {"file": file, **(first[0].facts if first else {})}
     columns = facts.get("columns", 0)
     n_columns = columns if isinstance(columns, int) else len(columns)
-    words = f"{name} is read as {facts.get('kind', 'an empty file')}"
+    message = f"{name} is read as {facts.get('kind', 'an empty file')}"
     if "column" in facts:
-        words += f", column {facts['column']!r} of {n_columns}"
+        message += f", column {facts['column']!r} of {n_columns}"
     if facts.get("delimiter", ",") not in ",\t":
-        words += f", between {facts['delimiter']!r}"
+        message += f", delimiter {facts['delimiter']!r}"
     if not quiet:
-        note(words)
+        note(message)
     return facts
 
 
-def describe_lost(
+def describe_split_tokens(
     embedder: Any, first: Sequence[Any], *, quiet: bool
 ) -> dict[str, int]:
     """Print which in-vocabulary tokens the tokenizer splits or drops.
 
     Only the first texts are examined. Returns the count of each token.
     """
-    from ensembles.embeddings.summary import SAMPLED, lost
+    from ensembles.embeddings.summary import N_SAMPLED, split_tokens
 
-    found = lost(embedder, first[0].texts if first else [])
-    if found and not quiet:
-        named = ", ".join(repr(token) for token, _ in found.most_common(3))
+    counts = split_tokens(embedder, first[0].texts if first else [])
+    if counts and not quiet:
+        examples = ", ".join(repr(token) for token, _ in counts.most_common(3))
         note(
-            f"the tokenizer cuts or leaves out {sum(found.values())} tokens of the "
-            f"first {SAMPLED} texts that have a vector, such as {named}; --tokenizer "
-            "whitespace keeps what stands between spaces"
+            f"the tokenizer splits or drops {sum(counts.values())} tokens of the first "
+            f"{N_SAMPLED} texts that have a vector, such as {examples}; --tokenizer "
+            "whitespace keeps whitespace-delimited tokens"
         )
-    return dict(found)
+    return dict(counts)
 
 
 def write_table(
@@ -197,9 +199,9 @@ def write_table(
     limit, errors = options.pop("limit"), options.pop("errors")
     for name, value in options.items():
         if value not in (None, ()):
-            option = "param" if name == "params" else name.replace("_", "-")
+            option = name.replace("_params", "_param").replace("_", "-")
             raise click.UsageError(
-                f"--convert takes vectors as they are, found --{option}"
+                f"--convert copies vectors unchanged; remove --{option}"
             )
     vectors = read_vectors(model, limit=limit, errors=errors)
     write_vectors(vectors, out, force=force)

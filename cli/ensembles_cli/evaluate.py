@@ -1,4 +1,4 @@
-"""``ensemble evaluate``: compare cosine similarities with human ratings."""
+"""``ensemble evaluate_similarity``: compare cosine similarities with human ratings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ensembles_cli.console import table
-from ensembles_cli.options.model import describe, model_options, opened
+from ensembles_cli.options.model import describe, model_options, open_model_from_options
 from ensembles_cli.options.types import Param
 from ensembles_cli.process import allow_long_fields
 
@@ -20,21 +20,21 @@ from ensembles_cli.process import allow_long_fields
 @click.option(
     "--against",
     type=click.Path(path_type=Path),
-    help="A second model, with settings of its own, on the same pairs.",
+    help="Second model to compare on the same pairs.",
 )
 @click.option(
     "--against-option",
     "others",
     type=Param(),
     multiple=True,
-    help="An option of the second model, such as weights=zipf; may be repeated.",
+    help="Option of the second model, such as weights=zipf; may be repeated.",
 )
 @click.option(
     "--columns",
     metavar="A,B,SCORE",
     help=(
-        "Columns of both texts and the score, by name, or by number where there is no "
-        "header.  [default: the usual names, or the first three]"
+        "Columns of both texts and the score, by name, or by number in a table without "
+        "a header.  [default: common names, or the first three]"
     ),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -48,12 +48,12 @@ def command(
     others: tuple[tuple[str, Any], ...],
     **options: Any,
 ) -> None:
-    """Spearman's correlation, times 100, of cosines with the scores in PAIRS.
+    """Spearman correlation, times 100, of cosines with the scores in PAIRS.
 
-    PAIRS is a table with commas or tabs: two texts and a score in each row. Intervals
-    hold the number in 95 of 100 resamples of the pairs; of two models that of their
-    difference tells whether one is better. Options are those of MODEL; the second model
-    has those of --against-option.
+    PAIRS is a CSV or TSV table with two texts and a score per row. The intervals are
+    95 % bootstrap intervals over the pairs; with two models, one is better if the
+    interval of the difference excludes 0. The options apply to MODEL; --against-option
+    sets those of the second model.
 
     \b
     ensemble evaluate glove.txt sts-dev.csv --columns 6,7,5
@@ -61,61 +61,69 @@ def command(
     ensemble evaluate v.txt p.csv --against v.txt --against-option weights=zipf
     """
     allow_long_fields()
-    from ensembles.embeddings.similarity.evaluation import evaluate, read_pairs
+    from ensembles.embeddings.similarity.evaluation import (
+        evaluate_similarity,
+        read_similarity_pairs,
+    )
 
     if others and against is None:
-        raise click.UsageError("--against-option must have --against")
-    named = None if columns is None else columns.split(",")
-    asked = read_pairs(pairs, named)
+        raise click.UsageError("--against-option requires --against")
+    names = None if columns is None else columns.split(",")
+    rated = read_similarity_pairs(pairs, names)
     paths = [model] if against is None else [model, against]
-    models = [opened(model, **options)]
-    models += [opened(path, **settings(others, options)) for path in paths[1:]]
-    described = [describe(one, quiet=as_json) for one in models]
-    found, above = evaluate(models, asked)
+    models = [open_model_from_options(model, **options)]
+    models += [
+        open_model_from_options(path, **settings(others, options)) for path in paths[1:]
+    ]
+    summaries = [describe(fitted, quiet=as_json) for fitted in models]
+    correlations, differences = evaluate_similarity(models, rated)
     if as_json:
         facts = {
-            "pairs": len(asked.scores),
-            "models": by_name(paths, found),
-            "read": described,
-            "difference": above[0]._asdict() if above else None,
+            "pairs": len(rated.scores),
+            "models": by_name(paths, correlations),
+            "read": summaries,
+            "difference": differences[0]._asdict() if differences else None,
         }
         click.echo(json.dumps(facts))
         return
-    rows = [[str(path), *cells(one)] for path, one in zip(paths, found, strict=True)]
-    rows += [["difference", *cells(one)] for one in above]
+    pairs_of_rows = zip(paths, correlations, strict=True)
+    rows = [[str(path), *cells(interval)] for path, interval in pairs_of_rows]
+    rows += [["difference", *cells(interval)] for interval in differences]
     table(["model", "Spearman x 100", "95 % interval"], rows)
-    if len(found) == 1:
+    if len(correlations) == 1:
         # The last line has a single number, so that ensemble soup --score can read it.
         click.echo(f"Spearman: {rows[0][1]}")
 
 
-def by_name(paths: list[Path], found: list[Any]) -> dict[str, Any]:
+def by_name(paths: list[Path], intervals: list[Any]) -> dict[str, Any]:
     """Results by model path; equal paths are numbered."""
     names = list(map(str, paths))
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, 1)]
-    return {name: one._asdict() for name, one in zip(names, found, strict=True)}
+    pairs = zip(names, intervals, strict=True)
+    return {name: interval._asdict() for name, interval in pairs}
 
 
 def settings(
-    given: tuple[tuple[str, Any], ...], known: dict[str, Any]
+    options: tuple[tuple[str, Any], ...], known: dict[str, Any]
 ) -> dict[str, Any]:
     """Options of the second model, from names and values of --against-option."""
-    found: dict[str, Any] = {}
-    for name, value in given:
+    values: dict[str, Any] = {}
+    for name, value in options:
         key = name.replace("-", "_")
-        if key not in known or key == "params":
-            names = ", ".join(sorted(known.keys() - {"params"})).replace("_", "-")
+        if key not in known or key.endswith("_params"):
+            keys = sorted(key for key in known if not key.endswith("_params"))
+            names = ", ".join(keys).replace("_", "-")
             raise click.UsageError(
                 f"unknown option {name!r} of --against-option ({names})"
             )
-        found[key] = Path(str(value)) if key == "fit" else value
-    if "rule" in found:
-        found["rule"] = (found["rule"],)
-    return found
+        values[key] = Path(str(value)) if key == "fit" else value
+    if "rule" in values:
+        values["rule"] = (values["rule"],)
+    return values
 
 
-def cells(found: Any) -> list[str]:
+def cells(interval: Any) -> list[str]:
     """Format a correlation and its confidence interval, times 100."""
-    value, low, high = (f"{100 * number:.1f}" for number in found)
+    value, low, high = (f"{100 * number:.1f}" for number in interval)
     return [value, f"{low} to {high}"]

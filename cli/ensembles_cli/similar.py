@@ -13,7 +13,7 @@ from ensembles_cli.options.model import (
     model_option,
     model_options,
     note,
-    opened,
+    open_model_from_options,
 )
 
 
@@ -22,24 +22,24 @@ from ensembles_cli.options.model import (
 @model_option
 @model_options
 def command(texts: tuple[str, ...], model: Path, **options: Any) -> None:
-    """Cosine of the first text's vector with that of each other, the nearest first.
+    """Compute cosine similarities of the first text with the others, sorted.
 
-    A text without words that the model knows has similarity 0 with all.
+    A text without known words has similarity 0 to all others.
 
     \b
     ensemble similar -m glove.txt "a cat sat" "the dog lay down" "stocks fell"
     """
     if len(texts) < 2:
-        raise click.UsageError("there must be at least two texts, found one")
-    from ensembles.embeddings.similarity.cosine import cosines
+        raise click.UsageError("at least two texts are required, found one")
+    from ensembles.embeddings.similarity.cosine import paired_cosines
 
-    embedder = opened(model, **options)
+    embedder = open_model_from_options(model, **options)
     describe(embedder)
     vectors = embedder.transform(list(texts))
     for text, vector in zip(texts, vectors, strict=True):
         if not vector.any():
             note(f"no known token in {text!r}: its similarity is 0")
-    found = cosines(vectors[1:], vectors[:1])
-    order = sorted(range(len(found)), key=lambda place: -found[place])
-    rows = [[f"{found[place]:.4f}", texts[place + 1]] for place in order]
+    cosines = paired_cosines(vectors[1:], vectors[:1])
+    order = sorted(range(len(cosines)), key=lambda index: -cosines[index])
+    rows = [[f"{cosines[index]:.4f}", texts[index + 1]] for index in order]
     table(["cosine", f"with {texts[0]!r}"], rows)

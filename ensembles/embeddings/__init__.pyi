@@ -1,10 +1,10 @@
-from .auto_model import open_model as open_model
+from .auto_model import load_model as load_model
 from .embedder import SentenceEmbedder as SentenceEmbedder
 from .encoder import SentenceEncoder as SentenceEncoder
 from .pooling.builtin import POOLINGS as POOLINGS
-from .similarity.cosine import cosines as cosines
-from .similarity.evaluation import evaluate as evaluate
-from .similarity.evaluation import read_pairs as read_pairs
+from .similarity.cosine import paired_cosines as paired_cosines
+from .similarity.evaluation import evaluate_similarity as evaluate_similarity
+from .similarity.evaluation import read_similarity_pairs as read_similarity_pairs
 from .vectors.read import read_vectors as read_vectors
 from .vectors.word_vectors import WordVectors as WordVectors
 from .vectors.write import write_vectors as write_vectors

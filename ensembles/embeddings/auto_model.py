@@ -8,20 +8,23 @@ from typing import Any
 
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.encoder import SentenceEncoder
-from ensembles.embeddings.vectors.model_directory import OWN, is_static
-from ensembles.embeddings.vectors.model_files import settings_of
+from ensembles.embeddings.vectors.model_directory import OWN, is_static, vector_settings
 from ensembles.embeddings.vectors.read import read_vectors
 from ensembles.regular_files import read_json
 
 # Modules that `read_vectors` reads as a vector table.
-READ = ("StaticEmbedding", "Normalize")
+TABLE_MODULES = ("StaticEmbedding", "Normalize")
 # Parameters whose command-line option has another name.
-OPTIONS = {"texts": "fit", "params": "param"}
+OPTIONS = {
+    "texts": "fit",
+    "rule_params": "rule-param",
+    "weights_params": "weights-param",
+}
 # Parameters that SentenceEncoder has too.
-SHARED = ("normalize", "n_components", "dtype")
+ENCODER_PARAMS = ("normalize", "n_components", "dtype")
 
 
-def open_model(
+def load_model(
     path: str | os.PathLike[str],
     texts: Any = None,
     *,
@@ -64,54 +67,56 @@ def open_model(
     ValueError
         If the path holds none of these, or a parameter does not apply to the model.
     """
-    place = Path(path)
-    kind = _kind(place)
-    if kind is None or (static and kind is SentenceEncoder):
-        vectors = read_vectors(place, limit=limit, errors=errors)
-        own: dict[str, Any] = {"normalize": bool(vectors.normalize)}
-        if vectors.weighted:
-            own["weights"] = None
-        return SentenceEmbedder(vectors, **{**own, **params}).fit(texts)
-    taken = SHARED if kind is SentenceEncoder else ("n_jobs",)
-    learned = {"limit": limit, "errors": errors, "texts": texts}
-    given = [*params, *(name for name, value in learned.items() if value is not None)]
-    for name in given:
-        if name not in (*taken, "n_jobs"):
+    path = Path(path)
+    model_class = _model_class(path)
+    if model_class is None or (static and model_class is SentenceEncoder):
+        vectors = read_vectors(path, limit=limit, errors=errors)
+        defaults: dict[str, Any] = {"normalize": bool(vectors.normalize)}
+        if vectors.preweighted:
+            defaults["weights"] = None
+        return SentenceEmbedder(vectors, **{**defaults, **params}).fit(texts)
+    reading = {"limit": limit, "errors": errors, "texts": texts}
+    names = [*params, *(name for name, value in reading.items() if value is not None)]
+    accepted = ENCODER_PARAMS if model_class is SentenceEncoder else ()
+    for name in names:
+        if name not in (*accepted, "n_jobs"):
             option = OPTIONS.get(name, name).replace("_", "-")
-            does_not = f"{name} (--{option}) does not apply to {place}"
-            if kind is SentenceEncoder:
+            message = f"{name} (--{option}) does not apply to {path}"
+            if model_class is SentenceEncoder:
                 raise ValueError(
-                    f"{does_not}, a transformer, which takes {', '.join(taken)} alone; "
-                    "static=True (--static) takes the table of its tokens, to which "
-                    "everything applies"
+                    f"{message}, a transformer, which accepts only "
+                    f"{', '.join(accepted)}; static=True (--static) uses the table of "
+                    "its input embeddings instead, to which all parameters apply"
                 )
             raise ValueError(
-                f"{does_not}, a saved SentenceEmbedder, which has learned and takes "
-                f"{', '.join(taken)} alone"
+                f"{message}, a saved SentenceEmbedder, which is fitted already and "
+                "accepts only n_jobs"
             )
-    if kind is SentenceEncoder:
+    if model_class is SentenceEncoder:
         params.pop("n_jobs", None)
-        return SentenceEncoder(str(place), **params).fit()
-    saved = SentenceEmbedder.load(place)
-    saved.set_params(**params)
-    return saved
+        return SentenceEncoder(str(path), **params).fit()
+    embedder = SentenceEmbedder.load(path)
+    embedder.set_params(**params)
+    return embedder
 
 
-def _kind(place: Path) -> type[SentenceEmbedder] | type[SentenceEncoder] | None:
+def _model_class(
+    path: Path,
+) -> type[SentenceEmbedder] | type[SentenceEncoder] | None:
     """Class of the model in a directory; None for word vectors."""
-    if not place.is_dir():
+    if not path.is_dir():
         return None
-    config, modules = _json(place / "config.json"), _json(place / "modules.json")
+    config, modules = _json(path / "config.json"), _json(path / "modules.json")
     if isinstance(config, dict) and OWN in config:
         return SentenceEmbedder
-    if isinstance(modules, list) and all(isinstance(one, dict) for one in modules):
+    if isinstance(modules, list) and all(isinstance(m, dict) for m in modules):
         types = [str(module.get("type")) for module in modules]
-        static = all(kind.endswith(READ) for kind in types)
-        return None if static and types and not settings_of(place) else SentenceEncoder
-    kind = config.get("model_type") if isinstance(config, dict) else None
-    if not config or kind == "model2vec" or (kind is None and is_static(place)):
+        is_table = bool(types) and all(name.endswith(TABLE_MODULES) for name in types)
+        return None if is_table and not vector_settings(path) else SentenceEncoder
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if not config or model_type == "model2vec":
         return None
-    return SentenceEncoder
+    return None if model_type is None and is_static(path) else SentenceEncoder
 
 
 def _json(path: Path) -> Any:

@@ -69,16 +69,16 @@ def check_texts(texts: Any) -> Any:
         return texts
     if isinstance(texts, str | bytes):
         raise ValueError(
-            f"texts must be a sequence of str, found one {type(texts).__name__}; "
-            "write [text]"
+            f"texts must be a sequence of str, found a single {type(texts).__name__}; "
+            "pass [text]"
         )
     shape: Any = getattr(texts, "shape", (0,))
     if len(shape) == 2 and shape[1] == 1:
         return _only_column(texts)
     if len(shape) != 1:
         raise ValueError(
-            f"texts must be one column, found shape {shape}; choose it, as in "
-            "X['text'] or X[:, 0]"
+            f"texts must be one column, found shape {shape}; select it with X['text'] "
+            "or X[:, 0]"
         )
     if not hasattr(texts, "__iter__") and not hasattr(texts, "__arrow_c_stream__"):
         raise TypeError(f"texts must be a sequence of str, found {texts!r}")

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
+from ensembles._typing import Float32
 from ensembles.embeddings.base import TextTransformer, check_texts
-from ensembles.embeddings.pooling.builtin import rules_of
+from ensembles.embeddings.persistence.load import load
+from ensembles.embeddings.persistence.save import SavedEmbedder, save
+from ensembles.embeddings.pooling.builtin import resolve_poolings, split_rule_params
 from ensembles.embeddings.postprocessing.projection import (
     Moments,
+    Projection,
     check_count,
     fit_projection,
 )
 from ensembles.embeddings.postprocessing.quantization import (
-    cast,
     check_dtype,
-    normalized,
+    l2_normalize,
+    quantize,
 )
-from ensembles.embeddings.text_average import Average, split_params
+from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.coverage import Coverage
-from ensembles.embeddings.tokenization.texts import Part, parts_of
-from ensembles.embeddings.vectors.lookup import Rows
+from ensembles.embeddings.tokenization.texts import TextBatch, as_batches
+from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.vectors.read import read_vectors
-from ensembles.embeddings.weighting.frequencies import frequencies_of
-from ensembles.embeddings.weighting.row_weights import weighting_of, weights_of
-
-if TYPE_CHECKING:
-    from ensembles.embeddings.persistence.load import LoadedEmbedder
+from ensembles.embeddings.weighting.frequencies import resolve_frequencies
+from ensembles.embeddings.weighting.row_weights import resolve_weighting, row_weights
 
 
 class SentenceEmbedder(TextTransformer):
@@ -49,11 +50,17 @@ class SentenceEmbedder(TextTransformer):
         `WordVectors` object, so a grid search over one reads the file only once.
     rule : str or list of str, default="mean"
         Names of `POOLINGS`; the results of several are concatenated.
+    rule_params : dict or None, default=None
+        Parameters of the rules, such as ``{"p": 5}`` of "power_mean"; a value applies
+        to each rule that has a parameter of this name. None uses the defaults.
     weights : {"sif", "usif", "idf", "zipf"}, mapping, array or None, default="sif"
         Word weights: a name of `WEIGHTINGS`; a mapping of word to weight, in which
         missing words weigh 1; or an array with one weight per token of the vectors.
         None weighs every word equally. It often suits a downstream classifier best,
         because frequent words may discriminate between classes.
+    weights_params : dict or None, default=None
+        Parameters of the word weighting, such as ``{"a": 1e-3}`` of "sif". None uses
+        the defaults.
     remove_components : int, default=0
         Number of leading singular vectors of the training sentence vectors to remove
         from every vector; "usif" removes each in proportion to its share of the
@@ -67,7 +74,7 @@ class SentenceEmbedder(TextTransformer):
     normalize : bool, default=False
         Whether to L2-normalize the vectors.
     tokenizer : str, callable, tokenizer or None, default=None
-        Tokenizer as in `tokens_of`. None uses the tokenizer that comes with the
+        Tokenizer as in `make_tokenizer`. None uses the tokenizer that comes with the
         vectors, else words as in ``\w+``.
     frequencies : mapping, path, {"corpus", "vectors", "zipf"} or None, default=None
         Source of the word counts: a mapping of word to count, a file with one word and
@@ -84,13 +91,10 @@ class SentenceEmbedder(TextTransformer):
         Treatment of out-of-vocabulary words: leave them out, compose their vectors
         from character n-grams (fastText; they get the weight of a word with count
         zero), or raise ValueError.
-    dtype : {"float32", "float16", "float64", "int8", "bits"}, default="float32"
-        Data type of the vectors. "int8" quantizes with one scale for all, learned in
-        `fit`, and approximately preserves cosines; "bits" packs the signs, eight per
-        byte, for Hamming distances.
-    params : dict or None, default=None
-        Parameters of the rules and the weighting, such as ``{"a": 1e-3, "p": 3}``.
-        None uses their defaults.
+    dtype : {"float32", "float16", "float64", "int8", "binary"}, default="float32"
+        Data type of the vectors that `transform` returns. "int8" quantizes with one
+        scale for all, learned in `fit`, and approximately preserves cosines; "binary"
+        packs the signs, eight per byte (uint8), for Hamming distances.
     n_jobs : int or None, default=None
         Number of threads; None is 1, -1 all processors. The result does not depend on
         it.
@@ -112,6 +116,25 @@ class SentenceEmbedder(TextTransformer):
     lowercase_ : bool
         Whether words are lowercased.
 
+    See Also
+    --------
+    SentenceEncoder : Vectors from a sentence-transformers model.
+    read_vectors : Formats of word vectors, and conversion in memory.
+    evaluate_similarity : Compare cosines with human similarity ratings.
+
+    Notes
+    -----
+    ``weights="sif"`` with ``remove_components=1`` is SIF [1]_, ``weights="usif"`` with
+    ``remove_components=5`` uSIF [2]_. The docstrings of the entries of ``POOLINGS`` and
+    ``WEIGHTINGS`` have the references of the others.
+
+    References
+    ----------
+    .. [1] Arora, Liang & Ma (2017), "A simple but tough-to-beat baseline for sentence
+       embeddings", ICLR.
+    .. [2] Ethayarajh (2018), "Unsupervised random walk sentence embeddings: a strong
+       but simple baseline", Workshop on Representation Learning for NLP.
+
     Examples
     --------
     >>> vectors = {"good": [1.0, 0.0], "bad": [-1.0, 0.0], "film": [0.0, 1.0]}
@@ -127,7 +150,9 @@ class SentenceEmbedder(TextTransformer):
         vectors: Any,
         *,
         rule: Any = "mean",
+        rule_params: dict[str, Any] | None = None,
         weights: Any = "sif",
+        weights_params: dict[str, Any] | None = None,
         remove_components: int = 0,
         whiten: bool | None = None,
         n_components: int | None = None,
@@ -137,12 +162,13 @@ class SentenceEmbedder(TextTransformer):
         lowercase: bool | None = None,
         unknown: str = "skip",
         dtype: Any = "float32",
-        params: Any = None,
         n_jobs: int | None = None,
     ) -> None:
         self.vectors = vectors
         self.rule = rule
+        self.rule_params = rule_params
         self.weights = weights
+        self.weights_params = weights_params
         self.remove_components = remove_components
         self.whiten = whiten
         self.n_components = n_components
@@ -152,7 +178,6 @@ class SentenceEmbedder(TextTransformer):
         self.lowercase = lowercase
         self.unknown = unknown
         self.dtype = dtype
-        self.params = params
         self.n_jobs = n_jobs
 
     def fit(self, X: Any = None, y: Any = None) -> SentenceEmbedder:
@@ -170,74 +195,75 @@ class SentenceEmbedder(TextTransformer):
         self
             The fitted embedder.
         """
-        rules, weighting = rules_of(self.rule), weighting_of(self.weights)
-        by_rule, own = split_params(self.params, rules, weighting)
+        rules = resolve_poolings(self.rule)
+        rule_params = split_rule_params(rules, self.rule_params)
+        weighting = resolve_weighting(self.weights, self.weights_params)
         dtype = check_dtype(self.dtype)
-        parts = [] if X is None else parts_of(check_texts(X))
+        batches = [] if X is None else as_batches(check_texts(X))
         vectors = read_vectors(self.vectors)
-        if vectors.weighted and weighting is not None:
+        if vectors.preweighted and weighting is not None:
             warnings.warn(
-                f"{vectors.source} is made for a plain mean: its vectors have word "
-                f"weights in them, to which {weighting.name!r} adds; weights=None, "
-                f"normalize={bool(vectors.normalize)} gives what its model gives",
+                f"the vectors of {vectors.source} already contain word weights, to "
+                f"which {weighting.name!r} adds; weights=None, "
+                f"normalize={bool(vectors.normalize)} matches its own model",
                 stacklevel=2,
             )
-        rows = Rows(vectors, self.tokenizer, self.lowercase, self.unknown)
-        met = rows.count(parts)
+        lookup = VocabularyLookup(vectors, self.tokenizer, self.lowercase, self.unknown)
+        counts = lookup.count(batches)
         frequencies = None
         if weighting is not None:
-            needed = weighting.needs == "counts"
-            source = self.frequencies if needed else "zipf"
-            frequencies = frequencies_of(source, rows, met)
-        found, unmet = weights_of(self.weights, frequencies, rows, own)
-        divide = "weights" if weighting is None else weighting.divide
-        self._average = Average(rows, rules, found, unmet, divide, by_rule)
-        rows.warn_of_coverage(parts, met.coverage)
-        self.vectors_, self.weights_ = vectors, found
-        self.coverage_, self.lowercase_ = met.coverage, rows.lowercase
-        self._counted_by = None if frequencies is None else frequencies.source
+            source = self.frequencies if weighting.needs == "counts" else "zipf"
+            frequencies = resolve_frequencies(source, lookup, counts)
+        self.weights_, oov_weight = row_weights(
+            self.weights, frequencies, lookup, dict(self.weights_params or {})
+        )
+        self._averager = TextAverager(
+            *(lookup, rules, rule_params, self.weights_, oov_weight),
+            divide="weights" if weighting is None else weighting.divide,
+        )
+        lookup.warn_low_coverage(batches, counts.coverage)
+        self.vectors_ = vectors
+        self.coverage_, self.lowercase_ = counts.coverage, lookup.lowercase
+        self._frequency_source = None if frequencies is None else frequencies.source
         self._dtype, self._normalize = dtype, bool(self.normalize)
-        piecewise = weighting is not None and weighting.piecewise
-        self._learn(parts, piecewise)
+        by_variance_share = weighting is not None and weighting.by_variance_share
+        self.projection_ = self._fit_projection(batches, by_variance_share)
+        self.scale_ = self._fit_scale(batches) if dtype == "int8" else None
+        self._n_features_out = self._saved().n_features_out
         return self
 
-    def _learn(self, parts: list[Part], piecewise: bool) -> None:
-        """Learn the projection and the int8 scale from the training vectors."""
-        average, n_threads = self._average, self._n_threads()
-        remove, n_columns = self.remove_components, average.n_columns
+    def _fit_projection(
+        self, batches: list[TextBatch], by_variance_share: bool
+    ) -> Projection | None:
+        remove, n_columns = self.remove_components, self._averager.n_columns
         check_count("remove_components", remove, 0, n_columns)
         if self.n_components is not None:
             check_count("n_components", self.n_components, 1, n_columns)
-        self.projection_, self.scale_ = None, None
-        if remove or self.whiten or self.n_components is not None:
-            moments = Moments(n_columns)
-            for block in average.blocks(parts, n_threads):
-                moments.add(block)
-            self.projection_ = fit_projection(
-                moments,
-                remove=remove,
-                piecewise=piecewise,
-                whiten=bool(self.whiten),
-                n_components=self.n_components,
-            )
-        self._n_features_out = n_columns
-        if self.projection_ is not None:
-            self._n_features_out = self.projection_.matrix.shape[1]
-        if self._dtype == "int8":
-            self.scale_ = self._largest(parts)
-        if self._dtype == "bits":
-            self._n_features_out = -(-self._n_features_out // 8)
+        if not remove and not self.whiten and self.n_components is None:
+            return None
+        moments = Moments(n_columns)
+        for block in self._averager.blocks(batches, self._n_threads()):
+            moments.add(block)
+        return fit_projection(
+            moments,
+            remove=remove,
+            by_variance_share=by_variance_share,
+            whiten=bool(self.whiten),
+            n_components=self.n_components,
+        )
 
-    def _largest(self, parts: list[Part]) -> float:
+    def _fit_scale(self, batches: list[TextBatch]) -> float:
         """Largest absolute entry of the training vectors."""
-        blocks = self._average.blocks(parts, self._n_threads())
-        found = max((float(np.abs(self._end(b)).max()) for b in blocks), default=0.0)
-        if not found:
+        blocks = self._averager.blocks(batches, self._n_threads())
+        largest = max(
+            (float(np.abs(self._postprocess(block)).max()) for block in blocks),
+            default=0.0,
+        )
+        if not largest:
             raise ValueError(
-                "dtype='int8' must have texts with known words in fit, to learn its "
-                "scale from"
+                "dtype='int8' requires texts with known words in fit for its scale"
             )
-        return found
+        return largest
 
     def transform(self, X: Any) -> Any:
         """Average the word vectors of each text.
@@ -252,12 +278,12 @@ class SentenceEmbedder(TextTransformer):
         ndarray of shape (n_texts, n_features_out), of ``dtype``
             One vector per text.
         """
-        if not hasattr(self, "_average"):  # faster than check_is_fitted
+        if not hasattr(self, "_averager"):  # faster than check_is_fitted
             check_is_fitted(self)
-        found = self._end(self._average(check_texts(X), self._n_threads()))
-        return cast(found, self._dtype, self.scale_ or 1.0)
+        vectors = self._averager(check_texts(X), self._n_threads())
+        return quantize(self._postprocess(vectors), self._dtype, self.scale_ or 1.0)
 
-    def counted(self, X: Any, coverage: Coverage) -> Any:
+    def transform_counted(self, X: Any, coverage: Coverage) -> Any:
         """Average word vectors as `transform` does, and count the tokens.
 
         Parameters
@@ -273,8 +299,8 @@ class SentenceEmbedder(TextTransformer):
             One vector per text.
         """
         check_is_fitted(self)
-        found = self._average(check_texts(X), self._n_threads(), coverage)
-        return cast(self._end(found), self._dtype, self.scale_ or 1.0)
+        vectors = self._averager(check_texts(X), self._n_threads(), coverage)
+        return quantize(self._postprocess(vectors), self._dtype, self.scale_ or 1.0)
 
     def coverage(self, X: Any) -> Any:
         """Share of each text's tokens that have a vector.
@@ -293,14 +319,14 @@ class SentenceEmbedder(TextTransformer):
             Shares from 0 to 1; NaN for a text without tokens.
         """
         check_is_fitted(self)
-        parts = parts_of(check_texts(X))
-        found = [self._average.rows.coverage(part) for part in parts]
-        return np.concatenate([np.empty(0), *found])
+        batches = as_batches(check_texts(X))
+        shares = [self._averager.lookup.coverage(batch) for batch in batches]
+        return np.concatenate([np.empty(0), *shares])
 
-    def _end(self, vectors: Any) -> Any:
+    def _postprocess(self, vectors: Float32) -> Float32:
         if self.projection_ is not None:
             vectors = self.projection_(vectors)
-        return normalized(vectors) if self._normalize else vectors
+        return l2_normalize(vectors) if self._normalize else vectors
 
     def _n_threads(self) -> int:
         # joblib's call takes as long as tokenizing a sentence.
@@ -328,26 +354,8 @@ class SentenceEmbedder(TextTransformer):
         --------
         ensembles.embeddings.persistence.save : Contents of the directory.
         """
-        from ensembles.embeddings.persistence.save import save
-        from ensembles.embeddings.persistence.saved_embedder import SavedEmbedder
-
         check_is_fitted(self)
-        average = self._average
-        saved = SavedEmbedder(
-            params=self.get_params(deep=False),
-            rows=average.rows,
-            rules=average.rules,
-            weights=self.weights_,
-            unmet=average.unmet,
-            divide=average.divide,
-            projection=self.projection_,
-            normalize=self._normalize,
-            dtype=self._dtype,
-            scale=self.scale_,
-            coverage=self.coverage_,
-            n_features_out=self._n_features_out,
-        )
-        save(saved, path, force=force)
+        save(self._saved(), path, force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
@@ -368,35 +376,31 @@ class SentenceEmbedder(TextTransformer):
 
         Raises
         ------
+        FileNotFoundError
+            If the directory does not exist.
         ValueError
-            If the directory was not written by `save`.
+            If a file is damaged, or `save` did not write the directory.
         """
-        from ensembles.embeddings.persistence.load import load
-
-        try:
-            loaded = load(path)
-            dtype = check_dtype(loaded.params.pop("dtype"))
-            embedder = cls(str(path), weights=None, **loaded.params).fit()
-            embedder.dtype = embedder._dtype = dtype
-            if loaded.learned_params:
-                embedder.set_params(**loaded.learned_params)
-                embedder._restore(loaded)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(
-                f"{path} is no saved SentenceEmbedder: {error!r}; a model of others is "
-                "read by SentenceEmbedder(path, weights=None).fit()"
-            ) from None
-        embedder.scale_, embedder.coverage_ = loaded.scale, loaded.coverage
-        embedder._n_features_out = loaded.n_features_out
+        saved = load(path)
+        embedder = cls(**saved.params)
+        embedder._averager = saved.averager
+        embedder.vectors_ = saved.averager.lookup.vectors
+        embedder.weights_ = saved.averager.weights
+        embedder.lowercase_ = saved.averager.lookup.lowercase
+        embedder.projection_, embedder.scale_ = saved.projection, saved.scale
+        embedder.coverage_, embedder._frequency_source = saved.coverage, None
+        embedder._dtype, embedder._normalize = saved.dtype, saved.normalize
+        embedder._n_features_out = saved.n_features_out
         return embedder
 
-    def _restore(self, loaded: LoadedEmbedder) -> None:
-        """Restores the learned weights and projection of a saved embedder."""
-        if self.weights is None:  # only names of weightings are saved
-            self.weights = loaded.row_weights
-        rules, weighting = rules_of(self.rule), weighting_of(self.weights)
-        by_rule, _ = split_params(self.params, rules, weighting)
-        rows, weights = self._average.rows, loaded.row_weights
-        unmet, divide = loaded.unmet, loaded.divide
-        self._average = Average(rows, rules, weights, unmet, divide, by_rule)
-        self.weights_, self.projection_ = weights, loaded.projection
+    def _saved(self) -> SavedEmbedder:
+        """State for `save`; the parameters are those of the constructor."""
+        return SavedEmbedder(
+            self.get_params(deep=False),
+            self._averager,
+            self.projection_,
+            normalize=self._normalize,
+            dtype=self._dtype,
+            scale=self.scale_,
+            coverage=self.coverage_,
+        )

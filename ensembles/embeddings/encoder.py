@@ -15,17 +15,19 @@ from sklearn.utils.validation import check_is_fitted
 from ensembles.embeddings.base import TextTransformer, check_texts
 from ensembles.embeddings.postprocessing.quantization import (
     FLOATS,
-    cast,
     check_dtype,
-    normalized,
+    l2_normalize,
+    quantize,
 )
 from ensembles.embeddings.remote_code import check_no_remote_code
 from ensembles.embeddings.tokenization.coverage import Coverage
-from ensembles.embeddings.tokenization.texts import decoded, parts_of
+from ensembles.embeddings.tokenization.texts import as_batches, decode_utf8
 
 INSTALL = "pip install 'ensemble-avg[sentence]'"
-AROUND = 8  # upper bound on the special tokens that a tokenizer adds to a text
-TORCH = (2, 6)  # first version whose torch.load defaults to weights_only=True
+MAX_SPECIAL_TOKENS = (
+    8  # upper bound on the special tokens that a tokenizer adds to a text
+)
+MIN_TORCH = (2, 6)  # first version whose torch.load defaults to weights_only=True
 
 
 class SentenceEncoder(TextTransformer):
@@ -61,6 +63,22 @@ class SentenceEncoder(TextTransformer):
     ----------
     model_ : SentenceTransformer
         The loaded model.
+
+    See Also
+    --------
+    SentenceEmbedder : Averages of word vectors, which need no neural network.
+    load_model : Open a saved embedder, a transformer or word vectors by its path.
+
+    Notes
+    -----
+    The model is pretrained: `fit` loads it and learns nothing from ``X``. It needs the
+    package sentence-transformers.
+
+    Examples
+    --------
+    >>> encoder = SentenceEncoder("all-MiniLM-L6-v2/", normalize=True)
+    >>> encoder.fit_transform(["A cat sat.", ""]).shape  # doctest: +SKIP
+    (2, 384)
     """
 
     def __init__(
@@ -103,18 +121,18 @@ class SentenceEncoder(TextTransformer):
             )
         if X is not None:
             check_texts(X)
-        self.model_ = self._loaded()
+        self.model_ = self._load_model()
         # sentence-transformers 6 renamed the method.
-        ask = getattr(self.model_, "get_embedding_dimension", None)
-        dim = ask() if ask else self.model_.get_sentence_embedding_dimension()
+        get_dim = getattr(self.model_, "get_embedding_dimension", None)
+        dim = get_dim() if get_dim else self.model_.get_sentence_embedding_dimension()
         if not isinstance(dim, int):
             raise ValueError(
-                f"{self.model} must have a number of dimensions, found {dim!r}"
+                f"{self.model} must state its embedding dimension, found {dim!r}"
             )
         if self.n_components is not None and not 1 <= self.n_components <= dim:
             raise ValueError(
-                f"n_components must be from 1 to {dim}, the model's dimensions; found "
-                f"{self.n_components!r}"
+                f"n_components must be from 1 to {dim}, the dimension of the model; "
+                f"found {self.n_components!r}"
             )
         self._n_features_out = int(self.n_components or dim)
         return self
@@ -151,59 +169,63 @@ class SentenceEncoder(TextTransformer):
             If a text is longer than the model's ``max_seq_length`` tokens.
         """
         check_is_fitted(self)
-        vectors, n_cut = self._encoded(X)
-        if n_cut:
+        vectors, n_truncated = self._encode(X)
+        if n_truncated:
             warnings.warn(
-                f"{n_cut} of {len(vectors)} texts have more than the "
-                f"{self.model_.max_seq_length} tokens that the model reads: the rest "
-                "of them is cut off; split long texts, and average the vectors",
+                f"{n_truncated} of {len(vectors)} texts were truncated to the "
+                f"{self.model_.max_seq_length} tokens that the model reads; split long "
+                "texts, and average the vectors of the parts",
                 stacklevel=2,
             )
         return vectors
 
-    def _encoded(self, X: Any) -> tuple[Any, int]:
-        """Returns the vectors of texts and the number of truncated texts."""
-        texts = [text for part in parts_of(check_texts(X)) for text in decoded(part)]
-        out = np.zeros((len(texts), self._n_features_out), np.float32)
-        filled = [index for index, text in enumerate(texts) if text.strip()]
-        n_cut = 0
-        if filled:
-            some = [texts[index] for index in filled]
-            n_cut = self._count_cut(some)
-            found = self.model_.encode(
-                some,
+    def _encode(self, X: Any) -> tuple[Any, int]:
+        """Return the vectors of texts and the number of truncated texts."""
+        batches = as_batches(check_texts(X))
+        texts = [text for batch in batches for text in decode_utf8(batch)]
+        vectors = np.zeros((len(texts), self._n_features_out), np.float32)
+        rows = [row for row, text in enumerate(texts) if text.strip()]
+        n_truncated = 0
+        if rows:
+            filled = [texts[row] for row in rows]
+            n_truncated = self._count_truncated(filled)
+            encoded = self.model_.encode(
+                filled,
                 prompt=self.prompt,
                 batch_size=self.batch_size,
                 show_progress_bar=False,
                 convert_to_numpy=True,
             )
-            out[filled] = found[:, : self._n_features_out]
-        broken = np.flatnonzero(~np.isfinite(out).all(axis=1))
+            vectors[rows] = encoded[:, : self._n_features_out]
+        broken = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(broken):
             raise ValueError(
-                f"{self.model} must give finite vectors, but gives NaN or infinity for "
+                f"vectors of {self.model} must be finite, found NaN or infinity for "
                 f"{len(broken)} of {len(texts)} texts, such as "
                 f"{texts[broken[0]][:60]!r}; a model in float16 may overflow: load it "
-                "in float32 and pass it"
+                "in float32 and pass it as model"
             )
-        out = normalized(out) if self.normalize else out
-        return cast(out, check_dtype(self.dtype), 1.0), n_cut
+        vectors = l2_normalize(vectors) if self.normalize else vectors
+        return quantize(vectors, check_dtype(self.dtype), 1.0), n_truncated
 
-    def _count_cut(self, texts: list[str]) -> int:
+    def _count_truncated(self, texts: list[str]) -> int:
         """Number of texts longer than the model's ``max_seq_length`` tokens."""
-        most = getattr(self.model_, "max_seq_length", None)
+        max_tokens = getattr(self.model_, "max_seq_length", None)
         tokenizer: Any = getattr(self.model_, "tokenizer", None)
-        if not isinstance(most, int) or not hasattr(tokenizer, "model_max_length"):
+        if not isinstance(max_tokens, int) or not hasattr(
+            tokenizer, "model_max_length"
+        ):
             return 0
         texts = [self.used_prompt + text for text in texts]
         # Every token but the special ones at the ends of a text has at least one byte.
-        long = [text for text in texts if len(text.encode()) > most - AROUND]
-        if not long:
+        shortest = max_tokens - MAX_SPECIAL_TOKENS
+        long_texts = [text for text in texts if len(text.encode()) > shortest]
+        if not long_texts:
             return 0
-        ids = tokenizer(long, truncation=False, verbose=False)["input_ids"]
-        return sum(len(one) > most for one in ids)
+        ids = tokenizer(long_texts, truncation=False, verbose=False)["input_ids"]
+        return sum(len(text_ids) > max_tokens for text_ids in ids)
 
-    def counted(self, X: Any, coverage: Coverage) -> Any:
+    def transform_counted(self, X: Any, coverage: Coverage) -> Any:
         """Encode texts as `transform` does, and count empty and truncated texts.
 
         Parameters
@@ -219,12 +241,12 @@ class SentenceEncoder(TextTransformer):
         ndarray of shape (n_texts, n_features_out), of ``dtype``
             One vector per text.
         """
-        found, n_cut = self._encoded(X)
-        n_empty = len(found) - int(np.count_nonzero(found.any(axis=1)))
-        coverage.add_texts(len(found), n_empty, n_cut)
-        return found
+        vectors, n_truncated = self._encode(X)
+        n_empty = len(vectors) - int(np.count_nonzero(vectors.any(axis=1)))
+        coverage.add_texts(len(vectors), n_empty, n_truncated)
+        return vectors
 
-    def _loaded(self) -> Any:
+    def _load_model(self) -> Any:
         if not isinstance(self.model, str | os.PathLike):
             return self.model
         try:
@@ -233,12 +255,12 @@ class SentenceEncoder(TextTransformer):
             raise ImportError(
                 f"SentenceEncoder needs the package sentence-transformers: {INSTALL}"
             ) from None
-        return _loaded(str(self.model), SentenceTransformer, self.device)
+        return _load(str(self.model), SentenceTransformer, self.device)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Disables transformers' progress bar, which would appear in a caller's output."""
+    """Disable transformers' progress bar, which would appear in a caller's output."""
     from transformers.utils import logging as untyped
 
     logging: Any = untyped
@@ -251,22 +273,22 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _loaded(path: str, kind: Any, device: str | None) -> Any:
-    """Loads a model from a directory, or by its name on the Hugging Face Hub."""
+def _load(path: str, model_class: Any, device: str | None) -> Any:
+    """Load a model from a directory, or by its name on the Hugging Face Hub."""
     import torch
 
     if Path(path).is_dir():
         check_no_remote_code(Path(path))
-        old = tuple(map(int, torch.__version__.split(".")[:2])) < TORCH
+        old = tuple(map(int, torch.__version__.split(".")[:2])) < MIN_TORCH
         pickled = [*Path(path).rglob("*.bin"), *Path(path).rglob("*.pt")]
         if old and pickled:
             raise ValueError(
-                f"{pickled[0]} is a pickle, which torch {torch.__version__} would run; "
-                "torch 2.6 and newer reads the tensors alone"
+                f"{pickled[0]} is a pickle, and PyTorch {torch.__version__} would run "
+                "its code; install PyTorch 2.6 or newer, which reads only tensors"
             )
     try:
         with _quiet():
-            return kind(path, device=device, trust_remote_code=False)
+            return model_class(path, device=device, trust_remote_code=False)
     except (AttributeError, LookupError, RuntimeError, TypeError) as error:
         raise ValueError(
             f"{path} cannot be loaded by sentence-transformers: "

@@ -1,4 +1,4 @@
-"""Refuses model directories that would load their own Python code.
+"""Refusal of model directories that would load their own Python code.
 
 Versions of sentence-transformers below 6 import the classes that a directory names,
 from the directory itself. The check here does not depend on the version: every class
@@ -24,16 +24,14 @@ IMPORTED = re.compile(r".*\.[A-Za-z_]\w*|.*--.*", re.DOTALL)
 DEEPEST = 3  # levels of subdirectories that are searched for JSON files
 # Skipped: these files are large and name no classes.
 DATA = ("tokenizer.json", "vocab.json", ".index.json")
-WAY_OUT = (
+HINT = (
     "if you trust it, load it with SentenceTransformer(path, trust_remote_code=True) "
     "and pass the model to SentenceEncoder"
 )
 
 # Left to the user: remote code may differ from the architecture of the same name, e.g.
 # that of gte-Qwen2, whose attention is bidirectional.
-NATIVE = (
-    "if transformers has the same architecture itself, take auto_map out of the file"
-)
+NATIVE = "if transformers has this architecture built in, remove auto_map from the file"
 
 
 def check_no_remote_code(folder: Path) -> None:
@@ -53,20 +51,20 @@ def check_no_remote_code(folder: Path) -> None:
     """
     for path in _json_files(folder):
         try:
-            found = read_json(path)
+            content = read_json(path)
         except ValueError:
             if path.parent == folder and path.name in ("modules.json", "config.json"):
                 raise
             continue  # not a configuration file of the model
         if path.name == "modules.json":
-            _check_paths(path, found)
-        for key, value in _entries(found):
-            if wrong := _asked_for(key, value):
+            _check_paths(path, content)
+        for key, value in _entries(content):
+            if untrusted := _untrusted_code(key, value):
                 native = f"; {NATIVE}" if key == "auto_map" else ""
                 raise ValueError(
-                    f"{path} must name classes of {', '.join(TRUSTED)[:-1]} alone: "
-                    f"{key!r} is {wrong!r}, code of the model's own, which is not run; "
-                    f"{WAY_OUT}{native}"
+                    f"{path} must only name classes of {', '.join(TRUSTED)[:-1]}: "
+                    f"{key!r} is {untrusted!r}, code of the model, which is not run; "
+                    f"{HINT}{native}"
                 )
 
 
@@ -83,29 +81,29 @@ def _json_files(folder: Path) -> Iterator[Path]:
 def _check_paths(path: Path, modules: Any) -> None:
     entries = modules if isinstance(modules, list) else [modules]
     for module in entries:
-        place = module.get("path", "") if isinstance(module, dict) else None
-        if not isinstance(place, str) or Path(place).is_absolute():
-            place = ".."
-        if ".." in Path(place).parts:
+        module_path = module.get("path", "") if isinstance(module, dict) else None
+        if not isinstance(module_path, str) or Path(module_path).is_absolute():
+            module_path = ".."
+        if ".." in Path(module_path).parts:
             raise ValueError(
                 f"{path} must list modules with a path inside the directory, found "
                 f"{module!r}"
             )
 
 
-def _entries(found: Any) -> Iterator[tuple[str, Any]]:
+def _entries(content: Any) -> Iterator[tuple[str, Any]]:
     """Keys and values of all objects in parsed JSON, at any depth."""
-    waiting = [found]
-    while waiting:
-        one = waiting.pop()
-        if isinstance(one, dict):
-            yield from one.items()
-            waiting.extend(one.values())
-        elif isinstance(one, list):
-            waiting.extend(one)
+    stack = [content]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            yield from value.items()
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
 
 
-def _asked_for(key: str, value: Any) -> Any:
+def _untrusted_code(key: str, value: Any) -> Any:
     """Untrusted code that a key requests, or None."""
     if key in ("auto_map", "trust_remote_code"):
         return value or None

@@ -7,10 +7,11 @@ from typing import Any
 
 from ensembles.embeddings.base import check_texts
 from ensembles.embeddings.embedder import SentenceEmbedder
-from ensembles.embeddings.tokenization.texts import parts_of, piece
+from ensembles.embeddings.tokenization.texts import as_batches, slice_texts
+from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.weighting.builtin import BY_ORDER, Weighting
 
-SAMPLED = 20_000  # texts that `lost` searches
+N_SAMPLED = 20_000  # texts that `split_tokens` searches
 
 
 def summary(model: Any) -> dict[str, Any]:
@@ -29,28 +30,28 @@ def summary(model: Any) -> dict[str, Any]:
     """
     if not isinstance(model, SentenceEmbedder):
         prompts = getattr(model.model_, "prompts", None) or {}
-        most = getattr(model.model_, "max_seq_length", None)
+        max_tokens = getattr(model.model_, "max_seq_length", None)
         return {
             "model": str(model.model),
             "format": "transformer (sentence-transformers)",
             "dimensions": model._n_features_out,
             "normalize": bool(model.normalize),
-            "max_tokens": most if isinstance(most, int) else None,
+            "max_tokens": max_tokens if isinstance(max_tokens, int) else None,
             "prompt": model.used_prompt,
             "prompts": sorted(name for name, prompt in prompts.items() if prompt),
         }
-    vectors, rows = model.vectors_, model._average.rows
+    vectors, lookup = model.vectors_, model._averager.lookup
     return {
         "model": vectors.source,
         "format": vectors.format,
         "tokens": len(vectors.tokens),
         "dimensions": int(vectors.matrix.shape[1]),
-        "tokenizer": _tokenizer(rows),
-        "lowercase": rows.lowercase,
-        "unknown": rows.unknown,
-        "rule": [rule.name for rule in model._average.rules],
+        "tokenizer": _tokenizer(lookup),
+        "lowercase": lookup.lowercase,
+        "unknown": lookup.unknown,
+        "rule": [rule.name for rule in model._averager.rules],
         "weights": _weights(model),
-        "frequencies": getattr(model, "_counted_by", None),
+        "frequencies": model._frequency_source,
         "normalize": model._normalize,
         "n_components": None if model.projection_ is None else model._n_features_out,
     }
@@ -69,9 +70,9 @@ def sentence(facts: dict[str, Any]) -> str:
     str
         The sentence, without a full stop.
     """
-    read = f"{facts['model']} is read as {facts['format']}"
+    start = f"{facts['model']} is read as {facts['format']}"
     if "tokenizer" not in facts:
-        return f"{read}, {facts['dimensions']} dimensions{_prompts(facts)}"
+        return f"{start}, {facts['dimensions']} dimensions{_prompts(facts)}"
     weights = facts["weights"] or "none"
     if facts["frequencies"]:
         weights += f" by {facts['frequencies']}"
@@ -79,7 +80,7 @@ def sentence(facts: dict[str, Any]) -> str:
         weights += ", as it has no counts"
     lowercase = ", lowercased" if facts["lowercase"] else ""
     return (
-        f"{read}: {facts['tokens']} tokens, {facts['dimensions']} dimensions; "
+        f"{start}: {facts['tokens']} tokens, {facts['dimensions']} dimensions; "
         f"tokenizer {facts['tokenizer']}{lowercase}; rule {', '.join(facts['rule'])}; "
         f"weights {weights}"
     )
@@ -87,32 +88,32 @@ def sentence(facts: dict[str, Any]) -> str:
 
 def _prompts(facts: dict[str, Any]) -> str:
     if facts["prompt"]:
-        return f"; {facts['prompt']!r} is put before each text"
+        return f"; {facts['prompt']!r} is prepended to each text"
     if facts["prompts"]:
         names = ", ".join(facts["prompts"])
-        return f"; its prompts ({names}) are not used: put one before your texts"
+        return f"; its prompts ({names}) are not used: prepend one to your texts"
     return ""
 
 
-def _tokenizer(rows: Any) -> str:
-    if rows.by_piece:
-        own = rows.tokenizer is rows.vectors.tokenizer
-        return "of the model" if own else "of Hugging Face"
-    if rows.tokenizer is None:
+def _tokenizer(lookup: VocabularyLookup) -> str:
+    if lookup.uses_subword_tokenizer:
+        is_builtin = lookup.tokenizer is lookup.vectors.tokenizer
+        return "of the model" if is_builtin else "of Hugging Face"
+    if lookup.tokenizer is None:
         return "words of letters and digits"
-    return rows.tokenizer if isinstance(rows.tokenizer, str) else "callable"
+    return lookup.tokenizer if isinstance(lookup.tokenizer, str) else "callable"
 
 
 def _weights(model: SentenceEmbedder) -> str | None:
     weights = model.weights
     if isinstance(weights, Weighting):
         return weights.name
-    if weights is None and model.vectors_.weighted:
+    if weights is None and model.vectors_.preweighted:
         return "those in the vectors"
     return weights if weights is None or isinstance(weights, str) else "given"
 
 
-def lost(model: Any, texts: Any) -> Counter[str]:
+def split_tokens(model: Any, texts: Any) -> Counter[str]:
     """Count in-vocabulary tokens that the tokenizer splits or drops.
 
     An example is an emoji that has a vector but does not match the word pattern.
@@ -130,8 +131,9 @@ def lost(model: Any, texts: Any) -> Counter[str]:
     Counter of str
         Number of occurrences of each such token.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     if isinstance(model, SentenceEmbedder):
-        for part in parts_of(check_texts(texts))[:1]:
-            found += model._average.rows.lost(piece(part, 0, SAMPLED))
-    return found
+        lookup = model._averager.lookup
+        for batch in as_batches(check_texts(texts))[:1]:
+            counts += lookup.split_tokens(slice_texts(batch, 0, N_SAMPLED))
+    return counts

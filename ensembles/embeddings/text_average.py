@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -10,55 +10,62 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Float32
-from ensembles.embeddings.pooling.builtin import Pooling, pooled
-from ensembles.embeddings.pooling.engine import embed_by
-from ensembles.embeddings.pooling.spec import Divide, Prepared, prepared
+from ensembles.embeddings.pooling.builtin import Pooling, apply_poolings
+from ensembles.embeddings.pooling.engine import (
+    Divide,
+    PoolingSpec,
+    embed_texts,
+    pooling_spec,
+)
 from ensembles.embeddings.tokenization.coverage import Coverage
-from ensembles.embeddings.tokenization.texts import Part, parts_of
-from ensembles.embeddings.vectors.lookup import Rows
-from ensembles.embeddings.weighting.builtin import Weighting
+from ensembles.embeddings.tokenization.texts import TextBatch, as_batches
+from ensembles.embeddings.vectors.lookup import VocabularyLookup
 
 
 @dataclass(frozen=True, eq=False)
-class Average:
+class TextAverager:
     """Maps texts to pooled vectors, with everything that `fit` learned.
 
     Parameters
     ----------
-    rows : Rows
+    lookup : VocabularyLookup
         Tokenizer and vector table.
     rules : tuple of Pooling
         Poolings; their results are concatenated.
-    weights : ndarray of shape (n_rows,), float32, or None
-        Weight of each row of the table. None weighs every word equally.
-    unmet : float
-        Weight of an out-of-vocabulary word whose vector is composed of n-grams.
-    divide : {"weights", "count"}
-        Divisor of weighted sums: the sum of the weights, or the number of known words.
-    params : dict of rule name to its parameters
+    rule_params : dict of rule name to its parameters
         Keyword arguments of each rule, e.g. ``{"power_mean": {"p": 3}}``.
+    weights : ndarray of shape (n_rows,), float32, or None, default=None
+        Weight of each row of the table. None weighs every word equally.
+    oov_weight : float, default=1.0
+        Weight of an out-of-vocabulary word whose vector is composed of n-grams.
+    divide : {"weights", "count"}, default="weights"
+        Divisor of weighted sums: the sum of the weights, or the number of known words.
     """
 
-    rows: Rows
+    lookup: VocabularyLookup
     rules: tuple[Pooling, ...]
-    weights: Float32 | None
-    unmet: float
-    divide: Divide
-    params: dict[str, dict[str, Any]]
+    rule_params: dict[str, dict[str, Any]]
+    weights: Float32 | None = None
+    oov_weight: float = 1.0
+    divide: Divide = "weights"
 
     @property
     def n_columns(self) -> int:
         """Number of columns of the result."""
-        return len(self.rules) * int(self.rows.vectors.matrix.shape[1])
+        return len(self.rules) * int(self.lookup.vectors.matrix.shape[1])
 
     @cached_property
-    def _prepared(self) -> Prepared | None:
+    def _spec(self) -> PoolingSpec | None:
         """Arguments of the fused loops, or None if a rule or ``unknown`` needs more."""
-        if self.rows.unknown != "skip" or not all(rule.fused for rule in self.rules):
+        if self.lookup.unknown != "skip" or not all(rule.fused for rule in self.rules):
             return None
-        names, p = [rule.name for rule in self.rules], self.params.get("power_mean", {})
-        given = {"weights": self.weights, "p": p.get("p", 3), "divide": self.divide}
-        return prepared(self.rows.vectors.matrix, names, **given)
+        return pooling_spec(
+            self.lookup.vectors.matrix,
+            rules=[rule.name for rule in self.rules],
+            weights=self.weights,
+            p=self.rule_params.get("power_mean", {}).get("p", 3),
+            divide=self.divide,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Fields only: a pickled cache would be a second copy of the table."""
@@ -71,82 +78,36 @@ class Average:
 
         Token counts are added to ``coverage`` if it is not None.
         """
-        if self._prepared is not None:
-            how: dict[str, Any] = {"n_threads": n_threads, "coverage": coverage}
-            return embed_by(self._prepared, texts, self.rows.tokens, **how)
-        found = list(self.blocks(parts_of(texts), n_threads, coverage))
-        return np.concatenate([np.empty((0, self.n_columns), np.float32), *found])
+        if self._spec is not None:
+            tokenizer = self.lookup.row_tokenizer
+            options: dict[str, Any] = {"n_threads": n_threads, "coverage": coverage}
+            return embed_texts(texts, tokenizer, self._spec, **options)
+        blocks = list(self.blocks(as_batches(texts), n_threads, coverage))
+        return np.concatenate([np.empty((0, self.n_columns), np.float32), *blocks])
 
     def blocks(
         self,
-        parts: list[Part],
+        batches: list[TextBatch],
         n_threads: int | None,
         coverage: Coverage | None = None,
     ) -> Iterator[Float32]:
-        """Yields the vectors of texts, block by block."""
-        for part, ragged in self.rows.ragged(parts):
-            table, weights = self.rows.vectors.matrix, self.weights
-            if self.rows.unknown == "subword" and not self.rows.by_piece:
-                ragged, table, used = self.rows.composed(part, ragged)
+        """Yield the vectors of texts, block by block."""
+        lookup = self.lookup
+        for batch, ragged in lookup.iter_blocks(batches):
+            table, weights = lookup.vectors.matrix, self.weights
+            if lookup.unknown == "subword" and not lookup.uses_subword_tokenizer:
+                ragged, table, used = lookup.with_ngram_rows(batch, ragged)
                 if weights is not None:
-                    known = np.where(used >= 0, weights[used], self.unmet)
-                    weights = known.astype(np.float32)
+                    used_weights = np.where(used >= 0, weights[used], self.oov_weight)
+                    weights = used_weights.astype(np.float32)
             if coverage is not None:
                 coverage.add(ragged)
-            yield pooled(
+            yield apply_poolings(
                 ragged,
                 table,
                 self.rules,
                 weights=weights,
                 divide=self.divide,
-                params=self.params,
+                params=self.rule_params,
                 n_threads=n_threads,
             )
-
-
-def split_params(
-    params: Mapping[str, Any] | None,
-    rules: tuple[Pooling, ...],
-    weighting: Weighting | None,
-) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Distribute parameters over the rules and the weighting that accept them.
-
-    Parameters
-    ----------
-    params : mapping or None
-        Values by parameter name; one name may belong to several rules. None means no
-        parameters.
-    rules : tuple of Pooling
-        Rules that may accept parameters.
-    weighting : Weighting or None
-        Word weighting that may accept parameters; None accepts none.
-
-    Returns
-    -------
-    by_rule : dict of rule name to dict
-        Parameters of each rule.
-    own : dict
-        Parameters of the weighting.
-
-    Raises
-    ------
-    ValueError
-        If neither a rule nor the weighting accepts a name, or a rule rejects a value.
-    """
-    given = dict(params or {})
-    known = {rule.name: rule.params for rule in rules}
-    own = {} if weighting is None else weighting.params
-    names = {name for rule in known.values() for name in rule} | set(own)
-    for name in given:
-        if name not in names:
-            raise ValueError(
-                f"params has {name!r}, which neither rule nor weights take (known "
-                f"here: {', '.join(sorted(names)) or 'none'})"
-            )
-    by_rule = {
-        rule: {name: given[name] for name in taken if name in given}
-        for rule, taken in known.items()
-    }
-    for rule in rules:  # a call on one row raises the rule's own error for wrong values
-        rule.function(np.ones((1, 1)), np.ones(1), 1.0, **by_rule[rule.name])
-    return by_rule, {name: given[name] for name in own if name in given}

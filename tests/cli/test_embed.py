@@ -1,4 +1,4 @@
-"""``ensemble embed``, ``similar`` and ``evaluate`` as users type them."""
+"""``ensemble embed``, ``similar`` and ``evaluate_similarity`` as users type them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from safetensors.numpy import save_file
 
 from ensembles.embeddings import SentenceEmbedder, read_vectors
-from ensembles.embeddings.similarity.cosine import cosines
+from ensembles.embeddings.similarity.cosine import paired_cosines
 from ensembles_cli.main import cli
 
 ROOT = Path(__file__).parents[2]
@@ -62,8 +62,8 @@ def test_texts_become_rows(ensemble: Ensemble) -> None:
 
 
 def test_settings_are_the_embedders(ensemble: Ensemble) -> None:
-    given = "--rule mean --rule maximum --weights sif --fit texts.txt --param a=1e-2"
-    more = "--remove-components 1 --normalize --dtype float64 --limit 3"
+    given = "--rule mean --rule maximum --weights sif --weights-param a=1e-2"
+    more = "--fit texts.txt --remove-components 1 --normalize --dtype float64 --limit 3"
     result = ensemble(
         *("embed", "texts.txt", "-m", "v.txt", "-o", "X.npy"),
         *given.split(),
@@ -73,7 +73,7 @@ def test_settings_are_the_embedders(ensemble: Ensemble) -> None:
     embedder = SentenceEmbedder(
         read_vectors("v.txt", limit=3),
         rule=["mean", "maximum"],
-        params={"a": 1e-2},
+        weights_params={"a": 1e-2},
         remove_components=1,
         normalize=True,
         dtype="float64",
@@ -129,12 +129,12 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
         assert found.matrix.tolist() == read_vectors("v.txt").matrix.tolist()
         assert found.matrix.base is not None
     wrong = ensemble("embed", "--convert", "-m", "v.txt", "-o", "w.npz", "--whiten")
-    assert "--convert takes vectors as they are, found --whiten" in wrong.stderr
+    assert "--convert copies vectors unchanged; remove --whiten" in wrong.stderr
     wrong = ensemble("embed", "texts.txt", "--convert", "-m", "v.txt", "-o", "w.npz")
     assert "--convert takes no FILE" in wrong.stderr
     common = ("embed", "--convert", "-m", "v.txt", "-o")
     wrong = ensemble(*common, "w.npz", "--encoding", "latin-1")
-    assert "--convert takes vectors as they are, found --encoding" in wrong.stderr
+    assert "--convert copies vectors unchanged; remove --encoding" in wrong.stderr
     wrong = ensemble(*common, "w.bin")
     assert "path must end in .safetensors or .npz, found 'w.bin'" in wrong.stderr
     told = json.loads(ensemble(*common, "told.npz", "--json").stdout)
@@ -147,7 +147,7 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
     ("arguments", "message"),
     [
         ("texts.txt -m v.txt -o X.csv", "path must end in .npy or .parquet"),
-        ("texts.txt -m v.txt -o X.npy --column body", "--kind csv or another reads it"),
+        ("texts.txt -m v.txt -o X.npy --column body", "--kind csv reads it"),
         ("none.txt -m v.txt -o X.npy", "No such file or directory: 'none.txt'"),
         (
             "bad.txt -m v.txt -o X.npy",
@@ -178,8 +178,8 @@ def test_text_vectors_become_a_file_that_is_mapped(ensemble: Ensemble) -> None:
         ("texts.txt -m texts.txt -o X.npy", "texts.txt"),
         ("texts.txt -m bombs.npz -o X.npy", "found objects, which could run code"),
         ("texts.txt -m v.txt -o X.npy --encoding nonsense", "found 'nonsense'"),
-        ("texts.txt -m v.txt -o X.npy --param p=2", "neither rule nor weights take"),
-        ("texts.txt -m latin.txt -o X.npy", "--errors replace reads it"),
+        ("texts.txt -m v.txt -o X.npy --rule-param p=2", "of 'mean': found 'p'"),
+        ("texts.txt -m latin.txt -o X.npy", "--errors replace replaces"),
         ("texts.txt -m v.txt -o d.npy --force", "d.npy is a folder, which a file"),
     ],
 )
@@ -222,7 +222,7 @@ def test_what_was_read_is_one_line(ensemble: Ensemble) -> None:
     assert result.stderr == (
         "note: v.txt is read as text: 4 tokens, 2 dimensions; tokenizer words of "
         "letters and digits, lowercased; rule mean; weights sif by the order of the "
-        "vectors (Zipf's law), as it has no counts (--fit or --frequencies gives "
+        "vectors (Zipf's law), as it has no counts (--fit or --frequencies provides "
         "counts)\n"
     )
     result = ensemble("similar", "-m", "v.txt", "--weights", "none", "good", "nothing")
@@ -237,7 +237,7 @@ def test_texts_without_known_tokens_are_told(ensemble: Ensemble) -> None:
     result = ensemble("embed", "foreign.txt", *options)
     assert result.exit_code == 0
     assert (
-        "25.0 % of the tokens have a vector; 2 of 3 texts have no known token, and"
+        "25.0 % of the tokens have a vector; 2 of 3 texts have no known token, so"
         in (result.stderr)
     )
     assert "warning: fewer than half of the tokens have a vector" in result.stderr
@@ -258,10 +258,10 @@ def test_tokens_that_the_tokenizer_cuts_are_told(ensemble: Ensemble) -> None:
     Path("v.txt").write_text(VECTORS + "😂 3 3\n")
     options = ["-m", "v.txt", "-o", "X.npy", "--weights", "none", "--force"]
     result = ensemble("embed", "tweets.txt", *options)
-    assert "cuts or leaves out 3 tokens" in result.stderr
+    assert "splits or drops 3 tokens" in result.stderr
     assert "such as '😂'; --tokenizer whitespace keeps" in result.stderr
     found = json.loads(ensemble("embed", "tweets.txt", *options, "--json").stdout)
-    assert found["cut_tokens"] == {"😂": 3}
+    assert found["split_tokens"] == {"😂": 3}
     result = ensemble("embed", "tweets.txt", *options, "--tokenizer", "whitespace")
     assert succeeded(result)
     assert np.load("X.npy")[0].tolist() == [3, 3]
@@ -273,7 +273,7 @@ def test_the_column_that_was_taken_is_told(ensemble: Ensemble) -> None:
     result = ensemble("embed", "t.csv", *options)
     assert succeeded(result)
     assert (
-        "note: t.csv is read as csv, column 'text' of 3, between ';'" in result.stderr
+        "note: t.csv is read as csv, column 'text' of 3, delimiter ';'" in result.stderr
     )
     assert np.load("X.npy").tolist() == [[0.5, 0.5]]
 
@@ -291,18 +291,18 @@ def test_a_transformer_is_told_from_the_table_of_its_tokens(ensemble: Ensemble) 
     result = ensemble("similar", "-m", path, *texts)
     assert succeeded(result)
     assert "is read as transformer (sentence-transformers), 384 dim" in result.stderr
-    assert "--static takes the table of its tokens instead" in result.stderr
+    assert "--static uses its input embeddings instead" in result.stderr
     options = ["--static", "--weights", "none", "--no-normalize"]
     static = ensemble("similar", "-m", path, *options, *texts)
     assert succeeded(static)
     assert "is read as token table of a transformer: 30522 tokens" in static.stderr
     vectors = SentenceEmbedder(path, weights=None).fit().transform(texts)
-    cosine = cosines(vectors[:1], vectors[1:])[0]
+    cosine = paired_cosines(vectors[:1], vectors[1:])[0]
     assert static.stdout.splitlines()[1].startswith(f"{cosine:.4f}")
     assert static.stdout != result.stdout
     wrong = ensemble("similar", "-m", path, "--weights", "sif", *texts)
     assert "weights (--weights) does not apply to" in wrong.stderr
-    assert "(--static) takes the table" in wrong.stderr
+    assert "(--static) uses the table" in wrong.stderr
 
 
 def test_a_tokenizer_without_a_token_for_unknown_text_is_one_line(
@@ -332,7 +332,7 @@ def test_options_of_the_second_model_are_its_own(ensemble: Ensemble) -> None:
     wrong = ensemble("evaluate", *options, "--against-option", "wieght=none")
     assert "unknown option 'wieght'" in wrong.stderr
     wrong = ensemble("evaluate", *options[:4], *none)
-    assert "--against-option must have --against" in wrong.stderr
+    assert "--against-option requires --against" in wrong.stderr
 
 
 def test_columns_of_pairs_are_asked_for_by_their_option(ensemble: Ensemble) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
 
 from ensembles.embeddings.embedder import SentenceEmbedder
@@ -55,8 +57,8 @@ def test_loops_give_what_the_function_of_a_pooling_gives(
     rule: str, weights: Any
 ) -> None:
     embedder = made(rule=rule, weights=weights).fit(TEXTS)
-    average = embedder._average
-    ragged = average.rows.tokens(TEXTS)
+    average = embedder._averager
+    ragged = average.lookup.row_tokenizer(TEXTS)
     expected = POOLINGS[rule](ragged, MATRIX, embedder.weights_, divide=average.divide)
     np.testing.assert_allclose(embedder.transform(TEXTS), expected, atol=2e-6)
     np.testing.assert_array_equal(expected[3:5], 0)
@@ -72,7 +74,7 @@ def test_several_rules_stand_side_by_side() -> None:
 def test_hierarchical_pooling_is_worked_out_by_hand() -> None:
     vectors = {"a": [1.0, 0.0], "b": [3.0, -2.0], "c": [5.0, 0.0]}
     embedder = SentenceEmbedder(
-        vectors, weights=None, rule="hierarchical", params={"window": 2}
+        vectors, weights=None, rule="hierarchical", rule_params={"window": 2}
     ).fit()
     # Means of a b and of b c are [2, -1] and [4, -1].
     np.testing.assert_array_equal(embedder.transform(["a b c", "a"]), [[4, -1], [1, 0]])
@@ -135,9 +137,9 @@ def test_generators_may_be_fitted() -> None:
 @pytest.mark.parametrize(
     ("texts", "error", "message"),
     [
-        ("one text", ValueError, "write .text."),
+        ("one text", ValueError, "pass .text."),
         (np.array([["a", "b"]]), ValueError, "must be one column"),
-        ([["pan", "de"], ["gato"]], TypeError, "'whitespace' then finds the same tok"),
+        ([["pan", "de"], ["gato"]], TypeError, "use tokenizer='whitespace'"),
         (3, TypeError, "must be a sequence"),
         ([b"pan"], TypeError, "texts.0. is b'pan'"),
         (["pan", 3], TypeError, "texts.1. is 3"),
@@ -157,7 +159,7 @@ def test_frames_of_several_columns_must_be_told_which(package: str) -> None:
     library = pytest.importorskip(package)
     make = library.table if package == "pyarrow" else library.DataFrame
     several = make({"text": TEXTS, "other": TEXTS})
-    with pytest.raises(ValueError, match=r"choose it, as in X\['text'\]"):
+    with pytest.raises(ValueError, match=r"select it with X\['text'\]"):
         made().fit(several)
     expected = made().fit_transform(TEXTS)
     np.testing.assert_array_equal(made().fit_transform(make({"text": TEXTS})), expected)
@@ -198,7 +200,7 @@ def test_any_callable_may_part_texts() -> None:
 @pytest.mark.parametrize("found", ["el", None, [b"el"], ["el", 1], 3])
 def test_what_is_no_list_of_words_is_refused(found: Any, lowercase: bool) -> None:
     embedder = made(tokenizer=lambda _: found, lowercase=lowercase).fit()
-    with pytest.raises(TypeError, match="must give a list of str for a text, found"):
+    with pytest.raises(TypeError, match="must return a list of str for a text, found"):
         embedder.transform(["el pan"])
 
 
@@ -216,7 +218,7 @@ def test_unknown_words_may_be_an_error() -> None:
         embedder.transform(["el pan", "el gato"])
     with pytest.raises(ValueError, match="no vector for 'gato'"):
         made(unknown="error").fit(["gato"])
-    with pytest.raises(ValueError, match="must have vectors with n-grams"):
+    with pytest.raises(ValueError, match="requires vectors with n-grams"):
         made(unknown="subword").fit()
     with pytest.raises(ValueError, match="unknown must be one of"):
         made(unknown="drop").fit()
@@ -228,9 +230,7 @@ def test_coverage_is_reported() -> None:
     shares = embedder.coverage(["el gato", "", "pan"])
     np.testing.assert_array_equal(shares, [0.5, np.nan, 1])
     assert np.isnan(made().fit().coverage_)
-    with pytest.warns(
-        UserWarning, match=r"for only 33% of .*; it lacks 'gato', 'perro'"
-    ):
+    with pytest.warns(UserWarning, match=r"only 33% of .*; missing: 'gato', 'perro'"):
         made().fit(["gato perro pan"])
 
 
@@ -248,13 +248,13 @@ def test_formats_of_the_result() -> None:
     np.testing.assert_allclose(
         levels * (embedder.scale_ / 127), plain, atol=embedder.scale_ / 254 + 1e-6
     )
-    bits = made(dtype="bits").fit(TEXTS)
+    bits = made(dtype="binary").fit(TEXTS)
     found = bits.transform(TEXTS)
     assert found.shape == (7, 1)
     assert bits.get_feature_names_out().tolist() == ["sentenceembedder0"]
     np.testing.assert_array_equal(np.unpackbits(found, axis=1)[:, :6], plain > 0)
     np.testing.assert_array_equal(np.unpackbits(found, axis=1)[:, 6:], plain[:, :2] > 0)
-    with pytest.raises(ValueError, match="dtype='int8' must have texts"):
+    with pytest.raises(ValueError, match="dtype='int8' requires texts"):
         made(dtype="int8").fit()
 
 
@@ -265,11 +265,14 @@ def test_formats_of_the_result() -> None:
         ({"rule": []}, "at least one pooling"),
         ({"dtype": "int16"}, "dtype must be one of"),
         ({"remove_components": 7}, "from 0 to 6"),
-        ({"remove_components": 1.0}, "whole number"),
+        ({"remove_components": 1.0}, "must be an integer"),
         ({"n_components": 0}, "from 1 to 6"),
-        ({"rule": "power_mean", "params": {"p": 0}}, "p of 'power_mean'"),
-        ({"rule": "hierarchical", "params": {"window": 0}}, "window of"),
-        ({"weights": "sif", "params": {"a": -1}}, "a of 'sif' must be positive"),
+        ({"rule": "power_mean", "rule_params": {"p": 0}}, "p of 'power_mean'"),
+        ({"rule": "hierarchical", "rule_params": {"window": 0}}, "window of"),
+        (
+            {"weights": "sif", "weights_params": {"a": -1}},
+            "a of 'sif' must be positive",
+        ),
         ({"remove_components": 1}, "at least 1 texts with known words"),
     ],
 )
@@ -280,16 +283,42 @@ def test_wrong_parameters_are_told(params: Any, message: str) -> None:
 
 
 def test_parameters_may_be_numbers_of_numpy() -> None:
-    params: dict[str, Any] = {"p": np.int64(5), "a": np.float32(0.5)}
-    params["length"] = np.int32(3)
-    for weights, names in (("sif", "pa"), ("usif", ["p", "length"])):
-        own = {name: params[name] for name in names}
-        given = {"rule": "power_mean", "weights": weights}
-        found = made(**given, params=own).fit_transform(TEXTS)
-        plain = {name: value.item() for name, value in own.items()}
-        assert (
-            found.tolist() == made(**given, params=plain).fit_transform(TEXTS).tolist()
-        )
+    for weights, name, value in (
+        ("sif", "a", np.float32(0.5)),
+        ("usif", "length", np.int32(3)),
+    ):
+        common = {"rule": "power_mean", "weights": weights}
+        params = {"rule_params": {"p": np.int64(5)}, "weights_params": {name: value}}
+        plain = {"rule_params": {"p": 5}, "weights_params": {name: value.item()}}
+        vectors = made(**common, **params).fit_transform(TEXTS)
+        expected = made(**common, **plain).fit_transform(TEXTS)
+        assert vectors.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"rule_params": {"p": 3}}, r"of 'mean': found 'p' \(known: none\)"),
+        (
+            {"rule": ["power_mean", "hierarchical"], "rule_params": {"a": 3}},
+            r"of 'power_mean', 'hierarchical': found 'a' \(known: p, window\)",
+        ),
+        ({"weights_params": {"a": 1}}, r"of no weighting: found 'a' \(known: none\)"),
+        (
+            {"weights": "sif", "weights_params": {"p": 3}},
+            r"of 'sif': found 'p' \(known: a\)",
+        ),
+        (
+            {"weights": {"pan": 0.5}, "weights_params": {"a": 3}},
+            "weights_params must name parameters of no weighting",
+        ),
+    ],
+)
+def test_unknown_parameters_of_rule_and_weights_are_refused(
+    params: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        made(**params).fit(TEXTS)
 
 
 FOLDED: list[dict[str, Any]] = [
@@ -304,14 +333,17 @@ OWN: list[dict[str, Any]] = [
     {"weights": "idf", "whiten": True},
     {"rule": ["mean", "minimum"], "n_components": 5},
     {"weights": {"pan": 0.0}},
-    {"rule": ["mean", "maximum"], "weights": "sif", "params": {"a": 1e-2}},
-    {"rule": "power_mean", "weights": "usif", "params": {"p": 5, "length": 9}},
+    {"rule": ["mean", "maximum"], "weights": "sif", "weights_params": {"a": 1e-2}},
+    {
+        **{"rule": "power_mean", "rule_params": {"p": 5}},
+        **{"weights": "usif", "weights_params": {"length": 9}},
+    },
     {"weights": "sif", "rule": "maximum", "n_components": np.int64(3)},
     {"tokenizer": r"(?P<word>\w+)", "weights": "sif"},
     {
         "weights": np.linspace(0, 1, len(WORDS)),
         "rule": "power_mean",
-        "params": {"p": 5},
+        "rule_params": {"p": 5},
     },
 ]
 
@@ -358,10 +390,10 @@ def test_zeros_stay_zeros_when_they_are_saved(params: Any, tmp_path: Path) -> No
 
 def test_what_was_saved_for_us_alone_is_no_table_for_a_mean(tmp_path: Path) -> None:
     made(rule=["mean", "maximum"], weights="zipf").fit().save(tmp_path / "own")
-    assert not read_vectors(tmp_path / "own").weighted
+    assert not read_vectors(tmp_path / "own").preweighted
     made(weights="zipf", normalize=True).fit().save(tmp_path / "folded")
     folded = read_vectors(tmp_path / "folded")
-    assert folded.weighted
+    assert folded.preweighted
     assert folded.normalize
 
 
@@ -430,16 +462,67 @@ def test_a_clone_of_what_was_loaded_is_the_same_when_fitted(tmp_path: Path) -> N
 
 def test_words_that_occur_twice_are_saved_once(tmp_path: Path) -> None:
     vectors = read_vectors((["a", "b", "a"], [[1.0], [2.0], [3.0]]))
-    with pytest.warns(UserWarning, match="tokens twice"):
+    with pytest.warns(UserWarning, match="duplicate tokens"):
         embedder = SentenceEmbedder(vectors, weights=None).fit()
     embedder.save(tmp_path / "saved")
     found = SentenceEmbedder.load(tmp_path / "saved").transform(["a b"])
     assert found.tolist() == [[1.5]]
 
 
+DAMAGED: list[tuple[tuple[str, ...], Any]] = [
+    (("version",), 2),
+    (("parameters",), None),
+    (("parameters",), [1]),
+    (("parameters", "dtype"), "int16"),
+    (("parameters", "rule"), ["maen"]),
+    (("parameters", "unknown"), "guess"),
+    (("parameters", "rule_params"), {"q": 1}),
+    (("state",), []),
+    (("state", "coverage"), "much"),
+    (("state", "scale"), 1.0),
+    (("state", "divide"), "sum"),
+    (("state", "oov_weight"), []),
+]
+
+
+@pytest.mark.parametrize(("keys", "value"), DAMAGED)
+def test_a_damaged_configuration_is_one_clear_error(
+    keys: tuple[str, ...], value: Any, tmp_path: Path
+) -> None:
+    made(rule=["mean", "maximum"]).fit(TEXTS).save(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    config = json.loads(path.read_text())
+    section = config["ensembles"]
+    for key in keys[:-1]:
+        section = section[key]
+    section[keys[-1]] = value
+    path.write_text(json.dumps(config))
+    message = (
+        "is damaged, or SentenceEmbedder.save did not write it|must have version 1"
+    )
+    with pytest.raises(ValueError, match=message):
+        SentenceEmbedder.load(tmp_path / "saved")
+
+
+def test_damaged_weights_and_projections_are_refused(tmp_path: Path) -> None:
+    embedder = made(rule="maximum", weights="sif", whiten=True).fit(TEXTS)
+    embedder.save(tmp_path / "saved")
+    path = tmp_path / "saved" / "model.safetensors"
+    tensors = load_file(path)
+    wrong = (
+        ("row_weights", np.ones(2, np.float32)),
+        ("projection.matrix", np.ones((2, 2))),
+        ("projection.mean", np.ones(2)),
+    )
+    for name, value in wrong:
+        save_file({**tensors, name: value}, path)
+        with pytest.raises(ValueError, match="is damaged"):
+            SentenceEmbedder.load(tmp_path / "saved")
+
+
 def test_a_directory_of_another_kind_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match="is no saved SentenceEmbedder"):
+    with pytest.raises(ValueError, match="save did not write"):
         SentenceEmbedder.load(tmp_path)
 
 
@@ -484,7 +567,7 @@ def test_pieces_of_a_tokenizer_are_saved_with_it(tmp_path: Path) -> None:
     made(rule="maximum").fit().save(tmp_path / "own")
     few = SentenceEmbedder((pieces[:3], MATRIX[:3]), tokenizer=tokenizer)
     fewer = few.fit(["pan panes"])
-    with pytest.raises(ValueError, match="has pieces without a vector"):
+    with pytest.raises(ValueError, match="must have a vector to save"):
         fewer.save(tmp_path / "fewer")
 
 
@@ -510,7 +593,7 @@ def test_coverage_tells_of_tokens_that_the_tokenizer_cannot_reach(token: str) ->
 
 
 def test_a_text_of_nothing_but_unreachable_tokens_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="cuts or leaves out '😂', which it has"):
+    with pytest.warns(UserWarning, match="splits or drops '😂', which are in it"):
         embedder = SentenceEmbedder(LOST, weights=None).fit(["😂 😂", "good 😂"])
     assert embedder.coverage_ == 0.25
     assert embedder.coverage(["😂 😂", "", "good"]).tolist()[::2] == [0.0, 1.0]
@@ -526,7 +609,7 @@ def test_tokens_are_counted_while_vectors_are_made() -> None:
     for params in ({}, {"rule": "hierarchical"}, {"n_jobs": 2}):
         embedder = made(**params).fit()
         counts = Coverage()
-        found = embedder.counted(texts, counts)
+        found = embedder.transform_counted(texts, counts)
         np.testing.assert_array_equal(found, embedder.transform(texts))
         assert (counts.n_texts, counts.n_empty) == (5003, 2)
         assert counts.n_tokens == 2 + 1 + 10_000
@@ -548,15 +631,15 @@ def test_cut_tokens_of_many_texts_are_counted_in_a_sample(
     monkeypatch.setattr(counting, "BLOCK", 2)
     vectors = {"c++": [1.0, 0.0], "good": [0.0, 1.0]}
     searched = []
-    lost = counting.Rows.lost
+    lost = counting.VocabularyLookup.split_tokens
 
     def noted(self: Any, part: Any) -> Any:
         searched.append(part)
         return lost(self, part)
 
-    monkeypatch.setattr(counting.Rows, "lost", noted)
+    monkeypatch.setattr(counting.VocabularyLookup, "split_tokens", noted)
     few = SentenceEmbedder(vectors, weights=None).fit(["good good good c++"] * 14)
     assert len(searched) == 7
     many = SentenceEmbedder(vectors, weights=None).fit(["good good good c++"] * 400)
-    assert len(searched) - 7 <= counting.SEARCHED + 1
+    assert len(searched) - 7 <= counting.N_SEARCHED + 1
     assert few.coverage_ == many.coverage_ == pytest.approx(3 / 5)

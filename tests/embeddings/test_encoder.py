@@ -54,7 +54,7 @@ def test_first_dimensions_lengths_and_formats(model: Any) -> None:
     assert len(short.get_feature_names_out()) == 2
 
 
-@pytest.mark.parametrize("params", [{"n_components": 5}, {"dtype": "bits"}])
+@pytest.mark.parametrize("params", [{"n_components": 5}, {"dtype": "binary"}])
 def test_wrong_parameters_are_told(model: Any, params: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         SentenceEncoder(model, **params).fit()
@@ -94,12 +94,12 @@ def test_texts_that_are_cut_off_are_warned_of(transformer: Any) -> None:
         warnings.simplefilter("error")
         encoder.transform(["a b a b a b", "b" * 100, ""])
     long = "a b a b a b b"
-    with pytest.warns(UserWarning, match="1 of 3 texts have more than the 8 tokens"):
+    with pytest.warns(UserWarning, match="1 of 3 texts were truncated to the 8 tokens"):
         found = encoder.transform(["a", long, None])
     np.testing.assert_allclose(found[1:2], transformer.encode([long]), rtol=1e-5)
     counts = Coverage()
-    encoder.counted(["a", long, None], counts)
-    assert (counts.n_texts, counts.n_empty, counts.n_cut) == (3, 1, 1)
+    encoder.transform_counted(["a", long, None], counts)
+    assert (counts.n_texts, counts.n_empty, counts.n_truncated) == (3, 1, 1)
 
 
 def test_the_prompt_counts_where_texts_are_cut_off(transformer: Any) -> None:
@@ -115,7 +115,7 @@ def test_prompts_that_are_not_used_are_told(transformer: Any) -> None:
     encoder = SentenceEncoder(transformer).fit()
     assert "its prompts (query) are not used" in sentence(summary(encoder))
     transformer.default_prompt_name = "query"
-    assert "'a a ' is put before each text" in sentence(summary(encoder))
+    assert "'a a ' is prepended to each text" in sentence(summary(encoder))
     assert summary(encoder)["max_tokens"] == 8
 
 

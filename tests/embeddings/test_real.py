@@ -14,7 +14,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
 
-from ensembles.embeddings import SentenceEmbedder, evaluate, read_pairs, read_vectors
+from ensembles.embeddings import (
+    SentenceEmbedder,
+    evaluate_similarity,
+    read_similarity_pairs,
+    read_vectors,
+)
 
 DATA = Path(os.environ.get("ENSEMBLES_DATA", "nowhere"))
 GLOVE = DATA / "vectors" / "glove_twitter_25d.txt"
@@ -49,7 +54,7 @@ def test_sentences_are_classified(name: str, least: float) -> None:
 def test_sif_and_usif_are_those_of_fse(weights: str) -> None:
     """Its formulas, written out: fse/models/sif.py, usif.py and utils.py of fse 1.0."""
     vectors = read_vectors(GLOVE)
-    pairs = read_pairs(DATA / "sts" / "sts-train.csv", ("6", "7", "5"))
+    pairs = read_similarity_pairs(DATA / "sts" / "sts-train.csv", ("6", "7", "5"))
     words = [re.findall(r"\w+", text.lower()) for text in pairs.first]
     # It counts words that have a vector alone.
     words = [
@@ -91,14 +96,16 @@ def test_the_reference_of_similarity_is_met() -> None:
     vectors = read_vectors(GLOVE)
     columns = ("6", "7", "5")
     train, held = (
-        read_pairs(DATA / "sts" / f"sts-{part}.csv", columns)
+        read_similarity_pairs(DATA / "sts" / f"sts-{part}.csv", columns)
         for part in ("train", "dev")
     )
     texts = [*train.first, *train.second]
     mean = SentenceEmbedder(vectors, weights=None).fit(texts)
     counts = DATA / "frequencies" / "enwiki_vocab_min200.txt"
     whitened = SentenceEmbedder(vectors, whiten=True, frequencies=counts).fit(texts)
-    (plain, better), (gain,) = evaluate([mean, whitened], held, n_resamples=200)
+    (plain, better), (gain,) = evaluate_similarity(
+        [mean, whitened], held, n_resamples=200
+    )
     assert 100 * plain.value == pytest.approx(42.0, abs=0.1)
     assert 100 * better.value == pytest.approx(63.4, abs=0.1)
     assert gain.low > 0

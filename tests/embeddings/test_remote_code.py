@@ -12,7 +12,7 @@ import pytest
 from sklearn.base import clone
 
 from ensembles.embeddings import SentenceEncoder
-from ensembles.embeddings.auto_model import open_model
+from ensembles.embeddings.auto_model import load_model
 from ensembles.embeddings.remote_code import check_no_remote_code
 
 CODE = """
@@ -80,7 +80,7 @@ ASKING: dict[str, dict[str, Any]] = {
 def test_code_of_a_directory_is_not_run(files: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     folder = model(tmp_path / "evil", **files)
-    with pytest.raises(ValueError, match=r"code of the model's own, which is not run"):
+    with pytest.raises(ValueError, match=r"code of the model, which is not run"):
         SentenceEncoder(folder).fit()
     for encoder in (
         clone(SentenceEncoder(folder)),
@@ -95,7 +95,7 @@ def test_any_model_is_looked_at_before_it_is_opened(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     folder = model(tmp_path / "evil", modules=modules("modeling_evil.Evil"))
     with pytest.raises(ValueError, match=r"trust_remote_code=True"):
-        open_model(folder)
+        load_model(folder)
     assert not list(tmp_path.rglob("ran"))
 
 
@@ -168,5 +168,5 @@ def test_vectors_of_a_model_are_as_before(tmp_path: Path) -> None:
 def test_another_way_is_told_where_transformers_may_know_it(tmp_path: Path) -> None:
     config = {"model_type": "qwen2", "auto_map": {"AutoModel": "modeling.Qwen2Model"}}
     path = model(tmp_path / "m", config=config)
-    with pytest.raises(ValueError, match=r"take auto_map out of the file$"):
+    with pytest.raises(ValueError, match=r"remove auto_map from the file$"):
         check_no_remote_code(path)

@@ -11,7 +11,7 @@ import click
 
 from ensembles_cli.options.types import Param, as_params
 
-LEAST = 0.5  # token coverage below which a warning is printed
+MIN_COVERAGE = 0.5  # token coverage below which a warning is printed
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OPTIONS = (
@@ -19,40 +19,40 @@ OPTIONS = (
         "--rule",
         multiple=True,
         help=(
-            "How words are combined: mean, maximum, minimum, power_mean, hierarchical; "
-            "repeated, the results stand side by side.  [default: mean]"
+            "Pooling of the words: mean, maximum, minimum, power_mean or hierarchical; "
+            "repeat it to concatenate the results.  [default: mean]"
         ),
     ),
     click.option(
         "--weights",
         help=(
-            "How much each word counts: sif, usif, idf, zipf or none.  [default: sif, "
-            "none for models made for a plain mean]"
+            "Word weights: sif, usif, idf, zipf or none.  [default: sif; none if the "
+            "vectors contain word weights]"
         ),
     ),
     click.option(
         "--fit",
         type=click.Path(path_type=Path, exists=True),
-        help="Texts to count words in and to learn components from.",
+        help="Training texts for word counts and principal components.",
     ),
     click.option(
-        "--fit-column", metavar="NAME", help="Column of the texts of --fit, in a table."
+        "--fit-column", metavar="NAME", help="Column of the texts if --fit is a table."
     ),
     click.option(
         "--frequencies",
         metavar="FILE",
         help=(
-            "Where word counts come from: a file with a word and its count a line, "
-            "corpus (the texts of --fit), vectors (counts in their file), or zipf "
-            "(the order of the vectors).  [default: the first of the last three that "
-            "there is]"
+            "Source of word counts: a file with one word and its count per line, "
+            "corpus (the --fit texts), vectors (counts in their file), or zipf (the "
+            "order of the vectors).  [default: corpus, vectors or zipf, the first "
+            "available]"
         ),
     ),
     click.option(
         "--tokenizer",
         help=(
-            "How texts are cut: whitespace, or a regular expression that matches "
-            "words.  [default: the model's own, else letters, marks and digits]"
+            "Tokenizer: whitespace, or a regular expression that matches words.  "
+            "[default: that of the model, else words of letters, marks and digits]"
         ),
     ),
     click.option(
@@ -62,13 +62,16 @@ OPTIONS = (
         help="Remove the N leading principal components of the --fit texts.",
     ),
     click.option(
-        "--whiten", is_flag=True, default=None, help="Whiten by the texts of --fit."
+        "--whiten",
+        is_flag=True,
+        default=None,
+        help="Whiten the vectors with the --fit texts.",
     ),
     click.option(
         "--n-components",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Keep N principal axes; of a transformer the first N columns.",
+        help="Keep N principal axes, or the first N columns of a transformer.",
     ),
     click.option(
         "--normalize/--no-normalize", default=None, help="L2-normalize the vectors."
@@ -81,27 +84,34 @@ OPTIONS = (
     click.option(
         "--unknown",
         type=click.Choice(["skip", "subword", "error"]),
-        help="What becomes of words without a vector.  [default: skip]",
+        help="How to handle out-of-vocabulary words.  [default: skip]",
     ),
     click.option(
-        "--param",
-        "params",
+        "--rule-param",
+        "rule_params",
         type=Param(),
         multiple=True,
-        help="A parameter of rule or weights, such as a=1e-4; may be repeated.",
+        help="Parameter of --rule, such as p=5; may be repeated.",
+    ),
+    click.option(
+        "--weights-param",
+        "weights_params",
+        type=Param(),
+        multiple=True,
+        help="Parameter of --weights, such as a=1e-4; may be repeated.",
     ),
     click.option(
         "--limit",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Read the first N vectors alone.",
+        help="Read only the first N vectors.",
     ),
     click.option(
         "--errors",
         type=click.Choice(["strict", "replace", "ignore", "backslashreplace"]),
         help=(
-            "What becomes of the vectors' words that are no UTF-8.  [default: "
-            "backslashes for few, an error for many]"
+            "How to handle words in the file of vectors that are not UTF-8.  [default: "
+            "backslash escapes if they are at most 1 %, else an error]"
         ),
     ),
     click.option(
@@ -109,15 +119,15 @@ OPTIONS = (
         is_flag=True,
         default=None,
         help=(
-            "Of a transformer's directory take the table of its tokens, as "
-            "SentenceEmbedder does, and do not run the transformer."
+            "Read only the input embedding table of a transformer, as SentenceEmbedder "
+            "does, instead of running the transformer."
         ),
     ),
 )
 
 
 def model_options(command: Command) -> Command:
-    """Add the options of `opened` to a command."""
+    """Add the options of `open_model_from_options` to a command."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
@@ -134,18 +144,18 @@ def model_option(command: Command) -> Command:
         help=(
             "Word vectors (GloVe, word2vec, fastText, npz, safetensors), or the "
             "directory of a model: model2vec, sentence-transformers, a saved "
-            "SentenceEmbedder.  [default: what ENSEMBLE_MODEL holds]"
+            "SentenceEmbedder.  [default: the variable ENSEMBLE_MODEL]"
         ),
     )(command)
 
 
-def opened(
+def open_model_from_options(
     model: Path,
     *,
     fit: Path | None = None,
     fit_column: str | None = None,
     frequencies: str | None = None,
-    **given: Any,
+    **options: Any,
 ) -> Any:
     """Open and fit a model with the options of a command.
 
@@ -160,45 +170,46 @@ def opened(
     frequencies : str or None, default=None
         Name of a source of word frequencies, or the path of a file with counts; None
         selects a source automatically.
-    **given
+    **options
         Values of the other options and ``dtype``; None and () mean the default.
 
     Returns
     -------
     SentenceEmbedder or SentenceEncoder
     """
-    from ensembles.embeddings.auto_model import open_model
-    from ensembles.embeddings.files.text_files import plain, read_texts
+    from ensembles.embeddings.auto_model import load_model
+    from ensembles.embeddings.files.text_files import read_texts, to_list
     from ensembles.embeddings.weighting.frequencies import SOURCES
 
     texts = None
     if fit is not None:
         batches = read_texts(fit, column=fit_column)
-        texts = [text for batch in batches for text in plain(batch.texts)]
+        texts = [text for batch in batches for text in to_list(batch.texts)]
     if frequencies is not None and frequencies not in SOURCES:
-        given["frequencies"] = Path(frequencies)
+        options["frequencies"] = Path(frequencies)
     elif frequencies is not None:
-        given["frequencies"] = frequencies
-    found = {
+        options["frequencies"] = frequencies
+    params = {
         name: value
-        for name, value in given.items()
+        for name, value in options.items()
         if value is not None and value != ()
     }
-    if "params" in found:
-        found["params"] = as_params(found["params"])
-    if len(found.get("rule", ())) == 1:
-        (found["rule"],) = found["rule"]
-    if found.get("weights") == "none":
-        found["weights"] = None
+    for name in ("rule_params", "weights_params"):
+        if name in params:
+            params[name] = as_params(params[name])
+    if len(params.get("rule", ())) == 1:
+        (params["rule"],) = params["rule"]
+    if params.get("weights") == "none":
+        params["weights"] = None
     with warnings.catch_warnings():
         # `describe` prints the same information.
-        warnings.filterwarnings("ignore", message=".*has no counts of its words")
+        warnings.filterwarnings("ignore", message=".*has no word counts")
         try:
-            return open_model(model, texts, n_jobs=-1, **found)
+            return load_model(model, texts, n_jobs=-1, **params)
         except ValueError as error:
             if fit is None and "texts with known words" in str(error):
-                words = f"{error}; --fit FILE names the texts to learn from"
-                raise ValueError(words) from None
+                message = f"{error}; --fit FILE names the training texts"
+                raise ValueError(message) from None
             raise
 
 
@@ -223,18 +234,18 @@ def describe(model: Any, *, quiet: bool = False) -> dict[str, Any]:
 
     facts = summary(model)
     if not quiet:
-        words = sentence(facts)
+        message = sentence(facts)
         if facts.get("frequencies") == BY_ORDER:
-            words += " (--fit or --frequencies gives counts)"
+            message += " (--fit or --frequencies provides counts)"
         if isinstance(model, SentenceEncoder):
-            words += "; --static takes the table of its tokens instead"
-        note(words)
+            message += "; --static uses its input embeddings instead"
+        note(message)
     return facts
 
 
-def note(words: str) -> None:
-    """Print a note on stderr."""
-    click.echo(click.style(f"note: {words}", fg="yellow"), err=True)
+def note(message: str) -> None:
+    """Print a note to stderr."""
+    click.echo(click.style(f"note: {message}", fg="yellow"), err=True)
 
 
 def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
@@ -257,24 +268,25 @@ def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
         "texts": counts.n_texts,
         "coverage": share,
         "texts_without_known_tokens": counts.n_empty,
-        "texts_cut_off": counts.n_cut,
+        "truncated_texts": counts.n_truncated,
     }
     if quiet:
         return facts
-    known = "" if share is None else f"{_percent(share)} of the tokens have a vector; "
+    covered = (
+        "" if share is None else f"{_percent(share)} of the tokens have a vector; "
+    )
     empty = f"{counts.n_empty} of {counts.n_texts} texts have no known token"
-    zeros = ", and vectors of zeros" if counts.n_empty else ""
-    note(f"{known}{empty}{zeros}")
-    if counts.n_cut:
+    zeros = ", so their vectors are zero" if counts.n_empty else ""
+    note(f"{covered}{empty}{zeros}")
+    if counts.n_truncated:
         note(
-            f"{counts.n_cut} of {counts.n_texts} texts have more tokens than the model "
-            "reads: the rest of them is cut off"
+            f"{counts.n_truncated} of {counts.n_texts} texts were truncated to the "
+            "maximum length of the model"
         )
-    if share is not None and share < LEAST:
+    if share is not None and share < MIN_COVERAGE:
         warnings.warn(
-            "fewer than half of the tokens have a vector: are the vectors of this "
-            "language, and are --tokenizer and --lowercase those that they were made "
-            "with?",
+            "fewer than half of the tokens have a vector: check that the vectors are "
+            "of this language, and that --tokenizer and --lowercase match them",
             stacklevel=2,
         )
     return facts

@@ -58,9 +58,9 @@ def compression_of(first: bytes) -> tuple[str, str] | None:
         Name of the compression and the program that decompresses it; None if the file
         is not compressed.
     """
-    for start, found in COMPRESSED.items():
+    for start, compression in COMPRESSED.items():
         if first.startswith(start):
-            return found
+            return compression
     return None
 
 
@@ -81,8 +81,8 @@ def check_no_pointer(first: bytes, name: str) -> None:
     """
     if first.startswith(POINTER):
         raise ValueError(
-            f"{name} is a pointer of Git LFS, not the file itself: git lfs pull "
-            "fetches it"
+            f"{name} is a Git LFS pointer, not the file itself; download it with "
+            "git lfs pull"
         )
 
 
@@ -103,10 +103,10 @@ def check_text(first: bytes, name: str, *, then: str = "> FILE") -> None:
     ValueError
         If the file is compressed, a Git LFS pointer, in UTF-16 or UTF-32, or binary.
     """
-    if found := compression_of(first):
-        kind, program = found
+    if compression := compression_of(first):
+        compression_name, program = compression
         raise ValueError(
-            f"{name} must be text, but is compressed ({kind}): {program} "
+            f"{name} must be text, but is compressed ({compression_name}): {program} "
             f"{shlex.quote(name)} {then}"
         )
     check_no_pointer(first, name)
@@ -115,8 +115,8 @@ def check_text(first: bytes, name: str, *, then: str = "> FILE") -> None:
     wide = wide or _wide_without_mark(sample)
     if wide is not None:
         raise ValueError(
-            f"{name} must be text of an encoding of bytes, such as utf-8, but is "
-            f"{wide}: iconv -f {wide} -t UTF-8 {shlex.quote(name)} {then}"
+            f"{name} must be text in an ASCII-compatible encoding, such as utf-8, "
+            f"but is {wide}: iconv -f {wide} -t UTF-8 {shlex.quote(name)} {then}"
         )
     n_control = len(sample) - len(sample.translate(None, CONTROL))
     if n_control > MOST_CONTROL * len(sample) and not _is_utf8(sample):
@@ -129,10 +129,12 @@ def _wide_without_mark(sample: bytes) -> str | None:
     """Detect UTF-16 or UTF-32 by the positions of NUL bytes; None if neither."""
     if len(sample) < SHORTEST:
         return None
-    zeros = [sample[place::4].count(0) * 8 >= len(sample) for place in range(4)]
-    found = "".join("x0"[is_zero] for is_zero in zeros)
+    is_zero_column = [
+        sample[start::4].count(0) * 8 >= len(sample) for start in range(4)
+    ]
+    pattern = "".join("x0"[is_zero] for is_zero in is_zero_column)
     names = {"x0x0": "16LE", "0x0x": "16BE", "x000": "32LE", "000x": "32BE"}
-    return f"UTF-{names[found]}" if found in names else None
+    return f"UTF-{names[pattern]}" if pattern in names else None
 
 
 def _is_utf8(sample: bytes) -> bool:
@@ -179,5 +181,5 @@ def _read_stream(path: str | os.PathLike[str]) -> bytes:
     with open(path, "rb") as stream:
         content = stream.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise ValueError(f"{path} has more than {LARGEST} bytes")
+        raise ValueError(f"{path} must have at most {LARGEST} bytes")
     return content

@@ -15,7 +15,7 @@ HEAD = 20  # lines used to detect the delimiter
 DELIMITERS = (",", ";", "\t", "|")
 SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 GUESSES = ("text", "sentence")  # default columns
-WAY_OUT = "column='NAME' chooses one"
+HINT = "select one with column='NAME'"
 
 
 def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") -> str:
@@ -37,30 +37,48 @@ def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") 
     str
         The delimiter, ``first`` if none fits.
     """
-    marks = dict.fromkeys((first, *DELIMITERS))
-    fields = {mark: _fields(lines[0] if lines else "", mark) for mark in marks}
+    delimiters = dict.fromkeys((first, *DELIMITERS))
+    fields = {
+        delimiter: _fields(lines[0] if lines else "", delimiter)
+        for delimiter in delimiters
+    }
     if column is not None and column.isdecimal() and column not in fields[first]:
-        counts = {mark: {len(_fields(line, mark)) for line in lines} for mark in marks}
-        steady = [mark for mark in marks if len(counts[mark]) == 1]
-        fits = [mark for mark in steady if len(fields[mark]) >= max(2, int(column))]
-        is_told = len(lines) > 1 or len(fields[first]) < int(column)
-        return next(iter(fits), first) if is_told else first
+        counts = {
+            delimiter: {len(_fields(line, delimiter)) for line in lines}
+            for delimiter in delimiters
+        }
+        consistent = [
+            delimiter for delimiter in delimiters if len(counts[delimiter]) == 1
+        ]
+        matching = [
+            delimiter
+            for delimiter in consistent
+            if len(fields[delimiter]) >= max(2, int(column))
+        ]
+        is_certain = len(lines) > 1 or len(fields[first]) < int(column)
+        return next(iter(matching), first) if is_certain else first
     if column is not None:
-        return next((mark for mark in fields if column in fields[mark]), first)
-    return next((mark for mark in fields if len(fields[mark]) > 1), first)
+        return next(
+            (delimiter for delimiter in fields if column in fields[delimiter]), first
+        )
+    return next(
+        (delimiter for delimiter in fields if len(fields[delimiter]) > 1), first
+    )
 
 
-def _fields(line: str, mark: str) -> list[str]:
+def _fields(line: str, delimiter: str) -> list[str]:
     try:
-        return next(_reader([line], mark), [])
+        return next(_reader([line], delimiter), [])
     except csv.Error:  # the reader of the table raises it again, with the line number
         return [line]
 
 
-def _reader(lines: Iterable[str], mark: str, *, strict: bool = False) -> Any:
-    if mark == "	":  # TSV has no quoting: quotation marks are part of a field
-        return csv.reader(lines, delimiter=mark, quoting=csv.QUOTE_NONE, strict=strict)
-    return csv.reader(lines, delimiter=mark, strict=strict)
+def _reader(lines: Iterable[str], delimiter: str, *, strict: bool = False) -> Any:
+    if delimiter == "	":  # TSV has no quoting: quotation marks are part of a field
+        return csv.reader(
+            lines, delimiter=delimiter, quoting=csv.QUOTE_NONE, strict=strict
+        )
+    return csv.reader(lines, delimiter=delimiter, strict=strict)
 
 
 def table(first: str) -> Callable[..., Iterator[list[str]]]:
@@ -69,14 +87,14 @@ def table(first: str) -> Callable[..., Iterator[list[str]]]:
     def read(
         lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
     ) -> Iterator[list[str]]:
-        every = (line for some in lines for line in some)
-        head = list(islice(every, HEAD))
-        if head and (found := SEPARATOR.fullmatch(head[0])):  # written by Excel
-            mark, head = found[1], head[1:]
+        all_lines = (line for block in lines for line in block)
+        head = list(islice(all_lines, HEAD))
+        if head and (separator := SEPARATOR.fullmatch(head[0])):  # written by Excel
+            delimiter, head = separator[1], head[1:]
         else:
-            mark = delimiter_of(head, column, first=first)
-        facts["delimiter"] = mark
-        rows = _reader(chain(head, every), mark, strict=True)
+            delimiter = delimiter_of(head, column, first=first)
+        facts["delimiter"] = delimiter
+        rows = _reader(chain(head, all_lines), delimiter, strict=True)
         try:
             yield from _cells(rows, name, column, facts)
         except csv.Error as error:
@@ -91,44 +109,50 @@ def _cells(
     header = next(rows, None)
     if header is None:
         return
-    place, is_header = _place(header, name, column)
-    facts["column"] = header[place] if is_header else place + 1
+    index, is_header = _column_index(header, name, column)
+    facts["column"] = header[index] if is_header else index + 1
     facts["columns"] = header if is_header else len(header)
-    texts = [] if is_header else [header[place]]
-    is_steady = is_header or place == len(header) - 1  # else more columns may follow
+    texts = [] if is_header else [header[index]]
+    is_fixed_width = (
+        is_header or index == len(header) - 1
+    )  # else more columns may follow
     size = 0
     for row in rows:
         if not row:
             continue
-        if len(row) <= place:
+        if len(row) <= index:
             raise ValueError(
-                f"{name} line {rows.line_num} must have a field {place + 1}, where "
-                f"the texts are, found {len(row)}"
+                f"{name} line {rows.line_num} must have a field {index + 1} with "
+                f"the text, found {len(row)} fields"
             )
-        if len(row) > len(header) and is_steady and any(row[len(header) :]):
+        if len(row) > len(header) and is_fixed_width and any(row[len(header) :]):
             raise ValueError(
                 f"{name} line {rows.line_num} must have {len(header)} fields, as line "
-                f"1 has, found {len(row)}: a text that holds the delimiter "
-                f"{facts['delimiter']!r} must be between quotation marks"
+                f"1 has, found {len(row)}: quote texts that contain the delimiter "
+                f"{facts['delimiter']!r}"
             )
-        texts.append(row[place])
-        size += len(row[place]) + 1
+        texts.append(row[index])
+        size += len(row[index]) + 1
         if size >= STEP:
             yield texts
             texts, size = [], 0
     yield texts
 
 
-def _place(header: Sequence[str], name: str, column: str | None) -> tuple[int, bool]:
+def _column_index(
+    header: Sequence[str], name: str, column: str | None
+) -> tuple[int, bool]:
     """Index of the text column, and whether the first row is a header."""
     if column is not None and column not in header and column.isdecimal():
         if not 1 <= int(column) <= len(header):
-            raise ValueError(f"{name} has {len(header)} columns, found column={column}")
+            raise ValueError(
+                f"column must be from 1 to {len(header)} in {name}, found {column}"
+            )
         return int(column) - 1, False
-    return list(header).index(chosen(header, name, column)), True
+    return list(header).index(choose_column(header, name, column)), True
 
 
-def chosen(columns: Sequence[str], name: str, column: str | None) -> str:
+def choose_column(columns: Sequence[str], name: str, column: str | None) -> str:
     """Choose the text column.
 
     Parameters
@@ -157,7 +181,7 @@ def chosen(columns: Sequence[str], name: str, column: str | None) -> str:
             if guess in columns:
                 return guess
         raise ValueError(
-            f"{name} has the columns {', '.join(map(repr, columns))}; {WAY_OUT}"
+            f"{name} has the columns {', '.join(map(repr, columns))}; {HINT}"
         )
     if column not in columns:
         raise ValueError(

@@ -12,9 +12,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from ensembles.embeddings.files.binary_files import INSTALL
 from ensembles.embeddings.files.file_signatures import SAMPLE, check_text
-from ensembles.embeddings.files.mapped_files import INSTALL
-from ensembles.embeddings.files.tables import Facts, chosen, table
+from ensembles.embeddings.files.tables import Facts, choose_column, table
 
 STEP = 4 << 20  # bytes in a batch of lines; at least one line
 ROWS = 8192  # rows in a batch of Parquet
@@ -28,8 +28,8 @@ SUFFIXES = {
 }
 # Suffixes of files that must not be read as lines, with a hint for each.
 OTHERS = {
-    ".json": "kind='jsonl' reads an object a line; jq -c '.[]' makes such lines of an "
-    "array; kind='lines' takes it as it is",
+    ".json": "kind='jsonl' reads one object per line (jq -c '.[]' writes an array so); "
+    "kind='lines' reads plain lines",
     **dict.fromkeys((".xls", ".xlsx", ".ods"), "save the sheet as CSV"),
     **dict.fromkeys((".feather", ".arrow"), "write it as Parquet"),
     **dict.fromkeys((".pdf", ".doc", ".docx"), "save it as plain text"),
@@ -37,7 +37,7 @@ OTHERS = {
 FORMATS = ("lines", "csv", "tsv", "jsonl", "parquet")
 
 
-def plain(texts: Any) -> list[Any]:
+def to_list(texts: Any) -> list[Any]:
     """Convert the texts of a batch to a list."""
     return texts if isinstance(texts, list) else list(texts.to_pylist())
 
@@ -102,26 +102,28 @@ def read_texts(
     kind = kind_of(name) if kind is None else kind
     if kind not in FORMATS:
         raise ValueError(f"kind must be one of {', '.join(FORMATS)}, found {kind!r}")
-    encoding = _checked_encoding(encoding)
+    encoding = _check_encoding(encoding)
     facts: Facts = {"kind": kind}
     if kind == "parquet":
         yield from _parquet(source, name, column, facts)
         return
-    with _opened(source) as file:
-        taken = 0
+    with _open(source) as file:
+        n_read = 0
 
-        def lines() -> Iterator[list[str]]:
-            nonlocal taken
-            for some, n_bytes in _decoded(file, name, encoding, _onwards(name, kind)):
-                taken += n_bytes
-                yield some
+        def decoded_lines() -> Iterator[list[str]]:
+            nonlocal n_read
+            for block, n_bytes in _decoded(
+                file, name, encoding, _shell_command_end(name, kind)
+            ):
+                n_read += n_bytes
+                yield block
 
-        done, blocks = 0, lines()
+        n_yielded, blocks = 0, decoded_lines()
         # Read a first block now: a binary file is reported before errors of its kind.
-        first = [some for some in [next(blocks, None)] if some is not None]
-        for texts in _READERS[kind](chain(first, blocks), name, column, facts):
-            yield Batch(texts, taken - done, facts)
-            done = taken
+        first = [block for block in [next(blocks, None)] if block is not None]
+        for texts in READERS[kind](chain(first, blocks), name, column, facts):
+            yield Batch(texts, n_read - n_yielded, facts)
+            n_yielded = n_read
 
 
 def kind_of(name: str) -> str:
@@ -144,11 +146,14 @@ def kind_of(name: str) -> str:
     """
     suffix = Path(name).suffix.lower()
     if suffix in OTHERS:
-        raise ValueError(f"{name} is no file of lines by its suffix: {OTHERS[suffix]}")
+        raise ValueError(
+            f"{name} has the suffix of a file that is not read as lines: "
+            f"{OTHERS[suffix]}"
+        )
     return SUFFIXES.get(suffix, "lines")
 
 
-def _checked_encoding(encoding: str) -> str:
+def _check_encoding(encoding: str) -> str:
     """Validate the encoding; "utf-8-sig" becomes "utf-8", as marks are removed."""
     try:
         if codecs.lookup(encoding).name == "utf-8-sig":
@@ -158,14 +163,14 @@ def _checked_encoding(encoding: str) -> str:
         fits = False
     if not fits:
         raise ValueError(
-            f"encoding must be one of bytes, as utf-8 and latin-1 are, found "
-            f"{encoding!r}; iconv -f ENCODING -t UTF-8 FILE turns others into utf-8"
+            f"encoding must be ASCII-compatible, such as utf-8 or latin-1, found "
+            f"{encoding!r}; iconv -f ENCODING -t UTF-8 FILE converts others"
         )
     return encoding
 
 
 @contextmanager
-def _opened(source: Any) -> Iterator[IO[bytes]]:
+def _open(source: Any) -> Iterator[IO[bytes]]:
     if hasattr(source, "readlines"):
         yield source
         return
@@ -173,14 +178,14 @@ def _opened(source: Any) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _onwards(name: str, kind: str) -> str:
+def _shell_command_end(name: str, kind: str) -> str:
     """End of the shell command that messages suggest to convert a file to text."""
-    inner = SUFFIXES.get(Path(Path(name).stem).suffix.lower(), kind)
-    kind = inner if kind == "lines" else kind
+    inner_kind = SUFFIXES.get(Path(Path(name).stem).suffix.lower(), kind)
+    kind = inner_kind if kind == "lines" else kind
     if kind == "parquet":
         return "> FILE"
     option = f" --kind {kind}" if kind != "lines" else ""
-    return f"| ensemble embed -{option}, or > FILE in its place"
+    return f"| ensemble embed -{option}, or > FILE instead"
 
 
 def _decoded(
@@ -192,18 +197,18 @@ def _decoded(
         if not number:
             _check_beginning(raw, name, then)
         try:
-            found = [line.decode(encoding) for line in raw]
+            lines = [line.decode(encoding) for line in raw]
         except UnicodeDecodeError as error:
             number += _first_broken(raw, encoding)
             raise ValueError(
                 f"{name} line {number} is not {encoding}: {error.reason}, byte "
-                f"{error.object[error.start]:#04x}; encoding='cp1252' reads text of "
-                "Windows in Western European languages, encoding='latin-1' any bytes"
+                f"{error.object[error.start]:#04x}; encoding='cp1252' reads Western "
+                "European text from Windows, encoding='latin-1' any bytes"
             ) from None
         if not number:
-            found[0] = found[0].removeprefix("\ufeff")
+            lines[0] = lines[0].removeprefix("\ufeff")
         number += len(raw)
-        yield found, sum(map(len, raw))
+        yield lines, sum(map(len, raw))
 
 
 def _check_beginning(raw: list[bytes], name: str, then: str) -> None:
@@ -211,8 +216,8 @@ def _check_beginning(raw: list[bytes], name: str, then: str) -> None:
     check_text(b"".join(raw[:64])[:SAMPLE], name, then=then)
     if raw[0].rstrip(b"\r").count(b"\r") and b"\n" not in raw[0]:
         raise ValueError(
-            f"{name} must have lines that end with \\n, but has \\r alone between "
-            f"them: tr '\\r' '\\n' < {shlex.quote(name)} {then}"
+            f"{name} must have lines that end with \\n, but they end with \\r: "
+            f"tr '\\r' '\\n' < {shlex.quote(name)} {then}"
         )
 
 
@@ -230,44 +235,44 @@ def _lines(
 ) -> Iterator[list[str]]:
     if column is not None:
         raise ValueError(
-            f"{name} is read as lines, which have no column {column!r}; kind='csv' or "
-            "another reads it as a table"
+            f"{name} is read as lines, which have no column {column!r}; kind='csv' "
+            "reads it as a table"
         )
-    for some in lines:
-        yield [line.rstrip("\r\n") for line in some]
+    for block in lines:
+        yield [line.rstrip("\r\n") for line in block]
 
 
 def _objects(
     lines: Iterator[list[str]], name: str, column: str | None, facts: Facts
 ) -> Iterator[list[str]]:
     number = 0
-    for some in lines:
+    for block in lines:
         texts = []
-        for line in some:
+        for line in block:
             number += 1
             if line.strip():
                 texts.append(_value(line, f"{name} line {number}", column, facts))
         yield texts
 
 
-def _value(line: str, place: str, column: str | None, facts: Facts) -> str:
+def _value(line: str, where: str, column: str | None, facts: Facts) -> str:
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place} must be JSON: {error}") from None
-    if isinstance(found, dict):
-        key = chosen(list(found), place, column)
+        raise ValueError(f"{where} must be JSON: {error}") from None
+    if isinstance(value, dict):
+        key = choose_column(list(value), where, column)
         facts.setdefault("column", key)
-        facts.setdefault("columns", list(found))
-        found = found[key]
-    if found is None:
+        facts.setdefault("columns", list(value))
+        value = value[key]
+    if value is None:
         return ""
-    if not isinstance(found, str):
-        raise ValueError(f"{place} must hold a text, found {found!r}")
-    return found
+    if not isinstance(value, str):
+        raise ValueError(f"{where} must be a text, found {value!r}")
+    return value
 
 
-_READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
+READERS: dict[str, Callable[..., Iterator[list[str]]]] = {
     "lines": _lines,
     "csv": table(","),
     "tsv": table("\t"),
@@ -284,22 +289,24 @@ def _parquet(
     except ImportError:
         raise ImportError(f"{name} needs the package pyarrow: {INSTALL}") from None
     if not isinstance(source, str | os.PathLike):
-        raise ValueError("Parquet must be a file that can be sought in, found a stream")
+        raise ValueError("Parquet must be read from a regular file, found a stream")
     try:
         with pq.ParquetFile(source) as file:
-            taken = chosen(file.schema_arrow.names, name, column)
-            facts |= {"column": taken, "columns": list(file.schema_arrow.names)}
-            kind = file.schema_arrow.field(taken).type
-            inner = kind.value_type if pa.types.is_dictionary(kind) else kind
+            column_name = choose_column(file.schema_arrow.names, name, column)
+            facts |= {"column": column_name, "columns": list(file.schema_arrow.names)}
+            dtype = file.schema_arrow.field(column_name).type
+            inner = dtype.value_type if pa.types.is_dictionary(dtype) else dtype
             if not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
-                raise ValueError(f"{name}: column {taken!r} must hold texts, is {kind}")
+                raise ValueError(
+                    f"{name}: column {column_name!r} must contain texts, found {dtype}"
+                )
             n_rows, size = max(1, file.metadata.num_rows), Path(source).stat().st_size
-            seen = 0
-            for batch in file.iter_batches(ROWS, columns=[taken]):
-                before, seen = seen, seen + len(batch)
-                n_bytes = size * seen // n_rows - size * before // n_rows
+            n_read = 0
+            for batch in file.iter_batches(ROWS, columns=[column_name]):
+                n_before, n_read = n_read, n_read + len(batch)
+                n_bytes = size * n_read // n_rows - size * n_before // n_rows
                 yield Batch(batch.column(0), n_bytes, facts)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{name} is not whole Parquet: {error}") from None
+        raise ValueError(f"{name} is not a complete Parquet file: {error}") from None

@@ -11,16 +11,16 @@ from typing import IO, Any
 import numpy as np
 
 from ensembles.atomic_io import check_free, whole
-from ensembles.embeddings.files.mapped_files import INSTALL
-from ensembles.embeddings.tokenization.texts import decoded
+from ensembles.embeddings.files.binary_files import INSTALL
+from ensembles.embeddings.tokenization.texts import decode_utf8
 
 # Function that appends texts and their vectors.
 Add = Callable[[Any, Any], None]
-KINDS = (".npy", ".parquet")
+SUFFIXES = (".npy", ".parquet")
 
 
 def check_output(path: Path, *, force: bool) -> None:
-    """Raise if `vectors_file` cannot write to a path.
+    """Raise if `open_vector_writer` cannot write to a path.
 
     Parameters
     ----------
@@ -36,8 +36,10 @@ def check_output(path: Path, *, force: bool) -> None:
     FileExistsError
         If ``path`` exists and not ``force``, or is a directory.
     """
-    if path.suffix not in KINDS:
-        raise ValueError(f"path must end in {' or '.join(KINDS)}, found {str(path)!r}")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(
+            f"path must end in {' or '.join(SUFFIXES)}, found {str(path)!r}"
+        )
     check_free(path, folder=False, force=force)
 
 
@@ -60,7 +62,7 @@ def save_tensors(tensors: dict[str, Any], path: Path) -> None:
 
 
 @contextmanager
-def vectors_file(
+def open_vector_writer(
     path: Path, n_columns: int, dtype: Any, *, force: bool
 ) -> Iterator[Add]:
     """Open a vector file for appending batches; it is written atomically.
@@ -90,23 +92,23 @@ def vectors_file(
         If ``path`` exists and not ``force``, or is a directory.
     """
     check_output(path, force=force)
-    with whole(path, folder=False, force=force) as place:
+    with whole(path, folder=False, force=force) as temporary:
         if path.suffix == ".npy":
-            with place.open("w+b") as file:
+            with temporary.open("w+b") as file:
                 yield from _npy(file, n_columns, np.dtype(dtype))
         else:
-            yield from _parquet(place, n_columns, np.dtype(dtype))
+            yield from _parquet(temporary, n_columns, np.dtype(dtype))
 
 
 def _npy(file: IO[bytes], n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]:
     n_rows = 0
 
-    def head() -> None:
+    def write_header() -> None:
         # NumPy pads the header so that the length of the first axis can grow.
         file.seek(0)
-        facts = {"descr": dtype.str, "fortran_order": False}
+        header = {"descr": dtype.str, "fortran_order": False}
         np.lib.format.write_array_header_1_0(
-            file, {**facts, "shape": (n_rows, n_columns)}
+            file, {**header, "shape": (n_rows, n_columns)}
         )
 
     def add(texts: Any, vectors: Any) -> None:
@@ -114,26 +116,26 @@ def _npy(file: IO[bytes], n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]
         n_rows += len(vectors)
         file.write(np.ascontiguousarray(vectors, dtype).data)
 
-    head()
+    write_header()
     yield add
-    head()
+    write_header()
 
 
-def _parquet(place: Path, n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]:
+def _parquet(temporary: Path, n_columns: int, dtype: np.dtype[Any]) -> Iterator[Add]:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise ImportError(f"Parquet needs the package pyarrow: {INSTALL}") from None
-    kind = pa.list_(pa.from_numpy_dtype(dtype), n_columns)
-    schema = pa.schema([("text", pa.string()), ("vector", kind)])
-    with pq.ParquetWriter(place, schema) as file:
+    vector_type = pa.list_(pa.from_numpy_dtype(dtype), n_columns)
+    schema = pa.schema([("text", pa.string()), ("vector", vector_type)])
+    with pq.ParquetWriter(temporary, schema) as file:
 
         def add(texts: Any, vectors: Any) -> None:
             if not isinstance(texts, pa.Array):
-                texts = pa.array(decoded(list(texts)), pa.string())
-            numbers = pa.array(np.ascontiguousarray(vectors, dtype).reshape(-1))
-            rows = pa.FixedSizeListArray.from_arrays(numbers, n_columns)
+                texts = pa.array(decode_utf8(list(texts)), pa.string())
+            values = pa.array(np.ascontiguousarray(vectors, dtype).reshape(-1))
+            rows = pa.FixedSizeListArray.from_arrays(values, n_columns)
             file.write(pa.record_batch([texts.cast(pa.string()), rows], schema))
 
         yield add

@@ -1,62 +1,28 @@
-"""Load the values of a fitted embedder from a saved directory."""
+"""Load a fitted embedder from a saved directory."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ensembles._typing import Float32
-from ensembles.embeddings.persistence.save import PROJECTION, VERSION
-from ensembles.embeddings.pooling.spec import Divide
+from ensembles.embeddings.persistence.save import PROJECTION, VERSION, SavedEmbedder
+from ensembles.embeddings.pooling.builtin import resolve_poolings, split_rule_params
 from ensembles.embeddings.postprocessing.projection import Projection
+from ensembles.embeddings.postprocessing.quantization import check_dtype
+from ensembles.embeddings.text_average import TextAverager
+from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.vectors.model_directory import OWN
-from ensembles.embeddings.vectors.safetensors import arrays
+from ensembles.embeddings.vectors.named_arrays import arrays
+from ensembles.embeddings.vectors.read import read_vectors
+from ensembles.embeddings.weighting.row_weights import check_row_weights
 from ensembles.regular_files import read_json
 
-LEARNED = ("weights", "remove_components", "whiten", "n_components", "params")
 
-
-class LoadedEmbedder(NamedTuple):
-    """State of a saved embedder, without its vector table.
-
-    Parameters
-    ----------
-    params : dict of str to value
-        Constructor parameters that configure reading and pooling of the table.
-    learned_params : dict of str to value
-        Constructor parameters of the weighting and the projection; empty if both are
-        folded into the table.
-    row_weights : ndarray of shape (n_rows,), float32, or None
-        Weight of each row of the table; None weighs every word equally.
-    projection : Projection or None
-        Removed components, whitening and principal axes; None if not used or folded.
-    unmet : float
-        Weight of an out-of-vocabulary word.
-    divide : {"weights", "count"}
-        Divisor of the weighted sum: the sum of the weights, or the number of words.
-    scale : float or None
-        Largest magnitude of the training vectors, for int8; None for other dtypes.
-    coverage : float
-        Share of the training tokens that have a vector; NaN without training texts.
-    n_features_out : int
-        Number of columns of the output of ``transform``.
-    """
-
-    params: dict[str, Any]
-    learned_params: dict[str, Any]
-    row_weights: Float32 | None
-    projection: Projection | None
-    unmet: float
-    divide: Divide
-    scale: float | None
-    coverage: float
-    n_features_out: int
-
-
-def load(path: str | os.PathLike[str]) -> LoadedEmbedder:
+def load(path: str | os.PathLike[str]) -> SavedEmbedder:
     """Load the state of an embedder that `ensembles.embeddings.persistence.save` saved.
 
     Parameters
@@ -66,39 +32,87 @@ def load(path: str | os.PathLike[str]) -> LoadedEmbedder:
 
     Returns
     -------
-    LoadedEmbedder
+    SavedEmbedder
+        The state, with the vectors memory-mapped.
 
     Raises
     ------
     FileNotFoundError
         If the directory or a file in it does not exist.
     ValueError
-        If a file is corrupt.
-    KeyError, TypeError, AttributeError
-        If ``config.json`` does not have the structure or the version that `save`
-        writes.
+        If a file is damaged, or `save` did not write the directory.
     """
-    folder = Path(path)
-    own = read_json(folder / "config.json")[OWN]
-    if own["version"] != VERSION:
-        raise TypeError(f"version {own['version']!r}")
-    params, state = dict(own["parameters"]), own["state"]
-    defaults = {"weights": None, "remove_components": 0}
-    learned = {name: params.pop(name, defaults.get(name)) for name in LEARNED}
-    tensors = {} if own["folded"] else arrays(folder / "model.safetensors")
-    weights, projection = tensors.get("row_weights"), None
-    if "projection.matrix" in tensors:
-        parts = (np.array(tensors[f"projection.{name}"]) for name in PROJECTION)
-        projection = Projection(*parts)
-    scale, coverage = state["scale"], state["coverage"]
-    return LoadedEmbedder(
-        params,
-        {} if own["folded"] else learned,
-        None if weights is None else np.array(weights, np.float32),
-        projection,
-        float(state["unmet"]),
-        state["divide"],
-        None if scale is None else float(scale),
-        float("nan" if coverage is None else coverage),
-        int(state["n_features_out"]),
+    path = Path(path)
+    config = read_json(path / "config.json")
+    saved = config.get(OWN) if isinstance(config, dict) else None
+    if not isinstance(saved, dict):
+        raise ValueError(
+            f"SentenceEmbedder.save did not write {path}; use "
+            "SentenceEmbedder(path, weights=None).fit() to read the model of another "
+            "library"
+        )
+    if saved.get("version") != VERSION:
+        raise ValueError(
+            f"{path} must have version {VERSION} of the format of "
+            f"SentenceEmbedder.save, found {saved.get('version')!r}"
+        )
+    try:
+        return _load(path, saved)
+    except FileNotFoundError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, ValueError) else repr(error)
+        raise ValueError(
+            f"{path} is damaged, or SentenceEmbedder.save did not write it: {reason}"
+        ) from None
+
+
+def _load(path: Path, saved: dict[str, Any]) -> SavedEmbedder:
+    params, state, folded = dict(saved["parameters"]), saved["state"], saved["folded"]
+    dtype = check_dtype(str(params["dtype"]))
+    lookup = VocabularyLookup(
+        read_vectors(path), params["tokenizer"], params["lowercase"], params["unknown"]
     )
+    rules = resolve_poolings(params["rule"])
+    rule_params = split_rule_params(rules, params.get("rule_params"))
+    averager, projection = TextAverager(lookup, rules, rule_params), None
+    if not folded:
+        tensors = arrays(path / "model.safetensors")
+        weights = tensors.get("row_weights")
+        if weights is not None:
+            weights = check_row_weights(weights, len(lookup.vectors.tokens))
+        if state["divide"] not in ("weights", "count"):
+            raise ValueError(f"divide must not be {state['divide']!r}")
+        averager = TextAverager(
+            *(lookup, rules, rule_params, weights),
+            oov_weight=float(state["oov_weight"]),
+            divide=state["divide"],
+        )
+        if params["weights"] is None:  # only names of weightings are saved
+            params["weights"] = weights
+        projection = _projection(tensors, averager.n_columns)
+    scale, coverage = state["scale"], state["coverage"]
+    if (dtype == "int8") != (scale is not None):
+        raise ValueError(f"scale of dtype {dtype!r} must not be {scale!r}")
+    return SavedEmbedder(
+        {"vectors": str(path), **params},
+        averager,
+        projection,
+        normalize=bool(params["normalize"]),
+        dtype=dtype,
+        scale=None if scale is None else float(scale),
+        coverage=float("nan" if coverage is None else coverage),
+    )
+
+
+def _projection(tensors: dict[str, NDArray[Any]], n_columns: int) -> Projection | None:
+    if "projection.matrix" not in tensors:
+        return None
+    parts = [np.array(tensors[f"projection.{name}"], np.float64) for name in PROJECTION]
+    matrix, mean = parts[:2]
+    if matrix.ndim != 2 or len(matrix) != n_columns or mean.shape != (n_columns,):
+        raise ValueError(
+            f"its projection must have {n_columns} rows, found a matrix of shape "
+            f"{matrix.shape} and a mean of shape {mean.shape}"
+        )
+    return Projection(*parts)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from operator import methodcaller
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,99 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles._typing import Float64
 from ensembles.atomic_io import check_free, whole
 from ensembles.embeddings.files.vector_files import save_tensors
-from ensembles.embeddings.persistence.saved_embedder import STEP, SavedEmbedder
-from ensembles.embeddings.tokenization.word_pattern import PORTABLE
-from ensembles.embeddings.vectors.lookup import Rows
+from ensembles.embeddings.postprocessing.projection import Projection
+from ensembles.embeddings.text_average import TextAverager
+from ensembles.embeddings.tokenization.tokenizer import PORTABLE
+from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.vectors.model_directory import OWN, TABLE, unknown_id
 from ensembles.parallel import cut
 
+STEP = 1 << 16  # rows of a block
+
+
+@dataclass(frozen=True, eq=False)
+class SavedEmbedder:
+    """State of a fitted embedder.
+
+    Parameters
+    ----------
+    params : dict of str to value
+        Constructor parameters of the embedder.
+    averager : TextAverager
+        Vectors, tokenizer, pooling rules and word weights.
+    projection : Projection or None
+        Removed components, whitening and principal axes; None if not used.
+    normalize : bool
+        Whether sentence vectors are L2-normalized.
+    dtype : str
+        Data type of the sentence vectors.
+    scale : float or None
+        Magnitude that "int8" maps to 127; None for other data types.
+    coverage : float
+        Share of the training tokens that have a vector; NaN without training texts.
+    """
+
+    params: dict[str, Any]
+    averager: TextAverager
+    projection: Projection | None
+    normalize: bool
+    dtype: str
+    scale: float | None
+    coverage: float
+
+    @property
+    def n_features_out(self) -> int:
+        """Number of columns of the output of ``transform``."""
+        n_columns = self.averager.n_columns
+        if self.projection is not None:
+            n_columns = int(self.projection.matrix.shape[1])
+        return -(-n_columns // 8) if self.dtype == "binary" else n_columns
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether a sentence vector is the plain mean of fixed vectors of its words.
+
+        Weights and projection can then be folded into the table of word vectors.
+        """
+        averager, projection = self.averager, self.projection
+        if len(averager.rules) > 1 or not averager.rules[0].linear:
+            return False
+        if averager.weights is not None and averager.divide != "count":
+            return False
+        # A sentence vector of zeros is not centered, but a zero word vector in another
+        # sentence is: no single table gives both.
+        is_centered = projection is not None and projection.mean.any()
+        return not (is_centered and self._has_zeros)
+
+    @property
+    def _has_zeros(self) -> bool:
+        weights = self.averager.weights
+        if weights is not None and not weights.all():
+            return True
+        matrix = self.averager.lookup.vectors.matrix
+        steps = cut(len(matrix), STEP)
+        return any(not matrix[start:stop].any(axis=1).all() for start, stop in steps)
+
+    def fold(self, rows: NDArray[np.int64]) -> Float64:
+        """Weighted and projected word vectors, of shape (n_rows, n_columns)."""
+        averager = self.averager
+        folded = averager.lookup.vectors.matrix[rows].astype(np.float64)
+        if averager.weights is not None:
+            folded *= averager.weights[rows][:, None]
+        if self.projection is not None:
+            folded = (folded - self.projection.mean) @ self.projection.matrix
+        return folded
+
+
 VERSION = 1
 # Parameters that JSON can store as they are.
-PLAIN = ("remove_components", "whiten", "n_components", "n_jobs", "params")
+PLAIN = (
+    *("rule_params", "weights_params", "remove_components", "whiten"),
+    *("n_components", "n_jobs"),
+)
 PROJECTION = ("matrix", "mean", "components", "shares")
 STATIC = "sentence_transformers.models.StaticEmbedding"
 NORMALIZE = "sentence_transformers.models.Normalize"
@@ -62,28 +145,28 @@ def save(
     """
     path = Path(path)
     check_free(path, folder=True, force=force)
-    rows = saved.rows
-    if rows.unknown == "subword" and not rows.by_piece:
+    lookup = saved.averager.lookup
+    if lookup.unknown == "subword" and not lookup.uses_subword_tokenizer:
         raise ValueError(
-            "unknown='subword' cannot be saved: its n-grams stay in "
-            f"{rows.vectors.source}; pickle the embedder, or take unknown='skip'"
+            "an embedder with unknown='subword' cannot be saved, because its n-grams "
+            f"stay in {lookup.vectors.source}; pickle it, or use unknown='skip'"
         )
-    tokenizer, order = _tokenizer(rows)
-    folded = saved.is_linear and _is_for_others(tokenizer)
-    tensors = _tensors(saved, order, folded)
-    with whole(path, folder=True, force=force) as place:
-        save_tensors(tensors, place / "model.safetensors")
-        _write(place / "tokenizer.json", tokenizer)
-        _write(place / "config.json", _config(saved, folded))
+    tokenizer, row_of = _tokenizer(lookup)
+    folded = saved.is_linear and _is_portable(tokenizer)
+    tensors = _tensors(saved, row_of, folded)
+    with whole(path, folder=True, force=force) as folder:
+        save_tensors(tensors, folder / "model.safetensors")
+        _write_json(folder / "tokenizer.json", tokenizer)
+        _write_json(folder / "config.json", _config(saved, folded))
         if folded:
             modules = [{"idx": 0, "name": "0", "path": ".", "type": STATIC}]
             if saved.normalize:
-                other = {"idx": 1, "name": "1", "path": "1_Normalize"}
-                modules.append({**other, "type": NORMALIZE})
-            _write(place / "modules.json", modules)
+                entry = {"idx": 1, "name": "1", "path": "1_Normalize"}
+                modules.append({**entry, "type": NORMALIZE})
+            _write_json(folder / "modules.json", modules)
 
 
-def _is_for_others(tokenizer: dict[str, Any]) -> bool:
+def _is_portable(tokenizer: dict[str, Any]) -> bool:
     """Whether the package tokenizers accepts the tokenizer and its pattern."""
     try:
         from tokenizers import Tokenizer
@@ -97,25 +180,24 @@ def _is_for_others(tokenizer: dict[str, Any]) -> bool:
 
 
 def _tensors(
-    saved: SavedEmbedder, order: NDArray[np.int64], folded: bool
+    saved: SavedEmbedder, row_of: NDArray[np.int64], folded: bool
 ) -> dict[str, NDArray[Any]]:
-    projection = saved.projection
+    averager, projection = saved.averager, saved.projection
+    matrix = averager.lookup.vectors.matrix
     if folded:
-        n_columns = saved.rows.vectors.matrix.shape[1]
-        if projection is not None:
-            n_columns = projection.matrix.shape[1]
-        table = np.zeros((len(order), n_columns), np.float32)
-        for start, stop in cut(len(order), STEP):
-            index = order[start:stop]
-            table[start:stop] = saved.fold(index)
-            table[start:stop][index < 0] = 0
+        n_columns = (matrix if projection is None else projection.matrix).shape[1]
+        table = np.zeros((len(row_of), n_columns), np.float32)
+        for start, stop in cut(len(row_of), STEP):
+            rows = row_of[start:stop]
+            table[start:stop] = saved.fold(rows)
+            table[start:stop][rows < 0] = 0
         return {"embeddings": table}
-    kept = saved.rows.vectors.matrix[order]
-    kept[order < 0] = 0
-    tensors: dict[str, NDArray[Any]] = {TABLE: kept}
-    if saved.weights is not None:
-        index = order if saved.rows.by_piece else order[:-1]
-        weights = np.where(index < 0, np.float32(0), saved.weights[index])
+    table = matrix[row_of]
+    table[row_of < 0] = 0
+    tensors: dict[str, NDArray[Any]] = {TABLE: table}
+    if averager.weights is not None:
+        rows = row_of if averager.lookup.uses_subword_tokenizer else row_of[:-1]
+        weights = np.where(rows < 0, np.float32(0), averager.weights[rows])
         tensors["row_weights"] = weights
     if projection is not None:
         for name in PROJECTION:
@@ -125,16 +207,16 @@ def _tensors(
 
 
 def _config(saved: SavedEmbedder, folded: bool) -> dict[str, Any]:
-    rows, params = saved.rows, saved.params
+    averager, lookup, params = saved.averager, saved.averager.lookup, saved.params
     coverage = None if np.isnan(saved.coverage) else saved.coverage
     weights = params["weights"] if isinstance(params["weights"], str) else None
-    tokenizer = None if rows.by_piece else rows.tokenizer
+    tokenizer = None if lookup.uses_subword_tokenizer else lookup.tokenizer
     common = {
-        "rule": [rule.name for rule in saved.rules],
+        "rule": [rule.name for rule in averager.rules],
         "normalize": saved.normalize,
         "tokenizer": tokenizer,
-        "lowercase": rows.lowercase,
-        "unknown": rows.unknown,
+        "lowercase": lookup.lowercase,
+        "unknown": lookup.unknown,
         "dtype": saved.dtype,
     }
     learned = {"weights": weights, **{name: params[name] for name in PLAIN}}
@@ -151,76 +233,77 @@ def _config(saved: SavedEmbedder, folded: bool) -> dict[str, Any]:
         OWN: {
             "version": VERSION,
             "folded": folded,
-            "by_piece": rows.by_piece,
+            "subword_tokenizer": lookup.uses_subword_tokenizer,
             "parameters": parameters,
             "recipe": {**common, **learned},
             "state": {
-                "unmet": saved.unmet,
-                "divide": saved.divide,
+                "oov_weight": averager.oov_weight,
+                "divide": averager.divide,
                 "scale": saved.scale,
                 "coverage": coverage,
-                "n_features_out": saved.n_features_out,
             },
         },
     }
 
 
-def _tokenizer(rows: Rows) -> tuple[Any, NDArray[np.int64]]:
+def _tokenizer(lookup: VocabularyLookup) -> tuple[Any, NDArray[np.int64]]:
     """Content of tokenizer.json, and the row of each token id (-1: no row)."""
-    vocabulary = rows.vocabulary
-    if rows.by_piece:
-        backend = getattr(rows.tokenizer, "backend_tokenizer", rows.tokenizer)
-        pieces = backend.get_vocab(with_added_tokens=True)
-        n_ids = max(pieces.values()) + 1
-        if rows.tokenizer is rows.vectors.tokenizer:
-            n_ids = len(rows.vectors.tokens)
-        order = np.full(n_ids, -1)
-        for piece, number in pieces.items():
-            order[number] = vocabulary.get(piece, -1)
-        skipped = unknown_id(backend)
-        if any(order[n] < 0 for n in pieces.values() if n != skipped):
+    vocabulary = lookup.vocabulary
+    if lookup.uses_subword_tokenizer:
+        backend = getattr(lookup.tokenizer, "backend_tokenizer", lookup.tokenizer)
+        ids_of_tokens = backend.get_vocab(with_added_tokens=True)
+        n_ids = max(ids_of_tokens.values()) + 1
+        if lookup.tokenizer is lookup.vectors.tokenizer:
+            n_ids = len(lookup.vectors.tokens)
+        row_of = np.full(n_ids, -1)
+        for token, token_id in ids_of_tokens.items():
+            row_of[token_id] = vocabulary.get(token, -1)
+        unk_id = unknown_id(backend)
+        if any(row_of[n] < 0 for n in ids_of_tokens.values() if n != unk_id):
             raise ValueError(
-                "tokenizer has pieces without a vector: such an embedder cannot be "
-                "saved"
+                "every token of the tokenizer must have a vector to save the embedder; "
+                "pickle it instead"
             )
-        return json.loads(backend.to_str()), order
-    if rows.tokenizer is not None and not isinstance(rows.tokenizer, str):
+        return json.loads(backend.to_str()), row_of
+    if lookup.tokenizer is not None and not isinstance(lookup.tokenizer, str):
         raise ValueError(
-            "a tokenizer that is a callable cannot be saved, as it is code; pickle the "
-            "embedder, or take a regular expression"
+            "an embedder whose tokenizer is a callable cannot be saved, because the "
+            "callable is code; pickle it, or use a regular expression as tokenizer"
         )
     unknown = "[UNK]"
     while unknown in vocabulary:
         unknown = f"[{unknown}]"
     ids = {token: number for number, token in enumerate([*vocabulary, unknown])}
-    order = np.append(np.fromiter(vocabulary.values(), np.int64, len(vocabulary)), -1)
-    return _word_level(rows, ids, unknown), order
+    row_of = np.append(np.fromiter(vocabulary.values(), np.int64, len(vocabulary)), -1)
+    return _word_level(lookup, ids, unknown), row_of
 
 
-def _word_level(rows: Rows, ids: dict[str, int], unknown: str) -> dict[str, Any]:
+def _word_level(
+    lookup: VocabularyLookup, ids: dict[str, int], unknown: str
+) -> dict[str, Any]:
     """Word-level tokenizer in the JSON format of the package tokenizers."""
-    pattern = PORTABLE if rows.tokenizer is None else rows.tokenizer
+    pattern = PORTABLE if lookup.tokenizer is None else lookup.tokenizer
     pattern = pattern.removeprefix("(?u)")  # the default in Python 3
-    cutter: dict[str, Any] = {"type": "WhitespaceSplit"}
+    splitter: dict[str, Any] = {"type": "WhitespaceSplit"}
     if pattern != "whitespace":
-        cutter = {"type": "Split", "pattern": {"Regex": pattern}}
-        cutter |= {"behavior": "Removed", "invert": True}
-    steps = [{"type": "NFC"}, *([{"type": "Lowercase"}] if rows.lowercase else [])]
+        splitter = {"type": "Split", "pattern": {"Regex": pattern}}
+        splitter |= {"behavior": "Removed", "invert": True}
+    steps = [{"type": "NFC"}, *([{"type": "Lowercase"}] if lookup.lowercase else [])]
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [],
         "normalizer": {"type": "Sequence", "normalizers": steps},
-        "pre_tokenizer": cutter,
+        "pre_tokenizer": splitter,
         "post_processor": None,
         "decoder": None,
         "model": {"type": "WordLevel", "vocab": ids, "unk_token": unknown},
     }
 
 
-def _write(path: Path, found: Any) -> None:
+def _write_json(path: Path, value: Any) -> None:
     # Parameters may be NumPy scalars, e.g. after a grid search over an array.
     item = methodcaller("item")
-    text = json.dumps(found, ensure_ascii=False, allow_nan=False, default=item)
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=item)
     path.write_text(text, "utf-8")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float32, Float64
-from ensembles.embeddings.pooling.engine import pool
-from ensembles.embeddings.pooling.spec import Divide, check_power
-from ensembles.embeddings.tokenization.tokenizer import Ragged
+from ensembles.embeddings.pooling.engine import Divide, check_power, pool, pooling_spec
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 from ensembles.registry import RegisteredFunction, Table, lookup, register
 
 
@@ -47,7 +46,7 @@ class Pooling(RegisteredFunction):
 
     def __call__(
         self,
-        ragged: Ragged,
+        ragged: RaggedRows,
         table: NDArray[Any],
         weights: Float32 | None = None,
         *,
@@ -79,12 +78,11 @@ class Pooling(RegisteredFunction):
         for index, start in enumerate(ragged.offsets[:-1]):
             rows = ragged.rows[start : ragged.offsets[index + 1]]
             rows = rows[rows >= 0]
-            some = np.ones(len(rows)) if weights is None else weights[rows]
-            divisor = float(len(rows) if divide == "count" else some.sum())
-            if divisor and some.any():
-                stack = table[rows].astype(np.float64)
-                found = self.function(stack, some.astype(np.float64), divisor, **params)
-                out[index] = found
+            w = np.ones(len(rows)) if weights is None else weights[rows]
+            divisor = float(len(rows) if divide == "count" else w.sum())
+            if divisor and w.any():
+                stack, w = table[rows].astype(np.float64), w.astype(np.float64)
+                out[index] = self.function(stack, w, divisor, **params)
         return out
 
 
@@ -112,7 +110,7 @@ def maximum(stack: Float64, weights: Float64, divisor: float) -> Float64:
     Shen et al. (2018), "Baseline needs more love: on simple word-embedding-based models
     and associated pooling mechanisms", arXiv:1805.09843 (SWEM-max).
     """
-    return np.asarray(_counted(stack, weights).max(axis=0))
+    return np.asarray(_with_weight(stack, weights).max(axis=0))
 
 
 @register(POOLINGS, fused=True)
@@ -124,7 +122,7 @@ def minimum(stack: Float64, weights: Float64, divisor: float) -> Float64:
     Rücklé et al. (2018), "Concatenated power mean word embeddings as universal
     cross-lingual sentence representations", arXiv:1803.01400.
     """
-    return np.asarray(_counted(stack, weights).min(axis=0))
+    return np.asarray(_with_weight(stack, weights).min(axis=0))
 
 
 @register(POOLINGS, fused=True)
@@ -187,17 +185,18 @@ def hierarchical(
     size = min(window, len(stack))
     windows = np.lib.stride_tricks.sliding_window_view
     sums = windows(weights[:, None] * stack, size, axis=0).sum(axis=-1)
-    shares = windows(weights, size).sum(axis=-1)
-    some = shares > 0
-    return np.asarray((sums[some] / shares[some, None]).max(axis=0))
+    totals = windows(weights, size).sum(axis=-1)
+    is_weighted = totals > 0
+    means = sums[is_weighted] / totals[is_weighted, None]
+    return np.asarray(means.max(axis=0))
 
 
-def _counted(stack: Float64, weights: Float64) -> Float64:
+def _with_weight(stack: Float64, weights: Float64) -> Float64:
     return np.asarray(stack[weights != 0])
 
 
-def pooled(
-    ragged: Ragged,
+def apply_poolings(
+    ragged: RaggedRows,
     table: NDArray[Any],
     rules: Sequence[Pooling],
     *,
@@ -232,26 +231,25 @@ def pooled(
     ndarray of shape (n_texts, len(rules) * dim), float32
         The results, side by side.
     """
-    found = []
+    results = []
     for rule in rules:
-        own = params.get(rule.name, {})
+        rule_params = params.get(rule.name, {})
         if rule.fused:
-            part = pool(
-                ragged,
+            spec = pooling_spec(
                 table,
                 rules=(rule.name,),
                 weights=weights,
                 divide=divide,
-                n_threads=n_threads,
-                **own,
+                **rule_params,
             )
+            result = pool(ragged, spec, n_threads=n_threads)
         else:
-            part = rule(ragged, table, weights, divide=divide, **own)
-        found.append(part)
-    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+            result = rule(ragged, table, weights, divide=divide, **rule_params)
+        results.append(result)
+    return results[0] if len(results) == 1 else np.concatenate(results, axis=1)
 
 
-def rules_of(rule: Any) -> tuple[Pooling, ...]:
+def resolve_poolings(rule: Any) -> tuple[Pooling, ...]:
     """Look up poolings by name.
 
     Parameters
@@ -269,9 +267,53 @@ def rules_of(rule: Any) -> tuple[Pooling, ...]:
     ValueError
         If the sequence is empty, or a name is unknown.
     """
-    named = [rule] if isinstance(rule, str | Pooling) else list(rule)
-    if not named:
-        raise ValueError("rule must name at least one pooling, found none")
+    rules = [rule] if isinstance(rule, str | Pooling) else list(rule)
+    if not rules:
+        raise ValueError("rule must name at least one pooling, found an empty list")
     return tuple(
-        one if isinstance(one, Pooling) else lookup(POOLINGS, one) for one in named
+        rule if isinstance(rule, Pooling) else lookup(POOLINGS, rule) for rule in rules
     )
+
+
+def split_rule_params(
+    rules: Sequence[Pooling], params: Mapping[str, Any] | None
+) -> dict[str, dict[str, Any]]:
+    """Distribute parameters over the rules that have them.
+
+    Parameters
+    ----------
+    rules : sequence of Pooling
+        Poolings to apply.
+    params : mapping or None
+        Values by parameter name; several rules may have a parameter of one name. None
+        uses the defaults.
+
+    Returns
+    -------
+    dict of rule name to dict
+        Parameters of each rule.
+
+    Raises
+    ------
+    ValueError
+        If no rule has a parameter of a name, or a rule rejects a value.
+    """
+    params = dict(params or {})
+    known = {name for rule in rules for name in rule.params}
+    for name in params:
+        if name not in known:
+            raise ValueError(
+                f"rule_params must name parameters of {_names(rules)}: found {name!r} "
+                f"(known: {', '.join(sorted(known)) or 'none'})"
+            )
+    by_rule = {
+        rule.name: {name: params[name] for name in rule.params if name in params}
+        for rule in rules
+    }
+    for rule in rules:  # a call on one row raises the rule's own error for wrong values
+        rule.function(np.ones((1, 1)), np.ones(1), 1.0, **by_rule[rule.name])
+    return by_rule
+
+
+def _names(rules: Sequence[Pooling]) -> str:
+    return ", ".join(repr(rule.name) for rule in rules)

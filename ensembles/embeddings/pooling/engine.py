@@ -1,62 +1,70 @@
-"""Batched, multithreaded tokenization and pooling of texts."""
+"""Batched, multithreaded tokenization and pooling of texts by compiled loops."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float32
 from ensembles.embeddings.pooling.loops import pool_extreme, pool_mean, pool_power
-from ensembles.embeddings.pooling.spec import (
-    ALIKE,
-    Divide,
-    Prepared,
-    locked,
-    prepared,
-)
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows, Tokenizer
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import (
-    CHUNK,
-    Part,
-    halves,
+    BATCH_SIZE,
+    TextBatch,
+    as_batches,
+    iter_slices,
     n_texts,
-    parts_of,
-    pieces,
+    split_long,
 )
-from ensembles.embeddings.tokenization.tokenizer import Ragged, Tokens
 from ensembles.parallel import count_threads, cut, spread
 
-FEW = 16  # texts that take less time than starting threads
+Divide = Literal["weights", "count"]
+
+RULES = frozenset(("mean", "maximum", "minimum", "power_mean"))
+DTYPES = "feb"  # float32, float16, int8
+MAX_POWER = 64  # overflows float64 only for entries beyond 1e4, which vectors lack
+EQUAL_WEIGHTS = np.empty(0, np.float32)
+EQUAL_WEIGHTS.flags.writeable = False
 
 
-def pool(
-    ragged: Ragged,
+class PoolingSpec(NamedTuple):
+    """Validated arguments of the pooling loops."""
+
+    table: NDArray[Any]
+    rules: tuple[str, ...]
+    weights: Float32
+    divide_by_count: bool
+    p: int
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns of the result."""
+        return len(self.rules) * int(self.table.shape[1])
+
+
+def pooling_spec(
     table: NDArray[Any],
     *,
     rules: Sequence[str] = ("mean",),
     weights: Float32 | None = None,
     p: int = 3,
-    divide: Divide = "weights",
-    out: Float32 | None = None,
-    n_threads: int | None = 1,
-) -> Float32:
-    """Pool the vectors of the tokens of each text.
+    divide: str = "weights",
+) -> PoolingSpec:
+    """Validate the arguments of the pooling loops.
 
     Parameters
     ----------
-    ragged : Ragged
-        Rows of the tokens of each text; -1 is skipped. A text without known tokens gets
-        a zero vector.
     table : ndarray of shape (n_rows, dim), float32, float16 or int8
         Vector table. It may be memory-mapped, and is copied if it is not C-contiguous.
         int8 entries are used without a scale; the caller rescales the result.
-    rules : sequence of {"mean", "maximum", "minimum", "power_mean"}
+    rules : sequence of {"mean", "maximum", "minimum", "power_mean"}, default=("mean",)
         Pooling rules; their results are concatenated.
-    weights : ndarray of shape (n_rows,), float32, or None
+    weights : ndarray of shape (n_rows,), float32, or None, default=None
         Weight of each row, finite and not negative (not checked). None is 1 for all.
         Maximum and minimum skip rows of weight 0 and ignore all other weights.
     p : int, positive, default=3
@@ -65,21 +73,107 @@ def pool(
     divide : {"weights", "count"}, default="weights"
         Divisor of mean and power mean: the sum of the weights, or the number of known
         tokens, as in SIF. If it is 0, the result is 0.
-    out : ndarray of shape (n_texts, len(rules) * dim), float32, or None
+
+    Returns
+    -------
+    PoolingSpec
+        The arguments, with read-only arrays.
+
+    Raises
+    ------
+    ValueError
+        If an argument has the wrong dtype, shape or value.
+    """
+    if table.ndim != 2 or table.dtype.char not in DTYPES:
+        raise ValueError(
+            "table must be float32, float16 or int8 of shape (n_rows, dim), found "
+            f"{table.dtype} of shape {table.shape}"
+        )
+    if isinstance(rules, str) or not rules or not RULES.issuperset(rules):
+        raise ValueError(
+            f"rules must be a list of {', '.join(sorted(RULES))}, found {rules!r}"
+        )
+    check_power(p)
+    if divide not in ("weights", "count"):
+        raise ValueError(f"divide must be 'weights' or 'count', found {divide!r}")
+    if weights is None:
+        weights = EQUAL_WEIGHTS
+    elif weights.shape != (len(table),) or weights.dtype != np.float32:
+        raise ValueError(
+            f"weights must be float32, one for each of {len(table)} rows, found "
+            f"{weights.dtype} of shape {weights.shape}"
+        )
+    else:
+        weights = as_readonly(weights)
+    return PoolingSpec(
+        as_readonly(table), tuple(rules), weights, divide == "count", int(p)
+    )
+
+
+def check_power(p: Any) -> None:
+    """Raise unless ``p`` is a valid power for the power mean.
+
+    Parameters
+    ----------
+    p : object
+        Power to check.
+
+    Raises
+    ------
+    ValueError
+        If ``p`` is not an integer from 1 to 64.
+    """
+    if not isinstance(p, int | np.integer) or not 1 <= p <= MAX_POWER:
+        raise ValueError(
+            f"p of 'power_mean' must be a positive int, found {p!r}; at most "
+            f"{MAX_POWER}; for a larger power, use its limit: rule='maximum'"
+        )
+
+
+def as_readonly(array: NDArray[Any]) -> NDArray[Any]:
+    """Read-only, C-contiguous array: the loops are compiled for this layout only."""
+    if not array.flags.writeable and array.flags.c_contiguous:
+        return array
+    array = np.ascontiguousarray(array)
+    if array.flags.writeable:
+        array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+FEW = 16  # texts that take less time than starting threads
+
+
+def pool(
+    ragged: RaggedRows,
+    spec: PoolingSpec,
+    *,
+    out: Float32 | None = None,
+    n_threads: int | None = 1,
+) -> Float32:
+    """Pool the vectors of the tokens of each text.
+
+    Parameters
+    ----------
+    ragged : RaggedRows
+        Rows of the tokens of each text; -1 is skipped. A text without known tokens gets
+        a zero vector.
+    spec : PoolingSpec
+        Table, rules and weights.
+    out : ndarray of shape (n_texts, n_columns), float32, or None, default=None
         C-contiguous output array. None allocates one.
     n_threads : int or None, default=1
         Number of threads; None is all processors. The result does not depend on it.
 
     Returns
     -------
-    ndarray of shape (n_texts, len(rules) * dim), float32
+    ndarray of shape (n_texts, n_columns), float32
         One vector per text; ``out`` if it is given.
 
     Raises
     ------
     ValueError
-        If an argument has the wrong dtype, shape or value, or a row index is out of
-        range.
+        If ``out`` has the wrong dtype or shape, or a row index is out of range.
 
     Notes
     -----
@@ -94,180 +188,144 @@ def pool(
     embeddings as universal cross-lingual sentence representations", arXiv:1803.01400;
     their code takes the real part of a complex root, which halves negative results.
     """
-    pooling = prepared(table, rules, weights=weights, p=p, divide=divide)
     n = len(ragged.offsets) - 1
-    out = _room(out, n, pooling.n_columns)
-    spans = list(cut(n, CHUNK))
-    spread(
-        spans, lambda: lambda span: _pool(pooling, ragged, *span, out), _n(n_threads)
-    )
+    out = _output(out, n, spec.n_columns)
+    spans = list(cut(n, BATCH_SIZE))
+    n_threads = _resolve_n_threads(n_threads)
+    spread(spans, lambda: lambda span: _pool(spec, ragged, *span, out), n_threads)
     return out
 
 
-def embed(
+def embed_texts(
     texts: Any,
-    tokens: Tokens,
-    table: NDArray[Any],
+    tokenizer: Tokenizer,
+    spec: PoolingSpec,
     *,
-    rules: Sequence[str] = ("mean",),
-    weights: Float32 | None = None,
-    p: int = 3,
-    divide: Divide = "weights",
     out: Float32 | None = None,
     n_threads: int | None = 1,
+    coverage: Coverage | None = None,
 ) -> Float32:
     """Tokenize and pool texts batch by batch, which keeps few rows in memory.
 
     Parameters
     ----------
     texts : sequence, array or column of str, or an iterator
-        Texts, as in `Tokens`. An iterator is consumed some thousand texts at a time.
-    tokens : Tokens
-        Tokenizer that maps texts to rows of ``table``.
-    table, rules, weights, p, divide, out, n_threads
-        As in `pool`; ``out`` must be None if ``texts`` is an iterator.
+        Texts, as in `Tokenizer`. An iterator is consumed some thousand texts at a time.
+    tokenizer : Tokenizer
+        Maps texts to rows of the table.
+    spec : PoolingSpec
+        Table, rules and weights.
+    out : ndarray of shape (n_texts, n_columns), float32, or None, default=None
+        C-contiguous output array; it must be None if ``texts`` is an iterator. None
+        allocates one.
+    n_threads : int or None, default=1
+        Number of threads; None is all processors. The result does not depend on it.
+    coverage : Coverage or None, default=None
+        Counter of texts and tokens; the texts of an iterator are not counted.
 
     Returns
     -------
-    ndarray of shape (n_texts, len(rules) * dim), float32
-        One vector per text.
+    ndarray of shape (n_texts, n_columns), float32
+        One vector per text; ``out`` if it is given.
 
     Raises
     ------
     ValueError, TypeError
-        As in `pool` and `Tokens`.
+        As in `pool` and `Tokenizer`.
     """
-    pooling = prepared(table, rules, weights=weights, p=p, divide=divide)
-    return embed_by(pooling, texts, tokens, out=out, n_threads=n_threads)
-
-
-def embed_by(
-    pooling: Prepared,
-    texts: Any,
-    tokens: Tokens,
-    *,
-    out: Float32 | None = None,
-    n_threads: int | None = 1,
-    coverage: Coverage | None = None,
-) -> Float32:
-    """Tokenize and pool texts as `embed` does, with validated arguments.
-
-    Token counts are added to ``coverage`` if it is not None and ``texts`` is not an
-    iterator.
-    """
-    n_threads = _n(n_threads)
+    n_threads = _resolve_n_threads(n_threads)
     # The list check comes first because it takes a tenth of the time.
     if not isinstance(texts, list) and isinstance(texts, Iterator):
         if out is not None:
-            raise ValueError("out must be None where texts are an iterator")
-        return _stream(texts, tokens, pooling, n_threads)
-    parts = parts_of(texts)
-    out = _room(out, sum(map(n_texts, parts)), pooling.n_columns)
-    _embed(parts, tokens, pooling, out, n_threads, coverage)
-    return out
+            raise ValueError("out must be None if texts is an iterator")
+        blocks = [np.empty((0, spec.n_columns), np.float32)]
+        while block := list(islice(texts, 16 * BATCH_SIZE * n_threads)):
+            blocks.append(embed_texts(block, tokenizer, spec, n_threads=n_threads))
+        return np.concatenate(blocks)
+    batches = as_batches(texts)
+    out = _output(out, sum(map(n_texts, batches)), spec.n_columns)
+    if len(out) == len(batches) == 1 and coverage is None:
+        _pool(spec, tokenizer.tokenize(batches[0]), 0, 1, out)
+        return out
 
-
-def _stream(
-    texts: Iterator[str], tokens: Tokens, pooling: Prepared, n_threads: int
-) -> Float32:
-    found = [np.empty((0, pooling.n_columns), np.float32)]
-    while some := list(islice(texts, 16 * CHUNK * n_threads)):
-        found.append(np.empty((len(some), pooling.n_columns), np.float32))
-        _embed(parts_of(some), tokens, pooling, found[-1], n_threads)
-    return np.concatenate(found)
-
-
-def _embed(
-    parts: list[Part],
-    tokens: Tokens,
-    pooling: Prepared,
-    out: Float32,
-    n_threads: int,
-    coverage: Coverage | None = None,
-) -> None:
-    """Write the vectors of texts to ``out``, batch by batch."""
-    if len(out) == len(parts) == 1 and coverage is None:
-        _pool(pooling, tokens.of_part(parts[0]), 0, 1, out)
-        return
-
-    def do(job: tuple[int, Part]) -> None:
-        for first, part in halves(job[1], job[0]):
-            ragged = tokens.of_part(part, first)
+    def embed_slice(job: tuple[int, TextBatch]) -> None:
+        for first, batch in split_long(job[1], job[0]):
+            ragged = tokenizer.tokenize(batch, first)
             if coverage is not None:
                 coverage.add(ragged)
             n = len(ragged.offsets) - 1
-            _pool(pooling, ragged, 0, n, out[first : first + n])
+            _pool(spec, ragged, 0, n, out[first : first + n])
 
-    if len(out) <= FEW:
-        first = 0
-        for part in parts:
-            do((first, part))
-            first += n_texts(part)
-        return
-    jobs: list[tuple[int, Part]] = []
+    jobs: list[tuple[int, TextBatch]] = []
     first = 0
-    for part in parts:
-        jobs += pieces(part, first)
-        first += n_texts(part)
-    spread(jobs, lambda: do, n_threads)
+    for batch in batches:
+        jobs += iter_slices(batch, first)
+        first += n_texts(batch)
+    if len(out) <= FEW:
+        for job in jobs:
+            embed_slice(job)
+    else:
+        spread(jobs, lambda: embed_slice, n_threads)
+    return out
 
 
-def _n(n_threads: int | None) -> int:
+def _resolve_n_threads(n_threads: int | None) -> int:
     return n_threads if n_threads == 1 else count_threads(n_threads)
 
 
-def _room(out: Float32 | None, n: int, n_columns: int) -> Float32:
+def _output(out: Float32 | None, n: int, n_columns: int) -> Float32:
     if out is None:
         return np.empty((n, n_columns), np.float32)
     fits = out.shape == (n, n_columns) and out.dtype == np.float32
     if not (fits and out.flags.c_contiguous and out.flags.writeable):
         raise ValueError(
-            f"out must be a writable float32 array of shape {(n, n_columns)} in C "
-            f"order, found {out.dtype} of shape {out.shape}"
+            f"out must be a writable C-contiguous float32 array of shape "
+            f"{(n, n_columns)}, found {out.dtype} of shape {out.shape}"
         )
     return out
 
 
 def _pool(
-    pooling: Prepared, ragged: Ragged, start: int, stop: int, out: Float32
+    spec: PoolingSpec, ragged: RaggedRows, start: int, stop: int, out: Float32
 ) -> None:
     """Write the vectors of texts ``start`` to ``stop - 1`` to ``out``."""
-    if pooling.table.dtype == np.float16:
-        pooling, ragged = _widened(pooling, ragged, start, stop)
+    if spec.table.dtype == np.float16:
+        spec, ragged = _widened(spec, ragged, start, stop)
         out, start, stop = out[start:stop], 0, stop - start
-    table, rules, weights, by_count, p = pooling
+    table, rules, weights, by_count, p = spec
     dim = table.shape[1]
     rows, offsets = ragged
     for index, rule in enumerate(rules):
         span = (start, stop, index * dim, out)
         if rule == "mean":
-            wrong = pool_mean(table, rows, offsets, weights, by_count, *span)
+            largest = pool_mean(table, rows, offsets, weights, by_count, *span)
         elif rule == "power_mean":
-            wrong = pool_power(table, rows, offsets, weights, by_count, p, *span)
+            largest = pool_power(table, rows, offsets, weights, by_count, p, *span)
         else:
             sign = 1 if rule == "maximum" else -1
-            wrong = pool_extreme(table, rows, offsets, weights, sign, *span)
-        _refuse(wrong, table)
+            largest = pool_extreme(table, rows, offsets, weights, sign, *span)
+        _check_row(largest, table)
 
 
 def _widened(
-    pooling: Prepared, ragged: Ragged, start: int, stop: int
-) -> tuple[Prepared, Ragged]:
+    spec: PoolingSpec, ragged: RaggedRows, start: int, stop: int
+) -> tuple[PoolingSpec, RaggedRows]:
     """A float32 table of the distinct rows that texts use, and their rows in it."""
     first, last = ragged.offsets[start], ragged.offsets[stop]
     rows = ragged.rows[first:last]
-    seen, places = np.unique(rows, return_inverse=True)
-    _refuse(seen.max(initial=-1), pooling.table)
-    held = np.maximum(seen, 0) if len(pooling.table) else seen[:0]
-    weights = pooling.weights[held] if pooling.weights.size else ALIKE
-    table = locked(pooling.table[held].astype(np.float32))
-    pooling = pooling._replace(table=table, weights=locked(weights))
-    where: NDArray[np.int32] = np.where(rows < 0, -1, places).astype(np.int32)
-    return pooling, Ragged(where, ragged.offsets[start : stop + 1] - first)
+    distinct, indices = np.unique(rows, return_inverse=True)
+    _check_row(distinct.max(initial=-1), spec.table)
+    used = np.maximum(distinct, 0) if len(spec.table) else distinct[:0]
+    weights = spec.weights[used] if spec.weights.size else EQUAL_WEIGHTS
+    table = as_readonly(spec.table[used].astype(np.float32))
+    spec = spec._replace(table=table, weights=as_readonly(weights))
+    local: NDArray[np.int32] = np.where(rows < 0, -1, indices).astype(np.int32)
+    return spec, RaggedRows(local, ragged.offsets[start : stop + 1] - first)
 
 
-def _refuse(row: int, table: NDArray[Any]) -> None:
+def _check_row(row: int, table: NDArray[Any]) -> None:
     if row >= 0 and row >= len(table):
         raise ValueError(
-            f"rows must be below {len(table)}, the rows of the table, found {row}"
+            f"rows must be below {len(table)}, the number of rows of the table, found "
+            f"{row}"
         )

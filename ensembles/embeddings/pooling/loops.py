@@ -15,12 +15,12 @@ from ensembles.kernels.jit import compiled, inlined
 # Vectors per block summed in float32; the blocks are summed in float64.
 LANE_ROWS = 64
 # Vectors added to the sum at once, so that their memory accesses overlap.
-HELD = 4
+GROUP = 4
 
 
 @inlined
-def _add_held(table, held, scales, lane):
-    a, b, c, e = held[0], held[1], held[2], held[3]
+def _add_group(table, group, scales, lane):
+    a, b, c, e = group[0], group[1], group[2], group[3]
     p, q, r, s = scales[0], scales[1], scales[2], scales[3]
     for d in range(lane.size):
         lane[d] += (p * np.float32(table[a, d]) + q * np.float32(table[b, d])) + (
@@ -36,31 +36,31 @@ def pool_mean(table, rows, offsets, weights, by_count, start, stop, column, out)
     """
     n_rows, dim = table.shape
     lane, sums = np.empty(dim, np.float32), np.empty(dim, np.float64)
-    held, scales = np.empty(HELD, np.int64), np.ones(HELD, np.float32)
-    wrong = -1
+    group, scales = np.empty(GROUP, np.int64), np.ones(GROUP, np.float32)
+    largest = -1
     for i in range(start, stop):
-        n, n_held, total = 0, 0, 0.0
+        n, n_grouped, total = 0, 0, 0.0
         lane[:] = 0
         for k in range(offsets[i], offsets[i + 1]):
             row = rows[k]
             if row < 0 or row >= n_rows:
-                wrong = max(wrong, row)
+                largest = max(largest, row)
                 continue
             if weights.size:
-                scales[n_held] = weights[row]
+                scales[n_grouped] = weights[row]
                 total += weights[row]
-            held[n_held] = row
+            group[n_grouped] = row
             n += 1
-            n_held += 1
-            if n_held == HELD:
-                _add_held(table, held, scales, lane)
-                n_held = 0
+            n_grouped += 1
+            if n_grouped == GROUP:
+                _add_group(table, group, scales, lane)
+                n_grouped = 0
             if n % LANE_ROWS == 0:
                 for d in range(dim):
                     sums[d] = lane[d] + (sums[d] if n > LANE_ROWS else 0.0)
                 lane[:] = 0
-        for k in range(n_held):
-            row, scale = held[k], scales[k]
+        for k in range(n_grouped):
+            row, scale = group[k], scales[k]
             for d in range(dim):
                 lane[d] += scale * np.float32(table[row, d])
         divisor = total if weights.size and not by_count else float(n)
@@ -73,7 +73,7 @@ def pool_mean(table, rows, offsets, weights, by_count, start, stop, column, out)
         else:
             for d in range(dim):
                 out[i, column + d] = np.float32((sums[d] + lane[d]) / divisor)
-    return wrong
+    return largest
 
 
 @compiled
@@ -81,13 +81,13 @@ def pool_extreme(table, rows, offsets, weights, sign, start, stop, column, out):
     """Elementwise maxima, minima for ``sign`` -1; rows of weight 0 are skipped."""
     n_rows, dim = table.shape
     sign = np.float32(sign)
-    wrong = -1
+    largest = -1
     for i in range(start, stop):
         n = 0
         for k in range(offsets[i], offsets[i + 1]):
             row = rows[k]
             if row < 0 or row >= n_rows:
-                wrong = max(wrong, row)
+                largest = max(largest, row)
                 continue
             if weights.size and weights[row] == 0:
                 continue
@@ -102,7 +102,7 @@ def pool_extreme(table, rows, offsets, weights, sign, start, stop, column, out):
             n += 1
         for d in range(dim):
             out[i, column + d] = sign * out[i, column + d] if n else np.float32(0)
-    return wrong
+    return largest
 
 
 @compiled
@@ -110,14 +110,14 @@ def pool_power(table, rows, offsets, weights, by_count, p, start, stop, column, 
     """Weighted power means with integer ``p``; an odd root keeps the sign."""
     n_rows, dim = table.shape
     sums = np.empty(dim, np.float64)
-    wrong = -1
+    largest = -1
     for i in range(start, stop):
         n, total = 0, 0.0
         sums[:] = 0
         for k in range(offsets[i], offsets[i + 1]):
             row = rows[k]
             if row < 0 or row >= n_rows:
-                wrong = max(wrong, row)
+                largest = max(largest, row)
                 continue
             n += 1
             weight = np.float64(weights[row]) if weights.size else 1.0
@@ -135,4 +135,4 @@ def pool_power(table, rows, offsets, weights, by_count, p, start, stop, column, 
             mean = sums[d] / divisor
             root = abs(mean) ** (1.0 / p)
             out[i, column + d] = np.float32(-root if mean < 0 else root)
-    return wrong
+    return largest

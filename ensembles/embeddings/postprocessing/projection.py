@@ -81,9 +81,9 @@ class Projection(NamedTuple):
         out = np.empty((len(vectors), self.matrix.shape[1]), np.float32)
         for start, stop in cut(len(vectors), BLOCK):
             part = vectors[start:stop].astype(np.float64)
-            some = part.any(axis=1)
+            is_nonzero = part.any(axis=1)
             part -= self.mean
-            part[~some] = 0
+            part[~is_nonzero] = 0
             out[start:stop] = part @ self.matrix
         return out
 
@@ -92,7 +92,7 @@ def fit_projection(
     moments: Moments,
     *,
     remove: int,
-    piecewise: bool,
+    by_variance_share: bool,
     whiten: bool,
     n_components: int | None,
 ) -> Projection:
@@ -134,17 +134,17 @@ def fit_projection(
     needed = max(remove, 2 if whiten or n_components is not None else 1)
     if moments.n < needed:
         raise ValueError(
-            f"there must be at least {needed} texts with known words to learn "
-            f"components from, found {moments.n}"
+            f"components must be learned from at least {needed} texts with known words "
+            f"in fit, found {moments.n}"
         )
-    components, shares = _leading(moments.products, remove, piecewise)
+    components, shares = _leading(moments.products, remove, by_variance_share)
     removal = np.eye(len(moments.total)) - (components.T * shares) @ components
     if not whiten and n_components is None:
         zero = np.zeros(len(removal))
         return Projection(removal, zero, components, shares)
     mean = moments.total / moments.n
-    centred = moments.products - moments.n * np.outer(mean, mean)
-    covariance = removal.T @ centred @ removal / (moments.n - 1)
+    centered = moments.products - moments.n * np.outer(mean, mean)
+    covariance = removal.T @ centered @ removal / (moments.n - 1)
     variances, axes = _eigen(covariance, n_components)
     if whiten:
         least = EPSILON * len(covariance) * np.trace(moments.products) / moments.n
@@ -154,11 +154,13 @@ def fit_projection(
     return Projection(removal @ axes, mean, components, shares, variances)
 
 
-def _leading(products: Float64, n: int, piecewise: bool) -> tuple[Float64, Float64]:
+def _leading(
+    products: Float64, n: int, by_variance_share: bool
+) -> tuple[Float64, Float64]:
     """Leading right singular vectors as rows, and the fraction of each to remove."""
     squares, vectors = _eigen(products, n)
     shares = np.ones(n)
-    if piecewise and n:
+    if by_variance_share and n:
         shares = squares / max(squares.sum(), np.finfo(np.float64).tiny)
     return vectors.T, shares
 
@@ -173,7 +175,7 @@ def _eigen(matrix: Float64, n: int | None) -> tuple[Float64, Float64]:
     return np.maximum(values, 0), vectors * signs
 
 
-def check_count(name: str, value: Any, least: int, most: int) -> None:
+def check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
     """Raise unless a parameter is an integer within bounds.
 
     Parameters
@@ -182,17 +184,17 @@ def check_count(name: str, value: Any, least: int, most: int) -> None:
         Name of the parameter, for the message.
     value : object
         Value to check.
-    least, most : int
-        Inclusive bounds; ``most`` is the number of columns of the vectors.
+    minimum, maximum : int
+        Inclusive bounds; ``maximum`` is the number of columns of the vectors.
 
     Raises
     ------
     ValueError
         If ``value`` is not an integer or out of bounds.
     """
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not (whole and least <= value <= most):
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not (is_integer and minimum <= value <= maximum):
         raise ValueError(
-            f"{name} must be a whole number from {least} to {most}, the columns that "
-            f"there are; found {value!r}"
+            f"{name} must be an integer from {minimum} to {maximum}, the number of "
+            f"columns; found {value!r}"
         )

@@ -11,12 +11,12 @@ from ensembles._typing import Float32
 from ensembles.parallel import cut
 
 FLOATS = ("float16", "float32", "float64")
-DTYPES = (*FLOATS, "int8", "bits")
+DTYPES = (*FLOATS, "int8", "binary")
 LEVELS = 127  # positive int8 levels, and as many negative ones
 BLOCK = 4096
 
 
-def normalized(vectors: Float32) -> Float32:
+def l2_normalize(vectors: Float32) -> Float32:
     """L2-normalize vectors in place; zero vectors stay zero.
 
     Parameters
@@ -37,15 +37,15 @@ def normalized(vectors: Float32) -> Float32:
     return vectors
 
 
-def cast(vectors: Float32, dtype: str, scale: float) -> NDArray[Any]:
+def quantize(vectors: Float32, dtype: str, scale: float) -> NDArray[Any]:
     """Convert vectors to their output data type.
 
     Parameters
     ----------
     vectors : ndarray of shape (n, dim), float32
         Vectors, one per row.
-    dtype : {"float16", "float32", "float64", "int8", "bits"}
-        "int8" stores ``127 x / scale``, rounded and clipped to [-127, 127]. "bits"
+    dtype : {"float16", "float32", "float64", "int8", "binary"}
+        "int8" stores ``127 x / scale``, rounded and clipped to [-127, 127]. "binary"
         packs signs, eight per byte: 1 for positive entries, else 0. The last byte is
         padded with the first signs, so the negative of a vector without zeros has the
         opposite bits.
@@ -54,12 +54,12 @@ def cast(vectors: Float32, dtype: str, scale: float) -> NDArray[Any]:
 
     Returns
     -------
-    ndarray of shape (n, dim), or (n, ceil(dim / 8)), uint8, for "bits"
+    ndarray of shape (n, dim), or (n, ceil(dim / 8)), uint8, for "binary"
         The converted vectors; the input itself for "float32".
     """
     if dtype == "float32":
         return vectors
-    if dtype == "bits":
+    if dtype == "binary":
         signs = np.pad(vectors > 0, ((0, 0), (0, -vectors.shape[1] % 8)), "wrap")
         return np.asarray(np.packbits(signs, axis=1))
     if dtype == "int8":

@@ -13,15 +13,15 @@ from ensembles.parallel import cut
 BLOCK = 4096
 
 
-def cosines(first: ArrayLike, second: ArrayLike) -> Float64:
+def paired_cosines(first: ArrayLike, second: ArrayLike) -> Float64:
     """Cosine similarity of paired rows.
 
     Parameters
     ----------
     first, second : array-like of shape (n_pairs, dim)
         Vectors, one per row; an array with a single row is broadcast. Arrays of uint8
-        are packed sign bits, as returned with ``dtype="bits"``: 1 means +1, 0 means -1,
-        and a row with no bit set is a zero vector, as that of a text without known
+        are packed sign bits, as returned with ``dtype="binary"``: 1 means +1, 0 means
+        -1, and a row with no bit set is a zero vector, e.g. of a text without known
         words.
 
     Returns
@@ -40,22 +40,23 @@ def cosines(first: ArrayLike, second: ArrayLike) -> Float64:
     array([1.        , 0.70710678])
     """
     a, b = np.asarray(first), np.asarray(second)
-    alike = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1]
-    if not alike or (len(a) != len(b) and 1 not in (len(a), len(b))):
+    same_dim = a.ndim == b.ndim == 2 and a.shape[1] == b.shape[1]
+    if not same_dim or (len(a) != len(b) and 1 not in (len(a), len(b))):
         raise ValueError(
-            "vectors must have shape (n_pairs, dim), both the same, or one row: found "
-            f"{a.shape} and {b.shape}"
+            "vectors must have the same shape (n_pairs, dim), or one of them a single "
+            f"row; found {a.shape} and {b.shape}"
         )
     n_pairs = len(b) if len(a) == 1 else len(a)
-    found = np.zeros(n_pairs)
+    cosines = np.zeros(n_pairs)
     for start, stop in cut(n_pairs, BLOCK):
         x, y = (_rows(part, start, stop) for part in (a, b))
         products = np.einsum("ij,ij->i", x, y)
         squares = np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y)
-        some = squares != 0  # NaN stays NaN
-        shares = products[some] / np.sqrt(squares[some])
-        found[start:stop][some] = np.clip(shares, -1, 1)  # rounding may exceed 1
-    return found
+        is_nonzero = squares != 0  # NaN stays NaN
+        quotients = products[is_nonzero] / np.sqrt(squares[is_nonzero])
+        # Rounding may exceed 1.
+        cosines[start:stop][is_nonzero] = np.clip(quotients, -1, 1)
+    return cosines
 
 
 def _rows(vectors: NDArray[Any], start: int, stop: int) -> Float64:

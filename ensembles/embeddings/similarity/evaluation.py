@@ -14,17 +14,17 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.embeddings.files.file_signatures import read_text
 from ensembles.embeddings.files.tables import delimiter_of
-from ensembles.embeddings.similarity.cosine import cosines
+from ensembles.embeddings.similarity.cosine import paired_cosines
 
 # Column names found without ``columns``: first text, second text, score.
-KNOWN = (
+COLUMN_NAMES = (
     ("sentence1", "sentence2", "score"),
     ("s1", "s2", "score"),
     ("text1", "text2", "score"),
     ("sentence_A", "sentence_B", "relatedness_score"),
 )
 LEVEL = 0.95
-MISHAPS = 0.01  # share of texts without a known token up to which there is no warning
+MAX_EMPTY = 0.01  # share of texts without a known token up to which there is no warning
 STEP = 64  # resamples ranked together
 
 
@@ -36,7 +36,7 @@ class Pairs(NamedTuple):
     scores: Float64
 
 
-class Estimate(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A statistic and its 95 % bootstrap interval."""
 
     value: float
@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def read_pairs(
+def read_similarity_pairs(
     path: str | os.PathLike[str], columns: Sequence[str] | None = None
 ) -> Pairs:
     """Read pairs of texts and their scores from a table.
@@ -89,7 +89,7 @@ def read_pairs(
         raise ValueError(f"{path} line {rows.line_num}: {error}") from None
     if len(set(scores)) < 2:
         raise ValueError(
-            f"{path} must have pairs of at least two different scores, found "
+            f"{path} must have pairs with at least two different scores, found "
             f"{len(scores)} pairs"
         )
     return Pairs(first, second, np.array(scores))
@@ -101,24 +101,24 @@ def _columns(
     first: list[str] = []
     second: list[str] = []
     scores: list[float] = []
-    places: tuple[int, ...] | None = None
+    indices: tuple[int, ...] | None = None
     for row in rows:
         if not row:
             continue
-        if places is None:
-            places, is_header = _places(row, columns, path)
+        if indices is None:
+            indices, is_header = _column_indices(row, columns, path)
             if is_header:
                 continue
         try:
-            a, b, score = (row[place] for place in places)
+            a, b, score = (row[index] for index in indices)
             value = float(score)
         except (IndexError, ValueError):
             value = np.nan
         if not np.isfinite(value):
             raise ValueError(
                 f"{path} line {rows.line_num} must have texts in the columns "
-                f"{places[0] + 1} and {places[1] + 1} and a score in {places[2] + 1}, "
-                f"found {row}"
+                f"{indices[0] + 1} and {indices[1] + 1} and a score in "
+                f"{indices[2] + 1}, found {row}"
             )
         first.append(a)
         second.append(b)
@@ -126,24 +126,24 @@ def _columns(
     return first, second, scores
 
 
-def _places(
+def _column_indices(
     row: list[str], columns: Sequence[str] | None, path: Any
 ) -> tuple[tuple[int, ...], bool]:
     """Column indices of texts and score, and whether the row is a header."""
     if columns is None:
-        for names in KNOWN:
+        for names in COLUMN_NAMES:
             if set(names) <= set(row):
                 return tuple(map(row.index, names)), True
         if len(row) == 3:
             return (0, 1, 2), False
         raise ValueError(
-            f"{path} must say which of its columns are first text, second text and "
-            "score, by name or number, as columns=['A', 'B', 'SCORE'] "
-            f"(--columns A,B,SCORE): its first line is {row}"
+            f"columns of {path} are not recognized in its first line {row}; name those "
+            "of the first text, the second text and the score, by name or number: "
+            "columns=['A', 'B', 'SCORE'] (--columns A,B,SCORE)"
         )
     if len(columns) != 3:
         raise ValueError(
-            "columns must be three: first text, second text, score; found "
+            "columns must have three entries: first text, second text, score; found "
             f"{','.join(columns)}"
         )
     if all(name in row for name in columns):
@@ -153,9 +153,9 @@ def _places(
     raise ValueError(f"{path} has no columns {','.join(columns)}, found {row}")
 
 
-def evaluate(
+def evaluate_similarity(
     models: Sequence[Any], pairs: Pairs, *, n_resamples: int = 2000, seed: int = 0
-) -> tuple[list[Estimate], list[Estimate]]:
+) -> tuple[list[ConfidenceInterval], list[ConfidenceInterval]]:
     """Spearman correlation between each model's cosine similarities and the scores.
 
     Parameters
@@ -188,41 +188,41 @@ def evaluate(
     textual similarity", COLING: rank correlation, not Pearson's; Efron & Tibshirani
     (1993), "An introduction to the bootstrap", chapter 13: percentile intervals.
     """
-    found = np.array([_similarities(model, pairs) for model in models])
-    whole = _spearman(found, pairs.scores)
+    similarities = np.array([_similarities(model, pairs) for model in models])
+    values = _spearman(similarities, pairs.scores)
     rng = np.random.default_rng(seed)
-    drawn = np.empty((len(models), n_resamples))
+    resampled = np.empty((len(models), n_resamples))
     for start in range(0, n_resamples, STEP):
         size = (min(STEP, n_resamples - start), len(pairs.scores))
-        some = rng.integers(len(pairs.scores), size=size)
-        drawn[:, start : start + len(some)] = _spearman(
-            found[:, some], pairs.scores[some]
+        rows = rng.integers(len(pairs.scores), size=size)
+        resampled[:, start : start + len(rows)] = _spearman(
+            similarities[:, rows], pairs.scores[rows]
         )
-    correlations = [_estimate(*one) for one in zip(whole, drawn, strict=True)]
-    above = zip(whole[1:] - whole[0], drawn[1:] - drawn[0], strict=True)
-    return correlations, [_estimate(*one) for one in above]
+    correlations = map(_interval, values, resampled)
+    differences = map(_interval, values[1:] - values[0], resampled[1:] - resampled[0])
+    return list(correlations), list(differences)
 
 
 def _similarities(model: Any, pairs: Pairs) -> Float64:
     texts = list(dict.fromkeys([*pairs.first, *pairs.second]))
-    places = {text: place for place, text in enumerate(texts)}
+    row_of = {text: row for row, text in enumerate(texts)}
     vectors = model.transform(texts)
     n_empty = len(texts) - int(np.count_nonzero(vectors.any(axis=1)))
-    if n_empty > MISHAPS * len(texts):
+    if n_empty > MAX_EMPTY * len(texts):
         warnings.warn(
-            f"{n_empty} of {len(texts)} texts have no known token, so that their "
-            "cosines are 0: are the vectors of this language?",
+            f"{n_empty} of {len(texts)} texts have no known token, so their "
+            "cosines are 0: check that the vectors are of this language",
             stacklevel=3,
         )
-    first, second = ([places[text] for text in side] for side in pairs[:2])
-    return cosines(vectors[first], vectors[second])
+    first, second = ([row_of[text] for text in side] for side in pairs[:2])
+    return paired_cosines(vectors[first], vectors[second])
 
 
-def _spearman(found: Float64, scores: Float64) -> Float64:
+def _spearman(similarities: Float64, scores: Float64) -> Float64:
     """Spearman correlation along the last axis; 0 if either side is constant."""
     from scipy.stats import rankdata
 
-    a, b = (rankdata(values, axis=-1) for values in (found, scores))
+    a, b = (rankdata(values, axis=-1) for values in (similarities, scores))
     a, b = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (a, b))
     scale = np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1))
     products = (a * b).sum(axis=-1)
@@ -231,7 +231,7 @@ def _spearman(found: Float64, scores: Float64) -> Float64:
     return out
 
 
-def _estimate(value: float, drawn: Float64) -> Estimate:
-    rest = (1 - LEVEL) / 2
-    low, high = np.quantile(drawn, [rest, 1 - rest])
-    return Estimate(float(value), float(low), float(high))
+def _interval(value: float, resampled: Float64) -> ConfidenceInterval:
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(resampled, [tail, 1 - tail])
+    return ConfidenceInterval(float(value), float(low), float(high))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from ensembles.embeddings.tokenization.tokenizer import Ragged
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
 
 # Unicode categories (letters, numbers, marks, other symbols) beyond punctuation.
 MEANING = ("L", "N", "M", "So")
@@ -18,29 +18,29 @@ class Coverage:
 
     Attributes
     ----------
-    found : list of (int, int, int, int, int)
+    counts : list of (int, int, int, int, int)
         Counts of each batch: texts, texts without a known token, tokens, tokens with a
         vector, truncated texts.
     """
 
     def __init__(self) -> None:
-        self.found: list[tuple[int, int, int, int, int]] = []
+        self.counts: list[tuple[int, int, int, int, int]] = []
 
-    def add(self, ragged: Ragged) -> None:
+    def add(self, ragged: RaggedRows) -> None:
         """Add the counts of a batch of tokenized texts."""
-        known = ragged.rows >= 0
-        totals = np.zeros(known.size + 1, np.int64)
-        np.cumsum(known, out=totals[1:])
-        by_text = np.diff(totals[ragged.offsets])
-        n_empty = int(by_text.size - np.count_nonzero(by_text))
-        self.found.append((by_text.size, n_empty, known.size, int(totals[-1]), 0))
+        is_known = ragged.rows >= 0
+        totals = np.zeros(is_known.size + 1, np.int64)
+        np.cumsum(is_known, out=totals[1:])
+        n_known = np.diff(totals[ragged.offsets])
+        n_empty = int(n_known.size - np.count_nonzero(n_known))
+        self.counts.append((n_known.size, n_empty, is_known.size, int(totals[-1]), 0))
 
-    def add_texts(self, n_texts: int, n_empty: int, n_cut: int) -> None:
+    def add_texts(self, n_texts: int, n_empty: int, n_truncated: int) -> None:
         """Add the counts of a batch of texts whose tokens are not available."""
-        self.found.append((n_texts, n_empty, 0, 0, n_cut))
+        self.counts.append((n_texts, n_empty, 0, 0, n_truncated))
 
     def _sum(self, column: int) -> int:
-        return sum(batch[column] for batch in self.found)
+        return sum(batch[column] for batch in self.counts)
 
     @property
     def n_texts(self) -> int:
@@ -58,7 +58,7 @@ class Coverage:
         return self._sum(2)
 
     @property
-    def n_cut(self) -> int:
+    def n_truncated(self) -> int:
         """Number of texts that the model truncates."""
         return self._sum(4)
 
@@ -68,8 +68,8 @@ class Coverage:
         return self._sum(3) / self.n_tokens if self.n_tokens else None
 
 
-def lost_tokens(
-    pieces: Iterable[str],
+def split_tokens(
+    tokens: Iterable[str],
     vocabulary: Mapping[str, int],
     words: Callable[[str], Iterator[str]],
     *,
@@ -79,27 +79,27 @@ def lost_tokens(
 
     Parameters
     ----------
-    pieces : iterable of str
+    tokens : iterable of str
         Whitespace-delimited tokens of texts.
     vocabulary : mapping of str to row
         Row of each known token in the vector table.
     words : callable
         Function from a text to its words; it must not split letters and digits.
     lowercase : bool
-        Whether to lowercase ``pieces`` before the lookup.
+        Whether to lowercase ``tokens`` before the lookup.
 
     Yields
     ------
     str
         Such a token, unless it consists of punctuation only.
     """
-    for piece in pieces:
-        if piece.isalnum():
-            continue  # every word tokenizer keeps it whole
-        token = piece.lower() if lowercase else piece
-        if token in vocabulary and [*words(piece)] != [token] and _means(token):
-            yield piece
+    for token in tokens:
+        if token.isalnum():
+            continue  # every word tokenizer keeps it in one piece
+        key = token.lower() if lowercase else token
+        if key in vocabulary and [*words(token)] != [key] and _has_meaning(key):
+            yield token
 
 
-def _means(token: str) -> bool:
+def _has_meaning(token: str) -> bool:
     return any(unicodedata.category(c).startswith(MEANING) for c in token)

@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.tokenization.text_loops import to_bytes
+from ensembles.embeddings.tokenization.word_loops import to_byte_offsets
 from ensembles.parallel import cut
 
 Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
 Ends = Int64 | NDArray[np.int32]
 
-# Texts per batch; their rows stay in the CPU caches until they are pooled.
-CHUNK = 512
-MOST_CHARACTERS = 1 << 20  # of a batch of several texts
+# Texts per slice; their rows stay in the CPU caches until they are pooled.
+BATCH_SIZE = 512
+MAX_CHARACTERS = 1 << 20  # of a batch of several texts
 
 
-class Encoded(NamedTuple):
+class Utf8Texts(NamedTuple):
     """UTF-8 bytes of all texts, and their offsets of shape ``(n_texts + 1,)``."""
 
     buffer: Bytes
@@ -37,15 +37,15 @@ class Encoded(NamedTuple):
 
 
 # Texts as a list, or as UTF-8 buffers of a column.
-Part = list[str] | Encoded
+TextBatch = list[str] | Utf8Texts
 
 
-def encoded(part: Part, first: int = 0) -> Encoded:
+def encode_utf8(batch: TextBatch, first: int = 0) -> Utf8Texts:
     """Encode texts as one UTF-8 buffer with offsets.
 
     Parameters
     ----------
-    part : list of str or Encoded
+    batch : list of str or Utf8Texts
         Texts; None and NaN become empty texts. Buffers that are already encoded are
         not copied.
     first : int, default=0
@@ -53,7 +53,7 @@ def encoded(part: Part, first: int = 0) -> Encoded:
 
     Returns
     -------
-    Encoded
+    Utf8Texts
         The texts, with int64 offsets.
 
     Raises
@@ -66,47 +66,47 @@ def encoded(part: Part, first: int = 0) -> Encoded:
     UTF-8 cannot represent surrogates: a surrogate pair becomes the character that it
     encodes, a lone surrogate U+FFFD.
     """
-    if isinstance(part, Encoded):
-        return Encoded(part.buffer, part.offsets.astype(np.int64, copy=False))
-    if len(part) == 1 and isinstance(part[0], str) and part[0].isascii():
+    if isinstance(batch, Utf8Texts):
+        return Utf8Texts(batch.buffer, batch.offsets.astype(np.int64, copy=False))
+    if len(batch) == 1 and isinstance(batch[0], str) and batch[0].isascii():
         # Fast path for one sentence per call; the code below takes three times as long.
         offsets = np.zeros(2, np.int64)
-        offsets[1] = len(part[0])
-        return Encoded(np.frombuffer(part[0].encode(), np.uint8), offsets)
+        offsets[1] = len(batch[0])
+        return Utf8Texts(np.frombuffer(batch[0].encode(), np.uint8), offsets)
     try:
-        joined = "".join(part)
+        joined = "".join(batch)
     except TypeError:
-        return encoded(checked(part, first))
-    ends = accumulate(map(len, part), initial=0)
-    offsets = np.fromiter(ends, np.int64, len(part) + 1)
+        return encode_utf8(check_elements(batch, first))
+    ends = accumulate(map(len, batch), initial=0)
+    offsets = np.fromiter(ends, np.int64, len(batch) + 1)
     try:
         buffer = np.frombuffer(joined.encode(), np.uint8)
     except UnicodeEncodeError:
-        return encoded([mended(text) for text in part])
+        return encode_utf8([replace_surrogates(text) for text in batch])
     if not joined.isascii():
-        to_bytes(buffer, offsets)
-    return Encoded(buffer, offsets)
+        to_byte_offsets(buffer, offsets)
+    return Utf8Texts(buffer, offsets)
 
 
-def mended(text: str) -> str:
-    """Replaces surrogate pairs by their character, lone surrogates by U+FFFD."""
+def replace_surrogates(text: str) -> str:
+    """Replace surrogate pairs by their character, lone surrogates by U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def decoded(part: Part, first: int = 0) -> list[str]:
+def decode_utf8(batch: TextBatch, first: int = 0) -> list[str]:
     """Texts as str, without surrogates; missing values become empty texts."""
-    if isinstance(part, Encoded):
-        return part.texts()
+    if isinstance(batch, Utf8Texts):
+        return batch.texts()
     try:
-        "".join(part).encode()
+        "".join(batch).encode()
     except TypeError:
-        return decoded(checked(part, first))
+        return decode_utf8(check_elements(batch, first))
     except UnicodeEncodeError:
-        return [mended(text) for text in part]
-    return part
+        return [replace_surrogates(text) for text in batch]
+    return batch
 
 
-def parts_of(texts: Any) -> list[Part]:  # Any: a column of any library
+def as_batches(texts: Any) -> list[TextBatch]:  # Any: a column of any library
     """Convert texts to lists or UTF-8 buffers, without copying where possible.
 
     Parameters
@@ -117,8 +117,8 @@ def parts_of(texts: Any) -> list[Part]:  # Any: a column of any library
 
     Returns
     -------
-    list of (list of str or Encoded)
-        One part, or one per chunk of a column. Elements of a list are not checked yet.
+    list of (list of str or Utf8Texts)
+        One batch, or one per chunk of a column. Elements of a list are not checked.
 
     Raises
     ------
@@ -129,11 +129,11 @@ def parts_of(texts: Any) -> list[Part]:  # Any: a column of any library
         return [texts]
     if isinstance(texts, str | bytes):
         raise TypeError(
-            f"texts must be a sequence of str, found one {type(texts).__name__}; "
-            "write [text]"
+            f"texts must be a sequence of str, found a single {type(texts).__name__}; "
+            "pass [text]"
         )
     if hasattr(texts, "__arrow_c_stream__") or hasattr(texts, "__arrow_c_array__"):
-        column = _column(texts)
+        column = _arrow_batches(texts)
         if column is not None:
             return column
     if hasattr(texts, "tolist"):
@@ -141,7 +141,7 @@ def parts_of(texts: Any) -> list[Part]:  # Any: a column of any library
     return [list(texts)]
 
 
-def checked(texts: list[Any], first: int = 0) -> list[str]:
+def check_elements(texts: list[Any], first: int = 0) -> list[str]:
     """Check texts, and replace missing values by empty texts.
 
     Parameters
@@ -161,10 +161,10 @@ def checked(texts: list[Any], first: int = 0) -> list[str]:
     TypeError
         If an element is neither a str nor a missing value.
     """
-    return [_checked(text, index) for index, text in enumerate(texts, first)]
+    return [_check_element(text, index) for index, text in enumerate(texts, first)]
 
 
-def _checked(text: Any, index: int) -> str:
+def _check_element(text: Any, index: int) -> str:
     if isinstance(text, str):
         return text
     missing = text is None or type(text).__name__ in {"NAType", "NaTType"}
@@ -173,8 +173,8 @@ def _checked(text: Any, index: int) -> str:
     hint = ""
     if isinstance(text, list | tuple) and all(isinstance(word, str) for word in text):
         hint = (
-            "; a list of tokens becomes a text by ' '.join(tokens), and "
-            "tokenizer='whitespace' then finds the same tokens"
+            "; join a list of tokens with ' '.join(tokens) and use "
+            "tokenizer='whitespace'"
         )
     raise TypeError(
         f"texts must be str, None or NaN: texts[{index}] is {text!r:.80} of type "
@@ -182,7 +182,7 @@ def _checked(text: Any, index: int) -> str:
     )
 
 
-def _column(texts: Any) -> list[Part] | None:
+def _arrow_batches(texts: Any) -> list[TextBatch] | None:
     """Parts of a string column; None for other data or without pyarrow."""
     try:
         import pyarrow as pa
@@ -192,83 +192,85 @@ def _column(texts: Any) -> list[Part] | None:
         chunked = pa.chunked_array([texts] if isinstance(texts, pa.Array) else texts)
     except (TypeError, ValueError, pa.ArrowException):
         return None  # e.g. mixed types: the conversion to a list names the element
-    kind = chunked.type
-    if pa.types.is_dictionary(kind):
-        if pa.types.is_string_view(kind.value_type):  # pyarrow cannot decode these
+    dtype = chunked.type
+    if pa.types.is_dictionary(dtype):
+        if pa.types.is_string_view(dtype.value_type):  # pyarrow cannot decode these
             return [chunked.to_pylist()]
-        kind = kind.value_type
-    if not (pa.types.is_large_string(kind) or pa.types.is_string(kind)):
-        if not pa.types.is_string_view(kind):
+        dtype = dtype.value_type
+    if not (pa.types.is_large_string(dtype) or pa.types.is_string(dtype)):
+        if not pa.types.is_string_view(dtype):
             return None
-        kind = pa.large_string()
-    if kind != chunked.type:
-        chunked = chunked.cast(kind)
+        dtype = pa.large_string()
+    if dtype != chunked.type:
+        chunked = chunked.cast(dtype)
     if chunked.null_count:
         chunked = chunked.fill_null("")
-    return [_chunk(chunk) for chunk in chunked.chunks]
+    return [_arrow_buffers(chunk) for chunk in chunked.chunks]
 
 
-def _chunk(chunk: Any) -> Encoded:
+def _arrow_buffers(chunk: Any) -> Utf8Texts:
     """Buffers of a pyarrow string array, without a copy."""
     _, ends, data = chunk.buffers()
-    wide = np.dtype(np.int64 if str(chunk.type).startswith("large") else np.int32)
+    offset_dtype = np.dtype(
+        np.int64 if str(chunk.type).startswith("large") else np.int32
+    )
     if not len(chunk):
-        return Encoded(np.empty(0, np.uint8), np.zeros(1, np.int64))
-    offsets: Ends = np.frombuffer(ends, wide)[
+        return Utf8Texts(np.empty(0, np.uint8), np.zeros(1, np.int64))
+    offsets: Ends = np.frombuffer(ends, offset_dtype)[
         chunk.offset : chunk.offset + len(chunk) + 1
     ]
     buffer = np.frombuffer(b"" if data is None else data, np.uint8)
-    return Encoded(buffer, offsets)
+    return Utf8Texts(buffer, offsets)
 
 
-def n_texts(part: Part) -> int:
-    """Number of texts in a part."""
-    return len(part.offsets) - 1 if isinstance(part, Encoded) else len(part)
+def n_texts(batch: TextBatch) -> int:
+    """Number of texts in a batch."""
+    return len(batch.offsets) - 1 if isinstance(batch, Utf8Texts) else len(batch)
 
 
-def piece(part: Part, start: int, stop: int) -> Part:
-    """Texts ``start`` to ``stop - 1`` of a part."""
-    if isinstance(part, Encoded):
-        return Encoded(part.buffer, part.offsets[start : stop + 1])
-    return part[start:stop]
+def slice_texts(batch: TextBatch, start: int, stop: int) -> TextBatch:
+    """Texts ``start`` to ``stop - 1`` of a batch."""
+    if isinstance(batch, Utf8Texts):
+        return Utf8Texts(batch.buffer, batch.offsets[start : stop + 1])
+    return batch[start:stop]
 
 
-def pieces(part: Part, first: int = 0) -> Iterator[tuple[int, Part]]:
-    """Divide a part into batches of `CHUNK` texts.
+def iter_slices(batch: TextBatch, first: int = 0) -> Iterator[tuple[int, TextBatch]]:
+    """Divide a batch into slices of `BATCH_SIZE` texts.
 
     Parameters
     ----------
-    part : list of str or Encoded
+    batch : list of str or Utf8Texts
         Texts to divide.
     first : int, default=0
-        Index of the first text of the part.
+        Index of the first text of the batch.
 
     Yields
     ------
     first : int
-        Index of the first text of the batch.
-    piece : list of str or Encoded
-        The batch; the last one may be smaller.
+        Index of the first text of the slice.
+    texts : list of str or Utf8Texts
+        The slice; the last one may be smaller.
     """
-    for start, stop in cut(n_texts(part), CHUNK):
-        yield first + start, piece(part, start, stop)
+    for start, stop in cut(n_texts(batch), BATCH_SIZE):
+        yield first + start, slice_texts(batch, start, stop)
 
 
-def halves(part: Part, first: int) -> Iterator[tuple[int, Part]]:
-    """Halves a batch until each has at most `MOST_CHARACTERS` or a single text."""
-    n = n_texts(part)
-    if n > 1 and n_characters(part) > MOST_CHARACTERS:
-        yield from halves(piece(part, 0, n // 2), first)
-        yield from halves(piece(part, n // 2, n), first + n // 2)
+def split_long(batch: TextBatch, first: int) -> Iterator[tuple[int, TextBatch]]:
+    """Halve a batch until each part has at most `MAX_CHARACTERS` or a single text."""
+    n = n_texts(batch)
+    if n > 1 and total_length(batch) > MAX_CHARACTERS:
+        yield from split_long(slice_texts(batch, 0, n // 2), first)
+        yield from split_long(slice_texts(batch, n // 2, n), first + n // 2)
     else:
-        yield first, part
+        yield first, batch
 
 
-def n_characters(part: Part) -> int:
+def total_length(batch: TextBatch) -> int:
     """Total length of texts: in characters, or in bytes if they are encoded."""
-    if isinstance(part, Encoded):
-        return int(part.offsets[-1] - part.offsets[0])
+    if isinstance(batch, Utf8Texts):
+        return int(batch.offsets[-1] - batch.offsets[0])
     try:
-        return sum(map(len, part))
+        return sum(map(len, batch))
     except TypeError:
-        return sum(len(text) for text in part if isinstance(text, str))
+        return sum(len(text) for text in batch if isinstance(text, str))

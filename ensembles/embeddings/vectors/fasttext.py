@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.files.binary import Reader
-from ensembles.embeddings.files.mapped_files import decode, mapped_array
-from ensembles.embeddings.vectors.ngrams import Subwords
+from ensembles.embeddings.files.binary_files import BinaryReader, decode, map_array
+from ensembles.embeddings.vectors.ngrams import NgramVectors
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
     as_float32,
@@ -70,43 +69,43 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         If the file is inconsistent, truncated, pruned or quantized, a word is not UTF-8
         and ``errors`` is "strict", or a vector is not finite.
     """
-    reader = Reader(path)
+    reader = BinaryReader(path)
     head = _head(reader)
-    spelled, counts = _words(reader, head)
-    matrix = _matrix(reader, head, len(spelled))
-    own, grams = matrix[: len(spelled)], matrix[len(spelled) :]
-    subwords = Subwords(grams, own, head.shortest, head.longest)
-    spelled = spelled[:limit]
+    encoded_words, counts = _words(reader, head)
+    matrix = _matrix(reader, head, len(encoded_words))
+    words_only, grams = matrix[: len(encoded_words)], matrix[len(encoded_words) :]
+    ngrams = NgramVectors(grams, words_only, head.shortest, head.longest)
+    encoded_words = encoded_words[:limit]
     words = [
         decode(word, errors, f"{path} word {row + 1}")
-        for row, word in enumerate(spelled)
+        for row, word in enumerate(encoded_words)
     ]
     vectors = np.empty((len(words), head.dim), np.float32)
     for start, stop in cut(len(words), STEP):
         rows = np.arange(start, stop)
-        vectors[start:stop] = subwords.of_bytes(spelled[start:stop], rows)
+        vectors[start:stop] = ngrams.from_utf8(encoded_words[start:stop], rows)
     check_finite(vectors, words, str(path))
     return WordVectors(
         words,
         vectors,
         counts=counts[: len(words)],
-        subwords=subwords if len(grams) and head.longest else None,
+        ngrams=ngrams if len(grams) and head.longest else None,
         source=str(path),
         format="fastText's binary",
     )
 
 
-def _head(reader: Reader) -> Head:
-    (first,) = reader.numbers("i", "its head")
+def _head(reader: BinaryReader) -> Head:
+    (first,) = reader.numbers("i", "the header")
     is_new = first == MAGIC
     version = VERSIONS[0]
     dim = first
     if is_new:
-        version, dim = reader.numbers("ii", "its head")
+        version, dim = reader.numbers("ii", "the header")
         if version not in VERSIONS:
-            raise reader.broken(f"its version is {version} (known: 11 and 12)")
-    *_, model, n_buckets, shortest, longest, _rate = reader.numbers("11i", "its head")
-    reader.numbers("d", "its head")
+            raise reader.broken(f"its version is {version}, not 11 or 12")
+    *_, model, n_buckets, shortest, longest, _rate = reader.numbers("11i", "the header")
+    reader.numbers("d", "the header")
     if version == VERSIONS[0] and is_new and model == SUPERVISED:
         longest = 0  # fastText does the same when it loads such a file
     if (
@@ -116,51 +115,55 @@ def _head(reader: Reader) -> Head:
         or not 0 <= longest <= 1000
     ):
         raise reader.broken(
-            f"its head has {dim} dimensions, {n_buckets} buckets, n-grams of "
-            f"{shortest} to {longest}"
+            f"its header declares {dim} dimensions, {n_buckets} buckets and n-grams of "
+            f"{shortest} to {longest} characters"
         )
     return Head(is_new, dim, n_buckets, shortest, longest)
 
 
-def _words(reader: Reader, head: Head) -> tuple[list[bytes], NDArray[np.int64]]:
-    size, n_words, n_labels = reader.numbers("3i", "its dictionary")
-    reader.numbers("q", "its dictionary")
-    pruned = reader.numbers("q", "its dictionary")[0] if head.is_new else -1
+def _words(reader: BinaryReader, head: Head) -> tuple[list[bytes], NDArray[np.int64]]:
+    n_entries, n_words, n_labels = reader.numbers("3i", "the dictionary")
+    reader.numbers("q", "the dictionary")
+    pruned = reader.numbers("q", "the dictionary")[0] if head.is_new else -1
     if pruned >= 0:
-        raise reader.broken("it is pruned, as quantized models are; use the whole one")
+        raise reader.broken("it is pruned, as quantized models are; use the full model")
     # The minimum size of an entry is 10 bytes: a NUL, a count and a type.
-    if n_words < 1 or n_labels < 0 or size != n_words + n_labels:
-        raise reader.broken(f"{size} entries, {n_words} words, {n_labels} labels")
-    if size * 10 > reader.left:
-        raise reader.broken(f"it promises {size} entries in {reader.left} bytes")
+    if n_words < 1 or n_labels < 0 or n_entries != n_words + n_labels:
+        raise reader.broken(f"{n_entries} entries, {n_words} words, {n_labels} labels")
+    if n_entries * 10 > reader.left:
+        raise reader.broken(
+            f"its header declares {n_entries} entries, but only {reader.left} "
+            "bytes follow"
+        )
     words, counts = [], np.zeros(n_words, np.int64)
-    for entry in range(size):
+    for entry in range(n_entries):
         word = reader.word(0, LONGEST_WORD)
-        count, kind = reader.numbers("qb", f"entry {entry}")
-        if (kind == WORD) != (entry < n_words):
-            raise reader.broken(f"entry {entry} is of kind {kind}")
-        if kind == WORD:
+        count, entry_type = reader.numbers("qb", f"entry {entry}")
+        if (entry_type == WORD) != (entry < n_words):
+            raise reader.broken(f"entry {entry} has the type {entry_type}")
+        if entry_type == WORD:
             words.append(word)
             counts[entry] = count
     return words, counts
 
 
-def _matrix(reader: Reader, head: Head, n_words: int) -> NDArray[np.float32]:
-    if head.is_new and reader.numbers("B", "its matrix")[0]:
+def _matrix(reader: BinaryReader, head: Head, n_words: int) -> NDArray[np.float32]:
+    if head.is_new and reader.numbers("B", "the matrix")[0]:
         raise reader.broken(
-            "it is quantized (.ftz); use the .bin that it was made from"
+            "it is quantized (.ftz); use the .bin file that it was made from"
         )
-    n_rows, n_columns = reader.numbers("qq", "its matrix")
+    n_rows, n_columns = reader.numbers("qq", "the matrix")
     # The n-gram vectors are optional.
     fits = n_rows in (n_words + head.n_buckets, n_words)
     if n_columns != head.dim or not fits:
         raise reader.broken(
-            f"its matrix has shape ({n_rows}, {n_columns}), its head says "
+            f"its matrix has shape ({n_rows}, {n_columns}), its header requires "
             f"({n_words + head.n_buckets}, {head.dim})"
         )
     if n_rows * n_columns * 4 > reader.left:
         raise reader.broken(
-            f"its matrix has shape ({n_rows}, {n_columns}), in {reader.left} bytes"
+            f"its matrix has shape ({n_rows}, {n_columns}), but only {reader.left} "
+            "bytes follow"
         )
     shape = (n_rows, n_columns)
-    return as_float32(mapped_array(reader.path, "<f4", shape, reader.at))
+    return as_float32(map_array(reader.path, "<f4", shape, reader.at))

@@ -13,29 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float32
-from ensembles.embeddings.tokenization.coverage import lost_tokens
-from ensembles.embeddings.tokenization.texts import Part, decoded, n_texts, piece
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
+from ensembles.embeddings.tokenization.coverage import split_tokens
+from ensembles.embeddings.tokenization.texts import (
+    TextBatch,
+    decode_utf8,
+    n_texts,
+    slice_texts,
+)
 from ensembles.embeddings.tokenization.tokenizer import (
-    Ragged,
-    Words,
-    finder_of,
-    tokens_of,
+    WordTokenizer,
+    make_tokenizer,
+    word_finder,
 )
 from ensembles.embeddings.vectors.model_directory import unknown_id
 from ensembles.embeddings.vectors.word_vectors import WordVectors
 from ensembles.parallel import cut
 
 BLOCK = 4096  # texts in a block
-LEAST_COVERAGE = 0.5  # below, most tokens are ignored: warn
-SEARCHED = 4  # approximate number of blocks that are searched for lost tokens
-SHOWN = 5  # unknown words in a warning
-NAMED = 40  # characters of a text that are shown for its unknown subword tokens
-SAMPLED = 100_000  # tokens that are examined for capital letters
-STRAY = 0.01  # maximum share of capitalized tokens in a lowercase vocabulary
+MIN_COVERAGE = 0.5  # below, most tokens are ignored: warn
+N_SEARCHED = 4  # approximate number of blocks that are searched for split tokens
+N_SHOWN = 5  # unknown words in a warning
+SHOWN_LENGTH = 40  # characters of a text that are shown for its unknown subword tokens
+N_SAMPLED = 100_000  # tokens that are examined for capital letters
+MAX_CAPITALS = 0.01  # maximum share of capitalized tokens in a lowercase vocabulary
 UNKNOWN = ("skip", "subword", "error")
 
 
-class Met(NamedTuple):
+class TokenCounts(NamedTuple):
     """Token counts of texts.
 
     Attributes
@@ -50,7 +55,7 @@ class Met(NamedTuple):
         Number of texts.
     n_filled : int
         Number of texts with at least one known token.
-    n_lost : int
+    n_split : int
         Number of whitespace-delimited tokens that have a row, but that the tokenizer
         splits or drops; estimated from a sample of blocks if there are many texts.
     """
@@ -60,17 +65,17 @@ class Met(NamedTuple):
     n_unknown: int
     n_texts: int
     n_filled: int
-    n_lost: int = 0
+    n_split: int = 0
 
     @property
     def coverage(self) -> float:
-        """Share of tokens that have a row and are not lost; NaN without tokens."""
+        """Share of tokens that have a row and are not split; NaN without tokens."""
         n_known = int(self.counts.sum())
-        n_all = n_known + self.n_unknown + self.n_lost
-        return n_known / n_all if n_all else float("nan")
+        n_tokens = n_known + self.n_unknown + self.n_split
+        return n_known / n_tokens if n_tokens else float("nan")
 
 
-class Rows:
+class VocabularyLookup:
     """Map texts to rows of a vector table.
 
     Parameters
@@ -78,7 +83,7 @@ class Rows:
     vectors : WordVectors
         Tokens and their vectors.
     tokenizer : object or None
-        Tokenizer as in `tokens_of`; None takes the tokenizer of the vectors if they
+        Tokenizer as in `make_tokenizer`; None uses the tokenizer of the vectors if they
         have one, or else the default pattern.
     lowercase : bool or None
         Whether texts are lowercased. None means True if at most 1 % of the vocabulary
@@ -86,6 +91,15 @@ class Rows:
     unknown : {"skip", "subword", "error"}
         Handling of out-of-vocabulary tokens: skip them, compose them of n-grams, or
         raise a `ValueError`.
+
+    Attributes
+    ----------
+    row_tokenizer : Tokenizer
+        Maps texts to rows.
+    vocabulary : dict of str to int
+        Row of each token that counts as known.
+    uses_subword_tokenizer : bool
+        Whether the tokenizer is one of Hugging Face.
 
     Raises
     ------
@@ -103,62 +117,64 @@ class Rows:
         self.vectors = vectors
         self.tokenizer = vectors.tokenizer if tokenizer is None else tokenizer
         backend = getattr(self.tokenizer, "backend_tokenizer", self.tokenizer)
-        self.by_piece = hasattr(backend, "encode_batch_fast")
+        is_subword = self.uses_subword_tokenizer = hasattr(backend, "encode_batch_fast")
         if lowercase is None:
-            lowercase = not self.by_piece and not _has_capitals(vectors)
+            lowercase = not is_subword and not _has_capitals(vectors)
         self.lowercase = bool(lowercase)
         self.unknown = unknown
-        if unknown == "subword" and vectors.subwords is None and not self.by_piece:
+        if unknown == "subword" and vectors.ngrams is None and not is_subword:
             raise ValueError(
-                "unknown='subword' must have vectors with n-grams (fastText's .bin) or "
-                f"a tokenizer of word pieces, found {vectors.source}; unknown='skip' "
+                "unknown='subword' requires vectors with n-grams (a fastText .bin "
+                f"file) or a subword tokenizer, found {vectors.source}; unknown='skip' "
                 "leaves unknown words out"
             )
         self.vocabulary = vectors.vocabulary
         if self.tokenizer is None or isinstance(self.tokenizer, str):
-            self.vocabulary = _composed(self.vocabulary)
-        if self.by_piece and (number := unknown_id(backend)) is not None:
+            self.vocabulary = _with_nfc_forms(self.vocabulary)
+        if is_subword and (token_id := unknown_id(backend)) is not None:
             # The unknown token has a vector, but does not count as a known token.
             self.vocabulary = dict(self.vocabulary)
-            self.vocabulary.pop(backend.id_to_token(number), None)
-        self.tokens = tokens_of(
+            self.vocabulary.pop(backend.id_to_token(token_id), None)
+        self.row_tokenizer = make_tokenizer(
             self.tokenizer, self.vocabulary, lowercase=self.lowercase
         )
 
-    def ragged(self, parts: list[Part]) -> Iterator[tuple[Part, Ragged]]:
+    def iter_blocks(
+        self, batches: list[TextBatch]
+    ) -> Iterator[tuple[TextBatch, RaggedRows]]:
         """Yield blocks of texts with the rows of their tokens."""
         first = 0
-        for part in parts:
-            for start, stop in cut(n_texts(part), BLOCK):
-                some = piece(part, start, stop)
-                found = self.tokens.of_part(some, first + start)
+        for batch in batches:
+            for start, stop in cut(n_texts(batch), BLOCK):
+                block = slice_texts(batch, start, stop)
+                ragged = self.row_tokenizer.tokenize(block, first + start)
                 if self.unknown == "error":
-                    self._refuse_unknown(some, found)
-                yield some, found
-            first += n_texts(part)
+                    self._check_no_unknown(block, ragged)
+                yield block, ragged
+            first += n_texts(batch)
 
-    def count(self, parts: list[Part]) -> Met:
+    def count(self, batches: list[TextBatch]) -> TokenCounts:
         """Count the tokens of texts."""
         n_rows = len(self.vectors.tokens)
         counts, documents = np.zeros(n_rows, np.int64), np.zeros(n_rows, np.int64)
-        n_all = sum(n_texts(part) for part in parts)
-        n_unknown = n_filled = n_lost = n_searched = 0
-        step = max(1, n_all // (SEARCHED * BLOCK))
-        for number, (part, (rows, offsets)) in enumerate(self.ragged(parts)):
+        n_all = sum(n_texts(batch) for batch in batches)
+        n_unknown = n_filled = n_split = n_searched = 0
+        step = max(1, n_all // (N_SEARCHED * BLOCK))
+        for number, (block, (rows, offsets)) in enumerate(self.iter_blocks(batches)):
             if number % step == 0:
-                n_lost += sum(self.lost(part).values())
-                n_searched += n_texts(part)
+                n_split += sum(self.split_tokens(block).values())
+                n_searched += n_texts(block)
             text = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-            known = rows >= 0
-            n_unknown += int((~known).sum())
-            pairs = np.unique(text[known] * n_rows + rows[known])
-            counts += np.bincount(rows[known], minlength=n_rows)
+            is_known = rows >= 0
+            n_unknown += int((~is_known).sum())
+            pairs = np.unique(text[is_known] * n_rows + rows[is_known])
+            counts += np.bincount(rows[is_known], minlength=n_rows)
             documents += np.bincount(pairs % n_rows, minlength=n_rows)
             n_filled += len(np.unique(pairs // n_rows))
-        n_lost = round(n_lost * n_all / max(n_searched, 1))
-        return Met(counts, documents, n_unknown, n_all, n_filled, n_lost)
+        n_split = round(n_split * n_all / max(n_searched, 1))
+        return TokenCounts(counts, documents, n_unknown, n_all, n_filled, n_split)
 
-    def lost(self, part: Part) -> Counter[str]:
+    def split_tokens(self, batch: TextBatch) -> Counter[str]:
         """Count in-vocabulary tokens that the default tokenizer splits or drops.
 
         Examples are emoji and ``c++``, which the word pattern does not match. Only
@@ -167,113 +183,122 @@ class Rows:
         """
         if self.tokenizer is not None:
             return Counter()
-        met = normalize("NFC", " ".join(decoded(part))).split()
-        lost = set(
-            lost_tokens(
-                set(met), self.vocabulary, self._words(), lowercase=self.lowercase
+        tokens = normalize("NFC", " ".join(decode_utf8(batch))).split()
+        split = set(
+            split_tokens(
+                set(tokens),
+                self.vocabulary,
+                self._word_iterator(),
+                lowercase=self.lowercase,
             )
         )
-        return Counter(filter(lost.__contains__, met)) if lost else Counter()
+        return Counter(filter(split.__contains__, tokens)) if split else Counter()
 
-    def coverage(self, part: Part) -> NDArray[np.float64]:
-        """Token coverage of each text, lost tokens included; NaN without tokens."""
-        rows, offsets = self.tokens.of_part(part)
+    def coverage(self, batch: TextBatch) -> NDArray[np.float64]:
+        """Token coverage of each text, split tokens included; NaN without tokens."""
+        rows, offsets = self.row_tokenizer.tokenize(batch)
         totals = np.concatenate([[0], np.cumsum(rows >= 0)])
-        n_known, n_all = np.diff(totals[offsets]), np.diff(offsets)
-        if lost := self.lost(part):
-            texts = [normalize("NFC", text).split() for text in decoded(part)]
-            n_all = n_all + [sum(piece in lost for piece in text) for text in texts]
+        n_known, n_tokens = np.diff(totals[offsets]), np.diff(offsets)
+        if split := self.split_tokens(batch):
+            texts = [normalize("NFC", text).split() for text in decode_utf8(batch)]
+            n_tokens = n_tokens + [sum(t in split for t in text) for text in texts]
         with np.errstate(invalid="ignore"):
-            return np.asarray(n_known / n_all, np.float64)
+            return np.asarray(n_known / n_tokens, np.float64)
 
-    def composed(self, part: Part, ragged: Ragged) -> tuple[Ragged, Float32, Any]:
+    def with_ngram_rows(
+        self, batch: TextBatch, ragged: RaggedRows
+    ) -> tuple[RaggedRows, Float32, NDArray[np.int64]]:
         """Build a table of the words in use, with unknown words composed of n-grams.
 
         Returns
         -------
-        ragged : Ragged
+        ragged : RaggedRows
             The texts, with rows of the new table.
         table : ndarray of shape (n_used, dim)
             Vectors of the words in use.
         rows : ndarray of shape (n_used,), int64
             Row of each word in the table of the vectors; -1 for a composed word.
         """
-        subwords = self.vectors.subwords
+        ngrams = self.vectors.ngrams
         rows = ragged.rows.astype(np.int64)
-        used, places = np.unique(rows, return_inverse=True)
+        used, indices = np.unique(rows, return_inverse=True)
         used, first = used[used >= 0], int((used < 0).any())
-        local = places - first  # the index of unknown words becomes -1
+        local = indices - first  # the index of unknown words becomes -1
         table = self.vectors.matrix[used]
-        if subwords is not None and first:
-            spelled = self._unknown_words(part, ragged)
-            words, where = np.unique(np.array(spelled, object), return_inverse=True)
-            made = subwords.vectors(list(words), {})
-            known = made.any(axis=1)  # a word without n-grams stays unknown
-            numbers = np.where(known, len(used) + np.cumsum(known) - 1, -1)
-            local[rows < 0] = numbers[where]
-            table = np.concatenate([table, made[known]])
-            used = np.concatenate([used, np.full(int(known.sum()), -1)])
-        return Ragged(local.astype(np.int32), ragged.offsets), table, used
+        if ngrams is not None and first:
+            unknown = np.array(self._unknown_words(batch, ragged), object)
+            words, word_of = np.unique(unknown, return_inverse=True)
+            composed = ngrams.vectors(list(words), {})
+            has_ngrams = composed.any(axis=1)  # other words stay unknown
+            new_rows = len(used) + np.cumsum(has_ngrams) - 1
+            local[rows < 0] = np.where(has_ngrams, new_rows, -1)[word_of]
+            table = np.concatenate([table, composed[has_ngrams]])
+            used = np.concatenate([used, np.full(int(has_ngrams.sum()), -1)])
+        return RaggedRows(local.astype(np.int32), ragged.offsets), table, used
 
-    def unknown_words(self, parts: list[Part], most: int) -> list[str]:
-        """First ``most`` distinct words without a row."""
-        blocks = self.ragged(parts)
-        found = (w for part, rag in blocks for w in self._unknown_words(part, rag))
-        return list(dict.fromkeys(islice(found, 50 * most)))[:most]
+    def unknown_words(self, batches: list[TextBatch], max_words: int) -> list[str]:
+        """First ``max_words`` distinct words without a row."""
+        blocks = self.iter_blocks(batches)
+        words = (w for block, rag in blocks for w in self._unknown_words(block, rag))
+        return list(dict.fromkeys(islice(words, 50 * max_words)))[:max_words]
 
-    def warn_of_coverage(self, parts: list[Part], coverage: float) -> None:
-        """Warn if less than half of the tokens given to `fit` have a row."""
-        if not coverage < LEAST_COVERAGE:
+    def warn_low_coverage(self, batches: list[TextBatch], coverage: float) -> None:
+        """Warn if less than half of the tokens passed to `fit` have a row."""
+        if not coverage < MIN_COVERAGE:
             return
-        words = ", ".join(map(repr, self.unknown_words(parts, SHOWN)))
-        lost = [piece for part in parts[:1] for piece in self.lost(part)][:SHOWN]
-        lacks = f"it lacks {words}" if words else "it lacks none"
-        if lost:
-            named = ", ".join(map(repr, lost))
-            lacks += f", and the tokenizer cuts or leaves out {named}, which it has"
+        unknown = ", ".join(map(repr, self.unknown_words(batches, N_SHOWN)))
+        missing = f"missing: {unknown}" if unknown else "none is missing"
+        split = [t for batch in batches[:1] for t in self.split_tokens(batch)][:N_SHOWN]
+        if split:
+            missing += (
+                f"; the tokenizer splits or drops {', '.join(map(repr, split))}, which "
+                "are in it"
+            )
         warnings.warn(
-            f"{self.vectors.source} has vectors for only {coverage:.0%} of the tokens "
-            f"given to fit; {lacks}. Check the language, the tokenizer and lowercase",
+            f"only {coverage:.0%} of the tokens passed to fit are in the vocabulary of "
+            f"{self.vectors.source}; {missing}. Check the language, the tokenizer and "
+            "lowercase",
             stacklevel=3,
         )
 
-    def _words(self) -> Callable[[str], Iterator[str]]:
-        if self.by_piece:
+    def _word_iterator(self) -> Callable[[str], Iterator[str]]:
+        if self.uses_subword_tokenizer:
             return lambda text: iter(self.tokenizer.encode(text).tokens)
-        find = finder_of(self.tokenizer)
-        composed = self.tokenizer is None or isinstance(self.tokenizer, str)
-        return Words(find, {}, lowercase=self.lowercase, composed=composed).words
+        nfc = self.tokenizer is None or isinstance(self.tokenizer, str)
+        find = word_finder(self.tokenizer)
+        return WordTokenizer(find, {}, lowercase=self.lowercase, nfc=nfc).words
 
-    def _unknown_words(self, part: Part, ragged: Ragged) -> list[str]:
+    def _unknown_words(self, batch: TextBatch, ragged: RaggedRows) -> list[str]:
         """Words without a row, in text order."""
-        missing = ragged.rows < 0
+        is_unknown = ragged.rows < 0
         lengths = np.diff(ragged.offsets)
-        texts, words_of = decoded(part), self._words()
+        texts, words_of = decode_utf8(batch), self._word_iterator()
         text_of = np.repeat(np.arange(len(lengths)), lengths)
-        found: list[str] = []
-        for index in np.unique(text_of[missing]):
+        unknown: list[str] = []
+        for index in np.unique(text_of[is_unknown]):
             start, stop = ragged.offsets[index : index + 2]
-            if self.by_piece:
-                found.append(texts[index][:NAMED])
+            if self.uses_subword_tokenizer:
+                unknown.append(texts[index][:SHOWN_LENGTH])
                 continue
-            pairs = zip(words_of(texts[index]), missing[start:stop], strict=True)
-            found += [word for word, lacks in pairs if lacks]
-        return found
+            pairs = zip(words_of(texts[index]), is_unknown[start:stop], strict=True)
+            unknown += [word for word, is_missing in pairs if is_missing]
+        return unknown
 
-    def _refuse_unknown(self, part: Part, ragged: Ragged) -> None:
-        missing = np.flatnonzero(ragged.rows < 0)
-        if len(missing):
-            index = int(np.searchsorted(ragged.offsets, missing[0], "right")) - 1
+    def _check_no_unknown(self, batch: TextBatch, ragged: RaggedRows) -> None:
+        unknown = np.flatnonzero(ragged.rows < 0)
+        if len(unknown):
+            index = int(np.searchsorted(ragged.offsets, unknown[0], "right")) - 1
             raise ValueError(
                 f"{self.vectors.source} has no vector for "
-                f"{self._unknown_words(part, ragged)[0]!r}, in the text "
-                f"{decoded(part)[index][:60]!r}; unknown='skip' leaves such words out"
+                f"{self._unknown_words(batch, ragged)[0]!r}, in the text "
+                f"{decode_utf8(batch)[index][:60]!r}; unknown='skip' leaves such words "
+                "out"
             )
 
 
-def _composed(vocabulary: dict[str, int]) -> dict[str, int]:
+def _with_nfc_forms(vocabulary: dict[str, int]) -> dict[str, int]:
     """Vocabulary extended by the Unicode NFC form of each token; texts are in NFC."""
-    other = {t: r for t, r in vocabulary.items() if not is_normalized("NFC", t)}
+    other = {t: row for t, row in vocabulary.items() if not is_normalized("NFC", t)}
     if not other:
         return vocabulary
     return {**{normalize("NFC", t): row for t, row in other.items()}, **vocabulary}
@@ -281,5 +306,6 @@ def _composed(vocabulary: dict[str, int]) -> dict[str, int]:
 
 def _has_capitals(vectors: WordVectors) -> bool:
     # A lowercase vocabulary may contain a few corrupt words.
-    some = vectors.tokens[:SAMPLED]
-    return sum(token != token.lower() for token in some) > STRAY * len(some)
+    sample = vectors.tokens[:N_SAMPLED]
+    n_capitals = sum(token != token.lower() for token in sample)
+    return n_capitals > MAX_CAPITALS * len(sample)

@@ -1,4 +1,4 @@
-"""Readers of the token embedding table of model directories."""
+"""Reader of the token embedding table and tokenizer of a model directory."""
 
 from __future__ import annotations
 
@@ -10,22 +10,163 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.vectors.model_files import (
-    INPUTS,
-    STATIC,
-    WORD_EMBEDDINGS,
-    json_of,
-    modules_of,
-    settings_of,
-    tensors_of,
-    tokenizer_of,
-)
+from ensembles.embeddings.files.binary_files import INSTALL, check_regular
+from ensembles.embeddings.files.file_signatures import SAMPLE, check_no_pointer
+from ensembles.embeddings.vectors.named_arrays import arrays
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
     as_float32,
     check_matrix,
     check_token,
 )
+from ensembles.regular_files import read_json
+
+STATIC = ("embeddings", "embedding.weight")  # model2vec, sentence-transformers
+# Suffixes of the name of the input embedding table in transformers models.
+INPUTS = (
+    *("word_embeddings.weight", "embed_tokens.weight", "tok_embeddings.weight"),
+    *("shared.weight", "wte.weight", "token_embedding.weight"),
+)
+WORD_EMBEDDINGS = "emb_layer.weight"
+INDEX, PICKLED = "model.safetensors.index.json", "pytorch_model.bin"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Object of a JSON file, empty if the file does not exist.
+
+    Another JSON value is returned as the only value, with the key "".
+    """
+    try:
+        value = read_json(path)
+    except FileNotFoundError:
+        return {}
+    return value if isinstance(value, dict) else {"": value}
+
+
+def read_modules(path: Path) -> list[dict[str, str]]:
+    """Modules of a sentence-transformers directory; empty for other models."""
+    modules = read_settings(path / "modules.json").get("", [])
+    for module in modules:
+        inside = isinstance(module, dict) and ".." not in module.get("path", "..")
+        if not inside or Path(module["path"]).is_absolute() or "type" not in module:
+            raise ValueError(
+                f"{path}/modules.json must list modules with type and path inside "
+                f"the directory, found {module!r}"
+            )
+    return list(modules)
+
+
+def vector_settings(path: Path) -> list[str]:
+    """Settings of a sentence-transformers model that change its vectors.
+
+    Parameters
+    ----------
+    path : Path
+        Directory of the model.
+
+    Returns
+    -------
+    list of str
+        Default prompt and truncation dimension, for messages; empty if neither is set.
+    """
+    settings = read_settings(path / "config_sentence_transformers.json")
+    prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
+    prompt = prompts.get(name) if isinstance(prompts, dict) else None
+    dim = settings.get("truncate_dim")
+    texts = [f"the default prompt {prompt!r}"] if prompt else []
+    return texts + ([f"truncate_dim {dim}"] if dim else [])
+
+
+def read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
+    """Read the tensors of a model directory.
+
+    Parameters
+    ----------
+    folder : Path
+        Directory with ``model.safetensors``, its shards, or ``pytorch_model.bin``.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Tensors by name; only embedding tables from ``pytorch_model.bin``.
+
+    Raises
+    ------
+    ValueError
+        If the directory has none of these files, or one is malformed.
+    ImportError
+        If PyTorch is needed and not installed.
+    """
+    single_file, index = folder / "model.safetensors", folder / INDEX
+    if single_file.exists():
+        check_regular(single_file)
+        with single_file.open("rb") as file:
+            check_no_pointer(file.read(SAMPLE), str(single_file))
+        return arrays(single_file)
+    if index.exists():
+        files = read_settings(index).get("weight_map", {})
+        if not isinstance(files, dict):
+            raise ValueError(
+                f"{index} must have a weight_map of names to files, found {files!r:.60}"
+            )
+        tensors: dict[str, NDArray[Any]] = {}
+        for name in sorted({str(name) for name in files.values()}):
+            if Path(name).name != name:
+                raise ValueError(f"{index} must name files beside it, found {name!r}")
+            tensors |= arrays(folder / name)
+        return tensors
+    if (folder / PICKLED).exists():
+        return _read_pytorch(folder / PICKLED)
+    raise ValueError(
+        f"{folder} must be a model's directory with model.safetensors; found "
+        f"{', '.join(sorted(entry.name for entry in folder.iterdir())) or 'nothing'}"
+    )
+
+
+def _read_pytorch(path: Path) -> dict[str, NDArray[Any]]:
+    """Read embedding tables from a PyTorch file, without executing code."""
+    import pickle
+
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            f"{path} needs the package torch: pip install 'ensemble-avg[torch]'"
+        ) from None
+    check_regular(path)
+    try:
+        state = torch.load(path, "cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(
+            f"{path} must be a complete PyTorch file that contains only tensors: "
+            f"{error}"
+        ) from None
+    return {
+        name: tensor.float().numpy()
+        for name, tensor in state.items()
+        if isinstance(tensor, torch.Tensor)
+        and name.endswith((*INPUTS, *STATIC, WORD_EMBEDDINGS))
+    }
+
+
+def read_tokenizer(folder: Path) -> Any:
+    """Read the tokenizer of a directory; raise a ValueError with a hint if it fails."""
+    path = folder / "tokenizer.json"
+    try:
+        from tokenizers import Tokenizer
+    except ImportError:
+        raise ImportError(f"{path} needs the package tokenizers: {INSTALL}") from None
+    if not path.exists():
+        raise ValueError(
+            f"{folder} must have a tokenizer.json; to write one: "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+        )
+    check_regular(path)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust binding raises plain Exception
+        raise ValueError(f"{path} is not a complete tokenizer: {error}") from None
+
 
 # Section of config.json and name of the table that only a saved SentenceEmbedder has.
 OWN, TABLE = "ensembles", "table"
@@ -68,51 +209,53 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     """
     if limit is not None:
         raise ValueError(
-            f"limit must be None for {path}: its tokenizer's ids need all rows"
+            f"limit must be None for {path}, because token ids refer to all rows"
         )
-    own = json_of(path / "config.json").get(OWN)
-    if own is not None:
-        return _own(path, dict(own))
-    modules = modules_of(path)
+    saved_config = read_settings(path / "config.json").get(OWN)
+    if saved_config is not None:
+        return _read_saved(path, dict(saved_config))
+    modules = read_modules(path)
     folder = path / modules[0]["path"] if modules else path
-    tensors = tensors_of(folder)
+    tensors = read_tensors(folder)
     if WORD_EMBEDDINGS in tensors or any(name in tensors for name in STATIC):
-        _warn_of_rest(path, folder, modules)
+        _warn_incomplete(path, folder, modules)
     if WORD_EMBEDDINGS in tensors:
         return _word_embeddings(folder, tensors[WORD_EMBEDDINGS])
     normalize: bool | None = None
-    static = next((name for name in STATIC if name in tensors), None)
-    if static is not None:
-        matrix = static_table(tensors, static, str(path))
-        normalize = bool(json_of(path / "config.json").get("normalize", False))
+    table_name = next((name for name in STATIC if name in tensors), None)
+    if table_name is not None:
+        matrix = static_table(tensors, table_name, str(path))
+        normalize = bool(read_settings(path / "config.json").get("normalize", False))
     else:
         matrix = _inputs(tensors, path)
     if modules:
         normalize = any(module["type"].endswith("Normalize") for module in modules)
     return with_tokenizer(
         as_float32(matrix),
-        tokenizer_of(folder),
-        weighted=static is not None,
+        read_tokenizer(folder),
+        preweighted=table_name is not None,
         normalize=normalize,
         source=str(path),
-        format=TOKEN_TABLE if static is None else STATIC_MODEL,
+        format=TOKEN_TABLE if table_name is None else STATIC_MODEL,
     )
 
 
-def _warn_of_rest(path: Path, folder: Path, modules: list[dict[str, str]]) -> None:
+def _warn_incomplete(path: Path, folder: Path, modules: list[dict[str, str]]) -> None:
     """Warn of modules and settings of a model that its table does not include."""
-    rest = settings_of(path)
+    missing = vector_settings(path)
     for module in modules[1:]:
-        kind = module["type"].rpartition(".")[2]
-        config = json_of(path / module["path"] / "config.json")
-        if kind != "Normalize" and not (kind == "Pooling" and _is_mean(config)):
-            rest.append(f"the module {kind}")
-    words = json_of(folder / "whitespacetokenizer_config.json")
-    rest += [f"{key} of its tokenizer" for key in CHANGING if words.get(key)]
-    if rest:
+        module_type = module["type"].rpartition(".")[2]
+        config = read_settings(path / module["path"] / "config.json")
+        if module_type != "Normalize" and not (
+            module_type == "Pooling" and _is_mean(config)
+        ):
+            missing.append(f"the module {module_type}")
+    words = read_settings(folder / "whitespacetokenizer_config.json")
+    missing += [f"{key} of its tokenizer" for key in CHANGING if words.get(key)]
+    if missing:
         warnings.warn(
-            f"{path} is read as its table of vectors alone, without "
-            f"{', '.join(rest)}: SentenceEncoder(path) runs the whole model",
+            f"only the table of vectors of {path} is read, without "
+            f"{', '.join(missing)}; SentenceEncoder(path) runs the whole model",
             stacklevel=6,
         )
 
@@ -127,52 +270,54 @@ def _is_mean(config: dict[str, Any]) -> bool:
 def is_static(path: Path) -> bool:
     """Whether a directory has a readable table of a static model."""
     try:
-        found = tensors_of(path)
+        tensors = read_tensors(path)
     except (FileNotFoundError, ValueError):
         return False
-    return any(name in found for name in STATIC)
+    return any(name in tensors for name in STATIC)
 
 
 def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
     """Read a WordEmbeddings module of sentence-transformers."""
-    place = folder / "whitespacetokenizer_config.json"
-    words = json_of(place).get("vocab")
+    config_path = folder / "whitespacetokenizer_config.json"
+    words = read_settings(config_path).get("vocab")
     if not isinstance(words, list) or len(words) != len(matrix):
-        raise ValueError(f"{place} must have a vocab of {len(matrix)} words")
-    tokens = [check_token(word, str(place)) for word in words]
-    source, kind = str(folder), "WordEmbeddings of sentence-transformers"
-    return WordVectors(tokens, as_float32(matrix), source=source, format=kind)
+        raise ValueError(f"{config_path} must have a vocab of {len(matrix)} words")
+    tokens = [check_token(word, str(config_path)) for word in words]
+    source, format_name = str(folder), "WordEmbeddings of sentence-transformers"
+    return WordVectors(tokens, as_float32(matrix), source=source, format=format_name)
 
 
-def _own(path: Path, own: dict[str, Any]) -> WordVectors:
+def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
     """Read the table of a saved SentenceEmbedder, of words or of subword tokens."""
-    tensors = tensors_of(path)
+    tensors = read_tensors(path)
     name = "embeddings" if "embeddings" in tensors else TABLE
     if name not in tensors:
-        raise ValueError(f"{path}/model.safetensors must have the table {name!r}")
+        raise ValueError(f"{path}/model.safetensors must have the tensor {name!r}")
     matrix = tensors[name]
     check_matrix(matrix, str(path))
-    folded = bool(own.get("folded", False))
-    normalize = bool(json_of(path / "config.json").get("normalize", False))
-    if own.get("by_piece"):
+    folded = bool(config.get("folded", False))
+    normalize = bool(read_settings(path / "config.json").get("normalize", False))
+    if config.get("subword_tokenizer"):
         return with_tokenizer(
             as_float32(matrix),
-            tokenizer_of(path),
-            weighted=folded,
+            read_tokenizer(path),
+            preweighted=folded,
             normalize=normalize,
             source=str(path),
             format=SAVED,
         )
     try:
-        ids = json_of(path / "tokenizer.json")["model"]["vocab"]
+        ids = read_settings(path / "tokenizer.json")["model"]["vocab"]
         tokens = sorted(ids, key=ids.get)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path}/tokenizer.json must have words: {error!r}") from None
+        raise ValueError(
+            f"{path}/tokenizer.json must have a vocabulary of words: {error!r}"
+        ) from None
     # The last row is that of the unknown token, which other libraries require.
     return WordVectors(
         tokens[:-1],
         as_float32(matrix)[:-1],
-        weighted=folded,
+        preweighted=folded,
         normalize=normalize,
         source=str(path),
         format=SAVED,
@@ -183,7 +328,7 @@ def with_tokenizer(
     matrix: NDArray[np.float32],
     tokenizer: Any,
     *,
-    weighted: bool,
+    preweighted: bool,
     normalize: bool | None = None,
     source: str,
     format: str = STATIC_MODEL,
@@ -195,8 +340,8 @@ def with_tokenizer(
     matrix : ndarray of shape (n_rows, dim)
         Vector of each token id.
     tokenizer : tokenizers.Tokenizer
-        Tokenizer that the token ids belong to.
-    weighted : bool
+        Tokens that the token ids belong to.
+    preweighted : bool
         Whether word weights are already part of the vectors.
     normalize : bool or None, default=None
         Whether the model L2-normalizes sentence vectors; None means unspecified.
@@ -219,17 +364,17 @@ def with_tokenizer(
     for token, number in tokenizer.get_vocab(with_added_tokens=True).items():
         if number >= len(matrix):
             raise ValueError(
-                f"{source}: its tokenizer has the id {number} ({token!r}), its table "
-                f"{len(matrix)} rows; they do not belong together"
+                f"{source}: its tokenizer has the id {number} ({token!r}), but "
+                f"its table has only {len(matrix)} rows; they do not belong together"
             )
         tokens[number] = token
     return WordVectors(
         tokens,
         matrix,
         tokenizer=tokenizer,
-        weighted=weighted,
+        preweighted=preweighted,
         normalize=normalize,
-        unknown=unknown_id(tokenizer),
+        unk_index=unknown_id(tokenizer),
         source=source,
         format=format,
     )
@@ -239,10 +384,10 @@ def unknown_id(tokenizer: Any) -> int | None:
     """Id of the unknown token of a tokenizer; None if there is none."""
     model = json.loads(tokenizer.to_str())["model"]
     if model.get("unk_token") is not None:
-        found = tokenizer.token_to_id(model["unk_token"])
+        token_id = tokenizer.token_to_id(model["unk_token"])
     else:
-        found = model.get("unk_id")
-    return None if found is None else int(found)
+        token_id = model.get("unk_id")
+    return None if token_id is None else int(token_id)
 
 
 def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> Any:
@@ -251,10 +396,10 @@ def static_table(tensors: dict[str, NDArray[Any]], name: str, source: str) -> An
     check_matrix(matrix, source)
     if mapping is not None:
         if mapping.ndim != 1 or mapping.dtype.kind not in "iu":
-            raise ValueError(f"{source}: its mapping must be whole numbers")
+            raise ValueError(f"{source}: its mapping must be a 1-D array of integers")
         if mapping.size and not 0 <= mapping.min() <= mapping.max() < len(matrix):
             raise ValueError(
-                f"{source}: its mapping must name rows below {len(matrix)}, found "
+                f"{source}: its mapping must have rows below {len(matrix)}, found "
                 f"{mapping.min()} to {mapping.max()}"
             )
         matrix = matrix[mapping]

@@ -12,7 +12,7 @@ from ensembles._typing import Float32
 from ensembles.kernels.jit import compiled, inlined
 
 Bytes = NDArray[np.uint8]
-Places = NDArray[np.int64]
+Int64 = NDArray[np.int64]
 
 # 32-bit FNV-1a hash.
 BASIS, PRIME, MASK = 2166136261, 16777619, 0xFFFFFFFF
@@ -28,8 +28,8 @@ def _begins(byte: int) -> bool:
 @compiled
 def compose(
     text: Bytes,
-    offsets: Places,
-    rows: Places,
+    offsets: Int64,
+    rows: Int64,
     words: Float32,
     grams: Float32,
     lengths: tuple[int, int],
@@ -91,7 +91,7 @@ def compose(
 
 
 @dataclass(frozen=True, eq=False)
-class Subwords:
+class NgramVectors:
     """Vectors of n-grams and of in-vocabulary words.
 
     Parameters
@@ -110,7 +110,7 @@ class Subwords:
     shortest: int
     longest: int
 
-    def vectors(self, words: Sequence[str], known: Mapping[str, int]) -> Float32:
+    def vectors(self, words: Sequence[str], row_of: Mapping[str, int]) -> Float32:
         """Compose the vectors of words.
 
         A vector is the mean of the n-gram vectors and, for an in-vocabulary word, the
@@ -120,17 +120,17 @@ class Subwords:
         ----------
         words : sequence of str
             Words to compose.
-        known : mapping of str to int
+        row_of : mapping of str to int
             Row of each in-vocabulary word in the word vectors.
 
         Returns
         -------
         ndarray of shape (n_words, dim), float32
         """
-        rows = np.array([known.get(word, -1) for word in words], np.int64)
-        return self.of_bytes([word.encode("utf-8", "replace") for word in words], rows)
+        rows = np.array([row_of.get(word, -1) for word in words], np.int64)
+        return self.from_utf8([word.encode("utf-8", "replace") for word in words], rows)
 
-    def of_bytes(self, words: Sequence[bytes], rows: Places) -> Float32:
+    def from_utf8(self, words: Sequence[bytes], rows: Int64) -> Float32:
         """Compose the vectors of words in bytes, which need not be valid UTF-8.
 
         Parameters
@@ -146,7 +146,7 @@ class Subwords:
         """
         marked = [b"<%s>" % word for word in words]
         offsets = np.zeros(len(marked) + 1, np.int64)
-        np.cumsum([len(one) for one in marked], out=offsets[1:])
+        np.cumsum([len(word) for word in marked], out=offsets[1:])
         text = np.frombuffer(b"".join(marked), np.uint8)
         out = np.empty((len(marked), self.grams.shape[1]), np.float32)
         lengths = (self.shortest, self.longest)

@@ -12,22 +12,25 @@ from typing import Any
 
 import numpy as np
 
+from ensembles.embeddings.files.binary_files import (
+    NotUtf8,
+    check_regular,
+    decompressed,
+    is_gzip,
+)
 from ensembles.embeddings.files.file_signatures import (
     WIDE,
     check_no_pointer,
     compression_of,
 )
-from ensembles.embeddings.files.gzip_files import is_gzip, unpacked
-from ensembles.embeddings.files.mapped_files import NotUtf8, check_regular
 from ensembles.embeddings.vectors import (
     fasttext,
     model_directory,
-    npz,
-    safetensors,
+    named_arrays,
     text,
     word2vec,
 )
-from ensembles.embeddings.vectors.ngrams import Subwords
+from ensembles.embeddings.vectors.ngrams import NgramVectors
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
     as_float32,
@@ -39,7 +42,7 @@ from ensembles.embeddings.vectors.word_vectors import (
 BEGINNING = 4096  # bytes used to detect the format
 ERRORS = ("strict", "replace", "ignore", "backslashreplace")
 FEW = 0.01  # maximum share of tokens that are not UTF-8 in a file of words
-FORMATS = {".npz": npz.read, ".safetensors": safetensors.read}
+FORMATS = {".npz": named_arrays.read_npz, ".safetensors": named_arrays.read_safetensors}
 PICKLE = b"\x80"
 
 
@@ -101,32 +104,32 @@ def read_vectors(
     if isinstance(vectors, str | os.PathLike):
         try:
             path = Path(vectors)
-            read = _read_unpacked if is_gzip(path) else _read_path
+            read = _read_compressed if is_gzip(path) else _read_path
             return read(path, limit, errors)
         except FileNotFoundError:
             raise FileNotFoundError(missing(vectors)) from None
         except TypeError as error:  # of arrays in the file, not of an argument
             raise ValueError(str(error)) from None
-    found = _from_memory(vectors)
-    return found if limit is None else _limited(found, limit)
+    word_vectors = _from_memory(vectors)
+    return word_vectors if limit is None else _limited(word_vectors, limit)
 
 
 def missing(path: Any) -> str:
     """Error message for a missing path, which may be meant as a Hub model name."""
     return (
-        f"no word vectors or model at {str(path)!r}: it must be a path; a model of the "
-        f"Hugging Face Hub is not fetched by its name: hf download {path} --local-dir "
-        "FOLDER, then give FOLDER"
+        f"no word vectors or model at {str(path)!r}. Models of the Hugging Face "
+        "Hub are "
+        f"not downloaded: run hf download {path} --local-dir FOLDER, and pass FOLDER"
     )
 
 
-def _read_unpacked(path: Path, limit: int | None, errors: str | None) -> WordVectors:
-    with unpacked(path) as copy:
+def _read_compressed(path: Path, limit: int | None, errors: str | None) -> WordVectors:
+    with decompressed(path) as copy:
         try:
-            found = _read_path(copy, limit, errors)
+            word_vectors = _read_path(copy, limit, errors)
         except (TypeError, ValueError) as error:
             raise ValueError(str(error).replace(str(copy), str(path))) from None
-    return replace(found, source=str(path))
+    return replace(word_vectors, source=str(path))
 
 
 def _read_path(path: Path, limit: int | None, errors: str | None) -> WordVectors:
@@ -135,18 +138,18 @@ def _read_path(path: Path, limit: int | None, errors: str | None) -> WordVectors
     try:
         return _read(path, limit, "strict")
     except NotUtf8 as error:
-        found = _read(path, limit, "surrogateescape")
-        tokens = [_escaped(token) for token in found.tokens]
-        pairs = zip(tokens, found.tokens, strict=True)
-        broken = [token for token, before in pairs if token != before]
-        if len(broken) > FEW * len(tokens):
+        word_vectors = _read(path, limit, "surrogateescape")
+        tokens = [_escaped(token) for token in word_vectors.tokens]
+        pairs = zip(tokens, word_vectors.tokens, strict=True)
+        escaped = [token for token, before in pairs if token != before]
+        if len(escaped) > FEW * len(tokens):
             raise error from None
     warnings.warn(
-        f"{path} has {len(broken)} of {len(tokens)} tokens that are not UTF-8, "
-        f"{broken[0]!r} among them: they are read with such escapes",
+        f"{len(escaped)} of {len(tokens)} tokens of {path} are not UTF-8, such as "
+        f"{escaped[0]!r}: their bytes are read as escapes",
         stacklevel=3,
     )
-    return replace(found, tokens=tokens)
+    return replace(word_vectors, tokens=tokens)
 
 
 def _escaped(token: str) -> str:
@@ -155,31 +158,30 @@ def _escaped(token: str) -> str:
     return token.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _check_kind(path: Path, first: bytes) -> None:
+def _check_readable(path: Path, first: bytes) -> None:
     """Raise if the first bytes are of a format that cannot be read."""
-    if found := compression_of(first):
-        kind, program = found
+    if compression := compression_of(first):
+        name, program = compression
         raise ValueError(
-            f"{path} cannot be read: it is compressed ({kind}); decompress it first: "
+            f"{path} cannot be read: it is compressed ({name}); decompress it first: "
             f"{program} {shlex.quote(str(path))} > FILE, which can then be mapped"
         )
     if first.startswith(PICKLE):
         raise ValueError(
             f"{path} cannot be read: it is a pickle, which could run code; load it "
-            "with the library that wrote it and pass what comes back, or save it there "
-            "in word2vec's format"
+            "with the library that wrote it and pass the object, or save it there in "
+            "word2vec format"
         )
     check_no_pointer(first, str(path))
     if first[:64].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         raise ValueError(
-            f"{path} cannot be read: it is a web page, which a download may have "
-            "brought in the place of vectors"
+            f"{path} cannot be read: it is a web page, probably from a failed download"
         )
-    for mark, name in WIDE.items():
-        if first.startswith(mark):
+    for byte_order_mark, name in WIDE.items():
+        if first.startswith(byte_order_mark):
             raise ValueError(
-                f"{path} cannot be read: it is {name}; iconv -f {name} -t UTF-8 "
-                f"{shlex.quote(str(path))} > FILE makes text of it that can"
+                f"{path} cannot be read: it is {name}; convert it first: iconv -f "
+                f"{name} -t UTF-8 {shlex.quote(str(path))} > FILE"
             )
 
 
@@ -194,7 +196,7 @@ def _read(path: Path, limit: int | None, errors: str) -> WordVectors:
         check_no_pointer(first, str(path))
         return FORMATS[suffix](path, limit, errors)
     if not fasttext.is_fasttext(first):
-        _check_kind(path, first)
+        _check_readable(path, first)
     if fasttext.is_fasttext(first):
         return fasttext.read(path, limit, errors)
     if suffix == ".bin":
@@ -209,38 +211,38 @@ def _read(path: Path, limit: int | None, errors: str) -> WordVectors:
 def _from_memory(vectors: Any) -> WordVectors:
     if isinstance(vectors, WordVectors):
         return vectors
-    kind = type(vectors).__name__
+    type_name = type(vectors).__name__
     if isinstance(vectors, Mapping):
-        return from_mapping(vectors, kind)
+        return from_mapping(vectors, type_name)
     if isinstance(vectors, tuple | list) and len(vectors) == 2:
         return from_pairs(vectors[0], vectors[1], "vectors")
     keyed = getattr(vectors, "wv", vectors)
     if hasattr(keyed, "index_to_key") and hasattr(keyed, "vectors"):
-        return _from_gensim(keyed, kind)
+        return _from_gensim(keyed, type_name)
     if hasattr(vectors, "embedding") and hasattr(vectors, "tokenizer"):
-        return _from_static(vectors, kind)
+        return _from_static(vectors, type_name)
     if isinstance(vectors, np.ndarray):
-        kind = "an array: pass the pair (tokens, array)"
+        type_name = "an array: pass the pair (tokens, array)"
     raise TypeError(
         "vectors must be a path, a mapping of token to vector, a pair of tokens and "
-        f"matrix, or an object of gensim or model2vec; found {kind}"
+        f"matrix, or an object of gensim or model2vec; found {type_name}"
     )
 
 
-def _limited(found: WordVectors, limit: int) -> WordVectors:
-    if found.tokenizer is not None:
-        raise ValueError("limit must be None: a tokenizer's ids need all rows")
+def _limited(word_vectors: WordVectors, limit: int) -> WordVectors:
+    if word_vectors.tokenizer is not None:
+        raise ValueError("limit must be None, because token ids refer to all rows")
     return WordVectors(
-        found.tokens[:limit],
-        found.matrix[:limit],
-        counts=None if found.counts is None else found.counts[:limit],
-        subwords=found.subwords,
-        source=found.source,
-        format=found.format,
+        word_vectors.tokens[:limit],
+        word_vectors.matrix[:limit],
+        counts=None if word_vectors.counts is None else word_vectors.counts[:limit],
+        ngrams=word_vectors.ngrams,
+        source=word_vectors.source,
+        format=word_vectors.format,
     )
 
 
-def _from_gensim(keyed: Any, kind: str) -> WordVectors:
+def _from_gensim(keyed: Any, source: str) -> WordVectors:
     matrix, tokens = as_float32(np.asarray(keyed.vectors)), list(keyed.index_to_key)
     counts = keyed.expandos.get("count")
     descending = np.arange(len(tokens), 0, -1)
@@ -249,28 +251,28 @@ def _from_gensim(keyed: Any, kind: str) -> WordVectors:
         # Placeholder counts, which gensim sets if a file has none.
         if np.array_equal(counts, descending) or not counts.any():
             counts = None
-    subwords = None
+    ngrams = None
     if hasattr(keyed, "vectors_ngrams"):
-        subwords = Subwords(
+        ngrams = NgramVectors(
             as_float32(keyed.vectors_ngrams),
             as_float32(keyed.vectors_vocab),
             int(keyed.min_n),
             int(keyed.max_n),
         )
-    check_finite(matrix, tokens, kind)
-    return WordVectors(tokens, matrix, counts=counts, subwords=subwords, source=kind)
+    check_finite(matrix, tokens, source)
+    return WordVectors(tokens, matrix, counts=counts, ngrams=ngrams, source=source)
 
 
-def _from_static(model: Any, kind: str) -> WordVectors:
-    safetensors = {"embeddings": np.asarray(model.embedding)}
-    for name, own in (("mapping", "token_mapping"), ("weights", "weights")):
-        if getattr(model, own, None) is not None:
-            safetensors[name] = np.asarray(getattr(model, own))
-    matrix = model_directory.static_table(safetensors, "embeddings", kind)
+def _from_static(model: Any, source: str) -> WordVectors:
+    tensors = {"embeddings": np.asarray(model.embedding)}
+    for name, attribute in (("mapping", "token_mapping"), ("weights", "weights")):
+        if getattr(model, attribute, None) is not None:
+            tensors[name] = np.asarray(getattr(model, attribute))
+    matrix = model_directory.static_table(tensors, "embeddings", source)
     return model_directory.with_tokenizer(
         as_float32(matrix),
         model.tokenizer,
-        weighted=True,
+        preweighted=True,
         normalize=bool(getattr(model, "normalize", False)),
-        source=kind,
+        source=source,
     )

@@ -13,20 +13,158 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ensembles._typing import Float32
-from ensembles.embeddings.files.mapped_files import decode, mapped
-from ensembles.embeddings.vectors.text_loops import (
-    FINE,
-    POWERS,
-    SHORT,
-    Bytes,
-    Places,
-    end_of_lines,
-    parse_lines,
-)
+from ensembles.embeddings.files.binary_files import decode, map_bytes
 from ensembles.embeddings.vectors.word_vectors import WordVectors, check_finite
+from ensembles.kernels.jit import compiled, inlined
 from ensembles.parallel import count_threads, cut, spread
+
+Bytes = NDArray[np.uint8]
+Spans = NDArray[np.int64]
+
+# Result of parsing a line.
+FINE, SHORT, UNREAD = 0, 1, 2
+
+NEWLINE, SPACE, TAB, RETURN = 10, 32, 9, 13
+PLUS, MINUS, POINT, ZERO, NINE = 43, 45, 46, 48, 57
+UPPER_E, LOWER_E = 69, 101
+MOST_DIGITS = 18  # decimal digits that always fit in an int64
+# Products and quotients of integers below 2**53 and powers of ten up to 10**22 are
+# correctly rounded, because both are exact in float64 (Clinger 1990).
+EXACT = 1 << 53
+POWERS = 10.0 ** np.arange(23)
+
+
+@compiled
+def end_of_lines(data: Bytes, start: int, most: int) -> tuple[int, int]:
+    """Number of lines from ``start`` on, at most ``most``, and the end of the last."""
+    n_lines, at = 0, start
+    while n_lines < most and at < data.size:
+        while at < data.size and data[at] != NEWLINE:
+            at += 1
+        at += 1
+        n_lines += 1
+    return n_lines, min(at, data.size)
+
+
+@inlined
+def _is_space(byte: int) -> bool:
+    return byte in (SPACE, TAB, RETURN)
+
+
+@inlined
+def _is_digit(byte: int) -> bool:
+    return ZERO <= byte <= NINE
+
+
+@compiled
+def number(data: Bytes, at: int, end: int, powers: NDArray[np.float64]) -> float:
+    """Parse a decimal number; NaN if the fast path does not apply."""
+    negative = data[at] == MINUS
+    if negative or data[at] == PLUS:
+        at += 1
+    value, n_digits, exponent = 0, 0, 0
+    first = at
+    while at < end and _is_digit(data[at]):
+        value = value * 10 + int(data[at] - ZERO)
+        n_digits += value > 0
+        if n_digits > MOST_DIGITS:
+            return np.nan
+        at += 1
+    n_seen = at - first
+    if at < end and data[at] == POINT:
+        at += 1
+        first = at
+        while at < end and _is_digit(data[at]):
+            value = value * 10 + int(data[at] - ZERO)
+            n_digits += value > 0
+            if n_digits > MOST_DIGITS:
+                return np.nan
+            at += 1
+        exponent = first - at
+        n_seen += at - first
+    if n_seen == 0:
+        return np.nan
+    if at < end and (data[at] == LOWER_E or data[at] == UPPER_E):
+        at += 1
+        below = at < end and data[at] == MINUS
+        if at < end and (data[at] == MINUS or data[at] == PLUS):
+            at += 1
+        if at == end:
+            return np.nan
+        power = 0
+        while at < end and _is_digit(data[at]) and power < 1000:
+            power = power * 10 + int(data[at] - ZERO)
+            at += 1
+        exponent += -power if below else power
+    if at < end or value >= EXACT or exponent < -22 or exponent > 22:
+        return np.nan
+    size = float(-value if negative else value)
+    return float(size / powers[-exponent] if exponent < 0 else size * powers[exponent])
+
+
+@compiled
+def parse_lines(
+    data: Bytes,
+    start: int,
+    matrix: NDArray[np.float32],
+    spans: Spans,
+    faults: NDArray[np.uint8],
+    powers: NDArray[np.float64],
+) -> None:
+    """Parse lines of a token followed by ``dim`` numbers.
+
+    Parameters
+    ----------
+    data : ndarray of bytes
+        Content of the file.
+    start : int
+        Offset of the first line.
+    matrix : ndarray of shape (n_lines, dim), float32, written to
+        Vector of each line.
+    spans : ndarray of shape (n_lines, 3), int64, written to
+        Offsets of the start and the end of each token, and of the end of its line.
+    faults : ndarray of shape (n_lines,), written to
+        Result of each line: `FINE`, `SHORT` (too few fields) or `UNREAD` (a field is
+        not a number that `number` can parse).
+    powers : ndarray
+        Powers of ten, `POWERS`.
+    """
+    n_lines, dim = matrix.shape
+    begin = start
+    for row in range(n_lines):
+        stop = begin
+        while stop < data.size and data[stop] != NEWLINE:
+            stop += 1
+        end = stop
+        while end > begin and _is_space(data[end - 1]):
+            end -= 1
+        token_end = end
+        n_fields = 0
+        while n_fields < dim and token_end > begin:
+            while token_end > begin and not _is_space(data[token_end - 1]):
+                token_end -= 1
+            while token_end > begin and _is_space(data[token_end - 1]):
+                token_end -= 1
+            n_fields += 1
+        spans[row, 0], spans[row, 1], spans[row, 2] = begin, token_end, stop
+        faults[row] = SHORT if token_end == begin else FINE
+        at = token_end
+        if token_end > begin:
+            for column in range(dim):
+                while _is_space(data[at]):
+                    at += 1
+                first = at
+                while at < end and not _is_space(data[at]):
+                    at += 1
+                value = number(data, first, at, powers)
+                matrix[row, column] = value
+                if value != value:
+                    faults[row] = UNREAD
+        begin = stop + 1
+
 
 LINES = 4096  # lines per job of a thread
 LONGEST_LINE = 1 << 20
@@ -62,7 +200,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     UserWarning
         If lines have numbers but no word; they are skipped.
     """
-    data = _unmarked(mapped(path))
+    data = _unmarked(map_bytes(path))
     header, start, dim = _shape(path, data)
     most = EVERYTHING if limit is None else limit
     if header is not None:
@@ -74,24 +212,25 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     if n_lines != expected and (limit is None or n_lines < limit):
         more = "more" if n_lines > expected else str(n_lines)
         raise ValueError(
-            f"{path}: its first line promises {header} vectors, found {more}; the file "
-            "is cut off, or not what it says"
+            f"{path}: its first line declares {header} vectors, found {more}; the file "
+            "is truncated or its header is wrong"
         )
     if n_read * dim * 2 > len(data):  # a number takes at least a digit and a space
         raise ValueError(
-            f"{path}: its first line promises {dim} numbers a line, more than there are"
+            f"{path}: its first line declares {dim} numbers per line, more than "
+            "the file has"
         )
     matrix = np.empty((n_read, dim), np.float32)
-    places = np.empty((n_read, 3), np.int64)
+    spans = np.empty((n_read, 3), np.int64)
     faults = np.empty(n_read, np.uint8)
-    _parse(data[:stop], start, matrix, places, faults)
+    _parse(data[:stop], start, matrix, spans, faults)
     first_line = 1 + (header is not None)
-    nameless = _mend(path, data, matrix, places, faults, first_line)
-    tokens = _tokens(path, data, places, dim, errors, first_line)
+    nameless = _mend(path, data, matrix, spans, faults, first_line)
+    tokens = _tokens(path, data, spans, dim, errors, first_line)
     if nameless:
         warnings.warn(
             f"{path} line {nameless[0] + first_line} has numbers without a word: "
-            f"{len(nameless)} such lines are left out",
+            f"{len(nameless)} such lines are skipped",
             stacklevel=5,
         )
         kept = np.delete(np.arange(n_read), nameless)
@@ -119,7 +258,7 @@ def _shape(path: Path, data: Bytes) -> tuple[int | None, int, int]:
     first, newline, rest = head.partition(b"\n")
     fields = first.split()
     if b"\0" in first or (not newline and len(head) == LONGEST_LINE):
-        raise ValueError(f"{path} is no text file of vectors: {first[:20]!r}…")
+        raise ValueError(f"{path} is not a text file of vectors: {first[:20]!r}…")
     if len(fields) == 2 and rest:
         with contextlib.suppress(ValueError):
             n_words, dim = int(fields[0]), int(fields[1])
@@ -145,7 +284,7 @@ def _parse(
     data: Bytes,
     start: int,
     matrix: Float32,
-    places: Places,
+    spans: Spans,
     faults: Bytes,
 ) -> None:
     jobs = []
@@ -157,7 +296,7 @@ def _parse(
         def work(job: tuple[int, int, int]) -> None:
             at, first, last = job
             rows = slice(first, last)
-            parse_lines(data, at, matrix[rows], places[rows], faults[rows], POWERS)
+            parse_lines(data, at, matrix[rows], spans[rows], faults[rows], POWERS)
 
         return work
 
@@ -168,7 +307,7 @@ def _mend(
     path: Path,
     data: Bytes,
     matrix: Float32,
-    places: Places,
+    spans: Spans,
     faults: Bytes,
     first_line: int,
 ) -> list[int]:
@@ -178,7 +317,7 @@ def _mend(
     """
     nameless = []
     for row in np.flatnonzero(faults != FINE):
-        begin, end, stop = places[row]
+        begin, end, stop = spans[row]
         line = bytes(data[begin:stop])
         where = f"{path} line {row + first_line}"
         if faults[row] == SHORT:
@@ -205,11 +344,11 @@ def _are_numbers(fields: list[bytes], n: int) -> bool:
 
 
 def _tokens(
-    path: Path, data: Bytes, places: Places, dim: int, errors: str, first_line: int
+    path: Path, data: Bytes, spans: Spans, dim: int, errors: str, first_line: int
 ) -> list[str]:
     view = data.data
     tokens = []
-    for row, (begin, end, _) in enumerate(places.tolist()):
+    for row, (begin, end, _) in enumerate(spans.tolist()):
         word = bytes(view[begin:end])
         if b" " in word and _is_number(word.split()[-1]):
             n_found = dim + sum(_is_number(part) for part in word.split()[1:])

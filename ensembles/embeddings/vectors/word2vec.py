@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.files.binary import Reader
-from ensembles.embeddings.files.mapped_files import decode
+from ensembles.embeddings.files.binary_files import BinaryReader, decode
 from ensembles.embeddings.vectors.word_vectors import WordVectors, check_finite
 from ensembles.kernels.jit import compiled
 
@@ -23,7 +22,7 @@ def gather(
     data: NDArray[np.uint8],
     start: int,
     rows: NDArray[np.uint8],
-    places: NDArray[np.int64],
+    spans: NDArray[np.int64],
 ) -> int:
     """Copy the bytes of each vector into its row.
 
@@ -35,7 +34,7 @@ def gather(
         Offset of the first word.
     rows : ndarray of shape (n_words, 4 * dim), written to
         Bytes of each vector.
-    places : ndarray of shape (n_words, 2), written to
+    spans : ndarray of shape (n_words, 2), written to
         Offsets of the start and the end of each word.
 
     Returns
@@ -54,7 +53,7 @@ def gather(
             at += 1
         if at >= last or at + 1 + size > data.size:
             return int(row)
-        places[row, 0], places[row, 1] = begin, at
+        spans[row, 0], spans[row, 1] = begin, at
         at += 1
         for byte in range(size):
             rows[row, byte] = data[at + byte]
@@ -103,32 +102,38 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         If the header is missing or does not fit the file, a word has a NUL byte, or is
         not UTF-8 and ``errors`` is "strict", or a vector is not finite.
     """
-    reader = Reader(path)
+    reader = BinaryReader(path)
     header = header_of(bytes(reader.data[:LONGEST_HEADER]))
     if header is None:
-        raise reader.broken("its first line must be two numbers, words and dimensions")
+        raise reader.broken(
+            "its first line must be the numbers of words and of dimensions"
+        )
     n_words, dim = header
     reader.word(NEWLINE, LONGEST_HEADER)
     if n_words == 0 or dim == 0 or n_words * (4 * dim + 1) > reader.left:
         raise reader.broken(
-            f"its first line promises {n_words} vectors of {dim} numbers, which "
-            f"{reader.left} bytes cannot hold"
+            f"its first line declares {n_words} vectors of {dim} numbers, but only "
+            f"{reader.left} bytes follow"
         )
     n_read = n_words if limit is None else min(n_words, limit)
     matrix = np.empty((n_read, dim), "<f4")
-    places = np.empty((n_read, 2), np.int64)
-    n_whole = gather(reader.data, reader.at, matrix.view(np.uint8), places)
-    if n_whole < n_read:
-        raise reader.broken(f"it promises {n_words} vectors, number {n_whole + 1} ends")
+    spans = np.empty((n_read, 2), np.int64)
+    n_complete = gather(reader.data, reader.at, matrix.view(np.uint8), spans)
+    if n_complete < n_read:
+        raise reader.broken(
+            f"it declares {n_words} vectors, and number {n_complete + 1} is truncated"
+        )
     if n_read == n_words:
-        end = int(places[-1, 1]) + 1 + 4 * dim
+        end = int(spans[-1, 1]) + 1 + 4 * dim
         rest = bytes(reader.data[end : end + 64]).strip(b"\n")
         if rest:
-            raise reader.broken(f"more follows than the {n_words} vectors it promises")
+            raise reader.broken(
+                f"it has more data than the {n_words} vectors that it declares"
+            )
     view = reader.data.data
     tokens = [
         decode(bytes(view[begin:end]), errors, f"{path} word {row + 1}")
-        for row, (begin, end) in enumerate(places.tolist())
+        for row, (begin, end) in enumerate(spans.tolist())
     ]
     check_finite(matrix, tokens, str(path))
     return WordVectors(tokens, matrix, source=str(path), format="word2vec's binary")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ensembles.dtypes import FLOATS
 
 if TYPE_CHECKING:
-    from ensembles.embeddings.vectors.ngrams import Subwords
+    from ensembles.embeddings.vectors.ngrams import NgramVectors
 from ensembles._typing import Float32
 
 Counts = NDArray[np.int64]
@@ -35,15 +35,15 @@ class WordVectors:
     counts : ndarray of shape (n_tokens,), int64, or None, default=None
         Frequency of each token in the training corpus of the vectors; None if unknown.
     tokenizer : tokenizers.Tokenizer or None, default=None
-        Tokenizer whose token ids are the rows; None for vectors of words.
-    subwords : Subwords or None, default=None
+        Tokens whose token ids are the rows; None for vectors of words.
+    ngrams : NgramVectors or None, default=None
         N-gram vectors that compose unknown words; None if there are none.
-    weighted : bool, default=False
+    preweighted : bool, default=False
         Whether word weights are already part of the vectors, so that sentences are
         plain means.
     normalize : bool or None, default=None
         Whether the model L2-normalizes sentence vectors; None if unspecified.
-    unknown : int or None, default=None
+    unk_index : int or None, default=None
         Row of the unknown token, which is not in the vocabulary; None if there is none.
     source : str, default="vectors"
         Path or name of the origin, for messages.
@@ -55,10 +55,10 @@ class WordVectors:
     matrix: Float32 = field(repr=False)
     counts: Counts | None = field(default=None, repr=False)
     tokenizer: Any = field(default=None, repr=False)
-    subwords: Subwords | None = field(default=None, repr=False)
-    weighted: bool = False
+    ngrams: NgramVectors | None = field(default=None, repr=False)
+    preweighted: bool = False
     normalize: bool | None = None
-    unknown: int | None = None
+    unk_index: int | None = None
     source: str = "vectors"
     format: str = "vectors in memory"
 
@@ -66,7 +66,7 @@ class WordVectors:
         check_matrix(self.matrix, self.source)
         if len(self.tokens) != len(self.matrix):
             raise ValueError(
-                f"{self.source} must have a vector for each token: found "
+                f"{self.source} must have one vector per token, found "
                 f"{len(self.tokens)} tokens and {len(self.matrix)} vectors"
             )
 
@@ -84,19 +84,19 @@ class WordVectors:
     def vocabulary(self) -> dict[str, int]:
         """Row of each token; the first row of a duplicate token."""
         if self.tokenizer is not None:
-            named = enumerate(self.tokens)
-            return {t: row for row, t in named if t and row != self.unknown}
+            pairs = enumerate(self.tokens)
+            return {t: row for row, t in pairs if t and row != self.unk_index}
         rows = dict(zip(self.tokens, range(len(self.tokens)), strict=True))
-        n_twice = len(self.tokens) - len(rows)
-        if n_twice:
+        n_duplicates = len(self.tokens) - len(rows)
+        if n_duplicates:
             rows = {}
             example = None
             for row, token in enumerate(self.tokens):
                 if rows.setdefault(token, row) != row:
                     example = example or token
             warnings.warn(
-                f"{self.source} has {n_twice} tokens twice, {example!r} among them; "
-                "the first vector of each is kept",
+                f"{self.source} has {n_duplicates} duplicate tokens, such as "
+                f"{example!r}; the first vector of each is used",
                 stacklevel=2,
             )
         return rows
@@ -125,7 +125,7 @@ def check_matrix(matrix: Any, source: str) -> None:
         raise TypeError(f"{source} must be an array of real numbers, found {dtype}")
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(
-            f"{source} must have shape (n_tokens, dim), at least 1 each: found "
+            f"{source} must have shape (n_tokens, dim), both at least 1, found "
             f"{matrix.shape}"
         )
 
@@ -149,11 +149,11 @@ def check_finite(matrix: Float32, tokens: Sequence[str], source: str) -> None:
     """
     step = max(1, (1 << 22) // matrix.shape[1])
     for start in range(0, len(matrix), step):
-        fine = np.isfinite(matrix[start : start + step]).all(axis=1)
-        if not fine.all():
-            row = start + int(np.flatnonzero(~fine)[0])
+        is_finite = np.isfinite(matrix[start : start + step]).all(axis=1)
+        if not is_finite.all():
+            row = start + int(np.flatnonzero(~is_finite)[0])
             raise ValueError(
-                f"{source} must hold finite numbers: the vector of {tokens[row]!r} "
+                f"{source} must have finite numbers: the vector of {tokens[row]!r} "
                 f"(row {row}) has NaN or infinity"
             )
 
@@ -184,7 +184,9 @@ def from_pairs(tokens: Sequence[Any], matrix: Any, source: str) -> WordVectors:
     try:
         rows = np.asarray(matrix)
     except ValueError as error:  # rows of different lengths
-        raise ValueError(f"{source} must have vectors of one length: {error}") from None
+        raise ValueError(
+            f"{source} must have vectors of equal length: {error}"
+        ) from None
     check_matrix(rows, source)
     words = [check_token(token, source) for token in tokens]
     table = WordVectors(words, as_float32(rows), source=source)

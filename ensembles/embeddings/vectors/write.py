@@ -54,36 +54,41 @@ def write_vectors(
     if path.suffix not in SUFFIXES:
         raise ValueError(f"path must end in .safetensors or .npz, found {str(path)!r}")
     check_free(path, folder=False, force=force)
-    found = read_vectors(vectors)
-    if found.tokenizer is not None:
+    word_vectors = read_vectors(vectors)
+    if word_vectors.tokenizer is not None:
         raise ValueError(
-            f"{found.source} cannot be converted: its vectors are of the pieces of its "
-            "tokenizer, and it opens at once as it is"
+            f"{word_vectors.source} cannot be converted: its vectors belong to a "
+            "tokenizer, and it is memory-mapped already"
         )
-    if found.subwords is not None:
+    if word_vectors.ngrams is not None:
         warnings.warn(
-            f"the n-grams of {found.source} stay there: {path} has its words alone",
+            f"the n-grams of {word_vectors.source} are not written: {path} has "
+            "only words",
             stacklevel=2,
         )
     try:
-        encoded = [token.encode() for token in found.tokens]
+        encoded = [token.encode() for token in word_vectors.tokens]
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{found.source} has a token that is no text: {error.object!r}"
+            f"{word_vectors.source} has a token that is not valid text: "
+            f"{error.object!r}"
         ) from None
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(token) for token in encoded], out=offsets[1:])
     arrays: dict[str, NDArray[Any]] = {
-        "embeddings": found.matrix,
+        "embeddings": word_vectors.matrix,
         "tokens": np.frombuffer(b"".join(encoded), np.uint8),
         "offsets": offsets,
     }
-    if found.counts is not None:
-        arrays["counts"] = found.counts
+    if word_vectors.counts is not None:
+        arrays["counts"] = word_vectors.counts
     if path.suffix == ".safetensors":
-        with whole(path, folder=False, force=force) as place:
-            save_tensors(arrays, place)
+        with whole(path, folder=False, force=force) as temporary:
+            save_tensors(arrays, temporary)
     else:
-        with whole(path, folder=False, force=force) as place, place.open("wb") as file:
+        with (
+            whole(path, folder=False, force=force) as temporary,
+            temporary.open("wb") as file,
+        ):
             np.savez(file, allow_pickle=False, **arrays)
     return path

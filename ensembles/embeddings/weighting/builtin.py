@@ -10,27 +10,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Float64
-from ensembles.embeddings.pooling.spec import Divide
+from ensembles.embeddings.pooling.engine import Divide
 from ensembles.registry import RegisteredFunction, Table, register
 
-REAL, RANKED = 1e-3, 1e-4  # SIF's a, with counts and with ranks in place of counts
+WITH_COUNTS, WITH_RANKS = (
+    1e-3,
+    1e-4,
+)  # SIF's a, with counts and with ranks in place of counts
 BY_ORDER = "the order of the vectors (Zipf's law)"
 ROUNDING = 1e-12  # relative tolerance between two ways to compute the same share
-LENGTH = 11.0  # words per text without training texts, as in uSIF's own code
+MEAN_LENGTH = 11.0  # words per text without training texts, as in uSIF's own code
 
 
-class Frequencies(NamedTuple):
+class WordFrequencies(NamedTuple):
     """Word counts and document counts.
 
     Attributes
     ----------
     counts : ndarray of shape (n_rows,)
         Count of each word that has a vector.
-    every : ndarray of shape (n_words,)
+    all_counts : ndarray of shape (n_words,)
         Count of each distinct word. Words without a vector are included only if the
         source lists them, as a mapping of counts does.
-    n_met : float or None, default=None
-        Total number of words, known and unknown; None is the sum of ``every``.
+    total_count : float or None, default=None
+        Total number of words, known and unknown; None is the sum of ``all_counts``.
     mean_length : float or None, default=None
         Mean number of known words in the training texts that have any; None without
         such texts.
@@ -45,8 +48,8 @@ class Frequencies(NamedTuple):
     """
 
     counts: Float64
-    every: Float64
-    n_met: float | None = None
+    all_counts: Float64
+    total_count: float | None = None
     mean_length: float | None = None
     ranked: bool = False
     documents: Float64 | None = None
@@ -61,7 +64,8 @@ class Frequencies(NamedTuple):
     @property
     def total(self) -> float:
         """Total number of words; 1 if there are none."""
-        return float(self.every.sum() if self.n_met is None else self.n_met) or 1.0
+        total = self.total_count
+        return float(self.all_counts.sum() if total is None else total) or 1.0
 
 
 class Weighting(RegisteredFunction):
@@ -70,7 +74,7 @@ class Weighting(RegisteredFunction):
     Parameters
     ----------
     function : callable (frequencies, **params) -> weights of shape (n_rows,)
-        Computes non-negative weights from `Frequencies`.
+        Computes non-negative weights from `WordFrequencies`.
     divide : {"weights", "count"}
         Divisor of weighted sums: the sum of the weights, or the number of words.
     piecewise : bool, default=False
@@ -89,15 +93,15 @@ class Weighting(RegisteredFunction):
         function: Callable[..., Any],
         *,
         divide: Divide,
-        piecewise: bool = False,
+        by_variance_share: bool = False,
         needs: str = "counts",
     ) -> None:
         super().__init__(function)
         self.divide = divide
-        self.piecewise = piecewise
+        self.by_variance_share = by_variance_share
         self.needs = needs
 
-    def __call__(self, frequencies: Frequencies, **params: Any) -> Float64:
+    def __call__(self, frequencies: WordFrequencies, **params: Any) -> Float64:
         """Weights of all rows of the vector table."""
         return np.asarray(self.function(frequencies, **params), np.float64)
 
@@ -106,7 +110,7 @@ WEIGHTINGS: Table[Weighting] = Table("word weighting", Weighting)
 
 
 @register(WEIGHTINGS, divide="count")
-def sif(frequencies: Frequencies, *, a: float | None = None) -> Float64:
+def sif(frequencies: WordFrequencies, *, a: float | None = None) -> Float64:
     """Smooth inverse frequency, a / (a + p(word)); words with count zero weigh 1.
 
     Parameters
@@ -124,14 +128,14 @@ def sif(frequencies: Frequencies, *, a: float | None = None) -> Float64:
     embeddings", ICLR, algorithm 1; its component is ``remove_components=1``.
     """
     if a is None:
-        a = RANKED if frequencies.ranked else REAL
+        a = WITH_RANKS if frequencies.ranked else WITH_COUNTS
     if not (isinstance(a, Real) and 0 < a < math.inf):
         raise ValueError(f"a of 'sif' must be positive, found {a!r}")
     return a / (a + frequencies.probabilities)
 
 
-@register(WEIGHTINGS, divide="count", piecewise=True)
-def usif(frequencies: Frequencies, *, length: float | None = None) -> Float64:
+@register(WEIGHTINGS, divide="count", by_variance_share=True)
+def usif(frequencies: WordFrequencies, *, length: float | None = None) -> Float64:
     """Unsupervised SIF, a / (a / 2 + p(word)), with ``a`` from the word frequencies.
 
     With V distinct words, alpha is the share of words with
@@ -154,20 +158,20 @@ def usif(frequencies: Frequencies, *, length: float | None = None) -> Float64:
     simple baseline", Workshop on Representation Learning for NLP, sections 3.3 and 4.
     """
     if length is None:
-        length = max(1.0, frequencies.mean_length or LENGTH)
+        length = max(1.0, frequencies.mean_length or MEAN_LENGTH)
     if not (isinstance(length, Real) and 1 <= length < math.inf):
         raise ValueError(f"length of 'usif' must be at least 1, found {length!r}")
-    every = frequencies.every[frequencies.every > 0]
-    n_words = max(len(every), 1)
+    counts = frequencies.all_counts[frequencies.all_counts > 0]
+    n_words = max(len(counts), 1)
     threshold = 1.0 if n_words == 1 else -math.expm1(length * math.log1p(-1 / n_words))
     threshold *= 1 + ROUNDING  # equally frequent words must not exceed it by rounding
-    alpha = float((every / frequencies.total > threshold).sum()) / n_words
+    alpha = float((counts / frequencies.total > threshold).sum()) / n_words
     a = math.inf if alpha == 0 else (1 - alpha) / (alpha * n_words / 2)
     return 1 / (0.5 + frequencies.probabilities / a)
 
 
 @register(WEIGHTINGS, divide="weights", needs="documents")
-def idf(frequencies: Frequencies) -> Float64:
+def idf(frequencies: WordFrequencies) -> Float64:
     """Inverse document frequency, log((1 + n) / (1 + n(word))) + 1, never below 1.
 
     n is the number of training texts, n(word) the number of training texts that contain
@@ -178,14 +182,14 @@ def idf(frequencies: Frequencies) -> Float64:
     Spärck Jones (1972), "A statistical interpretation of term specificity and its
     application in retrieval", Journal of Documentation 28; smoothed as scikit-learn's.
     """
-    met, n = frequencies.documents, frequencies.n_documents
-    if met is None:
-        raise ValueError("weights='idf' must have texts in fit to count, found none")
-    return np.asarray(np.log((1 + n) / (1 + met)) + 1)
+    documents, n = frequencies.documents, frequencies.n_documents
+    if documents is None:
+        raise ValueError("weights='idf' requires texts with known words in fit")
+    return np.asarray(np.log((1 + n) / (1 + documents)) + 1)
 
 
 @register(WEIGHTINGS, divide="count", needs="nothing")
-def zipf(frequencies: Frequencies, *, a: float = RANKED) -> Float64:
+def zipf(frequencies: WordFrequencies, *, a: float = WITH_RANKS) -> Float64:
     """SIF with ranks in place of counts: a / (a + p), p proportional to 1 / (row + 2).
 
     The vectors must be sorted by word frequency, most frequent first.
@@ -203,10 +207,10 @@ def zipf(frequencies: Frequencies, *, a: float = RANKED) -> Float64:
     Tulkens & van Dongen (2024), model2vec, ``distill/inference.py``, the source of the
     constants.
     """
-    return np.asarray(sif.function(by_rank(len(frequencies.counts)), a=a))
+    return np.asarray(sif.function(zipf_frequencies(len(frequencies.counts)), a=a))
 
 
-def by_rank(n_rows: int) -> Frequencies:
+def zipf_frequencies(n_rows: int) -> WordFrequencies:
     """Frequencies proportional to 1 / (row + 2), by Zipf's law.
 
     Parameters
@@ -221,16 +225,16 @@ def by_rank(n_rows: int) -> Frequencies:
     """
     shares = 1 / np.arange(2.0, n_rows + 2)
     shares /= shares.sum()
-    return Frequencies(shares, shares, ranked=True, source=BY_ORDER)
+    return WordFrequencies(shares, shares, ranked=True, source=BY_ORDER)
 
 
-def from_list(
+def from_counts(
     counts: Mapping[str, float],
     rows: Mapping[str, int],
     n_rows: int,
     *,
     lowercase: bool = False,
-) -> Frequencies:
+) -> WordFrequencies:
     """Frequencies from a mapping of words to counts.
 
     Parameters
@@ -255,15 +259,16 @@ def from_list(
     ValueError
         If a count is negative or not finite, or all counts are zero.
     """
-    every = np.array(list(counts.values()), np.float64)
-    if not (np.isfinite(every) & (every >= 0)).all() or not every.sum():
+    all_counts = np.array(list(counts.values()), np.float64)
+    is_valid = (np.isfinite(all_counts) & (all_counts >= 0)).all()
+    if not is_valid or not all_counts.sum():
         raise ValueError(
             "frequencies must be finite, not negative, and not all zero; found "
-            f"{every.min(initial=0)} to {every.max(initial=0)}"
+            f"{all_counts.min(initial=0)} to {all_counts.max(initial=0)}"
         )
-    found = np.zeros(n_rows)
+    row_counts = np.zeros(n_rows)
     for word, count in counts.items():
         row = rows.get(word.lower() if lowercase else word)
         if row is not None:
-            found[row] += count
-    return Frequencies(found, every)
+            row_counts[row] += count
+    return WordFrequencies(row_counts, all_counts)

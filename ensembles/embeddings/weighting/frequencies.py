@@ -10,8 +10,12 @@ from typing import Any
 import numpy as np
 
 from ensembles.embeddings.files.file_signatures import read_text
-from ensembles.embeddings.vectors.lookup import Met, Rows
-from ensembles.embeddings.weighting.builtin import Frequencies, by_rank, from_list
+from ensembles.embeddings.vectors.lookup import TokenCounts, VocabularyLookup
+from ensembles.embeddings.weighting.builtin import (
+    WordFrequencies,
+    from_counts,
+    zipf_frequencies,
+)
 
 SOURCES = ("corpus", "vectors", "zipf")
 
@@ -39,8 +43,8 @@ def read_frequencies(path: str | os.PathLike[str]) -> dict[str, float]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
-        mark = "\t" if "\t" in line.strip() else " "
-        word, _, count = line.rstrip().rpartition(mark)
+        separator = "\t" if "\t" in line.strip() else " "
+        word, _, count = line.rstrip().rpartition(separator)
         try:
             counts[word.strip()] = counts.get(word.strip(), 0.0) + float(count)
         except ValueError:
@@ -53,7 +57,9 @@ def read_frequencies(path: str | os.PathLike[str]) -> dict[str, float]:
     return counts
 
 
-def frequencies_of(source: Any, rows: Rows, met: Met) -> Frequencies:
+def resolve_frequencies(
+    source: Any, lookup: VocabularyLookup, counts: TokenCounts
+) -> WordFrequencies:
     """Determine word frequencies from the given source, or from the best available.
 
     Parameters
@@ -62,14 +68,14 @@ def frequencies_of(source: Any, rows: Rows, met: Met) -> Frequencies:
         Mapping or file of word counts, training texts, counts stored with the vectors,
         or order of the vectors. None uses the training texts if they contain known
         words, else the vectors' counts, else their order.
-    rows : Rows
+    lookup : VocabularyLookup
         Tokenizer and vector table.
-    met : Met
+    counts : TokenCounts
         Counts of the tokens of the training texts.
 
     Returns
     -------
-    Frequencies
+    WordFrequencies
         Word counts, with the document counts of the training texts.
 
     Raises
@@ -84,53 +90,62 @@ def frequencies_of(source: Any, rows: Rows, met: Met) -> Frequencies:
     UserWarning
         If ``source`` is None and only the order of the vectors is available.
     """
+    has_corpus, vectors = bool(counts.counts.any()), lookup.vectors
     if isinstance(source, str | os.PathLike) and source not in SOURCES:
         source = read_frequencies(source)
-    if source is None and met.counts.any():
+    if source is None and has_corpus:
         source = "corpus"
-    elif source is None and rows.vectors.counts is not None:
+    elif source is None and vectors.counts is not None:
         source = "vectors"
-    length = met.counts.sum() / met.n_filled if met.n_filled else None
-    return _from(source, rows, met)._replace(
+    if source is None:
+        warnings.warn(
+            f"{vectors.source} has no word counts: the order of its vectors replaces "
+            "them, by Zipf's law. Pass texts to fit or frequencies with counts, or "
+            "frequencies='zipf' to accept the order",
+            stacklevel=3,
+        )
+        source = "zipf"
+    length = counts.counts.sum() / counts.n_filled if counts.n_filled else None
+    return _from_source(source, lookup, counts)._replace(
         mean_length=length,
-        documents=met.documents.astype(np.float64) if met.counts.any() else None,
-        n_documents=met.n_texts,
+        documents=counts.documents.astype(np.float64) if has_corpus else None,
+        n_documents=counts.n_texts,
     )
 
 
-def _from(source: Any, rows: Rows, met: Met) -> Frequencies:
-    """Word counts from one source; None warns and uses the order of the vectors."""
-    n_rows, owner = len(rows.vectors.tokens), rows.vectors.source
+def _from_source(
+    source: Any, lookup: VocabularyLookup, counts: TokenCounts
+) -> WordFrequencies:
+    vectors, n_rows = lookup.vectors, len(lookup.vectors.tokens)
     if isinstance(source, Mapping):
-        found = from_list(source, rows.vocabulary, n_rows, lowercase=rows.lowercase)
-        return found._replace(source="a list of words and counts")
-    if source == "corpus" and not met.counts.any():
-        raise ValueError(
-            "frequencies='corpus' must have texts with known words in fit, found "
-            f"{met.n_texts} texts without any"
+        frequencies = from_counts(
+            source, lookup.vocabulary, n_rows, lowercase=lookup.lowercase
         )
-    known = {"corpus": met.counts, "vectors": rows.vectors.counts}
-    counts = known.get(source) if isinstance(source, str) else None
-    if source == "vectors" and counts is None:
-        raise ValueError(
-            f"frequencies='vectors' must have counts, which {owner} lacks; give fit a "
-            "corpus, or a list of words and counts"
-        )
-    if counts is not None:
-        n_met = counts.sum() + (met.n_unknown if source == "corpus" else 0)
-        every = counts.astype(np.float64)
-        named = {"corpus": "the texts given to fit", "vectors": "the vectors' file"}
-        return Frequencies(every, every, n_met=float(n_met), source=named[source])
-    if source is None:
-        warnings.warn(
-            f"{owner} has no counts of its words: the order of the vectors stands for "
-            "them, by Zipf's law; frequencies='zipf' says that it may, texts given to "
-            "fit or a list as frequencies hold real counts",
-            stacklevel=5,
-        )
-    elif source != "zipf":
+        return frequencies._replace(source="a list of words and counts")
+    if not isinstance(source, str) or source not in SOURCES:
         raise TypeError(
             "frequencies must be None, a mapping of word to count, a path, or one of "
             f"{', '.join(SOURCES)}; found {source!r}"
         )
-    return by_rank(n_rows)
+    if source == "zipf":
+        return zipf_frequencies(n_rows)
+    if source == "corpus":
+        if not counts.counts.any():
+            raise ValueError(
+                "frequencies='corpus' requires texts with known words in fit, found "
+                f"{counts.n_texts} texts without any"
+            )
+        all_counts = counts.counts.astype(np.float64)
+        total = float(counts.counts.sum() + counts.n_unknown)
+        return WordFrequencies(
+            all_counts, all_counts, total_count=total, source="the texts passed to fit"
+        )
+    if vectors.counts is None:
+        raise ValueError(
+            f"frequencies='vectors' requires counts, which {vectors.source} lacks; "
+            "pass texts to fit, or a mapping or file of words and counts"
+        )
+    all_counts, total = vectors.counts.astype(np.float64), float(vectors.counts.sum())
+    return WordFrequencies(
+        all_counts, all_counts, total_count=total, source="the vectors' file"
+    )

@@ -15,7 +15,7 @@ import pytest
 
 from ensembles.embeddings.files.file_signatures import check_text
 from ensembles.embeddings.files.text_files import read_texts
-from ensembles.embeddings.similarity.evaluation import read_pairs
+from ensembles.embeddings.similarity.evaluation import read_similarity_pairs
 from ensembles.embeddings.weighting.frequencies import read_frequencies
 
 TEXT = "good film\nbad film, Ñandú\nnothing here\n"
@@ -71,7 +71,7 @@ def test_compressed_texts_are_never_embedded(
         texts_of(io.BytesIO(content), **how)
 
 
-@pytest.mark.parametrize("read", [read_frequencies, read_pairs])
+@pytest.mark.parametrize("read", [read_frequencies, read_similarity_pairs])
 def test_compressed_lists_and_pairs_are_told(read: object, tmp_path: Path) -> None:
     path = tmp_path / "x.gz"
     path.write_bytes(COMPRESSED["gz"][0])
@@ -151,7 +151,7 @@ def test_suffixes_of_other_kinds_are_not_taken_for_lines(
 ) -> None:
     path = tmp_path / f"x.{suffix}"
     path.write_text('[{"text": "good"}]\n')
-    with pytest.raises(ValueError, match="is no file of lines by its suffix"):
+    with pytest.raises(ValueError, match="suffix of a file that is not read as lines"):
         texts_of(path)
     assert texts_of(path, kind="lines") == ['[{"text": "good"}]']
 
@@ -162,9 +162,7 @@ def test_pointers_of_git_lfs_are_no_texts(tmp_path: Path) -> None:
         "version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 9\n"
     )
     for how in ({}, {"kind": "lines"}):
-        with pytest.raises(
-            ValueError, match="a pointer of Git LFS, not the file itself"
-        ):
+        with pytest.raises(ValueError, match="a Git LFS pointer, not the file itself"):
             texts_of(path, **how)
 
 
@@ -201,7 +199,7 @@ def test_names_in_commands_are_quoted(tmp_path: Path) -> None:
 def test_streams_of_a_shell_are_read(mark: str, tmp_path: Path) -> None:
     counts, pairs = f"{mark}good 2\nfilm 1\n", f"{mark}a,b,1\nc,d,2\n"
     assert _through_a_pipe(read_frequencies, counts) == {"good": 2.0, "film": 1.0}
-    assert _through_a_pipe(read_pairs, pairs).first == ["a", "c"]
+    assert _through_a_pipe(read_similarity_pairs, pairs).first == ["a", "c"]
     with pytest.raises(ValueError, match=r"/dev/fd/\d+ must be text, but is .*gzip"):
         _through_a_pipe(read_frequencies, COMPRESSED["gz"][0])
 

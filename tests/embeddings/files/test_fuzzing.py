@@ -15,7 +15,7 @@ import pytest
 
 from ensembles.embeddings import SentenceEmbedder, read_vectors
 from ensembles.embeddings.files.text_files import read_texts
-from ensembles.embeddings.similarity.evaluation import read_pairs
+from ensembles.embeddings.similarity.evaluation import read_similarity_pairs
 from ensembles.embeddings.vectors.write import write_vectors
 from tests.embeddings.vectors.test_binary import fasttext, word2vec
 
@@ -117,7 +117,7 @@ def documents(path: Path) -> None:
 
 
 def pairs(path: Path) -> None:
-    assert np.isfinite(read_pairs(path).scores).all()
+    assert np.isfinite(read_similarity_pairs(path).scores).all()
 
 
 KINDS: dict[str, Callable[[Path], bytes]] = {

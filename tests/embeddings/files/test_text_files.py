@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ensembles.embeddings.files import tables, text_files
 from ensembles.embeddings.files.text_files import read_texts
-from ensembles.embeddings.files.vector_files import vectors_file
+from ensembles.embeddings.files.vector_files import open_vector_writer
 
 TEXTS = ["one", "", "dos, «tres»", 'a "quoted" \U0001f600', "  spaces "]
 
@@ -74,11 +74,13 @@ def test_columns_by_name_by_number_or_by_guess(kind: str, tmp_path: Path) -> Non
     assert texts_of(path, column="body") == TEXTS
     assert n_bytes(path, column="body") == path.stat().st_size
     assert texts_of(path, column="2") == ["body", *TEXTS]
-    with pytest.raises(ValueError, match="has the columns 'id', 'body'; column='NAME'"):
+    with pytest.raises(
+        ValueError, match="has the columns 'id', 'body'; select one with column='NAME'"
+    ):
         texts_of(path)
     with pytest.raises(ValueError, match="has no column 'text', found 'id', 'body'"):
         texts_of(path, column="text")
-    with pytest.raises(ValueError, match="has 2 columns, found column=3"):
+    with pytest.raises(ValueError, match=r"column must be from 1 to 2 in .*, found 3"):
         texts_of(path, column="3")
     path.write_text("\n".join([mark.join(["id", "text"]), *rows]), "utf-8")
     assert texts_of(path) == TEXTS
@@ -116,12 +118,12 @@ def test_columns_of_parquet(how: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"body": column, "n": range(6)}), path)
     assert texts_of(path, column="body") == [*TEXTS, None]
     assert n_bytes(path, column="body") == path.stat().st_size
-    with pytest.raises(ValueError, match="column 'n' must hold texts, is int64"):
+    with pytest.raises(ValueError, match="column 'n' must contain texts, found int64"):
         texts_of(path, column="n")
-    with pytest.raises(ValueError, match="must be a file that can be sought in"):
+    with pytest.raises(ValueError, match="must be read from a regular file"):
         texts_of(io.BytesIO(), kind="parquet")
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="is not whole Parquet"):
+    with pytest.raises(ValueError, match="is not a complete Parquet file"):
         texts_of(path, column="body")
 
 
@@ -147,13 +149,18 @@ def test_columns_of_parquet(how: str, tmp_path: Path) -> None:
             "which have no column 'text'; kind='csv'",
         ),
         ("a.txt", b"one", {"kind": "xml"}, "kind must be one of lines, csv, tsv, json"),
-        ("a.csv", b"n,text\n1,a\n2\n", {}, "line 3 must have a field 2, .* found 1"),
+        ("a.csv", b"n,text\n1,a\n2\n", {}, "line 3 must have a field 2 .* found 1"),
         ("a.csv", b"n,text\n1," + b"a" * 200_000, {}, "line 2: field larger than"),
         ("a.csv", b'text\na\n"b\nc\nd\n', {}, "line 5: unexpected end of data"),
-        ("a.txt", b"one", {"encoding": "utf-16"}, "encoding must be one of bytes"),
-        ("a.txt", b"one", {"encoding": "nonsense"}, "encoding must be one of bytes"),
+        ("a.txt", b"one", {"encoding": "utf-16"}, "encoding must be ASCII-compatible"),
+        (
+            "a.txt",
+            b"one",
+            {"encoding": "nonsense"},
+            "encoding must be ASCII-compatible",
+        ),
         ("a.jsonl", b'{"text": "a"}\n{"text"', {}, "a.jsonl line 2 must be JSON"),
-        ("a.jsonl", b'{"text": 3}', {}, "line 1 must hold a text, found 3"),
+        ("a.jsonl", b'{"text": 3}', {}, "line 1 must be a text, found 3"),
         ("a.jsonl", b'{"a": 3, "b": 4}', {}, "line 1 has the columns 'a', 'b'"),
         ("a.jsonl", b"[" * 100_000, {}, "line 1 must be JSON"),
     ],
@@ -172,7 +179,7 @@ def test_vectors_grow_in_a_file(suffix: str, dtype: str, tmp_path: Path) -> None
     path = tmp_path / f"X{suffix}"
     blocks = [np.arange(12).reshape(4, 3), np.arange(3).reshape(1, 3)]
     blocks = [block.astype(dtype) for block in blocks]
-    with vectors_file(path, 3, blocks[0].dtype, force=False) as add:
+    with open_vector_writer(path, 3, blocks[0].dtype, force=False) as add:
         add(list("abcd"), blocks[0])
         assert not path.exists()
         add(["é"], blocks[1])
@@ -192,7 +199,7 @@ def test_vectors_grow_in_a_file(suffix: str, dtype: str, tmp_path: Path) -> None
 def test_texts_with_lone_surrogates_are_mended(tmp_path: Path) -> None:
     path = tmp_path / "X.parquet"
     parquet = pytest.importorskip("pyarrow.parquet")
-    with vectors_file(path, 1, np.float32, force=False) as add:
+    with open_vector_writer(path, 1, np.float32, force=False) as add:
         add(["good \ud83d"], np.ones((1, 1)))
     assert parquet.read_table(path)["text"].to_pylist() == ["good \ufffd"]
 
@@ -200,11 +207,11 @@ def test_texts_with_lone_surrogates_are_mended(tmp_path: Path) -> None:
 def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "X.npy").mkdir()
     with pytest.raises(FileExistsError, match="is a folder, which a file does not rep"):
-        vectors_file(tmp_path / "X.npy", 3, np.float32, force=True).__enter__()
+        open_vector_writer(tmp_path / "X.npy", 3, np.float32, force=True).__enter__()
 
 
 def test_an_empty_file_of_vectors_has_columns(tmp_path: Path) -> None:
-    with vectors_file(tmp_path / "X.npy", 3, np.float32, force=False):
+    with open_vector_writer(tmp_path / "X.npy", 3, np.float32, force=False):
         pass
     assert np.load(tmp_path / "X.npy").shape == (0, 3)
 
@@ -214,7 +221,7 @@ def test_a_file_of_vectors_is_whole_or_absent(suffix: str, tmp_path: Path) -> No
     path = tmp_path / f"X{suffix}"
 
     def interrupted() -> None:
-        with vectors_file(path, 3, np.float32, force=False) as add:
+        with open_vector_writer(path, 3, np.float32, force=False) as add:
             add(["a"], np.ones((1, 3)))
             raise KeyboardInterrupt
 
@@ -224,12 +231,12 @@ def test_a_file_of_vectors_is_whole_or_absent(suffix: str, tmp_path: Path) -> No
     path.write_text("kept")
     with (
         pytest.raises(FileExistsError, match="pass force=True"),
-        vectors_file(path, 3, np.float32, force=False),
+        open_vector_writer(path, 3, np.float32, force=False),
     ):
         pass
     assert path.read_text() == "kept"
     with pytest.raises(ValueError, match=r"path must end in .npy or .parquet, found"):
-        vectors_file(tmp_path / "X.csv", 3, np.float32, force=False).__enter__()
+        open_vector_writer(tmp_path / "X.csv", 3, np.float32, force=False).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +301,7 @@ def test_a_text_that_is_cut_at_a_delimiter_is_told(
     name: str, text: str, how: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(ValueError, match=r"line \d must have \d fields.* quotation"):
+    with pytest.raises(ValueError, match=r"line \d must have \d fields.* quote texts"):
         list(read_texts(tmp_path / name, **how))
 
 

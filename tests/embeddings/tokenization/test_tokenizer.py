@@ -18,12 +18,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ensembles.embeddings.tokenization import hash_table_loops, text_loops, word_cache
-from ensembles.embeddings.tokenization.hash_table import Spans, joined, room_for
-from ensembles.embeddings.tokenization.texts import encoded, mended
-from ensembles.embeddings.tokenization.tokenizer import Ragged, Tokens, tokens_of
-from ensembles.embeddings.tokenization.word_cache import WordCache, cuts
-from ensembles.embeddings.tokenization.word_pattern import word_pattern
+from ensembles.embeddings.tokenization import cached_tokenizer, word_loops
+from ensembles.embeddings.tokenization.cached_tokenizer import (
+    CachedTokenizer,
+    RaggedRows,
+    WordSpans,
+    boundary_table,
+    empty_table,
+    join_words,
+)
+from ensembles.embeddings.tokenization.texts import replace_surrogates
+from ensembles.embeddings.tokenization.tokenizer import make_tokenizer, word_pattern
 
 tokenizers = pytest.importorskip("tokenizers")
 from tokenizers import (  # noqa: E402
@@ -34,6 +39,7 @@ from tokenizers import (  # noqa: E402
     pre_tokenizers,
 )
 
+Tokens = cached_tokenizer.Tokenizer
 PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WHOLE = ["the", "cat", "sat", "un", "able", "cafe", "niño", "straße", "中", "##ing"]
@@ -109,13 +115,13 @@ TOKENIZERS: dict[str, Callable[[], Any]] = {
 def pair(request: pytest.FixtureRequest) -> tuple[Any, Tokens]:
     """A tokenizer that adds nothing, and our tokens."""
     tokenizer = TOKENIZERS[request.param]()
-    tokens = tokens_of(tokenizer, None)
+    tokens = make_tokenizer(tokenizer, None)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer, tokens
 
 
-def by_text(ragged: Ragged) -> list[list[int]]:
+def by_text(ragged: RaggedRows) -> list[list[int]]:
     assert ragged.rows.dtype == np.int32
     assert ragged.offsets.dtype == np.int64
     assert ragged.offsets[0] == 0
@@ -138,7 +144,7 @@ def test_ids_are_those_of_the_tokenizer(
     pair: tuple[Any, Tokens], texts: list[str]
 ) -> None:
     tokenizer, tokens = pair
-    assert tokens.by_word
+    assert isinstance(tokens, CachedTokenizer)
     if texts:
         expected = ids(tokenizer, texts)
         assert by_text(tokens(texts)) == expected  # words that are met
@@ -148,19 +154,19 @@ def test_ids_are_those_of_the_tokenizer(
 def test_a_tokenizer_stays_as_it_was() -> None:
     tokenizer = bert()
     before = tokenizer.to_str()
-    tokens_of(tokenizer, None)(["the cat sat able unable"])
+    make_tokenizer(tokenizer, None)(["the cat sat able unable"])
     assert tokenizer.to_str() == before
 
 
 def test_no_text_and_empty_texts_have_no_rows() -> None:
-    tokens = tokens_of(bert(), None)
+    tokens = make_tokenizer(bert(), None)
     assert by_text(tokens(["", "", ""])) == [[], [], []]
     assert tokens([]).offsets.tolist() == [0]
     assert tokens([]).rows.dtype == np.int32
 
 
 def test_rows_of_a_vocabulary_stand_for_ids() -> None:
-    tokens = tokens_of(bert(), {"cat": 7, "##s": 0})
+    tokens = make_tokenizer(bert(), {"cat": 7, "##s": 0})
     assert by_text(tokens(["the cats", "CAT"])) == [[-1, 7, 0], [7]]
 
 
@@ -174,8 +180,8 @@ def test_rows_of_a_vocabulary_stand_for_ids() -> None:
     ],
 )
 def test_a_tokenizer_that_looks_across_words_is_asked_itself(tokenizer: Any) -> None:
-    tokens = tokens_of(tokenizer, None)
-    assert not tokens.by_word
+    tokens = make_tokenizer(tokenizer, None)
+    assert not isinstance(tokens, CachedTokenizer)
     texts = ["the cat", "", " sat  the", "[CLS] cat"]
     assert by_text(tokens(texts)) == ids(tokenizer, texts)
 
@@ -185,8 +191,8 @@ def test_tokens_added_after_normalization_are_left_to_the_tokenizer() -> None:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.add_tokens([AddedToken("Unable", normalized=True)])
-    tokens = tokens_of(tokenizer, None)
-    assert not tokens.by_word
+    tokens = make_tokenizer(tokenizer, None)
+    assert not isinstance(tokens, CachedTokenizer)
     assert by_text(tokens(["the UNABLE cat"])) == ids(tokenizer, ["the UNABLE cat"])
 
 
@@ -195,23 +201,23 @@ def test_a_tokenizer_that_draws_lots_has_no_word_to_remember() -> None:
         models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], dropout=1)
     )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokens = tokens_of(tokenizer, None)
-    assert not tokens.by_word
+    tokens = make_tokenizer(tokenizer, None)
+    assert not isinstance(tokens, CachedTokenizer)
     assert by_text(tokens(["ab b"])) == [[0, 1, 1]]
 
 
 def test_words_of_other_models_are_remembered_too() -> None:
     tokenizer = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokens = tokens_of(tokenizer, None)
-    assert tokens.by_word
+    tokens = make_tokenizer(tokenizer, None)
+    assert isinstance(tokens, CachedTokenizer)
     assert by_text(tokens(["ab b", "aab ab"])) == [[2, 1], [0, 2, 2]]
 
 
 def test_without_a_piece_for_unknown_words_the_tokenizer_complains() -> None:
     tokenizer = Tokenizer(models.WordPiece({"cat": 0}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokens = tokens_of(tokenizer, None)
+    tokens = make_tokenizer(tokenizer, None)
     assert by_text(tokens(["cat cat"])) == [[0, 0]]
     with pytest.raises(ValueError, match=r"Missing \[UNK\] token.*found among 'dog"):
         tokens(["dog"])
@@ -220,16 +226,16 @@ def test_without_a_piece_for_unknown_words_the_tokenizer_complains() -> None:
 def test_an_added_token_inside_a_word_is_found() -> None:
     tokenizer = word_level(None, pre_tokenizers.WhitespaceSplit())
     tokenizer.add_tokens([AddedToken("cat", normalized=False)])
-    tokens = tokens_of(tokenizer, None)
+    tokens = make_tokenizer(tokenizer, None)
     texts = ["thecatsat", "ca t", "the", "ca", "the catthe"]
-    assert tokens.by_word
+    assert isinstance(tokens, CachedTokenizer)
     assert by_text(tokens(texts)) == ids(tokenizer, texts)
 
 
 def words(
     text: str, *, lowercase: bool = False, pattern: str | None = None
 ) -> list[str]:
-    text = unicodedata.normalize("NFC", mended(text))
+    text = unicodedata.normalize("NFC", replace_surrogates(text))
     find = word_pattern() if pattern is None else re.compile(pattern)
     found = text.split() if pattern == "whitespace" else find.findall(text)
     return [word.lower() for word in found] if lowercase else found
@@ -254,28 +260,28 @@ def test_words_are_those_of_the_pattern(
     vocabulary = {word: row for row, word in enumerate(dict.fromkeys(chain(*known)))}
     if vocabulary:
         vocabulary.popitem()
-    tokens = tokens_of(pattern, vocabulary, lowercase=lowercase)
+    tokens = make_tokenizer(pattern, vocabulary, lowercase=lowercase)
     expected = [[vocabulary.get(word, -1) for word in found] for found in known]
     assert by_text(tokens(texts)) == expected
     assert by_text(tokens(texts)) == expected
 
 
 def test_words_of_spanish_and_german_keep_their_accents() -> None:
-    tokens = tokens_of(None, {"hacía": 0, "hacia": 1, "größer": 2}, lowercase=True)
+    tokens = make_tokenizer(None, {"hacía": 0, "hacia": 1, "größer": 2}, lowercase=True)
     texts = ["Hacía hacia", "GRÖSSER Größer", unicodedata.normalize("NFD", "hacía")]
     assert by_text(tokens(texts)) == [[0, 1], [-1, 2], [0]]
 
 
 def test_a_callable_gets_the_text_as_it_is() -> None:
-    tokens = tokens_of(list, {"e": 0, "\u0301": 1, "A": 2}, lowercase=False)
+    tokens = make_tokenizer(list, {"e": 0, "\u0301": 1, "A": 2}, lowercase=False)
     assert by_text(tokens(["e\u0301A", "B"])) == [[0, 1, 2], [-1]]
 
 
 def test_missing_values_are_texts_without_tokens() -> None:
     texts = ["a", None, float("nan"), np.float32("nan"), "b"]
     for tokens in (
-        tokens_of(None, {"a": 0, "b": 1}),
-        tokens_of(list, {"a": 0, "b": 1}),
+        make_tokenizer(None, {"a": 0, "b": 1}),
+        make_tokenizer(list, {"a": 0, "b": 1}),
     ):
         assert by_text(tokens(texts)) == [[0], [], [], [], [1]]
         assert by_text(tokens(np.array(texts, object))) == [[0], [], [], [], [1]]
@@ -283,19 +289,19 @@ def test_missing_values_are_texts_without_tokens() -> None:
 
 @pytest.mark.parametrize("wrong", [1, b"b", 1.5, ["c"]])
 def test_what_is_no_text_is_named_with_its_place(wrong: Any) -> None:
-    tokens = tokens_of(None, {"a": 0})
+    tokens = make_tokenizer(None, {"a": 0})
     with pytest.raises(TypeError, match=r"texts\[600\] is .* of type"):
         tokens(["a"] * 600 + [wrong])
 
 
 @pytest.mark.parametrize("text", ["one", b"one"])
 def test_one_text_is_refused(text: Any) -> None:
-    with pytest.raises(TypeError, match=r"found one .*; write \[text\]"):
-        tokens_of(None, {})(text)
+    with pytest.raises(TypeError, match=r"found a single .*; pass \[text\]"):
+        make_tokenizer(None, {})(text)
 
 
 def test_texts_come_from_arrays_tuples_and_iterators() -> None:
-    tokens = tokens_of(None, {"a": 0, "b": 1})
+    tokens = make_tokenizer(None, {"a": 0, "b": 1})
     for texts in (("a", "b"), np.array(["a", "b"]), iter(["a", "b"]), {"a": 1, "b": 2}):
         assert by_text(tokens(texts)) == [[0], [1]]
 
@@ -303,7 +309,7 @@ def test_texts_come_from_arrays_tuples_and_iterators() -> None:
 @pytest.mark.parametrize("tokenizer", [None, list, bert()])
 def test_a_lone_surrogate_counts_as_the_replacement_character(tokenizer: Any) -> None:
     vocabulary = {"a": 0, "\ufffd": 1, "😀": 2, "x": 3}
-    tokens = tokens_of(tokenizer, vocabulary)
+    tokens = make_tokenizer(tokenizer, vocabulary)
     got = by_text(tokens(["x\ud800x", "\udc00", "\ud83d\ude00 a"]))
     assert got == by_text(tokens(["x\ufffdx", "\ufffd", "😀 a"]))
 
@@ -311,7 +317,9 @@ def test_a_lone_surrogate_counts_as_the_replacement_character(tokenizer: Any) ->
 @pytest.mark.parametrize("tokenizer", [None, r"[a-z]+", bert()])
 def test_columns_of_arrow_are_read_where_they_lie(tokenizer: Any) -> None:
     pa = pytest.importorskip("pyarrow")
-    tokens = tokens_of(tokenizer, {piece: row for row, piece in enumerate(VOCABULARY)})
+    tokens = make_tokenizer(
+        tokenizer, {piece: row for row, piece in enumerate(VOCABULARY)}
+    )
     texts = ["the cat", None, "", "niño 中", "sat [CLS]", "unable"]
     expected = by_text(tokens(texts))
     for kind in (pa.string(), pa.large_string(), pa.string_view()):
@@ -333,7 +341,7 @@ def test_what_lies_under_a_null_is_not_read() -> None:
     parts = [pa.py_buffer(part) for part in (ends, data, b"\x02")]
     column = pa.StringArray.from_buffers(2, *parts, 1, 0)
     assert column.to_pylist() == [None, "b"]
-    assert by_text(tokens_of(None, {"a": 0, "b": 1})(column)) == [[], [1]]
+    assert by_text(make_tokenizer(None, {"a": 0, "b": 1})(column)) == [[], [1]]
 
 
 def test_bytes_that_are_not_utf_8_become_the_replacement_character() -> None:
@@ -342,7 +350,7 @@ def test_bytes_that_are_not_utf_8_become_the_replacement_character() -> None:
     ends = np.array([0, len(data)], np.int32)
     column = pa.StringArray.from_buffers(1, pa.py_buffer(ends), pa.py_buffer(data))
     for tokenizer in (None, "whitespace", str.split):
-        tokens = tokens_of(tokenizer, {"a": 0, "b": 1, "a\ufffd\ufffd": 2})
+        tokens = make_tokenizer(tokenizer, {"a": 0, "b": 1, "a\ufffd\ufffd": 2})
         expected = [[0, 1]] if tokenizer is None else [[2, 1]]
         assert by_text(tokens(column)) == expected
 
@@ -350,30 +358,30 @@ def test_bytes_that_are_not_utf_8_become_the_replacement_character() -> None:
 @pytest.mark.parametrize("package", ["pandas", "polars"])
 def test_series_are_columns(package: str) -> None:
     library = pytest.importorskip(package)
-    tokens = tokens_of(None, {"a": 0, "b": 1})
+    tokens = make_tokenizer(None, {"a": 0, "b": 1})
     assert by_text(tokens(library.Series(["a", None, "b a"]))) == [[0], [], [1, 0]]
 
 
 @pytest.mark.parametrize("tokenizer", [None, bert()])
 def test_a_copy_gives_the_same_rows(tokenizer: Any) -> None:
-    tokens = tokens_of(tokenizer, {"the": 3, "cat": 1})
+    tokens = make_tokenizer(tokenizer, {"the": 3, "cat": 1})
     texts, empty = ["the cat sat", "CAT"], len(pickle.dumps(tokens))
     expected = by_text(tokens(texts))
     assert len(pickle.dumps(tokens)) == empty  # what was learned stays here
     copy = pickle.loads(pickle.dumps(tokens))
-    assert copy.by_word
+    assert isinstance(copy, CachedTokenizer)
     assert by_text(copy(texts)) == expected
 
 
-def numbered(texts: list[str]) -> tuple[Any, Any]:
+def numbered(texts: list[str]) -> RaggedRows:
     """As many rows for a word as it has characters, which tell it from others."""
     rows = [ord(char) + len(text) for text in texts for char in text]
     ends = np.cumsum([0, *map(len, texts)])
-    return np.array(rows, np.int32), ends.astype(np.int64)
+    return RaggedRows(np.array(rows, np.int32), ends.astype(np.int64))
 
 
-def spelled(cache: WordCache, texts: list[str]) -> list[list[int]]:
-    return by_text(Ragged(*cache.rows(encoded(texts))))
+def spelled(cache: CachedTokenizer, texts: list[str]) -> list[list[int]]:
+    return by_text(cache.tokenize(texts))
 
 
 def expected_of(texts: list[str]) -> list[list[int]]:
@@ -390,38 +398,40 @@ def test_a_full_cache_learns_no_more_and_stays_right(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     texts = [" ".join(some_words(6, seed)) for seed in range(20 if PLAIN else 300)]
-    full = WordCache(cuts(" "), numbered, most_words=50)
+    full = CachedTokenizer(numbered, boundary_table(" "), max_words=50)
     for _ in range(2):
         assert spelled(full, texts) == expected_of(texts)
-    assert len(full) == 50
-    assert full.n_bytes < WordCache(cuts(" "), numbered).n_bytes
-    monkeypatch.setattr(word_cache, "MOST_BYTES", 300)
-    monkeypatch.setattr(word_cache, "FEWEST", 16)
-    small = WordCache(cuts(" "), numbered)
+    assert full.n_words == 50
+    assert full.n_bytes < CachedTokenizer(numbered, boundary_table(" ")).n_bytes
+    monkeypatch.setattr(cached_tokenizer, "MAX_BYTES", 300)
+    monkeypatch.setattr(cached_tokenizer, "MIN_WORDS", 16)
+    small = CachedTokenizer(numbered, boundary_table(" "))
     for _ in range(2):
         assert spelled(small, texts) == expected_of(texts)
-    assert 0 < len(small) < 300
+    assert 0 < small.n_words < 300
 
 
 def test_a_cache_grows_and_stays_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(word_cache, "FEWEST", 2)
-    cache = WordCache(cuts(" "), numbered)
+    monkeypatch.setattr(cached_tokenizer, "MIN_WORDS", 2)
+    cache = CachedTokenizer(numbered, boundary_table(" "))
     seen: set[str] = set()
     for seed in range(10 if PLAIN else 100):
         texts = [" ".join(some_words(9, 9 * seed + n)) for n in range(4)]
         assert spelled(cache, texts) == expected_of(texts)
         seen |= {word for text in texts for word in text.split()}
-    assert len(cache) == len({w for w in seen if len(w.encode()) <= text_loops.LONGEST})
+    assert cache.n_words == len(
+        {w for w in seen if len(w.encode()) <= word_loops.LONGEST}
+    )
     assert 0 < cache.n_bytes < 64 << 20
 
 
 def test_a_text_may_change_nothing_in_what_another_one_learned() -> None:
-    cache = WordCache(cuts(" "), numbered)
+    cache = CachedTokenizer(numbered, boundary_table(" "))
     assert spelled(cache, ["ab " * 3 + "ba"]) == expected_of(["ab " * 3 + "ba"])
-    assert len(cache) == 2
-    long = "x" * (text_loops.LONGEST + 1)
+    assert cache.n_words == 2
+    long = "x" * (word_loops.LONGEST + 1)
     assert spelled(cache, [f"{long} ab"]) == expected_of([f"{long} ab"])
-    assert len(cache) == 2
+    assert cache.n_words == 2
 
 
 MASK = (1 << 64) - 1
@@ -430,11 +440,11 @@ MASK = (1 << 64) - 1
 def unmixed(hashed: int, tail: int) -> int:
     """What was mixed with ``tail`` to become ``hashed``."""
     hashed ^= hashed >> 32
-    return (hashed * pow(int(hash_table_loops.FACTOR), -1, 1 << 64) & MASK) ^ tail
+    return (hashed * pow(int(word_loops.FACTOR), -1, 1 << 64) & MASK) ^ tail
 
 
 def mixed(hashed: int, tail: int) -> int:
-    hashed = (hashed ^ tail) * int(hash_table_loops.FACTOR) & MASK
+    hashed = (hashed ^ tail) * int(word_loops.FACTOR) & MASK
     return hashed ^ hashed >> 32
 
 
@@ -442,7 +452,7 @@ def twins() -> tuple[str, str]:
     """Words of equal tail and length, whose hashes have one upper half and one slot."""
     rng = random.Random(0)
     factor, letters = (
-        int(hash_table_loops.FACTOR),
+        int(word_loops.FACTOR),
         string.printable[:95].replace(" ", ""),
     )
     while True:
@@ -461,32 +471,32 @@ def test_bytes_decide_where_hashes_do_not() -> None:
     one, other = twins()
     assert one != other
     for order in ([one, other], [other, one]):
-        cache = WordCache(cuts(" "), numbered)
+        cache = CachedTokenizer(numbered, boundary_table(" "))
         for _ in range(2):
             assert spelled(cache, order) == expected_of(order)
             assert spelled(cache, [" ".join(order)]) == expected_of([" ".join(order)])
 
 
 def test_length_decides_where_tails_do_not() -> None:
-    cache = WordCache(cuts(" "), numbered)
+    cache = CachedTokenizer(numbered, boundary_table(" "))
     for texts in (["a"], ["\0a"], ["a \0\0a \0a"]):
         assert spelled(cache, texts) == expected_of(texts)
 
 
 def test_words_that_find_no_slot_are_left_out() -> None:
-    room = room_for(4, 400, 400)
-    where = joined([b"a", b"b", b"c", b"d"])
-    rows, ends = np.arange(4, dtype=np.int32), np.arange(5)
+    room = empty_table(4, 400, 400)
+    where = join_words([b"a", b"b", b"c", b"d"])
+    ragged = RaggedRows(np.arange(4, dtype=np.int32), np.arange(5))
     crowded = room._replace(slots=np.full(8, MASK, np.uint64))
-    assert crowded.added(where, rows, ends).n_words == 0
-    assert room.added(where, rows, ends).n_words == 4
-    known = room.added(Spans(*where), rows, ends)
+    assert crowded.with_words(where, ragged).n_words == 0
+    assert room.with_words(where, ragged).n_words == 4
+    known = room.with_words(WordSpans(*where), ragged)
     assert known.n_words == 4
 
 
 def test_threads_share_a_cache() -> None:
     tokenizer = bert()
-    tokens = tokens_of(tokenizer, None)
+    tokens = make_tokenizer(tokenizer, None)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     texts = [" ".join(some_words(8, seed)) for seed in range(40 if PLAIN else 4000)]
@@ -509,19 +519,19 @@ def test_threads_share_a_cache() -> None:
 
 def test_lowercase_is_the_business_of_a_hugging_face_tokenizer() -> None:
     with pytest.raises(ValueError, match="lowercase must be False with a Hugging Face"):
-        tokens_of(bert(), None, lowercase=True)
+        make_tokenizer(bert(), None, lowercase=True)
 
 
 def test_a_vocabulary_is_needed_for_words() -> None:
-    with pytest.raises(ValueError, match="vocabulary must be given"):
-        tokens_of(None, None)
+    with pytest.raises(ValueError, match="vocabulary must not be None"):
+        make_tokenizer(None, None)
 
 
 def test_what_is_no_pattern_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"regular expression: '\(' is none"):
-        tokens_of("(", {})
+    with pytest.raises(ValueError, match=r"regular expression: '\(' is not valid"):
+        make_tokenizer("(", {})
     with pytest.raises(TypeError, match="or a callable, found int"):
-        tokens_of(1, {})
+        make_tokenizer(1, {})
 
 
 def test_capitals_are_not_taken_for_a_token_that_is_added() -> None:
@@ -532,7 +542,7 @@ def test_capitals_are_not_taken_for_a_token_that_is_added() -> None:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.add_special_tokens(["<mask>"])
-    found = tokens_of(tokenizer, None)
+    found = make_tokenizer(tokenizer, None)
     for texts in (["hi <MASK>", "hi <mask>"], ["hi <mask>", "<Mask> hi", "<MASK>"]):
         for text in texts * 2:
             ids = tokenizer.encode(text, add_special_tokens=False).ids

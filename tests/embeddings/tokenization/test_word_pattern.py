@@ -16,8 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensembles.embeddings import SentenceEmbedder
-from ensembles.embeddings.tokenization.tokenizer import tokens_of
-from ensembles.embeddings.tokenization.word_pattern import PORTABLE, word_pattern
+from ensembles.embeddings.tokenization.tokenizer import (
+    PORTABLE,
+    make_tokenizer,
+    word_pattern,
+)
 
 MARKS = [
     c for c in map(chr, range(sys.maxunicode)) if unicodedata.category(c)[0] == "M"
@@ -143,7 +146,7 @@ def test_words_and_their_rows_follow_the_rule(text: str) -> None:
     expected = words_by_character(composed)
     assert word_pattern().findall(composed) == expected
     vocabulary = {word: row for row, word in enumerate(dict.fromkeys(expected))}
-    tokens = tokens_of(None, vocabulary)
+    tokens = make_tokenizer(None, vocabulary)
     rows = [vocabulary[word] for word in expected]
     # At first by the pattern, then as remembered, then in the middle of other words.
     for texts in ([text], [text], ["a b", text, "c"]):
@@ -180,5 +183,5 @@ def test_others_read_a_saved_folder_with_marks_alike(tmp_path: Path) -> None:
 
 
 def test_a_pattern_of_ones_own_is_pythons() -> None:
-    tokens = tokens_of(r"\w+", {"ह": 0, "न": 1, "द": 2, "हिन्दी": 3})
+    tokens = make_tokenizer(r"\w+", {"ह": 0, "न": 1, "द": 2, "हिन्दी": 3})
     assert tokens(["हिन्दी"]).rows.tolist() == [0, 1, 2]

@@ -55,12 +55,12 @@ def test_word2vec_is_known_by_its_numbers_under_any_name(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (word2vec(header="4 4\n"), "number 4 ends|cannot hold"),
-        (word2vec(header="2 4\n"), "more follows than the 2 vectors"),
-        (word2vec(header="3 5\n"), "not a whole file"),
-        (word2vec(header="9999999999 300\n"), "cannot hold"),
-        (word2vec(header="0 4\n"), "promises 0 vectors"),
-        (word2vec()[:-1], "not a whole file"),
+        (word2vec(header="4 4\n"), "number 4 is truncated|bytes follow"),
+        (word2vec(header="2 4\n"), "more data than the 2 vectors"),
+        (word2vec(header="3 5\n"), "not a complete file"),
+        (word2vec(header="9999999999 300\n"), "bytes follow"),
+        (word2vec(header="0 4\n"), "declares 0 vectors"),
+        (word2vec()[:-1], "not a complete file"),
         (word2vec().replace(b"the", b"t\0e"), "word 1 must be a word, found a NUL"),
         (word2vec().replace(b"the", b"t\xffe"), "word 1 must be UTF-8"),
         (word2vec()[:-4] + b"\0\0\xc0\x7f", "has NaN"),
@@ -134,9 +134,9 @@ def test_fasttext_words_are_means_of_themselves_and_their_ngrams(
         np.testing.assert_allclose(found.matrix[row], matrix[rows].mean(0), rtol=1e-5)
     assert found.counts is not None
     assert found.counts.tolist() == [8, 3]
-    assert found.subwords is not None
+    assert found.ngrams is not None
     rows = [2 + fnv(gram) % 7 for gram in grams("nuevo", shortest)]
-    made = found.subwords.vectors(["nuevo"], found.vocabulary)
+    made = found.ngrams.vectors(["nuevo"], found.vocabulary)
     np.testing.assert_allclose(made[0], matrix[rows].mean(0), rtol=1e-5)
 
 
@@ -146,9 +146,9 @@ def test_fasttext_words_are_means_of_themselves_and_their_ngrams(
         (fasttext(quantized=1), "quantized"),
         (fasttext(rows=5), "its matrix has shape .5, 4."),
         (fasttext()[:-1], "its matrix has shape"),
-        (fasttext()[:90], "not a whole file"),
+        (fasttext()[:90], "not a complete file"),
         (struct.pack("<ii", 793712314, 99) + b"\0" * 90, "version is 99"),
-        (b"\xff" * 200, "not a whole file"),
+        (b"\xff" * 200, "not a complete file"),
     ],
 )
 def test_broken_fasttext_files_are_told(
@@ -236,7 +236,7 @@ def test_pickles_are_refused(name: str, tmp_path: Path) -> None:
                 "tokens": np.frombuffer(b"abc", np.uint8),
                 "offsets": np.array([0, 2, 1, 3]),
             },
-            "offsets must rise",
+            "offsets must increase",
         ),
     ],
 )
@@ -253,7 +253,7 @@ def test_a_file_that_was_cut_off_is_told(tmp_path: Path) -> None:
     for suffix in (".npz", ".safetensors"):
         path = write_vectors((WORDS, MATRIX), tmp_path / f"v{suffix}")
         path.write_bytes(path.read_bytes()[:-9])
-        with pytest.raises(ValueError, match="not a whole"):
+        with pytest.raises(ValueError, match="not a complete"):
             read_vectors(path)
 
 
@@ -270,7 +270,7 @@ def test_bfloat16_is_widened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("vectors", "error", "message"),
     [
-        ({"a": [1.0], "b": [1.0, 2.0]}, ValueError, "of one length"),
+        ({"a": [1.0], "b": [1.0, 2.0]}, ValueError, "of equal length"),
         ({}, ValueError, "must not be empty"),
         ({1: [1.0]}, TypeError, "must be strings"),
         ((["a"], np.array([[None]])), TypeError, "real numbers"),
@@ -295,16 +295,16 @@ def test_pipes_are_no_files_of_vectors(tmp_path: Path) -> None:
 
 def test_ngrams_are_not_converted_in_silence(tmp_path: Path) -> None:
     (tmp_path / "v.bin").write_bytes(fasttext())
-    with pytest.warns(UserWarning, match=r"the n-grams of .*v.bin stay there"):
+    with pytest.warns(UserWarning, match=r"the n-grams of .*v.bin are not written"):
         write_vectors(tmp_path / "v.bin", tmp_path / "v.npz")
-    with pytest.raises(ValueError, match="has a token that is no text"):
+    with pytest.raises(ValueError, match="has a token that is not valid text"):
         write_vectors({"a\ud800": [1.0]}, tmp_path / "w.npz")
 
 
 def test_an_embedder_of_ngrams_cannot_be_saved_but_pickled(tmp_path: Path) -> None:
     (tmp_path / "v.bin").write_bytes(fasttext())
     made = SentenceEmbedder(tmp_path / "v.bin", weights=None, unknown="subword").fit()
-    message = r"n-grams stay in .*v.bin; pickle the embedder, or take unknown='skip'"
+    message = r"n-grams stay in .*v.bin; pickle it, or use unknown='skip'"
     with pytest.raises(ValueError, match=message):
         made.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
@@ -359,7 +359,9 @@ def test_only_the_arrays_that_count_are_unpacked(tmp_path: Path) -> None:
             return super().open(name, *rest, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ensembles.embeddings.vectors.npz.zipfile.ZipFile", Watched)
+        patch.setattr(
+            "ensembles.embeddings.vectors.named_arrays.zipfile.ZipFile", Watched
+        )
         assert read_vectors(path).tokens == ["a"]
     assert sorted(opened) == ["embeddings.npy", "tokens.npy"]
 

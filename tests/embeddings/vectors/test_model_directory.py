@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from ensembles.embeddings.auto_model import open_model
+from ensembles.embeddings.auto_model import load_model
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.vectors.read import read_vectors
 
@@ -40,7 +40,7 @@ def tokenizer() -> Any:
     return found
 
 
-def plain(vectors: Any) -> SentenceEmbedder:
+def to_list(vectors: Any) -> SentenceEmbedder:
     return SentenceEmbedder(vectors, weights=None).fit()
 
 
@@ -51,10 +51,10 @@ def test_model2vec_directories_give_what_model2vec_gives(
     model = model2vec.StaticModel(matrix, tokenizer)
     model.save_pretrained(tmp_path)
     expected = model.encode(TEXTS)
-    found = plain(tmp_path)
+    found = to_list(tmp_path)
     np.testing.assert_allclose(found.transform(TEXTS), expected, atol=1e-6)
-    np.testing.assert_allclose(plain(model).transform(TEXTS), expected, atol=1e-6)
-    assert found.vectors_.weighted
+    np.testing.assert_allclose(to_list(model).transform(TEXTS), expected, atol=1e-6)
+    assert found.vectors_.preweighted
     assert found.vectors_.normalize is False
 
 
@@ -82,7 +82,7 @@ def test_word_weights_on_top_of_a_static_model_are_warned_of(
 ) -> None:
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     save_file({"embeddings": matrix}, tmp_path / "model.safetensors")
-    with pytest.warns(UserWarning, match="made for a plain mean"):
+    with pytest.warns(UserWarning, match="already contain word weights"):
         SentenceEmbedder(tmp_path).fit(["the cat", "sat"])
 
 
@@ -96,7 +96,7 @@ def test_static_models_of_sentence_transformers_are_read(
     model = transformers.SentenceTransformer(modules=[static], device="cpu")
     model.save(str(tmp_path / "static"))
     texts = ["The cats sat.", "cat cat"]  # without [UNK], which there has a row
-    found = plain(tmp_path / "static").transform(texts)
+    found = to_list(tmp_path / "static").transform(texts)
     np.testing.assert_allclose(found, model.encode(texts), atol=1e-6)
 
 
@@ -117,10 +117,10 @@ def test_the_token_table_of_a_transformer_is_read(
     )
     vectors = read_vectors(tmp_path)
     np.testing.assert_array_equal(vectors.matrix, matrix)
-    assert not vectors.weighted
+    assert not vectors.preweighted
     assert vectors.normalize
     assert "[UNK]" not in vectors.vocabulary
-    embedder = plain(vectors)
+    embedder = to_list(vectors)
     np.testing.assert_allclose(
         embedder.transform(["cats"]), [matrix[[2, 4]].mean(0)], rtol=1e-6
     )
@@ -136,7 +136,7 @@ def test_torch_files_are_read_as_tensors_alone(
     torch.save({"shared.weight": torch.from_numpy(matrix)}, path)
     np.testing.assert_array_equal(read_vectors(tmp_path).matrix, matrix)
     torch.save({"shared.weight": Path("code")}, path)
-    with pytest.raises(ValueError, match="not a whole torch file of tensors alone"):
+    with pytest.raises(ValueError, match="must be a complete PyTorch file"):
         read_vectors(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_broken_directories_are_told(
     with pytest.raises(ValueError, match=r"must have a tokenizer\.json"):
         read_vectors(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="not a whole tokenizer"):
+    with pytest.raises(ValueError, match="not a complete tokenizer"):
         read_vectors(tmp_path)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match="limit must be None"):
@@ -218,9 +218,9 @@ def test_fasttext_models_of_gensim_are_read_with_their_ngrams(
     np.testing.assert_allclose(vectors.matrix, model.wv.vectors, rtol=1e-4, atol=1e-6)
     assert list(vectors.tokens) == model.wv.index_to_key
     new = ["niños", "comer", "日本", "x"]
-    assert vectors.subwords is not None
+    assert vectors.ngrams is not None
     np.testing.assert_allclose(
-        vectors.subwords.vectors(new, vectors.vocabulary),
+        vectors.ngrams.vectors(new, vectors.vocabulary),
         [model.wv[word] for word in new],
         rtol=1e-4,
         atol=1e-6,
@@ -307,7 +307,7 @@ def test_folders_of_all_versions_of_model2vec_are_static(
     config: Any, tmp_path: Path, matrix: Any, tokenizer: Any
 ) -> None:
     path = folder(tmp_path / "m", matrix, tokenizer, config)
-    found = open_model(path)
+    found = load_model(path)
     assert isinstance(found, SentenceEmbedder)
     expected = matrix[[1, 2]].mean(axis=0)
     if config:  # which asks for it; the others do not
@@ -324,7 +324,9 @@ def test_a_mapping_must_be_whole_numbers(
     for mapping in (np.zeros(6, np.float32), np.zeros((6, 1), np.int64)):
         tensors = {"embeddings": matrix, "mapping": mapping}
         save_file(tensors, path / "model.safetensors")
-        with pytest.raises(ValueError, match="its mapping must be whole numbers"):
+        with pytest.raises(
+            ValueError, match="its mapping must be a 1-D array of integers"
+        ):
             read_vectors(path)
 
 
@@ -343,10 +345,10 @@ def test_word_embeddings_of_sentence_transformers_are_read(tmp_path: Path) -> No
     model.save(str(tmp_path / "m"))
     texts = ["good film", "bad film film"]
     expected = model.encode(texts)
-    found = plain(tmp_path / "m")
+    found = to_list(tmp_path / "m")
     np.testing.assert_allclose(found.transform(texts), expected, rtol=1e-6)
     np.testing.assert_allclose(
-        open_model(tmp_path / "m").transform(texts), expected, rtol=1e-6
+        load_model(tmp_path / "m").transform(texts), expected, rtol=1e-6
     )
     (listed,) = (tmp_path / "m").rglob("whitespacetokenizer_config.json")
     listed.write_text(json.dumps({"vocab": words[:2]}))
@@ -387,7 +389,7 @@ def test_what_a_table_lacks_of_its_model_is_warned_of(
     tokenizer: Any,
 ) -> None:
     path = _sentence_transformer(tmp_path / "m", types, files, matrix, tokenizer)
-    with pytest.warns(UserWarning, match=f"without {rest}: SentenceEncoder"):
+    with pytest.warns(UserWarning, match=f"without {rest}; SentenceEncoder"):
         read_vectors(path)
 
 
@@ -414,7 +416,7 @@ def test_a_table_that_is_all_of_its_model_is_not_warned_of(
     path = _sentence_transformer(tmp_path / "m", types, files, matrix, tokenizer)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read_vectors(path).weighted
+        assert read_vectors(path).preweighted
 
 
 def _sentence_transformer(
@@ -449,7 +451,7 @@ def test_a_static_model_with_settings_is_run_by_sentence_transformers(
     model = transformers.SentenceTransformer(modules=[static], device="cpu", **settings)
     model.save(str(tmp_path / "m"))
     texts = ["The cats sat.", "the"]
-    found = open_model(tmp_path / "m").transform(texts)
+    found = load_model(tmp_path / "m").transform(texts)
     np.testing.assert_allclose(found, model.encode(texts), rtol=1e-6)
 
 
@@ -460,7 +462,7 @@ def test_pipes_and_devices_in_a_directory_are_refused(
     path = folder(tmp_path / "m", matrix, tokenizer)
     (path / name).unlink(missing_ok=True)
     os.mkfifo(path / name)
-    readers: list[Any] = [read_vectors, open_model]
+    readers: list[Any] = [read_vectors, load_model]
     if name == "config.json":
         readers.append(SentenceEmbedder.load)
     for read in readers:
@@ -474,7 +476,7 @@ def test_pipes_and_devices_in_a_directory_are_refused(
 
 def test_deeply_nested_json_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[" * 100_000)
-    for read in (read_vectors, open_model, SentenceEmbedder.load):
+    for read in (read_vectors, load_model, SentenceEmbedder.load):
         with pytest.raises(ValueError, match="is not JSON"):
             read(tmp_path)
 
@@ -493,7 +495,7 @@ def test_a_weight_map_must_map(tmp_path: Path) -> None:
     "name", ["minishlab/potion-base-8M", "all-MiniLM-L6-v2", "no.txt"]
 )
 def test_names_of_the_hub_are_told_how_to_be_fetched(name: str) -> None:
-    for read in (read_vectors, open_model, plain):
+    for read in (read_vectors, load_model, to_list):
         with pytest.raises(FileNotFoundError, match=f"hf download {name} --local-dir"):
             read(name)
 

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 
 from ensembles.embeddings.embedder import SentenceEmbedder
-from ensembles.embeddings.weighting.builtin import WEIGHTINGS, Frequencies, by_rank
+from ensembles.embeddings.weighting.builtin import (
+    WEIGHTINGS,
+    WordFrequencies,
+    zipf_frequencies,
+)
 from ensembles.embeddings.weighting.frequencies import read_frequencies
 
 VECTORS = {"a": [1.0, 0.0], "b": [0.0, 1.0], "c": [1.0, 1.0], "d": [2.0, -1.0]}
@@ -29,7 +33,7 @@ def fitted(**params: Any) -> Any:
 
 
 def test_sif_is_what_the_paper_says_on_a_corpus_worked_out_by_hand() -> None:
-    embedder = fitted(weights="sif", params={"a": 0.5})
+    embedder = fitted(weights="sif", weights_params={"a": 0.5})
     # p = 5/8, 2/8, 1/8, 0; 0.5 / (0.5 + p)
     expected = [0.5 / 1.125, 0.5 / 0.75, 0.5 / 0.625, 1]
     np.testing.assert_allclose(embedder.weights_, expected, rtol=1e-7)
@@ -39,7 +43,9 @@ def test_sif_is_what_the_paper_says_on_a_corpus_worked_out_by_hand() -> None:
 
 def test_sif_removes_the_first_singular_vector_of_the_training_sentences() -> None:
     texts = ["a b", "a c", "b c d", "d d a"]
-    embedder = SentenceEmbedder(VECTORS, remove_components=1, params={"a": 1e-3})
+    embedder = SentenceEmbedder(
+        VECTORS, remove_components=1, weights_params={"a": 1e-3}
+    )
     found = embedder.fit_transform(texts)
     counts = {"a": 3, "b": 2, "c": 2, "d": 3}
     # Algorithm 1 of Arora, Liang & Ma (2017), line by line.
@@ -57,7 +63,7 @@ def test_sif_removes_the_first_singular_vector_of_the_training_sentences() -> No
 def test_usif_is_what_the_paper_says() -> None:
     # 4 words of p .5, .25, .15, .1; sentences of 2 words.
     counts = {"a": 50.0, "b": 25.0, "c": 15.0, "d": 10.0}
-    frequencies = Frequencies(
+    frequencies = WordFrequencies(
         np.array(list(counts.values())), np.array([50, 25, 15, 10.0])
     )
     found = WEIGHTINGS["usif"](frequencies, length=2)
@@ -68,15 +74,15 @@ def test_usif_is_what_the_paper_says() -> None:
 
 
 def test_usif_where_no_word_is_frequent_weighs_all_alike() -> None:
-    alike = Frequencies(np.ones(5), np.ones(5))
+    alike = WordFrequencies(np.ones(5), np.ones(5))
     np.testing.assert_array_equal(WEIGHTINGS["usif"](alike, length=11), np.full(5, 2.0))
 
 
 def test_usif_takes_the_length_of_the_texts_given_to_fit() -> None:
     # 8 words in 3 texts that have any.
     by_texts = fitted(weights="usif").weights_
-    asked = fitted(weights="usif", params={"length": 8 / 3}).weights_
-    other = fitted(weights="usif", params={"length": 1}).weights_
+    asked = fitted(weights="usif", weights_params={"length": 8 / 3}).weights_
+    other = fitted(weights="usif", weights_params={"length": 1}).weights_
     np.testing.assert_array_equal(by_texts, asked)
     assert not np.array_equal(by_texts, other)
 
@@ -113,7 +119,7 @@ def test_zipf_is_the_weighting_of_model2vec() -> None:
     # distill/inference.py of model2vec 0.10
     inverse = 1 / np.arange(2, 6)
     expected = 1e-4 / (1e-4 + inverse / inverse.sum())
-    found = WEIGHTINGS["zipf"](by_rank(4))
+    found = WEIGHTINGS["zipf"](zipf_frequencies(4))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -132,11 +138,11 @@ def test_wrong_weights_are_refused(wrong: object) -> None:
 
 def test_the_users_corpus_comes_first_then_counts_then_ranks() -> None:
     listed = {"a": 1, "b": 1, "c": 1, "d": 1, "elsewhere": 6}
-    by_list = fitted(frequencies=listed, params={"a": 1.0}).weights_
+    by_list = fitted(frequencies=listed, weights_params={"a": 1.0}).weights_
     np.testing.assert_allclose(by_list, np.full(4, 1 / 1.1), rtol=1e-6)
-    by_corpus = fitted(params={"a": 1.0}).weights_
+    by_corpus = fitted(weights_params={"a": 1.0}).weights_
     np.testing.assert_allclose(by_corpus[0], 1 / (1 + 5 / 8), rtol=1e-6)
-    with pytest.warns(UserWarning, match="order of the vectors"):
+    with pytest.warns(UserWarning, match="order of its vectors"):
         by_order = made().fit().weights_
     ranks = made(frequencies="zipf").fit().weights_
     np.testing.assert_array_equal(by_order, ranks)
@@ -145,7 +151,9 @@ def test_the_users_corpus_comes_first_then_counts_then_ranks() -> None:
 
 
 def test_lists_in_capitals_serve_vectors_in_small_letters() -> None:
-    found = fitted(frequencies={"A": 3, "a": 2, "x": 5}, params={"a": 0.5}).weights_
+    found = fitted(
+        frequencies={"A": 3, "a": 2, "x": 5}, weights_params={"a": 0.5}
+    ).weights_
     np.testing.assert_allclose(found, [0.5, 1, 1, 1])
 
 
@@ -153,7 +161,7 @@ def test_a_file_of_counts_is_a_list(tmp_path: Path) -> None:
     path = tmp_path / "counts.txt"
     path.write_text("a 3\nb\t2\n\nnew york 7\na 1\n")
     assert read_frequencies(path) == {"a": 4, "b": 2, "new york": 7}
-    found = fitted(frequencies=path, params={"a": 0.5}).weights_
+    found = fitted(frequencies=path, weights_params={"a": 0.5}).weights_
     np.testing.assert_allclose(found[0], 0.5 / (0.5 + 4 / 13), rtol=1e-6)
 
 
@@ -168,12 +176,15 @@ def test_a_file_with_another_line_is_refused(line: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"frequencies": "corpus"}, "must have texts"),
-        ({"frequencies": "vectors"}, "must have counts"),
+        ({"frequencies": "corpus"}, "requires texts"),
+        ({"frequencies": "vectors"}, "requires counts"),
         ({"frequencies": {"a": -1.0}}, "must be finite"),
-        ({"weights": "idf"}, "must have texts"),
-        ({"weights": "sif", "params": {"a": 0.0}, "frequencies": "zipf"}, "positive"),
-        ({"weights": "sif", "params": {"b": 1}}, "neither rule nor weights"),
+        ({"weights": "idf"}, "requires texts"),
+        (
+            {"weights": "sif", "weights_params": {"a": 0.0}, "frequencies": "zipf"},
+            "positive",
+        ),
+        ({"weights": "sif", "weights_params": {"b": 1}}, "of 'sif': found 'b'"),
         ({"weights": "siff"}, "did you mean 'sif'"),
     ],
 )
@@ -189,7 +200,9 @@ def test_frequencies_of_another_kind_are_told(wrong: Any) -> None:
 
 
 def test_words_without_a_vector_count_among_all_that_were_met() -> None:
-    embedder: Any = SentenceEmbedder({"a": [1.0], "b": [1.0]}, params={"a": 0.5})
+    embedder: Any = SentenceEmbedder(
+        {"a": [1.0], "b": [1.0]}, weights_params={"a": 0.5}
+    )
     found: Any = embedder.fit(["a x", "y b z a"])
     np.testing.assert_allclose(
         found.weights_, [0.5 / (0.5 + 2 / 6), 0.5 / (0.5 + 1 / 6)]
@@ -209,7 +222,7 @@ def test_a_list_of_counts_may_have_tabs_and_a_mark_at_its_start(tmp_path: Path) 
 
 def test_usif_never_weighs_all_words_with_nothing() -> None:
     for n_words in range(1, 400):
-        alike = Frequencies(np.ones(n_words), np.ones(n_words))
+        alike = WordFrequencies(np.ones(n_words), np.ones(n_words))
         found = WEIGHTINGS["usif"](alike, length=1)
         np.testing.assert_array_equal(found, np.full(n_words, 2.0))
     embedder = SentenceEmbedder(VECTORS, weights="usif").fit(list(VECTORS))
