@@ -43,7 +43,7 @@ HEAVY = {
 # Wings of estimators, which have to be classes of scikit-learn's; and modules of one
 # whose files are averaged without it.
 ESTIMATORS = {"predictions", "embeddings"}
-SOUPS = {"delegation.py", "metadata.py", "estimator.py"}
+SOUPS = {"delegation.py", "estimator.py"}
 NUMBAS = {"scipy"}  # numba itself looks for its linear algebra
 LIBRARY = sorted((ROOT / "ensembles").rglob("*.py"))
 COMMAND = sorted((ROOT / "cli" / "ensembles_cli").rglob("*.py"))

@@ -18,7 +18,7 @@ from ensembles.predictions.metrics.scorer import Scored
 from ensembles.predictions.metrics.table import score_for
 from ensembles.predictions.preconditions import SCORER_ERRORS
 from ensembles.predictions.weight_selection import learns_pool, weigh
-from ensembles.selection.choose import Chosen
+from ensembles.selection.choose import SelectionResult
 from ensembles.selection.score import ROUNDING
 from ensembles.selection.table import named
 
@@ -32,7 +32,7 @@ class FittedCombiner(NamedTuple):
     ----------
     combination : Combination
         Rule with its parameters and learned intercepts.
-    chosen : Chosen
+    chosen : SelectionResult
         Weights, with scores on the rows that they were learned from.
     score : float or None
         Score of the combination on held-out rows, with cross-fitted weights if weights
@@ -44,7 +44,7 @@ class FittedCombiner(NamedTuple):
     """
 
     combination: Combination
-    chosen: Chosen
+    chosen: SelectionResult
     score: float | None
     calibrators: Sequence[Calibrator | None]
     calibrator: Calibrator | None = None
@@ -181,7 +181,11 @@ class CombinerFit(NamedTuple):
         return score_for(weighted, combination.combiner, combination, self.scoring)
 
     def _compare(
-        self, value: float, best: float, chosen: Chosen, combination: Combination
+        self,
+        value: float,
+        best: float,
+        chosen: SelectionResult,
+        combination: Combination,
     ) -> None:
         """Warn if the best member scores the same, or better by more than `SLACK`."""
         by_loss = self.scoring in (None, "neg_log_loss")

@@ -16,8 +16,12 @@ from ensembles.predictions.log_pool_weights import PoolLoss, PoolWeights
 from ensembles.predictions.members.out_of_fold import Held
 from ensembles.predictions.metrics.scorer import Scored
 from ensembles.selection import SELECTIONS
-from ensembles.selection.choose import Chosen, choose, select_quietly
-from ensembles.selection.score import Score, Trial, own_scores
+from ensembles.selection.choose import (
+    SelectionResult,
+    resolve_weights,
+    run_selection,
+)
+from ensembles.selection.score import CachedScore, Trial
 from ensembles.selection.table import named
 from ensembles.weights import check_weights
 
@@ -170,7 +174,7 @@ def selection_params(weights: Any, combiner: Combiner) -> list[str]:
 class Weighed(NamedTuple):
     """Weights, and the combination that uses them, with intercepts if learned."""
 
-    chosen: Chosen
+    chosen: SelectionResult
     combination: Combination
 
 
@@ -221,10 +225,10 @@ def weigh(
             return _pool(signed, combination, held, score)
         selection = SELECTIONS[weights]
         return Weighed(
-            select_quietly(selection, n_members, score, **params), combination
+            run_selection(selection, n_members, score, **params), combination
         )
     given = combiner.equal(n_members) if weights is None else weights
-    chosen = choose(
+    chosen = resolve_weights(
         given,
         n_members,
         score,
@@ -242,8 +246,7 @@ def _pool(signed: bool, combination: Combination, held: Held, score: Scored) -> 
     worse than the others.
     """
     loss = _pool_loss(signed, combination, held)
-    scores: Score = score
-    own = own_scores(held.n_members, scores)
+    own = CachedScore(score).member_scores(held.n_members)
     best = int(np.argmax(own))
     tried = _candidates(loss, loss.minimum(), best)
     least = min(tried, key=loss.unpenalized)
@@ -253,7 +256,7 @@ def _pool(signed: bool, combination: Combination, held: Held, score: Scored) -> 
         for one, combined in zip(tried, with_intercepts, strict=True)
     )
     place = next(i for i, one in enumerate(tried) if one is least)
-    chosen = Chosen(least.weights, own, best, history[place].score, history)
+    chosen = SelectionResult(least.weights, own, best, history[place].score, history)
     return Weighed(chosen, with_intercepts[place])
 
 
@@ -269,7 +272,7 @@ def _pool_again(
     best = int(np.argmax(own))
     tried = _candidates(loss, loss.minimum(near, NEAR), best)
     least = min(tried, key=loss.unpenalized)
-    chosen = Chosen(least.weights, own, best, -loss.unpenalized(least), ())
+    chosen = SelectionResult(least.weights, own, best, -loss.unpenalized(least), ())
     return Weighed(chosen, replace(combination, intercepts=least.intercepts))
 
 

@@ -30,7 +30,7 @@ from ensembles.predictions.fitted_combiner import Combination
 from ensembles.predictions.log_pool_weights import PoolLoss
 from ensembles.predictions.members.outputs import Labels
 from ensembles.predictions.weight_selection import NEAR as NEAR_LOSS
-from ensembles.selection.choose import Chosen
+from ensembles.selection.choose import SelectionResult
 from tests.predictions.held_out import classes_held
 
 Data = tuple[Any, Any]
@@ -289,7 +289,7 @@ def test_a_pool_of_part_of_the_rows_is_near_its_minimum() -> None:
 def test_a_tie_but_for_rounding_is_as_good_as_the_best_member(step: int) -> None:
     labels = Labels([np.arange(2)], False, False, False, "error")
     mean = Combination(COMBINERS["mean"], {}, labels)
-    chosen = Chosen(np.array([0.5, 0.5]), None, 0, -0.3, ())
+    chosen = SelectionResult(np.array([0.5, 0.5]), None, 0, -0.3, ())
     fit = CombinerFit("greedy", {}, None, None, ["a", "b"])
     value = np.nextafter(-0.3, -0.3 + step)
     with pytest.warns(UserWarning, match="did not beat the best member"):

@@ -69,7 +69,7 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
         ),
         ({"scoring": by_row}, IndexError, "stand in place of X, which is not kept"),
         ({"params": {"n_rounds": 0}}, ValueError, "n_rounds, patience and n_init must"),
-        ({"params": {"n_rounds": "5"}}, TypeError, "n_rounds must be a whole number"),
+        ({"params": {"n_rounds": "5"}}, TypeError, "n_rounds must be an integer"),
         ({"params": {"fraction": 2}}, ValueError, r"fraction in \(0, 1\]"),
         (
             {"params": "n_bags=3"},
@@ -77,7 +77,7 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
             r"params must be a dict .*found 'n_bags=3'",
         ),
         ({"params": [("n_bags", 3)]}, TypeError, "params must be a dict"),
-        ({"random_state": "x"}, TypeError, "random_state must be a whole number, a G"),
+        ({"random_state": "x"}, TypeError, "random_state must be an integer, a G"),
         ({"random_state": -1}, ValueError, "random_state must not be negative, found"),
         ({"weights": "top_k", "params": {"k": 9}}, ValueError, "k must be from 1 to"),
         ({"rule": "soft"}, ValueError, "unknown rule 'soft'; did you mean 'mean'?"),

@@ -257,7 +257,7 @@ class _Worker:
                 return first
             return rounded(widened(first[None])[0], target.dtype)
         if target.action == "settle":
-            return _settled(target, members, self.recipe.integers)
+            return resolve_integers(target.name, members, self.recipe.integers)
         rule, weights, params, _ = self.recipe
         state = self.states.get(index)
         return rule.combine(members, weights, target.dtype, state=state, **params)
@@ -267,17 +267,38 @@ def _bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _settled(target: Target, members: Sequence[Array] | Array, policy: str) -> Array:
-    """Merged integers: the first member's if all are equal, else by ``policy``."""
+def resolve_integers(name: str, members: Sequence[Array] | Array, policy: str) -> Array:
+    """Integers of the result: those of the first member if all are equal.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tensor, for the error message; ``num_batches_tracked`` of BatchNorm
+        always takes the maximum.
+    members : n_members arrays of shape (size,)
+        The block of each member.
+    policy : {"error", "first", "max"}
+        How to resolve members that differ: raise, take those of the first member, or
+        take the elementwise maximum.
+
+    Returns
+    -------
+    ndarray of shape (size,)
+
+    Raises
+    ------
+    ValueError
+        If members differ and ``policy`` is "error".
+    """
     first = np.asarray(members[0])
     if all(np.array_equal(first, member) for member in members):
         return first
-    if policy == "max" or target.name.endswith("num_batches_tracked"):
+    if policy == "max" or name.endswith("num_batches_tracked"):
         return np.asarray(np.maximum.reduce(members))
     if policy == "first":
         return first
     raise ValueError(
-        f"integer tensor {target.name!r} differs between the members, and has no mean; "
+        f"integer tensor {name!r} differs between the members, and has no mean; "
         "integers='first' or integers='max' says which to take"
     )
 
