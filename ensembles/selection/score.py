@@ -154,8 +154,13 @@ class CachedScore:
         """
         if n_members < 1:
             raise ValueError(f"there must be at least one member, found {n_members}")
-        counts = np.zeros(n_members, np.int64)
-        return self.scores_after_adding(counts, np.arange(n_members))
+        if self.supports("gains"):
+            counts = np.zeros(n_members, np.int64)
+            return self.scores_after_adding(counts, np.arange(n_members))
+        scores = np.empty(n_members)
+        for index, counts in enumerate(np.eye(n_members, dtype=np.int64)):
+            scores[index] = self.score_counts(counts)
+        return scores
 
     def scores_after_adding(self, counts: Counts, members: Counts) -> Float64:
         """Score after adding each of several members once more.

@@ -61,24 +61,25 @@ class SoupScore:
         -------
         float
         """
-        return self(counts / counts.sum(), counts)
+        weights = counts / counts.sum()
+        return self._mean_score(self.merged.set_weights(weights, counts), weights)
 
-    def __call__(self, weights: Float64, counts: Counts | None = None) -> float:
+    def __call__(self, weights: Float64) -> float:
         """Score of weights.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,) or (n_members, n_layers)
             Member weights, as in `MergedEstimator.set_weights`.
-        counts : ndarray of shape (n_members,), int64, or None, default=None
-            How often each member was added, in the ratio of the weights; None if
-            members were not added one by one.
 
         Returns
         -------
         float
         """
-        estimator = self.merged.set_weights(weights, counts)
+        return self._mean_score(self.merged.set_weights(weights), weights)
+
+    def _mean_score(self, estimator: Any, weights: Float64) -> float:
+        """Mean score over the parts, or a low one after a failure."""
         with no_grad():
             try:
                 scores = [
