@@ -37,7 +37,7 @@ def optuna(
         Number of members.
     score : CachedScore
         Score of weights; greater is better. Called for each member alone and for
-        ``n_trials`` trials, of which the first has equal weights.
+        ``n_trials`` trials; the first has equal weights.
     n_trials : int, at least 1, default=50
         Number of trials.
     sampler : {"tpe", "random", "gp"} or Optuna sampler, default="tpe"

@@ -106,14 +106,16 @@ class Selection(RegisteredFunction):
             If a name is unknown; the message lists the parameters of the selection, and
             the other selections that have a parameter of this name.
         """
-        own = self.params
+        names = self.params
         for name in params:
-            if name not in own:
-                others = [key for key, one in SELECTIONS.items() if name in one.params]
-                hint = f"; {' and '.join(others)} has it" if others else ""
+            if name not in names:
+                others = [key for key, s in SELECTIONS.items() if name in s.params]
+                hint = (
+                    f"; it is a parameter of {' and '.join(others)}" if others else ""
+                )
                 raise ValueError(
                     f"selection {self.name!r} has no parameter {name!r} "
-                    f"(known: {', '.join(own) or 'none'}){hint}"
+                    f"(known: {', '.join(names) or 'none'}){hint}"
                 )
 
 

@@ -210,7 +210,11 @@ def test_each_set_of_weights_is_scored_once() -> None:
     ("name", "params", "message"),
     [
         ("top_k", {"p": 3}, r"selection 'top_k' has no parameter 'p' \(known: k\)$"),
-        ("best", {"k": 3}, r"no parameter 'k' \(known: none\); top_k has it$"),
+        (
+            "best",
+            {"k": 3},
+            r"no parameter 'k' \(known: none\); it is a parameter of top_k$",
+        ),
     ],
 )
 def test_unknown_parameters_say_who_has_them(

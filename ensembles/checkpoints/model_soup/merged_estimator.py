@@ -155,7 +155,7 @@ class MergedEstimator:
 def _output_arrays(
     parameters: Mapping[str, Any],
 ) -> tuple[dict[str, Array], dict[str, str]]:
-    """Writable arrays of the parameters, and the aliases of those that share memory."""
+    """Writable arrays of the parameters, and aliases of tensors that share memory."""
     arrays: dict[str, Array] = {}
     aliases: dict[str, str] = {}
     first_names: dict[Any, str] = {}

@@ -113,8 +113,9 @@ class ParameterWriter:
                 out[:] = resolve_integers(name, block, self._integers)
             elif out.size:
                 state = _state(name, block, columns[name], rule, params)
-                own = {"state": state, **params}
-                out[:] = rule.combine(block, columns[name], out.dtype, **own)
+                out[:] = rule.combine(
+                    block, columns[name], out.dtype, state=state, **params
+                )
 
     def _columns(self, weights: Float64) -> dict[str, Float64]:
         """Weights of the members by tensor name."""
@@ -141,16 +142,18 @@ class ParameterWriter:
         ]
         layers = self.layers if weights.ndim == 2 else {"": list(self.arrays)}
         for names in layers.values():
-            own = [target for target in targets if target.name in set(names)]
+            layer = [target for target in targets if target.name in set(names)]
             derived = replace(
                 self._plan,
                 members=tuple(self._plan.members[index] for index in members),
-                targets=own,
+                targets=layer,
                 rule=rule,
                 weights=columns[names[0]],
                 params=dict(params),
             )
-            sinks = {target.name: ArraySink(self.arrays[target.name]) for target in own}
+            sinks = {
+                target.name: ArraySink(self.arrays[target.name]) for target in layer
+            }
             self._stream(derived, sinks, lambda n_read: None)
 
 

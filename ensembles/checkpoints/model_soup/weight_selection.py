@@ -122,8 +122,9 @@ def _check_names(
     """Raise for unknown parameters of the rule or the selection."""
     names: dict[str, list[str]] = {"rule_params": [*rule.params], "weights_params": []}
     if selection is not None:
-        own = LearnedSoup.parameter_names() if learned else [*selection.params]
-        names["weights_params"] = own
+        names["weights_params"] = (
+            LearnedSoup.parameter_names() if learned else [*selection.params]
+        )
     is_own = learned or selection is None  # not checked by the selection below
     for setting, known in names.items():
         params = getattr(soup, setting)

@@ -170,7 +170,7 @@ def test_a_scorer_that_fails_tells_for_which_member_and_may_be_passed_over(
         ({"weights": "uniform"}, "'uniform': the uniform soup needs no selection"),
         (
             {"weights": "greedy_soup", "weights_params": {"k": 5}},
-            "'k' .*; top_k has it",
+            "'k' .*; it is a parameter of top_k",
         ),
     ],
 )
