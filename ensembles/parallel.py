@@ -90,6 +90,9 @@ def spread(
         If a job raises it; no further job is started.
     """
     results: list[Result | None] = [None] * len(jobs)
+    n_threads = min(n_threads, len(jobs))
+    if n_threads <= 1:
+        return list(map(start(), jobs))
     left = iter(range(len(jobs)))
     lock, stopped = threading.Lock(), threading.Event()
 
@@ -106,10 +109,6 @@ def spread(
             stopped.set()
             raise
 
-    n_threads = min(n_threads, len(jobs))
-    if n_threads <= 1:
-        work()
-        return results  # type: ignore[return-value]  # all are filled
     with ThreadPoolExecutor(n_threads, "ensembles") as pool:
         futures = [pool.submit(work) for _ in range(n_threads)]
         try:

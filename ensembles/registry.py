@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable
 from typing import Any, ClassVar, TypeVar, cast
 
 Entry = TypeVar("Entry")
-# Builds an entry from a function and its properties, which differ by table.
+# Builds an entry from a function and its properties, which depend on the table.
 Make = Callable[..., Entry]
 
 
@@ -32,7 +32,11 @@ def parameters_of(
     dict of str to default
     """
     arguments = list(inspect.signature(function).parameters.values())[n_inputs:]
-    return {one.name: one.default for one in arguments if one.name not in reserved}
+    return {
+        argument.name: argument.default
+        for argument in arguments
+        if argument.name not in reserved
+    }
 
 
 class RegisteredFunction:
@@ -87,12 +91,12 @@ class RegisteredFunction:
         ValueError
             If a name is unknown; the message lists the known ones.
         """
-        known = self.params
+        own = self.params
         for name in params:
-            if name not in known:
+            if name not in own:
                 raise ValueError(
                     f"{self.noun} {self.name!r} has no parameter {name!r} "
-                    f"(known: {', '.join(known) or 'none'})"
+                    f"(known: {', '.join(own) or 'none'})"
                 )
 
 
@@ -149,7 +153,7 @@ def register(
         If properties are given and the table has no ``make``.
     """
 
-    def enter(function: Callable[..., Any]) -> Entry:
+    def add(function: Callable[..., Any]) -> Entry:
         name = function.__name__
         if name in table:
             raise ValueError(
@@ -159,7 +163,7 @@ def register(
         table[name] = _entry(table, function, properties)
         return table[name]
 
-    return enter
+    return add
 
 
 def _entry(
@@ -169,8 +173,9 @@ def _entry(
         return table.make(function, **properties)
     if properties:
         raise TypeError(
-            f"a {table.noun} has no properties, found {', '.join(properties)} on "
-            f"{function.__name__!r}; give the table a make that takes them"
+            f"a {table.noun} must be registered without properties, found "
+            f"{', '.join(properties)} for {function.__name__!r}; to allow them, pass "
+            "make= when the table is made"
         )
     return cast(Entry, function)
 
@@ -197,11 +202,11 @@ def lookup(table: Table[Entry], name: str) -> Entry:
     TypeError
         If ``name`` is not a string.
     """
-    known = f"(known: {', '.join(sorted(table))})"
+    names = f"(known: {', '.join(sorted(table))})"
     if not isinstance(name, str):
-        raise TypeError(f"{table.noun} must be a name, found {name!r} {known}")
+        raise TypeError(f"{table.noun} must be a name, found {name!r} {names}")
     if name in table:
         return table[name]
     nearest = difflib.get_close_matches(name.casefold(), table, n=1)
-    offer = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"unknown {table.noun} {name!r}{offer} {known}")
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise ValueError(f"unknown {table.noun} {name!r}{hint} {names}")

@@ -377,7 +377,7 @@ def test_a_dangling_link_is_not_written_through_without_force(
     members, link = pair(tmp_path), tmp_path / f"link{Path(out).suffix}"
     link.symlink_to(tmp_path / out)
     with pytest.raises(
-        FileExistsError, match=r"link.* exists, a link to .*force=True writes"
+        FileExistsError, match=r"link.* is a symbolic link to .*; force=True writes"
     ):
         average(members, link)
     assert left(tmp_path) == [link.name]
@@ -390,7 +390,9 @@ def test_a_dangling_link_is_not_written_through_without_force(
 def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path, force: bool) -> None:
     members, link = pair(tmp_path), tmp_path / "out.safetensors"
     link.symlink_to(link)
-    with pytest.raises(ValueError, match=r"a link that leads to itself; remove it"):
+    with pytest.raises(
+        ValueError, match=r"a symbolic link that leads to itself; remove it"
+    ):
         average(members, link, force=force)
 
 

@@ -66,7 +66,7 @@ def test_properties_that_make_does_not_know_are_its_error() -> None:
 
 
 def test_properties_without_make_are_refused(table: Table[Callable[..., Any]]) -> None:
-    message = "^a rule has no properties, found cut on 'min'; give the table a make"
+    message = "^a rule must be registered without properties, found cut for 'min'; to"
     with pytest.raises(TypeError, match=message):
         register(table, cut="row")(min)
 

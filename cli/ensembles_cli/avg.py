@@ -28,7 +28,7 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--out",
     type=click.Path(path_type=Path),
     help=(
-        "Where to write: NAME.safetensors, NAME.pt, or a directory.  "
+        "Output path: NAME.safetensors, NAME.pt, or a directory.  "
         "[default: averaged.safetensors, or averaged/ for directories]"
     ),
 )
@@ -39,8 +39,8 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     metavar="NAME",
     shell_complete=complete_rule,
     help=(
-        "How members are combined: mean, median, slerp, …; ensemble rules lists all, "
-        "with their parameters."
+        "Rule that combines the members: mean, median, slerp, …; ensemble rules lists "
+        "all rules with their parameters."
     ),
 )
 @click.option(
@@ -51,15 +51,24 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     help=("A parameter of the rule; may be repeated."),
 )
 @click.option(
+    "--base",
+    type=click.Path(),
+    metavar="CKPT",
+    help=(
+        "Checkpoint that the members were fine-tuned from, for rules that need one; "
+        "ensemble rules says which."
+    ),
+)
+@click.option(
     "--weights",
     type=Weights(),
-    help=("How much each member counts, as .7,.3.  [default: equally]"),
+    help=("Weight of each member, such as .7,.3.  [default: equal]"),
 )
 @checkpoint.last
 @click.option(
     "--dtype",
     help=(
-        "Float format of the result, such as bfloat16.  [default: each tensor's own]"
+        "Float format of the result, such as bfloat16.  [default: that of the members]"
     ),
 )
 @checkpoint.integers
@@ -71,7 +80,8 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--shard-size",
     type=Size(),
     help=(
-        "Bytes at most in a file of a directory, as 5GB.  [default: the first member's]"
+        "Largest size of a weight file in a directory, such as 5GB.  [default: divided "
+        "like the first member]"
     ),
 )
 @checkpoint.memory
@@ -81,13 +91,16 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--plan",
     "plan_only",
     is_flag=True,
-    help=("Say what would be done, from headers and samples, and stop."),
+    help=("Print the plan, from headers and samples, and write nothing."),
 )
 @checkpoint.as_json
 @click.option(
     "--sha256",
     is_flag=True,
-    help=("Hash whole files too, members and result; slower than the average itself."),
+    help=(
+        "Compute the SHA-256 of all weight files, of members and result; slower than "
+        "the average itself."
+    ),
 )
 def command(
     members: tuple[str, ...],
@@ -102,7 +115,7 @@ def command(
 ) -> None:
     """Average checkpoints into one.
 
-    Members are .safetensors files, files of torch (.pt .pth .bin .ckpt), or Hugging
+    Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), or Hugging
     Face and sentence-transformers directories. Nothing is overwritten without
     --force, and a run that is killed leaves no output that looks finished.
 
@@ -126,7 +139,7 @@ def command(
         found.paths,
         out or default_out(found.paths),
         weights=numbers,
-        params=as_params(params),
+        rule_params=as_params(params),
         **options,
     )
     taken = Taken(plan, found)

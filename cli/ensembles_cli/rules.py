@@ -24,6 +24,7 @@ def command() -> None:
     for name, rule in sorted(RULES.items()):
         text = described(rule)
         members = "any" if rule.n_members is None else str(rule.n_members)
+        members += " and a base" if rule.needs_base else ""
         signed = "signed" if rule.signed else "not negative"
         params = shown_params(rule.params)
         rows.append([name, summary(text), params, members, signed, source(text)])

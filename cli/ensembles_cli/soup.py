@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,9 +14,6 @@ from ensembles_cli.process import end_cleanly, load_numba, raise_file_limit
 from ensembles_cli.reports.soup import print_soup
 from ensembles_cli.reports.soup_progress import Told, tell_notes
 from ensembles_cli.scoring.command import ScoringCommand
-
-if TYPE_CHECKING:
-    from ensembles.checkpoints import Options
 
 
 @click.command("soup")
@@ -158,7 +155,6 @@ def command(
     if trials is not None and "n_trials" not in parameters(name):
         raise click.UsageError(f"--trials is for --select optuna, found {select}")
     own = as_params([*params, *[("n_trials", trials)] * (trials is not None)])
-    given: Options = {**options}  # type: ignore[typeddict-item]  # options.checkpoint
     asked = text if key_of_score is None else f"{text} --score-key {key_of_score}"
     journal = Journal(f"{out}.journal.jsonl", asked, scoring.files())
     found = expand(members, last=last)
@@ -179,7 +175,7 @@ def command(
             journal=journal,
             record=told.record,
             force=force,
-            options=given,
+            options=options,
         )
     print_soup(report, told, found.steps, as_json)
 

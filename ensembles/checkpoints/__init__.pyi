@@ -1,4 +1,4 @@
-from .merging.average import Report as Report
+from .merging.average import MergeReport as MergeReport
 from .merging.average import average as average
 from .merging.average import write as write
 from .model_soup.estimator import ModelSoup as ModelSoup
@@ -8,7 +8,7 @@ from .parameters.access import get_state as get_state
 from .parameters.access import set_state as set_state
 from .parameters.table import State as State
 from .parameters.table import register_state as register_state
-from .planning.options import Options as Options
+from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
 from .soup_search.candidates import Candidate as Candidate

@@ -14,23 +14,30 @@ from ensembles.kernels.mean import mean as weighted_mean
 from ensembles.kernels.sorting import ranked, weighted_median
 from ensembles.parallel import cut
 from ensembles.registry import register
-from ensembles.rules.numerics import by_logarithms, kept_between, powers, trimmed
+from ensembles.rules.numerics import (
+    log_domain_mean,
+    power_transforms,
+    sorted_trimmed_mean,
+    trimmed_weights,
+)
 from ensembles.rules.table import RULES
 
-PIECE = 8_192  # elements of each member in float64 at a time, outside memory budgets
+PIECE_SIZE = 8_192  # elements per member in float64, beside the memory budget
 
 
-def _counted(stack: Array, weights: Float64) -> tuple[Array, Float64]:
+def _nonzero_weighted(stack: Array, weights: Float64) -> tuple[Array, Float64]:
     """Members with nonzero weight, and their weights."""
-    some = weights != 0
-    return (stack, weights) if some.all() else (stack[some], weights[some])
+    is_counted = weights != 0
+    if is_counted.all():
+        return stack, weights
+    return stack[is_counted], weights[is_counted]
 
 
-def _by_piece(stack: Array, combine: Callable[[Float64], Float64]) -> Array:
+def _map_pieces(stack: Array, combine: Callable[[Float64], Float64]) -> Array:
     """Apply a function to float64 members piece by piece; round the result once."""
     out = np.empty(stack.shape[1])
     with np.errstate(all="ignore"):  # NaN, infinity and zero pass through
-        for start, stop in cut(len(out), PIECE):
+        for start, stop in cut(len(out), PIECE_SIZE):
             piece = np.ascontiguousarray(widened(stack[:, start:stop]))
             out[start:stop] = combine(piece)
     return rounded(out, stack.dtype)
@@ -76,17 +83,17 @@ def median(stack: Array, weights: Float64) -> Array:
     Edgeworth (1888), "On a new method of reducing observations relating to several
     quantities", Philosophical Magazine 25.
     """
-    stack, weights = _counted(stack, weights)
+    stack, weights = _nonzero_weighted(stack, weights)
     if (weights == weights[0]).all():
         low, high = (len(stack) - 1) // 2, len(stack) // 2
         return weighted_mean(ranked(stack, low, high), np.ones(high - low + 1))
 
-    def middle(piece: Float64) -> Float64:
-        found = np.empty(piece.shape[1])
-        weighted_median(piece, weights, found)
-        return found
+    def combine(piece: Float64) -> Float64:
+        medians = np.empty(piece.shape[1])
+        weighted_median(piece, weights, medians)
+        return medians
 
-    return _by_piece(stack, middle)
+    return _map_pieces(stack, combine)
 
 
 @register(RULES, fused=True)
@@ -125,18 +132,20 @@ def trimmed_mean(stack: Array, weights: Float64, *, proportion: float = 0.2) -> 
     if not (isinstance(proportion, Real) and 0 <= proportion < 0.5):
         raise ValueError(
             "proportion of 'trimmed_mean' must be a number from 0 to below 0.5, found "
-            f"{proportion!r}; rule 'median' leaves nothing but the middle"
+            f"{proportion!r}; for 0.5, use rule 'median'"
         )
-    stack, weights = _counted(stack, weights)
+    stack, weights = _nonzero_weighted(stack, weights)
     if (weights == weights[0]).all():
         ends = np.arange(1.0, len(stack) + 1)
-        kept = kept_between(ends, np.ones(len(stack)), proportion)
+        kept = trimmed_weights(ends, np.ones(len(stack)), proportion)
         low, high = np.flatnonzero(kept)[[0, -1]].tolist()
         return weighted_mean(ranked(stack, low, high), kept[low : high + 1])
     # Ordered by weight, so that ties do not depend on the order of the members.
     order = np.argsort(weights, kind="stable")
     weights = weights[order]
-    return _by_piece(stack, lambda piece: trimmed(piece[order], weights, proportion))
+    return _map_pieces(
+        stack, lambda piece: sorted_trimmed_mean(piece[order], weights, proportion)
+    )
 
 
 @register(RULES, domain="non-negative", fused=True)
@@ -161,15 +170,17 @@ def geometric_mean(stack: Array, weights: Float64) -> Array:
     Limit of the power mean for p towards 0: Hardy, Littlewood & Pólya (1934),
     Inequalities, theorem 3.
     """
-    stack, weights = _counted(stack, weights)
+    stack, weights = _nonzero_weighted(stack, weights)
 
     def combine(piece: Float64) -> Float64:
         largest = piece.max(axis=0)
-        found = by_logarithms(piece, weights, largest, up=np.positive, down=np.positive)
-        ruled_out = (largest == np.inf) & (piece.min(axis=0) == 0)
-        return np.where(ruled_out, np.nan, found)
+        means = log_domain_mean(
+            piece, weights, largest, up=np.positive, down=np.positive
+        )
+        is_undefined = (largest == np.inf) & (piece.min(axis=0) == 0)
+        return np.where(is_undefined, np.nan, means)
 
-    return _by_piece(stack, combine)
+    return _map_pieces(stack, combine)
 
 
 @register(RULES, domain="non-negative", fused=True)
@@ -208,14 +219,14 @@ def power_mean(stack: Array, weights: Float64, *, p: float = 2.0) -> Array:
             f"p of 'power_mean' must be a finite number, and not 0, found {p!r}; rules "
             "'geometric_mean', 'maximum' and 'minimum' are the limits"
         )
-    stack, weights = _counted(stack, weights)
-    up, down = powers(float(p))
+    stack, weights = _nonzero_weighted(stack, weights)
+    up, down = power_transforms(float(p))
 
     def combine(piece: Float64) -> Float64:
         anchor = piece.max(axis=0) if p > 0 else piece.min(axis=0)
-        return by_logarithms(piece, weights, anchor, up=up, down=down)
+        return log_domain_mean(piece, weights, anchor, up=up, down=down)
 
-    return _by_piece(stack, combine)
+    return _map_pieces(stack, combine)
 
 
 @register(RULES, fused=True)
@@ -234,7 +245,7 @@ def minimum(stack: Array, weights: Float64) -> Array:
     Limit of the power mean for p towards minus infinity: Hardy, Littlewood & Pólya
     (1934), Inequalities, theorem 4.
     """
-    counted, _ = _counted(stack, weights)
+    counted, _ = _nonzero_weighted(stack, weights)
     return np.asarray(ranked(counted, 0, 0)[0])
 
 
@@ -254,5 +265,5 @@ def maximum(stack: Array, weights: Float64) -> Array:
     Limit of the power mean for p towards infinity: Hardy, Littlewood & Pólya (1934),
     Inequalities, theorem 4.
     """
-    counted, _ = _counted(stack, weights)
+    counted, _ = _nonzero_weighted(stack, weights)
     return np.asarray(ranked(counted, len(counted) - 1, len(counted) - 1)[0])

@@ -9,13 +9,13 @@ import numpy as np
 
 from ensembles._typing import Float64
 
-View = Callable[[Float64], Float64]
+Transform = Callable[[Float64], Float64]
 
 DEEPEST = 0.5 - 2.0**-20  # deeper cuts leave mostly rounding error; nearly the median
 EXPONENTS = 4_200  # exceeds any difference of binary logarithms of float64 numbers
 
 
-def kept_between(ends: Float64, weights: Float64, proportion: float) -> Float64:
+def trimmed_weights(ends: Float64, weights: Float64, proportion: float) -> Float64:
     """Remaining weight of each member after trimming both ends.
 
     Parameters
@@ -34,16 +34,16 @@ def kept_between(ends: Float64, weights: Float64, proportion: float) -> Float64:
 
     Examples
     --------
-    >>> kept_between(np.array([1.0, 2, 3, 4]), np.ones(4), 0.375)
+    >>> trimmed_weights(np.array([1.0, 2, 3, 4]), np.ones(4), 0.375)
     array([0. , 0.5, 0.5, 0. ])
     """
-    whole = ends[-1]
-    below = min(proportion, DEEPEST) * whole
-    kept = np.minimum(ends, whole - below) - np.maximum(ends - weights, below)
-    return np.where(kept > len(ends) * np.finfo(np.float64).eps * whole, kept, 0.0)
+    total = ends[-1]
+    cut = min(proportion, DEEPEST) * total
+    kept = np.minimum(ends, total - cut) - np.maximum(ends - weights, cut)
+    return np.where(kept > len(ends) * np.finfo(np.float64).eps * total, kept, 0.0)
 
 
-def trimmed(stack: Float64, weights: Float64, proportion: float) -> Float64:
+def sorted_trimmed_mean(stack: Float64, weights: Float64, proportion: float) -> Float64:
     """Weighted trimmed mean of each column, for unequal weights.
 
     Parameters
@@ -62,18 +62,19 @@ def trimmed(stack: Float64, weights: Float64, proportion: float) -> Float64:
         NaN where a member is NaN.
     """
     order = np.argsort(stack, axis=0, kind="stable")
-    given = weights[order]
-    kept = kept_between(np.cumsum(given, axis=0), given, proportion)
-    total, whole = np.zeros((2, stack.shape[1]))
+    sorted_weights = weights[order]
+    ends = np.cumsum(sorted_weights, axis=0)
+    kept = trimmed_weights(ends, sorted_weights, proportion)
+    total, weight_sum = np.zeros((2, stack.shape[1]))
     # Member after member: a sum over an axis may add pairwise.
-    for values, left in zip(np.take_along_axis(stack, order, 0), kept, strict=True):
-        total += np.where(left > 0, left * values, 0.0)
-        whole += left
-    return np.where(np.isnan(stack).any(0), np.nan, total / whole)
+    for values, weight in zip(np.take_along_axis(stack, order, 0), kept, strict=True):
+        total += np.where(weight > 0, weight * values, 0.0)
+        weight_sum += weight
+    return np.where(np.isnan(stack).any(0), np.nan, total / weight_sum)
 
 
-def by_logarithms(
-    stack: Float64, weights: Float64, anchor: Float64, *, up: View, down: View
+def log_domain_mean(
+    stack: Float64, weights: Float64, anchor: Float64, *, up: Transform, down: Transform
 ) -> Float64:
     """Quasi-arithmetic mean of each column, in logarithms relative to an anchor.
 
@@ -97,20 +98,24 @@ def by_logarithms(
     -------
     ndarray of shape (size,)
     """
-    base, power = np.frexp(anchor)
+    anchor_mantissa, anchor_exponent = np.frexp(anchor)
     total = np.zeros(anchor.shape)
     for row, weight in zip(stack, weights, strict=True):
-        part, exponent = np.frexp(row)
-        total += weight * up(np.log2(part / base) + (exponent - power))
+        mantissa, exponent = np.frexp(row)
+        log = np.log2(mantissa / anchor_mantissa) + (exponent - anchor_exponent)
+        total += weight * up(log)
     log = down(total / math.fsum(weights))
     steps = np.rint(np.clip(log, -EXPONENTS, EXPONENTS))
-    found = np.ldexp(base * np.exp2(log - steps), power + steps.astype(np.int32))
+    means = np.ldexp(
+        anchor_mantissa * np.exp2(log - steps),
+        anchor_exponent + steps.astype(np.int32),
+    )
     # The sign of a zero anchor depends on the order of the members.
-    return np.where((anchor > 0) & (anchor < np.inf), found, np.abs(anchor))
+    return np.where((anchor > 0) & (anchor < np.inf), means, np.abs(anchor))
 
 
-def powers(p: float) -> tuple[View, View]:
-    """Functions ``up`` and ``down`` of `by_logarithms` for the power mean.
+def power_transforms(p: float) -> tuple[Transform, Transform]:
+    """Functions ``up`` and ``down`` of `log_domain_mean` for the power mean.
 
     Parameters
     ----------

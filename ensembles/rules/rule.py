@@ -1,9 +1,9 @@
-"""The class `Rule`: functions that combine a stack of members, and their properties."""
+"""The class `Rule`: a function that combines a stack of members, and its properties."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +13,11 @@ from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
 from ensembles.kernels.casting import rounded, widened
 from ensembles.kernels.gram import BLOCK
-from ensembles.registry import RegisteredFunction, parameters_of
+from ensembles.registry import RegisteredFunction
+from ensembles.rules.signatures import Function, check_signatures, named_arguments
 from ensembles.weights import check_weights
 
 MODERATE = 64  # largest binary exponent of weights that are used unscaled
-Function = Callable[..., Any]
 
 
 class Rule(RegisteredFunction):
@@ -30,22 +30,28 @@ class Rule(RegisteredFunction):
 
     Parameters
     ----------
-    function : callable (stack, weights, **params) -> array
+    function : callable (stack, weights, *, base, state, **params) -> array
         The stack has shape (n_members, size) and is float64, unless the rule is
-        ``fused``; the result has shape (size,). With ``statistics`` the function also
-        takes ``state``, by keyword.
-    statistics : callable (stack, **params) -> array, or None, default=None
+        ``fused``; the result has shape (size,). The signature has ``base`` if the rule
+        needs a base, an array of shape (size,) in the format of the stack, and
+        ``state`` if it has ``statistics``.
+    statistics : callable (stack, base, **params) -> array, or None, default=None
         Returns an array of shape (n_blocks, *shape), one entry for each 65,536 elements
         of the stack; `blockwise` builds it from a function of a single block. Entries
-        are added in the order of the elements. The stack is the same as in
-        ``function``. None means an elementwise rule.
+        are added in the order of the elements. The signature has ``base`` only if the
+        rule needs a base. Stack and base are the same as in ``function``. None means
+        that the rule needs no first pass.
     finish : callable (total, weights, **params) -> state, or None, default=None
         Called once per tensor with the sum of its statistics, of shape (*shape,). None
         uses the sum as the state.
+    needs_base : bool, default=False
+        Whether the rule needs a base: a common ancestor of the members, which is not a
+        member and has no weight.
     n_members : int or None, default=None
         Number of members that the rule requires; None allows any number.
     domain : {"any", "non-negative"}, default="any"
-        Allowed entries. Members with zero weight are not checked, and NaN is allowed.
+        Allowed entries of members. Members with zero weight are not checked, and NaN is
+        allowed.
     signed : bool, default=False
         Whether weights may be negative.
     symmetric : bool, default=True
@@ -53,10 +59,16 @@ class Rule(RegisteredFunction):
     fused : bool, default=False
         Whether the functions take members of any float format as they are stored, and
         ``function`` rounds its float64 result to that format itself.
+
+    Raises
+    ------
+    TypeError
+        If the signatures do not fit together: a function takes an argument that the
+        library does not pass, a parameter has the name of such an argument or two
+        different defaults, or ``finish`` is given without ``statistics``.
     """
 
     noun = "rule"
-    reserved = frozenset(("state",))
 
     def __init__(
         self,
@@ -64,6 +76,7 @@ class Rule(RegisteredFunction):
         *,
         statistics: Function | None = None,
         finish: Function | None = None,
+        needs_base: bool = False,
         n_members: int | None = None,
         domain: Literal["any", "non-negative"] = "any",
         signed: bool = False,
@@ -73,14 +86,31 @@ class Rule(RegisteredFunction):
         super().__init__(function)
         self.statistics = statistics
         self.finish = finish
+        self.needs_base = needs_base
         self.n_members = n_members
         self.domain = domain
         self.signed = signed
         self.symmetric = symmetric
         self.fused = fused
+        # Read once: signatures are too slow to be read for every block.
+        self._combine = named_arguments(self.name, function, 2)
+        self._statistics = statistics and named_arguments(self.name, statistics, 1)
+        self._finish = finish and named_arguments(self.name, finish, 2)
+        self._params = check_signatures(
+            self.name,
+            self._combine,
+            self._statistics,
+            self._finish,
+            needs_base=needs_base,
+        )
 
     def __call__(
-        self, stack: ArrayLike, weights: ArrayLike | None = None, **params: Any
+        self,
+        stack: ArrayLike,
+        weights: ArrayLike | None = None,
+        *,
+        base: ArrayLike | None = None,
+        **params: Any,
     ) -> Array:
         """Combine members in memory.
 
@@ -90,6 +120,9 @@ class Rule(RegisteredFunction):
             Members along axis 0.
         weights : array-like of shape (n_members,) or None, default=None
             Weight of each member. None gives every member the weight 1.
+        base : array-like of shape (*shape,) or None, default=None
+            Common ancestor of the members; required if the rule needs a base, else
+            None.
         **params
             Parameters of the rule.
 
@@ -100,41 +133,41 @@ class Rule(RegisteredFunction):
         Raises
         ------
         ValueError, TypeError
-            If the weights, a parameter, the number of members or an entry is not valid.
+            If the weights, the base, a parameter, the number of members or an entry is
+            not valid.
         """
-        members = np.asarray(stack)
-        if members.dtype not in FLOATS:
-            members = members.astype(np.float64)
-        self.check(len(members), params)
+        members = _as_floats(stack)
+        self.check(len(members), params, has_base=base is not None)
         checked = check_weights(
             weights, len(members), signed=self.signed, rule=self.name
         )
         flat = np.ascontiguousarray(members.reshape(len(members), -1))
-        return self._in_memory(flat, checked, params).reshape(members.shape[1:])
-
-    def _in_memory(self, stack: Array, weights: Float64, params: Any) -> Array:
-        state = None
-        if self.statistics is not None:
-            state = self.state_of([self.partials(stack, params)], weights, params)
-        return self.combine(stack, weights, stack.dtype, state=state, **params)
+        flat_base = None
+        if base is not None:
+            ancestor = _as_floats(base)
+            if ancestor.shape != members.shape[1:]:
+                raise ValueError(
+                    f"base must have the shape of a member, {members.shape[1:]}, found "
+                    f"{ancestor.shape}"
+                )
+            flat_base = np.ascontiguousarray(ancestor.reshape(-1))
+        out = self._combine_at_once(flat, checked, flat_base, params)
+        return out.reshape(members.shape[1:])
 
     @property
     def is_elementwise(self) -> bool:
         """Whether an entry of the result depends only on the members' same entry."""
-        return self.statistics is None
+        return self.statistics is None and not self.needs_base
 
     @property
     def params(self) -> dict[str, Any]:
         """Names of the parameters of all functions, with their defaults."""
-        found = super().params
-        if self.statistics is not None:
-            found |= parameters_of(self.statistics, 1)
-        if self.finish is not None:
-            found |= parameters_of(self.finish, 2)
-        return found
+        return dict(self._params)
 
-    def check(self, n_members: int, params: Mapping[str, Any]) -> None:
-        """Raise if the rule does not accept the number of members or the parameters.
+    def check(
+        self, n_members: int, params: Mapping[str, Any], *, has_base: bool = False
+    ) -> None:
+        """Raise if the rule does not accept the members, the base or the parameters.
 
         Parameters
         ----------
@@ -142,29 +175,51 @@ class Rule(RegisteredFunction):
             Number of members.
         params : mapping of str to value
             Parameters of the rule.
+        has_base : bool, default=False
+            Whether a base is given.
 
         Raises
         ------
         ValueError
-            If the rule requires another number of members, or a parameter is unknown or
-            not valid.
+            If the rule requires another number of members, needs a base and has none,
+            does not use its base, or a parameter is unknown or not valid.
         """
+        if self.needs_base and not has_base:
+            raise ValueError(
+                f"rule {self.name!r} needs the checkpoint that the members were "
+                "fine-tuned from; pass it as base=PATH"
+            )
+        if has_base and not self.needs_base:
+            raise ValueError(
+                f"rule {self.name!r} does not use a base; leave base=PATH out, or "
+                "choose a rule that needs a base"
+            )
         if self.n_members not in (None, n_members):
             raise ValueError(
                 f"rule {self.name!r} needs {self.n_members} members, found {n_members}"
             )
         self.check_names(params)
         if params:  # the functions validate them, here before any data is read
-            one = np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
-            self._in_memory(one, np.ones(n_members), params)
+            stack = (
+                np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
+            )
+            base = np.zeros(stack.shape[1]) if has_base else None
+            self._combine_at_once(stack, np.ones(n_members), base, params)
 
-    def partials(self, members: Sequence[Array] | Array, params: Any) -> Array:
+    def partial_statistics(
+        self,
+        members: Sequence[Array] | Array,
+        base: Array | None,
+        params: Mapping[str, Any],
+    ) -> Array:
         """Statistics of each block in a contiguous part of flat members.
 
         Parameters
         ----------
         members : n_members arrays of shape (size,), float formats
             The part of each member, which starts at a multiple of 65,536 elements.
+        base : ndarray of shape (size,) or None
+            The same part of the base; None for rules without a base.
         params : mapping of str to value
             Parameters of the rule.
 
@@ -173,18 +228,22 @@ class Rule(RegisteredFunction):
         ndarray of shape (n_blocks, *shape)
         """
         assert self.statistics is not None
-        stack = as_stack(members)
-        stack = stack if self.fused else widened(stack)
+        stack = stack_members(members)
+        if not self.fused or (base is not None and base.dtype != stack.dtype):
+            stack, base = widened(stack), _widened(base)
+        arguments = _chosen(self._statistics, {**params, "base": base})
         with np.errstate(all="ignore"):  # infinities of both signs
-            return np.asarray(_call(self.statistics, 1, params, stack))
+            return np.asarray(self.statistics(stack, **arguments))
 
-    def state_of(self, partials: Sequence[Array], weights: Float64, params: Any) -> Any:
+    def compute_state(
+        self, partials: Sequence[Array], weights: Float64, params: Mapping[str, Any]
+    ) -> Any:
         """State of a tensor, computed from the statistics of all its parts.
 
         Parameters
         ----------
         partials : sequence of ndarray of shape (n_blocks, *shape)
-            Return values of `partials`, in the order of the parts.
+            Return values of `partial_statistics`, in the order of the parts.
         weights : ndarray of shape (n_members,)
             Weight of each member.
         params : mapping of str to value
@@ -199,7 +258,8 @@ class Rule(RegisteredFunction):
             total = np.concatenate(partials).sum(axis=0)
             if self.finish is None:
                 return total
-            return _call(self.finish, 2, params, total, moderate(weights))
+            arguments = _chosen(self._finish, params)
+            return self.finish(total, self._moderate(weights), **arguments)
 
     def combine(
         self,
@@ -207,8 +267,9 @@ class Rule(RegisteredFunction):
         weights: Float64,
         dtype: np.dtype[Any],
         *,
+        params: Mapping[str, Any] | None = None,
+        base: Array | None = None,
         state: Any = None,
-        **params: Any,
     ) -> Array:
         """Combine one block of flat members and round once to ``dtype``.
 
@@ -220,10 +281,12 @@ class Rule(RegisteredFunction):
             Weight of each member.
         dtype : dtype, a float format
             Format of the result.
+        params : mapping of str to value or None, default=None
+            Parameters of the rule; None means the defaults.
+        base : ndarray of shape (size,) or None, default=None
+            The block of the base; None for rules without a base.
         state : object, default=None
-            Return value of `state_of` for the tensor; None for elementwise rules.
-        **params
-            Parameters of the rule.
+            Return value of `compute_state` for the tensor; None without statistics.
 
         Returns
         -------
@@ -234,17 +297,20 @@ class Rule(RegisteredFunction):
         ValueError
             If an entry lies outside the rule's domain; the message names its member.
         """
-        stack = as_stack(members)
-        weights = moderate(weights)
+        stack = stack_members(members)
+        weights = self._moderate(weights)
         if self.domain == "non-negative":
-            self._refuse_negative(stack, weights)
-        if stack.dtype != dtype or not self.fused:
-            stack = widened(stack)
-        if self.statistics is not None:
-            own = {"state": state}
-            out = np.asarray(_call(self.function, 2, params, stack, weights, **own))
+            self._check_not_negative(stack, weights)
+        one_format = stack.dtype == dtype and (base is None or base.dtype == dtype)
+        if not (one_format and self.fused):
+            stack, base = widened(stack), _widened(base)
+        if params or base is not None or self.statistics is not None:
+            engine = {"base": base, "state": state}
+            arguments = _chosen(self._combine, {**(params or {}), **engine})
+            out = self.function(stack, weights, **arguments)
         else:
-            out = np.asarray(self.function(stack, weights, **params))
+            out = self.function(stack, weights)
+        out = np.asarray(out)
         if out.shape != stack.shape[1:]:
             raise ValueError(
                 f"rule {self.name!r} must return an array of shape "
@@ -252,25 +318,40 @@ class Rule(RegisteredFunction):
             )
         return out if out.dtype == dtype else rounded(out.astype(np.float64), dtype)
 
-    def _refuse_negative(self, stack: Array, weights: Float64) -> None:
-        for place in np.flatnonzero(weights):
+    def _combine_at_once(
+        self,
+        stack: Array,
+        weights: Float64,
+        base: Array | None,
+        params: Mapping[str, Any],
+    ) -> Array:
+        """Combine flat members that are complete, without blocks."""
+        state = None
+        if self.statistics is not None:
+            partials = [self.partial_statistics(stack, base, params)]
+            state = self.compute_state(partials, weights, params)
+        return self.combine(
+            stack, weights, stack.dtype, params=params, base=base, state=state
+        )
+
+    def _moderate(self, weights: Float64) -> Float64:
+        """Weights of moderate size; with a base, their size has a meaning."""
+        return weights if self.needs_base else moderate(weights)
+
+    def _check_not_negative(self, stack: Array, weights: Float64) -> None:
+        for index in np.flatnonzero(weights):
             with np.errstate(invalid="ignore"):  # signaling NaN
-                below = stack[place] < 0
-            if below.any():
+                is_negative = stack[index] < 0
+            if is_negative.any():
                 raise ValueError(
                     f"entries for rule {self.name!r} must not be negative: "
-                    f"members[{place}] has {float(stack[place][below][0])}"
+                    f"members[{index}] has {float(stack[index][is_negative][0])}"
                 )
 
 
-def _call(
-    function: Function, n_inputs: int, params: Any, *inputs: Any, **own: Any
-) -> Any:
-    """Call a function of a rule with the parameters in its signature."""
-    if not params:  # called once a block: signatures are read only if needed
-        return function(*inputs, **own)
-    names = parameters_of(function, n_inputs)
-    return function(*inputs, **own, **{n: v for n, v in params.items() if n in names})
+def _chosen(names: Container[str] | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the arguments that a function has."""
+    return {name: value for name, value in values.items() if name in (names or ())}
 
 
 def blockwise(function: Function) -> Function:
@@ -278,20 +359,25 @@ def blockwise(function: Function) -> Function:
 
     Parameters
     ----------
-    function : callable (block, **params) -> array of shape (*shape,)
+    function : callable (block, base, **params) -> array of shape (*shape,)
         Called with blocks of shape (n_members, size), of at most 65,536 elements each.
+        It has the argument ``base``, of shape (size,), only if the rule needs a base.
 
     Returns
     -------
-    callable (stack, **params) -> array of shape (n_blocks, *shape)
+    callable (stack, base, **params) -> array of shape (n_blocks, *shape)
     """
 
     @functools.wraps(function)
-    def statistics(stack: Array, **params: Any) -> Array:
+    def statistics(stack: Array, base: Array | None = None, **params: Any) -> Array:
+        partials = []
         # An empty tensor is one empty block, which gives the statistics their shape.
-        starts = range(0, max(stack.shape[1], 1), BLOCK)
-        blocks = (np.ascontiguousarray(stack[:, s : s + BLOCK]) for s in starts)
-        return np.array([function(block, **params) for block in blocks])
+        for start in range(0, max(stack.shape[1], 1), BLOCK):
+            if base is not None:
+                params["base"] = base[start : start + BLOCK]
+            block = np.ascontiguousarray(stack[:, start : start + BLOCK])
+            partials.append(function(block, **params))
+        return np.array(partials)
 
     return statistics
 
@@ -318,7 +404,7 @@ def moderate(weights: Float64) -> Float64:
     return np.ldexp(weights, -(max(min(top, least), 0) if top > 0 else top))
 
 
-def as_stack(members: Sequence[Array] | Array) -> Array:
+def stack_members(members: Sequence[Array] | Array) -> Array:
     """Stack of members.
 
     Parameters
@@ -336,3 +422,13 @@ def as_stack(members: Sequence[Array] | Array) -> Array:
     if len({member.dtype for member in members}) == 1:
         return np.asarray(members)
     return np.array([widened(member[None])[0] for member in members])
+
+
+def _widened(base: Array | None) -> Array | None:
+    return None if base is None else widened(base[None])[0]
+
+
+def _as_floats(values: ArrayLike) -> Array:
+    """Array in a float format; other numbers become float64."""
+    array = np.asarray(values)
+    return array if array.dtype in FLOATS else array.astype(np.float64)

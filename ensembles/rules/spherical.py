@@ -33,7 +33,7 @@ def angles(gram: Float64) -> Float64:
     return np.asarray(np.arccos(np.clip(cosines, -1, 1)))
 
 
-def centre(cosines: Float64, share: Float64) -> Float64:
+def spherical_mean(cosines: Float64, share: Float64) -> Float64:
     """Coefficients of the Karcher mean of unit vectors, which has length 1.
 
     Parameters
@@ -56,12 +56,12 @@ def centre(cosines: Float64, share: Float64) -> Float64:
         if length < 1e-7:
             return share
         point = point / length
-        towards = np.clip(cosines @ point, -1, 1)
-        angles, sines = np.arccos(towards), np.sqrt(1 - towards**2)
+        projections = np.clip(cosines @ point, -1, 1)
+        angles, sines = np.arccos(projections), np.sqrt(1 - projections**2)
         pull = share * np.divide(
             angles, sines, out=np.ones_like(angles), where=sines > 1e-8
         )
-        step = pull - (pull @ towards) * point
+        step = pull - (pull @ projections) * point
         size = _length(step, cosines)
         if size < 1e-14:
             break
@@ -125,12 +125,12 @@ def _karcher_coefficients(gram: Float64, weights: Float64) -> Float64:
     _check_squares(gram, "karcher_mean")
     share = weights / weights.sum()
     lengths = np.sqrt(np.diagonal(gram))
-    some = (lengths != 0) & (share > 0)
-    if not some.any():
+    is_counted = (lengths != 0) & (share > 0)
+    if not is_counted.any():
         return np.asarray(share)
-    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=some)
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=is_counted)
     cosines = gram * inverse[:, None] * inverse
-    point = centre(cosines, np.where(some, share, 0.0))
+    point = spherical_mean(cosines, np.where(is_counted, share, 0.0))
     return np.asarray(point * inverse * (share @ lengths))
 
 

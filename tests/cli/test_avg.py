@@ -175,7 +175,7 @@ def test_what_the_library_says_of_parameters_is_said_of_options(
     save(tmp_path / "m.safetensors", {"w": load(a)["w"], "n": np.array([2])})
     torch.save({"model": {"w": torch.ones(1)}, "ema": {"w": torch.zeros(1)}}, "a.pt")
     cases: list[tuple[list[object], str]] = [
-        (["n.safetensors", "m.safetensors"], "--integers first or --integers max says"),
+        (["n.safetensors", "m.safetensors"], "--integers first or --integers max sel"),
         ([a, "n.safetensors"], "--missing skip leaves such tensors out, --missing fi"),
         (["a.pt"], "name it with --key NAME\n"),
         (

@@ -15,7 +15,7 @@ from ensembles.checkpoints import average
 from ensembles.predictions import EnsembleRegressor
 from ensembles.registry import register
 from ensembles.rules import RULES
-from ensembles.rules.rule import blockwise
+from ensembles.rules.rule import Rule, blockwise
 
 
 @blockwise
@@ -58,7 +58,7 @@ def test_it_is_streamed_whatever_the_memory_and_the_threads(
     for memory, threads in ((1 << 26, 2), (3 << 20, 1)):
         out = tmp_path / f"{memory}.safetensors"
         params: Any = {"factor": 2.0, "power": 2.0}
-        how: Any = {"params": params, "memory": memory, "threads": threads}
+        how: Any = {"rule_params": params, "memory": memory, "threads": threads}
         average(members, out, rule=normed, weights=[1, 3], **how)
         found.append(load_file(out))
     a, b = (load_file(path) for path in members)
@@ -75,7 +75,7 @@ def test_in_memory_it_gives_the_same(normed: str, members: list[Path]) -> None:
     states = [load_file(path) for path in members]
     stack = np.array([state["w"] for state in states])
     alone = RULES[normed](stack, [1, 3], power=2.0)
-    both = average(states, rule=normed, weights=[1, 3], params={"power": 2.0})
+    both = average(states, rule=normed, weights=[1, 3], rule_params={"power": 2.0})
     assert alone.tobytes() == both["w"].tobytes()
 
 
@@ -84,10 +84,10 @@ def test_parameters_of_all_its_functions_are_known_and_checked(
 ) -> None:
     assert sorted(RULES[normed].params) == ["factor", "least", "power"]
     with pytest.raises(ValueError, match="least must not be negative, found -1"):
-        average(members, rule=normed, params={"power": 2.0, "least": -1})
+        average(members, rule=normed, rule_params={"power": 2.0, "least": -1})
     message = r"no parameter 'p' \(known: factor, power, least\)"
     with pytest.raises(ValueError, match=message):
-        average(members, rule=normed, params={"p": 2.0})
+        average(members, rule=normed, rule_params={"p": 2.0})
 
 
 def test_predictions_are_no_tensors_to_it(normed: str) -> None:
@@ -101,6 +101,60 @@ def test_predictions_are_no_tensors_to_it(normed: str) -> None:
 def test_an_empty_tensor_has_statistics_of_their_usual_shape(normed: str) -> None:
     empty = {"w": np.empty((0, 3)), "v": np.ones(2)}
     params = {"power": 2.0, "least": 1.0}
-    found = average([empty, empty], rule=normed, params=params)
+    found = average([empty, empty], rule=normed, rule_params=params)
     assert found["w"].shape == (0, 3)
     assert RULES[normed](np.empty((2, 0)), **params).shape == (0,)
+
+
+def combined(stack: Float64, weights: Float64) -> Float64:
+    return np.asarray(weights @ stack)
+
+
+def test_a_finish_without_statistics_is_refused_when_it_is_registered() -> None:
+    with pytest.raises(TypeError, match="'combined' must have statistics, because it "):
+        register(RULES, finish=scales)(combined)
+    assert "combined" not in RULES
+
+
+def test_a_state_needs_statistics_and_statistics_a_state() -> None:
+    def stated(stack: Float64, weights: Float64, *, state: Float64) -> Float64:
+        return state
+
+    for function, statistics in ((stated, None), (combined, squares)):
+        with pytest.raises(TypeError, match="argument 'state' if and only if it has "):
+            Rule(function, statistics=statistics)
+
+
+def test_a_base_is_in_a_signature_if_and_only_if_the_rule_needs_one() -> None:
+    def based(stack: Float64, weights: Float64, *, base: Float64) -> Float64:
+        return base
+
+    for function, needs_base in ((based, False), (combined, True)):
+        with pytest.raises(TypeError, match=f"found needs_base={needs_base}"):
+            Rule(function, needs_base=needs_base)
+
+
+@pytest.mark.parametrize("name", ["members", "dtype", "weights", "stack"])
+def test_names_of_the_library_are_no_parameters(name: str) -> None:
+    def finish(total: Any, shares: Any, **params: Any) -> Any: ...
+
+    scope: dict[str, Any] = {}
+    exec(f"def named(x, y, *, {name}=1): ...", scope)
+    with pytest.raises(TypeError, match=f"'named' must not be named '{name}'"):
+        Rule(scope["named"])
+    with pytest.raises(TypeError, match=r"must name each parameter, found \*\*params"):
+        Rule(finish)
+
+
+def test_a_parameter_has_one_default() -> None:
+    def other(total: Float64, weights: Float64, *, factor: float = 2.0) -> Float64:
+        return total
+
+    def stated(
+        stack: Float64, weights: Float64, *, state: Float64, factor: float = 1.0
+    ) -> Float64:
+        return state
+
+    message = "'factor' of rule 'stated' must have the same default in all .*1.0 and 2"
+    with pytest.raises(TypeError, match=message):
+        Rule(stated, statistics=squares, finish=other)

@@ -10,7 +10,7 @@ import click
 from ensembles_cli.console import as_options, size, table
 
 if TYPE_CHECKING:
-    from ensembles.checkpoints import Plan, Report
+    from ensembles.checkpoints import MergeReport, Plan
     from ensembles.checkpoints.directories.discovery import Expanded
 
 NOTES_SHOWN = 10
@@ -64,7 +64,8 @@ class Taken:
         return {
             "members": self.members(),
             "rule": plan.rule.name,
-            "params": plan.params,
+            "params": plan.rule_params,
+            "base": None if plan.base is None else {"path": str(plan.base.path)},
             "out": str(plan.out),
             "files": list(plan.parts),
             "tensors": len(plan.targets),
@@ -84,6 +85,8 @@ def print_taken(taken: Taken) -> None:
     """Print members and notes to stderr."""
     for line in shortened(list(map(_line, taken.members()))):
         click.echo(line, err=True)
+    if taken.plan.base is not None:
+        click.echo(taken.plan.base.name, err=True)
     print_notes(taken.notes)
 
 
@@ -111,9 +114,10 @@ def print_plan(taken: Taken, as_json: bool) -> None:
             [
                 "rule",
                 " ".join(
-                    [facts["rule"], *(f"{k}={v}" for k, v in plan.params.items())]
+                    [facts["rule"], *(f"{k}={v}" for k, v in plan.rule_params.items())]
                 ),
             ],
+            *([] if plan.base is None else [["base", str(plan.base.path)]]),
             ["output", f"{plan.out}" + "/" * (plan.kind == "directory")],
             ["tensors", str(facts["tensors"])],
             *_integer_row(plan),
@@ -128,17 +132,19 @@ def print_plan(taken: Taken, as_json: bool) -> None:
     print_notes(taken.notes)
 
 
-def print_report(taken: Taken, report: Report, as_json: bool) -> None:
+def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
     """Print the result and its digests."""
     plan = report.plan
     if as_json:
         facts = taken.described()
-        for member, digest in zip(facts["members"], report.members, strict=True):
+        for member, digest in zip(facts["members"], report.member_digests, strict=True):
             member["digest"] = f"xxh3-128:{digest}"
+        if report.base_digest is not None:
+            facts["base"]["digest"] = f"xxh3-128:{report.base_digest}"
         facts["notes"] += map(as_options, report.notes)
         done = {
             "digest": f"xxh3-128:{report.digest}",
-            "special": report.special,
+            "special": report.nonfinite_tensors,
             "sha256": report.sha256,
             "seconds": round(report.seconds, 3),
         }
@@ -224,7 +230,7 @@ def left_out(plan: Plan) -> list[str]:
 
 
 def _integers(plan: Plan) -> list[str]:
-    return [t.name for t in plan.targets if t.action == "settle"]
+    return [t.name for t in plan.targets if t.action == "resolve_integers"]
 
 
 def _integer_row(plan: Plan) -> list[list[str]]:
@@ -233,7 +239,7 @@ def _integer_row(plan: Plan) -> list[list[str]]:
     if not names:
         return []
     equal = [name for name in names if not name.endswith("num_batches_tracked")]
-    policy = plan.options["integers"]
+    policy = plan.options.integers
     words = {"error": "must be equal", "first": "the first's", "max": "the largest"}
     if not equal:
         return [["integers", f"{counted(len(names), 'tensor')}, the largest"]]

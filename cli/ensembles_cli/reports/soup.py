@@ -161,13 +161,13 @@ def as_average(report: SoupReport) -> str:
 
 def _options(plan: Plan) -> list[str]:
     found = []
-    if plan.options["integers"] != "error":
-        found += ["--integers", plan.options["integers"]]
-    if plan.options["missing"] != "error":
-        found += ["--missing", plan.options["missing"]]
+    if plan.options.integers != "error":
+        found += ["--integers", plan.options.integers]
+    if plan.options.missing != "error":
+        found += ["--missing", plan.options.missing]
     for name in ("include", "exclude"):
-        patterns: Sequence[str] = plan.options[name]
+        patterns: Sequence[str] = getattr(plan.options, name)
         found += [word for p in patterns for word in (f"--{name}", p)]
-    if plan.options["key"] is not None:
-        found += ["--key", plan.options["key"]]
+    if plan.options.key is not None:
+        found += ["--key", plan.options.key]
     return found

@@ -1,4 +1,4 @@
-"""Compare the layouts of members, and choose the action for each tensor."""
+"""Match the layouts of members and base, and choose the action for each tensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from ensembles.checkpoints.compatibility.tied_weights import (
     Ties,
     find_ties,
     may_untie,
-    resolve,
     same_bytes,
     untied_config,
 )
@@ -27,29 +26,33 @@ SHOWN = 3
 FEW = 5  # missing tensors that are reported one by one; more are summarized
 
 
-class Target(NamedTuple):
-    """A tensor of the average, with its sources.
+class TensorPlan(NamedTuple):
+    """A tensor of the result, with the tensors that it is computed from.
 
     Parameters
     ----------
     name : str
-        Tensor name in the average.
+        Tensor name in the result.
     dtype : numpy.dtype
-        Dtype of the average.
+        Dtype of the result.
     shape : tuple of int
-        Shape, the same in all members.
+        Shape, the same in all members and the base.
     members : tuple of Tensor
         Tensor of each member, or of the first member alone for ``"copy"``.
-    action : {"combine", "settle", "copy"}
-        ``"combine"`` applies the rule (floats), ``"settle"`` the policy for integers,
-        which are not averaged, and ``"copy"`` copies from the first member.
+    action : {"combine", "resolve_integers", "copy"}
+        ``"combine"`` applies the rule to floats, ``"resolve_integers"`` the option
+        ``integers`` to integers and booleans, and ``"copy"`` copies from the first
+        member.
+    base : Tensor or None, default=None
+        Tensor of the base for ``"combine"``; None without a base.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     members: tuple[Tensor, ...]
-    action: Literal["combine", "settle", "copy"]
+    action: Literal["combine", "resolve_integers", "copy"]
+    base: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -58,131 +61,153 @@ class Target(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes in the average."""
+        """Number of bytes in the result."""
         return self.size * self.dtype.itemsize
 
+    @property
+    def sources(self) -> tuple[Tensor, ...]:
+        """Tensors to read: those of the members, then the base's if there is one."""
+        return self.members if self.base is None else (*self.members, self.base)
 
-class Comparison(NamedTuple):
-    """Tensors of the average, and the differences between the members.
+
+class LayoutMatch(NamedTuple):
+    """Tensors of the result, and the differences between the members.
 
     Parameters
     ----------
-    targets : list of Target
+    targets : list of TensorPlan
         Tensors to write.
     aliases : dict of str to str
-        Additional names of targets (tied tensors): alias to name.
+        Additional names of tied tensors in the result: alias to name.
     untied : list of str
         Output layers with separate parameters, for which the configuration of the
-        average must set ``tie_word_embeddings`` to false.
+        result must set ``tie_word_embeddings`` to false.
     problems : list of str
         Error messages; empty if the members can be averaged.
     notes : list of str
         Messages about tensors and files that are left out, copied or different.
     """
 
-    targets: list[Target]
+    targets: list[TensorPlan]
     aliases: dict[str, str]
     untied: list[str]
     problems: list[str]
     notes: list[str]
 
 
-def compare(
+def match_layouts(
     members: Sequence[Checkpoint],
+    base: Checkpoint | None = None,
     *,
     missing: str,
     include: Sequence[str],
     exclude: Sequence[str],
     dtype: np.dtype[Any] | None,
-) -> Comparison:
-    """Compare the tensors of members by name, dtype and shape.
+) -> LayoutMatch:
+    """Match the tensors of members and base by name, dtype and shape.
 
     Parameters
     ----------
     members : sequence of Checkpoint
         Members with matching tensor names, see `named_alike`.
+    base : Checkpoint or None, default=None
+        Base with matching tensor names; it must have every tensor of the members.
     missing : {"error", "skip", "first"}
-        Treatment of tensors missing from some members: report them as problems, leave
-        them out, or copy them from the first member, if it has them.
+        Treatment of tensors missing from some members or the base: report them as
+        problems, leave them out, or copy them from the first member, if it has them.
     include, exclude : sequence of str
         Glob patterns for tensor names. An empty ``include`` means all tensors.
     dtype : dtype or None
-        Dtype of the average's floats; None keeps the dtype of the first member for each
+        Dtype of the result's floats; None keeps the dtype of the first member for each
         tensor.
 
     Returns
     -------
-    Comparison
+    LayoutMatch
     """
-    found = Comparison([], {}, [], [], [])
-    first, ties = members[0], find_ties(members)
+    match = LayoutMatch([], {}, [], [], [])
+    checkpoints = [*members] if base is None else [*members, base]
+    first, ties = members[0], Ties({}, [{} for _ in checkpoints], {})
+    if any(c.config or {*c.names} != {*first.names} for c in checkpoints):
+        ties = find_ties(checkpoints)
     lacking: dict[tuple[str, ...], list[str]] = {}
-    passed: dict[tuple[str, str], list[str]] = {}
-    for name in _names(members):
+    skipped: dict[tuple[str, str], list[str]] = {}
+    names = dict.fromkeys(name for member in members for name in member.names)
+    for name in names:
         if not is_wanted(name, include, exclude):
             continue
-        kept = first.aliases.get(name, name)
-        wanted = kept != name and is_wanted(kept, include, exclude)
-        if wanted and _is_tied(name, kept, members):
-            found.aliases[name] = kept
+        target = first.aliases.get(name, name)
+        if (
+            target != name
+            and is_wanted(target, include, exclude)
+            and _is_tied(name, target, checkpoints)
+        ):
+            match.aliases[name] = target
             continue
-        tied = ties.left_out.get(name)
-        if tied is not None and is_wanted(tied, include, exclude):
-            found.notes.append(f"{name} left out: it is tied to {tied}, byte for byte")
+        partner = ties.left_out.get(name)
+        if partner is not None and is_wanted(partner, include, exclude):
+            match.notes.append(
+                f"{name} left out: it is tied to {partner}, byte for byte"
+            )
             continue
-        held = [
-            resolve(member, own.get(name, name))
-            for member, own in zip(members, ties.counted, strict=True)
+        tensors = [
+            checkpoint.tensor(tied.get(name, name))
+            for checkpoint, tied in zip(checkpoints, ties.counted, strict=True)
         ]
-        absent = [m.name for m, tensor in zip(members, held, strict=True) if not tensor]
-        tensors = tuple(tensor for tensor in held if tensor)
-        if absent and missing == "error":
-            owner = next(m.name for m, h in zip(members, held, strict=True) if h)
-            lacking.setdefault((owner, *absent), []).append(name)
-        elif absent and (missing == "skip" or held[0] is None):
-            passed.setdefault(("left out", absent[0]), []).append(name)
-        elif absent:
-            passed.setdefault(("copied from the first", absent[0]), []).append(name)
-            found.targets.append(_copied(name, tensors[0], dtype))
+        stored = next(tensor for tensor in tensors if tensor)
+        if base is not None and not is_float(stored.dtype):
+            tensors.pop()  # integers are not combined with a base
+        has_not = [c.name for c, t in zip(checkpoints, tensors, strict=False) if not t]
+        if has_not and missing == "error":
+            has = next(c.name for c, t in zip(checkpoints, tensors, strict=False) if t)
+            lacking.setdefault((has, *has_not), []).append(name)
+        elif has_not and (missing == "skip" or tensors[0] is None):
+            skipped.setdefault(("left out", has_not[0]), []).append(name)
+        elif has_not:
+            skipped.setdefault(("copied from the first", has_not[0]), []).append(name)
+            _add_copy(match, name, tensors[0], dtype)
         else:
-            _add(found, name, tensors, members, dtype)
-    found.problems.extend(_lacking(lacking))
-    found.notes.extend(_passed(passed))
-    written = {target.name: target.shape for target in found.targets}
-    for alias in [a for a, name in found.aliases.items() if name not in written]:
-        del found.aliases[alias]
-    _note_ties(found, ties, members, written)
-    found.notes.extend(_mixed(found.targets))
-    found.notes.extend(differences(members))
-    return found
+            present = [tensor for tensor in tensors if tensor]
+            _add_combined(match, name, present, checkpoints, len(members), dtype)
+    match.problems.extend(_lacking(lacking))
+    match.notes.extend(_skipped(skipped))
+    written = {target.name: target.shape for target in match.targets}
+    for alias in [a for a, name in match.aliases.items() if name not in written]:
+        del match.aliases[alias]
+    _note_ties(match, ties, checkpoints, written)
+    if base is not None and (extra := [n for n in base.names if n not in names]):
+        match.notes.append(
+            f"{len(extra)} tensors of {base.name}, such as {extra[0]}, are in no "
+            "member, and have no effect"
+        )
+    match.notes.extend(_mixed(match.targets))
+    if any(checkpoint.files or checkpoint.config for checkpoint in checkpoints):
+        match.notes.extend(differences(checkpoints))
+    return match
 
 
 def _note_ties(
-    found: Comparison,
+    match: LayoutMatch,
     ties: Ties,
-    members: Sequence[Checkpoint],
+    checkpoints: Sequence[Checkpoint],
     written: Mapping[str, tuple[int, ...]],
 ) -> None:
     """Add notes on tied tensors used for missing ones, and on untied output layers."""
-    counted = (
-        (member.name, f"{name} of {MEMBER} is its {partner}, to which it is tied")
-        for member, own in zip(members, ties.counted, strict=True)
-        for name, partner in own.items()
+    counted = [
+        (checkpoint.name, f"{name} of {MEMBER} is tied to {partner}, which is used")
+        for checkpoint, tied in zip(checkpoints, ties.counted, strict=True)
+        for name, partner in tied.items()
         if name in written
-    )
-    found.notes.extend(grouped(counted))
+    ]
+    if counted:
+        match.notes.extend(grouped(counted))
+    config = checkpoints[0].config
     for name in [name for name in ties.untied if name in written]:
-        differs = f"{name} has parameters of its own, not those of {ties.untied[name]}"
-        config = members[0].config
+        note = f"{name} and {ties.untied[name]} differ, and are not tied"
         if may_untie(config, name, written) and untied_config(config) != config:
-            found.untied.append(name)
-            differs += "; tie_word_embeddings of the result is false"
-        found.notes.append(differs)
-
-
-def _names(members: Sequence[Checkpoint]) -> list[str]:
-    """Union of tensor names, in the order of the first member."""
-    return list(dict.fromkeys(name for member in members for name in member.names))
+            match.untied.append(name)
+            note += "; tie_word_embeddings of the result is false"
+        match.notes.append(note)
 
 
 def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -191,80 +216,98 @@ def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool
     return wanted and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
 
 
-def _is_tied(alias: str, name: str, members: Sequence[Checkpoint]) -> bool:
-    """Whether alias and name are the same tensor in every member with the alias."""
-    found = [(resolve(m, alias), resolve(m, name)) for m in members]
-    return all(
-        other is None or (tensor is not None and same_bytes(other, tensor))
-        for other, tensor in found
-    )
+def _is_tied(alias: str, name: str, checkpoints: Sequence[Checkpoint]) -> bool:
+    """Whether alias and name are the same tensor in every checkpoint with the alias."""
+    for checkpoint in checkpoints:
+        other, tensor = checkpoint.tensor(alias), checkpoint.tensor(name)
+        if other is not None and (tensor is None or not same_bytes(other, tensor)):
+            return False
+    return True
 
 
 def _lacking(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
     """Error messages for missing tensors: one each, or a summary for many."""
-    way = "missing='skip' leaves such tensors out, missing='first' copies them"
-    for (owner, *absent), names in lacking.items():
-        who = ", ".join(absent)
+    hint = "missing='skip' leaves such tensors out, missing='first' copies them"
+    for (has, *has_not), names in lacking.items():
+        others = ", ".join(has_not)
         if len(names) <= FEW:
             for name in names:
                 yield (
-                    f"checkpoints differ at tensor {name!r}: {owner} has it, {who} "
-                    f"lacks it; {way}"
+                    f"checkpoints differ at tensor {name!r}: {has} has it, {others} "
+                    f"lacks it; {hint}"
                 )
         else:
             shown = ", ".join(map(repr, names[:SHOWN]))
             yield (
-                f"{len(names)} tensors of {owner} are not in {who}, such as {shown}; "
-                f"are they checkpoints of one model? {way}"
+                f"{len(names)} tensors of {has} are not in {others}, such as {shown}; "
+                f"are they checkpoints of one model? {hint}"
             )
 
 
-def _passed(passed: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
+def _skipped(skipped: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
     """Notes on tensors left out or copied: one each, or a summary for many."""
-    for (what, absent), names in passed.items():
+    for (treatment, has_not), names in skipped.items():
         if len(names) <= FEW:
             for name in names:
-                yield f"{name} {what}: {absent} lacks it"
+                yield f"{name} {treatment}: {has_not} lacks it"
         else:
             shown = ", ".join(names[:SHOWN])
-            yield f"{len(names)} tensors {what}, such as {shown}: {absent} lacks them"
+            yield (
+                f"{len(names)} tensors {treatment}, such as {shown}: {has_not} lacks "
+                "them"
+            )
 
 
-def _copied(name: str, tensor: Tensor, dtype: np.dtype[Any] | None) -> Target:
-    own = dtype if dtype is not None and is_float(tensor.dtype) else tensor.dtype
-    return Target(name, own, tensor.shape, (tensor,), "copy")
+def _add_copy(
+    match: LayoutMatch, name: str, tensor: Tensor | None, dtype: np.dtype[Any] | None
+) -> None:
+    assert tensor is not None  # the first member has it
+    stored = dtype if dtype is not None and is_float(tensor.dtype) else tensor.dtype
+    match.targets.append(TensorPlan(name, stored, tensor.shape, (tensor,), "copy"))
 
 
-def _add(
-    found: Comparison,
+def _add_combined(
+    match: LayoutMatch,
     name: str,
-    tensors: tuple[Tensor, ...],
-    members: Sequence[Checkpoint],
+    tensors: Sequence[Tensor],
+    checkpoints: Sequence[Checkpoint],
+    n_members: int,
     dtype: np.dtype[Any] | None,
 ) -> None:
+    """Add a tensor that all checkpoints have, or the problem that they differ."""
     first = tensors[0]
     floats = is_float(first.dtype)
-    for member, tensor in zip(members, tensors, strict=True):
-        alike = is_float(tensor.dtype) if floats else tensor.dtype == first.dtype
-        if tensor.shape == first.shape and alike:
+    for checkpoint, tensor in zip(checkpoints, tensors, strict=False):
+        one_kind = is_float(tensor.dtype) if floats else tensor.dtype == first.dtype
+        if tensor.shape == first.shape and one_kind:
             continue
-        what = _vocabulary(name) if _is_vocabulary(name, first, tensor) else ""
-        found.problems.append(
-            f"checkpoints differ at tensor {name!r}: {members[0].name} has "
-            f"({first.dtype}, {first.shape}), {member.name} has "
-            f"({tensor.dtype}, {tensor.shape}){what}"
+        hint = _vocabulary(name) if _is_vocabulary(name, first, tensor) else ""
+        match.problems.append(
+            f"checkpoints differ at tensor {name!r}: {checkpoints[0].name} has "
+            f"({first.dtype}, {first.shape}), {checkpoint.name} has "
+            f"({tensor.dtype}, {tensor.shape}){hint}"
         )
         return
-    own = dtype if floats and dtype is not None else first.dtype
-    action: Literal["combine", "settle"] = "combine" if floats else "settle"
-    found.targets.append(Target(name, own, first.shape, tensors, action))
+    if not floats:
+        match.targets.append(
+            TensorPlan(
+                name, first.dtype, first.shape, tuple(tensors), "resolve_integers"
+            )
+        )
+        return
+    members = tuple(tensors[:n_members])
+    base = tensors[-1] if len(tensors) > n_members else None
+    stored = first.dtype if dtype is None else dtype
+    match.targets.append(
+        TensorPlan(name, stored, first.shape, members, "combine", base)
+    )
 
 
-def _is_vocabulary(name: str, a: Tensor, b: Tensor) -> bool:
-    one, other = a.shape, b.shape
-    rows = len(one) == len(other) == 2 and one[1:] == other[1:]
-    named = EMBEDDING.fullmatch(name) or HEAD.fullmatch(name)
-    return rows and (bool(named) or min(one[0], other[0]) > 1000)
+def _is_vocabulary(name: str, first: Tensor, other: Tensor) -> bool:
+    a, b = first.shape, other.shape
+    is_matrix = len(a) == len(b) == 2 and a[1:] == b[1:]
+    has_usual_name = EMBEDDING.fullmatch(name) or HEAD.fullmatch(name)
+    return is_matrix and (bool(has_usual_name) or min(a[0], b[0]) > 1000)
 
 
 def _vocabulary(name: str) -> str:
@@ -273,21 +316,18 @@ def _vocabulary(name: str) -> str:
     patterns = ["*embed*", "*lm_head*"] if usual else [name]
     options = " ".join(f"--exclude {pattern!r}" for pattern in patterns)
     return (
-        "; their vocabularies differ: resize one to the other's rows, or average all "
-        f"else by exclude={patterns} ({options})"
+        "; the vocabularies differ in size: resize one to the rows of the other, or "
+        f"leave such tensors out by exclude={patterns} ({options})"
     )
 
 
-def _mixed(targets: Sequence[Target]) -> Iterator[str]:
-    mixed = [
-        target
-        for target in targets
-        if len({tensor.dtype for tensor in target.members}) > 1
-    ]
+def _mixed(targets: Sequence[TensorPlan]) -> Iterator[str]:
+    """Note on tensors whose precision differs between members."""
+    mixed = [t for t in targets if len({tensor.dtype for tensor in t.sources}) > 1]
     if mixed:
-        kinds = sorted({str(t.dtype) for target in mixed for t in target.members})
+        dtypes = sorted({str(t.dtype) for target in mixed for t in target.sources})
         yield (
-            f"{len(mixed)} tensors are of different precision in the members "
-            f"({', '.join(kinds)}), such as {mixed[0].name}, written as "
+            f"{len(mixed)} tensors have different precisions in the members "
+            f"({', '.join(dtypes)}), such as {mixed[0].name}, written as "
             f"{mixed[0].dtype}"
         )

@@ -68,7 +68,7 @@ def find_ties(members: Sequence[Checkpoint]) -> Ties:
     """
     found = Ties({}, [{} for _ in members], {})
     names = dict.fromkeys(name for member in members for name in member.names)
-    lacking = [name for name in names if any(not resolve(m, name) for m in members)]
+    lacking = [name for name in names if any(not m.tensor(name) for m in members)]
     for name in lacking:
         _settle(found, name, members)
     flags = [flag for member in members for flag in _flags(member.config)]
@@ -78,11 +78,6 @@ def find_ties(members: Sequence[Checkpoint]) -> Ties:
             if name not in lacking and HEAD.fullmatch(name):
                 _declared(found, name, members, all(own) and bool(own))
     return found
-
-
-def resolve(member: Checkpoint, name: str) -> Tensor | None:
-    """Tensor with a name or alias; None if the member does not have it."""
-    return member.layout.get(member.aliases.get(name, name))
 
 
 def same_bytes(one: Tensor, other: Tensor) -> bool:
@@ -159,8 +154,8 @@ def may_untie(config: Mapping[str, Any], name: str, shapes: Mapping[str, Any]) -
 
 def _settle(found: Ties, name: str, members: Sequence[Checkpoint]) -> None:
     """Add a name that only some members store to the ties, if it is tied."""
-    holders = [m for m in members if resolve(m, name)]
-    lackers = [i for i, m in enumerate(members) if not resolve(m, name)]
+    holders = [m for m in members if m.tensor(name)]
+    lackers = [i for i, m in enumerate(members) if not m.tensor(name)]
     twins = [twin for twin in _twins(holders[0], name) if _fits(twin, name, members)]
     for holder in holders[1:]:
         twins = [twin for twin in twins if _is_twin(holder, name, twin)]
@@ -177,8 +172,8 @@ def _assumed(
     found: Ties, name: str, members: Sequence[Checkpoint], lackers: Sequence[int]
 ) -> None:
     """Add an output layer that some members do not store, because loading ties it."""
-    head = next(tensor for m in members if (tensor := resolve(m, name)))
-    kinds = [m.config.get("architectures") for m in members if resolve(m, name)]
+    head = next(tensor for m in members if (tensor := m.tensor(name)))
+    kinds = [m.config.get("architectures") for m in members if m.tensor(name)]
     partners = {i: _partner(members[i], name, head) for i in lackers}
     for index in lackers:
         flags = _flags(members[index].config)
@@ -197,7 +192,7 @@ def _declared(
     found: Ties, name: str, members: Sequence[Checkpoint], is_decisive: bool
 ) -> None:
     """Add an output layer that all members store, although a configuration ties it."""
-    head = resolve(members[0], name)
+    head = members[0].tensor(name)
     if head is None or len(head.shape) != 2:
         return
     partner = _partner(members[0], name, head)
@@ -224,8 +219,8 @@ def _partner(member: Checkpoint, name: str, head: Tensor) -> str | None:
     named = [other for other in alike if EMBEDDING.fullmatch(other)]
     if named or len(alike) > 1:  # a single candidate may have any name
         alike = named
-    first = resolve(member, alike[0]) if alike else None
-    others = [resolve(member, other) for other in alike[1:]]
+    first = member.tensor(alike[0]) if alike else None
+    others = [member.tensor(other) for other in alike[1:]]
     same = first and all(other and same_bytes(first, other) for other in others)
     return alike[0] if same else None
 
@@ -242,15 +237,15 @@ def _flags(config: Mapping[str, Any]) -> list[bool]:
 
 def _fits(twin: str, name: str, members: Sequence[Checkpoint]) -> bool:
     """Whether every member has the twin, and both tensors the same shape everywhere."""
-    shapes = {t.shape for m in members for n in (twin, name) if (t := resolve(m, n))}
-    return len(shapes) == 1 and all(resolve(m, twin) for m in members)
+    shapes = {t.shape for m in members for n in (twin, name) if (t := m.tensor(n))}
+    return len(shapes) == 1 and all(m.tensor(twin) for m in members)
 
 
 def _twins(member: Checkpoint, name: str) -> Iterator[str]:
     """Other names in a member for the same tensor, or for one with the same bytes."""
-    tensor = resolve(member, name)
+    tensor = member.tensor(name)
     for other in member.names:
-        held = resolve(member, other)
+        held = member.tensor(other)
         if other == name or tensor is None or held is None:
             continue
         if held.shape == tensor.shape and _is_twin(member, name, other):
@@ -258,7 +253,7 @@ def _twins(member: Checkpoint, name: str) -> Iterator[str]:
 
 
 def _is_twin(member: Checkpoint, name: str, other: str) -> bool:
-    one, two = resolve(member, name), resolve(member, other)
+    one, two = member.tensor(name), member.tensor(other)
     if one is None or two is None or one is two:
         return one is two and one is not None
     # Constant tensors, such as biases of zeros and norms of ones, are equal by chance.

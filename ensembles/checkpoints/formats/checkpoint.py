@@ -186,3 +186,7 @@ class Checkpoint:
     def names(self) -> list[str]:
         """All tensor names, including aliases."""
         return [*self.layout, *self.aliases]
+
+    def tensor(self, name: str) -> Tensor | None:
+        """Tensor with a name or alias; None if the checkpoint does not have it."""
+        return self.layout.get(self.aliases.get(name, name))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Any, overload
+
+from numpy.typing import ArrayLike
 
 from ensembles._sklearn import warn_user
 from ensembles.atomic_io import telling_if_full, whole
@@ -18,7 +20,7 @@ from ensembles.checkpoints.merging.relations import (
     different_initializations,
     repetitions,
 )
-from ensembles.checkpoints.merging.streaming import Outcome
+from ensembles.checkpoints.merging.streaming import StreamResult
 from ensembles.checkpoints.merging.writers import (
     Stream,
     in_memory,
@@ -27,12 +29,13 @@ from ensembles.checkpoints.merging.writers import (
     write_safetensors,
     write_torch,
 )
-from ensembles.checkpoints.planning.options import Options
+from ensembles.checkpoints.planning.options import MEMORY, Integers, Missing
 from ensembles.checkpoints.planning.plan import Plan, plan
+from ensembles.rules.rule import Rule
 
 
 @dataclass(frozen=True)
-class Report:
+class MergeReport:
     """Summary of an average on disk.
 
     Parameters
@@ -41,11 +44,13 @@ class Report:
         Path of the output.
     files : list of str
         Weight files, relative to ``out`` if it is a directory, else its name.
-    members : list of str
+    member_digests : list of str
         Digest of each member's tensors, as in the metadata of the result.
+    base_digest : str or None
+        Digest of the base's tensors; None without a base.
     digest : str
         Digest of the result's tensors.
-    special : list of str
+    nonfinite_tensors : list of str
         Names of tensors of the result that contain NaN or infinity.
     sha256 : dict of str to str
         SHA-256 of each weight file that was read or written, by path; empty unless
@@ -61,9 +66,10 @@ class Report:
 
     out: Path
     files: list[str]
-    members: list[str]
+    member_digests: list[str]
+    base_digest: str | None
     digest: str
-    special: list[str]
+    nonfinite_tensors: list[str]
     sha256: dict[str, str]
     seconds: float
     notes: tuple[str, ...]
@@ -79,27 +85,66 @@ def average(
     members: Sequence[Member],
     out: None = None,
     *,
+    base: Member | None = None,
+    rule: str | Rule = "mean",
+    weights: ArrayLike | None = None,
+    rule_params: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    integers: Integers = "error",
+    missing: Missing = "error",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    key: str | None = None,
+    shard_size: int | None = None,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    force: bool = False,
     progress: Callable[[int], None] = _silent,
     sha256: bool = False,
-    **options: Unpack[Options],
 ) -> dict[str, Any]: ...
 @overload
 def average(
     members: Sequence[Member],
     out: str | os.PathLike[str],
     *,
+    base: Member | None = None,
+    rule: str | Rule = "mean",
+    weights: ArrayLike | None = None,
+    rule_params: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    integers: Integers = "error",
+    missing: Missing = "error",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    key: str | None = None,
+    shard_size: int | None = None,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    force: bool = False,
     progress: Callable[[int], None] = _silent,
     sha256: bool = False,
-    **options: Unpack[Options],
-) -> Report: ...
+) -> MergeReport: ...
 def average(
     members: Sequence[Member],
     out: str | os.PathLike[str] | None = None,
     *,
+    base: Member | None = None,
+    rule: str | Rule = "mean",
+    weights: ArrayLike | None = None,
+    rule_params: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    integers: Integers = "error",
+    missing: Missing = "error",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    key: str | None = None,
+    shard_size: int | None = None,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    force: bool = False,
     progress: Callable[[int], None] = _silent,
     sha256: bool = False,
-    **options: Unpack[Options],
-) -> dict[str, Any] | Report:
+) -> dict[str, Any] | MergeReport:
     """Average checkpoints, on disk or in memory.
 
     Parameters
@@ -111,19 +156,17 @@ def average(
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
         (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None returns a state
         dict.
-    progress : callable, optional
-        Called with the number of bytes read since the last call, from any thread; the
-        total is ``plan(...).read_bytes``.
-    sha256 : bool, default=False
-        Whether to compute the SHA-256 of all weight files for the report.
+    base : path, state dict or None, default=None
+        Checkpoint that the members were fine-tuned from; required by rules with
+        ``needs_base=True``, None for all others. It is no member and has no weight.
     rule : str or Rule, default="mean"
         Rule that combines the members: a name in `ensembles.rules.RULES`, or a custom
         `Rule`.
     weights : array-like of shape (n_members,) or None, default=None
         Weight of each member; None gives all members the same weight. Weights may be
         negative for "mean" and other rules with ``signed=True``.
-    params : mapping of str to value, default={}
-        Parameters of the rule, by name.
+    rule_params : mapping of str to value or None, default=None
+        Parameters of the rule, by name; None means the defaults.
     dtype : str or None, default=None
         Float format of the result, such as "bfloat16"; None keeps the dtype of each
         tensor in the first member.
@@ -132,8 +175,9 @@ def average(
         first member's, or take the elementwise maximum. BatchNorm's
         ``num_batches_tracked`` always takes the maximum.
     missing : {"error", "skip", "first"}, default="error"
-        How to handle a tensor that some members lack: raise an error, leave it out, or
-        copy it from the first member.
+        How to handle a tensor that some members or the base lack: raise an error, leave
+        it out, or copy it from the first member. A tensor that the first member lacks
+        is left out with "first" too.
     include, exclude : sequence of str, default=()
         Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
         all tensors; ``exclude`` takes precedence.
@@ -141,30 +185,35 @@ def average(
         Key of the state dict in PyTorch checkpoints, with dots between nested keys,
         such as "ema.model"; None finds it.
     shard_size : int or None, default=None
-        Largest size of a weight file in a directory, in bytes; None divides tensors
-        into files like the first member.
+        Largest size of a weight file in a directory, in bytes; a larger tensor gets a
+        file of its own. None divides tensors into files like the first member.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
         Number of threads; None uses all processors available to the process.
     force : bool, default=False
         Whether an existing output is replaced.
+    progress : callable, optional
+        Called with the number of bytes read since the last call, from any thread; the
+        total is ``plan(...).read_bytes``.
+    sha256 : bool, default=False
+        Whether to compute the SHA-256 of all weight files for the report.
 
     Returns
     -------
-    dict or Report
+    dict or MergeReport
         Without ``out``, a state dict: torch tensors if the first member is a PyTorch
         checkpoint or has torch tensors, else NumPy arrays (bfloat16 and float8 from
-        ml_dtypes). With ``out``, a `Report`.
+        ml_dtypes). With ``out``, a `MergeReport`.
 
     Raises
     ------
     FileNotFoundError
-        If a member does not exist.
+        If a member or the base does not exist.
     FileExistsError
         If ``out`` exists, or another run creates it meanwhile, unless ``force``.
     TypeError
-        If an option is unknown, or a member or option has the wrong type.
+        If a member or an option has the wrong type.
     ValueError
         If the members cannot be averaged or ``out`` cannot be written; nothing is
         written.
@@ -184,17 +233,34 @@ def average(
     >>> average([a, b], weights=[3, 1])
     {'w': array([0.25, 2.5 ])}
     """
-    planned = plan(members, out, **options)
-    apart = different_initializations(planned)
-    if apart is not None:
-        warn_user(apart)
+    planned = plan(
+        members,
+        out,
+        base=base,
+        rule=rule,
+        weights=weights,
+        rule_params=rule_params,
+        dtype=dtype,
+        integers=integers,
+        missing=missing,
+        include=include,
+        exclude=exclude,
+        key=key,
+        shard_size=shard_size,
+        memory=memory,
+        threads=threads,
+        force=force,
+    )
+    note = different_initializations(planned)
+    if note is not None:
+        warn_user(note)
     if planned.out is not None:
         report = _written(planned, planned.out, progress, sha256)
-        _warn(report.special)
-        notes = report.notes if apart is None else (apart, *report.notes)
+        _warn_nonfinite(report.nonfinite_tensors)
+        notes = report.notes if note is None else (note, *report.notes)
         return replace(report, notes=notes)
-    arrays, outcome = in_memory(planned, progress)
-    _warn(outcome.special)
+    arrays, result = in_memory(planned, progress)
+    _warn_nonfinite(result.nonfinite_tensors)
     first = planned.members[0]
     return state_dict(planned, arrays, torch=first.is_torch)
 
@@ -205,7 +271,7 @@ def write(
     progress: Callable[[int], None] = _silent,
     sha256: bool = False,
     stream: Stream = stream_members,
-) -> Report:
+) -> MergeReport:
     """Carry out a plan whose output is on disk.
 
     Unlike `average`, it does not compare the initializations of the members.
@@ -223,7 +289,7 @@ def write(
 
     Returns
     -------
-    Report
+    MergeReport
 
     Raises
     ------
@@ -241,7 +307,7 @@ def write(
     if plan.out is None:
         raise ValueError("the plan must have an out to be written to")
     report = _written(plan, plan.out, progress, sha256, stream)
-    _warn(report.special)
+    _warn_nonfinite(report.nonfinite_tensors)
     return report
 
 
@@ -250,7 +316,7 @@ def write_into(
     place: Path,
     progress: Callable[[int], None],
     stream: Stream = stream_members,
-) -> Outcome:
+) -> StreamResult:
     """Carry out a plan into a file or directory that exists and is empty.
 
     Parameters
@@ -267,7 +333,7 @@ def write_into(
 
     Returns
     -------
-    Outcome
+    StreamResult
         Digests, and the names of tensors with NaN or infinity.
     """
     into = write_torch if plan.kind == "torch" else write_safetensors
@@ -280,32 +346,35 @@ def _written(
     progress: Callable[[int], None],
     sha256: bool,
     stream: Stream = stream_members,
-) -> Report:
+) -> MergeReport:
     started = time.perf_counter()
-    folder, force = plan.kind == "directory", plan.options["force"]
+    folder, force = plan.kind == "directory", plan.options.force
     with telling_if_full(out), whole(out, folder=folder, force=force) as place:
         outcome = write_into(plan, place, progress, stream)
-    members = outcome.members(plan.targets, len(plan.members))
-    return Report(
+    n_members = len(plan.members)
+    checkpoint_digests = outcome.checkpoint_digests(plan)
+    member_digests = checkpoint_digests[:n_members]
+    return MergeReport(
         out=out,
         files=list(plan.parts),
-        members=members,
-        digest=outcome.result,
-        special=outcome.special,
+        member_digests=member_digests,
+        base_digest=None if plan.base is None else checkpoint_digests[-1],
+        digest=outcome.digest,
+        nonfinite_tensors=outcome.nonfinite_tensors,
         sha256=_hashes(plan, out) if sha256 else {},
         seconds=time.perf_counter() - started,
-        notes=tuple(repetitions(plan, members)),
+        notes=tuple(repetitions(plan, member_digests)),
         plan=plan,
     )
 
 
-def _warn(special: Sequence[str]) -> None:
+def _warn_nonfinite(names: Sequence[str]) -> None:
     """Warn of NaN and infinity, at the line that called `average` or `write`."""
-    if special:
-        more = len(special) > 1
+    if names:
+        is_many = len(names) > 1
         warnings.warn(
-            f"{len(special)} tensor{'s' * more} of the result "
-            f"{'hold' if more else 'holds'} NaN or infinity, such as {special[0]!r}; "
+            f"{len(names)} tensor{'s' * is_many} of the result "
+            f"{'hold' if is_many else 'holds'} NaN or infinity, such as {names[0]!r}; "
             "look for them in the members",
             stacklevel=3,
         )
@@ -314,7 +383,7 @@ def _warn(special: Sequence[str]) -> None:
 def _hashes(plan: Plan, out: Path) -> dict[str, str]:
     """SHA-256 of every weight file that was read or written, by path."""
     paths = [out / p if plan.kind == "directory" else out for p in plan.parts]
-    for member in plan.members:
+    for member in plan.checkpoints:
         if member.path is not None:
             folder = member.path if member.kind == "directory" else member.path.parent
             paths += [folder / part for part in member.parts]

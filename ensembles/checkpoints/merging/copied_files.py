@@ -29,14 +29,14 @@ def write_around(plan: Plan, place: Path, digests: Sequence[str]) -> None:
     place : Path
         Directory to write to.
     digests : sequence of str
-        Digest of each member's tensors.
+        Digest of each member's tensors, then of the base's.
     """
     first, recipe = plan.members[0], provenance.recipe(plan, digests)
     anew: dict[str, dict[str, Any]] = shards.index(plan.parts, first, recipe)
     config = untied_config(first.config) if plan.untied else dict(first.config)
-    if plan.options["dtype"] is not None:
+    if plan.options.dtype is not None:
         named = [key for key in ("dtype", "torch_dtype") if key in config]
-        config |= dict.fromkeys(named, plan.options["dtype"])
+        config |= dict.fromkeys(named, plan.options.dtype)
     if config != first.config and "config.json" in first.files:
         anew["config.json"] = config
     for name in first.files:

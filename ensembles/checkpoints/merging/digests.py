@@ -16,10 +16,9 @@ import xxhash
 
 BLOCK = 8 << 20
 ZERO = "0" * 32
-CHUNK = 1 << 20
 
 
-class Running:
+class BlockDigest:
     """Block digests of a part of a tensor that starts at a block boundary."""
 
     def __init__(self) -> None:
@@ -62,13 +61,13 @@ def digest(
     str
         32 hexadecimal digits.
     """
-    whole = xxhash.xxh3_128()
+    total = xxhash.xxh3_128()
     for name in sorted(tensors):
         dtype, shape, blocks = tensors[name]
-        whole.update(f"{name}\0{dtype}\0{','.join(map(str, shape))}\0".encode())
+        total.update(f"{name}\0{dtype}\0{','.join(map(str, shape))}\0".encode())
         for block in blocks:
-            whole.update(block)
-    return whole.hexdigest()
+            total.update(block)
+    return total.hexdigest()
 
 
 def sha256(path: Path) -> str:

@@ -35,19 +35,19 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
     plan : Plan
         Plan of the result, with its rule, parameters and weights.
     digests : sequence of str
-        Digest of each member's tensors.
+        Digest of each member's tensors, then of the base's.
 
     Returns
     -------
     str
         Markdown with YAML metadata.
     """
-    names = [public_name(member) for member in plan.members]
+    names = [public_name(checkpoint) for checkpoint in plan.checkpoints]
     lines = ["---", "base_model:"]
     lines += [f"- {json.dumps(name, ensure_ascii=False)}" for name in _once(names)]
     lines += ["tags:", "- merge"]
     lines += [f"{k}: {_scalar(v)}" for k, v in _agreed(plan.members).items()]
-    params = ", ".join(f"{key}={value!r}" for key, value in plan.params.items())
+    params = ", ".join(f"{key}={value!r}" for key, value in plan.rule_params.items())
     rule = plan.rule.name + f" ({params})" * bool(params)
     lines += [
         "---",
@@ -59,8 +59,9 @@ def model_card(plan: Plan, digests: Sequence[str]) -> str:
         "| member | weight | digest of its tensors |",
         "| --- | --- | --- |",
     ]
-    rows = zip(names, plan.weights.tolist(), digests, strict=True)
-    lines += [f"| {_cell(n)} | {w:g} | `xxh3-128:{digest}` |" for n, w, digest in rows]
+    weights = [f"{weight:g}" for weight in plan.weights.tolist()] + ["base"]
+    rows = zip(names, weights, digests, strict=False)
+    lines += [f"| {_cell(n)} | {w} | `xxh3-128:{digest}` |" for n, w, digest in rows]
     lines += [
         "",
         "It has not been evaluated: scores of its members are not its own. "

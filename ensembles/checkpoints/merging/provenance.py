@@ -12,29 +12,32 @@ KEY = "ensembles"
 
 
 def recipe(plan: Plan, digests: Sequence[str]) -> str:
-    """Recipe in JSON: rule, parameters, weights, options and digests of the members.
+    """Recipe in JSON: rule, parameters, weights, options and digests.
 
     Parameters
     ----------
     plan : Plan
         Plan of the result.
     digests : sequence of str
-        Digest of each member's tensors, or placeholders of the same length.
+        Digest of each member's tensors, then of the base's, or placeholders of the
+        same length.
 
     Returns
     -------
     str
         JSON object with sorted keys; its length does not depend on the digests.
     """
+    read = [f"xxh3-128:{digest}" for digest in digests]
     names = ("dtype", "integers", "missing", "include", "exclude")
     return json.dumps(
         {
             "version": ensembles.__version__,
             "rule": plan.rule.name,
-            "params": plan.params,
+            "params": plan.rule_params,
             "weights": plan.weights.tolist(),
-            "members": [f"xxh3-128:{digest}" for digest in digests],
-            "options": {name: plan.options[name] for name in names},  # type: ignore[literal-required]
+            "members": read[: len(plan.members)],
+            "options": {name: getattr(plan.options, name) for name in names},
+            **({} if plan.base is None else {"base": read[-1]}),
         },
         sort_keys=True,
         default=list,
@@ -49,7 +52,8 @@ def metadata(plan: Plan, digests: Sequence[str]) -> dict[str, str]:
     plan : Plan
         Plan of the result.
     digests : sequence of str
-        Digest of each member's tensors, or placeholders of the same length.
+        Digest of each member's tensors, then of the base's, or placeholders of the
+        same length.
 
     Returns
     -------

@@ -33,7 +33,7 @@ def different_initializations(plan: Plan) -> str | None:
     Parameters
     ----------
     plan : Plan
-        Plan of the result; members with weight 0 are not compared.
+        Plan of the result; members with weight 0 are not compared, the base is.
 
     Returns
     -------
@@ -48,13 +48,13 @@ def different_initializations(plan: Plan) -> str | None:
         return None
     if sum(target.size for target in matrices) < LEAST:
         return None
-    if _are_near([[t.members[index] for t in matrices] for index in counted]):
+    if _are_near([[t.sources[index] for t in matrices] for index in counted]):
         return None
     apart = unrelated([_by_targets(plan, index) for index in counted])
     if apart is None:
         return None
     index, cosine, what = apart
-    first, other = (plan.members[counted[place]].name for place in (0, index))
+    first, other = (plan.checkpoints[counted[i]].name for i in (0, index))
     return (
         f"{other} and {first} may not be fine-tuned from the same initialization: the "
         f"cosine similarity of {what} is {cosine:.3f}, and their average is usually "
@@ -178,13 +178,13 @@ def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
 
 
 def _distinct(plan: Plan) -> list[int]:
-    """Indices of the members with nonzero weight, without repetitions."""
+    """Indices of the base and of members with nonzero weight, without repetitions."""
     found: dict[Any, int] = {}
-    for index, (member, weight) in enumerate(
-        zip(plan.members, plan.weights, strict=True)
+    for index, (checkpoint, weight) in enumerate(
+        zip(plan.checkpoints, (*plan.weights, 1), strict=False)
     ):
         if weight != 0:
-            found.setdefault(member.path or id(member), index)
+            found.setdefault(checkpoint.path or id(checkpoint), index)
     return list(found.values())
 
 
@@ -216,6 +216,6 @@ def _first_look(tensors: Sequence[Tensor]) -> Float64:
 
 
 def _by_targets(plan: Plan, index: int) -> Checkpoint:
-    """Member with the tensor names of the result."""
-    layout = {t.name: t.members[index] for t in plan.targets if t.action == "combine"}
-    return replace(plan.members[index], layout=layout, aliases={})
+    """Member or base with the tensor names of the result."""
+    layout = {t.name: t.sources[index] for t in plan.targets if t.action == "combine"}
+    return replace(plan.checkpoints[index], layout=layout, aliases={})

@@ -11,12 +11,11 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.atomic_io import telling_if_full
-from ensembles.checkpoints.compatibility.layout import Target
+from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.merging.checksums import verify
 from ensembles.checkpoints.merging.sinks import FileSink, Sink
-from ensembles.checkpoints.merging.streaming import Outcome
-from ensembles.checkpoints.merging.writers import stream_verified
+from ensembles.checkpoints.merging.streaming import StreamResult, stream
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.kernels.mean import mean
 from ensembles.rules.rule import Rule
@@ -51,7 +50,7 @@ class RunningMean:
 
     def __call__(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
-    ) -> Outcome:
+    ) -> StreamResult:
         """Stream a plan like `ensembles.checkpoints.merging.writers.stream_members`.
 
         Parameters
@@ -66,13 +65,13 @@ class RunningMean:
 
         Returns
         -------
-        Outcome
+        StreamResult
         """
-        fresh = [m for m in plan.members if id(m) not in self._verified]
+        fresh = [c for c in plan.checkpoints if id(c) not in self._verified]
         verify(fresh, plan.threads, progress)
         self._verified |= {id(member) for member in fresh}
         if len(plan.members) < FEWEST or not _is_equal_mean(plan):
-            outcome = stream_verified(plan, sinks, progress)
+            outcome = stream(plan, sinks, progress)
         else:
             outcome = self._grown(plan, sinks, progress)
         self._blocks |= outcome.blocks
@@ -80,7 +79,7 @@ class RunningMean:
 
     def _grown(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
-    ) -> Outcome:
+    ) -> StreamResult:
         narrow = [target for target in plan.targets if _is_narrow(target)]
         sums = self._sums
         if sums is None or not sums.fits(narrow):
@@ -106,7 +105,7 @@ class RunningMean:
     def _add(
         self,
         plan: Plan,
-        targets: Sequence[Target],
+        targets: Sequence[TensorPlan],
         sums: _Sums,
         progress: Callable[[int], None],
     ) -> None:
@@ -151,7 +150,7 @@ class _Sums:
     """Float64 sums of tensors in an unnamed temporary file."""
 
     def __init__(
-        self, targets: Sequence[Target], folder: str | os.PathLike[str] | None
+        self, targets: Sequence[TensorPlan], folder: str | os.PathLike[str] | None
     ) -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             self._fd = os.dup(file.fileno())
@@ -168,7 +167,7 @@ class _Sums:
         if hasattr(self, "_fd"):
             os.close(self._fd)
 
-    def fits(self, targets: Sequence[Target]) -> bool:
+    def fits(self, targets: Sequence[TensorPlan]) -> bool:
         """Whether the file has exactly these tensors, by name and shape."""
         shapes = {target.name: target.shape for target in targets}
         return shapes == {name: t.shape for name, t in self.tensors.items()}
@@ -187,7 +186,7 @@ def _is_equal_mean(plan: Plan) -> bool:
     return plan.rule.name == "mean" and bool((plan.weights == 1).all())
 
 
-def _is_narrow(target: Target) -> bool:
+def _is_narrow(target: TensorPlan) -> bool:
     """Whether the mean of a tensor is a plain float64 sum, divided at the end."""
     stored = {tensor.dtype for tensor in target.members}
     return target.action == "combine" and FLOAT64 not in stored
@@ -195,10 +194,10 @@ def _is_narrow(target: Target) -> bool:
 
 def _streamed(
     plan: Plan,
-    targets: list[Target],
+    targets: list[TensorPlan],
     function: Callable[..., Array],
     sinks: Mapping[str, Sink],
     progress: Callable[[int], None],
-) -> Outcome:
+) -> StreamResult:
     by = Rule(function)
-    return stream_verified(replace(plan, targets=targets, rule=by), sinks, progress)
+    return stream(replace(plan, targets=targets, rule=by), sinks, progress)

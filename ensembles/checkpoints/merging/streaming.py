@@ -5,22 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Array, Float64
-from ensembles.checkpoints.compatibility.layout import Target
+from ensembles._typing import Array
+from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Tensor
-from ensembles.checkpoints.merging import digests
-from ensembles.checkpoints.merging.digests import Running
+from ensembles.checkpoints.merging.digests import BLOCK, BlockDigest, digest
 from ensembles.checkpoints.merging.sinks import Sink
-from ensembles.checkpoints.planning.buffers import Buffers, step_of
+from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size
+from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import rounded, widened
 from ensembles.kernels.mean import any_special
 from ensembles.parallel import cut, spread
-from ensembles.rules.rule import Rule
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
 FEW = 1 << 20  # bytes; combining fewer takes less time than starting a thread
@@ -29,242 +29,226 @@ Progress = Callable[[int], None]
 
 
 @dataclass
-class Outcome:
+class StreamResult:
     """Digests and findings of a stream, besides the tensors themselves.
 
     Parameters
     ----------
     blocks : dict of Tensor to list of bytes
         Block digests of each tensor that was read.
-    result : str
+    digest : str
         Digest of the result's tensors.
-    special : list of str
+    nonfinite_tensors : list of str
         Names of tensors of the result that contain NaN or infinity.
     """
 
     blocks: dict[Tensor, list[bytes]] = field(default_factory=dict)
-    result: str = ""
-    special: list[str] = field(default_factory=list)
+    digest: str = ""
+    nonfinite_tensors: list[str] = field(default_factory=list)
 
-    def members(self, targets: Sequence[Target], n_members: int) -> list[str]:
-        """Digest of each member, from those of its tensors that were read.
+    def checkpoint_digests(self, plan: Plan) -> list[str]:
+        """Digest of each member, then of the base, from their tensors that were read.
 
         Parameters
         ----------
-        targets : sequence of Target
-            Tensors of the result, with the tensors of the members that they combine.
-        n_members : int
-            Number of members.
+        plan : Plan
+            Plan that was streamed.
 
         Returns
         -------
         list of str
-            32 hexadecimal digits for each member.
+            32 hexadecimal digits for each of ``plan.checkpoints``.
         """
+        read: list[dict[str, Tensor]] = [{} for _ in plan.checkpoints]
+        for target in plan.targets:
+            for tensors, tensor in zip(read, target.members, strict=False):
+                tensors[target.name] = tensor
+            if target.base is not None:
+                read[-1][target.name] = target.base
         return [
-            digests.digest(
-                {
-                    t.name: (t.members[i].dtype, t.shape, self.blocks[t.members[i]])
-                    for t in targets
-                    if i < len(t.members)
-                }
-            )
-            for i in range(n_members)
+            digest({n: (t.dtype, t.shape, self.blocks[t]) for n, t in tensors.items()})
+            for tensors in read
         ]
 
 
-class Recipe(NamedTuple):
-    """Rule, weights, parameters and the option ``integers`` for combining blocks."""
-
-    rule: Rule
-    weights: Float64
-    params: Mapping[str, Any]
-    integers: str
-
-
 class _Job(NamedTuple):
-    place: int
+    """Part of a tensor, which starts at a digest block boundary in every source."""
+
+    target: TensorPlan
     start: int
     stop: int
 
 
-class _Done(NamedTuple):
-    blocks: list[list[bytes]]
-    special: bool
+class _Combined(NamedTuple):
+    """Digests of a job's blocks, of each source and the result, and whether finite."""
+
+    digests: list[list[bytes]]
+    is_finite: bool
 
 
-def stream(
-    targets: Sequence[Target],
-    sinks: Mapping[str, Sink],
-    recipe: Recipe,
-    *,
-    memory: int,
-    n_threads: int,
-    progress: Progress,
-) -> Outcome:
-    """Combine the tensors of members and write the results to sinks.
+def stream(plan: Plan, sinks: Mapping[str, Sink], progress: Progress) -> StreamResult:
+    """Combine the tensors of a plan's members and write the results to sinks.
+
+    Checksums in PyTorch files are not verified.
 
     Parameters
     ----------
-    targets : sequence of Target
-        Tensors of the result, with the tensors of the members that they combine.
+    plan : Plan
+        Plan to carry out; its output is ignored.
     sinks : mapping of str to Sink
         Sink for the bytes of each tensor of the result.
-    recipe : Recipe
-        Rule, weights, parameters and the option ``integers``.
-    memory : int
-        Largest total size of the read buffers, in bytes.
-    n_threads : int
-        Number of threads; less than 1 MiB is combined in one.
     progress : callable
         Called with the number of bytes read since the last call, one thread at a time.
 
     Returns
     -------
-    Outcome
+    StreamResult
         Digests, and the names of tensors with NaN or infinity.
 
     Raises
     ------
     ValueError
-        If a file is truncated, integers differ with ``integers="error"``, or the rule
-        rejects values of a tensor.
+        If a file is truncated or changes while it is read, integers differ with
+        ``integers="error"``, or the rule rejects values of a tensor.
     """
-    read = sum(tensor.nbytes for target in targets for tensor in target.members)
-    if read < FEW:
-        n_threads = 1
     # Integers first: if they differ, the error comes before any float is combined.
-    ordered = sorted(targets, key=lambda target: target.action != "settle")
-    worker = _Worker(ordered, sinks, recipe, memory // n_threads, progress)
-    done: list[tuple[_Job, _Done]] = []
-    for group in _groups(ordered, recipe.rule):
-        if recipe.rule.statistics is not None:
-            jobs = list(_jobs(ordered, [i for i in group if worker.is_combined(i)]))
-            worker.take(jobs, spread(jobs, worker.start_statistics, n_threads))
-        jobs = list(_jobs(ordered, group))
-        done += zip(jobs, spread(jobs, worker.start, n_threads), strict=True)
-    return _outcome(ordered, done)
+    targets = sorted(plan.targets, key=lambda t: t.action != "resolve_integers")
+    n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
+    n_threads = plan.threads if n_bytes >= FEW else 1
+    streamer = _Streamer(plan, sinks, n_threads, progress)
+    jobs: list[_Job] = []
+    combined: list[_Combined] = []
+    for group in _groups(targets, 0 if plan.rule.statistics is None else GROUP):
+        if plan.rule.statistics is not None:
+            streamer.compute_states([t for t in group if t.action == "combine"])
+        group_jobs = _jobs(group)
+        jobs += group_jobs
+        combined += spread(
+            group_jobs, lambda: partial(streamer.combine, ReadBuffers()), n_threads
+        )
+    result = _result(targets, jobs, combined)
+    for source in {tensor.source for tensor in result.blocks}:
+        source.check_unchanged()
+    return result
 
 
-def _groups(targets: Sequence[Target], rule: Rule) -> Iterator[list[int]]:
-    group: list[int] = []
-    size = 0
-    for index, target in enumerate(targets):
-        group.append(index)
-        size += sum(tensor.nbytes for tensor in target.members)
-        if rule.statistics is not None and size >= GROUP:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
+def _groups(
+    targets: Sequence[TensorPlan], group_size: int
+) -> Iterator[Sequence[TensorPlan]]:
+    """Divide tensors into groups of ``group_size`` bytes to read; 0 is one group."""
+    start = size = 0
+    for stop, target in enumerate(targets, 1):
+        size += sum(tensor.nbytes for tensor in target.sources)
+        if stop == len(targets) or size >= group_size > 0:
+            yield targets[start:stop]
+            start, size = stop, 0
 
 
-def _jobs(targets: Sequence[Target], indices: Sequence[int]) -> Iterator[_Job]:
-    """Parts of tensors that start at a digest block boundary in every member."""
-    for index in indices:
-        target = targets[index]
-        stored = [tensor.dtype for tensor in target.members]
-        narrowest = min(dtype.itemsize for dtype in [*stored, target.dtype])
-        for start, stop in cut(target.size, digests.BLOCK // narrowest):
-            yield _Job(index, start, stop)
+def _jobs(targets: Sequence[TensorPlan]) -> list[_Job]:
+    jobs = []
+    for target in targets:
+        dtypes = [target.dtype, *(tensor.dtype for tensor in target.sources)]
+        step = BLOCK // min(dtype.itemsize for dtype in dtypes)
+        for start, stop in cut(target.size, step):
+            jobs.append(_Job(target, start, stop))
+    return jobs
 
 
-class _Worker:
+class _Streamer:
     """State that the threads of a stream share."""
 
     def __init__(
         self,
-        targets: Sequence[Target],
+        plan: Plan,
         sinks: Mapping[str, Sink],
-        recipe: Recipe,
-        budget: int,
+        n_threads: int,
         progress: Progress,
     ) -> None:
-        self.targets = targets
+        self.plan = plan
         self.sinks = sinks
-        self.recipe = recipe
-        self.budget = budget
+        self.n_threads = n_threads
         self.progress = progress
-        self.states: dict[int, Any] = {}  # by target index, for rules with statistics
+        self.states: dict[str, Any] = {}  # by tensor name, for rules with statistics
         self._lock = threading.Lock()
 
-    def is_combined(self, index: int) -> bool:
-        """Whether the rule applies to a tensor."""
-        return self.targets[index].action == "combine"
-
-    def start(self) -> Callable[[_Job], _Done]:
-        """Job function for one thread, which combines and writes."""
-        buffers = Buffers()
-        return lambda job: self._combine(job, buffers)
-
-    def start_statistics(self) -> Callable[[_Job], Array]:
-        """Job function for one thread, which computes the statistics of the rule."""
-        buffers = Buffers()
-        return lambda job: self._statistics(job, buffers)
-
-    def take(self, jobs: Sequence[_Job], found: Sequence[Array]) -> None:
+    def compute_states(self, targets: Sequence[TensorPlan]) -> None:
         """Compute the rule's state of each tensor from the statistics of its parts."""
-        partials: dict[int, list[Array]] = {}
-        for job, part in zip(jobs, found, strict=True):
-            partials.setdefault(job.place, []).append(part)
-        rule, weights, params, _ = self.recipe
-        for index, parts in partials.items():
+        jobs = _jobs(targets)
+        statistics = spread(
+            jobs, lambda: partial(self.statistics, ReadBuffers()), self.n_threads
+        )
+        partials: dict[str, list[Array]] = {}
+        for job, part in zip(jobs, statistics, strict=True):
+            partials.setdefault(job.target.name, []).append(part)
+        plan = self.plan
+        for name, parts in partials.items():
             try:
-                self.states[index] = rule.state_of(parts, weights, params)
+                self.states[name] = plan.rule.compute_state(
+                    parts, plan.weights, plan.rule_params
+                )
             except ValueError as error:
-                name = self.targets[index].name
                 raise ValueError(f"tensor {name!r}: {error}") from error
 
-    def _statistics(self, job: _Job, buffers: Buffers) -> Array:
-        target = self.targets[job.place]
+    def statistics(self, buffers: ReadBuffers, job: _Job) -> Array:
+        """Statistics of each block of a job."""
         parts = []
-        for start, stop in self._steps(job):
-            members = buffers.read(target, start, stop)
-            parts.append(self.recipe.rule.partials(members, self.recipe.params))
-            self._tell(members)
+        for start, stop in self._chunks(job):
+            members, base = buffers.read(job.target, start, stop)
+            parts.append(
+                self.plan.rule.partial_statistics(members, base, self.plan.rule_params)
+            )
+            self._report([*members, base])
         return np.concatenate(parts)
 
-    def _combine(self, job: _Job, buffers: Buffers) -> _Done:
-        target = self.targets[job.place]
-        running = [Running() for _ in [*target.members, target]]
-        special = False
-        for start, stop in self._steps(job):
-            members = buffers.read(target, start, stop)
-            out = self._result(job.place, members)
-            size = out.dtype.itemsize
+    def combine(self, buffers: ReadBuffers, job: _Job) -> _Combined:
+        """Combine the blocks of a job and write them."""
+        target, plan, state = job.target, self.plan, self.states.get(job.target.name)
+        digests = [BlockDigest() for _ in [*target.sources, target]]
+        is_finite = True
+        for start, stop in self._chunks(job):
+            members, base = buffers.read(target, start, stop)
+            if target.action == "combine":
+                out = plan.rule.combine(
+                    members,
+                    plan.weights,
+                    target.dtype,
+                    params=plan.rule_params,
+                    base=base,
+                    state=state,
+                )
+            elif target.action == "copy":
+                out = _converted(members[0], target.dtype)
+            else:
+                out = resolve_integers(target.name, members, plan.options.integers)
             # Checked before it is written, while it is still in the CPU caches.
-            special |= is_float(out.dtype) and any_special(out)
-            for found, array in zip(running, [*members, out], strict=True):
-                found.update(_bytes(array))
-            self.sinks[target.name].write(_bytes(out), start * size)
-            self._tell(members)
-        return _Done([found.close() for found in running], special)
+            is_finite &= not (is_float(out.dtype) and any_special(out))
+            sources = [*members] if base is None else [*members, base]
+            for block_digest, array in zip(digests, [*sources, out], strict=True):
+                block_digest.update(_bytes(array))
+            self.sinks[target.name].write(_bytes(out), start * out.dtype.itemsize)
+            self._report(sources)
+        return _Combined([block_digest.close() for block_digest in digests], is_finite)
 
-    def _tell(self, members: Sequence[Array] | Array) -> None:
-        with self._lock:
-            self.progress(sum(member.nbytes for member in members))
-
-    def _steps(self, job: _Job) -> Iterator[tuple[int, int]]:
-        step = step_of(self.targets[job.place], self.recipe.rule, self.budget)
-        for start, stop in cut(job.stop - job.start, step):
+    def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
+        budget = self.plan.options.memory // self.n_threads
+        size = chunk_size(job.target, self.plan.rule, budget)
+        for start, stop in cut(job.stop - job.start, size):
             yield job.start + start, job.start + stop
 
-    def _result(self, index: int, members: Sequence[Array] | Array) -> Array:
-        target = self.targets[index]
-        if target.action == "copy":
-            first = np.asarray(members[0])
-            if first.dtype == target.dtype:
-                return first
-            return rounded(widened(first[None])[0], target.dtype)
-        if target.action == "settle":
-            return resolve_integers(target.name, members, self.recipe.integers)
-        rule, weights, params, _ = self.recipe
-        state = self.states.get(index)
-        return rule.combine(members, weights, target.dtype, state=state, **params)
+    def _report(self, arrays: Sequence[Array | None]) -> None:
+        with self._lock:
+            self.progress(sum(array.nbytes for array in arrays if array is not None))
 
 
 def _bytes(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
+
+
+def _converted(member: Array, dtype: np.dtype[Any]) -> Array:
+    """A copied tensor in the dtype of the result."""
+    if member.dtype == dtype:
+        return member
+    return rounded(widened(member[None])[0], dtype)
 
 
 def resolve_integers(name: str, members: Sequence[Array] | Array, policy: str) -> Array:
@@ -298,29 +282,28 @@ def resolve_integers(name: str, members: Sequence[Array] | Array, policy: str) -
     if policy == "first":
         return first
     raise ValueError(
-        f"integer tensor {name!r} differs between the members, and has no mean; "
-        "integers='first' or integers='max' says which to take"
+        f"integer tensor {name!r} differs between the members, and integers are "
+        "not averaged; integers='first' or integers='max' selects one of them"
     )
 
 
-def _outcome(targets: Sequence[Target], done: Sequence[tuple[_Job, _Done]]) -> Outcome:
+def _result(
+    targets: Sequence[TensorPlan],
+    jobs: Sequence[_Job],
+    combined: Sequence[_Combined],
+) -> StreamResult:
     """Collect the block digests of all jobs, by tensor."""
-    found = [[list[bytes]() for _ in [*t.members, t]] for t in targets]
-    special: dict[str, None] = {}
-    for job, part in done:
-        for known, more in zip(found[job.place], part.blocks, strict=True):
-            known.extend(more)
-        if part.special:
-            special[targets[job.place].name] = None
-    result = digests.digest(
-        {
-            t.name: (t.dtype, t.shape, blocks[-1])
-            for t, blocks in zip(targets, found, strict=True)
-        }
-    )
+    blocks = {t.name: [list[bytes]() for _ in [*t.sources, t]] for t in targets}
+    nonfinite: dict[str, None] = {}
+    for job, part in zip(jobs, combined, strict=True):
+        for digests, more in zip(blocks[job.target.name], part.digests, strict=True):
+            digests.extend(more)
+        if not part.is_finite:
+            nonfinite[job.target.name] = None
+    written = {t.name: (t.dtype, t.shape, blocks[t.name][-1]) for t in targets}
     read = {
-        tensor: block
-        for t, blocks in zip(targets, found, strict=True)
-        for tensor, block in zip(t.members, blocks[:-1], strict=True)
+        tensor: digests
+        for target in targets
+        for tensor, digests in zip(target.sources, blocks[target.name], strict=False)
     }
-    return Outcome(read, result, list(special))
+    return StreamResult(read, digest(written), list(nonfinite))

@@ -18,16 +18,16 @@ from ensembles.checkpoints.merging import digests, extra_files, provenance
 from ensembles.checkpoints.merging.checksums import verify
 from ensembles.checkpoints.merging.copied_files import write_around
 from ensembles.checkpoints.merging.sinks import ArraySink, FileSink, Sink
-from ensembles.checkpoints.merging.streaming import Outcome, Recipe, stream
+from ensembles.checkpoints.merging.streaming import StreamResult, stream
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.plan import Plan
 
-Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], Outcome]
+Stream = Callable[[Plan, Mapping[str, Sink], Callable[[int], None]], StreamResult]
 
 
 def stream_members(
     plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
-) -> Outcome:
+) -> StreamResult:
     """Verify the checksums of a plan's members and stream them through its rule.
 
     Parameters
@@ -41,7 +41,7 @@ def stream_members(
 
     Returns
     -------
-    Outcome
+    StreamResult
         Digests, and the names of tensors with NaN or infinity.
 
     Raises
@@ -50,52 +50,13 @@ def stream_members(
         If a file is damaged or changes while it is read, integers differ, or the rule
         rejects values of a tensor.
     """
-    verify(plan.members, plan.threads, progress)
-    return stream_verified(plan, sinks, progress)
-
-
-def stream_verified(
-    plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
-) -> Outcome:
-    """Stream the members of a plan through its rule, without verifying checksums.
-
-    Parameters
-    ----------
-    plan : Plan
-        Plan to carry out; its output is ignored.
-    sinks : mapping of str to Sink
-        Sink for the bytes of each tensor of the result.
-    progress : callable
-        Called with the number of bytes read since the last call, from any thread.
-
-    Returns
-    -------
-    Outcome
-        Digests, and the names of tensors with NaN or infinity.
-
-    Raises
-    ------
-    ValueError
-        If a file changes while it is read, integers differ, or the rule rejects values
-        of a tensor.
-    """
-    recipe = Recipe(plan.rule, plan.weights, plan.params, plan.options["integers"])
-    outcome = stream(
-        plan.targets,
-        sinks,
-        recipe,
-        memory=plan.memory,
-        n_threads=plan.threads,
-        progress=progress,
-    )
-    for source in {tensor.source for tensor in outcome.blocks}:
-        source.check_unchanged()
-    return outcome
+    verify(plan.checkpoints, plan.threads, progress)
+    return stream(plan, sinks, progress)
 
 
 def in_memory(
     plan: Plan, progress: Callable[[int], None], stream: Stream = stream_members
-) -> tuple[dict[str, Array], Outcome]:
+) -> tuple[dict[str, Array], StreamResult]:
     """Carry out a plan into arrays in memory.
 
     Parameters
@@ -111,7 +72,7 @@ def in_memory(
     -------
     arrays : dict of str to ndarray
         Tensors of the result by name, without aliases.
-    outcome : Outcome
+    outcome : StreamResult
         Digests, and the names of tensors with NaN or infinity.
     """
     arrays = {t.name: np.empty(t.shape, t.dtype) for t in plan.targets}
@@ -147,7 +108,7 @@ def write_torch(
     place: Path,
     progress: Callable[[int], None],
     stream: Stream = stream_members,
-) -> Outcome:
+) -> StreamResult:
     """Write the result to a PyTorch file; it is held in memory first.
 
     Parameters
@@ -163,7 +124,7 @@ def write_torch(
 
     Returns
     -------
-    Outcome
+    StreamResult
         Digests, and the names of tensors with NaN or infinity.
 
     Raises
@@ -187,7 +148,7 @@ def write_safetensors(
     place: Path,
     progress: Callable[[int], None],
     stream: Stream = stream_members,
-) -> Outcome:
+) -> StreamResult:
     """Write the result to a safetensors file, or to a directory with auxiliary files.
 
     Headers are written first, with zeros as the digests of the members, and again with
@@ -206,10 +167,10 @@ def write_safetensors(
 
     Returns
     -------
-    Outcome
+    StreamResult
         Digests, and the names of tensors with NaN or infinity.
     """
-    blank = provenance.metadata(plan, [digests.ZERO] * len(plan.members))
+    blank = provenance.metadata(plan, [digests.ZERO] * len(plan.checkpoints))
     paths = {p: place / p if plan.kind == "directory" else place for p in plan.parts}
     heads = {
         part: path for part, path in paths.items() if extra_files.is_torch(plan, part)
@@ -235,7 +196,7 @@ def write_safetensors(
                 start += target.nbytes
             reserve(fds[part], start)
         outcome = stream(plan, sinks, progress)
-        members = outcome.members(plan.targets, len(plan.members))
+        members = outcome.checkpoint_digests(plan)
         filled = provenance.metadata(plan, members)
         for part, fd in fds.items():
             write_at(fd, memoryview(_header(plan, part, filled)), 0)

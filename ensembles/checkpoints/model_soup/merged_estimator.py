@@ -25,6 +25,7 @@ from ensembles.checkpoints.model_soup.parameter_arrays import ParameterWriter
 from ensembles.checkpoints.parameters.access import state_of
 from ensembles.checkpoints.parameters.table import State
 from ensembles.checkpoints.parameters.template import check_kind, home_of, opened_for
+from ensembles.checkpoints.planning.options import Integers
 from ensembles.checkpoints.planning.warnings import check_related, warn_of_statistics
 from ensembles.rules.rule import Rule
 
@@ -66,7 +67,7 @@ class MergedEstimator:
         *,
         rule: Rule,
         params: Mapping[str, Any],
-        integers: str,
+        integers: Integers,
         finish: Callable[[Any], object] | None,
     ) -> None:
         self.estimator = estimator
@@ -178,7 +179,7 @@ def build_merged_estimator(
     base: Any = None,
     rule: Rule,
     params: Mapping[str, Any],
-    integers: str = "error",
+    integers: Integers = "error",
     shared_init: str = "error",
     device: str | None = None,
     finish: Callable[[Any], object] | None = None,

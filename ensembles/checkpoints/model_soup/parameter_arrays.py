@@ -15,9 +15,9 @@ from ensembles.checkpoints.merging.combinations import MemberCombinations
 from ensembles.checkpoints.merging.running_mean import RunningMean
 from ensembles.checkpoints.merging.sinks import ArraySink
 from ensembles.checkpoints.merging.streaming import resolve_integers
-from ensembles.checkpoints.planning.buffers import check_budget, least_memory
+from ensembles.checkpoints.planning.buffers import fit_to_memory, minimum_memory
 from ensembles.checkpoints.planning.layers import layers_of
-from ensembles.checkpoints.planning.options import MEMORY, Options
+from ensembles.checkpoints.planning.options import MEMORY, Integers
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.dtypes import is_float
 from ensembles.rules.builtin import RULES
@@ -59,7 +59,7 @@ class ParameterWriter:
         *,
         rule: Rule,
         params: Mapping[str, Any],
-        integers: str,
+        integers: Integers,
     ) -> None:
         self.arrays = arrays
         self._rule = rule
@@ -114,7 +114,7 @@ class ParameterWriter:
             elif out.size:
                 state = _state(name, block, columns[name], rule, params)
                 out[:] = rule.combine(
-                    block, columns[name], out.dtype, state=state, **params
+                    block, columns[name], out.dtype, params=params, state=state
                 )
 
     def _columns(self, weights: Float64) -> dict[str, Float64]:
@@ -149,7 +149,7 @@ class ParameterWriter:
                 targets=layer,
                 rule=rule,
                 weights=columns[names[0]],
-                params=dict(params),
+                rule_params=dict(params),
             )
             sinks = {
                 target.name: ArraySink(self.arrays[target.name]) for target in layer
@@ -189,7 +189,9 @@ def _state(
     if rule.statistics is None:
         return None
     try:
-        return rule.state_of([rule.partials(rows, params)], weights, params)
+        return rule.compute_state(
+            [rule.partial_statistics(rows, None, params)], weights, params
+        )
     except ValueError as error:
         raise ValueError(f"tensor {name!r}: {error}") from error
 
@@ -199,18 +201,19 @@ def _plan(
     arrays: Mapping[str, Array],
     rule: Rule,
     params: Mapping[str, Any],
-    integers: str,
+    integers: Integers,
 ) -> Plan:
     """Plan of all members, with at least the memory that they need."""
-    options: Options = {"integers": integers, "rule": rule, "params": params}
-    options["memory"] = sys.maxsize
-    planned = plan(members, **options)
+    planned = plan(
+        members, rule=rule, rule_params=params, integers=integers, memory=sys.maxsize
+    )
     targets = [
         target._replace(dtype=arrays[target.name].dtype)
         if is_float(target.dtype)
         else target
         for target in planned.targets
     ]
-    memory = max(MEMORY, least_memory(targets, rule))
-    _, threads = check_budget(targets, rule, memory, planned.threads)
-    return replace(planned, targets=targets, memory=memory, threads=threads)
+    memory = max(MEMORY, minimum_memory(targets, rule))
+    _, threads = fit_to_memory(targets, rule, memory, planned.threads)
+    options = replace(planned.options, memory=memory)
+    return replace(planned, targets=targets, options=options, threads=threads)

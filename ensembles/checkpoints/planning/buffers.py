@@ -7,22 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensembles._typing import Array
-from ensembles.checkpoints.compatibility.layout import Target
+from ensembles.checkpoints.compatibility.layout import TensorPlan
+from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.kernels.gram import BLOCK
 from ensembles.rules.rule import Rule
 
 PAGE = 4096
-STEP = 1 << 19  # most elements per step; with smaller steps, threads wait for the GIL
+ALIGNMENT = 64
+# Largest number of elements per chunk; with smaller chunks, threads wait for the GIL.
+LARGEST_CHUNK = 1 << 19
 
 
-def check_budget(
-    targets: Sequence[Target], rule: Rule, memory: int, n_threads: int
+def fit_to_memory(
+    targets: Sequence[TensorPlan], rule: Rule, memory: int, n_threads: int
 ) -> tuple[int, int]:
     """Buffer size and number of threads within a memory budget.
 
     Parameters
     ----------
-    targets : sequence of Target
+    targets : sequence of TensorPlan
         Tensors of the result.
     rule : Rule
         Rule that combines them; a fused rule needs no float64 copies.
@@ -34,7 +37,7 @@ def check_budget(
     Returns
     -------
     n_bytes : int
-        Bytes that the buffers of all threads take.
+        Size of the buffers of all threads in bytes.
     n_threads : int
         Number of threads, reduced if the budget is too small for ``n_threads``.
 
@@ -43,27 +46,26 @@ def check_budget(
     ValueError
         If the budget is too small for one block of each member in one thread.
     """
-    least = least_memory(targets, rule)
-    if memory < least:
+    smallest = minimum_memory(targets, rule)
+    if memory < smallest:
         raise ValueError(
-            f"memory must be at least {least} bytes, for a block of each member; found "
-            f"{memory}"
+            f"memory must be at least {smallest} bytes, for a block of each member; "
+            f"found {memory}"
         )
-    n_threads = max(1, min(n_threads, memory // max(least, 1)))
-    steps = [step_of(target, rule, memory // n_threads) for target in targets]
-    used = [
-        min(step, max(target.size, 1)) * _bytes_per_element(target, rule)
-        for step, target in zip(steps, targets, strict=True)
-    ]
-    return n_threads * max(used, default=0), n_threads
+    n_threads = max(1, min(n_threads, memory // max(smallest, 1)))
+    largest = 0
+    for target in targets:
+        size = min(chunk_size(target, rule, memory // n_threads), max(target.size, 1))
+        largest = max(largest, size * _bytes_per_element(target, rule))
+    return n_threads * largest, n_threads
 
 
-def least_memory(targets: Sequence[Target], rule: Rule) -> int:
+def minimum_memory(targets: Sequence[TensorPlan], rule: Rule) -> int:
     """Smallest memory budget: one thread with one block of each member.
 
     Parameters
     ----------
-    targets : sequence of Target
+    targets : sequence of TensorPlan
         Tensors of the result.
     rule : Rule
         Rule that combines them; a fused rule needs no float64 copies.
@@ -73,51 +75,64 @@ def least_memory(targets: Sequence[Target], rule: Rule) -> int:
     int
         Size of the buffers in bytes, for the tensor that needs the most.
     """
-    blocks = (min(target.size, BLOCK) for target in targets)
-    widths = (_bytes_per_element(target, rule) for target in targets)
-    return max((n * w for n, w in zip(blocks, widths, strict=True)), default=0)
+    needed = (min(t.size, BLOCK) * _bytes_per_element(t, rule) for t in targets)
+    return max(needed, default=0)
 
 
-def step_of(target: Target, rule: Rule, budget: int) -> int:
-    """Number of elements per step for one thread's budget in bytes."""
-    step = STEP
-    while step > BLOCK and step * _bytes_per_element(target, rule) > budget:
-        step //= 2
-    return step
+def chunk_size(target: TensorPlan, rule: Rule, budget: int) -> int:
+    """Number of elements to read at once, for one thread's budget in bytes."""
+    size = LARGEST_CHUNK
+    while size > BLOCK and size * _bytes_per_element(target, rule) > budget:
+        size //= 2
+    return size
 
 
-def _bytes_per_element(target: Target, rule: Rule) -> int:
-    stored = sum(tensor.dtype.itemsize for tensor in target.members)
-    alike = {tensor.dtype for tensor in target.members} == {target.dtype}
-    widened = 0 if alike and rule.fused else len(target.members)
-    return stored + 8 * (widened + 2)
+def _bytes_per_element(target: TensorPlan, rule: Rule) -> int:
+    dtypes = [tensor.dtype for tensor in target.sources]
+    # A fused rule takes one format as it is stored; otherwise float64 copies are made.
+    n_copies = 0 if rule.fused and {*dtypes} == {target.dtype} else len(dtypes)
+    return sum(dtype.itemsize for dtype in dtypes) + 8 * (n_copies + 2)
 
 
-class Buffers:
-    """Memory of one thread for blocks of members, reused for every block."""
+class ReadBuffers:
+    """Memory of one thread for blocks of members and base, reused for every block."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
-    def read(self, target: Target, start: int, stop: int) -> Sequence[Array] | Array:
-        """Read elements ``start`` to ``stop`` of all members.
+    def read(
+        self, target: TensorPlan, start: int, stop: int
+    ) -> tuple[Sequence[Array] | Array, Array | None]:
+        """Read elements ``start`` to ``stop`` of all members, and of the base.
 
-        Returns a stack if the members have one dtype, else a list of arrays. Both are
-        views of the buffer, valid until the next call.
+        Returns the members, as a stack if they have one dtype, else as a list of
+        arrays, and the base or None. They are views of the buffer, valid until the next
+        call.
         """
         dtypes = [tensor.dtype for tensor in target.members]
         size = stop - start
         width = size * max(dtype.itemsize for dtype in dtypes)
-        if len(dtypes) * width > len(self._memory):
-            fresh = np.empty(len(dtypes) * width + PAGE, np.uint8)
+        end = len(dtypes) * width
+        base_start = -(-end // ALIGNMENT) * ALIGNMENT
+        n_bytes = base_start + (size * target.base.dtype.itemsize if target.base else 0)
+        if n_bytes > len(self._memory):
+            fresh = np.empty(n_bytes + PAGE, np.uint8)
             # Page-aligned: malloc's large buffers start 16 bytes into a page, to which
             # some processors copy a file's pages at a quarter of the speed.
             self._memory = fresh[-fresh.ctypes.data % PAGE :]
-        rows = self._memory[: len(dtypes) * width].reshape(len(dtypes), width)
-        members = []
-        for tensor, row in zip(target.members, rows, strict=True):
-            part = row[: size * tensor.dtype.itemsize]
-            offset = tensor.offset + start * tensor.dtype.itemsize
-            tensor.source.read_into(part.data, offset)
-            members.append(part.view(tensor.dtype))
-        return rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members
+        rows = self._memory[:end].reshape(len(dtypes), width)
+        members = [
+            _read(tensor, row, start, size)
+            for tensor, row in zip(target.members, rows, strict=True)
+        ]
+        base = None
+        if target.base is not None:
+            base = _read(target.base, self._memory[base_start:], start, size)
+        return rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members, base
+
+
+def _read(tensor: Tensor, memory: Array, start: int, size: int) -> Array:
+    """Read ``size`` elements from element ``start`` on into the beginning of memory."""
+    buffer = memory[: size * tensor.dtype.itemsize]
+    tensor.source.read_into(buffer.data, tensor.offset + start * tensor.dtype.itemsize)
+    return buffer.view(tensor.dtype)

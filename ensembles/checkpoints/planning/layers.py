@@ -31,18 +31,18 @@ def layers_of(names: Iterable[str]) -> dict[str, list[str]]:
     numbers: dict[str, set[str]] = {}
     for name in names:
         parts = name.split(".")
-        for place, part in enumerate(parts):
+        for depth, part in enumerate(parts):
             if part.isdecimal():
-                numbers.setdefault(".".join(parts[:place]), set()).add(part)
-    found: dict[str, list[str]] = {}
+                numbers.setdefault(".".join(parts[:depth]), set()).add(part)
+    layers: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(_layer(name, numbers), []).append(name)
-    return found
+        layers.setdefault(_layer(name, numbers), []).append(name)
+    return layers
 
 
 def _layer(name: str, numbers: dict[str, set[str]]) -> str:
     parts = name.split(".")
-    for place, part in enumerate(parts):
-        if part.isdecimal() and len(numbers[".".join(parts[:place])]) > 1:
-            return ".".join(parts[: place + 1])
+    for depth, part in enumerate(parts):
+        if part.isdecimal() and len(numbers[".".join(parts[:depth])]) > 1:
+            return ".".join(parts[: depth + 1])
     return ".".join(parts[:-1]) or name

@@ -13,9 +13,9 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.checkpoints.compatibility.configuration import CARD, has_card, is_card
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
-from ensembles.checkpoints.compatibility.layout import Comparison
+from ensembles.checkpoints.compatibility.layout import LayoutMatch
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.planning.options import Options
+from ensembles.checkpoints.planning.options import MergeOptions
 
 # BatchNorm: the mean of variances is not the variance of the averaged network.
 STATISTICS = ("running_mean", "running_var")
@@ -24,8 +24,9 @@ TOLERANCE = 0.02  # on the sum of weights: thirds may be given as .33
 
 def notices(
     members: Sequence[Checkpoint],
-    given: Options,
-    comparison: Comparison,
+    base: Checkpoint | None,
+    options: MergeOptions,
+    match: LayoutMatch,
     weights: Float64,
 ) -> Iterator[str]:
     """Notes on repeated members, unusual weights and options without effect.
@@ -34,9 +35,11 @@ def notices(
     ----------
     members : sequence of Checkpoint
         Members of the plan.
-    given : Options
-        All options, see `with_defaults`.
-    comparison : Comparison
+    base : Checkpoint or None
+        Base of the plan.
+    options : MergeOptions
+        Options of the plan.
+    match : LayoutMatch
         Layout of the result, see `ensembles.checkpoints.compatibility.layout`.
     weights : ndarray of shape (n_members,)
         Weight of each member.
@@ -47,22 +50,26 @@ def notices(
         One sentence each.
     """
     yield from _repeated(members)
+    if base is not None and base.path is not None:
+        for member in members:
+            if member.path is not None and _identity(member) == _identity(base):
+                yield f"{member.name} is also the base, and does not differ from it"
     idle = [m.name for m, w in zip(members, weights, strict=True) if w == 0]
     if idle:
         verb = "has" if len(idle) == 1 else "have"
         yield f"{listed(idle)} {verb} weight 0, and {verb} no effect"
-    if _are_divided(weights):
+    if base is None and _are_divided(weights):
         yield (
             f"weights sum to {weights.sum():.6g}, not to 1: a mean is divided by that"
         )
-    statistics = [t.name for t in comparison.targets if t.name.endswith(STATISTICS)]
+    statistics = [t.name for t in match.targets if t.name.endswith(STATISTICS)]
     if statistics and len(members) > 1:
         yield (
             f"running statistics, such as {statistics[0]}, are combined like "
             "parameters; those of the result differ: recompute them on training data "
             "(torch.optim.swa_utils.update_bn)"
         )
-    yield from _without_effect(members, given, comparison)
+    yield from _without_effect(members, options, match)
 
 
 def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
@@ -78,11 +85,9 @@ def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
     str
         One sentence per note, with the names of all members that share it.
     """
-    yield from grouped(
-        (member.name, f"{MEMBER}: {note}")
-        for member in members
-        for note in member.notes
-    )
+    notes = [(m.name, f"{MEMBER}: {note}") for m in members for note in m.notes]
+    if notes:
+        yield from grouped(notes)
 
 
 def of_output(
@@ -168,28 +173,30 @@ def _identity(member: Checkpoint) -> str:
 
 
 def _without_effect(
-    members: Sequence[Checkpoint], given: Options, comparison: Comparison
+    members: Sequence[Checkpoint], options: MergeOptions, match: LayoutMatch
 ) -> Iterator[str]:
-    if given["key"] is not None:
+    if options.key is not None:
         idle = [m.name for m in members if not m.is_torch and m.path is not None]
         if idle:
             yield (
-                f"the key {given['key']!r} has no effect on {listed(idle)}: a "
+                f"the key {options.key!r} has no effect on {listed(idle)}: a "
                 "safetensors file is one state dict"
             )
     names = dict.fromkeys(name for member in members for name in member.names)
-    patterns = {"include": given["include"], "exclude": given["exclude"]}
-    for option, wanted in patterns.items():
-        for pattern in wanted:
+    patterns = {"include": options.include, "exclude": options.exclude}
+    for option, names_wanted in patterns.items():
+        for pattern in names_wanted:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
                 yield f"{option} pattern {pattern!r} matches no tensor"
-    integers = [target for target in comparison.targets if target.action == "settle"]
-    if given["integers"] != "error" and not integers:
-        yield f"integers={given['integers']!r} has no effect: all tensors are floats"
-    if given["missing"] != "error" and all(
+    integers = [
+        target for target in match.targets if target.action == "resolve_integers"
+    ]
+    if options.integers != "error" and not integers:
+        yield f"integers={options.integers!r} has no effect: all tensors are floats"
+    if options.missing != "error" and all(
         member.layout.keys() == members[0].layout.keys() for member in members
     ):
         yield (
-            f"missing={given['missing']!r} has no effect: all members have the same "
+            f"missing={options.missing!r} has no effect: all members have the same "
             "tensors"
         )

@@ -5,24 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.compatibility.layout import Comparison, Target, compare
+from ensembles.checkpoints.compatibility.layout import (
+    TensorPlan,
+    match_layouts,
+)
 from ensembles.checkpoints.compatibility.prefixes import named_alike
 from ensembles.checkpoints.directories.open import Member, open_member
 from ensembles.checkpoints.directories.unsupported import refused
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning import shards
-from ensembles.checkpoints.planning.buffers import check_budget
+from ensembles.checkpoints.planning.buffers import fit_to_memory
 from ensembles.checkpoints.planning.destination import kind_of, obstacles
 from ensembles.checkpoints.planning.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.planning.notices import notices, of_members, of_output
-from ensembles.checkpoints.planning.options import Options, with_defaults
+from ensembles.checkpoints.planning.options import (
+    MEMORY,
+    Integers,
+    MergeOptions,
+    Missing,
+)
 from ensembles.parallel import count_threads
 from ensembles.registry import lookup
 from ensembles.rules.builtin import RULES
@@ -40,13 +49,15 @@ class Plan:
     ----------
     members : tuple of Checkpoint
         Opened members, with the tensor names of the first.
+    base : Checkpoint or None
+        Opened base, the common ancestor of the members; None for rules without a base.
     rule : Rule
         Rule that combines them.
     weights : ndarray of shape (n_members,)
         Weight of each member, not normalized.
-    params : dict
+    rule_params : dict
         Parameters of the rule, by name.
-    targets : list of Target
+    targets : list of TensorPlan
         Tensors of the result; a tied tensor of a directory is repeated for each name if
         the first member is a PyTorch checkpoint.
     aliases : dict of str to str
@@ -58,17 +69,17 @@ class Plan:
         Path of the output; None for a state dict in memory.
     kind : {"safetensors", "directory", "torch", "memory"}
         Format of the output; "memory" is a state dict.
-    parts : dict of str to list of Target
+    parts : dict of str to list of TensorPlan
         Tensors of each weight file in the order they are stored, by path relative to
         the directory; a single file has its name as the key, "memory" an empty string.
-    options : dict
-        All options, including defaults.
+    options : MergeOptions
+        Validated options.
     threads : int
-        Number of threads, reduced if ``memory`` is too small for more.
-    memory : int
-        Largest total size of the read buffers, in bytes.
+        Number of threads to use, at most ``options.threads``: fewer if
+        ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes to read from the members, more than once with checksums or statistics.
+        Bytes to read from members and base, more than once with checksums or
+        statistics.
     write_bytes : int
         Size of the result's tensors in bytes.
     free_bytes : int
@@ -81,29 +92,48 @@ class Plan:
     """
 
     members: tuple[Checkpoint, ...]
+    base: Checkpoint | None
     rule: Rule
     weights: Float64
-    params: dict[str, Any]
-    targets: list[Target]
+    rule_params: dict[str, Any]
+    targets: list[TensorPlan]
     aliases: dict[str, str]
     untied: tuple[str, ...]
     out: Path | None
     kind: str
-    parts: dict[str, list[Target]]
-    options: Options
+    parts: dict[str, list[TensorPlan]]
+    options: MergeOptions
     threads: int
-    memory: int
     read_bytes: int
     write_bytes: int
     free_bytes: int
     peak_bytes: int
     notes: tuple[str, ...]
 
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """All checkpoints that are read: the members, then the base if there is one."""
+        return self.members if self.base is None else (*self.members, self.base)
+
 
 def plan(
     members: Sequence[Member],
     out: str | os.PathLike[str] | None = None,
-    **options: Unpack[Options],
+    *,
+    base: Member | None = None,
+    rule: str | Rule = "mean",
+    weights: ArrayLike | None = None,
+    rule_params: Mapping[str, Any] | None = None,
+    dtype: str | None = None,
+    integers: Integers = "error",
+    missing: Missing = "error",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    key: str | None = None,
+    shard_size: int | None = None,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    force: bool = False,
 ) -> Plan:
     """Plan an average from the headers of its members.
 
@@ -118,8 +148,18 @@ def plan(
         (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None is a state
         dict in memory. If the path exists, the plan has a note about it, and writing
         requires ``force``.
-    **options
-        Keyword options, see `Options`.
+    base : path, state dict or None, default=None
+        Checkpoint that the members were fine-tuned from; required by rules with
+        ``needs_base=True``, None for all others.
+    rule : str or Rule, default="mean"
+        Rule that combines the members: a name in `ensembles.rules.RULES`, or a custom
+        `Rule`.
+    weights : array-like of shape (n_members,) or None, default=None
+        Weight of each member; None gives all members the same weight.
+    rule_params : mapping of str to value or None, default=None
+        Parameters of the rule, by name; None means the defaults.
+    dtype, integers, missing, include, exclude, key, shard_size, memory, threads, force
+        As in `average`, with the same defaults.
 
     Returns
     -------
@@ -128,161 +168,212 @@ def plan(
     Raises
     ------
     FileNotFoundError
-        If a member does not exist.
+        If a member or the base does not exist.
     FileExistsError
         If the output is a broken symbolic link, unless ``force``.
     TypeError
-        If an option is unknown, or a member or option has the wrong type.
+        If a member or an option has the wrong type.
     ValueError
         If the members cannot be averaged or the output cannot be written; the message
         lists all problems, 20 at most.
     """
-    given = with_defaults(options)
-    opened, renamed = named_alike(_opened(members, given["key"]))
+    options = MergeOptions(
+        dtype=dtype,
+        integers=integers,
+        missing=missing,
+        include=include,
+        exclude=exclude,
+        key=key,
+        shard_size=shard_size,
+        memory=memory,
+        threads=threads,
+        force=force,
+    )
+    opened, base_opened, renamings = _open_all(members, base, key)
+    checkpoints = opened if base_opened is None else (*opened, base_opened)
     problems: list[str] = []
-    rule, weights = _ruled(given, len(opened), problems)
-    comparison = _compared(opened, given, problems)
-    place = _resolved(out, force=given["force"])
-    kind = kind_of(place)
-    targets, aliases = comparison.targets, comparison.aliases
+    params = dict(rule_params or {})
+    resolved = _resolve_rule(rule, len(opened), params, base is not None, problems)
+    checked = np.ones(len(opened))
+    with _collected(problems):
+        checked = check_weights(
+            weights, len(opened), signed=resolved.signed, rule=resolved.name
+        )
+    match = match_layouts(
+        opened,
+        base_opened,
+        missing=missing,
+        include=include,
+        exclude=exclude,
+        dtype=np.dtype(options.dtype) if options.dtype else None,
+    )
+    problems += [reason for member in checkpoints for reason in refused(member)]
+    problems += match.problems
+    if not match.targets and not problems:
+        problems.append(f"no tensor of {opened[0].name} is left to average")
+    path = _resolve_link(out, force=force)
+    kind = kind_of(path)
+    targets, aliases = match.targets, match.aliases
     if kind == "directory" and opened[0].is_torch:
-        targets, aliases = _untied(targets, aliases), {}
-    if given["shard_size"] is not None and kind != "directory":
+        targets, aliases = _repeat_tied(targets, aliases), {}
+    if shard_size is not None and kind != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
-    free = 0
-    if place is not None:
-        found, free = obstacles(place, opened, n_written)
-        problems += found
-    threads, buffers = 1, 0
-    with _noted(problems):
-        threads = count_threads(given["threads"])
-        buffers, threads = check_budget(targets, rule, given["memory"], threads)
+    n_free = 0
+    if path is not None:
+        reasons, n_free = obstacles(path, checkpoints, n_written)
+        problems += reasons
+    n_threads, n_buffers = 1, 0
+    with _collected(problems):
+        n_threads = count_threads(threads)
+        n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
     if problems:
-        raise ValueError(_listed(problems))
-    parts = _parts(kind, targets, opened[0], place, given["shard_size"])
+        raise ValueError(_join(problems))
+    if kind == "directory":
+        parts = shards.divide(targets, opened[0], shard_size=shard_size)
+    else:
+        parts = {path.name if path else "": shards.in_order(targets)}
     return Plan(
         members=opened,
-        rule=rule,
-        weights=weights,
-        params=dict(given["params"]),
+        base=base_opened,
+        rule=resolved,
+        weights=checked,
+        rule_params=params,
         targets=targets,
         aliases=aliases,
-        untied=tuple(comparison.untied),
-        out=place,
+        untied=tuple(match.untied),
+        out=path,
         kind=kind,
         parts=parts,
-        options=given,
-        threads=threads,
-        memory=given["memory"],
-        read_bytes=_n_read(opened, targets, rule),
+        options=options,
+        threads=n_threads,
+        read_bytes=_count_read(checkpoints, targets, resolved),
         write_bytes=n_written,
-        free_bytes=free,
-        peak_bytes=buffers + _n_held(kind, parts, n_written),
+        free_bytes=n_free,
+        peak_bytes=n_buffers + _count_held(kind, parts, n_written),
         notes=(
-            *of_output(place, kind, n_written, given["force"], opened),
-            *of_members(opened),
-            *renamed,
-            *comparison.notes,
-            *notices(opened, given, comparison, weights),
+            *of_output(path, kind, n_written, force, opened),
+            *of_members(checkpoints),
+            *renamings,
+            *match.notes,
+            *notices(opened, base_opened, options, match, checked),
         ),
     )
 
 
 @contextmanager
-def _noted(problems: list[str], hint: str = "") -> Iterator[None]:
+def _collected(problems: list[str]) -> Iterator[None]:
+    """Add the message of a `ValueError` to the problems instead of raising it."""
     try:
         yield
     except ValueError as error:
-        problems.append(f"{error}{hint}")
+        problems.append(str(error))
 
 
-def _opened(members: Sequence[Member], key: str | None) -> tuple[Checkpoint, ...]:
-    """Open all members; raise one error that lists all problems."""
+def _open_all(
+    members: Sequence[Member], base: Member | None, key: str | None
+) -> tuple[tuple[Checkpoint, ...], Checkpoint | None, list[str]]:
+    """Open members and base, with one error that lists all problems.
+
+    Returns the members and the base with the tensor names of the first member, and
+    notes on those that were renamed.
+    """
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(
-            f"members must be a sequence of checkpoints, found one alone: "
+            "members must be a sequence of checkpoints, found a single one: "
             f"{members!r:.80}"
         )
-    given = list(members)  # it may be an array of paths
-    if not given:
+    members = list(members)  # it may be an array of paths
+    if not members:
         raise ValueError("there must be at least one member, found none")
     opened: list[Checkpoint] = []
     errors: list[Exception] = []
-    for index, member in enumerate(given):
+    for index, member in enumerate(members):
         try:
             opened.append(open_member(member, index, key=key))
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    if base is not None:
+        try:
+            opened.append(_open_base(base, key))
         except (OSError, ValueError) as error:
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
     if errors:
-        absent = all(isinstance(error, FileNotFoundError) for error in errors)
-        kind = FileNotFoundError if absent else ValueError
-        raise kind(_listed([str(error) for error in errors]))
-    return tuple(opened)
+        is_absent = all(isinstance(error, FileNotFoundError) for error in errors)
+        kind = FileNotFoundError if is_absent else ValueError
+        raise kind(_join([str(error) for error in errors]))
+    notes: list[str] = []
+    if any(
+        checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
+    ):
+        renamed, notes = named_alike(opened)
+        opened = list(renamed)
+    if base is None:
+        return tuple(opened), None, notes
+    return tuple(opened[:-1]), opened[-1], notes
 
 
-def _ruled(given: Options, n_members: int, problems: list[str]) -> tuple[Rule, Float64]:
-    rule, weights = RULES["mean"], np.ones(n_members)
-    named = given["rule"]
-    with _noted(problems, named_here(named)):
-        rule = named if isinstance(named, Rule) else lookup(RULES, named)
-    if not problems:
-        with _noted(problems, parameter_here(given["params"], rule.params)):
-            rule.check(n_members, given["params"])
-    with _noted(problems):
-        weights = check_weights(
-            given["weights"], n_members, signed=rule.signed, rule=rule.name
+def _open_base(base: Member, key: str | None) -> Checkpoint:
+    """Open the base, with "base" in its name for messages."""
+    if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
+        raise TypeError(
+            f"base must be a path or a state dict, found {type(base).__name__}"
         )
-    return rule, weights
+    opened = open_member(base, 0, key=key)
+    return replace(opened, name=f"base {opened.path}" if opened.path else "base")
 
 
-def _compared(
-    members: tuple[Checkpoint, ...], given: Options, problems: list[str]
-) -> Comparison:
-    comparison = compare(
-        members,
-        missing=given["missing"],
-        include=given["include"],
-        exclude=given["exclude"],
-        dtype=np.dtype(given["dtype"]) if given["dtype"] else None,
-    )
-    problems += [reason for member in members for reason in refused(member)]
-    problems += comparison.problems
-    if not comparison.targets and not problems:
-        problems.append(f"no tensor is left to average of {members[0].name}")
-    return comparison
+def _resolve_rule(
+    rule: str | Rule,
+    n_members: int,
+    params: Mapping[str, Any],
+    has_base: bool,
+    problems: list[str],
+) -> Rule:
+    """The rule, if members, base and parameters suit it; else add a problem."""
+    resolved = RULES["mean"]
+    try:
+        resolved = rule if isinstance(rule, Rule) else lookup(RULES, rule)
+        resolved.check(n_members, params, has_base=has_base)
+    except ValueError as error:
+        is_known = isinstance(rule, Rule) or rule in RULES
+        hint = parameter_here(params, resolved.params) if is_known else named_here(rule)
+        problems.append(f"{error}{hint}")
+    return resolved
 
 
-def _resolved(out: str | os.PathLike[str] | None, *, force: bool) -> Path | None:
+def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | None:
     """Path of the output, with a symbolic link resolved so that the link is kept."""
     if out is None or not Path(out).is_symlink():
         return None if out is None else Path(out)
     target = Path(os.path.realpath(out))
     if target.is_symlink():
-        raise ValueError(f"{out} is a link that leads to itself; remove it")
+        raise ValueError(f"{out} is a symbolic link that leads to itself; remove it")
     if not force and not Path(out).exists():
         raise FileExistsError(
-            f"{out} exists, a link to {target}, where nothing is; force=True writes "
-            "to where it points"
+            f"{out} is a symbolic link to {target}, which does not exist; force=True "
+            "writes to that path"
         )
     return target
 
 
-def _n_read(
-    members: Sequence[Checkpoint], targets: Sequence[Target], rule: Rule
+def _count_read(
+    checkpoints: Sequence[Checkpoint], targets: Sequence[TensorPlan], rule: Rule
 ) -> int:
     """Bytes to read: tensors once per pass, entries with checksums once more."""
     n_passes = 1 if rule.statistics is None else 2
-    return sum(record.size for m in members for record in m.records) + sum(
+    return sum(record.size for c in checkpoints for record in c.records) + sum(
         tensor.nbytes * (n_passes if target.action == "combine" else 1)
         for target in targets
-        for tensor in target.members
+        for tensor in target.sources
     )
 
 
-def _untied(targets: list[Target], aliases: Mapping[str, str]) -> list[Target]:
+def _repeat_tied(
+    targets: list[TensorPlan], aliases: Mapping[str, str]
+) -> list[TensorPlan]:
     """Repeat tied tensors under each name, as libraries expect in a directory.
 
     In a single file, the aliases are in the metadata, as in safetensors' save_model.
@@ -291,7 +382,9 @@ def _untied(targets: list[Target], aliases: Mapping[str, str]) -> list[Target]:
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
 
 
-def _n_held(kind: str, parts: Mapping[str, list[Target]], n_written: int) -> int:
+def _count_held(
+    kind: str, parts: Mapping[str, list[TensorPlan]], n_written: int
+) -> int:
     """Bytes of the result held in memory: torch.save needs complete tensors."""
     if kind in ("torch", "memory"):
         return n_written
@@ -299,20 +392,8 @@ def _n_held(kind: str, parts: Mapping[str, list[Target]], n_written: int) -> int
     return sum(t.nbytes for part in extras for t in parts[part]) * (kind == "directory")
 
 
-def _parts(
-    kind: str,
-    targets: list[Target],
-    first: Checkpoint,
-    out: Path | None,
-    shard_size: int | None,
-) -> dict[str, list[Target]]:
-    if kind == "directory":
-        return shards.divide(targets, first, shard_size=shard_size)
-    return {out.name if out else "": shards.in_order(targets)}
-
-
-def _listed(problems: Sequence[str]) -> str:
-    shown = list(dict.fromkeys(problems))
-    more = len(shown) - SHOWN
-    tail = [f"and {more} more of the kind"] if more > 0 else []
-    return "\n".join(shown[:SHOWN] + tail)
+def _join(problems: Sequence[str]) -> str:
+    """All problems, one a line, at most `SHOWN`."""
+    lines = list(dict.fromkeys(problems))
+    n_more = len(lines) - SHOWN
+    return "\n".join(lines[:SHOWN] + [f"and {n_more} more problems"] * (n_more > 0))

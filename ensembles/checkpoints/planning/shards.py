@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
-from ensembles.checkpoints.compatibility.layout import Target
+from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 SINGLE = "model.safetensors"
@@ -16,13 +16,13 @@ SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
 def divide(
-    targets: Sequence[Target], first: Checkpoint, *, shard_size: int | None
-) -> dict[str, list[Target]]:
+    targets: Sequence[TensorPlan], first: Checkpoint, *, shard_size: int | None
+) -> dict[str, list[TensorPlan]]:
     """Divide the tensors of the result into the weight files of a directory.
 
     Parameters
     ----------
-    targets : sequence of Target
+    targets : sequence of TensorPlan
         Tensors of the result.
     first : Checkpoint
         First member, which determines the file names.
@@ -32,13 +32,13 @@ def divide(
 
     Returns
     -------
-    dict of str to list of Target
+    dict of str to list of TensorPlan
         Tensors of each file in the order they are stored, by path relative to the
         directory.
     """
     own = {name: part for part, names in first.parts.items() for name in names}
     own |= {a: own[name] for a, name in first.aliases.items() if name in own}
-    parts: dict[str, list[Target]] = {}
+    parts: dict[str, list[TensorPlan]] = {}
     for target in targets:
         part = own.get(target.name) or _last_part(target.name, first)
         place = part if part in first.extras else renamed(part)
@@ -67,11 +67,11 @@ def _last_part(name: str, first: Checkpoint) -> str:
 
 
 def _cut(
-    parts: Mapping[str, list[Target]], first: Checkpoint, shard_size: int
-) -> dict[str, list[Target]]:
+    parts: Mapping[str, list[TensorPlan]], first: Checkpoint, shard_size: int
+) -> dict[str, list[TensorPlan]]:
     """Divide main files into shards of ``shard_size`` bytes; keep additional files."""
-    folders: dict[str, tuple[str, list[Target]]] = {}
-    extras: dict[str, list[Target]] = {}
+    folders: dict[str, tuple[str, list[TensorPlan]]] = {}
+    extras: dict[str, list[TensorPlan]] = {}
     for part, targets in parts.items():
         if part in first.extras:
             extras[part] = targets
@@ -131,13 +131,13 @@ def prefix_of(part: str, first: Checkpoint) -> str:
     return "" if folder == "." else f"{folder}/"
 
 
-def in_order(targets: Sequence[Target]) -> list[Target]:
+def in_order(targets: Sequence[TensorPlan]) -> list[TensorPlan]:
     """Sort by item size, largest first, so that tensors are aligned; then by name."""
     return sorted(targets, key=lambda t: (-t.dtype.itemsize, t.name))
 
 
 def index(
-    parts: Mapping[str, Sequence[Target]], first: Checkpoint, recipe: str
+    parts: Mapping[str, Sequence[TensorPlan]], first: Checkpoint, recipe: str
 ) -> dict[str, dict[str, object]]:
     """Contents of the index files of a directory, for every folder that needs one.
 
@@ -145,7 +145,7 @@ def index(
 
     Parameters
     ----------
-    parts : mapping of str to sequence of Target
+    parts : mapping of str to sequence of TensorPlan
         Tensors of each weight file, see `divide`.
     first : Checkpoint
         First member; its ``extras`` are not indexed.
@@ -182,9 +182,9 @@ def index(
 
 
 def _split(
-    targets: Sequence[Target], stem: str, shard_size: int
-) -> dict[str, list[Target]]:
-    groups: list[list[Target]] = [[]]
+    targets: Sequence[TensorPlan], stem: str, shard_size: int
+) -> dict[str, list[TensorPlan]]:
+    groups: list[list[TensorPlan]] = [[]]
     size = 0
     for target in targets:
         if groups[-1] and size + target.nbytes > shard_size:

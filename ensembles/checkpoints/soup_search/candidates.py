@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.average import write_into
 from ensembles.checkpoints.merging.combinations import Combination, MemberCombinations
 from ensembles.checkpoints.merging.running_mean import RunningMean
-from ensembles.checkpoints.planning.options import MEMORY, Options, with_defaults
+from ensembles.checkpoints.planning.options import MEMORY, MergeOptions
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.journal import Journal, Share, share
 
@@ -64,8 +64,8 @@ class Job(NamedTuple):
         Output of the soup; candidates are written in a temporary folder beside it.
     suffix : str
         File name extension of candidates; ``""`` writes a directory.
-    options : Options
-        Options of every mean.
+    options : dict
+        Options of every mean, as in `average`.
     on_error : {"stop", "skip"}
         Whether to raise if a score fails, or to continue without it.
     journal : Journal or None
@@ -79,7 +79,7 @@ class Job(NamedTuple):
     score: ScoreFile
     out: Path
     suffix: str
-    options: Options
+    options: dict[str, Any]
     on_error: str
     journal: Journal | None
     record: Callable[[Candidate], None]
@@ -119,11 +119,11 @@ class Candidates:
         self._job = job
         self.has_base = has_base
         self._shares = [share(member, 1.0) for member in members]
-        usual = with_defaults({})
+        defaults = MergeOptions()
         self._settings = {
             name: value
             for name, value in job.options.items()
-            if name not in APART and value != usual[name]  # type: ignore[literal-required]
+            if name not in APART and value != getattr(defaults, name)
         }
 
     def __call__(self, weights: Float64, counts: Counts | None = None) -> Candidate:
@@ -173,9 +173,8 @@ class Candidates:
             If no candidate has these weights.
         """
         combination = self._arranged[weights.tobytes()]
-        options: Options = {**self._job.options, "weights": combination.weights}
         members = [self.members[index] for index in combination.members]
-        return plan(members, out, **options)
+        return plan(members, out, weights=combination.weights, **self._job.options)
 
     def _made(self, weights: Float64, counts: Counts | None) -> Candidate:
         places = np.flatnonzero(weights).tolist()

@@ -11,14 +11,19 @@ from typing import Any
 from ensembles._typing import Float64
 from ensembles.atomic_io import check_free
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.planning.options import Options
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_selection import needing_base, resolve_selection
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
 from ensembles.selection.table import named
 
-FOREIGN = ("rule", "weights", "params", "force")  # options that the soup sets itself
+FOREIGN = (
+    "base",
+    "rule",
+    "weights",
+    "rule_params",
+    "force",
+)  # options that the soup sets itself
 
 
 def paths_of(members: Any, base: Any, select: str) -> list[Any]:
@@ -129,26 +134,26 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
     return selection
 
 
-def options_for(options: Options | None, *, force: bool) -> Options:
+def options_for(options: Mapping[str, Any] | None, *, force: bool) -> dict[str, Any]:
     """Options of every mean that a soup writes.
 
     Parameters
     ----------
-    options : Options or None
+    options : mapping of str to value or None
         Options of the user; None means defaults.
     force : bool
         Whether an existing output is replaced.
 
     Returns
     -------
-    Options
+    dict of str to value
 
     Raises
     ------
     TypeError
-        If ``options`` contains rule, weights, params or force.
+        If ``options`` contains base, rule, weights, rule_params or force.
     """
-    given: Options = {} if options is None else options
+    given = dict(options or {})
     for name in FOREIGN:
         if name in given:
             raise TypeError(
@@ -158,7 +163,7 @@ def options_for(options: Options | None, *, force: bool) -> Options:
 
 
 def plan_of_all(
-    paths: Sequence[Any], out: str | os.PathLike[str], given: Options
+    paths: Sequence[Any], out: str | os.PathLike[str], given: Mapping[str, Any]
 ) -> tuple[Plan, Path]:
     """Plan the mean of all members, and check that soup and candidates can be written.
 
@@ -168,7 +173,7 @@ def plan_of_all(
         Paths of the members, after the base if there is one.
     out : path
         Output of the soup.
-    given : Options
+    given : mapping of str to value
         Options of the mean, with ``force``.
 
     Returns

@@ -13,13 +13,12 @@ from typing import Any
 from ensembles._sklearn import warn_user
 from ensembles._typing import Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.merging.average import Report, write
+from ensembles.checkpoints.merging.average import MergeReport, write
 from ensembles.checkpoints.merging.relations import (
     averages_among,
     copies,
     different_initializations,
 )
-from ensembles.checkpoints.planning.options import Options
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.checkpoints.planning.warnings import warn_of_candidates
 from ensembles.checkpoints.soup_search.candidate_score import Tasting
@@ -71,7 +70,7 @@ class SoupReport:
         Whether lower scores are better.
     candidates : tuple of Candidate
         All scored candidates, in order.
-    written : Report
+    written : MergeReport
         Report of the average that was written; its plan has the members in order.
     checkpoints : tuple of Checkpoint
         All members, after the base if there is one.
@@ -88,7 +87,7 @@ class SoupReport:
     uniform: float | None
     lower_is_better: bool
     candidates: tuple[Candidate, ...] = field(repr=False)
-    written: Report = field(repr=False)
+    written: MergeReport = field(repr=False)
     checkpoints: tuple[Checkpoint, ...] = field(repr=False)
 
     @property
@@ -136,7 +135,7 @@ def make_soup(
     record: Callable[[Candidate], None] = _forget,
     progress: Callable[[int], None] = _silent,
     force: bool = False,
-    options: Options | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> SoupReport:
     """Select the checkpoints whose average scores best, and write that average.
 
@@ -173,9 +172,9 @@ def make_soup(
         Called from any thread with the number of bytes read since the last call.
     force : bool, default=False
         Whether an existing output is replaced.
-    options : Options or None, default=None
-        Options of every mean, as in `average`, except rule, weights, params and force;
-        None means defaults.
+    options : mapping of str to value or None, default=None
+        Options of every mean, as in `average`, except base, rule, weights, rule_params
+        and force; None means defaults.
 
     Returns
     -------
@@ -244,7 +243,7 @@ def _warn_of_members(planned: Plan) -> None:
     warn_of_candidates(planned.members)
 
 
-def _report(tasted: Tasting, weights: Float64, written: Report) -> SoupReport:
+def _report(tasted: Tasting, weights: Float64, written: MergeReport) -> SoupReport:
     candidates, first = tasted.candidates, int(tasted.candidates.has_base)
     own = [found.score for found in tasted.own]
     score = candidates(weights).score

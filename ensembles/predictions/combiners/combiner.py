@@ -161,6 +161,6 @@ class Whole(Combiner):
         for start, stop in blocks(len(out), len(held) * out.shape[1]):
             block = np.array([member[start:stop] for member in held], np.float64)
             flat = block.reshape(len(held), -1)
-            found = self.rule.combine(flat, weights, flat.dtype, **params)
+            found = self.rule.combine(flat, weights, flat.dtype, params=params)
             out[start:stop] = found.reshape(out[start:stop].shape)
         return out

@@ -95,7 +95,7 @@ def test_precisions_may_mix(
     else:
         assert found.tobytes() == expected.tobytes()
     (note,) = plan(members).notes
-    assert "of different precision in the members" in note
+    assert "have different precisions in the members" in note
     assert f"written as {first}" in note
 
 
@@ -121,7 +121,7 @@ def test_integers_that_differ_take_a_policy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("integers", ["error", "first", "max"])
-def test_counts_of_batches_take_the_largest(integers: str) -> None:
+def test_counts_of_batches_take_the_largest(integers: Any) -> None:
     counts = [{"bn.num_batches_tracked": np.array(n)} for n in (3, 9, 5)]
     (found,) = average(counts, integers=integers).values()
     assert found.shape == ()
@@ -148,7 +148,7 @@ def test_what_is_no_number_is_told_by_its_tensor(
     with pytest.warns(UserWarning, match=r"^1 tensor of the result .*'bad'; look") as w:
         report = average([a, b], tmp_path / "out.safetensors", rule=rule)
     assert len(w) == 1
-    assert report.special == ["bad"]
+    assert report.nonfinite_tensors == ["bad"]
     assert load(tmp_path / "out.safetensors")["good"].tolist() == [1, 1, 1]
 
 

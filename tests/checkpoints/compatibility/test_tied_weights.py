@@ -205,7 +205,7 @@ def test_a_member_that_is_tied_counts_with_its_embedding(
         saved(tmp_path / "b", make, 1, head="own"),
     ][::order]
     planned = plan(members, tmp_path / "out")
-    assert any("to which it is tied" in note for note in planned.notes)
+    assert any("is tied to" in note for note in planned.notes)
     average(members, tmp_path / "out")
     assert_mean(make, tmp_path / "out", members)
 

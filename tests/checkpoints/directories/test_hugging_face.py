@@ -83,7 +83,7 @@ def test_a_pickled_model_becomes_safetensors(tmp_path: Path) -> None:
 
 def test_vocabularies_that_differ_are_told(tmp_path: Path) -> None:
     models = [llama(0, vocab_size=2000), llama(1, vocab_size=2001)]
-    message = r"'model\.embed_tokens\.weight'.*their vocabularies differ"
+    message = r"'model\.embed_tokens\.weight'.*the vocabularies differ"
     with pytest.raises(ValueError, match=message):
         plan(saved(tmp_path, models), tmp_path / "out")
 

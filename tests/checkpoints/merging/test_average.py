@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from ensembles.checkpoints import Report, average, plan
+from ensembles.checkpoints import MergeReport, average, plan
 from ensembles.rules.builtin import RULES
 from tests.checkpoints import oracles
 from tests.checkpoints.building import (
@@ -129,7 +129,7 @@ def test_an_entry_outside_the_domain_is_told_and_nothing_is_written(
 
 def test_a_wrong_parameter_is_told_by_the_plan() -> None:
     with pytest.raises(ValueError, match=r"p of 'power_mean' must be a finite number"):
-        plan([{"w": np.ones(2)}] * 2, rule="power_mean", params={"p": 0})
+        plan([{"w": np.ones(2)}] * 2, rule="power_mean", rule_params={"p": 0})
 
 
 def test_the_oracle_rounds_as_the_specification_says() -> None:
@@ -217,7 +217,7 @@ def test_bytes_do_not_depend_on_budget_threads_or_shards(
                 paths, out, threads=threads, memory=memory, force=True, **options
             )
             assert same_bytes(load(out), one)
-            digests.add((report.digest, *report.members))
+            digests.add((report.digest, *report.member_digests))
     assert len(digests) == 1
     # All at once, by the rule itself.
     whole = RULES[rule](np.array([m["big"] for m in members]), weights)
@@ -340,13 +340,13 @@ def test_a_report_says_what_was_done(tmp_path: Path) -> None:
         save(tmp_path / f"{i}.safetensors", {"w": np.array([float(i)])}) for i in (1, 2)
     ]
     report = average(paths, tmp_path / "out.safetensors")
-    assert isinstance(report, Report)
+    assert isinstance(report, MergeReport)
     assert report.out == tmp_path / "out.safetensors"
     assert report.files == ["out.safetensors"]
-    assert len(report.members) == 2
-    assert report.special == []
+    assert len(report.member_digests) == 2
+    assert report.nonfinite_tensors == []
     assert report.sha256 == {}
     # The digest is that of the tensors: an average of the result alone has it too.
     again = average([report.out], tmp_path / "again.safetensors")
-    assert again.members == [report.digest]
+    assert again.member_digests == [report.digest]
     assert again.digest == report.digest

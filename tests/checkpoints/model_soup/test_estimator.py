@@ -450,7 +450,7 @@ def test_parameters_of_a_rule_reach_it(members: list[Any]) -> None:
     soup = ModelSoup(
         SGDClassifier(), members[:3], rule="trimmed_mean", rule_params=params
     )
-    expected = average(states, rule="trimmed_mean", params=params)
+    expected = average(states, rule="trimmed_mean", rule_params=params)
     np.testing.assert_array_equal(soup.fit().estimator_.coef_, expected["coef_"])
 
 
