@@ -37,11 +37,14 @@ WAYS: dict[str, dict[str, Any]] = {
     "uniform soup": {"weights": None},
     "median soup": {"weights": None, "rule": "median"},
     "greedy soup": {"weights": "greedy_soup"},
-    "greedy, with replacement": {"weights": "greedy", "params": {"n_rounds": 10}},
+    "greedy, with replacement": {
+        "weights": "greedy",
+        "weights_params": {"n_rounds": 10},
+    },
     "best k": {"weights": "top_k"},
     "learned soup": {"weights": "convex"},
-    "learned soup, by layer": {"weights": "convex", "params": {"by": "layer"}},
-    "WiSE-FT": {"weights": "wise_ft", "params": {"alphas": WISE}},
+    "learned soup, by layer": {"weights": "convex", "weights_params": {"by": "layer"}},
+    "WiSE-FT": {"weights": "wise_ft", "weights_params": {"alphas": WISE}},
 }
 
 
@@ -185,10 +188,10 @@ def made(
     base: Any = None,
 ) -> ModelSoup:
     """Soup of a way, with what only some ways need."""
-    params = dict(way.get("params", {}))
+    params = dict(way.get("weights_params", {}))
     if way["weights"] == "convex":
         params |= learned
-    soup = ModelSoup(start, members, scoring=score, **{**way, "params": params})
+    soup = ModelSoup(start, members, scoring=score, **{**way, "weights_params": params})
     if way["weights"] == "wise_ft":
         soup.set_params(base=start if base is None else str(base))
     return soup

@@ -44,7 +44,7 @@ HEAVY = {
 # Wings of estimators, which have to be classes of scikit-learn's; and modules of one
 # whose files are averaged without it.
 ESTIMATORS = {"predictions", "embeddings"}
-SOUPS = {"delegation.py", "metadata.py", "estimator.py"}
+SOUPS = {"delegation.py", "estimator.py"}
 LIBRARY = sorted((ROOT / "ensembles").rglob("*.py"))
 COMMAND = sorted((ROOT / "cli" / "ensembles_cli").rglob("*.py"))
 AROUND = sorted(p for d in ("benchmarks", "docs") for p in (ROOT / d).rglob("*.py"))

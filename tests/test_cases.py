@@ -134,7 +134,7 @@ SELECTION_CASES = {
     "top_k": SelectionCase(3, lambda w: -float((w @ [-2, 1, 3]) ** 2), [0.5, 0.5, 0]),
     # From 1 to the mean of -2 and -3: 1 - 3.5 alpha, nearest to 0 at 0.3.
     "wise_ft": SelectionCase(
-        3, lambda w: -float((w @ [1, -2, -3]) ** 2), [0.7, 0.15, 0.15]
+        2, lambda w: -float((1 - w.sum() + w @ [-2, -3]) ** 2), [0.15, 0.15]
     ),
     # Besides equal weights it draws 1 / e and 1 / e^2: minus logarithms of 1 and 2.
     "optuna": SelectionCase(

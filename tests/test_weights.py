@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensembles._typing import Float64
-from ensembles.selection.score import gains_of, own_scores, score_of
+from ensembles.selection.score import CachedScore
 from ensembles.weights import check_weights
 
 
@@ -117,39 +117,41 @@ class Offering:
 
 def test_gains_are_scores_after_one_more_of_each() -> None:
     counts = np.array([1, 2, 0])
-    found = gains_of(first_weight, counts, np.arange(3))
+    found = CachedScore(first_weight).scores_after_adding(counts, np.arange(3))
     assert found.tolist() == [2 / 4, 1 / 4, 1 / 4]
 
 
 def test_gains_that_are_offered_are_taken_for_the_members_asked() -> None:
     counts = np.array([1, 2, 0])
-    found = gains_of(Offering([7, 5]), counts, np.array([2, 0]))
+    found = CachedScore(Offering([7, 5])).scores_after_adding(counts, np.array([2, 0]))
     assert found.tolist() == [7.0, 5.0]
     assert counts.tolist() == [1, 2, 0]
 
 
 def test_gains_of_another_number_of_members_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"one score for each of 3 members, .* \(2,\)"):
-        own_scores(3, Offering([1, 2]))
+        CachedScore(Offering([1, 2])).member_scores(3)
 
 
 def test_gains_that_are_not_finite_name_the_weights() -> None:
     message = r"^score.gains must be finite: nan at weights \{0: 0.5, 2: 0.5\}, by"
     with pytest.raises(ValueError, match=message):
-        gains_of(Offering([1, 2, math.nan]), np.array([1, 0, 0]), np.arange(3))
+        CachedScore(Offering([1, 2, math.nan])).scores_after_adding(
+            np.array([1, 0, 0]), np.arange(3)
+        )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_names_the_weights(value: float) -> None:
     message = rf"^score must be finite: {value} at weights \{{1: 0.25, 3: 0.75\}}, by"
     with pytest.raises(ValueError, match=message):
-        score_of(lambda weights: value, np.array([0, 0.25, 0, 0.75]))
+        CachedScore(lambda weights: value)(np.array([0, 0.25, 0, 0.75]))
 
 
 def test_own_scores_are_of_each_member_alone() -> None:
-    assert own_scores(3, first_weight).tolist() == [1.0, 0.0, 0.0]
+    assert CachedScore(first_weight).member_scores(3).tolist() == [1.0, 0.0, 0.0]
 
 
 def test_own_scores_of_nobody_are_an_error() -> None:
     with pytest.raises(ValueError, match="at least one member, found 0"):
-        own_scores(0, first_weight)
+        CachedScore(first_weight).member_scores(0)

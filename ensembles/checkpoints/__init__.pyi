@@ -2,6 +2,8 @@ from .merging.average import MergeReport as MergeReport
 from .merging.average import average as average
 from .merging.average import write as write
 from .model_soup.estimator import ModelSoup as ModelSoup
+from .model_soup.training import train_members as train_members
+from .model_soup.training import train_snapshots as train_snapshots
 from .parameters.access import get_state as get_state
 from .parameters.access import set_state as set_state
 from .parameters.table import State as State

@@ -1,4 +1,4 @@
-"""Names and default parameters of the selections for model soups."""
+"""Names and parameters of the selections for model soups."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ensembles.registry import lookup
-from ensembles.selection import SELECTIONS
+from ensembles.selection import SELECTIONS, Selection
 
 # Hints for the names that papers and other libraries use.
 OTHER_NAMES = {
@@ -14,22 +14,46 @@ OTHER_NAMES = {
     "learned_soup": "the learned soup is 'convex'",
     "uniform": "the uniform soup needs no selection: average all members",
     "uniform_soup": "the uniform soup needs no selection: average all members",
-    "wise": "'wise_ft' is on the line from a base to the members",
+    "wise": "'wise_ft' interpolates between a base and the members",
 }
-
 
 PATIENCE = 10  # least number of rounds without improvement before greedy stops
 
 
+def resolve_selection(weights: Any) -> Selection | None:
+    """Selection that the parameter ``weights`` of a soup names.
+
+    Parameters
+    ----------
+    weights : array-like, str or None
+        Weights, or the name of a selection.
+
+    Returns
+    -------
+    Selection or None
+        None if ``weights`` is not a name.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown; the message has a hint for names in other libraries.
+    """
+    if not isinstance(weights, str):
+        return None
+    if weights in OTHER_NAMES:
+        raise ValueError(f"unknown selection {weights!r}: {OTHER_NAMES[weights]}")
+    return lookup(SELECTIONS, weights)
+
+
 def with_patience(
-    select: str, params: Mapping[str, Any], n_members: int
+    selection: Selection, params: Mapping[str, Any], n_members: int
 ) -> dict[str, Any]:
     """Parameters of a selection, with the soups' default for ``patience``.
 
     Parameters
     ----------
-    select : str
-        Name of a selection in `ensembles.selection.SELECTIONS`.
+    selection : Selection
+        Selection that the parameters are for.
     params : mapping of str to value
         Parameters that replace the defaults.
     n_members : int
@@ -40,48 +64,23 @@ def with_patience(
     dict
         A copy of ``params``, with ``patience`` if the selection takes it.
     """
-    takes = lookup(SELECTIONS, select).params
-    usual = {"patience": max(PATIENCE, n_members)} if "patience" in takes else {}
-    return {**usual, **params}
+    if "patience" in selection.params:
+        return {"patience": max(PATIENCE, n_members), **params}
+    return dict(params)
 
 
-def check_name(select: str) -> None:
-    """Raise an error with a hint for names that other libraries use.
-
-    Parameters
-    ----------
-    select : str
-        Name of a selection.
-
-    Raises
-    ------
-    ValueError
-        If ``select`` is such a name. Other unknown names do not raise.
-    """
-    if select in OTHER_NAMES:
-        raise ValueError(f"unknown selection {select!r}: {OTHER_NAMES[select]}")
-
-
-def needing_base() -> str:
-    """Selections that need a base, for messages: ``"select='wise_ft'"``."""
-    names = [name for name, selection in SELECTIONS.items() if selection.needs_base]
-    return " or ".join(f"select={name!r}" for name in names)
-
-
-def taken_by(name: str) -> str:
-    """End of a message that names the selections with a given parameter.
+def needing_base(parameter: str) -> str:
+    """Selections that need a base, for messages.
 
     Parameters
     ----------
-    name : str
-        Name of the parameter.
+    parameter : str
+        Name of the parameter that names the selection.
 
     Returns
     -------
     str
-        ``""`` if no selection has it.
+        Such as ``"select='wise_ft'"``.
     """
-    takes = [
-        known for known, selection in SELECTIONS.items() if name in selection.params
-    ]
-    return f", which {' and '.join(takes)} takes" if takes else ""
+    names = [name for name, selection in SELECTIONS.items() if selection.needs_base]
+    return " or ".join(f"{parameter}={name!r}" for name in names)

@@ -62,7 +62,7 @@ from ensembles.predictions.weight_fitting import (
     WeightSettings,
     fit_weights,
 )
-from ensembles.selection.choose import Chosen
+from ensembles.selection.choose import SelectionResult
 
 
 class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
@@ -349,4 +349,4 @@ def _unscored(
     weights = settings.weights
     if weights is None:
         weights = combiner.combiner.equal_weights(n_members)
-    return WeightFit(combiner, Chosen(weights), None, [None] * n_members)
+    return WeightFit(combiner, SelectionResult(weights), None, [None] * n_members)

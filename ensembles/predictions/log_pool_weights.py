@@ -12,7 +12,7 @@ from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.sample_weight import effective_size
 from ensembles.predictions.metrics.scorer import ScorerScore
-from ensembles.selection.choose import Chosen
+from ensembles.selection.choose import SelectionResult
 from ensembles.selection.score import Trial
 
 # Ridge penalties, in samples; chosen on other data sets than those reported.
@@ -46,7 +46,7 @@ def select_pool_weights(
     *,
     signed: bool,
     start: PoolWeights | None = None,
-) -> tuple[Chosen, FittedCombiner]:
+) -> tuple[SelectionResult, FittedCombiner]:
     """Learned weights with intercepts, equal weights, or the best member alone.
 
     Returns the one with the least log-loss: because of the ridge penalty, the learned
@@ -69,7 +69,7 @@ def select_pool_weights(
 
     Returns
     -------
-    selected : Chosen
+    selected : SelectionResult
         Weights, with the scores of the members and of the candidates.
     combiner : FittedCombiner
         Copy with the learned intercepts.
@@ -101,12 +101,12 @@ def select_pool_weights(
     weights = candidates[index].weights
     if start is not None:
         value = -loss.unpenalized(candidates[index])
-        return Chosen(weights, scores, best, value), combiners[index]
+        return SelectionResult(weights, scores, best, value), combiners[index]
     history = tuple(
         Trial(pool.weights, score.evaluate(pooled(out_of_fold.stacks, pool.weights)))
         for pool, pooled in zip(candidates, combiners, strict=True)
     )
-    selected = Chosen(weights, scores, best, history[index].score, history)
+    selected = SelectionResult(weights, scores, best, history[index].score, history)
     return selected, combiners[index]
 
 

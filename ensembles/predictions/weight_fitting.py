@@ -22,7 +22,7 @@ from ensembles.predictions.metrics.scorer import ScorerScore
 from ensembles.predictions.metrics.table import SCORER_ERRORS, make_score
 from ensembles.predictions.preconditions import FREE, learns_pool
 from ensembles.selection import SELECTIONS
-from ensembles.selection.choose import Chosen, choose, select_quietly
+from ensembles.selection.choose import SelectionResult, resolve_weights, run_selection
 from ensembles.selection.score import ROUNDING
 
 LOG_LOSS = (None, "neg_log_loss")
@@ -63,7 +63,7 @@ class WeightFit(NamedTuple):
     ----------
     combiner : FittedCombiner
         Rule with its parameters and learned intercepts.
-    selected : Chosen
+    selected : SelectionResult
         Weights, with scores on the rows that they were learned from.
     score : float or None
         Score of the ensemble on held-out rows, with cross-fitted weights if weights are
@@ -75,7 +75,7 @@ class WeightFit(NamedTuple):
     """
 
     combiner: FittedCombiner
-    selected: Chosen
+    selected: SelectionResult
     score: float | None
     calibrators: Sequence[Calibrator | None]
     calibrator: Calibrator | None = None
@@ -156,7 +156,7 @@ def select_weights(
     out_of_fold: OutOfFold,
     score: ScorerScore,
     start: PoolWeights | None = None,
-) -> tuple[Chosen, FittedCombiner]:
+) -> tuple[SelectionResult, FittedCombiner]:
     """Choose weights by their name, or score given weights.
 
     Parameters
@@ -174,7 +174,7 @@ def select_weights(
 
     Returns
     -------
-    selected : Chosen
+    selected : SelectionResult
         Weights, with their score and those of the members.
     combiner : FittedCombiner
         Copy with the intercepts of a learned pool, otherwise unchanged.
@@ -187,9 +187,9 @@ def select_weights(
             combiner, out_of_fold, score, signed=signed, start=start
         )
     if isinstance(weights, str):
-        selected = select_quietly(SELECTIONS[weights], n_members, score, **params)
+        selected = run_selection(SELECTIONS[weights], n_members, score, **params)
     else:
-        selected = choose(
+        selected = resolve_weights(
             rule.equal_weights(n_members) if weights is None else weights,
             n_members,
             score,

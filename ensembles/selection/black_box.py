@@ -8,8 +8,8 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.registry import register
-from ensembles.selection.score import Score, Trial, own_scores, score_of
-from ensembles.selection.table import SELECTIONS, Record, check_whole
+from ensembles.selection.score import CachedScore, Trial
+from ensembles.selection.table import SELECTIONS, Record, check_integer
 
 INSTALL = "pip install 'ensemble-avg[optuna]'"
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler"}
@@ -19,7 +19,7 @@ LEAST = 1e-9  # -log(0) would give a member all the weight
 @register(SELECTIONS, n_scores=lambda n: n + 50)
 def optuna(
     n_members: int,
-    score: Score,
+    score: CachedScore,
     *,
     n_trials: int = 50,
     sampler: Any = "tpe",
@@ -35,9 +35,9 @@ def optuna(
     ----------
     n_members : int, at least 1
         Number of members.
-    score : Score
+    score : CachedScore
         Score of weights; greater is better. Called for each member alone and for
-        ``n_trials`` trials, of which the first has equal weights.
+        ``n_trials`` trials; the first has equal weights.
     n_trials : int, at least 1, default=50
         Number of trials.
     sampler : {"tpe", "random", "gp"} or Optuna sampler, default="tpe"
@@ -68,13 +68,12 @@ def optuna(
     optimization", NeurIPS, section 4; Akiba et al. (2019), "Optuna: a next-generation
     hyperparameter optimization framework", KDD.
     """
-    check_whole(n_trials=n_trials)
+    check_integer(n_trials=n_trials)
     if n_trials < 1:
         raise ValueError(f"n_trials must be at least 1, found {n_trials}")
     study = _study(sampler, random_state)
-    own = own_scores(n_members, score)
-    member = int(np.argmax(own))
-    tried = [Trial(np.eye(n_members)[member], float(own[member]))]
+    scores = score.member_scores(n_members)
+    tried = [Trial(np.eye(n_members)[np.argmax(scores)], float(scores.max()))]
     names = [f"member_{index}" for index in range(n_members)]
     study.enqueue_trial(dict.fromkeys(names, 0.5))
     for _ in range(n_trials):
@@ -82,7 +81,7 @@ def optuna(
         draws = [trial.suggest_float(name, LEAST, 1 - LEAST) for name in names]
         parts = -np.log(draws)
         weights = parts / parts.sum()
-        tried.append(Trial(weights, score_of(score, weights)))
+        tried.append(Trial(weights, score(weights)))
         record(tried[-1])
         study.tell(trial, tried[-1].score)
     return max(tried, key=lambda trial: trial.score).weights
@@ -99,15 +98,15 @@ def _study(sampler: Any, random_state: int | None) -> Any:
     if isinstance(sampler, str):
         if sampler not in SAMPLERS:
             raise ValueError(
-                f"sampler must be one of {', '.join(SAMPLERS)} or a sampler of "
-                f"optuna's, found {sampler!r}"
+                f"sampler must be one of {', '.join(SAMPLERS)} or an Optuna sampler, "
+                f"found {sampler!r}"
             )
         if random_state is not None:
-            check_whole(random_state=random_state)
+            check_integer(random_state=random_state)
         sampler = getattr(package.samplers, SAMPLERS[sampler])(seed=random_state)
     elif not isinstance(sampler, package.samplers.BaseSampler):
         raise TypeError(
-            f"sampler must be a name or a sampler of optuna's, found {sampler!r}"
+            f"sampler must be a name or an Optuna sampler, found {sampler!r}"
         )
     before = package.logging.get_verbosity()
     package.logging.set_verbosity(package.logging.WARNING)

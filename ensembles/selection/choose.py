@@ -10,29 +10,38 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._sklearn import warn_user
-from ensembles._typing import Float64
+from ensembles._typing import Counts, Float64
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
-from ensembles.selection.score import Score, Trial, own_scores, score_of
+from ensembles.selection.score import CachedScore, Score, Trial
 from ensembles.weights import check_weights
 
 
-class Chosen(NamedTuple):
+class SelectionResult(NamedTuple):
     """Weights, with the scores of the weights and of each member alone.
 
-    Attributes
+    Parameters
     ----------
     weights : ndarray of shape (n_members,)
         Weights as passed in, or as chosen by a selection.
-    scores : ndarray of shape (n_members,) or None
+    scores : ndarray of shape (n_members,) or None, default=None
         Score of each member alone; None without a score function.
-    best_index : int or None
+    best_index : int or None, default=None
         Index of the member with the best score alone, the first among equals; None
         without a score function.
-    score : float or None
+    score : float or None, default=None
         Score of ``weights``; None without a score function.
-    history : tuple of Trial
+    history : tuple of Trial, default=()
         Weights and score of each step of the selection, in order; empty without one.
+    counts : ndarray of shape (n_members,), int64, or None, default=None
+        How often the selection added each member, in the ratio of the weights; 1 for
+        equal weights. None for other weights, and for selections that do not add
+        members one by one.
+    best_score : float or None, default=None
+        Score of the best single member, or of the base if that is not worse. Unlike an
+        entry of ``scores`` it has no rounding error; None without a selection.
+    base_score : float or None, default=None
+        Score of the base alone; None unless the selection needs one.
     """
 
     weights: Float64
@@ -40,9 +49,12 @@ class Chosen(NamedTuple):
     best_index: int | None = None
     score: float | None = None
     history: tuple[Trial, ...] = ()
+    counts: Counts | None = None
+    best_score: float | None = None
+    base_score: float | None = None
 
 
-def choose(
+def resolve_weights(
     weights: ArrayLike | str | None,
     n_members: int,
     score: Score | None = None,
@@ -50,9 +62,8 @@ def choose(
     signed: bool = False,
     scaled: bool = False,
     rule: str | None = None,
-    names: Sequence[str] | None = None,
     **params: Any,
-) -> Chosen:
+) -> SelectionResult:
     """Validate weights, or choose them by a selection, and score them.
 
     Parameters
@@ -72,20 +83,18 @@ def choose(
         are scored as they are, otherwise divided by their sum.
     rule : str or None, default=None
         Name of the rule that takes the weights, for the messages; None names none.
-    names : sequence of str or None, default=None
-        Names of the members, for the warning; None uses their indices.
     **params
         Parameters of the selection.
 
     Returns
     -------
-    Chosen
+    SelectionResult
 
     Raises
     ------
     ValueError
-        If weights are not valid (see `check_weights`), the name is unknown, a selection
-        is used without a score, or a score is not finite.
+        If weights are not valid (see `check_weights`), the name or a parameter is
+        unknown, a selection is used without a score, or a score is not finite.
     TypeError
         If ``params`` are passed without a selection.
 
@@ -96,136 +105,126 @@ def choose(
 
     Examples
     --------
-    >>> chosen = choose("greedy", 2, lambda weights: -abs(weights[1] - 0.5))
-    >>> chosen.weights, chosen.score, chosen.scores
+    >>> result = resolve_weights("greedy", 2, lambda weights: -abs(weights[1] - 0.5))
+    >>> result.weights, result.score, result.scores
     (array([0.5, 0.5]), -0.0, array([-0.5, -0.5]))
     """
     if isinstance(weights, str):
         selection = lookup(SELECTIONS, weights)
-        return select(selection, n_members, score, names=names, **params)
+        result = run_selection(selection, n_members, score, **params)
+        warn_if_no_gain(selection, result)
+        return result
     if params:
         raise TypeError(
             f"parameters {', '.join(params)} must go with a selection's name as "
             f"weights, found weights={weights!r}"
         )
     values = check_weights(weights, n_members, signed=signed, rule=rule)
+    counts = np.ones(n_members, np.int64) if weights is None else None
     if score is None:
-        return Chosen(values)
-    once = _Once(score)
-    scores = own_scores(n_members, once)
-    value = score_of(once, values if scaled else values / math.fsum(values))
-    return Chosen(values, scores, int(np.argmax(scores)), value)
+        return SelectionResult(values, counts=counts)
+    cached = CachedScore(score)
+    scores = cached.member_scores(n_members)
+    if counts is not None and not scaled:
+        value = cached.score_counts(counts)
+    else:
+        value = cached(values if scaled else values / math.fsum(values))
+    best_index = int(np.argmax(scores))
+    return SelectionResult(values, scores, best_index, value, counts=counts)
 
 
-class _Once:
-    """Caches the score of each single member, which may take minutes to compute."""
-
-    def __init__(self, score: Score) -> None:
-        self.score = score
-        self.gains = getattr(score, "gains", None)
-        self.gradient = getattr(score, "gradient", None)
-        self.optimum = getattr(score, "optimum", None)
-        self._alone: dict[bytes, float] = {}
-
-    def __call__(self, weights: Float64) -> float:
-        if np.count_nonzero(weights) != 1:
-            return self.score(weights)
-        key = weights.tobytes()
-        if key not in self._alone:
-            self._alone[key] = self.score(weights)
-        return self._alone[key]
-
-
-def select(
-    selection: Selection,
-    n_members: int,
-    score: Score | None,
-    *,
-    names: Sequence[str] | None = None,
-    **params: Any,
-) -> Chosen:
-    """Choose weights by a selection and compare them with the best single member.
+def run_selection(
+    selection: Selection, n_members: int, score: Score | None, **params: Any
+) -> SelectionResult:
+    """Choose weights by a selection, and score them and each member alone.
 
     Parameters
     ----------
     selection : Selection
         Entry of the table `SELECTIONS`.
     n_members : int, at least 1
-        Number of members.
+        Number of members, without a base.
     score : Score or None
         Score of weights; greater is better. None is an error.
-    names : sequence of str or None, default=None
-        Names of the members, for the warning; None uses their indices.
     **params
         Parameters of the selection.
 
     Returns
     -------
-    Chosen
+    SelectionResult
 
     Raises
     ------
     ValueError
-        If ``score`` is None or returns a value that is not finite.
+        If ``score`` is None or returns a value that is not finite, or a parameter is
+        unknown.
+    """
+    if score is None:
+        raise ValueError(
+            f"weights={selection.name!r} must have a score to choose by, found "
+            "none; pass data to score on, or the weights themselves"
+        )
+    selection.check_names(params)
+    cached, history = CachedScore(score), list[Trial]()
+    scores = cached.member_scores(n_members)
+    chosen = np.asarray(
+        selection.function(n_members, cached, record=history.append, **params)
+    )
+    if chosen.dtype.kind == "i":
+        counts, weights = chosen, chosen / chosen.sum()
+        value = cached.score_counts(counts)
+    else:
+        counts, weights = None, chosen
+        value = cached(weights)
+    best_index = int(np.argmax(scores))
+    best_score = cached(np.eye(n_members)[best_index])  # gains may be estimates
+    base_score = None
+    if selection.needs_base:
+        base_score = cached(np.zeros(n_members))
+        best_score = max(best_score, base_score)
+    return SelectionResult(
+        weights,
+        scores,
+        best_index,
+        value,
+        tuple(history),
+        counts,
+        best_score,
+        base_score,
+    )
+
+
+def warn_if_no_gain(
+    selection: Selection, result: SelectionResult, names: Sequence[str] | None = None
+) -> None:
+    """Warn if a selection from several members did not beat the best single one.
+
+    Parameters
+    ----------
+    selection : Selection
+        Selection that chose the weights.
+    result : SelectionResult
+        Return value of `run_selection`.
+    names : sequence of str or None, default=None
+        Names of the members; None uses their indices.
 
     Warns
     -----
     UserWarning
-        If the weights of several members do not beat the best single member.
+        If the weights do not score better than the best single member, or the base.
     """
-    chosen, value, best = _compared(selection, n_members, score, params)
-    name, place = selection.name, int(chosen.best_index or 0)
-    if n_members > 1 and value <= best and not selection.single_member:
-        member = place if names is None else repr(names[place])
-        warn_user(
-            f"selection {name!r} did not beat the best member: its weights score "
-            f"{value:.6g}, member {member} alone {best:.6g}; use that member, or add "
-            "more diverse members"
-        )
-    return chosen
-
-
-def select_quietly(
-    selection: Selection, n_members: int, score: Score | None, **params: Any
-) -> Chosen:
-    """Choose weights by a selection, without the warning of `select`.
-
-    Parameters
-    ----------
-    selection : Selection
-        Entry of the table `SELECTIONS`.
-    n_members : int, at least 1
-        Number of members.
-    score : Score or None
-        Score of weights; greater is better. None is an error.
-    **params
-        Parameters of the selection.
-
-    Returns
-    -------
-    Chosen
-
-    Raises
-    ------
-    ValueError
-        If ``score`` is None or returns a value that is not finite.
-    """
-    return _compared(selection, n_members, score, params)[0]
-
-
-def _compared(
-    selection: Selection, n_members: int, score: Score | None, params: dict[str, Any]
-) -> tuple[Chosen, float, float]:
-    """Chosen weights, their score, and the score of the best single member."""
-    if score is None:
-        raise ValueError(
-            f"weights={selection.name!r} must have a score to choose by, found "
-            "none; give data to score on, or the weights themselves"
-        )
-    once, history = _Once(score), list[Trial]()
-    scores = own_scores(n_members, once)
-    found = selection(n_members, once, record=history.append, **params)
-    value = score_of(once, found)
-    best_index = int(np.argmax(scores))
-    best = score_of(once, np.eye(n_members)[best_index])  # gains may be estimates
-    return Chosen(found, scores, best_index, value, tuple(history)), value, best
+    assert result.score is not None
+    assert result.best_score is not None
+    if selection.single_member or result.score > result.best_score:
+        return
+    if len(result.weights) == 1 and result.base_score is None:
+        return
+    index = int(result.best_index or 0)
+    best = f"member {index if names is None else repr(names[index])}"
+    if result.best_score == result.base_score:
+        best = "the base"
+    warn_user(
+        f"selection {selection.name!r} did not beat the best member: its weights score "
+        f"{result.score:.6g}, {best} alone {result.best_score:.6g}; use that member, "
+        "or add more diverse members"
+    )

@@ -8,28 +8,20 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.registry import register
-from ensembles.selection.score import (
-    ROUNDING,
-    Score,
-    Trial,
-    gains_of,
-    own_scores,
-    score_of,
-)
+from ensembles.selection.score import ROUNDING, CachedScore, Trial
 from ensembles.selection.table import (
     SELECTIONS,
     Record,
-    check_number,
-    check_whole,
+    check_integer,
+    check_real,
     generator_of,
-    offers,
 )
 
 
 @register(SELECTIONS, adds_members=True, n_scores=lambda n: 50 * n)
 def greedy(
     n_members: int,
-    score: Score,
+    score: CachedScore,
     *,
     n_rounds: int = 50,
     patience: int | None = None,
@@ -38,7 +30,7 @@ def greedy(
     fraction: float = 0.5,
     random_state: int | np.random.Generator | np.random.RandomState | None = 0,
     record: Record,
-) -> Float64:
+) -> Counts | Float64:
     """Forward selection with replacement: add the best member in each round.
 
     The first round takes the best single member, each later round the member that
@@ -51,8 +43,9 @@ def greedy(
     ----------
     n_members : int, at least 1
         Number of members.
-    score : Score
-        Score of weights; greater is better. Its method ``gains`` is used if it has one.
+    score : CachedScore
+        Score of weights; greater is better. Its methods ``gains`` and ``score_counts``
+        are used if it has them.
     n_rounds : int, at least 1, default=50
         Maximum number of rounds.
     patience : int or None, default=None
@@ -74,7 +67,8 @@ def greedy(
 
     Returns
     -------
-    ndarray of shape (n_members,), float64, non-negative, sum 1
+    ndarray of shape (n_members,)
+        How often each member was added, int64. With bags float64 weights, with sum 1.
 
     Raises
     ------
@@ -95,8 +89,8 @@ def greedy(
     array([0.6, 0.4])
     """
     most_idle = n_rounds if patience is None else patience
-    check_whole(n_rounds=n_rounds, patience=most_idle, n_init=n_init, n_bags=n_bags)
-    check_number(fraction=fraction)
+    check_integer(n_rounds=n_rounds, patience=most_idle, n_init=n_init, n_bags=n_bags)
+    check_real(fraction=fraction)
     if min(n_rounds, n_init, most_idle) < 1 or n_bags < 0 or not 0 < fraction <= 1:
         raise ValueError(
             "n_rounds, patience and n_init must be at least 1, n_bags at least 0, "
@@ -104,86 +98,65 @@ def greedy(
             f"{n_bags=}, {fraction=}"
         )
     rng = generator_of(random_state) if n_bags > 0 else None
-    own = own_scores(n_members, score)
-    bags = [np.arange(n_members)]
-    if rng is not None:
-        size = math.ceil(fraction * n_members)
-        bags = [rng.choice(n_members, size, replace=False) for _ in range(n_bags)]
-    found = [
-        _climb(score, own, np.sort(bag), (n_rounds, most_idle, n_init), record)
-        for bag in bags
-    ]
-    return np.asarray(np.mean(found, axis=0))
+    scores = score.member_scores(n_members)
+    rounds = (n_rounds, most_idle, n_init)
+    if rng is None:
+        return _climb(score, scores, np.arange(n_members), rounds, record)
+    size = math.ceil(fraction * n_members)
+    bags = [rng.choice(n_members, size, replace=False) for _ in range(n_bags)]
+    counts = [_climb(score, scores, np.sort(bag), rounds, record) for bag in bags]
+    return np.asarray(np.mean([count / count.sum() for count in counts], axis=0))
 
 
 def _climb(
-    score: Score,
-    own: Float64,
+    score: CachedScore,
+    scores: Float64,
     members: Counts,
     rounds: tuple[int, int, int],
     record: Record,
-) -> Float64:
-    """Select greedily from the members of a bag."""
+) -> Counts:
+    """Counts of the best round of a greedy selection from some of the members."""
     n_rounds, most_idle, n_init = rounds
     n_idle = 0
-    counts, best = sorted_start(score, own, members, n_init)
+    best = best_prefix(score, scores, members, n_init)
+    best_counts = counts = np.asarray(best.counts)
     record(best)
     for _ in range(n_rounds - 1):
-        gains = gains_of(score, counts, members)
+        gains = score.scores_after_adding(counts, members)
         winner = int(np.argmax(gains))  # the first of equals
+        counts = counts.copy()
         counts[members[winner]] += 1
-        trial = Trial(counts / counts.sum(), float(gains[winner]))
+        trial = Trial(counts / counts.sum(), float(gains[winner]), counts)
         record(trial)
         n_idle += 1
         if _is_better(score, trial, best):
-            best, n_idle = trial, 0
+            best, best_counts, n_idle = trial, counts, 0
         if n_idle == most_idle:
             break
-    return best.weights
+    return best_counts
 
 
-def _is_better(score: Score, trial: Trial, best: Trial) -> bool:
+def _is_better(score: CachedScore, trial: Trial, best: Trial) -> bool:
     """Whether a trial scores better; scores again if gains are too close to decide."""
     slack = ROUNDING * max(1.0, abs(best.score))
-    if abs(trial.score - best.score) > slack or not offers(score, "gains"):
+    if abs(trial.score - best.score) > slack or not score.supports("gains"):
         return trial.score > best.score
     if np.array_equal(trial.weights, best.weights):
         return False
-    return score_of(score, trial.weights) > score_of(score, best.weights)
+    return score(trial.weights) > score(best.weights)
 
 
-def score_alone(score: Score, own: Float64, member: int) -> float:
-    """Score of a single member, without the rounding error of gains.
-
-    Parameters
-    ----------
-    score : Score
-        Score of weights; called only if it has the method ``gains``.
-    own : ndarray of shape (n_members,)
-        Score of each member alone; may have the rounding error of gains.
-    member : int
-        Index of the member.
-
-    Returns
-    -------
-    float
-    """
-    if not offers(score, "gains"):
-        return float(own[member])
-    return score_of(score, np.eye(len(own))[member])
-
-
-def sorted_start(
-    score: Score, own: Float64, members: Counts, n_init: int
-) -> tuple[Counts, Trial]:
+def best_prefix(
+    score: CachedScore, scores: Float64, members: Counts, n_init: int
+) -> Trial:
     """Equal weights on the top k members, for the k that scores best.
 
     Parameters
     ----------
-    score : Score
+    score : CachedScore
         Score of weights; greater is better.
-    own : ndarray of shape (n_members,)
-        Score of each member alone.
+    scores : ndarray of shape (n_members,)
+        Score of each member alone; may have the rounding error of gains.
     members : ndarray of indices
         Members to select from.
     n_init : int
@@ -191,22 +164,21 @@ def sorted_start(
 
     Returns
     -------
-    counts : ndarray of shape (n_members,)
-        1 for each selected member, 0 for the others.
-    trial : Trial
-        Weights and score of the selected members.
+    Trial
+        With counts, 1 for each selected member and 0 for the others.
     """
-    order = members[np.argsort(-own[members], kind="stable")][:n_init]
-    counts = np.zeros((len(order), len(own)), np.int64)
+    order = members[np.argsort(-scores[members], kind="stable")][:n_init]
+    counts = np.zeros((len(order), len(scores)), np.int64)
     counts[:, order] = np.tri(len(order))  # row n holds the n + 1 best members
-    values = [score_alone(score, own, order[0])]
-    values += [score_of(score, start / start.sum()) for start in counts[1:]]
-    first = int(np.argmax(values))
-    return counts[first], Trial(counts[first] / (first + 1), values[first])
+    values = np.empty(len(order))
+    for size, prefix in enumerate(counts):
+        values[size] = score.score_counts(prefix)
+    best = int(np.argmax(values))
+    return Trial(counts[best] / (best + 1), float(values[best]), counts[best])
 
 
 @register(SELECTIONS, adds_members=True, n_scores=lambda n: 2 * n)
-def greedy_soup(n_members: int, score: Score, *, record: Record) -> Float64:
+def greedy_soup(n_members: int, score: CachedScore, *, record: Record) -> Counts:
     """Equal weights on the members that help, tried once each from best to worst.
 
     Members are sorted by their scores in decreasing order; ties keep their order. A
@@ -216,14 +188,15 @@ def greedy_soup(n_members: int, score: Score, *, record: Record) -> Float64:
     ----------
     n_members : int, at least 1
         Number of members.
-    score : Score
+    score : CachedScore
         Score of weights; greater is better. Called at most ``2 * n_members - 1`` times.
     record : callable
         Called with the `Trial` of each member, kept or not.
 
     Returns
     -------
-    ndarray of shape (n_members,), float64, non-negative, sum 1
+    ndarray of shape (n_members,), int64
+        1 for each member of the soup, 0 for the others.
 
     Raises
     ------
@@ -241,17 +214,16 @@ def greedy_soup(n_members: int, score: Score, *, record: Record) -> Float64:
     >>> greedy_soup(3, lambda weights: weights[0] + 2 * min(weights[0], weights[2]))
     array([0.5, 0. , 0.5])
     """
-    own = own_scores(n_members, score)
-    order = np.argsort(-own, kind="stable")
-    kept = np.zeros(n_members, np.int64)
-    kept[order[0]] = 1
-    best = score_alone(score, own, order[0])
-    record(Trial(kept / 1, best))
+    scores = score.member_scores(n_members)
+    order = np.argsort(-scores, kind="stable")
+    counts = np.zeros(n_members, np.int64)
+    counts[order[0]] = 1
+    best = score.score_counts(counts)
+    record(Trial(counts / 1, best, counts.copy()))
     for member in order[1:]:
-        kept[member] = 1
-        weights = kept / kept.sum()
-        value = score_of(score, weights)
-        record(Trial(weights, value))
-        kept[member] = value >= best
+        counts[member] = 1
+        value = score.score_counts(counts)
+        record(Trial(counts / counts.sum(), value, counts.copy()))
+        counts[member] = value >= best
         best = max(value, best)
-    return np.asarray(kept / kept.sum())
+    return counts

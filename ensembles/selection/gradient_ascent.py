@@ -6,19 +6,12 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.registry import register
-from ensembles.selection.score import (
-    Score,
-    Trial,
-    gradient_of,
-    optimum_of,
-    own_scores,
-    score_of,
-)
-from ensembles.selection.table import SELECTIONS, Record, offers
+from ensembles.selection.score import CachedScore, Trial
+from ensembles.selection.table import SELECTIONS, Record
 
 
 @register(SELECTIONS, uses_gradient=True, n_scores=lambda n: 7 * n)
-def convex(n_members: int, score: Score, *, record: Record) -> Float64:
+def convex(n_members: int, score: CachedScore, *, record: Record) -> Float64:
     """Weights that maximize a smooth score over the simplex.
 
     Uses the optimum that the score computes itself, if it has the method, otherwise
@@ -32,7 +25,7 @@ def convex(n_members: int, score: Score, *, record: Record) -> Float64:
     ----------
     n_members : int, at least 1
         Number of members.
-    score : Score
+    score : CachedScore
         Score of weights; greater is better. Its method ``optimum`` is used if it has
         one, otherwise ``gradient``, otherwise finite differences, which need
         ``n_members`` more scores per step.
@@ -54,43 +47,45 @@ def convex(n_members: int, score: Score, *, record: Record) -> Float64:
     Kraft (1988), "A software package for sequential quadratic programming", DFVLR-FB
     88-28, as in ``scipy.optimize.minimize``.
     """
-    own = own_scores(n_members, score)
+    scores = score.member_scores(n_members)
     equal = np.full(n_members, 1 / n_members)
     tried = [
-        Trial(np.eye(n_members)[np.argmax(own)], float(own.max())),
-        Trial(equal, score_of(score, equal)),
+        Trial(np.eye(n_members)[np.argmax(scores)], float(scores.max())),
+        Trial(equal, score(equal)),
     ]
-    if offers(score, "optimum"):
-        weights = optimum_of(score, n_members)
-        tried.append(Trial(weights, score_of(score, weights)))
+    if score.supports("optimum"):
+        weights = score.optimum(n_members)
+        tried.append(Trial(weights, score(weights)))
         record(tried[-1])
     else:
-        _ascend(score, own, tried, record)
+        _ascend(score, scores, tried, record)
     return max(tried, key=lambda trial: trial.score).weights
 
 
-def _ascend(score: Score, own: Float64, tried: list[Trial], record: Record) -> None:
+def _ascend(
+    score: CachedScore, scores: Float64, tried: list[Trial], record: Record
+) -> None:
     """Run SLSQP from equal weights, the last entry of ``tried``; append each step."""
     # Imported here: it loads more slowly than all modules that selections build on.
     from scipy.optimize import minimize
 
     # The tolerance of SLSQP is absolute, and a score may have any unit.
-    equal, value = tried[-1]
-    unit = float(np.abs(own - value).max()) or 1.0
+    equal, value = tried[-1].weights, tried[-1].score
+    unit = float(np.abs(scores - value).max()) or 1.0
 
-    def depth(point: Float64) -> float:
+    def objective(point: Float64) -> float:
         weights = _onto_simplex(point)
-        tried.append(Trial(weights, score_of(score, weights)))
+        tried.append(Trial(weights, score(weights)))
         record(tried[-1])
         return -tried[-1].score / unit
 
-    def slope(point: Float64) -> Float64:
-        return -gradient_of(score, _onto_simplex(point)) / unit
+    def gradient(point: Float64) -> Float64:
+        return -score.gradient(_onto_simplex(point)) / unit
 
     minimize(
-        depth,
+        objective,
         equal,
-        jac=slope,
+        jac=gradient,
         method="SLSQP",
         bounds=[(0, 1)] * len(equal),
         constraints={"type": "eq", "fun": lambda point: point.sum() - 1},

@@ -8,41 +8,42 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.registry import register
-from ensembles.selection.score import Score, Trial, score_of
+from ensembles.selection.score import CachedScore, Trial
 from ensembles.selection.table import SELECTIONS, Record
 from ensembles.weights import check_weights
 
 ALPHAS = tuple(step / 10 for step in range(11))
 
 
-@register(SELECTIONS, needs_base=True, n_scores=lambda n: n + len(ALPHAS) - 1)
+@register(SELECTIONS, needs_base=True, n_scores=lambda n: n + len(ALPHAS))
 def wise_ft(
     n_members: int,
-    score: Score,
+    score: CachedScore,
     *,
     alphas: Sequence[float] = ALPHAS,
     record: Record,
 ) -> Float64:
-    """Interpolate between the first member, the base, and the mean of the others.
+    """Interpolate between the base and the mean of its fine-tuned members.
 
-    The weight is 1 - alpha for the base and alpha / (n_members - 1) for each other
-    member, with the ``alpha`` that scores best, the smallest among equals.
+    The weight is alpha / n_members for each member and 1 - alpha for the base, with the
+    ``alpha`` that scores best, the smallest among equals.
 
     Parameters
     ----------
     n_members : int, at least 1
-        Number of members, including the base. A single member has all the weight.
-    score : Score
-        Score of weights; greater is better. Called once for each alpha.
+        Number of members, without the base.
+    score : CachedScore
+        Score of weights; greater is better. Called once for each alpha, with weights
+        of sum alpha.
     alphas : sequence of float in [0, 1], default=0, 0.1, ..., 1
-        Interpolation coefficients to try; 0 is the base alone, 1 the mean of the other
+        Interpolation coefficients to try; 0 is the base alone, 1 the mean of the
         members.
     record : callable
         Called with the `Trial` of each alpha.
 
     Returns
     -------
-    ndarray of shape (n_members,), float64, non-negative, sum 1
+    ndarray of shape (n_members,), float64, non-negative, with sum alpha
 
     Raises
     ------
@@ -54,20 +55,19 @@ def wise_ft(
     Wortsman et al. (2022), "Robust fine-tuning of zero-shot models", CVPR,
     arXiv:2109.01903, equation 1.
     """
-    each = check_weights(None, n_members) / max(n_members - 1, 1)
+    each = check_weights(None, n_members) / n_members
     try:
-        found = np.asarray(alphas, np.float64)
+        values = np.asarray(alphas, np.float64)
     except (TypeError, ValueError):  # a string, or lists of different lengths
-        found = np.empty(0)
-    if found.ndim != 1 or not len(found) or not ((found >= 0) & (found <= 1)).all():
+        values = np.empty(0)
+    if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
         raise ValueError(
             "alphas must be a list of numbers from 0 to 1, such as alphas=[0.3]; found "
             f"{alphas!r}"
         )
     trials = []
-    for alpha in found if n_members > 1 else [0.0]:
+    for alpha in values:
         weights = alpha * each
-        weights[0] = 1 - alpha
-        trials.append(Trial(weights, score_of(score, weights)))
+        trials.append(Trial(weights, score(weights)))
         record(trials[-1])
     return max(trials, key=lambda trial: trial.score).weights

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from ensembles._typing import Float64
+from ensembles._typing import Counts
 from ensembles.registry import register
-from ensembles.selection.forward_selection import score_alone, sorted_start
-from ensembles.selection.score import Score, Trial, own_scores, score_of
-from ensembles.selection.table import SELECTIONS, Record, check_whole
+from ensembles.selection.forward_selection import best_prefix
+from ensembles.selection.score import CachedScore, Trial
+from ensembles.selection.table import SELECTIONS, Record, check_integer
 
 
 @register(SELECTIONS, single_member=True, n_scores=lambda n: n)
-def best(n_members: int, score: Score, *, record: Record) -> Float64:
+def best(n_members: int, score: CachedScore, *, record: Record) -> Counts:
     """All weight on the member with the best score, the first among equals.
 
     Parameters
     ----------
     n_members : int, at least 1
         Number of members.
-    score : Score
+    score : CachedScore
         Score of weights; greater is better. Called for each member alone.
     record : callable
         Called with the `Trial` of the best member.
 
     Returns
     -------
-    ndarray of shape (n_members,), float64
+    ndarray of shape (n_members,), int64
+        1 for the best member, 0 for the others.
 
     Raises
     ------
@@ -38,24 +39,23 @@ def best(n_members: int, score: Score, *, record: Record) -> Float64:
     Stone (1974), "Cross-validatory choice and assessment of statistical predictions",
     Journal of the Royal Statistical Society B 36: the baseline for combinations.
     """
-    own = own_scores(n_members, score)
-    member = int(np.argmax(own))
-    weights = np.eye(n_members)[member]
-    record(Trial(weights, score_alone(score, own, member)))
-    return np.asarray(weights)
+    counts = np.zeros(n_members, np.int64)
+    counts[np.argmax(score.member_scores(n_members))] = 1
+    record(Trial(counts / 1, score.score_counts(counts), counts))
+    return counts
 
 
 @register(SELECTIONS, adds_members=True, n_scores=lambda n: 2 * n)
 def top_k(
-    n_members: int, score: Score, *, k: int | None = None, record: Record
-) -> Float64:
+    n_members: int, score: CachedScore, *, k: int | None = None, record: Record
+) -> Counts:
     """Equal weights on the ``k`` members with the best scores.
 
     Parameters
     ----------
     n_members : int, at least 1
         Number of members.
-    score : Score
+    score : CachedScore
         Score of weights; greater is better.
     k : int from 1 to n_members, or None, default=None
         Number of members to keep. None tries every number and keeps the one that scores
@@ -65,7 +65,8 @@ def top_k(
 
     Returns
     -------
-    ndarray of shape (n_members,), float64, non-negative, sum 1
+    ndarray of shape (n_members,), int64
+        1 for each selected member, 0 for the others.
 
     Raises
     ------
@@ -80,17 +81,17 @@ def top_k(
     all", Artificial Intelligence 137, for the use of a subset of the members.
     """
     if k is not None:
-        check_whole(k=k)
+        check_integer(k=k)
     if k is not None and not 1 <= k <= n_members:
         raise ValueError(
             f"k must be from 1 to the number of members, {n_members}, found {k}"
         )
-    own, members = own_scores(n_members, score), np.arange(n_members)
+    scores = score.member_scores(n_members)
     if k is None:
-        _, trial = sorted_start(score, own, members, n_members)
+        trial = best_prefix(score, scores, np.arange(n_members), n_members)
     else:
-        weights = np.zeros(n_members)
-        weights[np.argsort(-own, kind="stable")[:k]] = 1 / k
-        trial = Trial(weights, score_of(score, weights))
+        counts = np.zeros(n_members, np.int64)
+        counts[np.argsort(-scores, kind="stable")[:k]] = 1
+        trial = Trial(counts / k, score.score_counts(counts), counts)
     record(trial)
-    return trial.weights
+    return np.asarray(trial.counts)

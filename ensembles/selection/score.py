@@ -1,4 +1,4 @@
-"""The protocol of scores of weights, and functions that call and check scores."""
+"""Scores of weights: the protocol, and the cache through which selections call it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ ROUNDING = 1e-9  # error bound of gains, relative to the score, or to 1 if it is
 class Score(Protocol):
     """Score of weights; greater is better.
 
-    A score is called with float64 weights of shape (n_members,) that sum to 1, and
-    returns a finite number. Selections pass non-negative weights. A score may have
-    three more methods:
+    A score is called with float64 weights of shape (n_members,) that are non-negative
+    and sum to 1, and returns a finite number. Selections that need a base pass weights
+    with a sum of at most 1; the base has the rest. A score may have more methods:
 
+    - ``score_counts(counts)`` returns the score of the weights ``counts /
+      counts.sum()``, for int64 counts of how often each member was added. Selections
+      that add members one by one use it.
     - ``gains(counts, members)`` returns an array of the shape of ``members``: for each
       of these members the score of the weights ``counts / counts.sum()``, after adding
       1 to the count of this member. If all counts are zero, these are the scores of
@@ -36,169 +39,243 @@ class Score(Protocol):
 
 
 class Trial(NamedTuple):
-    """Weights of shape (n_members,) that were scored, and their score."""
+    """Weights that were scored, and their score.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_members,)
+        Member weights.
+    score : float
+        Their score.
+    counts : ndarray of shape (n_members,), int64, or None, default=None
+        How often each member was added, in the ratio of the weights; None if the
+        selection does not add members one by one.
+    """
 
     weights: Float64
     score: float
+    counts: Counts | None = None
 
 
-def score_of(score: Score, weights: Float64) -> float:
-    """Score of weights, checked to be finite.
+class CachedScore:
+    """Score that calls another one once for each set of weights, and checks its values.
 
-    Parameters
-    ----------
-    score : Score
-        Score of weights; greater is better.
-    weights : ndarray of shape (n_members,), non-negative, sum 1
-        Weights to score.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If the score is not finite; the message names the weights.
-    """
-    value = float(score(weights))
-    if not math.isfinite(value):
-        raise ValueError(f"score must be finite: {value} at {_named(weights)}")
-    return value
-
-
-def own_scores(n_members: int, score: Score) -> Float64:
-    """Score of each member alone.
-
-    Parameters
-    ----------
-    n_members : int, at least 1
-        Number of members.
-    score : Score
-        Score of weights. Its method ``gains`` is used if it has one.
-
-    Returns
-    -------
-    ndarray of shape (n_members,)
-
-    Raises
-    ------
-    ValueError
-        If ``n_members`` is below 1 or a score is not finite.
-    """
-    if n_members < 1:
-        raise ValueError(f"there must be at least one member, found {n_members}")
-    return gains_of(score, np.zeros(n_members, np.int64), np.arange(n_members))
-
-
-def gains_of(score: Score, counts: Counts, members: Counts) -> Float64:
-    """Score after adding each of several members once more.
+    Selections receive their score in this form.
 
     Parameters
     ----------
     score : Score
-        Score of weights. Its method ``gains`` is used if it has one.
-    counts : ndarray of shape (n_members,), int64
-        Number of times that each member was added so far.
-    members : ndarray of indices
-        Members to add, each separately.
-
-    Returns
-    -------
-    ndarray of the shape of ``members``
-
-    Raises
-    ------
-    ValueError
-        If a score is not finite, or ``score.gains`` returns an array of another shape.
+        Score of weights; greater is better. A call may take minutes.
     """
-    size = counts.sum() + 1
-    offered = getattr(score, "gains", None)
-    if offered is None:
-        one = np.eye(len(counts), dtype=np.int64)
-        return np.array([score_of(score, (counts + one[m]) / size) for m in members])
-    gains = np.asarray(offered(counts.copy(), members.copy()), np.float64)
-    if gains.shape != members.shape:
-        raise ValueError(
-            f"score.gains must return one score for each of {len(members)} members, "
-            f"found shape {gains.shape}"
-        )
-    for place in np.flatnonzero(~np.isfinite(gains)):
-        where = _named((counts + (np.arange(len(counts)) == members[place])) / size)
-        raise ValueError(f"score.gains must be finite: {gains[place]} at {where}")
-    return gains
+
+    def __init__(self, score: Score) -> None:
+        self.score: Any = score
+        self._values: dict[bytes, float] = {}
+
+    def supports(self, method: str) -> bool:
+        """Whether the score has an optional method of `Score`.
+
+        Parameters
+        ----------
+        method : {"score_counts", "gains", "gradient", "optimum"}
+            Name of the method.
+
+        Returns
+        -------
+        bool
+        """
+        return getattr(self.score, method, None) is not None
+
+    def __call__(self, weights: Float64) -> float:
+        """Score of weights.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,)
+            Weights to score.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If the score is not finite; the message names the weights.
+        """
+        key = weights.tobytes()
+        if key not in self._values:
+            self._values[key] = _check_finite(self.score(weights), weights)
+        return self._values[key]
+
+    def score_counts(self, counts: Counts) -> float:
+        """Score of weights in the ratio of counts.
+
+        Parameters
+        ----------
+        counts : ndarray of shape (n_members,), int64
+            How often each member was added.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If the score is not finite; the message names the weights.
+        """
+        weights = counts / counts.sum()
+        key = weights.tobytes()
+        if key not in self._values:
+            if self.supports("score_counts"):
+                value = self.score.score_counts(counts.copy())
+            else:
+                value = self.score(weights)
+            self._values[key] = _check_finite(value, weights)
+        return self._values[key]
+
+    def member_scores(self, n_members: int) -> Float64:
+        """Score of each member alone.
+
+        Parameters
+        ----------
+        n_members : int, at least 1
+            Number of members.
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+
+        Raises
+        ------
+        ValueError
+            If ``n_members`` is below 1 or a score is not finite.
+        """
+        if n_members < 1:
+            raise ValueError(f"there must be at least one member, found {n_members}")
+        if self.supports("gains"):
+            counts = np.zeros(n_members, np.int64)
+            return self.scores_after_adding(counts, np.arange(n_members))
+        scores = np.empty(n_members)
+        for index, counts in enumerate(np.eye(n_members, dtype=np.int64)):
+            scores[index] = self.score_counts(counts)
+        return scores
+
+    def scores_after_adding(self, counts: Counts, members: Counts) -> Float64:
+        """Score after adding each of several members once more.
+
+        Parameters
+        ----------
+        counts : ndarray of shape (n_members,), int64
+            How often each member was added so far.
+        members : ndarray of indices
+            Members to add, each separately.
+
+        Returns
+        -------
+        ndarray of the shape of ``members``
+            From the method ``gains`` of the score, if it has one.
+
+        Raises
+        ------
+        ValueError
+            If a score is not finite, or ``gains`` returns an array of another shape.
+        """
+        added = np.eye(len(counts), dtype=np.int64)
+        if not self.supports("gains"):
+            scores = np.empty(len(members))
+            for index, member in enumerate(members):
+                scores[index] = self.score_counts(counts + added[member])
+            return scores
+        gains = np.asarray(self.score.gains(counts.copy(), members.copy()), np.float64)
+        if gains.shape != members.shape:
+            raise ValueError(
+                f"score.gains must return one score for each of {len(members)} "
+                f"members, found shape {gains.shape}"
+            )
+        for member, gain in zip(members, gains, strict=True):
+            if not math.isfinite(gain):
+                weights = (counts + added[member]) / (counts.sum() + 1)
+                raise ValueError(
+                    f"score.gains must be finite: {gain} at {_described(weights)}"
+                )
+        return gains
+
+    def gradient(self, weights: Float64) -> Float64:
+        """Gradient of the score, up to a constant added to all entries.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,), non-negative, sum 1
+            Weights at which to evaluate the gradient.
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+            From the method ``gradient`` of the score if it has one, otherwise finite
+            differences in the direction of each member alone.
+
+        Raises
+        ------
+        ValueError
+            If an entry is not finite, or ``gradient`` returns an array of another
+            shape.
+        """
+        if not self.supports("gradient"):
+            # Only weights on the simplex can be scored; a step along an axis leaves it.
+            step = math.sqrt(np.finfo(np.float64).eps)
+            value = self(weights)
+            moved = (1 - step) * weights + step * np.eye(len(weights))
+            return np.array([self(point) - value for point in moved]) / step
+        gradient = np.asarray(self.score.gradient(weights), np.float64)
+        if gradient.shape != weights.shape or not np.isfinite(gradient).all():
+            raise ValueError(
+                f"score.gradient must return {len(weights)} finite numbers, found "
+                f"{gradient} at weights {weights}"
+            )
+        return gradient
+
+    def optimum(self, n_members: int) -> Float64:
+        """Weights that maximize the score, from its method ``optimum``.
+
+        Parameters
+        ----------
+        n_members : int
+            Number of members.
+
+        Returns
+        -------
+        ndarray of shape (n_members,), non-negative, sum 1
+
+        Raises
+        ------
+        ValueError
+            If ``optimum`` returns an array of another shape, a negative weight, or
+            weights whose sum is not 1.
+        """
+        weights = np.asarray(self.score.optimum(), np.float64)
+        is_valid = weights.shape == (n_members,) and bool((weights >= 0).all())
+        if not is_valid or not abs(weights.sum() - 1) < 1e-9:
+            raise ValueError(
+                f"score.optimum must return {n_members} non-negative weights with sum "
+                f"1, found {weights}"
+            )
+        return np.asarray(weights / weights.sum())
 
 
-def gradient_of(score: Score, weights: Float64) -> Float64:
-    """Gradient of a score, up to a constant added to all entries.
-
-    Parameters
-    ----------
-    score : Score
-        Score of weights. Its method ``gradient`` is used if it has one, otherwise
-        finite differences in the direction of each member alone.
-    weights : ndarray of shape (n_members,), non-negative, sum 1
-        Weights at which to evaluate the gradient.
-
-    Returns
-    -------
-    ndarray of shape (n_members,)
-
-    Raises
-    ------
-    ValueError
-        If an entry is not finite, or ``score.gradient`` returns an array of another
-        shape.
-    """
-    offered = getattr(score, "gradient", None)
-    if offered is None:
-        # Only weights on the simplex can be scored; a step along an axis leaves it.
-        step = math.sqrt(np.finfo(np.float64).eps)
-        here = score_of(score, weights)
-        towards = (1 - step) * weights + step * np.eye(len(weights))
-        return np.array([score_of(score, there) - here for there in towards]) / step
-    gradient = np.asarray(offered(weights), np.float64)
-    if gradient.shape != weights.shape or not np.isfinite(gradient).all():
-        raise ValueError(
-            f"score.gradient must return {len(weights)} finite numbers, found "
-            f"{gradient} at weights {weights}"
-        )
-    return gradient
+def _check_finite(value: Any, weights: Float64) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"score must be finite: {number} at {_described(weights)}")
+    return number
 
 
-def optimum_of(score: Any, n_members: int) -> Float64:
-    """Weights that maximize a score, from its method ``optimum``.
-
-    Parameters
-    ----------
-    score : Score
-        Score with the method ``optimum``.
-    n_members : int
-        Number of members.
-
-    Returns
-    -------
-    ndarray of shape (n_members,), non-negative, sum 1
-
-    Raises
-    ------
-    ValueError
-        If ``score.optimum`` returns an array of another shape, a negative weight, or
-        weights whose sum is not 1.
-    """
-    weights = np.asarray(score.optimum(), np.float64)
-    fits = weights.shape == (n_members,) and bool((weights >= 0).all())
-    if not fits or not abs(weights.sum() - 1) < 1e-9:
-        raise ValueError(
-            f"score.optimum must return {n_members} weights that are not negative "
-            f"and sum to 1, found {weights}"
-        )
-    return np.asarray(weights / weights.sum())
-
-
-def _named(weights: Float64) -> str:
+def _described(weights: Float64) -> str:
     """Nonzero weights by member index, for messages."""
     if weights.ndim > 1:
         return f"weights {weights.tolist()}"
-    found = {int(member): float(weights[member]) for member in np.flatnonzero(weights)}
-    return f"weights {found}, by member"
+    if not weights.any():
+        return "the base alone"
+    nonzero = {int(index): float(weights[index]) for index in np.flatnonzero(weights)}
+    return f"weights {nonzero}, by member"

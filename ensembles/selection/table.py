@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
-from ensembles._typing import Float64
+from ensembles._typing import Counts, Float64
 from ensembles.registry import RegisteredFunction, Table
-from ensembles.selection.score import Score, Trial
+from ensembles.selection.score import CachedScore, Score, Trial
 
 Record = Callable[[Trial], None]
 
@@ -20,15 +20,17 @@ class Selection(RegisteredFunction):
 
     Parameters
     ----------
-    function : callable (n_members, score, *, record, **params) -> weights
-        Returns float64 weights of shape (n_members,), non-negative, with sum 1. It
+    function : callable (n_members, score, *, record, **params) -> weights or counts
+        Returns float64 weights of shape (n_members,), non-negative, with sum 1, or
+        int64 counts of how often each member was added. It receives a `CachedScore`,
         raises for wrong parameters before it calls ``score``, and calls ``record`` with
         each `Trial`.
     needs_base : bool, default=False
-        Whether the first member must be the base that the others were fine-tuned from.
+        Whether the members must be fine-tuned from a base, which has the weight 1 minus
+        the sum of their weights; then this sum may be less than 1.
     adds_members : bool, default=False
-        Whether members are added one by one, so that all trials can share a running
-        mean.
+        Whether members are added one by one, so that trials have counts and can share a
+        running mean.
     uses_gradient : bool, default=False
         Whether it optimizes a smooth score, by its gradient if the score has one.
     single_member : bool, default=False
@@ -43,7 +45,7 @@ class Selection(RegisteredFunction):
 
     def __init__(
         self,
-        function: Callable[..., Float64],
+        function: Callable[..., Float64 | Counts],
         *,
         needs_base: bool = False,
         adds_members: bool = False,
@@ -73,18 +75,48 @@ class Selection(RegisteredFunction):
         n_members : int, at least 1
             Number of members.
         score : Score
-            Score of weights; greater is better.
+            Score of weights; greater is better. It is called once for each set of
+            weights.
         record : callable or None, default=None
-            Called with each `Trial`, in order.
+            Called with each `Trial`, in order; None ignores them.
         **params
             Parameters of the selection.
 
         Returns
         -------
-        ndarray of shape (n_members,), float64, non-negative, sum 1
+        ndarray of shape (n_members,), float64, non-negative
+            With sum 1, or at most 1 if the selection needs a base.
         """
-        given = record or _ignore
-        return np.asarray(self.function(n_members, score, record=given, **params))
+        cached = score if isinstance(score, CachedScore) else CachedScore(score)
+        record = record or _ignore
+        chosen = np.asarray(self.function(n_members, cached, record=record, **params))
+        return chosen / chosen.sum() if chosen.dtype.kind == "i" else chosen
+
+    def check_names(self, params: Iterable[str]) -> None:
+        """Raise if the selection has no parameter of one of these names.
+
+        Parameters
+        ----------
+        params : iterable of str
+            Names of parameters.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown; the message lists the parameters of the selection, and
+            the other selections that have a parameter of this name.
+        """
+        names = self.params
+        for name in params:
+            if name not in names:
+                others = [key for key, s in SELECTIONS.items() if name in s.params]
+                hint = (
+                    f"; it is a parameter of {' and '.join(others)}" if others else ""
+                )
+                raise ValueError(
+                    f"selection {self.name!r} has no parameter {name!r} "
+                    f"(known: {', '.join(names) or 'none'}){hint}"
+                )
 
 
 SELECTIONS: Table[Selection] = Table("selection", Selection)
@@ -110,29 +142,12 @@ def _ignore(trial: Trial) -> None:
     """Default ``record``, which does nothing."""
 
 
-def offers(score: Score, name: str) -> bool:
-    """Whether a score has an optional method.
-
-    Parameters
-    ----------
-    score : Score
-        Score of weights.
-    name : {"gains", "gradient", "optimum"}
-        Name of the method.
-
-    Returns
-    -------
-    bool
-    """
-    return getattr(score, name, None) is not None
-
-
-def check_whole(**given: Any) -> None:
+def check_integer(**params: Any) -> None:
     """Check that parameters are integers.
 
     Parameters
     ----------
-    **given
+    **params
         Parameters by name.
 
     Raises
@@ -140,17 +155,17 @@ def check_whole(**given: Any) -> None:
     TypeError
         If a parameter is not an integer, or is a bool.
     """
-    for name, value in given.items():
+    for name, value in params.items():
         if isinstance(value, bool) or not isinstance(value, Integral):
-            raise TypeError(f"{name} must be a whole number, found {value!r}")
+            raise TypeError(f"{name} must be an integer, found {value!r}")
 
 
-def check_number(**given: Any) -> None:
+def check_real(**params: Any) -> None:
     """Check that parameters are real numbers.
 
     Parameters
     ----------
-    **given
+    **params
         Parameters by name.
 
     Raises
@@ -158,7 +173,7 @@ def check_number(**given: Any) -> None:
     TypeError
         If a parameter is not a real number, or is a bool.
     """
-    for name, value in given.items():
+    for name, value in params.items():
         number = value[()] if isinstance(value, np.ndarray) else value
         if isinstance(number, bool) or not isinstance(number, Real):
             raise TypeError(f"{name} must be a number, found {value!r}")
@@ -190,7 +205,7 @@ def generator_of(random_state: Any) -> np.random.Generator:
         return np.random.default_rng(random_state)
     if isinstance(random_state, bool) or not isinstance(random_state, Integral):
         raise TypeError(
-            "random_state must be a whole number, a Generator, a RandomState or None, "
+            "random_state must be an integer, a Generator, a RandomState or None, "
             f"found {random_state!r}"
         )
     if random_state < 0:

@@ -24,8 +24,7 @@ def halfway() -> Iterator[str]:
     @register(SELECTIONS, needs_base=True, n_scores=lambda n: n + 1)
     def halfway(n_members: int, score: Any, *, share: float = 0.5, record: Any) -> Any:
         """Between the base and the mean of the members, at one place."""
-        weights = np.full(n_members, share / (n_members - 1))
-        weights[0] = 1 - share
+        weights = np.full(n_members, share / n_members)
         score(weights)
         return weights
 

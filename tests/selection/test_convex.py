@@ -95,9 +95,9 @@ def test_every_weight_that_convex_scores_is_on_the_simplex(
     # In the last two the minimiser misses a sum of 1 by some 1e-10.
     history: list[Trial] = []
     convex(n_members, distances(n_members, seed), record=history.append)
-    for weights, _ in history:
-        assert (weights >= 0).all()
-        assert weights.sum() == pytest.approx(1, abs=1e-15)
+    for trial in history:
+        assert (trial.weights >= 0).all()
+        assert trial.weights.sum() == pytest.approx(1, abs=1e-15)
 
 
 def test_convex_finds_the_optimum_among_many_members() -> None:
@@ -177,5 +177,7 @@ def test_an_optimum_that_is_none_loses_against_equal_weights() -> None:
 
 @pytest.mark.parametrize("best", [[1.0], [0.7, 0.6], [1.5, -0.5], [math.nan, 1.0]])
 def test_an_optimum_off_the_simplex_is_an_error(best: list[float]) -> None:
-    with pytest.raises(ValueError, match="must return 2 weights that are not negative"):
+    with pytest.raises(
+        ValueError, match="must return 2 non-negative weights with sum 1"
+    ):
         convex(2, Knowing(best))

@@ -21,7 +21,7 @@ TRAINING = re.compile(
 AVERAGES = re.compile(r"(^|[._])(ema|shadow|avg|swa)", re.IGNORECASE)
 
 
-class Chosen(NamedTuple):
+class SelectionResult(NamedTuple):
     """A state dict, its tensors and its key, with notes on skipped contents.
 
     ``state`` is the mapping itself. ``tensors`` has its tensors in the same order,
@@ -35,7 +35,7 @@ class Chosen(NamedTuple):
     notes: list[str]
 
 
-def state_dict_in(content: Any, key: str | None, path: Path) -> Chosen:
+def state_dict_in(content: Any, key: str | None, path: Path) -> SelectionResult:
     """State dict in an object loaded by ``torch.load``.
 
     Parameters
@@ -50,7 +50,7 @@ def state_dict_in(content: Any, key: str | None, path: Path) -> Chosen:
 
     Returns
     -------
-    Chosen
+    SelectionResult
 
     Raises
     ------
@@ -79,7 +79,7 @@ def state_dict_in(content: Any, key: str | None, path: Path) -> Chosen:
             "the state dict with key=NAME"
         )
     at = None if chosen_key is None else str(chosen_key)
-    return Chosen(state, _tensors(state, path), at, notes)
+    return SelectionResult(state, _tensors(state, path), at, notes)
 
 
 def is_tensor(value: Any) -> bool:

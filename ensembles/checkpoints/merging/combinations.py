@@ -1,75 +1,60 @@
-"""Plan many combinations of the same members, with different weights."""
+"""Order of the members in many combinations, one after another."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.merging.running_mean import RunningMean
-from ensembles.checkpoints.planning.plan import Plan, plan
-from ensembles.rules.rule import Rule
-
-# Largest sum of counts if a member counts twice: with more, one block per count does
-# not fit into the default memory of a plan.
-MOST = 50
+from ensembles.checkpoints.planning.options import MEMORY
+from ensembles.kernels.gram import BLOCK
 
 
-class Pool:
-    """Members that are opened once, with a running sum for their means.
+class Combination(NamedTuple):
+    """Members to read, and their weights.
 
     Parameters
     ----------
-    members : sequence of Checkpoint
-        Members; the weights of every plan refer to their order.
-    rule : str or Rule, default="mean"
-        Rule that combines them.
-    params : mapping of str to value, default={}
-        Parameters of the rule, by name.
-    folder : path or None, default=None
-        Directory for the temporary file of the running sum; None is the system's
-        directory for temporary files.
-    options : mapping of str to value or None, default=None
-        Options of every plan, without ``rule``, ``rule_params`` and ``weights``; None
-        uses the defaults.
-    counted : bool, default=True
-        Whether weights with integer ratios are planned as repeated members, which suits
-        selections that add members one by one (greedy).
+    members : list of int
+        Indices of the members, in the order in which they are read.
+    weights : ndarray of shape (n_read,) or None
+        Weight of each; None is their mean, in which a member may occur several times.
+    """
+
+    members: list[int]
+    weights: Float64 | None
+
+
+class MemberCombinations:
+    """Orders members so that each mean adds few members to the one before.
+
+    Parameters
+    ----------
+    n_members : int
+        Number of members that weights refer to.
+    memory : int, default=64 MiB
+        Memory budget of a mean in bytes. A member is read several times only if a block
+        of each reading fits into it, in the widest format.
 
     Attributes
     ----------
     order : list of int
-        Indices of the members in the last such plan, with repetitions.
+        Indices of the members in the last mean, with repetitions.
     """
 
-    def __init__(
-        self,
-        members: Sequence[Checkpoint],
-        *,
-        rule: str | Rule = "mean",
-        params: Mapping[str, Any] | None = None,
-        folder: str | os.PathLike[str] | None = None,
-        options: Mapping[str, Any] | None = None,
-        counted: bool = True,
-    ) -> None:
-        self.members = tuple(members)
-        self.rule = rule
-        self.params = dict(params or {})
-        self.options = dict(options or {})
-        self.stream = RunningMean(folder)
-        self.counted = counted
+    def __init__(self, n_members: int, *, memory: int = MEMORY) -> None:
+        # 8 bytes as stored and 8 as float64 for each, and two blocks for the result.
+        self._most_read = max(n_members, (memory // BLOCK - 16) // 16)
         self.order: list[int] = []
 
-    def plan(self, weights: Float64, out: str | os.PathLike[str] | None = None) -> Plan:
-        """Plan a combination of the members with nonzero weight.
+    def arrange(self, weights: Float64, counts: Counts | None = None) -> Combination:
+        """Members with nonzero weight, in the order in which they are read.
 
-        With ``counted`` and the rule "mean", weights with small integer ratios become
-        repetitions of members, in the order of the previous plan, so that
+        Counts become repetitions of members, in the order of the previous mean, so that
         `RunningMean` reads only the added ones. If that would read more than each
         member once, the weights are used directly.
 
@@ -77,98 +62,39 @@ class Pool:
         ----------
         weights : ndarray of shape (n_members,)
             Weight of each member; a member with weight 0 is not read.
-        out : path or None, default=None
-            Path of the output; None for a state dict in memory.
+        counts : ndarray of shape (n_members,), int64, or None, default=None
+            How often each member was added, in the ratio of the weights, for a mean;
+            None uses the weights directly.
 
         Returns
         -------
-        Plan
+        Combination
         """
-        some = np.flatnonzero(weights).tolist()
-        named = self.rule if isinstance(self.rule, str) else self.rule.name
-        if len(some) == 1:
-            return self._plan(some, out, {})
-        counts = as_counts(weights) if self.counted else None
-        if named == "mean" and counts is not None:
-            order = _in_order(self.order, counts)
-            # Otherwise, e.g. with a base that counts nine times, read each member once.
-            if len(order) - _n_shared(self.order, order) <= len(some):
-                self.order = order
-                return self._plan(order, out, {})
-        return self.weighed(weights, out)
-
-    def weighed(self, weights: Float64, out: str | os.PathLike[str] | None) -> Plan:
-        """Plan a combination of the members with nonzero weight, each read once.
-
-        Parameters
-        ----------
-        weights : ndarray of shape (n_members,)
-            Weight of each member; a member with weight 0 is not read.
-        out : path or None
-            Path of the output; None for a state dict in memory.
-
-        Returns
-        -------
-        Plan
-        """
-        some = np.flatnonzero(weights).tolist()
-        shares = np.asarray(weights)[some]
-        own = {"rule": self.rule, "weights": shares, "rule_params": self.params}
-        return self._plan(some, out, own)
-
-    def _plan(
-        self,
-        places: Sequence[int],
-        out: str | os.PathLike[str] | None,
-        own: Mapping[str, Any],
-    ) -> Plan:
-        members = [self.members[place] for place in places]
-        return plan(members, out, **self.options, **own)
-
-
-def as_counts(weights: Float64) -> Counts | None:
-    """Smallest non-negative integers in the ratio of the weights.
-
-    Parameters
-    ----------
-    weights : ndarray of shape (n_members,), with sum above 0
-        Weight of each member.
-
-    Returns
-    -------
-    ndarray of shape (n_members,), int64, or None
-        None if a weight is negative, or the integers sum to more than 50 and are not
-        all 0 or 1.
-
-    Examples
-    --------
-    >>> as_counts(np.array([0.5, 0.0, 0.25, 0.25]))
-    array([2, 0, 1, 1])
-    """
-    parts = np.asarray(weights / np.abs(weights[weights != 0]).min())
-    for size in range(1, MOST):
-        counts = np.rint(parts * size)
-        if np.allclose(parts * size, counts, rtol=0, atol=1e-9 * size):
-            few = counts.sum() <= MOST or counts.max() == 1
-            return counts.astype(np.int64) if few and (counts >= 0).all() else None
-        if counts.sum() > MOST:
-            return None
-    return None
+        members = np.flatnonzero(weights).tolist()
+        if len(members) == 1:
+            return Combination(members, None)
+        if counts is not None:
+            counts = counts // np.gcd.reduce(counts)
+            if counts.sum() <= self._most_read:
+                order = _in_order(self.order, counts)
+                if len(order) - _n_shared(self.order, order) <= len(members):
+                    self.order = order
+                    return Combination(order, None)
+        return Combination(members, np.asarray(weights)[members])
 
 
 def _n_shared(before: Sequence[int], order: Sequence[int]) -> int:
     """Length of the common prefix."""
-    pairs = enumerate(zip(before, order, strict=False))
-    fewer = min(len(before), len(order))
-    return next((place for place, (a, b) in pairs if a != b), fewer)
+    pairs = zip(before, order, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _in_order(before: Sequence[int], counts: Counts) -> list[int]:
     """Indices repeated by their counts: those in ``before`` first, in its order."""
-    left = Counter({place: int(n) for place, n in enumerate(counts) if n})
+    left = Counter({index: int(count) for index, count in enumerate(counts) if count})
     order = []
-    for place in before:
-        if left[place]:
-            left[place] -= 1
-            order.append(place)
+    for index in before:
+        if left[index]:
+            left[index] -= 1
+            order.append(index)
     return order + sorted(left.elements())

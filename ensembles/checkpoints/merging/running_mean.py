@@ -111,11 +111,11 @@ class RunningMean:
     ) -> None:
         """Update the sum to all members but the last."""
         wanted = list(plan.members[:-1])
-        n_held = len(self._summed)
+        n_summed = len(self._summed)
         same = all(a is b for a, b in zip(self._summed, wanted, strict=False))
-        if n_held > len(wanted) or not same:
-            n_held = 0
-        if n_held == len(wanted):
+        if n_summed > len(wanted) or not same:
+            n_summed = 0
+        if n_summed == len(wanted):
             return
 
         def added(stack: Float64, weights: Float64) -> Array:
@@ -127,21 +127,23 @@ class RunningMean:
 
         growing = []
         for target in targets:
-            held = (sums.tensors[target.name],) if n_held else ()
-            fresh = target.members[n_held:-1]
-            growing.append(target._replace(dtype=FLOAT64, members=(*held, *fresh)))
+            total = (sums.tensors[target.name],) if n_summed else ()
+            members = (*total, *target.members[n_summed:-1])
+            growing.append(target._replace(dtype=FLOAT64, members=members))
         self._summed = []  # invalid until the stream is complete
         sinks: Mapping[str, Sink] = sums.sinks
-        with telling_if_full(*self._place()):
+        with telling_if_full(*self._location()):
             outcome = _streamed(plan, growing, added, sinks, progress)
         self._blocks |= outcome.blocks
         self._summed = wanted
 
-    def _place(self) -> tuple[str, str]:
+    def _location(self) -> tuple[str, str]:
         """Name of the file for messages, and a hint for a full disk."""
         folder = self._folder or tempfile.gettempdir()
-        way = "choose another place" if self._folder else "set TMPDIR to another folder"
-        return f"a sum of members in {folder}", way
+        hint = (
+            "choose another folder" if self._folder else "set TMPDIR to another folder"
+        )
+        return f"a sum of members in {folder}", hint
 
 
 class _Sums:

@@ -223,7 +223,7 @@ class _Streamer:
             elif target.action == "copy":
                 out = _converted(members[0], target.dtype)
             else:
-                out = _resolved(target, members, plan.options.integers)
+                out = resolve_integers(target.name, members, plan.options.integers)
             # Checked before it is written, while it is still in the CPU caches.
             is_finite &= not (is_float(out.dtype) and any_special(out))
             sources = [*members] if base is None else [*members, base]
@@ -255,19 +255,38 @@ def _converted(member: Array, dtype: np.dtype[Any]) -> Array:
     return rounded(widened(member[None])[0], dtype)
 
 
-def _resolved(
-    target: TensorPlan, members: Sequence[Array] | Array, integers: str
-) -> Array:
-    """The first member's integers if all are equal, else by the option ``integers``."""
+def resolve_integers(name: str, members: Sequence[Array] | Array, policy: str) -> Array:
+    """Integers of the result: those of the first member if all are equal.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tensor, for the error message; ``num_batches_tracked`` of BatchNorm
+        always takes the maximum.
+    members : n_members arrays of shape (size,)
+        The block of each member.
+    policy : {"error", "first", "max"}
+        How to resolve members that differ: raise, take those of the first member, or
+        take the elementwise maximum.
+
+    Returns
+    -------
+    ndarray of shape (size,)
+
+    Raises
+    ------
+    ValueError
+        If members differ and ``policy`` is "error".
+    """
     first = np.asarray(members[0])
     if all(np.array_equal(first, member) for member in members):
         return first
-    if integers == "max" or target.name.endswith("num_batches_tracked"):
+    if policy == "max" or name.endswith("num_batches_tracked"):
         return np.asarray(np.maximum.reduce(members))
-    if integers == "first":
+    if policy == "first":
         return first
     raise ValueError(
-        f"integer tensor {target.name!r} differs between the members, and integers are "
+        f"integer tensor {name!r} differs between the members, and integers are "
         "not averaged; integers='first' or integers='max' selects one of them"
     )
 

@@ -2,44 +2,43 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
-from sklearn.base import is_classifier
+from sklearn import get_config
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, is_classifier
+from sklearn.utils import Bunch, get_tags
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ensembles.checkpoints.model_soup.merged_estimator import (
-    Combining,
-    merge,
-    named_rule,
-)
-from ensembles.checkpoints.model_soup.metadata import Scoring
+from ensembles._sklearn import thawed
+from ensembles.checkpoints.model_soup.delegation import delegated, estimator_has
+from ensembles.checkpoints.model_soup.merged_estimator import build_merged_estimator
 from ensembles.checkpoints.model_soup.soup_score import (
     Part,
-    SoupScore,
-    Splits,
-    held_out,
-    parts_of,
+    no_grad,
+    resolve_scorer,
+    scoring_data,
+    split_training_data,
 )
-from ensembles.checkpoints.model_soup.training import (
-    Training,
-    as_seed,
-    branches,
-    epochs,
-)
+from ensembles.checkpoints.model_soup.training import FitData, to_seed, train_members
 from ensembles.checkpoints.model_soup.weight_selection import (
-    chosen_for,
-    divided,
-    is_counted,
+    check_parameters,
+    check_targets,
+    choose_weights,
 )
-from ensembles.checkpoints.parameters.access import fingerprint
-from ensembles.checkpoints.parameters.template import members_of
-from ensembles.selection.choose import Chosen
-from ensembles.selection.table import named
-
-N_EPOCHS = 5
+from ensembles.registry import lookup
+from ensembles.rules.builtin import RULES
+from ensembles.rules.rule import Rule
 
 
-class ModelSoup(Scoring):
+class ModelSoup(MetaEstimatorMixin, BaseEstimator):
     """Estimator whose parameters are a weighted combination of its members' parameters.
 
     Parameters
@@ -47,32 +46,42 @@ class ModelSoup(Scoring):
     estimator : estimator, PyTorch module or FrozenEstimator
         Estimator that receives the combined parameters: a copy of it, or of the first
         member that is a fitted estimator of its type, with its settings.
-    checkpoints : sequence, "epochs" or None, default=None
+    checkpoints : sequence or None, default=None
         The members: paths of checkpoints, fitted estimators or state dicts. With None,
-        ``fit`` trains them: ``estimator`` is fitted once, unless it is frozen, and
-        ``n_members`` copies continue from there in different sample orders. With
-        "epochs", a single copy continues, and its state after every ``n_epochs`` passes
-        is a member.
+        ``fit`` makes them by `train_members`: ``estimator`` is fitted once, unless it
+        is frozen, and copies of it are trained further in different sample orders.
     rule : str or Rule, default="mean"
         Rule that combines the members: a name in `ensembles.rules.RULES`, or a rule.
+    rule_params : dict or None, default=None
+        Parameters of the rule, such as ``{"p": 3}`` of ``"power_mean"``; None means
+        defaults.
     weights : array-like of shape (n_members,), str or None, default=None
         Member weights; None weights all members equally. The name of a selection
         chooses the weights by their score on the data given to ``fit``, which must be
         unseen by the members: ``"greedy_soup"``, ``"greedy"``, ``"convex"``,
         ``"best"``, ``"top_k"``, ``"wise_ft"`` or ``"optuna"``. For PyTorch modules
         ``"convex"`` is the learned soup, optimized by gradient descent.
+    weights_params : dict or None, default=None
+        Parameters of the selection, such as ``{"n_rounds": 20}`` of ``"greedy"``; None
+        means defaults.
     base : path, fitted estimator, state dict or None, default=None
         Common ancestor of the fine-tuned members; required by ``weights="wise_ft"``,
         else None.
-    params : dict or None, default=None
-        Parameters of the rule and the selection, such as ``{"n_rounds": 20}``, and of
-        the soup: ``n_epochs``, passes of further training, default 5; ``integers``,
-        "first" or "max" to resolve integer tensors that differ; ``shared_init``, "warn"
-        to average networks of different initializations; ``finish``, a callable that
-        changes the estimator after each combination, e.g. to recompute BatchNorm
-        statistics; ``on_error``, "skip" to continue if a scorer raises.
+    integers : {"error", "first", "max"}, default="error"
+        How to resolve integer tensors that differ: raise an error, take those of the
+        first member, or take the elementwise maximum.
+    shared_init : {"error", "warn"} or None, default=None
+        Whether networks that were not fine-tuned from the same initialization raise an
+        error or a warning. None is "warn" if the selection needs a base, which it
+        scores alone, and otherwise "error".
+    finish : callable (estimator) or None, default=None
+        Changes the estimator after each combination, e.g. to recompute BatchNorm
+        statistics; None does nothing.
+    on_error : {"stop", "skip"}, default="stop"
+        Whether an error of the scorer is raised, or the combination counts as the
+        worst, with a warning.
     n_members : int, default=5
-        Number of members to train; ignored if ``checkpoints`` is a sequence.
+        Number of members to train; ignored with ``checkpoints``.
     scoring : str, callable or None, default=None
         Score to maximize, as in scikit-learn; None is the estimator's ``score``. If
         set, given weights are scored too. A PyTorch module needs a callable
@@ -132,9 +141,14 @@ class ModelSoup(Scoring):
         checkpoints: Any = None,
         *,
         rule: Any = "mean",
+        rule_params: Any = None,
         weights: Any = None,
+        weights_params: Any = None,
         base: Any = None,
-        params: Any = None,
+        integers: Any = "error",
+        shared_init: Any = None,
+        finish: Any = None,
+        on_error: Any = "stop",
         n_members: Any = 5,
         scoring: Any = None,
         cv: Any = None,
@@ -145,9 +159,14 @@ class ModelSoup(Scoring):
         self.estimator = estimator
         self.checkpoints = checkpoints
         self.rule = rule
+        self.rule_params = rule_params
         self.weights = weights
+        self.weights_params = weights_params
         self.base = base
-        self.params = params
+        self.integers = integers
+        self.shared_init = shared_init
+        self.finish = finish
+        self.on_error = on_error
         self.n_members = n_members
         self.scoring = scoring
         self.cv = cv
@@ -185,147 +204,247 @@ class ModelSoup(Scoring):
             If the chosen weights do not beat the best member, or only one member could
             be trained.
         """
-        rule = named_rule(self.rule)
-        makes = self._makes_members()
-        own, others = divided(self.params, rule, self.weights, makes=makes)
-        routed, parts = self._routed(params), list[Part]()
-        splits = Splits(self.cv, is_classifier(self), as_seed(self.random_state))
-        if makes:
-            training = Training(X, y, routed.estimator.fit)
-            self._check_targets(y)
-            if self._is_scored():
-                training, parts = held_out(training, splits, routed)
-            members = self._made(training, others)
+        rule = self.rule if isinstance(self.rule, Rule) else lookup(RULES, self.rule)
+        selection = check_parameters(self, rule)
+        routed, parts = self._route(params), list[Part]()
+        stratify = {"is_classifier": is_classifier(self)}
+        split_seed = to_seed(self.random_state)
+        is_scored = selection is not None or self.scoring is not None
+        if self.checkpoints is None:
+            data = FitData(X, y, routed.estimator.fit)
+            check_targets(self, y)
+            if is_scored:
+                data, parts = split_training_data(
+                    data, self.cv, routed, seed=split_seed, **stratify
+                )
+            members = train_members(
+                self.estimator,
+                data.X,
+                data.y,
+                n_members=self.n_members,
+                random_state=self.random_state,
+                n_jobs=self.n_jobs,
+                **data.params,
+            )
         else:
-            members = self._given()
-            if self._is_scored():
+            members = [thawed(member) for member in self.checkpoints]
+            if is_scored:
                 has_data = callable(self.scoring)
-                parts = parts_of(X, y, splits, routed, has_data=has_data)
-        on_error = others.pop("on_error", "stop")
-        combining = self._combining(members, own, others)
-        merged = merge(combining, y)
-        score = SoupScore(merged, self._scorer(), parts, on_error) if parts else None
-        chosen = chosen_for(
-            self.weights, merged, score, rule, others, as_seed(self.random_state)
+                parts = scoring_data(
+                    X, y, self.cv, routed, scorer_has_data=has_data, **stratify
+                )
+        noun = "member {}" if self.checkpoints is None else "checkpoints[{}]"
+        default = "error" if self.base is None else "warn"
+        merged = build_merged_estimator(
+            self.estimator,
+            members,
+            [noun.format(index) for index in range(len(members))],
+            base=thawed(self.base),
+            rule=rule,
+            params=self.rule_params or {},
+            integers=self.integers,
+            shared_init=self.shared_init or default,
+            device=self.device,
+            finish=self.finish,
+            labels=y,
         )
-        self._estimator = merged.put(chosen.weights)
-        self._again: Any = None
-        if not makes:
-            given = combining._replace(members=(self.checkpoints, self.base))
-            labels = getattr(self._estimator, "classes_", None)
-            self._again = (given, labels, chosen.weights, merged.pool.order)
-            self._print = fingerprint(self._estimator)
-        self._keep(chosen, int(self.base is not None))
+        result = choose_weights(self, selection, merged, rule, parts)
+        self.estimator_ = merged.set_weights(result.weights, result.counts)
+        self.weights_: Any = result.weights
+        self.scores_: Any = result.scores
+        self.best_index_: Any = result.best_index
+        self.soup_score_ = result.score
+        self.base_score_ = result.base_score
+        self.history_ = result.history
         return self
 
-    @property
-    def estimator_(self) -> Any:
-        """Estimator with the combined parameters, combined again after `forget`.
+    @available_if(  # type: ignore[untyped-decorator]
+        lambda self: self.scoring is not None or estimator_has("score")(self)
+    )
+    def score(self, X: Any, y: Any = None, **params: Any) -> float:
+        """Score of the estimator, by ``scoring`` or by its own ``score``.
 
-        Raises
-        ------
-        ValueError
-            If the checkpoints have changed since `fit`.
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples to predict.
+        y : array-like of shape (n_samples, ...) or None, default=None
+            Targets; None if the scorer does not need any.
+        **params
+            Keyword arguments of the scorer.
+
+        Returns
+        -------
+        float
+            Greater is better.
         """
         check_is_fitted(self)
-        if self._estimator is None:
-            given, labels, weights, order = self._again
-            merged = merge(given._replace(members=members_of(*given.members)), labels)
-            merged.pool.order = list(order)
-            found = merged.put(weights)
-            if fingerprint(found) != self._print:
-                raise ValueError(
-                    "checkpoints must be those that were combined: they give other "
-                    "parameters than the soup forgot; fit it again"
+        with no_grad():
+            return float(
+                resolve_scorer(self.estimator, self.scoring)(
+                    self.estimator_, X, y, **params
                 )
-            self._estimator = found
-        return self._estimator
+            )
 
-    def forget(self) -> ModelSoup:
-        """Release the combined parameters until the next access of ``estimator_``.
+    predict = delegated(
+        "predict",
+        "Predictions of the estimator.",
+        "ndarray of shape (n_samples,) or (n_samples, n_outputs)",
+    )
+    predict_proba = delegated(
+        "predict_proba",
+        "Class probabilities.",
+        "ndarray of shape (n_samples, n_classes)",
+    )
+    predict_log_proba = delegated(
+        "predict_log_proba",
+        "Logarithms of the class probabilities.",
+        "ndarray of shape (n_samples, n_classes)",
+    )
+    decision_function = delegated(
+        "decision_function",
+        "Confidence scores of the samples.",
+        "ndarray of shape (n_samples,) or (n_samples, n_classes)",
+    )
+    score_samples = delegated(
+        "score_samples",
+        "Score of each sample, such as its log-likelihood.",
+        "ndarray of shape (n_samples,)",
+    )
+    transform = delegated(
+        "transform",
+        "Transform the samples.",
+        "array-like of shape (n_samples, n_features_out)",
+    )
+    inverse_transform = delegated(
+        "inverse_transform",
+        "Transform samples back to the original features.",
+        "array-like of shape (n_samples, n_features)",
+    )
+    encode = delegated(
+        "encode",
+        "Embeddings of texts, if the estimator is a SentenceTransformer.",
+        "ndarray of shape (n_texts, n_dimensions)",
+    )
 
-        A pickle then contains ``checkpoints`` as given, such as paths, instead of the
-        combined parameters.
+    @available_if(estimator_has("transform"))  # type: ignore[untyped-decorator]
+    def fit_transform(self, X: Any, y: Any = None, **params: Any) -> Any:
+        """Fit, then transform the same samples.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, ...)
+            Samples to fit and to transform.
+        y : array-like of shape (n_samples,) or None, default=None
+            Targets; None if the estimator does not need any.
+        **params
+            Keyword arguments of ``fit``.
+
+        Returns
+        -------
+        array-like of shape (n_samples, n_features_out)
+        """
+        return self.fit(X, y, **params).transform(X)
+
+    @available_if(estimator_has("get_feature_names_out"))  # type: ignore[untyped-decorator]
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        """Names of the output features of `transform`.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Names of the input features; None uses those seen in ``fit``, if any.
+
+        Returns
+        -------
+        ndarray of str
+        """
+        check_is_fitted(self)
+        return self.estimator_.get_feature_names_out(input_features)
+
+    @available_if(estimator_has("set_output"))  # type: ignore[untyped-decorator]
+    def set_output(self, *, transform: str | None = None) -> ModelSoup:
+        """Set the output container of `transform`: arrays or dataframes.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"} or None, default=None
+            Container of the output; None leaves it unchanged.
 
         Returns
         -------
         self
-
-        Raises
-        ------
-        ValueError
-            If the soup trained its members, or ``estimator_`` was modified.
         """
-        check_is_fitted(self)
-        if self._again is None:
-            raise ValueError(
-                "a soup that made its members cannot forget them; give it checkpoints"
-            )
-        if self._estimator is not None and fingerprint(self._estimator) != self._print:
-            raise ValueError(
-                "estimator_ must be as it was fitted to be forgotten, it was changed "
-                "since; pickle the soup as it is"
-            )
-        self._estimator = None
+        thawed(self.estimator).set_output(transform=transform)
+        if "estimator_" in vars(self):
+            self.estimator_.set_output(transform=transform)
         return self
 
-    def _given(self) -> list[Any]:
-        """Members in ``checkpoints``, after the base if there is one."""
-        members = members_of(self.checkpoints, self.base)
-        if len(members) == (self.base is not None):
-            raise ValueError("there must be at least one member, checkpoints are empty")
-        if (self.base is not None) != self._needs_base:
-            raise ValueError(
-                "base and weights='wise_ft' go together, found "
-                f"base={self.base!r:.80} and weights={self.weights!r:.80}"
-            )
-        return members
+    @property
+    def classes_(self) -> Any:
+        """Class labels of the estimator."""
+        check_is_fitted(self)
+        return self.estimator_.classes_
 
     @property
-    def _needs_base(self) -> bool:
-        selection = named(self.weights)
-        return selection is not None and selection.needs_base
+    def n_features_in_(self) -> int:
+        """Number of features seen in ``fit``."""
+        check_is_fitted(self)
+        return int(self.estimator_.n_features_in_)
 
-    def _made(self, training: Training, params: dict[str, Any]) -> list[Any]:
-        if self.base is not None or self._needs_base:
-            raise ValueError("weights='wise_ft' needs checkpoints and their base")
-        facts = {
-            "n_members": self.n_members,
-            "n_epochs": params.pop("n_epochs", N_EPOCHS),
-            "random_state": self.random_state,
-        }
+    @property
+    def feature_names_in_(self) -> Any:
+        """Names of the features seen in ``fit``, if they have names."""
+        check_is_fitted(self)
+        return self.estimator_.feature_names_in_
+
+    def __sklearn_tags__(self) -> Any:
+        inner = thawed(self.estimator)
+        if not hasattr(inner, "__sklearn_tags__"):
+            return super().__sklearn_tags__()
+        tags = copy.deepcopy(get_tags(inner))
+        tags.array_api_support = False
+        return tags
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Metadata routing of `fit` and `score` to the estimator, splitter and scorer.
+
+        Returns
+        -------
+        MetadataRouter
+        """
+        router = MetadataRouter(owner=self)
+        mapping = MethodMapping()
         if self.checkpoints is None:
-            return branches(self.estimator, training, n_jobs=self.n_jobs, **facts)
-        return epochs(self.estimator, training, **facts)
+            mapping.add(caller="fit", callee="fit")
+        if self.scoring is None:
+            mapping.add(caller="score", callee="score")
+            if isinstance(self.weights, str):
+                mapping.add(caller="fit", callee="score")
+        router.add(estimator=thawed(self.estimator), method_mapping=mapping)
+        if hasattr(self.cv, "get_metadata_routing"):
+            mapping = MethodMapping().add(caller="fit", callee="split")
+            router.add(splitter=self.cv, method_mapping=mapping)
+        if self.scoring is not None:
+            mapping = MethodMapping().add(caller="fit", callee="score")
+            mapping.add(caller="score", callee="score")
+            router.add(
+                scorer=resolve_scorer(self.estimator, self.scoring),
+                method_mapping=mapping,
+            )
+        return router
 
-    def _combining(
-        self, members: list[Any], own: dict[str, Any], others: dict[str, Any]
-    ) -> Combining:
-        noun = "member {}" if self._makes_members() else "checkpoints[{}]"
-        names = [noun.format(place) for place in range(len(members))]
-        return Combining(
-            self.estimator,
-            members,
-            names if self.base is None else ["base", *names[:-1]],
-            self.rule,
-            own,
-            is_counted(self.weights),
-            others.pop("integers", "error"),
-            self.device,
-            others.pop("shared_init", "warn" if self._needs_base else "error"),
-            others.pop("finish", None),
-        )
-
-    def _keep(self, chosen: Chosen, first: int) -> None:
-        """Set the fitted attributes, with the entries of the base left out."""
-        self.weights_: Any = chosen.weights[first:]
-        self.scores_: Any = None
-        self.soup_score_ = chosen.score
-        self.best_index_ = self.base_score_ = None
-        if chosen.scores is not None:
-            self.scores_ = chosen.scores[first:]
-            self.best_index_ = int(self.scores_.argmax())
-            self.base_score_ = float(chosen.scores[0]) if first else None
-        self.history_ = tuple(
-            trial._replace(weights=trial.weights[first:]) for trial in chosen.history
-        )
+    def _route(self, params: Mapping[str, Any]) -> Bunch:
+        """Keyword arguments of ``fit`` by the consumer that takes them."""
+        if params and get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, "fit", **params)
+            if self.scoring is None and "estimator" in routed:
+                routed["scorer"] = Bunch(score=routed.estimator.get("score", {}))
+            return routed
+        if params and self.checkpoints is not None:
+            raise TypeError(
+                f"fit with checkpoints trains nothing that takes {', '.join(params)}; "
+                "to pass them to a scorer, call "
+                "sklearn.set_config(enable_metadata_routing=True)"
+            )
+        return Bunch(estimator=Bunch(fit=dict(params)))

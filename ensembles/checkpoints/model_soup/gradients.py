@@ -36,18 +36,20 @@ def products(
     dict of str to ndarray of shape (n_members,)
         Inner products by tensor name, in float64.
     """
-    found = {}
+    by_tensor = {}
     for name, gradient in gradients.items():
-        slope, centre = gradient.reshape(-1), merged[name].reshape(-1)
-        products = np.zeros(len(members))
-        for place, member in enumerate(members):
+        slope, center = gradient.reshape(-1), merged[name].reshape(-1)
+        by_member = np.zeros(len(members))
+        for index, member in enumerate(members):
             tensor = member.layout[name]
             for start in range(0, tensor.size, STEP):
                 stop = min(start + STEP, tensor.size)
                 block = np.empty(stop - start, tensor.dtype)
                 offset = tensor.offset + start * tensor.dtype.itemsize
                 tensor.source.read_into(block.view(np.uint8).data, offset)
-                beside = block.astype(np.float64) - centre[start:stop]
-                products[place] += float(slope[start:stop].astype(np.float64) @ beside)
-        found[name] = products
-    return found
+                difference = block.astype(np.float64) - center[start:stop]
+                by_member[index] += float(
+                    slope[start:stop].astype(np.float64) @ difference
+                )
+        by_tensor[name] = by_member
+    return by_tensor

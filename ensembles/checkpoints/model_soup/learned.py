@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,42 +10,52 @@ import numpy as np
 from ensembles._typing import Float64
 from ensembles.checkpoints.formats.state_dict import as_array, as_torch, import_torch
 from ensembles.checkpoints.model_soup.gradients import products
-from ensembles.checkpoints.model_soup.losses import is_flat, usual_loss, warn_if_falling
-from ensembles.checkpoints.model_soup.merged_estimator import Merged
-from ensembles.checkpoints.model_soup.soup_score import SoupScore, n_rows, take_rows
-from ensembles.registry import parameters_of
-from ensembles.selection.score import Score, Trial, own_scores, score_of
-from ensembles.selection.table import (
-    Record,
-    Selection,
-    check_number,
-    check_whole,
+from ensembles.checkpoints.model_soup.losses import (
+    default_loss,
+    is_flat,
+    warn_if_falling,
 )
+from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
+from ensembles.checkpoints.model_soup.soup_score import Part, n_rows, take_rows
+from ensembles.registry import parameters_of
+from ensembles.selection.score import CachedScore, Trial
+from ensembles.selection.table import Record, Selection, check_integer, check_real
 
 # loss(model, X, y) -> scalar tensor; model has the arguments and outputs of the module.
 Loss = Callable[[Callable[..., Any], Any, Any], Any]
 
 
-class Slopes(NamedTuple):
-    """A loss, and its gradients by the weights and the log inverse temperature."""
+class LossGradients(NamedTuple):
+    """A loss, and its gradients by the weights and by the inverse temperature.
+
+    Parameters
+    ----------
+    loss : float
+        Loss on a batch.
+    by_weights : ndarray of shape (n_members, 1) or (n_members, n_layers)
+        Gradient by the member weights.
+    by_temperature : float or None
+        Gradient by the logarithm of the inverse temperature; None if the output of the
+        module is not a tensor.
+    """
 
     loss: float
     by_weights: Float64
-    by_sharpness: float | None  # None if the module does not output a tensor
+    by_temperature: float | None
 
 
-class Learned:
-    """Selection that learns weights by gradient, for each member or member and layer.
+class LearnedSoup:
+    """Learns weights by gradient descent, for each member or each member and layer.
 
     The gradient by a weight is the inner product of the gradient by the parameters with
     the member's parameters. Members are streamed in blocks, without a copy in memory.
 
     Parameters
     ----------
-    merged : Merged
+    merged : MergedEstimator
         Members whose estimator holds a PyTorch module.
-    score : SoupScore
-        Score of the same members; its data are the training data of the weights.
+    parts : sequence of (X, y, params)
+        Training data of the weights, as in `SoupScore`.
 
     References
     ----------
@@ -56,23 +65,19 @@ class Learned:
     here the gradient is streamed.
     """
 
-    name = "convex"  # the registered selection that it replaces
-    single_member = False
-
-    def __init__(self, merged: Merged, score: SoupScore) -> None:
+    def __init__(self, merged: MergedEstimator, parts: Sequence[Part]) -> None:
         self.merged = merged
-        self._parts = score.parts
-        self._usual = partial(usual_loss, merged)
+        self._parts = parts
 
     @classmethod
     def parameter_names(cls) -> list[str]:
-        """Names of the selection's parameters."""
-        return list(parameters_of(cls.__call__, 3, Selection.reserved))
+        """Names of the parameters of `convex`."""
+        return list(parameters_of(cls.convex, 3, Selection.reserved))
 
-    def __call__(
+    def convex(
         self,
         n_members: int,
-        score: Score,
+        score: CachedScore,
         *,
         loss: Loss | None = None,
         by: str = "model",
@@ -89,7 +94,7 @@ class Learned:
         ----------
         n_members : int, at least 1
             Number of members.
-        score : Score
+        score : CachedScore
             Called for each member alone, for equal weights and after each pass. The
             weights with the best of these scores are returned, the latest among equals.
         loss : callable (model, X, y) -> scalar tensor, or None, default=None
@@ -131,8 +136,8 @@ class Learned:
         UserWarning
             If the loss still fell by more than a hundredth in the last pass.
         """
-        check_whole(n_passes=n_passes, batch_size=batch_size)
-        check_number(learning_rate=learning_rate)
+        check_integer(n_passes=n_passes, batch_size=batch_size)
+        check_real(learning_rate=learning_rate)
         if not (loss is None or callable(loss)):
             raise TypeError(f"loss must be a callable or None, found {loss!r}")
         if by not in ("model", "layer") or min(n_passes, batch_size) < 1:
@@ -142,75 +147,61 @@ class Learned:
             )
         if temperature and loss is None and hasattr(self.merged.estimator, "get_loss"):
             raise ValueError(
-                "temperature must come with a loss of one's own for a net of skorch, "
-                "whose answers may be probabilities"
+                "temperature=True needs a custom loss for a skorch net, because its "
+                "outputs may be probabilities; pass loss in weights_params"
             )
-        torch = import_torch("weights='convex' of a module")
-        groups = list(self.merged.layers.values())
-        shape = (n_members, len(groups) if by == "layer" else 1)
-        logits = torch.zeros(shape, dtype=torch.float64)
-        sharpness = torch.zeros((), dtype=torch.float64)
-        optimizer = torch.optim.AdamW([logits, sharpness], lr=learning_rate)
+        torch = import_torch("weights='convex' of a PyTorch module")
+        n_columns = len(self.merged.layers) if by == "layer" else 1
+        logits = torch.zeros((n_members, n_columns), dtype=torch.float64)
+        log_scale = torch.zeros((), dtype=torch.float64)
+        optimizer = torch.optim.AdamW([logits, log_scale], lr=learning_rate)
         rng = np.random.default_rng(random_state)
-        tried = self._simple(n_members, score, shape[1] if by == "layer" else None)
+        tried = _baselines(n_members, score, n_columns if by == "layer" else None)
         losses: list[float] = []
         while len(losses) < n_passes and not is_flat(losses):
             total, n_seen = 0.0, 0
             for X, y in self._batches(batch_size, rng):
                 weights = torch.softmax(logits, 0).numpy()
-                found = self.slopes(weights, X, y, loss, float(sharpness.exp()))
-                _check_slopes(found, needs_tensors=bool(temperature))
-                total, n_seen = total + found.loss * n_rows(X), n_seen + n_rows(X)
-                slope = weights * (
-                    found.by_weights - (weights * found.by_weights).sum(0)
-                )
-                logits.grad = torch.from_numpy(slope)
-                sharpness.grad = torch.tensor(
-                    (found.by_sharpness or 0.0) * bool(temperature),
+                scale = float(log_scale.exp())
+                gradients = self.loss_gradients(weights, X, y, loss, scale)
+                _check_gradients(gradients, needs_tensor=bool(temperature))
+                total += gradients.loss * n_rows(X)
+                n_seen += n_rows(X)
+                by_weights = gradients.by_weights
+                centered = by_weights - (weights * by_weights).sum(0)
+                logits.grad = torch.from_numpy(weights * centered)
+                log_scale.grad = torch.tensor(
+                    (gradients.by_temperature or 0.0) * bool(temperature),
                     dtype=torch.float64,
                 )
                 optimizer.step()
             losses.append(total / n_seen)
             weights = torch.softmax(logits, 0).numpy().copy()
             weights = weights[:, 0] if by == "model" else weights
-            tried.append(Trial(weights, score_of(score, weights)))
+            tried.append(Trial(weights, score(weights)))
             record(tried[-1])
         warn_if_falling(losses)
         # The latest of equals: an accuracy has steps, and the loss may still decrease.
         return max(reversed(tried), key=lambda trial: trial.score).weights
 
-    def _simple(
-        self, n_members: int, score: Score, n_layers: int | None
-    ) -> list[Trial]:
-        """Trials of the best single member and of equal weights, for each layer."""
-        own = own_scores(n_members, score)
-        equal = np.full(n_members, 1 / n_members)
-        tried = [
-            Trial(np.eye(n_members)[np.argmax(own)], float(own.max())),
-            Trial(equal, score_of(score, equal)),
-        ]
-        if n_layers is None:
-            return tried
-        return [
-            Trial(np.repeat(weights[:, None], n_layers, 1), value)
-            for weights, value in tried
-        ]
-
-    def _batches(self, size: int, rng: np.random.Generator) -> Any:
+    def _batches(
+        self, size: int, rng: np.random.Generator
+    ) -> Iterator[tuple[Any, Any]]:
         for X, y, _ in self._parts:
             if X is None:
                 raise ValueError(
-                    "weights='convex' of a module learns from data: fit(X, y) with "
-                    "samples that no member has seen; found none"
+                    "weights='convex' of a PyTorch module must have training data, "
+                    "found X=None; call fit(X, y) with samples that no member was "
+                    "trained on"
                 )
             order = rng.permutation(n_rows(X))
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
                 yield take_rows(X, rows), None if y is None else take_rows(y, rows)
 
-    def slopes(
-        self, weights: Float64, X: Any, y: Any, loss: Loss | None, sharpness: float
-    ) -> Slopes:
+    def loss_gradients(
+        self, weights: Float64, X: Any, y: Any, loss: Loss | None, scale: float
+    ) -> LossGradients:
         """Loss of a combination on a batch, and its gradients.
 
         Parameters
@@ -220,13 +211,13 @@ class Learned:
         X, y : array-like of shape (n_samples, ...)
             Samples and targets of the batch; ``X`` may be a mapping, ``y`` None.
         loss : callable or None
-            Loss as in `__call__`; None is `usual_loss`.
-        sharpness : float
+            Loss as in `convex`; None is `default_loss`.
+        scale : float
             Inverse temperature, which multiplies the outputs of the module.
 
         Returns
         -------
-        Slopes
+        LossGradients
             The gradient by the weights is correct up to a constant added to each
             column, which has no effect because the sum of a column is fixed.
 
@@ -235,66 +226,77 @@ class Learned:
         TypeError
             If the loss is not a scalar tensor.
         """
-        torch = import_torch("weights='convex' of a module")
+        torch = import_torch("weights='convex' of a PyTorch module")
         merged = self.merged
-        module = merged.module_of(merged.put(_column_or_all(weights)))
+        column = weights[:, 0].copy() if weights.shape[1] == 1 else weights
+        module = merged.module_of(merged.set_weights(column))
         # Buffers, such as the running statistics of BatchNorm, have no gradient.
-        own = dict(module.named_parameters())
+        parameters = dict(module.named_parameters())
         leaves = {
-            name: as_torch(array).to(own[name].device).requires_grad_()
+            name: as_torch(array).to(parameters[name].device).requires_grad_()
             for name, array in merged.arrays.items()
-            if name in own
+            if name in parameters
         }
-        scale = torch.tensor(np.log(sharpness), requires_grad=True)
+        log_scale = torch.tensor(np.log(scale), requires_grad=True)
 
         def model(*args: Any, **kwargs: Any) -> Any:
-            answer = torch.func.functional_call(module, leaves, args, kwargs)
-            if isinstance(answer, torch.Tensor):
-                return answer * scale.exp().to(answer.dtype)
-            return answer
+            output = torch.func.functional_call(module, leaves, args, kwargs)
+            if isinstance(output, torch.Tensor):
+                return output * log_scale.exp().to(output.dtype)
+            return output
 
-        value = (loss or self._usual)(model, X, y)
+        value = loss(model, X, y) if loss else default_loss(merged, model, X, y)
         if not (isinstance(value, torch.Tensor) and value.numel() == 1):
             raise TypeError(
-                "loss(model, X, y) must return a tensor of one number, to take its "
+                "loss(model, X, y) must return a tensor of one number, which has a "
                 f"gradient, found {value!r:.80}"
             )
-        held = list(leaves.values())
         *by_parameters, by_scale = torch.autograd.grad(
-            value, [*held, scale], allow_unused=True
+            value, [*leaves.values(), log_scale], allow_unused=True
         )
         gradients = {
             name: as_array(gradient, name)
             for name, gradient in zip(leaves, by_parameters, strict=True)
             if gradient is not None
         }
-        found = products(merged.members, gradients, merged.arrays)
-        if weights.shape[1] == 1:
-            by_weights = sum(found.values(), np.zeros(len(weights)))[:, None]
-        else:
-            by_weights = np.stack(
-                [
-                    sum((found[n] for n in names if n in found), np.zeros(len(weights)))
-                    for names in merged.layers.values()
-                ],
-                axis=1,
-            )
-        by_sharpness = None if by_scale is None else float(by_scale)
-        return Slopes(float(value.detach()), by_weights, by_sharpness)
+        by_tensor = products(merged.members, gradients, merged.arrays)
+        groups = [list(by_tensor)]
+        if weights.shape[1] > 1:
+            groups = list(merged.layers.values())
+        by_weights = np.zeros(weights.shape)
+        for index, names in enumerate(groups):
+            for name in names:
+                if name in by_tensor:
+                    by_weights[:, index] += by_tensor[name]
+        by_temperature = None if by_scale is None else float(by_scale)
+        return LossGradients(float(value.detach()), by_weights, by_temperature)
 
 
-def _check_slopes(found: Slopes, *, needs_tensors: bool) -> None:
-    if not (np.isfinite(found.loss) and np.isfinite(found.by_weights).all()):
+def _baselines(n_members: int, score: CachedScore, n_layers: int | None) -> list[Trial]:
+    """Trials of the best single member and of equal weights, for each layer if any."""
+    scores = score.member_scores(n_members)
+    equal = np.full(n_members, 1 / n_members)
+    tried = [
+        Trial(np.eye(n_members)[np.argmax(scores)], float(scores.max())),
+        Trial(equal, score(equal)),
+    ]
+    if n_layers is None:
+        return tried
+    return [
+        Trial(np.repeat(trial.weights[:, None], n_layers, 1), trial.score)
+        for trial in tried
+    ]
+
+
+def _check_gradients(gradients: LossGradients, *, needs_tensor: bool) -> None:
+    if not np.isfinite([gradients.loss, *gradients.by_weights.flat]).all():
         raise ValueError(
-            f"a loss and its slopes must be finite, found a loss of {found.loss} with "
-            f"slopes {found.by_weights.tolist()}; look at the loss, or at the members"
+            "the loss and its gradients must be finite: the loss is "
+            f"{gradients.loss}, its gradients are {gradients.by_weights.tolist()}; "
+            "check the loss and the members"
         )
-    if needs_tensors and found.by_sharpness is None:
+    if needs_tensor and gradients.by_temperature is None:
         raise ValueError(
-            "temperature must multiply answers that are tensors, the module answers "
-            "with something else; leave it out, and see to it in the loss"
+            "temperature=True multiplies the output of the module, which must be a "
+            "tensor; set temperature=False, and scale the output in the loss"
         )
-
-
-def _column_or_all(weights: Float64) -> Float64:
-    return weights[:, 0].copy() if weights.shape[1] == 1 else weights

@@ -9,19 +9,21 @@ import numpy as np
 
 from ensembles._sklearn import warn_user
 from ensembles.checkpoints.formats.state_dict import import_torch, is_torch
-from ensembles.checkpoints.model_soup.merged_estimator import Merged
+from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
 
 # Relative decrease of the loss in a pass: learning stops below FLAT; above
 # FALLING, the last pass causes a warning.
 FLAT, FALLING = 1e-3, 1e-2
 
 
-def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any:
+def default_loss(
+    merged: MergedEstimator, model: Callable[..., Any], X: Any, y: Any
+) -> Any:
     """Loss of the estimator, cross-entropy for class labels, or mean squared error.
 
     Parameters
     ----------
-    merged : Merged
+    merged : MergedEstimator
         Members whose estimator holds a PyTorch module.
     model : callable
         Function with the arguments and outputs of the module.
@@ -43,76 +45,75 @@ def usual_loss(merged: Merged, model: Callable[..., Any], X: Any, y: Any) -> Any
         If the samples, the targets or the output of the module do not fit any of
         these losses.
     """
-    torch = import_torch("weights='convex' of a module")
+    torch = import_torch("weights='convex' of a PyTorch module")
     estimator = merged.estimator
-    like = next(iter(merged.module_of(estimator).parameters()))
+    parameter = next(iter(merged.module_of(estimator).parameters()))
     if isinstance(X, Mapping):
-        answer = model(**{name: _given(X[name], like, torch) for name in X})
+        output = model(**{name: _as_tensor(X[name], parameter, torch) for name in X})
     else:
-        answer = model(_given(X, like, torch))
-    if y is None and is_torch(getattr(answer, "loss", None)):
-        return answer.loss
+        output = model(_as_tensor(X, parameter, torch))
+    if y is None and is_torch(getattr(output, "loss", None)):
+        return output.loss
     # Hugging Face models output several tensors, the logits among them.
-    answer = getattr(answer, "logits", answer)
-    if not is_torch(answer):
+    output = getattr(output, "logits", output)
+    if not is_torch(output):
         raise ValueError(
-            f"the module must answer with a tensor where no loss is given, found a "
-            f"{type(answer).__name__}; give a loss in params"
+            "the output of the module must be a tensor for the default loss, found "
+            f"{type(output).__name__}; pass loss in weights_params"
         )
     targets = np.asarray(y)
     is_skorch = hasattr(estimator, "get_loss")  # with its criterion
     if not is_skorch:
-        targets = _codes(targets, getattr(estimator, "classes_", None))
-    wanted = torch.as_tensor(targets).to(answer.device)
-    is_code = targets.dtype.kind in "iub"
-    is_single = answer.numel() == wanted.numel()
-    if is_single and is_code and not is_skorch:
+        targets = _class_indices(targets, getattr(estimator, "classes_", None))
+    expected = torch.as_tensor(targets).to(output.device)
+    is_integer = targets.dtype.kind in "iub"
+    is_single = output.numel() == expected.numel()
+    if is_single and is_integer and not is_skorch:
         raise ValueError(
-            "y must not be whole numbers where the module answers with as many: give "
-            "floats for the squared error, or a loss in params"
+            "y must not be integers if the module outputs one number for each target: "
+            "pass floats for the squared error, or loss in weights_params"
         )
-    if is_single or not is_code:
-        wanted = wanted.to(answer.dtype)
-        answer = answer.reshape(wanted.shape)
+    if is_single or not is_integer:
+        expected = expected.to(output.dtype)
+        output = output.reshape(expected.shape)
     else:
-        wanted = wanted.long()
+        expected = expected.long()
     if is_skorch:
-        return estimator.get_loss(answer, wanted)
-    if is_code:
-        if answer.ndim == wanted.ndim + 1 > 2:  # classes last, as for tokens
-            answer = answer.movedim(-1, 1)
-        return torch.nn.functional.cross_entropy(answer, wanted)
-    return torch.nn.functional.mse_loss(answer, wanted)
+        return estimator.get_loss(output, expected)
+    if is_integer:
+        if output.ndim == expected.ndim + 1 > 2:  # classes last, as for tokens
+            output = output.movedim(-1, 1)
+        return torch.nn.functional.cross_entropy(output, expected)
+    return torch.nn.functional.mse_loss(output, expected)
 
 
-def _given(value: Any, like: Any, torch: Any) -> Any:
-    """Samples as a tensor on the device of the parameters; floats in their dtype."""
-    if is_torch(value):
-        found = value.to(like.device)
-    else:
-        samples = np.asarray(value)
-        if samples.dtype.kind not in "iubf":
+def _as_tensor(samples: Any, parameter: Any, torch: Any) -> Any:
+    """Samples as a tensor on the device of a parameter; floats in its dtype."""
+    if not is_torch(samples):
+        array = np.asarray(samples)
+        if array.dtype.kind not in "iubf":
             raise ValueError(
-                f"X must be numbers where no loss is given, found {samples.dtype}; "
-                "give a loss in params"
+                f"X must be numbers for the default loss, found {array.dtype}; pass "
+                "loss in weights_params"
             )
-        found = torch.as_tensor(samples).to(like.device)
-    return found.to(like.dtype) if found.is_floating_point() else found
+        samples = torch.as_tensor(array)
+    tensor = samples.to(parameter.device)
+    return tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor
 
 
-def _codes(targets: Any, labels: Any) -> Any:
+def _class_indices(targets: Any, labels: Any) -> Any:
     """Targets as class indices, if the estimator has classes."""
     if labels is None:
         if targets.dtype.kind not in "iubf":
             raise ValueError(
-                "y must be numbers where the estimator knows no classes, found "
-                f"{targets.dtype}; give a loss in params"
+                "y must be numbers if the estimator has no classes_, found "
+                f"{targets.dtype}; pass loss in weights_params"
             )
         return targets
     unknown = targets[~np.isin(targets, labels)]
     if len(unknown):
         raise ValueError(
-            f"y must hold labels that the estimator knows, {labels}, found "
+            f"y must contain only classes of the estimator, {labels}, found "
             f"{unknown[0]!r}"
         )
     return np.searchsorted(labels, targets)
@@ -130,7 +131,7 @@ def is_flat(losses: Sequence[float]) -> bool:
     -------
     bool
     """
-    return len(losses) > 1 and _fall(losses) < FLAT
+    return len(losses) > 1 and _relative_decrease(losses) < FLAT
 
 
 def warn_if_falling(losses: Sequence[float]) -> None:
@@ -146,15 +147,15 @@ def warn_if_falling(losses: Sequence[float]) -> None:
     UserWarning
         If the last pass lowered the loss by more than a hundredth.
     """
-    if len(losses) > 1 and _fall(losses) > FALLING:
+    if len(losses) > 1 and _relative_decrease(losses) > FALLING:
         warn_user(
             "the loss of the learned soup still fell in the last pass, from "
             f"{losses[-2]:.4g} to {losses[-1]:.4g}: raise n_passes above "
-            f"{len(losses)}, or learning_rate, in params"
+            f"{len(losses)}, or learning_rate, in weights_params"
         )
 
 
-def _fall(losses: Sequence[float]) -> float:
+def _relative_decrease(losses: Sequence[float]) -> float:
     """Relative decrease of the loss in the last pass."""
     before = abs(losses[-2])
     return (losses[-2] - losses[-1]) / before if before else 0.0

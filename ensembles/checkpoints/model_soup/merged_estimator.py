@@ -2,133 +2,140 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ensembles._sklearn import warn_user
-from ensembles._typing import Array, Float64
+from ensembles._typing import Array, Counts, Float64
 from ensembles.checkpoints.compatibility.configuration import differences
 from ensembles.checkpoints.compatibility.key_mapping import matched
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats import state_dict
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.state_dict import (
     as_array,
     as_torch,
     is_torch,
     place_of,
 )
-from ensembles.checkpoints.merging.combinations import Pool
-from ensembles.checkpoints.model_soup.parameter_arrays import Mixture
+from ensembles.checkpoints.model_soup.parameter_arrays import ParameterWriter
 from ensembles.checkpoints.parameters.access import state_of
 from ensembles.checkpoints.parameters.table import State
 from ensembles.checkpoints.parameters.template import check_kind, home_of, opened_for
-from ensembles.checkpoints.planning.buffers import minimum_memory
-from ensembles.checkpoints.planning.options import MEMORY
-from ensembles.checkpoints.planning.plan import plan
+from ensembles.checkpoints.planning.options import Integers
 from ensembles.checkpoints.planning.warnings import check_related, warn_of_statistics
-from ensembles.registry import lookup
-from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
 
+ROUNDING = 1e-12  # of a sum of weights; the base has no weight if it is that near to 1
 
-class Merged:
+
+class MergedEstimator:
     """Estimator that receives the combined parameters of its members.
 
     Parameters
     ----------
     estimator : object
         Estimator with parameters of the right shapes, which are overwritten.
-    state : State
+    access : State
         Getter and setter of the estimator's parameters.
-    pool : Pool
+    members : sequence of Checkpoint
         Members, with the tensor names of the estimator.
-    finish : callable (estimator) or None, default=None
-        Called after each combination, e.g. to recompute running statistics.
+    base : Checkpoint or None
+        Base that the members were fine-tuned from; it has the weight 1 minus the sum of
+        their weights. None without a base.
+    rule : Rule
+        Rule that combines the members.
+    params : mapping of str to value
+        Parameters of the rule.
+    integers : {"error", "first", "max"}
+        How to resolve integer and boolean tensors that differ: raise, take those of the
+        first member, or take the maximum.
+    finish : callable (estimator) or None
+        Called after each combination, e.g. to recompute running statistics; None does
+        nothing.
     """
 
     def __init__(
         self,
         estimator: Any,
-        state: State,
-        pool: Pool,
-        finish: Callable[[Any], object] | None = None,
+        access: State,
+        members: Sequence[Checkpoint],
+        base: Checkpoint | None,
+        *,
+        rule: Rule,
+        params: Mapping[str, Any],
+        integers: Integers,
+        finish: Callable[[Any], object] | None,
     ) -> None:
         self.estimator = estimator
+        self.members = tuple(members)
+        self._has_base = base is not None
+        self._access = access
         self._finish = finish
-        self.members = pool.members
-        self.pool = pool
-        self._state = state
-        held = state.get(estimator)
         self._formats = {
             name: (tensor.device, tensor.dtype) for name, tensor in self._tensors()
         }
-        self._torch = {name for name, value in held.items() if is_torch(value)}
-        self._aliases: dict[str, str] = {}
-        arrays: dict[str, Array] = {}
-        seen: dict[Any, str] = {}
-        for name, value in held.items():
-            array = np.require(as_array(value, name), requirements=["C", "W"])
-            place = place_of(value, array)
-            if array.size and place in seen:
-                self._aliases[name] = seen[place]
-            else:
-                seen[place] = name
-                arrays[name] = array
-        self._mixture = Mixture(pool, arrays)
-        self._holds: bytes | None = None
+        parameters = access.get(estimator)
+        self._torch = {name for name, value in parameters.items() if is_torch(value)}
+        arrays, self._aliases = _output_arrays(parameters)
+        everyone = [*members] if base is None else [base, *members]
+        self._writer = ParameterWriter(
+            everyone, arrays, rule=rule, params=params, integers=integers
+        )
 
     @property
     def has_module(self) -> bool:
         """Whether the estimator holds a PyTorch module, so that it has gradients."""
-        return self._state.module is not None
+        return self._access.module is not None
 
     def module_of(self, estimator: Any) -> Any:
         """PyTorch module of an estimator of the same kind; None if it has no module."""
-        return None if self._state.module is None else self._state.module(estimator)
+        return None if self._access.module is None else self._access.module(estimator)
 
     @property
-    def arrays(self) -> dict[str, Any]:
+    def arrays(self) -> Mapping[str, Array]:
         """Combined parameters by tensor name; tensors that share memory appear once."""
-        return dict(self._mixture.arrays)
+        return self._writer.arrays
 
     @property
     def layers(self) -> dict[str, list[str]]:
         """Names of the tensors by layer, for weights of shape (n_members, n_layers)."""
-        return self._mixture.layers
+        return self._writer.layers
 
-    def put(self, weights: Float64) -> Any:
-        """Combine the members, unless the estimator holds that combination already.
+    def set_weights(self, weights: Float64, counts: Counts | None = None) -> Any:
+        """Combine the members in the estimator.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,) or (n_members, n_layers)
             Member weights; with two axes, a column for each of ``layers``, in order.
+        counts : ndarray of shape (n_members,), int64, or None, default=None
+            How often each member was added, in the ratio of the weights; None if
+            members were not added one by one.
 
         Returns
         -------
         object
             The estimator with the combined parameters, the same object for every call.
         """
-        key = weights.tobytes()
-        if key != self._holds:
-            self._holds = None
-            self._mixture(weights)
-            arrays = self._mixture.arrays
-            found = {
-                name: as_torch(array) if name in self._torch else array
-                for name, array in arrays.items()
-            }
-            found |= {alias: found[name] for alias, name in self._aliases.items()}
-            self._restore_formats()
-            self._state.set(self.estimator, found)
-            if self._finish is not None:
-                self._finish(self.estimator)
-            self._holds = key
-        if self.has_module:
-            self.module_of(self.estimator).eval()
+        if self._has_base:
+            share = 1 - math.fsum(weights)
+            weights = np.array([share if abs(share) > ROUNDING else 0.0, *weights])
+        self._writer(weights, counts)
+        parameters: dict[str, Any] = {
+            name: as_torch(array) if name in self._torch else array
+            for name, array in self.arrays.items()
+        }
+        parameters |= {alias: parameters[name] for alias, name in self._aliases.items()}
+        self._restore_formats()
+        self._access.set(self.estimator, parameters)
+        if self._finish is not None:
+            self._finish(self.estimator)
+        if self._access.module is not None:
+            self._access.module(self.estimator).eval()
         return self.estimator
 
     def _tensors(self) -> list[tuple[str, Any]]:
@@ -145,66 +152,71 @@ class Merged:
             if (tensor.device, tensor.dtype) != (device, dtype):
                 tensor.data = tensor.data.to(device, dtype)
 
-    def lent(self) -> Any:
-        """Discard the cached weights: a scorer may have modified the estimator."""
-        self._holds = None
+
+def _output_arrays(
+    parameters: Mapping[str, Any],
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Writable arrays of the parameters, and aliases of tensors that share memory."""
+    arrays: dict[str, Array] = {}
+    aliases: dict[str, str] = {}
+    first_names: dict[Any, str] = {}
+    for name, value in parameters.items():
+        array = np.require(as_array(value, name), requirements=["C", "W"])
+        memory = place_of(value, array)
+        if array.size and memory in first_names:
+            aliases[name] = first_names[memory]
+        else:
+            first_names[memory] = name
+            arrays[name] = array
+    return arrays, aliases
 
 
-class Combining(NamedTuple):
-    """Members, the settings of their combination, and the estimator for the result.
+def build_merged_estimator(
+    estimator: Any,
+    members: Sequence[Any],
+    names: Sequence[str],
+    *,
+    base: Any = None,
+    rule: Rule,
+    params: Mapping[str, Any],
+    integers: Integers = "error",
+    shared_init: str = "error",
+    device: str | None = None,
+    finish: Callable[[Any], object] | None = None,
+    labels: Any = None,
+) -> MergedEstimator:
+    """Check that the members match, and prepare the estimator that combines them.
 
     Parameters
     ----------
     estimator : object
         Estimator to combine the members in, fitted or not; it is copied.
     members : sequence of paths, state dicts or fitted estimators
-        Members, after the base if there is one.
+        Members.
     names : sequence of str
         Names of the members in messages; checkpoints on disk are named by their paths.
-    rule : str or Rule
-        Rule that combines the members, or its name.
-    params : dict
+    base : path, state dict, fitted estimator or None, default=None
+        Base that the members were fine-tuned from; None without a base.
+    rule : Rule
+        Rule that combines the members.
+    params : mapping of str to value
         Parameters of the rule.
-    counted : bool
-        Whether weights come from adding members one at a time, so that a running sum
-        can be reused.
-    integers : {"error", "first", "max"}
+    integers : {"error", "first", "max"}, default="error"
         How to resolve integer and boolean tensors that differ: raise, take those of the
         first member, or take the maximum.
-    device : str or None
-        Device that a PyTorch module is moved to; None leaves it in place.
     shared_init : {"error", "warn"}, default="error"
         Whether to raise or to warn if networks do not share an initialization.
+    device : str or None, default=None
+        Device that a PyTorch module is moved to; None leaves it in place.
     finish : callable (estimator) or None, default=None
         Called after each combination; None does nothing.
-    """
-
-    estimator: Any
-    members: Sequence[Any]
-    names: Sequence[str]
-    rule: str | Rule
-    params: dict[str, Any]
-    counted: bool
-    integers: str
-    device: str | None
-    shared_init: str = "error"
-    finish: Callable[[Any], object] | None = None
-
-
-def merge(combining: Combining, labels: Any = None) -> Merged:
-    """Check that the members match, and prepare the estimator that combines them.
-
-    Parameters
-    ----------
-    combining : Combining
-        Members, settings and estimator.
     labels : array-like or None, default=None
         Targets, for estimators that take only their classes from them, such as a
         skorch net; None leaves the classes unset.
 
     Returns
     -------
-    Merged
+    MergedEstimator
 
     Raises
     ------
@@ -220,67 +232,52 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
         If auxiliary files or BatchNorm statistics of members differ, or the parameters
         of networks have a low cosine similarity.
     """
-    estimator, members, names = combining[:3]
-    device = combining.device
-    rule = named_rule(combining.rule)
-    rule.check(len(members), combining.params)
+    if base is not None:
+        members, names = [base, *members], ["base", *names]
+    rule.check(len(members), params)
     for member, name in zip(members, names, strict=True):
         check_kind(estimator, member, name)
-    held = home_of(estimator, members, labels)
-    state = state_of(held)
+    template = home_of(estimator, members, labels)
+    access = state_of(template)
     if device is not None:
-        if state.module is None:
+        if access.module is None:
             raise ValueError(
-                f"device must be None for a {type(held).__name__}, which is no torch "
-                f"module; found {device!r}"
+                f"device must be None for {type(template).__name__}, which is not a "
+                f"PyTorch module; found {device!r}"
             )
-        state.module(held).to(device)
-    home = state_dict.read(state.get(held), "the estimator")
-    found = [
-        opened_for(held, member, name)
+        access.module(template).to(device)
+    opened = [
+        opened_for(template, member, name)
         for member, name in zip(members, names, strict=True)
     ]
-    reasons = [reason for member in found for reason in unsupported_reasons(member)]
+    if access.module is not None or any(member.path for member in opened):
+        _check_contents(opened)
+    layout = state_dict.read(access.get(template), "the estimator")
+    opened = [matched(member, layout) for member in opened]
+    network = access.network(template)
+    if network:
+        check_related(opened, set(network), shared_init)
+    if finish is None and access.module is not None:
+        warn_of_statistics(opened)
+    return MergedEstimator(
+        template,
+        access,
+        opened if base is None else opened[1:],
+        None if base is None else opened[0],
+        rule=rule,
+        params=params,
+        integers=integers,
+        finish=finish,
+    )
+
+
+def _check_contents(members: Sequence[Checkpoint]) -> None:
+    """Raise for checkpoints that cannot be averaged, and warn if files differ."""
+    reasons = [reason for member in members for reason in unsupported_reasons(member)]
     if reasons:
         raise ValueError(reasons[0])
-    for member in found:
+    for member in members:
         for note in member.notes:
             warn_user(f"{member.name}: {note}")
-    for note in differences(found):
+    for note in differences(members):
         warn_user(note)
-    opened = [matched(member, home) for member in found]
-    network = state.network(held)
-    if network:
-        check_related(opened, set(network), combining.shared_init)
-    if combining.finish is None:
-        warn_of_statistics(opened)
-    options: dict[str, Any] = {"integers": combining.integers, "memory": sys.maxsize}
-    needed = minimum_memory(plan(opened, **options).targets, rule)
-    pool = Pool(
-        opened,
-        rule=rule,
-        params=combining.params,
-        options={**options, "memory": max(MEMORY, needed)},
-        counted=combining.counted,
-    )
-    return Merged(held, state, pool, combining.finish)
-
-
-def named_rule(rule: str | Rule) -> Rule:
-    """Look up a rule by name.
-
-    Parameters
-    ----------
-    rule : str or Rule
-        Name in `ensembles.rules.RULES`; a rule is returned unchanged.
-
-    Returns
-    -------
-    Rule
-
-    Raises
-    ------
-    TypeError, ValueError
-        If ``rule`` is neither a rule nor a string, or the name is unknown.
-    """
-    return rule if isinstance(rule, Rule) else lookup(RULES, rule)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import rows_of, warn_user
+from ensembles._sklearn import rows_of, thawed, warn_user
 from ensembles._typing import Counts, Float64
-from ensembles.checkpoints.model_soup.merged_estimator import Merged
-from ensembles.checkpoints.model_soup.training import Training
+from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
+from ensembles.checkpoints.model_soup.training import FitData
 
 Part = tuple[Any, Any, Mapping[str, Any]]  # X, y, keyword arguments of the scorer
 Split = tuple[Counts, Counts]  # indices of training rows, of held-out rows
@@ -21,11 +21,11 @@ HELD_OUT = 0.2  # share of the samples held out to choose weights
 
 
 class SoupScore:
-    """Mean score of a combination over parts of the data, cached by its weights.
+    """Mean score of a combination over parts of the data.
 
     Parameters
     ----------
-    merged : Merged
+    merged : MergedEstimator
         Members, and the estimator that receives their combined parameters.
     scorer : callable (estimator, X, y, **params) -> float
         Score of the estimator on one part; greater is better.
@@ -38,47 +38,77 @@ class SoupScore:
 
     def __init__(
         self,
-        merged: Merged,
+        merged: MergedEstimator,
         scorer: Callable[..., float],
         parts: Sequence[Part],
         on_error: str = "stop",
     ) -> None:
-        self._on_error = on_error
         self.merged = merged
-        self._scorer = scorer
         self.parts = parts
-        self._known: dict[bytes, float] = {}
+        self._scorer = scorer
+        self._on_error = on_error
+        self._lowest: float | None = None
+
+    def score_counts(self, counts: Counts) -> float:
+        """Score of the weights ``counts / counts.sum()``.
+
+        Parameters
+        ----------
+        counts : ndarray of shape (n_members,), int64
+            How often each member was added.
+
+        Returns
+        -------
+        float
+        """
+        weights = counts / counts.sum()
+        return self._mean_score(self.merged.set_weights(weights, counts), weights)
 
     def __call__(self, weights: Float64) -> float:
-        key = weights.tobytes()
-        if key not in self._known:
-            estimator = self.merged.put(weights)
-            with without_gradients():
-                try:
-                    found = [
-                        float(self._scorer(estimator, X, y, **params))
-                        for X, y, params in self.parts
-                    ]
-                except Exception as error:
-                    found = [self._failed(weights, error)]
-            self.merged.lent()
-            self._known[key] = float(np.mean(found))
-        return self._known[key]
+        """Score of weights.
 
-    def _failed(self, weights: Float64, error: Exception) -> float:
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,) or (n_members, n_layers)
+            Member weights, as in `MergedEstimator.set_weights`.
+
+        Returns
+        -------
+        float
+        """
+        return self._mean_score(self.merged.set_weights(weights), weights)
+
+    def _mean_score(self, estimator: Any, weights: Float64) -> float:
+        """Mean score over the parts, or a low one after a failure."""
+        with no_grad():
+            try:
+                scores = [
+                    float(self._scorer(estimator, X, y, **params))
+                    for X, y, params in self.parts
+                ]
+            except Exception as error:
+                scores = [self._after_failure(weights, error)]
+        score = float(np.mean(scores))
+        self._lowest = score if self._lowest is None else min(score, self._lowest)
+        return score
+
+    def _after_failure(self, weights: Float64, error: Exception) -> float:
         """Score below all previous ones, or the error if failures are not allowed."""
-        shares = weights if weights.ndim == 1 else weights.max(1)
-        names = [self.merged.members[i].name for i in np.flatnonzero(shares)]
-        named = " + ".join(names)
+        largest = weights if weights.ndim == 1 else weights.max(1)
+        names = [self.merged.members[i].name for i in np.flatnonzero(largest)]
+        combination = " + ".join(names) or "the base"
         if self._on_error == "stop":
             error.add_note(
-                f"this was the score of {named}; params={{'on_error': 'skip'}} goes on "
-                "without it"
+                f"raised by the score of {combination}; pass on_error='skip' to "
+                "continue without it"
             )
             raise error
-        warn_user(f"{named} could not be scored, and counts as the worst: {error}")
-        lowest = min(self._known.values(), default=LOWEST)
-        return max(LOWEST, lowest - max(1.0, abs(lowest)))
+        warn_user(
+            f"the score of {combination} failed, and counts as the worst: {error}"
+        )
+        if self._lowest is None:
+            return LOWEST
+        return max(LOWEST, self._lowest - max(1.0, abs(self._lowest)))
 
 
 def n_rows(X: Any) -> int:
@@ -106,14 +136,14 @@ def n_rows(X: Any) -> int:
         sizes = {n_rows(value) for value in X.values()}
         if len(sizes) != 1:
             raise ValueError(
-                "X must hold as many rows in each of its arrays, found "
+                "arrays of X must have the same number of rows, found "
                 f"{ {name: n_rows(value) for name, value in X.items()} }"
             )
         return sizes.pop()
     if not (hasattr(X, "__getitem__") or hasattr(X, "__array__")):
         raise TypeError(
-            "X must be arrays, a sequence of samples or a mapping of arrays, of which "
-            f"rows can be taken, found a {type(X).__name__}; give what it iterates over"
+            "X must be an array, a sequence of samples or a mapping of arrays, so that "
+            f"rows can be selected, found {type(X).__name__}; pass its samples"
         )
     return int(_num_samples(X))
 
@@ -139,7 +169,44 @@ def take_rows(X: Any, rows: Counts) -> Any:
     return _safe_indexing(X, rows)
 
 
-def without_gradients() -> AbstractContextManager[Any]:
+def resolve_scorer(estimator: Any, scoring: Any) -> Any:
+    """Scorer of an estimator.
+
+    Parameters
+    ----------
+    estimator : object
+        Estimator of the soup, frozen or not.
+    scoring : str, callable or None
+        Name of a scorer of scikit-learn, or a scorer; None is the estimator's
+        ``score``.
+
+    Returns
+    -------
+    callable (estimator, X, y, **params) -> float
+
+    Raises
+    ------
+    TypeError
+        If ``scoring`` has another type, or is not callable for a PyTorch module.
+    """
+    if callable(scoring):
+        return scoring
+    if not isinstance(scoring, str | None):
+        raise TypeError(
+            f"scoring must be a single name, a callable or None, found {scoring!r}"
+        )
+    inner = thawed(estimator)
+    if not hasattr(inner, "get_params"):
+        raise TypeError(
+            "scoring must be a callable (estimator, X, y) -> float for a "
+            f"{type(inner).__name__}, found {scoring!r}"
+        )
+    from sklearn.metrics import check_scoring
+
+    return check_scoring(inner, scoring=scoring)
+
+
+def no_grad() -> AbstractContextManager[Any]:
     """Context that disables gradients of PyTorch, if it is imported.
 
     Returns
@@ -150,77 +217,97 @@ def without_gradients() -> AbstractContextManager[Any]:
     return nullcontext() if torch is None else torch.no_grad()
 
 
-class Splits(NamedTuple):
-    """Settings for held-out samples.
+def split_samples(
+    X: Any,
+    y: Any,
+    cv: Any,
+    params: Mapping[str, Any],
+    *,
+    is_classifier: bool,
+    seed: int | None = None,
+) -> list[Split]:
+    """Splits of the samples; without ``cv``, one that holds out a fifth.
 
     Parameters
     ----------
+    X, y : array-like of shape (n_samples, ...)
+        Samples and targets; ``y`` may be None.
     cv : int, splitter, iterable of splits or None
         As in `sklearn.model_selection.check_cv`; None holds out a fifth, once.
+    params : mapping of str to value
+        Keyword arguments of the splitter.
     is_classifier : bool
         Whether splits are stratified by class, where possible.
-    seed : int or None
+    seed : int or None, default=None
         Seed of the split if ``cv`` is None; None draws a new one.
+
+    Returns
+    -------
+    list of (train, test)
+        Indices of the samples.
+
+    Raises
+    ------
+    ValueError
+        If ``cv`` is None and no sample can be held out, because every class has too few
+        samples.
     """
+    from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit, check_cv
 
-    cv: Any
-    is_classifier: bool
-    seed: int | None
-
-    def of(self, X: Any, y: Any, params: Mapping[str, Any]) -> list[Split]:
-        """Splits of the samples; without ``cv``, one that holds out a fifth."""
-        from sklearn.model_selection import (
-            ShuffleSplit,
-            StratifiedShuffleSplit,
-            check_cv,
-        )
-
-        if self.cv is None:
-            draw = StratifiedShuffleSplit if self._can_stratify(y) else ShuffleSplit
-            cv = draw(1, test_size=HELD_OUT, random_state=self.seed)
-            return [self._learnable(train, test, y) for train, test in cv.split(X, y)]
-        checked = check_cv(self.cv, y, classifier=self.is_classifier)
+    if cv is not None:
+        checked = check_cv(cv, y, classifier=is_classifier)
         return list(checked.split(X, y, **params))
-
-    def _learnable(self, train: Counts, test: Counts, y: Any) -> Split:
-        """Move held-out rows of classes without a training row to the training rows."""
-        if not self.is_classifier or np.ndim(y) != 1:
-            return train, test
-        labels = np.asarray(y)
-        lost = ~np.isin(labels[test], labels[train])
-        if lost.all():
-            raise ValueError(
-                f"a fifth of {len(labels)} samples must be held out, of classes that "
-                "the rest has too; found too few of each; give cv, or more samples"
-            )
-        return np.concatenate([train, test[lost]]), test[~lost]
-
-    def _can_stratify(self, y: Any) -> bool:
-        """Whether each class has enough samples for both sides of the split."""
-        from sklearn.utils.multiclass import type_of_target
-
-        if not self.is_classifier or type_of_target(y) not in ("binary", "multiclass"):
-            return False
-        _, counts = np.unique(np.asarray(y), return_counts=True)
-        n_held = int(np.ceil(HELD_OUT * counts.sum()))
-        return bool(counts.min() > 1 and n_held >= len(counts))
+    stratify = is_classifier and _can_stratify(y)
+    splitter = StratifiedShuffleSplit if stratify else ShuffleSplit
+    drawn = splitter(1, test_size=HELD_OUT, random_state=seed)
+    ((train, test),) = drawn.split(X, y)
+    if not is_classifier or np.ndim(y) != 1:
+        return [(train, test)]
+    # Held-out rows of classes without a training row become training rows.
+    labels = np.asarray(y)
+    unseen = ~np.isin(labels[test], labels[train])
+    if unseen.all():
+        raise ValueError(
+            f"a fifth of the {len(labels)} samples must be held out, with classes that "
+            "also occur in the rest, but each class has too few samples; pass cv, or "
+            "more samples"
+        )
+    return [(np.concatenate([train, test[unseen]]), test[~unseen])]
 
 
-def parts_of(
-    X: Any, y: Any, splits: Splits, routed: Any, *, has_data: bool = False
+def _can_stratify(y: Any) -> bool:
+    """Whether each class has enough samples for both sides of the split."""
+    from sklearn.utils.multiclass import type_of_target
+
+    if type_of_target(y) not in ("binary", "multiclass"):
+        return False
+    _, counts = np.unique(np.asarray(y), return_counts=True)
+    n_held_out = int(np.ceil(HELD_OUT * counts.sum()))
+    return bool(counts.min() > 1 and n_held_out >= len(counts))
+
+
+def scoring_data(
+    X: Any,
+    y: Any,
+    cv: Any,
+    routed: Any,
+    *,
+    is_classifier: bool,
+    scorer_has_data: bool = False,
 ) -> list[Part]:
-    """Parts of the data that a combination is scored on.
+    """Parts of the data that combinations of given members are scored on.
 
     Parameters
     ----------
     X, y : array-like of shape (n_samples, ...)
         Samples and targets; either may be None.
-    splits : Splits
-        Splits whose held-out samples are the parts; without ``cv``, all samples are
-        one part.
+    cv : int, splitter, iterable of splits or None
+        Splits whose held-out samples are the parts; with None all samples are one part.
     routed : Bunch
         Metadata by consumer, as from `sklearn.utils.metadata_routing.process_routing`.
-    has_data : bool, default=False
+    is_classifier : bool
+        Whether splits are stratified by class.
+    scorer_has_data : bool, default=False
         Whether the scorer may bring its own data, so that ``X`` may be None.
 
     Returns
@@ -232,45 +319,47 @@ def parts_of(
     ValueError
         If there are no samples, and the scorer needs them.
     """
-    if X is None and has_data and splits.cv is None:
-        return [(X, y, _of(routed, "scorer", "score"))]
-    if X is None:
+    if X is None and not (scorer_has_data and cv is None):
         raise ValueError(
-            "weights must be chosen, or scored, by data: fit(X, y) with samples that "
-            "no member has seen; found none"
+            "weights must be chosen or scored on data, found X=None; call fit(X, y) "
+            "with samples that no member was trained on"
         )
+    if cv is None:
+        return [(X, y, _metadata(routed, "scorer", "score"))]
     from sklearn.utils import indexable
 
-    if splits.cv is None:
-        return [(X, y, _of(routed, "scorer", "score"))]
-    size = n_rows(X)
     if isinstance(X, Mapping):
-        rows: Any = np.arange(size)
-        rows, y = indexable(rows, y)
+        rows, y = indexable(np.arange(n_rows(X)), y)
     else:
+        n_rows(X)  # raises for samples that cannot be indexed
         X, y = indexable(X, y)
         rows = X
-    found = splits.of(rows, y, _of(routed, "splitter", "split"))
-    return [_part(X, y, test, routed) for _, test in found]
+    params = _metadata(routed, "splitter", "split")
+    splits = split_samples(rows, y, cv, params, is_classifier=is_classifier)
+    return [_part(X, y, test, routed) for _, test in splits]
 
 
-def held_out(
-    training: Training, splits: Splits, routed: Any
-) -> tuple[Training, list[Part]]:
+def split_training_data(
+    data: FitData, cv: Any, routed: Any, *, is_classifier: bool, seed: int | None
+) -> tuple[FitData, list[Part]]:
     """Split the data into training data of the members and one part for scores.
 
     Parameters
     ----------
-    training : Training
+    data : FitData
         All data.
-    splits : Splits
-        Settings that give exactly one split.
+    cv : int, splitter, iterable of splits or None
+        Exactly one split; None holds out a fifth of the samples.
     routed : Bunch
-        Metadata by consumer, as in `parts_of`.
+        Metadata by consumer, as in `scoring_data`.
+    is_classifier : bool
+        Whether splits are stratified by class, where possible.
+    seed : int or None
+        Seed of the split if ``cv`` is None; None draws a new one.
 
     Returns
     -------
-    Training
+    FitData
         Data to train the members on.
     list of (X, y, params)
         The held-out part.
@@ -283,25 +372,26 @@ def held_out(
     from sklearn.utils import _safe_indexing, indexable
     from sklearn.utils.validation import _num_samples
 
-    X, y = indexable(training.X, training.y)
-    found = splits.of(X, y, _of(routed, "splitter", "split"))
-    if len(found) != 1:
+    X, y = indexable(data.X, data.y)
+    params = _metadata(routed, "splitter", "split")
+    splits = split_samples(X, y, cv, params, is_classifier=is_classifier, seed=seed)
+    if len(splits) != 1:
         raise ValueError(
-            "cv must hold out once where the soup makes its members, found "
-            f"{len(found)} splits; ShuffleSplit(1) does"
+            "cv must have one split if the soup trains its members, found "
+            f"{len(splits)} splits; pass ShuffleSplit(1), or checkpoints"
         )
-    train, test = found[0]
-    params = rows_of(training.params, train, _num_samples(X))
+    train, test = splits[0]
+    fit_params = rows_of(data.params, train, _num_samples(X))
     targets = None if y is None else _safe_indexing(y, train)
-    kept = Training(_safe_indexing(X, train), targets, params)
+    kept = FitData(_safe_indexing(X, train), targets, fit_params)
     return kept, [_part(X, y, test, routed)]
 
 
 def _part(X: Any, y: Any, rows: Counts, routed: Any) -> Part:
-    params = rows_of(_of(routed, "scorer", "score"), rows, n_rows(X))
+    params = rows_of(_metadata(routed, "scorer", "score"), rows, n_rows(X))
     targets = None if y is None else take_rows(y, rows)
     return take_rows(X, rows), targets, params
 
 
-def _of(routed: Any, name: str, method: str) -> dict[str, Any]:
-    return dict(routed[name][method]) if name in routed else {}
+def _metadata(routed: Any, consumer: str, method: str) -> dict[str, Any]:
+    return dict(routed[consumer][method]) if consumer in routed else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._sklearn import rows_of, thawed, warn_user
-from ensembles.checkpoints.parameters.access import fingerprint, state_of
+from ensembles.checkpoints.formats.state_dict import as_array
+from ensembles.checkpoints.parameters.access import state_of
 
 SEEDS = 2**31 - 1  # exclusive upper bound of a random_state
 
 
-class Training(NamedTuple):
+class FitData(NamedTuple):
     """Training data, and further arguments of ``fit``.
 
     Parameters
@@ -34,14 +35,20 @@ class Training(NamedTuple):
     params: Mapping[str, Any]
 
 
-def branches(
+# Trains a fitted estimator for one round, in place.
+Continuation = Callable[[Any, FitData, np.random.Generator], object]
+
+
+def train_members(
     estimator: Any,
-    training: Training,
+    X: Any,
+    y: Any = None,
     *,
-    n_members: int,
-    n_epochs: int,
-    random_state: Any,
-    n_jobs: int | None,
+    n_members: int = 5,
+    n_epochs: int = 5,
+    random_state: Any = None,
+    n_jobs: int | None = None,
+    **fit_params: Any,
 ) -> list[Any]:
     """Copies of one fitted estimator, each trained further in a different order.
 
@@ -50,17 +57,21 @@ def branches(
     estimator : estimator
         Estimator to start from; it is not changed. A copy is fitted first, unless it is
         a fitted estimator in a `sklearn.frozen.FrozenEstimator`.
-    training : Training
-        Data for the first fit and for the further training of the copies.
-    n_members : int, at least 1
+    X : array-like of shape (n_samples, ...)
+        Samples for the first fit and for the further training of the copies.
+    y : array-like of shape (n_samples, ...) or None, default=None
+        Targets; None if the estimator does not need any.
+    n_members : int, at least 1, default=5
         Number of copies.
-    n_epochs : int, at least 1
+    n_epochs : int, at least 1, default=5
         Number of training rounds of each copy. A round is one call of ``partial_fit``
         (one pass, or ``max_epochs`` of a skorch net), or a whole fit by ``warm_start``.
-    random_state : int, RandomState or None
+    random_state : int, RandomState or None, default=None
         Seeds the first fit and the sample order of each copy; None draws new seeds.
-    n_jobs : int or None
-        Number of copies trained at the same time, as in joblib.
+    n_jobs : int or None, default=None
+        Number of copies trained at the same time; None is 1, as in joblib.
+    **fit_params
+        Keyword arguments of ``fit``, such as ``sample_weight``.
 
     Returns
     -------
@@ -78,36 +89,59 @@ def branches(
     -----
     UserWarning
         If several members were requested and only one can be made, or all are equal.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import SGDClassifier
+    >>> from ensembles.checkpoints import ModelSoup
+    >>> X, y = load_iris(return_X_y=True)
+    >>> members = train_members(SGDClassifier(), X, y, n_members=3, random_state=0)
+    >>> ModelSoup(SGDClassifier(), members).fit().weights_
+    array([1., 1., 1.])
     """
     from sklearn.utils.parallel import Parallel, delayed
 
     _check_counts(n_members=n_members, n_epochs=n_epochs)
-    start, advance, seeds = _started(estimator, training, n_members, random_state)
+    data = FitData(X, y, fit_params)
+    start, advance, seeds = _first_fit(estimator, data, n_members, random_state)
     if advance is None:
         return [start]
-    found: list[Any] = Parallel(n_jobs=n_jobs)(
-        delayed(_continued)(start, advance, training, n_epochs, seed) for seed in seeds
+    members: list[Any] = Parallel(n_jobs=n_jobs)(
+        delayed(_train_further)(start, advance, data, n_epochs, seed) for seed in seeds
     )
-    _warn_if_alike(found)
-    return found
+    _warn_if_equal(members)
+    return members
 
 
-def epochs(
+def train_snapshots(
     estimator: Any,
-    training: Training,
+    X: Any,
+    y: Any = None,
     *,
-    n_members: int,
-    n_epochs: int,
-    random_state: Any,
+    n_members: int = 5,
+    n_epochs: int = 5,
+    random_state: Any = None,
+    **fit_params: Any,
 ) -> list[Any]:
     """Copies of one estimator at regular intervals while its fit is continued.
 
     Parameters
     ----------
-    estimator, training, n_members, random_state
-        As in `branches`.
-    n_epochs : int, at least 1
-        Number of training rounds, as in `branches`, from one copy to the next.
+    estimator : estimator
+        Estimator to start from, as in `train_members`.
+    X : array-like of shape (n_samples, ...)
+        Samples for the first fit and for the further training.
+    y : array-like of shape (n_samples, ...) or None, default=None
+        Targets; None if the estimator does not need any.
+    n_members : int, at least 1, default=5
+        Number of copies.
+    n_epochs : int, at least 1, default=5
+        Number of training rounds from one copy to the next, as in `train_members`.
+    random_state : int, RandomState or None, default=None
+        Seeds the first fit and the sample orders; None draws new seeds.
+    **fit_params
+        Keyword arguments of ``fit``, such as ``sample_weight``.
 
     Returns
     -------
@@ -116,81 +150,102 @@ def epochs(
 
     Raises
     ------
-    TypeError, ValueError
-        As `branches`.
+    TypeError
+        If the estimator is of a kind that cannot be averaged.
+    ValueError
+        If a count is not an integer of at least 1.
 
     Warns
     -----
     UserWarning
         If several members were requested and only one can be made.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.linear_model import SGDClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> len(train_snapshots(SGDClassifier(), X, y, n_members=3, n_epochs=1))
+    3
     """
     _check_counts(n_members=n_members, n_epochs=n_epochs)
-    start, advance, seeds = _started(estimator, training, n_members, random_state)
+    data = FitData(X, y, fit_params)
+    start, advance, seeds = _first_fit(estimator, data, n_members, random_state)
     if advance is None:
         return [start]
-    found = []
+    snapshots = [start]
     for seed in seeds:
-        start = _continued(start, advance, training, n_epochs, seed)
-        found.append(start)
-    return found
+        snapshots.append(_train_further(snapshots[-1], advance, data, n_epochs, seed))
+    return snapshots[1:]
 
 
-def _check_counts(**given: Any) -> None:
-    for name, value in given.items():
-        is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if not is_whole or value < 1:
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
+        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+        if not is_integer or value < 1:
             raise ValueError(
-                f"{name} must be a whole number of at least 1, found {value!r}"
+                f"{name} must be an integer of at least 1, found {value!r}"
             )
 
 
-def _started(
-    estimator: Any, training: Training, n_members: int, random_state: Any
-) -> tuple[Any, Any, list[int]]:
+def _first_fit(
+    estimator: Any, data: FitData, n_members: int, random_state: Any
+) -> tuple[Any, Continuation | None, list[int]]:
     """Fitted estimator, the function that continues its fit, and a seed per member."""
     from sklearn.base import clone
     from sklearn.utils.validation import check_is_fitted
 
-    rng = np.random.default_rng(as_seed(random_state))
+    rng = np.random.default_rng(to_seed(random_state))
     inner = thawed(estimator)
-    state_of(inner)  # raises before a fit whose result cannot be averaged
+    access = state_of(inner)  # raises before a fit whose result cannot be averaged
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
     if inner is not estimator:
         check_is_fitted(inner)
         start = copy.deepcopy(inner)
     else:
         start = clone(inner)
-        seeded(start, first, only_unset=random_state is None)
+        _set_random_states(start, first, only_unset=random_state is None)
         with _seeded_torch(first):
-            start.fit(training.X, training.y, **training.params)
-    advance = _way_on(start)
+            start.fit(data.X, data.y, **data.params)
+    advance = _continuation(start)
     if advance is None and n_members > 1:
         name = type(start).__name__
-        why = f"{name} has neither partial_fit nor warm_start to go on by"
-        if state_of(start).counts:
-            why = f"partial_fit of {name} would count the same samples again"
+        reason = f"{name} has neither partial_fit nor warm_start to continue its fit"
+        if access.counts:
+            reason = f"partial_fit of {name} would count the same samples again"
         hint = ""
         if hasattr(start, "steps"):
             hint = (
-                "; put the soup into the pipeline, around its last step, to make "
-                "members of that"
+                "; to train members of its last step, put the soup into the pipeline, "
+                "around that step"
             )
         warn_user(
-            f"{why}: it was fitted once, and the soup is that; members that are fitted "
-            f"anew have initializations of their own, and must not be averaged{hint}"
+            f"{reason}, so it was fitted once, and the soup has a single member; "
+            "members must not be fitted separately, because then their initializations "
+            f"differ{hint}"
         )
     return start, advance, seeds
 
 
-def _warn_if_alike(members: list[Any]) -> None:
-    if len(members) > 1 and len({fingerprint(member) for member in members}) == 1:
+def _warn_if_equal(members: list[Any]) -> None:
+    first, *others = (_arrays(member) for member in members)
+    if others and all(
+        other.keys() == first.keys()
+        and all(np.array_equal(other[name], first[name]) for name in first)
+        for other in others
+    ):
         warn_user(
-            f"members are all alike: {type(members[0]).__name__} ends at the same "
-            "parameters in any order of the samples, and the soup is that"
+            f"all members are equal: {type(members[0]).__name__} ends at the same "
+            "parameters for any order of the samples, and the soup is the same"
         )
 
 
-def as_seed(random_state: Any) -> int | None:
+def _arrays(member: Any) -> dict[str, Any]:
+    parameters = state_of(member).get(member)
+    return {name: as_array(value, name) for name, value in parameters.items()}
+
+
+def to_seed(random_state: Any) -> int | None:
     """Draw an integer seed from a ``random_state``.
 
     Parameters
@@ -212,18 +267,8 @@ def as_seed(random_state: Any) -> int | None:
     return int(check_random_state(random_state).randint(SEEDS))
 
 
-def seeded(estimator: Any, seed: int, *, only_unset: bool = False) -> None:
-    """Set every ``random_state`` of an estimator and of its nested estimators.
-
-    Parameters
-    ----------
-    estimator : estimator
-        Changed in place.
-    seed : int
-        Seed from which a different ``random_state`` is drawn for each.
-    only_unset : bool, default=False
-        Whether to set only those that are None.
-    """
+def _set_random_states(estimator: Any, seed: int, *, only_unset: bool = False) -> None:
+    """Set every ``random_state`` of an estimator and of its nested estimators."""
     rng = np.random.default_rng(seed)
     params = estimator.get_params(deep=True)
     for name in sorted(params):
@@ -233,31 +278,30 @@ def seeded(estimator: Any, seed: int, *, only_unset: bool = False) -> None:
                 estimator.set_params(**{name: value})
 
 
-def _way_on(estimator: Any) -> Any:
+def _continuation(estimator: Any) -> Continuation | None:
     """Function that trains a fitted estimator for one round; None if it cannot."""
-    registered = state_of(estimator).advance
+    access = state_of(estimator)
+    registered = access.advance
     if registered is not None:
-        return lambda member, training, rng: registered(
-            member, training.X, training.y, rng
-        )
-    if state_of(estimator).counts:
+        return lambda member, data, rng: registered(member, data.X, data.y, rng)
+    if access.counts:
         return None
     # Early stopping holds out samples, which partial_fit does not support.
-    stops = getattr(estimator, "early_stopping", False)
-    if hasattr(estimator, "partial_fit") and not stops:
+    stops_early = getattr(estimator, "early_stopping", False)
+    if hasattr(estimator, "partial_fit") and not stops_early:
         return _partial_fit
     if "warm_start" in estimator.get_params(deep=False):
         return _warm_start
     return None
 
 
-def _continued(
-    start: Any, advance: Any, training: Training, n_epochs: int, seed: int
+def _train_further(
+    start: Any, advance: Continuation, data: FitData, n_epochs: int, seed: int
 ) -> Any:
     member, rng = copy.deepcopy(start), np.random.default_rng(seed)
     with _seeded_torch(seed):
         for _ in range(n_epochs):
-            advance(member, training, rng)
+            advance(member, data, rng)
     return member
 
 
@@ -273,24 +317,24 @@ def _seeded_torch(seed: int) -> Iterator[None]:
         yield
 
 
-def _partial_fit(member: Any, training: Training, rng: np.random.Generator) -> None:
+def _partial_fit(member: Any, data: FitData, rng: np.random.Generator) -> None:
     """Train for one pass in a new sample order."""
     from sklearn.utils import _safe_indexing, indexable
     from sklearn.utils.validation import _num_samples
 
-    X, y = indexable(training.X, training.y)
+    X, y = indexable(data.X, data.y)
     order = rng.permutation(_num_samples(X))
     accepted = inspect.signature(member.partial_fit).parameters
-    params = {name: v for name, v in training.params.items() if name in accepted}
+    params = {name: v for name, v in data.params.items() if name in accepted}
     targets = None if y is None else _safe_indexing(y, order)
-    moved = rows_of(params, order, len(order))
-    member.partial_fit(_safe_indexing(X, order), targets, **moved)
+    permuted = rows_of(params, order, len(order))
+    member.partial_fit(_safe_indexing(X, order), targets, **permuted)
 
 
-def _warm_start(member: Any, training: Training, rng: np.random.Generator) -> None:
+def _warm_start(member: Any, data: FitData, rng: np.random.Generator) -> None:
     """Fit again from the current parameters, with a new seed."""
     before = member.get_params(deep=False)["warm_start"]
-    seeded(member, int(rng.integers(SEEDS)))
+    _set_random_states(member, int(rng.integers(SEEDS)))
     member.set_params(warm_start=True)
-    member.fit(training.X, training.y, **training.params)
+    member.fit(data.X, data.y, **data.params)
     member.set_params(warm_start=before)

@@ -2,159 +2,227 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensembles.checkpoints.model_soup.learned import Learned
-from ensembles.checkpoints.model_soup.merged_estimator import Merged
-from ensembles.checkpoints.model_soup.soup_score import SoupScore
-from ensembles.checkpoints.soup_selection import check_name, taken_by, with_patience
-from ensembles.registry import lookup
+import numpy as np
+
+from ensembles._sklearn import thawed
+from ensembles.checkpoints.model_soup.learned import LearnedSoup
+from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
+from ensembles.checkpoints.model_soup.soup_score import (
+    Part,
+    SoupScore,
+    resolve_scorer,
+)
+from ensembles.checkpoints.model_soup.training import to_seed
+from ensembles.checkpoints.parameters.access import state_of
+from ensembles.checkpoints.soup_selection import (
+    needing_base,
+    resolve_selection,
+    with_patience,
+)
 from ensembles.rules.rule import Rule
-from ensembles.selection import SELECTIONS
-from ensembles.selection.choose import Chosen, choose, select
-from ensembles.selection.table import named
+from ensembles.selection import Selection
+from ensembles.selection.choose import (
+    SelectionResult,
+    resolve_weights,
+    run_selection,
+    warn_if_no_gain,
+)
 
-CHOICES = {"shared_init": ("error", "warn"), "on_error": ("stop", "skip")}
-GENERAL = ("integers", *CHOICES, "finish")  # parameters of every soup
+CHOICES = {
+    "integers": ("error", "first", "max"),
+    "shared_init": (None, "error", "warn"),
+    "on_error": ("stop", "skip"),
+}
 
 
-def divided(
-    params: Mapping[str, Any] | None, rule: Rule, weights: Any, *, makes: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Validate the parameters of a soup, and separate those of its rule.
+def check_parameters(soup: Any, rule: Rule) -> Selection | None:
+    """Validate the parameters of a soup that do not depend on the members.
 
     Parameters
     ----------
-    params : mapping of str to value, or None
-        Parameters by name; None means none.
+    soup : ModelSoup
+        Soup with its parameters.
     rule : Rule
         Rule that combines the members.
-    weights : array-like, str or None
-        Weights as given to `ModelSoup`. If it names a selection, the parameters of
-        that selection are valid too.
-    makes : bool
-        Whether the soup trains its members, so that ``n_epochs`` is valid.
 
     Returns
     -------
-    own : dict
-        Parameters of the rule.
-    others : dict
-        Parameters of the selection and of the soup.
+    Selection or None
+        Selection that ``weights`` names; None if it is not a name.
 
     Raises
     ------
     TypeError
-        If ``params`` is not a mapping, or ``finish`` is not callable.
+        If a parameter has the wrong type, or ``estimator`` cannot be averaged.
     ValueError
-        If a parameter or the selection is unknown, or a value is not one of the
-        allowed choices.
+        If a parameter of the rule or the selection is unknown, or another value is not
+        allowed.
     """
-    if not isinstance(params, Mapping | None):
-        raise TypeError(f"params must be a dict or None, found {params!r}")
-    others = dict(params or {})
-    own = {name: others.pop(name) for name in rule.params if name in others}
-    known = [*GENERAL, *["n_epochs"] * makes]
-    if isinstance(weights, str):
-        check_name(weights)
-        selection = lookup(SELECTIONS, weights)
-        known += selection.params
-        if selection.uses_gradient:
-            known += Learned.parameter_names()
+    _check_checkpoints(soup.estimator, soup.checkpoints)
+    selection = resolve_selection(soup.weights)
+    learned = _is_learned(selection, soup.estimator)
+    if learned and rule.name != "mean":
+        raise ValueError(
+            f"rule must be 'mean' for weights={soup.weights!r} of a PyTorch module, "
+            f"found {rule.name!r}"
+        )
+    _check_names(soup, rule, selection, learned=learned)
     for name, choices in CHOICES.items():
-        if others.get(name, choices[0]) not in choices:
-            raise ValueError(
-                f"params[{name!r}] must be {' or '.join(map(repr, choices))}, found "
-                f"{others[name]!r}"
-            )
-    finish = others.get("finish")
-    if not (finish is None or callable(finish)):
-        raise TypeError(f"params['finish'] must be a callable, found {finish!r}")
-    for name in others:
-        if name not in known:
-            listed = ", ".join([*rule.params, *known]) or "none"
-            raise ValueError(
-                f"params of rule {rule.name!r} and weights={weights!r} must be among "
-                f"these: {listed}; found {name!r}{taken_by(name)}"
-            )
-    return own, others
+        value = getattr(soup, name)
+        if value not in choices:
+            allowed = ", ".join(map(repr, choices))
+            raise ValueError(f"{name} must be one of {allowed}, found {value!r}")
+    if not (soup.finish is None or callable(soup.finish)):
+        raise TypeError(f"finish must be callable or None, found {soup.finish!r}")
+    needs_base = selection is not None and selection.needs_base
+    if soup.checkpoints is None and (needs_base or soup.base is not None):
+        raise ValueError(
+            f"{needing_base('weights')} needs checkpoints and their base, found "
+            "checkpoints=None"
+        )
+    if needs_base != (soup.base is not None):
+        raise ValueError(
+            f"base and {needing_base('weights')} must be used together, found "
+            f"base={soup.base!r:.80} and weights={soup.weights!r:.80}"
+        )
+    return selection
 
 
-def is_counted(weights: Any) -> bool:
-    """Whether the weights come from adding members one at a time.
+def _check_checkpoints(estimator: Any, checkpoints: Any) -> None:
+    if checkpoints is None:
+        if not hasattr(thawed(estimator), "get_params"):
+            raise TypeError(
+                f"{type(estimator).__name__} has no fit that could train members; pass "
+                "checkpoints"
+            )
+        return
+    is_sequence = isinstance(checkpoints, Sequence) or hasattr(checkpoints, "shape")
+    if isinstance(checkpoints, str) or not is_sequence:
+        raise TypeError(
+            "checkpoints must be a sequence of members, such as a list, found "
+            f"{type(checkpoints).__name__}: {checkpoints!r:.80}"
+        )
+    if not len(checkpoints):
+        raise ValueError("there must be at least one member, checkpoints is empty")
+
+
+def _is_learned(selection: Selection | None, estimator: Any) -> bool:
+    """Whether the weights are those of a learned soup, by gradient descent."""
+    if selection is None or not selection.uses_gradient:
+        return False
+    return state_of(thawed(estimator)).module is not None
+
+
+def _check_names(
+    soup: Any, rule: Rule, selection: Selection | None, *, learned: bool
+) -> None:
+    """Raise for unknown parameters of the rule or the selection."""
+    names: dict[str, list[str]] = {"rule_params": [*rule.params], "weights_params": []}
+    if selection is not None:
+        names["weights_params"] = (
+            LearnedSoup.parameter_names() if learned else [*selection.params]
+        )
+    is_own = learned or selection is None  # not checked by the selection below
+    for setting, known in names.items():
+        params = getattr(soup, setting)
+        if not isinstance(params, Mapping | None):
+            raise TypeError(f"{setting} must be a dict or None, found {params!r}")
+        for name in params or {}:
+            homes = [other for other, more in names.items() if name in more]
+            if setting not in homes and (homes or hasattr(soup, name)):
+                home = homes[0] if homes else "a parameter of ModelSoup"
+                raise ValueError(f"{name!r} does not belong in {setting}: use {home}")
+            if name not in known and setting == "weights_params" and is_own:
+                shown = ", ".join(known) or "none"
+                raise ValueError(
+                    f"{setting} has no {name!r} with weights={soup.weights!r:.80} "
+                    f"(known: {shown})"
+                )
+    rule.check_names(soup.rule_params or {})
+    if selection is not None and not learned:
+        selection.check_names(soup.weights_params or {})
+
+
+def check_targets(soup: Any, y: Any) -> None:
+    """Raise the estimator's errors on targets before the data are split by them.
 
     Parameters
     ----------
-    weights : array-like, str or None
-        Weights as given to `ModelSoup`.
-
-    Returns
-    -------
-    bool
-        True for None and for selections with ``adds_members``, such as greedy ones,
-        which can reuse a running sum.
-    """
-    selection = named(weights)
-    return weights is None or (selection is not None and selection.adds_members)
-
-
-def chosen_for(
-    weights: Any,
-    merged: Merged,
-    score: SoupScore | None,
-    rule: Rule,
-    params: dict[str, Any],
-    seed: int | None,
-) -> Chosen:
-    """Weights of the members, as given or chosen by a selection.
-
-    Parameters
-    ----------
-    weights : array-like of shape (n_members,), str or None
-        The weights, the name of a selection, or None for equal weights.
-    merged : Merged
-        Members, and the estimator that receives their combined parameters.
-    score : SoupScore or None
-        Score of weights on held-out data. With None nothing is scored, and the name of
-        a selection raises an error.
-    rule : Rule
-        Rule that combines the members.
-    params : dict
-        Parameters of the selection.
-    seed : int or None
-        Default for the ``random_state`` of selections that have one.
-
-    Returns
-    -------
-    Chosen
+    soup : ModelSoup
+        Soup that trains its members.
+    y : array-like or None
+        Targets given to ``fit``.
 
     Raises
     ------
     ValueError
-        If weights are invalid, a selection has no score, a score is not finite, or
-        the rule of a learned soup is not ``"mean"``.
+        If targets are required and missing, or not valid for a classifier.
+    """
+    from sklearn.base import is_classifier
+    from sklearn.utils import get_tags
+    from sklearn.utils.multiclass import check_classification_targets
+
+    if y is None and get_tags(soup).target_tags.required:
+        raise ValueError(
+            f"This {type(soup).__name__} estimator requires y to be passed, but "
+            "the target y is None"
+        )
+    if y is not None and is_classifier(soup):
+        check_classification_targets(np.asarray(y))
+
+
+def choose_weights(
+    soup: Any,
+    selection: Selection | None,
+    merged: MergedEstimator,
+    rule: Rule,
+    parts: Sequence[Part],
+) -> SelectionResult:
+    """Weights of the members as given, or chosen by a selection, with their scores.
+
+    Parameters
+    ----------
+    soup : ModelSoup
+        Soup with valid parameters.
+    selection : Selection or None
+        Selection that ``weights`` names; None if it is not a name.
+    merged : MergedEstimator
+        Members, and the estimator that receives their combined parameters.
+    rule : Rule
+        Rule that combines the members.
+    parts : sequence of (X, y, params)
+        Data to score on, as in `SoupScore`; empty if nothing is scored.
+
+    Returns
+    -------
+    SelectionResult
+
+    Raises
+    ------
+    ValueError
+        If weights are invalid, a selection has no score, or a score is not finite.
 
     Warns
     -----
     UserWarning
         If the chosen weights do not beat the best single member.
     """
-    n_members = len(merged.members)
-    if not isinstance(weights, str):
-        return choose(weights, n_members, score, signed=rule.signed, rule=rule.name)
-    selection: Any = lookup(SELECTIONS, weights)
-    known = list(selection.params)
-    if selection.uses_gradient and merged.has_module and score is not None:
-        if rule.name != "mean":
-            raise ValueError(
-                f"rule must be 'mean' for a learned soup, weights={weights!r} of a "
-                f"torch module; found {rule.name!r}"
-            )
-        selection = Learned(merged, score)
-        known = Learned.parameter_names()
-    params = with_patience(weights, params, n_members)
-    if "random_state" in known:
-        params = {"random_state": seed} | params
-    names = [member.name for member in merged.members]
-    return select(selection, n_members, score, names=names, **params)
+    n_members, score = len(merged.members), None
+    if parts:
+        scorer = resolve_scorer(soup.estimator, soup.scoring)
+        score = SoupScore(merged, scorer, parts, soup.on_error)
+    if selection is None:
+        return resolve_weights(
+            soup.weights, n_members, score, signed=rule.signed, rule=rule.name
+        )
+    if selection.uses_gradient and merged.has_module:
+        selection = Selection(LearnedSoup(merged, parts).convex)
+    params = with_patience(selection, soup.weights_params or {}, n_members)
+    if "random_state" in selection.params:
+        params = {"random_state": to_seed(soup.random_state)} | params
+    result = run_selection(selection, n_members, score, **params)
+    warn_if_no_gain(selection, result, [member.name for member in merged.members])
+    return result

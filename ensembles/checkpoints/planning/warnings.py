@@ -49,7 +49,7 @@ def check_related(
                 raise ValueError(
                     f"{message}; combine their predictions, with EnsembleClassifier "
                     "or EnsembleRegressor, fine-tune them from one checkpoint, or "
-                    "pass params={'shared_init': 'warn'} to average them all the same"
+                    "pass shared_init='warn' to average them nevertheless"
                 )
             warn_user(message)
         elif cosine < UNRELATED:
@@ -82,7 +82,7 @@ def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
                 f"running statistics of BatchNorm, such as {name}, are averaged, and "
                 "those of the average network are others: recalculate them before it "
                 "is scored and used, as torch.optim.swa_utils.update_bn does; a "
-                "ModelSoup takes a function for that, params={'finish': f}"
+                "ModelSoup takes a function for that, finish=f"
             )
             return
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ensembles._sklearn import warn_user
-from ensembles._typing import Float64
+from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.soup_search.candidates import Candidate, Candidates
 
 # Step of finite differences: smaller ones vanish in rounded parameters or scores.
 STEP = 0.05
+ROUNDING = 1e-12  # of a sum of weights; the base has no weight if it is that near to 1
 
 
 class Tasting:
@@ -29,7 +32,7 @@ class Tasting:
     own : list of Candidate
         Each member alone, after the base if there is one.
     kept : list of int
-        Indices in ``own`` of the candidates with a score.
+        Indices in ``own`` of the members with a score, without the base.
 
     Raises
     ------
@@ -46,30 +49,61 @@ class Tasting:
         self.candidates = candidates
         self.lower_is_better = lower_is_better
         self._values: list[float] = []
-        n_members = len(candidates.pool.members)
+        n_members = len(candidates.members)
         self.own: list[Candidate] = []
         self.kept: list[int] = []
         for place, row in enumerate(np.eye(n_members)):
             self.own.append(candidates(row))
             if self.own[-1].score is None:
                 self._leave_out(place)
-            else:
+            elif place or not candidates.has_base:
                 self.kept.append(place)
-        if len(self.kept) <= candidates.has_base:
+        if not self.kept:
             raise ValueError(
                 f"at least one member must be scored, all {n_members} failed; the "
                 f"last: {self.own[-1].error}"
             )
-        scores = {self.own[place].score for place in self.kept}
-        if len(self.kept) > len(scores) == 1:
+        scores = [found.score for found in self.own if found.score is not None]
+        if len(scores) > len(set(scores)) == 1:
             warn_user(
-                f"every member scored exactly {scores.pop():.6g}: is that what is "
+                f"every member scored exactly {scores[0]:.6g}: is that what is "
                 "meant as the score? Of a command it is the last number printed"
             )
 
-    def __call__(self, weights: Float64) -> float:
-        """Score of weights of shape (n_kept,)."""
-        found = self.candidates(self.full(weights)).score
+    def score_counts(self, counts: Counts) -> float:
+        """Score of the weights ``counts / counts.sum()``.
+
+        Parameters
+        ----------
+        counts : ndarray of shape (n_kept,), int64
+            How often each member was added.
+
+        Returns
+        -------
+        float
+        """
+        return self(counts / counts.sum(), counts)
+
+    def __call__(self, weights: Float64, counts: Counts | None = None) -> float:
+        """Score of weights.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_kept,), non-negative
+            Member weights; the base has 1 minus their sum.
+        counts : ndarray of shape (n_kept,), int64, or None, default=None
+            How often each member was added, in the ratio of the weights; None if
+            members were not added one by one.
+
+        Returns
+        -------
+        float
+        """
+        n_members = len(self.own)
+        if counts is not None:
+            counted, counts = counts, np.zeros(n_members, np.int64)
+            counts[self.kept] = counted
+        found = self.candidates(self.full(weights), counts).score
         if found is None:
             lowest = min(self._values)
             return lowest - max(1.0, abs(lowest))
@@ -107,7 +141,7 @@ class Tasting:
         return rises / STEP if rises.max() > 0 else np.zeros(len(weights))
 
     def full(self, weights: Float64) -> Float64:
-        """Expand weights of the kept members to all members, with 0 for the others.
+        """Expand weights of the kept members to all members and the base.
 
         Parameters
         ----------
@@ -120,6 +154,9 @@ class Tasting:
         """
         found = np.zeros(len(self.own))
         found[self.kept] = weights
+        if self.candidates.has_base:
+            share = 1 - math.fsum(weights)
+            found[0] = share if abs(share) > ROUNDING else 0.0
         return found
 
     def uniform(self) -> Float64:
@@ -130,8 +167,7 @@ class Tasting:
         ndarray of shape (n_members,)
         """
         found = np.zeros(len(self.own))
-        members = self.kept[self.candidates.has_base :]
-        found[members] = 1 / len(members)
+        found[self.kept] = 1 / len(self.kept)
         return found
 
     def _leave_out(self, place: int) -> None:

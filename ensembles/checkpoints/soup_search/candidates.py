@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Float64
+from ensembles._typing import Counts, Float64
 from ensembles.atomic_io import beside, telling_if_full
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.merging.combinations import Pool
+from ensembles.checkpoints.merging.combinations import Combination, MemberCombinations
+from ensembles.checkpoints.merging.running_mean import RunningMean
 from ensembles.checkpoints.merging.writers import write_plan_to
-from ensembles.checkpoints.planning.options import MergeOptions
+from ensembles.checkpoints.planning.options import MEMORY, MergeOptions
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.journal import Journal, Share, share
 
@@ -98,16 +99,23 @@ class Candidates:
     job : Job
         How candidates are written and scored.
     has_base : bool
-        Whether the first member is a base, which combinations with unequal weights do
-        not count several times.
+        Whether the first member is a base.
+
+    Attributes
+    ----------
+    stream : RunningMean
+        Function that streams the plan of a candidate.
     """
 
     def __init__(
         self, members: tuple[Checkpoint, ...], job: Job, *, has_base: bool
     ) -> None:
-        self.pool = Pool(members, folder=job.out.parent, options=job.options)
+        self.members = members
+        self.stream = RunningMean(job.out.parent)
         self.found: dict[bytes, Candidate] = {}
-        self._means: dict[bytes, tuple[Sequence[Checkpoint], Float64]] = {}
+        memory = job.options.get("memory", MEMORY)
+        self._combinations = MemberCombinations(len(members), memory=memory)
+        self._arranged: dict[bytes, Combination] = {}
         self._job = job
         self.has_base = has_base
         self._shares = [share(member, 1.0) for member in members]
@@ -118,13 +126,16 @@ class Candidates:
             if name not in APART and value != getattr(defaults, name)
         }
 
-    def __call__(self, weights: Float64) -> Candidate:
+    def __call__(self, weights: Float64, counts: Counts | None = None) -> Candidate:
         """Candidate of the given weights, scored in the first call.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,), non-negative, sum 1
             Weights of all members, the base included.
+        counts : ndarray of shape (n_members,), int64, or None, default=None
+            How often each member was added, in the ratio of the weights; None if
+            members were not added one by one.
 
         Returns
         -------
@@ -138,17 +149,17 @@ class Candidates:
         """
         key = weights.tobytes()
         if key not in self.found:
-            self.found[key] = self._made(weights)
+            self.found[key] = self._made(weights, counts)
             self._job.record(self.found[key])
         return self.found[key]
 
     def plan(self, weights: Float64, out: Path) -> Plan:
-        """Plan that writes a scored candidate again, with the same order of members.
+        """Plan of a candidate, with its order of members.
 
         Parameters
         ----------
         weights : ndarray of shape (n_members,)
-            Weights of a candidate that was scored.
+            Weights of a candidate.
         out : Path
             Output of the plan.
 
@@ -159,20 +170,23 @@ class Candidates:
         Raises
         ------
         KeyError
-            If no candidate with these weights was scored.
+            If no candidate has these weights.
         """
-        members, counts = self._means[weights.tobytes()]
-        return plan(members, out, weights=counts, **self._job.options)
+        combination = self._arranged[weights.tobytes()]
+        members = [self.members[index] for index in combination.members]
+        return plan(members, out, weights=combination.weights, **self._job.options)
 
-    def _made(self, weights: Float64) -> Candidate:
+    def _made(self, weights: Float64, counts: Counts | None) -> Candidate:
         places = np.flatnonzero(weights).tolist()
         shares = self._weighed(weights, places)
-        # Planned even if the journal has its score: the order of members depends on
-        # earlier plans, and a resumed run must give the same as an uninterrupted one.
-        planned = self._planned(weights, None)
-        self._means[weights.tobytes()] = (planned.members, planned.weights)
+        if counts is None and len(set(weights[places])) == 1:
+            counts = (weights != 0).astype(np.int64)
+        # Even if the journal has the score: the order of members depends on earlier
+        # combinations, and a resumed run must give the same as an uninterrupted one.
+        combination = self._combinations.arrange(weights, counts)
+        self._arranged[weights.tobytes()] = combination
         journal, settings = self._job.journal, self._settings if len(places) > 1 else {}
-        names = tuple(self.pool.members[place].name for place in places)
+        names = tuple(self.members[place].name for place in places)
         found = Candidate(names, tuple(s.weight for s in shares), None, 0.0)
         known = None if journal is None else journal.find(shares, settings)
         if known is not None:
@@ -206,7 +220,7 @@ class Candidates:
     @contextmanager
     def _served(self, weights: Float64, places: list[int]) -> Iterator[Path]:
         """Path of a checkpoint with these weights, temporary unless it is a member."""
-        single = self.pool.members[places[0]].path
+        single = self.members[places[0]].path
         if len(places) == 1 and single is not None:
             yield single
             return
@@ -216,17 +230,10 @@ class Candidates:
             with telling_if_full(job.out):
                 if not job.suffix:
                     place.mkdir()
-                planned = self._planned(weights, place)
-                write_plan_to(planned, place, job.progress, self.pool.stream)
+                write_plan_to(
+                    self.plan(weights, place), place, job.progress, self.stream
+                )
             yield place
-
-    def _planned(self, weights: Float64, out: Path | None) -> Plan:
-        """Plan of a combination; with a base and unequal weights, without counts."""
-        shares = weights[weights != 0]
-        if not self.has_base or (shares == shares[0]).all():
-            return self.pool.plan(weights, out)
-        # A weight of 0.9 for the base must not be planned as nine copies of it.
-        return self.pool.weighed(weights, out)
 
     def _weighed(self, weights: Float64, places: list[int]) -> list[Share]:
         return [self._shares[i]._replace(weight=float(weights[i])) for i in places]
@@ -234,7 +241,7 @@ class Candidates:
     def _check_unchanged(self, places: list[int]) -> None:
         """Raise if files of tensors changed; update the shares for other changes."""
         for place in places:
-            member, before = self.pool.members[place], self._shares[place]
+            member, before = self.members[place], self._shares[place]
             self._shares[place] = now = share(member, 1.0)
             # Name, size and modification time: a new hard link changes only the others.
             if [known[:3] for known in now.files] != [k[:3] for k in before.files]:

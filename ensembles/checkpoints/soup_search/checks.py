@@ -12,7 +12,7 @@ from ensembles._typing import Float64
 from ensembles.atomic_io import check_free
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning.plan import Plan, plan
-from ensembles.checkpoints.soup_selection import check_name, needing_base, taken_by
+from ensembles.checkpoints.soup_selection import needing_base, resolve_selection
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
 from ensembles.selection.table import named
@@ -61,8 +61,8 @@ def paths_of(members: Any, base: Any, select: str) -> list[Any]:
         )
     if base is not None and not needs_base:
         raise ValueError(
-            f"base=PATH must go with {needing_base()}, found the base {base} and "
-            f"select={select!r}; leave the base out, or choose that"
+            f"base=PATH must go with {needing_base('select')}, found the base {base} "
+            f"and select={select!r}; leave the base out, or choose that"
         )
     paths = [*members] if base is None else [base, *members]
     known: dict[str, Any] = {}
@@ -100,7 +100,7 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
     params : mapping of str to value
         Parameters of the selection.
     n_members : int
-        Number of members, the base included.
+        Number of members, without the base.
 
     Returns
     -------
@@ -113,15 +113,8 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
     ImportError
         If the selection needs a package that is not installed.
     """
-    check_name(select)
-    selection = lookup(SELECTIONS, select)
-    known = selection.params
-    for name in params:
-        if name not in known:
-            raise ValueError(
-                f"parameters of the selection {select!r} must be among these: "
-                f"{', '.join(known) or 'none'}; found {name!r}{taken_by(name)}"
-            )
+    selection = resolve_selection(select) or lookup(SELECTIONS, select)
+    selection.check_names(params)
     left = iter(range(2 * n_members + 10))
 
     def score(weights: Float64) -> float:

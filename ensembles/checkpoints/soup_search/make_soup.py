@@ -38,7 +38,7 @@ from ensembles.checkpoints.soup_search.checks import (
 )
 from ensembles.checkpoints.soup_search.journal import Journal
 from ensembles.checkpoints.soup_selection import with_patience
-from ensembles.selection.choose import select_quietly
+from ensembles.selection.choose import run_selection
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ def make_soup(
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error must be 'stop' or 'skip', found {on_error!r}")
     paths = paths_of(members, base, select)
-    own = with_patience(select, params or {}, len(paths))
-    selection = rehearsed(select, own, len(paths))
+    selection = rehearsed(select, params or {}, len(members))
+    own = with_patience(selection, params or {}, len(members))
     given = options_for(options, force=force)
     planned, place = plan_of_all(paths, out, given)
     places = [place] if journal is None else [place, journal.path]
@@ -218,7 +218,7 @@ def make_soup(
     with nullcontext() if journal is None else journal:
         candidates = Candidates(planned.members, job, has_base=base is not None)
         tasted = Tasting(candidates, lower_is_better=lower_is_better)
-        chosen = select_quietly(selection, len(tasted.kept), tasted, **own)
+        chosen = run_selection(selection, len(tasted.kept), tasted, **own)
         weights = tasted.full(chosen.weights)
         if candidates(weights).score is None:
             raise ValueError(
@@ -229,7 +229,7 @@ def make_soup(
         written = write(
             candidates.plan(weights, place),
             progress=progress,
-            stream=candidates.pool.stream,
+            stream=candidates.stream,
         )
     return _report(tasted, weights, written)
 
@@ -249,10 +249,10 @@ def _report(tasted: Tasting, weights: Float64, written: MergeReport) -> SoupRepo
     score = candidates(weights).score
     return SoupReport(
         out=written.out,
-        members=tuple(member.name for member in candidates.pool.members[first:]),
+        members=tuple(member.name for member in candidates.members[first:]),
         scores=tuple(own[first:]),
         weights=tuple(weights[first:].tolist()),
-        base=candidates.pool.members[0].name if first else None,
+        base=candidates.members[0].name if first else None,
         base_score=own[0] if first else None,
         base_weight=float(weights[0]) if first else 0.0,
         score=math.nan if score is None else score,
@@ -260,5 +260,5 @@ def _report(tasted: Tasting, weights: Float64, written: MergeReport) -> SoupRepo
         lower_is_better=tasted.lower_is_better,
         candidates=tuple(candidates.found.values()),
         written=written,
-        checkpoints=candidates.pool.members,
+        checkpoints=candidates.members,
     )

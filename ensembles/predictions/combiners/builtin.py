@@ -27,7 +27,7 @@ from ensembles.predictions.combiners.combiner import Combiner, ElementwiseCombin
 from ensembles.registry import Table, lookup, register
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
-from ensembles.selection.table import check_number
+from ensembles.selection.table import check_real
 
 # Lower bound of probabilities before the logarithm: forests and naive Bayes predict 0
 # for classes that are only rare. Chosen on other data sets than those reported.
@@ -195,7 +195,7 @@ def log_pool(
     logit model", International Journal of Forecasting 30, where the intercept
     corrects a bias that the members share.
     """
-    check_number(temperature=temperature)
+    check_real(temperature=temperature)
     if not temperature > 0:  # also rejects NaN
         raise ValueError(f"temperature must be positive, found {temperature!r}")
     logarithm = clipped_logarithm(floor)

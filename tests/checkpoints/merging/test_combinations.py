@@ -1,4 +1,4 @@
-"""Weights as counts of members, up to where those fit into the memory."""
+"""Counts of members as repetitions in a mean, up to what fits into the memory."""
 
 from __future__ import annotations
 
@@ -7,64 +7,71 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ensembles.checkpoints.directories.open import open_checkpoint
-from ensembles.checkpoints.merging.combinations import MOST, Pool, as_counts
+from ensembles.checkpoints import plan
+from ensembles.checkpoints.merging.combinations import MemberCombinations
+from ensembles.checkpoints.planning.options import MEMORY
 from tests.checkpoints.building import save
 
 
+def ratio(counts: list[int]) -> np.ndarray:
+    return np.array(counts) / sum(counts)
+
+
+@pytest.mark.parametrize("memory", [MEMORY, MEMORY // 2])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_so_many_counts_fit_into_the_usual_memory(tmp_path: Path, dtype: type) -> None:
+def test_so_many_counts_fit_into_the_memory(
+    tmp_path: Path, dtype: type, memory: int
+) -> None:
     members = [
         save(tmp_path / "a.safetensors", {"w": np.zeros(1 << 17, dtype)}),
         save(tmp_path / "b.safetensors", {"w": np.ones(1 << 17, np.float32)}),
     ]
-    pool = Pool([open_checkpoint(path, 0) for path in members])
-    for count in range(1, MOST):  # as greedy adds them, one by one
-        planned = pool.plan(np.array([count, 1]) / (count + 1))
-    assert len(planned.members) == MOST
-    # One more, and they are weights: their blocks would not fit.
-    planned = pool.plan(np.array([MOST, 1]) / (MOST + 1))
-    assert len(planned.members) == 2
-    assert planned.weights.tolist() == [MOST / (MOST + 1), 1 / (MOST + 1)]
-    assert as_counts(planned.weights) is None
+    combinations = MemberCombinations(2, memory=memory)
+    count = 1
+    while True:  # as greedy adds them, one by one
+        counts = np.array([count, 1])
+        found = combinations.arrange(ratio([count, 1]), counts)
+        if found.weights is not None:
+            break
+        count += 1
+    assert count > (20 if memory < MEMORY else 50)
+    most = [members[index] for index in combinations.order]
+    assert len(most) == count
+    plan(most, memory=memory)  # would be an error with too little memory
+    # One more, and they are weights: their blocks might not fit.
+    assert found.members == [0, 1]
+    assert found.weights.tolist() == ratio([count, 1]).tolist()
 
 
-def test_options_are_those_of_every_plan(tmp_path: Path) -> None:
-    members = [
-        open_checkpoint(save(tmp_path / f"{n}.safetensors", {"w": np.ones(n)}), n)
-        for n in (1, 1)
-    ]
-    pool = Pool(members, options={"threads": 1, "dtype": "float32"})
-    for weights in ([1, 0], [0.5, 0.5], [0.123, 0.877]):
-        assert pool.plan(np.array(weights)).options.dtype == "float32"
-
-
-def test_weights_that_no_addition_leads_to_read_each_member_once(
-    tmp_path: Path,
-) -> None:
-    members = [
-        open_checkpoint(save(tmp_path / f"{n}.safetensors", {"w": np.ones(3)}), n)
-        for n in range(3)
-    ]
-    pool = Pool(members)
-    base = pool.plan(np.array([0.9, 0.05, 0.05]))
-    assert len(base.members) == 3
+def test_members_that_counts_repeat_are_read_in_the_order_of_the_last_mean() -> None:
+    combinations = MemberCombinations(3)
+    base = combinations.arrange(np.array([0.9, 0.05, 0.05]))
+    assert base.members == [0, 1, 2]
+    assert base.weights is not None
     assert base.weights.tolist() == [0.9, 0.05, 0.05]
-    pool.plan(np.array([0, 0.5, 0.5]))
-    more = pool.plan(np.array([0, 2 / 3, 1 / 3]))
-    assert [m.name for m in more.members] == [
-        members[place].name for place in (1, 2, 1)
-    ]
-    assert more.weights.tolist() == [1, 1, 1]
-    last = pool.plan(np.full(3, 1 / 3))
-    assert [m.name for m in last.members] == [
-        members[place].name for place in (1, 2, 0)
-    ]
+    for counts, order in (
+        ([0, 1, 1], [1, 2]),
+        ([0, 2, 1], [1, 2, 1]),
+        ([1, 1, 1], [1, 2, 0]),
+        ([2, 2, 2], [1, 2, 0]),  # in the same ratio
+    ):
+        found = combinations.arrange(ratio(counts), np.array(counts))
+        assert found == (order, None)
+
+
+def test_counts_that_read_more_than_each_member_once_are_weights() -> None:
+    combinations = MemberCombinations(2)
+    found = combinations.arrange(ratio([9, 1]), np.array([9, 1]))
+    assert found.members == [0, 1]
+    assert found.weights is not None
+    assert combinations.order == []
+
+
+def test_a_single_member_is_its_own_mean() -> None:
+    assert MemberCombinations(3).arrange(np.array([0, 1.0, 0])) == ([1], None)
 
 
 def test_members_that_count_once_are_counts_however_many() -> None:
-    weights = np.zeros(200)
-    weights[::2] = 1 / 100
-    counts = as_counts(weights)
-    assert counts is not None
-    np.testing.assert_array_equal(counts, [1, 0] * 100)
+    counts = np.array([1, 0] * 100)
+    found = MemberCombinations(200).arrange(counts / 100, counts)
+    assert found == (list(range(0, 200, 2)), None)

@@ -19,11 +19,11 @@ from safetensors.numpy import save_file
 
 from ensembles.checkpoints import average
 from ensembles.checkpoints.directories.open import open_checkpoint
-from ensembles.checkpoints.merging.combinations import Pool
 from ensembles.checkpoints.merging.running_mean import RunningMean
 from ensembles.checkpoints.merging.writers import write_plan_to
-from ensembles.checkpoints.model_soup.parameter_arrays import Mixture
+from ensembles.checkpoints.model_soup.parameter_arrays import ParameterWriter
 from ensembles.checkpoints.planning.plan import plan
+from ensembles.rules import RULES
 
 N_MEMBERS = 5
 
@@ -137,8 +137,11 @@ def test_a_full_disk_names_the_place_of_the_sum(
         f"a sum of members in {tmp_path} was not written: its disk is full; set TM"
     )
     arrays = {name: np.empty(t.shape, t.dtype) for name, t in opened[0].layout.items()}
+    write = ParameterWriter(
+        opened, arrays, rule=RULES["mean"], params={}, integers="error"
+    )
     with pytest.raises(OSError, match=message):
-        Mixture(Pool(opened), arrays)(np.ones(N_MEMBERS))
+        write(np.ones(N_MEMBERS), np.ones(N_MEMBERS, np.int64))
 
 
 def test_files_of_torch_are_verified_once(tmp_path: Path) -> None:

@@ -15,12 +15,11 @@ from ensembles.checkpoints import ModelSoup
 SOUPS = [
     ModelSoup(SGDClassifier(), n_members=3),
     ModelSoup(SGDClassifier(), weights="greedy_soup", n_members=2),
-    ModelSoup(SGDClassifier(), "epochs", n_members=3),
     ModelSoup(LogisticRegression(), n_members=2),
-    ModelSoup(MLPClassifier(max_iter=30), n_members=2, params={"n_epochs": 1}),
+    ModelSoup(MLPClassifier(max_iter=30), n_members=2),
     ModelSoup(SGDRegressor(), n_members=3, rule="median"),
     ModelSoup(Ridge(), n_members=1),
-    ModelSoup(MLPRegressor(max_iter=30), n_members=2, params={"n_epochs": 1}),
+    ModelSoup(MLPRegressor(max_iter=30), n_members=2),
     ModelSoup(StandardScaler(), n_members=2),
     ModelSoup(MaxAbsScaler(), n_members=1),
 ]

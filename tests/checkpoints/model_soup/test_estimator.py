@@ -36,8 +36,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from ensembles.checkpoints import ModelSoup, average, get_state, register_state
-from ensembles.checkpoints.model_soup.training import Training, branches
+from ensembles.checkpoints import (
+    ModelSoup,
+    average,
+    get_state,
+    register_state,
+    train_members,
+    train_snapshots,
+)
 from ensembles.checkpoints.parameters.builtin import attributes
 from ensembles.checkpoints.parameters.table import STATES, State
 
@@ -132,7 +138,7 @@ def test_every_selection_gives_the_soup_that_it_scored(
     weights: str, params: dict[str, Any], members: list[Any]
 ) -> None:
     soup = ModelSoup(
-        SGDClassifier(), members, weights=weights, params=params, random_state=0
+        SGDClassifier(), members, weights=weights, weights_params=params, random_state=0
     )
     soup.fit(X_held, y_held)
     assert soup.score(X_held, y_held) == soup.soup_score_
@@ -150,7 +156,7 @@ def test_every_selection_gives_the_soup_that_it_scored(
 def test_wise_ft_goes_from_the_base_to_the_members(members: list[Any]) -> None:
     base = SGDClassifier(random_state=0).fit(X_train[:100], y_train[:100])
     soup = ModelSoup(SGDClassifier(), members[:2], weights="wise_ft", base=base)
-    soup.set_params(params={"alphas": [0, 0.25, 1]}).fit(X_held, y_held)
+    soup.set_params(weights_params={"alphas": [0, 0.25, 1]}).fit(X_held, y_held)
     alpha = soup.weights_.sum()
     states = [get_state(one) for one in (base, *members[:2])]
     expected = average(states, weights=[1 - alpha, alpha / 2, alpha / 2])
@@ -250,56 +256,6 @@ def test_scorers_that_ask_get_their_metadata(members: list[Any]) -> None:
         assert soup.scores_[0] == pytest.approx(expected, abs=1e-15)
 
 
-def test_a_pickle_holds_parameters_or_paths_by_choice(
-    members: list[Any], tmp_path: Path
-) -> None:
-    paths = [str(tmp_path / f"{place}.safetensors") for place in range(2)]
-    for path, member in zip(paths, members, strict=False):
-        save_file(get_state(member), path)
-    soup = ModelSoup(FrozenEstimator(members[0]), paths, weights=[1, 3]).fit()
-    expected = soup.decision_function(X_held)
-    whole = pickle.loads(pickle.dumps(soup))
-    np.testing.assert_array_equal(whole.decision_function(X_held), expected)
-    light = pickle.loads(pickle.dumps(soup.forget()))
-    assert light._estimator is None
-    np.testing.assert_array_equal(light.decision_function(X_held), expected)
-    np.testing.assert_array_equal(soup.decision_function(X_held), expected)
-
-
-def test_a_soup_that_forgot_tells_if_its_checkpoints_were_changed(
-    members: list[Any], tmp_path: Path
-) -> None:
-    path = tmp_path / "member.safetensors"
-    save_file(get_state(members[0]), path)
-    soup = ModelSoup(FrozenEstimator(members[0]), [path]).fit().forget().forget()
-    save_file(get_state(members[1]), path)
-    with pytest.raises(ValueError, match="other parameters than the soup forgot; fit"):
-        soup.predict(X_held)
-    save_file(get_state(members[0]), path)
-    np.testing.assert_array_equal(soup.predict(X_held), members[0].predict(X_held))
-
-
-@pytest.mark.filterwarnings("ignore:selection 'wise_ft' did not beat the best member")
-def test_a_soup_with_a_base_is_combined_again_to_the_byte(
-    members: list[Any],
-) -> None:
-    soup = ModelSoup(
-        SGDClassifier(),
-        members[:3],
-        base=members[3],
-        weights="wise_ft",
-        params={"alphas": [0.3]},
-    ).fit(X_held, y_held)
-    before = soup.estimator_.coef_.copy()
-    np.testing.assert_array_equal(soup.forget().estimator_.coef_, before)
-
-
-def test_a_soup_that_made_its_members_does_not_forget_them() -> None:
-    soup = ModelSoup(SGDClassifier(), n_members=2, random_state=0).fit(X_held, y_held)
-    with pytest.raises(ValueError, match="cannot forget them"):
-        soup.forget()
-
-
 def test_a_clone_is_free_and_not_fitted(tmp_path: Path) -> None:
     soup = ModelSoup(SGDClassifier(), [tmp_path / "nowhere.safetensors"])
     found = clone(soup)
@@ -358,16 +314,10 @@ def test_methods_are_those_of_the_estimator() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_on_digits_the_soup_is_not_below_its_best_member(seed: int) -> None:
     parts = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
-    members = branches(
-        MLPClassifier(),
-        Training(parts[0], parts[2], {}),
-        n_members=5,
-        n_epochs=3,
-        random_state=seed,
-        n_jobs=None,
+    members = train_members(
+        MLPClassifier(), parts[0], parts[2], n_epochs=3, random_state=seed
     )
-    soup = ModelSoup(MLPClassifier(), random_state=seed, params={"n_epochs": 3})
-    soup.fit(parts[0], parts[2])
+    soup = ModelSoup(MLPClassifier(), members).fit()
     best = max(member.score(parts[1], parts[3]) for member in members)
     assert soup.score(parts[1], parts[3]) >= best - 0.005
 
@@ -390,10 +340,14 @@ def test_networks_that_differ_in_seed_alone_are_refused() -> None:
 
 
 def test_members_of_one_run_are_its_last_epochs() -> None:
-    soup = ModelSoup(SGDClassifier(), "epochs", n_members=3, random_state=0)
-    soup.fit(X_train, y_train)
-    again = clone(soup).fit(X_train, y_train)
-    np.testing.assert_array_equal(soup.estimator_.coef_, again.estimator_.coef_)
+    first, again = (
+        train_snapshots(SGDClassifier(), X_train, y_train, n_members=3, random_state=0)
+        for _ in range(2)
+    )
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.coef_, other.coef_)
+    assert not np.array_equal(first[0].coef_, first[1].coef_)
+    soup = ModelSoup(SGDClassifier(), first).fit()
     assert soup.score(X_held, y_held) > 0.9
 
 
@@ -462,10 +416,53 @@ def test_members_that_any_order_leads_to_one_place_are_told() -> None:
     with (
         pytest.warns(ConvergenceWarning),
         pytest.warns(
-            UserWarning, match="members are all alike: LogisticRegression end"
+            UserWarning, match="all members are equal: LogisticRegression end"
         ),
     ):
         soup.fit(X_held, y_held)
+
+
+def test_counts_of_training_must_be_integers() -> None:
+    functions: list[Any] = [train_members, train_snapshots]
+    for train in functions:
+        with pytest.raises(ValueError, match="n_epochs must be an integer of at least"):
+            train(SGDClassifier(), X_held, y_held, n_epochs=0.5)
+
+
+def test_snapshots_of_a_fit_that_cannot_go_on_are_one() -> None:
+    with pytest.warns(UserWarning, match="neither partial_fit nor warm_start"):
+        found = train_snapshots(LinearRegression(), X_held, y_held)
+    assert len(found) == 1
+
+
+def test_parameters_must_be_a_dict() -> None:
+    for name in ("rule_params", "weights_params"):
+        soup = ModelSoup(SGDClassifier()).set_params(**{name: 3})
+        with pytest.raises(TypeError, match=f"{name} must be a dict or None, found 3"):
+            soup.fit(X_held, y_held)
+    with pytest.raises(TypeError, match="finish must be callable or None, found 3"):
+        ModelSoup(SGDClassifier(), finish=3).fit(X_held, y_held)
+
+
+def test_parameters_of_a_rule_reach_it(members: list[Any]) -> None:
+    states = [get_state(member) for member in members[:3]]
+    params = {"proportion": 0.4}
+    soup = ModelSoup(
+        SGDClassifier(), members[:3], rule="trimmed_mean", rule_params=params
+    )
+    expected = average(states, rule="trimmed_mean", rule_params=params)
+    np.testing.assert_array_equal(soup.fit().estimator_.coef_, expected["coef_"])
+
+
+def test_a_pickle_holds_the_parameters(members: list[Any], tmp_path: Path) -> None:
+    paths = [str(tmp_path / f"{place}.safetensors") for place in range(2)]
+    for path, member in zip(paths, members, strict=False):
+        save_file(get_state(member), path)
+    soup = ModelSoup(FrozenEstimator(members[0]), paths, weights=[1, 3]).fit()
+    whole = pickle.loads(pickle.dumps(soup))
+    np.testing.assert_array_equal(
+        whole.decision_function(X_held), soup.decision_function(X_held)
+    )
 
 
 def test_trees_are_refused_before_they_are_fitted() -> None:
@@ -477,18 +474,36 @@ def test_trees_are_refused_before_they_are_fitted() -> None:
     ("params", "message"),
     [
         ({"checkpoints": []}, "at least one member"),
-        ({"checkpoints": "run"}, "'epochs' or None, found 'run'"),
-        ({"n_members": 0}, "n_members must be a whole number of at least 1, found 0"),
-        ({"params": {"n_epochs": 0.5}}, "n_epochs must be a whole number"),
+        ({"n_members": 0}, "n_members must be an integer of at least 1, found 0"),
         (
-            {"params": {"n_round": 3}},
-            "these: integers, shared_init, on_error, finish, n_epochs; found 'n_round'",
+            {"weights_params": {"n_round": 3}},
+            "weights_params has no 'n_round' with weights=None .known: none",
         ),
+        (
+            {"weights": "greedy", "weights_params": {"n_round": 3}},
+            "selection 'greedy' has no parameter 'n_round' .known: n_rounds, pat",
+        ),
+        (
+            {"weights": "greedy", "rule_params": {"n_rounds": 3}},
+            "'n_rounds' does not belong in rule_params: use weights_params",
+        ),
+        (
+            {"rule": "power_mean", "weights_params": {"p": 3}},
+            "'p' does not belong in weights_params: use rule_params",
+        ),
+        (
+            {"rule_params": {"integers": "max"}},
+            "'integers' does not belong in rule_params: use a parameter of ModelSoup",
+        ),
+        ({"rule_params": {"q": 3}}, "rule 'mean' has no parameter 'q' .known: none"),
+        ({"integers": "last"}, "integers must be one of 'error', 'first', 'max', fo"),
+        ({"shared_init": True}, "shared_init must be one of None, 'error', 'warn'"),
+        ({"on_error": "drop"}, "on_error must be one of 'stop', 'skip', found 'drop'"),
         ({"weights": "gready"}, "unknown selection 'gready'; did you mean 'greedy'"),
         ({"weights": [1, 2]}, "one number for each member: found 2 for 5 members"),
         ({"weights": "wise_ft"}, "needs checkpoints and their base"),
         ({"rule": "slerp"}, "rule 'slerp' needs 2 members, found 5"),
-        ({"weights": "greedy", "cv": 5}, "hold out once .* found 5 splits"),
+        ({"weights": "greedy", "cv": 5}, "cv must have one split .* found 5 splits"),
     ],
 )
 def test_wrong_parameters_are_told(params: dict[str, Any], message: str) -> None:
@@ -498,18 +513,20 @@ def test_wrong_parameters_are_told(params: dict[str, Any], message: str) -> None
 
 
 def test_a_base_without_a_use_is_told(members: list[Any]) -> None:
-    with pytest.raises(ValueError, match="base and weights='wise_ft' go together"):
+    with pytest.raises(ValueError, match="base and weights='wise_ft' must be used tog"):
         ModelSoup(SGDClassifier(), members, base=members[0]).fit()
 
 
 def test_a_choice_needs_data(members: list[Any]) -> None:
-    with pytest.raises(ValueError, match="by data: fit"):
+    with pytest.raises(ValueError, match="on data, found X=None; call fit"):
         ModelSoup(SGDClassifier(), members, weights="greedy_soup").fit()
 
 
 def test_a_list_of_scores_is_refused(members: list[Any]) -> None:
     soup = ModelSoup(SGDClassifier(), members, scoring=["accuracy", "f1"])
-    with pytest.raises(TypeError, match=r"scoring must be one name, .* found \['acc"):
+    with pytest.raises(
+        TypeError, match=r"scoring must be a single name, .* found \['acc"
+    ):
         soup.fit(X_held, y_held)
 
 
@@ -605,7 +622,7 @@ def test_frames_come_out_of_members_that_are_given() -> None:
 @pytest.mark.filterwarnings(UNFINISHED)
 def test_what_stops_early_goes_on_by_a_warm_start() -> None:
     net = MLPClassifier((8,), early_stopping=True, max_iter=5)
-    soup = ModelSoup(net, n_members=2, random_state=0, params={"n_epochs": 1})
+    soup = ModelSoup(net, n_members=2, random_state=0)
     assert soup.fit(X_held, y_held).weights_.tolist() == [1, 1]
 
 
@@ -634,7 +651,7 @@ def test_weights_reach_the_score_of_the_estimator_by_routing() -> None:
 
 
 def test_nothing_is_dropped_in_silence(members: list[Any]) -> None:
-    with pytest.raises(TypeError, match="nothing that could take sample_weight"):
+    with pytest.raises(TypeError, match="trains nothing that takes sample_weight"):
         ModelSoup(SGDClassifier(), members).fit(X_held, y_held, sample_weight=y_held)
 
 
@@ -656,7 +673,7 @@ def test_members_of_other_names_are_refused(members: list[Any]) -> None:
 
 
 def test_a_generator_or_a_mapping_is_no_sequence_of_members(members: list[Any]) -> None:
-    for found in (iter(members), {"a": members[0]}, set(members)):
+    for found in (iter(members), {"a": members[0]}, set(members), "epochs"):
         with pytest.raises(
             TypeError, match="must be a sequence of members, such as a l"
         ):
@@ -666,7 +683,7 @@ def test_a_generator_or_a_mapping_is_no_sequence_of_members(members: list[Any]) 
 
 def test_a_device_is_for_modules_alone(members: list[Any]) -> None:
     with pytest.raises(
-        ValueError, match="device must be None for a SGDClassifier, whi"
+        ValueError, match="device must be None for SGDClassifier, which"
     ):
         ModelSoup(SGDClassifier(), members, device="cuda").fit()
 
@@ -717,7 +734,7 @@ def test_members_of_a_frozen_estimator_go_on_from_its_fit() -> None:
     start = SGDClassifier(random_state=0).fit(X_train, y_train)
     before = start.coef_.copy()
     soup = ModelSoup(FrozenEstimator(start), n_members=2, random_state=0)
-    soup.set_params(params={"n_epochs": 1}).fit(X_held[:20], y_held[:20])
+    soup.fit(X_held[:20], y_held[:20])
     assert set(soup.classes_) == set(range(10)) > set(y_held[:3])
     assert soup.score(X_held, y_held) > 0.9
     assert not np.array_equal(soup.estimator_.coef_, before)
@@ -734,16 +751,9 @@ def test_a_fit_that_fails_leaves_the_one_before(members: list[Any]) -> None:
     soup = ModelSoup(SGDClassifier(), members[:3], weights="greedy_soup")
     soup.fit(X_held, y_held)
     before = soup.estimator_.coef_.copy()
-    soup.forget().set_params(rule="median")
+    soup.set_params(rule="median")
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         soup.fit(X_held, y_held[:-1])
-    np.testing.assert_array_equal(soup.estimator_.coef_, before)
-
-
-def test_a_soup_that_forgot_remembers_what_it_was_made_of(members: list[Any]) -> None:
-    soup = ModelSoup(SGDClassifier(), members[:3]).fit()
-    before = soup.estimator_.coef_.copy()
-    soup.forget().set_params(checkpoints=members[:1], weights="wise_ft", rule="median")
     np.testing.assert_array_equal(soup.estimator_.coef_, before)
 
 

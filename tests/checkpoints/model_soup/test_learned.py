@@ -15,10 +15,13 @@ from torch import nn
 from ensembles._typing import Float64
 from ensembles.checkpoints import ModelSoup
 from ensembles.checkpoints.model_soup.gradients import products
-from ensembles.checkpoints.model_soup.learned import Learned
-from ensembles.checkpoints.model_soup.merged_estimator import Combining, Merged, merge
-from ensembles.checkpoints.model_soup.soup_score import SoupScore
+from ensembles.checkpoints.model_soup.learned import LearnedSoup
+from ensembles.checkpoints.model_soup.merged_estimator import (
+    MergedEstimator,
+    build_merged_estimator,
+)
 from ensembles.checkpoints.planning.layers import layers_of
+from ensembles.rules import RULES
 
 N_MEMBERS = 3
 STEP = 1e-6
@@ -43,23 +46,19 @@ def near(base: nn.Module, seed: int, scale: float = 0.1) -> nn.Module:
     return found
 
 
-def merged(dtype: torch.dtype = torch.float64) -> Merged:
+def merged(dtype: torch.dtype = torch.float64) -> MergedEstimator:
     base = network(dtype)
     members = [near(base, seed) for seed in range(N_MEMBERS)]
     names = [str(place) for place in range(N_MEMBERS)]
-    return merge(
-        Combining(base, members, names, "mean", {}, True, "error", device=None)
-    )
+    return build_merged_estimator(base, members, names, rule=RULES["mean"], params={})
 
 
 X = np.random.default_rng(0).normal(size=(20, 4))
 Y = np.random.default_rng(1).integers(3, size=20)
 
 
-def learned(parts: Any = None) -> Learned:
-    found = merged()
-    score = SoupScore(found, lambda *_: 0.0, parts or [(X, Y, {})])
-    return Learned(found, score)
+def learned() -> LearnedSoup:
+    return LearnedSoup(merged(), [(X, Y, {})])
 
 
 def column(n_groups: int) -> Float64:
@@ -71,32 +70,32 @@ def column(n_groups: int) -> Float64:
 def test_the_gradient_is_that_of_finite_differences(by: str) -> None:
     one = learned()
     weights = column(len(one.merged.layers) if by == "layer" else 1)
-    found = one.slopes(weights, X, Y, None, 1.5)
+    found = one.loss_gradients(weights, X, Y, None, 1.5)
     # Along the simplex: what one member gains another loses.
     for group in range(weights.shape[1]):
         for member in range(1, N_MEMBERS):
             moved = weights.copy()
             moved[member, group] += STEP
             moved[0, group] -= STEP
-            above = one.slopes(moved, X, Y, None, 1.5).loss
+            above = one.loss_gradients(moved, X, Y, None, 1.5).loss
             moved[:, group] = 2 * weights[:, group] - moved[:, group]
-            below = one.slopes(moved, X, Y, None, 1.5).loss
+            below = one.loss_gradients(moved, X, Y, None, 1.5).loss
             slope = found.by_weights[member, group] - found.by_weights[0, group]
             assert (above - below) / (2 * STEP) == pytest.approx(slope, rel=1e-5)
 
 
 def test_the_slope_by_the_sharpness_is_that_of_finite_differences() -> None:
     one, weights = learned(), column(1)
-    found = one.slopes(weights, X, Y, None, 1.5)
-    above = one.slopes(weights, X, Y, None, 1.5 * np.exp(STEP)).loss
-    below = one.slopes(weights, X, Y, None, 1.5 * np.exp(-STEP)).loss
-    assert (above - below) / (2 * STEP) == pytest.approx(found.by_sharpness, rel=1e-5)
+    found = one.loss_gradients(weights, X, Y, None, 1.5)
+    above = one.loss_gradients(weights, X, Y, None, 1.5 * np.exp(STEP)).loss
+    below = one.loss_gradients(weights, X, Y, None, 1.5 * np.exp(-STEP)).loss
+    assert (above - below) / (2 * STEP) == pytest.approx(found.by_temperature, rel=1e-5)
 
 
 def test_the_gradient_through_all_members_at_once_is_the_same() -> None:
     """Held against the published way: all members stacked, and autograd through it."""
     one, weights = learned(), column(1)
-    found = one.slopes(weights, X, Y, None, 1.0)
+    found = one.loss_gradients(weights, X, Y, None, 1.0)
     base = network()
     members = [near(base, seed) for seed in range(N_MEMBERS)]
     alpha = torch.tensor(weights[:, 0], requires_grad=True)
@@ -140,7 +139,8 @@ def test_a_learned_soup_leans_to_the_members_that_made_the_labels(
         answers = [m.eval()(torch.as_tensor(X)) for m in members[1:]]
         labels = (answers[0] + answers[1]).argmax(1).numpy()
     params = {"n_passes": 40, "learning_rate": 0.3, **params}
-    soup = ModelSoup(base, members, weights="convex", scoring=minus_loss, params=params)
+    soup = ModelSoup(base, members, weights="convex", scoring=minus_loss)
+    soup.set_params(weights_params=params)
     soup.fit(X, labels)
     assert soup.soup_score_ > soup.scores_.max()
     weights = soup.weights_.reshape(N_MEMBERS, -1)
@@ -181,7 +181,7 @@ def test_a_loss_of_ones_own_gets_the_model_and_the_batch() -> None:
     base = network()
     members = [near(base, seed) for seed in range(2)]
     soup = ModelSoup(base, members, weights="convex", scoring=minus_loss)
-    soup.set_params(params={"loss": loss, "batch_size": 8, "n_passes": 2})
+    soup.set_params(weights_params={"loss": loss, "batch_size": 8, "n_passes": 2})
     soup.fit(X, Y)
     assert sizes == [8, 8, 4] * 2
 
@@ -192,8 +192,10 @@ def test_a_loss_without_slopes_that_are_finite_is_told(by: str) -> None:
     members = [near(base, seed) for seed in range(2)]
     soup = ModelSoup(base, members, weights="convex", scoring=accuracy)
     params = {"by": by, "loss": lambda m, X, y: m(torch.as_tensor(X)).sqrt().mean()}
-    with pytest.raises(ValueError, match="a loss and its slopes must be finite, found"):
-        soup.set_params(params=params).fit(X, Y)
+    with pytest.raises(
+        ValueError, match="the loss and its gradients must be finite: th"
+    ):
+        soup.set_params(weights_params=params).fit(X, Y)
 
 
 def test_a_score_by_layer_that_is_not_finite_is_told() -> None:
@@ -206,7 +208,7 @@ def test_a_score_by_layer_that_is_not_finite_is_told() -> None:
 
     soup = ModelSoup(base, members, weights="convex", scoring=score)
     with pytest.raises(ValueError, match=r"score must be finite: nan at weights \[\["):
-        soup.set_params(params={"by": "layer"}).fit(X, Y)
+        soup.set_params(weights_params={"by": "layer"}).fit(X, Y)
 
 
 def test_passes_end_where_the_loss_is_flat_or_it_is_told() -> None:
@@ -228,14 +230,14 @@ def test_passes_end_where_the_loss_is_flat_or_it_is_told() -> None:
     with pytest.warns(
         UserWarning, match=r"loss .* still fell .* raise n_passes above 2"
     ):
-        soup.set_params(params={"n_passes": 2}).fit(inputs, wanted)
+        soup.set_params(weights_params={"n_passes": 2}).fit(inputs, wanted)
     noisy = wanted + np.random.default_rng(1).normal(size=64)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "the loss of")
-        soup.set_params(params=None).fit(inputs, noisy)
+        soup.set_params(weights_params=None).fit(inputs, noisy)
         assert len(soup.history_) < 20
         short = soup.soup_score_
-        soup.set_params(params={"n_passes": 200, "learning_rate": 0.03})
+        soup.set_params(weights_params={"n_passes": 200, "learning_rate": 0.03})
         soup.fit(inputs, noisy)
         assert short is not None
         assert soup.soup_score_ is not None
@@ -262,7 +264,7 @@ def test_weights_by_layer_have_a_column_even_for_one_layer(best: int) -> None:
         base,
         members,
         weights="convex",
-        params={"by": "layer", "n_passes": 1},
+        weights_params={"by": "layer", "n_passes": 1},
         scoring=lambda *_: next(values, 0.5),
     )
     assert soup.fit(X, Y).weights_.shape == (2, 1)
@@ -287,21 +289,23 @@ def test_a_temperature_must_have_a_tensor_to_multiply() -> None:
 
     params = {"temperature": True, "loss": loss}
     soup = ModelSoup(base, members, weights="convex", scoring=lambda *_: 0.0)
-    with pytest.raises(ValueError, match="temperature must multiply answers that are"):
-        soup.set_params(params=params).fit(X, Y)
-    with pytest.raises(ValueError, match=r"answer with a tensor .* found a dict; give"):
-        soup.set_params(params={}).fit(X, Y)
+    with pytest.raises(ValueError, match="temperature=True multiplies the output of"):
+        soup.set_params(weights_params=params).fit(X, Y)
+    with pytest.raises(
+        ValueError, match=r"must be a tensor for the default loss, found dict; pass"
+    ):
+        soup.set_params(weights_params={}).fit(X, Y)
 
 
 def test_what_has_no_usual_loss_is_told() -> None:
     members = [near(nn.Linear(4, 1).double(), seed) for seed in range(2)]
     soup = ModelSoup(members[0], members, weights="convex", scoring=lambda *_: 0.0)
     with pytest.raises(
-        ValueError, match="y must not be whole numbers where the module"
+        ValueError, match="y must not be integers if the module outputs"
     ):
         soup.fit(X, Y)
     with pytest.raises(
-        ValueError, match="X must be numbers where no loss is given, fou"
+        ValueError, match="X must be numbers for the default loss, found"
     ):
         soup.fit(["a", "b"], [0.0, 1.0])
 
@@ -310,7 +314,7 @@ def test_what_has_no_usual_loss_is_told() -> None:
     ("params", "message"),
     [
         ({"loss": "mse"}, "loss must be a callable or None, found 'mse'"),
-        ({"n_passes": 2.5}, "n_passes must be a whole number, found 2.5"),
+        ({"n_passes": 2.5}, "n_passes must be an integer, found 2.5"),
         ({"learning_rate": "x"}, "learning_rate must be a number, found 'x'"),
     ],
     ids=str,
@@ -321,13 +325,13 @@ def test_parameters_of_another_kind_are_told(
     base = network()
     soup = ModelSoup(base, [near(base, 0)], weights="convex", scoring=accuracy)
     with pytest.raises(TypeError, match=message):
-        soup.set_params(params=params).fit(X, Y)
+        soup.set_params(weights_params=params).fit(X, Y)
 
 
 def test_slopes_of_narrow_members_are_taken_in_float64() -> None:
     one, narrow = merged(torch.float64), merged(torch.float64)
     gradients = {name: np.ones_like(array) for name, array in one.arrays.items()}
-    narrow.put(np.full(N_MEMBERS, 1 / N_MEMBERS))
+    narrow.set_weights(np.full(N_MEMBERS, 1 / N_MEMBERS))
     rounded = {n: a.astype(ml_dtypes.bfloat16) for n, a in narrow.arrays.items()}
     small = {n: g.astype(ml_dtypes.bfloat16) for n, g in gradients.items()}
     found = products(one.members, small, rounded)
@@ -345,7 +349,7 @@ def test_wrong_parameters_are_told(params: dict[str, Any]) -> None:
     base = network()
     soup = ModelSoup(base, [near(base, 0)], weights="convex", scoring=accuracy)
     with pytest.raises(ValueError, match="by must be 'model' or 'layer'"):
-        soup.set_params(params=params).fit(X, Y)
+        soup.set_params(weights_params=params).fit(X, Y)
 
 
 def test_layers_are_numbered_or_modules() -> None:

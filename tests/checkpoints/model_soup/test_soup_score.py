@@ -100,7 +100,7 @@ def test_a_loss_that_the_module_answers_with_is_learned_from() -> None:
 def test_rows_must_be_as_many_in_each_array() -> None:
     start = reader()
     soup = ModelSoup(start, members(start), weights="convex", scoring=lambda *_: 0.0)
-    with pytest.raises(ValueError, match="as many rows in each of its arrays, found"):
+    with pytest.raises(ValueError, match="X must have the same number of rows, found"):
         soup.fit({"input_ids": IDS, "attention_mask": MASK[:9]}, LABELS)
 
 
@@ -110,7 +110,7 @@ def test_what_has_no_rows_is_told() -> None:
     loader = DataLoader(TensorDataset(torch.from_numpy(ROWS)), batch_size=4)
     for params in ({"weights": "convex"}, {"weights": "greedy_soup", "cv": 3}):
         soup = ModelSoup(start, members(start), scoring=lambda *_: 0.0, **params)
-        with pytest.raises(TypeError, match="found a DataLoader; give what it"):
+        with pytest.raises(TypeError, match="found DataLoader; pass its samples"):
             soup.fit(loader, LABELS)
     # A scorer may iterate over it.
     soup = ModelSoup(start, members(start), weights="top_k", scoring=lambda *_: 0.0)
@@ -123,9 +123,9 @@ def test_a_scorer_with_data_of_its_own_needs_none() -> None:
     soup = ModelSoup(start, members(start), weights="greedy_soup")
     soup.set_params(scoring=lambda model, X, y: float(model[0].weight.sum()))
     assert soup.fit().soup_score_ is not None
-    with pytest.raises(ValueError, match="learns from data"):
+    with pytest.raises(ValueError, match="must have training data, found X=None"):
         soup.set_params(weights="convex").fit()
-    with pytest.raises(ValueError, match="by data: fit"):
+    with pytest.raises(ValueError, match="on data, found X=None; call fit"):
         soup.set_params(weights="greedy_soup", cv=3).fit()
 
 
@@ -152,10 +152,11 @@ def test_a_scorer_that_fails_tells_for_which_member_and_may_be_passed_over(
     soup = ModelSoup(SGDClassifier(), found, weights="top_k", scoring=failing)
     with pytest.raises(RuntimeError, match="out of memory") as caught:
         soup.fit(X, y)
-    assert f"the score of checkpoints[{place}]; params=" in caught.value.__notes__[0]
-    soup.set_params(params={"on_error": "skip"}, weights="best")
+    note = f"raised by the score of checkpoints[{place}]; pass on_error='skip'"
+    assert note in caught.value.__notes__[0]
+    soup.set_params(on_error="skip", weights="best")
     with pytest.warns(
-        UserWarning, match=rf"checkpoints\[{place}\] could not be scored"
+        UserWarning, match=rf"the score of checkpoints\[{place}\] failed, and"
     ):
         soup.fit(X, y)
     assert soup.best_index_ != place
@@ -167,7 +168,10 @@ def test_a_scorer_that_fails_tells_for_which_member_and_may_be_passed_over(
     [
         ({"weights": "learned"}, "'learned': the learned soup is 'convex'"),
         ({"weights": "uniform"}, "'uniform': the uniform soup needs no selection"),
-        ({"weights": "greedy_soup", "params": {"k": 5}}, "'k', which top_k takes"),
+        (
+            {"weights": "greedy_soup", "weights_params": {"k": 5}},
+            "'k' .*; it is a parameter of top_k",
+        ),
     ],
 )
 def test_names_of_others_lead_to_ours(params: dict[str, Any], message: str) -> None:
@@ -181,6 +185,6 @@ def test_a_loss_must_be_a_tensor_of_one_number() -> None:
     start = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2))
     for loss in (lambda *_: 3, lambda *_: None, lambda model, X, y: model(X)):
         soup = ModelSoup(start, members(start), weights="convex")
-        soup.set_params(scoring=lambda *_: 0.0, params={"loss": loss})
+        soup.set_params(scoring=lambda *_: 0.0, weights_params={"loss": loss})
         with pytest.raises(TypeError, match="must return a tensor of one number"):
             soup.fit(torch.from_numpy(ROWS), LABELS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-import pickle
 import subprocess
 import sys
 import textwrap
@@ -114,9 +113,6 @@ def test_files_are_streamed_into_a_module(
     assert soup.weights_.tolist() == inside.weights_.tolist()
     for name, value in inside.estimator_.state_dict().items():
         assert torch.equal(soup.estimator_.state_dict()[name], value)
-    light = pickle.loads(pickle.dumps(soup.forget()))
-    for name, value in inside.estimator_.state_dict().items():
-        assert torch.equal(light.estimator_.state_dict()[name], value)
 
 
 def test_tied_tensors_stay_tied() -> None:
@@ -236,16 +232,6 @@ def test_heads_beside_each_other_may_have_starts_of_their_own() -> None:
     torch.testing.assert_close(soup.estimator_.policy.weight, mean)
 
 
-def test_a_soup_that_was_trained_further_is_not_forgotten(
-    base: nn.Module, members: list[nn.Module]
-) -> None:
-    soup = ModelSoup(base, members).fit()
-    batches = [torch.from_numpy(X)]
-    torch.optim.swa_utils.update_bn(batches, soup.estimator_)
-    with pytest.raises(ValueError, match="must be as it was fitted to be forgotten"):
-        soup.forget()
-
-
 def test_a_net_around_a_module_leaves_it(base: nn.Module) -> None:
     skorch = pytest.importorskip("skorch")
     net = skorch.NeuralNetClassifier(base, verbose=0)
@@ -304,7 +290,7 @@ def test_nets_of_skorch_are_estimators() -> None:
         Classifier, max_epochs=20, lr=0.5, verbose=0, train_split=None
     )
     torch.manual_seed(0)
-    soup = ModelSoup(net, n_members=3, random_state=0, params={"n_epochs": 1})
+    soup = ModelSoup(net, n_members=3, random_state=0)
     soup.fit(X, Y)
     assert soup.predict(X).shape == (60,)
     assert soup.score(X, Y) > 0.5
@@ -328,7 +314,7 @@ def test_draws_of_torch_are_seeded_and_those_of_others_left() -> None:
     torch.manual_seed(1)
     expected = torch.rand(2)
     torch.manual_seed(1)
-    soup = ModelSoup(net, n_members=2, random_state=0, params={"n_epochs": 1})
+    soup = ModelSoup(net, n_members=2, random_state=0)
     soup.fit(X, Y)
     assert torch.equal(torch.rand(2), expected)
     again = get_state(clone(soup).fit(X, Y).estimator_)
@@ -375,7 +361,7 @@ def test_targets_of_a_net_are_held_against_its_answers_one_by_one() -> None:
     net = skorch.NeuralNetRegressor(Regression, verbose=0)
     target = np.round(4 * X[:, 0]).astype(np.int64)
     soup = ModelSoup(net, states, weights="convex", scoring=minus_error)
-    soup.set_params(params={"n_passes": 3}, random_state=0)
+    soup.set_params(weights_params={"n_passes": 3}, random_state=0)
     flat, column = (
         clone(soup).fit(X, y) for y in (target, target[:, None].astype(np.float32))
     )
@@ -420,7 +406,7 @@ def test_labels_of_a_net_are_its_columns_though_some_are_not_met() -> None:
             net,
             states,
             weights="convex",
-            params={"n_passes": 3, **more},
+            weights_params={"n_passes": 3, **more},
             random_state=0,
         )
         for more in ({}, {"loss": loss})

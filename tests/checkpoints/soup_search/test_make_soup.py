@@ -281,7 +281,7 @@ Wrong = dict[str, Any]
     ("wrong", "message"),
     [
         ({"select": "gredy"}, "unknown selection 'gredy'; did you mean 'greedy'"),
-        ({"params": {"k": 1}}, "'greedy_soup' must be among these: none; found 'k'"),
+        ({"params": {"k": 1}}, "'greedy_soup' has no parameter 'k' .known: none"),
         ({"select": "top_k", "params": {"k": 9}}, "k must be from 1 to"),
         ({"select": "greedy", "params": {"n_rounds": "x"}}, "must be of the kinds"),
         ({"select": "wise_ft"}, "must have what the members were .*; base=PATH"),
