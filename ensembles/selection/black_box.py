@@ -16,7 +16,17 @@ SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler"}
 LEAST = 1e-9  # -log(0) would give a member all the weight
 
 
-@register(SELECTIONS, n_scores=lambda n: n + 50)
+def _check_optuna(
+    n_members: int, *, n_trials: int, sampler: Any, random_state: int | None
+) -> None:
+    """Raise if a parameter of `optuna` is not valid, or it is not installed."""
+    check_whole(n_trials=n_trials)
+    if n_trials < 1:
+        raise ValueError(f"n_trials must be at least 1, found {n_trials}")
+    _study(sampler, random_state)
+
+
+@register(SELECTIONS, n_scores=lambda n: n + 50, check=_check_optuna)
 def optuna(
     n_members: int,
     score: Score,
@@ -68,9 +78,9 @@ def optuna(
     optimization", NeurIPS, section 4; Akiba et al. (2019), "Optuna: a next-generation
     hyperparameter optimization framework", KDD.
     """
-    check_whole(n_trials=n_trials)
-    if n_trials < 1:
-        raise ValueError(f"n_trials must be at least 1, found {n_trials}")
+    _check_optuna(
+        n_members, n_trials=n_trials, sampler=sampler, random_state=random_state
+    )
     study = _study(sampler, random_state)
     own = own_scores(n_members, score)
     member = int(np.argmax(own))

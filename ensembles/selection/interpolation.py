@@ -15,7 +15,25 @@ from ensembles.weights import check_weights
 ALPHAS = tuple(step / 10 for step in range(11))
 
 
-@register(SELECTIONS, needs_base=True, n_scores=lambda n: n + len(ALPHAS) - 1)
+def _check_wise_ft(n_members: int, *, alphas: Sequence[float]) -> None:
+    """Raise if the parameter of `wise_ft` is not valid."""
+    try:
+        found = np.asarray(alphas, np.float64)
+    except (TypeError, ValueError):  # a string, or lists of different lengths
+        found = np.empty(0)
+    if found.ndim != 1 or not len(found) or not ((found >= 0) & (found <= 1)).all():
+        raise ValueError(
+            "alphas must be a list of numbers from 0 to 1, such as alphas=[0.3]; found "
+            f"{alphas!r}"
+        )
+
+
+@register(
+    SELECTIONS,
+    needs_base=True,
+    n_scores=lambda n: n + len(ALPHAS) - 1,
+    check=_check_wise_ft,
+)
 def wise_ft(
     n_members: int,
     score: Score,
@@ -55,17 +73,9 @@ def wise_ft(
     arXiv:2109.01903, equation 1.
     """
     each = check_weights(None, n_members) / max(n_members - 1, 1)
-    try:
-        found = np.asarray(alphas, np.float64)
-    except (TypeError, ValueError):  # a string, or lists of different lengths
-        found = np.empty(0)
-    if found.ndim != 1 or not len(found) or not ((found >= 0) & (found <= 1)).all():
-        raise ValueError(
-            "alphas must be a list of numbers from 0 to 1, such as alphas=[0.3]; found "
-            f"{alphas!r}"
-        )
+    _check_wise_ft(n_members, alphas=alphas)
     trials = []
-    for alpha in found if n_members > 1 else [0.0]:
+    for alpha in np.asarray(alphas, np.float64) if n_members > 1 else [0.0]:
         weights = alpha * each
         weights[0] = 1 - alpha
         trials.append(Trial(weights, score_of(score, weights)))

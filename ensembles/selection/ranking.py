@@ -45,7 +45,17 @@ def best(n_members: int, score: Score, *, record: Record) -> Float64:
     return np.asarray(weights)
 
 
-@register(SELECTIONS, adds_members=True, n_scores=lambda n: 2 * n)
+def _check_top_k(n_members: int, *, k: int | None) -> None:
+    """Raise if the parameter of `top_k` is not valid."""
+    if k is not None:
+        check_whole(k=k)
+    if k is not None and not 1 <= k <= n_members:
+        raise ValueError(
+            f"k must be from 1 to the number of members, {n_members}, found {k}"
+        )
+
+
+@register(SELECTIONS, adds_members=True, n_scores=lambda n: 2 * n, check=_check_top_k)
 def top_k(
     n_members: int, score: Score, *, k: int | None = None, record: Record
 ) -> Float64:
@@ -79,12 +89,7 @@ def top_k(
     Zhou, Wu and Tang (2002), "Ensembling neural networks: many could be better than
     all", Artificial Intelligence 137, for the use of a subset of the members.
     """
-    if k is not None:
-        check_whole(k=k)
-    if k is not None and not 1 <= k <= n_members:
-        raise ValueError(
-            f"k must be from 1 to the number of members, {n_members}, found {k}"
-        )
+    _check_top_k(n_members, k=k)
     own, members = own_scores(n_members, score), np.arange(n_members)
     if k is None:
         _, trial = sorted_start(score, own, members, n_members)

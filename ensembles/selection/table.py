@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -36,6 +36,8 @@ class Selection(RegisteredFunction):
         weights do not beat the best single member.
     n_scores : callable (n_members) -> int, or None, default=None
         Approximate number of scores with default parameters; None if unknown.
+    check : callable (n_members, **params), or None, default=None
+        Raises if a parameter is not valid; it receives all of them. None checks none.
     """
 
     noun = "selection"
@@ -50,6 +52,7 @@ class Selection(RegisteredFunction):
         uses_gradient: bool = False,
         single_member: bool = False,
         n_scores: Callable[[int], int] | None = None,
+        check: Callable[..., None] | None = None,
     ) -> None:
         super().__init__(function)
         self.needs_base = needs_base
@@ -57,6 +60,28 @@ class Selection(RegisteredFunction):
         self.uses_gradient = uses_gradient
         self.single_member = single_member
         self.n_scores = n_scores
+        self.check = check
+
+    def check_params(self, n_members: int, params: Mapping[str, Any]) -> None:
+        """Raise if a parameter is unknown or not valid.
+
+        Parameters
+        ----------
+        n_members : int, at least 1
+            Number of members.
+        params : mapping of str to value
+            Parameters of the selection; the others have their defaults.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is unknown or not valid.
+        ImportError
+            If the selection needs a package that is not installed.
+        """
+        self.check_names(params)
+        if self.check is not None:
+            self.check(n_members, **{**self.params, **params})
 
     def __call__(
         self,

@@ -29,7 +29,7 @@ SETTINGS = re.compile(
 )
 
 
-class Share(NamedTuple):
+class MemberRecord(NamedTuple):
     """State of a member's files, and its weight.
 
     Parameters
@@ -51,7 +51,7 @@ class Share(NamedTuple):
     weight: float
 
 
-def share(member: Checkpoint, weight: float) -> Share:
+def member_record(member: Checkpoint, weight: float) -> MemberRecord:
     """Current state of a member's files, and its weight.
 
     Parameters
@@ -63,7 +63,7 @@ def share(member: Checkpoint, weight: float) -> Share:
 
     Returns
     -------
-    Share
+    MemberRecord
 
     Raises
     ------
@@ -73,7 +73,7 @@ def share(member: Checkpoint, weight: float) -> Share:
     path = Path(str(member.path)).absolute()
     names = sorted(member.parts) if member.kind == "directory" else [""]
     around = [name for name in member.files if SETTINGS.fullmatch(Path(name).name)]
-    return Share(str(path), _known(path, names), _known(path, around), weight)
+    return MemberRecord(str(path), _known(path, names), _known(path, around), weight)
 
 
 def _known(folder: Path, names: Sequence[str]) -> list[list[Any]]:
@@ -173,13 +173,13 @@ class Journal:
         self._fd = None
 
     def find(
-        self, shares: Sequence[Share], settings: dict[str, Any] | None = None
+        self, shares: Sequence[MemberRecord], settings: dict[str, Any] | None = None
     ) -> float | None:
         """Score of a combination; None if the journal does not have it.
 
         Parameters
         ----------
-        shares : sequence of Share
+        shares : sequence of MemberRecord
             Members of the combination, in any order.
         settings : dict or None, default=None
             Options that affect the combination; None means none.
@@ -192,7 +192,7 @@ class Journal:
 
     def add(
         self,
-        shares: Sequence[Share],
+        shares: Sequence[MemberRecord],
         score: float,
         seconds: float,
         settings: dict[str, Any] | None = None,
@@ -240,7 +240,7 @@ class Journal:
         return False
 
     def _facts(
-        self, shares: Sequence[Share], settings: dict[str, Any] | None
+        self, shares: Sequence[MemberRecord], settings: dict[str, Any] | None
     ) -> dict[str, Any]:
         members = [found._asdict() for found in sorted(shares)]
         return {
@@ -307,4 +307,4 @@ def _check_journal_file(fd: int, path: Path) -> None:
 
 
 def _key(facts: dict[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True)
+    return json.dumps(facts, sort_keys=True, default=repr)

@@ -10,15 +10,16 @@ import pytest
 
 from ensembles.checkpoints import Journal
 from ensembles.checkpoints.directories.open import open_member
-from ensembles.checkpoints.soup_search.journal import Share, share
+from ensembles.checkpoints.soup_search.journal import MemberRecord, member_record
 from tests.checkpoints.building import pair
 
 COMMAND = "python eval.py {}"
 
 
-def shares(folder: Path) -> list[Share]:
+def records(folder: Path) -> list[MemberRecord]:
     return [
-        share(open_member(path, place), 0.5) for place, path in enumerate(pair(folder))
+        member_record(open_member(path, place), 0.5)
+        for place, path in enumerate(pair(folder))
     ]
 
 
@@ -27,7 +28,7 @@ def path(tmp_path: Path) -> Path:
     """A journal that holds one score."""
     found = tmp_path / "out.journal.jsonl"
     with Journal(found, COMMAND) as journal:
-        journal.add(shares(tmp_path), 0.25, 1.23456)
+        journal.add(records(tmp_path), 0.25, 1.23456)
     return found
 
 
@@ -55,14 +56,14 @@ def pair_of(folder: Path) -> list[Path]:
 
 
 def test_a_score_is_found_again_whatever_the_order(path: Path, tmp_path: Path) -> None:
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) == 0.25
         assert journal.find(known[::-1]) == 0.25
 
 
 def test_what_differs_is_not_found(path: Path, tmp_path: Path) -> None:
-    a, b = (share(open_member(p, 0), 0.5) for p in pair_of(tmp_path))
+    a, b = (member_record(open_member(p, 0), 0.5) for p in pair_of(tmp_path))
     with Journal(path, COMMAND) as journal:
         assert journal.find([a]) is None
         assert journal.find([a, b._replace(weight=0.25)]) is None
@@ -74,7 +75,7 @@ def test_what_differs_is_not_found(path: Path, tmp_path: Path) -> None:
 def test_a_member_that_changed_is_another(path: Path, tmp_path: Path) -> None:
     first, second = pair_of(tmp_path)
     os.utime(second, ns=(0, 0))
-    changed = [share(open_member(p, 0), 0.5) for p in (first, second)]
+    changed = [member_record(open_member(p, 0), 0.5) for p in (first, second)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(changed) is None
 
@@ -86,12 +87,12 @@ def test_a_member_that_was_copied_over_with_its_times_is_another(
     before = second.stat()
     second.write_bytes(second.read_bytes())
     os.utime(second, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert share(open_member(second, 0), 0.5).files[0][:3] == [
+    assert member_record(open_member(second, 0), 0.5).files[0][:3] == [
         "",
         before.st_size,
         before.st_mtime_ns,
     ]
-    changed = [share(open_member(p, 0), 0.5) for p in (first, second)]
+    changed = [member_record(open_member(p, 0), 0.5) for p in (first, second)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(changed) is None
 
@@ -99,7 +100,7 @@ def test_a_member_that_was_copied_over_with_its_times_is_another(
 def test_another_folder_is_another_score(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
     monkeypatch.chdir(tmp_path)  # where a program of the same name may lie
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) is None
@@ -116,18 +117,18 @@ def test_a_directory_is_known_by_its_weights_and_their_settings(tmp_path: Path) 
         (folder / name).write_text("{}")
     for name in ("eval_results.json", "predictions.csv", "README.md"):
         (folder / name).write_text("what a score left")
-    found = share(open_member(folder, 0), 1.0)
+    found = member_record(open_member(folder, 0), 1.0)
     assert [name for name, *_ in found.files] == ["model.safetensors"]
     assert {name for name, *_ in found.around} == {*settings, "modules.json"}
     (folder / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
-    assert share(open_member(folder, 0), 1.0).around != found.around
+    assert member_record(open_member(folder, 0), 1.0).around != found.around
 
 
 @pytest.mark.parametrize("cut", [2, 20, 100])
 def test_a_torn_last_line_is_cut_off(path: Path, tmp_path: Path, cut: int) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:-cut])
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert path.read_bytes() == whole
         assert journal.find(known) == 0.25
@@ -147,7 +148,7 @@ def test_a_journal_that_is_torn_in_its_first_line_begins_anew(
 def test_a_last_line_without_its_end_is_kept(path: Path, tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert path.read_bytes() == whole
         assert journal.find(known) == 0.25
@@ -187,7 +188,7 @@ def test_a_journal_that_is_removed_is_warned_of(
         if replaced:
             path.touch()
         with pytest.warns(UserWarning, match="was removed or replaced while scores"):
-            journal.add(shares(tmp_path), 0.25, 0.0)
+            journal.add(records(tmp_path), 0.25, 0.0)
 
 
 def test_a_score_may_change_the_folder(
@@ -197,7 +198,7 @@ def test_a_score_may_change_the_folder(
     (tmp_path / "other").mkdir()
     with Journal("out.jsonl", COMMAND) as journal:
         monkeypatch.chdir("other")
-        known = shares(tmp_path)
+        known = records(tmp_path)
         journal.add(known, 0.25, 0.0)
         assert journal.find(known) == 0.25
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
@@ -212,7 +213,7 @@ def test_lines_that_are_no_scores_are_left_and_ignored(
         odd += json.dumps({**line, "score": score}).encode() + b"\n"
     content = path.read_bytes() + odd
     path.write_bytes(content)
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) == 0.25
     assert path.read_bytes() == content
@@ -223,7 +224,7 @@ def test_a_score_that_is_no_number_is_none(
     path: Path, tmp_path: Path, score: object
 ) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "score": score}) + "\n")
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) is None
 
@@ -252,7 +253,7 @@ def test_a_score_is_on_the_disk_before_the_next_begins(
 
     with Journal(found, COMMAND) as journal:
         monkeypatch.setattr(os, "fsync", fsync)
-        journal.add(shares(tmp_path), 0.25, 0.0)
+        journal.add(records(tmp_path), 0.25, 0.0)
         assert seen == [found.stat().st_size]
 
 
@@ -278,7 +279,7 @@ def test_a_journal_without_scores_leaves_nothing(tmp_path: Path) -> None:
 def test_scores_by_another_program_are_not_found_and_counted(
     path: Path, tmp_path: Path
 ) -> None:
-    known = [share(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_member(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND, {"eval.py": "a"}) as journal:
         assert journal.find(known) is None
         assert journal.n_outdated == 1
