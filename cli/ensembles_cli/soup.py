@@ -30,7 +30,8 @@ from ensembles_cli.scoring.command import ScoringCommand
     metavar="COMMAND",
     help=(
         "Shell command that scores the checkpoint at {}. The score is the only number "
-        "in the last line with one, or in the JSON that ends the output."
+        "that it prints, or the number alone in the last line, or the one named score "
+        "there or in JSON."
     ),
 )
 @click.option(
@@ -143,8 +144,8 @@ def command(
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
 
     Write {} without quotes: it is replaced by the absolute path, quoted for the shell.
-    If the last line with a number has several, print the score alone in a last line,
-    or name it with --score-key.
+    If the command prints other numbers too, print the score alone in the last line, or
+    as score: 0.5, or name it with --score-key.
 
     Combinations of PyTorch files are written as plain state dicts, without the other
     contents of a training checkpoint. Running statistics of BatchNorm are averaged:
