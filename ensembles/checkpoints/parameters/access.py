@@ -6,18 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xxhash
 
-from ensembles.checkpoints.formats.state_dict import (
-    as_array,
-)
-from ensembles.checkpoints.parameters.builtin import register_builtin
+from ensembles.checkpoints.formats.state_dict import as_array
 from ensembles.checkpoints.parameters.pipeline_steps import learns, parts_of
 from ensembles.checkpoints.parameters.table import Parameters, state_of
 
 __all__ = ["fingerprint", "get_state", "set_state", "state_of"]
-
-register_builtin()
 
 
 def get_state(estimator: Any) -> Parameters:
@@ -77,11 +71,10 @@ def fingerprint(estimator: Any) -> str:
     Returns
     -------
     str
-        Hexadecimal XXH3 digest of names, dtypes, shapes and values.
+        Hexadecimal hash of names, dtypes, shapes and values.
     """
-    whole = xxhash.xxh3_128()
-    for name, value in sorted(state_of(estimator).get(estimator).items()):
-        array = np.ascontiguousarray(as_array(value, name))
-        whole.update(f"{name} {array.dtype} {array.shape}".encode())
-        whole.update(array.reshape(-1).view(np.uint8).data)
-    return whole.hexdigest()
+    import joblib
+
+    state = state_of(estimator).get(estimator)
+    arrays = {n: np.ascontiguousarray(as_array(v, n)) for n, v in state.items()}
+    return str(joblib.hash(arrays))

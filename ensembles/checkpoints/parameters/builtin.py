@@ -232,3 +232,6 @@ def _into_steps(pipeline: Any, state: dict[str, Any]) -> None:
             if key.startswith(f"{name}.")
         }
         state_of(step).set(step, own)
+
+
+register_builtin()

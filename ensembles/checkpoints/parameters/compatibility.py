@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from itertools import zip_longest
-from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
 
 from ensembles._sklearn import thawed, warn_user
 from ensembles.checkpoints.compatibility.configuration import config_differences
-from ensembles.checkpoints.formats.state_dict import is_torch
+from ensembles.checkpoints.formats.state_dict import as_array, is_torch
 from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, parts_of
 
 # Settings that affect the meaning of parameters, and learned attributes that do.
@@ -22,7 +20,6 @@ MEANING = (*SETTINGS, "out_activation_", "feature_names_in_", "classes_")
 SHOWN = 10  # maximum number of array entries in a message
 # Settings that do not affect predictions, and an attribute that differs by process.
 IDLE = ("copy", "memory", "n_jobs", "random_state", "verbose", "_stop_words_id")
-DEEPEST = 50
 
 
 def check_settings(held: Any, estimator: Any) -> None:
@@ -122,7 +119,7 @@ def _shown(value: Any, other: Any) -> str:
     return f"{value[place]!r} at place {place}"
 
 
-def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
+def is_same(one: Any, other: Any) -> bool | None:
     """Whether two values are the same object or have equal contents.
 
     Parameters
@@ -130,65 +127,73 @@ def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
     one, other : object
         Values to compare. Objects are compared by the contents of their pickles,
         without settings that do not affect predictions.
-    depth : int, default=0
-        Number of containers around the values; comparison stops at `DEEPEST`.
 
     Returns
     -------
     bool or None
         None if unknown, e.g. for two lambda functions.
     """
-    if one is other:
+    if one is other or _digest(one, exact=True) == _digest(other, exact=True):
         return True
-    if is_torch(one) and is_torch(other):
-        return one.shape == other.shape and bool((one == other).all())
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        if one.dtype.kind == "O":
-            return is_same(one.tolist(), other.tolist(), depth + 1)
-        is_float = one.dtype.kind in "fc" and other.dtype.kind in "fc"
-        return bool(np.array_equal(one, other, equal_nan=is_float))
-    if isinstance(one, float) and isinstance(other, float) and one != one:
-        return other != other  # NaN, such as missing_values of SimpleImputer
-    with suppress(Exception):  # a comparison of foreign types may raise anything
-        if isinstance(one == other, bool | np.bool) and one == other:
-            return True
-    if type(one) is not type(other) or isinstance(
-        one, str | bytes | int | float | type
-    ):
-        return False
-    if isinstance(one, FunctionType | BuiltinFunctionType | np.ufunc):
-        # Functions with names differ; lambdas and local functions may be equal.
-        return None if "<" in getattr(one, "__qualname__", one.__name__) else False
-    if depth == DEEPEST:
-        return None
-    return _are_same(*_held(one, other), depth + 1)
+    return None if _digest(one, exact=False) == _digest(other, exact=False) else False
 
 
-def _held(one: Any, other: Any) -> tuple[Any, Any]:
-    """Contents of two values of the same type, as lists; None if unknown."""
-    if isinstance(one, Mapping):
-        if one.keys() != other.keys():
-            return [None], []
-        keys = [key for key in one if key not in IDLE]
-        return [one[key] for key in keys], [other[key] for key in keys]
-    if isinstance(one, list | tuple):
-        return list(one), list(other)
-    try:
-        reduced = one.__reduce_ex__(4), other.__reduce_ex__(4)
-    except Exception:  # not every object can be pickled
-        return None, None
-    return tuple(list(found[1:3]) for found in reduced)  # type: ignore[return-value]
+def _digest(value: Any, *, exact: bool) -> str:
+    """Hash of the contents of a value.
+
+    Values that cannot be pickled, such as lambda functions, count as equal; with
+    ``exact`` they differ unless they are one object.
+    """
+    from joblib.hashing import NumpyHasher
+
+    class Hasher(NumpyHasher):
+        """Hasher of values; sharing, memory layout and idle settings do not count."""
+
+        def __init__(self) -> None:
+            super().__init__("md5")
+            self.containers: list[int] = []  # identities of those around a value
+
+        def memoize(self, obj: Any) -> None:
+            """Do nothing: one list used twice equals two equal lists."""
+
+        def save(self, obj: Any) -> None:
+            if id(obj) in self.containers:
+                super().save(f"container {self.containers.index(id(obj))}")
+                return
+            self.containers.append(id(obj))
+            try:
+                super().save(_normalized(obj))
+            except Exception:  # pickling may raise anything
+                super().save((type(obj).__qualname__, id(obj) if exact else None))
+            self.containers.pop()
+
+        def _batch_setitems(self, items: Any, *more: Any) -> None:
+            kept = [(k, v) for k, v in items if not isinstance(k, str) or k not in IDLE]
+            super()._batch_setitems(kept, *more)
+
+    return str(Hasher().hash(value))
 
 
-def _are_same(ours: Any, theirs: Any, depth: int) -> bool | None:
-    if ours is None:
-        return None
-    if len(ours) != len(theirs):
-        return False
-    found = [is_same(a, b, depth) for a, b in zip(ours, theirs, strict=True)]
-    if False in found:
-        return False
-    return None if None in found else True
+def _normalized(value: Any) -> Any:
+    """Value that is hashed instead, the same for equal contents, such as 1 and 1.0."""
+    if is_torch(value):
+        value = as_array(value, "tensor")
+    if isinstance(value, bool | np.bool | int | np.integer | np.floating):
+        number = float(value)
+        return number if number == value or number != number else value
+    if isinstance(value, str | frozenset):  # NumPy strings; frozensets have an order
+        return str(value) if isinstance(value, str) else set(value)
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+        floats = value.astype(np.float64, order="C") + 0.0  # -0.0 is 0.0
+        with np.errstate(invalid="ignore"):  # the largest integers
+            is_exact = value.dtype.kind == "f" or np.array_equal(
+                floats.astype(value.dtype), value
+            )
+        return floats if is_exact else np.ascontiguousarray(value)
+    # Structured arrays, as in trees, may have random bytes between the fields.
+    return np.ascontiguousarray(value) if value.dtype.kind in "cmM" else value.tolist()
 
 
 def warn_of_modules(held: Any, member: Any, name: str) -> None:

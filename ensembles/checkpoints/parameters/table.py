@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -130,6 +131,8 @@ def state_of(estimator: Any) -> State:
         If the type is not registered, or its parameters cannot be averaged; the message
         gives the reason.
     """
+    # Not imported above: the built-in kinds need this module.
+    importlib.import_module("ensembles.checkpoints.parameters.builtin")
     for kind in type(estimator).__mro__:
         full = f"{kind.__module__}.{kind.__qualname__}"
         for key in (kind, full):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -171,3 +173,39 @@ def test_a_kind_of_ones_own_is_registered_in_one_line() -> None:
     assert get_state(one)["value"].tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="must be registered once"):
         register_state(Own, vars, set_state)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "checkpoints.parameters.table",
+        "checkpoints.parameters.pipeline_steps",
+        "checkpoints.parameters.template",
+        "checkpoints.parameters.access",
+        "checkpoints",
+    ],
+)
+def test_built_in_kinds_are_known_whatever_is_imported_first(module: str) -> None:
+    code = f"""
+import ensembles.{module}
+from sklearn.linear_model import LinearRegression
+from ensembles.checkpoints.parameters.table import state_of
+print([*state_of(LinearRegression()).get(LinearRegression().fit([[1], [2]], [1, 2]))])
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "['coef_', 'intercept_']\n"
+
+
+def test_a_kind_of_ones_own_may_be_registered_before_the_built_in_ones() -> None:
+    code = """
+from ensembles.checkpoints.parameters.table import register_state, state_of
+register_state("sklearn.naive_bayes.GaussianNB", vars, None)
+from sklearn.naive_bayes import GaussianNB
+print(state_of(GaussianNB()).get is vars)
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "True\n"

@@ -312,6 +312,17 @@ class Nested:
         (np.sin, np.cos, False),
         (Ridge, SGDClassifier, False),
         (1, 1.0, True),
+        (2**60 + 1, float(2**60), False),
+        (np.array([2**60 + 1]), np.array([2.0**60]), False),
+        (np.array([0.0]), np.array([-0.0]), True),
+        (np.array([1, 2]), np.array([1.0, 2.0]), True),
+        (np.eye(2), np.asfortranarray(np.eye(2)), True),
+        (np.ones((2, 2))[:, ::2], np.ones((2, 1)), True),
+        (np.str_("a"), "a", True),
+        (frozenset("abc"), frozenset("cba"), True),
+        ({"random_state": 1, "a": 2}, {"random_state": 2, "a": 2}, True),
+        (np.datetime64("2024-01-01"), np.datetime64("2024-01-02"), False),
+        (np.array([1j]), np.array([1j]), True),
         ("a", "b", False),
         (1, "1", False),
     ],
@@ -323,10 +334,29 @@ def test_values_are_the_same_or_not_or_unknown(
     assert is_same(one, other) is same
 
 
-def test_what_goes_on_for_ever_is_unknown() -> None:
+def test_what_holds_itself_is_compared() -> None:
     one, other = Nested(None), Nested(None)
     one.value, other.value = one, other
+    assert is_same(one, other) is True
+    other.value = Nested(other)
+    assert is_same(one, other) is False
+
+
+def test_what_is_too_deep_is_unknown() -> None:
+    one, other = list[Any](), list[Any]()
+    for _ in range(5000):
+        one, other = [one], [other]
     assert is_same(one, other) is None
+
+
+def test_one_list_used_twice_equals_two_equal_lists() -> None:
+    columns = [0, 1]
+    assert is_same({"a": columns, "b": columns}, {"a": [0, 1], "b": [0, 1]}) is True
+
+
+def test_a_function_without_a_name_is_the_same_as_itself() -> None:
+    step = lambda X: X  # noqa: E731
+    assert is_same(Nested(step), Nested(step)) is True
 
 
 @pytest.mark.parametrize(

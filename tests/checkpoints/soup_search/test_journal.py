@@ -162,11 +162,15 @@ def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     way = "; remove it, or choose another output"
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "gone" / "journal")
-    with pytest.raises(IsADirectoryError, match=f"folder must be .*: Is a directory{way}"):
+    with pytest.raises(
+        IsADirectoryError, match=f"folder must be .*: Is a directory{way}"
+    ):
         Journal(tmp_path / "folder", COMMAND).__enter__()
     with pytest.raises(OSError, match=f"link must be .*: it is a symbolic link{way}"):
         Journal(tmp_path / "link", COMMAND).__enter__()
-    with pytest.raises(FileNotFoundError, match=f"x must be .*: No such file or .*{way}"):
+    with pytest.raises(
+        FileNotFoundError, match=f"x must be .*: No such file or .*{way}"
+    ):
         Journal(tmp_path / "gone" / "x", COMMAND).__enter__()
 
 
