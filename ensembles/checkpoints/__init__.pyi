@@ -4,7 +4,7 @@ from .merging.average import write as write
 from .model_soup.estimator import ModelSoup as ModelSoup
 from .parameters.access import get_state as get_state
 from .parameters.access import set_state as set_state
-from .parameters.table import State as State
+from .parameters.table import ParameterAccess as ParameterAccess
 from .parameters.table import register_state as register_state
 from .planning.options import Options as Options
 from .planning.plan import Plan as Plan

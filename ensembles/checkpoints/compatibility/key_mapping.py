@@ -110,7 +110,7 @@ def _fit(
     return is_apart and all(goal.get(place) == shape for place, shape in shapes)
 
 
-def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
+def map_keys(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     """Rename the tensors of a member to the parameter names of an estimator.
 
     Names either match directly, or by a `renaming` of all names in a folder. It adds

@@ -100,7 +100,7 @@ def compare(
     Parameters
     ----------
     members : sequence of Checkpoint
-        Members with matching tensor names, see `named_alike`.
+        Members with matching tensor names, see `match_first_names`.
     missing : {"error", "skip", "first"}
         Treatment of tensors missing from some members: report them as problems, leave
         them out, or copy them from the first member, if it has them.

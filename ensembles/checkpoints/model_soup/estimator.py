@@ -32,7 +32,7 @@ from ensembles.checkpoints.model_soup.weight_selection import (
     is_counted,
 )
 from ensembles.checkpoints.parameters.access import fingerprint
-from ensembles.checkpoints.parameters.template import members_of
+from ensembles.checkpoints.parameters.template import with_base_first
 from ensembles.selection.choose import Chosen
 from ensembles.selection.table import named
 
@@ -230,7 +230,9 @@ class ModelSoup(Scoring):
         check_is_fitted(self)
         if self._estimator is None:
             given, labels, weights, order = self._again
-            merged = merge(given._replace(members=members_of(*given.members)), labels)
+            merged = merge(
+                given._replace(members=with_base_first(*given.members)), labels
+            )
             merged.pool.order = list(order)
             found = merged.put(weights)
             if fingerprint(found) != self._print:
@@ -271,7 +273,7 @@ class ModelSoup(Scoring):
 
     def _given(self) -> list[Any]:
         """Members in ``checkpoints``, after the base if there is one."""
-        members = members_of(self.checkpoints, self.base)
+        members = with_base_first(self.checkpoints, self.base)
         if len(members) == (self.base is not None):
             raise ValueError("there must be at least one member, checkpoints are empty")
         if (self.base is not None) != self._needs_base:

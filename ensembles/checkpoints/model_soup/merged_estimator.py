@@ -11,7 +11,7 @@ import numpy as np
 from ensembles._sklearn import warn_user
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.compatibility.configuration import differences
-from ensembles.checkpoints.compatibility.key_mapping import matched
+from ensembles.checkpoints.compatibility.key_mapping import map_keys
 from ensembles.checkpoints.directories.unsupported import refused
 from ensembles.checkpoints.formats import state_dict
 from ensembles.checkpoints.formats.state_dict import (
@@ -22,9 +22,13 @@ from ensembles.checkpoints.formats.state_dict import (
 )
 from ensembles.checkpoints.merging.combinations import Pool
 from ensembles.checkpoints.model_soup.parameter_arrays import Mixture
-from ensembles.checkpoints.parameters.access import state_of
-from ensembles.checkpoints.parameters.table import State
-from ensembles.checkpoints.parameters.template import check_kind, home_of, opened_for
+from ensembles.checkpoints.parameters.access import parameter_access
+from ensembles.checkpoints.parameters.table import ParameterAccess
+from ensembles.checkpoints.parameters.template import (
+    check_type,
+    make_template,
+    open_member_for,
+)
 from ensembles.checkpoints.planning.buffers import least_memory
 from ensembles.checkpoints.planning.options import MEMORY, Options
 from ensembles.checkpoints.planning.plan import plan
@@ -41,7 +45,7 @@ class Merged:
     ----------
     estimator : object
         Estimator with parameters of the right shapes, which are overwritten.
-    state : State
+    state : ParameterAccess
         Getter and setter of the estimator's parameters.
     pool : Pool
         Members, with the tensor names of the estimator.
@@ -52,7 +56,7 @@ class Merged:
     def __init__(
         self,
         estimator: Any,
-        state: State,
+        state: ParameterAccess,
         pool: Pool,
         finish: Callable[[Any], object] | None = None,
     ) -> None:
@@ -225,9 +229,9 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
     rule = named_rule(combining.rule)
     rule.check(len(members), combining.params)
     for member, name in zip(members, names, strict=True):
-        check_kind(estimator, member, name)
-    held = home_of(estimator, members, labels)
-    state = state_of(held)
+        check_type(estimator, member, name)
+    held = make_template(estimator, members, labels)
+    state = parameter_access(held)
     if device is not None:
         if state.module is None:
             raise ValueError(
@@ -237,7 +241,7 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
         state.module(held).to(device)
     home = state_dict.read(state.get(held), "the estimator")
     found = [
-        opened_for(held, member, name)
+        open_member_for(held, member, name)
         for member, name in zip(members, names, strict=True)
     ]
     reasons = [reason for member in found for reason in refused(member)]
@@ -248,8 +252,8 @@ def merge(combining: Combining, labels: Any = None) -> Merged:
             warn_user(f"{member.name}: {note}")
     for note in differences(found):
         warn_user(note)
-    opened = [matched(member, home) for member in found]
-    network = state.network(held)
+    opened = [map_keys(member, home) for member in found]
+    network = state.permutable_names(held)
     if network:
         check_related(opened, set(network), combining.shared_init)
     if combining.finish is None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._sklearn import rows_of, thawed, warn_user
-from ensembles.checkpoints.parameters.access import fingerprint, state_of
+from ensembles.checkpoints.parameters.access import fingerprint, parameter_access
 
 SEEDS = 2**31 - 1  # exclusive upper bound of a random_state
 
@@ -153,7 +153,7 @@ def _started(
 
     rng = np.random.default_rng(as_seed(random_state))
     inner = thawed(estimator)
-    state_of(inner)  # raises before a fit whose result cannot be averaged
+    parameter_access(inner)  # raises before a fit whose result cannot be averaged
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
     if inner is not estimator:
         check_is_fitted(inner)
@@ -167,7 +167,7 @@ def _started(
     if advance is None and n_members > 1:
         name = type(start).__name__
         why = f"{name} has neither partial_fit nor warm_start to go on by"
-        if state_of(start).counts:
+        if parameter_access(start).counts:
             why = f"partial_fit of {name} would count the same samples again"
         hint = ""
         if hasattr(start, "steps"):
@@ -235,12 +235,12 @@ def seeded(estimator: Any, seed: int, *, only_unset: bool = False) -> None:
 
 def _way_on(estimator: Any) -> Any:
     """Function that trains a fitted estimator for one round; None if it cannot."""
-    registered = state_of(estimator).advance
+    registered = parameter_access(estimator).continue_training
     if registered is not None:
         return lambda member, training, rng: registered(
             member, training.X, training.y, rng
         )
-    if state_of(estimator).counts:
+    if parameter_access(estimator).counts:
         return None
     # Early stopping holds out samples, which partial_fit does not support.
     stops = getattr(estimator, "early_stopping", False)

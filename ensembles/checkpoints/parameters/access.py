@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 
 from ensembles.checkpoints.formats.state_dict import as_array
-from ensembles.checkpoints.parameters.pipeline_steps import learns, parts_of
-from ensembles.checkpoints.parameters.table import Parameters, state_of
+from ensembles.checkpoints.parameters.pipeline_steps import (
+    has_learned_parameters,
+    iter_steps,
+)
+from ensembles.checkpoints.parameters.table import Parameters, parameter_access
 
-__all__ = ["fingerprint", "get_state", "set_state", "state_of"]
+__all__ = ["fingerprint", "get_state", "parameter_access", "set_state"]
 
 
 def get_state(estimator: Any) -> Parameters:
@@ -36,10 +39,12 @@ def get_state(estimator: Any) -> Parameters:
     TypeError
         If the kind is not registered, or has no parameters to average.
     """
-    for _, part in parts_of(estimator):
-        if learns(part):
-            state_of(part)  # raises: only a soup can check that a step is equal in all
-    return state_of(estimator).get(estimator)
+    for _, part in iter_steps(estimator):
+        if has_learned_parameters(part):
+            parameter_access(
+                part
+            )  # raises: only a soup can check that a step is equal in all
+    return parameter_access(estimator).get(estimator)
 
 
 def set_state(estimator: Any, state: Mapping[str, Any]) -> None:
@@ -57,7 +62,7 @@ def set_state(estimator: Any, state: Mapping[str, Any]) -> None:
     TypeError
         If the kind is not registered, or has no parameters to average.
     """
-    state_of(estimator).set(estimator, dict(state))
+    parameter_access(estimator).set(estimator, dict(state))
 
 
 def fingerprint(estimator: Any) -> str:
@@ -75,6 +80,6 @@ def fingerprint(estimator: Any) -> str:
     """
     import joblib
 
-    state = state_of(estimator).get(estimator)
+    state = parameter_access(estimator).get(estimator)
     arrays = {n: np.ascontiguousarray(as_array(v, n)) for n, v in state.items()}
     return str(joblib.hash(arrays))

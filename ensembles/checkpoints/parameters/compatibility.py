@@ -12,7 +12,7 @@ import numpy as np
 from ensembles._sklearn import thawed, warn_user
 from ensembles.checkpoints.compatibility.configuration import config_differences
 from ensembles.checkpoints.formats.state_dict import as_array, is_torch
-from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, parts_of
+from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, iter_steps
 
 # Settings that affect the meaning of parameters, and learned attributes that do.
 SETTINGS = ("activation", "link", "with_std", "with_scaling")
@@ -47,7 +47,7 @@ def check_settings(held: Any, estimator: Any) -> None:
                 )
 
 
-def check_alike(first: Any, member: Any, name: str) -> None:
+def check_compatible(first: Any, member: Any, name: str) -> None:
     """Raise if a member's parameters have another meaning than those of the first.
 
     Parameters
@@ -102,7 +102,7 @@ def _trait(part: Any, name: str) -> Any:
 
 
 def _pairs(one: Any, other: Any) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
-    return zip(parts_of(one), parts_of(other), strict=True)
+    return zip(iter_steps(one), iter_steps(other), strict=True)
 
 
 def _of(place: str) -> str:
@@ -196,7 +196,7 @@ def _normalized(value: Any) -> Any:
     return np.ascontiguousarray(value) if value.dtype.kind in "cmM" else value.tolist()
 
 
-def warn_of_modules(held: Any, member: Any, name: str) -> None:
+def warn_module_differences(held: Any, member: Any, name: str) -> None:
     """Warn if a module differs from the estimator's in architecture or configuration.
 
     Parameters

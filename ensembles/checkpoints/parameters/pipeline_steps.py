@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from ensembles._sklearn import thawed
-from ensembles.checkpoints.parameters.table import state_of
+from ensembles.checkpoints.parameters.table import parameter_access
 
 
-def parts_of(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def iter_steps(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     """Yields an estimator, then the steps of a pipeline and of nested pipelines.
 
     Parameters
@@ -30,10 +30,10 @@ def parts_of(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     if hasattr(estimator, "named_steps"):
         for name, step in estimator.steps:
             found = "passthrough" if step is None else step
-            yield from parts_of(found, f"{place}.{name}" if place else name)
+            yield from iter_steps(found, f"{place}.{name}" if place else name)
 
 
-def learns(step: Any) -> bool:
+def has_learned_parameters(step: Any) -> bool:
     """Whether a step of a pipeline has to be fitted, and is not frozen.
 
     Parameters
@@ -65,12 +65,12 @@ def is_averaged(step: Any) -> bool:
         False for frozen steps, steps that need no fit, and kinds that cannot be
         averaged or are not registered.
     """
-    if not learns(step):
+    if not has_learned_parameters(step):
         return False
     if hasattr(step, "steps"):
         return any(is_averaged(inner) for _, inner in step.steps)
     try:
-        state_of(step)
+        parameter_access(step)
     except TypeError:
         return False
     return True

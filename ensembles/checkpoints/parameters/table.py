@@ -13,7 +13,7 @@ Parameters = dict[str, Any]  # NumPy arrays or PyTorch tensors by name
 
 
 @dataclass(frozen=True)
-class State:
+class ParameterAccess:
     """Getter and setter of the learned parameters of an estimator type.
 
     Parameters
@@ -23,16 +23,16 @@ class State:
         the estimator; they are written to only in a private copy of it.
     set : callable (estimator, dict)
         Replaces the parameters by those of a dict as from ``get``.
-    start : callable (estimator, X, y) -> estimator, or None, default=None
+    initialize : callable (estimator, X, y) -> estimator, or None, default=None
         Returns an estimator with parameters of the right shapes, from one that may be
         unfitted. None is for types without parameters before ``fit``.
     module : callable (estimator) -> torch.nn.Module, or None, default=None
         Returns the module with the parameters, for gradients; its names are those of
         ``get``. None is for types without a PyTorch module.
-    advance : callable (estimator, X, y, rng), or None, default=None
+    continue_training : callable (estimator, X, y, rng), or None, default=None
         Trains a fitted estimator for one more pass, in a sample order drawn from the
         NumPy Generator. None uses ``partial_fit`` or ``warm_start``, if available.
-    is_network : bool or callable (estimator) -> sequence of str, default=False
+    is_permutable : bool or callable (estimator) -> sequence of str, default=False
         Whether hidden units can be permuted without a change of the predictions, or
         the names of the tensors where they can. Members must then be trained from the
         same initialization.
@@ -43,13 +43,15 @@ class State:
 
     get: Callable[[Any], Parameters]
     set: Callable[[Any, Parameters], None]
-    start: Callable[[Any, Any, Any], Any] | None = None
+    initialize: Callable[[Any, Any, Any], Any] | None = None
     module: Callable[[Any], Any] | None = None
-    advance: Callable[[Any, Any, Any, np.random.Generator], None] | None = None
-    is_network: bool | Callable[[Any], Sequence[str]] = False
+    continue_training: Callable[[Any, Any, Any, np.random.Generator], None] | None = (
+        None
+    )
+    is_permutable: bool | Callable[[Any], Sequence[str]] = False
     counts: bool = False
 
-    def network(self, estimator: Any) -> list[str]:
+    def permutable_names(self, estimator: Any) -> list[str]:
         """Names of the tensors whose hidden units can be permuted.
 
         Parameters
@@ -60,15 +62,15 @@ class State:
         Returns
         -------
         list of str
-            Empty if ``is_network`` is False.
+            Empty if ``is_permutable`` is False.
         """
-        if callable(self.is_network):
-            return list(self.is_network(estimator))
-        return list(self.get(estimator)) if self.is_network else []
+        if callable(self.is_permutable):
+            return list(self.is_permutable(estimator))
+        return list(self.get(estimator)) if self.is_permutable else []
 
 
 # Keys are classes, or full names of classes, so that their packages are not imported.
-STATES: dict[type | str, State] = {}
+STATES: dict[type | str, ParameterAccess] = {}
 REFUSED: dict[str, str] = {}  # reasons, by full name of a class or package
 
 
@@ -90,7 +92,7 @@ def register_state(
     set : callable (estimator, dict)
         Replaces the parameters by those of a dict as from ``get``.
     **more
-        Further arguments of `State`.
+        Further arguments of `ParameterAccess`.
 
     Raises
     ------
@@ -110,10 +112,10 @@ def register_state(
     """
     if kind in STATES:
         raise ValueError(f"a kind must be registered once, found a second {kind!r}")
-    STATES[kind] = State(get, set, **more)
+    STATES[kind] = ParameterAccess(get, set, **more)
 
 
-def state_of(estimator: Any) -> State:
+def parameter_access(estimator: Any) -> ParameterAccess:
     """Getter and setter registered for the type of an estimator.
 
     Parameters
@@ -123,7 +125,7 @@ def state_of(estimator: Any) -> State:
 
     Returns
     -------
-    State
+    ParameterAccess
 
     Raises
     ------

@@ -13,7 +13,7 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.checkpoints.compatibility.layout import Comparison, Target, compare
-from ensembles.checkpoints.compatibility.prefixes import named_alike
+from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_member
 from ensembles.checkpoints.directories.unsupported import refused
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -138,7 +138,7 @@ def plan(
         lists all problems, 20 at most.
     """
     given = with_defaults(options)
-    opened, renamed = named_alike(_opened(members, given["key"]))
+    opened, renamed = match_first_names(_opened(members, given["key"]))
     problems: list[str] = []
     rule, weights = _ruled(given, len(opened), problems)
     comparison = _compared(opened, given, problems)

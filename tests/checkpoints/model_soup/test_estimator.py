@@ -38,8 +38,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 from ensembles.checkpoints import ModelSoup, average, get_state, register_state
 from ensembles.checkpoints.model_soup.training import Training, branches
-from ensembles.checkpoints.parameters.builtin import attributes
-from ensembles.checkpoints.parameters.table import STATES, State
+from ensembles.checkpoints.parameters.builtin import attribute_access
+from ensembles.checkpoints.parameters.table import STATES, ParameterAccess
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
@@ -412,12 +412,12 @@ class Stepping(LinearRegression):
 
 
 def test_a_registered_way_to_go_on_is_taken() -> None:
-    state = attributes("coef_", "intercept_")
+    state = attribute_access("coef_", "intercept_")
 
     def advance(member: Any, X: Any, y: Any, rng: np.random.Generator) -> None:
         member.intercept_ += rng.integers(1, 100)
 
-    register_state(Stepping, state.get, state.set, advance=advance)
+    register_state(Stepping, state.get, state.set, continue_training=advance)
     features, target = load_diabetes(return_X_y=True)
     soup = ModelSoup(Stepping(), n_members=3, random_state=0).fit(features, target)
     start = Stepping().fit(features, target)
@@ -760,7 +760,7 @@ def test_hundreds_of_members_take_the_memory_that_they_need(
 
     wide = Wide(state)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STATES, Wide, State(dict, Wide.update))
+        patch.setitem(STATES, Wide, ParameterAccess(dict, Wide.update))
         soup = ModelSoup(wide, [Wide(state) for _ in range(130)]).fit()
     np.testing.assert_allclose(soup.estimator_["w"], state["w"], rtol=1e-14)
 

@@ -189,8 +189,9 @@ def test_built_in_kinds_are_known_whatever_is_imported_first(module: str) -> Non
     code = f"""
 import ensembles.{module}
 from sklearn.linear_model import LinearRegression
-from ensembles.checkpoints.parameters.table import state_of
-print([*state_of(LinearRegression()).get(LinearRegression().fit([[1], [2]], [1, 2]))])
+from ensembles.checkpoints.parameters.table import parameter_access
+line = LinearRegression().fit([[1], [2]], [1, 2])
+print([*parameter_access(line).get(line)])
 """
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -200,10 +201,10 @@ print([*state_of(LinearRegression()).get(LinearRegression().fit([[1], [2]], [1, 
 
 def test_a_kind_of_ones_own_may_be_registered_before_the_built_in_ones() -> None:
     code = """
-from ensembles.checkpoints.parameters.table import register_state, state_of
+from ensembles.checkpoints.parameters.table import register_state, parameter_access
 register_state("sklearn.naive_bayes.GaussianNB", vars, None)
 from sklearn.naive_bayes import GaussianNB
-print(state_of(GaussianNB()).get is vars)
+print(parameter_access(GaussianNB()).get is vars)
 """
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
