@@ -20,10 +20,10 @@ from ensembles.checkpoints.parameters.table import (
 )
 
 TREES = (
-    "trees of different members have no nodes in common; combine what they predict, "
+    "trees of different members have no nodes in common; combine their predictions "
     "with EnsembleClassifier or EnsembleRegressor"
 )
-PARTS = "its parts differ from member to member; combine what the members predict"
+PARTS = "its parts differ from member to member; combine the predictions of the members"
 AXES = "the order and the signs of its components are arbitrary in each member"
 KEPT = "it keeps samples of its training data, which members do not share"
 REASONS = {
@@ -142,8 +142,8 @@ def attribute_access(*names: str, **properties: Any) -> ParameterAccess:
                 parts = [state[key] for key, _ in _parts(name, value)]
                 setattr(estimator, name, parts)
             elif value is not None:
-                found = np.asarray(state[name])
-                setattr(estimator, name, found if np.ndim(value) else found[()])
+                array = np.asarray(state[name])
+                setattr(estimator, name, array if np.ndim(value) else array[()])
 
     return ParameterAccess(get, set, **properties)
 
@@ -152,7 +152,7 @@ def _parts(name: str, value: Any) -> Sequence[tuple[str, Any]]:
     if value is None:
         return []
     if isinstance(value, list):
-        return [(f"{name}.{place}", part) for place, part in enumerate(value)]
+        return [(f"{name}.{index}", part) for index, part in enumerate(value)]
     if hasattr(value, "toarray"):
         raise TypeError(f"{name} is sparse; call densify() on the estimator first")
     return [(name, value)]
@@ -164,14 +164,14 @@ LOGARITHMS = ("feature_log_prob_", "class_log_prior_")
 
 
 def _probabilities(estimator: Any) -> dict[str, Any]:
-    found = attribute_access(*LOGARITHMS).get(estimator)
-    return {name: np.exp(value) for name, value in found.items()}
+    logarithms = attribute_access(*LOGARITHMS).get(estimator)
+    return {name: np.exp(value) for name, value in logarithms.items()}
 
 
 def _set_probabilities(estimator: Any, state: dict[str, Any]) -> None:
     with np.errstate(divide="ignore"):  # probabilities of 0
-        found = {name: np.log(value) for name, value in state.items()}
-    attribute_access(*LOGARITHMS).set(estimator, found)
+        logarithms = {name: np.log(value) for name, value in state.items()}
+    attribute_access(*LOGARITHMS).set(estimator, logarithms)
 
 
 _LINE = attribute_access("coef_", "intercept_")
@@ -208,10 +208,10 @@ def _initialized(net: Any, X: Any, y: Any) -> Any:
     """Initialized copy of a skorch net, with its classes; not trained."""
     from sklearn.base import clone
 
-    found = clone(net).initialize()
+    initialized = clone(net).initialize()
     if y is not None and hasattr(type(net), "classes_"):
-        found.classes_inferred_ = np.unique(y)
-    return found
+        initialized.classes_inferred_ = np.unique(y)
+    return initialized
 
 
 def _loaded(encoder: Any, X: Any, y: Any) -> Any:

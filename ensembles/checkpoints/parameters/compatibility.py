@@ -22,12 +22,12 @@ SHOWN = 10  # maximum number of array entries in a message
 IDLE = ("copy", "memory", "n_jobs", "random_state", "verbose", "_stop_words_id")
 
 
-def check_settings(held: Any, estimator: Any) -> None:
+def check_settings(template: Any, estimator: Any) -> None:
     """Raise if an estimator's settings give parameters another meaning.
 
     Parameters
     ----------
-    held : estimator
+    template : estimator
         The first fitted member.
     estimator : estimator
         Estimator of the soup, with the same steps.
@@ -37,12 +37,12 @@ def check_settings(held: Any, estimator: Any) -> None:
     ValueError
         If they differ in one of `SETTINGS`, such as the activation function.
     """
-    for (place, first), (_, wanted) in _pairs(held, estimator):
+    for (step, first), (_, wanted) in _pairs(template, estimator):
         for name in SETTINGS:
             ours, theirs = (_trait(one, name) for one in (wanted, first))
             if ours != theirs:
                 raise ValueError(
-                    f"members must have the estimator's {name}{_of(place)}, {ours!r}: "
+                    f"members must have the estimator's {name}{_of(step)}, {ours!r}: "
                     f"the first has {theirs!r}"
                 )
 
@@ -70,25 +70,25 @@ def check_compatible(first: Any, member: Any, name: str) -> None:
     """
     if type(first) is not type(member):
         return
-    for (place, one), (_, other) in _pairs(first, member):
+    for (step, one), (_, other) in _pairs(first, member):
         for trait in MEANING if hasattr(one, "get_params") else ():
             ours, theirs = (_trait(part, trait) for part in (one, other))
             if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
                 raise ValueError(
-                    f"members must agree in {trait}{_of(place)}: {name} has "
+                    f"members must agree in {trait}{_of(step)}: {name} has "
                     f"{_shown(theirs, ours)}, the first {_shown(ours, theirs)}"
                 )
-        if not place or is_averaged(one):
+        if not step or is_averaged(one):
             continue
         same = is_same(thawed(one), thawed(other))
         if same is None:
             warn_user(
-                f"cannot verify that step {place!r} of {name} behaves like that of the "
+                f"cannot verify that step {step!r} of {name} behaves like that of the "
                 "first member"
             )
         elif not same:
             raise ValueError(
-                f"members must agree in step {place!r}, which is not averaged: {name} "
+                f"members must agree in step {step!r}, which is not averaged: {name} "
                 f"has another {type(thawed(other)).__name__} than the first; fit it "
                 "once for all members, and wrap it in sklearn.frozen.FrozenEstimator"
             )
@@ -105,8 +105,8 @@ def _pairs(one: Any, other: Any) -> Iterator[tuple[tuple[str, Any], tuple[str, A
     return zip(iter_steps(one), iter_steps(other), strict=True)
 
 
-def _of(place: str) -> str:
-    return f" of step {place!r}" if place else ""
+def _of(step: str) -> str:
+    return f" of step {step!r}" if step else ""
 
 
 def _shown(value: Any, other: Any) -> str:
@@ -114,9 +114,9 @@ def _shown(value: Any, other: Any) -> str:
     if np.ndim(value) != 1 or len(value) <= SHOWN:
         return str(value)
     if np.shape(value) != np.shape(other):
-        return f"{len(value)} of them"
-    place = int(np.flatnonzero(np.asarray(value) != np.asarray(other))[0])
-    return f"{value[place]!r} at place {place}"
+        return f"{len(value)} entries"
+    index = int(np.flatnonzero(np.asarray(value) != np.asarray(other))[0])
+    return f"{value[index]!r} at index {index}"
 
 
 def is_same(one: Any, other: Any) -> bool | None:
@@ -196,12 +196,12 @@ def _normalized(value: Any) -> Any:
     return np.ascontiguousarray(value) if value.dtype.kind in "cmM" else value.tolist()
 
 
-def warn_module_differences(held: Any, member: Any, name: str) -> None:
+def warn_module_differences(template: Any, member: Any, name: str) -> None:
     """Warn if a module differs from the estimator's in architecture or configuration.
 
     Parameters
     ----------
-    held, member : torch.nn.Module
+    template, member : torch.nn.Module
         Modules of the estimator and of the member.
     name : str
         Name of the member in the warning.
@@ -211,15 +211,19 @@ def warn_module_differences(held: Any, member: Any, name: str) -> None:
     UserWarning
         If submodules differ in the same class of module, or configurations differ.
     """
-    ours, theirs = (_lines(module) for module in (held, member))
-    if type(held) is type(member) and ours != theirs:
+    ours, theirs = (_lines(module) for module in (template, member))
+    if type(template) is type(member) and ours != theirs:
         pairs = zip_longest(ours, theirs, fillvalue="nothing more")
         one, other = next(pair for pair in pairs if pair[0] != pair[1])
-        warn_user(f"{name} is another network: it has {other}, the estimator {one}")
-    differ = config_differences(_config(held), _config(member))
+        warn_user(
+            f"{name} has another architecture than the estimator: {other} instead of "
+            f"{one}"
+        )
+    differ = config_differences(_config(template), _config(member))
     if differ:
         warn_user(
-            f"{name} is configured otherwise than the estimator, in {', '.join(differ)}"
+            f"{name} has another configuration than the estimator, in "
+            f"{', '.join(differ)}"
         )
 
 

@@ -9,14 +9,14 @@ from ensembles._sklearn import thawed
 from ensembles.checkpoints.parameters.table import parameter_access
 
 
-def iter_steps(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def iter_steps(estimator: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yields an estimator, then the steps of a pipeline and of nested pipelines.
 
     Parameters
     ----------
     estimator : object
         Estimator or pipeline.
-    place : str, default=""
+    name : str, default=""
         Name of the estimator, a prefix to the names of its steps.
 
     Yields
@@ -26,11 +26,11 @@ def iter_steps(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     step : object
         Estimator, or "passthrough".
     """
-    yield place, estimator
+    yield name, estimator
     if hasattr(estimator, "named_steps"):
-        for name, step in estimator.steps:
-            found = "passthrough" if step is None else step
-            yield from iter_steps(found, f"{place}.{name}" if place else name)
+        for step_name, step in estimator.steps:
+            full_name = f"{name}.{step_name}" if name else step_name
+            yield from iter_steps("passthrough" if step is None else step, full_name)
 
 
 def has_learned_parameters(step: Any) -> bool:

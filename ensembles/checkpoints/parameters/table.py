@@ -111,7 +111,9 @@ def register_state(
     {'slope': 2.0}
     """
     if kind in STATES:
-        raise ValueError(f"a kind must be registered once, found a second {kind!r}")
+        raise ValueError(
+            f"{kind!r} must be registered only once, but it is registered already"
+        )
     STATES[kind] = ParameterAccess(get, set, **more)
 
 
@@ -148,7 +150,7 @@ def parameter_access(estimator: Any) -> ParameterAccess:
                     f"{type(estimator).__name__} cannot be averaged: {reason}"
                 )
     raise TypeError(
-        f"it is not known what {type(estimator).__name__} has learned; "
-        "ensembles.checkpoints.register_state(kind, get, set) says it, and a step of a "
-        "pipeline that is the same in all members goes into a FrozenEstimator"
+        f"the learned parameters of {type(estimator).__name__} are unknown; register "
+        "them with ensembles.checkpoints.register_state(kind, get, set), or wrap a "
+        "step of a pipeline that is equal in all members in a FrozenEstimator"
     )

@@ -38,8 +38,8 @@ def with_base_first(checkpoints: Sequence[Any], base: Any) -> list[Any]:
     list
         The base, if any, and the members; frozen estimators are unwrapped.
     """
-    found = [] if base is None else [base]
-    return [thawed(member) for member in [*found, *checkpoints]]
+    all_members = checkpoints if base is None else [base, *checkpoints]
+    return [thawed(member) for member in all_members]
 
 
 def make_template(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
@@ -76,16 +76,16 @@ def make_template(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
         return access.initialize(inner, None, labels)
     if not _has_parameters(inner):
         raise ValueError(
-            f"{type(inner).__name__} has no parameters yet that those of checkpoints "
-            "could replace; fit it, and wrap it in sklearn.frozen.FrozenEstimator"
+            f"{type(inner).__name__} must have parameters, which those of checkpoints "
+            "replace; fit it, and wrap it in sklearn.frozen.FrozenEstimator"
         )
     return copy.deepcopy(inner)
 
 
-def _like(held: Any, estimator: Any) -> Any:
+def _like(template: Any, estimator: Any) -> Any:
     """Give a fitted estimator the settings and output container of another."""
-    check_settings(held, estimator)
-    own = held.get_params(deep=True)
+    check_settings(template, estimator)
+    own = template.get_params(deep=True)
     given = {
         name: value
         for name, value in estimator.get_params(deep=True).items()
@@ -93,14 +93,14 @@ def _like(held: Any, estimator: Any) -> Any:
         # Skip equal settings: a skorch net would initialize itself again, and print it.
         if name not in own or not is_same(own[name], value)
     }
-    held.set_params(**copy.deepcopy(given))
+    template.set_params(**copy.deepcopy(given))
     for (_, own_part), (_, part) in zip(
-        iter_steps(held), iter_steps(estimator), strict=True
+        iter_steps(template), iter_steps(estimator), strict=True
     ):
         output = getattr(part, "_sklearn_output_config", {})
         if output:
             own_part.set_output(**output)
-    return held
+    return template
 
 
 def _holds_estimators(value: Any) -> bool:
@@ -136,8 +136,8 @@ def check_type(estimator: Any, member: Any, name: str) -> None:
         _has_module(member) and _has_module(inner)
     ):
         return
-    wanted = [(place, type(part)) for place, part in iter_steps(inner)]
-    if [(place, type(part)) for place, part in iter_steps(member)] != wanted:
+    wanted = [(step, type(part)) for step, part in iter_steps(inner)]
+    if [(step, type(part)) for step, part in iter_steps(member)] != wanted:
         kinds = ", ".join(kind.__name__ for _, kind in wanted)
         found = ", ".join(type(part).__name__ for _, part in iter_steps(member))
         raise TypeError(
@@ -146,12 +146,12 @@ def check_type(estimator: Any, member: Any, name: str) -> None:
         )
 
 
-def open_member_for(held: Any, member: Any, name: str) -> Checkpoint:
+def open_member_for(template: Any, member: Any, name: str) -> Checkpoint:
     """Open a member, and check that its parameters fit the estimator.
 
     Parameters
     ----------
-    held : object
+    template : object
         Estimator that receives the parameters, as from `make_template`.
     member : path, state dict or fitted estimator
         Member that passed `check_type`.
@@ -182,9 +182,9 @@ def open_member_for(held: Any, member: Any, name: str) -> Checkpoint:
             "where clones are made, as in GridSearchCV, wrap it in "
             "sklearn.frozen.FrozenEstimator"
         )
-    check_compatible(held, member, name)
+    check_compatible(template, member, name)
     if _has_module(member):
-        warn_module_differences(_module(held), _module(member), name)
+        warn_module_differences(_module(template), _module(member), name)
     return state_dict.read(parameter_access(member).get(member), name)
 
 

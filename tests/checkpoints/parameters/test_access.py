@@ -129,7 +129,7 @@ def test_a_number_stays_a_number() -> None:
     [
         (DecisionTreeClassifier(), "no nodes in common"),
         (RandomForestClassifier(), "no nodes in common"),
-        (BaggingClassifier(), "combine what the members predict"),
+        (BaggingClassifier(), "combine the predictions of the members"),
         (KNeighborsClassifier(), "keeps samples"),
         (SVC(), "keeps samples"),
         (PCA(), "signs of its components are arbitrary"),
@@ -146,7 +146,9 @@ def test_what_cannot_be_averaged_is_refused_with_the_reason(
 
 
 def test_an_unknown_kind_is_told_how_to_be_known() -> None:
-    with pytest.raises(TypeError, match=r"what dict has learned; .*register_state"):
+    with pytest.raises(
+        TypeError, match=r"parameters of dict are unknown; .*register_state"
+    ):
         get_state({})
 
 
@@ -171,7 +173,7 @@ def test_a_kind_of_ones_own_is_registered_in_one_line() -> None:
     one = Derived()
     set_state(one, {"value": np.zeros(3)})
     assert get_state(one)["value"].tolist() == [0, 0, 0]
-    with pytest.raises(ValueError, match="must be registered once"):
+    with pytest.raises(ValueError, match="must be registered only once"):
         register_state(Own, vars, set_state)
 
 

@@ -218,9 +218,9 @@ def test_of_many_names_the_first_that_differs_is_told() -> None:
         SGDClassifier(random_state=0).fit(frame, Y)
         for frame in (wide, moved, wide.iloc[:, :19])
     )
-    with pytest.raises(ValueError, match="has 'seven' at place 7, the first 'c7'"):
+    with pytest.raises(ValueError, match="has 'seven' at index 7, the first 'c7'"):
         ModelSoup(SGDClassifier(), [first, second]).fit()
-    with pytest.raises(ValueError, match="has 19 of them, the first 20"):
+    with pytest.raises(ValueError, match="has 19 entries, the first 20"):
         ModelSoup(SGDClassifier(), [first, short]).fit()
 
 
@@ -235,7 +235,9 @@ def nets(*kinds: type[nn.Module]) -> list[nn.Module]:
 
 def test_modules_of_other_parts_are_warned_of() -> None:
     relu, tanh, same = nets(nn.ReLU, nn.Tanh, nn.ReLU)
-    with pytest.warns(UserWarning, match=r"checkpoints\[1\] is another .* \(1\): Tanh"):
+    with pytest.warns(
+        UserWarning, match=r"checkpoints\[1\] has another arch.*\(1\): Tanh"
+    ):
         ModelSoup(relu, [relu, tanh]).fit()
     ModelSoup(relu, [relu, same]).fit()  # of other dropout, which does nothing here
 
@@ -281,7 +283,7 @@ def test_modules_of_another_configuration_are_warned_of() -> None:
         GPT2LMHeadModel(GPT2Config(n_head=heads, **config)) for heads in (2, 4)
     )
     four.load_state_dict(two.state_dict())
-    with pytest.warns(UserWarning, match=r"configured otherwise than .*, in n_head"):
+    with pytest.warns(UserWarning, match=r"another configuration than .*, in n_head"):
         ModelSoup(two, [two, four]).fit()
 
 
