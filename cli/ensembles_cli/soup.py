@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ensembles_cli.options import checkpoint
-from ensembles_cli.options.types import Param, as_params, complete_selection
+from ensembles_cli.options.types import (
+    Param,
+    as_params,
+    complete_rule,
+    complete_selection,
+)
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.soup import print_soup
-from ensembles_cli.reports.soup_progress import Told, tell_notes
+from ensembles_cli.reports.soup_progress import ProgressReporter, print_notes
 from ensembles_cli.scoring.command import ScoringCommand
 
 
@@ -24,8 +29,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     required=True,
     metavar="COMMAND",
     help=(
-        "A shell command that scores a checkpoint: {} stands for its path, the number "
-        "in the last line that it prints is the score."
+        "Shell command that scores the checkpoint at {}. The score is the only number "
+        "that it prints, or the number alone in the last line, or the one named score "
+        "there or in JSON."
     ),
 )
 @click.option(
@@ -33,8 +39,8 @@ from ensembles_cli.scoring.command import ScoringCommand
     "key_of_score",
     metavar="KEY",
     help=(
-        "Name of the score in what the command prints: a dotted path into JSON, in "
-        "which * stands for anything, or the name before a number, as acc_norm."
+        "Name of the score in the output of the command: a dotted path into JSON, in "
+        "which * matches anything, or the name before a number, such as acc_norm."
     ),
 )
 @click.option(
@@ -42,7 +48,7 @@ from ensembles_cli.scoring.command import ScoringCommand
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Where to write: NAME.safetensors, NAME.pt, or a directory.",
+    help="Output: NAME.safetensors, NAME.pt, or a directory.",
 )
 @checkpoint.last
 @click.option(
@@ -61,26 +67,34 @@ from ensembles_cli.scoring.command import ScoringCommand
     "--base",
     type=click.Path(),
     metavar="CKPT",
-    help="What the members were fine-tuned from, for wise-ft.",
+    help="Checkpoint that the members were fine-tuned from, for wise-ft.",
 )
 @click.option(
-    "--trials", type=click.IntRange(min=1), metavar="N", help="Trials of optuna."
+    "--rule",
+    default="mean",
+    show_default=True,
+    metavar="NAME",
+    shell_complete=complete_rule,
+    help="Rule that combines the members; ensemble rules lists all of them.",
 )
 @click.option(
     "--param",
     "params",
     type=Param(),
     multiple=True,
-    help="A parameter of the selection, such as n_rounds=20; may be repeated.",
+    help=(
+        "Parameter of the selection or of the rule, such as n_rounds=20; may be "
+        "repeated."
+    ),
 )
 @click.option(
-    "--lower-is-better", is_flag=True, help="The score is a loss, or an error."
+    "--lower-is-better", is_flag=True, help="Minimize the score: it is a loss or error."
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Kill the command if it takes longer, with all that it has started.",
+    help="Kill the command and its child processes after this time.",
 )
 @click.option(
     "--on-error",
@@ -88,8 +102,8 @@ from ensembles_cli.scoring.command import ScoringCommand
     default="stop",
     show_default=True,
     help=(
-        "What becomes of a checkpoint that cannot be scored: stop ends the run; skip "
-        "leaves a member out, and counts a combination as the worst."
+        "How to handle a checkpoint that cannot be scored: stop ends the run; skip "
+        "leaves out a member, and counts a combination as the worst."
     ),
 )
 @checkpoint.integers
@@ -109,21 +123,18 @@ def command(
     params: tuple[tuple[str, Any], ...],
     last: int | None,
     select: str,
-    trials: int | None,
+    rule: str,
     timeout: float | None,
     as_json: bool,
     base: str | None,
-    lower_is_better: bool,
-    on_error: str,
-    force: bool,
     **options: Any,
 ) -> None:
     """Average the checkpoints that score best together, by your own score.
 
-    The command runs on each member where it lies, then on combinations, which are
-    written beside the output and removed. The greedy soup starts from the best
-    member and adds the others, from the best to the worst, each if the score with it
-    is no lower. Score on data that neither training nor your final test uses.
+    The command scores each member in place, then combinations, which are written
+    beside the output and removed. The greedy soup starts with the best member and adds
+    the others, from the best to the worst, each if it does not lower the score. Score
+    on data that neither training nor your final test uses.
 
     \b
     ensemble soup run-*.safetensors --score 'python eval.py {}' -o s.safetensors
@@ -132,17 +143,18 @@ def command(
     ensemble soup run*/ --score './loss.sh {}' --lower-is-better -o soup
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
 
-    Write {} without quotes of your own; the path that it stands for is absolute. The
-    score must be alone in the last line with a number, or be named by --score-key.
+    Write {} without quotes: it is replaced by the absolute path, quoted for the shell.
+    If the command prints other numbers too, print the score alone in the last line, or
+    as score: 0.5, or name it with --score-key.
 
-    Combinations of PyTorch files are written as plain state dicts, without what a
-    training checkpoint has around them, and running statistics of BatchNorm are
-    averaged: recalculate them in the command, and of the result.
+    Combinations of PyTorch files are written as plain state dicts, without the other
+    contents of a training checkpoint. Running statistics of BatchNorm are averaged:
+    recalculate them in the command, and for the result.
 
-    Scores are kept in OUT.journal.jsonl: after Ctrl-C, or a crash, the same command
-    goes on where it stopped. They count for the same text of the command in the same
-    folder while the programs that it names, such as eval.py, are unchanged; if
-    something else that it uses has changed, remove that file.
+    Scores are kept in OUT.journal.jsonl. After Ctrl-C or a crash, the same command
+    continues from there. Scores are reused for the same text of the command, in the
+    same folder, while the programs in it, such as eval.py, are unchanged; if anything
+    else that it uses has changed, remove that file.
     """
     from ensembles.checkpoints import Journal, make_soup
     from ensembles.checkpoints.directories.discovery import discover_checkpoints
@@ -151,46 +163,73 @@ def command(
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
     name = select.replace("-", "_")
-    if trials is not None and "n_trials" not in parameters(name):
-        raise click.UsageError(f"--trials is for --select optuna, found {select}")
-    own = as_params([*params, *[("n_trials", trials)] * (trials is not None)])
-    asked = text if key_of_score is None else f"{text} --score-key {key_of_score}"
-    journal = Journal(f"{out}.journal.jsonl", asked, scoring.files())
+    weights_params, rule_params = split_params(params, name, rule)
+    command_text = (
+        text if key_of_score is None else f"{text} --score-key {key_of_score}"
+    )
+    journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
     found = discover_checkpoints(members, last=last)
-    paths = found.paths
-    most = most_scores(name, len(paths))
-    every = paths if base is None else [base, *paths]
-    with Told(journal, every, scoring, lower_is_better, most) as told:
-        tell_notes(found.notes)
+    paths = found.paths if base is None else [base, *found.paths]
+    is_lower_better = options["lower_is_better"]
+    with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
+        print_notes(found.notes)
         report = make_soup(
-            paths,
+            found.paths,
             scoring,
             out,
             select=name,
+            weights_params=weights_params,
             base=base,
-            params=own,
-            lower_is_better=lower_is_better,
-            on_error=on_error,
+            rule=rule,
+            rule_params=rule_params,
             journal=journal,
-            record=told.record,
-            force=force,
-            options=options,
+            record=reporter.record,
+            **options,
         )
-    print_soup(report, told, found.steps, as_json)
+    print_soup(report, reporter, found.steps, as_json)
 
 
-def parameters(select: str) -> Collection[str]:
-    """Parameter names of a selection; empty for an unknown one."""
-    from ensembles.selection import SELECTIONS
+def split_params(
+    pairs: Sequence[tuple[str, Any]], select: str, rule: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divide parameters into those of the selection and those of the rule.
 
-    return SELECTIONS[select].params if select in SELECTIONS else ()
+    Parameters
+    ----------
+    pairs : sequence of (str, value)
+        Parameters as given on the command line.
+    select, rule : str
+        Names of the selection and of the rule.
 
+    Returns
+    -------
+    weights_params, rule_params : dict of str to value
 
-def most_scores(select: str, n_members: int) -> int | None:
-    """Maximum number of candidates to score; None if not known in advance."""
-    from ensembles.selection import SELECTIONS
+    Raises
+    ------
+    ValueError
+        If the selection or the rule is unknown.
+    click.UsageError
+        If a name occurs twice, or is not a parameter of exactly one of them.
+    """
+    from ensembles.checkpoints.soup_selection import resolve_selection
+    from ensembles.registry import lookup
+    from ensembles.rules import RULES
 
-    selection = SELECTIONS.get(select)
-    if selection is None or selection.n_scores is None or selection.params:
-        return None
-    return selection.n_scores(n_members) if selection.adds_members else None
+    selection = resolve_selection(select)
+    of_selection = {} if selection is None else selection.params
+    of_rule = lookup(RULES, rule).params
+    params = as_params(pairs)
+    for name in params:
+        if (name in of_selection) == (name in of_rule):
+            which = "both" if name in of_rule else "neither"
+            raise click.UsageError(
+                "--param must name a parameter of either the selection or the rule: "
+                f"{name!r} is one of {which}. Parameters of --select "
+                f"{select.replace('_', '-')}: {', '.join(of_selection) or 'none'}; of "
+                f"--rule {rule}: {', '.join(of_rule) or 'none'}"
+            )
+    return (
+        {name: value for name, value in params.items() if name in of_selection},
+        {name: value for name, value in params.items() if name in of_rule},
+    )

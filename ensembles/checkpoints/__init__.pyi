@@ -6,7 +6,7 @@ from .model_soup.training import train_members as train_members
 from .model_soup.training import train_snapshots as train_snapshots
 from .parameters.access import get_state as get_state
 from .parameters.access import set_state as set_state
-from .parameters.table import State as State
+from .parameters.table import ParameterAccess as ParameterAccess
 from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan

@@ -16,7 +16,17 @@ SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler"}
 LEAST = 1e-9  # -log(0) would give a member all the weight
 
 
-@register(SELECTIONS, n_scores=lambda n: n + 50)
+def _check_optuna(
+    n_members: int, *, n_trials: int, sampler: Any, random_state: int | None
+) -> None:
+    """Raise if a parameter of `optuna` is not valid, or it is not installed."""
+    check_integer(n_trials=n_trials)
+    if n_trials < 1:
+        raise ValueError(f"n_trials must be at least 1, found {n_trials}")
+    _study(sampler, random_state)
+
+
+@register(SELECTIONS, check=_check_optuna, n_scores=lambda n: n + 50)
 def optuna(
     n_members: int,
     score: CachedScore,
@@ -68,9 +78,6 @@ def optuna(
     optimization", NeurIPS, section 4; Akiba et al. (2019), "Optuna: a next-generation
     hyperparameter optimization framework", KDD.
     """
-    check_integer(n_trials=n_trials)
-    if n_trials < 1:
-        raise ValueError(f"n_trials must be at least 1, found {n_trials}")
     study = _study(sampler, random_state)
     scores = score.member_scores(n_members)
     tried = [Trial(np.eye(n_members)[np.argmax(scores)], float(scores.max()))]

@@ -164,7 +164,7 @@ def run_selection(
             f"weights={selection.name!r} must have a score to choose by, found "
             "none; pass data to score on, or the weights themselves"
         )
-    selection.check_names(params)
+    selection.check_params(n_members, params)
     cached, history = CachedScore(score), list[Trial]()
     scores = cached.member_scores(n_members)
     chosen = np.asarray(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,31 @@ from ensembles.selection.table import (
 )
 
 
-@register(SELECTIONS, adds_members=True, n_scores=lambda n: 50 * n)
+def _check_greedy(
+    n_members: int,
+    *,
+    n_rounds: int,
+    patience: int | None,
+    n_init: int,
+    n_bags: int,
+    fraction: float,
+    random_state: Any,
+) -> None:
+    """Raise if a parameter of `greedy` is not valid."""
+    most_idle = n_rounds if patience is None else patience
+    check_integer(n_rounds=n_rounds, patience=most_idle, n_init=n_init, n_bags=n_bags)
+    check_real(fraction=fraction)
+    if min(n_rounds, n_init, most_idle) < 1 or n_bags < 0 or not 0 < fraction <= 1:
+        raise ValueError(
+            "n_rounds, patience and n_init must be at least 1, n_bags at least 0, "
+            f"fraction in (0, 1]: found {n_rounds=}, {patience=}, {n_init=}, "
+            f"{n_bags=}, {fraction=}"
+        )
+    if n_bags > 0 and not isinstance(random_state, np.random.RandomState):
+        generator_of(random_state)  # raises; a RandomState would draw a number
+
+
+@register(SELECTIONS, check=_check_greedy, adds_members=True, n_scores=lambda n: 50 * n)
 def greedy(
     n_members: int,
     score: CachedScore,
@@ -89,14 +114,6 @@ def greedy(
     array([0.6, 0.4])
     """
     most_idle = n_rounds if patience is None else patience
-    check_integer(n_rounds=n_rounds, patience=most_idle, n_init=n_init, n_bags=n_bags)
-    check_real(fraction=fraction)
-    if min(n_rounds, n_init, most_idle) < 1 or n_bags < 0 or not 0 < fraction <= 1:
-        raise ValueError(
-            "n_rounds, patience and n_init must be at least 1, n_bags at least 0, "
-            f"fraction in (0, 1]: found {n_rounds=}, {patience=}, {n_init=}, "
-            f"{n_bags=}, {fraction=}"
-        )
     rng = generator_of(random_state) if n_bags > 0 else None
     scores = score.member_scores(n_members)
     rounds = (n_rounds, most_idle, n_init)

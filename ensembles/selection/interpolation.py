@@ -15,7 +15,25 @@ from ensembles.weights import check_weights
 ALPHAS = tuple(step / 10 for step in range(11))
 
 
-@register(SELECTIONS, needs_base=True, n_scores=lambda n: n + len(ALPHAS))
+def _check_wise_ft(n_members: int, *, alphas: Sequence[float]) -> None:
+    """Raise if the parameter of `wise_ft` is not valid."""
+    try:
+        values = np.asarray(alphas, np.float64)
+    except (TypeError, ValueError):  # a string, or lists of different lengths
+        values = np.empty(0)
+    if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(
+            "alphas must be a list of numbers from 0 to 1, such as alphas=[0.3]; found "
+            f"{alphas!r}"
+        )
+
+
+@register(
+    SELECTIONS,
+    check=_check_wise_ft,
+    needs_base=True,
+    n_scores=lambda n: n + len(ALPHAS),
+)
 def wise_ft(
     n_members: int,
     score: CachedScore,
@@ -56,17 +74,8 @@ def wise_ft(
     arXiv:2109.01903, equation 1.
     """
     each = check_weights(None, n_members) / n_members
-    try:
-        values = np.asarray(alphas, np.float64)
-    except (TypeError, ValueError):  # a string, or lists of different lengths
-        values = np.empty(0)
-    if values.ndim != 1 or not len(values) or not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(
-            "alphas must be a list of numbers from 0 to 1, such as alphas=[0.3]; found "
-            f"{alphas!r}"
-        )
     trials = []
-    for alpha in values:
+    for alpha in np.asarray(alphas, np.float64):
         weights = alpha * each
         trials.append(Trial(weights, score(weights)))
         record(trials[-1])

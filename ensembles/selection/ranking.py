@@ -45,7 +45,17 @@ def best(n_members: int, score: CachedScore, *, record: Record) -> Counts:
     return counts
 
 
-@register(SELECTIONS, adds_members=True, n_scores=lambda n: 2 * n)
+def _check_top_k(n_members: int, *, k: int | None) -> None:
+    """Raise if the parameter of `top_k` is not valid."""
+    if k is not None:
+        check_integer(k=k)
+    if k is not None and not 1 <= k <= n_members:
+        raise ValueError(
+            f"k must be from 1 to the number of members, {n_members}, found {k}"
+        )
+
+
+@register(SELECTIONS, check=_check_top_k, adds_members=True, n_scores=lambda n: 2 * n)
 def top_k(
     n_members: int, score: CachedScore, *, k: int | None = None, record: Record
 ) -> Counts:
@@ -80,12 +90,6 @@ def top_k(
     Zhou, Wu and Tang (2002), "Ensembling neural networks: many could be better than
     all", Artificial Intelligence 137, for the use of a subset of the members.
     """
-    if k is not None:
-        check_integer(k=k)
-    if k is not None and not 1 <= k <= n_members:
-        raise ValueError(
-            f"k must be from 1 to the number of members, {n_members}, found {k}"
-        )
     scores = score.member_scores(n_members)
     if k is None:
         trial = best_prefix(score, scores, np.arange(n_members), n_members)

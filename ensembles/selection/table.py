@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,8 +23,10 @@ class Selection(RegisteredFunction):
     function : callable (n_members, score, *, record, **params) -> weights or counts
         Returns float64 weights of shape (n_members,), non-negative, with sum 1, or
         int64 counts of how often each member was added. It receives a `CachedScore`,
-        raises for wrong parameters before it calls ``score``, and calls ``record`` with
-        each `Trial`.
+        and calls ``record`` with each `Trial`.
+    check : callable (n_members, **params), or None, default=None
+        Raises if a parameter is not valid; it receives all of them, before anything is
+        scored. None checks their names only.
     needs_base : bool, default=False
         Whether the members must be fine-tuned from a base, which has the weight 1 minus
         the sum of their weights; then this sum may be less than 1.
@@ -47,6 +49,7 @@ class Selection(RegisteredFunction):
         self,
         function: Callable[..., Float64 | Counts],
         *,
+        check: Callable[..., None] | None = None,
         needs_base: bool = False,
         adds_members: bool = False,
         uses_gradient: bool = False,
@@ -54,6 +57,7 @@ class Selection(RegisteredFunction):
         n_scores: Callable[[int], int] | None = None,
     ) -> None:
         super().__init__(function)
+        self.check = check
         self.needs_base = needs_base
         self.adds_members = adds_members
         self.uses_gradient = uses_gradient
@@ -87,10 +91,32 @@ class Selection(RegisteredFunction):
         ndarray of shape (n_members,), float64, non-negative
             With sum 1, or at most 1 if the selection needs a base.
         """
+        self.check_params(n_members, params)
         cached = score if isinstance(score, CachedScore) else CachedScore(score)
         record = record or _ignore
         chosen = np.asarray(self.function(n_members, cached, record=record, **params))
         return chosen / chosen.sum() if chosen.dtype.kind == "i" else chosen
+
+    def check_params(self, n_members: int, params: Mapping[str, Any]) -> None:
+        """Raise if a parameter is unknown or not valid.
+
+        Parameters
+        ----------
+        n_members : int, at least 1
+            Number of members.
+        params : mapping of str to value
+            Parameters of the selection; the others have their defaults.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter is unknown or not valid.
+        ImportError
+            If the selection needs a package that is not installed.
+        """
+        self.check_names(params)
+        if self.check is not None:
+            self.check(n_members, **{**self.params, **params})
 
     def check_names(self, params: Iterable[str]) -> None:
         """Raise if the selection has no parameter of one of these names.

@@ -11,136 +11,145 @@ import click
 
 from ensembles_cli.console import as_options, table
 from ensembles_cli.reports.average import as_number, left_out
-from ensembles_cli.reports.soup_progress import MOST_NAMED, Told, shown, tell_notes
+from ensembles_cli.reports.soup_progress import (
+    MAX_NAMES,
+    ProgressReporter,
+    format_score,
+    print_notes,
+)
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, SoupReport
+    from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 
 def print_soup(
-    report: SoupReport, told: Told, steps: Sequence[Any], as_json: bool
+    report: SoupReport, reporter: ProgressReporter, steps: Sequence[Any], as_json: bool
 ) -> None:
     """Print the members of the soup and the comparison with the best member."""
-    plan, rows = report.written.plan, _members(report, steps)
-    noted = [f"{row['member']}: {note}" for row in rows for note in row["notes"]]
-    tell_notes(list(dict.fromkeys([*noted, *plan.notes, *report.written.notes])))
+    plan = report.written.plan
+    base, members = _base(report), _members(report, steps)
+    rows = members if base is None else [base, *members]
+    notes = [f"{row['member']}: {note}" for row in rows for note in row["notes"]]
+    print_notes(list(dict.fromkeys([*notes, *plan.notes, *report.written.notes])))
     names = left_out(plan)
     if names:
-        some = ", ".join(names[:MOST_NAMED])
-        more = f" and {len(names) - MOST_NAMED} more" * (len(names) > MOST_NAMED)
-        tell_notes([f"{len(names)} tensors are left out: {some}{more}"])
+        shown = ", ".join(names[:MAX_NAMES])
+        more = f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
+        print_notes([f"{len(names)} tensors are left out: {shown}{more}"])
     if as_json:
-        click.echo(json.dumps(described(report, told, rows), indent=2))
+        facts = to_dict(report, reporter, base, members)
+        click.echo(json.dumps(facts, indent=2))
         return
-    more_keys = [
+    optional = [
         key
         for key in ("step", "state_dict")
         if any(row[key] is not None for row in rows)
     ]
     table(
-        [
-            "in",
-            "member",
-            "score",
-            "weight",
-            *(key.replace("_", " ") for key in more_keys),
-        ],
+        ["in", "member", "score", "weight", *(k.replace("_", " ") for k in optional)],
         [
             [
                 "*" * (row["weight"] > 0),
                 row["member"],
-                shown(row["score"]),
+                format_score(row["score"]),
                 f"{row['weight']:.3g}" * (row["weight"] > 0),
-                *("" if row[key] is None else str(row[key]) for key in more_keys),
+                *("" if row[key] is None else str(row[key]) for key in optional),
             ]
             for row in rows
         ],
     )
-    names, weights = [row["member"] for row in rows], [row["weight"] for row in rows]
-    best, alone = report.best
-    n_kept = sum(weight > 0 for weight in weights)
+    best, best_score = report.best
+    n_kept = sum(row["weight"] > 0 for row in rows)
     table(
         ["compared", "score"],
         [
-            ["uniform soup", shown(report.uniform)],
-            [f"soup of {n_kept} in {len(names)}", shown(report.score)],
-            [f"best alone, {best}", shown(alone)],
+            ["uniform soup", format_score(report.uniform_score)],
+            [f"soup of {n_kept} in {len(rows)}", format_score(report.score)],
+            [f"best single member, {best}", format_score(best_score)],
         ],
     )
-    click.echo(verdict(report, n_kept))
-    click.echo(f"wrote {report.out}; the same file by: {as_average(report)}")
+    click.echo(summary(report, n_kept))
+    click.echo(f"wrote {report.out}; to write the same file: {as_average(report)}")
 
 
-def verdict(report: SoupReport, n_kept: int) -> str:
+def summary(report: SoupReport, n_kept: int) -> str:
     """Sentence that compares the score of the soup with that of the best member."""
-    best, alone = report.best
-    where = " (on the data that it was chosen by; check on held-out data)"
-    better = "; all members alike do better still" * report.uniform_is_better
-    if report.helps:
+    best, best_score = report.best
+    where = " (on the data of the selection; check on held-out data)"
+    better = "; the uniform soup scores better" * report.uniform_is_better
+    if report.beats_best_member:
         return (
-            f"The soup beats {best}, the best alone: {report.score:.6g} against "
-            f"{alone:.6g}{better}{where}."
+            f"The soup beats the best single member, {best}: {report.score:.6g} "
+            f"against {best_score:.6g}{better}{where}."
         )
-    if n_kept == 1 and report.score == alone:
+    if n_kept == 1 and report.score == best_score:
         return (
-            f"No soup that was tried beats {best}: the output is that alone{better}"
+            f"No other combination beat {best}: the output is that member alone{better}"
             f"{where}."
         )
-    if report.score == alone:
+    if report.score == best_score:
         return (
-            f"The soup and {best} alone both score {alone:.6g}: use either{better}"
+            f"The soup and {best} alone both score {best_score:.6g}: use either{better}"
             f"{where}."
         )
     return (
         f"The soup does not beat {best} alone, {report.score:.6g} against "
-        f"{alone:.6g}: use that one{where}."
+        f"{best_score:.6g}: use that member{where}."
     )
 
 
 def _members(report: SoupReport, steps: Sequence[Any]) -> list[dict[str, Any]]:
-    """JSON values of each member; the base, if any, is first."""
-    scores, weights = [*report.scores], [*report.weights]
-    numbers = [as_number(step) for step in steps]
-    if report.base is not None:
-        scores, weights = [report.base_score, *scores], [report.base_weight, *weights]
-        numbers = [None, *numbers]
-    rows = zip(report.checkpoints, scores, weights, numbers, strict=True)
-    return [
-        {
-            "member": member.name,
-            "score": score,
-            "weight": weight,
-            "step": step,
-            "state_dict": member.state_dict,
-            "notes": list(map(as_options, member.notes)),
-        }
-        for member, score, weight, step in rows
-    ]
+    """JSON values of each member."""
+    rows = zip(report.checkpoints, report.scores, report.weights, steps, strict=True)
+    return [_row(member, score, weight, step) for member, score, weight, step in rows]
 
 
-def described(
-    report: SoupReport, told: Told, rows: list[dict[str, Any]]
+def _base(report: SoupReport) -> dict[str, Any] | None:
+    """JSON values of the base; None without a base."""
+    if report.base_checkpoint is None:
+        return None
+    return _row(report.base_checkpoint, report.base_score, report.base_weight, None)
+
+
+def _row(
+    member: Checkpoint, score: float | None, weight: float, step: Any
+) -> dict[str, Any]:
+    return {
+        "member": member.name,
+        "score": score,
+        "weight": weight,
+        "step": as_number(step),
+        "state_dict": member.state_dict,
+        "notes": list(map(as_options, member.notes)),
+    }
+
+
+def to_dict(
+    report: SoupReport,
+    reporter: ProgressReporter,
+    base: dict[str, Any] | None,
+    members: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the soup as JSON values."""
-    plan, (best, alone) = report.written.plan, report.best
-    n_base = int(report.base is not None)
+    plan, (best, best_score) = report.written.plan, report.best
     return {
         "out": str(report.out),
-        "members": rows[n_base:],
-        "base": rows[0] if n_base else None,
+        "members": members,
+        "base": base,
         "soup": {
             "score": report.score,
             "members": [member.name for member in plan.members],
             "weights": plan.weights.tolist(),
         },
-        "uniform": report.uniform,
-        "best": {"member": best, "score": alone},
-        "beats_best": report.helps,
+        "uniform": report.uniform_score,
+        "best": {"member": best, "score": best_score},
+        "beats_best": report.beats_best_member,
         "lower_is_better": report.lower_is_better,
-        "score_line": told.line,
-        "scored": told.n_scored,
-        "reused": told.n_reused,
-        "journal": str(told.journal.path),
+        "score_line": reporter.line,
+        "scored": reporter.n_scored,
+        "reused": reporter.n_reused,
+        "journal": str(reporter.journal.path),
         "left_out": left_out(plan),
         "notes": list(map(as_options, [*plan.notes, *report.written.notes])),
         "average": as_average(report),
@@ -160,14 +169,19 @@ def as_average(report: SoupReport) -> str:
 
 
 def _options(plan: Plan) -> list[str]:
-    found = []
+    words = []
+    if plan.rule.name != "mean":
+        words += ["--rule", plan.rule.name]
+    for name, value in plan.rule_params.items():
+        words += ["--param", f"{name}={json.dumps(value)}"]
     if plan.options.integers != "error":
-        found += ["--integers", plan.options.integers]
+        words += ["--integers", plan.options.integers]
     if plan.options.missing != "error":
-        found += ["--missing", plan.options.missing]
-    for name in ("include", "exclude"):
-        patterns: Sequence[str] = getattr(plan.options, name)
-        found += [word for p in patterns for word in (f"--{name}", p)]
+        words += ["--missing", plan.options.missing]
+    for pattern in plan.options.include:
+        words += ["--include", pattern]
+    for pattern in plan.options.exclude:
+        words += ["--exclude", pattern]
     if plan.options.key is not None:
-        found += ["--key", plan.options.key]
-    return found
+        words += ["--key", plan.options.key]
+    return words

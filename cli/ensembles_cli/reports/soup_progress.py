@@ -17,11 +17,10 @@ from ensembles_cli.scoring.printed_score import Reading, shortened
 if TYPE_CHECKING:
     from ensembles.checkpoints import Candidate, Journal
 
-INTERRUPTED = "the same command goes on from there"
-MOST_NAMED = 6
+MAX_NAMES = 6
 
 
-class Told:
+class ProgressReporter:
     """Print each scored candidate on one line of stderr.
 
     Parameters
@@ -34,8 +33,13 @@ class Told:
         Scoring command, whose last reading shows the line of the score.
     lower_is_better : bool
         Whether lower scores are better.
-    most : int or None, default=None
-        Maximum number of scores; None if unknown.
+
+    Attributes
+    ----------
+    n_scored, n_reused : int
+        Number of candidates that were scored, and that the journal had.
+    line : str or None
+        Line of the output that the first score was read from; None before it.
     """
 
     def __init__(
@@ -44,19 +48,17 @@ class Told:
         paths: Sequence[str],
         scoring: ScoringCommand,
         lower_is_better: bool,
-        most: int | None = None,
     ) -> None:
         self.journal = journal
         self._scoring = scoring
         self._lower_is_better = lower_is_better
-        self._most = "" if most is None else f" of at most {most}"
         names = [str(Path(path)) for path in paths]
-        self._names = dict(zip(names, short(names), strict=True))
+        self._names = dict(zip(names, shorten_paths(names), strict=True))
         self.n_scored = self.n_reused = 0
-        self._n_failed = self._n_untold = 0
+        self._n_failed = self._n_unreported = 0
         self.line: str | None = None
 
-    def __enter__(self) -> Told:
+    def __enter__(self) -> ProgressReporter:
         """Enter the context."""
         return self
 
@@ -67,67 +69,69 @@ class Told:
         trace: TracebackType | None,
     ) -> None:
         """Print pending output and, after an error, the path of the kept scores."""
-        self._tell_reused()
+        self._print_reused()
         n_kept = self.n_scored + self.n_reused - self._n_failed
         if error is not None and n_kept:
             click.echo(
-                f"{_scores(n_kept)} kept in {self.journal.path}; {INTERRUPTED}",
+                f"{_scores(n_kept)} kept in {self.journal.path}; run the same command "
+                "again to continue",
                 err=True,
             )
 
     def record(self, candidate: Candidate) -> None:
         """Print a candidate, or count it if its score is reused from the journal."""
-        self._tell_outdated()
+        if self.n_scored + self.n_reused == 0:
+            self._print_outdated()
         if candidate.reused:
             self.n_reused += 1
-            self._n_untold += 1
+            self._n_unreported += 1
             return
-        self._tell_reused()
+        self._print_reused()
         if self.line is None and self._scoring.reading is not None:
-            self._tell_line(self._scoring.reading)
+            self._print_line(self._scoring.reading)
         self.n_scored += 1
         self._n_failed += candidate.score is None
         names = [self._names[name] for name in candidate.members]
-        named = mixed(names, candidate.weights)
+        mixture = format_mixture(names, candidate.weights)
         number = self.n_scored + self.n_reused
-        place = f"[{number}{self._most}]"
-        click.echo(f"{place} {shown(candidate.score)}  {named}", err=True)
+        click.echo(f"[{number}] {format_score(candidate.score)}  {mixture}", err=True)
         if candidate.error is not None and len(candidate.members) > 1:
-            _echo_noted("warning", candidate.error)
+            _echo("warning", candidate.error)
 
-    def _tell_line(self, reading: Reading) -> None:
+    def _print_line(self, reading: Reading) -> None:
         """Print the line of the first score, and warn if it seems to be a loss."""
         self.line = shortened(reading.line)
         click.echo(f"score {reading.value:g} is read from: {self.line}", err=True)
         if not self._lower_is_better and reading.is_lower_better(self._scoring.text):
-            _echo_noted(
+            _echo(
                 "warning",
-                "the score seems to be a loss or an error, of which the highest is "
-                "taken: pass --lower-is-better if lower is better",
+                "the score seems to be a loss or an error, but the highest is "
+                "selected; pass --lower-is-better if lower is better",
             )
 
-    def _tell_outdated(self) -> None:
-        if self.n_scored + self.n_reused == 0 and self.journal.n_outdated:
-            number = self.journal.n_outdated
-            named = ", ".join(self.journal.files) or "its files"
-            kept = f"{_scores(number)} not taken from {self.journal.path}"
-            click.echo(f"{kept}, {named} changed", err=True)
-
-    def _tell_reused(self) -> None:
-        if self._n_untold:
+    def _print_outdated(self) -> None:
+        if self.journal.n_outdated:
+            files = ", ".join(self.journal.files) or "its files"
             click.echo(
-                f"{_scores(self._n_untold)} taken from {self.journal.path}", err=True
+                f"{_scores(self.journal.n_outdated)} not taken from "
+                f"{self.journal.path} because {files} changed",
+                err=True,
             )
-        self._n_untold = 0
+
+    def _print_reused(self) -> None:
+        if self._n_unreported:
+            number = _scores(self._n_unreported)
+            click.echo(f"{number} taken from {self.journal.path}", err=True)
+        self._n_unreported = 0
 
 
-def tell_notes(notes: Sequence[str]) -> None:
+def print_notes(notes: Sequence[str]) -> None:
     """Print notes to stderr."""
     for note in notes:
-        _echo_noted("note", note)
+        _echo("note", note)
 
 
-def _echo_noted(kind: str, text: str) -> None:
+def _echo(kind: str, text: str) -> None:
     click.echo(click.style(as_options(f"{kind}: {text}"), fg="yellow"), err=True)
 
 
@@ -135,17 +139,17 @@ def _scores(number: int) -> str:
     return "1 score is" if number == 1 else f"{number} scores are"
 
 
-def mixed(names: Sequence[str], weights: Sequence[float]) -> str:
+def format_mixture(names: Sequence[str], weights: Sequence[float]) -> str:
     """Format members as a sum, with weights unless equal; many as a count.
 
     Examples
     --------
-    >>> mixed(["a.pt", "b.pt"], [0.5, 0.5])
+    >>> format_mixture(["a.pt", "b.pt"], [0.5, 0.5])
     'a.pt + b.pt'
-    >>> mixed(["a.pt", "b.pt"], [0.75, 0.25])
+    >>> format_mixture(["a.pt", "b.pt"], [0.75, 0.25])
     '0.75 a.pt + 0.25 b.pt'
     """
-    if len(names) > MOST_NAMED:
+    if len(names) > MAX_NAMES:
         return f"{len(names)} members"
     if len(set(weights)) == 1:
         return " + ".join(names)
@@ -153,23 +157,23 @@ def mixed(names: Sequence[str], weights: Sequence[float]) -> str:
     return " + ".join(f"{weight:.3g} {name}" for name, weight in pairs)
 
 
-def short(names: Sequence[str]) -> list[str]:
+def shorten_paths(names: Sequence[str]) -> list[str]:
     """Paths relative to their common directory.
 
     Examples
     --------
-    >>> short(["runs/1/model.pt", "runs/2/model.pt"])
+    >>> shorten_paths(["runs/1/model.pt", "runs/2/model.pt"])
     ['1/model.pt', '2/model.pt']
-    >>> short([])
+    >>> shorten_paths([])
     []
     """
     if not names:
         return []
-    full = [os.path.abspath(name) for name in names]
-    shared = os.path.commonpath([os.path.dirname(name) for name in full])
-    return [os.path.relpath(name, shared) for name in full]
+    paths = [os.path.abspath(name) for name in names]
+    common = os.path.commonpath([os.path.dirname(path) for path in paths])
+    return [os.path.relpath(path, common) for path in paths]
 
 
-def shown(score: float | None) -> str:
+def format_score(score: float | None) -> str:
     """Format a score; None is "failed"."""
     return "failed" if score is None else f"{score:.6g}"

@@ -1,30 +1,31 @@
-"""Parse the score in the output of a command, by its key or as the last number."""
+"""Parse the score in the output of a command."""
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from ensembles_cli.scoring.printed_json import documents, last_document, numbers_in
-from ensembles_cli.scoring.printed_numbers import (
-    LOWER_BETTER,
-    NUMBER,
-    WORDS,
-    Number,
-    numbers_of,
-    words_of,
+PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+NOT_FINITE = re.compile(r"[-+]?(nan|inf(inity)?)", re.IGNORECASE)
+# Commas and quotes separate too: 0,95 and 1'234 are two numbers, so they are refused.
+SEPARATORS = re.compile(r"[\s,;:=|()\[\]{}<>\"'\u2500-\u257f]+")
+WORDS = re.compile(r"[a-z]+", re.IGNORECASE)
+LOWER_BETTER = frozenset(
+    WORDS.findall(
+        "loss losses error errors err perplexity ppl wer cer ter rmse mse mae mape msle"
+        " rmsle nll bpb bpc brier ece fid regret logloss crossentropy"
+    )
 )
-
-# Thousands separators; 1,234 alone is ambiguous, because it may mean 1.234.
-THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}(?:(?:,\d{3})*\.\d*|(?:,\d{3})+)")
-SIGNS = dict.fromkeys("\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d", "-")
-SIGNS |= {"+/-": "\u00b1", "+-": "\u00b1"}
-TIMED = re.compile(
-    r"(?<!\s)\s++real\s+[\dhms.]+\s+user\s+[\dhms.]+\s+sys\s+[\dhms.]+\s*\Z"
-    r"|(?<!\s)\s++[\d.]+user [\d.]+system [\d:.]+elapsed .*\n?.*swaps\s*\Z"
+# "score: 0.5" at the end of a line; "brier score 0.5" and "score@5" are other names.
+NAMED_SCORE = re.compile(
+    r"(?:^|[,;:|])\s*score\s*[:=]?\s*(?P<token>[-+.]*(?:\d|nan|inf)\S*)$",
+    re.IGNORECASE,
 )
-CELLS = re.compile(r"\t|  +|[|\u2502\u2503\u2506\u250a&]")
+MAX_STARTS = 50  # lines at which a JSON document may start
+ADVICE = "print the score alone in the last line, or name it with --score-key"
 
 
 class Reading(NamedTuple):
@@ -37,7 +38,7 @@ class Reading(NamedTuple):
     line : str
         Line of the output, or key and value in JSON.
     label : str
-        Words that name the number; ``""`` if there are none.
+        Words around the number; ``""`` if there are none.
     """
 
     value: float
@@ -49,7 +50,9 @@ class Reading(NamedTuple):
 
         The name is the label, or ``command`` if there is no label.
         """
-        words = words_of(self.label or command)
+        text = self.label or command
+        parts = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", text)  # valLoss is a loss too
+        words = WORDS.findall(f"{text} {parts}".lower())
         return self.value > 0 and not LOWER_BETTER.isdisjoint(words)
 
 
@@ -60,14 +63,17 @@ class Unclear(ValueError):
 def read_score(text: str, key: str | None = None) -> Reading:
     """Parse the score in the output of a command.
 
+    Without a key, the score is the only number in the output or in the JSON that ends
+    it, or the number alone in the last line, or the one named ``score`` at its end or
+    in that JSON. Everything else is an error.
+
     Parameters
     ----------
     text : str
         Output of the command.
     key : str or None, default=None
         Name of the score: a dotted path into JSON, in which ``*`` matches anything, or
-        the name before the number in a line. None takes the only number in JSON at the
-        end of the output, or else in the last line with a number.
+        the name before the number in a line; the last occurrence counts.
 
     Returns
     -------
@@ -77,106 +83,24 @@ def read_score(text: str, key: str | None = None) -> Reading:
     ------
     Unclear
         If no number, or more than one, can be the score, or it is not finite.
+
+    Examples
+    --------
+    >>> read_score("100 pairs\\naccuracy: 0.5, loss: 2", "accuracy").value
+    0.5
     """
-    for sign, plain in SIGNS.items():
-        text = text.replace(sign, plain)
-    text = TIMED.sub("", text)
-    return _last(text) if key is None else _keyed(text, key)
-
-
-def _last(text: str) -> Reading:
-    lines = text.splitlines()
-    document = last_document(text)
-    if document is not None:
-        values = list(numbers_in(document))
-        if len(values) == 1:
-            (path, value), *_ = values
-            return _checked(Reading(value, f"{path}: {value!r}", path))
-        if values:
-            known = ", ".join(path for path, _ in values[:6])
+    lines = [line for line in text.splitlines() if line.strip()]
+    if key is None:
+        reading = _read_unnamed(text, lines)
+    else:
+        documents = [_last_document(text), *map(_parsed, reversed(lines))]
+        found = _in_documents(documents, key) or _in_lines(lines, key)
+        if found is None:
             raise Unclear(
-                f"printed {len(values)} numbers in JSON; name one with --score-key, "
-                f"such as one of {known}"
+                f"printed no number for --score-key {key}: it must be a path into "
+                f"JSON, or the name before the number, as in '{key}: 0.5'"
             )
-    for place in reversed(range(len(lines))):
-        numbers = numbers_of(lines[place])
-        if numbers:
-            return _read(lines, place, numbers)
-    raise Unclear("printed no number")
-
-
-def _read(lines: list[str], place: int, numbers: list[Number]) -> Reading:
-    """Parse a line whose only number with the role of a score is the score."""
-    line = lines[place].strip()
-    scores = [n for n in numbers if not n.is_deviation and not n.is_aside]
-    if numbers[-1].is_deviation:
-        raise _unreadable(f"\u00b1 {numbers[-1].text}", line)
-    if not scores:
-        raise _unclear(line, "which does not look like a score")
-    if len(scores) > 1:
-        raise _unclear(line, f"in which {len(scores)} numbers could be the score")
-    if _is_table(lines, place):
-        raise _unclear(line, "the last row of a table")
-    value = _as_float(scores[-1].text, line)
-    return _checked(Reading(value, line, scores[-1].label))
-
-
-def _is_table(lines: list[str], place: int) -> bool:
-    """Whether the previous line is a row of as many cells with another name."""
-    own = _cells(lines[place])
-    before = next((line for line in reversed(lines[:place]) if WORDS.search(line)), "")
-    other = _cells(before)
-    numbers = [n for n in numbers_of(before) if not n.is_aside]
-    return bool(len(own) == len(other) > 1 and numbers and own[0] != other[0])
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in CELLS.split(line.strip()) if cell.strip()]
-
-
-def _keyed(text: str, key: str) -> Reading:
-    for document in documents(text):
-        values = [(p, v) for p, v in numbers_in(document) if _matches(key, p)]
-        if len({value for _, value in values}) > 1:
-            known = ", ".join(path for path, _ in values[:6])
-            raise Unclear(f"printed several numbers for --score-key {key}: {known}")
-        if values:
-            path, value = values[0]
-            return _checked(Reading(value, f"{path}: {value!r}", path))
-    named = re.compile(
-        rf"(?<![\w./-]){_pattern(key, '[^ ]*')}(?![\w./-])[^\w\u00b1\n.+-]*"
-        rf"(?=[-+.\d]|nan|inf)(?P<rest>.*)",
-        re.IGNORECASE,
-    )
-    for line in reversed(text.splitlines()):
-        match = named.search(line)
-        number = match and NUMBER.match(match["rest"])
-        if number and number["found"] and not number["more"]:
-            value = _as_float(number["found"], line.strip())
-            return _checked(Reading(value, line.strip(), key))
-    raise Unclear(
-        f"printed no number for --score-key {key}: it must be a path into JSON, or "
-        f"stand before the number, as in '{key}: 0.5'"
-    )
-
-
-def _pattern(key: str, anything: str) -> str:
-    return anything.join(map(re.escape, key.split("*")))
-
-
-def _matches(key: str, path: str) -> bool:
-    return re.fullmatch(_pattern(key, ".*"), path) is not None
-
-
-def _as_float(text: str, line: str) -> float:
-    plain = text.replace(",", "") if THOUSANDS.fullmatch(text) else text
-    try:
-        return float(plain)
-    except ValueError:
-        raise _unreadable(text, line) from None
-
-
-def _checked(reading: Reading) -> Reading:
+        reading = found
     if not math.isfinite(reading.value):
         raise Unclear(
             f"printed {reading.value}, which is not finite, in {reading.line!r:.200}"
@@ -184,19 +108,130 @@ def _checked(reading: Reading) -> Reading:
     return reading
 
 
-def _unreadable(text: str, line: str) -> Unclear:
-    return Unclear(
-        f"printed last {shortened(text)!r}, no number that can be read, in the line "
-        f"{shortened(line)!r}: print a plain number last, such as 1234.5, or name the "
-        "score with --score-key"
+def _read_unnamed(text: str, lines: list[str]) -> Reading:
+    numbers = dict(_numbers_in(_last_document(text)))
+    if numbers:
+        path = next(iter(numbers)) if len(numbers) == 1 else "score"
+        if path not in numbers:
+            raise Unclear(
+                f"printed {len(numbers)} numbers in JSON; name the score with "
+                f"--score-key, such as one of {', '.join([*numbers][:6])}"
+            )
+        return Reading(numbers[path], f"{path}: {numbers[path]!r}", path)
+    candidates = [(token, line) for line in lines for token in _candidates(line)]
+    if not candidates:
+        raise Unclear("printed no number")
+    token, line = candidates[-1]
+    is_last, n_in_line = line == lines[-1], len(_candidates(line))
+    others = line.replace(token, "", 1)
+    is_alone = is_last and not any(map(str.isalnum, others))
+    is_named = is_last and NAMED_SCORE.search(line.strip()) is not None
+    if len(candidates) > 1 and not (is_alone or is_named):
+        raise Unclear(
+            f"printed {len(candidates)} numbers, {n_in_line} of them in the line "
+            f"{shortened(line.strip())!r}: {ADVICE}"
+        )
+    words = "" if is_alone else " ".join(WORDS.findall(line))
+    return Reading(_as_float(token, line), line.strip(), words)
+
+
+def _candidates(line: str) -> list[str]:
+    """Tokens of a line that may be numbers: with digits, unless they look like words.
+
+    Examples
+    --------
+    >>> _candidates("f1 of /runs/3: 93.1% in 12s")
+    ['93.1', '12s']
+    """
+    tokens = [token.rstrip(".%") for token in SEPARATORS.split(line)]
+    return [
+        token
+        for token in tokens
+        if NOT_FINITE.fullmatch(token)
+        or (any(map(str.isdigit, token)) and not re.match(r"[^\W\d]|/", token))
+    ]
+
+
+def _in_documents(documents: list[Any], key: str) -> Reading | None:
+    """Number for a key in the first JSON document that has one."""
+    pattern = _pattern(key, ".*")
+    for document in documents:
+        numbers = [(p, v) for p, v in _numbers_in(document) if re.fullmatch(pattern, p)]
+        if len({value for _, value in numbers}) > 1:
+            keys = ", ".join(path for path, _ in numbers[:6])
+            raise Unclear(f"printed several numbers for --score-key {key}: {keys}")
+        if numbers:
+            path, value = numbers[0]
+            return Reading(value, f"{path}: {value!r}", path)
+    return None
+
+
+def _in_lines(lines: list[str], key: str) -> Reading | None:
+    """Number after a key in the last line that has one."""
+    named = re.compile(
+        rf"(?<![\w./-]){_pattern(key, '[^ ]*')}(?![\w./-])[^\w\u00b1\n.+-]*"
+        rf"(?P<token>[-+.]*(?:\d|nan|inf)[^ \t]*)",
+        re.IGNORECASE,
+    )
+    for line in reversed(lines):
+        tokens = [match["token"] for match in named.finditer(line)]
+        if len(tokens) > 1:
+            raise Unclear(
+                f"printed several numbers for the key {key} in the line "
+                f"{shortened(line.strip())!r}: {ADVICE}"
+            )
+        if tokens:
+            token = re.split(r",(?!\d)|[;|)\]}\u2500-\u257f]", tokens[0])[0]
+            value = _as_float(token.rstrip(".%'\""), line)
+            return Reading(value, line.strip(), key)
+    return None
+
+
+def _pattern(key: str, anything: str) -> str:
+    return anything.join(map(re.escape, key.split("*")))
+
+
+def _as_float(token: str, line: str) -> float:
+    if PLAIN.fullmatch(token) or NOT_FINITE.fullmatch(token):
+        return float(token)
+    raise Unclear(
+        f"printed {shortened(token)!r}, which is not a plain number such as 1234.5, in "
+        f"the line {shortened(line.strip())!r}: {ADVICE}"
     )
 
 
-def _unclear(line: str, why: str) -> Unclear:
-    return Unclear(
-        f"printed its last number in the line {shortened(line)!r}, {why}: print the "
-        "score alone in the last line, or name it with --score-key"
-    )
+def _last_document(text: str) -> Any:
+    """JSON object or list that starts on a line and ends the text; None without one."""
+    text = text.strip()
+    if not text.endswith(("}", "]")):
+        return None
+    starts = [match.start() for match in re.finditer(r"^[{\[]", text, re.MULTILINE)]
+    # The first start that parses: a nested list or object starts on a later line.
+    documents = (_parsed(text[start:]) for start in starts[-MAX_STARTS:])
+    return next((document for document in documents if document is not None), None)
+
+
+def _parsed(text: str) -> Any:
+    """JSON object or list; None if the text is not one."""
+    if not text.lstrip().startswith(("{", "[")):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _numbers_in(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers in a JSON value with their dotted paths."""
+    pairs: Any = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = enumerate(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, float(value)
+    for name, inner in pairs:
+        yield from _numbers_in(inner, f"{path}.{name}" if path else str(name))
 
 
 def shortened(text: str, longest: int = 200) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.compatibility.tied_weights import same_bytes
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
@@ -110,7 +111,7 @@ def _fit(
     return is_apart and all(goal.get(place) == shape for place, shape in shapes)
 
 
-def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
+def map_keys(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     """Rename the tensors of a member to the parameter names of an estimator.
 
     Names either match directly, or by a `renaming` of all names in a folder. It adds
@@ -155,8 +156,9 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     lost = [name for name in lost if is_float(_tensor(member, name).dtype)]
     if lost:
         raise ValueError(
-            f"{member.name} holds tensors that the estimator has no place for: "
-            f"{_some(lost)}; it has {_some(list(home.layout))}"
+            f"all tensors of {member.name} must match parameters of the estimator, but "
+            f"{listed(lost, SHOWN)} do not; the estimator has "
+            f"{listed(list(home.layout), SHOWN)}"
         )
     layout: dict[str, Tensor] = {}
     for own, name in found.items():
@@ -164,13 +166,14 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
         place, held = home.aliases.get(name, name), _tensor(member, own)
         if not same_bytes(layout.setdefault(place, held), held):
             raise ValueError(
-                f"{name} and {place} are one tensor in the estimator, {member.name} "
-                "has two that differ; give an estimator that does not tie them"
+                f"{name} and {place} are one tensor in the estimator, but differ in "
+                f"{member.name}; pass an estimator that does not tie them"
             )
     absent = [name for name in home.layout if name not in layout]
     if absent:
         raise ValueError(
-            f"{member.name} lacks parameters that the estimator has: {_some(absent)}"
+            f"{member.name} lacks parameters that the estimator has: "
+            f"{listed(absent, SHOWN)}"
         )
     for name, held in layout.items():
         if held.shape != home.layout[name].shape:
@@ -185,8 +188,3 @@ def matched(member: Checkpoint, home: Checkpoint) -> Checkpoint:
 
 def _tensor(member: Checkpoint, name: str) -> Tensor:
     return member.layout[member.aliases.get(name, name)]
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

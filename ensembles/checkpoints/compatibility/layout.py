@@ -109,7 +109,7 @@ def match_layouts(
     Parameters
     ----------
     members : sequence of Checkpoint
-        Members with matching tensor names, see `named_alike`.
+        Members with matching tensor names, see `match_first_names`.
     base : Checkpoint or None, default=None
         Base with matching tensor names; it must have every tensor of the members.
     missing : {"error", "skip", "first"}

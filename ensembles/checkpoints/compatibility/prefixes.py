@@ -11,7 +11,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
 
 
-def named_alike(
+def match_first_names(
     members: Sequence[Checkpoint],
 ) -> tuple[tuple[Checkpoint, ...], list[str]]:
     """Rename the tensors of all members to the names of the first member.

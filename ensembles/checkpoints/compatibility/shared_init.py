@@ -55,7 +55,7 @@ class _Matrix(NamedTuple):
     is_convolution: bool
 
 
-def unrelated(
+def find_unrelated_member(
     members: Sequence[Checkpoint], names: Collection[str] | None = None
 ) -> tuple[int, float, str] | None:
     """First member with another initialization than the first member.
@@ -99,7 +99,7 @@ def relations(
     Parameters
     ----------
     members : sequence of Checkpoint
-        Members, see `unrelated`.
+        Members, see `find_unrelated_member`.
     names : collection of str or None, default=None
         Tensor names to compare; None compares all.
 

@@ -60,7 +60,7 @@ def find_ties(members: Sequence[Checkpoint]) -> Ties:
     Parameters
     ----------
     members : sequence of Checkpoint
-        Members with matching tensor names, see `named_alike`.
+        Members with matching tensor names, see `match_first_names`.
 
     Returns
     -------

@@ -11,7 +11,7 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped
-from ensembles.checkpoints.compatibility.shared_init import unrelated
+from ensembles.checkpoints.compatibility.shared_init import find_unrelated_member
 from ensembles.checkpoints.compatibility.tied_weights import same_bytes
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.merging.provenance import KEY
@@ -48,7 +48,7 @@ def different_initializations(plan: Plan) -> str | None:
         return None
     if _are_near([[t.sources[index] for t in matrices] for index in counted]):
         return None
-    apart = unrelated([_by_targets(plan, index) for index in counted])
+    apart = find_unrelated_member([_by_targets(plan, index) for index in counted])
     if apart is None:
         return None
     index, cosine, what = apart

@@ -11,7 +11,7 @@ import numpy as np
 from ensembles._sklearn import warn_user
 from ensembles._typing import Array, Counts, Float64
 from ensembles.checkpoints.compatibility.configuration import differences
-from ensembles.checkpoints.compatibility.key_mapping import matched
+from ensembles.checkpoints.compatibility.key_mapping import map_keys
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats import state_dict
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -22,9 +22,12 @@ from ensembles.checkpoints.formats.state_dict import (
     place_of,
 )
 from ensembles.checkpoints.model_soup.parameter_arrays import ParameterWriter
-from ensembles.checkpoints.parameters.access import state_of
-from ensembles.checkpoints.parameters.table import State
-from ensembles.checkpoints.parameters.template import check_kind, home_of, opened_for
+from ensembles.checkpoints.parameters.access import parameter_access
+from ensembles.checkpoints.parameters.template import (
+    check_type,
+    make_template,
+    open_member_for,
+)
 from ensembles.checkpoints.planning.options import Integers
 from ensembles.checkpoints.planning.warnings import check_related, warn_of_statistics
 from ensembles.rules.rule import Rule
@@ -61,7 +64,7 @@ class MergedEstimator:
     def __init__(
         self,
         estimator: Any,
-        access: State,
+        access: ParameterAccess,
         members: Sequence[Checkpoint],
         base: Checkpoint | None,
         *,
@@ -236,9 +239,9 @@ def build_merged_estimator(
         members, names = [base, *members], ["base", *names]
     rule.check(len(members), params)
     for member, name in zip(members, names, strict=True):
-        check_kind(estimator, member, name)
-    template = home_of(estimator, members, labels)
-    access = state_of(template)
+        check_type(estimator, member, name)
+    template = make_template(estimator, members, labels)
+    access = parameter_access(template)
     if device is not None:
         if access.module is None:
             raise ValueError(
@@ -247,14 +250,14 @@ def build_merged_estimator(
             )
         access.module(template).to(device)
     opened = [
-        opened_for(template, member, name)
+        open_member_for(template, member, name)
         for member, name in zip(members, names, strict=True)
     ]
     if access.module is not None or any(member.path for member in opened):
         _check_contents(opened)
     layout = state_dict.read(access.get(template), "the estimator")
-    opened = [matched(member, layout) for member in opened]
-    network = access.network(template)
+    opened = [map_keys(member, layout) for member in opened]
+    network = access.permutable_names(template)
     if network:
         check_related(opened, set(network), shared_init)
     if finish is None and access.module is not None:

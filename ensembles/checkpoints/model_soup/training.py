@@ -14,7 +14,7 @@ import numpy as np
 
 from ensembles._sklearn import rows_of, thawed, warn_user
 from ensembles.checkpoints.formats.state_dict import as_array
-from ensembles.checkpoints.parameters.access import state_of
+from ensembles.checkpoints.parameters.access import parameter_access
 
 SEEDS = 2**31 - 1  # exclusive upper bound of a random_state
 
@@ -197,7 +197,9 @@ def _first_fit(
 
     rng = np.random.default_rng(to_seed(random_state))
     inner = thawed(estimator)
-    access = state_of(inner)  # raises before a fit whose result cannot be averaged
+    access = parameter_access(
+        inner
+    )  # raises before a fit whose result cannot be averaged
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
     if inner is not estimator:
         check_is_fitted(inner)
@@ -241,7 +243,7 @@ def _warn_if_equal(members: list[Any]) -> None:
 
 
 def _arrays(member: Any) -> dict[str, Any]:
-    parameters = state_of(member).get(member)
+    parameters = parameter_access(member).get(member)
     return {name: as_array(value, name) for name, value in parameters.items()}
 
 
@@ -280,8 +282,8 @@ def _set_random_states(estimator: Any, seed: int, *, only_unset: bool = False) -
 
 def _continuation(estimator: Any) -> Continuation | None:
     """Function that trains a fitted estimator for one round; None if it cannot."""
-    access = state_of(estimator)
-    registered = access.advance
+    access = parameter_access(estimator)
+    registered = access.continue_training
     if registered is not None:
         return lambda member, data, rng: registered(member, data.X, data.y, rng)
     if access.counts:

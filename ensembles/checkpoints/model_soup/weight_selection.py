@@ -16,7 +16,7 @@ from ensembles.checkpoints.model_soup.soup_score import (
     resolve_scorer,
 )
 from ensembles.checkpoints.model_soup.training import to_seed
-from ensembles.checkpoints.parameters.access import state_of
+from ensembles.checkpoints.parameters.access import parameter_access
 from ensembles.checkpoints.soup_selection import (
     needing_base,
     resolve_selection,
@@ -113,7 +113,7 @@ def _is_learned(selection: Selection | None, estimator: Any) -> bool:
     """Whether the weights are those of a learned soup, by gradient descent."""
     if selection is None or not selection.uses_gradient:
         return False
-    return state_of(thawed(estimator)).module is not None
+    return parameter_access(thawed(estimator)).module is not None
 
 
 def _check_names(

@@ -6,18 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xxhash
 
-from ensembles.checkpoints.formats.state_dict import (
-    as_array,
+from ensembles.checkpoints.formats.state_dict import as_array
+from ensembles.checkpoints.parameters.pipeline_steps import (
+    has_learned_parameters,
+    iter_steps,
 )
-from ensembles.checkpoints.parameters.builtin import register_builtin
-from ensembles.checkpoints.parameters.pipeline_steps import learns, parts_of
-from ensembles.checkpoints.parameters.table import Parameters, state_of
+from ensembles.checkpoints.parameters.table import Parameters, parameter_access
 
-__all__ = ["fingerprint", "get_state", "set_state", "state_of"]
-
-register_builtin()
+__all__ = ["fingerprint", "get_state", "parameter_access", "set_state"]
 
 
 def get_state(estimator: Any) -> Parameters:
@@ -42,10 +39,12 @@ def get_state(estimator: Any) -> Parameters:
     TypeError
         If the kind is not registered, or has no parameters to average.
     """
-    for _, part in parts_of(estimator):
-        if learns(part):
-            state_of(part)  # raises: only a soup can check that a step is equal in all
-    return state_of(estimator).get(estimator)
+    for _, part in iter_steps(estimator):
+        if has_learned_parameters(part):
+            parameter_access(
+                part
+            )  # raises: only a soup can check that a step is equal in all
+    return parameter_access(estimator).get(estimator)
 
 
 def set_state(estimator: Any, state: Mapping[str, Any]) -> None:
@@ -63,7 +62,7 @@ def set_state(estimator: Any, state: Mapping[str, Any]) -> None:
     TypeError
         If the kind is not registered, or has no parameters to average.
     """
-    state_of(estimator).set(estimator, dict(state))
+    parameter_access(estimator).set(estimator, dict(state))
 
 
 def fingerprint(estimator: Any) -> str:
@@ -77,11 +76,10 @@ def fingerprint(estimator: Any) -> str:
     Returns
     -------
     str
-        Hexadecimal XXH3 digest of names, dtypes, shapes and values.
+        Hexadecimal hash of names, dtypes, shapes and values.
     """
-    whole = xxhash.xxh3_128()
-    for name, value in sorted(state_of(estimator).get(estimator).items()):
-        array = np.ascontiguousarray(as_array(value, name))
-        whole.update(f"{name} {array.dtype} {array.shape}".encode())
-        whole.update(array.reshape(-1).view(np.uint8).data)
-    return whole.hexdigest()
+    import joblib
+
+    state = parameter_access(estimator).get(estimator)
+    arrays = {n: np.ascontiguousarray(as_array(v, n)) for n, v in state.items()}
+    return str(joblib.hash(arrays))

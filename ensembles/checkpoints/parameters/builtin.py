@@ -8,14 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, learns
-from ensembles.checkpoints.parameters.table import REFUSED, STATES, State, state_of
+from ensembles.checkpoints.parameters.pipeline_steps import (
+    has_learned_parameters,
+    is_averaged,
+)
+from ensembles.checkpoints.parameters.table import (
+    REFUSED,
+    STATES,
+    ParameterAccess,
+    parameter_access,
+)
 
 TREES = (
-    "trees of different members have no nodes in common; combine what they predict, "
+    "trees of different members have no nodes in common; combine their predictions "
     "with EnsembleClassifier or EnsembleRegressor"
 )
-PARTS = "its parts differ from member to member; combine what the members predict"
+PARTS = "its parts differ from member to member; combine the predictions of the members"
 AXES = "the order and the signs of its components are arbitrary in each member"
 KEPT = "it keeps samples of its training data, which members do not share"
 REASONS = {
@@ -48,45 +56,55 @@ def register_builtin() -> None:
         f"{linear}_stochastic_gradient.BaseSGDRegressor",
         f"{linear}_glm.glm._GeneralizedLinearRegressor",
     ):
-        STATES.setdefault(name, attributes("coef_", "intercept_"))
+        STATES.setdefault(name, attribute_access("coef_", "intercept_"))
     known = {
-        f"{linear}_stochastic_gradient.SGDOneClassSVM": attributes("coef_", "offset_"),
-        f"{linear}_bayes.BayesianRidge": State(_LINE.get, _set_line),
-        f"{linear}_bayes.ARDRegression": State(_LINE.get, _set_line),
-        f"{bayes}GaussianNB": attributes("theta_", "var_", "class_prior_", counts=True),
-        f"{bayes}ComplementNB": attributes(
+        f"{linear}_stochastic_gradient.SGDOneClassSVM": attribute_access(
+            "coef_", "offset_"
+        ),
+        f"{linear}_bayes.BayesianRidge": ParameterAccess(_LINE.get, _set_line),
+        f"{linear}_bayes.ARDRegression": ParameterAccess(_LINE.get, _set_line),
+        f"{bayes}GaussianNB": attribute_access(
+            "theta_", "var_", "class_prior_", counts=True
+        ),
+        f"{bayes}ComplementNB": attribute_access(
             "feature_log_prob_", "class_log_prior_", counts=True
         ),
-        f"{bayes}_BaseDiscreteNB": State(
+        f"{bayes}_BaseDiscreteNB": ParameterAccess(
             _probabilities, _set_probabilities, counts=True
         ),
         "sklearn.neural_network._multilayer_perceptron.BaseMultilayerPerceptron": (
-            attributes("coefs_", "intercepts_", is_network=True)
+            attribute_access("coefs_", "intercepts_", is_permutable=True)
         ),
-        "sklearn.neural_network._rbm.BernoulliRBM": attributes(
+        "sklearn.neural_network._rbm.BernoulliRBM": attribute_access(
             "components_",
             "intercept_hidden_",
             "intercept_visible_",
-            is_network=True,
+            is_permutable=True,
         ),
         # Includes the statistics that partial_fit continues from.
-        "sklearn.preprocessing._data.StandardScaler": attributes(
+        "sklearn.preprocessing._data.StandardScaler": attribute_access(
             "mean_", "scale_", "var_"
         ),
-        "sklearn.preprocessing._data.MinMaxScaler": attributes(
+        "sklearn.preprocessing._data.MinMaxScaler": attribute_access(
             "min_", "scale_", "data_min_", "data_max_", "data_range_"
         ),
-        "sklearn.preprocessing._data.MaxAbsScaler": attributes("scale_", "max_abs_"),
-        "sklearn.preprocessing._data.RobustScaler": attributes("center_", "scale_"),
-        "sklearn.pipeline.Pipeline": State(
-            _of_steps, _into_steps, is_network=_networks_of_steps
+        "sklearn.preprocessing._data.MaxAbsScaler": attribute_access(
+            "scale_", "max_abs_"
         ),
-        "torch.nn.modules.module.Module": _holding(
-            lambda module: module, start=lambda module, X, y: copy.deepcopy(module)
+        "sklearn.preprocessing._data.RobustScaler": attribute_access(
+            "center_", "scale_"
         ),
-        "skorch.net.NeuralNet": _holding(lambda net: net.module_, start=_initialized),
-        "ensembles.embeddings.encoder.SentenceEncoder": _holding(
-            lambda encoder: encoder.model_, start=_loaded
+        "sklearn.pipeline.Pipeline": ParameterAccess(
+            _of_steps, _into_steps, is_permutable=_networks_of_steps
+        ),
+        "torch.nn.modules.module.Module": _module_access(
+            lambda module: module, initialize=lambda module, X, y: copy.deepcopy(module)
+        ),
+        "skorch.net.NeuralNet": _module_access(
+            lambda net: net.module_, initialize=_initialized
+        ),
+        "ensembles.embeddings.encoder.SentenceEncoder": _module_access(
+            lambda encoder: encoder.model_, initialize=_loaded
         ),
     }
     for name, state in known.items():
@@ -95,19 +113,19 @@ def register_builtin() -> None:
         REFUSED.setdefault(name, reason)
 
 
-def attributes(*names: str, **facts: Any) -> State:
+def attribute_access(*names: str, **properties: Any) -> ParameterAccess:
     """State in attributes: arrays, numbers, or lists of arrays.
 
     Parameters
     ----------
     *names : str
         Names of the attributes; missing ones and those that are None are left out.
-    **facts
-        Further arguments of `State`, such as ``is_network`` and ``counts``.
+    **properties
+        Further arguments of `ParameterAccess`, such as ``counts``.
 
     Returns
     -------
-    State
+    ParameterAccess
     """
 
     def get(estimator: Any) -> dict[str, Any]:
@@ -124,17 +142,17 @@ def attributes(*names: str, **facts: Any) -> State:
                 parts = [state[key] for key, _ in _parts(name, value)]
                 setattr(estimator, name, parts)
             elif value is not None:
-                found = np.asarray(state[name])
-                setattr(estimator, name, found if np.ndim(value) else found[()])
+                array = np.asarray(state[name])
+                setattr(estimator, name, array if np.ndim(value) else array[()])
 
-    return State(get, set, **facts)
+    return ParameterAccess(get, set, **properties)
 
 
 def _parts(name: str, value: Any) -> Sequence[tuple[str, Any]]:
     if value is None:
         return []
     if isinstance(value, list):
-        return [(f"{name}.{place}", part) for place, part in enumerate(value)]
+        return [(f"{name}.{index}", part) for index, part in enumerate(value)]
     if hasattr(value, "toarray"):
         raise TypeError(f"{name} is sparse; call densify() on the estimator first")
     return [(name, value)]
@@ -146,17 +164,17 @@ LOGARITHMS = ("feature_log_prob_", "class_log_prior_")
 
 
 def _probabilities(estimator: Any) -> dict[str, Any]:
-    found = attributes(*LOGARITHMS).get(estimator)
-    return {name: np.exp(value) for name, value in found.items()}
+    logarithms = attribute_access(*LOGARITHMS).get(estimator)
+    return {name: np.exp(value) for name, value in logarithms.items()}
 
 
 def _set_probabilities(estimator: Any, state: dict[str, Any]) -> None:
     with np.errstate(divide="ignore"):  # probabilities of 0
-        found = {name: np.log(value) for name, value in state.items()}
-    attributes(*LOGARITHMS).set(estimator, found)
+        logarithms = {name: np.log(value) for name, value in state.items()}
+    attribute_access(*LOGARITHMS).set(estimator, logarithms)
 
 
-_LINE = attributes("coef_", "intercept_")
+_LINE = attribute_access("coef_", "intercept_")
 
 
 def _set_line(estimator: Any, state: dict[str, Any]) -> None:
@@ -165,9 +183,9 @@ def _set_line(estimator: Any, state: dict[str, Any]) -> None:
     vars(estimator).pop("sigma_", None)
 
 
-def _holding(
-    module: Callable[[Any], Any], start: Callable[[Any, Any, Any], Any]
-) -> State:
+def _module_access(
+    module: Callable[[Any], Any], initialize: Callable[[Any, Any, Any], Any]
+) -> ParameterAccess:
     """State of an estimator that holds a PyTorch module."""
 
     def get(estimator: Any) -> dict[str, Any]:
@@ -181,17 +199,19 @@ def _holding(
         named = module(estimator).named_parameters(remove_duplicate=False)
         return [name for name, _ in named]
 
-    return State(get, set, start=start, module=module, is_network=parameters)
+    return ParameterAccess(
+        get, set, initialize=initialize, module=module, is_permutable=parameters
+    )
 
 
 def _initialized(net: Any, X: Any, y: Any) -> Any:
     """Initialized copy of a skorch net, with its classes; not trained."""
     from sklearn.base import clone
 
-    found = clone(net).initialize()
+    initialized = clone(net).initialize()
     if y is not None and hasattr(type(net), "classes_"):
-        found.classes_inferred_ = np.unique(y)
-    return found
+        initialized.classes_inferred_ = np.unique(y)
+    return initialized
 
 
 def _loaded(encoder: Any, X: Any, y: Any) -> Any:
@@ -203,8 +223,8 @@ def _loaded(encoder: Any, X: Any, y: Any) -> Any:
 def _steps(pipeline: Any) -> list[tuple[str, Any]]:
     """Averaged steps; raises if the last step predicts but cannot be averaged."""
     last = pipeline.steps[-1][1]
-    if learns(last) and hasattr(last, "predict"):
-        state_of(last)  # raises for kinds that cannot be averaged
+    if has_learned_parameters(last) and hasattr(last, "predict"):
+        parameter_access(last)  # raises for kinds that cannot be averaged
     return [(name, step) for name, step in pipeline.steps if is_averaged(step)]
 
 
@@ -212,7 +232,7 @@ def _of_steps(pipeline: Any) -> dict[str, Any]:
     return {
         f"{name}.{key}": value
         for name, step in _steps(pipeline)
-        for key, value in state_of(step).get(step).items()
+        for key, value in parameter_access(step).get(step).items()
     }
 
 
@@ -220,7 +240,7 @@ def _networks_of_steps(pipeline: Any) -> list[str]:
     return [
         f"{name}.{key}"
         for name, step in _steps(pipeline)
-        for key in state_of(step).network(step)
+        for key in parameter_access(step).permutable_names(step)
     ]
 
 
@@ -231,4 +251,7 @@ def _into_steps(pipeline: Any, state: dict[str, Any]) -> None:
             for key, value in state.items()
             if key.startswith(f"{name}.")
         }
-        state_of(step).set(step, own)
+        parameter_access(step).set(step, own)
+
+
+register_builtin()

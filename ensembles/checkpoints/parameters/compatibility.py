@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from itertools import zip_longest
-from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import numpy as np
 
 from ensembles._sklearn import thawed, warn_user
 from ensembles.checkpoints.compatibility.configuration import config_differences
-from ensembles.checkpoints.formats.state_dict import is_torch
-from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, parts_of
+from ensembles.checkpoints.formats.state_dict import as_array, is_torch
+from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, iter_steps
 
 # Settings that affect the meaning of parameters, and learned attributes that do.
 SETTINGS = ("activation", "link", "with_std", "with_scaling")
@@ -22,15 +20,14 @@ MEANING = (*SETTINGS, "out_activation_", "feature_names_in_", "classes_")
 SHOWN = 10  # maximum number of array entries in a message
 # Settings that do not affect predictions, and an attribute that differs by process.
 IDLE = ("copy", "memory", "n_jobs", "random_state", "verbose", "_stop_words_id")
-DEEPEST = 50
 
 
-def check_settings(held: Any, estimator: Any) -> None:
+def check_settings(template: Any, estimator: Any) -> None:
     """Raise if an estimator's settings give parameters another meaning.
 
     Parameters
     ----------
-    held : estimator
+    template : estimator
         The first fitted member.
     estimator : estimator
         Estimator of the soup, with the same steps.
@@ -40,17 +37,17 @@ def check_settings(held: Any, estimator: Any) -> None:
     ValueError
         If they differ in one of `SETTINGS`, such as the activation function.
     """
-    for (place, first), (_, wanted) in _pairs(held, estimator):
+    for (step, first), (_, wanted) in _pairs(template, estimator):
         for name in SETTINGS:
             ours, theirs = (_trait(one, name) for one in (wanted, first))
             if ours != theirs:
                 raise ValueError(
-                    f"members must have the estimator's {name}{_of(place)}, {ours!r}: "
+                    f"members must have the estimator's {name}{_of(step)}, {ours!r}: "
                     f"the first has {theirs!r}"
                 )
 
 
-def check_alike(first: Any, member: Any, name: str) -> None:
+def check_compatible(first: Any, member: Any, name: str) -> None:
     """Raise if a member's parameters have another meaning than those of the first.
 
     Parameters
@@ -73,25 +70,25 @@ def check_alike(first: Any, member: Any, name: str) -> None:
     """
     if type(first) is not type(member):
         return
-    for (place, one), (_, other) in _pairs(first, member):
+    for (step, one), (_, other) in _pairs(first, member):
         for trait in MEANING if hasattr(one, "get_params") else ():
             ours, theirs = (_trait(part, trait) for part in (one, other))
             if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
                 raise ValueError(
-                    f"members must agree in {trait}{_of(place)}: {name} has "
+                    f"members must agree in {trait}{_of(step)}: {name} has "
                     f"{_shown(theirs, ours)}, the first {_shown(ours, theirs)}"
                 )
-        if not place or is_averaged(one):
+        if not step or is_averaged(one):
             continue
         same = is_same(thawed(one), thawed(other))
         if same is None:
             warn_user(
-                f"cannot verify that step {place!r} of {name} behaves like that of the "
+                f"cannot verify that step {step!r} of {name} behaves like that of the "
                 "first member"
             )
         elif not same:
             raise ValueError(
-                f"members must agree in step {place!r}, which is not averaged: {name} "
+                f"members must agree in step {step!r}, which is not averaged: {name} "
                 f"has another {type(thawed(other)).__name__} than the first; fit it "
                 "once for all members, and wrap it in sklearn.frozen.FrozenEstimator"
             )
@@ -105,11 +102,11 @@ def _trait(part: Any, name: str) -> Any:
 
 
 def _pairs(one: Any, other: Any) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
-    return zip(parts_of(one), parts_of(other), strict=True)
+    return zip(iter_steps(one), iter_steps(other), strict=True)
 
 
-def _of(place: str) -> str:
-    return f" of step {place!r}" if place else ""
+def _of(step: str) -> str:
+    return f" of step {step!r}" if step else ""
 
 
 def _shown(value: Any, other: Any) -> str:
@@ -117,12 +114,12 @@ def _shown(value: Any, other: Any) -> str:
     if np.ndim(value) != 1 or len(value) <= SHOWN:
         return str(value)
     if np.shape(value) != np.shape(other):
-        return f"{len(value)} of them"
-    place = int(np.flatnonzero(np.asarray(value) != np.asarray(other))[0])
-    return f"{value[place]!r} at place {place}"
+        return f"{len(value)} entries"
+    index = int(np.flatnonzero(np.asarray(value) != np.asarray(other))[0])
+    return f"{value[index]!r} at index {index}"
 
 
-def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
+def is_same(one: Any, other: Any) -> bool | None:
     """Whether two values are the same object or have equal contents.
 
     Parameters
@@ -130,73 +127,81 @@ def is_same(one: Any, other: Any, depth: int = 0) -> bool | None:
     one, other : object
         Values to compare. Objects are compared by the contents of their pickles,
         without settings that do not affect predictions.
-    depth : int, default=0
-        Number of containers around the values; comparison stops at `DEEPEST`.
 
     Returns
     -------
     bool or None
         None if unknown, e.g. for two lambda functions.
     """
-    if one is other:
+    if one is other or _digest(one, exact=True) == _digest(other, exact=True):
         return True
-    if is_torch(one) and is_torch(other):
-        return one.shape == other.shape and bool((one == other).all())
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        if one.dtype.kind == "O":
-            return is_same(one.tolist(), other.tolist(), depth + 1)
-        is_float = one.dtype.kind in "fc" and other.dtype.kind in "fc"
-        return bool(np.array_equal(one, other, equal_nan=is_float))
-    if isinstance(one, float) and isinstance(other, float) and one != one:
-        return other != other  # NaN, such as missing_values of SimpleImputer
-    with suppress(Exception):  # a comparison of foreign types may raise anything
-        if isinstance(one == other, bool | np.bool) and one == other:
-            return True
-    if type(one) is not type(other) or isinstance(
-        one, str | bytes | int | float | type
-    ):
-        return False
-    if isinstance(one, FunctionType | BuiltinFunctionType | np.ufunc):
-        # Functions with names differ; lambdas and local functions may be equal.
-        return None if "<" in getattr(one, "__qualname__", one.__name__) else False
-    if depth == DEEPEST:
-        return None
-    return _are_same(*_held(one, other), depth + 1)
+    return None if _digest(one, exact=False) == _digest(other, exact=False) else False
 
 
-def _held(one: Any, other: Any) -> tuple[Any, Any]:
-    """Contents of two values of the same type, as lists; None if unknown."""
-    if isinstance(one, Mapping):
-        if one.keys() != other.keys():
-            return [None], []
-        keys = [key for key in one if key not in IDLE]
-        return [one[key] for key in keys], [other[key] for key in keys]
-    if isinstance(one, list | tuple):
-        return list(one), list(other)
-    try:
-        reduced = one.__reduce_ex__(4), other.__reduce_ex__(4)
-    except Exception:  # not every object can be pickled
-        return None, None
-    return tuple(list(found[1:3]) for found in reduced)  # type: ignore[return-value]
+def _digest(value: Any, *, exact: bool) -> str:
+    """Hash of the contents of a value.
+
+    Values that cannot be pickled, such as lambda functions, count as equal; with
+    ``exact`` they differ unless they are one object.
+    """
+    from joblib.hashing import NumpyHasher
+
+    class Hasher(NumpyHasher):
+        """Hasher of values; sharing, memory layout and idle settings do not count."""
+
+        def __init__(self) -> None:
+            super().__init__("md5")
+            self.containers: list[int] = []  # identities of those around a value
+
+        def memoize(self, obj: Any) -> None:
+            """Do nothing: one list used twice equals two equal lists."""
+
+        def save(self, obj: Any) -> None:
+            if id(obj) in self.containers:
+                super().save(f"container {self.containers.index(id(obj))}")
+                return
+            self.containers.append(id(obj))
+            try:
+                super().save(_normalized(obj))
+            except Exception:  # pickling may raise anything
+                super().save((type(obj).__qualname__, id(obj) if exact else None))
+            self.containers.pop()
+
+        def _batch_setitems(self, items: Any, *more: Any) -> None:
+            kept = [(k, v) for k, v in items if not isinstance(k, str) or k not in IDLE]
+            super()._batch_setitems(kept, *more)
+
+    return str(Hasher().hash(value))
 
 
-def _are_same(ours: Any, theirs: Any, depth: int) -> bool | None:
-    if ours is None:
-        return None
-    if len(ours) != len(theirs):
-        return False
-    found = [is_same(a, b, depth) for a, b in zip(ours, theirs, strict=True)]
-    if False in found:
-        return False
-    return None if None in found else True
+def _normalized(value: Any) -> Any:
+    """Value that is hashed instead, the same for equal contents, such as 1 and 1.0."""
+    if is_torch(value):
+        value = as_array(value, "tensor")
+    if isinstance(value, bool | np.bool | int | np.integer | np.floating):
+        number = float(value)
+        return number if number == value or number != number else value
+    if isinstance(value, str | frozenset):  # NumPy strings; frozensets have an order
+        return str(value) if isinstance(value, str) else set(value)
+    if not isinstance(value, np.ndarray):
+        return value
+    if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+        floats = value.astype(np.float64, order="C") + 0.0  # -0.0 is 0.0
+        with np.errstate(invalid="ignore"):  # the largest integers
+            is_exact = value.dtype.kind == "f" or np.array_equal(
+                floats.astype(value.dtype), value
+            )
+        return floats if is_exact else np.ascontiguousarray(value)
+    # Structured arrays, as in trees, may have random bytes between the fields.
+    return np.ascontiguousarray(value) if value.dtype.kind in "cmM" else value.tolist()
 
 
-def warn_of_modules(held: Any, member: Any, name: str) -> None:
+def warn_module_differences(template: Any, member: Any, name: str) -> None:
     """Warn if a module differs from the estimator's in architecture or configuration.
 
     Parameters
     ----------
-    held, member : torch.nn.Module
+    template, member : torch.nn.Module
         Modules of the estimator and of the member.
     name : str
         Name of the member in the warning.
@@ -206,15 +211,19 @@ def warn_of_modules(held: Any, member: Any, name: str) -> None:
     UserWarning
         If submodules differ in the same class of module, or configurations differ.
     """
-    ours, theirs = (_lines(module) for module in (held, member))
-    if type(held) is type(member) and ours != theirs:
+    ours, theirs = (_lines(module) for module in (template, member))
+    if type(template) is type(member) and ours != theirs:
         pairs = zip_longest(ours, theirs, fillvalue="nothing more")
         one, other = next(pair for pair in pairs if pair[0] != pair[1])
-        warn_user(f"{name} is another network: it has {other}, the estimator {one}")
-    differ = config_differences(_config(held), _config(member))
+        warn_user(
+            f"{name} has another architecture than the estimator: {other} instead of "
+            f"{one}"
+        )
+    differ = config_differences(_config(template), _config(member))
     if differ:
         warn_user(
-            f"{name} is configured otherwise than the estimator, in {', '.join(differ)}"
+            f"{name} has another configuration than the estimator, in "
+            f"{', '.join(differ)}"
         )
 
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from ensembles._sklearn import thawed
-from ensembles.checkpoints.parameters.table import state_of
+from ensembles.checkpoints.parameters.table import parameter_access
 
 
-def parts_of(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+def iter_steps(estimator: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Yields an estimator, then the steps of a pipeline and of nested pipelines.
 
     Parameters
     ----------
     estimator : object
         Estimator or pipeline.
-    place : str, default=""
+    name : str, default=""
         Name of the estimator, a prefix to the names of its steps.
 
     Yields
@@ -26,14 +26,14 @@ def parts_of(estimator: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     step : object
         Estimator, or "passthrough".
     """
-    yield place, estimator
+    yield name, estimator
     if hasattr(estimator, "named_steps"):
-        for name, step in estimator.steps:
-            found = "passthrough" if step is None else step
-            yield from parts_of(found, f"{place}.{name}" if place else name)
+        for step_name, step in estimator.steps:
+            full_name = f"{name}.{step_name}" if name else step_name
+            yield from iter_steps("passthrough" if step is None else step, full_name)
 
 
-def learns(step: Any) -> bool:
+def has_learned_parameters(step: Any) -> bool:
     """Whether a step of a pipeline has to be fitted, and is not frozen.
 
     Parameters
@@ -65,12 +65,12 @@ def is_averaged(step: Any) -> bool:
         False for frozen steps, steps that need no fit, and kinds that cannot be
         averaged or are not registered.
     """
-    if not learns(step):
+    if not has_learned_parameters(step):
         return False
     if hasattr(step, "steps"):
         return any(is_averaged(inner) for _, inner in step.steps)
     try:
-        state_of(step)
+        parameter_access(step)
     except TypeError:
         return False
     return True

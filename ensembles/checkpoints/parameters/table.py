@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ Parameters = dict[str, Any]  # NumPy arrays or PyTorch tensors by name
 
 
 @dataclass(frozen=True)
-class State:
+class ParameterAccess:
     """Getter and setter of the learned parameters of an estimator type.
 
     Parameters
@@ -22,16 +23,16 @@ class State:
         the estimator; they are written to only in a private copy of it.
     set : callable (estimator, dict)
         Replaces the parameters by those of a dict as from ``get``.
-    start : callable (estimator, X, y) -> estimator, or None, default=None
+    initialize : callable (estimator, X, y) -> estimator, or None, default=None
         Returns an estimator with parameters of the right shapes, from one that may be
         unfitted. None is for types without parameters before ``fit``.
     module : callable (estimator) -> torch.nn.Module, or None, default=None
         Returns the module with the parameters, for gradients; its names are those of
         ``get``. None is for types without a PyTorch module.
-    advance : callable (estimator, X, y, rng), or None, default=None
+    continue_training : callable (estimator, X, y, rng), or None, default=None
         Trains a fitted estimator for one more pass, in a sample order drawn from the
         NumPy Generator. None uses ``partial_fit`` or ``warm_start``, if available.
-    is_network : bool or callable (estimator) -> sequence of str, default=False
+    is_permutable : bool or callable (estimator) -> sequence of str, default=False
         Whether hidden units can be permuted without a change of the predictions, or
         the names of the tensors where they can. Members must then be trained from the
         same initialization.
@@ -42,13 +43,15 @@ class State:
 
     get: Callable[[Any], Parameters]
     set: Callable[[Any, Parameters], None]
-    start: Callable[[Any, Any, Any], Any] | None = None
+    initialize: Callable[[Any, Any, Any], Any] | None = None
     module: Callable[[Any], Any] | None = None
-    advance: Callable[[Any, Any, Any, np.random.Generator], None] | None = None
-    is_network: bool | Callable[[Any], Sequence[str]] = False
+    continue_training: Callable[[Any, Any, Any, np.random.Generator], None] | None = (
+        None
+    )
+    is_permutable: bool | Callable[[Any], Sequence[str]] = False
     counts: bool = False
 
-    def network(self, estimator: Any) -> list[str]:
+    def permutable_names(self, estimator: Any) -> list[str]:
         """Names of the tensors whose hidden units can be permuted.
 
         Parameters
@@ -59,15 +62,15 @@ class State:
         Returns
         -------
         list of str
-            Empty if ``is_network`` is False.
+            Empty if ``is_permutable`` is False.
         """
-        if callable(self.is_network):
-            return list(self.is_network(estimator))
-        return list(self.get(estimator)) if self.is_network else []
+        if callable(self.is_permutable):
+            return list(self.is_permutable(estimator))
+        return list(self.get(estimator)) if self.is_permutable else []
 
 
 # Keys are classes, or full names of classes, so that their packages are not imported.
-STATES: dict[type | str, State] = {}
+STATES: dict[type | str, ParameterAccess] = {}
 REFUSED: dict[str, str] = {}  # reasons, by full name of a class or package
 
 
@@ -89,7 +92,7 @@ def register_state(
     set : callable (estimator, dict)
         Replaces the parameters by those of a dict as from ``get``.
     **more
-        Further arguments of `State`.
+        Further arguments of `ParameterAccess`.
 
     Raises
     ------
@@ -108,11 +111,13 @@ def register_state(
     {'slope': 2.0}
     """
     if kind in STATES:
-        raise ValueError(f"a kind must be registered once, found a second {kind!r}")
-    STATES[kind] = State(get, set, **more)
+        raise ValueError(
+            f"{kind!r} must be registered only once, but it is registered already"
+        )
+    STATES[kind] = ParameterAccess(get, set, **more)
 
 
-def state_of(estimator: Any) -> State:
+def parameter_access(estimator: Any) -> ParameterAccess:
     """Getter and setter registered for the type of an estimator.
 
     Parameters
@@ -122,7 +127,7 @@ def state_of(estimator: Any) -> State:
 
     Returns
     -------
-    State
+    ParameterAccess
 
     Raises
     ------
@@ -130,6 +135,8 @@ def state_of(estimator: Any) -> State:
         If the type is not registered, or its parameters cannot be averaged; the message
         gives the reason.
     """
+    # Not imported above: the built-in kinds need this module.
+    importlib.import_module("ensembles.checkpoints.parameters.builtin")
     for kind in type(estimator).__mro__:
         full = f"{kind.__module__}.{kind.__qualname__}"
         for key in (kind, full):
@@ -143,7 +150,7 @@ def state_of(estimator: Any) -> State:
                     f"{type(estimator).__name__} cannot be averaged: {reason}"
                 )
     raise TypeError(
-        f"it is not known what {type(estimator).__name__} has learned; "
-        "ensembles.checkpoints.register_state(kind, get, set) says it, and a step of a "
-        "pipeline that is the same in all members goes into a FrozenEstimator"
+        f"the learned parameters of {type(estimator).__name__} are unknown; register "
+        "them with ensembles.checkpoints.register_state(kind, get, set), or wrap a "
+        "step of a pipeline that is equal in all members in a FrozenEstimator"
     )

@@ -11,19 +11,19 @@ from ensembles._sklearn import thawed
 from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats import state_dict
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.parameters.access import state_of
+from ensembles.checkpoints.parameters.access import parameter_access
 from ensembles.checkpoints.parameters.compatibility import (
-    check_alike,
+    check_compatible,
     check_settings,
     is_same,
-    warn_of_modules,
+    warn_module_differences,
 )
-from ensembles.checkpoints.parameters.pipeline_steps import parts_of
+from ensembles.checkpoints.parameters.pipeline_steps import iter_steps
 
-STATES = (str, os.PathLike, Mapping)  # members without an estimator
+CHECKPOINT_TYPES = (str, os.PathLike, Mapping)  # members without an estimator
 
 
-def members_of(checkpoints: Sequence[Any], base: Any) -> list[Any]:
+def with_base_first(checkpoints: Sequence[Any], base: Any) -> list[Any]:
     """Members without a `sklearn.frozen.FrozenEstimator`, after the base if any.
 
     Parameters
@@ -38,11 +38,11 @@ def members_of(checkpoints: Sequence[Any], base: Any) -> list[Any]:
     list
         The base, if any, and the members; frozen estimators are unwrapped.
     """
-    found = [] if base is None else [base]
-    return [thawed(member) for member in [*found, *checkpoints]]
+    all_members = checkpoints if base is None else [base, *checkpoints]
+    return [thawed(member) for member in all_members]
 
 
-def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
+def make_template(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
     """Copy of an estimator with parameters of the right shapes, to be replaced.
 
     Parameters
@@ -68,24 +68,24 @@ def home_of(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
         If the estimator has no parameters and no member provides any.
     """
     inner = thawed(estimator)
-    state = state_of(inner)
+    access = parameter_access(inner)
     fitted = [member for member in members if type(member) is type(inner)]
     if fitted and hasattr(inner, "get_params"):
         return _like(copy.deepcopy(fitted[0]), inner)
-    if state.start is not None and inner is estimator:
-        return state.start(inner, None, labels)
+    if access.initialize is not None and inner is estimator:
+        return access.initialize(inner, None, labels)
     if not _has_parameters(inner):
         raise ValueError(
-            f"{type(inner).__name__} has no parameters yet that those of checkpoints "
-            "could replace; fit it, and wrap it in sklearn.frozen.FrozenEstimator"
+            f"{type(inner).__name__} must have parameters, which those of checkpoints "
+            "replace; fit it, and wrap it in sklearn.frozen.FrozenEstimator"
         )
     return copy.deepcopy(inner)
 
 
-def _like(held: Any, estimator: Any) -> Any:
+def _like(template: Any, estimator: Any) -> Any:
     """Give a fitted estimator the settings and output container of another."""
-    check_settings(held, estimator)
-    own = held.get_params(deep=True)
+    check_settings(template, estimator)
+    own = template.get_params(deep=True)
     given = {
         name: value
         for name, value in estimator.get_params(deep=True).items()
@@ -93,14 +93,14 @@ def _like(held: Any, estimator: Any) -> Any:
         # Skip equal settings: a skorch net would initialize itself again, and print it.
         if name not in own or not is_same(own[name], value)
     }
-    held.set_params(**copy.deepcopy(given))
+    template.set_params(**copy.deepcopy(given))
     for (_, own_part), (_, part) in zip(
-        parts_of(held), parts_of(estimator), strict=True
+        iter_steps(template), iter_steps(estimator), strict=True
     ):
         output = getattr(part, "_sklearn_output_config", {})
         if output:
             own_part.set_output(**output)
-    return held
+    return template
 
 
 def _holds_estimators(value: Any) -> bool:
@@ -109,12 +109,12 @@ def _holds_estimators(value: Any) -> bool:
 
 def _has_parameters(estimator: Any) -> bool:
     try:
-        return bool(state_of(estimator).get(estimator))
+        return bool(parameter_access(estimator).get(estimator))
     except AttributeError:
         return False
 
 
-def check_kind(estimator: Any, member: Any, name: str) -> None:
+def check_type(estimator: Any, member: Any, name: str) -> None:
     """Raise if a member is neither a checkpoint nor of the estimator's type.
 
     Parameters
@@ -132,27 +132,29 @@ def check_kind(estimator: Any, member: Any, name: str) -> None:
         If the types, or the types of pipeline steps, differ.
     """
     inner = thawed(estimator)
-    if isinstance(member, STATES) or (_has_module(member) and _has_module(inner)):
+    if isinstance(member, CHECKPOINT_TYPES) or (
+        _has_module(member) and _has_module(inner)
+    ):
         return
-    wanted = [(place, type(part)) for place, part in parts_of(inner)]
-    if [(place, type(part)) for place, part in parts_of(member)] != wanted:
+    wanted = [(step, type(part)) for step, part in iter_steps(inner)]
+    if [(step, type(part)) for step, part in iter_steps(member)] != wanted:
         kinds = ", ".join(kind.__name__ for _, kind in wanted)
-        found = ", ".join(type(part).__name__ for _, part in parts_of(member))
+        found = ", ".join(type(part).__name__ for _, part in iter_steps(member))
         raise TypeError(
             "members must be paths, state dicts or fitted estimators of one kind, "
             f"{kinds}: {name} is of type {found}"
         )
 
 
-def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
+def open_member_for(template: Any, member: Any, name: str) -> Checkpoint:
     """Open a member, and check that its parameters fit the estimator.
 
     Parameters
     ----------
-    held : object
-        Estimator that receives the parameters, as from `home_of`.
+    template : object
+        Estimator that receives the parameters, as from `make_template`.
     member : path, state dict or fitted estimator
-        Member that passed `check_kind`.
+        Member that passed `check_type`.
     name : str
         Name of the member in messages; a path keeps its own.
 
@@ -172,7 +174,7 @@ def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
     """
     if isinstance(member, Mapping):
         return state_dict.read(member, name)
-    if isinstance(member, STATES):
+    if isinstance(member, CHECKPOINT_TYPES):
         return open_checkpoint(member, 0)
     if not _has_parameters(member):
         raise ValueError(
@@ -180,19 +182,19 @@ def opened_for(held: Any, member: Any, name: str) -> Checkpoint:
             "where clones are made, as in GridSearchCV, wrap it in "
             "sklearn.frozen.FrozenEstimator"
         )
-    check_alike(held, member, name)
+    check_compatible(template, member, name)
     if _has_module(member):
-        warn_of_modules(_module(held), _module(member), name)
-    return state_dict.read(state_of(member).get(member), name)
+        warn_module_differences(_module(template), _module(member), name)
+    return state_dict.read(parameter_access(member).get(member), name)
 
 
 def _has_module(estimator: Any) -> bool:
     try:
-        return state_of(estimator).module is not None
+        return parameter_access(estimator).module is not None
     except TypeError:
         return False
 
 
 def _module(estimator: Any) -> Any:
-    found = state_of(estimator).module
+    found = parameter_access(estimator).module
     return None if found is None else found(estimator)

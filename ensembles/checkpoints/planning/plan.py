@@ -17,7 +17,7 @@ from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
 )
-from ensembles.checkpoints.compatibility.prefixes import named_alike
+from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -315,7 +315,7 @@ def _open_all(
     if any(
         checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
     ):
-        renamed, notes = named_alike(opened)
+        renamed, notes = match_first_names(opened)
         opened = list(renamed)
     if base is None:
         return tuple(opened), None, notes

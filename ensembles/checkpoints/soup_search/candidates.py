@@ -5,25 +5,31 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles._sklearn import warn_user
 from ensembles._typing import Counts, Float64
 from ensembles.atomic_io import beside, telling_if_full
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.combinations import Combination, MemberCombinations
 from ensembles.checkpoints.merging.running_mean import RunningMean
 from ensembles.checkpoints.merging.writers import write_plan_to
-from ensembles.checkpoints.planning.options import MEMORY, MergeOptions
 from ensembles.checkpoints.planning.plan import Plan, plan
-from ensembles.checkpoints.soup_search.journal import Journal, Share, share
+from ensembles.checkpoints.soup_search.journal import (
+    Journal,
+    MemberRecord,
+    member_record,
+)
 
 ScoreFile = Callable[[Path], float]
-APART = ("memory", "threads", "force")  # options that do not affect the tensors
+# Step of finite differences: smaller ones vanish in rounded parameters or scores.
+STEP = 0.05
+ROUNDING = 1e-12  # of a sum of weights; nearer to 1, the base has no weight
+IDLE = ("memory", "threads", "force")  # options that do not affect the tensors
 
 
 class Candidate(NamedTuple):
@@ -53,7 +59,7 @@ class Candidate(NamedTuple):
     error: str | None = None
 
 
-class Job(NamedTuple):
+class ScoringJob(NamedTuple):
     """How candidates are written and scored.
 
     Parameters
@@ -62,12 +68,12 @@ class Job(NamedTuple):
         Score of the checkpoint at a path; must be finite.
     out : Path
         Output of the soup; candidates are written in a temporary folder beside it.
-    suffix : str
-        File name extension of candidates; ``""`` writes a directory.
-    options : dict
-        Options of every mean, as in `average`.
+    options : mapping of str to value
+        Options of every average, without weights.
     on_error : {"stop", "skip"}
         Whether to raise if a score fails, or to continue without it.
+    lower_is_better : bool
+        Whether lower scores are better.
     journal : Journal or None
         Open journal of scores; None keeps none.
     record : callable (Candidate) -> None
@@ -78,63 +84,186 @@ class Job(NamedTuple):
 
     score: ScoreFile
     out: Path
-    suffix: str
-    options: dict[str, Any]
+    options: Mapping[str, Any]
     on_error: str
+    lower_is_better: bool
     journal: Journal | None
     record: Callable[[Candidate], None]
     progress: Callable[[int], None]
 
 
-class Candidates:
-    """Candidates by their weights, each scored once.
+class CandidateScorer:
+    """Score of weights over the members whose own score did not fail.
 
     A single member is scored in place. Any other combination is written beside the
-    output, scored and removed.
+    output, scored and removed; each is scored once. A combination whose score fails
+    gets a lower score than all previous ones.
 
     Parameters
     ----------
-    members : tuple of Checkpoint
-        Members on disk, after the base if there is one.
-    job : Job
+    members : sequence of Checkpoint
+        Members on disk, without the base.
+    base : Checkpoint or None
+        Base on disk; None without a base.
+    job : ScoringJob
         How candidates are written and scored.
-    has_base : bool
-        Whether the first member is a base.
 
     Attributes
     ----------
+    sources : tuple of Checkpoint
+        The base, if any, and the members: the order of the weights of `candidate`.
+    scorable : list of int
+        Indices of the members with a score, without the base, after `score_members`.
+    candidates : dict of bytes to Candidate
+        All scored candidates, in order, by their weights.
     stream : RunningMean
-        Function that streams the plan of a candidate.
+        Stream of the combinations; it verifies each member once.
     """
 
     def __init__(
-        self, members: tuple[Checkpoint, ...], job: Job, *, has_base: bool
+        self, members: Sequence[Checkpoint], base: Checkpoint | None, job: ScoringJob
     ) -> None:
-        self.members = members
-        self.stream = RunningMean(job.out.parent)
-        self.found: dict[bytes, Candidate] = {}
-        memory = job.options.get("memory", MEMORY)
-        self._combinations = MemberCombinations(len(members), memory=memory)
-        self._arranged: dict[bytes, Combination] = {}
+        self.base = base
+        self.sources = (*([] if base is None else [base]), *members)
+        self.scorable: list[int] = []
+        self.candidates: dict[bytes, Candidate] = {}
         self._job = job
-        self.has_base = has_base
-        self._shares = [share(member, 1.0) for member in members]
-        defaults = MergeOptions()
-        self._settings = {
-            name: value
-            for name, value in job.options.items()
-            if name not in APART and value != getattr(defaults, name)
-        }
+        rule = job.options["rule"]
+        self._combinations = MemberCombinations(
+            len(self.sources), memory=job.options["memory"]
+        )
+        self.stream = RunningMean(job.out.parent)
+        self._settings = {k: v for k, v in job.options.items() if k not in IDLE}
+        self._settings["rule"] = rule if isinstance(rule, str) else rule.name
+        self._suffix = candidate_suffix(members[0])
+        self._records = [member_record(source, 1.0) for source in self.sources]
+        self._arranged: dict[bytes, Combination] = {}
+        self._values: list[float] = []
 
-    def __call__(self, weights: Float64, counts: Counts | None = None) -> Candidate:
+    def score_members(self) -> None:
+        """Score the base and each member alone, and find those with a score.
+
+        Raises
+        ------
+        ValueError
+            If no member could be scored, or the base could not.
+
+        Warns
+        -----
+        UserWarning
+            For each member that is left out, and if all have the same score.
+        """
+        scores, error = [], None
+        for index, weights in enumerate(np.eye(len(self.sources))):
+            name, candidate = self.sources[index].name, self.candidate(weights)
+            if candidate.score is not None:
+                scores.append(candidate.score)
+                if self.sources[index] is not self.base:
+                    self.scorable.append(index)
+            elif self.sources[index] is self.base:
+                raise ValueError(
+                    f"the base must have a score; scoring {name} failed: "
+                    f"{candidate.error}"
+                )
+            else:
+                error = candidate.error
+                warn_user(f"{name} is left out because scoring it failed: {error}")
+        if not self.scorable:
+            n_members = len(self.sources) - (self.base is not None)
+            raise ValueError(
+                "at least one member must have a score; scoring failed for all "
+                f"{n_members}, the last time with: {error}"
+            )
+        if len(scores) > len(set(scores)) == 1:
+            warn_user(
+                f"all members have exactly the same score, {scores[0]:.6g}; check that "
+                "this is the number meant as the score"
+            )
+
+    def score_counts(self, counts: Counts) -> float:
+        """Score of the weights ``counts / counts.sum()`` of the scorable members."""
+        return self(counts / counts.sum(), counts)
+
+    def __call__(self, weights: Float64, counts: Counts | None = None) -> float:
+        """Score of weights of shape (n_scorable,); the base has 1 minus their sum."""
+        if counts is not None:
+            scorable, counts = counts, np.zeros(len(self.sources), np.int64)
+            counts[self.scorable] = scorable
+        score = self.candidate(self.expand(weights), counts).score
+        if score is None:
+            lowest = min(self._values)
+            return lowest - max(1.0, abs(lowest))
+        self._values.append(-score if self._job.lower_is_better else score)
+        return self._values[-1]
+
+    def gradient(self, weights: Float64) -> Float64:
+        """Slopes of the score towards each member, by finite differences of `STEP`.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_scorable,)
+            Weights to start each step from.
+
+        Returns
+        -------
+        ndarray of shape (n_scorable,)
+            All 0 if no step improves the score, so that gradient ascent stops.
+
+        Warns
+        -----
+        UserWarning
+            If no step changes the score.
+        """
+        value = self(weights)
+        steps = (1 - STEP) * weights + STEP * np.eye(len(weights))
+        changes = np.array([self(step) for step in steps]) - value
+        if not changes.any():
+            warn_user(
+                "gradient ascent needs a score that changes with the weights, but a "
+                f"step of {STEP:g} towards any member does not change it; pass "
+                "select='greedy_soup', which needs no gradient"
+            )
+        return changes / STEP if changes.max() > 0 else np.zeros(len(weights))
+
+    def expand(self, weights: Float64) -> Float64:
+        """Expand weights of the scorable sources to all sources, with 0 for the others.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_scorable,)
+            Weights in the order of ``scorable``.
+
+        Returns
+        -------
+        ndarray of shape (n_sources,)
+        """
+        expanded = np.zeros(len(self.sources))
+        expanded[self.scorable] = weights
+        if self.base is not None:
+            share = 1 - math.fsum(weights)
+            expanded[0] = share if abs(share) > ROUNDING else 0.0
+        return expanded
+
+    def uniform(self) -> Float64:
+        """Equal weights of the members with a score, 0 for the base and the others.
+
+        Returns
+        -------
+        ndarray of shape (n_sources,)
+        """
+        weights = np.zeros(len(self.sources))
+        weights[self.scorable] = 1 / len(self.scorable)
+        return weights
+
+    def candidate(self, weights: Float64, counts: Counts | None = None) -> Candidate:
         """Candidate of the given weights, scored in the first call.
 
         Parameters
         ----------
-        weights : ndarray of shape (n_members,), non-negative, sum 1
-            Weights of all members, the base included.
-        counts : ndarray of shape (n_members,), int64, or None, default=None
-            How often each member was added, in the ratio of the weights; None if
+        weights : ndarray of shape (n_sources,), non-negative, sum 1
+            Weights of all sources.
+        counts : ndarray of shape (n_sources,), int64, or None, default=None
+            How often each source was added, in the ratio of the weights; None if
             members were not added one by one.
 
         Returns
@@ -147,21 +276,57 @@ class Candidates:
             If a member changes while it is scored, or a score is not finite and
             ``on_error`` is "stop".
         """
-        key = weights.tobytes()
-        if key not in self.found:
-            self.found[key] = self._made(weights, counts)
-            self._job.record(self.found[key])
-        return self.found[key]
+        key, job = weights.tobytes(), self._job
+        if key in self.candidates:
+            return self.candidates[key]
+        indices = np.flatnonzero(weights).tolist()
+        rule = self._settings["rule"]
+        if counts is None and len(set(weights[indices])) == 1:
+            counts = (weights != 0).astype(np.int64)
+        # Even if the journal has the score: the order of members depends on earlier
+        # combinations, and a resumed run must give the same as an uninterrupted one.
+        counts = counts if rule == "mean" else None
+        self._arranged[key] = self._combinations.arrange(weights, counts)
+        candidate = Candidate(
+            tuple(self.sources[index].name for index in indices),
+            tuple(weights[indices].tolist()),
+            score=None,
+            seconds=0.0,
+        )
+        settings = self._settings if len(indices) > 1 else {}
+        known = None
+        if job.journal is not None:
+            known = job.journal.find(self._weighted(weights), settings)
+        if known is not None:
+            candidate = candidate._replace(score=known, reused=True)
+        elif len(indices) == 1:
+            path = Path(str(self.sources[indices[0]].path))
+            candidate = self._scored(candidate, path)
+        else:
+            with beside(job.out, folder=True) as folder:
+                path = folder / f"candidate{self._suffix}"
+                with telling_if_full(job.out):
+                    if not self._suffix:
+                        path.mkdir()
+                    planned = self._plan(weights, path)
+                    write_plan_to(planned, path, job.progress, self.stream)
+                candidate = self._scored(candidate, path)
+        if not candidate.reused:
+            self._check_unchanged(indices)
+            if job.journal is not None and candidate.score is not None:
+                records, seconds = self._weighted(weights), candidate.seconds
+                job.journal.add(records, candidate.score, seconds, settings)
+        self.candidates[key] = candidate
+        job.record(candidate)
+        return candidate
 
-    def plan(self, weights: Float64, out: Path) -> Plan:
-        """Plan of a candidate, with its order of members.
+    def final_plan(self, weights: Float64) -> Plan:
+        """Plan that writes a scored candidate to the output, with the same bytes.
 
         Parameters
         ----------
-        weights : ndarray of shape (n_members,)
-            Weights of a candidate.
-        out : Path
-            Output of the plan.
+        weights : ndarray of shape (n_sources,)
+            Weights of a candidate that was scored.
 
         Returns
         -------
@@ -170,35 +335,17 @@ class Candidates:
         Raises
         ------
         KeyError
-            If no candidate has these weights.
+            If no candidate with these weights was scored.
         """
-        combination = self._arranged[weights.tobytes()]
-        members = [self.members[index] for index in combination.members]
-        return plan(members, out, weights=combination.weights, **self._job.options)
+        return self._plan(weights, self._job.out)
 
-    def _made(self, weights: Float64, counts: Counts | None) -> Candidate:
-        places = np.flatnonzero(weights).tolist()
-        shares = self._weighed(weights, places)
-        if counts is None and len(set(weights[places])) == 1:
-            counts = (weights != 0).astype(np.int64)
-        # Even if the journal has the score: the order of members depends on earlier
-        # combinations, and a resumed run must give the same as an uninterrupted one.
-        combination = self._combinations.arrange(weights, counts)
-        self._arranged[weights.tobytes()] = combination
-        journal, settings = self._job.journal, self._settings if len(places) > 1 else {}
-        names = tuple(self.members[place].name for place in places)
-        found = Candidate(names, tuple(s.weight for s in shares), None, 0.0)
-        known = None if journal is None else journal.find(shares, settings)
-        if known is not None:
-            return found._replace(score=known, reused=True)
-        with self._served(weights, places) as path:
-            found = self._scored(found, path)
-        self._check_unchanged(places)
-        if journal is not None and found.score is not None:
-            journal.add(
-                self._weighed(weights, places), found.score, found.seconds, settings
-            )
-        return found
+    def _plan(self, weights: Float64, out: Path) -> Plan:
+        """Plan of a candidate, with its order of members."""
+        combination = self._arranged[weights.tobytes()]
+        options = {**self._job.options, "weights": combination.weights}
+        if len(combination.members) == 1:  # a copy, by any rule
+            options |= {"rule": "mean", "rule_params": {}}
+        return plan([self.sources[i] for i in combination.members], out, **options)
 
     def _scored(self, candidate: Candidate, path: Path) -> Candidate:
         """Candidate with its score, or with the error message of a failure."""
@@ -209,49 +356,36 @@ class Candidates:
                 raise ValueError(f"a score must be finite, found {value}")
         except Exception as error:
             if self._job.on_error == "stop":
-                named = " + ".join(candidate.members)
                 error.add_note(
-                    f"this was the score of {named}; on_error='skip' goes on without it"
+                    f"the failed score was that of {' + '.join(candidate.members)}; "
+                    "pass on_error='skip' to continue without it"
                 )
                 raise
             return candidate._replace(error=str(error) or type(error).__name__)
         return candidate._replace(score=value, seconds=time.perf_counter() - started)
 
-    @contextmanager
-    def _served(self, weights: Float64, places: list[int]) -> Iterator[Path]:
-        """Path of a checkpoint with these weights, temporary unless it is a member."""
-        single = self.members[places[0]].path
-        if len(places) == 1 and single is not None:
-            yield single
-            return
-        job = self._job
-        with beside(job.out, folder=True) as folder:
-            place = folder / f"candidate{job.suffix}"
-            with telling_if_full(job.out):
-                if not job.suffix:
-                    place.mkdir()
-                write_plan_to(
-                    self.plan(weights, place), place, job.progress, self.stream
-                )
-            yield place
+    def _weighted(self, weights: Float64) -> list[MemberRecord]:
+        """Records of the members with a weight other than 0, with these weights."""
+        return [
+            record._replace(weight=weight)
+            for record, weight in zip(self._records, weights.tolist(), strict=True)
+            if weight
+        ]
 
-    def _weighed(self, weights: Float64, places: list[int]) -> list[Share]:
-        return [self._shares[i]._replace(weight=float(weights[i])) for i in places]
-
-    def _check_unchanged(self, places: list[int]) -> None:
-        """Raise if files of tensors changed; update the shares for other changes."""
-        for place in places:
-            member, before = self.members[place], self._shares[place]
-            self._shares[place] = now = share(member, 1.0)
+    def _check_unchanged(self, indices: list[int]) -> None:
+        """Raise if files of tensors changed; update the records for other changes."""
+        for index in indices:
+            source, before = self.sources[index], self._records[index]
+            self._records[index] = now = member_record(source, 1.0)
             # Name, size and modification time: a new hard link changes only the others.
-            if [known[:3] for known in now.files] != [k[:3] for k in before.files]:
+            if [file[:3] for file in now.files] != [file[:3] for file in before.files]:
                 raise ValueError(
-                    f"{member.name} was changed while it was scored; wait until it is "
-                    "written, and start again"
+                    f"{source.name} must not change while it is scored; wait until it "
+                    "is written, and start again"
                 )
 
 
-def suffix_of(member: Checkpoint) -> str:
+def candidate_suffix(member: Checkpoint) -> str:
     """File name extension of candidates in the format of a member.
 
     Parameters

@@ -2,96 +2,60 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensembles._typing import Float64
 from ensembles.atomic_io import check_free
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.planning.plan import Plan, plan
+from ensembles.checkpoints.planning.plan import Plan
+from ensembles.checkpoints.soup_search.journal import Journal
 from ensembles.checkpoints.soup_selection import needing_base, resolve_selection
-from ensembles.registry import lookup
-from ensembles.selection import SELECTIONS, Selection
-from ensembles.selection.table import named
-
-FOREIGN = (
-    "base",
-    "rule",
-    "weights",
-    "rule_params",
-    "force",
-)  # options that the soup sets itself
+from ensembles.selection import Selection
 
 
-def paths_of(members: Any, base: Any, select: str) -> list[Any]:
-    """Paths of the members, after the base if there is one.
+def check_members(members: Any, base: Any) -> None:
+    """Raise unless members and base are at least two different paths.
 
     Parameters
     ----------
     members : sequence of paths
         Paths of the members.
     base : path or None
-        Path of the base; required if and only if the selection needs one.
-    select : str
-        Name of the selection.
-
-    Returns
-    -------
-    list of paths
+        Path of the base; None without a base.
 
     Raises
     ------
     TypeError
         If ``members`` is not a sequence, or a member is not a path.
     ValueError
-        If there are fewer than two paths, two are the same, or ``base`` and ``select``
-        do not fit together.
+        If there are fewer than two paths, or two are the same.
     """
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(f"members must be a sequence of paths, found {members!r:.80}")
-    selection = named(select)
-    needs_base = selection is not None and selection.needs_base
-    if base is None and needs_base:
-        raise ValueError(
-            f"select={select!r} must have what the members were fine-tuned from; "
-            "base=PATH names it"
-        )
-    if base is not None and not needs_base:
-        raise ValueError(
-            f"base=PATH must go with {needing_base('select')}, found the base {base} "
-            f"and select={select!r}; leave the base out, or choose that"
-        )
     paths = [*members] if base is None else [base, *members]
-    known: dict[str, Any] = {}
+    by_real_path: dict[str, Any] = {}
     for path in paths:
         if not isinstance(path, str | os.PathLike):
             raise TypeError(
                 f"members of a soup must be paths, found {type(path).__name__}"
             )
-        place = os.path.realpath(path)
-        if place in known:
+        real_path = os.path.realpath(path)
+        if real_path in by_real_path:
             raise ValueError(
-                f"members must be different, found {known[place]} and {path}; name it "
-                "once"
+                f"members must be different, found {by_real_path[real_path]} and "
+                f"{path}, which are the same; pass it once"
             )
-        known[place] = path
+        by_real_path[real_path] = path
     if len(paths) < 2:
-        found = ", ".join(map(str, paths)) or "none"
-        raise ValueError(f"a soup needs at least two members, found {found}")
-    return paths
+        names = ", ".join(map(str, paths)) or "none"
+        raise ValueError(f"a soup needs at least two members, found {names}")
 
 
-# An exception, because a selection cannot be stopped otherwise: with some parameters it
-# requests scores for days. It validates them all before it requests that many.
-class _Enough(Exception):
-    """Ends a run without scores."""
-
-
-def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selection:
-    """Look up a selection, and validate its parameters in a run with constant scores.
+def check_selection(
+    select: str, params: Mapping[str, Any], base: Any, n_members: int
+) -> Selection:
+    """Look up a selection, and validate its base and parameters.
 
     Parameters
     ----------
@@ -99,8 +63,10 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
         Name of a selection in `ensembles.selection.SELECTIONS`.
     params : mapping of str to value
         Parameters of the selection.
+    base : path or None
+        Base, which must be given if and only if the selection needs one.
     n_members : int
-        Number of members, without the base.
+        Number of members that weights are chosen for.
 
     Returns
     -------
@@ -109,125 +75,69 @@ def rehearsed(select: str, params: Mapping[str, Any], n_members: int) -> Selecti
     Raises
     ------
     ValueError
-        If the selection is unknown, or a parameter is unknown or invalid.
+        If the selection is unknown, ``base`` does not fit it, or a parameter is unknown
+        or invalid.
     ImportError
         If the selection needs a package that is not installed.
     """
-    selection = resolve_selection(select) or lookup(SELECTIONS, select)
-    selection.check_names(params)
-    left = iter(range(2 * n_members + 10))
-
-    def score(weights: Float64) -> float:
-        if next(left, None) is None:
-            raise _Enough
-        return 0.0
-
+    selection = resolve_selection(select)
+    if selection is None:
+        raise TypeError(f"select must be the name of a selection, found {select!r}")
+    if base is None and selection.needs_base:
+        raise ValueError(
+            f"select={select!r} needs the checkpoint that the members were fine-tuned "
+            "from; pass base=PATH"
+        )
+    if base is not None and not selection.needs_base:
+        raise ValueError(
+            f"base=PATH can be used with {needing_base('select')} only, found the base {base} "
+            f"and select={select!r}; leave out the base, or use that selection"
+        )
     try:
-        selection(n_members, score, **copy.deepcopy(dict(params)))
-    except _Enough:
-        pass
+        selection.check_params(n_members, params)
     except TypeError as error:
         raise ValueError(
-            f"parameters of the selection {select!r} must be of the kinds that it "
-            f"takes: {error}"
+            f"parameters of selection {select!r} must have the right types: {error}"
         ) from None
     return selection
 
 
-def options_for(options: Mapping[str, Any] | None, *, force: bool) -> dict[str, Any]:
-    """Options of every mean that a soup writes.
+def check_output(planned: Plan, journal: Journal | None) -> None:
+    """Check that the soup and its journal can be written, and candidates beside them.
 
     Parameters
     ----------
-    options : mapping of str to value or None
-        Options of the user; None means defaults.
-    force : bool
-        Whether an existing output is replaced.
-
-    Returns
-    -------
-    dict of str to value
-
-    Raises
-    ------
-    TypeError
-        If ``options`` contains base, rule, weights, rule_params or force.
-    """
-    given = dict(options or {})
-    for name in FOREIGN:
-        if name in given:
-            raise TypeError(
-                f"options of a soup's means must leave out {name}, found {given}"
-            )
-    return {**given, "force": force}
-
-
-def plan_of_all(
-    paths: Sequence[Any], out: str | os.PathLike[str], given: Mapping[str, Any]
-) -> tuple[Plan, Path]:
-    """Plan the mean of all members, and check that soup and candidates can be written.
-
-    Parameters
-    ----------
-    paths : sequence of paths
-        Paths of the members, after the base if there is one.
-    out : path
-        Output of the soup.
-    given : mapping of str to value
-        Options of the mean, with ``force``.
-
-    Returns
-    -------
-    plan : Plan
-        Plan of the mean of all members.
-    place : Path
-        Path of the output.
+    planned : Plan
+        Plan of the average of all members, the base included, written to the output.
+    journal : Journal or None
+        Journal of the scores; None keeps none.
 
     Raises
     ------
     FileExistsError
-        If the output exists and ``force`` is False.
+        If the output exists and the plan's option ``force`` is False.
     ValueError
-        If the members do not match, or the disk has too little space.
+        If the disk has too little space, or the journal is inside the directory of a
+        member; `plan` has checked this for the output.
     """
-    planned = plan(paths, out, **given)
-    place = planned.out or Path(out)
-    check_free(place, force=given["force"])
+    assert planned.out is not None
+    check_free(planned.out, force=planned.options.force)
     floats = [t for t in planned.targets if t.action == "combine"]
-    # Running sums, in float64, are on disk while a candidate is written.
-    n_bytes = planned.write_bytes + 8 * sum(t.size for t in floats) * (len(paths) > 2)
+    n_bytes = planned.write_bytes
+    if len(planned.members) > 2:
+        # Running sums, in float64, are on disk while a candidate is written.
+        n_bytes += 8 * sum(target.size for target in floats)
     if n_bytes > planned.free_bytes:
         raise ValueError(
-            f"{place} needs {n_bytes} bytes beside it for candidates and running sums, "
-            f"its disk has {planned.free_bytes} left; choose another place"
+            f"{planned.out} needs {n_bytes} bytes beside it for candidates and running "
+            f"sums, but its disk has {planned.free_bytes} left; choose another output"
         )
-    return planned, place
-
-
-def check_apart(places: Sequence[Path], members: Sequence[Checkpoint]) -> None:
-    """Check that no output is inside the directory of a member.
-
-    Parameters
-    ----------
-    places : sequence of Path
-        Paths of the output and the journal.
-    members : sequence of Checkpoint
-        Members on disk.
-
-    Raises
-    ------
-    ValueError
-        If a path is inside the directory of a member.
-    """
-    folders = {
-        member.path.resolve(): member.name
-        for member in members
-        if member.path is not None and member.is_directory
-    }
-    for place in places:
-        for folder in place.resolve().parents:
-            if folder in folders:
-                raise ValueError(
-                    f"{place} is inside the member {folders[folder]}, of which nothing "
-                    "may change; choose a place outside of it"
-                )
+    if journal is None:
+        return
+    for member in planned.members:
+        path = Path(str(member.path)).resolve()
+        if member.is_directory and path in journal.path.resolve().parents:
+            raise ValueError(
+                f"{journal.path} must not be inside a member, found the member "
+                f"{member.name}; choose a path outside of it"
+            )

@@ -19,7 +19,7 @@ from ensembles._sklearn import warn_user
 from ensembles.atomic_io import sync, write_at
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
-LARGEST = 1 << 30  # bytes
+MAX_BYTES = 1 << 30
 BEGINNING = b'{"command": '  # first bytes of each line
 # Files that affect the use of the tensors: configurations, tokenizers, code. Others are
 # ignored, because a score may write its results beside a member.
@@ -29,8 +29,8 @@ SETTINGS = re.compile(
 )
 
 
-class Share(NamedTuple):
-    """State of a member's files, and its weight.
+class MemberRecord(NamedTuple):
+    """Identity of a member's files, and its weight.
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ class Share(NamedTuple):
     weight: float
 
 
-def share(member: Checkpoint, weight: float) -> Share:
-    """Current state of a member's files, and its weight.
+def member_record(member: Checkpoint, weight: float) -> MemberRecord:
+    """Current identity of a member's files, and its weight.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def share(member: Checkpoint, weight: float) -> Share:
 
     Returns
     -------
-    Share
+    MemberRecord
 
     Raises
     ------
@@ -71,17 +71,17 @@ def share(member: Checkpoint, weight: float) -> Share:
         If a file no longer exists.
     """
     path = Path(str(member.path)).absolute()
-    names = sorted(member.parts) if member.is_directory else [""]
+    files = sorted(member.parts) if member.is_directory else [""]
     around = [name for name in member.files if SETTINGS.fullmatch(Path(name).name)]
-    return Share(str(path), _known(path, names), _known(path, around), weight)
+    return MemberRecord(str(path), _stats(path, files), _stats(path, around), weight)
 
 
-def _known(folder: Path, names: Sequence[str]) -> list[list[Any]]:
-    found = [(name, (folder / name).stat()) for name in names]
+def _stats(folder: Path, names: Sequence[str]) -> list[list[Any]]:
+    stats = [(name, (folder / name).stat()) for name in names]
     # A copy may keep the modification time; change time and inode differ.
     return [
         [name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-        for name, stat in found
+        for name, stat in stats
     ]
 
 
@@ -89,8 +89,8 @@ class Journal:
     """Scores of one command, in a JSON Lines file that other commands may share.
 
     Each line is complete: the command, its working directory and files, the members
-    with the state of their files, their weights, the score and its duration. It is on
-    the disk before `add` returns. An incomplete last line is removed.
+    with the identity of their files, their weights, the score and its duration. It is
+    on the disk before `add` returns. An incomplete last line is removed.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class Journal:
         self.files = dict(files or {})
         self.n_outdated = 0
         self._folder = os.getcwd()
-        self._place = self.path.absolute()  # a score may change the working directory
+        self._absolute = self.path.absolute()  # a score may change the directory
         self._fd: int | None = None
         self._end = 0
         self._scores: dict[str, float] = {}
@@ -140,16 +140,12 @@ class Journal:
             raise ValueError(f"{self.path} must not be open already; close it first")
         try:
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._place, flags | os.O_NONBLOCK, 0o666)
+            self._fd = os.open(self._absolute, flags | os.O_NONBLOCK, 0o666)
         except OSError as error:
-            fault = error.strerror
-            fault = "it is a symbolic link" if error.errno == errno.ELOOP else fault
-            raise type(error)(
-                f"scores must be kept in a file at {self.path}: {fault}; "
-                "remove what is there, or choose another place"
-            ) from None
+            is_link = error.errno == errno.ELOOP
+            reason = "it is a symbolic link" if is_link else str(error.strerror)
+            raise type(error)(self._wrong_file(reason)) from None
         try:
-            _check_journal_file(self._fd, self.path)
             self._lock(self._fd)
             self._read(self._fd)
             sync(self.path.parent)
@@ -166,20 +162,21 @@ class Journal:
     ) -> None:
         """Close the file, which releases the lock; an empty file is removed."""
         if self._fd is not None:
-            is_empty = os.fstat(self._fd).st_size == 0
-            if is_empty and self._is_there(self._fd):
-                self._place.unlink()
+            status = os.fstat(self._fd)
+            is_empty = stat.S_ISREG(status.st_mode) and status.st_size == 0
+            if is_empty and self._is_in_place(self._fd):
+                self._absolute.unlink()
             os.close(self._fd)
         self._fd = None
 
     def find(
-        self, shares: Sequence[Share], settings: dict[str, Any] | None = None
+        self, records: Sequence[MemberRecord], settings: dict[str, Any] | None = None
     ) -> float | None:
         """Score of a combination; None if the journal does not have it.
 
         Parameters
         ----------
-        shares : sequence of Share
+        records : sequence of MemberRecord
             Members of the combination, in any order.
         settings : dict or None, default=None
             Options that affect the combination; None means none.
@@ -188,11 +185,11 @@ class Journal:
         -------
         float or None
         """
-        return self._scores.get(_key(self._facts(shares, settings)))
+        return self._scores.get(_to_json(self._facts(records, settings)))
 
     def add(
         self,
-        shares: Sequence[Share],
+        records: Sequence[MemberRecord],
         score: float,
         seconds: float,
         settings: dict[str, Any] | None = None,
@@ -201,7 +198,7 @@ class Journal:
 
         Parameters
         ----------
-        shares, settings
+        records, settings
             As in `find`.
         score : float
             Score; must be finite.
@@ -220,35 +217,34 @@ class Journal:
             score.
         """
         if self._fd is None:
-            raise ValueError(f"{self.path} must be open to be added to; use with")
-        facts = self._facts(shares, settings)
-        line = json.dumps({**facts, "score": score, "seconds": round(seconds, 3)})
+            raise ValueError(f"{self.path} must be open for scores to be added")
+        facts = self._facts(records, settings)
+        line = _to_json({**facts, "score": score, "seconds": round(seconds, 3)})
         content = f"{line}\n".encode()
         write_at(self._fd, memoryview(content), self._end)
         os.fsync(self._fd)
         self._end += len(content)
-        self._scores[_key(facts)] = score
-        if not self._is_there(self._fd):
+        self._scores[_to_json(facts)] = score
+        if not self._is_in_place(self._fd):
             warn_user(
-                f"{self.path} was removed or replaced while scores were written to it: "
+                f"{self.path} was removed or replaced while scores were written to it; "
                 "they are lost when this run ends"
             )
 
-    def _is_there(self, fd: int) -> bool:
+    def _is_in_place(self, fd: int) -> bool:
         with suppress(OSError):
-            return os.path.samestat(os.stat(self._place), os.fstat(fd))
+            return os.path.samestat(os.stat(self._absolute), os.fstat(fd))
         return False
 
     def _facts(
-        self, shares: Sequence[Share], settings: dict[str, Any] | None
+        self, records: Sequence[MemberRecord], settings: dict[str, Any] | None
     ) -> dict[str, Any]:
-        members = [found._asdict() for found in sorted(shares)]
         return {
             "command": self.command,
             "files": self.files,
             "folder": self._folder,
+            "members": [record._asdict() for record in sorted(records)],
             "settings": settings or {},
-            "members": members,
         }
 
     def _lock(self, fd: int) -> None:
@@ -263,48 +259,41 @@ class Journal:
             return
 
     def _read(self, fd: int) -> None:
+        """Read all scores, and remove an incomplete last line."""
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError(self._wrong_file("it is not a regular file"))
+        if status.st_size > MAX_BYTES:
+            raise ValueError(self._wrong_file(f"it has {status.st_size} bytes"))
         with open(fd, "rb", closefd=False) as file:
             content = file.read()
-        *lines, rest = content.split(b"\n")
-        is_ours = [self._take(line) for line in [*lines, rest]]
-        is_begun = BEGINNING.startswith(rest) and len(rest) != 1  # "{" begins any JSON
-        is_torn = is_begun or rest.startswith(BEGINNING)
-        if not any(is_ours) and (lines or not is_torn):
-            raise ValueError(
-                f"{self.path} must hold scores, found none in it; remove that file, or "
-                "choose another place"
-            )
-        self._end = len(content) - len(rest)
-        if is_ours[-1]:  # an editor removed the last newline
-            write_at(fd, memoryview(b"\n"), len(content))
-            self._end = len(content) + 1
+        is_torn = len(content) > 1 and BEGINNING.startswith(content)
+        if content and not content.startswith(BEGINNING) and not is_torn:
+            raise ValueError(self._wrong_file("it holds something else"))
+        self._end = content.rfind(b"\n") + 1
+        for line in content[: self._end].split(b"\n"):
+            self._add_line(line)
         os.truncate(fd, self._end)
 
-    def _take(self, line: bytes) -> bool:
-        """Keep the score of a line; returns whether the line is of a journal."""
+    def _add_line(self, line: bytes) -> None:
+        """Keep the score of a line; lines of other contents are ignored."""
         with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
             facts = dict(json.loads(line))
-            score = facts.pop("score")
-            facts.pop("seconds")
-            facts.setdefault("files", {})  # missing in lines of earlier versions
-            is_ours = isinstance(facts["command"], str)
-            asked = (facts["command"], facts["folder"]) == (self.command, self._folder)
-            self.n_outdated += asked and facts["files"] != self.files
+            score, _ = facts.pop("score"), facts.pop("seconds")
+            is_same = (facts["command"], facts["folder"]) == (
+                self.command,
+                self._folder,
+            )
+            self.n_outdated += is_same and facts["files"] != self.files
             if type(score) in (int, float) and math.isfinite(score):
-                self._scores[_key(facts)] = float(score)
-            return is_ours
-        return False
+                self._scores[_to_json(facts)] = float(score)
 
-
-def _check_journal_file(fd: int, path: Path) -> None:
-    """Raise unless the file is a regular one of at most `LARGEST` bytes."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
-        raise ValueError(
-            f"scores must be kept in a file at {path}: it is no regular file, or has "
-            f"{found.st_size} bytes; remove what is there, or choose another place"
+    def _wrong_file(self, reason: str) -> str:
+        return (
+            f"{self.path} must be a file of scores: {reason}; remove it, or choose "
+            "another output"
         )
 
 
-def _key(facts: dict[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True)
+def _to_json(facts: dict[str, Any]) -> str:
+    return json.dumps(facts, sort_keys=True, default=repr)

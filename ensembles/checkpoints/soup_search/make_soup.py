@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ensembles._sklearn import warn_user
 from ensembles._typing import Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -19,25 +21,23 @@ from ensembles.checkpoints.merging.relations import (
     copies,
     different_initializations,
 )
-from ensembles.checkpoints.planning.plan import Plan
+from ensembles.checkpoints.planning.options import MEMORY, Integers, Missing
+from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.planning.warnings import warn_of_candidates
-from ensembles.checkpoints.soup_search.candidate_score import Tasting
 from ensembles.checkpoints.soup_search.candidates import (
     Candidate,
-    Candidates,
-    Job,
+    CandidateScorer,
     ScoreFile,
-    suffix_of,
+    ScoringJob,
 )
 from ensembles.checkpoints.soup_search.checks import (
-    check_apart,
-    options_for,
-    paths_of,
-    plan_of_all,
-    rehearsed,
+    check_members,
+    check_output,
+    check_selection,
 )
 from ensembles.checkpoints.soup_search.journal import Journal
 from ensembles.checkpoints.soup_selection import with_patience
+from ensembles.rules.rule import Rule
 from ensembles.selection.choose import run_selection
 
 
@@ -63,9 +63,9 @@ class SoupReport:
         Weight of the base; 0 without a base.
     score : float
         Score of the soup.
-    uniform : float or None
-        Score of the mean of all members that could be scored, without the base; None
-        if it failed.
+    uniform_score : float or None
+        Score of the average of all members with a score, without the base; None if it
+        failed.
     lower_is_better : bool
         Whether lower scores are better.
     candidates : tuple of Candidate
@@ -73,7 +73,9 @@ class SoupReport:
     written : MergeReport
         Report of the average that was written; its plan has the members in order.
     checkpoints : tuple of Checkpoint
-        All members, after the base if there is one.
+        All members, without the base.
+    base_checkpoint : Checkpoint or None
+        The base; None without a base.
     """
 
     out: Path
@@ -84,41 +86,39 @@ class SoupReport:
     base_score: float | None
     base_weight: float
     score: float
-    uniform: float | None
+    uniform_score: float | None
     lower_is_better: bool
     candidates: tuple[Candidate, ...] = field(repr=False)
     written: MergeReport = field(repr=False)
     checkpoints: tuple[Checkpoint, ...] = field(repr=False)
+    base_checkpoint: Checkpoint | None = field(repr=False)
 
     @property
     def best(self) -> tuple[str, float]:
         """Name and score of the best single member, or of the base if as good."""
         names = [str(self.base), *self.members]
         scores = [self.base_score, *self.scores]
-        alone = [(n, s) for n, s in zip(names, scores, strict=True) if s is not None]
+        scored = [(n, s) for n, s in zip(names, scores, strict=True) if s is not None]
         sign = -1 if self.lower_is_better else 1
-        return max(alone, key=lambda found: sign * found[1])
+        return max(scored, key=lambda pair: sign * pair[1])
 
     @property
-    def helps(self) -> bool:
-        """Whether the soup beats every single member and the base."""
-        return self._beats(self.score, self.best[1])
+    def beats_best_member(self) -> bool:
+        """Whether the soup scores better than each single member and the base."""
+        return self._is_better(self.score, self.best[1])
 
     @property
     def uniform_is_better(self) -> bool:
-        """Whether the mean of all members beats the soup."""
-        return self.uniform is not None and self._beats(self.uniform, self.score)
+        """Whether the average of all members scores better than the soup."""
+        uniform = self.uniform_score
+        return uniform is not None and self._is_better(uniform, self.score)
 
-    def _beats(self, score: float, other: float) -> bool:
+    def _is_better(self, score: float, other: float) -> bool:
         return score < other if self.lower_is_better else score > other
 
 
-def _forget(candidate: Candidate) -> None:
-    """Ignore a candidate; the default of ``record``."""
-
-
-def _silent(n_bytes: int) -> None:
-    """Ignore progress; the default of ``progress``."""
+def _ignore(_: Any) -> None:
+    """Default of ``record`` and ``progress``, which does nothing."""
 
 
 def make_soup(
@@ -127,15 +127,25 @@ def make_soup(
     out: str | os.PathLike[str],
     *,
     select: str = "greedy_soup",
+    weights_params: Mapping[str, Any] | None = None,
     base: str | os.PathLike[str] | None = None,
-    params: Mapping[str, Any] | None = None,
+    rule: str | Rule = "mean",
+    rule_params: Mapping[str, Any] | None = None,
     lower_is_better: bool = False,
     on_error: str = "stop",
     journal: Journal | None = None,
-    record: Callable[[Candidate], None] = _forget,
-    progress: Callable[[int], None] = _silent,
+    record: Callable[[Candidate], None] = _ignore,
+    progress: Callable[[int], None] = _ignore,
+    dtype: str | None = None,
+    integers: Integers = "error",
+    missing: Missing = "error",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    key: str | None = None,
+    shard_size: int | None = None,
+    memory: int = MEMORY,
+    threads: int | None = None,
     force: bool = False,
-    options: Mapping[str, Any] | None = None,
 ) -> SoupReport:
     """Select the checkpoints whose average scores best, and write that average.
 
@@ -153,10 +163,14 @@ def make_soup(
         `average` for the members and weights in ``written.plan`` of the report.
     select : str, default="greedy_soup"
         Selection of the weights: a name in `ensembles.selection.SELECTIONS`.
+    weights_params : mapping of str to value or None, default=None
+        Parameters of the selection; None means defaults.
     base : path or None, default=None
         Common ancestor of the fine-tuned members; required by ``"wise_ft"``, else None.
-    params : mapping of str to value or None, default=None
-        Parameters of the selection; None means defaults.
+    rule : str or Rule, default="mean"
+        Rule that combines the members, as in `average`.
+    rule_params : mapping of str to value or None, default=None
+        Parameters of the rule; None means defaults.
     lower_is_better : bool, default=False
         Whether lower scores are better.
     on_error : {"stop", "skip"}, default="stop"
@@ -170,11 +184,12 @@ def make_soup(
         Called with each `Candidate` when its score is known.
     progress : callable, default does nothing
         Called from any thread with the number of bytes read since the last call.
+    dtype, integers, missing, include, exclude, key
+        Options of every average, as in `average`.
+    shard_size, memory, threads
+        Options of every average, as in `average`.
     force : bool, default=False
         Whether an existing output is replaced.
-    options : mapping of str to value or None, default=None
-        Options of every mean, as in `average`, except base, rule, weights, rule_params
-        and force; None means defaults.
 
     Returns
     -------
@@ -205,60 +220,93 @@ def make_soup(
     """
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error must be 'stop' or 'skip', found {on_error!r}")
-    paths = paths_of(members, base, select)
-    selection = rehearsed(select, params or {}, len(members))
-    own = with_patience(selection, params or {}, len(members))
-    given = options_for(options, force=force)
-    planned, place = plan_of_all(paths, out, given)
-    places = [place] if journal is None else [place, journal.path]
-    check_apart(places, planned.members)
+    check_members(members, base)
+    paths = [*members] if base is None else [base, *members]
+    selection = check_selection(select, weights_params or {}, base, len(members))
+    params = with_patience(selection, weights_params or {}, len(members))
+    options: dict[str, Any] = {
+        "rule": rule,
+        "rule_params": dict(rule_params or {}),
+        "dtype": dtype,
+        "integers": integers,
+        "missing": missing,
+        "include": include,
+        "exclude": exclude,
+        "key": key,
+        "shard_size": shard_size,
+        "memory": memory,
+        "threads": threads,
+        "force": force,
+    }
+    planned = plan(paths, out, **options)
+    assert planned.out is not None
+    check_output(planned, journal)
     _warn_of_members(planned)
-    suffix = suffix_of(planned.members[len(paths) - len(members)])
-    job = Job(score, place, suffix, given, on_error, journal, record, progress)
-    with nullcontext() if journal is None else journal:
-        candidates = Candidates(planned.members, job, has_base=base is not None)
-        tasted = Tasting(candidates, lower_is_better=lower_is_better)
-        chosen = run_selection(selection, len(tasted.kept), tasted, **own)
-        weights = tasted.full(chosen.weights)
-        if candidates(weights).score is None:
+    sources = list(planned.members)
+    base_checkpoint = None if base is None else sources.pop(0)
+    job = ScoringJob(
+        score=score,
+        out=planned.out,
+        options=options,
+        on_error=on_error,
+        lower_is_better=lower_is_better,
+        journal=journal,
+        record=record,
+        progress=progress,
+    )
+    with journal or nullcontext():
+        scorer = CandidateScorer(sources, base_checkpoint, job)
+        scorer.score_members()
+        n_scorable = len(scorer.scorable)
+        result = run_selection(selection, n_scorable, scorer, **params)
+        weights = scorer.expand(result.weights)
+        chosen = scorer.candidate(weights)
+        if chosen.score is None:
             raise ValueError(
-                f"what {select!r} chose could not be scored: "
-                f"{candidates(weights).error}; choose by another selection"
+                f"scoring the combination selected by {select!r} failed: "
+                f"{chosen.error}; use another selection"
             )
-        candidates(tasted.uniform())
-        written = write(
-            candidates.plan(weights, place),
-            progress=progress,
-            stream=candidates.stream,
-        )
-    return _report(tasted, weights, written)
+        scorer.candidate(scorer.uniform())
+        final = scorer.final_plan(weights)
+        written = write(final, progress=progress, stream=scorer.stream)
+    return _report(scorer, weights, written, lower_is_better)
 
 
 def _warn_of_members(planned: Plan) -> None:
     """Warn about members whose average may be useless, before the first score."""
-    apart = different_initializations(planned)
-    told = [] if apart is None else [apart]
-    for sentence in (*told, *averages_among(planned), *copies(planned.members)):
-        warn_user(sentence)
+    unrelated = different_initializations(planned)
+    notes = [] if unrelated is None else [unrelated]
+    for note in (*notes, *averages_among(planned), *copies(planned.members)):
+        warn_user(note)
     warn_of_candidates(planned.members)
 
 
-def _report(tasted: Tasting, weights: Float64, written: MergeReport) -> SoupReport:
-    candidates, first = tasted.candidates, int(tasted.candidates.has_base)
-    own = [found.score for found in tasted.own]
-    score = candidates(weights).score
+def _report(
+    scorer: CandidateScorer,
+    weights: Float64,
+    written: MergeReport,
+    lower_is_better: bool,
+) -> SoupReport:
+    alone = [scorer.candidate(row).score for row in np.eye(len(weights))]
+    rows = list(zip(scorer.sources, alone, weights.tolist(), strict=True))
+    base, base_score, base_weight = None, None, 0.0
+    if scorer.base is not None:
+        base, base_score, base_weight = rows.pop(0)
+    checkpoints, scores, member_weights = zip(*rows, strict=True)
+    score = scorer.candidate(weights).score
     return SoupReport(
         out=written.out,
-        members=tuple(member.name for member in candidates.members[first:]),
-        scores=tuple(own[first:]),
-        weights=tuple(weights[first:].tolist()),
-        base=candidates.members[0].name if first else None,
-        base_score=own[0] if first else None,
-        base_weight=float(weights[0]) if first else 0.0,
+        members=tuple(member.name for member in checkpoints),
+        scores=scores,
+        weights=member_weights,
+        base=None if base is None else base.name,
+        base_score=base_score,
+        base_weight=base_weight,
         score=math.nan if score is None else score,
-        uniform=candidates(tasted.uniform()).score,
-        lower_is_better=tasted.lower_is_better,
-        candidates=tuple(candidates.found.values()),
+        uniform_score=scorer.candidate(scorer.uniform()).score,
+        lower_is_better=lower_is_better,
+        candidates=tuple(scorer.candidates.values()),
         written=written,
-        checkpoints=candidates.members,
+        checkpoints=checkpoints,
+        base_checkpoint=base,
     )

@@ -11,7 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from ensembles.checkpoints.compatibility.shared_init import relations, unrelated
+from ensembles.checkpoints.compatibility.shared_init import (
+    find_unrelated_member,
+    relations,
+)
 from ensembles.checkpoints.formats import state_dict
 
 rng = np.random.default_rng(0)
@@ -30,7 +33,7 @@ def told(*matrices: list[Any]) -> Any:
         {"body": BODY, **{f"m{place}": own for place, own in enumerate(found)}}
         for found in matrices
     ]
-    return unrelated([state_dict.read(state, "x") for state in states])
+    return find_unrelated_member([state_dict.read(state, "x") for state in states])
 
 
 @pytest.mark.parametrize("shapes", [[(16, 20), (5, 16)], [(20, 16), (16, 5)]], ids=str)
@@ -137,7 +140,9 @@ def network(kind: str, seed: int) -> nn.Module:
 
 
 def found(*networks: nn.Module) -> Any:
-    return unrelated([state_dict.read(n.state_dict(), "x") for n in networks])
+    return find_unrelated_member(
+        [state_dict.read(n.state_dict(), "x") for n in networks]
+    )
 
 
 def moved(start: nn.Module, seed: int, by: float) -> nn.Module:
@@ -174,14 +179,17 @@ def test_word_vectors_in_common_do_not_hide_other_seeds(kind: str, shared: str) 
         for name, value in network(kind, seed).state_dict().items():
             state.setdefault(name, value.numpy())
         states.append(state)
-    assert unrelated([state_dict.read(state, "x") for state in states]) is not None
+    assert (
+        find_unrelated_member([state_dict.read(state, "x") for state in states])
+        is not None
+    )
 
 
 def test_far_fine_tunes_of_one_start_are_related_and_their_distance_is_known() -> None:
     start = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     far = [moved(start, seed, by=2.7) for seed in (1, 2)]
     members = [state_dict.read(m.state_dict(), "x") for m in (start, *far)]
-    assert unrelated(members) is None
+    assert find_unrelated_member(members) is None
     for relation in relations(members):
         assert relation.is_related
         assert 0.2 < relation.cosine < 0.45
@@ -227,4 +235,7 @@ def test_members_of_other_names_and_shapes_are_compared_where_they_agree() -> No
         dict(zip(("up", "down", own), [*found, np.eye(9)], strict=True))
         for own, found in (("x", first), ("y", second))
     ]
-    assert unrelated([state_dict.read(state, "x") for state in states]) is not None
+    assert (
+        find_unrelated_member([state_dict.read(state, "x") for state in states])
+        is not None
+    )

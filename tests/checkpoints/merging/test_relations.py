@@ -104,7 +104,7 @@ def test_fine_tunes_are_recognized_by_a_few_elements(
         {n: v.astype(np.dtype(dtype)) for n, v in near(rng, start, 0.1).items()}
         for _ in range(3)
     ]
-    monkeypatch.setattr(relations, "unrelated", None)
+    monkeypatch.setattr(relations, "find_unrelated_member", None)
     average(members)
 
 
@@ -116,7 +116,9 @@ def test_elements_that_tell_nothing_are_looked_at_in_full(
     other = {name: value.copy() for name, value in start.items()}
     start["a.weight"][:], other["a.weight"][:] = odd, odd
     looked = []
-    monkeypatch.setattr(relations, "unrelated", lambda members: looked.append(members))
+    monkeypatch.setattr(
+        relations, "find_unrelated_member", lambda members: looked.append(members)
+    )
     different_initializations(plan([start, other]))
     assert looked
 

@@ -44,8 +44,8 @@ from ensembles.checkpoints import (
     train_members,
     train_snapshots,
 )
-from ensembles.checkpoints.parameters.builtin import attributes
-from ensembles.checkpoints.parameters.table import STATES, State
+from ensembles.checkpoints.parameters.builtin import attribute_access
+from ensembles.checkpoints.parameters.table import STATES, ParameterAccess
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
@@ -193,7 +193,7 @@ def test_paths_are_put_into_a_frozen_estimator(
     np.testing.assert_array_equal(
         soup.decision_function(X_held), expected.decision_function(X_held)
     )
-    with pytest.raises(ValueError, match=r"SGDClassifier has no parameters yet"):
+    with pytest.raises(ValueError, match=r"SGDClassifier must have parameters"):
         ModelSoup(SGDClassifier(), paths).fit()
 
 
@@ -366,12 +366,12 @@ class Stepping(LinearRegression):
 
 
 def test_a_registered_way_to_go_on_is_taken() -> None:
-    state = attributes("coef_", "intercept_")
+    state = attribute_access("coef_", "intercept_")
 
     def advance(member: Any, X: Any, y: Any, rng: np.random.Generator) -> None:
         member.intercept_ += rng.integers(1, 100)
 
-    register_state(Stepping, state.get, state.set, advance=advance)
+    register_state(Stepping, state.get, state.set, continue_training=advance)
     features, target = load_diabetes(return_X_y=True)
     soup = ModelSoup(Stepping(), n_members=3, random_state=0).fit(features, target)
     start = Stepping().fit(features, target)
@@ -666,7 +666,9 @@ def test_members_of_other_shapes_are_refused(members: list[Any]) -> None:
 
 def test_members_of_other_names_are_refused(members: list[Any]) -> None:
     state = get_state(members[0])
-    with pytest.raises(ValueError, match="no place for: coefs; it has coef_, interc"):
+    with pytest.raises(
+        ValueError, match="coefs do not; the estimator has coef_, interc"
+    ):
         ModelSoup(SGDClassifier(), [members[0], {"coefs": state["coef_"]}]).fit()
     with pytest.raises(ValueError, match=r"lacks parameters .*: intercept_"):
         ModelSoup(SGDClassifier(), [members[0], {"coef_": state["coef_"]}]).fit()
@@ -770,7 +772,7 @@ def test_hundreds_of_members_take_the_memory_that_they_need(
 
     wide = Wide(state)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STATES, Wide, State(dict, Wide.update))
+        patch.setitem(STATES, Wide, ParameterAccess(dict, Wide.update))
         soup = ModelSoup(wide, [Wide(state) for _ in range(130)]).fit()
     np.testing.assert_allclose(soup.estimator_["w"], state["w"], rtol=1e-14)
 

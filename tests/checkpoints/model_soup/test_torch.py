@@ -148,7 +148,9 @@ def test_what_the_estimator_ties_must_be_one_tensor_in_members(tmp_path: Path) -
         paths, [beside(untied, seed) for seed in (0, 1)], strict=True
     ):
         save_file(model.state_dict(), path)
-    with pytest.raises(ValueError, match=r"are one tensor in the estimator, .*0\.safe"):
+    with pytest.raises(
+        ValueError, match=r"are one tensor in the estimator, but .*0\.safe"
+    ):
         ModelSoup(tied, paths).fit()
     # Two copies of one tensor will do.
     for path, seed in zip(paths, (0, 1), strict=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -127,7 +129,7 @@ def test_a_number_stays_a_number() -> None:
     [
         (DecisionTreeClassifier(), "no nodes in common"),
         (RandomForestClassifier(), "no nodes in common"),
-        (BaggingClassifier(), "combine what the members predict"),
+        (BaggingClassifier(), "combine the predictions of the members"),
         (KNeighborsClassifier(), "keeps samples"),
         (SVC(), "keeps samples"),
         (PCA(), "signs of its components are arbitrary"),
@@ -144,7 +146,9 @@ def test_what_cannot_be_averaged_is_refused_with_the_reason(
 
 
 def test_an_unknown_kind_is_told_how_to_be_known() -> None:
-    with pytest.raises(TypeError, match=r"what dict has learned; .*register_state"):
+    with pytest.raises(
+        TypeError, match=r"parameters of dict are unknown; .*register_state"
+    ):
         get_state({})
 
 
@@ -169,5 +173,42 @@ def test_a_kind_of_ones_own_is_registered_in_one_line() -> None:
     one = Derived()
     set_state(one, {"value": np.zeros(3)})
     assert get_state(one)["value"].tolist() == [0, 0, 0]
-    with pytest.raises(ValueError, match="must be registered once"):
+    with pytest.raises(ValueError, match="must be registered only once"):
         register_state(Own, vars, set_state)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "checkpoints.parameters.table",
+        "checkpoints.parameters.pipeline_steps",
+        "checkpoints.parameters.template",
+        "checkpoints.parameters.access",
+        "checkpoints",
+    ],
+)
+def test_built_in_kinds_are_known_whatever_is_imported_first(module: str) -> None:
+    code = f"""
+import ensembles.{module}
+from sklearn.linear_model import LinearRegression
+from ensembles.checkpoints.parameters.table import parameter_access
+line = LinearRegression().fit([[1], [2]], [1, 2])
+print([*parameter_access(line).get(line)])
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "['coef_', 'intercept_']\n"
+
+
+def test_a_kind_of_ones_own_may_be_registered_before_the_built_in_ones() -> None:
+    code = """
+from ensembles.checkpoints.parameters.table import register_state, parameter_access
+register_state("sklearn.naive_bayes.GaussianNB", vars, None)
+from sklearn.naive_bayes import GaussianNB
+print(parameter_access(GaussianNB()).get is vars)
+"""
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert printed.stdout == "True\n"

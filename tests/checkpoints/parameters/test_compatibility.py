@@ -218,9 +218,9 @@ def test_of_many_names_the_first_that_differs_is_told() -> None:
         SGDClassifier(random_state=0).fit(frame, Y)
         for frame in (wide, moved, wide.iloc[:, :19])
     )
-    with pytest.raises(ValueError, match="has 'seven' at place 7, the first 'c7'"):
+    with pytest.raises(ValueError, match="has 'seven' at index 7, the first 'c7'"):
         ModelSoup(SGDClassifier(), [first, second]).fit()
-    with pytest.raises(ValueError, match="has 19 of them, the first 20"):
+    with pytest.raises(ValueError, match="has 19 entries, the first 20"):
         ModelSoup(SGDClassifier(), [first, short]).fit()
 
 
@@ -235,7 +235,9 @@ def nets(*kinds: type[nn.Module]) -> list[nn.Module]:
 
 def test_modules_of_other_parts_are_warned_of() -> None:
     relu, tanh, same = nets(nn.ReLU, nn.Tanh, nn.ReLU)
-    with pytest.warns(UserWarning, match=r"checkpoints\[1\] is another .* \(1\): Tanh"):
+    with pytest.warns(
+        UserWarning, match=r"checkpoints\[1\] has another arch.*\(1\): Tanh"
+    ):
         ModelSoup(relu, [relu, tanh]).fit()
     ModelSoup(relu, [relu, same]).fit()  # of other dropout, which does nothing here
 
@@ -281,7 +283,7 @@ def test_modules_of_another_configuration_are_warned_of() -> None:
         GPT2LMHeadModel(GPT2Config(n_head=heads, **config)) for heads in (2, 4)
     )
     four.load_state_dict(two.state_dict())
-    with pytest.warns(UserWarning, match=r"configured otherwise than .*, in n_head"):
+    with pytest.warns(UserWarning, match=r"another configuration than .*, in n_head"):
         ModelSoup(two, [two, four]).fit()
 
 
@@ -312,6 +314,17 @@ class Nested:
         (np.sin, np.cos, False),
         (Ridge, SGDClassifier, False),
         (1, 1.0, True),
+        (2**60 + 1, float(2**60), False),
+        (np.array([2**60 + 1]), np.array([2.0**60]), False),
+        (np.array([0.0]), np.array([-0.0]), True),
+        (np.array([1, 2]), np.array([1.0, 2.0]), True),
+        (np.eye(2), np.asfortranarray(np.eye(2)), True),
+        (np.ones((2, 2))[:, ::2], np.ones((2, 1)), True),
+        (np.str_("a"), "a", True),
+        (frozenset("abc"), frozenset("cba"), True),
+        ({"random_state": 1, "a": 2}, {"random_state": 2, "a": 2}, True),
+        (np.datetime64("2024-01-01"), np.datetime64("2024-01-02"), False),
+        (np.array([1j]), np.array([1j]), True),
         ("a", "b", False),
         (1, "1", False),
     ],
@@ -323,10 +336,29 @@ def test_values_are_the_same_or_not_or_unknown(
     assert is_same(one, other) is same
 
 
-def test_what_goes_on_for_ever_is_unknown() -> None:
+def test_what_holds_itself_is_compared() -> None:
     one, other = Nested(None), Nested(None)
     one.value, other.value = one, other
+    assert is_same(one, other) is True
+    other.value = Nested(other)
+    assert is_same(one, other) is False
+
+
+def test_what_is_too_deep_is_unknown() -> None:
+    one, other = list[Any](), list[Any]()
+    for _ in range(5000):
+        one, other = [one], [other]
     assert is_same(one, other) is None
+
+
+def test_one_list_used_twice_equals_two_equal_lists() -> None:
+    columns = [0, 1]
+    assert is_same({"a": columns, "b": columns}, {"a": [0, 1], "b": [0, 1]}) is True
+
+
+def test_a_function_without_a_name_is_the_same_as_itself() -> None:
+    step = lambda X: X  # noqa: E731
+    assert is_same(Nested(step), Nested(step)) is True
 
 
 @pytest.mark.parametrize(

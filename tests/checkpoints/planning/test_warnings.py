@@ -214,7 +214,6 @@ def test_files_are_warned_of_before_the_first_score(
     ):
         make_soup(paths, first_score, tmp_path / "out.safetensors")
     assert len(said) == 1
-    options: Any = {"missing": "skip"}
     with (
         pytest.warns(UserWarning, match="are of different formats: combinations are"),
         pytest.raises(RuntimeError),
@@ -223,5 +222,5 @@ def test_files_are_warned_of_before_the_first_score(
             [paths[0], tmp_path / "d.pt"],
             first_score,
             tmp_path / "out.safetensors",
-            options=options,
+            missing="skip",
         )

@@ -10,15 +10,15 @@ import pytest
 
 from ensembles.checkpoints import Journal
 from ensembles.checkpoints.directories.open import open_checkpoint
-from ensembles.checkpoints.soup_search.journal import Share, share
+from ensembles.checkpoints.soup_search.journal import MemberRecord, member_record
 from tests.checkpoints.building import pair
 
 COMMAND = "python eval.py {}"
 
 
-def shares(folder: Path) -> list[Share]:
+def records(folder: Path) -> list[MemberRecord]:
     return [
-        share(open_checkpoint(path, place), 0.5)
+        member_record(open_checkpoint(path, place), 0.5)
         for place, path in enumerate(pair(folder))
     ]
 
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
     """A journal that holds one score."""
     found = tmp_path / "out.journal.jsonl"
     with Journal(found, COMMAND) as journal:
-        journal.add(shares(tmp_path), 0.25, 1.23456)
+        journal.add(records(tmp_path), 0.25, 1.23456)
     return found
 
 
@@ -56,14 +56,14 @@ def pair_of(folder: Path) -> list[Path]:
 
 
 def test_a_score_is_found_again_whatever_the_order(path: Path, tmp_path: Path) -> None:
-    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) == 0.25
         assert journal.find(known[::-1]) == 0.25
 
 
 def test_what_differs_is_not_found(path: Path, tmp_path: Path) -> None:
-    a, b = (share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path))
+    a, b = (member_record(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path))
     with Journal(path, COMMAND) as journal:
         assert journal.find([a]) is None
         assert journal.find([a, b._replace(weight=0.25)]) is None
@@ -75,7 +75,7 @@ def test_what_differs_is_not_found(path: Path, tmp_path: Path) -> None:
 def test_a_member_that_changed_is_another(path: Path, tmp_path: Path) -> None:
     first, second = pair_of(tmp_path)
     os.utime(second, ns=(0, 0))
-    changed = [share(open_checkpoint(p, 0), 0.5) for p in (first, second)]
+    changed = [member_record(open_checkpoint(p, 0), 0.5) for p in (first, second)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(changed) is None
 
@@ -87,12 +87,12 @@ def test_a_member_that_was_copied_over_with_its_times_is_another(
     before = second.stat()
     second.write_bytes(second.read_bytes())
     os.utime(second, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert share(open_checkpoint(second, 0), 0.5).files[0][:3] == [
+    assert member_record(open_checkpoint(second, 0), 0.5).files[0][:3] == [
         "",
         before.st_size,
         before.st_mtime_ns,
     ]
-    changed = [share(open_checkpoint(p, 0), 0.5) for p in (first, second)]
+    changed = [member_record(open_checkpoint(p, 0), 0.5) for p in (first, second)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(changed) is None
 
@@ -100,7 +100,7 @@ def test_a_member_that_was_copied_over_with_its_times_is_another(
 def test_another_folder_is_another_score(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     monkeypatch.chdir(tmp_path)  # where a program of the same name may lie
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) is None
@@ -117,18 +117,18 @@ def test_a_directory_is_known_by_its_weights_and_their_settings(tmp_path: Path) 
         (folder / name).write_text("{}")
     for name in ("eval_results.json", "predictions.csv", "README.md"):
         (folder / name).write_text("what a score left")
-    found = share(open_checkpoint(folder, 0), 1.0)
+    found = member_record(open_checkpoint(folder, 0), 1.0)
     assert [name for name, *_ in found.files] == ["model.safetensors"]
     assert {name for name, *_ in found.around} == {*settings, "modules.json"}
     (folder / "1_Pooling/config.json").write_text('{"pooling_mode_cls_token": true}')
-    assert share(open_checkpoint(folder, 0), 1.0).around != found.around
+    assert member_record(open_checkpoint(folder, 0), 1.0).around != found.around
 
 
-@pytest.mark.parametrize("cut", [2, 20, 100])
+@pytest.mark.parametrize("cut", [1, 2, 20, 100])
 def test_a_torn_last_line_is_cut_off(path: Path, tmp_path: Path, cut: int) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:-cut])
-    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert path.read_bytes() == whole
         assert journal.find(known) == 0.25
@@ -145,37 +145,32 @@ def test_a_journal_that_is_torn_in_its_first_line_begins_anew(
         assert path.read_bytes() == b""
 
 
-def test_a_last_line_without_its_end_is_kept(path: Path, tmp_path: Path) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1])
-    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
-    with Journal(path, COMMAND) as journal:
-        assert path.read_bytes() == whole
-        assert journal.find(known) == 0.25
-        journal.add(known[:1], 0.5, 0.0)
-    assert len([json.loads(line) for line in path.read_text().splitlines()]) == 2
-
-
 @pytest.mark.parametrize(
     "content", [b"notes", b"notes\n", b'{"a": 1}\n{"b', b'{"score": 1}', b"[" * 9999]
 )
 def test_a_file_of_others_is_no_journal(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "out.journal.jsonl"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"out\.journal\.jsonl must hold scores, f"):
+    with pytest.raises(
+        ValueError, match=r"out\.journal\.jsonl must be a file of scores"
+    ):
         Journal(path, COMMAND).__enter__()
     assert path.read_bytes() == content
 
 
 def test_a_place_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
-    way = "; remove what is there, or choose another place"
+    way = "; remove it, or choose another output"
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "gone" / "journal")
-    with pytest.raises(IsADirectoryError, match=f"folder: Is a directory{way}"):
+    with pytest.raises(
+        IsADirectoryError, match=f"folder must be .*: Is a directory{way}"
+    ):
         Journal(tmp_path / "folder", COMMAND).__enter__()
-    with pytest.raises(OSError, match=f"link: it is a symbolic link{way}"):
+    with pytest.raises(OSError, match=f"link must be .*: it is a symbolic link{way}"):
         Journal(tmp_path / "link", COMMAND).__enter__()
-    with pytest.raises(FileNotFoundError, match=f"x: No such file or .*{way}"):
+    with pytest.raises(
+        FileNotFoundError, match=f"x must be .*: No such file or .*{way}"
+    ):
         Journal(tmp_path / "gone" / "x", COMMAND).__enter__()
 
 
@@ -188,7 +183,7 @@ def test_a_journal_that_is_removed_is_warned_of(
         if replaced:
             path.touch()
         with pytest.warns(UserWarning, match="was removed or replaced while scores"):
-            journal.add(shares(tmp_path), 0.25, 0.0)
+            journal.add(records(tmp_path), 0.25, 0.0)
 
 
 def test_a_score_may_change_the_folder(
@@ -198,7 +193,7 @@ def test_a_score_may_change_the_folder(
     (tmp_path / "other").mkdir()
     with Journal("out.jsonl", COMMAND) as journal:
         monkeypatch.chdir("other")
-        known = shares(tmp_path)
+        known = records(tmp_path)
         journal.add(known, 0.25, 0.0)
         assert journal.find(known) == 0.25
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 1
@@ -213,7 +208,7 @@ def test_lines_that_are_no_scores_are_left_and_ignored(
         odd += json.dumps({**line, "score": score}).encode() + b"\n"
     content = path.read_bytes() + odd
     path.write_bytes(content)
-    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) == 0.25
     assert path.read_bytes() == content
@@ -224,7 +219,7 @@ def test_a_score_that_is_no_number_is_none(
     path: Path, tmp_path: Path, score: object
 ) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), "score": score}) + "\n")
-    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND) as journal:
         assert journal.find(known) is None
 
@@ -253,12 +248,12 @@ def test_a_score_is_on_the_disk_before_the_next_begins(
 
     with Journal(found, COMMAND) as journal:
         monkeypatch.setattr(os, "fsync", fsync)
-        journal.add(shares(tmp_path), 0.25, 0.0)
+        journal.add(records(tmp_path), 0.25, 0.0)
         assert seen == [found.stat().st_size]
 
 
 def test_a_journal_is_added_to_while_it_is_open(path: Path) -> None:
-    with pytest.raises(ValueError, match="must be open to be added to"):
+    with pytest.raises(ValueError, match="must be open for scores to be"):
         Journal(path, COMMAND).add([], 1.0, 0.0)
 
 
@@ -279,7 +274,7 @@ def test_a_journal_without_scores_leaves_nothing(tmp_path: Path) -> None:
 def test_scores_by_another_program_are_not_found_and_counted(
     path: Path, tmp_path: Path
 ) -> None:
-    known = [share(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
+    known = [member_record(open_checkpoint(p, 0), 0.5) for p in pair_of(tmp_path)]
     with Journal(path, COMMAND, {"eval.py": "a"}) as journal:
         assert journal.find(known) is None
         assert journal.n_outdated == 1
@@ -300,10 +295,11 @@ def test_a_journal_must_be_a_file(path: Path, tmp_path: Path, kind: str) -> None
     else:
         place.symlink_to(targets[kind])
     with (
-        pytest.raises((OSError, ValueError), match=r"kept in a file at .*it is"),
+        pytest.raises((OSError, ValueError), match="must be a file of scores: it is"),
         Journal(place, COMMAND),
     ):
         pass
+    assert os.path.lexists(place)
     assert (tmp_path / "empty").read_bytes() == b""
     assert not (tmp_path / "nothing").exists()
 
@@ -311,7 +307,10 @@ def test_a_journal_must_be_a_file(path: Path, tmp_path: Path, kind: str) -> None
 def test_a_file_of_one_byte_is_no_journal(tmp_path: Path) -> None:
     place = tmp_path / "one"
     place.write_bytes(b"{")
-    with pytest.raises(ValueError, match="must hold scores"), Journal(place, COMMAND):
+    with (
+        pytest.raises(ValueError, match="must be a file of scores"),
+        Journal(place, COMMAND),
+    ):
         pass
     assert place.read_bytes() == b"{"
 
@@ -321,7 +320,7 @@ def test_a_file_too_large_for_scores_is_not_read(tmp_path: Path) -> None:
     with place.open("wb") as file:
         file.truncate(2 << 30)
     with (
-        pytest.raises(ValueError, match="or has 2147483648 bytes"),
+        pytest.raises(ValueError, match="it has 2147483648 bytes"),
         Journal(place, "x"),
     ):
         pass

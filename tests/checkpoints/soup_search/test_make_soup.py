@@ -20,7 +20,7 @@ import torch
 from ensembles.checkpoints import Candidate, Journal, SoupReport, average, make_soup
 from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats.checkpoint import FileSource
-from ensembles.checkpoints.soup_search.candidates import suffix_of
+from ensembles.checkpoints.soup_search.candidates import candidate_suffix
 from tests.checkpoints.building import load, save
 from tests.checkpoints.merging.test_kills import tree
 
@@ -104,8 +104,8 @@ def test_the_greedy_soup_is_that_of_the_recipe(tmp_path: Path) -> None:
         ("cdeabf", -1),  # 15 / 6 = 2.5: worse, left out; it is the uniform soup too
     ]
     assert report.weights == (0.2, 0.2, 0, 0.2, 0.2, 0.2)
-    assert (report.score, report.uniform, report.best[1]) == (0, -1, -1)
-    assert report.helps
+    assert (report.score, report.uniform_score, report.best[1]) == (0, -1, -1)
+    assert report.beats_best_member
     assert not report.uniform_is_better
     assert letters([str(path) for path in kept(report)]) == "abfcd"
 
@@ -137,7 +137,7 @@ def test_a_soup_of_one_is_that_member(tmp_path: Path, suffix: str) -> None:
     assert tree(tmp_path / f"out{suffix}") == tree(tmp_path / f"again{suffix}")
     assert report.weights == (1, 0)
     assert report.best == (str(paths[0]), 0)
-    assert not report.helps
+    assert not report.beats_best_member
 
 
 def test_a_lower_score_may_be_the_better(tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_a_lower_score_may_be_the_better(tmp_path: Path) -> None:
         lower_is_better=True,
     )
     assert report.weights == (0.2, 0.2, 0, 0.2, 0.2, 0.2)
-    assert (report.score, report.uniform, report.best[1]) == (0, 1, 1)
-    assert report.helps
+    assert (report.score, report.uniform_score, report.best[1]) == (0, 1, 1)
+    assert report.beats_best_member
 
 
 def test_wise_ft_goes_from_the_base_to_the_members(tmp_path: Path) -> None:
@@ -161,13 +161,13 @@ def test_wise_ft_goes_from_the_base_to_the_members(tmp_path: Path) -> None:
         out,
         select="wise_ft",
         base=base,
-        params={"alphas": [0, 0.8, 1]},
+        weights_params={"alphas": [0, 0.8, 1]},
     )
     # 0.8 of the way from 0 to (4 + 6) / 2 = 5 is 4.
     assert report.base_weight == pytest.approx(0.2)
     assert report.weights == pytest.approx((0.4, 0.4))
     assert report.score == pytest.approx(0, abs=1e-6)
-    assert (report.base_score, report.scores, report.uniform) == (-4, (0, -2), -1)
+    assert (report.base_score, report.scores, report.uniform_score) == (-4, (0, -2), -1)
     assert report.best == (str(a), 0)
     planned = report.written.plan
     assert [member.path for member in planned.members] == [base, a, b]
@@ -181,7 +181,7 @@ def test_a_base_that_beats_all_is_told(tmp_path: Path) -> None:
     report = make_soup([a, b], nearness, out, select="wise_ft", base=base)
     assert report.base_weight == 1
     assert report.best == (str(base), 0)
-    assert not report.helps
+    assert not report.beats_best_member
 
 
 def test_a_base_that_is_no_worse_than_the_best_is_named(tmp_path: Path) -> None:
@@ -192,10 +192,29 @@ def test_a_base_that_is_no_worse_than_the_best_is_named(tmp_path: Path) -> None:
     assert report.best == (str(base), -1)
 
 
+@pytest.mark.parametrize("select", ["greedy_soup", "greedy", "wise_ft"])
+def test_members_are_combined_by_any_rule(tmp_path: Path, select: str) -> None:
+    paths = members(tmp_path, 3, 6, 2)
+    base = paths.pop() if select == "wise_ft" else None
+    params = {"alphas": [0.5]} if base else {}
+    out, again = tmp_path / "out.safetensors", tmp_path / "again.safetensors"
+    rule: Any = {"rule": "power_mean"}
+    report = make_soup(
+        paths, nearness, out, select=select, base=base, weights_params=params,
+        rule_params={"p": 2}, **rule,
+    )  # fmt: skip
+    planned = report.written.plan
+    average(kept(report), again, weights=planned.weights, rule_params={"p": 2}, **rule)
+    assert out.read_bytes() == again.read_bytes()
+    assert len(kept(report)) > 1
+
+
 def test_greedy_counts_a_member_more_than_once(tmp_path: Path) -> None:
     paths = members(tmp_path, 3, 6)
     out = tmp_path / "out.safetensors"
-    report = make_soup(paths, nearness, out, select="greedy", params={"n_rounds": 3})
+    report = make_soup(
+        paths, nearness, out, select="greedy", weights_params={"n_rounds": 3}
+    )
     assert report.weights == pytest.approx((2 / 3, 1 / 3))
     assert sorted(kept(report)) == [paths[0], paths[0], paths[1]]
     average(kept(report), tmp_path / "again.safetensors")
@@ -211,7 +230,9 @@ def test_greedy_ends_when_nothing_has_helped_for_ten_rounds(tmp_path: Path) -> N
     n_members = [sum(weight > 0 for weight in c.weights) for c in report.candidates]
     assert len(n_members) < 2 + 2 * 13
     again = tmp_path / "again.safetensors"
-    longer = make_soup(paths, nearness, again, select="greedy", params={"patience": 50})
+    longer = make_soup(
+        paths, nearness, again, select="greedy", weights_params={"patience": 50}
+    )
     assert longer.weights == report.weights
     assert len(longer.candidates) > len(report.candidates)
 
@@ -220,7 +241,9 @@ def test_greedy_ends_when_nothing_has_helped_for_ten_rounds(tmp_path: Path) -> N
 def test_any_selection_will_do(tmp_path: Path, select: str) -> None:
     paths, out = members(tmp_path, 3, 6), tmp_path / "out.safetensors"
     params = {"n_trials": 6} if select == "optuna" else {}
-    report = make_soup(paths, off_by(4, 4, 4), out, select=select, params=params)
+    report = make_soup(
+        paths, off_by(4, 4, 4), out, select=select, weights_params=params
+    )
     planned = report.written.plan
     again = tmp_path / "again.safetensors"
     average(kept(report), again, weights=planned.weights)
@@ -245,23 +268,26 @@ def test_convex_climbs_where_parameters_are_rounded(tmp_path: Path) -> None:
     out, score = tmp_path / "out.safetensors", off_by(0.8, 2)
     report = make_soup(paths, score, out, select="convex")
     np.testing.assert_allclose(report.weights, (0.3, 0.2, 0.5), atol=0.03)
-    assert report.uniform is not None
-    assert report.score > report.uniform / 50
+    assert report.uniform_score is not None
+    assert report.score > report.uniform_score / 50
     assert len(report.candidates) < 30
 
 
 def test_convex_says_where_there_is_nothing_to_climb(tmp_path: Path) -> None:
     paths, out = members(tmp_path, 3, 6, 5), tmp_path / "out.safetensors"
-    with pytest.warns(UserWarning, match="change nothing; select='greedy_s"):
+    with pytest.warns(UserWarning, match="does not change it; pass select='greedy_s"):
         make_soup(paths, steps, out, select="convex")
 
 
 @pytest.mark.filterwarnings("ignore:.* are of different formats")
 def test_candidates_are_of_the_kind_of_the_first_member(tmp_path: Path) -> None:
     plain = made(tmp_path, "a", 3)
-    assert suffix_of(open_checkpoint(plain.rename(tmp_path / "a.pt"), 0)) == ""
+    assert candidate_suffix(open_checkpoint(plain.rename(tmp_path / "a.pt"), 0)) == ""
     for suffix in (".pt", ".safetensors"):
-        assert suffix_of(open_checkpoint(made(tmp_path, f"b{suffix}", 3), 0)) == suffix
+        assert (
+            candidate_suffix(open_checkpoint(made(tmp_path, f"b{suffix}", 3), 0))
+            == suffix
+        )
     base, seen = made(tmp_path, "base.pt", 0), list[Path]()
 
     def score(path: Path) -> float:
@@ -281,13 +307,21 @@ Wrong = dict[str, Any]
     ("wrong", "message"),
     [
         ({"select": "gredy"}, "unknown selection 'gredy'; did you mean 'greedy'"),
-        ({"params": {"k": 1}}, "'greedy_soup' has no parameter 'k' .known: none"),
-        ({"select": "top_k", "params": {"k": 9}}, "k must be from 1 to"),
-        ({"select": "greedy", "params": {"n_rounds": "x"}}, "must be of the kinds"),
-        ({"select": "wise_ft"}, "must have what the members were .*; base=PATH"),
-        ({"base": "base"}, "must go with select='wise_ft', found the base b"),
+        ({"weights_params": {"k": 1}}, "'greedy_soup' has no parameter 'k'"),
+        ({"select": "top_k", "weights_params": {"k": 9}}, "k must be from 1 to"),
+        (
+            {"select": "greedy", "weights_params": {"n_rounds": "x"}},
+            "must have the right types",
+        ),
+        (
+            {"select": "wise_ft"},
+            "needs the checkpoint that the members .*; pass base=PATH",
+        ),
+        ({"base": "base"}, "can be used with select='wise_ft' only, found the base b"),
         ({"on_error": "drop"}, "on_error must be 'stop' or 'skip', found 'drop'"),
-        ({"options": {"memory": 1}}, "memory must be at least"),
+        ({"rule": "maen"}, "unknown rule 'maen'; did you mean 'mean'"),
+        ({"rule_params": {"p": 2}}, "rule 'mean' has no parameter 'p'"),
+        ({"memory": 1}, "memory must be at least"),
     ],
     ids=str,
 )
@@ -313,8 +347,6 @@ def test_members_must_be_paths_and_different(tmp_path: Path) -> None:
         make_soup([a, {"w": 1}], never, out)  # type: ignore[list-item]
     with pytest.raises(TypeError, match="must be a sequence of paths"):
         make_soup("a.pt", never, out)
-    with pytest.raises(TypeError, match="must leave out rule"):
-        make_soup([a, b], never, out, options={"rule": "median"})
 
 
 def test_an_output_that_exists_is_told_before_anything_is_scored(
@@ -322,19 +354,19 @@ def test_an_output_that_exists_is_told_before_anything_is_scored(
 ) -> None:
     paths, out = members(tmp_path, 3, 6), tmp_path / "out.safetensors"
     out.write_text("years")
-    with pytest.raises(FileExistsError, match="exists; pass force=True"):
+    with pytest.raises(FileExistsError, match="exists; force=True replaces it"):
         make_soup(paths, never, out)
     make_soup(paths, nearness, out, force=True)
     assert value(out) == 4.5
-    with pytest.raises(ValueError, match="is or contains the member"):
+    with pytest.raises(ValueError, match="is or holds the member"):
         make_soup(paths, never, paths[0], force=True)
 
 
 def test_nothing_is_written_inside_a_member(tmp_path: Path) -> None:
     paths = [made(tmp_path, name, 3) for name in "ab"]
-    inside = r"out.* is inside the member .*b, .*; choose a (path|place) outside"
+    inside = r"out.* must not be inside a member, found .*b; choose a path outside of"
     before = tree(paths[1])
-    with pytest.raises(ValueError, match=inside):
+    with pytest.raises(ValueError, match=r"out.* inside the member .*b"):
         make_soup(paths, never, paths[1] / "out")
     (tmp_path / "link").symlink_to(paths[1])
     journal = Journal(tmp_path / "link" / "out.jsonl", "x")
@@ -349,7 +381,9 @@ def test_a_disk_without_room_for_candidates_is_told_before(
     paths, out = members(tmp_path, 3, 6, 7), tmp_path / "out.safetensors"
     room = shutil.disk_usage(tmp_path)._replace(free=12 + 24 - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
-    with pytest.raises(ValueError, match=r"needs 36 bytes beside it .* has 35 left"):
+    with pytest.raises(
+        ValueError, match=r"needs 36 bytes beside it .* its disk has 35 left"
+    ):
         make_soup(paths, never, out)
     make_soup(paths[:2], nearness, out)
 
@@ -363,7 +397,7 @@ def test_a_disk_that_gets_full_is_told_by_the_output(
         raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match=r"out\.safetensors was not written: its disk is"):
+    with pytest.raises(OSError, match=r"out\.safetensors is not written, its disk is"):
         make_soup(paths, nearness, out)
     monkeypatch.undo()
     assert left(tmp_path) == set()
@@ -407,9 +441,8 @@ def test_members_of_one_start_are_no_reason_to_warn(
     paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
     report = make_soup(paths[:2], by_name, tmp_path / "out.safetensors")
     assert report.scores == (97, 98)
-    options: Any = {"missing": "skip"}  # of other names nothing is said
     out = tmp_path / "out2.safetensors"
-    assert make_soup(paths, by_name, out, options=options).scores == (97, 98, 99)
+    assert make_soup(paths, by_name, out, missing="skip").scores == (97, 98, 99)
 
 
 def failing(bad: float, error: Exception | float) -> Callable[[Path], float]:
@@ -442,8 +475,8 @@ def test_a_score_that_fails_ends_it_all(
     with pytest.raises(kind, match=message) as caught:
         make_soup(paths, failing(4.5, error), out, journal=journal)
     assert caught.value.__notes__ == [
-        f"this was the score of {paths[0]} + {paths[1]}; on_error='skip' goes on "
-        "without it"
+        f"the failed score was that of {paths[0]} + {paths[1]}; pass on_error='skip' "
+        "to continue without it"
     ]
     assert left(tmp_path) == {"out.jsonl"}
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
@@ -451,13 +484,15 @@ def test_a_score_that_fails_ends_it_all(
 
 def test_a_member_that_fails_may_be_left_out(tmp_path: Path) -> None:
     paths, out = members(tmp_path, 2, 3, 5), tmp_path / "out.safetensors"
-    with pytest.warns(UserWarning, match=r"3\.safetensors is left out, .*: no memory"):
+    with pytest.warns(
+        UserWarning, match=r"3\.safetensors is left out because .*: no memory"
+    ):
         report = make_soup(
             paths, failing(3, ValueError("no memory")), out, on_error="skip"
         )
     assert report.scores == (-2, None, -1)
     assert report.weights == (0.5, 0, 0.5)
-    assert report.uniform == -0.5
+    assert report.uniform_score == -0.5
     assert value(out) == 3.5
 
 
@@ -478,7 +513,9 @@ def test_why_a_member_failed_is_told_before_the_next_is_scored(tmp_path: Path) -
 def test_members_that_all_score_the_same_are_warned_of(tmp_path: Path) -> None:
     paths, out = members(tmp_path, 3, 6, 7), tmp_path / "out.safetensors"
     for n_members in (2, 3):
-        with pytest.warns(UserWarning, match="every member scored exactly 0: is that"):
+        with pytest.warns(
+            UserWarning, match="all members have exactly the same score, 0"
+        ):
             make_soup(paths[:n_members], lambda path: 0, out, force=True)
     with pytest.warns(UserWarning, match="is left out"):  # and nothing of the other
         make_soup(paths[:2], failing(3, ValueError()), out, force=True, on_error="skip")
@@ -499,17 +536,23 @@ def test_what_can_not_be_gone_on_without_is_told(tmp_path: Path) -> None:
     paths, out = members(tmp_path, 3, 6), tmp_path / "out.safetensors"
     with (
         pytest.warns(UserWarning, match="is left out"),
-        pytest.raises(ValueError, match="at least one member must be scored, all 2"),
+        pytest.raises(
+            ValueError, match=r"at least one member must have a score.* all 2"
+        ),
     ):
         make_soup(paths, lambda path: math.nan, out, on_error="skip")
     base = made(tmp_path, "0.safetensors", 0)
-    with pytest.raises(ValueError, match=r"the base must be scored, .*0\.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"the base must have a score; .*0\.safetensors"
+    ):
         make_soup(
             paths, failing(0, math.nan), out, select="wise_ft", base=base,
             on_error="skip",
         )  # fmt: skip
-    both: Wrong = {"select": "top_k", "params": {"k": 2}}
-    with pytest.raises(ValueError, match="what 'top_k' chose could not be scored: a s"):
+    both: Wrong = {"select": "top_k", "weights_params": {"k": 2}}
+    with pytest.raises(
+        ValueError, match="the combination selected by 'top_k' failed: a s"
+    ):
         make_soup(paths, failing(4.5, math.nan), out, on_error="skip", **both)
     assert left(tmp_path) == set()
 
@@ -537,7 +580,7 @@ def test_a_member_that_changes_meanwhile_is_told(tmp_path: Path) -> None:
         return nearness(path)
 
     with pytest.raises(
-        ValueError, match=r"6\.safetensors was changed while it was scored"
+        ValueError, match=r"6\.safetensors must not change while it is scored"
     ):
         make_soup(paths, score, tmp_path / "out.safetensors")
 
@@ -622,7 +665,7 @@ def test_an_interrupted_soup_goes_on_to_the_same_bytes(
         return -float(np.abs(load(path)["w"] - target).sum())
 
     params = {"greedy_soup": {}, "greedy": {"n_rounds": 4}, "optuna": {"n_trials": 8}}
-    more: Wrong = {"select": select, "params": params[select]}
+    more: Wrong = {"select": select, "weights_params": params[select]}
     whole, out = tmp_path / "whole.safetensors", tmp_path / "out.safetensors"
     make_soup(paths, score, whole, **more)
     uninterrupted = list(asked)

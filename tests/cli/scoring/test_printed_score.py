@@ -76,7 +76,12 @@ LINES = '{"step": 100, "acc": 0.71}\n{"step": 200, "acc": 0.74}\n'
         ("313/313 - 1s - loss: 0.07 - accuracy: 0.978 - 2ms/step", "accuracy"),
         ("0.87 (best 0.89)", "best"),
         ("(1, 2)", "2 numbers"),
-        ("0.5 ± 0.1, over all 0.75", "2 numbers"),
+        ("acc 0.9\n\u65f6\u95f4 12", "2 numbers"),  # words of any script
+        ("score 1 of 5", "2 numbers"),
+        ("acc 0.9, brier score 0.2", "2 numbers"),
+        ("score: 0.5, loss: 2", "2 numbers"),
+        ('{"score": "high", "acc": 0.5, "n": 3}', "acc, n"),
+        ("0.5 ± 0.1, over all 0.75", "3 numbers"),
         ('{"acc": 0.5, "acc_stderr": 0.01}', "acc, acc_stderr"),
         ("acc,none: 0.5\nacc_stderr,none: 0.01", "acc_stderr"),
         ("score 0.5 |±| 0.02 |", "0.02"),
@@ -86,10 +91,10 @@ LINES = '{"step": 100, "acc": 0.71}\n{"step": 200, "acc": 0.74}\n'
         ("bestTest = 0.21\nbestIteration = 57", "bestIteration"),
         ("MRR @10: 0.35\nQueriesRanked: 6980", "QueriesRanked"),
         ("right: 93 of 100", "of 100"),
-        ("0.91 acc, 3.2 GB, f1 0.5", "2 numbers"),
+        ("0.91 acc, 3.2 GB, f1 0.5", "3 numbers"),
         ("[0] 0.91", "2 numbers"),  # of a class
         ("[1]4.1,[2]4.6,[3]5.5", "numbers"),
-        ("[99]\ttrain-rmse:0.1\teval-rmse:0.1234", "2 numbers"),
+        ("[99]\ttrain-rmse:0.1\teval-rmse:0.1234", "3 numbers"),
         ("[{'acc': 0.91, 'loss': 0.3}]", "2 numbers"),
         ("Overall -> 5.18 % N=9 C=8\nOther -> 0.00 % N=0 C=0", "Other"),
     ],
@@ -105,73 +110,31 @@ def test_a_number_that_is_not_clearly_the_score_is_an_error(
 @pytest.mark.parametrize(
     ("printed", "score"),
     [
-        ("Accuracy of the network on the 10000 test images: 55 %", 55),
         (" * Acc@1 76.130", 76.13),
         ("step 1000, in 3s: score -4", -4),
-        ("Epoch 3/10: acc 0.9", 0.9),
-        ("acc: 0.91 (n=500)", 0.91),
-        ("acc=0.91, time=3.2", 0.91),
-        ("0.91 (std 0.02)", 0.91),
-        ("acc: 0.9\nloss: 0.3", 0.3),  # the last number, as documented
         ("R@1: 45.2", 45.2),
+        ("score@10: 0.5", 0.5),
         ("top1: 0.76", 0.76),
         ("ROUGE-L: 0.31", 0.31),
         ("F1 (macro): 0.81", 0.81),
         ("Spearman: 94.2", 94.2),
+        ("acc: 0.91 of 500\n0.91", 0.91),
+        ("epoch 3: loss 0.1, score: 0.91", 0.91),
+        (SACREBLEU, 27.3),
         ('{"acc": 0.5}', 0.5),
         ('{"task": "sst2", "metrics": {"acc": 0.5}}', 0.5),
         ("│ acc ┆ 0.91 │", 0.91),
         ("metric\tvalue\nacc\t0.91", 0.91),
-        # Loggers: Trainer, glog, loguru, detectron2, torchrun, progress in brackets.
-        ("05/01/2024 12:13:14 - INFO - __main__ -   eval_acc = 0.91", 0.91),
-        ("[2024-05-01 12:13:14] INFO - eval.py:33 - acc = 0.91", 0.91),
-        ("[INFO|trainer.py:123] 2024-05-01 12:13:14,123 >> accuracy = 0.91", 0.91),
-        ("I0501 12:13:14.123456 139 eval.py:33] accuracy: 0.91", 0.91),
-        ("2024-05-01 12:13:14.123 | INFO | __main__:main:33 - accuracy 0.91", 0.91),
-        ("[05/01 12:13:14 d2.eval]: AP: 41.2", 41.2),
         ("[rank0]: accuracy: 0.91", 0.91),
-        ("[12/100] acc 0.91", 0.91),
-        # Warnings of what runs behind the score.
-        ("acc 0.91\n/lib/site.py:33: UserWarning: x\n  warnings.warn(x)", 0.91),
-        (
-            "0.91\n[rank0]:[W501 12:13:14.123 ProcessGroupNCCL.cpp:1250] Warning: left",
-            0.91,
-        ),
-        ("0.91\n\nreal\t0m3.2s\nuser\t0m2.1s\nsys\t0m0.3s\n", 0.91),
-        ("0.91\nreal 3.20\nuser 2.10\nsys 0.30\n", 0.91),
         ("0.91\nDone.\n\n", 0.91),
-        # sacrebleu, multi-bleu.perl, fairseq-generate, Kaldi.
-        ("BLEU = 27.3 58.4/33.2/20.1/13.0 (BP = 1.000 hyp_len = 65)", 27.3),
-        ("BLEU = 27.3, 58.4/33.2/20.1/13.0 (BP=1.000, ratio=1.000)", 27.3),
-        (
-            "Generate test with beam=5: BLEU4 = 35.18, 68.6/42.9/28.9/19.8 (BP=1.0)",
-            35.18,
-        ),
-        ("chrF2|nrefs:1|case:mixed|nc:6|nw:0|space:no|version:2.0.0 = 52.0", 52.0),
-        ("TER|nrefs:1|case:lc|tok:tercom|version:2.0.0 = 69.0", 69.0),
-        ("BLEU+case.mixed+version.1.4.2 = 27.3 58.4/33.2/20.1/13.0 (BP = 1.0)", 27.3),
-        ("%WER 5.18 [ 5425 / 104765, 217 ins, 193 del, 5019 sub ]", 5.18),
-        # xgboost, lightgbm, R, Lightning, NumPy, PyTorch, TensorFlow, SciPy.
-        ("[99]\tvalidation_0-logloss:0.1234", 0.1234),
-        ("[57]\tvalid_0's auc: 0.91", 0.91),
-        ("[1] 0.91", 0.91),
-        ("    Test metric      DataLoader 0\n     test_acc        0.9123", 0.9123),
         ("[{'test_acc': 0.91}]", 0.91),
         ("{'accuracy': np.float64(0.91)}", 0.91),
-        ("tensor(0.91, device='cuda:0')", 0.91),
         ("tf.Tensor(0.91, shape=(), dtype=float32)", 0.91),
-        ("SignificanceResult(statistic=0.81, pvalue=1e-10)", 0.81),
-        # What is said of a name or of a score.
-        ("recall (k=5): 0.61", 0.61),
-        ("BLEU (beam 5): 27.3", 27.3),
-        ("Accuracy: 0.52 (686/1319)", 0.52),
         ("batch accuracy = 0.91", 0.91),
         ("explained variance: 0.91", 0.91),
         ("time series MASE: 0.91", 0.91),
         ("samples f1 0.91", 0.91),
         ("mae 1.2 s", 1.2),
-        ("PSNR: 31.2dB", 31.2),
-        ("0.91 acc, 3.2 GB", 0.91),
         (".5", 0.5),
         ("93.2 %", 93.2),
         ("1e-3", 0.001),
@@ -179,6 +142,51 @@ def test_a_number_that_is_not_clearly_the_score_is_an_error(
 )
 def test_a_number_that_is_clearly_the_score_is_read(printed: str, score: float) -> None:
     assert read_score(printed).value == score
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "Accuracy of the network on the 10000 test images: 55 %",
+        "Epoch 3/10: acc 0.9",
+        "acc: 0.91 (n=500)",
+        "acc=0.91, time=3.2",
+        "0.91 (std 0.02)",
+        "acc: 0.9\nloss: 0.3",
+        "05/01/2024 12:13:14 - INFO - __main__ -   eval_acc = 0.91",
+        "[2024-05-01 12:13:14] INFO - eval.py:33 - acc = 0.91",
+        "[INFO|trainer.py:123] 2024-05-01 12:13:14,123 >> accuracy = 0.91",
+        "I0501 12:13:14.123456 139 eval.py:33] accuracy: 0.91",
+        "2024-05-01 12:13:14.123 | INFO | __main__:main:33 - accuracy 0.91",
+        "[05/01 12:13:14 d2.eval]: AP: 41.2",
+        "[12/100] acc 0.91",
+        "acc 0.91\n/lib/site.py:33: UserWarning: x\n  warnings.warn(x)",
+        "0.91\n[rank0]:[W501 12:13:14.123 ProcessGroupNCCL.cpp:1250] Warning: left",
+        "0.91\n\nreal\t0m3.2s\nuser\t0m2.1s\nsys\t0m0.3s\n",
+        "0.91\nreal 3.20\nuser 2.10\nsys 0.30\n",
+        "BLEU = 27.3 58.4/33.2/20.1/13.0 (BP = 1.000 hyp_len = 65)",
+        "BLEU = 27.3, 58.4/33.2/20.1/13.0 (BP=1.000, ratio=1.000)",
+        "Generate test with beam=5: BLEU4 = 35.18, 68.6/42.9/28.9/19.8 (BP=1.0)",
+        "chrF2|nrefs:1|case:mixed|nc:6|nw:0|space:no|version:2.0.0 = 52.0",
+        "TER|nrefs:1|case:lc|tok:tercom|version:2.0.0 = 69.0",
+        "BLEU+case.mixed+version.1.4.2 = 27.3 58.4/33.2/20.1/13.0 (BP = 1.0)",
+        "%WER 5.18 [ 5425 / 104765, 217 ins, 193 del, 5019 sub ]",
+        "[99]\tvalidation_0-logloss:0.1234",
+        "[57]\tvalid_0's auc: 0.91",
+        "[1] 0.91",
+        "    Test metric      DataLoader 0\n     test_acc        0.9123",
+        "tensor(0.91, device='cuda:0')",
+        "SignificanceResult(statistic=0.81, pvalue=1e-10)",
+        "recall (k=5): 0.61",
+        "BLEU (beam 5): 27.3",
+        "Accuracy: 0.52 (686/1319)",
+        "PSNR: 31.2dB",
+        "0.91 acc, 3.2 GB",
+    ],
+)
+def test_of_several_numbers_none_is_taken_for_the_score(printed: str) -> None:
+    with pytest.raises(Unclear, match="print the score alone in the last line, or"):
+        read_score(printed)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +207,7 @@ def test_a_number_that_is_clearly_the_score_is_read(printed: str, score: float) 
         ("Acc@1 76.130 Acc@5 92.862", "Acc@1", 76.13),
         ("map\tall\t0.2345\nP_1000\tall\t0.0123", "map*all", 0.2345),
         ("score=-1.5e-3 in 3s", "score", -0.0015),
+        ("100 pairs, acc: 0.5, 0.6", "acc", 0.5),
         ("│ acc ┆ 0.91 │\n│ f1  ┆ 0.85 │", "acc", 0.91),
     ],
 )
@@ -215,7 +224,9 @@ def test_a_key_names_the_score(printed: str, key: str, score: float) -> None:
         ("f1: 0.5", "acc", "printed no number for --score-key acc"),
         ("acc: ± 0.1", "acc", "printed no number"),
         ("acc: nan", "acc", "printed nan, which is not finite"),
-        ("acc: 0,95", "acc", "no number that can be read"),
+        ("acc: 0.5 acc: 0.6", "acc", "several numbers for the key acc in the line"),
+        ("acc: 1\u202f234", "acc", "not a plain number"),
+        ("acc: 0,95", "acc", "not a plain number"),
     ],
 )
 def test_a_key_without_one_score_is_an_error(
@@ -246,10 +257,10 @@ def test_names_of_errors_are_known(printed: str, command: str, is_lower: bool) -
     ("printed", "score"),
     [
         # OpenAgentHQ/openagent-eval#74: the first number of a sentence.
-        ("There are 5 reasons why this is a score of 9", 9),
+        ("There are 5 reasons why this is a score of 9", None),
         # EleutherAI/lm-evaluation-harness#1701, evaleval/every_eval_ever#285: a
         # standard error that was published as a score.
-        ("sciq  acc 0.891  acc_stderr 0.0098", 0.891),
+        ("sciq  acc 0.891  acc_stderr 0.0098", None),
         ('{"acc": 0.2005, "acc_stderr": 0.0117}', None),
         # wandb/senpai#1237: one number of several splits.
         ("mean3=23.2 (in=17.5, ood=14.3, re=27.7)", None),
