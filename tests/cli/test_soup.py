@@ -433,14 +433,14 @@ def test_a_score_that_fails_may_be_skipped(
         (
             ["?.safetensors", "--param", "n_rounds=true", "--select", "greedy"],
             1,
-            "n_rounds must be a whole number, found True",
+            "n_rounds must be an integer, found True",
         ),
-        (["?.safetensors", "--param", "k=1"], 1, "these: none; found 'k'"),
+        (["?.safetensors", "--param", "k=1"], 1, "has no parameter 'k' (known: none)"),
         (
             ["?.safetensors", "--select", "greedy", "--param", "n_rounds=abc"],
             1,
             "error: parameters of the selection 'greedy' must be of the kinds that it "
-            "takes: n_rounds must be a whole number, found 'abc'\n",
+            "takes: n_rounds must be an integer, found 'abc'\n",
         ),
         (
             [
