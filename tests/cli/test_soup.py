@@ -463,14 +463,14 @@ def test_a_score_that_fails_may_be_skipped(
         (
             ["?.safetensors", "--param", "n_rounds=true", "--select", "greedy"],
             1,
-            "n_rounds must be a whole number, found True",
+            "n_rounds must be an integer, found True",
         ),
         (["?.safetensors", "--param", "k=1"], 2, "'k' is one of neither"),
         (
             ["?.safetensors", "--select", "greedy", "--param", "n_rounds=abc"],
             1,
             "error: parameters of selection 'greedy' must have the right types: "
-            "n_rounds must be a whole number, found 'abc'\n",
+            "n_rounds must be an integer, found 'abc'\n",
         ),
         (
             [

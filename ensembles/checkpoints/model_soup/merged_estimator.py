@@ -23,6 +23,7 @@ from ensembles.checkpoints.formats.state_dict import (
 )
 from ensembles.checkpoints.model_soup.parameter_arrays import ParameterWriter
 from ensembles.checkpoints.parameters.access import parameter_access
+from ensembles.checkpoints.parameters.table import ParameterAccess
 from ensembles.checkpoints.parameters.template import (
     check_type,
     make_template,

@@ -90,8 +90,8 @@ def check_selection(
         )
     if base is not None and not selection.needs_base:
         raise ValueError(
-            f"base=PATH can be used with {needing_base('select')} only, found the base {base} "
-            f"and select={select!r}; leave out the base, or use that selection"
+            f"base=PATH can be used with {needing_base('select')} only, found the base "
+            f"{base} and select={select!r}; leave out the base, or use that selection"
         )
     try:
         selection.check_params(n_members, params)
