@@ -27,8 +27,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
-    "docstrings",
-    "registered",
+    "extension",
 ]
 exclude_patterns = ["_build", "examples"]
 templates_path = ["_templates"]

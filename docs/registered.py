@@ -1,14 +1,9 @@
-"""Sphinx directive that documents the functions of a table, such as `RULES`."""
+"""Markdown for the functions of a table, such as `RULES`, from their docstrings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
-
-from docutils import nodes
-from docutils.statemachine import StringList
-from sphinx.application import Sphinx
-from sphinx.util.docutils import SphinxDirective
+from typing import Any, NamedTuple
 
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.predictions import COMBINERS
@@ -130,23 +125,3 @@ def _documented(page: Page) -> Iterable[str]:
     for name, _ in _shipped(page):
         yield from (f".. autofunction:: {page.module}.{name}", "")
     yield "```"
-
-
-class Registered(SphinxDirective):
-    """``{registered} rules`` documents the entries of a table."""
-
-    required_arguments = 1
-    option_spec: ClassVar[dict[str, Any]] = {}
-
-    def run(self) -> list[nodes.Node]:
-        """Parse the Markdown of the table in place."""
-        container = nodes.container(classes=["registered"])
-        lines = StringList(markdown(self.arguments[0]), source="registered")
-        self.state.nested_parse(lines, self.content_offset, container)
-        return list(container.children)
-
-
-def setup(app: Sphinx) -> dict[str, bool]:
-    """Register the directive."""
-    app.add_directive("registered", Registered)
-    return {"parallel_read_safe": True}

@@ -1,15 +1,18 @@
-"""Sphinx hooks for docstrings: formulas, inherited methods and references by name."""
+"""Sphinx extension: hooks for docstrings, and pages of registered functions."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
+from docutils.statemachine import StringList
+from registered import markdown
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 CODE = re.compile(r"(`+[^`]+`+)")
@@ -81,8 +84,23 @@ def resolve_by_name(
     return make_refnode(app.builder, node["refdoc"], docname, identifier, content)
 
 
+class Registered(SphinxDirective):
+    """``{registered} rules`` documents the entries of a table."""
+
+    required_arguments = 1
+    option_spec: ClassVar[dict[str, Any]] = {}
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the Markdown of the table in place."""
+        container = nodes.container(classes=["registered"])
+        lines = StringList(markdown(self.arguments[0]), source="registered")
+        self.state.nested_parse(lines, self.content_offset, container)
+        return list(container.children)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect the hooks."""
+    """Connect the hooks, and add the directive."""
+    app.add_directive("registered", Registered)
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("missing-reference", resolve_by_name)
