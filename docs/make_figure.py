@@ -36,10 +36,11 @@ def _results(name: str) -> Any:
 
 def _log_loss(ways: Any, way: str) -> float:
     """Mean over the sets of the log-loss relative to the best single member."""
-    return mean(
+    relative: list[float] = [
         mean(ways[name][way]["loss"]) / mean(ways[name]["best single"]["loss"])
         for name in SETS
-    )
+    ]
+    return mean(relative)
 
 
 def panels() -> list[Panel]:
@@ -92,7 +93,7 @@ def panels() -> list[Panel]:
 
 
 def _bars(panel: Panel, left: int, colors: tuple[str, str, str]) -> list[str]:
-    text, own, other = colors
+    _, own, other = colors
     lines = [
         f'<text x="{left}" y="20" font-weight="600">{escape(panel.title)}</text>',
         f'<text x="{left}" y="38" font-size="11" opacity=".75">{escape(panel.unit)}'
