@@ -314,7 +314,7 @@ def exported() -> list[tuple[str, str, Any]]:
     """Package, name and object of everything that the library exports."""
     found = []
     for package in PACKAGES:
-        module = importlib.import_module(f"ensembles.{package}")
+        module: Any = importlib.import_module(f"ensembles.{package}")
         found += [(package, name, getattr(module, name)) for name in module.__all__]
     return found
 
