@@ -43,7 +43,7 @@ html_theme_options = {
     "logo": {"text": "ensembles"},
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
-    "header_links_before_dropdown": 5,
+    "header_links_before_dropdown": 7,
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "footer_start": ["copyright"],
@@ -63,6 +63,8 @@ autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_inherit_docstrings = True
 add_module_names = False
+smartquotes = False
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 

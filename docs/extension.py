@@ -49,9 +49,19 @@ def escape_docstring(
         lines[index] = line if in_example else escape(line)
 
 
-def escape_help(app: Sphinx, context: Any, lines: list[str]) -> None:
-    """Escape patterns such as ``*.bias`` in the help of a command."""
-    lines[:] = [escape(line, "*") for line in lines]
+def mark_code(line: str) -> str:
+    """Mark commands and options in a line of help as code."""
+    example = re.fullmatch(r"\| ((?:ensemble|zcat) .*)", line)
+    if example:
+        return f"| ``{example[1]}``"
+    if line.lstrip().startswith(".. "):  # a directive, such as that of an option
+        return line
+    return re.sub(r"(?<![\w`-])--[a-z][\w-]*", r"``\g<0>``", line)
+
+
+def mark_help(app: Sphinx, context: Any, lines: list[str]) -> None:
+    """Mark code, and escape patterns such as ``*.bias``, in the help of a command."""
+    lines[:] = [escape(mark_code(line), "*") for line in lines]
 
 
 def skip_inherited(
@@ -105,5 +115,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("missing-reference", resolve_by_name)
     for part in ("description", "options", "arguments"):
-        app.connect(f"sphinx-click-process-{part}", escape_help)
+        app.connect(f"sphinx-click-process-{part}", mark_help)
     return {"parallel_read_safe": True}
