@@ -61,6 +61,7 @@ myst_heading_anchors = 3
 
 autosummary_generate = True
 autodoc_typehints = "none"
+autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = True
 add_module_names = False
 smartquotes = False
@@ -99,8 +100,8 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
+    "write_computation_times": False,
     "remove_config_comments": True,
-    "min_reported_time": 1e9,
     "matplotlib_animations": False,
     "reset_modules": (gallery_style,),
 }
