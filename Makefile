@@ -1,7 +1,7 @@
 # make demo   trains, averages and ranks real checkpoints, offline once installed
 # make test   runs all tests and reports the branches they take
-# make check  looks at format, style, types, doctests and the README
-# make docs   writes docs/methods.md anew
+# make check  looks at format, style, types, docstrings and the code of the documentation
+# make docs   builds the documentation site: docs/_build/html/index.html
 #
 # Each makes what it needs in .venv, from python3 and the package index alone.
 
@@ -18,6 +18,8 @@ KERNEL_TESTS := tests/kernels/test_kernels.py tests/predictions/metrics/test_sco
 	tests/embeddings/tokenization/test_tokenizer.py tests/embeddings/pooling/test_engine.py \
 	tests/embeddings/vectors/test_text.py tests/embeddings/vectors/test_binary.py
 
+SOURCES = $(shell find ensembles cli/ensembles_cli -name '*.py')
+
 .DELETE_ON_ERROR:
 .PHONY: demo test check docs clean
 
@@ -33,12 +35,15 @@ check: $(VENV)/all-installed
 	$(RUN) -m ruff format --check .
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
-	$(PYTEST) ensembles tests/test_docs.py
+	$(RUN) -m numpydoc lint $(SOURCES)
+	$(PYTEST) ensembles tests/test_docs.py tests/test_vocabulary.py
 
-docs: $(VENV)/demo-installed
-	$(RUN) docs/make_methods.py
+docs: $(VENV)/docs-installed
+	rm -rf docs/_build docs/gallery docs/reference/generated
+	$(RUN) -m sphinx -b html -n -W --keep-going -d docs/_build/doctrees docs docs/_build/html
 
 clean:
+	rm -rf docs/_build docs/gallery docs/reference/generated
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .pytest_cache .ruff_cache
 
 $(VENV)/bin/python:
@@ -50,4 +55,8 @@ $(VENV)/demo-installed: $(PACKAGING) | $(VENV)/bin/python
 
 $(VENV)/all-installed: $(VENV)/demo-installed
 	$(INSTALL) -e '.[demo,test,dev]'
+	touch $@
+
+$(VENV)/docs-installed: $(PACKAGING) | $(VENV)/bin/python
+	$(INSTALL) -e '.[docs]'
 	touch $@

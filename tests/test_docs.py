@@ -1,48 +1,82 @@
-"""What the documents say is true: pages that are generated, code that is shown."""
+"""The documentation is true: its code runs, and it has an entry for each name."""
 
 from __future__ import annotations
 
 import ast
 import builtins
+import importlib
 import importlib.util
+import inspect
+import os
 import re
 import shlex
+import sys
 import types
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import click
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
 
-from ensembles.embeddings import POOLINGS, WEIGHTINGS
-from ensembles.predictions import COMBINERS
-from ensembles.rules.builtin import RULES
-from ensembles.selection import SELECTIONS
+import ensembles
+from ensembles.embeddings import SentenceEmbedder
 from ensembles_cli.main import cli
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+BUILT = {"_build", "gallery", "generated"}
+SITE = sorted(p for p in DOCS.rglob("*.md") if not BUILT & set(p.parts))
+PAGES = [README, ROOT / "CONTRIBUTING.md", *SITE]
 PROMPT = "$ "
+# Commands that install something, or take long.
+NOT_RUN = ("pip install", "make ", "ensemble demo", "cd ", "hf download", "git clone")
+PACKAGES = ("checkpoints", "predictions", "embeddings", "rules", "selection")
+
+
+class Block(NamedTuple):
+    """A fenced block of a page, and why it cannot run; None if it can."""
+
+    language: str
+    text: str
+    reason: str | None
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
 
 
 def page_of(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def blocks(page: Path, *languages: str) -> list[str]:
-    """Contents of the fenced blocks in these languages, in their order."""
-    text = page_of(page)
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [block for language, block in found if language in languages]
+def blocks(page: Path, *languages: str) -> list[Block]:
+    """Fenced blocks in these languages, in their order."""
+    pattern = r"(?:^<!-- not run: (.+) -->\n)?^```(\w+)\n(.*?)^```$"
+    found = re.findall(pattern, page_of(page), re.MULTILINE | re.DOTALL)
+    return [
+        Block(language, text, reason or None)
+        for reason, language, text in found
+        if language in languages
+    ]
+
+
+def python_of(page: Path) -> str:
+    return "\n".join(b.text for b in blocks(page, "python") if b.reason is None)
 
 
 def shown_commands(page: Path) -> list[str]:
-    """Lines of shell blocks that call ``ensemble``, continued ones joined."""
-    text = "\n".join(blocks(page, "bash", "console", "sh", "shell"))
+    """Commands of shell blocks that can run, with continued lines joined."""
+    shells = blocks(page, "bash", "console", "sh", "shell")
+    text = "\n".join(block.text for block in shells if block.reason is None)
     lines = text.replace("\\\n", " ").splitlines()
-    lines = [line.strip().removeprefix(PROMPT) for line in lines]
-    return [line for line in lines if line.startswith("ensemble ")]
+    return [line.removeprefix(PROMPT) for line in lines if line.startswith(PROMPT)]
 
 
 def script(path: Path) -> types.ModuleType:
@@ -52,27 +86,6 @@ def script(path: Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_the_page_of_methods_is_current() -> None:
-    written = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    assert written == script(ROOT / "docs" / "make_methods.py").methods(), "make docs"
-
-
-def test_the_page_of_methods_has_an_entry_for_all_that_is_registered() -> None:
-    written = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
-    parts = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", written, re.M | re.S))
-    names = {
-        "Rules": [*RULES],
-        "Combiners": [*COMBINERS],
-        "Poolings": [*POOLINGS],
-        "Weightings": [*WEIGHTINGS],
-        "Selections": [*SELECTIONS],
-    }
-    for title, known in names.items():
-        assert re.findall(r"^### (\w+)$", parts[title], re.M) == known
-        if title != "Selections":
-            assert re.findall(r"^\| `(\w+)` \|", parts[title], re.M) == known
 
 
 # Fine-tunes as the demo leaves them, of two steps each.
@@ -87,27 +100,38 @@ for seed in range(3):
               Path(f"demo/encoder/member-{seed + 1}"), recipe=Recipe(seed, 5e-5),
               track=lambda batches: batches)
 """
-
-
-def test_the_python_of_the_readme_runs(
-    tmp_path: Path, interpreter: Callable[..., str]
-) -> None:
-    """Blocks run in their order, in one namespace, in a process of their own."""
-    move = f"import os; os.chdir({str(tmp_path)!r})"
-    interpreter("\n".join([move, DEMO]))
-    quiet = "from transformers.utils import logging; logging.disable_progress_bar()"
-    said = interpreter("\n".join([move, quiet, *blocks(README, "python")]))
-    lines = said.splitlines()
-    assert min(map(float, lines[-3:])) > 0.8  # the three ways of one set of fine-tunes
-    shown = re.findall(r"# (\d\.\d\d), (\d\.\d\d), (\d\.\d\d)$", page_of(README), re.M)
-    assert [tuple(line.split()[0] for line in lines[:3])] == shown
+BEFORE = {"docs/guide/concepts.md": DEMO}
 
 
 @pytest.mark.parametrize(
-    "code", blocks(README, "python"), ids=lambda code: code.splitlines()[0]
+    "page", [page for page in PAGES if python_of(page)], ids=name_of
+)
+def test_the_python_of_a_page_runs(
+    page: Path, tmp_path: Path, interpreter: Callable[..., str]
+) -> None:
+    """Blocks run in their order, in one namespace, in a process of their own."""
+    move = f"import os; os.chdir({str(tmp_path)!r})"
+    prepared = BEFORE.get(name_of(page))
+    if prepared:
+        interpreter("\n".join([move, prepared]))
+    quiet = "import warnings; warnings.simplefilter('default')"
+    quiet += "; warnings.showwarning = lambda *_, **__: None"
+    bar = "from transformers.utils import logging; logging.disable_progress_bar()"
+    start = [move, quiet, bar] if prepared else [move, quiet]
+    out = interpreter("\n".join([*start, python_of(page)]))
+    shown = re.findall(r"# (\d\.\d\d), (\d\.\d\d), (\d\.\d\d)$", page_of(page), re.M)
+    if shown:
+        lines = out.splitlines()
+        assert [tuple(line.split()[0] for line in lines[-3:])] == shown
+
+
+@pytest.mark.parametrize(
+    "code",
+    [block.text for block in blocks(README, "python")],
+    ids=lambda code: code.splitlines()[0],
 )
 def test_a_block_of_python_stands_by_itself(code: str) -> None:
-    """A reader pastes one block, without those before it."""
+    """A reader of the README pastes one block, without those before it."""
     tree = ast.parse(code)
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
     known = {node.id for node in names if isinstance(node.ctx, ast.Store)}
@@ -115,27 +139,137 @@ def test_a_block_of_python_stands_by_itself(code: str) -> None:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             known |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            known.add(node.name)
     used = {node.id for node in names if isinstance(node.ctx, ast.Load)}
     assert used - known <= set(dir(builtins))
 
 
 def test_the_readme_has_blocks_of_every_kind() -> None:
-    assert len(blocks(README, "python")) > 5
-    assert len(shown_commands(README)) > 10
+    assert len(blocks(README, "python")) > 2
+    assert len(shown_commands(README)) > 8
 
 
-def test_every_extra_that_is_shipped_is_named_in_the_readme() -> None:
+def test_every_block_that_does_not_run_says_why() -> None:
+    reasons = [
+        block.reason
+        for page in PAGES
+        for block in blocks(page, "python", "console")
+        if block.reason is not None
+    ]
+    assert all(len(reason) > 10 for reason in reasons)
+    assert len(reasons) < 6
+
+
+def save_model(folder: Path, tensors: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "bert", "hidden_size": 16}')
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def save_checkpoints(folder: Path, rng: np.random.Generator) -> None:
+    """Checkpoints of the names that the pages use, fine-tuned from one base."""
+    base = rng.standard_normal((16, 16)).astype(np.float32)
+
+    def tensors() -> dict[str, Any]:
+        noise = rng.standard_normal((16, 16)).astype(np.float32)
+        return {"dense.weight": base + 0.1 * noise}
+
+    for name in ("a", "b", "c", "base", "run-1", "run-2", "run-3"):
+        save_file(tensors(), folder / f"{name}.safetensors")
+    (folder / "run").mkdir()
+    for step in range(100, 900, 100):
+        save_file(tensors(), folder / "run" / f"checkpoint-{step}.safetensors")
+    for name in ("model-a", "model-b", "runs/1", "runs/2", "start", "run1", "run2"):
+        save_model(folder / name, tensors())
+
+
+EVALUATION = """
+import sys
+from pathlib import Path
+from safetensors.numpy import load_file
+
+path = Path(sys.argv[1])
+path = path / "model.safetensors" if path.is_dir() else path
+print("accuracy", 1 - abs(load_file(path)["dense.weight"].mean()))
+"""
+
+
+@pytest.fixture
+def folder(
+    tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with the files that commands of the pages read."""
+    save_checkpoints(tmp_path, rng)
+    (tmp_path / "eval.py").write_text(EVALUATION)
+    for name in ("loss.sh", "eval.sh"):
+        (tmp_path / name).write_text('#!/bin/sh\nexec python eval.py "$1"\n')
+        (tmp_path / name).chmod(0o755)
+    words = re.findall(
+        r"\w+", "a the cat dog sat lay down stocks fell good bad film was"
+    )
+    vectors = rng.standard_normal((len(words), 8)).astype(np.float32)
+    rows = [f"{w} {' '.join(map(str, v))}" for w, v in zip(words, vectors, strict=True)]
+    (tmp_path / "glove.txt").write_text("\n".join(rows) + "\n")
+    texts = ["the film was good", "a bad film", "the cat sat", "a dog lay down"]
+    table = ["id,body", *(f"{n},{text}" for n, text in enumerate(texts))]
+    (tmp_path / "reviews.csv").write_text("\n".join(table) + "\n")
+    pairs = [f"{texts[n]},{texts[m]}" for n in range(4) for m in range(n)]
+    sts = [f"main,set,2026,{n},{n / 2},{pair}" for n, pair in enumerate(pairs)]
+    (tmp_path / "sts-dev.csv").write_text("\n".join(sts) + "\n")
+    embedder = SentenceEmbedder((words, vectors), weights=None).fit()
+    embedder.save(tmp_path / "all-MiniLM-L6-v2")
+    monkeypatch.chdir(tmp_path)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    monkeypatch.setenv("PATH", path)
+    return tmp_path
+
+
+def runnable(page: Path) -> list[str]:
+    return [line for line in shown_commands(page) if not line.startswith(NOT_RUN)]
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if runnable(page)], ids=name_of
+)
+def test_the_commands_of_a_page_run(page: Path, folder: Path) -> None:
+    """Commands run in their order, on small files of the names that they use."""
+    for line in runnable(page):
+        program, *arguments = shlex.split(line, comments=True)
+        assert program == "ensemble", line
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            done = CliRunner().invoke(cli, arguments)
+        assert done.exit_code == 0, f"{line}\n{done.output}{done.stderr}"
+
+
+@pytest.fixture(autouse=True)
+def _showwarning() -> Iterator[None]:
+    """A command replaces the function that shows warnings."""
+    before = warnings.showwarning
+    yield
+    warnings.showwarning = before
+
+
+def test_every_extra_that_is_shipped_is_named_where_it_is_installed() -> None:
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
-    extras = set(config["options.extras_require"]) - {"test", "dev"}
-    assert set(re.findall(r"^\| `(\w+)` \|", page_of(README), re.M)) == extras
+    extras = set(config["options.extras_require"]) - {"test", "dev", "docs"}
+    for page in (README, DOCS / "installation.md"):
+        assert set(re.findall(r"^\| `(\w+)` \|", page_of(page), re.M)) == extras
 
 
-def test_links_of_the_readme_lead_to_files() -> None:
-    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page_of(README))
-    assert len(links) > 5
+@pytest.mark.parametrize("page", [README, ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_links_lead_to_files(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page_of(page))
     for link in links:
-        assert (ROOT / link).exists(), link
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_to_other_sites_are_well_formed(page: Path) -> None:
+    for link in re.findall(r"\]\((http[^)]*)\)", page_of(page)):
+        assert re.fullmatch(r"https://[\w.-]+\.[a-z]+(/[\w./~%#?=&+-]*)?", link), link
 
 
 def options(command: click.Command) -> set[str]:
@@ -149,13 +283,12 @@ def options(command: click.Command) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize(
-    "page", [README, ROOT / "CONTRIBUTING.md"], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
     for line in shown_commands(page):
+        if not line.startswith("ensemble "):
+            continue
         words = shlex.split(line, comments=True)[1:]
-        words = words[: words.index("|")] if "|" in words else words
         command: click.Command = cli
         if words and not words[0].startswith("-"):
             found = cli.get_command(click.Context(cli), words[0])
@@ -175,3 +308,100 @@ def test_every_command_and_option_has_help(name: str) -> None:
     ):
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
+
+
+def exported() -> list[tuple[str, str, Any]]:
+    """Package, name and object of everything that the library exports."""
+    found = []
+    for package in PACKAGES:
+        module: Any = importlib.import_module(f"ensembles.{package}")
+        found += [(package, name, getattr(module, name)) for name in module.__all__]
+    return found
+
+
+def documented() -> dict[str, set[str]]:
+    """By module, names that the pages of the reference have an entry for."""
+    found: dict[str, set[str]] = {}
+    for page in sorted((DOCS / "reference").glob("*.md")):
+        module = ""
+        for line in page_of(page).splitlines():
+            if line.startswith(".. currentmodule:: "):
+                module = line.split()[-1]
+            entry = re.fullmatch(r"(?:   |\.\. py:data:: )([A-Za-z]\w*)", line)
+            if entry:
+                found.setdefault(module, set()).add(entry[1])
+    return found
+
+
+def test_every_exported_name_is_in_the_reference() -> None:
+    pages, names = documented(), script(DOCS / "registered.py").PAGES
+    for package, name, _ in exported():
+        module = f"ensembles.{package}"
+        registered = {
+            key
+            for page in names.values()
+            if page.module == module
+            for key in page.entries
+        }
+        assert name in pages.get(module, set()) | registered, f"{module}.{name}"
+
+
+def test_every_name_of_the_library_itself_is_in_the_reference() -> None:
+    text = page_of(DOCS / "reference" / "index.md")
+    library: Any = ensembles
+    for name in library.__all__:
+        if name not in PACKAGES:
+            assert f"``ensembles.{name}``" in text
+
+
+def test_every_registered_function_is_in_the_reference() -> None:
+    registered = script(DOCS / "registered.py")
+    for title, page in registered.PAGES.items():
+        assert f"{{registered}} {title}" in page_of(DOCS / "reference" / f"{title}.md")
+        lines = registered.markdown(title)
+        for name in page.entries:
+            assert f".. autofunction:: {page.module}.{name}" in lines
+
+
+def described(function: Any) -> set[str]:
+    """Names in the section Parameters of a docstring."""
+    _, found, rest = (inspect.getdoc(function) or "").partition(
+        "Parameters\n----------\n"
+    )
+    section = re.split(r"^\w.*\n-{3,}$", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    names = re.findall(r"^(\S.*?)(?: : .*)?$", section, re.MULTILINE) if found else []
+    return {name.lstrip("*") for line in names for name in line.split(", ")}
+
+
+def callables() -> Iterator[tuple[str, Any, Any]]:
+    """Exported functions, classes and their public methods: name, signature, docs."""
+    for package, name, value in exported():
+        if inspect.isclass(value):
+            yield f"{package}.{name}", value, value
+            for method in sorted(vars(value)):
+                member = inspect.unwrap(getattr(value, method))
+                if not method.startswith("_") and inspect.isfunction(member):
+                    yield f"{package}.{name}.{method}", member, member
+        elif inspect.isfunction(value):
+            yield f"{package}.{name}", value, value
+
+
+@pytest.mark.parametrize(
+    ("function", "docs"), [pytest.param(f, d, id=name) for name, f, d in callables()]
+)
+def test_every_parameter_of_an_exported_function_is_described(
+    function: Any, docs: Any
+) -> None:
+    if inspect.isclass(function) and issubclass(function, dict | tuple):
+        return  # a TypedDict has no signature; fields of a NamedTuple are attributes
+    parameters = inspect.signature(function).parameters.values()
+    # The options of a TypedDict are described one by one.
+    names = {p.name for p in parameters if "Unpack" not in str(p.annotation)}
+    assert names - {"self", "cls"} <= described(docs)
+
+
+def test_the_figure_shows_the_committed_results() -> None:
+    drawn = script(DOCS / "make_figure.py")
+    for theme in drawn.COLORS:
+        page = page_of(DOCS / "_static" / f"peers-{theme}.svg")
+        assert page == drawn.figure(theme), "run python docs/make_figure.py"

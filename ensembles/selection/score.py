@@ -25,7 +25,7 @@ class Score(Protocol):
     - ``gains(counts, members)`` returns an array of the shape of ``members``: for each
       of these members the score of the weights ``counts / counts.sum()``, after adding
       1 to the count of this member. If all counts are zero, these are the scores of
-      single members. Values may have a relative error of `ROUNDING`, which must not
+      single members. Values may have a relative error of ``ROUNDING``, which must not
       change the greatest value, must not create or break ties, and must not change the
       order of values if all counts are zero. `greedy` uses it.
     - ``gradient(weights)`` returns an array of shape (n_members,), up to a constant

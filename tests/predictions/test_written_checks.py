@@ -1,7 +1,7 @@
 """What scikit-learn's checks ask, of ensembles that those cannot make.
 
 Members that are fitted already, texts, multilabel targets: `parametrize_with_checks`
-fits what it is given to numbers and one target. docs/estimators.md lists these.
+fits what it is given to numbers and one target. docs/guide/predictions.md names these.
 """
 
 from __future__ import annotations
