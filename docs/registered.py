@@ -64,7 +64,9 @@ PAGES = {
         {
             "combines": lambda combiner: combiner.input,
             "weights": _sign,
-            "scale of the weights matters": lambda combiner: _yes(combiner.weight_sum_matters),
+            "scale of the weights matters": lambda combiner: _yes(
+                combiner.weight_sum_matters
+            ),
             "parameters": _parameters,
         },
     ),

@@ -10,7 +10,7 @@ from typing import Any
 from ensembles._typing import Counts
 
 
-def rows_of(
+def index_fit_params(
     params: Mapping[str, Any], places: Sequence[int] | Counts, n_samples: int
 ) -> dict[str, Any]:
     """Fit parameters for a subset of the samples.
@@ -49,7 +49,7 @@ def _is_per_row(value: Any, size: int) -> bool:
     return countable and len(value) == size
 
 
-def warn_user(message: str) -> None:
+def warn_caller(message: str) -> None:
     """Issue a `UserWarning` that points to the user's line.
 
     Parameters
@@ -69,7 +69,7 @@ def warn_user(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def thawed(estimator: Any) -> Any:
+def unwrap_frozen(estimator: Any) -> Any:
     """Estimator without its `FrozenEstimator` wrapper.
 
     Parameters

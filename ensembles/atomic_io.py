@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ensembles.permissions import replaced, take_over, without_group
+from ensembles.permissions import copy_status, status_to_keep, without_group
 
 LARGEST_WRITE = 512 << 10  # bytes; larger buffered writes ran at a sixth of the speed
 NO_REPLACE, EXCHANGE = 1, 2  # flags of renameat2
@@ -23,7 +23,7 @@ AT_FDCWD = -100
 
 
 @contextmanager
-def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
+def atomic_output(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     """Temporary path beside ``path``, renamed to it when the block ends.
 
     The process locks the temporary path while it runs, so that the next run recognizes
@@ -50,18 +50,18 @@ def whole(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     FileExistsError
         If ``path`` exists when the block starts or ends, and not ``force``.
     """
-    check_free(path, force=force)
-    old = replaced(path, folder)
+    check_absent(path, force=force)
+    old = status_to_keep(path, folder)
     mode = None if old is None else without_group(old.st_mode)
-    with beside(path, folder=folder, mode=mode) as place:
+    with temporary_sibling(path, folder=folder, mode=mode) as place:
         yield place
         _flush(place)
         if old is not None:
-            take_over(place, old)
+            copy_status(place, old)
         _publish(place, path, force)
 
 
-def check_free(path: Path, *, force: bool, folder: bool | None = None) -> None:
+def check_absent(path: Path, *, force: bool, folder: bool | None = None) -> None:
     """Raise if an existing file or directory must not or cannot be replaced.
 
     Parameters
@@ -95,10 +95,12 @@ def check_free(path: Path, *, force: bool, folder: bool | None = None) -> None:
 
 
 @contextmanager
-def beside(path: Path, *, folder: bool, mode: int | None = None) -> Iterator[Path]:
+def temporary_sibling(
+    path: Path, *, folder: bool, mode: int | None = None
+) -> Iterator[Path]:
     """Locked temporary path beside ``path``, removed when the block ends.
 
-    Temporary paths of killed runs are removed first, as in `whole`.
+    Temporary paths of killed runs are removed first, as in `atomic_output`.
 
     Parameters
     ----------
@@ -127,7 +129,7 @@ def beside(path: Path, *, folder: bool, mode: int | None = None) -> Iterator[Pat
 
 
 @contextmanager
-def telling_if_full(
+def explain_disk_full(
     path: Path | str, way: str = "choose another path"
 ) -> Iterator[None]:
     """Context manager that reports a full disk by the path of the output.
@@ -153,7 +155,7 @@ def telling_if_full(
         raise OSError(f"{path} was not written: its disk is full; {way}") from None
 
 
-def write_at(fd: int, buffer: memoryview, offset: int) -> None:
+def pwrite_all(fd: int, buffer: memoryview, offset: int) -> None:
     """Write all bytes of a buffer to a file at an offset.
 
     Parameters
@@ -170,7 +172,7 @@ def write_at(fd: int, buffer: memoryview, offset: int) -> None:
         buffer, offset = buffer[n_written:], offset + n_written
 
 
-def reserve(fd: int, size: int) -> None:
+def preallocate(fd: int, size: int) -> None:
     """Allocate disk space for a file, which makes writing it a third cheaper.
 
     Parameters
@@ -245,10 +247,10 @@ def _remove(place: Path) -> None:
 def _flush(place: Path) -> None:
     paths = [place, *place.rglob("*")] if place.is_dir() else [place]
     for path in [*reversed(paths), place.parent]:
-        sync(path)
+        fsync_path(path)
 
 
-def sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
     """Flush a file, or the entries of a directory, to disk.
 
     Parameters
@@ -270,7 +272,7 @@ def _publish(place: Path, path: Path, force: bool) -> None:
         _exchange(place, path)
     else:
         os.replace(place, path)
-    sync(path.parent)
+    fsync_path(path.parent)
 
 
 def _move_to_free(place: Path, path: Path) -> None:
@@ -297,7 +299,7 @@ def _exchange(place: Path, path: Path) -> None:
     elif not os.path.lexists(path):
         os.rename(place, path)
         return
-    sync(path.parent)
+    fsync_path(path.parent)
     _remove(place)
 
 

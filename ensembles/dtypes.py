@@ -10,7 +10,7 @@ import numpy as np
 from ensembles._typing import Array, Float64
 
 
-class Format(NamedTuple):
+class FloatFormat(NamedTuple):
     """Bit layout of a floating-point format: sign, exponent, mantissa.
 
     Parameters
@@ -45,9 +45,9 @@ class Format(NamedTuple):
         return float(2.0 ** (1 - self.bias))
 
 
-def _ieee(name: Any, mantissa: int, bias: int) -> Format:
+def _ieee(name: Any, mantissa: int, bias: int) -> FloatFormat:
     infinity = (2 * bias + 1) << mantissa
-    return Format(np.dtype(name), mantissa, bias, infinity, infinity)
+    return FloatFormat(np.dtype(name), mantissa, bias, infinity, infinity)
 
 
 FLOATS = {
@@ -60,7 +60,7 @@ FLOATS = {
         _ieee(ml_dtypes.float8_e5m2, 2, 15),
         # No infinity: every exponent encodes numbers, and only S.1111.111 is NaN (OCP
         # 8-bit floating point specification 1.0, 2023, table 1).
-        Format(np.dtype(ml_dtypes.float8_e4m3fn), 3, 7, 0x7F, 0x7E),
+        FloatFormat(np.dtype(ml_dtypes.float8_e4m3fn), 3, 7, 0x7F, 0x7E),
     )
 }
 
@@ -70,7 +70,7 @@ def is_float(dtype: np.dtype[Any]) -> bool:
     return dtype in FLOATS
 
 
-def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
+def round_to_dtype(values: Array, dtype: np.dtype[Any]) -> Array:
     """Float64 values rounded once to the nearest value of ``dtype``, ties to even.
 
     A plain ``astype`` to a format of ml_dtypes converts to float32 first and rounds
@@ -90,7 +90,7 @@ def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
     Examples
     --------
     >>> import ml_dtypes
-    >>> round_to(np.array([1 + 2**-8 + 2**-40]), np.dtype(ml_dtypes.bfloat16))
+    >>> round_to_dtype(np.array([1 + 2**-8 + 2**-40]), np.dtype(ml_dtypes.bfloat16))
     array([1.00781], dtype=bfloat16)
     """
     target = FLOATS[np.dtype(dtype)]
@@ -100,7 +100,7 @@ def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
     return _round_small(np.asarray(values, np.float64), target)
 
 
-def _round_small(values: Float64, target: Format) -> Array:
+def _round_small(values: Float64, target: FloatFormat) -> Array:
     magnitude = np.abs(values)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN, also signaling
         # frexp has mantissas in [0.5, 1): its exponent is one above the stored one.

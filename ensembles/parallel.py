@@ -12,7 +12,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
-def cut(size: int, step: int) -> Iterator[tuple[int, int]]:
+def chunks(size: int, step: int) -> Iterator[tuple[int, int]]:
     """Bounds of consecutive pieces that cover ``range(size)``.
 
     Parameters
@@ -29,14 +29,14 @@ def cut(size: int, step: int) -> Iterator[tuple[int, int]]:
 
     Examples
     --------
-    >>> list(cut(5, 2))
+    >>> list(chunks(5, 2))
     [(0, 2), (2, 4), (4, 5)]
     """
     for start in range(0, size, step):
         yield start, min(start + step, size)
 
 
-def count_threads(n_threads: int | None) -> int:
+def resolve_n_threads(n_threads: int | None) -> int:
     """Number of threads to run.
 
     Parameters
@@ -63,7 +63,7 @@ def count_threads(n_threads: int | None) -> int:
     return n_threads
 
 
-def spread(
+def map_threads(
     jobs: Sequence[Job],
     start: Callable[[], Callable[[Job], Result]],
     n_threads: int,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def replaced(path: Path, folder: bool) -> os.stat_result | None:
+def status_to_keep(path: Path, folder: bool) -> os.stat_result | None:
     """Status of the existing file or directory, None if ``path`` has another kind."""
     try:
         old = path.lstat()
@@ -23,7 +23,7 @@ def without_group(mode: int) -> int:
     return mode & (0o1707 | (mode & 0o007) << 3)
 
 
-def take_over(place: Path, old: os.stat_result) -> None:
+def copy_status(place: Path, old: os.stat_result) -> None:
     """Give a new output the owner, group and permissions of the replaced one."""
     with suppress(OSError):  # only root may change the owner
         os.chown(place, old.st_uid, old.st_gid)

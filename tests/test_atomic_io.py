@@ -214,11 +214,13 @@ def test_of_two_runs_by_force_the_last_wins_and_both_end(
 
 
 def test_what_a_living_run_is_writing_is_not_cleared(tmp_path: Path) -> None:
-    with atomic_io.whole(tmp_path / "out", folder=False, force=False) as place:
+    with atomic_io.atomic_output(tmp_path / "out", folder=False, force=False) as place:
         place.write_text("living")
         dead = place.with_name(place.name[:-5] + "00000")
         dead.write_text("dead")
-        with atomic_io.whole(tmp_path / "out", folder=False, force=False) as other:
+        with atomic_io.atomic_output(
+            tmp_path / "out", folder=False, force=False
+        ) as other:
             other.write_text("second")
             assert place.exists()
             assert not dead.exists()
@@ -260,7 +262,9 @@ FOREIGN = [
 def test_what_a_user_keeps_under_a_name_alike_is_not_removed(
     tmp_path: Path, end: str, kind: str
 ) -> None:
-    with atomic_io.beside(tmp_path / "out.safetensors", folder=False) as place:
+    with atomic_io.temporary_sibling(
+        tmp_path / "out.safetensors", folder=False
+    ) as place:
         mark = place.name[:-32]
     mine = tmp_path / f"{mark}{end}"
     file = mine if kind == "file" else mine / "thesis.tex"
@@ -274,7 +278,9 @@ def test_what_a_user_keeps_under_a_name_alike_is_not_removed(
 def test_what_no_run_leaves_under_its_name_neither_hangs_nor_is_removed(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with atomic_io.beside(tmp_path / "out.safetensors", folder=False) as place:
+    with atomic_io.temporary_sibling(
+        tmp_path / "out.safetensors", folder=False
+    ) as place:
         mark = place.name[:-32]
     strange = tmp_path / f"{mark}{'0' * 32}"
     (tmp_path / "target").write_text("mine")
@@ -473,11 +479,11 @@ def test_a_place_beside_is_gone_when_the_block_has_ended(
     for error in (None, KeyboardInterrupt):
         with (
             suppress(KeyboardInterrupt),
-            atomic_io.beside(tmp_path / "out", folder=folder) as place,
+            atomic_io.temporary_sibling(tmp_path / "out", folder=folder) as place,
         ):
             assert place.is_dir() == folder
             # Another run does not take it for that of a dead one.
-            with atomic_io.beside(tmp_path / "out", folder=folder):
+            with atomic_io.temporary_sibling(tmp_path / "out", folder=folder):
                 assert len(left(tmp_path)) == 2
             if error is not None:
                 raise error
@@ -485,9 +491,9 @@ def test_a_place_beside_is_gone_when_the_block_has_ended(
 
 
 def test_what_a_dead_run_left_beside_is_cleared(tmp_path: Path) -> None:
-    with atomic_io.beside(tmp_path / "out", folder=True) as place:
+    with atomic_io.temporary_sibling(tmp_path / "out", folder=True) as place:
         dead = place.with_name(place.name[:-5] + "00000")
         dead.mkdir()
         (dead / "candidate.pt").write_text("half")
-    with atomic_io.beside(tmp_path / "out", folder=False):
+    with atomic_io.temporary_sibling(tmp_path / "out", folder=False):
         assert not dead.exists()

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ensembles.dtypes import FLOATS, Format, is_float, round_to
-from ensembles.kernels.casting import rounded
+from ensembles.dtypes import FLOATS, FloatFormat, is_float, round_to_dtype
+from ensembles.kernels.casting import narrow
 
 Dtype = np.dtype[Any]
 DTYPES = list(FLOATS)
 NARROW = [dtype for dtype in DTYPES if dtype.itemsize < 4]
 
 
-def nearest_bits(value: float, form: Format) -> int:
+def nearest_bits(value: float, form: FloatFormat) -> int:
     """Bits of the nearest number, ties to even, in fractions and whole numbers."""
     sign = 1 << (8 * form.dtype.itemsize - 1) if math.copysign(1, value) < 0 else 0
     if value == 0:
@@ -92,12 +92,12 @@ def test_rounding_takes_the_nearest_number_and_the_even_one_of_two(
     values = values[~np.isnan(values)]
     form = FLOATS[dtype]
     expected = [nearest_bits(value, form) for value in values.tolist()]
-    assert round_to(values, dtype).view(form.bits).tolist() == expected
-    assert rounded(values, dtype).view(form.bits).tolist() == expected
+    assert round_to_dtype(values, dtype).view(form.bits).tolist() == expected
+    assert narrow(values, dtype).view(form.bits).tolist() == expected
 
 
 def test_rounding_keeps_what_is_no_number(dtype: Dtype) -> None:
-    for function in (round_to, rounded):
+    for function in (round_to_dtype, narrow):
         result = function(np.array([np.nan, -np.nan, np.inf, -np.inf]), dtype)
         assert result.dtype == dtype
         assert np.isnan(result[:2]).all()
@@ -112,7 +112,7 @@ def test_every_number_of_a_narrow_format_rounds_to_itself() -> None:
         numbers = bits.view(dtype)
         with np.errstate(invalid="ignore"):  # signalling NaNs are among them
             kept = ~np.isnan(numbers)
-        for function in (round_to, rounded):
+        for function in (round_to_dtype, narrow):
             result = function(numbers[kept].astype(np.float64), dtype)
             assert np.array_equal(result.view(form.bits), bits[kept])
 
@@ -121,10 +121,10 @@ def test_rounding_is_not_by_way_of_float32() -> None:
     above_half = np.array([1 + 2**-8 + 2**-40])
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
     assert float(above_half.astype(np.float32).astype(bfloat16)[0]) == 1
-    assert float(round_to(above_half, bfloat16)[0]) == 1 + 2**-7
-    assert float(rounded(above_half, bfloat16)[0]) == 1 + 2**-7
+    assert float(round_to_dtype(above_half, bfloat16)[0]) == 1 + 2**-7
+    assert float(narrow(above_half, bfloat16)[0]) == 1 + 2**-7
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3)])
 def test_rounding_keeps_the_shape(dtype: Dtype, shape: tuple[int, ...]) -> None:
-    assert round_to(np.ones(shape), dtype).shape == shape
+    assert round_to_dtype(np.ones(shape), dtype).shape == shape

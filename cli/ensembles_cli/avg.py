@@ -127,7 +127,7 @@ def command(
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
-    from ensembles.atomic_io import check_free
+    from ensembles.atomic_io import check_absent
     from ensembles.checkpoints.directories.discovery import discover_checkpoints
 
     raise_file_limit()
@@ -146,7 +146,7 @@ def command(
         print_plan(taken, as_json)
         return
     if plan.out is not None:
-        check_free(plan.out, force=options["force"])
+        check_absent(plan.out, force=options["force"])
     if not as_json:
         print_taken(taken)
     with bar("averaging", plan.read_bytes) as progress:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.dtypes import FLOATS, Format, round_to
+from ensembles.dtypes import FLOATS, FloatFormat, round_to_dtype
 from ensembles.kernels.jit import LANE, PIECE, compiled, inlined, use_loops
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 
-def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
-    """Round float64 values once, as `ensembles.dtypes.round_to` does.
+def narrow(values: Float64, dtype: np.dtype[Any]) -> Array:
+    """Round float64 values once, as `ensembles.dtypes.round_to_dtype` does.
 
     Parameters
     ----------
@@ -33,15 +33,15 @@ def rounded(values: Float64, dtype: np.dtype[Any]) -> Array:
     """
     form = FLOATS[np.dtype(dtype)]
     if form.mantissa >= 23:
-        return round_to(values, form.dtype)
+        return round_to_dtype(values, form.dtype)
     out = np.empty(values.shape, form.dtype)
     if not use_loops(2 * values.size):
-        for start, stop in cut(values.size, PIECE):
-            out[start:stop] = round_to(values[start:stop], form.dtype)
+        for start, stop in chunks(values.size, PIECE):
+            out[start:stop] = round_to_dtype(values[start:stop], form.dtype)
     elif form.mantissa == 7:
         _round_all_bfloat16(values, out.view(form.bits))
     else:
-        _round_all_small(values, out.view(form.bits), *small_facts(form))
+        _round_all_small(values, out.view(form.bits), *format_constants(form))
     return out
 
 
@@ -118,7 +118,7 @@ def _round_rare_bfloat16(sums, out):
             out[j] = sign | np.uint16(0x7FC0)
 
 
-def small_facts(form: Format) -> tuple[np.uint32, ...]:
+def format_constants(form: FloatFormat) -> tuple[np.uint32, ...]:
     """Constants of a format: mantissa shift, width, first special, bias difference."""
     facts = (
         23 - form.mantissa,
@@ -131,7 +131,7 @@ def small_facts(form: Format) -> tuple[np.uint32, ...]:
 
 @inlined
 def widen_small(row, words, shift, width, special, bias):
-    """Convert float16 or float8 bits to words; the constants are `small_facts`."""
+    """Convert float16 or float8 bits to words; the constants are `format_constants`."""
     values = words.view(np.float32)
     magnitude = np.uint32((1 << (width - 1)) - 1)
     scale = np.float32(2.0 ** np.float64(bias))
@@ -174,7 +174,7 @@ def round_small(sums, words, out, shift, width, special, bias):
         out[j] = sign | nearest
 
 
-def widened(stack: Array) -> Float64:
+def widen(stack: Array) -> Float64:
     """Members converted to float64, which is exact.
 
     Parameters
@@ -193,17 +193,17 @@ def widened(stack: Array) -> Float64:
     out = np.empty(stack.shape)
     if not use_loops(stack.size):
         for row, values in zip(stack, out, strict=True):
-            for start, stop in cut(row.size, PIECE):
+            for start, stop in chunks(row.size, PIECE):
                 values[start:stop] = widen_reference(row[start:stop])
     elif form.mantissa == 7:
         _widen_bfloat16(stack.view(np.uint16), out)
     else:
-        _widen_small(stack.view(form.bits), out, *small_facts(form))
+        _widen_small(stack.view(form.bits), out, *format_constants(form))
     return out
 
 
 def widen_reference(values: Array) -> Float64:
-    """NumPy reference of `widened`.
+    """NumPy reference of `widen`.
 
     Parameters
     ----------

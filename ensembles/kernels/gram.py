@@ -7,7 +7,7 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
-from ensembles.kernels.casting import widened
+from ensembles.kernels.casting import widen
 from ensembles.kernels.jit import LANE, compiled, use_loops
 
 BLOCK = 65_536  # elements of a partial Gram matrix; blocks start at multiples of it
@@ -42,7 +42,7 @@ def gram(stack: Array) -> Float64:
         if FLOATS[stack.dtype].mantissa == 7:
             _gram_bfloat16(stack.view(np.uint16), start, stop, out[index])
         else:
-            block = widened(stack[:, start:stop])
+            block = widen(stack[:, start:stop])
             _gram(block, out[index])
             _bound_squares(block, out[index])
     out[np.isnan(out)] = np.nan  # its bits depend on the order of operands

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.dtypes import FLOATS, round_to
+from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.casting import (
+    format_constants,
     round_bfloat16,
     round_small,
-    small_facts,
     widen_bfloat16,
     widen_small,
 )
 from ensembles.kernels.jit import LANE, PIECE, compiled, inlined, use_loops
-from ensembles.kernels.mean_bfloat16 import equal_lane, farthest
-from ensembles.parallel import cut
+from ensembles.kernels.mean_bfloat16 import max_exponent_gap, mean_equal_weights
+from ensembles.parallel import chunks
 
 # Below, products and their errors may have lost bits to underflow.
 SMALLEST_SURE = 2.0**-900
@@ -50,7 +50,7 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
     out = np.empty(stack.shape[1], stack.dtype)
     form = FLOATS[stack.dtype]
     if not use_loops(stack.size * (4 if form.mantissa == 52 else 1)):
-        for start, stop in cut(out.size, PIECE):
+        for start, stop in chunks(out.size, PIECE):
             out[start:stop] = mean_reference(stack[:, start:stop], weights, total)
     elif form.mantissa == 52:
         _mean_float64(stack, weights, total, out)
@@ -58,11 +58,11 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
     elif form.mantissa == 23:
         _mean_float32(stack, weights, total, out)
     elif form.mantissa == 7:
-        gap, bits = farthest(weights, total), stack.view(np.uint16)
+        gap, bits = max_exponent_gap(weights, total), stack.view(np.uint16)
         _mean_bfloat16(bits, weights, total, gap, out.view(np.uint16))
     else:
         bits, rounded = stack.view(form.bits), out.view(form.bits)
-        _mean_small(bits, weights, total, rounded, *small_facts(form))
+        _mean_small(bits, weights, total, rounded, *format_constants(form))
     return out
 
 
@@ -105,10 +105,10 @@ def _plain_mean(stack: Array, weights: Float64, total: float) -> Array:
         for row, weight in zip(stack[1:], weights[1:], strict=True):
             # The product first: if both are NaN, its bits are kept, as in the loops.
             np.add(weight * row.astype(np.float64), sums, out=sums)
-        return round_to(sums / total, stack.dtype)
+        return round_to_dtype(sums / total, stack.dtype)
 
 
-def any_special(values: Array) -> bool:
+def has_nonfinite(values: Array) -> bool:
     """Whether any value is NaN or infinite.
 
     Parameters
@@ -125,7 +125,7 @@ def any_special(values: Array) -> bool:
     bits, magnitude = values.view(signed), signed.type(np.iinfo(signed).max)
     limit = signed.type(form.special - 1)
     if not use_loops(values.size):
-        pieces = (bits[start:stop] for start, stop in cut(bits.size, PIECE))
+        pieces = (bits[start:stop] for start, stop in chunks(bits.size, PIECE))
         return any(((piece & magnitude) > limit).any() for piece in pieces)
     return bool(_any_above(bits, magnitude, limit))
 
@@ -177,7 +177,7 @@ def _mean_bfloat16(stack, weights, total, gap, out):
         stop = min(start + LANE, out.size)
         size = stop - start
         lane = out[start:stop]
-        if gap > 0 and equal_lane(stack, start, stop, gap, ends, words, lane):
+        if gap > 0 and mean_equal_weights(stack, start, stop, gap, ends, words, lane):
             continue
         for i in range(weights.size):
             widen_bfloat16(stack[i, start:stop], words[:size])

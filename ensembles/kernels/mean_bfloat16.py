@@ -22,7 +22,7 @@ from ensembles.kernels.jit import inlined
 MOST_MEMBERS = 256
 
 
-def farthest(weights: Float64, total: float) -> np.uint16:
+def max_exponent_gap(weights: Float64, total: float) -> np.uint16:
     """Largest difference of exponents for which float32 sums are exact.
 
     Parameters
@@ -48,7 +48,7 @@ def farthest(weights: Float64, total: float) -> np.uint16:
 
 
 @inlined
-def equal_lane(stack, start, stop, gap, ends, words, out):
+def mean_equal_weights(stack, start, stop, gap, ends, words, out):
     """Write the means of a lane; return False, without writing, if not exact."""
     n_members, size = stack.shape[0], stop - start
     # Largest magnitudes, and smallest nonzero ones minus 1: 0 wraps around to 65535.

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
 from ensembles.kernels.jit import LANE, PIECE, compiled, use_loops
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 
-def ranked(stack: Array, first: int, last: int) -> Array:
+def order_statistics(stack: Array, first: int, last: int) -> Array:
     """Elementwise order statistics of ranks ``first`` to ``last``, smallest first.
 
     -0 ranks below 0. If a member is NaN, all ranks of this element are NaN.
@@ -32,7 +32,7 @@ def ranked(stack: Array, first: int, last: int) -> Array:
     """
     out = np.empty((last - first + 1, stack.shape[1]), stack.dtype)
     if not use_loops(2 * stack.size):
-        for start, stop in cut(stack.shape[1], PIECE):
+        for start, stop in chunks(stack.shape[1], PIECE):
             piece = stack[:, start:stop]
             out[:, start:stop] = order_statistics_reference(piece, first, last)
         return out
@@ -41,13 +41,13 @@ def ranked(stack: Array, first: int, last: int) -> Array:
     pairs = _network(len(stack), first, last)
     largest, most = signed.type(form.largest), signed.type(np.iinfo(signed).max)
     bits, found = stack.view(signed), out.view(signed)
-    if _ranked(bits, pairs, largest, ~largest, most, first, found):
+    if _order_statistics(bits, pairs, largest, ~largest, most, first, found):
         out[:, _any_nan(stack)] = np.nan
     return out
 
 
 def order_statistics_reference(stack: Array, first: int, last: int) -> Array:
-    """NumPy reference of `ranked`, which sorts the bits.
+    """NumPy reference of `order_statistics`, which sorts the bits.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def _beyond(key, largest, least):
 
 
 @compiled
-def _ranked(stack, pairs, largest, least, most, first, out):
+def _order_statistics(stack, pairs, largest, least, most, first, out):
     """Write the ranks to ``out``; return whether any member is NaN."""
     n_members, size = stack.shape
     keys = np.empty((n_members, LANE), stack.dtype)

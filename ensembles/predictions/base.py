@@ -14,7 +14,7 @@ from sklearn.utils import Bunch, indexable
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ensembles._sklearn import warn_user
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.fitted_combiner import FittedCombiner
@@ -206,7 +206,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         combiner.check(n_members, rule_params)
         if learns_pool(weights, combiner):
             if self.scoring not in LOG_LOSS:
-                warn_user(
+                warn_caller(
                     f"scoring={self.scoring!r} is only reported, in scores_ and "
                     f"oof_score_: weights={weights!r} of rule {combiner.name!r} "
                     "minimize the log-loss; use weights='greedy' to select weights by "
@@ -233,7 +233,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     def _splits(self, X: Any, y: Any, named: Named, routed: Any) -> list[Split]:
         """Splits that hold data out; a single split with all rows as test if prefit."""
         if self._is_prefit() or any(contains_frozen(member) for _, member in named):
-            warn_user(
+            warn_caller(
                 "weights and calibration are learned from the data passed to fit: "
                 "members that are already fitted must not have seen these data"
             )

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from ensembles._sklearn import warn_user
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Counts, Float64
 from ensembles.predictions.calibration import Calibrator, cross_calibrate
 from ensembles.predictions.fitted_combiner import FittedCombiner
@@ -221,7 +221,7 @@ def _try_cross_fit(
     except SCORER_ERRORS as error:
         if settings.scoring is None:
             raise
-        warn_user(
+        warn_caller(
             "oof_score_ is computed on the rows that the weights were learned from, "
             f"because scoring {settings.scoring!r} failed on part of the rows "
             f"({type(error).__name__}: {error}); use a scorer that accepts any number "
@@ -255,7 +255,7 @@ def warn_if_no_gain(
         return
     is_same = math.isclose(score, best_score, rel_tol=ROUNDING)
     if is_same or score < best_score - SLACK * abs(best_score):
-        warn_user(
+        warn_caller(
             f"selection {weights!r} did not beat the best member: learned on the other "
             f"folds, its weights score {score:.6g}, the best member chosen there "
             f"{best_score:.6g} (member {best_member!r} on all data); use "

@@ -9,10 +9,10 @@ from numbers import Real
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.mean import mean as weighted_mean
-from ensembles.kernels.sorting import ranked, weighted_median
-from ensembles.parallel import cut
+from ensembles.kernels.sorting import order_statistics, weighted_median
+from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.numerics import (
     log_domain_mean,
@@ -37,10 +37,10 @@ def _map_pieces(stack: Array, combine: Callable[[Float64], Float64]) -> Array:
     """Apply a function to float64 members piece by piece; round the result once."""
     out = np.empty(stack.shape[1])
     with np.errstate(all="ignore"):  # NaN, infinity and zero pass through
-        for start, stop in cut(len(out), PIECE_SIZE):
-            piece = np.ascontiguousarray(widened(stack[:, start:stop]))
+        for start, stop in chunks(len(out), PIECE_SIZE):
+            piece = np.ascontiguousarray(widen(stack[:, start:stop]))
             out[start:stop] = combine(piece)
-    return rounded(out, stack.dtype)
+    return narrow(out, stack.dtype)
 
 
 @register(RULES, signed=True, fused=True)
@@ -86,7 +86,9 @@ def median(stack: Array, weights: Float64) -> Array:
     stack, weights = _nonzero_weighted(stack, weights)
     if (weights == weights[0]).all():
         low, high = (len(stack) - 1) // 2, len(stack) // 2
-        return weighted_mean(ranked(stack, low, high), np.ones(high - low + 1))
+        return weighted_mean(
+            order_statistics(stack, low, high), np.ones(high - low + 1)
+        )
 
     def combine(piece: Float64) -> Float64:
         medians = np.empty(piece.shape[1])
@@ -139,7 +141,7 @@ def trimmed_mean(stack: Array, weights: Float64, *, proportion: float = 0.2) -> 
         ends = np.arange(1.0, len(stack) + 1)
         kept = trimmed_weights(ends, np.ones(len(stack)), proportion)
         low, high = np.flatnonzero(kept)[[0, -1]].tolist()
-        return weighted_mean(ranked(stack, low, high), kept[low : high + 1])
+        return weighted_mean(order_statistics(stack, low, high), kept[low : high + 1])
     # Ordered by weight, so that ties do not depend on the order of the members.
     order = np.argsort(weights, kind="stable")
     weights = weights[order]
@@ -246,7 +248,7 @@ def minimum(stack: Array, weights: Float64) -> Array:
     (1934), Inequalities, theorem 4.
     """
     counted, _ = _nonzero_weighted(stack, weights)
-    return np.asarray(ranked(counted, 0, 0)[0])
+    return np.asarray(order_statistics(counted, 0, 0)[0])
 
 
 @register(RULES, fused=True)
@@ -266,4 +268,4 @@ def maximum(stack: Array, weights: Float64) -> Array:
     Inequalities, theorem 4.
     """
     counted, _ = _nonzero_weighted(stack, weights)
-    return np.asarray(ranked(counted, len(counted) - 1, len(counted) - 1)[0])
+    return np.asarray(order_statistics(counted, len(counted) - 1, len(counted) - 1)[0])

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
-from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.gram import BLOCK
 from ensembles.registry import RegisteredFunction
 from ensembles.rules.signatures import Function, check_signatures, named_arguments
@@ -230,7 +230,7 @@ class Rule(RegisteredFunction):
         assert self.statistics is not None
         stack = stack_members(members)
         if not self.fused or (base is not None and base.dtype != stack.dtype):
-            stack, base = widened(stack), _widened(base)
+            stack, base = widen(stack), _widened(base)
         arguments = _chosen(self._statistics, {**params, "base": base})
         with np.errstate(all="ignore"):  # infinities of both signs
             return np.asarray(self.statistics(stack, **arguments))
@@ -303,7 +303,7 @@ class Rule(RegisteredFunction):
             self._check_not_negative(stack, weights)
         one_format = stack.dtype == dtype and (base is None or base.dtype == dtype)
         if not (one_format and self.fused):
-            stack, base = widened(stack), _widened(base)
+            stack, base = widen(stack), _widened(base)
         if params or base is not None or self.statistics is not None:
             engine = {"base": base, "state": state}
             arguments = _chosen(self._combine, {**(params or {}), **engine})
@@ -316,7 +316,7 @@ class Rule(RegisteredFunction):
                 f"rule {self.name!r} must return an array of shape "
                 f"{stack.shape[1:]}, found {out.shape}"
             )
-        return out if out.dtype == dtype else rounded(out.astype(np.float64), dtype)
+        return out if out.dtype == dtype else narrow(out.astype(np.float64), dtype)
 
     def _combine_at_once(
         self,
@@ -421,11 +421,11 @@ def stack_members(members: Sequence[Array] | Array) -> Array:
         return members
     if len({member.dtype for member in members}) == 1:
         return np.asarray(members)
-    return np.array([widened(member[None])[0] for member in members])
+    return np.array([widen(member[None])[0] for member in members])
 
 
 def _widened(base: Array | None) -> Array | None:
-    return None if base is None else widened(base[None])[0]
+    return None if base is None else widen(base[None])[0]
 
 
 def _as_floats(values: ArrayLike) -> Array:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ensembles._sklearn import warn_user
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Counts, Float64
 from ensembles.registry import lookup
 from ensembles.selection import SELECTIONS, Selection
@@ -223,7 +223,7 @@ def warn_if_no_gain(
     best = f"member {index if names is None else repr(names[index])}"
     if result.best_score == result.base_score:
         best = "the base"
-    warn_user(
+    warn_caller(
         f"selection {selection.name!r} did not beat the best member: its weights score "
         f"{result.score:.6g}, {best} alone {result.best_score:.6g}; use that member, "
         "or add more diverse members"

@@ -30,17 +30,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ensembles._typing import Array
-from ensembles.dtypes import FLOATS, round_to
+from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels import gram as gram_module
 from ensembles.kernels import jit
-from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.gram import BLOCK, SUMS, gram, gram_reference
 from ensembles.kernels.jit import LANE, PIECE, compiled
 from ensembles.kernels.loop_cache import LoopFiles
-from ensembles.kernels.mean import any_special, mean, mean_reference
+from ensembles.kernels.mean import has_nonfinite, mean, mean_reference
 from ensembles.kernels.sorting import (
+    order_statistics,
     order_statistics_reference,
-    ranked,
     weighted_median,
 )
 from ensembles.rules import RULES
@@ -80,7 +80,7 @@ def patterns(dtype: Dtype, rng: np.random.Generator, n_members: int = 3) -> Arra
 
 
 def numbers(dtype: Dtype, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-    return round_to(rng.normal(size=shape), dtype)
+    return round_to_dtype(rng.normal(size=shape), dtype)
 
 
 def bits_of(array: Array) -> list[int]:
@@ -234,7 +234,10 @@ def test_ranks_equal_their_numpy_reference(
     dtype: Dtype, first: int, last: int, rng: np.random.Generator
 ) -> None:
     stack = patterns(dtype, rng)
-    same(ranked(stack, first, last), order_statistics_reference(stack, first, last))
+    same(
+        order_statistics(stack, first, last),
+        order_statistics_reference(stack, first, last),
+    )
 
 
 @pytest.mark.parametrize("n_members", range(1, 10))
@@ -245,7 +248,7 @@ def test_ranks_of_any_number_of_members_equal_their_numpy_reference(
     for first in range(n_members):
         for last in range(first, n_members):
             same(
-                ranked(stack, first, last),
+                order_statistics(stack, first, last),
                 order_statistics_reference(stack, first, last),
             )
 
@@ -255,12 +258,12 @@ def test_ranks_of_any_size_equal_their_numpy_reference(
     dtype: Dtype, size: int, rng: np.random.Generator
 ) -> None:
     stack = numbers(dtype, rng, (4, size))
-    same(ranked(stack, 1, 2), order_statistics_reference(stack, 1, 2))
+    same(order_statistics(stack, 1, 2), order_statistics_reference(stack, 1, 2))
 
 
 def test_negative_zero_ranks_below_zero() -> None:
     stack = np.array([[0.0], [-0.0]], np.float32)
-    assert np.signbit(ranked(stack, 0, 1)).tolist() == [[True], [False]]
+    assert np.signbit(order_statistics(stack, 0, 1)).tolist() == [[True], [False]]
 
 
 def halves(values: list[float], weights: list[int]) -> float:
@@ -332,19 +335,19 @@ def test_products_are_added_block_by_block(
 def test_members_are_widened_exactly(dtype: Dtype, rng: np.random.Generator) -> None:
     stack = patterns(dtype, rng)
     with np.errstate(invalid="ignore"):
-        same(widened(stack), stack.astype(np.float64))
+        same(widen(stack), stack.astype(np.float64))
 
 
 def test_special_numbers_are_seen(dtype: Dtype, rng: np.random.Generator) -> None:
     ordinary = np.concatenate([numbers(dtype, rng, (LANE + 3,)), np.zeros(2, dtype)])
     largest = np.array(FLOATS[dtype].special - 1, FLOATS[dtype].bits).view(dtype)
     ordinary[0], ordinary[1] = largest, -largest
-    assert not any_special(ordinary)
+    assert not has_nonfinite(ordinary)
     for value in (np.nan, -np.nan, np.inf, -np.inf):
         special = ordinary.copy()
-        special[LANE + 1] = round_to(np.array(value), dtype)
-        assert any_special(special)
-    assert not any_special(ordinary[:0])
+        special[LANE + 1] = round_to_dtype(np.array(value), dtype)
+        assert has_nonfinite(special)
+    assert not has_nonfinite(ordinary[:0])
 
 
 def test_rounding_equals_its_numpy_reference(
@@ -353,7 +356,7 @@ def test_rounding_equals_its_numpy_reference(
     values = patterns(np.dtype(np.float64), rng).reshape(-1)
     close = rng.normal(size=SOME) * 2.0 ** rng.integers(-30, 20, SOME)
     for some in (values, close, *(close[:n] for n in (0, 1, LANE - 1, LANE, LANE + 1))):
-        same(rounded(some, dtype), round_to(some, dtype))
+        same(narrow(some, dtype), round_to_dtype(some, dtype))
 
 
 # NumPy, which computes small jobs, takes arrays in pieces.
@@ -375,11 +378,11 @@ def test_numpy_and_loops_give_the_same_bits(
     functions: list[Callable[[], Any]] = [
         lambda: mean(stack, weights),
         lambda: mean(stack, weights - 1, 1.0),
-        lambda: ranked(stack, 1, 2),
+        lambda: order_statistics(stack, 1, 2),
         lambda: gram(stack),
-        lambda: widened(stack),
-        lambda: rounded(values, dtype),
-        lambda: np.array([any_special(row) for row in stack], np.float64),
+        lambda: widen(stack),
+        lambda: narrow(values, dtype),
+        lambda: np.array([has_nonfinite(row) for row in stack], np.float64),
         lambda: median_of(ordinary, weights),
     ]
     for function in functions:
@@ -433,7 +436,7 @@ def test_a_nan_of_a_member_keeps_its_bits(
     bits |= np.array(2 * form.special - 1 - form.special // 2, form.bits)
     bits |= rng.integers(0, np.iinfo(form.bits).max, bits.size, dtype=form.bits)
     weights = np.array([0.5, 2.0, 1.0])
-    for function in (lambda: mean(stack, weights), lambda: widened(stack)):
+    for function in (lambda: mean(stack, weights), lambda: widen(stack)):
         expected = np.ascontiguousarray(function())
         assert without_loops(function).tobytes() == expected.tobytes()
         assert np.isnan(expected).any()

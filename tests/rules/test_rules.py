@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensembles._typing import Array, Float64
-from ensembles.dtypes import FLOATS, round_to
+from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.gram import BLOCK
 from ensembles.kernels.jit import LANE
 from ensembles.rules.builtin import RULES
@@ -159,7 +159,7 @@ ORACLES: dict[str, Callable[..., float]] = {
 def test_element_rules_are_their_float64_formula_rounded_once(
     rule: Rule, weights: list[float], dtype: Dtype, rng: np.random.Generator
 ) -> None:
-    stack = round_to(drawn(rule, rng, (500,)), dtype)
+    stack = round_to_dtype(drawn(rule, rng, (500,)), dtype)
     columns = stack.astype(np.float64).T.tolist()
     oracle = np.array([ORACLES[rule.name](column, weights) for column in columns])
     found = rule(stack, weights)
@@ -167,15 +167,15 @@ def test_element_rules_are_their_float64_formula_rounded_once(
         exact = [math.fsum(np.multiply(c, weights)) for c in columns]
         near(found, np.array(exact) / math.fsum(weights))
     elif rule in [mean, *PICKING]:
-        assert found.tobytes() == round_to(oracle, dtype).tobytes()
+        assert found.tobytes() == round_to_dtype(oracle, dtype).tobytes()
     elif dtype == np.float64:
         near(found, oracle)
     else:  # half-way between two numbers, the last bits in float64 decide
         allowed = [
-            round_to(oracle + d * np.abs(oracle), dtype) for d in (-1e-15, 1e-15)
+            round_to_dtype(oracle + d * np.abs(oracle), dtype) for d in (-1e-15, 1e-15)
         ]
         assert ((found == allowed[0]) | (found == allowed[1])).all()
-        assert (found == round_to(oracle, dtype)).mean() >= 0.98
+        assert (found == round_to_dtype(oracle, dtype)).mean() >= 0.98
 
 
 @pytest.mark.parametrize("weights", [[1.0] * 5, [0.1, 0.3, 0.0, 0.2, 0.1]], ids=str)
@@ -332,7 +332,7 @@ def test_a_cut_must_leave_something(proportion: Any) -> None:
 def test_entries_outside_the_domain_are_refused_by_their_member(
     rule: Rule, dtype: Dtype, rng: np.random.Generator
 ) -> None:
-    stack = round_to(drawn(rule, rng), dtype)
+    stack = round_to_dtype(drawn(rule, rng), dtype)
     stack[1, 3], stack[1, 7] = -0.5, -0.25
     if rule.domain == "any":
         assert rule(stack).shape == (40,)
@@ -344,7 +344,7 @@ def test_entries_outside_the_domain_are_refused_by_their_member(
         rule(stack)
     # One that does not count may hold anything, and NaN is told by the result.
     assert np.isfinite(rule(stack, [1, 0, 1, 1, 1]).astype(np.float64)).all()
-    stack[1] = -np.abs(round_to(np.array(np.nan), dtype))
+    stack[1] = -np.abs(round_to_dtype(np.array(np.nan), dtype))
     assert np.isnan(rule(stack).astype(np.float64)).all()
 
 
@@ -370,13 +370,15 @@ def test_slerp_is_its_formula_rounded_once(
     spread: float, dtype: Dtype, rng: np.random.Generator
 ) -> None:
     first = rng.normal(size=600)
-    stack = round_to(np.array([first, first + spread * rng.normal(size=600)]), dtype)
+    stack = round_to_dtype(
+        np.array([first, first + spread * rng.normal(size=600)]), dtype
+    )
     if (stack[0] == stack[1]).all():
         assert slerp(stack, [3, 1]).tobytes() == stack[0].tobytes()
         return
     expected = direct_slerp(stack.astype(np.float64), np.array([3, 1]))
     found = slerp(stack, [3, 1])
-    rounded_once = round_to(expected, dtype)
+    rounded_once = round_to_dtype(expected, dtype)
     near(found, rounded_once, ulps=1 if dtype.itemsize < 8 else 8)
     if dtype.itemsize < 8:
         assert (found != rounded_once).sum() <= 1  # a coefficient's last bit
@@ -521,7 +523,7 @@ def test_members_of_length_zero_count_in_the_length_alone() -> None:
 def test_identical_members_are_a_fixed_point(
     rule: Rule, dtype: Dtype, rng: np.random.Generator
 ) -> None:
-    one = round_to(drawn(rule, rng)[0], dtype)
+    one = round_to_dtype(drawn(rule, rng)[0], dtype)
     stack = np.array([one] * (rule.n_members or 5))
     for weights in (None, weights_for(rule)):
         near(rule(stack, weights), one, ulps=4 if dtype == np.float64 else 0)
@@ -542,7 +544,7 @@ def test_the_order_of_members_does_not_matter_where_symmetric(
 ) -> None:
     if not rule.symmetric:
         pytest.skip("the order matters")
-    stack = round_to(drawn(rule, rng), dtype)
+    stack = round_to_dtype(drawn(rule, rng), dtype)
     weights = weights_for(rule)
     for _ in range(5):
         order = rng.permutation(len(stack))
@@ -591,7 +593,7 @@ def test_negative_weights_are_refused_unless_signed(
 def test_the_result_has_the_members_dtype_and_shape(
     rule: Rule, dtype: Dtype, shape: tuple[int, ...], rng: np.random.Generator
 ) -> None:
-    result = rule(round_to(drawn(rule, rng, shape), dtype), weights_for(rule))
+    result = rule(round_to_dtype(drawn(rule, rng, shape), dtype), weights_for(rule))
     assert result.dtype == dtype
     assert result.shape == shape
 
@@ -625,7 +627,7 @@ def test_any_cut_gives_the_same_bytes(
 def test_members_without_weight_do_not_count(
     rule: Rule, dtype: Dtype, rng: np.random.Generator
 ) -> None:
-    stack = round_to(drawn(rule, rng), dtype)
+    stack = round_to_dtype(drawn(rule, rng), dtype)
     if rule.n_members == 2:
         near(rule(stack, [2, 0]), stack[0], ulps=0 if dtype.itemsize < 8 else 1)
         near(rule(stack, [0, 3]), stack[1], ulps=0 if dtype.itemsize < 8 else 1)
@@ -649,7 +651,7 @@ def test_weights_of_any_size_count_by_their_proportions(
     power: int, rule: Rule, dtype: Any, rng: np.random.Generator
 ) -> None:
     stack = 50 * drawn(rule, rng)[:2]
-    members = round_to(stack, np.dtype(dtype))
+    members = round_to_dtype(stack, np.dtype(dtype))
     found = rule(members, np.ldexp([1.0, 3.0], power))
     assert found.tobytes() == rule(members, [1.0, 3.0]).tobytes()
 
@@ -659,8 +661,8 @@ def test_the_mean_of_many_narrow_members_does_not_stall(n_members: int) -> None:
     """As in pytorch/xla#2425: a sum in bfloat16 stops growing at 256."""
     ones = np.ones((n_members, 3), ml_dtypes.bfloat16)
     assert RULES["mean"](ones).astype(float).tolist() == [1.0] * 3
-    steps = round_to(np.arange(1.0, n_members + 1), np.dtype(ml_dtypes.bfloat16))
-    exact = round_to(steps.astype(float).mean(keepdims=True), steps.dtype)
+    steps = round_to_dtype(np.arange(1.0, n_members + 1), np.dtype(ml_dtypes.bfloat16))
+    exact = round_to_dtype(steps.astype(float).mean(keepdims=True), steps.dtype)
     assert RULES["mean"](steps[:, None]).tobytes() == exact.tobytes()
 
 
@@ -678,7 +680,7 @@ def test_weights_that_lie_far_apart_all_count() -> None:
 def test_nan_spreads_as_far_as_the_cut(
     rule: Rule, dtype: Dtype, rng: np.random.Generator
 ) -> None:
-    stack = round_to(drawn(rule, rng), dtype)
+    stack = round_to_dtype(drawn(rule, rng), dtype)
     stack[1, 7] = np.nan
     where = np.isnan(rule(stack, weights_for(rule)))
     expected = np.arange(40) == 7 if rule.is_elementwise else np.full(40, True)
@@ -691,12 +693,14 @@ def test_members_of_several_formats_are_combined_in_float64(
 ) -> None:
     wide = drawn(rule, rng)
     formats = [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.float32]
-    members = [round_to(row, np.dtype(f)) for row, f in zip(wide, formats, strict=True)]
+    members = [
+        round_to_dtype(row, np.dtype(f)) for row, f in zip(wide, formats, strict=True)
+    ]
     weights = weights_for(rule)
     stack = np.array([member.astype(np.float64) for member in members])
     for out in (np.dtype(np.float16), np.dtype(np.float64)):
         found = rule.combine(members, weights, out)
-        assert found.tobytes() == round_to(rule(stack, weights), out).tobytes()
+        assert found.tobytes() == round_to_dtype(rule(stack, weights), out).tobytes()
 
 
 def block(rule: Rule, members: Any, weights: Float64, dtype: np.dtype[Any]) -> Any:
@@ -712,7 +716,7 @@ def test_an_output_of_another_format_is_rounded_once(
     weights, narrow = weights_for(rule), np.dtype(ml_dtypes.bfloat16)
     found = block(rule, stack, weights, narrow)
     expected = block(rule, stack.astype(np.float64), weights, np.dtype(np.float64))
-    assert found.tobytes() == round_to(expected, narrow).tobytes()
+    assert found.tobytes() == round_to_dtype(expected, narrow).tobytes()
 
 
 @each_rule

@@ -11,7 +11,7 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.dtypes import is_float
-from ensembles.kernels.casting import widened
+from ensembles.kernels.casting import widen
 
 READ, MOST_ROWS = 1 << 12, 64  # elements and rows read from each matrix
 # A matrix with a larger cosine counts as related. Networks with a common initialization
@@ -196,7 +196,7 @@ def _sampled(tensor: Tensor) -> _Matrix:
         place = tensor.offset + row * n_columns * tensor.dtype.itemsize
         tensor.source.read_into(line.view(np.uint8).data, place)
     units = (shape[1], shape[2]) if stacked else (shape[0], shape[1])
-    return _Matrix(np.asarray(widened(found)), units, len(shape) > 2 and not stacked)
+    return _Matrix(np.asarray(widen(found)), units, len(shape) > 2 and not stacked)
 
 
 def _scaled(values: Float64, counted: Array) -> Float64:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Source, Tensor
 from ensembles.dtypes import is_float
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 # An output layer is recognized by its last module, an input embedding by any part.
 HEAD = re.compile(
@@ -277,7 +277,7 @@ def _sample(tensor: Tensor) -> np.ndarray[Any, Any]:
 def _compared(one: Tensor, other: Tensor) -> bool:
     if not np.array_equal(_sample(one), _sample(other)):
         return False
-    for start, stop in cut(one.nbytes, STEP):
+    for start, stop in chunks(one.nbytes, STEP):
         first, second = np.empty((2, stop - start), np.uint8)
         one.source.read_into(first.data, one.offset + start)
         other.source.read_into(second.data, other.offset + start)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ensembles._typing import Array
-from ensembles.atomic_io import reserve, write_at
+from ensembles.atomic_io import preallocate, pwrite_all
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
@@ -40,7 +40,7 @@ class FileSink:
         self._start = start
 
     def write(self, buffer: memoryview, offset: int) -> None:
-        write_at(self._fd, buffer, self._start + offset)
+        pwrite_all(self._fd, buffer, self._start + offset)
 
 
 def file_sinks(fd: int, layout: Layout, start: int) -> dict[str, Sink]:
@@ -69,7 +69,7 @@ def file_sinks(fd: int, layout: Layout, start: int) -> dict[str, Sink]:
     for name, (dtype, shape) in layout.items():
         sinks[name] = FileSink(fd, start)
         start += math.prod(shape) * dtype.itemsize
-    reserve(fd, start)
+    preallocate(fd, start)
     return sinks
 
 

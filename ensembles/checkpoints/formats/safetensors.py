@@ -16,7 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ensembles.atomic_io import write_at
+from ensembles.atomic_io import pwrite_all
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
 from ensembles.checkpoints.formats.output import Layout, OutputFile, Sink, file_sinks
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
@@ -68,9 +68,9 @@ def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     with file.path.open("wb", buffering=0) as opened:
         fd = opened.fileno()
         placeholder = header()
-        write_at(fd, placeholder, 0)
+        pwrite_all(fd, placeholder, 0)
         yield file_sinks(fd, file.layout, len(placeholder))
-        write_at(fd, header(), 0)
+        pwrite_all(fd, header(), 0)
 
 
 @register(

@@ -11,8 +11,8 @@ from typing import Any, overload
 
 from numpy.typing import ArrayLike
 
-from ensembles._sklearn import warn_user
-from ensembles.atomic_io import telling_if_full, whole
+from ensembles._sklearn import warn_caller
+from ensembles.atomic_io import atomic_output, explain_disk_full
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.state_dict import as_torch, with_aliases
 from ensembles.checkpoints.merging import digests
@@ -249,7 +249,7 @@ def average(
     )
     note = different_initializations(planned)
     if note is not None:
-        warn_user(note)
+        warn_caller(note)
     if planned.out is not None:
         report = write(planned, progress=progress, sha256=sha256)
         notes = report.notes if note is None else (note, *report.notes)
@@ -308,7 +308,10 @@ def write(
         raise ValueError("the plan must have an output path: pass out=PATH to plan")
     started = time.perf_counter()
     is_directory, force = plan.format == "directory", plan.options.force
-    with telling_if_full(out), whole(out, folder=is_directory, force=force) as path:
+    with (
+        explain_disk_full(out),
+        atomic_output(out, folder=is_directory, force=force) as path,
+    ):
         result = write_plan_to(plan, path, progress, stream)
     _warn_if_nonfinite(result.nonfinite_tensors)
     checkpoint_digests = result.checkpoint_digests(plan)
@@ -331,7 +334,7 @@ def _warn_if_nonfinite(names: Sequence[str]) -> None:
     """Warn of tensors with NaN or infinity."""
     if names:
         more = len(names) > 1
-        warn_user(
+        warn_caller(
             f"{len(names)} tensor{'s' * more} of the result contain{'s' * (not more)} "
             f"NaN or infinity, such as {names[0]!r}; look for them in the members"
         )

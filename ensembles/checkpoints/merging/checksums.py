@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, ChecksumRecord
-from ensembles.parallel import spread
+from ensembles.parallel import map_threads
 
 CHUNK = 1 << 20
 
@@ -32,7 +32,7 @@ def verify_checksums(
         If a checksum does not match; the message names the file and the entry.
     """
     records = [record for member in members for record in member.records]
-    spread(records, lambda: partial(_verify, progress=progress), n_threads)
+    map_threads(records, lambda: partial(_verify, progress=progress), n_threads)
 
 
 def _verify(record: ChecksumRecord, *, progress: Callable[[int], None]) -> None:

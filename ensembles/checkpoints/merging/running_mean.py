@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.atomic_io import telling_if_full
+from ensembles.atomic_io import explain_disk_full
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.formats.output import FileSink, Sink
@@ -132,7 +132,7 @@ class RunningMean:
             growing.append(target._replace(dtype=FLOAT64, members=members))
         self._summed = []  # invalid until the stream is complete
         sinks: Mapping[str, Sink] = sums.sinks
-        with telling_if_full(*self._location()):
+        with explain_disk_full(*self._location()):
             outcome = _streamed(plan, growing, added, sinks, progress)
         self._blocks |= outcome.blocks
         self._summed = wanted

@@ -18,10 +18,10 @@ from ensembles.checkpoints.merging.digests import BLOCK, BlockDigest, digest
 from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
-from ensembles.kernels.casting import rounded, widened
+from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
-from ensembles.kernels.mean import any_special
-from ensembles.parallel import cut, spread
+from ensembles.kernels.mean import has_nonfinite
+from ensembles.parallel import chunks, map_threads
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
 FEW = 1 << 20  # bytes; combining fewer takes less time than starting a thread
@@ -127,7 +127,7 @@ def stream_plan(
             streamer.compute_states([t for t in group if t.action == "combine"])
         group_jobs = _jobs(group)
         jobs += group_jobs
-        combined += spread(
+        combined += map_threads(
             group_jobs, lambda: partial(streamer.combine, ReadBuffers()), n_threads
         )
     result = _result(targets, jobs, combined)
@@ -153,7 +153,7 @@ def _jobs(targets: Sequence[TensorPlan]) -> list[_Job]:
     for target in targets:
         dtypes = [target.dtype, *(tensor.dtype for tensor in target.sources)]
         step = BLOCK // min(dtype.itemsize for dtype in dtypes)
-        for start, stop in cut(target.size, step):
+        for start, stop in chunks(target.size, step):
             jobs.append(_Job(target, start, stop))
     return jobs
 
@@ -178,7 +178,7 @@ class _Streamer:
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
         """Compute the rule's state of each tensor from the statistics of its parts."""
         jobs = _jobs(targets)
-        statistics = spread(
+        statistics = map_threads(
             jobs, lambda: partial(self.statistics, ReadBuffers()), self.n_threads
         )
         partials: dict[str, list[Array]] = {}
@@ -225,7 +225,7 @@ class _Streamer:
             else:
                 out = resolve_integers(target.name, members, plan.options.integers)
             # Checked before it is written, while it is still in the CPU caches.
-            is_finite &= not (is_float(out.dtype) and any_special(out))
+            is_finite &= not (is_float(out.dtype) and has_nonfinite(out))
             sources = [*members] if base is None else [*members, base]
             for block_digest, array in zip(digests, [*sources, out], strict=True):
                 block_digest.update(_bytes(array))
@@ -236,7 +236,7 @@ class _Streamer:
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
         budget = self.plan.options.memory // self.n_threads
         size = chunk_size(job.target, self.plan.rule, budget)
-        for start, stop in cut(job.stop - job.start, size):
+        for start, stop in chunks(job.stop - job.start, size):
             yield job.start + start, job.start + stop
 
     def _report(self, arrays: Sequence[Array | None]) -> None:
@@ -252,7 +252,7 @@ def _converted(member: Array, dtype: np.dtype[Any]) -> Array:
     """A copied tensor in the dtype of the result."""
     if member.dtype == dtype:
         return member
-    return rounded(widened(member[None])[0], dtype)
+    return narrow(widen(member[None])[0], dtype)
 
 
 def resolve_integers(name: str, members: Sequence[Array] | Array, policy: str) -> Array:

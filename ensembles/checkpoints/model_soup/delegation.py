@@ -8,7 +8,7 @@ from typing import Any
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ensembles._sklearn import thawed
+from ensembles._sklearn import unwrap_frozen
 
 
 def estimator_has(name: str) -> Callable[[Any], bool]:
@@ -27,7 +27,7 @@ def estimator_has(name: str) -> Callable[[Any], bool]:
 
     def check(self: Any) -> bool:
         fitted = vars(self).get("estimator_")
-        getattr(thawed(self.estimator) if fitted is None else fitted, name)
+        getattr(unwrap_frozen(self.estimator) if fitted is None else fitted, name)
         return True
 
     return check

@@ -17,7 +17,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ensembles._sklearn import thawed
+from ensembles._sklearn import unwrap_frozen
 from ensembles.checkpoints.model_soup.delegation import delegated, estimator_has
 from ensembles.checkpoints.model_soup.merged_estimator import build_merged_estimator
 from ensembles.checkpoints.model_soup.soup_score import (
@@ -227,7 +227,7 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
                 **data.params,
             )
         else:
-            members = [thawed(member) for member in self.checkpoints]
+            members = [unwrap_frozen(member) for member in self.checkpoints]
             if is_scored:
                 has_data = callable(self.scoring)
                 parts = scoring_data(
@@ -239,7 +239,7 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
             self.estimator,
             members,
             [noun.format(index) for index in range(len(members))],
-            base=thawed(self.base),
+            base=unwrap_frozen(self.base),
             rule=rule,
             params=self.rule_params or {},
             integers=self.integers,
@@ -375,7 +375,7 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
         -------
         self
         """
-        thawed(self.estimator).set_output(transform=transform)
+        unwrap_frozen(self.estimator).set_output(transform=transform)
         if "estimator_" in vars(self):
             self.estimator_.set_output(transform=transform)
         return self
@@ -399,7 +399,7 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
         return self.estimator_.feature_names_in_
 
     def __sklearn_tags__(self) -> Any:
-        inner = thawed(self.estimator)
+        inner = unwrap_frozen(self.estimator)
         if not hasattr(inner, "__sklearn_tags__"):
             return super().__sklearn_tags__()
         tags = copy.deepcopy(get_tags(inner))
@@ -421,7 +421,7 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
             mapping.add(caller="score", callee="score")
             if isinstance(self.weights, str):
                 mapping.add(caller="fit", callee="score")
-        router.add(estimator=thawed(self.estimator), method_mapping=mapping)
+        router.add(estimator=unwrap_frozen(self.estimator), method_mapping=mapping)
         if hasattr(self.cv, "get_metadata_routing"):
             mapping = MethodMapping().add(caller="fit", callee="split")
             router.add(splitter=self.cv, method_mapping=mapping)

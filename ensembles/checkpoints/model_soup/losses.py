@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import warn_user
+from ensembles._sklearn import warn_caller
 from ensembles.checkpoints.formats.state_dict import import_torch, is_torch
 from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
 
@@ -148,7 +148,7 @@ def warn_if_falling(losses: Sequence[float]) -> None:
         If the last pass lowered the loss by more than a hundredth.
     """
     if len(losses) > 1 and _relative_decrease(losses) > FALLING:
-        warn_user(
+        warn_caller(
             "the loss of the learned soup still fell in the last pass, from "
             f"{losses[-2]:.4g} to {losses[-1]:.4g}: raise n_passes above "
             f"{len(losses)}, or learning_rate, in weights_params"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import warn_user
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Array, Counts, Float64
 from ensembles.checkpoints.compatibility.configuration import differences
 from ensembles.checkpoints.compatibility.key_mapping import map_keys
@@ -282,6 +282,6 @@ def _check_contents(members: Sequence[Checkpoint]) -> None:
         raise ValueError(reasons[0])
     for member in members:
         for note in member.notes:
-            warn_user(f"{member.name}: {note}")
+            warn_caller(f"{member.name}: {note}")
     for note in differences(members):
-        warn_user(note)
+        warn_caller(note)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import rows_of, thawed, warn_user
+from ensembles._sklearn import index_fit_params, unwrap_frozen, warn_caller
 from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
 from ensembles.checkpoints.model_soup.training import FitData
@@ -103,7 +103,7 @@ class SoupScore:
                 "continue without it"
             )
             raise error
-        warn_user(
+        warn_caller(
             f"the score of {combination} failed, and counts as the worst: {error}"
         )
         if self._lowest is None:
@@ -195,7 +195,7 @@ def resolve_scorer(estimator: Any, scoring: Any) -> Any:
         raise TypeError(
             f"scoring must be a single name, a callable or None, found {scoring!r}"
         )
-    inner = thawed(estimator)
+    inner = unwrap_frozen(estimator)
     if not hasattr(inner, "get_params"):
         raise TypeError(
             "scoring must be a callable (estimator, X, y) -> float for a "
@@ -381,14 +381,14 @@ def split_training_data(
             f"{len(splits)} splits; pass ShuffleSplit(1), or checkpoints"
         )
     train, test = splits[0]
-    fit_params = rows_of(data.params, train, _num_samples(X))
+    fit_params = index_fit_params(data.params, train, _num_samples(X))
     targets = None if y is None else _safe_indexing(y, train)
     kept = FitData(_safe_indexing(X, train), targets, fit_params)
     return kept, [_part(X, y, test, routed)]
 
 
 def _part(X: Any, y: Any, rows: Counts, routed: Any) -> Part:
-    params = rows_of(_metadata(routed, "scorer", "score"), rows, n_rows(X))
+    params = index_fit_params(_metadata(routed, "scorer", "score"), rows, n_rows(X))
     targets = None if y is None else take_rows(y, rows)
     return take_rows(X, rows), targets, params
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles._sklearn import rows_of, thawed, warn_user
+from ensembles._sklearn import index_fit_params, unwrap_frozen, warn_caller
 from ensembles.checkpoints.formats.state_dict import as_array
 from ensembles.checkpoints.parameters.access import parameter_access
 
@@ -196,7 +196,7 @@ def _first_fit(
     from sklearn.utils.validation import check_is_fitted
 
     rng = np.random.default_rng(to_seed(random_state))
-    inner = thawed(estimator)
+    inner = unwrap_frozen(estimator)
     access = parameter_access(
         inner
     )  # raises before a fit whose result cannot be averaged
@@ -221,7 +221,7 @@ def _first_fit(
                 "; to train members of its last step, put the soup into the pipeline, "
                 "around that step"
             )
-        warn_user(
+        warn_caller(
             f"{reason}, so it was fitted once, and the soup has a single member; "
             "members must not be fitted separately, because then their initializations "
             f"differ{hint}"
@@ -236,7 +236,7 @@ def _warn_if_equal(members: list[Any]) -> None:
         and all(np.array_equal(other[name], first[name]) for name in first)
         for other in others
     ):
-        warn_user(
+        warn_caller(
             f"all members are equal: {type(members[0]).__name__} ends at the same "
             "parameters for any order of the samples, and the soup is the same"
         )
@@ -329,7 +329,7 @@ def _partial_fit(member: Any, data: FitData, rng: np.random.Generator) -> None:
     accepted = inspect.signature(member.partial_fit).parameters
     params = {name: v for name, v in data.params.items() if name in accepted}
     targets = None if y is None else _safe_indexing(y, order)
-    permuted = rows_of(params, order, len(order))
+    permuted = index_fit_params(params, order, len(order))
     member.partial_fit(_safe_indexing(X, order), targets, **permuted)
 
 

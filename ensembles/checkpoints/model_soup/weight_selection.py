@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import thawed
+from ensembles._sklearn import unwrap_frozen
 from ensembles.checkpoints.model_soup.learned import LearnedSoup
 from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
 from ensembles.checkpoints.model_soup.soup_score import (
@@ -93,7 +93,7 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
 
 def _check_checkpoints(estimator: Any, checkpoints: Any) -> None:
     if checkpoints is None:
-        if not hasattr(thawed(estimator), "get_params"):
+        if not hasattr(unwrap_frozen(estimator), "get_params"):
             raise TypeError(
                 f"{type(estimator).__name__} has no fit that could train members; pass "
                 "checkpoints"
@@ -113,7 +113,7 @@ def _is_learned(selection: Selection | None, estimator: Any) -> bool:
     """Whether the weights are those of a learned soup, by gradient descent."""
     if selection is None or not selection.uses_gradient:
         return False
-    return parameter_access(thawed(estimator)).module is not None
+    return parameter_access(unwrap_frozen(estimator)).module is not None
 
 
 def _check_names(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import thawed, warn_user
+from ensembles._sklearn import unwrap_frozen, warn_caller
 from ensembles.checkpoints.compatibility.configuration import config_differences
 from ensembles.checkpoints.formats.state_dict import as_array, is_torch
 from ensembles.checkpoints.parameters.pipeline_steps import is_averaged, iter_steps
@@ -80,17 +80,17 @@ def check_compatible(first: Any, member: Any, name: str) -> None:
                 )
         if not step or is_averaged(one):
             continue
-        same = is_same(thawed(one), thawed(other))
+        same = is_same(unwrap_frozen(one), unwrap_frozen(other))
         if same is None:
-            warn_user(
+            warn_caller(
                 f"cannot verify that step {step!r} of {name} behaves like that of the "
                 "first member"
             )
         elif not same:
             raise ValueError(
                 f"members must agree in step {step!r}, which is not averaged: {name} "
-                f"has another {type(thawed(other)).__name__} than the first; fit it "
-                "once for all members, and wrap it in sklearn.frozen.FrozenEstimator"
+                f"has another {type(unwrap_frozen(other)).__name__} than the first; fit "
+                "it once for all members, and wrap it in sklearn.frozen.FrozenEstimator"
             )
 
 
@@ -215,13 +215,13 @@ def warn_module_differences(template: Any, member: Any, name: str) -> None:
     if type(template) is type(member) and ours != theirs:
         pairs = zip_longest(ours, theirs, fillvalue="nothing more")
         one, other = next(pair for pair in pairs if pair[0] != pair[1])
-        warn_user(
+        warn_caller(
             f"{name} has another architecture than the estimator: {other} instead of "
             f"{one}"
         )
     differ = config_differences(_config(template), _config(member))
     if differ:
-        warn_user(
+        warn_caller(
             f"{name} has another configuration than the estimator, in "
             f"{', '.join(differ)}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ensembles._sklearn import thawed
+from ensembles._sklearn import unwrap_frozen
 from ensembles.checkpoints.parameters.table import parameter_access
 
 
@@ -46,7 +46,7 @@ def has_learned_parameters(step: Any) -> bool:
     bool
         False for "passthrough" and None.
     """
-    if not hasattr(step, "__sklearn_tags__") or thawed(step) is not step:
+    if not hasattr(step, "__sklearn_tags__") or unwrap_frozen(step) is not step:
         return False
     return bool(step.__sklearn_tags__().requires_fit)
 

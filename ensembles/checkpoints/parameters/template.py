@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensembles._sklearn import thawed
+from ensembles._sklearn import unwrap_frozen
 from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats import state_dict
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -39,7 +39,7 @@ def with_base_first(checkpoints: Sequence[Any], base: Any) -> list[Any]:
         The base, if any, and the members; frozen estimators are unwrapped.
     """
     all_members = checkpoints if base is None else [base, *checkpoints]
-    return [thawed(member) for member in all_members]
+    return [unwrap_frozen(member) for member in all_members]
 
 
 def make_template(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
@@ -67,7 +67,7 @@ def make_template(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
     ValueError
         If the estimator has no parameters and no member provides any.
     """
-    inner = thawed(estimator)
+    inner = unwrap_frozen(estimator)
     access = parameter_access(inner)
     fitted = [member for member in members if type(member) is type(inner)]
     if fitted and hasattr(inner, "get_params"):
@@ -131,7 +131,7 @@ def check_type(estimator: Any, member: Any, name: str) -> None:
     TypeError
         If the types, or the types of pipeline steps, differ.
     """
-    inner = thawed(estimator)
+    inner = unwrap_frozen(estimator)
     if isinstance(member, CHECKPOINT_TYPES) or (
         _has_module(member) and _has_module(inner)
     ):

@@ -36,7 +36,7 @@ from ensembles.checkpoints.planning.options import (
     MergeOptions,
     Missing,
 )
-from ensembles.parallel import count_threads
+from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
@@ -232,7 +232,7 @@ def plan(
         problems += reasons
     n_threads, n_buffers = 1, 0
     with _collected(problems):
-        n_threads = count_threads(threads)
+        n_threads = resolve_n_threads(threads)
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
     if problems:
         raise ValueError(_join(problems))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from ensembles._sklearn import warn_user
+from ensembles._sklearn import warn_caller
 from ensembles.checkpoints.compatibility.shared_init import UNRELATED, relations
 from ensembles.checkpoints.compatibility.tied_weights import same_bytes
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -51,9 +51,9 @@ def check_related(
                     "or EnsembleRegressor, fine-tune them from one checkpoint, or "
                     "pass shared_init='warn' to average them nevertheless"
                 )
-            warn_user(message)
+            warn_caller(message)
         elif cosine < UNRELATED:
-            warn_user(
+            warn_caller(
                 f"{name} is far from {first}, the cosine similarity of {what} is "
                 f"{cosine:.3f}: their average may be worse than each of them; score it"
             )
@@ -78,7 +78,7 @@ def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
             continue
         others = [m.layout[name] for m in members[1:] if name in m.layout]
         if not all(same_bytes(tensor, other) for other in others):
-            warn_user(
+            warn_caller(
                 f"running statistics of BatchNorm, such as {name}, are averaged, and "
                 "those of the average network are others: recalculate them before it "
                 "is scored and used, as torch.optim.swa_utils.update_bn does; a "
@@ -103,14 +103,14 @@ def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
     """
     first = members[0]
     if first.state_dict is not None:
-        warn_user(
+        warn_caller(
             f"{first.name} has its tensors in {first.state_dict!r} beside other "
             "things, and combinations are written as plain state dicts: a score must "
             "read both"
         )
     other = next((m for m in members if _form(m) != _form(first)), None)
     if other is not None:
-        warn_user(
+        warn_caller(
             f"{first.name} and {other.name} are of different formats: combinations "
             "are written like the first"
         )

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles._sklearn import warn_user
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Counts, Float64
-from ensembles.atomic_io import beside, telling_if_full
+from ensembles.atomic_io import explain_disk_full, temporary_sibling
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.combinations import Combination, MemberCombinations
 from ensembles.checkpoints.merging.running_mean import RunningMean
@@ -167,7 +167,7 @@ class CandidateScorer:
                 )
             else:
                 error = candidate.error
-                warn_user(f"{name} is left out because scoring it failed: {error}")
+                warn_caller(f"{name} is left out because scoring it failed: {error}")
         if not self.scorable:
             n_members = len(self.sources) - (self.base is not None)
             raise ValueError(
@@ -175,7 +175,7 @@ class CandidateScorer:
                 f"{n_members}, the last time with: {error}"
             )
         if len(scores) > len(set(scores)) == 1:
-            warn_user(
+            warn_caller(
                 f"all members have exactly the same score, {scores[0]:.6g}; check that "
                 "this is the number meant as the score"
             )
@@ -218,7 +218,7 @@ class CandidateScorer:
         steps = (1 - STEP) * weights + STEP * np.eye(len(weights))
         changes = np.array([self(step) for step in steps]) - value
         if not changes.any():
-            warn_user(
+            warn_caller(
                 "gradient ascent needs a score that changes with the weights, but a "
                 f"step of {STEP:g} towards any member does not change it; pass "
                 "select='greedy_soup', which needs no gradient"
@@ -303,9 +303,9 @@ class CandidateScorer:
             path = Path(str(self.sources[indices[0]].path))
             candidate = self._scored(candidate, path)
         else:
-            with beside(job.out, folder=True) as folder:
+            with temporary_sibling(job.out, folder=True) as folder:
                 path = folder / f"candidate{self._suffix}"
-                with telling_if_full(job.out):
+                with explain_disk_full(job.out):
                     if not self._suffix:
                         path.mkdir()
                     planned = self._plan(weights, path)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensembles.atomic_io import check_free
+from ensembles.atomic_io import check_absent
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.checkpoints.soup_search.journal import Journal
 from ensembles.checkpoints.soup_selection import needing_base, resolve_selection
@@ -121,7 +121,7 @@ def check_output(planned: Plan, journal: Journal | None) -> None:
         member; `plan` has checked this for the output.
     """
     assert planned.out is not None
-    check_free(planned.out, force=planned.options.force)
+    check_absent(planned.out, force=planned.options.force)
     floats = [t for t in planned.targets if t.action == "combine"]
     n_bytes = planned.write_bytes
     if len(planned.members) > 2:

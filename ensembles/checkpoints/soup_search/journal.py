@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ensembles._sklearn import warn_user
-from ensembles.atomic_io import sync, write_at
+from ensembles._sklearn import warn_caller
+from ensembles.atomic_io import fsync_path, pwrite_all
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 
 MAX_BYTES = 1 << 30
@@ -148,7 +148,7 @@ class Journal:
         try:
             self._lock(self._fd)
             self._read(self._fd)
-            sync(self.path.parent)
+            fsync_path(self.path.parent)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -221,12 +221,12 @@ class Journal:
         facts = self._facts(records, settings)
         line = _to_json({**facts, "score": score, "seconds": round(seconds, 3)})
         content = f"{line}\n".encode()
-        write_at(self._fd, memoryview(content), self._end)
+        pwrite_all(self._fd, memoryview(content), self._end)
         os.fsync(self._fd)
         self._end += len(content)
         self._scores[_to_json(facts)] = score
         if not self._is_in_place(self._fd):
-            warn_user(
+            warn_caller(
                 f"{self.path} was removed or replaced while scores were written to it; "
                 "they are lost when this run ends"
             )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import warn_user
+from ensembles._sklearn import warn_caller
 from ensembles._typing import Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.merging.average import MergeReport, write
@@ -277,7 +277,7 @@ def _warn_of_members(planned: Plan) -> None:
     unrelated = different_initializations(planned)
     notes = [] if unrelated is None else [unrelated]
     for note in (*notes, *averages_among(planned), *copies(planned.members)):
-        warn_user(note)
+        warn_caller(note)
     warn_of_candidates(planned.members)
 
 

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ensembles.atomic_io import check_free, whole
+from ensembles.atomic_io import atomic_output, check_absent
 from ensembles.embeddings.files.binary_files import INSTALL
 from ensembles.embeddings.tokenization.texts import decode_utf8
 
@@ -40,7 +40,7 @@ def check_output(path: Path, *, force: bool) -> None:
         raise ValueError(
             f"path must end in {' or '.join(SUFFIXES)}, found {str(path)!r}"
         )
-    check_free(path, folder=False, force=force)
+    check_absent(path, folder=False, force=force)
 
 
 def save_tensors(tensors: dict[str, Any], path: Path) -> None:
@@ -92,7 +92,7 @@ def open_vector_writer(
         If ``path`` exists and not ``force``, or is a directory.
     """
     check_output(path, force=force)
-    with whole(path, folder=False, force=force) as temporary:
+    with atomic_output(path, folder=False, force=force) as temporary:
         if path.suffix == ".npy":
             with temporary.open("w+b") as file:
                 yield from _npy(file, n_columns, np.dtype(dtype))

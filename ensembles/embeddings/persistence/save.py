@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float64
-from ensembles.atomic_io import check_free, whole
+from ensembles.atomic_io import atomic_output, check_absent
 from ensembles.embeddings.files.vector_files import save_tensors
 from ensembles.embeddings.postprocessing.projection import Projection
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.tokenizer import PORTABLE
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.vectors.model_directory import OWN, TABLE, unknown_id
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 STEP = 1 << 16  # rows of a block
 
@@ -91,7 +91,7 @@ class SavedEmbedder:
         if weights is not None and not weights.all():
             return True
         matrix = self.averager.lookup.vectors.matrix
-        steps = cut(len(matrix), STEP)
+        steps = chunks(len(matrix), STEP)
         return any(not matrix[start:stop].any(axis=1).all() for start, stop in steps)
 
     def fold(self, rows: NDArray[np.int64]) -> Float64:
@@ -144,7 +144,7 @@ def save(
         If ``path`` exists and not ``force``.
     """
     path = Path(path)
-    check_free(path, folder=True, force=force)
+    check_absent(path, folder=True, force=force)
     lookup = saved.averager.lookup
     if lookup.unknown == "subword" and not lookup.uses_subword_tokenizer:
         raise ValueError(
@@ -154,7 +154,7 @@ def save(
     tokenizer, row_of = _tokenizer(lookup)
     folded = saved.is_linear and _is_portable(tokenizer)
     tensors = _tensors(saved, row_of, folded)
-    with whole(path, folder=True, force=force) as folder:
+    with atomic_output(path, folder=True, force=force) as folder:
         save_tensors(tensors, folder / "model.safetensors")
         _write_json(folder / "tokenizer.json", tokenizer)
         _write_json(folder / "config.json", _config(saved, folded))
@@ -187,7 +187,7 @@ def _tensors(
     if folded:
         n_columns = (matrix if projection is None else projection.matrix).shape[1]
         table = np.zeros((len(row_of), n_columns), np.float32)
-        for start, stop in cut(len(row_of), STEP):
+        for start, stop in chunks(len(row_of), STEP):
             rows = row_of[start:stop]
             table[start:stop] = saved.fold(rows)
             table[start:stop][rows < 0] = 0

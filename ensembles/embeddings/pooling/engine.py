@@ -21,7 +21,7 @@ from ensembles.embeddings.tokenization.texts import (
     n_texts,
     split_long,
 )
-from ensembles.parallel import count_threads, cut, spread
+from ensembles.parallel import chunks, map_threads, resolve_n_threads
 
 Divide = Literal["weights", "count"]
 
@@ -190,9 +190,9 @@ def pool(
     """
     n = len(ragged.offsets) - 1
     out = _output(out, n, spec.n_columns)
-    spans = list(cut(n, BATCH_SIZE))
+    spans = list(chunks(n, BATCH_SIZE))
     n_threads = _resolve_n_threads(n_threads)
-    spread(spans, lambda: lambda span: _pool(spec, ragged, *span, out), n_threads)
+    map_threads(spans, lambda: lambda span: _pool(spec, ragged, *span, out), n_threads)
     return out
 
 
@@ -265,12 +265,12 @@ def embed_texts(
         for job in jobs:
             embed_slice(job)
     else:
-        spread(jobs, lambda: embed_slice, n_threads)
+        map_threads(jobs, lambda: embed_slice, n_threads)
     return out
 
 
 def _resolve_n_threads(n_threads: int | None) -> int:
-    return n_threads if n_threads == 1 else count_threads(n_threads)
+    return n_threads if n_threads == 1 else resolve_n_threads(n_threads)
 
 
 def _output(out: Float32 | None, n: int, n_columns: int) -> Float32:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float64
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 BLOCK = 4096  # vectors converted to float64 at once
 EPSILON = float(np.finfo(np.float64).eps)
@@ -39,7 +39,7 @@ class Moments:
 
     def add(self, vectors: NDArray[np.float32]) -> None:
         """Add vectors of shape (n, dim) to the moments."""
-        for start, stop in cut(len(vectors), BLOCK):
+        for start, stop in chunks(len(vectors), BLOCK):
             part = vectors[start:stop].astype(np.float64)
             part = part[part.any(axis=1)]
             self.n += len(part)
@@ -79,7 +79,7 @@ class Projection(NamedTuple):
         numbers, because BLAS may sum in another order.
         """
         out = np.empty((len(vectors), self.matrix.shape[1]), np.float32)
-        for start, stop in cut(len(vectors), BLOCK):
+        for start, stop in chunks(len(vectors), BLOCK):
             part = vectors[start:stop].astype(np.float64)
             is_nonzero = part.any(axis=1)
             part -= self.mean

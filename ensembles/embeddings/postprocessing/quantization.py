@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles._typing import Float32
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 FLOATS = ("float16", "float32", "float64")
 DTYPES = (*FLOATS, "int8", "binary")
@@ -29,7 +29,7 @@ def l2_normalize(vectors: Float32) -> Float32:
     ndarray of shape (n, dim), float32
         The same array.
     """
-    for start, stop in cut(len(vectors), BLOCK):
+    for start, stop in chunks(len(vectors), BLOCK):
         part = vectors[start:stop].astype(np.float64)
         lengths = np.sqrt(np.einsum("ij,ij->i", part, part))
         lengths[lengths == 0] = 1

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ensembles._typing import Float64
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 BLOCK = 4096
 
@@ -48,7 +48,7 @@ def paired_cosines(first: ArrayLike, second: ArrayLike) -> Float64:
         )
     n_pairs = len(b) if len(a) == 1 else len(a)
     cosines = np.zeros(n_pairs)
-    for start, stop in cut(n_pairs, BLOCK):
+    for start, stop in chunks(n_pairs, BLOCK):
         x, y = (_rows(part, start, stop) for part in (a, b))
         products = np.einsum("ij,ij->i", x, y)
         squares = np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y)

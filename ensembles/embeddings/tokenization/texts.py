@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ensembles.embeddings.tokenization.word_loops import to_byte_offsets
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 Bytes = NDArray[np.uint8]
 Int64 = NDArray[np.int64]
@@ -252,7 +252,7 @@ def iter_slices(batch: TextBatch, first: int = 0) -> Iterator[tuple[int, TextBat
     texts : list of str or Utf8Texts
         The slice; the last one may be smaller.
     """
-    for start, stop in cut(n_texts(batch), BATCH_SIZE):
+    for start, stop in chunks(n_texts(batch), BATCH_SIZE):
         yield first + start, slice_texts(batch, start, stop)
 
 

@@ -19,7 +19,7 @@ from ensembles.embeddings.vectors.word_vectors import (
     as_float32,
     check_finite,
 )
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 MAGIC = 793712314
 VERSIONS = (11, 12)
@@ -81,7 +81,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         for row, word in enumerate(encoded_words)
     ]
     vectors = np.empty((len(words), head.dim), np.float32)
-    for start, stop in cut(len(words), STEP):
+    for start, stop in chunks(len(words), STEP):
         rows = np.arange(start, stop)
         vectors[start:stop] = ngrams.from_utf8(encoded_words[start:stop], rows)
     check_finite(vectors, words, str(path))

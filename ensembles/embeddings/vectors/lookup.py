@@ -28,7 +28,7 @@ from ensembles.embeddings.tokenization.tokenizer import (
 )
 from ensembles.embeddings.vectors.model_directory import unknown_id
 from ensembles.embeddings.vectors.word_vectors import WordVectors
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 BLOCK = 4096  # texts in a block
 MIN_COVERAGE = 0.5  # below, most tokens are ignored: warn
@@ -145,7 +145,7 @@ class VocabularyLookup:
         """Yield blocks of texts with the rows of their tokens."""
         first = 0
         for batch in batches:
-            for start, stop in cut(n_texts(batch), BLOCK):
+            for start, stop in chunks(n_texts(batch), BLOCK):
                 block = slice_texts(batch, start, stop)
                 ragged = self.row_tokenizer.tokenize(block, first + start)
                 if self.unknown == "error":

@@ -19,7 +19,7 @@ from ensembles._typing import Float32
 from ensembles.embeddings.files.binary_files import decode, map_bytes
 from ensembles.embeddings.vectors.word_vectors import WordVectors, check_finite
 from ensembles.kernels.jit import compiled, inlined
-from ensembles.parallel import count_threads, cut, spread
+from ensembles.parallel import chunks, map_threads, resolve_n_threads
 
 Bytes = NDArray[np.uint8]
 Spans = NDArray[np.int64]
@@ -288,7 +288,7 @@ def _parse(
     faults: Bytes,
 ) -> None:
     jobs = []
-    for first, last in cut(len(matrix), LINES):
+    for first, last in chunks(len(matrix), LINES):
         jobs.append((start, first, last))
         _, start = end_of_lines(data, start, last - first)
 
@@ -300,7 +300,7 @@ def _parse(
 
         return work
 
-    spread(jobs, begin, count_threads(None))  # type: ignore[arg-type]
+    map_threads(jobs, begin, resolve_n_threads(None))  # type: ignore[arg-type]
 
 
 def _mend(

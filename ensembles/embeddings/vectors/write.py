@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.atomic_io import check_free, whole
+from ensembles.atomic_io import atomic_output, check_absent
 from ensembles.embeddings.files.vector_files import save_tensors
 from ensembles.embeddings.vectors.read import read_vectors
 
@@ -53,7 +53,7 @@ def write_vectors(
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"path must end in .safetensors or .npz, found {str(path)!r}")
-    check_free(path, folder=False, force=force)
+    check_absent(path, folder=False, force=force)
     word_vectors = read_vectors(vectors)
     if word_vectors.tokenizer is not None:
         raise ValueError(
@@ -83,11 +83,11 @@ def write_vectors(
     if word_vectors.counts is not None:
         arrays["counts"] = word_vectors.counts
     if path.suffix == ".safetensors":
-        with whole(path, folder=False, force=force) as temporary:
+        with atomic_output(path, folder=False, force=force) as temporary:
             save_tensors(arrays, temporary)
     else:
         with (
-            whole(path, folder=False, force=force) as temporary,
+            atomic_output(path, folder=False, force=force) as temporary,
             temporary.open("wb") as file,
         ):
             np.savez(file, allow_pickle=False, **arrays)

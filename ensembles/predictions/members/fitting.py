@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_memory
 
-from ensembles._sklearn import rows_of, warn_user
+from ensembles._sklearn import index_fit_params, warn_caller
 from ensembles.predictions.members.adapters import DecisionProbabilities, fit_link
 from ensembles.predictions.members.out_of_fold import Split
 from ensembles.predictions.members.outputs import Predictions
@@ -152,7 +152,7 @@ def _fit_member(
         # Without a copy if the test rows are all rows in order.
         is_all = len(test) == len(y) and np.array_equal(test, np.arange(len(y)))
         return outputs.predict(name, member, X if is_all else _safe_indexing(X, test))
-    params = rows_of(params, train, len(y))
+    params = index_fit_params(params, train, len(y))
     fit_on_rows = partial(fit, name, member, _safe_indexing(X, train), params=params)
     fitted = outputs.fit(fit_on_rows, _safe_indexing(y, train))
     return outputs.predict(name, fitted, _safe_indexing(X, test))
@@ -310,7 +310,7 @@ def drop_failed(names: Sequence[str], results: Sequence[Sequence[Any]]) -> list[
             f"{type(errors[0]).__name__}: {errors[0]}"
         ) from errors[0]
     for index, error in errors.items():
-        warn_user(
+        warn_caller(
             f"member {names[index]!r} failed and is left out: {type(error).__name__}: "
             f"{error}"
         )

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.parallel import count_threads, cut, spread
+from ensembles.parallel import chunks, map_threads, resolve_n_threads
 from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
@@ -82,8 +82,8 @@ class _MarginCache:
             known = places[some], rows[some], classes[some]
             fill(self.stack, self.codes, *known, self.moves)
 
-        jobs = list(cut(len(places), PIECE))
-        spread(jobs, lambda: work, count_threads(None))
+        jobs = list(chunks(len(places), PIECE))
+        map_threads(jobs, lambda: work, resolve_n_threads(None))
 
 
 class Accuracy(BoundedScore):
@@ -133,8 +133,8 @@ class Accuracy(BoundedScore):
 
         self.running = RunningSums(self.stack)
         self.moves = _MarginCache(self.stack, self.codes)
-        jobs = list(cut(n_rows, PIECE))
-        self.highest = max(spread(jobs, lambda: look, count_threads(None)))
+        jobs = list(chunks(n_rows, PIECE))
+        self.highest = max(map_threads(jobs, lambda: look, resolve_n_threads(None)))
         if not np.isfinite(self.highest):
             raise NotApplicable
 
@@ -190,8 +190,8 @@ class Accuracy(BoundedScore):
             count_moved(self.moves.moves, places, self.shares, *known, out)
             return out
 
-        jobs = list(cut(n_moved, PIECE))
-        found = spread(jobs, lambda: work, count_threads(None))
+        jobs = list(chunks(n_moved, PIECE))
+        found = map_threads(jobs, lambda: work, resolve_n_threads(None))
         total = np.asarray(sum(found, np.zeros((2, len(self.stack)))))[:, members]
         if n_moved < len(rows):
             others = (rows[n_moved:], starts[n_moved:], classes, leads, slack)
@@ -205,8 +205,8 @@ class Accuracy(BoundedScore):
             loop(self.stack, self.codes, self.shares, chosen, *known, out)
             return out
 
-        jobs = list(cut(len(members), CHUNK))
-        return np.hstack(spread(jobs, lambda: work, count_threads(None)))
+        jobs = list(chunks(len(members), CHUNK))
+        return np.hstack(map_threads(jobs, lambda: work, resolve_n_threads(None)))
 
     def _settled(self, counts: Counts, member: int, listed: _Listed) -> float:
         """Weight of listed rows that are right; computes the mean for rows in doubt."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.parallel import count_threads, cut, spread
+from ensembles.parallel import chunks, map_threads, resolve_n_threads
 from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.log_loss_loops import (
@@ -79,7 +79,7 @@ class LogLoss(BoundedScore):
         jobs = [
             (stack, start, stop, output * n_rows)
             for output, stack in enumerate(stacks)
-            for start, stop in cut(n_rows, PIECE)
+            for start, stop in chunks(n_rows, PIECE)
         ]
 
         def take(job: tuple[Float64, int, int, int]) -> Float64:
@@ -88,7 +88,7 @@ class LogLoss(BoundedScore):
             gather(*job, *known)
             return drift
 
-        for drift in spread(jobs, lambda: take, count_threads(None)):
+        for drift in map_threads(jobs, lambda: take, resolve_n_threads(None)):
             self.drift += drift
         if not farthest.max() <= ROW_SUM_TOLERANCE:
             raise NotApplicable
@@ -120,9 +120,9 @@ class LogLoss(BoundedScore):
             log_sums(self.entries, sums, floor, chosen, out)
             return out / len(sums)
 
-        jobs = list(cut(len(members), CHUNK))
-        n_threads = count_threads(None) if len(sums) > PIECE else 1
-        return np.concatenate(spread(jobs, lambda: work, n_threads))
+        jobs = list(chunks(len(members), CHUNK))
+        n_threads = resolve_n_threads(None) if len(sums) > PIECE else 1
+        return np.concatenate(map_threads(jobs, lambda: work, n_threads))
 
     def gradient(self, weights: Float64) -> Float64:
         """Gradient of the score, up to a constant added to all entries.
@@ -137,7 +137,7 @@ class LogLoss(BoundedScore):
         ndarray of shape (n_members,)
         """
         out = np.zeros(len(weights))
-        for start, stop in cut(len(self.shares), PIECE):
+        for start, stop in chunks(len(self.shares), PIECE):
             rows = np.maximum(self.entries[:, start:stop], FLOOR, dtype=np.float64)
             out += rows @ (self.shares[start:stop] / (weights @ rows))
         return out - self.drift

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 
 GAP = 1e-9  # largest distance of the mean log-likelihood from the optimum
 ROWS = 2048  # rows per block, in float64
@@ -30,14 +30,14 @@ class _Mixture(NamedTuple):
 
     def mean(self, members: Counts, weights: Float64) -> Float64:
         out = np.empty(len(self.shares))
-        for start, stop in cut(len(out), ROWS):
+        for start, stop in chunks(len(out), ROWS):
             out[start:stop] = weights @ self._rows(members, start, stop)
         return out
 
     def slopes(self, means: Float64) -> Float64:
         """Derivatives of the mean log-likelihood with respect to the weights."""
         out = np.zeros(len(self.entries))
-        for start, stop in cut(len(means), ROWS):
+        for start, stop in chunks(len(means), ROWS):
             part = self.entries[:, start:stop]
             rows = np.maximum(part, self.floor, dtype=np.float64)
             out += rows @ (self.shares[start:stop] / means[start:stop])
@@ -46,7 +46,7 @@ class _Mixture(NamedTuple):
     def curvature(self, members: Counts, means: Float64) -> Float64:
         """Negative second derivatives of the mean log-likelihood."""
         out = np.zeros((len(members), len(members)))
-        for start, stop in cut(len(means), ROWS):
+        for start, stop in chunks(len(means), ROWS):
             rows = self._rows(members, start, stop)
             rows *= np.sqrt(self.shares[start:stop]) / means[start:stop]
             out += rows @ rows.T

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.parallel import count_threads, cut, spread
+from ensembles.parallel import chunks, map_threads, resolve_n_threads
 from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
@@ -91,8 +91,8 @@ class RocAuc(BoundedScore):
                 found[place] = count_pairs(keys, slack)
             return found
 
-        jobs = list(cut(len(members), CHUNK))
-        found = np.concatenate(spread(jobs, lambda: work, count_threads(None)))
+        jobs = list(chunks(len(members), CHUNK))
+        found = np.concatenate(map_threads(jobs, lambda: work, resolve_n_threads(None)))
         values, errors = (found / (2 * self.n_pairs)).T
         errors = errors + self.adding
         near = self.ambiguous(counts, values, errors)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.parallel import cut
+from ensembles.parallel import chunks
 from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
@@ -60,7 +60,7 @@ class SquaredError(BoundedScore):
         self.products = np.zeros((n_members, n_members))
         self.sizes, self.far = np.zeros(n_members), 0.0
         per_member = min(LONGEST, BLOCK // n_members)
-        blocks = list(cut(n_rows, max(1, per_member // width)))
+        blocks = list(chunks(n_rows, max(1, per_member // width)))
         for start, stop in blocks:
             self._add(stack[:, start:stop], start, stop)
         self.products *= self._scale(width)

@@ -64,7 +64,7 @@ def run(order: dict[str, Any]) -> None:
     if order.get("no_exchange"):
         atomic_io._rename = lambda *_: False
     if order.get("step") == "half a block":
-        vars(output)["write_at"] = half_a_block
+        vars(output)["pwrite_all"] = half_a_block
     elif order.get("step") == "half a removal":
         shutil.rmtree = half_a_removal  # type: ignore[assignment]
     elif order.get("step"):
