@@ -19,6 +19,14 @@ LOWER_BETTER = frozenset(
         " rmsle nll bpb bpc brier ece fid regret logloss crossentropy"
     )
 )
+METRICS = (LOWER_BETTER - {"error", "errors", "err"}) | frozenset(
+    "accuracy acc f1 auc auroc auprc map mrr ndcg bleu rouge chrf comet precision"  # noqa: SIM905
+    " recall spearman pearson r2 mcc kappa iou miou dice psnr ssim".split()
+)
+# "eval_f1: 0.5" at the end of a line; the number must follow the name of a metric.
+NAMED_METRIC = re.compile(
+    r"(?:^|[\s,;:|>])(?P<name>[^\s,;:|=]+)\s*[:=]?\s*[-+]?[.\d]\S*$"
+)
 # "score: 0.5" at the end of a line; "brier score 0.5" and "score@5" are other names.
 NAMED_SCORE = re.compile(
     r"(?:^|[,;:|])\s*score\s*[:=]?\s*(?P<token>[-+.]*(?:\d|nan|inf)\S*)$",
@@ -64,8 +72,10 @@ def read_score(text: str, key: str | None = None) -> Reading:
     """Parse the score in the output of a command.
 
     Without a key, the score is the only number in the output or in the JSON that ends
-    it, or the number alone in the last line, or the one named ``score`` at its end or
-    in that JSON. Everything else is an error.
+    it, the number alone in the last line, or the one named ``score`` at its end or in
+    that JSON. The only number of the last line is also the score if it follows the name
+    of a metric, as in ``accuracy: 0.5``, and no other line ends like that. Everything
+    else is an error.
 
     Parameters
     ----------
@@ -126,6 +136,8 @@ def _read_unnamed(text: str, lines: list[str]) -> Reading:
     others = line.replace(token, "", 1)
     is_alone = is_last and not any(map(str.isalnum, others))
     is_named = is_last and NAMED_SCORE.search(line.strip()) is not None
+    if is_last and n_in_line == 1 and _follows_metric(line):
+        is_named |= sum(map(_follows_metric, lines)) == 1
     if len(candidates) > 1 and not (is_alone or is_named):
         raise Unclear(
             f"printed {len(candidates)} numbers, {n_in_line} of them in the line "
@@ -133,6 +145,13 @@ def _read_unnamed(text: str, lines: list[str]) -> Reading:
         )
     words = "" if is_alone else " ".join(WORDS.findall(line))
     return Reading(_as_float(token, line), line.strip(), words)
+
+
+def _follows_metric(line: str) -> bool:
+    """Whether a line ends with the name of a metric and a number."""
+    named = NAMED_METRIC.search(line.strip())
+    words = re.split(r"[-_/.@]", named["name"].lower()) if named else []
+    return not METRICS.isdisjoint(words)
 
 
 def _candidates(line: str) -> list[str]:

@@ -89,8 +89,8 @@ def check_compatible(first: Any, member: Any, name: str) -> None:
         elif not same:
             raise ValueError(
                 f"members must agree in step {step!r}, which is not averaged: {name} "
-                f"has another {type(unwrap_frozen(other)).__name__} than the first; fit "
-                "it once for all members, and wrap it in sklearn.frozen.FrozenEstimator"
+                f"has another {type(unwrap_frozen(other)).__name__} than the first; "
+                "fit it once for all, and wrap it in sklearn.frozen.FrozenEstimator"
             )
 
 

@@ -174,7 +174,6 @@ def test_a_number_that_is_clearly_the_score_is_read(printed: str, score: float) 
         "[99]\tvalidation_0-logloss:0.1234",
         "[57]\tvalid_0's auc: 0.91",
         "[1] 0.91",
-        "    Test metric      DataLoader 0\n     test_acc        0.9123",
         "tensor(0.91, device='cuda:0')",
         "SignificanceResult(statistic=0.81, pvalue=1e-10)",
         "recall (k=5): 0.61",
@@ -275,3 +274,34 @@ def test_outputs_of_public_reports_are_read_or_refused(
             read_score(printed)
     else:
         assert read_score(printed).value == score
+
+
+@pytest.mark.parametrize(
+    ("printed", "score"),
+    [
+        ("loading\n100 pairs\naccuracy: 0.93", 0.93),
+        ("100%|██████████| 10/10\nAccuracy: 0.91", 0.91),
+        ("12 files\nval_f1 = 0.8", 0.8),
+        ("2 GPUs\nperplexity 12.5", 12.5),
+        ("    Test metric      DataLoader 0\n     test_acc        0.9123", 0.9123),
+    ],
+)
+def test_a_metric_alone_in_the_last_line_is_the_score(
+    printed: str, score: float
+) -> None:
+    assert read_score(printed).value == score
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "acc: 0.9\nloss: 0.3",  # which of them?
+        "12 files\nerror: 3",
+        "12 files\nloss after epoch 3",
+        "12 files\naccuracy of 5 folds",
+        "12 files\nelapsed: 3.5",
+    ],
+)
+def test_other_words_before_the_last_number_are_not_a_metric(printed: str) -> None:
+    with pytest.raises(Unclear, match="print the score alone in the last line"):
+        read_score(printed)
