@@ -109,7 +109,6 @@ sphinx_gallery_conf = {
 nitpicky = True
 # Documentation of other projects is not downloaded, so references to it cannot resolve.
 PACKAGES = "sklearn|numpy|scipy|joblib|torch|sentence_transformers"
-nitpick_ignore = [("py:obj", "tokens_of")]  # explained where it is used
 nitpick_ignore_regex = [
     ("py:.*", rf"({PACKAGES})\..*"),
     ("py:.*", r"ensembles\.(\w+\.){2,}\w+"),  # modules that only the source documents

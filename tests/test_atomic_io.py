@@ -446,11 +446,11 @@ def test_the_file_is_flushed_before_it_is_renamed(
 
         return noted
 
-    for name in ("sync", "_rename"):
+    for name in ("fsync_path", "_rename"):
         monkeypatch.setattr(atomic_io, name, note(name))
     average(pair(tmp_path), tmp_path / "out.safetensors")
-    folder = f"sync {tmp_path.name}"
-    first, second = "sync .out.safetensors", "_rename .out.safetensors"
+    folder = f"fsync_path {tmp_path.name}"
+    first, second = "fsync_path .out.safetensors", "_rename .out.safetensors"
     assert steps == [first, folder, second, folder]
 
 

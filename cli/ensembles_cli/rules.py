@@ -16,7 +16,7 @@ def command() -> None:
     """List the rules that combine members, with formulas, parameters and papers.
 
     The name in the first column is what --rule takes; a parameter is given as --param
-    NAME=VALUE. Weights may be negative where it says signed.
+    NAME=VALUE. Weights may be negative for rules marked as signed.
     """
     from ensembles.rules.builtin import RULES
 

@@ -74,8 +74,9 @@ class SentenceEmbedder(TextTransformer):
     normalize : bool, default=False
         Whether to L2-normalize the vectors.
     tokenizer : str, callable, tokenizer or None, default=None
-        Tokenizer as in `make_tokenizer`. None uses the tokenizer that comes with the
-        vectors, else words as in ``\w+``.
+        "whitespace", a regular expression whose matches are the words, a callable from
+        a text to its words, or a Hugging Face tokenizer. None uses the tokenizer that
+        comes with the vectors, else words as in ``\w+``.
     frequencies : mapping, path, {"corpus", "vectors", "zipf"} or None, default=None
         Source of the word counts: a mapping of word to count, a file with one word and
         its count per line, the training texts ("corpus"), the counts stored with the

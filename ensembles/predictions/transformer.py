@@ -88,7 +88,7 @@ class EnsembleTransformer(
         Orthogonal matrix of each member; None without ``align``.
     n_features_in_ : int
         Number of features seen in ``fit``; only if X has columns.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features seen in ``fit``; only if X has names that are all strings.
 
     See Also

@@ -22,7 +22,7 @@ class Selection(RegisteredFunction):
     ----------
     function : callable (n_members, score, *, record, **params) -> weights or counts
         Returns float64 weights of shape (n_members,), non-negative, with sum 1, or
-        int64 counts of how often each member was added. It receives a `CachedScore`,
+        int64 counts of how often each member was added. It receives a ``CachedScore``,
         and calls ``record`` with each `Trial`.
     check : callable (n_members, **params), or None, default=None
         Raises if a parameter is not valid; it receives all of them, before anything is

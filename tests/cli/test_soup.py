@@ -274,7 +274,7 @@ def test_options_of_the_means_are_part_of_the_line_and_of_the_scores(
         "score 0 is read from: step 1000, in 3s: score 0",
         "[3] 0  a.safetensors + b.safetensors",
     ]
-    assert "--integers first or --integers max says" in (
+    assert "--integers first or --integers max selects" in (
         soup("[ab].safetensors", "-o", "o.safetensors").stderr
     )
 
@@ -488,7 +488,11 @@ def test_a_score_that_fails_may_be_skipped(
         (["?.safetensors", "--timeout", "0"], 2, "0.0 is not in the range x>0"),
         (["*.pt"], 1, "no checkpoint matches '*.pt'"),
         (["a.safetensors", "a.safetensors"], 1, "must be different"),
-        (["?.safetensors", "-o", "no/out.pt"], 1, "there is no folder no to write"),
+        (
+            ["?.safetensors", "-o", "no/out.pt"],
+            1,
+            "the folder of the output must exist: create no",
+        ),
     ],
     ids=str,
 )
@@ -509,7 +513,7 @@ def test_an_output_inside_a_member_is_told(soup: Soup, tmp_path: Path) -> None:
     before = tree(tmp_path)
     result = soup("?", "-o", "a/soup")
     assert result.exit_code == 1
-    assert "error: a/soup is inside the member a, of which nothing may change" in (
+    assert "error: a/soup is inside the member a, which must not change" in (
         result.stderr
     )
     assert tree(tmp_path) == before
@@ -528,7 +532,7 @@ def test_a_folder_that_cannot_be_written_to_is_told(
         )
     result = soup("?.safetensors", "-o", locked / "out.safetensors")
     assert result.exit_code == 1
-    assert f"{locked} cannot be written to; choose another place" in result.stderr
+    assert f"{locked} is not writable; choose another folder" in result.stderr
     assert list(locked.iterdir()) == []
     assert not Path("count").exists()
 

@@ -92,7 +92,7 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
         (
             {"weights_params": {"n_rounds": "5"}},
             TypeError,
-            "n_rounds must be a whole number",
+            "n_rounds must be an integer",
         ),
         ({"weights_params": {"fraction": 2}}, ValueError, r"fraction in \(0, 1\]"),
         (
@@ -105,7 +105,7 @@ GREEDY = {"rule": "mean", "weights": "greedy"}
             TypeError,
             "weights_params must be a dict",
         ),
-        ({"random_state": "x"}, TypeError, "random_state must be a whole number, a G"),
+        ({"random_state": "x"}, TypeError, "random_state must be an integer, a G"),
         ({"random_state": -1}, ValueError, "random_state must not be negative, found"),
         (
             {"weights": "top_k", "weights_params": {"k": 9}},

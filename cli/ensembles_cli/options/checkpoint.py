@@ -33,7 +33,7 @@ integers = click.option(
     type=click.Choice(["error", "first", "max"]),
     default="error",
     show_default=True,
-    help="What becomes of integer tensors that differ.",
+    help="How to merge integer tensors that differ.",
 )
 missing = click.option(
     "--missing",

@@ -88,7 +88,7 @@ def _held_back() -> Iterator[None]:
 
 
 def _end(process: subprocess.Popen[bytes] | None, mark: str) -> None:
-    """Terminate a command and its child processes, then kill those that remain.
+    """Terminate a command and its child processes, then kill the remaining ones.
 
     SIGTERM comes first, because launchers such as torchrun start workers in separate
     sessions and terminate them on that signal.

@@ -15,7 +15,7 @@ from ensembles.regular_files import open_regular
 
 
 def formats_by_preference() -> list[Format]:
-    """Return all formats, those that are streamed first: safetensors before PyTorch."""
+    """Return all formats, the streamed ones first: safetensors before PyTorch."""
     return sorted(FORMATS.values(), key=lambda format_: not format_.streams)
 
 
@@ -72,7 +72,7 @@ def writer_for(name: str) -> Callable[[OutputFile], Iterator[Mapping[str, Sink]]
 
 
 def known_suffixes(*, written: bool = False) -> list[str]:
-    """Suffixes of all formats that are read, or of those that are also written."""
+    """Suffixes of all formats that are read, or only of those also written."""
     return [
         suffix
         for format_ in formats_by_preference()

@@ -67,7 +67,7 @@ class Format:
         suffix.
     write : callable (OutputFile) -> iterator of mapping of str to Sink, or None
         Generator that writes a file. It yields once: a sink for each tensor of the
-        layout. Other threads fill the sinks; afterwards the generator goes on, with
+        layout. Other threads fill the sinks; afterwards the generator continues, with
         the digests in ``metadata``. It neither creates temporary files nor renames, and
         should use ``with`` for what it opens, because an error is raised at ``yield``.
         None if the format can only be read.

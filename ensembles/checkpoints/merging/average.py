@@ -154,7 +154,7 @@ def average(
         dict.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
-        ``needs_base=True``, None for all others. It is no member and has no weight.
+        ``needs_base=True``, None for all others. It is not a member and has no weight.
     rule : str or Rule, default="mean"
         Rule that combines the members: a name in `ensembles.rules.RULES`, or a custom
         `Rule`.
@@ -283,7 +283,7 @@ def write(
     sha256 : bool, default=False
         Whether to compute the SHA-256 of all weight files for the report.
     stream : callable or None, default=None
-        Function that combines the members, such as a `RunningMean`; see
+        Function that combines the members, such as a ``RunningMean``; see
         `ensembles.checkpoints.merging.writers.write_plan_to`.
 
     Returns

@@ -119,7 +119,7 @@ def attribute_access(*names: str, **properties: Any) -> ParameterAccess:
     Parameters
     ----------
     *names : str
-        Names of the attributes; missing ones and those that are None are left out.
+        Names of the attributes; missing attributes and None are left out.
     **properties
         Further arguments of `ParameterAccess`, such as ``counts``.
 

@@ -72,7 +72,7 @@ class Plan:
     out : Path or None
         Path of the output; None for a state dict in memory.
     format : str
-        Name of the output's format in `FORMATS`; "directory", or "memory" for a state
+        Name of the output's format in ``FORMATS``; "directory", or "memory" for a state
         dict.
     parts : dict of str to list of TensorPlan
         Tensors of each weight file in the order they are stored, by path relative to
@@ -283,7 +283,7 @@ def _open_all(
     """Open members and base, with one error that lists all problems.
 
     Returns the members and the base with the tensor names of the first member, and
-    notes on those that were renamed.
+    notes on renamed ones.
     """
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(

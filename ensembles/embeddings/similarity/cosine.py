@@ -36,7 +36,7 @@ def paired_cosines(first: ArrayLike, second: ArrayLike) -> Float64:
 
     Examples
     --------
-    >>> cosines([[1, 0], [1, 1]], [[1, 0]])
+    >>> paired_cosines([[1, 0], [1, 1]], [[1, 0]])
     array([1.        , 0.70710678])
     """
     a, b = np.asarray(first), np.asarray(second)

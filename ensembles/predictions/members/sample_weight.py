@@ -44,7 +44,7 @@ def check_sample_weight(sample_weight: Any, n_samples: int) -> Float64:
         )
     if (weight < 0).any() or not weight.any():
         raise ValueError(
-            "sample_weight must be non-negative, with at least one positive entry: "
+            "sample_weight must be non-negative and not zero for all samples: "
             f"found a minimum of {weight.min()} and a maximum of {weight.max()}"
         )
     return weight

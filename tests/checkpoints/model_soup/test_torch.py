@@ -516,6 +516,9 @@ def test_a_greedy_soup_holds_less_than_three_models(tmp_path: Path) -> None:
         from torch import nn
 
         from ensembles.checkpoints import ModelSoup
+        from ensembles.kernels import jit
+
+        jit.WORTHWHILE = -1  # load the compiled loops before memory is measured
 
         def anonymous():
             lines = Path("/proc/self/status").read_text().splitlines()

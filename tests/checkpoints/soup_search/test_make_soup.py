@@ -354,11 +354,11 @@ def test_an_output_that_exists_is_told_before_anything_is_scored(
 ) -> None:
     paths, out = members(tmp_path, 3, 6), tmp_path / "out.safetensors"
     out.write_text("years")
-    with pytest.raises(FileExistsError, match="exists; force=True replaces it"):
+    with pytest.raises(FileExistsError, match="exists; pass force=True"):
         make_soup(paths, never, out)
     make_soup(paths, nearness, out, force=True)
     assert value(out) == 4.5
-    with pytest.raises(ValueError, match="is or holds the member"):
+    with pytest.raises(ValueError, match="is or contains the member"):
         make_soup(paths, never, paths[0], force=True)
 
 
@@ -397,7 +397,7 @@ def test_a_disk_that_gets_full_is_told_by_the_output(
         raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match=r"out\.safetensors is not written, its disk is"):
+    with pytest.raises(OSError, match=r"out\.safetensors was not written: its disk is"):
         make_soup(paths, nearness, out)
     monkeypatch.undo()
     assert left(tmp_path) == set()

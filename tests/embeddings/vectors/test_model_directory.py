@@ -264,7 +264,7 @@ def test_a_real_file_with_few_words_in_latin_1_is_read_with_a_warning() -> None:
     path = DATA / "pang_lee_polarity_fasttext.bin"
     with pytest.raises(ValueError, match="must be UTF-8"):
         read_vectors(path, errors="strict")
-    with pytest.warns(UserWarning, match="5 of 1694 tokens that are not UTF-8"):
+    with pytest.warns(UserWarning, match="5 of 1694 tokens .* are not UTF-8"):
         assert len(read_vectors(path).tokens) == 1694
     found = read_vectors(path, errors="replace")
     listed = DATA / "pang_lee_polarity_fasttext.vec"

@@ -94,7 +94,7 @@ def test_greedy_on_values_is_that_of_the_plain_scorer(
 
 def check_estimates(fast: Any, plain: ScorerScore, rng: np.random.Generator) -> None:
     """Estimates are as near to the scorer as they say."""
-    n_members = fast.held.n_members
+    n_members = fast.out_of_fold.n_members
     everyone = np.arange(n_members)
     for size in (0, 1, 3, 40):
         counts = rng.multinomial(size, np.ones(n_members) / n_members)
