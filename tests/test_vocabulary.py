@@ -39,7 +39,7 @@ IDIOMS = {
     r"of which\b": "a clause of its own",
     r"\btold (by|apart|from)\b": "identified by, distinguished from",
     r"\balike\b": "the same, similar, both",
-    r"(?<!there )\b(is|are) no\b(?! longer)": "is not a",
+    r"\b(it|this|that|which|who|they) (is|are) no\b(?! longer)": "is not a",
     r"\bwhere there (is|are) (none|no)\b": "without",
     r"\bmust be what\b": "must be",
     r"\bway out\b": "hint, fix",

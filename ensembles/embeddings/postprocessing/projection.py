@@ -105,7 +105,7 @@ def fit_projection(
     remove : int
         Number of leading singular vectors of the training vectors, not centered, to
         remove.
-    piecewise : bool
+    by_variance_share : bool
         Whether to remove only a fraction of each: its squared singular value over the
         sum of the squared singular values of the ``remove`` leading ones.
     whiten : bool

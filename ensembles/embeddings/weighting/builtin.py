@@ -77,7 +77,7 @@ class Weighting(RegisteredFunction):
         Computes non-negative weights from `WordFrequencies`.
     divide : {"weights", "count"}
         Divisor of weighted sums: the sum of the weights, or the number of words.
-    piecewise : bool, default=False
+    by_variance_share : bool, default=False
         Whether ``remove_components`` removes each component in proportion to its share
         of the variance, instead of completely.
     needs : {"counts", "documents", "nothing"}, default="counts"
