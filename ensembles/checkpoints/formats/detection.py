@@ -15,8 +15,11 @@ from ensembles.regular_files import open_regular
 
 
 def formats_by_preference() -> list[Format]:
-    """Return all formats, the streamed ones first: safetensors before PyTorch."""
-    return sorted(FORMATS.values(), key=lambda format_: not format_.streams)
+    """Return all formats: safetensors, other streamed formats, the rest."""
+    return sorted(
+        FORMATS.values(),
+        key=lambda format_: (format_.name != "safetensors", not format_.streams),
+    )
 
 
 def format_by_suffix(name: str) -> Format | None:

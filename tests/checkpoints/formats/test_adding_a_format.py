@@ -177,6 +177,18 @@ def test_it_is_a_main_and_an_additional_file_of_directories(
     assert values(tmp_path / "out")["head/bias"] == [2.0, 2.0]
 
 
+def test_safetensors_are_preferred_to_a_format_that_is_registered_before_them(
+    raw5: str, tmp_path: Path
+) -> None:
+    for name in [name for name in FORMATS if name != raw5]:
+        FORMATS[name] = FORMATS.pop(name)
+    assert next(iter(FORMATS)) == raw5
+    save_raw5(tmp_path / "a" / "model.raw5", state(1))
+    save_file(state(2), tmp_path / "a" / "model.safetensors")
+    (tmp_path / "a" / "config.json").write_text("{}")
+    assert values(tmp_path / "a")["v"] == [-2.0] * 4
+
+
 def test_an_error_leaves_no_file_and_keeps_the_old_one(
     raw5: str, tmp_path: Path
 ) -> None:
