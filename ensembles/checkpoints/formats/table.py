@@ -1,7 +1,7 @@
 """The table of checkpoint formats: how weight files are recognized, read and written.
 
 To add a format, write a module in this folder that registers it, and import it in
-`builtin`.
+`builtin`. If `recognized` refuses the format so far, remove its entry there.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ class Format:
     write : callable (OutputFile) -> iterator of mapping of str to Sink, or None
         Generator that writes a file. It yields once: a sink for each tensor of the
         layout. Other threads fill the sinks; afterwards the generator continues, with
-        the digests in ``metadata``. It neither creates temporary files nor renames, and
-        should use ``with`` for what it opens, because an error is raised at ``yield``.
-        None if the format can only be read.
+        the digests in ``metadata``. It stores the ``aliases`` too, which would be lost
+        otherwise, and raises `ValueError` before it yields if the format cannot store a
+        tensor. It neither creates temporary files nor renames, and should use ``with``
+        for what it opens, because an error is raised at ``yield``. None if the format
+        can only be read.
     takes_key : bool, default=False
         Whether a file may hold several state dicts; then ``read`` has a second
         parameter, ``key``: the key of the state dict, or None.
@@ -83,8 +85,8 @@ class Format:
 
     Examples
     --------
-    A format with the name, dtype and shape of each tensor in a JSON header of 4096
-    bytes, followed by the tensors:
+    A format with the name, dtype and shape of each tensor and the aliases in a JSON
+    header of 4096 bytes, followed by the tensors:
 
     >>> import json
     >>> import numpy as np
@@ -94,16 +96,22 @@ class Format:
     >>> from ensembles.registry import register
     >>> def write_plain(file):
     ...     entries = [(n, str(d), shape) for n, (d, shape) in file.layout.items()]
+    ...     header = json.dumps([entries, dict(file.aliases)]).encode()
+    ...     if len(header) > 4096:
+    ...         raise ValueError(f"{file.name}: the header must fit into 4096 bytes")
     ...     with file.path.open("wb", buffering=0) as opened:
-    ...         opened.write(json.dumps(entries).encode().ljust(4096))
+    ...         opened.write(header.ljust(4096))
     ...         yield file_sinks(opened.fileno(), file.layout, 4096)
     >>> @register(FORMATS, suffixes=(".plain",), write=write_plain)
     ... def plain(path):
     ...     file, offset, layout = FileSource(path), 4096, {}
-    ...     for name, dtype, shape in json.loads(file.read(0, 4096)):
+    ...     entries, aliases = json.loads(file.read(0, 4096))
+    ...     for name, dtype, shape in entries:
     ...         layout[name] = Tensor(np.dtype(dtype), tuple(shape), file, offset)
     ...         offset += layout[name].nbytes
-    ...     return Checkpoint(str(path), "plain", path, layout)
+    ...     if offset != file.size:
+    ...         raise ValueError(f"{path} must have {offset} bytes, found {file.size}")
+    ...     return Checkpoint(str(path), "plain", path, layout, aliases)
 
     It is now read and written by `ensembles.checkpoints.average`:
 
