@@ -28,6 +28,8 @@ class RuleCase(NamedTuple):
     members: list[Numbers]
     weights: Numbers
     result: Numbers
+    params: dict[str, Any] = {}  # noqa: RUF012  # never changed
+    base: Numbers | None = None
 
 
 class CombinerCase(NamedTuple):
@@ -225,7 +227,9 @@ def test_rules_give_what_was_worked_out(
     name: str, dtype: type[np.floating[Any]]
 ) -> None:
     case = RULE_CASES[name]
-    result = RULES[name](np.array(case.members, dtype), case.weights)
+    base = None if case.base is None else np.array(case.base, dtype)
+    members = np.array(case.members, dtype)
+    result = RULES[name](members, case.weights, base=base, **case.params)
     slack = 2 * float(np.finfo(dtype).eps)
     np.testing.assert_allclose(result, case.result, rtol=slack)
     assert result.dtype == dtype

@@ -4,7 +4,7 @@ A rule of your own
 
 A rule is one function from a stack of members, of shape ``(n_members, size)``, and their weights
 to one array. Once it is registered, every part of the library takes it by name: checkpoints,
-ensembles of predictions, and the command.
+ensembles of predictions, and the command, if it is started from the file that registers the rule.
 """
 
 # %%

@@ -28,6 +28,11 @@ class Rule(RegisteredFunction):
     a state; and the function itself, which receives the state. Each function receives
     the parameters that its signature names.
 
+    Members with weight 0 must not change the result. NaN and infinity in members should
+    pass through: the functions run without NumPy's floating-point warnings. To validate
+    parameters, the functions raise ValueError: parameters that a user passes are tried
+    on a small stack before any data is read.
+
     Parameters
     ----------
     function : callable (stack, weights, *, base, state, **params) -> array
@@ -304,13 +309,12 @@ class Rule(RegisteredFunction):
         one_format = stack.dtype == dtype and (base is None or base.dtype == dtype)
         if not (one_format and self.fused):
             stack, base = widen(stack), _widened(base)
+        arguments: dict[str, Any] = {}
         if params or base is not None or self.statistics is not None:
             engine = {"base": base, "state": state}
             arguments = _chosen(self._combine, {**(params or {}), **engine})
-            out = self.function(stack, weights, **arguments)
-        else:
-            out = self.function(stack, weights)
-        out = np.asarray(out)
+        with np.errstate(all="ignore"):  # NaN and infinity pass through
+            out = np.asarray(self.function(stack, weights, **arguments))
         if out.shape != stack.shape[1:]:
             raise ValueError(
                 f"rule {self.name!r} must return an array of shape "

@@ -106,6 +106,13 @@ def test_an_empty_tensor_has_statistics_of_their_usual_shape(normed: str) -> Non
     assert RULES[normed](np.empty((2, 0)), **params).shape == (0,)
 
 
+def test_infinities_of_both_signs_give_nan_without_a_warning() -> None:
+    def span(stack: Float64, weights: Float64) -> Float64:
+        return np.asarray(stack.max(axis=0) + stack.min(axis=0))
+
+    assert np.isnan(Rule(span)([[np.inf], [-np.inf]])).all()
+
+
 def combined(stack: Float64, weights: Float64) -> Float64:
     return np.asarray(weights @ stack)
 

@@ -9,7 +9,8 @@ MEAN = "it is the rule 'mean', with weights"
 # A task vector is a difference from the base: a sum of them is a signed mean.
 TASK_VECTORS = (
     "it is not among the rules; task arithmetic is the rule 'mean' with signed "
-    "weights, 1 in all: base -1, a 1, b 1 (base:-1 a:1 b:1)"
+    "weights, 1 in all: base -1, a 1, b 1 (base:-1 a:1 b:1); to add a rule, register "
+    "it with needs_base=True (docs/extending.md)"
 )
 FOREIGN = {
     **dict.fromkeys(

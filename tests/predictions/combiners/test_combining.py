@@ -33,7 +33,7 @@ from ensembles.rules.spherical import slerp
 WHOLE = [
     resolve_combiner(name)
     for name in RULES
-    if name not in COMBINERS and name not in ("slerp", "karcher_mean")
+    if name not in COMBINERS and RULES[name].is_elementwise
 ]
 ALL = [*COMBINERS.values(), *WHOLE]
 # What comes back from identical members is each of them.
