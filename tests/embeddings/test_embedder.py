@@ -273,6 +273,10 @@ def test_formats_of_the_result() -> None:
             {"weights": "sif", "weights_params": {"a": -1}},
             "a of 'sif' must be positive",
         ),
+        (
+            {"weights": "zipf", "weights_params": {"a": -1}},
+            "a of 'zipf' must be positive",
+        ),
         ({"remove_components": 1}, "at least 1 texts with known words"),
     ],
 )

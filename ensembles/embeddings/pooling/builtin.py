@@ -22,8 +22,9 @@ class Pooling(RegisteredFunction):
     function : callable (stack, weights, divisor, **params) -> array
         Returns the pooled vector of shape (dim,). ``stack`` has shape (n_words, dim)
         and ``weights`` shape (n_words,), both float64, and contain only words that have
-        a vector, at least one. ``divisor`` is the sum of the weights or the number of
-        words.
+        a vector, at least one. Some weights may be 0, but not all. ``divisor`` is the
+        sum of the weights or the number of words. ``fit`` calls the function on one
+        word to validate ``params``: it raises ValueError for wrong values.
     fused : bool, default=False
         Whether `ensembles.embeddings.pooling.engine` has a compiled loop of this name.
     linear : bool, default=False
