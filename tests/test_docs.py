@@ -25,7 +25,16 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 import ensembles
-from ensembles.embeddings import SentenceEmbedder
+from ensembles.checkpoints import ModelSoup
+from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder
+from ensembles.predictions import (
+    COMBINERS,
+    EnsembleClassifier,
+    EnsembleRegressor,
+    EnsembleTransformer,
+)
+from ensembles.rules import RULES
+from ensembles.selection import SELECTIONS
 from ensembles_cli.main import cli
 
 ROOT = Path(__file__).parents[1]
@@ -37,6 +46,13 @@ PAGES = [README, ROOT / "CONTRIBUTING.md", *SITE]
 PROMPT = "$ "
 # Commands that install something, or take long.
 NOT_RUN = ("pip install", "make ", "ensemble demo", "cd ", "hf download", "git clone")
+ESTIMATORS = [
+    EnsembleClassifier,
+    EnsembleRegressor,
+    EnsembleTransformer,
+    ModelSoup,
+    SentenceEmbedder,
+]
 PACKAGES = ("checkpoints", "predictions", "embeddings", "rules", "selection")
 
 
@@ -296,6 +312,33 @@ def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
             command, words = found, words[1:]
         given = {word.partition("=")[0] for word in words if word.startswith("-")}
         assert given <= options(command), line
+
+
+def shipped(*tables: dict[str, Any]) -> list[Any]:
+    """Registered functions of the library, without those that an example adds."""
+    entries = [entry for table in tables for entry in table.values()]
+    return [e for e in entries if e.function.__module__.startswith("ensembles.")]
+
+
+@pytest.mark.parametrize("name", ["embed", "evaluate", "similar"])
+def test_the_help_names_every_pooling_and_word_weighting(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    shown = {param.name: str(getattr(param, "help", "")) for param in command.params}
+    for option, table in (("rule", POOLINGS), ("weights", WEIGHTINGS)):
+        for entry in shipped(table):
+            assert re.search(rf"\b{entry.name}\b", shown[option]), entry.name
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: e.__name__)
+def test_parameters_in_the_docstring_of_an_estimator_exist(estimator: Any) -> None:
+    text = " ".join((inspect.getdoc(estimator) or "").split()).replace("`", "")
+    pairs = re.findall(r'\{"(\w+)": [^}]+\} (?:for|of) "(\w+)"', text)
+    assert pairs
+    tables = (RULES, SELECTIONS, COMBINERS, POOLINGS, WEIGHTINGS)
+    for parameter, name in pairs:
+        named = [entry for entry in shipped(*tables) if entry.name == name]
+        assert any(parameter in entry.params for entry in named), (name, parameter)
 
 
 @pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))

@@ -35,8 +35,8 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
         ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn
         the weights out of fold.
     rule_params : dict or None, default=None
-        Parameters of the rule, e.g. ``{"fraction": 0.2}`` for ``"trimmed_mean"``; None
-        means its defaults.
+        Parameters of the rule, e.g. ``{"proportion": 0.1}`` for ``"trimmed_mean"``;
+        None means its defaults.
     weights_params : dict or None, default=None
         Parameters of the selection that ``weights`` names, e.g. ``{"n_bags": 20}`` for
         ``"greedy"``; None means its defaults.

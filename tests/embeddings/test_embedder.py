@@ -273,6 +273,10 @@ def test_formats_of_the_result() -> None:
             {"weights": "sif", "weights_params": {"a": -1}},
             "a of 'sif' must be positive",
         ),
+        (
+            {"weights": "zipf", "weights_params": {"a": -1}},
+            "a of 'zipf' must be positive",
+        ),
         ({"remove_components": 1}, "at least 1 texts with known words"),
     ],
 )
@@ -318,6 +322,20 @@ def test_unknown_parameters_of_rule_and_weights_are_refused(
     params: Any, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
+        made(**params).fit(TEXTS)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"rule": 3}, "^rule must be a name or a list of names, found 3$"),
+        ({"rule_params": "p=3"}, r'^rule_params must be a dict such as \{"p": 5\}, or'),
+        ({"rule_params": [1]}, r"or None: found \[1\]$"),
+        ({"weights_params": 3}, r"^weights_params must be a dict .* None: found 3$"),
+    ],
+)
+def test_parameters_of_another_type_are_refused(params: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         made(**params).fit(TEXTS)
 
 

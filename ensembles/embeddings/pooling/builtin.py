@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ class Pooling(RegisteredFunction):
     function : callable (stack, weights, divisor, **params) -> array
         Returns the pooled vector of shape (dim,). ``stack`` has shape (n_words, dim)
         and ``weights`` shape (n_words,), both float64, and contain only words that have
-        a vector, at least one. ``divisor`` is the sum of the weights or the number of
-        words.
+        a vector, at least one. Some weights may be 0, but not all. ``divisor`` is the
+        sum of the weights or the number of words. ``fit`` calls the function on one
+        word to validate ``params``: it raises ValueError for wrong values.
     fused : bool, default=False
         Whether `ensembles.embeddings.pooling.engine` has a compiled loop of this name.
     linear : bool, default=False
@@ -266,7 +267,11 @@ def resolve_poolings(rule: Any) -> tuple[Pooling, ...]:
     ------
     ValueError
         If the sequence is empty, or a name is unknown.
+    TypeError
+        If ``rule`` is of another type.
     """
+    if not isinstance(rule, str | Pooling | Iterable):
+        raise TypeError(f"rule must be a name or a list of names, found {rule!r}")
     rules = [rule] if isinstance(rule, str | Pooling) else list(rule)
     if not rules:
         raise ValueError("rule must name at least one pooling, found an empty list")
@@ -297,7 +302,13 @@ def split_rule_params(
     ------
     ValueError
         If no rule has a parameter of a name, or a rule rejects a value.
+    TypeError
+        If ``params`` is neither a mapping nor None.
     """
+    if not isinstance(params, Mapping | None):
+        raise TypeError(
+            f'rule_params must be a dict such as {{"p": 5}}, or None: found {params!r}'
+        )
     params = dict(params or {})
     known = {name for rule in rules for name in rule.params}
     for name in params:

@@ -129,9 +129,13 @@ def sif(frequencies: WordFrequencies, *, a: float | None = None) -> Float64:
     """
     if a is None:
         a = WITH_RANKS if frequencies.ranked else WITH_COUNTS
+    return _smooth_inverse(frequencies, a, "sif")
+
+
+def _smooth_inverse(frequencies: WordFrequencies, a: float, name: str) -> Float64:
     if not (isinstance(a, Real) and 0 < a < math.inf):
-        raise ValueError(f"a of 'sif' must be positive, found {a!r}")
-    return a / (a + frequencies.probabilities)
+        raise ValueError(f"a of {name!r} must be positive, found {a!r}")
+    return np.asarray(a / (a + frequencies.probabilities))
 
 
 @register(WEIGHTINGS, divide="count", by_variance_share=True)
@@ -207,7 +211,7 @@ def zipf(frequencies: WordFrequencies, *, a: float = WITH_RANKS) -> Float64:
     Tulkens & van Dongen (2024), model2vec, ``distill/inference.py``, the source of the
     constants.
     """
-    return np.asarray(sif.function(zipf_frequencies(len(frequencies.counts)), a=a))
+    return _smooth_inverse(zipf_frequencies(len(frequencies.counts)), a, "zipf")
 
 
 def zipf_frequencies(n_rows: int) -> WordFrequencies:

@@ -39,7 +39,14 @@ def resolve_weighting(
     ------
     ValueError
         If a name is unknown, or explicit weights are given parameters.
+    TypeError
+        If ``params`` is neither a mapping nor None.
     """
+    if not isinstance(params, Mapping | None):
+        raise TypeError(
+            f'weights_params must be a dict such as {{"a": 1e-3}}, or None: found '
+            f"{params!r}"
+        )
     weighting = lookup(WEIGHTINGS, weights) if isinstance(weights, str) else weights
     if not isinstance(weighting, Weighting):
         weighting = None

@@ -31,7 +31,8 @@ class Combiner(RegisteredFunction):
         ``(members, weights, **params) -> array``: members are an iterable of arrays of
         shape (n_rows, n_columns), iterated once; columns are classes, targets or
         quantiles. The result has the same shape, in float64. Rows of class
-        probabilities need not sum to 1: the estimators normalize them.
+        probabilities need not sum to 1: the estimators normalize them. Members with
+        weight 0 must not affect the result, even if they contain NaN.
     input : {"values", "probabilities", "labels", "quantiles"}, default="probabilities"
         Content of the columns. "values" are any numbers, so that regressors and
         classifiers accept the combiner; "labels" are one-hot rows from ``predict``;
