@@ -227,7 +227,7 @@ def make_soup(
     params = with_patience(selection, weights_params or {}, len(members))
     options: dict[str, Any] = {
         "rule": rule,
-        "rule_params": dict(rule_params or {}),
+        "rule_params": rule_params or {},
         "dtype": dtype,
         "integers": integers,
         "missing": missing,
