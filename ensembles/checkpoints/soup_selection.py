@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ensembles.registry import lookup
+from ensembles.rules.builtin import RULES
+from ensembles.rules.rule import Rule
 from ensembles.selection import SELECTIONS, Selection
 
 # Hints for the names that papers and other libraries use.
@@ -43,6 +45,27 @@ def resolve_selection(weights: Any) -> Selection | None:
     if weights in OTHER_NAMES:
         raise ValueError(f"unknown selection {weights!r}: {OTHER_NAMES[weights]}")
     return lookup(SELECTIONS, weights)
+
+
+def check_rule(rule: str | Rule) -> None:
+    """Raise if a rule needs a base, which soups have for selections only.
+
+    Parameters
+    ----------
+    rule : str or Rule
+        Rule of a soup, or its name; unknown names are accepted here.
+
+    Raises
+    ------
+    ValueError
+        If the rule needs a base.
+    """
+    resolved = RULES.get(rule) if isinstance(rule, str) else rule
+    if isinstance(resolved, Rule) and resolved.needs_base:
+        raise ValueError(
+            f"the rule of a soup must not need a base, found {resolved.name!r}; to "
+            "combine all members by it, use average(members, base=PATH, rule=...)"
+        )
 
 
 def with_patience(

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 NOT_FINITE = re.compile(r"[-+]?(nan|inf(inity)?)", re.IGNORECASE)
+# Typographic hyphens, dashes and minus signs: a number after one is refused.
+DASHES = "\u2010-\u2015\u2212\ufe58\ufe63\uff0d"
 # Commas and quotes separate too: 0,95 and 1'234 are two numbers, so they are refused.
 SEPARATORS = re.compile(r"[\s,;:=|()\[\]{}<>\"'\u2500-\u257f]+")
 WORDS = re.compile(r"[a-z]+", re.IGNORECASE)
@@ -188,8 +190,8 @@ def _in_documents(documents: list[Any], key: str) -> Reading | None:
 def _in_lines(lines: list[str], key: str) -> Reading | None:
     """Number after a key in the last line that has one."""
     named = re.compile(
-        rf"(?<![\w./-]){_pattern(key, '[^ ]*')}(?![\w./-])[^\w\u00b1\n.+-]*"
-        rf"(?P<token>[-+.]*(?:\d|nan|inf)[^ \t]*)",
+        rf"(?<![\w./-]){_pattern(key, '[^ ]*')}(?![\w./-])[^\w\u00b1\n.+{DASHES}-]*"
+        rf"(?P<token>[-+.{DASHES}]*(?:\d|nan|inf)[^ \t]*)",
         re.IGNORECASE,
     )
     for line in reversed(lines):
@@ -235,7 +237,8 @@ def _parsed(text: str) -> Any:
     if not text.lstrip().startswith(("{", "[")):
         return None
     try:
-        return json.loads(text)
+        # An integer beyond the range of float64 becomes infinite, which is refused.
+        return json.loads(text, parse_int=float)
     except (ValueError, RecursionError):
         return None
 

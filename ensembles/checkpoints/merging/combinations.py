@@ -12,6 +12,23 @@ import numpy as np
 from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.planning.options import MEMORY
 from ensembles.kernels.gram import BLOCK
+from ensembles.rules.builtin import RULES
+from ensembles.rules.rule import Rule
+
+
+def is_mean(rule: Rule) -> bool:
+    """Whether a rule is the registered mean, not another rule of its name.
+
+    Parameters
+    ----------
+    rule : Rule
+        Rule, or a copy of it.
+
+    Returns
+    -------
+    bool
+    """
+    return rule.function is RULES["mean"].function
 
 
 class Combination(NamedTuple):

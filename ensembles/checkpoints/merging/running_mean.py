@@ -15,6 +15,7 @@ from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.formats.output import FileSink, Sink
 from ensembles.checkpoints.merging.checksums import verify_checksums
+from ensembles.checkpoints.merging.combinations import is_mean
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.kernels.mean import mean
@@ -183,7 +184,7 @@ class _Sums:
 
 
 def _is_equal_mean(plan: Plan) -> bool:
-    return plan.rule.name == "mean" and bool((plan.weights == 1).all())
+    return is_mean(plan.rule) and bool((plan.weights == 1).all())
 
 
 def _is_narrow(target: TensorPlan) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -186,12 +187,10 @@ class _Streamer:
             partials.setdefault(job.target.name, []).append(part)
         plan = self.plan
         for name, parts in partials.items():
-            try:
+            with naming(name):
                 self.states[name] = plan.rule.compute_state(
                     parts, plan.weights, plan.rule_params
                 )
-            except ValueError as error:
-                raise ValueError(f"tensor {name!r}: {error}") from error
 
     def statistics(self, buffers: ReadBuffers, job: _Job) -> Array:
         """Statistics of each block of a job."""
@@ -212,14 +211,15 @@ class _Streamer:
         for start, stop in self._chunks(job):
             members, base = buffers.read(target, start, stop)
             if target.action == "combine":
-                out = plan.rule.combine(
-                    members,
-                    plan.weights,
-                    target.dtype,
-                    params=plan.rule_params,
-                    base=base,
-                    state=state,
-                )
+                with naming(target.name):
+                    out = plan.rule.combine(
+                        members,
+                        plan.weights,
+                        target.dtype,
+                        params=plan.rule_params,
+                        base=base,
+                        state=state,
+                    )
             elif target.action == "copy":
                 out = _converted(members[0], target.dtype)
             else:
@@ -242,6 +242,21 @@ class _Streamer:
     def _report(self, arrays: Sequence[Array | None]) -> None:
         with self._lock:
             self.progress(sum(array.nbytes for array in arrays if array is not None))
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Name the tensor in the message of a `ValueError` of a rule.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tensor.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"tensor {name!r}: {error}") from error
 
 
 def _bytes(array: Array) -> memoryview:

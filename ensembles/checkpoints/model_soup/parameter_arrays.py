@@ -12,9 +12,9 @@ import numpy as np
 from ensembles._typing import Array, Counts, Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.formats.output import ArraySink
-from ensembles.checkpoints.merging.combinations import MemberCombinations
+from ensembles.checkpoints.merging.combinations import MemberCombinations, is_mean
 from ensembles.checkpoints.merging.running_mean import RunningMean
-from ensembles.checkpoints.merging.streaming import resolve_integers
+from ensembles.checkpoints.merging.streaming import naming, resolve_integers
 from ensembles.checkpoints.planning.buffers import fit_to_memory, minimum_memory
 from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.checkpoints.planning.options import MEMORY, Integers
@@ -96,9 +96,8 @@ class ParameterWriter:
         members: list[int] = list(range(len(weights)))
         kept: Float64 | None = weights
         if weights.ndim == 1:
-            is_mean = rule.name == "mean"
             members, kept = self._combinations.arrange(
-                weights, counts if is_mean else None
+                weights, counts if is_mean(rule) else None
             )
         if kept is None:
             rule, params, kept = RULES["mean"], {}, np.ones(len(members))
@@ -112,10 +111,11 @@ class ParameterWriter:
             if not is_float(out.dtype):
                 out[:] = resolve_integers(name, block, self._integers)
             elif out.size:
-                state = _state(name, block, columns[name], rule, params)
-                out[:] = rule.combine(
-                    block, columns[name], out.dtype, params=params, state=state
-                )
+                with naming(name):
+                    state = _state(block, columns[name], rule, params)
+                    out[:] = rule.combine(
+                        block, columns[name], out.dtype, params=params, state=state
+                    )
 
     def _columns(self, weights: Float64) -> dict[str, Float64]:
         """Weights of the members by tensor name."""
@@ -179,7 +179,6 @@ def _read(tensor: Tensor) -> Array:
 
 
 def _state(
-    name: str,
     rows: list[Array],
     weights: Float64,
     rule: Rule,
@@ -188,12 +187,9 @@ def _state(
     """State of a rule with statistics for one tensor; None for elementwise rules."""
     if rule.statistics is None:
         return None
-    try:
-        return rule.compute_state(
-            [rule.partial_statistics(rows, None, params)], weights, params
-        )
-    except ValueError as error:
-        raise ValueError(f"tensor {name!r}: {error}") from error
+    return rule.compute_state(
+        [rule.partial_statistics(rows, None, params)], weights, params
+    )
 
 
 def _plan(

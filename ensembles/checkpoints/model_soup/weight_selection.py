@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ensembles._sklearn import unwrap_frozen
+from ensembles.checkpoints.merging.combinations import is_mean
 from ensembles.checkpoints.model_soup.learned import LearnedSoup
 from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
 from ensembles.checkpoints.model_soup.soup_score import (
@@ -18,6 +19,7 @@ from ensembles.checkpoints.model_soup.soup_score import (
 from ensembles.checkpoints.model_soup.training import to_seed
 from ensembles.checkpoints.parameters.access import parameter_access
 from ensembles.checkpoints.soup_selection import (
+    check_rule,
     needing_base,
     resolve_selection,
     with_patience,
@@ -62,9 +64,10 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
         allowed.
     """
     _check_checkpoints(soup.estimator, soup.checkpoints)
+    check_rule(rule)
     selection = resolve_selection(soup.weights)
     learned = _is_learned(selection, soup.estimator)
-    if learned and rule.name != "mean":
+    if learned and not is_mean(rule):
         raise ValueError(
             f"rule must be 'mean' for weights={soup.weights!r} of a PyTorch module, "
             f"found {rule.name!r}"

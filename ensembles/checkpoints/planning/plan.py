@@ -182,6 +182,10 @@ def plan(
         If the members cannot be averaged or the output cannot be written; the message
         lists all problems, 20 at most.
     """
+    if not isinstance(rule_params, Mapping | None):
+        raise TypeError(
+            f"rule_params must be a dict or None, found {rule_params!r:.80}"
+        )
     options = MergeOptions(
         dtype=dtype,
         integers=integers,

@@ -15,7 +15,11 @@ from ensembles._sklearn import warn_caller
 from ensembles._typing import Counts, Float64
 from ensembles.atomic_io import explain_disk_full, temporary_sibling
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.checkpoints.merging.combinations import Combination, MemberCombinations
+from ensembles.checkpoints.merging.combinations import (
+    Combination,
+    MemberCombinations,
+    is_mean,
+)
 from ensembles.checkpoints.merging.running_mean import RunningMean
 from ensembles.checkpoints.merging.writers import write_plan_to
 from ensembles.checkpoints.planning.plan import Plan, plan
@@ -129,6 +133,7 @@ class CandidateScorer:
         self.candidates: dict[bytes, Candidate] = {}
         self._job = job
         rule = job.options["rule"]
+        self._is_mean = rule == "mean" if isinstance(rule, str) else is_mean(rule)
         self._combinations = MemberCombinations(
             len(self.sources), memory=job.options["memory"]
         )
@@ -280,12 +285,11 @@ class CandidateScorer:
         if key in self.candidates:
             return self.candidates[key]
         indices = np.flatnonzero(weights).tolist()
-        rule = self._settings["rule"]
         if counts is None and len(set(weights[indices])) == 1:
             counts = (weights != 0).astype(np.int64)
         # Even if the journal has the score: the order of members depends on earlier
         # combinations, and a resumed run must give the same as an uninterrupted one.
-        counts = counts if rule == "mean" else None
+        counts = counts if self._is_mean else None
         self._arranged[key] = self._combinations.arrange(weights, counts)
         candidate = Candidate(
             tuple(self.sources[index].name for index in indices),

@@ -36,7 +36,7 @@ from ensembles.checkpoints.soup_search.checks import (
     check_selection,
 )
 from ensembles.checkpoints.soup_search.journal import Journal
-from ensembles.checkpoints.soup_selection import with_patience
+from ensembles.checkpoints.soup_selection import check_rule, with_patience
 from ensembles.rules.rule import Rule
 from ensembles.selection.choose import run_selection
 
@@ -221,12 +221,13 @@ def make_soup(
     if on_error not in ("stop", "skip"):
         raise ValueError(f"on_error must be 'stop' or 'skip', found {on_error!r}")
     check_members(members, base)
+    check_rule(rule)
     paths = [*members] if base is None else [base, *members]
     selection = check_selection(select, weights_params or {}, base, len(members))
     params = with_patience(selection, weights_params or {}, len(members))
     options: dict[str, Any] = {
         "rule": rule,
-        "rule_params": dict(rule_params or {}),
+        "rule_params": rule_params or {},
         "dtype": dtype,
         "integers": integers,
         "missing": missing,

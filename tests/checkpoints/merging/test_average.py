@@ -352,3 +352,15 @@ def test_a_report_says_what_was_done(tmp_path: Path) -> None:
     again = average([report.out], tmp_path / "again.safetensors")
     assert again.member_digests == [report.digest]
     assert again.digest == report.digest
+
+
+def test_an_error_of_a_rule_names_the_tensor() -> None:
+    members = [{"a": np.ones(3), "b": np.array([1.0, sign])} for sign in (1.0, -1.0)]
+    with pytest.raises(ValueError, match=r"^tensor 'b': entries for rule 'power_mean'"):
+        average(members, rule="power_mean")
+
+
+@pytest.mark.parametrize("params", [[1], "x", 3])
+def test_rule_params_must_be_a_dict(params: Any) -> None:
+    with pytest.raises(TypeError, match="rule_params must be a dict or None, found"):
+        average([{"a": np.ones(3)}], rule="power_mean", rule_params=params)

@@ -46,6 +46,7 @@ from ensembles.checkpoints import (
 )
 from ensembles.checkpoints.parameters.builtin import attribute_access
 from ensembles.checkpoints.parameters.table import STATES, ParameterAccess
+from ensembles.rules import Rule
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
@@ -822,3 +823,39 @@ def test_a_mean_of_bayesian_lines_does_not_say_how_sure_it_is(kind: Any) -> None
     np.testing.assert_allclose(soup.predict(features), mean)
     with pytest.raises(AttributeError, match="sigma_"):
         soup.predict(features, return_std=True)
+
+
+def _largest(stack: Any, weights: Any) -> Any:
+    return stack.max(axis=0)
+
+
+def _added(stack: Any, weights: Any, *, base: Any) -> Any:
+    return base + (stack - base).sum(axis=0)
+
+
+def test_a_custom_rule_named_mean_is_not_the_mean() -> None:
+    _largest.__name__ = "mean"
+    states = [
+        {"coef_": np.full(2, value), "intercept_": np.array(value)}
+        for value in (1.0, 2.0, 6.0)
+    ]
+    start = FrozenEstimator(LinearRegression().fit(np.eye(2), [1.0, 2.0]))
+    soup = ModelSoup(start, states, rule=Rule(_largest)).fit()
+    assert soup.estimator_.coef_.tolist() == [6, 6]
+
+
+def test_a_rule_with_a_base_is_refused() -> None:
+    members = [LinearRegression().fit(np.eye(2), [1.0, 2.0])]
+    soup = ModelSoup(LinearRegression(), members, rule=Rule(_added, needs_base=True))
+    with pytest.raises(ValueError, match="of a soup must not need a base, found '_ad"):
+        soup.fit()
+
+
+def test_an_error_of_a_rule_names_the_parameter() -> None:
+    states = [
+        {"coef_": np.full(2, value), "intercept_": np.array(1.0)}
+        for value in (1.0, -2.0)
+    ]
+    start = FrozenEstimator(LinearRegression().fit(np.eye(2), [1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"^tensor 'coef_': entries for rule"):
+        ModelSoup(start, states, rule="power_mean").fit()

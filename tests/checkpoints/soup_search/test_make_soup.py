@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
+from ensembles._typing import Array
 from ensembles.checkpoints import Candidate, Journal, SoupReport, average, make_soup
 from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats.checkpoint import FileSource
 from ensembles.checkpoints.soup_search.candidates import candidate_suffix
+from ensembles.rules import Rule
 from tests.checkpoints.building import load, save
 from tests.checkpoints.merging.test_kills import tree
 
@@ -741,3 +744,28 @@ def test_a_score_that_links_members_is_kept_all_the_same(tmp_path: Path) -> None
         for score, name in ((linked, "a.safetensors"), (never, "b.safetensors"))
     )
     assert again.scores == first.scores
+
+
+def _largest(stack: Array, weights: Array) -> Array:
+    return np.asarray(stack.max(axis=0))
+
+
+def _added(stack: Array, weights: Array, *, base: Array) -> Array:
+    return np.asarray(base + (stack - base).sum(axis=0))
+
+
+def test_a_custom_rule_named_mean_is_not_the_mean(tmp_path: Path) -> None:
+    _largest.__name__ = "mean"
+    paths = [tmp_path / f"{value}.safetensors" for value in (1, 2, 6)]
+    for value, path in zip((1, 2, 6), paths, strict=True):
+        save_file({"w": np.full(3, value, np.float32)}, path)
+    out = tmp_path / "soup.safetensors"
+    with pytest.warns(UserWarning, match="same score"):
+        make_soup(paths, lambda path: 1.0, out, rule=Rule(_largest))
+    assert load_file(out)["w"].tolist() == [6, 6, 6]
+
+
+def test_a_rule_with_a_base_is_refused_by_a_soup(tmp_path: Path) -> None:
+    rule, paths = Rule(_added, needs_base=True), [tmp_path / "a", tmp_path / "b"]
+    with pytest.raises(ValueError, match="of a soup must not need a base, found '_add"):
+        make_soup(paths, lambda path: 1.0, tmp_path / "soup", rule=rule)

@@ -226,6 +226,10 @@ def test_a_key_names_the_score(printed: str, key: str, score: float) -> None:
         ("acc: 0.5 acc: 0.6", "acc", "several numbers for the key acc in the line"),
         ("acc: 1\u202f234", "acc", "not a plain number"),
         ("acc: 0,95", "acc", "not a plain number"),
+        ("acc: \u22120.5", "acc", "not a plain number"),
+        ("acc: (\uff0d0.5)", "acc", "not a plain number"),
+        ("acc: \u2212 0.5", "acc", "printed no number"),
+        (f'{{"acc": 1{"0" * 400}}}', "acc", "printed inf, which is not finite"),
     ],
 )
 def test_a_key_without_one_score_is_an_error(
