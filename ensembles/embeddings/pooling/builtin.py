@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -266,7 +266,11 @@ def resolve_poolings(rule: Any) -> tuple[Pooling, ...]:
     ------
     ValueError
         If the sequence is empty, or a name is unknown.
+    TypeError
+        If ``rule`` is none of these.
     """
+    if not isinstance(rule, str | Pooling | Iterable):
+        raise TypeError(f"rule must be a name or a list of names, found {rule!r}")
     rules = [rule] if isinstance(rule, str | Pooling) else list(rule)
     if not rules:
         raise ValueError("rule must name at least one pooling, found an empty list")
@@ -297,7 +301,14 @@ def split_rule_params(
     ------
     ValueError
         If no rule has a parameter of a name, or a rule rejects a value.
+    TypeError
+        If ``params`` is neither a mapping nor None.
     """
+    if not isinstance(params, Mapping | None):
+        raise TypeError(
+            "rule_params must be a dict from parameter names to values, such as "
+            f"{{'p': 5}}, or None: found {params!r}"
+        )
     params = dict(params or {})
     known = {name for rule in rules for name in rule.params}
     for name in params:

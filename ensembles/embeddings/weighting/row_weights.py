@@ -39,7 +39,14 @@ def resolve_weighting(
     ------
     ValueError
         If a name is unknown, or explicit weights are given parameters.
+    TypeError
+        If ``params`` is neither a mapping nor None.
     """
+    if not isinstance(params, Mapping | None):
+        raise TypeError(
+            "weights_params must be a dict from parameter names to values, such as "
+            f"{{'a': 1e-4}}, or None: found {params!r}"
+        )
     weighting = lookup(WEIGHTINGS, weights) if isinstance(weights, str) else weights
     if not isinstance(weighting, Weighting):
         weighting = None
