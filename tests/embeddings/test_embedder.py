@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from sklearn.base import clone
 
+from ensembles.embeddings.auto_model import load_model
 from ensembles.embeddings.embedder import SentenceEmbedder
 from ensembles.embeddings.pooling.builtin import POOLINGS
 from ensembles.embeddings.tokenization.coverage import Coverage
@@ -488,10 +489,11 @@ def test_words_that_occur_twice_are_saved_once(tmp_path: Path) -> None:
 
 
 DAMAGED: list[tuple[tuple[str, ...], Any]] = [
-    (("version",), 2),
+    (("version",), 3),
     (("parameters",), None),
     (("parameters",), [1]),
     (("parameters", "dtype"), "int16"),
+    (("parameters", "params"), None),
     (("parameters", "rule"), ["maen"]),
     (("parameters", "unknown"), "guess"),
     (("parameters", "rule_params"), {"q": 1}),
@@ -516,10 +518,39 @@ def test_a_damaged_configuration_is_one_clear_error(
     section[keys[-1]] = value
     path.write_text(json.dumps(config))
     message = (
-        "is damaged, or SentenceEmbedder.save did not write it|must have version 1"
+        "is damaged, or SentenceEmbedder.save did not write it|must have version 2"
     )
     with pytest.raises(ValueError, match=message):
         SentenceEmbedder.load(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("read", [SentenceEmbedder.load, read_vectors, load_model])
+def test_another_version_of_the_format_is_refused_by_every_reader(
+    read: Any, tmp_path: Path
+) -> None:
+    made().fit(TEXTS).save(tmp_path / "saved")
+    path = tmp_path / "saved" / "config.json"
+    config = json.loads(path.read_text())
+    config["ensembles"]["version"] = 1
+    path.write_text(json.dumps(config))
+    message = "version 2 .* found 1; fit the embedder again"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "saved")
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"rule": None}, "rule must be a name or a list of names, found None"),
+        ({"rule_params": ["p"]}, "rule_params must be a dict .* found"),
+        ({"weights_params": "a"}, "weights_params must be a dict .* found 'a'"),
+    ],
+)
+def test_parameters_of_another_type_are_named(
+    params: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
+        made(**params).fit(TEXTS)
 
 
 def test_damaged_weights_and_projections_are_refused(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ensembles.embeddings.persistence.save import PROJECTION, VERSION, SavedEmbedder
+from ensembles.embeddings.persistence.save import PARAMETERS, PROJECTION, SavedEmbedder
 from ensembles.embeddings.pooling.builtin import resolve_poolings, split_rule_params
 from ensembles.embeddings.postprocessing.projection import Projection
 from ensembles.embeddings.postprocessing.quantization import check_dtype
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
-from ensembles.embeddings.vectors.model_directory import OWN
+from ensembles.embeddings.vectors.model_directory import OWN, check_version
 from ensembles.embeddings.vectors.named_arrays import arrays
 from ensembles.embeddings.vectors.read import read_vectors
 from ensembles.embeddings.weighting.row_weights import check_row_weights
@@ -51,11 +51,7 @@ def load(path: str | os.PathLike[str]) -> SavedEmbedder:
             "SentenceEmbedder(path, weights=None).fit() to read the model of another "
             "library"
         )
-    if saved.get("version") != VERSION:
-        raise ValueError(
-            f"{path} must have version {VERSION} of the format of "
-            f"SentenceEmbedder.save, found {saved.get('version')!r}"
-        )
+    check_version(path, saved)
     try:
         return _load(path, saved)
     except FileNotFoundError:
@@ -69,6 +65,8 @@ def load(path: str | os.PathLike[str]) -> SavedEmbedder:
 
 def _load(path: Path, saved: dict[str, Any]) -> SavedEmbedder:
     params, state, folded = dict(saved["parameters"]), saved["state"], saved["folded"]
+    if unknown := params.keys() - {*PARAMETERS}:
+        raise ValueError(f"unknown parameters {', '.join(sorted(unknown))}")
     dtype = check_dtype(str(params["dtype"]))
     lookup = VocabularyLookup(
         read_vectors(path), params["tokenizer"], params["lowercase"], params["unknown"]

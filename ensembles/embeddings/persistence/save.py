@@ -25,7 +25,7 @@ from ensembles.embeddings.postprocessing.projection import Projection
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.tokenizer import PORTABLE
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
-from ensembles.embeddings.vectors.model_directory import OWN, TABLE, unknown_id
+from ensembles.embeddings.vectors.model_directory import OWN, TABLE, VERSION, unknown_id
 from ensembles.parallel import chunks
 
 STEP = 1 << 16  # rows of a block
@@ -105,11 +105,14 @@ class SavedEmbedder:
         return folded
 
 
-VERSION = 1
 # Parameters that JSON can store as they are.
 PLAIN = (
     *("rule_params", "weights_params", "remove_components", "whiten"),
     *("n_components", "n_jobs"),
+)
+PARAMETERS = (  # all that are saved
+    *("rule", "normalize", "tokenizer", "lowercase", "unknown", "dtype", "weights"),
+    *PLAIN,
 )
 PROJECTION = ("matrix", "mean", "components", "shares")
 STATIC = "sentence_transformers.models.StaticEmbedding"

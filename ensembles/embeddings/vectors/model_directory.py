@@ -170,6 +170,7 @@ def read_tokenizer(folder: Path) -> Any:
 
 # Section of config.json and name of the table that only a saved SentenceEmbedder has.
 OWN, TABLE = "ensembles", "table"
+VERSION = 2  # of that section; the keys of version 1 had other names
 # Values of `WordVectors.format`.
 STATIC_MODEL, TOKEN_TABLE = "static model", "token table of a transformer"
 SAVED = "saved SentenceEmbedder"
@@ -213,7 +214,8 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         )
     saved_config = read_settings(path / "config.json").get(OWN)
     if saved_config is not None:
-        return _read_saved(path, dict(saved_config))
+        check_version(path, saved_config)
+        return _read_saved(path, saved_config)
     modules = read_modules(path)
     folder = path / modules[0]["path"] if modules else path
     tensors = read_tensors(folder)
@@ -285,6 +287,17 @@ def _word_embeddings(folder: Path, matrix: NDArray[Any]) -> WordVectors:
     tokens = [check_token(word, str(config_path)) for word in words]
     source, format_name = str(folder), "WordEmbeddings of sentence-transformers"
     return WordVectors(tokens, as_float32(matrix), source=source, format=format_name)
+
+
+def check_version(path: Path, config: Any) -> None:
+    """Raise a ValueError if this version cannot read a saved SentenceEmbedder."""
+    version = config.get("version") if isinstance(config, dict) else None
+    if version != VERSION:
+        raise ValueError(
+            f"{path} must have version {VERSION} of the format of "
+            f"SentenceEmbedder.save, found {version!r}; fit the embedder again, and "
+            "save it with this version of ensembles"
+        )
 
 
 def _read_saved(path: Path, config: dict[str, Any]) -> WordVectors:
