@@ -24,9 +24,8 @@ from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import as_batches, decode_utf8
 
 INSTALL = "pip install 'ensemble-avg[sentence]'"
-MAX_SPECIAL_TOKENS = (
-    8  # upper bound on the special tokens that a tokenizer adds to a text
-)
+# Upper bound on the special tokens that a tokenizer adds to a text.
+MAX_SPECIAL_TOKENS = 8
 MIN_TORCH = (2, 6)  # first version whose torch.load defaults to weights_only=True
 
 
