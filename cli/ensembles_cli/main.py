@@ -13,7 +13,7 @@ import click
 
 import ensembles
 from ensembles_cli.console import as_options
-from ensembles_cli.process import tell_of_compiling
+from ensembles_cli.process import prepare_compiling
 
 # A module is imported only to run its command or to print its help.
 COMMANDS = {
@@ -76,7 +76,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand; a library error is printed as one red line."""
         warnings.showwarning = _show_warning
-        tell_of_compiling()
+        prepare_compiling()
         if os.environ.get("NO_COLOR"):
             ctx.color = False
         try:

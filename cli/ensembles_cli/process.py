@@ -12,16 +12,21 @@ from types import FrameType
 
 import click
 
-from ensembles.kernels import compiling
+from ensembles.kernels import compiling, jit
 
 LONGEST_FIELD = 1 << 30
 COMPILER = ("numba", "llvmlite")
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def tell_of_compiling() -> None:
-    """Print a line on stderr when loops are compiled, which takes seconds."""
+def prepare_compiling() -> None:
+    """Print when loops are compiled, and import Numba without what they do not need.
+
+    Only for a process that runs nothing but the command: compiled functions of other
+    packages could no longer use linear algebra.
+    """
     compiling.listen(announce_compiling)
+    jit.HIDDEN[:] = ["scipy.linalg", "coverage"]
 
 
 def announce_compiling(is_kept: bool) -> None:

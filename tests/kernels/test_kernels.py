@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable
 from fractions import Fraction
@@ -465,7 +466,23 @@ def test_a_large_job_prepares_loops_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     for thread in threading.enumerate():
         if thread is not threading.current_thread():
             thread.join(10)
-    assert imported == ["ensembles.kernels.loop_cache"]
+    assert imported == ["numba.np.arraymath", "ensembles.kernels.loop_cache"]
+
+
+def test_numba_is_imported_without_modules_that_the_command_hides() -> None:
+    code = textwrap.dedent(
+        """
+        import sys
+        from ensembles.kernels import jit
+
+        jit.HIDDEN[:] = ["scipy.linalg", "coverage"]
+        jit._import_loop_cache()
+        assert "numba" in sys.modules
+        assert "scipy.linalg" not in sys.modules
+        import scipy.linalg  # is found again
+        """
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
     assert jit.use_loops(0)
 
 
