@@ -69,7 +69,8 @@ def prepare_loops(n_elements: int) -> None:
 def _import_loop_cache() -> Any:
     """Import Numba and `ensembles.kernels.loop_cache`, without modules in `HIDDEN`."""
     with _lock:
-        hidden = [name for name in HIDDEN if name not in sys.modules]
+        absent = [name for name in HIDDEN if name not in sys.modules]
+        hidden = [] if "numba" in sys.modules else absent
         sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: absent
         try:
             importlib.import_module("numba.np.arraymath")

@@ -148,22 +148,6 @@ class Selection(RegisteredFunction):
 SELECTIONS: Table[Selection] = Table("selection", Selection)
 
 
-def named(weights: Any) -> Selection | None:
-    """Selection that the parameter ``weights`` of an estimator names.
-
-    Parameters
-    ----------
-    weights : array-like, str or None
-        Parameter of an estimator.
-
-    Returns
-    -------
-    Selection or None
-        None if ``weights`` is not the name of a selection.
-    """
-    return SELECTIONS.get(weights) if isinstance(weights, str) else None
-
-
 def _ignore(trial: Trial) -> None:
     """Default ``record``, which does nothing."""
 

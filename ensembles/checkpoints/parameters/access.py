@@ -1,20 +1,17 @@
-"""Read, write and fingerprint the learned parameters of an estimator."""
+"""Read and write the learned parameters of an estimator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from ensembles.checkpoints.formats.state_dict import as_array
 from ensembles.checkpoints.parameters.pipeline_steps import (
     has_learned_parameters,
     iter_steps,
 )
 from ensembles.checkpoints.parameters.table import Parameters, parameter_access
 
-__all__ = ["fingerprint", "get_state", "parameter_access", "set_state"]
+__all__ = ["get_state", "parameter_access", "set_state"]
 
 
 def get_state(estimator: Any) -> Parameters:
@@ -63,23 +60,3 @@ def set_state(estimator: Any, state: Mapping[str, Any]) -> None:
         If the kind is not registered, or has no parameters to average.
     """
     parameter_access(estimator).set(estimator, dict(state))
-
-
-def fingerprint(estimator: Any) -> str:
-    """Digest of an estimator's learned parameters.
-
-    Parameters
-    ----------
-    estimator : object
-        Fitted estimator of a registered kind.
-
-    Returns
-    -------
-    str
-        Hexadecimal hash of names, dtypes, shapes and values.
-    """
-    import joblib
-
-    state = parameter_access(estimator).get(estimator)
-    arrays = {n: np.ascontiguousarray(as_array(v, n)) for n, v in state.items()}
-    return str(joblib.hash(arrays))

@@ -23,25 +23,6 @@ from ensembles.checkpoints.parameters.pipeline_steps import iter_steps
 CHECKPOINT_TYPES = (str, os.PathLike, Mapping)  # members without an estimator
 
 
-def with_base_first(checkpoints: Sequence[Any], base: Any) -> list[Any]:
-    """Members without a `sklearn.frozen.FrozenEstimator`, after the base if any.
-
-    Parameters
-    ----------
-    checkpoints : sequence
-        Paths, state dicts or fitted estimators, frozen or not.
-    base : object or None
-        Base, in any of these forms; None without a base.
-
-    Returns
-    -------
-    list
-        The base, if any, and the members; frozen estimators are unwrapped.
-    """
-    all_members = checkpoints if base is None else [base, *checkpoints]
-    return [unwrap_frozen(member) for member in all_members]
-
-
 def make_template(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
     """Copy of an estimator with parameters of the right shapes, to be replaced.
 
