@@ -57,7 +57,7 @@ def test_only_the_records_of_the_state_dict_are_verified(tmp_path: Path) -> None
     moment = torch.full((1000,), 7.0)
     path = saved(tmp_path, {"model": STATE, "optimizer": {"state": {0: {"m": moment}}}})
     names = [Path(record.name).name for record in pytorch.read(path).records]
-    assert names == ["data.pkl", "0", "1"]
+    assert names == ["0", "1"]
     content = bytearray(path.read_bytes())
     content[content.index(moment.numpy().tobytes())] ^= 1
     path.write_bytes(content)
@@ -215,13 +215,8 @@ def test_names_that_are_no_strings_are_refused(tmp_path: Path, name: Any) -> Non
         plan([path])
 
 
-def test_the_object_that_stands_in_the_way_is_named_shortly(tmp_path: Path) -> None:
+def test_objects_beside_the_tensors_are_read_as_data(tmp_path: Path) -> None:
     import argparse
 
     path = saved(tmp_path, {"model": STATE, "args": argparse.Namespace(lr=0.1)})
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
-        plan([path])
-    message = str(caught.value).removeprefix(str(path))
-    assert "(argparse.Namespace)" in message
-    assert "add_safe_globals" not in message
-    assert len(message) < 250
+    assert average([path]).keys() == STATE.keys()

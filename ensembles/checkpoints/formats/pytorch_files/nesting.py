@@ -8,6 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ensembles.checkpoints.formats.pytorch_files.modules import contents, is_sequence
+from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
+from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
+
 NESTED = ("state_dict", "model_state_dict", "model", "ema", "module")
 PREFIXES = ("module.", "_orig_mod.")
 SHOWN = 8
@@ -36,12 +40,12 @@ class SelectionResult(NamedTuple):
 
 
 def state_dict_in(content: Any, key: str | None, path: Path) -> SelectionResult:
-    """State dict in an object loaded by ``torch.load``.
+    """State dict in the object of a PyTorch file.
 
     Parameters
     ----------
     content : object
-        Content of the file: a state dict, or a mapping that contains one.
+        Content of the file: a state dict, a module, or a mapping that contains one.
     key : str or None
         Key of the state dict, with dots between nested keys. None takes
         ``content`` itself or the one obvious state dict among its values.
@@ -60,18 +64,23 @@ def state_dict_in(content: Any, key: str | None, path: Path) -> SelectionResult:
     """
     chosen_key = key
     notes: list[str] = []
-    state = content
+    state = mapping = contents(content)
     if key is not None:
-        state = _descend(content, key, path)
-    elif not _is_state_dict(content) or any(map(_is_state_dict, content.values())):
+        value = _descend(content, key, path)
+        state = contents(value)
+        if not _is_state_dict(state):
+            raise ValueError(
+                f"{path} has no tensors at key {key!r}: found {type(value).__name__}"
+            )
+    elif is_sequence(content) or _is_nested(mapping):
         # Tensors may be stored next to a state dict: a random generator state, a loss.
-        chosen_key = _obvious(content, path)
-        state = content[chosen_key]
-        notes = [*_beside(content, chosen_key), *_unnamed(content, chosen_key)]
-    if not _is_state_dict(state):
-        raise ValueError(
-            f"{path} has no tensors at key {key!r}: found {type(state).__name__}"
-        )
+        if not mapping or is_sequence(content):
+            raise ValueError(
+                f"{path} must contain a state dict, found {type(content).__name__}"
+            )
+        chosen_key = _obvious(mapping, path)
+        state = contents(mapping[chosen_key])
+        notes = [*_beside(mapping, chosen_key), *_unnamed(mapping, chosen_key)]
     deeper = _deeper(state)
     if deeper is not None:
         raise ValueError(
@@ -83,8 +92,14 @@ def state_dict_in(content: Any, key: str | None, path: Path) -> SelectionResult:
 
 
 def is_tensor(value: Any) -> bool:
-    """Whether a value is a torch tensor, checked without importing torch."""
-    return hasattr(value, "untyped_storage") or hasattr(value, "is_sparse")
+    """Whether a value is a tensor of the file."""
+    return isinstance(value, StoredTensor)
+
+
+def _is_nested(mapping: Mapping[Any, Any]) -> bool:
+    """Whether state dicts are among the values of a mapping, or it has no tensors."""
+    inside = map(contents, mapping.values())
+    return not _is_state_dict(mapping) or any(map(_is_state_dict, inside))
 
 
 def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
@@ -105,7 +120,7 @@ def _descend(content: Any, key: str, path: Path) -> Any:
         if isinstance(content, list | tuple) and steps[0].isdecimal():
             content = dict(enumerate(content)).get(int(steps.pop(0)))
             continue
-        inside = content if isinstance(content, Mapping) else {}
+        inside = contents(content)
         names = {".".join(steps[: n + 1]): n + 1 for n in range(len(steps))}
         chosen_key = next((name for name in reversed(names) if name in inside), None)
         if chosen_key is None:
@@ -119,16 +134,13 @@ def _descend(content: Any, key: str, path: Path) -> Any:
 
 def _obvious(content: Any, path: Path) -> Any:
     """Key of the single plausible state dict in a mapping."""
-    if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{path} must contain a state dict, found {type(content).__name__}"
-        )
-    inside = [name for name, value in content.items() if _is_state_dict(value)]
+    states = {name: contents(value) for name, value in content.items()}
+    inside = [name for name, state in states.items() if _is_state_dict(state)]
     usual = [name for name in NESTED if name in inside]
     loose = sum(map(is_tensor, content.values()))
     for names in (inside, usual):
         # A small state dict among many loose tensors is probably not the model.
-        if len(names) == 1 and (names == usual or loose < len(content[names[0]])):
+        if len(names) == 1 and (names == usual or loose < len(states[names[0]])):
             return names[0]
     key_paths = inside or [key_path for key_path, _ in _state_dicts(content)]
     more = f" and {len(key_paths) - SHOWN} more" if len(key_paths) > SHOWN else ""
@@ -141,7 +153,8 @@ def _obvious(content: Any, path: Path) -> Any:
 
 def _beside(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
     """Notes on other state dicts in the file: copies, and models left out."""
-    names = {_bare(name) for name, v in content[chosen_key].items() if is_tensor(v)}
+    chosen = contents(content[chosen_key])
+    names = {_bare(name) for name, v in chosen.items() if is_tensor(v)}
     for key_path, state in _state_dicts(content):
         if key_path == str(chosen_key) or key_path.startswith(f"{chosen_key}."):
             continue
@@ -167,7 +180,7 @@ def _unnamed(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
     loose = [
         str(name)
         for name, value in content.items()
-        if is_tensor(value) and value.numel() > 1 and not TRAINING.search(str(name))
+        if is_tensor(value) and value.size > 1 and not TRAINING.search(str(name))
     ]
     if loose:
         more = f" and {len(loose) - SHOWN} more" if len(loose) > SHOWN else ""
@@ -175,9 +188,9 @@ def _unnamed(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
             f"took {chosen_key!r}; tensors next to it are left out: "
             f"{', '.join(loose[:SHOWN])}{more}"
         )
-    n_named = sum(map(is_tensor, content[chosen_key].values()))
+    n_named = sum(map(is_tensor, contents(content[chosen_key]).values()))
     for key_path, values in _containers(content):
-        n_listed = 0 if isinstance(values, Mapping) else sum(map(is_tensor, values))
+        n_listed = sum(map(is_tensor, values)) if is_sequence(values) else 0
         if (
             n_listed > 1
             and 2 * n_listed >= n_named
@@ -199,7 +212,7 @@ def _bare(name: Any) -> str:
 def _is_model(state: Mapping[Any, Any]) -> bool:
     """Whether a mapping has a named tensor with more than one element."""
     return any(
-        isinstance(name, str) and is_tensor(value) and value.numel() > 1
+        isinstance(name, str) and is_tensor(value) and value.size > 1
         for name, value in state.items()
     )
 
@@ -207,12 +220,12 @@ def _is_model(state: Mapping[Any, Any]) -> bool:
 def _state_dicts(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Mappings that contain tensors, at any depth, with their dotted key paths."""
     for key_path, value in _containers(content):
-        if isinstance(value, Mapping) and _is_state_dict(value):
-            yield key_path, value
+        if not is_sequence(value) and _is_state_dict(contents(value)):
+            yield key_path, contents(value)
 
 
 def _containers(content: Any) -> Iterator[tuple[str, Any]]:
-    """Mappings, lists and tuples at any depth, with their dotted key paths."""
+    """Yield containers at any depth, with their dotted key paths."""
     queue = deque([("", content)])
     seen = set()
     while queue:
@@ -222,9 +235,8 @@ def _containers(content: Any) -> Iterator[tuple[str, Any]]:
         seen.add(id(value))
         if key_path:
             yield key_path, value
-        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for name, inner in entries:
-            if isinstance(inner, Mapping | list | tuple):
+        for name, inner in contents(value).items():
+            if is_sequence(inner) or isinstance(inner, dict | PickledObject):
                 queue.append((f"{key_path}.{name}" if key_path else str(name), inner))
 
 
@@ -233,5 +245,5 @@ def _deeper(content: Mapping[Any, Any]) -> str | None:
     return next((key_path for key_path, _ in _state_dicts(content)), None)
 
 
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and any(map(is_tensor, value.values()))
+def _is_state_dict(mapping: Mapping[Any, Any]) -> bool:
+    return any(map(is_tensor, mapping.values()))
