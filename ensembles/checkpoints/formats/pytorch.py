@@ -12,10 +12,11 @@ from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
     ChecksumRecord,
     FileSource,
+    Keys,
     Tensor,
 )
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
-from ensembles.checkpoints.formats.pytorch_files.nesting import is_tensor, state_dict_in
+from ensembles.checkpoints.formats.pytorch_files.nesting import state_dict_in
 from ensembles.checkpoints.formats.pytorch_files.reading import (
     TorchFile,
     read_file,
@@ -62,8 +63,8 @@ def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
     torch = import_torch(f"reading {template}")
     content = torch.load(template, map_location="cpu", weights_only=True)
     chosen = state_dict_in(read_file(FileSource(template)).content, None, template)
-    state = content if chosen.key is None else content[chosen.key]
-    stored = [name for name, value in chosen.state.items() if is_tensor(value)]
+    state = content[chosen.keys[0]] if chosen.keys else content
+    stored = [name for name, value in state.items() if torch.is_tensor(value)]
     for stored_name, name in zip(stored, chosen.tensors, strict=True):
         if name in tensors:
             state[stored_name] = tensors[name]
@@ -88,16 +89,16 @@ def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
         "pytorch_adapter.bin",
     ),
 )
-def pytorch(path: Path, key: str | None = None) -> Checkpoint:
+def pytorch(path: Path, key: Keys = None) -> Checkpoint:
     """Layout of a file written by ``torch.save``.
 
     Parameters
     ----------
     path : Path
         Path of the PyTorch checkpoint, with any suffix.
-    key : str or None, default=None
-        Key of the state dict, with dots between nested keys; None finds it, see
-        `state_dict_in`.
+    key : str, sequence of str or None, default=None
+        Key of the state dict, with dots between nested keys, or several keys of the
+        parts of one model; None finds it, see `state_dict_in`.
 
     Returns
     -------
@@ -118,7 +119,8 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
     used: dict[str, ChecksumRecord] = {}
     for name, value in chosen.tensors.items():
         tensor = _tensor(file, name, value, stored)
-        used[value.storage.key] = stored.storages[value.storage.key]
+        if value.storage is not None:
+            used[value.storage.key] = stored.storages[value.storage.key]
         location = (value, name if not tensor.size else "")
         if location in seen:
             aliases[name] = seen[location]
@@ -132,7 +134,8 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
         layout=layout,
         aliases=aliases,
         records=[*used.values()] if stored.has_checksums else [],
-        state_dict=chosen.key,
+        keys=chosen.keys,
+        others=chosen.others,
         notes=chosen.notes,
     )
 

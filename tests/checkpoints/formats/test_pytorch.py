@@ -80,9 +80,10 @@ def test_a_key_names_the_state_dict(tmp_path: Path) -> None:
 
 
 def test_two_state_dicts_ask_for_a_key(tmp_path: Path) -> None:
-    path = saved(tmp_path, {"model": STATE, "ema": OTHER})
+    path = saved(tmp_path, {"state_dict": STATE, "model": OTHER})
     with pytest.raises(
-        ValueError, match=r"one obvious state dict \(found: model, ema\).* key="
+        ValueError,
+        match=r"one obvious state dict, found state_dict \(2 .*, model \(.* key=",
     ):
         plan([path])
 
