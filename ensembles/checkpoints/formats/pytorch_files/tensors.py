@@ -231,6 +231,13 @@ def _default_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
+def _encoded(text: Any = "", encoding: Any = "latin1") -> bytes:
+    """Make bytes, which protocol 2 stores as text."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise TypeError("bytes must be encoded in latin1")
+    return text.encode("latin-1")
+
+
 def _torch_size(*args: Any) -> tuple[int, ...]:
     return tuple(map(_size, args[0])) if args else ()
 
@@ -264,7 +271,8 @@ _MAKERS: dict[str, dict[str, Callable[..., Any]]] = {
     "torch": {"Size": _torch_size},
     "collections": {"OrderedDict": _ordered_dict, "defaultdict": _default_dict},
     "builtins": {"dict": _ordered_dict},
-    "__builtin__": {"dict": _ordered_dict},
+    "__builtin__": {"dict": _ordered_dict, "bytes": _encoded},
+    "_codecs": {"encode": _encoded},
 }
 KNOWN = {
     Global(module, name): make
