@@ -88,7 +88,7 @@ def state_dict_in(content: Any, key: Keys, path: Path) -> StateDict:
     keys = (key,) if isinstance(key, str) else tuple(key or ())
     if not keys and (is_sequence(content) or _is_nested(mapping)):
         # Tensors may be stored next to a state dict: a random generator state, a loss.
-        if not mapping or is_sequence(content):
+        if not mapping or (is_sequence(content) and not _deeper(mapping)):
             raise ValueError(
                 f"{path} must contain a state dict, found {type(content).__name__}"
             )

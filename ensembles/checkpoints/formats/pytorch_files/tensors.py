@@ -141,7 +141,13 @@ def _size(value: Any) -> int:
 
 
 def _strided(
-    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    grad: Any = None,
+    hooks: Any = None,
+    metadata: Any = None,
 ) -> StoredTensor:
     """Make the tensor of ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` of torch."""
     if not isinstance(storage, Storage):
@@ -149,7 +155,11 @@ def _strided(
     sizes, steps = tuple(map(_size, shape)), tuple(map(_size, strides))
     if len(sizes) != len(steps) or len(sizes) > MOST_DIMENSIONS:
         raise ValueError("a tensor must have a stride for each axis")
-    return StoredTensor(storage, storage.dtype, _size(offset), sizes, steps)
+    made = StoredTensor(storage, storage.dtype, _size(offset), sizes, steps)
+    if isinstance(metadata, dict) and any(metadata.values()):
+        # A view with other signs than its storage, such as {"neg": True}.
+        return made._replace(storage=None, problem=LAZY)
+    return made
 
 
 def _untyped(
@@ -160,10 +170,11 @@ def _untyped(
     grad: Any,
     hooks: Any,
     dtype: Any,
-    *_: Any,
+    metadata: Any = None,
 ) -> StoredTensor:
     """Make the tensor of ``_rebuild_tensor_v3``, whose storage has no dtype."""
-    return _strided(storage, offset, shape, strides)._replace(dtype=dtype_name(dtype))
+    made = _strided(storage, offset, shape, strides, metadata=metadata)
+    return made._replace(dtype=dtype_name(dtype))
 
 
 def dtype_name(value: Any) -> str:
@@ -242,6 +253,7 @@ def _torch_size(*args: Any) -> tuple[int, ...]:
     return tuple(map(_size, args[0])) if args else ()
 
 
+LAZY = "is a negated or conjugate view; save it with .resolve_neg().resolve_conj()"
 DENSE = "is sparse; convert it with .to_dense() and save it again"
 QUANTIZED = "is quantized; save the state dict of the float model instead"
 WRAPPER = Global("torch._utils", "_rebuild_wrapper_subclass")
