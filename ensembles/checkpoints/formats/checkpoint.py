@@ -188,6 +188,9 @@ class Checkpoint:
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        for name in self.names:
+            if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
+                raise ValueError(f"{self.name}: tensor name {name!r} is not valid text")
         if self.path is not None and not self.is_directory:
             self.parts.setdefault(self.path.name, list(self.layout))
 
