@@ -192,12 +192,12 @@ class Rule(RegisteredFunction):
         if self.needs_base and not has_base:
             raise ValueError(
                 f"rule {self.name!r} needs the checkpoint that the members were "
-                "fine-tuned from; pass it as base=PATH"
+                "fine-tuned from; pass it as base=PATH (--base PATH)"
             )
         if has_base and not self.needs_base:
             raise ValueError(
-                f"rule {self.name!r} does not use a base; leave base=PATH out, or "
-                "choose a rule that needs a base"
+                f"rule {self.name!r} does not use a base; leave base=PATH "
+                "(--base PATH) out, or choose a rule that needs a base"
             )
         if self.n_members not in (None, n_members):
             raise ValueError(

@@ -153,7 +153,10 @@ def test_a_training_directory_without_last_says_what_to_do(
     steps(tmp_path / "run", 90)
     result = avg("run")
     assert result.exit_code == 1
-    assert "use --last N to take the last N" in result.stderr
+    assert (
+        "take the last N of them by discover_checkpoints(..., last=N) (--last N)"
+        in result.stderr
+    )
 
 
 def test_an_output_is_replaced_only_by_force(avg: Avg, tmp_path: Path) -> None:
@@ -178,12 +181,12 @@ def test_what_the_library_says_of_parameters_is_said_of_options(
     save(tmp_path / "m.safetensors", {"w": load(a)["w"], "n": np.array([2])})
     torch.save({"model": {"w": torch.ones(1)}, "ema": {"w": torch.zeros(1)}}, "a.pt")
     cases: list[tuple[list[object], str]] = [
-        (["n.safetensors", "m.safetensors"], "--integers first or --integers max sel"),
-        ([a, "n.safetensors"], "--missing skip leaves such tensors out, --missing fi"),
-        (["a.pt"], "choose one with --key NAME\n"),
+        (["n.safetensors", "m.safetensors"], "pass integers='first' (--integers first"),
+        ([a, "n.safetensors"], "pass missing='skip' (--missing skip) to leave such te"),
+        (["a.pt"], "pass key=NAME (--key NAME) to choose one\n"),
         (
             [a, b, "--last", 1],
-            "; name the checkpoints to average, without --last N, or",
+            "; name the checkpoints to average, without last=N, or",
         ),
     ]
     for arguments, words in cases:
@@ -226,7 +229,7 @@ def test_options_reach_the_library(
 
 def test_a_file_of_torch_may_need_a_key(avg: Avg, tmp_path: Path) -> None:
     torch.save({"model": {"w": torch.ones(1)}, "ema": {"w": torch.zeros(1)}}, "a.pt")
-    assert "choose one with --key NAME" in avg("a.pt").stderr
+    assert "pass key=NAME (--key NAME) to choose one" in avg("a.pt").stderr
     assert avg("a.pt", "--key", "ema").exit_code == 0
     assert averaged() == [0.0]
 

@@ -274,7 +274,7 @@ def test_options_of_the_means_are_part_of_the_line_and_of_the_scores(
         "score 0 is read from: step 1000, in 3s: score 0",
         "[3] 0  a.safetensors + b.safetensors",
     ]
-    assert "--integers first or --integers max selects" in (
+    assert "pass integers='first' (--integers first) to take" in (
         soup("[ab].safetensors", "-o", "o.safetensors").stderr
     )
 
@@ -388,8 +388,8 @@ def test_a_score_that_fails_ends_the_run(
     )
     assert f"candidate.safetensors {words}" in error
     assert error.endswith(
-        "the failed score was that of a.safetensors + b.safetensors; pass --on-error "
-        "skip to continue without it\n"
+        "the failed score was that of a.safetensors + b.safetensors; pass "
+        "on_error='skip' (--on-error skip) to continue without it\n"
     )
     assert left() == {"out.safetensors.journal.jsonl"}
     free_within(5)
@@ -446,14 +446,15 @@ def test_a_score_that_fails_may_be_skipped(
         (
             ["?.safetensors", "--select", "wise-ft"],
             1,
-            "error: --select wise-ft needs the checkpoint that the members were "
-            "fine-tuned from; pass --base PATH\n",
+            "error: selection 'wise_ft' needs the checkpoint that the members were "
+            "fine-tuned from; pass base=PATH (--base PATH)\n",
         ),
         (
             ["?.safetensors", "--base", "b.pt", "--select", "top-k"],
             1,
-            "error: --base PATH can be used with --select wise-ft only, found the base "
-            "b.pt and --select top-k; leave out the base, or use that selection\n",
+            "error: base=PATH (--base PATH) can be used with selection 'wise_ft' only, "
+            "found the base b.pt and selection 'top_k'; leave the base out, or choose "
+            "that selection\n",
         ),
         (
             ["?.safetensors", "--param", "k=2", "--param", "k=3", "--select", "top-k"],
@@ -729,7 +730,7 @@ def test_what_a_command_says_is_told_in_its_own_words(
     line = fails_at("*/c.*").replace("{}", str(tmp_path / "c.safetensors"))
     assert f"error: {line} ended with exit status 3" in result.stderr
     assert result.stderr.endswith(
-        "c.safetensors; pass --on-error skip to continue without it\n"
+        "c.safetensors; pass on_error='skip' (--on-error skip) to continue without it\n"
     )
     for pattern, n_failed in (("*/[cd].*", 2), ("*candidate.*", 6)):
         more = [*out, "--on-error", "skip", "--force"]

@@ -15,7 +15,6 @@ from typing import BinaryIO
 import click
 
 from ensembles.regular_files import read_regular
-from ensembles_cli.console import verbatim
 from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.printed_score import Reading, Unclear, read_score, shortened
 
@@ -104,14 +103,13 @@ class ScoringCommand:
             try:
                 self.reading = read_score(_tail(out), self.key)
             except Unclear as error:
-                fault = verbatim(str(error))
-                raise ValueError(_told(shown, fault, out, errors)) from None
+                raise ValueError(_told(shown, str(error), out, errors)) from None
         return self.reading.value
 
     def _check_quotes(self) -> None:
         fault = quotes_around(self.text)
         if fault is not None:
-            raise ValueError(_unquoted(verbatim(fault)))
+            raise ValueError(_unquoted(fault))
 
     def files(self) -> dict[str, str]:
         """Digests of the programs and settings in the command line, such as eval.py.
@@ -201,10 +199,8 @@ def _told(line: str, fault: str, *printed: BinaryIO) -> str:
         lines = [text.rstrip() for text in _tail(file).splitlines() if text.strip()]
         if lines:
             shown = [f"\n  {shortened(text)}" for text in lines[-LINES_SHOWN:]]
-            return (
-                f"{verbatim(line)} {fault}; its last lines:{verbatim(''.join(shown))}"
-            )
-    return f"{verbatim(line)} {fault}"
+            return f"{line} {fault}; its last lines:{''.join(shown)}"
+    return f"{line} {fault}"
 
 
 def _tail(file: BinaryIO) -> str:

@@ -227,7 +227,10 @@ def _is_tied(alias: str, name: str, checkpoints: Sequence[Checkpoint]) -> bool:
 
 def _lacking(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
     """Error messages for missing tensors: one each, or a summary for many."""
-    hint = "missing='skip' leaves such tensors out, missing='first' copies them"
+    hint = (
+        "pass missing='skip' (--missing skip) to leave such tensors out, or "
+        "missing='first' (--missing first) to copy them"
+    )
     for (has, *has_not), names in lacking.items():
         others = ", ".join(has_not)
         if len(names) <= FEW:
@@ -317,7 +320,7 @@ def _vocabulary(name: str) -> str:
     options = " ".join(f"--exclude {pattern!r}" for pattern in patterns)
     return (
         "; the vocabularies differ in size: resize one to the rows of the other, or "
-        f"leave such tensors out by exclude={patterns} ({options})"
+        f"pass exclude={patterns} ({options}) to leave such tensors out"
     )
 
 

@@ -75,8 +75,8 @@ def state_dict_in(content: Any, key: str | None, path: Path) -> SelectionResult:
     deeper = _deeper(state)
     if deeper is not None:
         raise ValueError(
-            f"{path} has nested tensors at {deeper!r}, which would be left out; choose "
-            "the state dict with key=NAME"
+            f"{path} has nested tensors at {deeper!r}, which would be left out; pass "
+            "key=NAME (--key NAME) to choose the state dict"
         )
     at = None if chosen_key is None else str(chosen_key)
     return SelectionResult(state, _tensors(state, path), at, notes)
@@ -134,8 +134,8 @@ def _obvious(content: Any, path: Path) -> Any:
     more = f" and {len(key_paths) - SHOWN} more" if len(key_paths) > SHOWN else ""
     listed = ", ".join(map(str, key_paths[:SHOWN])) or "none"
     raise ValueError(
-        f"{path} must have one obvious state dict (found: {listed}{more}); choose one "
-        "with key=NAME"
+        f"{path} must have one obvious state dict (found: {listed}{more}); pass "
+        "key=NAME (--key NAME) to choose one"
     )
 
 
@@ -149,13 +149,13 @@ def _beside(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
         if 2 * len(names & others) >= len(names):
             if not re.search(r"optim|grad|moment|exp_avg", key_path, re.IGNORECASE):
                 yield (
-                    f"took {chosen_key!r}; {key_path!r} has the same tensor names "
-                    f"(key={key_path!r})"
+                    f"took {chosen_key!r}; {key_path!r} has the same tensor names: "
+                    f"pass key={key_path!r} (--key {key_path}) to take it"
                 )
         elif not TRAINING.search(key_path) and _is_model(state):
             yield (
                 f"took {chosen_key!r}; {key_path!r} has other tensors, which are left "
-                f"out (key={key_path!r})"
+                f"out: pass key={key_path!r} (--key {key_path}) to take them instead"
             )
 
 

@@ -83,12 +83,12 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
     needs_base = selection is not None and selection.needs_base
     if soup.checkpoints is None and (needs_base or soup.base is not None):
         raise ValueError(
-            f"{needing_base('weights')} needs checkpoints and their base, found "
+            f"weights={needing_base()} needs checkpoints and their base, found "
             "checkpoints=None"
         )
     if needs_base != (soup.base is not None):
         raise ValueError(
-            f"base and {needing_base('weights')} must be used together, found "
+            f"base and weights={needing_base()} must be used together, found "
             f"base={soup.base!r:.80} and weights={soup.weights!r:.80}"
         )
     return selection

@@ -119,7 +119,7 @@ def of_output(
         One sentence each.
     """
     if out is not None and os.path.lexists(out) and not force:
-        yield f"{out} exists; force=True replaces it"
+        yield f"{out} exists; pass force=True (--force) to replace it"
     written = FORMATS.get(format_)
     if written is not None and not written.streams:
         yield (
@@ -204,11 +204,14 @@ def _without_effect(
         target for target in match.targets if target.action == "resolve_integers"
     ]
     if options.integers != "error" and not integers:
-        yield f"integers={options.integers!r} has no effect: all tensors are floats"
+        yield (
+            f"integers={options.integers!r} (--integers {options.integers}) has no "
+            "effect: all tensors are floats"
+        )
     if options.missing != "error" and all(
         member.layout.keys() == members[0].layout.keys() for member in members
     ):
         yield (
-            f"missing={options.missing!r} has no effect: all members have the same "
-            "tensors"
+            f"missing={options.missing!r} (--missing {options.missing}) has no effect: "
+            "all members have the same tensors"
         )

@@ -364,8 +364,8 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
         raise ValueError(f"{out} is a symbolic link that leads to itself; remove it")
     if not force and not Path(out).exists():
         raise FileExistsError(
-            f"{out} is a symbolic link to {target}, which does not exist; force=True "
-            "writes to that path"
+            f"{out} is a symbolic link to {target}, which does not exist; pass "
+            "force=True (--force) to write to that path"
         )
     return target
 

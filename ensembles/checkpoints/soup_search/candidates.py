@@ -226,7 +226,7 @@ class CandidateScorer:
             warn_caller(
                 "gradient ascent needs a score that changes with the weights, but a "
                 f"step of {STEP:g} towards any member does not change it; pass "
-                "select='greedy_soup', which needs no gradient"
+                "select='greedy_soup' (--select greedy-soup), which needs no gradient"
             )
         return changes / STEP if changes.max() > 0 else np.zeros(len(weights))
 
@@ -362,7 +362,7 @@ class CandidateScorer:
             if self._job.on_error == "stop":
                 error.add_note(
                     f"the failed score was that of {' + '.join(candidate.members)}; "
-                    "pass on_error='skip' to continue without it"
+                    "pass on_error='skip' (--on-error skip) to continue without it"
                 )
                 raise
             return candidate._replace(error=str(error) or type(error).__name__)

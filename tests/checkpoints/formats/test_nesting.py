@@ -48,7 +48,7 @@ def test_tensors_deeper_down_are_not_left_out(
 ) -> None:
     path = saved(tmp_path, {"model": {"enc": inner, "temp": STRAY}})
     with pytest.raises(
-        ValueError, match=rf"has nested tensors at '{at}'.* with key=NAME"
+        ValueError, match=rf"has nested tensors at '{at}'.*; pass key=NAME"
     ):
         plan([path], key=key)
 
@@ -107,7 +107,7 @@ def test_another_state_dict_of_the_same_names_is_told(
     found = pytorch.read(saved(tmp_path, content))
     (note,) = found.notes
     assert note.startswith(f"took '{taken}'; '{also}")
-    assert f"has the same tensor names (key='{also}" in note
+    assert f"has the same tensor names: pass key='{also}" in note
     assert found.state_dict == taken
     assert plan([tmp_path / "a.pt"]).notes == (f"{tmp_path / 'a.pt'}: {note}",)
 
@@ -115,8 +115,8 @@ def test_another_state_dict_of_the_same_names_is_told(
 def test_other_tensors_beside_the_state_dict_are_told(tmp_path: Path) -> None:
     found = pytorch.read(saved(tmp_path, {"model": STATE, "generator": OTHER}))
     assert found.notes == [
-        "took 'model'; 'generator' has other tensors, which are left out "
-        "(key='generator')"
+        "took 'model'; 'generator' has other tensors, which are left out: pass "
+        "key='generator' (--key generator) to take them instead"
     ]
 
 
@@ -127,7 +127,10 @@ def test_a_key_may_hold_dots_itself(tmp_path: Path, key: str) -> None:
     callbacks = {"pytorch.callbacks.Averaging": {"current_model_state": dict(LIKE)}}
     content = {"a.b": LIKE, "a": {}, "state_dict": STATE, "callbacks": callbacks}
     path = saved(tmp_path, content)
-    assert any(f"(key={key!r})" in note for note in pytorch.read(path).notes)
+    assert any(
+        f"pass key={key!r} (--key {key}) to" in note
+        for note in pytorch.read(path).notes
+    )
     assert average([path], key=key)["layer.b"].tolist() == [2, 2, 2]
 
 
@@ -139,7 +142,10 @@ def test_a_state_dict_in_a_list_is_told_and_reached_by_its_key(
     content = {"model": STATE, name: [{}] * int(index) + [LIKE]}
     path = saved(tmp_path, content)
     (note,) = pytorch.read(path).notes
-    assert note == f"took 'model'; {place!r} has the same tensor names (key={place!r})"
+    assert note == (
+        f"took 'model'; {place!r} has the same tensor names: pass key={place!r} "
+        f"(--key {place}) to take it"
+    )
     assert average([path], key=place)["layer.b"].tolist() == [2, 2, 2]
     with pytest.raises(ValueError, match=r"no tensors at key .*: found NoneType"):
         plan([path], key=f"{name}.7")

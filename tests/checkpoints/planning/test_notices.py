@@ -24,9 +24,12 @@ STATE = {"w": np.ones(2), "n": np.array([1])}
         ({"exclude": ["lm_head"]}, "exclude pattern 'lm_head' matches no tensor"),
         (
             {"missing": "skip"},
-            "missing='skip' has no effect: all members have the same",
+            "missing='skip' (--missing skip) has no effect: all members have the same",
         ),
-        ({"integers": "max", "exclude": ["n"]}, "integers='max' has no effect: all te"),
+        (
+            {"integers": "max", "exclude": ["n"]},
+            "integers='max' (--integers max) has no effect: all te",
+        ),
         ({"weights": [1, 0]}, "members[1] has weight 0, and has no effect"),
     ],
     ids=str,

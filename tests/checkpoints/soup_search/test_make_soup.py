@@ -318,9 +318,9 @@ Wrong = dict[str, Any]
         ),
         (
             {"select": "wise_ft"},
-            "needs the checkpoint that the members .*; pass base=PATH",
+            r"needs the checkpoint that the members .*; pass base=PATH \(--base PATH\)",
         ),
-        ({"base": "base"}, "can be used with select='wise_ft' only, found the base b"),
+        ({"base": "base"}, "can be used with selection 'wise_ft' only, found the base"),
         ({"on_error": "drop"}, "on_error must be 'stop' or 'skip', found 'drop'"),
         ({"rule": "maen"}, "unknown rule 'maen'; did you mean 'mean'"),
         ({"rule_params": {"p": 2}}, "rule 'mean' has no parameter 'p'"),
