@@ -98,11 +98,11 @@ from ensembles_cli.scoring.command import ScoringCommand
 )
 @click.option(
     "--on-error",
-    type=click.Choice(["stop", "skip"]),
-    default="stop",
+    type=click.Choice(["raise", "drop"]),
+    default="raise",
     show_default=True,
     help=(
-        "How to handle a checkpoint that cannot be scored: stop ends the run; skip "
+        "How to handle a checkpoint that cannot be scored: raise ends the run; drop "
         "leaves out a member, and counts a combination as the worst."
     ),
 )

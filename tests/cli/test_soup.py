@@ -389,7 +389,7 @@ def test_a_score_that_fails_ends_the_run(
     assert f"candidate.safetensors {words}" in error
     assert error.endswith(
         "the failed score was that of a.safetensors + b.safetensors; pass "
-        "on_error='skip' (--on-error skip) to continue without it\n"
+        "on_error='drop' (--on-error drop) to continue without it\n"
     )
     assert left() == {"out.safetensors.journal.jsonl"}
     free_within(5)
@@ -416,13 +416,13 @@ def test_a_score_that_fails_may_be_skipped(
     six(tmp_path)
     faults(**{kind: 4.5})
     more = ["--timeout", "3"] if kind == "hang" else []
-    result = soup("?.safetensors", "-o", "out.safetensors", "--on-error", "skip", *more)
+    result = soup("?.safetensors", "-o", "out.safetensors", "--on-error", "drop", *more)
     assert result.exit_code == 0, result.stderr
     assert "[7] failed  a.safetensors + b.safetensors\nwarning: " in result.stderr
     assert f"candidate.safetensors {words}" in result.stderr
     # a is 3, and f is 1: without b nothing helps it but c, which makes 5.5.
     faults(**{kind: 8})
-    result = soup("?.safetensors", "-o", "o.safetensors", "--on-error", "skip", *more)
+    result = soup("?.safetensors", "-o", "o.safetensors", "--on-error", "drop", *more)
     assert "warning: c.safetensors is left out because scoring it failed: " in (
         result.stderr
     )
@@ -730,10 +730,10 @@ def test_what_a_command_says_is_told_in_its_own_words(
     line = fails_at("*/c.*").replace("{}", str(tmp_path / "c.safetensors"))
     assert f"error: {line} ended with exit status 3" in result.stderr
     assert result.stderr.endswith(
-        "c.safetensors; pass on_error='skip' (--on-error skip) to continue without it\n"
+        "c.safetensors; pass on_error='drop' (--on-error drop) to continue without it\n"
     )
     for pattern, n_failed in (("*/[cd].*", 2), ("*candidate.*", 6)):
-        more = [*out, "--on-error", "skip", "--force"]
+        more = [*out, "--on-error", "drop", "--force"]
         result = soup("?.safetensors", *more, score=fails_at(pattern))
         assert result.stderr.count(f"its last lines:\n  {words}\n") == n_failed
 

@@ -31,8 +31,8 @@ class SoupScore:
         Score of the estimator on one part; greater is better.
     parts : sequence of (X, y, params)
         Samples, targets and keyword arguments of the scorer, for each part.
-    on_error : {"stop", "skip"}, default="stop"
-        With "stop" an error of the scorer is raised; with "skip" the combination gets
+    on_error : {"raise", "drop"}, default="raise"
+        With "raise" an error of the scorer is raised; with "drop" the combination gets
         a score below all previous ones, with a warning.
     """
 
@@ -41,7 +41,7 @@ class SoupScore:
         merged: MergedEstimator,
         scorer: Callable[..., float],
         parts: Sequence[Part],
-        on_error: str = "stop",
+        on_error: str = "raise",
     ) -> None:
         self.merged = merged
         self.parts = parts
@@ -97,9 +97,9 @@ class SoupScore:
         largest = weights if weights.ndim == 1 else weights.max(1)
         names = [self.merged.members[i].name for i in np.flatnonzero(largest)]
         combination = " + ".join(names) or "the base"
-        if self._on_error == "stop":
+        if self._on_error == "raise":
             error.add_note(
-                f"raised by the score of {combination}; pass on_error='skip' to "
+                f"raised by the score of {combination}; pass on_error='drop' to "
                 "continue without it"
             )
             raise error

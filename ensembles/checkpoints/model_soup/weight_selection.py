@@ -36,7 +36,7 @@ from ensembles.selection.choose import (
 CHOICES = {
     "integers": ("error", "first", "max"),
     "shared_init": (None, "error", "warn"),
-    "on_error": ("stop", "skip"),
+    "on_error": ("raise", "drop"),
 }
 
 

@@ -74,7 +74,7 @@ class ScoringJob(NamedTuple):
         Output of the soup; candidates are written in a temporary folder beside it.
     options : mapping of str to value
         Options of every average, without weights.
-    on_error : {"stop", "skip"}
+    on_error : {"raise", "drop"}
         Whether to raise if a score fails, or to continue without it.
     lower_is_better : bool
         Whether lower scores are better.
@@ -279,7 +279,7 @@ class CandidateScorer:
         ------
         ValueError
             If a member changes while it is scored, or a score is not finite and
-            ``on_error`` is "stop".
+            ``on_error`` is "raise".
         """
         key, job = weights.tobytes(), self._job
         if key in self.candidates:
@@ -359,10 +359,10 @@ class CandidateScorer:
             if not math.isfinite(value):
                 raise ValueError(f"a score must be finite, found {value}")
         except Exception as error:
-            if self._job.on_error == "stop":
+            if self._job.on_error == "raise":
                 error.add_note(
                     f"the failed score was that of {' + '.join(candidate.members)}; "
-                    "pass on_error='skip' (--on-error skip) to continue without it"
+                    "pass on_error='drop' (--on-error drop) to continue without it"
                 )
                 raise
             return candidate._replace(error=str(error) or type(error).__name__)
