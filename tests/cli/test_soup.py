@@ -28,7 +28,6 @@ from ensembles.rules import RULES, Rule
 from ensembles_cli.main import cli
 from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.command import TAIL, ScoringCommand
-from ensembles_cli.soup import split_params
 from tests.checkpoints.building import save
 from tests.checkpoints.merging.test_kills import tree
 from tests.checkpoints.soup_search.test_make_soup import VALUES, made, six, value
@@ -157,7 +156,7 @@ def test_the_line_that_is_told_writes_the_same_bytes(
 def test_many_members_are_told_by_their_number(soup: Soup, tmp_path: Path) -> None:
     for n in range(7):
         made(tmp_path, f"{n}.safetensors", n)
-    more = ["--select", "top-k", "--param", "k=6"]
+    more = ["--select", "top-k", "--select-param", "k=6"]
     result = soup("?.safetensors", "-o", "out.safetensors", *more)
     *_, best, everyone = result.stderr.splitlines()
     assert best.startswith("[8] 0  1.safetensors + 2.safetensors + ")
@@ -237,9 +236,12 @@ def test_two_at_once_are_refused(soup: Soup, tmp_path: Path) -> None:
     [
         (["--lower-is-better"], {"e": 1}),
         (["--select", "best"], {"a": 1}),
-        (["--select", "top-k", "--param", "k=2"], {"a": 0.5, "b": 0.5}),
-        (["--select", "greedy", "--param", "n_rounds=2"], {"a": 0.5, "b": 0.5}),
-        (["--select", "optuna", "--param", "n_trials=1"], {"a": 1}),
+        (["--select", "top-k", "--select-param", "k=2"], {"a": 0.5, "b": 0.5}),
+        (
+            ["--select", "greedy", "--select-param", "n_rounds=2"],
+            {"a": 0.5, "b": 0.5},
+        ),
+        (["--select", "optuna", "--select-param", "n_trials=1"], {"a": 1}),
         (["--select", "greedy_soup", "--threads", "1", "--memory", "8MiB"], None),
     ],
     ids=str,
@@ -279,14 +281,16 @@ def test_options_of_the_means_are_part_of_the_line_and_of_the_scores(
     )
 
 
-def test_parameters_go_to_the_rule_or_the_selection(soup: Soup, tmp_path: Path) -> None:
+def test_parameters_go_to_the_rule_and_the_selection(
+    soup: Soup, tmp_path: Path
+) -> None:
     six(tmp_path)
     more = ["--select", "top-k", "--rule", "power_mean"]
-    more += ["--param", "p=3", "--param", "k=2"]
+    more += ["--rule-param", "p=3", "--select-param", "k=2"]
     result = soup("[abcdf].safetensors", "-o", "out.safetensors", *more)
     assert result.exit_code == 0, result.stderr
     line = result.stdout.splitlines()[-1].partition("file: ensemble ")[2]
-    assert "b.safetensors:0.5 --rule power_mean --param p=3 -o" in line
+    assert "b.safetensors:0.5 --rule power_mean --rule-param p=3 -o" in line
     words = [*shlex.split(line)[:-1], "again.safetensors"]
     assert CliRunner().invoke(cli, words).exit_code == 0
     assert tree(Path("out.safetensors")) == tree(Path("again.safetensors"))
@@ -297,15 +301,19 @@ def test_parameters_go_to_the_rule_or_the_selection(soup: Soup, tmp_path: Path) 
     assert "[6]" in result.stderr
 
 
-def test_a_parameter_of_both_rule_and_selection_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+def test_rule_and_selection_may_have_parameters_of_one_name(
+    soup: Soup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def both(stack: Any, weights: Any, *, k: int = 1) -> Any:
-        return stack[0]
+    def kth_entry(stack: Any, weights: Any, *, k: int = 0) -> Any:
+        return stack[k]
 
-    monkeypatch.setitem(RULES, "both", Rule(both))
-    with pytest.raises(click.UsageError, match="'k' is one of both"):
-        split_params([("k", 2)], "top_k", "both")
+    six(tmp_path)
+    monkeypatch.setitem(RULES, "kth_entry", Rule(kth_entry))
+    more = ["--select", "top-k", "--select-param", "k=2"]
+    more += ["--rule", "kth_entry", "--rule-param", "k=1", "-o", "out.safetensors"]
+    result = soup("[ab].safetensors", *more)
+    assert result.exit_code == 0, result.stderr
+    assert value(Path("out.safetensors")) == value(Path("b.safetensors"))
 
 
 def test_wise_ft_takes_a_base(soup: Soup, tmp_path: Path) -> None:
@@ -332,7 +340,7 @@ def test_a_soup_that_does_not_help_says_so(soup: Soup, tmp_path: Path) -> None:
     assert "No other combination beat a.safetensors: the output is that" in (
         result.stdout
     )
-    more = ["-o", "o.safetensors", "--select", "top-k", "--param", "k=2"]
+    more = ["-o", "o.safetensors", "--select", "top-k", "--select-param", "k=2"]
     assert (
         "The soup does not beat a.safetensors alone, -4 against 0: use that member (on"
         in (soup("[ab].safetensors", *more).stdout)
@@ -435,10 +443,9 @@ def test_a_score_that_fails_may_be_skipped(
         (["a.safetensors", "b.safetensors", "--score", "python eval.py"], 2, "by {}"),
         (["a.safetensors"], 1, "at least two members, found a.safetensors"),
         (
-            ["?.safetensors", "--param", "n_trials=3"],
-            2,
-            "'n_trials' is one of neither. Parameters of --select greedy-soup: none; "
-            "of --rule mean: none\n",
+            ["?.safetensors", "--select-param", "n_trials=3"],
+            1,
+            "selection 'greedy_soup' has no parameter 'n_trials' (known: none)\n",
         ),
         (["?.safetensors", "--rule", "maen"], 1, "unknown rule 'maen'; did you mean"),
         (["?.safetensors", "--select", "uniform"], 1, "average all members"),
@@ -457,18 +464,22 @@ def test_a_score_that_fails_may_be_skipped(
             "that selection\n",
         ),
         (
-            ["?.safetensors", "--param", "k=2", "--param", "k=3", "--select", "top-k"],
+            [
+                *("?.safetensors", "--select", "top-k"),
+                *("--select-param", "k=2", "--select-param", "k=3"),
+            ],
             2,
             "each parameter must be given once, found k=2 and k=3",
         ),
         (
-            ["?.safetensors", "--param", "n_rounds=true", "--select", "greedy"],
+            ["?.safetensors", "--select-param", "n_rounds=true", "--select", "greedy"],
             1,
             "n_rounds must be an integer, found True",
         ),
-        (["?.safetensors", "--param", "k=1"], 2, "'k' is one of neither"),
+        (["?.safetensors", "--rule-param", "k=1"], 1, "'mean' has no parameter 'k'"),
+        (["?.safetensors", "--param", "k=1"], 2, "No such option"),
         (
-            ["?.safetensors", "--select", "greedy", "--param", "n_rounds=abc"],
+            ["?.safetensors", "--select", "greedy", "--select-param", "n_rounds=abc"],
             1,
             "error: parameters of selection 'greedy' must have the right types: "
             "n_rounds must be an integer, found 'abc'\n",
@@ -480,7 +491,7 @@ def test_a_score_that_fails_may_be_skipped(
                 "c.safetensors",
                 "--select",
                 "wise-ft",
-                "--param",
+                "--select-param",
                 "alphas=0.3",
             ],
             1,

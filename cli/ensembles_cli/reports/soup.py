@@ -173,7 +173,7 @@ def _options(plan: Plan) -> list[str]:
     if plan.rule.name != "mean":
         words += ["--rule", plan.rule.name]
     for name, value in plan.rule_params.items():
-        words += ["--param", f"{name}={json.dumps(value)}"]
+        words += ["--rule-param", f"{name}={json.dumps(value)}"]
     if plan.options.integers != "error":
         words += ["--integers", plan.options.integers]
     if plan.options.missing != "error":
