@@ -50,12 +50,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def bar(doing: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
+def bar(label: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
     """Progress bar of bytes read, on stderr if it is a terminal.
 
     Parameters
     ----------
-    doing : str
+    label : str
         Label of the bar.
     n_bytes : int or None
         Total number of bytes; None if unknown.
@@ -86,7 +86,7 @@ def bar(doing: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(doing, total=n_bytes)
+        task = progress.add_task(label, total=n_bytes)
         yield lambda n_read: progress.advance(task, n_read)
 
 

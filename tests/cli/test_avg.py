@@ -283,7 +283,7 @@ def test_a_run_that_is_ended_from_outside_clears_up(
             2,
             "weights are given twice",
         ),
-        (["a.safetensors", "--rule", "ties"], 1, "task arithmetic is the rule 'mean'"),
+        (["a.safetensors", "--rule", "ties"], 1, "Task arithmetic is the rule 'mean'"),
         (["a.safetensors", "--rule", "linear"], 1, "it is the rule 'mean', with weigh"),
         (
             [
@@ -295,7 +295,7 @@ def test_a_run_that_is_ended_from_outside_clears_up(
                 "t=.3",
             ],
             1,
-            "its weight: 1 - t, t (a:.7 b:.3)",
+            "weights of both members: 1 - t, t (a:.7 b:.3)",
         ),
     ],
     ids=str,

@@ -258,9 +258,9 @@ def split_samples(
         checked = check_cv(cv, y, classifier=is_classifier)
         return list(checked.split(X, y, **params))
     stratify = is_classifier and _can_stratify(y)
-    splitter = StratifiedShuffleSplit if stratify else ShuffleSplit
-    drawn = splitter(1, test_size=HELD_OUT, random_state=seed)
-    ((train, test),) = drawn.split(X, y)
+    splitter_class = StratifiedShuffleSplit if stratify else ShuffleSplit
+    splitter = splitter_class(1, test_size=HELD_OUT, random_state=seed)
+    ((train, test),) = splitter.split(X, y)
     if not is_classifier or np.ndim(y) != 1:
         return [(train, test)]
     # Held-out rows of classes without a training row become training rows.
@@ -383,8 +383,8 @@ def split_training_data(
     train, test = splits[0]
     fit_params = index_fit_params(data.params, train, _num_samples(X))
     targets = None if y is None else _safe_indexing(y, train)
-    kept = FitData(_safe_indexing(X, train), targets, fit_params)
-    return kept, [_part(X, y, test, routed)]
+    training_data = FitData(_safe_indexing(X, train), targets, fit_params)
+    return training_data, [_part(X, y, test, routed)]
 
 
 def _part(X: Any, y: Any, rows: Counts, routed: Any) -> Part:

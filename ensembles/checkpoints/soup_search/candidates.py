@@ -32,7 +32,7 @@ from ensembles.checkpoints.soup_search.journal import (
 ScoreFile = Callable[[Path], float]
 # Step of finite differences: smaller ones vanish in rounded parameters or scores.
 STEP = 0.05
-ROUNDING = 1e-12  # of a sum of weights; nearer to 1, the base has no weight
+ROUNDING = 1e-12  # of a sum of weights: if it is nearer to 1, the base has weight 0
 IDLE = ("memory", "threads", "force")  # options that do not affect the tensors
 
 
@@ -298,11 +298,11 @@ class CandidateScorer:
             seconds=0.0,
         )
         settings = self._settings if len(indices) > 1 else {}
-        known = None
+        known_score = None
         if job.journal is not None:
-            known = job.journal.find(self._weighted(weights), settings)
-        if known is not None:
-            candidate = candidate._replace(score=known, reused=True)
+            known_score = job.journal.find(self._weighted(weights), settings)
+        if known_score is not None:
+            candidate = candidate._replace(score=known_score, reused=True)
         elif len(indices) == 1:
             path = Path(str(self.sources[indices[0]].path))
             candidate = self._scored(candidate, path)
