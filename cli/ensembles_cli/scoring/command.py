@@ -154,9 +154,8 @@ def quotes_around(text: str) -> str | None:
     >>> quotes_around('echo "$(wc -l < {})" "file {}"')
     '"file {}"'
     """
-    open_quotes: list[
-        tuple[str, int]
-    ] = []  # open quotes and substitutions, with offsets
+    # Quotes and substitutions that are open at the position, with their offsets.
+    open_quotes: list[tuple[str, int]] = []
     position = 0
     while position < len(text):
         rest, kind = text[position:], open_quotes[-1][0] if open_quotes else ""
@@ -193,7 +192,7 @@ def _quoting_error(quoted: str) -> str:
     """Error message for quotes around {}."""
     return (
         f"--score must contain {PLACEHOLDER} without quotes, found {quoted}; remove "
-        "the quotes: a path that needs quotes gets them"
+        "the quotes: the path is quoted if necessary"
     )
 
 

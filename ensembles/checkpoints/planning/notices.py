@@ -78,7 +78,7 @@ def notices(
     yield from _without_effect(members, options, match)
 
 
-def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
+def member_notes(members: Sequence[Checkpoint]) -> Iterator[str]:
     """Notes on contents that were skipped or chosen when members were opened.
 
     Parameters
@@ -96,7 +96,7 @@ def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
         yield from grouped(notes)
 
 
-def of_output(
+def output_notes(
     out: Path | None,
     format_: str,
     n_written: int,

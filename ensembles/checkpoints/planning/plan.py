@@ -29,7 +29,7 @@ from ensembles.checkpoints.planning.destination import (
     output_format,
 )
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
-from ensembles.checkpoints.planning.notices import notices, of_members, of_output
+from ensembles.checkpoints.planning.notices import member_notes, notices, output_notes
 from ensembles.checkpoints.planning.options import (
     MEMORY,
     Integers,
@@ -260,8 +260,8 @@ def plan(
         free_bytes=n_free,
         peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
-            *of_output(path, format_, n_written, force, opened),
-            *of_members(checkpoints),
+            *output_notes(path, format_, n_written, force, opened),
+            *member_notes(checkpoints),
             *renamings,
             *match.notes,
             *notices(opened, base_opened, options, match, resolved, checked),
