@@ -389,7 +389,7 @@ def test_a_dangling_link_is_not_written_through_without_force(
     members, link = pair(tmp_path), tmp_path / f"link{Path(out).suffix}"
     link.symlink_to(tmp_path / out)
     with pytest.raises(
-        FileExistsError, match=r"link.* is a symbolic link to .*; force=True writes"
+        FileExistsError, match=r"link.* is a symbolic link to .*; pass force=True"
     ):
         average(members, link)
     assert left(tmp_path) == [link.name]

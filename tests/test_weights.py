@@ -93,6 +93,13 @@ def test_a_sum_that_cancels_to_rounding_is_zero(weights: list[float]) -> None:
         check_weights(weights, len(weights), signed=True)
 
 
+def test_weights_whose_sum_matters_may_sum_to_zero_but_not_all_be_zero() -> None:
+    checked = check_weights([1, -1], 2, signed=True, weight_sum_matters=True)
+    assert checked.tolist() == [1.0, -1.0]
+    with pytest.raises(ValueError, match="must not sum to zero"):
+        check_weights([0, 0], 2, signed=True, weight_sum_matters=True)
+
+
 @pytest.mark.parametrize("weights", [[1, -1 + 1e-12], [5e-324], [1e308, -1e300]])
 def test_a_small_sum_that_means_something_is_kept(weights: list[float]) -> None:
     assert check_weights(weights, len(weights), signed=True).tolist() == weights

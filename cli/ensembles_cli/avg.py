@@ -10,7 +10,6 @@ import click
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.options.types import (
-    Param,
     Size,
     Weights,
     as_params,
@@ -43,13 +42,7 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
         "all rules with their parameters."
     ),
 )
-@click.option(
-    "--param",
-    "params",
-    type=Param(),
-    multiple=True,
-    help=("A parameter of the rule; may be repeated."),
-)
+@checkpoint.rule_param
 @click.option(
     "--base",
     type=click.Path(),
@@ -107,7 +100,7 @@ def command(
     out: Path | None,
     weights: list[float] | None,
     last: int | None,
-    params: tuple[tuple[str, Any], ...],
+    rule_params: tuple[tuple[str, Any], ...],
     plan_only: bool,
     as_json: bool,
     sha256: bool,
@@ -138,7 +131,7 @@ def command(
         found.paths,
         out or default_out(found.paths),
         weights=numbers,
-        rule_params=as_params(params),
+        rule_params=as_params(rule_params),
         **options,
     )
     taken = Taken(plan, found)

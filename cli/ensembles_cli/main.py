@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 import ensembles
-from ensembles_cli.console import as_options
 from ensembles_cli.process import prepare_compiling
 
 # A module is imported only to run its command or to print its help.
@@ -87,9 +86,8 @@ class Commands(click.Group):
             click.echo("interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)
         except (ValueError, OSError, ImportError) as error:
-            told = [str(error), *getattr(error, "__notes__", [])]
-            words = as_options("\n".join(told))
-            click.echo(click.style(f"error: {words}", fg="red"), err=True)
+            message = "\n".join([str(error), *getattr(error, "__notes__", [])])
+            click.echo(click.style(f"error: {message}", fg="red"), err=True)
             ctx.exit(1)
 
 
@@ -106,8 +104,7 @@ SUMMARIES = {
 
 
 def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    words = as_options(str(message))
-    click.echo(click.style(f"warning: {words}", fg="yellow"), err=True)
+    click.echo(click.style(f"warning: {message}", fg="yellow"), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,8 +15,8 @@ from ensembles_cli.console import table
 def command() -> None:
     """List the rules that combine members, with formulas, parameters and papers.
 
-    The name in the first column is what --rule takes; a parameter is given as --param
-    NAME=VALUE. Weights may be negative for rules marked as signed.
+    The name in the first column is what --rule takes; a parameter is passed as
+    --rule-param NAME=VALUE. Weights may be negative for rules marked as signed.
     """
     from ensembles.rules.builtin import RULES
 

@@ -13,7 +13,8 @@ def command() -> None:
     """List the ways to choose weights by a score, with their parameters and papers.
 
     The name in the first column is what ensemble soup --select takes; a parameter is
-    given as --param NAME=VALUE. In Python the name has underscores: weights="top_k".
+    passed as --select-param NAME=VALUE. In Python the name has underscores:
+    weights="top_k".
     """
     from ensembles.selection import SELECTIONS
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +63,13 @@ from ensembles_cli.scoring.command import ScoringCommand
     ),
 )
 @click.option(
+    "--select-param",
+    "select_params",
+    type=Param(),
+    multiple=True,
+    help="Parameter of --select, such as n_rounds=20; may be repeated.",
+)
+@click.option(
     "--base",
     type=click.Path(),
     metavar="CKPT",
@@ -77,16 +83,7 @@ from ensembles_cli.scoring.command import ScoringCommand
     shell_complete=complete_rule,
     help="Rule that combines the members; ensemble rules lists all of them.",
 )
-@click.option(
-    "--param",
-    "params",
-    type=Param(),
-    multiple=True,
-    help=(
-        "Parameter of the selection or of the rule, such as n_rounds=20; may be "
-        "repeated."
-    ),
-)
+@checkpoint.rule_param
 @click.option(
     "--lower-is-better", is_flag=True, help="Minimize the score: it is a loss or error."
 )
@@ -98,11 +95,11 @@ from ensembles_cli.scoring.command import ScoringCommand
 )
 @click.option(
     "--on-error",
-    type=click.Choice(["stop", "skip"]),
-    default="stop",
+    type=click.Choice(["raise", "drop"]),
+    default="raise",
     show_default=True,
     help=(
-        "How to handle a checkpoint that cannot be scored: stop ends the run; skip "
+        "How to handle a checkpoint that cannot be scored: raise ends the run; drop "
         "leaves out a member, and counts a combination as the worst."
     ),
 )
@@ -120,10 +117,10 @@ def command(
     text: str,
     key_of_score: str | None,
     out: Path,
-    params: tuple[tuple[str, Any], ...],
+    select_params: tuple[tuple[str, Any], ...],
+    rule_params: tuple[tuple[str, Any], ...],
     last: int | None,
     select: str,
-    rule: str,
     timeout: float | None,
     as_json: bool,
     base: str | None,
@@ -162,8 +159,6 @@ def command(
     raise_file_limit()
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
-    name = select.replace("-", "_")
-    weights_params, rule_params = split_params(params, name, rule)
     command_text = (
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
@@ -177,59 +172,12 @@ def command(
             found.paths,
             scoring,
             out,
-            select=name,
-            weights_params=weights_params,
+            select=select.replace("-", "_"),
+            weights_params=as_params(select_params),
             base=base,
-            rule=rule,
-            rule_params=rule_params,
+            rule_params=as_params(rule_params),
             journal=journal,
             record=reporter.record,
             **options,
         )
     print_soup(report, reporter, found.steps, as_json)
-
-
-def split_params(
-    pairs: Sequence[tuple[str, Any]], select: str, rule: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide parameters into those of the selection and those of the rule.
-
-    Parameters
-    ----------
-    pairs : sequence of (str, value)
-        Parameters as given on the command line.
-    select, rule : str
-        Names of the selection and of the rule.
-
-    Returns
-    -------
-    weights_params, rule_params : dict of str to value
-
-    Raises
-    ------
-    ValueError
-        If the selection or the rule is unknown.
-    click.UsageError
-        If a name occurs twice, or is not a parameter of exactly one of them.
-    """
-    from ensembles.checkpoints.soup_selection import resolve_selection
-    from ensembles.registry import lookup
-    from ensembles.rules import RULES
-
-    selection = resolve_selection(select)
-    of_selection = {} if selection is None else selection.params
-    of_rule = lookup(RULES, rule).params
-    params = as_params(pairs)
-    for name in params:
-        if (name in of_selection) == (name in of_rule):
-            which = "both" if name in of_rule else "neither"
-            raise click.UsageError(
-                "--param must name a parameter of either the selection or the rule: "
-                f"{name!r} is one of {which}. Parameters of --select "
-                f"{select.replace('_', '-')}: {', '.join(of_selection) or 'none'}; of "
-                f"--rule {rule}: {', '.join(of_rule) or 'none'}"
-            )
-    return (
-        {name: value for name, value in params.items() if name in of_selection},
-        {name: value for name, value in params.items() if name in of_rule},
-    )

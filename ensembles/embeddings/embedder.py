@@ -205,8 +205,10 @@ class SentenceEmbedder(TextTransformer):
         if vectors.preweighted and weighting is not None:
             warnings.warn(
                 f"the vectors of {vectors.source} already contain word weights, to "
-                f"which {weighting.name!r} adds; weights=None, "
-                f"normalize={bool(vectors.normalize)} matches its own model",
+                f"which {weighting.name!r} adds; to match its own model, pass "
+                "weights=None (--weights none) and "
+                f"normalize={bool(vectors.normalize)} "
+                f"(--{'' if vectors.normalize else 'no-'}normalize)",
                 stacklevel=2,
             )
         lookup = VocabularyLookup(vectors, self.tokenizer, self.lowercase, self.unknown)
@@ -262,7 +264,8 @@ class SentenceEmbedder(TextTransformer):
         )
         if not largest:
             raise ValueError(
-                "dtype='int8' requires texts with known words in fit for its scale"
+                "dtype='int8' (--dtype int8) requires texts with known words in fit "
+                "for its scale"
             )
         return largest
 

@@ -194,7 +194,7 @@ def select_weights(
             n_members,
             score,
             signed=rule.signed,
-            scaled=rule.weight_sum_matters,
+            weight_sum_matters=rule.weight_sum_matters,
             rule=rule.name,
         )
     return selected, combiner

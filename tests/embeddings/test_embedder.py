@@ -255,7 +255,9 @@ def test_formats_of_the_result() -> None:
     assert bits.get_feature_names_out().tolist() == ["sentenceembedder0"]
     np.testing.assert_array_equal(np.unpackbits(found, axis=1)[:, :6], plain > 0)
     np.testing.assert_array_equal(np.unpackbits(found, axis=1)[:, 6:], plain[:, :2] > 0)
-    with pytest.raises(ValueError, match="dtype='int8' requires texts"):
+    with pytest.raises(
+        ValueError, match=r"dtype='int8' \(--dtype int8\) requires texts"
+    ):
         made(dtype="int8").fit()
 
 

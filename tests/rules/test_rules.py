@@ -28,8 +28,9 @@ from ensembles.rules.elementwise import (
     power_mean,
     trimmed_mean,
 )
-from ensembles.rules.rule import Rule, moderate
+from ensembles.rules.rule import Rule
 from ensembles.rules.spherical import karcher_mean, slerp
+from ensembles.weights import moderate
 
 Dtype = np.dtype[Any]
 DTYPES = list(FLOATS)

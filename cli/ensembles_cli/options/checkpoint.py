@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import click
 
-from ensembles_cli.options.types import Size
+from ensembles_cli.options.types import Param, Size
 
+rule_param = click.option(
+    "--rule-param",
+    "rule_params",
+    type=Param(),
+    multiple=True,
+    help="Parameter of --rule, such as p=5; may be repeated.",
+)
 last = click.option(
     "--last",
     type=click.IntRange(min=1),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.console import as_options, size, table
+from ensembles_cli.console import size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import MergeReport, Plan
@@ -53,7 +53,7 @@ class Taken:
                 "weight": float(weight),
                 "step": as_number(step),
                 "state_dict": member.state_dict,
-                "notes": list(map(as_options, member.notes)),
+                "notes": list(member.notes),
             }
             for member, weight, step in rows
         ]
@@ -77,7 +77,7 @@ class Taken:
             "free_bytes": plan.free_bytes,
             "peak_bytes": plan.peak_bytes,
             "threads": plan.threads,
-            "notes": list(map(as_options, self.notes)),
+            "notes": self.notes,
         }
 
 
@@ -141,7 +141,7 @@ def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
             member["digest"] = f"xxh3-128:{digest}"
         if report.base_digest is not None:
             facts["base"]["digest"] = f"xxh3-128:{report.base_digest}"
-        facts["notes"] += map(as_options, report.notes)
+        facts["notes"] = [*taken.notes, *report.notes]
         done = {
             "digest": f"xxh3-128:{report.digest}",
             "special": report.nonfinite_tensors,
@@ -166,7 +166,7 @@ def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
 
 def print_notes(notes: Any) -> None:
     """Print notes to stderr, at most `NOTES_SHOWN`."""
-    for note in map(as_options, notes[:NOTES_SHOWN]):
+    for note in notes[:NOTES_SHOWN]:
         click.echo(click.style(f"note: {note}", fg="yellow"), err=True)
     if len(notes) > NOTES_SHOWN:
         click.echo(f"note: and {len(notes) - NOTES_SHOWN} more", err=True)

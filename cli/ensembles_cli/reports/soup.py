@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.console import as_options, table
+from ensembles_cli.console import table
 from ensembles_cli.reports.average import as_number, left_out
 from ensembles_cli.reports.soup_progress import (
     MAX_NAMES,
@@ -121,7 +121,7 @@ def _row(
         "weight": weight,
         "step": as_number(step),
         "state_dict": member.state_dict,
-        "notes": list(map(as_options, member.notes)),
+        "notes": list(member.notes),
     }
 
 
@@ -151,7 +151,7 @@ def to_dict(
         "reused": reporter.n_reused,
         "journal": str(reporter.journal.path),
         "left_out": left_out(plan),
-        "notes": list(map(as_options, [*plan.notes, *report.written.notes])),
+        "notes": [*plan.notes, *report.written.notes],
         "average": as_average(report),
         "digest": f"xxh3-128:{report.written.digest}",
     }
@@ -173,7 +173,7 @@ def _options(plan: Plan) -> list[str]:
     if plan.rule.name != "mean":
         words += ["--rule", plan.rule.name]
     for name, value in plan.rule_params.items():
-        words += ["--param", f"{name}={json.dumps(value)}"]
+        words += ["--rule-param", f"{name}={json.dumps(value)}"]
     if plan.options.integers != "error":
         words += ["--integers", plan.options.integers]
     if plan.options.missing != "error":

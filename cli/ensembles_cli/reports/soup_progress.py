@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensembles_cli.console import as_options
 from ensembles_cli.scoring.command import ScoringCommand
 from ensembles_cli.scoring.printed_score import Reading, shortened
 
@@ -132,7 +131,7 @@ def print_notes(notes: Sequence[str]) -> None:
 
 
 def _echo(kind: str, text: str) -> None:
-    click.echo(click.style(as_options(f"{kind}: {text}"), fg="yellow"), err=True)
+    click.echo(click.style(f"{kind}: {text}", fg="yellow"), err=True)
 
 
 def _scores(number: int) -> str:

@@ -302,7 +302,8 @@ def resolve_integers(name: str, members: Sequence[Array] | Array, policy: str) -
         return first
     raise ValueError(
         f"integer tensor {name!r} differs between the members, and integers are "
-        "not averaged; integers='first' or integers='max' selects one of them"
+        "not averaged; pass integers='first' (--integers first) to take those of the "
+        "first member, or integers='max' (--integers max) to take the largest"
     )
 
 

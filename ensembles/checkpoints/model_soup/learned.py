@@ -156,7 +156,7 @@ class LearnedSoup:
         log_scale = torch.zeros((), dtype=torch.float64)
         optimizer = torch.optim.AdamW([logits, log_scale], lr=learning_rate)
         rng = np.random.default_rng(random_state)
-        tried = _baselines(n_members, score, n_columns if by == "layer" else None)
+        trials = _baselines(n_members, score, n_columns if by == "layer" else None)
         losses: list[float] = []
         while len(losses) < n_passes and not is_flat(losses):
             total, n_seen = 0.0, 0
@@ -178,11 +178,11 @@ class LearnedSoup:
             losses.append(total / n_seen)
             weights = torch.softmax(logits, 0).numpy().copy()
             weights = weights[:, 0] if by == "model" else weights
-            tried.append(Trial(weights, score(weights)))
-            record(tried[-1])
+            trials.append(Trial(weights, score(weights)))
+            record(trials[-1])
         warn_if_falling(losses)
         # The latest of equals: an accuracy has steps, and the loss may still decrease.
-        return max(reversed(tried), key=lambda trial: trial.score).weights
+        return max(reversed(trials), key=lambda trial: trial.score).weights
 
     def _batches(
         self, size: int, rng: np.random.Generator
@@ -276,15 +276,15 @@ def _baselines(n_members: int, score: CachedScore, n_layers: int | None) -> list
     """Trials of the best single member and of equal weights, for each layer if any."""
     scores = score.member_scores(n_members)
     equal = np.full(n_members, 1 / n_members)
-    tried = [
+    trials = [
         Trial(np.eye(n_members)[np.argmax(scores)], float(scores.max())),
         Trial(equal, score(equal)),
     ]
     if n_layers is None:
-        return tried
+        return trials
     return [
         Trial(np.repeat(trial.weights[:, None], n_layers, 1), trial.score)
-        for trial in tried
+        for trial in trials
     ]
 
 

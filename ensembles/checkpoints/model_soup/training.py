@@ -197,9 +197,7 @@ def _first_fit(
 
     rng = np.random.default_rng(to_seed(random_state))
     inner = unwrap_frozen(estimator)
-    access = parameter_access(
-        inner
-    )  # raises before a fit whose result cannot be averaged
+    access = parameter_access(inner)  # raises before a fit that would be useless
     first, *seeds = rng.integers(SEEDS, size=n_members + 1).tolist()
     if inner is not estimator:
         check_is_fitted(inner)
@@ -238,7 +236,7 @@ def _warn_if_equal(members: list[Any]) -> None:
     ):
         warn_caller(
             f"all members are equal: {type(members[0]).__name__} ends at the same "
-            "parameters for any order of the samples, and the soup is the same"
+            "parameters for any order of the samples, so the soup equals each member"
         )
 
 

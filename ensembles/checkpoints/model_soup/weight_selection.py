@@ -36,7 +36,7 @@ from ensembles.selection.choose import (
 CHOICES = {
     "integers": ("error", "first", "max"),
     "shared_init": (None, "error", "warn"),
-    "on_error": ("stop", "skip"),
+    "on_error": ("raise", "drop"),
 }
 
 
@@ -83,12 +83,12 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
     needs_base = selection is not None and selection.needs_base
     if soup.checkpoints is None and (needs_base or soup.base is not None):
         raise ValueError(
-            f"{needing_base('weights')} needs checkpoints and their base, found "
+            f"weights={needing_base()} needs checkpoints and their base, found "
             "checkpoints=None"
         )
     if needs_base != (soup.base is not None):
         raise ValueError(
-            f"base and {needing_base('weights')} must be used together, found "
+            f"base and weights={needing_base()} must be used together, found "
             f"base={soup.base!r:.80} and weights={soup.weights!r:.80}"
         )
     return selection
@@ -123,26 +123,31 @@ def _check_names(
     soup: Any, rule: Rule, selection: Selection | None, *, learned: bool
 ) -> None:
     """Raise for unknown parameters of the rule or the selection."""
-    names: dict[str, list[str]] = {"rule_params": [*rule.params], "weights_params": []}
+    names_by_setting: dict[str, list[str]] = {
+        "rule_params": [*rule.params],
+        "weights_params": [],
+    }
     if selection is not None:
-        names["weights_params"] = (
+        names_by_setting["weights_params"] = (
             LearnedSoup.parameter_names() if learned else [*selection.params]
         )
     is_own = learned or selection is None  # not checked by the selection below
-    for setting, known in names.items():
+    for setting, valid_names in names_by_setting.items():
         params = getattr(soup, setting)
         if not isinstance(params, Mapping | None):
             raise TypeError(f"{setting} must be a dict or None, found {params!r}")
         for name in params or {}:
-            homes = [other for other, more in names.items() if name in more]
-            if setting not in homes and (homes or hasattr(soup, name)):
-                home = homes[0] if homes else "a parameter of ModelSoup"
-                raise ValueError(f"{name!r} does not belong in {setting}: use {home}")
-            if name not in known and setting == "weights_params" and is_own:
-                shown = ", ".join(known) or "none"
+            owners = [
+                other for other, valid in names_by_setting.items() if name in valid
+            ]
+            if setting not in owners and (owners or hasattr(soup, name)):
+                owner = owners[0] if owners else "a parameter of ModelSoup"
+                raise ValueError(f"{name!r} does not belong in {setting}: use {owner}")
+            if name not in valid_names and setting == "weights_params" and is_own:
+                listed = ", ".join(valid_names) or "none"
                 raise ValueError(
                     f"{setting} has no {name!r} with weights={soup.weights!r:.80} "
-                    f"(known: {shown})"
+                    f"(known: {listed})"
                 )
     rule.check_names(soup.rule_params or {})
     if selection is not None and not learned:
@@ -219,7 +224,12 @@ def choose_weights(
         score = SoupScore(merged, scorer, parts, soup.on_error)
     if selection is None:
         return resolve_weights(
-            soup.weights, n_members, score, signed=rule.signed, rule=rule.name
+            soup.weights,
+            n_members,
+            score,
+            signed=rule.signed,
+            weight_sum_matters=rule.weight_sum_matters,
+            rule=rule.name,
         )
     if selection.uses_gradient and merged.has_module:
         selection = Selection(LearnedSoup(merged, parts).convex)

@@ -28,8 +28,8 @@ from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
 )
-from ensembles.checkpoints.planning.foreign_rules import named_here, parameter_here
-from ensembles.checkpoints.planning.notices import notices, of_members, of_output
+from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
+from ensembles.checkpoints.planning.notices import member_notes, notices, output_notes
 from ensembles.checkpoints.planning.options import (
     MEMORY,
     Integers,
@@ -40,7 +40,6 @@ from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
-from ensembles.weights import check_weights
 
 SHOWN = 20
 
@@ -205,9 +204,7 @@ def plan(
     resolved = _resolve_rule(rule, len(opened), params, base is not None, problems)
     checked = np.ones(len(opened))
     with _collected(problems):
-        checked = check_weights(
-            weights, len(opened), signed=resolved.signed, rule=resolved.name
-        )
+        checked = resolved.check_weights(weights, len(opened))
     match = match_layouts(
         opened,
         base_opened,
@@ -263,11 +260,11 @@ def plan(
         free_bytes=n_free,
         peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
-            *of_output(path, format_, n_written, force, opened),
-            *of_members(checkpoints),
+            *output_notes(path, format_, n_written, force, opened),
+            *member_notes(checkpoints),
             *renamings,
             *match.notes,
-            *notices(opened, base_opened, options, match, checked),
+            *notices(opened, base_opened, options, match, resolved, checked),
         ),
     )
 
@@ -350,7 +347,7 @@ def _resolve_rule(
         resolved.check(n_members, params, has_base=has_base)
     except ValueError as error:
         is_known = isinstance(rule, Rule) or rule in RULES
-        hint = parameter_here(params, resolved.params) if is_known else named_here(rule)
+        hint = parameter_hint(params, resolved.params) if is_known else rule_hint(rule)
         problems.append(f"{error}{hint}")
     return resolved
 
@@ -364,8 +361,8 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
         raise ValueError(f"{out} is a symbolic link that leads to itself; remove it")
     if not force and not Path(out).exists():
         raise FileExistsError(
-            f"{out} is a symbolic link to {target}, which does not exist; force=True "
-            "writes to that path"
+            f"{out} is a symbolic link to {target}, which does not exist; pass "
+            "force=True (--force) to write to that path"
         )
     return target
 
@@ -400,8 +397,12 @@ def _count_held(
     if format_ == "memory":
         return n_written
     formats = {part: format_by_suffix(part) for part in parts}
-    held = [part for part, found in formats.items() if found and not found.streams]
-    return sum(target.nbytes for part in held for target in parts[part])
+    held_parts = [
+        part
+        for part, format_entry in formats.items()
+        if format_entry and not format_entry.streams
+    ]
+    return sum(target.nbytes for part in held_parts for target in parts[part])
 
 
 def _join(problems: Sequence[str]) -> str:

@@ -269,7 +269,7 @@ class Journal:
             content = file.read()
         is_torn = len(content) > 1 and BEGINNING.startswith(content)
         if content and not content.startswith(BEGINNING) and not is_torn:
-            raise ValueError(self._wrong_file("it holds something else"))
+            raise ValueError(self._wrong_file("it has other contents"))
         self._end = content.rfind(b"\n") + 1
         for line in content[: self._end].split(b"\n"):
             self._add_line(line)

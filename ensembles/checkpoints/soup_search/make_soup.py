@@ -132,7 +132,7 @@ def make_soup(
     rule: str | Rule = "mean",
     rule_params: Mapping[str, Any] | None = None,
     lower_is_better: bool = False,
-    on_error: str = "stop",
+    on_error: str = "raise",
     journal: Journal | None = None,
     record: Callable[[Candidate], None] = _ignore,
     progress: Callable[[int], None] = _ignore,
@@ -173,9 +173,9 @@ def make_soup(
         Parameters of the rule; None means defaults.
     lower_is_better : bool, default=False
         Whether lower scores are better.
-    on_error : {"stop", "skip"}, default="stop"
-        How to handle a score that raises or is not finite. With "stop" the error is
-        raised. With "skip" a member is left out with a warning, and a combination
+    on_error : {"raise", "drop"}, default="raise"
+        How to handle a score that raises or is not finite. With "raise" the error is
+        raised. With "drop" a member is left out with a warning, and a combination
         counts as the worst.
     journal : Journal or None, default=None
         File in which scores are kept as soon as they are known, and found again by
@@ -218,8 +218,8 @@ def make_soup(
     Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned
     models improves accuracy without increasing inference time", ICML.
     """
-    if on_error not in ("stop", "skip"):
-        raise ValueError(f"on_error must be 'stop' or 'skip', found {on_error!r}")
+    if on_error not in ("raise", "drop"):
+        raise ValueError(f"on_error must be 'raise' or 'drop', found {on_error!r}")
     check_members(members, base)
     check_rule(rule)
     paths = [*members] if base is None else [base, *members]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 INSTALL = "pip install 'ensemble-avg[text]'"
 REPLACING = (
-    "errors='replace' replaces such bytes (in Python by read_vectors(path, errors=…))"
+    "pass errors='replace' to read_vectors (--errors replace) to replace such bytes"
 )
 
 

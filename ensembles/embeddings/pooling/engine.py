@@ -126,7 +126,8 @@ def check_power(p: Any) -> None:
     if not isinstance(p, int | np.integer) or not 1 <= p <= MAX_POWER:
         raise ValueError(
             f"p of 'power_mean' must be a positive int, found {p!r}; at most "
-            f"{MAX_POWER}; for a larger power, use its limit: rule='maximum'"
+            f"{MAX_POWER}; for a larger power, use its limit, rule='maximum' "
+            "(--rule maximum)"
         )
 
 

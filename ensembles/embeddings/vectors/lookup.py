@@ -124,9 +124,9 @@ class VocabularyLookup:
         self.unknown = unknown
         if unknown == "subword" and vectors.ngrams is None and not is_subword:
             raise ValueError(
-                "unknown='subword' requires vectors with n-grams (a fastText .bin "
-                f"file) or a subword tokenizer, found {vectors.source}; unknown='skip' "
-                "leaves unknown words out"
+                "unknown='subword' (--unknown subword) requires vectors with n-grams "
+                f"(a fastText .bin file) or a subword tokenizer, found {vectors.source}"
+                "; pass unknown='skip' (--unknown skip) to leave unknown words out"
             )
         self.vocabulary = vectors.vocabulary
         if self.tokenizer is None or isinstance(self.tokenizer, str):
@@ -291,8 +291,8 @@ class VocabularyLookup:
             raise ValueError(
                 f"{self.vectors.source} has no vector for "
                 f"{self._unknown_words(batch, ragged)[0]!r}, in the text "
-                f"{decode_utf8(batch)[index][:60]!r}; unknown='skip' leaves such words "
-                "out"
+                f"{decode_utf8(batch)[index][:60]!r}; pass unknown='skip' "
+                "(--unknown skip) to leave such words out"
             )
 
 

@@ -188,7 +188,9 @@ def idf(frequencies: WordFrequencies) -> Float64:
     """
     documents, n = frequencies.documents, frequencies.n_documents
     if documents is None:
-        raise ValueError("weights='idf' requires texts with known words in fit")
+        raise ValueError(
+            "weights='idf' (--weights idf) requires texts with known words in fit"
+        )
     return np.asarray(np.log((1 + n) / (1 + documents)) + 1)
 
 

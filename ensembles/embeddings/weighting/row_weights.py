@@ -103,8 +103,9 @@ def row_weights(
         documents = frequencies.documents
         if weighting.needs == "documents" and documents is None:
             raise ValueError(
-                f"weights={weighting.name!r} requires texts with known words in fit, "
-                "to count the texts that contain each word"
+                f"weights={weighting.name!r} (--weights {weighting.name}) requires "
+                "texts with known words in fit, to count the texts that contain each "
+                "word"
             )
         if weighting.needs == "nothing":  # unknown words have no rank
             return check_row_weights(weighting(frequencies, **params), n_rows), 1.0

@@ -57,7 +57,7 @@ def test_files_of_a_training_run_are_sorted_by_step(tmp_path: Path) -> None:
 def test_as_many_as_there_are_can_be_the_last(tmp_path: Path, last: int) -> None:
     run = str(training(tmp_path / "run", 500, 1000))
     with pytest.raises(
-        ValueError, match=rf"last=N must be from 1 .* 2 in .*found {last}"
+        ValueError, match=rf"last=N \(--last N\) must be from 1 .* 2 in .*found {last}"
     ):
         expand([run], last=last)
 
@@ -293,7 +293,7 @@ def test_averages_and_the_best_are_no_steps_of_a_run(
         (note,) = found.notes
         assert all(name in note for name in entries)
         assert (passed or "their names have no training step") in note
-        with pytest.raises(ValueError, match=r"last=N must be from 1"):
+        with pytest.raises(ValueError, match=r"last=N .* must be from 1"):
             discovery.discover_checkpoints([str(pattern)], last=len(ordered) + 1)
 
 

@@ -34,7 +34,7 @@ def test_a_plan_says_that_the_output_exists(avg: Avg, tmp_path: Path) -> None:
     avg(a, b)
     result = avg(a, "--plan")
     assert result.exit_code == 0
-    words = "averaged.safetensors exists; --force replaces it"
+    words = "averaged.safetensors exists; pass force=True (--force) to replace it"
     assert f"note: {words}\n" in result.stderr
     assert words in json.loads(avg(a, "--plan", "--json").stdout)["notes"]
     assert "exists" not in avg(a, "--plan", "--force").stderr

@@ -222,7 +222,7 @@ def test_few_words_that_are_no_utf_8_are_escaped_with_a_warning(tmp_path: Path) 
     assert found.tokens[-2:] == ["caf\\xe9", "ñ"]
     assert found.matrix[-2:].tolist() == [[3, 4], [5, 6]]
     with pytest.raises(
-        ValueError, match=r"errors='replace' .*read_vectors\(path, errors="
+        ValueError, match=r"errors='replace' to read_vectors \(--errors replace\)"
     ):
         read_vectors(path, errors="strict")
 
