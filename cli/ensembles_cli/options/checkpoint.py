@@ -8,6 +8,7 @@ from ensembles_cli.options.types import Param, Size
 
 rule_param = click.option(
     "--rule-param",
+    "--param",
     "rule_params",
     type=Param(),
     multiple=True,
