@@ -39,8 +39,9 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     metavar="NAME",
     shell_complete=complete_rule,
     help=(
-        "Rule that combines the members: mean, median, slerp, …; ensemble rules lists "
-        "all rules with their parameters."
+        "Rule that combines the members: geometric_mean, karcher_mean, maximum, mean, "
+        "median, minimum, power_mean, slerp or trimmed_mean; ensemble rules shows "
+        "formulas and parameters."
     ),
 )
 @click.option(
@@ -48,7 +49,7 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "params",
     type=Param(),
     multiple=True,
-    help=("A parameter of the rule; may be repeated."),
+    help="Parameter of the rule, such as proportion=.1; may be repeated.",
 )
 @click.option(
     "--base",
@@ -56,13 +57,13 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     metavar="CKPT",
     help=(
         "Checkpoint that the members were fine-tuned from, for rules that need one; "
-        "ensemble rules says which."
+        "ensemble rules marks them."
     ),
 )
 @click.option(
     "--weights",
     type=Weights(),
-    help=("Weight of each member, such as .7,.3.  [default: equal]"),
+    help="Weight of each member, such as .7,.3.  [default: equal]",
 )
 @checkpoint.last
 @click.option(
@@ -80,7 +81,7 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--shard-size",
     type=Size(),
     help=(
-        "Largest size of a weight file in a directory, such as 5GB.  [default: divided "
+        "Maximum size of a weight file in a directory, such as 5GB.  [default: divided "
         "like the first member]"
     ),
 )
@@ -91,15 +92,15 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--plan",
     "plan_only",
     is_flag=True,
-    help=("Print the plan, from headers and samples, and write nothing."),
+    help="Print the plan, from headers and samples of the files; write nothing.",
 )
 @checkpoint.as_json
 @click.option(
     "--sha256",
     is_flag=True,
     help=(
-        "Compute the SHA-256 of all weight files, of members and result; slower than "
-        "the average itself."
+        "Print the SHA-256 of the weight files of members and result; takes longer "
+        "than the average itself."
     ),
 )
 def command(
@@ -116,8 +117,8 @@ def command(
     """Average checkpoints into one.
 
     Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), or Hugging
-    Face and sentence-transformers directories. Nothing is overwritten without
-    --force, and a run that is killed leaves no output that looks finished.
+    Face and sentence-transformers directories. Existing files are replaced only with
+    --force. Output is written atomically: a killed run leaves no incomplete file.
 
     \b
     ensemble avg a.safetensors b.safetensors

@@ -78,9 +78,9 @@ def command(
 ) -> None:
     """Compute a vector for each text of FILE; - reads standard input.
 
-    FILE is read in batches and may be larger than memory. The output is written
-    atomically: an interrupted run leaves no file. --convert writes word vectors to a
-    file that loads at once.
+    FILE is read in batches and may be larger than memory. Output is written atomically:
+    an interrupted run leaves no file. --convert needs no FILE: it writes the word
+    vectors of the model to a file that loads without parsing.
 
     \b
     ensemble embed reviews.txt -m glove.txt -o reviews.npy
@@ -92,7 +92,9 @@ def command(
     end_cleanly()
     if convert != (file is None):
         raise click.UsageError(
-            "--convert takes no FILE" if convert else "FILE is missing; - reads stdin"
+            "--convert takes no FILE"
+            if convert
+            else "FILE is missing; pass - to read standard input"
         )
     if convert:
         others = {"column": column, "kind": kind, "encoding": encoding}

@@ -49,7 +49,8 @@ class SentenceEmbedder(TextTransformer):
         Word vectors in any form that `read_vectors` accepts. Clones share a
         `WordVectors` object, so a grid search over one reads the file only once.
     rule : str or list of str, default="mean"
-        Names of `POOLINGS`; the results of several are concatenated.
+        Pooling of the words: "mean", "maximum", "minimum", "power_mean" or
+        "hierarchical". The results of several are concatenated.
     rule_params : dict or None, default=None
         Parameters of the rules, such as ``{"p": 5}`` of "power_mean"; a value applies
         to each rule that has a parameter of this name. None uses the defaults.
