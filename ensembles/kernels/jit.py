@@ -117,31 +117,6 @@ class Loop:
             return self._dispatcher
 
 
-def compiled(function: Callable[..., Any]) -> Loop:
-    """Compile a loop to machine code at its first call.
-
-    Parameters
-    ----------
-    function : callable of arrays and numbers
-        Loop that Numba can compile in nopython mode.
-
-    Returns
-    -------
-    Loop
-    """
-    return Loop(function, "never")
-
-
-def inlined(function: Callable[..., Any]) -> Loop:
-    """Compile a function as a part of each caller.
-
-    Parameters
-    ----------
-    function : callable of arrays and numbers
-        Loop that Numba can compile in nopython mode.
-
-    Returns
-    -------
-    Loop
-    """
-    return Loop(function, "always")
+# Decorators of loops; `inlined` compiles the function as a part of each caller.
+compiled = functools.partial(Loop, inline="never")
+inlined = functools.partial(Loop, inline="always")
