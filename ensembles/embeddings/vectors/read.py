@@ -26,7 +26,8 @@ from ensembles.embeddings.files.file_signatures import (
 from ensembles.embeddings.vectors import (
     fasttext,
     model_directory,
-    named_arrays,
+    npz,
+    safetensors,
     text,
     word2vec,
 )
@@ -42,7 +43,7 @@ from ensembles.embeddings.vectors.word_vectors import (
 BEGINNING = 4096  # bytes used to detect the format
 ERRORS = ("strict", "replace", "ignore", "backslashreplace")
 FEW = 0.01  # maximum share of tokens that are not UTF-8 in a file of words
-FORMATS = {".npz": named_arrays.read_npz, ".safetensors": named_arrays.read_safetensors}
+FORMATS = {".npz": npz.read, ".safetensors": safetensors.read}
 PICKLE = b"\x80"
 
 

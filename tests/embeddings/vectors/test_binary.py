@@ -359,9 +359,7 @@ def test_only_the_arrays_that_count_are_unpacked(tmp_path: Path) -> None:
             return super().open(name, *rest, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "ensembles.embeddings.vectors.named_arrays.zipfile.ZipFile", Watched
-        )
+        patch.setattr("ensembles.embeddings.vectors.npz.zipfile.ZipFile", Watched)
         assert read_vectors(path).tokens == ["a"]
     assert sorted(opened) == ["embeddings.npy", "tokens.npy"]
 
