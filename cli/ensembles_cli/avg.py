@@ -18,7 +18,12 @@ from ensembles_cli.options.types import (
     split_weights,
 )
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import Taken, print_plan, print_report, print_taken
+from ensembles_cli.reports.average import (
+    PlannedAverage,
+    print_members,
+    print_plan,
+    print_report,
+)
 
 
 @click.command("avg")
@@ -133,26 +138,26 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    named, numbers = split_weights(members, weights, last=last)
-    found = discover_checkpoints(named, last=last)
+    paths, member_weights = split_weights(members, weights, last=last)
+    discovered = discover_checkpoints(paths, last=last)
     plan = checkpoints.plan(
-        found.paths,
-        out or default_out(found.paths),
-        weights=numbers,
+        discovered.paths,
+        out or default_out(discovered.paths),
+        weights=member_weights,
         rule_params=as_params(params),
         **options,
     )
-    taken = Taken(plan, found)
+    planned = PlannedAverage(plan, discovered)
     if plan_only:
-        print_plan(taken, as_json)
+        print_plan(planned, as_json)
         return
     if plan.out is not None:
         check_absent(plan.out, force=options["force"])
     if not as_json:
-        print_taken(taken)
+        print_members(planned)
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(taken, report, as_json)
+    print_report(planned, report, as_json)
 
 
 def default_out(members: list[str]) -> Path:

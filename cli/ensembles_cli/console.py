@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 import click
 
-# Parameters with values in messages of the library, such as force=True; not inside a
-# path, nor inside text marked by `verbatim`, nor followed by the option in parentheses,
-# as in "pass force=True (--force) to replace it".
+# Parameters with values in messages of the library, such as force=True. Does not match
+# inside a path or inside text marked by `verbatim`, or if the option follows in
+# parentheses, as in "pass force=True (--force) to replace it".
 PARAMETER = re.compile(
     r"\x02([^\x03]*)\x03"
     r"|(?<![^\s(])(base|column|encoding|errors|force|frequencies|integers|key|kind|last"
@@ -181,10 +181,10 @@ def verbatim(text: str) -> str:
     return f"\x02{text.translate({2: None, 3: None})}\x03"
 
 
-def _as_option(found: re.Match[str]) -> str:
-    if found[1] is not None:
-        return found[1]
-    option, value = f"--{found[2].replace('_', '-')}", found[3].strip("'")
+def _as_option(match: re.Match[str]) -> str:
+    if match[1] is not None:
+        return match[1]
+    option, value = f"--{match[2].replace('_', '-')}", match[3].strip("'")
     if option == "--select":
         value = value.replace("_", "-")
     return option if value == "True" else f"{option} {value.replace('None', 'none')}"

@@ -22,7 +22,7 @@ def command() -> None:
 
     rows = []
     for name, rule in sorted(RULES.items()):
-        text = described(rule)
+        text = docstring_of(rule)
         members = "any" if rule.n_members is None else str(rule.n_members)
         members += " and a base" if rule.needs_base else ""
         signed = "signed" if rule.signed else "not negative"
@@ -31,7 +31,7 @@ def command() -> None:
     table(["rule", "result", "parameters", "members", "weights", "source"], rows)
 
 
-def described(entry: Any) -> str:
+def docstring_of(entry: Any) -> str:
     """Docstring of a registered rule or selection."""
     return inspect.cleandoc(entry.__doc__ or "")
 

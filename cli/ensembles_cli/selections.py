@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ensembles_cli.console import table
-from ensembles_cli.rules import described, shown_params, source, summary
+from ensembles_cli.rules import docstring_of, shown_params, source, summary
 
 N_SCORED = 10  # members in the example numbers of scores
 
@@ -22,7 +22,7 @@ def command() -> None:
 
     rows = []
     for name, selection in sorted(SELECTIONS.items()):
-        text = described(selection)
+        text = docstring_of(selection)
         params = shown_params(selection.params)
         n_scores = selection.n_scores
         scores = "-" if n_scores is None else str(n_scores(N_SCORED))

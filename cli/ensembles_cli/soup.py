@@ -172,13 +172,13 @@ def command(
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
     journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
-    found = discover_checkpoints(members, last=last)
-    paths = found.paths if base is None else [base, *found.paths]
+    discovered = discover_checkpoints(members, last=last)
+    paths = discovered.paths if base is None else [base, *discovered.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
-        print_notes(found.notes)
+        print_notes(discovered.notes)
         report = make_soup(
-            found.paths,
+            discovered.paths,
             scoring,
             out,
             select=name,
@@ -190,7 +190,7 @@ def command(
             record=reporter.record,
             **options,
         )
-    print_soup(report, reporter, found.steps, as_json)
+    print_soup(report, reporter, discovered.steps, as_json)
 
 
 def split_params(
@@ -226,10 +226,10 @@ def split_params(
     params = as_params(pairs)
     for name in params:
         if (name in of_selection) == (name in of_rule):
-            which = "both" if name in of_rule else "neither"
+            owner = "both" if name in of_rule else "neither"
             raise click.UsageError(
                 "--param must name a parameter of either the selection or the rule: "
-                f"{name!r} is one of {which}. Parameters of --select "
+                f"{name!r} is a parameter of {owner}. Parameters of --select "
                 f"{select.replace('_', '-')}: {', '.join(of_selection) or 'none'}; of "
                 f"--rule {rule}: {', '.join(of_rule) or 'none'}"
             )

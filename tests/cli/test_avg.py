@@ -85,7 +85,7 @@ def test_weights_are_written_in_any_way(
         (
             ["a.safetensors:1", "b.safetensors"],
             2,
-            "every member needs a weight or none",
+            "all members must have a weight, or none",
         ),
         (["a.safetensors:1", "b.safetensors:1", "--weights", "1,1"], 2, "given twice"),
         (["a.safetensors", "b.safetensors", "--weights", "1"], 1, "found 1 for 2 memb"),
@@ -94,7 +94,7 @@ def test_weights_are_written_in_any_way(
         (
             ["a.safetensors:1", "b.safetensors:1", "--last", "2"],
             2,
-            "--last sorts by step",
+            "--last sorts members by step",
         ),
         (["a.safetensors", "--rule", "maen"], 1, "did you mean 'mean'?"),
         (["a.safetensors", "--rule", "slerp"], 1, "needs 2 members, found 1"),

@@ -304,7 +304,7 @@ def test_a_parameter_of_both_rule_and_selection_is_refused(
         return stack[0]
 
     monkeypatch.setitem(RULES, "both", Rule(both))
-    with pytest.raises(click.UsageError, match="'k' is one of both"):
+    with pytest.raises(click.UsageError, match="'k' is a parameter of both"):
         split_params([("k", 2)], "top_k", "both")
 
 
@@ -437,8 +437,8 @@ def test_a_score_that_fails_may_be_skipped(
         (
             ["?.safetensors", "--param", "n_trials=3"],
             2,
-            "'n_trials' is one of neither. Parameters of --select greedy-soup: none; "
-            "of --rule mean: none\n",
+            "'n_trials' is a parameter of neither. Parameters of --select greedy-soup: "
+            "none; of --rule mean: none\n",
         ),
         (["?.safetensors", "--rule", "maen"], 1, "unknown rule 'maen'; did you mean"),
         (["?.safetensors", "--select", "uniform"], 1, "average all members"),
@@ -465,7 +465,7 @@ def test_a_score_that_fails_may_be_skipped(
             1,
             "n_rounds must be an integer, found True",
         ),
-        (["?.safetensors", "--param", "k=1"], 2, "'k' is one of neither"),
+        (["?.safetensors", "--param", "k=1"], 2, "'k' is a parameter of neither"),
         (
             ["?.safetensors", "--select", "greedy", "--param", "n_rounds=abc"],
             1,

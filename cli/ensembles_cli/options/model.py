@@ -298,6 +298,6 @@ def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
 
 def _percent(share: float) -> str:
     """Format a share in percent; only 1 is shown as 100 and only 0 as 0."""
-    shown = f"{100 * share:.1f}"
-    shown = {"100.0": "100" if share == 1 else "99.9"}.get(shown, shown)
-    return f"{'0' if share == 0 else shown} %"
+    text = f"{100 * share:.1f}"
+    text = {"100.0": "100" if share == 1 else "99.9"}.get(text, text)
+    return f"{'0' if share == 0 else text} %"

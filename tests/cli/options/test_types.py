@@ -69,7 +69,7 @@ def test_weights_may_stand_behind_members() -> None:
 
 
 def test_every_member_has_a_weight_or_none() -> None:
-    with pytest.raises(click.UsageError, match="found 1 weight for 2 members"):
+    with pytest.raises(click.UsageError, match="found b without a weight, and 1 of 2"):
         split_weights(("a:.7", "b"))
 
 
