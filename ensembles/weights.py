@@ -68,12 +68,12 @@ def check_weights(
 
 def _as_numbers(weights: ArrayLike, owner: str) -> Float64:
     try:
-        found = np.asarray(weights)
+        array = np.asarray(weights)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{owner} must be a flat list of numbers: {error}") from None
-    if found.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf":
         raise TypeError(f"{owner} must be real numbers, found {weights!r}")
-    return found.astype(np.float64)
+    return array.astype(np.float64)
 
 
 def _check_shape(values: Float64, n_members: int, owner: str) -> None:
