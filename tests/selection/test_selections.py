@@ -15,7 +15,7 @@ from ensembles.selection.score import CachedScore, Trial
 from tests.selection.scores import Distance, DistanceWithGradient, cases, distances
 
 
-def names_of(has_property: Callable[[Selection], bool]) -> Any:
+def names_of(has_property: Callable[[Selection], bool]) -> pytest.MarkDecorator:
     """Parametrize a test over the selections with a property."""
     names = sorted(name for name, s in SELECTIONS.items() if has_property(s))
     return pytest.mark.parametrize("name", names)

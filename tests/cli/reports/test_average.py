@@ -171,7 +171,7 @@ def test_a_plan_counts_integers_that_must_be_equal(avg: Avg, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("key", [None, "ema"])
-def test_the_state_dict_that_was_taken_is_told(
+def test_the_state_dict_that_was_taken_is_reported(
     avg: Avg, tmp_path: Path, key: str | None
 ) -> None:
     import torch
