@@ -61,10 +61,11 @@ def test_rules_are_in_the_help_of_the_command() -> None:
 
 
 def test_selections_are_in_the_help_with_their_numbers_of_scores() -> None:
-    names = [
-        f"{name.replace('_', '-')} {SELECTIONS[name].n_scores(N_SCORED)}"
-        for name in shipped(SELECTIONS)
-    ]
+    names = []
+    for name in shipped(SELECTIONS):
+        n_scores = SELECTIONS[name].n_scores
+        assert n_scores is not None
+        names.append(f"{name.replace('_', '-')} {n_scores(N_SCORED)}")
     assert not without(names, option_help("soup", "--select"))
 
 

@@ -107,9 +107,9 @@ SUMMARIES = {
 }
 
 
-def _show_warning(warning: Warning | str, *args: Any, **kwargs: Any) -> None:
-    message = as_options(str(warning))
-    click.echo(click.style(f"warning: {message}", fg="yellow"), err=True)
+def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    text = as_options(str(message))
+    click.echo(click.style(f"warning: {text}", fg="yellow"), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
