@@ -81,7 +81,7 @@ def train(
         Model, trained in place.
     windows : pair of tensors, each of shape (n_windows, context + 1)
         Training and validation windows of tokens.
-    run_command : Path
+    run : Path
         Directory of the checkpoints; checkpoints of an earlier run are removed.
     console : DemoConsole
         Console that draws the progress bar.
