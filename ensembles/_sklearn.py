@@ -11,7 +11,7 @@ from ensembles._typing import Counts
 
 
 def index_fit_params(
-    params: Mapping[str, Any], places: Sequence[int] | Counts, n_samples: int
+    params: Mapping[str, Any], indices: Sequence[int] | Counts, n_samples: int
 ) -> dict[str, Any]:
     """Fit parameters for a subset of the samples.
 
@@ -19,7 +19,7 @@ def index_fit_params(
     ----------
     params : mapping of str to value
         Fit parameters by name, such as ``sample_weight``.
-    places : sequence of int
+    indices : sequence of int
         Indices of the samples in the subset.
     n_samples : int
         Number of samples before the selection.
@@ -27,14 +27,14 @@ def index_fit_params(
     Returns
     -------
     dict of str to value
-        Parameters with one row per sample are indexed by ``places``, all others are
+        Parameters with one row per sample are indexed by ``indices``, all others are
         unchanged.
     """
     from sklearn.utils import _safe_indexing, indexable
 
     return {
         # `indexable` converts COO matrices to CSR; COO does not support indexing.
-        name: _safe_indexing(indexable(value)[0], places)
+        name: _safe_indexing(indexable(value)[0], indices)
         if _is_per_row(value, n_samples)
         else value
         for name, value in params.items()

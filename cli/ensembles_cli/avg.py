@@ -17,7 +17,12 @@ from ensembles_cli.options.types import (
     split_weights,
 )
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import Taken, print_plan, print_report, print_taken
+from ensembles_cli.reports.average import (
+    PlannedAverage,
+    print_members,
+    print_plan,
+    print_report,
+)
 
 
 @click.command("avg")
@@ -38,8 +43,9 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     metavar="NAME",
     shell_complete=complete_rule,
     help=(
-        "Rule that combines the members: mean, median, slerp, …; ensemble rules lists "
-        "all rules with their parameters."
+        "Rule that combines the members: geometric_mean, karcher_mean, maximum, mean, "
+        "median, minimum, power_mean, slerp or trimmed_mean; ensemble rules shows "
+        "formulas and parameters."
     ),
 )
 @checkpoint.rule_param
@@ -49,13 +55,13 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     metavar="CKPT",
     help=(
         "Checkpoint that the members were fine-tuned from, for rules that need one; "
-        "ensemble rules says which."
+        "ensemble rules marks them."
     ),
 )
 @click.option(
     "--weights",
     type=Weights(),
-    help=("Weight of each member, such as .7,.3.  [default: equal]"),
+    help="Weight of each member, such as .7,.3.  [default: equal]",
 )
 @checkpoint.last
 @click.option(
@@ -73,7 +79,7 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--shard-size",
     type=Size(),
     help=(
-        "Largest size of a weight file in a directory, such as 5GB.  [default: divided "
+        "Maximum size of a weight file in a directory, such as 5GB.  [default: divided "
         "like the first member]"
     ),
 )
@@ -84,15 +90,15 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--plan",
     "plan_only",
     is_flag=True,
-    help=("Print the plan, from headers and samples, and write nothing."),
+    help="Print the plan, from headers and samples of the files; write nothing.",
 )
 @checkpoint.as_json
 @click.option(
     "--sha256",
     is_flag=True,
     help=(
-        "Compute the SHA-256 of all weight files, of members and result; slower than "
-        "the average itself."
+        "Print the SHA-256 of the weight files of members and result; takes longer "
+        "than the average itself."
     ),
 )
 def command(
@@ -109,8 +115,8 @@ def command(
     """Average checkpoints into one.
 
     Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), or Hugging
-    Face and sentence-transformers directories. Nothing is overwritten without
-    --force, and a run that is killed leaves no output that looks finished.
+    Face and sentence-transformers directories. Existing files are replaced only with
+    --force. Output is written atomically: a killed run leaves no incomplete file.
 
     \b
     ensemble avg a.safetensors b.safetensors
@@ -125,26 +131,26 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    named, numbers = split_weights(members, weights, last=last)
-    found = discover_checkpoints(named, last=last)
+    paths, member_weights = split_weights(members, weights, last=last)
+    discovered = discover_checkpoints(paths, last=last)
     plan = checkpoints.plan(
-        found.paths,
-        out or default_out(found.paths),
-        weights=numbers,
+        discovered.paths,
+        out or default_out(discovered.paths),
+        weights=member_weights,
         rule_params=as_params(rule_params),
         **options,
     )
-    taken = Taken(plan, found)
+    planned = PlannedAverage(plan, discovered)
     if plan_only:
-        print_plan(taken, as_json)
+        print_plan(planned, as_json)
         return
     if plan.out is not None:
         check_absent(plan.out, force=options["force"])
     if not as_json:
-        print_taken(taken)
+        print_members(planned)
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(taken, report, as_json)
+    print_report(planned, report, as_json)
 
 
 def default_out(members: list[str]) -> Path:

@@ -49,7 +49,8 @@ class SentenceEmbedder(TextTransformer):
         Word vectors in any form that `read_vectors` accepts. Clones share a
         `WordVectors` object, so a grid search over one reads the file only once.
     rule : str or list of str, default="mean"
-        Names of `POOLINGS`; the results of several are concatenated.
+        Pooling of the words: "mean", "maximum", "minimum", "power_mean" or
+        "hierarchical". The results of several are concatenated.
     rule_params : dict or None, default=None
         Parameters of the rules, such as ``{"p": 5}`` of "power_mean"; a value applies
         to each rule that has a parameter of this name. None uses the defaults.
@@ -89,9 +90,9 @@ class SentenceEmbedder(TextTransformer):
         the tokens in the vocabulary contain a capital letter, and never with a Hugging
         Face tokenizer. Accents are never stripped.
     unknown : {"skip", "subword", "error"}, default="skip"
-        Treatment of out-of-vocabulary words: leave them out, compose their vectors
-        from character n-grams (fastText; they get the weight of a word with count
-        zero), or raise ValueError.
+        Handling of out-of-vocabulary words: leave them out, compose their vectors from
+        character n-grams (fastText), or raise ValueError. Composed words have the
+        weight of a word with count zero.
     dtype : {"float32", "float16", "float64", "int8", "binary"}, default="float32"
         Data type of the vectors that `transform` returns. "int8" quantizes with one
         scale for all, learned in `fit`, and approximately preserves cosines; "binary"
@@ -126,8 +127,8 @@ class SentenceEmbedder(TextTransformer):
     Notes
     -----
     ``weights="sif"`` with ``remove_components=1`` is SIF [1]_, ``weights="usif"`` with
-    ``remove_components=5`` uSIF [2]_. The docstrings of the entries of ``POOLINGS`` and
-    ``WEIGHTINGS`` have the references of the others.
+    ``remove_components=5`` is uSIF [2]_. References of the other rules and weights are
+    in the docstrings of the entries of ``POOLINGS`` and ``WEIGHTINGS``.
 
     References
     ----------

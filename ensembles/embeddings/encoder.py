@@ -260,15 +260,15 @@ class SentenceEncoder(TextTransformer):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Disable transformers' progress bar, which would appear in a caller's output."""
-    from transformers.utils import logging as untyped
+    from transformers.utils import logging as logging_module
 
-    logging: Any = untyped
-    shown = logging.is_progress_bar_enabled()
+    logging: Any = logging_module
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()
 
 

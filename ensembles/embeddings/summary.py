@@ -98,7 +98,7 @@ def _prompts(facts: dict[str, Any]) -> str:
 def _tokenizer(lookup: VocabularyLookup) -> str:
     if lookup.uses_subword_tokenizer:
         is_builtin = lookup.tokenizer is lookup.vectors.tokenizer
-        return "of the model" if is_builtin else "of Hugging Face"
+        return "of the model" if is_builtin else "from Hugging Face"
     if lookup.tokenizer is None:
         return "words of letters and digits"
     return lookup.tokenizer if isinstance(lookup.tokenizer, str) else "callable"
@@ -109,8 +109,8 @@ def _weights(model: SentenceEmbedder) -> str | None:
     if isinstance(weights, Weighting):
         return weights.name
     if weights is None and model.vectors_.preweighted:
-        return "those in the vectors"
-    return weights if weights is None or isinstance(weights, str) else "given"
+        return "stored in the vectors"
+    return weights if weights is None or isinstance(weights, str) else "custom"
 
 
 def split_tokens(model: Any, texts: Any) -> Counter[str]:

@@ -119,39 +119,41 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             affect them, if weights or calibration are learned from data that fitted
             members may have seen, or if a member that failed is left out.
         """
-        combiner, named = self._resolve_combiner(), self._members()
-        check_member_types(named, classifiers=is_classifier(self))
+        combiner, named_members = self._resolve_combiner(), self._members()
+        check_member_types(named_members, classifiers=is_classifier(self))
         rule_params = check_mapping("rule_params", self.rule_params)
         settings = self._check_parameters(combiner, rule_params)
         X, _ = indexable(X, y)
         validate_data(self, X, y, skip_check_array=True)
-        outputs, y = self._check_targets(y, combiner, self._already_fitted(named))
+        outputs, y = self._check_targets(
+            y, combiner, self._already_fitted(named_members)
+        )
         if sample_weight is not None:
             sample_weight = check_sample_weight(sample_weight, len(y))
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
         fitted_combiner = FittedCombiner(combiner, rule_params, outputs)
-        linked = {name for name, member in named if outputs.needs_link(member)}
+        linked = {name for name, member in named_members if outputs.needs_link(member)}
         learns = _learns(settings, combiner)
-        splits = self._splits(X, y, named, routed) if learns or linked else []
+        splits = self._splits(X, y, named_members, routed) if learns or linked else []
         prefit = self._is_prefit()
-        params = {name: {} if prefit else routed[name].fit for name, _ in named}
+        params = {name: {} if prefit else routed[name].fit for name, _ in named_members}
         if self.on_error == "raise":  # "drop" leaves out failing members later
-            for name, member in named:
+            for name, member in named_members:
                 outputs.check_methods(name, member)
                 check_accepts_sample_weight(name, member, params[name])
         if learns:
             check_score(fitted_combiner, y, splits, score_weight, self.scoring)
         members = fit_members(
             self,
-            named,
+            named_members,
             X,
             y,
             params=params,
             outputs=outputs,
             splits=splits,
-            on_splits={name for name, _ in named} if learns else linked,
+            on_splits={name for name, _ in named_members} if learns else linked,
             fit=None if prefit else fit_clone,
         )
         members = [
@@ -218,21 +220,23 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             check_selection(weights, len(self._members()), weights_params)
         return WeightSettings(weights, weights_params, self.scoring, calibrate)
 
-    def _already_fitted(self, named: Named) -> Named:
+    def _already_fitted(self, named_members: Named) -> Named:
         """Members that are not fitted again: all if prefit, else the frozen ones."""
         if not self._is_prefit():
-            return [(n, m) for n, m in named if isinstance(m, FrozenEstimator)]
-        for name, member in named:
+            return [(n, m) for n, m in named_members if isinstance(m, FrozenEstimator)]
+        for name, member in named_members:
             check_is_fitted(
                 member,
                 msg=f"member {name!r} must be fitted for cv='prefit'; wrap it in "
                 "FrozenEstimator if the ensemble is cloned, as in GridSearchCV",
             )
-        return named
+        return named_members
 
-    def _splits(self, X: Any, y: Any, named: Named, routed: Any) -> list[Split]:
+    def _splits(self, X: Any, y: Any, named_members: Named, routed: Any) -> list[Split]:
         """Splits that hold data out; a single split with all rows as test if prefit."""
-        if self._is_prefit() or any(contains_frozen(member) for _, member in named):
+        if self._is_prefit() or any(
+            contains_frozen(member) for _, member in named_members
+        ):
             warn_caller(
                 "weights and calibration are learned from the data passed to fit: "
                 "members that are already fitted must not have seen these data"
@@ -246,7 +250,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             y,
             classifier=is_classifier(self),
             params=params,
-            may_overlap=all(isinstance(m, FrozenEstimator) for _, m in named),
+            may_overlap=all(isinstance(m, FrozenEstimator) for _, m in named_members),
         )
 
     def _score_weight(self, routed: Any, sample_weight: Any) -> Any:

@@ -37,9 +37,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         its ``decision_function`` to probabilities. A member whose ``fit`` rejects the
         labels, e.g. XGBoost, is fitted on the codes 0, …, n_classes - 1.
     rule : str, default="log_pool"
-        Rule that combines the predictions: a name in `ensembles.predictions.COMBINERS`,
-        or an elementwise rule in `ensembles.rules.RULES`. ``"mean"`` is soft voting,
-        ``"vote"`` is hard voting by the members' ``predict``.
+        Rule that combines the predictions: ``"log_pool"``, ``"product"``, ``"mean"``
+        (soft voting), ``"geometric_mean"``, ``"vote"`` (hard voting by the members'
+        ``predict``), ``"borda"``, ``"rank_mean"``, or an elementwise rule in
+        `ensembles.rules.RULES`, such as ``"median"``.
     weights : array-like of shape (n_members,), str or None, default="convex"
         Weights of the members; None weights all members equally. Given weights of
         ``"log_pool"`` are divided by their sum; ``rule_params={"temperature": 0.5}``

@@ -126,12 +126,12 @@ def check_param_names(
     Raises
     ------
     ValueError
-        If a name is unknown. The message lists the known ones, and tells where to pass
-        a parameter that belongs to the other mapping.
+        If a name is unknown. The message lists the known names, and names the other
+        mapping if the parameter belongs there.
     """
     if not rule_params and not weights_params:
         return
-    known = {
+    names = {
         "rule_params": list(combiner.params),
         "weights_params": selection_params(weights, combiner),
     }
@@ -139,20 +139,21 @@ def check_param_names(
         "rule_params": f"rule {combiner.name!r}",
         "weights_params": f"weights={weights!r} of rule {combiner.name!r}",
     }
-    others = {"rule_params": "weights_params", "weights_params": "rule_params"}
-    given = {"rule_params": rule_params, "weights_params": weights_params}
-    for parameter, other in others.items():
-        for name in given[parameter]:
-            if name in known[parameter]:
+    counterparts = {"rule_params": "weights_params", "weights_params": "rule_params"}
+    params = {"rule_params": rule_params, "weights_params": weights_params}
+    for parameter, counterpart in counterparts.items():
+        for name in params[parameter]:
+            if name in names[parameter]:
                 continue
             fix = ""
-            if name in known[other]:
+            if name in names[counterpart]:
                 fix = (
-                    f"; it is a parameter of {owner[other]}: pass it in {other} instead"
+                    f"; it is a parameter of {owner[counterpart]}: pass it in "
+                    f"{counterpart} instead"
                 )
             raise ValueError(
                 f"{parameter} must be parameters of {owner[parameter]} "
-                f"(known: {', '.join(known[parameter]) or 'none'}): found {name!r}{fix}"
+                f"(known: {', '.join(names[parameter]) or 'none'}): found {name!r}{fix}"
             )
     if "temperature" in rule_params and learns_pool(weights, combiner):
         raise ValueError(
@@ -258,19 +259,19 @@ def _check_selection_name(weights: str, combiner: Combiner) -> None:
             f"weights={weights!r} needs a base, which an ensemble of predictions does "
             "not have; use another selection, such as weights='greedy'"
         )
-    known = [name for name, entry in SELECTIONS.items() if not entry.needs_base]
-    known = sorted([*known, *[FREE] * has_free])
-    if weights in known:
+    allowed = [name for name, entry in SELECTIONS.items() if not entry.needs_base]
+    allowed = sorted([*allowed, *[FREE] * has_free])
+    if weights in allowed:
         return
     if weights.casefold() in EQUAL:
         suggestion = "; use weights=None for equal weights"
     else:
-        names = [*known, *OTHER_SELECTION_NAMES]
+        names = [*allowed, *OTHER_SELECTION_NAMES]
         nearest = difflib.get_close_matches(weights.casefold(), names, n=1)
         names = [OTHER_SELECTION_NAMES.get(name, name) for name in nearest]
         suggestion = f"; did you mean {names[0]!r}?" if names else ""
     raise ValueError(
-        f"unknown selection {weights!r}{suggestion} (known: {', '.join(known)})"
+        f"unknown selection {weights!r}{suggestion} (known: {', '.join(allowed)})"
     )
 
 

@@ -146,7 +146,7 @@ def test_generators_may_be_fitted() -> None:
         (["pan", 3], TypeError, "texts.1. is 3"),
     ],
 )
-def test_what_is_no_column_of_texts_is_told(
+def test_what_is_no_column_of_texts_is_reported(
     texts: Any, error: type[Exception], message: str
 ) -> None:
     embedder = made().fit()
@@ -283,7 +283,7 @@ def test_formats_of_the_result() -> None:
         ({"remove_components": 1}, "at least 1 texts with known words"),
     ],
 )
-def test_wrong_parameters_are_told(params: Any, message: str) -> None:
+def test_wrong_parameters_are_reported(params: Any, message: str) -> None:
     texts = [] if params == {"remove_components": 1} else TEXTS
     with pytest.raises(ValueError, match=message):
         made(**params).fit(texts)
@@ -571,7 +571,7 @@ def test_damaged_weights_and_projections_are_refused(tmp_path: Path) -> None:
             SentenceEmbedder.load(tmp_path / "saved")
 
 
-def test_a_directory_of_another_kind_is_told(tmp_path: Path) -> None:
+def test_a_directory_of_another_kind_is_reported(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="save did not write"):
         SentenceEmbedder.load(tmp_path)

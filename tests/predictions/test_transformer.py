@@ -158,7 +158,7 @@ def test_it_is_a_step_of_a_pipeline(X: Any) -> None:
     ],
     ids=str,
 )
-def test_wrong_parameters_are_told(
+def test_wrong_parameters_are_reported(
     params: dict[str, Any], message: str, X: Any
 ) -> None:
     ensemble = EnsembleTransformer([STANDARD, MINMAX]).set_params(**params)

@@ -19,29 +19,32 @@ last = click.option(
     type=click.IntRange(min=1),
     metavar="N",
     help=(
-        "Take the N members with the highest step, the last number in their names; a "
-        "training directory stands for the checkpoints in it, a pattern for those it "
-        "matches, and those without a step, such as best.pt, are left out."
+        "Average only the N members with the highest step, which is the last number "
+        "in a name. Checkpoints in a training directory, or that match a pattern, are "
+        "members. Members without a step, such as best.pt, are left out."
     ),
 )
 include = click.option(
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help=("Write only tensors whose name matches; may be repeated."),
+    help="Write only tensors whose name matches, such as '*.bias'; may be repeated.",
 )
 exclude = click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help=("Leave out tensors whose name matches; may be repeated."),
+    help="Leave out tensors whose name matches; may be repeated.",
 )
 integers = click.option(
     "--integers",
     type=click.Choice(["error", "first", "max"]),
     default="error",
     show_default=True,
-    help="How to merge integer tensors that differ.",
+    help=(
+        "How to merge integer tensors that differ: fail, copy the first, or take the "
+        "elementwise maximum."
+    ),
 )
 missing = click.option(
     "--missing",
@@ -69,7 +72,9 @@ memory = click.option(
     help="Memory for buffers.",
 )
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), help="[default: all processors]"
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Number of threads.  [default: all processors]",
 )
 force = click.option(
     "--force",

@@ -58,7 +58,7 @@ class Pooling(RegisteredFunction):
 
         Parameters
         ----------
-        ragged : Ragged
+        ragged : RaggedRows
             Rows of the tokens of each text; -1 is skipped.
         table : ndarray of shape (n_rows, dim)
             Vector table.
@@ -212,7 +212,7 @@ def apply_poolings(
 
     Parameters
     ----------
-    ragged : Ragged
+    ragged : RaggedRows
         Rows of the tokens of each text; -1 is skipped.
     table : ndarray of shape (n_rows, dim)
         Vector table.
@@ -310,12 +310,12 @@ def split_rule_params(
             f'rule_params must be a dict such as {{"p": 5}}, or None: found {params!r}'
         )
     params = dict(params or {})
-    known = {name for rule in rules for name in rule.params}
+    names = {name for rule in rules for name in rule.params}
     for name in params:
-        if name not in known:
+        if name not in names:
             raise ValueError(
                 f"rule_params must name parameters of {_names(rules)}: found {name!r} "
-                f"(known: {', '.join(sorted(known)) or 'none'})"
+                f"(known: {', '.join(sorted(names)) or 'none'})"
             )
     by_rule = {
         rule.name: {name: params[name] for name in rule.params if name in params}

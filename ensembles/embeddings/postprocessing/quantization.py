@@ -30,10 +30,10 @@ def l2_normalize(vectors: Float32) -> Float32:
         The same array.
     """
     for start, stop in chunks(len(vectors), BLOCK):
-        part = vectors[start:stop].astype(np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", part, part))
+        block = vectors[start:stop].astype(np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->i", block, block))
         lengths[lengths == 0] = 1
-        vectors[start:stop] = part / lengths[:, None]
+        vectors[start:stop] = block / lengths[:, None]
     return vectors
 
 

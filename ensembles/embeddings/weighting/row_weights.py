@@ -50,13 +50,13 @@ def resolve_weighting(
     weighting = lookup(WEIGHTINGS, weights) if isinstance(weights, str) else weights
     if not isinstance(weighting, Weighting):
         weighting = None
-    known = {} if weighting is None else weighting.params
+    names = {} if weighting is None else weighting.params
     for name in params or {}:
-        if name not in known:
+        if name not in names:
             owner = "no weighting" if weighting is None else repr(weighting.name)
             raise ValueError(
                 f"weights_params must name parameters of {owner}: found {name!r} "
-                f"(known: {', '.join(known) or 'none'})"
+                f"(known: {', '.join(names) or 'none'})"
             )
     return weighting
 

@@ -164,8 +164,8 @@ class NamedEstimators(CallbackSupport, BaseEstimator):
         to_member = Bunch(fit=params, fit_transform=params)
         members = {name: to_member for name, _ in self._pairs()}
         # Members last: a transformer may have members named "cv" or "scoring".
-        others = {"cv": Bunch(split={}), "scoring": Bunch(score=params)}
-        return Bunch(**{**others, **members})
+        consumers = {"cv": Bunch(split={}), "scoring": Bunch(score=params)}
+        return Bunch(**{**consumers, **members})
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -174,22 +174,26 @@ class NamedEstimators(CallbackSupport, BaseEstimator):
             return tags
         inputs = [get_tags(member).input_tags for member in members]
         for tag in ("sparse", "allow_nan", "string", "two_d_array", "categorical"):
-            setattr(tags.input_tags, tag, all(getattr(part, tag) for part in inputs))
-        tags.input_tags.positive_only = any(part.positive_only for part in inputs)
+            setattr(tags.input_tags, tag, all(getattr(entry, tag) for entry in inputs))
+        tags.input_tags.positive_only = any(entry.positive_only for entry in inputs)
         targets = [get_tags(member).target_tags for member in members]
         for tag in ("multi_output", "single_output"):
-            setattr(tags.target_tags, tag, all(getattr(part, tag) for part in targets))
+            setattr(
+                tags.target_tags, tag, all(getattr(entry, tag) for entry in targets)
+            )
         return tags
 
 
-def check_member_types(named: Sequence[tuple[str, Any]], *, classifiers: bool) -> None:
+def check_member_types(
+    named_members: Sequence[tuple[str, Any]], *, classifiers: bool
+) -> None:
     """Raise unless all members are classifiers, or all are regressors.
 
     Members without scikit-learn tags pass, and so do members tagged as neither or both.
 
     Parameters
     ----------
-    named : sequence of (name, estimator)
+    named_members : sequence of (name, estimator)
         Members by name.
     classifiers : bool
         True requires classifiers, False regressors.
@@ -200,7 +204,7 @@ def check_member_types(named: Sequence[tuple[str, Any]], *, classifiers: bool) -
         If the tags of a member give only the other kind.
     """
     kinds = ("classifier", "regressor") if classifiers else ("regressor", "classifier")
-    for name, member in named:
+    for name, member in named_members:
         if isinstance(member, type) or not hasattr(member, "__sklearn_tags__"):
             continue
         tags = get_tags(member)
@@ -225,8 +229,8 @@ def contains_frozen(member: Any) -> bool:
     bool
     """
     has_params = hasattr(member, "get_params") and not isinstance(member, type)
-    parts = member.get_params(deep=True).values() if has_params else []
-    return any(isinstance(part, FrozenEstimator) for part in (member, *parts))
+    values = member.get_params(deep=True).values() if has_params else []
+    return any(isinstance(value, FrozenEstimator) for value in (member, *values))
 
 
 def check_features(estimator: Any, X: Any) -> None:
