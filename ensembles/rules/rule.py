@@ -240,15 +240,48 @@ class Rule(RegisteredFunction):
         with np.errstate(all="ignore"):  # infinities of both signs
             return np.asarray(self.statistics(stack, **arguments))
 
-    def compute_state(
-        self, partials: Sequence[Array], weights: Float64, params: Mapping[str, Any]
-    ) -> Any:
-        """State of a tensor, computed from the statistics of all its parts.
+    def add_statistics(self, total: Array | None, partial: Array) -> Array:
+        """Add the statistics of the blocks of a part to those before it, one by one.
+
+        `numpy.sum` adds scalars in pairs, so that a total would depend on the parts.
 
         Parameters
         ----------
-        partials : sequence of ndarray of shape (n_blocks, *shape)
-            Return values of `partial_statistics`, in the order of the parts.
+        total : ndarray of shape (*shape,) or None
+            Total of the parts before; None before the first part.
+        partial : ndarray of shape (n_blocks, *shape)
+            Return value of `partial_statistics`.
+
+        Returns
+        -------
+        ndarray of shape (*shape,)
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        """
+        with np.errstate(all="ignore"):  # infinities of both signs
+            if total is None:
+                total, partial = partial[:1].sum(axis=0), partial[1:]
+            if partial.shape[1:] != total.shape:
+                raise ValueError(
+                    f"statistics of rule {self.name!r} must have the same shape for "
+                    f"each block, found {total.shape} and {partial.shape[1:]}"
+                )
+            for block in partial:
+                total = total + block
+        return np.asarray(total)
+
+    def compute_state(
+        self, total: Array, weights: Float64, params: Mapping[str, Any]
+    ) -> Any:
+        """State of a tensor, computed from the total of its statistics.
+
+        Parameters
+        ----------
+        total : ndarray of shape (*shape,)
+            Return value of `add_statistics` for the last part.
         weights : ndarray of shape (n_members,)
             Weight of each member.
         params : mapping of str to value
@@ -259,11 +292,10 @@ class Rule(RegisteredFunction):
         object
             The argument ``state`` of ``function``.
         """
+        if self.finish is None:
+            return total
+        arguments = _chosen(self._finish, params)
         with np.errstate(all="ignore"):
-            total = np.concatenate(partials).sum(axis=0)
-            if self.finish is None:
-                return total
-            arguments = _chosen(self._finish, params)
             return self.finish(total, self._moderate(weights), **arguments)
 
     def combine(
@@ -332,8 +364,9 @@ class Rule(RegisteredFunction):
         """Combine flat members that are complete, without blocks."""
         state = None
         if self.statistics is not None:
-            partials = [self.partial_statistics(stack, base, params)]
-            state = self.compute_state(partials, weights, params)
+            partial = self.partial_statistics(stack, base, params)
+            total = self.add_statistics(None, partial)
+            state = self.compute_state(total, weights, params)
         return self.combine(
             stack, weights, stack.dtype, params=params, base=base, state=state
         )

@@ -187,9 +187,8 @@ def _state(
     """State of a rule with statistics for one tensor; None for elementwise rules."""
     if rule.statistics is None:
         return None
-    return rule.compute_state(
-        [rule.partial_statistics(rows, None, params)], weights, params
-    )
+    total = rule.add_statistics(None, rule.partial_statistics(rows, None, params))
+    return rule.compute_state(total, weights, params)
 
 
 def _plan(
