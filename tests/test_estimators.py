@@ -171,7 +171,7 @@ def test_numpy_booleans_and_integers_are_accepted(name: str) -> None:
 def late_failure(name: str) -> dict[str, Any]:
     """Parameters by which `fit` fails only after the first member is fitted."""
 
-    def fail(*_: Any) -> Any:
+    def fail(*_: Any) -> float:
         raise ArithmeticError("late")
 
     class Scorer:

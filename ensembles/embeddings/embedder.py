@@ -226,7 +226,7 @@ class SentenceEmbedder(TextTransformer):
         lookup.warn_low_coverage(batches, counts.coverage)
         by_variance_share = weighting is not None and weighting.by_variance_share
         projection = self._fit_projection(averager, batches, by_variance_share)
-        dtype, scale = check_dtype(self.dtype), None
+        dtype, scale = check_dtype(self.dtype), 0.0
         if dtype == "int8":
             scale = self._fit_scale(averager, projection, batches)
         saved = SavedEmbedder(
@@ -235,7 +235,7 @@ class SentenceEmbedder(TextTransformer):
             projection,
             normalize=bool(self.normalize),
             dtype=dtype,
-            scale=scale,
+            scale=scale or None,
             coverage=counts.coverage,
         )
         self._set_fitted(saved, None if frequencies is None else frequencies.source)

@@ -188,22 +188,21 @@ class EnsembleTransformer(
         weights = self._check_weights(combiner)
         check_training_data(self, X)
         members, outputs = self._fit_members(named, X, y, fit_params, method)
-        names, rotations, n_columns = [m.name for m in members], None, None
+        names, rotations = [member.name for member in members], list[Any]()
         if self.align is not None:
             from scipy.linalg import orthogonal_procrustes
 
             arrays = list(self._dense_outputs(names, iter(outputs)))
             rotations = [orthogonal_procrustes(a, arrays[0])[0] for a in arrays]
+        n_columns = 0  # of a single output; concatenated ones have names of their own
         if combiner is not None:
-            name, estimator, _ = members[0]
             first = _safe_indexing(indexable(X)[0], [0])
-            n_columns = transformed(name, estimator, first).shape[1]
+            n_columns = transformed(*members[0][:2], first).shape[1]
         # At the end: a fit that fails leaves an earlier one as it was.
         self.named_estimators_ = Bunch(**{m.name: m.estimator for m in members})
         self.estimators_ = [member.estimator for member in members]
-        positions = [name for name, _ in self._pairs()]
-        self.weights_ = weights[[positions.index(name) for name in names]]
-        self.rotations_: Any = rotations
+        self.weights_ = weights[[name in names for name, _ in self._pairs()]]
+        self.rotations_: Any = rotations or None
         self._combiner, self._rule_params = combiner, rule_params
         self._n_features_out = n_columns
         return outputs

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -122,7 +122,7 @@ def rule_identity(rule: Rule) -> str:
     return f"{rule.name} {digest.hexdigest()[:32]}"
 
 
-def _contents(function: Callable[..., Any]) -> bytes:
+def _contents(function: Any) -> bytes:
     """Code, defaults and closure of a function."""
     code = getattr(function, "__code__", None)
     if code is None:  # an object that is called: its address may stand for it
