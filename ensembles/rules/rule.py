@@ -15,6 +15,7 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.gram import BLOCK
 from ensembles.registry import RegisteredFunction
 from ensembles.rules.signatures import Function, check_signatures, named_arguments
+from ensembles.rules.statistics import add_statistics
 from ensembles.weights import check_weights
 
 MODERATE = 64  # largest binary exponent of weights that are used unscaled
@@ -240,39 +241,6 @@ class Rule(RegisteredFunction):
         with np.errstate(all="ignore"):  # infinities of both signs
             return np.asarray(self.statistics(stack, **arguments))
 
-    def add_statistics(self, total: Array | None, partial: Array) -> Array:
-        """Add the statistics of the blocks of a part to those before it, one by one.
-
-        `numpy.sum` adds scalars in pairs, so that a total would depend on the parts.
-
-        Parameters
-        ----------
-        total : ndarray of shape (*shape,) or None
-            Total of the parts before; None before the first part.
-        partial : ndarray of shape (n_blocks, *shape)
-            Return value of `partial_statistics`.
-
-        Returns
-        -------
-        ndarray of shape (*shape,)
-
-        Raises
-        ------
-        ValueError
-            If the shapes differ.
-        """
-        with np.errstate(all="ignore"):  # infinities of both signs
-            if total is None:
-                total, partial = partial[:1].sum(axis=0), partial[1:]
-            if partial.shape[1:] != total.shape:
-                raise ValueError(
-                    f"statistics of rule {self.name!r} must have the same shape for "
-                    f"each block, found {total.shape} and {partial.shape[1:]}"
-                )
-            for block in partial:
-                total = total + block
-        return np.asarray(total)
-
     def compute_state(
         self, total: Array, weights: Float64, params: Mapping[str, Any]
     ) -> Any:
@@ -365,7 +333,7 @@ class Rule(RegisteredFunction):
         state = None
         if self.statistics is not None:
             partial = self.partial_statistics(stack, base, params)
-            total = self.add_statistics(None, partial)
+            total = add_statistics(None, partial)
             state = self.compute_state(total, weights, params)
         return self.combine(
             stack, weights, stack.dtype, params=params, base=base, state=state

@@ -23,7 +23,7 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
-from ensembles.rules.rule import Rule
+from ensembles.rules.statistics import add_statistics
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
 FEW = 1 << 20  # bytes; combining fewer takes less time than starting a thread
@@ -166,20 +166,14 @@ class OrderedTotal:
     A part waits until those before it are added, so that the total is the same for
     every number of threads, and few parts are in memory.
 
-    Parameters
-    ----------
-    rule : Rule
-        Rule with statistics.
-
     Attributes
     ----------
     total : ndarray of shape (*shape,) or None
         Total of the parts up to the first that is missing; None without any.
     """
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self) -> None:
         self.total: Array | None = None
-        self._rule = rule
         self._stop = 0  # end of the parts that are added
         self._waiting: dict[int, tuple[int, Array]] = {}
         self._lock = threading.Lock()
@@ -198,7 +192,7 @@ class OrderedTotal:
             self._waiting[start] = stop, partial
             while self._stop in self._waiting:
                 self._stop, partial = self._waiting.pop(self._stop)
-                self.total = self._rule.add_statistics(self.total, partial)
+                self.total = add_statistics(self.total, partial)
 
 
 class _Streamer:
@@ -221,7 +215,7 @@ class _Streamer:
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
         """Compute the rule's state of each tensor from the statistics of its parts."""
         plan = self.plan
-        totals = {target.name: OrderedTotal(plan.rule) for target in targets}
+        totals = {target.name: OrderedTotal() for target in targets}
         map_threads(
             _jobs(targets),
             lambda: partial(self.add_statistics, totals, ReadBuffers()),
