@@ -37,7 +37,7 @@ def summary(model: Any) -> dict[str, Any]:
             "dimensions": model._n_features_out,
             "normalize": bool(model.normalize),
             "max_tokens": max_tokens if isinstance(max_tokens, int) else None,
-            "prompt": model.used_prompt,
+            "prompt": model.prompt_,
             "prompts": sorted(name for name, prompt in prompts.items() if prompt),
         }
     vectors, lookup = model.vectors_, model._averager.lookup

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -36,28 +36,6 @@ EQUAL = ("equal", "uniform", "none")
 FREE = "free"  # learned pool weights of any sign; not a selection
 
 
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Raise unless the value of a parameter is one of its choices.
-
-    Parameters
-    ----------
-    name : str
-        Name of the parameter, for the message.
-    value : object
-        Value of the parameter.
-    choices : sequence of str or None
-        Values that are allowed.
-
-    Raises
-    ------
-    ValueError
-        If ``value`` is none of them.
-    """
-    if not (value is None or isinstance(value, str)) or value not in choices:
-        allowed = ", ".join(map(repr, choices))
-        raise ValueError(f"{name} must be one of {allowed}: found {value!r}")
-
-
 def check_rule_name(rule: Any) -> None:
     """Raise if ``rule`` is the name of a rule in another library.
 
@@ -74,36 +52,6 @@ def check_rule_name(rule: Any) -> None:
     if isinstance(rule, str) and rule.casefold() in OTHER_RULE_NAMES:
         name = OTHER_RULE_NAMES[rule.casefold()]
         raise ValueError(f"unknown rule {rule!r}; did you mean {name!r}?")
-
-
-def check_mapping(name: str, params: Any) -> dict[str, Any]:
-    """Copy a parameter that contains other parameters to a dict.
-
-    Parameters
-    ----------
-    name : {"rule_params", "weights_params"}
-        Name of the parameter, for the message.
-    params : mapping of str to value, or None
-        Value of the parameter; None means no parameters.
-
-    Returns
-    -------
-    dict of str to value
-
-    Raises
-    ------
-    TypeError
-        If ``params`` is neither a mapping nor None.
-    """
-    if params is None:
-        return {}
-    if not isinstance(params, Mapping):
-        example = {"rule_params": {"floor": 1e-6}, "weights_params": {"n_bags": 20}}
-        raise TypeError(
-            f"{name} must be a dict from parameter names to values, such as "
-            f"{example[name]}, or None: found {params!r}"
-        )
-    return dict(params)
 
 
 def check_param_names(

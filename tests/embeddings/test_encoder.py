@@ -108,13 +108,14 @@ def test_the_prompt_counts_where_texts_are_cut_off(transformer: Any) -> None:
     transformer.default_prompt_name = "query"
     with pytest.warns(UserWarning, match="1 of 1 texts"):
         SentenceEncoder(transformer).fit_transform(["a b a b a"])
-    assert SentenceEncoder(transformer, prompt="").fit().used_prompt == ""
+    assert SentenceEncoder(transformer, prompt="").fit().prompt_ == ""
 
 
 def test_prompts_that_are_not_used_are_reported(transformer: Any) -> None:
     encoder = SentenceEncoder(transformer).fit()
     assert "its prompts (query) are not used" in sentence(summary(encoder))
     transformer.default_prompt_name = "query"
+    encoder.fit()
     assert "'a a ' is prepended to each text" in sentence(summary(encoder))
     assert summary(encoder)["max_tokens"] == 8
 

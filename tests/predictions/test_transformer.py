@@ -135,7 +135,7 @@ def test_it_is_a_step_of_a_pipeline(X: Any) -> None:
     [
         (
             {"align": "rotate"},
-            "align must be one of None, 'procrustes': found 'rotate'",
+            "align must be one of None, 'procrustes', found 'rotate'",
         ),
         ({"rule": "vote"}, "rule 'vote' combines labels, not outputs of transformers"),
         ({"rule": "median", "weights": [1, -1]}, "weights of 'median' must not be neg"),

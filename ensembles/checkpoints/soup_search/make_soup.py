@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import warn_caller
+from ensembles._sklearn import check_bool, check_choice, check_mapping, warn_caller
 from ensembles._typing import Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.merging.average import MergeReport, write
@@ -218,16 +218,18 @@ def make_soup(
     Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned
     models improves accuracy without increasing inference time", ICML.
     """
-    if on_error not in ("raise", "drop"):
-        raise ValueError(f"on_error must be 'raise' or 'drop', found {on_error!r}")
+    check_choice("on_error", on_error, ("raise", "drop"))
+    for name, value in (("lower_is_better", lower_is_better), ("force", force)):
+        check_bool(name, value)
     check_members(members, base)
     check_rule(rule)
     paths = [*members] if base is None else [base, *members]
-    selection = check_selection(select, weights_params or {}, base, len(members))
-    params = with_patience(selection, weights_params or {}, len(members))
+    params = check_mapping("weights_params", weights_params)
+    selection = check_selection(select, params, base, len(members))
+    params = with_patience(selection, params, len(members))
     options: dict[str, Any] = {
         "rule": rule,
-        "rule_params": rule_params or {},
+        "rule_params": check_mapping("rule_params", rule_params),
         "dtype": dtype,
         "integers": integers,
         "missing": missing,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles._sklearn import check_mapping
 from ensembles._typing import Float32, Float64
 from ensembles.embeddings.pooling.engine import Divide, check_power, pool, pooling_spec
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
@@ -305,11 +306,7 @@ def split_rule_params(
     TypeError
         If ``params`` is neither a mapping nor None.
     """
-    if not isinstance(params, Mapping | None):
-        raise TypeError(
-            f'rule_params must be a dict such as {{"p": 5}}, or None: found {params!r}'
-        )
-    params = dict(params or {})
+    params = check_mapping("rule_params", params)
     names = {name for rule in rules for name in rule.params}
     for name in params:
         if name not in names:

@@ -175,7 +175,9 @@ def _eigen(matrix: Float64, n: int | None) -> tuple[Float64, Float64]:
     return np.maximum(values, 0), vectors * signs
 
 
-def check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
+def check_count(
+    name: str, value: Any, minimum: int, maximum: int | None = None
+) -> None:
     """Raise unless a parameter is an integer within bounds.
 
     Parameters
@@ -184,8 +186,11 @@ def check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
         Name of the parameter, for the message.
     value : object
         Value to check.
-    minimum, maximum : int
-        Inclusive bounds; ``maximum`` is the number of columns of the vectors.
+    minimum : int
+        Least value that is allowed.
+    maximum : int or None, default=None
+        Number of columns of the vectors, the largest value that is allowed; None if it
+        is not known yet.
 
     Raises
     ------
@@ -193,8 +198,8 @@ def check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
         If ``value`` is not an integer or out of bounds.
     """
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not (is_integer and minimum <= value <= maximum):
-        raise ValueError(
-            f"{name} must be an integer from {minimum} to {maximum}, the number of "
-            f"columns; found {value!r}"
-        )
+    if not is_integer or value < minimum or (maximum is not None and value > maximum):
+        bounds = f"of at least {minimum}"
+        if maximum is not None:
+            bounds = f"from {minimum} to {maximum}, the number of columns"
+        raise ValueError(f"{name} must be an integer {bounds}; found {value!r}")

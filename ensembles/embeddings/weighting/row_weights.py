@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles._sklearn import check_mapping
 from ensembles._typing import Float32, Float64
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.weighting.builtin import (
@@ -42,16 +43,11 @@ def resolve_weighting(
     TypeError
         If ``params`` is neither a mapping nor None.
     """
-    if not isinstance(params, Mapping | None):
-        raise TypeError(
-            f'weights_params must be a dict such as {{"a": 1e-3}}, or None: found '
-            f"{params!r}"
-        )
     weighting = lookup(WEIGHTINGS, weights) if isinstance(weights, str) else weights
     if not isinstance(weighting, Weighting):
         weighting = None
     names = {} if weighting is None else weighting.params
-    for name in params or {}:
+    for name in check_mapping("weights_params", params):
         if name not in names:
             owner = "no weighting" if weighting is None else repr(weighting.name)
             raise ValueError(

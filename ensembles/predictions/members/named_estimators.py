@@ -8,12 +8,12 @@ from typing import Any
 from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import Bunch, check_array, get_tags
+from sklearn.utils import Bunch, check_array, get_tags, indexable
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
 )
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from ensembles.predictions.members.fitting import CallbackSupport
 
@@ -167,6 +167,16 @@ class NamedEstimators(CallbackSupport, BaseEstimator):
         consumers = {"cv": Bunch(split={}), "scoring": Bunch(score=params)}
         return Bunch(**{**consumers, **members})
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "weights_")  # `fit` sets it at its end
+
+    def _sk_visual_block_(self) -> Any:
+        """Members side by side, for the HTML representation."""
+        from sklearn.utils._repr_html.estimator import _VisualBlock
+
+        names, members = zip(*self._pairs(), strict=True)
+        return _VisualBlock("parallel", members, names=names)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         members = [m for _, m in self._pairs() if hasattr(m, "__sklearn_tags__")]
@@ -231,6 +241,40 @@ def contains_frozen(member: Any) -> bool:
     has_params = hasattr(member, "get_params") and not isinstance(member, type)
     values = member.get_params(deep=True).values() if has_params else []
     return any(isinstance(value, FrozenEstimator) for value in (member, *values))
+
+
+def check_training_data(estimator: Any, X: Any, y: Any = None) -> Any:
+    """Raise unless there are samples, and store the number and names of the columns.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set, or deleted if ``X``
+        has no columns.
+    X : array-like of shape (n_samples, ...)
+        Training data.
+    y : array-like of shape (n_samples, ...) or None, default=None
+        Targets; None if the estimator needs none.
+
+    Returns
+    -------
+    array-like
+        ``X``, indexable by row.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples, the lengths of ``X`` and ``y`` differ, or ``y`` is
+        missing.
+    TypeError
+        If ``X`` has no length.
+    """
+    if _num_samples(X) == 0:
+        raise ValueError("X must have at least one sample, found none")
+    X, _ = indexable(X, y)
+    vars(estimator).pop("n_features_in_", None)  # texts have no columns to count
+    validate_data(estimator, X, y, skip_check_array=True)
+    return X
 
 
 def check_features(estimator: Any, X: Any) -> None:
