@@ -26,6 +26,8 @@ from safetensors.numpy import save_file
 
 import ensembles
 from ensembles.checkpoints import ModelSoup
+from ensembles.checkpoints.formats.builtin import FORMATS
+from ensembles.checkpoints.formats.recognized import RECOGNIZED
 from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder
 from ensembles.predictions import (
     COMBINERS,
@@ -320,6 +322,14 @@ def shipped(*tables: dict[str, Any]) -> list[Any]:
     return [e for e in entries if e.function.__module__.startswith("ensembles.")]
 
 
+def help_of(command: str, parameter: str) -> str:
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    return next(
+        str(getattr(p, "help", "")) for p in found.params if p.name == parameter
+    )
+
+
 @pytest.mark.parametrize("name", ["embed", "evaluate", "similar"])
 def test_the_help_names_every_pooling_and_word_weighting(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
@@ -376,17 +386,37 @@ def documented() -> dict[str, set[str]]:
     return found
 
 
+def in_reference() -> dict[str, set[str]]:
+    """By module, names with an entry, including those of registered functions."""
+    names = documented()
+    for page in script(DOCS / "registered.py").PAGES.values():
+        names.setdefault(page.module, set()).update(page.entries)
+    return names
+
+
 def test_every_exported_name_is_in_the_reference() -> None:
-    pages, names = documented(), script(DOCS / "registered.py").PAGES
+    names = in_reference()
     for package, name, _ in exported():
         module = f"ensembles.{package}"
-        registered = {
-            key
-            for page in names.values()
-            if page.module == module
-            for key in page.entries
-        }
-        assert name in pages.get(module, set()) | registered, f"{module}.{name}"
+        assert name in names.get(module, set()), f"{module}.{name}"
+
+
+def imported(page: Path) -> Iterator[tuple[str, str]]:
+    """Module and name of everything of the library that the code of a page imports."""
+    for node in ast.walk(ast.parse(python_of(page))):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}".startswith(
+            "ensembles."
+        ):
+            yield from ((f"{node.module}", alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if python_of(page)], ids=name_of
+)
+def test_names_that_a_page_imports_are_in_the_reference(page: Path) -> None:
+    names = in_reference()
+    for module, name in imported(page):
+        assert name in names.get(module, set()), f"{module}.{name}"
 
 
 def test_every_name_of_the_library_itself_is_in_the_reference() -> None:
@@ -404,6 +434,49 @@ def test_every_registered_function_is_in_the_reference() -> None:
         lines = registered.markdown(title)
         for name in page.entries:
             assert f".. autofunction:: {page.module}.{name}" in lines
+
+
+def test_every_checkpoint_format_is_in_the_reference() -> None:
+    page = page_of(DOCS / "reference" / "formats.md")
+    markdown = script(DOCS / "registered.py").markdown
+    assert "{registered} formats" in page
+    assert "{registered} refused_formats" in page
+    rows = "\n".join(markdown("formats"))
+    for format_ in FORMATS.values():
+        assert f"| `{format_.name}` |" in rows
+        assert all(f"`{suffix}`" in rows for suffix in format_.suffixes)
+    refused = "\n".join(markdown("refused_formats"))
+    assert all(recognized.advice in refused for recognized in RECOGNIZED)
+
+
+SELECTION_NAMES = [entry.name for entry in shipped(SELECTIONS)]
+WITHOUT_BASE = [entry.name for entry in shipped(SELECTIONS) if not entry.needs_base]
+# Lists of names that are written by hand, and the names that must be in them.
+LISTS = {
+    "docs/tasks/choose_a_soup.md": (
+        page_of(DOCS / "tasks" / "choose_a_soup.md"),
+        [name.replace("_", "-") for name in SELECTION_NAMES],
+    ),
+    "docs/guide/soups.md": (page_of(DOCS / "guide" / "soups.md"), SELECTION_NAMES),
+    "ModelSoup": (str(inspect.getdoc(ModelSoup)), SELECTION_NAMES),
+    "EnsembleClassifier": (str(inspect.getdoc(EnsembleClassifier)), WITHOUT_BASE),
+    "EnsembleRegressor": (str(inspect.getdoc(EnsembleRegressor)), WITHOUT_BASE),
+    "ensemble soup --help": (
+        help_of("soup", "select").replace(" ", " `"),
+        [name.replace("_", "-") for name in SELECTION_NAMES],
+    ),
+    "SentenceEmbedder": (
+        str(inspect.getdoc(SentenceEmbedder)),
+        [entry.name for entry in shipped(WEIGHTINGS)],
+    ),
+}
+
+
+@pytest.mark.parametrize("where", LISTS)
+def test_a_list_of_names_that_is_written_by_hand_is_complete(where: str) -> None:
+    text, names = LISTS[where]
+    missing = [name for name in names if not re.search(rf"[`\"]{name}\b", text)]
+    assert not missing, f"add {missing} to the list in {where}"
 
 
 def described(function: Any) -> set[str]:
