@@ -124,14 +124,14 @@ def markdown(name: str) -> list[str]:
 
 def _formats() -> list[str]:
     """Properties of the checkpoint formats that are read."""
-    titles = ["name", "suffixes", "main file in a directory", "written", "metadata"]
+    titles = ["name", "suffixes", "written", "metadata", "main file in a directory"]
     rows = [
         [
             f"`{name}`",
             _codes(entry.suffixes),
-            _codes(entry.main_files),
             _yes(entry.write is not None),
             "kept" if entry.keeps_metadata else "left out",
+            _codes(entry.main_files),
         ]
         for name, entry in FORMATS.items()
         if _is_shipped(entry.read)
