@@ -58,7 +58,7 @@ class Pooling(RegisteredFunction):
 
         Parameters
         ----------
-        ragged : Ragged
+        ragged : RaggedRows
             Rows of the tokens of each text; -1 is skipped.
         table : ndarray of shape (n_rows, dim)
             Vector table.
@@ -212,7 +212,7 @@ def apply_poolings(
 
     Parameters
     ----------
-    ragged : Ragged
+    ragged : RaggedRows
         Rows of the tokens of each text; -1 is skipped.
     table : ndarray of shape (n_rows, dim)
         Vector table.
