@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,6 +12,8 @@ from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.predictions import COMBINERS
 from ensembles.rules import RULES
 from ensembles.selection import SELECTIONS
+
+MARKUP = re.compile(r"[*_|<>`\[\]]")  # characters that Markdown interprets
 
 
 class Page(NamedTuple):
@@ -141,7 +144,10 @@ def _formats() -> list[str]:
 
 def _refused_formats() -> list[str]:
     """Messages about the formats that are recognized and not read."""
-    rows = [[_codes(entry.suffixes), f"FILE {entry.advice}"] for entry in RECOGNIZED]
+    rows = [
+        [_codes(entry.suffixes), "FILE " + MARKUP.sub(r"\\\g<0>", entry.advice)]
+        for entry in RECOGNIZED
+    ]
     return _table(["suffixes", "message"], rows)
 
 
