@@ -87,6 +87,29 @@ def is_tensor(value: Any) -> bool:
     return hasattr(value, "untyped_storage") or hasattr(value, "is_sparse")
 
 
+def tensors_by_key(content: Any) -> dict[str, dict[Any, Any]]:
+    """Tensors of all state dicts in an object loaded by ``torch.load``.
+
+    Parameters
+    ----------
+    content : object
+        Content of the file.
+
+    Returns
+    -------
+    dict of str to dict
+        Tensors by name, for the dotted key of each mapping that contains tensors; the
+        key of ``content`` itself is empty.
+    """
+    states: dict[str, Any] = {"": content} if _is_state_dict(content) else {}
+    if isinstance(content, Mapping | list | tuple):
+        states |= dict(_state_dicts(content))
+    return {
+        key: {name: value for name, value in state.items() if is_tensor(value)}
+        for key, state in states.items()
+    }
+
+
 def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     tensors = {name: value for name, value in state.items() if is_tensor(value)}
     for name in tensors:
@@ -204,7 +227,7 @@ def _is_model(state: Mapping[Any, Any]) -> bool:
     )
 
 
-def _state_dicts(content: Mapping[Any, Any]) -> Iterator[tuple[str, Mapping[Any, Any]]]:
+def _state_dicts(content: Any) -> Iterator[tuple[str, Mapping[Any, Any]]]:
     """Mappings that contain tensors, at any depth, with their dotted key paths."""
     for key_path, value in _containers(content):
         if isinstance(value, Mapping) and _is_state_dict(value):

@@ -21,10 +21,16 @@ import numpy as np
 from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
     ChecksumRecord,
+    FileContents,
     FileSource,
     Tensor,
+    TensorInfo,
 )
-from ensembles.checkpoints.formats.nesting import is_tensor, state_dict_in
+from ensembles.checkpoints.formats.nesting import (
+    is_tensor,
+    state_dict_in,
+    tensors_by_key,
+)
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
 from ensembles.checkpoints.formats.state_dict import (
     as_torch,
@@ -91,6 +97,31 @@ def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
     return content
 
 
+def _contents(path: Path) -> FileContents:
+    """All state dicts of a file, and its other values."""
+    content = _load(path)
+    state_dicts = {
+        key: [_stored(str(name), value) for name, value in state.items()]
+        for key, state in tensors_by_key(content).items()
+    }
+    values = content.items() if isinstance(content, Mapping) else ()
+    plain = (bool, int, float, str, type(None))
+    return FileContents(
+        state_dicts,
+        {
+            str(key): f"{value!r:.80}"
+            for key, value in values
+            if isinstance(value, plain)
+        },
+    )
+
+
+def _stored(name: str, tensor: Any) -> TensorInfo:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    n_bytes = tensor.numel() * tensor.element_size()
+    return TensorInfo(name, dtype, tuple(tensor.shape), n_bytes)
+
+
 @register(
     FORMATS,
     suffixes=(".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar"),
@@ -98,6 +129,7 @@ def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
     write=_write,
     takes_key=True,
     streams=False,
+    contents=_contents,
     # The last two are those of PEFT and AdapterHub.
     main_files=(
         "pytorch_model.bin",
