@@ -19,12 +19,15 @@ from ensembles_cli.process import prepare_compiling
 COMMANDS = {
     "avg": "ensembles_cli.avg",
     "demo": "ensembles_cli.demo.command",
+    "diff": "ensembles_cli.inspection.diff",
     "embed": "ensembles_cli.embed",
     "evaluate": "ensembles_cli.evaluate",
+    "inspect": "ensembles_cli.inspection.inspect",
     "rules": "ensembles_cli.rules",
     "selections": "ensembles_cli.selections",
     "similar": "ensembles_cli.similar",
     "soup": "ensembles_cli.soup",
+    "verify": "ensembles_cli.inspection.verify",
 }
 
 
@@ -36,6 +39,9 @@ ALIASES = {
     **dict.fromkeys(("select", "selection"), "selections"),
     **dict.fromkeys(("eval", "score", "benchmark"), "evaluate"),
     **dict.fromkeys(("methods", "list"), "rules"),
+    **dict.fromkeys(("show", "info", "summary", "tree"), "inspect"),
+    **dict.fromkeys(("delta", "difference"), "diff"),
+    **dict.fromkeys(("check", "validate", "checksum"), "verify"),
 }
 
 
@@ -96,12 +102,15 @@ class Commands(click.Group):
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
     "demo": "Fine-tune two small models and average them, to see what it brings.",
+    "diff": "Compare two checkpoints, tensor by tensor.",
     "embed": "Turn the texts of a file into vectors.",
     "evaluate": "Evaluate a model on human similarity ratings.",
+    "inspect": "List the contents of a checkpoint, from its headers alone.",
     "rules": "List the rules that combine members, with formulas and papers.",
     "selections": "List the ways to choose weights by a score.",
     "similar": "Compute cosine similarities between texts.",
     "soup": "Average the checkpoints that score best together, by your own score.",
+    "verify": "Verify a result against the digests in its metadata.",
 }
 
 
