@@ -18,12 +18,15 @@ from ensembles_cli.process import prepare_compiling
 COMMANDS = {
     "avg": "ensembles_cli.avg",
     "demo": "ensembles_cli.demo.command",
+    "diff": "ensembles_cli.inspection.diff",
     "embed": "ensembles_cli.embed",
     "evaluate": "ensembles_cli.evaluate",
+    "inspect": "ensembles_cli.inspection.inspect",
     "rules": "ensembles_cli.rules",
     "selections": "ensembles_cli.selections",
     "similar": "ensembles_cli.similar",
     "soup": "ensembles_cli.soup",
+    "verify": "ensembles_cli.inspection.verify",
 }
 
 
@@ -35,6 +38,9 @@ ALIASES = {
     **dict.fromkeys(("select", "selection"), "selections"),
     **dict.fromkeys(("eval", "score", "benchmark"), "evaluate"),
     **dict.fromkeys(("methods", "list"), "rules"),
+    **dict.fromkeys(("show", "info", "summary", "tree"), "inspect"),
+    **dict.fromkeys(("delta", "difference"), "diff"),
+    **dict.fromkeys(("check", "validate", "checksum"), "verify"),
 }
 
 
@@ -96,12 +102,15 @@ class Commands(click.Group):
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
     "demo": "Train two small models, and average their checkpoints.",
+    "diff": "Compare two checkpoints, tensor by tensor.",
     "embed": "Compute a vector for each text of a file.",
     "evaluate": "Evaluate a text embedding model on human similarity ratings.",
+    "inspect": "List the contents of a checkpoint, from its headers alone.",
     "rules": "List the rules that combine members, with formulas and papers.",
     "selections": "List the ways to choose weights by a score.",
     "similar": "Compute cosine similarities between texts.",
     "soup": "Choose checkpoints by your own score, and average them.",
+    "verify": "Verify a result against the digests in its metadata.",
 }
 
 

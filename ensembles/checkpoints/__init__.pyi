@@ -1,3 +1,15 @@
+from .inspection.contents import FileInfo as FileInfo
+from .inspection.contents import Inspection as Inspection
+from .inspection.contents import StateDictInfo as StateDictInfo
+from .inspection.contents import inspect as inspect
+from .inspection.differences import Difference as Difference
+from .inspection.differences import ModuleDifference as ModuleDifference
+from .inspection.differences import TensorDifference as TensorDifference
+from .inspection.differences import diff as diff
+from .inspection.findings import Verification as Verification
+from .inspection.module_tree import Module as Module
+from .inspection.plots import plot_difference as plot_difference
+from .inspection.verification import verify as verify
 from .merging.average import MergeReport as MergeReport
 from .merging.average import average as average
 from .merging.average import write as write

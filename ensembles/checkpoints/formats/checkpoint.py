@@ -58,6 +58,52 @@ class Tensor(NamedTuple):
         return self.size * self.dtype.itemsize
 
 
+class TensorInfo(NamedTuple):
+    """Name, dtype, shape and size of a stored tensor, which need not be supported.
+
+    Parameters
+    ----------
+    name : str
+        Tensor name in the file.
+    dtype : str
+        Name of the dtype, such as "float32", or as the format spells it.
+    shape : tuple of int
+        Shape as stored.
+    nbytes : int
+        Number of bytes of its data.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements, of packed formats the number of stored units."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class FileContents:
+    """Tensors and other contents of a file, from its header alone.
+
+    Parameters
+    ----------
+    state_dicts : dict of str to list of TensorInfo
+        Tensors of each state dict, by its key; the key of a file that is a single
+        state dict is empty.
+    values : dict of str to str
+        Other contents, such as the step or hyperparameters: key to a short text.
+    metadata : dict of str to str
+        Metadata of the file.
+    """
+
+    state_dicts: dict[str, list[TensorInfo]]
+    values: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
 class FileSource:
     """A regular file, read by offset.
 

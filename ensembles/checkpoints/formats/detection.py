@@ -100,7 +100,8 @@ def detect(path: Path) -> Format | Recognized | None:
     """
     with open(open_regular(path), "rb") as file:
         head = FileHead(path, file.read(512), os.fstat(file.fileno()).st_size)
-    candidates: list[Format | Recognized] = [*FORMATS.values(), *RECOGNIZED]
+    # A safetensors header of 640 bytes starts with the two bytes of a pickle.
+    candidates: list[Format | Recognized] = [*formats_by_preference(), *RECOGNIZED]
     for format_ in candidates:
         if format_.matches is None:
             if path.name.lower().endswith(format_.suffixes):

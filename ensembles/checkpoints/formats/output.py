@@ -94,8 +94,9 @@ class OutputFile:
     order : sequence of str
         All names, including aliases, in the order of the first member.
     metadata : mapping of str to str
-        Provenance of the result. The digests in it are zeros until all tensors are
-        written, and the real ones afterwards; the lengths stay the same.
+        Provenance of the result, and digests of the file's tensors. The digests are
+        zeros until all tensors are written, and the real ones afterwards; the lengths
+        stay the same.
     template : Path or None
         File of the first member whose contents other than tensors the output keeps;
         None except for an additional file of a directory, such as a head.

@@ -11,13 +11,21 @@ import numpy as np
 from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
     ChecksumRecord,
+    FileContents,
     FileSource,
     Keys,
     Tensor,
+    TensorInfo,
 )
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
-from ensembles.checkpoints.formats.pytorch_files.nesting import state_dict_in
+from ensembles.checkpoints.formats.pytorch_files.modules import contents
+from ensembles.checkpoints.formats.pytorch_files.nesting import (
+    state_dict_in,
+    tensors_by_key,
+)
+from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
 from ensembles.checkpoints.formats.pytorch_files.reading import (
+    ITEMSIZES,
     TorchFile,
     read_file,
     stored_at,
@@ -73,6 +81,30 @@ def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
     return content
 
 
+def _contents(path: Path) -> FileContents:
+    """All state dicts of a file, and its other values."""
+    content = read_file(FileSource(path)).content
+    state_dicts = {
+        key: [_listed(str(name), tensor) for name, tensor in tensors.items()]
+        for key, tensors in tensors_by_key(content).items()
+    }
+    texts = {str(key): _short(value) for key, value in contents(content).items()}
+    return FileContents(state_dicts, {key: t for key, t in texts.items() if t})
+
+
+def _listed(name: str, tensor: StoredTensor) -> TensorInfo:
+    n_bytes = tensor.size * ITEMSIZES.get(tensor.dtype, 1)
+    return TensorInfo(name, tensor.dtype, tensor.shape, n_bytes)
+
+
+def _short(value: Any) -> str:
+    """Text of a plain value or an object; empty for containers and tensors."""
+    if isinstance(value, PickledObject):
+        return str(value.type)
+    plain = isinstance(value, bool | int | float | str | None)
+    return f"{value!r:.80}" if plain else ""
+
+
 @register(
     FORMATS,
     suffixes=(".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar"),
@@ -80,6 +112,7 @@ def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
     write=_write,
     takes_key=True,
     streams=False,
+    contents=_contents,
     # The last two are those of PEFT and AdapterHub.
     main_files=(
         "pytorch_model.bin",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileContents
 from ensembles.checkpoints.formats.output import OutputFile, Sink
 from ensembles.registry import Table
 
@@ -82,6 +82,10 @@ class Format:
         Whether files store the metadata; then the reader returns them.
     main_files : tuple of str, default=()
         Usual names of the main weight file in a directory, the preferred one first.
+    contents : callable (path) -> FileContents or None, default=None
+        Lists everything in a file, from its header alone, for `inspect`: also tensors
+        that ``read`` rejects, and state dicts that it does not choose. None lists the
+        tensors that ``read`` returns.
 
     Examples
     --------
@@ -132,6 +136,7 @@ class Format:
     streams: bool = True
     keeps_metadata: bool = False
     main_files: tuple[str, ...] = ()
+    contents: Callable[[Path], FileContents] | None = None
 
     @property
     def name(self) -> str:

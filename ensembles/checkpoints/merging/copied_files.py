@@ -11,12 +11,13 @@ from typing import Any
 from ensembles.checkpoints.compatibility.configuration import CARD, has_card, is_card
 from ensembles.checkpoints.compatibility.tied_weights import untied_config
 from ensembles.checkpoints.merging.model_card import model_card
-from ensembles.checkpoints.merging.provenance import provenance
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.plan import Plan
 
 
-def write_auxiliary_files(plan: Plan, path: Path, digests: Sequence[str]) -> None:
+def write_auxiliary_files(
+    plan: Plan, path: Path, digests: Sequence[str], recipe: str
+) -> None:
     """Copy the auxiliary files of the first member, and rewrite the ones that change.
 
     Writes a new index of shards and a new model card, and changes ``config.json`` if
@@ -30,11 +31,11 @@ def write_auxiliary_files(plan: Plan, path: Path, digests: Sequence[str]) -> Non
         Directory to write to.
     digests : sequence of str
         Digest of each member's tensors, then of the base's.
+    recipe : str
+        Provenance in JSON, for the index.
     """
     first = plan.members[0]
-    changed: dict[str, dict[str, Any]] = shards.index(
-        plan.parts, first, provenance(plan, digests)
-    )
+    changed: dict[str, dict[str, Any]] = shards.index(plan.parts, first, recipe)
     config = untied_config(first.config) if plan.untied else dict(first.config)
     if plan.options.dtype is not None:
         keys = [key for key in ("dtype", "torch_dtype") if key in config]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,12 @@ from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.formats.output import Sink
-from ensembles.checkpoints.merging.digests import BLOCK, BlockDigest, digest
+from ensembles.checkpoints.merging.digests import (
+    BLOCK,
+    BlockDigest,
+    Digested,
+    digest,
+)
 from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
@@ -39,15 +44,20 @@ class StreamResult:
     ----------
     blocks : dict of Tensor to list of bytes
         Block digests of each tensor that was read.
-    digest : str
-        Digest of the result's tensors.
+    written : dict of str to (dtype, shape, list of bytes)
+        Dtype, shape and block digests of each tensor of the result, by name.
     nonfinite_tensors : list of str
         Names of tensors of the result that contain NaN or infinity.
     """
 
     blocks: dict[Tensor, list[bytes]] = field(default_factory=dict)
-    digest: str = ""
+    written: dict[str, Digested] = field(default_factory=dict)
     nonfinite_tensors: list[str] = field(default_factory=list)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the result's tensors."""
+        return digest(self.written)
 
     def checkpoint_digests(self, plan: Plan) -> list[str]:
         """Digest of each member, then of the base, from their tensors that were read.
@@ -357,10 +367,12 @@ def _result(
             digests.extend(more)
         if not part.is_finite:
             nonfinite[job.target.name] = None
-    written = {t.name: (t.dtype, t.shape, blocks[t.name][-1]) for t in targets}
+    written: dict[str, Digested] = {
+        t.name: (t.dtype, t.shape, blocks[t.name][-1]) for t in targets
+    }
     read = {
         tensor: digests
         for target in targets
         for tensor, digests in zip(target.sources, blocks[target.name], strict=False)
     }
-    return StreamResult(read, digest(written), list(nonfinite))
+    return StreamResult(read, written, list(nonfinite))

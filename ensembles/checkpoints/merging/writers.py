@@ -14,7 +14,12 @@ from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
 from ensembles.checkpoints.merging import digests
 from ensembles.checkpoints.merging.checksums import verify_checksums
 from ensembles.checkpoints.merging.copied_files import write_auxiliary_files
-from ensembles.checkpoints.merging.provenance import KEY, provenance
+from ensembles.checkpoints.merging.provenance import (
+    KEY,
+    TENSORS,
+    provenance,
+    tensor_digests,
+)
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.plan import Plan
@@ -82,23 +87,39 @@ def write_plan_to(
     """
     if stream is None:
         verify_checksums(plan.checkpoints, plan.threads, progress)
-    metadata = {KEY: provenance(plan, [digests.ZERO] * len(plan.checkpoints))}
     is_directory = plan.format == "directory"
+    metadata = {part: _placeholders(plan, len(plan.parts[part])) for part in plan.parts}
+    prefixes = {
+        part: shards.prefix_of(part, plan.members[0]) if is_directory else ""
+        for part in plan.parts
+    }
     sinks: dict[str, Sink] = {}
     with ExitStack() as opened:
-        for part in plan.parts:
+        for part, prefix in prefixes.items():
             part_path = path / part if is_directory else path
             part_path.parent.mkdir(parents=True, exist_ok=True)
-            prefix = shards.prefix_of(part, plan.members[0]) if is_directory else ""
-            file = _output_file(plan, part, part_path, prefix, metadata)
+            file = _output_file(plan, part, part_path, prefix, metadata[part])
             part_sinks = opened.enter_context(contextmanager(writer_for(part))(file))
             sinks |= {prefix + name: sink for name, sink in part_sinks.items()}
         result = (stream or stream_plan)(plan, sinks, progress)
         read_digests = result.checkpoint_digests(plan)
-        metadata[KEY] = provenance(plan, read_digests)
+        recipe = provenance(plan, read_digests, result.digest)
+        for part, prefix in prefixes.items():
+            names = [target.name for target in plan.parts[part]]
+            written = {n.removeprefix(prefix): result.written[n] for n in names}
+            metadata[part] |= {KEY: recipe, TENSORS: tensor_digests(written)}
     if is_directory:
-        write_auxiliary_files(plan, path, read_digests)
+        write_auxiliary_files(plan, path, read_digests, recipe)
     return result
+
+
+def _placeholders(plan: Plan, n_tensors: int) -> dict[str, str]:
+    """Metadata of a weight file with zeros as digests."""
+    zeros = [digests.ZERO] * len(plan.checkpoints)
+    return {
+        KEY: provenance(plan, zeros, digests.ZERO),
+        TENSORS: digests.ZERO * n_tensors,
+    }
 
 
 def _output_file(

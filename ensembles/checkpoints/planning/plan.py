@@ -223,7 +223,7 @@ def plan(
     format_ = output_format(path)
     targets, aliases = match.targets, match.aliases
     if format_ == "directory" and opened[0].is_torch:
-        targets, aliases = _repeat_tied(targets, aliases), {}
+        targets, aliases = repeat_tied(targets, aliases), {}
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
@@ -379,12 +379,24 @@ def _count_read(
     )
 
 
-def _repeat_tied(
+def repeat_tied(
     targets: list[TensorPlan], aliases: Mapping[str, str]
 ) -> list[TensorPlan]:
     """Repeat tied tensors under each name, as libraries expect in a directory.
 
     In a single file, the aliases are in the metadata, as in safetensors' save_model.
+
+    Parameters
+    ----------
+    targets : list of TensorPlan
+        Tensors of the result.
+    aliases : mapping of str to str
+        Additional names for tied tensors: alias to name.
+
+    Returns
+    -------
+    list of TensorPlan
+        The targets, then one for each alias.
     """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]

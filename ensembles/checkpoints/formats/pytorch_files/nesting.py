@@ -115,6 +115,29 @@ def state_dict_in(content: Any, key: Keys, path: Path) -> StateDict:
     return StateDict(tensors, keys, others, notes)
 
 
+def tensors_by_key(content: Any) -> dict[str, dict[Any, StoredTensor]]:
+    """Tensors of all state dicts in the object of a PyTorch file.
+
+    Parameters
+    ----------
+    content : object
+        Content of the file.
+
+    Returns
+    -------
+    dict of str to dict
+        Tensors by name, for the dotted key of each mapping that contains tensors; the
+        key of ``content`` itself is empty.
+    """
+    mapping = contents(content)
+    states = {"": mapping} if _is_state_dict(mapping) else {}
+    states |= dict(_state_dicts(mapping))
+    return {
+        key: {name: value for name, value in state.items() if is_tensor(value)}
+        for key, state in states.items()
+    }
+
+
 def is_tensor(value: Any) -> bool:
     """Whether a value is a tensor of the file."""
     return isinstance(value, StoredTensor)
