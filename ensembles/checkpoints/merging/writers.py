@@ -12,7 +12,7 @@ from ensembles._typing import Array
 from ensembles.checkpoints.formats.detection import writer_for
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
 from ensembles.checkpoints.merging import digests
-from ensembles.checkpoints.merging.checksums import verify_checksums
+from ensembles.checkpoints.merging.checksums import damage_first, verify_checksums
 from ensembles.checkpoints.merging.copied_files import write_auxiliary_files
 from ensembles.checkpoints.merging.provenance import KEY, provenance
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
@@ -41,10 +41,9 @@ def merge_to_memory(
     result : StreamResult
         Digests, and the names of tensors with NaN or infinity.
     """
-    verify_checksums(plan.checkpoints, plan.threads, progress)
     arrays = {t.name: np.empty(t.shape, t.dtype) for t in plan.targets}
     sinks = {name: ArraySink(array) for name, array in arrays.items()}
-    return arrays, stream_plan(plan, sinks, progress)
+    return arrays, _stream_verified(plan, sinks, progress)
 
 
 def write_plan_to(
@@ -80,8 +79,6 @@ def write_plan_to(
         If a member is damaged or changes while it is read, or the rule or option
         ``integers`` rejects values of a tensor.
     """
-    if stream is None:
-        verify_checksums(plan.checkpoints, plan.threads, progress)
     metadata = {KEY: provenance(plan, [digests.ZERO] * len(plan.checkpoints))}
     is_directory = plan.format == "directory"
     sinks: dict[str, Sink] = {}
@@ -93,11 +90,21 @@ def write_plan_to(
             file = _output_file(plan, part, part_path, prefix, metadata)
             part_sinks = opened.enter_context(contextmanager(writer_for(part))(file))
             sinks |= {prefix + name: sink for name, sink in part_sinks.items()}
-        result = (stream or stream_plan)(plan, sinks, progress)
+        result = (stream or _stream_verified)(plan, sinks, progress)
         read_digests = result.checkpoint_digests(plan)
         metadata[KEY] = provenance(plan, read_digests)
     if is_directory:
         write_auxiliary_files(plan, path, read_digests)
+    return result
+
+
+def _stream_verified(
+    plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
+) -> StreamResult:
+    """Stream a plan, and verify the checksums of all members."""
+    with damage_first(plan.checkpoints, plan.threads):
+        result = stream_plan(plan, sinks, progress)
+    verify_checksums(plan.checkpoints, result.crcs, plan.threads, progress)
     return result
 
 

@@ -24,6 +24,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import fit_to_memory
+from ensembles.checkpoints.planning.checksum_ranges import checksum_ranges
 from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
@@ -83,8 +84,7 @@ class Plan:
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes to read from members and base, more than once with checksums or
-        statistics.
+        Bytes to read from members and base, twice for rules with statistics.
     write_bytes : int
         Size of the result's tensors in bytes.
     free_bytes : int
@@ -373,9 +373,16 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
 def _count_read(
     checkpoints: Sequence[Checkpoint], targets: Sequence[TensorPlan], rule: Rule
 ) -> int:
-    """Bytes to read: tensors once per pass, entries with checksums once more."""
+    """Bytes to read: tensors once per pass, and the rest of entries with checksums."""
     n_passes = 1 if rule.statistics is None else 2
-    return sum(record.size for c in checkpoints for record in c.records) + sum(
+    records = [record for checkpoint in checkpoints for record in checkpoint.records]
+    ranges = checksum_ranges(records, {t for target in targets for t in target.sources})
+    return sum(
+        piece.stop - piece.start
+        for pieces in ranges.values()
+        for piece in pieces
+        if piece.tensor is None
+    ) + sum(
         tensor.nbytes * (n_passes if target.action == "combine" else 1)
         for target in targets
         for tensor in target.sources
