@@ -84,6 +84,7 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
         "like the first member]"
     ),
 )
+@checkpoint.only_weights
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force

@@ -16,7 +16,7 @@ import click
 PARAMETER = re.compile(
     r"\x02([^\x03]*)\x03"
     r"|(?<![^\s(])(base|column|encoding|errors|force|frequencies|integers|key|kind|last"
-    r"|missing|normalize|on_error|select|unknown|weights)"
+    r"|missing|normalize|on_error|only_weights|select|unknown|weights)"
     r"=(True|None|N|NAME|PATH|'[\w.-]+')(?![\w/])(?! \(--)"
 )
 

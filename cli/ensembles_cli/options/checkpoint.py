@@ -48,6 +48,14 @@ missing = click.option(
 key = click.option(
     "--key", help="Key of the state dict in a PyTorch file, such as ema.model."
 )
+only_weights = click.option(
+    "--only-weights",
+    is_flag=True,
+    help=(
+        "Write only tensors.  [default: a PyTorch file keeps the optimizer state and "
+        "other contents of the first member]"
+    ),
+)
 memory = click.option(
     "--memory",
     type=Size(),

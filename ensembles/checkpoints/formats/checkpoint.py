@@ -162,6 +162,9 @@ class Checkpoint:
     state_dict : str or None
         Key of the state dict that was read from a larger object; None if the file
         holds a single state dict.
+    beside : dict of str to list of str
+        Names of the contents of each weight file other than the tensors of its state
+        dict, such as "optimizer" and "epoch", by its path relative to ``path``.
     notes : list of str
         Messages about contents that were skipped or chosen, one sentence each, without
         the checkpoint's name.
@@ -180,6 +183,7 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)
     records: list[ChecksumRecord] = field(default_factory=list)
     state_dict: str | None = None
+    beside: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

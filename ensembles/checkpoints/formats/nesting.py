@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +80,28 @@ def state_dict_in(content: Any, key: str | None, path: Path) -> SelectionResult:
         )
     at = None if chosen_key is None else str(chosen_key)
     return SelectionResult(state, _tensors(state, path), at, notes)
+
+
+def contents_beside(content: Any, key: str | None) -> list[str]:
+    """Names of the contents of a file other than the tensors of its state dict.
+
+    Parameters
+    ----------
+    content : object
+        Content of the file.
+    key : str or None
+        Key of the state dict, with dots between nested keys; None if it is ``content``.
+
+    Returns
+    -------
+    list of str
+        Top-level keys, such as "optimizer" and "epoch".
+    """
+    if key is None:
+        return [str(name) for name, value in content.items() if not is_tensor(value)]
+    names = list(map(str, dict(_entries(content))))
+    outer = max((n for n in names if f"{key}.".startswith(f"{n}.")), key=len)
+    return [name for name in names if name != outer]
 
 
 def is_tensor(value: Any) -> bool:
@@ -222,10 +244,14 @@ def _containers(content: Any) -> Iterator[tuple[str, Any]]:
         seen.add(id(value))
         if key_path:
             yield key_path, value
-        entries = value.items() if isinstance(value, Mapping) else enumerate(value)
-        for name, inner in entries:
+        for name, inner in _entries(value):
             if isinstance(inner, Mapping | list | tuple):
                 queue.append((f"{key_path}.{name}" if key_path else str(name), inner))
+
+
+def _entries(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Keys and values of a mapping, indices and elements of a list."""
+    return value.items() if isinstance(value, Mapping) else enumerate(value)
 
 
 def _deeper(content: Mapping[Any, Any]) -> str | None:

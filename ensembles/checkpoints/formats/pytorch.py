@@ -11,7 +11,6 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,9 @@ from ensembles.checkpoints.formats.checkpoint import (
     FileSource,
     Tensor,
 )
-from ensembles.checkpoints.formats.nesting import is_tensor, state_dict_in
-from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
-from ensembles.checkpoints.formats.state_dict import (
-    as_torch,
-    dtype_of,
-    import_torch,
-    with_aliases,
-)
+from ensembles.checkpoints.formats.nesting import contents_beside, state_dict_in
+from ensembles.checkpoints.formats.pytorch_files.writing import write
+from ensembles.checkpoints.formats.state_dict import dtype_of, import_torch
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
 from ensembles.registry import register
 
@@ -61,43 +55,13 @@ def _matches(head: FileHead) -> bool:
     return any(name.endswith("data.pkl") for name in names) and not is_torchscript
 
 
-def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
-    torch = import_torch(f"writing {file.name}")
-    arrays = {n: np.empty(shape, dtype) for n, (dtype, shape) in file.layout.items()}
-    yield {name: ArraySink(array) for name, array in arrays.items()}
-    tensors: dict[str, Any] = {name: as_torch(array) for name, array in arrays.items()}
-    content: Any = with_aliases(tensors, file.aliases, file.order)
-    if file.template is not None:
-        content = _with_tensors(file.template, content)
-    try:
-        # With a path, torch.save would store the name of the temporary file.
-        with file.path.open("wb") as opened:
-            torch.save(content, opened)
-    except RuntimeError as error:
-        raise OSError(f"{file.name} could not be written: {error}") from None
-
-
-def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
-    """Content of a file with other tensors; tensors without a new value are removed."""
-    torch = import_torch(f"reading {template}")
-    content = torch.load(template, map_location="cpu", weights_only=True)
-    chosen = state_dict_in(content, None, template)
-    stored = [name for name, value in chosen.state.items() if is_tensor(value)]
-    for stored_name, name in zip(stored, chosen.tensors, strict=True):
-        if name in tensors:
-            chosen.state[stored_name] = tensors[name]
-        else:
-            del chosen.state[stored_name]
-    return content
-
-
 @register(
     FORMATS,
     suffixes=(".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar"),
     matches=_matches,
-    write=_write,
+    write=write,
     takes_key=True,
-    streams=False,
+    keeps_contents=True,
     # The last two are those of PEFT and AdapterHub.
     main_files=(
         "pytorch_model.bin",
@@ -133,7 +97,8 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
     """
     file = FileSource(path)
     records = _records(file)
-    chosen = state_dict_in(_load(path), key, path)
+    content = _load(path)
+    chosen = state_dict_in(content, key, path)
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
@@ -157,6 +122,7 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
         records=[record for at, record in records.items() if at in used],
         state_dict=chosen.key,
         notes=chosen.notes,
+        beside={path.name: contents_beside(content, chosen.key)},
     )
 
 

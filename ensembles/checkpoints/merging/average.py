@@ -92,6 +92,7 @@ def average(
     exclude: Sequence[str] = (),
     key: str | None = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -114,6 +115,7 @@ def average(
     exclude: Sequence[str] = (),
     key: str | None = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -135,6 +137,7 @@ def average(
     exclude: Sequence[str] = (),
     key: str | None = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -183,6 +186,10 @@ def average(
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
+    only_weights : bool, default=False
+        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
+        the first member's file, with its optimizer state and counters, in which only
+        the tensors differ, if their names, dtypes and shapes are the same.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -243,6 +250,7 @@ def average(
         exclude=exclude,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,

@@ -119,7 +119,6 @@ def _output_file(
         for alias, name in plan.aliases.items()
         if alias.startswith(prefix) and name.removeprefix(prefix) in layout
     }
-    is_extra = plan.format == "directory" and part in first.extras
     return OutputFile(
         path=path,
         name=f"{plan.out}/{part}" if plan.format == "directory" else f"{plan.out}",
@@ -127,5 +126,5 @@ def _output_file(
         aliases=aliases,
         order=tuple(name.removeprefix(prefix) for name in first.names),
         metadata=metadata,
-        template=Path(str(first.path)) / part if is_extra else None,
+        template=plan.templates.get(part),
     )

@@ -22,6 +22,7 @@ from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix
+from ensembles.checkpoints.formats.output import Template
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import fit_to_memory
 from ensembles.checkpoints.planning.checksum_ranges import checksum_ranges
@@ -30,6 +31,7 @@ from ensembles.checkpoints.planning.destination import (
     output_format,
 )
 from ensembles.checkpoints.planning.foreign_rules import named_here, parameter_here
+from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import notices, of_members, of_output
 from ensembles.checkpoints.planning.options import (
     MEMORY,
@@ -78,6 +80,9 @@ class Plan:
     parts : dict of str to list of TensorPlan
         Tensors of each weight file in the order they are stored, by path relative to
         the directory; a single file has its name as the key, "memory" an empty string.
+    templates : dict of str to Template
+        File of the first member to copy, except for its tensors, for each weight file
+        that keeps other contents.
     options : MergeOptions
         Validated options.
     threads : int
@@ -107,6 +112,7 @@ class Plan:
     out: Path | None
     format: str
     parts: dict[str, list[TensorPlan]]
+    templates: dict[str, Template]
     options: MergeOptions
     threads: int
     read_bytes: int
@@ -136,6 +142,7 @@ def plan(
     exclude: Sequence[str] = (),
     key: str | None = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -163,7 +170,9 @@ def plan(
         Weight of each member; None gives all members the same weight.
     rule_params : mapping of str to value or None, default=None
         Parameters of the rule, by name; None means the defaults.
-    dtype, integers, missing, include, exclude, key, shard_size, memory, threads, force
+    dtype, integers, missing, include, exclude, key, shard_size
+        As in `average`, with the same defaults.
+    only_weights, memory, threads, force
         As in `average`, with the same defaults.
 
     Returns
@@ -194,6 +203,7 @@ def plan(
         exclude=exclude,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,
@@ -230,9 +240,18 @@ def plan(
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
+    if format_ == "directory":
+        parts = shards.divide(targets, opened[0], shard_size=shard_size)
+    else:
+        parts = {path.name if path else "": shards.in_order(targets)}
+    templates, kept = kept_contents(
+        parts, aliases, opened[0], path, only_weights=only_weights
+    )
     n_free = 0
     if path is not None:
-        reasons, n_free = destination_problems(path, checkpoints, n_written)
+        sizes = [template.file.size for template in templates.values()]
+        n_needed = max(n_written, sum(sizes))
+        reasons, n_free = destination_problems(path, checkpoints, n_needed)
         problems += reasons
     n_threads, n_buffers = 1, 0
     with _collected(problems):
@@ -240,10 +259,6 @@ def plan(
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
     if problems:
         raise ValueError(_join(problems))
-    if format_ == "directory":
-        parts = shards.divide(targets, opened[0], shard_size=shard_size)
-    else:
-        parts = {path.name if path else "": shards.in_order(targets)}
     return Plan(
         members=opened,
         base=base_opened,
@@ -256,6 +271,7 @@ def plan(
         out=path,
         format=format_,
         parts=parts,
+        templates=templates,
         options=options,
         threads=n_threads,
         read_bytes=_count_read(checkpoints, targets, resolved),
@@ -264,6 +280,7 @@ def plan(
         peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
             *of_output(path, format_, n_written, force, opened),
+            *kept,
             *of_members(checkpoints),
             *renamings,
             *match.notes,
