@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 NESTED = ("state_dict", "model_state_dict", "model", "ema", "module")
 PREFIXES = ("module.", "_orig_mod.")
 SHOWN = 8
+SHARED = " (shares memory with the averaged tensors)"
 # Training state (optimizer, scheduler, metrics): its tensors are not parameters.
 TRAINING = re.compile(
     r"optim|sched|scaler|rng|random|callback|loop|sampler|loss|meter|metric|history"
@@ -82,26 +83,50 @@ def state_dict_in(content: Any, key: str | None, path: Path) -> SelectionResult:
     return SelectionResult(state, _tensors(state, path), at, notes)
 
 
-def contents_beside(content: Any, key: str | None) -> list[str]:
+def contents_beside(
+    content: Any, chosen: SelectionResult, storage_of: Callable[[Any], Any]
+) -> list[str]:
     """Names of the contents of a file other than the tensors of its state dict.
 
     Parameters
     ----------
     content : object
         Content of the file.
-    key : str or None
-        Key of the state dict, with dots between nested keys; None if it is ``content``.
+    chosen : SelectionResult
+        State dict in it, see `state_dict_in`.
+    storage_of : callable (tensor) -> hashable
+        Identifies the storage of a tensor.
 
     Returns
     -------
     list of str
-        Top-level keys, such as "optimizer" and "epoch".
+        Keys such as "optimizer", with dots between nested keys. One that shares a
+        storage with the state dict, and changes with it, has an addition that says so.
     """
-    if key is None:
-        return [str(name) for name, value in content.items() if not is_tensor(value)]
-    names = list(map(str, dict(_entries(content))))
-    outer = max((n for n in names if f"{key}.".startswith(f"{n}.")), key=len)
-    return [name for name in names if name != outer]
+    beside: list[tuple[str, Any]] = []
+    prefix, rest = "", chosen.key
+    while rest:
+        entries = {str(name): value for name, value in _entries(content)}
+        inner = max((n for n in entries if f"{rest}.".startswith(f"{n}.")), key=len)
+        beside += [(prefix + n, v) for n, v in entries.items() if n != inner]
+        content, prefix = entries[inner], f"{prefix}{inner}."
+        rest = rest[len(inner) + 1 :]
+    others = [(n, v) for n, v in _entries(content) if not is_tensor(v)]
+    beside += [(f"{prefix}{name}", value) for name, value in others]
+    storages = {storage_of(t) for t in chosen.tensors.values() if t.numel()}
+    return [
+        name + SHARED * any(storage_of(t) in storages for t in _tensors_in(value))
+        for name, value in beside
+    ]
+
+
+def _tensors_in(value: Any) -> Iterator[Any]:
+    """Tensors at any depth of a value."""
+    if is_tensor(value):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for _, container in [("", value), *_containers(value)]:
+            yield from (v for _, v in _entries(container) if is_tensor(v))
 
 
 def is_tensor(value: Any) -> bool:

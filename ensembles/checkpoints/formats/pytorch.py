@@ -106,7 +106,7 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
     used = {at for at, record in records.items() if record.name.endswith("/data.pkl")}
     for name, value in chosen.tensors.items():
         tensor = _tensor(file, name, value, records)
-        used.add(getattr(value.untyped_storage(), OFFSETS))
+        used.add(_storage_of(value))
         location = (tensor.offset, tensor.dtype, tensor.shape) if tensor.size else name
         if location in seen:
             aliases[name] = seen[location]
@@ -122,7 +122,7 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
         records=[record for at, record in records.items() if at in used],
         state_dict=chosen.key,
         notes=chosen.notes,
-        beside={path.name: contents_beside(content, chosen.key)},
+        beside={path.name: contents_beside(content, chosen, _storage_of)},
     )
 
 
@@ -204,6 +204,12 @@ def _unsafe(path: Path, message: str) -> str:
     )
 
 
+def _storage_of(value: Any) -> Any:
+    """Offset of a tensor's storage in the file; None for sparse or without data."""
+    is_dense = str(value.layout) == "torch.strided"
+    return getattr(value.untyped_storage(), OFFSETS, None) if is_dense else None
+
+
 def _tensor(
     file: FileSource, name: str, value: Any, records: dict[int, ChecksumRecord]
 ) -> Tensor:
@@ -215,7 +221,7 @@ def _tensor(
             f"{where} is a strided view of its storage; save it with .contiguous()"
         )
     dtype = dtype_of(value, where)
-    begin = getattr(value.untyped_storage(), OFFSETS, None)
+    begin = _storage_of(value)
     if begin not in records:
         raise ValueError(f"{where} has no data in the file; is it a meta tensor?")
     offset = begin + value.storage_offset() * dtype.itemsize

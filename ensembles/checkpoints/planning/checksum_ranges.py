@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, Source, Tensor
@@ -28,13 +28,13 @@ class ChecksumRange(NamedTuple):
 
 
 def checksum_ranges(
-    records: Iterable[ChecksumRecord], tensors: Collection[Tensor]
+    records: Sequence[ChecksumRecord], tensors: Collection[Tensor]
 ) -> dict[ChecksumRecord, list[ChecksumRange]]:
     """Divide the bytes of each record into tensors and other ranges.
 
     Parameters
     ----------
-    records : iterable of ChecksumRecord
+    records : sequence of ChecksumRecord
         Records; a repeated one is counted once.
     tensors : collection of Tensor
         Tensors that are read. A tensor that overlaps an earlier one is ignored, and
@@ -45,18 +45,22 @@ def checksum_ranges(
     dict of ChecksumRecord to list of ChecksumRange
         Consecutive ranges that cover each record.
     """
-    by_source: dict[Source, list[Tensor]] = {}
+    stored: dict[Source, list[Tensor]] = {record.file: [] for record in records}
     for tensor in tensors:
-        by_source.setdefault(tensor.source, []).append(tensor)
-    offsets: dict[Source, list[int]] = {}
-    for source, stored in by_source.items():
-        stored.sort(key=lambda tensor: tensor.offset)
-        offsets[source] = [tensor.offset for tensor in stored]
+        if tensor.source in stored:
+            stored[tensor.source].append(tensor)
+    for in_file in stored.values():
+        in_file.sort(key=_offset)
     divided = {}
     for record in records:
-        first = bisect_left(offsets.get(record.file, []), record.offset)
-        divided[record] = _divide(record, by_source.get(record.file, []), first)
+        in_file = stored[record.file]
+        first = bisect_left(in_file, record.offset, key=_offset)
+        divided[record] = _divide(record, in_file, first)
     return divided
+
+
+def _offset(tensor: Tensor) -> int:
+    return tensor.offset
 
 
 def _divide(

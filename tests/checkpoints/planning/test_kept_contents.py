@@ -36,6 +36,32 @@ def test_the_note_names_the_contents_that_are_kept(tmp_path: Path) -> None:
     assert note(paths, tmp_path / "out.pt") == expected
 
 
+def test_contents_are_named_at_each_level(tmp_path: Path) -> None:
+    state = {**STATE, "_extra": {"scale": 2}}
+    content = {"run": {"ema.model": state, "step": 3}, "seed": 1}
+    torch.save(content, tmp_path / "a.pt")
+    planned = plan([tmp_path / "a.pt"], tmp_path / "o.pt", key="run.ema.model")
+    expected = ["seed", "run.step", "run.ema.model._extra"]
+    assert planned.members[0].beside == {"a.pt": expected}
+    torch.save([STATE, 3], tmp_path / "a.pt")
+    planned = plan([tmp_path / "a.pt"], tmp_path / "o.pt", key="0")
+    assert planned.members[0].beside == {"a.pt": ["1"]}
+
+
+def test_contents_that_change_with_the_tensors_are_named(tmp_path: Path) -> None:
+    empty = torch.zeros(0)
+    content = {
+        "model": {**STATE, "empty": empty},
+        "best": [{"w": STATE["w"]}],
+        "loss": STATE["v"][0],
+        "other": {"w": torch.ones(3), "empty": empty, "s": torch.eye(2).to_sparse()},
+    }
+    torch.save(content, tmp_path / "a.pt")
+    found = note([tmp_path / "a.pt"], tmp_path / "out.pt")
+    shared = "(shares memory with the averaged tensors)"
+    assert found.endswith(f": best {shared}, loss {shared}, other")
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

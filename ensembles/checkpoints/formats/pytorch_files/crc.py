@@ -43,7 +43,7 @@ def combine(first: int, second: int, n_bytes: int) -> int:
     >>> combine(crc32(b"ensem"), crc32(b"bles"), 4) == crc32(b"ensembles")
     True
     """
-    return _multiply(_shift(n_bytes), first) ^ second
+    return second ^ (_multiply(_shift(n_bytes), first) if first else 0)
 
 
 @lru_cache(4096)
