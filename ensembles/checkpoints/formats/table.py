@@ -82,7 +82,7 @@ class Format:
         Whether files store the metadata; then the reader returns them.
     keeps_contents : bool, default=False
         Whether the writer copies the ``template`` of an output file, to keep its
-        contents other than tensors. A path of the file must then be a tensor's source.
+        contents other than tensors.
     main_files : tuple of str, default=()
         Usual names of the main weight file in a directory, the preferred one first.
 
