@@ -51,21 +51,29 @@ def kept_contents(
     if out is None or first.path is None:
         return {}, []
     templates: dict[str, Template] = {}
-    reasons = dict.fromkeys(first.beside, _usual_reason(parts, first))
-    for part, stored in _pairs(parts, first):
-        obstacle = _obstacle(part, parts[part], aliases, first)
+    contents = dict(first.beside)
+    reasons = dict.fromkeys(contents, _usual_reason(parts, first))
+    for part, stored in _pairs(parts, first, out):
+        reason = _obstacle(part, parts[part], aliases, first)
         if only_weights:
-            reasons[stored] = "only_weights=True"
-        elif obstacle is not None:
-            reasons[stored] = obstacle
+            reason = "only_weights=True"
+        if reason is not None:
+            reasons[stored] = reason
+            if first.state_dict is not None and not contents.get(stored):
+                contents[stored] = [f"the key {first.state_dict!r}"]
         else:
             reasons.pop(stored, None)
             templates[part] = _template(part, parts[part], first)
-    return templates, list(_notes(first, out, reasons))
+    notes = (
+        _note(stored, names, reasons.get(stored), first, out)
+        for stored, names in contents.items()
+        if names
+    )
+    return templates, list(notes)
 
 
 def _pairs(
-    parts: Mapping[str, Sequence[TensorPlan]], first: Checkpoint
+    parts: Mapping[str, Sequence[TensorPlan]], first: Checkpoint, out: Path
 ) -> Iterator[tuple[str, str]]:
     """Weight files of the output, each with the file of the first member it may copy.
 
@@ -75,10 +83,14 @@ def _pairs(
         format_ = format_by_suffix(part)
         if format_ is None or not format_.keeps_contents or not parts[part]:
             continue
-        if part in first.extras:
+        if _is_directory(out) and part in first.extras:
             yield part, part
         elif not first.is_directory and first.format == format_.name:
             yield part, str(first.path and first.path.name)
+
+
+def _is_directory(out: Path) -> bool:
+    return format_by_suffix(out.name) is None
 
 
 def _usual_reason(parts: Iterable[str], first: Checkpoint) -> str:
@@ -134,17 +146,18 @@ def _template(part: str, targets: Sequence[TensorPlan], first: Checkpoint) -> Te
     return Template(file, tensors, [r for r in first.records if r.file is file])
 
 
-def _notes(first: Checkpoint, out: Path, reasons: Mapping[str, str]) -> Iterator[str]:
-    """Messages about the other contents of each file of the first member."""
-    for stored, names in first.beside.items():
-        is_part = first.is_directory and stored in first.extras
-        target = f"{out}/{stored}" if is_part else f"{out}"
-        source = f"{first.path}/{stored}" if first.is_directory else first.name
-        if stored in reasons:
-            if names:
-                yield (
-                    f"{target} contains only tensors, without {listed(names)} of "
-                    f"{source}: {reasons[stored]}"
-                )
-        elif names:
-            yield f"{target} keeps the other contents of {source}: {listed(names)}"
+def _note(
+    stored: str, names: Sequence[str], reason: str | None, first: Checkpoint, out: Path
+) -> str:
+    """Message about the other contents of a file of the first member.
+
+    ``reason`` says why they are left out; None if they are kept.
+    """
+    is_part = _is_directory(out) and stored in first.extras
+    target = f"{out}/{stored}" if is_part else f"{out}"
+    source = f"{first.path}/{stored}" if first.is_directory else first.name
+    if reason is None:
+        return f"{target} keeps the other contents of {source}: {listed(names)}"
+    return (
+        f"{target} contains only tensors, without {listed(names)} of {source}: {reason}"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
@@ -106,6 +107,30 @@ def test_a_state_dict_without_other_contents_has_no_note(tmp_path: Path) -> None
     planned = plan([tmp_path / "a.pt"], tmp_path / "out.pt")
     assert planned.templates
     assert not any("contents" in note for note in planned.notes)
+
+
+def test_the_key_of_a_nested_state_dict_is_not_lost_silently(tmp_path: Path) -> None:
+    torch.save({"model": STATE}, tmp_path / "a.pt")
+    paths, out = [tmp_path / "a.pt"], tmp_path / "out.pt"
+    average(paths, out)
+    assert torch.load(out, weights_only=True).keys() == {"model"}
+    expected = "out.pt contains only tensors, without the key 'model' of a.pt: "
+    assert note(paths, out, only_weights=True) == expected + "only_weights=True"
+    assert plan(paths, tmp_path / "out.safetensors").notes == ()
+
+
+def test_an_additional_file_is_copied_into_a_directory_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    save_file({"w": np.ones(3)}, folder / "model.safetensors")
+    torch.save({"x": torch.ones(3), "size": 3}, folder / "value_head.bin")
+    out = tmp_path / "value_head.bin"
+    planned = plan([folder], out, include=["value_head/*"])
+    assert not planned.templates
+    lost = f"{out} contains only tensors, without size of {folder}/value_head.bin: "
+    assert f"{lost}{folder} is not a file of the same format" in planned.notes
+    average([folder], out, include=["value_head/*"])
+    assert torch.load(out, weights_only=True).keys() == {"value_head/x"}
 
 
 def test_values_beside_the_tensors_of_a_state_dict_are_kept(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ensembles.checkpoints.formats.pytorch_files import zip_layout
 from ensembles.checkpoints.formats.pytorch_files.state_pickle import STORAGES, strides
 from ensembles.checkpoints.formats.pytorch_files.writing import write
 from ensembles.checkpoints.formats.state_dict import as_torch
-from tests.checkpoints.building import FLOATS
+from tests.checkpoints.building import FLOATS, save
 
 config: Any = torch_config  # mypy does not know its functions
 STATE: dict[str, Any] = {
@@ -69,6 +70,19 @@ def test_torch_reads_the_state_dict(
         assert torch.equal(found[name].double(), value.double()), name
         assert not found[name].requires_grad
     assert found["tied"].data_ptr() == found["layer.weight"].data_ptr()
+
+
+def test_torch_is_not_needed_to_write(
+    loaded: Callable[..., set[str]], tmp_path: Path
+) -> None:
+    save(tmp_path / "a.safetensors", {"w": np.ones(3, np.float32)})
+    code = (
+        "import sys; from ensembles.checkpoints import average;"
+        "average([sys.argv[1]], sys.argv[2])"
+    )
+    out = tmp_path / "out.pt"
+    assert "torch" not in loaded(code, tmp_path / "a.safetensors", out)
+    assert torch.load(out, weights_only=True)["w"].tolist() == [1.0] * 3
 
 
 def test_entries_are_arranged_as_torch_arranges_them(tmp_path: Path) -> None:
