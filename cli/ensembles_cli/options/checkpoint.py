@@ -46,7 +46,12 @@ missing = click.option(
     ),
 )
 key = click.option(
-    "--key", help="Key of the state dict in a PyTorch file, such as ema.model."
+    "--key",
+    multiple=True,
+    help=(
+        "Key of the state dict in a PyTorch file, such as ema.model; repeat it for the "
+        "parts of one model."
+    ),
 )
 only_weights = click.option(
     "--only-weights",

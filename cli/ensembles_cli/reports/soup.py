@@ -182,6 +182,6 @@ def _options(plan: Plan) -> list[str]:
         words += ["--include", pattern]
     for pattern in plan.options.exclude:
         words += ["--exclude", pattern]
-    if plan.options.key is not None:
-        words += ["--key", plan.options.key]
+    for key in plan.options.key or ():
+        words += ["--key", key]
     return words

@@ -59,8 +59,8 @@ def kept_contents(
             reason = "only_weights=True"
         if reason is not None:
             reasons[stored] = reason
-            if first.state_dict is not None and not contents.get(stored):
-                contents[stored] = [f"the key {first.state_dict!r}"]
+            if first.keys and not contents.get(stored):
+                contents[stored] = [f"the key {first.keys[0]!r}"]
         else:
             reasons.pop(stored, None)
             templates[part] = _template(part, parts[part], first)

@@ -183,7 +183,7 @@ def _identity(member: Checkpoint) -> str:
 def _without_effect(
     members: Sequence[Checkpoint], options: MergeOptions, match: LayoutMatch
 ) -> Iterator[str]:
-    if options.key is not None:
+    if options.key:
         idle = [
             member.name
             for member in members
@@ -191,8 +191,8 @@ def _without_effect(
         ]
         if idle:
             yield (
-                f"the key {options.key!r} has no effect on {listed(idle)}: files of "
-                "this format hold a single state dict"
+                f"the key {' and '.join(options.key)} has no effect on {listed(idle)}: "
+                "files of this format hold a single state dict"
             )
     names = dict.fromkeys(name for member in members for name in member.names)
     patterns = {"include": options.include, "exclude": options.exclude}

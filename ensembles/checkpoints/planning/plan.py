@@ -20,7 +20,7 @@ from ensembles.checkpoints.compatibility.layout import (
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.formats.output import Template
 from ensembles.checkpoints.planning import shards
@@ -140,7 +140,7 @@ def plan(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
     only_weights: bool = False,
     memory: int = MEMORY,
@@ -299,7 +299,7 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 
 def _open_all(
-    members: Sequence[Member], base: Member | None, key: str | None
+    members: Sequence[Member], base: Member | None, key: Keys
 ) -> tuple[tuple[Checkpoint, ...], Checkpoint | None, list[str]]:
     """Open members and base, with one error that lists all problems.
 
@@ -343,7 +343,7 @@ def _open_all(
     return tuple(opened[:-1]), opened[-1], notes
 
 
-def _open_base(base: Member, key: str | None) -> Checkpoint:
+def _open_base(base: Member, key: Keys) -> Checkpoint:
     """Open the base, with "base" in its name for messages."""
     if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
         raise TypeError(

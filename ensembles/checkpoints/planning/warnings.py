@@ -115,11 +115,11 @@ def warn_of_candidates(planned: Plan, name: str) -> None:
         Path(name),
         only_weights=planned.options.only_weights,
     )
-    if first.state_dict is not None and not templates:
+    if first.keys and not templates:
+        keys = " and ".join(map(repr, first.keys))
         warn_caller(
-            f"{first.name} has its tensors in {first.state_dict!r} beside other "
-            "things, and combinations are written as plain state dicts: a score must "
-            "read both"
+            f"{first.name} has its tensors in {keys} beside other things, and "
+            "combinations are written as plain state dicts: a score must read both"
         )
     other = next((m for m in members if _form(m) != _form(first)), None)
     if other is not None:
@@ -133,4 +133,4 @@ def warn_of_candidates(planned: Plan, name: str) -> None:
 def _form(member: Checkpoint) -> tuple[bool, str, bool]:
     is_file = member.path is not None and not member.is_directory
     suffix = member.path.suffix if member.path and is_file else ""
-    return member.is_directory, suffix, member.state_dict is None
+    return member.is_directory, suffix, not member.keys

@@ -14,7 +14,7 @@ import numpy as np
 
 from ensembles._sklearn import warn_caller
 from ensembles._typing import Float64
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.merging.average import MergeReport, write
 from ensembles.checkpoints.merging.relations import (
     averages_among,
@@ -142,7 +142,7 @@ def make_soup(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
     only_weights: bool = False,
     memory: int = MEMORY,

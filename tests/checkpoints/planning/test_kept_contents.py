@@ -42,8 +42,8 @@ def test_contents_are_named_at_each_level(tmp_path: Path) -> None:
     content = {"run": {"ema.model": state, "step": 3}, "seed": 1}
     torch.save(content, tmp_path / "a.pt")
     planned = plan([tmp_path / "a.pt"], tmp_path / "o.pt", key="run.ema.model")
-    expected = ["seed", "run.step", "run.ema.model._extra"]
-    assert planned.members[0].beside == {"a.pt": expected}
+    (found,) = planned.members[0].beside.values()
+    assert sorted(found) == ["run.ema.model._extra", "run.step", "seed"]
     torch.save([STATE, 3], tmp_path / "a.pt")
     planned = plan([tmp_path / "a.pt"], tmp_path / "o.pt", key="0")
     assert planned.members[0].beside == {"a.pt": ["1"]}

@@ -51,7 +51,7 @@ def test_an_option_with_an_effect_is_not_noted(options: Any) -> None:
 
 def test_a_key_has_no_effect_on_safetensors(tmp_path: Path) -> None:
     (note,) = plan(pair(tmp_path), key="ema").notes
-    assert note.startswith("the key 'ema' has no effect on ")
+    assert note.startswith("the key ema has no effect on ")
 
 
 def test_a_key_that_some_members_have_is_told_of_the_others(tmp_path: Path) -> None:

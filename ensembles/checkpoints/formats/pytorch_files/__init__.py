@@ -1,1 +1,1 @@
-"""Files of ``torch.save``, without torch."""
+"""Files written by ``torch.save``, read and written without torch."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import struct
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 
 from ensembles.atomic_io import preallocate, pwrite_all
 from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, FileSource
 from ensembles.checkpoints.formats.output import OutputFile, Sink
+from ensembles.checkpoints.formats.pytorch_files.archive import read_entries
 from ensembles.checkpoints.formats.pytorch_files.crc import (
     ChecksummedFile,
     ChecksummedSink,
@@ -102,20 +102,13 @@ def _checksum_positions(
     positions: dict[int, list[int]] = {}
     if not wanted:
         return positions
-    with zipfile.ZipFile(file.path) as archive:
-        position, entries = archive.start_dir, archive.infolist()
-    for entry in entries:
-        sizes = struct.unpack("<3H", file.read(position + 28, 6))
-        n_name, n_extra = struct.unpack("<2H", file.read(entry.header_offset + 26, 4))
-        start = entry.header_offset + 30 + n_name + n_extra
-        if start in wanted and entry.file_size:
-            stop = start + entry.file_size
-            other = entry.header_offset + 14
-            if entry.flag_bits & DESCRIPTOR:
-                has_signature = file.read(stop, 4) == b"PK\7\10"
-                other = stop + 4 * has_signature
-            positions[start] = [position + 16, other]
-        position += 46 + sum(sizes)
+    for entry in read_entries(file):
+        if entry.start in wanted and entry.size:
+            other = entry.header + 14
+            if file.read(entry.header + 6, 1)[0] & DESCRIPTOR:
+                stop = entry.start + entry.size
+                other = stop + 4 * (file.read(stop, 4) == b"PK\7\10")
+            positions[entry.start] = [entry.central + 16, other]
     for start, record in wanted.items():
         expected = struct.pack("<I", record.crc)
         copies = [file.read(position, 4) for position in positions.get(start, [])]

@@ -85,8 +85,11 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def test_only_the_averaged_tensors_differ_from_the_first_member(tmp_path: Path) -> None:
-    paths = members(tmp_path)
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_only_the_averaged_tensors_differ_from_the_first_member(
+    tmp_path: Path, is_zip: bool
+) -> None:
+    paths = members(tmp_path, _use_new_zipfile_serialization=is_zip)
     average(paths, tmp_path / "out.ckpt", key="model")
     found = torch.load(tmp_path / "out.ckpt", weights_only=True)
     first, *others = [torch.load(path, weights_only=True) for path in paths]
@@ -204,11 +207,8 @@ def test_bytes_are_read_once_for_result_and_checksum(tmp_path: Path) -> None:
     n_read: list[int] = []
     report = average(paths, tmp_path / "out.pt", progress=n_read.append)
     assert sum(n_read) == report.plan.read_bytes
-    with zipfile.ZipFile(paths[0]) as archive:
-        n_stored = sum(
-            archive.getinfo(f"a/{n}").file_size for n in ("data.pkl", "data/0")
-        )
-    assert sum(n_read) == 2 * n_stored
+    n_storages, n_pickles = 2 * storage.nbytes, 2 * 1000
+    assert n_storages <= sum(n_read) < n_storages + n_pickles
 
 
 def test_a_tensor_larger_than_the_buffers_is_copied_in_blocks(
