@@ -83,6 +83,7 @@ from ensembles_cli.reports.average import (
         "like the first member]"
     ),
 )
+@checkpoint.only_weights
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force

@@ -111,6 +111,7 @@ from ensembles_cli.scoring.command import ScoringCommand
 @checkpoint.include
 @checkpoint.exclude
 @checkpoint.key
+@checkpoint.only_weights
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
@@ -148,9 +149,9 @@ def command(
     If the scoring command prints other numbers too, print the score alone in the last
     line, or as score: 0.5, or name it with --score-key.
 
-    Combinations of PyTorch files are written as plain state dicts, without the other
-    contents of a training checkpoint. Running statistics of BatchNorm are averaged:
-    recalculate them in the scoring command, and for the result.
+    Combinations of PyTorch files are copies of a member with other tensors: they keep
+    its optimizer state, unless --only-weights. Running statistics of BatchNorm are
+    averaged: recalculate them in the command, and for the result.
 
     Scores are kept in OUT.journal.jsonl. After Ctrl-C or a crash, run the same command
     to continue. Scores are reused if the text of the scoring command, the folder and

@@ -64,6 +64,14 @@ key = click.option(
         "parts of one model."
     ),
 )
+only_weights = click.option(
+    "--only-weights",
+    is_flag=True,
+    help=(
+        "Write only tensors.  [default: a PyTorch file keeps the optimizer state and "
+        "other contents of the first member]"
+    ),
+)
 memory = click.option(
     "--memory",
     type=Size(),

@@ -180,6 +180,8 @@ def _add_weight_file(
         checkpoint.metadata.update(file.metadata)
     if inner:
         checkpoint.extras[folder + name] = prefix
+    for contents in file.beside.values():
+        checkpoint.beside[folder + name] = contents
     checkpoint.notes.extend(f"{folder}{name}: {note}" for note in file.notes)
 
 

@@ -238,8 +238,9 @@ class Checkpoint:
     keys : tuple of str
         Keys of the state dict that was read from a larger object; empty if the file
         holds a single state dict.
-    others : tuple of str
-        Other contents of that object by their keys, such as ``optimizer``.
+    beside : dict of str to list of str
+        Names of the contents of each weight file other than the tensors of its state
+        dict, such as "optimizer" and "epoch", by its path relative to ``path``.
     notes : list of str
         Messages about contents that were skipped or chosen, one sentence each, without
         the checkpoint's name.
@@ -258,7 +259,7 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)
     records: list[ChecksumRecord] = field(default_factory=list)
     keys: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    beside: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

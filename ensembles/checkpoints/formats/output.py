@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ensembles._typing import Array
 from ensembles.atomic_io import preallocate, pwrite_all
+from ensembles.checkpoints.formats.checkpoint import (
+    ChecksumRecord,
+    FileSource,
+    Tensor,
+)
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
@@ -76,6 +81,25 @@ def file_sinks(fd: int, layout: Layout, start: int) -> dict[str, Sink]:
     return sinks
 
 
+class Template(NamedTuple):
+    """A file of the first member that the output copies, except for its tensors.
+
+    Parameters
+    ----------
+    file : FileSource
+        The file.
+    tensors : mapping of str to Tensor
+        Tensors in the file, with the names, dtypes and shapes of the output's layout.
+        Tensors that overlap are the same.
+    records : sequence of ChecksumRecord
+        Checksums in the file, which change with the tensors.
+    """
+
+    file: FileSource
+    tensors: Mapping[str, Tensor]
+    records: Sequence[ChecksumRecord]
+
+
 @dataclass(frozen=True)
 class OutputFile:
     """A weight file to be written: its path, layout and metadata.
@@ -97,9 +121,9 @@ class OutputFile:
         Provenance of the result, and digests of the file's tensors. The digests are
         zeros until all tensors are written, and the real ones afterwards; the lengths
         stay the same.
-    template : Path or None
-        File of the first member whose contents other than tensors the output keeps;
-        None except for an additional file of a directory, such as a head.
+    template : Template or None, default=None
+        File of the first member that the output copies, except for its tensors. None
+        stores only the tensors, and for formats without ``keeps_contents``.
     """
 
     path: Path
@@ -108,4 +132,4 @@ class OutputFile:
     aliases: Mapping[str, str]
     order: tuple[str, ...]
     metadata: Mapping[str, str]
-    template: Path | None = None
+    template: Template | None = None

@@ -80,6 +80,9 @@ class Format:
         Whether sinks write to the file; False if the writer holds tensors in memory.
     keeps_metadata : bool, default=False
         Whether files store the metadata; then the reader returns them.
+    keeps_contents : bool, default=False
+        Whether the writer copies the ``template`` of an output file, to keep its
+        contents other than tensors.
     main_files : tuple of str, default=()
         Usual names of the main weight file in a directory, the preferred one first.
     contents : callable (path) -> FileContents or None, default=None
@@ -135,6 +138,7 @@ class Format:
     takes_key: bool = False
     streams: bool = True
     keeps_metadata: bool = False
+    keeps_contents: bool = False
     main_files: tuple[str, ...] = ()
     contents: Callable[[Path], FileContents] | None = None
 

@@ -157,7 +157,7 @@ def _verify_records(
     for checkpoint in checkpoints:
         n_records = len(checkpoint.records)
         try:
-            verify_checksums([checkpoint], n_threads, progress)
+            verify_checksums([checkpoint], {}, n_threads, progress)
         except ValueError as error:
             found.problems.append(str(error))
         else:

@@ -93,6 +93,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -115,6 +116,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -136,6 +138,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -185,6 +188,10 @@ def average(
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
+    only_weights : bool, default=False
+        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
+        the first member's file, with its optimizer state and counters, in which only
+        the tensors differ, if their names, dtypes and shapes are the same.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -245,6 +252,7 @@ def average(
         exclude=exclude,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,

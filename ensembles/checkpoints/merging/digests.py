@@ -16,6 +16,7 @@ import numpy as np
 import xxhash
 
 from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.formats.pytorch_files.crc import crc32
 from ensembles.parallel import chunks, map_threads
 
 BLOCK = 8 << 20
@@ -27,16 +28,31 @@ Digested = tuple[np.dtype[Any], tuple[int, ...], Iterable[bytes]]
 
 
 class BlockDigest:
-    """Block digests of a part of a tensor that starts at a block boundary."""
+    """Block digests of a part of a tensor that starts at a block boundary.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    has_crc : bool
+        Whether the part's CRC-32 is computed too.
+
+    Attributes
+    ----------
+    crc : int
+        CRC-32 of the bytes so far; 0 without ``has_crc``.
+    """
+
+    def __init__(self, *, has_crc: bool) -> None:
         self.blocks: list[bytes] = []
+        self.crc = 0
+        self._has_crc = has_crc
         self._current = xxhash.xxh3_128()
         self._size = 0
 
     def update(self, buffer: memoryview) -> None:
         """Add bytes; they must not extend beyond the end of the current block."""
         self._current.update(buffer)
+        if self._has_crc:
+            self.crc = crc32(buffer, self.crc)
         self._size += len(buffer)
         if self._size == BLOCK:
             self._close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -13,8 +13,9 @@ import numpy as np
 
 from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.layout import TensorPlan
-from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.formats.checkpoint import Source, Tensor
 from ensembles.checkpoints.formats.output import Sink
+from ensembles.checkpoints.formats.pytorch_files.crc import combine
 from ensembles.checkpoints.merging.digests import (
     BLOCK,
     BlockDigest,
@@ -48,11 +49,14 @@ class StreamResult:
         Dtype, shape and block digests of each tensor of the result, by name.
     nonfinite_tensors : list of str
         Names of tensors of the result that contain NaN or infinity.
+    crcs : dict of Tensor to int
+        CRC-32 of each tensor that was read from a file with checksums.
     """
 
     blocks: dict[Tensor, list[bytes]] = field(default_factory=dict)
     written: dict[str, Digested] = field(default_factory=dict)
     nonfinite_tensors: list[str] = field(default_factory=list)
+    crcs: dict[Tensor, int] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> str:
@@ -93,9 +97,13 @@ class _Job(NamedTuple):
 
 
 class _Combined(NamedTuple):
-    """Digests of a job's blocks, of each source and the result, and whether finite."""
+    """Digests of a job's blocks, of each source and the result, and whether finite.
+
+    ``crcs`` has the CRC-32 of each source, 0 for files without checksums.
+    """
 
     digests: list[list[bytes]]
+    crcs: list[int]
     is_finite: bool
 
 
@@ -104,7 +112,8 @@ def stream_plan(
 ) -> StreamResult:
     """Combine the tensors of a plan's members and write the results to sinks.
 
-    Checksums in PyTorch files are not verified.
+    Checksums in PyTorch files are computed, and not compared; see
+    `ensembles.checkpoints.merging.checksums`.
 
     Parameters
     ----------
@@ -143,6 +152,7 @@ def stream_plan(
             group_jobs, lambda: partial(streamer.combine, ReadBuffers()), n_threads
         )
     result = _result(targets, jobs, combined)
+    result.crcs.update(_crcs(jobs, combined, streamer.with_checksums))
     for source in {tensor.source for tensor in result.blocks}:
         source.check_unchanged()
     return result
@@ -220,6 +230,7 @@ class _Streamer:
         self.n_threads = n_threads
         self.progress = progress
         self.states: dict[str, Any] = {}  # by tensor name, for rules with statistics
+        self.with_checksums = {r.file for c in plan.checkpoints for r in c.records}
         self._lock = threading.Lock()
 
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
@@ -253,7 +264,11 @@ class _Streamer:
     def combine(self, buffers: ReadBuffers, job: _Job) -> _Combined:
         """Combine the blocks of a job and write them."""
         target, plan, state = job.target, self.plan, self.states.get(job.target.name)
-        digests = [BlockDigest() for _ in [*target.sources, target]]
+        digests = [
+            BlockDigest(has_crc=tensor.source in self.with_checksums)
+            for tensor in target.sources
+        ]
+        digests.append(BlockDigest(has_crc=False))  # of the result
         is_finite = True
         for start, stop in self._chunks(job):
             members, base = buffers.read(target, start, stop)
@@ -278,7 +293,11 @@ class _Streamer:
                 block_digest.update(_bytes(array))
             self.sinks[target.name].write(_bytes(out), start * out.dtype.itemsize)
             self._report(sources)
-        return _Combined([block_digest.close() for block_digest in digests], is_finite)
+        return _Combined(
+            [block_digest.close() for block_digest in digests],
+            [block_digest.crc for block_digest in digests[:-1]],
+            is_finite,
+        )
 
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
         budget = self.plan.options.memory // self.n_threads
@@ -376,3 +395,18 @@ def _result(
         for tensor, digests in zip(target.sources, blocks[target.name], strict=False)
     }
     return StreamResult(read, written, list(nonfinite))
+
+
+def _crcs(
+    jobs: Sequence[_Job], combined: Sequence[_Combined], files: Collection[Source]
+) -> dict[Tensor, int]:
+    """CRC-32 of each tensor in one of the files, from the parts of all jobs."""
+    crcs: dict[Tensor, int] = {}
+    for job, part in zip(jobs, combined, strict=True):
+        parts = dict(zip(job.target.sources, part.crcs, strict=True))
+        for tensor, crc in parts.items():
+            if tensor.source in files:
+                n_bytes = (job.stop - job.start) * tensor.dtype.itemsize
+                before = crcs[tensor] if job.start else 0  # a target may repeat it
+                crcs[tensor] = combine(before, crc, n_bytes)
+    return crcs

@@ -12,7 +12,7 @@ from ensembles._typing import Array
 from ensembles.checkpoints.formats.detection import writer_for
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
 from ensembles.checkpoints.merging import digests
-from ensembles.checkpoints.merging.checksums import verify_checksums
+from ensembles.checkpoints.merging.checksums import damage_first, verify_checksums
 from ensembles.checkpoints.merging.copied_files import write_auxiliary_files
 from ensembles.checkpoints.merging.provenance import (
     KEY,
@@ -46,10 +46,9 @@ def merge_to_memory(
     result : StreamResult
         Digests, and the names of tensors with NaN or infinity.
     """
-    verify_checksums(plan.checkpoints, plan.threads, progress)
     arrays = {t.name: np.empty(t.shape, t.dtype) for t in plan.targets}
     sinks = {name: ArraySink(array) for name, array in arrays.items()}
-    return arrays, stream_plan(plan, sinks, progress)
+    return arrays, _stream_verified(plan, sinks, progress)
 
 
 def write_plan_to(
@@ -85,8 +84,6 @@ def write_plan_to(
         If a member is damaged or changes while it is read, or the rule or option
         ``integers`` rejects values of a tensor.
     """
-    if stream is None:
-        verify_checksums(plan.checkpoints, plan.threads, progress)
     is_directory = plan.format == "directory"
     metadata = {part: _placeholders(plan, len(plan.parts[part])) for part in plan.parts}
     prefixes = {
@@ -101,7 +98,7 @@ def write_plan_to(
             file = _output_file(plan, part, part_path, prefix, metadata[part])
             part_sinks = opened.enter_context(contextmanager(writer_for(part))(file))
             sinks |= {prefix + name: sink for name, sink in part_sinks.items()}
-        result = (stream or stream_plan)(plan, sinks, progress)
+        result = (stream or _stream_verified)(plan, sinks, progress)
         read_digests = result.checkpoint_digests(plan)
         recipe = provenance(plan, read_digests, result.digest)
         for part, prefix in prefixes.items():
@@ -122,6 +119,16 @@ def _placeholders(plan: Plan, n_tensors: int) -> dict[str, str]:
     }
 
 
+def _stream_verified(
+    plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
+) -> StreamResult:
+    """Stream a plan, and verify the checksums of all members."""
+    with damage_first(plan.checkpoints, plan.threads):
+        result = stream_plan(plan, sinks, progress)
+    verify_checksums(plan.checkpoints, result.crcs, plan.threads, progress)
+    return result
+
+
 def _output_file(
     plan: Plan, part: str, path: Path, prefix: str, metadata: Mapping[str, str]
 ) -> OutputFile:
@@ -133,7 +140,6 @@ def _output_file(
         for alias, name in plan.aliases.items()
         if alias.startswith(prefix) and name.removeprefix(prefix) in layout
     }
-    is_extra = plan.format == "directory" and part in first.extras
     return OutputFile(
         path=path,
         name=f"{plan.out}/{part}" if plan.format == "directory" else f"{plan.out}",
@@ -141,5 +147,5 @@ def _output_file(
         aliases=aliases,
         order=tuple(name.removeprefix(prefix) for name in first.names),
         metadata=metadata,
-        template=Path(str(first.path)) / part if is_extra else None,
+        template=plan.templates.get(part),
     )

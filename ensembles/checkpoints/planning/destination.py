@@ -48,7 +48,7 @@ def destination_problems(
     members : sequence of Checkpoint
         Members, which the output must not replace or change.
     n_bytes : int
-        Size of the output's tensors in bytes.
+        Size of the output in bytes.
 
     Returns
     -------

@@ -22,13 +22,16 @@ from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.detection import format_by_suffix
+from ensembles.checkpoints.formats.output import Template
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import fit_to_memory
+from ensembles.checkpoints.planning.checksum_ranges import checksum_ranges
 from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
 )
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
+from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import member_notes, notices, output_notes
 from ensembles.checkpoints.planning.options import (
     MEMORY,
@@ -76,14 +79,16 @@ class Plan:
     parts : dict of str to list of TensorPlan
         Tensors of each weight file in the order they are stored, by path relative to
         the directory; a single file has its name as the key, "memory" an empty string.
+    templates : dict of str to Template
+        File of the first member to copy, except for its tensors, for each weight file
+        that keeps other contents.
     options : MergeOptions
         Validated options.
     threads : int
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes to read from members and base, more than once with checksums or
-        statistics.
+        Bytes to read from members and base, twice for rules with statistics.
     write_bytes : int
         Size of the result's tensors in bytes.
     free_bytes : int
@@ -106,6 +111,7 @@ class Plan:
     out: Path | None
     format: str
     parts: dict[str, list[TensorPlan]]
+    templates: dict[str, Template]
     options: MergeOptions
     threads: int
     read_bytes: int
@@ -135,6 +141,7 @@ def plan(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -162,7 +169,9 @@ def plan(
         Weight of each member; None gives all members the same weight.
     rule_params : mapping of str to value or None, default=None
         Parameters of the rule, by name; None means the defaults.
-    dtype, integers, missing, include, exclude, key, shard_size, memory, threads, force
+    dtype, integers, missing, include, exclude, key, shard_size
+        As in `average`, with the same defaults.
+    only_weights, memory, threads, force
         As in `average`, with the same defaults.
 
     Returns
@@ -193,6 +202,7 @@ def plan(
         exclude=exclude,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,
@@ -227,9 +237,18 @@ def plan(
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
+    if format_ == "directory":
+        parts = shards.divide(targets, opened[0], shard_size=shard_size)
+    else:
+        parts = {path.name if path else "": shards.in_order(targets)}
+    templates, kept = kept_contents(
+        parts, aliases, opened[0], path, only_weights=only_weights
+    )
     n_free = 0
     if path is not None:
-        reasons, n_free = destination_problems(path, checkpoints, n_written)
+        sizes = [template.file.size for template in templates.values()]
+        n_needed = max(n_written, sum(sizes))
+        reasons, n_free = destination_problems(path, checkpoints, n_needed)
         problems += reasons
     n_threads, n_buffers = 1, 0
     with _collected(problems):
@@ -237,10 +256,6 @@ def plan(
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
     if problems:
         raise ValueError(_join(problems))
-    if format_ == "directory":
-        parts = shards.divide(targets, opened[0], shard_size=shard_size)
-    else:
-        parts = {path.name if path else "": shards.in_order(targets)}
     return Plan(
         members=opened,
         base=base_opened,
@@ -253,6 +268,7 @@ def plan(
         out=path,
         format=format_,
         parts=parts,
+        templates=templates,
         options=options,
         threads=n_threads,
         read_bytes=_count_read(checkpoints, targets, resolved),
@@ -261,6 +277,7 @@ def plan(
         peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, force, opened),
+            *kept,
             *member_notes(checkpoints),
             *renamings,
             *match.notes,
@@ -370,9 +387,16 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
 def _count_read(
     checkpoints: Sequence[Checkpoint], targets: Sequence[TensorPlan], rule: Rule
 ) -> int:
-    """Bytes to read: tensors once per pass, entries with checksums once more."""
+    """Bytes to read: tensors once per pass, and the rest of entries with checksums."""
     n_passes = 1 if rule.statistics is None else 2
-    return sum(record.size for c in checkpoints for record in c.records) + sum(
+    records = [record for checkpoint in checkpoints for record in checkpoint.records]
+    ranges = checksum_ranges(records, {t for target in targets for t in target.sources})
+    return sum(
+        piece.stop - piece.start
+        for pieces in ranges.values()
+        for piece in pieces
+        if piece.tensor is None
+    ) + sum(
         tensor.nbytes * (n_passes if target.action == "combine" else 1)
         for target in targets
         for tensor in target.sources

@@ -36,7 +36,8 @@ ScoreFile = Callable[[Path], float]
 # Step of finite differences: smaller ones vanish in rounded parameters or scores.
 STEP = 0.05
 ROUNDING = 1e-12  # of a sum of weights: if it is nearer to 1, the base has weight 0
-IDLE = ("memory", "threads", "force")  # options that do not affect the tensors
+# Options that do not affect the tensors.
+IDLE = ("only_weights", "memory", "threads", "force")
 
 
 class Candidate(NamedTuple):

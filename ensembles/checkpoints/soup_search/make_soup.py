@@ -29,6 +29,7 @@ from ensembles.checkpoints.soup_search.candidates import (
     CandidateScorer,
     ScoreFile,
     ScoringJob,
+    candidate_suffix,
 )
 from ensembles.checkpoints.soup_search.checks import (
     check_members,
@@ -143,6 +144,7 @@ def make_soup(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -186,7 +188,7 @@ def make_soup(
         Called from any thread with the number of bytes read since the last call.
     dtype, integers, missing, include, exclude, key
         Options of every average, as in `average`.
-    shard_size, memory, threads
+    shard_size, only_weights, memory, threads
         Options of every average, as in `average`.
     force : bool, default=False
         Whether an existing output is replaced.
@@ -237,6 +239,7 @@ def make_soup(
         "exclude": exclude,
         "key": key,
         "shard_size": shard_size,
+        "only_weights": only_weights,
         "memory": memory,
         "threads": threads,
         "force": force,
@@ -281,7 +284,7 @@ def _warn_of_members(planned: Plan) -> None:
     notes = [] if unrelated is None else [unrelated]
     for note in (*notes, *averages_among(planned), *copies(planned.members)):
         warn_caller(note)
-    warn_of_candidates(planned.members)
+    warn_of_candidates(planned, f"candidate{candidate_suffix(planned.members[0])}")
 
 
 def _report(

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ensembles.checkpoints import diff
@@ -78,6 +78,7 @@ def test_a_module_is_all_of_its_tensors_together(pair: Pair) -> None:
     a, b = (np.concatenate([v.astype(float).ravel() for v in m.values()]) for m in pair)
     whole = diff(*pair).whole
     relative, cosine, largest = oracle(a, b)
+    assume(relative < 1e100)  # else squares of one of them underflow in either
     assert whole.size == a.size
     assert whole.relative == pytest.approx(relative, rel=1e-9)
     assert whole.cosine == pytest.approx(cosine, abs=1e-9, nan_ok=True)
