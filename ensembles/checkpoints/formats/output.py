@@ -95,7 +95,8 @@ class OutputFile:
         written, and the real ones afterwards; the lengths stay the same.
     template : Path or None
         File of the first member whose contents other than tensors the output keeps;
-        None except for an additional file of a directory, such as a head.
+        None except for an additional file of a directory, such as a head, and for a
+        format with ``needs_template``.
     """
 
     path: Path

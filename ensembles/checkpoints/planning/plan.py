@@ -20,6 +20,7 @@ from ensembles.checkpoints.compatibility.layout import (
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
+from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.planning import shards
@@ -27,6 +28,7 @@ from ensembles.checkpoints.planning.buffers import fit_to_memory
 from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
+    storage_problems,
 )
 from ensembles.checkpoints.planning.foreign_rules import named_here, parameter_here
 from ensembles.checkpoints.planning.notices import notices, of_members, of_output
@@ -62,8 +64,9 @@ class Plan:
     rule_params : dict
         Parameters of the rule, by name.
     targets : list of TensorPlan
-        Tensors of the result; a tied tensor of a directory is repeated for each name if
-        the first member is a PyTorch checkpoint.
+        Tensors of the result; a tied tensor is repeated for each name if the output's
+        format does not store aliases, and in a directory if the first member is a
+        PyTorch checkpoint.
     aliases : dict of str to str
         Additional names for tied tensors in the result: alias to name.
     untied : tuple of str
@@ -225,7 +228,9 @@ def plan(
     path = _resolve_link(out, force=force)
     format_ = output_format(path)
     targets, aliases = match.targets, match.aliases
-    if format_ == "directory" and opened[0].is_torch:
+    written = FORMATS.get(format_)
+    keeps_aliases = written.keeps_aliases if written else not opened[0].is_torch
+    if not keeps_aliases and format_ != "memory":
         targets, aliases = _repeat_tied(targets, aliases), {}
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
@@ -233,7 +238,7 @@ def plan(
     n_free = 0
     if path is not None:
         reasons, n_free = destination_problems(path, checkpoints, n_written)
-        problems += reasons
+        problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
