@@ -80,20 +80,21 @@ def has_card(members: Sequence[Checkpoint]) -> bool:
 
 
 def _of_configs(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
+    source = CONFIG if first.is_directory else "metadata"
     pairs = dict(_differing(first.config, member.config))
     shown = {key: f"{key} ({a!r:.30} and {b!r:.30})" for key, (a, b) in pairs.items()}
     grave = [shown[key] for key in pairs if GRAVE.fullmatch(key)]
     minor = [k for k in pairs if shown[k] not in grave and "drop" not in k]
     if grave:
         yield (
-            f"config.json of {MEMBER} differs from that of {first.name}, the "
-            f"first, in {listed(grave)}: these are different models, in which the same "
-            "tensors compute something else; the result has the first's config.json, "
-            "and is to be tested"
+            f"{source} of {MEMBER} differs from that of {first.name}, the first, in "
+            f"{listed(grave)}: these are different models, in which the same tensors "
+            f"compute something else; the result has the first's {source}, and is to "
+            "be tested"
         )
     if minor:
         yield (
-            f"config.json of {MEMBER} differs from that of {first.name}, "
+            f"{source} of {MEMBER} differs from that of {first.name}, "
             f"the first, in {', '.join(minor)}"
         )
 
