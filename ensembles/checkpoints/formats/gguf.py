@@ -63,12 +63,12 @@ def _matches(head: FileHead) -> bool:
 
 def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     """Write the header with zeros as digests first, and again when they are known."""
-    if file.template is None:
+    if file.first is None:
         raise ValueError(
             f"{file.name} needs the metadata of a GGUF file, such as its architecture "
             "and tokenizer; make a GGUF file the first member"
         )
-    template = _read_header(FileSource(file.template))
+    template = _read_header(FileSource(file.first))
     names = [n for n in dict.fromkeys([*file.order, *file.layout]) if n in file.layout]
     offsets, end = {}, 0
     for name in names:
@@ -98,7 +98,7 @@ def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     keeps_metadata=True,
     keeps_aliases=False,
     dtypes=frozenset(TYPES),
-    needs_template=True,
+    needs_first=True,
     in_directories=False,  # copies for another program
 )
 def gguf(path: Path) -> Checkpoint:

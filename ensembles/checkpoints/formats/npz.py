@@ -243,7 +243,13 @@ def _metadata(comment: bytes) -> dict[str, str]:
 
 
 def _comment(file: OutputFile) -> bytes:
-    comment = json.dumps(dict(file.metadata), separators=(",", ":")).encode()
+    """Comment with the metadata, or only the first entry if they are too long."""
+    metadata = list(file.metadata.items())
+    while True:
+        comment = json.dumps(dict(metadata), separators=(",", ":")).encode()
+        if len(comment) <= LARGEST_FIELD or len(metadata) == 1:
+            break
+        metadata.pop()
     if len(comment) > LARGEST_FIELD:
         raise ValueError(
             f"{file.name}: the provenance has {len(comment)} bytes, an npz file stores "

@@ -95,8 +95,9 @@ class OutputFile:
         written, and the real ones afterwards; the lengths stay the same.
     template : Path or None
         File of the first member whose contents other than tensors the output keeps;
-        None except for an additional file of a directory, such as a head, and for a
-        format with ``needs_template``.
+        None except for an additional file of a directory, such as a head.
+    first : Path or None
+        File of the first member, if the output is a file of the same format.
     """
 
     path: Path
@@ -106,3 +107,4 @@ class OutputFile:
     order: tuple[str, ...]
     metadata: Mapping[str, str]
     template: Path | None = None
+    first: Path | None = None

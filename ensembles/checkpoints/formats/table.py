@@ -86,9 +86,9 @@ class Format:
         Whether files store aliases; False has tied tensors written under each name.
     dtypes : frozenset of dtype or None, default=None
         Dtypes of tensors that files can store; None stores all.
-    needs_template : bool, default=False
-        Whether a file is only written if the first member has this format; then the
-        writer keeps its contents other than tensors, see ``OutputFile.template``.
+    needs_first : bool, default=False
+        Whether a file is only written if the first member has this format, because the
+        writer keeps its metadata, see ``OutputFile.first``.
     in_directories : bool, default=True
         Whether such a file in a directory is one of its weight files. False for files
         that directories also have for other purposes; these are copied or left out.
@@ -145,7 +145,7 @@ class Format:
     keeps_metadata: bool = False
     keeps_aliases: bool = True
     dtypes: frozenset[np.dtype[Any]] | None = None
-    needs_template: bool = False
+    needs_first: bool = False
     in_directories: bool = True
     main_files: tuple[str, ...] = ()
 

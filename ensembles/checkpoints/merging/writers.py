@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from ensembles._typing import Array
-from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.detection import writer_for
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
 from ensembles.checkpoints.merging import digests
@@ -113,11 +112,7 @@ def _output_file(
         for alias, name in plan.aliases.items()
         if alias.startswith(prefix) and name.removeprefix(prefix) in layout
     }
-    template = None
-    if plan.format == "directory" and part in first.extras:
-        template = Path(str(first.path)) / part
-    elif plan.format != "directory" and FORMATS[plan.format].needs_template:
-        template = first.path
+    is_extra = plan.format == "directory" and part in first.extras
     return OutputFile(
         path=path,
         name=f"{plan.out}/{part}" if plan.format == "directory" else f"{plan.out}",
@@ -125,5 +120,6 @@ def _output_file(
         aliases=aliases,
         order=tuple(name.removeprefix(prefix) for name in first.names),
         metadata=metadata,
-        template=template,
+        template=Path(str(first.path)) / part if is_extra else None,
+        first=first.path if first.format == plan.format else None,
     )

@@ -107,11 +107,11 @@ def storage_problems(
     format_ = format_by_suffix(out.name)
     if format_ is None:
         return
-    if format_.needs_template and first.format != format_.name:
+    if format_.needs_first and first.format != format_.name:
         yield (
             f"{out} must have a first member of the format {format_.name!r}, whose "
-            f"contents other than tensors it keeps; {first.name} has the format "
-            f"{first.format!r}: write a directory, and convert that"
+            f"metadata it keeps; {first.name} has the format {first.format!r}: write a "
+            "directory, and convert that"
         )
     names: dict[str, list[str]] = {}
     for target in targets:
