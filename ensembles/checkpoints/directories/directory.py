@@ -1,4 +1,4 @@
-"""Read Hugging Face and sentence-transformers directories."""
+"""Read Hugging Face, sentence-transformers and diffusers directories."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ensembles.checkpoints.directories.auxiliary_files import (
 )
 from ensembles.checkpoints.directories.quantization import quantized_by
 from ensembles.checkpoints.directories.unreadable import explain
+from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.directories.weight_files import (
     is_bare,
     main_weight_files,
@@ -29,6 +30,7 @@ from ensembles.regular_files import read_json
 TOKENIZERS = re.compile(
     r"(tokenizer|vocab)\.(json|txt|model)|merges\.txt|(spiece|sentencepiece)\..*model"
 )
+PIPELINE = "model_index.json"  # of diffusers
 ARRAYS = (".npz", ".npy", ".pkl", ".pickle", ".joblib")
 # PEFT methods whose update is linear in the stored tensors: their mean is exact.
 LINEAR = {
@@ -66,6 +68,8 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         str(path), "", path, {}, is_directory=True, config=_config(path)
     )
     folders = modules(path)
+    for component in components(path):
+        _check_component(path / component)
     for module in folders:
         names, index = main_weight_files(path / module)
         shards = [detection.read(path / module / name, key) for name in names]
@@ -93,7 +97,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
 
 def modules(path: Path) -> list[str]:
     """Folders of the modules in a directory; the directory itself is ``""``, first."""
-    folders = [""]
+    folders = ["", *components(path)]
     listed = path / "modules.json"
     if listed.exists():
         entries = read_json(listed)
@@ -109,6 +113,42 @@ def modules(path: Path) -> list[str]:
         routes = (str(Path(folder) / route) for route in _routes(path / folder))
         folders.extend(route for route in routes if route not in folders)
     return folders
+
+
+def components(path: Path) -> list[str]:
+    """Folders of the components of a diffusers pipeline; empty for others."""
+    listed = path / PIPELINE
+    index = read_json(listed) if listed.exists() else {}
+    folders = []
+    for name, value in index.items() if isinstance(index, dict) else ():
+        # A library and a class, or null for an optional component that is absent.
+        if isinstance(value, list) and len(value) == 2 and None not in value:
+            if not is_bare(name):
+                raise ValueError(
+                    f"{listed} must name folders of its own directory, found {name!r}"
+                )
+            if (path / name).is_dir():
+                folders.append(name)
+    return folders
+
+
+def _check_component(folder: Path) -> None:
+    """Check that the weights of a pipeline's component can be read and averaged."""
+    config = _config(folder)
+    part = Checkpoint(str(folder), "", folder, {}, is_directory=True, config=config)
+    for reason in unsupported_reasons(part):
+        raise ValueError(reason)
+    if main_weight_files(folder)[0]:
+        return
+    copies, additional = other_weight_files(folder, [])
+    index = next(folder.glob("*.index.*json"), None)
+    if index is not None:
+        raise ValueError(
+            f"{folder} must have weights without a variant, found {index.name}; "
+            "download them, or save the pipeline again"
+        )
+    if copies and not additional:
+        raise ValueError(f"{folder} contains no readable weights: {explain(folder)}")
 
 
 def _routes(folder: Path) -> Iterator[str]:
@@ -191,6 +231,10 @@ def _add_additional_files(
     prefix = f"{module}/" if module else ""
     main = [f.removeprefix(prefix) for f in checkpoint.parts if _is_in(f, prefix)]
     copies, additional = other_weight_files(folder, main)
+    if not module and (folder / PIPELINE).exists():
+        # The components once more, with the names of the original code.
+        left_out.extend(f"{name} (the pipeline in one file)" for name in additional)
+        additional = []
     shapes = {
         name.removeprefix(prefix): checkpoint.layout[name].shape
         for file in main
