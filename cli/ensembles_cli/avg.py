@@ -11,7 +11,6 @@ from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.options.types import (
     Param,
-    Size,
     Weights,
     as_params,
     complete_rule,
@@ -28,8 +27,9 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--out",
     type=click.Path(path_type=Path),
     help=(
-        "Output path: NAME.safetensors, NAME.pt, or a directory.  "
-        "[default: averaged.safetensors, or averaged/ for directories]"
+        "Output path: a file with the suffix of a format, such as .safetensors, .pt, "
+        ".npz or .gguf, else a directory.  [default: averaged.safetensors, or "
+        "averaged/ for directories]"
     ),
 )
 @click.option(
@@ -65,43 +65,19 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     help=("Weight of each member, such as .7,.3.  [default: equal]"),
 )
 @checkpoint.last
-@click.option(
-    "--dtype",
-    help=(
-        "Float format of the result, such as bfloat16.  [default: that of the members]"
-    ),
-)
+@checkpoint.dtype
 @checkpoint.integers
 @checkpoint.missing
 @checkpoint.include
 @checkpoint.exclude
 @checkpoint.key
-@click.option(
-    "--shard-size",
-    type=Size(),
-    help=(
-        "Largest size of a weight file in a directory, such as 5GB.  [default: divided "
-        "like the first member]"
-    ),
-)
+@checkpoint.shard_size
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
-@click.option(
-    "--plan",
-    "plan_only",
-    is_flag=True,
-    help=("Print the plan, from headers and samples, and write nothing."),
-)
+@checkpoint.plan_only
 @checkpoint.as_json
-@click.option(
-    "--sha256",
-    is_flag=True,
-    help=(
-        "Compute the SHA-256 of all weight files, of members and result; slower than "
-        "the average itself."
-    ),
-)
+@checkpoint.sha256
 def command(
     members: tuple[str, ...],
     out: Path | None,
@@ -115,9 +91,10 @@ def command(
 ) -> None:
     """Average checkpoints into one.
 
-    Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), or Hugging
-    Face and sentence-transformers directories. Nothing is overwritten without
-    --force, and a run that is killed leaves no output that looks finished.
+    Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), NumPy archives
+    (.npz), GGUF files that are not quantized, or Hugging Face, sentence-transformers
+    and diffusers directories. Nothing is overwritten without --force, and a run that
+    is killed leaves no output that looks finished.
 
     \b
     ensemble avg a.safetensors b.safetensors

@@ -18,6 +18,7 @@ from ensembles_cli.process import prepare_compiling
 # A module is imported only to run its command or to print its help.
 COMMANDS = {
     "avg": "ensembles_cli.avg",
+    "convert": "ensembles_cli.convert",
     "demo": "ensembles_cli.demo.command",
     "embed": "ensembles_cli.embed",
     "evaluate": "ensembles_cli.evaluate",
@@ -31,7 +32,8 @@ COMMANDS = {
 # Names of the commands in other tools, for suggestions.
 ALIASES = {
     **dict.fromkeys(("average", "mean", "merge", "blend", "swa", "ema"), "avg"),
-    **dict.fromkeys(("encode", "vectorize", "convert"), "embed"),
+    **dict.fromkeys(("encode", "vectorize"), "embed"),
+    **dict.fromkeys(("cast", "export", "reshard", "consolidate"), "convert"),
     **dict.fromkeys(("compare", "similarity", "cosine"), "similar"),
     **dict.fromkeys(("select", "selection"), "selections"),
     **dict.fromkeys(("eval", "score", "benchmark"), "evaluate"),
@@ -95,6 +97,7 @@ class Commands(click.Group):
 
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
+    "convert": "Convert a checkpoint to another format, dtype or shard size.",
     "demo": "Fine-tune two small models and average them, to see what it brings.",
     "embed": "Turn the texts of a file into vectors.",
     "evaluate": "Evaluate a model on human similarity ratings.",

@@ -48,6 +48,31 @@ missing = click.option(
 key = click.option(
     "--key", help="Key of the state dict in a PyTorch file, such as ema.model."
 )
+dtype = click.option(
+    "--dtype",
+    help=(
+        "Float format of the result, such as bfloat16.  [default: that of the members]"
+    ),
+)
+shard_size = click.option(
+    "--shard-size",
+    type=Size(),
+    help=(
+        "Largest size of a weight file in a directory, such as 5GB.  [default: divided "
+        "like the first member]"
+    ),
+)
+plan_only = click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help=("Print the plan, from headers and samples, and write nothing."),
+)
+sha256 = click.option(
+    "--sha256",
+    is_flag=True,
+    help=("Compute the SHA-256 of all weight files that are read or written; slow."),
+)
 memory = click.option(
     "--memory",
     type=Size(),

@@ -72,8 +72,8 @@ class MergeReport:
     plan: Plan = field(repr=False)
 
 
-def _silent(n_bytes: int) -> None:
-    """Ignore progress."""
+def silent(n_bytes: int) -> None:
+    """Ignore the number of bytes that were read."""
 
 
 @overload
@@ -95,7 +95,7 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any]: ...
 @overload
@@ -117,7 +117,7 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> MergeReport: ...
 def average(
@@ -138,7 +138,7 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any] | MergeReport:
     """Average checkpoints, on disk or in memory.
@@ -266,7 +266,7 @@ def average(
 def write(
     plan: Plan,
     *,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
     stream: TensorStream | None = None,
 ) -> MergeReport:

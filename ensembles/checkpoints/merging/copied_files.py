@@ -43,14 +43,14 @@ def write_auxiliary_files(plan: Plan, path: Path, digests: Sequence[str]) -> Non
     )
     changed |= _changed_configs(plan)
     for name in first.files:
-        if name not in changed and not is_card(name):
+        if name not in changed and (plan.is_conversion or not is_card(name)):
             copy = path / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(Path(str(first.path)) / name, copy)
     for name, contents in changed.items():
         text = json.dumps(contents, indent=2) + "\n"
         (path / name).write_text(text, encoding="utf-8")
-    if has_card(plan.members):
+    if has_card(plan.members) and not plan.is_conversion:
         (path / CARD).write_text(model_card(plan, digests), encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
 from ensembles.checkpoints.merging import digests
 from ensembles.checkpoints.merging.checksums import verify_checksums
 from ensembles.checkpoints.merging.copied_files import write_auxiliary_files
-from ensembles.checkpoints.merging.provenance import KEY, provenance
+from ensembles.checkpoints.merging.provenance import KEY, kept_metadata, provenance
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.plan import Plan
@@ -83,6 +83,7 @@ def write_plan_to(
     if stream is None:
         verify_checksums(plan.checkpoints, plan.threads, progress)
     metadata = {KEY: provenance(plan, [digests.ZERO] * len(plan.checkpoints))}
+    metadata |= kept_metadata(plan)
     is_directory = plan.format == "directory"
     sinks: dict[str, Sink] = {}
     with ExitStack() as opened:

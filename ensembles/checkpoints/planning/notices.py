@@ -20,6 +20,10 @@ from ensembles.checkpoints.planning.options import MergeOptions
 
 # BatchNorm: the mean of variances is not the variance of the averaged network.
 STATISTICS = ("running_mean", "running_var")
+NEW_CARD = (
+    f"{CARD} is a new model card that names the members; their own cards, with scores "
+    "that are not the result's, are left out"
+)
 TOLERANCE = 0.02  # on the sum of weights: thirds may be given as .33
 
 
@@ -132,10 +136,7 @@ def of_output(
             "safetensors file does"
         )
     if format_ == "directory" and has_card(members):
-        yield (
-            f"{CARD} is a new model card that names the members; their own cards, with "
-            "scores that are not the result's, are left out"
-        )
+        yield NEW_CARD
     if written is not None and members[0].is_directory:
         files = [name for name in members[0].files if not is_card(name)]
         if files:

@@ -123,6 +123,12 @@ class Plan:
         """All checkpoints that are read: the members, then the base if there is one."""
         return self.members if self.base is None else (*self.members, self.base)
 
+    @property
+    def is_conversion(self) -> bool:
+        """Whether all tensors are copied from a single member."""
+        actions = {target.action for target in self.targets}
+        return len(self.members) == 1 and actions == {"copy"}
+
 
 def plan(
     members: Sequence[Member],

@@ -86,7 +86,7 @@ def test_arrays_of_any_order_are_read_and_written_bit_for_bit(
     tmp_path: Path, arrays: Any, compressed: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    state = {
+    state: Any = {
         name: np.asarray(
             array(rng, shape, order + kind if kind != "?" else kind),
             order="F" if by_column else "C",
@@ -118,7 +118,7 @@ def test_its_average_is_that_of_safetensors(tmp_path: Path) -> None:
     start = floats(rng, (300, 700), wide=False)
     members: dict[str, list[Path]] = {"npz": [], "safetensors": []}
     for index in range(3):
-        tensors = {
+        tensors: Any = {
             "w": start + 0.1 * floats(rng, (300, 700), wide=False),
             "h": floats(rng, (5, 3), np.float16),
             "n": np.arange(3),
