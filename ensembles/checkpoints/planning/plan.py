@@ -159,8 +159,8 @@ def plan(
         Checkpoint files, directories, or mappings of names to arrays or tensors.
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
-        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None is a state
-        dict in memory. If the path exists, the plan has a note about it, and writing
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
+        file (``.gguf``), else a directory. None is a state dict in memory. If the path exists, the plan has a note about it, and writing
         requires ``force``.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
