@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from ensembles.checkpoints.formats.table import FileHead
 
+# Files of tf.train.Checkpoint and its predecessor.
+TENSORFLOW = re.compile(r".*\.data-\d+-of-\d+|.*ckpt(-\d+)?\.(index|meta)")
 HTML = re.compile(rb"\s*<(!doctype html|html)", re.IGNORECASE)
 
 
@@ -88,7 +90,7 @@ RECOGNIZED = (
         "with numpy.savez('a.npz', **{name: reader.get_tensor(name) for name in "
         "reader.get_variable_to_shape_map()}), where reader is "
         "tf.train.load_checkpoint(PREFIX), and average the .npz files",
-        (".ckpt.index", ".ckpt.meta", ".data-00000-of-00001"),
+        matches=lambda head: bool(TENSORFLOW.fullmatch(head.path.name)),
     ),
     Recognized(
         f"is a TensorFlow graph, which is not supported; "

@@ -11,6 +11,7 @@ import numpy as np
 
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories.weight_files import is_directory_part
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix, writer_for
 from ensembles.dtypes import is_float
@@ -161,7 +162,7 @@ def _foreign(folder: Path, files: Sequence[str]) -> str | None:
     parts = {*directory.modules(folder), "additional_chat_templates", ".gitattributes"}
     parts |= {Path(name).parts[0] for name in files}
     for path in sorted(folder.iterdir()):
-        has_suffix = path.suffix in AROUND or format_by_suffix(path.name) is not None
+        has_suffix = path.suffix in AROUND or is_directory_part(path.name)
         if path.name not in parts and (path.is_dir() or not has_suffix):
             return path.name
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -191,6 +192,17 @@ def test_names_that_it_cannot_store_leave_no_file(
     with pytest.raises(ValueError, match=message):
         average([arrays], tmp_path / "out.npz")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_directory_with_archives_of_others_is_not_replaced(tmp_path: Path) -> None:
+    save(tmp_path / "a/model.safetensors", {"w": np.ones(2)})
+    (tmp_path / "out").mkdir()
+    np.savez(tmp_path / "out/results.npz", w=np.ones(2))
+    with pytest.raises(
+        ValueError, match=r"it contains results\.npz, which is not part"
+    ):
+        average([tmp_path / "a"], tmp_path / "out", force=True)
+    assert (tmp_path / "out/results.npz").exists()
 
 
 def test_an_archive_in_a_directory_is_copied_and_not_a_part_of_it(
@@ -404,6 +416,19 @@ def test_a_directory_behind_a_zip64_record_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     path.write_bytes(b"PK\3\4" + bytes(27) + record + locator + end)
     refused(path, "a directory of 1099511627776 bytes")
+
+
+def test_a_full_disk_for_temporary_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "a.npz", w=np.ones(9))
+
+    def fail(fd: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(zip_files, "preallocate", fail)
+    with pytest.raises(OSError, match=r"temporary copy of .*a\.npz.* set TMPDIR"):
+        average([tmp_path / "a.npz"])
 
 
 def test_a_pipe_is_refused(tmp_path: Path) -> None:
