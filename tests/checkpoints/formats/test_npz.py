@@ -363,13 +363,20 @@ def test_a_compressed_array_with_a_wrong_checksum_is_refused(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("size", [7, 300, 100_000])
 def test_a_compressed_array_of_another_size_is_refused(
-    tmp_path: Path, size: int
+    tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    written: list[int] = []
+
+    def record(fd: int, buffer: memoryview, offset: int) -> None:
+        written.append(offset + len(buffer))
+
+    monkeypatch.setattr(zip_files, "pwrite_all", record)
     content = described("<u1", (size,)).ljust(128, b" ") + bytes(3000)
     path = saved(tmp_path, {"w.npy": content}, method=zipfile.ZIP_DEFLATED)
     text = described("<u1", (size,))
     patched(path, put(lambda c: directory(c) + 24, "I", len(text) + size))
     refused(path, "does not match its checksum|cannot have")
+    assert max(written, default=0) <= len(text) + size
 
 
 def test_entries_with_one_name_or_one_place_are_refused(tmp_path: Path) -> None:
