@@ -118,6 +118,18 @@ RECOGNIZED = (
         partial(_starts, b"\x93NUMPY"),
     ),
     Recognized(
+        "is a skops file, which is not supported; load the estimators with skops.io, "
+        "and average them with ModelSoup",
+        (".skops",),
+        partial(_has_entry, "schema.json"),
+    ),
+    Recognized(
+        "is a Stable-Baselines3 archive, which is not supported; unpack it and average "
+        "its policy.pth",
+        (".zip",),
+        partial(_has_entry, "policy.pth"),
+    ),
+    Recognized(
         "is a TorchScript archive, which is not supported; load it with torch.jit.load "
         "and save its state_dict() with torch.save",
         matches=partial(_has_entry, "/constants.pkl"),

@@ -477,6 +477,24 @@ def test_archives_of_torchscript_are_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "entries", "message"),
+    [
+        ("a.skops", ["schema.json", "1.npy"], r"skops file.*ModelSoup"),
+        ("a.zip", ["data", "policy.pth"], r"Stable-Baselines3.*policy\.pth"),
+        ("a.keras", ["config.json", "model.weights.h5"], r"Keras archive.*savez"),
+    ],
+)
+def test_archives_of_other_libraries_are_told(
+    tmp_path: Path, name: str, entries: list[str], message: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for entry in entries:
+            archive.writestr(entry, "x")
+    with pytest.raises(ValueError, match=message):
+        plan([tmp_path / name])
+
+
+@pytest.mark.parametrize(
     ("member", "message"),
     [
         (
