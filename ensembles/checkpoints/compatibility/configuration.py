@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
+from ensembles.checkpoints.directories.directory import CONFIG as CONFIG
 from ensembles.checkpoints.directories.directory import TOKENIZERS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.regular_files import read_json
 
-CONFIG = "config.json"
 # Keys of a configuration that do not affect the meaning of the parameters.
 IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 IDLE_KEYS |= {"architectures", "problem_type", "use_cache"}

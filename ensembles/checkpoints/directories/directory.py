@@ -30,6 +30,7 @@ from ensembles.regular_files import read_json
 TOKENIZERS = re.compile(
     r"(tokenizer|vocab)\.(json|txt|model)|merges\.txt|(spiece|sentencepiece)\..*model"
 )
+CONFIG = "config.json"
 PIPELINE = "model_index.json"  # of diffusers
 ARRAYS = (".npz", ".npy", ".pkl", ".pickle", ".joblib")
 # PEFT methods whose update is linear in the stored tensors: their mean is exact.
@@ -147,7 +148,8 @@ def _check_component(folder: Path) -> None:
             f"{folder} must have weights without a variant, found {index.name}; "
             "download them, or save the pipeline again"
         )
-    if copies and not additional:
+    # Models have a config.json; schedulers, tokenizers and processors have not.
+    if not additional and (copies or (folder / CONFIG).exists()):
         raise ValueError(f"{folder} contains no readable weights: {explain(folder)}")
 
 
@@ -155,7 +157,7 @@ def _routes(folder: Path) -> Iterator[str]:
     """Folders of the routes in a sentence-transformers Router module."""
     listed = folder / "router_config.json"
     if not listed.exists() and folder.name.endswith("Asym"):
-        listed = folder / "config.json"  # its name before version 5
+        listed = folder / CONFIG  # its name before version 5
     config = read_json(listed) if listed.exists() else {}
     types = config.get("types") if isinstance(config, dict) else None
     for route in types if isinstance(types, dict) else ():
@@ -168,7 +170,7 @@ def _routes(folder: Path) -> Iterator[str]:
 
 def _config(path: Path) -> dict[str, Any]:
     """Configuration of the model or adapter; rejects adapters without a valid mean."""
-    adapter, listed = path / "adapter_config.json", path / "config.json"
+    adapter, listed = path / "adapter_config.json", path / CONFIG
     if adapter.exists():
         config = read_json(adapter)
         peft_type = config.get("peft_type") if isinstance(config, dict) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,16 @@ def test_the_metadata_of_the_source_are_kept(tmp_path: Path) -> None:
     average([path, path], tmp_path / "mean.safetensors")
     mean = open_checkpoint(tmp_path / "mean.safetensors", 0)
     assert "modelspec.title" not in mean.metadata
+
+
+def test_metadata_that_name_a_tensor_make_no_alias(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **ONE)  # type: ignore[arg-type]
+    with zipfile.ZipFile(tmp_path / "a.npz", "a") as archive:
+        archive.comment = json.dumps({"x": "w", "author": "a"}).encode()
+    convert(tmp_path / "a.npz", tmp_path / "out.safetensors")
+    found = open_checkpoint(tmp_path / "out.safetensors", 0)
+    assert found.metadata["author"] == "a"
+    assert set(found.names) == ONE.keys()
 
 
 def test_a_conversion_is_no_average_and_that_of_an_average_is_one(
