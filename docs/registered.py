@@ -54,6 +54,7 @@ PAGES = {
         "ensembles.selection",
         {
             "needs a base": lambda selection: _yes(selection.needs_base),
+            "order matters": lambda selection: _yes(not selection.symmetric),
             "scores for 10 members": _n_scores,
             "parameters": _parameters,
         },

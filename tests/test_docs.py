@@ -389,12 +389,20 @@ def test_every_exported_name_is_in_the_reference() -> None:
         assert name in pages.get(module, set()) | registered, f"{module}.{name}"
 
 
+def test_every_name_in_the_reference_is_exported() -> None:
+    """A reader imports a documented name from the module that the page names."""
+    for module, names in documented().items():
+        package = importlib.import_module(module)
+        assert module.removeprefix("ensembles.") in (*PACKAGES, "registry"), module
+        public = getattr(package, "__all__", vars(package))
+        assert names <= set(public), module
+
+
 def test_every_name_of_the_library_itself_is_in_the_reference() -> None:
     text = page_of(DOCS / "reference" / "index.md")
     library: Any = ensembles
-    for name in library.__all__:
-        if name not in PACKAGES:
-            assert f"``ensembles.{name}``" in text
+    names = {name for name in library.__all__ if name not in PACKAGES}
+    assert set(re.findall(r"\* - ``ensembles\.(\w+)``", text)) == names
 
 
 def test_every_registered_function_is_in_the_reference() -> None:
@@ -406,10 +414,10 @@ def test_every_registered_function_is_in_the_reference() -> None:
             assert f".. autofunction:: {page.module}.{name}" in lines
 
 
-def described(function: Any) -> set[str]:
-    """Names in the section Parameters of a docstring."""
+def described(function: Any, title: str = "Parameters") -> set[str]:
+    """Names in a section of a docstring."""
     _, found, rest = (inspect.getdoc(function) or "").partition(
-        "Parameters\n----------\n"
+        f"{title}\n{'-' * len(title)}\n"
     )
     section = re.split(r"^\w.*\n-{3,}$", rest, maxsplit=1, flags=re.MULTILINE)[0]
     names = re.findall(r"^(\S.*?)(?: : .*)?$", section, re.MULTILINE) if found else []
@@ -437,6 +445,8 @@ def test_every_parameter_of_an_exported_function_is_described(
 ) -> None:
     if inspect.isclass(function) and issubclass(function, dict | tuple):
         return  # a TypedDict has no signature; fields of a NamedTuple are attributes
+    if getattr(function, "_is_protocol", False):
+        return  # it is not called
     parameters = inspect.signature(function).parameters.values()
     # The options of a TypedDict are described one by one.
     names = {p.name for p in parameters if "Unpack" not in str(p.annotation)}

@@ -10,14 +10,18 @@ import click
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.options.types import (
-    Param,
     Weights,
     as_params,
     complete_rule,
     split_weights,
 )
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import Taken, print_plan, print_report, print_taken
+from ensembles_cli.reports.average import (
+    PlannedAverage,
+    print_members,
+    print_plan,
+    print_report,
+)
 
 
 @click.command("avg")
@@ -39,30 +43,25 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     metavar="NAME",
     shell_complete=complete_rule,
     help=(
-        "Rule that combines the members: mean, median, slerp, …; ensemble rules lists "
-        "all rules with their parameters."
+        "Rule that combines the members: geometric_mean, karcher_mean, maximum, mean, "
+        "median, minimum, power_mean, slerp or trimmed_mean; ensemble rules shows "
+        "formulas and parameters."
     ),
 )
-@click.option(
-    "--param",
-    "params",
-    type=Param(),
-    multiple=True,
-    help=("A parameter of the rule; may be repeated."),
-)
+@checkpoint.rule_param
 @click.option(
     "--base",
     type=click.Path(),
     metavar="CKPT",
     help=(
         "Checkpoint that the members were fine-tuned from, for rules that need one; "
-        "ensemble rules says which."
+        "ensemble rules marks them."
     ),
 )
 @click.option(
     "--weights",
     type=Weights(),
-    help=("Weight of each member, such as .7,.3.  [default: equal]"),
+    help="Weight of each member, such as .7,.3.  [default: equal]",
 )
 @checkpoint.last
 @checkpoint.dtype
@@ -83,7 +82,7 @@ def command(
     out: Path | None,
     weights: list[float] | None,
     last: int | None,
-    params: tuple[tuple[str, Any], ...],
+    rule_params: tuple[tuple[str, Any], ...],
     plan_only: bool,
     as_json: bool,
     sha256: bool,
@@ -93,8 +92,8 @@ def command(
 
     Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), NumPy archives
     (.npz), GGUF files that are not quantized, or Hugging Face, sentence-transformers
-    and diffusers directories. Nothing is overwritten without --force, and a run that
-    is killed leaves no output that looks finished.
+    and diffusers directories. Existing files are replaced only with --force. Output is
+    written atomically: a killed run leaves no incomplete file.
 
     \b
     ensemble avg a.safetensors b.safetensors
@@ -109,26 +108,26 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    named, numbers = split_weights(members, weights, last=last)
-    found = discover_checkpoints(named, last=last)
+    paths, member_weights = split_weights(members, weights, last=last)
+    discovered = discover_checkpoints(paths, last=last)
     plan = checkpoints.plan(
-        found.paths,
-        out or default_out(found.paths),
-        weights=numbers,
-        rule_params=as_params(params),
+        discovered.paths,
+        out or default_out(discovered.paths),
+        weights=member_weights,
+        rule_params=as_params(rule_params),
         **options,
     )
-    taken = Taken(plan, found)
+    planned = PlannedAverage(plan, discovered)
     if plan_only:
-        print_plan(taken, as_json)
+        print_plan(planned, as_json)
         return
     if plan.out is not None:
         check_absent(plan.out, force=options["force"])
     if not as_json:
-        print_taken(taken)
+        print_members(planned)
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(taken, report, as_json)
+    print_report(planned, report, as_json)
 
 
 def default_out(members: list[str]) -> Path:

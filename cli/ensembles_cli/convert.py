@@ -10,7 +10,12 @@ import click
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import Taken, print_plan, print_report, print_taken
+from ensembles_cli.reports.average import (
+    PlannedAverage,
+    print_members,
+    print_plan,
+    print_report,
+)
 
 
 @click.command("convert")
@@ -61,13 +66,13 @@ def command(
     raise_file_limit()
     end_cleanly()
     plan = as_conversion(checkpoints.plan([source], out, **options))
-    taken = Taken(plan, DiscoveredCheckpoints([source], [None], []))
+    planned = PlannedAverage(plan, DiscoveredCheckpoints([source], [None], []))
     if plan_only:
-        print_plan(taken, as_json)
+        print_plan(planned, as_json)
         return
     check_absent(out, force=options["force"])
     if not as_json:
-        print_taken(taken)
+        print_members(planned)
     with bar("converting", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(taken, report, as_json)
+    print_report(planned, report, as_json)

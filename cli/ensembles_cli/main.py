@@ -12,7 +12,6 @@ from typing import Any
 import click
 
 import ensembles
-from ensembles_cli.console import as_options
 from ensembles_cli.process import prepare_compiling
 
 # A module is imported only to run its command or to print its help.
@@ -64,9 +63,11 @@ class Commands(click.Group):
             return super().resolve_command(ctx, args)
         word = name.lower()
         names = difflib.get_close_matches(word, [*COMMANDS, *ALIASES], n=1)
-        near = ALIASES.get(names[0], names[0]) if names else None
-        offer = f"Did you mean '{near}'?" if near else f"Known: {', '.join(COMMANDS)}."
-        ctx.fail(f"No such command '{name}'. {offer}")
+        nearest = ALIASES.get(names[0], names[0]) if names else None
+        hint = f"Commands: {', '.join(COMMANDS)}."
+        if nearest:
+            hint = f"Did you mean '{nearest}'?"
+        ctx.fail(f"No such command '{name}'. {hint}")
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
@@ -89,39 +90,42 @@ class Commands(click.Group):
             click.echo("interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)
         except (ValueError, OSError, ImportError) as error:
-            told = [str(error), *getattr(error, "__notes__", [])]
-            words = as_options("\n".join(told))
-            click.echo(click.style(f"error: {words}", fg="red"), err=True)
+            message = "\n".join([str(error), *getattr(error, "__notes__", [])])
+            click.echo(click.style(f"error: {message}", fg="red"), err=True)
             ctx.exit(1)
 
 
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
     "convert": "Convert a checkpoint to another format, dtype or shard size.",
-    "demo": "Fine-tune two small models and average them, to see what it brings.",
-    "embed": "Turn the texts of a file into vectors.",
-    "evaluate": "Evaluate a model on human similarity ratings.",
+    "demo": "Train two small models, and average their checkpoints.",
+    "embed": "Compute a vector for each text of a file.",
+    "evaluate": "Evaluate a text embedding model on human similarity ratings.",
     "rules": "List the rules that combine members, with formulas and papers.",
     "selections": "List the ways to choose weights by a score.",
     "similar": "Compute cosine similarities between texts.",
-    "soup": "Average the checkpoints that score best together, by your own score.",
+    "soup": "Choose checkpoints by your own score, and average them.",
 }
 
 
-def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
-    words = as_options(str(message))
-    click.echo(click.style(f"warning: {words}", fg="yellow"), err=True)
+def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
+    click.echo(click.style(f"warning: {message}", fg="yellow"), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(ensembles.__version__, prog_name="ensemble")
 def cli() -> None:
-    """Combine models: average their checkpoints, or word vectors.
+    """Combine models by averaging.
+
+    avg and soup average checkpoints: parameters of models with the same architecture.
+    embed, similar and evaluate compute text embeddings, by averaging word vectors or by
+    running a sentence encoder. Ensembles of predictions are available in Python only:
+    see ensembles.predictions.
 
     \b
     ensemble avg a.safetensors b.safetensors
     ensemble avg run/ --last 5 -o averaged.safetensors
     ensemble similar -m glove.txt "a cat sat" "the dog lay down"
 
-    Every command explains itself: ensemble avg --help.
+    Help for one command: ensemble avg --help
     """

@@ -23,7 +23,7 @@ from ensembles.checkpoints.directories.weight_files import (
     weight_map,
 )
 from ensembles.checkpoints.formats import detection
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.regular_files import read_json
 
@@ -40,7 +40,7 @@ LINEAR = {
 }
 
 
-def read(path: Path, key: str | None = None) -> Checkpoint:
+def read(path: Path, key: Keys = None) -> Checkpoint:
     """Layout of a checkpoint directory, including all its modules.
 
     Tensor names of a module are prefixed with its folder (``2_Dense/linear.weight``),
@@ -51,7 +51,7 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
     ----------
     path : Path
         Path of the directory.
-    key : str or None, default=None
+    key : str, sequence of str or None, default=None
         Key of the state dict in the main weight files, if they are PyTorch checkpoints,
         with dots between nested keys; None finds it.
 

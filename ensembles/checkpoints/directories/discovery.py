@@ -83,14 +83,14 @@ def discover_checkpoints(
         raise FileNotFoundError(f"no checkpoint at {missing[0]}")
     if not 1 <= last <= len(paths):
         raise ValueError(
-            f"last=N must be from 1 to the number of checkpoints, {len(paths)} in "
-            f"{' '.join(members)}: found {last}"
+            "last=N (--last N) must be from 1 to the number of checkpoints, "
+            f"{len(paths)} in {' '.join(members)}: found {last}"
         )
     last_paths = _by_step(paths, notes)[-last:]
     if len(last_paths) < last:
         raise ValueError(
-            f"last=N must be from 1 to the number of steps, {len(last_paths)} in "
-            f"{' '.join(members)}: found {last}"
+            "last=N (--last N) must be from 1 to the number of steps, "
+            f"{len(last_paths)} in {' '.join(members)}: found {last}"
         )
     steps = _steps(paths)
     notes.extend(_unlike(last_paths))
@@ -225,16 +225,16 @@ def _by_step(paths: list[str], notes: list[str]) -> list[str]:
         if len(numbers) < len(paths):
             pairs = ", ".join(f"{path} -> {_number(steps[path])}" for path in paths)
             raise ValueError(
-                f"last=N needs a different step in each name, found {pairs}; name the "
-                "checkpoints to average, without last=N, or pass a pattern that "
-                "matches only one model, such as 'run/model_*'"
+                "last=N (--last N) needs a different step in each name, found "
+                f"{pairs}; name the checkpoints to average, without last=N, or pass a "
+                "pattern that matches only one model, such as 'run/model_*'"
             )
         kinds = {step.kind: path for path in paths if (step := steps[path])}
         if len(kinds) > 1:
             shown = ", ".join(f"{kind or 'number'} ({p})" for kind, p in kinds.items())
             raise ValueError(
-                f"last=N needs steps of one kind, found {shown}; pass a pattern that "
-                "matches only one kind, such as 'run/epoch*'"
+                f"last=N (--last N) needs steps of one kind, found {shown}; pass a "
+                "pattern that matches only one kind, such as 'run/epoch*'"
             )
     return sorted(paths, key=lambda path: _or_before(steps[path]))
 

@@ -130,7 +130,8 @@ def _by_name(path: Path, entries: list[Path]) -> str:
     if files or folders:
         return (
             f"{missing}, but {_listed(files + folders)}; name the checkpoints to "
-            "average, or use last=N to take the last N of them"
+            "average, or take the last N of them by discover_checkpoints(..., last=N) "
+            "(--last N)"
         )
     return f"{missing}, but {_listed(names)}"
 

@@ -12,6 +12,7 @@ from ensembles.checkpoints.formats.detection import (
 )
 from ensembles.regular_files import read_json
 
+LONGEST_NAME = 255  # bytes, on Linux and macOS
 # Suffixes of weight files of other frameworks, unless `FORMATS` has a reader for them.
 FOREIGN = (
     *(".h5", ".keras", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot"),
@@ -151,8 +152,11 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def is_bare(name: Any) -> bool:
-    """Whether a value is a file name without folders."""
-    return isinstance(name, str) and Path(name).name == name and name not in ("", "..")
+    """Whether a value is a file name without folders, which the system can have."""
+    if not isinstance(name, str) or "\0" in name or Path(name).name != name:
+        return False
+    # Lone surrogates of JSON cannot be encoded.
+    return 0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME and name != ".."
 
 
 def _is_shard(single: Path, index: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 
 from ensembles.regular_files import open_regular
 
+Keys = str | Sequence[str] | None
 LARGEST_READ = 1 << 30  # Linux moves at most 2 GiB in one call
 
 
@@ -159,9 +161,11 @@ class Checkpoint:
         Metadata of the file, or of the first weight file with metadata in a directory.
     records : list of ChecksumRecord
         Checksums to verify before the tensors are used.
-    state_dict : str or None
-        Key of the state dict that was read from a larger object; None if the file
+    keys : tuple of str
+        Keys of the state dict that was read from a larger object; empty if the file
         holds a single state dict.
+    others : tuple of str
+        Other contents of that object by their keys, such as ``optimizer``.
     notes : list of str
         Messages about contents that were skipped or chosen, one sentence each, without
         the checkpoint's name.
@@ -179,10 +183,14 @@ class Checkpoint:
     config: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     records: list[ChecksumRecord] = field(default_factory=list)
-    state_dict: str | None = None
+    keys: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        for name in self.names:
+            if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
+                raise ValueError(f"{self.name}: tensor name {name!r} is not valid text")
         if self.path is not None and not self.is_directory:
             self.parts.setdefault(self.path.name, list(self.layout))
 
@@ -190,6 +198,11 @@ class Checkpoint:
     def is_torch(self) -> bool:
         """Whether the tensors are stored by PyTorch, or torch tensors in memory."""
         return self.format == "pytorch"
+
+    @property
+    def state_dict(self) -> str | None:
+        """Keys of the state dict in one string, None without keys."""
+        return " and ".join(self.keys) or None
 
     @property
     def names(self) -> list[str]:

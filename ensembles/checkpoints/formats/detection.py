@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from ensembles.checkpoints.formats.builtin import FORMATS, Format
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.output import OutputFile, Sink
 from ensembles.checkpoints.formats.recognized import RECOGNIZED, Recognized
 from ensembles.checkpoints.formats.table import FileHead
@@ -118,14 +118,14 @@ def _is_named(path: Path, format_: Format | Recognized) -> bool:
     return path.name.lower().endswith(format_.suffixes)
 
 
-def read(path: Path, key: str | None = None) -> Checkpoint:
+def read(path: Path, key: Keys = None) -> Checkpoint:
     """Layout of a weight file.
 
     Parameters
     ----------
     path : Path
         Path of the weight file; its content decides about the format, then its suffix.
-    key : str or None, default=None
+    key : str, sequence of str or None, default=None
         Key of the state dict, with dots between nested keys; None finds it. Ignored by
         formats that hold a single state dict.
 

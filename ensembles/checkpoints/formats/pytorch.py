@@ -1,18 +1,8 @@
-"""Layout of PyTorch checkpoints in the zip format of ``torch.save``.
-
-The archive has a pickle for the structure and an uncompressed entry for each storage.
-``torch.load(weights_only=True)`` on the meta device reads the pickle without allocating
-tensors; the bytes are read later, at the offsets of the entries.
-"""
+"""Checkpoints of PyTorch, as written by ``torch.save``; torch is not needed."""
 
 from __future__ import annotations
 
-import pickle
-import re
-import struct
-import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,35 +12,26 @@ from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
     ChecksumRecord,
     FileSource,
+    Keys,
     Tensor,
 )
-from ensembles.checkpoints.formats.nesting import is_tensor, state_dict_in
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
+from ensembles.checkpoints.formats.pytorch_files.nesting import state_dict_in
+from ensembles.checkpoints.formats.pytorch_files.reading import (
+    TorchFile,
+    read_file,
+    stored_at,
+)
+from ensembles.checkpoints.formats.pytorch_files.strided import StridedSource
+from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 from ensembles.checkpoints.formats.state_dict import (
     as_torch,
-    dtype_of,
+    dtype_named,
     import_torch,
     with_aliases,
 )
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
 from ensembles.registry import register
-
-# Exceptions of torch's unpickler for malformed pickles.
-BROKEN = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
-GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
-OFFSETS = "_checkpoint_offset"  # attribute of a storage: its offset in the file
 
 
 def _matches(head: FileHead) -> bool:
@@ -81,13 +62,14 @@ def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
     """Content of a file with other tensors; tensors without a new value are removed."""
     torch = import_torch(f"reading {template}")
     content = torch.load(template, map_location="cpu", weights_only=True)
-    chosen = state_dict_in(content, None, template)
-    stored = [name for name, value in chosen.state.items() if is_tensor(value)]
+    chosen = state_dict_in(read_file(FileSource(template)).content, None, template)
+    state = content[chosen.keys[0]] if chosen.keys else content
+    stored = [name for name, value in state.items() if torch.is_tensor(value)]
     for stored_name, name in zip(stored, chosen.tensors, strict=True):
         if name in tensors:
-            chosen.state[stored_name] = tensors[name]
+            state[stored_name] = tensors[name]
         else:
-            del chosen.state[stored_name]
+            del state[stored_name]
     return content
 
 
@@ -107,16 +89,16 @@ def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
         "pytorch_adapter.bin",
     ),
 )
-def pytorch(path: Path, key: str | None = None) -> Checkpoint:
+def pytorch(path: Path, key: Keys = None) -> Checkpoint:
     """Layout of a file written by ``torch.save``.
 
     Parameters
     ----------
     path : Path
         Path of the PyTorch checkpoint, with any suffix.
-    key : str or None, default=None
-        Key of the state dict, with dots between nested keys; None finds it, see
-        `state_dict_in`.
+    key : str, sequence of str or None, default=None
+        Key of the state dict, with dots between nested keys, or several keys of the
+        parts of one model; None finds it, see `state_dict_in`.
 
     Returns
     -------
@@ -124,25 +106,22 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
 
     Raises
     ------
-    ImportError
-        If torch is not installed.
     ValueError
-        If the file is damaged or not in the zip format of ``torch.save``, contains
-        objects other than tensors and plain values, has a tensor that is not dense and
-        contiguous, or several candidates for the state dict.
+        If the file is damaged or was not written by ``torch.save``, has a tensor that
+        is sparse, quantized or a shard, or several candidates for the state dict.
     """
     file = FileSource(path)
-    records = _records(file)
-    chosen = state_dict_in(_load(path), key, path)
+    stored = read_file(file)
+    chosen = state_dict_in(stored.content, key, path)
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}
-    # torch.load does not verify the pickle's checksum.
-    used = {at for at, record in records.items() if record.name.endswith("/data.pkl")}
+    used: dict[str, ChecksumRecord] = {}
     for name, value in chosen.tensors.items():
-        tensor = _tensor(file, name, value, records)
-        used.add(getattr(value.untyped_storage(), OFFSETS))
-        location = (tensor.offset, tensor.dtype, tensor.shape) if tensor.size else name
+        tensor = _tensor(file, name, value, stored)
+        if value.storage is not None:
+            used[value.storage.key] = stored.storages[value.storage.key]
+        location = (value, name if not tensor.size else "")
         if location in seen:
             aliases[name] = seen[location]
         else:
@@ -154,106 +133,27 @@ def pytorch(path: Path, key: str | None = None) -> Checkpoint:
         path=path,
         layout=layout,
         aliases=aliases,
-        records=[record for at, record in records.items() if at in used],
-        state_dict=chosen.key,
+        records=[*used.values()] if stored.has_checksums else [],
+        keys=chosen.keys,
+        others=chosen.others,
         notes=chosen.notes,
     )
 
 
-def _records(file: FileSource) -> dict[int, ChecksumRecord]:
-    """Zip entries by the file offset of their data."""
-    if file.size < 4 or file.read(0, 4) != b"PK\x03\x04":
-        raise ValueError(
-            f"{file.path} is not in the zip format of torch.save (it may have the "
-            "legacy tar or pickle format, or not be a checkpoint); if you trust it, "
-            "load it with torch.load and save it again with torch.save"
-        )
-    try:
-        with zipfile.ZipFile(file.path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise ValueError(f"{file.path} is not a complete zip file: {error}") from None
-    records = {}
-    for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
-            raise ValueError(
-                f"{file.path}: entry {entry.filename!r} is compressed or encrypted, "
-                "which torch.save never does; save it again with torch.save"
-            )
-        head = file.read(entry.header_offset, 30)
-        start = entry.header_offset + 30
-        start += int.from_bytes(head[26:28], "little")
-        start += int.from_bytes(head[28:30], "little")
-        if start + entry.file_size > file.size:
-            raise ValueError(
-                f"{file.path}: entry {entry.filename!r} ends beyond the end of the "
-                "file; copy or download the file again"
-            )
-        is_order = entry.filename.endswith("/byteorder")
-        if is_order and file.read(start, entry.file_size) != b"little":
-            raise ValueError(
-                f"{file.path} is big-endian, which is not supported; save it again on "
-                "a little-endian machine"
-            )
-        records[start] = ChecksumRecord(
-            file, start, entry.file_size, entry.CRC, entry.filename
-        )
-    return records
-
-
-def _load(path: Path) -> Any:
-    torch = import_torch(f"reading {path}")
-    try:
-        # torch.load selects the format by this suffix if it gets a path.
-        has_wrong_suffix = path.suffix == ".safetensors"
-        with path.open("rb") if has_wrong_suffix else nullcontext(path) as file:
-            return torch.load(file, map_location="meta", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(_unsafe(path, str(error).strip())) from None
-    except BROKEN as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        if "quantized" in reason[0]:
-            raise ValueError(
-                f"{path} contains quantized tensors; save the state dict of the float "
-                "model instead"
-            ) from None
-        raise ValueError(
-            f"{path} is not a complete PyTorch file: {reason[0]}"
-        ) from None
-
-
-def _unsafe(path: Path, message: str) -> str:
-    """Error message for a rejected pickle; names the object that it contains."""
-    named = GLOBAL.search(message)
-    found = named[1] if named else message.splitlines()[0]
-    if "DTensor" in found or "ShardedTensor" in found:
-        return (
-            f"{path} contains shards of tensors ({found}); join them first: save a "
-            "full state dict, or use the conversion script of the training library"
-        )
-    return (
-        f"{path} contains objects other than tensors, and loading it could run code "
-        f"({found}); if you trust it, load it with torch.load(path, "
-        "weights_only=False) and save only its state dict"
-    )
-
-
 def _tensor(
-    file: FileSource, name: str, value: Any, records: dict[int, ChecksumRecord]
+    file: FileSource, name: str, value: StoredTensor, stored: TorchFile
 ) -> Tensor:
     where = f"{file.path}: tensor {name!r}"
-    if str(value.layout) != "torch.strided":
-        raise ValueError(f"{where} is sparse or quantized; convert it to dense first")
-    if not value.is_contiguous():
+    if value.storage is None:
+        raise ValueError(f"{where} {value.problem}")
+    dtype = dtype_named(value.dtype, where)
+    start = stored_at(value, dtype.itemsize, stored, where)
+    if value.is_contiguous:
+        return Tensor(dtype, value.shape, file, start)
+    if value.size * dtype.itemsize > file.size:
         raise ValueError(
-            f"{where} is a strided view of its storage; save it with .contiguous()"
+            f"{where} is an expanded view, larger than the file; save it with "
+            ".contiguous()"
         )
-    dtype = dtype_of(value, where)
-    begin = getattr(value.untyped_storage(), OFFSETS, None)
-    if begin not in records:
-        raise ValueError(f"{where} has no data in the file; is it a meta tensor?")
-    offset = begin + value.storage_offset() * dtype.itemsize
-    tensor = Tensor(np.dtype(dtype), tuple(value.shape), file, offset)
-    if offset + tensor.nbytes > begin + records[begin].size:
-        raise ValueError(f"{where} is larger than its entry in the file")
-    return tensor
+    source = StridedSource(file, start, value.shape, value.strides, dtype.itemsize)
+    return Tensor(dtype, value.shape, source, 0)

@@ -47,13 +47,13 @@ def import_torch(purpose: str) -> Any:
     return torch
 
 
-def dtype_of(tensor: Any, where: str) -> np.dtype[Any]:
-    """NumPy dtype that corresponds to the dtype of a torch tensor.
+def dtype_named(name: str, where: str) -> np.dtype[Any]:
+    """NumPy dtype that corresponds to a dtype of torch.
 
     Parameters
     ----------
-    tensor : torch.Tensor
-        Tensor on any device, including meta.
+    name : str
+        Name of the dtype, without ``torch.``.
     where : str
         Name of the checkpoint and the tensor, for the error message.
 
@@ -66,7 +66,6 @@ def dtype_of(tensor: Any, where: str) -> np.dtype[Any]:
     ValueError
         If the dtype is not supported, such as complex, quantized and 4-bit dtypes.
     """
-    name = str(tensor.dtype).removeprefix("torch.")
     if name in EXTRA:
         return EXTRA[name][0]
     if name in PLAIN.split():
@@ -194,7 +193,7 @@ def as_array(value: Any, where: str) -> Array:
 
 
 def _from_torch(value: Any, where: str) -> Array:
-    dtype = dtype_of(value, where)
+    dtype = dtype_named(str(value.dtype).removeprefix("torch."), where)
     torch = sys.modules["torch"]
     if value.is_nested or value.is_quantized:
         kind = "nested" if value.is_nested else "quantized"

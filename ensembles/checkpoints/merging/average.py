@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from ensembles._sklearn import warn_caller
 from ensembles.atomic_io import atomic_output, explain_disk_full
 from ensembles.checkpoints.directories.open import Member
+from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.formats.state_dict import as_torch, with_aliases
 from ensembles.checkpoints.merging import digests
 from ensembles.checkpoints.merging.relations import (
@@ -90,7 +91,7 @@ def average(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
@@ -112,7 +113,7 @@ def average(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
@@ -133,7 +134,7 @@ def average(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
@@ -177,9 +178,10 @@ def average(
     include, exclude : sequence of str, default=()
         Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
         all tensors; ``exclude`` takes precedence.
-    key : str or None, default=None
+    key : str, sequence of str or None, default=None
         Key of the state dict in PyTorch checkpoints, with dots between nested keys,
-        such as "ema.model"; None finds it.
+        such as "ema.model"; several keys if the parts of one model have a key each.
+        None finds it.
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ensembles.checkpoints.directories.open import Member
+from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.merging.average import MergeReport, silent, write
 from ensembles.checkpoints.planning.notices import NEW_CARD
 from ensembles.checkpoints.planning.options import MEMORY
@@ -18,7 +19,7 @@ def convert(
     out: str | os.PathLike[str],
     *,
     dtype: str | None = None,
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
@@ -43,9 +44,9 @@ def convert(
         ``.safetensors``, ``.pt``, ``.npz`` or ``.gguf``, else a directory.
     dtype : str or None, default=None
         Float format of the result, such as "bfloat16"; None keeps each tensor's.
-    key : str or None, default=None
+    key : str, sequence of str or None, default=None
         Key of the state dict in a PyTorch checkpoint, with dots between nested keys,
-        such as "ema.model"; None finds it.
+        such as "ema.model"; several for one model in parts. None finds it.
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the checkpoint.

@@ -23,6 +23,7 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
+from ensembles.rules.statistics import add_statistics
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
 FEW = 1 << 20  # bytes; combining fewer takes less time than starting a thread
@@ -159,6 +160,41 @@ def _jobs(targets: Sequence[TensorPlan]) -> list[_Job]:
     return jobs
 
 
+class OrderedTotal:
+    """Total of a tensor's statistics, whose parts may come in any order.
+
+    A part waits until those before it are added, so that the total is the same for
+    every number of threads, and few parts are in memory.
+
+    Attributes
+    ----------
+    total : ndarray of shape (*shape,) or None
+        Total of the parts up to the first that is missing; None without any.
+    """
+
+    def __init__(self) -> None:
+        self.total: Array | None = None
+        self._stop = 0  # end of the parts that are added
+        self._waiting: dict[int, tuple[int, Array]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, start: int, stop: int, partial: Array) -> None:
+        """Add the statistics of a part, or keep them for later.
+
+        Parameters
+        ----------
+        start, stop : int
+            Elements of the tensor that the part holds; ``stop`` is exclusive.
+        partial : ndarray of shape (n_blocks, *shape)
+            Statistics of the part.
+        """
+        with self._lock:
+            self._waiting[start] = stop, partial
+            while self._stop in self._waiting:
+                self._stop, partial = self._waiting.pop(self._stop)
+                self.total = add_statistics(self.total, partial)
+
+
 class _Streamer:
     """State that the threads of a stream share."""
 
@@ -178,30 +214,31 @@ class _Streamer:
 
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
         """Compute the rule's state of each tensor from the statistics of its parts."""
-        jobs = _jobs(targets)
-        statistics = map_threads(
-            jobs, lambda: partial(self.statistics, ReadBuffers()), self.n_threads
-        )
-        partials: dict[str, list[Array]] = {}
-        for job, part in zip(jobs, statistics, strict=True):
-            partials.setdefault(job.target.name, []).append(part)
         plan = self.plan
-        for name, parts in partials.items():
-            with naming(name):
-                self.states[name] = plan.rule.compute_state(
-                    parts, plan.weights, plan.rule_params
-                )
+        totals = {target.name: OrderedTotal() for target in targets}
+        map_threads(
+            _jobs(targets),
+            lambda: partial(self.add_statistics, totals, ReadBuffers()),
+            self.n_threads,
+        )
+        for name, ordered in totals.items():
+            if ordered.total is not None:  # an empty tensor has no parts
+                with naming(name):
+                    self.states[name] = plan.rule.compute_state(
+                        ordered.total, plan.weights, plan.rule_params
+                    )
 
-    def statistics(self, buffers: ReadBuffers, job: _Job) -> Array:
-        """Statistics of each block of a job."""
-        parts = []
+    def add_statistics(
+        self, totals: Mapping[str, OrderedTotal], buffers: ReadBuffers, job: _Job
+    ) -> None:
+        """Add the statistics of a job to the total of its tensor."""
+        name, plan = job.target.name, self.plan
         for start, stop in self._chunks(job):
             members, base = buffers.read(job.target, start, stop)
-            parts.append(
-                self.plan.rule.partial_statistics(members, base, self.plan.rule_params)
-            )
+            with naming(name):
+                part = plan.rule.partial_statistics(members, base, plan.rule_params)
+                totals[name].add(start, stop, part)
             self._report([*members, base])
-        return np.concatenate(parts)
 
     def combine(self, buffers: ReadBuffers, job: _Job) -> _Combined:
         """Combine the blocks of a job and write them."""
@@ -302,7 +339,8 @@ def resolve_integers(name: str, members: Sequence[Array] | Array, policy: str) -
         return first
     raise ValueError(
         f"integer tensor {name!r} differs between the members, and integers are "
-        "not averaged; integers='first' or integers='max' selects one of them"
+        "not averaged; pass integers='first' (--integers first) to take those of the "
+        "first member, or integers='max' (--integers max) to take the largest"
     )
 
 

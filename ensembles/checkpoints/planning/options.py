@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.dtypes import FLOATS
 
 MEMORY = 64 << 20
@@ -40,9 +41,10 @@ class MergeOptions:
     include, exclude : sequence of str, default=()
         Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
         all tensors; ``exclude`` takes precedence.
-    key : str or None, default=None
+    key : str, sequence of str or None, default=None
         Key of the state dict in PyTorch checkpoints, with dots between nested keys,
-        such as "ema.model"; None finds it.
+        such as "ema.model"; several keys if the parts of one model have a key each.
+        None finds it.
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
@@ -66,7 +68,7 @@ class MergeOptions:
     missing: Missing = "error"
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    key: str | None = None
+    key: Keys = None
     shard_size: int | None = None
     memory: int = MEMORY
     threads: int | None = None
@@ -88,6 +90,8 @@ class MergeOptions:
             object.__setattr__(self, "dtype", str(float_dtype(self.dtype)))
         _check_patterns("include", self.include)
         _check_patterns("exclude", self.exclude)
+        if isinstance(self.key, str):
+            object.__setattr__(self, "key", (self.key,))
         _check_choice("integers", self.integers, get_args(Integers))
         _check_choice("missing", self.missing, get_args(Missing))
 

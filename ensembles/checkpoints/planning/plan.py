@@ -21,7 +21,7 @@ from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import fit_to_memory
@@ -30,8 +30,8 @@ from ensembles.checkpoints.planning.destination import (
     output_format,
     storage_problems,
 )
-from ensembles.checkpoints.planning.foreign_rules import named_here, parameter_here
-from ensembles.checkpoints.planning.notices import notices, of_members, of_output
+from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
+from ensembles.checkpoints.planning.notices import member_notes, notices, output_notes
 from ensembles.checkpoints.planning.options import (
     MEMORY,
     Integers,
@@ -42,7 +42,6 @@ from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
-from ensembles.weights import check_weights
 
 SHOWN = 20
 
@@ -143,7 +142,7 @@ def plan(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
@@ -214,9 +213,7 @@ def plan(
     resolved = _resolve_rule(rule, len(opened), params, base is not None, problems)
     checked = np.ones(len(opened))
     with _collected(problems):
-        checked = check_weights(
-            weights, len(opened), signed=resolved.signed, rule=resolved.name
-        )
+        checked = resolved.check_weights(weights, len(opened))
     match = match_layouts(
         opened,
         base_opened,
@@ -274,11 +271,11 @@ def plan(
         free_bytes=n_free,
         peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
-            *of_output(path, format_, n_written, force, opened),
-            *of_members(checkpoints),
+            *output_notes(path, format_, n_written, force, opened),
+            *member_notes(checkpoints),
             *renamings,
             *match.notes,
-            *notices(opened, base_opened, options, match, checked),
+            *notices(opened, base_opened, options, match, resolved, checked),
         ),
     )
 
@@ -293,7 +290,7 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 
 def _open_all(
-    members: Sequence[Member], base: Member | None, key: str | None
+    members: Sequence[Member], base: Member | None, key: Keys
 ) -> tuple[tuple[Checkpoint, ...], Checkpoint | None, list[str]]:
     """Open members and base, with one error that lists all problems.
 
@@ -337,7 +334,7 @@ def _open_all(
     return tuple(opened[:-1]), opened[-1], notes
 
 
-def _open_base(base: Member, key: str | None) -> Checkpoint:
+def _open_base(base: Member, key: Keys) -> Checkpoint:
     """Open the base, with "base" in its name for messages."""
     if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
         raise TypeError(
@@ -361,7 +358,7 @@ def _resolve_rule(
         resolved.check(n_members, params, has_base=has_base)
     except ValueError as error:
         is_known = isinstance(rule, Rule) or rule in RULES
-        hint = parameter_here(params, resolved.params) if is_known else named_here(rule)
+        hint = parameter_hint(params, resolved.params) if is_known else rule_hint(rule)
         problems.append(f"{error}{hint}")
     return resolved
 
@@ -375,8 +372,8 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
         raise ValueError(f"{out} is a symbolic link that leads to itself; remove it")
     if not force and not Path(out).exists():
         raise FileExistsError(
-            f"{out} is a symbolic link to {target}, which does not exist; force=True "
-            "writes to that path"
+            f"{out} is a symbolic link to {target}, which does not exist; pass "
+            "force=True (--force) to write to that path"
         )
     return target
 
@@ -411,8 +408,12 @@ def _count_held(
     if format_ == "memory":
         return n_written
     formats = {part: format_by_suffix(part) for part in parts}
-    held = [part for part, found in formats.items() if found and not found.streams]
-    return sum(target.nbytes for part in held for target in parts[part])
+    held_parts = [
+        part
+        for part, format_entry in formats.items()
+        if format_entry and not format_entry.streams
+    ]
+    return sum(target.nbytes for part in held_parts for target in parts[part])
 
 
 def _join(problems: Sequence[str]) -> str:

@@ -37,8 +37,8 @@ def check_related(
         similarity of a member with the first is below 0.5.
     """
     first = members[0].name
-    for place, cosine, what, is_related in relations(members, names):
-        name = members[place].name
+    for index, cosine, what, is_related in relations(members, names):
+        name = members[index].name
         if not is_related:
             message = (
                 "members must be fine-tuned from the same initialization, "
@@ -55,7 +55,7 @@ def check_related(
         elif cosine < UNRELATED:
             warn_caller(
                 f"{name} is far from {first}, the cosine similarity of {what} is "
-                f"{cosine:.3f}: their average may be worse than each of them; score it"
+                f"{cosine:.3f}: their average may be worse than both; score it"
             )
 
 
@@ -79,10 +79,10 @@ def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
         others = [m.layout[name] for m in members[1:] if name in m.layout]
         if not all(same_bytes(tensor, other) for other in others):
             warn_caller(
-                f"running statistics of BatchNorm, such as {name}, are averaged, and "
-                "those of the average network are others: recalculate them before it "
-                "is scored and used, as torch.optim.swa_utils.update_bn does; a "
-                "ModelSoup takes a function for that, finish=f"
+                f"running statistics of BatchNorm, such as {name}, are averaged like "
+                "parameters, which gives other values than the data do: recompute them "
+                "before the network is scored and used, e.g. with "
+                "torch.optim.swa_utils.update_bn, which a ModelSoup can call: finish=f"
             )
             return
 
@@ -104,15 +104,14 @@ def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
     first = members[0]
     if first.state_dict is not None:
         warn_caller(
-            f"{first.name} has its tensors in {first.state_dict!r} beside other "
-            "things, and combinations are written as plain state dicts: a score must "
-            "read both"
+            f"{first.name} has its tensors under the key {first.state_dict!r}, but "
+            "combinations are written as plain state dicts: the score must read both"
         )
     other = next((m for m in members if _form(m) != _form(first)), None)
     if other is not None:
         warn_caller(
-            f"{first.name} and {other.name} are of different formats: combinations "
-            "are written like the first"
+            f"{first.name} and {other.name} have different formats: combinations "
+            "are written in the format of the first"
         )
     warn_of_statistics(members)
 

@@ -137,9 +137,9 @@ def _column_indices(
         if len(row) == 3:
             return (0, 1, 2), False
         raise ValueError(
-            f"columns of {path} are not recognized in its first line {row}; name those "
-            "of the first text, the second text and the score, by name or number: "
-            "columns=['A', 'B', 'SCORE'] (--columns A,B,SCORE)"
+            f"columns of {path} are not recognized in its first line {row}; pass the "
+            "columns of the first text, the second text and the score, by name or "
+            "number: columns=['A', 'B', 'SCORE'] (--columns A,B,SCORE)"
         )
     if len(columns) != 3:
         raise ValueError(
@@ -171,9 +171,9 @@ def evaluate_similarity(
 
     Returns
     -------
-    correlations : list of Estimate
+    correlations : list of ConfidenceInterval
         Correlation of each model, from -1 to 1, with its 95 % interval.
-    differences : list of Estimate
+    differences : list of ConfidenceInterval
         Correlation of each further model minus that of the first, paired within each
         resample.
 

@@ -57,7 +57,7 @@ def test_files_of_a_training_run_are_sorted_by_step(tmp_path: Path) -> None:
 def test_as_many_as_there_are_can_be_the_last(tmp_path: Path, last: int) -> None:
     run = str(training(tmp_path / "run", 500, 1000))
     with pytest.raises(
-        ValueError, match=rf"last=N must be from 1 .* 2 in .*found {last}"
+        ValueError, match=rf"last=N \(--last N\) must be from 1 .* 2 in .*found {last}"
     ):
         expand([run], last=last)
 
@@ -293,7 +293,7 @@ def test_averages_and_the_best_are_no_steps_of_a_run(
         (note,) = found.notes
         assert all(name in note for name in entries)
         assert (passed or "their names have no training step") in note
-        with pytest.raises(ValueError, match=r"last=N must be from 1"):
+        with pytest.raises(ValueError, match=r"last=N .* must be from 1"):
             discovery.discover_checkpoints([str(pattern)], last=len(ordered) + 1)
 
 
@@ -528,8 +528,6 @@ def test_quantized_tensors_in_memory_are_told_with_the_way(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"'w' has dtype qint8.*dequantize it first"):
         plan([state])
     torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(
-        ValueError, match=r"a\.pt.*(sparse or|contains) quantized"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"a\.pt: tensor 'w' is quantized") as caught:
         plan([tmp_path / "a.pt"])
     assert "Facebook" not in str(caught.value)

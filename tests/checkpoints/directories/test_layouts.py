@@ -421,7 +421,10 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["weights.safetensors"], r"pass the file weights\.safetensors"),
         (["model.fp16.safetensors"], r"pass the file model\.fp16\.safetensors"),
         (["config.json"], r"or pytorch_model\.bin, but config\.json"),
-        (["step_1.pt", "step_2.pt"], r"use last=N to take the last N"),
+        (
+            ["step_1.pt", "step_2.pt"],
+            r"take the last N of them by .*last=N\) \(--last N\)",
+        ),
         ([], r"it is empty"),
     ],
     ids=lambda value: value if isinstance(value, str) else ",".join(value),

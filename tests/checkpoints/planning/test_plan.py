@@ -277,7 +277,7 @@ def test_a_plan_notes_that_its_output_exists(tmp_path: Path, force: bool) -> Non
     members = pair(tmp_path)
     assert plan(members, out, force=force).notes == ()
     out.write_text("old")
-    note = f"{out} exists; force=True replaces it"
+    note = f"{out} exists; pass force=True (--force) to replace it"
     assert plan(members, out, force=force).notes == ((note,) if not force else ())
 
 

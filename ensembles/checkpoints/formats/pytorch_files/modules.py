@@ -1,0 +1,90 @@
+"""State dicts of modules that were pickled whole, and contents of other objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
+from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
+
+MOST_NAMES = 500_000
+LONGEST_NAME = 4096  # characters; a module that contains itself has endless names
+
+
+def contents(value: Any) -> Mapping[Any, Any]:
+    """Values inside of a value, by name or by position.
+
+    Parameters
+    ----------
+    value : object
+        Object from a pickle.
+
+    Returns
+    -------
+    mapping
+        The state dict of a module; the entries, elements, or attributes of another
+        object; empty for a value without parts.
+    """
+    if isinstance(value, dict):
+        return value
+    if is_sequence(value):
+        return {str(index): part for index, part in enumerate(value)}
+    if not isinstance(value, PickledObject):
+        return {}
+    if is_module(value):
+        return dict(_named_tensors(value))
+    return value.entries or contents(value.elements) or value.attributes
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value is a list or tuple, whose parts have no names."""
+    return isinstance(value, list | tuple) and not isinstance(value, StoredTensor)
+
+
+def is_module(value: Any) -> bool:
+    """Whether an object is a module of PyTorch, by its attributes."""
+    return (
+        isinstance(value, PickledObject)
+        and {"_parameters", "_buffers", "_modules"} <= value.attributes.keys()
+    )
+
+
+def _named_tensors(module: PickledObject) -> Iterator[tuple[str, StoredTensor]]:
+    """Yield the tensors of ``state_dict()``: parameters and persistent buffers."""
+    queue = [("", module)]
+    n_names = 0
+    while queue:
+        prefix, current = queue.pop()
+        attributes = current.attributes
+        skipped = _elements(attributes.get("_non_persistent_buffers_set"))
+        for kind in ("_parameters", "_buffers"):
+            for name, tensor in _entries(attributes.get(kind)).items():
+                if isinstance(tensor, StoredTensor) and (
+                    kind == "_parameters" or name not in skipped
+                ):
+                    yield f"{prefix}{name}", tensor
+        children = _entries(attributes.get("_modules"))
+        for name, child in reversed([*children.items()]):
+            if is_module(child):
+                queue.append((f"{prefix}{name}.", child))
+                n_names += 1
+        if n_names > MOST_NAMES or len(prefix) > LONGEST_NAME:
+            raise ValueError(
+                f"its module {prefix[:40]!r} has more than {MOST_NAMES} submodules, or "
+                f"names of more than {LONGEST_NAME} characters"
+            )
+
+
+def _entries(value: Any) -> Mapping[Any, Any]:
+    if isinstance(value, PickledObject):
+        return value.entries
+    return value if isinstance(value, dict) else {}
+
+
+def _elements(value: Any) -> list[Any]:
+    """Elements of a pickled set."""
+    if not isinstance(value, PickledObject):
+        return []
+    (first, *_) = (*value.args, [])
+    return value.elements or (first if isinstance(first, list) else [])
