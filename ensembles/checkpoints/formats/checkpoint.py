@@ -20,13 +20,27 @@ LARGEST_READ = 1 << 30  # Linux moves at most 2 GiB in one call
 class Source(Protocol):
     """Bytes with random access, safe to read from several threads at once."""
 
-    def read_into(self, buffer: memoryview, offset: int) -> None: ...
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the buffer with the bytes from ``offset`` on."""
 
-    def check_unchanged(self) -> None: ...
+    def check_unchanged(self) -> None:
+        """Raise `ValueError` if the source was modified since it was opened."""
 
 
 class Tensor(NamedTuple):
-    """Dtype, shape and location of a stored tensor: little-endian, C-contiguous."""
+    """Dtype, shape and location of a stored tensor: little-endian, C-contiguous.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Data type; bfloat16 and float8 are those of ml_dtypes.
+    shape : tuple of int
+        Shape of the tensor.
+    source : Source
+        File or array that holds the bytes.
+    offset : int
+        Position of the first byte in ``source``.
+    """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -119,7 +133,21 @@ class MemorySource:
 
 
 class ChecksumRecord(NamedTuple):
-    """A byte range of a file, with its stored CRC-32 checksum."""
+    """A byte range of a file, with its stored CRC-32 checksum.
+
+    Parameters
+    ----------
+    file : FileSource
+        The file.
+    offset : int
+        Position of the first byte.
+    size : int
+        Number of bytes.
+    crc : int
+        Checksum that is stored in the file.
+    name : str
+        Name of the range for messages, such as an entry of a zip file.
+    """
 
     file: FileSource
     offset: int

@@ -19,7 +19,8 @@ Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 class Sink(Protocol):
     """Destination for the bytes of one tensor; threads write to it concurrently."""
 
-    def write(self, buffer: memoryview, offset: int) -> None: ...
+    def write(self, buffer: memoryview, offset: int) -> None:
+        """Store bytes of the tensor, from its byte ``offset`` on."""
 
 
 class ArraySink:
@@ -29,6 +30,7 @@ class ArraySink:
         self._bytes = array.reshape(-1).view(np.uint8).data
 
     def write(self, buffer: memoryview, offset: int) -> None:
+        """Store bytes of the tensor, from its byte ``offset`` on."""
         self._bytes[offset : offset + len(buffer)] = buffer
 
 
@@ -40,6 +42,7 @@ class FileSink:
         self._start = start
 
     def write(self, buffer: memoryview, offset: int) -> None:
+        """Store bytes of the tensor, from its byte ``offset`` on."""
         pwrite_all(self._fd, buffer, self._start + offset)
 
 

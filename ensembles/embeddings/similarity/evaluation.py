@@ -29,7 +29,15 @@ STEP = 64  # resamples ranked together
 
 
 class Pairs(NamedTuple):
-    """Pairs of texts and their human similarity ratings."""
+    """Pairs of texts and their human similarity ratings.
+
+    Parameters
+    ----------
+    first, second : list of str
+        Texts of each pair.
+    scores : ndarray of shape (n_pairs,)
+        Rating of each pair; greater is more similar.
+    """
 
     first: list[str]
     second: list[str]
@@ -37,7 +45,15 @@ class Pairs(NamedTuple):
 
 
 class ConfidenceInterval(NamedTuple):
-    """A statistic and its 95 % bootstrap interval."""
+    """A statistic and its 95 % bootstrap interval.
+
+    Parameters
+    ----------
+    value : float
+        The statistic on all pairs.
+    low, high : float
+        Ends of the interval.
+    """
 
     value: float
     low: float

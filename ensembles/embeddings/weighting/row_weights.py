@@ -69,7 +69,7 @@ def row_weights(
     ----------
     weights : str, Weighting, mapping of word to weight, array-like or None
         Name of a weighting, or explicit weights. None weighs every word equally.
-    frequencies : Frequencies or None
+    frequencies : WordFrequencies or None
         Word frequencies; None is allowed for explicit weights only.
     lookup : VocabularyLookup
         Tokenizer and vector table.
