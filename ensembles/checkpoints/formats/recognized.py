@@ -126,8 +126,7 @@ RECOGNIZED = (
     Recognized(
         "is a Stable-Baselines3 archive, which is not supported; unpack it and average "
         "its policy.pth",
-        (".zip",),
-        partial(_has_entry, "policy.pth"),
+        matches=partial(_has_entry, "policy.pth"),
     ),
     Recognized(
         "is a TorchScript archive, which is not supported; load it with torch.jit.load "
