@@ -10,7 +10,6 @@ import click
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.options.types import (
-    Size,
     Weights,
     as_params,
     complete_rule,
@@ -32,8 +31,9 @@ from ensembles_cli.reports.average import (
     "--out",
     type=click.Path(path_type=Path),
     help=(
-        "Output path: NAME.safetensors, NAME.pt, or a directory.  "
-        "[default: averaged.safetensors, or averaged/ for directories]"
+        "Output path: a file with the suffix of a format, such as .safetensors, .pt, "
+        ".npz or .gguf, else a directory.  [default: averaged.safetensors, or "
+        "averaged/ for directories]"
     ),
 )
 @click.option(
@@ -64,44 +64,20 @@ from ensembles_cli.reports.average import (
     help="Weight of each member, such as .7,.3.  [default: equal]",
 )
 @checkpoint.last
-@click.option(
-    "--dtype",
-    help=(
-        "Float format of the result, such as bfloat16.  [default: that of the members]"
-    ),
-)
+@checkpoint.dtype
 @checkpoint.integers
 @checkpoint.missing
 @checkpoint.include
 @checkpoint.exclude
 @checkpoint.key
-@click.option(
-    "--shard-size",
-    type=Size(),
-    help=(
-        "Maximum size of a weight file in a directory, such as 5GB.  [default: divided "
-        "like the first member]"
-    ),
-)
 @checkpoint.only_weights
+@checkpoint.shard_size
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
-@click.option(
-    "--plan",
-    "plan_only",
-    is_flag=True,
-    help="Print the plan, from headers and samples of the files; write nothing.",
-)
+@checkpoint.plan_only
 @checkpoint.as_json
-@click.option(
-    "--sha256",
-    is_flag=True,
-    help=(
-        "Print the SHA-256 of the weight files of members and result; takes longer "
-        "than the average itself."
-    ),
-)
+@checkpoint.sha256
 def command(
     members: tuple[str, ...],
     out: Path | None,
@@ -115,9 +91,10 @@ def command(
 ) -> None:
     """Average checkpoints into one.
 
-    Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), or Hugging
-    Face and sentence-transformers directories. Existing files are replaced only with
-    --force. Output is written atomically: a killed run leaves no incomplete file.
+    Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), NumPy archives
+    (.npz), GGUF files that are not quantized, or Hugging Face, sentence-transformers
+    and diffusers directories. Existing files are replaced only with --force. Output is
+    written atomically: a killed run leaves no incomplete file.
 
     \b
     ensemble avg a.safetensors b.safetensors

@@ -17,6 +17,7 @@ from ensembles_cli.process import prepare_compiling
 # A module is imported only to run its command or to print its help.
 COMMANDS = {
     "avg": "ensembles_cli.avg",
+    "convert": "ensembles_cli.convert",
     "demo": "ensembles_cli.demo.command",
     "diff": "ensembles_cli.inspection.diff",
     "embed": "ensembles_cli.embed",
@@ -33,7 +34,8 @@ COMMANDS = {
 # Names of the commands in other tools, for suggestions.
 ALIASES = {
     **dict.fromkeys(("average", "mean", "merge", "blend", "swa", "ema"), "avg"),
-    **dict.fromkeys(("encode", "vectorize", "convert"), "embed"),
+    **dict.fromkeys(("encode", "vectorize"), "embed"),
+    **dict.fromkeys(("cast", "export", "reshard", "consolidate"), "convert"),
     **dict.fromkeys(("compare", "similarity", "cosine"), "similar"),
     **dict.fromkeys(("select", "selection"), "selections"),
     **dict.fromkeys(("eval", "score", "benchmark"), "evaluate"),
@@ -101,6 +103,7 @@ class Commands(click.Group):
 
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
+    "convert": "Convert a checkpoint to another format, dtype or shard size.",
     "demo": "Train two small models, and average their checkpoints.",
     "diff": "Compare two checkpoints, tensor by tensor.",
     "embed": "Compute a vector for each text of a file.",

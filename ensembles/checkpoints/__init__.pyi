@@ -13,6 +13,7 @@ from .inspection.verification import verify as verify
 from .merging.average import MergeReport as MergeReport
 from .merging.average import average as average
 from .merging.average import write as write
+from .merging.conversion import convert as convert
 from .model_soup.estimator import ModelSoup as ModelSoup
 from .model_soup.training import train_members as train_members
 from .model_soup.training import train_snapshots as train_snapshots

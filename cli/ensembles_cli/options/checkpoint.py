@@ -72,6 +72,34 @@ only_weights = click.option(
         "other contents of the first member]"
     ),
 )
+dtype = click.option(
+    "--dtype",
+    help=(
+        "Float format of the result, such as bfloat16.  [default: that of the members]"
+    ),
+)
+shard_size = click.option(
+    "--shard-size",
+    type=Size(),
+    help=(
+        "Maximum size of a weight file in a directory, such as 5GB.  [default: divided "
+        "like the first member]"
+    ),
+)
+plan_only = click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help="Print the plan, from headers and samples of the files; write nothing.",
+)
+sha256 = click.option(
+    "--sha256",
+    is_flag=True,
+    help=(
+        "Print the SHA-256 of the weight files that are read and written; takes longer "
+        "than an average itself."
+    ),
+)
 memory = click.option(
     "--memory",
     type=Size(),

@@ -41,7 +41,7 @@ class PlannedAverage:
         note = different_initializations(plan)
         self.notes = [*discovered.notes] if note is None else [*discovered.notes, note]
         self.notes += [*averages_among(plan), *plan.notes]
-        if len(plan.members) == 1:
+        if len(plan.members) == 1 and not plan.is_conversion:
             self.notes.append("there is only one member: nothing is averaged")
 
     def members(self) -> list[dict[str, Any]]:
@@ -63,7 +63,7 @@ class PlannedAverage:
         plan = self.plan
         return {
             "members": self.members(),
-            "rule": plan.rule.name,
+            "rule": "conversion" if plan.is_conversion else plan.rule.name,
             "params": plan.rule_params,
             "base": None if plan.base is None else {"path": str(plan.base.path)},
             "out": str(plan.out),
@@ -153,9 +153,11 @@ def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) ->
     print_notes(report.notes)
     n_bytes = plan.read_bytes + plan.write_bytes
     speed = f" ({size(int(n_bytes / max(report.seconds, 1e-9)))}/s)"
+    source = f"{plan.rule.name} of {counted(len(plan.members), 'member')}"
+    if plan.is_conversion:
+        source = f"conversion of {plan.members[0].name}"
     click.echo(
-        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {plan.rule.name} of "
-        f"{counted(len(plan.members), 'member')}, "
+        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {source}, "
         f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
         f"{report.seconds:.2f} s{speed * (n_bytes >= MIN_TIMED_BYTES)}"
     )

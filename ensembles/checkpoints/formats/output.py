@@ -124,6 +124,8 @@ class OutputFile:
     template : Template or None, default=None
         File of the first member that the output copies, except for its tensors. None
         stores only the tensors, and for formats without ``keeps_contents``.
+    first : Path or None
+        File of the first member, if the output is a file of the same format.
     """
 
     path: Path
@@ -133,3 +135,4 @@ class OutputFile:
     order: tuple[str, ...]
     metadata: Mapping[str, str]
     template: Template | None = None
+    first: Path | None = None

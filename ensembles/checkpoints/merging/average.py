@@ -73,8 +73,8 @@ class MergeReport:
     plan: Plan = field(repr=False)
 
 
-def _silent(n_bytes: int) -> None:
-    """Ignore progress."""
+def silent(n_bytes: int) -> None:
+    """Ignore the number of bytes that were read."""
 
 
 @overload
@@ -97,7 +97,7 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any]: ...
 @overload
@@ -120,7 +120,7 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> MergeReport: ...
 def average(
@@ -142,7 +142,7 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any] | MergeReport:
     """Average checkpoints, on disk or in memory.
@@ -154,8 +154,8 @@ def average(
         or torch tensors.
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
-        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None returns a state
-        dict.
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
+        file (``.gguf``), else a directory. None returns a state dict.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others. It is not a member and has no weight.
@@ -276,7 +276,7 @@ def average(
 def write(
     plan: Plan,
     *,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
     stream: TensorStream | None = None,
 ) -> MergeReport:

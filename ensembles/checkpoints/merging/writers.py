@@ -17,6 +17,7 @@ from ensembles.checkpoints.merging.copied_files import write_auxiliary_files
 from ensembles.checkpoints.merging.provenance import (
     KEY,
     TENSORS,
+    kept_metadata,
     provenance,
     tensor_digests,
 )
@@ -116,6 +117,7 @@ def _placeholders(plan: Plan, n_tensors: int) -> dict[str, str]:
     return {
         KEY: provenance(plan, zeros, digests.ZERO),
         TENSORS: digests.ZERO * n_tensors,
+        **kept_metadata(plan),
     }
 
 
@@ -148,4 +150,5 @@ def _output_file(
         order=tuple(name.removeprefix(prefix) for name in first.names),
         metadata=metadata,
         template=plan.templates.get(part),
+        first=first.path if first.format == plan.format else None,
     )

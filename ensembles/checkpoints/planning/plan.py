@@ -20,6 +20,7 @@ from ensembles.checkpoints.compatibility.layout import (
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
+from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.formats.output import Template
@@ -29,6 +30,7 @@ from ensembles.checkpoints.planning.checksum_ranges import checksum_ranges
 from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
+    storage_problems,
 )
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
 from ensembles.checkpoints.planning.kept_contents import kept_contents
@@ -64,8 +66,9 @@ class Plan:
     rule_params : dict
         Parameters of the rule, by name.
     targets : list of TensorPlan
-        Tensors of the result; a tied tensor of a directory is repeated for each name if
-        the first member is a PyTorch checkpoint.
+        Tensors of the result; a tied tensor is repeated for each name if the output's
+        format does not store aliases, and in a directory if the first member is a
+        PyTorch checkpoint.
     aliases : dict of str to str
         Additional names for tied tensors in the result: alias to name.
     untied : tuple of str
@@ -125,6 +128,12 @@ class Plan:
         """All checkpoints that are read: the members, then the base if there is one."""
         return self.members if self.base is None else (*self.members, self.base)
 
+    @property
+    def is_conversion(self) -> bool:
+        """Whether all tensors are copied from a single member."""
+        actions = {target.action for target in self.targets}
+        return len(self.members) == 1 and actions == {"copy"}
+
 
 def plan(
     members: Sequence[Member],
@@ -156,9 +165,9 @@ def plan(
         Checkpoint files, directories, or mappings of names to arrays or tensors.
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
-        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None is a state
-        dict in memory. If the path exists, the plan has a note about it, and writing
-        requires ``force``.
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
+        file (``.gguf``), else a directory. None is a state dict in memory. If the path
+        exists, the plan has a note about it, and writing requires ``force``.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others.
@@ -232,7 +241,9 @@ def plan(
     path = _resolve_link(out, force=force)
     format_ = output_format(path)
     targets, aliases = match.targets, match.aliases
-    if format_ == "directory" and opened[0].is_torch:
+    written = FORMATS.get(format_)
+    keeps_aliases = written.keeps_aliases if written else not opened[0].is_torch
+    if not keeps_aliases and format_ != "memory":
         targets, aliases = repeat_tied(targets, aliases), {}
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
@@ -249,7 +260,7 @@ def plan(
         sizes = [template.file.size for template in templates.values()]
         n_needed = max(n_written, sum(sizes))
         reasons, n_free = destination_problems(path, checkpoints, n_needed)
-        problems += reasons
+        problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
