@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories import directory, distributed
 from ensembles.checkpoints.directories.step_names import Step, is_last, step_of
 from ensembles.checkpoints.directories.unreadable import explain
 from ensembles.checkpoints.directories.weight_files import (
@@ -142,6 +142,8 @@ def _inside(path: Path, notes: list[str]) -> list[str]:
     """Checkpoints in a training directory, those with a step if any."""
     if (path / "model_index.json").exists():  # components of one diffusers pipeline
         return []
+    if distributed.folder_in(path) is not None:
+        return []
     main = {name for m in directory.modules(path) for name in _main_files(path, m)}
     entries = [e for e in sorted(path.iterdir()) if e.name not in main]
     checkpoints = [entry for entry in entries if _is_checkpoint(entry)]
@@ -199,7 +201,10 @@ def _is_checkpoint(path: Path) -> bool:
     if path.name.startswith(".") or TRAINER.fullmatch(path.name):
         return False
     if path.is_dir():
-        return any(main_weight_files(path / m)[0] for m in directory.modules(path))
+        is_single = distributed.folder_in(path) is not None
+        return is_single or any(
+            main_weight_files(path / m)[0] for m in directory.modules(path)
+        )
     return is_weight_file(path.name)
 
 

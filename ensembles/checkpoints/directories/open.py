@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories import directory, distributed
 from ensembles.checkpoints.directories.unsupported import placeholder_notes
 from ensembles.checkpoints.formats import detection, state_dict
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -57,7 +57,15 @@ def open_checkpoint(
     path = Path(member)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    read = directory.read if path.is_dir() else detection.read
-    checkpoint = read(path, key)
+    if path.suffix == ".distcp":
+        raise ValueError(
+            f"{path} has the chunks of one rank; pass its directory {path.parent}"
+        )
+    folder = distributed.folder_in(path) if path.is_dir() else None
+    if folder is not None:
+        checkpoint = distributed.read(path, folder, key)
+    else:
+        read = directory.read if path.is_dir() else detection.read
+        checkpoint = read(path, key)
     checkpoint.notes.extend(placeholder_notes(checkpoint))
     return checkpoint

@@ -11,13 +11,19 @@ SHOWN = 5
 # Patterns for names of files and folders, with the message for matches.
 LAYOUTS = (
     (
-        r".*\.distcp|\.metadata",
-        "{}: shards of torch.distributed.checkpoint; convert them to one file with "
-        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR OUT.pt",
+        r"__\d+\.metadata",
+        "{}: a distributed checkpoint whose ranks were saved without each other; save "
+        "it with use_collectives=True",
     ),
     (
-        r"pytorch_model_fsdp_\d+",
-        "{}: shards of FSDP; join them with accelerate merge-weights",
+        r".*\.distcp|pytorch_model_fsdp_\d+|model_and_optim",
+        "{}: a distributed checkpoint without .metadata, which is written last: it is "
+        "being saved, or was not saved completely; wait, or take another step",
+    ),
+    (
+        r"shard-\d+-model-\d+-of-\d+\.safetensors",
+        "{}: shards by rank that do not say how many ranks there were; join them with "
+        "consolidate_safetensors_files of torch.distributed.checkpoint",
     ),
     (
         r"zero_to_fp32\.py|global_step\d+|.*_(optim|model)_states\.pt",

@@ -16,6 +16,7 @@ from ensembles.regular_files import read_json
 FOREIGN = (
     *(".h5", ".keras", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot"),
     *(".mlmodel", ".mlpackage", ".pdparams", ".pdiparams", ".engine", ".nemo"),
+    ".distcp",
 )
 # Training state beside the weight files: optimizers, random generators, ….
 TRAINER = re.compile(

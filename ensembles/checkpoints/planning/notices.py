@@ -131,6 +131,15 @@ def of_output(
             f"format {format_!r} does not store the provenance of the result, which a "
             "safetensors file does"
         )
+    if (
+        format_ == "directory"
+        and members[0].is_distributed
+        and "config.json" not in members[0].files
+    ):
+        yield (
+            f"{members[0].name} has no config.json: the result has tensors alone, with "
+            "the names of the trainer"
+        )
     if format_ == "directory" and has_card(members):
         yield (
             f"{CARD} is a new model card that names the members; their own cards, with "
