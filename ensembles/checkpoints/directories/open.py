@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensembles.checkpoints.directories import directory, distributed
+from ensembles.checkpoints.directories import directory, distributed, rank_files
 from ensembles.checkpoints.directories.unsupported import placeholder_notes
 from ensembles.checkpoints.formats import detection, state_dict
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -57,15 +57,22 @@ def open_checkpoint(
     path = Path(member)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    checkpoint = _read(path, key)
+    checkpoint.notes.extend(placeholder_notes(checkpoint))
+    return checkpoint
+
+
+def _read(path: Path, key: str | None) -> Checkpoint:
+    """Layout of a file or directory."""
     if path.suffix == ".distcp":
         raise ValueError(
             f"{path} has the chunks of one rank; pass its directory {path.parent}"
         )
-    folder = distributed.folder_in(path) if path.is_dir() else None
+    if not path.is_dir():
+        return detection.read(path, key)
+    folder = distributed.folder_in(path)
     if folder is not None:
-        checkpoint = distributed.read(path, folder, key)
-    else:
-        read = directory.read if path.is_dir() else detection.read
-        checkpoint = read(path, key)
-    checkpoint.notes.extend(placeholder_notes(checkpoint))
-    return checkpoint
+        return distributed.read(path, folder, key)
+    if rank_files.has_rank_files(path):
+        return rank_files.read(path, key)
+    return directory.read(path, key)

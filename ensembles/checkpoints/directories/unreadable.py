@@ -30,10 +30,6 @@ LAYOUTS = (
         "{}: a DeepSpeed checkpoint; join it with its zero_to_fp32.py first",
     ),
     (
-        r"model_world_size_\d+_rank_\d+\.pt",
-        "{}: shards of FSDP by rank; join them with the trainer's own merger first",
-    ),
-    (
         r"mp_rank_\d+.*|latest_checkpointed_iteration\.txt|iter_\d{7}",
         "{}: a Megatron checkpoint; convert it to the Hugging Face layout first",
     ),

@@ -77,6 +77,9 @@ def save(folder: Path, rank: int, n_ranks: int) -> None:
         torch.save(kept, ranks / f"model_world_size_{n_ranks}_rank_{rank}.pt")
         parts = tensor_parallel(step, n_ranks).state_dict()
         write(parts, folder / f"tensor-{n_ranks}/step-{step}")
+        both = folder / f"ranks-tensor-{n_ranks}/step-{step}"
+        both.mkdir(parents=True, exist_ok=True)
+        torch.save(parts, both / f"model_world_size_{n_ranks}_rank_{rank}.pt")
     # torchtitan has the names of the model at the top level.
     flat = {**kept, "optimizer": state, "train_state": {"step": torch.tensor(step)}}
     write(flat, folder / f"flat-{n_ranks}")

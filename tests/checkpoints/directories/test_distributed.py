@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -24,15 +22,6 @@ from tests.checkpoints.building import load
 
 dcp = pytest.importorskip("torch.distributed.checkpoint")
 STEPS = (100, 200, 1000)
-PROGRAM = Path(__file__).with_name("ranks.py")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the files of ranks.py."""
-    folder = tmp_path_factory.mktemp("ranks")
-    subprocess.run([sys.executable, PROGRAM, folder], check=True)
-    return folder
 
 
 def write(path: Path, content: dict[str, Any]) -> Path:
