@@ -401,6 +401,7 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["shard-00001-model-00001-of-00001.safetensors"], "consolidate_safetensors"),
         (["global_step100/mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
         (["mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
+        (["layer_00-model_00-model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
         (["iter_0001000/x", "latest_checkpointed_iteration.txt"], r"a Megatron"),
         (["consolidated.00.pth", "params.json"], r"names of the original code"),
         (["consolidated.safetensors"], r"consolidated\.safetensors: .*pass the file"),
