@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,13 @@ from ensembles.checkpoints.directories.weight_files import (
     main_weight_files,
     other_weight_files,
 )
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
-from ensembles.checkpoints.formats.pytorch_files.chunked import (
-    Chunk,
-    ChunkedSource,
-    Heads,
-    ItemSource,
-    check_chunks,
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    ChecksumRecord,
+    Tensor,
 )
-from ensembles.checkpoints.formats.pytorch_files.distributed_metadata import (
+from ensembles.checkpoints.formats.distributed.items import open_tensors
+from ensembles.checkpoints.formats.distributed.metadata import (
     NAME,
     DistributedMetadata,
     ShardedTensor,
@@ -35,7 +33,6 @@ from ensembles.checkpoints.formats.pytorch_files.distributed_metadata import (
 )
 from ensembles.checkpoints.formats.pytorch_files.nesting import state_dict_in
 from ensembles.checkpoints.formats.pytorch_files.tensors import Storage, StoredTensor
-from ensembles.checkpoints.formats.state_dict import dtype_named
 from ensembles.regular_files import read_json
 
 # Folders for the model in the checkpoints of OLMo-core, Accelerate and NeMo.
@@ -113,41 +110,74 @@ def read(path: Path, folder: Path, key: str | None = None) -> Checkpoint:
     content, left_out = _nested(metadata, key)
     chosen = state_dict_in(content, key, folder)
     names = {name: value.storage.key for name, value in chosen.tensors.items()}
-    tensors = {name: metadata.tensors[full] for name, full in names.items()}
-    _check(folder, tensors)
-    used = {item.file for tensor in tensors.values() for item in tensor.items}
-    files = _open_files(folder, metadata, used)
-    heads: Heads = {}
-    layout = {
-        name: _tensor(folder, name, tensor, files, heads)
-        for name, tensor in tensors.items()
-    }
+    layout = open_tensors(folder, metadata, names)
     inside = "" if folder == path else f"{folder.name}/"
-    auxiliary, not_copied = auxiliary_files(path, ["", folder.name] if inside else [""])
+    parts: dict[str, list[str]] = {}
+    for name, full_name in names.items():
+        for index, item in enumerate(metadata.tensors[full_name].items):
+            part = parts.setdefault(inside + item.file, [])
+            if index == 0:
+                part.append(name)
+    return sharded(
+        path,
+        layout,
+        dict(sorted(parts.items())),
+        folders=["", folder.name] if inside else [""],
+        state_dict=chosen.key,
+        notes=[*chosen.notes, *_notes(metadata, set(names.values()), left_out)],
+    )
+
+
+def sharded(
+    path: Path,
+    layout: dict[str, Tensor],
+    parts: dict[str, list[str]],
+    *,
+    folders: list[str],
+    state_dict: str | None,
+    notes: list[str],
+    records: Sequence[ChecksumRecord] = (),
+) -> Checkpoint:
+    """Checkpoint of a directory whose files have parts of tensors.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the directory.
+    layout, parts, state_dict, notes, records
+        As in `Checkpoint`.
+    folders : list of str
+        Folders with these files, relative to ``path``; the directory itself is ``""``.
+
+    Returns
+    -------
+    Checkpoint
+        With the auxiliary files beside the parts, and notes on what is left out.
+    """
+    files, left_out = auxiliary_files(path, folders)
+    left_out += [
+        name
+        for name in other_weight_files(path, [*parts])[1]
+        if not re.search(r"_world_size_\d+_rank_\d+", name)
+    ]
+    if left_out:
+        notes = [*notes, f"not in the result: {', '.join(left_out)}"]
     listed = path / "config.json"
     config = read_json(listed) if listed.exists() else {}
-    checkpoint = Checkpoint(
+    return Checkpoint(
         str(path),
         "pytorch",
         path,
         layout,
         is_directory=True,
         is_distributed=True,
-        files=[name for name in auxiliary if name != MEGATRON],
+        parts=parts,
+        files=[name for name in files if name != MEGATRON],
         config=config if isinstance(config, dict) else {},
-        state_dict=chosen.key,
-        notes=[*chosen.notes, *_notes(metadata, set(names.values()), left_out)],
+        records=[*records],
+        state_dict=state_dict,
+        notes=notes,
     )
-    for file in files:
-        checkpoint.parts[inside + file] = [
-            name
-            for name, tensor in tensors.items()
-            if tensor.items and tensor.items[0].file == file
-        ]
-    not_copied += other_weight_files(path, [])[1]
-    if not_copied:
-        checkpoint.notes.append(f"not in the result: {', '.join(not_copied)}")
-    return checkpoint
 
 
 def _nested(
@@ -190,90 +220,15 @@ def _stand_in(name: str, tensor: ShardedTensor) -> StoredTensor:
     return StoredTensor(storage, tensor.dtype, 0, tensor.shape, tuple(steps))
 
 
-def _check(folder: Path, tensors: Mapping[str, ShardedTensor]) -> None:
-    """Check that the chunks cover the tensors, and have as many bytes."""
-    for name, tensor in tensors.items():
-        where = f"{folder}: tensor {name!r}"
-        chunks = [(item.start, item.shape) for item in tensor.items]
-        problem = check_chunks(tensor.shape, chunks)
-        if problem:
-            raise ValueError(f"{where} is not complete or damaged: {problem}")
-        itemsize = dtype_named(tensor.dtype, where).itemsize
-        for item in tensor.items:
-            n_bytes = math.prod(item.shape) * itemsize
-            if item.end - item.begin < n_bytes:
-                raise ValueError(
-                    f"{where} is damaged: its chunk at {item.start} needs {n_bytes} "
-                    f"bytes, its item in {item.file} has {item.end - item.begin}"
-                )
-
-
-def _open_files(
-    folder: Path, metadata: DistributedMetadata, used: set[str]
-) -> dict[str, FileSource]:
-    """Open the files of the tensors; all files must be as long as their items need."""
-    ends: dict[str, int] = {}
-    for tensor in metadata.tensors.values():
-        for item in tensor.items:
-            ends[item.file] = max(ends.get(item.file, 0), item.end)
-    files: dict[str, FileSource] = {}
-    for name, end in sorted(ends.items()):
-        path = folder / name
-        if not path.exists():
-            if name not in used:  # its items are those of the optimizer
-                continue
-            raise ValueError(
-                f"{folder} is not complete: {name}, which {NAME} names, does not "
-                "exist; copy the files of all ranks into one folder"
-            )
-        file = FileSource(path)
-        if file.size < end:
-            raise ValueError(
-                f"{folder} is not complete: {name} must have at least {end} bytes by "
-                f"{NAME}, found {file.size}; copy or save it again"
-            )
-        if name in used:
-            files[name] = file
-    return files
-
-
-def _tensor(
-    folder: Path,
-    name: str,
-    tensor: ShardedTensor,
-    files: Mapping[str, FileSource],
-    heads: Heads,
-) -> Tensor:
-    dtype = dtype_named(tensor.dtype, f"{folder}: tensor {name!r}")
-    chunks = [
-        Chunk(
-            item.start,
-            item.shape,
-            ItemSource(
-                files[item.file],
-                item.begin,
-                item.end,
-                dtype,
-                item.shape,
-                f"{folder / item.file}: tensor {name!r}",
-                heads,
-            ),
-        )
-        for item in tensor.items
-    ]
-    if len(chunks) == 1:
-        return Tensor(dtype, tensor.shape, chunks[0].source, 0)
-    source = ChunkedSource(tensor.shape, dtype.itemsize, chunks)
-    return Tensor(dtype, tensor.shape, source, 0)
-
-
 def _notes(
     metadata: DistributedMetadata, used: set[str], left_out: list[str]
 ) -> Iterator[str]:
     """Notes on tensors that are left out, and on values that are not tensors."""
     groups = Counter(_first_key(metadata, name) for name in left_out)
     if groups:
-        listed = ", ".join(f"{name} ({n} tensors)" for name, n in groups.items())
+        listed = ", ".join(
+            f"{name} ({n} tensor{'s' * (n > 1)})" for name, n in groups.items()
+        )
         yield f"left out, as training state: {listed}"
     parents = {metadata.key_paths.get(name, (name,))[:-1] for name in used}
     extra = [

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ensembles.checkpoints.directories.auxiliary_files import auxiliary_files
+from ensembles.checkpoints.directories.distributed import sharded
 from ensembles.checkpoints.directories.weight_files import main_weight_files
 from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
@@ -20,17 +20,16 @@ from ensembles.checkpoints.formats.checkpoint import (
     FileSource,
     Tensor,
 )
-from ensembles.checkpoints.formats.pytorch import tensor_in
-from ensembles.checkpoints.formats.pytorch_files.chunked import (
+from ensembles.checkpoints.formats.distributed.chunks import (
     Chunk,
     ChunkedSource,
     check_chunks,
 )
+from ensembles.checkpoints.formats.pytorch import tensor_in
 from ensembles.checkpoints.formats.pytorch_files.nesting import state_dict_in
 from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
 from ensembles.checkpoints.formats.pytorch_files.reading import TorchFile, read_file
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
-from ensembles.regular_files import read_json
 
 RANK = re.compile(r"model_world_size_(\d+)_rank_(\d+)\.pt")
 ADVICE = "join the ranks with the merger of the trainer first"
@@ -112,25 +111,14 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         for rank in holders:
             for record in _records(rank, name):
                 records[record.file.path.name, record.offset] = record
-    listed = path / "config.json"
-    config = read_json(listed) if listed.exists() else {}
-    auxiliary, left_out = auxiliary_files(path, [""])
-    notes = [*ranks[0].notes]
-    if left_out:
-        notes.append(f"not in the result: {', '.join(left_out)}")
-    return Checkpoint(
-        str(path),
-        "pytorch",
+    return sharded(
         path,
         layout,
-        is_directory=True,
-        is_distributed=True,
-        parts={rank.file.path.name: list(rank.tensors) for rank in ranks},
-        files=auxiliary,
-        config=config if isinstance(config, dict) else {},
-        records=[*records.values()],
+        {rank.file.path.name: list(rank.tensors) for rank in ranks},
+        folders=[""],
         state_dict=ranks[0].state_dict,
-        notes=notes,
+        notes=ranks[0].notes,
+        records=[*records.values()],
     )
 
 
@@ -242,11 +230,11 @@ def box(
     ValueError
         If a placement is neither a shard nor a copy.
     """
-    start, lengths = [0] * len(shape), list(shape)
+    start, lengths, n_divided = [0] * len(shape), list(shape), [1] * len(shape)
     axes = [*zip(mesh_shape, position, placements, strict=True)]
-    for n_parts, index, placement in sorted(
-        axes, key=lambda axis: _is_strided(axis[2])
-    ):
+    plain = [axis for axis in axes if not _is_strided(axis[2])]
+    strided = [axis for axis in axes if _is_strided(axis[2])]
+    for n_parts, index, placement in [*plain, *reversed(strided)]:
         kind = placement.type.name if isinstance(placement, PickledObject) else ""
         if kind == "Replicate":
             continue
@@ -255,10 +243,17 @@ def box(
             raise ValueError(
                 f"{where} has the placement {kind or placement!r}; {ADVICE}"
             )
+        factor = placement.attributes.get("split_factor", n_divided[along])
+        if factor != n_divided[along]:
+            raise ValueError(
+                f"{where} has the placement {kind!r} with the split factor {factor!r}, "
+                f"and other axes divide it by {n_divided[along]}; {ADVICE}"
+            )
         size = -(-lengths[along] // n_parts)
         begin = min(index * size, lengths[along])
         start[along] += begin
         lengths[along] = min(size, lengths[along] - begin)
+        n_divided[along] *= n_parts
     return tuple(start), tuple(lengths)
 
 

@@ -24,9 +24,9 @@ dcp = pytest.importorskip("torch.distributed.checkpoint")
 STEPS = (100, 200, 1000)
 
 
-def write(path: Path, content: dict[str, Any]) -> Path:
+def write(path: Path, content: dict[str, Any], **options: Any) -> Path:
     """Save from this process alone."""
-    writer = dcp.FileSystemWriter(path, sync_files=False)
+    writer = dcp.FileSystemWriter(path, sync_files=False, **options)
     with warnings.catch_warnings(action="ignore"):  # it may not be meant
         dcp.save(content, storage_writer=writer, no_dist=True)
     return path
@@ -94,7 +94,7 @@ def test_the_optimizer_is_left_out_with_a_note(saved: Path) -> None:
     assert "left out, as training state: optimizer (" in nested
     flat = plan([saved / "flat-2"])
     assert "optimizer (" in "\n".join(flat.notes)
-    assert "train_state (1 tensors)" in "\n".join(flat.notes)
+    assert "train_state (1 tensor)" in "\n".join(flat.notes)
     whole = torch.load(saved / "whole-1000.pt")
     assert {target.name for target in flat.targets} == whole.keys()
 
@@ -122,6 +122,26 @@ def test_values_that_are_not_tensors_are_named(tmp_path: Path) -> None:
     assert [target.name for target in plan([path]).targets] == ["w"]
 
 
+def test_files_of_ranks_may_be_safetensors(tmp_path: Path) -> None:
+    from torch.distributed.checkpoint.filesystem import SerializationFormat
+
+    state = {"w": torch.randn(3, 4), "b": torch.ones(2, dtype=torch.bfloat16)}
+    path = write(
+        tmp_path / "x",
+        {"model": state},
+        serialization_format=SerializationFormat.SAFETENSORS,
+    )
+    assert_equal(average([path]), state)
+    other = write(
+        tmp_path / "y",
+        {"model": {**state, "w": torch.randn(4, 3)}},
+        serialization_format=SerializationFormat.SAFETENSORS,
+    )
+    shutil.copy(other / "__0_0.distcp", path)
+    with pytest.raises(ValueError, match=r"'w' must be float32 of shape \(3, 4\) by"):
+        plan([path])
+
+
 def test_megatron_has_the_optimizer_beside_the_names_of_the_model(
     tmp_path: Path,
 ) -> None:
@@ -138,7 +158,7 @@ def test_megatron_has_the_optimizer_beside_the_names_of_the_model(
     planned = plan([path], tmp_path / "out")
     notes = "\n".join(planned.notes)
     assert [t.name for t in planned.targets] == ["decoder.layers.mlp.linear_fc1.weight"]
-    assert "optimizer (1 tensors), chained_0 (1 tensors)" in notes
+    assert "optimizer (1 tensor), chained_0 (1 tensor)" in notes
     assert "linear_fc1._extra_state/shard_0_2" in notes
     assert "rng_state" not in notes
     assert "not in the result: common.pt" in notes

@@ -98,3 +98,14 @@ def test_a_partial_sum_is_refused() -> None:
     with pytest.raises(ValueError, match=r"w has the placement 'Shard'"):
         box((4,), [2], [0], [placement("Shard", dim=1)], "w")
     assert box((5,), [4], [3], [placement("Shard", dim=0)], "w") == ((5,), (0,))
+
+
+def test_a_strided_shard_divides_the_parts_of_all_other_axes() -> None:
+    strided = placement("_StridedShard", dim=0, split_factor=2)
+    plain = placement("Shard", dim=0)
+    parts = [
+        box((8,), [2, 2], [i, j], [strided, plain], "w") for i in (0, 1) for j in (0, 1)
+    ]
+    assert parts == [((0,), (2,)), ((4,), (2,)), ((2,), (2,)), ((6,), (2,))]
+    with pytest.raises(ValueError, match=r"factor 2, and other axes divide it by 1"):
+        box((8,), [2], [0], [strided], "w")

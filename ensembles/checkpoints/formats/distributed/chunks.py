@@ -1,25 +1,17 @@
-"""Tensors stored as chunks: boxes of a distributed checkpoint, one in each item."""
+"""Tensors that are stored as chunks: boxes, each with its bytes in C order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Array
-from ensembles.checkpoints.formats.checkpoint import FileSource, Source
-from ensembles.checkpoints.formats.pytorch_files.archive import LOCAL
-from ensembles.checkpoints.formats.pytorch_files.reading import read_file, stored_at
-from ensembles.checkpoints.formats.pytorch_files.strided import StridedSource
-from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
-from ensembles.checkpoints.formats.state_dict import dtype_named
+from ensembles.checkpoints.formats.checkpoint import Source
 
 MOST_IRREGULAR = 10_000  # chunks that are compared with each other
-LONGEST_HEAD = 1 << 13  # bytes of an item before its tensor; torch writes up to 2 KiB
-FOREIGN = "the files are of different checkpoints, or damaged; copy them again"
-Heads = dict[Hashable, bytes]  # by size, dtype and shape of the item
 
 
 class Chunk(NamedTuple):
@@ -41,104 +33,6 @@ class Chunk(NamedTuple):
     shape: tuple[int, ...]
     source: Source
     offset: int = 0
-
-
-class ItemSource:
-    """Bytes of a tensor that ``torch.save`` wrote into a part of a file.
-
-    The position of the bytes is found at the first read: a distributed checkpoint may
-    have tens of thousands of items, each with a zip directory. Two items with the same
-    bytes before the tensor, except for its checksum, have it at the same position:
-    comparing them takes a tenth of the time of reading the directory.
-
-    Parameters
-    ----------
-    file : FileSource
-        File that contains the item.
-    begin, end : int
-        Part of the file that ``torch.save`` has written.
-    dtype : numpy.dtype
-        Expected dtype.
-    shape : tuple of int
-        Expected shape.
-    where : str
-        Name of the file and the tensor, for messages.
-    heads : dict
-        Bytes before the tensor, of items found so far; the items of a checkpoint share
-        it.
-    """
-
-    def __init__(
-        self,
-        file: FileSource,
-        begin: int,
-        end: int,
-        dtype: np.dtype[Any],
-        shape: tuple[int, ...],
-        where: str,
-        heads: Heads,
-    ) -> None:
-        self._file = file
-        self._part = (begin, end)
-        self._dtype = dtype
-        self._shape = shape
-        self._where = where
-        self._heads = heads
-        self._position: tuple[Source, int] | None = None
-
-    def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Fill the buffer with the bytes from ``offset`` on."""
-        if self._position is None:  # two threads may find it at the same time
-            self._position = self._find()
-        source, start = self._position
-        source.read_into(buffer, start + offset)
-
-    def check_unchanged(self) -> None:
-        """Raise `ValueError` if the file was modified since it was opened."""
-        self._file.check_unchanged()
-
-    def _find(self) -> tuple[Source, int]:
-        """Source of the bytes in C order, and the position of the first byte."""
-        begin, end = self._part
-        kind = (end - begin, self._dtype, self._shape)
-        head = self._heads.get(kind)
-        if head and _comparable(self._file.read(begin, len(head))) == head:
-            return self._file, begin + len(head)
-        tensor, start = self._read_tensor()
-        if not tensor.is_contiguous:
-            itemsize = self._dtype.itemsize
-            return (
-                StridedSource(
-                    self._file, start, tensor.shape, tensor.strides, itemsize
-                ),
-                0,
-            )
-        if start - begin <= LONGEST_HEAD:
-            head = self._file.read(begin, start - begin)
-            if head.startswith(LOCAL):
-                self._heads[kind] = _comparable(head)
-        return self._file, start
-
-    def _read_tensor(self) -> tuple[StoredTensor, int]:
-        """Tensor in the item, and the position of its first element."""
-        stored = read_file(self._file, *self._part)
-        tensor = stored.content
-        if not isinstance(tensor, StoredTensor):
-            raise ValueError(f"{self._where} must be a tensor by .metadata; {FOREIGN}")
-        start = stored_at(tensor, self._dtype.itemsize, stored, self._where)
-        dtype = dtype_named(tensor.dtype, self._where)
-        if (dtype, tensor.shape) != (self._dtype, self._shape):
-            raise ValueError(
-                f"{self._where} must be {self._dtype} of shape {self._shape} by "
-                f".metadata, found {dtype} of shape {tensor.shape}; {FOREIGN}"
-            )
-        return tensor, start
-
-
-def _comparable(head: bytes) -> bytes:
-    """Bytes before a tensor, without its checksum in the last local header."""
-    header = head.rfind(LOCAL)
-    return head[: header + 14] + bytes(4) + head[header + 18 :]
 
 
 class ChunkedSource:

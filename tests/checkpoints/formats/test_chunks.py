@@ -15,15 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensembles.checkpoints.formats.checkpoint import FileSource, MemorySource
-from ensembles.checkpoints.formats.pytorch_files import chunked
-from ensembles.checkpoints.formats.pytorch_files.chunked import (
+from ensembles.checkpoints.formats.distributed import items
+from ensembles.checkpoints.formats.distributed.chunks import (
     Chunk,
     ChunkedSource,
-    Heads,
-    ItemSource,
     boxes,
     check_chunks,
 )
+from ensembles.checkpoints.formats.distributed.items import Heads, ItemSource
 from ensembles.checkpoints.formats.pytorch_files.reading import TorchFile, read_file
 
 
@@ -117,7 +116,7 @@ def test_items_of_one_shape_are_found_without_their_directories(
         read.append(begin)
         return read_file(file, begin, end)
 
-    monkeypatch.setattr(chunked, "read_file", counted)
+    monkeypatch.setattr(items, "read_file", counted)
     for tensor, begin, end in zip(tensors, ends, ends[1:], strict=False):
         shape = tuple(tensor.shape)
         source = ItemSource(file, begin, end, np.dtype("f4"), shape, "w", heads)
