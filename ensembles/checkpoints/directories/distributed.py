@@ -107,7 +107,7 @@ def read(path: Path, folder: Path, key: str | None = None) -> Checkpoint:
     """
     n_bytes = sum(entry.stat().st_size for entry in folder.iterdir())
     metadata = read_metadata(folder / NAME, n_bytes)
-    content, left_out = _nested(metadata, key)
+    content, left_out = _nested(folder, metadata, key)
     chosen = state_dict_in(content, key, folder)
     names = {name: value.storage.key for name, value in chosen.tensors.items()}
     layout = open_tensors(folder, metadata, names)
@@ -157,7 +157,7 @@ def sharded(
     files, left_out = auxiliary_files(path, folders)
     left_out += [
         name
-        for name in other_weight_files(path, [*parts])[1]
+        for name in other_weight_files(path, [])[1]
         if not re.search(r"_world_size_\d+_rank_\d+", name)
     ]
     if left_out:
@@ -181,7 +181,7 @@ def sharded(
 
 
 def _nested(
-    metadata: DistributedMetadata, key: str | None
+    folder: Path, metadata: DistributedMetadata, key: str | None
 ) -> tuple[dict[str, Any], list[str]]:
     """State dict with tensors as its values, and full names that are not in it.
 
@@ -208,7 +208,10 @@ def _nested(
         for step in path[:-1]:
             inner = inner.setdefault(step, {})
             if not isinstance(inner, dict):
-                raise ValueError(f"{NAME} has a tensor and a mapping at {step!r}")
+                raise ValueError(
+                    f"{folder / NAME} has both a tensor and a mapping at {step!r:.80}; "
+                    "copy or download it again"
+                )
         inner[path[-1]] = _stand_in(name, metadata.tensors[name])
     return content, list(omitted)
 

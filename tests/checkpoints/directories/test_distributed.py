@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ensembles.checkpoints import average, plan
 from ensembles.checkpoints.directories.discovery import discover_checkpoints
@@ -249,6 +251,20 @@ def lose_item(metadata: Any) -> None:
     }
 
 
+def overlap(metadata: Any) -> None:
+    """The second chunk at the place of the first: the tensor exceeds the file."""
+    index = type(next(iter(metadata.storage_data)))("model.0.weight", (4, 0))
+    metadata.storage_data[index] = item(metadata)
+
+
+def deepen(metadata: Any) -> None:
+    metadata.planner_data["model.0.weight"] = ("model",) * 65
+
+
+def nest(metadata: Any) -> None:
+    metadata.planner_data["model.0.bias"] = ("model",)
+
+
 def set_class(metadata: Any) -> None:
     metadata.state_dict_metadata["model.0.weight"] = Path("x")
 
@@ -278,6 +294,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         edited(lambda m: setattr(item(m), "offset", -1)),
         "has the size or position",
     ),
+    "overlapping items": (edited(overlap), r"and 'model\.0\.weight' overlap"),
+    "deep keys": (edited(deepen), r"'model\.0\.weight' has 65 keys"),
+    "tensor as mapping": (edited(nest), r"both a tensor and a mapping at 'model'"),
     "other folder": (
         edited(lambda m: setattr(item(m), "relative_path", "../x")),
         r"is outside of its folder: '\.\./x'",
@@ -309,12 +328,14 @@ def test_items_of_another_checkpoint_are_refused(saved: Path, tmp_path: Path) ->
 
     def swap(metadata: Any) -> None:
         bias = type(next(iter(metadata.storage_data)))("model.0.bias", (0,))
-        place = metadata.storage_data[bias]
-        weight = item(metadata)
-        place.offset, place.length = weight.offset, weight.length
+        first, second = metadata.storage_data[bias], item(metadata)
+        first.offset, second.offset = second.offset, first.offset
+        first.length, second.length = second.length, first.length
 
     edited(swap)(tmp_path / "x")
-    with pytest.raises(ValueError, match=r"'0\.bias' must be float32 of shape \(4,\)"):
+    with pytest.raises(
+        ValueError, match=r"must be float32 of shape .* by \.metadata, found"
+    ):
         average([tmp_path / "x"])
 
 
@@ -347,3 +368,24 @@ def test_nothing_in_the_metadata_is_run(saved: Path, tmp_path: Path) -> None:
         except ValueError:
             assert place in ("planner_data", "state_dict_metadata")
         assert not canary.exists()
+
+
+@given(st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_flipped_bytes_of_the_metadata_are_read_or_refused(
+    saved: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    original = saved / "fsdp-2/step-100"
+    content = bytearray((original / ".metadata").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    if not (tmp_path / "x").exists():
+        shutil.copytree(original, tmp_path / "x")
+    (tmp_path / "x/.metadata").write_bytes(content)
+    try:
+        plan([tmp_path / "x"])
+    except ValueError as error:
+        message = str(error)
+        assert str(tmp_path / "x") in message  # most are read

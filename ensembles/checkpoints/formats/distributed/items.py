@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Hashable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,7 @@ def open_tensors(
     """
     _check(folder, {name: metadata.tensors[full] for name, full in names.items()})
     reader = _Reader(folder, _open_files(folder, metadata, set(names.values())))
+    reader.check_overlaps({full: metadata.tensors[full] for full in names.values()})
     return {
         name: reader.tensor(name, full, metadata.tensors[full])
         for name, full in names.items()
@@ -111,7 +114,15 @@ def _open_files(
                 f"{folder} is not complete: {name}, which {NAME} names, does not "
                 "exist; copy the files of all ranks into one folder"
             )
-        file = FileSource(path)
+        try:
+            file = FileSource(path)
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+            raise ValueError(
+                f"{folder} has {len(ends)} files, and no more can be open at the same "
+                "time; raise the limit with ulimit -n"
+            ) from None
         if file.size < end:
             raise ValueError(
                 f"{folder} is not complete: {name} must have at least {end} bytes by "
@@ -135,6 +146,28 @@ class _Reader:
             for name, file in files.items()
             if detection.detect(file.path) is FORMATS["safetensors"]
         }
+
+    def check_overlaps(self, tensors: Mapping[str, ShardedTensor]) -> None:
+        """Check that no two chunks have bytes in common: tensors never exceed files.
+
+        In a safetensors file, items have no positions, and one chunk a tensor.
+        """
+        places: dict[str, list[tuple[int, int, str]]] = {}
+        for full_name, tensor in tensors.items():
+            for item in tensor.items:
+                place = (item.begin, item.end, full_name)
+                places.setdefault(item.file, []).append(place)
+        for file, items in places.items():
+            items.sort()
+            for first, second in pairwise(items):
+                is_shared = first[2] == second[2]
+                if file not in self.safetensors:
+                    is_shared = first[1] > second[0]
+                if is_shared:
+                    raise ValueError(
+                        f"{self.folder / file}: the items of {first[2]!r} and "
+                        f"{second[2]!r} overlap; {FOREIGN}"
+                    )
 
     def tensor(self, name: str, full_name: str, tensor: ShardedTensor) -> Tensor:
         """The tensor with a name in messages, and another in the files."""

@@ -18,6 +18,7 @@ from ensembles.regular_files import read_regular
 NAME = ".metadata"
 LARGEST = 1 << 30  # bytes
 LARGEST_SIZE = 1 << 62
+DEEPEST = 64  # keys that lead to a value
 
 
 class Item(NamedTuple):
@@ -212,5 +213,7 @@ def _sizes(value: Any, name: str) -> tuple[int, ...]:
 
 def _key_paths(planned: dict[Any, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
     for name, key_path in planned.items():
-        if isinstance(name, str) and isinstance(key_path, tuple) and key_path:
+        if isinstance(name, str) and isinstance(key_path, tuple):
+            if not 0 < len(key_path) <= DEEPEST:
+                raise Malformed(f"{name!r:.80} has {len(key_path)} keys")
             yield name, tuple(map(str, key_path))
