@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,16 @@ from ensembles.regular_files import read_json
 
 # Folders for the model in the checkpoints of OLMo-core, Accelerate and NeMo.
 FOLDERS = re.compile(r"model_and_optim|pytorch_model_fsdp_\d+|weights")
-# Names of values of the training state; Megatron has them beside the model's names.
-TRAINING = re.compile(
-    r"((chained_\d+\.)?optim(izer)?s?([_-]?\d+)?|(lr_)?schedulers?([_-]?\d+)?"
-    r"|rng_state|rerun_state_machine_state|opt_param_scheduler)[./].*"
+# Keys of the training state; Megatron has it beside the names of the model.
+STATE = (
+    r"(?:chained_\d+\.)?optim(?:izer)?s?(?:[_-]?\d+)?|(?:lr_)?schedulers?(?:[_-]?\d+)?"
+    r"|rng_state|rerun_state_machine_state|opt_param_scheduler"
 )
+TRAINING_KEY = re.compile(STATE)
+TRAINING_NAME = re.compile(f"({STATE})[./]")
 MEGATRON = "metadata.json"  # the format of its checkpoint, not of the result
 SHOWN = 5
+Keys = tuple[str, ...]
 
 
 def folder_in(path: Path) -> Path | None:
@@ -107,7 +110,17 @@ def read(path: Path, folder: Path, key: str | None = None) -> Checkpoint:
     """
     n_bytes = sum(entry.stat().st_size for entry in folder.iterdir())
     metadata = read_metadata(folder / NAME, n_bytes)
-    content, left_out = _nested(folder, metadata, key)
+    paths = {name: _path(metadata, name) for name in metadata.tensors}
+    left_out = _training_state(paths) if key is None else {}
+    paths = {name: paths[name] for name in paths.keys() - left_out.keys()}
+    if left_out and not paths:
+        keys = _listed(set(left_out.values()))
+        raise ValueError(
+            f"{folder} has training state alone, under {keys}; choose a part of it "
+            "with key=NAME"
+        )
+    wrapper = _wrapper(paths) if key is None else ()
+    content = _nested(folder, metadata, paths, len(wrapper))
     chosen = state_dict_in(content, key, folder)
     names = {name: value.storage.key for name, value in chosen.tensors.items()}
     layout = open_tensors(folder, metadata, names)
@@ -123,7 +136,7 @@ def read(path: Path, folder: Path, key: str | None = None) -> Checkpoint:
         layout,
         dict(sorted(parts.items())),
         folders=["", folder.name] if inside else [""],
-        state_dict=chosen.key,
+        state_dict=".".join([*wrapper, *([chosen.key] if chosen.key else [])]) or None,
         notes=[*chosen.notes, *_notes(metadata, set(names.values()), left_out)],
     )
 
@@ -180,40 +193,65 @@ def sharded(
     )
 
 
-def _nested(
-    folder: Path, metadata: DistributedMetadata, key: str | None
-) -> tuple[dict[str, Any], list[str]]:
-    """State dict with tensors as its values, and full names that are not in it.
+def _path(metadata: DistributedMetadata, name: str) -> Keys:
+    """Keys that lead to a value; without any, it is at the top level."""
+    return metadata.key_paths.get(name, (name,))
 
-    Without a key, the training state is left out. So are smaller nested mappings, such
-    as a step counter, if most tensors are at the top level, as torchtitan has them.
+
+def _training_state(paths: Mapping[str, Keys]) -> dict[str, str]:
+    """Full names of tensors of the training state, each with the key of their group.
+
+    If most others are at the top level, as torchtitan has them, so is the model; then
+    nested mappings beside it, such as a step counter, are training state too.
     """
-    paths = {name: metadata.key_paths.get(name, (name,)) for name in metadata.tensors}
-    left_out: list[str] = []
-    if key is None:
-        left_out = [name for name in paths if TRAINING.fullmatch(name)]
-        counts = Counter(
-            path[0] if len(path) > 1 else ""
-            for name, path in paths.items()
-            if not TRAINING.fullmatch(name)
-        )
-        if counts and counts.most_common(1)[0][0] == "":
-            left_out += [name for name, path in paths.items() if len(path) > 1]
-    omitted = dict.fromkeys(left_out)
+    groups = {name: _group(name, path) for name, path in paths.items()}
+    training = {name: group for name, group in groups.items() if group}
+    others = Counter(
+        path[0] if len(path) > 1 else ""
+        for name, path in paths.items()
+        if name not in training
+    )
+    if others and others.most_common(1)[0][0] == "":
+        training |= {name: path[0] for name, path in paths.items() if len(path) > 1}
+    return training
+
+
+def _group(name: str, path: Keys) -> str | None:
+    """Key of the training state to which a value belongs, None for other values."""
+    for n_keys, step in enumerate(path[:-1], 1):
+        if TRAINING_KEY.fullmatch(step):
+            return ".".join(path[:n_keys])
+    named = TRAINING_NAME.match(name)
+    return named[1] if named else None
+
+
+def _wrapper(paths: Mapping[str, Keys]) -> Keys:
+    """Keys around the state dicts, such as "app" of the recipe in PyTorch's guide."""
+    wrapper: Keys = ()
+    while paths and all(len(path) > len(wrapper) + 2 for path in paths.values()):
+        keys = {path[: len(wrapper) + 1] for path in paths.values()}
+        if len(keys) > 1:
+            break
+        (wrapper,) = keys
+    return wrapper
+
+
+def _nested(
+    folder: Path, metadata: DistributedMetadata, paths: Mapping[str, Keys], depth: int
+) -> dict[str, Any]:
+    """State dict with tensors as its values, without the first keys of each path."""
     content: dict[str, Any] = {}
-    for name, path in paths.items():
-        if name in omitted:
-            continue
+    for name in filter(paths.__contains__, metadata.tensors):
         inner = content
-        for step in path[:-1]:
+        for step in paths[name][depth:-1]:
             inner = inner.setdefault(step, {})
             if not isinstance(inner, dict):
                 raise ValueError(
                     f"{folder / NAME} has both a tensor and a mapping at {step!r:.80}; "
                     "copy or download it again"
                 )
-        inner[path[-1]] = _stand_in(name, metadata.tensors[name])
-    return content, list(omitted)
+        inner[paths[name][-1]] = _stand_in(name, metadata.tensors[name])
+    return content
 
 
 def _stand_in(name: str, tensor: ShardedTensor) -> StoredTensor:
@@ -224,34 +262,33 @@ def _stand_in(name: str, tensor: ShardedTensor) -> StoredTensor:
 
 
 def _notes(
-    metadata: DistributedMetadata, used: set[str], left_out: list[str]
+    metadata: DistributedMetadata, used: set[str], left_out: Mapping[str, str]
 ) -> Iterator[str]:
     """Notes on tensors that are left out, and on values that are not tensors."""
-    groups = Counter(_first_key(metadata, name) for name in left_out)
+    groups = Counter(left_out.values())
     if groups:
         listed = ", ".join(
             f"{name} ({n} tensor{'s' * (n > 1)})" for name, n in groups.items()
         )
         yield f"left out, as training state: {listed}"
-    parents = {metadata.key_paths.get(name, (name,))[:-1] for name in used}
+    parents = {_path(metadata, name)[:-1] for name in used}
     extra = [
         name
         for name in metadata.others
-        if not TRAINING.fullmatch(name)
-        and _is_below(metadata.key_paths.get(name, (name,)), parents)
+        if not _group(name, _path(metadata, name))
+        and _is_below(_path(metadata, name), parents)
     ]
     if extra:
-        more = f" and {len(extra) - SHOWN} more" if len(extra) > SHOWN else ""
-        yield f"left out, as they are not tensors: {', '.join(extra[:SHOWN])}{more}"
+        yield f"left out, as they are not tensors: {_listed(extra)}"
 
 
-def _first_key(metadata: DistributedMetadata, name: str) -> str:
-    path = metadata.key_paths.get(name, (name,))
-    return path[0] if len(path) > 1 else re.split("[./]", name)[0]
-
-
-def _is_below(path: tuple[str, ...], parents: set[tuple[str, ...]]) -> bool:
+def _is_below(path: Keys, parents: set[Keys]) -> bool:
     """Whether a value belongs to a state dict; others may be beside it at the top."""
     if len(path) == 1:
         return () in parents
     return any(path[:n] in parents for n in range(1, len(path)))
+
+
+def _listed(names: Collection[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(sorted(names)[:SHOWN]) + (f" and {more} more" if more > 0 else "")

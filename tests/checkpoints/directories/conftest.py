@@ -15,5 +15,5 @@ PROGRAM = Path(__file__).with_name("ranks.py")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the files of ranks.py."""
     folder = tmp_path_factory.mktemp("ranks")
-    subprocess.run([sys.executable, PROGRAM, folder], check=True)
+    subprocess.run([sys.executable, PROGRAM, folder], check=True, timeout=200)
     return folder

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def run(folder: Path, rank: int, n_ranks: int) -> None:
         init_method=f"file://{folder}/rendezvous-{n_ranks}",
         rank=rank,
         world_size=n_ranks,
+        timeout=timedelta(seconds=100),
     )
     save(folder, rank, n_ranks)
     dist.destroy_process_group()

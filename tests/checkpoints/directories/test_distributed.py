@@ -101,6 +101,18 @@ def test_the_optimizer_is_left_out_with_a_note(saved: Path) -> None:
     assert {target.name for target in flat.targets} == whole.keys()
 
 
+def test_the_recipe_with_an_application_around_the_model_is_read(
+    tmp_path: Path,
+) -> None:
+    state = {"0.weight": torch.ones(2), "0.bias": torch.zeros(2)}
+    optim = {"state": {"0.weight": {"exp_avg": torch.ones(2)}}}
+    path = write(tmp_path / "x", {"app": {"model": state, "optim": optim}})
+    assert_equal(average([path]), state)
+    planned = plan([path])
+    assert planned.members[0].state_dict == "app.model"
+    assert "training state: app.optim (1 tensor)" in "\n".join(planned.notes)
+
+
 def test_a_key_chooses_any_state_dict(tmp_path: Path) -> None:
     content = {
         "model": {"w": torch.zeros(2)},
@@ -114,6 +126,13 @@ def test_a_key_chooses_any_state_dict(tmp_path: Path) -> None:
     assert average([path], key="optimizer.state.w")["exp_avg"].tolist() == [3, 3]
     with pytest.raises(ValueError, match=r"x has no key 'avg'"):
         plan([path], key="avg")
+
+
+def test_training_state_alone_is_not_a_model(tmp_path: Path) -> None:
+    path = write(tmp_path / "x", {"optimizer": {"state": {"w": torch.ones(2)}}})
+    with pytest.raises(ValueError, match=r"training state alone, under optimizer; "):
+        plan([path])
+    assert average([path], key="optimizer.state")["w"].tolist() == [1, 1]
 
 
 def test_values_that_are_not_tensors_are_named(tmp_path: Path) -> None:
@@ -160,7 +179,7 @@ def test_megatron_has_the_optimizer_beside_the_names_of_the_model(
     planned = plan([path], tmp_path / "out")
     notes = "\n".join(planned.notes)
     assert [t.name for t in planned.targets] == ["decoder.layers.mlp.linear_fc1.weight"]
-    assert "optimizer (1 tensor), chained_0 (1 tensor)" in notes
+    assert "optimizer (1 tensor), chained_0.optimizer (1 tensor)" in notes
     assert "linear_fc1._extra_state/shard_0_2" in notes
     assert "rng_state" not in notes
     assert "not in the result: common.pt" in notes
