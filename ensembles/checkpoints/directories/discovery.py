@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories import directory, distributed, rank_files
 from ensembles.checkpoints.directories.step_names import Step, is_last, step_of
 from ensembles.checkpoints.directories.unreadable import explain
 from ensembles.checkpoints.directories.weight_files import (
@@ -143,6 +143,8 @@ def _inside(path: Path, notes: list[str]) -> list[str]:
     """Checkpoints in a training directory, those with a step if any."""
     if (path / "model_index.json").exists():  # components of one diffusers pipeline
         return []
+    if _is_sharded(path):
+        return []
     main = {name for m in directory.modules(path) for name in _main_files(path, m)}
     entries = [e for e in sorted(path.iterdir()) if e.name not in main]
     checkpoints = [entry for entry in entries if _is_checkpoint(entry)]
@@ -212,8 +214,15 @@ def _is_checkpoint(path: Path) -> bool:
     if path.name.startswith(".") or TRAINER.fullmatch(path.name):
         return False
     if path.is_dir():
-        return any(main_weight_files(path / m)[0] for m in directory.modules(path))
+        return _is_sharded(path) or any(
+            main_weight_files(path / m)[0] for m in directory.modules(path)
+        )
     return is_weight_file(path.name)
+
+
+def _is_sharded(path: Path) -> bool:
+    """Whether a directory is one checkpoint, with parts of its tensors in its files."""
+    return distributed.folder_in(path) is not None or rank_files.has_rank_files(path)
 
 
 def _by_step(paths: list[str], notes: list[str]) -> list[str]:

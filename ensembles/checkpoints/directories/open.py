@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories import directory, distributed, rank_files
 from ensembles.checkpoints.directories.unsupported import placeholder_notes
 from ensembles.checkpoints.formats import detection, state_dict
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
@@ -55,7 +55,22 @@ def open_checkpoint(member: Member, index: int, *, key: Keys = None) -> Checkpoi
     path = Path(member)
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    read = directory.read if path.is_dir() else detection.read
-    checkpoint = read(path, key)
+    checkpoint = _read(path, key)
     checkpoint.notes.extend(placeholder_notes(checkpoint))
     return checkpoint
+
+
+def _read(path: Path, key: Keys) -> Checkpoint:
+    """Layout of a file or directory."""
+    if path.suffix == ".distcp":
+        raise ValueError(
+            f"{path} has the chunks of one rank; pass its directory {path.parent}"
+        )
+    if not path.is_dir():
+        return detection.read(path, key)
+    folder = distributed.folder_in(path)
+    if folder is not None:
+        return distributed.read(path, folder, key)
+    if rank_files.has_rank_files(path):
+        return rank_files.read(path, key)
+    return directory.read(path, key)

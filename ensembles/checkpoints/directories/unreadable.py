@@ -5,31 +5,37 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ensembles.checkpoints.directories.unsupported import SHARD
 from ensembles.checkpoints.directories.weight_files import TRAINER, is_weight_file
 
 SHOWN = 5
 # Patterns for names of files and folders, with the message for matches.
 LAYOUTS = (
     (
-        r".*\.distcp|\.metadata",
-        "{}: shards of torch.distributed.checkpoint; convert them to one file with "
-        "python -m torch.distributed.checkpoint.format_utils dcp_to_torch DIR OUT.pt",
+        r"__\d+\.metadata",
+        "{}: a distributed checkpoint whose ranks were saved without each other; save "
+        "it with use_collectives=True",
     ),
     (
-        r"pytorch_model_fsdp_\d+",
-        "{}: shards of FSDP; join them with accelerate merge-weights",
+        r".*\.distcp|pytorch_model_fsdp_\d+|model_and_optim",
+        "{}: a distributed checkpoint without .metadata, which is written last: it is "
+        "being saved, or was not saved completely; wait, or take another step",
     ),
     (
-        r"zero_to_fp32\.py|global_step\d+|.*_(optim|model)_states\.pt",
-        "{}: a DeepSpeed checkpoint; join it with its zero_to_fp32.py first",
+        SHARD.pattern,
+        "{}: shards by rank that do not say how many ranks there were; join them with "
+        "consolidate_safetensors_files of torch.distributed.checkpoint",
     ),
     (
-        r"model_world_size_\d+_rank_\d+\.pt",
-        "{}: shards of FSDP by rank; join them with the trainer's own merger first",
+        r"zero_to_fp32\.py|global_step\d+|.*[_-](optim|model)_states\.pt",
+        "{}: a DeepSpeed checkpoint; pass mp_rank_00_model_states.pt if it has the "
+        "whole model (ZeRO-1 and 2 on one tensor-parallel rank), else join it with its "
+        "zero_to_fp32.py first",
     ),
     (
         r"mp_rank_\d+.*|latest_checkpointed_iteration\.txt|iter_\d{7}",
-        "{}: a Megatron checkpoint; convert it to the Hugging Face layout first",
+        "{}: a Megatron checkpoint of the old format; convert it with Megatron's "
+        "tools/checkpoint/convert.py, to torch_dist or to the Hugging Face layout",
     ),
     (
         r"consolidated\.\d+\.pth|consolidated.*\.safetensors",

@@ -12,7 +12,10 @@ from ensembles.dtypes import is_float
 
 # A flat parameter of FSDP is one rank's shard of many flattened parameters.
 FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
+PARALLEL = re.compile(r"mp_rank_\d+(?:_\d+)*")  # a rank's file or folder
+SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 ZERO = re.compile(r"zero_pp_rank|_model_states")  # file names of DeepSpeed
+SHOWN = 3
 FEWEST = 8  # one-element parameters; toy models have fewer
 PARAMETER = re.compile(r"(.*[._])?(weight|kernel|bias)")
 
@@ -52,6 +55,20 @@ def unsupported_reasons(checkpoint: Checkpoint) -> Iterator[str]:
             "as saved by sharded training; make a full state dict first, for DeepSpeed "
             "ZeRO-3 with zero_to_fp32.py in the folder of the run"
         )
+    others = _other_ranks(checkpoint)
+    if others:
+        yield (
+            f"{checkpoint.name} has one rank's part of a model with tensor or pipeline "
+            f"parallelism: {', '.join(others[:SHOWN])} beside it has others; join them "
+            "first, with ds_to_universal.py of DeepSpeed or Megatron's "
+            "tools/checkpoint/convert.py"
+        )
+    if checkpoint.path is not None and SHARD.fullmatch(checkpoint.path.name):
+        yield (
+            f"{checkpoint.name} has one rank's chunks of sharded tensors, written by "
+            "HuggingFaceStorageWriter; join them first, with "
+            "consolidate_safetensors_files of torch.distributed.checkpoint"
+        )
     flat = next((name for name in checkpoint.layout if FLAT.fullmatch(name)), None)
     if flat:
         yield (
@@ -59,6 +76,25 @@ def unsupported_reasons(checkpoint: Checkpoint) -> Iterator[str]:
             f"(tensor {flat!r}); save a full state dict first "
             "(StateDictType.FULL_STATE_DICT)"
         )
+
+
+def _other_ranks(checkpoint: Checkpoint) -> list[str]:
+    """Files or folders of other ranks beside a checkpoint of one rank."""
+    path = checkpoint.path
+    if path is None:
+        return []
+    for entry in (path, path.absolute().parent):
+        rank = PARALLEL.match(entry.name)
+        if rank:
+            ending = entry.name[rank.end() :]
+            return [
+                other.name
+                for other in sorted(entry.absolute().parent.iterdir())
+                if other.name.endswith(ending)
+                and PARALLEL.fullmatch(other.name.removesuffix(ending))
+                and other.name != entry.name
+            ]
+    return []
 
 
 def placeholder_notes(checkpoint: Checkpoint) -> Iterator[str]:

@@ -17,6 +17,7 @@ LONGEST_NAME = 255  # bytes, on Linux and macOS
 FOREIGN = (
     *(".h5", ".keras", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot"),
     *(".mlmodel", ".mlpackage", ".pdparams", ".pdiparams", ".engine", ".nemo"),
+    ".distcp",
 )
 # Training state beside the weight files: optimizers, random generators, ….
 TRAINER = re.compile(

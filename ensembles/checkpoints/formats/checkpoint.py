@@ -221,9 +221,13 @@ class Checkpoint:
         Additional names for tensors in ``layout`` (tied tensors): alias to name.
     is_directory : bool, default=False
         Whether ``path`` is a directory.
+    is_distributed : bool, default=False
+        Whether the weight files of a directory hold chunks of tensors, by rank; the
+        result does not take their names.
     parts : dict of str to list of str
         Tensor names in each weight file of a directory, by its path relative to
-        ``path``; filled in for a single file.
+        ``path``; filled in for a single file. A tensor that is distributed over several
+        files is listed in the first.
     extras : dict of str to str
         Additional weight files, such as the head in ``value_head.bin``: path relative
         to ``path``, to the prefix of its tensor names.
@@ -252,6 +256,7 @@ class Checkpoint:
     layout: dict[str, Tensor]
     aliases: dict[str, str] = field(default_factory=dict)
     is_directory: bool = False
+    is_distributed: bool = False
     parts: dict[str, list[str]] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)

@@ -113,7 +113,7 @@ def pytorch(path: Path, key: Keys = None) -> Checkpoint:
     seen: dict[Any, str] = {}
     used: dict[str, ChecksumRecord] = {}
     for name, value in chosen.tensors.items():
-        tensor = _tensor(file, name, value, stored)
+        tensor = tensor_in(file, name, value, stored)
         if value.storage is not None:
             used[value.storage.key] = stored.storages[value.storage.key]
         location = (value, name if not tensor.size else "")
@@ -135,9 +135,31 @@ def pytorch(path: Path, key: Keys = None) -> Checkpoint:
     )
 
 
-def _tensor(
+def tensor_in(
     file: FileSource, name: str, value: StoredTensor, stored: TorchFile
 ) -> Tensor:
+    """Dtype, shape and location of a tensor.
+
+    Parameters
+    ----------
+    file : FileSource
+        File with the tensor.
+    name : str
+        Name of the tensor, for messages.
+    value : StoredTensor
+        The tensor in the content of the file.
+    stored : TorchFile
+        Content of the file.
+
+    Returns
+    -------
+    Tensor
+
+    Raises
+    ------
+    ValueError
+        If the tensor cannot be read or averaged, or is larger than its storage.
+    """
     where = f"{file.path}: tensor {name!r}"
     if value.storage is None:
         raise ValueError(f"{where} {value.problem}")

@@ -140,6 +140,15 @@ def output_notes(
             f"format {format_!r} does not store the provenance of the result; a "
             "safetensors file does"
         )
+    if (
+        format_ == "directory"
+        and members[0].is_distributed
+        and "config.json" not in members[0].files
+    ):
+        yield (
+            f"{members[0].name} has no config.json: the result has tensors alone, with "
+            "the names of the trainer"
+        )
     if format_ == "directory" and has_card(members):
         yield NEW_CARD
     if written is not None and members[0].is_directory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from ensembles.checkpoints.compatibility.layout import TensorPlan
@@ -36,6 +37,8 @@ def divide(
         Tensors of each file in the order they are stored, by path relative to the
         directory.
     """
+    if first.is_distributed:  # its files are those of ranks
+        first = replace(first, parts={}, is_directory=False)
     file_by_name = {name: part for part, names in first.parts.items() for name in names}
     file_by_name |= {
         a: file_by_name[name]

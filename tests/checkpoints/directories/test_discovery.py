@@ -402,7 +402,9 @@ def test_a_run_without_readable_checkpoints_says_what_there_is(tmp_path: Path) -
         (tmp_path / f"global_step{step}").mkdir()
         (tmp_path / f"global_step{step}/x.distcp").write_bytes(b"")
     for last in (1, 2):
-        with pytest.raises(ValueError, match=r"2 folders of checkpoints.*dcp_to_torch"):
+        with pytest.raises(
+            ValueError, match=r"2 folders of checkpoints.*without .metadata"
+        ):
             expand([str(tmp_path)], last=last)
     (tmp_path / "empty").mkdir()
     with pytest.raises(

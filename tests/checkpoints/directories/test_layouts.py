@@ -395,11 +395,13 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
 @pytest.mark.parametrize(
     ("names", "way"),
     [
-        (["__0_0.distcp", ".metadata"], r"\.distcp: .*dcp_to_torch"),
-        (["pytorch_model_fsdp_0/__0_0.distcp"], r"accelerate merge-weights"),
+        (["__0_0.distcp", ".metadata.tmp"], r"\.distcp: .*without \.metadata"),
+        (["__0.metadata", "__0_0.distcp"], r"use_collectives=True"),
+        (["pytorch_model_fsdp_0/__0_0.distcp"], r"fsdp_0: .*without \.metadata"),
+        (["shard-00001-model-00001-of-00001.safetensors"], "consolidate_safetensors"),
         (["global_step100/mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
         (["mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
-        (["model_world_size_8_rank_0.pt"], r"shards of FSDP by rank"),
+        (["layer_00-model_00-model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
         (["iter_0001000/x", "latest_checkpointed_iteration.txt"], r"a Megatron"),
         (["consolidated.00.pth", "params.json"], r"names of the original code"),
         (["consolidated.safetensors"], r"consolidated\.safetensors: .*pass the file"),

@@ -10,6 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+import torch
 
 from ensembles.checkpoints import average, plan
 from tests.checkpoints.building import save
@@ -406,3 +407,29 @@ def test_a_rank_of_fsdp_is_refused(tmp_path: Path, name: str) -> None:
     path = save(tmp_path / "a.safetensors", {name: np.ones(9, np.float32)})
     with pytest.raises(ValueError, match=r"one rank's shard .*FULL_STATE_DICT"):
         plan([path])
+
+
+def test_one_of_several_tensor_parallel_ranks_is_refused(tmp_path: Path) -> None:
+    content = {"module": {"w": torch.ones(2)}, "mp_world_size": 2}
+    names = ("mp_rank_00_model_states.pt", "mp_rank_00/model_optim_rng.pt")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        torch.save(content, tmp_path / name)
+        assert [t.name for t in plan([tmp_path / name]).targets] == ["w"]
+    for name in names:
+        other = tmp_path / name.replace("rank_00", "rank_01")
+        other.parent.mkdir(exist_ok=True)
+        torch.save(content, other)
+        with pytest.raises(
+            ValueError, match=r"mp_rank_01.* beside it.*ds_to_universal"
+        ):
+            plan([tmp_path / name])
+
+
+def test_a_safetensors_file_with_the_chunks_of_a_rank_is_refused(
+    tmp_path: Path,
+) -> None:
+    name = "shard-00001-model-00001-of-00001.safetensors"
+    save(tmp_path / name, {"w": np.ones(2, np.float32)})
+    with pytest.raises(ValueError, match=r"one rank's chunks.*consolidate_safetensors"):
+        plan([tmp_path / name])

@@ -67,6 +67,9 @@ class StoredTensor(NamedTuple):
         Distance between neighbors along each axis, in elements.
     problem : str
         Reason why the tensor cannot be read, and what to do; empty if it can.
+    shard : tuple of (StoredTensor, PickledObject) or None
+        For one rank's part of a DTensor, which has the shape of the whole: the part,
+        and the description of the mesh and the placements.
     """
 
     storage: Storage | None
@@ -75,6 +78,7 @@ class StoredTensor(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     problem: str = ""
+    shard: tuple[StoredTensor, PickledObject] | None = None
 
     @property
     def size(self) -> int:
@@ -215,8 +219,29 @@ def _subclass(function: Any, type_: Any, args: Any, state: Any) -> Any:
     """Make the tensor of ``_rebuild_from_type_v2``: of a subclass, or with state."""
     make = KNOWN.get(function) if isinstance(function, Global) else None
     if function == WRAPPER or make is None or not isinstance(args, tuple):
+        attributes = PickledObject(WRAPPER, state=state).attributes
+        match args, attributes:
+            case (
+                (_, dtype, shape, *_),
+                {
+                    "_local_tensor": StoredTensor() as part,
+                    "_spec": PickledObject() as spec,
+                },
+            ):
+                return _dtensor(dtype_name(dtype), tuple(map(_size, shape)), part, spec)
         return _wrapper(type_)
     return make(*args)
+
+
+def _dtensor(
+    dtype: str, shape: tuple[int, ...], part: StoredTensor, spec: PickledObject
+) -> StoredTensor:
+    problem = (
+        "is one rank's part of a sharded tensor (DTensor); pass the directory with the "
+        "files of all ranks"
+    )
+    strides = (0,) * len(shape)
+    return StoredTensor(None, dtype, 0, shape, strides, problem, (part, spec))
 
 
 def _wrapper(type_: Any, *_: Any, **__: Any) -> StoredTensor:

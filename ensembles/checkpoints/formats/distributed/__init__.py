@@ -1,0 +1,1 @@
+"""Distributed checkpoints: tensors in chunks, which several files hold."""
