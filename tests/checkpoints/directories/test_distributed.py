@@ -253,8 +253,12 @@ def edited(change: Callable[[Any], None]) -> Callable[[Path], None]:
     return damage
 
 
+def described(metadata: Any) -> Any:
+    return metadata.state_dict_metadata["model.0.weight"]
+
+
 def chunks(metadata: Any) -> Any:
-    return metadata.state_dict_metadata["model.0.weight"].chunks
+    return described(metadata).chunks
 
 
 def item(metadata: Any) -> Any:
@@ -314,6 +318,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "has the size or position",
     ),
     "overlapping items": (edited(overlap), r"and 'model\.0\.weight' overlap"),
+    "no chunks": (
+        edited(lambda m: setattr(described(m), "chunks", None)),
+        r"'model\.0\.weight' must have a list of chunks",
+    ),
+    "no dtype": (
+        edited(lambda m: setattr(described(m), "properties", None)),
+        r"'model\.0\.weight' must have properties with a dtype",
+    ),
+    "dtype that is not one": (
+        edited(lambda m: setattr(described(m).properties, "dtype", "float32")),
+        r"'model\.0\.weight': a dtype must be named",
+    ),
     "deep keys": (edited(deepen), r"'model\.0\.weight' has 65 keys"),
     "tensor as mapping": (edited(nest), r"both a tensor and a mapping at 'model'"),
     "other folder": (
