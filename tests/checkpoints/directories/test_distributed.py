@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import pickle
 import shutil
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from ensembles.checkpoints import average, plan
 from ensembles.checkpoints.directories.discovery import discover_checkpoints
+from ensembles.checkpoints.formats.distributed import items
 from tests.checkpoints import oracles
 from tests.checkpoints.building import load
 
@@ -378,6 +380,17 @@ def test_a_file_of_one_rank_points_to_its_directory(saved: Path) -> None:
     member = saved / "fsdp-2/step-100/__0_0.distcp"
     with pytest.raises(ValueError, match="chunks of one rank; pass its directory"):
         plan([member])
+
+
+def test_more_files_than_can_be_open_are_named(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    monkeypatch.setattr(items, "FileSource", fail)
+    with pytest.raises(ValueError, match=r"step-100 has 4 files.*ulimit -n"):
+        plan([saved / "fsdp-4/step-100"])
 
 
 class Trap:
