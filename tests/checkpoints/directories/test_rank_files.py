@@ -69,6 +69,17 @@ def test_a_rank_that_is_there_twice_is_found_by_its_shapes(
         plan([tmp_path / "x"])
 
 
+@pytest.mark.parametrize("n_ranks", ["0", "999999999999"])
+def test_names_of_any_number_of_ranks_are_an_error(
+    tmp_path: Path, n_ranks: str
+) -> None:
+    (tmp_path / f"model_world_size_{n_ranks}_rank_0.pt").touch()
+    with pytest.raises(
+        ValueError, match=rf"must have the files of all {n_ranks} ranks"
+    ):
+        plan([tmp_path])
+
+
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
