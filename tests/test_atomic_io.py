@@ -389,7 +389,7 @@ def test_a_dangling_link_is_not_written_through_without_force(
     members, link = pair(tmp_path), tmp_path / f"link{Path(out).suffix}"
     link.symlink_to(tmp_path / out)
     with pytest.raises(
-        FileExistsError, match=r"link.* is a symbolic link to .*; force=True writes"
+        FileExistsError, match=r"link.* is a symbolic link to .*; pass force=True"
     ):
         average(members, link)
     assert left(tmp_path) == [link.name]
@@ -461,7 +461,7 @@ def test_a_torch_file_does_not_depend_on_its_name(tmp_path: Path) -> None:
     assert (tmp_path / "q.pt").read_bytes() == (tmp_path / "r.pt").read_bytes()
 
 
-def test_a_member_that_is_written_to_meanwhile_is_told(tmp_path: Path) -> None:
+def test_a_member_that_is_written_to_meanwhile_is_reported(tmp_path: Path) -> None:
     members = pair(tmp_path)
 
     def touch(n_bytes: int) -> None:

@@ -72,7 +72,7 @@ def test_the_message_names_the_rule() -> None:
         check_weights([1, 1, -0.5], 3, rule="geometric_mean")
 
 
-def test_no_member_is_an_error() -> None:
+def test_no_members_are_an_error() -> None:
     with pytest.raises(ValueError, match="at least one member, found 0"):
         check_weights(None, 0)
 
@@ -91,6 +91,13 @@ def test_signed_weights_may_be_negative() -> None:
 def test_a_sum_that_cancels_to_rounding_is_zero(weights: list[float]) -> None:
     with pytest.raises(ValueError, match="must not sum to zero"):
         check_weights(weights, len(weights), signed=True)
+
+
+def test_weights_whose_sum_matters_may_sum_to_zero_but_not_all_be_zero() -> None:
+    checked = check_weights([1, -1], 2, signed=True, weight_sum_matters=True)
+    assert checked.tolist() == [1.0, -1.0]
+    with pytest.raises(ValueError, match="must not sum to zero"):
+        check_weights([0, 0], 2, signed=True, weight_sum_matters=True)
 
 
 @pytest.mark.parametrize("weights", [[1, -1 + 1e-12], [5e-324], [1e308, -1e300]])

@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
-
-# Parameters with values in messages of the library, such as force=True; not inside a
-# path, nor inside text marked by `verbatim`, nor followed by the option in parentheses,
-# as in "pass force=True (--force) to replace it".
-PARAMETER = re.compile(
-    r"\x02([^\x03]*)\x03"
-    r"|(?<![^\s(])(base|column|encoding|errors|force|frequencies|integers|key|kind|last"
-    r"|missing|normalize|on_error|select|unknown|weights)"
-    r"=(True|None|N|NAME|PATH|'[\w.-]+')(?![\w/])(?! \(--)"
-)
-
 
 # Characters that are printed as Python escapes in names and texts: control characters,
 # line and column separators, direction marks, and surrogates of bytes that are not
@@ -62,12 +50,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 @contextmanager
-def bar(doing: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
+def bar(label: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
     """Progress bar of bytes read, on stderr if it is a terminal.
 
     Parameters
     ----------
-    doing : str
+    label : str
         Label of the bar.
     n_bytes : int or None
         Total number of bytes; None if unknown.
@@ -98,7 +86,7 @@ def bar(doing: str, n_bytes: int | None) -> Iterator[Callable[[int], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(doing, total=n_bytes)
+        task = progress.add_task(label, total=n_bytes)
         yield lambda n_read: progress.advance(task, n_read)
 
 
@@ -126,65 +114,3 @@ def size(n_bytes: int) -> str:
         value /= 1000
         units.pop(0)
     return f"{n_bytes} B" if units[0] == "B" else f"{value:.3g} {units[0]}"
-
-
-def as_options(message: str) -> str:
-    """Rewrite Python parameters in a message of the library as command options.
-
-    Parameters
-    ----------
-    message : str
-        Message of an error or a warning. Text marked by `verbatim` is kept.
-
-    Returns
-    -------
-    str
-        The message without the marks.
-
-    Examples
-    --------
-    >>> as_options("a.pt exists; force=True replaces it")
-    'a.pt exists; --force replaces it'
-    >>> as_options("a.pt exists; pass force=True (--force) to replace it")
-    'a.pt exists; pass force=True (--force) to replace it'
-    >>> as_options("missing='skip' leaves such tensors out")
-    '--missing skip leaves such tensors out'
-    >>> as_options("'ema.model' has the same names (key='ema.model')")
-    "'ema.model' has the same names (--key ema.model)"
-    >>> as_options("on_error='skip' goes on without it")
-    '--on-error skip goes on without it'
-    >>> as_options("select='wise_ft' must have a base: base=PATH")
-    '--select wise-ft must have a base: --base PATH'
-    >>> as_options("force=True/a.pt is not a whole torch file")
-    'force=True/a.pt is not a whole torch file'
-    >>> as_options("no checkpoint at runs/force=True")
-    'no checkpoint at runs/force=True'
-    >>> as_options(f"force=True: {verbatim('kind=None')}")
-    '--force: kind=None'
-    """
-    return PARAMETER.sub(_as_option, message)
-
-
-def verbatim(text: str) -> str:
-    """Mark text of the user or of another program, so that `as_options` keeps it.
-
-    Parameters
-    ----------
-    text : str
-        Text to mark.
-
-    Returns
-    -------
-    str
-        The text between two control characters, which `as_options` removes.
-    """
-    return f"\x02{text.translate({2: None, 3: None})}\x03"
-
-
-def _as_option(found: re.Match[str]) -> str:
-    if found[1] is not None:
-        return found[1]
-    option, value = f"--{found[2].replace('_', '-')}", found[3].strip("'")
-    if option == "--select":
-        value = value.replace("_", "-")
-    return option if value == "True" else f"{option} {value.replace('None', 'none')}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     required=True,
     metavar="COMMAND",
     help=(
-        "Shell command that scores the checkpoint at {}. The score is the only number "
-        "that it prints, or the number alone in the last line, or the one named score "
-        "there or in JSON."
+        "Shell command that scores the checkpoint at {}. It must print the score as "
+        "its only number, alone in its last line, or with the name score in its last "
+        "line or in JSON."
     ),
 )
 @click.option(
@@ -39,8 +38,8 @@ from ensembles_cli.scoring.command import ScoringCommand
     "key_of_score",
     metavar="KEY",
     help=(
-        "Name of the score in the output of the command: a dotted path into JSON, in "
-        "which * matches anything, or the name before a number, such as acc_norm."
+        "Name of the score in the output of the command: the name before a number, "
+        "such as acc_norm, or a dotted path into JSON, where * matches any key."
     ),
 )
 @click.option(
@@ -58,16 +57,26 @@ from ensembles_cli.scoring.command import ScoringCommand
     metavar="NAME",
     shell_complete=complete_selection,
     help=(
-        "Selection method. Approximate number of scores for n checkpoints: greedy-soup "
-        "or top-k (2n at most), best (n), wise-ft (n + 10), convex (7n), optuna "
-        "(n + 50), greedy (50n)."
+        "Selection that chooses the weights, here with the approximate number of "
+        "scores for 10 checkpoints: best 10, greedy-soup 20, top-k 20, wise-ft 21, "
+        "optuna 60, convex 70, greedy 500; ensemble selections describes them."
     ),
+)
+@click.option(
+    "--select-param",
+    "select_params",
+    type=Param(),
+    multiple=True,
+    help="Parameter of --select, such as n_rounds=20; may be repeated.",
 )
 @click.option(
     "--base",
     type=click.Path(),
     metavar="CKPT",
-    help="Checkpoint that the members were fine-tuned from, for wise-ft.",
+    help=(
+        "Checkpoint that the members were fine-tuned from, for selections that need "
+        "one; ensemble selections marks them."
+    ),
 )
 @click.option(
     "--rule",
@@ -75,18 +84,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     show_default=True,
     metavar="NAME",
     shell_complete=complete_rule,
-    help="Rule that combines the members; ensemble rules lists all of them.",
+    help="Rule that combines the members, as in ensemble avg.",
 )
-@click.option(
-    "--param",
-    "params",
-    type=Param(),
-    multiple=True,
-    help=(
-        "Parameter of the selection or of the rule, such as n_rounds=20; may be "
-        "repeated."
-    ),
-)
+@checkpoint.rule_param
 @click.option(
     "--lower-is-better", is_flag=True, help="Minimize the score: it is a loss or error."
 )
@@ -94,15 +94,15 @@ from ensembles_cli.scoring.command import ScoringCommand
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Kill the command and its child processes after this time.",
+    help="Time limit of one score; then the command and its children are killed.",
 )
 @click.option(
     "--on-error",
-    type=click.Choice(["stop", "skip"]),
-    default="stop",
+    type=click.Choice(["raise", "drop"]),
+    default="raise",
     show_default=True,
     help=(
-        "How to handle a checkpoint that cannot be scored: stop ends the run; skip "
+        "How to handle a checkpoint that cannot be scored: raise ends the run; drop "
         "leaves out a member, and counts a combination as the worst."
     ),
 )
@@ -111,6 +111,7 @@ from ensembles_cli.scoring.command import ScoringCommand
 @checkpoint.include
 @checkpoint.exclude
 @checkpoint.key
+@checkpoint.only_weights
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
@@ -120,21 +121,22 @@ def command(
     text: str,
     key_of_score: str | None,
     out: Path,
-    params: tuple[tuple[str, Any], ...],
+    select_params: tuple[tuple[str, Any], ...],
+    rule_params: tuple[tuple[str, Any], ...],
     last: int | None,
     select: str,
-    rule: str,
     timeout: float | None,
     as_json: bool,
     base: str | None,
     **options: Any,
 ) -> None:
-    """Average the checkpoints that score best together, by your own score.
+    """Choose checkpoints by your own score, and average them.
 
-    The command scores each member in place, then combinations, which are written
-    beside the output and removed. The greedy soup starts with the best member and adds
-    the others, from the best to the worst, each if it does not lower the score. Score
-    on data that neither training nor your final test uses.
+    The scoring command runs on each member, then on combinations, which are written
+    beside the output and removed afterwards. The greedy soup starts with the best
+    member. It adds the other members from the best to the worst, and keeps each one
+    that does not lower the score. Score on data that neither training nor your final
+    test uses.
 
     \b
     ensemble soup run-*.safetensors --score 'python eval.py {}' -o s.safetensors
@@ -144,17 +146,17 @@ def command(
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
 
     Write {} without quotes: it is replaced by the absolute path, quoted for the shell.
-    If the command prints other numbers too, print the score alone in the last line, or
-    as score: 0.5, or name it with --score-key.
+    If the scoring command prints other numbers too, print the score alone in the last
+    line, or as score: 0.5, or name it with --score-key.
 
-    Combinations of PyTorch files are written as plain state dicts, without the other
-    contents of a training checkpoint. Running statistics of BatchNorm are averaged:
-    recalculate them in the command, and for the result.
+    Combinations of PyTorch files are copies of a member with other tensors: they keep
+    its optimizer state, unless --only-weights. Running statistics of BatchNorm are
+    averaged: recalculate them in the command, and for the result.
 
-    Scores are kept in OUT.journal.jsonl. After Ctrl-C or a crash, the same command
-    continues from there. Scores are reused for the same text of the command, in the
-    same folder, while the programs in it, such as eval.py, are unchanged; if anything
-    else that it uses has changed, remove that file.
+    Scores are kept in OUT.journal.jsonl. After Ctrl-C or a crash, run the same command
+    to continue. Scores are reused if the text of the scoring command, the folder and
+    the programs named in the text, such as eval.py, are unchanged. If other inputs of
+    the scoring command have changed, remove OUT.journal.jsonl.
     """
     from ensembles.checkpoints import Journal, make_soup
     from ensembles.checkpoints.directories.discovery import discover_checkpoints
@@ -162,74 +164,25 @@ def command(
     raise_file_limit()
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
-    name = select.replace("-", "_")
-    weights_params, rule_params = split_params(params, name, rule)
     command_text = (
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
     journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
-    found = discover_checkpoints(members, last=last)
-    paths = found.paths if base is None else [base, *found.paths]
+    discovered = discover_checkpoints(members, last=last)
+    paths = discovered.paths if base is None else [base, *discovered.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
-        print_notes(found.notes)
+        print_notes(discovered.notes)
         report = make_soup(
-            found.paths,
+            discovered.paths,
             scoring,
             out,
-            select=name,
-            weights_params=weights_params,
+            select=select.replace("-", "_"),
+            weights_params=as_params(select_params),
             base=base,
-            rule=rule,
-            rule_params=rule_params,
+            rule_params=as_params(rule_params),
             journal=journal,
             record=reporter.record,
             **options,
         )
-    print_soup(report, reporter, found.steps, as_json)
-
-
-def split_params(
-    pairs: Sequence[tuple[str, Any]], select: str, rule: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divide parameters into those of the selection and those of the rule.
-
-    Parameters
-    ----------
-    pairs : sequence of (str, value)
-        Parameters as given on the command line.
-    select, rule : str
-        Names of the selection and of the rule.
-
-    Returns
-    -------
-    weights_params, rule_params : dict of str to value
-
-    Raises
-    ------
-    ValueError
-        If the selection or the rule is unknown.
-    click.UsageError
-        If a name occurs twice, or is not a parameter of exactly one of them.
-    """
-    from ensembles.checkpoints.soup_selection import resolve_selection
-    from ensembles.registry import lookup
-    from ensembles.rules import RULES
-
-    selection = resolve_selection(select)
-    of_selection = {} if selection is None else selection.params
-    of_rule = lookup(RULES, rule).params
-    params = as_params(pairs)
-    for name in params:
-        if (name in of_selection) == (name in of_rule):
-            which = "both" if name in of_rule else "neither"
-            raise click.UsageError(
-                "--param must name a parameter of either the selection or the rule: "
-                f"{name!r} is one of {which}. Parameters of --select "
-                f"{select.replace('_', '-')}: {', '.join(of_selection) or 'none'}; of "
-                f"--rule {rule}: {', '.join(of_rule) or 'none'}"
-            )
-    return (
-        {name: value for name, value in params.items() if name in of_selection},
-        {name: value for name, value in params.items() if name in of_rule},
-    )
+    print_soup(report, reporter, discovered.steps, as_json)

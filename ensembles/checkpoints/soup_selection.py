@@ -64,7 +64,8 @@ def check_rule(rule: str | Rule) -> None:
     if isinstance(resolved, Rule) and resolved.needs_base:
         raise ValueError(
             f"the rule of a soup must not need a base, found {resolved.name!r}; to "
-            "combine all members by it, use average(members, base=PATH, rule=...)"
+            "combine all members by it, use average(members, base=PATH, rule=...) "
+            "(ensemble avg --base PATH)"
         )
 
 
@@ -92,18 +93,13 @@ def with_patience(
     return dict(params)
 
 
-def needing_base(parameter: str) -> str:
-    """Selections that need a base, for messages.
-
-    Parameters
-    ----------
-    parameter : str
-        Name of the parameter that names the selection.
+def needing_base() -> str:
+    """Names of the selections that need a base, for messages.
 
     Returns
     -------
     str
-        Such as ``"select='wise_ft'"``.
+        Such as ``"'wise_ft'"``; several names are joined by "or".
     """
     names = [name for name, selection in SELECTIONS.items() if selection.needs_base]
-    return " or ".join(f"{parameter}={name!r}" for name in names)
+    return " or ".join(map(repr, names))

@@ -15,9 +15,8 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.gram import BLOCK
 from ensembles.registry import RegisteredFunction
 from ensembles.rules.signatures import Function, check_signatures, named_arguments
-from ensembles.weights import check_weights
-
-MODERATE = 64  # largest binary exponent of weights that are used unscaled
+from ensembles.rules.statistics import add_statistics
+from ensembles.weights import check_weights, moderate
 
 
 class Rule(RegisteredFunction):
@@ -59,6 +58,11 @@ class Rule(RegisteredFunction):
         allowed.
     signed : bool, default=False
         Whether weights may be negative.
+    weight_sum_matters : bool or None, default=None
+        Whether multiplying all weights by a number changes the result. If so, the
+        function gets the weights unscaled, and they may sum to zero, as in the
+        difference of two task vectors; otherwise it may get them multiplied by a power
+        of two. None is the same as ``needs_base``.
     symmetric : bool, default=True
         Whether the result is independent of the order of the members.
     fused : bool, default=False
@@ -85,6 +89,7 @@ class Rule(RegisteredFunction):
         n_members: int | None = None,
         domain: Literal["any", "non-negative"] = "any",
         signed: bool = False,
+        weight_sum_matters: bool | None = None,
         symmetric: bool = True,
         fused: bool = False,
     ) -> None:
@@ -95,6 +100,9 @@ class Rule(RegisteredFunction):
         self.n_members = n_members
         self.domain = domain
         self.signed = signed
+        self.weight_sum_matters = (
+            needs_base if weight_sum_matters is None else weight_sum_matters
+        )
         self.symmetric = symmetric
         self.fused = fused
         # Read once: signatures are too slow to be read for every block.
@@ -143,9 +151,7 @@ class Rule(RegisteredFunction):
         """
         members = _as_floats(stack)
         self.check(len(members), params, has_base=base is not None)
-        checked = check_weights(
-            weights, len(members), signed=self.signed, rule=self.name
-        )
+        checked = self.check_weights(weights, len(members))
         flat = np.ascontiguousarray(members.reshape(len(members), -1))
         flat_base = None
         if base is not None:
@@ -192,12 +198,12 @@ class Rule(RegisteredFunction):
         if self.needs_base and not has_base:
             raise ValueError(
                 f"rule {self.name!r} needs the checkpoint that the members were "
-                "fine-tuned from; pass it as base=PATH"
+                "fine-tuned from; pass it as base=PATH (--base PATH)"
             )
         if has_base and not self.needs_base:
             raise ValueError(
-                f"rule {self.name!r} does not use a base; leave base=PATH out, or "
-                "choose a rule that needs a base"
+                f"rule {self.name!r} does not use a base; leave base=PATH "
+                "(--base PATH) out, or choose a rule that needs a base"
             )
         if self.n_members not in (None, n_members):
             raise ValueError(
@@ -210,6 +216,33 @@ class Rule(RegisteredFunction):
             )
             base = np.zeros(stack.shape[1]) if has_base else None
             self._combine_at_once(stack, np.ones(n_members), base, params)
+
+    def check_weights(self, weights: ArrayLike | None, n_members: int) -> Float64:
+        """Validate member weights by the rule's properties, see `check_weights`.
+
+        Parameters
+        ----------
+        weights : array-like of shape (n_members,) or None
+            Weight of each member; None gives every member the weight 1.
+        n_members : int
+            Number of members.
+
+        Returns
+        -------
+        ndarray of shape (n_members,), float64
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the weights are not valid.
+        """
+        return check_weights(
+            weights,
+            n_members,
+            signed=self.signed,
+            weight_sum_matters=self.weight_sum_matters,
+            rule=self.name,
+        )
 
     def partial_statistics(
         self,
@@ -241,14 +274,14 @@ class Rule(RegisteredFunction):
             return np.asarray(self.statistics(stack, **arguments))
 
     def compute_state(
-        self, partials: Sequence[Array], weights: Float64, params: Mapping[str, Any]
+        self, total: Array, weights: Float64, params: Mapping[str, Any]
     ) -> Any:
-        """State of a tensor, computed from the statistics of all its parts.
+        """State of a tensor, computed from the total of its statistics.
 
         Parameters
         ----------
-        partials : sequence of ndarray of shape (n_blocks, *shape)
-            Return values of `partial_statistics`, in the order of the parts.
+        total : ndarray of shape (*shape,)
+            Return value of `add_statistics` for the last part.
         weights : ndarray of shape (n_members,)
             Weight of each member.
         params : mapping of str to value
@@ -259,11 +292,10 @@ class Rule(RegisteredFunction):
         object
             The argument ``state`` of ``function``.
         """
+        if self.finish is None:
+            return total
+        arguments = _chosen(self._finish, params)
         with np.errstate(all="ignore"):
-            total = np.concatenate(partials).sum(axis=0)
-            if self.finish is None:
-                return total
-            arguments = _chosen(self._finish, params)
             return self.finish(total, self._moderate(weights), **arguments)
 
     def combine(
@@ -332,15 +364,16 @@ class Rule(RegisteredFunction):
         """Combine flat members that are complete, without blocks."""
         state = None
         if self.statistics is not None:
-            partials = [self.partial_statistics(stack, base, params)]
-            state = self.compute_state(partials, weights, params)
+            partial = self.partial_statistics(stack, base, params)
+            total = add_statistics(None, partial)
+            state = self.compute_state(total, weights, params)
         return self.combine(
             stack, weights, stack.dtype, params=params, base=base, state=state
         )
 
     def _moderate(self, weights: Float64) -> Float64:
-        """Weights of moderate size; with a base, their size has a meaning."""
-        return weights if self.needs_base else moderate(weights)
+        """Weights of moderate size, unless their size affects the result."""
+        return weights if self.weight_sum_matters else moderate(weights)
 
     def _check_not_negative(self, stack: Array, weights: Float64) -> None:
         for index in np.flatnonzero(weights):
@@ -384,28 +417,6 @@ def blockwise(function: Function) -> Function:
         return np.array(partials)
 
     return statistics
-
-
-def moderate(weights: Float64) -> Float64:
-    """Weights scaled by a power of two, if they are very large or very small.
-
-    Parameters
-    ----------
-    weights : ndarray of shape (n_members,)
-        Weight of each member.
-
-    Returns
-    -------
-    ndarray of shape (n_members,)
-        Weights in exactly the same proportions, with the largest near 1, so that sums
-        of products with them stay in the range of float64.
-    """
-    exponents = np.frexp(weights[weights != 0])[1]
-    if not exponents.size or abs(top := int(exponents.max())) <= MODERATE:
-        return weights
-    # Scale less if the smallest weight would underflow to zero.
-    least = int(exponents.min()) + 1_000
-    return np.ldexp(weights, -(max(min(top, least), 0) if top > 0 else top))
 
 
 def stack_members(members: Sequence[Array] | Array) -> Array:

@@ -60,7 +60,7 @@ def resolve_weights(
     score: Score | None = None,
     *,
     signed: bool = False,
-    scaled: bool = False,
+    weight_sum_matters: bool = False,
     rule: str | None = None,
     **params: Any,
 ) -> SelectionResult:
@@ -78,9 +78,9 @@ def resolve_weights(
         selection is an error.
     signed : bool, default=False
         Whether weights in an array may be negative.
-    scaled : bool, default=False
+    weight_sum_matters : bool, default=False
         Whether the sum of the weights affects the result. If so, weights in an array
-        are scored as they are, otherwise divided by their sum.
+        are scored as they are and may sum to zero, otherwise divided by their sum.
     rule : str or None, default=None
         Name of the rule that takes the weights, for the messages; None names none.
     **params
@@ -119,16 +119,22 @@ def resolve_weights(
             f"parameters {', '.join(params)} must go with a selection's name as "
             f"weights, found weights={weights!r}"
         )
-    values = check_weights(weights, n_members, signed=signed, rule=rule)
+    values = check_weights(
+        weights,
+        n_members,
+        signed=signed,
+        weight_sum_matters=weight_sum_matters,
+        rule=rule,
+    )
     counts = np.ones(n_members, np.int64) if weights is None else None
     if score is None:
         return SelectionResult(values, counts=counts)
     cached = CachedScore(score)
     scores = cached.member_scores(n_members)
-    if counts is not None and not scaled:
+    if counts is not None and not weight_sum_matters:
         value = cached.score_counts(counts)
     else:
-        value = cached(values if scaled else values / math.fsum(values))
+        value = cached(values if weight_sum_matters else values / math.fsum(values))
     best_index = int(np.argmax(scores))
     return SelectionResult(values, scores, best_index, value, counts=counts)
 

@@ -85,7 +85,7 @@ def test_weights_are_written_in_any_way(
         (
             ["a.safetensors:1", "b.safetensors"],
             2,
-            "every member needs a weight or none",
+            "all members must have a weight, or none",
         ),
         (["a.safetensors:1", "b.safetensors:1", "--weights", "1,1"], 2, "given twice"),
         (["a.safetensors", "b.safetensors", "--weights", "1"], 1, "found 1 for 2 memb"),
@@ -94,11 +94,11 @@ def test_weights_are_written_in_any_way(
         (
             ["a.safetensors:1", "b.safetensors:1", "--last", "2"],
             2,
-            "--last sorts by step",
+            "--last sorts members by step",
         ),
         (["a.safetensors", "--rule", "maen"], 1, "did you mean 'mean'?"),
         (["a.safetensors", "--rule", "slerp"], 1, "needs 2 members, found 1"),
-        (["a.safetensors", "--param", "p=2"], 1, "'mean' has no parameter 'p'"),
+        (["a.safetensors", "--rule-param", "p=2"], 1, "'mean' has no parameter 'p'"),
         (["a.safetensors", "--dtype", "int8"], 1, "dtype must be one of"),
         (["a.safetensors", "--memory", "8"], 1, "memory must be at least"),
         (["a.safetensors", "--memory", "much"], 2, "must be a size such as"),
@@ -153,7 +153,10 @@ def test_a_training_directory_without_last_says_what_to_do(
     steps(tmp_path / "run", 90)
     result = avg("run")
     assert result.exit_code == 1
-    assert "use --last N to take the last N" in result.stderr
+    assert (
+        "take the last N of them by discover_checkpoints(..., last=N) (--last N)"
+        in result.stderr
+    )
 
 
 def test_an_output_is_replaced_only_by_force(avg: Avg, tmp_path: Path) -> None:
@@ -176,14 +179,14 @@ def test_what_the_library_says_of_parameters_is_said_of_options(
     a, b = pair(tmp_path)
     save(tmp_path / "n.safetensors", {"w": load(a)["w"], "n": np.array([1])})
     save(tmp_path / "m.safetensors", {"w": load(a)["w"], "n": np.array([2])})
-    torch.save({"model": {"w": torch.ones(1)}, "ema": {"w": torch.zeros(1)}}, "a.pt")
+    torch.save({"a": {"w": torch.ones(1)}, "b": {"w": torch.zeros(1)}}, "a.pt")
     cases: list[tuple[list[object], str]] = [
-        (["n.safetensors", "m.safetensors"], "--integers first or --integers max sel"),
-        ([a, "n.safetensors"], "--missing skip leaves such tensors out, --missing fi"),
-        (["a.pt"], "choose one with --key NAME\n"),
+        (["n.safetensors", "m.safetensors"], "pass integers='first' (--integers first"),
+        ([a, "n.safetensors"], "pass missing='skip' (--missing skip) to leave such te"),
+        (["a.pt"], "pass key=NAME (--key NAME) to choose one, or"),
         (
             [a, b, "--last", 1],
-            "; name the checkpoints to average, without --last N, or",
+            "; name the checkpoints to average, without last=N, or",
         ),
     ]
     for arguments, words in cases:
@@ -225,9 +228,9 @@ def test_options_reach_the_library(
 
 
 def test_a_file_of_torch_may_need_a_key(avg: Avg, tmp_path: Path) -> None:
-    torch.save({"model": {"w": torch.ones(1)}, "ema": {"w": torch.zeros(1)}}, "a.pt")
-    assert "choose one with --key NAME" in avg("a.pt").stderr
-    assert avg("a.pt", "--key", "ema").exit_code == 0
+    torch.save({"a": {"w": torch.ones(1)}, "b": {"w": torch.zeros(1)}}, "a.pt")
+    assert "pass key=NAME (--key NAME) to choose one" in avg("a.pt").stderr
+    assert avg("a.pt", "--key", "b").exit_code == 0
     assert averaged() == [0.0]
 
 
@@ -280,12 +283,19 @@ def test_a_run_that_is_ended_from_outside_clears_up(
             2,
             "weights are given twice",
         ),
-        (["a.safetensors", "--rule", "ties"], 1, "task arithmetic is the rule 'mean'"),
+        (["a.safetensors", "--rule", "ties"], 1, "Task arithmetic is the rule 'mean'"),
         (["a.safetensors", "--rule", "linear"], 1, "it is the rule 'mean', with weigh"),
         (
-            ["a.safetensors", "b.safetensors", "--rule", "slerp", "--param", "t=.3"],
+            [
+                "a.safetensors",
+                "b.safetensors",
+                "--rule",
+                "slerp",
+                "--rule-param",
+                "t=.3",
+            ],
             1,
-            "its weight: 1 - t, t (a:.7 b:.3)",
+            "weights of both members: 1 - t, t (a:.7 b:.3)",
         ),
     ],
     ids=str,

@@ -28,7 +28,6 @@ from ensembles.rules import RULES, Rule
 from ensembles_cli.main import cli
 from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.command import TAIL, ScoringCommand
-from ensembles_cli.soup import split_params
 from tests.checkpoints.building import save
 from tests.checkpoints.merging.test_kills import tree
 from tests.checkpoints.soup_search.test_make_soup import VALUES, made, six, value
@@ -154,10 +153,10 @@ def test_the_line_that_is_told_writes_the_same_bytes(
     }
 
 
-def test_many_members_are_told_by_their_number(soup: Soup, tmp_path: Path) -> None:
+def test_many_members_are_reported_by_their_number(soup: Soup, tmp_path: Path) -> None:
     for n in range(7):
         made(tmp_path, f"{n}.safetensors", n)
-    more = ["--select", "top-k", "--param", "k=6"]
+    more = ["--select", "top-k", "--select-param", "k=6"]
     result = soup("?.safetensors", "-o", "out.safetensors", *more)
     *_, best, everyone = result.stderr.splitlines()
     assert best.startswith("[8] 0  1.safetensors + 2.safetensors + ")
@@ -237,9 +236,12 @@ def test_two_at_once_are_refused(soup: Soup, tmp_path: Path) -> None:
     [
         (["--lower-is-better"], {"e": 1}),
         (["--select", "best"], {"a": 1}),
-        (["--select", "top-k", "--param", "k=2"], {"a": 0.5, "b": 0.5}),
-        (["--select", "greedy", "--param", "n_rounds=2"], {"a": 0.5, "b": 0.5}),
-        (["--select", "optuna", "--param", "n_trials=1"], {"a": 1}),
+        (["--select", "top-k", "--select-param", "k=2"], {"a": 0.5, "b": 0.5}),
+        (
+            ["--select", "greedy", "--select-param", "n_rounds=2"],
+            {"a": 0.5, "b": 0.5},
+        ),
+        (["--select", "optuna", "--select-param", "n_trials=1"], {"a": 1}),
         (["--select", "greedy_soup", "--threads", "1", "--memory", "8MiB"], None),
     ],
     ids=str,
@@ -274,19 +276,21 @@ def test_options_of_the_means_are_part_of_the_line_and_of_the_scores(
         "score 0 is read from: step 1000, in 3s: score 0",
         "[3] 0  a.safetensors + b.safetensors",
     ]
-    assert "--integers first or --integers max selects" in (
+    assert "pass integers='first' (--integers first) to take" in (
         soup("[ab].safetensors", "-o", "o.safetensors").stderr
     )
 
 
-def test_parameters_go_to_the_rule_or_the_selection(soup: Soup, tmp_path: Path) -> None:
+def test_parameters_go_to_the_rule_and_the_selection(
+    soup: Soup, tmp_path: Path
+) -> None:
     six(tmp_path)
     more = ["--select", "top-k", "--rule", "power_mean"]
-    more += ["--param", "p=3", "--param", "k=2"]
+    more += ["--rule-param", "p=3", "--select-param", "k=2"]
     result = soup("[abcdf].safetensors", "-o", "out.safetensors", *more)
     assert result.exit_code == 0, result.stderr
     line = result.stdout.splitlines()[-1].partition("file: ensemble ")[2]
-    assert "b.safetensors:0.5 --rule power_mean --param p=3 -o" in line
+    assert "b.safetensors:0.5 --rule power_mean --rule-param p=3 -o" in line
     words = [*shlex.split(line)[:-1], "again.safetensors"]
     assert CliRunner().invoke(cli, words).exit_code == 0
     assert tree(Path("out.safetensors")) == tree(Path("again.safetensors"))
@@ -297,15 +301,19 @@ def test_parameters_go_to_the_rule_or_the_selection(soup: Soup, tmp_path: Path) 
     assert "[6]" in result.stderr
 
 
-def test_a_parameter_of_both_rule_and_selection_is_refused(
-    monkeypatch: pytest.MonkeyPatch,
+def test_rule_and_selection_may_have_parameters_of_one_name(
+    soup: Soup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def both(stack: Any, weights: Any, *, k: int = 1) -> Any:
-        return stack[0]
+    def kth_entry(stack: Any, weights: Any, *, k: int = 0) -> Any:
+        return stack[k]
 
-    monkeypatch.setitem(RULES, "both", Rule(both))
-    with pytest.raises(click.UsageError, match="'k' is one of both"):
-        split_params([("k", 2)], "top_k", "both")
+    six(tmp_path)
+    monkeypatch.setitem(RULES, "kth_entry", Rule(kth_entry))
+    more = ["--select", "top-k", "--select-param", "k=2"]
+    more += ["--rule", "kth_entry", "--rule-param", "k=1", "-o", "out.safetensors"]
+    result = soup("[ab].safetensors", *more)
+    assert result.exit_code == 0, result.stderr
+    assert value(Path("out.safetensors")) == value(Path("b.safetensors"))
 
 
 def test_wise_ft_takes_a_base(soup: Soup, tmp_path: Path) -> None:
@@ -332,7 +340,7 @@ def test_a_soup_that_does_not_help_says_so(soup: Soup, tmp_path: Path) -> None:
     assert "No other combination beat a.safetensors: the output is that" in (
         result.stdout
     )
-    more = ["-o", "o.safetensors", "--select", "top-k", "--param", "k=2"]
+    more = ["-o", "o.safetensors", "--select", "top-k", "--select-param", "k=2"]
     assert (
         "The soup does not beat a.safetensors alone, -4 against 0: use that member (on"
         in (soup("[ab].safetensors", *more).stdout)
@@ -365,7 +373,7 @@ def test_all_members_may_do_better_than_what_was_chosen(
 
 FAULTS = [
     ("fail", "ended with exit status 1; its last lines:\n  no memory\n  at 4.5\n"),
-    ("hang", "hung for 3 seconds and was killed; its last lines:\n  waiting\n"),
+    ("hang", "was killed after 3 seconds; its last lines:\n  waiting\n"),
     ("nothing", "printed no number; its last lines:\n  done\n"),
     ("nan", "printed nan, which is not finite, in 'accuracy: nan'; its last lines:"),
 ]
@@ -388,8 +396,8 @@ def test_a_score_that_fails_ends_the_run(
     )
     assert f"candidate.safetensors {words}" in error
     assert error.endswith(
-        "the failed score was that of a.safetensors + b.safetensors; pass --on-error "
-        "skip to continue without it\n"
+        "the failed score was that of a.safetensors + b.safetensors; pass "
+        "on_error='drop' (--on-error drop) to continue without it\n"
     )
     assert left() == {"out.safetensors.journal.jsonl"}
     free_within(5)
@@ -416,13 +424,13 @@ def test_a_score_that_fails_may_be_skipped(
     six(tmp_path)
     faults(**{kind: 4.5})
     more = ["--timeout", "3"] if kind == "hang" else []
-    result = soup("?.safetensors", "-o", "out.safetensors", "--on-error", "skip", *more)
+    result = soup("?.safetensors", "-o", "out.safetensors", "--on-error", "drop", *more)
     assert result.exit_code == 0, result.stderr
     assert "[7] failed  a.safetensors + b.safetensors\nwarning: " in result.stderr
     assert f"candidate.safetensors {words}" in result.stderr
     # a is 3, and f is 1: without b nothing helps it but c, which makes 5.5.
     faults(**{kind: 8})
-    result = soup("?.safetensors", "-o", "o.safetensors", "--on-error", "skip", *more)
+    result = soup("?.safetensors", "-o", "o.safetensors", "--on-error", "drop", *more)
     assert "warning: c.safetensors is left out because scoring it failed: " in (
         result.stderr
     )
@@ -432,13 +440,16 @@ def test_a_score_that_fails_may_be_skipped(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["a.safetensors", "b.safetensors", "--score", "python eval.py"], 2, "by {}"),
+        (
+            ["a.safetensors", "b.safetensors", "--score", "python eval.py"],
+            2,
+            "must contain {}",
+        ),
         (["a.safetensors"], 1, "at least two members, found a.safetensors"),
         (
-            ["?.safetensors", "--param", "n_trials=3"],
-            2,
-            "'n_trials' is one of neither. Parameters of --select greedy-soup: none; "
-            "of --rule mean: none\n",
+            ["?.safetensors", "--select-param", "n_trials=3"],
+            1,
+            "selection 'greedy_soup' has no parameter 'n_trials' (known: none); it",
         ),
         (["?.safetensors", "--rule", "maen"], 1, "unknown rule 'maen'; did you mean"),
         (["?.safetensors", "--select", "uniform"], 1, "average all members"),
@@ -446,28 +457,32 @@ def test_a_score_that_fails_may_be_skipped(
         (
             ["?.safetensors", "--select", "wise-ft"],
             1,
-            "error: --select wise-ft needs the checkpoint that the members were "
-            "fine-tuned from; pass --base PATH\n",
+            "error: selection 'wise_ft' needs the checkpoint that the members were "
+            "fine-tuned from; pass base=PATH (--base PATH)\n",
         ),
         (
             ["?.safetensors", "--base", "b.pt", "--select", "top-k"],
             1,
-            "error: --base PATH can be used with --select wise-ft only, found the base "
-            "b.pt and --select top-k; leave out the base, or use that selection\n",
+            "error: base=PATH (--base PATH) can be used with selection 'wise_ft' only, "
+            "found the base b.pt and selection 'top_k'; leave the base out, or choose "
+            "that selection\n",
         ),
         (
-            ["?.safetensors", "--param", "k=2", "--param", "k=3", "--select", "top-k"],
+            [
+                *("?.safetensors", "--select", "top-k"),
+                *("--select-param", "k=2", "--select-param", "k=3"),
+            ],
             2,
             "each parameter must be given once, found k=2 and k=3",
         ),
         (
-            ["?.safetensors", "--param", "n_rounds=true", "--select", "greedy"],
+            ["?.safetensors", "--select-param", "n_rounds=true", "--select", "greedy"],
             1,
             "n_rounds must be an integer, found True",
         ),
-        (["?.safetensors", "--param", "k=1"], 2, "'k' is one of neither"),
+        (["?.safetensors", "--rule-param", "k=1"], 1, "'mean' has no parameter 'k'"),
         (
-            ["?.safetensors", "--select", "greedy", "--param", "n_rounds=abc"],
+            ["?.safetensors", "--select", "greedy", "--select-param", "n_rounds=abc"],
             1,
             "error: parameters of selection 'greedy' must have the right types: "
             "n_rounds must be an integer, found 'abc'\n",
@@ -479,7 +494,7 @@ def test_a_score_that_fails_may_be_skipped(
                 "c.safetensors",
                 "--select",
                 "wise-ft",
-                "--param",
+                "--select-param",
                 "alphas=0.3",
             ],
             1,
@@ -508,7 +523,7 @@ def test_wrong_input_is_told_and_nothing_scored(
     assert not Path("count").exists()
 
 
-def test_an_output_inside_a_member_is_told(soup: Soup, tmp_path: Path) -> None:
+def test_an_output_inside_a_member_is_reported(soup: Soup, tmp_path: Path) -> None:
     six(tmp_path, "")
     before = tree(tmp_path)
     result = soup("?", "-o", "a/soup")
@@ -519,7 +534,7 @@ def test_an_output_inside_a_member_is_told(soup: Soup, tmp_path: Path) -> None:
     assert tree(tmp_path) == before
 
 
-def test_a_folder_that_cannot_be_written_to_is_told(
+def test_a_folder_that_cannot_be_written_to_is_reported(
     soup: Soup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     six(tmp_path)
@@ -652,9 +667,9 @@ def test_a_number_that_is_not_finite_is_no_score(tmp_path: Path, printed: str) -
 
 @pytest.mark.parametrize("quoted", ['"{}"', "'{}'", "--path='{}'", '"{}/eval"'])
 def test_a_path_in_quotes_of_the_user_s_own_is_refused(quoted: str) -> None:
-    with pytest.raises(click.UsageError, match=r"must say \{\} without qu") as e:
+    with pytest.raises(click.UsageError, match=r"must contain \{\} without qu") as e:
         ScoringCommand(f"python eval.py {quoted}")
-    assert f"found {quoted.removeprefix('--path=')[:4]}; write" in str(e.value)
+    assert f"found {quoted.removeprefix('--path=')[:4]}; remove" in str(e.value)
 
 
 @pytest.mark.parametrize("text", ['bash -c "echo 2 {}"', "echo '{' {} 2", "echo a'{}2"])
@@ -668,7 +683,9 @@ def test_quotes_around_more_than_a_path_are_refused_where_it_needs_some(
 ) -> None:
     score = ScoringCommand(f"echo 1 || {text}; true")
     assert score(tmp_path / "a") == 1
-    with pytest.raises(ValueError, match=r"must say \{\} without quotes, found .m?"):
+    with pytest.raises(
+        ValueError, match=r"must contain \{\} without quotes, found .m?"
+    ):
         score(tmp_path / "a b")
 
 
@@ -729,10 +746,10 @@ def test_what_a_command_says_is_told_in_its_own_words(
     line = fails_at("*/c.*").replace("{}", str(tmp_path / "c.safetensors"))
     assert f"error: {line} ended with exit status 3" in result.stderr
     assert result.stderr.endswith(
-        "c.safetensors; pass --on-error skip to continue without it\n"
+        "c.safetensors; pass on_error='drop' (--on-error drop) to continue without it\n"
     )
     for pattern, n_failed in (("*/[cd].*", 2), ("*candidate.*", 6)):
-        more = [*out, "--on-error", "skip", "--force"]
+        more = [*out, "--on-error", "drop", "--force"]
         result = soup("?.safetensors", *more, score=fails_at(pattern))
         assert result.stderr.count(f"its last lines:\n  {words}\n") == n_failed
 
@@ -907,7 +924,7 @@ def test_a_name_of_a_member_runs_no_command(soup: Soup, tmp_path: Path) -> None:
     Path("to").mkdir()
     for score in quoted:
         result = soup("*.safetensors", "-o", "to/out.safetensors", score=score)
-        assert "must say {} without quotes" in result.stderr
+        assert "must contain {} without quotes" in result.stderr
         assert result.exit_code == 1
     for score in (SCORE, f'echo "$(cat {{}} | wc -c)" > log; {SCORE}'):
         result = soup(
@@ -949,7 +966,7 @@ def test_workers_in_sessions_of_their_own_end_with_their_command(
     if deaf:
         Path("deaf").touch()
     line = f"{shlex.quote(sys.executable)} -I -S launch.py {launcher}; echo {{}} 1"
-    with pytest.raises(ValueError, match="hung for 3 seconds and was killed"):
+    with pytest.raises(ValueError, match="was killed after 3 seconds"):
         ScoringCommand(line, timeout=3)(tmp_path / "a")
     assert Path("begun").exists()
     free_within(5)
@@ -960,7 +977,7 @@ def test_a_command_is_asked_to_end_before_it_is_killed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     line = "trap 'touch asked; exit' TERM; while :; do sleep .05; done; echo {}"
-    with pytest.raises(ValueError, match="hung for 1 seconds"):
+    with pytest.raises(ValueError, match="was killed after 1 seconds"):
         ScoringCommand(line, timeout=1)(tmp_path / "a")
     assert Path("asked").exists()
 
@@ -980,7 +997,9 @@ def test_the_program_of_a_command_is_part_of_its_scores(
     assert len(counted()) == 22
 
 
-def test_a_key_names_the_score_and_its_line_is_told(soup: Soup, tmp_path: Path) -> None:
+def test_a_key_names_the_score_and_its_line_is_reported(
+    soup: Soup, tmp_path: Path
+) -> None:
     six(tmp_path)
     score = f"{SCORE}; echo 'loss: 1'; echo 'elapsed 3'"
     result = soup("?.safetensors", "-o", "out.safetensors", score=score)
@@ -1024,8 +1043,8 @@ def test_the_last_checkpoints_of_a_run_are_members(soup: Soup, tmp_path: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:all members have exactly the same score")
-@pytest.mark.filterwarnings("ignore:.* has its tensors in 'state_dict'")
-def test_a_state_dict_that_was_chosen_is_told(soup: Soup, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.* has its tensors under the key 'state_dict'")
+def test_a_state_dict_that_was_chosen_is_reported(soup: Soup, tmp_path: Path) -> None:
     for name, number in (("a", 3), ("b", 6)):
         state = {"w": torch.full((2,), float(number))}
         torch.save({"state_dict": state, "epoch": 3}, tmp_path / f"{name}.ckpt")

@@ -196,7 +196,7 @@ def test_the_command_takes_a_base(
 ) -> None:
     out = tmp_path / "out.safetensors"
     arguments = ["avg", paths["x"], paths["y"], "--base", paths["base"], "-o", out]
-    arguments += ["--rule", sparse, "--param", "density=.3", "--json"]
+    arguments += ["--rule", sparse, "--rule-param", "density=.3", "--json"]
     result = CliRunner().invoke(cli, list(map(str, arguments)))
     assert result.exit_code == 0, result.output
     members = [paths["x"], paths["y"]]
@@ -220,7 +220,7 @@ def test_the_command_takes_a_base(
     assert "any and a base" in listed
 
 
-def test_bases_and_rules_that_do_not_fit_are_told(
+def test_bases_and_rules_that_do_not_fit_are_reported(
     sparse: str, paths: dict[str, Path]
 ) -> None:
     members = [paths["x"], paths["y"]]
@@ -237,12 +237,12 @@ def test_bases_and_rules_that_do_not_fit_are_told(
     with pytest.raises(ValueError, match=r"density must be in \(0, 1\], found 2"):
         plan(members, base=paths["base"], rule=sparse, rule_params=params)
     result = CliRunner().invoke(cli, ["avg", *map(str, members), "--rule", sparse])
-    assert "pass it as --base PATH" in result.stderr
+    assert "pass it as base=PATH (--base PATH)" in result.stderr
     with pytest.raises(ValueError, match=r"shape of a member, \(2,\), found \(3,\)"):
         RULES[sparse](np.ones((2, 2)), base=np.ones(3))
 
 
-def test_a_base_with_another_layout_is_told_by_name(
+def test_a_base_with_another_layout_is_reported_by_name(
     sparse: str, paths: dict[str, Path]
 ) -> None:
     state, other = {"w": np.ones(3), "v": np.ones(2)}, {"w": np.ones(4)}

@@ -64,7 +64,7 @@ def test_one_that_needs_a_base_is_given_it_by_soups(
 
 def test_without_a_base_it_is_refused(halfway: str, tmp_path: Path) -> None:
     members = saved(tmp_path, a=2.0, b=4.0)
-    with pytest.raises(ValueError, match="select='halfway' needs the checkpoint that"):
+    with pytest.raises(ValueError, match="selection 'halfway' needs the checkpoint"):
         make_soup(members, lambda path: 0.0, tmp_path / "o.pt", select=halfway)
     soup = ModelSoup(SGDClassifier(), weights=halfway, n_members=2)
     with pytest.raises(ValueError, match="base"):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.console import as_options, size, table
+from ensembles_cli.console import size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import MergeReport, Plan
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
 
 NOTES_SHOWN = 10
 MEMBERS_SHOWN = 12
-# Below, start-up dominates the time, so that a speed would be misleading.
-LEAST_TIMED = 100_000_000
+# Below this size, start-up dominates the time, so that a speed would be misleading.
+MIN_TIMED_BYTES = 100_000_000
 
 
-class Taken:
+class PlannedAverage:
     """Plan of an average, with the steps of its members and notes.
 
     Parameters
     ----------
     plan : Plan
         Plan of the average.
-    found : DiscoveredCheckpoints
+    discovered : DiscoveredCheckpoints
         Paths and steps of the members, with notes on skipped checkpoints.
     """
 
-    def __init__(self, plan: Plan, found: DiscoveredCheckpoints) -> None:
+    def __init__(self, plan: Plan, discovered: DiscoveredCheckpoints) -> None:
         from ensembles.checkpoints.merging.relations import (
             averages_among,
             different_initializations,
         )
 
         self.plan = plan
-        self.steps = found.steps
-        apart = different_initializations(plan)
-        self.notes = [*found.notes] if apart is None else [*found.notes, apart]
+        self.steps = discovered.steps
+        note = different_initializations(plan)
+        self.notes = [*discovered.notes] if note is None else [*discovered.notes, note]
         self.notes += [*averages_among(plan), *plan.notes]
-        if len(plan.members) == 1:
-            self.notes.append("there is one member alone: nothing is averaged")
+        if len(plan.members) == 1 and not plan.is_conversion:
+            self.notes.append("there is only one member: nothing is averaged")
 
     def members(self) -> list[dict[str, Any]]:
         """Return the members as JSON values."""
@@ -53,7 +53,7 @@ class Taken:
                 "weight": float(weight),
                 "step": as_number(step),
                 "state_dict": member.state_dict,
-                "notes": list(map(as_options, member.notes)),
+                "notes": list(member.notes),
             }
             for member, weight, step in rows
         ]
@@ -63,7 +63,7 @@ class Taken:
         plan = self.plan
         return {
             "members": self.members(),
-            "rule": plan.rule.name,
+            "rule": "conversion" if plan.is_conversion else plan.rule.name,
             "params": plan.rule_params,
             "base": None if plan.base is None else {"path": str(plan.base.path)},
             "out": str(plan.out),
@@ -77,22 +77,22 @@ class Taken:
             "free_bytes": plan.free_bytes,
             "peak_bytes": plan.peak_bytes,
             "threads": plan.threads,
-            "notes": list(map(as_options, self.notes)),
+            "notes": self.notes,
         }
 
 
-def print_taken(taken: Taken) -> None:
+def print_members(planned: PlannedAverage) -> None:
     """Print members and notes to stderr."""
-    for line in shortened(list(map(_line, taken.members()))):
+    for line in shortened(list(map(_line, planned.members()))):
         click.echo(line, err=True)
-    if taken.plan.base is not None:
-        click.echo(taken.plan.base.name, err=True)
-    print_notes(taken.notes)
+    if planned.plan.base is not None:
+        click.echo(planned.plan.base.name, err=True)
+    print_notes(planned.notes)
 
 
-def print_plan(taken: Taken, as_json: bool) -> None:
+def print_plan(planned: PlannedAverage, as_json: bool) -> None:
     """Print the plan and its notes."""
-    plan, facts = taken.plan, taken.described()
+    plan, facts = planned.plan, planned.described()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -129,44 +129,46 @@ def print_plan(taken: Taken, as_json: bool) -> None:
             ["threads", str(plan.threads)],
         ],
     )
-    print_notes(taken.notes)
+    print_notes(planned.notes)
 
 
-def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
+def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) -> None:
     """Print the result and its digests."""
     plan = report.plan
     if as_json:
-        facts = taken.described()
+        facts = planned.described()
         for member, digest in zip(facts["members"], report.member_digests, strict=True):
             member["digest"] = f"xxh3-128:{digest}"
         if report.base_digest is not None:
             facts["base"]["digest"] = f"xxh3-128:{report.base_digest}"
-        facts["notes"] += map(as_options, report.notes)
-        done = {
+        facts["notes"] = [*planned.notes, *report.notes]
+        result = {
             "digest": f"xxh3-128:{report.digest}",
             "special": report.nonfinite_tensors,
             "sha256": report.sha256,
             "seconds": round(report.seconds, 3),
         }
-        click.echo(json.dumps(facts | done, indent=2))
+        click.echo(json.dumps(facts | result, indent=2))
         return
     print_notes(report.notes)
-    moved = plan.read_bytes + plan.write_bytes
-    speed = f" ({size(int(moved / max(report.seconds, 1e-9)))}/s)"
+    n_bytes = plan.read_bytes + plan.write_bytes
+    speed = f" ({size(int(n_bytes / max(report.seconds, 1e-9)))}/s)"
+    source = f"{plan.rule.name} of {counted(len(plan.members), 'member')}"
+    if plan.is_conversion:
+        source = f"conversion of {plan.members[0].name}"
     click.echo(
-        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {plan.rule.name} of "
-        f"{counted(len(plan.members), 'member')}, "
+        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {source}, "
         f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
-        f"{report.seconds:.2f} s{speed * (moved >= LEAST_TIMED)}"
+        f"{report.seconds:.2f} s{speed * (n_bytes >= MIN_TIMED_BYTES)}"
     )
     click.echo(f"digest xxh3-128:{report.digest}")
-    for path, found in report.sha256.items():
-        click.echo(f"sha256 {found} {path}")
+    for path, digest in report.sha256.items():
+        click.echo(f"sha256 {digest} {path}")
 
 
 def print_notes(notes: Any) -> None:
     """Print notes to stderr, at most `NOTES_SHOWN`."""
-    for note in map(as_options, notes[:NOTES_SHOWN]):
+    for note in notes[:NOTES_SHOWN]:
         click.echo(click.style(f"note: {note}", fg="yellow"), err=True)
     if len(notes) > NOTES_SHOWN:
         click.echo(f"note: and {len(notes) - NOTES_SHOWN} more", err=True)
@@ -240,8 +242,8 @@ def _integer_row(plan: Plan) -> list[list[str]]:
         return []
     equal = [name for name in names if not name.endswith("num_batches_tracked")]
     policy = plan.options.integers
-    words = {"error": "must be equal", "first": "the first's", "max": "the largest"}
+    handling = {"error": "must be equal", "first": "the first", "max": "the largest"}
     if not equal:
         return [["integers", f"{counted(len(names), 'tensor')}, the largest"]]
-    row = f"{counted(len(names), 'tensor')}, {words[policy]}, such as {equal[0]}"
+    row = f"{counted(len(names), 'tensor')}, {handling[policy]}, such as {equal[0]}"
     return [["integers", row]]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensembles_cli.console import as_options
 from ensembles_cli.scoring.command import ScoringCommand
 from ensembles_cli.scoring.printed_score import Reading, shortened
 
@@ -26,7 +25,7 @@ class ProgressReporter:
     Parameters
     ----------
     journal : Journal
-        Journal that stores the scores, and from which earlier ones are reused.
+        Journal that stores the scores and provides scores of earlier runs.
     paths : sequence of str
         Paths of all members; they are printed without their common directory.
     scoring : ScoringCommand
@@ -37,9 +36,9 @@ class ProgressReporter:
     Attributes
     ----------
     n_scored, n_reused : int
-        Number of candidates that were scored, and that the journal had.
+        Number of candidates that were scored, and whose score was in the journal.
     line : str or None
-        Line of the output that the first score was read from; None before it.
+        Line of output that the first score was read from; None before that.
     """
 
     def __init__(
@@ -132,7 +131,7 @@ def print_notes(notes: Sequence[str]) -> None:
 
 
 def _echo(kind: str, text: str) -> None:
-    click.echo(click.style(as_options(f"{kind}: {text}"), fg="yellow"), err=True)
+    click.echo(click.style(f"{kind}: {text}", fg="yellow"), err=True)
 
 
 def _scores(number: int) -> str:

@@ -15,11 +15,10 @@ from typing import BinaryIO
 import click
 
 from ensembles.regular_files import read_regular
-from ensembles_cli.console import verbatim
 from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.printed_score import Reading, Unclear, read_score, shortened
 
-PLACE = "{}"
+PLACEHOLDER = "{}"
 # Environment variable for the path: the shell does not execute its value.
 VARIABLE = "ENSEMBLES_CHECKPOINT"
 QUOTED = re.compile(r"""(["'])\{\}(?:\1|/)""")
@@ -59,14 +58,14 @@ class ScoringCommand:
     def __init__(
         self, text: str, timeout: float | None = None, key: str | None = None
     ) -> None:
-        if PLACE not in text:
+        if PLACEHOLDER not in text:
             raise click.UsageError(
-                f"--score must say by {PLACE} where the path goes, found {text!r}; "
-                f"such as 'python eval.py {PLACE}'"
+                f"--score must contain {PLACEHOLDER} in place of the checkpoint path, "
+                f"such as 'python eval.py {PLACEHOLDER}': found {text!r}"
             )
         quoted = QUOTED.search(text)
         if quoted:
-            raise click.UsageError(_unquoted(quoted[0]))
+            raise click.UsageError(_quoting_error(quoted[0]))
         self.text = text
         self.timeout = timeout
         self.key = key
@@ -81,11 +80,11 @@ class ScoringCommand:
             If the command fails or times out, its output has no clear score, or the
             path needs quotes and {} is already inside quotes.
         """
-        place = str(path.absolute())  # the command may change the working directory
-        shown = run = self.text.replace(PLACE, shlex.quote(place))
-        if shlex.quote(place) != place:
+        absolute = str(path.absolute())  # the command may change the working directory
+        command_line = run = self.text.replace(PLACEHOLDER, shlex.quote(absolute))
+        if shlex.quote(absolute) != absolute:
             self._check_quotes()
-            run = self.text.replace(PLACE, f'"${VARIABLE}"')
+            run = self.text.replace(PLACEHOLDER, f'"${VARIABLE}"')
         # Files, not pipes, which background processes of the command may keep open.
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
             status = shell.run(
@@ -93,25 +92,26 @@ class ScoringCommand:
                 out,
                 errors,
                 timeout=self.timeout,
-                environment={VARIABLE: place},
+                environment={VARIABLE: absolute},
             )
             if status is None:
-                fault = f"hung for {self.timeout:g} seconds and was killed"
-                raise ValueError(_told(shown, fault, errors))
+                fault = f"was killed after {self.timeout:g} seconds"
+                raise ValueError(_failure(command_line, fault, errors))
             if status != 0:
-                fault = f"ended with {_named(status)}"
-                raise ValueError(_told(shown, fault, errors, out))
+                fault = f"ended with {_ending(status)}"
+                raise ValueError(_failure(command_line, fault, errors, out))
             try:
                 self.reading = read_score(_tail(out), self.key)
             except Unclear as error:
-                fault = verbatim(str(error))
-                raise ValueError(_told(shown, fault, out, errors)) from None
+                raise ValueError(
+                    _failure(command_line, str(error), out, errors)
+                ) from None
         return self.reading.value
 
     def _check_quotes(self) -> None:
         fault = quotes_around(self.text)
         if fault is not None:
-            raise ValueError(_unquoted(verbatim(fault)))
+            raise ValueError(_quoting_error(fault))
 
     def files(self) -> dict[str, str]:
         """Digests of the programs and settings in the command line, such as eval.py.
@@ -125,13 +125,13 @@ class ScoringCommand:
             words = shlex.split(self.text)
         except ValueError:  # not valid shell syntax
             words = self.text.split()
-        found = {}
+        digests = {}
         for word in dict.fromkeys(words):
-            if PROGRAM.fullmatch(word) and PLACE not in word:
+            if PROGRAM.fullmatch(word) and PLACEHOLDER not in word:
                 with suppress(OSError, ValueError):  # missing, or not a regular file
                     content = read_regular(Path(word))
-                    found[word] = hashlib.sha256(content).hexdigest()
-        return found
+                    digests[word] = hashlib.sha256(content).hexdigest()
+        return digests
 
 
 def quotes_around(text: str) -> str | None:
@@ -154,57 +154,56 @@ def quotes_around(text: str) -> str | None:
     >>> quotes_around('echo "$(wc -l < {})" "file {}"')
     '"file {}"'
     """
-    inside: list[tuple[str, int]] = []  # open quotes and substitutions, with offsets
-    place = 0
-    while place < len(text):
-        rest, kind = text[place:], inside[-1][0] if inside else ""
+    # Quotes and substitutions that are open at the position, with their offsets.
+    open_quotes: list[tuple[str, int]] = []
+    position = 0
+    while position < len(text):
+        rest, kind = text[position:], open_quotes[-1][0] if open_quotes else ""
         step = 1
         if rest.startswith("\\"):
             step = 2
-        elif rest.startswith(PLACE) and kind == '"':
-            return text[inside[-1][1] :]
+        elif rest.startswith(PLACEHOLDER) and kind == '"':
+            return text[open_quotes[-1][1] :]
         elif rest[0] == "'" and kind != '"':
             step = (rest.find("'", 1) + 1) or len(rest)
-            if PLACE in rest[:step]:
+            if PLACEHOLDER in rest[:step]:
                 return rest
         elif rest.startswith("$("):
-            inside.append((")", place))
+            open_quotes.append((")", position))
             step = 2
         elif rest[0] == kind:
-            inside.pop()
+            open_quotes.pop()
         elif rest[0] in '"`':
-            inside.append((rest[0], place))
-        elif re.match(r"<<(?!<)", rest) and kind != '"' and PLACE in rest:
+            open_quotes.append((rest[0], position))
+        elif re.match(r"<<(?!<)", rest) and kind != '"' and PLACEHOLDER in rest:
             return rest
         step = 3 if rest.startswith("<<<") and kind != '"' else step
-        place += step
+        position += step
     return None
 
 
-def _named(status: int) -> str:
+def _ending(status: int) -> str:
     if status < 0:
         return f"signal {signal.Signals(-status).name}"
     return f"exit status {status}"
 
 
-def _unquoted(found: str) -> str:
+def _quoting_error(quoted: str) -> str:
     """Error message for quotes around {}."""
     return (
-        f"--score must say {PLACE} without quotes, found {found}; write {PLACE} bare, "
-        "any path is quoted where that is needed"
+        f"--score must contain {PLACEHOLDER} without quotes, found {quoted}; remove "
+        "the quotes: the path is quoted if necessary"
     )
 
 
-def _told(line: str, fault: str, *printed: BinaryIO) -> str:
+def _failure(line: str, fault: str, *printed: BinaryIO) -> str:
     """Error message with the last lines of the first file that has output."""
     for file in printed:
         lines = [text.rstrip() for text in _tail(file).splitlines() if text.strip()]
         if lines:
-            shown = [f"\n  {shortened(text)}" for text in lines[-LINES_SHOWN:]]
-            return (
-                f"{verbatim(line)} {fault}; its last lines:{verbatim(''.join(shown))}"
-            )
-    return f"{verbatim(line)} {fault}"
+            last_lines = [f"\n  {shortened(text)}" for text in lines[-LINES_SHOWN:]]
+            return f"{line} {fault}; its last lines:{''.join(last_lines)}"
+    return f"{line} {fault}"
 
 
 def _tail(file: BinaryIO) -> str:

@@ -106,13 +106,13 @@ def read_score(text: str, key: str | None = None) -> Reading:
         reading = _read_unnamed(text, lines)
     else:
         documents = [_last_document(text), *map(_parsed, reversed(lines))]
-        found = _in_documents(documents, key) or _in_lines(lines, key)
-        if found is None:
+        named = _in_documents(documents, key) or _in_lines(lines, key)
+        if named is None:
             raise Unclear(
                 f"printed no number for --score-key {key}: it must be a path into "
                 f"JSON, or the name before the number, as in '{key}: 0.5'"
             )
-        reading = found
+        reading = named
     if not math.isfinite(reading.value):
         raise Unclear(
             f"printed {reading.value}, which is not finite, in {reading.line!r:.200}"

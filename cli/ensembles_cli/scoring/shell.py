@@ -49,7 +49,7 @@ def run(
     mark = uuid.uuid4().hex
     process: subprocess.Popen[bytes] | None = None
     try:
-        with _held_back():
+        with _deferred_signals():
             process = subprocess.Popen(
                 line,
                 shell=True,
@@ -61,33 +61,33 @@ def run(
             )
         return process.wait(timeout)
     except subprocess.TimeoutExpired:
-        _end(process, mark)
+        _terminate(process, mark)
         return None
     except BaseException:
-        _end(process, mark)
+        _terminate(process, mark)
         raise
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
+def _deferred_signals() -> Iterator[None]:
     """Defer signals until a process has started, so that it can be killed."""
-    arrived: list[int] = []
+    received: list[int] = []
 
-    def keep(number: int, frame: object) -> None:
-        arrived.append(number)
+    def record(number: int, frame: object) -> None:
+        received.append(number)
 
-    heard = [n for n in ENDS if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {int(number): signal.signal(number, keep) for number in heard}
+    handled = [n for n in ENDS if signal.getsignal(n) is not signal.SIG_IGN]
+    handlers = {int(number): signal.signal(number, record) for number in handled}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-        for number in arrived:
+        for number in received:
             signal.raise_signal(number)
 
 
-def _end(process: subprocess.Popen[bytes] | None, mark: str) -> None:
+def _terminate(process: subprocess.Popen[bytes] | None, mark: str) -> None:
     """Terminate a command and its child processes, then kill the remaining ones.
 
     SIGTERM comes first, because launchers such as torchrun start workers in separate
@@ -122,9 +122,9 @@ def _started(mark: str) -> list[int]:
 
     Session and parent do not matter. Without /proc, as on macOS, the list is empty.
     """
-    wanted, found = f"{RUN}={mark}".encode(), list[int]()
+    variable, ids = f"{RUN}={mark}".encode(), list[int]()
     for entry in PROCESSES.glob("[0-9]*"):
         with suppress(OSError):  # processes of other users, or exited ones
-            if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+            if variable in (entry / "environ").read_bytes().split(b"\0"):
+                ids.append(int(entry.name))
+    return ids

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
+from ensembles.checkpoints.directories.directory import CONFIG as CONFIG
 from ensembles.checkpoints.directories.directory import TOKENIZERS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.regular_files import read_json
 
-CONFIG = "config.json"
 # Keys of a configuration that do not affect the meaning of the parameters.
 IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 IDLE_KEYS |= {"architectures", "problem_type", "use_cache"}
 IDLE_SIDE_KEYS = {"name_or_path", "tokenizer_file", "special_tokens_map_file"}
 IDLE_SIDE_KEYS |= {"__version__", "_commit_hash", "_diffusers_version", *IDLE_KEYS}
-# Keys that change the output for the same tensors, such as the number of heads.
+# Keys that change the outputs for the same tensors, such as the number of heads.
 GRAVE = re.compile(
     r"(?!.*(?:max_|drop|_impl)).*(?:model_type|head|group|rope|theta|act$|activation"
     r"|_fn$|eps|norm|window|position|scal|id2|2id|pool|stride|patch|layer_types"
@@ -44,7 +44,7 @@ def differences(members: Sequence[Checkpoint]) -> Iterator[str]:
     """
     first = members[0]
     others = [member for member in members[1:] if member is not first]
-    for compared in (_of_configs, _of_tokenizers, _of_files):
+    for compared in (_config_notes, _tokenizer_notes, _file_notes):
         yield from grouped(
             (member.name, note) for member in others for note in compared(first, member)
         )
@@ -79,57 +79,60 @@ def has_card(members: Sequence[Checkpoint]) -> bool:
     return any(is_card(name) for member in members for name in member.files)
 
 
-def _of_configs(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
+def _config_notes(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
+    source = CONFIG if first.is_directory else "metadata"
     pairs = dict(_differing(first.config, member.config))
     shown = {key: f"{key} ({a!r:.30} and {b!r:.30})" for key, (a, b) in pairs.items()}
     grave = [shown[key] for key in pairs if GRAVE.fullmatch(key)]
     minor = [k for k in pairs if shown[k] not in grave and "drop" not in k]
     if grave:
         yield (
-            f"config.json of {MEMBER} differs from that of {first.name}, the "
-            f"first, in {listed(grave)}: these are different models, in which the same "
-            "tensors compute something else; the result has the first's config.json, "
-            "and is to be tested"
+            f"{source} of {MEMBER} differs from that of {first.name}, the first "
+            f"member, in {listed(grave)}: models of these configurations compute "
+            f"different outputs from the same tensors; the result has the {source} "
+            "of the first member: test it"
         )
     if minor:
         yield (
-            f"config.json of {MEMBER} differs from that of {first.name}, "
-            f"the first, in {', '.join(minor)}"
+            f"{source} of {MEMBER} differs from that of {first.name}, the first "
+            f"member, in {', '.join(minor)}"
         )
 
 
 def _differing(
-    one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
+    first: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Keys and values that differ, among keys in both; nested keys have dots."""
-    for key in sorted((one.keys() & other.keys()) - IDLE_KEYS):
-        pair = one[key], other[key]
+    for key in sorted((first.keys() & other.keys()) - IDLE_KEYS):
+        pair = first[key], other[key]
         if all(isinstance(value, dict) for value in pair):
             yield from _differing(*pair, f"{prefix}{key}.")
         elif _differ(*pair):
             yield f"{prefix}{key}", pair
 
 
-def _of_tokenizers(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
+def _tokenizer_notes(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
     if None in (first.path, member.path):
         return
-    own, others = (sorted(filter(_is_tokenizer, m.files)) for m in (first, member))
-    shared = [name for name in own if name in others]
-    if own and others and not shared:
+    first_files, member_files = (
+        sorted(filter(_is_tokenizer, m.files)) for m in (first, member)
+    )
+    shared = [name for name in first_files if name in member_files]
+    if first_files and member_files and not shared:
         yield (
-            f"the tokenizers cannot be compared: {first.name} has {', '.join(own)}, "
-            f"{MEMBER} has {', '.join(others)}; rows of their embeddings may mean "
-            "different words"
+            f"the tokenizers cannot be compared: {first.name} has "
+            f"{', '.join(first_files)}, {MEMBER} has {', '.join(member_files)}; rows "
+            "of their embeddings may mean different words"
         )
     for name in shared:
         if not _is_same_file(first, member, name):
             yield (
-                f"the tokenizers differ: {name} of {MEMBER} is not that of "
+                f"the tokenizers differ: {name} of {MEMBER} is not the same as that of "
                 f"{first.name}; rows of their embeddings may mean different words"
             )
 
 
-def _of_files(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
+def _file_notes(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
     """Compare other files: modules, templates, generation settings, preprocessors."""
     if None in (first.path, member.path):
         return
@@ -152,21 +155,20 @@ def _of_files(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
                 differing.append(f"{name} (in {listed(keys)})")
     if differing:
         yield (
-            f"{listed(differing)} of {MEMBER} differ from those of {first.name}, "
-            "the first, which the result has"
+            f"{listed(differing)} of {MEMBER} differ from those of {first.name}, the "
+            "first member, which the result has"
         )
-    more = [name for name in member.files if _says_something(name)]
-    more = sorted(set(more) - set(first.files))
-    if more and first.is_directory and member.is_directory:
+    additional = sorted(set(filter(_affects_use, member.files)) - set(first.files))
+    if additional and first.is_directory and member.is_directory:
         yield (
-            f"{listed(more)} of {MEMBER} are not in the result, as {first.name}, "
-            "the first, has no such file"
+            f"{listed(additional)} of {MEMBER} are not in the result, because "
+            f"{first.name}, the first member, does not have them"
         )
 
 
-def _says_something(name: str) -> bool:
-    own = Path(name).name
-    return own.endswith(("config.json", "_map.json", ".jinja", "template.json"))
+def _affects_use(name: str) -> bool:
+    base_name = Path(name).name
+    return base_name.endswith(("config.json", "_map.json", ".jinja", "template.json"))
 
 
 def _is_tokenizer(name: str) -> bool:
@@ -174,10 +176,14 @@ def _is_tokenizer(name: str) -> bool:
 
 
 def _is_same_file(first: Checkpoint, member: Checkpoint, name: str) -> bool:
-    one, other = Path(str(first.path)) / name, Path(str(member.path)) / name
-    if one.stat().st_size != other.stat().st_size:
+    first_path = Path(str(first.path)) / name
+    member_path = Path(str(member.path)) / name
+    if first_path.stat().st_size != member_path.stat().st_size:
         return False
-    return one.samefile(other) or one.read_bytes() == other.read_bytes()
+    return (
+        first_path.samefile(member_path)
+        or first_path.read_bytes() == member_path.read_bytes()
+    )
 
 
 def _contents(member: Checkpoint, name: str) -> Any:
@@ -193,7 +199,7 @@ def _changed(one: Any, other: Any) -> list[str] | None:
     """Keys in which two JSON objects differ; None if either is not an object."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return None
-    first, second = _flat(one), _flat(other)
+    first, second = _flatten(one), _flatten(other)
     return [
         key
         for key in sorted(first.keys() | second.keys())
@@ -202,19 +208,19 @@ def _changed(one: Any, other: Any) -> list[str] | None:
     ]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested objects to one mapping with dotted keys."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flatten(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
-def _differ(one: Any, other: Any) -> bool:
+def _differ(first: Any, second: Any) -> bool:
     try:
-        return bool(one != other)
+        return bool(first != second)
     except (ValueError, RuntimeError):  # arrays and tensors have no single truth value
         return False

@@ -47,53 +47,61 @@ def renaming(
     >>> renaming({"module.a": tensor}, {"a": tensor, "b": tensor})
     {'module.a': 'a'}
     """
-    floats = {name: held.shape for name, held in names.items() if is_float(held.dtype)}
-    goal = {name: held.shape for name, held in wanted.items()}
-    n_floats = sum(is_float(held.dtype) for held in wanted.values())
+    floats = {
+        name: tensor.shape for name, tensor in names.items() if is_float(tensor.dtype)
+    }
+    wanted_shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    n_floats = sum(is_float(tensor.dtype) for tensor in wanted.values())
     if not floats:
         return None
-    found: dict[tuple[str, ...], Callable[[str], str]] = {}
-    for removed, added in _prefixes(floats, goal):
-        rename: Callable[[str], str] = partial(_exchanged, removed, added)
-        places = tuple(map(rename, floats))
+    renamings: dict[tuple[str, ...], Callable[[str], str]] = {}
+    for removed, added in _prefixes(floats, wanted_shapes):
+        rename: Callable[[str], str] = partial(_replace_prefix, removed, added)
+        new_names = tuple(map(rename, floats))
         is_whole = len(floats) == n_floats
-        if _fit(floats, places, goal) and (is_whole or not (removed and added)):
-            found.setdefault(places, rename)
-    if not found:
-        bare = {_unwrapped(name): name for name in goal}
-        rename = partial(_looked_up, bare)
-        places = tuple(map(rename, floats))
-        if len(bare) == len(goal) and _fit(floats, places, goal):
-            found[places] = rename
-    if len(found) != 1:
+        if _fit(floats, new_names, wanted_shapes) and (
+            is_whole or not (removed and added)
+        ):
+            renamings.setdefault(new_names, rename)
+    if not renamings:
+        by_unwrapped = {_unwrapped(name): name for name in wanted_shapes}
+        rename = partial(_wanted_name, by_unwrapped)
+        new_names = tuple(map(rename, floats))
+        if len(by_unwrapped) == len(wanted_shapes) and _fit(
+            floats, new_names, wanted_shapes
+        ):
+            renamings[new_names] = rename
+    if len(renamings) != 1:
         return None
-    (rename,) = found.values()
-    return {name: place for name in names if (place := rename(name)) in goal}
+    (rename,) = renamings.values()
+    return {
+        name: new_name for name in names if (new_name := rename(name)) in wanted_shapes
+    }
 
 
 def _prefixes(
-    names: Mapping[str, tuple[int, ...]], goal: Mapping[str, tuple[int, ...]]
+    names: Mapping[str, tuple[int, ...]], wanted_shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, str]]:
     """Prefixes to remove and to add that map the first name to a wanted one."""
     first, *others = names
     removed = ""
     while all(name.startswith(removed) for name in others):
-        bare = first.removeprefix(removed)
-        for name in goal:
-            if name == bare or name.endswith(f".{bare}"):
-                yield removed, name.removesuffix(bare)
-        part, dot, rest = bare.partition(".")
+        rest_of_first = first.removeprefix(removed)
+        for name in wanted_shapes:
+            if name == rest_of_first or name.endswith(f".{rest_of_first}"):
+                yield removed, name.removesuffix(rest_of_first)
+        part, dot, rest = rest_of_first.partition(".")
         if not rest:
             return
         removed += part + dot
 
 
-def _exchanged(removed: str, added: str, name: str) -> str:
+def _replace_prefix(removed: str, added: str, name: str) -> str:
     return added + name.removeprefix(removed)
 
 
-def _looked_up(bare: Mapping[str, str], name: str) -> str:
-    return bare.get(_unwrapped(name), "")
+def _wanted_name(by_unwrapped: Mapping[str, str], name: str) -> str:
+    return by_unwrapped.get(_unwrapped(name), "")
 
 
 def _unwrapped(name: str) -> str:
@@ -102,20 +110,22 @@ def _unwrapped(name: str) -> str:
 
 def _fit(
     names: Mapping[str, tuple[int, ...]],
-    places: Sequence[str],
-    goal: Mapping[str, tuple[int, ...]],
+    new_names: Sequence[str],
+    wanted_shapes: Mapping[str, tuple[int, ...]],
 ) -> bool:
     """Whether all names map to distinct wanted names with the same shape."""
-    shapes = zip(places, names.values(), strict=True)
-    is_apart = len(set(places)) == len(places)
-    return is_apart and all(goal.get(place) == shape for place, shape in shapes)
+    shapes = zip(new_names, names.values(), strict=True)
+    is_distinct = len(set(new_names)) == len(new_names)
+    return is_distinct and all(
+        wanted_shapes.get(name) == shape for name, shape in shapes
+    )
 
 
-def map_keys(member: Checkpoint, home: Checkpoint) -> Checkpoint:
+def map_keys(member: Checkpoint, target: Checkpoint) -> Checkpoint:
     """Rename the tensors of a member to the parameter names of an estimator.
 
-    Names either match directly, or by a `renaming` of all names in a folder. It adds
-    the prefix ``0.auto_model.`` for the encoder in a SentenceTransformer, for example,
+    Names either match directly, or by a `renaming` of all names in a folder, which for
+    example adds the prefix ``0.auto_model.`` of the encoder in a SentenceTransformer,
     or removes the ``module.`` of DistributedDataParallel.
 
     Parameters
@@ -123,13 +133,13 @@ def map_keys(member: Checkpoint, home: Checkpoint) -> Checkpoint:
     member : Checkpoint
         Checkpoint with every tensor of the estimator. Additional integer tensors are
         dropped.
-    home : Checkpoint
+    target : Checkpoint
         Parameters of the estimator.
 
     Returns
     -------
     Checkpoint
-        Tensors in the order of ``home``, without aliases, configuration and files.
+        Tensors in the order of ``target``, without aliases, configuration and files.
 
     Raises
     ------
@@ -137,51 +147,58 @@ def map_keys(member: Checkpoint, home: Checkpoint) -> Checkpoint:
         If a float tensor matches no parameter, a parameter is missing, shapes differ,
         or two different tensors match parameters that the estimator ties.
     """
-    names = {**dict.fromkeys(home.layout), **home.aliases}
-    found = {name: name for name in member.names if name in names}
-    strange = [name for name in member.names if name not in names]
-    wanted = {name: _tensor(home, name) for name in names}
-    folders = dict.fromkeys(name.rpartition("/")[0] for name in strange)
+    names = {**dict.fromkeys(target.layout), **target.aliases}
+    new_names = {name: name for name in member.names if name in names}
+    unmatched = [name for name in member.names if name not in names]
+    wanted = {name: _tensor(target, name) for name in names}
+    folders = dict.fromkeys(name.rpartition("/")[0] for name in unmatched)
     for folder in folders:
-        inside = {
+        by_bare_name = {
             name.rpartition("/")[2]: name
-            for name in strange
+            for name in unmatched
             if name.rpartition("/")[0] == folder
         }
-        tensors = {bare: _tensor(member, name) for bare, name in inside.items()}
-        places = renaming(tensors, wanted) or {}
-        found |= {inside[bare]: place for bare, place in places.items()}
+        tensors = {bare: _tensor(member, name) for bare, name in by_bare_name.items()}
+        renamed = renaming(tensors, wanted) or {}
+        new_names |= {
+            by_bare_name[bare]: target_name for bare, target_name in renamed.items()
+        }
     # Integer buffers such as position_ids may be dropped: the estimator creates them.
-    lost = [name for name in member.names if name not in found]
-    lost = [name for name in lost if is_float(_tensor(member, name).dtype)]
-    if lost:
+    lost_floats = [name for name in member.names if name not in new_names]
+    lost_floats = [
+        name for name in lost_floats if is_float(_tensor(member, name).dtype)
+    ]
+    if lost_floats:
         raise ValueError(
             f"all tensors of {member.name} must match parameters of the estimator, but "
-            f"{listed(lost, SHOWN)} do not; the estimator has "
-            f"{listed(list(home.layout), SHOWN)}"
+            f"{listed(lost_floats, SHOWN)} do not; the estimator has "
+            f"{listed(list(target.layout), SHOWN)}"
         )
     layout: dict[str, Tensor] = {}
-    for own, name in found.items():
+    for stored_name, name in new_names.items():
         # The checkpoint may store a tied tensor under any of its names.
-        place, held = home.aliases.get(name, name), _tensor(member, own)
-        if not same_bytes(layout.setdefault(place, held), held):
+        target_name, tensor = (
+            target.aliases.get(name, name),
+            _tensor(member, stored_name),
+        )
+        if not same_bytes(layout.setdefault(target_name, tensor), tensor):
             raise ValueError(
-                f"{name} and {place} are one tensor in the estimator, but differ in "
-                f"{member.name}; pass an estimator that does not tie them"
+                f"{name} and {target_name} are one tensor in the estimator, but differ "
+                f"in {member.name}; pass an estimator that does not tie them"
             )
-    absent = [name for name in home.layout if name not in layout]
-    if absent:
+    missing = [name for name in target.layout if name not in layout]
+    if missing:
         raise ValueError(
             f"{member.name} lacks parameters that the estimator has: "
-            f"{listed(absent, SHOWN)}"
+            f"{listed(missing, SHOWN)}"
         )
-    for name, held in layout.items():
-        if held.shape != home.layout[name].shape:
+    for name, tensor in layout.items():
+        if tensor.shape != target.layout[name].shape:
             raise ValueError(
                 f"checkpoints differ at tensor {name!r}: the estimator has shape "
-                f"{home.layout[name].shape}, {member.name} has {held.shape}"
+                f"{target.layout[name].shape}, {member.name} has {tensor.shape}"
             )
-    ordered = {name: layout[name] for name in home.layout}
+    ordered = {name: layout[name] for name in target.layout}
     # The estimator, not the files of the checkpoint, now determines ties and settings.
     return replace(member, layout=ordered, aliases={}, config={}, files=[])
 

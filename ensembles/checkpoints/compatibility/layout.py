@@ -157,20 +157,22 @@ def match_layouts(
         stored = next(tensor for tensor in tensors if tensor)
         if base is not None and not is_float(stored.dtype):
             tensors.pop()  # integers are not combined with a base
-        has_not = [c.name for c, t in zip(checkpoints, tensors, strict=False) if not t]
-        if has_not and missing == "error":
-            has = next(c.name for c, t in zip(checkpoints, tensors, strict=False) if t)
-            lacking.setdefault((has, *has_not), []).append(name)
-        elif has_not and (missing == "skip" or tensors[0] is None):
-            skipped.setdefault(("left out", has_not[0]), []).append(name)
-        elif has_not:
-            skipped.setdefault(("copied from the first", has_not[0]), []).append(name)
+        without = [c.name for c, t in zip(checkpoints, tensors, strict=False) if not t]
+        if without and missing == "error":
+            holder = next(
+                c.name for c, t in zip(checkpoints, tensors, strict=False) if t
+            )
+            lacking.setdefault((holder, *without), []).append(name)
+        elif without and (missing == "skip" or tensors[0] is None):
+            skipped.setdefault(("left out", without[0]), []).append(name)
+        elif without:
+            skipped.setdefault(("copied from the first", without[0]), []).append(name)
             _add_copy(match, name, tensors[0], dtype)
         else:
             present = [tensor for tensor in tensors if tensor]
             _add_combined(match, name, present, checkpoints, len(members), dtype)
-    match.problems.extend(_lacking(lacking))
-    match.notes.extend(_skipped(skipped))
+    match.problems.extend(_missing_problems(lacking))
+    match.notes.extend(_skipped_notes(skipped))
     written = {target.name: target.shape for target in match.targets}
     for alias in [a for a, name in match.aliases.items() if name not in written]:
         del match.aliases[alias]
@@ -180,7 +182,7 @@ def match_layouts(
             f"{len(extra)} tensors of {base.name}, such as {extra[0]}, are in no "
             "member, and have no effect"
         )
-    match.notes.extend(_mixed(match.targets))
+    match.notes.extend(_precision_notes(match.targets))
     if any(checkpoint.files or checkpoint.config for checkpoint in checkpoints):
         match.notes.extend(differences(checkpoints))
     return match
@@ -193,14 +195,14 @@ def _note_ties(
     written: Mapping[str, tuple[int, ...]],
 ) -> None:
     """Add notes on tied tensors used for missing ones, and on untied output layers."""
-    counted = [
+    tied_notes = [
         (checkpoint.name, f"{name} of {MEMBER} is tied to {partner}, which is used")
         for checkpoint, tied in zip(checkpoints, ties.counted, strict=True)
         for name, partner in tied.items()
         if name in written
     ]
-    if counted:
-        match.notes.extend(grouped(counted))
+    if tied_notes:
+        match.notes.extend(grouped(tied_notes))
     config = checkpoints[0].config
     for name in [name for name in ties.untied if name in written]:
         note = f"{name} and {ties.untied[name]} differ, and are not tied"
@@ -212,8 +214,8 @@ def _note_ties(
 
 def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     """Whether a tensor name matches the included patterns and no excluded one."""
-    wanted = not include or any(fnmatch.fnmatchcase(name, p) for p in include)
-    return wanted and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
+    is_included = not include or any(fnmatch.fnmatchcase(name, p) for p in include)
+    return is_included and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
 
 
 def _is_tied(alias: str, name: str, checkpoints: Sequence[Checkpoint]) -> bool:
@@ -225,9 +227,12 @@ def _is_tied(alias: str, name: str, checkpoints: Sequence[Checkpoint]) -> bool:
     return True
 
 
-def _lacking(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
+def _missing_problems(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
     """Error messages for missing tensors: one each, or a summary for many."""
-    hint = "missing='skip' leaves such tensors out, missing='first' copies them"
+    hint = (
+        "pass missing='skip' (--missing skip) to leave such tensors out, or "
+        "missing='first' (--missing first) to copy them"
+    )
     for (has, *has_not), names in lacking.items():
         others = ", ".join(has_not)
         if len(names) <= FEW:
@@ -244,7 +249,7 @@ def _lacking(lacking: Mapping[tuple[str, ...], list[str]]) -> Iterator[str]:
             )
 
 
-def _skipped(skipped: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
+def _skipped_notes(skipped: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
     """Notes on tensors left out or copied: one each, or a summary for many."""
     for (treatment, has_not), names in skipped.items():
         if len(names) <= FEW:
@@ -281,7 +286,7 @@ def _add_combined(
         one_kind = is_float(tensor.dtype) if floats else tensor.dtype == first.dtype
         if tensor.shape == first.shape and one_kind:
             continue
-        hint = _vocabulary(name) if _is_vocabulary(name, first, tensor) else ""
+        hint = _vocabulary_hint(name) if _is_vocabulary(name, first, tensor) else ""
         match.problems.append(
             f"checkpoints differ at tensor {name!r}: {checkpoints[0].name} has "
             f"({first.dtype}, {first.shape}), {checkpoint.name} has "
@@ -310,18 +315,20 @@ def _is_vocabulary(name: str, first: Tensor, other: Tensor) -> bool:
     return is_matrix and (bool(has_usual_name) or min(a[0], b[0]) > 1000)
 
 
-def _vocabulary(name: str) -> str:
+def _vocabulary_hint(name: str) -> str:
     """Advice for different vocabularies: patterns that exclude the tensor."""
-    usual = [p for p in ("*embed*", "*lm_head*") if fnmatch.fnmatchcase(name, p)]
-    patterns = ["*embed*", "*lm_head*"] if usual else [name]
+    usual_patterns = [
+        p for p in ("*embed*", "*lm_head*") if fnmatch.fnmatchcase(name, p)
+    ]
+    patterns = ["*embed*", "*lm_head*"] if usual_patterns else [name]
     options = " ".join(f"--exclude {pattern!r}" for pattern in patterns)
     return (
         "; the vocabularies differ in size: resize one to the rows of the other, or "
-        f"leave such tensors out by exclude={patterns} ({options})"
+        f"pass exclude={patterns} ({options}) to leave such tensors out"
     )
 
 
-def _mixed(targets: Sequence[TensorPlan]) -> Iterator[str]:
+def _precision_notes(targets: Sequence[TensorPlan]) -> Iterator[str]:
     """Note on tensors whose precision differs between members."""
     mixed = [t for t in targets if len({tensor.dtype for tensor in t.sources}) > 1]
     if mixed:

@@ -17,7 +17,7 @@ def match_first_names(
     """Rename the tensors of all members to the names of the first member.
 
     All names of a member may have an additional or missing prefix, such as ``model.``
-    or ``bert.``, or contain modules that wrap others (``_orig_mod``).
+    or ``bert.``, or contain the names of wrapper modules (``_orig_mod``).
 
     Parameters
     ----------
@@ -31,54 +31,54 @@ def match_first_names(
     notes : list of str
         Messages about members whose tensors were renamed.
     """
-    found: list[Checkpoint] = [members[0]]
+    matched: list[Checkpoint] = [members[0]]
     notes: list[tuple[str, str]] = []
     for member in members[1:]:
         names = _renamed(member.layout, members[0].layout)
         if not names:
-            found.append(member)
+            matched.append(member)
             continue
-        found.append(_by(member, names))
-        own, place = next((n, p) for n, p in names.items() if n != p)
-        if place.endswith(own):
-            how = f"{place.removesuffix(own)!r} before them"
-        elif own.endswith(place):
-            how = f"their prefix {own.removesuffix(place)!r} left out"
+        matched.append(_rename(member, names))
+        old_name, new_name = next((n, p) for n, p in names.items() if n != p)
+        if new_name.endswith(old_name):
+            change = f"{new_name.removesuffix(old_name)!r} added as a prefix"
+        elif old_name.endswith(new_name):
+            change = f"the prefix {old_name.removesuffix(new_name)!r} removed"
         else:
-            how = "the modules that wrap others left out"
+            change = "the names of wrapper modules removed"
         note = (
-            f"names of {MEMBER} are matched to those of {members[0].name} with {how}, "
-            f"as {own} to {place}"
+            f"names of {MEMBER} are matched to those of {members[0].name} with "
+            f"{change}, such as {old_name} to {new_name}"
         )
         notes.append((member.name, note))
-    return tuple(found), list(grouped(notes))
+    return tuple(matched), list(grouped(notes))
 
 
 def _renamed(
-    own: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+    layout: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> dict[str, str] | None:
     """New name of each tensor of a member; None to keep all names."""
-    if own.keys() == wanted.keys() or own is wanted:
+    if layout.keys() == wanted.keys() or layout is wanted:
         return None
-    floats = {name for name, tensor in own.items() if is_float(tensor.dtype)}
+    floats = {name for name, tensor in layout.items() if is_float(tensor.dtype)}
     if floats <= wanted.keys():
         return None
-    names = renaming(own, wanted) or _inverse(renaming(wanted, own))
+    names = renaming(layout, wanted) or _inverse(renaming(wanted, layout))
     if not names and not floats & wanted.keys():  # such as a body with another head
-        names = renaming(_inner(own, wanted), wanted) or _inverse(
-            renaming(_inner(wanted, own), own)
+        names = renaming(_inner(layout, wanted), wanted) or _inverse(
+            renaming(_inner(wanted, layout), layout)
         )
     if not names or not all(_is_prefix(*pair) for pair in names.items()):
         return None
-    return names if any(name != place for name, place in names.items()) else None
+    return names if any(name != new_name for name, new_name in names.items()) else None
 
 
 def _inverse(names: Mapping[str, str] | None) -> dict[str, str]:
-    return {place: name for name, place in (names or {}).items()}
+    return {new_name: name for name, new_name in (names or {}).items()}
 
 
 def _inner(
-    own: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+    layout: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Tensors whose name is the end of a wanted name, after a dot."""
     ends = {
@@ -86,19 +86,21 @@ def _inner(
         for parts in (name.split(".") for name in wanted)
         for start in range(1, len(parts))
     }
-    return {name: tensor for name, tensor in own.items() if name in ends}
+    return {name: tensor for name, tensor in layout.items() if name in ends}
 
 
-def _is_prefix(one: str, other: str) -> bool:
+def _is_prefix(first: str, other: str) -> bool:
     """Whether two names differ only by a prefix or by wrapper modules."""
-    plain = [
+    unwrapped = [
         [part for part in name.split(".") if part not in WRAPPERS]
-        for name in (one, other)
+        for name in (first, other)
     ]
-    return one.endswith(other) or other.endswith(one) or plain[0] == plain[1]
+    return (
+        first.endswith(other) or other.endswith(first) or unwrapped[0] == unwrapped[1]
+    )
 
 
-def _by(member: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
+def _rename(member: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
     layout = {names.get(name, name): tensor for name, tensor in member.layout.items()}
     aliases = {
         names.get(alias, alias): names.get(name, name)

@@ -1,4 +1,4 @@
-"""Test for a common initialization of networks, by cosine similarity of matrices."""
+"""Test networks for a common initialization by the cosine similarity of matrices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Relation(NamedTuple):
 
     Parameters
     ----------
-    place : int
+    member_index : int
         Index of the member.
     cosine : float
         Cosine similarity of the matrices named by ``what``, from -1 to 1.
@@ -41,7 +41,7 @@ class Relation(NamedTuple):
         Whether both members may have a common initialization.
     """
 
-    place: int
+    member_index: int
     cosine: float
     what: str
     is_related: bool
@@ -109,42 +109,49 @@ def relations(
         One for each member after the first. For a related member, the cosine is that of
         all aligned matrices that differ, or 1 if none of them differs.
     """
-    wanted = _matrices(members[0], names)
-    first = {name: _sampled(members[0].layout[name]) for name in wanted}
+    matrix_names = _matrices(members[0], names)
+    first_samples = {name: _sampled(members[0].layout[name]) for name in matrix_names}
     for index, member in enumerate(members[1:], 1):
         pairs = {}
-        for name, ours in first.items():
+        for name, first_sample in first_samples.items():
             tensor = member.layout.get(name)
             if tensor is None or tensor.shape != members[0].layout[name].shape:
                 continue
-            pairs[name] = (ours, _sampled(tensor))
+            pairs[name] = (first_sample, _sampled(tensor))
         yield _relation(index, pairs)
 
 
 def _relation(index: int, pairs: dict[str, tuple[_Matrix, _Matrix]]) -> Relation:
-    cosines, strangers, n_alike = {}, [], 0
-    for name, (ours, theirs) in pairs.items():
-        both = np.isfinite(ours.values) & np.isfinite(theirs.values)
-        one, other = (_scaled(m.values, both) for m in (ours, theirs))
-        if not (one.any() and other.any()):
+    cosines, unrelated, n_related = {}, [], 0
+    for name, (first, second) in pairs.items():
+        is_finite = np.isfinite(first.values) & np.isfinite(second.values)
+        first_values, second_values = (
+            _scaled(m.values, is_finite) for m in (first, second)
+        )
+        if not (first_values.any() and second_values.any()):
             continue
-        if np.array_equal(one, other):
+        if np.array_equal(first_values, second_values):
             # Equal constants, as in a LayerNorm over planes, are not evidence.
-            n_alike += bool(_centred(one).any())
+            n_related += bool(_centered(first_values).any())
             continue
-        cosines[name] = (_cosine(one, other), float(np.linalg.norm(one)))
-        if cosines[name][0] >= UNRELATED or _is_aligned(one, other):
-            n_alike += 1
+        cosines[name] = (
+            _cosine(first_values, second_values),
+            float(np.linalg.norm(first_values)),
+        )
+        if cosines[name][0] >= UNRELATED or _is_aligned(first_values, second_values):
+            n_related += 1
         else:
-            strangers.append(name)
-    if strangers and not n_alike:
-        return Relation(index, _mean(cosines, strangers), WHOLE, False)
-    for a, b in combinations(strangers, 2):
+            unrelated.append(name)
+    if unrelated and not n_related:
+        return Relation(index, _mean(cosines, unrelated), WHOLE, False)
+    for a, b in combinations(unrelated, 2):
         if _share_units(pairs[a][0], pairs[b][0]):
             cosine = max(cosines[a][0], cosines[b][0])
             return Relation(index, cosine, f"{a} and {b}", False)
-    related = [name for name in cosines if name not in strangers]
-    return Relation(index, _mean(cosines, related) if related else 1.0, WHOLE, True)
+    related_names = [name for name in cosines if name not in unrelated]
+    return Relation(
+        index, _mean(cosines, related_names) if related_names else 1.0, WHOLE, True
+    )
 
 
 def _mean(cosines: dict[str, tuple[float, float]], names: Sequence[str]) -> float:
@@ -153,7 +160,7 @@ def _mean(cosines: dict[str, tuple[float, float]], names: Sequence[str]) -> floa
     return float(np.average([cosines[name][0] for name in names], weights=lengths))
 
 
-def _share_units(one: _Matrix, other: _Matrix) -> bool:
+def _share_units(first: _Matrix, second: _Matrix) -> bool:
     """Whether two matrices may share hidden units, which could be permuted.
 
     The outputs of one matrix are the inputs of the other, in either storage order.
@@ -161,8 +168,8 @@ def _share_units(one: _Matrix, other: _Matrix) -> bool:
     convolutions may have several inputs for each channel.
     """
     for (a_out, a_in), (b_out, b_in), producer in (
-        (one.units, other.units, one),
-        (other.units, one.units, other),
+        (first.units, second.units, first),
+        (second.units, first.units, second),
     ):
         if a_out == b_in > 1 or (a_in == b_out > 1):
             return True
@@ -189,37 +196,38 @@ def _sampled(tensor: Tensor) -> _Matrix:
     stacked = len(shape) == 3 and min(shape[1:]) >= 2 * FEW
     n_rows = size // shape[-1] if stacked else shape[0]
     n_columns = size // n_rows
-    rows = np.unique(np.linspace(0, n_rows - 1, min(n_rows, MOST_ROWS)).astype(int))
+    indices = np.linspace(0, n_rows - 1, min(n_rows, MOST_ROWS)).astype(int)
+    rows = sorted(set(indices.tolist()))  # np.unique imports numpy.ma, 7 ms
     width = min(n_columns, max(1, READ // len(rows)))
-    found = np.empty((len(rows), width), tensor.dtype)
-    for line, row in zip(found, rows.tolist(), strict=True):
-        place = tensor.offset + row * n_columns * tensor.dtype.itemsize
-        tensor.source.read_into(line.view(np.uint8).data, place)
+    values = np.empty((len(rows), width), tensor.dtype)
+    for row, row_index in zip(values, rows, strict=True):
+        offset = tensor.offset + row_index * n_columns * tensor.dtype.itemsize
+        tensor.source.read_into(row.view(np.uint8).data, offset)
     units = (shape[1], shape[2]) if stacked else (shape[0], shape[1])
-    return _Matrix(np.asarray(widen(found)), units, len(shape) > 2 and not stacked)
+    return _Matrix(np.asarray(widen(values)), units, len(shape) > 2 and not stacked)
 
 
 def _scaled(values: Float64, counted: Array) -> Float64:
     """Mask entries and scale the largest to 1, so that squares do not overflow."""
-    kept = np.where(counted, values, 0.0)
-    largest = np.abs(kept).max(initial=0.0)
-    return kept / largest if largest else kept
+    masked = np.where(counted, values, 0.0)
+    largest = np.abs(masked).max(initial=0.0)
+    return masked / largest if largest else masked
 
 
 def _cosine(a: Float64, b: Float64) -> float:
     return float((a * b).sum() / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def _centred(values: Float64) -> Float64:
+def _centered(values: Float64) -> Float64:
     """Subtract the row and column means."""
     rows = values.mean(1, keepdims=True)
-    found = values - rows - values.mean(0, keepdims=True) + rows.mean()
-    return np.where(np.abs(found) > 1e-9, found, 0.0)
+    centered = values - rows - values.mean(0, keepdims=True) + rows.mean()
+    return np.where(np.abs(centered) > 1e-9, centered, 0.0)
 
 
-def _is_aligned(one: Float64, other: Float64) -> bool:
-    """Whether rows and columns match those at the same position best."""
-    a, b = _centred(one), _centred(other)
+def _is_aligned(first: Float64, second: Float64) -> bool:
+    """Whether rows and columns of one matrix match the same ones of the other."""
+    a, b = _centered(first), _centered(second)
     if not (a.any() and b.any()) or _cosine(a, b) < FAINT or min(a.shape) < FEW:
         return False
     return min(_deviations(a @ b.T), _deviations(a.T @ b)) > ALIGNED

@@ -1,4 +1,4 @@
-"""Find tied tensors: two names for one tensor, recognized by equal bytes."""
+"""Find tied tensors: names of the same tensor, recognized by equal bytes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ HEAD = re.compile(
 )
 EMBEDDING = re.compile(r".*(?:emb|wte|shared).*")
 POSITION = re.compile(r".*(?:pos|token_type).*")
-SAMPLE = (
-    1 << 12
-)  # bytes compared first; tensors with equal samples are compared in full
+# Bytes compared first; tensors with equal samples are compared in full.
+SAMPLE = 1 << 12
 STEP = 1 << 20  # bytes
 # Results of comparisons, by the two sources, then offsets and size.
 _Known = WeakKeyDictionary[Source, dict[tuple[int, int, int], bool]]
@@ -66,44 +65,46 @@ def find_ties(members: Sequence[Checkpoint]) -> Ties:
     -------
     Ties
     """
-    found = Ties({}, [{} for _ in members], {})
+    ties = Ties({}, [{} for _ in members], {})
     names = dict.fromkeys(name for member in members for name in member.names)
     lacking = [name for name in names if any(not m.tensor(name) for m in members)]
     for name in lacking:
-        _settle(found, name, members)
+        _add_partly_stored(ties, name, members)
     flags = [flag for member in members for flag in _flags(member.config)]
     if any(flags):
-        own = _flags(members[0].config)
+        first_flags = _flags(members[0].config)
         for name in names:
             if name not in lacking and HEAD.fullmatch(name):
-                _declared(found, name, members, all(own) and bool(own))
-    return found
+                _add_declared(
+                    ties, name, members, all(first_flags) and bool(first_flags)
+                )
+    return ties
 
 
-def same_bytes(one: Tensor, other: Tensor) -> bool:
+def same_bytes(first: Tensor, second: Tensor) -> bool:
     """Whether two tensors have the same dtype, shape and bytes.
 
     Tensors are read in blocks. The result is cached while their sources exist.
 
     Parameters
     ----------
-    one, other : Tensor
+    first, second : Tensor
         Tensors in files or in memory.
 
     Returns
     -------
     bool
     """
-    if one is other:
+    if first is second:
         return True
-    if (one.dtype, one.shape) != (other.dtype, other.shape):
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
         return False
-    known = _KNOWN.setdefault(one.source, WeakKeyDictionary())
-    places = known.setdefault(other.source, {})
-    where = (one.offset, other.offset, one.nbytes)
-    if where not in places:
-        places[where] = _compared(one, other)
-    return places[where]
+    by_source = _KNOWN.setdefault(first.source, WeakKeyDictionary())
+    by_offsets = by_source.setdefault(second.source, {})
+    offsets = (first.offset, second.offset, first.nbytes)
+    if offsets not in by_offsets:
+        by_offsets[offsets] = _have_equal_bytes(first, second)
+    return by_offsets[offsets]
 
 
 def untied_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,49 +148,58 @@ def may_untie(config: Mapping[str, Any], name: str, shapes: Mapping[str, Any]) -
     """
     if not config or config.get("is_encoder_decoder"):
         return False
-    own = f"{name.rpartition('.')[0]}.bias"
+    bias_name = f"{name.rpartition('.')[0]}.bias"
     biases = {n for n, shape in shapes.items() if shape == shapes[name][:1]}
-    return not biases or own in biases
+    return not biases or bias_name in biases
 
 
-def _settle(found: Ties, name: str, members: Sequence[Checkpoint]) -> None:
+def _add_partly_stored(ties: Ties, name: str, members: Sequence[Checkpoint]) -> None:
     """Add a name that only some members store to the ties, if it is tied."""
     holders = [m for m in members if m.tensor(name)]
-    lackers = [i for i, m in enumerate(members) if not m.tensor(name)]
-    twins = [twin for twin in _twins(holders[0], name) if _fits(twin, name, members)]
+    without = [i for i, m in enumerate(members) if not m.tensor(name)]
+    partners = [
+        partner
+        for partner in _tied_names(holders[0], name)
+        if _fits(partner, name, members)
+    ]
     for holder in holders[1:]:
-        twins = [twin for twin in twins if _is_twin(holder, name, twin)]
-    if twins and 0 in lackers:
-        found.left_out[name] = twins[0]
-    elif twins:
-        for index in lackers:
-            found.counted[index][name] = twins[0]
+        partners = [partner for partner in partners if _is_tied(holder, name, partner)]
+    if partners and 0 in without:
+        ties.left_out[name] = partners[0]
+    elif partners:
+        for index in without:
+            ties.counted[index][name] = partners[0]
     elif HEAD.fullmatch(name):
-        _assumed(found, name, members, lackers)
+        _add_tied_on_loading(ties, name, members, without)
 
 
-def _assumed(
-    found: Ties, name: str, members: Sequence[Checkpoint], lackers: Sequence[int]
+def _add_tied_on_loading(
+    ties: Ties, name: str, members: Sequence[Checkpoint], without: Sequence[int]
 ) -> None:
-    """Add an output layer that some members do not store, because loading ties it."""
+    """Add an output layer that loading ties in the members that do not store it."""
     head = next(tensor for m in members if (tensor := m.tensor(name)))
-    kinds = [m.config.get("architectures") for m in members if m.tensor(name)]
-    partners = {i: _partner(members[i], name, head) for i in lackers}
-    for index in lackers:
+    known_architectures = [
+        m.config.get("architectures") for m in members if m.tensor(name)
+    ]
+    partners = {i: _partner(members[i], name, head) for i in without}
+    for index in without:
         flags = _flags(members[index].config)
-        own = members[index].config.get("architectures")
+        architectures = members[index].config.get("architectures")
         # Without a flag, a member of the same class as one with the layer ties it.
-        if not (any(flags) or (not flags and own and own in kinds)):
+        if not (
+            any(flags)
+            or (not flags and architectures and architectures in known_architectures)
+        ):
             return
     if all(partners.values()):
         for index, partner in partners.items():
-            found.counted[index][name] = str(partner)
+            ties.counted[index][name] = str(partner)
         if len(head.shape) > 1:
-            found.untied[name] = str(partners[lackers[0]])
+            ties.untied[name] = str(partners[without[0]])
 
 
-def _declared(
-    found: Ties, name: str, members: Sequence[Checkpoint], is_decisive: bool
+def _add_declared(
+    ties: Ties, name: str, members: Sequence[Checkpoint], is_decisive: bool
 ) -> None:
     """Add an output layer that all members store, although a configuration ties it."""
     head = members[0].tensor(name)
@@ -198,31 +208,31 @@ def _declared(
     partner = _partner(members[0], name, head)
     if partner is None or not _fits(partner, name, members):
         return
-    if all(_is_twin(member, name, partner) for member in members):
+    if all(_is_tied(member, name, partner) for member in members):
         if is_decisive:
-            found.left_out[name] = partner
+            ties.left_out[name] = partner
     else:
-        found.untied[name] = partner
+        ties.untied[name] = partner
 
 
 def _partner(member: Checkpoint, name: str, head: Tensor) -> str | None:
     """Name of the tensor that an output layer of this shape is tied to on loading."""
-    alike = [
+    candidates = [
         other
         for other, tensor in member.layout.items()
         if other != name and tensor.shape == head.shape and is_float(tensor.dtype)
     ]
     if len(head.shape) == 1:
-        alike = [other for other in alike if other.endswith("bias")]
-        return alike[0] if len(alike) == 1 else None
-    alike = [other for other in alike if not POSITION.fullmatch(other)]
-    named = [other for other in alike if EMBEDDING.fullmatch(other)]
-    if named or len(alike) > 1:  # a single candidate may have any name
-        alike = named
-    first = member.tensor(alike[0]) if alike else None
-    others = [member.tensor(other) for other in alike[1:]]
+        candidates = [other for other in candidates if other.endswith("bias")]
+        return candidates[0] if len(candidates) == 1 else None
+    candidates = [other for other in candidates if not POSITION.fullmatch(other)]
+    embeddings = [other for other in candidates if EMBEDDING.fullmatch(other)]
+    if embeddings or len(candidates) > 1:  # a single candidate may have any name
+        candidates = embeddings
+    first = member.tensor(candidates[0]) if candidates else None
+    others = [member.tensor(other) for other in candidates[1:]]
     same = first and all(other and same_bytes(first, other) for other in others)
-    return alike[0] if same else None
+    return candidates[0] if same else None
 
 
 def _flags(config: Mapping[str, Any]) -> list[bool]:
@@ -235,29 +245,29 @@ def _flags(config: Mapping[str, Any]) -> list[bool]:
     ]
 
 
-def _fits(twin: str, name: str, members: Sequence[Checkpoint]) -> bool:
-    """Whether every member has the twin, and both tensors the same shape everywhere."""
-    shapes = {t.shape for m in members for n in (twin, name) if (t := m.tensor(n))}
-    return len(shapes) == 1 and all(m.tensor(twin) for m in members)
+def _fits(partner: str, name: str, members: Sequence[Checkpoint]) -> bool:
+    """Whether every member has the partner, with the shape of the named tensor."""
+    shapes = {t.shape for m in members for n in (partner, name) if (t := m.tensor(n))}
+    return len(shapes) == 1 and all(m.tensor(partner) for m in members)
 
 
-def _twins(member: Checkpoint, name: str) -> Iterator[str]:
-    """Other names in a member for the same tensor, or for one with the same bytes."""
+def _tied_names(member: Checkpoint, name: str) -> Iterator[str]:
+    """Names of a member's other tensors that are the same tensor or have its bytes."""
     tensor = member.tensor(name)
     for other in member.names:
-        held = member.tensor(other)
-        if other == name or tensor is None or held is None:
+        candidate = member.tensor(other)
+        if other == name or tensor is None or candidate is None:
             continue
-        if held.shape == tensor.shape and _is_twin(member, name, other):
+        if candidate.shape == tensor.shape and _is_tied(member, name, other):
             yield other
 
 
-def _is_twin(member: Checkpoint, name: str, other: str) -> bool:
-    one, two = member.tensor(name), member.tensor(other)
-    if one is None or two is None or one is two:
-        return one is two and one is not None
+def _is_tied(member: Checkpoint, name: str, other: str) -> bool:
+    first, second = member.tensor(name), member.tensor(other)
+    if first is None or second is None or first is second:
+        return first is second and first is not None
     # Constant tensors, such as biases of zeros and norms of ones, are equal by chance.
-    return same_bytes(one, two) and not _is_constant(one)
+    return same_bytes(first, second) and not _is_constant(first)
 
 
 def _is_constant(tensor: Tensor) -> bool:
@@ -274,13 +284,13 @@ def _sample(tensor: Tensor) -> np.ndarray[Any, Any]:
     return sample
 
 
-def _compared(one: Tensor, other: Tensor) -> bool:
-    if not np.array_equal(_sample(one), _sample(other)):
+def _have_equal_bytes(first: Tensor, second: Tensor) -> bool:
+    if not np.array_equal(_sample(first), _sample(second)):
         return False
-    for start, stop in chunks(one.nbytes, STEP):
-        first, second = np.empty((2, stop - start), np.uint8)
-        one.source.read_into(first.data, one.offset + start)
-        other.source.read_into(second.data, other.offset + start)
-        if not np.array_equal(first, second):
+    for start, stop in chunks(first.nbytes, STEP):
+        first_block, second_block = np.empty((2, stop - start), np.uint8)
+        first.source.read_into(first_block.data, first.offset + start)
+        second.source.read_into(second_block.data, second.offset + start)
+        if not np.array_equal(first_block, second_block):
             return False
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -82,14 +83,14 @@ def discover_checkpoints(
         raise FileNotFoundError(f"no checkpoint at {missing[0]}")
     if not 1 <= last <= len(paths):
         raise ValueError(
-            f"last=N must be from 1 to the number of checkpoints, {len(paths)} in "
-            f"{' '.join(members)}: found {last}"
+            "last=N (--last N) must be from 1 to the number of checkpoints, "
+            f"{len(paths)} in {' '.join(members)}: found {last}"
         )
     last_paths = _by_step(paths, notes)[-last:]
     if len(last_paths) < last:
         raise ValueError(
-            f"last=N must be from 1 to the number of steps, {len(last_paths)} in "
-            f"{' '.join(members)}: found {last}"
+            "last=N (--last N) must be from 1 to the number of steps, "
+            f"{len(last_paths)} in {' '.join(members)}: found {last}"
         )
     steps = _steps(paths)
     notes.extend(_unlike(last_paths))
@@ -189,7 +190,19 @@ def _note(member: str, passed: Sequence[Path], notes: list[str]) -> None:
 def _is_result(path: Path) -> bool:
     """Whether the metadata of a checkpoint contain the provenance of an average."""
     names = main_weight_files(path)[0] if path.is_dir() else [""]
-    return any(PROVENANCE in read_metadata(path / name) for name in names[:1])
+    for name in names[:1]:
+        recipe = read_metadata(path / name).get(PROVENANCE)
+        return recipe is not None and not _is_conversion(recipe)
+    return False
+
+
+def _is_conversion(recipe: str) -> bool:
+    """Whether a recipe is of a conversion, and not of an average's conversion."""
+    try:
+        found = json.loads(recipe)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("conversion", found) is None
 
 
 def _main_files(path: Path, module: str) -> list[str]:
@@ -221,16 +234,16 @@ def _by_step(paths: list[str], notes: list[str]) -> list[str]:
         if len(numbers) < len(paths):
             pairs = ", ".join(f"{path} -> {_number(steps[path])}" for path in paths)
             raise ValueError(
-                f"last=N needs a different step in each name, found {pairs}; name the "
-                "checkpoints to average, without last=N, or pass a pattern that "
-                "matches only one model, such as 'run/model_*'"
+                "last=N (--last N) needs a different step in each name, found "
+                f"{pairs}; name the checkpoints to average, without last=N, or pass a "
+                "pattern that matches only one model, such as 'run/model_*'"
             )
         kinds = {step.kind: path for path in paths if (step := steps[path])}
         if len(kinds) > 1:
             shown = ", ".join(f"{kind or 'number'} ({p})" for kind, p in kinds.items())
             raise ValueError(
-                f"last=N needs steps of one kind, found {shown}; pass a pattern that "
-                "matches only one kind, such as 'run/epoch*'"
+                f"last=N (--last N) needs steps of one kind, found {shown}; pass a "
+                "pattern that matches only one kind, such as 'run/epoch*'"
             )
     return sorted(paths, key=lambda path: _or_before(steps[path]))
 

@@ -22,6 +22,7 @@ from ensembles.checkpoints.directories.weight_files import (
 from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
     ChecksumRecord,
+    Keys,
     Tensor,
 )
 from ensembles.checkpoints.formats.distributed.items import open_tensors
@@ -37,7 +38,7 @@ from ensembles.regular_files import read_json
 
 # Folders for the model in the checkpoints of OLMo-core, Accelerate and NeMo.
 FOLDERS = re.compile(r"model_and_optim|pytorch_model_fsdp_\d+|weights")
-# Keys of the training state; Megatron has it beside the names of the model.
+# KeyPath of the training state; Megatron has it beside the names of the model.
 STATE = (
     r"(?:chained_\d+\.)?optim(?:izer)?s?(?:[_-]?\d+)?|(?:lr_)?schedulers?(?:[_-]?\d+)?"
     r"|rng_state|rerun_state_machine_state|opt_param_scheduler"
@@ -46,7 +47,7 @@ TRAINING_KEY = re.compile(STATE)
 TRAINING_NAME = re.compile(f"({STATE})[./]")
 MEGATRON = "metadata.json"  # the format of its checkpoint, not of the result
 SHOWN = 5
-Keys = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
 def folder_in(path: Path) -> Path | None:
@@ -85,7 +86,7 @@ def folder_in(path: Path) -> Path | None:
     return inside[0] if inside else None
 
 
-def read(path: Path, folder: Path, key: str | None = None) -> Checkpoint:
+def read(path: Path, folder: Path, key: Keys = None) -> Checkpoint:
     """Layout of a distributed checkpoint, from its file ``.metadata`` alone.
 
     Parameters
@@ -94,9 +95,9 @@ def read(path: Path, folder: Path, key: str | None = None) -> Checkpoint:
         Path of the checkpoint directory.
     folder : Path
         Folder with the chunks, see `folder_in`.
-    key : str or None, default=None
-        Key of the state dict, with dots between nested keys; None finds it, without
-        the state of the optimizer.
+    key : str, sequence of str or None, default=None
+        Key of the state dict, with dots between nested keys, or several keys; None
+        finds it, without the state of the optimizer.
 
     Returns
     -------
@@ -122,7 +123,11 @@ def read(path: Path, folder: Path, key: str | None = None) -> Checkpoint:
     wrapper = _wrapper(paths) if key is None else ()
     content = _nested(folder, metadata, paths, len(wrapper))
     chosen = state_dict_in(content, key, folder)
-    names = {name: value.storage.key for name, value in chosen.tensors.items()}
+    names = {
+        name: value.storage.key
+        for name, value in chosen.tensors.items()
+        if value.storage is not None
+    }
     layout = open_tensors(folder, metadata, names)
     inside = "" if folder == path else f"{folder.name}/"
     parts: dict[str, list[str]] = {}
@@ -136,7 +141,7 @@ def read(path: Path, folder: Path, key: str | None = None) -> Checkpoint:
         layout,
         dict(sorted(parts.items())),
         folders=["", folder.name] if inside else [""],
-        state_dict=".".join([*wrapper, *([chosen.key] if chosen.key else [])]) or None,
+        keys=tuple(".".join([*wrapper, chosen_key]) for chosen_key in chosen.keys),
         notes=[*chosen.notes, *_notes(metadata, set(names.values()), left_out)],
     )
 
@@ -147,7 +152,7 @@ def sharded(
     parts: dict[str, list[str]],
     *,
     folders: list[str],
-    state_dict: str | None,
+    keys: tuple[str, ...],
     notes: list[str],
     records: Sequence[ChecksumRecord] = (),
 ) -> Checkpoint:
@@ -157,7 +162,7 @@ def sharded(
     ----------
     path : Path
         Path of the directory.
-    layout, parts, state_dict, notes, records
+    layout, parts, keys, notes, records
         As in `Checkpoint`.
     folders : list of str
         Folders with these files, relative to ``path``; the directory itself is ``""``.
@@ -188,17 +193,17 @@ def sharded(
         files=[name for name in files if name != MEGATRON],
         config=config if isinstance(config, dict) else {},
         records=[*records],
-        state_dict=state_dict,
+        keys=keys,
         notes=notes,
     )
 
 
-def _path(metadata: DistributedMetadata, name: str) -> Keys:
-    """Keys that lead to a value; without any, it is at the top level."""
+def _path(metadata: DistributedMetadata, name: str) -> KeyPath:
+    """KeyPath that lead to a value; without any, it is at the top level."""
     return metadata.key_paths.get(name, (name,))
 
 
-def _training_state(paths: Mapping[str, Keys]) -> dict[str, str]:
+def _training_state(paths: Mapping[str, KeyPath]) -> dict[str, str]:
     """Full names of tensors of the training state, each with the key of their group.
 
     If most others are at the top level, as torchtitan has them, so is the model; then
@@ -216,7 +221,7 @@ def _training_state(paths: Mapping[str, Keys]) -> dict[str, str]:
     return training
 
 
-def _group(name: str, path: Keys) -> str | None:
+def _group(name: str, path: KeyPath) -> str | None:
     """Key of the training state to which a value belongs, None for other values."""
     for n_keys, step in enumerate(path[:-1], 1):
         if TRAINING_KEY.fullmatch(step):
@@ -225,19 +230,22 @@ def _group(name: str, path: Keys) -> str | None:
     return named[1] if named else None
 
 
-def _wrapper(paths: Mapping[str, Keys]) -> Keys:
+def _wrapper(paths: Mapping[str, KeyPath]) -> KeyPath:
     """Keys around the state dicts, such as "app" of the recipe in PyTorch's guide."""
-    wrapper: Keys = ()
+    wrapper: KeyPath = ()
     while paths and all(len(path) > len(wrapper) + 2 for path in paths.values()):
-        keys = {path[: len(wrapper) + 1] for path in paths.values()}
-        if len(keys) > 1:
+        first_keys = {path[: len(wrapper) + 1] for path in paths.values()}
+        if len(first_keys) > 1:
             break
-        (wrapper,) = keys
+        (wrapper,) = first_keys
     return wrapper
 
 
 def _nested(
-    folder: Path, metadata: DistributedMetadata, paths: Mapping[str, Keys], depth: int
+    folder: Path,
+    metadata: DistributedMetadata,
+    paths: Mapping[str, KeyPath],
+    depth: int,
 ) -> dict[str, Any]:
     """State dict with tensors as its values, without the first keys of each path."""
     content: dict[str, Any] = {}
@@ -282,7 +290,7 @@ def _notes(
         yield f"left out, as they are not tensors: {_listed(extra)}"
 
 
-def _is_below(path: Keys, parents: set[Keys]) -> bool:
+def _is_below(path: KeyPath, parents: set[KeyPath]) -> bool:
     """Whether a value belongs to a state dict; others may be beside it at the top."""
     if len(path) == 1:
         return () in parents

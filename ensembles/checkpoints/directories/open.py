@@ -10,14 +10,12 @@ from typing import Any
 from ensembles.checkpoints.directories import directory, distributed, rank_files
 from ensembles.checkpoints.directories.unsupported import placeholder_notes
 from ensembles.checkpoints.formats import detection, state_dict
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 
 Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
-def open_checkpoint(
-    member: Member, index: int, *, key: str | None = None
-) -> Checkpoint:
+def open_checkpoint(member: Member, index: int, *, key: Keys = None) -> Checkpoint:
     """Read the layout of a member, without its tensors.
 
     Parameters
@@ -27,7 +25,7 @@ def open_checkpoint(
         `Checkpoint` is returned as it is.
     index : int
         Position among the members, for messages about state dicts.
-    key : str or None, default=None
+    key : str, sequence of str or None, default=None
         Key of the state dict in a PyTorch checkpoint, with dots between nested keys;
         None finds it.
 
@@ -62,7 +60,7 @@ def open_checkpoint(
     return checkpoint
 
 
-def _read(path: Path, key: str | None) -> Checkpoint:
+def _read(path: Path, key: Keys) -> Checkpoint:
     """Layout of a file or directory."""
     if path.suffix == ".distcp":
         raise ValueError(

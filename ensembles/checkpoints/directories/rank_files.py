@@ -18,6 +18,7 @@ from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
     ChecksumRecord,
     FileSource,
+    Keys,
     Tensor,
 )
 from ensembles.checkpoints.formats.distributed.chunks import (
@@ -41,7 +42,7 @@ class _RankFile(NamedTuple):
     file: FileSource
     stored: TorchFile
     tensors: Mapping[str, StoredTensor]
-    state_dict: str | None
+    keys: tuple[str, ...]
     notes: list[str]
 
 
@@ -82,16 +83,16 @@ def _rank_files(path: Path) -> list[Path]:
     return [path / numbers[n_ranks, rank] for rank in range(n_ranks)]
 
 
-def read(path: Path, key: str | None = None) -> Checkpoint:
+def read(path: Path, key: Keys = None) -> Checkpoint:
     """Layout of a model that is saved in one file a rank.
 
     Parameters
     ----------
     path : Path
         Path of the directory with the files of all ranks.
-    key : str or None, default=None
-        Key of the state dict in each file, with dots between nested keys; None finds
-        it.
+    key : str, sequence of str or None, default=None
+        Key of the state dict in each file, with dots between nested keys, or several
+        keys; None finds it.
 
     Returns
     -------
@@ -118,17 +119,17 @@ def read(path: Path, key: str | None = None) -> Checkpoint:
         layout,
         {rank.file.path.name: list(rank.tensors) for rank in ranks},
         folders=[""],
-        state_dict=ranks[0].state_dict,
+        keys=ranks[0].keys,
         notes=ranks[0].notes,
         records=[*records.values()],
     )
 
 
-def _open(path: Path, key: str | None) -> _RankFile:
+def _open(path: Path, key: Keys) -> _RankFile:
     file = FileSource(path)
     stored = read_file(file)
     chosen = state_dict_in(stored.content, key, path)
-    return _RankFile(file, stored, chosen.tensors, chosen.key, chosen.notes)
+    return _RankFile(file, stored, chosen.tensors, chosen.keys, chosen.notes)
 
 
 def _records(rank: _RankFile, name: str) -> list[ChecksumRecord]:

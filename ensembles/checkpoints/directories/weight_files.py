@@ -12,6 +12,7 @@ from ensembles.checkpoints.formats.detection import (
 )
 from ensembles.regular_files import read_json
 
+LONGEST_NAME = 255  # bytes, on Linux and macOS
 # Suffixes of weight files of other frameworks, unless `FORMATS` has a reader for them.
 FOREIGN = (
     *(".h5", ".keras", ".msgpack", ".onnx", ".onnx_data", ".gguf", ".tflite", ".ot"),
@@ -42,6 +43,12 @@ COPIES = {"onnx", "openvino", "original", "coreml", "gguf", "flax", "tf", "metal
 def is_weight_file(name: str) -> bool:
     """Whether a file has the suffix of a format in `FORMATS`."""
     return format_by_suffix(name) is not None
+
+
+def is_directory_part(name: str) -> bool:
+    """Whether a file is a weight file of the directory that it is in, by its suffix."""
+    format_ = format_by_suffix(name)
+    return format_ is not None and format_.in_directories
 
 
 def main_weight_files(path: Path) -> tuple[list[str], Path | None]:
@@ -104,7 +111,7 @@ def other_weight_files(path: Path, main: list[str]) -> tuple[list[str], list[str
             continue
         if name in COPIES and file.is_dir():
             copies.append(f"{name}/")
-        elif is_weight_file(name) and file.is_file():
+        elif is_directory_part(name) and file.is_file():
             (copies if main and COPY.fullmatch(name) else additional).append(name)
         elif name.endswith(FOREIGN):
             copies.append(name)
@@ -146,8 +153,11 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def is_bare(name: Any) -> bool:
-    """Whether a value is a file name without folders."""
-    return isinstance(name, str) and Path(name).name == name and name not in ("", "..")
+    """Whether a value is a file name without folders, which the system can have."""
+    if not isinstance(name, str) or "\0" in name or Path(name).name != name:
+        return False
+    # Lone surrogates of JSON cannot be encoded.
+    return 0 < len(name.encode("utf-8", "replace")) <= LONGEST_NAME and name != ".."
 
 
 def _is_shard(single: Path, index: Path) -> bool:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from ensembles._sklearn import warn_caller
 from ensembles.atomic_io import atomic_output, explain_disk_full
 from ensembles.checkpoints.directories.open import Member
+from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.formats.state_dict import as_torch, with_aliases
 from ensembles.checkpoints.merging import digests
 from ensembles.checkpoints.merging.relations import (
@@ -72,8 +73,8 @@ class MergeReport:
     plan: Plan = field(repr=False)
 
 
-def _silent(n_bytes: int) -> None:
-    """Ignore progress."""
+def silent(n_bytes: int) -> None:
+    """Ignore the number of bytes that were read."""
 
 
 @overload
@@ -90,12 +91,13 @@ def average(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any]: ...
 @overload
@@ -112,12 +114,13 @@ def average(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> MergeReport: ...
 def average(
@@ -133,12 +136,13 @@ def average(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any] | MergeReport:
     """Average checkpoints, on disk or in memory.
@@ -150,8 +154,8 @@ def average(
         or torch tensors.
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
-        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None returns a state
-        dict.
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
+        file (``.gguf``), else a directory. None returns a state dict.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others. It is not a member and has no weight.
@@ -177,12 +181,17 @@ def average(
     include, exclude : sequence of str, default=()
         Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
         all tensors; ``exclude`` takes precedence.
-    key : str or None, default=None
+    key : str, sequence of str or None, default=None
         Key of the state dict in PyTorch checkpoints, with dots between nested keys,
-        such as "ema.model"; None finds it.
+        such as "ema.model"; several keys if the parts of one model have a key each.
+        None finds it.
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
+    only_weights : bool, default=False
+        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
+        the first member's file, with its optimizer state and counters, in which only
+        the tensors differ, if their names, dtypes and shapes are the same.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -243,6 +252,7 @@ def average(
         exclude=exclude,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,
@@ -266,7 +276,7 @@ def average(
 def write(
     plan: Plan,
     *,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
     stream: TensorStream | None = None,
 ) -> MergeReport:

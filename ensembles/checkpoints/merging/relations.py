@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,10 +13,11 @@ from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped
 from ensembles.checkpoints.compatibility.shared_init import find_unrelated_member
 from ensembles.checkpoints.compatibility.tied_weights import same_bytes
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.merging.provenance import KEY
+from ensembles.checkpoints.merging.provenance import average_recipe
+from ensembles.checkpoints.merging.provenance import recipe_of as recipe_of
 from ensembles.checkpoints.planning.plan import Plan
 
-LEAST = 256  # elements in matrices; with fewer, a cosine is due to chance
+LEAST = 256  # elements in matrices; with fewer, a high cosine may be chance
 # Elements of each matrix that are read first. If all cosines exceed NEAR, as between
 # fine-tuned models, the larger samples that separate initializations are not needed.
 FIRST_LOOK, NEAR = 256, 0.9
@@ -48,10 +48,10 @@ def different_initializations(plan: Plan) -> str | None:
         return None
     if _are_near([[t.sources[index] for t in matrices] for index in counted]):
         return None
-    apart = find_unrelated_member([_by_targets(plan, index) for index in counted])
-    if apart is None:
+    unrelated = find_unrelated_member([_by_targets(plan, index) for index in counted])
+    if unrelated is None:
         return None
-    index, cosine, what = apart
+    index, cosine, what = unrelated
     first, other = (plan.checkpoints[counted[i]].name for i in (0, index))
     return (
         f"{other} and {first} may not be fine-tuned from the same initialization: the "
@@ -80,7 +80,7 @@ def averages_among(plan: Plan) -> Iterator[str]:
             f"{len(recipe['members'])}), by its metadata",
         )
         for member in plan.members
-        if (recipe := recipe_of(member)) is not None
+        if (recipe := average_recipe(member)) is not None
     )
 
 
@@ -99,22 +99,22 @@ def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
     str
         One sentence per member.
     """
-    known: dict[str, Checkpoint] = {}
+    by_digest: dict[str, Checkpoint] = {}
     for member, digest in zip(plan.members, digests, strict=True):
-        first = known.setdefault(digest, member)
+        first = by_digest.setdefault(digest, member)
         if first.name != member.name and first.path is not None:
             yield _counted_twice(first, member)
     for member in plan.members:
-        recipe = recipe_of(member)
-        inside = [
-            known[digest].name
+        recipe = average_recipe(member)
+        contained = [
+            by_digest[digest].name
             for text in (recipe or {}).get("members", [])
-            if (digest := str(text).removeprefix("xxh3-128:")) in known
+            if (digest := str(text).removeprefix("xxh3-128:")) in by_digest
         ]
-        if inside:
+        if contained:
             yield (
-                f"{member.name} is an average of {', '.join(inside)}: what is in it "
-                "counts twice"
+                f"{member.name} is an average of {', '.join(contained)}: their tensors "
+                "count twice"
             )
 
 
@@ -131,55 +131,32 @@ def copies(members: Sequence[Checkpoint]) -> Iterator[str]:
     str
         One sentence for each member that is a copy of an earlier one.
     """
-    for place, member in enumerate(members):
-        first = next((m for m in members[:place] if _is_copy(m, member)), None)
+    for index, member in enumerate(members):
+        first = next((m for m in members[:index] if _is_copy(m, member)), None)
         if first is not None:
             yield _counted_twice(first, member)
 
 
-def _counted_twice(one: Checkpoint, other: Checkpoint) -> str:
-    return f"{one.name} and {other.name} hold the same tensors, which count twice"
+def _counted_twice(first: Checkpoint, second: Checkpoint) -> str:
+    return f"{first.name} and {second.name} hold the same tensors, which count twice"
 
 
-def _is_copy(one: Checkpoint, other: Checkpoint) -> bool:
+def _is_copy(first: Checkpoint, second: Checkpoint) -> bool:
     """Whether two members have the same tensors; most differ in the first one."""
-    return one.layout.keys() == other.layout.keys() and all(
-        same_bytes(tensor, other.layout[name]) for name, tensor in one.layout.items()
+    return first.layout.keys() == second.layout.keys() and all(
+        same_bytes(tensor, second.layout[name]) for name, tensor in first.layout.items()
     )
-
-
-def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
-    """Recipe that `average` stored in the safetensors metadata of a member.
-
-    Parameters
-    ----------
-    member : Checkpoint
-        Member on disk or in memory.
-
-    Returns
-    -------
-    dict or None
-        Recipe with at least the keys ``rule`` and ``members``, a list; None without a
-        valid recipe, as in PyTorch files and state dicts.
-    """
-    try:
-        found = json.loads(member.metadata[KEY])
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict) or "rule" not in found:
-        return None
-    return found if isinstance(found.get("members"), list) else None
 
 
 def _distinct(plan: Plan) -> list[int]:
     """Indices of the base and of members with nonzero weight, without repetitions."""
-    found: dict[Any, int] = {}
+    indices: dict[Any, int] = {}
     for index, (checkpoint, weight) in enumerate(
         zip(plan.checkpoints, (*plan.weights, 1), strict=False)
     ):
         if weight != 0:
-            found.setdefault(checkpoint.path or id(checkpoint), index)
-    return list(found.values())
+            indices.setdefault(checkpoint.path or id(checkpoint), index)
+    return list(indices.values())
 
 
 def _are_near(members: Sequence[Sequence[Tensor]]) -> bool:
@@ -199,14 +176,14 @@ def _are_near(members: Sequence[Sequence[Tensor]]) -> bool:
 
 def _first_look(tensors: Sequence[Tensor]) -> Float64:
     """Elements from the middle of each tensor, one row per tensor, padded with 0."""
-    found = np.zeros((len(tensors), FIRST_LOOK))
-    for row, tensor in zip(found, tensors, strict=True):
+    samples = np.zeros((len(tensors), FIRST_LOOK))
+    for row, tensor in zip(samples, tensors, strict=True):
         size = min(tensor.size, FIRST_LOOK)
         sample = np.empty(size, tensor.dtype)
         start = tensor.offset + (tensor.size - size) // 2 * tensor.dtype.itemsize
         tensor.source.read_into(sample.view(np.uint8).data, start)
         row[:size] = sample.astype(np.float64)
-    return found
+    return samples
 
 
 def _by_targets(plan: Plan, index: int) -> Checkpoint:

@@ -14,7 +14,7 @@ from ensembles.atomic_io import explain_disk_full
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.formats.output import FileSink, Sink
-from ensembles.checkpoints.merging.checksums import verify_checksums
+from ensembles.checkpoints.merging.checksums import damage_first, verify_checksums
 from ensembles.checkpoints.merging.combinations import is_mean
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning.plan import Plan
@@ -45,6 +45,7 @@ class RunningMean:
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._folder = folder
         self._blocks: dict[Tensor, list[bytes]] = {}
+        self._crcs: dict[Tensor, int] = {}
         self._verified: set[int] = set()
         self._summed: list[Checkpoint] = []
         self._sums: _Sums | None = None
@@ -52,7 +53,7 @@ class RunningMean:
     def __call__(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
     ) -> StreamResult:
-        """Verify checksums and stream a plan, see `writers.write_plan_to`.
+        """Stream a plan and verify checksums, see `writers.write_plan_to`.
 
         Parameters
         ----------
@@ -69,16 +70,22 @@ class RunningMean:
         StreamResult
         """
         fresh = [m for m in plan.checkpoints if id(m) not in self._verified]
-        verify_checksums(fresh, plan.threads, progress)
+        with damage_first(fresh, plan.threads):
+            if len(plan.members) < FEWEST or not _is_equal_mean(plan):
+                outcome = stream_plan(plan, sinks, progress)
+            else:
+                outcome = self._stream_with_sum(plan, sinks, progress)
+        self._add_read(outcome)
+        verify_checksums(fresh, self._crcs, plan.threads, progress)
         self._verified |= {id(member) for member in fresh}
-        if len(plan.members) < FEWEST or not _is_equal_mean(plan):
-            outcome = stream_plan(plan, sinks, progress)
-        else:
-            outcome = self._grown(plan, sinks, progress)
-        self._blocks |= outcome.blocks
         return replace(outcome, blocks=self._blocks)
 
-    def _grown(
+    def _add_read(self, outcome: StreamResult) -> None:
+        """Keep digests and checksums of tensors, which later plans may not read."""
+        self._blocks |= outcome.blocks
+        self._crcs |= outcome.crcs
+
+    def _stream_with_sum(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
     ) -> StreamResult:
         narrow = [target for target in plan.targets if _is_narrow(target)]
@@ -89,7 +96,7 @@ class RunningMean:
         self._add(plan, narrow, sums, progress)
         n_members = len(plan.members)
 
-        def grown(stack: Float64, weights: Float64) -> Array:
+        def mean_from_sum(stack: Float64, weights: Float64) -> Array:
             """Mean from the sum and the last member, or from all float64 members."""
             if len(stack) == n_members:  # at least FEWEST, so never the pair
                 return mean(stack, np.ones(n_members))
@@ -101,7 +108,7 @@ class RunningMean:
             else target
             for target in plan.targets
         ]
-        return _streamed(plan, targets, grown, sinks, progress)
+        return _streamed(plan, targets, mean_from_sum, sinks, progress)
 
     def _add(
         self,
@@ -111,15 +118,15 @@ class RunningMean:
         progress: Callable[[int], None],
     ) -> None:
         """Update the sum to all members but the last."""
-        wanted = list(plan.members[:-1])
+        to_sum = list(plan.members[:-1])
         n_summed = len(self._summed)
-        same = all(a is b for a, b in zip(self._summed, wanted, strict=False))
-        if n_summed > len(wanted) or not same:
+        same = all(a is b for a, b in zip(self._summed, to_sum, strict=False))
+        if n_summed > len(to_sum) or not same:
             n_summed = 0
-        if n_summed == len(wanted):
+        if n_summed == len(to_sum):
             return
 
-        def added(stack: Float64, weights: Float64) -> Array:
+        def sum_members(stack: Float64, weights: Float64) -> Array:
             """Sum of the members, in their order."""
             total = stack[0].copy()
             for row in stack[1:]:
@@ -134,9 +141,9 @@ class RunningMean:
         self._summed = []  # invalid until the stream is complete
         sinks: Mapping[str, Sink] = sums.sinks
         with explain_disk_full(*self._location()):
-            outcome = _streamed(plan, growing, added, sinks, progress)
-        self._blocks |= outcome.blocks
-        self._summed = wanted
+            outcome = _streamed(plan, growing, sum_members, sinks, progress)
+        self._add_read(outcome)
+        self._summed = to_sum
 
     def _location(self) -> tuple[str, str]:
         """Name of the file for messages, and a hint for a full disk."""
@@ -200,5 +207,5 @@ def _streamed(
     sinks: Mapping[str, Sink],
     progress: Callable[[int], None],
 ) -> StreamResult:
-    by = Rule(function)
-    return stream_plan(replace(plan, targets=targets, rule=by), sinks, progress)
+    rule = Rule(function)
+    return stream_plan(replace(plan, targets=targets, rule=rule), sinks, progress)

@@ -12,9 +12,15 @@ from ensembles._typing import Array
 from ensembles.checkpoints.formats.detection import writer_for
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
 from ensembles.checkpoints.merging import digests
-from ensembles.checkpoints.merging.checksums import verify_checksums
+from ensembles.checkpoints.merging.checksums import damage_first, verify_checksums
 from ensembles.checkpoints.merging.copied_files import write_auxiliary_files
-from ensembles.checkpoints.merging.provenance import KEY, provenance
+from ensembles.checkpoints.merging.provenance import (
+    KEY,
+    TENSORS,
+    kept_metadata,
+    provenance,
+    tensor_digests,
+)
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.plan import Plan
@@ -41,10 +47,9 @@ def merge_to_memory(
     result : StreamResult
         Digests, and the names of tensors with NaN or infinity.
     """
-    verify_checksums(plan.checkpoints, plan.threads, progress)
     arrays = {t.name: np.empty(t.shape, t.dtype) for t in plan.targets}
     sinks = {name: ArraySink(array) for name, array in arrays.items()}
-    return arrays, stream_plan(plan, sinks, progress)
+    return arrays, _stream_verified(plan, sinks, progress)
 
 
 def write_plan_to(
@@ -80,24 +85,49 @@ def write_plan_to(
         If a member is damaged or changes while it is read, or the rule or option
         ``integers`` rejects values of a tensor.
     """
-    if stream is None:
-        verify_checksums(plan.checkpoints, plan.threads, progress)
-    metadata = {KEY: provenance(plan, [digests.ZERO] * len(plan.checkpoints))}
     is_directory = plan.format == "directory"
+    metadata = {part: _placeholders(plan, len(plan.parts[part])) for part in plan.parts}
+    prefixes = {
+        part: shards.prefix_of(part, plan.members[0]) if is_directory else ""
+        for part in plan.parts
+    }
     sinks: dict[str, Sink] = {}
     with ExitStack() as opened:
-        for part in plan.parts:
+        for part, prefix in prefixes.items():
             part_path = path / part if is_directory else path
             part_path.parent.mkdir(parents=True, exist_ok=True)
-            prefix = shards.prefix_of(part, plan.members[0]) if is_directory else ""
-            file = _output_file(plan, part, part_path, prefix, metadata)
+            file = _output_file(plan, part, part_path, prefix, metadata[part])
             part_sinks = opened.enter_context(contextmanager(writer_for(part))(file))
             sinks |= {prefix + name: sink for name, sink in part_sinks.items()}
-        result = (stream or stream_plan)(plan, sinks, progress)
+        result = (stream or _stream_verified)(plan, sinks, progress)
         read_digests = result.checkpoint_digests(plan)
-        metadata[KEY] = provenance(plan, read_digests)
+        recipe = provenance(plan, read_digests, result.digest)
+        for part, prefix in prefixes.items():
+            names = [target.name for target in plan.parts[part]]
+            written = {n.removeprefix(prefix): result.written[n] for n in names}
+            metadata[part] |= {KEY: recipe, TENSORS: tensor_digests(written)}
     if is_directory:
-        write_auxiliary_files(plan, path, read_digests)
+        write_auxiliary_files(plan, path, read_digests, recipe)
+    return result
+
+
+def _placeholders(plan: Plan, n_tensors: int) -> dict[str, str]:
+    """Metadata of a weight file with zeros as digests."""
+    zeros = [digests.ZERO] * len(plan.checkpoints)
+    return {
+        KEY: provenance(plan, zeros, digests.ZERO),
+        TENSORS: digests.ZERO * n_tensors,
+        **kept_metadata(plan),
+    }
+
+
+def _stream_verified(
+    plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
+) -> StreamResult:
+    """Stream a plan, and verify the checksums of all members."""
+    with damage_first(plan.checkpoints, plan.threads):
+        result = stream_plan(plan, sinks, progress)
+    verify_checksums(plan.checkpoints, result.crcs, plan.threads, progress)
     return result
 
 
@@ -112,7 +142,6 @@ def _output_file(
         for alias, name in plan.aliases.items()
         if alias.startswith(prefix) and name.removeprefix(prefix) in layout
     }
-    is_extra = plan.format == "directory" and part in first.extras
     return OutputFile(
         path=path,
         name=f"{plan.out}/{part}" if plan.format == "directory" else f"{plan.out}",
@@ -120,5 +149,6 @@ def _output_file(
         aliases=aliases,
         order=tuple(name.removeprefix(prefix) for name in first.names),
         metadata=metadata,
-        template=Path(str(first.path)) / part if is_extra else None,
+        template=plan.templates.get(part),
+        first=first.path if first.format == plan.format else None,
     )

@@ -77,7 +77,7 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
     finish : callable (estimator) or None, default=None
         Changes the estimator after each combination, e.g. to recompute BatchNorm
         statistics; None does nothing.
-    on_error : {"stop", "skip"}, default="stop"
+    on_error : {"raise", "drop"}, default="raise"
         Whether an error of the scorer is raised, or the combination counts as the
         worst, with a warning.
     n_members : int, default=5
@@ -148,7 +148,7 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
         integers: Any = "error",
         shared_init: Any = None,
         finish: Any = None,
-        on_error: Any = "stop",
+        on_error: Any = "raise",
         n_members: Any = 5,
         scoring: Any = None,
         cv: Any = None,

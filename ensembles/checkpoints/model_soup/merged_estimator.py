@@ -33,7 +33,7 @@ from ensembles.checkpoints.planning.options import Integers
 from ensembles.checkpoints.planning.warnings import check_related, warn_of_statistics
 from ensembles.rules.rule import Rule
 
-ROUNDING = 1e-12  # of a sum of weights; the base has no weight if it is that near to 1
+ROUNDING = 1e-12  # of a sum of weights: if it is nearer to 1, the base has weight 0
 
 
 class MergedEstimator:
@@ -43,7 +43,7 @@ class MergedEstimator:
     ----------
     estimator : object
         Estimator with parameters of the right shapes, which are overwritten.
-    access : State
+    access : ParameterAccess
         Getter and setter of the estimator's parameters.
     members : sequence of Checkpoint
         Members, with the tensor names of the estimator.
@@ -85,9 +85,9 @@ class MergedEstimator:
         parameters = access.get(estimator)
         self._torch = {name for name, value in parameters.items() if is_torch(value)}
         arrays, self._aliases = _output_arrays(parameters)
-        everyone = [*members] if base is None else [base, *members]
+        sources = [*members] if base is None else [base, *members]
         self._writer = ParameterWriter(
-            everyone, arrays, rule=rule, params=params, integers=integers
+            sources, arrays, rule=rule, params=params, integers=integers
         )
 
     @property
@@ -243,12 +243,7 @@ def build_merged_estimator(
         check_type(estimator, member, name)
     template = make_template(estimator, members, labels)
     access = parameter_access(template)
-    if device is not None:
-        if access.module is None:
-            raise ValueError(
-                f"device must be None for {type(template).__name__}, which is not a "
-                f"PyTorch module; found {device!r}"
-            )
+    if device is not None and access.module is not None:
         access.module(template).to(device)
     opened = [
         open_member_for(template, member, name)

@@ -1,4 +1,4 @@
-"""Combine members into arrays that are reused from one set of weights to the next."""
+"""Combine members into arrays, which are overwritten for each set of weights."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.dtypes import is_float
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
+from ensembles.rules.statistics import add_statistics
 
 SMALL = 16 << 20  # bytes of all members; more are streamed by several threads
 
@@ -94,17 +95,17 @@ class ParameterWriter:
         """
         rule, params = self._rule, self._params
         members: list[int] = list(range(len(weights)))
-        kept: Float64 | None = weights
+        member_weights: Float64 | None = weights
         if weights.ndim == 1:
-            members, kept = self._combinations.arrange(
+            members, member_weights = self._combinations.arrange(
                 weights, counts if is_mean(rule) else None
             )
-        if kept is None:
-            rule, params, kept = RULES["mean"], {}, np.ones(len(members))
+        if member_weights is None:
+            rule, params, member_weights = RULES["mean"], {}, np.ones(len(members))
         if self._plan is not None:
-            self._write_streamed(members, kept, rule, params)
+            self._write_streamed(members, member_weights, rule, params)
             return
-        columns = self._columns(kept)
+        columns = self._columns(member_weights)
         for name, array in self.arrays.items():
             rows, out = self._rows[name], array.reshape(-1)
             block = [rows[index] for index in members]
@@ -187,9 +188,8 @@ def _state(
     """State of a rule with statistics for one tensor; None for elementwise rules."""
     if rule.statistics is None:
         return None
-    return rule.compute_state(
-        [rule.partial_statistics(rows, None, params)], weights, params
-    )
+    total = add_statistics(None, rule.partial_statistics(rows, None, params))
+    return rule.compute_state(total, weights, params)
 
 
 def _plan(

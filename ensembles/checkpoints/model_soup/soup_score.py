@@ -31,8 +31,8 @@ class SoupScore:
         Score of the estimator on one part; greater is better.
     parts : sequence of (X, y, params)
         Samples, targets and keyword arguments of the scorer, for each part.
-    on_error : {"stop", "skip"}, default="stop"
-        With "stop" an error of the scorer is raised; with "skip" the combination gets
+    on_error : {"raise", "drop"}, default="raise"
+        With "raise" an error of the scorer is raised; with "drop" the combination gets
         a score below all previous ones, with a warning.
     """
 
@@ -41,7 +41,7 @@ class SoupScore:
         merged: MergedEstimator,
         scorer: Callable[..., float],
         parts: Sequence[Part],
-        on_error: str = "stop",
+        on_error: str = "raise",
     ) -> None:
         self.merged = merged
         self.parts = parts
@@ -97,9 +97,9 @@ class SoupScore:
         largest = weights if weights.ndim == 1 else weights.max(1)
         names = [self.merged.members[i].name for i in np.flatnonzero(largest)]
         combination = " + ".join(names) or "the base"
-        if self._on_error == "stop":
+        if self._on_error == "raise":
             error.add_note(
-                f"raised by the score of {combination}; pass on_error='skip' to "
+                f"raised by the score of {combination}; pass on_error='drop' to "
                 "continue without it"
             )
             raise error
@@ -258,9 +258,9 @@ def split_samples(
         checked = check_cv(cv, y, classifier=is_classifier)
         return list(checked.split(X, y, **params))
     stratify = is_classifier and _can_stratify(y)
-    splitter = StratifiedShuffleSplit if stratify else ShuffleSplit
-    drawn = splitter(1, test_size=HELD_OUT, random_state=seed)
-    ((train, test),) = drawn.split(X, y)
+    splitter_class = StratifiedShuffleSplit if stratify else ShuffleSplit
+    splitter = splitter_class(1, test_size=HELD_OUT, random_state=seed)
+    ((train, test),) = splitter.split(X, y)
     if not is_classifier or np.ndim(y) != 1:
         return [(train, test)]
     # Held-out rows of classes without a training row become training rows.
@@ -383,8 +383,8 @@ def split_training_data(
     train, test = splits[0]
     fit_params = index_fit_params(data.params, train, _num_samples(X))
     targets = None if y is None else _safe_indexing(y, train)
-    kept = FitData(_safe_indexing(X, train), targets, fit_params)
-    return kept, [_part(X, y, test, routed)]
+    training_data = FitData(_safe_indexing(X, train), targets, fit_params)
+    return training_data, [_part(X, y, test, routed)]
 
 
 def _part(X: Any, y: Any, rows: Counts, routed: Any) -> Part:

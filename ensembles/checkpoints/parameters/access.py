@@ -38,9 +38,9 @@ def get_state(estimator: Any) -> Parameters:
     """
     for _, part in iter_steps(estimator):
         if has_learned_parameters(part):
-            parameter_access(
-                part
-            )  # raises: only a soup can check that a step is equal in all
+            # Raises for steps that are not averaged: only a soup can check that such a
+            # step is equal in all members.
+            parameter_access(part)
     return parameter_access(estimator).get(estimator)
 
 

@@ -57,7 +57,7 @@ def register_builtin() -> None:
         f"{linear}_glm.glm._GeneralizedLinearRegressor",
     ):
         STATES.setdefault(name, attribute_access("coef_", "intercept_"))
-    known = {
+    accesses = {
         f"{linear}_stochastic_gradient.SGDOneClassSVM": attribute_access(
             "coef_", "offset_"
         ),
@@ -107,14 +107,14 @@ def register_builtin() -> None:
             lambda encoder: encoder.model_, initialize=_loaded
         ),
     }
-    for name, state in known.items():
-        STATES.setdefault(name, state)
+    for name, access in accesses.items():
+        STATES.setdefault(name, access)
     for name, reason in REASONS.items():
         REFUSED.setdefault(name, reason)
 
 
 def attribute_access(*names: str, **properties: Any) -> ParameterAccess:
-    """State in attributes: arrays, numbers, or lists of arrays.
+    """Access to parameters in attributes: arrays, numbers, or lists of arrays.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def _set_line(estimator: Any, state: dict[str, Any]) -> None:
 def _module_access(
     module: Callable[[Any], Any], initialize: Callable[[Any, Any, Any], Any]
 ) -> ParameterAccess:
-    """State of an estimator that holds a PyTorch module."""
+    """Access to the parameters of an estimator that holds a PyTorch module."""
 
     def get(estimator: Any) -> dict[str, Any]:
         return dict(module(estimator).state_dict())
@@ -195,7 +195,7 @@ def _module_access(
         module(estimator).load_state_dict(state)
 
     def parameters(estimator: Any) -> list[str]:
-        """Names of the parameters, without buffers: no optimizer changes those."""
+        """Names of the parameters, without buffers, which optimizers do not change."""
         named = module(estimator).named_parameters(remove_duplicate=False)
         return [name for name, _ in named]
 
@@ -246,12 +246,12 @@ def _networks_of_steps(pipeline: Any) -> list[str]:
 
 def _into_steps(pipeline: Any, state: dict[str, Any]) -> None:
     for name, step in _steps(pipeline):
-        own = {
+        step_state = {
             key.removeprefix(f"{name}."): value
             for key, value in state.items()
             if key.startswith(f"{name}.")
         }
-        parameter_access(step).set(step, own)
+        parameter_access(step).set(step, step_state)
 
 
 register_builtin()

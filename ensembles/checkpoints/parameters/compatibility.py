@@ -39,11 +39,11 @@ def check_settings(template: Any, estimator: Any) -> None:
     """
     for (step, first), (_, wanted) in _pairs(template, estimator):
         for name in SETTINGS:
-            ours, theirs = (_trait(one, name) for one in (wanted, first))
-            if ours != theirs:
+            expected, actual = (_trait(part, name) for part in (wanted, first))
+            if expected != actual:
                 raise ValueError(
-                    f"members must have the estimator's {name}{_of(step)}, {ours!r}: "
-                    f"the first has {theirs!r}"
+                    f"members must have the estimator's {name}{_of(step)}, "
+                    f"{expected!r}: the first has {actual!r}"
                 )
 
 
@@ -70,17 +70,17 @@ def check_compatible(first: Any, member: Any, name: str) -> None:
     """
     if type(first) is not type(member):
         return
-    for (step, one), (_, other) in _pairs(first, member):
-        for trait in MEANING if hasattr(one, "get_params") else ():
-            ours, theirs = (_trait(part, trait) for part in (one, other))
-            if not np.array_equal(np.asarray(ours), np.asarray(theirs)):
+    for (step, first_part), (_, part) in _pairs(first, member):
+        for trait in MEANING if hasattr(first_part, "get_params") else ():
+            expected, actual = (_trait(each, trait) for each in (first_part, part))
+            if not np.array_equal(np.asarray(expected), np.asarray(actual)):
                 raise ValueError(
                     f"members must agree in {trait}{_of(step)}: {name} has "
-                    f"{_shown(theirs, ours)}, the first {_shown(ours, theirs)}"
+                    f"{_shown(actual, expected)}, the first {_shown(expected, actual)}"
                 )
-        if not step or is_averaged(one):
+        if not step or is_averaged(first_part):
             continue
-        same = is_same(unwrap_frozen(one), unwrap_frozen(other))
+        same = is_same(unwrap_frozen(first_part), unwrap_frozen(part))
         if same is None:
             warn_caller(
                 f"cannot verify that step {step!r} of {name} behaves like that of the "
@@ -88,9 +88,10 @@ def check_compatible(first: Any, member: Any, name: str) -> None:
             )
         elif not same:
             raise ValueError(
-                f"members must agree in step {step!r}, which is not averaged: {name} "
-                f"has another {type(unwrap_frozen(other)).__name__} than the first; "
-                "fit it once for all, and wrap it in sklearn.frozen.FrozenEstimator"
+                f"members must agree in step {step!r}, which is not averaged: the "
+                f"{type(unwrap_frozen(part)).__name__} of {name} differs from that of "
+                "the first; fit it once for all members, and wrap it in "
+                "sklearn.frozen.FrozenEstimator"
             )
 
 
@@ -101,8 +102,10 @@ def _trait(part: Any, name: str) -> Any:
     return getattr(part, name, None)
 
 
-def _pairs(one: Any, other: Any) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
-    return zip(iter_steps(one), iter_steps(other), strict=True)
+def _pairs(
+    first: Any, second: Any
+) -> Iterator[tuple[tuple[str, Any], tuple[str, Any]]]:
+    return zip(iter_steps(first), iter_steps(second), strict=True)
 
 
 def _of(step: str) -> str:
@@ -119,12 +122,12 @@ def _shown(value: Any, other: Any) -> str:
     return f"{value[index]!r} at index {index}"
 
 
-def is_same(one: Any, other: Any) -> bool | None:
+def is_same(first: Any, second: Any) -> bool | None:
     """Whether two values are the same object or have equal contents.
 
     Parameters
     ----------
-    one, other : object
+    first, second : object
         Values to compare. Objects are compared by the contents of their pickles,
         without settings that do not affect predictions.
 
@@ -133,9 +136,10 @@ def is_same(one: Any, other: Any) -> bool | None:
     bool or None
         None if unknown, e.g. for two lambda functions.
     """
-    if one is other or _digest(one, exact=True) == _digest(other, exact=True):
+    if first is second or _digest(first, exact=True) == _digest(second, exact=True):
         return True
-    return None if _digest(one, exact=False) == _digest(other, exact=False) else False
+    is_unknown = _digest(first, exact=False) == _digest(second, exact=False)
+    return None if is_unknown else False
 
 
 def _digest(value: Any, *, exact: bool) -> str:
@@ -151,7 +155,7 @@ def _digest(value: Any, *, exact: bool) -> str:
 
         def __init__(self) -> None:
             super().__init__("md5")
-            self.containers: list[int] = []  # identities of those around a value
+            self.containers: list[int] = []  # ids of the containers of a value
 
         def memoize(self, obj: Any) -> None:
             """Do nothing: one list used twice equals two equal lists."""
@@ -211,19 +215,18 @@ def warn_module_differences(template: Any, member: Any, name: str) -> None:
     UserWarning
         If submodules differ in the same class of module, or configurations differ.
     """
-    ours, theirs = (_lines(module) for module in (template, member))
-    if type(template) is type(member) and ours != theirs:
-        pairs = zip_longest(ours, theirs, fillvalue="nothing more")
-        one, other = next(pair for pair in pairs if pair[0] != pair[1])
+    expected, actual = (_lines(module) for module in (template, member))
+    if type(template) is type(member) and expected != actual:
+        pairs = zip_longest(expected, actual, fillvalue="nothing more")
+        expected_line, line = next(pair for pair in pairs if pair[0] != pair[1])
         warn_caller(
-            f"{name} has another architecture than the estimator: {other} instead of "
-            f"{one}"
+            f"{name} has another architecture than the estimator: {line} instead of "
+            f"{expected_line}"
         )
-    differ = config_differences(_config(template), _config(member))
-    if differ:
+    keys = config_differences(_config(template), _config(member))
+    if keys:
         warn_caller(
-            f"{name} has another configuration than the estimator, in "
-            f"{', '.join(differ)}"
+            f"{name} has another configuration than the estimator, in {', '.join(keys)}"
         )
 
 
@@ -237,5 +240,5 @@ def _lines(module: Any) -> list[str]:
 
 
 def _config(module: Any) -> dict[str, Any]:
-    tell = getattr(getattr(module, "config", None), "to_dict", None)
-    return {} if tell is None else dict(tell())
+    to_dict = getattr(getattr(module, "config", None), "to_dict", None)
+    return {} if to_dict is None else dict(to_dict())

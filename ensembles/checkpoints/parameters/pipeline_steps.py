@@ -10,7 +10,7 @@ from ensembles.checkpoints.parameters.table import parameter_access
 
 
 def iter_steps(estimator: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields an estimator, then the steps of a pipeline and of nested pipelines.
+    """Yield an estimator, then the steps of a pipeline and of nested pipelines.
 
     Parameters
     ----------

@@ -25,10 +25,10 @@ class ParameterAccess:
         Replaces the parameters by those of a dict as from ``get``.
     initialize : callable (estimator, X, y) -> estimator, or None, default=None
         Returns an estimator with parameters of the right shapes, from one that may be
-        unfitted. None is for types without parameters before ``fit``.
+        unfitted. None means that the type has no parameters before ``fit``.
     module : callable (estimator) -> torch.nn.Module, or None, default=None
         Returns the module with the parameters, for gradients; its names are those of
-        ``get``. None is for types without a PyTorch module.
+        ``get``. None means that the type has no PyTorch module.
     continue_training : callable (estimator, X, y, rng), or None, default=None
         Trains a fitted estimator for one more pass, in a sample order drawn from the
         NumPy Generator. None uses ``partial_fit`` or ``warm_start``, if available.
@@ -112,7 +112,7 @@ def register_state(
     """
     if kind in STATES:
         raise ValueError(
-            f"{kind!r} must be registered only once, but it is registered already"
+            f"{kind!r} must be registered only once, but is registered already"
         )
     STATES[kind] = ParameterAccess(get, set, **more)
 
@@ -123,7 +123,7 @@ def parameter_access(estimator: Any) -> ParameterAccess:
     Parameters
     ----------
     estimator : object
-        Estimator, fitted or not; the nearest registered base class of its type counts.
+        Estimator, fitted or not, whose class or nearest registered base class is used.
 
     Returns
     -------

@@ -57,8 +57,9 @@ def make_template(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
         return access.initialize(inner, None, labels)
     if not _has_parameters(inner):
         raise ValueError(
-            f"{type(inner).__name__} must have parameters, which those of checkpoints "
-            "replace; fit it, and wrap it in sklearn.frozen.FrozenEstimator"
+            f"{type(inner).__name__} must have parameters, so that those of the "
+            "checkpoints can replace them; fit it, and wrap it in "
+            "sklearn.frozen.FrozenEstimator"
         )
     return copy.deepcopy(inner)
 
@@ -66,26 +67,26 @@ def make_template(estimator: Any, members: Sequence[Any], labels: Any) -> Any:
 def _like(template: Any, estimator: Any) -> Any:
     """Give a fitted estimator the settings and output container of another."""
     check_settings(template, estimator)
-    own = template.get_params(deep=True)
-    given = {
+    settings = template.get_params(deep=True)
+    new_settings = {
         name: value
         for name, value in estimator.get_params(deep=True).items()
         if not hasattr(value, "get_params") and not _holds_estimators(value)
         # Skip equal settings: a skorch net would initialize itself again, and print it.
-        if name not in own or not is_same(own[name], value)
+        if name not in settings or not is_same(settings[name], value)
     }
-    template.set_params(**copy.deepcopy(given))
-    for (_, own_part), (_, part) in zip(
+    template.set_params(**copy.deepcopy(new_settings))
+    for (_, template_part), (_, part) in zip(
         iter_steps(template), iter_steps(estimator), strict=True
     ):
         output = getattr(part, "_sklearn_output_config", {})
         if output:
-            own_part.set_output(**output)
+            template_part.set_output(**output)
     return template
 
 
 def _holds_estimators(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(one, tuple) for one in value)
+    return isinstance(value, list) and any(isinstance(entry, tuple) for entry in value)
 
 
 def _has_parameters(estimator: Any) -> bool:
@@ -117,13 +118,13 @@ def check_type(estimator: Any, member: Any, name: str) -> None:
         _has_module(member) and _has_module(inner)
     ):
         return
-    wanted = [(step, type(part)) for step, part in iter_steps(inner)]
-    if [(step, type(part)) for step, part in iter_steps(member)] != wanted:
-        kinds = ", ".join(kind.__name__ for _, kind in wanted)
-        found = ", ".join(type(part).__name__ for _, part in iter_steps(member))
+    expected = [(step, type(part)) for step, part in iter_steps(inner)]
+    if [(step, type(part)) for step, part in iter_steps(member)] != expected:
+        kinds = ", ".join(kind.__name__ for _, kind in expected)
+        found_kinds = ", ".join(type(part).__name__ for _, part in iter_steps(member))
         raise TypeError(
             "members must be paths, state dicts or fitted estimators of one kind, "
-            f"{kinds}: {name} is of type {found}"
+            f"{kinds}: {name} is of type {found_kinds}"
         )
 
 
@@ -160,7 +161,7 @@ def open_member_for(template: Any, member: Any, name: str) -> Checkpoint:
     if not _has_parameters(member):
         raise ValueError(
             f"{name} must be fitted: this {type(member).__name__} has no parameters; "
-            "where clones are made, as in GridSearchCV, wrap it in "
+            "if the soup is cloned, as in GridSearchCV, wrap fitted members in "
             "sklearn.frozen.FrozenEstimator"
         )
     check_compatible(template, member, name)
@@ -177,5 +178,5 @@ def _has_module(estimator: Any) -> bool:
 
 
 def _module(estimator: Any) -> Any:
-    found = parameter_access(estimator).module
-    return None if found is None else found(estimator)
+    get_module = parameter_access(estimator).module
+    return None if get_module is None else get_module(estimator)

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 MEAN = "it is the rule 'mean', with weights"
-# A task vector is a difference from the base: a sum of them is a signed mean.
-TASK_VECTORS = (
-    "it is not among the rules; task arithmetic is the rule 'mean' with signed "
-    "weights, 1 in all: base -1, a 1, b 1 (base:-1 a:1 b:1); to add a rule, register "
-    "it with needs_base=True (docs/extending.md)"
+# A task vector is a difference from the base: base + (a - base) + (b - base).
+TASK_ARITHMETIC = (
+    "the rule 'mean' with signed weights that sum to 1, such as base -1, a 1, b 1 "
+    "(base:-1 a:1 b:1)"
 )
-FOREIGN = {
+NOT_BUILT_IN = (
+    "it is not built in; to add it, register a rule, with needs_base=True if it needs "
+    f"the base (docs/extending.md). Task arithmetic is {TASK_ARITHMETIC}"
+)
+HINTS = {
     **dict.fromkeys(
         ("linear", "average", "avg", "uniform", "weighted", "weighted_average"), MEAN
     ),
@@ -20,28 +23,30 @@ FOREIGN = {
     **dict.fromkeys(("uniform_soup", "arithmetic_mean", "swa", "lawa"), MEAN),
     "ema": "it is the rule 'mean', with weights that fall by a constant factor from "
     "the last member to the first",
-    "task_arithmetic": "it is the rule 'mean' with signed weights, 1 in all: base -1, "
-    "a 1, b 1 (base:-1 a:1 b:1)",
+    "task_arithmetic": f"it is {TASK_ARITHMETIC}",
     **dict.fromkeys(("nuslerp", "sphere", "spherical"), "the nearest is 'slerp'"),
     **dict.fromkeys(("multislerp", "karcher"), "the nearest is 'karcher_mean'"),
     **dict.fromkeys(("greedy_soup", "greedy"), "it is a selection: ensemble soup"),
 }
-WITH_A_BASE = (
+# Beginnings of the names of merge methods without an equivalent.
+OTHER_METHODS = (
     *("ties", "dare", "della", "breadcrumbs", "model_stock", "stock", "sce", "ram"),
     *("nearswap", "arcee_fusion", "passthrough", "fisher", "regmean", "magprune"),
 )
-PARAMS = {
-    "t": "the share of the second member is its weight: 1 - t, t (a:.7 b:.3)",
-    "alpha": "the share of the second member is its weight: 1 - t, t (a:.7 b:.3)",
-    "weight": "weights are given for the members (a:.7 b:.3)",
-    "weights": "weights are given for the members (a:.7 b:.3)",
+SHARE = "pass it as the weights of both members: 1 - t, t (a:.7 b:.3)"
+WEIGHTS = "pass a weight for each member (a:.7 b:.3)"
+PARAMETER_HINTS = {
+    "t": SHARE,
+    "alpha": SHARE,
+    "weight": WEIGHTS,
+    "weights": WEIGHTS,
     "normalize": "a mean is always divided by the sum of its weights",
-    "density": "rules that drop parameters are not among the rules",
+    "density": "no built-in rule drops parameters",
     "lambda": "scale the weights of the members instead",
 }
 
 
-def named_here(name: Any) -> str:
+def rule_hint(name: Any) -> str:
     """Equivalent of another tool's merge method, as the end of an error message.
 
     Parameters
@@ -56,28 +61,28 @@ def named_here(name: Any) -> str:
 
     Examples
     --------
-    >>> named_here("linear")
+    >>> rule_hint("linear")
     "; it is the rule 'mean', with weights"
-    >>> named_here("maen")
+    >>> rule_hint("maen")
     ''
     """
-    plain = str(name).casefold().replace("-", "_")
-    if plain in FOREIGN:
-        return f"; {FOREIGN[plain]}"
-    if any(plain.startswith(other) for other in WITH_A_BASE):
-        return f"; {TASK_VECTORS}"
+    normalized = str(name).casefold().replace("-", "_")
+    if normalized in HINTS:
+        return f"; {HINTS[normalized]}"
+    if normalized.startswith(OTHER_METHODS):
+        return f"; {NOT_BUILT_IN}"
     return ""
 
 
-def parameter_here(params: Mapping[str, Any], known: Mapping[str, Any]) -> str:
+def parameter_hint(params: Mapping[str, Any], rule_params: Mapping[str, Any]) -> str:
     """Equivalent of another tool's parameter, as the end of an error message.
 
     Parameters
     ----------
     params : mapping of str to value
         Parameters from the user.
-    known : mapping of str to value
-        Parameters of the rule.
+    rule_params : mapping of str to value
+        Parameters that the rule has.
 
     Returns
     -------
@@ -86,8 +91,10 @@ def parameter_here(params: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
     Examples
     --------
-    >>> parameter_here({"t": 0.3}, {})
-    '; the share of the second member is its weight: 1 - t, t (a:.7 b:.3)'
+    >>> parameter_hint({"t": 0.3}, {})
+    '; pass it as the weights of both members: 1 - t, t (a:.7 b:.3)'
     """
-    unknown = [name for name in params if name not in known and name in PARAMS]
-    return f"; {PARAMS[unknown[0]]}" if unknown else ""
+    for name in params:
+        if name not in rule_params and name in PARAMETER_HINTS:
+            return f"; {PARAMETER_HINTS[name]}"
+    return ""

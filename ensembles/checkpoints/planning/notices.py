@@ -17,10 +17,15 @@ from ensembles.checkpoints.compatibility.layout import LayoutMatch
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning.options import MergeOptions
+from ensembles.rules.rule import Rule
 
 # BatchNorm: the mean of variances is not the variance of the averaged network.
 STATISTICS = ("running_mean", "running_var")
-TOLERANCE = 0.02  # on the sum of weights: thirds may be given as .33
+NEW_CARD = (
+    f"{CARD} is a new model card that names the members; their cards are left out, "
+    "because the scores in them are not those of the result"
+)
+TOLERANCE = 0.02  # on the sum of weights: thirds may be passed as .33
 
 
 def notices(
@@ -28,6 +33,7 @@ def notices(
     base: Checkpoint | None,
     options: MergeOptions,
     match: LayoutMatch,
+    rule: Rule,
     weights: Float64,
 ) -> Iterator[str]:
     """Notes on repeated members, unusual weights and options without effect.
@@ -42,6 +48,8 @@ def notices(
         Options of the plan.
     match : LayoutMatch
         Layout of the result, see `ensembles.checkpoints.compatibility.layout`.
+    rule : Rule
+        Rule of the plan.
     weights : ndarray of shape (n_members,)
         Weight of each member.
 
@@ -55,25 +63,26 @@ def notices(
         for member in members:
             if member.path is not None and _identity(member) == _identity(base):
                 yield f"{member.name} is also the base, and does not differ from it"
-    idle = [m.name for m, w in zip(members, weights, strict=True) if w == 0]
-    if idle:
-        verb = "has" if len(idle) == 1 else "have"
-        yield f"{listed(idle)} {verb} weight 0, and {verb} no effect"
-    if base is None and _are_divided(weights):
+    zero_weight = [m.name for m, w in zip(members, weights, strict=True) if w == 0]
+    if zero_weight:
+        verb = "has" if len(zero_weight) == 1 else "have"
+        yield f"{listed(zero_weight)} {verb} weight 0, and {verb} no effect"
+    if not rule.weight_sum_matters and _are_divided(weights):
         yield (
-            f"weights sum to {weights.sum():.6g}, not to 1: a mean is divided by that"
+            f"weights sum to {weights.sum():.6g}, not to 1: a mean is divided by this "
+            "sum"
         )
     statistics = [t.name for t in match.targets if t.name.endswith(STATISTICS)]
     if statistics and len(members) > 1:
         yield (
             f"running statistics, such as {statistics[0]}, are combined like "
-            "parameters; those of the result differ: recompute them on training data "
-            "(torch.optim.swa_utils.update_bn)"
+            "parameters, which gives other values than the data do: recompute them on "
+            "training data (torch.optim.swa_utils.update_bn)"
         )
     yield from _without_effect(members, options, match)
 
 
-def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
+def member_notes(members: Sequence[Checkpoint]) -> Iterator[str]:
     """Notes on contents that were skipped or chosen when members were opened.
 
     Parameters
@@ -91,7 +100,7 @@ def of_members(members: Sequence[Checkpoint]) -> Iterator[str]:
         yield from grouped(notes)
 
 
-def of_output(
+def output_notes(
     out: Path | None,
     format_: str,
     n_written: int,
@@ -119,7 +128,7 @@ def of_output(
         One sentence each.
     """
     if out is not None and os.path.lexists(out) and not force:
-        yield f"{out} exists; force=True replaces it"
+        yield f"{out} exists; pass force=True (--force) to replace it"
     written = FORMATS.get(format_)
     if written is not None and not written.streams:
         yield (
@@ -128,7 +137,7 @@ def of_output(
         )
     if written is not None and not written.keeps_metadata:
         yield (
-            f"format {format_!r} does not store the provenance of the result, which a "
+            f"format {format_!r} does not store the provenance of the result; a "
             "safetensors file does"
         )
     if (
@@ -141,17 +150,14 @@ def of_output(
             "the names of the trainer"
         )
     if format_ == "directory" and has_card(members):
-        yield (
-            f"{CARD} is a new model card that names the members; their own cards, with "
-            "scores that are not the result's, are left out"
-        )
+        yield NEW_CARD
     if written is not None and members[0].is_directory:
         files = [name for name in members[0].files if not is_card(name)]
         if files:
             yield (
                 f"{out} contains only tensors, without {listed(files, 3)} of "
-                f"{members[0].name}; to keep them, choose an output without suffix, "
-                "which is a directory"
+                f"{members[0].name}; to keep these files, choose an output without "
+                "suffix, which is a directory"
             )
 
 
@@ -163,16 +169,16 @@ def _are_divided(weights: Float64) -> bool:
 
 
 def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
-    """Notes on members that are one file, under one name or several."""
-    known: dict[str, Checkpoint] = {}
+    """Notes on members that are the same file, under one name or several."""
+    by_identity: dict[str, Checkpoint] = {}
     names = Counter(member.name for member in members if member.path is not None)
     for name, n_times in names.items():
         if n_times > 1:
-            yield f"{name} is given {n_times} times, and counts as often"
+            yield f"{name} is passed {n_times} times, and counts {n_times} times"
     for member in members:
         if member.path is None:
             continue
-        first = known.setdefault(_identity(member), member)
+        first = by_identity.setdefault(_identity(member), member)
         if first.name != member.name and first is not member:
             yield (
                 f"{first.name} and {member.name} are the same "
@@ -185,39 +191,42 @@ def _identity(member: Checkpoint) -> str:
     path = os.path.realpath(str(member.path))
     if member.is_directory:
         return path
-    found = os.stat(path)
-    return f"{found.st_dev}:{found.st_ino}"
+    status = os.stat(path)
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def _without_effect(
     members: Sequence[Checkpoint], options: MergeOptions, match: LayoutMatch
 ) -> Iterator[str]:
-    if options.key is not None:
-        idle = [
+    if options.key:
+        without_key = [
             member.name
             for member in members
             if member.path is not None and not FORMATS[member.format].takes_key
         ]
-        if idle:
+        if without_key:
             yield (
-                f"the key {options.key!r} has no effect on {listed(idle)}: files of "
-                "this format hold a single state dict"
+                f"the key {' and '.join(options.key)} has no effect on "
+                f"{listed(without_key)}: files of this format hold a single state dict"
             )
     names = dict.fromkeys(name for member in members for name in member.names)
     patterns = {"include": options.include, "exclude": options.exclude}
-    for option, names_wanted in patterns.items():
-        for pattern in names_wanted:
+    for option, option_patterns in patterns.items():
+        for pattern in option_patterns:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
                 yield f"{option} pattern {pattern!r} matches no tensor"
     integers = [
         target for target in match.targets if target.action == "resolve_integers"
     ]
     if options.integers != "error" and not integers:
-        yield f"integers={options.integers!r} has no effect: all tensors are floats"
+        yield (
+            f"integers={options.integers!r} (--integers {options.integers}) has no "
+            "effect: all tensors are floats"
+        )
     if options.missing != "error" and all(
         member.layout.keys() == members[0].layout.keys() for member in members
     ):
         yield (
-            f"missing={options.missing!r} has no effect: all members have the same "
-            "tensors"
+            f"missing={options.missing!r} (--missing {options.missing}) has no effect: "
+            "all members have the same tensors"
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.dtypes import FLOATS
 
 MEMORY = 64 << 20
@@ -40,12 +41,17 @@ class MergeOptions:
     include, exclude : sequence of str, default=()
         Glob patterns for tensor names, such as "*.bias". An empty ``include`` includes
         all tensors; ``exclude`` takes precedence.
-    key : str or None, default=None
+    key : str, sequence of str or None, default=None
         Key of the state dict in PyTorch checkpoints, with dots between nested keys,
-        such as "ema.model"; None finds it.
+        such as "ema.model"; several keys if the parts of one model have a key each.
+        None finds it.
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
+    only_weights : bool, default=False
+        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
+        the first member's file in which only the tensors differ, if their names, dtypes
+        and shapes are the same.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -66,8 +72,9 @@ class MergeOptions:
     missing: Missing = "error"
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    key: str | None = None
+    key: Keys = None
     shard_size: int | None = None
+    only_weights: bool = False
     memory: int = MEMORY
     threads: int | None = None
     force: bool = False
@@ -88,6 +95,8 @@ class MergeOptions:
             object.__setattr__(self, "dtype", str(float_dtype(self.dtype)))
         _check_patterns("include", self.include)
         _check_patterns("exclude", self.exclude)
+        if isinstance(self.key, str):
+            object.__setattr__(self, "key", (self.key,))
         _check_choice("integers", self.integers, get_args(Integers))
         _check_choice("missing", self.missing, get_args(Missing))
 

@@ -20,16 +20,21 @@ from ensembles.checkpoints.compatibility.layout import (
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.builtin import FORMATS
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.detection import format_by_suffix
+from ensembles.checkpoints.formats.output import Template
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import fit_to_memory
+from ensembles.checkpoints.planning.checksum_ranges import checksum_ranges
 from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
+    storage_problems,
 )
-from ensembles.checkpoints.planning.foreign_rules import named_here, parameter_here
-from ensembles.checkpoints.planning.notices import notices, of_members, of_output
+from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
+from ensembles.checkpoints.planning.kept_contents import kept_contents
+from ensembles.checkpoints.planning.notices import member_notes, notices, output_notes
 from ensembles.checkpoints.planning.options import (
     MEMORY,
     Integers,
@@ -40,7 +45,6 @@ from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
-from ensembles.weights import check_weights
 
 SHOWN = 20
 
@@ -62,8 +66,9 @@ class Plan:
     rule_params : dict
         Parameters of the rule, by name.
     targets : list of TensorPlan
-        Tensors of the result; a tied tensor of a directory is repeated for each name if
-        the first member is a PyTorch checkpoint.
+        Tensors of the result; a tied tensor is repeated for each name if the output's
+        format does not store aliases, and in a directory if the first member is a
+        PyTorch checkpoint.
     aliases : dict of str to str
         Additional names for tied tensors in the result: alias to name.
     untied : tuple of str
@@ -77,14 +82,16 @@ class Plan:
     parts : dict of str to list of TensorPlan
         Tensors of each weight file in the order they are stored, by path relative to
         the directory; a single file has its name as the key, "memory" an empty string.
+    templates : dict of str to Template
+        File of the first member to copy, except for its tensors, for each weight file
+        that keeps other contents.
     options : MergeOptions
         Validated options.
     threads : int
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes to read from members and base, more than once with checksums or
-        statistics.
+        Bytes to read from members and base, twice for rules with statistics.
     write_bytes : int
         Size of the result's tensors in bytes.
     free_bytes : int
@@ -107,6 +114,7 @@ class Plan:
     out: Path | None
     format: str
     parts: dict[str, list[TensorPlan]]
+    templates: dict[str, Template]
     options: MergeOptions
     threads: int
     read_bytes: int
@@ -119,6 +127,12 @@ class Plan:
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """All checkpoints that are read: the members, then the base if there is one."""
         return self.members if self.base is None else (*self.members, self.base)
+
+    @property
+    def is_conversion(self) -> bool:
+        """Whether all tensors are copied from a single member."""
+        actions = {target.action for target in self.targets}
+        return len(self.members) == 1 and actions == {"copy"}
 
 
 def plan(
@@ -134,8 +148,9 @@ def plan(
     missing: Missing = "error",
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    key: str | None = None,
+    key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -150,9 +165,9 @@ def plan(
         Checkpoint files, directories, or mappings of names to arrays or tensors.
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
-        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None is a state
-        dict in memory. If the path exists, the plan has a note about it, and writing
-        requires ``force``.
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
+        file (``.gguf``), else a directory. None is a state dict in memory. If the path
+        exists, the plan has a note about it, and writing requires ``force``.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others.
@@ -163,7 +178,9 @@ def plan(
         Weight of each member; None gives all members the same weight.
     rule_params : mapping of str to value or None, default=None
         Parameters of the rule, by name; None means the defaults.
-    dtype, integers, missing, include, exclude, key, shard_size, memory, threads, force
+    dtype, integers, missing, include, exclude, key, shard_size
+        As in `average`, with the same defaults.
+    only_weights, memory, threads, force
         As in `average`, with the same defaults.
 
     Returns
@@ -194,6 +211,7 @@ def plan(
         exclude=exclude,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,
@@ -205,9 +223,7 @@ def plan(
     resolved = _resolve_rule(rule, len(opened), params, base is not None, problems)
     checked = np.ones(len(opened))
     with _collected(problems):
-        checked = check_weights(
-            weights, len(opened), signed=resolved.signed, rule=resolved.name
-        )
+        checked = resolved.check_weights(weights, len(opened))
     match = match_layouts(
         opened,
         base_opened,
@@ -225,25 +241,32 @@ def plan(
     path = _resolve_link(out, force=force)
     format_ = output_format(path)
     targets, aliases = match.targets, match.aliases
-    if format_ == "directory" and opened[0].is_torch:
-        targets, aliases = _repeat_tied(targets, aliases), {}
+    written = FORMATS.get(format_)
+    keeps_aliases = written.keeps_aliases if written else not opened[0].is_torch
+    if not keeps_aliases and format_ != "memory":
+        targets, aliases = repeat_tied(targets, aliases), {}
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
+    if format_ == "directory":
+        parts = shards.divide(targets, opened[0], shard_size=shard_size)
+    else:
+        parts = {path.name if path else "": shards.in_order(targets)}
+    templates, kept = kept_contents(
+        parts, aliases, opened[0], path, only_weights=only_weights
+    )
     n_free = 0
     if path is not None:
-        reasons, n_free = destination_problems(path, checkpoints, n_written)
-        problems += reasons
+        sizes = [template.file.size for template in templates.values()]
+        n_needed = max(n_written, sum(sizes))
+        reasons, n_free = destination_problems(path, checkpoints, n_needed)
+        problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
     if problems:
         raise ValueError(_join(problems))
-    if format_ == "directory":
-        parts = shards.divide(targets, opened[0], shard_size=shard_size)
-    else:
-        parts = {path.name if path else "": shards.in_order(targets)}
     return Plan(
         members=opened,
         base=base_opened,
@@ -256,6 +279,7 @@ def plan(
         out=path,
         format=format_,
         parts=parts,
+        templates=templates,
         options=options,
         threads=n_threads,
         read_bytes=_count_read(checkpoints, targets, resolved),
@@ -263,11 +287,12 @@ def plan(
         free_bytes=n_free,
         peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
-            *of_output(path, format_, n_written, force, opened),
-            *of_members(checkpoints),
+            *output_notes(path, format_, n_written, force, opened),
+            *kept,
+            *member_notes(checkpoints),
             *renamings,
             *match.notes,
-            *notices(opened, base_opened, options, match, checked),
+            *notices(opened, base_opened, options, match, resolved, checked),
         ),
     )
 
@@ -282,7 +307,7 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 
 def _open_all(
-    members: Sequence[Member], base: Member | None, key: str | None
+    members: Sequence[Member], base: Member | None, key: Keys
 ) -> tuple[tuple[Checkpoint, ...], Checkpoint | None, list[str]]:
     """Open members and base, with one error that lists all problems.
 
@@ -326,7 +351,7 @@ def _open_all(
     return tuple(opened[:-1]), opened[-1], notes
 
 
-def _open_base(base: Member, key: str | None) -> Checkpoint:
+def _open_base(base: Member, key: Keys) -> Checkpoint:
     """Open the base, with "base" in its name for messages."""
     if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
         raise TypeError(
@@ -350,7 +375,7 @@ def _resolve_rule(
         resolved.check(n_members, params, has_base=has_base)
     except ValueError as error:
         is_known = isinstance(rule, Rule) or rule in RULES
-        hint = parameter_here(params, resolved.params) if is_known else named_here(rule)
+        hint = parameter_hint(params, resolved.params) if is_known else rule_hint(rule)
         problems.append(f"{error}{hint}")
     return resolved
 
@@ -364,8 +389,8 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
         raise ValueError(f"{out} is a symbolic link that leads to itself; remove it")
     if not force and not Path(out).exists():
         raise FileExistsError(
-            f"{out} is a symbolic link to {target}, which does not exist; force=True "
-            "writes to that path"
+            f"{out} is a symbolic link to {target}, which does not exist; pass "
+            "force=True (--force) to write to that path"
         )
     return target
 
@@ -373,21 +398,40 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
 def _count_read(
     checkpoints: Sequence[Checkpoint], targets: Sequence[TensorPlan], rule: Rule
 ) -> int:
-    """Bytes to read: tensors once per pass, entries with checksums once more."""
+    """Bytes to read: tensors once per pass, and the rest of entries with checksums."""
     n_passes = 1 if rule.statistics is None else 2
-    return sum(record.size for c in checkpoints for record in c.records) + sum(
+    records = [record for checkpoint in checkpoints for record in checkpoint.records]
+    ranges = checksum_ranges(records, {t for target in targets for t in target.sources})
+    return sum(
+        piece.stop - piece.start
+        for pieces in ranges.values()
+        for piece in pieces
+        if piece.tensor is None
+    ) + sum(
         tensor.nbytes * (n_passes if target.action == "combine" else 1)
         for target in targets
         for tensor in target.sources
     )
 
 
-def _repeat_tied(
+def repeat_tied(
     targets: list[TensorPlan], aliases: Mapping[str, str]
 ) -> list[TensorPlan]:
     """Repeat tied tensors under each name, as libraries expect in a directory.
 
     In a single file, the aliases are in the metadata, as in safetensors' save_model.
+
+    Parameters
+    ----------
+    targets : list of TensorPlan
+        Tensors of the result.
+    aliases : mapping of str to str
+        Additional names for tied tensors: alias to name.
+
+    Returns
+    -------
+    list of TensorPlan
+        The targets, then one for each alias.
     """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
@@ -400,8 +444,12 @@ def _count_held(
     if format_ == "memory":
         return n_written
     formats = {part: format_by_suffix(part) for part in parts}
-    held = [part for part, found in formats.items() if found and not found.streams]
-    return sum(target.nbytes for part in held for target in parts[part])
+    held_parts = [
+        part
+        for part, format_entry in formats.items()
+        if format_entry and not format_entry.streams
+    ]
+    return sum(target.nbytes for part in held_parts for target in parts[part])
 
 
 def _join(problems: Sequence[str]) -> str:

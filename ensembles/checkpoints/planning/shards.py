@@ -39,19 +39,24 @@ def divide(
     """
     if first.is_distributed:  # its files are those of ranks
         first = replace(first, parts={}, is_directory=False)
-    own = {name: part for part, names in first.parts.items() for name in names}
-    own |= {a: own[name] for a, name in first.aliases.items() if name in own}
+    file_by_name = {name: part for part, names in first.parts.items() for name in names}
+    file_by_name |= {
+        a: file_by_name[name]
+        for a, name in first.aliases.items()
+        if name in file_by_name
+    }
     parts: dict[str, list[TensorPlan]] = {}
     for target in targets:
-        part = own.get(target.name) or _last_part(target.name, first)
-        place = part if part in first.extras else renamed(part)
-        parts.setdefault(place, []).append(target)
+        part = file_by_name.get(target.name) or _last_part(target.name, first)
+        file = part if part in first.extras else safetensors_name(part)
+        parts.setdefault(file, []).append(target)
     if shard_size is None:
         if not first.is_directory:
             parts = {SINGLE: list(targets)}
-        return {part: in_order(found) for part, found in parts.items()}
+        return {part: in_order(file_targets) for part, file_targets in parts.items()}
     return {
-        part: in_order(found) for part, found in _cut(parts, first, shard_size).items()
+        part: in_order(file_targets)
+        for part, file_targets in _cut(parts, first, shard_size).items()
     }
 
 
@@ -85,13 +90,13 @@ def _cut(
         stem = stem.removesuffix(".safetensors")
         folders.setdefault(str(path.parent), (stem, []))[1].extend(targets)
     return extras | {
-        str(PurePosixPath(folder) / name): found
+        str(PurePosixPath(folder) / name): file_targets
         for folder, (stem, targets) in folders.items()
-        for name, found in _split(targets, stem, shard_size).items()
+        for name, file_targets in _split(targets, stem, shard_size).items()
     }
 
 
-def renamed(part: str) -> str:
+def safetensors_name(part: str) -> str:
     """Name of a main weight file in the result, with the suffix ``.safetensors``.
 
     Parameters
@@ -163,14 +168,14 @@ def index(
     folders: dict[str, list[str]] = {}
     for part in sorted(parts.keys() - first.extras.keys()):
         folders.setdefault(str(PurePosixPath(part).parent), []).append(part)
-    found = {}
+    indices = {}
     for files in folders.values():
         prefix = prefix_of(files[0], first)
         if len(files) == 1 and files[0].removeprefix(prefix) in SINGLES:
             continue
         stem, shards = SHARD.subn("", files[0])
         stem = stem if shards else f"{prefix}model"
-        found[f"{stem}.safetensors.index.json"] = {
+        indices[f"{stem}.safetensors.index.json"] = {
             "metadata": {
                 "total_size": sum(t.nbytes for file in files for t in parts[file]),
                 "ensembles": recipe,
@@ -181,7 +186,7 @@ def index(
                 for target in parts[file]
             },
         }
-    return found
+    return indices
 
 
 def _split(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from ensembles._sklearn import warn_caller
 from ensembles.checkpoints.compatibility.shared_init import UNRELATED, relations
 from ensembles.checkpoints.compatibility.tied_weights import same_bytes
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import STATISTICS
+from ensembles.checkpoints.planning.plan import Plan
 
 
 def check_related(
@@ -37,8 +40,8 @@ def check_related(
         similarity of a member with the first is below 0.5.
     """
     first = members[0].name
-    for place, cosine, what, is_related in relations(members, names):
-        name = members[place].name
+    for index, cosine, what, is_related in relations(members, names):
+        name = members[index].name
         if not is_related:
             message = (
                 "members must be fine-tuned from the same initialization, "
@@ -55,7 +58,7 @@ def check_related(
         elif cosine < UNRELATED:
             warn_caller(
                 f"{name} is far from {first}, the cosine similarity of {what} is "
-                f"{cosine:.3f}: their average may be worse than each of them; score it"
+                f"{cosine:.3f}: their average may be worse than both; score it"
             )
 
 
@@ -79,40 +82,50 @@ def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
         others = [m.layout[name] for m in members[1:] if name in m.layout]
         if not all(same_bytes(tensor, other) for other in others):
             warn_caller(
-                f"running statistics of BatchNorm, such as {name}, are averaged, and "
-                "those of the average network are others: recalculate them before it "
-                "is scored and used, as torch.optim.swa_utils.update_bn does; a "
-                "ModelSoup takes a function for that, finish=f"
+                f"running statistics of BatchNorm, such as {name}, are averaged like "
+                "parameters, which gives other values than the data do: recompute them "
+                "before the network is scored and used, e.g. with "
+                "torch.optim.swa_utils.update_bn, which a ModelSoup can call: finish=f"
             )
             return
 
 
-def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
+def warn_of_candidates(planned: Plan, name: str) -> None:
     """Warn if candidates of a soup differ from the members in format or statistics.
 
     Parameters
     ----------
-    members : sequence of Checkpoint
-        Members on disk; candidates are written in the format of the first.
+    planned : Plan
+        Plan of all members on disk; candidates are written in the format of the first.
+    name : str
+        File name of the candidates, with the suffix of the first member.
 
     Warns
     -----
     UserWarning
-        If members have different formats, a nested state dict, or different running
-        statistics of BatchNorm.
+        If members have different formats or different running statistics of BatchNorm,
+        or if candidates lack other contents of the first member.
     """
+    members = planned.members
     first = members[0]
-    if first.state_dict is not None:
+    templates, _ = kept_contents(
+        {name: planned.targets},
+        planned.aliases,
+        first,
+        Path(name),
+        only_weights=planned.options.only_weights,
+    )
+    if first.keys and not templates:
+        keys = " and ".join(map(repr, first.keys))
         warn_caller(
-            f"{first.name} has its tensors in {first.state_dict!r} beside other "
-            "things, and combinations are written as plain state dicts: a score must "
-            "read both"
+            f"{first.name} has its tensors under the key {keys}, but combinations are "
+            "written as plain state dicts: the score must read both"
         )
     other = next((m for m in members if _form(m) != _form(first)), None)
     if other is not None:
         warn_caller(
-            f"{first.name} and {other.name} are of different formats: combinations "
-            "are written like the first"
+            f"{first.name} and {other.name} have different formats: combinations "
+            "are written in the format of the first"
         )
     warn_of_statistics(members)
 
@@ -120,4 +133,4 @@ def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
 def _form(member: Checkpoint) -> tuple[bool, str, bool]:
     is_file = member.path is not None and not member.is_directory
     suffix = member.path.suffix if member.path and is_file else ""
-    return member.is_directory, suffix, member.state_dict is None
+    return member.is_directory, suffix, not member.keys

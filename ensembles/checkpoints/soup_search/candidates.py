@@ -27,13 +27,17 @@ from ensembles.checkpoints.soup_search.journal import (
     Journal,
     MemberRecord,
     member_record,
+    rule_identity,
 )
+from ensembles.registry import lookup
+from ensembles.rules.builtin import RULES
 
 ScoreFile = Callable[[Path], float]
 # Step of finite differences: smaller ones vanish in rounded parameters or scores.
 STEP = 0.05
-ROUNDING = 1e-12  # of a sum of weights; nearer to 1, the base has no weight
-IDLE = ("memory", "threads", "force")  # options that do not affect the tensors
+ROUNDING = 1e-12  # of a sum of weights: if it is nearer to 1, the base has weight 0
+# Options that do not affect the tensors.
+IDLE = ("only_weights", "memory", "threads", "force")
 
 
 class Candidate(NamedTuple):
@@ -74,7 +78,7 @@ class ScoringJob(NamedTuple):
         Output of the soup; candidates are written in a temporary folder beside it.
     options : mapping of str to value
         Options of every average, without weights.
-    on_error : {"stop", "skip"}
+    on_error : {"raise", "drop"}
         Whether to raise if a score fails, or to continue without it.
     lower_is_better : bool
         Whether lower scores are better.
@@ -133,13 +137,14 @@ class CandidateScorer:
         self.candidates: dict[bytes, Candidate] = {}
         self._job = job
         rule = job.options["rule"]
-        self._is_mean = rule == "mean" if isinstance(rule, str) else is_mean(rule)
+        rule = lookup(RULES, rule) if isinstance(rule, str) else rule
+        self._is_mean = is_mean(rule)
         self._combinations = MemberCombinations(
             len(self.sources), memory=job.options["memory"]
         )
         self.stream = RunningMean(job.out.parent)
         self._settings = {k: v for k, v in job.options.items() if k not in IDLE}
-        self._settings["rule"] = rule if isinstance(rule, str) else rule.name
+        self._settings["rule"] = rule_identity(rule)
         self._suffix = candidate_suffix(members[0])
         self._records = [member_record(source, 1.0) for source in self.sources]
         self._arranged: dict[bytes, Combination] = {}
@@ -226,7 +231,7 @@ class CandidateScorer:
             warn_caller(
                 "gradient ascent needs a score that changes with the weights, but a "
                 f"step of {STEP:g} towards any member does not change it; pass "
-                "select='greedy_soup', which needs no gradient"
+                "select='greedy_soup' (--select greedy-soup), which needs no gradient"
             )
         return changes / STEP if changes.max() > 0 else np.zeros(len(weights))
 
@@ -279,7 +284,7 @@ class CandidateScorer:
         ------
         ValueError
             If a member changes while it is scored, or a score is not finite and
-            ``on_error`` is "stop".
+            ``on_error`` is "raise".
         """
         key, job = weights.tobytes(), self._job
         if key in self.candidates:
@@ -298,11 +303,11 @@ class CandidateScorer:
             seconds=0.0,
         )
         settings = self._settings if len(indices) > 1 else {}
-        known = None
+        known_score = None
         if job.journal is not None:
-            known = job.journal.find(self._weighted(weights), settings)
-        if known is not None:
-            candidate = candidate._replace(score=known, reused=True)
+            known_score = job.journal.find(self._weighted(weights), settings)
+        if known_score is not None:
+            candidate = candidate._replace(score=known_score, reused=True)
         elif len(indices) == 1:
             path = Path(str(self.sources[indices[0]].path))
             candidate = self._scored(candidate, path)
@@ -359,10 +364,10 @@ class CandidateScorer:
             if not math.isfinite(value):
                 raise ValueError(f"a score must be finite, found {value}")
         except Exception as error:
-            if self._job.on_error == "stop":
+            if self._job.on_error == "raise":
                 error.add_note(
                     f"the failed score was that of {' + '.join(candidate.members)}; "
-                    "pass on_error='skip' to continue without it"
+                    "pass on_error='drop' (--on-error drop) to continue without it"
                 )
                 raise
             return candidate._replace(error=str(error) or type(error).__name__)

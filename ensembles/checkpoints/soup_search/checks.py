@@ -85,13 +85,14 @@ def check_selection(
         raise TypeError(f"select must be the name of a selection, found {select!r}")
     if base is None and selection.needs_base:
         raise ValueError(
-            f"select={select!r} needs the checkpoint that the members were fine-tuned "
-            "from; pass base=PATH"
+            f"selection {select!r} needs the checkpoint that the members were "
+            "fine-tuned from; pass base=PATH (--base PATH)"
         )
     if base is not None and not selection.needs_base:
         raise ValueError(
-            f"base=PATH can be used with {needing_base('select')} only, found the base "
-            f"{base} and select={select!r}; leave out the base, or use that selection"
+            "base=PATH (--base PATH) can be used with selection "
+            f"{needing_base()} only, found the base {base} and selection {select!r}; "
+            "leave the base out, or choose that selection"
         )
     try:
         selection.check_params(n_members, params)

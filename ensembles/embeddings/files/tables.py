@@ -15,7 +15,7 @@ HEAD = 20  # lines used to detect the delimiter
 DELIMITERS = (",", ";", "\t", "|")
 SEPARATOR = re.compile(r"sep=(.)\s*", re.IGNORECASE)
 GUESSES = ("text", "sentence")  # default columns
-HINT = "select one with column='NAME'"
+HINT = "pass column='NAME' (--column NAME) to select one"
 
 
 def delimiter_of(lines: Sequence[str], column: str | None, *, first: str = ",") -> str:

@@ -28,8 +28,8 @@ SUFFIXES = {
 }
 # Suffixes of files that must not be read as lines, with a hint for each.
 OTHERS = {
-    ".json": "kind='jsonl' reads one object per line (jq -c '.[]' writes an array so); "
-    "kind='lines' reads plain lines",
+    ".json": "pass kind='jsonl' (--kind jsonl) for one object per line, which "
+    "jq -c '.[]' makes of an array, or kind='lines' (--kind lines) for plain lines",
     **dict.fromkeys((".xls", ".xlsx", ".ods"), "save the sheet as CSV"),
     **dict.fromkeys((".feather", ".arrow"), "write it as Parquet"),
     **dict.fromkeys((".pdf", ".doc", ".docx"), "save it as plain text"),
@@ -202,8 +202,9 @@ def _decoded(
             number += _first_broken(raw, encoding)
             raise ValueError(
                 f"{name} line {number} is not {encoding}: {error.reason}, byte "
-                f"{error.object[error.start]:#04x}; encoding='cp1252' reads Western "
-                "European text from Windows, encoding='latin-1' any bytes"
+                f"{error.object[error.start]:#04x}; pass encoding='cp1252' "
+                "(--encoding cp1252) for Western European text from Windows, or "
+                "encoding='latin-1' (--encoding latin-1), which accepts any bytes"
             ) from None
         if not number:
             lines[0] = lines[0].removeprefix("\ufeff")
@@ -235,8 +236,8 @@ def _lines(
 ) -> Iterator[list[str]]:
     if column is not None:
         raise ValueError(
-            f"{name} is read as lines, which have no column {column!r}; kind='csv' "
-            "reads it as a table"
+            f"{name} is read as lines, which have no column {column!r}; pass "
+            "kind='csv' (--kind csv) to read it as a table"
         )
     for block in lines:
         yield [line.rstrip("\r\n") for line in block]

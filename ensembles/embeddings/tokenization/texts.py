@@ -174,7 +174,7 @@ def _check_element(text: Any, index: int) -> str:
     if isinstance(text, list | tuple) and all(isinstance(word, str) for word in text):
         hint = (
             "; join a list of tokens with ' '.join(tokens) and use "
-            "tokenizer='whitespace'"
+            "tokenizer='whitespace' (--tokenizer whitespace)"
         )
     raise TypeError(
         f"texts must be str, None or NaN: texts[{index}] is {text!r:.80} of type "

@@ -124,9 +124,9 @@ class VocabularyLookup:
         self.unknown = unknown
         if unknown == "subword" and vectors.ngrams is None and not is_subword:
             raise ValueError(
-                "unknown='subword' requires vectors with n-grams (a fastText .bin "
-                f"file) or a subword tokenizer, found {vectors.source}; unknown='skip' "
-                "leaves unknown words out"
+                "unknown='subword' (--unknown subword) requires vectors with n-grams "
+                f"(a fastText .bin file) or a subword tokenizer, found {vectors.source}"
+                "; pass unknown='skip' (--unknown skip) to leave unknown words out"
             )
         self.vocabulary = vectors.vocabulary
         if self.tokenizer is None or isinstance(self.tokenizer, str):
@@ -291,17 +291,17 @@ class VocabularyLookup:
             raise ValueError(
                 f"{self.vectors.source} has no vector for "
                 f"{self._unknown_words(batch, ragged)[0]!r}, in the text "
-                f"{decode_utf8(batch)[index][:60]!r}; unknown='skip' leaves such words "
-                "out"
+                f"{decode_utf8(batch)[index][:60]!r}; pass unknown='skip' "
+                "(--unknown skip) to leave such words out"
             )
 
 
 def _with_nfc_forms(vocabulary: dict[str, int]) -> dict[str, int]:
     """Vocabulary extended by the Unicode NFC form of each token; texts are in NFC."""
-    other = {t: row for t, row in vocabulary.items() if not is_normalized("NFC", t)}
-    if not other:
+    not_nfc = {t: row for t, row in vocabulary.items() if not is_normalized("NFC", t)}
+    if not not_nfc:
         return vocabulary
-    return {**{normalize("NFC", t): row for t, row in other.items()}, **vocabulary}
+    return {**{normalize("NFC", t): row for t, row in not_nfc.items()}, **vocabulary}
 
 
 def _has_capitals(vectors: WordVectors) -> bool:

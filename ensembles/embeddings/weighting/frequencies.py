@@ -101,7 +101,7 @@ def resolve_frequencies(
         warnings.warn(
             f"{vectors.source} has no word counts: the order of its vectors replaces "
             "them, by Zipf's law. Pass texts to fit or frequencies with counts, or "
-            "frequencies='zipf' to accept the order",
+            "frequencies='zipf' (--frequencies zipf) to accept the order",
             stacklevel=3,
         )
         source = "zipf"
@@ -132,8 +132,8 @@ def _from_source(
     if source == "corpus":
         if not counts.counts.any():
             raise ValueError(
-                "frequencies='corpus' requires texts with known words in fit, found "
-                f"{counts.n_texts} texts without any"
+                "frequencies='corpus' (--frequencies corpus) requires texts with known "
+                f"words in fit, found {counts.n_texts} texts without any"
             )
         all_counts = counts.counts.astype(np.float64)
         total = float(counts.counts.sum() + counts.n_unknown)
@@ -142,8 +142,9 @@ def _from_source(
         )
     if vectors.counts is None:
         raise ValueError(
-            f"frequencies='vectors' requires counts, which {vectors.source} lacks; "
-            "pass texts to fit, or a mapping or file of words and counts"
+            "frequencies='vectors' (--frequencies vectors) requires counts, which "
+            f"{vectors.source} lacks; pass texts to fit (--fit FILE), or a mapping or "
+            "file of words and counts (--frequencies FILE)"
         )
     all_counts, total = vectors.counts.astype(np.float64), float(vectors.counts.sum())
     return WordFrequencies(

@@ -51,8 +51,10 @@ def test_what_changes_the_same_tensors_is_told_more_strongly_than_a_dropout(
     (note,) = notes(
         tmp_path, {"config_json": {key: one}}, {"config_json": {key: other}}
     )
-    assert note.startswith("config.json of b differs from that of a, the first, in ")
-    assert "these are different models" in note
+    assert note.startswith(
+        "config.json of b differs from that of a, the first member, in "
+    )
+    assert "models of these configurations compute" in note
     assert key in note
 
 
@@ -71,7 +73,7 @@ def test_what_changes_little_is_told_plainly_or_not_at_all(
 ) -> None:
     found = notes(tmp_path, {"config_json": {key: one}}, {"config_json": {key: other}})
     assert len(found) == n_notes
-    assert not any("different models" in note for note in found)
+    assert not any("these configurations" in note for note in found)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_files_that_differ_are_told_by_name_and_key(
 ) -> None:
     (note,) = notes(tmp_path, {name: one}, {name: other})
     assert words in note
-    assert "differ from those of a, the first, which the result has" in note
+    assert "differ from those of a, the first member, which the result has" in note
 
 
 def test_a_module_whose_configuration_differs_is_told(tmp_path: Path) -> None:

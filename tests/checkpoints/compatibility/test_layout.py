@@ -23,7 +23,7 @@ def test_a_tensor_that_a_member_lacks_is_an_error(tmp_path: Path) -> None:
     full = save(tmp_path / "full.safetensors", FULL)
     part = save(tmp_path / "part.safetensors", PART)
     for members in ([full, part], [part, full]):
-        message = r"'v': .*full\.safetensors has it, .*part\.safetensors lacks it; miss"
+        message = r"'v': .*full\.safetensors has it, .*part\.safetensors lacks it; pass"
         with pytest.raises(ValueError, match=message):
             plan(members)
 
@@ -110,7 +110,7 @@ def test_integers_that_are_alike_are_copied(dtype: Any) -> None:
 def test_integers_that_differ_take_a_policy(tmp_path: Path) -> None:
     a = {"ids": np.array([1, 5, 3]), "on": np.array([True, False])}
     b = {"ids": np.array([2, 4, 3]), "on": np.array([False, False])}
-    message = r"integer tensor '(ids|on)' differs between .*integers='first' or "
+    message = r"integer tensor '(ids|on)' differs between .*; pass integers='first' "
     with pytest.raises(ValueError, match=message):
         average([a, b], tmp_path / "out.safetensors")
     assert not list(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_a_body_is_matched_below_a_head_that_only_one_member_has(
         make(config).save_pretrained(tmp_path / name)
     for names in (("body", "whole"), ("whole", "body")):
         members = [tmp_path / name for name in names]
-        with pytest.raises(ValueError, match="lacks it; missing='skip'") as caught:
+        with pytest.raises(ValueError, match="lacks it; pass missing='skip'") as caught:
             plan(members)
         assert "pooler" in str(caught.value)
         assert "embeddings" not in str(caught.value)

@@ -111,7 +111,7 @@ def test_the_recipe_with_an_application_around_the_model_is_read(
     path = write(tmp_path / "x", {"app": {"model": state, "optim": optim}})
     assert_equal(average([path]), state)
     planned = plan([path])
-    assert planned.members[0].state_dict == "app.model"
+    assert planned.members[0].keys == ("app.model",)
     assert "training state: app.optim (1 tensor)" in "\n".join(planned.notes)
 
 
@@ -122,8 +122,7 @@ def test_a_key_chooses_any_state_dict(tmp_path: Path) -> None:
         "optimizer": {"state": {"w": {"exp_avg": torch.full((2,), 3.0)}}},
     }
     path = write(tmp_path / "x", content)
-    with pytest.raises(ValueError, match=r"found: model, ema\); choose one with key"):
-        plan([path])
+    assert any("'ema'" in note for note in plan([path]).notes)
     assert average([path], key="ema")["w"].tolist() == [1, 1]
     assert average([path], key="optimizer.state.w")["exp_avg"].tolist() == [3, 3]
     with pytest.raises(ValueError, match=r"x has no key 'avg'"):

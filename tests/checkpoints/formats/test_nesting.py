@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,14 @@ def test_a_stray_tensor_is_not_taken_for_the_state_dict(tmp_path: Path) -> None:
 def test_a_stray_tensor_does_not_hide_two_state_dicts(tmp_path: Path) -> None:
     path = saved(tmp_path, {"gen": STATE, "disc": STATE, "step": STRAY})
     with pytest.raises(
-        ValueError, match=r"one obvious state dict \(found: gen, disc\).* key="
+        ValueError, match=r"one obvious state dict, found gen \(.*, disc \(.* key="
     ):
         plan([path])
 
 
 def test_a_small_dict_does_not_hide_the_tensors_beside_it(tmp_path: Path) -> None:
     path = saved(tmp_path, STATE | {"extra": {"scale": STRAY}})
-    with pytest.raises(ValueError, match=r"one obvious state dict \(found: extra\)"):
+    with pytest.raises(ValueError, match=r"one obvious state dict, found extra \("):
         plan([path])
 
 
@@ -48,7 +49,7 @@ def test_tensors_deeper_down_are_not_left_out(
 ) -> None:
     path = saved(tmp_path, {"model": {"enc": inner, "temp": STRAY}})
     with pytest.raises(
-        ValueError, match=rf"has nested tensors at '{at}'.* with key=NAME"
+        ValueError, match=rf"has nested tensors at '{at}'.* pass key=NAME"
     ):
         plan([path], key=key)
 
@@ -107,17 +108,48 @@ def test_another_state_dict_of_the_same_names_is_told(
     found = pytorch.read(saved(tmp_path, content))
     (note,) = found.notes
     assert note.startswith(f"took '{taken}'; '{also}")
-    assert f"has the same tensor names (key='{also}" in note
+    assert re.search(r"has the same tensor names|is an average of them", note)
+    assert f"pass key='{also}" in note
     assert found.state_dict == taken
     assert plan([tmp_path / "a.pt"]).notes == (f"{tmp_path / 'a.pt'}: {note}",)
 
 
 def test_other_tensors_beside_the_state_dict_are_told(tmp_path: Path) -> None:
-    found = pytorch.read(saved(tmp_path, {"model": STATE, "generator": OTHER}))
+    found = pytorch.read(saved(tmp_path, {"model": STATE, "discriminator": OTHER}))
     assert found.notes == [
-        "took 'model'; 'generator' has other tensors, which are left out "
-        "(key='generator')"
+        "took 'model'; 'discriminator' has other tensors, which are left out: pass "
+        "key='discriminator' (--key discriminator) to take them instead"
     ]
+
+
+def test_an_output_layer_under_a_key_of_its_own_is_part_of_the_model(
+    tmp_path: Path,
+) -> None:
+    content = {"model": STATE, "generator": OTHER, "optim": {"step": 3}, "vocab": None}
+    path = saved(tmp_path, content)
+    found = pytorch.read(path)
+    assert found.notes == ["took 'model' and 'generator', which are parts of one model"]
+    assert found.keys == ("model", "generator")
+    assert found.beside == {path.name: ["optim", "vocab"]}
+    names = [f"model.{name}" for name in STATE] + ["generator.proj.weight"]
+    assert list(found.layout) == names
+    assert list(pytorch.read(path, ["model", "generator"]).layout) == names
+    assert pytorch.read(path, "model").layout.keys() == STATE.keys()
+
+
+def test_candidates_are_listed_with_their_sizes(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"encoder": STATE, "decoder": OTHER, "step": 3})
+    with pytest.raises(
+        ValueError,
+        match=r"found encoder \(2 tensors, \d+ parameters\), "
+        r"decoder \(1 tensors, 8 parameters\); pass key=NAME \(--key NAME\)",
+    ):
+        plan([path])
+    assert average([path], key=["encoder", "decoder"]).keys() == {
+        "encoder.layer.w",
+        "encoder.layer.b",
+        "decoder.proj.weight",
+    }
 
 
 @pytest.mark.parametrize(
@@ -127,7 +159,7 @@ def test_a_key_may_hold_dots_itself(tmp_path: Path, key: str) -> None:
     callbacks = {"pytorch.callbacks.Averaging": {"current_model_state": dict(LIKE)}}
     content = {"a.b": LIKE, "a": {}, "state_dict": STATE, "callbacks": callbacks}
     path = saved(tmp_path, content)
-    assert any(f"(key={key!r})" in note for note in pytorch.read(path).notes)
+    assert any(f"pass key={key!r} (" in note for note in pytorch.read(path).notes)
     assert average([path], key=key)["layer.b"].tolist() == [2, 2, 2]
 
 
@@ -139,9 +171,10 @@ def test_a_state_dict_in_a_list_is_told_and_reached_by_its_key(
     content = {"model": STATE, name: [{}] * int(index) + [LIKE]}
     path = saved(tmp_path, content)
     (note,) = pytorch.read(path).notes
-    assert note == f"took 'model'; {place!r} has the same tensor names (key={place!r})"
+    assert note.startswith(f"took 'model'; {place!r} ")
+    assert f"pass key={place!r} (--key {place})" in note
     assert average([path], key=place)["layer.b"].tolist() == [2, 2, 2]
-    with pytest.raises(ValueError, match=r"no tensors at key .*: found NoneType"):
+    with pytest.raises(ValueError, match=rf"no key '{name}.7': '7' is not among"):
         plan([path], key=f"{name}.7")
 
 
@@ -204,7 +237,10 @@ def test_a_key_that_was_asked_for_is_taken_without_a_word(tmp_path: Path) -> Non
 
 def test_where_tensors_lie_is_listed(tmp_path: Path) -> None:
     nested = {"model": {"embedding": {"word": LIKE}, "encoder": STATE}}
-    with pytest.raises(ValueError, match=r"model\.encoder, model\.embedding\.word\);"):
+    with pytest.raises(
+        ValueError,
+        match=r"found model\.encoder \(.*\), model\.embedding\.word \(2 tensors",
+    ):
         plan([saved(tmp_path, nested)])
 
 

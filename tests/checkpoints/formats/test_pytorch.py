@@ -80,9 +80,10 @@ def test_a_key_names_the_state_dict(tmp_path: Path) -> None:
 
 
 def test_two_state_dicts_ask_for_a_key(tmp_path: Path) -> None:
-    path = saved(tmp_path, {"model": STATE, "ema": OTHER})
+    path = saved(tmp_path, {"state_dict": STATE, "model": OTHER})
     with pytest.raises(
-        ValueError, match=r"one obvious state dict \(found: model, ema\).* key="
+        ValueError,
+        match=r"one obvious state dict, found state_dict \(2 .*, model \(.* key=",
     ):
         plan([path])
 
@@ -163,8 +164,9 @@ def test_a_large_transposed_tensor_is_read_in_blocks(tmp_path: Path) -> None:
         (torch.eye(3).to_sparse(), r"'w' is sparse; convert it with \.to_dense\(\)"),
         (torch.ones(2, device="meta"), r"'w' has no data: it is a meta tensor"),
         (torch.ones(2, dtype=torch.complex64), r"'w' has dtype complex64, which can"),
+        (torch._neg_view(torch.ones(2)), r"'w' is a negated .*\.resolve_neg\(\)"),
     ],
-    ids=["expanded", "sparse", "meta", "complex"],
+    ids=["expanded", "sparse", "meta", "complex", "negated"],
 )
 def test_tensors_without_plain_values_are_refused(
     tmp_path: Path, tensor: torch.Tensor, message: str
@@ -298,7 +300,10 @@ class Block(torch.nn.Module):
 
 def test_a_pickled_module_gives_its_state_dict(tmp_path: Path) -> None:
     module = Block()
-    contents: list[Any] = [module, {"epoch": 3, "model": module}]
+    optimizer = torch.optim.Adam(module.parameters())
+    sum(p.sum() for p in module.parameters()).backward()  # type: ignore[union-attr]
+    optimizer.step()
+    contents: list[Any] = [module, {"epoch": 3, "model": module}, (module, optimizer)]
     for content in contents:
         result = average([saved(tmp_path, content)])
         assert result.keys() == module.state_dict().keys()

@@ -131,7 +131,7 @@ def test_a_file_under_two_names_is_noted(tmp_path: Path) -> None:
         (note,) = plan([path, tmp_path / f"{other}.safetensors"]).notes
         assert "are the same file, which counts twice" in note
     assert plan([path, path]).notes == (
-        f"{path} is given 2 times, and counts as often",
+        f"{path} is passed 2 times, and counts 2 times",
     )
 
 
@@ -162,7 +162,7 @@ def test_a_member_that_is_an_average_of_others_is_noted(tmp_path: Path) -> None:
     )
     report = average(members, tmp_path / "out.safetensors")
     (note,) = report.notes
-    assert f"is an average of {paths[0]}, {paths[1]}: what is in it" in note
+    assert f"is an average of {paths[0]}, {paths[1]}: their tensors count" in note
 
 
 @pytest.mark.parametrize(

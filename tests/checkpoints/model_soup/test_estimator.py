@@ -499,7 +499,7 @@ def test_trees_are_refused_before_they_are_fitted() -> None:
         ({"rule_params": {"q": 3}}, "rule 'mean' has no parameter 'q' .known: none"),
         ({"integers": "last"}, "integers must be one of 'error', 'first', 'max', fo"),
         ({"shared_init": True}, "shared_init must be one of None, 'error', 'warn'"),
-        ({"on_error": "drop"}, "on_error must be one of 'stop', 'skip', found 'drop'"),
+        ({"on_error": "skip"}, "on_error must be one of 'raise', 'drop', found 'skip'"),
         ({"weights": "gready"}, "unknown selection 'gready'; did you mean 'greedy'"),
         ({"weights": [1, 2]}, "one number for each member: found 2 for 5 members"),
         ({"weights": "wise_ft"}, "needs checkpoints and their base"),

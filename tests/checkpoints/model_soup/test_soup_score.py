@@ -152,9 +152,9 @@ def test_a_scorer_that_fails_tells_for_which_member_and_may_be_passed_over(
     soup = ModelSoup(SGDClassifier(), found, weights="top_k", scoring=failing)
     with pytest.raises(RuntimeError, match="out of memory") as caught:
         soup.fit(X, y)
-    note = f"raised by the score of checkpoints[{place}]; pass on_error='skip'"
+    note = f"raised by the score of checkpoints[{place}]; pass on_error='drop'"
     assert note in caught.value.__notes__[0]
-    soup.set_params(on_error="skip", weights="best")
+    soup.set_params(on_error="drop", weights="best")
     with pytest.warns(
         UserWarning, match=rf"the score of checkpoints\[{place}\] failed, and"
     ):

@@ -181,7 +181,7 @@ def test_steps_that_learn_nothing_must_be_set_alike() -> None:
         for step in (np.tanh, np.negative, np.tanh)
     )
     with pytest.raises(
-        ValueError, match=r"checkpoints\[1\] has another FunctionTransfo"
+        ValueError, match=r"the FunctionTransformer of checkpoints\[1\] dif"
     ):
         ModelSoup(clone(first), [first, second]).fit()
     ModelSoup(clone(first), [first, again]).fit()

@@ -215,7 +215,7 @@ def test_files_are_warned_of_before_the_first_score(
         make_soup(paths, first_score, tmp_path / "out.safetensors")
     assert len(said) == 1
     with (
-        pytest.warns(UserWarning, match="are of different formats: combinations are"),
+        pytest.warns(UserWarning, match="have different formats: combinations are"),
         pytest.raises(RuntimeError),
     ):
         make_soup(

@@ -282,7 +282,7 @@ def test_convex_says_where_there_is_nothing_to_climb(tmp_path: Path) -> None:
         make_soup(paths, steps, out, select="convex")
 
 
-@pytest.mark.filterwarnings("ignore:.* are of different formats")
+@pytest.mark.filterwarnings("ignore:.* have different formats")
 def test_candidates_are_of_the_kind_of_the_first_member(tmp_path: Path) -> None:
     plain = made(tmp_path, "a", 3)
     assert candidate_suffix(open_checkpoint(plain.rename(tmp_path / "a.pt"), 0)) == ""
@@ -318,10 +318,10 @@ Wrong = dict[str, Any]
         ),
         (
             {"select": "wise_ft"},
-            "needs the checkpoint that the members .*; pass base=PATH",
+            r"needs the checkpoint that the members .*; pass base=PATH \(--base PATH\)",
         ),
-        ({"base": "base"}, "can be used with select='wise_ft' only, found the base b"),
-        ({"on_error": "drop"}, "on_error must be 'stop' or 'skip', found 'drop'"),
+        ({"base": "base"}, "can be used with selection 'wise_ft' only, found the base"),
+        ({"on_error": "skip"}, "on_error must be one of 'raise', 'drop', found 'skip'"),
         ({"rule": "maen"}, "unknown rule 'maen'; did you mean 'mean'"),
         ({"rule_params": {"p": 2}}, "rule 'mean' has no parameter 'p'"),
         ({"memory": 1}, "memory must be at least"),
@@ -332,6 +332,25 @@ def test_what_is_wrong_is_told_before_anything_is_scored(
     tmp_path: Path, wrong: Wrong, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
+        make_soup(six(tmp_path), never, tmp_path / "out.safetensors", **wrong)
+    assert left(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"weights_params": 5}, "weights_params must be a dict or None, found 5"),
+        ({"rule_params": "p=2"}, "rule_params must be a dict or None, found 'p=2'"),
+        ({"lower_is_better": "no"}, "lower_is_better must be True or False, found 'no"),
+        ({"force": "no"}, "force must be True or False, found 'no'"),
+        ({"rule": 3}, "rule must be a name, found 3"),
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_refused_before_anything_is_scored(
+    tmp_path: Path, wrong: Wrong, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
         make_soup(six(tmp_path), never, tmp_path / "out.safetensors", **wrong)
     assert left(tmp_path) == set()
 
@@ -478,7 +497,8 @@ def test_a_score_that_fails_ends_it_all(
     with pytest.raises(kind, match=message) as caught:
         make_soup(paths, failing(4.5, error), out, journal=journal)
     assert caught.value.__notes__ == [
-        f"the failed score was that of {paths[0]} + {paths[1]}; pass on_error='skip' "
+        f"the failed score was that of {paths[0]} + {paths[1]}; pass "
+        "on_error='drop' (--on-error drop) "
         "to continue without it"
     ]
     assert left(tmp_path) == {"out.jsonl"}
@@ -491,7 +511,7 @@ def test_a_member_that_fails_may_be_left_out(tmp_path: Path) -> None:
         UserWarning, match=r"3\.safetensors is left out because .*: no memory"
     ):
         report = make_soup(
-            paths, failing(3, ValueError("no memory")), out, on_error="skip"
+            paths, failing(3, ValueError("no memory")), out, on_error="drop"
         )
     assert report.scores == (-2, None, -1)
     assert report.weights == (0.5, 0, 0.5)
@@ -508,7 +528,7 @@ def test_why_a_member_failed_is_told_before_the_next_is_scored(tmp_path: Path) -
             n_told.append(len(told))
             return failing(2, ValueError("no memory"))(path)
 
-        make_soup(paths, score, tmp_path / "out.safetensors", on_error="skip")
+        make_soup(paths, score, tmp_path / "out.safetensors", on_error="drop")
     assert n_told[:3] == [0, 1, 1]
 
 
@@ -521,14 +541,14 @@ def test_members_that_all_score_the_same_are_warned_of(tmp_path: Path) -> None:
         ):
             make_soup(paths[:n_members], lambda path: 0, out, force=True)
     with pytest.warns(UserWarning, match="is left out"):  # and nothing of the other
-        make_soup(paths[:2], failing(3, ValueError()), out, force=True, on_error="skip")
+        make_soup(paths[:2], failing(3, ValueError()), out, force=True, on_error="drop")
 
 
 def test_a_combination_that_fails_counts_as_the_worst(tmp_path: Path) -> None:
     paths, out = members(tmp_path, 3, 6, 5.5), tmp_path / "out.safetensors"
     seen: list[Candidate] = []
     report = make_soup(
-        paths, failing(4.25, ValueError()), out, on_error="skip", record=seen.append
+        paths, failing(4.25, ValueError()), out, on_error="drop", record=seen.append
     )
     # 3 and 5.5 come first, and fail together; 3 and 6 are 4.5, better than 3 alone.
     assert report.weights == (0.5, 0.5, 0)
@@ -543,25 +563,25 @@ def test_what_can_not_be_gone_on_without_is_told(tmp_path: Path) -> None:
             ValueError, match=r"at least one member must have a score.* all 2"
         ),
     ):
-        make_soup(paths, lambda path: math.nan, out, on_error="skip")
+        make_soup(paths, lambda path: math.nan, out, on_error="drop")
     base = made(tmp_path, "0.safetensors", 0)
     with pytest.raises(
         ValueError, match=r"the base must have a score; .*0\.safetensors"
     ):
         make_soup(
             paths, failing(0, math.nan), out, select="wise_ft", base=base,
-            on_error="skip",
+            on_error="drop",
         )  # fmt: skip
     both: Wrong = {"select": "top_k", "weights_params": {"k": 2}}
     with pytest.raises(
         ValueError, match="the combination selected by 'top_k' failed: a s"
     ):
-        make_soup(paths, failing(4.5, math.nan), out, on_error="skip", **both)
+        make_soup(paths, failing(4.5, math.nan), out, on_error="drop", **both)
     assert left(tmp_path) == set()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("on_error", ["raise", "drop"])
 def test_a_run_that_is_ended_leaves_nothing(
     tmp_path: Path, error: type[BaseException], on_error: str
 ) -> None:
@@ -769,3 +789,27 @@ def test_a_rule_with_a_base_is_refused_by_a_soup(tmp_path: Path) -> None:
     rule, paths = Rule(_added, needs_base=True), [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(ValueError, match="of a soup must not need a base, found '_add"):
         make_soup(paths, lambda path: 1.0, tmp_path / "soup", rule=rule)
+
+
+def _rule_of(part: float, offset: float = 0.0) -> Rule:
+    def blend(stack: Array, weights: Array) -> Array:
+        return np.asarray(part * stack.max(axis=0) + offset)
+
+    return Rule(blend)
+
+
+def test_scores_of_another_rule_of_the_same_name_are_not_used(tmp_path: Path) -> None:
+    paths, journal = members(tmp_path, 3, 6), tmp_path / "scores.jsonl"
+    reused = []
+    for part in (1.0, 1.0, 0.5):
+        report = make_soup(
+            paths,
+            lambda path: path.stat().st_ino,
+            tmp_path / "out.safetensors",
+            rule=_rule_of(part),
+            journal=Journal(journal, "score"),
+            force=True,
+        )
+        (mixed,) = [one for one in report.candidates if len(one.members) == 2]
+        reused.append(mixed.reused)
+    assert reused == [False, True, False]

@@ -75,7 +75,7 @@ def test_columns_by_name_by_number_or_by_guess(kind: str, tmp_path: Path) -> Non
     assert n_bytes(path, column="body") == path.stat().st_size
     assert texts_of(path, column="2") == ["body", *TEXTS]
     with pytest.raises(
-        ValueError, match="has the columns 'id', 'body'; select one with column='NAME'"
+        ValueError, match="has the columns 'id', 'body'; pass column='NAME'"
     ):
         texts_of(path)
     with pytest.raises(ValueError, match="has no column 'text', found 'id', 'body'"):
@@ -134,7 +134,7 @@ def test_columns_of_parquet(how: str, tmp_path: Path) -> None:
             "a.txt",
             b"one\ntwo\ncaf\xe9 x",
             {},
-            r"a.txt line 3 is not utf-8: .*0xe9; enc",
+            r"a.txt line 3 is not utf-8: .*0xe9; pass enc",
         ),
         (
             "a.txt",
@@ -146,7 +146,7 @@ def test_columns_of_parquet(how: str, tmp_path: Path) -> None:
             "a.txt",
             b"one",
             {"column": "text"},
-            "which have no column 'text'; kind='csv'",
+            "which have no column 'text'; pass kind='csv'",
         ),
         ("a.txt", b"one", {"kind": "xml"}, "kind must be one of lines, csv, tsv, json"),
         ("a.csv", b"n,text\n1,a\n2\n", {}, "line 3 must have a field 2 .* found 1"),
@@ -280,7 +280,7 @@ def test_columns_between_semicolons_are_named(tmp_path: Path) -> None:
         texts_of(path)
 
 
-def test_a_field_that_is_too_long_is_told(tmp_path: Path) -> None:
+def test_a_field_that_is_too_long_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id," + "b" * 140_000 + "\n")
     with pytest.raises(ValueError, match=r"a\.csv line 1: field larger than"):
@@ -297,7 +297,7 @@ def test_a_field_that_is_too_long_is_told(tmp_path: Path) -> None:
         ("a.csv", "1,good film\n2,bad, film\n", {"column": "2"}),
     ],
 )
-def test_a_text_that_is_cut_at_a_delimiter_is_told(
+def test_a_text_that_is_cut_at_a_delimiter_is_reported(
     name: str, text: str, how: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(text)

@@ -29,12 +29,12 @@ def contents(value: Any) -> Mapping[Any, Any]:
     if isinstance(value, dict):
         return value
     if is_sequence(value):
-        return dict(enumerate(value))
+        return {str(index): part for index, part in enumerate(value)}
     if not isinstance(value, PickledObject):
         return {}
     if is_module(value):
         return dict(_named_tensors(value))
-    return value.entries or dict(enumerate(value.elements)) or value.attributes
+    return value.entries or contents(value.elements) or value.attributes
 
 
 def is_sequence(value: Any) -> bool:

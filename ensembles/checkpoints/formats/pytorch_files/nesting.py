@@ -8,87 +8,176 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.formats.pytorch_files.modules import contents, is_sequence
 from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 
-NESTED = ("state_dict", "model_state_dict", "model", "ema", "module")
+# Keys of the model, in the order in which they are preferred, and who writes them.
+MODEL_KEYS = {
+    "state_dict": "Lightning, timm, MMEngine",
+    "model_state_dict": "the tutorials of PyTorch",
+    "model": "fairseq, OpenNMT, icefall, torchvision, nanoGPT",
+    "module": "DeepSpeed",
+    "model_state": "pytext, PyTorch examples of distributed training",
+    "net": "research code",
+    "params": "BasicSR",
+}
+# A key of the model, and the key of the rest of the same model.
+PARTS = {"model": "generator"}  # OpenNMT stores the output layer apart
 PREFIXES = ("module.", "_orig_mod.")
 SHOWN = 8
+SHARED = " (shares memory with the averaged tensors)"
 # Training state (optimizer, scheduler, metrics): its tensors are not parameters.
 TRAINING = re.compile(
     r"optim|sched|scaler|rng|random|callback|loop|sampler|loss|meter|metric|history"
     r"|hparam|hyper|config|args|stats|grad|moment|exp_avg",
     re.IGNORECASE,
 )
+# Averages of the parameters that were kept during training.
+AVERAGES = re.compile(r"(^|[._])(ema|shadow|avg|swa|averaged)([._]|$)", re.IGNORECASE)
 
-AVERAGES = re.compile(r"(^|[._])(ema|shadow|avg|swa)", re.IGNORECASE)
 
+class StateDict(NamedTuple):
+    """State dict in a PyTorch file, with its key and notes on skipped contents.
 
-class SelectionResult(NamedTuple):
-    """A state dict, its tensors and its key, with notes on skipped contents.
-
-    ``state`` is the mapping itself. ``tensors`` has its tensors in the same order,
-    without wrapper prefixes such as ``module.`` in their names. ``key`` is None if the
-    file is a single state dict; ``notes`` are messages, one sentence each.
+    Parameters
+    ----------
+    tensors : dict of str to StoredTensor
+        Tensors in the order of the file, without wrapper prefixes such as ``module.``
+        in their names. Names have the key as prefix if there are several keys.
+    keys : tuple of str
+        Keys of the state dict; empty if the file is a single state dict.
+    notes : list of str
+        Messages, one sentence each.
     """
 
-    state: Any
-    tensors: dict[str, Any]
-    key: str | None
+    tensors: dict[str, StoredTensor]
+    keys: tuple[str, ...]
     notes: list[str]
 
 
-def state_dict_in(content: Any, key: str | None, path: Path) -> SelectionResult:
-    """State dict in the object of a PyTorch file.
+def state_dict_in(content: Any, key: Keys, path: Path) -> StateDict:
+    """Find the state dict in the object of a PyTorch file.
 
     Parameters
     ----------
     content : object
         Content of the file: a state dict, a module, or a mapping that contains one.
-    key : str or None
-        Key of the state dict, with dots between nested keys. None takes
-        ``content`` itself or the one obvious state dict among its values.
+    key : str, sequence of str or None
+        Key of the state dict, with dots between nested keys, or several keys whose
+        state dicts are parts of one model. None takes ``content`` itself or the one
+        obvious state dict among its values.
     path : Path
         Path of the file, for messages.
 
     Returns
     -------
-    SelectionResult
+    StateDict
 
     Raises
     ------
     ValueError
-        If ``key`` does not exist, no state dict is found, several are candidates, the
+        If a key does not exist, no state dict is found, several are candidates, the
         state dict has nested tensors, or a tensor name is not a string.
     """
-    chosen_key = key
+    mapping = contents(content)
     notes: list[str] = []
-    state = mapping = contents(content)
-    if key is not None:
-        value = _descend(content, key, path)
-        state = contents(value)
-        if not _is_state_dict(state):
-            raise ValueError(
-                f"{path} has no tensors at key {key!r}: found {type(value).__name__}"
-            )
-    elif is_sequence(content) or _is_nested(mapping):
+    keys = (key,) if isinstance(key, str) else tuple(key or ())
+    if not keys and (is_sequence(content) or _is_nested(mapping)):
         # Tensors may be stored next to a state dict: a random generator state, a loss.
-        if not mapping or is_sequence(content):
+        if not mapping or (is_sequence(content) and not _deeper(mapping)):
             raise ValueError(
                 f"{path} must contain a state dict, found {type(content).__name__}"
             )
-        chosen_key = _obvious(mapping, path)
-        state = contents(mapping[chosen_key])
-        notes = [*_beside(mapping, chosen_key), *_unnamed(mapping, chosen_key)]
-    deeper = _deeper(state)
-    if deeper is not None:
-        raise ValueError(
-            f"{path} has nested tensors at {deeper!r}, which would be left out; choose "
-            "the state dict with key=NAME"
-        )
-    at = None if chosen_key is None else str(chosen_key)
-    return SelectionResult(state, _tensors(state, path), at, notes)
+        keys = _obvious(mapping, path)
+        notes = [*_beside(mapping, keys), *_unnamed(mapping, keys)]
+    tensors: dict[str, StoredTensor] = {}
+    for chosen in keys or (None,):
+        value = content if chosen is None else _descend(content, chosen, path)
+        state = contents(value)
+        if not _is_state_dict(state):
+            raise ValueError(
+                f"{path} has no tensors at key {chosen!r}: found {type(value).__name__}"
+            )
+        deeper = _deeper(state)
+        if deeper is not None:
+            raise ValueError(
+                f"{path} has nested tensors at {deeper!r}, which would be left out; "
+                "pass key=NAME (--key NAME) to choose a state dict"
+            )
+        prefix = f"{chosen}." if len(keys) > 1 else ""
+        tensors |= {prefix + name: v for name, v in _tensors(state, path).items()}
+    return StateDict(tensors, keys, notes)
+
+
+def tensors_by_key(content: Any) -> dict[str, dict[Any, StoredTensor]]:
+    """Tensors of all state dicts in the object of a PyTorch file.
+
+    Parameters
+    ----------
+    content : object
+        Content of the file.
+
+    Returns
+    -------
+    dict of str to dict
+        Tensors by name, for the dotted key of each mapping that contains tensors; the
+        key of ``content`` itself is empty.
+    """
+    mapping = contents(content)
+    states = {"": mapping} if _is_state_dict(mapping) else {}
+    states |= dict(_state_dicts(mapping))
+    return {
+        key: {name: value for name, value in state.items() if is_tensor(value)}
+        for key, state in states.items()
+    }
+
+
+def contents_beside(content: Any, chosen: StateDict) -> list[str]:
+    """Names of the contents of a file other than the tensors of its state dict.
+
+    Parameters
+    ----------
+    content : object
+        Content of the file.
+    chosen : StateDict
+        State dict in it, see `state_dict_in`.
+
+    Returns
+    -------
+    list of str
+        Keys such as "optimizer", with dots between nested keys. One that shares a
+        storage with the state dict, and changes with it, has an addition that says so.
+    """
+    storages = {tensor.storage for tensor in chosen.tensors.values() if tensor.size}
+    return [
+        name + SHARED * any(t.storage in storages for t in _tensors_in(value))
+        for name, value in _others(content, "", chosen.keys)
+    ]
+
+
+def _others(
+    content: Any, prefix: str, keys: tuple[str, ...]
+) -> Iterator[tuple[str, Any]]:
+    """Contents outside of the state dicts at ``keys``, and other values in these."""
+    for inner, value in contents(content).items():
+        name = f"{prefix}{inner}"
+        if name in keys:
+            values = contents(value).items()
+            yield from ((f"{name}.{n}", v) for n, v in values if not is_tensor(v))
+        elif any(key.startswith(f"{name}.") for key in keys):
+            yield from _others(value, f"{name}.", keys)
+        elif keys or not is_tensor(value):
+            yield name, value
+
+
+def _tensors_in(value: Any) -> Iterator[StoredTensor]:
+    """Tensors at any depth of a value."""
+    if is_tensor(value):
+        yield value
+    for _, container in [("", value), *_containers(value)]:
+        yield from filter(is_tensor, contents(container).values())
 
 
 def is_tensor(value: Any) -> bool:
@@ -117,10 +206,7 @@ def _descend(content: Any, key: str, path: Path) -> Any:
     """Value at a dotted key path; the keys may contain dots themselves."""
     steps = key.split(".")
     while steps:
-        if isinstance(content, list | tuple) and steps[0].isdecimal():
-            content = dict(enumerate(content)).get(int(steps.pop(0)))
-            continue
-        inside = contents(content)
+        inside = {str(name): value for name, value in contents(content).items()}
         names = {".".join(steps[: n + 1]): n + 1 for n in range(len(steps))}
         chosen_key = next((name for name in reversed(names) if name in inside), None)
         if chosen_key is None:
@@ -132,51 +218,78 @@ def _descend(content: Any, key: str, path: Path) -> Any:
     return content
 
 
-def _obvious(content: Any, path: Path) -> Any:
-    """Key of the single plausible state dict in a mapping."""
+def _obvious(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
+    """Keys of the single plausible state dict in a mapping."""
     states = {name: contents(value) for name, value in content.items()}
     inside = [name for name, state in states.items() if _is_state_dict(state)]
-    usual = [name for name in NESTED if name in inside]
-    loose = sum(map(is_tensor, content.values()))
-    for names in (inside, usual):
+    models = [name for name in inside if not AVERAGES.search(str(name))]
+    usual = [name for name in MODEL_KEYS if name in inside]
+    if len(models or inside) == 1:
+        (name,) = models or inside
+        n_loose = sum(map(is_tensor, content.values()))
         # A small state dict among many loose tensors is probably not the model.
-        if len(names) == 1 and (names == usual or loose < len(states[names[0]])):
-            return names[0]
-    key_paths = inside or [key_path for key_path, _ in _state_dicts(content)]
-    more = f" and {len(key_paths) - SHOWN} more" if len(key_paths) > SHOWN else ""
-    listed = ", ".join(map(str, key_paths[:SHOWN])) or "none"
+        if name in MODEL_KEYS or n_loose < len(states[name]):
+            return (str(name),)
+    if len(usual) == 1:
+        part = PARTS.get(usual[0])
+        if (
+            part
+            and part in inside
+            and not states[part].keys() & states[usual[0]].keys()
+        ):
+            return (usual[0], part)
+        return (usual[0],)
+    found = {str(name): states[name] for name in inside} or dict(_state_dicts(content))
+    listed = [f"{name} ({_size(state)})" for name, state in found.items()]
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     raise ValueError(
-        f"{path} must have one obvious state dict (found: {listed}{more}); choose one "
-        "with key=NAME"
+        f"{path} must have one obvious state dict, found "
+        f"{', '.join(listed[:SHOWN]) or 'none'}{more}; pass key=NAME (--key NAME) to "
+        "choose one, or several keys for the parts of one model"
     )
 
 
-def _beside(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
+def _size(state: Mapping[Any, Any]) -> str:
+    tensors = [value for value in state.values() if is_tensor(value)]
+    n_parameters = sum(tensor.size for tensor in tensors)
+    return f"{len(tensors)} tensors, {n_parameters:,} parameters"
+
+
+def _beside(content: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[str]:
     """Notes on other state dicts in the file: copies, and models left out."""
-    chosen = contents(content[chosen_key])
-    names = {_bare(name) for name, v in chosen.items() if is_tensor(v)}
+    names = {
+        _bare(name)
+        for key in keys
+        for name, value in contents(content[key]).items()
+        if is_tensor(value)
+    }
+    took = "took " + " and ".join(map(repr, keys))
+    if len(keys) > 1:
+        yield f"{took}, which are parts of one model"
     for key_path, state in _state_dicts(content):
-        if key_path == str(chosen_key) or key_path.startswith(f"{chosen_key}."):
+        if key_path.startswith(tuple(f"{key}." for key in keys)) or key_path in keys:
             continue
         others = {_bare(name) for name, value in state.items() if is_tensor(value)}
+        choose = f"pass key={key_path!r} (--key {key_path})"
         if 2 * len(names & others) >= len(names):
+            kind = "has the same tensor names"
+            if AVERAGES.search(key_path):
+                kind = "is an average of them that was kept during training"
             if not re.search(r"optim|grad|moment|exp_avg", key_path, re.IGNORECASE):
-                yield (
-                    f"took {chosen_key!r}; {key_path!r} has the same tensor names "
-                    f"(key={key_path!r})"
-                )
+                yield f"{took}; {key_path!r} {kind}: {choose} to take it instead"
         elif not TRAINING.search(key_path) and _is_model(state):
             yield (
-                f"took {chosen_key!r}; {key_path!r} has other tensors, which are left "
-                f"out (key={key_path!r})"
+                f"{took}; {key_path!r} has other tensors, which are left out: {choose} "
+                "to take them instead"
             )
 
 
-def _unnamed(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
+def _unnamed(content: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[str]:
     """Notes on tensors outside of state dicts: at the top level, or in lists.
 
     A moving average is often a list, in the order of the parameters.
     """
+    took = "took " + " and ".join(map(repr, keys))
     loose = [
         str(name)
         for name, value in content.items()
@@ -185,10 +298,9 @@ def _unnamed(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
     if loose:
         more = f" and {len(loose) - SHOWN} more" if len(loose) > SHOWN else ""
         yield (
-            f"took {chosen_key!r}; tensors next to it are left out: "
-            f"{', '.join(loose[:SHOWN])}{more}"
+            f"{took}; tensors next to it are left out: {', '.join(loose[:SHOWN])}{more}"
         )
-    n_named = sum(map(is_tensor, contents(content[chosen_key]).values()))
+    n_named = sum(map(is_tensor, contents(content[keys[0]]).values()))
     for key_path, values in _containers(content):
         n_listed = sum(map(is_tensor, values)) if is_sequence(values) else 0
         if (
@@ -197,8 +309,8 @@ def _unnamed(content: Mapping[Any, Any], chosen_key: Any) -> Iterator[str]:
             and (AVERAGES.search(key_path) or not TRAINING.search(key_path))
         ):
             yield (
-                f"took {chosen_key!r}; {key_path!r} has {n_listed} tensors without "
-                "names, which are left out"
+                f"{took}; {key_path!r} has {n_listed} tensors without names, which are "
+                "left out"
             )
 
 

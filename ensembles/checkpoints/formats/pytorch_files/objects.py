@@ -93,8 +93,8 @@ def checked_key(key: Any) -> Any:
         n_values += 1
         if n_values > MOST_KEYS:
             raise Malformed(f"a key must have at most {MOST_KEYS} values")
-        if type(value) is tuple:
+        if isinstance(value, tuple):
             queue.extend(value[:MOST_KEYS])
-        elif not isinstance(value, (*ATOMS, PickledObject, Global)):
+        elif not isinstance(value, (*ATOMS, PickledObject)):
             raise Malformed(f"{type(value).__name__} cannot be in a key")
     return key

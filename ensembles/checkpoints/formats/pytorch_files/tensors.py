@@ -145,7 +145,13 @@ def _size(value: Any) -> int:
 
 
 def _strided(
-    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    grad: Any = None,
+    hooks: Any = None,
+    metadata: Any = None,
 ) -> StoredTensor:
     """Make the tensor of ``_rebuild_tensor`` and ``_rebuild_tensor_v2`` of torch."""
     if not isinstance(storage, Storage):
@@ -153,7 +159,11 @@ def _strided(
     sizes, steps = tuple(map(_size, shape)), tuple(map(_size, strides))
     if len(sizes) != len(steps) or len(sizes) > MOST_DIMENSIONS:
         raise ValueError("a tensor must have a stride for each axis")
-    return StoredTensor(storage, storage.dtype, _size(offset), sizes, steps)
+    made = StoredTensor(storage, storage.dtype, _size(offset), sizes, steps)
+    if isinstance(metadata, dict) and any(metadata.values()):
+        # A view with other signs than its storage, such as {"neg": True}.
+        return made._replace(storage=None, problem=LAZY)
+    return made
 
 
 def _untyped(
@@ -164,10 +174,11 @@ def _untyped(
     grad: Any,
     hooks: Any,
     dtype: Any,
-    *_: Any,
+    metadata: Any = None,
 ) -> StoredTensor:
     """Make the tensor of ``_rebuild_tensor_v3``, whose storage has no dtype."""
-    return _strided(storage, offset, shape, strides)._replace(dtype=dtype_name(dtype))
+    made = _strided(storage, offset, shape, strides, metadata=metadata)
+    return made._replace(dtype=dtype_name(dtype))
 
 
 def dtype_name(value: Any) -> str:
@@ -256,10 +267,18 @@ def _default_dict(*_: Any) -> dict[Any, Any]:
     return {}
 
 
+def _encoded(text: Any = "", encoding: Any = "latin1") -> bytes:
+    """Make bytes, which protocol 2 stores as text."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise TypeError("bytes must be encoded in latin1")
+    return text.encode("latin-1")
+
+
 def _torch_size(*args: Any) -> tuple[int, ...]:
     return tuple(map(_size, args[0])) if args else ()
 
 
+LAZY = "is a negated or conjugate view; save it with .resolve_neg().resolve_conj()"
 DENSE = "is sparse; convert it with .to_dense() and save it again"
 QUANTIZED = "is quantized; save the state dict of the float model instead"
 WRAPPER = Global("torch._utils", "_rebuild_wrapper_subclass")
@@ -289,7 +308,8 @@ _MAKERS: dict[str, dict[str, Callable[..., Any]]] = {
     "torch": {"Size": _torch_size},
     "collections": {"OrderedDict": _ordered_dict, "defaultdict": _default_dict},
     "builtins": {"dict": _ordered_dict},
-    "__builtin__": {"dict": _ordered_dict},
+    "__builtin__": {"dict": _ordered_dict, "bytes": _encoded},
+    "_codecs": {"encode": _encoded},
 }
 KNOWN = {
     Global(module, name): make

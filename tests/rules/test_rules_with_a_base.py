@@ -1,0 +1,182 @@
+"""What must hold of every rule with a base, read from its properties."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensembles._typing import Array, Float64
+from ensembles.checkpoints import average, plan
+from ensembles.dtypes import FLOATS, round_to_dtype
+from ensembles.kernels.gram import BLOCK
+from ensembles.rules import RULES
+from ensembles.rules.rule import Rule
+from ensembles.rules.statistics import add_statistics
+from tests.rules.test_adding_a_base import (
+    add_large_differences,
+    magnitudes,
+    thresholds,
+)
+from tests.rules.test_rules import drawn, near, weights_for
+
+Dtype = np.dtype[Any]
+
+
+def add_task_vectors(stack: Float64, weights: Float64, *, base: Float64) -> Float64:
+    """Base plus the weighted sum of the members' differences from it."""
+    total = np.zeros(base.shape)
+    for row, weight in zip(stack, weights, strict=True):
+        total += weight * (row - base)
+    return base + total
+
+
+def add_mean_task_vector(stack: Float64, weights: Float64, *, base: Float64) -> Float64:
+    """Base plus the weighted mean of the members' differences from it."""
+    total = add_task_vectors(stack, weights, base=base) - base
+    return np.asarray(base + total / weights.sum())
+
+
+TASK_VECTORS = Rule(add_task_vectors, needs_base=True, signed=True)
+SAMPLES = [
+    TASK_VECTORS,
+    Rule(add_mean_task_vector, needs_base=True, weight_sum_matters=False),
+    Rule(
+        add_large_differences,
+        statistics=magnitudes,
+        finish=thresholds,
+        needs_base=True,
+        signed=True,
+    ),
+]
+WITH_A_BASE = [rule for rule in RULES.values() if rule.needs_base] + SAMPLES
+
+each_rule = pytest.mark.parametrize("rule", WITH_A_BASE, ids=lambda rule: rule.name)
+each_dtype = pytest.mark.parametrize("dtype", list(FLOATS), ids=str)
+
+
+def members_and_base(
+    rule: Rule, rng: np.random.Generator, dtype: Dtype, shape: tuple[int, ...] = (40,)
+) -> tuple[Array, Array]:
+    stack = drawn(rule, rng, shape)
+    base = np.abs(stack[0] - 0.5) if rule.domain == "non-negative" else stack[0] - 0.5
+    return round_to_dtype(stack, dtype), round_to_dtype(np.asarray(base), dtype)
+
+
+@each_rule
+@each_dtype
+def test_members_that_equal_the_base_are_a_fixed_point(
+    rule: Rule, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    _, base = members_and_base(rule, rng, dtype)
+    stack = np.array([base] * (rule.n_members or 5))
+    cases = [None, weights_for(rule)]
+    if rule.signed:
+        cases.append(weights_for(rule, signed=True))
+    if rule.signed and rule.weight_sum_matters:
+        cases.append(np.array([1.0, -1.0, 0.5, -0.5, 0.0])[: len(stack)])
+    for weights in cases:
+        near(rule(stack, weights, base=base), base, ulps=4 if dtype.itemsize > 4 else 0)
+
+
+@each_rule
+@each_dtype
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3, 4)], ids=str)
+def test_the_result_has_the_dtype_and_shape_of_a_member(
+    rule: Rule, dtype: Dtype, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    stack, base = members_and_base(rule, rng, dtype, shape)
+    for other in (base, base.astype(np.float64), base.astype(np.float16)):
+        result = rule(stack, weights_for(rule), base=other)
+        assert (result.dtype, result.shape) == (dtype, shape)
+
+
+@each_rule
+@each_dtype
+def test_any_division_into_blocks_gives_the_same_bytes(
+    rule: Rule, dtype: Dtype, rng: np.random.Generator
+) -> None:
+    size = 3 * BLOCK + 11
+    stack, base = members_and_base(rule, rng, dtype, (size,))
+    stack[:, BLOCK:] = base[BLOCK:]  # so that the blocks differ in their statistics
+    weights, state = weights_for(rule), None
+    whole = rule(stack, weights, base=base)
+    if rule.statistics is not None:
+        cuts = [0, BLOCK, 3 * BLOCK, size]  # of blocks, at multiples of their size
+        total = None
+        for a, b in pairwise(cuts):
+            part = rule.partial_statistics(stack[:, a:b], base[a:b], {})
+            total = add_statistics(total, part)
+        assert total is not None
+        state = rule.compute_state(total, weights, {})
+    cuts = np.unique([0, 1, 8, 8199, *rng.integers(0, size, 9), size]).tolist()
+    pieces = [
+        rule.combine(stack[:, a:b], weights, dtype, base=base[a:b], state=state)
+        for a, b in pairwise(cuts)
+    ]
+    assert np.concatenate(pieces).tobytes() == whole.tobytes()
+
+
+@each_rule
+def test_members_without_weight_do_not_count(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    if rule.n_members is not None:
+        pytest.skip("takes a fixed number of members")
+    stack, base = members_and_base(rule, rng, np.dtype(np.float64))
+    weights = np.array([0.1, 0.0, 0.3, 0.0, 0.3])
+    counted = rule(stack[weights > 0], weights[weights > 0], base=base)
+    near(rule(stack, weights, base=base), counted)
+
+
+@each_rule
+def test_the_order_of_members_does_not_matter_where_symmetric(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    if not rule.symmetric:
+        pytest.skip("the order matters")
+    stack, base = members_and_base(rule, rng, np.dtype(np.float64))
+    weights = weights_for(rule)
+    expected = rule(stack, weights, base=base)
+    near(rule(stack[::-1], weights[::-1], base=base), expected)
+
+
+@pytest.mark.parametrize(
+    "rule", [*RULES.values(), *SAMPLES], ids=lambda rule: rule.name
+)
+def test_weights_that_sum_to_zero_are_refused_unless_their_sum_matters(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    stack, base = members_and_base(rule, rng, np.dtype(np.float64))
+    more = {"base": base} if rule.needs_base else {}
+    with pytest.raises(ValueError, match="must not sum to zero"):
+        rule(stack, np.zeros(len(stack)), **more)
+    if not rule.signed:
+        return
+    weights = np.array([1.0, -1.0, *[0.0] * (len(stack) - 2)])
+    if rule.weight_sum_matters:
+        assert rule(stack, weights, **more).shape == base.shape
+    else:
+        with pytest.raises(ValueError, match="must not sum to zero"):
+            rule(stack, weights, **more)
+
+
+@each_rule
+def test_twice_the_weights_change_the_result_only_if_their_sum_matters(
+    rule: Rule, rng: np.random.Generator
+) -> None:
+    stack, base = members_and_base(rule, rng, np.dtype(np.float64))
+    weights = weights_for(rule)
+    once, twice = (rule(stack, w, base=base) for w in (weights, 2 * weights))
+    assert np.allclose(once, twice) is not rule.weight_sum_matters
+
+
+def test_the_difference_of_two_members_is_added_to_the_base() -> None:
+    a, b, base = ({"w": np.array([x, 2.0])} for x in (3.0, 1.0, 10.0))
+    how: Any = {"base": base, "rule": TASK_VECTORS, "weights": [1, -1]}
+    assert average([a, b], **how)["w"].tolist() == [12, 2]
+    assert not any("sum to" in note for note in plan([a, b], **how).notes)
+    with pytest.raises(ValueError, match="weights of 'mean' must not sum to zero"):
+        plan([a, b], weights=[1, -1])
