@@ -38,7 +38,7 @@ from ensembles.regular_files import read_json
 
 # Folders for the model in the checkpoints of OLMo-core, Accelerate and NeMo.
 FOLDERS = re.compile(r"model_and_optim|pytorch_model_fsdp_\d+|weights")
-# Keys of the training state; Megatron has it beside the names of the model.
+# KeyPath of the training state; Megatron has it beside the names of the model.
 STATE = (
     r"(?:chained_\d+\.)?optim(?:izer)?s?(?:[_-]?\d+)?|(?:lr_)?schedulers?(?:[_-]?\d+)?"
     r"|rng_state|rerun_state_machine_state|opt_param_scheduler"
@@ -235,10 +235,10 @@ def _wrapper(paths: Mapping[str, KeyPath]) -> KeyPath:
     """Keys around the state dicts, such as "app" of the recipe in PyTorch's guide."""
     wrapper: KeyPath = ()
     while paths and all(len(path) > len(wrapper) + 2 for path in paths.values()):
-        keys = {path[: len(wrapper) + 1] for path in paths.values()}
-        if len(keys) > 1:
+        first_keys = {path[: len(wrapper) + 1] for path in paths.values()}
+        if len(first_keys) > 1:
             break
-        (wrapper,) = keys
+        (wrapper,) = first_keys
     return wrapper
 
 

@@ -73,11 +73,12 @@ def _rank_files(path: Path) -> list[Path]:
             "them into another folder"
         )
     n_ranks = sizes[0]
-    missing = [rank for rank in range(n_ranks) if (n_ranks, rank) not in numbers]
-    if missing:
+    ranks = range(max(n_ranks, 1))
+    missing = next((rank for rank in ranks if (n_ranks, rank) not in numbers), None)
+    if missing is not None or not n_ranks:
         raise ValueError(
             f"{path} must have the files of all {n_ranks} ranks: that of rank "
-            f"{missing[0]} is missing; copy it into the folder"
+            f"{missing} is missing; copy it into the folder"
         )
     return [path / numbers[n_ranks, rank] for rank in range(n_ranks)]
 
@@ -89,9 +90,9 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
     ----------
     path : Path
         Path of the directory with the files of all ranks.
-    key : str or None, default=None
-        Key of the state dict in each file, with dots between nested keys; None finds
-        it.
+    key : str, sequence of str or None, default=None
+        Key of the state dict in each file, with dots between nested keys, or several
+        keys; None finds it.
 
     Returns
     -------
@@ -109,7 +110,8 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
     for name in dict.fromkeys(name for rank in ranks for name in rank.tensors):
         holders = [rank for rank in ranks if name in rank.tensors]
         layout[name] = _tensor(path, name, holders)
-        for rank in holders:
+        is_sharded = holders[0].tensors[name].shard is not None
+        for rank in holders if is_sharded else holders[:1]:
             for record in _records(rank, name):
                 records[record.file.path.name, record.offset] = record
     return sharded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import pickle
 import shutil
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 
 from ensembles.checkpoints import average, plan
 from ensembles.checkpoints.directories.discovery import discover_checkpoints
+from ensembles.checkpoints.formats.distributed import items
 from tests.checkpoints import oracles
 from tests.checkpoints.building import load
 
@@ -109,7 +111,7 @@ def test_the_recipe_with_an_application_around_the_model_is_read(
     path = write(tmp_path / "x", {"app": {"model": state, "optim": optim}})
     assert_equal(average([path]), state)
     planned = plan([path])
-    assert planned.members[0].state_dict == "app.model"
+    assert planned.members[0].keys == ("app.model",)
     assert "training state: app.optim (1 tensor)" in "\n".join(planned.notes)
 
 
@@ -120,8 +122,7 @@ def test_a_key_chooses_any_state_dict(tmp_path: Path) -> None:
         "optimizer": {"state": {"w": {"exp_avg": torch.full((2,), 3.0)}}},
     }
     path = write(tmp_path / "x", content)
-    with pytest.raises(ValueError, match=r"found: model, ema\); choose one with key"):
-        plan([path])
+    assert any("'ema'" in note for note in plan([path]).notes)
     assert average([path], key="ema")["w"].tolist() == [1, 1]
     assert average([path], key="optimizer.state.w")["exp_avg"].tolist() == [3, 3]
     with pytest.raises(ValueError, match=r"x has no key 'avg'"):
@@ -253,8 +254,12 @@ def edited(change: Callable[[Any], None]) -> Callable[[Path], None]:
     return damage
 
 
+def described(metadata: Any) -> Any:
+    return metadata.state_dict_metadata["model.0.weight"]
+
+
 def chunks(metadata: Any) -> Any:
-    return metadata.state_dict_metadata["model.0.weight"].chunks
+    return described(metadata).chunks
 
 
 def item(metadata: Any) -> Any:
@@ -314,6 +319,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "has the size or position",
     ),
     "overlapping items": (edited(overlap), r"and 'model\.0\.weight' overlap"),
+    "no chunks": (
+        edited(lambda m: setattr(described(m), "chunks", None)),
+        r"'model\.0\.weight' must have a list of chunks",
+    ),
+    "no dtype": (
+        edited(lambda m: setattr(described(m), "properties", None)),
+        r"'model\.0\.weight' must have properties with a dtype",
+    ),
+    "dtype that is not one": (
+        edited(lambda m: setattr(described(m).properties, "dtype", "float32")),
+        r"'model\.0\.weight': a dtype must be named",
+    ),
     "deep keys": (edited(deepen), r"'model\.0\.weight' has 65 keys"),
     "tensor as mapping": (edited(nest), r"both a tensor and a mapping at 'model'"),
     "other folder": (
@@ -362,6 +379,17 @@ def test_a_file_of_one_rank_points_to_its_directory(saved: Path) -> None:
     member = saved / "fsdp-2/step-100/__0_0.distcp"
     with pytest.raises(ValueError, match="chunks of one rank; pass its directory"):
         plan([member])
+
+
+def test_more_files_than_can_be_open_are_named(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    monkeypatch.setattr(items, "FileSource", fail)
+    with pytest.raises(ValueError, match=r"step-100 has 4 files.*ulimit -n"):
+        plan([saved / "fsdp-4/step-100"])
 
 
 class Trap:

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from ensembles.checkpoints import average, convert, plan
 from tests.checkpoints.building import header_of
+from tests.checkpoints.directories.test_distributed import write
 from tests.checkpoints.hugging_face import encoder, gpt2, llama, saved
 
 transformers = pytest.importorskip("transformers")
@@ -87,6 +88,19 @@ def test_shards_of_a_real_model_load_again(tmp_path: Path) -> None:
     assert_mean(tmp_path / "out", models)
     average(paths, tmp_path / "anew", shard_size=700)
     assert_mean(tmp_path / "anew", models)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_distributed_checkpoint_loads_again(tmp_path: Path, tied: bool) -> None:
+    models = [llama(seed, tied) for seed in range(2)]
+    paths = []
+    for index, model in enumerate(models):
+        path = tmp_path / f"checkpoint-{index}"
+        write(path / "pytorch_model_fsdp_0", {"model": model.state_dict()})
+        model.config.save_pretrained(path)
+        paths.append(path)
+    average(paths, tmp_path / "out")
+    assert_mean(tmp_path / "out", models)
 
 
 def test_a_pickled_model_becomes_safetensors(tmp_path: Path) -> None:

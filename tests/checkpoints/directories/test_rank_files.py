@@ -69,6 +69,36 @@ def test_a_rank_that_is_there_twice_is_found_by_its_shapes(
         plan([tmp_path / "x"])
 
 
+@pytest.mark.parametrize("n_ranks", ["0", "999999999999"])
+def test_names_of_any_number_of_ranks_are_an_error(
+    tmp_path: Path, n_ranks: str
+) -> None:
+    (tmp_path / f"model_world_size_{n_ranks}_rank_0.pt").touch()
+    with pytest.raises(
+        ValueError, match=rf"must have the files of all {n_ranks} ranks"
+    ):
+        plan([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (torch.ones(8, 10), "is sharded in some files only"),
+        (torch.ones(8, 10, dtype=torch.float64), "has different dtypes or shapes"),
+        (torch.ones(4, 10), "has different dtypes or shapes"),
+    ],
+)
+def test_ranks_that_differ_are_refused(
+    saved: Path, tmp_path: Path, value: torch.Tensor, reason: str
+) -> None:
+    shutil.copytree(saved / "ranks-2/step-100", tmp_path / "x")
+    file = tmp_path / "x/model_world_size_2_rank_1.pt"
+    content = torch.load(file, weights_only=False)
+    torch.save({**content, "0.weight": value}, file)
+    with pytest.raises(ValueError, match=rf"x: tensor '0\.weight' {reason}"):
+        plan([tmp_path / "x"])
+
+
 def test_a_damaged_file_of_a_rank_is_found_by_its_checksums(
     saved: Path, tmp_path: Path
 ) -> None:
