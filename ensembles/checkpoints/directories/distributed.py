@@ -38,7 +38,7 @@ from ensembles.regular_files import read_json
 
 # Folders for the model in the checkpoints of OLMo-core, Accelerate and NeMo.
 FOLDERS = re.compile(r"model_and_optim|pytorch_model_fsdp_\d+|weights")
-# KeyPath of the training state; Megatron has it beside the names of the model.
+# Keys of the training state; Megatron has it beside the names of the model.
 STATE = (
     r"(?:chained_\d+\.)?optim(?:izer)?s?(?:[_-]?\d+)?|(?:lr_)?schedulers?(?:[_-]?\d+)?"
     r"|rng_state|rerun_state_machine_state|opt_param_scheduler"
@@ -112,7 +112,7 @@ def read(path: Path, folder: Path, key: Keys = None) -> Checkpoint:
     n_bytes = sum(entry.stat().st_size for entry in folder.iterdir())
     metadata = read_metadata(folder / NAME, n_bytes)
     paths = {name: _path(metadata, name) for name in metadata.tensors}
-    left_out = _training_state(paths) if key is None else {}
+    left_out = {} if key else _training_state(paths)
     paths = {name: paths[name] for name in paths.keys() - left_out.keys()}
     if left_out and not paths:
         keys = _listed(set(left_out.values()))
@@ -120,7 +120,7 @@ def read(path: Path, folder: Path, key: Keys = None) -> Checkpoint:
             f"{folder} has training state alone, under {keys}; choose a part of it "
             "with key=NAME"
         )
-    wrapper = _wrapper(paths) if key is None else ()
+    wrapper = () if key else _wrapper(paths)
     content = _nested(folder, metadata, paths, len(wrapper))
     chosen = state_dict_in(content, key, folder)
     names = {

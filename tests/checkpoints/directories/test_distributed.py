@@ -101,6 +101,7 @@ def test_the_optimizer_is_left_out_with_a_note(saved: Path) -> None:
     assert "train_state (1 tensor)" in "\n".join(flat.notes)
     whole = torch.load(saved / "whole-1000.pt")
     assert {target.name for target in flat.targets} == whole.keys()
+    assert plan([saved / "flat-2"], key=()).notes == flat.notes  # as the command does
 
 
 def test_the_recipe_with_an_application_around_the_model_is_read(
