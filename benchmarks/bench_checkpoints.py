@@ -64,8 +64,6 @@ def main() -> None:
         facts["start"] = bench.start()
         if options.big:
             facts["big"] = bench.big()
-        if options.ranks:
-            facts["distributed"] = bench.distributed(options.ranks)
     text = report.markdown(facts)
     print(text)
     if options.results:
@@ -85,7 +83,6 @@ def parse() -> argparse.Namespace:
     add("--folder", type=Path, help="where checkpoints are made, on a disk")
     add("--skip-cold", action="store_true", help="page cache warm only")
     add("--big", action="store_true", help="also one tensor of 4 GiB, needs 12 GiB")
-    add("--ranks", type=int, help="also distributed checkpoints (DCP) of so many ranks")
     add("--results", type=Path, help="folder to keep results in")
     return parser.parse_args()
 
@@ -188,49 +185,6 @@ class Bench:
         out = self.out.with_suffix(".safetensors")
         cost = measuring.run(ways.command("ensemble mean", out, files_of_one, None))
         return {"bytes_per_member": BIG, **cost._asdict()}
-
-    def distributed(self, n_ranks: int) -> dict[str, Any]:
-        """The mean of distributed checkpoints, against that of the same bytes.
-
-        Beside it what comes first without it: torch joins each member into one file.
-        """
-        members = self.members(3)
-        sharded = [self.folder / f"sharded-{index}" for index in range(3)]
-        for out, member in zip(sharded, members, strict=True):
-            say(f"making {out.name}")
-            maker = [sys.executable, str(HERE / "distributed_members.py")]
-            measuring.run([*maker, str(out), str(member), str(n_ranks)])
-        self.cost("ensemble mean", sharded)
-        n_checked = llama.check(self.out, members)
-        costs: dict[str, list[Cost]] = defaultdict(list)
-        inputs = {"safetensors": members, "distributed": sharded}
-        for index in range(self.options.rounds):
-            for name, paths in inputs.items():
-                say(f"round {index + 1}: {name}")
-                measuring.warm(f for p in paths for f in sorted(p.iterdir()))
-                costs[name].append(self.cost("ensemble mean", paths))
-            say(f"round {index + 1}: dcp_to_torch")
-            joined = self.out.with_suffix(".pt")
-            costs["dcp_to_torch, 1 member"].append(
-                measuring.run(
-                    [
-                        *(sys.executable, "-W", "ignore", "-m"),
-                        "torch.distributed.checkpoint.format_utils",
-                        *("dcp_to_torch", str(sharded[0]), str(joined)),
-                    ]
-                )
-            )
-        return {
-            "n_ranks": n_ranks,
-            "elements_checked": n_checked,
-            "costs": {
-                name: {
-                    "wall": measuring.spread([cost.wall for cost in found]),
-                    "anonymous": max(cost.anonymous for cost in found),
-                }
-                for name, found in costs.items()
-            },
-        }
 
 
 def files(members: Sequence[Path]) -> Iterator[Path]:

@@ -76,16 +76,6 @@ def markdown(facts: Mapping[str, Any]) -> str:
     if "big" in facts:
         peak = facts["big"]["anonymous"] / MIB
         lines += ["", f"Two members of one tensor of 4 GiB: peak {peak:.0f} MiB."]
-    if "distributed" in facts:
-        n_ranks = facts["distributed"]["n_ranks"]
-        lines += [
-            "",
-            f"| the mean of 3 members, sharded by {n_ranks} ranks | s | MiB |",
-        ]
-        lines += ["|---|--:|--:|"]
-        for name, cost in facts["distributed"]["costs"].items():
-            peak = cost["anonymous"] / MIB
-            lines += [f"| {name} | {seconds(cost['wall'])} | {peak:.0f} |"]
     return "\n".join(lines) + "\n"
 
 
