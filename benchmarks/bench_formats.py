@@ -243,12 +243,13 @@ def markdown(facts: dict[str, Any]) -> str:
         "",
         "Seconds are those of whole commands: median (minimum to maximum). Ratios are "
         "those of the seconds beyond start-up, in the same round. Averages and the "
-        "consolidation are compared with the average of safetensors files, by wall time "
-        "with two threads; `verify`, `diff` and `inspect` use one thread, and are "
+        "consolidation are compared with the average of safetensors files, with two "
+        "threads; `verify`, `diff` and `inspect` use one thread, and are "
         "compared with a program that reads the same files. Memory is the highest "
         "anonymous memory.",
         "",
-        "| command | wall s | CPU s | MiB | compared with | wall ratio | CPU ratio | aim |",
+        "| command | wall s | CPU s | MiB | compared with | wall ratio | CPU ratio | "
+        "aim |",
         "|---|--:|--:|--:|---|--:|--:|--:|",
     ]
     for entry in facts["results"]:
