@@ -1,6 +1,7 @@
 # make demo   trains, averages and ranks real checkpoints, offline once installed
 # make test   runs all tests and reports the branches they take
 # make check  looks at format, style, types, docstrings and the code of the documentation
+# make crash-test  kills and fails averages at each system call, and at 1000 random moments
 # make docs   builds the documentation site: docs/_build/html/index.html
 #
 # Each makes what it needs in .venv, from python3 and the package index alone.
@@ -21,7 +22,7 @@ KERNEL_TESTS := tests/kernels/test_kernels.py tests/predictions/metrics/test_sco
 SOURCES = $(shell find ensembles cli/ensembles_cli -name '*.py')
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check docs clean
+.PHONY: demo test check crash-test docs clean
 
 demo: $(VENV)/demo-installed
 	$(VENV)/bin/ensemble demo
@@ -37,6 +38,9 @@ check: $(VENV)/all-installed
 	$(RUN) -m mypy
 	$(RUN) -m numpydoc lint $(SOURCES)
 	$(PYTEST) ensembles tests/test_docs.py tests/test_vocabulary.py
+
+crash-test: $(VENV)/all-installed
+	PYTHONPATH=. $(RUN) -W ignore tests/checkpoints/crashing.py 1000 $$(date +%s)
 
 docs: $(VENV)/docs-installed
 	rm -rf docs/_build docs/gallery docs/reference/generated

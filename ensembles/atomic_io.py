@@ -218,7 +218,9 @@ def preallocate(fd: int, size: int) -> None:
 def _call_libc(name: str, *arguments: Any) -> None:
     """Call a function of the C library that `os` does not have; raise its error."""
     function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
-    number = errno.ENOSYS if function is None else errno.EINTR
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    number = errno.EINTR
     while number == errno.EINTR:
         number = ctypes.get_errno() if function(*arguments) else 0
     if number:
