@@ -31,6 +31,7 @@ CONTROLS = {
         range(32), range(127, 160), range(0x2028, 0x202F), range(0x2066, 0x206A), BYTES
     )
 }
+IN_LINES = {code: text for code, text in CONTROLS.items() if code != ord("\n")}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -139,7 +140,7 @@ def as_options(message: str) -> str:
     Returns
     -------
     str
-        The message without the marks.
+        The message without the marks, and without characters that control a terminal.
 
     Examples
     --------
@@ -162,7 +163,28 @@ def as_options(message: str) -> str:
     >>> as_options(f"force=True: {verbatim('kind=None')}")
     '--force: kind=None'
     """
-    return PARAMETER.sub(_as_option, message)
+    return printable(PARAMETER.sub(_as_option, message))
+
+
+def printable(text: str) -> str:
+    """Escape characters that control a terminal, such as those in names of files.
+
+    Parameters
+    ----------
+    text : str
+        One or several lines to print.
+
+    Returns
+    -------
+    str
+        The text with its line breaks, and Python escapes for all other controls.
+
+    Examples
+    --------
+    >>> print(printable("member \\x1b[2J.pt"))
+    member \\x1b[2J.pt
+    """
+    return text.translate(IN_LINES)
 
 
 def verbatim(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.console import as_options, size, table
+from ensembles_cli.console import as_options, printable, size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import MergeReport, Plan
@@ -84,9 +84,9 @@ class Taken:
 def print_taken(taken: Taken) -> None:
     """Print members and notes to stderr."""
     for line in shortened(list(map(_line, taken.members()))):
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
     if taken.plan.base is not None:
-        click.echo(taken.plan.base.name, err=True)
+        click.echo(printable(taken.plan.base.name), err=True)
     print_notes(taken.notes)
 
 
@@ -153,15 +153,16 @@ def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
     print_notes(report.notes)
     moved = plan.read_bytes + plan.write_bytes
     speed = f" ({size(int(moved / max(report.seconds, 1e-9)))}/s)"
+    out = printable(str(report.out)) + "/" * (plan.format == "directory")
     click.echo(
-        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {plan.rule.name} of "
+        f"wrote {out}: {plan.rule.name} of "
         f"{counted(len(plan.members), 'member')}, "
         f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
         f"{report.seconds:.2f} s{speed * (moved >= LEAST_TIMED)}"
     )
     click.echo(f"digest xxh3-128:{report.digest}")
     for path, found in report.sha256.items():
-        click.echo(f"sha256 {found} {path}")
+        click.echo(printable(f"sha256 {found} {path}"))
 
 
 def print_notes(notes: Any) -> None:
