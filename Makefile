@@ -2,6 +2,7 @@
 # make test   runs all tests and reports the branches they take
 # make check  looks at format, style, types, docstrings and the code of the documentation
 # make fuzz   reads damaged checkpoints for ten minutes
+# make crash-test  kills and fails averages at each system call, and at 1000 random moments
 # make docs   builds the documentation site: docs/_build/html/index.html
 #
 # Each makes what it needs in .venv, from python3 and the package index alone.
@@ -22,7 +23,7 @@ KERNEL_TESTS := tests/kernels/test_kernels.py tests/predictions/metrics/test_sco
 SOURCES = $(shell find ensembles cli/ensembles_cli -name '*.py')
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check fuzz docs clean
+.PHONY: demo test check fuzz crash-test docs clean
 
 demo: $(VENV)/demo-installed
 	$(VENV)/bin/ensemble demo
@@ -41,6 +42,9 @@ check: $(VENV)/all-installed
 
 fuzz: $(VENV)/all-installed
 	$(RUN) -W ignore tests/checkpoints/fuzzing.py 600 $$(date +%s)
+
+crash-test: $(VENV)/all-installed
+	PYTHONPATH=. $(RUN) -W ignore tests/checkpoints/crashing.py 1000 $$(date +%s)
 
 docs: $(VENV)/docs-installed
 	rm -rf docs/_build docs/gallery docs/reference/generated

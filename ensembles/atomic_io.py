@@ -1,4 +1,8 @@
-"""Atomic output: files and directories that are complete or absent after a kill."""
+"""Atomic output: files and directories that are complete or absent after a kill.
+
+Everything is written through functions of ``os``, ``shutil`` and ``open``, and through
+`_call_libc`; tests replace these to fail or to end the process at each system call.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,18 @@ import shutil
 import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ensembles.permissions import copy_status, status_to_keep, without_group
 
 LARGEST_WRITE = 512 << 10  # bytes; larger buffered writes ran at a sixth of the speed
 NO_REPLACE, EXCHANGE = 1, 2  # flags of renameat2
 AT_FDCWD = -100
+# Errors of a file system or sandbox that does not implement a system call.
+UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -49,12 +57,19 @@ def atomic_output(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     ------
     FileExistsError
         If ``path`` exists when the block starts or ends, and not ``force``.
+    FileNotFoundError
+        If the parent directory does not exist, or the temporary path was removed.
     """
     check_absent(path, force=force)
     old = status_to_keep(path, folder)
     mode = None if old is None else without_group(old.st_mode)
     with temporary_sibling(path, folder=folder, mode=mode) as temporary:
+        created = temporary.stat()
         yield temporary
+        if not os.path.samestat(
+            created, temporary.stat()
+        ):  # only a part is in the new one
+            raise FileNotFoundError(f"{temporary} was removed by another process")
         _flush(temporary)
         if old is not None:
             copy_status(temporary, old)
@@ -118,21 +133,23 @@ def temporary_sibling(
         An empty file or directory with a unique name.
     """
     _clear(path)
-    temporary, lock = path.with_name(_marked(path) + uuid.uuid4().hex), None
-    try:
-        lock = _claim(temporary, folder, mode)
-        yield temporary
-    finally:
-        _remove(temporary)  # no effect after a rename
-        if lock is not None:
-            os.close(lock)
+    temporary = _unique(path)
+    with ExitStack() as closing:
+        try:
+            closing.callback(os.close, _claim(temporary, folder, mode))
+            yield temporary
+        except BaseException:
+            with suppress(OSError):  # the first error has the cause
+                _remove(temporary)
+            raise
+        _remove(temporary)  # the replaced output, if two directories were exchanged
 
 
 @contextmanager
 def explain_disk_full(
     path: Path | str, fix: str = "choose another path"
 ) -> Iterator[None]:
-    """Context manager that reports a full disk by the path of the output.
+    """Context manager that names the output in errors of its disk.
 
     Parameters
     ----------
@@ -145,14 +162,18 @@ def explain_disk_full(
     ------
     OSError
         If the block raises it; the message names ``path`` if the disk or the quota is
-        full.
+        full, or if the error does not have a path.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
+            reason = "its disk is full"
+        elif error.errno is not None and error.filename is None:
+            reason = f"{error.strerror} (errno {error.errno})"
+        else:
             raise
-        raise OSError(f"{path} was not written: its disk is full; {fix}") from None
+        raise OSError(f"{path} was not written: {reason}; {fix}") from None
 
 
 def pwrite_all(fd: int, buffer: memoryview, offset: int) -> None:
@@ -189,11 +210,23 @@ def preallocate(fd: int, size: int) -> None:
     """
     os.truncate(fd, size)
     # Not posix_fallocate: it writes zeros if the file system cannot allocate.
-    with suppress(AttributeError):
-        call = ctypes.CDLL(None, use_errno=True).fallocate
-        failed = call(fd, 0, ctypes.c_int64(0), ctypes.c_int64(size))
-        if failed and ctypes.get_errno() == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    try:
+        _call_libc("fallocate", fd, 0, ctypes.c_int64(0), ctypes.c_int64(size))
+    except OSError as error:  # usually not supported; a broken disk fails later too
+        if error.errno in DISK_FULL:
+            raise
+
+
+def _call_libc(name: str, *arguments: Any) -> None:
+    """Call a function of the C library that `os` does not have; raise its error."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), name, None)
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    number = errno.EINTR
+    while number == errno.EINTR:
+        number = ctypes.get_errno() if function(*arguments) else 0
+    if number:
+        raise OSError(number, os.strerror(number))
 
 
 def _marked(path: Path) -> str:
@@ -201,20 +234,28 @@ def _marked(path: Path) -> str:
     return f".{path.name}.tmp-{platform.node()}-"
 
 
+def _unique(path: Path) -> Path:
+    return path.with_name(_marked(path) + uuid.uuid4().hex)
+
+
 def _claim(temporary: Path, folder: bool, mode: int | None) -> int:
+    """Create and lock a temporary path; return its file descriptor."""
+    access = 0o666 if mode is None else mode & 0o666 | 0o600
+    create = os.O_RDWR | os.O_CREAT | os.O_EXCL
+    flags = os.O_RDONLY | os.O_DIRECTORY if folder else create
     while True:
-        flags = os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR | os.O_CREAT
         if folder:
             temporary.mkdir(0o777 if mode is None else mode | 0o700)
         try:
-            access = 0o666 if mode is None else mode & 0o666 | 0o600
             lock = os.open(temporary, flags | os.O_CLOEXEC, access)
         except FileNotFoundError:
-            continue
+            if folder:
+                continue
+            raise  # the parent directory was removed
         with suppress(OSError):  # no locks on this file system; the name is unique
             fcntl.flock(lock, fcntl.LOCK_EX)
         # `_clear` of another run may have removed it before it was locked.
-        if temporary.exists():
+        if os.path.lexists(temporary):
             return lock
         os.close(lock)
 
@@ -236,12 +277,20 @@ def _clear(path: Path) -> None:
                 os.close(lock)
 
 
-def _remove(path: Path) -> None:
-    with suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def _remove(temporary: Path) -> None:
+    while os.path.lexists(temporary):
+        try:
+            if temporary.is_dir() and not temporary.is_symlink():
+                shutil.rmtree(temporary)
+            else:
+                temporary.unlink()
+        except FileNotFoundError:  # another run removes it too
+            continue
+        except OSError as error:
+            reason = f"{error.strerror} (errno {error.errno})"
+            raise OSError(
+                f"{temporary} could not be removed: {reason}; delete it"
+            ) from None
 
 
 def _flush(temporary: Path) -> None:
@@ -276,39 +325,63 @@ def _publish(temporary: Path, path: Path, force: bool) -> None:
 
 
 def _move_to_free(temporary: Path, path: Path) -> None:
-    if _rename(temporary, path, NO_REPLACE):
-        return
-    if os.path.lexists(path):
-        raise FileExistsError(
-            f"another process created {path} during this run; pass force=True "
-            "(--force) to replace it"
-        )
-    os.rename(temporary, path)
+    try:
+        if _rename(temporary, path, NO_REPLACE) or _link(temporary, path):
+            return
+        if not os.path.lexists(path):
+            os.rename(temporary, path)
+            return
+    except FileExistsError:
+        pass
+    raise FileExistsError(
+        f"another process created {path} during this run; pass force=True "
+        "(--force) to replace it"
+    )
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    """Give a file a second name, which never replaces; return whether it succeeded."""
+    if temporary.is_dir():
+        return False
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return False
+        raise
+    return True
 
 
 def _exchange(temporary: Path, path: Path) -> None:
-    """Swap two paths, one of them a directory, and remove the replaced one."""
-    if os.path.lexists(path) and not _rename(temporary, path, EXCHANGE):
-        # No atomic exchange on this system: for a moment the path does not exist.
-        aside = path.with_name(_marked(path) + uuid.uuid4().hex)
-        os.rename(path, aside)
+    """Swap two paths, one of them a directory; the replaced one is temporary then."""
+    while True:
+        with suppress(FileNotFoundError):  # nothing to replace
+            if not _rename(temporary, path, EXCHANGE):
+                _swap(temporary, path)
+            return
+        with suppress(FileExistsError):  # another run created it since then
+            return _move_to_free(temporary, path)
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Swap two paths by three renames; for a moment ``path`` does not exist."""
+    aside = _unique(path)
+    os.rename(path, aside)
+    try:
         os.rename(temporary, path)
-        temporary = aside
-    elif not os.path.lexists(temporary):
-        return
-    elif not os.path.lexists(path):
-        os.rename(temporary, path)
-        return
-    fsync_path(path.parent)
-    _remove(temporary)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    os.rename(aside, temporary)
 
 
 def _rename(source: Path, target: Path, flag: int) -> bool:
-    """Rename by renameat2; return whether it succeeded."""
-    with suppress(AttributeError):
-        call = ctypes.CDLL(None, use_errno=True).renameat2
-        if not call(AT_FDCWD, os.fsencode(source), AT_FDCWD, os.fsencode(target), flag):
-            return True
-        if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL, errno.EEXIST):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), target)
-    return False
+    """Rename by renameat2; return whether the system supports the flag."""
+    names = os.fsencode(source), os.fsencode(target)
+    try:
+        _call_libc("renameat2", AT_FDCWD, names[0], AT_FDCWD, names[1], flag)
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return False
+        raise OSError(error.errno, error.strerror, str(target)) from None
+    return True

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
+import shutil
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +21,7 @@ import pytest
 from ensembles import atomic_io
 from ensembles.checkpoints import average, plan, write
 from tests.checkpoints.building import load, pair, same_bytes, save, save_shards
+from tests.conftest import ROOT
 
 OUTS = ("out.safetensors", "out.pt", "out")
 outs = pytest.mark.parametrize("out", OUTS)
@@ -472,6 +477,30 @@ def test_a_member_that_is_written_to_meanwhile_is_reported(tmp_path: Path) -> No
     assert left(tmp_path) == []
 
 
+@outs
+def test_a_member_that_is_replaced_meanwhile_is_an_error(
+    tmp_path: Path, out: str
+) -> None:
+    members = pair(tmp_path)
+
+    def replace(n_bytes: int) -> None:
+        shutil.copy2(members[1], tmp_path / "new")
+        os.replace(tmp_path / "new", members[1])
+
+    with pytest.raises(ValueError, match=r"b\.safetensors was replaced while it was"):
+        average(members, tmp_path / out, progress=replace)
+    assert left(tmp_path) == []
+
+
+def test_a_member_that_is_deleted_meanwhile_is_read_to_its_end(tmp_path: Path) -> None:
+    """A trainer deletes its older checkpoints."""
+    members = pair(tmp_path)
+    planned = plan(members, tmp_path / "out.safetensors")
+    members[1].unlink()
+    write(planned)
+    assert load(tmp_path / "out.safetensors")["w"].tolist() == [2, 3, 5.5]
+
+
 @pytest.mark.parametrize("folder", [True, False])
 def test_a_place_beside_is_gone_when_the_block_has_ended(
     tmp_path: Path, folder: bool
@@ -497,3 +526,169 @@ def test_what_a_dead_run_left_beside_is_cleared(tmp_path: Path) -> None:
         (dead / "candidate.pt").write_text("half")
     with atomic_io.temporary_sibling(tmp_path / "out", folder=False):
         assert not dead.exists()
+
+
+@outs
+def test_a_parent_that_vanishes_before_the_run_is_one_error(
+    tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+    planned = plan(pair(tmp_path), tmp_path / "gone" / out)
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError, match=r"No such file .*gone"):
+        write(planned)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_parent_that_vanishes_before_the_output_is_claimed_is_one_error(
+    tmp_path: Path, folder: bool
+) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        atomic_io._claim(tmp_path / "gone" / "out", folder, None)
+
+
+@outs
+def test_a_parent_that_vanishes_during_the_run_is_one_error(
+    tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "gone").mkdir()
+
+    def remove(n_bytes: int) -> None:
+        shutil.rmtree(tmp_path / "gone", ignore_errors=True)
+
+    with pytest.raises(FileNotFoundError, match="gone"):
+        average(pair(tmp_path), tmp_path / "gone" / out, progress=remove)
+
+
+def test_a_directory_without_its_weights_is_not_published(tmp_path: Path) -> None:
+    """Its small files would be written into a new one."""
+    output = atomic_io.atomic_output(tmp_path / "out", folder=True, force=False)
+    place = output.__enter__()
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"out\.tmp.* was removed by another"):
+        output.__exit__(None, None, None)
+    assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_hard_link_to_a_member_is_replaced_and_the_member_kept(
+    tmp_path: Path, force: bool
+) -> None:
+    members, out = pair(tmp_path), tmp_path / "out.safetensors"
+    os.link(members[0], out)
+    if not force:
+        with pytest.raises(FileExistsError, match=r"out\.safetensors exists"):
+            average(members, out)
+    else:
+        average(members, out, force=True)
+        assert load(out)["w"].tolist() == [2, 3, 5.5]
+    assert load(members[0])["w"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("out", ["real", "real/model.safetensors"])
+def test_an_output_that_holds_the_files_that_a_member_links_to_is_refused(
+    tmp_path: Path, out: str
+) -> None:
+    """As in the cache of the Hugging Face Hub."""
+    real = save(tmp_path / "real/model.safetensors", {"w": np.ones(2)})
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").symlink_to(real)
+    with pytest.raises(ValueError, match=r"real.* is or contains the member .*a; choo"):
+        average([tmp_path / "a", tmp_path / "b"], tmp_path / out, force=True)
+    assert load(real)["w"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["pwrite", "fsync", "preadv"])
+def test_an_error_of_a_disk_names_the_output_or_the_member(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    members = pair(tmp_path)
+    planned = plan(members, tmp_path / "out.safetensors")
+    monkeypatch.setattr(os, name, fail)
+    path = "a" if name == "preadv" else "out"
+    with pytest.raises(OSError, match=rf"{path}\.safetensors") as caught:
+        write(planned)
+    assert "Input/output error" in str(caught.value)
+    monkeypatch.undo()
+    assert left(tmp_path) == []
+
+
+def test_an_interrupted_call_of_the_c_library_is_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = iter([errno.EINTR, errno.EINTR, errno.EDQUOT])
+
+    class Library:
+        def __init__(self, *_: Any, **options: Any) -> None:
+            self.fallocate = self.fail
+
+        def fail(self, *_: Any) -> int:
+            ctypes.set_errno(next(numbers))
+            return -1
+
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    monkeypatch.setattr(os, "truncate", lambda *_: None)
+    with pytest.raises(OSError, match="quota"):
+        atomic_io.preallocate(3, 10)
+    assert next(numbers, None) is None
+
+
+SMALL_DISK = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from ensembles.checkpoints import average
+from tests.checkpoints.building import load, pair, save
+
+def fail(*arguments, **options):
+    try:
+        average(*arguments, **options)
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "no error"
+
+members, disk = pair(Path(sys.argv[1])), Path(sys.argv[2])
+average(members, disk / "out.safetensors")
+assert load(disk / "out.safetensors")["w"].tolist() == [2, 3, 5.5]
+n_free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
+large = save(Path(sys.argv[1]) / "large.safetensors", {"w": np.ones(n_free // 8)})
+for out in ("out.safetensors", "new.safetensors", "directory"):
+    words = fail([large], disk / out, force=True)
+    assert words.startswith(str(disk / out)) and "disk is full" in words, words
+assert os.listdir(disk) == ["out.safetensors"]
+words = fail(members, disk, force=True)
+assert "is a mount point, which cannot be replaced" in words, words
+assert os.system(f"mount -o remount,ro {disk}") == 0
+words = fail(members, disk / "new.safetensors")
+assert words == f"{disk} is not writable; choose another folder", words
+assert load(disk / "out.safetensors")["w"].tolist() == [2, 3, 5.5]
+"""
+
+
+def test_another_disk_that_is_full_or_read_only_is_one_error(tmp_path: Path) -> None:
+    """A small file system in memory, where the system lets users mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size=1m tmpfs {disk}"
+    script = f'{mount} && exec "$@" || exit 77'
+    command = ["unshare", "-rm", "sh", "-c", f"{mount} || exit 77"]
+    is_possible = shutil.which("unshare") and not subprocess.call(
+        command, stderr=subprocess.DEVNULL
+    )
+    if not is_possible:
+        return
+    run = [sys.executable, "-c", SMALL_DISK, str(tmp_path), str(disk)]
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, "sh", *run],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

@@ -19,6 +19,7 @@ CONTROLS = {
         range(32), range(127, 160), range(0x2028, 0x202F), range(0x2066, 0x206A), BYTES
     )
 }
+IN_LINES = {code: text for code, text in CONTROLS.items() if code != ord("\n")}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -114,3 +115,24 @@ def size(n_bytes: int) -> str:
         value /= 1000
         units.pop(0)
     return f"{n_bytes} B" if units[0] == "B" else f"{value:.3g} {units[0]}"
+
+
+def printable(text: str) -> str:
+    """Escape characters that control a terminal, such as those in names of files.
+
+    Parameters
+    ----------
+    text : str
+        One or several lines to print.
+
+    Returns
+    -------
+    str
+        The text with its line breaks, and Python escapes for all other controls.
+
+    Examples
+    --------
+    >>> print(printable("member \\x1b[2J.pt"))
+    member \\x1b[2J.pt
+    """
+    return text.translate(IN_LINES)

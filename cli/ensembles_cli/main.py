@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 import ensembles
+from ensembles_cli.console import printable
 from ensembles_cli.process import prepare_compiling
 
 # A module is imported only to run its command or to print its help.
@@ -96,7 +97,8 @@ class Commands(click.Group):
             click.echo("interrupted", err=True)
             ctx.exit(128 + signal.SIGINT)
         except (ValueError, OSError, ImportError) as error:
-            message = "\n".join([str(error), *getattr(error, "__notes__", [])])
+            lines = [str(error), *getattr(error, "__notes__", [])]
+            message = printable("\n".join(lines))
             click.echo(click.style(f"error: {message}", fg="red"), err=True)
             ctx.exit(1)
 
@@ -118,7 +120,8 @@ SUMMARIES = {
 
 
 def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
-    click.echo(click.style(f"warning: {message}", fg="yellow"), err=True)
+    text = printable(str(message))
+    click.echo(click.style(f"warning: {text}", fg="yellow"), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -7,7 +7,9 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
@@ -16,6 +18,7 @@ from ensembles.rules.builtin import RULES
 from ensembles_cli.console import bar, table
 from ensembles_cli.demo.console import DemoConsole
 from ensembles_cli.main import cli
+from tests.checkpoints.building import save
 
 
 class Terminal(io.StringIO):
@@ -117,3 +120,22 @@ def test_a_line_in_a_pipe_has_as_many_columns_as_its_header() -> None:
 def test_an_error_shows_a_path_as_it_is(name: str) -> None:
     result = CliRunner().invoke(cli, ["avg", name, "-o", "o.safetensors"])
     assert result.stderr == f"error: no checkpoint matches {name!r}\n"
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_names_of_files_do_not_control_the_terminal(
+    tmp_path: Path, is_damaged: bool
+) -> None:
+    """The colors of messages are kept."""
+    path = tmp_path / "\x1b[2J\x9b5mevil\u202e.safetensors"
+    save(path, {"w": np.ones(3, np.float32)})
+    if is_damaged:
+        os.truncate(path, 20)
+    out = tmp_path / "\x1b[2Jout.safetensors"
+    arguments = ["avg", str(path), str(path), "-o", str(out), "--sha256"]
+    result = CliRunner().invoke(cli, arguments, color=True)
+    assert result.exit_code == is_damaged
+    words = result.stdout + result.stderr
+    assert not re.search("\x1b\\[2|\x9b|\u202e", words)
+    assert r"\x1b[2J\x9b5mevil\u202e.safetensors" in words
+    assert is_damaged or r"wrote " + str(tmp_path) + r"/\x1b[2Jout" in words

@@ -29,7 +29,7 @@ from ensembles_cli.main import cli
 from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.command import TAIL, ScoringCommand
 from tests.checkpoints.building import save
-from tests.checkpoints.merging.test_kills import tree
+from tests.checkpoints.crashing import tree
 from tests.checkpoints.soup_search.test_make_soup import VALUES, made, six, value
 from tests.conftest import ROOT
 

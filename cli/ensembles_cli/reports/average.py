@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.console import size, table
+from ensembles_cli.console import printable, size, table
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import MergeReport, Plan
@@ -84,9 +84,9 @@ class PlannedAverage:
 def print_members(planned: PlannedAverage) -> None:
     """Print members and notes to stderr."""
     for line in shortened(list(map(_line, planned.members()))):
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)
     if planned.plan.base is not None:
-        click.echo(planned.plan.base.name, err=True)
+        click.echo(printable(planned.plan.base.name), err=True)
     print_notes(planned.notes)
 
 
@@ -153,23 +153,24 @@ def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) ->
     print_notes(report.notes)
     n_bytes = plan.read_bytes + plan.write_bytes
     speed = f" ({size(int(n_bytes / max(report.seconds, 1e-9)))}/s)"
+    out = printable(str(report.out)) + "/" * (plan.format == "directory")
     source = f"{plan.rule.name} of {counted(len(plan.members), 'member')}"
     if plan.is_conversion:
-        source = f"conversion of {plan.members[0].name}"
+        source = f"conversion of {printable(plan.members[0].name)}"
     click.echo(
-        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {source}, "
+        f"wrote {out}: {source}, "
         f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
         f"{report.seconds:.2f} s{speed * (n_bytes >= MIN_TIMED_BYTES)}"
     )
     click.echo(f"digest xxh3-128:{report.digest}")
     for path, digest in report.sha256.items():
-        click.echo(f"sha256 {digest} {path}")
+        click.echo(printable(f"sha256 {digest} {path}"))
 
 
 def print_notes(notes: Any) -> None:
     """Print notes to stderr, at most `NOTES_SHOWN`."""
     for note in notes[:NOTES_SHOWN]:
-        click.echo(click.style(f"note: {note}", fg="yellow"), err=True)
+        click.echo(click.style(f"note: {printable(note)}", fg="yellow"), err=True)
     if len(notes) > NOTES_SHOWN:
         click.echo(f"note: and {len(notes) - NOTES_SHOWN} more", err=True)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensembles_cli.console import table
+from ensembles_cli.console import printable, table
 from ensembles_cli.reports.average import as_number, left_out
 from ensembles_cli.reports.soup_progress import (
     MAX_NAMES,
@@ -69,8 +69,9 @@ def print_soup(
             [f"best single member, {best}", format_score(best_score)],
         ],
     )
-    click.echo(summary(report, n_kept))
-    click.echo(f"wrote {report.out}; to write the same file: {as_average(report)}")
+    click.echo(printable(summary(report, n_kept)))
+    same = f"wrote {report.out}; to write the same file: {as_average(report)}"
+    click.echo(printable(same))
 
 
 def summary(report: SoupReport, n_kept: int) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ensembles_cli.console import printable
 from ensembles_cli.scoring.command import ScoringCommand
 from ensembles_cli.scoring.printed_score import Reading, shortened
 
@@ -93,14 +94,16 @@ class ProgressReporter:
         names = [self._names[name] for name in candidate.members]
         mixture = format_mixture(names, candidate.weights)
         number = self.n_scored + self.n_reused
-        click.echo(f"[{number}] {format_score(candidate.score)}  {mixture}", err=True)
+        line = f"[{number}] {format_score(candidate.score)}  {mixture}"
+        click.echo(printable(line), err=True)
         if candidate.error is not None and len(candidate.members) > 1:
             _echo("warning", candidate.error)
 
     def _print_line(self, reading: Reading) -> None:
         """Print the line of the first score, and warn if it seems to be a loss."""
         self.line = shortened(reading.line)
-        click.echo(f"score {reading.value:g} is read from: {self.line}", err=True)
+        line = f"score {reading.value:g} is read from: {self.line}"
+        click.echo(printable(line), err=True)
         if not self._lower_is_better and reading.is_lower_better(self._scoring.text):
             _echo(
                 "warning",

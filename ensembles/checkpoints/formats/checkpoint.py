@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -135,7 +136,10 @@ class FileSource:
         """Fill the buffer with the bytes from ``offset`` on."""
         rest = buffer
         while len(rest):
-            n_read = os.preadv(self._fd, [rest[:LARGEST_READ]], offset)
+            try:
+                n_read = os.preadv(self._fd, [rest[:LARGEST_READ]], offset)
+            except OSError as error:  # of the disk or network, without a path
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
             if n_read == 0:
                 raise ValueError(
                     f"{self.path} ends at byte {offset}, {len(rest)} bytes too early: "
@@ -144,11 +148,20 @@ class FileSource:
             rest, offset = rest[n_read:], offset + n_read
 
     def check_unchanged(self) -> None:
-        """Raise `ValueError` if the file was modified since it was opened."""
+        """Raise `ValueError` if the file was modified or replaced since it was opened.
+
+        A file that was deleted is complete until it is closed.
+        """
         status = os.fstat(self._fd)
+        change = ""
         if (status.st_size, status.st_mtime_ns) != (self.size, self._modified):
+            change = "modified"
+        with suppress(OSError):
+            if not os.path.samestat(status, os.stat(self.path)):
+                change = "replaced"
+        if change:
             raise ValueError(
-                f"{self.path} was modified while it was read; wait until it is "
+                f"{self.path} was {change} while it was read; wait until it is "
                 "complete, and start again"
             )
 

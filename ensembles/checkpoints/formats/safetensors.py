@@ -30,6 +30,7 @@ from ensembles.registry import register
 
 LARGEST_HEADER = 25_000_000
 MOST_TENSORS = 500_000
+MOST_ELEMENTS = 1 << 59  # of a NumPy array with elements of 8 bytes, and more
 DTYPES = {
     name: np.dtype(dtype)
     for name, dtype in {
@@ -254,7 +255,9 @@ def _tensor(file: FileSource, name: str, entry: Any, start: int) -> Tensor:
             file.path, f"{where} lacks dtype, shape or data_offsets"
         ) from None
     numbers = [begin, end, *shape] if isinstance(shape, list) else [None]
-    if not all(type(n) is int and 0 <= n <= 1 << 62 for n in numbers):
+    if not all(type(n) is int and 0 <= n <= 1 << 62 for n in numbers) or (
+        math.prod(n or 1 for n in shape) > MOST_ELEMENTS  # NumPy counts so if one is 0
+    ):
         raise _broken(file.path, f"{where} has shape {shape}, bytes {begin} to {end}")
     if not isinstance(kind, str) or kind not in DTYPES:
         advice = CONVERSIONS.get(kind) if isinstance(kind, str) else None

@@ -140,12 +140,18 @@ def _replacement_problems(out: Path, members: Sequence[Checkpoint]) -> list[str]
             ]
     if not os.path.lexists(out):
         return []
+    target = out.resolve()
     for member in members:
-        path = member.path.resolve() if member.path else None
-        if path and out.resolve() in (path, *path.parents):
-            return [
-                f"{out} is or contains the member {member.name}; choose another name"
-            ]
+        for path in map(Path.resolve, _paths(member)):
+            if target in (path, *path.parents):
+                return [
+                    f"{out} is or contains the member {member.name}; choose another "
+                    "name"
+                ]
+    if out.is_dir() and os.path.ismount(out):
+        return [
+            f"{out} is a mount point, which cannot be replaced; choose a path in it"
+        ]
     foreign = _foreign(out, members[0].files) if out.is_dir() else None
     if foreign:
         return [
@@ -153,6 +159,14 @@ def _replacement_problems(out: Path, members: Sequence[Checkpoint]) -> list[str]
             "a checkpoint; choose another name"
         ]
     return []
+
+
+def _paths(member: Checkpoint) -> list[Path]:
+    """Paths of a member and its files, which may be links to other directories."""
+    if member.path is None:
+        return []
+    names = [*member.parts, *member.files] if member.is_directory else []
+    return [member.path, *(member.path / name for name in names)]
 
 
 def _foreign(folder: Path, files: Sequence[str]) -> str | None:

@@ -25,7 +25,7 @@ from ensembles.checkpoints.formats.checkpoint import FileSource
 from ensembles.checkpoints.soup_search.candidates import candidate_suffix
 from ensembles.rules import Rule
 from tests.checkpoints.building import load, save
-from tests.checkpoints.merging.test_kills import tree
+from tests.checkpoints.crashing import tree
 
 # Of one parameter each; the best is 4.
 VALUES = {"c": 8, "d": 0, "e": -3, "a": 3, "b": 6, "f": 1}
