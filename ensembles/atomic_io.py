@@ -55,10 +55,31 @@ def atomic_output(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     mode = None if old is None else without_group(old.st_mode)
     with temporary_sibling(path, folder=folder, mode=mode) as place:
         yield place
-        _flush(place)
-        if old is not None:
-            copy_status(place, old)
-        _publish(place, path, force)
+        publish(place, path, force=force)
+
+
+def publish(place: Path, path: Path, *, force: bool) -> None:
+    """Flush a complete file or directory, and rename it to ``path``.
+
+    Parameters
+    ----------
+    place : Path
+        Temporary path on the same file system.
+    path : Path
+        Where the output is published.
+    force : bool
+        Whether an existing output is replaced; the new one takes over its permissions.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` exists, and not ``force``.
+    """
+    _flush(place)
+    old = status_to_keep(path, place.is_dir())
+    if old is not None:
+        copy_status(place, old)
+    _publish(place, path, force)
 
 
 def check_absent(path: Path, *, force: bool, folder: bool | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
+from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.types import (
     Size,
     Weights,
@@ -80,6 +82,7 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
+@part_option
 @click.option(
     "--plan",
     "plan_only",
@@ -101,6 +104,7 @@ def command(
     weights: list[float] | None,
     last: int | None,
     rule_params: tuple[tuple[str, Any], ...],
+    part: Part | None,
     plan_only: bool,
     as_json: bool,
     sha256: bool,
@@ -127,18 +131,20 @@ def command(
     end_cleanly()
     named, numbers = split_weights(members, weights, last=last)
     found = discover_checkpoints(named, last=last)
+    part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
         found.paths,
         out or default_out(found.paths),
         weights=numbers,
         rule_params=as_params(rule_params),
+        **part._asdict(),
         **options,
     )
-    taken = Taken(plan, found)
+    taken = Taken(plan, found, part_notes)
     if plan_only:
         print_plan(taken, as_json)
         return
-    if plan.out is not None:
+    if plan.out is not None and part.world_size is None:
         check_absent(plan.out, force=options["force"])
     if not as_json:
         print_taken(taken)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,11 +42,14 @@ class StreamResult:
         Digest of the result's tensors.
     nonfinite_tensors : list of str
         Names of tensors of the result that contain NaN or infinity.
+    written : dict of str to list of bytes
+        Block digests of each tensor of the result, by name.
     """
 
     blocks: dict[Tensor, list[bytes]] = field(default_factory=dict)
     digest: str = ""
     nonfinite_tensors: list[str] = field(default_factory=list)
+    written: dict[str, list[bytes]] = field(default_factory=dict)
 
     def checkpoint_digests(self, plan: Plan) -> list[str]:
         """Digest of each member, then of the base, from their tensors that were read.
@@ -320,10 +323,30 @@ def _result(
             digests.extend(more)
         if not part.is_finite:
             nonfinite[job.target.name] = None
-    written = {t.name: (t.dtype, t.shape, blocks[t.name][-1]) for t in targets}
     read = {
         tensor: digests
         for target in targets
         for tensor, digests in zip(target.sources, blocks[target.name], strict=False)
     }
-    return StreamResult(read, digest(written), list(nonfinite))
+    written = {target.name: blocks[target.name][-1] for target in targets}
+    return StreamResult(read, result_digest(targets, written), list(nonfinite), written)
+
+
+def result_digest(
+    targets: Iterable[TensorPlan], written: Mapping[str, Iterable[bytes]]
+) -> str:
+    """Digest of the result's tensors from their block digests.
+
+    Parameters
+    ----------
+    targets : iterable of TensorPlan
+        All tensors of the result.
+    written : mapping of str to iterable of bytes
+        Block digests of each tensor, by name.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    return digest({t.name: (t.dtype, t.shape, written[t.name]) for t in targets})

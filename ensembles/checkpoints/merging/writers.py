@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from ensembles._typing import Array
-from ensembles.checkpoints.formats.detection import writer_for
+from ensembles.checkpoints.formats.detection import format_by_suffix, writer_for
 from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
 from ensembles.checkpoints.merging import digests
 from ensembles.checkpoints.merging.checksums import verify_checksums
@@ -80,6 +80,30 @@ def write_plan_to(
         If a member is damaged or changes while it is read, or the rule or option
         ``integers`` rejects values of a tensor.
     """
+    result = write_weight_files(plan, path, progress, stream)
+    if plan.format == "directory":
+        write_auxiliary_files(plan, path, result.checkpoint_digests(plan))
+    return result
+
+
+def write_weight_files(
+    plan: Plan,
+    path: Path,
+    progress: Callable[[int], None],
+    stream: TensorStream | None = None,
+) -> StreamResult:
+    """Write the weight files of a plan, without the auxiliary files of a directory.
+
+    Parameters
+    ----------
+    plan, path, progress, stream
+        As in `write_plan_to`.
+
+    Returns
+    -------
+    StreamResult
+        Digests, and the names of tensors with NaN or infinity.
+    """
     if stream is None:
         verify_checksums(plan.checkpoints, plan.threads, progress)
     metadata = {KEY: provenance(plan, [digests.ZERO] * len(plan.checkpoints))}
@@ -87,18 +111,35 @@ def write_plan_to(
     sinks: dict[str, Sink] = {}
     with ExitStack() as opened:
         for part in plan.parts:
-            part_path = path / part if is_directory else path
-            part_path.parent.mkdir(parents=True, exist_ok=True)
             prefix = shards.prefix_of(part, plan.members[0]) if is_directory else ""
-            file = _output_file(plan, part, part_path, prefix, metadata)
+            file = _output_file(plan, part, path, prefix, metadata)
+            file.path.parent.mkdir(parents=True, exist_ok=True)
             part_sinks = opened.enter_context(contextmanager(writer_for(part))(file))
             sinks |= {prefix + name: sink for name, sink in part_sinks.items()}
         result = (stream or stream_plan)(plan, sinks, progress)
-        read_digests = result.checkpoint_digests(plan)
-        metadata[KEY] = provenance(plan, read_digests)
-    if is_directory:
-        write_auxiliary_files(plan, path, read_digests)
+        metadata[KEY] = provenance(plan, result.checkpoint_digests(plan))
     return result
+
+
+def rewrite_metadata(plan: Plan, path: Path, checkpoint_digests: Sequence[str]) -> None:
+    """Write the provenance into complete weight files, which have other digests.
+
+    Parameters
+    ----------
+    plan : Plan
+        Plan whose output is a directory.
+    path : Path
+        Directory with all weight files.
+    checkpoint_digests : sequence of str
+        Digest of each member's tensors, then of the base's.
+    """
+    metadata = {KEY: provenance(plan, checkpoint_digests)}
+    for part in plan.parts:
+        format_ = format_by_suffix(part)
+        if format_ is not None and format_.rewrite_metadata is not None:
+            prefix = shards.prefix_of(part, plan.members[0])
+            file = _output_file(plan, part, path, prefix, metadata)
+            format_.rewrite_metadata(file)
 
 
 def _output_file(
@@ -114,7 +155,7 @@ def _output_file(
     }
     is_extra = plan.format == "directory" and part in first.extras
     return OutputFile(
-        path=path,
+        path=path / part if plan.format == "directory" else path,
         name=f"{plan.out}/{part}" if plan.format == "directory" else f"{plan.out}",
         layout=layout,
         aliases=aliases,

@@ -36,6 +36,12 @@ from ensembles.checkpoints.planning.options import (
     MergeOptions,
     Missing,
 )
+from ensembles.checkpoints.planning.ranks import (
+    assign,
+    rank_notes,
+    rank_problems,
+    work_bytes,
+)
 from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
 from ensembles.rules.builtin import RULES
@@ -82,10 +88,10 @@ class Plan:
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes to read from members and base, more than once with checksums or
-        statistics.
+        Bytes that this process reads from members and base, more than once with
+        checksums or statistics.
     write_bytes : int
-        Size of the result's tensors in bytes.
+        Size in bytes of the result's tensors that this process writes.
     free_bytes : int
         Free bytes on the disk of the output; 0 in memory.
     peak_bytes : int
@@ -119,6 +125,11 @@ class Plan:
         """All checkpoints that are read: the members, then the base if there is one."""
         return self.members if self.base is None else (*self.members, self.base)
 
+    @property
+    def assigned(self) -> list[str]:
+        """Weight files that this process writes; all without ``world_size``."""
+        return assign(self.parts, self.options.world_size or 1)[self.options.rank]
+
 
 def plan(
     members: Sequence[Member],
@@ -138,6 +149,8 @@ def plan(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
+    rank: int = 0,
+    world_size: int | None = None,
 ) -> Plan:
     """Plan an average from the headers of its members.
 
@@ -163,6 +176,8 @@ def plan(
     rule_params : mapping of str to value or None, default=None
         Parameters of the rule, by name; None means the defaults.
     dtype, integers, missing, include, exclude, key, shard_size, memory, threads, force
+        As in `average`, with the same defaults.
+    rank, world_size
         As in `average`, with the same defaults.
 
     Returns
@@ -196,6 +211,8 @@ def plan(
         memory=memory,
         threads=threads,
         force=force,
+        rank=rank,
+        world_size=world_size,
     )
     opened, base_opened, renamings = _open_all(members, base, key)
     checkpoints = opened if base_opened is None else (*opened, base_opened)
@@ -227,9 +244,16 @@ def plan(
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
+    is_directory = format_ == "directory"
+    if is_directory:
+        parts = shards.divide(targets, opened[0], shard_size=shard_size)
+    else:
+        parts = {path.name if path else "": shards.in_order(targets)}
+    problems += rank_problems(path, parts if is_directory else None, opened, options)
     n_free = 0
     if path is not None:
-        reasons, n_free = destination_problems(path, checkpoints, n_written)
+        n_needed = n_written - (0 if world_size is None else work_bytes(path))
+        reasons, n_free = destination_problems(path, checkpoints, n_needed)
         problems += reasons
     n_threads, n_buffers = 1, 0
     with _collected(problems):
@@ -237,10 +261,8 @@ def plan(
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
     if problems:
         raise ValueError(_join(problems))
-    if format_ == "directory":
-        parts = shards.divide(targets, opened[0], shard_size=shard_size)
-    else:
-        parts = {path.name if path else "": shards.in_order(targets)}
+    ranks = assign(parts, options.world_size or 1)
+    assigned = [target for part in ranks[rank] for target in parts[part]]
     return Plan(
         members=opened,
         base=base_opened,
@@ -255,12 +277,13 @@ def plan(
         parts=parts,
         options=options,
         threads=n_threads,
-        read_bytes=_count_read(checkpoints, targets, resolved),
-        write_bytes=n_written,
+        read_bytes=_count_read(checkpoints, assigned, resolved),
+        write_bytes=sum(target.nbytes for target in assigned),
         free_bytes=n_free,
         peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
-            *output_notes(path, format_, n_written, force, opened),
+            *output_notes(path, format_, n_written, options, opened),
+            *rank_notes(parts, options.world_size),
             *member_notes(checkpoints),
             *renamings,
             *match.notes,
