@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ensembles.checkpoints.compatibility.layout import TensorPlan
@@ -159,14 +161,14 @@ def work_bytes(out: Path | None) -> int:
     """
     if out is None or not out.parent.is_dir():
         return 0
-    sizes = 0
+    n_bytes = 0
     for folder in work_folders(out):
-        for path in folder.rglob("*"):
-            try:
-                sizes += path.lstat().st_size
-            except FileNotFoundError:  # another process renamed or removed it
-                continue
-    return sizes
+        # Not `rglob`, which raises if another process removes a folder meanwhile.
+        for parent, _, files in os.walk(folder):
+            for name in files:
+                with suppress(FileNotFoundError):
+                    n_bytes += os.lstat(os.path.join(parent, name)).st_size
+    return n_bytes
 
 
 def _n_bytes(targets: Sequence[TensorPlan]) -> int:
