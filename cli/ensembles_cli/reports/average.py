@@ -172,11 +172,12 @@ def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
         )
         return
     moved = plan.read_bytes + plan.write_bytes
+    by = "" if part_of(plan) is None else f" by part {part_of(plan)}"
     speed = f" ({size(int(moved / max(report.seconds, 1e-9)))}/s)"
     click.echo(
         f"wrote {report.out}{'/' * (plan.format == 'directory')}: {plan.rule.name} of "
         f"{counted(len(plan.members), 'member')}, "
-        f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
+        f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)}{by} in "
         f"{report.seconds:.2f} s{speed * (moved >= LEAST_TIMED)}"
     )
     click.echo(f"digest xxh3-128:{report.digest}")

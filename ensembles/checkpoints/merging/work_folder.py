@@ -153,12 +153,14 @@ class _WorkFolder:
                 "complete from an earlier run, and are not written again"
             )
         records = _records_by_part(self.plan)
+        verified: set[ChecksumRecord] = set()
         for part in missing:
             with _lock(self.markers[part].with_suffix(".lock")) as is_free:
                 if not is_free:
                     notes.append(f"{part} is being written by another process")
                 elif self.missing([part]):
-                    self.write_part(part, records[part], progress)
+                    self.write_part(part, records[part] - verified, progress)
+                    verified |= records[part]
         missing = self.missing(self.markers)
         if not missing:
             self.publish()
