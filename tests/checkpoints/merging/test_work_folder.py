@@ -5,6 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
+from ensembles import atomic_io
 from ensembles._typing import Float64
-from ensembles.checkpoints import MergeReport, average, plan
+from ensembles.checkpoints import MergeReport, average, plan, write
+from ensembles.checkpoints.merging import work_folder
 from ensembles.rules.rule import Rule
 from tests.checkpoints.building import save, save_shards
 from tests.checkpoints.merging.test_kills import tree
@@ -145,8 +150,13 @@ def test_a_rank_of_a_complete_output_changes_nothing(
     out = tmp_path / "out"
     done = write_all(members, out, [0, 1])
     before = out.stat().st_ino
+    n_read: list[int] = []
     for force in (False, True):
-        report = average(members, out, rank=0, world_size=2, force=force)
+        report = write(
+            plan(members, out, rank=0, world_size=2, force=force),
+            progress=n_read.append,
+        )
+        assert n_read == []
         assert (report.digest, report.missing) == (done.digest, ())
         assert f"{out} is complete" in report.notes[0]
         assert out.stat().st_ino == before
@@ -188,6 +198,51 @@ def test_a_file_of_a_live_process_is_left_to_it(
     assert tree(out) == tree(tmp_path / "alone")
 
 
+def test_a_process_notices_that_another_has_just_published(
+    members: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    done = write_all(members, tmp_path / "alone", [0])
+    average(members, out, rank=1, world_size=2)
+    usual = atomic_io.check_absent
+
+    def check_late(path: Path, *, force: bool) -> None:
+        monkeypatch.setattr(work_folder, "check_absent", usual)
+        average(members, out, rank=0, world_size=2)
+        usual(path, force=force)
+
+    monkeypatch.setattr(work_folder, "check_absent", check_late)
+    report = average(members, out, rank=0, world_size=2)
+    assert (report.digest, report.missing) == (done.digest, ())
+
+
+def test_a_process_that_waited_does_not_bring_the_old_output_back(
+    members: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    average(members, tmp_path / "alone")
+    average(members, tmp_path / "old", weights=[1, 2])
+    average(members, out, weights=[1, 2])
+    usual = work_folder._lock
+
+    @contextmanager
+    def lock_late(path: Path, *, wait: bool = False) -> Iterator[bool]:
+        if path.name == "publish.lock":
+            monkeypatch.setattr(work_folder, "_lock", usual)
+            average(members, out, rank=1, world_size=2, force=True)
+            # As if it had been killed before it removed the replaced directory.
+            shutil.copytree(tmp_path / "old", path.parent / "output")
+        with usual(path, wait=wait) as is_free:
+            yield is_free
+
+    average(members, out, rank=0, world_size=2, force=True)
+    monkeypatch.setattr(work_folder, "_lock", lock_late)
+    average(members, out, rank=1, world_size=2, force=True)
+    assert tree(out) == tree(tmp_path / "alone")
+    (folder,) = work_folders(tmp_path)
+    assert not (folder / "output").exists()
+
+
 def test_each_rank_verifies_the_checksums_of_its_tensors(tmp_path: Path) -> None:
     tensors = {f"t{i}": torch.full((1000,), float(i)) for i in range(4)}
     for name in "ab":
@@ -227,7 +282,7 @@ def test_single_files_and_members_in_memory_are_refused(
     message = "2 processes can only write a directory together, found the output"
     for out in (tmp_path / "x.safetensors", tmp_path / "x.pt", None):
         with pytest.raises(ValueError, match=message):
-            average(members, out, world_size=2)  # type: ignore[call-overload]
+            average(members, out, world_size=2)
     average(members, tmp_path / "x.safetensors", world_size=1)
     assert work_folders(tmp_path) == []
     with pytest.raises(ValueError, match=r"found members\[0\] in memory"):
