@@ -1,4 +1,4 @@
-"""What does averaging checkpoints cost beyond moving their bytes?
+"""How much time does averaging checkpoints take, compared with copying them?
 
 Members are Llama-shaped checkpoints in bfloat16, three shards each. Every way to
 average them is a command of its own, measured from start to end; the ways take turns,
@@ -39,7 +39,7 @@ BIG = 4 << 30
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save the results."""
     options = parse()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         bench = Bench(Path(folder), options)
@@ -88,7 +88,7 @@ def parse() -> argparse.Namespace:
 
 
 class Bench:
-    """Members on a disk, and what the ways cost on them."""
+    """Members on a disk, and the costs of all ways to average them."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         self.out = folder / "out"
@@ -109,14 +109,14 @@ class Bench:
         return llama.make(folder, shapes, member=index, n_shards=n_shards)
 
     def members(self, n_members: int) -> list[Path]:
-        """So many members; more than are asked for would crowd the page cache."""
+        """Paths of members; more than needed would crowd the page cache."""
         for index in range(len(self.made), n_members):
             folder = self.folder / f"member-{index}"
             self.made.append(self._make(folder, self.shapes, index, 3))
         return self.made[:n_members]
 
     def check(self, n_members: int) -> int:
-        """Elements of our result that were found right; also fills numba's cache."""
+        """Number of verified elements of the result; also fills numba's cache."""
         members = self.members(n_members)
         self.cost("ensemble mean", members)
         n_checked = llama.check(self.out, members)
@@ -131,7 +131,7 @@ class Bench:
         return measuring.run(ways.command(way, self.out, members, self.options.peer))
 
     def ways_for(self, n_members: int, cache: str) -> Iterator[str]:
-        """Ways to measure with so many members."""
+        """Ways to measure with a number of members."""
         if cache == "cold":
             yield from COLD
             return
@@ -155,7 +155,7 @@ class Bench:
         return [report.row(cache, *key, whole, start) for key in sorted(whole, key=str)]
 
     def prepare(self, cache: str, members: Sequence[Path]) -> bool:
-        """Bring the page cache into a state; whether that could be done."""
+        """Warm or drop the page cache; returns whether this was possible."""
         if cache == "warm":
             measuring.warm(files(members))
             return True
@@ -194,7 +194,7 @@ def files(members: Sequence[Path]) -> Iterator[Path]:
 
 
 def say(words: str) -> None:
-    """What is being done, to stderr."""
+    """Print progress to stderr."""
     print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 

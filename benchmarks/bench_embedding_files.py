@@ -1,4 +1,4 @@
-"""What does it cost to read a million word vectors, and to embed 500 MB of text?
+"""How much time and memory do large files of vectors and texts take?
 
 A file of text with 1 000 000 words and 300 numbers each is read by this library and by
 gensim, and once it is converted opened from a map; every way is a command of its own,
@@ -44,7 +44,7 @@ assert v.vectors.tobytes() == ours.matrix.tobytes()
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--words", type=int, default=1_000_000)
     parser.add_argument("--megabytes", type=int, default=500)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def reading(folder: Path, n_words: int, repeats: int) -> dict[str, Any]:
-    """Costs of all ways to have the vectors."""
+    """Costs of all ways to read the vectors."""
     large, small = folder / "large.txt", folder / "small.txt"
     for path, count in ((large, n_words), (small, SMALL)):
         say(f"writing {count} vectors as text")
@@ -141,7 +141,7 @@ def embedding(folder: Path, megabytes: int) -> dict[str, Any]:
 
 
 def markdown(facts: dict[str, Any]) -> str:
-    """All that was measured, for people."""
+    """Results as Markdown."""
     machine = ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
     found = facts["reading"]
     lines = [
@@ -151,11 +151,11 @@ def markdown(facts: dict[str, Any]) -> str:
         "",
         f"{machine}.",
         "",
-        f"{facts['words']:,} words, {DIM} numbers each, in float32. Words and numbers "
-        "were gensim's, bit for bit. Seconds beyond start-up: median (least to most); "
-        "memory is the most that is of no file.",
+        f"{facts['words']:,} words with {DIM} dimensions in float32. Words and vectors "
+        "were equal to gensim's, bit for bit. Seconds beyond start-up: median (minimum "
+        "to maximum). Memory is the peak of anonymous memory.",
         "",
-        "| way | CPU s | wall s | gensim's CPU / its | MiB |",
+        "| way | CPU s | wall s | CPU of gensim / this | MiB |",
         "|---|--:|--:|--:|--:|",
     ]
     for way, costs in found.items():
@@ -167,14 +167,14 @@ def markdown(facts: dict[str, Any]) -> str:
     lines += [
         "",
         f"`ensemble embed` of {one['megabytes']:.0f} MB, {one['texts']:,} texts, with "
-        f"GloVe-Twitter-25: {one['wall']:.1f} s, {one['cpu']:.1f} s of the processor, "
+        f"GloVe-Twitter-25: {one['wall']:.1f} s, {one['cpu']:.1f} s of CPU, "
         f"{one['mib']:.0f} MiB.",
     ]
     return "\n".join(lines) + "\n"
 
 
 def say(words: str) -> None:
-    """What is being done, to stderr."""
+    """Print progress to stderr."""
     print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 

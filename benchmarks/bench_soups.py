@@ -1,11 +1,11 @@
-"""Who wins: the best fine-tune, a soup of them, or an ensemble of what they say?
+"""Does a soup beat the best fine-tuned model, or an ensemble of predictions?
 
 Two sets of real fine-tunes. Eight of all-MiniLM-L6-v2 on STS-B train, which differ in
 seed, learning rate and length: Spearman's correlation, times 100, on STS-B dev, and on
-SICK trial as the shifted set. Twenty small networks from a shared start on digits:
-accuracy on held-out digits and on spoilt ones. Everything is chosen on one part, and
-reported on another: of dev one half and the other, drawn five times; of digits parts of
-five seeds, each with a start and members of its own.
+SICK trial as the shifted set. Twenty small networks, fine-tuned from one start on
+digits: accuracy on held-out digits and on distorted ones. Weights are chosen on one
+part and reported on another: halves of dev, drawn five times, and parts of digits with
+five seeds, each with its own start and members.
 """  # noqa: D400  # a question
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FEW = [name for name in WAYS if name != "greedy, with replacement"]
 
 
 class Result(NamedTuple):
-    """What a way scored in one run, on held-out data and on shifted data."""
+    """Scores of a way in one run, on held-out and on shifted data."""
 
     way: str
     run: int
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def write(folder: Path, name: str, results: list[Result], text: str) -> None:
-    """Keep a table, and the numbers that it is made of."""
+    """Save a table and its numbers."""
     (folder / f"soups_{name}.md").write_text(text)
     facts = {
         "machine": measuring.machine(),
@@ -92,7 +92,7 @@ def write(folder: Path, name: str, results: list[Result], text: str) -> None:
 
 
 def digits(folder: Path) -> list[Result]:
-    """Twenty networks, five times over."""
+    """Results of twenty networks with each of five seeds."""
     results = []
     for seed in range(N_SEEDS):
         print(time.strftime("%T"), "digits, seed", seed, flush=True)
@@ -121,7 +121,7 @@ def digits(folder: Path) -> list[Result]:
             100 * float((p.argmax(1) == y).mean())
             for p, (_, y) in zip(said, (data.test, data.shift), strict=True)
         ]
-        results.append(Result("ensemble of answers", seed, *shares, len(members)))
+        results.append(Result("ensemble of predictions", seed, *shares, len(members)))
     return results
 
 
@@ -166,7 +166,7 @@ def encoders(folder: Path) -> list[Result]:
             found = judge(similarities(soup.estimator_))
             results.append(Result(name, run, *found, used(soup)))
         mean = {n: np.mean([c[n] for c in cosines], axis=0) for n in ("dev", "shift")}
-        results.append(Result("ensemble of answers", run, *judge(mean), len(paths)))
+        results.append(Result("ensemble of predictions", run, *judge(mean), len(paths)))
     return results
 
 
@@ -187,7 +187,7 @@ def made(
     learned: dict[str, Any],
     base: Any = None,
 ) -> ModelSoup:
-    """Soup of a way, with what only some ways need."""
+    """Soup of a way, with the parameters of this way."""
     params = dict(way.get("weights_params", {}))
     if way["weights"] == "convex":
         params |= learned
@@ -198,7 +198,7 @@ def made(
 
 
 def used(soup: ModelSoup) -> float:
-    """How many members count, on the mean of the layers."""
+    """Number of members with nonzero weight, mean over the layers."""
     return float(np.mean(np.count_nonzero(soup.weights_, axis=0)))
 
 
@@ -220,8 +220,8 @@ def report(name: str, results: list[Result], minutes: float) -> str:
         "encoders": "Soups of sentence encoders, Spearman's correlation times 100",
     }[name]
     intervals = {
-        "digits": "five seeds, each with a start and members of its own",
-        "encoders": "five halves; they share the members, so they tell of the choice",
+        "digits": "five seeds, each with its own start and members",
+        "encoders": "five halves; the members are the same, so only the choice varies",
     }[name]
     lines = [
         f"# {title}, {date.today()}",
@@ -230,8 +230,8 @@ def report(name: str, results: list[Result], minutes: float) -> str:
         "",
         ", ".join(f"{k} {v}" for k, v in measuring.machine().items()) + ".",
         "",
-        "The uniform soup was what it must be: the mean in float64, rounded once. All "
-        "was chosen on data that are not reported. Differences are to the best single "
+        "The uniform soup was equal to the float64 mean, rounded once. Weights were "
+        "chosen on data that are not reported. Differences are to the best single "
         f"member, chosen in the same way, with {LEVEL:.0%} intervals (Student's t) "
         f"over {intervals}.",
         "",
@@ -241,7 +241,7 @@ def report(name: str, results: list[Result], minutes: float) -> str:
 
 
 def table(results: list[Result]) -> list[str]:
-    """Rows of one set of members, in the order they came."""
+    """Table with a row for each way."""
     lines = [
         "| way | members used | held out | minus best single | shifted | minus best "
         "single |",
@@ -262,7 +262,7 @@ def table(results: list[Result]) -> list[str]:
 
 
 def by_run(results: list[Result], way: str) -> np.ndarray:
-    """Scores of a way: held out, shifted, members used; a row a run."""
+    """Scores of a way, a row per run: held out, shifted, members used."""
     rows = [(r.held, r.shift, r.n_used) for r in results if r.way == way]
     return np.array(rows)
 

@@ -1,4 +1,4 @@
-"""Measure how much code a reader has to follow: sizes of the parts, chains of calls.
+"""How much code does a reader have to follow? Sizes of parts, and call chains.
 
 Prints, for each part of the library, its files, the length of its functions and its
 documented parameters; then, for each of the main jobs on tiny inputs, the modules and

@@ -32,7 +32,7 @@ Way = Iterator[Callable[[], Any]]
 
 
 def main() -> None:
-    """Run a way and print what it cost."""
+    """Run a way and print its cost."""
     way, folder = sys.argv[1], Path(sys.argv[2])
     texts = (folder / "texts.txt").read_text("utf-8").splitlines()
     table = np.load(folder / "table.npy")
@@ -83,7 +83,7 @@ def ours(n_threads: int) -> Callable[..., Way]:
 
 
 def ours_single(texts: list[str], table: Any, tokenizer: str) -> Way:
-    """A sentence a call of a fitted estimator, words known."""
+    """One sentence per call of a fitted estimator, with a warm word cache."""
     from ensembles.embeddings import SentenceEmbedder, WordVectors
 
     own = tokenizer_of(tokenizer)
@@ -121,12 +121,12 @@ def tokenizer_of(path: str) -> Any:
 
 
 def touched(n_texts: int, table: Any) -> Any:
-    """Room for results, which the system has already given."""
+    """Allocated array for results, touched once."""
     return np.full((n_texts, table.shape[1]), 1, np.float32)
 
 
 def pool_alone(texts: list[str], table: Any, tokenizer: str) -> Way:
-    """Pooling of rows that are there."""
+    """Pooling alone, of token ids that are already computed."""
     from ensembles.embeddings.pooling.engine import pool, pooling_spec
 
     rows, out = tokens(tokenizer)(texts), touched(len(texts), table)
@@ -136,7 +136,7 @@ def pool_alone(texts: list[str], table: Any, tokenizer: str) -> Way:
 
 
 def gather(texts: list[str], table: Any, tokenizer: str) -> Way:
-    """The floor: the rows read, and nothing made of them."""
+    """Floor: reads the rows of all tokens, without arithmetic."""
     rows = tokens(tokenizer)(texts).rows
     rows = rows[rows >= 0]
     step = 256
@@ -149,7 +149,7 @@ def gather(texts: list[str], table: Any, tokenizer: str) -> Way:
 
 
 def tokenizer_alone(texts: list[str], table: Any, tokenizer: str) -> Way:
-    """Hugging Face's own ids, pooled by nobody."""
+    """The Hugging Face tokenizer alone, without pooling."""
     del table
     encode = tokenizer_of(tokenizer).encode_batch_fast
     yield lambda: [
@@ -170,7 +170,7 @@ def model2vec(*, shared: bool) -> Callable[..., Way]:
 
 
 def model2vec_single(texts: list[str], table: Any, tokenizer: str) -> Way:
-    """A sentence a call."""
+    """One sentence per call."""
     model = static_model(table, tokenizer)
     model.encode(texts[:10])
     yield lambda: one_by_one(model.encode, texts)
@@ -184,7 +184,7 @@ def static_model(table: Any, tokenizer: str) -> Any:
 
 
 def save_vectors(texts: list[str], table: Any, tokenizer: str) -> Way:
-    """Keep model2vec's vectors of some texts, to hold ours against."""
+    """Save model2vec's vectors of some texts, to compare with them."""
     found = static_model(table, tokenizer).encode(texts[:20000])
     np.save(Path(tokenizer).with_name("model2vec.npy"), found)
     yield lambda: None

@@ -1,4 +1,4 @@
-"""Checkpoints shaped like Llama's, near each other like fine-tunes of one base."""
+"""Checkpoints with the shapes of Llama, close to each other like fine-tunes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command costs: wall, CPU and anonymous memory; caches; the machine."""
+"""Cost of a command: wall time, CPU time, memory; page cache; the machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DROP = Path("/proc/sys/vm/drop_caches")
 
 
 class Cost(NamedTuple):
-    """Seconds from start to end, of the processor, and bytes at most."""
+    """Wall seconds, CPU seconds and peak bytes."""
 
     wall: float
     cpu: float
@@ -33,7 +33,7 @@ class Cost(NamedTuple):
 
 
 def run(command: Sequence[str]) -> Cost:
-    """Cost of a command that ends well.
+    """Cost of a command that succeeds.
 
     Memory is the highest RssAnon seen every 10 ms; the kernel counts it per thread and
     may be some hundred KiB behind. The processor's time is that of the whole process.
@@ -65,7 +65,7 @@ def run(command: Sequence[str]) -> Cost:
 
 
 def anonymous(pid: int) -> int:
-    """Bytes of a process that are of no file, 0 where nothing tells."""
+    """Anonymous memory of a process in bytes; 0 if the system does not report it."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("RssAnon"):
@@ -98,7 +98,7 @@ def warm(paths: Iterable[Path]) -> None:
 
 
 def drop(paths: Iterable[Path]) -> str | None:
-    """How files were thrown out of the page cache, None where they could not be."""
+    """Method that dropped files from the page cache; None if it failed."""
     files = list(paths)
     for _ in range(TRIES):
         os.sync()
@@ -153,7 +153,7 @@ def version_in(python: str, package: str) -> str:
 
 
 def command() -> str:
-    """The command that runs, without places of this machine."""
+    """The command of this process, without paths of this machine."""
     words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
     for before, word in pairwise(["", *sys.argv[1:]]):
         words.append(before.strip("-").upper() if before in PLACES else word)
@@ -168,7 +168,7 @@ def data() -> Path:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, least and most."""
+    """Median, minimum and maximum."""
     return {
         "median": statistics.median(values),
         "min": min(values),

@@ -1,4 +1,4 @@
-"""Predictions that are known: ours are held against them first."""
+"""Verification of predictions, before anything is measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLOSE = 1e-12
 
 
 def check(sets: Sequence[DataSet], records: Sequence[Sequence[Recording]]) -> int:
-    """Predictions that were found right: ours are what others, or formulas, give."""
+    """Number of predictions that equal those of other libraries or formulas."""
     n_checked = 0
     for one, splits in zip(sets, records, strict=True):
         for split in splits:

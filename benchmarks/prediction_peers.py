@@ -1,8 +1,8 @@
-"""Peers that have an interpreter of their own, on recorded predictions.
+"""Peers in another interpreter, on recorded predictions.
 
-Run as ``python prediction_peers.py FOLDER`` by the interpreter that has AutoGluon or
-DESlib, or both: every ``FOLDER/*.npz`` is a recording with its features, and
-``*.said.npz`` beside it what each peer says of the test rows, and its CPU seconds.
+Run as ``python prediction_peers.py FOLDER`` by an interpreter that has AutoGluon,
+DESlib or both. Each ``FOLDER/*.npz`` is a recording with its features; ``*.said.npz``
+beside it gets the predictions of each peer on the test rows, and its CPU seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ N_ROUNDS = 50  # as ours
 
 
 def main(folder: Path) -> None:
-    """Ask whoever is installed."""
+    """Run the peers that are installed."""
     peers: dict[str, Callable[[Any], Any]] = {}
     if find_spec("autogluon") is not None:
         peers["AutoGluon EnsembleSelection"] = autogluon
@@ -63,7 +63,7 @@ def autogluon(recorded: Any) -> Any:
 
 
 class Known:
-    """A classifier that finds what it said of a row of features.
+    """A classifier that looks up its recorded prediction of a row.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Known:
         self.classes_ = np.arange(shares.shape[1])
 
     def fit(self, X: Any, y: Any) -> Known:
-        """Nothing to learn: DESlib asks whether it could be fitted."""
+        """Learn nothing; DESlib requires the method."""
         return self
 
     def predict_proba(self, X: Any) -> Any:
@@ -90,7 +90,7 @@ class Known:
 
 
 def deslib(recorded: Any) -> Any:
-    """Members weighed near each row by how often they are right there, out of fold."""
+    """KNORA-U: members weighted by their out-of-fold accuracy near each row."""
     from deslib.des.knora_u import KNORAU
 
     if not recorded["classes"]:

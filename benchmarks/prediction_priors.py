@@ -1,4 +1,4 @@
-"""Members that lost the class prior, and scores of many members on few rows.
+"""Experiments: members with a wrong class prior, and many members on few rows.
 
 Samples are drawn anew. Balanced members are recorded as those of the sets are; the
 fifteen are fitted by the ensemble itself.
@@ -121,7 +121,7 @@ def balanced() -> dict[str, dict[str, list[float]]]:
 
 
 def honesty() -> dict[str, dict[str, list[float]]]:
-    """What fifteen members on 200 rows are reported to score, and what they score."""
+    """Reported and test log-loss of fifteen members on 200 rows."""
     return {
         one.name: _reported(one)
         for one in prediction_sets.CLASSES
@@ -199,7 +199,8 @@ def _balanced(found: dict[str, dict[str, list[float]]]) -> list[str]:
     lines = [
         "",
         'Three members, all with `class_weight="balanced"`, mean of '
-        f"{len(SEEDS)} samples; the ratio is of mean log-losses to stacking's.",
+        f"{len(SEEDS)} samples; the ratio is the mean log-loss divided by that of "
+        "stacking.",
         "",
         "| set | way | log-loss | to stacking | difference |",
         "|---|---|--:|--:|--:|",
@@ -218,14 +219,14 @@ def _balanced(found: dict[str, dict[str, list[float]]]) -> list[str]:
 def _honesty(found: dict[str, dict[str, list[float]]]) -> list[str]:
     lines = [
         "",
-        "## Is the reported score that of the test rows?",
+        "## Reported score compared with the score on test rows",
         "",
-        f"{len(fifteen_members())} members on {N_ROWS} rows, the default, mean "
-        f"log-loss of {N_DRAWS} draws: as `oof_score_` reports it, of the weights on "
-        "the rows that they were learned from, and on all others. Too good: test less "
-        "reported, ± its standard error over the draws.",
+        f"{len(fifteen_members())} members on {N_ROWS} rows, default parameters, mean "
+        f"log-loss over {N_DRAWS} draws: reported by `oof_score_`, on the rows that "
+        "the weights were learned from, and on all other rows (test). Too good: test "
+        "minus reported, ± its standard error over the draws.",
         "",
-        "| set | reported | where it was learned | test | too good | best single: "
+        "| set | reported | training rows | test | too good | best single: "
         "reported | test |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
@@ -241,7 +242,7 @@ def _honesty(found: dict[str, dict[str, list[float]]]) -> list[str]:
 
 
 def checked() -> int:
-    """Predictions of the pool that are what its formula says, intercepts and all."""
+    """Number of predictions of the pool that equal its formula, with intercepts."""
     n_train, params = RARE["one in 25"]
     X, y = make_classification(n_train, 20, n_informative=6, random_state=0, **params)
     fitted = EnsembleClassifier(balanced_members()).fit(X, y)

@@ -1,4 +1,4 @@
-"""Losses as ratios to the best single member's, and as tables."""
+"""Tables of losses, also as ratios to the best single member."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_worse(found: Facts, way: str) -> bool:
 
 
 def summary(facts: Facts, *, classes: bool) -> dict[str, dict[str, Any]]:
-    """What is said of each way over all sets of a task."""
+    """Summary of each way over all sets of a task."""
     sets = [one["name"] for one in facts["sets"] if one["classes"] == classes]
     if not sets:
         return {}
@@ -72,7 +72,7 @@ def _of_one(sets: Sequence[str], found: Sequence[Facts], way: str) -> dict[str, 
 
 
 def markdown(facts: Facts) -> str:
-    """All that was measured, for people."""
+    """Results as Markdown."""
     machine = ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
     lines = [
         f"# Combining predictions, {facts['date']}",
@@ -81,15 +81,15 @@ def markdown(facts: Facts) -> str:
         "",
         f"{machine}.",
         "",
-        f"{facts['checked']:,} predictions were what they must be, to 1e-12: equal "
-        "weights those of scikit-learn's voting, weighted means and pools those of "
-        "their formulas, and records of members those of the members themselves.",
+        f"{facts['checked']:,} predictions were verified to 1e-12: equal weights "
+        "against scikit-learn's voting, weighted means and pools against their "
+        "formulas, and recorded members against the members themselves.",
         "",
-        "The best single member is chosen out of fold, as weights are. Ratios are of "
-        "mean losses to its, ± is their standard deviation over the sets. Worse: sets "
-        "where a way is worse by more than 2 % and two standard errors of the "
-        "difference over the splits. Seconds are of the processor beyond what the "
-        "members cost, a split, means over the sets.",
+        "The best single member is chosen out of fold, as weights are. Ratio: mean "
+        "loss divided by that of the best single member, ± the standard deviation over "
+        "the sets. Worse: number of sets with a loss that is higher by more than 2 % "
+        "and two standard errors of the difference over the splits. Seconds: CPU time "
+        "per split without the members, mean over the sets.",
     ]
     for classes in (True, False):
         found = summary(facts, classes=classes)
@@ -129,8 +129,8 @@ def _table(found: Facts, memory: Any, *, classes: bool) -> list[str]:
     if classes:
         lines += [
             "",
-            f"MiB: the most that was allocated on '{memory['set']}', whose "
-            f"held-out predictions take {memory['held_mib']:.1f}.",
+            f"MiB: peak allocation on '{memory['set']}', whose held-out predictions "
+            f"take {memory['held_mib']:.1f}.",
         ]
     return lines
 
@@ -176,7 +176,7 @@ def _sizes(facts: Facts) -> list[str]:
         "",
         "## Sets",
         "",
-        "| set | rows | classes | splits | members' CPU s a split |",
+        "| set | rows | classes | splits | CPU s of the members per split |",
         "|---|--:|--:|--:|--:|",
     ]
     for one in facts["sets"]:
@@ -190,10 +190,10 @@ def _leaks(facts: Facts) -> list[str]:
     """Log-loss after learning out of fold, and on what members were fitted on."""
     lines = [
         "",
-        "## What the leak costs",
+        "## Weights learned on training data",
         "",
-        "Log-loss on test rows where weights are learned out of fold → on the rows "
-        'that the members were fitted on (`cv="prefit"` with the training data).',
+        "Log-loss on test rows with weights learned out of fold → on the rows that "
+        'the members were fitted on (`cv="prefit"` with the training data).',
         "",
     ]
     if not facts["leaks"] or len(facts["leaks"]) > 20:

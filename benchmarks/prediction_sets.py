@@ -1,4 +1,4 @@
-"""Data that ensembles of predictions are measured on: to report on, and to develop on.
+"""Data sets for ensembles of predictions: reported ones and development ones.
 
 Results are reported for the sets bundled with scikit-learn and for synthetic ones. The
 library's defaults were chosen on `DEVELOPMENT` alone: other shapes and seeds, and small
@@ -21,7 +21,7 @@ SMALL = 1000  # rows of a set that is split five times
 
 
 class DataSet(NamedTuple):
-    """A set by name, made when it is needed.
+    """A data set, loaded on demand.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class DataSet(NamedTuple):
     n_train: int | None = None
 
     def load(self) -> Data:
-        """Rows in an order of chance, labels from 0."""
+        """Rows in random order, labels from 0."""
         X, y = self.make()
         order = np.random.default_rng(0).permutation(len(y))
         X, y = np.asarray(X, np.float64)[order], np.asarray(y)[order]
@@ -62,7 +62,7 @@ def _bundled(load: Callable[..., Data]) -> Callable[[], Data]:
 
 
 def _column(load: Callable[..., Data], column: int, kept: slice) -> Callable[[], Data]:
-    """One measured number from others."""
+    """Regression of one column on the others."""
 
     def make() -> Data:
         X, _ = load(return_X_y=True)

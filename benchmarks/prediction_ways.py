@@ -122,5 +122,5 @@ LEARNED = (
 
 
 def leaked(way: str, members: Any) -> Any:
-    """That way on members that are fitted already: it learns from what it is given."""
+    """The same way on fitted members, with weights learned on the training data."""
     return CLASSES[way](members, cv="prefit")

@@ -1,4 +1,4 @@
-"""Members' predictions computed once a fold, and members that answer from the record.
+"""Recorded predictions of members in each fold, and members that replay them.
 
 A recorded member's ``X`` holds numbers of rows. Fitted on all training rows it answers
 as the member fitted on them does; fitted on all folds but one, it answers that fold as
@@ -50,7 +50,7 @@ def members(classes: bool) -> list[tuple[str, Any]]:
 
 
 class Recording(NamedTuple):
-    """What members say of one split of the data.
+    """Predictions of the members on one split of the data.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ class Recording(NamedTuple):
     cpu: Any
 
     def __deepcopy__(self, memo: Any) -> Recording:
-        """Itself: a clone of a member need not copy what nobody changes."""
+        """Return itself: records are never changed, so clones share them."""
         return self
 
     @property
@@ -104,7 +104,7 @@ class Recording(NamedTuple):
         return self.y[self.n_train :]
 
     def members(self, *, classes: bool) -> list[tuple[str, Any]]:
-        """Members that answer from this record."""
+        """Members that replay this record."""
         kind = RecordedClassifier if classes else RecordedRegressor
         return [(name, kind(self, place)) for place, name in enumerate(self.names)]
 
@@ -153,7 +153,7 @@ def _say(member: Any, X: Any) -> Any:
 
 
 class Recorded(BaseEstimator):
-    """A member that answers from a record.
+    """A member that replays a record.
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ class Recorded(BaseEstimator):
         self.place = place
 
     def fit(self, X: Any, y: Any) -> Recorded:
-        """Look which rows these are."""
+        """Determine which rows are fitted."""
         fold, rows = self.recording.fold, np.asarray(X)[:, 0]
         held = np.setdiff1d(np.arange(len(fold)), rows)
         self.held_ = None if len(held) == 0 else int(fold[held[0]])
@@ -184,12 +184,12 @@ class Recorded(BaseEstimator):
         if self.held_ is None:
             return self.recording.full[self.place][rows]
         if (self.recording.fold[rows] != self.held_).any():
-            raise ValueError("a recorded member answers the rows of its fold")
+            raise ValueError("a recorded member must predict the rows of its fold")
         return self.recording.held[self.place][rows]
 
 
 class RecordedClassifier(ClassifierMixin, Recorded):
-    """A classifier that answers from a record."""
+    """A classifier that replays a record."""
 
     def predict_proba(self, X: Any) -> Any:
         """Probabilities as they were recorded."""
@@ -201,7 +201,7 @@ class RecordedClassifier(ClassifierMixin, Recorded):
 
 
 class RecordedRegressor(RegressorMixin, Recorded):
-    """A regressor that answers from a record."""
+    """A regressor that replays a record."""
 
     def predict(self, X: Any) -> Any:
         """Values as they were recorded."""

@@ -1,4 +1,4 @@
-"""Costs as ratios to the floor, and as a table."""
+"""Table of the costs of averaging checkpoints, as ratios to the floor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def row(
     whole: Mapping[Key, Sequence[Cost]],
     start: Mapping[Key, Sequence[Cost]],
 ) -> dict[str, Any]:
-    """What one way costs, beside the floors of as many members, round by round."""
+    """Costs of one way, and of the floors with the same number of members."""
     key = (n_members, way)
     found: dict[str, Any] = {"cache": cache, "members": n_members, "way": way}
     for kind in ("wall", "cpu"):
@@ -46,7 +46,7 @@ def beyond(whole: Sequence[Cost], start: Sequence[Cost], kind: str) -> list[floa
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """All that was measured, for people."""
+    """Results as Markdown."""
     machine = ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
     lines = [
         f"# Averaging checkpoints, {facts['date']}",
@@ -54,16 +54,16 @@ def markdown(facts: Mapping[str, Any]) -> str:
         f"`{facts['command']}`",
         "",
         f"{facts['parameters']:,} parameters in bfloat16, "
-        f"{facts['bytes_per_member']:,} bytes a member in three shards. "
-        f"{facts['rounds']} rounds. {facts['elements_checked']:,} elements of our "
-        "means were what float64 gives, rounded once, bit for bit.",
+        f"{facts['bytes_per_member']:,} bytes per member in three shards. "
+        f"{facts['rounds']} rounds. {facts['elements_checked']:,} elements of the "
+        "means were equal, bit for bit, to the float64 mean rounded once.",
         "",
         f"{machine}.",
         "",
-        "Seconds are of whole commands: median (least to most). Ratios are of what "
-        "comes beyond start-up, to the floor of as many members, round by round. "
-        "`ensemble` and `floor + fsync` wait until the result is on the disk, the "
-        "others do not. Memory is the most anonymous memory seen.",
+        "Seconds of whole commands: median (minimum to maximum). Ratios to the floor "
+        "of the same number of members exclude start-up, and are computed in each "
+        "round. `ensemble` and `floor + fsync` wait until the result is on the disk, "
+        "the others do not. Memory is the peak of anonymous memory.",
         *table(facts["results"], "warm"),
     ]
     if facts.get("cold"):
@@ -80,10 +80,10 @@ def markdown(facts: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], cache: str) -> list[str]:
-    """One line a way."""
+    """Table with a row for each way."""
     lines = [
         "",
-        f"| members, {cache} | way | wall s | CPU s | of it start-up | wall / floor "
+        f"| members, {cache} | way | wall s | CPU s | start-up CPU s | wall / floor "
         "| CPU / floor | wall / floor + fsync | CPU / floor + fsync | MiB |",
         "|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
@@ -102,7 +102,7 @@ def table(rows: Sequence[Mapping[str, Any]], cache: str) -> list[str]:
 
 
 def seconds(values: Mapping[str, float] | None) -> str:
-    """Median, least and most."""
+    """Median, minimum and maximum."""
     if values is None:
         return ""
     return f"{values['median']:.2f} ({values['min']:.2f} to {values['max']:.2f})"

@@ -1,4 +1,4 @@
-"""Predictions of members at random, as files, and what it costs to read them."""
+"""Random predictions of members in files, and the cost of reading them."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def make(path: Path, n_members: int, n_rows: int, n_classes: int) -> None:
 
 
 def read(path: Path) -> tuple[Any, Any]:
-    """Predictions, mapped, and labels."""
+    """Memory-mapped predictions, and labels."""
     return np.load(path, mmap_mode="r"), np.load(path.with_suffix(".labels.npy"))
 
 
 def floor(n_members: int, n_rows: int, n_passes: int) -> float:
-    """Seconds of the processor to add up one number a member and row, so often."""
+    """CPU seconds to add up one number per member and row, in each round."""
     numbers = np.ones((n_members, n_rows), np.float32)
     started = time.process_time()
     for _ in range(n_passes):

@@ -17,7 +17,7 @@ from selection_members import read
 
 
 def main() -> None:
-    """Select, tell the order and the seconds of the processor."""
+    """Select, and print the order and the CPU seconds."""
     path, metric, n_rounds = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     stack, labels = read(path)
     kind = "binary" if stack.shape[2] == 2 else "multiclass"

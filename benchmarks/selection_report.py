@@ -1,4 +1,4 @@
-"""Costs of selections as ratios, and as a table."""
+"""Table of the costs of selections, also as ratios."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from report import seconds
 
 
 def markdown(facts: Mapping[str, Any]) -> str:
-    """All that was measured, for people."""
+    """Results as Markdown."""
     machine = ", ".join(f"{name} {value}" for name, value in facts["machine"].items())
     lines = [
         f"# Greedy selection, {facts['date']}",
@@ -19,10 +19,11 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "",
         f"{machine}.",
         "",
-        "Seconds of the processor, threads included: median (least to most) of "
-        f"{facts['repeats']}. The floor adds up one float32 a member and row, once a "
-        "round. A candidate is one member tried in one round; preparation is counted "
-        "in it. Members were taken in the same order by all, as far as they ran.",
+        "CPU seconds of all threads: median (minimum to maximum) of "
+        f"{facts['repeats']}. The floor adds up one float32 per member and row in "
+        "each round. A candidate is one member tried in one round, preparation "
+        "included. All ways selected the same members in the same order, in the rounds "
+        "that they ran.",
         "",
         "| score | members x rows x classes | rounds | floor s | preparation s "
         "| selection s | all / floor | ms a candidate | generic ms | AutoGluon ms "
@@ -35,9 +36,9 @@ def markdown(facts: Mapping[str, Any]) -> str:
             best = found["convex"]
             lines += [
                 "",
-                f"Best weights of the simplex by log-loss: {best['cpu']:.1f} s of the "
-                f"processor, {best['wall']:.1f} s in all; they score "
-                f"{best['score']:.6f}, {found['rounds']} greedy rounds "
+                f"Best weights of the simplex by log-loss: {best['cpu']:.1f} s of CPU, "
+                f"{best['wall']:.1f} s of wall time; their score is "
+                f"{best['score']:.6f}, that of {found['rounds']} greedy rounds "
                 f"{found['score']:.6f}.",
             ]
         if "peer" in found:

@@ -1,7 +1,7 @@
-"""What do votes cost beside scikit-learn's VotingClassifier, members left out?
+"""How much time do votes take, without the members, compared with VotingClassifier?
 
-Members say what their columns of X hold, so that the time is that of combining. The
-answers of both are compared before anything is timed.
+Members predict columns of X, so that only combining takes time. The predictions of both
+are compared before anything is measured.
 """  # noqa: D400  # a question
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CLASSES = np.arange(10)
 
 
 class Column(ClassifierMixin, BaseEstimator):
-    """Says the label in a column of X; is sure of it by the member's own share.
+    """Predicts the label in a column of X, with a probability of its own.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Column(ClassifierMixin, BaseEstimator):
         self.place = place
 
     def fit(self, X: Any, y: Any) -> Column:
-        """Learn the labels alone."""
+        """Learn the labels only."""
         self.classes_ = np.unique(y)
         return self
 
@@ -44,7 +44,7 @@ class Column(ClassifierMixin, BaseEstimator):
         return X[:, self.place]
 
     def predict_proba(self, X: Any) -> Any:
-        """A share for the column's label, equal ones for all others."""
+        """Probability of the column's label; the other labels share the rest."""
         sure = 0.5 + 0.4 / (1 + self.place)
         shares = np.full((len(X), len(CLASSES)), (1 - sure) / (len(CLASSES) - 1))
         shares[np.arange(len(X)), X[:, self.place]] = sure
@@ -58,7 +58,7 @@ def measure(n_rows: int, repeats: int) -> list[dict[str, Any]]:
 
 
 def one(X: Any, voting: str, n_members: int, repeats: int) -> dict[str, Any]:
-    """CPU seconds and most bytes of one prediction, ours and scikit-learn's."""
+    """CPU seconds and peak bytes of one prediction, here and in scikit-learn."""
     members = [(str(place), Column(place)) for place in range(n_members)]
     rule = {"hard": "vote", "soft": "mean"}[voting]
     both = (
@@ -77,7 +77,7 @@ def one(X: Any, voting: str, n_members: int, repeats: int) -> dict[str, Any]:
 
 
 def asker(model: Any, voting: str) -> Callable[[Any], Any]:
-    """What predicts: labels of a hard vote, probabilities of a soft one."""
+    """Method that predicts: labels of a hard vote, probabilities of a soft one."""
     found: Callable[[Any], Any] = (
         model.predict if voting == "hard" else model.predict_proba
     )
@@ -95,7 +95,7 @@ def spent(ask: Callable[[Any], Any], X: Any, repeats: int) -> dict[str, float]:
 
 
 def most(ask: Callable[[Any], Any], X: Any) -> int:
-    """Most bytes of arrays that are alive at once in a call."""
+    """Peak bytes of all arrays in a call."""
     tracemalloc.start()
     try:
         ask(X)
@@ -105,11 +105,11 @@ def most(ask: Callable[[Any], Any], X: Any) -> int:
 
 
 def markdown(found: list[Mapping[str, Any]]) -> list[str]:
-    """The table's lines."""
+    """Table as lines of Markdown."""
     lines = [
         "",
-        "Votes of members that answer at once, checked to be the same; memory is the "
-        "most that arrays take at once, beside the answer itself.",
+        "Votes of members whose prediction costs nothing, verified to be the same. "
+        "Memory is the peak of all arrays, without the result.",
         "",
         "| vote | members x rows x classes | ours s | VotingClassifier s "
         "| VotingClassifier / ours | ours MB | VotingClassifier MB |",

@@ -1,4 +1,4 @@
-"""Small networks from one start, on digits and on spoilt ones, for `bench_soups`."""
+"""Small networks fine-tuned from one start, on digits, for `bench_soups`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START_EPOCHS = 15
 
 
 class Parts(NamedTuple):
-    """Images and labels: to train on, to choose by, to be judged by, and spoilt."""
+    """Images and labels: training, validation, test, and distorted test."""
 
     train: tuple[Any, Any]
     choose: tuple[Any, Any]
@@ -26,7 +26,7 @@ class Parts(NamedTuple):
 
 
 def parts(seed: int) -> Parts:
-    """Digits in three parts; the spoilt ones are those of the last, four ways each."""
+    """Digits in three parts; the test part also with four distortions."""
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
     train, rest, train_y, rest_y = train_test_split(
@@ -78,7 +78,7 @@ def network() -> nn.Module:
 
 
 def fine_tunes(data: Parts, seed: int) -> tuple[nn.Module, list[nn.Module]]:
-    """A start, and members that go on from it: other orders, rates, lengths, noise."""
+    """A start and its fine-tunes, which differ in order, rate, length and noise."""
     torch.manual_seed(seed)
     start = trained(network(), data.train, seed, n_epochs=START_EPOCHS, rate=2e-3)
     rng = np.random.default_rng(seed)
@@ -125,7 +125,7 @@ def trained(
 
 
 def accuracy(model: Any, X: Any, y: Any) -> float:
-    """Share of images whose digit is told, times 100."""
+    """Accuracy, times 100."""
     with torch.no_grad():
         return 100 * float((model(torch.as_tensor(X)).argmax(1).numpy() == y).mean())
 

@@ -1,4 +1,4 @@
-"""Fine-tunes of a sentence encoder for `bench_soups`: made once, then asked."""
+"""Fine-tunes of a sentence encoder for `bench_soups`, which are kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WARM_UP = 0.1  # share of the steps in which the learning rate rises
 
 
 class Recipe(NamedTuple):
-    """What makes one fine-tune differ from the next."""
+    """Hyperparameters of one fine-tune."""
 
     seed: int
     learning_rate: float
@@ -41,7 +41,7 @@ RECIPES = (
 
 
 def sets() -> dict[str, Pairs]:
-    """Pairs to learn from, to choose and be judged by, and shifted ones."""
+    """Pairs for training, for selection and test, and shifted pairs."""
     folder = measuring.data() / "sts"
     return {
         "train": read_similarity_pairs(
@@ -53,7 +53,7 @@ def sets() -> dict[str, Pairs]:
 
 
 def load(path: Path) -> Any:
-    """Encoder read from a directory; no network is asked."""
+    """Encoder read from a directory, without network."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     from sentence_transformers import SentenceTransformer
@@ -64,7 +64,7 @@ def load(path: Path) -> Any:
 
 
 def made(base: Path, folder: Path, train: Pairs) -> list[Path]:
-    """Directories of the fine-tunes; those that are there already are taken."""
+    """Directories of the fine-tunes; existing ones are reused."""
     paths = []
     for recipe in RECIPES:
         path = folder / f"encoder-{recipe.seed}"
@@ -76,7 +76,7 @@ def made(base: Path, folder: Path, train: Pairs) -> list[Path]:
 
 
 def fine_tune(base: Path, pairs: Pairs, recipe: Recipe) -> Any:
-    """Encoder after a pass over pairs, or a part of one, in an order that is drawn."""
+    """Encoder after a pass over pairs, or a part of one, in random order."""
     import torch
 
     torch.manual_seed(recipe.seed)
@@ -99,7 +99,7 @@ def fine_tune(base: Path, pairs: Pairs, recipe: Recipe) -> Any:
 
 
 def batches(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
-    """Rows of full batches in an order that is drawn, texts of like length together."""
+    """Rows of full batches in random order, with texts of similar length."""
     lengths = np.array([len(text) for text in pairs.first])
     order = np.argsort(lengths + rng.uniform(0, 20, len(lengths)))
     n_batches = len(order) // BATCH_SIZE
@@ -108,13 +108,13 @@ def batches(pairs: Pairs, rng: np.random.Generator) -> np.ndarray:
 
 
 def batch(pairs: Pairs, rows: Sequence[int]) -> tuple[list[tuple[str, str]], Any]:
-    """Pairs of texts and the scores that people gave, of some rows."""
+    """Pairs of texts and their human ratings, of a batch of rows."""
     texts = [(pairs.first[row], pairs.second[row]) for row in rows]
     return texts, np.asarray(pairs.scores)[rows]
 
 
 def squared_error(encoder: Any, model: Any, texts: Any, scores: Any) -> Any:
-    """Mean squared error of cosines, people's scores being from 0 to 5."""
+    """Mean squared error of cosines; human ratings are from 0 to 5."""
     import torch
 
     first, second = (

@@ -1,4 +1,4 @@
-"""Ways to average checkpoints, or only to move their bytes: each a small process.
+"""Ways to average checkpoints or only copy their bytes, each in its own process.
 
 Run as ``python ways.py NAME OUT MEMBER...``, where members are directories with the
 same files. `command` gives the whole command line of each way.
@@ -49,7 +49,7 @@ def _mergekit(rule: str, paths: list[str]) -> str:
 
 
 def floor(out: Path, members: list[Path], *, fsync: bool) -> None:
-    """Read all members and write as many bytes as one has, by two threads."""
+    """Read all members and write the bytes of one, with two threads."""
     files = _files(members[0])
     jobs = [
         (index, start)
@@ -105,7 +105,7 @@ def numpy_loop(out: Path, members: list[Path]) -> None:
 
 
 def torch_loop(out: Path, members: list[Path]) -> None:
-    """What one writes by hand: load all, add in float32, save."""
+    """The obvious loop: load all, add in float32, save."""
     import torch
     from safetensors.torch import load_file, save_file
 

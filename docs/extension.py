@@ -67,12 +67,27 @@ def mark_help(app: Sphinx, context: Any, lines: list[str]) -> None:
 def skip_inherited(
     app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
-    """Leave out the methods that other packages define, such as ``get_params``."""
+    """Leave out methods of other packages, and fields of named tuples."""
+    if type(obj).__name__ == "_tuplegetter":  # its text is "Alias for field number 0"
+        return True
     function = obj.fget if isinstance(obj, property) else inspect.unwrap(obj)
     module = getattr(function, "__module__", None)
     foreign = module is not None and not str(module).startswith("ensembles")
     builtin = module is None and inspect.isroutine(obj)
     return True if foreign or builtin else None
+
+
+def hide_signature_of_protocol(
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returns: str | None,
+) -> tuple[str, None] | None:
+    """Leave out the signature of a protocol, which has no constructor of its own."""
+    return ("", None) if getattr(obj, "_is_protocol", False) else None
 
 
 def resolve_by_name(
@@ -112,6 +127,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the hooks, and add the directive."""
     app.add_directive("registered", Registered)
     app.connect("autodoc-process-docstring", escape_docstring, priority=100)
+    app.connect("autodoc-process-signature", hide_signature_of_protocol)
     app.connect("autodoc-skip-member", skip_inherited)
     app.connect("missing-reference", resolve_by_name)
     for part in ("description", "options", "arguments"):

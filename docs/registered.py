@@ -1,14 +1,19 @@
-"""Markdown for the functions of a table, such as `RULES`, from their docstrings."""
+"""Markdown for the entries of a table, such as `RULES`, from their properties."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ensembles.checkpoints.formats.builtin import FORMATS
+from ensembles.checkpoints.formats.recognized import RECOGNIZED
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.predictions import COMBINERS
 from ensembles.rules import RULES
 from ensembles.selection import SELECTIONS
+
+MARKUP = re.compile(r"[*_|<>`\[\]]")  # characters that Markdown interprets
 
 
 class Page(NamedTuple):
@@ -54,6 +59,7 @@ PAGES = {
         "ensembles.selection",
         {
             "needs a base": lambda selection: _yes(selection.needs_base),
+            "order matters": lambda selection: _yes(not selection.symmetric),
             "scores for 10 members": _n_scores,
             "parameters": _parameters,
         },
@@ -94,32 +100,76 @@ PAGES = {
 
 
 def markdown(name: str) -> list[str]:
-    """Lines of Markdown: a table of properties, then the docstring of each function.
+    """Lines of Markdown for a directive ``{registered} NAME``.
 
     Parameters
     ----------
     name : str
-        Key of `PAGES`.
+        Key of `PAGES`, ``"formats"`` or ``"refused_formats"``.
 
     Returns
     -------
     list of str
     """
+    if name == "formats":
+        return _formats()
+    if name == "refused_formats":
+        return _refused_formats()
     page = PAGES[name]
-    titles = ["name", *page.columns]
-    rows = [titles, ["---"] * len(titles)]
-    for key, entry in _shipped(page):
-        link = f"[`{key}`](#{page.module}.{key})"
-        rows.append([link, *(column(entry) for column in page.columns.values())])
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return [*lines, "", *_documented(page)]
+    rows = [
+        [
+            f"[`{key}`](#{page.module}.{key})",
+            *(column(entry) for column in page.columns.values()),
+        ]
+        for key, entry in _shipped(page)
+    ]
+    return [*_table(["name", *page.columns], rows), "", *_documented(page)]
+
+
+def _formats() -> list[str]:
+    """Properties of the checkpoint formats that are read."""
+    titles = ["name", "suffixes", "written", "metadata", "main file in a directory"]
+    rows = [
+        [
+            f"`{name}`",
+            _codes(entry.suffixes),
+            _yes(entry.write is not None),
+            "kept" if entry.keeps_metadata else "left out",
+            _codes(entry.main_files),
+        ]
+        for name, entry in FORMATS.items()
+        if _is_shipped(entry.read)
+    ]
+    return _table(titles, rows)
+
+
+def _refused_formats() -> list[str]:
+    """Messages about the formats that are recognized and not read."""
+    rows = [
+        [_codes(entry.suffixes), "FILE " + MARKUP.sub(r"\\\g<0>", entry.advice)]
+        for entry in RECOGNIZED
+    ]
+    return _table(["suffixes", "message"], rows)
+
+
+def _table(titles: list[str], rows: list[list[str]]) -> list[str]:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _shipped(page: Page) -> Iterable[tuple[str, Any]]:
     """Entries of the library, without the ones that an example has registered."""
     for name, entry in page.entries.items():
-        if str(entry.function.__module__).startswith("ensembles."):
+        if _is_shipped(entry.function):
             yield name, entry
+
+
+def _is_shipped(function: Callable[..., Any]) -> bool:
+    return str(function.__module__).startswith("ensembles.")
 
 
 def _documented(page: Page) -> Iterable[str]:

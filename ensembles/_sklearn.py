@@ -1,17 +1,111 @@
-"""Tools for scikit-learn estimators: fit parameters by row, warnings, unfreezing."""
+"""Tools for scikit-learn estimators: checks of parameters, warnings, unfreezing."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 from ensembles._typing import Counts
 
 
+def check_bool(name: str, value: Any, *, optional: bool = False) -> None:
+    """Raise unless the value of a parameter is True or False.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    value : object
+        Value of the parameter.
+    optional : bool, default=False
+        Whether None is allowed too.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is of another type, such as the string "no", which is true.
+    """
+    if not isinstance(value, bool | np.bool_) and not (optional and value is None):
+        allowed = "True, False or None" if optional else "True or False"
+        raise TypeError(f"{name} must be {allowed}, found {value!r}")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raise unless the value of a parameter is one of its choices.
+
+    Parameters
+    ----------
+    name : str
+        Name of the parameter, for the message.
+    value : object
+        Value of the parameter.
+    choices : sequence of str or None
+        Values that are allowed.
+
+    Raises
+    ------
+    ValueError
+        If ``value`` is none of them.
+    """
+    if not (value is None or isinstance(value, str)) or value not in choices:
+        allowed = ", ".join(map(repr, choices))
+        raise ValueError(f"{name} must be one of {allowed}, found {value!r}")
+
+
+def check_mapping(name: str, params: Any) -> dict[str, Any]:
+    """Copy a parameter that contains other parameters to a dict.
+
+    Parameters
+    ----------
+    name : {"rule_params", "weights_params"}
+        Name of the parameter, for the message.
+    params : mapping of str to value, or None
+        Value of the parameter; None means no parameters.
+
+    Returns
+    -------
+    dict of str to value
+
+    Raises
+    ------
+    TypeError
+        If ``params`` is neither a mapping nor None.
+    """
+    if not isinstance(params, Mapping | None):
+        raise TypeError(f"{name} must be a dict or None, found {params!r:.80}")
+    return dict(params or {})
+
+
+def check_n_jobs(n_jobs: Any) -> None:
+    """Raise unless ``n_jobs`` is an integer other than 0, or None.
+
+    Parameters
+    ----------
+    n_jobs : object
+        Value of the parameter.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer.
+    ValueError
+        If it is 0.
+    """
+    if n_jobs is None:
+        return
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral):
+        raise TypeError(f"n_jobs must be an integer or None, found {n_jobs!r}")
+    if n_jobs == 0:
+        raise ValueError("n_jobs must not be 0; use 1, or -1 for all processors")
+
+
 def index_fit_params(
-    params: Mapping[str, Any], places: Sequence[int] | Counts, n_samples: int
+    params: Mapping[str, Any], indices: Sequence[int] | Counts, n_samples: int
 ) -> dict[str, Any]:
     """Fit parameters for a subset of the samples.
 
@@ -19,7 +113,7 @@ def index_fit_params(
     ----------
     params : mapping of str to value
         Fit parameters by name, such as ``sample_weight``.
-    places : sequence of int
+    indices : sequence of int
         Indices of the samples in the subset.
     n_samples : int
         Number of samples before the selection.
@@ -27,14 +121,14 @@ def index_fit_params(
     Returns
     -------
     dict of str to value
-        Parameters with one row per sample are indexed by ``places``, all others are
+        Parameters with one row per sample are indexed by ``indices``, all others are
         unchanged.
     """
     from sklearn.utils import _safe_indexing, indexable
 
     return {
         # `indexable` converts COO matrices to CSR; COO does not support indexing.
-        name: _safe_indexing(indexable(value)[0], places)
+        name: _safe_indexing(indexable(value)[0], indices)
         if _is_per_row(value, n_samples)
         else value
         for name, value in params.items()

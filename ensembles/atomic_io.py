@@ -53,18 +53,18 @@ def atomic_output(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     check_absent(path, force=force)
     old = status_to_keep(path, folder)
     mode = None if old is None else without_group(old.st_mode)
-    with temporary_sibling(path, folder=folder, mode=mode) as place:
-        yield place
-        publish(place, path, force=force)
+    with temporary_sibling(path, folder=folder, mode=mode) as temporary:
+        yield temporary
+        publish(temporary, path, force=force)
 
 
-def publish(place: Path, path: Path, *, force: bool) -> None:
+def publish(temporary: Path, path: Path, *, force: bool) -> None:
     """Flush a complete file or directory, and rename it to ``path``.
 
     Parameters
     ----------
-    place : Path
-        Temporary path on the same file system.
+    temporary : Path
+        Path on the same file system.
     path : Path
         Where the output is published.
     force : bool
@@ -75,11 +75,11 @@ def publish(place: Path, path: Path, *, force: bool) -> None:
     FileExistsError
         If ``path`` exists, and not ``force``.
     """
-    _flush(place)
-    old = status_to_keep(path, place.is_dir())
+    _flush(temporary)
+    old = status_to_keep(path, temporary.is_dir())
     if old is not None:
-        copy_status(place, old)
-    _publish(place, path, force)
+        copy_status(temporary, old)
+    _publish(temporary, path, force)
 
 
 def check_absent(path: Path, *, force: bool, folder: bool | None = None) -> None:
@@ -92,8 +92,8 @@ def check_absent(path: Path, *, force: bool, folder: bool | None = None) -> None
     force : bool
         Whether an existing output is replaced.
     folder : bool or None, default=None
-        Whether the output is a directory or a file, and replaces only its own kind;
-        None replaces either.
+        Whether the output is a directory, which replaces only directories, or a file,
+        which replaces only files; None replaces either kind.
 
     Raises
     ------
@@ -108,10 +108,10 @@ def check_absent(path: Path, *, force: bool, folder: bool | None = None) -> None
             "another path"
         )
     if folder is not None and path.is_dir() != folder:
-        kinds = "a folder", "a file"
-        there, here = kinds if path.is_dir() else kinds[::-1]
+        kinds = "folder", "file"
+        old, new = kinds if path.is_dir() else kinds[::-1]
         raise FileExistsError(
-            f"{path} is {there}, which {here} does not replace; choose another path"
+            f"{path} is a {old}, which a {new} does not replace; choose another path"
         )
 
 
@@ -139,19 +139,19 @@ def temporary_sibling(
         An empty file or directory with a unique name.
     """
     _clear(path)
-    place, lock = path.with_name(_marked(path) + uuid.uuid4().hex), None
+    temporary, lock = path.with_name(_marked(path) + uuid.uuid4().hex), None
     try:
-        lock = _claim(place, folder, mode)
-        yield place
+        lock = _claim(temporary, folder, mode)
+        yield temporary
     finally:
-        _remove(place)  # no effect after a rename
+        _remove(temporary)  # no effect after a rename
         if lock is not None:
             os.close(lock)
 
 
 @contextmanager
 def explain_disk_full(
-    path: Path | str, way: str = "choose another path"
+    path: Path | str, fix: str = "choose another path"
 ) -> Iterator[None]:
     """Context manager that reports a full disk by the path of the output.
 
@@ -159,7 +159,7 @@ def explain_disk_full(
     ----------
     path : Path or str
         Output that the message names.
-    way : str, default="choose another path"
+    fix : str, default="choose another path"
         Instruction at the end of the message.
 
     Raises
@@ -173,7 +173,7 @@ def explain_disk_full(
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise OSError(f"{path} was not written: its disk is full; {way}") from None
+        raise OSError(f"{path} was not written: its disk is full; {fix}") from None
 
 
 def pwrite_all(fd: int, buffer: memoryview, offset: int) -> None:
@@ -222,20 +222,20 @@ def _marked(path: Path) -> str:
     return f".{path.name}.tmp-{platform.node()}-"
 
 
-def _claim(place: Path, folder: bool, mode: int | None) -> int:
+def _claim(temporary: Path, folder: bool, mode: int | None) -> int:
     while True:
         flags = os.O_RDONLY | os.O_DIRECTORY if folder else os.O_RDWR | os.O_CREAT
         if folder:
-            place.mkdir(0o777 if mode is None else mode | 0o700)
+            temporary.mkdir(0o777 if mode is None else mode | 0o700)
         try:
             access = 0o666 if mode is None else mode & 0o666 | 0o600
-            lock = os.open(place, flags | os.O_CLOEXEC, access)
+            lock = os.open(temporary, flags | os.O_CLOEXEC, access)
         except FileNotFoundError:
             continue
         with suppress(OSError):  # no locks on this file system; the name is unique
             fcntl.flock(lock, fcntl.LOCK_EX)
         # `_clear` of another run may have removed it before it was locked.
-        if place.exists():
+        if temporary.exists():
             return lock
         os.close(lock)
 
@@ -243,31 +243,31 @@ def _claim(place: Path, folder: bool, mode: int | None) -> int:
 def _clear(path: Path) -> None:
     """Remove temporary paths beside ``path`` of killed runs on this machine."""
     name = re.compile(re.escape(_marked(path)) + "[0-9a-f]{32}")
-    for place in [p for p in path.parent.iterdir() if name.fullmatch(p.name)]:
+    for temporary in [p for p in path.parent.iterdir() if name.fullmatch(p.name)]:
         # Opening a pipe would block; a run creates no links and no devices.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with suppress(OSError):
-            lock = os.open(place, flags)
+            lock = os.open(temporary, flags)
             try:
                 mode = os.fstat(lock).st_mode
                 if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(place)
+                    _remove(temporary)
             finally:
                 os.close(lock)
 
 
-def _remove(place: Path) -> None:
+def _remove(path: Path) -> None:
     with suppress(FileNotFoundError):
-        if place.is_dir() and not place.is_symlink():
-            shutil.rmtree(place)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            place.unlink()
+            path.unlink()
 
 
-def _flush(place: Path) -> None:
-    paths = [place, *place.rglob("*")] if place.is_dir() else [place]
-    for path in [*reversed(paths), place.parent]:
+def _flush(temporary: Path) -> None:
+    paths = [temporary, *temporary.rglob("*")] if temporary.is_dir() else [temporary]
+    for path in [*reversed(paths), temporary.parent]:
         fsync_path(path)
 
 
@@ -286,42 +286,42 @@ def fsync_path(path: Path) -> None:
         os.close(fd)
 
 
-def _publish(place: Path, path: Path, force: bool) -> None:
+def _publish(temporary: Path, path: Path, force: bool) -> None:
     if not force:
-        _move_to_free(place, path)
-    elif path.is_dir() or place.is_dir():
-        _exchange(place, path)
+        _move_to_free(temporary, path)
+    elif path.is_dir() or temporary.is_dir():
+        _exchange(temporary, path)
     else:
-        os.replace(place, path)
+        os.replace(temporary, path)
     fsync_path(path.parent)
 
 
-def _move_to_free(place: Path, path: Path) -> None:
-    if _rename(place, path, NO_REPLACE):
+def _move_to_free(temporary: Path, path: Path) -> None:
+    if _rename(temporary, path, NO_REPLACE):
         return
     if os.path.lexists(path):
         raise FileExistsError(
             f"another process created {path} during this run; pass force=True "
             "(--force) to replace it"
         )
-    os.rename(place, path)
+    os.rename(temporary, path)
 
 
-def _exchange(place: Path, path: Path) -> None:
+def _exchange(temporary: Path, path: Path) -> None:
     """Swap two paths, one of them a directory, and remove the replaced one."""
-    if os.path.lexists(path) and not _rename(place, path, EXCHANGE):
+    if os.path.lexists(path) and not _rename(temporary, path, EXCHANGE):
         # No atomic exchange on this system: for a moment the path does not exist.
         aside = path.with_name(_marked(path) + uuid.uuid4().hex)
         os.rename(path, aside)
-        os.rename(place, path)
-        place = aside
-    elif not os.path.lexists(place):
+        os.rename(temporary, path)
+        temporary = aside
+    elif not os.path.lexists(temporary):
         return
     elif not os.path.lexists(path):
-        os.rename(place, path)
+        os.rename(temporary, path)
         return
     fsync_path(path.parent)
-    _remove(place)
+    _remove(temporary)
 
 
 def _rename(source: Path, target: Path, flag: int) -> bool:

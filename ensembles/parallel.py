@@ -93,7 +93,7 @@ def map_threads(
     n_threads = min(n_threads, len(jobs))
     if n_threads <= 1:
         return list(map(start(), jobs))
-    left = iter(range(len(jobs)))
+    indices = iter(range(len(jobs)))
     lock, stopped = threading.Lock(), threading.Event()
 
     def work() -> None:
@@ -101,7 +101,7 @@ def map_threads(
             do = start()
             while not stopped.is_set():
                 with lock:
-                    index = next(left, None)
+                    index = next(indices, None)
                 if index is None:
                     return
                 results[index] = do(jobs[index])

@@ -23,13 +23,13 @@ def without_group(mode: int) -> int:
     return mode & (0o1707 | (mode & 0o007) << 3)
 
 
-def copy_status(place: Path, old: os.stat_result) -> None:
+def copy_status(path: Path, old: os.stat_result) -> None:
     """Give a new output the owner, group and permissions of the replaced one."""
     with suppress(OSError):  # only root may change the owner
-        os.chown(place, old.st_uid, old.st_gid)
+        os.chown(path, old.st_uid, old.st_gid)
     with suppress(OSError):  # the user is not in this group
-        os.chown(place, -1, old.st_gid)
-    is_same_group = place.stat().st_gid == old.st_gid
+        os.chown(path, -1, old.st_gid)
+    is_same_group = path.stat().st_gid == old.st_gid
     mode = old.st_mode if is_same_group else without_group(old.st_mode)
     # A directory keeps setgid too, by which new entries inherit its group.
-    place.chmod(stat.S_IMODE(mode) & (0o7777 if place.is_dir() else 0o777))
+    path.chmod(stat.S_IMODE(mode) & (0o7777 if path.is_dir() else 0o777))

@@ -89,14 +89,14 @@ class RegisteredFunction:
         Raises
         ------
         ValueError
-            If a name is unknown; the message lists the known ones.
+            If a name is unknown; the message lists the known names.
         """
-        own = self.params
+        names = self.params
         for name in params:
-            if name not in own:
+            if name not in names:
                 raise ValueError(
                     f"{self.noun} {self.name!r} has no parameter {name!r} "
-                    f"(known: {', '.join(own) or 'none'})"
+                    f"(known: {', '.join(names) or 'none'})"
                 )
 
 

@@ -32,11 +32,11 @@ def open_regular(path: Path) -> int:
         If it is not a regular file: opening a pipe would block forever, and a device
         may never end.
     """
-    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(opened).st_mode):
-        os.close(opened)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
         raise ValueError(f"{path} is not a regular file")
-    return opened
+    return descriptor
 
 
 def read_regular(path: Path, *, largest: int = LARGEST_JSON) -> bytes:
@@ -104,11 +104,11 @@ class _ContradictionError(ValueError):
 
 def _consistent(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Dict of a JSON object; `json` itself would keep the last of two values."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
         for name, value in pairs:
-            if found[name] != value:
+            if values[name] != value:
                 raise _ContradictionError(
                     f"key {name!r} occurs twice, with different values"
                 )
-    return found
+    return values

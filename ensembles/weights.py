@@ -100,12 +100,12 @@ def moderate(weights: Float64) -> Float64:
 
 def _as_numbers(weights: ArrayLike, owner: str) -> Float64:
     try:
-        values = np.asarray(weights)
+        array = np.asarray(weights)
     except ValueError as error:  # lists of different lengths
         raise ValueError(f"{owner} must be a flat list of numbers: {error}") from None
-    if values.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf":
         raise TypeError(f"{owner} must be real numbers, found {weights!r}")
-    return values.astype(np.float64)
+    return array.astype(np.float64)
 
 
 def _check_shape(values: Float64, n_members: int, owner: str) -> None:

@@ -33,7 +33,7 @@ CHECKPOINTS = (
     {"compatibility"},
     {"planning", "soup_selection"},
     {"merging", "parameters"},
-    {"model_soup", "soup_search"},
+    {"model_soup", "soup_search", "inspection"},
 )
 LARGEST_FOLDER = 13
 # Loaded where they are needed: each takes longer than all of the library.

@@ -461,7 +461,7 @@ def test_a_torch_file_does_not_depend_on_its_name(tmp_path: Path) -> None:
     assert (tmp_path / "q.pt").read_bytes() == (tmp_path / "r.pt").read_bytes()
 
 
-def test_a_member_that_is_written_to_meanwhile_is_told(tmp_path: Path) -> None:
+def test_a_member_that_is_written_to_meanwhile_is_reported(tmp_path: Path) -> None:
     members = pair(tmp_path)
 
     def touch(n_bytes: int) -> None:

@@ -26,6 +26,8 @@ from safetensors.numpy import save_file
 
 import ensembles
 from ensembles.checkpoints import ModelSoup
+from ensembles.checkpoints.formats.builtin import FORMATS
+from ensembles.checkpoints.formats.recognized import RECOGNIZED
 from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder
 from ensembles.predictions import (
     COMBINERS,
@@ -320,6 +322,14 @@ def shipped(*tables: dict[str, Any]) -> list[Any]:
     return [e for e in entries if e.function.__module__.startswith("ensembles.")]
 
 
+def help_of(command: str, parameter: str) -> str:
+    found = cli.get_command(click.Context(cli), command)
+    assert found is not None
+    return next(
+        str(getattr(p, "help", "")) for p in found.params if p.name == parameter
+    )
+
+
 @pytest.mark.parametrize("name", ["embed", "evaluate", "similar"])
 def test_the_help_names_every_pooling_and_word_weighting(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
@@ -376,25 +386,66 @@ def documented() -> dict[str, set[str]]:
     return found
 
 
+def in_reference() -> dict[str, set[str]]:
+    """By module, names with an entry, including those of registered functions."""
+    names = documented()
+    for page in script(DOCS / "registered.py").PAGES.values():
+        names.setdefault(page.module, set()).update(page.entries)
+    return names
+
+
 def test_every_exported_name_is_in_the_reference() -> None:
-    pages, names = documented(), script(DOCS / "registered.py").PAGES
+    names = in_reference()
     for package, name, _ in exported():
         module = f"ensembles.{package}"
-        registered = {
-            key
-            for page in names.values()
-            if page.module == module
-            for key in page.entries
-        }
-        assert name in pages.get(module, set()) | registered, f"{module}.{name}"
+        assert name in names.get(module, set()), f"{module}.{name}"
+
+
+def imported(page: Path) -> Iterator[tuple[str, str]]:
+    """Module and name of everything of the library that the code of a page imports."""
+    for node in ast.walk(ast.parse(python_of(page))):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}".startswith(
+            "ensembles."
+        ):
+            yield from ((f"{node.module}", alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if python_of(page)], ids=name_of
+)
+def test_names_that_a_page_imports_are_in_the_reference(page: Path) -> None:
+    names = in_reference()
+    for module, name in imported(page):
+        assert name in names.get(module, set()), f"{module}.{name}"
+
+
+# Modules that an addition to the library imports from.
+EXTENDING = (
+    "checkpoints.formats.",
+    "predictions.combiners.accumulation",
+    "selection.score",
+    "embeddings.similarity.evaluation",
+)
+
+
+def test_every_name_in_the_reference_is_exported() -> None:
+    """A reader imports a documented name from the module that the page names."""
+    for module, names in documented().items():
+        package = importlib.import_module(module)
+        part = module.removeprefix("ensembles.")
+        if part.startswith(EXTENDING):
+            assert all(hasattr(package, name) for name in names), module
+            continue
+        assert part in (*PACKAGES, "registry"), module
+        public = getattr(package, "__all__", vars(package))
+        assert names <= set(public), module
 
 
 def test_every_name_of_the_library_itself_is_in_the_reference() -> None:
     text = page_of(DOCS / "reference" / "index.md")
     library: Any = ensembles
-    for name in library.__all__:
-        if name not in PACKAGES:
-            assert f"``ensembles.{name}``" in text
+    names = {name for name in library.__all__ if name not in PACKAGES}
+    assert set(re.findall(r"\* - ``ensembles\.(\w+)``", text)) == names
 
 
 def test_every_registered_function_is_in_the_reference() -> None:
@@ -406,10 +457,23 @@ def test_every_registered_function_is_in_the_reference() -> None:
             assert f".. autofunction:: {page.module}.{name}" in lines
 
 
-def described(function: Any) -> set[str]:
-    """Names in the section Parameters of a docstring."""
+def test_every_checkpoint_format_is_in_the_reference() -> None:
+    page = page_of(DOCS / "reference" / "formats.md")
+    markdown = script(DOCS / "registered.py").markdown
+    assert "{registered} formats" in page
+    assert "{registered} refused_formats" in page
+    rows = "\n".join(markdown("formats"))
+    for format_ in FORMATS.values():
+        assert f"| `{format_.name}` |" in rows
+        assert all(f"`{suffix}`" in rows for suffix in format_.suffixes)
+    refused = "\n".join(markdown("refused_formats")).replace("\\", "")
+    assert all(recognized.advice in refused for recognized in RECOGNIZED)
+
+
+def described(function: Any, title: str = "Parameters") -> set[str]:
+    """Names in a section of a docstring."""
     _, found, rest = (inspect.getdoc(function) or "").partition(
-        "Parameters\n----------\n"
+        f"{title}\n{'-' * len(title)}\n"
     )
     section = re.split(r"^\w.*\n-{3,}$", rest, maxsplit=1, flags=re.MULTILINE)[0]
     names = re.findall(r"^(\S.*?)(?: : .*)?$", section, re.MULTILINE) if found else []
@@ -437,6 +501,8 @@ def test_every_parameter_of_an_exported_function_is_described(
 ) -> None:
     if inspect.isclass(function) and issubclass(function, dict | tuple):
         return  # a TypedDict has no signature; fields of a NamedTuple are attributes
+    if getattr(function, "_is_protocol", False):
+        return  # it is not called
     parameters = inspect.signature(function).parameters.values()
     # The options of a TypedDict are described one by one.
     names = {p.name for p in parameters if "Unpack" not in str(p.annotation)}

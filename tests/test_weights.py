@@ -72,7 +72,7 @@ def test_the_message_names_the_rule() -> None:
         check_weights([1, 1, -0.5], 3, rule="geometric_mean")
 
 
-def test_no_member_is_an_error() -> None:
+def test_no_members_are_an_error() -> None:
     with pytest.raises(ValueError, match="at least one member, found 0"):
         check_weights(None, 0)
 

@@ -12,14 +12,18 @@ from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.types import (
-    Size,
     Weights,
     as_params,
     complete_rule,
     split_weights,
 )
 from ensembles_cli.process import end_cleanly, raise_file_limit
-from ensembles_cli.reports.average import Taken, print_plan, print_report, print_taken
+from ensembles_cli.reports.average import (
+    PlannedAverage,
+    print_members,
+    print_plan,
+    print_report,
+)
 
 
 @click.command("avg")
@@ -29,8 +33,9 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     "--out",
     type=click.Path(path_type=Path),
     help=(
-        "Output path: NAME.safetensors, NAME.pt, or a directory.  "
-        "[default: averaged.safetensors, or averaged/ for directories]"
+        "Output path: a file with the suffix of a format, such as .safetensors, .pt, "
+        ".npz or .gguf, else a directory.  [default: averaged.safetensors, or "
+        "averaged/ for directories]"
     ),
 )
 @click.option(
@@ -40,8 +45,9 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     metavar="NAME",
     shell_complete=complete_rule,
     help=(
-        "Rule that combines the members: mean, median, slerp, …; ensemble rules lists "
-        "all rules with their parameters."
+        "Rule that combines the members: geometric_mean, karcher_mean, maximum, mean, "
+        "median, minimum, power_mean, slerp or trimmed_mean; ensemble rules shows "
+        "formulas and parameters."
     ),
 )
 @checkpoint.rule_param
@@ -51,53 +57,30 @@ from ensembles_cli.reports.average import Taken, print_plan, print_report, print
     metavar="CKPT",
     help=(
         "Checkpoint that the members were fine-tuned from, for rules that need one; "
-        "ensemble rules says which."
+        "ensemble rules marks them."
     ),
 )
 @click.option(
     "--weights",
     type=Weights(),
-    help=("Weight of each member, such as .7,.3.  [default: equal]"),
+    help="Weight of each member, such as .7,.3.  [default: equal]",
 )
 @checkpoint.last
-@click.option(
-    "--dtype",
-    help=(
-        "Float format of the result, such as bfloat16.  [default: that of the members]"
-    ),
-)
+@checkpoint.dtype
 @checkpoint.integers
 @checkpoint.missing
 @checkpoint.include
 @checkpoint.exclude
 @checkpoint.key
-@click.option(
-    "--shard-size",
-    type=Size(),
-    help=(
-        "Largest size of a weight file in a directory, such as 5GB.  [default: divided "
-        "like the first member]"
-    ),
-)
+@checkpoint.only_weights
+@checkpoint.shard_size
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
 @part_option
-@click.option(
-    "--plan",
-    "plan_only",
-    is_flag=True,
-    help=("Print the plan, from headers and samples, and write nothing."),
-)
+@checkpoint.plan_only
 @checkpoint.as_json
-@click.option(
-    "--sha256",
-    is_flag=True,
-    help=(
-        "Compute the SHA-256 of all weight files, of members and result; slower than "
-        "the average itself."
-    ),
-)
+@checkpoint.sha256
 def command(
     members: tuple[str, ...],
     out: Path | None,
@@ -112,9 +95,10 @@ def command(
 ) -> None:
     """Average checkpoints into one.
 
-    Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), or Hugging
-    Face and sentence-transformers directories. Nothing is overwritten without
-    --force, and a run that is killed leaves no output that looks finished.
+    Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), NumPy archives
+    (.npz), GGUF files that are not quantized, or Hugging Face, sentence-transformers
+    and diffusers directories. Existing files are replaced only with --force. Output is
+    written atomically: a killed run leaves no incomplete file.
 
     \b
     ensemble avg a.safetensors b.safetensors
@@ -129,28 +113,28 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    named, numbers = split_weights(members, weights, last=last)
-    found = discover_checkpoints(named, last=last)
+    paths, member_weights = split_weights(members, weights, last=last)
+    discovered = discover_checkpoints(paths, last=last)
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
-        found.paths,
-        out or default_out(found.paths),
-        weights=numbers,
+        discovered.paths,
+        out or default_out(discovered.paths),
+        weights=member_weights,
         rule_params=as_params(rule_params),
         **part._asdict(),
         **options,
     )
-    taken = Taken(plan, found, part_notes)
+    planned = PlannedAverage(plan, discovered, part_notes)
     if plan_only:
-        print_plan(taken, as_json)
+        print_plan(planned, as_json)
         return
     if plan.out is not None and part.world_size is None:
         check_absent(plan.out, force=options["force"])
     if not as_json:
-        print_taken(taken)
+        print_members(planned)
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
-    print_report(taken, report, as_json)
+    print_report(planned, report, as_json)
 
 
 def default_out(members: list[str]) -> Path:

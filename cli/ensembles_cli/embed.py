@@ -78,9 +78,9 @@ def command(
 ) -> None:
     """Compute a vector for each text of FILE; - reads standard input.
 
-    FILE is read in batches and may be larger than memory. The output is written
-    atomically: an interrupted run leaves no file. --convert writes word vectors to a
-    file that loads at once.
+    FILE is read in batches and may be larger than memory. Output is written atomically:
+    an interrupted run leaves no file. --convert needs no FILE: it writes the word
+    vectors of the model to a file that loads without parsing.
 
     \b
     ensemble embed reviews.txt -m glove.txt -o reviews.npy
@@ -92,13 +92,17 @@ def command(
     end_cleanly()
     if convert != (file is None):
         raise click.UsageError(
-            "--convert takes no FILE" if convert else "FILE is missing; - reads stdin"
+            "--convert takes no FILE"
+            if convert
+            else "FILE is missing; pass - to read standard input"
         )
     if convert:
-        others = {"column": column, "kind": kind, "encoding": encoding}
+        input_options = {"column": column, "kind": kind, "encoding": encoding}
         if encoding == "utf-8":  # the default
-            del others["encoding"]
-        write_table(model, out, {**options, **others}, force=force, as_json=as_json)
+            del input_options["encoding"]
+        write_table(
+            model, out, {**options, **input_options}, force=force, as_json=as_json
+        )
         return
     from ensembles.embeddings.files.text_files import read_texts
     from ensembles.embeddings.files.vector_files import check_output
@@ -116,11 +120,11 @@ def command(
     facts = {"out": str(out), "model": describe(embedder, quiet=as_json)}
     facts["input"] = describe_input(file, first, quiet=as_json)
     all_batches, empty = chain(first, batches), embedder.transform([])
-    counts = write_vectors_of(
+    coverage = write_vectors_of(
         embedder, all_batches, out, n_bytes=size_of(source), force=force
     )
     facts |= {"columns": empty.shape[1], "dtype": str(empty.dtype)}
-    facts |= describe_coverage(counts, quiet=as_json)
+    facts |= describe_coverage(coverage, quiet=as_json)
     facts["split_tokens"] = describe_split_tokens(embedder, first, quiet=as_json)
     if as_json:
         click.echo(json.dumps(facts))
@@ -141,15 +145,15 @@ def write_vectors_of(
     from ensembles.embeddings.files.vector_files import open_vector_writer
     from ensembles.embeddings.tokenization.coverage import Coverage
 
-    counts, empty = Coverage(), embedder.transform([])
+    coverage, empty = Coverage(), embedder.transform([])
     with (
         bar("embedding", n_bytes) as progress,
         open_vector_writer(out, empty.shape[1], empty.dtype, force=force) as add,
     ):
         for batch in batches:
-            add(batch.texts, embedder.transform_counted(batch.texts, counts))
+            add(batch.texts, embedder.transform_counted(batch.texts, coverage))
             progress(batch.n_bytes)
-    return counts
+    return coverage
 
 
 def describe_input(

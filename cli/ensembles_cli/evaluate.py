@@ -1,4 +1,4 @@
-"""``ensemble evaluate_similarity``: compare cosine similarities with human ratings."""
+"""``ensemble evaluate``: compare cosine similarities with human ratings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ensembles_cli.process import allow_long_fields
 )
 @click.option(
     "--against-option",
-    "others",
+    "against_options",
     type=Param(),
     multiple=True,
     help="Option of the second model, such as weights=zipf; may be repeated.",
@@ -33,8 +33,8 @@ from ensembles_cli.process import allow_long_fields
     "--columns",
     metavar="A,B,SCORE",
     help=(
-        "Columns of both texts and the score, by name, or by number in a table without "
-        "a header.  [default: common names, or the first three]"
+        "Columns of both texts and the rating, by name, or by number if the table has "
+        "no header.  [default: common names, or the first three]"
     ),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -45,15 +45,16 @@ def command(
     against: Path | None,
     columns: str | None,
     as_json: bool,
-    others: tuple[tuple[str, Any], ...],
+    against_options: tuple[tuple[str, Any], ...],
     **options: Any,
 ) -> None:
-    """Spearman correlation, times 100, of cosines with the scores in PAIRS.
+    """Evaluate a text embedding model on human similarity ratings.
 
-    PAIRS is a CSV or TSV table with two texts and a score per row. The intervals are
-    95 % bootstrap intervals over the pairs; with two models, one is better if the
+    Prints the Spearman correlation, times 100, of cosine similarities with ratings.
+    PAIRS is a CSV or TSV table with two texts and their rating per row. The intervals
+    are 95 % bootstrap intervals over the pairs. With two models, one is better if the
     interval of the difference excludes 0. The options apply to MODEL; --against-option
-    sets those of the second model.
+    sets an option of the second model.
 
     \b
     ensemble evaluate glove.txt sts-dev.csv --columns 6,7,5
@@ -66,14 +67,15 @@ def command(
         read_similarity_pairs,
     )
 
-    if others and against is None:
+    if against_options and against is None:
         raise click.UsageError("--against-option requires --against")
     names = None if columns is None else columns.split(",")
     rated = read_similarity_pairs(pairs, names)
     paths = [model] if against is None else [model, against]
     models = [open_model_from_options(model, **options)]
     models += [
-        open_model_from_options(path, **settings(others, options)) for path in paths[1:]
+        open_model_from_options(path, **settings(against_options, options))
+        for path in paths[1:]
     ]
     summaries = [describe(fitted, quiet=as_json) for fitted in models]
     correlations, differences = evaluate_similarity(models, rated)
@@ -105,14 +107,14 @@ def by_name(paths: list[Path], intervals: list[Any]) -> dict[str, Any]:
 
 
 def settings(
-    options: tuple[tuple[str, Any], ...], known: dict[str, Any]
+    options: tuple[tuple[str, Any], ...], defaults: dict[str, Any]
 ) -> dict[str, Any]:
     """Options of the second model, from names and values of --against-option."""
     values: dict[str, Any] = {}
     for name, value in options:
         key = name.replace("-", "_")
-        if key not in known or key.endswith("_params"):
-            keys = sorted(key for key in known if not key.endswith("_params"))
+        if key not in defaults or key.endswith("_params"):
+            keys = sorted(key for key in defaults if not key.endswith("_params"))
             names = ", ".join(keys).replace("_", "-")
             raise click.UsageError(
                 f"unknown option {name!r} of --against-option ({names})"

@@ -17,24 +17,32 @@ from ensembles_cli.process import prepare_compiling
 # A module is imported only to run its command or to print its help.
 COMMANDS = {
     "avg": "ensembles_cli.avg",
+    "convert": "ensembles_cli.convert",
     "demo": "ensembles_cli.demo.command",
+    "diff": "ensembles_cli.inspection.diff",
     "embed": "ensembles_cli.embed",
     "evaluate": "ensembles_cli.evaluate",
+    "inspect": "ensembles_cli.inspection.inspect",
     "rules": "ensembles_cli.rules",
     "selections": "ensembles_cli.selections",
     "similar": "ensembles_cli.similar",
     "soup": "ensembles_cli.soup",
+    "verify": "ensembles_cli.inspection.verify",
 }
 
 
 # Names of the commands in other tools, for suggestions.
 ALIASES = {
     **dict.fromkeys(("average", "mean", "merge", "blend", "swa", "ema"), "avg"),
-    **dict.fromkeys(("encode", "vectorize", "convert"), "embed"),
+    **dict.fromkeys(("encode", "vectorize"), "embed"),
+    **dict.fromkeys(("cast", "export", "reshard", "consolidate"), "convert"),
     **dict.fromkeys(("compare", "similarity", "cosine"), "similar"),
     **dict.fromkeys(("select", "selection"), "selections"),
     **dict.fromkeys(("eval", "score", "benchmark"), "evaluate"),
     **dict.fromkeys(("methods", "list"), "rules"),
+    **dict.fromkeys(("show", "info", "summary", "tree"), "inspect"),
+    **dict.fromkeys(("delta", "difference"), "diff"),
+    **dict.fromkeys(("check", "validate", "checksum"), "verify"),
 }
 
 
@@ -61,9 +69,11 @@ class Commands(click.Group):
             return super().resolve_command(ctx, args)
         word = name.lower()
         names = difflib.get_close_matches(word, [*COMMANDS, *ALIASES], n=1)
-        near = ALIASES.get(names[0], names[0]) if names else None
-        offer = f"Did you mean '{near}'?" if near else f"Known: {', '.join(COMMANDS)}."
-        ctx.fail(f"No such command '{name}'. {offer}")
+        nearest = ALIASES.get(names[0], names[0]) if names else None
+        hint = f"Commands: {', '.join(COMMANDS)}."
+        if nearest:
+            hint = f"Did you mean '{nearest}'?"
+        ctx.fail(f"No such command '{name}'. {hint}")
 
     def format_commands(
         self, ctx: click.Context, formatter: click.HelpFormatter
@@ -93,29 +103,38 @@ class Commands(click.Group):
 
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
-    "demo": "Fine-tune two small models and average them, to see what it brings.",
-    "embed": "Turn the texts of a file into vectors.",
-    "evaluate": "Evaluate a model on human similarity ratings.",
+    "convert": "Convert a checkpoint to another format, dtype or shard size.",
+    "demo": "Train two small models, and average their checkpoints.",
+    "diff": "Compare two checkpoints, tensor by tensor.",
+    "embed": "Compute a vector for each text of a file.",
+    "evaluate": "Evaluate a text embedding model on human similarity ratings.",
+    "inspect": "List the contents of a checkpoint, from its headers alone.",
     "rules": "List the rules that combine members, with formulas and papers.",
     "selections": "List the ways to choose weights by a score.",
     "similar": "Compute cosine similarities between texts.",
-    "soup": "Average the checkpoints that score best together, by your own score.",
+    "soup": "Choose checkpoints by your own score, and average them.",
+    "verify": "Verify a result against the digests in its metadata.",
 }
 
 
-def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
+def _show_warning(message: Warning | str, *args: Any, **kwargs: Any) -> None:
     click.echo(click.style(f"warning: {message}", fg="yellow"), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(ensembles.__version__, prog_name="ensemble")
 def cli() -> None:
-    """Combine models: average their checkpoints, or word vectors.
+    """Combine models by averaging.
+
+    avg and soup average checkpoints: parameters of models with the same architecture.
+    embed, similar and evaluate compute text embeddings, by averaging word vectors or by
+    running a sentence encoder. Ensembles of predictions are available in Python only:
+    see ensembles.predictions.
 
     \b
     ensemble avg a.safetensors b.safetensors
     ensemble avg run/ --last 5 -o averaged.safetensors
     ensemble similar -m glove.txt "a cat sat" "the dog lay down"
 
-    Every command explains itself: ensemble avg --help.
+    Help for one command: ensemble avg --help
     """

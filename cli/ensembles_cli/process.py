@@ -22,8 +22,8 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def prepare_compiling() -> None:
     """Print when loops are compiled, and import Numba without what they do not need.
 
-    Only for a process that runs nothing but the command: compiled functions of other
-    packages could no longer use linear algebra.
+    For a process that runs only the command: compiled functions of other packages
+    could no longer use linear algebra.
     """
     compiling.listen(announce_compiling)
     jit.HIDDEN[:] = ["scipy.linalg", "coverage"]
@@ -37,13 +37,13 @@ def announce_compiling(is_kept: bool) -> None:
     is_kept : bool
         Whether the compiled code is cached for later runs.
     """
-    kept = (
+    note = (
         "once (some seconds), kept for later runs"
         if is_kept
-        else "(some seconds); set NUMBA_CACHE_DIR to a folder that can be written to, "
-        "to keep the result for later runs"
+        else "(some seconds); set NUMBA_CACHE_DIR to a writable folder to keep the "
+        "result for later runs"
     )
-    click.echo(f"compiling {kept}", err=True)
+    click.echo(f"compiling {note}", err=True)
 
 
 def end_cleanly() -> None:
@@ -57,16 +57,16 @@ def end_cleanly() -> None:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    at = frame
-    while at is not None:
-        if at.f_globals.get("__name__", "").partition(".")[0] in COMPILER:
+    caller = frame
+    while caller is not None:
+        if caller.f_globals.get("__name__", "").partition(".")[0] in COMPILER:
             # An exception in a compiler callback is lost, or crashes: retry later.
-            again = [threading.main_thread().ident, number]
-            timer = threading.Timer(0.05, signal.pthread_kill, again)
+            arguments = [threading.main_thread().ident, number]
+            timer = threading.Timer(0.05, signal.pthread_kill, arguments)
             timer.daemon = True  # the timer must not delay the exit
             timer.start()
             return
-        at = at.f_back
+        caller = caller.f_back
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)

@@ -15,23 +15,23 @@ from ensembles_cli.console import table
 def command() -> None:
     """List the rules that combine members, with formulas, parameters and papers.
 
-    The name in the first column is what --rule takes; a parameter is passed as
-    --rule-param NAME=VALUE. Weights may be negative for rules marked as signed.
+    Pass a name of the first column to --rule, and a parameter as --rule-param
+    NAME=VALUE. Weights may be negative for rules marked as signed.
     """
     from ensembles.rules.builtin import RULES
 
     rows = []
     for name, rule in sorted(RULES.items()):
-        text = described(rule)
+        text = docstring_of(rule)
         members = "any" if rule.n_members is None else str(rule.n_members)
         members += " and a base" if rule.needs_base else ""
         signed = "signed" if rule.signed else "not negative"
         params = shown_params(rule.params)
         rows.append([name, summary(text), params, members, signed, source(text)])
-    table(["rule", "what it is", "parameters", "members", "weights", "source"], rows)
+    table(["rule", "result", "parameters", "members", "weights", "source"], rows)
 
 
-def described(entry: Any) -> str:
+def docstring_of(entry: Any) -> str:
     """Docstring of a registered rule or selection."""
     return inspect.cleandoc(entry.__doc__ or "")
 
@@ -48,5 +48,5 @@ def summary(text: str) -> str:
 
 def source(text: str) -> str:
     """References of a docstring, on one line; a dash if there are none."""
-    _, _, found = text.partition("References\n----------\n")
-    return " ".join(found.split("\n\n")[0].split()) or "-"
+    _, _, references = text.partition("References\n----------\n")
+    return " ".join(references.split("\n\n")[0].split()) or "-"

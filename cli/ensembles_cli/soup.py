@@ -28,9 +28,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     required=True,
     metavar="COMMAND",
     help=(
-        "Shell command that scores the checkpoint at {}. The score is the only number "
-        "that it prints, or the number alone in the last line, or the one named score "
-        "there or in JSON."
+        "Shell command that scores the checkpoint at {}. It must print the score as "
+        "its only number, alone in its last line, or with the name score in its last "
+        "line or in JSON."
     ),
 )
 @click.option(
@@ -38,8 +38,8 @@ from ensembles_cli.scoring.command import ScoringCommand
     "key_of_score",
     metavar="KEY",
     help=(
-        "Name of the score in the output of the command: a dotted path into JSON, in "
-        "which * matches anything, or the name before a number, such as acc_norm."
+        "Name of the score in the output of the command: the name before a number, "
+        "such as acc_norm, or a dotted path into JSON, where * matches any key."
     ),
 )
 @click.option(
@@ -57,9 +57,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     metavar="NAME",
     shell_complete=complete_selection,
     help=(
-        "Selection method. Approximate number of scores for n checkpoints: greedy-soup "
-        "or top-k (2n at most), best (n), wise-ft (n + 10), convex (7n), optuna "
-        "(n + 50), greedy (50n)."
+        "Selection that chooses the weights, here with the approximate number of "
+        "scores for 10 checkpoints: best 10, greedy-soup 20, top-k 20, wise-ft 21, "
+        "optuna 60, convex 70, greedy 500; ensemble selections describes them."
     ),
 )
 @click.option(
@@ -73,7 +73,10 @@ from ensembles_cli.scoring.command import ScoringCommand
     "--base",
     type=click.Path(),
     metavar="CKPT",
-    help="Checkpoint that the members were fine-tuned from, for wise-ft.",
+    help=(
+        "Checkpoint that the members were fine-tuned from, for selections that need "
+        "one; ensemble selections marks them."
+    ),
 )
 @click.option(
     "--rule",
@@ -81,7 +84,7 @@ from ensembles_cli.scoring.command import ScoringCommand
     show_default=True,
     metavar="NAME",
     shell_complete=complete_rule,
-    help="Rule that combines the members; ensemble rules lists all of them.",
+    help="Rule that combines the members, as in ensemble avg.",
 )
 @checkpoint.rule_param
 @click.option(
@@ -91,7 +94,7 @@ from ensembles_cli.scoring.command import ScoringCommand
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Kill the command and its child processes after this time.",
+    help="Time limit of one score; then the command and its children are killed.",
 )
 @click.option(
     "--on-error",
@@ -108,6 +111,7 @@ from ensembles_cli.scoring.command import ScoringCommand
 @checkpoint.include
 @checkpoint.exclude
 @checkpoint.key
+@checkpoint.only_weights
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
@@ -126,12 +130,13 @@ def command(
     base: str | None,
     **options: Any,
 ) -> None:
-    """Average the checkpoints that score best together, by your own score.
+    """Choose checkpoints by your own score, and average them.
 
-    The command scores each member in place, then combinations, which are written
-    beside the output and removed. The greedy soup starts with the best member and adds
-    the others, from the best to the worst, each if it does not lower the score. Score
-    on data that neither training nor your final test uses.
+    The scoring command runs on each member, then on combinations, which are written
+    beside the output and removed afterwards. The greedy soup starts with the best
+    member. It adds the other members from the best to the worst, and keeps each one
+    that does not lower the score. Score on data that neither training nor your final
+    test uses.
 
     \b
     ensemble soup run-*.safetensors --score 'python eval.py {}' -o s.safetensors
@@ -141,17 +146,17 @@ def command(
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
 
     Write {} without quotes: it is replaced by the absolute path, quoted for the shell.
-    If the command prints other numbers too, print the score alone in the last line, or
-    as score: 0.5, or name it with --score-key.
+    If the scoring command prints other numbers too, print the score alone in the last
+    line, or as score: 0.5, or name it with --score-key.
 
-    Combinations of PyTorch files are written as plain state dicts, without the other
-    contents of a training checkpoint. Running statistics of BatchNorm are averaged:
-    recalculate them in the command, and for the result.
+    Combinations of PyTorch files are copies of a member with other tensors: they keep
+    its optimizer state, unless --only-weights. Running statistics of BatchNorm are
+    averaged: recalculate them in the command, and for the result.
 
-    Scores are kept in OUT.journal.jsonl. After Ctrl-C or a crash, the same command
-    continues from there. Scores are reused for the same text of the command, in the
-    same folder, while the programs in it, such as eval.py, are unchanged; if anything
-    else that it uses has changed, remove that file.
+    Scores are kept in OUT.journal.jsonl. After Ctrl-C or a crash, run the same command
+    to continue. Scores are reused if the text of the scoring command, the folder and
+    the programs named in the text, such as eval.py, are unchanged. If other inputs of
+    the scoring command have changed, remove OUT.journal.jsonl.
     """
     from ensembles.checkpoints import Journal, make_soup
     from ensembles.checkpoints.directories.discovery import discover_checkpoints
@@ -163,13 +168,13 @@ def command(
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
     journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
-    found = discover_checkpoints(members, last=last)
-    paths = found.paths if base is None else [base, *found.paths]
+    discovered = discover_checkpoints(members, last=last)
+    paths = discovered.paths if base is None else [base, *discovered.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
-        print_notes(found.notes)
+        print_notes(discovered.notes)
         report = make_soup(
-            found.paths,
+            discovered.paths,
             scoring,
             out,
             select=select.replace("-", "_"),
@@ -180,4 +185,4 @@ def command(
             record=reporter.record,
             **options,
         )
-    print_soup(report, reporter, found.steps, as_json)
+    print_soup(report, reporter, discovered.steps, as_json)

@@ -2,6 +2,7 @@ from .auto_model import load_model as load_model
 from .embedder import SentenceEmbedder as SentenceEmbedder
 from .encoder import SentenceEncoder as SentenceEncoder
 from .pooling.builtin import POOLINGS as POOLINGS
+from .pooling.builtin import Pooling as Pooling
 from .similarity.cosine import paired_cosines as paired_cosines
 from .similarity.evaluation import evaluate_similarity as evaluate_similarity
 from .similarity.evaluation import read_similarity_pairs as read_similarity_pairs
@@ -9,3 +10,5 @@ from .vectors.read import read_vectors as read_vectors
 from .vectors.word_vectors import WordVectors as WordVectors
 from .vectors.write import write_vectors as write_vectors
 from .weighting.builtin import WEIGHTINGS as WEIGHTINGS
+from .weighting.builtin import Weighting as Weighting
+from .weighting.builtin import WordFrequencies as WordFrequencies

@@ -10,6 +10,7 @@ import numpy as np
 from joblib import effective_n_jobs
 from sklearn.utils.validation import check_is_fitted
 
+from ensembles._sklearn import check_bool, check_choice, check_n_jobs
 from ensembles._typing import Float32
 from ensembles.embeddings.base import TextTransformer, check_texts
 from ensembles.embeddings.persistence.load import load
@@ -29,7 +30,7 @@ from ensembles.embeddings.postprocessing.quantization import (
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.tokenization.coverage import Coverage
 from ensembles.embeddings.tokenization.texts import TextBatch, as_batches
-from ensembles.embeddings.vectors.lookup import VocabularyLookup
+from ensembles.embeddings.vectors.lookup import UNKNOWN, VocabularyLookup
 from ensembles.embeddings.vectors.read import read_vectors
 from ensembles.embeddings.weighting.frequencies import resolve_frequencies
 from ensembles.embeddings.weighting.row_weights import resolve_weighting, row_weights
@@ -49,7 +50,8 @@ class SentenceEmbedder(TextTransformer):
         Word vectors in any form that `read_vectors` accepts. Clones share a
         `WordVectors` object, so a grid search over one reads the file only once.
     rule : str or list of str, default="mean"
-        Names of `POOLINGS`; the results of several are concatenated.
+        Pooling of the words: "mean", "maximum", "minimum", "power_mean" or
+        "hierarchical". The results of several are concatenated.
     rule_params : dict or None, default=None
         Parameters of the rules, such as ``{"p": 5}`` of "power_mean"; a value applies
         to each rule that has a parameter of this name. None uses the defaults.
@@ -89,9 +91,9 @@ class SentenceEmbedder(TextTransformer):
         the tokens in the vocabulary contain a capital letter, and never with a Hugging
         Face tokenizer. Accents are never stripped.
     unknown : {"skip", "subword", "error"}, default="skip"
-        Treatment of out-of-vocabulary words: leave them out, compose their vectors
-        from character n-grams (fastText; they get the weight of a word with count
-        zero), or raise ValueError.
+        Handling of out-of-vocabulary words: leave them out, compose their vectors from
+        character n-grams (fastText), or raise ValueError. Composed words have the
+        weight of a word with count zero.
     dtype : {"float32", "float16", "float64", "int8", "binary"}, default="float32"
         Data type of the vectors that `transform` returns. "int8" quantizes with one
         scale for all, learned in `fit`, and approximately preserves cosines; "binary"
@@ -126,8 +128,8 @@ class SentenceEmbedder(TextTransformer):
     Notes
     -----
     ``weights="sif"`` with ``remove_components=1`` is SIF [1]_, ``weights="usif"`` with
-    ``remove_components=5`` uSIF [2]_. The docstrings of the entries of ``POOLINGS`` and
-    ``WEIGHTINGS`` have the references of the others.
+    ``remove_components=5`` is uSIF [2]_. References of the other rules and weights are
+    in the docstrings of the entries of ``POOLINGS`` and ``WEIGHTINGS``.
 
     References
     ----------
@@ -199,7 +201,7 @@ class SentenceEmbedder(TextTransformer):
         rules = resolve_poolings(self.rule)
         rule_params = split_rule_params(rules, self.rule_params)
         weighting = resolve_weighting(self.weights, self.weights_params)
-        dtype = check_dtype(self.dtype)
+        self._check_parameters()
         batches = [] if X is None else as_batches(check_texts(X))
         vectors = read_vectors(self.vectors)
         if vectors.preweighted and weighting is not None:
@@ -217,35 +219,68 @@ class SentenceEmbedder(TextTransformer):
         if weighting is not None:
             source = self.frequencies if weighting.needs == "counts" else "zipf"
             frequencies = resolve_frequencies(source, lookup, counts)
-        self.weights_, oov_weight = row_weights(
+        weights, oov_weight = row_weights(
             self.weights, frequencies, lookup, dict(self.weights_params or {})
         )
-        self._averager = TextAverager(
-            *(lookup, rules, rule_params, self.weights_, oov_weight),
+        averager = TextAverager(
+            *(lookup, rules, rule_params, weights, oov_weight),
             divide="weights" if weighting is None else weighting.divide,
         )
         lookup.warn_low_coverage(batches, counts.coverage)
-        self.vectors_ = vectors
-        self.coverage_, self.lowercase_ = counts.coverage, lookup.lowercase
-        self._frequency_source = None if frequencies is None else frequencies.source
-        self._dtype, self._normalize = dtype, bool(self.normalize)
         by_variance_share = weighting is not None and weighting.by_variance_share
-        self.projection_ = self._fit_projection(batches, by_variance_share)
-        self.scale_ = self._fit_scale(batches) if dtype == "int8" else None
-        self._n_features_out = self._saved().n_features_out
+        projection = self._fit_projection(averager, batches, by_variance_share)
+        dtype, scale = check_dtype(self.dtype), 0.0
+        if dtype == "int8":
+            scale = self._fit_scale(averager, projection, batches)
+        saved = SavedEmbedder(
+            self.get_params(deep=False),
+            averager,
+            projection,
+            normalize=bool(self.normalize),
+            dtype=dtype,
+            scale=scale or None,
+            coverage=counts.coverage,
+        )
+        self._set_fitted(saved, None if frequencies is None else frequencies.source)
         return self
 
+    def _check_parameters(self) -> None:
+        """Raise for wrong values before the vectors are read, which takes minutes."""
+        check_bool("whiten", self.whiten, optional=True)
+        check_bool("normalize", self.normalize)
+        check_bool("lowercase", self.lowercase, optional=True)
+        check_choice("unknown", self.unknown, UNKNOWN)
+        check_count("remove_components", self.remove_components, 0)
+        if self.n_components is not None:
+            check_count("n_components", self.n_components, 1)
+        check_dtype(self.dtype)
+        check_n_jobs(self.n_jobs)
+
+    def _set_fitted(self, saved: SavedEmbedder, frequency_source: str | None) -> None:
+        """Set the fitted attributes: at the end of `fit`, which may fail before."""
+        self._averager = saved.averager
+        self.vectors_ = saved.averager.lookup.vectors
+        self.weights_ = saved.averager.weights
+        self.lowercase_ = saved.averager.lookup.lowercase
+        self.projection_, self.scale_ = saved.projection, saved.scale
+        self.coverage_, self._frequency_source = saved.coverage, frequency_source
+        self._dtype, self._normalize = saved.dtype, saved.normalize
+        self._n_features_out = saved.n_features_out
+
     def _fit_projection(
-        self, batches: list[TextBatch], by_variance_share: bool
+        self,
+        averager: TextAverager,
+        batches: list[TextBatch],
+        by_variance_share: bool,
     ) -> Projection | None:
-        remove, n_columns = self.remove_components, self._averager.n_columns
+        remove, n_columns = self.remove_components, averager.n_columns
         check_count("remove_components", remove, 0, n_columns)
         if self.n_components is not None:
             check_count("n_components", self.n_components, 1, n_columns)
         if not remove and not self.whiten and self.n_components is None:
             return None
         moments = Moments(n_columns)
-        for block in self._averager.blocks(batches, self._n_threads()):
+        for block in averager.blocks(batches, self._n_threads()):
             moments.add(block)
         return fit_projection(
             moments,
@@ -255,13 +290,17 @@ class SentenceEmbedder(TextTransformer):
             n_components=self.n_components,
         )
 
-    def _fit_scale(self, batches: list[TextBatch]) -> float:
+    def _fit_scale(
+        self,
+        averager: TextAverager,
+        projection: Projection | None,
+        batches: list[TextBatch],
+    ) -> float:
         """Largest absolute entry of the training vectors."""
-        blocks = self._averager.blocks(batches, self._n_threads())
-        largest = max(
-            (float(np.abs(self._postprocess(block)).max()) for block in blocks),
-            default=0.0,
-        )
+        largest = 0.0
+        for block in averager.blocks(batches, self._n_threads()):
+            vectors = _postprocess(block, projection, normalize=self.normalize)
+            largest = max(largest, float(np.abs(vectors).max()))
         if not largest:
             raise ValueError(
                 "dtype='int8' (--dtype int8) requires texts with known words in fit "
@@ -284,8 +323,7 @@ class SentenceEmbedder(TextTransformer):
         """
         if not hasattr(self, "_averager"):  # faster than check_is_fitted
             check_is_fitted(self)
-        vectors = self._averager(check_texts(X), self._n_threads())
-        return quantize(self._postprocess(vectors), self._dtype, self.scale_ or 1.0)
+        return self._finished(self._averager(check_texts(X), self._n_threads()))
 
     def transform_counted(self, X: Any, coverage: Coverage) -> Any:
         """Average word vectors as `transform` does, and count the tokens.
@@ -304,7 +342,7 @@ class SentenceEmbedder(TextTransformer):
         """
         check_is_fitted(self)
         vectors = self._averager(check_texts(X), self._n_threads(), coverage)
-        return quantize(self._postprocess(vectors), self._dtype, self.scale_ or 1.0)
+        return self._finished(vectors)
 
     def coverage(self, X: Any) -> Any:
         """Share of each text's tokens that have a vector.
@@ -327,10 +365,10 @@ class SentenceEmbedder(TextTransformer):
         shares = [self._averager.lookup.coverage(batch) for batch in batches]
         return np.concatenate([np.empty(0), *shares])
 
-    def _postprocess(self, vectors: Float32) -> Float32:
-        if self.projection_ is not None:
-            vectors = self.projection_(vectors)
-        return l2_normalize(vectors) if self._normalize else vectors
+    def _finished(self, vectors: Float32) -> Any:
+        """Projected, normalized and quantized vectors."""
+        vectors = _postprocess(vectors, self.projection_, normalize=self._normalize)
+        return quantize(vectors, self._dtype, self.scale_ or 1.0)
 
     def _n_threads(self) -> int:
         # joblib's call takes as long as tokenizing a sentence.
@@ -359,7 +397,16 @@ class SentenceEmbedder(TextTransformer):
         ensembles.embeddings.persistence.save : Contents of the directory.
         """
         check_is_fitted(self)
-        save(self._saved(), path, force=force)
+        saved = SavedEmbedder(
+            self.get_params(deep=False),
+            self._averager,
+            self.projection_,
+            normalize=self._normalize,
+            dtype=self._dtype,
+            scale=self.scale_,
+            coverage=self.coverage_,
+        )
+        save(saved, path, force=force)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SentenceEmbedder:
@@ -387,24 +434,13 @@ class SentenceEmbedder(TextTransformer):
         """
         saved = load(path)
         embedder = cls(**saved.params)
-        embedder._averager = saved.averager
-        embedder.vectors_ = saved.averager.lookup.vectors
-        embedder.weights_ = saved.averager.weights
-        embedder.lowercase_ = saved.averager.lookup.lowercase
-        embedder.projection_, embedder.scale_ = saved.projection, saved.scale
-        embedder.coverage_, embedder._frequency_source = saved.coverage, None
-        embedder._dtype, embedder._normalize = saved.dtype, saved.normalize
-        embedder._n_features_out = saved.n_features_out
+        embedder._set_fitted(saved, frequency_source=None)
         return embedder
 
-    def _saved(self) -> SavedEmbedder:
-        """State for `save`; the parameters are those of the constructor."""
-        return SavedEmbedder(
-            self.get_params(deep=False),
-            self._averager,
-            self.projection_,
-            normalize=self._normalize,
-            dtype=self._dtype,
-            scale=self.scale_,
-            coverage=self.coverage_,
-        )
+
+def _postprocess(
+    vectors: Float32, projection: Projection | None, *, normalize: bool
+) -> Float32:
+    if projection is not None:
+        vectors = projection(vectors)
+    return l2_normalize(vectors) if normalize else vectors

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from ensembles._sklearn import check_bool
 from ensembles.embeddings.base import TextTransformer, check_texts
+from ensembles.embeddings.postprocessing.projection import check_count
 from ensembles.embeddings.postprocessing.quantization import (
     FLOATS,
     check_dtype,
@@ -62,6 +64,9 @@ class SentenceEncoder(TextTransformer):
     ----------
     model_ : SentenceTransformer
         The loaded model.
+    prompt_ : str
+        Text prepended to each text: ``prompt``, or the model's default prompt; empty if
+        there is none.
 
     See Also
     --------
@@ -118,31 +123,43 @@ class SentenceEncoder(TextTransformer):
             raise ValueError(
                 f"dtype must be one of {', '.join(FLOATS)}, found {self.dtype!r}"
             )
+        self._check_parameters()
         if X is not None:
             check_texts(X)
-        self.model_ = self._load_model()
+        model = self._load_model()
         # sentence-transformers 6 renamed the method.
-        get_dim = getattr(self.model_, "get_embedding_dimension", None)
-        dim = get_dim() if get_dim else self.model_.get_sentence_embedding_dimension()
+        get_dim = getattr(model, "get_embedding_dimension", None)
+        dim = get_dim() if get_dim else model.get_sentence_embedding_dimension()
         if not isinstance(dim, int):
             raise ValueError(
                 f"{self.model} must state its embedding dimension, found {dim!r}"
             )
-        if self.n_components is not None and not 1 <= self.n_components <= dim:
-            raise ValueError(
-                f"n_components must be from 1 to {dim}, the dimension of the model; "
-                f"found {self.n_components!r}"
-            )
+        if self.n_components is not None:
+            check_count("n_components", self.n_components, 1, dim)
+        prompts = getattr(model, "prompts", None) or {}
+        default = prompts.get(getattr(model, "default_prompt_name", None))
+        self.model_ = model
+        self.prompt_ = (default or "") if self.prompt is None else self.prompt
         self._n_features_out = int(self.n_components or dim)
         return self
 
-    @property
-    def used_prompt(self) -> str:
-        """Text prepended to each text: ``prompt``, or the model's default prompt."""
-        if self.prompt is not None:
-            return self.prompt
-        prompts = getattr(self.model_, "prompts", None) or {}
-        return prompts.get(getattr(self.model_, "default_prompt_name", None)) or ""
+    def _check_parameters(self) -> None:
+        """Raise for wrong values before the model is loaded."""
+        if not (
+            isinstance(self.model, str | os.PathLike) or hasattr(self.model, "encode")
+        ):
+            raise TypeError(
+                "model must be a path, a name or a SentenceTransformer, found "
+                f"{self.model!r:.80}"
+            )
+        for name in ("prompt", "device"):
+            value = getattr(self, name)
+            if not isinstance(value, str | None):
+                raise TypeError(f"{name} must be a str or None, found {value!r}")
+        if self.n_components is not None:
+            check_count("n_components", self.n_components, 1)
+        check_bool("normalize", self.normalize)
+        check_count("batch_size", self.batch_size, 1)
 
     def transform(self, X: Any) -> Any:
         """Encode texts as vectors.
@@ -215,7 +232,7 @@ class SentenceEncoder(TextTransformer):
             tokenizer, "model_max_length"
         ):
             return 0
-        texts = [self.used_prompt + text for text in texts]
+        texts = [self.prompt_ + text for text in texts]
         # Every token but the special ones at the ends of a text has at least one byte.
         shortest = max_tokens - MAX_SPECIAL_TOKENS
         long_texts = [text for text in texts if len(text.encode()) > shortest]
@@ -260,15 +277,15 @@ class SentenceEncoder(TextTransformer):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Disable transformers' progress bar, which would appear in a caller's output."""
-    from transformers.utils import logging as untyped
+    from transformers.utils import logging as logging_module
 
-    logging: Any = untyped
-    shown = logging.is_progress_bar_enabled()
+    logging: Any = logging_module
+    was_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if was_enabled:
             logging.enable_progress_bar()
 
 

@@ -37,7 +37,7 @@ def summary(model: Any) -> dict[str, Any]:
             "dimensions": model._n_features_out,
             "normalize": bool(model.normalize),
             "max_tokens": max_tokens if isinstance(max_tokens, int) else None,
-            "prompt": model.used_prompt,
+            "prompt": model.prompt_,
             "prompts": sorted(name for name, prompt in prompts.items() if prompt),
         }
     vectors, lookup = model.vectors_, model._averager.lookup
@@ -98,7 +98,7 @@ def _prompts(facts: dict[str, Any]) -> str:
 def _tokenizer(lookup: VocabularyLookup) -> str:
     if lookup.uses_subword_tokenizer:
         is_builtin = lookup.tokenizer is lookup.vectors.tokenizer
-        return "of the model" if is_builtin else "of Hugging Face"
+        return "of the model" if is_builtin else "from Hugging Face"
     if lookup.tokenizer is None:
         return "words of letters and digits"
     return lookup.tokenizer if isinstance(lookup.tokenizer, str) else "callable"
@@ -109,8 +109,8 @@ def _weights(model: SentenceEmbedder) -> str | None:
     if isinstance(weights, Weighting):
         return weights.name
     if weights is None and model.vectors_.preweighted:
-        return "those in the vectors"
-    return weights if weights is None or isinstance(weights, str) else "given"
+        return "stored in the vectors"
+    return weights if weights is None or isinstance(weights, str) else "custom"
 
 
 def split_tokens(model: Any, texts: Any) -> Counter[str]:

@@ -31,6 +31,6 @@ def announce(*, is_kept: bool) -> None:
         Whether the machine code is cached for later processes.
     """
     with _lock:
-        heard, _listeners[:] = _listeners[:], []
-    for listener in heard:
+        listeners, _listeners[:] = _listeners[:], []
+    for listener in listeners:
         listener(is_kept)

@@ -8,7 +8,8 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
 from ensembles.kernels.casting import widen
-from ensembles.kernels.jit import LANE, compiled, use_loops
+from ensembles.kernels.jit import LANE, PIECE, compiled, use_loops
+from ensembles.parallel import chunks
 
 BLOCK = 65_536  # elements of a partial Gram matrix; blocks start at multiples of it
 ROWS = 64  # elements of four rows of 16, added while the sums are in registers
@@ -63,27 +64,39 @@ def gram_reference(stack: Array) -> Float64:
     """
     n_members, size = stack.shape
     out = np.empty((-(-size // BLOCK), n_members, n_members))
+    step = max(PIECE // n_members // SUMS, 1) * SUMS
     for index, start in enumerate(range(0, size, BLOCK)):
-        with np.errstate(invalid="ignore"):  # signaling NaN
-            block = stack[:, start : start + BLOCK].astype(np.float64)
-        rows = np.pad(block, ((0, 0), (0, -block.shape[1] % SUMS)))
-        rows = rows.reshape(n_members, -1, SUMS)
+        block = stack[:, start : start + BLOCK]
+        sums = np.zeros((n_members, n_members, SUMS))
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            for a in range(n_members):
-                for b in range(a, n_members):
-                    # add.accumulate adds row after row; sum may add pairwise.
-                    sums = np.add.accumulate(rows[a] * rows[b])[-1]
-                    out[index, a, b] = out[index, b, a] = np.add.accumulate(sums)[-1]
+            for first, last in chunks(block.shape[1], step):
+                _add_piece(block[:, first:last].astype(np.float64), sums)
+            # accumulate adds one after the other; sum may add in pairs.
+            out[index] = np.add.accumulate(sums, axis=2)[:, :, -1]
         _bound_squares(block, out[index])
     out[np.isnan(out)] = np.nan
     return out
 
 
+def _add_piece(piece: Float64, sums: Float64) -> None:
+    """Add the products of a piece to the running sums, row after row of 16."""
+    rows = np.pad(piece, ((0, 0), (0, -piece.shape[1] % SUMS)))
+    rows = rows.reshape(len(piece), -1, SUMS)
+    for a in range(len(rows)):
+        for b in range(a, len(rows)):
+            products = np.concatenate([sums[a, b, None], rows[a] * rows[b]])
+            sums[a, b] = sums[b, a] = np.add.accumulate(products)[-1]
+
+
 def _bound_squares(stack: Array, out: Float64) -> None:
     for i, square in enumerate(np.diagonal(out).tolist()):
-        if square == 0 and stack[i].any():
+        if square not in (0, np.inf):
+            continue
+        with np.errstate(invalid="ignore"):  # signaling NaN
+            row = stack[i].astype(np.float64)
+        if square == 0 and row.any():
             out[i, i] = np.nextafter(0, 1)
-        elif square == np.inf and np.isfinite(stack[i]).all():
+        elif square == np.inf and np.isfinite(row).all():
             out[i, i] = MOST
 
 

@@ -18,12 +18,12 @@ from ensembles.kernels.source_stamp import STAMP  # noqa: F401
 
 LANE = 1024  # elements per step of a loop: 8 KiB in float64
 PIECE = 8192  # elements per step of NumPy, whose intermediate arrays are not budgeted
-# NumPy takes about 0.5 s longer than loops for so many members' elements: the time that
-# it takes to import Numba, load a compiled loop from the cache, and exit with LLVM.
+# Number of members' elements for which NumPy takes about 0.5 s longer than loops: the
+# time to import Numba, to load a compiled loop from the cache, and to exit with LLVM.
 WORTHWHILE = 1 << 27
 
-# Modules that Numba imports if they are installed, and that a process does without: the
-# command names some here, which saves a third of the time that the import takes.
+# Modules that Numba would import if they are installed, but that loops do not need. The
+# command lists some here, which makes the import of Numba a third faster.
 HIDDEN: list[str] = []
 
 _lock = threading.RLock()
@@ -33,13 +33,13 @@ _n_elements = 0  # given to `use_loops` so far
 def use_loops(n_elements: int) -> bool:
     """Whether this process has had enough work to make compiled loops worthwhile.
 
-    Until then, NumPy computes the same result.
+    Before that, NumPy computes the same result.
 
     Parameters
     ----------
     n_elements : int
-        Number of elements of all members in this call, which are counted; a multiple
-        where NumPy takes more than about 5 ns for each.
+        Number of elements of all members in this call, which is added to the count of
+        the process; a multiple if NumPy takes more than about 5 ns per element.
 
     Returns
     -------
@@ -117,31 +117,6 @@ class Loop:
             return self._dispatcher
 
 
-def compiled(function: Callable[..., Any]) -> Loop:
-    """Compile a loop to machine code at its first call.
-
-    Parameters
-    ----------
-    function : callable of arrays and numbers
-        Loop that Numba can compile in nopython mode.
-
-    Returns
-    -------
-    Loop
-    """
-    return Loop(function, "never")
-
-
-def inlined(function: Callable[..., Any]) -> Loop:
-    """Compile a function as a part of each caller.
-
-    Parameters
-    ----------
-    function : callable of arrays and numbers
-        Loop that Numba can compile in nopython mode.
-
-    Returns
-    -------
-    Loop
-    """
-    return Loop(function, "always")
+# Decorators of loops; `inlined` compiles the function as a part of each caller.
+compiled = functools.partial(Loop, inline="never")
+inlined = functools.partial(Loop, inline="always")

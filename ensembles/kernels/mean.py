@@ -22,8 +22,8 @@ from ensembles.kernels.jit import LANE, PIECE, compiled, inlined, use_loops
 from ensembles.kernels.mean_bfloat16 import max_exponent_gap, mean_equal_weights
 from ensembles.parallel import chunks
 
-# Below, products and their errors may have lost bits to underflow.
-SMALLEST_SURE = 2.0**-900
+# Below this value, products and their errors may have lost bits to underflow.
+SMALLEST_CERTAIN = 2.0**-900
 
 
 def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
@@ -54,7 +54,7 @@ def mean(stack: Array, weights: Float64, total: float | None = None) -> Array:
             out[start:stop] = mean_reference(stack[:, start:stop], weights, total)
     elif form.mantissa == 52:
         _mean_float64(stack, weights, total, out)
-        _mend(stack, weights, total, out)
+        _fill_exactly(stack, weights, total, out)
     elif form.mantissa == 23:
         _mean_float32(stack, weights, total, out)
     elif form.mantissa == 7:
@@ -85,17 +85,18 @@ def mean_reference(stack: Array, weights: Float64, total: float) -> Array:
     if FLOATS[stack.dtype].mantissa < 52:
         return _plain_mean(stack, weights, total)
     sums, errors = np.full((2, stack.shape[1]), -0.0)
-    lost = np.zeros(stack.shape[1])
+    residuals = np.zeros(stack.shape[1])
     with np.errstate(all="ignore"):
         for row, weight in zip(stack, weights, strict=True):
-            sums, errors, slip = _add_exactly(sums, errors, row, weight)
-            lost += slip
+            sums, errors, residual = _add_exactly(sums, errors, row, weight)
+            residuals += residual
         rounded = sums + errors
-        far = 2 * lost + np.where(lost > 0, np.abs(errors) * 2.0**-52, 0.0)
-        sure = (sums + (errors - far) == rounded) & (sums + (errors + far) == rounded)
-        sure &= np.abs(rounded) >= SMALLEST_SURE
-        out = np.where(sure, rounded / total, np.nan)
-    _mend(stack, weights, total, out)
+        bound = 2 * residuals + np.where(residuals > 0, np.abs(errors) * 2.0**-52, 0.0)
+        is_certain = sums + (errors - bound) == rounded
+        is_certain &= sums + (errors + bound) == rounded
+        is_certain &= np.abs(rounded) >= SMALLEST_CERTAIN
+        out = np.where(is_certain, rounded / total, np.nan)
+    _fill_exactly(stack, weights, total, out)
     return out
 
 
@@ -132,10 +133,10 @@ def has_nonfinite(values: Array) -> bool:
 
 @compiled
 def _any_above(bits, magnitude, limit):
-    found = False
+    is_above = False
     for j in range(bits.size):
-        found |= (bits[j] & magnitude) > limit
-    return found
+        is_above |= (bits[j] & magnitude) > limit
+    return is_above
 
 
 @inlined
@@ -203,9 +204,10 @@ def _mean_small(stack, weights, total, out, shift, width, special, bias):
 
 
 def _add_exactly(s: Any, e: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
-    """Add ``weight * x`` to a sum ``s`` and its error ``e``; also return the loss of e.
+    """Add ``weight * x`` to a sum ``s`` with rounding error ``e``.
 
-    Takes numbers in a loop, and arrays in NumPy.
+    Returns the new sum, its new error, and a bound of the rounding error of the new
+    error. Arguments are numbers in a loop, and arrays in NumPy.
     """
     split = 134217729.0  # 2**27 + 1 splits a float64 into two halves (Dekker 1971)
     high_weight = split * weight - (split * weight - weight)
@@ -215,67 +217,69 @@ def _add_exactly(s: Any, e: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
     low = x - high
     cut = product - high * high_weight - low * high_weight - high * low_weight
     missing = low * low_weight - cut
-    grown = s + product
-    back = grown - s
-    error = (s - (grown - back)) + (product - back)
+    new_sum = s + product
+    back = new_sum - s
+    error = (s - (new_sum - back)) + (product - back)
     both = error + missing
     part = both - error
-    slip = abs((error - (both - part)) + (missing - part))
-    kept = e + both
-    part = kept - e
-    slip = slip + abs((e - (kept - part)) + (both - part))
-    return grown, kept, slip
+    residual = abs((error - (both - part)) + (missing - part))
+    new_error = e + both
+    part = new_error - e
+    residual = residual + abs((e - (new_error - part)) + (both - part))
+    return new_sum, new_error, residual
 
 
 _inlined_add = inlined(_add_exactly)
 
 
 @compiled
-def _add_product(sums, errors, lost, row, weight):
+def _add_product(sums, errors, residuals, row, weight):
     for j in range(row.size):
-        sums[j], errors[j], slip = _inlined_add(sums[j], errors[j], row[j], weight)
-        lost[j] += slip
+        sums[j], errors[j], residual = _inlined_add(sums[j], errors[j], row[j], weight)
+        residuals[j] += residual
 
 
 @compiled
 def _mean_float64(stack, weights, total, out):
-    """Means from compensated sums, NaN where a sum may be rounded wrongly."""
+    """Write means from compensated sums; NaN if a sum may be rounded wrongly."""
     sums, errors = np.empty(LANE, np.float64), np.empty(LANE, np.float64)
-    lost = np.empty(LANE, np.float64)
+    residuals = np.empty(LANE, np.float64)
     for start in range(0, out.size, LANE):
         stop = min(start + LANE, out.size)
         size = stop - start
         for j in range(size):
-            sums[j], errors[j], lost[j] = -0.0, -0.0, 0.0
+            sums[j], errors[j], residuals[j] = -0.0, -0.0, 0.0
         for i in range(weights.size):
             row = stack[i, start:stop]
-            _add_product(sums[:size], errors[:size], lost[:size], row, weights[i])
+            _add_product(sums[:size], errors[:size], residuals[:size], row, weights[i])
         for j in range(size):
             s, e = sums[j], errors[j]
-            whole = s + e
+            rounded = s + e
             # Largest distance of the exact sum; both ends must round to the same value.
-            far = 2 * lost[j] + (abs(e) * 2.0**-52 if lost[j] > 0 else 0.0)
-            sure = (s + (e - far) == whole) & (s + (e + far) == whole)
-            sure &= abs(whole) >= SMALLEST_SURE
-            out[start + j] = whole / total if sure else np.nan
+            bound = 2 * residuals[j] + (abs(e) * 2.0**-52 if residuals[j] > 0 else 0.0)
+            is_certain = (s + (e - bound) == rounded) & (s + (e + bound) == rounded)
+            is_certain &= abs(rounded) >= SMALLEST_CERTAIN
+            out[start + j] = rounded / total if is_certain else np.nan
 
 
-def _mend(stack: Array, weights: Float64, total: float, out: Array) -> None:
-    """Fill in NaN means exactly: huge or tiny values, severe cancellation."""
-    left = np.flatnonzero(np.isnan(out))
-    members = stack[:, left]
+def _fill_exactly(stack: Array, weights: Float64, total: float, out: Array) -> None:
+    """Compute NaN means exactly: of huge or tiny values, or after cancellation."""
+    uncertain = np.flatnonzero(np.isnan(out))
+    members = stack[:, uncertain]
     with np.errstate(invalid="ignore"):  # signaling NaN
-        plain = (members == 0).all(0) | ~np.isfinite(members).all(0)
-    plain |= ~np.isfinite(weights).all()
-    out[left[plain]] = _plain_mean(members[:, plain], weights, total)
-    for j, column in zip(left[~plain], members[:, ~plain].T, strict=True):
+        is_special = (members == 0).all(0) | ~np.isfinite(members).all(0)
+    is_special |= ~np.isfinite(weights).all()
+    out[uncertain[is_special]] = _plain_mean(members[:, is_special], weights, total)
+    for j, column in zip(
+        uncertain[~is_special], members[:, ~is_special].T, strict=True
+    ):
         pairs = zip(weights.tolist(), column.tolist(), strict=True)
-        exact = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())
-        out[j] = _nearest(exact / Fraction(total))
+        weighted_sum = sum((Fraction(w) * Fraction(x) for w, x in pairs), Fraction())
+        out[j] = _nearest(weighted_sum / Fraction(total))
 
 
-def _nearest(exact: Fraction) -> float:
+def _nearest(quotient: Fraction) -> float:
     try:
-        return float(exact)
+        return float(quotient)
     except OverflowError:
-        return math.inf if exact > 0 else -math.inf
+        return math.inf if quotient > 0 else -math.inf

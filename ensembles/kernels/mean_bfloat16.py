@@ -39,10 +39,10 @@ def max_exponent_gap(weights: Float64, total: float) -> np.uint16:
         used: unequal weights, no power of two, or too many members.
     """
     n_members, weight = len(weights), float(weights[0])
-    alike = bool((weights == weight).all()) and total == n_members * weight
+    is_equal = bool((weights == weight).all()) and total == n_members * weight
     # Powers of two do not change the digits of the float64 sum to be reproduced.
-    exact = math.frexp(weight)[0] == 0.5 and 2.0**-100 < weight < 2.0**100
-    if not (alike and exact and 2 <= n_members <= MOST_MEMBERS):
+    is_power_of_two = math.frexp(weight)[0] == 0.5 and 2.0**-100 < weight < 2.0**100
+    if not (is_equal and is_power_of_two and 2 <= n_members <= MOST_MEMBERS):
         return np.uint16(0)
     return np.uint16((16 - (n_members - 1).bit_length()) << 7)
 
@@ -67,8 +67,8 @@ def mean_equal_weights(stack, start, stop, gap, ends, words, out):
             smallest[j] = below if below < smallest[j] else smallest[j]
     exponent, top, beyond = np.uint16(0x7F80), np.uint16(0x6000), np.uint16(0)
     for j in range(size):
-        least = np.uint16(smallest[j] & exponent)
-        limit = np.uint16((least if least < top else top) + gap)
+        min_exponent = np.uint16(smallest[j] & exponent)
+        limit = np.uint16((min_exponent if min_exponent < top else top) + gap)
         beyond = np.uint16(beyond | np.uint16(limit - np.uint16(largest[j] & exponent)))
     if beyond >= 0x8000:
         return False

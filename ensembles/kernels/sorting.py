@@ -39,9 +39,9 @@ def order_statistics(stack: Array, first: int, last: int) -> Array:
     form = FLOATS[stack.dtype]
     signed = np.dtype(f"i{form.dtype.itemsize}")
     pairs = _network(len(stack), first, last)
-    largest, most = signed.type(form.largest), signed.type(np.iinfo(signed).max)
-    bits, found = stack.view(signed), out.view(signed)
-    if _order_statistics(bits, pairs, largest, ~largest, most, first, found):
+    largest, max_int = signed.type(form.largest), signed.type(np.iinfo(signed).max)
+    bits, out_bits = stack.view(signed), out.view(signed)
+    if _order_statistics(bits, pairs, largest, ~largest, max_int, first, out_bits):
         out[:, _any_nan(stack)] = np.nan
     return out
 
@@ -74,8 +74,8 @@ def _any_nan(stack: Array) -> NDArray[np.bool_]:
 
 def _flipped(bits: Array) -> Array:
     """Integers that sort like the floats with these bits; its own inverse."""
-    most = np.iinfo(bits.dtype).max
-    return np.asarray(bits ^ ((bits >> np.iinfo(bits.dtype).bits - 1) & most))
+    max_int = np.iinfo(bits.dtype).max
+    return np.asarray(bits ^ ((bits >> np.iinfo(bits.dtype).bits - 1) & max_int))
 
 
 @lru_cache(maxsize=64)
@@ -112,38 +112,38 @@ def _exchange(low, high):
 
 
 @compiled
-def _flip(row, key, most):
+def _flip(row, key, max_int):
     for j in range(row.size):  # a conditional: shifts are widened to 64 bits
-        key[j] = row[j] ^ most if row[j] < 0 else row[j]
+        key[j] = row[j] ^ max_int if row[j] < 0 else row[j]
 
 
 @compiled
-def _beyond(key, largest, least):
-    found = False
+def _has_nan(key, largest, smallest):
+    has_nan = False
     for j in range(key.size):
-        found |= key[j] > largest
-        found |= key[j] < least
-    return found
+        has_nan |= key[j] > largest
+        has_nan |= key[j] < smallest
+    return has_nan
 
 
 @compiled
-def _order_statistics(stack, pairs, largest, least, most, first, out):
+def _order_statistics(stack, pairs, largest, smallest, max_int, first, out):
     """Write the ranks to ``out``; return whether any member is NaN."""
     n_members, size = stack.shape
     keys = np.empty((n_members, LANE), stack.dtype)
-    found = False
+    has_nan = False
     for start in range(0, size, LANE):
         stop = min(start + LANE, size)
         for i in range(n_members):
             key = keys[i, : stop - start]
-            _flip(stack[i, start:stop], key, most)
-            found |= _beyond(key, largest, least)
+            _flip(stack[i, start:stop], key, max_int)
+            has_nan |= _has_nan(key, largest, smallest)
         for k in range(len(pairs)):
             low, high = keys[pairs[k, 0]], keys[pairs[k, 1]]
             _exchange(low[: stop - start], high[: stop - start])
         for i in range(len(out)):
-            _flip(keys[first + i, : stop - start], out[i, start:stop], most)
-    return found
+            _flip(keys[first + i, : stop - start], out[i, start:stop], max_int)
+    return has_nan
 
 
 @compiled

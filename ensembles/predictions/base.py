@@ -10,15 +10,22 @@ from sklearn import get_config
 from sklearn.base import MetaEstimatorMixin, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import get_scorer
-from sklearn.utils import Bunch, indexable
+from sklearn.utils import Bunch
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from ensembles._sklearn import warn_caller
+from ensembles._sklearn import (
+    check_bool,
+    check_choice,
+    check_mapping,
+    check_n_jobs,
+    warn_caller,
+)
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.combiner import Combiner
 from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.fitting import (
+    FittedMember,
     Named,
     call_member,
     drop_failed,
@@ -32,6 +39,7 @@ from ensembles.predictions.members.named_estimators import (
     NamedEstimators,
     check_features,
     check_member_types,
+    check_training_data,
     contains_frozen,
 )
 from ensembles.predictions.members.out_of_fold import (
@@ -48,8 +56,6 @@ from ensembles.predictions.members.sample_weight import (
 )
 from ensembles.predictions.metrics.table import check_score, check_scoring
 from ensembles.predictions.preconditions import (
-    check_choice,
-    check_mapping,
     check_param_names,
     check_selection,
     check_weights_parameter,
@@ -63,6 +69,7 @@ from ensembles.predictions.weight_fitting import (
     fit_weights,
 )
 from ensembles.selection.choose import SelectionResult
+from ensembles.selection.table import generator_of
 
 
 class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
@@ -119,39 +126,40 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             affect them, if weights or calibration are learned from data that fitted
             members may have seen, or if a member that failed is left out.
         """
-        combiner, named = self._resolve_combiner(), self._members()
-        check_member_types(named, classifiers=is_classifier(self))
+        combiner, named_members = self._resolve_combiner(), self._members()
+        check_member_types(named_members, classifiers=is_classifier(self))
         rule_params = check_mapping("rule_params", self.rule_params)
         settings = self._check_parameters(combiner, rule_params)
-        X, _ = indexable(X, y)
-        validate_data(self, X, y, skip_check_array=True)
-        outputs, y = self._check_targets(y, combiner, self._already_fitted(named))
+        X = check_training_data(self, X, y)
+        outputs, y = self._check_targets(
+            y, combiner, self._already_fitted(named_members)
+        )
         if sample_weight is not None:
             sample_weight = check_sample_weight(sample_weight, len(y))
             fit_params = {**fit_params, "sample_weight": sample_weight}
         routed = self._routed(fit_params)
         score_weight = self._score_weight(routed, sample_weight)
         fitted_combiner = FittedCombiner(combiner, rule_params, outputs)
-        linked = {name for name, member in named if outputs.needs_link(member)}
+        linked = {name for name, member in named_members if outputs.needs_link(member)}
         learns = _learns(settings, combiner)
-        splits = self._splits(X, y, named, routed) if learns or linked else []
+        splits = self._splits(X, y, named_members, routed) if learns or linked else []
         prefit = self._is_prefit()
-        params = {name: {} if prefit else routed[name].fit for name, _ in named}
+        params = {name: {} if prefit else routed[name].fit for name, _ in named_members}
         if self.on_error == "raise":  # "drop" leaves out failing members later
-            for name, member in named:
+            for name, member in named_members:
                 outputs.check_methods(name, member)
                 check_accepts_sample_weight(name, member, params[name])
         if learns:
             check_score(fitted_combiner, y, splits, score_weight, self.scoring)
         members = fit_members(
             self,
-            named,
+            named_members,
             X,
             y,
             params=params,
             outputs=outputs,
             splits=splits,
-            on_splits={name for name, _ in named} if learns else linked,
+            on_splits={name for name, _ in named_members} if learns else linked,
             fit=None if prefit else fit_clone,
         )
         members = [
@@ -160,19 +168,20 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             else member
             for member in members
         ]
-        self.named_estimators_ = Bunch(**{m.name: m.estimator for m in members})
-        self.estimators_ = [member.estimator for member in members]
+        names = [member.name for member in members]
         if isinstance(settings.weights, np.ndarray):
-            fitted_combiner, settings = self._without_dropped(fitted_combiner, settings)
+            fitted_combiner, settings = self._without_dropped(
+                fitted_combiner, settings, names
+            )
         if not learns:
-            self._set_weights(_unscored(settings, fitted_combiner, len(members)), None)
+            fit = _unscored(settings, fitted_combiner, len(members))
+            self._set_fitted(members, fit, None)
             return self
         stacks = stack_folds([member.folds for member in members], splits, len(y))
         folds = fold_indices(splits, len(y))
         out_of_fold = OutOfFold(stacks, y, outputs, sample_weight, folds)
-        names = list(self.named_estimators_)
         fit = fit_weights(settings, fitted_combiner, out_of_fold, score_weight, names)
-        self._set_weights(fit, stacks)
+        self._set_fitted(members, fit, stacks)
         return self
 
     def _resolve_combiner(self) -> Combiner:
@@ -197,6 +206,10 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
     ) -> WeightSettings:
         """Validate all parameters but ``estimators``, ``rule`` and ``cv``."""
         check_choice("on_error", self.on_error, ("raise", "drop"))
+        check_bool("keep_oof", self.keep_oof)
+        check_n_jobs(self.n_jobs)
+        if not isinstance(self.random_state, np.random.RandomState):
+            generator_of(self.random_state)  # of a RandomState it would draw a seed
         calibrate = self._calibration_method()
         check_scoring(self.scoring)
         n_members = len(self.estimators)
@@ -218,21 +231,23 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             check_selection(weights, len(self._members()), weights_params)
         return WeightSettings(weights, weights_params, self.scoring, calibrate)
 
-    def _already_fitted(self, named: Named) -> Named:
+    def _already_fitted(self, named_members: Named) -> Named:
         """Members that are not fitted again: all if prefit, else the frozen ones."""
         if not self._is_prefit():
-            return [(n, m) for n, m in named if isinstance(m, FrozenEstimator)]
-        for name, member in named:
+            return [(n, m) for n, m in named_members if isinstance(m, FrozenEstimator)]
+        for name, member in named_members:
             check_is_fitted(
                 member,
                 msg=f"member {name!r} must be fitted for cv='prefit'; wrap it in "
                 "FrozenEstimator if the ensemble is cloned, as in GridSearchCV",
             )
-        return named
+        return named_members
 
-    def _splits(self, X: Any, y: Any, named: Named, routed: Any) -> list[Split]:
+    def _splits(self, X: Any, y: Any, named_members: Named, routed: Any) -> list[Split]:
         """Splits that hold data out; a single split with all rows as test if prefit."""
-        if self._is_prefit() or any(contains_frozen(member) for _, member in named):
+        if self._is_prefit() or any(
+            contains_frozen(member) for _, member in named_members
+        ):
             warn_caller(
                 "weights and calibration are learned from the data passed to fit: "
                 "members that are already fitted must not have seen these data"
@@ -246,7 +261,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             y,
             classifier=is_classifier(self),
             params=params,
-            may_overlap=all(isinstance(m, FrozenEstimator) for _, m in named),
+            may_overlap=all(isinstance(m, FrozenEstimator) for _, m in named_members),
         )
 
     def _score_weight(self, routed: Any, sample_weight: Any) -> Any:
@@ -269,27 +284,31 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
         return router
 
     def _without_dropped(
-        self, combiner: FittedCombiner, settings: WeightSettings
+        self, combiner: FittedCombiner, settings: WeightSettings, fitted: list[str]
     ) -> tuple[FittedCombiner, WeightSettings]:
         """Restrict given weights to the members that were fitted."""
         names = [name for name, _ in self._pairs()]
-        indices = [names.index(name) for name in self.named_estimators_]
+        indices = [names.index(name) for name in fitted]
         combiner, weights = combiner.subset(indices, settings.weights)
         return combiner, settings._replace(weights=weights)
 
-    def _set_weights(self, fit: WeightFit, stacks: list[Float64] | None) -> None:
-        """Set the fitted attributes that come from weights and calibration."""
+    def _set_fitted(
+        self,
+        members: list[FittedMember],
+        fit: WeightFit,
+        stacks: list[Float64] | None,
+    ) -> None:
+        """Set the fitted attributes: at the end of ``fit``, which may fail before."""
+        self.named_estimators_ = Bunch(**{m.name: m.estimator for m in members})
+        self.estimators_ = [member.estimator for member in members]
         self.oof_: Any = None
         if stacks is not None and self.keep_oof:
             self.oof_ = stacks if len(stacks) > 1 else stacks[0]
         self._fitted_combiner = fit.combiner
-        self.calibrators_, self.calibrator_ = fit.calibrators, fit.calibrator
+        self._calibrators, self._calibrator = fit.calibrators, fit.calibrator
         self.weights_, self.scores_ = fit.selected.weights, fit.selected.scores
         self.best_index_, self.history_ = fit.selected.best_index, fit.selected.history
         self.oof_score_ = fit.score
-        intercepts = fit.combiner.intercepts
-        is_single = intercepts is not None and len(intercepts) == 1
-        self.intercept_ = intercepts[0] if intercepts and is_single else intercepts
 
     def _combined_predictions(self, X: Any) -> Predictions:
         """Combined predictions; with one output, members are combined one at a time."""
@@ -312,7 +331,7 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
                 iter([finished[k] for k in kept]),
             )
         combiner, weights = combiner.subset(indices, self.weights_)
-        calibrators = [self.calibrators_[i] for i in indices]
+        calibrators = [self._calibrators[i] for i in indices]
         dtypes = set[np.dtype[Any]]()
 
         def calibrated() -> Iterator[Predictions]:
@@ -327,8 +346,8 @@ class BaseEnsemble(MetaEstimatorMixin, NamedEstimators):
             combined = combiner([map(list.pop, calibrated())], weights)
         else:
             combined = combiner(list(zip(*calibrated(), strict=True)), weights)
-        if self.calibrator_ is not None:
-            combined = self.calibrator_(combined)
+        if self._calibrator is not None:
+            combined = self._calibrator(combined)
         if dtypes != {np.dtype(np.float32)}:
             return combined
         return [output.astype(np.float32) for output in combined]

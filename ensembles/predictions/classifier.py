@@ -7,16 +7,16 @@ from typing import Any
 from sklearn.base import ClassifierMixin
 from sklearn.utils import get_tags
 
+from ensembles._sklearn import check_choice
+from ensembles._typing import Float64
 from ensembles.predictions.base import BaseEnsemble
 from ensembles.predictions.calibration import METHODS
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
-from ensembles.predictions.members.fitting import Named
+from ensembles.predictions.members.fitting import FittedMember, Named
 from ensembles.predictions.members.outputs import OutputSpec, check_class_targets
-from ensembles.predictions.preconditions import (
-    check_choice,
-    check_rule_name,
-)
+from ensembles.predictions.preconditions import check_rule_name
+from ensembles.predictions.weight_fitting import WeightFit
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
@@ -36,10 +36,11 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         without ``predict_proba``, a logistic regression learned out of fold converts
         its ``decision_function`` to probabilities. A member whose ``fit`` rejects the
         labels, e.g. XGBoost, is fitted on the codes 0, …, n_classes - 1.
-    rule : str, default="log_pool"
-        Rule that combines the predictions: a name in `ensembles.predictions.COMBINERS`,
-        or an elementwise rule in `ensembles.rules.RULES`. ``"mean"`` is soft voting,
-        ``"vote"`` is hard voting by the members' ``predict``.
+    rule : str, Combiner or Rule, default="log_pool"
+        Rule that combines the predictions: ``"log_pool"``, ``"product"``, ``"mean"``
+        (soft voting), ``"geometric_mean"``, ``"vote"`` (hard voting by the members'
+        ``predict``), ``"borda"``, ``"rank_mean"``, or an elementwise rule in
+        `ensembles.rules.RULES`, such as ``"median"``; or the entry itself.
     weights : array-like of shape (n_members,), str or None, default="convex"
         Weights of the members; None weights all members equally. Given weights of
         ``"log_pool"`` are divided by their sum; ``rule_params={"temperature": 0.5}``
@@ -88,7 +89,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     Attributes
     ----------
     estimators_ : list of classifiers
-        Members fitted on all data.
+        Members fitted on all data. A member that has only ``decision_function``, or
+        that was fitted on codes, is in a wrapper, whose ``estimator`` is the member.
     named_estimators_ : Bunch
         Fitted members by name.
     classes_ : ndarray of shape (n_classes,), or a list of such
@@ -249,12 +251,24 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
     ) -> tuple[OutputSpec, Any]:
         check_choice("missing_class", self.missing_class, ("error", "zero"))
         voting = combiner.input == "labels"
-        outputs, y = check_class_targets(
+        return check_class_targets(
             y, fitted, voting=voting, missing_class=self.missing_class
         )
-        classes = outputs.classes
+
+    def _set_fitted(
+        self,
+        members: list[FittedMember],
+        fit: WeightFit,
+        stacks: list[Float64] | None,
+    ) -> None:
+        super()._set_fitted(members, fit, stacks)
+        outputs: Any = fit.combiner.outputs
+        classes, intercepts = outputs.classes, fit.combiner.intercepts
         self.classes_: Any = classes if outputs.multioutput else classes[0]
-        return outputs, y
+        self.intercept_: Any = intercepts
+        if intercepts is not None and len(intercepts) == 1:
+            self.intercept_ = intercepts[0]
+        self.calibrators_, self.calibrator_ = fit.calibrators, fit.calibrator
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -76,10 +76,10 @@ def select_pool_weights(
     """
     floor = {**combiner.combiner.params, **combiner.params}["floor"]
     loss = PoolLoss(out_of_fold, floor, signed=signed)
-    each_member = np.eye(out_of_fold.n_members)
+    single_members = np.eye(out_of_fold.n_members)
     if start is None:
-        scores = np.empty(len(each_member))
-        for member, weights in enumerate(each_member):
+        scores = np.empty(len(single_members))
+        for member, weights in enumerate(single_members):
             scores[member] = score(weights)
         if not np.isfinite(scores).all():
             raise ValueError(
@@ -90,11 +90,11 @@ def select_pool_weights(
         scores = -loss.member_losses()
         learned = loss.minimize(start, CROSS_FIT_TOLERANCE)
     best = int(np.argmax(scores))
-    equal = np.full(len(each_member), 1 / len(each_member))
+    equal = np.full(len(single_members), 1 / len(single_members))
     candidates = [
         learned,
         loss.without_intercepts(equal),
-        loss.without_intercepts(each_member[best]),
+        loss.without_intercepts(single_members[best]),
     ]
     index = int(np.argmin(list(map(loss.unpenalized, candidates))))
     combiners = [replace(combiner, intercepts=pool.intercepts) for pool in candidates]
@@ -103,8 +103,8 @@ def select_pool_weights(
         value = -loss.unpenalized(candidates[index])
         return SelectionResult(weights, scores, best, value), combiners[index]
     history = tuple(
-        Trial(pool.weights, score.evaluate(pooled(out_of_fold.stacks, pool.weights)))
-        for pool, pooled in zip(candidates, combiners, strict=True)
+        Trial(pool.weights, score.evaluate(combine(out_of_fold.stacks, pool.weights)))
+        for pool, combine in zip(candidates, combiners, strict=True)
     )
     selected = SelectionResult(weights, scores, best, history[index].score, history)
     return selected, combiners[index]
@@ -145,7 +145,7 @@ class PoolLoss:
         self.ridge[:n_members] = max(WEIGHT_RIDGE, RIDGE_PER_MEMBER * n_members) / size
         self.center = np.zeros(self.ends[-1])
         self.center[:n_members] = 1 / n_members
-        self.shares = sample_weight / (sample_weight.sum() * len(self.logs))
+        self.row_weights = sample_weight / (sample_weight.sum() * len(self.logs))
 
     def minimize(
         self, start: PoolWeights | None = None, tolerance: float = 1e-12
@@ -209,11 +209,11 @@ class PoolLoss:
         -------
         ndarray of shape (n_members,)
         """
-        rows = np.arange(len(self.shares))
+        rows = np.arange(len(self.row_weights))
         losses = np.zeros(len(self.logs[0]))
         for logs, codes in zip(self.logs, self.codes, strict=True):
             sums = np.exp(logs).sum(axis=2)
-            losses += (np.log(sums) - logs[:, rows, codes]) @ self.shares
+            losses += (np.log(sums) - logs[:, rows, codes]) @ self.row_weights
         return losses
 
     def without_intercepts(self, weights: Float64) -> PoolWeights:
@@ -249,7 +249,7 @@ class PoolLoss:
         weights, intercepts = self._split(point)
         for output, logs in enumerate(self.logs):
             value, by_member, by_class = _log_loss(
-                logs, self.codes[output], self.shares, weights, intercepts[output]
+                logs, self.codes[output], self.row_weights, weights, intercepts[output]
             )
             loss += value
             gradient[: len(weights)] += by_member
@@ -258,19 +258,23 @@ class PoolLoss:
 
 
 def _log_loss(
-    logs: Float64, codes: Counts, shares: Float64, weights: Float64, intercept: Float64
+    logs: Float64,
+    codes: Counts,
+    row_weights: Float64,
+    weights: Float64,
+    intercept: Float64,
 ) -> tuple[float, Float64, Float64]:
     """Log-loss of one output, with its gradients by member and by class."""
     n_members, n_samples, n_classes = logs.shape
     flat = logs.reshape(n_members, -1)
     rows = np.arange(n_samples)
-    pooled = (weights @ flat).reshape(n_samples, n_classes)
-    pooled += intercept
-    pooled -= pooled.max(axis=1, keepdims=True)
-    of_true_class = pooled[rows, codes]
-    np.exp(pooled, out=pooled)
-    sums = pooled.sum(axis=1)
-    loss = float(shares @ (np.log(sums) - of_true_class))
-    pooled *= (shares / sums)[:, None]
-    pooled[rows, codes] -= shares
-    return loss, flat @ pooled.ravel(), pooled.sum(axis=0)
+    logits = (weights @ flat).reshape(n_samples, n_classes)
+    logits += intercept
+    logits -= logits.max(axis=1, keepdims=True)
+    true_logits = logits[rows, codes]
+    residuals = np.exp(logits, out=logits)
+    sums = residuals.sum(axis=1)
+    loss = float(row_weights @ (np.log(sums) - true_logits))
+    residuals *= (row_weights / sums)[:, None]
+    residuals[rows, codes] -= row_weights
+    return loss, flat @ residuals.ravel(), residuals.sum(axis=0)

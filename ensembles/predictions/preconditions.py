@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -36,28 +36,6 @@ EQUAL = ("equal", "uniform", "none")
 FREE = "free"  # learned pool weights of any sign; not a selection
 
 
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Raise unless the value of a parameter is one of its choices.
-
-    Parameters
-    ----------
-    name : str
-        Name of the parameter, for the message.
-    value : object
-        Value of the parameter.
-    choices : sequence of str or None
-        Values that are allowed.
-
-    Raises
-    ------
-    ValueError
-        If ``value`` is none of them.
-    """
-    if not (value is None or isinstance(value, str)) or value not in choices:
-        allowed = ", ".join(map(repr, choices))
-        raise ValueError(f"{name} must be one of {allowed}: found {value!r}")
-
-
 def check_rule_name(rule: Any) -> None:
     """Raise if ``rule`` is the name of a rule in another library.
 
@@ -74,36 +52,6 @@ def check_rule_name(rule: Any) -> None:
     if isinstance(rule, str) and rule.casefold() in OTHER_RULE_NAMES:
         name = OTHER_RULE_NAMES[rule.casefold()]
         raise ValueError(f"unknown rule {rule!r}; did you mean {name!r}?")
-
-
-def check_mapping(name: str, params: Any) -> dict[str, Any]:
-    """Copy a parameter that contains other parameters to a dict.
-
-    Parameters
-    ----------
-    name : {"rule_params", "weights_params"}
-        Name of the parameter, for the message.
-    params : mapping of str to value, or None
-        Value of the parameter; None means no parameters.
-
-    Returns
-    -------
-    dict of str to value
-
-    Raises
-    ------
-    TypeError
-        If ``params`` is neither a mapping nor None.
-    """
-    if params is None:
-        return {}
-    if not isinstance(params, Mapping):
-        example = {"rule_params": {"floor": 1e-6}, "weights_params": {"n_bags": 20}}
-        raise TypeError(
-            f"{name} must be a dict from parameter names to values, such as "
-            f"{example[name]}, or None: found {params!r}"
-        )
-    return dict(params)
 
 
 def check_param_names(
@@ -126,12 +74,12 @@ def check_param_names(
     Raises
     ------
     ValueError
-        If a name is unknown. The message lists the known ones, and tells where to pass
-        a parameter that belongs to the other mapping.
+        If a name is unknown. The message lists the known names, and names the other
+        mapping if the parameter belongs there.
     """
     if not rule_params and not weights_params:
         return
-    known = {
+    names = {
         "rule_params": list(combiner.params),
         "weights_params": selection_params(weights, combiner),
     }
@@ -139,20 +87,21 @@ def check_param_names(
         "rule_params": f"rule {combiner.name!r}",
         "weights_params": f"weights={weights!r} of rule {combiner.name!r}",
     }
-    others = {"rule_params": "weights_params", "weights_params": "rule_params"}
-    given = {"rule_params": rule_params, "weights_params": weights_params}
-    for parameter, other in others.items():
-        for name in given[parameter]:
-            if name in known[parameter]:
+    counterparts = {"rule_params": "weights_params", "weights_params": "rule_params"}
+    params = {"rule_params": rule_params, "weights_params": weights_params}
+    for parameter, counterpart in counterparts.items():
+        for name in params[parameter]:
+            if name in names[parameter]:
                 continue
             fix = ""
-            if name in known[other]:
+            if name in names[counterpart]:
                 fix = (
-                    f"; it is a parameter of {owner[other]}: pass it in {other} instead"
+                    f"; it is a parameter of {owner[counterpart]}: pass it in "
+                    f"{counterpart} instead"
                 )
             raise ValueError(
                 f"{parameter} must be parameters of {owner[parameter]} "
-                f"(known: {', '.join(known[parameter]) or 'none'}): found {name!r}{fix}"
+                f"(known: {', '.join(names[parameter]) or 'none'}): found {name!r}{fix}"
             )
     if "temperature" in rule_params and learns_pool(weights, combiner):
         raise ValueError(
@@ -258,19 +207,19 @@ def _check_selection_name(weights: str, combiner: Combiner) -> None:
             f"weights={weights!r} needs a base, which an ensemble of predictions does "
             "not have; use another selection, such as weights='greedy'"
         )
-    known = [name for name, entry in SELECTIONS.items() if not entry.needs_base]
-    known = sorted([*known, *[FREE] * has_free])
-    if weights in known:
+    allowed = [name for name, entry in SELECTIONS.items() if not entry.needs_base]
+    allowed = sorted([*allowed, *[FREE] * has_free])
+    if weights in allowed:
         return
     if weights.casefold() in EQUAL:
         suggestion = "; use weights=None for equal weights"
     else:
-        names = [*known, *OTHER_SELECTION_NAMES]
+        names = [*allowed, *OTHER_SELECTION_NAMES]
         nearest = difflib.get_close_matches(weights.casefold(), names, n=1)
         names = [OTHER_SELECTION_NAMES.get(name, name) for name in nearest]
         suggestion = f"; did you mean {names[0]!r}?" if names else ""
     raise ValueError(
-        f"unknown selection {weights!r}{suggestion} (known: {', '.join(known)})"
+        f"unknown selection {weights!r}{suggestion} (known: {', '.join(allowed)})"
     )
 
 

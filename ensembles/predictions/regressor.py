@@ -26,10 +26,10 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
     ----------
     estimators : list of (str, regressor)
         Members by name; ``"drop"`` in place of a regressor leaves it out.
-    rule : str, default="mean"
+    rule : str, Combiner or Rule, default="mean"
         Rule that combines the predictions: ``"mean"``, ``"median"`` or another
         elementwise rule in `ensembles.rules.RULES`; ``"quantile_mean"`` for members
-        that predict quantiles.
+        that predict quantiles; or the entry itself.
     weights : array-like of shape (n_members,), str or None, default="convex"
         Weights of the members; None weights all members equally. ``"convex"``,
         ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn

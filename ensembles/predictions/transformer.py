@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,9 @@ from sklearn.utils import (
     get_tags,
     indexable,
 )
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from ensembles._sklearn import check_choice, check_mapping, check_n_jobs
 from ensembles._typing import Float64
 from ensembles.predictions.combiners.builtin import resolve_combiner
 from ensembles.predictions.combiners.combiner import Combiner
@@ -35,12 +36,9 @@ from ensembles.predictions.members.fitting import (
 from ensembles.predictions.members.named_estimators import (
     NamedEstimators,
     check_features,
+    check_training_data,
 )
-from ensembles.predictions.preconditions import (
-    check_choice,
-    check_mapping,
-    check_rule_name,
-)
+from ensembles.predictions.preconditions import check_rule_name
 from ensembles.weights import check_weights
 
 
@@ -56,10 +54,10 @@ class EnsembleTransformer(
     ----------
     estimators : list of (str, transformer)
         Members by name; ``"drop"`` in place of a transformer leaves it out.
-    rule : str, default="mean"
+    rule : str, Combiner or Rule, default="mean"
         ``"concatenate"`` multiplies each output by its weight and concatenates the
         columns; any other rule is elementwise, such as ``"median"``, and needs outputs
-        of equal width.
+        of equal width: a name in `ensembles.rules.RULES`, or the entry itself.
     rule_params : dict or None, default=None
         Parameters of the rule, e.g. ``{"p": 3}`` for ``"power_mean"``; None means its
         defaults.
@@ -184,42 +182,45 @@ class EnsembleTransformer(
         """Fit the members; returns training outputs if the method is fit_transform."""
         named = self._members()
         check_choice("align", self.align, (None, "procrustes"))
-        self._check_rule()
-        weights = self._check_weights()
-        validate_data(self, X, skip_check_array=True)
+        check_n_jobs(self.n_jobs)
+        rule_params = check_mapping("rule_params", self.rule_params)
+        combiner = self._resolve_combiner(rule_params)
+        weights = self._check_weights(combiner)
+        check_training_data(self, X)
         members, outputs = self._fit_members(named, X, y, fit_params, method)
-        names = [name for name, _ in self._pairs()]
-        self.weights_ = weights[[names.index(name) for name, _ in named]]
-        self.named_estimators_ = Bunch(**{m.name: m.estimator for m in members})
-        self.estimators_ = [member.estimator for member in members]
-        self.rotations_: Any = None
+        names, rotations = [member.name for member in members], list[Any]()
         if self.align is not None:
             from scipy.linalg import orthogonal_procrustes
 
-            arrays = list(self._dense_outputs(iter(outputs)))
-            self.rotations_ = [orthogonal_procrustes(a, arrays[0])[0] for a in arrays]
-        if self._combiner is not None:
-            name, estimator, _ = members[0]
-            row = _safe_indexing(indexable(X)[0], [0])
-            self._n_features_out = transformed(name, estimator, row).shape[1]
+            arrays = list(self._dense_outputs(names, iter(outputs)))
+            rotations = [orthogonal_procrustes(a, arrays[0])[0] for a in arrays]
+        n_columns = 0  # of a single output; concatenated ones have names of their own
+        if combiner is not None:
+            first = _safe_indexing(indexable(X)[0], [0])
+            n_columns = transformed(*members[0][:2], first).shape[1]
+        # At the end: a fit that fails leaves an earlier one as it was.
+        self.named_estimators_ = Bunch(**{m.name: m.estimator for m in members})
+        self.estimators_ = [member.estimator for member in members]
+        self.weights_ = weights[[name in names for name, _ in self._pairs()]]
+        self.rotations_: Any = rotations or None
+        self._combiner, self._rule_params = combiner, rule_params
+        self._n_features_out = n_columns
         return outputs
 
-    def _check_rule(self) -> None:
-        """Set the combiner, None for "concatenate", and check its parameters."""
-        self._rule_params = check_mapping("rule_params", self.rule_params)
-        if self.rule != "concatenate":
+    def _resolve_combiner(self, rule_params: dict[str, Any]) -> Combiner | None:
+        """Combiner of the rule, with its parameters checked; None to concatenate."""
+        if not isinstance(self.rule, str) or self.rule != "concatenate":
             check_rule_name(self.rule)
-            self._combiner: Combiner | None = resolve_combiner(self.rule, of="values")
-            if self._combiner.input != "values":
+            combiner = resolve_combiner(self.rule, of="values")
+            if combiner.input != "values":
                 raise ValueError(
-                    f"rule {self._combiner.name!r} combines {self._combiner.input}, "
+                    f"rule {combiner.name!r} combines {combiner.input}, "
                     "not outputs of transformers; use 'concatenate' or an "
                     "elementwise rule, such as mean or median"
                 )
-            self._combiner.check(len(self.estimators), self._rule_params)
-            return
-        self._combiner = None
-        if self._rule_params:
+            combiner.check(len(self.estimators), rule_params)
+            return combiner
+        if rule_params:
             raise ValueError(
                 "rule_params must be None or empty for rule 'concatenate', which has "
                 f"no parameters: found {self.rule_params!r}"
@@ -228,6 +229,7 @@ class EnsembleTransformer(
             raise ValueError(
                 f"align must be None for rule 'concatenate': found {self.align!r}"
             )
+        return None
 
     def _fit_members(
         self, named: Named, X: Any, y: Any, fit_params: dict[str, Any], method: str
@@ -254,20 +256,17 @@ class EnsembleTransformer(
         members = [FittedMember(name, estimator, []) for name, estimator, _ in pairs]
         return members, [check_2d(name, output) for name, _, output in pairs]
 
-    def _check_weights(self) -> Float64:
+    def _check_weights(self, combiner: Combiner | None) -> Float64:
         """Validated weights of all members, including those set to "drop"."""
-        n_members = len(self.estimators)
-        if self._combiner is not None:
-            signed, rule = self._combiner.signed, self._combiner.name
-            return check_weights(self.weights, n_members, signed=signed, rule=rule)
-        if self.weights is None:
-            return check_weights(None, n_members)
-        weights = np.asarray(self.weights)
-        # Concatenation does not divide by the sum of the weights, so it may be zero.
-        is_number = weights.dtype.kind in "iuf"
-        magnitudes = np.abs(weights) if is_number else weights
-        check_weights(magnitudes, n_members, rule="concatenate")
-        return weights.astype(np.float64)
+        n_members, rule = len(self.estimators), "concatenate"
+        signed = combiner is not None and combiner.signed
+        if combiner is not None:
+            rule = combiner.name
+        elif (values := np.asarray(self.weights)).dtype.kind in "iuf":
+            # Concatenation does not divide by the sum of the weights: it may be zero.
+            check_weights(np.abs(values), n_members, rule=rule)
+            return values.astype(np.float64)
+        return check_weights(self.weights, n_members, signed=signed, rule=rule)
 
     def transform(self, X: Any) -> Any:
         """Transform with the members and combine their outputs.
@@ -300,7 +299,8 @@ class EnsembleTransformer(
         dtypes = set[np.dtype[Any]]()
 
         def rotated() -> Iterator[Float64]:
-            for index, output in enumerate(self._dense_outputs(outputs)):
+            names = list(self.named_estimators_)
+            for index, output in enumerate(self._dense_outputs(names, outputs)):
                 if self.rotations_ is not None:
                     output = output @ self.rotations_[index]
                 dtypes.add(output.dtype)
@@ -345,10 +345,12 @@ class EnsembleTransformer(
             tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _dense_outputs(self, outputs: Iterator[Any]) -> Iterator[Float64]:
+    def _dense_outputs(
+        self, names: Sequence[str], outputs: Iterator[Any]
+    ) -> Iterator[Float64]:
         """Outputs as dense arrays of equal width, checked to be finite if aligned."""
         first_name, width = None, None
-        for name, output in zip(self.named_estimators_, outputs, strict=True):
+        for name, output in zip(names, outputs, strict=True):
             array = output.toarray() if is_sparse(output) else output
             if width is None:
                 first_name, width = name, array.shape[1]

@@ -122,19 +122,21 @@ def fit_weights(
     calibrators: Sequence[Calibrator | None] = [None] * out_of_fold.n_members
     if calibrate and combiner.combiner.input != "labels":
         calibrators, out_of_fold = cross_calibrate(out_of_fold, calibrate)
-    plain = combiner.with_training_predictions(out_of_fold)
+    prepared = combiner.with_training_predictions(out_of_fold)
     weighted = out_of_fold._replace(sample_weight=score_weight)
-    score = make_score(weighted, plain, scoring)
-    selected, combiner = select_weights(settings, plain, out_of_fold, score)
+    score = make_score(weighted, prepared, scoring)
+    selected, combiner = select_weights(settings, prepared, out_of_fold, score)
     value, predictions = selected.score, None
     if isinstance(weights, str):
         start = None
         if combiner.intercepts is not None:
             start = PoolWeights(selected.weights, combiner.intercepts)
-        crossed = _try_cross_fit(settings, plain, out_of_fold, score_weight, start)
-        if crossed is not None:
-            predictions = crossed[0]
-            value, best_score = (score.evaluate(part) for part in crossed)
+        cross_fitted = _try_cross_fit(
+            settings, prepared, out_of_fold, score_weight, start
+        )
+        if cross_fitted is not None:
+            predictions = cross_fitted[0]
+            value, best_score = (score.evaluate(part) for part in cross_fitted)
             # A learned pool minimizes the log-loss; fit has warned of other scorings.
             is_learned = learns_pool(weights, combiner.combiner)
             if len(names) > 1 and not (is_learned and scoring not in LOG_LOSS):
@@ -269,7 +271,7 @@ def cross_fit(
     """Combined predictions of each row, with weights learned from the other folds.
 
     The members are not fitted again. A score of weights on the rows that they were
-    learned from is too optimistic, the more so with more members and with fewer rows.
+    learned from is too optimistic, in particular with many members or few rows.
 
     Parameters
     ----------
@@ -299,22 +301,24 @@ def cross_fit(
     for train, test in folds:
         combiner, weights, best_index = learn(out_of_fold.subset(train), train)
         stacks = [stack[:, test] for stack in out_of_fold.stacks]
-        of_ensemble = combiner(stacks, weights)
+        ensemble_predictions = combiner(stacks, weights)
         without_intercepts = replace(combiner, intercepts=None)
-        of_best = without_intercepts(stacks, np.eye(out_of_fold.n_members)[best_index])
+        best_predictions = without_intercepts(
+            stacks, np.eye(out_of_fold.n_members)[best_index]
+        )
         for output in range(len(stacks)):
-            combined[output][test] = of_ensemble[output]
-            best[output][test] = of_best[output]
+            combined[output][test] = ensemble_predictions[output]
+            best[output][test] = best_predictions[output]
     return combined, best
 
 
 def weight_folds(out_of_fold: OutOfFold) -> list[Split] | None:
     """Splits of the held-out rows into training and test rows of the weights.
 
-    The folds in which the members did not see the rows, merged to at most `N_FOLDS`. If
-    there is only one, or a training part lacks a class, stratified folds are used. Of
-    more than `MAX_ROWS` training rows a random sample of this size is used, to limit
-    the time of a slow scorer.
+    Uses the folds in which the rows were held out from the members, merged to at most
+    `N_FOLDS`. If there is only one fold, or a training part lacks a class, stratified
+    folds are used. A training part is reduced to a random sample of `MAX_ROWS` rows, to
+    limit the time of a slow scorer.
 
     Parameters
     ----------
@@ -342,8 +346,8 @@ def _sample(out_of_fold: OutOfFold, train: Counts) -> Counts:
     """Random sample of at most `MAX_ROWS` rows; all rows if a class would be lost."""
     if len(train) <= MAX_ROWS:
         return train
-    drawn = np.random.default_rng(0).choice(train, MAX_ROWS, replace=False)
-    sample = np.sort(drawn)
+    sample_rows = np.random.default_rng(0).choice(train, MAX_ROWS, replace=False)
+    sample = np.sort(sample_rows)
     return sample if _has_classes(out_of_fold, sample) else train
 
 

@@ -9,3 +9,4 @@ from .builtin import minimum as minimum
 from .builtin import power_mean as power_mean
 from .builtin import slerp as slerp
 from .builtin import trimmed_mean as trimmed_mean
+from .rule import blockwise as blockwise

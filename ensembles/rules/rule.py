@@ -15,6 +15,7 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.gram import BLOCK
 from ensembles.registry import RegisteredFunction
 from ensembles.rules.signatures import Function, check_signatures, named_arguments
+from ensembles.rules.statistics import add_statistics
 from ensembles.weights import check_weights, moderate
 
 
@@ -273,14 +274,14 @@ class Rule(RegisteredFunction):
             return np.asarray(self.statistics(stack, **arguments))
 
     def compute_state(
-        self, partials: Sequence[Array], weights: Float64, params: Mapping[str, Any]
+        self, total: Array, weights: Float64, params: Mapping[str, Any]
     ) -> Any:
-        """State of a tensor, computed from the statistics of all its parts.
+        """State of a tensor, computed from the total of its statistics.
 
         Parameters
         ----------
-        partials : sequence of ndarray of shape (n_blocks, *shape)
-            Return values of `partial_statistics`, in the order of the parts.
+        total : ndarray of shape (*shape,)
+            Return value of `add_statistics` for the last part.
         weights : ndarray of shape (n_members,)
             Weight of each member.
         params : mapping of str to value
@@ -291,11 +292,10 @@ class Rule(RegisteredFunction):
         object
             The argument ``state`` of ``function``.
         """
+        if self.finish is None:
+            return total
+        arguments = _chosen(self._finish, params)
         with np.errstate(all="ignore"):
-            total = np.concatenate(partials).sum(axis=0)
-            if self.finish is None:
-                return total
-            arguments = _chosen(self._finish, params)
             return self.finish(total, self._moderate(weights), **arguments)
 
     def combine(
@@ -364,8 +364,9 @@ class Rule(RegisteredFunction):
         """Combine flat members that are complete, without blocks."""
         state = None
         if self.statistics is not None:
-            partials = [self.partial_statistics(stack, base, params)]
-            state = self.compute_state(partials, weights, params)
+            partial = self.partial_statistics(stack, base, params)
+            total = add_statistics(None, partial)
+            state = self.compute_state(total, weights, params)
         return self.combine(
             stack, weights, stack.dtype, params=params, base=base, state=state
         )

@@ -8,3 +8,5 @@ from .builtin import greedy_soup as greedy_soup
 from .builtin import optuna as optuna
 from .builtin import top_k as top_k
 from .builtin import wise_ft as wise_ft
+from .score import Score as Score
+from .score import Trial as Trial

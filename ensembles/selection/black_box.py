@@ -13,7 +13,7 @@ from ensembles.selection.table import SELECTIONS, Record, check_integer
 
 INSTALL = "pip install 'ensemble-avg[optuna]'"
 SAMPLERS = {"tpe": "TPESampler", "random": "RandomSampler", "gp": "GPSampler"}
-LEAST = 1e-9  # -log(0) would give a member all the weight
+SMALLEST_DRAW = 1e-9  # -log(0) would give a member all the weight
 
 
 def _check_optuna(
@@ -26,7 +26,8 @@ def _check_optuna(
     _study(sampler, random_state)
 
 
-@register(SELECTIONS, check=_check_optuna, n_scores=lambda n: n + 50)
+# Trials sample the weights of the members in their order.
+@register(SELECTIONS, check=_check_optuna, symmetric=False, n_scores=lambda n: n + 50)
 def optuna(
     n_members: int,
     score: CachedScore,
@@ -36,7 +37,7 @@ def optuna(
     random_state: int | None = 0,
     record: Record,
 ) -> Float64:
-    """Weights with the best score among trials of Optuna and the single members.
+    """Best weights among trials of Optuna and the single members.
 
     Each trial samples u in (0, 1) for every member; its weights are -log(u) divided by
     their sum, which is uniform on the simplex for random sampling.
@@ -46,8 +47,8 @@ def optuna(
     n_members : int, at least 1
         Number of members.
     score : CachedScore
-        Score of weights; greater is better. Called for each member alone and for
-        ``n_trials`` trials; the first has equal weights.
+        Score of weights; greater is better. Called for each member alone and for each
+        trial; the first trial has equal weights.
     n_trials : int, at least 1, default=50
         Number of trials.
     sampler : {"tpe", "random", "gp"} or Optuna sampler, default="tpe"
@@ -85,7 +86,10 @@ def optuna(
     study.enqueue_trial(dict.fromkeys(names, 0.5))
     for _ in range(n_trials):
         trial = study.ask()
-        draws = [trial.suggest_float(name, LEAST, 1 - LEAST) for name in names]
+        draws = [
+            trial.suggest_float(name, SMALLEST_DRAW, 1 - SMALLEST_DRAW)
+            for name in names
+        ]
         parts = -np.log(draws)
         weights = parts / parts.sum()
         tried.append(Trial(weights, score(weights)))

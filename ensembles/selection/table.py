@@ -28,16 +28,18 @@ class Selection(RegisteredFunction):
         Raises if a parameter is not valid; it receives all of them, before anything is
         scored. None checks their names only.
     needs_base : bool, default=False
-        Whether the members must be fine-tuned from a base, which has the weight 1 minus
-        the sum of their weights; then this sum may be less than 1.
+        Whether the members must be fine-tuned from a base. The base has the weight 1
+        minus the sum of their weights, which may then be less than 1.
     adds_members : bool, default=False
-        Whether members are added one by one, so that trials have counts and can share a
-        running mean.
+        Whether members are added one by one. Then trials have counts, and a score can
+        update a running mean.
     uses_gradient : bool, default=False
         Whether it optimizes a smooth score, by its gradient if the score has one.
     single_member : bool, default=False
-        Whether it gives one member all the weight; then there is no warning if the
+        Whether it gives one member all the weight. Then no warning is raised if the
         weights do not beat the best single member.
+    symmetric : bool, default=True
+        Whether the weights of the members are independent of their order, up to ties.
     n_scores : callable (n_members) -> int, or None, default=None
         Approximate number of scores with default parameters; None if unknown.
     """
@@ -54,6 +56,7 @@ class Selection(RegisteredFunction):
         adds_members: bool = False,
         uses_gradient: bool = False,
         single_member: bool = False,
+        symmetric: bool = True,
         n_scores: Callable[[int], int] | None = None,
     ) -> None:
         super().__init__(function)
@@ -62,6 +65,7 @@ class Selection(RegisteredFunction):
         self.adds_members = adds_members
         self.uses_gradient = uses_gradient
         self.single_member = single_member
+        self.symmetric = symmetric
         self.n_scores = n_scores
 
     def __call__(
@@ -135,9 +139,9 @@ class Selection(RegisteredFunction):
         names = self.params
         for name in params:
             if name not in names:
-                others = [key for key, s in SELECTIONS.items() if name in s.params]
+                owners = [key for key, s in SELECTIONS.items() if name in s.params]
                 hint = (
-                    f"; it is a parameter of {' and '.join(others)}" if others else ""
+                    f"; it is a parameter of {' and '.join(owners)}" if owners else ""
                 )
                 raise ValueError(
                     f"selection {self.name!r} has no parameter {name!r} "

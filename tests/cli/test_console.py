@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ensembles.rules.builtin import RULES
 from ensembles_cli.console import bar, table
-from ensembles_cli.demo.console import Stage
+from ensembles_cli.demo.console import DemoConsole
 from ensembles_cli.main import cli
 
 
@@ -69,11 +69,11 @@ def test_a_bar_shows_what_it_is_given(text: str) -> None:
 @pytest.mark.parametrize("text", MARKUP)
 def test_the_demo_shows_what_it_is_given(text: str) -> None:
     def draw() -> None:
-        stage = Stage(Console(force_terminal=True, width=400))
-        stage.title(text)
-        stage.say(text)
-        stage.table([text, "score"], [[text, "1"]])
-        assert list(stage.track([1], text)) == [1]
+        console = DemoConsole(Console(force_terminal=True, width=400))
+        console.title(text)
+        console.print(text)
+        console.table([text, "score"], [[text, "1"]])
+        assert list(console.track([1], text)) == [1]
 
     assert shown(draw).count(text) >= 5
 

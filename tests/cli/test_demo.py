@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from ensembles_cli.demo import encoder, functions
-from ensembles_cli.demo.console import Stage, run_ensemble, typed
+from ensembles_cli.demo.console import DemoConsole, run_ensemble, shell_line
 from ensembles_cli.demo.functions import Pair
 
 
@@ -28,22 +28,22 @@ def area(width: float, height: float, *, unit: str = "m") -> None:
 
 
 def library(**contents: object) -> types.ModuleType:
-    """A module that holds some things, as if it were a library of that name."""
+    """A module with these attributes."""
     module = types.ModuleType(__name__)
     vars(module).update(contents)
     return module
 
 
-def quiet_stage(answer: str = "") -> tuple[Stage, list[list[str]], io.StringIO]:
-    """A stage in a pipe whose command only remembers what it was asked."""
-    asked: list[list[str]] = []
+def quiet_console(output: str = "") -> tuple[DemoConsole, list[list[str]], io.StringIO]:
+    """A console in a pipe whose command records its arguments and runs nothing."""
+    calls: list[list[str]] = []
     out = io.StringIO()
 
-    def remember(arguments: Sequence[str]) -> str:
-        asked.append(list(arguments))
-        return answer
+    def record(arguments: Sequence[str]) -> str:
+        calls.append(list(arguments))
+        return output
 
-    return Stage(Console(file=out, width=80), remember), asked, out
+    return DemoConsole(Console(file=out, width=80), record), calls, out
 
 
 def test_a_pair_is_the_positional_signature_and_the_first_sentence() -> None:
@@ -51,7 +51,7 @@ def test_a_pair_is_the_positional_signature_and_the_first_sentence() -> None:
     assert pair == Pair("area(width, height)", "Return the area of a rectangle.")
 
 
-def test_classes_odd_descriptions_and_foreign_functions_are_no_pairs() -> None:
+def test_classes_unsuitable_descriptions_and_foreign_functions_are_skipped() -> None:
     def short() -> None:
         """Wrapper for something."""
 
@@ -76,20 +76,20 @@ def test_classes_odd_descriptions_and_foreign_functions_are_no_pairs() -> None:
         ("", ""),
     ],
 )
-def test_first_sentence_passes_over_signatures_and_markup(
+def test_the_first_sentence_has_no_signature_and_no_markup(
     docstring: str, sentence: str
 ) -> None:
     assert functions.first_sentence(docstring) == sentence
 
 
-def test_neither_a_signature_nor_a_description_comes_twice() -> None:
+def test_duplicate_signatures_and_descriptions_are_dropped() -> None:
     pairs = [Pair("f(x)", "One"), Pair("g(x)", "one"), Pair("f(x)", "Two")]
     pairs += [Pair("h(x)", "Three"), Pair("known(x)", "Four")]
-    kept = functions.without_repeats(pairs, known=[Pair("known(x)", "Zero")])
+    kept = functions.without_duplicates(pairs, excluded=[Pair("known(x)", "Zero")])
     assert kept == [Pair("f(x)", "One"), Pair("h(x)", "Three")]
 
 
-def test_numpy_has_many_pairs_without_repeats_in_the_same_order_each_time() -> None:
+def test_numpy_has_many_pairs_without_duplicates_in_a_reproducible_order() -> None:
     pairs = functions.find_pairs("numpy")
     assert len(pairs) > 300
     assert len({pair.signature for pair in pairs}) == len(pairs)
@@ -99,24 +99,24 @@ def test_numpy_has_many_pairs_without_repeats_in_the_same_order_each_time() -> N
 
 def test_functions_held_out_are_not_trained_on() -> None:
     pairs = [Pair(f"f{i}", f"description {i}") for i in range(10)]
-    training, held_out = functions.hold_out(pairs, share=0.3, seed=0)
+    training, held_out = functions.hold_out(pairs, fraction=0.3, seed=0)
     assert len(held_out) == 3
     assert sorted(training + held_out) == pairs
 
 
-def test_reciprocal_ranks_by_hand_with_a_tie_counted_against() -> None:
+def test_reciprocal_ranks_by_hand_with_a_tie() -> None:
     scores = np.array([[0.9, 0.1, 0.2], [0.8, 0.5, 0.1], [0.7, 0.3, 0.3]])
     np.testing.assert_array_equal(encoder.reciprocal_ranks(scores), [1, 1 / 2, 1 / 3])
 
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
-    factors = [encoder.rise_and_fall(step, 20) for step in range(21)]
+    factors = [encoder.learning_rate_factor(step, 20) for step in range(21)]
     assert factors[:2] == [0.5, 0.95]
     assert factors[1:] == sorted(factors[1:], reverse=True)
     assert factors[-1] == 0
 
 
-def test_batches_are_full_hold_a_pair_once_and_differ_by_seed() -> None:
+def test_batches_are_complete_and_disjoint_and_differ_by_seed() -> None:
     pairs = [Pair(str(i), "") for i in range(2 * encoder.BATCH_SIZE + 5)]
     first, second = (encoder.shuffled_batches(pairs, seed) for seed in (0, 1))
     assert [len(batch) for batch in first] == [encoder.BATCH_SIZE] * 2
@@ -132,13 +132,13 @@ def test_an_encoder_with_another_sha256_is_refused(tmp_path: Path) -> None:
 
 
 class Package:
-    """An installed package that says it has some version and place."""
+    """An installed package of a version, in a folder."""
 
-    def __init__(self, version: str, place: Path) -> None:
-        self.version, self.place = version, place
+    def __init__(self, version: str, folder: Path) -> None:
+        self.version, self.folder = version, folder
 
     def locate_file(self, name: str) -> Path:
-        return self.place / name
+        return self.folder / name
 
 
 def test_an_encoder_in_another_version_is_refused(
@@ -172,53 +172,54 @@ def test_the_installed_encoder_is_a_directory_with_checked_contents(
     assert encoder.find_encoder() == model
 
 
-def test_a_missing_package_of_the_demo_names_itself(
+def test_a_missing_package_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from ensembles_cli.demo import run
 
-    monkeypatch.setattr(run, "NEEDED", ("numpy", "no_such_package"))
+    monkeypatch.setattr(run, "PACKAGES", ("numpy", "no_such_package"))
     with pytest.raises(ImportError, match=r"installed: no_such_package; pip install"):
         run.check_installed()
 
 
-def test_the_last_words_name_commands_on_the_members_that_exist(tmp_path: Path) -> None:
+def test_the_suggested_commands_use_the_members_that_exist(tmp_path: Path) -> None:
     from ensembles_cli.demo import run
 
     (tmp_path / "encoder" / "member-1").mkdir(parents=True)
-    stage, _, out = quiet_stage()
-    run.close(tmp_path, stage)
+    console, _, out = quiet_console()
+    run.print_commands(tmp_path, console)
     assert f"$ ensemble avg {tmp_path}/encoder/member-1 --plan\n" in out.getvalue()
 
 
-def test_the_table_marks_the_best_and_the_verdict_admits_a_loss() -> None:
+def test_the_report_marks_the_best_score_and_says_if_the_soup_is_worse() -> None:
     function_search = importlib.import_module("ensembles_cli.demo.function_search")
     ranks = [np.array(one) for one in ([0.1, 0.3], [0.5, 0.5], [1, 0.5], [0.5, 0.25])]
     ranks.append(np.array([0.5, 0.75]))
-    stage, _, out = quiet_stage()
-    function_search.report([(one, one) for one in ranks], stage)
+    console, _, out = quiet_console()
+    function_search.report([(one, one) for one in ranks], console)
     lines = out.getvalue().splitlines()
     starred = [line.strip()[:8] for line in lines if line.rstrip().endswith("*")]
     assert starred == ["member 2"]
-    assert "does not beat the best member, 2 (-0.125" in out.getvalue()
-    assert "mean of members" in out.getvalue()
+    text = " ".join(out.getvalue().split())
+    assert "does not beat the best member, member 2 (difference -0.125" in text
+    assert "mean of scores" in out.getvalue()
 
 
-def test_a_command_is_shown_as_typed_and_its_words_beneath() -> None:
-    stage, asked, out = quiet_stage("wrote x\n")
-    stage.run("avg", "a b", "-o", "x")
-    assert asked == [["avg", "a b", "-o", "x"]]
+def test_a_command_line_is_printed_before_its_output() -> None:
+    console, calls, out = quiet_console("wrote x\n")
+    console.run_command("avg", "a b", "-o", "x")
+    assert calls == [["avg", "a b", "-o", "x"]]
     assert out.getvalue() == "\n$ ensemble avg 'a b' -o x\n  wrote x\n"
-    assert typed(["rules"]) == "ensemble rules"
+    assert shell_line(["rules"]) == "ensemble rules"
 
 
-def test_progress_is_not_drawn_in_a_pipe() -> None:
-    stage, _, out = quiet_stage()
-    assert list(stage.track([1, 2], "training")) == [1, 2]
+def test_no_progress_bar_is_drawn_in_a_pipe() -> None:
+    console, _, out = quiet_console()
+    assert list(console.track([1, 2], "training")) == [1, 2]
     assert out.getvalue() == ""
 
 
-def test_a_command_that_fails_says_what_it_said(
+def test_an_error_of_the_command_contains_its_stderr(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
@@ -231,7 +232,7 @@ def torch() -> Any:
     return pytest.importorskip("torch")
 
 
-def test_the_gpt_has_gpt_nanos_size_and_a_tied_head(torch: Any) -> None:
+def test_the_gpt_has_the_size_of_gpt_nano_and_a_tied_head(torch: Any) -> None:
     from ensembles_cli.demo import language_model, nanogpt
 
     size = nanogpt.Size(len(language_model.CHARACTERS))
@@ -244,7 +245,7 @@ def test_the_gpt_has_gpt_nanos_size_and_a_tied_head(torch: Any) -> None:
     assert model(torch.zeros(2, 5, dtype=torch.long)).shape == (2, 5, 96)
 
 
-def test_the_gpt_does_not_look_ahead(torch: Any) -> None:
+def test_attention_of_the_gpt_is_causal(torch: Any) -> None:
     from ensembles_cli.demo import nanogpt
 
     model = nanogpt.GPT(nanogpt.Size(7, context=8, width=6, n_heads=2, n_blocks=1))
@@ -267,8 +268,8 @@ def test_training_lowers_the_loss_and_keeps_checkpoints(
     model = nanogpt.GPT(nanogpt.Size(n_tokens, context=8, width=12, n_blocks=1))
     windows = language_model.split(language_model.encode("to and fro; " * 50), 8)
     before = language_model.loss_of(model, windows[1])
-    stage, _, _ = quiet_stage()
-    losses = language_model.train(model, windows, tmp_path, stage=stage)
+    console, _, _ = quiet_console()
+    losses = language_model.train(model, windows, tmp_path, console=console)
     assert list(losses) == [10, 20]
     assert losses[20] < losses[10] < before
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -278,7 +279,7 @@ def test_training_lowers_the_loss_and_keeps_checkpoints(
     model.load_state_dict(saved["model"], strict=True)
 
 
-def test_text_is_cut_without_overlap_of_training_and_validation(torch: Any) -> None:
+def test_training_and_validation_text_do_not_overlap(torch: Any) -> None:
     from ensembles_cli.demo import language_model
 
     tokens = language_model.encode("\n ~\u2026" * 25)
@@ -293,14 +294,14 @@ def test_text_is_cut_without_overlap_of_training_and_validation(torch: Any) -> N
     ("averaged", "words"),
     [(1.5, "beats the best checkpoint"), (2.5, "does not beat the best checkpoint")],
 )
-def test_the_average_is_reported_as_it_is(
+def test_the_report_compares_the_average_with_the_best_checkpoint(
     torch: Any, averaged: float, words: str
 ) -> None:
     from ensembles_cli.demo import language_model
 
-    stage, _, out = quiet_stage()
+    console, _, out = quiet_console()
     losses = {step: 8.0 / step for step in range(1, 5)}
-    language_model.report(losses, averaged, stage)
+    language_model.report(losses, averaged, console)
     assert words in " ".join(out.getvalue().split())
 
 
@@ -331,7 +332,7 @@ def tiny_encoder(tmp_path: Path) -> Path:
     return tmp_path / "base"
 
 
-def test_act_one_writes_members_that_differ_and_ranks_the_soup(
+def test_part_one_writes_different_members_and_evaluates_the_soup(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_encoder: Path
 ) -> None:
     from ensembles_cli.demo import function_search
@@ -346,18 +347,19 @@ def test_act_one_writes_members_that_differ_and_ranks_the_soup(
     monkeypatch.setattr(function_search, "find_encoder", lambda: tiny_encoder)
     monkeypatch.setattr(function_search, "find_pairs", pairs)
     out = io.StringIO()
-    stage = Stage(Console(file=out, width=80), take_first)
-    function_search.find_functions(tmp_path / "encoder", stage)
+    console = DemoConsole(Console(file=out, width=80), take_first)
+    function_search.find_functions(tmp_path / "encoder", console)
     contents = {
         (tmp_path / "encoder" / f"member-{i}" / "model.safetensors").read_bytes()
         for i in (1, 2, 3)
     }
     assert len(contents) == 3
-    assert "10 others, and for the 50 of scipy" in " ".join(out.getvalue().split())
-    assert "mean of members" in out.getvalue()
+    text = " ".join(out.getvalue().split())
+    assert "10 held-out functions of these libraries, and on 50 functions" in text
+    assert "mean of scores" in out.getvalue()
 
 
-def test_act_two_averages_the_last_and_reads_the_average_back(
+def test_part_two_averages_the_last_checkpoints_and_evaluates_the_average(
     torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from safetensors.torch import save_file
@@ -375,32 +377,32 @@ def test_act_two_averages_the_last_and_reads_the_average_back(
     monkeypatch.setattr(language_model, "N_STEPS", 6)
     monkeypatch.setattr(language_model, "EVERY", 1)
     out = io.StringIO()
-    stage = Stage(Console(file=out, width=80), take_last)
-    language_model.train_language_model(tmp_path, stage)
+    console = DemoConsole(Console(file=out, width=80), take_last)
+    language_model.train_language_model(tmp_path, console)
     assert len(list((tmp_path / "run").iterdir())) == 6
-    assert "from the last one +0.000" in " ".join(out.getvalue().split())
+    assert "the last checkpoint is +0.000" in " ".join(out.getvalue().split())
 
 
-def test_the_acts_are_played_in_order_with_fixed_arithmetic(
+def test_the_parts_run_in_order_with_deterministic_arithmetic(
     torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from ensembles_cli.demo import function_search, language_model, run
 
-    played: list[Path] = []
+    folders: list[Path] = []
 
-    def play(folder: Path, stage: Stage) -> None:
+    def run_part(folder: Path, console: DemoConsole) -> None:
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.get_num_threads() == run.N_THREADS
-        played.append(folder)
+        folders.append(folder)
 
-    monkeypatch.setattr(function_search, "find_functions", play)
-    monkeypatch.setattr(language_model, "train_language_model", play)
+    monkeypatch.setattr(function_search, "find_functions", run_part)
+    monkeypatch.setattr(language_model, "train_language_model", run_part)
     n_threads = torch.get_num_threads()
-    stage, _, _ = quiet_stage()
+    console, _, _ = quiet_console()
     try:
-        run.run(tmp_path, stage)
+        run.run(tmp_path, console)
     finally:
         torch.use_deterministic_algorithms(False)
         torch.utils.deterministic.fill_uninitialized_memory = True
         torch.set_num_threads(n_threads)
-    assert played == [tmp_path / "encoder", tmp_path / "nanogpt"]
+    assert folders == [tmp_path / "encoder", tmp_path / "nanogpt"]

@@ -234,7 +234,7 @@ def test_what_was_read_is_one_line(ensemble: Ensemble) -> None:
 
 
 @pytest.mark.filterwarnings("default")
-def test_texts_without_known_tokens_are_told(ensemble: Ensemble) -> None:
+def test_texts_without_known_tokens_are_reported(ensemble: Ensemble) -> None:
     Path("foreign.txt").write_text("nada\nnichts\ngood nil\n")
     options = ["-m", "v.txt", "-o", "X.npy", "--weights", "none", "--force"]
     result = ensemble("embed", "foreign.txt", *options)
@@ -256,7 +256,7 @@ def test_texts_without_known_tokens_are_told(ensemble: Ensemble) -> None:
 
 
 @pytest.mark.filterwarnings("default")
-def test_tokens_that_the_tokenizer_cuts_are_told(ensemble: Ensemble) -> None:
+def test_tokens_that_the_tokenizer_cuts_are_reported(ensemble: Ensemble) -> None:
     Path("tweets.txt").write_text("😂 😂\ngood 😂\n")
     Path("v.txt").write_text(VECTORS + "😂 3 3\n")
     options = ["-m", "v.txt", "-o", "X.npy", "--weights", "none", "--force"]
@@ -270,7 +270,7 @@ def test_tokens_that_the_tokenizer_cuts_are_told(ensemble: Ensemble) -> None:
     assert np.load("X.npy")[0].tolist() == [3, 3]
 
 
-def test_the_column_that_was_taken_is_told(ensemble: Ensemble) -> None:
+def test_the_column_that_was_taken_is_reported(ensemble: Ensemble) -> None:
     Path("t.csv").write_text("id;text;x\n1;good, film;y\n")
     options = ["-m", "v.txt", "-o", "X.npy", "--weights", "none", "--force"]
     result = ensemble("embed", "t.csv", *options)

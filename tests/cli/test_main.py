@@ -44,7 +44,7 @@ def ensemble(*arguments: object, stdout: int = subprocess.PIPE) -> tuple[int, st
 @pytest.mark.parametrize(
     "command", [[], *[[name] for name in sorted(COMMANDS)]], ids=str
 )
-def test_every_command_explains_itself(command: list[str], flag: str) -> None:
+def test_every_command_has_help(command: list[str], flag: str) -> None:
     result = CliRunner().invoke(cli, [*command, flag])
     assert result.exit_code == 0
     assert result.stdout.startswith("Usage: ")
@@ -62,7 +62,7 @@ def test_every_command_and_option_has_help() -> None:
             assert "\b" not in (command.help or "").split("\n\n")[0]
 
 
-def test_the_list_of_commands_says_what_each_does() -> None:
+def test_the_list_of_commands_has_a_summary_of_each() -> None:
     out = " ".join(CliRunner().invoke(cli, ["--help"]).stdout.split())
     for name, summary in SUMMARIES.items():
         assert f"{name} {summary}" in out
@@ -74,19 +74,19 @@ def test_no_help_line_is_wider_than_a_terminal() -> None:
         assert max(map(len, lines)) <= 80
 
 
-def test_the_scores_that_help_shows_are_programs() -> None:
+def test_scoring_commands_in_the_help_are_programs() -> None:
     words = CliRunner().invoke(cli, ["soup", "--help"]).stdout
     for score in re.findall("--score '(.*?)'", words):
         assert score.split()[0] in ("python", "./loss.sh", "./f1.sh")
 
 
-def test_the_version_is_the_librarys() -> None:
+def test_the_version_is_the_version_of_the_library() -> None:
     result = CliRunner().invoke(cli, ["--version"])
     assert result.stdout == f"ensemble, version {ensembles.__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [["average"], ["avg"], ["avg", "a", "--no-such"]])
-def test_wrong_usage_is_told_with_exit_2(arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 2
     assert "Usage: " in result.stderr
@@ -101,13 +101,13 @@ def test_wrong_usage_is_told_with_exit_2(arguments: list[str]) -> None:
         *[("encode", "embed"), ("selection", "selections"), ("eval", "evaluate")],
     ],
 )
-def test_an_unknown_command_is_answered_with_the_nearest(word: str, near: str) -> None:
+def test_an_unknown_command_gets_the_nearest_as_a_hint(word: str, near: str) -> None:
     result = CliRunner().invoke(cli, [word, "a.pt"])
     assert result.exit_code == 2
     assert f"No such command '{word}'. Did you mean '{near}'?" in result.stderr
 
 
-def test_a_command_that_is_like_no_other_is_answered_with_all() -> None:
+def test_a_command_unlike_all_others_gets_the_list_of_commands() -> None:
     words = CliRunner().invoke(cli, ["xyzzy"]).stderr
     assert all(name in words for name in COMMANDS)
 
@@ -140,7 +140,7 @@ def test_a_real_process_prints_one_line_a_problem_and_exits_1(tmp_path: Path) ->
     assert words == f"error: no checkpoint at {paths[0]}\nno checkpoint at {paths[1]}\n"
 
 
-def test_a_reader_that_has_gone_is_no_error() -> None:
+def test_a_closed_stdout_is_not_an_error() -> None:
     read, write = os.pipe()
     os.close(read)
     _, _, words = ensemble("rules", stdout=write)

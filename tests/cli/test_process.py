@@ -115,4 +115,4 @@ def test_where_nothing_can_be_kept_the_way_out_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     announce_compiling(False)
-    assert "set NUMBA_CACHE_DIR to a folder" in capsys.readouterr().err
+    assert "set NUMBA_CACHE_DIR to a writable folder" in capsys.readouterr().err

@@ -32,7 +32,7 @@ def test_every_rule_has_a_row_with_its_source() -> None:
         assert all(cell.strip() for cell in row), row
 
 
-def test_rows_say_what_rules_need() -> None:
+def test_rows_show_the_requirements_of_rules() -> None:
     table = {row[0]: row for row in rows()[1:]}
     assert "2" in table["slerp"]
     assert "signed" in table["mean"]
@@ -80,7 +80,7 @@ def test_names_are_completed(
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_is_completed_by_what_the_readme_says(shell: str) -> None:
+def test_completion_works_in_each_shell_as_documented(shell: str) -> None:
     source = {"_ENSEMBLE_COMPLETE": f"{shell}_source"}
     result = CliRunner(env=source).invoke(cli, prog_name="ensemble")
     assert "_ENSEMBLE_COMPLETE" in result.stdout
@@ -94,7 +94,7 @@ def test_each_shell_is_completed_by_what_the_readme_says(shell: str) -> None:
     assert {"mean", "median"} <= set(found)
 
 
-def test_completion_prints_names_alone() -> None:
+def test_completion_prints_only_names() -> None:
     """As in stfc/janus-core#267, where each TAB showed warnings of imports."""
     done = subprocess.run(
         [sys.executable, "-m", "ensembles_cli"],

@@ -146,7 +146,7 @@ def test_generators_may_be_fitted() -> None:
         (["pan", 3], TypeError, "texts.1. is 3"),
     ],
 )
-def test_what_is_no_column_of_texts_is_told(
+def test_what_is_no_column_of_texts_is_reported(
     texts: Any, error: type[Exception], message: str
 ) -> None:
     embedder = made().fit()
@@ -269,7 +269,7 @@ def test_formats_of_the_result() -> None:
         ({"dtype": "int16"}, "dtype must be one of"),
         ({"remove_components": 7}, "from 0 to 6"),
         ({"remove_components": 1.0}, "must be an integer"),
-        ({"n_components": 0}, "from 1 to 6"),
+        ({"n_components": 0}, "of at least 1; found 0"),
         ({"rule": "power_mean", "rule_params": {"p": 0}}, "p of 'power_mean'"),
         ({"rule": "hierarchical", "rule_params": {"window": 0}}, "window of"),
         (
@@ -283,7 +283,7 @@ def test_formats_of_the_result() -> None:
         ({"remove_components": 1}, "at least 1 texts with known words"),
     ],
 )
-def test_wrong_parameters_are_told(params: Any, message: str) -> None:
+def test_wrong_parameters_are_reported(params: Any, message: str) -> None:
     texts = [] if params == {"remove_components": 1} else TEXTS
     with pytest.raises(ValueError, match=message):
         made(**params).fit(texts)
@@ -332,9 +332,9 @@ def test_unknown_parameters_of_rule_and_weights_are_refused(
     ("params", "message"),
     [
         ({"rule": 3}, "^rule must be a name or a list of names, found 3$"),
-        ({"rule_params": "p=3"}, r'^rule_params must be a dict such as \{"p": 5\}, or'),
-        ({"rule_params": [1]}, r"or None: found \[1\]$"),
-        ({"weights_params": 3}, r"^weights_params must be a dict .* None: found 3$"),
+        ({"rule_params": "p=3"}, "^rule_params must be a dict or None, found 'p=3'"),
+        ({"rule_params": [1]}, r"or None, found \[1\]$"),
+        ({"weights_params": 3}, "^weights_params must be a dict or None, found 3$"),
     ],
 )
 def test_parameters_of_another_type_are_refused(params: Any, message: str) -> None:
@@ -571,7 +571,7 @@ def test_damaged_weights_and_projections_are_refused(tmp_path: Path) -> None:
             SentenceEmbedder.load(tmp_path / "saved")
 
 
-def test_a_directory_of_another_kind_is_told(tmp_path: Path) -> None:
+def test_a_directory_of_another_kind_is_reported(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ValueError, match="save did not write"):
         SentenceEmbedder.load(tmp_path)

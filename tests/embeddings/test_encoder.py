@@ -55,7 +55,7 @@ def test_first_dimensions_lengths_and_formats(model: Any) -> None:
 
 
 @pytest.mark.parametrize("params", [{"n_components": 5}, {"dtype": "binary"}])
-def test_wrong_parameters_are_told(model: Any, params: Any) -> None:
+def test_wrong_parameters_are_reported(model: Any, params: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(params))):
         SentenceEncoder(model, **params).fit()
 
@@ -108,13 +108,14 @@ def test_the_prompt_counts_where_texts_are_cut_off(transformer: Any) -> None:
     transformer.default_prompt_name = "query"
     with pytest.warns(UserWarning, match="1 of 1 texts"):
         SentenceEncoder(transformer).fit_transform(["a b a b a"])
-    assert SentenceEncoder(transformer, prompt="").fit().used_prompt == ""
+    assert SentenceEncoder(transformer, prompt="").fit().prompt_ == ""
 
 
-def test_prompts_that_are_not_used_are_told(transformer: Any) -> None:
+def test_prompts_that_are_not_used_are_reported(transformer: Any) -> None:
     encoder = SentenceEncoder(transformer).fit()
     assert "its prompts (query) are not used" in sentence(summary(encoder))
     transformer.default_prompt_name = "query"
+    encoder.fit()
     assert "'a a ' is prepended to each text" in sentence(summary(encoder))
     assert summary(encoder)["max_tokens"] == 8
 
@@ -126,7 +127,7 @@ def test_a_vector_that_is_not_finite_is_an_error(model: Any) -> None:
         encoder.transform(["b", "a b"])
 
 
-def test_without_the_package_the_way_out_is_told(
+def test_without_the_package_the_way_out_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)

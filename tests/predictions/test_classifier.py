@@ -527,7 +527,7 @@ def test_members_without_weight_do_not_count(rule: str, iris: Data) -> None:
     ],
     ids=str,
 )
-def test_wrong_parameters_are_told(
+def test_wrong_parameters_are_reported(
     params: dict[str, Any], message: str, iris: Data
 ) -> None:
     ensemble = EnsembleClassifier([NB, TREE], **params)
@@ -536,7 +536,7 @@ def test_wrong_parameters_are_told(
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.25])
-def test_what_is_no_probability_is_told(wrong: float, iris: Data) -> None:
+def test_what_is_no_probability_is_reported(wrong: float, iris: Data) -> None:
     class Wrong(GaussianNB):
         def predict_proba(self, X: Any) -> Any:
             shares = super().predict_proba(X)

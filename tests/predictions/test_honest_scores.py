@@ -198,14 +198,14 @@ def test_frozen_members_alone_may_be_asked_about_all_rows(iris: Data) -> None:
     EnsembleClassifier(frozen, cv=[(rest, rest)]).fit(X[75:], y[75:])
 
 
-def test_a_used_up_generator_is_told(iris: Data) -> None:
+def test_a_used_up_generator_is_reported(iris: Data) -> None:
     splits = KFold(3).split(*iris)
     list(splits)
     with pytest.raises(ValueError, match=r"found none; a generator is exhausted after"):
         EnsembleClassifier([NB, TREE], cv=splits).fit(*iris)
 
 
-def test_groups_that_are_lacking_are_told(iris: Data) -> None:
+def test_groups_that_are_lacking_are_reported(iris: Data) -> None:
     ensemble = EnsembleClassifier([NB, TREE], cv=StratifiedGroupKFold(3))
     message = r"cv=StratifiedGroupKFold\(.*must get groups: .*pass cv=list\(sp"
     with pytest.raises(ValueError, match=message):

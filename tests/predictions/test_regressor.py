@@ -148,7 +148,7 @@ class Wrong(Ridge):
         (None, r"must predict one row per sample: found \d+ rows"),
     ],
 )
-def test_what_is_no_number_of_a_row_is_told(
+def test_what_is_no_number_of_a_row_is_reported(
     said: Any, message: str, weights: Any, diabetes: Data
 ) -> None:
     X, y = diabetes

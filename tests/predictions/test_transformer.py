@@ -135,7 +135,7 @@ def test_it_is_a_step_of_a_pipeline(X: Any) -> None:
     [
         (
             {"align": "rotate"},
-            "align must be one of None, 'procrustes': found 'rotate'",
+            "align must be one of None, 'procrustes', found 'rotate'",
         ),
         ({"rule": "vote"}, "rule 'vote' combines labels, not outputs of transformers"),
         ({"rule": "median", "weights": [1, -1]}, "weights of 'median' must not be neg"),
@@ -158,7 +158,7 @@ def test_it_is_a_step_of_a_pipeline(X: Any) -> None:
     ],
     ids=str,
 )
-def test_wrong_parameters_are_told(
+def test_wrong_parameters_are_reported(
     params: dict[str, Any], message: str, X: Any
 ) -> None:
     ensemble = EnsembleTransformer([STANDARD, MINMAX]).set_params(**params)

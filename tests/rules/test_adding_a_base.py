@@ -220,7 +220,7 @@ def test_the_command_takes_a_base(
     assert "any and a base" in listed
 
 
-def test_bases_and_rules_that_do_not_fit_are_told(
+def test_bases_and_rules_that_do_not_fit_are_reported(
     sparse: str, paths: dict[str, Path]
 ) -> None:
     members = [paths["x"], paths["y"]]
@@ -242,7 +242,7 @@ def test_bases_and_rules_that_do_not_fit_are_told(
         RULES[sparse](np.ones((2, 2)), base=np.ones(3))
 
 
-def test_a_base_with_another_layout_is_told_by_name(
+def test_a_base_with_another_layout_is_reported_by_name(
     sparse: str, paths: dict[str, Path]
 ) -> None:
     state, other = {"w": np.ones(3), "v": np.ones(2)}, {"w": np.ones(4)}

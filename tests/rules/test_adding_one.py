@@ -12,10 +12,12 @@ from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average
+from ensembles.checkpoints.merging.streaming import OrderedTotal
 from ensembles.predictions import EnsembleRegressor
 from ensembles.registry import register
 from ensembles.rules import RULES
 from ensembles.rules.rule import Rule, blockwise
+from ensembles.rules.statistics import add_statistics
 
 
 @blockwise
@@ -165,3 +167,37 @@ def test_a_parameter_has_one_default() -> None:
     message = "'factor' of rule 'stated' must have the same default in all .*1.0 and 2"
     with pytest.raises(TypeError, match=message):
         Rule(stated, statistics=squares, finish=other)
+
+
+@pytest.mark.parametrize("shape", [(), (1, 1), (2, 2)])
+def test_statistics_have_the_same_total_for_any_division_into_parts(
+    shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    blocks = rng.normal(size=(40, *shape)) * 10.0 ** rng.integers(-8, 8, (40, *shape))
+    whole = add_statistics(None, blocks)
+    total = add_statistics(None, blocks[:7])
+    for start, stop in ((7, 8), (8, 8), (8, 31), (31, 40)):
+        total = add_statistics(total, blocks[start:stop])
+    assert total.tobytes() == whole.tobytes()
+    expected = np.zeros(shape)
+    for block in blocks:
+        expected = expected + block
+    assert whole.tolist() == expected.tolist()
+
+
+def test_statistics_of_another_shape_are_refused() -> None:
+    total = np.zeros((2, 2))
+    with pytest.raises(ValueError, match=r"same shape for each block, found \(2, 2\) "):
+        add_statistics(total, np.zeros((3, 1)))
+
+
+def test_parts_that_come_in_any_order_are_added_in_theirs(
+    rng: np.random.Generator,
+) -> None:
+    blocks = rng.normal(size=(30, 1))
+    expected = add_statistics(None, blocks[:, 0])
+    ordered = OrderedTotal()
+    for index in rng.permutation(30).tolist():
+        ordered.add(index * 5, index * 5 + 5, blocks[index])
+    assert ordered.total is not None
+    assert ordered.total.tobytes() == expected.tobytes()

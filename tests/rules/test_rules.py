@@ -781,7 +781,7 @@ def test_a_member_without_a_direction_leaves_no_number(
     assert np.isnan(rule(stack, [1, 3])).all()
 
 
-def test_a_rule_that_returns_another_shape_is_told() -> None:
+def test_a_rule_that_returns_another_shape_is_reported() -> None:
     short = Rule(lambda stack, weights: stack.mean(0)[:-1])
     with pytest.raises(ValueError, match=r"must return an array of shape \(3,\)"):
         short([[1.0, 2.0, 3.0]])

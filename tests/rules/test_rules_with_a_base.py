@@ -14,6 +14,7 @@ from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.gram import BLOCK
 from ensembles.rules import RULES
 from ensembles.rules.rule import Rule
+from ensembles.rules.statistics import add_statistics
 from tests.rules.test_adding_a_base import (
     add_large_differences,
     magnitudes,
@@ -104,11 +105,12 @@ def test_any_division_into_blocks_gives_the_same_bytes(
     whole = rule(stack, weights, base=base)
     if rule.statistics is not None:
         cuts = [0, BLOCK, 3 * BLOCK, size]  # of blocks, at multiples of their size
-        partials = [
-            rule.partial_statistics(stack[:, a:b], base[a:b], {})
-            for a, b in pairwise(cuts)
-        ]
-        state = rule.compute_state(partials, weights, {})
+        total = None
+        for a, b in pairwise(cuts):
+            part = rule.partial_statistics(stack[:, a:b], base[a:b], {})
+            total = add_statistics(total, part)
+        assert total is not None
+        state = rule.compute_state(total, weights, {})
     cuts = np.unique([0, 1, 8, 8199, *rng.integers(0, size, 9), size]).tolist()
     pieces = [
         rule.combine(stack[:, a:b], weights, dtype, base=base[a:b], state=state)

@@ -49,7 +49,7 @@ def test_greedy_goes_on_past_a_round_that_loses_and_returns_the_best() -> None:
     assert greedy(2, score, n_rounds=3).tolist() == [0.5, 0.5]
 
 
-def test_greedy_ends_when_nothing_has_helped_for_as_long_as_it_is_told() -> None:
+def test_greedy_ends_when_nothing_has_helped_for_as_long_as_it_is_reported() -> None:
     score = Distance(np.array([[0.0], [4.0], [10.0]]), np.array([5.2]))
     history: list[Trial] = []
     # The second round does not help, the third does; after the fifth nothing does.
@@ -196,7 +196,7 @@ def test_the_seed_draws_the_bags() -> None:
         {"fraction": math.nan},
     ],
 )
-def test_parameters_out_of_range_are_told(params: dict[str, Any]) -> None:
+def test_parameters_out_of_range_are_reported(params: dict[str, Any]) -> None:
     ((name, value),) = params.items()
     with pytest.raises(
         ValueError, match=f"must be at least 1, .* found .*{name}={value}"

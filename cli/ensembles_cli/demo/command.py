@@ -12,15 +12,16 @@ import click
     "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo")
 )
 def command(folder: Path) -> None:
-    """Fine-tune two small models and average them, to see what it brings.
+    """Train two small models, and average their checkpoints.
 
-    A sentence encoder learns, three times over, to find functions by what they do; a
-    small language model learns English. Their checkpoints are averaged by ensemble
-    avg, kept in FOLDER, and compared. It takes some minutes, and no network.
+    Fine-tunes a sentence encoder three times to find functions by their descriptions,
+    and trains a small language model. Averages their checkpoints by ensemble avg, and
+    compares the averages with the single checkpoints. Files are kept in FOLDER. The
+    demo takes some minutes and does not use the network.
     """
     from rich.console import Console
 
-    from ensembles_cli.demo.console import Stage
+    from ensembles_cli.demo.console import DemoConsole
     from ensembles_cli.demo.run import run
 
-    run(folder, Stage(Console()))
+    run(folder, DemoConsole(Console()))

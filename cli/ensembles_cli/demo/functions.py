@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # Modules outside the public API: tests, vendored packages and pytest hooks.
-NOT_OFFERED = {"conftest", "externals", "tests"}
+SKIPPED_MODULES = {"conftest", "externals", "tests"}
 SHORTEST_DESCRIPTION = 4  # words; "Wrapper for sgemv." adds nothing to the name
 LONGEST_DESCRIPTION = 20  # words; a batch takes as long as its longest text
 LONGEST_SIGNATURE = 6  # parameters; later ones rarely matter in a search
@@ -40,48 +40,48 @@ def find_pairs(*libraries: str) -> list[Pair]:
     list of Pair
         Pairs without duplicate signatures or descriptions, in a reproducible order.
     """
-    found = (
+    pairs = (
         pair
         for library in libraries
         for module in walk(importlib.import_module(library))
         for pair in pairs_of(module, library)
     )
-    return without_repeats(found)
+    return without_duplicates(pairs)
 
 
 def walk(module: ModuleType) -> Iterator[ModuleType]:
     """Yield a package and its public modules, depth first."""
     yield module
     for entry in pkgutil.iter_modules(getattr(module, "__path__", [])):
-        if entry.name.startswith("_") or entry.name in NOT_OFFERED:
+        if entry.name.startswith("_") or entry.name in SKIPPED_MODULES:
             continue
         # Deprecated modules warn on import.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                child = importlib.import_module(f"{module.__name__}.{entry.name}")
+                submodule = importlib.import_module(f"{module.__name__}.{entry.name}")
             except ImportError:  # a module with a missing optional dependency
                 continue
-            yield from walk(child)
+            yield from walk(submodule)
 
 
 def pairs_of(module: ModuleType, library: str) -> Iterator[Pair]:
     """Yield pairs of the public functions in a module that belong to the library."""
     for name, value in sorted(vars(module).items()):
-        home = getattr(value, "__module__", None) or library
-        if name.startswith("_") or not home.startswith(library):
+        defining_module = getattr(value, "__module__", None) or library
+        if name.startswith("_") or not defining_module.startswith(library):
             continue
         if callable(value) and not inspect.isclass(value):
             description = first_sentence(inspect.getdoc(value) or "")
-            if describes(description):
+            if is_description(description):
                 yield Pair(signature_of(name, value), description)
 
 
-def describes(sentence: str) -> bool:
-    """Whether a sentence is a description of suitable length, not a reference."""
+def is_description(sentence: str) -> bool:
+    """Whether a sentence has a suitable length and does not refer to another text."""
     n_words = len(sentence.split())
-    fits = SHORTEST_DESCRIPTION <= n_words <= LONGEST_DESCRIPTION
-    return fits and not sentence.startswith("See ")
+    is_suitable = SHORTEST_DESCRIPTION <= n_words <= LONGEST_DESCRIPTION
+    return is_suitable and not sentence.startswith("See ")
 
 
 def signature_of(name: str, function: Callable[..., Any]) -> str:
@@ -90,8 +90,8 @@ def signature_of(name: str, function: Callable[..., Any]) -> str:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # compiled functions without a signature
         return name
-    named = [p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
-    return f"{name}({', '.join(named[:LONGEST_SIGNATURE])})"
+    names = [p.name for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD]
+    return f"{name}({', '.join(names[:LONGEST_SIGNATURE])})"
 
 
 def first_sentence(docstring: str) -> str:
@@ -110,10 +110,12 @@ def first_sentence(docstring: str) -> str:
     return ""
 
 
-def without_repeats(pairs: Iterable[Pair], *, known: Sequence[Pair] = ()) -> list[Pair]:
-    """Drop pairs with a duplicate signature or description, also those in ``known``."""
-    signatures = {pair.signature for pair in known}
-    descriptions = {pair.description.lower() for pair in known}
+def without_duplicates(
+    pairs: Iterable[Pair], *, excluded: Sequence[Pair] = ()
+) -> list[Pair]:
+    """Pairs whose signature and description are not in an earlier or excluded pair."""
+    signatures = {pair.signature for pair in excluded}
+    descriptions = {pair.description.lower() for pair in excluded}
     kept = []
     for pair in pairs:
         description = pair.description.lower()
@@ -125,10 +127,10 @@ def without_repeats(pairs: Iterable[Pair], *, known: Sequence[Pair] = ()) -> lis
 
 
 def hold_out(
-    pairs: Sequence[Pair], *, share: float, seed: int
+    pairs: Sequence[Pair], *, fraction: float, seed: int
 ) -> tuple[list[Pair], list[Pair]]:
     """Split pairs at random into training pairs and held-out pairs."""
     order = np.random.default_rng(seed).permutation(len(pairs))
-    n_held_out = round(share * len(pairs))
+    n_held_out = round(fraction * len(pairs))
     held_out, training = order[:n_held_out], np.sort(order[n_held_out:])
     return [pairs[i] for i in training], [pairs[i] for i in np.sort(held_out)]

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_model
 from torch import Tensor
 
-from ensembles_cli.demo.console import Stage
+from ensembles_cli.demo.console import DemoConsole
 from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # others become "?"
@@ -21,7 +21,7 @@ N_WINDOWS = 24  # batch size
 LEARNING_RATE = 4e-3  # constant and high: averaging replaces learning-rate decay
 
 
-def train_language_model(folder: Path, stage: Stage) -> None:
+def train_language_model(folder: Path, console: DemoConsole) -> None:
     """Train a GPT, average its checkpoints and compare; they are saved in ``folder``.
 
     References
@@ -33,20 +33,20 @@ def train_language_model(folder: Path, stage: Stage) -> None:
     model = GPT(Size(len(CHARACTERS)))
     text = "\n\n".join(pydoc_data.topics.topics.values())
     training, validation = split(encode(text), model.positions.num_embeddings)
-    stage.title("Act 2: the last checkpoints of one training run, averaged")
-    stage.say(
-        f"A nanoGPT with {count(model):,} parameters ({count(model.blocks):,} of them "
-        f"in its blocks) learns to write like Python's documentation, character by "
-        f"character, at a constant learning rate of {LEARNING_RATE:g}. It is judged on "
-        f"the last {validation[:, 1:].numel():,} of {len(text):,} characters."
+    console.title("Part 2: the average of the last checkpoints of one training run")
+    console.print(
+        f"A nanoGPT with {count(model):,} parameters ({count(model.blocks):,} in the "
+        f"blocks) is trained on the characters of Python's documentation, at a "
+        f"constant learning rate of {LEARNING_RATE:g}. It is evaluated on the last "
+        f"{validation[:, 1:].numel():,} of {len(text):,} characters."
     )
     run = folder / "run"
-    losses = train(model, (training, validation), run, stage=stage)
+    losses = train(model, (training, validation), run, console=console)
     average = folder / "averaged.safetensors"
     last = ["--last", str(N_AVERAGED)]
-    stage.run("avg", str(run), *last, "-o", str(average), "--force")
+    console.run_command("avg", str(run), *last, "-o", str(average), "--force")
     load_model(model, average)
-    report(losses, loss_of(model, validation), stage)
+    report(losses, loss_of(model, validation), console)
 
 
 def encode(text: str) -> Tensor:
@@ -71,7 +71,7 @@ def count(module: torch.nn.Module) -> int:
 
 
 def train(
-    model: GPT, windows: tuple[Tensor, Tensor], run: Path, *, stage: Stage
+    model: GPT, windows: tuple[Tensor, Tensor], run: Path, *, console: DemoConsole
 ) -> dict[int, float]:
     """Train a model and save a checkpoint every `EVERY` steps.
 
@@ -83,7 +83,7 @@ def train(
         Training and validation windows of tokens.
     run : Path
         Directory of the checkpoints; checkpoints of an earlier run are removed.
-    stage : Stage
+    console : DemoConsole
         Console that draws the progress bar.
 
     Returns
@@ -92,10 +92,10 @@ def train(
         Validation loss of each checkpoint by its step.
     """
     training, validation = windows
-    clear(run)
+    clear_checkpoints(run)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, fused=True)
     losses = {}
-    for step in stage.track(range(1, N_STEPS + 1), "training"):
+    for step in console.track(range(1, N_STEPS + 1), "training"):
         take_step(model, optimizer, training)
         if step % EVERY == 0:
             state = {"model": model.state_dict(), "step": step}
@@ -106,17 +106,17 @@ def train(
 
 def take_step(model: GPT, optimizer: torch.optim.Optimizer, training: Tensor) -> None:
     """Take one optimizer step on a random batch of windows."""
-    chosen = torch.randint(len(training), (N_WINDOWS,))
+    indices = torch.randint(len(training), (N_WINDOWS,))
     optimizer.zero_grad()
-    next_token_loss(model, training[chosen]).backward()  # type: ignore[no-untyped-call]
+    next_token_loss(model, training[indices]).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
 
 
-def clear(run: Path) -> None:
+def clear_checkpoints(run: Path) -> None:
     """Create the directory and remove checkpoints of an earlier run from it."""
     run.mkdir(parents=True, exist_ok=True)
-    for old in run.glob("step-*.pt"):
-        old.unlink()
+    for path in run.glob("step-*.pt"):
+        path.unlink()
 
 
 def loss_of(model: GPT, validation: Tensor) -> float:
@@ -125,34 +125,35 @@ def loss_of(model: GPT, validation: Tensor) -> float:
         return next_token_loss(model, validation).item()
 
 
-def report(losses: dict[int, float], averaged: float, stage: Stage) -> None:
+def report(losses: dict[int, float], averaged: float, console: DemoConsole) -> None:
     """Print the losses of the checkpoints and of their average."""
     best = min(losses, key=losses.__getitem__)
     lowest = min(averaged, losses[best])
     last = list(losses)[-N_AVERAGED:]
     rows = [
-        [f"step {step}", "averaged" if step in last else "", mark(loss, lowest)]
+        [f"step {step}", "member" if step in last else "", format_loss(loss, lowest)]
         for step, loss in losses.items()
     ]
     mean = sum(losses[step] for step in last) / len(last)
-    rows.append([f"mean of the last {N_AVERAGED}", "", f"{mean:.3f}  "])
-    rows.append([f"average of the last {N_AVERAGED}", "", mark(averaged, lowest)])
-    stage.table(["checkpoint", "", "validation loss"], rows)
-    stage.say("Loss in nats a character; lower is better. * best.")
-    stage.say(verdict(losses, averaged))
+    rows.append(["mean of losses", "", f"{mean:.3f}  "])
+    rows.append(["averaged checkpoint", "", format_loss(averaged, lowest)])
+    console.table(["checkpoint", "", "validation loss"], rows)
+    console.print("Loss in nats per character. *: lowest loss.")
+    console.print(compare_with_best_checkpoint(losses, averaged))
 
 
-def mark(loss: float, lowest: float) -> str:
+def format_loss(loss: float, lowest: float) -> str:
     """Format a loss, with a star if it is the lowest."""
     return f"{loss:.3f}{' *' if loss == lowest else '  '}"
 
 
-def verdict(losses: dict[int, float], averaged: float) -> str:
-    """Sentence that compares the average with the best and the last checkpoint."""
+def compare_with_best_checkpoint(losses: dict[int, float], averaged: float) -> str:
+    """Sentences that compare the average with the best and the last checkpoint."""
     best = min(losses, key=losses.__getitem__)
-    change, from_last = averaged - losses[best], averaged - losses[max(losses)]
-    outcome = "beats" if change < 0 else "does not beat"
+    from_best, from_last = averaged - losses[best], averaged - losses[max(losses)]
+    outcome = "beats" if from_best < 0 else "does not beat"
     return (
-        f"The average {outcome} the best checkpoint, step {best} ({change:+.3f}; from "
-        f"the last one {from_last:+.3f}), and cost no training."
+        f"The averaged checkpoint {outcome} the best checkpoint, step {best} "
+        f"(difference {from_best:+.3f}), without further training. The difference to "
+        f"the last checkpoint is {from_last:+.3f}."
     )

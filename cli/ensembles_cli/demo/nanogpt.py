@@ -29,20 +29,20 @@ class Attention(nn.Module):
     def __init__(self, size: Size) -> None:
         super().__init__()
         self.n_heads = size.n_heads
-        self.inward = nn.Linear(size.width, 3 * size.width)
-        self.outward = nn.Linear(size.width, size.width)
+        self.input_projection = nn.Linear(size.width, 3 * size.width)
+        self.output_projection = nn.Linear(size.width, size.width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Attend each position to those up to it; the result has the shape of ``x``."""
         query, key, value = (
             part.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
-            for part in self.inward(x).chunk(3, dim=-1)
+            for part in self.input_projection(x).chunk(3, dim=-1)
         )
         mixed = functional.scaled_dot_product_attention(
             query, key, value, is_causal=True
         )
-        outward: Tensor = self.outward(mixed.transpose(1, 2).flatten(-2))
-        return outward
+        output: Tensor = self.output_projection(mixed.transpose(1, 2).flatten(-2))
+        return output
 
 
 class Block(nn.Module):
@@ -52,8 +52,8 @@ class Block(nn.Module):
         super().__init__()
         self.attention_norm = nn.LayerNorm(size.width)
         self.attention = Attention(size)
-        self.network_norm = nn.LayerNorm(size.width)
-        self.network = nn.Sequential(
+        self.mlp_norm = nn.LayerNorm(size.width)
+        self.mlp = nn.Sequential(
             nn.Linear(size.width, 4 * size.width),
             nn.GELU(),
             nn.Linear(4 * size.width, size.width),
@@ -62,8 +62,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Output of the block, in the shape of ``x``."""
         x = x + self.attention(self.attention_norm(x))
-        added: Tensor = self.network(self.network_norm(x))
-        return x + added
+        mlp_output: Tensor = self.mlp(self.mlp_norm(x))
+        return x + mlp_output
 
 
 class GPT(nn.Module):
@@ -81,8 +81,8 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of shape (n_texts, length, n_tokens) for tokens (n_texts, length)."""
-        places = torch.arange(tokens.shape[1])
-        x = self.blocks(self.embedding(tokens) + self.positions(places))
+        positions = torch.arange(tokens.shape[1])
+        x = self.blocks(self.embedding(tokens) + self.positions(positions))
         logits: Tensor = self.head(self.norm(x))
         return logits
 

@@ -6,21 +6,21 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from ensembles_cli.demo.console import Stage
+from ensembles_cli.demo.console import DemoConsole
 from ensembles_cli.demo.encoder import INSTALL
 
-NEEDED = ("torch", "sentence_transformers", "sklearn", "scipy", "safetensors")
+PACKAGES = ("torch", "sentence_transformers", "sklearn", "scipy", "safetensors")
 N_THREADS = 2  # fixed, because the rounding of sums depends on the thread count
 
 
-def run(folder: Path, stage: Stage) -> None:
+def run(folder: Path, console: DemoConsole) -> None:
     """Run both parts; the checkpoints are kept in ``folder``.
 
     Parameters
     ----------
     folder : Path
         Output directory, created if missing; files of an earlier run are replaced.
-    stage : Stage
+    console : DemoConsole
         Console output, and the function that runs the command ``ensemble``.
 
     Raises
@@ -36,14 +36,14 @@ def run(folder: Path, stage: Stage) -> None:
     from ensembles_cli.demo.function_search import find_functions
     from ensembles_cli.demo.language_model import train_language_model
 
-    find_functions(folder / "encoder", stage)
-    train_language_model(folder / "nanogpt", stage)
-    close(folder, stage)
+    find_functions(folder / "encoder", console)
+    train_language_model(folder / "nanogpt", console)
+    print_commands(folder, console)
 
 
 def check_installed() -> None:
     """Raise an ImportError with the names of all missing packages."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(
             f"the demo needs packages that are not installed: {', '.join(missing)}; "
@@ -62,14 +62,16 @@ def fix_arithmetic() -> None:
     deterministic.fill_uninitialized_memory = False
 
 
-def close(folder: Path, stage: Stage) -> None:
-    """Print the path of the checkpoints and commands to try on them."""
+def print_commands(folder: Path, console: DemoConsole) -> None:
+    """Print the path of the checkpoints, and commands to try with them."""
     encoder, run = folder / "encoder", folder / "nanogpt" / "run"
     members = sorted(str(member) for member in encoder.glob("member-?"))
-    stage.title("Yours to try")
-    stage.say(f"All checkpoints are in {folder}.")
-    stage.suggest("avg", *members, "--plan")
-    stage.suggest("avg", *members, "--rule", "median", "-o", str(encoder / "median"))
-    stage.suggest(
+    console.title("Commands to try")
+    console.print(f"The checkpoints of the demo are in {folder}.")
+    console.print_command("avg", *members, "--plan")
+    console.print_command(
+        "avg", *members, "--rule", "median", "-o", str(encoder / "median")
+    )
+    console.print_command(
         "avg", str(run), "--last", "3", "-o", str(folder / "last3.safetensors")
     )

@@ -8,6 +8,7 @@ from ensembles_cli.options.types import Param, Size
 
 rule_param = click.option(
     "--rule-param",
+    "--param",
     "rule_params",
     type=Param(),
     multiple=True,
@@ -18,29 +19,32 @@ last = click.option(
     type=click.IntRange(min=1),
     metavar="N",
     help=(
-        "Take the N members with the highest step, the last number in their names; a "
-        "training directory stands for the checkpoints in it, a pattern for those it "
-        "matches, and those without a step, such as best.pt, are left out."
+        "Average only the N members with the highest step, which is the last number "
+        "in a name. Checkpoints in a training directory, or that match a pattern, are "
+        "members. Members without a step, such as best.pt, are left out."
     ),
 )
 include = click.option(
     "--include",
     multiple=True,
     metavar="PATTERN",
-    help=("Write only tensors whose name matches; may be repeated."),
+    help="Write only tensors whose name matches, such as '*.bias'; may be repeated.",
 )
 exclude = click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help=("Leave out tensors whose name matches; may be repeated."),
+    help="Leave out tensors whose name matches; may be repeated.",
 )
 integers = click.option(
     "--integers",
     type=click.Choice(["error", "first", "max"]),
     default="error",
     show_default=True,
-    help="How to merge integer tensors that differ.",
+    help=(
+        "How to merge integer tensors that differ: fail, copy the first, or take the "
+        "elementwise maximum."
+    ),
 )
 missing = click.option(
     "--missing",
@@ -60,6 +64,42 @@ key = click.option(
         "parts of one model."
     ),
 )
+only_weights = click.option(
+    "--only-weights",
+    is_flag=True,
+    help=(
+        "Write only tensors.  [default: a PyTorch file keeps the optimizer state and "
+        "other contents of the first member]"
+    ),
+)
+dtype = click.option(
+    "--dtype",
+    help=(
+        "Float format of the result, such as bfloat16.  [default: that of the members]"
+    ),
+)
+shard_size = click.option(
+    "--shard-size",
+    type=Size(),
+    help=(
+        "Maximum size of a weight file in a directory, such as 5GB.  [default: divided "
+        "like the first member]"
+    ),
+)
+plan_only = click.option(
+    "--plan",
+    "plan_only",
+    is_flag=True,
+    help="Print the plan, from headers and samples of the files; write nothing.",
+)
+sha256 = click.option(
+    "--sha256",
+    is_flag=True,
+    help=(
+        "Print the SHA-256 of the weight files that are read and written; takes longer "
+        "than an average itself."
+    ),
+)
 memory = click.option(
     "--memory",
     type=Size(),
@@ -68,7 +108,9 @@ memory = click.option(
     help="Memory for buffers.",
 )
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), help="[default: all processors]"
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Number of threads.  [default: all processors]",
 )
 force = click.option(
     "--force",

@@ -20,7 +20,7 @@ OPTIONS = (
         multiple=True,
         help=(
             "Pooling of the words: mean, maximum, minimum, power_mean or hierarchical; "
-            "repeat it to concatenate the results.  [default: mean]"
+            "may be repeated to concatenate the results.  [default: mean]"
         ),
     ),
     click.option(
@@ -42,17 +42,18 @@ OPTIONS = (
         "--frequencies",
         metavar="FILE",
         help=(
-            "Source of word counts: a file with one word and its count per line, "
-            "corpus (the --fit texts), vectors (counts in their file), or zipf (the "
-            "order of the vectors).  [default: corpus, vectors or zipf, the first "
-            "available]"
+            "Source of word counts: a file with a word and its count per line, corpus "
+            "(the --fit texts), vectors (counts in the file of the vectors), or zipf "
+            "(the order of the vectors).  [default: the first available of corpus, "
+            "vectors and zipf]"
         ),
     ),
     click.option(
         "--tokenizer",
         help=(
             "Tokenizer: whitespace, or a regular expression that matches words.  "
-            "[default: that of the model, else words of letters, marks and digits]"
+            "[default: the tokenizer of the model, else words of letters, marks and "
+            "digits]"
         ),
     ),
     click.option(
@@ -65,13 +66,16 @@ OPTIONS = (
         "--whiten",
         is_flag=True,
         default=None,
-        help="Whiten the vectors with the --fit texts.",
+        help="Whiten the vectors; the whitening is learned from the --fit texts.",
     ),
     click.option(
         "--n-components",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Keep N principal axes, or the first N columns of a transformer.",
+        help=(
+            "Number of dimensions of the vectors: N principal axes, or the first N "
+            "columns of a transformer."
+        ),
     ),
     click.option(
         "--normalize/--no-normalize", default=None, help="L2-normalize the vectors."
@@ -110,8 +114,8 @@ OPTIONS = (
         "--errors",
         type=click.Choice(["strict", "replace", "ignore", "backslashreplace"]),
         help=(
-            "How to handle words in the file of vectors that are not UTF-8.  [default: "
-            "backslash escapes if they are at most 1 %, else an error]"
+            "How to handle words that are not UTF-8 in the file of vectors.  [default: "
+            "backslashreplace if at most 1 % of the words are not UTF-8, else strict]"
         ),
     ),
     click.option(
@@ -294,6 +298,6 @@ def describe_coverage(counts: Any, *, quiet: bool = False) -> dict[str, Any]:
 
 def _percent(share: float) -> str:
     """Format a share in percent; only 1 is shown as 100 and only 0 as 0."""
-    shown = f"{100 * share:.1f}"
-    shown = {"100.0": "100" if share == 1 else "99.9"}.get(shown, shown)
-    return f"{'0' if share == 0 else shown} %"
+    text = f"{100 * share:.1f}"
+    text = {"100.0": "100" if share == 1 else "99.9"}.get(text, text)
+    return f"{'0' if share == 0 else text} %"

@@ -33,10 +33,10 @@ class Size(SizeType):
         """Parse a number of bytes."""
         if isinstance(value, int):
             return value
-        found = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([a-z]*?)b?", value.strip().lower())
-        if found is None or found[2] not in UNITS:
+        match = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([a-z]*?)b?", value.strip().lower())
+        if match is None or match[2] not in UNITS:
             self.fail(f"must be a size such as 5GB or 64MiB, found {value!r}")
-        return int(float(found[1]) * UNITS[found[2]])
+        return int(float(match[1]) * UNITS[match[2]])
 
 
 class Param(ParamType):
@@ -79,15 +79,15 @@ def as_params(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     >>> as_params([("k", 2)])
     {'k': 2}
     """
-    found: dict[str, Any] = {}
+    params: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in params:
             raise click.UsageError(
-                f"each parameter must be given once, found {name}={found[name]} and "
+                f"each parameter must be given once, found {name}={params[name]} and "
                 f"{name}={value}"
             )
-        found[name] = value
-    return found
+        params[name] = value
+    return params
 
 
 class Weights(WeightsType):
@@ -101,18 +101,18 @@ class Weights(WeightsType):
         """Parse numbers separated by commas or whitespace."""
         if not isinstance(value, str):
             return list(value)
-        found = [
+        numbers = [
             _number(text) for text in re.split(r"\s*,\s*|\s+", value.strip(" []()"))
         ]
-        weights = [number for number in found if number is not None]
-        if len(weights) < len(found):
+        weights = [number for number in numbers if number is not None]
+        if len(weights) < len(numbers):
             self.fail(f"must be numbers with commas between them, found {value!r}")
         return weights
 
 
 def split_weights(
     members: tuple[str, ...],
-    given: Sequence[float] | None = None,
+    weights_option: Sequence[float] | None = None,
     *,
     last: int | None = None,
 ) -> tuple[list[str], list[float] | None]:
@@ -123,7 +123,7 @@ def split_weights(
     members : tuple of str
         Paths, each optionally followed by a colon and a weight: a number, a fraction or
         a percentage. A member that exists as a file is a path without a weight.
-    given : sequence of float or None, default=None
+    weights_option : sequence of float or None, default=None
         Value of ``--weights``; None if not passed.
     last : int or None, default=None
         Value of ``--last``, which sorts the members; None if not passed.
@@ -152,27 +152,28 @@ def split_weights(
     paths, bare = [path for path, _ in split], [p for p, w in split if w is None]
     weights = [weight for _, weight in split if weight is not None]
     stray = [path for path in bare if _is_stray(path)]
-    if given is not None and stray:
+    if weights_option is not None and stray:
         listed = ",".join(
-            f"{number:g}" for number in [*given, *(float(p.strip(",")) for p in stray)]
+            f"{number:g}"
+            for number in [*weights_option, *(float(p.strip(",")) for p in stray)]
         )
         raise click.UsageError(
             f"--weights must be one list, with commas and without spaces: found "
             f"{stray[0]} among the members; write --weights {listed}"
         )
-    if weights and given is not None:
+    if weights and weights_option is not None:
         raise click.UsageError("weights are given twice: with --weights and with :")
     if weights and last:
         raise click.UsageError(
-            "--last sorts by step: give weights in that order, with --weights"
+            "--last sorts members by step: pass --weights, in the order of the steps"
         )
     if weights and bare:
-        one = len(weights) == 1
         raise click.UsageError(
-            f"every member needs a weight or none: found {len(weights)} "
-            f"weight{'s' * (not one)} for {len(paths)} members, none behind {bare[0]}"
+            "all members must have a weight, or none: found "
+            f"{bare[0]} without a weight, and {len(weights)} of {len(paths)} members "
+            "with one"
         )
-    return paths, weights or (None if given is None else list(given))
+    return paths, weights or (None if weights_option is None else list(weights_option))
 
 
 def _split(member: str) -> tuple[str, float | None]:

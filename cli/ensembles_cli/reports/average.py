@@ -17,25 +17,25 @@ if TYPE_CHECKING:
 
 NOTES_SHOWN = 10
 MEMBERS_SHOWN = 12
-# Below, start-up dominates the time, so that a speed would be misleading.
-LEAST_TIMED = 100_000_000
+# Below this size, start-up dominates the time, so that a speed would be misleading.
+MIN_TIMED_BYTES = 100_000_000
 
 
-class Taken:
+class PlannedAverage:
     """Plan of an average, with the steps of its members and notes.
 
     Parameters
     ----------
     plan : Plan
         Plan of the average.
-    found : DiscoveredCheckpoints
+    discovered : DiscoveredCheckpoints
         Paths and steps of the members, with notes on skipped checkpoints.
     notes : sequence of str, default=()
         Notes of the command, which are printed first.
     """
 
     def __init__(
-        self, plan: Plan, found: DiscoveredCheckpoints, notes: Sequence[str] = ()
+        self, plan: Plan, discovered: DiscoveredCheckpoints, notes: Sequence[str] = ()
     ) -> None:
         from ensembles.checkpoints.merging.relations import (
             averages_among,
@@ -43,12 +43,12 @@ class Taken:
         )
 
         self.plan = plan
-        self.steps = found.steps
-        apart = different_initializations(plan)
-        self.notes = [*notes, *found.notes, *([] if apart is None else [apart])]
+        self.steps = discovered.steps
+        note = different_initializations(plan)
+        self.notes = [*notes, *discovered.notes, *([] if note is None else [note])]
         self.notes += [*averages_among(plan), *plan.notes]
-        if len(plan.members) == 1:
-            self.notes.append("there is one member alone: nothing is averaged")
+        if len(plan.members) == 1 and not plan.is_conversion:
+            self.notes.append("there is only one member: nothing is averaged")
 
     def members(self) -> list[dict[str, Any]]:
         """Return the members as JSON values."""
@@ -69,7 +69,7 @@ class Taken:
         plan = self.plan
         return {
             "members": self.members(),
-            "rule": plan.rule.name,
+            "rule": "conversion" if plan.is_conversion else plan.rule.name,
             "params": plan.rule_params,
             "base": None if plan.base is None else {"path": str(plan.base.path)},
             "out": str(plan.out),
@@ -89,18 +89,18 @@ class Taken:
         }
 
 
-def print_taken(taken: Taken) -> None:
+def print_members(planned: PlannedAverage) -> None:
     """Print members and notes to stderr."""
-    for line in shortened(list(map(_line, taken.members()))):
+    for line in shortened(list(map(_line, planned.members()))):
         click.echo(line, err=True)
-    if taken.plan.base is not None:
-        click.echo(taken.plan.base.name, err=True)
-    print_notes(taken.notes)
+    if planned.plan.base is not None:
+        click.echo(planned.plan.base.name, err=True)
+    print_notes(planned.notes)
 
 
-def print_plan(taken: Taken, as_json: bool) -> None:
+def print_plan(planned: PlannedAverage, as_json: bool) -> None:
     """Print the plan and its notes."""
-    plan, facts = taken.plan, taken.described()
+    plan, facts = planned.plan, planned.described()
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
@@ -138,14 +138,14 @@ def print_plan(taken: Taken, as_json: bool) -> None:
             ["threads", str(plan.threads)],
         ],
     )
-    print_notes(taken.notes)
+    print_notes(planned.notes)
 
 
-def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
+def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) -> None:
     """Print the result and its digests."""
     plan = report.plan
     if as_json:
-        facts = taken.described()
+        facts = planned.described()
         # Without digests if other processes have not completed the output.
         for member, digest in zip(
             facts["members"], report.member_digests, strict=False
@@ -153,36 +153,39 @@ def print_report(taken: Taken, report: MergeReport, as_json: bool) -> None:
             member["digest"] = f"xxh3-128:{digest}"
         if report.base_digest is not None:
             facts["base"]["digest"] = f"xxh3-128:{report.base_digest}"
-        facts["notes"] = [*taken.notes, *report.notes]
-        done = {
+        facts["notes"] = [*planned.notes, *report.notes]
+        result = {
             "digest": f"xxh3-128:{report.digest}" if report.digest else None,
             "missing": list(report.missing),
             "special": report.nonfinite_tensors,
             "sha256": report.sha256,
             "seconds": round(report.seconds, 3),
         }
-        click.echo(json.dumps(facts | done, indent=2))
+        click.echo(json.dumps(facts | result, indent=2))
         return
     print_notes(report.notes)
+    part = part_of(plan)
     if report.missing:
         click.echo(
-            f"part {part_of(plan)} of {report.out}/: {len(report.missing)} of "
+            f"part {part} of {report.out}/: {len(report.missing)} of "
             f"{counted(len(plan.parts), 'weight file')} missing yet; the process that "
             "completes the last one writes the directory"
         )
         return
-    moved = plan.read_bytes + plan.write_bytes
-    by = "" if part_of(plan) is None else f" by part {part_of(plan)}"
-    speed = f" ({size(int(moved / max(report.seconds, 1e-9)))}/s)"
+    n_bytes = plan.read_bytes + plan.write_bytes
+    speed = f" ({size(int(n_bytes / max(report.seconds, 1e-9)))}/s)"
+    source = f"{plan.rule.name} of {counted(len(plan.members), 'member')}"
+    if plan.is_conversion:
+        source = f"conversion of {plan.members[0].name}"
+    by = "" if part is None else f" by part {part}"
     click.echo(
-        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {plan.rule.name} of "
-        f"{counted(len(plan.members), 'member')}, "
+        f"wrote {report.out}{'/' * (plan.format == 'directory')}: {source}, "
         f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)}{by} in "
-        f"{report.seconds:.2f} s{speed * (moved >= LEAST_TIMED)}"
+        f"{report.seconds:.2f} s{speed * (n_bytes >= MIN_TIMED_BYTES)}"
     )
     click.echo(f"digest xxh3-128:{report.digest}")
-    for path, found in report.sha256.items():
-        click.echo(f"sha256 {found} {path}")
+    for path, digest in report.sha256.items():
+        click.echo(f"sha256 {digest} {path}")
 
 
 def print_notes(notes: Any) -> None:
@@ -274,8 +277,8 @@ def _integer_row(plan: Plan) -> list[list[str]]:
         return []
     equal = [name for name in names if not name.endswith("num_batches_tracked")]
     policy = plan.options.integers
-    words = {"error": "must be equal", "first": "the first's", "max": "the largest"}
+    handling = {"error": "must be equal", "first": "the first", "max": "the largest"}
     if not equal:
         return [["integers", f"{counted(len(names), 'tensor')}, the largest"]]
-    row = f"{counted(len(names), 'tensor')}, {words[policy]}, such as {equal[0]}"
+    row = f"{counted(len(names), 'tensor')}, {handling[policy]}, such as {equal[0]}"
     return [["integers", row]]

@@ -34,9 +34,9 @@ def print_soup(
     print_notes(list(dict.fromkeys([*notes, *plan.notes, *report.written.notes])))
     names = left_out(plan)
     if names:
-        shown = ", ".join(names[:MAX_NAMES])
-        more = f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
-        print_notes([f"{len(names)} tensors are left out: {shown}{more}"])
+        listed = ", ".join(names[:MAX_NAMES])
+        rest = f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
+        print_notes([f"{len(names)} tensors are left out: {listed}{rest}"])
     if as_json:
         facts = to_dict(report, reporter, base, members)
         click.echo(json.dumps(facts, indent=2))
@@ -76,26 +76,26 @@ def print_soup(
 def summary(report: SoupReport, n_kept: int) -> str:
     """Sentence that compares the score of the soup with that of the best member."""
     best, best_score = report.best
-    where = " (on the data of the selection; check on held-out data)"
+    caveat = " (on the data of the selection; check on held-out data)"
     better = "; the uniform soup scores better" * report.uniform_is_better
     if report.beats_best_member:
         return (
             f"The soup beats the best single member, {best}: {report.score:.6g} "
-            f"against {best_score:.6g}{better}{where}."
+            f"against {best_score:.6g}{better}{caveat}."
         )
     if n_kept == 1 and report.score == best_score:
         return (
             f"No other combination beat {best}: the output is that member alone{better}"
-            f"{where}."
+            f"{caveat}."
         )
     if report.score == best_score:
         return (
             f"The soup and {best} alone both score {best_score:.6g}: use either{better}"
-            f"{where}."
+            f"{caveat}."
         )
     return (
         f"The soup does not beat {best} alone, {report.score:.6g} against "
-        f"{best_score:.6g}: use that member{where}."
+        f"{best_score:.6g}: use that member{caveat}."
     )
 
 
@@ -160,28 +160,28 @@ def to_dict(
 def as_average(report: SoupReport) -> str:
     """Command line of ``ensemble avg`` that writes the same file."""
     plan = report.written.plan
-    words = [member.name for member in plan.members]
+    arguments = [member.name for member in plan.members]
     if (plan.weights != 1).any():
         weights = plan.weights.tolist()
-        words = [f"{n}:{w!r}" for n, w in zip(words, weights, strict=True)]
-    line = ["ensemble", "avg", *words, *_options(plan), "-o", str(report.out)]
+        arguments = [f"{n}:{w!r}" for n, w in zip(arguments, weights, strict=True)]
+    line = ["ensemble", "avg", *arguments, *_options(plan), "-o", str(report.out)]
     return shlex.join(line)
 
 
 def _options(plan: Plan) -> list[str]:
-    words = []
+    arguments = []
     if plan.rule.name != "mean":
-        words += ["--rule", plan.rule.name]
+        arguments += ["--rule", plan.rule.name]
     for name, value in plan.rule_params.items():
-        words += ["--rule-param", f"{name}={json.dumps(value)}"]
+        arguments += ["--rule-param", f"{name}={json.dumps(value)}"]
     if plan.options.integers != "error":
-        words += ["--integers", plan.options.integers]
+        arguments += ["--integers", plan.options.integers]
     if plan.options.missing != "error":
-        words += ["--missing", plan.options.missing]
+        arguments += ["--missing", plan.options.missing]
     for pattern in plan.options.include:
-        words += ["--include", pattern]
+        arguments += ["--include", pattern]
     for pattern in plan.options.exclude:
-        words += ["--exclude", pattern]
+        arguments += ["--exclude", pattern]
     for key in plan.options.key or ():
-        words += ["--key", key]
-    return words
+        arguments += ["--key", key]
+    return arguments

@@ -25,7 +25,7 @@ class ProgressReporter:
     Parameters
     ----------
     journal : Journal
-        Journal that stores the scores, and from which earlier ones are reused.
+        Journal that stores the scores and provides scores of earlier runs.
     paths : sequence of str
         Paths of all members; they are printed without their common directory.
     scoring : ScoringCommand
@@ -36,9 +36,9 @@ class ProgressReporter:
     Attributes
     ----------
     n_scored, n_reused : int
-        Number of candidates that were scored, and that the journal had.
+        Number of candidates that were scored, and whose score was in the journal.
     line : str or None
-        Line of the output that the first score was read from; None before it.
+        Line of output that the first score was read from; None before that.
     """
 
     def __init__(

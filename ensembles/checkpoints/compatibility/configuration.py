@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
+from ensembles.checkpoints.directories.directory import CONFIG as CONFIG
 from ensembles.checkpoints.directories.directory import TOKENIZERS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.regular_files import read_json
 
-CONFIG = "config.json"
 # Keys of a configuration that do not affect the meaning of the parameters.
 IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
 IDLE_KEYS |= {"architectures", "problem_type", "use_cache"}
@@ -80,20 +80,21 @@ def has_card(members: Sequence[Checkpoint]) -> bool:
 
 
 def _config_notes(first: Checkpoint, member: Checkpoint) -> Iterator[str]:
+    source = CONFIG if first.is_directory else "metadata"
     pairs = dict(_differing(first.config, member.config))
     shown = {key: f"{key} ({a!r:.30} and {b!r:.30})" for key, (a, b) in pairs.items()}
     grave = [shown[key] for key in pairs if GRAVE.fullmatch(key)]
     minor = [k for k in pairs if shown[k] not in grave and "drop" not in k]
     if grave:
         yield (
-            f"config.json of {MEMBER} differs from that of {first.name}, the first "
+            f"{source} of {MEMBER} differs from that of {first.name}, the first "
             f"member, in {listed(grave)}: models of these configurations compute "
-            "different outputs from the same tensors; the result has the config.json "
+            f"different outputs from the same tensors; the result has the {source} "
             "of the first member: test it"
         )
     if minor:
         yield (
-            f"config.json of {MEMBER} differs from that of {first.name}, the first "
+            f"{source} of {MEMBER} differs from that of {first.name}, the first "
             f"member, in {', '.join(minor)}"
         )
 

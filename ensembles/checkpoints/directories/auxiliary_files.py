@@ -11,7 +11,7 @@ from ensembles.checkpoints.directories.weight_files import (
     COPIES,
     FOREIGN,
     TRAINER,
-    is_weight_file,
+    is_directory_part,
 )
 from ensembles.regular_files import read_regular
 
@@ -117,7 +117,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _has_weights(name: str) -> bool:
-    return is_weight_file(name) or name.endswith(FOREIGN)
+    return is_directory_part(name) or name.endswith(FOREIGN)
 
 
 def _is_auxiliary(file: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Read Hugging Face and sentence-transformers directories."""
+"""Read Hugging Face, sentence-transformers and diffusers directories."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ensembles.checkpoints.directories.auxiliary_files import (
 )
 from ensembles.checkpoints.directories.quantization import quantized_by
 from ensembles.checkpoints.directories.unreadable import explain
+from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.directories.weight_files import (
     is_bare,
     main_weight_files,
@@ -29,6 +30,8 @@ from ensembles.regular_files import read_json
 TOKENIZERS = re.compile(
     r"(tokenizer|vocab)\.(json|txt|model)|merges\.txt|(spiece|sentencepiece)\..*model"
 )
+CONFIG = "config.json"
+PIPELINE = "model_index.json"  # of diffusers
 ARRAYS = (".npz", ".npy", ".pkl", ".pickle", ".joblib")
 # PEFT methods whose update is linear in the stored tensors: their mean is exact.
 LINEAR = {
@@ -66,6 +69,8 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
         str(path), "", path, {}, is_directory=True, config=_config(path)
     )
     folders = modules(path)
+    for component in components(path):
+        _check_component(path / component)
     for module in folders:
         names, index = main_weight_files(path / module)
         shards = [detection.read(path / module / name, key) for name in names]
@@ -93,7 +98,7 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
 
 def modules(path: Path) -> list[str]:
     """Folders of the modules in a directory; the directory itself is ``""``, first."""
-    folders = [""]
+    folders = ["", *components(path)]
     listed = path / "modules.json"
     if listed.exists():
         entries = read_json(listed)
@@ -111,11 +116,48 @@ def modules(path: Path) -> list[str]:
     return folders
 
 
+def components(path: Path) -> list[str]:
+    """Folders of the components of a diffusers pipeline; empty for others."""
+    listed = path / PIPELINE
+    index = read_json(listed) if listed.exists() else {}
+    folders = []
+    for name, value in index.items() if isinstance(index, dict) else ():
+        # A library and a class, or null for an optional component that is absent.
+        if isinstance(value, list) and len(value) == 2 and None not in value:
+            if not is_bare(name):
+                raise ValueError(
+                    f"{listed} must name folders of its own directory, found {name!r}"
+                )
+            if (path / name).is_dir():
+                folders.append(name)
+    return folders
+
+
+def _check_component(folder: Path) -> None:
+    """Check that the weights of a pipeline's component can be read and averaged."""
+    config = _config(folder)
+    part = Checkpoint(str(folder), "", folder, {}, is_directory=True, config=config)
+    for reason in unsupported_reasons(part):
+        raise ValueError(reason)
+    if main_weight_files(folder)[0]:
+        return
+    copies, additional = other_weight_files(folder, [])
+    index = next(folder.glob("*.index.*json"), None)
+    if index is not None:
+        raise ValueError(
+            f"{folder} must have weights without a variant, found {index.name}; "
+            "download them, or save the pipeline again"
+        )
+    # Models have a config.json; schedulers, tokenizers and processors have not.
+    if not additional and (copies or (folder / CONFIG).exists()):
+        raise ValueError(f"{folder} contains no readable weights: {explain(folder)}")
+
+
 def _routes(folder: Path) -> Iterator[str]:
     """Folders of the routes in a sentence-transformers Router module."""
     listed = folder / "router_config.json"
     if not listed.exists() and folder.name.endswith("Asym"):
-        listed = folder / "config.json"  # its name before version 5
+        listed = folder / CONFIG  # its name before version 5
     config = read_json(listed) if listed.exists() else {}
     types = config.get("types") if isinstance(config, dict) else None
     for route in types if isinstance(types, dict) else ():
@@ -128,7 +170,7 @@ def _routes(folder: Path) -> Iterator[str]:
 
 def _config(path: Path) -> dict[str, Any]:
     """Configuration of the model or adapter; rejects adapters without a valid mean."""
-    adapter, listed = path / "adapter_config.json", path / "config.json"
+    adapter, listed = path / "adapter_config.json", path / CONFIG
     if adapter.exists():
         config = read_json(adapter)
         peft_type = config.get("peft_type") if isinstance(config, dict) else None
@@ -180,6 +222,8 @@ def _add_weight_file(
         checkpoint.metadata.update(file.metadata)
     if inner:
         checkpoint.extras[folder + name] = prefix
+    for contents in file.beside.values():
+        checkpoint.beside[folder + name] = contents
     checkpoint.notes.extend(f"{folder}{name}: {note}" for note in file.notes)
 
 
@@ -191,6 +235,10 @@ def _add_additional_files(
     prefix = f"{module}/" if module else ""
     main = [f.removeprefix(prefix) for f in checkpoint.parts if _is_in(f, prefix)]
     copies, additional = other_weight_files(folder, main)
+    if not module and (folder / PIPELINE).exists():
+        # The components once more, with the names of the original code.
+        left_out.extend(f"{name} (the pipeline in one file)" for name in additional)
+        additional = []
     shapes = {
         name.removeprefix(prefix): checkpoint.layout[name].shape
         for file in main

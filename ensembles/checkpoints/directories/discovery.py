@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -187,7 +188,19 @@ def _note(member: str, passed: Sequence[Path], notes: list[str]) -> None:
 def _is_result(path: Path) -> bool:
     """Whether the metadata of a checkpoint contain the provenance of an average."""
     names = main_weight_files(path)[0] if path.is_dir() else [""]
-    return any(PROVENANCE in read_metadata(path / name) for name in names[:1])
+    for name in names[:1]:
+        recipe = read_metadata(path / name).get(PROVENANCE)
+        return recipe is not None and not _is_conversion(recipe)
+    return False
+
+
+def _is_conversion(recipe: str) -> bool:
+    """Whether a recipe is of a conversion, and not of an average's conversion."""
+    try:
+        found = json.loads(recipe)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.get("conversion", found) is None
 
 
 def _main_files(path: Path, module: str) -> list[str]:

@@ -37,22 +37,28 @@ LAYOUTS = (
         "has a single one, else convert them to the Hugging Face layout first",
     ),
     (
-        r"(tf_model.*\.h5|saved_model\.pb|.*\.ckpt\.index|.*\.keras|model\.weights\.h5)",
+        r"tf_model.*\.h5|saved_model\.pb|.*\.data-\d+-of-\d+|.*ckpt(-\d+)?\.index"
+        r"|.*\.keras|.*\.weights\.h5",
         "{}: TensorFlow weights; convert them first, e.g. with from_tf=True in "
-        "transformers before version 5, or pass state dicts of NumPy arrays",
+        "transformers before version 5, or save their arrays as .npz files with "
+        "numpy.savez",
     ),
     (
-        r"flax_model.*\.msgpack|.*\.msgpack|_CHECKPOINT_METADATA",
+        r".*\.msgpack|_CHECKPOINT_METADATA|manifest\.ocdbt|ocdbt\.process_\d+",
         "{}: JAX weights; convert them first, e.g. with from_flax=True in transformers "
-        "before version 5, or pass state dicts of NumPy arrays",
+        "before version 5, or save their arrays as .npz files with numpy.savez",
+    ),
+    (
+        r".*\.(zarray|zgroup)|zarr\.json",
+        "{}: a Zarr store; save its arrays as .npz files with numpy.savez",
     ),
     (
         r".*\.pdparams",
-        "{}: PaddlePaddle weights; pass state dicts of NumPy arrays",
+        "{}: PaddlePaddle weights; save their arrays as .npz files with numpy.savez",
     ),
-    (r".*\.gguf", "{}: GGUF files are quantized; convert them to safetensors first"),
     (
-        r".*\.(onnx|tflite)|openvino_model\..*|onnx|openvino|coreml",
+        r".*\.(onnx|tflite|mlmodel|mlpackage|mlmodelc|pte|engine|pdmodel)"
+        r"|openvino_model\..*|onnx|openvino|coreml",
         "{}: graphs for inference; average the checkpoints that they were exported "
         "from",
     ),

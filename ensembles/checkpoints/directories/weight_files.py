@@ -44,6 +44,12 @@ def is_weight_file(name: str) -> bool:
     return format_by_suffix(name) is not None
 
 
+def is_directory_part(name: str) -> bool:
+    """Whether a file is a weight file of the directory that it is in, by its suffix."""
+    format_ = format_by_suffix(name)
+    return format_ is not None and format_.in_directories
+
+
 def main_weight_files(path: Path) -> tuple[list[str], Path | None]:
     """Main weight files in one folder, with the index of a sharded checkpoint.
 
@@ -104,7 +110,7 @@ def other_weight_files(path: Path, main: list[str]) -> tuple[list[str], list[str
             continue
         if name in COPIES and file.is_dir():
             copies.append(f"{name}/")
-        elif is_weight_file(name) and file.is_file():
+        elif is_directory_part(name) and file.is_file():
             (copies if main and COPY.fullmatch(name) else additional).append(name)
         elif name.endswith(FOREIGN):
             copies.append(name)

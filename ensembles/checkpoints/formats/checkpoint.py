@@ -20,13 +20,27 @@ LARGEST_READ = 1 << 30  # Linux moves at most 2 GiB in one call
 class Source(Protocol):
     """Bytes with random access, safe to read from several threads at once."""
 
-    def read_into(self, buffer: memoryview, offset: int) -> None: ...
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the buffer with the bytes from ``offset`` on."""
 
-    def check_unchanged(self) -> None: ...
+    def check_unchanged(self) -> None:
+        """Raise `ValueError` if the source was modified since it was opened."""
 
 
 class Tensor(NamedTuple):
-    """Dtype, shape and location of a stored tensor: little-endian, C-contiguous."""
+    """Dtype, shape and location of a stored tensor: little-endian, C-contiguous.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Data type; bfloat16 and float8 are those of ml_dtypes.
+    shape : tuple of int
+        Shape of the tensor.
+    source : Source
+        File or array that holds the bytes.
+    offset : int
+        Position of the first byte in ``source``.
+    """
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -42,6 +56,52 @@ class Tensor(NamedTuple):
     def nbytes(self) -> int:
         """Number of bytes."""
         return self.size * self.dtype.itemsize
+
+
+class TensorInfo(NamedTuple):
+    """Name, dtype, shape and size of a stored tensor, which need not be supported.
+
+    Parameters
+    ----------
+    name : str
+        Tensor name in the file.
+    dtype : str
+        Name of the dtype, such as "float32", or as the format spells it.
+    shape : tuple of int
+        Shape as stored.
+    nbytes : int
+        Number of bytes of its data.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements, of packed formats the number of stored units."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class FileContents:
+    """Tensors and other contents of a file, from its header alone.
+
+    Parameters
+    ----------
+    state_dicts : dict of str to list of TensorInfo
+        Tensors of each state dict, by its key; the key of a file that is a single
+        state dict is empty.
+    values : dict of str to str
+        Other contents, such as the step or hyperparameters: key to a short text.
+    metadata : dict of str to str
+        Metadata of the file.
+    """
+
+    state_dicts: dict[str, list[TensorInfo]]
+    values: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 class FileSource:
@@ -119,7 +179,21 @@ class MemorySource:
 
 
 class ChecksumRecord(NamedTuple):
-    """A byte range of a file, with its stored CRC-32 checksum."""
+    """A byte range of a file, with its stored CRC-32 checksum.
+
+    Parameters
+    ----------
+    file : FileSource
+        The file.
+    offset : int
+        Position of the first byte.
+    size : int
+        Number of bytes.
+    crc : int
+        Checksum that is stored in the file.
+    name : str
+        Name of the range for messages, such as an entry of a zip file.
+    """
 
     file: FileSource
     offset: int
@@ -164,8 +238,9 @@ class Checkpoint:
     keys : tuple of str
         Keys of the state dict that was read from a larger object; empty if the file
         holds a single state dict.
-    others : tuple of str
-        Other contents of that object by their keys, such as ``optimizer``.
+    beside : dict of str to list of str
+        Names of the contents of each weight file other than the tensors of its state
+        dict, such as "optimizer" and "epoch", by its path relative to ``path``.
     notes : list of str
         Messages about contents that were skipped or chosen, one sentence each, without
         the checkpoint's name.
@@ -184,7 +259,7 @@ class Checkpoint:
     metadata: dict[str, str] = field(default_factory=dict)
     records: list[ChecksumRecord] = field(default_factory=list)
     keys: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    beside: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:

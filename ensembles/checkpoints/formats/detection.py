@@ -100,14 +100,23 @@ def detect(path: Path) -> Format | Recognized | None:
     """
     with open(open_regular(path), "rb") as file:
         head = FileHead(path, file.read(512), os.fstat(file.fileno()).st_size)
-    candidates: list[Format | Recognized] = [*FORMATS.values(), *RECOGNIZED]
+    # A safetensors header of 640 bytes starts with the two bytes of a pickle.
+    candidates: list[Format | Recognized] = [*formats_by_preference(), *RECOGNIZED]
+    if format_by_suffix(path.name) is None:
+        # By name and content: pickles of other frameworks are not PyTorch's.
+        named = [r for r in RECOGNIZED if r.matches and _is_named(path, r)]
+        candidates = [*named, *candidates]
     for format_ in candidates:
         if format_.matches is None:
-            if path.name.lower().endswith(format_.suffixes):
+            if _is_named(path, format_):
                 return format_
         elif format_.matches(head):
             return format_
     return None
+
+
+def _is_named(path: Path, format_: Format | Recognized) -> bool:
+    return path.name.lower().endswith(format_.suffixes)
 
 
 def read(path: Path, key: Keys = None) -> Checkpoint:
@@ -134,7 +143,7 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
     if isinstance(format_, Format):
         return format_.read(path, key) if format_.takes_key else format_.read(path)
     for recognized in RECOGNIZED if format_ is None else ():
-        if path.name.lower().endswith(recognized.suffixes):
+        if _is_named(path, recognized):
             format_ = recognized
     if format_ is not None:
         raise ValueError(f"{path} {format_.advice}")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ensembles._typing import Array
 from ensembles.atomic_io import preallocate, pwrite_all
+from ensembles.checkpoints.formats.checkpoint import (
+    ChecksumRecord,
+    FileSource,
+    Tensor,
+)
 
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
@@ -19,7 +24,8 @@ Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]
 class Sink(Protocol):
     """Destination for the bytes of one tensor; threads write to it concurrently."""
 
-    def write(self, buffer: memoryview, offset: int) -> None: ...
+    def write(self, buffer: memoryview, offset: int) -> None:
+        """Store bytes of the tensor, from its byte ``offset`` on."""
 
 
 class ArraySink:
@@ -29,6 +35,7 @@ class ArraySink:
         self._bytes = array.reshape(-1).view(np.uint8).data
 
     def write(self, buffer: memoryview, offset: int) -> None:
+        """Store bytes of the tensor, from its byte ``offset`` on."""
         self._bytes[offset : offset + len(buffer)] = buffer
 
 
@@ -40,6 +47,7 @@ class FileSink:
         self._start = start
 
     def write(self, buffer: memoryview, offset: int) -> None:
+        """Store bytes of the tensor, from its byte ``offset`` on."""
         pwrite_all(self._fd, buffer, self._start + offset)
 
 
@@ -73,6 +81,25 @@ def file_sinks(fd: int, layout: Layout, start: int) -> dict[str, Sink]:
     return sinks
 
 
+class Template(NamedTuple):
+    """A file of the first member that the output copies, except for its tensors.
+
+    Parameters
+    ----------
+    file : FileSource
+        The file.
+    tensors : mapping of str to Tensor
+        Tensors in the file, with the names, dtypes and shapes of the output's layout.
+        Tensors that overlap are the same.
+    records : sequence of ChecksumRecord
+        Checksums in the file, which change with the tensors.
+    """
+
+    file: FileSource
+    tensors: Mapping[str, Tensor]
+    records: Sequence[ChecksumRecord]
+
+
 @dataclass(frozen=True)
 class OutputFile:
     """A weight file to be written: its path, layout and metadata.
@@ -91,11 +118,14 @@ class OutputFile:
     order : sequence of str
         All names, including aliases, in the order of the first member.
     metadata : mapping of str to str
-        Provenance of the result. The digests in it are zeros until all tensors are
-        written, and the real ones afterwards; the lengths stay the same.
-    template : Path or None
-        File of the first member whose contents other than tensors the output keeps;
-        None except for an additional file of a directory, such as a head.
+        Provenance of the result, and digests of the file's tensors. The digests are
+        zeros until all tensors are written, and the real ones afterwards; the lengths
+        stay the same.
+    template : Template or None, default=None
+        File of the first member that the output copies, except for its tensors. None
+        stores only the tensors, and for formats without ``keeps_contents``.
+    first : Path or None
+        File of the first member, if the output is a file of the same format.
     """
 
     path: Path
@@ -104,4 +134,5 @@ class OutputFile:
     aliases: Mapping[str, str]
     order: tuple[str, ...]
     metadata: Mapping[str, str]
-    template: Path | None = None
+    template: Template | None = None
+    first: Path | None = None

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
     ChecksumRecord,
+    FileContents,
     FileSource,
     Keys,
     Tensor,
+    TensorInfo,
 )
-from ensembles.checkpoints.formats.output import ArraySink, OutputFile, Sink
-from ensembles.checkpoints.formats.pytorch_files.nesting import state_dict_in
+from ensembles.checkpoints.formats.pytorch_files.modules import contents
+from ensembles.checkpoints.formats.pytorch_files.nesting import (
+    contents_beside,
+    state_dict_in,
+    tensors_by_key,
+)
+from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
 from ensembles.checkpoints.formats.pytorch_files.reading import (
+    ITEMSIZES,
     TorchFile,
     read_file,
     stored_at,
 )
 from ensembles.checkpoints.formats.pytorch_files.strided import StridedSource
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
-from ensembles.checkpoints.formats.state_dict import (
-    as_torch,
-    dtype_named,
-    import_torch,
-    with_aliases,
-)
+from ensembles.checkpoints.formats.pytorch_files.writing import write
+from ensembles.checkpoints.formats.state_dict import dtype_named
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
 from ensembles.registry import register
 
@@ -42,44 +43,38 @@ def _matches(head: FileHead) -> bool:
     return any(name.endswith("data.pkl") for name in names) and not is_torchscript
 
 
-def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
-    torch = import_torch(f"writing {file.name}")
-    arrays = {n: np.empty(shape, dtype) for n, (dtype, shape) in file.layout.items()}
-    yield {name: ArraySink(array) for name, array in arrays.items()}
-    tensors: dict[str, Any] = {name: as_torch(array) for name, array in arrays.items()}
-    content: Any = with_aliases(tensors, file.aliases, file.order)
-    if file.template is not None:
-        content = _with_tensors(file.template, content)
-    try:
-        # With a path, torch.save would store the name of the temporary file.
-        with file.path.open("wb") as opened:
-            torch.save(content, opened)
-    except RuntimeError as error:
-        raise OSError(f"{file.name} could not be written: {error}") from None
+def _contents(path: Path) -> FileContents:
+    """All state dicts of a file, and its other values."""
+    content = read_file(FileSource(path)).content
+    state_dicts = {
+        key: [_listed(str(name), tensor) for name, tensor in tensors.items()]
+        for key, tensors in tensors_by_key(content).items()
+    }
+    texts = {str(key): _short(value) for key, value in contents(content).items()}
+    return FileContents(state_dicts, {key: t for key, t in texts.items() if t})
 
 
-def _with_tensors(template: Path, tensors: Mapping[str, Any]) -> Any:
-    """Content of a file with other tensors; tensors without a new value are removed."""
-    torch = import_torch(f"reading {template}")
-    content = torch.load(template, map_location="cpu", weights_only=True)
-    chosen = state_dict_in(read_file(FileSource(template)).content, None, template)
-    state = content[chosen.keys[0]] if chosen.keys else content
-    stored = [name for name, value in state.items() if torch.is_tensor(value)]
-    for stored_name, name in zip(stored, chosen.tensors, strict=True):
-        if name in tensors:
-            state[stored_name] = tensors[name]
-        else:
-            del state[stored_name]
-    return content
+def _listed(name: str, tensor: StoredTensor) -> TensorInfo:
+    n_bytes = tensor.size * ITEMSIZES.get(tensor.dtype, 1)
+    return TensorInfo(name, tensor.dtype, tensor.shape, n_bytes)
+
+
+def _short(value: Any) -> str:
+    """Text of a plain value or an object; empty for containers and tensors."""
+    if isinstance(value, PickledObject):
+        return str(value.type)
+    plain = isinstance(value, bool | int | float | str | None)
+    return f"{value!r:.80}" if plain else ""
 
 
 @register(
     FORMATS,
     suffixes=(".pt", ".pth", ".bin", ".ckpt", ".pt.tar", ".pth.tar"),
     matches=_matches,
-    write=_write,
+    write=write,
     takes_key=True,
-    streams=False,
+    contents=_contents,
+    keeps_contents=True,
     # The last two are those of PEFT and AdapterHub.
     main_files=(
         "pytorch_model.bin",
@@ -135,7 +130,7 @@ def pytorch(path: Path, key: Keys = None) -> Checkpoint:
         aliases=aliases,
         records=[*used.values()] if stored.has_checksums else [],
         keys=chosen.keys,
-        others=chosen.others,
+        beside={path.name: contents_beside(stored.content, chosen)},
         notes=chosen.notes,
     )
 

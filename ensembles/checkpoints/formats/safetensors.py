@@ -17,7 +17,13 @@ import ml_dtypes
 import numpy as np
 
 from ensembles.atomic_io import pwrite_all
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    FileContents,
+    FileSource,
+    Tensor,
+    TensorInfo,
+)
 from ensembles.checkpoints.formats.output import Layout, OutputFile, Sink, file_sinks
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
 from ensembles.registry import register
@@ -78,6 +84,38 @@ def _header_of(file: OutputFile) -> memoryview:
     return memoryview(encode_header(file.layout, metadata))
 
 
+def _contents(path: Path) -> FileContents:
+    """Contents of a header, also with dtypes that cannot be averaged."""
+    file = FileSource(path)
+    header, _ = _header(file)
+    metadata = header.pop("__metadata__", {})
+    tensors = [_listed(file, name, entry) for name, entry in header.items()]
+    metadata = metadata if isinstance(metadata, dict) else {}
+    texts = {str(name): str(value) for name, value in metadata.items()}
+    return FileContents({"": tensors}, metadata=texts)
+
+
+def _listed(file: FileSource, name: str, entry: Any) -> TensorInfo:
+    """Tensor of any dtype, whose size is not checked in detail."""
+    try:
+        kind, shape = entry["dtype"], tuple(entry["shape"])
+        begin, end = entry["data_offsets"]
+    except (TypeError, KeyError, ValueError):
+        kind, shape, begin, end = "", (-1,), 0, 0
+    numbers = [*shape, begin, end]
+    # At most 8 elements a byte, so that a hostile shape does not overflow later.
+    if (
+        not all(isinstance(n, int) and n >= 0 for n in numbers)
+        or not begin <= end <= file.size
+        or math.prod(shape) > 8 * file.size
+    ):
+        raise _broken(
+            file.path, f"tensor {name!r} has no valid dtype, shape or data_offsets"
+        )
+    dtype = str(DTYPES[kind]) if kind in NAMES.values() else str(kind)
+    return TensorInfo(name, dtype, shape, end - begin)
+
+
 @register(
     FORMATS,
     suffixes=(".safetensors", ".sft"),
@@ -85,6 +123,7 @@ def _header_of(file: OutputFile) -> memoryview:
     write=_write,
     rewrite_metadata=_rewrite_metadata,
     keeps_metadata=True,
+    contents=_contents,
     # The last two are those of PEFT and AdapterHub.
     main_files=(
         "model.safetensors",

@@ -6,14 +6,17 @@ To add a format, write a module in this folder that registers it, and import it 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+import numpy as np
+
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileContents
 from ensembles.checkpoints.formats.output import OutputFile, Sink
+from ensembles.checkpoints.formats.zip_files import read_archive
 from ensembles.registry import Table
 
 
@@ -41,9 +44,8 @@ class FileHead:
         if not self.start.startswith(b"PK\x03\x04"):
             return []
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.namelist()
-        except (zipfile.BadZipFile, ValueError, NotImplementedError):
+            return [entry.filename for entry in read_archive(self.path).entries]
+        except ValueError:
             return []
 
 
@@ -70,9 +72,9 @@ class Format:
         layout. Other threads fill the sinks; afterwards the generator continues, with
         the digests in ``metadata``. It stores the ``aliases`` too, which would be lost
         otherwise, and raises `ValueError` before it yields if the format cannot store a
-        tensor. It neither creates temporary files nor renames, and should use ``with``
-        for what it opens, because an error is raised at ``yield``. None if the format
-        can only be read.
+        name or shape. It neither creates temporary files nor renames, and should use
+        ``with`` for what it opens, because an error is raised at ``yield``. None if the
+        format can only be read.
     rewrite_metadata : callable (OutputFile) -> None, or None, default=None
         Writes the ``metadata`` into a complete file, which has other digests of the
         same length. A format with ``keeps_metadata`` needs it for outputs that several
@@ -84,8 +86,25 @@ class Format:
         Whether sinks write to the file; False if the writer holds tensors in memory.
     keeps_metadata : bool, default=False
         Whether files store the metadata; then the reader returns them.
+    keeps_contents : bool, default=False
+        Whether the writer copies the ``template`` of an output file, to keep its
+        contents other than tensors.
+    keeps_aliases : bool, default=True
+        Whether files store aliases; False has tied tensors written under each name.
+    dtypes : frozenset of dtype or None, default=None
+        Dtypes of tensors that files can store; None stores all.
+    needs_first : bool, default=False
+        Whether a file is only written if the first member has this format, because the
+        writer keeps its metadata, see ``OutputFile.first``.
+    in_directories : bool, default=True
+        Whether such a file in a directory is one of its weight files. False for files
+        that directories also have for other purposes; these are copied or left out.
     main_files : tuple of str, default=()
         Usual names of the main weight file in a directory, the preferred one first.
+    contents : callable (path) -> FileContents or None, default=None
+        Lists everything in a file, from its header alone, for `inspect`: also tensors
+        that ``read`` rejects, and state dicts that it does not choose. None lists the
+        tensors that ``read`` returns.
 
     Examples
     --------
@@ -136,7 +155,13 @@ class Format:
     takes_key: bool = False
     streams: bool = True
     keeps_metadata: bool = False
+    keeps_contents: bool = False
+    keeps_aliases: bool = True
+    dtypes: frozenset[np.dtype[Any]] | None = None
+    needs_first: bool = False
+    in_directories: bool = True
     main_files: tuple[str, ...] = ()
+    contents: Callable[[Path], FileContents] | None = None
 
     @property
     def name(self) -> str:

@@ -78,8 +78,8 @@ class MergeReport:
     missing: tuple[str, ...] = ()
 
 
-def _silent(n_bytes: int) -> None:
-    """Ignore progress."""
+def silent(n_bytes: int) -> None:
+    """Ignore the number of bytes that were read."""
 
 
 @overload
@@ -98,12 +98,13 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
     rank: int = 0,
     world_size: int | None = None,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any]: ...
 @overload
@@ -122,12 +123,13 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
     rank: int = 0,
     world_size: int | None = None,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> MergeReport: ...
 def average(
@@ -145,12 +147,13 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
     rank: int = 0,
     world_size: int | None = None,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any] | MergeReport:
     """Average checkpoints, on disk or in memory.
@@ -162,8 +165,8 @@ def average(
         or torch tensors.
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
-        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None returns a state
-        dict.
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
+        file (``.gguf``), else a directory. None returns a state dict.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others. It is not a member and has no weight.
@@ -196,6 +199,10 @@ def average(
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
+    only_weights : bool, default=False
+        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
+        the first member's file, with its optimizer state and counters, in which only
+        the tensors differ, if their names, dtypes and shapes are the same.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -264,6 +271,7 @@ def average(
         exclude=exclude,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,
@@ -289,7 +297,7 @@ def average(
 def write(
     plan: Plan,
     *,
-    progress: Callable[[int], None] = _silent,
+    progress: Callable[[int], None] = silent,
     sha256: bool = False,
     stream: TensorStream | None = None,
 ) -> MergeReport:
@@ -347,7 +355,7 @@ def write(
         files=list(plan.parts),
         member_digests=member_digests,
         base_digest=None if missing or plan.base is None else checkpoint_digests[-1],
-        digest=result.digest,
+        digest="" if missing else result.digest,
         nonfinite_tensors=result.nonfinite_tensors,
         sha256=_hashes(plan, out) if sha256 and not missing else {},
         seconds=time.perf_counter() - started,

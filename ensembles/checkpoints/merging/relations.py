@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,8 @@ from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped
 from ensembles.checkpoints.compatibility.shared_init import find_unrelated_member
 from ensembles.checkpoints.compatibility.tied_weights import same_bytes
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
-from ensembles.checkpoints.merging.provenance import KEY
+from ensembles.checkpoints.merging.provenance import average_recipe
+from ensembles.checkpoints.merging.provenance import recipe_of as recipe_of
 from ensembles.checkpoints.planning.plan import Plan
 
 LEAST = 256  # elements in matrices; with fewer, a high cosine may be chance
@@ -80,7 +80,7 @@ def averages_among(plan: Plan) -> Iterator[str]:
             f"{len(recipe['members'])}), by its metadata",
         )
         for member in plan.members
-        if (recipe := recipe_of(member)) is not None
+        if (recipe := average_recipe(member)) is not None
     )
 
 
@@ -105,7 +105,7 @@ def repetitions(plan: Plan, digests: Sequence[str]) -> Iterator[str]:
         if first.name != member.name and first.path is not None:
             yield _counted_twice(first, member)
     for member in plan.members:
-        recipe = recipe_of(member)
+        recipe = average_recipe(member)
         contained = [
             by_digest[digest].name
             for text in (recipe or {}).get("members", [])
@@ -146,29 +146,6 @@ def _is_copy(first: Checkpoint, second: Checkpoint) -> bool:
     return first.layout.keys() == second.layout.keys() and all(
         same_bytes(tensor, second.layout[name]) for name, tensor in first.layout.items()
     )
-
-
-def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
-    """Recipe that `average` stored in the safetensors metadata of a member.
-
-    Parameters
-    ----------
-    member : Checkpoint
-        Member on disk or in memory.
-
-    Returns
-    -------
-    dict or None
-        Recipe with at least the keys ``rule`` and ``members``, a list; None without a
-        valid recipe, as in PyTorch files and state dicts.
-    """
-    try:
-        recipe = json.loads(member.metadata[KEY])
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return None
-    if not isinstance(recipe, dict) or "rule" not in recipe:
-        return None
-    return recipe if isinstance(recipe.get("members"), list) else None
 
 
 def _distinct(plan: Plan) -> list[int]:

@@ -14,7 +14,7 @@ from ensembles.atomic_io import explain_disk_full
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.formats.output import FileSink, Sink
-from ensembles.checkpoints.merging.checksums import verify_checksums
+from ensembles.checkpoints.merging.checksums import damage_first, verify_checksums
 from ensembles.checkpoints.merging.combinations import is_mean
 from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning.plan import Plan
@@ -45,6 +45,7 @@ class RunningMean:
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._folder = folder
         self._blocks: dict[Tensor, list[bytes]] = {}
+        self._crcs: dict[Tensor, int] = {}
         self._verified: set[int] = set()
         self._summed: list[Checkpoint] = []
         self._sums: _Sums | None = None
@@ -52,7 +53,7 @@ class RunningMean:
     def __call__(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
     ) -> StreamResult:
-        """Verify checksums and stream a plan, see `writers.write_plan_to`.
+        """Stream a plan and verify checksums, see `writers.write_plan_to`.
 
         Parameters
         ----------
@@ -69,14 +70,20 @@ class RunningMean:
         StreamResult
         """
         fresh = [m for m in plan.checkpoints if id(m) not in self._verified]
-        verify_checksums(fresh, plan.threads, progress)
+        with damage_first(fresh, plan.threads):
+            if len(plan.members) < FEWEST or not _is_equal_mean(plan):
+                outcome = stream_plan(plan, sinks, progress)
+            else:
+                outcome = self._stream_with_sum(plan, sinks, progress)
+        self._add_read(outcome)
+        verify_checksums(fresh, self._crcs, plan.threads, progress)
         self._verified |= {id(member) for member in fresh}
-        if len(plan.members) < FEWEST or not _is_equal_mean(plan):
-            outcome = stream_plan(plan, sinks, progress)
-        else:
-            outcome = self._stream_with_sum(plan, sinks, progress)
-        self._blocks |= outcome.blocks
         return replace(outcome, blocks=self._blocks)
+
+    def _add_read(self, outcome: StreamResult) -> None:
+        """Keep digests and checksums of tensors, which later plans may not read."""
+        self._blocks |= outcome.blocks
+        self._crcs |= outcome.crcs
 
     def _stream_with_sum(
         self, plan: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
@@ -135,7 +142,7 @@ class RunningMean:
         sinks: Mapping[str, Sink] = sums.sinks
         with explain_disk_full(*self._location()):
             outcome = _streamed(plan, growing, sum_members, sinks, progress)
-        self._blocks |= outcome.blocks
+        self._add_read(outcome)
         self._summed = to_sum
 
     def _location(self) -> tuple[str, str]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.layout import TensorPlan
-from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.formats.checkpoint import Source, Tensor
 from ensembles.checkpoints.formats.output import Sink
-from ensembles.checkpoints.merging.digests import BLOCK, BlockDigest, digest
+from ensembles.checkpoints.formats.pytorch_files.crc import combine
+from ensembles.checkpoints.merging.digests import (
+    BLOCK,
+    BlockDigest,
+    Digested,
+    digest,
+)
 from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
@@ -23,6 +29,7 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
+from ensembles.rules.statistics import add_statistics
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
 FEW = 1 << 20  # bytes; combining fewer takes less time than starting a thread
@@ -38,18 +45,23 @@ class StreamResult:
     ----------
     blocks : dict of Tensor to list of bytes
         Block digests of each tensor that was read.
-    digest : str
-        Digest of the result's tensors.
+    written : dict of str to (dtype, shape, list of bytes)
+        Dtype, shape and block digests of each tensor of the result, by name.
     nonfinite_tensors : list of str
         Names of tensors of the result that contain NaN or infinity.
-    written : dict of str to list of bytes
-        Block digests of each tensor of the result, by name.
+    crcs : dict of Tensor to int
+        CRC-32 of each tensor that was read from a file with checksums.
     """
 
     blocks: dict[Tensor, list[bytes]] = field(default_factory=dict)
-    digest: str = ""
+    written: dict[str, Digested] = field(default_factory=dict)
     nonfinite_tensors: list[str] = field(default_factory=list)
-    written: dict[str, list[bytes]] = field(default_factory=dict)
+    crcs: dict[Tensor, int] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the result's tensors."""
+        return digest(self.written)
 
     def checkpoint_digests(self, plan: Plan) -> list[str]:
         """Digest of each member, then of the base, from their tensors that were read.
@@ -85,9 +97,13 @@ class _Job(NamedTuple):
 
 
 class _Combined(NamedTuple):
-    """Digests of a job's blocks, of each source and the result, and whether finite."""
+    """Digests of a job's blocks, of each source and the result, and whether finite.
+
+    ``crcs`` has the CRC-32 of each source, 0 for files without checksums.
+    """
 
     digests: list[list[bytes]]
+    crcs: list[int]
     is_finite: bool
 
 
@@ -96,7 +112,8 @@ def stream_plan(
 ) -> StreamResult:
     """Combine the tensors of a plan's members and write the results to sinks.
 
-    Checksums in PyTorch files are not verified.
+    Checksums in PyTorch files are computed, and not compared; see
+    `ensembles.checkpoints.merging.checksums`.
 
     Parameters
     ----------
@@ -135,6 +152,7 @@ def stream_plan(
             group_jobs, lambda: partial(streamer.combine, ReadBuffers()), n_threads
         )
     result = _result(targets, jobs, combined)
+    result.crcs.update(_crcs(jobs, combined, streamer.with_checksums))
     for source in {tensor.source for tensor in result.blocks}:
         source.check_unchanged()
     return result
@@ -162,6 +180,41 @@ def _jobs(targets: Sequence[TensorPlan]) -> list[_Job]:
     return jobs
 
 
+class OrderedTotal:
+    """Total of a tensor's statistics, whose parts may come in any order.
+
+    A part waits until those before it are added, so that the total is the same for
+    every number of threads, and few parts are in memory.
+
+    Attributes
+    ----------
+    total : ndarray of shape (*shape,) or None
+        Total of the parts up to the first that is missing; None without any.
+    """
+
+    def __init__(self) -> None:
+        self.total: Array | None = None
+        self._stop = 0  # end of the parts that are added
+        self._waiting: dict[int, tuple[int, Array]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, start: int, stop: int, partial: Array) -> None:
+        """Add the statistics of a part, or keep them for later.
+
+        Parameters
+        ----------
+        start, stop : int
+            Elements of the tensor that the part holds; ``stop`` is exclusive.
+        partial : ndarray of shape (n_blocks, *shape)
+            Statistics of the part.
+        """
+        with self._lock:
+            self._waiting[start] = stop, partial
+            while self._stop in self._waiting:
+                self._stop, partial = self._waiting.pop(self._stop)
+                self.total = add_statistics(self.total, partial)
+
+
 class _Streamer:
     """State that the threads of a stream share."""
 
@@ -177,39 +230,45 @@ class _Streamer:
         self.n_threads = n_threads
         self.progress = progress
         self.states: dict[str, Any] = {}  # by tensor name, for rules with statistics
+        self.with_checksums = {r.file for c in plan.checkpoints for r in c.records}
         self._lock = threading.Lock()
 
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
         """Compute the rule's state of each tensor from the statistics of its parts."""
-        jobs = _jobs(targets)
-        statistics = map_threads(
-            jobs, lambda: partial(self.statistics, ReadBuffers()), self.n_threads
-        )
-        partials: dict[str, list[Array]] = {}
-        for job, part in zip(jobs, statistics, strict=True):
-            partials.setdefault(job.target.name, []).append(part)
         plan = self.plan
-        for name, parts in partials.items():
-            with naming(name):
-                self.states[name] = plan.rule.compute_state(
-                    parts, plan.weights, plan.rule_params
-                )
+        totals = {target.name: OrderedTotal() for target in targets}
+        map_threads(
+            _jobs(targets),
+            lambda: partial(self.add_statistics, totals, ReadBuffers()),
+            self.n_threads,
+        )
+        for name, ordered in totals.items():
+            if ordered.total is not None:  # an empty tensor has no parts
+                with naming(name):
+                    self.states[name] = plan.rule.compute_state(
+                        ordered.total, plan.weights, plan.rule_params
+                    )
 
-    def statistics(self, buffers: ReadBuffers, job: _Job) -> Array:
-        """Statistics of each block of a job."""
-        parts = []
+    def add_statistics(
+        self, totals: Mapping[str, OrderedTotal], buffers: ReadBuffers, job: _Job
+    ) -> None:
+        """Add the statistics of a job to the total of its tensor."""
+        name, plan = job.target.name, self.plan
         for start, stop in self._chunks(job):
             members, base = buffers.read(job.target, start, stop)
-            parts.append(
-                self.plan.rule.partial_statistics(members, base, self.plan.rule_params)
-            )
+            with naming(name):
+                part = plan.rule.partial_statistics(members, base, plan.rule_params)
+                totals[name].add(start, stop, part)
             self._report([*members, base])
-        return np.concatenate(parts)
 
     def combine(self, buffers: ReadBuffers, job: _Job) -> _Combined:
         """Combine the blocks of a job and write them."""
         target, plan, state = job.target, self.plan, self.states.get(job.target.name)
-        digests = [BlockDigest() for _ in [*target.sources, target]]
+        digests = [
+            BlockDigest(has_crc=tensor.source in self.with_checksums)
+            for tensor in target.sources
+        ]
+        digests.append(BlockDigest(has_crc=False))  # of the result
         is_finite = True
         for start, stop in self._chunks(job):
             members, base = buffers.read(target, start, stop)
@@ -234,7 +293,11 @@ class _Streamer:
                 block_digest.update(_bytes(array))
             self.sinks[target.name].write(_bytes(out), start * out.dtype.itemsize)
             self._report(sources)
-        return _Combined([block_digest.close() for block_digest in digests], is_finite)
+        return _Combined(
+            [block_digest.close() for block_digest in digests],
+            [block_digest.crc for block_digest in digests[:-1]],
+            is_finite,
+        )
 
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
         budget = self.plan.options.memory // self.n_threads
@@ -323,30 +386,27 @@ def _result(
             digests.extend(more)
         if not part.is_finite:
             nonfinite[job.target.name] = None
+    written: dict[str, Digested] = {
+        t.name: (t.dtype, t.shape, blocks[t.name][-1]) for t in targets
+    }
     read = {
         tensor: digests
         for target in targets
         for tensor, digests in zip(target.sources, blocks[target.name], strict=False)
     }
-    written = {target.name: blocks[target.name][-1] for target in targets}
-    return StreamResult(read, result_digest(targets, written), list(nonfinite), written)
+    return StreamResult(read, written, list(nonfinite))
 
 
-def result_digest(
-    targets: Iterable[TensorPlan], written: Mapping[str, Iterable[bytes]]
-) -> str:
-    """Digest of the result's tensors from their block digests.
-
-    Parameters
-    ----------
-    targets : iterable of TensorPlan
-        All tensors of the result.
-    written : mapping of str to iterable of bytes
-        Block digests of each tensor, by name.
-
-    Returns
-    -------
-    str
-        32 hexadecimal digits.
-    """
-    return digest({t.name: (t.dtype, t.shape, written[t.name]) for t in targets})
+def _crcs(
+    jobs: Sequence[_Job], combined: Sequence[_Combined], files: Collection[Source]
+) -> dict[Tensor, int]:
+    """CRC-32 of each tensor in one of the files, from the parts of all jobs."""
+    crcs: dict[Tensor, int] = {}
+    for job, part in zip(jobs, combined, strict=True):
+        parts = dict(zip(job.target.sources, part.crcs, strict=True))
+        for tensor, crc in parts.items():
+            if tensor.source in files:
+                n_bytes = (job.stop - job.start) * tensor.dtype.itemsize
+                before = crcs[tensor] if job.start else 0  # a target may repeat it
+                crcs[tensor] = combine(before, crc, n_bytes)
+    return crcs

@@ -14,7 +14,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,11 +35,18 @@ from ensembles.checkpoints.formats.checkpoint import (
     FileSource,
     Tensor,
 )
+from ensembles.checkpoints.formats.output import Sink
 from ensembles.checkpoints.merging import digests
 from ensembles.checkpoints.merging.copied_files import write_auxiliary_files
+from ensembles.checkpoints.merging.digests import Digested
 from ensembles.checkpoints.merging.provenance import provenance
-from ensembles.checkpoints.merging.streaming import StreamResult, result_digest
-from ensembles.checkpoints.merging.writers import rewrite_metadata, write_weight_files
+from ensembles.checkpoints.merging.streaming import StreamResult
+from ensembles.checkpoints.merging.writers import (
+    result_recipe,
+    rewrite_metadata,
+    stream_verified,
+    write_weight_files,
+)
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.checkpoints.planning.ranks import work_folders, work_prefix
 from ensembles.permissions import status_to_keep, without_group
@@ -191,8 +198,16 @@ class _WorkFolder:
         """Write a weight file, and then its marker."""
         marker, target = self.markers[part], self.output / part
         plan = _plan_of(self.plan, part, records)
+
+        def stream(
+            _: Plan, sinks: Mapping[str, Sink], progress: Callable[[int], None]
+        ) -> StreamResult:
+            return stream_verified(plan, sinks, progress)
+
         with temporary_sibling(marker.with_suffix(""), folder=True) as temporary:
-            result = write_weight_files(plan, temporary, progress)
+            result = write_weight_files(
+                self.plan, temporary, progress, stream, part=part
+            )
             fsync_path(temporary / part)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(temporary / part, target)
@@ -204,11 +219,13 @@ class _WorkFolder:
         with _lock(self.path / "publish.lock", wait=True):
             if self.is_published():
                 return
-            checkpoint_digests = self.result().checkpoint_digests(self.plan)
-            rewrite_metadata(self.plan, self.output, checkpoint_digests)
-            write_auxiliary_files(self.plan, self.output, checkpoint_digests)
+            plan, result = self.plan, self.result()
+            rewrite_metadata(plan, self.output, result)
+            checkpoint_digests = result.checkpoint_digests(plan)
+            recipe = result_recipe(plan, result)
+            write_auxiliary_files(plan, self.output, checkpoint_digests, recipe)
             self.write_json(self.published, _files(self.output))
-            publish(self.output, self.out, force=self.plan.options.force)
+            publish(self.output, self.out, force=plan.options.force)
 
     def write_json(self, path: Path, value: object) -> None:
         """Write a JSON file, which is complete or absent."""
@@ -225,7 +242,7 @@ class _WorkFolder:
     def result(self) -> StreamResult:
         """Digests and findings of all weight files, from their markers."""
         blocks: dict[Tensor, list[bytes]] = {}
-        written: dict[str, list[bytes]] = {}
+        written: dict[str, Digested] = {}
         nonfinite: set[str] = set()
         for part, path in self.markers.items():
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -233,10 +250,9 @@ class _WorkFolder:
             for target in self.plan.parts[part]:
                 *read, result = map(_divided, record["digests"][target.name])
                 blocks |= zip(target.sources, read, strict=True)
-                written[target.name] = result
-        targets = self.plan.targets
-        names = [target.name for target in targets if target.name in nonfinite]
-        return StreamResult(blocks, result_digest(targets, written), names, written)
+                written[target.name] = (target.dtype, target.shape, result)
+        names = [t.name for t in self.plan.targets if t.name in nonfinite]
+        return StreamResult(blocks, written, names)
 
     def clear(self) -> None:
         """Remove what a complete output no longer needs.
@@ -273,8 +289,9 @@ def _lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
 def _plan_digest(plan: Plan) -> str:
     """Digest of everything that determines the bytes of the output."""
     options = asdict(plan.options)
+    zeros = [digests.ZERO] * len(plan.checkpoints)
     facts = {
-        "recipe": provenance(plan, [digests.ZERO] * len(plan.checkpoints)),
+        "recipe": provenance(plan, zeros, digests.ZERO),
         "options": {k: options[k] for k in options if k not in WITHOUT_EFFECT},
         "parts": {
             part: [[t.name, str(t.dtype), t.shape, t.action] for t in targets]
@@ -366,7 +383,7 @@ def _as_marker(plan: Plan, result: StreamResult, size: int) -> dict[str, Any]:
                 b"".join(blocks).hex()
                 for blocks in [
                     *(result.blocks[tensor] for tensor in target.sources),
-                    result.written[target.name],
+                    result.written[target.name][2],
                 ]
             ]
             for target in plan.targets

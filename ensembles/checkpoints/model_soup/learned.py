@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ensembles._sklearn import check_bool
 from ensembles._typing import Float64
 from ensembles.checkpoints.formats.state_dict import as_array, as_torch, import_torch
 from ensembles.checkpoints.model_soup.gradients import products
@@ -19,7 +20,12 @@ from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
 from ensembles.checkpoints.model_soup.soup_score import Part, n_rows, take_rows
 from ensembles.registry import parameters_of
 from ensembles.selection.score import CachedScore, Trial
-from ensembles.selection.table import Record, Selection, check_integer, check_real
+from ensembles.selection.table import (
+    Record,
+    Selection,
+    check_integer,
+    check_real,
+)
 
 # loss(model, X, y) -> scalar tensor; model has the arguments and outputs of the module.
 Loss = Callable[[Callable[..., Any], Any, Any], Any]
@@ -136,15 +142,6 @@ class LearnedSoup:
         UserWarning
             If the loss still fell by more than a hundredth in the last pass.
         """
-        check_integer(n_passes=n_passes, batch_size=batch_size)
-        check_real(learning_rate=learning_rate)
-        if not (loss is None or callable(loss)):
-            raise TypeError(f"loss must be a callable or None, found {loss!r}")
-        if by not in ("model", "layer") or min(n_passes, batch_size) < 1:
-            raise ValueError(
-                "by must be 'model' or 'layer', n_passes and batch_size at least 1: "
-                f"found {by=}, {n_passes=}, {batch_size=}"
-            )
         if temperature and loss is None and hasattr(self.merged.estimator, "get_loss"):
             raise ValueError(
                 "temperature=True needs a custom loss for a skorch net, because its "
@@ -270,6 +267,42 @@ class LearnedSoup:
                     by_weights[:, index] += by_tensor[name]
         by_temperature = None if by_scale is None else float(by_scale)
         return LossGradients(float(value.detach()), by_weights, by_temperature)
+
+
+def check_convex(
+    *,
+    loss: Any = None,
+    by: Any = "model",
+    temperature: Any = False,
+    n_passes: Any = 1,
+    batch_size: Any = 1,
+    learning_rate: Any = 0.3,
+    random_state: Any = None,
+) -> None:
+    """Raise if a parameter of `LearnedSoup.convex` has a wrong value.
+
+    Parameters
+    ----------
+    loss, by, temperature, n_passes, batch_size, learning_rate, random_state
+        As in `LearnedSoup.convex`.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+    TypeError
+        If a parameter has the wrong type.
+    """
+    check_integer(n_passes=n_passes, batch_size=batch_size)
+    check_real(learning_rate=learning_rate)
+    check_bool("temperature", temperature)
+    if not (loss is None or callable(loss)):
+        raise TypeError(f"loss must be a callable or None, found {loss!r}")
+    if by not in ("model", "layer") or min(n_passes, batch_size) < 1:
+        raise ValueError(
+            "by must be 'model' or 'layer', n_passes and batch_size at least 1: "
+            f"found {by=}, {n_passes=}, {batch_size=}"
+        )
 
 
 def _baselines(n_members: int, score: CachedScore, n_layers: int | None) -> list[Trial]:

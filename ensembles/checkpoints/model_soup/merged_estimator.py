@@ -243,12 +243,7 @@ def build_merged_estimator(
         check_type(estimator, member, name)
     template = make_template(estimator, members, labels)
     access = parameter_access(template)
-    if device is not None:
-        if access.module is None:
-            raise ValueError(
-                f"device must be None for {type(template).__name__}, which is not a "
-                f"PyTorch module; found {device!r}"
-            )
+    if device is not None and access.module is not None:
         access.module(template).to(device)
     opened = [
         open_member_for(template, member, name)

@@ -22,6 +22,7 @@ from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.dtypes import is_float
 from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
+from ensembles.rules.statistics import add_statistics
 
 SMALL = 16 << 20  # bytes of all members; more are streamed by several threads
 
@@ -187,9 +188,8 @@ def _state(
     """State of a rule with statistics for one tensor; None for elementwise rules."""
     if rule.statistics is None:
         return None
-    return rule.compute_state(
-        [rule.partial_statistics(rows, None, params)], weights, params
-    )
+    total = add_statistics(None, rule.partial_statistics(rows, None, params))
+    return rule.compute_state(total, weights, params)
 
 
 def _plan(

@@ -12,7 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ensembles._sklearn import index_fit_params, unwrap_frozen, warn_caller
+from ensembles._sklearn import (
+    check_n_jobs,
+    index_fit_params,
+    unwrap_frozen,
+    warn_caller,
+)
 from ensembles.checkpoints.formats.state_dict import as_array
 from ensembles.checkpoints.parameters.access import parameter_access
 
@@ -102,7 +107,8 @@ def train_members(
     """
     from sklearn.utils.parallel import Parallel, delayed
 
-    _check_counts(n_members=n_members, n_epochs=n_epochs)
+    check_counts(n_members=n_members, n_epochs=n_epochs)
+    check_n_jobs(n_jobs)
     data = FitData(X, y, fit_params)
     start, advance, seeds = _first_fit(estimator, data, n_members, random_state)
     if advance is None:
@@ -168,7 +174,7 @@ def train_snapshots(
     >>> len(train_snapshots(SGDClassifier(), X, y, n_members=3, n_epochs=1))
     3
     """
-    _check_counts(n_members=n_members, n_epochs=n_epochs)
+    check_counts(n_members=n_members, n_epochs=n_epochs)
     data = FitData(X, y, fit_params)
     start, advance, seeds = _first_fit(estimator, data, n_members, random_state)
     if advance is None:
@@ -179,7 +185,19 @@ def train_snapshots(
     return snapshots[1:]
 
 
-def _check_counts(**counts: Any) -> None:
+def check_counts(**counts: Any) -> None:
+    """Raise unless parameters are integers of at least 1.
+
+    Parameters
+    ----------
+    **counts
+        Parameters by name.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not such an integer.
+    """
     for name, value in counts.items():
         is_integer = isinstance(value, Integral) and not isinstance(value, bool)
         if not is_integer or value < 1:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import unwrap_frozen
+from ensembles._sklearn import (
+    check_choice,
+    check_mapping,
+    check_n_jobs,
+    unwrap_frozen,
+)
 from ensembles.checkpoints.merging.combinations import is_mean
-from ensembles.checkpoints.model_soup.learned import LearnedSoup
+from ensembles.checkpoints.model_soup.learned import LearnedSoup, check_convex
 from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
 from ensembles.checkpoints.model_soup.soup_score import (
     Part,
     SoupScore,
     resolve_scorer,
 )
-from ensembles.checkpoints.model_soup.training import to_seed
+from ensembles.checkpoints.model_soup.training import check_counts, to_seed
 from ensembles.checkpoints.parameters.access import parameter_access
 from ensembles.checkpoints.soup_selection import (
     check_rule,
@@ -32,6 +37,7 @@ from ensembles.selection.choose import (
     run_selection,
     warn_if_no_gain,
 )
+from ensembles.weights import check_weights
 
 CHOICES = {
     "integers": ("error", "first", "max"),
@@ -41,7 +47,7 @@ CHOICES = {
 
 
 def check_parameters(soup: Any, rule: Rule) -> Selection | None:
-    """Validate the parameters of a soup that do not depend on the members.
+    """Validate the parameters of a soup, before any member is trained or read.
 
     Parameters
     ----------
@@ -62,8 +68,11 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
     ValueError
         If a parameter of the rule or the selection is unknown, or another value is not
         allowed.
+    ImportError
+        If the selection needs a package that is not installed.
     """
     _check_checkpoints(soup.estimator, soup.checkpoints)
+    check_n_jobs(soup.n_jobs)
     check_rule(rule)
     selection = resolve_selection(soup.weights)
     learned = _is_learned(selection, soup.estimator)
@@ -74,10 +83,7 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
         )
     _check_names(soup, rule, selection, learned=learned)
     for name, choices in CHOICES.items():
-        value = getattr(soup, name)
-        if value not in choices:
-            allowed = ", ".join(map(repr, choices))
-            raise ValueError(f"{name} must be one of {allowed}, found {value!r}")
+        check_choice(name, getattr(soup, name), choices)
     if not (soup.finish is None or callable(soup.finish)):
         raise TypeError(f"finish must be callable or None, found {soup.finish!r}")
     needs_base = selection is not None and selection.needs_base
@@ -91,10 +97,46 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
             f"base and weights={needing_base()} must be used together, found "
             f"base={soup.base!r:.80} and weights={soup.weights!r:.80}"
         )
+    if selection is not None or soup.scoring is not None:
+        resolve_scorer(soup.estimator, soup.scoring)  # raises for a wrong one
+    _check_device(soup.estimator, soup.device)
+    _check_values(soup, rule, selection, learned=learned)
     return selection
 
 
+def _check_device(estimator: Any, device: Any) -> None:
+    inner = unwrap_frozen(estimator)
+    if device is not None and parameter_access(inner).module is None:
+        raise ValueError(
+            f"device must be None for {type(inner).__name__}, which is not a PyTorch "
+            f"module; found {device!r}"
+        )
+
+
+def _check_values(
+    soup: Any, rule: Rule, selection: Selection | None, *, learned: bool
+) -> None:
+    """Raise for values of weights and parameters that the members would not fit."""
+    if soup.checkpoints is None:
+        check_counts(n_members=soup.n_members)
+        n_members = soup.n_members
+    else:
+        n_members = len(soup.checkpoints)
+    rule.check(n_members + (soup.base is not None), soup.rule_params or {})
+    params = soup.weights_params or {}
+    if selection is None:
+        check_weights(soup.weights, n_members, signed=rule.signed, rule=rule.name)
+    elif learned:
+        check_convex(**params)
+    else:
+        selection.check_params(n_members, with_patience(selection, params, n_members))
+
+
 def _check_checkpoints(estimator: Any, checkpoints: Any) -> None:
+    if isinstance(estimator, type):
+        raise TypeError(
+            f"estimator must be an estimator, not a class: pass {estimator.__name__}()"
+        )
     if checkpoints is None:
         if not hasattr(unwrap_frozen(estimator), "get_params"):
             raise TypeError(
@@ -133,10 +175,7 @@ def _check_names(
         )
     is_own = learned or selection is None  # not checked by the selection below
     for setting, valid_names in names_by_setting.items():
-        params = getattr(soup, setting)
-        if not isinstance(params, Mapping | None):
-            raise TypeError(f"{setting} must be a dict or None, found {params!r}")
-        for name in params or {}:
+        for name in check_mapping(setting, getattr(soup, setting)):
             owners = [
                 other for other, valid in names_by_setting.items() if name in valid
             ]
@@ -149,9 +188,6 @@ def _check_names(
                     f"{setting} has no {name!r} with weights={soup.weights!r:.80} "
                     f"(known: {listed})"
                 )
-    rule.check_names(soup.rule_params or {})
-    if selection is not None and not learned:
-        selection.check_names(soup.weights_params or {})
 
 
 def check_targets(soup: Any, y: Any) -> None:

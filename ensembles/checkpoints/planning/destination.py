@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories.weight_files import is_directory_part
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix, writer_for
+from ensembles.dtypes import is_float
 
 # Suffixes beside weight files; a directory with other files is not replaced.
 AROUND = (".json", ".txt", ".md", ".model", ".jinja", ".py", ".tiktoken", ".vocab")
@@ -48,7 +53,7 @@ def destination_problems(
     members : sequence of Checkpoint
         Members, which the output must not replace or change.
     n_bytes : int
-        Size of the output's tensors in bytes.
+        Size of the output in bytes.
 
     Returns
     -------
@@ -79,6 +84,48 @@ def destination_problems(
         except ValueError as error:
             problems.append(str(error))
     return problems + _replacement_problems(out, members), n_free
+
+
+def storage_problems(
+    out: Path, targets: Sequence[TensorPlan], first: Checkpoint
+) -> Iterator[str]:
+    """Reasons why the format of the output cannot store the result.
+
+    Parameters
+    ----------
+    out : Path
+        Path of the output, whose suffix determines the format.
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    first : Checkpoint
+        First member, whose contents some formats keep.
+
+    Yields
+    ------
+    str
+        Error message with advice.
+    """
+    format_ = format_by_suffix(out.name)
+    if format_ is None:
+        return
+    if format_.needs_first and first.format != format_.name:
+        yield (
+            f"{out} must have a first member of the format {format_.name!r}, whose "
+            f"metadata it keeps; {first.name} has the format {first.format!r}: write a "
+            "directory, and convert that"
+        )
+    names: dict[str, list[str]] = {}
+    for target in targets:
+        if format_.dtypes is not None and target.dtype not in format_.dtypes:
+            names.setdefault(str(target.dtype), []).append(target.name)
+    for dtype, of_dtype in names.items():
+        advice = "choose another format, such as .safetensors"
+        if is_float(np.dtype(dtype)):
+            advice = f"pass dtype='float32' (--dtype float32), or {advice}"
+        yield (
+            f"{out} cannot store {dtype}, the dtype of {len(of_dtype)} tensors, such "
+            f"as {of_dtype[0]!r}; {advice}"
+        )
 
 
 def _replacement_problems(out: Path, members: Sequence[Checkpoint]) -> list[str]:
@@ -115,7 +162,7 @@ def _foreign(folder: Path, files: Sequence[str]) -> str | None:
     parts = {*directory.modules(folder), "additional_chat_templates", ".gitattributes"}
     parts |= {Path(name).parts[0] for name in files}
     for path in sorted(folder.iterdir()):
-        has_suffix = path.suffix in AROUND or format_by_suffix(path.name) is not None
+        has_suffix = path.suffix in AROUND or is_directory_part(path.name)
         if path.name not in parts and (path.is_dir() or not has_suffix):
             return path.name
     return None

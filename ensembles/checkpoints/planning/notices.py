@@ -21,6 +21,10 @@ from ensembles.rules.rule import Rule
 
 # BatchNorm: the mean of variances is not the variance of the averaged network.
 STATISTICS = ("running_mean", "running_var")
+NEW_CARD = (
+    f"{CARD} is a new model card that names the members; their cards are left out, "
+    "because the scores in them are not those of the result"
+)
 TOLERANCE = 0.02  # on the sum of weights: thirds may be passed as .33
 
 
@@ -139,10 +143,7 @@ def output_notes(
             "safetensors file does"
         )
     if format_ == "directory" and has_card(members):
-        yield (
-            f"{CARD} is a new model card that names the members; their cards are left "
-            "out, because the scores in them are not those of the result"
-        )
+        yield NEW_CARD
     if written is not None and members[0].is_directory:
         files = [name for name in members[0].files if not is_card(name)]
         if files:

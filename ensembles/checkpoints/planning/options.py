@@ -48,6 +48,10 @@ class MergeOptions:
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
+    only_weights : bool, default=False
+        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
+        the first member's file in which only the tensors differ, if their names, dtypes
+        and shapes are the same.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -75,6 +79,7 @@ class MergeOptions:
     exclude: Sequence[str] = ()
     key: Keys = None
     shard_size: int | None = None
+    only_weights: bool = False
     memory: int = MEMORY
     threads: int | None = None
     force: bool = False

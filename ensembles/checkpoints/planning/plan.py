@@ -20,15 +20,19 @@ from ensembles.checkpoints.compatibility.layout import (
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
+from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
-from ensembles.checkpoints.formats.detection import format_by_suffix
+from ensembles.checkpoints.formats.output import Template
 from ensembles.checkpoints.planning import shards
-from ensembles.checkpoints.planning.buffers import fit_to_memory
+from ensembles.checkpoints.planning.buffers import count_held, fit_to_memory
+from ensembles.checkpoints.planning.checksum_ranges import count_read
 from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
+    storage_problems,
 )
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
+from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import member_notes, notices, output_notes
 from ensembles.checkpoints.planning.options import (
     MEMORY,
@@ -67,8 +71,9 @@ class Plan:
     rule_params : dict
         Parameters of the rule, by name.
     targets : list of TensorPlan
-        Tensors of the result; a tied tensor of a directory is repeated for each name if
-        the first member is a PyTorch checkpoint.
+        Tensors of the result; a tied tensor is repeated for each name if the output's
+        format does not store aliases, and in a directory if the first member is a
+        PyTorch checkpoint.
     aliases : dict of str to str
         Additional names for tied tensors in the result: alias to name.
     untied : tuple of str
@@ -82,14 +87,17 @@ class Plan:
     parts : dict of str to list of TensorPlan
         Tensors of each weight file in the order they are stored, by path relative to
         the directory; a single file has its name as the key, "memory" an empty string.
+    templates : dict of str to Template
+        File of the first member to copy, except for its tensors, for each weight file
+        that keeps other contents.
     options : MergeOptions
         Validated options.
     threads : int
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes that this process reads from members and base, more than once with
-        checksums or statistics.
+        Bytes that this process reads from members and base, twice for rules with
+        statistics.
     write_bytes : int
         Size in bytes of the result's tensors that this process writes.
     free_bytes : int
@@ -112,6 +120,7 @@ class Plan:
     out: Path | None
     format: str
     parts: dict[str, list[TensorPlan]]
+    templates: dict[str, Template]
     options: MergeOptions
     threads: int
     read_bytes: int
@@ -130,6 +139,12 @@ class Plan:
         """Weight files that this process writes; all without ``world_size``."""
         return assign(self.parts, self.options.world_size or 1)[self.options.rank]
 
+    @property
+    def is_conversion(self) -> bool:
+        """Whether all tensors are copied from a single member."""
+        actions = {target.action for target in self.targets}
+        return len(self.members) == 1 and actions == {"copy"}
+
 
 def plan(
     members: Sequence[Member],
@@ -146,6 +161,7 @@ def plan(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -162,9 +178,9 @@ def plan(
         Checkpoint files, directories, or mappings of names to arrays or tensors.
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
-        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), else a directory. None is a state
-        dict in memory. If the path exists, the plan has a note about it, and writing
-        requires ``force``.
+        (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
+        file (``.gguf``), else a directory. None is a state dict in memory. If the path
+        exists, the plan has a note about it, and writing requires ``force``.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others.
@@ -175,7 +191,9 @@ def plan(
         Weight of each member; None gives all members the same weight.
     rule_params : mapping of str to value or None, default=None
         Parameters of the rule, by name; None means the defaults.
-    dtype, integers, missing, include, exclude, key, shard_size, memory, threads, force
+    dtype, integers, missing, include, exclude, key, shard_size
+        As in `average`, with the same defaults.
+    only_weights, memory, threads, force
         As in `average`, with the same defaults.
     rank, world_size
         As in `average`, with the same defaults.
@@ -208,6 +226,7 @@ def plan(
         exclude=exclude,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,
@@ -239,8 +258,10 @@ def plan(
     path = _resolve_link(out, force=force)
     format_ = output_format(path)
     targets, aliases = match.targets, match.aliases
-    if format_ == "directory" and opened[0].is_torch:
-        targets, aliases = _repeat_tied(targets, aliases), {}
+    written = FORMATS.get(format_)
+    keeps_aliases = written.keeps_aliases if written else not opened[0].is_torch
+    if not keeps_aliases and format_ != "memory":
+        targets, aliases = repeat_tied(targets, aliases), {}
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
@@ -250,11 +271,16 @@ def plan(
     else:
         parts = {path.name if path else "": shards.in_order(targets)}
     problems += rank_problems(path, parts if is_directory else None, opened, options)
+    templates, kept = kept_contents(
+        parts, aliases, opened[0], path, only_weights=only_weights
+    )
     n_free = 0
     if path is not None:
-        n_needed = n_written - (0 if world_size is None else work_bytes(path))
+        sizes = [template.file.size for template in templates.values()]
+        n_needed = max(n_written, sum(sizes))
+        n_needed -= 0 if world_size is None else work_bytes(path)
         reasons, n_free = destination_problems(path, checkpoints, n_needed)
-        problems += reasons
+        problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
@@ -275,15 +301,17 @@ def plan(
         out=path,
         format=format_,
         parts=parts,
+        templates=templates,
         options=options,
         threads=n_threads,
-        read_bytes=_count_read(checkpoints, assigned, resolved),
+        read_bytes=count_read(checkpoints, assigned, resolved),
         write_bytes=sum(target.nbytes for target in assigned),
         free_bytes=n_free,
-        peak_bytes=n_buffers + _count_held(format_, parts, n_written),
+        peak_bytes=n_buffers + count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, options, opened),
             *rank_notes(parts, options.world_size),
+            *kept,
             *member_notes(checkpoints),
             *renamings,
             *match.notes,
@@ -390,42 +418,27 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
     return target
 
 
-def _count_read(
-    checkpoints: Sequence[Checkpoint], targets: Sequence[TensorPlan], rule: Rule
-) -> int:
-    """Bytes to read: tensors once per pass, entries with checksums once more."""
-    n_passes = 1 if rule.statistics is None else 2
-    return sum(record.size for c in checkpoints for record in c.records) + sum(
-        tensor.nbytes * (n_passes if target.action == "combine" else 1)
-        for target in targets
-        for tensor in target.sources
-    )
-
-
-def _repeat_tied(
+def repeat_tied(
     targets: list[TensorPlan], aliases: Mapping[str, str]
 ) -> list[TensorPlan]:
     """Repeat tied tensors under each name, as libraries expect in a directory.
 
     In a single file, the aliases are in the metadata, as in safetensors' save_model.
+
+    Parameters
+    ----------
+    targets : list of TensorPlan
+        Tensors of the result.
+    aliases : mapping of str to str
+        Additional names for tied tensors: alias to name.
+
+    Returns
+    -------
+    list of TensorPlan
+        The targets, then one for each alias.
     """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
-
-
-def _count_held(
-    format_: str, parts: Mapping[str, list[TensorPlan]], n_written: int
-) -> int:
-    """Bytes of the result held in memory, e.g. because torch.save needs all tensors."""
-    if format_ == "memory":
-        return n_written
-    formats = {part: format_by_suffix(part) for part in parts}
-    held_parts = [
-        part
-        for part, format_entry in formats.items()
-        if format_entry and not format_entry.streams
-    ]
-    return sum(target.nbytes for part in held_parts for target in parts[part])
 
 
 def _join(problems: Sequence[str]) -> str:

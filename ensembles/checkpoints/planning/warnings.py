@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from ensembles._sklearn import warn_caller
 from ensembles.checkpoints.compatibility.shared_init import UNRELATED, relations
 from ensembles.checkpoints.compatibility.tied_weights import same_bytes
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import STATISTICS
+from ensembles.checkpoints.planning.plan import Plan
 
 
 def check_related(
@@ -87,25 +90,36 @@ def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
             return
 
 
-def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
+def warn_of_candidates(planned: Plan, name: str) -> None:
     """Warn if candidates of a soup differ from the members in format or statistics.
 
     Parameters
     ----------
-    members : sequence of Checkpoint
-        Members on disk; candidates are written in the format of the first.
+    planned : Plan
+        Plan of all members on disk; candidates are written in the format of the first.
+    name : str
+        File name of the candidates, with the suffix of the first member.
 
     Warns
     -----
     UserWarning
-        If members have different formats, a nested state dict, or different running
-        statistics of BatchNorm.
+        If members have different formats or different running statistics of BatchNorm,
+        or if candidates lack other contents of the first member.
     """
+    members = planned.members
     first = members[0]
-    if first.state_dict is not None:
+    templates, _ = kept_contents(
+        {name: planned.targets},
+        planned.aliases,
+        first,
+        Path(name),
+        only_weights=planned.options.only_weights,
+    )
+    if first.keys and not templates:
+        keys = " and ".join(map(repr, first.keys))
         warn_caller(
-            f"{first.name} has its tensors under the key {first.state_dict!r}, but "
-            "combinations are written as plain state dicts: the score must read both"
+            f"{first.name} has its tensors under the key {keys}, but combinations are "
+            "written as plain state dicts: the score must read both"
         )
     other = next((m for m in members if _form(m) != _form(first)), None)
     if other is not None:
@@ -119,4 +133,4 @@ def warn_of_candidates(members: Sequence[Checkpoint]) -> None:
 def _form(member: Checkpoint) -> tuple[bool, str, bool]:
     is_file = member.path is not None and not member.is_directory
     suffix = member.path.suffix if member.path and is_file else ""
-    return member.is_directory, suffix, member.state_dict is None
+    return member.is_directory, suffix, not member.keys

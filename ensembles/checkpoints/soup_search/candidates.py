@@ -27,13 +27,17 @@ from ensembles.checkpoints.soup_search.journal import (
     Journal,
     MemberRecord,
     member_record,
+    rule_identity,
 )
+from ensembles.registry import lookup
+from ensembles.rules.builtin import RULES
 
 ScoreFile = Callable[[Path], float]
 # Step of finite differences: smaller ones vanish in rounded parameters or scores.
 STEP = 0.05
 ROUNDING = 1e-12  # of a sum of weights: if it is nearer to 1, the base has weight 0
-IDLE = ("memory", "threads", "force")  # options that do not affect the tensors
+# Options that do not affect the tensors.
+IDLE = ("only_weights", "memory", "threads", "force")
 
 
 class Candidate(NamedTuple):
@@ -133,13 +137,14 @@ class CandidateScorer:
         self.candidates: dict[bytes, Candidate] = {}
         self._job = job
         rule = job.options["rule"]
-        self._is_mean = rule == "mean" if isinstance(rule, str) else is_mean(rule)
+        rule = lookup(RULES, rule) if isinstance(rule, str) else rule
+        self._is_mean = is_mean(rule)
         self._combinations = MemberCombinations(
             len(self.sources), memory=job.options["memory"]
         )
         self.stream = RunningMean(job.out.parent)
         self._settings = {k: v for k, v in job.options.items() if k not in IDLE}
-        self._settings["rule"] = rule if isinstance(rule, str) else rule.name
+        self._settings["rule"] = rule_identity(rule)
         self._suffix = candidate_suffix(members[0])
         self._records = [member_record(source, 1.0) for source in self.sources]
         self._arranged: dict[bytes, Combination] = {}

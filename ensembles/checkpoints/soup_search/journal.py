@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
+import inspect
 import json
+import marshal
 import math
 import os
 import re
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ensembles._sklearn import warn_caller
 from ensembles.atomic_io import fsync_path, pwrite_all
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.rules.rule import Rule
 
 MAX_BYTES = 1 << 30
 BEGINNING = b'{"command": '  # first bytes of each line
@@ -83,6 +90,47 @@ def _stats(folder: Path, names: Sequence[str]) -> list[list[Any]]:
         [name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         for name, stat in stats
     ]
+
+
+def rule_identity(rule: Rule) -> str:
+    """Name of a rule; outside of the library with a digest of its functions.
+
+    The digest is of their code, of the file of their module, and of the values that
+    they were made with: an edit of any makes it another rule.
+
+    Parameters
+    ----------
+    rule : Rule
+        Rule of a soup.
+
+    Returns
+    -------
+    str
+        Such as ``"mean"``, or ``"mine 3f9a…"``.
+    """
+    made_of = [rule.function, rule.statistics, rule.finish]
+    functions = [inspect.unwrap(function) for function in made_of if function]
+    modules = [str(getattr(f, "__module__", None)) for f in functions]
+    if all(module.startswith("ensembles.") for module in modules):
+        return rule.name
+    digest = hashlib.sha256()
+    for function, module in zip(functions, modules, strict=True):
+        path = getattr(sys.modules.get(module), "__file__", None)
+        if path is not None:
+            digest.update(Path(path).read_bytes())
+        digest.update(_contents(function))
+    return f"{rule.name} {digest.hexdigest()[:32]}"
+
+
+def _contents(function: Any) -> bytes:
+    """Code, defaults and closure of a function."""
+    code = getattr(function, "__code__", None)
+    if code is None:  # an object that is called: its address may stand for it
+        return repr(function).encode()
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    values = [function.__defaults__, function.__kwdefaults__, cells]
+    # Version 2, because later ones depend on the number of references to an object.
+    return marshal.dumps(code, 2) + repr(values).encode()
 
 
 class Journal:
@@ -296,4 +344,10 @@ class Journal:
 
 
 def _to_json(facts: dict[str, Any]) -> str:
-    return json.dumps(facts, sort_keys=True, default=repr)
+    return json.dumps(facts, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """Value for JSON; ``repr`` would leave out entries of large arrays."""
+    is_array = isinstance(value, np.ndarray | np.generic)
+    return value.tolist() if is_array else repr(value)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import warn_caller
+from ensembles._sklearn import check_bool, check_choice, check_mapping, warn_caller
 from ensembles._typing import Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.merging.average import MergeReport, write
@@ -29,6 +29,7 @@ from ensembles.checkpoints.soup_search.candidates import (
     CandidateScorer,
     ScoreFile,
     ScoringJob,
+    candidate_suffix,
 )
 from ensembles.checkpoints.soup_search.checks import (
     check_members,
@@ -143,6 +144,7 @@ def make_soup(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -186,7 +188,7 @@ def make_soup(
         Called from any thread with the number of bytes read since the last call.
     dtype, integers, missing, include, exclude, key
         Options of every average, as in `average`.
-    shard_size, memory, threads
+    shard_size, only_weights, memory, threads
         Options of every average, as in `average`.
     force : bool, default=False
         Whether an existing output is replaced.
@@ -218,16 +220,18 @@ def make_soup(
     Wortsman et al. (2022), "Model soups: averaging weights of multiple fine-tuned
     models improves accuracy without increasing inference time", ICML.
     """
-    if on_error not in ("raise", "drop"):
-        raise ValueError(f"on_error must be 'raise' or 'drop', found {on_error!r}")
+    check_choice("on_error", on_error, ("raise", "drop"))
+    for name, value in (("lower_is_better", lower_is_better), ("force", force)):
+        check_bool(name, value)
     check_members(members, base)
     check_rule(rule)
     paths = [*members] if base is None else [base, *members]
-    selection = check_selection(select, weights_params or {}, base, len(members))
-    params = with_patience(selection, weights_params or {}, len(members))
+    params = check_mapping("weights_params", weights_params)
+    selection = check_selection(select, params, base, len(members))
+    params = with_patience(selection, params, len(members))
     options: dict[str, Any] = {
         "rule": rule,
-        "rule_params": rule_params or {},
+        "rule_params": check_mapping("rule_params", rule_params),
         "dtype": dtype,
         "integers": integers,
         "missing": missing,
@@ -235,6 +239,7 @@ def make_soup(
         "exclude": exclude,
         "key": key,
         "shard_size": shard_size,
+        "only_weights": only_weights,
         "memory": memory,
         "threads": threads,
         "force": force,
@@ -279,7 +284,7 @@ def _warn_of_members(planned: Plan) -> None:
     notes = [] if unrelated is None else [unrelated]
     for note in (*notes, *averages_among(planned), *copies(planned.members)):
         warn_caller(note)
-    warn_of_candidates(planned.members)
+    warn_of_candidates(planned, f"candidate{candidate_suffix(planned.members[0])}")
 
 
 def _report(

@@ -123,28 +123,30 @@ class BinaryReader:
         self.at = 0
 
     @property
-    def left(self) -> int:
+    def n_left(self) -> int:
         """Number of unread bytes."""
         return len(self.data) - self.at
 
-    def take(self, n_bytes: int, what: str) -> bytes:
-        """Read the next ``n_bytes`` bytes; ``what`` names them in messages.
+    def take(self, n_bytes: int, part: str) -> bytes:
+        """Read the next ``n_bytes`` bytes; ``part`` names them in messages.
 
         Raises
         ------
         ValueError
             If fewer bytes are left.
         """
-        if not 0 <= n_bytes <= self.left:
-            raise self.broken(f"{what} needs {n_bytes} bytes, but {self.left} are left")
+        if not 0 <= n_bytes <= self.n_left:
+            raise self.broken(
+                f"{part} needs {n_bytes} bytes, but {self.n_left} are left"
+            )
         content = bytes(self.data[self.at : self.at + n_bytes])
         self.at += n_bytes
         return content
 
-    def numbers(self, layout: str, what: str) -> tuple[Any, ...]:
+    def numbers(self, layout: str, part: str) -> tuple[Any, ...]:
         """Read little-endian numbers in a format of the module ``struct``."""
         layout = "<" + layout
-        return struct.unpack(layout, self.take(struct.calcsize(layout), what))
+        return struct.unpack(layout, self.take(struct.calcsize(layout), part))
 
     def word(self, end: int, longest: int) -> bytes:
         """Read bytes up to the terminator ``end``, and skip it."""
@@ -155,9 +157,9 @@ class BinaryReader:
         self.at += size + 1
         return chunk[:size]
 
-    def broken(self, what: str) -> ValueError:
+    def broken(self, reason: str) -> ValueError:
         """Return a `ValueError` that names the file and the reason."""
-        return ValueError(f"{self.path} is not a complete file of vectors: {what}")
+        return ValueError(f"{self.path} is not a complete file of vectors: {reason}")
 
 
 GZIP = b"\x1f\x8b"
@@ -196,14 +198,14 @@ def decompressed(path: Path) -> Iterator[Path]:
         If the file is truncated or corrupt, or expands to more than 64 MiB and more
         than 50 times its size.
     """
-    left = max(ALWAYS_FINE, MOST_EXPANDED * path.stat().st_size)
+    n_left = max(ALWAYS_FINE, MOST_EXPANDED * path.stat().st_size)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = Path(folder) / path.name.removesuffix(".gz")
         try:
             with gzip.open(path) as source, copy.open("wb") as file:
                 while block := source.read(STEP):
-                    left -= len(block)
-                    if left < 0:
+                    n_left -= len(block)
+                    if n_left < 0:
                         raise ValueError(
                             f"{path} must not expand more than {MOST_EXPANDED} times; "
                             "decompress it first if it is correct"

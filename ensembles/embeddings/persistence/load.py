@@ -16,8 +16,8 @@ from ensembles.embeddings.postprocessing.quantization import check_dtype
 from ensembles.embeddings.text_average import TextAverager
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.vectors.model_directory import OWN, check_version
-from ensembles.embeddings.vectors.named_arrays import arrays
 from ensembles.embeddings.vectors.read import read_vectors
+from ensembles.embeddings.vectors.safetensors import map_tensors
 from ensembles.embeddings.weighting.row_weights import check_row_weights
 from ensembles.regular_files import read_json
 
@@ -75,7 +75,7 @@ def _load(path: Path, saved: dict[str, Any]) -> SavedEmbedder:
     rule_params = split_rule_params(rules, params.get("rule_params"))
     averager, projection = TextAverager(lookup, rules, rule_params), None
     if not folded:
-        tensors = arrays(path / "model.safetensors")
+        tensors = map_tensors(path / "model.safetensors")
         weights = tensors.get("row_weights")
         if weights is not None:
             weights = check_row_weights(weights, len(lookup.vectors.tokens))

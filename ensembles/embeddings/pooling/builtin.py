@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles._sklearn import check_mapping
 from ensembles._typing import Float32, Float64
 from ensembles.embeddings.pooling.engine import Divide, check_power, pool, pooling_spec
 from ensembles.embeddings.tokenization.cached_tokenizer import RaggedRows
@@ -58,7 +59,7 @@ class Pooling(RegisteredFunction):
 
         Parameters
         ----------
-        ragged : Ragged
+        ragged : RaggedRows
             Rows of the tokens of each text; -1 is skipped.
         table : ndarray of shape (n_rows, dim)
             Vector table.
@@ -212,7 +213,7 @@ def apply_poolings(
 
     Parameters
     ----------
-    ragged : Ragged
+    ragged : RaggedRows
         Rows of the tokens of each text; -1 is skipped.
     table : ndarray of shape (n_rows, dim)
         Vector table.
@@ -305,17 +306,13 @@ def split_rule_params(
     TypeError
         If ``params`` is neither a mapping nor None.
     """
-    if not isinstance(params, Mapping | None):
-        raise TypeError(
-            f'rule_params must be a dict such as {{"p": 5}}, or None: found {params!r}'
-        )
-    params = dict(params or {})
-    known = {name for rule in rules for name in rule.params}
+    params = check_mapping("rule_params", params)
+    names = {name for rule in rules for name in rule.params}
     for name in params:
-        if name not in known:
+        if name not in names:
             raise ValueError(
                 f"rule_params must name parameters of {_names(rules)}: found {name!r} "
-                f"(known: {', '.join(sorted(known)) or 'none'})"
+                f"(known: {', '.join(sorted(names)) or 'none'})"
             )
     by_rule = {
         rule.name: {name: params[name] for name in rule.params if name in params}

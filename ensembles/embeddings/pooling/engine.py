@@ -142,7 +142,7 @@ def as_readonly(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-FEW = 16  # texts that take less time than starting threads
+FEW_TEXTS = 16  # pooled in less time than threads take to start
 
 
 def pool(
@@ -262,7 +262,7 @@ def embed_texts(
     for batch in batches:
         jobs += iter_slices(batch, first)
         first += n_texts(batch)
-    if len(out) <= FEW:
+    if len(out) <= FEW_TEXTS:
         for job in jobs:
             embed_slice(job)
     else:
@@ -277,8 +277,8 @@ def _resolve_n_threads(n_threads: int | None) -> int:
 def _output(out: Float32 | None, n: int, n_columns: int) -> Float32:
     if out is None:
         return np.empty((n, n_columns), np.float32)
-    fits = out.shape == (n, n_columns) and out.dtype == np.float32
-    if not (fits and out.flags.c_contiguous and out.flags.writeable):
+    is_matching = out.shape == (n, n_columns) and out.dtype == np.float32
+    if not (is_matching and out.flags.c_contiguous and out.flags.writeable):
         raise ValueError(
             f"out must be a writable C-contiguous float32 array of shape "
             f"{(n, n_columns)}, found {out.dtype} of shape {out.shape}"
@@ -311,7 +311,7 @@ def _pool(
 def _widened(
     spec: PoolingSpec, ragged: RaggedRows, start: int, stop: int
 ) -> tuple[PoolingSpec, RaggedRows]:
-    """A float32 table of the distinct rows that texts use, and their rows in it."""
+    """Arguments with a float32 table of only the rows that the texts use."""
     first, last = ragged.offsets[start], ragged.offsets[stop]
     rows = ragged.rows[first:last]
     distinct, indices = np.unique(rows, return_inverse=True)

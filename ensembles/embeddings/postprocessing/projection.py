@@ -40,11 +40,11 @@ class Moments:
     def add(self, vectors: NDArray[np.float32]) -> None:
         """Add vectors of shape (n, dim) to the moments."""
         for start, stop in chunks(len(vectors), BLOCK):
-            part = vectors[start:stop].astype(np.float64)
-            part = part[part.any(axis=1)]
-            self.n += len(part)
-            self.total += part.sum(axis=0)
-            self.products += part.T @ part
+            block = vectors[start:stop].astype(np.float64)
+            block = block[block.any(axis=1)]
+            self.n += len(block)
+            self.total += block.sum(axis=0)
+            self.products += block.T @ block
 
 
 class Projection(NamedTuple):
@@ -80,11 +80,11 @@ class Projection(NamedTuple):
         """
         out = np.empty((len(vectors), self.matrix.shape[1]), np.float32)
         for start, stop in chunks(len(vectors), BLOCK):
-            part = vectors[start:stop].astype(np.float64)
-            is_nonzero = part.any(axis=1)
-            part -= self.mean
-            part[~is_nonzero] = 0
-            out[start:stop] = part @ self.matrix
+            block = vectors[start:stop].astype(np.float64)
+            is_nonzero = block.any(axis=1)
+            block -= self.mean
+            block[~is_nonzero] = 0
+            out[start:stop] = block @ self.matrix
         return out
 
 
@@ -147,9 +147,9 @@ def fit_projection(
     covariance = removal.T @ centered @ removal / (moments.n - 1)
     variances, axes = _eigen(covariance, n_components)
     if whiten:
-        least = EPSILON * len(covariance) * np.trace(moments.products) / moments.n
+        smallest = EPSILON * len(covariance) * np.trace(moments.products) / moments.n
         scale = np.zeros_like(variances)
-        scale[variances > least] = variances[variances > least] ** -0.5
+        scale[variances > smallest] = variances[variances > smallest] ** -0.5
         axes = axes * scale
     return Projection(removal @ axes, mean, components, shares, variances)
 
@@ -175,7 +175,9 @@ def _eigen(matrix: Float64, n: int | None) -> tuple[Float64, Float64]:
     return np.maximum(values, 0), vectors * signs
 
 
-def check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
+def check_count(
+    name: str, value: Any, minimum: int, maximum: int | None = None
+) -> None:
     """Raise unless a parameter is an integer within bounds.
 
     Parameters
@@ -184,8 +186,11 @@ def check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
         Name of the parameter, for the message.
     value : object
         Value to check.
-    minimum, maximum : int
-        Inclusive bounds; ``maximum`` is the number of columns of the vectors.
+    minimum : int
+        Least value that is allowed.
+    maximum : int or None, default=None
+        Number of columns of the vectors, the largest value that is allowed; None if it
+        is not known yet.
 
     Raises
     ------
@@ -193,8 +198,8 @@ def check_count(name: str, value: Any, minimum: int, maximum: int) -> None:
         If ``value`` is not an integer or out of bounds.
     """
     is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not (is_integer and minimum <= value <= maximum):
-        raise ValueError(
-            f"{name} must be an integer from {minimum} to {maximum}, the number of "
-            f"columns; found {value!r}"
-        )
+    if not is_integer or value < minimum or (maximum is not None and value > maximum):
+        bounds = f"of at least {minimum}"
+        if maximum is not None:
+            bounds = f"from {minimum} to {maximum}, the number of columns"
+        raise ValueError(f"{name} must be an integer {bounds}; found {value!r}")

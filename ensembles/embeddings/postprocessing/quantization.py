@@ -30,10 +30,10 @@ def l2_normalize(vectors: Float32) -> Float32:
         The same array.
     """
     for start, stop in chunks(len(vectors), BLOCK):
-        part = vectors[start:stop].astype(np.float64)
-        lengths = np.sqrt(np.einsum("ij,ij->i", part, part))
+        block = vectors[start:stop].astype(np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->i", block, block))
         lengths[lengths == 0] = 1
-        vectors[start:stop] = part / lengths[:, None]
+        vectors[start:stop] = block / lengths[:, None]
     return vectors
 
 
@@ -73,7 +73,7 @@ def check_dtype(dtype: Any) -> str:
 
     Parameters
     ----------
-    dtype : str or NumPy dtype
+    dtype : str, NumPy dtype or type
         Data type to check.
 
     Returns
@@ -86,7 +86,9 @@ def check_dtype(dtype: Any) -> str:
     ValueError
         If ``dtype`` is not one of `DTYPES`.
     """
-    name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    if name not in DTYPES:
+    # NumPy takes None for float64.
+    is_dtype = isinstance(dtype, np.dtype | type)
+    name = np.dtype(dtype).name if is_dtype else dtype
+    if not isinstance(name, str) or name not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, found {dtype!r}")
     return name

@@ -49,7 +49,7 @@ def paired_cosines(first: ArrayLike, second: ArrayLike) -> Float64:
     n_pairs = len(b) if len(a) == 1 else len(a)
     cosines = np.zeros(n_pairs)
     for start, stop in chunks(n_pairs, BLOCK):
-        x, y = (_rows(part, start, stop) for part in (a, b))
+        x, y = (_rows(block, start, stop) for block in (a, b))
         products = np.einsum("ij,ij->i", x, y)
         squares = np.einsum("ij,ij->i", x, x) * np.einsum("ij,ij->i", y, y)
         is_nonzero = squares != 0  # NaN stays NaN
@@ -60,11 +60,11 @@ def paired_cosines(first: ArrayLike, second: ArrayLike) -> Float64:
 
 
 def _rows(vectors: NDArray[Any], start: int, stop: int) -> Float64:
-    part = vectors if len(vectors) == 1 else vectors[start:stop]
-    if part.dtype == np.uint8:
-        filled = part.any(axis=1, keepdims=True)
-        part = filled * (2.0 * np.unpackbits(part, axis=1) - 1)
-    part = part.astype(np.float64)
+    block = vectors if len(vectors) == 1 else vectors[start:stop]
+    if block.dtype == np.uint8:
+        filled = block.any(axis=1, keepdims=True)
+        block = filled * (2.0 * np.unpackbits(block, axis=1) - 1)
+    block = block.astype(np.float64)
     # Scaling by a power of two is exact, and keeps products of squares within float64.
-    _, exponents = np.frexp(np.abs(part).max(axis=1, initial=0.0, keepdims=True))
-    return np.broadcast_to(np.ldexp(part, -exponents), (stop - start, part.shape[1]))
+    _, exponents = np.frexp(np.abs(block).max(axis=1, initial=0.0, keepdims=True))
+    return np.broadcast_to(np.ldexp(block, -exponents), (stop - start, block.shape[1]))

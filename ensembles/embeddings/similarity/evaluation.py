@@ -29,7 +29,15 @@ STEP = 64  # resamples ranked together
 
 
 class Pairs(NamedTuple):
-    """Pairs of texts and their human similarity ratings."""
+    """Pairs of texts and their human similarity ratings.
+
+    Parameters
+    ----------
+    first, second : list of str
+        Texts of each pair.
+    scores : ndarray of shape (n_pairs,)
+        Rating of each pair; greater is more similar.
+    """
 
     first: list[str]
     second: list[str]
@@ -37,7 +45,15 @@ class Pairs(NamedTuple):
 
 
 class ConfidenceInterval(NamedTuple):
-    """A statistic and its 95 % bootstrap interval."""
+    """A statistic and its 95 % bootstrap interval.
+
+    Parameters
+    ----------
+    value : float
+        The statistic on all pairs.
+    low, high : float
+        Ends of the interval.
+    """
 
     value: float
     low: float
@@ -137,9 +153,9 @@ def _column_indices(
         if len(row) == 3:
             return (0, 1, 2), False
         raise ValueError(
-            f"columns of {path} are not recognized in its first line {row}; name those "
-            "of the first text, the second text and the score, by name or number: "
-            "columns=['A', 'B', 'SCORE'] (--columns A,B,SCORE)"
+            f"columns of {path} are not recognized in its first line {row}; pass the "
+            "columns of the first text, the second text and the score, by name or "
+            "number: columns=['A', 'B', 'SCORE'] (--columns A,B,SCORE)"
         )
     if len(columns) != 3:
         raise ValueError(
@@ -171,9 +187,9 @@ def evaluate_similarity(
 
     Returns
     -------
-    correlations : list of Estimate
+    correlations : list of ConfidenceInterval
         Correlation of each model, from -1 to 1, with its 95 % interval.
-    differences : list of Estimate
+    differences : list of ConfidenceInterval
         Correlation of each further model minus that of the first, paired within each
         resample.
 

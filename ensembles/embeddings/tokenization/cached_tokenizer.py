@@ -372,16 +372,21 @@ class CachedTokenizer(Tokenizer):
 
     def _add(self, words: WordSpans, ragged: RaggedRows) -> None:
         """Append words to the table, up to its capacity."""
-        added = (len(words.spans), words.n_bytes, int(ragged.offsets[-1]))
+        sizes_added = (len(words.spans), words.n_bytes, int(ragged.offsets[-1]))
         limits = (self._max_words, MAX_BYTES, MAX_PIECES)
         with self._lock:
             table = self._table
-            totals = zip(table[4:], added, limits, strict=True)
+            totals = zip(table[4:], sizes_added, limits, strict=True)
             needed = [min(a + b, limit) for a, b, limit in totals]
-            room = (len(table.words), table.text.size, table.pieces.size)
-            if any(size > most for size, most in zip(needed, room, strict=True)):
+            capacities = (len(table.words), table.text.size, table.pieces.size)
+            if any(
+                size > capacity
+                for size, capacity in zip(needed, capacities, strict=True)
+            ):
                 sizes = zip(needed, limits, strict=True)
-                table = table.grown([min(2 * size, most) for size, most in sizes])
+                table = table.grown(
+                    [min(2 * size, capacity) for size, capacity in sizes]
+                )
             self._table = table.with_words(words, ragged)
 
 

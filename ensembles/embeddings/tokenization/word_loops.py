@@ -62,10 +62,10 @@ def find(hashed, tail, length, slots, words, n_words):
 
 
 @compiled
-def equals(number, words, known, buffer, start, length, folded):
+def equals(number, words, text, buffer, start, length, folded):
     """Whether a word of the table equals the bytes of a buffer, after folding."""
     first, j = words[number, SPAN] >> 8, 0
-    while j < length and known[first + j] == folded[buffer[start + j]]:
+    while j < length and text[first + j] == folded[buffer[start + j]]:
         j += 1
     return j == length
 
@@ -90,15 +90,15 @@ def add_words(
     row_ends,
     slots,
     words,
-    known,
+    text,
     pieces,
     n_words,
-    n_known,
+    n_bytes,
     n_pieces,
 ):
     """Add new words; returns the numbers of words, bytes and rows in the table.
 
-    Bytes and rows are appended to ``known`` and ``pieces``. A word is skipped if it
+    Bytes and rows are appended to ``text`` and ``pieces``. A word is skipped if it
     needs more than `PROBES` slots, does not fit in the arrays, or matches a word of the
     table in hash, tail and length.
     """
@@ -108,23 +108,23 @@ def add_words(
         number = find(hashed, tail, stop - start, slots, words, n_words)
         at = -1 if number >= 0 else _free(hashed, slots)
         count = row_ends[i + 1] - row_ends[i]
-        fits = n_words < len(words) and n_known + stop - start <= known.size
+        fits = n_words < len(words) and n_bytes + stop - start <= text.size
         if at < 0 or not fits or n_pieces + count > pieces.size:
             continue
         words[n_words, TAIL] = np.int64(tail)
-        words[n_words, SPAN] = (n_known << 8) | (stop - start)
+        words[n_words, SPAN] = (n_bytes << 8) | (stop - start)
         words[n_words, FIRST] = rows[row_ends[i]] if count == 1 else n_pieces
         words[n_words, COUNT] = count
         for j in range(start, stop):
-            known[n_known] = folded[buffer[j]]
-            n_known += 1
+            text[n_bytes] = folded[buffer[j]]
+            n_bytes += 1
         if count > 1:
             for j in range(row_ends[i], row_ends[i + 1]):
                 pieces[n_pieces] = rows[j]
                 n_pieces += 1
         n_words += 1
         slots[at] = (hashed >> HALF << HALF) | np.uint64(n_words)
-    return n_words, n_known, n_pieces
+    return n_words, n_bytes, n_pieces
 
 
 @inlined
@@ -140,11 +140,11 @@ def _free(hashed, slots):
 
 
 @compiled
-def move_words(words, known, unfolded, n_words, slots):
+def move_words(words, text, unfolded, n_words, slots):
     """Insert the words of a table into a larger array of slots."""
     for i in range(n_words):
         start = words[i, SPAN] >> 8
-        hashed, _ = hash_word(known, start, start + (words[i, SPAN] & 255), unfolded)
+        hashed, _ = hash_word(text, start, start + (words[i, SPAN] & 255), unfolded)
         at = _free(hashed, slots)
         if at >= 0:
             slots[at] = (hashed >> HALF << HALF) | np.uint64(i + 1)
@@ -156,15 +156,15 @@ def split_into_pieces(
     spans,
     folded,
     longest,
-    most,
+    max_bytes,
     unknown,
     slots,
     words,
-    known,
+    text,
     n_words,
     slots_2,
     words_2,
-    known_2,
+    text_2,
     n_words_2,
     rows,
     row_ends,
@@ -173,13 +173,13 @@ def split_into_pieces(
 
     The first table holds the pieces that begin a word, the second (``*_2``) the
     continuation pieces. A word without a complete segmentation, or of more than
-    ``most`` bytes, becomes the single row ``unknown``.
+    ``max_bytes`` bytes, becomes the single row ``unknown``.
     """
     n = 0
     row_ends[0] = 0
     for i in range(len(spans)):
         start, stop, before = spans[i, 0], spans[i, 1], n
-        if stop - start > most:
+        if stop - start > max_bytes:
             start = stop + 1  # skips the loop, and marks the word as unknown
         while start < stop:
             end, number = min(stop, start + longest), -1
@@ -190,14 +190,14 @@ def split_into_pieces(
                     number = find(hashed, tail, length, slots, words, n_words)
                     is_same = length <= 8 or (
                         number >= 0
-                        and equals(number, words, known, buffer, start, length, folded)
+                        and equals(number, words, text, buffer, start, length, folded)
                     )
                 else:
                     number = find(hashed, tail, length, slots_2, words_2, n_words_2)
                     is_same = length <= 8 or (
                         number >= 0
                         and equals(
-                            number, words_2, known_2, buffer, start, length, folded
+                            number, words_2, text_2, buffer, start, length, folded
                         )
                     )
                 number = number if is_same else -1
@@ -225,13 +225,19 @@ LONGEST = 128  # bytes of the longest word that is cached
 
 @compiled
 def _miss_kind(buffer, start, stop):
-    plain = True
+    is_alphanumeric = True
     for j in range(start, stop):
         byte = buffer[j]
-        letter = np.uint8(byte | 32)
-        if not (48 <= byte <= 57 or 97 <= letter <= 122):
-            plain = False
-    return UNSPLIT if stop - start > LONGEST else ALPHANUMERIC if plain else OTHER
+        lowercase_byte = np.uint8(byte | 32)
+        if not (48 <= byte <= 57 or 97 <= lowercase_byte <= 122):
+            is_alphanumeric = False
+    return (
+        UNSPLIT
+        if stop - start > LONGEST
+        else ALPHANUMERIC
+        if is_alphanumeric
+        else OTHER
+    )
 
 
 @compiled
@@ -273,10 +279,10 @@ def gather_rows(
                         rows[n + j] = pieces[first + j]
                 n += count
             else:
-                which = order[-1 - number]
+                miss = order[-1 - number]
                 first, count = (
-                    missed_offsets[which],
-                    missed_offsets[which + 1] - missed_offsets[which],
+                    missed_offsets[miss],
+                    missed_offsets[miss + 1] - missed_offsets[miss],
                 )
                 for j in range(count):
                     rows[n + j] = missed[first + j]
@@ -309,7 +315,7 @@ def find_words(
     special_ends,
     slots,
     words,
-    known,
+    text,
     pieces,
     n_words,
 ):
@@ -356,7 +362,7 @@ def find_words(
             hashed = mix(mix(hashed, tail), np.uint64(0))
             number = find(hashed, tail, j - start, slots, words, n_words)
             if number >= 0 and j - start > 8:
-                is_same = equals(number, words, known, buffer, start, j - start, folded)
+                is_same = equals(number, words, text, buffer, start, j - start, folded)
                 number = number if is_same else -1
             if number >= 0:
                 n_rows += words[number, COUNT]

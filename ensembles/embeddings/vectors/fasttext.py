@@ -26,10 +26,10 @@ VERSIONS = (11, 12)
 SUPERVISED = 3  # model 1 is cbow, 2 is skip-gram, 3 is supervised
 LONGEST_WORD = 1 << 13
 WORD = 0  # entry type 0 is a word, 1 is a label
-STEP = 1 << 14  # words in a block
+BLOCK = 1 << 14  # words per block
 
 
-class Head(NamedTuple):
+class Header(NamedTuple):
     """Header fields that precede the dictionary."""
 
     is_new: bool
@@ -70,18 +70,18 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         and ``errors`` is "strict", or a vector is not finite.
     """
     reader = BinaryReader(path)
-    head = _head(reader)
-    encoded_words, counts = _words(reader, head)
-    matrix = _matrix(reader, head, len(encoded_words))
+    header = _header(reader)
+    encoded_words, counts = _words(reader, header)
+    matrix = _matrix(reader, header, len(encoded_words))
     words_only, grams = matrix[: len(encoded_words)], matrix[len(encoded_words) :]
-    ngrams = NgramVectors(grams, words_only, head.shortest, head.longest)
+    ngrams = NgramVectors(grams, words_only, header.shortest, header.longest)
     encoded_words = encoded_words[:limit]
     words = [
         decode(word, errors, f"{path} word {row + 1}")
         for row, word in enumerate(encoded_words)
     ]
-    vectors = np.empty((len(words), head.dim), np.float32)
-    for start, stop in chunks(len(words), STEP):
+    vectors = np.empty((len(words), header.dim), np.float32)
+    for start, stop in chunks(len(words), BLOCK):
         rows = np.arange(start, stop)
         vectors[start:stop] = ngrams.from_utf8(encoded_words[start:stop], rows)
     check_finite(vectors, words, str(path))
@@ -89,13 +89,13 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         words,
         vectors,
         counts=counts[: len(words)],
-        ngrams=ngrams if len(grams) and head.longest else None,
+        ngrams=ngrams if len(grams) and header.longest else None,
         source=str(path),
         format="fastText's binary",
     )
 
 
-def _head(reader: BinaryReader) -> Head:
+def _header(reader: BinaryReader) -> Header:
     (first,) = reader.numbers("i", "the header")
     is_new = first == MAGIC
     version = VERSIONS[0]
@@ -118,21 +118,23 @@ def _head(reader: BinaryReader) -> Head:
             f"its header declares {dim} dimensions, {n_buckets} buckets and n-grams of "
             f"{shortest} to {longest} characters"
         )
-    return Head(is_new, dim, n_buckets, shortest, longest)
+    return Header(is_new, dim, n_buckets, shortest, longest)
 
 
-def _words(reader: BinaryReader, head: Head) -> tuple[list[bytes], NDArray[np.int64]]:
+def _words(
+    reader: BinaryReader, header: Header
+) -> tuple[list[bytes], NDArray[np.int64]]:
     n_entries, n_words, n_labels = reader.numbers("3i", "the dictionary")
     reader.numbers("q", "the dictionary")
-    pruned = reader.numbers("q", "the dictionary")[0] if head.is_new else -1
+    pruned = reader.numbers("q", "the dictionary")[0] if header.is_new else -1
     if pruned >= 0:
         raise reader.broken("it is pruned, as quantized models are; use the full model")
     # The minimum size of an entry is 10 bytes: a NUL, a count and a type.
     if n_words < 1 or n_labels < 0 or n_entries != n_words + n_labels:
         raise reader.broken(f"{n_entries} entries, {n_words} words, {n_labels} labels")
-    if n_entries * 10 > reader.left:
+    if n_entries * 10 > reader.n_left:
         raise reader.broken(
-            f"its header declares {n_entries} entries, but only {reader.left} "
+            f"its header declares {n_entries} entries, but only {reader.n_left} "
             "bytes follow"
         )
     words, counts = [], np.zeros(n_words, np.int64)
@@ -147,22 +149,22 @@ def _words(reader: BinaryReader, head: Head) -> tuple[list[bytes], NDArray[np.in
     return words, counts
 
 
-def _matrix(reader: BinaryReader, head: Head, n_words: int) -> NDArray[np.float32]:
-    if head.is_new and reader.numbers("B", "the matrix")[0]:
+def _matrix(reader: BinaryReader, header: Header, n_words: int) -> NDArray[np.float32]:
+    if header.is_new and reader.numbers("B", "the matrix")[0]:
         raise reader.broken(
             "it is quantized (.ftz); use the .bin file that it was made from"
         )
     n_rows, n_columns = reader.numbers("qq", "the matrix")
     # The n-gram vectors are optional.
-    fits = n_rows in (n_words + head.n_buckets, n_words)
-    if n_columns != head.dim or not fits:
+    fits = n_rows in (n_words + header.n_buckets, n_words)
+    if n_columns != header.dim or not fits:
         raise reader.broken(
             f"its matrix has shape ({n_rows}, {n_columns}), its header requires "
-            f"({n_words + head.n_buckets}, {head.dim})"
+            f"({n_words + header.n_buckets}, {header.dim})"
         )
-    if n_rows * n_columns * 4 > reader.left:
+    if n_rows * n_columns * 4 > reader.n_left:
         raise reader.broken(
-            f"its matrix has shape ({n_rows}, {n_columns}), but only {reader.left} "
+            f"its matrix has shape ({n_rows}, {n_columns}), but only {reader.n_left} "
             "bytes follow"
         )
     shape = (n_rows, n_columns)

@@ -298,10 +298,10 @@ class VocabularyLookup:
 
 def _with_nfc_forms(vocabulary: dict[str, int]) -> dict[str, int]:
     """Vocabulary extended by the Unicode NFC form of each token; texts are in NFC."""
-    other = {t: row for t, row in vocabulary.items() if not is_normalized("NFC", t)}
-    if not other:
+    not_nfc = {t: row for t, row in vocabulary.items() if not is_normalized("NFC", t)}
+    if not not_nfc:
         return vocabulary
-    return {**{normalize("NFC", t): row for t, row in other.items()}, **vocabulary}
+    return {**{normalize("NFC", t): row for t, row in not_nfc.items()}, **vocabulary}
 
 
 def _has_capitals(vectors: WordVectors) -> bool:

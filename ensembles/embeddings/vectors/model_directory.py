@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ensembles.embeddings.files.binary_files import INSTALL, check_regular
 from ensembles.embeddings.files.file_signatures import SAMPLE, check_no_pointer
-from ensembles.embeddings.vectors.named_arrays import arrays
+from ensembles.embeddings.vectors.safetensors import map_tensors
 from ensembles.embeddings.vectors.word_vectors import (
     WordVectors,
     as_float32,
@@ -102,7 +102,7 @@ def read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
         check_regular(single_file)
         with single_file.open("rb") as file:
             check_no_pointer(file.read(SAMPLE), str(single_file))
-        return arrays(single_file)
+        return map_tensors(single_file)
     if index.exists():
         files = read_settings(index).get("weight_map", {})
         if not isinstance(files, dict):
@@ -113,7 +113,7 @@ def read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
         for name in sorted({str(name) for name in files.values()}):
             if Path(name).name != name:
                 raise ValueError(f"{index} must name files beside it, found {name!r}")
-            tensors |= arrays(folder / name)
+            tensors |= map_tensors(folder / name)
         return tensors
     if (folder / PICKLED).exists():
         return _read_pytorch(folder / PICKLED)

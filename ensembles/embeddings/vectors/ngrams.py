@@ -70,18 +70,18 @@ def compose(
                 continue
             hashed, n_characters, at = np.int64(BASIS), 0, first
             while at < end and n_characters < longest:
-                more = True
-                while more:  # bytes of one UTF-8 character
+                in_character = True
+                while in_character:  # bytes of one UTF-8 character
                     byte = np.int64(text[at])
                     if byte & SIGN:
                         byte |= ABOVE
                     hashed = ((hashed ^ byte) * PRIME) & MASK
                     at += 1
-                    more = at < end and not _begins(text[at])
+                    in_character = at < end and not _begins(text[at])
                 n_characters += 1
                 # fastText skips the n-grams "<" and ">".
-                alone = n_characters == 1 and (first == begin or at == end)
-                if n_characters >= shortest and not alone and n_buckets:
+                is_boundary = n_characters == 1 and (first == begin or at == end)
+                if n_characters >= shortest and not is_boundary and n_buckets:
                     bucket = hashed % n_buckets
                     n_parts += 1
                     for column in range(dim):

@@ -26,7 +26,8 @@ from ensembles.embeddings.files.file_signatures import (
 from ensembles.embeddings.vectors import (
     fasttext,
     model_directory,
-    named_arrays,
+    npz,
+    safetensors,
     text,
     word2vec,
 )
@@ -41,8 +42,8 @@ from ensembles.embeddings.vectors.word_vectors import (
 
 BEGINNING = 4096  # bytes used to detect the format
 ERRORS = ("strict", "replace", "ignore", "backslashreplace")
-FEW = 0.01  # maximum share of tokens that are not UTF-8 in a file of words
-FORMATS = {".npz": named_arrays.read_npz, ".safetensors": named_arrays.read_safetensors}
+MAX_INVALID = 0.01  # share of tokens that are not UTF-8 in a file of words
+FORMATS = {".npz": npz.read, ".safetensors": safetensors.read}
 PICKLE = b"\x80"
 
 
@@ -117,9 +118,9 @@ def read_vectors(
 def missing(path: Any) -> str:
     """Error message for a missing path, which may be meant as a Hub model name."""
     return (
-        f"no word vectors or model at {str(path)!r}. Models of the Hugging Face "
-        "Hub are "
-        f"not downloaded: run hf download {path} --local-dir FOLDER, and pass FOLDER"
+        f"no word vectors or model at {str(path)!r}. Models on the Hugging Face Hub "
+        "are not downloaded: run "
+        f"hf download {path} --local-dir FOLDER, and pass FOLDER"
     )
 
 
@@ -141,8 +142,8 @@ def _read_path(path: Path, limit: int | None, errors: str | None) -> WordVectors
         word_vectors = _read(path, limit, "surrogateescape")
         tokens = [_escaped(token) for token in word_vectors.tokens]
         pairs = zip(tokens, word_vectors.tokens, strict=True)
-        escaped = [token for token, before in pairs if token != before]
-        if len(escaped) > FEW * len(tokens):
+        escaped = [token for token, original in pairs if token != original]
+        if len(escaped) > MAX_INVALID * len(tokens):
             raise error from None
     warnings.warn(
         f"{len(escaped)} of {len(tokens)} tokens of {path} are not UTF-8, such as "

@@ -24,8 +24,8 @@ from ensembles.parallel import chunks, map_threads, resolve_n_threads
 Bytes = NDArray[np.uint8]
 Spans = NDArray[np.int64]
 
-# Result of parsing a line.
-FINE, SHORT, UNREAD = 0, 1, 2
+# Results of parsing a line.
+PARSED, TOO_SHORT, NOT_PARSED = 0, 1, 2
 
 NEWLINE, SPACE, TAB, RETURN = 10, 32, 9, 13
 PLUS, MINUS, POINT, ZERO, NINE = 43, 45, 46, 48, 57
@@ -38,10 +38,10 @@ POWERS = 10.0 ** np.arange(23)
 
 
 @compiled
-def end_of_lines(data: Bytes, start: int, most: int) -> tuple[int, int]:
-    """Number of lines from ``start`` on, at most ``most``, and the end of the last."""
+def end_of_lines(data: Bytes, start: int, max_lines: int) -> tuple[int, int]:
+    """Count lines from ``start`` on, up to ``max_lines``; also return their end."""
     n_lines, at = 0, start
-    while n_lines < most and at < data.size:
+    while n_lines < max_lines and at < data.size:
         while at < data.size and data[at] != NEWLINE:
             at += 1
         at += 1
@@ -111,7 +111,7 @@ def parse_lines(
     start: int,
     matrix: NDArray[np.float32],
     spans: Spans,
-    faults: NDArray[np.uint8],
+    results: NDArray[np.uint8],
     powers: NDArray[np.float64],
 ) -> None:
     """Parse lines of a token followed by ``dim`` numbers.
@@ -126,9 +126,9 @@ def parse_lines(
         Vector of each line.
     spans : ndarray of shape (n_lines, 3), int64, written to
         Offsets of the start and the end of each token, and of the end of its line.
-    faults : ndarray of shape (n_lines,), written to
-        Result of each line: `FINE`, `SHORT` (too few fields) or `UNREAD` (a field is
-        not a number that `number` can parse).
+    results : ndarray of shape (n_lines,), written to
+        Result of each line: `PARSED`, `TOO_SHORT` (too few fields) or `NOT_PARSED` (a
+        field is not a number that `number` can parse).
     powers : ndarray
         Powers of ten, `POWERS`.
     """
@@ -150,7 +150,7 @@ def parse_lines(
                 token_end -= 1
             n_fields += 1
         spans[row, 0], spans[row, 1], spans[row, 2] = begin, token_end, stop
-        faults[row] = SHORT if token_end == begin else FINE
+        results[row] = TOO_SHORT if token_end == begin else PARSED
         at = token_end
         if token_end > begin:
             for column in range(dim):
@@ -162,14 +162,14 @@ def parse_lines(
                 value = number(data, first, at, powers)
                 matrix[row, column] = value
                 if value != value:
-                    faults[row] = UNREAD
+                    results[row] = NOT_PARSED
         begin = stop + 1
 
 
 LINES = 4096  # lines per job of a thread
 LONGEST_LINE = 1 << 20
 BLANK = 4096  # bytes at the end of the file that are searched for blank lines
-EVERYTHING = 1 << 62
+NO_LIMIT = 1 << 62
 
 
 def read(path: Path, limit: int | None, errors: str) -> WordVectors:
@@ -200,15 +200,15 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     UserWarning
         If lines have numbers but no word; they are skipped.
     """
-    data = _unmarked(map_bytes(path))
+    data = _stripped(map_bytes(path))
     header, start, dim = _shape(path, data)
-    most = EVERYTHING if limit is None else limit
+    max_lines = NO_LIMIT if limit is None else limit
     if header is not None:
         # One line more than in the header, to detect excess lines.
-        most = min(most, header + 1)
-    n_lines, stop = end_of_lines(data, start, most)
+        max_lines = min(max_lines, header + 1)
+    n_lines, stop = end_of_lines(data, start, max_lines)
     n_read = n_lines if limit is None else min(n_lines, limit)
-    expected = n_lines if header is None else min(header, most)
+    expected = n_lines if header is None else min(header, max_lines)
     if n_lines != expected and (limit is None or n_lines < limit):
         more = "more" if n_lines > expected else str(n_lines)
         raise ValueError(
@@ -222,10 +222,10 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         )
     matrix = np.empty((n_read, dim), np.float32)
     spans = np.empty((n_read, 3), np.int64)
-    faults = np.empty(n_read, np.uint8)
-    _parse(data[:stop], start, matrix, spans, faults)
+    results = np.empty(n_read, np.uint8)
+    _parse(data[:stop], start, matrix, spans, results)
     first_line = 1 + (header is not None)
-    nameless = _mend(path, data, matrix, spans, faults, first_line)
+    nameless = _parse_rest(path, data, matrix, spans, results, first_line)
     tokens = _tokens(path, data, spans, dim, errors, first_line)
     if nameless:
         warnings.warn(
@@ -239,7 +239,7 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
     return WordVectors(tokens, matrix, source=str(path), format="text")
 
 
-def _unmarked(data: Bytes) -> Bytes:
+def _stripped(data: Bytes) -> Bytes:
     """Strip the UTF-8 byte order mark and trailing blank lines.
 
     A mark that is followed by whitespace is kept: it is a token.
@@ -285,7 +285,7 @@ def _parse(
     start: int,
     matrix: Float32,
     spans: Spans,
-    faults: Bytes,
+    results: Bytes,
 ) -> None:
     jobs = []
     for first, last in chunks(len(matrix), LINES):
@@ -296,31 +296,31 @@ def _parse(
         def work(job: tuple[int, int, int]) -> None:
             at, first, last = job
             rows = slice(first, last)
-            parse_lines(data, at, matrix[rows], spans[rows], faults[rows], POWERS)
+            parse_lines(data, at, matrix[rows], spans[rows], results[rows], POWERS)
 
         return work
 
     map_threads(jobs, begin, resolve_n_threads(None))  # type: ignore[arg-type]
 
 
-def _mend(
+def _parse_rest(
     path: Path,
     data: Bytes,
     matrix: Float32,
     spans: Spans,
-    faults: Bytes,
+    results: Bytes,
     first_line: int,
 ) -> list[int]:
-    """Parse lines that the compiled loop could not, or raise an error.
+    """Parse lines that the compiled loop did not parse, or raise an error.
 
     Returns the rows of lines with all numbers but no word.
     """
     nameless = []
-    for row in np.flatnonzero(faults != FINE):
+    for row in np.flatnonzero(results != PARSED):
         begin, end, stop = spans[row]
         line = bytes(data[begin:stop])
         where = f"{path} line {row + first_line}"
-        if faults[row] == SHORT:
+        if results[row] == TOO_SHORT:
             if line[:1].isspace() and _are_numbers(line.split(), matrix.shape[1]):
                 nameless.append(int(row))
                 matrix[row] = 0

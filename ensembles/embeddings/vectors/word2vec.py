@@ -110,10 +110,10 @@ def read(path: Path, limit: int | None, errors: str) -> WordVectors:
         )
     n_words, dim = header
     reader.word(NEWLINE, LONGEST_HEADER)
-    if n_words == 0 or dim == 0 or n_words * (4 * dim + 1) > reader.left:
+    if n_words == 0 or dim == 0 or n_words * (4 * dim + 1) > reader.n_left:
         raise reader.broken(
             f"its first line declares {n_words} vectors of {dim} numbers, but only "
-            f"{reader.left} bytes follow"
+            f"{reader.n_left} bytes follow"
         )
     n_read = n_words if limit is None else min(n_words, limit)
     matrix = np.empty((n_read, dim), "<f4")

@@ -13,10 +13,8 @@ from ensembles._typing import Float64
 from ensembles.embeddings.pooling.engine import Divide
 from ensembles.registry import RegisteredFunction, Table, register
 
-WITH_COUNTS, WITH_RANKS = (
-    1e-3,
-    1e-4,
-)  # SIF's a, with counts and with ranks in place of counts
+A_FOR_COUNTS = 1e-3  # SIF's smoothing constant
+A_FOR_RANKS = 1e-4  # the same, with ranks in place of counts
 BY_ORDER = "the order of the vectors (Zipf's law)"
 ROUNDING = 1e-12  # relative tolerance between two ways to compute the same share
 MEAN_LENGTH = 11.0  # words per text without training texts, as in uSIF's own code
@@ -115,12 +113,12 @@ def sif(frequencies: WordFrequencies, *, a: float | None = None) -> Float64:
 
     Parameters
     ----------
-    frequencies : Frequencies
+    frequencies : WordFrequencies
         Word counts.
     a : float, positive, or None, default=None
         Smoothing constant; larger values make the weights more equal. None is 1e-3
-        with counts, as in the paper, and 1e-4 with ranks in place of counts, as in
-        model2vec, because the two have different scales.
+        with counts, as in the paper. With ranks in place of counts, which have another
+        scale, it is 1e-4, as in model2vec.
 
     References
     ----------
@@ -128,7 +126,7 @@ def sif(frequencies: WordFrequencies, *, a: float | None = None) -> Float64:
     embeddings", ICLR, algorithm 1; its component is ``remove_components=1``.
     """
     if a is None:
-        a = WITH_RANKS if frequencies.ranked else WITH_COUNTS
+        a = A_FOR_RANKS if frequencies.ranked else A_FOR_COUNTS
     return _smooth_inverse(frequencies, a, "sif")
 
 
@@ -150,7 +148,7 @@ def usif(frequencies: WordFrequencies, *, length: float | None = None) -> Float6
 
     Parameters
     ----------
-    frequencies : Frequencies
+    frequencies : WordFrequencies
         Word counts and mean text length.
     length : float, at least 1, or None, default=None
         Number of words per text. None is the mean over the training texts, or 11
@@ -195,14 +193,14 @@ def idf(frequencies: WordFrequencies) -> Float64:
 
 
 @register(WEIGHTINGS, divide="count", needs="nothing")
-def zipf(frequencies: WordFrequencies, *, a: float = WITH_RANKS) -> Float64:
+def zipf(frequencies: WordFrequencies, *, a: float = A_FOR_RANKS) -> Float64:
     """SIF with ranks in place of counts: a / (a + p), p proportional to 1 / (row + 2).
 
     The vectors must be sorted by word frequency, most frequent first.
 
     Parameters
     ----------
-    frequencies : Frequencies
+    frequencies : WordFrequencies
         Only the number of rows is used.
     a : float, positive, default=1e-4
         Smoothing constant; larger values make the weights more equal.
@@ -226,7 +224,7 @@ def zipf_frequencies(n_rows: int) -> WordFrequencies:
 
     Returns
     -------
-    Frequencies
+    WordFrequencies
         Shares that sum to 1, with ``ranked=True``.
     """
     shares = 1 / np.arange(2.0, n_rows + 2)
@@ -257,7 +255,7 @@ def from_counts(
 
     Returns
     -------
-    Frequencies
+    WordFrequencies
         Counts per row and per word of ``counts``.
 
     Raises

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ensembles._sklearn import check_mapping
 from ensembles._typing import Float32, Float64
 from ensembles.embeddings.vectors.lookup import VocabularyLookup
 from ensembles.embeddings.weighting.builtin import (
@@ -42,21 +43,16 @@ def resolve_weighting(
     TypeError
         If ``params`` is neither a mapping nor None.
     """
-    if not isinstance(params, Mapping | None):
-        raise TypeError(
-            f'weights_params must be a dict such as {{"a": 1e-3}}, or None: found '
-            f"{params!r}"
-        )
     weighting = lookup(WEIGHTINGS, weights) if isinstance(weights, str) else weights
     if not isinstance(weighting, Weighting):
         weighting = None
-    known = {} if weighting is None else weighting.params
-    for name in params or {}:
-        if name not in known:
+    names = {} if weighting is None else weighting.params
+    for name in check_mapping("weights_params", params):
+        if name not in names:
             owner = "no weighting" if weighting is None else repr(weighting.name)
             raise ValueError(
                 f"weights_params must name parameters of {owner}: found {name!r} "
-                f"(known: {', '.join(known) or 'none'})"
+                f"(known: {', '.join(names) or 'none'})"
             )
     return weighting
 
@@ -73,7 +69,7 @@ def row_weights(
     ----------
     weights : str, Weighting, mapping of word to weight, array-like or None
         Name of a weighting, or explicit weights. None weighs every word equally.
-    frequencies : Frequencies or None
+    frequencies : WordFrequencies or None
         Word frequencies; None is allowed for explicit weights only.
     lookup : VocabularyLookup
         Tokenizer and vector table.

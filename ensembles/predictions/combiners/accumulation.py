@@ -19,7 +19,7 @@ BLOCK = 1 << 16  # elements per block: temporary arrays of this size fit in the 
 
 
 def row_blocks(n_rows: int, width: int) -> Iterator[slice]:
-    """Slices of rows of about `BLOCK` elements, at least one row each.
+    """Slices of rows of about 65,536 elements (``BLOCK``), at least one row each.
 
     Parameters
     ----------

@@ -75,10 +75,10 @@ def resolve_combiner(
     if isinstance(rule, str) and rule in elementwise:
         return ElementwiseCombiner(elementwise[rule])
     # The error names both; a combiner of other input is an error of the estimator.
-    known: Table[Any] = Table(COMBINERS.noun)
-    known.update({**elementwise, **COMBINERS})
-    found: Combiner = lookup(known, rule)
-    return found
+    table: Table[Any] = Table(COMBINERS.noun)
+    table.update({**elementwise, **COMBINERS})
+    resolved: Combiner = lookup(table, rule)
+    return resolved
 
 
 @register(COMBINERS, input="values", signed=True)

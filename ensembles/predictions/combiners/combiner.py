@@ -84,7 +84,17 @@ class Combiner(RegisteredFunction):
             self.function(ones, np.ones(n_members), **learned, **params)
 
     def equal_weights(self, n_members: int) -> Float64:
-        """Equal weights: 1 / n_members each, or 1 each, as the combiner declares."""
+        """Equal weights: 1 / n_members each, or 1 each, as the combiner declares.
+
+        Parameters
+        ----------
+        n_members : int, at least 1
+            Number of members.
+
+        Returns
+        -------
+        ndarray of shape (n_members,)
+        """
         return np.full(
             n_members, 1 / n_members if self.equal_weights_sum_to_one else 1.0
         )

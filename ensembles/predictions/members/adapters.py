@@ -297,16 +297,16 @@ def fit_link(
     values = np.concatenate([fold[0] for fold in folds])
 
     def fit_on(index: Any) -> Link:
-        part_weight = None if weight is None else weight[rows[index]]
-        return Link(classes).fit(values[index], codes[rows[index]], part_weight)
+        sample_weight = None if weight is None else weight[rows[index]]
+        return Link(classes).fit(values[index], codes[rows[index]], sample_weight)
 
     y_proba = np.empty((len(rows), len(classes)))
-    for part in _parts(rows, splits, codes):
-        others = ~np.isin(rows, rows[part])
-        link = fit_on(others if others.any() else slice(None))
-        y_proba[part] = link(values[part])
+    for indices in _parts(rows, splits, codes):
+        is_other = ~np.isin(rows, rows[indices])
+        link = fit_on(is_other if is_other.any() else slice(None))
+        y_proba[indices] = link(values[indices])
     ends = np.cumsum([len(test) for _, test in splits])[:-1]
-    return fit_on(slice(None)), [[part] for part in np.split(y_proba, ends)]
+    return fit_on(slice(None)), [[fold] for fold in np.split(y_proba, ends)]
 
 
 def _parts(rows: Counts, splits: Any, codes: Counts) -> list[Counts]:

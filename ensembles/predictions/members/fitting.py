@@ -73,7 +73,7 @@ class FittedMember(NamedTuple):
 
 def fit_members(
     ensemble: Any,
-    named: Named,
+    named_members: Named,
     X: Any,
     y: Any,
     *,
@@ -89,7 +89,7 @@ def fit_members(
     ----------
     ensemble : estimator
         Its ``memory``, ``n_jobs``, ``on_error`` and callbacks are used.
-    named : sequence of (name, estimator)
+    named_members : sequence of (name, estimator)
         Members by name.
     X, y : array-like
         Training data.
@@ -114,13 +114,13 @@ def fit_members(
     if fit is not None:
         fit = check_memory(ensemble.memory).cache(fit)
     tasks, titles = [], []
-    for name, member in named:
+    for name, member in named_members:
         for fold, split in enumerate((None, *(splits if name in on_splits else ()))):
             args = (name, member, X, y, params[name], fit, outputs, split)
             tasks.append((on_error, name, _fit_member, args))
             titles.append(name if fold == 0 else f"{name}, fold {fold}")
     done = run_tasks(ensemble.n_jobs, call_member, tasks)
-    results: dict[str, list[Any]] = {name: [] for name, _ in named}
+    results: dict[str, list[Any]] = {name: [] for name, _ in named_members}
     for task, result in zip(
         tasks, _with_callbacks(ensemble, titles, done), strict=True
     ):

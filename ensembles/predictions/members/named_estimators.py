@@ -8,12 +8,12 @@ from typing import Any
 from sklearn import get_config
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import Bunch, check_array, get_tags
+from sklearn.utils import Bunch, check_array, get_tags, indexable
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
 )
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import _num_samples, check_is_fitted, validate_data
 
 from ensembles.predictions.members.fitting import CallbackSupport
 
@@ -164,8 +164,18 @@ class NamedEstimators(CallbackSupport, BaseEstimator):
         to_member = Bunch(fit=params, fit_transform=params)
         members = {name: to_member for name, _ in self._pairs()}
         # Members last: a transformer may have members named "cv" or "scoring".
-        others = {"cv": Bunch(split={}), "scoring": Bunch(score=params)}
-        return Bunch(**{**others, **members})
+        consumers = {"cv": Bunch(split={}), "scoring": Bunch(score=params)}
+        return Bunch(**{**consumers, **members})
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "weights_")  # `fit` sets it at its end
+
+    def _sk_visual_block_(self) -> Any:
+        """Members side by side, for the HTML representation."""
+        from sklearn.utils._repr_html.estimator import _VisualBlock
+
+        names, members = zip(*self._pairs(), strict=True)
+        return _VisualBlock("parallel", members, names=names)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -174,22 +184,26 @@ class NamedEstimators(CallbackSupport, BaseEstimator):
             return tags
         inputs = [get_tags(member).input_tags for member in members]
         for tag in ("sparse", "allow_nan", "string", "two_d_array", "categorical"):
-            setattr(tags.input_tags, tag, all(getattr(part, tag) for part in inputs))
-        tags.input_tags.positive_only = any(part.positive_only for part in inputs)
+            setattr(tags.input_tags, tag, all(getattr(entry, tag) for entry in inputs))
+        tags.input_tags.positive_only = any(entry.positive_only for entry in inputs)
         targets = [get_tags(member).target_tags for member in members]
         for tag in ("multi_output", "single_output"):
-            setattr(tags.target_tags, tag, all(getattr(part, tag) for part in targets))
+            setattr(
+                tags.target_tags, tag, all(getattr(entry, tag) for entry in targets)
+            )
         return tags
 
 
-def check_member_types(named: Sequence[tuple[str, Any]], *, classifiers: bool) -> None:
+def check_member_types(
+    named_members: Sequence[tuple[str, Any]], *, classifiers: bool
+) -> None:
     """Raise unless all members are classifiers, or all are regressors.
 
     Members without scikit-learn tags pass, and so do members tagged as neither or both.
 
     Parameters
     ----------
-    named : sequence of (name, estimator)
+    named_members : sequence of (name, estimator)
         Members by name.
     classifiers : bool
         True requires classifiers, False regressors.
@@ -200,7 +214,7 @@ def check_member_types(named: Sequence[tuple[str, Any]], *, classifiers: bool) -
         If the tags of a member give only the other kind.
     """
     kinds = ("classifier", "regressor") if classifiers else ("regressor", "classifier")
-    for name, member in named:
+    for name, member in named_members:
         if isinstance(member, type) or not hasattr(member, "__sklearn_tags__"):
             continue
         tags = get_tags(member)
@@ -225,8 +239,42 @@ def contains_frozen(member: Any) -> bool:
     bool
     """
     has_params = hasattr(member, "get_params") and not isinstance(member, type)
-    parts = member.get_params(deep=True).values() if has_params else []
-    return any(isinstance(part, FrozenEstimator) for part in (member, *parts))
+    values = member.get_params(deep=True).values() if has_params else []
+    return any(isinstance(value, FrozenEstimator) for value in (member, *values))
+
+
+def check_training_data(estimator: Any, X: Any, y: Any = None) -> Any:
+    """Raise unless there are samples, and store the number and names of the columns.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its ``n_features_in_`` and ``feature_names_in_`` are set, or deleted if ``X``
+        has no columns.
+    X : array-like of shape (n_samples, ...)
+        Training data.
+    y : array-like of shape (n_samples, ...) or None, default=None
+        Targets; None if the estimator needs none.
+
+    Returns
+    -------
+    array-like
+        ``X``, indexable by row.
+
+    Raises
+    ------
+    ValueError
+        If there are no samples, the lengths of ``X`` and ``y`` differ, or ``y`` is
+        missing.
+    TypeError
+        If ``X`` has no length.
+    """
+    if _num_samples(X) == 0:
+        raise ValueError("X must have at least one sample, found none")
+    X, _ = indexable(X, y)
+    vars(estimator).pop("n_features_in_", None)  # texts have no columns to count
+    validate_data(estimator, X, y, skip_check_array=True)
+    return X
 
 
 def check_features(estimator: Any, X: Any) -> None:

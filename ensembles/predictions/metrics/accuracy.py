@@ -13,13 +13,13 @@ from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
 from ensembles.predictions.metrics.accuracy_loops import (
     PIECE,
-    contenders,
-    count,
-    count_all,
-    count_moved,
-    fill,
-    reach,
-    tell,
+    compute_margin_bounds,
+    copy_margins,
+    list_undecided,
+    mark_correct,
+    sum_correct,
+    sum_correct_all_rows,
+    sum_correct_cached,
 )
 from ensembles.predictions.metrics.scorer import (
     UNIT,
@@ -33,8 +33,8 @@ from ensembles.predictions.metrics.scorer import (
 CHUNK = 16  # members per job of a thread
 
 
-class _Listed(NamedTuple):
-    """Rows whose prediction one more member may change, as `contenders` lists them."""
+class _UndecidedRows(NamedTuple):
+    """Rows whose predicted class depends on the added member, by `list_undecided`."""
 
     rows: Counts
     starts: Counts
@@ -53,43 +53,43 @@ class _MarginCache:
 
     def __init__(self, stack: Float64, codes: Counts) -> None:
         self.stack, self.codes = stack, codes
-        self.room = (stack.shape[1] + 1) // 2
-        self.moves = np.empty((self.room, len(stack)), stack.dtype)
-        self.places = np.full(stack.shape[1:], -1, np.int32)
-        self.free = np.arange(self.room)
+        self.n_slots = (stack.shape[1] + 1) // 2
+        self.margins = np.empty((self.n_slots, len(stack)), stack.dtype)
+        self.slots = np.full(stack.shape[1:], -1, np.int32)  # -1: not in the cache
+        self.free_slots = np.arange(self.n_slots)
 
-    def of(self, rows: Counts, classes: Counts) -> Counts:
-        """Cache indices of (row, class) pairs; at most ``room`` pairs at a time."""
-        places: Any = self.places[rows, classes]
-        lacking = np.flatnonzero(places < 0)
-        if len(lacking) > len(self.free):
-            # Reuse the entries of rows that are decided by now.
-            self.places[:] = -1
-            self.places[rows, classes] = places
-            is_free = np.ones(self.room, bool)
-            is_free[places[places >= 0]] = False
-            self.free = np.flatnonzero(is_free)
-        taken, self.free = np.split(self.free, [len(lacking)])
-        places[lacking] = taken
-        self._fill(taken, rows[lacking], classes[lacking])
-        return np.asarray(places)
+    def slots_of(self, rows: Counts, classes: Counts) -> Counts:
+        """Rows of ``margins`` for at most ``n_slots`` pairs of row and class."""
+        slots: Any = self.slots[rows, classes]
+        missing = np.flatnonzero(slots < 0)
+        if len(missing) > len(self.free_slots):
+            # Reuse the slots of rows that are decided by now.
+            self.slots[:] = -1
+            self.slots[rows, classes] = slots
+            is_free = np.ones(self.n_slots, bool)
+            is_free[slots[slots >= 0]] = False
+            self.free_slots = np.flatnonzero(is_free)
+        new_slots, self.free_slots = np.split(self.free_slots, [len(missing)])
+        slots[missing] = new_slots
+        self._fill(new_slots, rows[missing], classes[missing])
+        return np.asarray(slots)
 
-    def _fill(self, places: Counts, rows: Counts, classes: Counts) -> None:
-        self.places[rows, classes] = places
+    def _fill(self, slots: Counts, rows: Counts, classes: Counts) -> None:
+        self.slots[rows, classes] = slots
 
-        def work(part: tuple[int, int]) -> None:
-            some = slice(*part)
-            known = places[some], rows[some], classes[some]
-            fill(self.stack, self.codes, *known, self.moves)
+        def copy_block(bounds: tuple[int, int]) -> None:
+            block = slice(*bounds)
+            pairs = slots[block], rows[block], classes[block]
+            copy_margins(self.stack, self.codes, *pairs, self.margins)
 
-        jobs = list(chunks(len(places), PIECE))
-        map_threads(jobs, lambda: work, resolve_n_threads(None))
+        jobs = list(chunks(len(slots), PIECE))
+        map_threads(jobs, lambda: copy_block, resolve_n_threads(None))
 
 
 class Accuracy(BoundedScore):
     """Accuracy of the mean probabilities; ties go to the first class, as in the scorer.
 
-    Rows whose prediction no additional member can change are skipped; for the other
+    Rows whose predicted class no additional member can change are skipped; in the other
     rows only the classes that can take the lead are compared. If a lead is within the
     rounding error of the mean, the mean itself is computed.
 
@@ -121,103 +121,125 @@ class Accuracy(BoundedScore):
         self.stack = as_float_array(out_of_fold.stacks[0])
         self.codes = out_of_fold.outputs.encode(out_of_fold.y)[0]
         n_rows, n_classes = self.stack.shape[1:]
-        self.weighted = out_of_fold.sample_weight is not None
-        self.shares = np.ones(n_rows)  # sums of integers are exact
-        if self.weighted:
-            self.shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
-        self.most, self.least = np.empty((2, n_rows, n_classes), self.stack.dtype)
+        self.is_weighted = out_of_fold.sample_weight is not None
+        self.row_weights = np.ones(n_rows)  # sums of integers are exact
+        if self.is_weighted:
+            self.row_weights = normalized_sample_weight(
+                out_of_fold.sample_weight, n_rows
+            )
+        self.max_margins = np.empty((n_rows, n_classes), self.stack.dtype)
+        self.min_margins = np.empty((n_rows, n_classes), self.stack.dtype)
 
-        def look(part: tuple[int, int]) -> float:
-            found = reach(self.stack, self.codes, *part, self.most, self.least)
-            return float(found)
+        def bound_block(bounds: tuple[int, int]) -> float:
+            outputs = self.max_margins, self.min_margins
+            return float(
+                compute_margin_bounds(self.stack, self.codes, *bounds, *outputs)
+            )
 
-        self.running = RunningSums(self.stack)
-        self.moves = _MarginCache(self.stack, self.codes)
+        self.running_sums = RunningSums(self.stack)
+        self.cache = _MarginCache(self.stack, self.codes)
         jobs = list(chunks(n_rows, PIECE))
-        self.highest = max(map_threads(jobs, lambda: look, resolve_n_threads(None)))
-        if not np.isfinite(self.highest):
+        largest = map_threads(jobs, lambda: bound_block, resolve_n_threads(None))
+        self.max_proba = max(largest)
+        if not np.isfinite(self.max_proba):
             raise NotApplicable
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after one more copy of each of ``members``, with error bounds."""
-        listed, right = self._listed(counts)
-        if 2 * len(listed.classes) > self.most.size:
-            sure, maybe = self._counted(
-                count_all, members, self.running.update(counts), listed.slack
+        undecided, decided_correct = self._list_undecided(counts)
+        if 2 * len(undecided.classes) > self.max_margins.size:
+            sums = self.running_sums.update(counts)
+            correct, uncertain = self._sum_by_member(
+                sum_correct_all_rows, members, sums, undecided.slack
             )
         else:
-            sure, maybe = self._counted_listed(listed, members)
-            sure += right
-        near = self.ambiguous(counts, sure + maybe / 2, maybe / 2)
-        for place in np.flatnonzero(near):
-            sure[place] = right + self._settled(counts, members[place], listed)
-            maybe[place] = 0
-        if self.weighted:
-            return sure + maybe / 2, maybe / 2 + 2 * UNIT * len(self.shares)
-        n_rows = len(self.shares)
-        return sure / n_rows, maybe / n_rows
+            correct, uncertain = self._sum_undecided(undecided, members)
+            correct += decided_correct
+        is_ambiguous = self.ambiguous(counts, correct + uncertain / 2, uncertain / 2)
+        for index in np.flatnonzero(is_ambiguous):
+            exact = self._exact_correct(counts, members[index], undecided)
+            correct[index] = decided_correct + exact
+            uncertain[index] = 0
+        if self.is_weighted:
+            rounding = 2 * UNIT * len(self.row_weights)
+            return correct + uncertain / 2, uncertain / 2 + rounding
+        n_rows = len(self.row_weights)
+        return correct / n_rows, uncertain / n_rows
 
-    def _listed(self, counts: Counts) -> tuple[_Listed, float]:
-        sums, size = self.running.update(counts), float(counts.sum() + 1)
+    def _list_undecided(self, counts: Counts) -> tuple[_UndecidedRows, float]:
+        """Undecided rows, and the total weight of the other rows that are correct."""
+        sums, size = self.running_sums.update(counts), float(counts.sum() + 1)
         # Rounding: at each step of these sums and of the scored mean, in float64, and
-        # once for each margin, and so for most and least, in the dtype of the stack.
-        slack = 8 * (size + 8) * UNIT * size * self.highest
-        slack += float(np.finfo(self.stack.dtype).eps) * self.highest
+        # once for each margin, and so for its bounds, in the dtype of the stack.
+        slack = 8 * (size + 8) * UNIT * size * self.max_proba
+        slack += float(np.finfo(self.stack.dtype).eps) * self.max_proba
         rows = np.empty(len(sums), np.int64)
         starts = np.empty(len(sums) + 1, np.int64)
         classes, leads = np.empty(sums.size, np.int64), np.empty(sums.size)
-        n_listed, right = contenders(
-            *(sums, self.codes, self.shares, self.most, self.least, slack),
-            *(rows, starts, classes, leads),
+        n_undecided, decided_correct = list_undecided(
+            *(sums, self.codes, self.row_weights, self.max_margins, self.min_margins),
+            *(slack, rows, starts, classes, leads),
         )
-        end = starts[n_listed]
-        listed = _Listed(
-            rows[:n_listed], starts[: n_listed + 1], classes[:end], leads[:end], slack
+        end = starts[n_undecided]
+        undecided = _UndecidedRows(
+            rows[:n_undecided],
+            starts[: n_undecided + 1],
+            classes[:end],
+            leads[:end],
+            slack,
         )
-        return listed, float(right)
+        return undecided, float(decided_correct)
 
-    def _counted_listed(self, listed: _Listed, members: Counts) -> Float64:
-        """Weights of the listed rows that are right and in doubt, (2, n_members)."""
-        rows, starts, classes, leads, slack = listed
-        # The first n_moved rows fit into the cache.
-        n_moved = int(np.searchsorted(starts, self.moves.room, "right")) - 1
-        sizes = np.diff(starts[: n_moved + 1])
-        places = self.moves.of(np.repeat(rows[:n_moved], sizes), classes[: sizes.sum()])
+    def _sum_undecided(self, undecided: _UndecidedRows, members: Counts) -> Float64:
+        """Weights of undecided rows: correct ones, uncertain ones; (2, n_members)."""
+        rows, starts, classes, leads, slack = undecided
+        # The first n_cached rows fit into the cache.
+        n_cached = int(np.searchsorted(starts, self.cache.n_slots, "right")) - 1
+        sizes = np.diff(starts[: n_cached + 1])
+        pair_rows = np.repeat(rows[:n_cached], sizes)
+        slots = self.cache.slots_of(pair_rows, classes[: sizes.sum()])
 
-        def work(part: tuple[int, int]) -> Float64:
+        def sum_block(bounds: tuple[int, int]) -> Float64:
             out = np.empty((2, len(self.stack)))
-            known = (rows[slice(*part)], starts[part[0] :], leads, slack)
-            count_moved(self.moves.moves, places, self.shares, *known, out)
+            block = (rows[slice(*bounds)], starts[bounds[0] :], leads, slack)
+            sum_correct_cached(self.cache.margins, slots, self.row_weights, *block, out)
             return out
 
-        jobs = list(chunks(n_moved, PIECE))
-        found = map_threads(jobs, lambda: work, resolve_n_threads(None))
-        total = np.asarray(sum(found, np.zeros((2, len(self.stack)))))[:, members]
-        if n_moved < len(rows):
-            others = (rows[n_moved:], starts[n_moved:], classes, leads, slack)
-            total += self._counted(count, members, *others)
+        jobs = list(chunks(n_cached, PIECE))
+        partials = map_threads(jobs, lambda: sum_block, resolve_n_threads(None))
+        zeros = np.zeros((2, len(self.stack)))
+        total = np.asarray(sum(partials, zeros))[:, members]
+        if n_cached < len(rows):
+            uncached = (rows[n_cached:], starts[n_cached:], classes, leads, slack)
+            total += self._sum_by_member(sum_correct, members, *uncached)
         return total
 
-    def _counted(self, loop: Any, members: Counts, *known: Any) -> Float64:
-        def work(part: tuple[int, int]) -> Float64:
-            chosen = members[slice(*part)]
-            out = np.empty((2, len(chosen)))
-            loop(self.stack, self.codes, self.shares, chosen, *known, out)
+    def _sum_by_member(self, loop: Any, members: Counts, *arguments: Any) -> Float64:
+        """Run a loop on blocks of members; returns its output, (2, n_members)."""
+
+        def sum_block(bounds: tuple[int, int]) -> Float64:
+            block = members[slice(*bounds)]
+            out = np.empty((2, len(block)))
+            loop(self.stack, self.codes, self.row_weights, block, *arguments, out)
             return out
 
         jobs = list(chunks(len(members), CHUNK))
-        return np.hstack(map_threads(jobs, lambda: work, resolve_n_threads(None)))
+        return np.hstack(map_threads(jobs, lambda: sum_block, resolve_n_threads(None)))
 
-    def _settled(self, counts: Counts, member: int, listed: _Listed) -> float:
-        """Weight of listed rows that are right; computes the mean for rows in doubt."""
-        surely, unsure = np.empty((2, len(listed.rows)), bool)
-        tell(self.stack[member], self.codes, *listed, surely, unsure)
-        rows = listed.rows[unsure]
-        more = counts.copy()
-        more[member] += 1
-        some = np.flatnonzero(more)
-        parts: Any = [self.stack[one][rows] for one in some]
-        answer = self.combiner([parts], more[some] / more.sum())[0]
-        right = answer.argmax(axis=1) == self.codes[rows]
-        known = np.concatenate([listed.rows[surely], rows[right]])
-        return float(self.shares[known].sum())
+    def _exact_correct(
+        self, counts: Counts, member: int, undecided: _UndecidedRows
+    ) -> float:
+        """Weight of the correct undecided rows; computes the mean of uncertain rows."""
+        is_correct, is_uncertain = np.empty((2, len(undecided.rows)), bool)
+        mark_correct(
+            self.stack[member], self.codes, *undecided, is_correct, is_uncertain
+        )
+        rows = undecided.rows[is_uncertain]
+        increased = counts.copy()
+        increased[member] += 1
+        chosen = np.flatnonzero(increased)
+        stack: Any = [self.stack[index][rows] for index in chosen]
+        y_proba = self.combiner([stack], increased[chosen] / increased.sum())[0]
+        is_right = y_proba.argmax(axis=1) == self.codes[rows]
+        correct_rows = np.concatenate([undecided.rows[is_correct], rows[is_right]])
+        return float(self.row_weights[correct_rows].sum())

@@ -14,7 +14,7 @@ from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.metrics.log_loss_loops import (
     LANES,
     PIECE,
-    gather,
+    gather_true_class,
     log_sums,
     weighted_log_sums,
 )
@@ -37,9 +37,9 @@ class LogLoss(BoundedScore):
     """Negative log-loss of the mean probabilities, averaged over the outputs.
 
     Stores one number per member and row: the probability of the true class. The rows of
-    several outputs are concatenated. The scorer scales the rows of the mean to sum 1;
-    as they nearly do before, the logarithm of a row sum is linear in the weights up to
-    second order, and one number per member accounts for it.
+    several outputs are concatenated. The scorer divides each row of the mean by its
+    sum. These sums are nearly 1, so their logarithms are approximated to first order,
+    which is linear in the weights and takes one number per member.
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ class LogLoss(BoundedScore):
         stacks = [as_float_array(stack) for stack in out_of_fold.stacks]
         dtype = np.result_type(*stacks)
         n_members, n_rows = stacks[0].shape[:2]
-        self.weighted = out_of_fold.sample_weight is not None
-        shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
-        self.entries = np.empty((n_members, n_rows * len(stacks)), dtype)
-        self.shares = np.tile(shares, len(stacks)) / len(stacks)
-        self.drift = np.zeros(n_members)
-        farthest, least = np.empty((2, self.entries.shape[1]))
+        self.is_weighted = out_of_fold.sample_weight is not None
+        row_weights = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
+        self.true_proba = np.empty((n_members, n_rows * len(stacks)), dtype)
+        self.row_weights = np.tile(row_weights, len(stacks)) / len(stacks)
+        self.excess = np.zeros(n_members)
+        max_deviation, min_proba = np.empty((2, self.true_proba.shape[1]))
         codes = np.concatenate(out_of_fold.outputs.encode(out_of_fold.y))  # type: ignore[union-attr]
         jobs = [
             (stack, start, stop, output * n_rows)
@@ -82,47 +82,54 @@ class LogLoss(BoundedScore):
             for start, stop in chunks(n_rows, PIECE)
         ]
 
-        def take(job: tuple[Float64, int, int, int]) -> Float64:
-            drift = np.zeros(n_members)
-            known = (codes, self.shares, self.entries, drift, farthest, least)
-            gather(*job, *known)
-            return drift
+        def gather_block(job: tuple[Float64, int, int, int]) -> Float64:
+            excess = np.zeros(n_members)
+            outputs = (self.true_proba, excess, max_deviation, min_proba)
+            gather_true_class(*job, codes, self.row_weights, *outputs)
+            return excess
 
-        for drift in map_threads(jobs, lambda: take, resolve_n_threads(None)):
-            self.drift += drift
-        if not farthest.max() <= ROW_SUM_TOLERANCE:
+        for excess in map_threads(jobs, lambda: gather_block, resolve_n_threads(None)):
+            self.excess += excess
+        if not max_deviation.max() <= ROW_SUM_TOLERANCE:
             raise NotApplicable
-        self.running = RunningSums(self.entries)
-        # The mean of a row may be below the floor only if an entry is.
-        raised = (least < 2 * FLOOR) * (3 * farthest)
-        self.slack = float(self.shares @ (farthest * farthest + raised))
+        self.running_sums = RunningSums(self.true_proba)
+        # The mean may be below the floor only where a member is.
+        clipping = (min_proba < 2 * FLOOR) * (3 * max_deviation)
+        self.approximation_error = float(
+            self.row_weights @ (max_deviation * max_deviation + clipping)
+        )
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after one more copy of each of ``members``, with error bounds."""
         size = float(counts.sum() + 1)
-        sums = self.running.update(counts)
-        found = self._sums_of_logs(sums, size * FLOOR, members)
-        drift = (counts @ self.drift + self.drift[members]) / size
-        values = found - math.log(size) - drift
+        sums = self.running_sums.update(counts)
+        log_means = self._mean_logs(sums, size * FLOOR, members)
+        excess = (counts @ self.excess + self.excess[members]) / size
+        values = log_means - math.log(size) - excess
         width = sum(stack.shape[2] for stack in self.out_of_fold.stacks)
         steps = 4 * (size + width + 16)
-        adding = 200 + (len(sums) / LANES if self.weighted else 0)
-        logs = abs(values) + 2 * math.log(size)
-        return values, self.slack + UNIT * (steps + adding * logs)
+        n_additions = 200 + (len(sums) / LANES if self.is_weighted else 0)
+        magnitude = abs(values) + 2 * math.log(size)
+        rounding = UNIT * (steps + n_additions * magnitude)
+        return values, self.approximation_error + rounding
 
-    def _sums_of_logs(self, sums: Float64, floor: float, members: Counts) -> Float64:
-        def work(part: tuple[int, int]) -> Float64:
-            chosen = members[slice(*part)]
-            out = np.empty(len(chosen))
-            if self.weighted:
-                weighted_log_sums(self.entries, sums, self.shares, floor, chosen, out)
+    def _mean_logs(self, sums: Float64, floor: float, members: Counts) -> Float64:
+        """Weighted mean over the rows of the log-sum with each member added."""
+
+        def average_block(bounds: tuple[int, int]) -> Float64:
+            block = members[slice(*bounds)]
+            out = np.empty(len(block))
+            if self.is_weighted:
+                weighted_log_sums(
+                    self.true_proba, sums, self.row_weights, floor, block, out
+                )
                 return out
-            log_sums(self.entries, sums, floor, chosen, out)
+            log_sums(self.true_proba, sums, floor, block, out)
             return out / len(sums)
 
         jobs = list(chunks(len(members), CHUNK))
         n_threads = resolve_n_threads(None) if len(sums) > PIECE else 1
-        return np.concatenate(map_threads(jobs, lambda: work, n_threads))
+        return np.concatenate(map_threads(jobs, lambda: average_block, n_threads))
 
     def gradient(self, weights: Float64) -> Float64:
         """Gradient of the score, up to a constant added to all entries.
@@ -137,10 +144,10 @@ class LogLoss(BoundedScore):
         ndarray of shape (n_members,)
         """
         out = np.zeros(len(weights))
-        for start, stop in chunks(len(self.shares), PIECE):
-            rows = np.maximum(self.entries[:, start:stop], FLOOR, dtype=np.float64)
-            out += rows @ (self.shares[start:stop] / (weights @ rows))
-        return out - self.drift
+        for start, stop in chunks(len(self.row_weights), PIECE):
+            rows = np.maximum(self.true_proba[:, start:stop], FLOOR, dtype=np.float64)
+            out += rows @ (self.row_weights[start:stop] / (weights @ rows))
+        return out - self.excess
 
     def optimum(self) -> Float64:
         """Weights on the simplex that maximize the score.
@@ -150,4 +157,4 @@ class LogLoss(BoundedScore):
         ndarray of shape (n_members,)
             Non-negative, with sum 1.
         """
-        return mixture_weights(self.entries, self.shares, floor=FLOOR)
+        return mixture_weights(self.true_proba, self.row_weights, floor=FLOOR)

@@ -14,12 +14,23 @@ PIECE = LANES * DEPTH  # rows per block: 16 KiB in float64
 
 # log(1 + f) = f - s (f - R(s**2)), s = f / (2 + f), for 1 + f between 1/sqrt(2) and
 # sqrt(2), error less than 2**-58: Sun's fdlibm (1993), e_log.c.
-_LOW = 0.7071067811865476
+_SQRT_HALF = 0.7071067811865476
 _LOG_2 = 0.6931471805599453
 
 
 @compiled
-def gather(stack, first, last, shift, codes, shares, entries, drift, farthest, least):
+def gather_true_class(
+    stack,
+    first,
+    last,
+    shift,
+    codes,
+    row_weights,
+    true_proba,
+    excess,
+    max_deviation,
+    min_proba,
+):
     """Extract the probabilities of the true classes and the deviations of row sums.
 
     Parameters
@@ -32,53 +43,53 @@ def gather(stack, first, last, shift, codes, shares, entries, drift, farthest, l
         Row r of the stack has index ``shift + r`` in the arrays over all outputs.
     codes : ndarray of shape (n_outputs * n_rows,), int64
         Indices of the true classes.
-    shares : ndarray of shape (n_outputs * n_rows,)
+    row_weights : ndarray of shape (n_outputs * n_rows,)
         Weights of the rows.
-    entries : ndarray of shape (n_members, n_outputs * n_rows)
+    true_proba : ndarray of shape (n_members, n_outputs * n_rows)
         Output: probabilities of the true classes.
-    drift : ndarray of shape (n_members,)
-        Output: the weighted sum of (row sum - 1) is added to each member's entry.
-    farthest : ndarray of shape (n_outputs * n_rows,)
-        Output: largest |row sum - 1| of any member; infinite if an entry is negative
-        or NaN.
-    least : ndarray of shape (n_outputs * n_rows,)
+    excess : ndarray of shape (n_members,)
+        Output: the weighted sum of (row sum - 1) is added to each member's element.
+    max_deviation : ndarray of shape (n_outputs * n_rows,)
+        Output: largest |row sum - 1| of any member; infinite if a probability is
+        negative or NaN.
+    min_proba : ndarray of shape (n_outputs * n_rows,)
         Output: smallest probability of the true class of any member.
     """
-    farthest[shift + first : shift + last] = 0.0
-    least[shift + first : shift + last] = np.inf
+    max_deviation[shift + first : shift + last] = 0.0
+    min_proba[shift + first : shift + last] = np.inf
     for m in range(stack.shape[0]):
-        gone = 0.0
+        total_excess = 0.0
         for r in range(first, last):
             total = 0.0
-            sound = True
+            is_valid = True
             for k in range(stack.shape[2]):
                 value = np.float64(stack[m, r, k])
                 total += value
-                sound &= value >= 0
-            place = shift + r
-            entry = stack[m, r, codes[place]]
-            entries[m, place] = entry
-            least[place] = min(least[place], np.float64(entry))
-            far = abs(total - 1.0) if sound else np.inf
-            farthest[place] = max(farthest[place], far)
-            gone += shares[place] * (total - 1.0)
-        drift[m] += gone
+                is_valid &= value >= 0
+            index = shift + r
+            proba = stack[m, r, codes[index]]
+            true_proba[m, index] = proba
+            min_proba[index] = min(min_proba[index], np.float64(proba))
+            deviation = abs(total - 1.0) if is_valid else np.inf
+            max_deviation[index] = max(max_deviation[index], deviation)
+            total_excess += row_weights[index] * (total - 1.0)
+        excess[m] += total_excess
 
 
 @compiled
-def log_sums(entries, sums, floor, members, out):
-    """Sum log(max(sums + entries[m], floor)) over the rows, for each member m.
+def log_sums(true_proba, sums, floor, members, out):
+    """Sum log(max(sums + true_proba[m], floor)) over the rows, for each member m.
 
-    The numbers are multiplied, and the exponents of the products are split off exactly
-    in between, so that only `LANES` logarithms are computed per member. Each factor has
-    a relative error of 2**-52, which is its error in the sum of logarithms.
+    Adds logarithms by multiplying the numbers, so that only `LANES` logarithms are
+    computed per member. Exponents are split off exactly before products overflow. Each
+    factor has a relative error of 2**-52, which is its error in the sum of logarithms.
 
     Parameters
     ----------
-    entries : ndarray of shape (n_members, n_rows)
-        Probabilities of the true classes, from `gather`.
+    true_proba : ndarray of shape (n_members, n_rows)
+        Probabilities of the true classes, from `gather_true_class`.
     sums : ndarray of shape (n_rows,)
-        Sums of the entries of the members added before.
+        Sums of ``true_proba`` over the members added before.
     floor : float, at least 2**-52
         Smaller sums are raised to this value.
     members : ndarray of indices
@@ -92,12 +103,12 @@ def log_sums(entries, sums, floor, members, out):
     for start in range(0, sums.size, PIECE):
         stop = min(start + PIECE, sums.size)
         for i in range(members.size):
-            row = entries[members[i]]
+            row = true_proba[members[i]]
             for first in range(start, stop, LANES):
-                width = min(LANES, stop - first)
-                part, added = row[first : first + width], sums[first : first + width]
-                _multiply(products[i, :width], part, added, floor)
-            _normalise(bits[i], exponents[i])
+                last = first + min(LANES, stop - first)
+                lanes = products[i, : last - first]
+                _multiply(lanes, row[first:last], sums[first:last], floor)
+            _normalize(bits[i], exponents[i])
     for i in range(members.size):
         total = 0.0
         exponent = 0
@@ -115,7 +126,7 @@ def _multiply(products, row, sums, floor):
 
 
 @compiled
-def _normalise(bits, exponents):
+def _normalize(bits, exponents):
     """Scale numbers to [1, 2) and add their binary exponents to ``exponents``."""
     for k in range(bits.size):
         exponents[k] += (bits[k] >> 52) - 1023
@@ -123,35 +134,34 @@ def _normalise(bits, exponents):
 
 
 @compiled
-def weighted_log_sums(entries, sums, shares, floor, members, out):
-    """Sum shares * log(max(sums + entries[m], floor)) over the rows, for each member m.
+def weighted_log_sums(true_proba, sums, row_weights, floor, members, out):
+    """Weighted sum of log(max(sums + true_proba[m], floor)), for each member m.
 
     Parameters
     ----------
-    entries, sums, floor, members, out
+    true_proba, sums, floor, members, out
         As in `log_sums`.
-    shares : ndarray of shape (n_rows,)
+    row_weights : ndarray of shape (n_rows,)
         Weights of the rows.
     """
     totals = np.zeros((members.size, LANES))
     for start in range(0, sums.size, PIECE):
         stop = min(start + PIECE, sums.size)
         for i in range(members.size):
-            row = entries[members[i]]
+            row = true_proba[members[i]]
             for first in range(start, stop, LANES):
                 last = first + min(LANES, stop - first)
-                lane = totals[i, : last - first]
-                part, added = row[first:last], sums[first:last]
-                _add_logs(lane, part, added, shares[first:last], floor)
+                lanes, part = totals[i, : last - first], row[first:last]
+                _add_logs(lanes, part, sums[first:last], row_weights[first:last], floor)
     for i in range(members.size):
         out[i] = totals[i].sum()
 
 
 @compiled
-def _add_logs(totals, row, sums, shares, floor):
+def _add_logs(totals, row, sums, row_weights, floor):
     for k in range(totals.size):
         value = sums[k] + np.float64(row[k])
-        totals[k] += shares[k] * _log(value if value > floor else floor)
+        totals[k] += row_weights[k] * _log(value if value > floor else floor)
 
 
 @inlined
@@ -163,7 +173,7 @@ def _log(value):
     # vectorized.
     power = np.int64((bits >> 52) | 0x4330000000000000).view(np.float64)
     power -= 2.0**52 + 1023
-    high = mantissa > 2 * _LOW
+    high = mantissa > 2 * _SQRT_HALF
     mantissa = mantissa * 0.5 if high else mantissa
     power = power + 1.0 if high else power
     f = mantissa - 1.0

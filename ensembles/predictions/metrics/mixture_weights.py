@@ -2,45 +2,46 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.parallel import chunks
 
-GAP = 1e-9  # largest distance of the mean log-likelihood from the optimum
+GAP = 1e-9  # upper bound of the difference to the maximal mean log-likelihood
 ROWS = 2048  # rows per block, in float64
 N_KEPT = 64  # members kept after the first EM steps
-N_JOINING = 24  # members that may be added in a Newton step
-N_FIRST = 5  # EM steps
-N_STEPS = 200  # Newton steps at most
+N_ADDED = 24  # members that may be added in a Newton step
+N_EM_STEPS = 5
+N_NEWTON_STEPS = 200  # at most
 
 
 class _Mixture(NamedTuple):
     """Mean log-likelihood of a mixture, with its derivatives."""
 
-    entries: Float64
-    shares: Float64
+    likelihoods: Float64
+    row_weights: Float64
     floor: float
 
-    def _rows(self, members: Counts, start: int, stop: int) -> Float64:
-        part = self.entries[members, start:stop]
-        return np.maximum(part, self.floor, dtype=np.float64)
+    def _rows(self, members: Any, start: int, stop: int) -> Float64:
+        """Likelihoods of some members in a block of rows, at least ``floor``."""
+        block = self.likelihoods[members, start:stop]
+        return np.maximum(block, self.floor, dtype=np.float64)
 
     def mean(self, members: Counts, weights: Float64) -> Float64:
-        out = np.empty(len(self.shares))
+        """Likelihood of the mixture in each row."""
+        out = np.empty(len(self.row_weights))
         for start, stop in chunks(len(out), ROWS):
             out[start:stop] = weights @ self._rows(members, start, stop)
         return out
 
     def slopes(self, means: Float64) -> Float64:
         """Derivatives of the mean log-likelihood with respect to the weights."""
-        out = np.zeros(len(self.entries))
+        out = np.zeros(len(self.likelihoods))
         for start, stop in chunks(len(means), ROWS):
-            part = self.entries[:, start:stop]
-            rows = np.maximum(part, self.floor, dtype=np.float64)
-            out += rows @ (self.shares[start:stop] / means[start:stop])
+            rows = self._rows(slice(None), start, stop)
+            out += rows @ (self.row_weights[start:stop] / means[start:stop])
         return out
 
     def curvature(self, members: Counts, means: Float64) -> Float64:
@@ -48,31 +49,34 @@ class _Mixture(NamedTuple):
         out = np.zeros((len(members), len(members)))
         for start, stop in chunks(len(means), ROWS):
             rows = self._rows(members, start, stop)
-            rows *= np.sqrt(self.shares[start:stop]) / means[start:stop]
+            rows *= np.sqrt(self.row_weights[start:stop]) / means[start:stop]
             out += rows @ rows.T
         return out
 
     def loss(self, means: Float64) -> float:
-        return -float(self.shares @ np.log(means))
+        """Negative mean log-likelihood."""
+        return -float(self.row_weights @ np.log(means))
 
 
-def mixture_weights(entries: Float64, shares: Float64, *, floor: float) -> Float64:
+def mixture_weights(
+    likelihoods: Float64, row_weights: Float64, *, floor: float
+) -> Float64:
     """Weights on the simplex that maximize the mean log-likelihood of the mixture.
 
     A few expectation-maximization (EM) steps select the relevant members. Newton steps
-    then find their weights; each solves a quadratic program over these members and the
-    others with the largest slopes. By concavity, no weights improve the mean
-    log-likelihood by more than the largest slope minus 1; the steps end when this bound
-    is at most 1e-9.
+    then find their weights; each step solves a quadratic program over these members and
+    the other members with the largest slopes, the derivatives with respect to their
+    weights. By concavity, no weights improve the mean log-likelihood by more than the
+    largest slope minus 1; the steps end when this bound is at most 1e-9.
 
     Parameters
     ----------
-    entries : ndarray of shape (n_members, n_rows), non-negative
+    likelihoods : ndarray of shape (n_members, n_rows), non-negative
         Each member's probability or density of the observed target; not copied.
-    shares : ndarray of shape (n_rows,), non-negative, sum 1
+    row_weights : ndarray of shape (n_rows,), non-negative, sum 1
         Weights of the rows.
     floor : float, positive
-        Smaller entries are raised to this value.
+        Smaller likelihoods are raised to this value.
 
     Returns
     -------
@@ -87,31 +91,33 @@ def mixture_weights(entries: Float64, shares: Float64, *, floor: float) -> Float
     on the sum is used here. Lindsay (1983), "The geometry of mixture
     likelihoods: a general theory", Annals of Statistics 11, for the bound.
     """
-    mixture = _Mixture(entries, shares, floor)
-    weights, means = _first_steps(mixture)
-    for _ in range(N_STEPS):
+    mixture = _Mixture(likelihoods, row_weights, floor)
+    weights, means = _em_steps(mixture)
+    for _ in range(N_NEWTON_STEPS):
         slopes = mixture.slopes(means)
         if slopes.max() - 1 <= GAP:
             break
-        steepest = np.argsort(-slopes, kind="stable")[:N_JOINING]
-        joined = (weights > 0) | (np.isin(np.arange(len(slopes)), steepest))
-        weights, means = _step(mixture, np.flatnonzero(joined), weights, means, slopes)
+        steepest = np.argsort(-slopes, kind="stable")[:N_ADDED]
+        is_active = (weights > 0) | (np.isin(np.arange(len(slopes)), steepest))
+        active = np.flatnonzero(is_active)
+        weights, means = _newton_step(mixture, active, weights, means, slopes)
     return weights
 
 
-def _first_steps(mixture: _Mixture) -> tuple[Float64, Float64]:
-    n_members = len(mixture.entries)
-    everyone = np.arange(n_members)
+def _em_steps(mixture: _Mixture) -> tuple[Float64, Float64]:
+    """Weights after EM steps, for the largest ones, and the mixture likelihoods."""
+    n_members = len(mixture.likelihoods)
+    members = np.arange(n_members)
     weights = np.full(n_members, 1 / n_members)
-    for _ in range(N_FIRST):
-        weights = weights * mixture.slopes(mixture.mean(everyone, weights))
+    for _ in range(N_EM_STEPS):
+        weights = weights * mixture.slopes(mixture.mean(members, weights))
     weights[np.argsort(-weights, kind="stable")[N_KEPT:]] = 0
     weights /= weights.sum()
     kept = np.flatnonzero(weights)
     return weights, mixture.mean(kept, weights[kept])
 
 
-def _step(
+def _newton_step(
     mixture: _Mixture,
     members: Counts,
     weights: Float64,
@@ -119,38 +125,40 @@ def _step(
     slopes: Float64,
 ) -> tuple[Float64, Float64]:
     """One Newton step with backtracking; an EM step if no length is accepted."""
-    here = weights[members]
-    aim = _aim(mixture.curvature(members, means), slopes[members], here)
-    moved = mixture.mean(members, aim) - means
-    # Slope of the loss plus the sum of the weights; that sum is 1 at the optimum.
-    slope = float((1 - slopes[members]) @ (aim - here))
-    value, growth, length = mixture.loss(means), aim.sum() - here.sum(), 1.0
+    current = weights[members]
+    curvature = mixture.curvature(members, means)
+    target = _minimize_model(curvature, slopes[members], current)
+    means_step = mixture.mean(members, target) - means
+    # The objective is the loss plus the sum of the weights, which is 1 at the optimum.
+    slope = float((1 - slopes[members]) @ (target - current))
+    loss, sum_step, length = mixture.loss(means), target.sum() - current.sum(), 1.0
     while length > 1e-6:
-        there = means + length * moved
-        if there.min() > 0:
-            reached = mixture.loss(there) + length * growth
-            if reached <= value + 1e-4 * length * slope + 1e-15:
+        new_means = means + length * means_step
+        if new_means.min() > 0:
+            new_objective = mixture.loss(new_means) + length * sum_step
+            if new_objective <= loss + 1e-4 * length * slope + 1e-15:
                 break
         length /= 2
     else:
-        aim, length = here * slopes[members], 1.0
-        there = mixture.mean(members, aim)
-    out = np.zeros(len(weights))
-    out[members] = np.maximum(here + length * (aim - here), 0)
-    total = out.sum()
-    return out / total, there / total
+        target, length = current * slopes[members], 1.0
+        new_means = mixture.mean(members, target)
+    new_weights = np.zeros(len(weights))
+    new_weights[members] = np.maximum(current + length * (target - current), 0)
+    total = new_weights.sum()
+    return new_weights / total, new_means / total
 
 
-def _aim(curvature: Float64, slopes: Float64, here: Float64) -> Float64:
-    """Minimize the quadratic model of the loss over non-negative weights.
+def _minimize_model(curvature: Float64, slopes: Float64, current: Float64) -> Float64:
+    """Non-negative weights that minimize the quadratic model of the objective.
 
-    ``curvature @ here`` equals ``slopes``, which simplifies the linear term. Identical
-    members make the curvature singular; a small ridge on the step makes it factorable.
+    ``curvature @ current`` equals ``slopes``, which simplifies the linear term.
+    Identical members make the curvature singular; a small ridge, which shortens the
+    step, makes it positive definite.
     """
     from scipy.linalg import cholesky, solve_triangular
     from scipy.optimize import nnls
 
     ridge = 1e-10 * np.trace(curvature) / len(curvature)
     factor = cholesky(curvature + ridge * np.eye(len(curvature)))
-    target = solve_triangular(factor, 2 * slopes - 1 + ridge * here, trans="T")
+    target = solve_triangular(factor, 2 * slopes - 1 + ridge * current, trans="T")
     return np.asarray(nnls(factor, target, maxiter=30 * len(slopes))[0])

@@ -11,13 +11,14 @@ from ensembles.parallel import chunks, map_threads, resolve_n_threads
 from ensembles.predictions.fitted_combiner import FittedCombiner
 from ensembles.predictions.members.out_of_fold import OutOfFold
 from ensembles.predictions.members.outputs import ClassOutputs
-from ensembles.predictions.metrics.roc_auc_loops import STEPS, count_pairs, pack
+from ensembles.predictions.metrics.roc_auc_loops import STEPS, count_pairs, pack_keys
 from ensembles.predictions.metrics.scorer import (
     UNIT,
     BoundedScore,
     NotApplicable,
     RunningSums,
     as_float_array,
+    with_one_more,
 )
 
 CHUNK = 4  # members per job of a thread
@@ -28,8 +29,9 @@ class RocAuc(BoundedScore):
 
     The area is the fraction of correctly ordered pairs of one row per class, with ties
     counted as one half. The probability of the second class in 31 bits, followed by the
-    label as the last bit, is sorted as an integer. Pairs with nearly equal keys are in
-    doubt; the mean itself is computed for members whose order depends on such pairs.
+    label as the last bit, is sorted as an integer. The order of pairs with nearly equal
+    keys is uncertain; the mean itself is computed for members whose rank depends on
+    such pairs.
 
     Parameters
     ----------
@@ -66,54 +68,55 @@ class RocAuc(BoundedScore):
             raise NotApplicable
         self.stack = as_float_array(out_of_fold.stacks[0])
         self.labels = out_of_fold.outputs.encode(out_of_fold.y)[0]
-        n_true = int(self.labels.sum())
-        self.n_pairs = n_true * (len(self.labels) - n_true)
-        least = min(float(said.min()) for said in self.stack)
-        some = all(bool((said.sum(axis=1) > 0).all()) for said in self.stack)
-        if self.n_pairs == 0 or not (least >= 0 and some):
+        n_positive = int(self.labels.sum())
+        self.n_pairs = n_positive * (len(self.labels) - n_positive)
+        min_proba = min(float(y_proba.min()) for y_proba in self.stack)
+        # Also False for NaN, which `min` may skip.
+        is_positive = all((y_proba.sum(axis=1) > 0).all() for y_proba in self.stack)
+        if self.n_pairs == 0 or not (min_proba >= 0 and is_positive):
             raise NotApplicable
-        self.running = RunningSums(self.stack)
+        self.running_sums = RunningSums(self.stack)
         # The scorer sums at most as many trapezoids as there are rows.
-        self.adding = 4 * UNIT * (len(self.labels) + 8)
+        self.scorer_error = 4 * UNIT * (len(self.labels) + 8)
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after one more copy of each of ``members``, with error bounds."""
-        sums = self.running.update(counts)
+        sums = self.running_sums.update(counts)
         rounding = 4 * UNIT * (float(counts.sum()) + 12)
         slack = 1 + int(rounding * STEPS)
 
-        def work(part: tuple[int, int]) -> Float64:
+        def count_block(bounds: tuple[int, int]) -> Float64:
             keys = np.empty(len(sums), np.uint32)
-            found = np.empty((part[1] - part[0], 2))
-            for place, member in enumerate(members[slice(*part)]):
-                pack(sums, self.stack[member], self.labels, keys)
+            n_pairs = np.empty((bounds[1] - bounds[0], 2))
+            for index, member in enumerate(members[slice(*bounds)]):
+                pack_keys(sums, self.stack[member], self.labels, keys)
                 keys.sort()
-                found[place] = count_pairs(keys, slack)
-            return found
+                n_pairs[index] = count_pairs(keys, slack)
+            return n_pairs
 
         jobs = list(chunks(len(members), CHUNK))
-        found = np.concatenate(map_threads(jobs, lambda: work, resolve_n_threads(None)))
-        values, errors = (found / (2 * self.n_pairs)).T
-        errors = errors + self.adding
-        near = self.ambiguous(counts, values, errors)
-        for place in np.flatnonzero(near & (errors > self.adding)):
-            values[place] = self._settled(counts, members[place])
-            errors[place] = self.adding
+        blocks = map_threads(jobs, lambda: count_block, resolve_n_threads(None))
+        values, errors = (np.concatenate(blocks) / (2 * self.n_pairs)).T
+        errors = errors + self.scorer_error
+        is_ambiguous = self.ambiguous(counts, values, errors)
+        for index in np.flatnonzero(is_ambiguous & (errors > self.scorer_error)):
+            values[index] = self._exact_area(counts, members[index])
+            errors[index] = self.scorer_error
         return values, errors
 
-    def _settled(self, counts: Counts, member: int) -> float:
-        """Area for one more copy of a member, from the mean itself, with exact ties."""
-        more = counts.copy()
-        more[member] += 1
-        answer = self.combiner(self.out_of_fold.stacks, more / more.sum())[0]
-        order = np.argsort(answer[:, 1], kind="stable")
-        return _area(answer[order, 1], self.labels[order]) / self.n_pairs
+    def _exact_area(self, counts: Counts, member: int) -> float:
+        """Area after one more copy of a member, from the mean itself."""
+        weights = with_one_more(counts, member)
+        y_proba = self.combiner(self.out_of_fold.stacks, weights)[0]
+        order = np.argsort(y_proba[:, 1], kind="stable")
+        n_ordered = _count_ordered_pairs(y_proba[order, 1], self.labels[order])
+        return n_ordered / self.n_pairs
 
 
-def _area(sorted_said: Float64, labels: Counts) -> float:
+def _count_ordered_pairs(sorted_proba: Float64, labels: Counts) -> float:
     """Number of correctly ordered pairs; ties count one half."""
-    ends = np.flatnonzero(np.append(np.diff(sorted_said) > 0, True))
-    trues = np.diff(np.cumsum(labels)[ends], prepend=0)
-    falses = np.diff(np.cumsum(1 - labels)[ends], prepend=0)
-    below = np.cumsum(falses) - falses
-    return float((trues * (2 * below + falses)).sum()) / 2
+    ends = np.flatnonzero(np.append(np.diff(sorted_proba) > 0, True))
+    n_positive = np.diff(np.cumsum(labels)[ends], prepend=0)
+    n_negative = np.diff(np.cumsum(1 - labels)[ends], prepend=0)
+    n_negative_below = np.cumsum(n_negative) - n_negative
+    return float((n_positive * (2 * n_negative_below + n_negative)).sum()) / 2

@@ -8,30 +8,31 @@ import numpy as np
 
 from ensembles.kernels.jit import compiled
 
-STEPS = 2.0**31
+STEPS = 2.0**31  # keys hold probabilities in units of 1 / STEPS
 
 
 @compiled
-def pack(sums, said, labels, keys):
+def pack_keys(sums, proba, labels, keys):
     """Pack probabilities and labels into integers that sort by probability.
 
     Parameters
     ----------
-    sums, said : ndarrays of shape (n_rows, 2), non-negative
-        Sums of the class probabilities of the members added before, and probabilities
-        of the member to add.
+    sums : ndarray of shape (n_rows, 2), non-negative
+        Sums of the class probabilities of the members added before.
+    proba : ndarray of shape (n_rows, 2), non-negative
+        Class probabilities of the member to add.
     labels : ndarray of shape (n_rows,), int64
         True labels, 0 or 1.
     keys : ndarray of shape (n_rows,), uint32
-        Output: probability of the second class in units of 2**-31, rounded down, in
-        the upper 31 bits; the last bit is the label.
+        Output: mean probability of the second class in units of 2**-31, rounded down,
+        in the upper 31 bits; the last bit is the label.
     """
     for r in range(keys.size):
-        false = sums[r, 0] + np.float64(said[r, 0])
-        true = sums[r, 1] + np.float64(said[r, 1])
-        share = np.divide(true, false + true)
-        place = np.int64(min(share * STEPS, STEPS - 1.0))
-        keys[r] = np.uint32(2 * place + labels[r])
+        negative = sums[r, 0] + np.float64(proba[r, 0])
+        positive = sums[r, 1] + np.float64(proba[r, 1])
+        mean_proba = np.divide(positive, negative + positive)
+        step = np.int64(min(mean_proba * STEPS, STEPS - 1.0))
+        keys[r] = np.uint32(2 * step + labels[r])
 
 
 @compiled
@@ -41,31 +42,32 @@ def count_pairs(keys, slack):
     Parameters
     ----------
     keys : ndarray of shape (n_rows,), uint32, sorted
-        Keys from `pack`.
+        Keys from `pack_keys`.
     slack : int
-        Largest difference, in units of 2**-31, at which two adjacent keys are in doubt.
+        Largest difference of adjacent probabilities, in units of 2**-31, at which their
+        order is uncertain.
 
     Returns
     -------
-    right : float
-        Twice the number of correctly ordered pairs; pairs in doubt count 1 each.
-    doubt : float
-        Number of pairs in doubt.
+    ordered : float
+        Twice the number of correctly ordered pairs; uncertain pairs count 1 each.
+    uncertain : float
+        Number of pairs whose order is uncertain.
     """
-    below, right, doubt = 0, 0, 0
-    trues, falses = 0, 0
-    before = np.int64(0)
+    n_negative_below, ordered, uncertain = 0, 0, 0
+    n_positive, n_negative = 0, 0
+    previous = np.int64(0)
     for r in range(keys.size):
         key = np.int64(keys[r])
-        if (key >> 1) - before > slack:
-            right += trues * (2 * below + falses)
-            doubt += trues * falses
-            below += falses
-            trues, falses = 0, 0
-        before = key >> 1
+        if (key >> 1) - previous > slack:
+            ordered += n_positive * (2 * n_negative_below + n_negative)
+            uncertain += n_positive * n_negative
+            n_negative_below += n_negative
+            n_positive, n_negative = 0, 0
+        previous = key >> 1
         label = key & 1
-        trues += label
-        falses += 1 - label
-    right += trues * (2 * below + falses)
-    doubt += trues * falses
-    return np.float64(right), np.float64(doubt)
+        n_positive += label
+        n_negative += 1 - label
+    ordered += n_positive * (2 * n_negative_below + n_negative)
+    uncertain += n_positive * n_negative
+    return np.float64(ordered), np.float64(uncertain)

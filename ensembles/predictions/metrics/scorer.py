@@ -34,7 +34,7 @@ class NotApplicable(Exception):
 
 
 class ScorerScore:
-    """Score of weights: any scikit-learn scorer, run on the combined predictions.
+    """Score of weights: any scikit-learn scorer, applied to the combined predictions.
 
     Each score combines all members with nonzero weight and runs the scorer on the
     result. For 500 members, 100 000 rows and 10 classes this takes about a tenth of a
@@ -132,9 +132,9 @@ class ScorerScore:
 
 def _log_loss(codes: Any, y_proba: Float64, weight: Float64 | None) -> float:
     """Log-loss with the probability clipping of scikit-learn."""
-    of_true_class = y_proba[np.arange(len(codes)), codes]
+    true_proba = y_proba[np.arange(len(codes)), codes]
     eps = np.finfo(y_proba.dtype).eps
-    clipped = np.clip(of_true_class, eps, 1 - eps)
+    clipped = np.clip(true_proba, eps, 1 - eps)
     return -float(np.average(np.log(clipped), weights=weight))
 
 
@@ -183,7 +183,7 @@ class BoundedScore(ScorerScore):
         """
         values, errors = self.estimates(counts, members)
         for index in np.flatnonzero(self.ambiguous(counts, values, errors)):
-            values[index] = self(_with_one_more(counts, members[index]))
+            values[index] = self(with_one_more(counts, members[index]))
         return values
 
     @staticmethod
@@ -212,26 +212,27 @@ class BoundedScore(ScorerScore):
         return (_has_undecided_order(values, errors) & (errors > 0)) | is_inexact
 
     def matches_scorer(self) -> bool:
-        """Whether the estimate for the first plus the last member fits the scorer.
+        """Whether the estimate for the first and last member agrees with the scorer.
 
-        It does not if the installed scikit-learn defines the score differently, or if
-        the combined predictions are normalized in a way not implemented here.
+        It disagrees if the installed scikit-learn defines the score differently, or if
+        the combined predictions are normalized in a way that is not implemented here.
         """
         counts = np.zeros(self.out_of_fold.n_members, np.int64)
         counts[0] = 1
         last = np.array([len(counts) - 1])
         values, errors = self.estimates(counts, last)
-        score = self(_with_one_more(counts, last[0]))
+        score = self(with_one_more(counts, last[0]))
         return bool(abs(score - values[0]) <= errors[0])
 
 
-def _with_one_more(counts: Counts, member: int) -> Float64:
+def with_one_more(counts: Counts, member: int) -> Float64:
+    """Weights in the ratio of the counts, after adding 1 to the count of a member."""
     increased = counts + (np.arange(len(counts)) == member)
     return np.asarray(increased / increased.sum())
 
 
 def _may_be_largest(values: Float64, errors: Float64) -> Any:
-    """Mask of values that may be the largest; empty if a single, exact one is."""
+    """Mask of values that may be the largest; empty if one exact value must be."""
     candidates = values + errors >= (values - errors).max()
     is_inexact = errors > ROUNDING * np.maximum(1, abs(values))
     return candidates & (is_inexact | (candidates.sum() > 1))
@@ -308,10 +309,10 @@ def as_float_array(stack: Float64) -> Float64:
     NotApplicable
         If the dtype is not float32 or float64, or the stack is empty.
     """
-    plain = np.asarray(stack)  # the loops do not accept np.memmap
-    if plain.dtype not in (np.float32, np.float64) or 0 in plain.shape:
+    array = np.asarray(stack)  # the loops do not accept np.memmap
+    if array.dtype not in (np.float32, np.float64) or 0 in array.shape:
         raise NotApplicable
-    return plain
+    return array
 
 
 def normalized_sample_weight(sample_weight: Float64 | None, n_rows: int) -> Float64:
@@ -335,8 +336,8 @@ def normalized_sample_weight(sample_weight: Float64 | None, n_rows: int) -> Floa
     """
     if sample_weight is None:
         return np.full(n_rows, 1 / n_rows)
-    shares = np.asarray(sample_weight, np.float64)
-    total = math.fsum(shares)
-    if not (total > 0 and (shares >= 0).all()):
+    row_weights = np.asarray(sample_weight, np.float64)
+    total = math.fsum(row_weights)
+    if not (total > 0 and (row_weights >= 0).all()):
         raise NotApplicable
-    return shares / total
+    return row_weights / total

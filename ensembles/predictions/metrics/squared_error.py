@@ -22,7 +22,7 @@ from ensembles.predictions.metrics.scorer import (
 )
 
 BLOCK = 1 << 22  # numbers per block, over all members: 32 MiB in float64
-LONGEST = 1 << 13  # most numbers per member in a block: limits the rounding error
+MAX_PER_MEMBER = 1 << 13  # numbers in a block: limits the rounding error
 
 
 class SquaredError(BoundedScore):
@@ -39,7 +39,8 @@ class SquaredError(BoundedScore):
     combiner : FittedCombiner
         Rule "mean".
     scoring : str or None
-        Name of the scorer, e.g. "neg_mean_squared_error"; None means the same.
+        "neg_mean_squared_error", or None, which means the same; other scorers in
+        derived classes.
 
     Raises
     ------
@@ -56,55 +57,58 @@ class SquaredError(BoundedScore):
             raise NotApplicable
         stack = as_float_array(out_of_fold.stacks[0])
         n_members, n_rows, width = stack.shape
-        self.shares = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
-        self.products = np.zeros((n_members, n_members))
-        self.sizes, self.far = np.zeros(n_members), 0.0
-        per_member = min(LONGEST, BLOCK // n_members)
+        self.row_weights = normalized_sample_weight(out_of_fold.sample_weight, n_rows)
+        self.gram = np.zeros((n_members, n_members))
+        # Weighted sums of squared predictions, for the rounding error of their mean.
+        self.squared_sizes = np.zeros(n_members)
+        self.row_sum_error = 0.0  # largest |row sum - 1| of probabilities
+        per_member = min(MAX_PER_MEMBER, BLOCK // n_members)
         blocks = list(chunks(n_rows, max(1, per_member // width)))
         for start, stop in blocks:
-            self._add(stack[:, start:stop], start, stop)
-        self.products *= self._scale(width)
-        self.sizes = np.sqrt(self.sizes * self._scale(width))
-        self.adding = (blocks[0][1] * width + len(blocks) + 8) * UNIT
-        if not np.isfinite(self.products).all() or self.far > ROW_SUM_TOLERANCE:
+            self._add_block(stack[:, start:stop], start, stop)
+        self.gram *= self._scale(width)
+        self.sizes = np.sqrt(self.squared_sizes * self._scale(width))
+        self.gram_error = (blocks[0][1] * width + len(blocks) + 8) * UNIT
+        if not np.isfinite(self.gram).all() or self.row_sum_error > ROW_SUM_TOLERANCE:
             raise NotApplicable
 
     def _scale(self, width: int) -> float:
         """Factor of the sum of squared errors of a row."""
         return 1 / width
 
-    def _truth(self, start: int, stop: int, width: int) -> Float64:
-        truth = np.asarray(self.out_of_fold.y, np.float64)
-        return truth.reshape(-1, width)[start:stop]
+    def _targets(self, start: int, stop: int, width: int) -> Float64:
+        """Targets of some rows, of shape (n_rows, width)."""
+        targets = np.asarray(self.out_of_fold.y, np.float64)
+        return targets.reshape(-1, width)[start:stop]
 
-    def _add(self, part: Float64, start: int, stop: int) -> None:
-        shares = np.sqrt(self.shares[start:stop])[:, None]
-        said = part.astype(np.float64)
-        self.sizes += np.einsum("mrk,mrk,r->m", said, said, self.shares[start:stop])
-        self._look_at(said)
-        said -= self._truth(start, stop, part.shape[2])
-        said *= shares
-        errors = said.reshape(len(said), -1)
-        self.products += errors @ errors.T
+    def _add_block(self, block: Float64, start: int, stop: int) -> None:
+        y_pred, row_weights = block.astype(np.float64), self.row_weights[start:stop]
+        self.squared_sizes += np.einsum("mrk,mrk,r->m", y_pred, y_pred, row_weights)
+        self._check_block(y_pred)
+        y_pred -= self._targets(start, stop, block.shape[2])
+        y_pred *= np.sqrt(row_weights)[:, None]
+        errors = y_pred.reshape(len(y_pred), -1)
+        self.gram += errors @ errors.T
 
-    def _look_at(self, said: Float64) -> None:
-        """Check a block of predictions; values need no check, so this does nothing."""
+    def _check_block(self, y_pred: Float64) -> None:
+        """Check a block of predictions; a regression target may have any value."""
 
     def estimates(self, counts: Counts, members: Counts) -> tuple[Float64, Float64]:
         """Scores after one more copy of each of ``members``, with error bounds."""
         size = float(counts.sum() + 1)
-        own = np.diag(self.products)
-        beside = self.products @ counts
-        squares = counts @ beside + 2 * beside[members] + own[members]
+        squared_norms = np.diag(self.gram)
+        products = self.gram @ counts  # of each member with the sum of the added ones
+        squares = counts @ products + 2 * products[members] + squared_norms[members]
         squares = np.maximum(squares, 0) / size**2
-        each = np.sqrt(own)
-        wide = (counts @ each + each[members]) / size
-        errors = (self.adding + 8 * UNIT) * wide**2
+        norms = np.sqrt(squared_norms)
+        norm_bound = (counts @ norms + norms[members]) / size
+        errors = (self.gram_error + 8 * UNIT) * norm_bound**2
         # The scored mean is rounded before the true targets are subtracted.
         n_steps = np.count_nonzero(counts) + 16
-        lost = UNIT * n_steps * (counts @ self.sizes + self.sizes[members]) / size
-        errors += lost * (2 * np.sqrt(squares + errors) + lost) + 200 * UNIT * squares
-        return self._scores(squares, errors + 3 * self.far)
+        rounding = UNIT * n_steps * (counts @ self.sizes + self.sizes[members]) / size
+        errors += rounding * (2 * np.sqrt(squares + errors) + rounding)
+        errors += 200 * UNIT * squares
+        return self._scores(squares, errors + 3 * self.row_sum_error)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
         """Convert squared errors and their error bounds to scores and theirs."""
@@ -122,14 +126,14 @@ class SquaredError(BoundedScore):
         -------
         ndarray of shape (n_members,)
         """
-        return np.asarray(-2 * self.products @ weights)
+        return np.asarray(-2 * self.gram @ weights)
 
     def optimum(self) -> Float64:
         """Weights on the simplex that minimize the squared error.
 
-        With the members' errors E, the minimizer of |Ew| on the simplex is, up to its
-        scale, the minimizer of |Ew|^2 + (sum(w) - 1)^2 over non-negative weights. A
-        factor of the Gram matrix replaces E.
+        Let E have the members' errors as columns. The minimizer of |Ew| on the simplex
+        is, up to its scale, the minimizer of |Ew|^2 + (sum(w) - 1)^2 over non-negative
+        weights. A factor of the Gram matrix replaces E.
 
         Returns
         -------
@@ -146,17 +150,16 @@ class SquaredError(BoundedScore):
         from scipy.optimize import nnls
 
         # Scaled to unit errors, so that a diverged member does not dominate the others.
-        sizes = np.sqrt(np.diag(self.products))
-        least = sizes.min()
-        if least == 0:
+        sizes = np.sqrt(np.diag(self.gram))
+        if sizes.min() == 0:
             return np.asarray((sizes == 0) / np.count_nonzero(sizes == 0))
-        units = least / sizes
-        values, vectors = eigh(self.products / np.outer(sizes, sizes))
+        scales = sizes.min() / sizes
+        values, vectors = eigh(self.gram / np.outer(sizes, sizes))
         factor = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-        rows = np.vstack([factor, units])
+        rows = np.vstack([factor, scales])
         target = np.append(np.zeros(len(factor)), 1.0)
-        found = nnls(rows, target, maxiter=30 * len(factor))[0] * units
-        return np.asarray(found / found.sum())
+        weights = nnls(rows, target, maxiter=30 * len(factor))[0] * scales
+        return np.asarray(weights / weights.sum())
 
 
 class RootSquaredError(SquaredError):
@@ -170,9 +173,9 @@ class RootSquaredError(SquaredError):
         super().__init__(out_of_fold, combiner, scoring)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
-        most = np.sqrt(squares + errors)
-        least = np.sqrt(np.maximum(squares - errors, 0))
-        return -np.sqrt(squares), most - least + 4 * UNIT * most
+        upper = np.sqrt(squares + errors)
+        lower = np.sqrt(np.maximum(squares - errors, 0))
+        return -np.sqrt(squares), upper - lower + 4 * UNIT * upper
 
     def gradient(self, weights: Float64) -> Float64:
         """Gradient of the negative root mean squared error.
@@ -187,9 +190,9 @@ class RootSquaredError(SquaredError):
         ndarray of shape (n_members,)
             All zeros if the error is zero.
         """
-        slopes = self.products @ weights
-        root = math.sqrt(max(float(weights @ slopes), 0.0))
-        return np.asarray(-slopes / root if root > 0 else 0 * slopes)
+        products = self.gram @ weights
+        root = math.sqrt(max(float(weights @ products), 0.0))
+        return np.asarray(-products / root if root > 0 else 0 * products)
 
 
 class R2(SquaredError):
@@ -200,18 +203,18 @@ class R2(SquaredError):
     ) -> None:
         if out_of_fold.stacks[0].shape[2] != 1:
             raise NotApplicable
-        truth = np.asarray(out_of_fold.y, np.float64).reshape(-1)
+        targets = np.asarray(out_of_fold.y, np.float64).reshape(-1)
         weight = out_of_fold.sample_weight
-        centre = np.average(truth, weights=weight)
-        self.variance = float(np.average((truth - centre) ** 2, weights=weight))
-        if len(truth) < 2 or not self.variance > 0:
+        mean = np.average(targets, weights=weight)
+        self.variance = float(np.average((targets - mean) ** 2, weights=weight))
+        if len(targets) < 2 or not self.variance > 0:
             raise NotApplicable
         super().__init__(out_of_fold, combiner, scoring)
 
     def _scores(self, squares: Float64, errors: Float64) -> tuple[Float64, Float64]:
-        rest = squares / self.variance
-        errors = errors / self.variance + 200 * UNIT * (1 + rest)
-        return 1 - rest, errors
+        unexplained = squares / self.variance
+        errors = errors / self.variance + 200 * UNIT * (1 + unexplained)
+        return 1 - unexplained, errors
 
     def gradient(self, weights: Float64) -> Float64:
         """Gradient of R2.
@@ -231,9 +234,9 @@ class R2(SquaredError):
 class BrierScore(SquaredError):
     """Negative Brier score; halved for two classes, as in scikit-learn since 1.7.
 
-    The scorer scales the rows of the mean to sum 1, the estimates do not: their error
-    bounds include the largest deviation of a row sum from 1, which must not exceed
-    `ROW_SUM_TOLERANCE`, a multiple of the rounding of float32.
+    The scorer divides each row of the mean by its sum. The estimates do not; their
+    error bounds include the largest deviation of a row sum from 1, which must not
+    exceed `ROW_SUM_TOLERANCE`, a multiple of the rounding of float32.
     """
 
     def __init__(
@@ -250,10 +253,11 @@ class BrierScore(SquaredError):
     def _scale(self, width: int) -> float:
         return 0.5 if width < 3 else 1.0
 
-    def _truth(self, start: int, stop: int, width: int) -> Float64:
+    def _targets(self, start: int, stop: int, width: int) -> Float64:
         return np.eye(width)[self.codes[start:stop]]
 
-    def _look_at(self, said: Float64) -> None:
-        if said.min() < 0:
+    def _check_block(self, y_pred: Float64) -> None:
+        if y_pred.min() < 0:
             raise NotApplicable
-        self.far = max(self.far, float(np.abs(said.sum(axis=2) - 1).max()))
+        deviation = float(np.abs(y_pred.sum(axis=2) - 1).max())
+        self.row_sum_error = max(self.row_sum_error, deviation)

@@ -194,7 +194,7 @@ def _error_of(score: ScorerScore, predictions: Predictions) -> Exception | None:
 def _synthetic_predictions(outputs: OutputSpec, y: Any, shift: int) -> Predictions:
     """Synthetic predictions, almost all distinct, with every class predicted.
 
-    A blend of the mean and the targets of the rows ``shift`` positions before.
+    Blends the mean with the targets of the rows ``shift`` positions before.
     """
     share = np.random.default_rng(0).uniform(0.4, 0.6, (len(y), 1))
     if isinstance(outputs, RegressionOutputs):

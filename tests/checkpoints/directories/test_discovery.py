@@ -99,10 +99,10 @@ def test_paths_stay_in_the_order_given(tmp_path: Path) -> None:
     [
         (
             "a.txt",
-            r"a file of a known format \(\.safetensors, \.sft, \.pt",
+            r"a file of a known format \(\.safetensors, \.sft, .*\.pt",
         ),
         ("a", r"must be a directory or a file of a known format"),
-        ("a.gguf", r"is a GGUF file, which is quantized"),
+        ("a.gguf", r"is not a complete GGUF file"),
         ("a.h5", r"is an HDF5 file, as written by Keras"),
     ],
 )
@@ -420,14 +420,28 @@ def test_a_run_without_readable_checkpoints_says_what_there_is(tmp_path: Path) -
             "git-LFS pointer",
         ),
         ("a.bin", b"version https://git-lfs.github.com/spec/v1", "git-LFS pointer"),
-        ("a.npz", b"x", r"average\(\[dict\(np\.load"),
+        ("a.npz", b"x", "is not a complete zip file"),
+        ("a.npy", b"\x93NUMPY", r"single NumPy array.*np\.load"),
         ("a.h5", b"\x89HDF\r\n", "HDF5"),
         ("a.bin", b"\x89HDF\r\n", "HDF5"),
         ("a.msgpack", b"x", "msgpack file, as written by Flax"),
         ("a.onnx", b"x", "ONNX graph"),
         ("a.nemo", b"x", r"tar -xf"),
-        ("a.bin", b"GGUF1234", "is a GGUF file, which is quantized"),
+        ("a.keras", b"x", r"Keras archive.*numpy\.savez"),
+        ("a.bin", b"GGUF1234", "is a GGUF file of version"),
         ("a.pt", b"\x1f\x8b12", "is compressed with gzip; decompress"),
+        ("a.pt", b"\xfd7zXZ\0", "is compressed with xz; decompress"),
+        ("a.bin", b"<!DOCTYPE html><html>", "is an HTML page.*token"),
+        ("model.safetensors.index.json", b"{}", "pass the directory that it is in"),
+        ("ckpt-1.data-00001-of-00002", b"x", r"TensorFlow checkpoint.*load_checkpoint"),
+        ("model.ckpt.index", b"x", r"TensorFlow checkpoint.*load_checkpoint"),
+        ("saved_model.pb", b"x", "TensorFlow graph.*exported from"),
+        ("a.pdparams", b"\x80\x02}", r"PaddlePaddle.*paddle\.load"),
+        ("a.tflite", b"x", "TFLite graph.*converted from"),
+        ("a.mlmodel", b"x", "Core ML model.*converted from"),
+        ("a.pte", b"x", "ExecuTorch program"),
+        ("a.engine", b"x", "TensorRT engine.*built from"),
+        ("a.bin", b"tjgg\1", "GGML file of llama.cpp before GGUF"),
         ("model", b"", "is empty"),
     ],
     ids=lambda value: str(value)[:20],
@@ -454,16 +468,30 @@ def test_files_of_torch_are_read_under_any_name(tmp_path: Path, name: str) -> No
     assert average([tmp_path / name]).keys() == {"w"}
 
 
-def test_archives_of_torchscript_and_of_arrays_are_told(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.bin.npz", w=np.ones(2))
-    (tmp_path / "a.bin.npz").rename(tmp_path / "a.bin")
-    with pytest.raises(ValueError, match=r"archive of NumPy arrays.*dict\(np\.load"):
-        plan([tmp_path / "a.bin"])
+def test_archives_of_torchscript_are_told(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         for name in ("a/data.pkl", "a/constants.pkl", "a/code/x.py"):
             archive.writestr(name, "x")
     with pytest.raises(ValueError, match=r"TorchScript.*torch\.jit\.load"):
         plan([tmp_path / "a.pt"])
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "message"),
+    [
+        ("a.skops", ["schema.json", "1.npy"], r"skops file.*ModelSoup"),
+        ("a.zip", ["data", "policy.pth"], r"Stable-Baselines3.*policy\.pth"),
+        ("a.keras", ["config.json", "model.weights.h5"], r"Keras archive.*savez"),
+    ],
+)
+def test_archives_of_other_libraries_are_told(
+    tmp_path: Path, name: str, entries: list[str], message: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for entry in entries:
+            archive.writestr(entry, "x")
+    with pytest.raises(ValueError, match=message):
+        plan([tmp_path / name])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import average, convert, plan
 from tests.checkpoints.building import header_of
 from tests.checkpoints.hugging_face import encoder, gpt2, llama, saved
 
@@ -31,6 +31,23 @@ def assert_mean(path: Path, models: list[Any]) -> None:
     for name, value in model.state_dict().items():
         expected = torch.stack([state[name].double() for state in states]).mean(0)
         torch.testing.assert_close(value, expected.float(), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("source", ["file", "directory"])
+def test_a_conversion_in_shards_loads(tmp_path: Path, source: str) -> None:
+    model = llama(0, tied=False)
+    (path,) = saved(tmp_path, [model])
+    if source == "file":
+        torch.save(model.state_dict(), path / "last.ckpt")
+        convert(path / "last.ckpt", tmp_path / "out", shard_size=500)
+        (path / "config.json").rename(tmp_path / "out/config.json")
+    else:
+        convert(path, tmp_path / "out", shard_size=500)
+    assert (tmp_path / "out/model.safetensors.index.json").exists()
+    assert_mean(tmp_path / "out", [model])
+    ids = torch.arange(11)[None]
+    converted = type(model).from_pretrained(tmp_path / "out")
+    assert torch.equal(model.eval()(ids).logits, converted.eval()(ids).logits)
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])

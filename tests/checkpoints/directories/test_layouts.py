@@ -405,7 +405,13 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["consolidated.safetensors"], r"consolidated\.safetensors: .*pass the file"),
         (["tf_model.h5", "config.json"], r"TensorFlow.*from_tf"),
         (["flax_model.msgpack"], r"JAX.*from_flax"),
-        (["model-q4.gguf"], r"GGUF files are quantized; convert them"),
+        (["model-q4.gguf"], r"pass the file model-q4\.gguf itself"),
+        (["ckpt-1.index", "ckpt-1.data-00000-of-00001"], r"TensorFlow .*numpy\.savez"),
+        (["model.weights.h5"], r"TensorFlow weights"),
+        (["_METADATA", "manifest.ocdbt", "d/1"], r"JAX weights.*numpy\.savez"),
+        (["w/.zarray", ".zgroup"], r"\.zgroup: a Zarr store"),
+        (["model.mlpackage/x"], r"graphs for inference"),
+        (["weights.npz", "config.json"], r"pass the file weights\.npz itself"),
         (["model.onnx"], r"graphs for inference"),
         (["onnx/model.onnx", "config.json"], r"onnx: graphs for inference"),
         (["model_state.pdparams"], r"PaddlePaddle weights"),
@@ -522,7 +528,7 @@ def test_an_average_in_memory_of_a_checkpoint_with_an_ema_names_both(
     content = {"state_dict": state, "ema_state_dict": ema | {"steps": torch.tensor(7)}}
     torch.save(content | {"optimizer": {"state": {}}}, tmp_path / "epoch_3.pth")
     (note,) = plan([tmp_path / "epoch_3.pth"]).notes
-    assert "'ema_state_dict' has the same tensor names" in note
+    assert "'ema_state_dict' is an average of them" in note
 
 
 def test_shards_of_torch_of_diffusers_become_safetensors(tmp_path: Path) -> None:

@@ -283,3 +283,73 @@ def test_a_damaged_file_of_a_run_has_no_metadata(raw5: str, tmp_path: Path) -> N
     paths[0].write_bytes(MAGIC)
     out = tmp_path / "out.raw5"
     assert ensemble(tmp_path / "run", "--last", "2", "-o", out).exit_code == 0
+
+
+@pytest.fixture
+def narrow() -> Iterator[str]:
+    """A format with properties that restrict where and what it stores."""
+
+    @register(
+        FORMATS,
+        suffixes=(".narrow",),
+        matches=is_raw,
+        write=write_raw,
+        keeps_aliases=False,
+        dtypes=frozenset({np.dtype(np.float32)}),
+        needs_first=True,
+        in_directories=False,
+    )
+    def narrow(path: Path) -> Checkpoint:
+        """Read the layout of a file of float32 tensors."""
+        return read_raw(path, "narrow")
+
+    yield "narrow"
+    del FORMATS["narrow"]
+
+
+def test_tensors_that_it_cannot_store_are_problems_of_the_plan(
+    narrow: str, tmp_path: Path
+) -> None:
+    member = save_raw5(tmp_path / "a.narrow", state(1) | {"n": np.arange(3)})
+    with pytest.raises(ValueError, match="cannot store float64") as caught:
+        plan([member], tmp_path / "out.narrow")
+    lines = str(caught.value).splitlines()
+    assert [line.partition(";")[2] for line in lines] == [
+        " pass dtype='float32' (--dtype float32), or choose another format, such as "
+        ".safetensors",
+        " choose another format, such as .safetensors",
+    ]
+    report = average([member], tmp_path / "o.narrow", dtype="float32", exclude=["n"])
+    assert report.plan.format == "narrow"
+
+
+def test_the_first_member_has_the_format_if_it_must(
+    narrow: str, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ValueError, match="must have a first member of the format 'narr"
+    ):
+        plan([state(1)], tmp_path / "out.narrow", dtype="float32")
+
+
+def test_aliases_that_it_does_not_store_are_tensors(
+    narrow: str, tmp_path: Path
+) -> None:
+    tied = np.ones(3, np.float32)
+    member = save_raw5(tmp_path / "a.narrow", {"w": tied})
+    average([member], tmp_path / "one.narrow")
+    header = encode({"a": (tied.dtype, tied.shape)}, {"b": "a"}, {})
+    (tmp_path / "tied.narrow").write_bytes(header + tied.tobytes())
+    average([tmp_path / "tied.narrow"], tmp_path / "out.narrow")
+    found = open_checkpoint(tmp_path / "out.narrow", 0)
+    assert (list(found.layout), found.aliases) == (["a", "b"], {})
+
+
+def test_it_is_not_a_part_of_a_directory_if_it_must_not(
+    narrow: str, tmp_path: Path
+) -> None:
+    save_file(state(1), tmp_path / "model.safetensors")
+    save_raw5(tmp_path / "data.narrow", {"w": np.ones(3, np.float32)})
+    planned = plan([tmp_path], tmp_path.with_name("out"))
+    assert list(planned.parts) == ["model.safetensors"]
+    assert planned.members[0].files == ["data.narrow"]

@@ -130,7 +130,7 @@ def test_an_output_layer_under_a_key_of_its_own_is_part_of_the_model(
     found = pytorch.read(path)
     assert found.notes == ["took 'model' and 'generator', which are parts of one model"]
     assert found.keys == ("model", "generator")
-    assert found.others == ("optim", "vocab")
+    assert found.beside == {path.name: ["optim", "vocab"]}
     names = [f"model.{name}" for name in STATE] + ["generator.proj.weight"]
     assert list(found.layout) == names
     assert list(pytorch.read(path, ["model", "generator"]).layout) == names

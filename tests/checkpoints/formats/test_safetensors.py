@@ -273,3 +273,14 @@ def test_an_entry_that_may_be_no_second_name_is_noted(
     assert planned.aliases == {alias: "head.weight"}
     noted = f"the metadata entry '{alias}': 'head.weight' is read as a second name"
     assert any(noted in note for note in planned.notes) == is_noted
+
+
+@pytest.mark.parametrize("n_header", [640, 896, 1152, 1408])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(
+    tmp_path: Path, n_header: int
+) -> None:
+    """Pickles of protocols 2 to 5 start with 0x80 and their number."""
+    text = json.dumps({"w": ENTRY}).encode().ljust(n_header)
+    path = save_raw(tmp_path / "a.safetensors", text, bytes(8))
+    assert path.read_bytes()[0] == 0x80
+    assert plan([path]).members[0].format == "safetensors"

@@ -17,7 +17,8 @@ from ensembles.checkpoints import average
 from tests.checkpoints.building import save, save_shards
 from tests.conftest import ROOT
 
-N_RANDOM = 25  # kills at random moments for each of four cases
+N_RANDOM = 25  # kills at random moments for each of six cases
+OUTPUTS = {"file": "out.safetensors", "PyTorch file": "out.pt", "directory": "out"}
 Tree = dict[str, bytes]
 
 
@@ -34,7 +35,7 @@ class Victim:
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder = folder
-        self.out = folder / ("out" if kind == "directory" else "out.safetensors")
+        self.out = folder / OUTPUTS[kind]
         self.members = self._members(kind)
         command = [sys.executable, str(Path(__file__).with_name("victim.py"))]
         self.process = subprocess.Popen(
@@ -99,11 +100,11 @@ class Victim:
         assert names == ["members", self.out.name]
 
 
-@pytest.fixture(scope="module", params=["file", "directory"])
+@pytest.fixture(scope="module", params=OUTPUTS)
 def victim(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Victim]:
-    found = Victim(tmp_path_factory.mktemp(request.param), request.param)
+    found = Victim(tmp_path_factory.mktemp("kills"), request.param)
     yield found
     assert found.process.stdin
     assert found.process.stdout

@@ -32,6 +32,7 @@ def test_the_recipe_is_in_the_metadata(tmp_path: Path) -> None:
         "params": {},
         "weights": [0.7, 0.3],
         "members": [f"xxh3-128:{found}" for found in report.member_digests],
+        "result": f"xxh3-128:{report.digest}",
         "options": {
             "dtype": None,
             "integers": "error",

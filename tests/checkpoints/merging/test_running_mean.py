@@ -144,7 +144,7 @@ def test_a_full_disk_names_the_place_of_the_sum(
         write(np.ones(N_MEMBERS), np.ones(N_MEMBERS, np.int64))
 
 
-def test_files_of_torch_are_verified_once(tmp_path: Path) -> None:
+def test_pytorch_files_are_verified_once_while_they_are_read(tmp_path: Path) -> None:
     paths = [tmp_path / f"{place}.pt" for place in range(3)]
     for place, path in enumerate(paths):
         torch.save({"w": torch.full((1000,), float(place))}, path)
@@ -153,7 +153,8 @@ def test_files_of_torch_are_verified_once(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     _, first = written(running, opened, [0, 1, 2], out)
     _, again = written(running, opened, [0, 1, 2], out)
-    assert first - again >= 3 * 4000
+    n_summed, n_pickles = 2 * 4000, 3 * 1000
+    assert n_summed <= first - again < n_summed + n_pickles
 
 
 def test_a_damaged_file_of_torch_is_found(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from ensembles import atomic_io
 from ensembles.checkpoints import average
 from ensembles.checkpoints.formats import output
+from ensembles.checkpoints.formats.pytorch_files import crc
 
 
 def die() -> None:
@@ -64,7 +65,8 @@ def run(order: dict[str, Any]) -> None:
     if order.get("no_exchange"):
         atomic_io._rename = lambda *_: False
     if order.get("step") == "half a block":
-        vars(output)["pwrite_all"] = half_a_block
+        for module in (output, crc):  # of the sinks of each format
+            vars(module)["pwrite_all"] = half_a_block
     elif order.get("step") == "half a removal":
         shutil.rmtree = half_a_removal  # type: ignore[assignment]
     elif order.get("step"):

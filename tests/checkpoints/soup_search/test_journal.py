@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ensembles.checkpoints import Journal
 from ensembles.checkpoints.directories.open import open_checkpoint
-from ensembles.checkpoints.soup_search.journal import MemberRecord, member_record
+from ensembles.checkpoints.soup_search.journal import (
+    MemberRecord,
+    member_record,
+    rule_identity,
+)
+from ensembles.rules import RULES
 from tests.checkpoints.building import pair
 
 COMMAND = "python eval.py {}"
@@ -324,3 +331,39 @@ def test_a_file_too_large_for_scores_is_not_read(tmp_path: Path) -> None:
         Journal(place, "x"),
     ):
         pass
+
+
+def test_a_rule_of_the_library_is_identified_by_its_name() -> None:
+    assert rule_identity(RULES["slerp"]) == "slerp"
+
+
+def test_a_custom_rule_is_identified_by_its_code_and_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source = """
+from ensembles.rules import Rule, blockwise
+HELPER = 1
+@blockwise
+def extent(block): return block.max()
+def mine(stack, weights, *, state): return stack[0] * state * HELPER
+rule = Rule(mine, statistics=extent)
+"""
+    identities = []
+    changed = source.replace("HELPER = 1", "HELPER = 2")
+    for name, text in (("one", source), ("two", source), ("three", changed)):
+        (tmp_path / f"{name}.py").write_text(text)
+        identities.append(rule_identity(importlib.import_module(name).rule))
+    assert all(identity.startswith("mine ") for identity in identities)
+    assert len(set(identities)) == 3  # code has the name of its file too
+
+
+def test_a_large_array_in_the_settings_is_written_in_full(
+    path: Path, tmp_path: Path
+) -> None:
+    known, values = records(tmp_path), np.zeros(5000)
+    with Journal(path, COMMAND) as journal:
+        journal.add(known, 0.5, 0.0, {"rule_params": {"scale": values}})
+        assert journal.find(known, {"rule_params": {"scale": values.copy()}}) == 0.5
+        values[2500] = 1
+        assert journal.find(known, {"rule_params": {"scale": values}}) is None

@@ -321,7 +321,7 @@ Wrong = dict[str, Any]
             r"needs the checkpoint that the members .*; pass base=PATH \(--base PATH\)",
         ),
         ({"base": "base"}, "can be used with selection 'wise_ft' only, found the base"),
-        ({"on_error": "skip"}, "on_error must be 'raise' or 'drop', found 'skip'"),
+        ({"on_error": "skip"}, "on_error must be one of 'raise', 'drop', found 'skip'"),
         ({"rule": "maen"}, "unknown rule 'maen'; did you mean 'mean'"),
         ({"rule_params": {"p": 2}}, "rule 'mean' has no parameter 'p'"),
         ({"memory": 1}, "memory must be at least"),
@@ -332,6 +332,25 @@ def test_what_is_wrong_is_told_before_anything_is_scored(
     tmp_path: Path, wrong: Wrong, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
+        make_soup(six(tmp_path), never, tmp_path / "out.safetensors", **wrong)
+    assert left(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"weights_params": 5}, "weights_params must be a dict or None, found 5"),
+        ({"rule_params": "p=2"}, "rule_params must be a dict or None, found 'p=2'"),
+        ({"lower_is_better": "no"}, "lower_is_better must be True or False, found 'no"),
+        ({"force": "no"}, "force must be True or False, found 'no'"),
+        ({"rule": 3}, "rule must be a name, found 3"),
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_refused_before_anything_is_scored(
+    tmp_path: Path, wrong: Wrong, message: str
+) -> None:
+    with pytest.raises(TypeError, match=message):
         make_soup(six(tmp_path), never, tmp_path / "out.safetensors", **wrong)
     assert left(tmp_path) == set()
 
@@ -770,3 +789,27 @@ def test_a_rule_with_a_base_is_refused_by_a_soup(tmp_path: Path) -> None:
     rule, paths = Rule(_added, needs_base=True), [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(ValueError, match="of a soup must not need a base, found '_add"):
         make_soup(paths, lambda path: 1.0, tmp_path / "soup", rule=rule)
+
+
+def _rule_of(part: float, offset: float = 0.0) -> Rule:
+    def blend(stack: Array, weights: Array) -> Array:
+        return np.asarray(part * stack.max(axis=0) + offset)
+
+    return Rule(blend)
+
+
+def test_scores_of_another_rule_of_the_same_name_are_not_used(tmp_path: Path) -> None:
+    paths, journal = members(tmp_path, 3, 6), tmp_path / "scores.jsonl"
+    reused = []
+    for part in (1.0, 1.0, 0.5):
+        report = make_soup(
+            paths,
+            lambda path: path.stat().st_ino,
+            tmp_path / "out.safetensors",
+            rule=_rule_of(part),
+            journal=Journal(journal, "score"),
+            force=True,
+        )
+        (mixed,) = [one for one in report.candidates if len(one.members) == 2]
+        reused.append(mixed.reused)
+    assert reused == [False, True, False]

@@ -150,7 +150,7 @@ def test_networks_of_different_seeds_are_noted(avg: Avg, tmp_path: Path) -> None
 def test_one_member_alone_is_questioned(avg: Avg, tmp_path: Path) -> None:
     save(tmp_path / "a.safetensors", {"w": np.ones(2)})
     result = avg("a.safetensors")
-    assert "note: there is one member alone: nothing is averaged" in result.stderr
+    assert "note: there is only one member: nothing is averaged" in result.stderr
     assert "mean of 1 member, 1 tensor, 16 B" in result.stdout
     assert "/s)" not in result.stdout
 
@@ -171,7 +171,7 @@ def test_a_plan_counts_integers_that_must_be_equal(avg: Avg, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("key", [None, "ema"])
-def test_the_state_dict_that_was_taken_is_told(
+def test_the_state_dict_that_was_taken_is_reported(
     avg: Avg, tmp_path: Path, key: str | None
 ) -> None:
     import torch

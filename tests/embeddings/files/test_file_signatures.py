@@ -72,7 +72,7 @@ def test_compressed_texts_are_never_embedded(
 
 
 @pytest.mark.parametrize("read", [read_frequencies, read_similarity_pairs])
-def test_compressed_lists_and_pairs_are_told(read: object, tmp_path: Path) -> None:
+def test_compressed_lists_and_pairs_are_reported(read: object, tmp_path: Path) -> None:
     path = tmp_path / "x.gz"
     path.write_bytes(COMPRESSED["gz"][0])
     with pytest.raises(ValueError, match=r"compressed \(gzip\): zcat .*x.gz > FILE"):
@@ -102,7 +102,7 @@ def test_wide_encodings_are_named(
     ],
 )
 @pytest.mark.parametrize("how", [{}, {"encoding": "latin-1"}])
-def test_binary_files_are_told(
+def test_binary_files_are_reported(
     content: bytes, how: dict[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "x"
@@ -129,7 +129,7 @@ def test_texts_with_strange_characters_are_texts(content: bytes) -> None:
     check_text(content, "x")
 
 
-def test_lines_that_end_with_returns_alone_are_told(tmp_path: Path) -> None:
+def test_lines_that_end_with_returns_alone_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "old.txt"
     path.write_bytes(b"good film\rbad film\rnothing\r")
     with pytest.raises(ValueError, match=r"tr '\\r' '\\n' < .*old.txt"):

@@ -280,7 +280,7 @@ def test_columns_between_semicolons_are_named(tmp_path: Path) -> None:
         texts_of(path)
 
 
-def test_a_field_that_is_too_long_is_told(tmp_path: Path) -> None:
+def test_a_field_that_is_too_long_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id," + "b" * 140_000 + "\n")
     with pytest.raises(ValueError, match=r"a\.csv line 1: field larger than"):
@@ -297,7 +297,7 @@ def test_a_field_that_is_too_long_is_told(tmp_path: Path) -> None:
         ("a.csv", "1,good film\n2,bad, film\n", {"column": "2"}),
     ],
 )
-def test_a_text_that_is_cut_at_a_delimiter_is_told(
+def test_a_text_that_is_cut_at_a_delimiter_is_reported(
     name: str, text: str, how: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(text)

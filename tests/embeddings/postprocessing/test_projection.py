@@ -93,6 +93,6 @@ def test_a_vector_becomes_the_same_alone_and_among_others(vectors: Float32) -> N
 
 
 @pytest.mark.parametrize("settings", [{"remove": 3}, {"whiten": True}])
-def test_too_few_sentences_are_told(vectors: Float32, settings: object) -> None:
+def test_too_few_sentences_are_reported(vectors: Float32, settings: object) -> None:
     with pytest.raises(ValueError, match=r"at least . texts with known words"):
         fitted(vectors[:1], **settings)  # type: ignore[arg-type]

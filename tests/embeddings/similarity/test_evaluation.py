@@ -147,7 +147,7 @@ def test_tables_of_pairs(text: str, columns: Any, tmp_path: Path) -> None:
         (b"a," + b"b" * 200_000 + b",1\n", None, "line 1: field larger than"),
     ],
 )
-def test_broken_tables_are_told(
+def test_broken_tables_are_reported(
     text: bytes, columns: Any, message: str, tmp_path: Path
 ) -> None:
     csv.field_size_limit(1 << 17)  # as Python has it, whatever a command has set

@@ -66,7 +66,7 @@ def test_word2vec_is_known_by_its_numbers_under_any_name(
         (word2vec()[:-4] + b"\0\0\xc0\x7f", "has NaN"),
     ],
 )
-def test_broken_word2vec_files_are_told(
+def test_broken_word2vec_files_are_reported(
     data: bytes, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "v.bin"
@@ -151,7 +151,7 @@ def test_fasttext_words_are_means_of_themselves_and_their_ngrams(
         (b"\xff" * 200, "not a complete file"),
     ],
 )
-def test_broken_fasttext_files_are_told(
+def test_broken_fasttext_files_are_reported(
     data: bytes, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "v.bin"
@@ -180,7 +180,7 @@ def test_what_is_written_is_read_again_from_a_map(suffix: str, tmp_path: Path) -
         write_vectors(vectors, path)
 
 
-def test_a_path_of_another_kind_is_told(tmp_path: Path) -> None:
+def test_a_path_of_another_kind_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.safetensors or \.npz"):
         write_vectors((WORDS, MATRIX), tmp_path / "v.txt")
 
@@ -240,7 +240,7 @@ def test_pickles_are_refused(name: str, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_wrong_arrays_are_told(
+def test_wrong_arrays_are_reported(
     arrays: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "v.npz"
@@ -249,7 +249,7 @@ def test_wrong_arrays_are_told(
         read_vectors(path)
 
 
-def test_a_file_that_was_cut_off_is_told(tmp_path: Path) -> None:
+def test_a_file_that_was_cut_off_is_reported(tmp_path: Path) -> None:
     for suffix in (".npz", ".safetensors"):
         path = write_vectors((WORDS, MATRIX), tmp_path / f"v{suffix}")
         path.write_bytes(path.read_bytes()[:-9])
@@ -279,7 +279,7 @@ def test_bfloat16_is_widened(tmp_path: Path) -> None:
         (3, TypeError, "must be a path"),
     ],
 )
-def test_wrong_vectors_in_memory_are_told(
+def test_wrong_vectors_in_memory_are_reported(
     vectors: object, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -359,9 +359,7 @@ def test_only_the_arrays_that_count_are_unpacked(tmp_path: Path) -> None:
             return super().open(name, *rest, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "ensembles.embeddings.vectors.named_arrays.zipfile.ZipFile", Watched
-        )
+        patch.setattr("ensembles.embeddings.vectors.npz.zipfile.ZipFile", Watched)
         assert read_vectors(path).tokens == ["a"]
     assert sorted(opened) == ["embeddings.npy", "tokens.npy"]
 

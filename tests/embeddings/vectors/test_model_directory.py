@@ -140,7 +140,7 @@ def test_torch_files_are_read_as_tensors_alone(
         read_vectors(tmp_path)
 
 
-def test_broken_directories_are_told(
+def test_broken_directories_are_reported(
     tmp_path: Path, matrix: Any, tokenizer: Any
 ) -> None:
     with pytest.raises(ValueError, match="found nothing"):

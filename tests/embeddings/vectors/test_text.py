@@ -116,7 +116,9 @@ def test_numbers_of_any_spelling_are_read(tmp_path: Path) -> None:
         ("a 1 2\n".encode("utf-32"), "is UTF-32; convert it first: iconv"),
     ],
 )
-def test_broken_files_are_told(text: str | bytes, message: str, tmp_path: Path) -> None:
+def test_broken_files_are_reported(
+    text: str | bytes, message: str, tmp_path: Path
+) -> None:
     path = written(tmp_path, text)
     with (
         pytest.raises(ValueError, match=message),
@@ -268,7 +270,7 @@ def test_reported_files_are_read(text: str, tokens: list[str], tmp_path: Path) -
         ("<<<<<<< HEAD\nthe 1 2\n=======\n", "line 1 must be a word and 1 num.*HEAD"),
     ],
 )
-def test_reported_files_that_are_no_vectors_are_told(
+def test_reported_files_that_are_no_vectors_are_reported(
     text: str, message: str, tmp_path: Path
 ) -> None:
     for name in ("v.txt", "v.vec"):
@@ -302,7 +304,7 @@ def test_files_of_gzip_are_read(tmp_path: Path) -> None:
     ],
     ids=["cut off", "a bad line", "empty", "twice", "pickle", "expands"],
 )
-def test_broken_files_of_gzip_are_told(
+def test_broken_files_of_gzip_are_reported(
     content: bytes, message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "v.txt.gz"

@@ -188,13 +188,13 @@ def test_a_file_with_another_line_is_refused(line: str, tmp_path: Path) -> None:
         ({"weights": "siff"}, "did you mean 'sif'"),
     ],
 )
-def test_what_cannot_be_counted_is_told(params: Any, message: str) -> None:
+def test_what_cannot_be_counted_is_reported(params: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         made(**params).fit()
 
 
 @pytest.mark.parametrize("wrong", [3, [("a", 3)]])
-def test_frequencies_of_another_kind_are_told(wrong: Any) -> None:
+def test_frequencies_of_another_kind_are_reported(wrong: Any) -> None:
     with pytest.raises(TypeError, match="frequencies must be None, a mapping"):
         fitted(frequencies=wrong)
 

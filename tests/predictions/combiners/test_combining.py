@@ -204,7 +204,7 @@ def test_nan_is_never_ranked_and_never_lost(combiner: Combiner) -> None:
 
 
 @each
-def test_what_is_wrong_with_members_is_told(combiner: Combiner) -> None:
+def test_what_is_wrong_with_members_is_reported(combiner: Combiner) -> None:
     params, one = training_for(combiner, 2), shares(1)[0]
     with pytest.raises(ValueError, match=r"found 1 members for 2 weights$"):
         combiner.function(iter([one]), np.ones(2), **params)
@@ -431,7 +431,7 @@ def test_values_are_combined_by_the_rule_where_the_combiner_is_of_classes() -> N
         geometric([[[2.0]], [[-8.0]]])
 
 
-def test_what_is_no_combiner_is_told() -> None:
+def test_what_is_no_combiner_is_reported() -> None:
     with pytest.raises(ValueError, match=r"^unknown rule 'maen'; did you mean 'mean'"):
         resolve_combiner("maen")
     with pytest.raises(ValueError, match=r"^unknown rule 'slerp'"):

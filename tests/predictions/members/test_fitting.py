@@ -43,7 +43,7 @@ pytestmark = pytest.mark.filterwarnings(
     ],
     ids=str,
 )
-def test_members_that_are_none_are_told(
+def test_members_that_are_none_are_reported(
     estimators: Any, message: str, iris: Data
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -285,7 +285,7 @@ def test_warnings_point_at_who_called_fit(iris: Data) -> None:
     assert {one.filename for one in caught} == {__file__}
 
 
-def test_progress_is_told_by_member_and_fold(iris: Data) -> None:
+def test_progress_is_reported_by_member_and_fold(iris: Data) -> None:
     callback = pytest.importorskip("sklearn.callback")
 
     class Listener:

@@ -71,7 +71,7 @@ def same(held: Any, scoring: Any, params: Any) -> None:
 @of_classes
 @given(shape=shapes(), params=params)
 @settings(max_examples=60, deadline=None)
-def test_greedy_on_classes_is_that_of_the_plain_scorer(
+def test_greedy_selects_the_same_with_fast_classification_scores(
     scoring: Any, shape: Any, params: Any
 ) -> None:
     same(classes_held(*shape), scoring, params)
@@ -79,14 +79,14 @@ def test_greedy_on_classes_is_that_of_the_plain_scorer(
 
 @given(shape=shapes(2, 2), params=params)
 @settings(max_examples=60, deadline=None)
-def test_greedy_on_areas_is_that_of_the_plain_scorer(shape: Any, params: Any) -> None:
+def test_greedy_selects_the_same_with_the_fast_roc_auc(shape: Any, params: Any) -> None:
     same(classes_held(*shape), "roc_auc", params)
 
 
 @of_values
 @given(shape=shapes(1, 3), params=params)
 @settings(max_examples=60, deadline=None)
-def test_greedy_on_values_is_that_of_the_plain_scorer(
+def test_greedy_selects_the_same_with_fast_regression_scores(
     scoring: Any, shape: Any, params: Any
 ) -> None:
     same(values_held(*shape), scoring, params)
@@ -108,7 +108,7 @@ def check_estimates(fast: Any, plain: ScorerScore, rng: np.random.Generator) -> 
 @pytest.mark.parametrize("kind", ["quarters", "odd", "plain", "float32"])
 @pytest.mark.parametrize("weighting", ["none", "any"])
 @pytest.mark.parametrize("scoring", [*OF_CLASSES, "roc_auc"])
-def test_estimates_are_within_their_errors(
+def test_estimates_are_within_their_error_bounds(
     scoring: Any, kind: str, weighting: str, rng: np.random.Generator
 ) -> None:
     n_classes = 2 if scoring == "roc_auc" else 3
@@ -125,7 +125,7 @@ def test_estimates_are_within_their_errors(
 @pytest.mark.parametrize("kind", ["quarters", "odd", "plain", "float32"])
 @pytest.mark.parametrize("weighting", ["none", "any"])
 @of_values
-def test_estimates_of_values_are_within_their_errors(
+def test_regression_estimates_are_within_their_error_bounds(
     scoring: Any, kind: str, weighting: str, rng: np.random.Generator
 ) -> None:
     for seed in range(3):
@@ -136,12 +136,12 @@ def test_estimates_of_values_are_within_their_errors(
 
 
 @pytest.mark.parametrize("scoring", ["f1_macro", "neg_mean_poisson_deviance"])
-def test_other_scorers_are_asked_as_they_are(scoring: str) -> None:
+def test_other_scorers_are_called_for_every_score(scoring: str) -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
     assert type(both(held, scoring)[0]) is ScorerScore
 
 
-def test_a_callable_is_asked_as_it_is() -> None:
+def test_a_callable_is_called_for_every_score() -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
     fast, _ = both(held, lambda model, X, y, **rest: float(len(y)))
     assert type(fast) is ScorerScore
@@ -149,7 +149,7 @@ def test_a_callable_is_asked_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("scoring", [*OF_CLASSES, "roc_auc"])
-def test_what_is_no_probability_is_scored_as_it_is(scoring: Any) -> None:
+def test_invalid_probabilities_are_scored_by_the_scorer(scoring: Any) -> None:
     held = classes_held(0, 3, 50, 2, "plain", "none")
     wrong: dict[str, Any] = {
         "half": held.stacks[0].astype(np.float16),
@@ -163,21 +163,21 @@ def test_what_is_no_probability_is_scored_as_it_is(scoring: Any) -> None:
 
 
 @of_values
-def test_values_that_do_not_vary_are_scored_as_they_are(scoring: Any) -> None:
+def test_constant_targets_are_scored_by_the_scorer(scoring: Any) -> None:
     held = values_held(0, 3, 50, 1, "plain", "none")._replace(y=np.ones(50))
     fast, plain = both(held, scoring)
     assert (type(fast) is ScorerScore) == (scoring == "r2")
     assert fast(np.ones(3) / 3) == plain(np.ones(3) / 3)
 
 
-def test_a_rule_that_is_no_mean_is_scored_as_it_is() -> None:
+def test_other_rules_than_the_mean_are_scored_by_the_scorer() -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
     rule = resolve_combiner("geometric_mean")
     combiner = replace(mean_of(held), combiner=rule)
     assert type(make_score(held, combiner, None)) is ScorerScore
 
 
-def test_answers_that_are_finished_in_another_way_are_scored_as_they_are() -> None:
+def test_predictions_with_other_postprocessing_are_scored_by_the_scorer() -> None:
     held = classes_held(0, 3, 50, 3, "plain", "none")
 
     class Reversed(FittedCombiner):
@@ -189,7 +189,7 @@ def test_answers_that_are_finished_in_another_way_are_scored_as_they_are() -> No
         assert type(make_score(held, combiner, scoring)) is ScorerScore
 
 
-def test_several_outputs_count_alike() -> None:
+def test_several_outputs_have_equal_weight() -> None:
     one, two = (classes_held(seed, 4, 60, 3, "tenths", "any") for seed in (0, 1))
     classes = [one.outputs.classes[0], two.outputs.classes[0]]  # type: ignore[union-attr]
     labels = ClassOutputs(classes, True, False, False, "error")
@@ -202,24 +202,22 @@ def test_several_outputs_count_alike() -> None:
 
 
 @pytest.mark.parametrize("scoring", [None, "accuracy", "roc_auc", "neg_brier_score"])
-def test_predictions_in_a_map_are_read_and_not_copied(
-    scoring: Any, tmp_path: Path
-) -> None:
+def test_memory_mapped_predictions_are_not_copied(scoring: Any, tmp_path: Path) -> None:
     held = classes_held(0, 5, 200, 2, "plain", "none")
-    np.save(tmp_path / "said.npy", held.stacks[0])
-    mapped = np.load(tmp_path / "said.npy", mmap_mode="r")
+    np.save(tmp_path / "y_proba.npy", held.stacks[0])
+    mapped = np.load(tmp_path / "y_proba.npy", mmap_mode="r")
     fast, plain = both(held._replace(stacks=[mapped]), scoring)
     assert isinstance(fast, BoundedScore)
     found = follow(greedy, 5, fast, n_rounds=5)
     assert found == follow(greedy, 5, plain, n_rounds=5)
-    own = [value for value in vars(fast).values() if isinstance(value, np.ndarray)]
+    arrays = [value for value in vars(fast).values() if isinstance(value, np.ndarray)]
     assert all(
-        value.size < mapped.size or np.shares_memory(value, mapped) for value in own
+        array.size < mapped.size or np.shares_memory(array, mapped) for array in arrays
     )
 
 
-def test_moves_make_room_and_start_anew() -> None:
-    # Bags go back to the start again and again, and rows are listed by turns.
+def test_the_margin_cache_reuses_slots_and_restarts() -> None:
+    # Each bag starts from zero counts, so that other rows are undecided.
     for seed in range(4):
         held = classes_held(seed, 7, 3000, 4, "float32", "none")
         same(held, "accuracy", {"n_init": 1, "n_bags": 3})
@@ -227,21 +225,22 @@ def test_moves_make_room_and_start_anew() -> None:
         check_estimates(fast, plain, np.random.default_rng(seed))
 
 
-def test_what_wins_for_sure_is_scored_where_its_value_is_not() -> None:
-    # The best of a round is held against the best so far.
+def test_a_certain_winner_of_uncertain_value_is_scored_again() -> None:
+    # The best score of a round is compared with the best score of earlier rounds.
     held = classes_held(519, 6, 7, 3, "quarters", "any")
     same(held, "accuracy", {"n_init": 1, "n_bags": 0})
 
 
-def test_running_sums_go_back_where_counts_do() -> None:
-    said = np.arange(6.0).reshape(3, 2)
-    running = RunningSums(said)
+def test_running_sums_restart_when_a_count_decreases() -> None:
+    predictions = np.arange(6.0).reshape(3, 2)
+    running = RunningSums(predictions)
     for counts in ([1, 0, 2], [1, 1, 2], [0, 5, 0], [0, 0, 0]):
-        np.testing.assert_array_equal(running.update(np.array(counts)), counts @ said)
+        sums = running.update(np.array(counts))
+        np.testing.assert_array_equal(sums, counts @ predictions)
 
 
-def test_what_is_raised_to_the_floor_is_not_scaled() -> None:
-    # Rows add up to 1 - 2**-23, and what is true has nothing: the scorer divides first.
+def test_probabilities_raised_to_the_floor_are_not_scaled() -> None:
+    # Rows sum to 1 - 2**-23, and the true class has 0: the scorer divides first.
     row = np.array([0.0, 0.5, 0.5 - 2.0**-23], np.float32)
     held = classes_held(0, 3, 40, 3, "float32", "none")
     stack: Any = np.broadcast_to(row, (3, 40, 3)).copy()
@@ -251,7 +250,7 @@ def test_what_is_raised_to_the_floor_is_not_scaled() -> None:
 
 
 @of_values
-def test_small_errors_of_large_values_are_known_to_be_rounded(
+def test_error_bounds_include_the_rounding_of_large_predictions(
     scoring: Any, rng: np.random.Generator
 ) -> None:
     held = values_held(0, 5, 400, 1, "plain", "none")
@@ -262,7 +261,7 @@ def test_small_errors_of_large_values_are_known_to_be_rounded(
     check_estimates(fast, plain, rng)
 
 
-def test_margins_as_small_as_rounding_are_left_to_the_mean() -> None:
+def test_margins_within_rounding_are_decided_by_the_mean() -> None:
     # Thirds and tenths: leads that are none, but for the rounding of the mean.
     row = np.array([[0.1, 0.2, 0.7], [0.3, 0.2, 0.5], [0.8, 0.1, 0.1], [0.2, 0.6, 0.2]])
     stack = np.stack([row, row[:, [1, 2, 0]], row[:, [2, 0, 1]], row[::-1]])
@@ -275,7 +274,7 @@ def test_margins_as_small_as_rounding_are_left_to_the_mean() -> None:
             check_estimates(fast, plain, np.random.default_rng(seed))
 
 
-def test_a_named_scorer_gets_each_targets_own_columns(
+def test_a_named_scorer_receives_the_columns_of_each_target(
     rng: np.random.Generator,
 ) -> None:
     Y = rng.integers(2, size=(80, 3))
@@ -292,9 +291,7 @@ def test_a_named_scorer_gets_each_targets_own_columns(
 
 @pytest.mark.parametrize("scoring", ["accuracy", "roc_auc"])
 @given(shape=shapes(most_classes=2))
-def test_scores_of_members_by_themselves_are_those_of_the_scorer(
-    scoring: str, shape: Any
-) -> None:
+def test_scores_of_single_members_equal_the_scorer(scoring: str, shape: Any) -> None:
     """Ties are exact too where one member is clearly apart from the others."""
     held = classes_held(*shape)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Loops behind fast scores, against what they say in numpy; also as plain Python."""
+"""Loops behind fast scores, against NumPy; also as plain Python."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from ensembles.predictions.metrics.accuracy_loops import (
-    contenders,
-    count,
-    count_all,
-    count_moved,
-    fill,
-    reach,
-    tell,
+    compute_margin_bounds,
+    copy_margins,
+    list_undecided,
+    mark_correct,
+    sum_correct,
+    sum_correct_all_rows,
+    sum_correct_cached,
 )
 from ensembles.predictions.metrics.log_loss_loops import (
     LANES,
     PIECE,
-    gather,
+    gather_true_class,
     log_sums,
     weighted_log_sums,
 )
-from ensembles.predictions.metrics.roc_auc_loops import STEPS, count_pairs, pack
+from ensembles.predictions.metrics.roc_auc_loops import STEPS, count_pairs, pack_keys
 
 FLOOR = 2.0**-52
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -35,153 +35,160 @@ def probabilities(rng: np.random.Generator, shape: Any, dtype: Any) -> Any:
 
 
 @dtypes
-def test_gather_takes_what_is_said_of_the_true_class(
+def test_gather_copies_the_probabilities_of_the_true_class(
     dtype: Any, rng: np.random.Generator
 ) -> None:
     stack = probabilities(rng, (3, 9, 4), dtype)
     stack[1, 2] *= 2
-    codes, shares = rng.integers(4, size=20), rng.random(20)
-    entries, drift = np.zeros((3, 20), dtype), np.zeros(3)
-    farthest, least = np.zeros((2, 20))
-    for part in ((0, 5), (5, 9)):
-        gather(stack, *part, 11, codes, shares, entries, drift, farthest, least)
+    codes, row_weights = rng.integers(4, size=20), rng.random(20)
+    true_proba, excess = np.zeros((3, 20), dtype), np.zeros(3)
+    max_deviation, min_proba = np.zeros((2, 20))
+    for bounds in ((0, 5), (5, 9)):
+        inputs = stack, *bounds, 11, codes, row_weights
+        gather_true_class(*inputs, true_proba, excess, max_deviation, min_proba)
     rows = np.arange(9)
     true = stack[:, rows, codes[11:]]
-    beyond = stack.astype(np.float64).sum(axis=2) - 1
-    np.testing.assert_array_equal(entries[:, 11:], true)
-    assert (entries[:, :11] == 0).all()
-    np.testing.assert_allclose(drift, beyond @ shares[11:], atol=1e-12)
-    np.testing.assert_allclose(farthest[11:], abs(beyond).max(axis=0), atol=1e-12)
-    np.testing.assert_array_equal(least[11:], true.min(axis=0))
+    deviations = stack.astype(np.float64).sum(axis=2) - 1
+    np.testing.assert_array_equal(true_proba[:, 11:], true)
+    assert (true_proba[:, :11] == 0).all()
+    np.testing.assert_allclose(excess, deviations @ row_weights[11:], atol=1e-12)
+    np.testing.assert_allclose(
+        max_deviation[11:], abs(deviations).max(axis=0), atol=1e-12
+    )
+    np.testing.assert_array_equal(min_proba[11:], true.min(axis=0))
 
 
 @pytest.mark.parametrize("value", [-1e-9, math.nan])
-def test_gather_finds_what_is_no_probability(value: float) -> None:
+def test_gather_detects_invalid_probabilities(value: float) -> None:
     stack = np.full((1, 2, 2), 0.5)
     stack[0, 1, 0] = value
-    farthest = np.zeros(2)
-    known = np.zeros(2, np.int64), np.ones(2), np.zeros((1, 2)), np.zeros(1), farthest
-    gather(stack, 0, 2, 0, *known, np.zeros(2))
-    assert farthest.tolist() == [0.0, math.inf]
+    max_deviation = np.zeros(2)
+    inputs = stack, 0, 2, 0, np.zeros(2, np.int64), np.ones(2)
+    outputs = np.zeros((1, 2)), np.zeros(1), max_deviation, np.zeros(2)
+    gather_true_class(*inputs, *outputs)
+    assert max_deviation.tolist() == [0.0, math.inf]
 
 
 @dtypes
 @pytest.mark.parametrize("size", [1, LANES, PIECE + LANES + 5])
-def test_sums_of_logarithms_are_off_by_rounding_alone(
+def test_sums_of_logarithms_have_only_rounding_errors(
     dtype: Any, size: int, rng: np.random.Generator
 ) -> None:
-    entries = np.exp(rng.uniform(-60, 0, (3, size))).astype(dtype)
-    entries[:, 0] = 0
+    true_proba = np.exp(rng.uniform(-60, 0, (3, size))).astype(dtype)
+    true_proba[:, 0] = 0
     sums, members = rng.choice([0.0, 0.3, 47.0], size), np.array([2, 0])
-    shares = rng.random(size)
-    logs = np.log(np.maximum(sums + entries[members].astype(np.float64), FLOOR))
+    row_weights = rng.random(size)
+    logs = np.log(np.maximum(sums + true_proba[members].astype(np.float64), FLOOR))
     out = np.empty(2)
-    log_sums(entries, sums, FLOOR, members, out)
+    log_sums(true_proba, sums, FLOOR, members, out)
     exact = [math.fsum(row) for row in logs]
     np.testing.assert_allclose(out, exact, rtol=0, atol=4e-16 * abs(logs).sum() + 1e-13)
-    weighted_log_sums(entries, sums, shares, FLOOR, members, out)
-    exact = [math.fsum(row) for row in shares * logs]
+    weighted_log_sums(true_proba, sums, row_weights, FLOOR, members, out)
+    exact = [math.fsum(row) for row in row_weights * logs]
     np.testing.assert_allclose(out, exact, rtol=0, atol=4e-16 * abs(logs).sum() + 1e-13)
 
 
-def test_logarithms_are_right_to_the_last_places(rng: np.random.Generator) -> None:
-    near = 1 + np.array([-1e-3, -1e-9, -(2.0**-53), 0, 2.0**-52, 1e-9, 0.4142, 0.4143])
-    for value in [FLOOR, *near, *np.exp(rng.uniform(-36, 9, 300))]:
+def test_logarithms_are_accurate_to_the_last_digits(rng: np.random.Generator) -> None:
+    near_one = 1 + np.array(
+        [-1e-3, -1e-9, -(2.0**-53), 0, 2.0**-52, 1e-9, 0.4142, 0.4143]
+    )
+    for value in [FLOOR, *near_one, *np.exp(rng.uniform(-36, 9, 300))]:
         out = np.empty(1)
-        known = np.array([[value]]), np.zeros(1), np.ones(1), FLOOR, np.array([0])
-        weighted_log_sums(*known, out)
+        arguments = np.array([[value]]), np.zeros(1), np.ones(1), FLOOR, np.array([0])
+        weighted_log_sums(*arguments, out)
         assert abs(out[0] - math.log(value)) <= 4e-16 * abs(math.log(value))
 
 
 def listed(
-    stack: Any, codes: Any, sums: Any, shares: Any, slack: float
+    stack: Any, codes: Any, sums: Any, row_weights: Any, slack: float
 ) -> tuple[Any, float]:
     n_rows, n_classes = sums.shape
-    most, least = np.empty((2, n_rows, n_classes))
-    assert reach(stack, codes, 0, n_rows, most, least) == stack.max()
-    moves = stack - stack[:, np.arange(n_rows), codes][:, :, None]
-    np.testing.assert_array_equal(most, moves.max(axis=0))
-    np.testing.assert_array_equal(least, moves.min(axis=0))
+    max_margins, min_margins = np.empty((2, n_rows, n_classes))
+    outputs = max_margins, min_margins
+    assert compute_margin_bounds(stack, codes, 0, n_rows, *outputs) == stack.max()
+    margins = stack - stack[:, np.arange(n_rows), codes][:, :, None]
+    np.testing.assert_array_equal(max_margins, margins.max(axis=0))
+    np.testing.assert_array_equal(min_margins, margins.min(axis=0))
     rows, starts = np.empty(n_rows, np.int64), np.empty(n_rows + 1, np.int64)
     classes, leads = np.empty(sums.size, np.int64), np.empty(sums.size)
-    n_listed, right = contenders(
-        sums, codes, shares, most, least, slack, rows, starts, classes, leads
-    )
+    inputs = sums, codes, row_weights, *outputs, slack
+    n_listed, decided_correct = list_undecided(*inputs, rows, starts, classes, leads)
     end = starts[n_listed]
-    return (rows[:n_listed], starts[: n_listed + 1], classes[:end], leads[:end]), right
+    undecided = rows[:n_listed], starts[: n_listed + 1], classes[:end], leads[:end]
+    return undecided, decided_correct
 
 
 @pytest.mark.parametrize("counted", [0.0, 1.0, 5.0])
-def test_margins_tell_what_is_right_wrong_and_in_doubt(
+def test_rows_are_correct_wrong_or_uncertain_by_their_margins(
     counted: float, rng: np.random.Generator
 ) -> None:
     n_rows, slack = 60, 1e-12
     stack = np.round(4 * probabilities(rng, (5, n_rows, 3), float)) / 4 + 0.125
-    codes, shares = rng.integers(3, size=n_rows), rng.random(n_rows)
+    codes, row_weights = rng.integers(3, size=n_rows), rng.random(n_rows)
     sums = counted * stack[1]
-    known, right = listed(stack, codes, sums, shares, slack)
+    undecided, decided_correct = listed(stack, codes, sums, row_weights, slack)
     out, members = np.empty((2, 5)), np.arange(5)
-    count(stack, codes, shares, members, *known, slack, out)
+    sum_correct(stack, codes, row_weights, members, *undecided, slack, out)
 
     totals = sums + stack
-    at = np.arange(n_rows)
-    ahead = totals - totals[:, at, codes][:, :, None]
-    ahead[:, at, codes] = -np.inf
-    worst = ahead.max(axis=2)
-    np.testing.assert_allclose(right + out[0], (worst < -slack) @ shares)
-    np.testing.assert_allclose(out[1], (abs(worst) <= slack) @ shares)
-    every = np.empty((2, 5))
-    count_all(stack, codes, shares, members, sums, slack, every)
-    np.testing.assert_allclose(every, [right + out[0], out[1]])
-
-    rows, starts, classes, leads = known
-    places, spread_rows = (
-        rng.permutation(len(classes)),
-        np.repeat(rows, np.diff(starts)),
+    indices = np.arange(n_rows)
+    leads_of_classes = totals - totals[:, indices, codes][:, :, None]
+    leads_of_classes[:, indices, codes] = -np.inf
+    max_leads = leads_of_classes.max(axis=2)
+    np.testing.assert_allclose(
+        decided_correct + out[0], (max_leads < -slack) @ row_weights
     )
-    moves, moved = np.empty((len(classes), 5)), np.empty((2, 5))
-    fill(stack, codes, places, spread_rows, classes, moves)
-    count_moved(moves, places, shares, rows, starts, leads, slack, moved)
-    np.testing.assert_allclose(moved, out)
-    surely, unsure = np.empty((2, len(rows)), bool)
+    np.testing.assert_allclose(out[1], (abs(max_leads) <= slack) @ row_weights)
+    all_rows = np.empty((2, 5))
+    sum_correct_all_rows(stack, codes, row_weights, members, sums, slack, all_rows)
+    np.testing.assert_allclose(all_rows, [decided_correct + out[0], out[1]])
+
+    rows, starts, classes, leads = undecided
+    slots = rng.permutation(len(classes))
+    pair_rows = np.repeat(rows, np.diff(starts))
+    margins, cached = np.empty((len(classes), 5)), np.empty((2, 5))
+    copy_margins(stack, codes, slots, pair_rows, classes, margins)
+    sum_correct_cached(margins, slots, row_weights, rows, starts, leads, slack, cached)
+    np.testing.assert_allclose(cached, out)
+    correct, uncertain = np.empty((2, len(rows)), bool)
     for member in members:
-        tell(stack[member], codes, *known, slack, surely, unsure)
-        np.testing.assert_array_equal(surely, worst[member, rows] < -slack)
-        np.testing.assert_array_equal(unsure, abs(worst[member, rows]) <= slack)
+        mark_correct(stack[member], codes, *undecided, slack, correct, uncertain)
+        np.testing.assert_array_equal(correct, max_leads[member, rows] < -slack)
+        np.testing.assert_array_equal(uncertain, abs(max_leads[member, rows]) <= slack)
 
 
-def test_reach_finds_what_is_no_probability() -> None:
-    most, least = np.empty((2, 1, 2))
+def test_margin_bounds_detect_invalid_probabilities() -> None:
+    outputs = np.empty((2, 1, 2))
     for row in ([0.5, -0.5], [math.nan, 1.0], [0.0, 0.0]):
         stack, codes = np.array([[row]]), np.zeros(1, np.int64)
-        assert reach(stack, codes, 0, 1, most, least) == math.inf
+        assert compute_margin_bounds(stack, codes, 0, 1, *outputs) == math.inf
 
 
 @dtypes
-def test_pairs_are_counted_with_their_doubt(
+def test_ordered_and_uncertain_pairs_are_counted(
     dtype: Any, rng: np.random.Generator
 ) -> None:
     n_rows = 80
-    said = probabilities(rng, (n_rows, 2), dtype)
-    said[:40] = np.round(said[:40] * 4) / 4 + 0.125
+    proba = probabilities(rng, (n_rows, 2), dtype)
+    proba[:40] = np.round(proba[:40] * 4) / 4 + 0.125
     sums, labels = probabilities(rng, (n_rows, 2), float), rng.integers(2, size=n_rows)
     sums[:20], labels[:2] = [1.0, 1.0], [0, 1]
     keys = np.empty(n_rows, np.uint32)
-    pack(sums, said, labels, keys)
-    both = sums + said
-    shares = both[:, 1] / both.sum(axis=1)
-    np.testing.assert_array_equal(keys >> 1, np.floor(shares * STEPS))
+    pack_keys(sums, proba, labels, keys)
+    total = sums + proba
+    mean_proba = total[:, 1] / total.sum(axis=1)
+    np.testing.assert_array_equal(keys >> 1, np.floor(mean_proba * STEPS))
     np.testing.assert_array_equal(keys & 1, labels)
     keys.sort()
-    right, doubt = count_pairs(keys, 1)
-    gaps = shares[labels == 1][:, None] - shares[labels == 0]
-    sure = (gaps > 2 / STEPS).sum()
-    assert doubt == (abs(gaps) <= 2 / STEPS).sum()
-    assert right == 2 * sure + doubt
-    assert doubt > 0
+    ordered, uncertain = count_pairs(keys, 1)
+    gaps = mean_proba[labels == 1][:, None] - mean_proba[labels == 0]
+    n_certain = (gaps > 2 / STEPS).sum()
+    assert uncertain == (abs(gaps) <= 2 / STEPS).sum()
+    assert ordered == 2 * n_certain + uncertain
+    assert uncertain > 0
 
 
-def test_a_share_of_one_has_a_place() -> None:
+def test_a_probability_of_one_fits_into_a_key() -> None:
     keys = np.empty(1, np.uint32)
-    pack(np.zeros((1, 2)), np.array([[0.0, 1.0]]), np.array([1]), keys)
+    pack_keys(np.zeros((1, 2)), np.array([[0.0, 1.0]]), np.array([1]), keys)
     assert keys[0] == 2**32 - 1

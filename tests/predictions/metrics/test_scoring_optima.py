@@ -35,7 +35,7 @@ def climbed(score: Any, n_members: int) -> float:
 @pytest.mark.parametrize("weighting", ["none", "any", "zeros"])
 @pytest.mark.parametrize("kind", ["quarters", "odd", "plain", "float32"])
 @pytest.mark.parametrize("scoring", [None, "neg_log_loss", "neg_brier_score"])
-def test_optima_of_classes_are_no_worse_than_what_scipy_climbs_to(
+def test_classification_optima_are_at_least_as_good_as_those_of_scipy(
     scoring: Any, kind: str, weighting: str
 ) -> None:
     for seed, n_members in ((0, 6), (1, 1), (2, 9)):
@@ -48,7 +48,7 @@ def test_optima_of_classes_are_no_worse_than_what_scipy_climbs_to(
 @pytest.mark.parametrize("weighting", ["none", "any"])
 @pytest.mark.parametrize("kind", ["whole", "odd", "plain", "float32"])
 @pytest.mark.parametrize("scoring", SMOOTH)
-def test_optima_of_values_are_no_worse_than_what_scipy_climbs_to(
+def test_regression_optima_are_at_least_as_good_as_those_of_scipy(
     scoring: Any, kind: str, weighting: str
 ) -> None:
     for seed, n_members in ((0, 6), (1, 1), (2, 9)):
@@ -59,7 +59,7 @@ def test_optima_of_values_are_no_worse_than_what_scipy_climbs_to(
 
 
 @pytest.mark.parametrize("scoring", SMOOTH)
-def test_no_member_pulls_away_from_an_optimum(scoring: str) -> None:
+def test_no_member_has_a_larger_slope_at_an_optimum(scoring: str) -> None:
     fast, _ = both(values_held(3, 12, 400, 1, "plain", "any"), scoring)
     weights = fast.optimum()
     slopes = fast.gradient(weights)
@@ -69,7 +69,7 @@ def test_no_member_pulls_away_from_an_optimum(scoring: str) -> None:
 
 
 @pytest.mark.parametrize("scoring", [None, *SMOOTH])
-def test_gradients_are_the_slopes_that_differences_find(scoring: Any) -> None:
+def test_gradients_equal_finite_differences(scoring: Any) -> None:
     held = classes_held(3, 5, 300, 3, "float32", "any")
     if scoring is not None:
         held = values_held(3, 5, 300, 1, "plain", "any")
@@ -97,7 +97,7 @@ def exact_optimum(errors: Float64) -> tuple[float, Float64]:
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e3, 1e6, 1e8, 1e12])
-def test_a_member_that_diverged_does_not_spoil_the_others(
+def test_a_diverged_member_does_not_affect_the_other_weights(
     scale: float, rng: np.random.Generator
 ) -> None:
     held = values_held(3, 4, 400, 1, "plain", "none")
@@ -111,14 +111,14 @@ def test_a_member_that_diverged_does_not_spoil_the_others(
     assert ((found @ errors) ** 2).mean() <= least * (1 + 1e-9)
 
 
-def test_members_without_an_error_share_the_weight() -> None:
+def test_members_without_errors_share_the_weight() -> None:
     held = values_held(3, 3, 30, 1, "plain", "none")
     stack = np.array([held.y, held.y, held.y + 1])[:, :, None]
     fast, _ = both(held._replace(stacks=[stack]), None)
     assert fast.optimum().tolist() == [0.5, 0.5, 0.0]
 
 
-def test_a_perfect_mean_has_no_slope() -> None:
+def test_the_gradient_of_a_perfect_mean_is_zero() -> None:
     held = values_held(3, 1, 30, 1, "plain", "none")
     held = held._replace(stacks=[np.asarray(held.y)[None, :, None]])
     fast, _ = both(held, "neg_root_mean_squared_error")
@@ -126,60 +126,62 @@ def test_a_perfect_mean_has_no_slope() -> None:
     assert fast.optimum().tolist() == [1.0]
 
 
-def mixture_gap(entries: Float64, shares: Float64) -> tuple[float, Float64]:
-    weights = mixture_weights(entries, shares, floor=FLOOR)
-    raised = np.maximum(entries, FLOOR, dtype=np.float64)
-    return float((raised @ (shares / (weights @ raised))).max()) - 1, weights
+def mixture_gap(likelihoods: Float64, row_weights: Float64) -> tuple[float, Float64]:
+    weights = mixture_weights(likelihoods, row_weights, floor=FLOOR)
+    raised = np.maximum(likelihoods, FLOOR, dtype=np.float64)
+    return float((raised @ (row_weights / (weights @ raised))).max()) - 1, weights
 
 
 @pytest.mark.parametrize("n_members", [1, 2, 30, 150])
-def test_slopes_at_the_best_mixture_prove_that_it_is(
+def test_slopes_at_the_optimal_mixture_are_at_most_one(
     n_members: int, rng: np.random.Generator
 ) -> None:
-    entries = rng.beta(2, 1 + rng.random((n_members, 1)), (n_members, 3000))
-    for shares in (np.full(3000, 1 / 3000), rng.dirichlet(np.ones(3000))):
-        gap, weights = mixture_gap(entries, shares)
+    likelihoods = rng.beta(2, 1 + rng.random((n_members, 1)), (n_members, 3000))
+    for row_weights in (np.full(3000, 1 / 3000), rng.dirichlet(np.ones(3000))):
+        gap, weights = mixture_gap(likelihoods, row_weights)
         assert gap <= 1e-8
         assert (weights >= 0).all()
         assert weights.sum() == pytest.approx(1, abs=1e-12)
 
 
 def test_a_mixture_by_hand() -> None:
-    # Two members, each sure of its own rows and of nothing else: shares of the rows.
-    entries = np.array([[1.0, 0, 0, 0], [0, 1.0, 1.0, 1.0]])
-    weights = mixture_weights(entries, np.full(4, 0.25), floor=FLOOR)
+    # Each row is predicted by one member: the weights are the fractions of the rows.
+    likelihoods = np.array([[1.0, 0, 0, 0], [0, 1.0, 1.0, 1.0]])
+    weights = mixture_weights(likelihoods, np.full(4, 0.25), floor=FLOOR)
     np.testing.assert_allclose(weights, [0.25, 0.75], atol=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 5e-324, 1.0])
-def test_a_mixture_of_members_alike_is_one_of_them(value: float) -> None:
+def test_a_mixture_of_identical_members_equals_one_member(value: float) -> None:
     gap, weights = mixture_gap(np.full((70, 5), value), np.full(5, 0.2))
     assert gap <= 1e-9
     assert weights.sum() == pytest.approx(1)
 
 
-def test_a_mixture_of_rare_certainty_is_found(rng: np.random.Generator) -> None:
-    # A member that is right nearly nowhere, but alone there, gets its share.
-    entries = np.full((3, 10_000), 1e-9)
-    entries[0], entries[0, :7] = 0.9, 0.0
-    entries[1, :7] = 1.0
-    gap, weights = mixture_gap(entries, np.full(10_000, 1e-4))
+def test_a_member_that_is_rarely_right_alone_gets_its_weight(
+    rng: np.random.Generator,
+) -> None:
+    # Only member 1 predicts the first 7 of 10,000 rows.
+    likelihoods = np.full((3, 10_000), 1e-9)
+    likelihoods[0], likelihoods[0, :7] = 0.9, 0.0
+    likelihoods[1, :7] = 1.0
+    gap, weights = mixture_gap(likelihoods, np.full(10_000, 1e-4))
     assert gap <= 1e-8
     assert weights[1] == pytest.approx(7e-4, rel=1e-2)
 
 
-def test_members_that_were_let_go_come_back() -> None:
-    # A hundred members, each needed for its own three rows and for as much.
-    entries = np.where(np.arange(300) // 3 == np.arange(100)[:, None], 0.9, 0.001)
-    gap, weights = mixture_gap(entries, np.full(300, 1 / 300))
+def test_members_removed_by_em_steps_can_return() -> None:
+    # A hundred members, each of which alone predicts three rows.
+    likelihoods = np.where(np.arange(300) // 3 == np.arange(100)[:, None], 0.9, 0.001)
+    gap, weights = mixture_gap(likelihoods, np.full(300, 1 / 300))
     assert gap <= 1e-8
     np.testing.assert_allclose(weights, 0.01, atol=1e-6)
 
 
 @pytest.mark.parametrize("share", [1e-4, 1e-7, 1e-9])
-def test_a_row_that_hardly_counts_gets_its_share(share: float) -> None:
-    entries = np.array([[0.9, 0.0], [0.0, 1.0], [0.5, 0.0]])
-    gap, weights = mixture_gap(entries, np.array([1 - share, share]))
+def test_a_row_of_tiny_weight_affects_the_mixture(share: float) -> None:
+    likelihoods = np.array([[0.9, 0.0], [0.0, 1.0], [0.5, 0.0]])
+    gap, weights = mixture_gap(likelihoods, np.array([1 - share, share]))
     assert gap <= 1e-8
     assert weights[1] == pytest.approx(share, rel=1e-2)
 

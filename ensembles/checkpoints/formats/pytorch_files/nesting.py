@@ -27,6 +27,7 @@ MODEL_KEYS = {
 PARTS = {"model": "generator"}  # OpenNMT stores the output layer apart
 PREFIXES = ("module.", "_orig_mod.")
 SHOWN = 8
+SHARED = " (shares memory with the averaged tensors)"
 # Training state (optimizer, scheduler, metrics): its tensors are not parameters.
 TRAINING = re.compile(
     r"optim|sched|scaler|rng|random|callback|loop|sampler|loss|meter|metric|history"
@@ -47,15 +48,12 @@ class StateDict(NamedTuple):
         in their names. Names have the key as prefix if there are several keys.
     keys : tuple of str
         Keys of the state dict; empty if the file is a single state dict.
-    others : tuple of str
-        Other keys of the file, such as ``optimizer``.
     notes : list of str
         Messages, one sentence each.
     """
 
     tensors: dict[str, StoredTensor]
     keys: tuple[str, ...]
-    others: tuple[str, ...]
     notes: list[str]
 
 
@@ -110,9 +108,76 @@ def state_dict_in(content: Any, key: Keys, path: Path) -> StateDict:
             )
         prefix = f"{chosen}." if len(keys) > 1 else ""
         tensors |= {prefix + name: v for name, v in _tensors(state, path).items()}
-    tops = {step for name in keys for step in (name, name.split(".")[0])}
-    others = tuple(str(name) for name in mapping if keys and str(name) not in tops)
-    return StateDict(tensors, keys, others, notes)
+    return StateDict(tensors, keys, notes)
+
+
+def tensors_by_key(content: Any) -> dict[str, dict[Any, StoredTensor]]:
+    """Tensors of all state dicts in the object of a PyTorch file.
+
+    Parameters
+    ----------
+    content : object
+        Content of the file.
+
+    Returns
+    -------
+    dict of str to dict
+        Tensors by name, for the dotted key of each mapping that contains tensors; the
+        key of ``content`` itself is empty.
+    """
+    mapping = contents(content)
+    states = {"": mapping} if _is_state_dict(mapping) else {}
+    states |= dict(_state_dicts(mapping))
+    return {
+        key: {name: value for name, value in state.items() if is_tensor(value)}
+        for key, state in states.items()
+    }
+
+
+def contents_beside(content: Any, chosen: StateDict) -> list[str]:
+    """Names of the contents of a file other than the tensors of its state dict.
+
+    Parameters
+    ----------
+    content : object
+        Content of the file.
+    chosen : StateDict
+        State dict in it, see `state_dict_in`.
+
+    Returns
+    -------
+    list of str
+        Keys such as "optimizer", with dots between nested keys. One that shares a
+        storage with the state dict, and changes with it, has an addition that says so.
+    """
+    storages = {tensor.storage for tensor in chosen.tensors.values() if tensor.size}
+    return [
+        name + SHARED * any(t.storage in storages for t in _tensors_in(value))
+        for name, value in _others(content, "", chosen.keys)
+    ]
+
+
+def _others(
+    content: Any, prefix: str, keys: tuple[str, ...]
+) -> Iterator[tuple[str, Any]]:
+    """Contents outside of the state dicts at ``keys``, and other values in these."""
+    for inner, value in contents(content).items():
+        name = f"{prefix}{inner}"
+        if name in keys:
+            values = contents(value).items()
+            yield from ((f"{name}.{n}", v) for n, v in values if not is_tensor(v))
+        elif any(key.startswith(f"{name}.") for key in keys):
+            yield from _others(value, f"{name}.", keys)
+        elif keys or not is_tensor(value):
+            yield name, value
+
+
+def _tensors_in(value: Any) -> Iterator[StoredTensor]:
+    """Tensors at any depth of a value."""
+    if is_tensor(value):
+        yield value
+    for _, container in [("", value), *_containers(value)]:
+        yield from filter(is_tensor, contents(container).values())
 
 
 def is_tensor(value: Any) -> bool:

@@ -1,0 +1,78 @@
+"""``ensemble convert``: write a checkpoint in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ensembles_cli.console import bar
+from ensembles_cli.options import checkpoint
+from ensembles_cli.process import end_cleanly, raise_file_limit
+from ensembles_cli.reports.average import (
+    PlannedAverage,
+    print_members,
+    print_plan,
+    print_report,
+)
+
+
+@click.command("convert")
+@click.argument("source", metavar="CKPT")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help=(
+        "Output path: a file with the suffix of a format, such as .safetensors, .pt, "
+        ".npz or .gguf, else a directory."
+    ),
+)
+@checkpoint.dtype
+@checkpoint.key
+@checkpoint.shard_size
+@checkpoint.memory
+@checkpoint.threads
+@checkpoint.force
+@checkpoint.plan_only
+@checkpoint.as_json
+@checkpoint.sha256
+def command(
+    source: str,
+    out: Path,
+    plan_only: bool,
+    as_json: bool,
+    sha256: bool,
+    **options: Any,
+) -> None:
+    """Convert a checkpoint to another format, dtype or shard size.
+
+    Reads all files and directories that ensemble avg reads. Tensors keep their bytes,
+    or are rounded once to another dtype; the other files of a directory are copied.
+    The checkpoint is streamed: it may be larger than memory.
+
+    \b
+    ensemble convert model.pt -o model.safetensors
+    ensemble convert model/ -o small/ --dtype bfloat16 --shard-size 2GB
+    ensemble convert last.ckpt --key ema.model -o ema/
+    """
+    from ensembles import checkpoints
+    from ensembles.atomic_io import check_absent
+    from ensembles.checkpoints.directories.discovery import DiscoveredCheckpoints
+    from ensembles.checkpoints.merging.conversion import as_conversion
+
+    raise_file_limit()
+    end_cleanly()
+    plan = as_conversion(checkpoints.plan([source], out, **options))
+    planned = PlannedAverage(plan, DiscoveredCheckpoints([source], [None], []))
+    if plan_only:
+        print_plan(planned, as_json)
+        return
+    check_absent(out, force=options["force"])
+    if not as_json:
+        print_members(planned)
+    with bar("converting", plan.read_bytes) as progress:
+        report = checkpoints.write(plan, progress=progress, sha256=sha256)
+    print_report(planned, report, as_json)

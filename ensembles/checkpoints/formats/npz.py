@@ -1,0 +1,346 @@
+"""NumPy archives, as `numpy.savez` writes them: a zip file with an array per entry.
+
+The provenance of an average is in the comment of the archive, which NumPy ignores.
+Sources: the documentation of `numpy.lib.format`, and PKWARE's APPNOTE.TXT 6.3.10.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ensembles.atomic_io import preallocate, pwrite_all
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    ChecksumRecord,
+    FileSource,
+    Tensor,
+)
+from ensembles.checkpoints.formats.output import FileSink, OutputFile, Sink
+from ensembles.checkpoints.formats.table import FORMATS, FileHead
+from ensembles.checkpoints.formats.zip_files import (
+    DEFLATED,
+    LOCAL_HEADER,
+    STORED,
+    Conversion,
+    ScratchFile,
+    ZipEntry,
+    pread_all,
+    read_archive,
+    zip_entries,
+)
+from ensembles.registry import register
+
+SUFFIX = ".npy"
+DTYPES = frozenset(
+    np.dtype(name)
+    for name in (
+        *("float64", "float32", "float16", "int64", "int32", "int16", "int8", "bool"),
+        *("uint64", "uint32", "uint16", "uint8"),
+    )
+)
+HEADERS = {
+    (1, 0): npy.read_array_header_1_0,
+    (2, 0): npy.read_array_header_2_0,
+}
+LARGEST_HEADER = 12 << 10  # bytes; NumPy reads headers of at most 10,000
+ALIGNMENT = 64
+NOTED = 64 << 20  # bytes of temporary files
+NO_SIZE = 0xFFFFFFFF  # of a size that is in the zip64 field
+PADDING = 0xD935  # field of Android's zipalign, ignored by others
+LARGEST_FIELD = 0xFFFF  # bytes of a name or a comment
+IN_ZIP64 = (0xFFFF, 0xFFFF, NO_SIZE, NO_SIZE)
+
+
+def _matches(head: FileHead) -> bool:
+    return any(name.endswith(SUFFIX) for name in head.entries)
+
+
+def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
+    """Write headers without checksums first, and again when the tensors are written."""
+    entries, end = _placed(file)
+    with file.path.open("w+b", buffering=0) as opened:
+        fd = opened.fileno()
+        preallocate(fd, end)
+        for entry in entries:
+            pwrite_all(fd, memoryview(entry.array_header), entry.data)
+        yield {e.name: FileSink(fd, e.data + len(e.array_header)) for e in entries}
+        checksums = [_checksum(fd, entry) for entry in entries]
+        for entry, crc in zip(entries, checksums, strict=True):
+            pwrite_all(fd, memoryview(entry.local_header(crc)), entry.start)
+        directory = b"".join(map(_Entry.directory_entry, entries, checksums))
+        directory += _end(len(entries), end, len(directory), _comment(file))
+        pwrite_all(fd, memoryview(directory), end)
+
+
+@register(
+    FORMATS,
+    suffixes=(".npz",),
+    matches=_matches,
+    write=_write,
+    keeps_metadata=True,
+    keeps_aliases=False,
+    dtypes=DTYPES,
+    in_directories=False,  # statistics and other data of a model
+)
+def npz(path: Path) -> Checkpoint:
+    """Layout of a NumPy archive.
+
+    Arrays that are compressed, big-endian or in Fortran order are converted in a
+    temporary file when they are first read.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the archive, with any suffix.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    FileNotFoundError
+        If the path does not exist.
+    ValueError
+        If the archive is damaged, or expands to more than 1 GiB and 100 times its size;
+        if an array contains Python objects or its dtype cannot be averaged.
+    """
+    file, archive = FileSource(path), read_archive(path)
+    checkpoint = Checkpoint(str(path), "npz", path, {})
+    scratch, others = ScratchFile(file), []
+    for entry in zip_entries(file, archive):
+        if entry.name.endswith(SUFFIX):
+            name = entry.name.removesuffix(SUFFIX)
+            checkpoint.layout[name] = _tensor(file, entry, scratch, checkpoint.records)
+        else:
+            others.append(entry.name)
+    checkpoint.parts[path.name] = list(checkpoint.layout)
+    checkpoint.metadata.update(_metadata(archive.comment))
+    if others:
+        checkpoint.notes.append(
+            f"{len(others)} entries that are not arrays, such as {others[0]!r}, are "
+            "left out"
+        )
+    if scratch.size > NOTED:
+        checkpoint.notes.append(
+            f"arrays that are compressed, big-endian or in Fortran order take "
+            f"{scratch.size} bytes of the folder for temporary files"
+        )
+    return checkpoint
+
+
+def _tensor(
+    file: FileSource,
+    entry: ZipEntry,
+    scratch: ScratchFile,
+    records: list[ChecksumRecord],
+) -> Tensor:
+    """Tensor of an entry: its bytes in the file, or a conversion of them."""
+    where = f"{file.path}: array {entry.name.removesuffix(SUFFIX)!r}"
+    shape, by_column, dtype, n_header = _array_header(file, entry, where)
+    _check_dtype(dtype, where)
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if n_header + n_bytes != entry.size:
+        raise ValueError(
+            f"{where} of shape {shape} and dtype {dtype} needs {n_bytes} bytes after "
+            f"its header of {n_header}, found {entry.size - n_header}"
+        )
+    native = dtype.newbyteorder("=")
+    is_row_major = not by_column or sum(length > 1 for length in shape) < 2
+    if entry.method == STORED and native == dtype and is_row_major:
+        records.append(
+            ChecksumRecord(file, entry.offset, entry.size, entry.crc, entry.name)
+        )
+        return Tensor(native, shape, file, entry.offset + n_header)
+    conversion = Conversion(
+        scratch, entry, n_header, dtype, shape, by_column=not is_row_major
+    )
+    return Tensor(native, shape, conversion, 0)
+
+
+def _array_header(
+    file: FileSource, entry: ZipEntry, where: str
+) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
+    """Shape, order, dtype of an array, and the size of its header."""
+    stored = file.read(entry.offset, min(entry.stored_size, LARGEST_HEADER))
+    if entry.method == STORED:
+        if entry.stored_size != entry.size:
+            raise ValueError(f"{where} has two sizes, and is not compressed")
+    elif entry.method == DEFLATED:
+        try:
+            stored = zlib.decompressobj(-15).decompress(stored, LARGEST_HEADER)
+        except zlib.error as error:
+            raise ValueError(f"{where} is damaged: {error}") from None
+    else:
+        raise ValueError(
+            f"{where} has the compression method {entry.method}; save it again with "
+            "numpy.savez"
+        )
+    start = io.BytesIO(stored)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            shape, by_column, dtype = HEADERS[npy.read_magic(start)](start)
+    except (ValueError, KeyError, SyntaxError, TokenError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{where} has no valid header: {reason}") from None
+    except (TypeError, RecursionError, AttributeError) as error:
+        raise ValueError(f"{where} has no valid header: {error}") from None
+    if not all(type(length) is int and 0 <= length <= 1 << 62 for length in shape):
+        raise ValueError(f"{where} has shape {shape}")
+    return shape, by_column, dtype, start.tell()
+
+
+def _check_dtype(dtype: np.dtype[Any], where: str) -> None:
+    if dtype.hasobject:
+        raise ValueError(
+            f"{where} contains Python objects, and loading them could run code; save "
+            "the numbers in it as arrays of their own"
+        )
+    if dtype.names or dtype.subdtype:
+        raise ValueError(
+            f"{where} has the structured dtype {dtype}; save each field as an array of "
+            "its own"
+        )
+    if dtype.kind == "V":
+        raise ValueError(
+            f"{where} has dtype {dtype.str[1:]}, as NumPy stores bfloat16 and float8 "
+            "without their names; convert it with "
+            f"array.view(ml_dtypes.bfloat16).astype('float32') and save it again"
+        )
+    if dtype.kind == "c":
+        raise ValueError(
+            f"{where} has dtype {dtype}, which cannot be averaged; store it as real "
+            "numbers: array.view(array.real.dtype)"
+        )
+    if dtype.newbyteorder("=") not in DTYPES:
+        raise ValueError(
+            f"{where} has dtype {dtype}, which cannot be averaged; save the archive "
+            "without it, or convert it first"
+        )
+
+
+def _metadata(comment: bytes) -> dict[str, str]:
+    """Metadata in the comment of an archive, empty for other comments."""
+    try:
+        content = json.loads(comment)
+    except (ValueError, RecursionError):
+        return {}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {key: value for key, value in entries if isinstance(value, str)}
+
+
+def _comment(file: OutputFile) -> bytes:
+    """Comment with the metadata, or only the first entry if they are too long."""
+    metadata = list(file.metadata.items())
+    while True:
+        comment = json.dumps(dict(metadata), separators=(",", ":")).encode()
+        if len(comment) <= LARGEST_FIELD or len(metadata) == 1:
+            break
+        metadata.pop()
+    if len(comment) > LARGEST_FIELD:
+        raise ValueError(
+            f"{file.name}: the provenance has {len(comment)} bytes, an npz file stores "
+            f"at most {LARGEST_FIELD}; average in two steps, or write safetensors"
+        )
+    return comment
+
+
+class _Entry(NamedTuple):
+    """An array to write: its name, header and place in the archive."""
+
+    name: str
+    encoded: bytes
+    array_header: bytes
+    size: int
+    start: int
+    data: int
+
+    def local_header(self, crc: int) -> bytes:
+        """Header before the data; its padding aligns them."""
+        zip64 = struct.pack("<HHQQ", 1, 16, self.size, self.size)
+        padding = self.data - self.start - LOCAL_HEADER - len(self.encoded) - len(zip64)
+        extra = zip64 + struct.pack("<HHH", PADDING, padding - 4, ALIGNMENT)
+        return (
+            struct.pack("<4sH", b"PK\x03\x04", 45)
+            + self._shared_fields(crc, len(zip64) + padding)
+            + self.encoded
+            + extra.ljust(len(zip64) + padding, b"\0")
+        )
+
+    def directory_entry(self, crc: int) -> bytes:
+        """Entry in the central directory."""
+        zip64 = struct.pack("<HHQQQ", 1, 24, self.size, self.size, self.start)
+        return (
+            struct.pack("<4sHH", b"PK\x01\x02", 45, 45)
+            + self._shared_fields(crc, len(zip64))
+            + struct.pack("<HHHII", 0, 0, 0, 0, NO_SIZE)
+            + self.encoded
+            + zip64
+        )
+
+    def _shared_fields(self, crc: int, n_extra: int) -> bytes:
+        """Fields of both headers; the date is the first that zip files can have."""
+        flags = 0 if self.encoded.isascii() else 0x800
+        sizes = (NO_SIZE, NO_SIZE, len(self.encoded), n_extra)
+        return struct.pack("<HHHHIIIHH", flags, STORED, 0, 0x21, crc, *sizes)
+
+
+def _placed(file: OutputFile) -> tuple[list[_Entry], int]:
+    """Entries in the order of the first member, and the end of the last one."""
+    ordered = dict.fromkeys([*file.order, *file.layout])
+    entries, offset = [], 0
+    for name in (name for name in ordered if name in file.layout):
+        if f"{name}{SUFFIX}" in file.layout:
+            raise ValueError(
+                f"{file.name}: tensors {name!r} and {name + SUFFIX!r} would have one "
+                "name in an npz file; choose another format"
+            )
+        dtype, shape = file.layout[name]
+        encoded = f"{name}{SUFFIX}".encode()
+        if len(encoded) > LARGEST_FIELD or b"\0" in encoded:
+            raise ValueError(
+                f"{file.name}: tensor {name!r:.80} has a name that a zip file cannot "
+                "store; choose another format"
+            )
+        header = io.BytesIO()
+        fields = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(header, fields)
+        size = len(header.getvalue()) + math.prod(shape) * dtype.itemsize
+        data = offset + LOCAL_HEADER + len(encoded) + 20 + 6
+        data += -data % ALIGNMENT
+        entries.append(_Entry(name, encoded, header.getvalue(), size, offset, data))
+        offset = data + size
+    return entries, offset
+
+
+def _end(n_entries: int, start: int, size: int, comment: bytes) -> bytes:
+    """End records of the directory, with and without zip64."""
+    counts = (n_entries, n_entries, size, start)
+    return (
+        struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, *counts)
+        + struct.pack("<4sIQI", b"PK\x06\x07", 0, start + size, 1)
+        + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, *IN_ZIP64, len(comment))
+        + comment
+    )
+
+
+def _checksum(fd: int, entry: _Entry) -> int:
+    crc, buffer = 0, memoryview(bytearray(min(1 << 20, entry.size)))
+    for start in range(0, entry.size, len(buffer)):
+        view = buffer[: entry.size - start]
+        pread_all(fd, view, entry.data + start)
+        crc = zlib.crc32(view, crc)
+    return crc

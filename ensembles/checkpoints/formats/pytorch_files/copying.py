@@ -1,0 +1,121 @@
+"""Copy a PyTorch file, with other tensors and otherwise the same bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+
+from ensembles.atomic_io import preallocate, pwrite_all
+from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, FileSource
+from ensembles.checkpoints.formats.output import OutputFile, Sink
+from ensembles.checkpoints.formats.pytorch_files.archive import read_entries
+from ensembles.checkpoints.formats.pytorch_files.crc import (
+    ChecksummedFile,
+    ChecksummedSink,
+)
+from ensembles.parallel import chunks
+
+CHUNK = 1 << 20
+DESCRIPTOR = 0x8  # flag of an entry whose checksum follows its data
+
+
+def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
+    """Copy the template, except for the tensors of the layout and their checksums.
+
+    Parameters
+    ----------
+    file : OutputFile
+        File to write, with a template. Both the zip format and the format of PyTorch
+        before version 1.6, which has no checksums, are copied.
+
+    Yields
+    ------
+    mapping of str to Sink
+        Sink of each tensor; it writes where the template has the tensor.
+
+    Raises
+    ------
+    ValueError
+        If the template is truncated, or its zip directory is damaged.
+    """
+    template = file.template
+    assert template is not None
+    tensors = [template.tensors[name] for name in file.layout]
+    ranges = sorted({(t.offset, t.offset + t.nbytes) for t in tensors if t.nbytes})
+    changed = list(_changed(template.records, ranges))
+    positions = _checksum_positions(template.file, changed)
+    with file.path.open("w+b", buffering=0) as opened:
+        fd = opened.fileno()
+        preallocate(fd, template.file.size)
+        for start, stop in _gaps(ranges, template.file.size):
+            _copy(template.file, fd, start, stop)
+        output = ChecksummedFile(fd)
+        yield {
+            name: ChecksummedSink(output, template.tensors[name].offset)
+            for name in file.layout
+        }
+        entries = [(record.offset, record.offset + record.size) for record in changed]
+        crcs = output.checksums(entries)
+        for record, crc in zip(changed, crcs, strict=True):
+            for position in positions[record.offset]:
+                pwrite_all(fd, memoryview(struct.pack("<I", crc)), position)
+
+
+def _changed(
+    records: Iterable[ChecksumRecord], ranges: list[tuple[int, int]]
+) -> Iterator[ChecksumRecord]:
+    """Entries that contain one of the ranges, which are sorted."""
+    index = 0
+    for record in sorted(records, key=lambda record: record.offset):
+        while index < len(ranges) and ranges[index][0] < record.offset:
+            index += 1
+        if index < len(ranges) and ranges[index][0] < record.offset + record.size:
+            yield record
+
+
+def _gaps(ranges: Iterable[tuple[int, int]], size: int) -> Iterator[tuple[int, int]]:
+    """Ranges of a file outside of ranges that are sorted and do not overlap."""
+    position = 0
+    for start, stop in [*ranges, (size, size)]:
+        if start > position:
+            yield position, start
+        position = stop
+
+
+def _copy(source: FileSource, fd: int, start: int, stop: int) -> None:
+    buffer = memoryview(bytearray(min(CHUNK, stop - start)))
+    for begin, end in chunks(stop - start, CHUNK):
+        part = buffer[: end - begin]
+        source.read_into(part, start + begin)
+        pwrite_all(fd, part, start + begin)
+
+
+def _checksum_positions(
+    file: FileSource, records: Iterable[ChecksumRecord]
+) -> dict[int, list[int]]:
+    """Offsets of the copies of each entry's checksum, by the offset of its data.
+
+    The central directory has one copy, the local header or the descriptor after the
+    data another.
+    """
+    wanted = {record.offset: record for record in records}
+    positions: dict[int, list[int]] = {}
+    if not wanted:
+        return positions
+    for entry in read_entries(file):
+        if entry.start in wanted and entry.size:
+            other = entry.header + 14
+            if file.read(entry.header + 6, 1)[0] & DESCRIPTOR:
+                stop = entry.start + entry.size
+                other = stop + 4 * (file.read(stop, 4) == b"PK\7\10")
+            positions[entry.start] = [entry.central + 16, other]
+    for start, record in wanted.items():
+        expected = struct.pack("<I", record.crc)
+        copies = [file.read(position, 4) for position in positions.get(start, [])]
+        if copies != [expected, expected]:
+            raise ValueError(
+                f"{file.path}: the checksums of entry {record.name!r} in the zip file "
+                "must be equal; save the file again with torch.save, or pass "
+                "only_weights=True (--only-weights)"
+            )
+    return positions

@@ -1,0 +1,1 @@
+"""Contents of checkpoints, their differences, and verification of results."""
