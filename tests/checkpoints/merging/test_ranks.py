@@ -17,12 +17,17 @@ import pytest
 
 from ensembles.checkpoints import average
 from tests.checkpoints.building import save, save_shards
-from tests.checkpoints.merging.test_kills import tree
 from tests.conftest import ROOT
 
 N_RANDOM = int(os.environ.get("ENSEMBLES_KILLS", "3"))  # 20 by hand
 N_RANKS = 4
 KILLED = -signal.SIGKILL
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Contents of all files of a directory; empty if it does not exist."""
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 class Ranks:
@@ -131,7 +136,7 @@ def test_a_rank_killed_at_a_step_of_its_files_is_started_again(
     codes = ranks.run(force=False, step=step, victim=0)["codes"]
     assert codes == [KILLED, 0, 0, 0]
     assert not ranks.out.exists()
-    ranks.check(None, force=False)
+    ranks.check({}, force=False)
 
 
 @pytest.mark.parametrize("force", [False, True], ids=["new", "over an old result"])
