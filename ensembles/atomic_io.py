@@ -66,14 +66,34 @@ def atomic_output(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     with temporary_sibling(path, folder=folder, mode=mode) as temporary:
         created = temporary.stat()
         yield temporary
-        if not os.path.samestat(
-            created, temporary.stat()
-        ):  # only a part is in the new one
+        # Another process may have replaced it, with only a part of the output.
+        if not os.path.samestat(created, temporary.stat()):
             raise FileNotFoundError(f"{temporary} was removed by another process")
-        _flush(temporary)
-        if old is not None:
-            copy_status(temporary, old)
-        _publish(temporary, path, force)
+        publish(temporary, path, force=force)
+
+
+def publish(temporary: Path, path: Path, *, force: bool) -> None:
+    """Flush a complete file or directory, and rename it to ``path``.
+
+    Parameters
+    ----------
+    temporary : Path
+        Path on the same file system.
+    path : Path
+        Where the output is published.
+    force : bool
+        Whether an existing output is replaced; the new one takes over its permissions.
+
+    Raises
+    ------
+    FileExistsError
+        If ``path`` exists, and not ``force``.
+    """
+    _flush(temporary)
+    old = status_to_keep(path, temporary.is_dir())
+    if old is not None:
+        copy_status(temporary, old)
+    _publish(temporary, path, force)
 
 
 def check_absent(path: Path, *, force: bool, folder: bool | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
+from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.types import (
     Weights,
     as_params,
@@ -75,6 +77,7 @@ from ensembles_cli.reports.average import (
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
+@part_option
 @checkpoint.plan_only
 @checkpoint.as_json
 @checkpoint.sha256
@@ -84,6 +87,7 @@ def command(
     weights: list[float] | None,
     last: int | None,
     rule_params: tuple[tuple[str, Any], ...],
+    part: Part | None,
     plan_only: bool,
     as_json: bool,
     sha256: bool,
@@ -111,18 +115,20 @@ def command(
     end_cleanly()
     paths, member_weights = split_weights(members, weights, last=last)
     discovered = discover_checkpoints(paths, last=last)
+    part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
         discovered.paths,
         out or default_out(discovered.paths),
         weights=member_weights,
         rule_params=as_params(rule_params),
+        **part._asdict(),
         **options,
     )
-    planned = PlannedAverage(plan, discovered)
+    planned = PlannedAverage(plan, discovered, part_notes)
     if plan_only:
         print_plan(planned, as_json)
         return
-    if plan.out is not None:
+    if plan.out is not None and part.world_size is None:
         check_absent(plan.out, force=options["force"])
     if not as_json:
         print_members(planned)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ensembles_cli.console import printable, size, table
+from ensembles_cli.options.part import Part
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import MergeReport, Plan
@@ -28,9 +30,13 @@ class PlannedAverage:
         Plan of the average.
     discovered : DiscoveredCheckpoints
         Paths and steps of the members, with notes on skipped checkpoints.
+    notes : sequence of str, default=()
+        Notes of the command, which are printed first.
     """
 
-    def __init__(self, plan: Plan, discovered: DiscoveredCheckpoints) -> None:
+    def __init__(
+        self, plan: Plan, discovered: DiscoveredCheckpoints, notes: Sequence[str] = ()
+    ) -> None:
         from ensembles.checkpoints.merging.relations import (
             averages_among,
             different_initializations,
@@ -39,7 +45,7 @@ class PlannedAverage:
         self.plan = plan
         self.steps = discovered.steps
         note = different_initializations(plan)
-        self.notes = [*discovered.notes] if note is None else [*discovered.notes, note]
+        self.notes = [*notes, *discovered.notes, *([] if note is None else [note])]
         self.notes += [*averages_among(plan), *plan.notes]
         if len(plan.members) == 1 and not plan.is_conversion:
             self.notes.append("there is only one member: nothing is averaged")
@@ -68,6 +74,8 @@ class PlannedAverage:
             "base": None if plan.base is None else {"path": str(plan.base.path)},
             "out": str(plan.out),
             "files": list(plan.parts),
+            "part": part_of(plan),
+            "assigned": plan.assigned,
             "tensors": len(plan.targets),
             "left_out": left_out(plan),
             "integer_tensors": len(_integers(plan)),
@@ -123,6 +131,7 @@ def print_plan(planned: PlannedAverage, as_json: bool) -> None:
             *_integer_row(plan),
             ["dtypes", ", ".join(facts["dtypes"])],
             ["files", ", ".join(facts["files"])],
+            *_part_row(plan),
             ["to read", size(plan.read_bytes)],
             ["to write", f"{size(plan.write_bytes)} of {size(plan.free_bytes)} free"],
             ["buffers", size(plan.peak_bytes)],
@@ -137,13 +146,17 @@ def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) ->
     plan = report.plan
     if as_json:
         facts = planned.described()
-        for member, digest in zip(facts["members"], report.member_digests, strict=True):
+        # Without digests if other processes have not completed the output.
+        for member, digest in zip(
+            facts["members"], report.member_digests, strict=False
+        ):
             member["digest"] = f"xxh3-128:{digest}"
         if report.base_digest is not None:
             facts["base"]["digest"] = f"xxh3-128:{report.base_digest}"
         facts["notes"] = [*planned.notes, *report.notes]
         result = {
-            "digest": f"xxh3-128:{report.digest}",
+            "digest": f"xxh3-128:{report.digest}" if report.digest else None,
+            "missing": list(report.missing),
             "special": report.nonfinite_tensors,
             "sha256": report.sha256,
             "seconds": round(report.seconds, 3),
@@ -151,15 +164,24 @@ def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) ->
         click.echo(json.dumps(facts | result, indent=2))
         return
     print_notes(report.notes)
+    part = part_of(plan)
+    if report.missing:
+        click.echo(
+            f"part {part} of {printable(str(report.out))}/: {len(report.missing)} of "
+            f"{counted(len(plan.parts), 'weight file')} missing yet; the process that "
+            "completes the last one writes the directory"
+        )
+        return
     n_bytes = plan.read_bytes + plan.write_bytes
     speed = f" ({size(int(n_bytes / max(report.seconds, 1e-9)))}/s)"
     out = printable(str(report.out)) + "/" * (plan.format == "directory")
     source = f"{plan.rule.name} of {counted(len(plan.members), 'member')}"
     if plan.is_conversion:
         source = f"conversion of {printable(plan.members[0].name)}"
+    by = "" if part is None else f" by part {part}"
     click.echo(
         f"wrote {out}: {source}, "
-        f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)} in "
+        f"{counted(len(plan.targets), 'tensor')}, {size(plan.write_bytes)}{by} in "
         f"{report.seconds:.2f} s{speed * (n_bytes >= MIN_TIMED_BYTES)}"
     )
     click.echo(f"digest xxh3-128:{report.digest}")
@@ -230,6 +252,19 @@ def left_out(plan: Plan) -> list[str]:
     written = {target.name for target in plan.targets} | plan.aliases.keys()
     names = dict.fromkeys(name for member in plan.members for name in member.names)
     return [name for name in names if name not in written]
+
+
+def part_of(plan: Plan) -> str | None:
+    """Part of this process, as ``--part`` takes it; None for a process alone."""
+    part = Part(plan.options.rank, plan.options.world_size)
+    return None if part.world_size is None else str(part)
+
+
+def _part_row(plan: Plan) -> list[list[str]]:
+    """Table row with the weight files of this process, if there are several."""
+    part = part_of(plan)
+    files = ", ".join(plan.assigned) or "none"
+    return [] if part is None else [[f"files of part {part}", files]]
 
 
 def _integers(plan: Plan) -> list[str]:

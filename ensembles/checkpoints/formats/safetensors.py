@@ -66,18 +66,23 @@ def _matches(head: FileHead) -> bool:
 
 def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     """Write the header with zeros as digests first, and again when they are known."""
-
-    def header() -> memoryview:
-        # transformers rejects files without a format; "pt" is correct for any tensors.
-        metadata = {**file.aliases, "format": "pt", **file.metadata}
-        return memoryview(encode_header(file.layout, metadata))
-
     with file.path.open("wb", buffering=0) as opened:
         fd = opened.fileno()
-        placeholder = header()
+        placeholder = _header_of(file)
         pwrite_all(fd, placeholder, 0)
         yield file_sinks(fd, file.layout, len(placeholder))
-        pwrite_all(fd, header(), 0)
+        pwrite_all(fd, _header_of(file), 0)
+
+
+def _rewrite_metadata(file: OutputFile) -> None:
+    with file.path.open("r+b", buffering=0) as opened:
+        pwrite_all(opened.fileno(), _header_of(file), 0)
+
+
+def _header_of(file: OutputFile) -> memoryview:
+    # transformers rejects files without a format; "pt" is correct for any tensors.
+    metadata = {**file.aliases, "format": "pt", **file.metadata}
+    return memoryview(encode_header(file.layout, metadata))
 
 
 def _contents(path: Path) -> FileContents:
@@ -117,6 +122,7 @@ def _listed(file: FileSource, name: str, entry: Any) -> TensorInfo:
     suffixes=(".safetensors", ".sft"),
     matches=_matches,
     write=_write,
+    rewrite_metadata=_rewrite_metadata,
     keeps_metadata=True,
     contents=_contents,
     # The last two are those of PEFT and AdapterHub.

@@ -75,6 +75,10 @@ class Format:
         name or shape. It neither creates temporary files nor renames, and should use
         ``with`` for what it opens, because an error is raised at ``yield``. None if the
         format can only be read.
+    rewrite_metadata : callable (OutputFile) -> None, or None, default=None
+        Writes the ``metadata`` into a complete file, which has other digests of the
+        same length. A format with ``keeps_metadata`` needs it for outputs that several
+        processes write together.
     takes_key : bool, default=False
         Whether a file may hold several state dicts; then ``read`` has a second
         parameter, ``key``: the key of the state dict, or None.
@@ -147,6 +151,7 @@ class Format:
     suffixes: tuple[str, ...]
     matches: Callable[[FileHead], bool] | None = None
     write: Callable[[OutputFile], Iterator[Mapping[str, Sink]]] | None = None
+    rewrite_metadata: Callable[[OutputFile], None] | None = None
     takes_key: bool = False
     streams: bool = True
     keeps_metadata: bool = False

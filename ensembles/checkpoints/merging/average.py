@@ -21,6 +21,7 @@ from ensembles.checkpoints.merging.relations import (
     different_initializations,
     repetitions,
 )
+from ensembles.checkpoints.merging.work_folder import write_shared
 from ensembles.checkpoints.merging.writers import (
     TensorStream,
     merge_to_memory,
@@ -59,6 +60,9 @@ class MergeReport:
         from different initializations. Other messages are in ``plan.notes``.
     plan : Plan
         Plan that was carried out.
+    missing : tuple of str, default=()
+        Weight files that other processes have not completed yet, with ``world_size``.
+        If there are any, ``out`` does not exist, and digests are empty.
     """
 
     out: Path
@@ -71,6 +75,7 @@ class MergeReport:
     seconds: float
     notes: tuple[str, ...]
     plan: Plan = field(repr=False)
+    missing: tuple[str, ...] = ()
 
 
 def silent(n_bytes: int) -> None:
@@ -97,6 +102,8 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
+    rank: int = 0,
+    world_size: int | None = None,
     progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any]: ...
@@ -120,6 +127,8 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
+    rank: int = 0,
+    world_size: int | None = None,
     progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> MergeReport: ...
@@ -142,6 +151,8 @@ def average(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
+    rank: int = 0,
+    world_size: int | None = None,
     progress: Callable[[int], None] = silent,
     sha256: bool = False,
 ) -> dict[str, Any] | MergeReport:
@@ -198,6 +209,14 @@ def average(
         Number of threads; None uses all processors available to the process.
     force : bool, default=False
         Whether an existing output is replaced.
+    rank : int, default=0
+        Number of this process among the ones that write the output together, from 0.
+    world_size : int or None, default=None
+        Number of processes that write a directory together, on any machines with the
+        same file system. Each writes the weight files of its rank, into a folder beside
+        ``out``; the process that completes the last file also writes the index and
+        renames the directory to ``out``. A process that is started again continues
+        with the files that are not complete. None writes ``out`` in this process alone.
     progress : callable, optional
         Called with the number of bytes read since the last call, from any thread; the
         total is ``plan(...).read_bytes``.
@@ -256,6 +275,8 @@ def average(
         memory=memory,
         threads=threads,
         force=force,
+        rank=rank,
+        world_size=world_size,
     )
     note = different_initializations(planned)
     if note is not None:
@@ -318,25 +339,29 @@ def write(
         raise ValueError("the plan must have an output path: pass out=PATH to plan")
     started = time.perf_counter()
     is_directory, force = plan.format == "directory", plan.options.force
-    with (
-        explain_disk_full(out),
-        atomic_output(out, folder=is_directory, force=force) as path,
-    ):
-        result = write_plan_to(plan, path, progress, stream)
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    with explain_disk_full(out):
+        if is_directory and plan.options.world_size is not None:
+            result, missing, notes = write_shared(plan, progress)
+        else:
+            with atomic_output(out, folder=is_directory, force=force) as path:
+                result = write_plan_to(plan, path, progress, stream)
     _warn_if_nonfinite(result.nonfinite_tensors)
-    checkpoint_digests = result.checkpoint_digests(plan)
+    checkpoint_digests = [] if missing else result.checkpoint_digests(plan)
     member_digests = checkpoint_digests[: len(plan.members)]
     return MergeReport(
         out=out,
         files=list(plan.parts),
         member_digests=member_digests,
-        base_digest=None if plan.base is None else checkpoint_digests[-1],
-        digest=result.digest,
+        base_digest=None if missing or plan.base is None else checkpoint_digests[-1],
+        digest="" if missing else result.digest,
         nonfinite_tensors=result.nonfinite_tensors,
-        sha256=_hashes(plan, out) if sha256 else {},
+        sha256=_hashes(plan, out) if sha256 and not missing else {},
         seconds=time.perf_counter() - started,
-        notes=tuple(repetitions(plan, member_digests)),
+        notes=(*notes, *([] if missing else repetitions(plan, member_digests))),
         plan=plan,
+        missing=missing,
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Tensor
+from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.kernels.gram import BLOCK
 from ensembles.rules.rule import Rule
 
@@ -92,6 +93,36 @@ def _bytes_per_element(target: TensorPlan, rule: Rule) -> int:
     # A fused rule takes one format as it is stored; otherwise float64 copies are made.
     n_copies = 0 if rule.fused and {*dtypes} == {target.dtype} else len(dtypes)
     return sum(dtype.itemsize for dtype in dtypes) + 8 * (n_copies + 2)
+
+
+def count_held(
+    format_: str, parts: Mapping[str, list[TensorPlan]], n_written: int
+) -> int:
+    """Bytes of the result that are held in memory, if a format does not stream.
+
+    Parameters
+    ----------
+    format_ : str
+        Name of the output's format in `FORMATS`; "directory" or "memory".
+    parts : mapping of str to list of TensorPlan
+        Tensors of each weight file.
+    n_written : int
+        Size of the result's tensors in bytes.
+
+    Returns
+    -------
+    int
+        Number of bytes.
+    """
+    if format_ == "memory":
+        return n_written
+    formats = {part: format_by_suffix(part) for part in parts}
+    held_parts = [
+        part
+        for part, format_entry in formats.items()
+        if format_entry and not format_entry.streams
+    ]
+    return sum(target.nbytes for part in held_parts for target in parts[part])
 
 
 class ReadBuffers:

@@ -6,7 +6,14 @@ from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, Source, Tensor
+from ensembles.checkpoints.compatibility.layout import TensorPlan
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    ChecksumRecord,
+    Source,
+    Tensor,
+)
+from ensembles.rules.rule import Rule
 
 
 class ChecksumRange(NamedTuple):
@@ -57,6 +64,40 @@ def checksum_ranges(
         first = bisect_left(in_file, record.offset, key=_offset)
         divided[record] = _divide(record, in_file, first)
     return divided
+
+
+def count_read(
+    checkpoints: Sequence[Checkpoint], targets: Sequence[TensorPlan], rule: Rule
+) -> int:
+    """Bytes to read: tensors once per pass, and the rest of checksummed entries.
+
+    Parameters
+    ----------
+    checkpoints : sequence of Checkpoint
+        Members, then the base if there is one.
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    rule : Rule
+        Rule that combines them; one with statistics reads tensors twice.
+
+    Returns
+    -------
+    int
+        Number of bytes.
+    """
+    n_passes = 1 if rule.statistics is None else 2
+    records = [record for checkpoint in checkpoints for record in checkpoint.records]
+    ranges = checksum_ranges(records, {t for target in targets for t in target.sources})
+    return sum(
+        piece.stop - piece.start
+        for pieces in ranges.values()
+        for piece in pieces
+        if piece.tensor is None
+    ) + sum(
+        tensor.nbytes * (n_passes if target.action == "combine" else 1)
+        for target in targets
+        for tensor in target.sources
+    )
 
 
 def _offset(tensor: Tensor) -> int:

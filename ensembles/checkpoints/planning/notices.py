@@ -104,7 +104,7 @@ def output_notes(
     out: Path | None,
     format_: str,
     n_written: int,
-    force: bool,
+    options: MergeOptions,
     members: Sequence[Checkpoint],
 ) -> Iterator[str]:
     """Notes on the output: overwriting, and files that it does not include.
@@ -117,8 +117,8 @@ def output_notes(
         Name of the output's format in `FORMATS`; "directory" or "memory".
     n_written : int
         Size of the output's tensors in bytes.
-    force : bool
-        Whether an existing output is replaced.
+    options : MergeOptions
+        Options of the plan, which say whether an existing output is replaced.
     members : sequence of Checkpoint
         Members, for their model cards and auxiliary files.
 
@@ -127,7 +127,9 @@ def output_notes(
     str
         One sentence each.
     """
-    if out is not None and os.path.lexists(out) and not force:
+    # Another process may have completed an output that several write together.
+    may_exist = options.force or options.world_size is not None
+    if out is not None and os.path.lexists(out) and not may_exist:
         yield f"{out} exists; pass force=True (--force) to replace it"
     written = FORMATS.get(format_)
     if written is not None and not written.streams:

@@ -58,6 +58,11 @@ class MergeOptions:
         Number of threads; None uses all processors available to the process.
     force : bool, default=False
         Whether an existing output is replaced.
+    rank : int, default=0
+        Number of this process among the ones that write the output together, from 0.
+    world_size : int or None, default=None
+        Number of processes that write the output together; None writes it in this
+        process alone.
 
     Raises
     ------
@@ -78,6 +83,8 @@ class MergeOptions:
     memory: int = MEMORY
     threads: int | None = None
     force: bool = False
+    rank: int = 0
+    world_size: int | None = None
 
     def __post_init__(self) -> None:
         """Validate all options."""
@@ -91,6 +98,7 @@ class MergeOptions:
                 )
         if self.threads is not None:
             _check_integer("threads", self.threads, "threads")
+        _check_rank(self.rank, self.world_size)
         if self.dtype is not None:
             object.__setattr__(self, "dtype", str(float_dtype(self.dtype)))
         _check_patterns("include", self.include)
@@ -104,6 +112,20 @@ class MergeOptions:
 def _check_integer(name: str, value: object, unit: str) -> None:
     if not isinstance(value, Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be a whole number of {unit}, found {value!r}")
+
+
+def _check_rank(rank: int, world_size: int | None) -> None:
+    _check_integer("rank", rank, "processes, from 0")
+    if world_size is None:
+        if rank != 0:
+            raise ValueError(f"rank={rank} needs world_size, the number of processes")
+        return
+    _check_integer("world_size", world_size, "processes")
+    if not 0 <= rank < world_size:
+        raise ValueError(
+            "rank must be at least 0 and smaller than world_size, found "
+            f"rank={rank} and world_size={world_size}"
+        )
 
 
 def _check_patterns(name: str, patterns: object) -> None:

@@ -22,11 +22,10 @@ from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
-from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.formats.output import Template
 from ensembles.checkpoints.planning import shards
-from ensembles.checkpoints.planning.buffers import fit_to_memory
-from ensembles.checkpoints.planning.checksum_ranges import checksum_ranges
+from ensembles.checkpoints.planning.buffers import count_held, fit_to_memory
+from ensembles.checkpoints.planning.checksum_ranges import count_read
 from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
@@ -40,6 +39,12 @@ from ensembles.checkpoints.planning.options import (
     Integers,
     MergeOptions,
     Missing,
+)
+from ensembles.checkpoints.planning.ranks import (
+    assign,
+    rank_notes,
+    rank_problems,
+    work_bytes,
 )
 from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
@@ -91,9 +96,10 @@ class Plan:
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes to read from members and base, twice for rules with statistics.
+        Bytes that this process reads from members and base, twice for rules with
+        statistics.
     write_bytes : int
-        Size of the result's tensors in bytes.
+        Size in bytes of the result's tensors that this process writes.
     free_bytes : int
         Free bytes on the disk of the output; 0 in memory.
     peak_bytes : int
@@ -129,6 +135,11 @@ class Plan:
         return self.members if self.base is None else (*self.members, self.base)
 
     @property
+    def assigned(self) -> list[str]:
+        """Weight files that this process writes; all without ``world_size``."""
+        return assign(self.parts, self.options.world_size or 1)[self.options.rank]
+
+    @property
     def is_conversion(self) -> bool:
         """Whether all tensors are copied from a single member."""
         actions = {target.action for target in self.targets}
@@ -154,6 +165,8 @@ def plan(
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
+    rank: int = 0,
+    world_size: int | None = None,
 ) -> Plan:
     """Plan an average from the headers of its members.
 
@@ -181,6 +194,8 @@ def plan(
     dtype, integers, missing, include, exclude, key, shard_size
         As in `average`, with the same defaults.
     only_weights, memory, threads, force
+        As in `average`, with the same defaults.
+    rank, world_size
         As in `average`, with the same defaults.
 
     Returns
@@ -215,6 +230,8 @@ def plan(
         memory=memory,
         threads=threads,
         force=force,
+        rank=rank,
+        world_size=world_size,
     )
     opened, base_opened, renamings = _open_all(members, base, key)
     checkpoints = opened if base_opened is None else (*opened, base_opened)
@@ -248,10 +265,12 @@ def plan(
     if shard_size is not None and format_ != "directory":
         problems.append("a shard size needs a directory as output")
     n_written = sum(target.nbytes for target in targets)
-    if format_ == "directory":
+    is_directory = format_ == "directory"
+    if is_directory:
         parts = shards.divide(targets, opened[0], shard_size=shard_size)
     else:
         parts = {path.name if path else "": shards.in_order(targets)}
+    problems += rank_problems(path, parts if is_directory else None, opened, options)
     templates, kept = kept_contents(
         parts, aliases, opened[0], path, only_weights=only_weights
     )
@@ -259,6 +278,7 @@ def plan(
     if path is not None:
         sizes = [template.file.size for template in templates.values()]
         n_needed = max(n_written, sum(sizes))
+        n_needed -= 0 if world_size is None else work_bytes(path)
         reasons, n_free = destination_problems(path, checkpoints, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
@@ -267,6 +287,8 @@ def plan(
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
     if problems:
         raise ValueError(_join(problems))
+    ranks = assign(parts, options.world_size or 1)
+    assigned = [target for part in ranks[rank] for target in parts[part]]
     return Plan(
         members=opened,
         base=base_opened,
@@ -282,12 +304,13 @@ def plan(
         templates=templates,
         options=options,
         threads=n_threads,
-        read_bytes=_count_read(checkpoints, targets, resolved),
-        write_bytes=n_written,
+        read_bytes=count_read(checkpoints, assigned, resolved),
+        write_bytes=sum(target.nbytes for target in assigned),
         free_bytes=n_free,
-        peak_bytes=n_buffers + _count_held(format_, parts, n_written),
+        peak_bytes=n_buffers + count_held(format_, parts, n_written),
         notes=(
-            *output_notes(path, format_, n_written, force, opened),
+            *output_notes(path, format_, n_written, options, opened),
+            *rank_notes(parts, options.world_size),
             *kept,
             *member_notes(checkpoints),
             *renamings,
@@ -395,25 +418,6 @@ def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | 
     return target
 
 
-def _count_read(
-    checkpoints: Sequence[Checkpoint], targets: Sequence[TensorPlan], rule: Rule
-) -> int:
-    """Bytes to read: tensors once per pass, and the rest of entries with checksums."""
-    n_passes = 1 if rule.statistics is None else 2
-    records = [record for checkpoint in checkpoints for record in checkpoint.records]
-    ranges = checksum_ranges(records, {t for target in targets for t in target.sources})
-    return sum(
-        piece.stop - piece.start
-        for pieces in ranges.values()
-        for piece in pieces
-        if piece.tensor is None
-    ) + sum(
-        tensor.nbytes * (n_passes if target.action == "combine" else 1)
-        for target in targets
-        for tensor in target.sources
-    )
-
-
 def repeat_tied(
     targets: list[TensorPlan], aliases: Mapping[str, str]
 ) -> list[TensorPlan]:
@@ -435,21 +439,6 @@ def repeat_tied(
     """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
-
-
-def _count_held(
-    format_: str, parts: Mapping[str, list[TensorPlan]], n_written: int
-) -> int:
-    """Bytes of the result held in memory, e.g. because torch.save needs all tensors."""
-    if format_ == "memory":
-        return n_written
-    formats = {part: format_by_suffix(part) for part in parts}
-    held_parts = [
-        part
-        for part, format_entry in formats.items()
-        if format_entry and not format_entry.streams
-    ]
-    return sum(target.nbytes for part in held_parts for target in parts[part])
 
 
 def _join(problems: Sequence[str]) -> str:
