@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensembles.checkpoints.formats.pytorch_files import crc
-from ensembles.checkpoints.formats.pytorch_files.crc import (
+from ensembles.checkpoints.formats.zip_files import crc
+from ensembles.checkpoints.formats.zip_files.crc import (
     ChecksummedFile,
     ChecksummedSink,
     combine,
