@@ -329,6 +329,16 @@ def test_quantized_modules_are_refused_and_not_skipped(tmp_path: Path) -> None:
         plan([saved(tmp_path, module)])
 
 
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_tensors_of_the_module_pickle_are_refused_by_name(
+    tmp_path: Path, protocol: int
+) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(pickle.dumps(STATE, protocol))
+    with pytest.raises(ValueError, match=r"is a pickle, but was not written by torch"):
+        plan([path])
+
+
 def test_checksums_that_were_not_computed_are_not_verified(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:
