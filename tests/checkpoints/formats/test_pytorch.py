@@ -324,7 +324,7 @@ def test_modules_with_numbers_that_cannot_be_read_are_refused(tmp_path: Path) ->
 def test_quantized_modules_are_refused_and_not_skipped(tmp_path: Path) -> None:
     linear, norm = torch.nn.Linear(3, 3), torch.nn.LayerNorm(3)
     quantize = torch.ao.quantization.quantize_dynamic
-    module = quantize(torch.nn.Sequential(linear, norm), {torch.nn.Linear})
+    module = quantize(torch.nn.Sequential(linear, norm), {torch.nn.Linear})  # type: ignore[no-untyped-call]
     with pytest.raises(ValueError, match=r"'0\..*_packed_params' is packed by a quant"):
         plan([saved(tmp_path, module)])
 
