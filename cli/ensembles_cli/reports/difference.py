@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,19 +27,28 @@ def print_difference(
         return
     print_notes(found.notes)
     if all_tensors:
-        tensors = sorted(found.tensors, key=lambda tensor: -tensor.relative)
-        changed = [tensor for tensor in tensors if not tensor.is_identical]
+        _print_tensors(found)
+    else:
+        _print_modules(found.modules(depth))
+    _print_summary(found)
+
+
+def _print_tensors(found: Difference) -> None:
+    changed = [tensor for tensor in found.tensors if not tensor.is_identical]
+    changed.sort(key=lambda tensor: -tensor.relative)
+    if changed:
         header = ["tensor", "relative change", "cosine", "largest change"]
         table(header, [[t.name, *_numbers(t)] for t in changed])
-    else:
-        modules = found.modules(depth)
-        touched = [m for m in modules if m.n_identical < m.n_tensors]
+
+
+def _print_modules(modules: Sequence[ModuleDifference]) -> None:
+    changed = [m for m in modules if m.n_identical < m.n_tensors]
+    if changed:
         header = ["module", "changed", "relative change", "cosine", "largest change"]
-        table([*header, "in tensor"], [_row(module) for module in touched])
-        n_same = len(modules) - len(touched)
-        if n_same:
-            click.echo(f"{counted(n_same, 'module')} with identical tensors only")
-    _print_summary(found)
+        table([*header, "in tensor"], list(map(_row, changed)))
+    n_same = len(modules) - len(changed)
+    if n_same:
+        click.echo(f"{counted(n_same, 'module')} with identical tensors only")
 
 
 def _row(module: ModuleDifference) -> list[str]:
@@ -58,6 +68,8 @@ def _print_summary(found: Difference) -> None:
     relative, cosine, largest = _numbers(whole)
     if found.is_identical:
         click.echo(f"identical: {counted(whole.n_tensors, 'tensor')}, byte for byte")
+    elif not found.tensors:
+        click.echo("no tensor compared: no name and shape is in both")
     else:
         text = (
             f"{counted(whole.n_tensors, 'tensor')} compared, {whole.n_identical} "

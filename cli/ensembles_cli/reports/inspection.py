@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -176,16 +176,23 @@ def _print_others(found: Inspection) -> None:
             ],
         )
     if found.recipe is not None:
-        members = counted(len(found.recipe["members"]), "member")
-        version = found.recipe.get("version")
-        click.echo(
-            _safe(
-                f"written by ensembles {version}: {found.recipe['rule']} of {members}, "
-                f"weights {found.recipe.get('weights')}"
-            )
-        )
+        click.echo(_safe(_written_by(found.recipe)))
     for key, value in _metadata(found).items():
         click.echo(_safe(f"metadata {key}: {value}"[:LONGEST]))
+
+
+def _written_by(recipe: Mapping[str, Any]) -> str:
+    """Version, rule, members and weights, of a conversion those of its source."""
+    version = f"ensembles {recipe.get('version')}"
+    average = recipe.get("conversion", recipe)
+    members = average.get("members") if isinstance(average, dict) else None
+    if not isinstance(members, list):
+        return f"converted by {version}"
+    verb = "converted" if "conversion" in recipe else "written"
+    return (
+        f"{verb} by {version}: {average.get('rule')} of "
+        f"{counted(len(members), 'member')}, weights {average.get('weights')}"
+    )
 
 
 def _metadata(found: Inspection) -> dict[str, str]:

@@ -16,6 +16,7 @@ from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
 from ensembles.checkpoints.compatibility.layout import LayoutMatch
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.pytorch_files.nesting import AVERAGES
 from ensembles.checkpoints.planning.options import MergeOptions
 from ensembles.rules.rule import Rule
 
@@ -98,6 +99,14 @@ def member_notes(members: Sequence[Checkpoint]) -> Iterator[str]:
     notes = [(m.name, f"{MEMBER}: {note}") for m in members for note in m.notes]
     if notes:
         yield from grouped(notes)
+    kinds = {any(map(AVERAGES.search, m.keys)): m for m in members if m.keys}
+    if len(kinds) == 2:
+        yield (
+            f"key {kinds[True].keys[0]!r} of {kinds[True].name} is an average that was "
+            f"kept during training, key {kinds[False].keys[0]!r} of "
+            f"{kinds[False].name} is not; pass key=NAME (--key NAME) to take the same "
+            "key of each"
+        )
 
 
 def output_notes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,21 @@ def test_objects_beside_the_tensors_are_read_as_data(tmp_path: Path) -> None:
 
     path = saved(tmp_path, {"model": STATE, "args": argparse.Namespace(lr=0.1)})
     assert average([path]).keys() == STATE.keys()
+
+
+@pytest.mark.parametrize(
+    "beside", [{"metrics": {"loss": STRAY}}, {"rng_states": {"cpu": torch.zeros(8)}}]
+)
+def test_training_state_is_not_taken_for_the_model(tmp_path: Path, beside: Any) -> None:
+    path = saved(tmp_path, {"ema": STATE, **beside})
+    assert pytorch.read(path).keys == ("ema",)
+    with pytest.raises(ValueError, match=r"one obvious state dict, found .*; pass key"):
+        pytorch.read(saved(tmp_path, beside))
+
+
+def test_the_class_of_an_object_without_tensors_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"state dict, found an object of fractions\."):
+        plan([saved(tmp_path, Fraction(1, 2))])
+    path = saved(tmp_path, {"model": STATE, "config": Fraction(1, 2)})
+    with pytest.raises(ValueError, match=r"at key 'config': found an object of fract"):
+        plan([path], key="config")

@@ -312,6 +312,33 @@ def test_a_pickled_module_gives_its_state_dict(tmp_path: Path) -> None:
         assert result["head.weight"] is result["layers.0.weight"]
 
 
+def test_modules_with_numbers_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LazyLinear(3))
+    with pytest.raises(
+        ValueError, match=r"'1\.weight' is an object of .*Uninitialized"
+    ):
+        plan([saved(tmp_path, module)])
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.ao.quantization is deprecated
+def test_quantized_modules_are_refused_and_not_skipped(tmp_path: Path) -> None:
+    linear, norm = torch.nn.Linear(3, 3), torch.nn.LayerNorm(3)
+    quantize = torch.ao.quantization.quantize_dynamic
+    module = quantize(torch.nn.Sequential(linear, norm), {torch.nn.Linear})  # type: ignore[no-untyped-call]
+    with pytest.raises(ValueError, match=r"'0\..*_packed_params' is packed by a quant"):
+        plan([saved(tmp_path, module)])
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_tensors_of_the_module_pickle_are_refused_by_name(
+    tmp_path: Path, protocol: int
+) -> None:
+    path = tmp_path / "a.pt"
+    path.write_bytes(pickle.dumps(STATE, protocol))
+    with pytest.raises(ValueError, match=r"is a pickle, but was not written by torch"):
+        plan([path])
+
+
 def test_checksums_that_were_not_computed_are_not_verified(tmp_path: Path) -> None:
     torch.serialization.set_crc32_options(False)
     try:

@@ -141,6 +141,21 @@ def test_values_beside_the_tensors_of_a_state_dict_are_kept(tmp_path: Path) -> N
     assert "keeps the other contents of" in found
 
 
+def test_the_form_of_a_state_dict_is_not_lost_silently(tmp_path: Path) -> None:
+    prefix = "the prefix 'module.' of the tensor names at 'model'"
+    paths = members(tmp_path, *[{f"module.{n}": STATE[n] for n in STATE}] * 2)
+    assert note(paths, tmp_path / "out.pt").endswith(
+        f"a.pt: {prefix}, optimizer, epoch"
+    )
+    plain = note(paths, tmp_path / "out.pt", only_weights=True)
+    assert plain.startswith(
+        f"out.pt contains only tensors, without {prefix}, optimizer"
+    )
+    paths = members(tmp_path, *[torch.nn.Linear(2, 2)] * 2)
+    modules = "a.pt: the modules at 'model' with their attributes, optimizer, epoch"
+    assert note(paths, tmp_path / "out.pt").endswith(modules)
+
+
 def test_tensors_that_overlap_are_written_apart(tmp_path: Path) -> None:
     whole = torch.arange(4.0)
     paths = members(tmp_path, *[{"w": whole[:3], "v": whole[2:]}] * 2)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ensembles.checkpoints import average, plan
 from tests.checkpoints.building import pair, save
@@ -66,6 +67,18 @@ def test_a_key_that_some_members_have_is_told_of_the_others(tmp_path: Path) -> N
     (note,) = plan([tmp_path / "t.pt", pair(tmp_path)[0]], key="ema").notes
     assert "a.safetensors" in note
     assert "t.pt" not in note
+
+
+def test_an_average_kept_during_training_is_not_mixed_in_silently(
+    tmp_path: Path,
+) -> None:
+    contents = [{"model": {"w": torch.ones(2)}}, {"ema": {"w": torch.ones(2)}}]
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path, content in zip(paths, contents, strict=True):
+        torch.save(content, path)
+    expected = f"key 'ema' of {paths[1]} is an average that was kept during training"
+    assert any(note.startswith(expected) for note in plan(paths).notes)
+    assert not any("kept during" in note for note in plan(paths[:1] * 2).notes)
 
 
 @pytest.mark.parametrize(

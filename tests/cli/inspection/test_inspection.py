@@ -12,7 +12,8 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from ensembles.checkpoints import average
+import ensembles
+from ensembles.checkpoints import average, convert
 from ensembles_cli.main import cli
 from tests.checkpoints.building import pair, save, save_shards
 
@@ -92,6 +93,22 @@ def test_files_metadata_and_provenance_of_a_directory_are_listed(run: Run) -> No
     assert not any("ensembles.tensors" in line for line in lines)
 
 
+def test_a_conversion_is_not_listed_as_an_average(run: Run) -> None:
+    members = [{"w": np.ones(2)}, {"w": np.zeros(2)}]
+    average(members, "average.safetensors", weights=[1, 3])
+    convert("average.safetensors", "converted.npz")
+    (line,) = (
+        x for x in run("inspect", "converted.npz").stdout.splitlines() if "by" in x
+    )
+    assert line.startswith("converted by ensembles ")
+    assert line.endswith(": mean of 2 members, weights [1.0, 3.0]")
+    convert(members[0], "plain.npz")
+    assert (
+        f"converted by ensembles {ensembles.__version__}\n"
+        in run("inspect", "plain.npz").stdout
+    )
+
+
 def test_what_cannot_be_averaged_is_listed_and_said(run: Run) -> None:
     save(Path("a.safetensors"), {"q.lora_A.weight": np.ones((2, 4), np.float32)})
     lines = run("inspect", "a.safetensors").stdout.splitlines()
@@ -143,6 +160,14 @@ def test_identical_checkpoints_are_said_to_be_so(run: Run) -> None:
     save(Path("a.safetensors"), layered())
     lines = run("diff", "a.safetensors", "a.safetensors").stdout.splitlines()
     assert lines[-1] == "identical: 13 tensors, byte for byte"
+    assert "identical tensors only" in lines[0]  # no table without rows
+
+
+def test_checkpoints_without_common_tensors_have_no_numbers(run: Run) -> None:
+    save(Path("a.safetensors"), {"w": np.ones(2)})
+    save(Path("b.safetensors"), {"v": np.ones(3)})
+    lines = run("diff", "a.safetensors", "b.safetensors").stdout.splitlines()
+    assert lines[0] == "no tensor compared: no name and shape is in both"
 
 
 def test_tensors_that_cannot_be_compared_are_printed(run: Run) -> None:

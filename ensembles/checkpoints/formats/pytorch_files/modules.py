@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
+from ensembles.checkpoints.formats.pytorch_files.objects import Global, PickledObject
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 
 MOST_NAMES = 500_000
 LONGEST_NAME = 4096  # characters; a module that contains itself has endless names
+SCRIPT_OBJECT = Global("torch", "ScriptObject")  # packed weights of quantized modules
+PACKED = (
+    "is packed by a quantized module; save the state dict of the float model instead"
+)
+UNREAD = "is an object of {type}, which cannot be read; save the state dict instead"
 
 
 def contents(value: Any) -> Mapping[Any, Any]:
@@ -58,22 +63,38 @@ def _named_tensors(module: PickledObject) -> Iterator[tuple[str, StoredTensor]]:
         prefix, current = queue.pop()
         attributes = current.attributes
         skipped = _elements(attributes.get("_non_persistent_buffers_set"))
-        for kind in ("_parameters", "_buffers"):
-            for name, tensor in _entries(attributes.get(kind)).items():
-                if isinstance(tensor, StoredTensor) and (
-                    kind == "_parameters" or name not in skipped
-                ):
-                    yield f"{prefix}{name}", tensor
-        children = _entries(attributes.get("_modules"))
-        for name, child in reversed([*children.items()]):
-            if is_module(child):
-                queue.append((f"{prefix}{name}.", child))
-                n_names += 1
+        tensors = [*_entries(attributes.get("_parameters")).items()]
+        for name, buffer in _entries(attributes.get("_buffers")).items():
+            if name not in skipped:
+                tensors.append((name, buffer))
+        tensors += [
+            (name, value)
+            for name, value in attributes.items()
+            if isinstance(value, PickledObject) and value.type == SCRIPT_OBJECT
+        ]
+        children = [*_entries(attributes.get("_modules")).items()]
+        tensors += [(name, child) for name, child in children if not is_module(child)]
+        for name, tensor in tensors:
+            if tensor is not None:
+                yield f"{prefix}{name}", _tensor(tensor)
+        modules = [(name, child) for name, child in children if is_module(child)]
+        for name, child in reversed(modules):
+            queue.append((f"{prefix}{name}.", child))
+        n_names += len(modules)
         if n_names > MOST_NAMES or len(prefix) > LONGEST_NAME:
             raise ValueError(
                 f"its module {prefix[:40]!r} has more than {MOST_NAMES} submodules, or "
                 f"names of more than {LONGEST_NAME} characters"
             )
+
+
+def _tensor(value: Any) -> StoredTensor:
+    """Tensor of a module; any other object becomes a tensor that cannot be read."""
+    if isinstance(value, StoredTensor):
+        return value
+    kind = value.type if isinstance(value, PickledObject) else type(value).__name__
+    problem = PACKED if kind == SCRIPT_OBJECT else UNREAD.format(type=kind)
+    return StoredTensor(None, "", 0, (), (), problem)
 
 
 def _entries(value: Any) -> Mapping[Any, Any]:

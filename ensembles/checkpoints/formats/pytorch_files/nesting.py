@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ensembles.checkpoints.formats.checkpoint import Keys
-from ensembles.checkpoints.formats.pytorch_files.modules import contents, is_sequence
+from ensembles.checkpoints.formats.pytorch_files.modules import (
+    contents,
+    is_module,
+    is_sequence,
+)
 from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 
@@ -88,7 +92,7 @@ def state_dict_in(content: Any, key: Keys, path: Path) -> StateDict:
         # Tensors may be stored next to a state dict: a random generator state, a loss.
         if not mapping or (is_sequence(content) and not _deeper(mapping)):
             raise ValueError(
-                f"{path} must contain a state dict, found {type(content).__name__}"
+                f"{path} must contain a state dict, found {_kind(content)}"
             )
         keys = _obvious(mapping, path)
         notes = [*_beside(mapping, keys), *_unnamed(mapping, keys)]
@@ -98,7 +102,7 @@ def state_dict_in(content: Any, key: Keys, path: Path) -> StateDict:
         state = contents(value)
         if not _is_state_dict(state):
             raise ValueError(
-                f"{path} has no tensors at key {chosen!r}: found {type(value).__name__}"
+                f"{path} has no tensors at key {chosen!r}: found {_kind(value)}"
             )
         deeper = _deeper(state)
         if deeper is not None:
@@ -135,7 +139,7 @@ def tensors_by_key(content: Any) -> dict[str, dict[Any, StoredTensor]]:
 
 
 def contents_beside(content: Any, chosen: StateDict) -> list[str]:
-    """Names of the contents of a file other than the tensors of its state dict.
+    """Contents of a file other than the tensors of its state dict, for messages.
 
     Parameters
     ----------
@@ -147,14 +151,37 @@ def contents_beside(content: Any, chosen: StateDict) -> list[str]:
     Returns
     -------
     list of str
-        Keys such as "optimizer", with dots between nested keys. One that shares a
-        storage with the state dict, and changes with it, has an addition that says so.
+        Modules and prefixes of names around the state dict, then keys such as
+        "optimizer", with dots between nested keys. One that shares a storage with the
+        state dict, and changes with it, has an addition that says so.
     """
     storages = {tensor.storage for tensor in chosen.tensors.values() if tensor.size}
     return [
-        name + SHARED * any(t.storage in storages for t in _tensors_in(value))
-        for name, value in _others(content, "", chosen.keys)
+        *_form(content, chosen.keys),
+        *(
+            name + SHARED * any(t.storage in storages for t in _tensors_in(value))
+            for name, value in _others(content, "", chosen.keys)
+        ),
     ]
+
+
+def _kind(value: Any) -> str:
+    """Description of a value for messages: its class."""
+    if isinstance(value, PickledObject):
+        return f"an object of {value.type}"
+    return type(value).__name__
+
+
+def _form(content: Any, keys: tuple[str, ...]) -> Iterator[str]:
+    """How state dicts are stored in a file, which a plain state dict loses."""
+    for key in keys or (None,):
+        value = content if key is None else _descend(content, key, Path())
+        of_key = "" if key is None else f" at {key!r}"
+        if is_module(value):
+            yield f"the modules{of_key} with their attributes"
+        prefix = _wrapper_prefix(n for n, v in contents(value).items() if is_tensor(v))
+        if prefix:
+            yield f"the prefix {prefix!r} of the tensor names{of_key}"
 
 
 def _others(
@@ -196,10 +223,17 @@ def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     for name in tensors:
         if not isinstance(name, str):
             raise ValueError(f"{path}: tensors must be named by str, found {name!r}")
-    for prefix in PREFIXES * 2:  # in either order
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): v for name, v in tensors.items()}
-    return tensors
+    prefix = _wrapper_prefix(tensors)
+    return {name.removeprefix(prefix): value for name, value in tensors.items()}
+
+
+def _wrapper_prefix(names: Iterable[str]) -> str:
+    """Prefix of wrapper modules that all names have, such as ``module.``."""
+    names, prefix = [*names], ""
+    for part in PREFIXES * 2:  # in either order
+        if names and all(name.startswith(prefix + part) for name in names):
+            prefix += part
+    return prefix
 
 
 def _descend(content: Any, key: str, path: Path) -> Any:
@@ -222,10 +256,11 @@ def _obvious(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
     """Keys of the single plausible state dict in a mapping."""
     states = {name: contents(value) for name, value in content.items()}
     inside = [name for name, state in states.items() if _is_state_dict(state)]
-    models = [name for name in inside if not AVERAGES.search(str(name))]
     usual = [name for name in MODEL_KEYS if name in inside]
-    if len(models or inside) == 1:
-        (name,) = models or inside
+    others = [name for name in inside if not TRAINING.search(str(name))]
+    models = [name for name in others if not AVERAGES.search(str(name))]
+    if len(models or others) == 1:
+        (name,) = models or others
         n_loose = sum(map(is_tensor, content.values()))
         # A small state dict among many loose tensors is probably not the model.
         if name in MODEL_KEYS or n_loose < len(states[name]):

@@ -25,7 +25,12 @@ from ensembles.checkpoints.formats.zip_files.reading import Entry, read_archive
 from ensembles.checkpoints.formats.zip_files.records import LOCAL, STORED
 
 MAGIC = 0x1950A86A20F9469CFC6C
+MAGIC_BYTES = MAGIC.to_bytes(10, "little")  # in pickles of protocol 2 and later
 VERSION = 1001
+OTHER_PICKLE = (
+    "{path} is a pickle, but was not written by torch.save; load it, and save its "
+    "tensors with torch.save"
+)
 FIRST_READ = 1 << 20  # bytes of a legacy file, more if the pickles are longer
 # Bytes of an element, by the dtype of the storage.
 ITEMSIZES = {
@@ -80,9 +85,12 @@ def read_file(file: FileSource, begin: int = 0, end: int | None = None) -> Torch
         If the file is damaged, big-endian, or was not written by ``torch.save``.
     """
     end = file.size if end is None else end
-    start = file.read(begin, min(4, end - begin))
+    start = file.read(begin, min(32, end - begin))
+    # The module pickle stores tensors as bytes, which cannot be read at their offsets.
+    if start[:1] == b"\x80" and len(start) == 32 and MAGIC_BYTES not in start:
+        raise ValueError(OTHER_PICKLE.format(path=file.path))
     try:
-        if start == LOCAL:
+        if start[:4] == LOCAL:
             return _read_zip(file, begin, end)
         return _read_legacy(file, begin, end)
     except Malformed as error:
@@ -201,10 +209,7 @@ def _read_legacy(file: FileSource, begin: int, end: int) -> TorchFile:
         )
         try:
             if reader.load() != MAGIC:
-                raise ValueError(
-                    f"{file.path} is a pickle, but was not written by torch.save; "
-                    "load it, and save its tensors with torch.save"
-                )
+                raise ValueError(OTHER_PICKLE.format(path=file.path))
             version, _, content, keys = (reader.load() for _ in range(4))
             break
         except Malformed:

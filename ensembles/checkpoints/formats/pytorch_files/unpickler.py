@@ -19,9 +19,6 @@ from ensembles.checkpoints.formats.pytorch_files.objects import (
 )
 
 HIGHEST_PROTOCOL = 5
-MOST_KEYS = (
-    64  # values in a tuple that is a key; hashing nested tuples may take forever
-)
 SPARE = 160 << 20  # bytes of memory that any pickle may need
 
 
