@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -19,6 +21,121 @@ STRAY = torch.tensor(0.5)
 def saved(folder: Path, content: Any) -> Path:
     torch.save(content, folder / "a.pt")
     return folder / "a.pt"
+
+
+EMA = {name: value + 1 for name, value in STATE.items()}
+ADAM = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.ones(2, 3)}}}
+ARGS = argparse.Namespace(lr=0.1, path=Path("data"))
+# Contents of the files of trainers, with the keys of the state dict and its average.
+TRAINERS: dict[str, tuple[dict[str, Any], tuple[str, ...], str | None]] = {
+    "Lightning": (
+        {
+            "epoch": 1,
+            "state_dict": STATE,
+            "loops": {"fit_loop": {}},
+            "callbacks": {"EarlyStopping": {"best_score": STRAY}},
+            "optimizer_states": [ADAM],
+            "hyper_parameters": {"path": Path("data")},
+        },
+        ("state_dict",),
+        None,
+    ),
+    "skorch, WeNet, epochs of ESPnet": (STATE, (), None),
+    "fairseq": (
+        {"args": None, "cfg": ARGS, "model": STATE, "last_optimizer_state": ADAM},
+        ("model",),
+        None,
+    ),
+    "OpenNMT-py": (
+        {
+            "model": STATE,
+            "generator": {"0.weight": STRAY},
+            "vocab": {},
+            "opt": ARGS,
+            "optim": {"optimizer": ADAM},
+        },
+        ("model", "generator"),
+        None,
+    ),
+    "ESPnet": (
+        {"model": STATE, "reporter": {}, "optimizers": [ADAM], "scaler": None},
+        ("model",),
+        None,
+    ),
+    "icefall": (
+        {"model": STATE, "model_avg": EMA, "optimizer": ADAM, "sampler": {}},
+        ("model",),
+        "model_avg",
+    ),
+    "timm": (
+        {"arch": "x", "state_dict": STATE, "optimizer": ADAM, "state_dict_ema": EMA},
+        ("state_dict",),
+        "state_dict_ema",
+    ),
+    "torchvision references": (
+        {
+            "model": STATE,
+            "optimizer": ADAM,
+            "args": ARGS,
+            "model_ema": {f"module.{name}": value for name, value in EMA.items()},
+        },
+        ("model",),
+        "model_ema",
+    ),
+    "MMEngine": (
+        {"meta": {"seed": 1}, "state_dict": STATE, "message_hub": {}},
+        ("state_dict",),
+        None,
+    ),
+    "Detectron2": (
+        {"model": STATE, "optimizer": ADAM, "iteration": 3},
+        ("model",),
+        None,
+    ),
+    "BasicSR": ({"params": STATE, "params_ema": EMA}, ("params",), "params_ema"),
+    "nanoGPT": (
+        {
+            "model": {f"_orig_mod.{name}": value for name, value in STATE.items()},
+            "optimizer": ADAM,
+            "model_args": {"n_layer": 1},
+        },
+        ("model",),
+        None,
+    ),
+    "DeepSpeed": ({"module": STATE, "optimizer": None}, ("module",), None),
+    "PyTorch's tutorials": (
+        {"model_state_dict": STATE, "optimizer_state_dict": ADAM, "loss": STRAY},
+        ("model_state_dict",),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "ema"), TRAINERS.values(), ids=TRAINERS.keys()
+)
+def test_the_model_in_the_file_of_a_trainer_is_found(
+    tmp_path: Path, content: dict[str, Any], keys: tuple[str, ...], ema: str | None
+) -> None:
+    path = saved(tmp_path, content)
+    checkpoint = pytorch.read(path)
+    assert checkpoint.keys == keys
+    assert set(STATE) <= {n.removeprefix("model.") for n in checkpoint.layout}
+    notes = [note for note in checkpoint.notes if "kept during training" in note]
+    assert len(notes) == (ema is not None)
+    if ema is not None:
+        assert f"(--key {ema})" in notes[0]
+        result = average([path], key=ema)
+        assert all(np.array_equal(result[name], EMA[name]) for name in STATE)
+
+
+def test_pickled_modules_of_a_trainer_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, ema = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    path = saved(tmp_path, {"model": model, "ema": ema, "optimizer": ADAM})
+    for key, module in ((None, model), ("ema", ema)):
+        result = average([path], key=key)
+        assert np.array_equal(result["weight"], module.weight.detach())
 
 
 def test_a_stray_tensor_is_not_taken_for_the_state_dict(tmp_path: Path) -> None:
@@ -252,7 +369,5 @@ def test_names_that_are_no_strings_are_refused(tmp_path: Path, name: Any) -> Non
 
 
 def test_objects_beside_the_tensors_are_read_as_data(tmp_path: Path) -> None:
-    import argparse
-
     path = saved(tmp_path, {"model": STATE, "args": argparse.Namespace(lr=0.1)})
     assert average([path]).keys() == STATE.keys()
