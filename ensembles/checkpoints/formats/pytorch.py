@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ from ensembles.checkpoints.formats.pytorch_files.nesting import (
     state_dict_in,
     tensors_by_key,
 )
-from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
+from ensembles.checkpoints.formats.pytorch_files.objects import (
+    Malformed,
+    PickledObject,
+)
 from ensembles.checkpoints.formats.pytorch_files.reading import (
     ITEMSIZES,
     TorchFile,
@@ -46,12 +51,24 @@ def _matches(head: FileHead) -> bool:
 def _contents(path: Path) -> FileContents:
     """All state dicts of a file, and its other values."""
     content = read_file(FileSource(path)).content
+    with _named_in_errors(path):
+        by_key = tensors_by_key(content)
+        values = contents(content).items()
     state_dicts = {
         key: [_listed(str(name), tensor) for name, tensor in tensors.items()]
-        for key, tensors in tensors_by_key(content).items()
+        for key, tensors in by_key.items()
     }
-    texts = {str(key): _short(value) for key, value in contents(content).items()}
+    texts = {str(key): _short(value) for key, value in values}
     return FileContents(state_dicts, {key: t for key, t in texts.items() if t})
+
+
+@contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    """Name the file in errors about objects in its pickle."""
+    try:
+        yield
+    except Malformed as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _listed(name: str, tensor: StoredTensor) -> TensorInfo:
@@ -107,7 +124,8 @@ def pytorch(path: Path, key: Keys = None) -> Checkpoint:
     """
     file = FileSource(path)
     stored = read_file(file)
-    chosen = state_dict_in(stored.content, key, path)
+    with _named_in_errors(path):
+        chosen = state_dict_in(stored.content, key, path)
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}

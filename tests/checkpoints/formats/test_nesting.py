@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import average, inspect, plan
 from ensembles.checkpoints.formats.pytorch import pytorch
 
 STATE = {"layer.w": torch.arange(6.0).view(2, 3), "layer.b": torch.ones(3)}
@@ -138,6 +138,44 @@ def test_pickled_modules_of_a_trainer_are_read(tmp_path: Path) -> None:
         assert np.array_equal(result["weight"], module.weight.detach())
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({}, "must contain a state dict, found empty dict"),
+        (ARGS, "has no state dict: its contents (lr, path) have no named tensors"),
+        ({"epoch": 3, "best": 0.5}, "its contents (epoch, best) have no named tensors"),
+    ],
+    ids=str,
+)
+def test_an_error_describes_contents_without_tensors(
+    tmp_path: Path, content: Any, found: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(found)):
+        plan([saved(tmp_path, content)])
+
+
+def test_an_object_at_the_key_is_named_by_its_class(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": STATE, "args": ARGS})
+    with pytest.raises(
+        ValueError, match=r"no tensors at key 'args': found an object of argparse\."
+    ):
+        plan([path], key="args")
+
+
+@pytest.mark.parametrize("key", [None, "net"])
+def test_a_module_that_contains_itself_is_an_error_of_its_file(
+    tmp_path: Path, key: str | None
+) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    module.add_module("again", module)
+    path = saved(tmp_path, {"net": module} if key else module)
+    for read in (inspect, lambda path: plan([path], key=key)):
+        with pytest.raises(
+            ValueError, match=rf"{path}: module 'again.* must not contain"
+        ):
+            read(path)
+
+
 def test_a_stray_tensor_is_not_taken_for_the_state_dict(tmp_path: Path) -> None:
     path = saved(tmp_path, {"net": STATE, "loss": STRAY})
     assert average([path]).keys() == STATE.keys()
@@ -225,7 +263,9 @@ def test_another_state_dict_of_the_same_names_is_told(
     found = pytorch.read(saved(tmp_path, content))
     (note,) = found.notes
     assert note.startswith(f"took '{taken}'; '{also}")
-    assert re.search(r"has the same tensor names|is an average of them", note)
+    assert re.search(
+        r"has the same tensor names|is an average of the same tensors", note
+    )
     assert f"pass key='{also}" in note
     assert found.state_dict == taken
     assert plan([tmp_path / "a.pt"]).notes == (f"{tmp_path / 'a.pt'}: {note}",)
@@ -259,7 +299,7 @@ def test_candidates_are_listed_with_their_sizes(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
         match=r"found encoder \(2 tensors, \d+ parameters\), "
-        r"decoder \(1 tensors, 8 parameters\); pass key=NAME \(--key NAME\)",
+        r"decoder \(1 tensor, 8 parameters\); pass key=NAME \(--key NAME\)",
     ):
         plan([path])
     assert average([path], key=["encoder", "decoder"]).keys() == {
@@ -364,7 +404,9 @@ def test_where_tensors_lie_is_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [0, None, 1.5])
 def test_names_that_are_no_strings_are_refused(tmp_path: Path, name: Any) -> None:
     path = saved(tmp_path, {name: torch.ones(2)})
-    with pytest.raises(ValueError, match=rf"a\.pt: tensors must be named .*{name!r}"):
+    with pytest.raises(
+        ValueError, match=rf"a\.pt: names of tensors must be .*{name!r}"
+    ):
         plan([path])
 
 

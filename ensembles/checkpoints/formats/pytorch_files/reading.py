@@ -86,7 +86,8 @@ def read_file(file: FileSource, begin: int = 0, end: int | None = None) -> Torch
         return _read_legacy(file, begin, end)
     except Malformed as error:
         raise ValueError(
-            f"{file.path} is not a complete PyTorch file: {error}"
+            f"{file.path} is not a complete PyTorch file: {error}; copy or download it "
+            "again"
         ) from None
 
 
@@ -121,7 +122,9 @@ def stored_at(
     if record is None:
         raise ValueError(f"{where} has no data in the file; copy or download it again")
     if tensor.stop * itemsize > record.size:
-        raise ValueError(f"{where} is larger than its entry in the file")
+        raise ValueError(
+            f"{where} is larger than its entry in the file; copy or download it again"
+        )
     return record.offset + tensor.offset * itemsize
 
 
@@ -129,7 +132,10 @@ def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
     entries = {entry.name: entry for entry in read_entries(file, begin, end)}
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if not pickles:
-        raise ValueError(f"{file.path} is a zip file, but not one of torch.save")
+        raise ValueError(
+            f"{file.path} is a zip file that was not written by torch.save: it has no "
+            "entry data.pkl"
+        )
     prefix = min(pickles, key=len).removesuffix("data.pkl")
     order = entries.get(f"{prefix}byteorder")
     if order is not None and file.read(order.start, order.size) != b"little":
@@ -193,8 +199,8 @@ def _read_legacy(file: FileSource, begin: int, end: int) -> TorchFile:
         try:
             if reader.load() != MAGIC:
                 raise ValueError(
-                    f"{file.path} is a pickle, but was not written by torch.save; "
-                    "load it, and save its tensors with torch.save"
+                    f"{file.path} is a pickle, but was not written by torch.save; if "
+                    "you trust it, load it, and save its tensors with torch.save"
                 )
             version, _, content, keys = (reader.load() for _ in range(4))
             break
