@@ -132,10 +132,7 @@ def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
     entries = {entry.name: entry for entry in read_entries(file, begin, end)}
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if not pickles:
-        raise ValueError(
-            f"{file.path} is a zip file that was not written by torch.save: it has no "
-            "entry data.pkl"
-        )
+        raise ValueError(f"{file.path} is a zip file, but not one of torch.save")
     prefix = min(pickles, key=len).removesuffix("data.pkl")
     order = entries.get(f"{prefix}byteorder")
     if order is not None and file.read(order.start, order.size) != b"little":
