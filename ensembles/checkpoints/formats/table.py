@@ -14,9 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileContents
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    FileContents,
+    FileSource,
+)
 from ensembles.checkpoints.formats.output import OutputFile, Sink
-from ensembles.checkpoints.formats.zip_files import read_archive
+from ensembles.checkpoints.formats.zip_files.reading import entry_names
+from ensembles.checkpoints.formats.zip_files.records import LOCAL
 from ensembles.registry import Table
 
 
@@ -41,10 +46,10 @@ class FileHead:
     @cached_property
     def entries(self) -> list[str]:
         """Names of the entries of a zip file; empty for damaged and other files."""
-        if not self.start.startswith(b"PK\x03\x04"):
+        if not self.start.startswith(LOCAL):
             return []
         try:
-            return [entry.filename for entry in read_archive(self.path).entries]
+            return entry_names(FileSource(self.path))
         except ValueError:
             return []
 
@@ -82,6 +87,9 @@ class Format:
         Whether sinks write to the file; False if the writer holds tensors in memory.
     keeps_metadata : bool, default=False
         Whether files store the metadata; then the reader returns them.
+    metadata : callable (path) -> dict of str to str or None, or None, default=None
+        Reads the metadata alone, if that is faster than ``read``; returns None for a
+        file that cannot store any, nor its copy. None takes those of ``read``.
     keeps_contents : bool, default=False
         Whether the writer copies the ``template`` of an output file, to keep its
         contents other than tensors.
@@ -150,6 +158,7 @@ class Format:
     takes_key: bool = False
     streams: bool = True
     keeps_metadata: bool = False
+    metadata: Callable[[Path], dict[str, str] | None] | None = None
     keeps_contents: bool = False
     keeps_aliases: bool = True
     dtypes: frozenset[np.dtype[Any]] | None = None

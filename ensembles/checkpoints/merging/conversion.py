@@ -21,6 +21,7 @@ def convert(
     dtype: str | None = None,
     key: Keys = None,
     shard_size: int | None = None,
+    only_weights: bool = False,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -50,6 +51,10 @@ def convert(
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the checkpoint.
+    only_weights : bool, default=False
+        Whether the output contains only tensors. Otherwise a PyTorch file that is
+        converted to a PyTorch file is copied, with its optimizer state and counters,
+        unless the dtype changes.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -99,6 +104,7 @@ def convert(
         dtype=dtype,
         key=key,
         shard_size=shard_size,
+        only_weights=only_weights,
         memory=memory,
         threads=threads,
         force=force,

@@ -64,12 +64,12 @@ def kept_contents(
         else:
             reasons.pop(stored, None)
             templates[part] = _template(part, parts[part], first)
-    notes = (
+    notes = [
         _note(stored, names, reasons.get(stored), first, out)
         for stored, names in contents.items()
         if names
-    )
-    return templates, list(notes)
+    ]
+    return templates, notes + list(_copies_without_metadata(templates, out))
 
 
 def _pairs(
@@ -144,6 +144,21 @@ def _template(part: str, targets: Sequence[TensorPlan], first: Checkpoint) -> Te
     file = next(tensor.source for tensor in tensors.values())
     assert isinstance(file, FileSource)
     return Template(file, tensors, [r for r in first.records if r.file is file])
+
+
+def _copies_without_metadata(
+    templates: Mapping[str, Template], out: Path
+) -> Iterator[str]:
+    for part, template in templates.items():
+        format_ = format_by_suffix(part)
+        if format_ is None or format_.metadata is None:
+            continue
+        if format_.metadata(template.file.path) is None:
+            yield (
+                f"{out} does not store the provenance of the result in the copy of "
+                f"{template.file.path}, which is not a zip file or has a comment of "
+                "another program; only_weights=True (--only-weights) stores it"
+            )
 
 
 def _note(

@@ -8,15 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from ensembles.atomic_io import preallocate, pwrite_all
 from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, FileSource
 from ensembles.checkpoints.formats.output import OutputFile, Sink
-from ensembles.checkpoints.formats.pytorch_files.archive import read_entries
-from ensembles.checkpoints.formats.pytorch_files.crc import (
+from ensembles.checkpoints.formats.zip_files.comments import encode_comment, metadata_in
+from ensembles.checkpoints.formats.zip_files.crc import (
     ChecksummedFile,
     ChecksummedSink,
+)
+from ensembles.checkpoints.formats.zip_files.reading import Archive, read_archive
+from ensembles.checkpoints.formats.zip_files.records import (
+    DESCRIPTOR,
+    END_SIZE,
+    HAS_DESCRIPTOR,
+    LOCAL,
 )
 from ensembles.parallel import chunks
 
 CHUNK = 1 << 20
-DESCRIPTOR = 0x8  # flag of an entry whose checksum follows its data
 
 
 def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
@@ -26,7 +32,8 @@ def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     ----------
     file : OutputFile
         File to write, with a template. Both the zip format and the format of PyTorch
-        before version 1.6, which has no checksums, are copied.
+        before version 1.6, which has no checksums, are copied. The metadata become the
+        comment of a zip file, unless it has a comment of another program.
 
     Yields
     ------
@@ -43,12 +50,16 @@ def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     tensors = [template.tensors[name] for name in file.layout]
     ranges = sorted({(t.offset, t.offset + t.nbytes) for t in tensors if t.nbytes})
     changed = list(_changed(template.records, ranges))
-    positions = _checksum_positions(template.file, changed)
+    archive = _archive(template.file)
+    positions = _checksum_positions(template.file, archive, changed)
+    end = _comment_start(template.file, archive)
+    stop = template.file.size if end is None else end
+    size = stop if end is None else end + 2 + len(encode_comment(file))
     with file.path.open("w+b", buffering=0) as opened:
         fd = opened.fileno()
-        preallocate(fd, template.file.size)
-        for start, stop in _gaps(ranges, template.file.size):
-            _copy(template.file, fd, start, stop)
+        preallocate(fd, size)
+        for gap in _gaps(ranges, stop):
+            _copy(template.file, fd, *gap)
         output = ChecksummedFile(fd)
         yield {
             name: ChecksummedSink(output, template.tensors[name].offset)
@@ -59,6 +70,9 @@ def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
         for record, crc in zip(changed, crcs, strict=True):
             for position in positions[record.offset]:
                 pwrite_all(fd, memoryview(struct.pack("<I", crc)), position)
+        if end is not None:
+            text = encode_comment(file)
+            pwrite_all(fd, memoryview(struct.pack("<H", len(text)) + text), end)
 
 
 def _changed(
@@ -90,8 +104,21 @@ def _copy(source: FileSource, fd: int, start: int, stop: int) -> None:
         pwrite_all(fd, part, start + begin)
 
 
+def _archive(file: FileSource) -> Archive | None:
+    """Directory of a zip file; None for the format before PyTorch 1.6."""
+    return read_archive(file) if file.read(0, 4) == LOCAL else None
+
+
+def _comment_start(file: FileSource, archive: Archive | None) -> int | None:
+    """Position of the length of the comment; None if the comment has to be kept."""
+    if archive is None or (archive.comment and not metadata_in(archive.comment)):
+        return None
+    stop = archive.end + END_SIZE + len(archive.comment)
+    return archive.end + END_SIZE - 2 if stop == file.size else None
+
+
 def _checksum_positions(
-    file: FileSource, records: Iterable[ChecksumRecord]
+    file: FileSource, archive: Archive | None, records: Iterable[ChecksumRecord]
 ) -> dict[int, list[int]]:
     """Offsets of the copies of each entry's checksum, by the offset of its data.
 
@@ -100,14 +127,14 @@ def _checksum_positions(
     """
     wanted = {record.offset: record for record in records}
     positions: dict[int, list[int]] = {}
-    if not wanted:
+    if not wanted or archive is None:
         return positions
-    for entry in read_entries(file):
+    for entry in archive.entries:
         if entry.start in wanted and entry.size:
             other = entry.header + 14
-            if file.read(entry.header + 6, 1)[0] & DESCRIPTOR:
+            if file.read(entry.header + 6, 1)[0] & HAS_DESCRIPTOR:
                 stop = entry.start + entry.size
-                other = stop + 4 * (file.read(stop, 4) == b"PK\7\10")
+                other = stop + 4 * (file.read(stop, 4) == DESCRIPTOR)
             positions[entry.start] = [entry.central + 16, other]
     for start, record in wanted.items():
         expected = struct.pack("<I", record.crc)
