@@ -134,7 +134,10 @@ def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
     entries = {entry.name: entry for entry in archive.entries}
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if not pickles:
-        raise ValueError(f"{file.path} is a zip file, but not one of torch.save")
+        raise ValueError(
+            f"{file.path} is a zip file that was not written by torch.save: it has no "
+            "entry data.pkl"
+        )
     for name, entry in entries.items():
         if entry.method != STORED or entry.stored_size != entry.size:
             raise ValueError(
