@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ensembles.checkpoints.directories.unreadable import LAYOUTS
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.recognized import RECOGNIZED
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
@@ -105,7 +106,8 @@ def markdown(name: str) -> list[str]:
     Parameters
     ----------
     name : str
-        Key of `PAGES`, ``"formats"`` or ``"refused_formats"``.
+        Key of `PAGES`, ``"formats"``, ``"refused_formats"`` or
+        ``"refused_directories"``.
 
     Returns
     -------
@@ -115,6 +117,8 @@ def markdown(name: str) -> list[str]:
         return _formats()
     if name == "refused_formats":
         return _refused_formats()
+    if name == "refused_directories":
+        return [f"- {_escaped(text.format('NAMES'))}" for _, text in LAYOUTS]
     page = PAGES[name]
     rows = [
         [
@@ -146,10 +150,14 @@ def _formats() -> list[str]:
 def _refused_formats() -> list[str]:
     """Messages about the formats that are recognized and not read."""
     rows = [
-        [_codes(entry.suffixes), "FILE " + MARKUP.sub(r"\\\g<0>", entry.advice)]
+        [_codes(entry.suffixes), f"FILE {_escaped(entry.advice)}"]
         for entry in RECOGNIZED
     ]
     return _table(["suffixes", "message"], rows)
+
+
+def _escaped(text: str) -> str:
+    return MARKUP.sub(r"\\\g<0>", text)
 
 
 def _table(titles: list[str], rows: list[list[str]]) -> list[str]:

@@ -26,6 +26,7 @@ from safetensors.numpy import save_file
 
 import ensembles
 from ensembles.checkpoints import ModelSoup
+from ensembles.checkpoints.directories.unreadable import LAYOUTS
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.recognized import RECOGNIZED
 from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder
@@ -468,6 +469,21 @@ def test_every_checkpoint_format_is_in_the_reference() -> None:
         assert all(f"`{suffix}`" in rows for suffix in format_.suffixes)
     refused = "\n".join(markdown("refused_formats")).replace("\\", "")
     assert all(recognized.advice in refused for recognized in RECOGNIZED)
+
+
+def test_every_directory_that_is_refused_is_in_the_reference() -> None:
+    page = page_of(DOCS / "reference" / "formats.md")
+    assert "{registered} refused_directories" in page
+    lines = script(DOCS / "registered.py").markdown("refused_directories")
+    assert len(lines) == len(LAYOUTS)
+    for line, (_, text) in zip(lines, LAYOUTS, strict=True):
+        assert text.removeprefix("{}") in line.replace("\\", "")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_tests_that_a_page_names_exist(page: Path) -> None:
+    for name in re.findall(r"`(tests/[\w./]+)`", page_of(page)):
+        assert (ROOT / name).exists(), name
 
 
 def described(function: Any, title: str = "Parameters") -> set[str]:

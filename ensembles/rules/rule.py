@@ -281,7 +281,7 @@ class Rule(RegisteredFunction):
         Parameters
         ----------
         total : ndarray of shape (*shape,)
-            Return value of `add_statistics` for the last part.
+            Return value of ``add_statistics`` for the last part.
         weights : ndarray of shape (n_members,)
             Weight of each member.
         params : mapping of str to value

@@ -30,8 +30,8 @@ def command(
     """Verify a result of ensemble avg or soup against the digests in its metadata.
 
     Every tensor is read once. With the members, all and in their order, their tensors
-    are compared with the recorded digests too. PyTorch files have checksums instead of
-    digests. Exits with 1 if anything differs.
+    are compared with the recorded digests too. A file without digests is verified by
+    the checksums of its entries. Exits with 1 if anything differs.
 
     \b
     ensemble verify averaged.safetensors

@@ -39,8 +39,8 @@ LAYOUTS = (
     ),
     (
         r"consolidated\.\d+\.pth|consolidated.*\.safetensors",
-        "{}: weights with the names of the original code; pass the file if each member "
-        "has a single one, else convert them to the Hugging Face layout first",
+        "{}: weights in the layout of Llama or Mistral; if each member has a single "
+        "file, pass the files, else convert them to the Hugging Face layout first",
     ),
     (
         r"tf_model.*\.h5|saved_model\.pb|.*\.data-\d+-of-\d+|.*ckpt(-\d+)?\.index"
@@ -130,16 +130,16 @@ def _by_name(path: Path, entries: list[Path]) -> str:
             f"the weights are in its folders {', '.join(folders)}; average these one "
             "by one"
         )
-    missing = "no model.safetensors or pytorch_model.bin"
+    missing = "it has no model.safetensors or pytorch_model.bin"
     if len(files) == 1:
-        return f"{missing}; pass the file {files[0]} itself"
+        return f"{missing}; pass the file {files[0]}"
     if files or folders:
         return (
-            f"{missing}, but {_listed(files + folders)}; name the checkpoints to "
-            "average, or take the last N of them by discover_checkpoints(..., last=N) "
+            f"{missing}, but {_listed(files + folders)}; pass the checkpoints to "
+            "average, or the last N of them with discover_checkpoints(..., last=N) "
             "(--last N)"
         )
-    return f"{missing}, but {_listed(names)}"
+    return f"{missing}, only {_listed(names)}"
 
 
 def _listed(names: list[str]) -> str:

@@ -234,7 +234,7 @@ class _Cursor:
     def skip_texts(self, n_texts: int) -> None:
         """Skip strings; a vocabulary has hundreds of thousands."""
         if n_texts > MOST_TEXTS:
-            raise _broken(self.file, f"an array has {n_texts} strings")
+            raise _broken(self.file, f"an array claims {n_texts} strings")
         at, data = self.at, self._data
         for _ in range(n_texts):
             if at + 8 > len(data):
@@ -248,8 +248,8 @@ class _Cursor:
         if end > limit:
             raise _broken(
                 self.file,
-                f"its header ends after byte {end}, of {self.file.size} (at most "
-                f"{LARGEST_HEADER} are read)",
+                f"its header claims {end} bytes, in a file of {self.file.size} (at "
+                f"most {LARGEST_HEADER} are read)",
             )
         wanted = min(limit, max(end, 2 * len(self._data), 1 << 16))
         n_read = len(self._data)
@@ -281,10 +281,10 @@ class _Cursor:
         start = self.at
         element = self.number("I") if kind == ARRAY else -1
         if element != STRING and element not in SCALARS:
-            raise _broken(
-                self.file,
-                f"metadata {name!r} has the type {kind} of {element}, which is unknown",
-            )
+            found = f"is an array of the unknown type {element}"
+            if kind != ARRAY:
+                found = f"has the unknown type {kind}"
+            raise _broken(self.file, f"metadata {name!r} {found}")
         n_elements = self.number("Q")
         if element == STRING:
             self.skip_texts(n_elements)
@@ -310,7 +310,7 @@ def _read_header(file: FileSource) -> _Header:
         )
     n_tensors, n_pairs = cursor.number("Q"), cursor.number("Q")
     if n_tensors > MOST_TENSORS or n_pairs > MOST_PAIRS:
-        raise _broken(file, f"it has {n_tensors} tensors and {n_pairs} entries")
+        raise _broken(file, f"it claims {n_tensors} tensors and {n_pairs} entries")
     values: dict[str, Any] = {}
     pairs, start = [], cursor.at
     for _ in range(n_pairs):
@@ -412,4 +412,6 @@ def _encode_text(text: str) -> bytes:
 
 
 def _broken(file: FileSource, reason: str) -> ValueError:
-    return ValueError(f"{file.path} is not a complete GGUF file: {reason}")
+    return ValueError(
+        f"{file.path} is not a complete GGUF file: {reason}; copy or download it again"
+    )

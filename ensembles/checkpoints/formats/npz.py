@@ -171,7 +171,8 @@ def _tensor(
     if n_header + n_bytes != entry.size:
         raise ValueError(
             f"{where} of shape {shape} and dtype {dtype} needs {n_bytes} bytes after "
-            f"its header of {n_header}, found {entry.size - n_header}"
+            f"its header of {n_header}, found {entry.size - n_header}; save the "
+            "archive again"
         )
     native = dtype.newbyteorder("=")
     is_row_major = not by_column or sum(length > 1 for length in shape) < 2
@@ -215,7 +216,7 @@ def _array_header(
     except (TypeError, RecursionError, AttributeError) as error:
         raise ValueError(f"{where} has no valid header: {error}") from None
     if not all(type(length) is int and 0 <= length <= 1 << 62 for length in shape):
-        raise ValueError(f"{where} has shape {shape}")
+        raise ValueError(f"{where} has the invalid shape {shape}")
     return shape, by_column, dtype, start.tell()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ from ensembles.checkpoints.formats.pytorch_files.nesting import (
     state_dict_in,
     tensors_by_key,
 )
-from ensembles.checkpoints.formats.pytorch_files.objects import PickledObject
+from ensembles.checkpoints.formats.pytorch_files.objects import (
+    Malformed,
+    PickledObject,
+)
 from ensembles.checkpoints.formats.pytorch_files.reading import (
     ITEMSIZES,
     TorchFile,
@@ -49,12 +54,14 @@ def _matches(head: FileHead) -> bool:
 def _contents(path: Path) -> FileContents:
     """All state dicts of a file, and its other values."""
     stored = read_file(FileSource(path))
-    content = stored.content
+    with _named_in_errors(path):
+        by_key = tensors_by_key(stored.content)
+        items = contents(stored.content).items()
     state_dicts = {
         key: [_listed(str(name), tensor) for name, tensor in tensors.items()]
-        for key, tensors in tensors_by_key(content).items()
+        for key, tensors in by_key.items()
     }
-    texts = {str(key): _short(value) for key, value in contents(content).items()}
+    texts = {str(key): _short(value) for key, value in items}
     values = {key: text for key, text in texts.items() if text}
     return FileContents(state_dicts, values, stored.metadata)
 
@@ -66,6 +73,15 @@ def _metadata(path: Path) -> dict[str, str] | None:
     comment = read_comment(file) if is_zip else None
     metadata = None if comment is None else metadata_in(comment)
     return None if comment and not metadata else metadata
+
+
+@contextmanager
+def _named_in_errors(path: Path) -> Iterator[None]:
+    """Name the file in errors about objects in its pickle."""
+    try:
+        yield
+    except Malformed as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _listed(name: str, tensor: StoredTensor) -> TensorInfo:
@@ -123,7 +139,8 @@ def pytorch(path: Path, key: Keys = None) -> Checkpoint:
     """
     file = FileSource(path)
     stored = read_file(file)
-    chosen = state_dict_in(stored.content, key, path)
+    with _named_in_errors(path):
+        chosen = state_dict_in(stored.content, key, path)
     layout: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     seen: dict[Any, str] = {}

@@ -47,8 +47,8 @@ def _is_tar(head: FileHead) -> bool:
 
 EXPORTED = "average the checkpoints that it was {} from, and {} the result"
 KERAS = (
-    "save its arrays with numpy.savez('a.npz', **{w.path: w.numpy() for w in "
-    "model.weights}), and average the .npz files"
+    "load the model with Keras, save its arrays with numpy.savez('a.npz', **{w.path: "
+    "w.numpy() for w in model.weights}), and average the .npz files"
 )
 COMPRESSED = {
     "gzip": b"\x1f\x8b",
@@ -58,7 +58,7 @@ COMPRESSED = {
 }
 RECOGNIZED = (
     Recognized(
-        "is empty: it was not written or not downloaded; write or download it again",
+        "is empty; write or download it again",
         matches=lambda head: not head.start,
     ),
     Recognized(
@@ -100,8 +100,8 @@ RECOGNIZED = (
     Recognized(
         "is a msgpack file, as written by Flax, which is not supported; save its "
         "arrays with numpy.savez('a.npz', **flax.traverse_util.flatten_dict(params, "
-        "sep='/')), where params is flax.serialization.msgpack_restore(content), and "
-        "average the .npz files",
+        "sep='/')), where params is flax.serialization.msgpack_restore(open(path, "
+        "'rb').read()), and average the .npz files",
         (".msgpack",),
     ),
     Recognized(
@@ -147,8 +147,8 @@ RECOGNIZED = (
         for name, beginning in COMPRESSED.items()
     ),
     Recognized(
-        "is a GGML file of llama.cpp before GGUF, which is not supported; convert the "
-        "original checkpoint again",
+        "is a GGML file, the format of llama.cpp before GGUF, which is not supported; "
+        "convert the original checkpoint to GGUF",
         matches=lambda head: head.start[:4] in (b"lmgg", b"fmgg", b"tjgg", b"algg"),
     ),
     *(

@@ -297,4 +297,7 @@ def _check_gaps(file: FileSource, layout: dict[str, Tensor], start: int) -> None
 
 
 def _broken(path: Path, reason: str) -> ValueError:
-    return ValueError(f"{path} is not a complete safetensors file: {reason}")
+    return ValueError(
+        f"{path} is not a complete safetensors file: {reason}; copy or "
+        "download it again"
+    )

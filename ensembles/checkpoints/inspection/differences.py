@@ -165,7 +165,7 @@ class Difference:
         ----------
         depth : int or None, default=None
             Number of components of the names that distinguish modules; None takes the
-            layers, such as ``encoder.layer.3``, see `layers_of`.
+            layers, such as ``encoder.layer.3``.
 
         Returns
         -------

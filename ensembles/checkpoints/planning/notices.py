@@ -77,7 +77,7 @@ def notices(
     if statistics and len(members) > 1:
         yield (
             f"running statistics, such as {statistics[0]}, are combined like "
-            "parameters, which gives other values than the data do: recompute them on "
+            "parameters and do not fit the averaged network: recompute them on "
             "training data (torch.optim.swa_utils.update_bn)"
         )
     yield from _without_effect(members, options, match)

@@ -83,9 +83,9 @@ def warn_of_statistics(members: Sequence[Checkpoint]) -> None:
         if not all(same_bytes(tensor, other) for other in others):
             warn_caller(
                 f"running statistics of BatchNorm, such as {name}, are averaged like "
-                "parameters, which gives other values than the data do: recompute them "
-                "before the network is scored and used, e.g. with "
-                "torch.optim.swa_utils.update_bn, which a ModelSoup can call: finish=f"
+                "parameters and do not fit the averaged network: recompute them before "
+                "it is scored and used, e.g. with torch.optim.swa_utils.update_bn; "
+                "ModelSoup(finish=...) can call it"
             )
             return
 

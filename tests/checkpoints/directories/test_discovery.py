@@ -442,7 +442,7 @@ def test_a_run_without_readable_checkpoints_says_what_there_is(tmp_path: Path) -
         ("a.mlmodel", b"x", "Core ML model.*converted from"),
         ("a.pte", b"x", "ExecuTorch program"),
         ("a.engine", b"x", "TensorRT engine.*built from"),
-        ("a.bin", b"tjgg\1", "GGML file of llama.cpp before GGUF"),
+        ("a.bin", b"tjgg\1", "GGML file, the format of llama.cpp before GGUF"),
         ("model", b"", "is empty"),
     ],
     ids=lambda value: str(value)[:20],

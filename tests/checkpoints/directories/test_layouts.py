@@ -403,17 +403,17 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
         (["layer_00-model_00-model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
         (["iter_0001000/x", "latest_checkpointed_iteration.txt"], r"a Megatron"),
-        (["consolidated.00.pth", "params.json"], r"names of the original code"),
+        (["consolidated.00.pth", "params.json"], r"layout of Llama or Mistral"),
         (["consolidated.safetensors"], r"consolidated\.safetensors: .*pass the file"),
         (["tf_model.h5", "config.json"], r"TensorFlow.*from_tf"),
         (["flax_model.msgpack"], r"JAX.*from_flax"),
-        (["model-q4.gguf"], r"pass the file model-q4\.gguf itself"),
+        (["model-q4.gguf"], r"pass the file model-q4\.gguf"),
         (["ckpt-1.index", "ckpt-1.data-00000-of-00001"], r"TensorFlow .*numpy\.savez"),
         (["model.weights.h5"], r"TensorFlow weights"),
         (["_METADATA", "manifest.ocdbt", "d/1"], r"JAX weights.*numpy\.savez"),
         (["w/.zarray", ".zgroup"], r"\.zgroup: a Zarr store"),
         (["model.mlpackage/x"], r"graphs for inference"),
-        (["weights.npz", "config.json"], r"pass the file weights\.npz itself"),
+        (["weights.npz", "config.json"], r"pass the file weights\.npz"),
         (["model.onnx"], r"graphs for inference"),
         (["onnx/model.onnx", "config.json"], r"onnx: graphs for inference"),
         (["model_state.pdparams"], r"PaddlePaddle weights"),
@@ -422,10 +422,10 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["model-00001-of-00002.safetensors"], r"shards without an index"),
         (["weights.safetensors"], r"pass the file weights\.safetensors"),
         (["model.fp16.safetensors"], r"pass the file model\.fp16\.safetensors"),
-        (["config.json"], r"or pytorch_model\.bin, but config\.json"),
+        (["config.json"], r"or pytorch_model\.bin, only config\.json"),
         (
             ["step_1.pt", "step_2.pt"],
-            r"take the last N of them by .*last=N\) \(--last N\)",
+            r"the last N of them with .*last=N\) \(--last N\)",
         ),
         ([], r"it is empty"),
     ],
@@ -530,7 +530,7 @@ def test_an_average_in_memory_of_a_checkpoint_with_an_ema_names_both(
     content = {"state_dict": state, "ema_state_dict": ema | {"steps": torch.tensor(7)}}
     torch.save(content | {"optimizer": {"state": {}}}, tmp_path / "epoch_3.pth")
     (note,) = plan([tmp_path / "epoch_3.pth"]).notes
-    assert "'ema_state_dict' is an average of them" in note
+    assert "'ema_state_dict' is an average of the same tensors" in note
 
 
 def test_shards_of_torch_of_diffusers_become_safetensors(tmp_path: Path) -> None:

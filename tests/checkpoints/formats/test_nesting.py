@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import average, inspect, plan
 from ensembles.checkpoints.formats.pytorch import pytorch
 
 STATE = {"layer.w": torch.arange(6.0).view(2, 3), "layer.b": torch.ones(3)}
@@ -20,6 +22,159 @@ STRAY = torch.tensor(0.5)
 def saved(folder: Path, content: Any) -> Path:
     torch.save(content, folder / "a.pt")
     return folder / "a.pt"
+
+
+EMA = {name: value + 1 for name, value in STATE.items()}
+ADAM = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.ones(2, 3)}}}
+ARGS = argparse.Namespace(lr=0.1, path=Path("data"))
+# Contents of the files of trainers, with the keys of the state dict and its average.
+TRAINERS: dict[str, tuple[dict[str, Any], tuple[str, ...], str | None]] = {
+    "Lightning": (
+        {
+            "epoch": 1,
+            "state_dict": STATE,
+            "loops": {"fit_loop": {}},
+            "callbacks": {"EarlyStopping": {"best_score": STRAY}},
+            "optimizer_states": [ADAM],
+            "hyper_parameters": {"path": Path("data")},
+        },
+        ("state_dict",),
+        None,
+    ),
+    "skorch, WeNet, epochs of ESPnet": (STATE, (), None),
+    "fairseq": (
+        {"args": None, "cfg": ARGS, "model": STATE, "last_optimizer_state": ADAM},
+        ("model",),
+        None,
+    ),
+    "OpenNMT-py": (
+        {
+            "model": STATE,
+            "generator": {"0.weight": STRAY},
+            "vocab": {},
+            "opt": ARGS,
+            "optim": {"optimizer": ADAM},
+        },
+        ("model", "generator"),
+        None,
+    ),
+    "ESPnet": (
+        {"model": STATE, "reporter": {}, "optimizers": [ADAM], "scaler": None},
+        ("model",),
+        None,
+    ),
+    "icefall": (
+        {"model": STATE, "model_avg": EMA, "optimizer": ADAM, "sampler": {}},
+        ("model",),
+        "model_avg",
+    ),
+    "timm": (
+        {"arch": "x", "state_dict": STATE, "optimizer": ADAM, "state_dict_ema": EMA},
+        ("state_dict",),
+        "state_dict_ema",
+    ),
+    "torchvision references": (
+        {
+            "model": STATE,
+            "optimizer": ADAM,
+            "args": ARGS,
+            "model_ema": {f"module.{name}": value for name, value in EMA.items()},
+        },
+        ("model",),
+        "model_ema",
+    ),
+    "MMEngine": (
+        {"meta": {"seed": 1}, "state_dict": STATE, "message_hub": {}},
+        ("state_dict",),
+        None,
+    ),
+    "Detectron2": (
+        {"model": STATE, "optimizer": ADAM, "iteration": 3},
+        ("model",),
+        None,
+    ),
+    "BasicSR": ({"params": STATE, "params_ema": EMA}, ("params",), "params_ema"),
+    "nanoGPT": (
+        {
+            "model": {f"_orig_mod.{name}": value for name, value in STATE.items()},
+            "optimizer": ADAM,
+            "model_args": {"n_layer": 1},
+        },
+        ("model",),
+        None,
+    ),
+    "DeepSpeed": ({"module": STATE, "optimizer": None}, ("module",), None),
+    "PyTorch's tutorials": (
+        {"model_state_dict": STATE, "optimizer_state_dict": ADAM, "loss": STRAY},
+        ("model_state_dict",),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "keys", "ema"), TRAINERS.values(), ids=TRAINERS.keys()
+)
+def test_the_model_in_the_file_of_a_trainer_is_found(
+    tmp_path: Path, content: dict[str, Any], keys: tuple[str, ...], ema: str | None
+) -> None:
+    path = saved(tmp_path, content)
+    checkpoint = pytorch.read(path)
+    assert checkpoint.keys == keys
+    assert set(STATE) <= {n.removeprefix("model.") for n in checkpoint.layout}
+    notes = [note for note in checkpoint.notes if "kept during training" in note]
+    assert len(notes) == (ema is not None)
+    if ema is not None:
+        assert f"(--key {ema})" in notes[0]
+        result = average([path], key=ema)
+        assert all(np.array_equal(result[name], EMA[name]) for name in STATE)
+
+
+def test_pickled_modules_of_a_trainer_are_read(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, ema = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    path = saved(tmp_path, {"model": model, "ema": ema, "optimizer": ADAM})
+    for key, module in ((None, model), ("ema", ema)):
+        result = average([path], key=key)
+        assert np.array_equal(result["weight"], module.weight.detach())
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({}, "must contain a state dict, found empty dict"),
+        (ARGS, "has no state dict: its contents (lr, path) have no named tensors"),
+        ({"epoch": 3, "best": 0.5}, "its contents (epoch, best) have no named tensors"),
+    ],
+    ids=str,
+)
+def test_an_error_describes_contents_without_tensors(
+    tmp_path: Path, content: Any, found: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(found)):
+        plan([saved(tmp_path, content)])
+
+
+def test_an_object_at_the_key_is_named_by_its_class(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"model": STATE, "args": ARGS})
+    with pytest.raises(
+        ValueError, match=r"no tensors at key 'args': found an object of argparse\."
+    ):
+        plan([path], key="args")
+
+
+@pytest.mark.parametrize("key", [None, "net"])
+def test_a_module_that_contains_itself_is_an_error_of_its_file(
+    tmp_path: Path, key: str | None
+) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    module.add_module("again", module)
+    path = saved(tmp_path, {"net": module} if key else module)
+    for read in (inspect, lambda path: plan([path], key=key)):
+        with pytest.raises(
+            ValueError, match=rf"{path}: module 'again.* must not contain"
+        ):
+            read(path)
 
 
 def test_a_stray_tensor_is_not_taken_for_the_state_dict(tmp_path: Path) -> None:
@@ -109,7 +264,9 @@ def test_another_state_dict_of_the_same_names_is_told(
     found = pytorch.read(saved(tmp_path, content))
     (note,) = found.notes
     assert note.startswith(f"took '{taken}'; '{also}")
-    assert re.search(r"has the same tensor names|is an average of them", note)
+    assert re.search(
+        r"has the same tensor names|is an average of the same tensors", note
+    )
     assert f"pass key='{also}" in note
     assert found.state_dict == taken
     assert plan([tmp_path / "a.pt"]).notes == (f"{tmp_path / 'a.pt'}: {note}",)
@@ -143,7 +300,7 @@ def test_candidates_are_listed_with_their_sizes(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
         match=r"found encoder \(2 tensors, \d+ parameters\), "
-        r"decoder \(1 tensors, 8 parameters\); pass key=NAME \(--key NAME\)",
+        r"decoder \(1 tensor, 8 parameters\); pass key=NAME \(--key NAME\)",
     ):
         plan([path])
     assert average([path], key=["encoder", "decoder"]).keys() == {
@@ -248,13 +405,13 @@ def test_where_tensors_lie_is_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [0, None, 1.5])
 def test_names_that_are_no_strings_are_refused(tmp_path: Path, name: Any) -> None:
     path = saved(tmp_path, {name: torch.ones(2)})
-    with pytest.raises(ValueError, match=rf"a\.pt: tensors must be named .*{name!r}"):
+    with pytest.raises(
+        ValueError, match=rf"a\.pt: names of tensors must be .*{name!r}"
+    ):
         plan([path])
 
 
 def test_objects_beside_the_tensors_are_read_as_data(tmp_path: Path) -> None:
-    import argparse
-
     path = saved(tmp_path, {"model": STATE, "args": argparse.Namespace(lr=0.1)})
     assert average([path]).keys() == STATE.keys()
 

@@ -34,7 +34,7 @@ from ensembles.checkpoints.formats.pytorch_files.reading import read_file, store
 from ensembles.checkpoints.formats.pytorch_files.strided import StridedSource
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 from ensembles.checkpoints.formats.state_dict import dtype_named
-from ensembles.checkpoints.formats.zip_files.reading import LOCAL
+from ensembles.checkpoints.formats.zip_files.records import LOCAL
 
 LONGEST_HEAD = 1 << 13  # bytes of an item before its tensor; torch writes up to 2 KiB
 FOREIGN = "the files are of different checkpoints, or damaged; copy them again"

@@ -142,7 +142,7 @@ def _checksum_positions(
         if copies != [expected, expected]:
             raise ValueError(
                 f"{file.path}: the checksums of entry {record.name!r} in the zip file "
-                "must be equal; save the file again with torch.save, or pass "
+                "differ; save the file again with torch.save, or pass "
                 "only_weights=True (--only-weights)"
             )
     return positions

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ensembles.checkpoints.formats.pytorch_files.objects import Global, PickledObject
+from ensembles.checkpoints.formats.pytorch_files.objects import (
+    Global,
+    Malformed,
+    PickledObject,
+)
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 
 MOST_NAMES = 500_000
@@ -82,9 +86,9 @@ def _named_tensors(module: PickledObject) -> Iterator[tuple[str, StoredTensor]]:
             queue.append((f"{prefix}{name}.", child))
         n_names += len(modules)
         if n_names > MOST_NAMES or len(prefix) > LONGEST_NAME:
-            raise ValueError(
-                f"its module {prefix[:40]!r} has more than {MOST_NAMES} submodules, or "
-                f"names of more than {LONGEST_NAME} characters"
+            raise Malformed(
+                f"module {prefix[:40]!r} must not contain itself, and have at most "
+                f"{MOST_NAMES} submodules and names of {LONGEST_NAME} characters"
             )
 
 

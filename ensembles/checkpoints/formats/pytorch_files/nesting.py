@@ -222,7 +222,10 @@ def _tensors(state: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     tensors = {name: value for name, value in state.items() if is_tensor(value)}
     for name in tensors:
         if not isinstance(name, str):
-            raise ValueError(f"{path}: tensors must be named by str, found {name!r}")
+            raise ValueError(
+                f"{path}: names of tensors must be strings, found {name!r}; rename it "
+                "and save the file again"
+            )
     prefix = _wrapper_prefix(tensors)
     return {name.removeprefix(prefix): value for name, value in tensors.items()}
 
@@ -275,19 +278,33 @@ def _obvious(content: Mapping[Any, Any], path: Path) -> tuple[str, ...]:
             return (usual[0], part)
         return (usual[0],)
     found = {str(name): states[name] for name in inside} or dict(_state_dicts(content))
+    if not found:
+        keys = ", ".join([*map(str, content)][:SHOWN])
+        raise ValueError(
+            f"{path} has no state dict: its contents ({keys}) have no named tensors"
+        )
     listed = [f"{name} ({_size(state)})" for name, state in found.items()]
     more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     raise ValueError(
         f"{path} must have one obvious state dict, found "
-        f"{', '.join(listed[:SHOWN]) or 'none'}{more}; pass key=NAME (--key NAME) to "
-        "choose one, or several keys for the parts of one model"
+        f"{', '.join(listed[:SHOWN])}{more}; pass key=NAME (--key NAME) to choose one, "
+        "or several keys for the parts of one model"
     )
+
+
+def _kind(value: Any) -> str:
+    """Type of an object, by its name in the pickle."""
+    if isinstance(value, PickledObject):
+        return f"an object of {value.type}"
+    is_container = is_sequence(value) or isinstance(value, dict)
+    return f"{'empty ' * (is_container and not value)}{type(value).__name__}"
 
 
 def _size(state: Mapping[Any, Any]) -> str:
     tensors = [value for value in state.values() if is_tensor(value)]
     n_parameters = sum(tensor.size for tensor in tensors)
-    return f"{len(tensors)} tensors, {n_parameters:,} parameters"
+    plural = "s" if len(tensors) > 1 else ""
+    return f"{len(tensors)} tensor{plural}, {n_parameters:,} parameters"
 
 
 def _beside(content: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[str]:
@@ -309,7 +326,7 @@ def _beside(content: Mapping[Any, Any], keys: tuple[str, ...]) -> Iterator[str]:
         if 2 * len(names & others) >= len(names):
             kind = "has the same tensor names"
             if AVERAGES.search(key_path):
-                kind = "is an average of them that was kept during training"
+                kind = "is an average of the same tensors, kept during training"
             if not re.search(r"optim|grad|moment|exp_avg", key_path, re.IGNORECASE):
                 yield f"{took}; {key_path!r} {kind}: {choose} to take it instead"
         elif not TRAINING.search(key_path) and _is_model(state):

@@ -96,5 +96,5 @@ def checked_key(key: Any) -> Any:
         if isinstance(value, tuple):
             queue.extend(value[:MOST_KEYS])
         elif not isinstance(value, (*ATOMS, PickledObject)):
-            raise Malformed(f"{type(value).__name__} cannot be in a key")
+            raise Malformed(f"a key must not contain a {type(value).__name__}")
     return key

@@ -28,8 +28,8 @@ MAGIC = 0x1950A86A20F9469CFC6C
 MAGIC_BYTES = MAGIC.to_bytes(10, "little")  # in pickles of protocol 2 and later
 VERSION = 1001
 OTHER_PICKLE = (
-    "{path} is a pickle, but was not written by torch.save; load it, and save its "
-    "tensors with torch.save"
+    "{path} is a pickle, but was not written by torch.save; if you trust it, load it, "
+    "and save its tensors with torch.save"
 )
 FIRST_READ = 1 << 20  # bytes of a legacy file, more if the pickles are longer
 # Bytes of an element, by the dtype of the storage.
@@ -95,7 +95,8 @@ def read_file(file: FileSource, begin: int = 0, end: int | None = None) -> Torch
         return _read_legacy(file, begin, end)
     except Malformed as error:
         raise ValueError(
-            f"{file.path} is not a complete PyTorch file: {error}"
+            f"{file.path} is not a complete PyTorch file: {error}; copy or download it "
+            "again"
         ) from None
 
 
@@ -130,7 +131,9 @@ def stored_at(
     if record is None:
         raise ValueError(f"{where} has no data in the file; copy or download it again")
     if tensor.stop * itemsize > record.size:
-        raise ValueError(f"{where} is larger than its entry in the file")
+        raise ValueError(
+            f"{where} is larger than its entry in the file; copy or download it again"
+        )
     return record.offset + tensor.offset * itemsize
 
 
@@ -139,7 +142,10 @@ def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
     entries = {entry.name: entry for entry in archive.entries}
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if not pickles:
-        raise ValueError(f"{file.path} is a zip file, but not one of torch.save")
+        raise ValueError(
+            f"{file.path} is a zip file that was not written by torch.save: it has no "
+            "entry data.pkl"
+        )
     for name, entry in entries.items():
         if entry.method != STORED or entry.stored_size != entry.size:
             raise ValueError(

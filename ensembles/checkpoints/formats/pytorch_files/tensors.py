@@ -130,12 +130,12 @@ def storage(persistent_id: Any) -> Any:
         case ("storage", Global(_, name), str(key), _, int(size), *view):
             if view and view[0] is not None:
                 raise ValueError(
-                    "views of storages, as before PyTorch 0.4, are not read"
+                    "views of storages, as before PyTorch 0.4, are not supported"
                 )
             return Storage(key, STORAGES.get(name, name), _size(size))
         case ("module", Global() as module, *_):
             return module
-    raise ValueError("a persistent id must describe a storage")
+    raise ValueError("a persistent id must be that of a storage")
 
 
 def _size(value: Any) -> int:
@@ -200,7 +200,7 @@ def dtype_name(value: Any) -> str:
     """
     if type(value) is Global and value.module == "torch":
         return value.name
-    raise ValueError("a dtype must be named")
+    raise ValueError(f"a dtype must be one of torch, found {value!r:.40}")
 
 
 def _unread(problem: str) -> Callable[..., StoredTensor]:
@@ -246,7 +246,10 @@ def _dtensor(
 
 def _wrapper(type_: Any, *_: Any, **__: Any) -> StoredTensor:
     name = type_.name if isinstance(type_, Global) else "unknown"
-    problem = f"is of the subclass {type_}, whose parts are not known"
+    problem = (
+        f"has the class {type_}, which is not supported; convert it to a torch.Tensor "
+        "and save it again"
+    )
     if name in ("DTensor", "ShardedTensor"):
         problem = f"is one rank's part of a sharded tensor ({name})"
     return StoredTensor(None, "", 0, (), (), problem)
@@ -293,9 +296,11 @@ _MAKERS: dict[str, dict[str, Callable[..., Any]]] = {
         "_rebuild_wrapper_subclass": _wrapper,
         "_rebuild_sparse_tensor": _unread(DENSE),
         "_rebuild_sparse_csr_tensor": _unread(DENSE),
-        "_rebuild_nested_tensor": _unread("is nested; save its parts instead"),
+        "_rebuild_nested_tensor": _unread("is nested; save each of its parts"),
         "_rebuild_qtensor": _unread(QUANTIZED),
-        "_rebuild_meta_tensor_no_storage": _unread("has no data: it is a meta tensor"),
+        "_rebuild_meta_tensor_no_storage": _unread(
+            "has no data: it is a meta tensor; load the weights and save it again"
+        ),
         "_rebuild_device_tensor_from_numpy": _unread(
             "is on a device such as XLA; save it with .cpu()"
         ),

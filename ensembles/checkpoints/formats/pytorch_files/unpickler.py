@@ -107,7 +107,8 @@ class Unpickler:
             raise self._malformed(reason) from None
         if self._marks or len(self._stack) != 1:
             raise Malformed(
-                f"the pickle at byte {begin} leaves {len(self._stack)} objects"
+                f"the pickle at byte {begin} must describe one object, found "
+                f"{len(self._stack)}"
             )
         return self._stack.pop()
 
@@ -183,7 +184,9 @@ class Unpickler:
     def _protocol(self) -> None:
         protocol = self._integer(1)
         if protocol > HIGHEST_PROTOCOL:
-            raise self._malformed(f"protocol {protocol} is not known")
+            raise self._malformed(
+                f"protocol must be at most {HIGHEST_PROTOCOL}, found {protocol}"
+            )
 
     def _tuple(self, size: int) -> None:
         values = tuple(self._stack[-size:]) if size else ()
@@ -223,7 +226,7 @@ class Unpickler:
         elif isinstance(target, list):
             target.extend(values)
         else:
-            raise self._malformed(f"{type(target).__name__} has no elements")
+            raise self._malformed(f"{type(target).__name__} cannot have elements")
 
     def _set_one(self) -> None:
         pair = self._stack[-2:]
@@ -237,7 +240,7 @@ class Unpickler:
         if isinstance(target, PickledObject):
             target = target.entries
         if not isinstance(target, dict):
-            raise self._malformed(f"{type(target).__name__} has no entries")
+            raise self._malformed(f"{type(target).__name__} cannot have entries")
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[checked_key(key)] = value
 
@@ -254,7 +257,7 @@ class Unpickler:
     def _stack_global(self) -> None:
         name, module = self._stack.pop(), self._stack.pop()
         if not (isinstance(name, str) and isinstance(module, str)):
-            raise self._malformed("a global must have two names")
+            raise self._malformed("a class must be named by two strings")
         self._named(module, name)
 
     def _old_object(self, function: Any, args: list[Any]) -> None:
@@ -264,7 +267,7 @@ class Unpickler:
     def _make(self, function: Any, args: Any, kwargs: Any) -> None:
         """Push the object that a call of ``function`` would make, without the call."""
         if not (isinstance(args, tuple) and isinstance(kwargs, dict)):
-            raise self._malformed("arguments must be a tuple")
+            raise self._malformed("arguments of a call must be a tuple and a dict")
         if isinstance(function, Global):
             make = self._known.get(function)
             if make is not None:
@@ -293,7 +296,7 @@ class Unpickler:
 
     def _persistent(self, persistent_id: Any) -> None:
         if self._persistent_load is None:
-            raise self._malformed("it has objects outside of the pickle")
+            raise self._malformed("it refers to objects outside of the pickle")
         self._push(self._persistent_load(persistent_id), 200)
 
     def _extension(self, size: int) -> None:

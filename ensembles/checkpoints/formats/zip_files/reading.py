@@ -224,7 +224,7 @@ def _directory(file: FileSource, begin: int, end: int) -> _Directory:
         )
     start = begin + offset
     if disk or first_disk or here != n_entries:
-        raise _damaged(file, "it is a part of a zip file in several files")
+        raise _damaged(file, "it is one of several parts of a zip file")
     if not start + size <= limit <= end or n_entries > size // CENTRAL_SIZE:
         raise _damaged(file, "its directory is beyond its end")
     comment = tail[at + END_SIZE : at + END_SIZE + n_comment]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints.formats.checkpoint import FileSource
-from ensembles.checkpoints.formats.pytorch import _tensor
+from ensembles.checkpoints.formats.pytorch import tensor_in
 from ensembles.checkpoints.formats.pytorch_files.modules import contents
 from ensembles.checkpoints.formats.pytorch_files.reading import TorchFile, read_file
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
@@ -61,7 +61,7 @@ def check(expected: Any, value: Any, stored: TorchFile, file: FileSource) -> int
     """Compare, and return the number of tensors."""
     if isinstance(expected, torch.Tensor):
         assert isinstance(value, StoredTensor)
-        tensor = _tensor(file, "w", value, stored)
+        tensor = tensor_in(file, "w", value, stored)
         buffer = bytearray(tensor.nbytes)
         if buffer:
             tensor.source.read_into(memoryview(buffer), tensor.offset)
