@@ -229,6 +229,9 @@ class Checkpoint:
         to ``path``, to the prefix of its tensor names.
     files : list of str
         Auxiliary files, such as tokenizers, relative to ``path``.
+    training_files : list of str
+        Files with training state, such as optimizer.pt, relative to ``path``; folders
+        with it end in a slash.
     config : dict
         Model or adapter configuration of a Hugging Face directory; otherwise empty.
     metadata : dict of str to str
@@ -255,6 +258,7 @@ class Checkpoint:
     parts: dict[str, list[str]] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    training_files: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     records: list[ChecksumRecord] = field(default_factory=list)

@@ -93,7 +93,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -116,7 +116,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -138,7 +138,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -188,10 +188,14 @@ def average(
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
-    only_weights : bool, default=False
-        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
-        the first member's file, with its optimizer state and counters, in which only
-        the tensors differ, if their names, dtypes and shapes are the same.
+    only_weights : bool or None, default=None
+        Whether the output contains only tensors, and the auxiliary files of a
+        directory. False also keeps the training state of the first member: a PyTorch
+        file is a copy of the first member's file, with its optimizer state and
+        counters, in which only the tensors differ; into a directory, the files with
+        training state are copied, such as ``optimizer.pt``. If they cannot be kept, an
+        error is raised. None keeps them in a PyTorch file, if the names, dtypes and
+        shapes of its tensors stay the same, but not in a directory.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None

@@ -1,16 +1,49 @@
-"""Weight files of the output that copy a file of the first member."""
+"""Contents of the first member besides averaged tensors that the output keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.compatibility.layout import TensorPlan
+from ensembles.checkpoints.directories.auxiliary_files import (
+    link_root,
+    reason_not_copied,
+)
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.formats.output import Template
+
+SHOWN = 8  # names in a note
+
+
+class KeptContents(NamedTuple):
+    """What the output keeps of the first member besides averaged tensors.
+
+    Parameters
+    ----------
+    templates : dict of str to Template
+        File to copy, for each weight file of the output that is a copy.
+    files : list of Path
+        Files with training state to copy into a directory.
+    notes : list of str
+        Messages about other contents that are kept or left out.
+    problems : list of str
+        Error messages about other contents that must be kept and cannot be.
+    """
+
+    templates: dict[str, Template]
+    files: list[Path]
+    notes: list[str]
+    problems: list[str]
+
+    def count_bytes(self, n_written: int) -> int:
+        """Bytes of the output, where ``n_written`` is the size of its tensors."""
+        copies = sum(template.file.size for template in self.templates.values())
+        return max(n_written, copies) + sum(file.stat().st_size for file in self.files)
 
 
 def kept_contents(
@@ -19,9 +52,9 @@ def kept_contents(
     first: Checkpoint,
     out: Path | None,
     *,
-    only_weights: bool,
-) -> tuple[dict[str, Template], list[str]]:
-    """Files of the first member that the output copies, except for their tensors.
+    only_weights: bool | None,
+) -> KeptContents:
+    """Contents of the first member that the output keeps besides averaged tensors.
 
     A weight file is a copy if the file of the first member has its tensors, with the
     same dtypes and shapes, and its format can be copied. Otherwise it contains only
@@ -38,19 +71,16 @@ def kept_contents(
     out : Path or None
         Path of the output; None for a state dict in memory, which contains only
         tensors.
-    only_weights : bool
-        Whether all weight files contain only tensors.
+    only_weights : bool or None
+        Whether all weight files contain only tensors, see `MergeOptions`.
 
     Returns
     -------
-    templates : dict of str to Template
-        File to copy, for each weight file of the output that is a copy.
-    notes : list of str
-        Messages about other contents that are kept or left out.
+    KeptContents
     """
+    kept = KeptContents({}, [], [], [])
     if out is None or first.path is None:
-        return {}, []
-    templates: dict[str, Template] = {}
+        return kept
     contents = dict(first.beside)
     reasons = dict.fromkeys(contents, _usual_reason(parts, first))
     for part, stored in _pairs(parts, first, out):
@@ -63,13 +93,55 @@ def kept_contents(
                 contents[stored] = [f"the key {first.keys[0]!r}"]
         else:
             reasons.pop(stored, None)
-            templates[part] = _template(part, parts[part], first)
-    notes = (
-        _note(stored, names, reasons.get(stored), first, out)
-        for stored, names in contents.items()
-        if names
-    )
-    return templates, list(notes)
+            kept.templates[part] = _template(part, parts[part], first)
+    for stored, names in contents.items():
+        if names:
+            reason = reasons.get(stored)
+            note = _note(stored, names, reason, first, out, only_weights)
+            is_problem = reason is not None and only_weights is False
+            (kept.problems if is_problem else kept.notes).append(note)
+    if first.training_files:
+        _keep_training_files(kept, first, out, only_weights)
+    return kept
+
+
+def _keep_training_files(
+    kept: KeptContents, first: Checkpoint, out: Path, only_weights: bool | None
+) -> None:
+    """Add files with training state, or say why they are left out."""
+    names = listed(first.training_files, SHOWN)
+    reason = "only_weights=True" if only_weights else _training_obstacle(first, out)
+    if only_weights is False and reason is None:
+        path = Path(str(first.path))
+        kept.files.extend(path / name for name in first.training_files)
+        kept.notes.append(f"{out} keeps the training state of {first.name}: {names}")
+    elif only_weights is False:
+        kept.problems.append(
+            f"{out} cannot keep the training state of {first.name}, {names}: {reason}"
+        )
+    else:
+        reason = reason or "pass only_weights=False (--with-training-state) to copy it"
+        kept.notes.append(
+            f"{out} leaves out the training state of {first.name}, {names}: {reason}"
+        )
+
+
+def _training_obstacle(first: Checkpoint, out: Path) -> str | None:
+    """Reason why files with training state cannot be copied; None if they can."""
+    if not _is_directory(out):
+        return "only a directory can have it; choose an output without suffix"
+    path = Path(str(first.path))
+    root = link_root(path)
+    for name in first.training_files:
+        if name.endswith("/"):
+            return (
+                f"{name} may contain the parameters too, and a trainer would resume "
+                "from these instead of the average"
+            )
+        reason = reason_not_copied(path / name, root, largest=None)
+        if reason is not None:
+            return f"{name} cannot be copied ({reason})"
+    return None
 
 
 def _pairs(
@@ -147,7 +219,12 @@ def _template(part: str, targets: Sequence[TensorPlan], first: Checkpoint) -> Te
 
 
 def _note(
-    stored: str, names: Sequence[str], reason: str | None, first: Checkpoint, out: Path
+    stored: str,
+    names: Sequence[str],
+    reason: str | None,
+    first: Checkpoint,
+    out: Path,
+    only_weights: bool | None,
 ) -> str:
     """Message about the other contents of a file of the first member.
 
@@ -156,8 +233,12 @@ def _note(
     is_part = _is_directory(out) and stored in first.extras
     target = f"{out}/{stored}" if is_part else f"{out}"
     source = f"{first.path}/{stored}" if first.is_directory else first.name
+    contents = listed(names, SHOWN)
     if reason is None:
-        return f"{target} keeps the other contents of {source}: {listed(names)}"
-    return (
-        f"{target} contains only tensors, without {listed(names)} of {source}: {reason}"
-    )
+        return f"{target} keeps the other contents of {source}: {contents}"
+    if only_weights is False:
+        return (
+            f"{target} cannot keep {contents} of {source}: {reason}; pass "
+            "only_weights=True (--only-weights) to leave it out"
+        )
+    return f"{target} contains only tensors, without {contents} of {source}: {reason}"

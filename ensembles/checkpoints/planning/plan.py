@@ -150,7 +150,7 @@ def plan(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -252,13 +252,11 @@ def plan(
         parts = shards.divide(targets, opened[0], shard_size=shard_size)
     else:
         parts = {path.name if path else "": shards.in_order(targets)}
-    templates, kept = kept_contents(
-        parts, aliases, opened[0], path, only_weights=only_weights
-    )
+    kept = kept_contents(parts, aliases, opened[0], path, only_weights=only_weights)
+    problems += kept.problems
     n_free = 0
     if path is not None:
-        sizes = [template.file.size for template in templates.values()]
-        n_needed = max(n_written, sum(sizes))
+        n_needed = kept.count_bytes(n_written)
         reasons, n_free = destination_problems(path, checkpoints, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
@@ -279,7 +277,7 @@ def plan(
         out=path,
         format=format_,
         parts=parts,
-        templates=templates,
+        templates=kept.templates,
         options=options,
         threads=n_threads,
         read_bytes=_count_read(checkpoints, targets, resolved),
@@ -288,7 +286,7 @@ def plan(
         peak_bytes=n_buffers + _count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, force, opened),
-            *kept,
+            *kept.notes,
             *member_notes(checkpoints),
             *renamings,
             *match.notes,
