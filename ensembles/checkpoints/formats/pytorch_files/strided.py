@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ensembles._typing import Array
 from ensembles.checkpoints.formats.checkpoint import FileSource
 
-BLOCK = 1 << 16  # elements that are looked up at once
-GAP = 1 << 12  # bytes; reading them takes about as long as another system call
+LONGEST = 1 << 20  # bytes that are read at once, with the gaps between elements
+Box = tuple[tuple[int, ...], tuple[int, ...]]  # first index and length along each axis
 
 
 class StridedSource:
@@ -44,35 +48,49 @@ class StridedSource:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with whole elements, from byte ``offset`` on."""
-        items = np.frombuffer(buffer, f"V{self._itemsize}")
+        items = np.frombuffer(buffer, f"u{self._itemsize}")
         first = offset // self._itemsize
-        for start in range(0, len(items), BLOCK):
-            block = items[start : start + BLOCK]
-            self._gather(block, self._positions(first + start, len(block)))
+        for index, lengths in _boxes(self._shape, first, first + len(items)):
+            n_items = math.prod(lengths)
+            start = sum(i * step for i, step in zip(index, self._strides, strict=True))
+            self._copy(items[:n_items].reshape(lengths), start)
+            items = items[n_items:]
 
     def check_unchanged(self) -> None:
         """Raise `ValueError` if the file was modified since it was opened."""
         self._file.check_unchanged()
 
-    def _positions(self, first: int, count: int) -> Array:
-        """Positions in the storage of elements that are neighbors in C order."""
-        index = np.arange(first, first + count)
-        positions = np.zeros(count, np.int64)
-        for length, stride in zip(
-            reversed(self._shape), reversed(self._strides), strict=True
-        ):
-            index, along = np.divmod(index, length)
-            positions += along * stride
-        return positions
+    def _copy(self, box: Array, start: int) -> None:
+        """Read a box whose first element is at position ``start`` of the storage."""
+        extents = [
+            (n - 1) * step for n, step in zip(box.shape, self._strides, strict=True)
+        ]
+        n_items = sum(extents) + 1
+        if n_items * self._itemsize <= LONGEST:
+            data = np.empty(n_items, box.dtype)
+            place = self._start + start * self._itemsize
+            self._file.read_into(data.view(np.uint8).data, place)
+            steps = [step * self._itemsize for step in self._strides]
+            box[...] = as_strided(data, box.shape, steps)
+            return
+        axis = extents.index(max(extents))
+        half = box.shape[axis] // 2
+        first, second = np.split(box, [half], axis)
+        self._copy(first, start)
+        self._copy(second, start + half * self._strides[axis])
 
-    def _gather(self, items: Array, positions: Array) -> None:
-        """Read the elements at the positions, those close together at once."""
-        order = np.argsort(positions, kind="stable")
-        ordered = positions[order]
-        far = np.flatnonzero(np.diff(ordered) * self._itemsize > GAP) + 1
-        for chunk in np.split(np.arange(len(order)), far):
-            begin, end = ordered[chunk[0]], ordered[chunk[-1]] + 1
-            data = np.empty(end - begin, items.dtype)
-            start = self._start + int(begin) * self._itemsize
-            self._file.read_into(data.view(np.uint8).data, start)
-            items[order[chunk]] = data[ordered[chunk] - begin]
+
+def _boxes(shape: tuple[int, ...], first: int, stop: int) -> Iterator[Box]:
+    """Divide elements that are consecutive in C order into boxes of the tensor."""
+    inner = math.prod(shape[1:])
+    while first < stop:
+        index, within = divmod(first, inner)
+        n_whole = (stop - first) // inner
+        if within or not n_whole:
+            end = min(stop, first + inner - within)
+            for starts, lengths in _boxes(shape[1:], within, within + end - first):
+                yield (index, *starts), (1, *lengths)
+        else:
+            end = first + n_whole * inner
+            yield (index, *(0 for _ in shape[1:])), (n_whole, *shape[1:])
+        first = end
