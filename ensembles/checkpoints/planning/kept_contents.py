@@ -13,9 +13,10 @@ from ensembles.checkpoints.directories.auxiliary_files import (
     link_root,
     reason_not_copied,
 )
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.formats.output import Template
+from ensembles.checkpoints.formats.pytorch_files.strided import FileRange, file_range
 
 SHOWN = 8  # names in a note
 
@@ -186,7 +187,7 @@ def _obstacle(
 ) -> str | None:
     """Reason why a file of the first member cannot be copied; None if it can."""
     targets_left = {target.name: target for target in targets}
-    places: list[tuple[Tensor, TensorPlan]] = []
+    places: list[tuple[FileRange, TensorPlan]] = []
     for name in first.names:
         if not name.startswith(_prefix(part, first)) or name in aliases:
             continue
@@ -195,17 +196,18 @@ def _obstacle(
             return f"tensor {name!r} is left out"
         if tensor.dtype != target.dtype:
             return f"tensor {name!r} changes to {target.dtype}"
-        if not isinstance(tensor.source, FileSource):
-            return f"tensor {name!r} is not contiguous in the file"
+        place = file_range(tensor)
+        if place is None:
+            return f"elements of tensor {name!r} overlap in memory"
         if tensor.nbytes:
-            places.append((tensor, target))
+            places.append((place, target))
     if targets_left:
         return f"tensor {min(targets_left)!r} is added"
-    places.sort(key=lambda place: place[0].offset)
+    places.sort(key=lambda place: place[0].start)
     for (before, one), (after, other) in pairwise(places):
         # Tied tensors that are written under each name have the same bytes.
-        is_same = before == after and one[2:] == other[2:]
-        if after.offset < before.offset + before.nbytes and not is_same:
+        is_same = one[2:] == other[2:] and one.members[0] == other.members[0]
+        if after.start < before.stop and not is_same:
             return f"tensors {one.name!r} and {other.name!r} overlap in memory"
     return None
 
@@ -213,8 +215,9 @@ def _obstacle(
 def _template(part: str, targets: Sequence[TensorPlan], first: Checkpoint) -> Template:
     prefix = _prefix(part, first)
     tensors = {t.name.removeprefix(prefix): t.members[0] for t in targets}
-    file = next(tensor.source for tensor in tensors.values())
-    assert isinstance(file, FileSource)
+    place = file_range(next(iter(tensors.values())))
+    assert place is not None
+    file = place.file
     return Template(file, tensors, [r for r in first.records if r.file is file])
 
 

@@ -6,12 +6,21 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 
 from ensembles.atomic_io import preallocate, pwrite_all
-from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, FileSource
+from ensembles.checkpoints.formats.checkpoint import (
+    ChecksumRecord,
+    FileSource,
+    Tensor,
+)
 from ensembles.checkpoints.formats.output import OutputFile, Sink
 from ensembles.checkpoints.formats.pytorch_files.archive import read_entries
 from ensembles.checkpoints.formats.pytorch_files.crc import (
     ChecksummedFile,
     ChecksummedSink,
+)
+from ensembles.checkpoints.formats.pytorch_files.strided import (
+    StridedSink,
+    StridedSource,
+    file_range,
 )
 from ensembles.parallel import chunks
 
@@ -41,24 +50,33 @@ def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     template = file.template
     assert template is not None
     tensors = [template.tensors[name] for name in file.layout]
-    ranges = sorted({(t.offset, t.offset + t.nbytes) for t in tensors if t.nbytes})
+    places = [place for t in tensors if t.nbytes and (place := file_range(t))]
+    ranges = sorted({(place.start, place.stop) for place in places})
+    # Elements of strided tensors may have other bytes in between.
+    dense = sorted({(place.start, place.stop) for place in places if place.is_dense})
     changed = list(_changed(template.records, ranges))
     positions = _checksum_positions(template.file, changed)
     with file.path.open("w+b", buffering=0) as opened:
         fd = opened.fileno()
         preallocate(fd, template.file.size)
-        for start, stop in _gaps(ranges, template.file.size):
+        for start, stop in _gaps(dense, template.file.size):
             _copy(template.file, fd, start, stop)
         output = ChecksummedFile(fd)
         yield {
-            name: ChecksummedSink(output, template.tensors[name].offset)
-            for name in file.layout
+            name: _sink(tensor, output)
+            for name, tensor in zip(file.layout, tensors, strict=True)
         }
         entries = [(record.offset, record.offset + record.size) for record in changed]
         crcs = output.checksums(entries)
         for record, crc in zip(changed, crcs, strict=True):
             for position in positions[record.offset]:
                 pwrite_all(fd, memoryview(struct.pack("<I", crc)), position)
+
+
+def _sink(tensor: Tensor, output: ChecksummedFile) -> Sink:
+    if isinstance(tensor.source, StridedSource):
+        return StridedSink(tensor.source, output.fd)
+    return ChecksummedSink(output, tensor.offset)
 
 
 def _changed(
