@@ -32,6 +32,7 @@ from ensembles_cli.reports.average import (
 )
 @checkpoint.dtype
 @checkpoint.key
+@checkpoint.only_weights
 @checkpoint.shard_size
 @checkpoint.memory
 @checkpoint.threads

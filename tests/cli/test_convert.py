@@ -48,6 +48,16 @@ def test_options_reach_the_library() -> None:
     assert len(facts["sha256"]) == 3
 
 
+def test_only_weights_leaves_the_optimizer_out() -> None:
+    import torch
+
+    torch.save({"model": {"w": torch.ones(2)}, "step": 3}, "t.pt")
+    assert convert("t.pt", "-o", "all.pt").exit_code == 0
+    assert torch.load("all.pt")["step"] == 3
+    assert convert("t.pt", "-o", "w.pt", "--only-weights").exit_code == 0
+    assert list(torch.load("w.pt")) == ["w"]
+
+
 def test_a_plan_writes_nothing() -> None:
     before = sorted(os.listdir())
     result = convert("a.safetensors", "-o", "a.npz", "--plan")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,13 @@ import numpy as np
 import xxhash
 
 from ensembles.atomic_io import preallocate, pwrite_all
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    FileContents,
+    FileSource,
+    Tensor,
+    TensorInfo,
+)
 from ensembles.checkpoints.formats.output import FileSink, OutputFile, Sink
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
 from ensembles.registry import register
@@ -54,7 +61,7 @@ STRING, ARRAY = 8, 9
 LENGTH = struct.Struct("<Q")  # of a string
 ALIGNMENT = "general.alignment"
 SPLIT = "split.count"
-KEY = "ensembles"  # of the provenance
+KEY = "ensembles"  # first part of the names of our entries
 
 
 def _matches(head: FileHead) -> bool:
@@ -90,6 +97,37 @@ def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
         pwrite_all(fd, memoryview(_encode(template, file, offsets)), 0)
 
 
+def _contents(path: Path) -> FileContents:
+    """Contents of a header, also with quantized tensors.
+
+    Their sizes are the distances to the next tensor, because the block size of a
+    quantized type is not known here.
+    """
+    file = FileSource(path)
+    header = _read_header(file)
+    start = header.aligned(header.end)
+    limits = sorted({start + t.offset for t in header.tensors} | {file.size})
+    sizes = {begin: end - begin for begin, end in pairwise(limits)}
+    tensors = []
+    for tensor in header.tensors:
+        # At most 8 elements a byte, so that a hostile shape does not overflow later.
+        if start + tensor.offset > file.size or tensor.n_elements > 8 * file.size:
+            raise _broken(file, f"tensor {tensor.name!r} is larger than the file")
+        dtype = DTYPES.get(tensor.kind)
+        n_bytes = sizes.get(start + tensor.offset, 0)
+        if dtype is not None:
+            n_bytes = tensor.n_elements * dtype.itemsize
+        kind = dtype or QUANTIZED.get(tensor.kind, f"type {tensor.kind}")
+        tensors.append(TensorInfo(tensor.name, str(kind), tensor.shape, n_bytes))
+    metadata = _result_metadata(header)
+    values = {
+        name: f"{value!r:.80}"
+        for name, value in header.values.items()
+        if name not in metadata
+    }
+    return FileContents({"": tensors}, values, metadata)
+
+
 @register(
     FORMATS,
     suffixes=(".gguf",),
@@ -99,13 +137,15 @@ def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     keeps_aliases=False,
     dtypes=frozenset(TYPES),
     needs_first=True,
+    contents=_contents,
     in_directories=False,  # copies for another program
 )
 def gguf(path: Path) -> Checkpoint:
     """Layout of a GGUF file, versions 2 and 3.
 
     A result in this format has the metadata of the first member, byte for byte, also
-    ``general.file_type`` if the dtype changes, and its provenance as one more entry.
+    ``general.file_type`` if the dtype changes, followed by the metadata of the result:
+    one string each for the provenance and the digests.
 
     Parameters
     ----------
@@ -137,7 +177,7 @@ def gguf(path: Path) -> Checkpoint:
     config = {
         name: value
         for name, value in header.values.items()
-        if name == "general.architecture" or not name.startswith(("general.", KEY))
+        if name == "general.architecture" or _first_part(name) not in ("general", KEY)
     }
     return Checkpoint(
         name=str(path),
@@ -145,11 +185,7 @@ def gguf(path: Path) -> Checkpoint:
         path=path,
         layout=_layout(file, header),
         config=config,
-        metadata={
-            name: value
-            for name, value in header.values.items()
-            if name.startswith(KEY) and isinstance(value, str)
-        },
+        metadata=_result_metadata(header),
     )
 
 
@@ -159,9 +195,13 @@ class _TensorInfo(NamedTuple):
     kind: int
     offset: int
 
+    @property
+    def n_elements(self) -> int:
+        return math.prod(self.shape)
+
 
 class _Header(NamedTuple):
-    """Header of a GGUF file; ``pairs`` are its entries without the provenance."""
+    """Header of a GGUF file; ``pairs`` are its entries, except for ours."""
 
     version: int
     n_pairs: int
@@ -278,7 +318,7 @@ def _read_header(file: FileSource) -> _Header:
         if name in values:
             raise _broken(file, f"metadata {name!r} occurs twice")
         values[name] = cursor.value(cursor.number("I"), name)
-        if not name.startswith(KEY):
+        if _first_part(name) != KEY:
             pairs.append((start, cursor.at))
         start = cursor.at
     alignment = values.get(ALIGNMENT, 32)
@@ -351,6 +391,19 @@ def _encode(template: _Header, file: OutputFile, offsets: Mapping[str, int]) -> 
         fields = (len(shape), *shape[::-1], TYPES[dtype], offset)
         parts += [_encode_text(name), struct.pack(f"<I{len(shape)}QIQ", *fields)]
     return b"".join(parts)
+
+
+def _result_metadata(header: _Header) -> dict[str, str]:
+    """Provenance and digests in a header; empty for files of other programs."""
+    return {
+        name: value
+        for name, value in header.values.items()
+        if _first_part(name) == KEY and isinstance(value, str)
+    }
+
+
+def _first_part(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _encode_text(text: str) -> bytes:

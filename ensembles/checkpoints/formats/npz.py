@@ -1,7 +1,7 @@
 """NumPy archives, as `numpy.savez` writes them: a zip file with an array per entry.
 
 The provenance of an average is in the comment of the archive, which NumPy ignores.
-Sources: the documentation of `numpy.lib.format`, and PKWARE's APPNOTE.TXT 6.3.10.
+Source: the documentation of `numpy.lib.format`.
 """
 
 from __future__ import annotations
@@ -27,18 +27,27 @@ from ensembles.checkpoints.formats.checkpoint import (
     FileSource,
     Tensor,
 )
-from ensembles.checkpoints.formats.output import FileSink, OutputFile, Sink
+from ensembles.checkpoints.formats.output import OutputFile, Sink
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
-from ensembles.checkpoints.formats.zip_files import (
+from ensembles.checkpoints.formats.zip_files.conversion import Conversion, ScratchFile
+from ensembles.checkpoints.formats.zip_files.crc import (
+    ChecksummedFile,
+    ChecksummedSink,
+    combine,
+    crc32,
+)
+from ensembles.checkpoints.formats.zip_files.layout import ALIGNMENT, end_records
+from ensembles.checkpoints.formats.zip_files.reading import Entry, read_archive
+from ensembles.checkpoints.formats.zip_files.records import (
+    CENTRAL,
     DEFLATED,
-    LOCAL_HEADER,
+    LARGEST_16,
+    LARGEST_32,
+    LOCAL,
+    LOCAL_SIZE,
     STORED,
-    Conversion,
-    ScratchFile,
-    ZipEntry,
-    pread_all,
-    read_archive,
-    zip_entries,
+    UTF8,
+    ZIP64,
 )
 from ensembles.registry import register
 
@@ -55,12 +64,8 @@ HEADERS = {
     (2, 0): npy.read_array_header_2_0,
 }
 LARGEST_HEADER = 12 << 10  # bytes; NumPy reads headers of at most 10,000
-ALIGNMENT = 64
 NOTED = 64 << 20  # bytes of temporary files
-NO_SIZE = 0xFFFFFFFF  # of a size that is in the zip64 field
 PADDING = 0xD935  # field of Android's zipalign, ignored by others
-LARGEST_FIELD = 0xFFFF  # bytes of a name or a comment
-IN_ZIP64 = (0xFFFF, 0xFFFF, NO_SIZE, NO_SIZE)
 
 
 def _matches(head: FileHead) -> bool:
@@ -75,12 +80,19 @@ def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
         preallocate(fd, end)
         for entry in entries:
             pwrite_all(fd, memoryview(entry.array_header), entry.data)
-        yield {e.name: FileSink(fd, e.data + len(e.array_header)) for e in entries}
-        checksums = [_checksum(fd, entry) for entry in entries]
+        output = ChecksummedFile(fd)
+        yield {e.name: ChecksummedSink(output, e.values) for e in entries}
+        ranges = [(entry.values, entry.data + entry.size) for entry in entries]
+        checksums = [
+            combine(crc32(entry.array_header), crc, stop - start)
+            for entry, (start, stop), crc in zip(
+                entries, ranges, output.checksums(ranges), strict=True
+            )
+        ]
         for entry, crc in zip(entries, checksums, strict=True):
             pwrite_all(fd, memoryview(entry.local_header(crc)), entry.start)
         directory = b"".join(map(_Entry.directory_entry, entries, checksums))
-        directory += _end(len(entries), end, len(directory), _comment(file))
+        directory += end_records(len(entries), end, len(directory), _comment(file))
         pwrite_all(fd, memoryview(directory), end)
 
 
@@ -117,10 +129,11 @@ def npz(path: Path) -> Checkpoint:
         If the archive is damaged, or expands to more than 1 GiB and 100 times its size;
         if an array contains Python objects or its dtype cannot be averaged.
     """
-    file, archive = FileSource(path), read_archive(path)
+    file = FileSource(path)
+    archive = read_archive(file)
     checkpoint = Checkpoint(str(path), "npz", path, {})
     scratch, others = ScratchFile(file), []
-    for entry in zip_entries(file, archive):
+    for entry in archive.entries:
         if entry.name.endswith(SUFFIX):
             name = entry.name.removesuffix(SUFFIX)
             checkpoint.layout[name] = _tensor(file, entry, scratch, checkpoint.records)
@@ -143,7 +156,7 @@ def npz(path: Path) -> Checkpoint:
 
 def _tensor(
     file: FileSource,
-    entry: ZipEntry,
+    entry: Entry,
     scratch: ScratchFile,
     records: list[ChecksumRecord],
 ) -> Tensor:
@@ -161,9 +174,9 @@ def _tensor(
     is_row_major = not by_column or sum(length > 1 for length in shape) < 2
     if entry.method == STORED and native == dtype and is_row_major:
         records.append(
-            ChecksumRecord(file, entry.offset, entry.size, entry.crc, entry.name)
+            ChecksumRecord(file, entry.start, entry.size, entry.crc, entry.name)
         )
-        return Tensor(native, shape, file, entry.offset + n_header)
+        return Tensor(native, shape, file, entry.start + n_header)
     conversion = Conversion(
         scratch, entry, n_header, dtype, shape, by_column=not is_row_major
     )
@@ -171,10 +184,10 @@ def _tensor(
 
 
 def _array_header(
-    file: FileSource, entry: ZipEntry, where: str
+    file: FileSource, entry: Entry, where: str
 ) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
     """Shape, order, dtype of an array, and the size of its header."""
-    stored = file.read(entry.offset, min(entry.stored_size, LARGEST_HEADER))
+    stored = file.read(entry.start, min(entry.stored_size, LARGEST_HEADER))
     if entry.method == STORED:
         if entry.stored_size != entry.size:
             raise ValueError(f"{where} has two sizes, and is not compressed")
@@ -247,13 +260,13 @@ def _comment(file: OutputFile) -> bytes:
     metadata = list(file.metadata.items())
     while True:
         comment = json.dumps(dict(metadata), separators=(",", ":")).encode()
-        if len(comment) <= LARGEST_FIELD or len(metadata) == 1:
+        if len(comment) <= LARGEST_16 or len(metadata) == 1:
             break
         metadata.pop()
-    if len(comment) > LARGEST_FIELD:
+    if len(comment) > LARGEST_16:
         raise ValueError(
             f"{file.name}: the provenance has {len(comment)} bytes, an npz file stores "
-            f"at most {LARGEST_FIELD}; average in two steps, or write safetensors"
+            f"at most {LARGEST_16}; average in two steps, or write safetensors"
         )
     return comment
 
@@ -268,13 +281,18 @@ class _Entry(NamedTuple):
     start: int
     data: int
 
+    @property
+    def values(self) -> int:
+        """Position of the elements, after the header of the array."""
+        return self.data + len(self.array_header)
+
     def local_header(self, crc: int) -> bytes:
         """Header before the data; its padding aligns them."""
-        zip64 = struct.pack("<HHQQ", 1, 16, self.size, self.size)
-        padding = self.data - self.start - LOCAL_HEADER - len(self.encoded) - len(zip64)
+        zip64 = struct.pack("<HHQQ", ZIP64, 16, self.size, self.size)
+        padding = self.data - self.start - LOCAL_SIZE - len(self.encoded) - len(zip64)
         extra = zip64 + struct.pack("<HHH", PADDING, padding - 4, ALIGNMENT)
         return (
-            struct.pack("<4sH", b"PK\x03\x04", 45)
+            struct.pack("<4sH", LOCAL, 45)
             + self._shared_fields(crc, len(zip64) + padding)
             + self.encoded
             + extra.ljust(len(zip64) + padding, b"\0")
@@ -282,19 +300,19 @@ class _Entry(NamedTuple):
 
     def directory_entry(self, crc: int) -> bytes:
         """Entry in the central directory."""
-        zip64 = struct.pack("<HHQQQ", 1, 24, self.size, self.size, self.start)
+        zip64 = struct.pack("<HHQQQ", ZIP64, 24, self.size, self.size, self.start)
         return (
-            struct.pack("<4sHH", b"PK\x01\x02", 45, 45)
+            struct.pack("<4sHH", CENTRAL, 45, 45)
             + self._shared_fields(crc, len(zip64))
-            + struct.pack("<HHHII", 0, 0, 0, 0, NO_SIZE)
+            + struct.pack("<HHHII", 0, 0, 0, 0, LARGEST_32)
             + self.encoded
             + zip64
         )
 
     def _shared_fields(self, crc: int, n_extra: int) -> bytes:
         """Fields of both headers; the date is the first that zip files can have."""
-        flags = 0 if self.encoded.isascii() else 0x800
-        sizes = (NO_SIZE, NO_SIZE, len(self.encoded), n_extra)
+        flags = 0 if self.encoded.isascii() else UTF8
+        sizes = (LARGEST_32, LARGEST_32, len(self.encoded), n_extra)
         return struct.pack("<HHHHIIIHH", flags, STORED, 0, 0x21, crc, *sizes)
 
 
@@ -310,7 +328,7 @@ def _placed(file: OutputFile) -> tuple[list[_Entry], int]:
             )
         dtype, shape = file.layout[name]
         encoded = f"{name}{SUFFIX}".encode()
-        if len(encoded) > LARGEST_FIELD or b"\0" in encoded:
+        if len(encoded) > LARGEST_16 or b"\0" in encoded:
             raise ValueError(
                 f"{file.name}: tensor {name!r:.80} has a name that a zip file cannot "
                 "store; choose another format"
@@ -319,28 +337,8 @@ def _placed(file: OutputFile) -> tuple[list[_Entry], int]:
         fields = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(header, fields)
         size = len(header.getvalue()) + math.prod(shape) * dtype.itemsize
-        data = offset + LOCAL_HEADER + len(encoded) + 20 + 6
+        data = offset + LOCAL_SIZE + len(encoded) + 20 + 6
         data += -data % ALIGNMENT
         entries.append(_Entry(name, encoded, header.getvalue(), size, offset, data))
         offset = data + size
     return entries, offset
-
-
-def _end(n_entries: int, start: int, size: int, comment: bytes) -> bytes:
-    """End records of the directory, with and without zip64."""
-    counts = (n_entries, n_entries, size, start)
-    return (
-        struct.pack("<4sQHHIIQQQQ", b"PK\x06\x06", 44, 45, 45, 0, 0, *counts)
-        + struct.pack("<4sIQI", b"PK\x06\x07", 0, start + size, 1)
-        + struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, *IN_ZIP64, len(comment))
-        + comment
-    )
-
-
-def _checksum(fd: int, entry: _Entry) -> int:
-    crc, buffer = 0, memoryview(bytearray(min(1 << 20, entry.size)))
-    for start in range(0, entry.size, len(buffer)):
-        view = buffer[: entry.size - start]
-        pread_all(fd, view, entry.data + start)
-        crc = zlib.crc32(view, crc)
-    return crc

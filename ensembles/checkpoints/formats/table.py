@@ -14,9 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileContents
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    FileContents,
+    FileSource,
+)
 from ensembles.checkpoints.formats.output import OutputFile, Sink
-from ensembles.checkpoints.formats.zip_files import read_archive
+from ensembles.checkpoints.formats.zip_files.reading import entry_names
+from ensembles.checkpoints.formats.zip_files.records import LOCAL
 from ensembles.registry import Table
 
 
@@ -41,10 +46,10 @@ class FileHead:
     @cached_property
     def entries(self) -> list[str]:
         """Names of the entries of a zip file; empty for damaged and other files."""
-        if not self.start.startswith(b"PK\x03\x04"):
+        if not self.start.startswith(LOCAL):
             return []
         try:
-            return [entry.filename for entry in read_archive(self.path).entries]
+            return entry_names(FileSource(self.path))
         except ValueError:
             return []
 

@@ -11,7 +11,7 @@ from ensembles.checkpoints.formats.checkpoint import (
     ChecksumRecord,
     Tensor,
 )
-from ensembles.checkpoints.formats.pytorch_files.crc import combine, crc32
+from ensembles.checkpoints.formats.zip_files.crc import combine, crc32
 from ensembles.checkpoints.planning.checksum_ranges import (
     ChecksumRange,
     checksum_ranges,

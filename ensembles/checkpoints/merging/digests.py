@@ -16,7 +16,7 @@ import numpy as np
 import xxhash
 
 from ensembles.checkpoints.formats.checkpoint import Tensor
-from ensembles.checkpoints.formats.pytorch_files.crc import crc32
+from ensembles.checkpoints.formats.zip_files.crc import crc32
 from ensembles.parallel import chunks, map_threads
 
 BLOCK = 8 << 20

@@ -15,7 +15,7 @@ from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Source, Tensor
 from ensembles.checkpoints.formats.output import Sink
-from ensembles.checkpoints.formats.pytorch_files.crc import combine
+from ensembles.checkpoints.formats.zip_files.crc import combine
 from ensembles.checkpoints.merging.digests import (
     BLOCK,
     BlockDigest,

@@ -41,6 +41,40 @@ def output_format(out: Path | None) -> str:
     return "directory" if format_ is None else format_.name
 
 
+def resolved_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | None:
+    """Path of the output, with a symbolic link resolved so that the link is kept.
+
+    Parameters
+    ----------
+    out : path or None
+        Path of the output; None for a state dict in memory.
+    force : bool
+        Whether the link may lead to a path that does not exist.
+
+    Returns
+    -------
+    Path or None
+
+    Raises
+    ------
+    ValueError
+        If the link leads to itself.
+    FileExistsError
+        If it leads to a path that does not exist, unless ``force``.
+    """
+    if out is None or not Path(out).is_symlink():
+        return None if out is None else Path(out)
+    target = Path(os.path.realpath(out))
+    if target.is_symlink():
+        raise ValueError(f"{out} is a symbolic link that leads to itself; remove it")
+    if not force and not Path(out).exists():
+        raise FileExistsError(
+            f"{out} is a symbolic link to {target}, which does not exist; pass "
+            "force=True (--force) to write to that path"
+        )
+    return target
+
+
 def destination_problems(
     out: Path, members: Sequence[Checkpoint], n_bytes: int
 ) -> tuple[list[str], int]:

@@ -30,6 +30,7 @@ from ensembles.checkpoints.planning.checksum_ranges import checksum_ranges
 from ensembles.checkpoints.planning.destination import (
     destination_problems,
     output_format,
+    resolved_link,
     storage_problems,
 )
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
@@ -238,7 +239,7 @@ def plan(
     problems += match.problems
     if not match.targets and not problems:
         problems.append(f"no tensor of {opened[0].name} is left to average")
-    path = _resolve_link(out, force=force)
+    path = resolved_link(out, force=force)
     format_ = output_format(path)
     targets, aliases = match.targets, match.aliases
     written = FORMATS.get(format_)
@@ -376,21 +377,6 @@ def _resolve_rule(
         hint = parameter_hint(params, resolved.params) if is_known else rule_hint(rule)
         problems.append(f"{error}{hint}")
     return resolved
-
-
-def _resolve_link(out: str | os.PathLike[str] | None, *, force: bool) -> Path | None:
-    """Path of the output, with a symbolic link resolved so that the link is kept."""
-    if out is None or not Path(out).is_symlink():
-        return None if out is None else Path(out)
-    target = Path(os.path.realpath(out))
-    if target.is_symlink():
-        raise ValueError(f"{out} is a symbolic link that leads to itself; remove it")
-    if not force and not Path(out).exists():
-        raise FileExistsError(
-            f"{out} is a symbolic link to {target}, which does not exist; pass "
-            "force=True (--force) to write to that path"
-        )
-    return target
 
 
 def _count_read(

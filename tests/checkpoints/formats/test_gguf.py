@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import average, convert, inspect, plan, verify
 from ensembles.checkpoints.directories.open import open_checkpoint
 from tests.checkpoints.building import floats, load, same_bytes, save
 
@@ -110,15 +110,16 @@ def write(
 
 
 def tensors_of(path: Path) -> dict[str, Any]:
-    """Tensors of a GGUF file whose metadata are `METADATA` and one string."""
+    """Tensors of a GGUF file whose metadata are `METADATA` and two strings."""
     content = path.read_bytes()
     _, n_tensors, n_pairs = struct.unpack_from("<IQQ", content, 4)
     at = 24 + len(b"".join(METADATA))
     assert content[24:at] == b"".join(METADATA)
-    assert n_pairs == len(METADATA) + 1
-    (n_key,) = struct.unpack_from("<Q", content, at)
-    at += 8 + n_key + 4
-    at += 8 + struct.unpack_from("<Q", content, at)[0]
+    assert n_pairs == len(METADATA) + 2
+    for _ in range(2):
+        (n_key,) = struct.unpack_from("<Q", content, at)
+        at += 8 + n_key + 4
+        at += 8 + struct.unpack_from("<Q", content, at)[0]
     entries = {}
     for _ in range(n_tensors):
         (n_name,) = struct.unpack_from("<Q", content, at)
@@ -219,7 +220,7 @@ def test_an_average_of_averages_has_one_provenance(tmp_path: Path) -> None:
     average([tmp_path / "a.gguf"], tmp_path / "b.gguf")
     average([tmp_path / "b.gguf", tmp_path / "a.gguf"], tmp_path / "c.gguf")
     assert tensors_of(tmp_path / "c.gguf").keys() == W.keys()
-    assert (tmp_path / "c.gguf").read_bytes().count(b"ensembles") == 1
+    assert (tmp_path / "c.gguf").read_bytes().count(b"ensembles") == 2
 
 
 def test_a_dtype_may_change_and_metadata_stay(tmp_path: Path) -> None:
@@ -298,6 +299,47 @@ def test_a_quantized_tensor_is_refused_by_its_type(
     refused(
         path, rf"tensor 'blk\.0\.attn_q\.weight' has type {name}: quantized .*F16 or"
     )
+
+
+def test_quantized_tensors_are_listed(tmp_path: Path) -> None:
+    infos = [info("q", (32,), 8, 32), info("w", (2, 3), 0, 0), info("z", (0,), 99, 66)]
+    path = raw(tmp_path / "a.gguf", METADATA, infos, bytes(66))
+    found = inspect(path)
+    assert [(t.name, t.dtype, t.shape, t.nbytes) for t in found.tensors] == [
+        ("q", "Q8_0", (32,), 34),
+        ("w", "float32", (2, 3), 24),
+        ("z", "type 99", (0,), 0),
+    ]
+    assert found.values["general.architecture"] == "'llama'"
+    assert found.values["tokenizer.ggml.tokens"].startswith("'array xxh3:")
+    assert "cannot be averaged" in found.refusals[0]
+    huge = [info("w", (HUGE, HUGE), 8, 0)]
+    path = raw(tmp_path / "b.gguf", METADATA, huge, bytes(64))
+    with pytest.raises(ValueError, match="'w' has type Q8_0"):
+        inspect(path)
+
+
+@pytest.mark.parametrize("make", [average, convert])
+def test_a_result_is_verified_with_its_members(tmp_path: Path, make: Any) -> None:
+    members = [write(tmp_path / "a.gguf", W)]
+    out = tmp_path / "out.gguf"
+    make(members if make is average else members[0], out)
+    found = verify(out, members)
+    assert found.is_intact
+    assert found.unverified == []
+    assert len(found.verified) == 3
+    tensor = open_checkpoint(out, 0).layout["w"]
+    content = bytearray(out.read_bytes())
+    content[tensor.offset] ^= 1
+    out.write_bytes(content)
+    assert verify(out).differing_tensors == ["w"]
+
+
+def test_entries_of_other_programs_with_a_similar_name_are_kept(tmp_path: Path) -> None:
+    pairs = [*METADATA, pair("ensembles_of.others", 8, text("x"))]
+    write(tmp_path / "a.gguf", W, pairs)
+    average([tmp_path / "a.gguf"], tmp_path / "out.gguf")
+    assert b"".join(pairs) in (tmp_path / "out.gguf").read_bytes()
 
 
 F32 = info("w", (2, 3), 0, 0)

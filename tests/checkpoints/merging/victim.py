@@ -21,7 +21,7 @@ import numpy as np
 from ensembles import atomic_io
 from ensembles.checkpoints import average
 from ensembles.checkpoints.formats import output
-from ensembles.checkpoints.formats.pytorch_files import crc
+from ensembles.checkpoints.formats.zip_files import crc
 
 
 def die() -> None:

@@ -12,20 +12,23 @@ from ensembles.checkpoints.formats.checkpoint import (
     Tensor,
 )
 from ensembles.checkpoints.formats.output import OutputFile, Sink
-from ensembles.checkpoints.formats.pytorch_files.archive import read_entries
-from ensembles.checkpoints.formats.pytorch_files.crc import (
-    ChecksummedFile,
-    ChecksummedSink,
-)
 from ensembles.checkpoints.formats.pytorch_files.strided import (
     StridedSink,
     StridedSource,
     file_range,
 )
+from ensembles.checkpoints.formats.zip_files.crc import (
+    ChecksummedFile,
+    ChecksummedSink,
+)
+from ensembles.checkpoints.formats.zip_files.reading import read_archive
+from ensembles.checkpoints.formats.zip_files.records import (
+    DESCRIPTOR,
+    HAS_DESCRIPTOR,
+)
 from ensembles.parallel import chunks
 
 CHUNK = 1 << 20
-DESCRIPTOR = 0x8  # flag of an entry whose checksum follows its data
 
 
 def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
@@ -120,12 +123,12 @@ def _checksum_positions(
     positions: dict[int, list[int]] = {}
     if not wanted:
         return positions
-    for entry in read_entries(file):
+    for entry in read_archive(file).entries:
         if entry.start in wanted and entry.size:
             other = entry.header + 14
-            if file.read(entry.header + 6, 1)[0] & DESCRIPTOR:
+            if file.read(entry.header + 6, 1)[0] & HAS_DESCRIPTOR:
                 stop = entry.start + entry.size
-                other = stop + 4 * (file.read(stop, 4) == b"PK\7\10")
+                other = stop + 4 * (file.read(stop, 4) == DESCRIPTOR)
             positions[entry.start] = [entry.central + 16, other]
     for start, record in wanted.items():
         expected = struct.pack("<I", record.crc)

@@ -8,15 +8,9 @@ functions ``_save``, ``_legacy_save`` and ``_legacy_load`` in torch/serializatio
 
 from __future__ import annotations
 
-import zlib
 from typing import Any, NamedTuple
 
 from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, FileSource
-from ensembles.checkpoints.formats.pytorch_files.archive import (
-    LOCAL,
-    Entry,
-    read_entries,
-)
 from ensembles.checkpoints.formats.pytorch_files.objects import Malformed
 from ensembles.checkpoints.formats.pytorch_files.tensors import (
     KNOWN,
@@ -25,6 +19,9 @@ from ensembles.checkpoints.formats.pytorch_files.tensors import (
     storage,
 )
 from ensembles.checkpoints.formats.pytorch_files.unpickler import Unpickler
+from ensembles.checkpoints.formats.zip_files.crc import crc32
+from ensembles.checkpoints.formats.zip_files.reading import Entry, read_archive
+from ensembles.checkpoints.formats.zip_files.records import LOCAL, STORED
 
 MAGIC = 0x1950A86A20F9469CFC6C
 VERSION = 1001
@@ -126,10 +123,16 @@ def stored_at(
 
 
 def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
-    entries = {entry.name: entry for entry in read_entries(file, begin, end)}
+    entries = {e.name: e for e in read_archive(file, begin, end).entries}
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if not pickles:
         raise ValueError(f"{file.path} is a zip file, but not one of torch.save")
+    for name, entry in entries.items():
+        if entry.method != STORED or entry.stored_size != entry.size:
+            raise ValueError(
+                f"{file.path}: entry {name!r} is compressed, which torch.save never "
+                "does; save it again with torch.save"
+            )
     prefix = min(pickles, key=len).removesuffix("data.pkl")
     order = entries.get(f"{prefix}byteorder")
     if order is not None and file.read(order.start, order.size) != b"little":
@@ -141,7 +144,7 @@ def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
     data = file.read(entry.start, entry.size)
     # torch writes zeros with set_crc32_options(False).
     has_checksums = any(entry.crc for entry in entries.values())
-    if has_checksums and zlib.crc32(data) != entry.crc:
+    if has_checksums and crc32(data) != entry.crc:
         raise ValueError(damaged(_record(file, entry)))
     content = Unpickler(data, KNOWN, persistent_load=storage, memory=end - begin).load()
     folder = f"{prefix}data/"

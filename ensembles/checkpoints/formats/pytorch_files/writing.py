@@ -10,17 +10,18 @@ import xxhash
 from ensembles.atomic_io import preallocate, pwrite_all
 from ensembles.checkpoints.formats.output import OutputFile, Sink
 from ensembles.checkpoints.formats.pytorch_files.copying import write_copy
-from ensembles.checkpoints.formats.pytorch_files.crc import (
+from ensembles.checkpoints.formats.pytorch_files.state_pickle import (
+    encode_state_dict,
+    storage_order,
+)
+from ensembles.checkpoints.formats.state_dict import with_aliases
+from ensembles.checkpoints.formats.zip_files.crc import (
     ChecksummedFile,
     ChecksummedSink,
     combine,
     crc32,
 )
-from ensembles.checkpoints.formats.pytorch_files.state_pickle import (
-    encode_state_dict,
-    storage_order,
-)
-from ensembles.checkpoints.formats.pytorch_files.zip_layout import (
+from ensembles.checkpoints.formats.zip_files.layout import (
     ALIGNMENT,
     Entry,
     arrange,
@@ -28,7 +29,6 @@ from ensembles.checkpoints.formats.pytorch_files.zip_layout import (
     descriptor,
     local_header,
 )
-from ensembles.checkpoints.formats.state_dict import with_aliases
 
 FOLDER = "archive"  # as torch.save names it for a file without a name
 

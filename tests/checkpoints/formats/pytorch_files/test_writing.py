@@ -16,10 +16,10 @@ from torch.utils.serialization import config as torch_config
 
 from ensembles.checkpoints import average
 from ensembles.checkpoints.formats.output import OutputFile
-from ensembles.checkpoints.formats.pytorch_files import zip_layout
 from ensembles.checkpoints.formats.pytorch_files.state_pickle import STORAGES, strides
 from ensembles.checkpoints.formats.pytorch_files.writing import write
 from ensembles.checkpoints.formats.state_dict import as_torch
+from ensembles.checkpoints.formats.zip_files import layout
 from tests.checkpoints.building import FLOATS, save
 
 config: Any = torch_config  # mypy does not know its functions
@@ -153,7 +153,7 @@ def test_entries_beyond_four_gibibytes_are_read_by_torch(
         "ensembles.checkpoints.formats.pytorch_files.writing.preallocate", os.truncate
     )
     monkeypatch.setattr(  # the holes are not read
-        "ensembles.checkpoints.formats.pytorch_files.crc.ChecksummedFile._read",
+        "ensembles.checkpoints.formats.zip_files.crc.ChecksummedFile._read",
         lambda *_: 0,
     )
     size = (1 << 32) + 7
@@ -178,7 +178,7 @@ def test_entries_beyond_four_gibibytes_are_read_by_torch(
 
 
 def test_many_entries_need_the_zip64_directory() -> None:
-    placed = zip_layout.arrange({f"{i}": 0 for i in range(70_000)})
-    content = zip_layout.central_directory(placed, [0] * len(placed))
+    placed = layout.arrange({f"{i}": 0 for i in range(70_000)})
+    content = layout.central_directory(placed, [0] * len(placed))
     assert content[-22:-18] == b"PK\5\6"
     assert content[-14:-10] == b"\xff" * 4

@@ -1,169 +1,27 @@
-"""Entries of zip files: where their data are, and conversions of these, in bounds."""
+"""Arrays in entries of zip files that are decompressed or rearranged to be read."""
 
 from __future__ import annotations
 
 import os
-import struct
 import tempfile
 import threading
-import zipfile
 import zlib
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 
 from ensembles.atomic_io import explain_disk_full, preallocate, pwrite_all
 from ensembles.checkpoints.formats.checkpoint import FileSource
+from ensembles.checkpoints.formats.zip_files.crc import crc32
+from ensembles.checkpoints.formats.zip_files.reading import Entry
+from ensembles.checkpoints.formats.zip_files.records import DEFLATED
 
-STORED, DEFLATED = 0, 8  # compression methods
-LOCAL = b"PK\x03\x04"  # beginning of a local header
-LOCAL_HEADER = 30  # bytes of a local header before the name of the entry
-ENCRYPTED = 1  # bit of the flags
-END, END64, LOCATOR64 = 22, 56, 20  # bytes of the end records, without a comment
-END_SEARCHED = END + END64 + LOCATOR64 + 65_535
-LARGEST_DIRECTORY = 16 << 20  # bytes; the shortest entries need 10 times as much memory
 LARGEST_RATIO = 1032  # of sizes, by deflate
 # Files that expand to more than both are refused as zip bombs.
 LARGEST_EXPANDED, LARGEST_EXPANSION = 1 << 30, 100  # bytes, times the size of the file
 CHUNK = 1 << 20
-
-
-class Archive(NamedTuple):
-    """Central directory of a zip file.
-
-    Parameters
-    ----------
-    entries : list of zipfile.ZipInfo
-        Entries in the order of the directory.
-    start : int
-        Offset of the directory in the file.
-    comment : bytes
-        Comment of the archive.
-    """
-
-    entries: list[zipfile.ZipInfo]
-    start: int
-    comment: bytes
-
-
-class ZipEntry(NamedTuple):
-    """An entry of a zip file.
-
-    Parameters
-    ----------
-    name : str
-        Name of the entry, with slashes between folders.
-    offset : int
-        Offset in the file of its data.
-    stored_size : int
-        Size of the data in the file, in bytes.
-    size : int
-        Size after decompression, in bytes.
-    crc : int
-        CRC-32 after decompression.
-    method : int
-        Compression method, as in `zipfile`: 0 without compression, 8 for deflate.
-    """
-
-    name: str
-    offset: int
-    stored_size: int
-    size: int
-    crc: int
-    method: int
-
-
-def read_archive(path: Path) -> Archive:
-    """Central directory of a zip file.
-
-    Parameters
-    ----------
-    path : Path
-        Path of the zip file.
-
-    Returns
-    -------
-    Archive
-
-    Raises
-    ------
-    ValueError
-        If the file is not a complete zip file, or its directory has more than 16 MiB.
-    """
-    file = FileSource(path)
-    size = _directory_size(file)
-    if size > LARGEST_DIRECTORY:
-        raise ValueError(
-            f"{path} is a zip file with a directory of {size} bytes; at most "
-            f"{LARGEST_DIRECTORY} are read"
-        )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return Archive(archive.infolist(), archive.start_dir, archive.comment)
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
-        raise ValueError(f"{path} is not a complete zip file: {error}") from None
-
-
-def zip_entries(file: FileSource, archive: Archive) -> list[ZipEntry]:
-    """Entries of a zip file, whose data neither overlap nor leave the file.
-
-    Parameters
-    ----------
-    file : FileSource
-        The zip file.
-    archive : Archive
-        Its directory.
-
-    Returns
-    -------
-    list of ZipEntry
-        Entries in the order of the directory.
-
-    Raises
-    ------
-    ValueError
-        If an entry is encrypted, its name occurs twice, or its data overlap others or
-        leave the file.
-    """
-    entries: dict[str, ZipEntry] = {}
-    spans = []
-    for info in archive.entries:
-        where = f"{file.path}: entry {info.filename!r}"
-        if info.flag_bits & ENCRYPTED:
-            raise ValueError(f"{where} is encrypted; save it without a password")
-        if info.filename in entries:
-            raise ValueError(f"{where} occurs twice; save the file again")
-        start = min(max(info.header_offset, 0), archive.start - LOCAL_HEADER)
-        head = file.read(max(start, 0), LOCAL_HEADER)
-        n_name, n_extra = struct.unpack("<HH", head[26:30])
-        offset = info.header_offset + LOCAL_HEADER + n_name + n_extra
-        end = offset + info.compress_size
-        if start != info.header_offset or head[:4] != LOCAL or end > archive.start:
-            raise ValueError(
-                f"{where} must be at byte {info.header_offset}, with "
-                f"{info.compress_size} bytes of data before the directory; copy or "
-                "download the file again"
-            )
-        spans.append((info.header_offset, end, info.filename))
-        entries[info.filename] = ZipEntry(
-            info.filename,
-            offset,
-            info.compress_size,
-            info.file_size,
-            info.CRC,
-            info.compress_type,
-        )
-    spans.sort()
-    for (_, end, name), (start, _, other) in pairwise(spans):
-        if end > start:
-            raise ValueError(
-                f"{file.path}: entries {name!r} and {other!r} overlap; save the file "
-                "again"
-            )
-    return list(entries.values())
 
 
 def pread_all(fd: int, buffer: memoryview, offset: int) -> None:
@@ -188,21 +46,6 @@ def pread_all(fd: int, buffer: memoryview, offset: int) -> None:
         if n_read == 0:
             raise OSError(f"a file ends at byte {offset}, {len(buffer)} bytes early")
         buffer, offset = buffer[n_read:], offset + n_read
-
-
-def _directory_size(file: FileSource) -> int:
-    """Size of the directory by its end records, as `zipfile` would read it."""
-    start = max(0, file.size - END_SEARCHED)
-    tail = file.read(start, file.size - start)
-    sizes = [0]
-    for at in {len(tail) - END, tail.rfind(b"PK\x05\x06")}:
-        if at < 0 or tail[at : at + 4] != b"PK\x05\x06":
-            continue
-        sizes.append(int.from_bytes(tail[at + 12 : at + 16], "little"))
-        end64 = tail[max(0, at - END64 - LOCATOR64) : max(0, at)]
-        if len(end64) == END64 + LOCATOR64 and end64[END64:].startswith(b"PK\x06\x07"):
-            sizes[-1] = int.from_bytes(end64[40:48], "little")
-    return max(sizes)
 
 
 class ScratchFile:
@@ -262,7 +105,7 @@ class Conversion:
     ----------
     scratch : ScratchFile
         Temporary file of the zip file.
-    entry : ZipEntry
+    entry : Entry
         Entry with the array.
     start : int
         Size of the header before the array, in bytes.
@@ -282,7 +125,7 @@ class Conversion:
     def __init__(
         self,
         scratch: ScratchFile,
-        entry: ZipEntry,
+        entry: Entry,
         start: int,
         dtype: np.dtype[Any],
         shape: tuple[int, ...],
@@ -323,7 +166,7 @@ class Conversion:
             if size + len(data) > self._entry.size:
                 raise self._damaged()
             pwrite_all(opened.fileno(), memoryview(data), self._copy + size)
-            crc, size = zlib.crc32(data, crc), size + len(data)
+            crc, size = crc32(data, crc), size + len(data)
         if (crc, size) != (self._entry.crc, self._entry.size):
             raise self._damaged()
         if self._result == self._start or 0 in self._shape:
@@ -341,11 +184,11 @@ class Conversion:
         )
 
 
-def _expanded(file: FileSource, entry: ZipEntry) -> Iterator[bytes]:
+def _expanded(file: FileSource, entry: Entry) -> Iterator[bytes]:
     """Data of an entry, decompressed, in parts of at most 1 MiB."""
     inflater = zlib.decompressobj(-15) if entry.method == DEFLATED else None
     for start in range(0, entry.stored_size, CHUNK):
-        data = file.read(entry.offset + start, min(CHUNK, entry.stored_size - start))
+        data = file.read(entry.start + start, min(CHUNK, entry.stored_size - start))
         if inflater is None:
             yield data
             continue

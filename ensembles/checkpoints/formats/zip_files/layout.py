@@ -2,7 +2,6 @@
 
 The arrangement is that of torch's writer to the byte, because torch may compute the
 offsets of storages from it (``torch.utils.serialization.config``).
-Source: PKWARE, ".ZIP File Format Specification", version 6.3.10.
 """
 
 from __future__ import annotations
@@ -11,9 +10,22 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from ensembles.checkpoints.formats.zip_files.records import (
+    CENTRAL,
+    DESCRIPTOR,
+    END,
+    END_64,
+    HAS_DESCRIPTOR,
+    LARGEST_16,
+    LARGEST_32,
+    LOCAL,
+    LOCAL_SIZE,
+    LOCATOR_64,
+    UTF8,
+    ZIP64,
+)
+
 ALIGNMENT = 64
-LARGEST = 0xFFFFFFFF  # a size or offset from here on needs the zip64 form
-UTF8, DESCRIPTOR = 0x800, 0x8  # flags; a descriptor after the data has the checksum
 
 
 class Entry(NamedTuple):
@@ -49,15 +61,15 @@ class Entry(NamedTuple):
     @property
     def flags(self) -> int:
         """General purpose flags; torch writes no descriptor for an empty entry."""
-        return UTF8 | (DESCRIPTOR if self.size else 0)
+        return UTF8 | (HAS_DESCRIPTOR if self.size else 0)
 
     @property
     def zip64(self) -> bytes:
         """Extra field with the size and offset that do not fit into 32 bits."""
-        numbers = [self.size] * 2 if self.size >= LARGEST else []
-        numbers += [self.header] if self.header >= LARGEST else []
+        numbers = [self.size] * 2 if self.size >= LARGEST_32 else []
+        numbers += [self.header] if self.header >= LARGEST_32 else []
         extra = struct.pack(f"<{len(numbers)}Q", *numbers)
-        return struct.pack("<2H", 1, len(extra)) + extra if numbers else b""
+        return struct.pack("<2H", ZIP64, len(extra)) + extra if numbers else b""
 
 
 def arrange(sizes: Mapping[str, int]) -> list[Entry]:
@@ -76,7 +88,7 @@ def arrange(sizes: Mapping[str, int]) -> list[Entry]:
     header = 0
     for name, size in sizes.items():
         entry = Entry(name, size, header, 0)
-        unaligned = header + 30 + len(name.encode()) + len(entry.zip64) + 4
+        unaligned = header + LOCAL_SIZE + len(name.encode()) + len(entry.zip64) + 4
         entry = entry._replace(start=-(-unaligned // ALIGNMENT) * ALIGNMENT)
         entries.append(entry)
         header = entry.end
@@ -86,11 +98,11 @@ def arrange(sizes: Mapping[str, int]) -> list[Entry]:
 def local_header(entry: Entry) -> bytes:
     """Bytes from the beginning of an entry to its data."""
     name, zip64 = entry.name.encode(), entry.zip64
-    n_padding = entry.start - entry.header - 30 - len(name) - len(zip64) - 4
+    n_padding = entry.start - entry.header - LOCAL_SIZE - len(name) - len(zip64) - 4
     padding = b"FB" + struct.pack("<H", n_padding) + b"Z" * n_padding
     fixed = struct.pack(
         "<4s5H3I2H",
-        b"PK\3\4",
+        LOCAL,
         *(0, entry.flags, 0, 0, 0),  # version, flags, method, time, date
         *(0, 0, 0),  # checksum and sizes: in the descriptor
         *(len(name), len(zip64) + len(padding)),
@@ -101,10 +113,12 @@ def local_header(entry: Entry) -> bytes:
 def descriptor(entry: Entry, crc: int) -> bytes:
     """Checksum and sizes, which follow the data."""
     form = "<4sI2Q" if entry.zip64 else "<4s3I"
-    return struct.pack(form, b"PK\7\10", crc, entry.size, entry.size)
+    return struct.pack(form, DESCRIPTOR, crc, entry.size, entry.size)
 
 
-def central_directory(entries: Sequence[Entry], crcs: Iterable[int]) -> bytes:
+def central_directory(
+    entries: Sequence[Entry], crcs: Iterable[int], comment: bytes = b""
+) -> bytes:
     """Bytes after the last entry.
 
     Parameters
@@ -113,6 +127,8 @@ def central_directory(entries: Sequence[Entry], crcs: Iterable[int]) -> bytes:
         Entries in the order of the file.
     crcs : iterable of int
         CRC-32 of each.
+    comment : bytes, default=b""
+        Comment of the zip file, at most 65,535 bytes.
 
     Returns
     -------
@@ -121,29 +137,49 @@ def central_directory(entries: Sequence[Entry], crcs: Iterable[int]) -> bytes:
     """
     start = entries[-1].end
     records = b"".join(map(_record, entries, crcs))
-    n_entries, end = len(entries), start + len(records)
-    zip64_end = struct.pack(
+    return records + end_records(len(entries), start, len(records), comment)
+
+
+def end_records(n_entries: int, start: int, size: int, comment: bytes) -> bytes:
+    """Records after a directory, with and without zip64.
+
+    Parameters
+    ----------
+    n_entries : int
+        Number of entries.
+    start : int
+        Position of the directory in the file.
+    size : int
+        Size of the directory in bytes.
+    comment : bytes
+        Comment of the zip file, at most 65,535 bytes.
+
+    Returns
+    -------
+    bytes
+    """
+    end_64 = struct.pack(
         "<4sQ2H2I4Q",
-        *(b"PK\6\6", 44, 0x31E, 45, 0, 0),  # versions as torch writes them; disks
-        *(n_entries, n_entries, len(records), start),
+        *(END_64, 44, 0x31E, 45, 0, 0),  # versions as torch writes them; disks
+        *(n_entries, n_entries, size, start),
     )
-    locator = struct.pack("<4sIQI", b"PK\6\7", 0, end, 1)
-    counts = [min(n_entries, 0xFFFF)] * 2
-    sizes = (min(len(records), LARGEST), min(start, LARGEST))
-    last = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *counts, *sizes, 0)
-    return records + zip64_end + locator + last
+    locator = struct.pack("<4sIQI", LOCATOR_64, 0, start + size, 1)
+    counts = [min(n_entries, LARGEST_16)] * 2
+    sizes = (min(size, LARGEST_32), min(start, LARGEST_32))
+    end = struct.pack("<4s4H2IH", END, 0, 0, *counts, *sizes, len(comment))
+    return end_64 + locator + end + comment
 
 
 def _record(entry: Entry, crc: int) -> bytes:
     """Record of an entry in the central directory."""
     name, zip64 = entry.name.encode(), entry.zip64
-    size = min(entry.size, LARGEST)
+    size = min(entry.size, LARGEST_32)
     fixed = struct.pack(
         "<4s6H3I5H2I",
-        b"PK\1\2",
+        CENTRAL,
         *(0, 0, entry.flags, 0, 0, 0),  # versions, flags, method, time, date
         *(crc, size, size),
         *(len(name), len(zip64), 0, 0, 0),
-        *(0, min(entry.header, LARGEST)),
+        *(0, min(entry.header, LARGEST_32)),
     )
     return fixed + name + zip64

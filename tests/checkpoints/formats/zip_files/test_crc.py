@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensembles.checkpoints.formats.pytorch_files.crc import (
+from ensembles.checkpoints.formats.zip_files import crc
+from ensembles.checkpoints.formats.zip_files.crc import (
     ChecksummedFile,
     ChecksummedSink,
     combine,
@@ -27,6 +31,17 @@ def test_the_checksum_of_two_parts_is_that_of_the_whole(
     first, second = content[:size], content[size:]
     whole = combine(zlib.crc32(first), zlib.crc32(second), len(second))
     assert whole == zlib.crc32(content) == crc32(content)
+
+
+def test_without_zlib_ng_it_is_that_of_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zlib_ng.zlib_ng", None)
+    path = Path(str(crc.__file__))
+    spec = importlib.util.spec_from_file_location("crc_again", path)
+    assert spec is not None
+    assert spec.loader is not None
+    again = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(again)
+    assert again.crc32 is zlib.crc32
 
 
 def test_long_parts_are_combined(rng: np.random.Generator) -> None:

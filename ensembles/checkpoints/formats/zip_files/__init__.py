@@ -1,0 +1,1 @@
+"""Zip files: entries and their checksums, read and written."""
