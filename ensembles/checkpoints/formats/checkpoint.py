@@ -276,7 +276,7 @@ class Checkpoint:
     @property
     def is_torch(self) -> bool:
         """Whether the tensors are stored by PyTorch, or torch tensors in memory."""
-        return self.format == "pytorch"
+        return self.format in ("pytorch", "nemo")
 
     @property
     def state_dict(self) -> str | None:

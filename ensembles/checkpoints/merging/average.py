@@ -155,7 +155,8 @@ def average(
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
         (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
-        file (``.gguf``), else a directory. None returns a state dict.
+        file (``.gguf``), a NeMo archive (``.nemo``), else a directory. None returns a
+        state dict.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others. It is not a member and has no weight.

@@ -80,8 +80,9 @@ def kept_contents(
     KeptContents
     """
     kept = KeptContents({}, [], [], [])
-    if out is None or first.path is None:
+    if out is None or first.path is None or not any(parts.values()):
         return kept
+    advice = _advice(out, only_weights)
     contents = dict(first.beside)
     reasons = dict.fromkeys(contents, _usual_reason(parts, first))
     for part, stored in _pairs(parts, first, out):
@@ -98,8 +99,8 @@ def kept_contents(
     for stored, names in contents.items():
         if names:
             reason = reasons.get(stored)
-            note = _note(stored, names, reason, first, out, only_weights)
-            is_problem = reason is not None and only_weights is False
+            note = _note(stored, names, reason, first, out, advice)
+            is_problem = reason is not None and advice is not None
             (kept.problems if is_problem else kept.notes).append(note)
     if first.training_files:
         _keep_training_files(kept, first, out, only_weights)
@@ -221,17 +222,28 @@ def _template(part: str, targets: Sequence[TensorPlan], first: Checkpoint) -> Te
     return Template(file, tensors, [r for r in first.records if r.file is file])
 
 
+def _advice(out: Path, only_weights: bool | None) -> str | None:
+    """How to go on without other contents; None if they need not be kept."""
+    written = format_by_suffix(out.name)
+    if written is not None and written.keeps_contents and written.needs_first:
+        return "choose another output, such as a .safetensors file"
+    if only_weights is False:
+        return "pass only_weights=True (--only-weights) to leave it out"
+    return None
+
+
 def _note(
     stored: str,
     names: Sequence[str],
     reason: str | None,
     first: Checkpoint,
     out: Path,
-    only_weights: bool | None,
+    advice: str | None,
 ) -> str:
     """Message about the other contents of a file of the first member.
 
-    ``reason`` says why they are left out; None if they are kept.
+    ``reason`` says why they are left out, None if they are kept; ``advice`` how to go
+    on if they must be kept.
     """
     is_part = _is_directory(out) and stored in first.extras
     target = f"{out}/{stored}" if is_part else f"{out}"
@@ -239,9 +251,6 @@ def _note(
     contents = listed(names, SHOWN)
     if reason is None:
         return f"{target} keeps the other contents of {source}: {contents}"
-    if only_weights is False:
-        return (
-            f"{target} cannot keep {contents} of {source}: {reason}; pass "
-            "only_weights=True (--only-weights) to leave it out"
-        )
+    if advice is not None:
+        return f"{target} cannot keep {contents} of {source}: {reason}; {advice}"
     return f"{target} contains only tensors, without {contents} of {source}: {reason}"

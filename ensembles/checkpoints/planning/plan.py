@@ -167,8 +167,9 @@ def plan(
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
         (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
-        file (``.gguf``), else a directory. None is a state dict in memory. If the path
-        exists, the plan has a note about it, and writing requires ``force``.
+        file (``.gguf``), a NeMo archive (``.nemo``), else a directory. None is a state
+        dict in memory. If the path exists, the plan has a note about it, and writing
+        requires ``force``.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others.

@@ -31,7 +31,9 @@ from ensembles.parallel import chunks
 CHUNK = 1 << 20
 
 
-def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
+def write_copy(
+    file: OutputFile, begin: int = 0, end: int | None = None
+) -> Iterator[Mapping[str, Sink]]:
     """Copy the template, except for the tensors of the layout and their checksums.
 
     Parameters
@@ -39,6 +41,8 @@ def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     file : OutputFile
         File to write, with a template. Both the zip format and the format of PyTorch
         before version 1.6, which has no checksums, are copied.
+    begin, end : int, default=0 and None
+        Part of the template that is a PyTorch file; None ends it with the template.
 
     Yields
     ------
@@ -58,7 +62,7 @@ def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     # Elements of strided tensors may have other bytes in between.
     dense = sorted({(place.start, place.stop) for place in places if place.is_dense})
     changed = list(_changed(template.records, ranges))
-    positions = _checksum_positions(template.file, changed)
+    positions = _checksum_positions(template.file, changed, begin, end)
     with file.path.open("w+b", buffering=0) as opened:
         fd = opened.fileno()
         preallocate(fd, template.file.size)
@@ -112,7 +116,7 @@ def _copy(source: FileSource, fd: int, start: int, stop: int) -> None:
 
 
 def _checksum_positions(
-    file: FileSource, records: Iterable[ChecksumRecord]
+    file: FileSource, records: Iterable[ChecksumRecord], begin: int, end: int | None
 ) -> dict[int, list[int]]:
     """Offsets of the copies of each entry's checksum, by the offset of its data.
 
@@ -123,7 +127,7 @@ def _checksum_positions(
     positions: dict[int, list[int]] = {}
     if not wanted:
         return positions
-    for entry in read_archive(file).entries:
+    for entry in read_archive(file, begin, end).entries:
         if entry.start in wanted and entry.size:
             other = entry.header + 14
             if file.read(entry.header + 6, 1)[0] & HAS_DESCRIPTOR:
