@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import enum
 import os
+import sys
+import types
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -267,3 +269,37 @@ def test_the_average_of_a_run_of_transformers_resumes(tmp_path: Path) -> None:
     resumed = trainer(num_train_epochs=4)
     resumed.train(resume_from_checkpoint=str(tmp_path / "average"))
     assert resumed.state.global_step == 16
+
+
+def test_classes_of_a_trainer_that_is_not_installed_are_kept(tmp_path: Path) -> None:
+    """As in OpenNMT-py#859, whose script failed to import utils.optimizers."""
+    lost = types.ModuleType("lost_trainer")
+    lost.Optimizer = type(  # type: ignore[attr-defined]
+        "Optimizer", (), {"__module__": "lost_trainer", "__qualname__": "Optimizer"}
+    )
+    paths = [tmp_path / "step 1.pt", tmp_path / "step 2.pt"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "lost_trainer", lost)
+        for add, path in enumerate(paths):
+            state = {"w": torch.ones(3) + add}
+            head = {"0.weight": torch.ones(2) + add}
+            optimizer = lost.Optimizer()
+            content = {"model": state, "generator": head, "optim": optimizer}
+            torch.save(content, path)
+    average(paths, tmp_path / "out.pt")
+    check_copy(tmp_path / "out.pt", paths[0])
+    result = average([tmp_path / "out.pt"])
+    assert result["model.w"].tolist() == [1.5] * 3
+    assert result["generator.0.weight"].tolist() == [1.5] * 2
+
+
+def test_parameters_with_attributes_are_read(tmp_path: Path) -> None:
+    """As in mergekit#243 and #31: torch stores them by _rebuild_from_type_v2."""
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for add, folder in enumerate(folders):
+        folder.mkdir()
+        weight = torch.nn.Parameter(torch.ones(3) + add)
+        weight.tag = "x"  # type: ignore[attr-defined]
+        torch.save({"w": weight}, folder / "pytorch_model.bin", pickle_protocol=4)
+    average(folders, tmp_path / "out")
+    assert average([tmp_path / "out"])["w"].tolist() == [1.5] * 3

@@ -223,7 +223,7 @@ def _template(part: str, targets: Sequence[TensorPlan], first: Checkpoint) -> Te
 
 
 def _advice(out: Path, only_weights: bool | None) -> str | None:
-    """How to go on without other contents; None if they need not be kept."""
+    """How to average without other contents; None if they need not be kept."""
     written = format_by_suffix(out.name)
     if written is not None and written.keeps_contents and written.needs_first:
         return "choose another output, such as a .safetensors file"
@@ -242,8 +242,8 @@ def _note(
 ) -> str:
     """Message about the other contents of a file of the first member.
 
-    ``reason`` says why they are left out, None if they are kept; ``advice`` how to go
-    on if they must be kept.
+    ``reason`` says why they are left out, None if they are kept; ``advice`` what to do
+    if they must be kept.
     """
     is_part = _is_directory(out) and stored in first.extras
     target = f"{out}/{stored}" if is_part else f"{out}"
