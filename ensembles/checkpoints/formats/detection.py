@@ -169,6 +169,8 @@ def read_metadata(path: Path) -> dict[str, str]:
     if format_ is None or not format_.keeps_metadata:
         return {}
     try:
+        if format_.metadata is not None:
+            return format_.metadata(path) or {}
         return format_.read(path).metadata
     except (OSError, ValueError):
         return {}

@@ -7,7 +7,6 @@ Source: the documentation of `numpy.lib.format`.
 from __future__ import annotations
 
 import io
-import json
 import math
 import struct
 import warnings
@@ -29,6 +28,7 @@ from ensembles.checkpoints.formats.checkpoint import (
 )
 from ensembles.checkpoints.formats.output import OutputFile, Sink
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
+from ensembles.checkpoints.formats.zip_files.comments import encode_comment, metadata_in
 from ensembles.checkpoints.formats.zip_files.conversion import Conversion, ScratchFile
 from ensembles.checkpoints.formats.zip_files.crc import (
     ChecksummedFile,
@@ -75,6 +75,7 @@ def _matches(head: FileHead) -> bool:
 def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     """Write headers without checksums first, and again when the tensors are written."""
     entries, end = _placed(file)
+    encode_comment(file)  # raises ValueError before tensors are read
     with file.path.open("w+b", buffering=0) as opened:
         fd = opened.fileno()
         preallocate(fd, end)
@@ -92,7 +93,9 @@ def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
         for entry, crc in zip(entries, checksums, strict=True):
             pwrite_all(fd, memoryview(entry.local_header(crc)), entry.start)
         directory = b"".join(map(_Entry.directory_entry, entries, checksums))
-        directory += end_records(len(entries), end, len(directory), _comment(file))
+        directory += end_records(
+            len(entries), end, len(directory), encode_comment(file)
+        )
         pwrite_all(fd, memoryview(directory), end)
 
 
@@ -140,7 +143,7 @@ def npz(path: Path) -> Checkpoint:
         else:
             others.append(entry.name)
     checkpoint.parts[path.name] = list(checkpoint.layout)
-    checkpoint.metadata.update(_metadata(archive.comment))
+    checkpoint.metadata.update(metadata_in(archive.comment))
     if others:
         checkpoint.notes.append(
             f"{len(others)} entries that are not arrays, such as {others[0]!r}, are "
@@ -243,32 +246,6 @@ def _check_dtype(dtype: np.dtype[Any], where: str) -> None:
             f"{where} has dtype {dtype}, which cannot be averaged; save the archive "
             "without it, or convert it first"
         )
-
-
-def _metadata(comment: bytes) -> dict[str, str]:
-    """Metadata in the comment of an archive, empty for other comments."""
-    try:
-        content = json.loads(comment)
-    except (ValueError, RecursionError):
-        return {}
-    entries = content.items() if isinstance(content, dict) else ()
-    return {key: value for key, value in entries if isinstance(value, str)}
-
-
-def _comment(file: OutputFile) -> bytes:
-    """Comment with the metadata, or only the first entry if they are too long."""
-    metadata = list(file.metadata.items())
-    while True:
-        comment = json.dumps(dict(metadata), separators=(",", ":")).encode()
-        if len(comment) <= LARGEST_16 or len(metadata) == 1:
-            break
-        metadata.pop()
-    if len(comment) > LARGEST_16:
-        raise ValueError(
-            f"{file.name}: the provenance has {len(comment)} bytes, an npz file stores "
-            f"at most {LARGEST_16}; average in two steps, or write safetensors"
-        )
-    return comment
 
 
 class _Entry(NamedTuple):

@@ -32,6 +32,9 @@ from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 from ensembles.checkpoints.formats.pytorch_files.writing import write
 from ensembles.checkpoints.formats.state_dict import dtype_named
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
+from ensembles.checkpoints.formats.zip_files.comments import metadata_in
+from ensembles.checkpoints.formats.zip_files.reading import read_comment
+from ensembles.checkpoints.formats.zip_files.records import LOCAL
 from ensembles.registry import register
 
 
@@ -45,13 +48,24 @@ def _matches(head: FileHead) -> bool:
 
 def _contents(path: Path) -> FileContents:
     """All state dicts of a file, and its other values."""
-    content = read_file(FileSource(path)).content
+    stored = read_file(FileSource(path))
+    content = stored.content
     state_dicts = {
         key: [_listed(str(name), tensor) for name, tensor in tensors.items()]
         for key, tensors in tensors_by_key(content).items()
     }
     texts = {str(key): _short(value) for key, value in contents(content).items()}
-    return FileContents(state_dicts, {key: t for key, t in texts.items() if t})
+    values = {key: text for key, text in texts.items() if text}
+    return FileContents(state_dicts, values, stored.metadata)
+
+
+def _metadata(path: Path) -> dict[str, str] | None:
+    """Metadata in the comment of a zip file; None if that is not free for them."""
+    file = FileSource(path)
+    is_zip = file.size >= len(LOCAL) and file.read(0, len(LOCAL)) == LOCAL
+    comment = read_comment(file) if is_zip else None
+    metadata = None if comment is None else metadata_in(comment)
+    return None if comment and not metadata else metadata
 
 
 def _listed(name: str, tensor: StoredTensor) -> TensorInfo:
@@ -74,6 +88,8 @@ def _short(value: Any) -> str:
     write=write,
     takes_key=True,
     contents=_contents,
+    keeps_metadata=True,
+    metadata=_metadata,
     keeps_contents=True,
     # The last two are those of PEFT and AdapterHub.
     main_files=(
@@ -154,6 +170,7 @@ def read_checkpoint(
         path=path,
         layout=layout,
         aliases=aliases,
+        metadata=stored.metadata,
         records=[*used.values()] if stored.has_checksums else [],
         keys=chosen.keys,
         beside={path.name: contents_beside(stored.content, chosen)},

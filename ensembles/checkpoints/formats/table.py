@@ -87,6 +87,9 @@ class Format:
         Whether sinks write to the file; False if the writer holds tensors in memory.
     keeps_metadata : bool, default=False
         Whether files store the metadata; then the reader returns them.
+    metadata : callable (path) -> dict of str to str or None, or None, default=None
+        Reads the metadata alone, if that is faster than ``read``; returns None for a
+        file that cannot store any, nor its copy. None takes those of ``read``.
     keeps_contents : bool, default=False
         Whether the writer copies the ``template`` of an output file, to keep its
         contents other than tensors.
@@ -155,6 +158,7 @@ class Format:
     takes_key: bool = False
     streams: bool = True
     keeps_metadata: bool = False
+    metadata: Callable[[Path], dict[str, str] | None] | None = None
     keeps_contents: bool = False
     keeps_aliases: bool = True
     dtypes: frozenset[np.dtype[Any]] | None = None

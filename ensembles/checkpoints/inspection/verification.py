@@ -33,8 +33,8 @@ from ensembles.rules.rule import Rule
 SCHEME = "xxh3-128:"
 N_HEX = 32  # digits of a digest
 NOTHING = (
-    "has nothing to verify: neither the provenance of an average, which safetensors "
-    "files store in their metadata, nor checksums, which PyTorch files have"
+    "has nothing to verify: neither the provenance of an average in its metadata, nor "
+    "checksums, which PyTorch files and NumPy archives have"
 )
 OUTDATED = (
     "the tensors: the version {} that wrote them recorded no digest of the result"
@@ -59,8 +59,8 @@ def verify(
 ) -> Verification:
     """Verify a result against the digests in its metadata.
 
-    Every tensor is read once. PyTorch files have no metadata: the checksums of their
-    entries are verified instead. Digests detect mix-ups and damage, not tampering.
+    Every tensor is read once. The checksums of a PyTorch file without metadata are
+    verified instead. Digests detect mix-ups and damage, not tampering.
 
     Parameters
     ----------
@@ -119,7 +119,12 @@ def verify(
 
 
 def _opened(out: str | os.PathLike[str], key: Keys) -> Checkpoint:
-    """Layout of the result, which has members' key only if it kept their structure."""
+    """Layout of the result, with the key that a copy of the first member needs."""
+    path = Path(out)
+    recipe = recipe_of(Checkpoint("", "", path, {}, metadata=read_metadata(path))) or {}
+    recorded = recipe.get("key")
+    if isinstance(recorded, list) and recorded and {*map(type, recorded)} == {str}:
+        return open_checkpoint(out, 0, key=tuple(recorded))
     try:
         return open_checkpoint(out, 0)
     except ValueError:

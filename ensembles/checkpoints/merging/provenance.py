@@ -32,9 +32,9 @@ def provenance(plan: Plan, digests: Sequence[str], result: str) -> str:
     Returns
     -------
     str
-        JSON object with sorted keys; its length does not depend on the digests. A
-        conversion has the key "conversion", with the recipe of the converted average
-        or null.
+        JSON object with sorted keys; its length does not depend on the digests. A copy
+        of the first member has the "key" of its averaged state dict. A conversion has
+        the key "conversion", with the recipe of the converted average or null.
     """
     read = [f"xxh3-128:{digest}" for digest in digests]
     return json.dumps(
@@ -47,6 +47,7 @@ def provenance(plan: Plan, digests: Sequence[str], result: str) -> str:
             "result": f"xxh3-128:{result}",
             "options": {name: getattr(plan.options, name) for name in OPTIONS},
             **({} if plan.base is None else {"base": read[-1]}),
+            **({"key": plan.members[0].keys} if plan.templates else {}),
             **(
                 {"conversion": average_recipe(plan.members[0])}
                 if plan.is_conversion

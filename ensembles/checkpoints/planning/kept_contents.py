@@ -102,6 +102,7 @@ def kept_contents(
             note = _note(stored, names, reason, first, out, advice)
             is_problem = reason is not None and advice is not None
             (kept.problems if is_problem else kept.notes).append(note)
+    kept.notes.extend(_copies_without_metadata(kept.templates, out))
     if first.training_files:
         _keep_training_files(kept, first, out, only_weights)
     return kept
@@ -230,6 +231,21 @@ def _advice(out: Path, only_weights: bool | None) -> str | None:
     if only_weights is False:
         return "pass only_weights=True (--only-weights) to leave it out"
     return None
+
+
+def _copies_without_metadata(
+    templates: Mapping[str, Template], out: Path
+) -> Iterator[str]:
+    for part, template in templates.items():
+        format_ = format_by_suffix(part)
+        if format_ is None or format_.metadata is None:
+            continue
+        if format_.metadata(template.file.path) is None:
+            yield (
+                f"{out} does not store the provenance of the result in the copy of "
+                f"{template.file.path}, which is not a zip file or has a comment of "
+                "another program; only_weights=True (--only-weights) stores it"
+            )
 
 
 def _note(

@@ -346,12 +346,11 @@ def test_unfinished_folders_are_passed_over(tmp_path: Path) -> None:
     assert "skipped tmp-checkpoint-11" in found.notes[0]
 
 
-@pytest.mark.parametrize("kind", ["file", "directory"])
+@pytest.mark.parametrize("name", ["m-5.safetensors", "m-5.pt", "m-5.npz", "m-5"])
 def test_results_of_averages_are_known_by_their_recipe(
-    tmp_path: Path, kind: str
+    tmp_path: Path, name: str
 ) -> None:
     run = training(tmp_path / "run", 1, 2)
-    name = "m-5.safetensors" if kind == "file" else "m-5"
     average([run / "checkpoint-1"], run / name)
     found = discovery.discover_checkpoints([str(run)], last=2)
     assert names(found.paths) == ["checkpoint-1", "checkpoint-2"]

@@ -253,16 +253,35 @@ def test_a_shard_alone_is_verified_by_its_own_digests(tmp_path: Path) -> None:
 
 def test_checksums_of_pytorch_files_are_verified(tmp_path: Path) -> None:
     out = tmp_path / "out.pt"
-    average(pair(tmp_path), out)
+    value = np.array([2, 3, 5.5], np.float32)
+    torch.save({"w": torch.from_numpy(value)}, out)
     assert verify(out).verified == [f"{out}: checksums of its entries"]
     content = bytearray(out.read_bytes())
-    content[content.index(np.array([2, 3, 5.5], np.float32).tobytes())] ^= 1
+    content[content.index(value.tobytes())] ^= 1
     out.write_bytes(content)
     found = verify(out)
     assert len(found.problems) == 1
     assert "does not match its checksum" in found.problems[0]
     with pytest.raises(ValueError, match="has no provenance"):
         verify(out, pair(tmp_path))
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pt", "npz"])
+def test_results_of_each_format_are_verified(tmp_path: Path, suffix: str) -> None:
+    members = []
+    for name, value in (("a", 1.0), ("b", 2.0)):
+        w = torch.full((3,), value)
+        state = {"head": w, "emb": w, "part": w[1:], "none": torch.ones(0, 2)}
+        torch.save(state, tmp_path / f"{name}.pt")
+        members.append(tmp_path / f"{name}.pt")
+    out = tmp_path / f"out.{suffix}"
+    average(members, out, only_weights=True)
+    found = verify(out, members)
+    assert (found.problems, found.unverified) == ([], [])
+    again = average([out], tmp_path / "again.pt").out
+    assert verify(again).is_intact
+    flip(out, "part")
+    assert verify(out).differing_tensors == ["part"]
 
 
 def test_a_result_without_the_digest_of_the_result_says_so(tmp_path: Path) -> None:

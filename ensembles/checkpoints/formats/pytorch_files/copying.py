@@ -17,14 +17,17 @@ from ensembles.checkpoints.formats.pytorch_files.strided import (
     StridedSource,
     file_range,
 )
+from ensembles.checkpoints.formats.zip_files.comments import encode_comment, metadata_in
 from ensembles.checkpoints.formats.zip_files.crc import (
     ChecksummedFile,
     ChecksummedSink,
 )
-from ensembles.checkpoints.formats.zip_files.reading import read_archive
+from ensembles.checkpoints.formats.zip_files.reading import Archive, read_archive
 from ensembles.checkpoints.formats.zip_files.records import (
     DESCRIPTOR,
+    END_SIZE,
     HAS_DESCRIPTOR,
+    LOCAL,
 )
 from ensembles.parallel import chunks
 
@@ -40,9 +43,11 @@ def write_copy(
     ----------
     file : OutputFile
         File to write, with a template. Both the zip format and the format of PyTorch
-        before version 1.6, which has no checksums, are copied.
+        before version 1.6, which has no checksums, are copied. The metadata become the
+        comment of a zip file, unless it has a comment of another program.
     begin, end : int, default=0 and None
-        Part of the template that is a PyTorch file; None ends it with the template.
+        Part of the template that is a PyTorch file, which keeps its size and comment;
+        None ends it with the template.
 
     Yields
     ------
@@ -62,12 +67,16 @@ def write_copy(
     # Elements of strided tensors may have other bytes in between.
     dense = sorted({(place.start, place.stop) for place in places if place.is_dense})
     changed = list(_changed(template.records, ranges))
-    positions = _checksum_positions(template.file, changed, begin, end)
+    archive = _archive(template.file, begin, end)
+    positions = _checksum_positions(template.file, archive, changed)
+    comment = _comment_start(template.file, archive)
+    stop = template.file.size if comment is None else comment
+    size = stop if comment is None else comment + 2 + len(encode_comment(file))
     with file.path.open("w+b", buffering=0) as opened:
         fd = opened.fileno()
-        preallocate(fd, template.file.size)
-        for start, stop in _gaps(dense, template.file.size):
-            _copy(template.file, fd, start, stop)
+        preallocate(fd, size)
+        for gap in _gaps(dense, stop):
+            _copy(template.file, fd, *gap)
         output = ChecksummedFile(fd)
         yield {
             name: _sink(tensor, output)
@@ -78,6 +87,9 @@ def write_copy(
         for record, crc in zip(changed, crcs, strict=True):
             for position in positions[record.offset]:
                 pwrite_all(fd, memoryview(struct.pack("<I", crc)), position)
+        if comment is not None:
+            text = encode_comment(file)
+            pwrite_all(fd, memoryview(struct.pack("<H", len(text)) + text), comment)
 
 
 def _sink(tensor: Tensor, output: ChecksummedFile) -> Sink:
@@ -115,8 +127,22 @@ def _copy(source: FileSource, fd: int, start: int, stop: int) -> None:
         pwrite_all(fd, part, start + begin)
 
 
+def _archive(file: FileSource, begin: int, end: int | None) -> Archive | None:
+    """Directory of a zip file; None for the format before PyTorch 1.6."""
+    is_zip = file.read(begin, 4) == LOCAL
+    return read_archive(file, begin, end) if is_zip else None
+
+
+def _comment_start(file: FileSource, archive: Archive | None) -> int | None:
+    """Position of the length of the comment; None if the comment has to be kept."""
+    if archive is None or (archive.comment and not metadata_in(archive.comment)):
+        return None
+    stop = archive.end + END_SIZE + len(archive.comment)
+    return archive.end + END_SIZE - 2 if stop == file.size else None
+
+
 def _checksum_positions(
-    file: FileSource, records: Iterable[ChecksumRecord], begin: int, end: int | None
+    file: FileSource, archive: Archive | None, records: Iterable[ChecksumRecord]
 ) -> dict[int, list[int]]:
     """Offsets of the copies of each entry's checksum, by the offset of its data.
 
@@ -125,9 +151,9 @@ def _checksum_positions(
     """
     wanted = {record.offset: record for record in records}
     positions: dict[int, list[int]] = {}
-    if not wanted:
+    if not wanted or archive is None:
         return positions
-    for entry in read_archive(file, begin, end).entries:
+    for entry in archive.entries:
         if entry.start in wanted and entry.size:
             other = entry.header + 14
             if file.read(entry.header + 6, 1)[0] & HAS_DESCRIPTOR:

@@ -19,6 +19,7 @@ from ensembles.checkpoints.formats.pytorch_files.tensors import (
     storage,
 )
 from ensembles.checkpoints.formats.pytorch_files.unpickler import Unpickler
+from ensembles.checkpoints.formats.zip_files.comments import metadata_in
 from ensembles.checkpoints.formats.zip_files.crc import crc32
 from ensembles.checkpoints.formats.zip_files.reading import Entry, read_archive
 from ensembles.checkpoints.formats.zip_files.records import LOCAL, STORED
@@ -49,11 +50,14 @@ class TorchFile(NamedTuple):
         files that do not have any.
     has_checksums : bool
         Whether the file has checksums of its storages.
+    metadata : dict of str to str
+        Metadata in the comment of the zip file; empty for files of other programs.
     """
 
     content: Any
     storages: dict[str, ChecksumRecord]
     has_checksums: bool
+    metadata: dict[str, str]
 
 
 def read_file(file: FileSource, begin: int = 0, end: int | None = None) -> TorchFile:
@@ -123,7 +127,8 @@ def stored_at(
 
 
 def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
-    entries = {e.name: e for e in read_archive(file, begin, end).entries}
+    archive = read_archive(file, begin, end)
+    entries = {entry.name: entry for entry in archive.entries}
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if not pickles:
         raise ValueError(f"{file.path} is a zip file, but not one of torch.save")
@@ -153,7 +158,8 @@ def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
         for name, entry in entries.items()
         if name.startswith(folder)
     }
-    return TorchFile(content, storages, has_checksums)
+    metadata = metadata_in(archive.comment)
+    return TorchFile(content, storages, has_checksums, metadata)
 
 
 def _record(file: FileSource, entry: Entry) -> ChecksumRecord:
@@ -208,7 +214,7 @@ def _read_legacy(file: FileSource, begin: int, end: int) -> TorchFile:
     if version != VERSION or not isinstance(keys, list):
         raise Malformed(f"it has the unknown version {version!r:.40}")
     return TorchFile(
-        content, _legacy_storages(file, reader, keys, used, begin, end), False
+        content, _legacy_storages(file, reader, keys, used, begin, end), False, {}
     )
 
 

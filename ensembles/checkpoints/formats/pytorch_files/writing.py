@@ -15,6 +15,7 @@ from ensembles.checkpoints.formats.pytorch_files.state_pickle import (
     storage_order,
 )
 from ensembles.checkpoints.formats.state_dict import with_aliases
+from ensembles.checkpoints.formats.zip_files.comments import encode_comment
 from ensembles.checkpoints.formats.zip_files.crc import (
     ChecksummedFile,
     ChecksummedSink,
@@ -66,13 +67,13 @@ def _write_state_dict(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     starts = {entry.name: entry.start for entry in entries}
     with file.path.open("w+b", buffering=0) as opened:
         fd = opened.fileno()
-        _write_known(fd, entries, contents)
+        _write_known(fd, entries, contents, encode_comment(file))
         output = ChecksummedFile(fd)
         yield {
             name: ChecksummedSink(output, starts[entry])
             for name, entry in storages.items()
         }
-        _write_checksums(fd, entries, contents, output)
+        _write_checksums(fd, entries, contents, output, encode_comment(file))
 
 
 def _contents(
@@ -99,10 +100,13 @@ def _size(content: bytes | int) -> int:
 
 
 def _write_known(
-    fd: int, entries: Sequence[Entry], contents: Mapping[str, bytes | int]
+    fd: int,
+    entries: Sequence[Entry],
+    contents: Mapping[str, bytes | int],
+    comment: bytes,
 ) -> None:
     """Allocate the file, and write the local headers and all contents but storages."""
-    directory = central_directory(entries, [0] * len(entries))
+    directory = central_directory(entries, [0] * len(entries), comment)
     preallocate(fd, entries[-1].end + len(directory))
     for entry in entries:
         head, content = local_header(entry), contents[entry.name]
@@ -115,6 +119,7 @@ def _write_checksums(
     entries: Sequence[Entry],
     contents: Mapping[str, bytes | int],
     output: ChecksummedFile,
+    comment: bytes,
 ) -> None:
     """Write the identifier, the checksums after the data, and the zip directory."""
     storages = [entry for entry in entries if isinstance(contents[entry.name], int)]
@@ -131,7 +136,8 @@ def _write_checksums(
         if entry.size:
             end = descriptor(entry, crcs[entry.name])
             pwrite_all(fd, memoryview(end), entry.stop)
-    directory = central_directory(entries, [crcs[entry.name] for entry in entries])
+    ordered = [crcs[entry.name] for entry in entries]
+    directory = central_directory(entries, ordered, comment)
     pwrite_all(fd, memoryview(directory), last.end)
 
 

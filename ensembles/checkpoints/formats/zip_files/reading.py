@@ -167,7 +167,7 @@ def entry_names(file: FileSource) -> list[str]:
     return [record.name for record in _records(file, _directory(file, 0, file.size))]
 
 
-def read_comment(file: FileSource) -> bytes:
+def read_comment(file: FileSource) -> bytes | None:
     """Comment of a zip file.
 
     Parameters
@@ -177,14 +177,17 @@ def read_comment(file: FileSource) -> bytes:
 
     Returns
     -------
-    bytes
+    bytes or None
+        None if other bytes follow it.
 
     Raises
     ------
     ValueError
         If the end record is damaged.
     """
-    return _directory(file, 0, file.size).comment
+    directory = _directory(file, 0, file.size)
+    stop = directory.end + END_SIZE + len(directory.comment)
+    return directory.comment if stop == file.size else None
 
 
 def _damaged(file: FileSource, reason: str) -> ValueError:

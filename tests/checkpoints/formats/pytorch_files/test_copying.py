@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import average, plan, verify
 from ensembles.checkpoints.formats.checkpoint import FileSource, Tensor
 from ensembles.checkpoints.formats.output import OutputFile, Template
 from ensembles.checkpoints.formats.pytorch_files.writing import write
@@ -116,7 +116,6 @@ def test_every_entry_but_the_averaged_storages_keeps_its_bytes(tmp_path: Path) -
     changed = {name for name in before if before[name] != after[name]}
     # The embedding, the views and the doubles; the other tensors are equal integers.
     assert changed == {f"a/data/{i}" for i in (0, 1, 3)}
-    assert (tmp_path / "out.ckpt").stat().st_size == paths[0].stat().st_size
     view = torch.load(tmp_path / "out.ckpt", weights_only=True)["model"]["module.view"]
     whole = torch.load(paths[0], weights_only=True)["model"]["module.view"]
     for rest in (slice(10), slice(50, 60)):  # no tensor of the model has these
@@ -139,7 +138,56 @@ def test_the_copy_does_not_depend_on_threads_and_memory(tmp_path: Path) -> None:
 def test_a_copy_of_one_member_has_its_bytes(tmp_path: Path) -> None:
     path = members(tmp_path)[0]
     average([path], tmp_path / "out.pt", key="model")
-    assert (tmp_path / "out.pt").read_bytes() == path.read_bytes()
+    content, copy = path.read_bytes(), (tmp_path / "out.pt").read_bytes()
+    assert copy[: len(content) - 2] == content[:-2]  # the length of the comment follows
+    assert copy[len(content) :].startswith(b'{"ensembles":')
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_copy_stores_the_provenance_in_place_of_an_earlier_one(
+    tmp_path: Path, mmap: bool
+) -> None:
+    paths = members(tmp_path)
+    average(paths, tmp_path / "mean.pt", key="model")
+    average([tmp_path / "mean.pt", *paths], tmp_path / "out.pt", key="model")
+    assert (tmp_path / "out.pt").read_bytes().count(b'"ensembles":') == 1
+    found = verify(tmp_path / "out.pt", [tmp_path / "mean.pt", *paths], key="model")
+    assert found.is_intact
+    assert len(found.recipe["members"]) == 4  # type: ignore[index]
+    loaded = torch.load(tmp_path / "out.pt", weights_only=True, mmap=mmap)
+    expected = torch.load(paths[0], weights_only=True)
+    assert loaded.keys() == expected.keys()
+
+
+def test_a_copy_is_verified_by_the_key_of_its_average(tmp_path: Path) -> None:
+    states = [
+        {"model": {"w": torch.full((2,), v)}, "ema": {"w": torch.ones(2) * v}}
+        for v in (1.0, 4.0)
+    ]
+    paths = [tmp_path / f"{name}.pt" for name in "ab"]
+    for state, path in zip(states, paths, strict=True):
+        torch.save(state, path)
+    average(paths, tmp_path / "out.pt", key="ema")
+    assert verify(tmp_path / "out.pt").is_intact
+    average(paths, tmp_path / "w.pt", key="ema", only_weights=True)
+    assert verify(tmp_path / "w.pt").is_intact
+
+
+@pytest.mark.parametrize("ending", ["comment", "bytes", "legacy"])
+def test_a_copy_that_cannot_store_the_provenance_says_so(
+    tmp_path: Path, ending: str
+) -> None:
+    paths = members(tmp_path, _use_new_zipfile_serialization=ending != "legacy")
+    if ending == "comment":
+        with zipfile.ZipFile(paths[0], "a") as archive:
+            archive.comment = b"of another program"
+    elif ending == "bytes":
+        paths[0].write_bytes(paths[0].read_bytes() + b"rest")
+    notes = plan(paths, tmp_path / "out.pt", key="model").notes
+    assert [n for n in notes if "does not store the provenance" in n]
+    average(paths, tmp_path / "out.pt", key="model")
+    assert (tmp_path / "out.pt").stat().st_size == paths[0].stat().st_size
+    assert b'"ensembles"' not in (tmp_path / "out.pt").read_bytes()
 
 
 def test_zip_files_of_other_writers_are_copied(tmp_path: Path) -> None:
