@@ -65,11 +65,12 @@ key = click.option(
     ),
 )
 only_weights = click.option(
-    "--only-weights",
-    is_flag=True,
+    "--only-weights/--with-training-state",
+    default=None,
     help=(
-        "Write only tensors.  [default: a PyTorch file keeps the optimizer state and "
-        "other contents of the first member]"
+        "Write only tensors, or fail unless the optimizer state and other contents of "
+        "the first member are kept.  [default: kept in a PyTorch file if possible, "
+        "left out of a directory]"
     ),
 )
 dtype = click.option(

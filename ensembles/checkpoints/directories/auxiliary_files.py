@@ -1,4 +1,4 @@
-"""Find the auxiliary files of a checkpoint directory, which an average copies."""
+"""Find the files of a checkpoint directory that an average copies."""
 
 from __future__ import annotations
 
@@ -32,6 +32,9 @@ FOLDERS = re.compile(
 )
 # Folders of other steps if they contain weight files.
 NUMBERED = re.compile(r"(.*[-_])?\d+")
+# Folders with the training state and the model of DeepSpeed and FSDP.
+SHARDED_STATE = re.compile(r"global_step\d+|(optimizer|pytorch_model_fsdp)_\d+")
+PROGRESS = "trainer_state.json"  # of transformers: step, epoch and log
 # Code and settings are copied even if they are named like training state.
 TEXTS = (".py", ".json", ".yaml", ".yml")
 POINTER = b"version https://git-lfs"
@@ -77,8 +80,36 @@ def auxiliary_files(path: Path, modules: list[str]) -> tuple[list[str], list[str
     return files, left_out
 
 
+def training_files(path: Path) -> list[str]:
+    """Files and folders of a checkpoint directory with training state.
+
+    Parameters
+    ----------
+    path : Path
+        Path of the checkpoint directory.
+
+    Returns
+    -------
+    list of str
+        Names of files such as ``optimizer.pt``, then of folders, which end in a slash
+        and may contain the model too.
+    """
+    entries = sorted(path.iterdir())
+    return [entry.name for entry in entries if _is_training_file(entry)] + [
+        f"{entry.name}/"
+        for entry in entries
+        if entry.is_dir() and SHARDED_STATE.fullmatch(entry.name)
+    ]
+
+
+def _is_training_file(entry: Path) -> bool:
+    is_named = TRAINER.fullmatch(entry.name) and entry.suffix not in TEXTS
+    return entry.is_file() and bool(is_named or entry.name == PROGRESS)
+
+
 def _is_known(folder: str) -> bool:
-    return bool(FOLDERS.fullmatch(folder)) or folder in COPIES
+    patterns = (FOLDERS, SHARDED_STATE)
+    return any(p.fullmatch(folder) for p in patterns) or folder in COPIES
 
 
 def _add_folder(
@@ -124,13 +155,13 @@ def _is_auxiliary(file: Path) -> bool:
     """Whether a file has no tensors, training state or results of one member."""
     name = file.name
     return file.is_file() and not (
-        _has_weights(name)
-        or STALE.fullmatch(name)
-        or (TRAINER.fullmatch(name) and file.suffix not in TEXTS)
+        _has_weights(name) or STALE.fullmatch(name) or _is_training_file(file)
     )
 
 
-def reason_not_copied(file: Path, root: Path) -> str | None:
+def reason_not_copied(
+    file: Path, root: Path, *, largest: int | None = LARGEST
+) -> str | None:
     """Reason why a file cannot be copied.
 
     Parameters
@@ -139,6 +170,8 @@ def reason_not_copied(file: Path, root: Path) -> str | None:
         Path of an existing file.
     root : Path
         Folder that links must not leave, see `link_root`.
+    largest : int or None, default=64 MiB
+        Largest size of a file that is copied, in bytes; None copies any.
 
     Returns
     -------
@@ -149,8 +182,8 @@ def reason_not_copied(file: Path, root: Path) -> str | None:
         return "a link out of the directory"
     if _is_pointer(file):
         return "a git-LFS pointer; fetch the file with git lfs pull"
-    if file.stat().st_size > LARGEST:
-        return f"more than {LARGEST >> 20} MiB"
+    if largest is not None and file.stat().st_size > largest:
+        return f"more than {largest >> 20} MiB"
     return None
 
 

@@ -12,6 +12,7 @@ from ensembles.checkpoints.directories.auxiliary_files import (
     auxiliary_files,
     link_root,
     reason_not_copied,
+    training_files,
 )
 from ensembles.checkpoints.directories.quantization import quantized_by
 from ensembles.checkpoints.directories.unreadable import explain
@@ -82,6 +83,7 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
         raise ValueError(f"{path} contains no readable weights: {explain(path)}")
     files, left_out = auxiliary_files(path, folders)
     checkpoint.files.extend(files)
+    checkpoint.training_files.extend(training_files(path))
     for module in filter(lambda module: (path / module).is_dir(), folders):
         _add_additional_files(checkpoint, module, left_out)
     if not checkpoint.layout:

@@ -70,7 +70,7 @@ LAYOUTS = (
     ),
     (
         r".*\.nemo",
-        "{}: a NeMo archive; unpack it with tar -xf and average the .ckpt file in it",
+        "{}: a NeMo archive; pass the file itself",
     ),
     (
         r".*-\d+-of-\d+\.(safetensors|bin)",

@@ -246,6 +246,9 @@ class Checkpoint:
         to ``path``, to the prefix of its tensor names.
     files : list of str
         Auxiliary files, such as tokenizers, relative to ``path``.
+    training_files : list of str
+        Files with training state, such as optimizer.pt, relative to ``path``; folders
+        with it end in a slash.
     config : dict
         Model or adapter configuration of a Hugging Face directory; otherwise empty.
     metadata : dict of str to str
@@ -273,6 +276,7 @@ class Checkpoint:
     parts: dict[str, list[str]] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    training_files: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     records: list[ChecksumRecord] = field(default_factory=list)
@@ -290,7 +294,7 @@ class Checkpoint:
     @property
     def is_torch(self) -> bool:
         """Whether the tensors are stored by PyTorch, or torch tensors in memory."""
-        return self.format == "pytorch"
+        return self.format in ("pytorch", "nemo")
 
     @property
     def state_dict(self) -> str | None:

@@ -90,7 +90,7 @@ class Template(NamedTuple):
         The file.
     tensors : mapping of str to Tensor
         Tensors in the file, with the names, dtypes and shapes of the output's layout.
-        Tensors that overlap are the same.
+        Tensors that overlap are the same; strided ones are written where they lie.
     records : sequence of ChecksumRecord
         Checksums in the file, which change with the tensors.
     """

@@ -137,8 +137,34 @@ def pytorch(path: Path, key: Keys = None) -> Checkpoint:
         If the file is damaged or was not written by ``torch.save``, has a tensor that
         is sparse, quantized or a shard, or several candidates for the state dict.
     """
-    file = FileSource(path)
-    stored = read_file(file)
+    return read_checkpoint(FileSource(path), key)
+
+
+def read_checkpoint(
+    file: FileSource, key: Keys, begin: int = 0, end: int | None = None
+) -> Checkpoint:
+    """Layout of a part of a file that ``torch.save`` has written.
+
+    Parameters
+    ----------
+    file : FileSource
+        File to read.
+    key : str, sequence of str or None
+        Key of the state dict, as in `pytorch`.
+    begin, end : int, default=0 and None
+        Position of the part in the file; None ends it with the file.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    ValueError
+        As in `pytorch`.
+    """
+    path = file.path
+    stored = read_file(file, begin, end)
     with _named_in_errors(path):
         chosen = state_dict_in(stored.content, key, path)
     layout: dict[str, Tensor] = {}

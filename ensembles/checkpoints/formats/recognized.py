@@ -41,17 +41,14 @@ def _has_entry(ending: str, head: FileHead) -> bool:
     return any(name.endswith(ending) for name in head.entries)
 
 
-def _is_tar(head: FileHead) -> bool:
-    return head.start[257:262] == b"ustar"
-
-
 EXPORTED = "average the checkpoints that it was {} from, and {} the result"
 KERAS = (
     "load the model with Keras, save its arrays with numpy.savez('a.npz', **{w.path: "
     "w.numpy() for w in model.weights}), and average the .npz files"
 )
+GZIP = b"\x1f\x8b"
 COMPRESSED = {
-    "gzip": b"\x1f\x8b",
+    "gzip": GZIP,
     "bzip2": b"BZh",
     "xz": b"\xfd7zXZ\0",
     "Zstandard": b"\x28\xb5\x2f\xfd",
@@ -134,10 +131,9 @@ RECOGNIZED = (
         matches=partial(_has_entry, "/constants.pkl"),
     ),
     Recognized(
-        "is a NeMo archive, which is not supported; unpack it with tar -xf and average "
-        "its model_weights.ckpt",
-        (".nemo",),
-        lambda head: _is_tar(head) and head.path.suffix == ".nemo",
+        "is a NeMo archive compressed with gzip, which is not supported; decompress it "
+        "with gzip -dc, and pass the result, with the suffix .nemo",
+        matches=lambda head: head.path.suffix == ".nemo" and _starts(GZIP, head),
     ),
     *(
         Recognized(

@@ -98,7 +98,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -123,7 +123,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -147,7 +147,7 @@ def average(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -166,7 +166,8 @@ def average(
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
         (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
-        file (``.gguf``), else a directory. None returns a state dict.
+        file (``.gguf``), a NeMo archive (``.nemo``), else a directory. None returns a
+        state dict.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others. It is not a member and has no weight.
@@ -199,10 +200,14 @@ def average(
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
-    only_weights : bool, default=False
-        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
-        the first member's file, with its optimizer state and counters, in which only
-        the tensors differ, if their names, dtypes and shapes are the same.
+    only_weights : bool or None, default=None
+        Whether the output contains only tensors, and the auxiliary files of a
+        directory. False also keeps the training state of the first member: a PyTorch
+        file is a copy of the first member's file, with its optimizer state and
+        counters, in which only the tensors differ; into a directory, the files with
+        training state are copied, such as ``optimizer.pt``. If they cannot be kept, an
+        error is raised. None keeps them in a PyTorch file, if the names, dtypes and
+        shapes of its tensors stay the same, but not in a directory.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None

@@ -21,7 +21,7 @@ def convert(
     dtype: str | None = None,
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -51,10 +51,11 @@ def convert(
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the checkpoint.
-    only_weights : bool, default=False
-        Whether the output contains only tensors. Otherwise a PyTorch file that is
-        converted to a PyTorch file is copied, with its optimizer state and counters,
-        unless the dtype changes.
+    only_weights : bool or None, default=None
+        Whether the output contains only tensors, and the auxiliary files of a
+        directory. False also keeps training state, or raises an error; None keeps the
+        optimizer state and counters of a PyTorch file that is converted to a PyTorch
+        file, unless the dtype changes. See `average`.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None

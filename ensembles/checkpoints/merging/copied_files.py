@@ -24,7 +24,9 @@ from ensembles.regular_files import read_json
 def write_auxiliary_files(
     plan: Plan, path: Path, digests: Sequence[str], recipe: str
 ) -> None:
-    """Copy the auxiliary files of the first member, and rewrite the ones that change.
+    """Copy auxiliary files of the first member, and rewrite the ones that change.
+
+    The files with its training state are copied too if ``only_weights`` is False.
 
     Writes a new index of shards and a new model card, and changes ``config.json`` if
     weights are untied, or the dtype of the model or a module changes.
@@ -41,13 +43,17 @@ def write_auxiliary_files(
         Provenance in JSON, for the index.
     """
     first = plan.members[0]
+    source = Path(str(first.path))
     changed: dict[str, dict[str, Any]] = shards.index(plan.parts, first, recipe)
     changed |= _changed_configs(plan)
-    for name in first.files:
-        if name not in changed and (plan.is_conversion or not is_card(name)):
+    copied = [n for n in first.files if plan.is_conversion or not is_card(n)]
+    if plan.options.only_weights is False:
+        copied += first.training_files
+    for name in copied:
+        if name not in changed:
             copy = path / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(Path(str(first.path)) / name, copy)
+            shutil.copyfile(source / name, copy)
     for name, contents in changed.items():
         text = json.dumps(contents, indent=2) + "\n"
         (path / name).write_text(text, encoding="utf-8")

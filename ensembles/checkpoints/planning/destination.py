@@ -186,7 +186,7 @@ def _replacement_problems(out: Path, members: Sequence[Checkpoint]) -> list[str]
         return [
             f"{out} is a mount point, which cannot be replaced; choose a path in it"
         ]
-    foreign = _foreign(out, members[0].files) if out.is_dir() else None
+    foreign = _foreign(out, members[0]) if out.is_dir() else None
     if foreign:
         return [
             f"{out} must not be replaced: it contains {foreign}, which is not part of "
@@ -203,12 +203,13 @@ def _paths(member: Checkpoint) -> list[Path]:
     return [member.path, *(member.path / name for name in names)]
 
 
-def _foreign(folder: Path, files: Sequence[str]) -> str | None:
+def _foreign(folder: Path, first: Checkpoint) -> str | None:
     """First entry of a directory that is not part of a checkpoint, None if absent."""
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         return "the current folder"
     parts = {*directory.modules(folder), "additional_chat_templates", ".gitattributes"}
-    parts |= {Path(name).parts[0] for name in files}
+    copied = [*first.files, *first.training_files]
+    parts |= {Path(name).parts[0] for name in copied}
     for path in sorted(folder.iterdir()):
         has_suffix = path.suffix in AROUND or is_directory_part(path.name)
         if path.name not in parts and (path.is_dir() or not has_suffix):

@@ -1,16 +1,50 @@
-"""Weight files of the output that copy a file of the first member."""
+"""Contents of the first member besides averaged tensors that the output keeps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.compatibility.layout import TensorPlan
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource, Tensor
+from ensembles.checkpoints.directories.auxiliary_files import (
+    link_root,
+    reason_not_copied,
+)
+from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.checkpoints.formats.output import Template
+from ensembles.checkpoints.formats.pytorch_files.strided import FileRange, file_range
+
+SHOWN = 8  # names in a note
+
+
+class KeptContents(NamedTuple):
+    """What the output keeps of the first member besides averaged tensors.
+
+    Parameters
+    ----------
+    templates : dict of str to Template
+        File to copy, for each weight file of the output that is a copy.
+    files : list of Path
+        Files with training state to copy into a directory.
+    notes : list of str
+        Messages about other contents that are kept or left out.
+    problems : list of str
+        Error messages about other contents that must be kept and cannot be.
+    """
+
+    templates: dict[str, Template]
+    files: list[Path]
+    notes: list[str]
+    problems: list[str]
+
+    def count_bytes(self, n_written: int) -> int:
+        """Bytes of the output, where ``n_written`` is the size of its tensors."""
+        copies = sum(template.file.size for template in self.templates.values())
+        return max(n_written, copies) + sum(file.stat().st_size for file in self.files)
 
 
 def kept_contents(
@@ -19,9 +53,9 @@ def kept_contents(
     first: Checkpoint,
     out: Path | None,
     *,
-    only_weights: bool,
-) -> tuple[dict[str, Template], list[str]]:
-    """Files of the first member that the output copies, except for their tensors.
+    only_weights: bool | None,
+) -> KeptContents:
+    """Contents of the first member that the output keeps besides averaged tensors.
 
     A weight file is a copy if the file of the first member has its tensors, with the
     same dtypes and shapes, and its format can be copied. Otherwise it contains only
@@ -38,19 +72,17 @@ def kept_contents(
     out : Path or None
         Path of the output; None for a state dict in memory, which contains only
         tensors.
-    only_weights : bool
-        Whether all weight files contain only tensors.
+    only_weights : bool or None
+        Whether all weight files contain only tensors, see `MergeOptions`.
 
     Returns
     -------
-    templates : dict of str to Template
-        File to copy, for each weight file of the output that is a copy.
-    notes : list of str
-        Messages about other contents that are kept or left out.
+    KeptContents
     """
-    if out is None or first.path is None:
-        return {}, []
-    templates: dict[str, Template] = {}
+    kept = KeptContents({}, [], [], [])
+    if out is None or first.path is None or not any(parts.values()):
+        return kept
+    advice = _advice(out, only_weights)
     contents = dict(first.beside)
     reasons = dict.fromkeys(contents, _usual_reason(parts, first))
     for part, stored in _pairs(parts, first, out):
@@ -63,13 +95,56 @@ def kept_contents(
                 contents[stored] = [f"the key {first.keys[0]!r}"]
         else:
             reasons.pop(stored, None)
-            templates[part] = _template(part, parts[part], first)
-    notes = [
-        _note(stored, names, reasons.get(stored), first, out)
-        for stored, names in contents.items()
-        if names
-    ]
-    return templates, notes + list(_copies_without_metadata(templates, out))
+            kept.templates[part] = _template(part, parts[part], first)
+    for stored, names in contents.items():
+        if names:
+            reason = reasons.get(stored)
+            note = _note(stored, names, reason, first, out, advice)
+            is_problem = reason is not None and advice is not None
+            (kept.problems if is_problem else kept.notes).append(note)
+    kept.notes.extend(_copies_without_metadata(kept.templates, out))
+    if first.training_files:
+        _keep_training_files(kept, first, out, only_weights)
+    return kept
+
+
+def _keep_training_files(
+    kept: KeptContents, first: Checkpoint, out: Path, only_weights: bool | None
+) -> None:
+    """Add files with training state, or say why they are left out."""
+    names = listed(first.training_files, SHOWN)
+    reason = "only_weights=True" if only_weights else _training_obstacle(first, out)
+    if only_weights is False and reason is None:
+        path = Path(str(first.path))
+        kept.files.extend(path / name for name in first.training_files)
+        kept.notes.append(f"{out} keeps the training state of {first.name}: {names}")
+    elif only_weights is False:
+        kept.problems.append(
+            f"{out} cannot keep the training state of {first.name}, {names}: {reason}"
+        )
+    else:
+        reason = reason or "pass only_weights=False (--with-training-state) to copy it"
+        kept.notes.append(
+            f"{out} leaves out the training state of {first.name}, {names}: {reason}"
+        )
+
+
+def _training_obstacle(first: Checkpoint, out: Path) -> str | None:
+    """Reason why files with training state cannot be copied; None if they can."""
+    if not _is_directory(out):
+        return "only a directory can have it; choose an output without suffix"
+    path = Path(str(first.path))
+    root = link_root(path)
+    for name in first.training_files:
+        if name.endswith("/"):
+            return (
+                f"{name} may contain the parameters too, and a trainer would resume "
+                "from these instead of the average"
+            )
+        reason = reason_not_copied(path / name, root, largest=None)
+        if reason is not None:
+            return f"{name} cannot be copied ({reason})"
+    return None
 
 
 def _pairs(
@@ -114,7 +189,7 @@ def _obstacle(
 ) -> str | None:
     """Reason why a file of the first member cannot be copied; None if it can."""
     targets_left = {target.name: target for target in targets}
-    places: list[tuple[Tensor, TensorPlan]] = []
+    places: list[tuple[FileRange, TensorPlan]] = []
     for name in first.names:
         if not name.startswith(_prefix(part, first)) or name in aliases:
             continue
@@ -123,17 +198,18 @@ def _obstacle(
             return f"tensor {name!r} is left out"
         if tensor.dtype != target.dtype:
             return f"tensor {name!r} changes to {target.dtype}"
-        if not isinstance(tensor.source, FileSource):
-            return f"tensor {name!r} is not contiguous in the file"
+        place = file_range(tensor)
+        if place is None:
+            return f"elements of tensor {name!r} overlap in memory"
         if tensor.nbytes:
-            places.append((tensor, target))
+            places.append((place, target))
     if targets_left:
         return f"tensor {min(targets_left)!r} is added"
-    places.sort(key=lambda place: place[0].offset)
+    places.sort(key=lambda place: place[0].start)
     for (before, one), (after, other) in pairwise(places):
         # Tied tensors that are written under each name have the same bytes.
-        is_same = before == after and one[2:] == other[2:]
-        if after.offset < before.offset + before.nbytes and not is_same:
+        is_same = one[2:] == other[2:] and one.members[0] == other.members[0]
+        if after.start < before.stop and not is_same:
             return f"tensors {one.name!r} and {other.name!r} overlap in memory"
     return None
 
@@ -141,9 +217,20 @@ def _obstacle(
 def _template(part: str, targets: Sequence[TensorPlan], first: Checkpoint) -> Template:
     prefix = _prefix(part, first)
     tensors = {t.name.removeprefix(prefix): t.members[0] for t in targets}
-    file = next(tensor.source for tensor in tensors.values())
-    assert isinstance(file, FileSource)
+    place = file_range(next(iter(tensors.values())))
+    assert place is not None
+    file = place.file
     return Template(file, tensors, [r for r in first.records if r.file is file])
+
+
+def _advice(out: Path, only_weights: bool | None) -> str | None:
+    """How to average without other contents; None if they need not be kept."""
+    written = format_by_suffix(out.name)
+    if written is not None and written.keeps_contents and written.needs_first:
+        return "choose another output, such as a .safetensors file"
+    if only_weights is False:
+        return "pass only_weights=True (--only-weights) to leave it out"
+    return None
 
 
 def _copies_without_metadata(
@@ -162,17 +249,24 @@ def _copies_without_metadata(
 
 
 def _note(
-    stored: str, names: Sequence[str], reason: str | None, first: Checkpoint, out: Path
+    stored: str,
+    names: Sequence[str],
+    reason: str | None,
+    first: Checkpoint,
+    out: Path,
+    advice: str | None,
 ) -> str:
     """Message about the other contents of a file of the first member.
 
-    ``reason`` says why they are left out; None if they are kept.
+    ``reason`` says why they are left out, None if they are kept; ``advice`` what to do
+    if they must be kept.
     """
     is_part = _is_directory(out) and stored in first.extras
     target = f"{out}/{stored}" if is_part else f"{out}"
     source = f"{first.path}/{stored}" if first.is_directory else first.name
+    contents = listed(names, SHOWN)
     if reason is None:
-        return f"{target} keeps the other contents of {source}: {listed(names)}"
-    return (
-        f"{target} contains only tensors, without {listed(names)} of {source}: {reason}"
-    )
+        return f"{target} keeps the other contents of {source}: {contents}"
+    if advice is not None:
+        return f"{target} cannot keep {contents} of {source}: {reason}; {advice}"
+    return f"{target} contains only tensors, without {contents} of {source}: {reason}"

@@ -48,10 +48,13 @@ class MergeOptions:
     shard_size : int or None, default=None
         Largest size of a weight file in a directory, in bytes; a larger tensor gets a
         file of its own. None divides tensors into files like the first member.
-    only_weights : bool, default=False
-        Whether the output contains only tensors. Otherwise a PyTorch file is a copy of
-        the first member's file in which only the tensors differ, if their names, dtypes
-        and shapes are the same.
+    only_weights : bool or None, default=None
+        True writes only tensors, and the auxiliary files of a directory. False keeps
+        the first member's training state and other contents too, or raises an error:
+        a PyTorch file is a copy of the first member's file in which only the tensors
+        differ, and its ``optimizer.pt`` and the like are copied into a directory. None
+        keeps the contents of a PyTorch file where possible, and leaves training state
+        out of a directory.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -79,7 +82,7 @@ class MergeOptions:
     exclude: Sequence[str] = ()
     key: Keys = None
     shard_size: int | None = None
-    only_weights: bool = False
+    only_weights: bool | None = None
     memory: int = MEMORY
     threads: int | None = None
     force: bool = False

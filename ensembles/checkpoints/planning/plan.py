@@ -162,7 +162,7 @@ def plan(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,
@@ -180,8 +180,9 @@ def plan(
     out : path or None, default=None
         Path of the output: a safetensors file (``.safetensors``), a PyTorch file
         (``.pt``, ``.pth``, ``.bin``, ``.ckpt``), a NumPy archive (``.npz``), a GGUF
-        file (``.gguf``), else a directory. None is a state dict in memory. If the path
-        exists, the plan has a note about it, and writing requires ``force``.
+        file (``.gguf``), a NeMo archive (``.nemo``), else a directory. None is a state
+        dict in memory. If the path exists, the plan has a note about it, and writing
+        requires ``force``.
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others.
@@ -272,13 +273,11 @@ def plan(
     else:
         parts = {path.name if path else "": shards.in_order(targets)}
     problems += rank_problems(path, parts if is_directory else None, opened, options)
-    templates, kept = kept_contents(
-        parts, aliases, opened[0], path, only_weights=only_weights
-    )
+    kept = kept_contents(parts, aliases, opened[0], path, only_weights=only_weights)
+    problems += kept.problems
     n_free = 0
     if path is not None:
-        sizes = [template.file.size for template in templates.values()]
-        n_needed = max(n_written, sum(sizes))
+        n_needed = kept.count_bytes(n_written)
         n_needed -= 0 if world_size is None else work_bytes(path)
         reasons, n_free = destination_problems(path, checkpoints, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
@@ -302,7 +301,7 @@ def plan(
         out=path,
         format=format_,
         parts=parts,
-        templates=templates,
+        templates=kept.templates,
         options=options,
         threads=n_threads,
         read_bytes=count_read(checkpoints, assigned, resolved),
@@ -312,7 +311,7 @@ def plan(
         notes=(
             *output_notes(path, format_, n_written, options, opened),
             *rank_notes(parts, options.world_size),
-            *kept,
+            *kept.notes,
             *member_notes(checkpoints),
             *renamings,
             *match.notes,

@@ -108,14 +108,14 @@ def warn_of_candidates(planned: Plan, name: str) -> None:
     """
     members = planned.members
     first = members[0]
-    templates, _ = kept_contents(
+    kept = kept_contents(
         {name: planned.targets},
         planned.aliases,
         first,
         Path(name),
         only_weights=planned.options.only_weights,
     )
-    if first.keys and not templates:
+    if first.keys and not kept.templates:
         keys = " and ".join(map(repr, first.keys))
         warn_caller(
             f"{first.name} has its tensors under the key {keys}, but combinations are "

@@ -144,7 +144,7 @@ def make_soup(
     exclude: Sequence[str] = (),
     key: Keys = None,
     shard_size: int | None = None,
-    only_weights: bool = False,
+    only_weights: bool | None = None,
     memory: int = MEMORY,
     threads: int | None = None,
     force: bool = False,

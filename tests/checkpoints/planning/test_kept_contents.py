@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,73 @@ def test_additional_files_of_a_directory_are_copied(tmp_path: Path) -> None:
     assert any("value_head/x' changes to float16" in note for note in half.notes)
 
 
+def trained(folder: Path) -> Path:
+    """A directory as the Trainer of transformers writes it."""
+    folder.mkdir()
+    save_file({"w": np.ones(3)}, folder / "model.safetensors")
+    (folder / "optimizer.pt").write_bytes(bytes(5000))
+    (folder / "trainer_state.json").write_text("{}")
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+STATE_FILES = "the training state of {}, optimizer.pt, trainer_state.json: "
+
+
+def test_training_state_is_left_out_of_a_directory_unless_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
+    folder, out = trained(tmp_path / "a"), tmp_path / "out"
+    lost = f"{out} leaves out {STATE_FILES.format(folder)}"
+    advice = "pass only_weights=False (--with-training-state) to copy it"
+    assert plan([folder], out).notes == (lost + advice,)
+    assert plan([folder], out, only_weights=True).notes == (lost + "only_weights=True",)
+    planned = plan([folder], out, only_weights=False)
+    assert planned.notes == (
+        f"{out} keeps the training state of {folder}: optimizer.pt, trainer_state.json",
+    )
+    for only_weights in (None, False):
+        average([folder], out, only_weights=only_weights, force=True)
+        names = {"model.safetensors", "config.json"}
+        if only_weights is False:
+            names |= {"optimizer.pt", "trainer_state.json"}
+        assert {file.name for file in out.iterdir()} == names
+    assert (out / "optimizer.pt").read_bytes() == bytes(5000)
+
+
+def test_training_state_that_cannot_be_kept_is_an_error(tmp_path: Path) -> None:
+    folder = trained(tmp_path / "a")
+    lost = STATE_FILES.format(re.escape(str(folder)))
+    file = tmp_path / "out.safetensors"
+    with pytest.raises(ValueError, match=f"keep {lost}only a directory can have it"):
+        plan([folder], file, only_weights=False)
+    assert any("only a directory can have it" in n for n in plan([folder], file).notes)
+    (folder / "optimizer.pt").unlink()
+    (folder / "optimizer.pt").symlink_to(__file__)
+    with pytest.raises(
+        ValueError, match=r"optimizer\.pt cannot be copied \(a link out"
+    ):
+        plan([folder], tmp_path / "out", only_weights=False)
+    (folder / "optimizer.pt").unlink()
+    (folder / "global_step12").mkdir()
+    (folder / "global_step12/mp_rank_00_model_states.pt").write_bytes(b"x")
+    with pytest.raises(ValueError, match="global_step12/ may contain the parameters"):
+        plan([folder], tmp_path / "out", only_weights=False)
+    assert "global_step12/" in plan([folder], tmp_path / "out").notes[0]
+
+
+def test_contents_that_must_be_kept_and_cannot_are_an_error(tmp_path: Path) -> None:
+    paths = members(tmp_path)
+    planned = plan(paths, tmp_path / "out.pt", key="model", only_weights=False)
+    assert planned.templates
+    with pytest.raises(
+        ValueError,
+        match=r"out\.pt cannot keep optimizer, epoch of .*a\.pt: tensor 'w' changes to "
+        r"bfloat16; pass only_weights=True \(--only-weights\)",
+    ):
+        plan(paths, tmp_path / "out.pt", key="model", only_weights=False, dtype="bf16")
+
+
 def test_the_disk_must_hold_the_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,3 +280,7 @@ def test_the_disk_must_hold_the_copy(
         plan(paths, tmp_path / "out.pt", key="model")
     planned = plan(paths, tmp_path / "out.pt", key="model", only_weights=True)
     assert planned.write_bytes == 20
+    folder = trained(tmp_path / "a")
+    with pytest.raises(ValueError, match="out needs 5026 bytes"):
+        plan([folder], tmp_path / "out", only_weights=False)
+    assert plan([folder], tmp_path / "out")

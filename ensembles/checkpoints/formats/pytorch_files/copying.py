@@ -6,8 +6,17 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 
 from ensembles.atomic_io import preallocate, pwrite_all
-from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, FileSource
+from ensembles.checkpoints.formats.checkpoint import (
+    ChecksumRecord,
+    FileSource,
+    Tensor,
+)
 from ensembles.checkpoints.formats.output import OutputFile, Sink
+from ensembles.checkpoints.formats.pytorch_files.strided import (
+    StridedSink,
+    StridedSource,
+    file_range,
+)
 from ensembles.checkpoints.formats.zip_files.comments import encode_comment, metadata_in
 from ensembles.checkpoints.formats.zip_files.crc import (
     ChecksummedFile,
@@ -25,7 +34,9 @@ from ensembles.parallel import chunks
 CHUNK = 1 << 20
 
 
-def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
+def write_copy(
+    file: OutputFile, begin: int = 0, end: int | None = None
+) -> Iterator[Mapping[str, Sink]]:
     """Copy the template, except for the tensors of the layout and their checksums.
 
     Parameters
@@ -34,6 +45,9 @@ def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
         File to write, with a template. Both the zip format and the format of PyTorch
         before version 1.6, which has no checksums, are copied. The metadata become the
         comment of a zip file, unless it has a comment of another program.
+    begin, end : int, default=0 and None
+        Part of the template that is a PyTorch file, which keeps its size and comment;
+        None ends it with the template.
 
     Yields
     ------
@@ -48,31 +62,40 @@ def write_copy(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
     template = file.template
     assert template is not None
     tensors = [template.tensors[name] for name in file.layout]
-    ranges = sorted({(t.offset, t.offset + t.nbytes) for t in tensors if t.nbytes})
+    places = [place for t in tensors if t.nbytes and (place := file_range(t))]
+    ranges = sorted({(place.start, place.stop) for place in places})
+    # Elements of strided tensors may have other bytes in between.
+    dense = sorted({(place.start, place.stop) for place in places if place.is_dense})
     changed = list(_changed(template.records, ranges))
-    archive = _archive(template.file)
+    archive = _archive(template.file, begin, end)
     positions = _checksum_positions(template.file, archive, changed)
-    end = _comment_start(template.file, archive)
-    stop = template.file.size if end is None else end
-    size = stop if end is None else end + 2 + len(encode_comment(file))
+    comment = _comment_start(template.file, archive)
+    stop = template.file.size if comment is None else comment
+    size = stop if comment is None else comment + 2 + len(encode_comment(file))
     with file.path.open("w+b", buffering=0) as opened:
         fd = opened.fileno()
         preallocate(fd, size)
-        for gap in _gaps(ranges, stop):
+        for gap in _gaps(dense, stop):
             _copy(template.file, fd, *gap)
         output = ChecksummedFile(fd)
         yield {
-            name: ChecksummedSink(output, template.tensors[name].offset)
-            for name in file.layout
+            name: _sink(tensor, output)
+            for name, tensor in zip(file.layout, tensors, strict=True)
         }
         entries = [(record.offset, record.offset + record.size) for record in changed]
         crcs = output.checksums(entries)
         for record, crc in zip(changed, crcs, strict=True):
             for position in positions[record.offset]:
                 pwrite_all(fd, memoryview(struct.pack("<I", crc)), position)
-        if end is not None:
+        if comment is not None:
             text = encode_comment(file)
-            pwrite_all(fd, memoryview(struct.pack("<H", len(text)) + text), end)
+            pwrite_all(fd, memoryview(struct.pack("<H", len(text)) + text), comment)
+
+
+def _sink(tensor: Tensor, output: ChecksummedFile) -> Sink:
+    if isinstance(tensor.source, StridedSource):
+        return StridedSink(tensor.source, output.fd)
+    return ChecksummedSink(output, tensor.offset)
 
 
 def _changed(
@@ -104,9 +127,10 @@ def _copy(source: FileSource, fd: int, start: int, stop: int) -> None:
         pwrite_all(fd, part, start + begin)
 
 
-def _archive(file: FileSource) -> Archive | None:
+def _archive(file: FileSource, begin: int, end: int | None) -> Archive | None:
     """Directory of a zip file; None for the format before PyTorch 1.6."""
-    return read_archive(file) if file.read(0, 4) == LOCAL else None
+    is_zip = file.read(begin, 4) == LOCAL
+    return read_archive(file, begin, end) if is_zip else None
 
 
 def _comment_start(file: FileSource, archive: Archive | None) -> int | None:

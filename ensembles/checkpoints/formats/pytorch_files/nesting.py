@@ -165,13 +165,6 @@ def contents_beside(content: Any, chosen: StateDict) -> list[str]:
     ]
 
 
-def _kind(value: Any) -> str:
-    """Description of a value for messages: its class."""
-    if isinstance(value, PickledObject):
-        return f"an object of {value.type}"
-    return type(value).__name__
-
-
 def _form(content: Any, keys: tuple[str, ...]) -> Iterator[str]:
     """How state dicts are stored in a file, which a plain state dict loses."""
     for key in keys or (None,):

@@ -79,12 +79,12 @@ class ChecksummedFile:
     """
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         self._blocks: list[tuple[int, int, int]] = []  # offset, size, checksum
 
     def write(self, buffer: memoryview, offset: int) -> None:
         """Write bytes at an offset of the file, from any thread."""
-        pwrite_all(self._fd, buffer, offset)
+        pwrite_all(self.fd, buffer, offset)
         self._blocks.append((offset, len(buffer), crc32(buffer)))
 
     def checksums(self, ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
@@ -121,7 +121,7 @@ class ChecksummedFile:
     def _read(self, start: int, stop: int) -> int:
         crc = 0
         for begin, end in chunks(stop - start, CHUNK):
-            crc = crc32(os.pread(self._fd, end - begin, start + begin), crc)
+            crc = crc32(os.pread(self.fd, end - begin, start + begin), crc)
         return crc
 
 

@@ -293,3 +293,58 @@ def test_the_legacy_format_is_copied(tmp_path: Path) -> None:
     expected = torch.load(path, weights_only=True)
     expected["model"]["module.double"] += 1
     assert same(found, expected)
+
+
+@pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
+def test_strided_tensors_are_written_where_they_lie(
+    tmp_path: Path, is_zip: bool
+) -> None:
+    first, rng = torch.Generator().manual_seed(9), torch.Generator()
+
+    def tuned(*shape: int) -> torch.Tensor:
+        start = torch.randn(shape, generator=first.manual_seed(len(shape)))
+        return start + torch.randn(shape, generator=rng) / 10
+
+    def views(seed: int) -> dict[str, torch.Tensor]:
+        rng.manual_seed(seed)
+        return {
+            "transposed": tuned(300, 200).T,
+            "columns": tuned(40, 30)[:, 5:9],
+            "channels_last": tuned(5, 4, 3, 2).to(memory_format=torch.channels_last),
+            "plain": tuned(7),
+        }
+
+    paths = [tmp_path / f"{name}.pt" for name in "abc"]
+    for seed, path in enumerate(paths):
+        content = {"model": views(seed), "epoch": seed}
+        torch.save(content, path, _use_new_zipfile_serialization=is_zip)
+    average(paths, tmp_path / "out.pt", memory=2 << 20, threads=3)
+    states = [torch.load(path, weights_only=True)["model"] for path in paths]
+    result = torch.load(tmp_path / "out.pt", weights_only=True)
+    assert result["epoch"] == 0
+    for name, value in result["model"].items():
+        stack = torch.stack([state[name].double() for state in states])
+        assert torch.equal(value, stack.mean(0).float()), name
+        assert value.stride() == states[0][name].stride()
+    wide, before = (
+        torch.tensor(state["columns"].untyped_storage()).view(torch.float32)[:1200]
+        for state in (result["model"], states[0])
+    )
+    for columns in (slice(0, 5), slice(9, 30)):  # the tensor does not have these
+        rest = [storage.view(40, 30)[:, columns] for storage in (wide, before)]
+        assert torch.equal(*rest)
+    if is_zip:
+        before_, after = entries(paths[0]), entries(tmp_path / "out.pt")
+        changed = {name for name in before_ if before_[name] != after[name]}
+        assert changed == {f"a/data/{index}" for index in range(4)}
+
+
+def test_expanded_tensors_are_written_as_a_plain_state_dict(tmp_path: Path) -> None:
+    for name in "ab":
+        state = {"w": torch.ones(1).expand(5), "v": torch.ones(2)}
+        torch.save({"model": state, "epoch": 3}, tmp_path / f"{name}.pt")
+    paths, out = [tmp_path / "a.pt", tmp_path / "b.pt"], tmp_path / "out.pt"
+    (note,) = [n for n in plan(paths, out).notes if "contains only tensors" in n]
+    assert "elements of tensor 'w' overlap in memory" in note
+    average(paths, out)
+    assert torch.load(out, weights_only=True)["w"].tolist() == [1.0] * 5
