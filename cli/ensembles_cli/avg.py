@@ -96,9 +96,10 @@ def command(
     """Average checkpoints into one.
 
     Members are .safetensors files, PyTorch files (.pt .pth .bin .ckpt), NumPy archives
-    (.npz), GGUF files that are not quantized, NeMo archives (.nemo), or Hugging Face,
-    sentence-transformers and diffusers directories. Existing files are replaced only
-    with --force. Output is written atomically: a killed run leaves no incomplete file.
+    (.npz), GGUF files that are not quantized, NeMo archives (.nemo), distributed
+    checkpoints (DCP), or Hugging Face, sentence-transformers and diffusers directories.
+    Existing files are replaced only with --force. Output is written atomically: a
+    killed run leaves no incomplete file.
 
     \b
     ensemble avg a.safetensors b.safetensors
