@@ -330,7 +330,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "dtype that is not one": (
         edited(lambda m: setattr(described(m).properties, "dtype", "float32")),
-        r"'model\.0\.weight': a dtype must be named",
+        r"'model\.0\.weight': a dtype must be one of torch",
     ),
     "deep keys": (edited(deepen), r"'model\.0\.weight' has 65 keys"),
     "tensor as mapping": (edited(nest), r"both a tensor and a mapping at 'model'"),

@@ -171,7 +171,7 @@ def test_shards_of_a_variant_alone_are_refused(tmp_path: Path) -> None:
         ("tf_model.h5", r"a/text_encoder contains no readable .*TensorFlow weights"),
         (
             "model.part",
-            r"a/text_encoder contains no readable .*but config\.json, model",
+            r"a/text_encoder contains no readable .*only config\.json, model",
         ),
     ],
 )

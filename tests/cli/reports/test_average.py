@@ -194,6 +194,6 @@ def test_one_note_of_many_members_is_told_once(avg: Avg, tmp_path: Path) -> None
         average = {"w": torch.zeros(2)}
         torch.save({"state_dict": state, "state_dict_ema": average}, f"{name}.pt")
     lines = told(avg("?.pt", "--plan"))
-    taken = [line for line in lines if "an average of them" in line]
+    taken = [line for line in lines if "kept during training" in line]
     assert len(taken) == 1
     assert taken[0].startswith("note: a.pt, b.pt, c.pt, d.pt, e.pt: took")
