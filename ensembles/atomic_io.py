@@ -66,8 +66,8 @@ def atomic_output(path: Path, *, folder: bool, force: bool) -> Iterator[Path]:
     with temporary_sibling(path, folder=folder, mode=mode) as temporary:
         created = temporary.stat()
         yield temporary
-        # Another process may have removed the directory, and a writer made it again with
-        # only a part of the output. Writers of files may replace the file themselves.
+        # Another process may have removed the directory, and a writer made it again
+        # with only a part of the output. Writers of files may replace the file.
         if folder and not os.path.samestat(created, temporary.stat()):
             raise FileNotFoundError(f"{temporary} was removed by another process")
         publish(temporary, path, force=force)
