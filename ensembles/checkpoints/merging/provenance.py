@@ -113,7 +113,7 @@ def recipe_of(member: Checkpoint) -> dict[str, Any] | None:
     -------
     dict or None
         Recipe with at least the keys ``rule`` and ``members``, a list; None without a
-        valid recipe, as in PyTorch files and state dicts.
+        valid recipe, as in state dicts and legacy PyTorch files.
     """
     try:
         found = json.loads(member.metadata[KEY])
