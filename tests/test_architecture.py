@@ -30,7 +30,7 @@ FLOORS = (
 CHECKPOINTS = (
     {"formats"},
     {"directories"},
-    {"compatibility"},
+    {"compatibility", "runs"},
     {"planning", "soup_selection"},
     {"merging", "parameters"},
     {"model_soup", "soup_search", "inspection"},

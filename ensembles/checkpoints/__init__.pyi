@@ -24,6 +24,9 @@ from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
+from .runs.read import read_run as read_run
+from .runs.run import Run as Run
+from .runs.run import RunCheckpoint as RunCheckpoint
 from .soup_search.candidates import Candidate as Candidate
 from .soup_search.journal import Journal as Journal
 from .soup_search.make_soup import SoupReport as SoupReport

@@ -163,6 +163,21 @@ def _inside(path: Path, notes: list[str]) -> list[str]:
     return [str(entry) for entry in stepped or ([] if main else checkpoints)]
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Readable checkpoints in a folder, in the order of their names.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of a training run.
+
+    Returns
+    -------
+    list of Path
+    """
+    return [entry for entry in sorted(folder.iterdir()) if _is_checkpoint(entry)]
+
+
 def _none_in(path: Path) -> str:
     """Error message for a directory without readable checkpoints."""
     folders = [e for e in sorted(path.iterdir()) if e.is_dir() and step_of((e.name,))]
