@@ -62,8 +62,10 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "",
         "Seconds of whole commands: median (minimum to maximum). Ratios to the floor "
         "of the same number of members exclude start-up, and are computed in each "
-        "round. `ensemble` and `floor + fsync` wait until the result is on the disk, "
-        "the others do not. Memory is the peak of anonymous memory.",
+        "round. Start-up is that of two members of 1 MB, which do not load the "
+        "compiled loops; loading them counts as a part of the average. `ensemble` and "
+        "`floor + fsync` wait until the result is on the disk, the others do not. "
+        "Memory is the peak of anonymous memory.",
         *table(facts["results"], "warm"),
     ]
     if facts.get("cold"):

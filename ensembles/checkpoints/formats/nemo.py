@@ -6,7 +6,6 @@ The averaged tensors replace those of the first member in a copy of its archive.
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -40,6 +39,8 @@ def _write(file: OutputFile) -> Iterator[Mapping[str, Sink]]:
 
 def _weights(path: Path) -> tuple[int, int, list[str]]:
     """Begin and end of the weights in an archive, and the names of other files."""
+    import tarfile  # slow, and rarely needed
+
     try:
         with (
             open(open_regular(path), "rb") as opened,
