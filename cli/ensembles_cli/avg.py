@@ -110,22 +110,21 @@ def command(
     """
     from ensembles import checkpoints
     from ensembles.atomic_io import check_absent
-    from ensembles.checkpoints.directories.discovery import discover_checkpoints
 
     raise_file_limit()
     end_cleanly()
     paths, member_weights = split_weights(members, weights, last=last)
-    discovered = discover_checkpoints(paths, last=last)
+    chosen = checkpoints.choose_checkpoints(paths, last=last)
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
-        discovered.paths,
-        out or default_out(discovered.paths),
+        chosen.paths,
+        out or default_out(chosen.paths),
         weights=member_weights,
         rule_params=as_params(rule_params),
         **part._asdict(),
         **options,
     )
-    planned = PlannedAverage(plan, discovered, part_notes)
+    planned = PlannedAverage(plan, chosen, part_notes)
     if plan_only:
         print_plan(planned, as_json)
         return

@@ -158,8 +158,7 @@ def command(
     the programs named in the text, such as eval.py, are unchanged. If other inputs of
     the scoring command have changed, remove OUT.journal.jsonl.
     """
-    from ensembles.checkpoints import Journal, make_soup
-    from ensembles.checkpoints.directories.discovery import discover_checkpoints
+    from ensembles.checkpoints import Journal, choose_checkpoints, make_soup
 
     raise_file_limit()
     end_cleanly()
@@ -168,13 +167,13 @@ def command(
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
     journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
-    discovered = discover_checkpoints(members, last=last)
-    paths = discovered.paths if base is None else [base, *discovered.paths]
+    chosen = choose_checkpoints(members, last=last)
+    paths = chosen.paths if base is None else [base, *chosen.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
-        print_notes(discovered.notes)
+        print_notes(chosen.notes)
         report = make_soup(
-            discovered.paths,
+            chosen.paths,
             scoring,
             out,
             select=select.replace("-", "_"),
@@ -185,4 +184,4 @@ def command(
             record=reporter.record,
             **options,
         )
-    print_soup(report, reporter, discovered.steps, as_json)
+    print_soup(report, reporter, chosen.steps, as_json)

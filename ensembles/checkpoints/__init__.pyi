@@ -24,6 +24,8 @@ from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
+from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
+from .runs.choose import choose_checkpoints as choose_checkpoints
 from .runs.read import read_run as read_run
 from .runs.run import Run as Run
 from .runs.run import RunCheckpoint as RunCheckpoint

@@ -154,7 +154,7 @@ def test_a_training_directory_without_last_says_what_to_do(
     result = avg("run")
     assert result.exit_code == 1
     assert (
-        "the last N of them with discover_checkpoints(..., last=N) (--last N)"
+        "the last N of them with choose_checkpoints(..., last=N) (--last N)"
         in result.stderr
     )
 

@@ -1,0 +1,11 @@
+"""Import all run layouts, so that they are registered.
+
+A folder has the first layout that fits it: those with special names come first.
+"""
+
+from __future__ import annotations
+
+from ensembles.checkpoints.runs.layouts import huggingface
+from ensembles.checkpoints.runs.layouts.table import LAYOUTS
+
+__all__ = ["LAYOUTS", "huggingface"]
