@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +22,9 @@ from ensembles.checkpoints.formats.pytorch_files.reading import (
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 from ensembles.checkpoints.formats.state_dict import dtype_named
 from ensembles.regular_files import read_json
+
+# Errors of values that are not what their type promises.
+MALFORMED = (OSError, ValueError, TypeError, AttributeError, IndexError, OverflowError)
 
 
 @contextmanager
@@ -114,18 +117,10 @@ class PytorchContents:
         Returns
         -------
         float or None
-            None if it is not a number.
+            None if it is not a number, or is damaged.
         """
-        if isinstance(value, bool | int | float):
-            return float(value)
-        if isinstance(value, StoredTensor) and value.size == 1:
-            dtype = dtype_named(value.dtype, str(self.file.path))
-            start = stored_at(value, dtype.itemsize, self.stored, str(self.file.path))
-            data = self.file.read(start, dtype.itemsize)
-            return float(np.frombuffer(data, dtype)[0])
-        if isinstance(value, PickledObject) and value.type.name == "scalar":
-            dtype_object, data = value.args
-            return float(np.frombuffer(data, np.dtype(dtype_object.args[0]))[0])
+        with suppress(*MALFORMED):
+            return self._number(value)
         return None
 
     def decimal(self, *keys: Any) -> Decimal | None:
@@ -142,6 +137,19 @@ class PytorchContents:
             None if a key is missing, or the value is not a finite number.
         """
         return as_decimal(self.number(self.get(*keys)))
+
+    def _number(self, value: Any) -> float | None:
+        if isinstance(value, bool | int | float):
+            return float(value)
+        if isinstance(value, StoredTensor) and value.size == 1:
+            dtype = dtype_named(value.dtype, str(self.file.path))
+            start = stored_at(value, dtype.itemsize, self.stored, str(self.file.path))
+            data = self.file.read(start, dtype.itemsize)
+            return float(np.frombuffer(data, dtype)[0])
+        if isinstance(value, PickledObject) and value.type.name == "scalar":
+            dtype_object, data = value.args
+            return float(np.frombuffer(data, np.dtype(dtype_object.args[0]))[0])
+        return None
 
 
 def pytorch_beside(path: Path, notes: list[str]) -> PytorchContents | None:
