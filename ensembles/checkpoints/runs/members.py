@@ -111,7 +111,7 @@ def _run_of_member(member: str) -> Run:
 
 
 def _run_of_paths(paths: Sequence[Path]) -> Run:
-    """Run with these checkpoints, all of which count, with or without a step."""
+    """Run with these checkpoints; each one counts, with or without a step."""
     run = run_with(paths)
     if run is not None and all(c.role == "checkpoint" for c in run.checkpoints):
         return run

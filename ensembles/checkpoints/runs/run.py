@@ -88,8 +88,8 @@ class Run:
     monitor : str or None, default=None
         Metric by which the trainer chooses its best checkpoint; None if it is unknown.
     lower_is_better : mapping of str to bool
-        Whether lower values of a metric are better, for metrics of which the run says
-        so.
+        Whether lower values of a metric are better, for each metric whose direction is
+        in the files of the run.
     """
 
     folder: Path
@@ -111,7 +111,7 @@ def common_counter(checkpoints: Iterable[RunCheckpoint]) -> Counter | None:
     Returns
     -------
     {"step", "epoch", "tokens"} or None
-        None if there is none, or no checkpoint.
+        None if they have no counter in common.
     """
     checkpoints = list(checkpoints)
     for name in COUNTERS:
