@@ -205,6 +205,15 @@ def test_a_checkpoint_without_loss_is_not_the_best(
     assert names_of(old, last=2) == ["3.pt", "4.pt"]
 
 
+def test_a_yaml_file_with_the_loss_alone_keeps_the_counters_of_the_name(
+    old: Path,
+) -> None:
+    (old / "3.yaml").write_text("cv_loss: 1.5\n")
+    assert names_of(old, epochs="3", best=1) == ["3.pt"]
+    save(old, "step_450", 4, 450, 1.0, "cv_loss: {loss}\n")
+    assert names_of(old, steps="450", best=1) == ["step_450.pt"]
+
+
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
 def test_a_loss_that_is_not_finite_is_not_the_best(old: Path, value: str) -> None:
     save(old, "3", 3, 400, value, OLD)
