@@ -1,11 +1,17 @@
 """Import all run layouts, so that they are registered.
 
-A folder has the first layout that fits it: those with special names come first.
+A folder has the first layout that fits it; layouts with markers come first.
 """
 
 from __future__ import annotations
 
-from ensembles.checkpoints.runs.layouts import huggingface
+from ensembles.checkpoints.runs.layouts import (
+    by_name,
+    fairseq,
+    huggingface,
+    lightning,
+    skorch,
+)
 from ensembles.checkpoints.runs.layouts.table import LAYOUTS
 
-__all__ = ["LAYOUTS", "huggingface"]
+__all__ = ["LAYOUTS", "by_name", "fairseq", "huggingface", "lightning", "skorch"]
