@@ -15,6 +15,7 @@ from ensembles.checkpoints.runs.entries import listed
 from ensembles.checkpoints.runs.members import expand, run_of
 from ensembles.checkpoints.runs.metrics import has_value, is_lower_better, metric_of
 from ensembles.checkpoints.runs.numbers import NUMBERS
+from ensembles.checkpoints.runs.read import in_order
 from ensembles.checkpoints.runs.run import (
     COUNTERS,
     Counter,
@@ -143,6 +144,7 @@ def choose_checkpoints(
     for name, text in windows.items():
         chosen = _inside(run, chosen, name, text, notes)
     _check_order(chosen)
+    chosen = list(in_order(chosen))
     if last is not None:
         chosen = _last(run, chosen, last)
     if best is not None:

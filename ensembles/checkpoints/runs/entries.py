@@ -133,6 +133,8 @@ def unfinished_reason(path: Path) -> str | None:
     str or None
         End of a sentence; None if the checkpoint appears to be complete.
     """
+    if not path.exists():
+        return "it is a link to a file that does not exist"
     if not path.is_dir():
         return _truncated(path)
     try:

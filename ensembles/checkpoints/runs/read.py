@@ -21,7 +21,7 @@ from ensembles.checkpoints.runs.layouts.builtin import LAYOUTS
 from ensembles.checkpoints.runs.layouts.table import RunLayout
 from ensembles.checkpoints.runs.numbers import NUMBERS, describe_by_numbers
 from ensembles.checkpoints.runs.run import (
-    COUNTERS,
+    Counter,
     Run,
     RunCheckpoint,
     common_counter,
@@ -172,16 +172,21 @@ def in_order(checkpoints: Iterable[RunCheckpoint]) -> tuple[RunCheckpoint, ...]:
     Returns
     -------
     tuple of RunCheckpoint
-        Those of role "checkpoint" come first.
+        Those of role "checkpoint" come first, by the finest counter that all of them
+        have.
     """
-    return tuple(sorted(checkpoints, key=_position))
+    checkpoints = list(checkpoints)
+    common = common_counter(c for c in checkpoints if c.role == "checkpoint")
+    return tuple(sorted(checkpoints, key=lambda c: _position(c, common)))
 
 
-def _position(checkpoint: RunCheckpoint) -> tuple[bool, bool, Decimal, str]:
-    counters = [checkpoint.counter(name) for name in COUNTERS]
-    first = next((number for number in counters if number is not None), None)
+def _position(
+    checkpoint: RunCheckpoint, common: Counter | None
+) -> tuple[bool, bool, Decimal, str]:
+    name = common or common_counter([checkpoint])
+    number = None if name is None else checkpoint.counter(name)
     is_other = checkpoint.role != "checkpoint"
-    return is_other, first is None, first or Decimal(0), checkpoint.path.name
+    return is_other, number is None, number or Decimal(0), checkpoint.path.name
 
 
 def _by_layout(
