@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ensembles_cli.console import bar
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, run
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.types import (
     Weights,
@@ -65,7 +65,7 @@ from ensembles_cli.reports.average import (
     type=Weights(),
     help="Weight of each member, such as .7,.3.  [default: equal]",
 )
-@checkpoint.last
+@run.choosing()
 @checkpoint.dtype
 @checkpoint.integers
 @checkpoint.missing
@@ -85,7 +85,6 @@ def command(
     members: tuple[str, ...],
     out: Path | None,
     weights: list[float] | None,
-    last: int | None,
     rule_params: tuple[tuple[str, Any], ...],
     part: Part | None,
     plan_only: bool,
@@ -106,6 +105,7 @@ def command(
     ensemble avg a.safetensors:.7 b.safetensors:.3 -o soup.safetensors
     ensemble avg 'runs/*/model.safetensors' --rule median
     ensemble avg run/ --last 5 -o averaged.pt
+    ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
@@ -113,8 +113,12 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    paths, member_weights = split_weights(members, weights, last=last)
-    chosen = checkpoints.choose_checkpoints(paths, last=last)
+    choice = run.choice_in(options)
+    paths, member_weights = split_weights(
+        members, weights, is_sorted=any(value is not None for value in choice.values())
+    )
+    chosen = checkpoints.choose_checkpoints(paths, **choice)
+    options["key"] = options["key"] or chosen.key
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
         chosen.paths,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, run
 from ensembles_cli.options.types import (
     Param,
     as_params,
@@ -49,7 +49,7 @@ from ensembles_cli.scoring.command import ScoringCommand
     required=True,
     help="Output: NAME.safetensors, NAME.pt, or a directory.",
 )
-@checkpoint.last
+@run.choosing(with_direction=False)
 @click.option(
     "--select",
     default="greedy-soup",
@@ -123,7 +123,6 @@ def command(
     out: Path,
     select_params: tuple[tuple[str, Any], ...],
     rule_params: tuple[tuple[str, Any], ...],
-    last: int | None,
     select: str,
     timeout: float | None,
     as_json: bool,
@@ -167,7 +166,9 @@ def command(
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
     journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
-    chosen = choose_checkpoints(members, last=last)
+    choice = run.choice_in(options, with_direction=False)
+    chosen = choose_checkpoints(members, **choice)
+    options["key"] = options["key"] or chosen.key
     paths = chosen.paths if base is None else [base, *chosen.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:

@@ -21,6 +21,7 @@ from ensembles.checkpoints.formats.pytorch_files.reading import (
 )
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 from ensembles.checkpoints.formats.state_dict import dtype_named
+from ensembles.checkpoints.runs.run import Run
 from ensembles.regular_files import read_json
 
 # Errors of values that are not what their type promises.
@@ -171,6 +172,25 @@ def pytorch_beside(path: Path, notes: list[str]) -> PytorchContents | None:
         file = FileSource(path)
         return PytorchContents(file, read_file(file))
     return None
+
+
+def has_key(run: Run, key: str) -> bool:
+    """Whether the first checkpoint of a run has a key, as the files of a trainer do.
+
+    Parameters
+    ----------
+    run : Run
+        Run of PyTorch files.
+    key : str
+        Key at the top level.
+
+    Returns
+    -------
+    bool
+        True also if the file cannot be read, because it may have the key.
+    """
+    saved = next((pytorch_beside(c.path, []) for c in run.checkpoints), None)
+    return saved is None or saved.get(key) is not None
 
 
 def as_decimal(number: Any) -> Decimal | None:

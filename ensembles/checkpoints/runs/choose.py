@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter as Counts
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from itertools import islice
@@ -143,7 +144,7 @@ def choose_checkpoints(
     for name, text in windows.items():
         chosen = _inside(run, chosen, name, text, notes)
     _check_order(chosen)
-    chosen = list(in_order(chosen))  # those of a window may have a finer counter
+    chosen = list(in_order(chosen))
     if last is not None:
         chosen = _last(run, chosen, last)
     if best is not None:
@@ -151,8 +152,7 @@ def choose_checkpoints(
         if lower_is_better is None:
             lower_is_better = is_lower_better(run, metric)
         chosen = _best(run, chosen, best, metric, lower_is_better, notes)
-    if run.layout == NUMBERS:
-        notes.extend(_unlike(chosen))
+    notes.extend(_unlike(chosen))
     return ChosenCheckpoints(chosen, notes)
 
 
@@ -180,7 +180,7 @@ def _candidates(run: Run) -> list[RunCheckpoint]:
     if not counted and run.layout == NUMBERS:
         counted = [c for c in run.checkpoints if c.role != "unfinished"]
     if not counted:
-        names = listed(c.path.name for c in run.checkpoints)
+        names = listed(map(run.name_of, run.checkpoints))
         raise ValueError(
             f"{run.folder} must have a complete checkpoint of its own, found {names}"
             + "".join(f"; {note}" for note in run.notes)
@@ -191,24 +191,22 @@ def _candidates(run: Run) -> list[RunCheckpoint]:
 def _skipped(run: Run) -> Iterator[str]:
     """Notes on checkpoints that do not count, with the reason."""
     counted = _candidates(run)
-    skipped = [
-        c for c in run.checkpoints if c not in counted and c.role != "unfinished"
-    ]
-    named = {c.path.name: common_counter([c]) is not None for c in skipped}
-    reasons = {
-        "their names have no training step": [
-            n for n, known in named.items() if not known
-        ],
-        "their metadata say that they are averages": [
-            c.path.name for c in skipped if c.role == "average" and named[c.path.name]
-        ],
-        "another checkpoint has the same step": [
-            c.path.name for c in skipped if c.role != "average" and named[c.path.name]
-        ],
-    }
+    reasons: dict[str, list[str]] = {}
+    for checkpoint in run.checkpoints:
+        if checkpoint not in counted and checkpoint.role != "unfinished":
+            names = reasons.setdefault(_reason(checkpoint), [])
+            names.append(run.name_of(checkpoint))
     for reason, names in reasons.items():
-        if names:
-            yield f"{run.folder}: skipped {listed(names)}: {reason}"
+        yield f"{run.folder}: skipped {listed(names)}: {reason}"
+
+
+def _reason(checkpoint: RunCheckpoint) -> str:
+    """Reason why a checkpoint does not count."""
+    if common_counter([checkpoint]) is None:
+        return "their names have no training step"
+    if checkpoint.role == "average":
+        return "their metadata say that they are averages"
+    return "another checkpoint has the same step"
 
 
 def _inside(
@@ -221,7 +219,7 @@ def _inside(
     """Checkpoints in a window."""
     window, counter = parse_window(text, name), WINDOWS[name]
     numbers = {c.path: c.counter(counter) for c in checkpoints}
-    unknown = [path.name for path, number in numbers.items() if number is None]
+    unknown = [run.name_of(c) for c in checkpoints if numbers[c.path] is None]
     if len(unknown) == len(checkpoints):
         known = [
             c for c in COUNTERS if any(x.counter(c) is not None for x in checkpoints)
@@ -253,13 +251,16 @@ def _check_order(checkpoints: list[RunCheckpoint]) -> None:
         return
     common = common_counter(checkpoints)
     positions = [_position(checkpoint, common) for checkpoint in checkpoints]
-    if len(set(positions)) < len(positions) or any(n is None for _, n in positions):
-        pairs = ", ".join(
-            f"{c.path} -> {number}"
-            for c, (_, number) in zip(checkpoints, positions, strict=True)
-        )
+    counts = Counts(positions)
+    is_missing = any(number is None for _, number in positions)
+    pairs = [
+        f"{c.path} -> {position[1]}"
+        for c, position in zip(checkpoints, positions, strict=True)
+        if is_missing or counts[position] > 1
+    ]
+    if pairs:
         raise ValueError(
-            f"checkpoints must have different steps, found {pairs}; name the "
+            f"checkpoints must have different steps, found {listed(pairs)}; name the "
             "checkpoints to average, without last=N, or pass a pattern that matches "
             "only one model, such as 'run/model_*'"
         )
@@ -309,7 +310,7 @@ def _best(
 ) -> list[RunCheckpoint]:
     """Best checkpoints by a metric, in the order of training."""
     ranked = [c for c in checkpoints if has_value(c, metric)]
-    names = [c.path.name for c in checkpoints if not has_value(c, metric)]
+    names = [run.name_of(c) for c in checkpoints if not has_value(c, metric)]
     if names:
         notes.append(f"skipped {listed(names)}: they have no finite {metric}")
     _check_number("best", best, len(ranked), run)
@@ -317,11 +318,11 @@ def _best(
     ranked.sort(key=lambda c: sign * c.metrics[metric])  # stable: earlier steps first
     chosen, others = ranked[:best], ranked[best:]
     worst = chosen[-1].metrics[metric]
-    equal = [c.path.name for c in others if c.metrics[metric] == worst]
+    equal = [run.name_of(c) for c in others if c.metrics[metric] == worst]
     if equal:
         notes.append(
-            f"{listed(equal)} has the same {metric}, {worst:g}, as "
-            f"{chosen[-1].path.name}; the earlier one was chosen"
+            f"skipped {listed(equal)}: {run.name_of(chosen[-1])} has the same "
+            f"{metric}, {worst:g}, and is earlier"
         )
     return [c for c in checkpoints if c in chosen]
 
@@ -330,7 +331,9 @@ def _unlike(checkpoints: Sequence[RunCheckpoint]) -> Iterator[str]:
     """Note on different name prefixes, as with two models in one folder."""
     first: dict[str, str] = {}
     for name in (checkpoint.path.name for checkpoint in checkpoints):
-        first.setdefault(re.split(r"\d", name, maxsplit=1)[0], name)
+        prefix, *rest = re.split(r"\d", name, maxsplit=1)
+        if rest:
+            first.setdefault(prefix, name)
     if len(first) > 1:
         yield (
             f"{listed(first.values())} were chosen, and their names begin differently; "

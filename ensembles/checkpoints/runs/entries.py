@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ensembles.checkpoints.directories import directory, distributed, rank_files
 from ensembles.checkpoints.directories.unreadable import explain
@@ -13,8 +14,12 @@ from ensembles.checkpoints.directories.weight_files import (
     is_weight_file,
     main_weight_files,
 )
-from ensembles.checkpoints.formats.checkpoint import FileSource
-from ensembles.checkpoints.formats.detection import format_by_suffix, read_metadata
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource
+from ensembles.checkpoints.formats.detection import (
+    format_by_suffix,
+    read,
+    read_metadata,
+)
 from ensembles.checkpoints.formats.zip_files.reading import read_comment
 from ensembles.checkpoints.formats.zip_files.records import LOCAL
 
@@ -142,6 +147,36 @@ def unfinished_reason(path: Path) -> str | None:
         return f"no weights are in it; {explain(path)}"
     reasons = (f"{name.name}: {r}" for name in files if (r := _truncated(name)))
     return next(reasons, None)
+
+
+def same_tensors(first: Path, second: Path) -> bool:
+    """Whether two files have the same tensors, by the checksums in the files.
+
+    Parameters
+    ----------
+    first, second : Path
+        Paths of checkpoints.
+
+    Returns
+    -------
+    bool
+        False if a checkpoint cannot be read, or is not a file with checksums, as
+        ``torch.save`` writes it.
+    """
+    prints = []
+    for path in (first, second):
+        try:
+            prints.append(_fingerprint(read(path)) if path.is_file() else None)
+        except (OSError, ValueError):
+            return False
+    return prints[0] is not None and prints[0] == prints[1]
+
+
+def _fingerprint(checkpoint: Checkpoint) -> list[Any] | None:
+    """Names, dtypes, shapes and checksums; None without checksums."""
+    tensors = [(n, str(t.dtype), t.shape) for n, t in checkpoint.layout.items()]
+    checksums = [(record.size, record.crc) for record in checkpoint.records]
+    return [*tensors, *checksums] if checksums else None
 
 
 def _truncated(path: Path) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -14,12 +14,18 @@ from ensembles.checkpoints.runs.entries import (
     is_checkpoint,
     is_sharded,
     own_files,
+    same_tensors,
     unfinished_reason,
 )
 from ensembles.checkpoints.runs.layouts.builtin import LAYOUTS
 from ensembles.checkpoints.runs.layouts.table import RunLayout
 from ensembles.checkpoints.runs.numbers import NUMBERS, describe_by_numbers
-from ensembles.checkpoints.runs.run import Run, RunCheckpoint, common_counter
+from ensembles.checkpoints.runs.run import (
+    Counter,
+    Run,
+    RunCheckpoint,
+    common_counter,
+)
 from ensembles.checkpoints.runs.step_names import step_of
 
 
@@ -74,12 +80,14 @@ def run_in(folder: Path) -> Run | None:
     ValueError
         If the folder has no checkpoints that can be read.
     """
-    for layout in LAYOUTS.values():
+    for layout in _layouts():
         inside, described = layout.find(folder)
         if described:
             paths = {path for c in described for path in (c.path, *c.path.parents)}
             others = [entry for entry in _entries(inside) if entry not in paths]
-            return _by_layout(layout, folder, described, others)
+            run = _by_layout(layout, folder, described, others)
+            if run is not None:
+                return run
     # Folders of a diffusers pipeline are the components of one model.
     if (folder / "model_index.json").exists() or is_sharded(folder):
         return None
@@ -103,15 +111,19 @@ def run_with(paths: Sequence[Path]) -> Run | None:
     folder = paths[0].parent
     if any(path.parent != folder for path in paths) or not folder.is_dir():
         return None
-    for layout in LAYOUTS.values():
+    for layout in _layouts():
         _, described = layout.find(folder)
-        if described:
-            chosen = [c for c in described if c.path in paths]
-            others = set(paths) - {c.path for c in chosen}
-            return (
-                _by_layout(layout, folder, chosen, sorted(others)) if chosen else None
-            )
+        chosen = [c for c in described if c.path in paths]
+        others = set(paths) - {c.path for c in chosen}
+        run = _by_layout(layout, folder, chosen, sorted(others)) if chosen else None
+        if run is not None:
+            return run
     return None
+
+
+def _layouts() -> list[RunLayout]:
+    """Run layouts, those with markers first: they are more specific."""
+    return sorted(LAYOUTS.values(), key=lambda layout: not layout.markers)
 
 
 def finished(
@@ -165,14 +177,16 @@ def in_order(checkpoints: Iterable[RunCheckpoint]) -> tuple[RunCheckpoint, ...]:
     """
     checkpoints = list(checkpoints)
     common = common_counter(c for c in checkpoints if c.role == "checkpoint")
+    return tuple(sorted(checkpoints, key=lambda c: _position(c, common)))
 
-    def position(checkpoint: RunCheckpoint) -> tuple[bool, bool, Decimal, str]:
-        counter = common or common_counter([checkpoint])
-        number = None if counter is None else checkpoint.counter(counter)
-        is_other = checkpoint.role != "checkpoint"
-        return is_other, number is None, number or Decimal(0), checkpoint.path.name
 
-    return tuple(sorted(checkpoints, key=position))
+def _position(
+    checkpoint: RunCheckpoint, common: Counter | None
+) -> tuple[bool, bool, Decimal, str]:
+    name = common or common_counter([checkpoint])
+    number = None if name is None else checkpoint.counter(name)
+    is_other = checkpoint.role != "checkpoint"
+    return is_other, number is None, number or Decimal(0), checkpoint.path.name
 
 
 def _by_layout(
@@ -180,22 +194,50 @@ def _by_layout(
     folder: Path,
     described: list[RunCheckpoint],
     others: Iterable[Path],
-) -> Run:
+) -> Run | None:
     """Run of a layout, with other checkpoints in the same folder."""
     notes: list[str] = []
     checked = finished(described, notes)
     complete = tuple(c for c in checked if c.role != "unfinished")
-    run = Run(
-        folder=folder, layout=layout.name, checkpoints=complete, notes=tuple(notes)
+    run = layout(
+        Run(
+            folder=folder,
+            layout=layout.name,
+            checkpoints=complete,
+            notes=tuple(notes),
+        )
     )
-    run = layout(run)
+    if run is None:
+        return None
     notes = []
     checkpoints = [
-        *run.checkpoints,
+        *_without_copies(in_order(run.checkpoints)),
         *(c for c in checked if c.role == "unfinished"),
         *map(_not_of_layout, finished(describe_by_numbers([*others]), notes)),
     ]
     return replace(run, checkpoints=in_order(checkpoints), notes=(*run.notes, *notes))
+
+
+def _without_copies(
+    checkpoints: Iterable[RunCheckpoint],
+) -> Iterator[RunCheckpoint]:
+    """Mark copies of another checkpoint with the same step, whose metrics it gets."""
+    kept: list[RunCheckpoint] = []
+    for checkpoint in checkpoints:
+        name = common_counter([checkpoint])
+        before = kept[-1] if kept else checkpoint
+        if (
+            kept
+            and checkpoint.role == "checkpoint"
+            and name is not None
+            and checkpoint.counter(name) == before.counter(name)
+            and same_tensors(before.path, checkpoint.path)
+        ):
+            kept[-1] = replace(before, metrics={**checkpoint.metrics, **before.metrics})
+            yield replace(checkpoint, role="copy")
+        else:
+            kept.append(checkpoint)
+    yield from kept
 
 
 def _not_of_layout(checkpoint: RunCheckpoint) -> RunCheckpoint:

@@ -99,6 +99,23 @@ class Run:
     monitor: str | None = None
     lower_is_better: Mapping[str, bool] = field(default_factory=dict)
 
+    def name_of(self, checkpoint: RunCheckpoint) -> str:
+        """Path of a checkpoint relative to the folder, for messages.
+
+        Parameters
+        ----------
+        checkpoint : RunCheckpoint
+            Checkpoint of the run.
+
+        Returns
+        -------
+        str
+            The whole path if it is not in the folder.
+        """
+        if checkpoint.path.is_relative_to(self.folder):
+            return checkpoint.path.relative_to(self.folder).as_posix()
+        return str(checkpoint.path)
+
 
 def common_counter(checkpoints: Iterable[RunCheckpoint]) -> Counter | None:
     """Finest counter that all checkpoints have.

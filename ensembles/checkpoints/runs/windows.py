@@ -88,7 +88,7 @@ def parse_window(text: str, name: str) -> Window:
         If the text is not a window, or the window is empty.
     """
     parts = text.split(":")
-    numbers = [_number(part.strip()) for part in parts]
+    numbers = [parse_number(part.strip()) for part in parts]
     is_window = len(parts) <= 3 and all(
         number is not None or not part.strip()
         for number, part in zip(numbers, parts, strict=True)
@@ -109,7 +109,18 @@ def parse_window(text: str, name: str) -> Window:
     return Window(start, stop, stride)
 
 
-def _number(text: str) -> Decimal | None:
-    """Parse a number with a unit; None if it is not a number."""
+def parse_number(text: str) -> Decimal | None:
+    """Parse a number of steps, epochs or tokens.
+
+    Parameters
+    ----------
+    text : str
+        Digits with an optional fraction and unit, such as ``"1.5B"``.
+
+    Returns
+    -------
+    Decimal or None
+        None if the text is not such a number.
+    """
     match = NUMBER.fullmatch(text)
     return Decimal(match[1]) * UNITS[match[2].lower()] if match else None

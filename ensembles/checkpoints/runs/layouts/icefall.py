@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ensembles.checkpoints.runs.beside import pytorch_beside
+from ensembles.checkpoints.runs.beside import has_key, pytorch_beside
 from ensembles.checkpoints.runs.layouts.table import LAYOUTS
 from ensembles.checkpoints.runs.run import Run, RunCheckpoint
 from ensembles.registry import register
@@ -20,14 +20,15 @@ LOSS = "train_loss"
     trainer="icefall",
     names=[r"epoch-(?P<epoch>\d+)\.pt", r"checkpoint-(?P<step>\d+)\.pt"],
     roles={"best": r"best-(train|valid)-loss\.pt", "other": r"pretrained\.pt"},
-    markers=["best-train-loss.pt", "best-valid-loss.pt"],
 )
-def icefall(run: Run) -> Run:
+def icefall(run: Run) -> Run | None:
     """The training loss of an epoch is in its file.
 
     A validation loss is not: ``best_valid_loss`` is the smallest so far. As in icefall,
     ``epoch-N.pt`` is chosen by its epoch alone, and ``checkpoint-N.pt`` by its step.
     """
+    if not has_key(run, "batch_idx_train"):
+        return None
     notes: list[str] = []
     checkpoints = tuple(_with_loss(c, notes) for c in run.checkpoints)
     return replace(

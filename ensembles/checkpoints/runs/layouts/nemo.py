@@ -25,11 +25,12 @@ LAST = re.compile(r"-last(-v\d+)?(\.ckpt)?$")
 @register(
     LAYOUTS,
     trainer="NeMo",
-    names=[r"(?!.*(?:-EMA|-averaged|-unfinished|\.nemo)).*--\w+=[^/]+"],
+    names=[r".*--\w+=[^/]+(?<!-unfinished)"],
     roles={
-        "average": r"average-.*\.nemo|.*-averaged(\.nemo)?|.*-EMA(-v\d+)?\.ckpt",
-        "copy": r".*\.nemo|.*-last\.ckpt",
+        "average": r"average-.*\.nemo|.*-averaged(\.nemo|\.ckpt)?|.*-EMA(-v\d+)?\.ckpt",
+        "copy": r".*\.nemo|((?!--).)*-last\.ckpt",
     },
+    markers=["*--*=*"],
     subfolders=["checkpoints"],
 )
 def nemo(run: Run) -> Run:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar, cast
 
 from ensembles.checkpoints.runs.run import COUNTERS, Role, Run, RunCheckpoint
+from ensembles.checkpoints.runs.windows import parse_number
 from ensembles.registry import RegisteredFunction, Table
 
 
@@ -17,19 +17,21 @@ class RunLayout(RegisteredFunction):
 
     Parameters
     ----------
-    function : callable (Run) -> Run
+    function : callable (Run) -> Run or None
         Takes the run as the names describe it. Returns it with the steps, epochs,
-        tokens, metrics and roles that are not in the names. It adds a note for each
-        damaged file, and does not raise.
+        tokens, metrics and roles that are not in the names, or None if the files are
+        those of another trainer. It adds a note for each damaged file, and does not
+        raise.
     trainer : str
         Name of the trainer, for messages.
     names : sequence of str
         Regular expressions that match the whole path of a checkpoint relative to the
         folder, such as ``step(?P<step>\d+)/model\.pt``. The groups ``step``,
-        ``epoch`` and ``tokens`` are counters, other groups are metrics.
+        ``epoch`` and ``tokens`` are counters, with a unit such as B for billions if the
+        name has one; other groups are metrics.
     roles : mapping of str to str, default={}
         Regular expressions of the same kind for copies, best checkpoints and averages,
-        by role.
+        by role; they are tried before ``names``.
     markers : sequence of str, default=()
         Glob patterns, relative to the folder of the checkpoints. If given, one of them
         must exist.
@@ -44,7 +46,7 @@ class RunLayout(RegisteredFunction):
 
     def __init__(
         self,
-        function: Callable[[Run], Run],
+        function: Callable[[Run], Run | None],
         *,
         trainer: str,
         names: Sequence[str],
@@ -55,15 +57,15 @@ class RunLayout(RegisteredFunction):
     ) -> None:
         super().__init__(function)
         self.trainer = trainer
-        patterns: list[tuple[Role, str]] = [("checkpoint", name) for name in names]
-        patterns += roles.items()
+        patterns: list[tuple[Role, str]] = [*roles.items()]
+        patterns += [("checkpoint", name) for name in names]
         self.patterns = [(role, re.compile(pattern)) for role, pattern in patterns]
         self.depth = 1 + max(pattern.count("/") for _, pattern in patterns)
         self.markers = markers
         self.subfolders = ("", *subfolders)
         self.key = key
 
-    def __call__(self, run: Run) -> Run:
+    def __call__(self, run: Run) -> Run | None:
         """Add what other files in the folder say about the checkpoints.
 
         Parameters
@@ -73,9 +75,10 @@ class RunLayout(RegisteredFunction):
 
         Returns
         -------
-        Run
+        Run or None
+            None if the files are those of another trainer.
         """
-        return cast(Run, self.function(run))
+        return cast("Run | None", self.function(run))
 
     def find(self, folder: Path) -> tuple[Path, list[RunCheckpoint]]:
         """Find the checkpoints in a folder, described by their names.
@@ -119,7 +122,7 @@ class RunLayout(RegisteredFunction):
             if match:
                 groups = {k: v for k, v in match.groupdict().items() if v is not None}
                 step, epoch, tokens = (
-                    Decimal(groups[counter]) if counter in groups else None
+                    parse_number(groups[counter]) if counter in groups else None
                     for counter in COUNTERS
                 )
                 metrics = groups.keys() - set(COUNTERS)
