@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +21,11 @@ from ensembles.checkpoints.formats.pytorch_files.reading import (
 )
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 from ensembles.checkpoints.formats.state_dict import dtype_named
+from ensembles.checkpoints.runs.run import Run
 from ensembles.regular_files import read_json
+
+# Errors of values that are not what their type promises.
+MALFORMED = (OSError, ValueError, TypeError, AttributeError, IndexError, OverflowError)
 
 
 @contextmanager
@@ -114,18 +118,10 @@ class PytorchContents:
         Returns
         -------
         float or None
-            None if it is not a number.
+            None if it is not a number, or is damaged.
         """
-        if isinstance(value, bool | int | float):
-            return float(value)
-        if isinstance(value, StoredTensor) and value.size == 1:
-            dtype = dtype_named(value.dtype, str(self.file.path))
-            start = stored_at(value, dtype.itemsize, self.stored, str(self.file.path))
-            data = self.file.read(start, dtype.itemsize)
-            return float(np.frombuffer(data, dtype)[0])
-        if isinstance(value, PickledObject) and value.type.name == "scalar":
-            dtype_object, data = value.args
-            return float(np.frombuffer(data, np.dtype(dtype_object.args[0]))[0])
+        with suppress(*MALFORMED):
+            return self._number(value)
         return None
 
     def decimal(self, *keys: Any) -> Decimal | None:
@@ -142,6 +138,19 @@ class PytorchContents:
             None if a key is missing, or the value is not a finite number.
         """
         return as_decimal(self.number(self.get(*keys)))
+
+    def _number(self, value: Any) -> float | None:
+        if isinstance(value, bool | int | float):
+            return float(value)
+        if isinstance(value, StoredTensor) and value.size == 1:
+            dtype = dtype_named(value.dtype, str(self.file.path))
+            start = stored_at(value, dtype.itemsize, self.stored, str(self.file.path))
+            data = self.file.read(start, dtype.itemsize)
+            return float(np.frombuffer(data, dtype)[0])
+        if isinstance(value, PickledObject) and value.type.name == "scalar":
+            dtype_object, data = value.args
+            return float(np.frombuffer(data, np.dtype(dtype_object.args[0]))[0])
+        return None
 
 
 def pytorch_beside(path: Path, notes: list[str]) -> PytorchContents | None:
@@ -163,6 +172,25 @@ def pytorch_beside(path: Path, notes: list[str]) -> PytorchContents | None:
         file = FileSource(path)
         return PytorchContents(file, read_file(file))
     return None
+
+
+def has_key(run: Run, key: str) -> bool:
+    """Whether the first checkpoint of a run has a key, as the files of a trainer do.
+
+    Parameters
+    ----------
+    run : Run
+        Run of PyTorch files.
+    key : str
+        Key at the top level.
+
+    Returns
+    -------
+    bool
+        True also if the file cannot be read, because it may have the key.
+    """
+    saved = next((pytorch_beside(c.path, []) for c in run.checkpoints), None)
+    return saved is None or saved.get(key) is not None
 
 
 def as_decimal(number: Any) -> Decimal | None:

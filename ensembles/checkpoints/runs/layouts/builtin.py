@@ -7,11 +7,30 @@ from __future__ import annotations
 
 from ensembles.checkpoints.runs.layouts import (
     by_name,
+    espnet,
     fairseq,
     huggingface,
+    icefall,
     lightning,
+    megatron,
+    nemo,
     skorch,
+    timm,
+    wenet,
 )
 from ensembles.checkpoints.runs.layouts.table import LAYOUTS
 
-__all__ = ["LAYOUTS", "by_name", "fairseq", "huggingface", "lightning", "skorch"]
+__all__ = [
+    "LAYOUTS",
+    "by_name",
+    "espnet",
+    "fairseq",
+    "huggingface",
+    "icefall",
+    "lightning",
+    "megatron",
+    "nemo",
+    "skorch",
+    "timm",
+    "wenet",
+]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ensembles.checkpoints.runs.beside import (
+    has_key,
     json_beside,
     noted,
     pytorch_beside,
@@ -99,7 +100,7 @@ def opennmt(run: Run) -> Run | None:
 
     Source: onmt/models/model_saver.py of OpenNMT/OpenNMT-py.
     """
-    return run if _has_key(run, "generator") else None
+    return run if has_key(run, "generator") else None
 
 
 @register(
@@ -113,7 +114,7 @@ def nanogpt(run: Run) -> Run | None:
 
     Source: train.py of karpathy/nanoGPT, which overwrites ``ckpt.pt``.
     """
-    if not _has_key(run, "model_args"):
+    if not has_key(run, "model_args"):
         return None
     notes = list(run.notes)
     checkpoints = []
@@ -124,9 +125,3 @@ def nanogpt(run: Run) -> Run | None:
             checkpoint = replace(checkpoint, step=step)
         checkpoints.append(checkpoint)
     return replace(run, checkpoints=tuple(checkpoints), notes=tuple(notes))
-
-
-def _has_key(run: Run, key: str) -> bool:
-    """Whether the first file has a key; a file that cannot be read may have it."""
-    saved = next((pytorch_beside(c.path, []) for c in run.checkpoints), None)
-    return saved is None or saved.get(key) is not None
