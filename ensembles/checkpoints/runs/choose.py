@@ -291,9 +291,6 @@ def _last(run: Run, checkpoints: list[RunCheckpoint], last: int) -> list[RunChec
 
 def _check_number(name: str, number: int, n_checkpoints: int, run: Run) -> None:
     if not 1 <= number <= n_checkpoints:
-        missing = [c.path for c in run.checkpoints if not os.path.lexists(c.path)]
-        if missing:
-            raise FileNotFoundError(f"no checkpoint at {missing[0]}")
         raise ValueError(
             f"{name}=N (--{name} N) must be from 1 to the number of checkpoints, "
             f"{n_checkpoints} in {run.folder}: found {number}"

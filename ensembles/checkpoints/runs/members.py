@@ -51,7 +51,7 @@ def run_of(members: Sequence[str]) -> Run:
     Raises
     ------
     FileNotFoundError
-        If a pattern matches nothing.
+        If a pattern matches nothing, or a path does not exist.
     ValueError
         If a folder has no readable checkpoints.
     """
@@ -112,6 +112,9 @@ def _run_of_member(member: str) -> Run:
 
 def _run_of_paths(paths: Sequence[Path]) -> Run:
     """Run with these checkpoints; each one counts, with or without a step."""
+    missing = [path for path in paths if not os.path.lexists(path)]
+    if missing:
+        raise FileNotFoundError(f"no checkpoint at {missing[0]}")
     run = run_with(paths)
     if run is not None and all(c.role == "checkpoint" for c in run.checkpoints):
         return run

@@ -197,6 +197,7 @@ def test_the_names_of_folders_have_no_suffix(tmp_path: Path) -> None:
 def test_steps_that_are_missing_or_shared_are_listed(
     tmp_path: Path, entries: list[str], message: str
 ) -> None:
+    empty(tmp_path, entries)
     paths = [str(tmp_path / name) for name in entries]
     with pytest.raises(ValueError, match=message):
         expand(paths, last=1)

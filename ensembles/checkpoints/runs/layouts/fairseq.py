@@ -76,7 +76,7 @@ def _described(
 
 def _metric(saved: PytorchContents) -> tuple[str, bool]:
     """Metric of the best checkpoint, and whether lower values are better."""
-    for settings in (saved.get("cfg", "checkpoint"), saved.get("args")):
+    for settings in (_setting(saved.get("cfg"), "checkpoint"), saved.get("args")):
         name = _setting(settings, "best_checkpoint_metric")
         if isinstance(name, str):
             return name, not _setting(settings, "maximize_best_checkpoint_metric")
