@@ -122,7 +122,7 @@ def run_with(paths: Sequence[Path]) -> Run | None:
 
 
 def _layouts() -> list[RunLayout]:
-    """Run layouts, those with markers first: they are more specific."""
+    """Run layouts; the ones with markers come first, because they are more specific."""
     return sorted(LAYOUTS.values(), key=lambda layout: not layout.markers)
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from ensembles.checkpoints import average, choose_checkpoints, read_run
-from tests.checkpoints.runs.golden import check_average, check_run, tensors_at
+from tests.checkpoints.runs.layouts.golden import check_average, check_run, tensors_at
 
 dcp = pytest.importorskip("torch.distributed.checkpoint")
 pytestmark = pytest.mark.filterwarnings("ignore")
