@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ensembles_cli.console import bar
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, run
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.types import (
     Weights,
@@ -20,10 +20,14 @@ from ensembles_cli.options.types import (
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.average import (
     PlannedAverage,
+    counted,
     print_members,
     print_plan,
     print_report,
 )
+
+if TYPE_CHECKING:
+    from ensembles.checkpoints import ChosenCheckpoints
 
 
 @click.command("avg")
@@ -65,7 +69,8 @@ from ensembles_cli.reports.average import (
     type=Weights(),
     help="Weight of each member, such as .7,.3.  [default: equal]",
 )
-@checkpoint.last
+@run.choosing()
+@run.use_averaged_model
 @checkpoint.dtype
 @checkpoint.integers
 @checkpoint.missing
@@ -85,8 +90,8 @@ def command(
     members: tuple[str, ...],
     out: Path | None,
     weights: list[float] | None,
-    last: int | None,
     rule_params: tuple[tuple[str, Any], ...],
+    use_averaged_model: bool,
     part: Part | None,
     plan_only: bool,
     as_json: bool,
@@ -106,26 +111,33 @@ def command(
     ensemble avg a.safetensors:.7 b.safetensors:.3 -o soup.safetensors
     ensemble avg 'runs/*/model.safetensors' --rule median
     ensemble avg run/ --last 5 -o averaged.pt
+    ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
+    ensemble avg run/ --epochs 21:30 --use-averaged-model -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
     from ensembles.atomic_io import check_absent
-    from ensembles.checkpoints.directories.discovery import discover_checkpoints
 
     raise_file_limit()
     end_cleanly()
-    paths, member_weights = split_weights(members, weights, last=last)
-    discovered = discover_checkpoints(paths, last=last)
+    choice = run.choice_in(options)
+    paths, member_weights = split_weights(
+        members, weights, is_sorted=any(value is not None for value in choice.values())
+    )
+    chosen = checkpoints.choose_checkpoints(paths, **choice)
+    if use_averaged_model:
+        chosen, member_weights = window_of(chosen, member_weights, options)
+    options["key"] = options["key"] or chosen.key
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
-        discovered.paths,
-        out or default_out(discovered.paths),
+        chosen.paths,
+        out or default_out(chosen.paths),
         weights=member_weights,
         rule_params=as_params(rule_params),
         **part._asdict(),
         **options,
     )
-    planned = PlannedAverage(plan, discovered, part_notes)
+    planned = PlannedAverage(plan, chosen, part_notes)
     if plan_only:
         print_plan(planned, as_json)
         return
@@ -136,6 +148,37 @@ def command(
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
     print_report(planned, report, as_json)
+
+
+def window_of(
+    chosen: ChosenCheckpoints, weights: list[float] | None, options: dict[str, Any]
+) -> tuple[ChosenCheckpoints, list[float]]:
+    """Ends of the window of the chosen checkpoints, with their weights.
+
+    Sets the options of the average that go with it.
+    """
+    from ensembles.checkpoints import window_mean
+
+    if weights is not None or options["key"] or options["rule"] != "mean":
+        raise click.UsageError(
+            "--use-averaged-model has weights, a rule and a key of its own: leave out "
+            "weights, --rule and --key"
+        )
+    if len(chosen.paths) < 2:
+        raise click.UsageError(
+            "--use-averaged-model needs checkpoints at the start and the end of a "
+            f"window, found {' '.join(chosen.paths)}"
+        )
+    first, *between, last = chosen.checkpoints
+    window = window_mean(first.path, last.path)
+    options["key"] = (window.key,)
+    if options["only_weights"] is None:
+        options["only_weights"] = True
+    notes = [*chosen.notes, window.note]
+    if between:
+        notes.append(f"the {counted(len(between), 'checkpoint')} between are not read")
+    ends = chosen._replace(checkpoints=[last, first], notes=notes)
+    return ends, [*map(float, window.weights)]
 
 
 def default_out(members: list[str]) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, run
 from ensembles_cli.options.types import (
     Param,
     as_params,
@@ -49,7 +49,7 @@ from ensembles_cli.scoring.command import ScoringCommand
     required=True,
     help="Output: NAME.safetensors, NAME.pt, or a directory.",
 )
-@checkpoint.last
+@run.choosing(with_direction=False)
 @click.option(
     "--select",
     default="greedy-soup",
@@ -123,7 +123,6 @@ def command(
     out: Path,
     select_params: tuple[tuple[str, Any], ...],
     rule_params: tuple[tuple[str, Any], ...],
-    last: int | None,
     select: str,
     timeout: float | None,
     as_json: bool,
@@ -158,8 +157,7 @@ def command(
     the programs named in the text, such as eval.py, are unchanged. If other inputs of
     the scoring command have changed, remove OUT.journal.jsonl.
     """
-    from ensembles.checkpoints import Journal, make_soup
-    from ensembles.checkpoints.directories.discovery import discover_checkpoints
+    from ensembles.checkpoints import Journal, choose_checkpoints, make_soup
 
     raise_file_limit()
     end_cleanly()
@@ -168,13 +166,15 @@ def command(
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
     journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
-    discovered = discover_checkpoints(members, last=last)
-    paths = discovered.paths if base is None else [base, *discovered.paths]
+    choice = run.choice_in(options, with_direction=False)
+    chosen = choose_checkpoints(members, **choice)
+    options["key"] = options["key"] or chosen.key
+    paths = chosen.paths if base is None else [base, *chosen.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
-        print_notes(discovered.notes)
+        print_notes(chosen.notes)
         report = make_soup(
-            discovered.paths,
+            chosen.paths,
             scoring,
             out,
             select=select.replace("-", "_"),
@@ -185,4 +185,4 @@ def command(
             record=reporter.record,
             **options,
         )
-    print_soup(report, reporter, discovered.steps, as_json)
+    print_soup(report, reporter, chosen.steps, as_json)

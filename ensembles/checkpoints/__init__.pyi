@@ -24,9 +24,13 @@ from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
+from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
+from .runs.choose import choose_checkpoints as choose_checkpoints
 from .runs.read import read_run as read_run
 from .runs.run import Run as Run
 from .runs.run import RunCheckpoint as RunCheckpoint
+from .runs.running_averages import WindowMean as WindowMean
+from .runs.running_averages import window_mean as window_mean
 from .soup_search.candidates import Candidate as Candidate
 from .soup_search.journal import Journal as Journal
 from .soup_search.make_soup import SoupReport as SoupReport
