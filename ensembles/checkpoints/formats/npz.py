@@ -136,7 +136,7 @@ def npz(path: Path) -> Checkpoint:
     archive = read_archive(file)
     checkpoint = Checkpoint(str(path), "npz", path, {})
     scratch, others = ScratchFile(file), []
-    for entry in archive.entries:
+    for entry in archive:
         if entry.name.endswith(SUFFIX):
             name = entry.name.removesuffix(SUFFIX)
             checkpoint.layout[name] = _tensor(file, entry, scratch, checkpoint.records)
