@@ -437,3 +437,17 @@ def test_flipped_bytes_of_the_metadata_are_read_or_refused(
     except ValueError as error:
         message = str(error)
         assert str(tmp_path / "x") in message  # most are read
+
+
+def test_a_damaged_item_is_found_by_its_checksum(saved: Path, tmp_path: Path) -> None:
+    whole = torch.load(saved / "whole-100.pt")["2.weight"].numpy()
+    for layout in ("fsdp-2", "tensor-4"):
+        shutil.copytree(saved / f"{layout}/step-100", tmp_path / layout)
+        last = "__1_0.distcp" if layout == "fsdp-2" else "__3_0.distcp"
+        data = bytearray((tmp_path / layout / last).read_bytes())
+        data[data.rindex(whole[-1, -2:].tobytes())] ^= 1
+        (tmp_path / layout / last).write_bytes(data)
+        for out in (None, tmp_path / "out.safetensors"):
+            with pytest.raises(ValueError, match=rf"{last}: tensor '2\.weight' d"):
+                average([tmp_path / layout], out)
+        assert not (tmp_path / "out.safetensors").exists()
