@@ -232,6 +232,9 @@ class Checkpoint:
         Every stored tensor, by name. Tensors with shared storage occur once.
     aliases : dict of str to str
         Additional names for tensors in ``layout`` (tied tensors): alias to name.
+    order : list of str
+        Names and aliases in the order in which they are stored; names that are not in
+        it follow. Empty if no order is stored.
     is_directory : bool, default=False
         Whether ``path`` is a directory.
     is_distributed : bool, default=False
@@ -271,6 +274,7 @@ class Checkpoint:
     path: Path | None
     layout: dict[str, Tensor]
     aliases: dict[str, str] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
     is_directory: bool = False
     is_distributed: bool = False
     parts: dict[str, list[str]] = field(default_factory=dict)
@@ -303,8 +307,10 @@ class Checkpoint:
 
     @property
     def names(self) -> list[str]:
-        """All tensor names, including aliases."""
-        return [*self.layout, *self.aliases]
+        """All tensor names, including aliases, in the order of the checkpoint."""
+        names = [*self.layout, *self.aliases]
+        every = {*names} if self.order else ()
+        return [*dict.fromkeys([*filter(every.__contains__, self.order), *names])]
 
     def tensor(self, name: str) -> Tensor | None:
         """Tensor with a name or alias; None if the checkpoint does not have it."""

@@ -187,6 +187,7 @@ def read_checkpoint(
         path=path,
         layout=layout,
         aliases=aliases,
+        order=[*chosen.tensors],
         metadata=stored.metadata,
         records=[*used.values()] if stored.has_checksums else [],
         keys=chosen.keys,
