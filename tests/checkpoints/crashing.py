@@ -139,7 +139,7 @@ def write(command: str, members: list[str], out: Any, **options: Any) -> None:
     if command == "convert":
         convert(members[0], out, **options)
     else:
-        average(members, out, integers="max", **options)
+        average(members, out, **options)
 
 
 def run(order: dict[str, Any]) -> dict[str, Any]:

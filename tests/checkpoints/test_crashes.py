@@ -92,7 +92,7 @@ def test_a_kill_while_shards_of_ranks_are_joined_leaves_nothing_or_all(
 ) -> None:
     whole = [torch.load(saved / f"whole-{step}.pt") for step in (100, 1000, 200)]
     members = whole[: 1 if command == "convert" else 3]
-    average(members, tmp_path / "whole.safetensors", integers="max")
+    average(members, tmp_path / "whole.safetensors")
     joined = load(tmp_path / "whole.safetensors")
     case = crashing.sharded_case(tmp_path, server, saved, layout, command, False)
     case.run()
