@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ensembles.checkpoints.directories import directory, distributed, rank_files
+from ensembles.checkpoints.directories.open import model_states
 from ensembles.checkpoints.directories.step_names import Step, is_last, step_of
 from ensembles.checkpoints.directories.unreadable import explain
 from ensembles.checkpoints.directories.weight_files import (
@@ -237,7 +238,11 @@ def _is_checkpoint(path: Path) -> bool:
 
 def _is_sharded(path: Path) -> bool:
     """Whether a directory is one checkpoint, with parts of its tensors in its files."""
-    return distributed.folder_in(path) is not None or rank_files.has_rank_files(path)
+    return (
+        distributed.folder_in(path) is not None
+        or rank_files.has_rank_files(path)
+        or model_states(path) is not None
+    )
 
 
 def _by_step(paths: list[str], notes: list[str]) -> list[str]:

@@ -28,9 +28,10 @@ LAYOUTS = (
     ),
     (
         r"zero_to_fp32\.py|global_step\d+|.*[_-](optim|model)_states\.pt",
-        "{}: a DeepSpeed checkpoint; pass mp_rank_00_model_states.pt if it has the "
-        "whole model (ZeRO-1 and 2 on one tensor-parallel rank), else join it with its "
-        "zero_to_fp32.py first",
+        "{}: a DeepSpeed checkpoint whose parameters are in several files (ZeRO-3, "
+        "tensor or pipeline parallelism, experts), or a run with several steps; pass "
+        "the directory of a step, or join its files first, for ZeRO-3 with its "
+        "zero_to_fp32.py",
     ),
     (
         r"mp_rank_\d+.*|latest_checkpointed_iteration\.txt|iter_\d{7}",
