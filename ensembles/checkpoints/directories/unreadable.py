@@ -127,6 +127,8 @@ def _by_name(path: Path, entries: list[Path]) -> str:
         if is_weight_file(entry.name) and not TRAINER.fullmatch(entry.name)
     ]
     if folders and (is_pipeline or not (is_run or files)):
+        if len(folders) == 1:
+            return f"the weights are in its folder {folders[0]}; pass this folder"
         return (
             f"the weights are in its folders {', '.join(folders)}; average these one "
             "by one"

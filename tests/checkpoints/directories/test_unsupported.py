@@ -434,6 +434,18 @@ def test_a_file_of_one_rank_that_was_copied_alone_is_refused(tmp_path: Path) -> 
             plan([path])
 
 
+@pytest.mark.parametrize("name", ["last-model_part-{}.pt", "last-shard{}.pt"])
+def test_one_of_several_parts_of_a_model_is_refused(tmp_path: Path, name: str) -> None:
+    """As fairseq saves them; both would be averaged if their shapes agree."""
+    paths = [tmp_path / name.format(index) for index in range(2)]
+    torch.save({"model": {"w": torch.ones(2)}}, paths[0])
+    assert len(plan(paths[:1]).targets) == 1
+    torch.save({"model": {"w": torch.zeros(2)}}, paths[1])
+    torch.save({"model": {"w": torch.zeros(2)}}, tmp_path / "other-shard1.pt")
+    with pytest.raises(ValueError, match=rf"one part of a model: {paths[1].name} bes"):
+        plan(paths)
+
+
 def test_a_safetensors_file_with_the_chunks_of_a_rank_is_refused(
     tmp_path: Path,
 ) -> None:

@@ -144,7 +144,7 @@ def test_archives_that_cannot_be_read_are_refused(
     with tarfile.open(bad, "w:") as tar:
         tar.addfile(tarfile.TarInfo("model_weights/.metadata"))
     with pytest.raises(
-        ValueError, match=r"found model_weights/\.metadata; convert dis"
+        ValueError, match=r"found model_weights/\.metadata; unpack its dis"
     ):
         plan([bad])
 
