@@ -118,7 +118,7 @@ def read(path: Path, folder: Path, key: Keys = None) -> Checkpoint:
         keys = _listed(set(left_out.values()))
         raise ValueError(
             f"{folder} has training state alone, under {keys}; choose a part of it "
-            "with key=NAME"
+            "with key=NAME (--key NAME)"
         )
     wrapper = () if key else _wrapper(paths)
     content = _nested(folder, metadata, paths, len(wrapper))

@@ -164,7 +164,8 @@ def _tensor(path: Path, name: str, holders: Sequence[_RankFile]) -> Tensor:
     first = values[0]
     if any((v.dtype, v.shape) != (first.dtype, first.shape) for v in values):
         raise ValueError(
-            f"{where} has different dtypes or shapes in the files of ranks"
+            f"{where} has different dtypes or shapes in the files of ranks; copy the "
+            "files of one step into the folder"
         )
     if all(value.shard is None for value in values):
         return tensor_in(holders[0].file, name, first, holders[0].stored)

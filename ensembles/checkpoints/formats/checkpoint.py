@@ -143,7 +143,8 @@ class FileSource:
             if n_read == 0:
                 raise ValueError(
                     f"{self.path} ends at byte {offset}, {len(rest)} bytes too early: "
-                    "it was truncated, or is still being written"
+                    "it was truncated, or is still being written; wait until it is "
+                    "complete, or copy it again"
                 )
             rest, offset = rest[n_read:], offset + n_read
 
@@ -170,7 +171,8 @@ class FileSource:
         if offset < 0 or offset + size > self.size:
             raise ValueError(
                 f"{self.path} must have {offset + size} bytes by its header, found "
-                f"{self.size}: it was truncated, or its header is wrong"
+                f"{self.size}: it was truncated, or its header is wrong; copy or "
+                "download it again"
             )
         buffer = bytearray(size)
         self.read_into(memoryview(buffer), offset)
@@ -291,7 +293,10 @@ class Checkpoint:
     def __post_init__(self) -> None:
         for name in self.names:
             if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
-                raise ValueError(f"{self.name}: tensor name {name!r} is not valid text")
+                raise ValueError(
+                    f"{self.name}: tensor name {name!r} is not valid text; rename the "
+                    "tensor and save the file again"
+                )
         if self.path is not None and not self.is_directory:
             self.parts.setdefault(self.path.name, list(self.layout))
 

@@ -194,7 +194,10 @@ def _array_header(
     stored = file.read(entry.start, min(entry.stored_size, LARGEST_HEADER))
     if entry.method == STORED:
         if entry.stored_size != entry.size:
-            raise ValueError(f"{where} has two sizes, and is not compressed")
+            raise ValueError(
+                f"{where} is not compressed, but has {entry.stored_size} bytes in the "
+                f"file and {entry.size} bytes unpacked; save the archive again"
+            )
     elif entry.method == DEFLATED:
         try:
             stored = zlib.decompressobj(-15).decompress(stored, LARGEST_HEADER)

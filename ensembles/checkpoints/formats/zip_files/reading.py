@@ -254,7 +254,7 @@ def _directory(file: FileSource, begin: int, end: int) -> _Directory:
         raise ValueError(
             f"{file.path} is a zip file with a directory of {size} bytes and "
             f"{n_entries} entries; at most {LARGEST_DIRECTORY} bytes and "
-            f"{MOST_ENTRIES} entries are read"
+            f"{MOST_ENTRIES} entries are read; save its contents in several files"
         )
     start = begin + offset
     if disk or first_disk or here != n_entries:
