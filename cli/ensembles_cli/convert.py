@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
+from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.average import (
     PlannedAverage,
@@ -37,12 +39,14 @@ from ensembles_cli.reports.average import (
 @checkpoint.memory
 @checkpoint.threads
 @checkpoint.force
+@part_option
 @checkpoint.plan_only
 @checkpoint.as_json
 @checkpoint.sha256
 def command(
     source: str,
     out: Path,
+    part: Part | None,
     plan_only: bool,
     as_json: bool,
     sha256: bool,
@@ -65,13 +69,17 @@ def command(
 
     raise_file_limit()
     end_cleanly()
+    part, part_notes = (part, []) if part else part_of_launcher(os.environ)
+    options |= part._asdict()
     plan = as_conversion(checkpoints.plan([source], out, **options))
     member = checkpoints.RunCheckpoint(path=Path(source))
-    planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints([member], []))
+    chosen = checkpoints.ChosenCheckpoints([member], [])
+    planned = PlannedAverage(plan, chosen, part_notes)
     if plan_only:
         print_plan(planned, as_json)
         return
-    check_absent(out, force=options["force"])
+    if part.world_size is None:
+        check_absent(out, force=options["force"])
     if not as_json:
         print_members(planned)
     with bar("converting", plan.read_bytes) as progress:

@@ -30,11 +30,15 @@ from typing import Any
 import numpy as np
 
 from ensembles import atomic_io
-from ensembles.checkpoints import average
+from ensembles.checkpoints import average, convert
 from tests.checkpoints.building import save, save_shards
+from tests.checkpoints.merging import torchrun
 
 ROOT = Path(__file__).parents[2]
 KINDS = ("safetensors", "directory", "pt")
+# Checkpoints of several ranks, see directories/ranks.py.
+SHARDED = ("fsdp-2", "fsdp-4", "tensor-2", "tensor-4")
+RANKS = Path(__file__).parent / "directories" / "ranks.py"
 ERRORS = ("ENOSPC", "EIO", "EINTR", "EDQUOT")
 # System calls of the writing path, and those that read members.
 CALLS: list[tuple[Any, str]] = [
@@ -130,12 +134,21 @@ class Injection:
         return buffered if "b" in mode else io.TextIOWrapper(buffered, "utf-8")
 
 
+def write(command: str, members: list[str], out: Any, **options: Any) -> None:
+    """Write the average of members, or convert the first."""
+    if command == "convert":
+        convert(members[0], out, **options)
+    else:
+        average(members, out, **options)
+
+
 def run(order: dict[str, Any]) -> dict[str, Any]:
-    """Run an average in this process; return its calls and its error."""
+    """Run a command in this process; return its calls and its error."""
     injection = Injection(order["at"], order["how"], tuple(order["missing"]))
     error = None
     try:
-        average(order["members"], order["out"], force=order["force"], threads=1)
+        places = order["members"], order["out"]
+        write(order["command"], *places, force=order["force"], threads=1)
     except Exception as caught:
         error = f"{type(caught).__name__}: {caught}"
     return {"calls": injection.calls, "error": error}
@@ -224,10 +237,21 @@ def tree(path: Path) -> Tree | None:
 
 
 class Case:
-    """Two members, an output over nothing or over an old one, and other files."""
+    """Members, an output over nothing or over an old one, and other files.
+
+    Without ``members``, two are written that have so many elements.
+    """
 
     def __init__(
-        self, folder: Path, server: Server, kind: str, is_over: bool, size: int = 1000
+        self,
+        folder: Path,
+        server: Server,
+        kind: str,
+        is_over: bool,
+        size: int = 1000,
+        *,
+        members: list[str] | None = None,
+        command: str = "average",
     ) -> None:
         self.folder = folder
         self.server = server
@@ -235,12 +259,16 @@ class Case:
         self.is_over = is_over
         suffix = "" if kind == "directory" else f".{kind}"
         self.out = folder / f"out{suffix}"
+        self.command = command
         self._rng = np.random.default_rng(0)
-        self.members = [self._member(f"members/{name}{suffix}", size) for name in "ab"]
+        self.members = members or [
+            self._member(f"members/{name}{suffix}", size) for name in "ab"
+        ]
         self._save_others()
-        average(self.members, self.out)
+        write(command, self.members, self.out)
         self.new = tree(self.out)
-        self._check_values()
+        if not members:
+            self._check_values()
         self.old = self.prepare()
         self.others = self._others()
 
@@ -315,8 +343,8 @@ class Case:
     ) -> list[dict[str, Any]]:
         """Runs at the same time, with ``force`` if an old output is there."""
         force = self.is_over if is_over is None else is_over
-        places = {"members": self.members, "out": str(self.out)}
-        return self.server.run(force=force, n_runs=n_runs, **places, **order)
+        order |= {"command": self.command, "members": self.members}
+        return self.server.run(force=force, n_runs=n_runs, out=str(self.out), **order)
 
     def run(self, **order: Any) -> dict[str, Any]:
         """One run."""
@@ -431,6 +459,15 @@ class Case:
         return killed
 
 
+def sharded_case(
+    folder: Path, server: Server, saved: Path, layout: str, command: str, is_over: bool
+) -> Case:
+    """Case of three checkpoints of several ranks, which ranks.py has saved."""
+    folder.mkdir(exist_ok=True)
+    members = [str(path) for path in sorted((saved / layout).iterdir())]
+    return Case(folder, server, "directory", is_over, members=members, command=command)
+
+
 def crash_test(n_kills: int, seed: int) -> None:
     """Take each case, then kill processes; an assertion fails at the first fault."""
     rng = np.random.default_rng(seed)
@@ -450,12 +487,45 @@ def crash_test(n_kills: int, seed: int) -> None:
             seconds = time.perf_counter() - started
             n_runs = n_kills // 6 + (number < n_kills % 6)
             n_killed = sum(case.kill_process(rng, seconds) for _ in range(n_runs))
-        over = "an old output" if is_over else "nothing"
-        sys.stdout.write(
-            f"{kind} over {over}: {n_calls} system calls killed and failed, {n_short} "
-            f"cut short; {n_killed} of {n_runs} processes killed while they ran\n"
+        report(
+            f"{kind} over {over(is_over)}: {n_calls} system calls killed and failed, "
+            f"{n_short} cut short; {n_killed} of {n_runs} processes killed while they "
+            "ran"
         )
-        sys.stdout.flush()
+    crash_test_of_ranks(n_kills // 50, rng)
+
+
+def crash_test_of_ranks(n_kills: int, rng: np.random.Generator) -> None:
+    """Kill averages and conversions of sharded checkpoints, and ranks of torchrun."""
+    with tempfile.TemporaryDirectory() as name, served() as server:
+        saved = Path(name) / "saved"
+        saved.mkdir()
+        subprocess.run([sys.executable, RANKS, saved], check=True)
+        commands = ("average", "convert")
+        for layout, command, is_over in product(SHARDED, commands, (False, True)):
+            folder = Path(name) / f"{layout}-{command}-{is_over}"
+            case = sharded_case(folder, server, saved, layout, command, is_over)
+            n_calls = case.kill_each()
+            case.fail_each(lambda at: ERRORS)
+            seconds = 1.0
+            for _ in range(n_kills):
+                seconds = case.kill_at_random(rng, seconds)
+            report(
+                f"{command} of {layout} over {over(is_over)}: {n_calls} system calls "
+                f"killed and failed; {n_kills} kills at random moments"
+            )
+    with tempfile.TemporaryDirectory() as name:
+        n_killed = torchrun.crash_test(Path(name), n_kills, rng)
+        report(f"torchrun: one of four ranks killed in {n_killed} of {n_kills} runs")
+
+
+def over(is_over: bool) -> str:
+    return "an old output" if is_over else "nothing"
+
+
+def report(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from ensembles.checkpoints import average
 from tests.checkpoints import crashing
+from tests.checkpoints.building import load
 from tests.checkpoints.crashing import ERRORS, KINDS, LARGE, Case, Server
 
 N_RANDOM = 5  # kills of each case; `make crash-test` takes a thousand
@@ -75,6 +78,31 @@ def test_a_kill_of_the_command_leaves_the_old_or_the_new_output(
 ) -> None:
     case = Case(tmp_path, server, "safetensors", True, LARGE)
     assert sum(case.kill_process(rng, 1.0) for _ in range(3)) > 0
+
+
+@pytest.mark.parametrize("command", ["average", "convert"])
+@pytest.mark.parametrize("layout", ["fsdp-4", "tensor-2"])
+def test_a_kill_while_shards_of_ranks_are_joined_leaves_nothing_or_all(
+    saved: Path,
+    tmp_path: Path,
+    server: Server,
+    rng: np.random.Generator,
+    layout: str,
+    command: str,
+) -> None:
+    whole = [torch.load(saved / f"whole-{step}.pt") for step in (100, 1000, 200)]
+    members = whole[: 1 if command == "convert" else 3]
+    average(members, tmp_path / "whole.safetensors")
+    joined = load(tmp_path / "whole.safetensors")
+    case = crashing.sharded_case(tmp_path, server, saved, layout, command, False)
+    case.run()
+    written = load(case.out / "model.safetensors")
+    assert {n: (t.dtype, t.tobytes()) for n, t in written.items()} == {
+        n: (t.dtype, t.tobytes()) for n, t in joined.items()
+    }
+    seconds = max(case.run(is_over=True)["seconds"] for _ in range(3))
+    for _ in range(N_RANDOM):
+        seconds = case.kill_at_random(rng, seconds)
 
 
 @pytest.mark.parametrize("kind", KINDS)

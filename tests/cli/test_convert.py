@@ -98,3 +98,14 @@ def test_wrong_input_is_one_line_and_nothing_written(
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert sorted(os.listdir()) == before
+
+
+def test_processes_convert_a_directory_together() -> None:
+    save_shards(Path("m"), [{f"w{i}": np.full((4, 4), float(i))} for i in range(4)])
+    assert convert("m", "-o", "whole", "--dtype", "f16").exit_code == 0
+    for part in ("1/2", "2/2"):
+        assert not Path("out").exists()
+        result = convert("m", "-o", "out", "--dtype", "f16", "--part", part)
+        assert result.exit_code == 0, result.output
+    for path in Path("whole").iterdir():
+        assert (Path("out") / path.name).read_bytes() == path.read_bytes()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from ensembles_cli.reports.average import counted, print_notes
 if TYPE_CHECKING:
     from ensembles.checkpoints import Inspection, Module
     from ensembles.checkpoints.formats.checkpoint import TensorInfo
+    from ensembles.checkpoints.inspection.contents import StateDictInfo
 
 SHOWN = 8  # tied tensors and values that are listed
 LONGEST = 100  # characters of a value of the metadata
@@ -153,12 +155,12 @@ def _print_others(found: Inspection) -> None:
             ["other state dict", "tensors", "parameters", "size"],
             [
                 [
-                    entry.key or "(top level)",
-                    str(entry.n_tensors),
-                    count(entry.n_parameters),
-                    size(entry.nbytes),
+                    key or "(top level)",
+                    str(sum(entry.n_tensors for entry in entries)),
+                    count(sum(entry.n_parameters for entry in entries)),
+                    size(sum(entry.nbytes for entry in entries)),
                 ]
-                for entry in found.state_dicts
+                for key, entries in _by_pattern(found.state_dicts).items()
             ],
         )
     for line in _listed([f"{key}: {value}" for key, value in found.values.items()]):
@@ -179,6 +181,15 @@ def _print_others(found: Inspection) -> None:
         click.echo(_safe(_written_by(found.recipe)))
     for key, value in _metadata(found).items():
         click.echo(_safe(f"metadata {key}: {value}"[:LONGEST]))
+
+
+def _by_pattern(entries: Iterable[StateDictInfo]) -> dict[str, list[StateDictInfo]]:
+    """State dicts whose keys differ only in numbers, such as ``optimizer.state.*``."""
+    groups: dict[str, list[StateDictInfo]] = {}
+    for entry in entries:
+        pattern = re.sub(r"(?<![^.])\d+(?![^.])", "*", entry.key)
+        groups.setdefault(pattern, []).append(entry)
+    return groups
 
 
 def _written_by(recipe: Mapping[str, Any]) -> str:

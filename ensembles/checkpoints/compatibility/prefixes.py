@@ -106,4 +106,5 @@ def _rename(member: Checkpoint, names: Mapping[str, str]) -> Checkpoint:
         names.get(alias, alias): names.get(name, name)
         for alias, name in member.aliases.items()
     }
-    return replace(member, layout=layout, aliases=aliases)
+    order = [names.get(name, name) for name in member.order]
+    return replace(member, layout=layout, aliases=aliases, order=order)

@@ -217,6 +217,7 @@ def _add_weight_file(
     layout = {prefix + tensor: value for tensor, value in file.layout.items()}
     checkpoint.layout.update(layout)
     checkpoint.aliases.update({prefix + a: prefix + n for a, n in file.aliases.items()})
+    checkpoint.order.extend(prefix + tensor for tensor in file.names)
     checkpoint.parts[folder + name] = list(layout)
     checkpoint.records.extend(file.records)
     checkpoint.format = checkpoint.format or file.format

@@ -37,7 +37,7 @@ from ensembles.checkpoints.formats.pytorch_files.tensors import Storage, StoredT
 from ensembles.regular_files import read_json
 
 # Folders for the model in the checkpoints of OLMo-core, Accelerate and NeMo.
-FOLDERS = re.compile(r"model_and_optim|pytorch_model_fsdp_\d+|weights")
+FOLDERS = re.compile(r"model_and_optim|pytorch_model_fsdp_\d+|(model_)?weights")
 # Keys of the training state; Megatron has it beside the names of the model.
 STATE = (
     r"(?:chained_\d+\.)?optim(?:izer)?s?(?:[_-]?\d+)?|(?:lr_)?schedulers?(?:[_-]?\d+)?"
@@ -118,7 +118,7 @@ def read(path: Path, folder: Path, key: Keys = None) -> Checkpoint:
         keys = _listed(set(left_out.values()))
         raise ValueError(
             f"{folder} has training state alone, under {keys}; choose a part of it "
-            "with key=NAME"
+            "with key=NAME (--key NAME)"
         )
     wrapper = () if key else _wrapper(paths)
     content = _nested(folder, metadata, paths, len(wrapper))

@@ -106,11 +106,17 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
     """
     ranks = [_open(file, key) for file in _rank_files(path)]
     layout: dict[str, Tensor] = {}
+    notes = list(ranks[0].notes)
     records: dict[tuple[str, int], ChecksumRecord] = {}
     for name in dict.fromkeys(name for rank in ranks for name in rank.tensors):
         holders = [rank for rank in ranks if name in rank.tensors]
         layout[name] = _tensor(path, name, holders)
         is_sharded = holders[0].tensors[name].shard is not None
+        if not is_sharded and _differ(holders, name):
+            notes.append(
+                f"{name} is not sharded and differs between the ranks; that of rank 0 "
+                "is read, as torch does"
+            )
         for rank in holders if is_sharded else holders[:1]:
             for record in _records(rank, name):
                 records[record.file.path.name, record.offset] = record
@@ -120,7 +126,7 @@ def read(path: Path, key: Keys = None) -> Checkpoint:
         {rank.file.path.name: list(rank.tensors) for rank in ranks},
         folders=[""],
         keys=ranks[0].keys,
-        notes=ranks[0].notes,
+        notes=notes,
         records=[*records.values()],
     )
 
@@ -140,6 +146,17 @@ def _records(rank: _RankFile, name: str) -> list[ChecksumRecord]:
     return [rank.stored.storages[part.storage.key]]
 
 
+def _differ(holders: Sequence[_RankFile], name: str) -> bool:
+    """Whether copies of a tensor have different checksums, where these are known."""
+    crcs = set()
+    for rank in holders:
+        value = rank.tensors[name]
+        for record in _records(rank, name):
+            if value.storage is not None and value.size == value.storage.size:
+                crcs.add((record.size, record.crc))
+    return len(crcs) > 1
+
+
 def _tensor(path: Path, name: str, holders: Sequence[_RankFile]) -> Tensor:
     """The tensor in all files that have it: its parts, or the copy of the first."""
     where = f"{path}: tensor {name!r}"
@@ -147,7 +164,8 @@ def _tensor(path: Path, name: str, holders: Sequence[_RankFile]) -> Tensor:
     first = values[0]
     if any((v.dtype, v.shape) != (first.dtype, first.shape) for v in values):
         raise ValueError(
-            f"{where} has different dtypes or shapes in the files of ranks"
+            f"{where} has different dtypes or shapes in the files of ranks; copy the "
+            "files of one step into the folder"
         )
     if all(value.shard is None for value in values):
         return tensor_in(holders[0].file, name, first, holders[0].stored)

@@ -28,9 +28,10 @@ LAYOUTS = (
     ),
     (
         r"zero_to_fp32\.py|global_step\d+|.*[_-](optim|model)_states\.pt",
-        "{}: a DeepSpeed checkpoint; pass mp_rank_00_model_states.pt if it has the "
-        "whole model (ZeRO-1 and 2 on one tensor-parallel rank), else join it with its "
-        "zero_to_fp32.py first",
+        "{}: a DeepSpeed checkpoint whose parameters are in several files (ZeRO-3, "
+        "tensor or pipeline parallelism, experts), or a run with several steps; pass "
+        "the directory of a step, or join its files first, for ZeRO-3 with its "
+        "zero_to_fp32.py",
     ),
     (
         r"mp_rank_\d+.*|latest_checkpointed_iteration\.txt|iter_\d{7}",
@@ -126,6 +127,8 @@ def _by_name(path: Path, entries: list[Path]) -> str:
         if is_weight_file(entry.name) and not TRAINER.fullmatch(entry.name)
     ]
     if folders and (is_pipeline or not (is_run or files)):
+        if len(folders) == 1:
+            return f"the weights are in its folder {folders[0]}; pass this folder"
         return (
             f"the weights are in its folders {', '.join(folders)}; average these one "
             "by one"

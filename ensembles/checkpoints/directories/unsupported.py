@@ -13,6 +13,8 @@ from ensembles.dtypes import is_float
 # A flat parameter of FSDP is one rank's shard of many flattened parameters.
 FLAT = re.compile(r"(.*\.)?_?flat_param(_\d+)?")
 PARALLEL = re.compile(r"mp_rank_\d+(?:_\d+)*")  # a rank's file or folder
+# A part of a model of fairseq, or of FSDP in fairseq.
+PART = re.compile(r"(.*-(?:model_part-|shard|rank-))\d+(\.pt)")
 SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")
 ZERO = re.compile(r"zero_pp_rank|_model_states")  # file names of DeepSpeed
 SHOWN = 3
@@ -63,6 +65,13 @@ def unsupported_reasons(checkpoint: Checkpoint) -> Iterator[str]:
             "first, with ds_to_universal.py of DeepSpeed or Megatron's "
             "tools/checkpoint/convert.py"
         )
+    parts = _other_parts(checkpoint)
+    if parts:
+        yield (
+            f"{checkpoint.name} has one part of a model: "
+            f"{', '.join(parts[:SHOWN])} beside it has others; load the model with "
+            "fairseq, and save its state_dict() with torch.save"
+        )
     if checkpoint.path is not None and SHARD.fullmatch(checkpoint.path.name):
         yield (
             f"{checkpoint.name} has one rank's chunks of sharded tensors, written by "
@@ -95,6 +104,22 @@ def _other_ranks(checkpoint: Checkpoint) -> list[str]:
                 and other.name != entry.name
             ]
     return []
+
+
+def _other_parts(checkpoint: Checkpoint) -> list[str]:
+    """Files with the other parts of a model, beside a file with one."""
+    path = checkpoint.path
+    part = PART.fullmatch(path.name) if path is not None else None
+    if path is None or part is None:
+        return []
+    others = [
+        (PART.fullmatch(e.name), e.name) for e in path.absolute().parent.iterdir()
+    ]
+    return sorted(
+        name
+        for match, name in others
+        if match and match.groups() == part.groups() and name != path.name
+    )
 
 
 def placeholder_notes(checkpoint: Checkpoint) -> Iterator[str]:

@@ -143,7 +143,8 @@ class FileSource:
             if n_read == 0:
                 raise ValueError(
                     f"{self.path} ends at byte {offset}, {len(rest)} bytes too early: "
-                    "it was truncated, or is still being written"
+                    "it was truncated, or is still being written; wait until it is "
+                    "complete, or copy it again"
                 )
             rest, offset = rest[n_read:], offset + n_read
 
@@ -170,7 +171,8 @@ class FileSource:
         if offset < 0 or offset + size > self.size:
             raise ValueError(
                 f"{self.path} must have {offset + size} bytes by its header, found "
-                f"{self.size}: it was truncated, or its header is wrong"
+                f"{self.size}: it was truncated, or its header is wrong; copy or "
+                "download it again"
             )
         buffer = bytearray(size)
         self.read_into(memoryview(buffer), offset)
@@ -232,6 +234,9 @@ class Checkpoint:
         Every stored tensor, by name. Tensors with shared storage occur once.
     aliases : dict of str to str
         Additional names for tensors in ``layout`` (tied tensors): alias to name.
+    order : list of str
+        Names and aliases in the order in which they are stored; names that are not in
+        it follow. Empty if no order is stored.
     is_directory : bool, default=False
         Whether ``path`` is a directory.
     is_distributed : bool, default=False
@@ -271,6 +276,7 @@ class Checkpoint:
     path: Path | None
     layout: dict[str, Tensor]
     aliases: dict[str, str] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
     is_directory: bool = False
     is_distributed: bool = False
     parts: dict[str, list[str]] = field(default_factory=dict)
@@ -287,7 +293,10 @@ class Checkpoint:
     def __post_init__(self) -> None:
         for name in self.names:
             if not name.isascii() and name.encode("utf-8", "replace").decode() != name:
-                raise ValueError(f"{self.name}: tensor name {name!r} is not valid text")
+                raise ValueError(
+                    f"{self.name}: tensor name {name!r} is not valid text; rename the "
+                    "tensor and save the file again"
+                )
         if self.path is not None and not self.is_directory:
             self.parts.setdefault(self.path.name, list(self.layout))
 
@@ -303,8 +312,10 @@ class Checkpoint:
 
     @property
     def names(self) -> list[str]:
-        """All tensor names, including aliases."""
-        return [*self.layout, *self.aliases]
+        """All tensor names, including aliases, in the order of the checkpoint."""
+        names = [*self.layout, *self.aliases]
+        every = {*names} if self.order else ()
+        return [*dict.fromkeys([*filter(every.__contains__, self.order), *names])]
 
     def tensor(self, name: str) -> Tensor | None:
         """Tensor with a name or alias; None if the checkpoint does not have it."""

@@ -56,10 +56,14 @@ def _weights(path: Path) -> tuple[int, int, list[str]]:
     others = [str(PurePosixPath(entry.name)) for entry in files if entry not in weights]
     if len(weights) != 1 or weights[0].issparse():
         names = [entry.name for entry in weights] or others
+        advice = "convert ranks of tensor parallelism to a single file with NeMo"
+        if any(PurePosixPath(name).name == ".metadata" for name in names):
+            advice = (
+                "unpack its distributed checkpoint with tar -xf, and pass the folder"
+            )
         raise ValueError(
             f"{path} must have one file {WEIGHTS}, found {', '.join(names[:5])}; "
-            "convert distributed checkpoints and ranks of tensor parallelism to a "
-            "single file with NeMo"
+            f"{advice}"
         )
     begin = weights[0].offset_data
     return begin, begin + weights[0].size, others

@@ -136,7 +136,7 @@ def npz(path: Path) -> Checkpoint:
     archive = read_archive(file)
     checkpoint = Checkpoint(str(path), "npz", path, {})
     scratch, others = ScratchFile(file), []
-    for entry in archive.entries:
+    for entry in archive:
         if entry.name.endswith(SUFFIX):
             name = entry.name.removesuffix(SUFFIX)
             checkpoint.layout[name] = _tensor(file, entry, scratch, checkpoint.records)
@@ -194,7 +194,10 @@ def _array_header(
     stored = file.read(entry.start, min(entry.stored_size, LARGEST_HEADER))
     if entry.method == STORED:
         if entry.stored_size != entry.size:
-            raise ValueError(f"{where} has two sizes, and is not compressed")
+            raise ValueError(
+                f"{where} is not compressed, but has {entry.stored_size} bytes in the "
+                f"file and {entry.size} bytes unpacked; save the archive again"
+            )
     elif entry.method == DEFLATED:
         try:
             stored = zlib.decompressobj(-15).decompress(stored, LARGEST_HEADER)

@@ -21,6 +21,7 @@ from ensembles.checkpoints.formats.pytorch_files.nesting import (
     contents_beside,
     state_dict_in,
     tensors_by_key,
+    tensors_in,
 )
 from ensembles.checkpoints.formats.pytorch_files.objects import (
     Malformed,
@@ -61,7 +62,11 @@ def _contents(path: Path) -> FileContents:
         key: [_listed(str(name), tensor) for name, tensor in tensors.items()]
         for key, tensors in by_key.items()
     }
-    texts = {str(key): _short(value) for key, value in items}
+    texts = {
+        str(key): _short(value) or _summary(value)
+        for key, value in items
+        if str(key) not in by_key
+    }
     values = {key: text for key, text in texts.items() if text}
     return FileContents(state_dicts, values, stored.metadata)
 
@@ -87,6 +92,14 @@ def _named_in_errors(path: Path) -> Iterator[None]:
 def _listed(name: str, tensor: StoredTensor) -> TensorInfo:
     n_bytes = tensor.size * ITEMSIZES.get(tensor.dtype, 1)
     return TensorInfo(name, tensor.dtype, tensor.shape, n_bytes)
+
+
+def _summary(value: Any) -> str:
+    """Tensors in a container, such as the state of an optimizer; empty for others."""
+    tensors = [] if isinstance(value, StoredTensor) else list(tensors_in(value))
+    n_bytes = sum(_listed("", tensor).nbytes for tensor in tensors)
+    plural = "s" * (len(tensors) != 1)
+    return f"{len(tensors)} tensor{plural}, {n_bytes:,} bytes" if tensors else ""
 
 
 def _short(value: Any) -> str:
@@ -187,6 +200,7 @@ def read_checkpoint(
         path=path,
         layout=layout,
         aliases=aliases,
+        order=[*chosen.tensors],
         metadata=stored.metadata,
         records=[*used.values()] if stored.has_checksums else [],
         keys=chosen.keys,

@@ -226,11 +226,17 @@ def encode_header(
 
 def _header(file: FileSource) -> tuple[dict[str, Any], int]:
     size = int.from_bytes(file.read(0, 8), "little") if file.size >= 8 else 0
-    if not 2 <= size <= min(LARGEST_HEADER, file.size - 8):
+    if not 2 <= size <= file.size - 8:
         raise _broken(
             file.path,
             f"its first 8 bytes claim a header of {size} bytes, in a file of "
-            f"{file.size} (at most {LARGEST_HEADER} are read)",
+            f"{file.size}",
+        )
+    if size > LARGEST_HEADER:
+        raise ValueError(
+            f"{file.path}: its first 8 bytes claim a header of {size} bytes, at most "
+            f"{LARGEST_HEADER} are read; if it is complete, divide it into several "
+            "files with an index"
         )
     try:
         text = file.read(8, size).decode("utf-8")

@@ -120,7 +120,8 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
             continue
         seen[location] = key
         layout[key] = Tensor(array.dtype, array.shape, MemorySource(array), 0)
-    return Checkpoint(name, "pytorch" if has_torch else "numpy", None, layout, aliases)
+    format_ = "pytorch" if has_torch else "numpy"
+    return Checkpoint(name, format_, None, layout, aliases, order=[*state])
 
 
 def place_of(value: Any, array: Array) -> Hashable:

@@ -11,7 +11,7 @@ from ensembles.checkpoints.formats.checkpoint import (
     ChecksumRecord,
     Tensor,
 )
-from ensembles.checkpoints.formats.zip_files.crc import combine, crc32
+from ensembles.checkpoints.formats.zip_files.crc import combine, crc32, damaged
 from ensembles.checkpoints.planning.checksum_ranges import (
     ChecksumRange,
     checksum_ranges,
@@ -96,7 +96,4 @@ def _verify(
             crc = crc32(read, crc)
             progress(len(read))
     if crc != record.crc:
-        raise ValueError(
-            f"{record.file.path} is damaged: entry {record.name!r} does not match its "
-            "checksum; copy or download the file again"
-        )
+        raise damaged(record)

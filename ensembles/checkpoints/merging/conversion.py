@@ -27,6 +27,8 @@ def convert(
     force: bool = False,
     progress: Callable[[int], None] = silent,
     sha256: bool = False,
+    rank: int = 0,
+    world_size: int | None = None,
 ) -> MergeReport:
     """Convert a checkpoint: its format, the float format, or the division into files.
 
@@ -66,6 +68,11 @@ def convert(
         Called with the number of bytes read since the last call, from any thread.
     sha256 : bool, default=False
         Whether to compute the SHA-256 of all weight files for the report.
+    rank : int, default=0
+        Number of this process among ``world_size`` processes, from 0.
+    world_size : int or None, default=None
+        Number of processes that write the output together, which is a directory; see
+        `average`. None writes everything in this process.
 
     Returns
     -------
@@ -109,6 +116,8 @@ def convert(
         memory=memory,
         threads=threads,
         force=force,
+        rank=rank,
+        world_size=world_size,
     )
     return write(as_conversion(planned), progress=progress, sha256=sha256)
 

@@ -117,7 +117,9 @@ def _keep_training_files(
     if only_weights is False and reason is None:
         path = Path(str(first.path))
         kept.files.extend(path / name for name in first.training_files)
-        kept.notes.append(f"{out} keeps the training state of {first.name}: {names}")
+        kept.notes.append(
+            f"{out} keeps the training state of the first member, {first.name}: {names}"
+        )
     elif only_weights is False:
         kept.problems.append(
             f"{out} cannot keep the training state of {first.name}, {names}: {reason}"
@@ -266,7 +268,10 @@ def _note(
     source = f"{first.path}/{stored}" if first.is_directory else first.name
     contents = listed(names, SHOWN)
     if reason is None:
-        return f"{target} keeps the other contents of {source}: {contents}"
+        return (
+            f"{target} keeps the other contents of the first member, {source}: "
+            f"{contents}"
+        )
     if advice is not None:
         return f"{target} cannot keep {contents} of {source}: {reason}; {advice}"
     return f"{target} contains only tensors, without {contents} of {source}: {reason}"

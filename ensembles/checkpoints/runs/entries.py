@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.directories import directory, distributed, rank_files
+from ensembles.checkpoints.directories.open import model_states
 from ensembles.checkpoints.directories.unreadable import explain
 from ensembles.checkpoints.directories.weight_files import (
     TRAINER,
@@ -79,7 +80,11 @@ def is_sharded(path: Path) -> bool:
     -------
     bool
     """
-    return distributed.folder_in(path) is not None or rank_files.has_rank_files(path)
+    return (
+        distributed.folder_in(path) is not None
+        or rank_files.has_rank_files(path)
+        or model_states(path) is not None
+    )
 
 
 def own_files(path: Path) -> set[str]:

@@ -44,7 +44,7 @@ def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("n_ranks", [2, 4])
-@pytest.mark.parametrize("layout", ["fsdp", "tensor"])
+@pytest.mark.parametrize("layout", ["fsdp", "tensor", "ranks", "ranks-tensor"])
 def test_shards_of_all_ranks_are_the_whole_model(
     saved: Path, layout: str, n_ranks: int
 ) -> None:
@@ -64,11 +64,14 @@ def test_the_tensors_are_those_that_torch_consolidates(
 
 
 @pytest.mark.parametrize("n_ranks", [2, 4])
-def test_placements_on_a_mesh_give_the_whole_tensor(saved: Path, n_ranks: int) -> None:
+@pytest.mark.parametrize("layout", ["placements", "placement-ranks"])
+def test_placements_on_a_mesh_give_the_whole_tensor(
+    saved: Path, layout: str, n_ranks: int
+) -> None:
     torch.manual_seed(0)
     names = ("rows", "columns", "both", "twice", "copies")
     whole = dict.fromkeys(names, torch.randn(7, 5))
-    assert_equal(average([saved / f"placements-{n_ranks}"]), whole)
+    assert_equal(average([saved / f"{layout}-{n_ranks}"]), whole)
 
 
 @pytest.mark.parametrize("layout", ["fsdp-2", "fsdp-4", "tensor-2", "tensor-4"])
@@ -188,7 +191,9 @@ def test_megatron_has_the_optimizer_beside_the_names_of_the_model(
     assert planned.members[0].files == []
 
 
-@pytest.mark.parametrize("folder", ["", "model_and_optim", "pytorch_model_fsdp_0"])
+@pytest.mark.parametrize(
+    "folder", ["", "model_and_optim", "pytorch_model_fsdp_0", "model_weights"]
+)
 def test_the_last_steps_of_a_run_are_found(
     saved: Path, tmp_path: Path, folder: str
 ) -> None:
@@ -437,3 +442,17 @@ def test_flipped_bytes_of_the_metadata_are_read_or_refused(
     except ValueError as error:
         message = str(error)
         assert str(tmp_path / "x") in message  # most are read
+
+
+def test_a_damaged_item_is_found_by_its_checksum(saved: Path, tmp_path: Path) -> None:
+    whole = torch.load(saved / "whole-100.pt")["2.weight"].numpy()
+    for layout in ("fsdp-2", "tensor-4"):
+        shutil.copytree(saved / f"{layout}/step-100", tmp_path / layout)
+        last = "__1_0.distcp" if layout == "fsdp-2" else "__3_0.distcp"
+        data = bytearray((tmp_path / layout / last).read_bytes())
+        data[data.rindex(whole[-1, -2:].tobytes())] ^= 1
+        (tmp_path / layout / last).write_bytes(data)
+        for out in (None, tmp_path / "out.safetensors"):
+            with pytest.raises(ValueError, match=rf"{last}: tensor '2\.weight' d"):
+                average([tmp_path / layout], out)
+        assert not (tmp_path / "out.safetensors").exists()

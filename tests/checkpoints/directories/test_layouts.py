@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints import average, plan
+from ensembles.checkpoints.runs.choose import choose_checkpoints
 from tests.checkpoints.building import load, save
 
 ONE = {"w": np.ones((2, 2), np.float32), "v": np.ones(3, np.float32)}
@@ -401,7 +402,15 @@ def test_a_tied_tensor_of_torch_keeps_every_name(tmp_path: Path, name: str) -> N
         (["pytorch_model_fsdp_0/__0_0.distcp"], r"fsdp_0: .*without \.metadata"),
         (["shard-00001-model-00001-of-00001.safetensors"], "consolidate_safetensors"),
         (["global_step100/mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
-        (["mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
+        (["mp_rank_00_model_states.pt", "mp_rank_01_model_states.pt"], "DeepSpeed"),
+        (["zero_pp_rank_0_mp_rank_00_model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
+        (
+            [
+                "mp_rank_00_model_states.pt",
+                "layer_3_expert_0_mp_rank_00_model_states.pt",
+            ],
+            r"DeepSpeed.*experts",
+        ),
         (["layer_00-model_00-model_states.pt"], r"DeepSpeed.*zero_to_fp32"),
         (["iter_0001000/x", "latest_checkpointed_iteration.txt"], r"a Megatron"),
         (["consolidated.00.pth", "params.json"], r"layout of Llama or Mistral"),
@@ -548,3 +557,38 @@ def test_shards_of_torch_of_diffusers_become_safetensors(tmp_path: Path) -> None
         *(f"{stem}-0000{i}-of-00002.safetensors" for i in (1, 2)),
         f"{stem}.safetensors.index.json",
     ]
+
+
+def test_a_directory_of_zero_1_and_2_has_the_model_in_one_file(tmp_path: Path) -> None:
+    """The states of the optimizer are those of ranks, with names of DeepSpeed."""
+    steps = []
+    for step in (10, 20):
+        folder = tmp_path / f"run/global_step{step}"
+        folder.mkdir(parents=True)
+        shared = torch.full((2,), float(step))
+        module = {"module.a": shared, "module.w": torch.ones(3), "module.b": shared}
+        torch.save(
+            {"module": module, "lr_scheduler": None, "mp_world_size": 1},
+            folder / "mp_rank_00_model_states.pt",
+        )
+        for rank in range(2):
+            name = f"bf16_zero_pp_rank_{rank}_mp_rank_00_optim_states.pt"
+            torch.save({"optimizer_state_dict": {}}, folder / name)
+        steps.append(folder)
+    (tmp_path / "run/latest").write_text("global_step20")
+    (tmp_path / "run/zero_to_fp32.py").write_text("")
+    notes = notes_of(steps, tmp_path / "out")
+    assert "read mp_rank_00_model_states.pt; 2 files with the state of the" in notes
+    assert "lr_scheduler, mp_world_size of" in notes
+    average(steps, tmp_path / "out")
+    found = load(tmp_path / "out/model.safetensors")
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "a": [15, 15],
+        "w": [1, 1, 1],
+        "b": [15, 15],
+    }
+    assert [*average(steps)] == ["a", "w", "b"]
+    last = choose_checkpoints([str(tmp_path / "run")], last=1)
+    assert last.paths == [str(steps[1])]
+    with pytest.raises(ValueError, match="pass the directory of a step"):
+        plan([tmp_path / "run"])

@@ -13,27 +13,9 @@ from ensembles.checkpoints import average, plan
 from ensembles.checkpoints.directories.rank_files import box
 from ensembles.checkpoints.formats.pytorch_files.objects import Global, PickledObject
 from ensembles.checkpoints.runs.choose import choose_checkpoints
-from tests.checkpoints.directories.test_distributed import STEPS, assert_equal
+from tests.checkpoints.directories.test_distributed import STEPS
 
 pytest.importorskip("torch.distributed.tensor")
-
-
-@pytest.mark.parametrize("n_ranks", [2, 4])
-@pytest.mark.parametrize("layout", ["ranks", "ranks-tensor"])
-def test_the_parts_of_all_ranks_are_the_whole_model(
-    saved: Path, layout: str, n_ranks: int
-) -> None:
-    for step in STEPS:
-        whole = torch.load(saved / f"whole-{step}.pt")
-        assert_equal(average([saved / f"{layout}-{n_ranks}/step-{step}"]), whole)
-
-
-@pytest.mark.parametrize("n_ranks", [2, 4])
-def test_placements_on_a_mesh_give_the_whole_tensor(saved: Path, n_ranks: int) -> None:
-    torch.manual_seed(0)
-    names = ("rows", "columns", "both", "twice", "copies")
-    whole = dict.fromkeys(names, torch.randn(7, 5))
-    assert_equal(average([saved / f"placement-ranks-{n_ranks}"]), whole)
 
 
 def test_an_average_has_the_bytes_of_one_of_unsharded_members(
@@ -139,3 +121,19 @@ def test_a_strided_shard_divides_the_parts_of_all_other_axes() -> None:
     assert parts == [((0,), (2,)), ((4,), (2,)), ((2,), (2,)), ((6,), (2,))]
     with pytest.raises(ValueError, match=r"factor 2, and other axes divide it by 1"):
         box((8,), [2], [0], [strided], "w")
+
+
+def test_copies_that_differ_between_ranks_are_noted(
+    saved: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(saved / "ranks-2/step-100", tmp_path / "x")
+    for rank in range(2):
+        file = tmp_path / f"x/model_world_size_2_rank_{rank}.pt"
+        content = torch.load(file, weights_only=False)
+        buffers = {"one": torch.ones(1), "own": torch.tensor(float(rank))}
+        torch.save({**content, **buffers}, file)
+    (note,) = [note for note in plan([tmp_path / "x"]).notes if "between" in note]
+    assert "own is not sharded and differs between the ranks; that of rank 0" in note
+    found = average([tmp_path / "x"])
+    assert found["own"] == 0
+    assert found["one"].shape == (1,)

@@ -410,7 +410,7 @@ def test_a_rank_of_fsdp_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_one_of_several_tensor_parallel_ranks_is_refused(tmp_path: Path) -> None:
-    content = {"module": {"w": torch.ones(2)}, "mp_world_size": 2}
+    content = {"module": {"w": torch.ones(2)}, "mp_world_size": 1}
     names = ("mp_rank_00_model_states.pt", "mp_rank_00/model_optim_rng.pt")
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -424,6 +424,26 @@ def test_one_of_several_tensor_parallel_ranks_is_refused(tmp_path: Path) -> None
             ValueError, match=r"mp_rank_01.* beside it.*ds_to_universal"
         ):
             plan([tmp_path / name])
+
+
+def test_a_file_of_one_rank_that_was_copied_alone_is_refused(tmp_path: Path) -> None:
+    content = {"module": {"w": torch.ones(2)}, "mp_world_size": 2}
+    torch.save(content, tmp_path / "mp_rank_00_model_states.pt")
+    for path in (tmp_path, tmp_path / "mp_rank_00_model_states.pt"):
+        with pytest.raises(ValueError, match="has one of 2 parts of a model"):
+            plan([path])
+
+
+@pytest.mark.parametrize("name", ["last-model_part-{}.pt", "last-shard{}.pt"])
+def test_one_of_several_parts_of_a_model_is_refused(tmp_path: Path, name: str) -> None:
+    """As fairseq saves them; both would be averaged if their shapes agree."""
+    paths = [tmp_path / name.format(index) for index in range(2)]
+    torch.save({"model": {"w": torch.ones(2)}}, paths[0])
+    assert len(plan(paths[:1]).targets) == 1
+    torch.save({"model": {"w": torch.zeros(2)}}, paths[1])
+    torch.save({"model": {"w": torch.zeros(2)}}, tmp_path / "other-shard1.pt")
+    with pytest.raises(ValueError, match=rf"one part of a model: {paths[1].name} bes"):
+        plan(paths)
 
 
 def test_a_safetensors_file_with_the_chunks_of_a_rank_is_refused(

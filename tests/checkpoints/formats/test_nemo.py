@@ -81,7 +81,7 @@ def test_the_plan_names_the_other_files_of_the_archive(
     members: list[Path], tmp_path: Path
 ) -> None:
     notes = plan(members, tmp_path / "out.nemo").notes
-    kept = f"keeps the other contents of {members[0]}: model_config.yaml, 0a1b_token"
+    kept = f"of the first member, {members[0]}: model_config.yaml, 0a1b_token"
     assert any(kept in note for note in notes)
     notes = plan(members, tmp_path / "out.safetensors").notes
     lost = "contains only tensors, without model_config.yaml"
@@ -144,7 +144,7 @@ def test_archives_that_cannot_be_read_are_refused(
     with tarfile.open(bad, "w:") as tar:
         tar.addfile(tarfile.TarInfo("model_weights/.metadata"))
     with pytest.raises(
-        ValueError, match=r"found model_weights/\.metadata; convert dis"
+        ValueError, match=r"found model_weights/\.metadata; unpack its dis"
     ):
         plan([bad])
 

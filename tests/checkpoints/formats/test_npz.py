@@ -330,7 +330,7 @@ def put(at: Callable[[bytearray], int], kind: str, *values: int) -> Any:
         (put(lambda c: directory(c) + 10, "H", 8), "has no valid header|is damaged"),
         (put(lambda c: directory(c) + 10, "H", 12), "has the compression method 12"),
         (put(lambda c: directory(c) + 10, "H", 99), "has the compression method 99"),
-        (put(lambda c: directory(c) + 24, "I", 5), "has two sizes"),
+        (put(lambda c: directory(c) + 24, "I", 5), "is not compressed, but has"),
         (put(lambda c: directory(c) + 20, "II", 5, 5), "has no valid header"),
         (put(lambda c: directory(c) + 20, "I", 1 << 30), "must be at byte 0, with"),
         (put(lambda c: directory(c) + 42, "I", 7), "must be at byte 7, with"),

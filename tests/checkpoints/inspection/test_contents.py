@@ -149,7 +149,11 @@ def test_other_state_dicts_and_values_of_a_pytorch_file_are_listed(
         ("weights_ema", 1, 6, 48),
         ("optimizer_states.0.state.0", 1, 6, 24),
     ]
-    assert found.values == {"epoch": "7", "name": "'run'"}
+    assert found.values == {
+        "optimizer_states": "1 tensor, 24 bytes",
+        "epoch": "7",
+        "name": "'run'",
+    }
     assert any("key='weights_ema'" in note for note in found.notes)
     other = inspect(path, key="weights_ema")
     assert other.tensors == [TensorInfo("fc.weight", "float64", (3, 2), 48)]

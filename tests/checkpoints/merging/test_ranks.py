@@ -17,17 +17,12 @@ import pytest
 
 from ensembles.checkpoints import average
 from tests.checkpoints.building import save, save_shards
+from tests.checkpoints.merging.torchrun import tree
 from tests.conftest import ROOT
 
 N_RANDOM = int(os.environ.get("ENSEMBLES_KILLS", "3"))  # 20 by hand
 N_RANKS = 4
 KILLED = -signal.SIGKILL
-
-
-def tree(path: Path) -> dict[str, bytes]:
-    """Contents of all files of a directory; empty if it does not exist."""
-    files = [file for file in path.rglob("*") if file.is_file()]
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 
 class Ranks:

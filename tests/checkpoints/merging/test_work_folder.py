@@ -21,7 +21,7 @@ from ensembles.checkpoints import MergeReport, average, plan, write
 from ensembles.checkpoints.merging import work_folder
 from ensembles.rules.rule import Rule
 from tests.checkpoints.building import save, save_shards
-from tests.checkpoints.merging.test_ranks import tree
+from tests.checkpoints.merging.torchrun import tree
 
 
 def add_differences(stack: Float64, weights: Float64, *, base: Float64) -> Float64:

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from ensembles.checkpoints import average, plan
 
 STATE = {"w": torch.ones(3), "v": torch.zeros(2)}
-KEPT = "out.pt keeps the other contents of"
+KEPT = "out.pt keeps the other contents of the first member,"
 
 
 def members(folder: Path, *states: Any) -> list[Path]:
@@ -34,7 +34,9 @@ def note(paths: Any, out: Path, **options: Any) -> str:
 
 def test_the_note_names_the_contents_that_are_kept(tmp_path: Path) -> None:
     paths = members(tmp_path)
-    expected = "out.pt keeps the other contents of a.pt: optimizer, epoch"
+    expected = (
+        "out.pt keeps the other contents of the first member, a.pt: optimizer, epoch"
+    )
     assert note(paths, tmp_path / "out.pt") == expected
 
 
@@ -194,7 +196,7 @@ def test_additional_files_of_a_directory_are_copied(tmp_path: Path) -> None:
     assert found["head"].pop("size") == 3
     assert [value.tolist() for value in found["head"].values()] == [[1.0] * 3] * 2
     assert found["head"]["x"].data_ptr() == found["head"]["y"].data_ptr()
-    kept = "out/value_head.bin keeps the other contents of"
+    kept = "out/value_head.bin keeps the other contents of the first member,"
     assert any(kept in note for note in planned.notes)
     half = plan([tmp_path / "a", tmp_path / "b"], tmp_path / "out", dtype="float16")
     assert not half.templates
@@ -224,7 +226,8 @@ def test_training_state_is_left_out_of_a_directory_unless_it_is_asked_for(
     assert plan([folder], out, only_weights=True).notes == (lost + "only_weights=True",)
     planned = plan([folder], out, only_weights=False)
     assert planned.notes == (
-        f"{out} keeps the training state of {folder}: optimizer.pt, trainer_state.json",
+        f"{out} keeps the training state of the first member, {folder}: optimizer.pt, "
+        "trainer_state.json",
     )
     for only_weights in (None, False):
         average([folder], out, only_weights=only_weights, force=True)

@@ -247,3 +247,14 @@ def test_nothing_heavy_is_loaded(
     )
     heavy = {"torch", "numba", "matplotlib", "scipy", "sklearn", "transformers"}
     assert not loaded(code, a, b, out) & heavy
+
+
+def test_the_state_of_an_optimizer_is_one_line(run: Run) -> None:
+    state = {index: {"exp_avg": torch.ones(5)} for index in range(12)}
+    content = {"model": {"w": torch.ones(2, 3)}, "optim": {"state": state}, "epoch": 3}
+    torch.save(content | {"losses": [torch.ones(2)]}, "a.pt")
+    lines = run("inspect", "a.pt").stdout.splitlines()
+    assert "optim.state.*\t12\t60\t240 B" in lines
+    assert "optim: 12 tensors, 240 bytes" in lines
+    assert "losses: 1 tensor, 8 bytes" in lines
+    assert len(json.loads(run("inspect", "a.pt", "--json").stdout)["state_dicts"]) == 12

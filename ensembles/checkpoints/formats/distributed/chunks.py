@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -54,10 +55,21 @@ class ChunkedSource:
         self._shape = shape
         self._itemsize = itemsize
         self._chunks = chunks
-        self._starts, self._stops = _bounds(chunks)
+        flat = [_flat_start(shape, chunk) for chunk in chunks]
+        self._is_flat = None not in flat
+        if self._is_flat:  # such as shards along the first axis
+            self._chunks = sorted(chunks, key=lambda chunk: chunk.start)
+            self._begins = sorted(
+                start * itemsize for start in flat if start is not None
+            )
+        else:
+            self._starts, self._stops = _bounds(chunks)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with whole elements, from byte ``offset`` on."""
+        if self._is_flat:
+            self._read_flat(buffer, offset)
+            return
         items = np.frombuffer(buffer, f"V{self._itemsize}")
         first = offset // self._itemsize
         for start, shape in boxes(self._shape, first, first + len(items)):
@@ -69,6 +81,15 @@ class ChunkedSource:
         """Raise `ValueError` if a file was modified since it was opened."""
         for source in {chunk.source for chunk in self._chunks}:
             source.check_unchanged()
+
+    def _read_flat(self, buffer: memoryview, offset: int) -> None:
+        """Read from chunks that lie one after the other in the tensor."""
+        index = bisect_right(self._begins, offset) - 1
+        while len(buffer):
+            chunk, inside = self._chunks[index], offset - self._begins[index]
+            part = buffer[: math.prod(chunk.shape) * self._itemsize - inside]
+            chunk.source.read_into(part, chunk.offset + inside)
+            buffer, offset, index = buffer[len(part) :], offset + len(part), index + 1
 
     def _fill(self, box: Array, start: tuple[int, ...]) -> None:
         """Fill a box of the tensor with the shared parts of the chunks.
@@ -96,6 +117,21 @@ class ChunkedSource:
             )
             if not is_direct:
                 target[...] = part
+
+
+def _flat_start(shape: tuple[int, ...], chunk: Chunk) -> int | None:
+    """Position of a chunk in C order; None if others lie between its elements."""
+    size, position = 1, 0
+    is_whole = True  # along the axes so far, from the last one
+    for length, along, start in zip(
+        reversed(shape), reversed(chunk.shape), reversed(chunk.start), strict=True
+    ):
+        if not is_whole and along > 1:
+            return None
+        is_whole &= along == length
+        position += start * size
+        size *= length
+    return position
 
 
 def boxes(

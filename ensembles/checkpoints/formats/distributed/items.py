@@ -7,7 +7,7 @@ import math
 from collections.abc import Hashable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from ensembles.checkpoints.formats import detection
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
+    ChecksumRecord,
     FileSource,
     Source,
     Tensor,
@@ -34,7 +35,12 @@ from ensembles.checkpoints.formats.pytorch_files.reading import read_file, store
 from ensembles.checkpoints.formats.pytorch_files.strided import StridedSource
 from ensembles.checkpoints.formats.pytorch_files.tensors import StoredTensor
 from ensembles.checkpoints.formats.state_dict import dtype_named
-from ensembles.checkpoints.formats.zip_files.records import LOCAL
+from ensembles.checkpoints.formats.zip_files.crc import checksum, combine, crc32
+from ensembles.checkpoints.formats.zip_files.records import (
+    DESCRIPTOR,
+    HAS_DESCRIPTOR,
+    LOCAL,
+)
 
 LONGEST_HEAD = 1 << 13  # bytes of an item before its tensor; torch writes up to 2 KiB
 FOREIGN = "the files are of different checkpoints, or damaged; copy them again"
@@ -202,6 +208,17 @@ class _Reader:
         return Chunk(item.start, item.shape, source)
 
 
+class _Location(NamedTuple):
+    """Source and position of the first byte in C order, and a checksum of all bytes.
+
+    The checksum is 0 if the file does not have it.
+    """
+
+    source: Source
+    start: int
+    crc: int
+
+
 class ItemSource:
     """Bytes of a tensor that ``torch.save`` wrote into a part of a file.
 
@@ -243,55 +260,92 @@ class ItemSource:
         self._shape = shape
         self._where = where
         self._heads = heads
-        self._position: tuple[Source, int] | None = None
+        self._n_bytes = math.prod(shape) * dtype.itemsize
+        self._location: _Location | None = None
+        self._crcs: dict[tuple[int, int], int] = {}  # of bytes read, by offset and size
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the buffer with the bytes from ``offset`` on."""
-        if self._position is None:  # two threads may find it at the same time
-            self._position = self._find()
-        source, start = self._position
-        source.read_into(buffer, start + offset)
+        if self._location is None:  # two threads may find it at the same time
+            self._location = self._find()
+        location = self._location
+        location.source.read_into(buffer, location.start + offset)
+        if location.crc:
+            self._crcs[offset, len(buffer)] = crc32(buffer)
 
     def check_unchanged(self) -> None:
-        """Raise `ValueError` if the file was modified since it was opened."""
-        self._file.check_unchanged()
+        """Raise `ValueError` if the file was modified since it was opened, or damaged.
 
-    def _find(self) -> tuple[Source, int]:
-        """Source of the bytes in C order, and the position of the first byte."""
+        The checksum is compared if all bytes were read.
+        """
+        self._file.check_unchanged()
+        crcs = {0: 0}  # of the bytes before a position
+        for (offset, size), crc in sorted(self._crcs.items()):
+            if offset in crcs:
+                crcs[offset + size] = combine(crcs[offset], crc, size)
+        if self._location and self._n_bytes in crcs:
+            self._check(crcs[self._n_bytes], self._location.crc)
+
+    def _check(self, crc: int, stored: int) -> None:
+        if crc != stored:
+            raise ValueError(
+                f"{self._where} does not match its checksum: the file is damaged; copy "
+                "or download it again"
+            )
+
+    def _find(self) -> _Location:
         begin, end = self._part
         kind = (end - begin, self._dtype, self._shape)
         head = self._heads.get(kind)
-        if head and _comparable(self._file.read(begin, len(head))) == head:
-            return self._file, begin + len(head)
-        tensor, start = self._read_tensor()
+        if head:
+            stored = self._file.read(begin, len(head))
+            if _comparable(stored) == head:
+                return _Location(
+                    self._file, begin + len(head), self._stored_crc(stored)
+                )
+        tensor, record, crc = self._read_tensor()
+        start = record.offset + tensor.offset * self._dtype.itemsize
+        if tensor.is_contiguous and record.size == self._n_bytes:
+            head = self._file.read(begin, min(start - begin, LONGEST_HEAD + 1))
+            if len(head) <= LONGEST_HEAD and head.startswith(LOCAL):
+                self._heads[kind] = _comparable(head)
+            return _Location(self._file, start, crc)
+        if crc:  # of more bytes, or in another order, than those that are read
+            self._check(checksum(record), crc)
+        source: Source = self._file
         if not tensor.is_contiguous:
             itemsize = self._dtype.itemsize
-            return (
-                StridedSource(
-                    self._file, start, tensor.shape, tensor.strides, itemsize
-                ),
-                0,
+            source = StridedSource(
+                self._file, start, tensor.shape, tensor.strides, itemsize
             )
-        if start - begin <= LONGEST_HEAD:
-            head = self._file.read(begin, start - begin)
-            if head.startswith(LOCAL):
-                self._heads[kind] = _comparable(head)
-        return self._file, start
+            start = 0
+        return _Location(source, start, 0)
 
-    def _read_tensor(self) -> tuple[StoredTensor, int]:
-        """Tensor in the item, and the position of its first element."""
+    def _read_tensor(self) -> tuple[StoredTensor, ChecksumRecord, int]:
+        """Tensor in the item, its storage, and the checksum of that."""
         stored = read_file(self._file, *self._part)
         tensor = stored.content
         if not isinstance(tensor, StoredTensor):
             raise ValueError(f"{self._where} must be a tensor by .metadata; {FOREIGN}")
-        start = stored_at(tensor, self._dtype.itemsize, stored, self._where)
+        stored_at(tensor, self._dtype.itemsize, stored, self._where)
         dtype = dtype_named(tensor.dtype, self._where)
         if (dtype, tensor.shape) != (self._dtype, self._shape):
             raise ValueError(
                 f"{self._where} must be {self._dtype} of shape {self._shape} by "
                 f".metadata, found {dtype} of shape {tensor.shape}; {FOREIGN}"
             )
-        return tensor, start
+        assert tensor.storage is not None
+        record = stored.storages[tensor.storage.key]
+        return tensor, record, record.crc if stored.has_checksums else 0
+
+    def _stored_crc(self, head: bytes) -> int:
+        """Checksum in the local header at the end of the head, or after the data."""
+        header = head.rfind(LOCAL)
+        copy = head[header + 14 : header + 18]
+        if head[header + 6] & HAS_DESCRIPTOR:
+            after = self._file.read(self._part[0] + len(head) + self._n_bytes, 8)
+            copy = after[4:] if after.startswith(DESCRIPTOR) else after[:4]
+        return int.from_bytes(copy, "little")
 
 
 def _comparable(head: bytes) -> bytes:

@@ -153,7 +153,7 @@ def _checksum_positions(
     positions: dict[int, list[int]] = {}
     if not wanted or archive is None:
         return positions
-    for entry in archive.entries:
+    for entry in archive:
         if entry.start in wanted and entry.size:
             other = entry.header + 14
             if file.read(entry.header + 6, 1)[0] & HAS_DESCRIPTOR:

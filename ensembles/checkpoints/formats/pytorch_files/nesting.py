@@ -159,7 +159,7 @@ def contents_beside(content: Any, chosen: StateDict) -> list[str]:
     return [
         *_form(content, chosen.keys),
         *(
-            name + SHARED * any(t.storage in storages for t in _tensors_in(value))
+            name + SHARED * any(t.storage in storages for t in tensors_in(value))
             for name, value in _others(content, "", chosen.keys)
         ),
     ]
@@ -192,8 +192,18 @@ def _others(
             yield name, value
 
 
-def _tensors_in(value: Any) -> Iterator[StoredTensor]:
-    """Tensors at any depth of a value."""
+def tensors_in(value: Any) -> Iterator[StoredTensor]:
+    """Tensors at any depth of an object.
+
+    Parameters
+    ----------
+    value : object
+        Object in a PyTorch file.
+
+    Yields
+    ------
+    StoredTensor
+    """
     if is_tensor(value):
         yield value
     for _, container in [("", value), *_containers(value)]:

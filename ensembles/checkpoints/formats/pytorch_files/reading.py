@@ -8,6 +8,7 @@ functions ``_save``, ``_legacy_save`` and ``_legacy_load`` in torch/serializatio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ensembles.checkpoints.formats.checkpoint import ChecksumRecord, FileSource
@@ -20,7 +21,7 @@ from ensembles.checkpoints.formats.pytorch_files.tensors import (
 )
 from ensembles.checkpoints.formats.pytorch_files.unpickler import Unpickler
 from ensembles.checkpoints.formats.zip_files.comments import metadata_in
-from ensembles.checkpoints.formats.zip_files.crc import crc32
+from ensembles.checkpoints.formats.zip_files.crc import crc32, damaged
 from ensembles.checkpoints.formats.zip_files.reading import Entry, read_archive
 from ensembles.checkpoints.formats.zip_files.records import LOCAL, STORED
 
@@ -51,8 +52,8 @@ class TorchFile(NamedTuple):
     content : object
         Object that was saved, with a `StoredTensor` for each tensor.
     storages : dict of str to ChecksumRecord
-        Position, size and checksum of each storage, by its key. The checksum is 0 in
-        files that do not have any.
+        Position, size and checksum of each storage that the content refers to, by its
+        key. The checksum is 0 in files that do not have any.
     has_checksums : bool
         Whether the file has checksums of its storages.
     metadata : dict of str to str
@@ -139,77 +140,67 @@ def stored_at(
 
 def _read_zip(file: FileSource, begin: int, end: int) -> TorchFile:
     archive = read_archive(file, begin, end)
-    entries = {entry.name: entry for entry in archive.entries}
-    pickles = [name for name in entries if name.endswith("/data.pkl")]
+    pickles = [name for name in archive.names if name.endswith("/data.pkl")]
     if not pickles:
         raise ValueError(
             f"{file.path} is a zip file that was not written by torch.save: it has no "
             "entry data.pkl"
         )
-    for name, entry in entries.items():
+    has_checksums = False  # torch writes zeros with set_crc32_options(False)
+    for entry in archive:
         if entry.method != STORED or entry.stored_size != entry.size:
             raise ValueError(
-                f"{file.path}: entry {name!r} is compressed, which torch.save never "
-                "does; save it again with torch.save"
+                f"{file.path}: entry {entry.name!r} is compressed, which torch.save "
+                "never does; save it again with torch.save"
             )
+        has_checksums |= entry.crc != 0
     prefix = min(pickles, key=len).removesuffix("data.pkl")
-    order = entries.get(f"{prefix}byteorder")
+    order = archive.get(f"{prefix}byteorder")
     if order is not None and file.read(order.start, order.size) != b"little":
         raise ValueError(
             f"{file.path} is big-endian, which is not supported; save it again on a "
             "little-endian machine"
         )
-    entry = entries[f"{prefix}data.pkl"]
-    data = file.read(entry.start, entry.size)
-    # torch writes zeros with set_crc32_options(False).
-    has_checksums = any(entry.crc for entry in entries.values())
-    if has_checksums and crc32(data) != entry.crc:
-        raise ValueError(damaged(_record(file, entry)))
-    content = Unpickler(data, KNOWN, persistent_load=storage, memory=end - begin).load()
+    pickled = archive.get(f"{prefix}data.pkl")
+    assert pickled is not None
+    data = file.read(pickled.start, pickled.size)
+    if has_checksums and crc32(data) != pickled.crc:
+        raise damaged(_record(file, pickled))
+    load, used = _collecting_storages()
+    content = Unpickler(data, KNOWN, persistent_load=load, memory=end - begin).load()
     folder = f"{prefix}data/"
     storages = {
-        name.removeprefix(folder): _record(file, entry)
-        for name, entry in entries.items()
-        if name.startswith(folder)
+        key: _record(file, entry)
+        for entry in archive
+        if (key := entry.name.removeprefix(folder)) in used
+        and entry.name.startswith(folder)
     }
     metadata = metadata_in(archive.comment)
     return TorchFile(content, storages, has_checksums, metadata)
+
+
+def _collecting_storages() -> tuple[Callable[[Any], Any], dict[str, Storage]]:
+    """Function for `Unpickler` to load storages, and those it has loaded, by key."""
+    used: dict[str, Storage] = {}
+
+    def load(persistent_id: Any) -> Any:
+        loaded = storage(persistent_id)
+        if isinstance(loaded, Storage):
+            used[loaded.key] = loaded
+        return loaded
+
+    return load, used
 
 
 def _record(file: FileSource, entry: Entry) -> ChecksumRecord:
     return ChecksumRecord(file, entry.start, entry.size, entry.crc, entry.name)
 
 
-def damaged(record: ChecksumRecord) -> str:
-    """Error message for an entry that does not match its checksum.
-
-    Parameters
-    ----------
-    record : ChecksumRecord
-        Entry with another checksum.
-
-    Returns
-    -------
-    str
-    """
-    return (
-        f"{record.file.path} is damaged: entry {record.name!r} does not match its "
-        "checksum; copy or download the file again"
-    )
-
-
 def _read_legacy(file: FileSource, begin: int, end: int) -> TorchFile:
     size = FIRST_READ
     while True:
         size = min(size, end - begin)
-        used: dict[str, Storage] = {}
-
-        def load(persistent_id: Any, used: dict[str, Storage] = used) -> Any:
-            loaded = storage(persistent_id)
-            if isinstance(loaded, Storage):
-                used[loaded.key] = loaded
-            return loaded
-
+        load, used = _collecting_storages()
         reader = Unpickler(
             file.read(begin, size), KNOWN, persistent_load=load, memory=end - begin
         )

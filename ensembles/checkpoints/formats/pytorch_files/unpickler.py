@@ -85,10 +85,10 @@ class Unpickler:
             If the pickle is damaged, or its objects take more memory than allowed.
         """
         self._stack, self._marks, self._memo = [], [], {}
-        begin = self.position
+        begin, data = self.position, self._bytes
         try:
             while True:
-                opcode = self._data[self.position]
+                opcode = data[self.position]
                 self.position += 1
                 OPCODES[opcode](self)
         except _End:
@@ -134,6 +134,11 @@ class Unpickler:
         self.position = end
         return self._data[begin:end]
 
+    def _byte(self) -> int:
+        value = self._bytes[self.position]
+        self.position += 1
+        return value
+
     def _integer(self, size: int) -> int:
         return int.from_bytes(self._take(size), "little")
 
@@ -147,8 +152,9 @@ class Unpickler:
         return self._bytes[begin:end]
 
     def _push(self, value: Any, n_bytes: int = 0) -> None:
-        if n_bytes:
-            self._spend(n_bytes)
+        self._left -= n_bytes  # not by a call: most opcodes push
+        if self._left < 0:
+            self._spend(0)
         self._stack.append(value)
 
     def _push_text(self, data: memoryview) -> None:
@@ -341,7 +347,7 @@ def _long(size: int) -> Callable[[Unpickler], None]:
 def _fixed(size: int, *, signed: bool = False) -> Callable[[Unpickler], None]:
     def read(reader: Unpickler) -> None:
         value = int.from_bytes(reader._take(size), "little", signed=signed)
-        reader._push(value, 32 if size > 1 else 8)
+        reader._push(value, 32)
 
     return read
 
@@ -376,7 +382,7 @@ OPCODES: dict[int, Callable[[Unpickler], None]] = {
         "G": lambda r: r._push(struct.unpack(">d", r._take(8))[0], 32),
         "I": _old_integer,
         "J": _fixed(4, signed=True),
-        "K": _fixed(1),
+        "K": lambda r: r._push(r._byte(), 8),
         "M": _fixed(2),
         "L": lambda r: r._push(int(r._line().rstrip(b"L")), 32),
         "\x8a": _long(1),
@@ -415,11 +421,11 @@ OPCODES: dict[int, Callable[[Unpickler], None]] = {
         "\x91": R._frozenset,
         # Memo
         "p": lambda r: r._memoize(int(r._line())),
-        "q": lambda r: r._memoize(r._integer(1)),
+        "q": lambda r: r._memoize(r._byte()),
         "r": lambda r: r._memoize(r._integer(4)),
         "\x94": lambda r: r._memoize(len(r._memo)),
         "g": lambda r: r._recall(int(r._line())),
-        "h": lambda r: r._recall(r._integer(1)),
+        "h": lambda r: r._recall(r._byte()),
         "j": lambda r: r._recall(r._integer(4)),
         # Classes, functions and objects
         "c": lambda r: r._named(r._line().decode(), r._line().decode()),

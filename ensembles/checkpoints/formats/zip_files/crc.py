@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from ensembles.atomic_io import pwrite_all
+from ensembles.checkpoints.formats.checkpoint import ChecksumRecord
 from ensembles.parallel import chunks
 
 try:  # 15 times as fast as zlib, whose checksum takes longer than the average itself
@@ -15,11 +16,56 @@ try:  # 15 times as fast as zlib, whose checksum takes longer than the average i
 except ImportError:
     from zlib import crc32
 
-__all__ = ["ChecksummedFile", "ChecksummedSink", "combine", "crc32"]
+__all__ = [
+    "ChecksummedFile",
+    "ChecksummedSink",
+    "checksum",
+    "combine",
+    "crc32",
+    "damaged",
+]
 
 POLYNOMIAL = 0xEDB88320  # of CRC-32; the highest bit is the coefficient of x**0
 ONE, BYTE = 1 << 31, 1 << 23  # x**0 and x**8
 CHUNK = 1 << 20
+
+
+def checksum(record: ChecksumRecord) -> int:
+    """CRC-32 of the bytes of a record, which are read.
+
+    Parameters
+    ----------
+    record : ChecksumRecord
+        Byte range of a file.
+
+    Returns
+    -------
+    int
+    """
+    crc, buffer = 0, memoryview(bytearray(min(CHUNK, record.size)))
+    for start, stop in chunks(record.size, CHUNK):
+        part = buffer[: stop - start]
+        record.file.read_into(part, record.offset + start)
+        crc = crc32(part, crc)
+    return crc
+
+
+def damaged(record: ChecksumRecord) -> ValueError:
+    """Error for bytes that do not match their stored checksum.
+
+    Parameters
+    ----------
+    record : ChecksumRecord
+        Byte range with another checksum.
+
+    Returns
+    -------
+    ValueError
+    """
+    return ValueError(
+        f"{record.file.path} is damaged: entry {record.name!r} does not match its "
+        "checksum; copy or download the file again"
+    )
 
 
 def combine(first: int, second: int, n_bytes: int) -> int:

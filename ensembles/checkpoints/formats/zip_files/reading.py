@@ -7,9 +7,13 @@ where the data begin.
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from ensembles.checkpoints.formats.checkpoint import FileSource
 from ensembles.checkpoints.formats.zip_files.records import (
@@ -32,6 +36,7 @@ from ensembles.checkpoints.formats.zip_files.records import (
 
 MOST_ENTRIES = 1_000_000
 LARGEST_DIRECTORY = 128 << 20  # bytes; a million entries of torch.save take 70 MB
+PART = 1 << 20  # bytes of the directory that are read at once
 
 
 class Entry(NamedTuple):
@@ -67,22 +72,40 @@ class Entry(NamedTuple):
     central: int
 
 
-class Archive(NamedTuple):
-    """Directory of a zip file.
+@dataclass(frozen=True)
+class Archive:
+    """Entries of a zip file, in the order of its directory.
+
+    A million entries take 140 MB; as many objects would take three times that.
 
     Parameters
     ----------
-    entries : list of Entry
-        Entries in the order of the directory.
+    names : list of str
+        Name of each entry.
+    numbers : array of int
+        The other fields of `Entry`, seven for each entry.
     comment : bytes
         Comment of the zip file.
     end : int
         Position in the file of the end record, which the comment follows.
     """
 
-    entries: list[Entry]
+    names: list[str]
+    numbers: array[int]
     comment: bytes
     end: int
+
+    def __iter__(self) -> Iterator[Entry]:
+        for index, name in enumerate(self.names):
+            yield self._entry(index, name)
+
+    def get(self, name: str) -> Entry | None:
+        """Entry with a name; None if the zip file does not have it."""
+        return self._entry(self.names.index(name), name) if name in self.names else None
+
+    def _entry(self, index: int, name: str) -> Entry:
+        n_fields = len(Entry._fields) - 1
+        return Entry(name, *self.numbers[n_fields * index : n_fields * (index + 1)])
 
 
 class _Directory(NamedTuple):
@@ -129,22 +152,33 @@ def read_archive(file: FileSource, begin: int = 0, end: int | None = None) -> Ar
         twice, or its data overlap others or leave the file.
     """
     directory = _directory(file, begin, file.size if end is None else end)
-    entries = [
-        _entry(file, record, begin, directory.start)
-        for record in _records(file, directory)
-    ]
-    for before, after in pairwise(sorted(entries)):
-        if before.name == after.name:
+    archive = Archive([], array("Q"), directory.comment, directory.end)
+    for record in _records(file, directory):
+        name, *numbers = _entry(file, record, begin, directory.start)
+        archive.names.append(name)
+        archive.numbers.extend(numbers)
+    for before, after in pairwise(sorted(archive.names)):
+        if before == after:
             raise ValueError(
-                f"{file.path}: entry {after.name!r} occurs twice; save the file again"
+                f"{file.path}: entry {after!r} occurs twice; save the file again"
             )
-    for before, after in pairwise(sorted(entries, key=lambda entry: entry.header)):
-        if before.start + before.stored_size > after.header:
-            raise ValueError(
-                f"{file.path}: entries {before.name!r} and {after.name!r} overlap; "
-                "save the file again"
-            )
-    return Archive(entries, directory.comment, directory.end)
+    _check_overlaps(file, archive)
+    return archive
+
+
+def _check_overlaps(file: FileSource, archive: Archive) -> None:
+    """Check that each entry ends before the next one begins."""
+    fields = np.array(archive.numbers, np.uint64).reshape(len(archive.names), -1)
+    start, stored_size, header = fields[:, 0], fields[:, 1], fields[:, 5]
+    order = np.argsort(header, kind="stable")
+    overlapping = (start + stored_size)[order[:-1]] > header[order[1:]]
+    if overlapping.any():
+        first = int(overlapping.argmax())
+        before, after = (archive.names[index] for index in order[first : first + 2])
+        raise ValueError(
+            f"{file.path}: entries {before!r} and {after!r} overlap; save the file "
+            "again"
+        )
 
 
 def entry_names(file: FileSource) -> list[str]:
@@ -220,7 +254,7 @@ def _directory(file: FileSource, begin: int, end: int) -> _Directory:
         raise ValueError(
             f"{file.path} is a zip file with a directory of {size} bytes and "
             f"{n_entries} entries; at most {LARGEST_DIRECTORY} bytes and "
-            f"{MOST_ENTRIES} entries are read"
+            f"{MOST_ENTRIES} entries are read; save its contents in several files"
         )
     start = begin + offset
     if disk or first_disk or here != n_entries:
@@ -231,39 +265,57 @@ def _directory(file: FileSource, begin: int, end: int) -> _Directory:
     return _Directory(n_entries, start, start + size, comment, tail_start + at)
 
 
+class _Part:
+    """Bytes of a directory, read in parts."""
+
+    def __init__(self, file: FileSource, start: int, stop: int) -> None:
+        self.position = start
+        self._file = file
+        self._stop = stop
+        self._bytes = b""
+        self._start = start  # position of the bytes
+
+    def take(self, size: int) -> bytes:
+        """The next bytes."""
+        if self.position + size > self._stop:
+            raise _damaged(self._file, "its directory is damaged")
+        begin = self.position - self._start
+        if begin + size > len(self._bytes):
+            n_bytes = min(max(PART, size), self._stop - self.position)
+            self._bytes = self._file.read(self.position, n_bytes)
+            self._start, begin = self.position, 0
+        self.position += size
+        return self._bytes[begin : begin + size]
+
+
 def _records(file: FileSource, directory: _Directory) -> Iterator[_Record]:
-    data = file.read(directory.start, directory.stop - directory.start)
-    position = 0
+    part = _Part(file, directory.start, directory.stop)
     for _ in range(directory.n_entries):
-        if (
-            data[position : position + 4] != CENTRAL
-            or len(data) < position + CENTRAL_SIZE
-        ):
+        central = part.position
+        fixed = part.take(CENTRAL_SIZE)
+        if not fixed.startswith(CENTRAL):
             raise _damaged(file, "its directory is damaged")
         flags, method, crc, stored_size, size, n_name, n_extra, n_comment = (
-            struct.unpack_from("<2H4x3I3H", data, position + 8)
+            struct.unpack_from("<2H4x3I3H", fixed, 8)
         )
-        (header,) = struct.unpack_from("<I", data, position + 42)
-        at = position + CENTRAL_SIZE
+        (header,) = struct.unpack_from("<I", fixed, 42)
         # Names that differ stay different, also if they are not in this encoding.
-        name = data[at : at + n_name].decode(
+        name = part.take(n_name).decode(
             "utf-8" if flags & UTF8 else "cp437", "backslashreplace"
         )
-        at += n_name
+        extra = part.take(n_extra)
         numbers = (size, stored_size, header)
         if LARGEST_32 in numbers:
-            values = iter(_zip64(data[at : at + n_extra]))
+            values = iter(_zip64(extra))
             size, stored_size, header = (
                 next(values, -1) if number == LARGEST_32 else number
                 for number in numbers
             )
-        yield _Record(
-            *(name, flags, method, crc, stored_size, size, header),
-            directory.start + position,
-        )
-        position = at + n_extra + n_comment
-    if position != len(data):
-        raise _damaged(file, f"{len(data) - position} bytes follow its last entry")
+        part.take(n_comment)
+        yield _Record(name, flags, method, crc, stored_size, size, header, central)
+    if part.position != directory.stop:
+        n_bytes = directory.stop - part.position
+        raise _damaged(file, f"{n_bytes} bytes follow its last entry")
 
 
 def _entry(file: FileSource, record: _Record, begin: int, directory: int) -> Entry:

@@ -182,3 +182,24 @@ def test_many_entries_need_the_zip64_directory() -> None:
     content = layout.central_directory(placed, [0] * len(placed))
     assert content[-22:-18] == b"PK\5\6"
     assert content[-14:-10] == b"\xff" * 4
+
+
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_tied_names_keep_their_places(tmp_path: Path, prefix: str) -> None:
+    """Names of the second member are matched to those of the first."""
+    w = torch.arange(6.0).view(2, 3)
+    first = {"emb": w, "layer": torch.ones(3), "head": w, "norm": torch.ones(2)}
+    second = {prefix + name: value for name, value in first.items()}
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    torch.save(first, paths[0])
+    torch.save(second, paths[1])
+    assert [*average(paths)] == [*average([first, second])] == [*first]
+    average(paths, tmp_path / "out.pt", only_weights=True)
+    found = torch.load(tmp_path / "out.pt")
+    assert [*found] == [*first]
+    assert found["head"].data_ptr() == found["emb"].data_ptr()
+    folders = [tmp_path / name for name in ("x", "y")]
+    for folder, state in zip(folders, (first, second), strict=True):
+        folder.mkdir()
+        torch.save(state, folder / "pytorch_model.bin")
+    assert [*average(folders)] == [*first]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("ranks.py")
+PROGRAM = Path(__file__).parent / "directories" / "ranks.py"
 
 
 @pytest.fixture(scope="session")
