@@ -92,6 +92,21 @@ def _with_tokens(run: Run, parents: int) -> Run:
 
 @register(
     LAYOUTS,
+    trainer="LeRobot",
+    names=[r"(?P<step>\d+)/pretrained_model"],
+    roles={"copy": r"last/pretrained_model"},
+    subfolders=["checkpoints"],
+)
+def lerobot(run: Run) -> Run:
+    """Folders ``STEP/pretrained_model``, and a link to the last one.
+
+    Source: utils/constants.py and ``get_step_identifier`` of huggingface/lerobot.
+    """
+    return run
+
+
+@register(
+    LAYOUTS,
     trainer="OpenNMT-py",
     names=[r"[^/]*_step_(?P<step>\d+)\.pt"],
 )

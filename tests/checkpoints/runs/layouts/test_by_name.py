@@ -1,4 +1,4 @@
-"""Runs of OLMo, torchtitan, OpenNMT-py, nanochat and nanoGPT."""
+"""Runs of OLMo, torchtitan, LeRobot, OpenNMT-py, nanochat and nanoGPT."""
 
 from __future__ import annotations
 
@@ -117,3 +117,17 @@ def test_the_last_file_of_nanogpt_is_a_copy(tmp_path: Path) -> None:
     assert run.checkpoints[2].role == "copy"
     expected = [tmp_path / "ckpt_250.pt", tmp_path / "ckpt_1000.pt"]
     check_run(tmp_path, expected, ["model"], last=2)
+
+
+def test_folders_of_lerobot_are_ordered_by_number(tmp_path: Path) -> None:
+    """The width of the number is that of the longest run, see robots#3165."""
+    for step in ("100000", "0900000"):
+        folder = tmp_path / f"checkpoints/{step}/pretrained_model"
+        folder.mkdir(parents=True)
+        save_file(model(int(step)), folder / "model.safetensors")
+        (folder.parent / "training_state").mkdir()
+    (tmp_path / "checkpoints/last").symlink_to("0900000")
+    chosen = choose_checkpoints(tmp_path, last=1)
+    assert chosen.steps == [900_000]
+    chosen = choose_checkpoints(tmp_path, last=2)
+    check_average(average(chosen.paths), [model(100_000), model(900_000)])
