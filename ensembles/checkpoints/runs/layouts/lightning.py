@@ -105,7 +105,7 @@ def _described(
     rounded = {
         metric: float(value)
         for metric, value in VALUE.findall(name)
-        if metric not in COUNTERS and not any(m.endswith(metric) for m in exact)
+        if not metric.endswith(COUNTERS) and not any(m.endswith(metric) for m in exact)
     }
     checkpoint = replace(checkpoint, metrics={**rounded, **exact})
     if saved is None:
