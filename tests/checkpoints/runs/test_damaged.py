@@ -125,8 +125,40 @@ def olmo(folder: Path, damage: Callable[[Any], Any]) -> None:
         torch.save(damage(state), inside / "train.pt")
 
 
+def espnet(folder: Path, damage: Callable[[Any], Any]) -> None:
+    stats = {e: {"valid": {"acc": np.float64(e), "loss": 1.0}} for e in (1, 2)}
+    content = {"model": {}, "reporter": {"stats": stats, "epoch": 2}}
+    torch.save(damage(content), folder / "checkpoint.pth")
+    for epoch in (1, 2):
+        torch.save({"w": torch.ones(2) * epoch}, folder / f"{epoch}epoch.pth")
+
+
+def icefall(folder: Path, damage: Callable[[Any], Any]) -> None:
+    for epoch in (1, 2):
+        damaged_loss = damage({"train_loss": 0.5, "average_period": 10})
+        loss = damaged_loss if isinstance(damaged_loss, dict) else {}
+        save(folder / f"epoch-{epoch}.pt", loss | {"batch_idx_train": 100 * epoch})
+
+
+def nemo(folder: Path, damage: Callable[[Any], Any]) -> None:
+    for epoch in (1, 2):
+        content = {"global_step": 10 * epoch, "epoch": epoch}
+        save(folder / f"m--val_loss=0.{epoch}-epoch={epoch}.ckpt", damage(content))
+
+
+def timm(folder: Path, damage: Callable[[Any], Any]) -> None:
+    (folder / "summary.csv").write_text(f"epoch,eval_top1\n1,2\n{damage('2,3')}\n")
+    for epoch in (1, 2):
+        content = {"metric": 1.5, "args": {"eval_metric": "loss"}, "epoch": epoch}
+        save(folder / f"checkpoint-{epoch}.pth.tar", damage(content))
+
+
 @pytest.mark.parametrize(
-    "write", [trainer, lightning, skorch, fairseq, funasr, nanochat, olmo]
+    "write",
+    [
+        *(trainer, lightning, skorch, fairseq, funasr, nanochat, olmo),
+        *(espnet, icefall, nemo, timm),
+    ],
 )
 def test_values_of_any_type_are_read_past(write: Write, tmp_path: Path) -> None:
     for seed in range(25):
