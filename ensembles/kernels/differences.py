@@ -10,7 +10,7 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
 from ensembles.kernels.casting import widen, widen_bfloat16
-from ensembles.kernels.jit import LANE, compiled, use_loops
+from ensembles.kernels.jit import LANE, PIECE, compiled, use_loops
 from ensembles.parallel import chunks
 
 BLOCK = 65_536  # elements of a row of sums; blocks start at multiples of it
@@ -61,7 +61,7 @@ def difference_sums(a: Array, b: Array) -> Float64:
         Fields of `DifferenceSums`.
     """
     out = np.zeros((-(-a.size // BLOCK), N_COLUMNS))
-    if not use_loops(4 * a.size):
+    if not use_loops(2 * a.size):
         for row, (start, stop) in zip(out, chunks(a.size, BLOCK), strict=True):
             row[:5] = sums_reference(a[start:stop], b[start:stop])
     elif a.dtype == b.dtype and a.dtype in FLOATS and FLOATS[a.dtype].mantissa == 7:
@@ -132,16 +132,30 @@ def sums_reference(a: Array, b: Array) -> Float64:
     ndarray of shape (5,), float64
         The first five fields of `DifferenceSums`, without regard to NaN and infinity.
     """
+    sums, top = np.zeros((4, SUMS)), 0.0
+    rows = np.empty((1 + PIECE // SUMS, SUMS))  # the running sums, then products
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        x, y = (
-            np.pad(_as_float64(values), (0, -values.size % SUMS)).reshape(-1, SUMS)
-            for values in (a, b)
-        )
-        d = y - x
-        # add.accumulate adds row after row; sum may add pairwise.
-        sums = [np.add.accumulate(p)[-1] for p in (x * x, y * y, x * y, d * d)]
-        products = [np.add.accumulate(lane)[-1] for lane in sums]
-        return np.array([*products, np.abs(d).max()])
+        for start, stop in chunks(a.size, PIECE):
+            x, y = _as_rows(a[start:stop]), _as_rows(b[start:stop])
+            d = y - x
+            for total, (p, q) in zip(
+                sums, ((x, x), (y, y), (x, y), (d, d)), strict=True
+            ):
+                rows[0] = total
+                np.multiply(p, q, out=rows[1 : 1 + len(p)])
+                # Row after row; along the last axis, NumPy adds pairwise.
+                total[:] = np.add.reduce(rows[: 1 + len(p)], axis=0)
+            top = np.maximum(top, np.abs(d).max())
+        products = np.add.accumulate(sums, axis=1)[:, -1]
+        return np.array([*products, top])
+
+
+def _as_rows(values: Array) -> Float64:
+    """Rows of a piece in float64, the last one padded with zeros."""
+    wide = _as_float64(values)
+    if wide.size % SUMS:
+        wide = np.pad(wide, (0, -wide.size % SUMS))
+    return wide.reshape(-1, SUMS)
 
 
 @compiled

@@ -19,7 +19,11 @@ from ensembles.checkpoints.compatibility.tied_weights import (
     same_bytes,
     untied_config,
 )
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    Tensor,
+    UnsupportedSource,
+)
 from ensembles.dtypes import is_float
 
 SHOWN = 3
@@ -155,6 +159,10 @@ def match_layouts(
             for checkpoint, tied in zip(checkpoints, ties.counted, strict=True)
         ]
         stored = next(tensor for tensor in tensors if tensor)
+        problem = _unsupported(name, tensors)
+        if problem:
+            match.problems.append(problem)
+            continue
         if base is not None and not is_float(stored.dtype):
             tensors.pop()  # integers are not combined with a base
         without = [c.name for c, t in zip(checkpoints, tensors, strict=False) if not t]
@@ -216,6 +224,18 @@ def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool
     """Whether a tensor name matches the included patterns and no excluded one."""
     is_included = not include or any(fnmatch.fnmatchcase(name, p) for p in include)
     return is_included and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
+
+
+def _unsupported(name: str, tensors: Sequence[Tensor | None]) -> str:
+    """Error message for a tensor that cannot be averaged; empty if it can."""
+    sources = [tensor.source for tensor in tensors if tensor]
+    for source in sources:
+        if isinstance(source, UnsupportedSource):
+            return (
+                f"{source.message}, or pass exclude=[{name!r}] (--exclude {name}) to "
+                "leave it out"
+            )
+    return ""
 
 
 def _is_tied(alias: str, name: str, checkpoints: Sequence[Checkpoint]) -> bool:

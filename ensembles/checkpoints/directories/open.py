@@ -15,7 +15,11 @@ from ensembles.checkpoints.directories.unsupported import placeholder_notes
 from ensembles.checkpoints.directories.weight_files import main_weight_files
 from ensembles.checkpoints.formats import detection, state_dict
 from ensembles.checkpoints.formats.builtin import FORMATS
-from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
+from ensembles.checkpoints.formats.checkpoint import (
+    Checkpoint,
+    Keys,
+    UnsupportedSource,
+)
 
 # Of DeepSpeed: the parameters of one tensor-parallel rank, and other states beside.
 MODEL_STATES = re.compile(r"mp_rank_\d+_model_states\.pt")
@@ -24,7 +28,38 @@ Member = str | os.PathLike[str] | Mapping[str, Any] | Checkpoint
 
 
 def open_checkpoint(member: Member, index: int, *, key: Keys = None) -> Checkpoint:
+    """Read the layout of a member, all of whose tensors can be averaged.
+
+    Parameters
+    ----------
+    member, index, key
+        As in `read_layout`.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    FileNotFoundError
+        If the path does not exist.
+    TypeError
+        If the member is neither a path nor a state dict.
+    ValueError
+        If the checkpoint is damaged, has an unsupported format, or a tensor that cannot
+        be averaged.
+    """
+    checkpoint = read_layout(member, index, key=key)
+    for tensor in checkpoint.layout.values():
+        if isinstance(tensor.source, UnsupportedSource):
+            raise ValueError(tensor.source.message)
+    return checkpoint
+
+
+def read_layout(member: Member, index: int, *, key: Keys = None) -> Checkpoint:
     """Read the layout of a member, without its tensors.
+
+    Tensors that cannot be averaged have an `UnsupportedSource`.
 
     Parameters
     ----------

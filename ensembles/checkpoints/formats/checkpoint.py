@@ -193,6 +193,25 @@ class MemorySource:
         """Do nothing: the caller must not modify the array."""
 
 
+class UnsupportedSource(NamedTuple):
+    """Stands for the bytes of a tensor that cannot be averaged, such as complex ones.
+
+    Parameters
+    ----------
+    message : str
+        Error message with the file, the tensor, and what to do.
+    """
+
+    message: str
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Raise `ValueError` with the message."""
+        raise ValueError(self.message)
+
+    def check_unchanged(self) -> None:
+        """Do nothing: the bytes are not read."""
+
+
 class ChecksumRecord(NamedTuple):
     """A byte range of a file, with its stored CRC-32 checksum.
 

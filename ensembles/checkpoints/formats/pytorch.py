@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ensembles.checkpoints.formats.checkpoint import (
     Checkpoint,
     ChecksumRecord,
@@ -15,6 +17,7 @@ from ensembles.checkpoints.formats.checkpoint import (
     Keys,
     Tensor,
     TensorInfo,
+    UnsupportedSource,
 )
 from ensembles.checkpoints.formats.pytorch_files.modules import contents
 from ensembles.checkpoints.formats.pytorch_files.nesting import (
@@ -185,6 +188,11 @@ def read_checkpoint(
     seen: dict[Any, str] = {}
     used: dict[str, ChecksumRecord] = {}
     for name, value in chosen.tensors.items():
+        problem = _problem(f"{path}: tensor {name!r}", value)
+        if problem:
+            source = UnsupportedSource(problem)
+            layout[name] = Tensor(np.dtype("V1"), value.shape, source, 0)
+            continue
         tensor = tensor_in(file, name, value, stored)
         if value.storage is not None:
             used[value.storage.key] = stored.storages[value.storage.key]
@@ -207,6 +215,17 @@ def read_checkpoint(
         beside={path.name: contents_beside(stored.content, chosen)},
         notes=chosen.notes,
     )
+
+
+def _problem(where: str, value: StoredTensor) -> str:
+    """Reason why a tensor cannot be averaged, whatever the file; empty if it can."""
+    if value.storage is None:
+        return f"{where} {value.problem}"
+    try:
+        dtype_named(value.dtype, where)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def tensor_in(

@@ -23,6 +23,7 @@ from ensembles.checkpoints.formats.checkpoint import (
     FileSource,
     Tensor,
     TensorInfo,
+    UnsupportedSource,
 )
 from ensembles.checkpoints.formats.output import Layout, OutputFile, Sink, file_sinks
 from ensembles.checkpoints.formats.table import FORMATS, FileHead
@@ -273,11 +274,15 @@ def _tensor(file: FileSource, name: str, entry: Any, start: int) -> Tensor:
         raise _broken(file.path, f"{where} has shape {shape}, bytes {begin} to {end}")
     if not isinstance(kind, str) or kind not in DTYPES:
         advice = CONVERSIONS.get(kind) if isinstance(kind, str) else None
-        raise ValueError(
+        message = (
             f"{file.path}: {where} has dtype {kind}, which cannot be averaged "
             f"(known: {', '.join(DTYPES)}); "
             f"{advice or 'convert the checkpoint to one of them first'}"
         )
+        if advice is None or end < begin:
+            raise ValueError(message)
+        source = UnsupportedSource(message)
+        return Tensor(np.dtype("V1"), (end - begin,), source, start + begin)
     n_bytes = math.prod(shape) * DTYPES[kind].itemsize
     if end - begin != n_bytes or start + end > file.size:
         raise _broken(

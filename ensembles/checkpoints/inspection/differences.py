@@ -311,7 +311,7 @@ def _compared(
     ]
     n_bytes = sum(tensor.nbytes for target in targets for tensor in target.members)
     n_threads = n_threads if n_bytes >= FEW else 1
-    prepare_loops(4 * sum(target.size for target in targets))
+    prepare_loops(2 * sum(target.size for target in targets))
     lock = threading.Lock()
 
     def start_thread() -> Callable[[_Job], tuple[Float64, bool]]:

@@ -18,7 +18,7 @@ from ensembles.checkpoints.compatibility.layout import (
     match_layouts,
 )
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
-from ensembles.checkpoints.directories.open import Member, open_checkpoint
+from ensembles.checkpoints.directories.open import Member, read_layout
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
@@ -349,7 +349,7 @@ def _open_all(
     errors: list[Exception] = []
     for index, member in enumerate(members):
         try:
-            opened.append(open_checkpoint(member, index, key=key))
+            opened.append(read_layout(member, index, key=key))
         except (OSError, ValueError) as error:
             errors.append(error)
     if base is not None:
@@ -380,7 +380,7 @@ def _open_base(base: Member, key: Keys) -> Checkpoint:
         raise TypeError(
             f"base must be a path or a state dict, found {type(base).__name__}"
         )
-    opened = open_checkpoint(base, 0, key=key)
+    opened = read_layout(base, 0, key=key)
     return replace(opened, name=f"base {opened.path}" if opened.path else "base")
 
 

@@ -34,7 +34,7 @@ def assert_mean(path: Path, models: list[Any]) -> None:
         torch.testing.assert_close(value, expected.float(), rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("source", ["file", "directory"])
+@pytest.mark.parametrize("source", ["file", "directory", "distributed checkpoint"])
 def test_a_conversion_in_shards_loads(tmp_path: Path, source: str) -> None:
     model = llama(0, tied=False)
     (path,) = saved(tmp_path, [model])
@@ -42,6 +42,10 @@ def test_a_conversion_in_shards_loads(tmp_path: Path, source: str) -> None:
         torch.save(model.state_dict(), path / "last.ckpt")
         convert(path / "last.ckpt", tmp_path / "out", shard_size=500)
         (path / "config.json").rename(tmp_path / "out/config.json")
+    elif source == "distributed checkpoint":
+        write(tmp_path / "dcp", {"model": model.state_dict(), "step": 3})
+        (path / "config.json").rename(tmp_path / "dcp/config.json")
+        convert(tmp_path / "dcp", tmp_path / "out", shard_size=500)
     else:
         convert(path, tmp_path / "out", shard_size=500)
     assert (tmp_path / "out/model.safetensors.index.json").exists()

@@ -11,8 +11,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file as save_safetensors
 
-from ensembles.checkpoints import average, plan
+from ensembles.checkpoints import average, convert, diff, plan
 from tests.checkpoints.building import save
 
 F8 = np.ones((4, 4), ml_dtypes.float8_e4m3fn)
@@ -453,3 +454,36 @@ def test_a_safetensors_file_with_the_chunks_of_a_rank_is_refused(
     save(tmp_path / name, {"w": np.ones(2, np.float32)})
     with pytest.raises(ValueError, match=r"one rank's chunks.*consolidate_safetensors"):
         plan([tmp_path / name])
+
+
+def test_tensors_that_cannot_be_averaged_can_be_excluded(tmp_path: Path) -> None:
+    """Rotary frequencies are complex; other tensors are sparse or quantized."""
+    state = {"w": torch.ones(2), "freqs_cis": torch.ones(3, dtype=torch.complex64)}
+    sparse = {"s": torch.eye(2).to_sparse()}
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path in paths:
+        torch.save({"model": {**state, **sparse}, "step": 3}, path)
+    with pytest.raises(
+        ValueError, match=r"complex64.*or pass exclude=.*--exclude freq"
+    ):
+        plan(paths)
+    with pytest.raises(ValueError, match="is sparse"):
+        plan(paths, exclude=["freqs*"])
+    for function in (diff, convert):
+        with pytest.raises(ValueError, match="has dtype complex64, which cannot be"):
+            function(paths[0], tmp_path / "b.pt")
+    planned = plan(paths, tmp_path / "out.pt", exclude=["freqs*", "s"])
+    assert "tensor 'freqs_cis' is left out" in "\n".join(planned.notes)
+    assert "matches no tensor" not in "\n".join(planned.notes)
+    average(paths, tmp_path / "out.pt", exclude=["freqs*", "s"])
+    assert [*torch.load(tmp_path / "out.pt")] == ["w"]
+
+
+def test_unknown_dtypes_of_safetensors_files_can_be_excluded(tmp_path: Path) -> None:
+    save_safetensors(
+        {"w": torch.ones(2), "c": torch.ones(3, dtype=torch.complex64)},
+        tmp_path / "a.safetensors",
+    )
+    with pytest.raises(ValueError, match=r"'c' has dtype C64.*--exclude c"):
+        plan([tmp_path / "a.safetensors"])
+    assert [*average([tmp_path / "a.safetensors"], exclude=["c"])] == ["w"]

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensembles.checkpoints import average, plan
+from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats.safetensors import safetensors as our_format
 from tests.checkpoints.building import header_of, load, save, save_raw
 
@@ -78,7 +79,7 @@ def test_a_dtype_without_a_mean_is_told_with_the_way(
 ) -> None:
     path = with_header(tmp_path, {"w": ENTRY | {"dtype": kind}})
     with pytest.raises(ValueError, match=rf"has dtype {kind}, which cannot .*{way}"):
-        our_format.read(path)
+        open_checkpoint(path, 0)
 
 
 @pytest.mark.parametrize(
