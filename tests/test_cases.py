@@ -142,6 +142,17 @@ SELECTION_CASES = {
     # Alone -4, -1 and -9. The best two are -2 and 1, their mean -1/2 scores -1/4; with
     # the third, 3, it is 2/3, and -4/9.
     "top_k": SelectionCase(3, lambda w: -float((w @ [-2, 1, 3]) ** 2), [0.5, 0.5, 0]),
+    # The last alone scores -9, with the second (1 + 3) / 2 = 2: -4, all 2 / 3: -4 / 9.
+    "windows": SelectionCase(
+        3, lambda w: -float((w @ [-2, 1, 3]) ** 2), [1 / 3, 1 / 3, 1 / 3]
+    ),
+    # 3 : 1 is -3 / 4 and 1 : 1 is 1 / 2, so -9 / 16 and -1 / 4; alone -4 and -9.
+    "listed": SelectionCase(
+        2,
+        lambda w: -float((w @ [-2, 3]) ** 2),
+        [0.5, 0.5],
+        lambda: {"candidates": [[3, 1], [2, 2]]},
+    ),
     # From 1 to the mean of -2 and -3: 1 - 3.5 alpha, nearest to 0 at 0.3.
     "wise_ft": SelectionCase(
         2, lambda w: -float((1 - w.sum() + w @ [-2, -3]) ** 2), [0.15, 0.15]

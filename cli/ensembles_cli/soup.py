@@ -58,8 +58,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     shell_complete=complete_selection,
     help=(
         "Selection that chooses the weights, here with the approximate number of "
-        "scores for 10 checkpoints: best 10, greedy-soup 20, top-k 20, wise-ft 21, "
-        "optuna 60, convex 70, greedy 500; ensemble selections describes them."
+        "scores for 10 checkpoints: best 10, listed 11, windows 19, greedy-soup 20, "
+        "top-k 20, wise-ft 21, optuna 60, convex 70, greedy 500; ensemble selections "
+        "describes them."
     ),
 )
 @click.option(
