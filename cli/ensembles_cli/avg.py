@@ -11,6 +11,7 @@ import click
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
+from ensembles_cli.options.schedule import ScheduleChoice, schedule_option, scheduled
 from ensembles_cli.options.types import (
     Weights,
     as_params,
@@ -65,6 +66,7 @@ from ensembles_cli.reports.average import (
     type=Weights(),
     help="Weight of each member, such as .7,.3.  [default: equal]",
 )
+@schedule_option
 @checkpoint.last
 @checkpoint.dtype
 @checkpoint.integers
@@ -85,6 +87,7 @@ def command(
     members: tuple[str, ...],
     out: Path | None,
     weights: list[float] | None,
+    schedule: ScheduleChoice | None,
     last: int | None,
     rule_params: tuple[tuple[str, Any], ...],
     part: Part | None,
@@ -106,6 +109,7 @@ def command(
     ensemble avg a.safetensors:.7 b.safetensors:.3 -o soup.safetensors
     ensemble avg 'runs/*/model.safetensors' --rule median
     ensemble avg run/ --last 5 -o averaged.pt
+    ensemble avg run/ --last 9 --schedule wsm:minus-sqrt -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
@@ -115,7 +119,14 @@ def command(
     raise_file_limit()
     end_cleanly()
     paths, member_weights = split_weights(members, weights, last=last)
-    discovered = discover_checkpoints(paths, last=last)
+    if schedule is not None and member_weights is not None:
+        raise click.UsageError(
+            "--schedule sets the weights: leave out --weights, and weights after :"
+        )
+    by_step = schedule is not None
+    discovered = discover_checkpoints(paths, last=last, by_step=by_step)
+    if schedule is not None:
+        discovered, member_weights = scheduled(discovered, schedule)
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
         discovered.paths,

@@ -33,7 +33,7 @@ class DiscoveredCheckpoints(NamedTuple):
     paths : list of str
         Path of each member.
     steps : list of Decimal or None
-        Training step of each path; None if it was not selected by step.
+        Training step of each path; None if members were not sorted by step.
     notes : list of str
         Messages about skipped or mixed checkpoints, one sentence each.
     """
@@ -44,7 +44,7 @@ class DiscoveredCheckpoints(NamedTuple):
 
 
 def discover_checkpoints(
-    members: Sequence[str], *, last: int | None = None
+    members: Sequence[str], *, last: int | None = None, by_step: bool = False
 ) -> DiscoveredCheckpoints:
     """Expand paths, glob patterns and training directories to paths of members.
 
@@ -52,13 +52,16 @@ def discover_checkpoints(
     ----------
     members : sequence of str
         Paths and glob patterns. A pattern expands to its matches, sorted by step. With
-        ``last``, only checkpoints among the matches count, and a directory expands to
-        the checkpoints in it, if it has any; averages and checkpoints without a step,
-        such as ``best.pt``, are skipped unless no checkpoint has a step.
+        ``last`` or ``by_step``, only checkpoints among the matches count, and a
+        directory expands to the checkpoints in it, if it has any; averages and
+        checkpoints without a step, such as ``best.pt``, are skipped unless no
+        checkpoint has a step.
     last : int or None, default=None
         Number of checkpoints to keep, those with the highest steps; None keeps all. A
         step is the number beside ``step``, ``checkpoint`` or ``epoch`` in the path, or
         else the last integer in it.
+    by_step : bool, default=False
+        Whether all checkpoints are sorted by step, as with ``last``.
 
     Returns
     -------
@@ -73,21 +76,22 @@ def discover_checkpoints(
         ``last``, or steps are missing, not distinct, or of different kinds (such as
         epochs and updates).
     """
-    if last is None:
+    if last is None and not by_step:
         paths = [path for member in members for path in _matches(member)]
         return DiscoveredCheckpoints(paths, [None] * len(paths), [])
     notes: list[str] = []
     paths = [path for member in members for path in _checkpoints(member, notes)]
     missing = [path for path in paths if not os.path.lexists(path)]
-    if missing and last > len(paths):
+    if missing and (last is None or last > len(paths)):
         raise FileNotFoundError(f"no checkpoint at {missing[0]}")
-    if not 1 <= last <= len(paths):
+    if last is not None and not 1 <= last <= len(paths):
         raise ValueError(
             "last=N (--last N) must be from 1 to the number of checkpoints, "
             f"{len(paths)} in {' '.join(members)}: found {last}"
         )
-    last_paths = _by_step(paths, notes)[-last:]
-    if len(last_paths) < last:
+    option = "a schedule (--schedule)" if last is None else "last=N (--last N)"
+    last_paths = _by_step(paths, notes, option)[-(last or 0) :]
+    if last is not None and len(last_paths) < last:
         raise ValueError(
             "last=N (--last N) must be from 1 to the number of steps, "
             f"{len(last_paths)} in {' '.join(members)}: found {last}"
@@ -240,7 +244,7 @@ def _is_sharded(path: Path) -> bool:
     return distributed.folder_in(path) is not None or rank_files.has_rank_files(path)
 
 
-def _by_step(paths: list[str], notes: list[str]) -> list[str]:
+def _by_step(paths: list[str], notes: list[str], option: str) -> list[str]:
     """Sort paths by step; the steps must be distinct and of one kind."""
     steps = _steps(paths)
     if len(paths) > 1:
@@ -249,16 +253,16 @@ def _by_step(paths: list[str], notes: list[str]) -> list[str]:
         if len(numbers) < len(paths):
             pairs = ", ".join(f"{path} -> {_number(steps[path])}" for path in paths)
             raise ValueError(
-                "last=N (--last N) needs a different step in each name, found "
-                f"{pairs}; name the checkpoints to average, without last=N, or pass a "
-                "pattern that matches only one model, such as 'run/model_*'"
+                f"{option} needs a different step in each name, found {pairs}; name "
+                f"the checkpoints to average, without {option.partition(' (')[0]}, or "
+                "pass a pattern that matches only one model, such as 'run/model_*'"
             )
         kinds = {step.kind: path for path in paths if (step := steps[path])}
         if len(kinds) > 1:
             shown = ", ".join(f"{kind or 'number'} ({p})" for kind, p in kinds.items())
             raise ValueError(
-                f"last=N (--last N) needs steps of one kind, found {shown}; pass a "
-                "pattern that matches only one kind, such as 'run/epoch*'"
+                f"{option} needs steps of one kind, found {shown}; pass a pattern "
+                "that matches only one kind, such as 'run/epoch*'"
             )
     return sorted(paths, key=lambda path: _or_before(steps[path]))
 

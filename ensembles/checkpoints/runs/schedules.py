@@ -102,7 +102,7 @@ def schedule_weights(
 
 @register(SCHEDULES)
 def uniform(positions: Float64, *, n: int | None = None) -> Float64:
-    """Equal weights of the last ``n`` checkpoints, 0 for the others.
+    """Equal weights of the last n checkpoints, w[i] = 1 / n, 0 for the others.
 
     Parameters
     ----------
@@ -115,14 +115,14 @@ def uniform(positions: Float64, *, n: int | None = None) -> Float64:
     ----------
     Polyak and Juditsky (1992), "Acceleration of stochastic approximation by averaging",
     SIAM Journal on Control and Optimization 30; Li et al. (2025), "Model merging in
-    pre-training of large language models", arXiv:2505.12082, section 3.2 (SMA).
+    pre-training of large language models", arXiv:2505.12082 (SMA).
     """
     return _equal(np.arange(len(positions)), n, "n")
 
 
 @register(SCHEDULES)
 def lawa(positions: Float64, *, k: int | None = None, interval: float = 0) -> Float64:
-    """Equal weights of the last ``k`` checkpoints at a fixed interval.
+    """Equal weights of the last k checkpoints at an interval, w[i] = 1 / k or 0.
 
     Starts at the last checkpoint, and goes back to the nearest one that is at least
     ``interval`` earlier, and so on; the weights of the checkpoints between are 0.
@@ -161,12 +161,11 @@ def ema(
     half_life: float | None = None,
     per: str = "step",
 ) -> Float64:
-    """Weights of an exponential moving average (EMA) of the checkpoints.
+    """Exponential moving average, w[i] = f(t[i]) - f(t[i-1]), f(t) = decay ** (T - t).
 
-    The average is that of a run whose parameters stay at a checkpoint from the previous
-    one on: each checkpoint updates it by ``decay ** distance``, where the distance is
-    that from the previous checkpoint. The first checkpoint has the weight of all
-    earlier parameters. Pass either ``decay`` or ``half_life``.
+    T is the last position. Each checkpoint stands for the parameters since the previous
+    one, the first for all earlier ones: it updates the average (EMA) with the decay
+    ``decay ** (t[i] - t[i-1])``. Pass either ``decay`` or ``half_life``.
 
     Parameters
     ----------
@@ -183,9 +182,9 @@ def ema(
 
     References
     ----------
-    Polyak and Juditsky (1992), as for ``uniform``; Tarvainen and Valpola (2017), "Mean
-    teachers are better role models", NeurIPS, equation 2; Busbridge et al. (2023), "How
-    to scale your EMA", NeurIPS, definition 1.2 (``decay ** distance``).
+    Tarvainen and Valpola (2017), "Mean teachers are better role models", NeurIPS,
+    arXiv:1703.01780, for the average; Busbridge et al. (2023), "How to scale your EMA",
+    NeurIPS, arXiv:2307.13813, for its decay over several steps.
     """
     if (decay is None) == (half_life is None):
         raise ValueError(
@@ -214,11 +213,12 @@ def ema(
 def power(
     positions: Float64, *, gamma: float | None = None, sigma_rel: float | None = None
 ) -> Float64:
-    """Weights of a power-function average, whose length grows with the training time.
+    """Power function average, w[i] = f(t[i]) - f(t[i-1]), f(t) = (t / T)**(gamma + 1).
 
-    The weight of the parameters at time t is proportional to ``t ** gamma``. As for
-    ``ema``, a checkpoint stands for the parameters since the previous one, the first
-    for all earlier ones. Pass either ``gamma`` or ``sigma_rel``.
+    T is the last position. The weight of the parameters at time t is proportional to
+    ``t ** gamma``, so that the length of the average grows with the training time. Each
+    checkpoint stands for the parameters since the previous one, the first for all
+    earlier ones. Pass either ``gamma`` or ``sigma_rel``.
 
     Parameters
     ----------
@@ -247,12 +247,12 @@ def power(
 
 @register(SCHEDULES)
 def wsm(positions: Float64, *, shape: str = "linear") -> Float64:
-    """Weights with which a merge stands for a decay of the learning rate.
+    """Merge for a decay of the learning rate, w[i] = f(x[i]) - f(x[i+1]), its rates f.
 
     The merge equals the first checkpoint plus the updates after it, each multiplied by
-    the learning rate of the decay at its end: ``f(x)`` for the share x of the decay,
-    which ends one mean distance after the last checkpoint. At equal distances, the
-    linear shape gives equal weights.
+    the relative learning rate at its end: f(x) for the share x of the decay, which
+    begins at the first checkpoint and ends one mean distance after the last, where f is
+    0. At equal distances, the linear shape gives equal weights.
 
     Parameters
     ----------
@@ -264,9 +264,9 @@ def wsm(positions: Float64, *, shape: str = "linear") -> Float64:
     References
     ----------
     Tian et al. (2025), "WSM: decay-free learning rate schedule via checkpoint merging
-    for LLM pre-training", arXiv:2507.17634, section 3.2. The coefficients are those of
-    ``tools/checkpoint/weighted_merge.py`` in Megatron-LM, which counts checkpoints;
-    here, distances that differ change them.
+    for LLM pre-training", arXiv:2507.17634. At equal distances, the coefficients are
+    those of ``tools/checkpoint/weighted_merge.py`` in Megatron-LM, which counts
+    checkpoints instead of steps.
     """
     key = shape.replace("-", "_") if isinstance(shape, str) else shape
     if key not in SHAPES:
