@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from ensembles_cli.options import checkpoint
+from ensembles_cli.options import sweep as sweeps
+from ensembles_cli.options.schedule import ScheduleChoice
 from ensembles_cli.options.types import (
     Param,
     as_params,
@@ -17,6 +19,7 @@ from ensembles_cli.options.types import (
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.soup import print_soup
 from ensembles_cli.reports.soup_progress import ProgressReporter, print_notes
+from ensembles_cli.reports.sweep import plot_sweep, sweep_points
 from ensembles_cli.scoring.command import ScoringCommand
 
 
@@ -52,15 +55,13 @@ from ensembles_cli.scoring.command import ScoringCommand
 @checkpoint.last
 @click.option(
     "--select",
-    default="greedy-soup",
-    show_default=True,
     metavar="NAME",
     shell_complete=complete_selection,
     help=(
         "Selection that chooses the weights, here with the approximate number of "
         "scores for 10 checkpoints: best 10, listed 11, windows 19, greedy-soup 20, "
         "top-k 20, wise-ft 21, optuna 60, convex 70, greedy 500; ensemble selections "
-        "describes them."
+        "describes them.  [default: greedy-soup]"
     ),
 )
 @click.option(
@@ -70,6 +71,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     multiple=True,
     help="Parameter of --select, such as n_rounds=20; may be repeated.",
 )
+@sweeps.sweep_option
+@sweeps.schedules_option
+@sweeps.plot_option
 @click.option(
     "--base",
     type=click.Path(),
@@ -125,7 +129,10 @@ def command(
     select_params: tuple[tuple[str, Any], ...],
     rule_params: tuple[tuple[str, Any], ...],
     last: int | None,
-    select: str,
+    select: str | None,
+    sweep: str | None,
+    schedules: tuple[ScheduleChoice, ...],
+    plot: Path | None,
     timeout: float | None,
     as_json: bool,
     base: str | None,
@@ -142,6 +149,7 @@ def command(
     \b
     ensemble soup run-*.safetensors --score 'python eval.py {}' -o s.safetensors
     ensemble soup run/ --last 8 --score './f1.sh {}' -o soup.safetensors
+    ensemble soup run/ --sweep windows --score './f1.sh {}' -o soup.safetensors
     ensemble soup *.pt --score 'python eval.py {}' --score-key acc_norm -o soup.pt
     ensemble soup run*/ --score './loss.sh {}' --lower-is-better -o soup
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
@@ -159,8 +167,10 @@ def command(
     the programs named in the text, such as eval.py, are unchanged. If other inputs of
     the scoring command have changed, remove OUT.journal.jsonl.
     """
+    from ensembles.atomic_io import check_absent
     from ensembles.checkpoints import Journal, make_soup
     from ensembles.checkpoints.directories.discovery import discover_checkpoints
+    from ensembles.checkpoints.inspection.plots import check_plot
 
     raise_file_limit()
     end_cleanly()
@@ -169,7 +179,14 @@ def command(
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
     journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
-    discovered = discover_checkpoints(members, last=last)
+    sweeps.check_sweep(
+        sweep, schedules, plot, select=select, on_error=options["on_error"]
+    )
+    if plot is not None:
+        check_absent(check_plot(plot), force=options["force"])
+    discovered = discover_checkpoints(members, last=last, by_step=sweep is not None)
+    steps = discovered.steps
+    choice = sweeps.selection_of(sweep, schedules, steps, as_params(select_params))
     paths = discovered.paths if base is None else [base, *discovered.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
@@ -178,12 +195,21 @@ def command(
             discovered.paths,
             scoring,
             out,
-            select=select.replace("-", "_"),
-            weights_params=as_params(select_params),
+            select=(select or choice.name).replace("-", "_"),
+            weights_params=choice.params,
             base=base,
             rule_params=as_params(rule_params),
             journal=journal,
             record=reporter.record,
             **options,
         )
-    print_soup(report, reporter, discovered.steps, as_json)
+    points = sweep_points(report, choice.labels, steps) if sweep else []
+    if plot is not None:
+        plot_sweep(
+            points,
+            plot,
+            last_score=report.scores[-1],
+            lower_is_better=is_lower_better,
+            force=options["force"],
+        )
+    print_soup(report, reporter, steps, points, as_json)

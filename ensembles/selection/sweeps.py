@@ -84,7 +84,7 @@ def windows(
         record(trials[-1])
     best = max(trials, key=lambda trial: trial.score)
     if scores.max() > best.score:
-        return np.eye(n_members, dtype=np.int64)[np.argmax(scores)]
+        return np.asarray(np.eye(n_members, dtype=np.int64)[np.argmax(scores)])
     return np.asarray(best.counts)
 
 

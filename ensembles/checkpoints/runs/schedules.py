@@ -317,7 +317,7 @@ def _equal(kept: Counts, number: int | None, name: str) -> Float64:
 
 
 def _increments(log_sums: Float64) -> Float64:
-    """Weights from the logarithms of their cumulative sums, the last of which is 0."""
+    """Weights from the logarithms of their cumulative sums, which end at 0."""
     weights = np.exp(log_sums)
     # The difference of two sums near 1 would lose digits.
     weights[1:] *= -np.expm1(log_sums[:-1] - log_sums[1:])
