@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from ensembles_cli.console import table
 from ensembles_cli.reports.average import as_number
 from ensembles_cli.reports.soup_progress import format_score
@@ -122,6 +120,8 @@ def plot_sweep(
     ImportError
         If matplotlib is not installed.
     """
+    import numpy as np
+
     from ensembles.atomic_io import atomic_output
     from ensembles.checkpoints.inspection.plots import import_figure
 
@@ -152,9 +152,9 @@ def _draw_windows(
     """
     numbers = [point.n_members for point in points]
     is_sliding = len(set(numbers)) == 1 and len(points) > 1
-    x = np.array([p.last_step for p in points] if is_sliding else numbers, np.float64)
+    x = [point.last_step for point in points] if is_sliding else numbers
+    best = [point.is_best for point in points].index(True)
     axes.plot(x, scores, "o-", color=BLUE, markersize=4, label="window")
-    best = [point.is_best for point in points]
     axes.plot(x[best], scores[best], "o", color=VERMILION, label="best window")
     axes.set_xlabel(
         f"last step of {numbers[0]} averaged checkpoints"
@@ -173,10 +173,10 @@ def _draw_names(
 
     Returns the method that draws a line at a score.
     """
-    y = np.arange(len(points))
-    best = np.array([point.is_best for point in points])
+    y = range(len(points))
+    best = [point.is_best for point in points].index(True)
     axes.plot(scores, y, "o", color=BLUE, label="schedule")
-    axes.plot(scores[best], y[best], "o", color=VERMILION, label="best schedule")
+    axes.plot(scores[best], best, "o", color=VERMILION, label="best schedule")
     axes.set_yticks(y, [point.schedule for point in points], fontsize=8)
     axes.invert_yaxis()
     axes.grid(axis="y", color="#dddddd", linewidth=0.5)
