@@ -84,7 +84,7 @@ def post_hoc_weights(
     --------
     >>> weights, error = post_hoc_weights([1000, 1000], [0.05, 0.1], target=0.07)
     >>> weights.round(3)
-    array([0.529, 0.471])
+    array([0.438, 0.562])
     """
     steps = np.asarray(positions, np.float64).ravel()
     deviations = np.broadcast_to(np.asarray(sigma_rels, np.float64), steps.shape)
