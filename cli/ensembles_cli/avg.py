@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ensembles_cli.console import bar
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, run
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
 from ensembles_cli.options.schedule import ScheduleChoice, schedule_option, scheduled
 from ensembles_cli.options.types import (
@@ -67,7 +67,7 @@ from ensembles_cli.reports.average import (
     help="Weight of each member, such as .7,.3.  [default: equal]",
 )
 @schedule_option
-@checkpoint.last
+@run.choosing()
 @checkpoint.dtype
 @checkpoint.integers
 @checkpoint.missing
@@ -88,7 +88,6 @@ def command(
     out: Path | None,
     weights: list[float] | None,
     schedule: ScheduleChoice | None,
-    last: int | None,
     rule_params: tuple[tuple[str, Any], ...],
     part: Part | None,
     plan_only: bool,
@@ -109,34 +108,38 @@ def command(
     ensemble avg a.safetensors:.7 b.safetensors:.3 -o soup.safetensors
     ensemble avg 'runs/*/model.safetensors' --rule median
     ensemble avg run/ --last 5 -o averaged.pt
+    ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
     ensemble avg run/ --last 9 --schedule wsm:minus-sqrt -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
     from ensembles.atomic_io import check_absent
-    from ensembles.checkpoints.directories.discovery import discover_checkpoints
 
     raise_file_limit()
     end_cleanly()
-    paths, member_weights = split_weights(members, weights, last=last)
+    choice = run.choice_in(options)
+    paths, member_weights = split_weights(
+        members, weights, is_sorted=any(value is not None for value in choice.values())
+    )
     if schedule is not None and member_weights is not None:
         raise click.UsageError(
             "--schedule sets the weights: leave out --weights, and weights after :"
         )
     by_step = schedule is not None
-    discovered = discover_checkpoints(paths, last=last, by_step=by_step)
+    chosen = checkpoints.choose_checkpoints(paths, by_step=by_step, **choice)
     if schedule is not None:
-        discovered, member_weights = scheduled(discovered, schedule)
+        chosen, member_weights = scheduled(chosen, schedule)
+    options["key"] = options["key"] or chosen.key
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
-        discovered.paths,
-        out or default_out(discovered.paths),
+        chosen.paths,
+        out or default_out(chosen.paths),
         weights=member_weights,
         rule_params=as_params(rule_params),
         **part._asdict(),
         **options,
     )
-    planned = PlannedAverage(plan, discovered, part_notes)
+    planned = PlannedAverage(plan, chosen, part_notes)
     if plan_only:
         print_plan(planned, as_json)
         return

@@ -61,13 +61,13 @@ def command(
     """
     from ensembles import checkpoints
     from ensembles.atomic_io import check_absent
-    from ensembles.checkpoints.directories.discovery import DiscoveredCheckpoints
     from ensembles.checkpoints.merging.conversion import as_conversion
 
     raise_file_limit()
     end_cleanly()
     plan = as_conversion(checkpoints.plan([source], out, **options))
-    planned = PlannedAverage(plan, DiscoveredCheckpoints([source], [None], []))
+    member = checkpoints.RunCheckpoint(path=Path(source))
+    planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints([member], []))
     if plan_only:
         print_plan(planned, as_json)
         return

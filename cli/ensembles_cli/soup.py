@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, run
 from ensembles_cli.options import sweep as sweeps
 from ensembles_cli.options.schedule import ScheduleChoice
 from ensembles_cli.options.types import (
@@ -52,7 +52,7 @@ from ensembles_cli.scoring.command import ScoringCommand
     required=True,
     help="Output: NAME.safetensors, NAME.pt, or a directory.",
 )
-@checkpoint.last
+@run.choosing(with_direction=False)
 @click.option(
     "--select",
     metavar="NAME",
@@ -128,7 +128,6 @@ def command(
     out: Path,
     select_params: tuple[tuple[str, Any], ...],
     rule_params: tuple[tuple[str, Any], ...],
-    last: int | None,
     select: str | None,
     sweep: str | None,
     schedules: tuple[ScheduleChoice, ...],
@@ -168,8 +167,7 @@ def command(
     the scoring command have changed, remove OUT.journal.jsonl.
     """
     from ensembles.atomic_io import check_absent
-    from ensembles.checkpoints import Journal, make_soup
-    from ensembles.checkpoints.directories.discovery import discover_checkpoints
+    from ensembles.checkpoints import Journal, choose_checkpoints, make_soup
     from ensembles.checkpoints.inspection.plots import check_plot
 
     raise_file_limit()
@@ -184,26 +182,29 @@ def command(
     )
     if plot is not None:
         check_absent(check_plot(plot), force=options["force"])
-    discovered = discover_checkpoints(members, last=last, by_step=sweep is not None)
-    steps = discovered.steps
-    choice = sweeps.selection_of(sweep, schedules, steps, as_params(select_params))
-    paths = discovered.paths if base is None else [base, *discovered.paths]
+    choice = run.choice_in(options, with_direction=False)
+    chosen = choose_checkpoints(members, by_step=sweep is not None, **choice)
+    options["key"] = options["key"] or chosen.key
+    selection = sweeps.selection_of(
+        sweep, schedules, chosen.steps, as_params(select_params)
+    )
+    paths = chosen.paths if base is None else [base, *chosen.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
-        print_notes(discovered.notes)
+        print_notes(chosen.notes)
         report = make_soup(
-            discovered.paths,
+            chosen.paths,
             scoring,
             out,
-            select=(select or choice.name).replace("-", "_"),
-            weights_params=choice.params,
+            select=(select or selection.name).replace("-", "_"),
+            weights_params=selection.params,
             base=base,
             rule_params=as_params(rule_params),
             journal=journal,
             record=reporter.record,
             **options,
         )
-    points = sweep_points(report, choice.labels, steps) if sweep else []
+    points = sweep_points(report, selection.labels, chosen.steps) if sweep else []
     if plot is not None:
         plot_sweep(
             points,
@@ -212,4 +213,4 @@ def command(
             lower_is_better=is_lower_better,
             force=options["force"],
         )
-    print_soup(report, reporter, steps, points, as_json)
+    print_soup(report, reporter, chosen.steps, points, as_json)

@@ -24,6 +24,8 @@ from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
+from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
+from .runs.choose import choose_checkpoints as choose_checkpoints
 from .runs.post_hoc import PostHocWeights as PostHocWeights
 from .runs.post_hoc import post_hoc_weights as post_hoc_weights
 from .runs.power_function import gamma_to_sigma_rel as gamma_to_sigma_rel
@@ -31,6 +33,8 @@ from .runs.power_function import sigma_rel_to_gamma as sigma_rel_to_gamma
 from .runs.read import read_run as read_run
 from .runs.run import Run as Run
 from .runs.run import RunCheckpoint as RunCheckpoint
+from .runs.running_averages import WindowMean as WindowMean
+from .runs.running_averages import window_mean as window_mean
 from .runs.schedules import SCHEDULES as SCHEDULES
 from .runs.schedules import schedule_weights as schedule_weights
 from .soup_search.candidates import Candidate as Candidate

@@ -94,7 +94,7 @@ def test_weights_are_written_in_any_way(
         (
             ["a.safetensors:1", "b.safetensors:1", "--last", "2"],
             2,
-            "--last sorts members by step",
+            "sort members by step",
         ),
         (["a.safetensors", "--rule", "maen"], 1, "did you mean 'mean'?"),
         (["a.safetensors", "--rule", "slerp"], 1, "needs 2 members, found 1"),
@@ -154,7 +154,7 @@ def test_a_training_directory_without_last_says_what_to_do(
     result = avg("run")
     assert result.exit_code == 1
     assert (
-        "the last N of them with discover_checkpoints(..., last=N) (--last N)"
+        "the last N of them with choose_checkpoints(..., last=N) (--last N)"
         in result.stderr
     )
 

@@ -14,16 +14,6 @@ rule_param = click.option(
     multiple=True,
     help="Parameter of --rule, such as p=5; may be repeated.",
 )
-last = click.option(
-    "--last",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help=(
-        "Average only the N members with the highest step, which is the last number "
-        "in a name. Checkpoints in a training directory, or that match a pattern, are "
-        "members. Members without a step, such as best.pt, are left out."
-    ),
-)
 include = click.option(
     "--include",
     multiple=True,

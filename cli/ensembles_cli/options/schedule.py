@@ -9,7 +9,7 @@ import click
 from ensembles_cli.options.types import Param
 
 if TYPE_CHECKING:
-    from ensembles.checkpoints.directories.discovery import DiscoveredCheckpoints
+    from ensembles.checkpoints import ChosenCheckpoints
 
     ScheduleParam = click.ParamType["ScheduleChoice"]
 else:  # ParamType is generic since click 8.4
@@ -66,20 +66,20 @@ class ScheduleType(ScheduleParam):
 
 
 def scheduled(
-    discovered: DiscoveredCheckpoints, schedule: ScheduleChoice
-) -> tuple[DiscoveredCheckpoints, list[float] | None]:
+    chosen: ChosenCheckpoints, schedule: ScheduleChoice
+) -> tuple[ChosenCheckpoints, list[float] | None]:
     """Members with a weight of a schedule, and their weights.
 
     Parameters
     ----------
-    discovered : DiscoveredCheckpoints
-        Paths of the members, sorted by their steps.
+    chosen : ChosenCheckpoints
+        Members in the order of training.
     schedule : ScheduleChoice
         Schedule.
 
     Returns
     -------
-    discovered : DiscoveredCheckpoints
+    chosen : ChosenCheckpoints
         Members with a weight other than 0, and a note if there are others.
     weights : list of float or None
         Their weights; None if they are equal, which is the plain mean.
@@ -91,28 +91,26 @@ def scheduled(
     ValueError
         If a parameter of the schedule is invalid.
     """
-    paths, steps, notes = discovered
-    for path, step in zip(paths, steps, strict=True):
+    for checkpoint, step in zip(chosen.checkpoints, chosen.steps, strict=True):
         if step is None:
             raise click.UsageError(
-                f"--schedule needs the training step of each member, found {path}, "
-                "whose name has none; name the checkpoints of a run, or pass --weights"
+                "--schedule needs the training step of each member, found "
+                f"{checkpoint.path}, whose name has none; name the checkpoints of a "
+                "run, or pass --weights"
             )
-    weights = schedule.weights(steps).tolist()
+    weights = schedule.weights(chosen.steps).tolist()
     kept = [index for index, weight in enumerate(weights) if weight > 0]
-    if len(kept) < len(paths):
-        notes = [
-            *notes,
-            f"schedule {schedule.text} averages {len(kept)} of {len(paths)} members; "
-            "the others have the weight 0",
-        ]
-    members = discovered._replace(
-        paths=[paths[index] for index in kept],
-        steps=[steps[index] for index in kept],
-        notes=notes,
-    )
+    notes = list(chosen.notes)
+    if len(kept) < len(weights):
+        notes.append(
+            f"schedule {schedule.text} averages {len(kept)} of {len(weights)} members; "
+            "the others have the weight 0"
+        )
+    checkpoints = [chosen.checkpoints[index] for index in kept]
     kept_weights = [weights[index] for index in kept]
-    return members, kept_weights if len(set(kept_weights)) > 1 else None
+    are_equal = len(set(kept_weights)) == 1
+    members = chosen._replace(checkpoints=checkpoints, notes=notes)
+    return members, None if are_equal else kept_weights
 
 
 schedule_option = click.option(

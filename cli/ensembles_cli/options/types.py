@@ -114,7 +114,7 @@ def split_weights(
     members: tuple[str, ...],
     weights_option: Sequence[float] | None = None,
     *,
-    last: int | None = None,
+    is_sorted: bool = False,
 ) -> tuple[list[str], list[float] | None]:
     """Split members of the form PATH:WEIGHT, and merge them with ``--weights``.
 
@@ -125,8 +125,8 @@ def split_weights(
         a percentage. A member that exists as a file is a path without a weight.
     weights_option : sequence of float or None, default=None
         Value of ``--weights``; None if not passed.
-    last : int or None, default=None
-        Value of ``--last``, which sorts the members; None if not passed.
+    is_sorted : bool, default=False
+        Whether options such as ``--last`` choose the members and sort them by step.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def split_weights(
     ------
     click.UsageError
         If a weight is not a number, only some members have one, weights are given in
-        both ways, or weights in members are combined with ``--last``.
+        both ways, or weights in members are combined with options that sort them.
 
     Examples
     --------
@@ -163,9 +163,10 @@ def split_weights(
         )
     if weights and weights_option is not None:
         raise click.UsageError("weights are given twice: with --weights and with :")
-    if weights and last:
+    if weights and is_sorted:
         raise click.UsageError(
-            "--last sorts members by step: pass --weights, in the order of the steps"
+            "--last, --best, --steps, --epochs and --tokens sort members by step: pass "
+            "--weights, in the order of the steps"
         )
     if weights and bare:
         raise click.UsageError(

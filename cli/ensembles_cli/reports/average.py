@@ -12,8 +12,7 @@ from ensembles_cli.console import printable, size, table
 from ensembles_cli.options.part import Part
 
 if TYPE_CHECKING:
-    from ensembles.checkpoints import MergeReport, Plan
-    from ensembles.checkpoints.directories.discovery import DiscoveredCheckpoints
+    from ensembles.checkpoints import ChosenCheckpoints, MergeReport, Plan
 
 NOTES_SHOWN = 10
 MEMBERS_SHOWN = 12
@@ -28,14 +27,14 @@ class PlannedAverage:
     ----------
     plan : Plan
         Plan of the average.
-    discovered : DiscoveredCheckpoints
+    chosen : ChosenCheckpoints
         Paths and steps of the members, with notes on skipped checkpoints.
     notes : sequence of str, default=()
         Notes of the command, which are printed first.
     """
 
     def __init__(
-        self, plan: Plan, discovered: DiscoveredCheckpoints, notes: Sequence[str] = ()
+        self, plan: Plan, chosen: ChosenCheckpoints, notes: Sequence[str] = ()
     ) -> None:
         from ensembles.checkpoints.merging.relations import (
             averages_among,
@@ -43,9 +42,9 @@ class PlannedAverage:
         )
 
         self.plan = plan
-        self.steps = discovered.steps
+        self.steps = chosen.steps
         note = different_initializations(plan)
-        self.notes = [*notes, *discovered.notes, *([] if note is None else [note])]
+        self.notes = [*notes, *chosen.notes, *([] if note is None else [note])]
         self.notes += [*averages_among(plan), *plan.notes]
         if len(plan.members) == 1 and not plan.is_conversion:
             self.notes.append("there is only one member: nothing is averaged")

@@ -1,1 +1,1 @@
-"""Checkpoint files and directories: discovery, readers and unsupported formats."""
+"""Checkpoint files and directories: opening, weight files and unsupported formats."""

@@ -136,7 +136,7 @@ def _by_name(path: Path, entries: list[Path]) -> str:
     if files or folders:
         return (
             f"{missing}, but {_listed(files + folders)}; pass the checkpoints to "
-            "average, or the last N of them with discover_checkpoints(..., last=N) "
+            "average, or the last N of them with choose_checkpoints(..., last=N) "
             "(--last N)"
         )
     return f"{missing}, only {_listed(names)}"

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.directories.discovery import discover_checkpoints
 from ensembles.checkpoints.formats.distributed import items
+from ensembles.checkpoints.runs.choose import choose_checkpoints
 from tests.checkpoints import oracles
 from tests.checkpoints.building import load
 
@@ -197,14 +197,14 @@ def test_the_last_steps_of_a_run_are_found(
         shutil.copytree(saved / f"fsdp-2/step-{step}", step_folder / folder)
         shutil.copytree(saved / "flat-2", step_folder / "optimizer_0")
         (step_folder / "config.json").write_text('{"model_type": "x"}')
-    found = discover_checkpoints([str(tmp_path / "run")], last=2)
+    found = choose_checkpoints([str(tmp_path / "run")], last=2)
     assert [Path(path).name for path in found.paths] == ["step200", "step1000"]
     average(found.paths, tmp_path / "out", integers="max", force=True)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "config.json",
         "model.safetensors",
     ]
-    single = discover_checkpoints([str(tmp_path / "run/step200")], last=1)
+    single = choose_checkpoints([str(tmp_path / "run/step200")], last=1)
     assert single.paths == [str(tmp_path / "run/step200")]
 
 

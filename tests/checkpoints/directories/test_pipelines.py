@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.directories.discovery import discover_checkpoints
+from ensembles.checkpoints.runs.choose import choose_checkpoints
 from tests.checkpoints.building import load, save
 
 UNET = "diffusion_pytorch_model"
@@ -232,7 +232,7 @@ def test_a_pipeline_without_readable_weights_is_refused(tmp_path: Path) -> None:
 def test_the_last_pipelines_of_a_run_are_found(tmp_path: Path) -> None:
     for step in (100, 200, 300):
         pipeline(tmp_path / f"run/checkpoint-{step}", step)
-    found = discover_checkpoints([str(tmp_path / "run")], last=2)
+    found = choose_checkpoints([str(tmp_path / "run")], last=2)
     assert [Path(path).name for path in found.paths] == [
         "checkpoint-200",
         "checkpoint-300",

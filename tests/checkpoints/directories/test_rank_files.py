@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.directories.discovery import discover_checkpoints
 from ensembles.checkpoints.directories.rank_files import box
 from ensembles.checkpoints.formats.pytorch_files.objects import Global, PickledObject
+from ensembles.checkpoints.runs.choose import choose_checkpoints
 from tests.checkpoints.directories.test_distributed import STEPS, assert_equal
 
 pytest.importorskip("torch.distributed.tensor")
@@ -39,7 +39,7 @@ def test_placements_on_a_mesh_give_the_whole_tensor(saved: Path, n_ranks: int) -
 def test_an_average_has_the_bytes_of_one_of_unsharded_members(
     saved: Path, tmp_path: Path
 ) -> None:
-    found = discover_checkpoints([str(saved / "ranks-4")], last=3)
+    found = choose_checkpoints([str(saved / "ranks-4")], last=3)
     assert [Path(path).name for path in found.paths] == [f"step-{s}" for s in STEPS]
     whole = [torch.load(saved / f"whole-{step}.pt") for step in STEPS]
     average(found.paths, tmp_path / "a.safetensors", integers="max")

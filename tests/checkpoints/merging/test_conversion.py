@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from ensembles.checkpoints import average, convert, plan
-from ensembles.checkpoints.directories.discovery import discover_checkpoints
 from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.merging.conversion import as_conversion
 from ensembles.checkpoints.merging.relations import averages_among
+from ensembles.checkpoints.runs.choose import choose_checkpoints
 from ensembles.dtypes import FLOATS, round_to_dtype
 from tests.checkpoints.building import (
     FLOATS as DTYPES,
@@ -133,7 +133,7 @@ def test_a_conversion_is_no_average_and_that_of_an_average_is_one(
     report = average(members, tmp_path / "mean.safetensors")
     convert(tmp_path / "mean.safetensors", run / "step_3.npz")
     convert(run / "step_3.npz", run / "step_30.safetensors")
-    found = discover_checkpoints([str(run)], last=4)
+    found = choose_checkpoints([str(run)], last=4)
     assert [Path(p).name for p in found.paths] == [
         *("step_1.safetensors", "step_2.safetensors", "step_10.npz", "step_20.npz")
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -12,16 +13,26 @@ import pytest
 import torch
 
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.directories import discovery
 from ensembles.checkpoints.merging import provenance
+from ensembles.checkpoints.runs import entries
+from ensembles.checkpoints.runs.choose import choose_checkpoints
 from tests.checkpoints.building import pair, save, save_shards
 
 JAGGED = torch.nested.nested_tensor([torch.ones(2)], layout=torch.jagged)
 ONE = {"w": np.ones(2, np.float32)}
 
 
+def written() -> bytes:
+    file = io.BytesIO()
+    torch.save({"w": torch.ones(2)}, file)
+    return file.getvalue()
+
+
+WRITTEN = written()
+
+
 def expand(paths: list[str], last: int | None = None) -> list[str]:
-    return discovery.discover_checkpoints(paths, last=last).paths
+    return choose_checkpoints(paths, last=last).paths
 
 
 def names(paths: list[str]) -> list[str]:
@@ -46,7 +57,7 @@ def test_the_last_members_are_those_of_the_highest_steps(tmp_path: Path) -> None
 
 def test_files_of_a_training_run_are_sorted_by_step(tmp_path: Path) -> None:
     for name in ("epoch=2-step=900.ckpt", "epoch=10-step=4000.ckpt", "a.txt", ".x.pt"):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_bytes(WRITTEN)
     (tmp_path / "optimizer_5000.pt").write_bytes(b"")
     (tmp_path / "events.out").mkdir()
     found = names(expand([str(tmp_path)], last=2))
@@ -158,7 +169,7 @@ def test_the_step_may_be_in_any_part_of_the_path(tmp_path: Path) -> None:
 )
 def test_the_surest_number_is_the_step(tmp_path: Path, ordered: list[str]) -> None:
     for name in ordered:
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_bytes(WRITTEN)
     assert names(expand([str(tmp_path)], last=2)) == ordered
     assert names(expand([str(tmp_path / "*")], last=2)) == ordered
 
@@ -186,6 +197,7 @@ def test_the_names_of_folders_have_no_suffix(tmp_path: Path) -> None:
 def test_steps_that_are_missing_or_shared_are_listed(
     tmp_path: Path, entries: list[str], message: str
 ) -> None:
+    empty(tmp_path, entries)
     paths = [str(tmp_path / name) for name in entries]
     with pytest.raises(ValueError, match=message):
         expand(paths, last=1)
@@ -194,7 +206,7 @@ def test_steps_that_are_missing_or_shared_are_listed(
 def test_of_a_pattern_the_last_are_checkpoints_with_a_step(tmp_path: Path) -> None:
     run = training(tmp_path / "run", 90, 500)
     for name in ("README.md", "events-7000.out", "optimizer-8000.pt", "best.pt"):
-        (run / name).write_bytes(b"")
+        (run / name).write_bytes(WRITTEN)
     pattern = str(run / "*")
     assert names(expand([pattern], last=2)) == ["checkpoint-90", "checkpoint-500"]
     with pytest.raises(ValueError, match=r"number of checkpoints, 2 in .* found 3"):
@@ -204,7 +216,7 @@ def test_of_a_pattern_the_last_are_checkpoints_with_a_step(tmp_path: Path) -> No
 
 def test_a_pattern_without_steps_stands_for_all_its_checkpoints(tmp_path: Path) -> None:
     for name in ("best.pt", "last.pt", "notes.txt"):
-        (tmp_path / name).write_bytes(b"")
+        (tmp_path / name).write_bytes(WRITTEN)
     with pytest.raises(ValueError, match=r"best\.pt -> None, .*last\.pt -> None; name"):
         expand([str(tmp_path / "*")], last=1)
     assert names(expand([str(tmp_path / "be*")], last=1)) == ["best.pt"]
@@ -231,14 +243,14 @@ def test_the_parts_of_a_pipeline_are_no_steps(tmp_path: Path) -> None:
 
 def test_each_chosen_checkpoint_has_its_step(tmp_path: Path) -> None:
     run = str(training(tmp_path / "run", 500, 1000, 1500, 90))
-    found = discovery.discover_checkpoints([run], last=2)
+    found = choose_checkpoints([run], last=2)
     assert list(map(str, found.steps)) == ["1000", "1500"]
-    assert discovery.discover_checkpoints([run]).steps == [None]
+    assert choose_checkpoints([run]).steps == [None]
 
 
 def empty(folder: Path, names: list[str]) -> Path:
     for name in names:
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(WRITTEN)
     return folder
 
 
@@ -274,7 +286,7 @@ def empty(folder: Path, names: list[str]) -> Path:
         (["model-7b.pt", "llama-8x7b.pt"], ["m-1.pt", "m-2.pt"], None),
         (["2024-05-01.pt", "run_20240501_123000.pt"], ["m-1.pt", "m-2.pt"], None),
         (["x_2024-05-01_12-30-00.pt", "v2.pt"], ["m-1.pt", "m-2.pt"], None),
-        (["m-3_backup.pt", "m-4-unfinished.pt"], ["m-1.pt", "m-2.pt"], None),
+        (["m-3_backup.pt"], ["m-1.pt", "m-2.pt"], None),
         (
             ["a--val=0.5-epoch=10-last.ckpt"],
             ["a--val=0.7-epoch=9.ckpt", "a--val=0.5-epoch=10.ckpt"],
@@ -288,18 +300,18 @@ def test_averages_and_the_best_are_no_steps_of_a_run(
 ) -> None:
     empty(tmp_path, entries + ordered)
     for pattern in (tmp_path, tmp_path / "*"):
-        found = discovery.discover_checkpoints([str(pattern)], last=len(ordered))
+        found = choose_checkpoints([str(pattern)], last=len(ordered))
         assert names(found.paths) == ordered
         (note,) = found.notes
         assert all(name in note for name in entries)
         assert (passed or "their names have no training step") in note
         with pytest.raises(ValueError, match=r"last=N .* must be from 1"):
-            discovery.discover_checkpoints([str(pattern)], last=len(ordered) + 1)
+            choose_checkpoints([str(pattern)], last=len(ordered) + 1)
 
 
 def test_a_last_checkpoint_of_a_step_of_its_own_is_taken(tmp_path: Path) -> None:
     empty(tmp_path, ["a-epoch=3.ckpt", "a-epoch=7.ckpt", "a-epoch=12-last.ckpt"])
-    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
+    found = choose_checkpoints([str(tmp_path)], last=2)
     assert names(found.paths) == ["a-epoch=7.ckpt", "a-epoch=12-last.ckpt"]
     assert found.notes == []
 
@@ -315,7 +327,7 @@ def test_names_of_two_models_in_one_folder_are_noted(
     tmp_path: Path, entries: list[str], last: int, shown: str
 ) -> None:
     empty(tmp_path, entries)
-    (note,) = discovery.discover_checkpoints([str(tmp_path / "*_*")], last=last).notes
+    (note,) = choose_checkpoints([str(tmp_path / "*_*")], last=last).notes
     assert note.startswith(f"{shown} were chosen")
     assert "pass a pattern" in note
 
@@ -334,16 +346,18 @@ def test_runs_of_many_names_are_taken_without_a_word(
     tmp_path: Path, entries: list[str]
 ) -> None:
     empty(tmp_path, [*entries, "meta_000020.pt"])
-    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
+    found = choose_checkpoints([str(tmp_path)], last=2)
     assert (names(found.paths), found.notes) == (entries, [])
 
 
 def test_unfinished_folders_are_passed_over(tmp_path: Path) -> None:
     run = training(tmp_path / "run", 9, 10)
     save(run / "tmp-checkpoint-11/model.safetensors", ONE)
-    found = discovery.discover_checkpoints([str(run)], last=2)
+    found = choose_checkpoints([str(run)], last=2)
     assert names(found.paths) == ["checkpoint-9", "checkpoint-10"]
-    assert "skipped tmp-checkpoint-11" in found.notes[0]
+    assert found.notes == [
+        "skipped tmp-checkpoint-11: it is not completely written (by its name)"
+    ]
 
 
 @pytest.mark.parametrize("name", ["m-5.safetensors", "m-5.pt", "m-5.npz", "m-5"])
@@ -352,12 +366,12 @@ def test_results_of_averages_are_known_by_their_recipe(
 ) -> None:
     run = training(tmp_path / "run", 1, 2)
     average([run / "checkpoint-1"], run / name)
-    found = discovery.discover_checkpoints([str(run)], last=2)
+    found = choose_checkpoints([str(run)], last=2)
     assert names(found.paths) == ["checkpoint-1", "checkpoint-2"]
     assert found.notes == [
         f"{run}: skipped {name}: their metadata say that they are averages"
     ]
-    assert discovery.PROVENANCE == provenance.KEY
+    assert entries.PROVENANCE == provenance.KEY
 
 
 @pytest.mark.parametrize(
@@ -374,7 +388,9 @@ def test_steps_that_count_different_things_are_refused(
     tmp_path: Path, entries: list[str]
 ) -> None:
     empty(tmp_path, entries)
-    with pytest.raises(ValueError, match=r"needs steps of one kind, found .*a pattern"):
+    with pytest.raises(
+        ValueError, match=r"must have steps of one kind, found .*a pattern"
+    ):
         expand([str(tmp_path)], last=1)
 
 
@@ -386,7 +402,7 @@ def test_files_of_optimizers_beside_are_passed_over(tmp_path: Path) -> None:
             f"meta_{step}.json",
         )
         empty(tmp_path, list(kinds))
-    found = discovery.discover_checkpoints([str(tmp_path)], last=2)
+    found = choose_checkpoints([str(tmp_path)], last=2)
     assert names(found.paths) == ["model_000500.pt", "model_001000.pt"]
     assert found.notes == []
 

@@ -8,6 +8,13 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from ensembles.checkpoints.formats.detection import known_suffixes
+from ensembles.checkpoints.runs.run import Role
+
+
+def _words(pattern: str) -> str:
+    """Pattern of words that no letters surround."""
+    return rf"(?<![a-z])(?:{pattern})(?![a-z])"
+
 
 # Words beside a step number, from the most to the least specific.
 WORDS = {
@@ -44,12 +51,16 @@ OTHER = re.compile(
     r"|\d+-of-\d+",
     re.IGNORECASE,
 )
-# Names of averages, of selected checkpoints and of unfinished ones.
-NO_STEP = re.compile(
-    r"(?<![a-z])(avg|ave|average[ds]?|best|latest|final|init|initial|tmp|temp(?!\d)"
-    r"|soup|swa|merged|unfinished|incomplete|partial|backup|bak|copy(?![-_][a-z]{3})"
-    r"|(?:mean|median)[-_]of)(?![a-z])"
-)
+# Words in names without a step, by the role of the checkpoint.
+ROLES: dict[Role, str] = {
+    "average": _words(r"avg|ave|average[ds]?|soup|swa|merged|(?:mean|median)[-_]of"),
+    "best": _words("best"),
+    "unfinished": _words(r"tmp|temp(?!\d)|unfinished|incomplete|partial"),
+    "other": _words(
+        r"latest|final|init|initial|backup|bak|copy(?![-_][a-z]{3})",
+    ),
+}
+NO_STEP = re.compile("|".join(ROLES.values()))
 LAST = re.compile(r"(?<![a-z])last(?![a-z])")
 
 
@@ -80,7 +91,7 @@ def step_of(parts: Sequence[str], *, bare: bool = True) -> Step | None:
     for find in (_worded, _plain) if bare else (_worded,):
         for part in reversed(parts):
             name = _without_suffix(part)
-            if not NO_STEP.search(_split_words(name)):
+            if not NO_STEP.search(split_words(name)):
                 step = find(name)
                 if step is not None:
                     return step
@@ -98,7 +109,7 @@ def _without_suffix(name: str) -> str:
 
 def is_last(name: str) -> bool:
     """Whether a name contains the word ``last``: often a copy of another step."""
-    return LAST.search(_split_words(name)) is not None
+    return LAST.search(split_words(name)) is not None
 
 
 def _worded(name: str) -> Step | None:
@@ -127,6 +138,6 @@ def _plain(name: str) -> Step | None:
     return Step(Decimal(numbers[-1]), "") if numbers else None
 
 
-def _split_words(name: str) -> str:
+def split_words(name: str) -> str:
     """Convert a name from camel case to lowercase words."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()

@@ -1,0 +1,1 @@
+"""Run layouts: how trainers name and describe the checkpoints of a run."""
