@@ -36,6 +36,7 @@ from .runs.run import RunCheckpoint as RunCheckpoint
 from .runs.running_averages import WindowMean as WindowMean
 from .runs.running_averages import window_mean as window_mean
 from .runs.schedules import SCHEDULES as SCHEDULES
+from .runs.schedules import Schedule as Schedule
 from .runs.schedules import schedule_weights as schedule_weights
 from .soup_search.candidates import Candidate as Candidate
 from .soup_search.journal import Journal as Journal
