@@ -7,12 +7,14 @@ import builtins
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
 import sys
 import types
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from configparser import ConfigParser
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any, NamedTuple
 import click
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from safetensors.numpy import save_file
 
@@ -29,6 +32,7 @@ from ensembles.checkpoints import ModelSoup
 from ensembles.checkpoints.directories.unreadable import LAYOUTS
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.recognized import RECOGNIZED
+from ensembles.checkpoints.runs.layouts.builtin import LAYOUTS as RUN_LAYOUTS
 from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder
 from ensembles.predictions import (
     COMBINERS,
@@ -201,6 +205,14 @@ def save_checkpoints(folder: Path, rng: np.random.Generator) -> None:
         save_file(tensors(), folder / "run" / f"checkpoint-{step}.safetensors")
     for name in ("model-a", "model-b", "runs/1", "runs/2", "start", "run1", "run2"):
         save_model(folder / name, tensors())
+    for step in range(100, 900, 100):
+        inside = folder / f"trainer/checkpoint-{step}"
+        save_model(inside, tensors())
+        log = [{"step": step, "eval_loss": 50 / step, "eval_accuracy": step / 900}]
+        state = {"epoch": step / 400, "log_history": log}
+        (inside / "trainer_state.json").write_text(json.dumps(state))
+        settings = {"metric_for_best_model": "loss", "greater_is_better": False}
+        torch.save(Namespace(**settings), inside / "training_args.bin")
 
 
 EVALUATION = """
@@ -469,6 +481,13 @@ def test_every_checkpoint_format_is_in_the_reference() -> None:
         assert all(f"`{suffix}`" in rows for suffix in format_.suffixes)
     refused = "\n".join(markdown("refused_formats")).replace("\\", "")
     assert all(recognized.advice in refused for recognized in RECOGNIZED)
+
+
+def test_every_run_layout_is_on_the_page_of_runs() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| ", page_of(DOCS / "tasks/average_a_run.md"), re.M
+    )
+    assert sorted(rows) == sorted(RUN_LAYOUTS)
 
 
 def test_every_directory_that_is_refused_is_in_the_reference() -> None:

@@ -20,7 +20,7 @@ def command(folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:
 
     Layouts of many trainers are known, such as those of Lightning, the Hugging Face
     Trainer and fairseq; other folders are read by the numbers in their names. Options
-    that choose checkpoints, as in ensemble avg, mark those that would be averaged.
+    that choose checkpoints, as in ensemble avg, mark the ones that would be averaged.
 
     \b
     ensemble runs run/

@@ -23,6 +23,7 @@ from ensembles.checkpoints.runs.run import (
     RunCheckpoint,
     common_counter,
 )
+from ensembles.checkpoints.runs.step_names import is_last
 from ensembles.checkpoints.runs.windows import parse_window
 
 Members = Run | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -333,7 +334,7 @@ def _unlike(checkpoints: Sequence[RunCheckpoint]) -> Iterator[str]:
     first: dict[str, str] = {}
     for name in (checkpoint.path.name for checkpoint in checkpoints):
         prefix, *rest = re.split(r"\d", name, maxsplit=1)
-        if rest:
+        if rest and not is_last(name):
             first.setdefault(prefix, name)
     if len(first) > 1:
         yield (

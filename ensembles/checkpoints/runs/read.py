@@ -13,12 +13,14 @@ from ensembles.checkpoints.runs.entries import (
     is_average,
     is_checkpoint,
     is_sharded,
+    listed,
     own_files,
     same_tensors,
     unfinished_reason,
 )
 from ensembles.checkpoints.runs.layouts.builtin import LAYOUTS
 from ensembles.checkpoints.runs.layouts.table import RunLayout
+from ensembles.checkpoints.runs.metrics import metric_names
 from ensembles.checkpoints.runs.numbers import NUMBERS, describe_by_numbers
 from ensembles.checkpoints.runs.run import (
     Counter,
@@ -122,7 +124,7 @@ def run_with(paths: Sequence[Path]) -> Run | None:
 
 
 def _layouts() -> list[RunLayout]:
-    """Run layouts, those with markers first: they are more specific."""
+    """Run layouts; the ones with markers come first, because they are more specific."""
     return sorted(LAYOUTS.values(), key=lambda layout: not layout.markers)
 
 
@@ -215,7 +217,12 @@ def _by_layout(
         *(c for c in checked if c.role == "unfinished"),
         *map(_not_of_layout, finished(describe_by_numbers([*others]), notes)),
     ]
-    return replace(run, checkpoints=in_order(checkpoints), notes=(*run.notes, *notes))
+    return replace(
+        run,
+        checkpoints=in_order(checkpoints),
+        notes=(*run.notes, *notes),
+        monitor=run.monitor if run.monitor in metric_names(checkpoints) else None,
+    )
 
 
 def _without_copies(
@@ -276,10 +283,17 @@ def _by_numbers(folder: Path) -> Run | None:
 
 def _none_in(path: Path) -> str:
     """Error message for a directory without readable checkpoints."""
-    folders = [e for e in sorted(path.iterdir()) if e.is_dir() and step_of((e.name,))]
-    if not folders:
+    folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir()]
+    runs = [e.name for e in folders if any(map(is_checkpoint, e.iterdir()))]
+    if runs:
+        return (
+            f"{path} contains no readable checkpoints, but its folders {listed(runs)} "
+            "do; pass one of them"
+        )
+    stepped = [entry for entry in folders if step_of((entry.name,))]
+    if not stepped:
         return f"{path} contains no readable checkpoints: {explain(path)}"
     return (
-        f"{path} contains {len(folders)} folders of checkpoints, and none is readable; "
-        f"in {folders[-1].name}: {explain(folders[-1])}"
+        f"{path} contains {len(stepped)} folders of checkpoints, and none is readable; "
+        f"in {stepped[-1].name}: {explain(stepped[-1])}"
     )

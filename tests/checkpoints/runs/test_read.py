@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,18 @@ def test_a_checkpoint_or_a_file_is_not_a_run(tmp_path: Path) -> None:
         read_run(tmp_path / "model.safetensors")
     with pytest.raises(FileNotFoundError, match="no training run at"):
         read_run(tmp_path / "absent")
+
+
+def test_a_folder_of_runs_is_one_error_that_names_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        trainer_run(tmp_path / name, 100)
+    with pytest.raises(ValueError, match=r"but its folders a, b do; pass one of them"):
+        read_run(tmp_path)
+
+
+def test_a_metric_of_the_best_that_was_never_logged_is_left_out(tmp_path: Path) -> None:
+    trainer_run(tmp_path, 100)
+    settings = Namespace(metric_for_best_model="epoch", greater_is_better=True)
+    torch.save(settings, tmp_path / "checkpoint-100/training_args.bin")
+    assert read_run(tmp_path).monitor is None
+    assert len(choose_checkpoints(tmp_path, best=1).paths) == 1

@@ -1,9 +1,10 @@
-"""Runs whose names have the step, with few or no metrics beside."""
+"""Runs whose names have the step or the epoch, and whose files have little more."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from ensembles.checkpoints.formats.pytorch_files.modules import contents
 from ensembles.checkpoints.runs.beside import (
     has_key,
     json_beside,
@@ -43,6 +44,48 @@ def nanochat(run: Run) -> Run:
             checkpoint = replace(checkpoint, metrics=metrics)
         checkpoints.append(checkpoint)
     return replace(run, checkpoints=tuple(checkpoints), notes=tuple(notes))
+
+
+@register(
+    LAYOUTS,
+    trainer="FunASR",
+    names=[r"model\.pt\.ep(?P<epoch>\d+)(\.\d+)?"],
+    roles={
+        "copy": r"model\.pt",
+        "best": r"model\.pt\.best",
+        "average": r"model\.pt\.avg\d+",
+    },
+)
+def funasr(run: Run) -> Run:
+    """Validation results of all checkpoints are in ``model.pt``, the last one.
+
+    Sources: funasr/train_utils/trainer.py and average_nbest_models.py of
+    modelscope/FunASR. The step is the number of batches.
+    """
+    notes = list(run.notes)
+    files = {c.path: pytorch_beside(c.path, notes) for c in run.checkpoints}
+    last = next((files[c.path] for c in run.checkpoints if c.role == "copy"), None)
+    results = {
+        f"val_{kind}": contents(last.get(f"val_{kind}_step_or_eoch")) if last else {}
+        for kind in ("acc", "loss")
+    }
+    checkpoints = []
+    for checkpoint in run.checkpoints:
+        saved, name = files[checkpoint.path], checkpoint.path.name
+        if saved is not None and last is not None:
+            values = {m: last.number(v.get(name)) for m, v in results.items()}
+            metrics = {m: v for m, v in values.items() if v is not None}
+            step = saved.decimal("batch_total")
+            checkpoint = replace(checkpoint, metrics=metrics, step=step)
+        checkpoints.append(checkpoint)
+    monitor = last.get("avg_keep_nbest_models_type") if last else None
+    return replace(
+        run,
+        checkpoints=tuple(checkpoints),
+        notes=tuple(notes),
+        monitor=f"val_{monitor}" if monitor in ("acc", "loss") else None,
+        lower_is_better={"val_acc": False, "val_loss": True},
+    )
 
 
 @register(
@@ -88,6 +131,21 @@ def _with_tokens(run: Run, parents: int) -> Run:
                 checkpoint = replace(checkpoint, tokens=tokens or checkpoint.tokens)
         checkpoints.append(checkpoint)
     return replace(run, checkpoints=tuple(checkpoints), notes=tuple(notes))
+
+
+@register(
+    LAYOUTS,
+    trainer="LeRobot",
+    names=[r"(?P<step>\d+)/pretrained_model"],
+    roles={"copy": r"last/pretrained_model"},
+    subfolders=["checkpoints"],
+)
+def lerobot(run: Run) -> Run:
+    """Folders ``STEP/pretrained_model``, and a link to the last one.
+
+    Source: utils/constants.py and ``get_step_identifier`` of huggingface/lerobot.
+    """
+    return run
 
 
 @register(

@@ -12,19 +12,27 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import PurePath
 from typing import NamedTuple
 
 from ensembles.checkpoints.formats.pytorch_files.modules import contents
-from ensembles.checkpoints.runs.beside import PytorchContents, noted, pytorch_beside
+from ensembles.checkpoints.runs.beside import (
+    PytorchContents,
+    has_key,
+    noted,
+    pytorch_beside,
+)
 from ensembles.checkpoints.runs.layouts.table import LAYOUTS
-from ensembles.checkpoints.runs.run import Run, RunCheckpoint
+from ensembles.checkpoints.runs.run import Run, RunCheckpoint, common_counter
 from ensembles.registry import register
 
 CALLBACK = "ModelCheckpoint"
 # Values that ModelCheckpoint writes into names, such as val_loss=0.12.
 VALUE = re.compile(r"([^-=]+)=(-?\d+(?:\.\d+)?(?:e[-+]?\d+)?)")
 COUNTERS = ("epoch", "step")
+ANY = r"[^/]*\.ckpt"  # names of one's own, such as best.ckpt and best-v1.ckpt
+VERSION = "pytorch-lightning_version"  # key of every file
 
 
 class _Monitored(NamedTuple):
@@ -44,15 +52,21 @@ class _Monitored(NamedTuple):
         r"([^/]*-)?step=(?P<step>\d+)(-[^/]*)?\.ckpt",
         # A metric such as val/loss makes a folder.
         r"([^/]*-)?epoch=(?P<epoch>\d+)(-[^/]*)?/[^/]*=[^/]*\.ckpt",
+        ANY,
     ],
     roles={
-        "copy": r"(([^/]*-)?epoch=(?P<epoch>\d+)(-[^/]*)?-|[^/]*-)?last(-v\d+)?\.ckpt",
+        "copy": (
+            r"(([^/]*-)?epoch=(?P<epoch>\d+)(-[^/]*)?-|[^/]*[-_])?last(-v\d+)?\.ckpt"
+        ),
         "average": r"[^/]*-averaged\.ckpt",
     },
     subfolders=["checkpoints"],
 )
-def lightning(run: Run) -> Run:
+def lightning(run: Run) -> Run | None:
     """Steps and metrics are in the files, in the state of ``ModelCheckpoint``."""
+    has_counters = any(common_counter([c]) for c in run.checkpoints)
+    if not has_counters and not has_key(run, VERSION):
+        return None
     notes = list(run.notes)
     checkpoints = []
     monitored: list[_Monitored] = []
@@ -62,6 +76,8 @@ def lightning(run: Run) -> Run:
             in_file = list(_monitored(saved, checkpoint)) if saved else []
             checkpoint = _described(checkpoint, saved, in_file)
             monitored += in_file
+        if checkpoint.role == "checkpoint" and common_counter([checkpoint]) is None:
+            checkpoint = replace(checkpoint, role="other")
         checkpoints.append(checkpoint)
     return replace(
         run,
@@ -89,7 +105,7 @@ def _described(
     rounded = {
         metric: float(value)
         for metric, value in VALUE.findall(name)
-        if metric not in COUNTERS and not any(m.endswith(metric) for m in exact)
+        if not metric.endswith(COUNTERS) and not any(m.endswith(metric) for m in exact)
     }
     checkpoint = replace(checkpoint, metrics={**rounded, **exact})
     if saved is None:
@@ -126,10 +142,14 @@ def _monitored(
 def _with_last(checkpoints: Iterable[RunCheckpoint]) -> Iterator[RunCheckpoint]:
     """Checkpoints; one named ``last`` counts if no other one has its step."""
     checkpoints = list(checkpoints)
-    steps = {(c.step or c.epoch) for c in checkpoints if c.role == "checkpoint"}
+    steps = {_step(c) for c in checkpoints if c.role == "checkpoint"}
     for checkpoint in checkpoints:
-        step = checkpoint.step or checkpoint.epoch
+        step = _step(checkpoint)
         if checkpoint.role == "copy" and step is not None and step not in steps:
             steps.add(step)
             checkpoint = replace(checkpoint, role="checkpoint")
         yield checkpoint
+
+
+def _step(checkpoint: RunCheckpoint) -> Decimal | None:
+    return checkpoint.epoch if checkpoint.step is None else checkpoint.step

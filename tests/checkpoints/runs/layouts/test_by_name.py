@@ -1,4 +1,4 @@
-"""Runs of OLMo, torchtitan, OpenNMT-py, nanochat and nanoGPT."""
+"""Runs of FunASR, OLMo, torchtitan, LeRobot, OpenNMT-py, nanochat and nanoGPT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from ensembles.checkpoints import average, choose_checkpoints, read_run
-from tests.checkpoints.runs.golden import check_average, check_run, tensors_at
+from tests.checkpoints.runs.layouts.golden import check_average, check_run, tensors_at
 
 dcp = pytest.importorskip("torch.distributed.checkpoint")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -117,3 +117,39 @@ def test_the_last_file_of_nanogpt_is_a_copy(tmp_path: Path) -> None:
     assert run.checkpoints[2].role == "copy"
     expected = [tmp_path / "ckpt_250.pt", tmp_path / "ckpt_1000.pt"]
     check_run(tmp_path, expected, ["model"], last=2)
+
+
+def test_folders_of_lerobot_are_ordered_by_number(tmp_path: Path) -> None:
+    """The width of the number is that of the longest run, see robots#3165."""
+    for step in ("100000", "0900000"):
+        folder = tmp_path / f"checkpoints/{step}/pretrained_model"
+        folder.mkdir(parents=True)
+        save_file(model(int(step)), folder / "model.safetensors")
+        (folder.parent / "training_state").mkdir()
+    (tmp_path / "checkpoints/last").symlink_to("0900000")
+    chosen = choose_checkpoints(tmp_path, last=1)
+    assert chosen.steps == [900_000]
+    chosen = choose_checkpoints(tmp_path, last=2)
+    check_average(average(chosen.paths), [model(100_000), model(900_000)])
+
+
+def test_the_best_of_funasr_are_by_the_results_in_the_last_file(
+    tmp_path: Path,
+) -> None:
+    results = {"model.pt.ep1": 0.5, "model.pt.ep2": 0.75, "model.pt.ep2.40": 0.625}
+    content: dict[str, Any] = {
+        "val_acc_step_or_eoch": {**results, "model.pt.ep0": 0.9},  # a deleted file
+        "val_loss_step_or_eoch": {name: 1 - value for name, value in results.items()},
+        "avg_keep_nbest_models_type": "acc",
+    }
+    names = ["model.pt.ep1", "model.pt.ep2.40", "model.pt.ep2"]
+    for n, name in enumerate([*names, "model.pt"]):
+        content |= {"state_dict": model(n), "batch_total": 50 * n}
+        torch.save(content, tmp_path / name)
+    torch.save(content, tmp_path / "model.pt.best")
+    run = read_run(tmp_path)
+    assert run.monitor == "val_acc"
+    assert [c.path.name for c in run.checkpoints[:3]] == names
+    best = [tmp_path / "model.pt.ep2", tmp_path / "model.pt.ep2.40"]
+    check_run(tmp_path, best, ["state_dict"], best=2)
+    assert choose_checkpoints(tmp_path, last=1).paths == [str(best[0])]

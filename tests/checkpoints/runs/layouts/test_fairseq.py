@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints import choose_checkpoints, read_run
-from tests.checkpoints.runs.golden import check_run
+from tests.checkpoints.runs.layouts.golden import check_run
 
 EPOCHS = r"checkpoint(\d+)\.pt"
 UPDATES = r"checkpoint_\d+_(\d+)\.pt"

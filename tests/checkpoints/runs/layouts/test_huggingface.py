@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from ensembles.checkpoints import average, choose_checkpoints, read_run
-from tests.checkpoints.runs.golden import check_average
+from tests.checkpoints.runs.layouts.golden import check_average
 
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("accelerate")

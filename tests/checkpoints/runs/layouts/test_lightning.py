@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints import choose_checkpoints, read_run
-from tests.checkpoints.runs.golden import check_run
+from tests.checkpoints.runs.layouts.golden import check_run
 
 lightning = pytest.importorskip("lightning")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -164,3 +164,27 @@ def test_names_are_enough_for_files_without_the_state_of_lightning(
     (checkpoint,) = read_run(tmp_path).checkpoints
     assert (checkpoint.step, checkpoint.epoch) == (step, epoch)
     assert checkpoint.metrics == metrics
+
+
+def test_files_of_any_name_are_read_by_their_contents(tmp_path: Path) -> None:
+    fit(tmp_path, keep(tmp_path, save_top_k=3, monitor="val_loss", filename="best"))
+    names = ["best.ckpt", "best-v1.ckpt", "best-v2.ckpt"]
+    scores = state_of(max(tmp_path.iterdir(), key=lambda p: p.stat().st_mtime_ns))[
+        "best_k_models"
+    ]
+    assert sorted(Path(path).name for path in scores) == sorted(names)
+    best = min(scores, key=lambda path: float(scores[path]))
+    check_run(tmp_path, [Path(best)], ["state_dict"], best=1)
+    assert [c.step for c in read_run(tmp_path).checkpoints] == [12, 16, 20]
+
+
+def test_a_file_without_a_step_beside_others_does_not_count(tmp_path: Path) -> None:
+    content = {"state_dict": {"w": torch.ones(2)}}
+    for name in ("epoch=0.ckpt", "epoch=1.ckpt", "start.ckpt"):
+        torch.save(content, tmp_path / name)
+    chosen = choose_checkpoints(tmp_path, last=2)
+    assert chosen.steps == [0, 1]
+    assert "skipped start.ckpt: their names have no training step" in chosen.notes[0]
+    (tmp_path / "epoch=0.ckpt").unlink()
+    (tmp_path / "epoch=1.ckpt").unlink()
+    assert read_run(tmp_path).layout == "numbers"

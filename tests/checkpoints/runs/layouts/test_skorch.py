@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ensembles.checkpoints import read_run
-from tests.checkpoints.runs.golden import check_run
+from tests.checkpoints.runs.layouts.golden import check_run
 
 skorch = pytest.importorskip("skorch")
 pytestmark = pytest.mark.filterwarnings("ignore")
