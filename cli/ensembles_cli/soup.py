@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, score
 from ensembles_cli.options.types import (
     Param,
     as_params,
@@ -22,26 +22,8 @@ from ensembles_cli.scoring.command import ScoringCommand
 
 @click.command("soup")
 @click.argument("members", nargs=-1, required=True, metavar="CKPT...")
-@click.option(
-    "--score",
-    "text",
-    required=True,
-    metavar="COMMAND",
-    help=(
-        "Shell command that scores the checkpoint at {}. It must print the score as "
-        "its only number, alone in its last line, or with the name score in its last "
-        "line or in JSON."
-    ),
-)
-@click.option(
-    "--score-key",
-    "key_of_score",
-    metavar="KEY",
-    help=(
-        "Name of the score in the output of the command: the name before a number, "
-        "such as acc_norm, or a dotted path into JSON, where * matches any key."
-    ),
-)
+@score.command(required=True)
+@score.key
 @click.option(
     "-o",
     "--out",
@@ -87,25 +69,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     help="Rule that combines the members, as in ensemble avg.",
 )
 @checkpoint.rule_param
-@click.option(
-    "--lower-is-better", is_flag=True, help="Minimize the score: it is a loss or error."
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Time limit of one score; then the command and its children are killed.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "drop"]),
-    default="raise",
-    show_default=True,
-    help=(
-        "How to handle a checkpoint that cannot be scored: raise ends the run; drop "
-        "leaves out a member, and counts a combination as the worst."
-    ),
-)
+@score.lower_is_better
+@score.timeout
+@score.on_error
 @checkpoint.integers
 @checkpoint.missing
 @checkpoint.include
@@ -158,16 +124,13 @@ def command(
     the programs named in the text, such as eval.py, are unchanged. If other inputs of
     the scoring command have changed, remove OUT.journal.jsonl.
     """
-    from ensembles.checkpoints import Journal, make_soup
+    from ensembles.checkpoints import make_soup
     from ensembles.checkpoints.directories.discovery import discover_checkpoints
 
     raise_file_limit()
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
-    command_text = (
-        text if key_of_score is None else f"{text} --score-key {key_of_score}"
-    )
-    journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
+    journal = scoring.journal(out)
     discovered = discover_checkpoints(members, last=last)
     paths = discovered.paths if base is None else [base, *discovered.paths]
     is_lower_better = options["lower_is_better"]
