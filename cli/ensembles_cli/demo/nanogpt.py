@@ -127,4 +127,4 @@ def window_losses(model: GPT, windows: Tensor) -> Tensor:
     losses = functional.cross_entropy(
         logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
     )
-    return losses.unflatten(0, (len(windows), -1)).mean(dim=1)
+    return losses.view(len(windows), -1).mean(dim=1)

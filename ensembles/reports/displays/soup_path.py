@@ -19,6 +19,7 @@ from ensembles.reports.displays.figures import (
     clear_spines,
     import_pyplot,
     short_names,
+    shorten,
 )
 
 Outcome = Literal["kept", "left out", "no score"]
@@ -326,7 +327,8 @@ class SoupPathDisplay(Display):
             )
         shown = rows[:: -(-len(rows) // FEW_LABELS)]
         size = 8 if len(rows) > 20 else 9
-        ax.set_yticks(shown, [self.members[row] for row in shown], fontsize=size)
+        labels = [shorten(self.members[row]) for row in shown]
+        ax.set_yticks(shown, labels, fontsize=size)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_xlabel(self.metric)
         ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -19,7 +20,7 @@ def test_the_gram_matrix_is_that_of_the_float64_differences(
     rng: np.random.Generator, tmp_path: Path, dtype: type
 ) -> None:
     size = 2 * BLOCK + 17
-    tensors = [rng.standard_normal(size).astype(dtype) for _ in range(4)]
+    tensors: list[Any] = [rng.standard_normal(size).astype(dtype) for _ in range(4)]
     base, members = tensors[0], tensors[1:]
     differences = np.array([m.astype(np.float64) for m in members])
     differences -= base.astype(np.float64)

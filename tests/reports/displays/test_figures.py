@@ -69,6 +69,41 @@ def test_numbers_are_json_without_nan(display: Display) -> None:
     assert "\n" not in display.summary
 
 
+LONG = [f"fine-tuned-on-a-task-with-a-long-name/seed-{n}/checkpoint" for n in range(40)]
+WITH_LONG_NAMES: list[Display] = [
+    RunDisplay([1, 2, 3], [2, np.nan, 1], averages={LONG[0]: ([3], [0.9])}),
+    SoupPathDisplay(LONG, np.ones(40), np.ones(40), ["kept"] * 40, uniform_score=1),
+    SoupPathDisplay(LONG[:2], [1, 2], [1, np.nan], ["kept", "no score"]),
+    InterpolationDisplay(
+        [0, 1], [1, 2], names=(LONG[0], LONG[1]), lower_is_better=True
+    ),
+    PlaneDisplay(
+        [0, 1],
+        [0, 9],
+        np.array([[1, 2], [3, np.nan]]),
+        CORNERS,
+        corner_scores=[0.1234, 0.2345, np.nan, 0.4567],
+        names=LONG[:3],
+        lower_is_better=True,
+    ),
+    TaskVectorDisplay(np.eye(2), names=LONG[:2]),
+    TaskVectorDisplay(np.eye(40), names=LONG),
+    DifferenceDisplay(LONG, LONG[:2], np.eye(40)[:, :2], np.ones(40)),
+    DifferenceDisplay(LONG[:2], ["w", "b"], np.eye(2), [1, np.inf], names=("a", "b")),
+]
+
+
+@pytest.mark.parametrize("display", [*DISPLAYS, *WITH_LONG_NAMES], ids=name)
+def test_nothing_is_cut_off(display: Display) -> None:
+    figure = display.plot().figure_
+    figure.canvas.draw()
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert drawn.x0 > -0.01
+    assert drawn.y0 > -0.01
+    assert drawn.x1 < width + 0.01
+    assert drawn.y1 < height + 0.01
+
+
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_the_same_display_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     contents = []
