@@ -24,6 +24,7 @@ COMMANDS = {
     "embed": "ensembles_cli.embed",
     "evaluate": "ensembles_cli.evaluate",
     "inspect": "ensembles_cli.inspection.inspect",
+    "plot": "ensembles_cli.plot.command",
     "rules": "ensembles_cli.listing.rules",
     "runs": "ensembles_cli.runs",
     "schedules": "ensembles_cli.listing.schedules",
@@ -45,6 +46,7 @@ ALIASES = {
     **dict.fromkeys(("methods", "list"), "rules"),
     **dict.fromkeys(("show", "info", "summary", "tree"), "inspect"),
     **dict.fromkeys(("delta", "difference"), "diff"),
+    **dict.fromkeys(("draw", "figure", "landscape", "curve"), "plot"),
     **dict.fromkeys(("check", "validate", "checksum"), "verify"),
 }
 
@@ -113,6 +115,7 @@ SUMMARIES = {
     "embed": "Compute a vector for each text of a file.",
     "evaluate": "Evaluate a text embedding model on human similarity ratings.",
     "inspect": "List the contents of a checkpoint, from its headers alone.",
+    "plot": "Draw runs, soups and loss landscapes.",
     "rules": "List the rules that combine members, with formulas and papers.",
     "runs": "List the checkpoints of training runs, with their metrics.",
     "schedules": "List the schedules: weights from training steps.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint, run
+from ensembles_cli.options import checkpoint, run, score
 from ensembles_cli.options import sweep as sweeps
 from ensembles_cli.options.schedule import ScheduleChoice
 from ensembles_cli.options.types import (
@@ -19,32 +19,14 @@ from ensembles_cli.options.types import (
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.soup import print_soup
 from ensembles_cli.reports.soup_progress import ProgressReporter, print_notes
-from ensembles_cli.reports.sweep import plot_sweep, sweep_points
+from ensembles_cli.reports.sweep import points_of
 from ensembles_cli.scoring.command import ScoringCommand
 
 
 @click.command("soup")
 @click.argument("members", nargs=-1, required=True, metavar="CKPT...")
-@click.option(
-    "--score",
-    "text",
-    required=True,
-    metavar="COMMAND",
-    help=(
-        "Shell command that scores the checkpoint at {}. It must print the score as "
-        "its only number, alone in its last line, or with the name score in its last "
-        "line or in JSON."
-    ),
-)
-@click.option(
-    "--score-key",
-    "key_of_score",
-    metavar="KEY",
-    help=(
-        "Name of the score in the output of the command: the name before a number, "
-        "such as acc_norm, or a dotted path into JSON, where * matches any key."
-    ),
-)
+@score.command(required=True)
+@score.key
 @click.option(
     "-o",
     "--out",
@@ -92,25 +74,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     help="Rule that combines the members, as in ensemble avg.",
 )
 @checkpoint.rule_param
-@click.option(
-    "--lower-is-better", is_flag=True, help="Minimize the score: it is a loss or error."
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Time limit of one score; then the command and its children are killed.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "drop"]),
-    default="raise",
-    show_default=True,
-    help=(
-        "How to handle a checkpoint that cannot be scored: raise ends the run; drop "
-        "leaves out a member, and counts a combination as the worst."
-    ),
-)
+@score.lower_is_better
+@score.timeout
+@score.on_error
 @checkpoint.integers
 @checkpoint.missing
 @checkpoint.include
@@ -166,22 +132,13 @@ def command(
     the programs named in the text, such as eval.py, are unchanged. If other inputs of
     the scoring command have changed, remove OUT.journal.jsonl.
     """
-    from ensembles.atomic_io import check_absent
-    from ensembles.checkpoints import Journal, choose_checkpoints, make_soup
-    from ensembles.checkpoints.inspection.plots import check_plot
+    from ensembles.checkpoints import choose_checkpoints, make_soup
 
     raise_file_limit()
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
-    command_text = (
-        text if key_of_score is None else f"{text} --score-key {key_of_score}"
-    )
-    journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
-    sweeps.check_sweep(
-        sweep, schedules, plot, select=select, on_error=options["on_error"]
-    )
-    if plot is not None:
-        check_absent(check_plot(plot), force=options["force"])
+    journal = scoring.journal(out)
+    sweeps.check_sweep(sweep, schedules, plot, select, options)
     choice = run.choice_in(options, with_direction=False)
     chosen = choose_checkpoints(members, by_step=sweep is not None, **choice)
     options["key"] = options["key"] or chosen.key
@@ -204,13 +161,9 @@ def command(
             record=reporter.record,
             **options,
         )
-    points = sweep_points(report, selection.labels, chosen.steps) if sweep else []
-    if plot is not None:
-        plot_sweep(
-            points,
-            plot,
-            last_score=report.scores[-1],
-            lower_is_better=is_lower_better,
-            force=options["force"],
-        )
+    points = []
+    if sweep is not None:
+        force = options["force"]
+        labels = selection.labels
+        points = points_of(report, labels, chosen.steps, plot, force=force)
     print_soup(report, reporter, chosen.steps, points, as_json)

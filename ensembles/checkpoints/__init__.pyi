@@ -8,7 +8,6 @@ from .inspection.differences import TensorDifference as TensorDifference
 from .inspection.differences import diff as diff
 from .inspection.findings import Verification as Verification
 from .inspection.module_tree import Module as Module
-from .inspection.plots import plot_difference as plot_difference
 from .inspection.verification import verify as verify
 from .merging.average import MergeReport as MergeReport
 from .merging.average import average as average

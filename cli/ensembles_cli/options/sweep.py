@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,9 +111,8 @@ def check_sweep(
     sweep: str | None,
     schedules: Sequence[ScheduleChoice],
     plot: Path | None,
-    *,
     select: str | None,
-    on_error: str,
+    options: Mapping[str, Any],
 ) -> None:
     """Raise if the options of a sweep contradict each other.
 
@@ -127,13 +126,15 @@ def check_sweep(
         Value of ``--plot``; None if not passed.
     select : str or None
         Value of ``--select``; None if not passed.
-    on_error : {"raise", "drop"}
-        Value of ``--on-error``.
+    options : mapping of str to value
+        Other options: ``on_error`` and ``force``.
 
     Raises
     ------
     click.UsageError
         If an option needs another one, or cannot be combined with it.
+    FileExistsError, ImportError, ValueError
+        If the picture cannot be written.
     """
     if sweep is None and (schedules or plot is not None):
         raise click.UsageError("--schedule and --plot need --sweep")
@@ -141,10 +142,14 @@ def check_sweep(
         raise click.UsageError("pass --sweep or --select, not both")
     if sweep == "windows" and schedules:
         raise click.UsageError("--schedule needs --sweep schedules")
-    if sweep == "schedules" and on_error != "raise":
+    if sweep == "schedules" and options["on_error"] != "raise":
         raise click.UsageError(
             "--sweep schedules needs a score of each member: leave out --on-error"
         )
+    if plot is not None:
+        from ensembles.reports.displays.figures import check_image
+
+        check_image(plot, force=options["force"])
 
 
 sweep_option = click.option(

@@ -17,11 +17,12 @@ from ensembles_cli.reports.soup_progress import (
     format_score,
     print_notes,
 )
-from ensembles_cli.reports.sweep import SweepPoint, print_sweep
+from ensembles_cli.reports.sweep import print_sweep
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, SoupReport
     from ensembles.checkpoints.formats.checkpoint import Checkpoint
+    from ensembles.reports import SweepPoint
 
 
 def print_soup(

@@ -125,7 +125,10 @@ def test_default_schedules_are_valid_for_any_run(steps: list[float]) -> None:
             ["--sweep", "schedules", "--on-error", "drop"],
             "--sweep schedules needs a score of each member",
         ),
-        (["--sweep", "windows", "--plot", "a.jpg"], "a plot must have the suffix .png"),
+        (
+            ["--sweep", "windows", "--plot", "a.jpg"],
+            "an image must have the suffix .png",
+        ),
         (
             ["--sweep", "schedules", "--schedule", "uniform:9"],
             "n must be from 1 to the number of checkpoints, 4, found 9",
