@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.runs.schedules import SCHEDULES
+from ensembles.checkpoints.runs.schedules.builtin import SCHEDULES
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.embeddings.weighting.builtin import WordFrequencies
 from ensembles.predictions import COMBINERS

@@ -16,7 +16,7 @@ def command() -> None:
     colon: NAME:PARAMETER=VALUE,... A value without a name is that of the first
     parameter.
     """
-    from ensembles.checkpoints.runs.schedules import SCHEDULES
+    from ensembles.checkpoints.runs.schedules.builtin import SCHEDULES
 
     rows = []
     for name, schedule in sorted(SCHEDULES.items()):

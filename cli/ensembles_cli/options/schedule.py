@@ -25,7 +25,7 @@ class ScheduleChoice(NamedTuple):
 
     def weights(self, positions: Any) -> Any:
         """Weights of checkpoints at these positions."""
-        from ensembles.checkpoints.runs.schedules import schedule_weights
+        from ensembles.checkpoints.runs.schedules.builtin import schedule_weights
 
         return schedule_weights(positions, self.name, **self.params)
 
@@ -39,7 +39,7 @@ class ScheduleType(ScheduleParam):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> ScheduleChoice:
         """Parse a name and parameters; a value without a name is of the first one."""
-        from ensembles.checkpoints.runs.schedules import SCHEDULES
+        from ensembles.checkpoints.runs.schedules.builtin import SCHEDULES
         from ensembles.registry import lookup
 
         if isinstance(value, ScheduleChoice):

@@ -1,17 +1,18 @@
-"""Schedules: weights of the checkpoints of one run, from their training steps."""
+"""All built-in schedules, and the weights of a schedule by its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.runs.power_function import resolve_gamma
-from ensembles.registry import RegisteredFunction, Table, lookup, register
+from ensembles.checkpoints.runs.schedules.table import SCHEDULES
+from ensembles.registry import lookup, register
 from ensembles.selection.table import check_integer, check_real
 
 # Learning rate after the share x of a decay, relative to the rate before it.
@@ -20,84 +21,6 @@ SHAPES: dict[str, Callable[[Float64], Float64]] = {
     "minus_sqrt": lambda x: 1 - np.sqrt(x),
     "cosine": lambda x: (1 + np.cos(np.pi * x)) / 2,
 }
-
-
-class Schedule(RegisteredFunction):
-    """A schedule: a function from the positions of checkpoints to their weights.
-
-    Parameters
-    ----------
-    function : callable (positions, **params) -> ndarray
-        Takes positions of shape (n_members,), float64, in increasing order. Returns
-        non-negative weights of this shape, with sum 1.
-    """
-
-    noun: ClassVar[str] = "schedule"
-    n_inputs: ClassVar[int] = 1
-
-    def __call__(
-        self, positions: ArrayLike | Sequence[Decimal], **params: Any
-    ) -> Float64:
-        """Weights of checkpoints.
-
-        Parameters
-        ----------
-        positions : array-like of shape (n_members,)
-            Steps or tokens of the checkpoints, in increasing order.
-        **params
-            Parameters of the schedule.
-
-        Returns
-        -------
-        ndarray of shape (n_members,), float64
-            Non-negative, with sum 1.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If the positions are not increasing numbers, or a parameter is unknown or
-            invalid.
-        """
-        self.check_names(params)
-        return np.asarray(self.function(_checked(positions), **params))
-
-
-SCHEDULES: Table[Schedule] = Table("schedule", Schedule)
-
-
-def schedule_weights(
-    positions: ArrayLike | Sequence[Decimal], schedule: str, **params: Any
-) -> Float64:
-    """Weights of the checkpoints of one training run, for `average`.
-
-    Parameters
-    ----------
-    positions : array-like of shape (n_members,)
-        Steps, epochs or tokens of the checkpoints, in increasing order.
-    schedule : str
-        Name of a schedule in `SCHEDULES`.
-    **params
-        Parameters of the schedule.
-
-    Returns
-    -------
-    ndarray of shape (n_members,), float64
-        Non-negative, with sum 1.
-
-    Raises
-    ------
-    ValueError
-        If the schedule or a parameter is unknown or invalid, or the positions are not
-        finite numbers in increasing order.
-    TypeError
-        If a parameter has the wrong type.
-
-    Examples
-    --------
-    >>> schedule_weights([1000, 2000, 3000], "ema", half_life=1000)
-    array([0.25, 0.25, 0.5 ])
-    """
-    return lookup(SCHEDULES, schedule)(positions, **params)
 
 
 @register(SCHEDULES)
@@ -279,26 +202,39 @@ def wsm(positions: Float64, *, shape: str = "linear") -> Float64:
     return np.asarray(rates - np.append(rates[1:], 0.0))
 
 
-def _checked(positions: ArrayLike | Sequence[Decimal]) -> Float64:
-    """Positions as float64, if they are finite and increasing."""
-    try:
-        values = np.array(positions, np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"positions must be numbers, found {positions!r:.80}") from None
-    if values.ndim != 1 or not len(values):
-        raise ValueError(
-            "positions must be a flat list of at least one number, found shape "
-            f"{values.shape}"
-        )
-    for index, value in enumerate(values.tolist()):
-        if not np.isfinite(value):
-            raise ValueError(f"positions must be finite: positions[{index}] is {value}")
-        if index and value <= values[index - 1]:
-            raise ValueError(
-                f"positions must increase: positions[{index}] is {value:g} after "
-                f"{values[index - 1]:g}"
-            )
-    return values
+def schedule_weights(
+    positions: ArrayLike | Sequence[Decimal], schedule: str, **params: Any
+) -> Float64:
+    """Weights of the checkpoints of one training run, for `average`.
+
+    Parameters
+    ----------
+    positions : array-like of shape (n_members,)
+        Steps, epochs or tokens of the checkpoints, in increasing order.
+    schedule : str
+        Name of a schedule in `SCHEDULES`.
+    **params
+        Parameters of the schedule.
+
+    Returns
+    -------
+    ndarray of shape (n_members,), float64
+        Non-negative, with sum 1.
+
+    Raises
+    ------
+    ValueError
+        If the schedule or a parameter is unknown or invalid, or the positions are not
+        finite numbers in increasing order.
+    TypeError
+        If a parameter has the wrong type.
+
+    Examples
+    --------
+    >>> schedule_weights([1000, 2000, 3000], "ema", half_life=1000)
+    array([0.25, 0.25, 0.5 ])
+    """
+    return lookup(SCHEDULES, schedule)(positions, **params)
 
 
 def _equal(kept: Counts, number: int | None, name: str) -> Float64:
