@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ensembles.checkpoints.directories.unreadable import LAYOUTS
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.recognized import RECOGNIZED
+from ensembles.checkpoints.runs.schedules.builtin import SCHEDULES
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.predictions import COMBINERS
 from ensembles.rules import RULES
@@ -64,6 +65,11 @@ PAGES = {
             "scores for 10 members": _n_scores,
             "parameters": _parameters,
         },
+    ),
+    "schedules": Page(
+        SCHEDULES,
+        "ensembles.checkpoints.runs.schedules.builtin",
+        {"parameters": _parameters},
     ),
     "combiners": Page(
         COMBINERS,

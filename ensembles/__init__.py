@@ -6,6 +6,7 @@
   `EnsembleTransformer`, ensembles of scikit-learn estimators.
 - `ensembles.embeddings`: `SentenceEmbedder` and `SentenceEncoder`, from texts to
   vectors.
+- `ensembles.reports`: displays of runs, soups and loss landscapes.
 - `ensembles.rules`: functions that combine a stack of members into one.
 - `ensembles.selection`: functions that choose the weights of members by a score.
 """

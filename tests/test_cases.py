@@ -1,7 +1,8 @@
 """One case worked out by hand for all that is registered; without one, the suite fails.
 
 Rules, combiners and poolings: members, weights, what must come out. Selections: a score
-of the weights, what must come out. Word weightings: how often words are met.
+of the weights, what must come out. Schedules: steps of checkpoints, their weights. Word
+weightings: how often words are met.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.runs.schedules.builtin import SCHEDULES
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.embeddings.weighting.builtin import WordFrequencies
 from ensembles.predictions import COMBINERS
@@ -49,6 +51,12 @@ class PoolingCase(NamedTuple):
 
 class WeightingCase(NamedTuple):
     frequencies: WordFrequencies
+    params: dict[str, Any]
+    weights: Numbers
+
+
+class ScheduleCase(NamedTuple):
+    positions: Numbers
     params: dict[str, Any]
     weights: Numbers
 
@@ -134,6 +142,17 @@ SELECTION_CASES = {
     # Alone -4, -1 and -9. The best two are -2 and 1, their mean -1/2 scores -1/4; with
     # the third, 3, it is 2/3, and -4/9.
     "top_k": SelectionCase(3, lambda w: -float((w @ [-2, 1, 3]) ** 2), [0.5, 0.5, 0]),
+    # The last alone scores -9, with the second (1 + 3) / 2 = 2: -4, all 2 / 3: -4 / 9.
+    "windows": SelectionCase(
+        3, lambda w: -float((w @ [-2, 1, 3]) ** 2), [1 / 3, 1 / 3, 1 / 3]
+    ),
+    # 3 : 1 is -3 / 4 and 1 : 1 is 1 / 2, so -9 / 16 and -1 / 4; alone -4 and -9.
+    "listed": SelectionCase(
+        2,
+        lambda w: -float((w @ [-2, 3]) ** 2),
+        [0.5, 0.5],
+        lambda: {"candidates": [[3, 1], [2, 2]]},
+    ),
     # From 1 to the mean of -2 and -3: 1 - 3.5 alpha, nearest to 0 at 0.3.
     "wise_ft": SelectionCase(
         2, lambda w: -float((1 - w.sum() + w @ [-2, -3]) ** 2), [0.15, 0.15]
@@ -166,6 +185,23 @@ def _draws(**values: float) -> Any:
 
     return Known()
 
+
+SCHEDULE_CASES = {
+    "uniform": ScheduleCase([1, 2, 4], {"n": 2}, [0, 1 / 2, 1 / 2]),
+    # From 9 back by at least 3: 6, not 7; then 1.
+    "lawa": ScheduleCase([1, 4, 6, 7, 9], {"k": 2, "interval": 3}, [0, 0, 0.5, 0, 0.5]),
+    # Halved over 2 steps: the last stands for 4 steps, 1 - 1 / 4, the second for 2.
+    "ema": ScheduleCase([1, 3, 7], {"half_life": 2}, [1 / 8, 1 / 8, 3 / 4]),
+    # Sums t^2 / 16: 1 / 16, 4 / 16 and 1.
+    "power": ScheduleCase([1, 2, 4], {"gamma": 1}, [1 / 16, 3 / 16, 3 / 4]),
+    # A decay over 9 + 3 steps, 3 the mean distance: the shares are 0, 1 / 4, 9 / 16 and
+    # 3 / 4, the rates 1, 1 / 2, 1 / 4 and 1 - sqrt(3 / 4).
+    "wsm": ScheduleCase(
+        [0, 3, 6.75, 9],
+        {"shape": "minus_sqrt"},
+        [1 / 2, 1 / 4, sqrt(3 / 4) - 3 / 4, 1 - sqrt(3 / 4)],
+    ),
+}
 
 POOLING_CASES = {
     # (1 * 1 + 3 * 3) / 4 and (1 * 4 + 3 * 0) / 4
@@ -202,8 +238,16 @@ def test_everything_registered_has_a_case() -> None:
     assert RULE_CASES.keys() == RULES.keys()
     assert COMBINER_CASES.keys() == COMBINERS.keys()
     assert SELECTION_CASES.keys() == SELECTIONS.keys()
+    assert SCHEDULE_CASES.keys() == SCHEDULES.keys()
     assert POOLING_CASES.keys() == POOLINGS.keys()
     assert WEIGHTING_CASES.keys() == WEIGHTINGS.keys()
+
+
+@pytest.mark.parametrize("name", SCHEDULE_CASES)
+def test_schedules_give_what_was_worked_out(name: str) -> None:
+    case = SCHEDULE_CASES[name]
+    weights = SCHEDULES[name](case.positions, **case.params)
+    np.testing.assert_allclose(weights, case.weights, rtol=1e-14)
 
 
 @pytest.mark.parametrize("name", POOLING_CASES)

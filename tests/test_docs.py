@@ -60,7 +60,9 @@ ESTIMATORS = [
     ModelSoup,
     SentenceEmbedder,
 ]
-PACKAGES = ("checkpoints", "predictions", "embeddings", "rules", "selection")
+PACKAGES = (
+    *("checkpoints", "predictions", "embeddings", "rules", "selection", "reports"),
+)
 
 
 class Block(NamedTuple):
@@ -321,8 +323,8 @@ def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
             continue
         words = shlex.split(line, comments=True)[1:]
         command: click.Command = cli
-        if words and not words[0].startswith("-"):
-            found = cli.get_command(click.Context(cli), words[0])
+        while words and isinstance(command, click.Group) and words[0][0] != "-":
+            found = command.get_command(click.Context(command), words[0])
             assert found is not None, line
             command, words = found, words[1:]
         given = {word.partition("=")[0] for word in words if word.startswith("-")}
@@ -364,10 +366,18 @@ def test_parameters_in_the_docstring_of_an_estimator_exist(estimator: Any) -> No
         assert any(parameter in entry.params for entry in named), (name, parameter)
 
 
-@pytest.mark.parametrize("name", cli.list_commands(click.Context(cli)))
-def test_every_command_and_option_has_help(name: str) -> None:
-    command = cli.get_command(click.Context(cli), name)
-    assert command is not None
+def commands(group: click.Group = cli) -> Iterator[click.Command]:
+    """All commands, with the commands of groups."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command)
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=lambda command: command.name)
+def test_every_command_and_option_has_help(command: click.Command) -> None:
     assert command.help
     for parameter in command.get_params(
         click.Context(command, help_option_names=["-h", "--help"])

@@ -14,8 +14,8 @@ from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
 from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS
+from ensembles_cli.listing.selections import N_SCORED
 from ensembles_cli.main import cli
-from ensembles_cli.selections import N_SCORED
 from tests.conftest import ROOT
 
 

@@ -102,11 +102,13 @@ def messages() -> Iterator[Text]:
                 yield Text(f"{named(path)}, line {line}", " ".join(parts))
 
 
-def helps() -> Iterator[Text]:
-    context = click.Context(cli)
-    for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
+def helps(group: click.Group = cli) -> Iterator[Text]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         assert command is not None
+        if isinstance(command, click.Group):
+            yield from helps(command)
         yield Text(f"ensemble {name}", inspect.cleandoc(command.help or ""))
         for parameter in command.params:
             if isinstance(parameter, click.Option):

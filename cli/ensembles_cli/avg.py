@@ -11,6 +11,7 @@ import click
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint, run
 from ensembles_cli.options.part import Part, part_of_launcher, part_option
+from ensembles_cli.options.schedule import ScheduleChoice, schedule_option, scheduled
 from ensembles_cli.options.types import (
     Weights,
     as_params,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     type=Weights(),
     help="Weight of each member, such as .7,.3.  [default: equal]",
 )
+@schedule_option
 @run.choosing()
 @run.use_averaged_model
 @checkpoint.dtype
@@ -90,6 +92,7 @@ def command(
     members: tuple[str, ...],
     out: Path | None,
     weights: list[float] | None,
+    schedule: ScheduleChoice | None,
     rule_params: tuple[tuple[str, Any], ...],
     use_averaged_model: bool,
     part: Part | None,
@@ -113,6 +116,7 @@ def command(
     ensemble avg run/ --last 5 -o averaged.pt
     ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
     ensemble avg run/ --epochs 21:30 --use-averaged-model -o averaged.pt
+    ensemble avg run/ --last 9 --schedule wsm:minus-sqrt -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
@@ -124,9 +128,17 @@ def command(
     paths, member_weights = split_weights(
         members, weights, is_sorted=any(value is not None for value in choice.values())
     )
-    chosen = checkpoints.choose_checkpoints(paths, **choice)
+    by_step = schedule is not None
+    chosen = checkpoints.choose_checkpoints(paths, by_step=by_step, **choice)
     if use_averaged_model:
         chosen, member_weights = window_of(chosen, member_weights, options)
+    if schedule is not None:
+        if member_weights is not None:
+            raise click.UsageError(
+                "--schedule sets the weights: leave out --weights, weights after : and "
+                "--use-averaged-model"
+            )
+        chosen, member_weights = scheduled(chosen, schedule)
     options["key"] = options["key"] or chosen.key
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(

@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint, run
+from ensembles_cli.options import checkpoint, run, score
+from ensembles_cli.options import sweep as sweeps
+from ensembles_cli.options.schedule import ScheduleChoice
 from ensembles_cli.options.types import (
     Param,
     as_params,
@@ -17,31 +19,14 @@ from ensembles_cli.options.types import (
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.soup import print_soup
 from ensembles_cli.reports.soup_progress import ProgressReporter, print_notes
+from ensembles_cli.reports.sweep import points_of
 from ensembles_cli.scoring.command import ScoringCommand
 
 
 @click.command("soup")
 @click.argument("members", nargs=-1, required=True, metavar="CKPT...")
-@click.option(
-    "--score",
-    "text",
-    required=True,
-    metavar="COMMAND",
-    help=(
-        "Shell command that scores the checkpoint at {}. It must print the score as "
-        "its only number, alone in its last line, or with the name score in its last "
-        "line or in JSON."
-    ),
-)
-@click.option(
-    "--score-key",
-    "key_of_score",
-    metavar="KEY",
-    help=(
-        "Name of the score in the output of the command: the name before a number, "
-        "such as acc_norm, or a dotted path into JSON, where * matches any key."
-    ),
-)
+@score.command(required=True)
+@score.key
 @click.option(
     "-o",
     "--out",
@@ -52,14 +37,13 @@ from ensembles_cli.scoring.command import ScoringCommand
 @run.choosing(with_direction=False)
 @click.option(
     "--select",
-    default="greedy-soup",
-    show_default=True,
     metavar="NAME",
     shell_complete=complete_selection,
     help=(
         "Selection that chooses the weights, here with the approximate number of "
-        "scores for 10 checkpoints: best 10, greedy-soup 20, top-k 20, wise-ft 21, "
-        "optuna 60, convex 70, greedy 500; ensemble selections describes them."
+        "scores for 10 checkpoints: best 10, listed 11, windows 19, greedy-soup 20, "
+        "top-k 20, wise-ft 21, optuna 60, convex 70, greedy 500; ensemble selections "
+        "describes them.  [default: greedy-soup]"
     ),
 )
 @click.option(
@@ -69,6 +53,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     multiple=True,
     help="Parameter of --select, such as n_rounds=20; may be repeated.",
 )
+@sweeps.sweep_option
+@sweeps.schedules_option
+@sweeps.plot_option
 @click.option(
     "--base",
     type=click.Path(),
@@ -87,25 +74,9 @@ from ensembles_cli.scoring.command import ScoringCommand
     help="Rule that combines the members, as in ensemble avg.",
 )
 @checkpoint.rule_param
-@click.option(
-    "--lower-is-better", is_flag=True, help="Minimize the score: it is a loss or error."
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Time limit of one score; then the command and its children are killed.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "drop"]),
-    default="raise",
-    show_default=True,
-    help=(
-        "How to handle a checkpoint that cannot be scored: raise ends the run; drop "
-        "leaves out a member, and counts a combination as the worst."
-    ),
-)
+@score.lower_is_better
+@score.timeout
+@score.on_error
 @checkpoint.integers
 @checkpoint.missing
 @checkpoint.include
@@ -123,7 +94,10 @@ def command(
     out: Path,
     select_params: tuple[tuple[str, Any], ...],
     rule_params: tuple[tuple[str, Any], ...],
-    select: str,
+    select: str | None,
+    sweep: str | None,
+    schedules: tuple[ScheduleChoice, ...],
+    plot: Path | None,
     timeout: float | None,
     as_json: bool,
     base: str | None,
@@ -140,6 +114,7 @@ def command(
     \b
     ensemble soup run-*.safetensors --score 'python eval.py {}' -o s.safetensors
     ensemble soup run/ --last 8 --score './f1.sh {}' -o soup.safetensors
+    ensemble soup run/ --sweep windows --score './f1.sh {}' -o soup.safetensors
     ensemble soup *.pt --score 'python eval.py {}' --score-key acc_norm -o soup.pt
     ensemble soup run*/ --score './loss.sh {}' --lower-is-better -o soup
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
@@ -157,18 +132,19 @@ def command(
     the programs named in the text, such as eval.py, are unchanged. If other inputs of
     the scoring command have changed, remove OUT.journal.jsonl.
     """
-    from ensembles.checkpoints import Journal, choose_checkpoints, make_soup
+    from ensembles.checkpoints import choose_checkpoints, make_soup
 
     raise_file_limit()
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
-    command_text = (
-        text if key_of_score is None else f"{text} --score-key {key_of_score}"
-    )
-    journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
+    journal = scoring.journal(out)
+    sweeps.check_sweep(sweep, schedules, plot, select, options)
     choice = run.choice_in(options, with_direction=False)
-    chosen = choose_checkpoints(members, **choice)
+    chosen = choose_checkpoints(members, by_step=sweep is not None, **choice)
     options["key"] = options["key"] or chosen.key
+    selection = sweeps.selection_of(
+        sweep, schedules, chosen.steps, as_params(select_params)
+    )
     paths = chosen.paths if base is None else [base, *chosen.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
@@ -177,12 +153,17 @@ def command(
             chosen.paths,
             scoring,
             out,
-            select=select.replace("-", "_"),
-            weights_params=as_params(select_params),
+            select=(select or selection.name).replace("-", "_"),
+            weights_params=selection.params,
             base=base,
             rule_params=as_params(rule_params),
             journal=journal,
             record=reporter.record,
             **options,
         )
-    print_soup(report, reporter, chosen.steps, as_json)
+    points = []
+    if sweep is not None:
+        force = options["force"]
+        labels = selection.labels
+        points = points_of(report, labels, chosen.steps, plot, force=force)
+    print_soup(report, reporter, chosen.steps, points, as_json)

@@ -8,7 +8,6 @@ from .inspection.differences import TensorDifference as TensorDifference
 from .inspection.differences import diff as diff
 from .inspection.findings import Verification as Verification
 from .inspection.module_tree import Module as Module
-from .inspection.plots import plot_difference as plot_difference
 from .inspection.verification import verify as verify
 from .merging.average import MergeReport as MergeReport
 from .merging.average import average as average
@@ -26,11 +25,18 @@ from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
 from .runs.choose import choose_checkpoints as choose_checkpoints
+from .runs.power_function import gamma_to_sigma_rel as gamma_to_sigma_rel
+from .runs.power_function import sigma_rel_to_gamma as sigma_rel_to_gamma
 from .runs.read import read_run as read_run
 from .runs.run import Run as Run
 from .runs.run import RunCheckpoint as RunCheckpoint
 from .runs.running_averages import WindowMean as WindowMean
 from .runs.running_averages import window_mean as window_mean
+from .runs.schedules.builtin import SCHEDULES as SCHEDULES
+from .runs.schedules.builtin import schedule_weights as schedule_weights
+from .runs.schedules.post_hoc import PostHocWeights as PostHocWeights
+from .runs.schedules.post_hoc import post_hoc_weights as post_hoc_weights
+from .runs.schedules.table import Schedule as Schedule
 from .soup_search.candidates import Candidate as Candidate
 from .soup_search.journal import Journal as Journal
 from .soup_search.make_soup import SoupReport as SoupReport

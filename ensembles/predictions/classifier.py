@@ -46,7 +46,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEnsemble):
         ``"log_pool"`` are divided by their sum; ``rule_params={"temperature": 0.5}``
         doubles them, which sharpens the result. A name learns the weights out of fold:
         ``"convex"``, ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"``,
-        ``"optuna"``, and with ``"log_pool"`` also ``"free"``, weights of any sign.
+        ``"optuna"``, ``"windows"``, ``"listed"``, and with ``"log_pool"`` also
+        ``"free"``, weights of any sign.
     rule_params : dict or None, default=None
         Parameters of the rule, e.g. ``{"floor": 1e-6}``; None means its defaults.
     weights_params : dict or None, default=None

@@ -32,8 +32,8 @@ class EnsembleRegressor(RegressorMixin, BaseEnsemble):
         that predict quantiles; or the entry itself.
     weights : array-like of shape (n_members,), str or None, default="convex"
         Weights of the members; None weights all members equally. ``"convex"``,
-        ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"`` and ``"optuna"`` learn
-        the weights out of fold.
+        ``"greedy"``, ``"greedy_soup"``, ``"top_k"``, ``"best"``, ``"optuna"``,
+        ``"windows"`` and ``"listed"`` learn the weights out of fold.
     rule_params : dict or None, default=None
         Parameters of the rule, e.g. ``{"proportion": 0.1}`` for ``"trimmed_mean"``;
         None means its defaults.

@@ -5,8 +5,10 @@ from .builtin import best as best
 from .builtin import convex as convex
 from .builtin import greedy as greedy
 from .builtin import greedy_soup as greedy_soup
+from .builtin import listed as listed
 from .builtin import optuna as optuna
 from .builtin import top_k as top_k
+from .builtin import windows as windows
 from .builtin import wise_ft as wise_ft
 from .score import Score as Score
 from .score import Trial as Trial

@@ -7,6 +7,7 @@ from ensembles.selection.forward_selection import greedy, greedy_soup
 from ensembles.selection.gradient_ascent import convex
 from ensembles.selection.interpolation import wise_ft
 from ensembles.selection.ranking import best, top_k
+from ensembles.selection.sweeps import listed, windows
 from ensembles.selection.table import SELECTIONS, Record, Selection
 
 __all__ = [
@@ -17,7 +18,9 @@ __all__ = [
     "convex",
     "greedy",
     "greedy_soup",
+    "listed",
     "optuna",
     "top_k",
+    "windows",
     "wise_ft",
 ]

@@ -201,7 +201,7 @@ def test_the_report_marks_the_best_score_and_says_if_the_soup_is_worse() -> None
     starred = [line.strip()[:8] for line in lines if line.rstrip().endswith("*")]
     assert starred == ["member 2"]
     text = " ".join(out.getvalue().split())
-    assert "does not beat the best member, member 2 (difference -0.125" in text
+    assert "is within noise of the best member, member 2 (difference -0.125 ±" in text
     assert "mean of scores" in out.getvalue()
 
 
@@ -267,11 +267,15 @@ def test_training_lowers_the_loss_and_keeps_checkpoints(
     n_tokens = len(language_model.CHARACTERS)
     model = nanogpt.GPT(nanogpt.Size(n_tokens, context=8, width=12, n_blocks=1))
     windows = language_model.split(language_model.encode("to and fro; " * 50), 8)
-    before = language_model.loss_of(model, windows[1])
+    before = language_model.losses_of(model, windows[1]).mean()
     console, _, _ = quiet_console()
     losses = language_model.train(model, windows, tmp_path, console=console)
     assert list(losses) == [10, 20]
-    assert losses[20] < losses[10] < before
+    assert losses[20].mean() < losses[10].mean() < before
+    assert losses[20].shape == (len(windows[1]),)
+    assert losses[20].mean() == pytest.approx(
+        nanogpt.next_token_loss(model, windows[1]).item(), rel=1e-6
+    )
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["notes.pt", "step-00010.pt", "step-00020.pt"]
     saved = torch.load(tmp_path / "step-00020.pt", weights_only=True)
@@ -292,7 +296,14 @@ def test_training_and_validation_text_do_not_overlap(torch: Any) -> None:
 
 @pytest.mark.parametrize(
     ("averaged", "words"),
-    [(1.5, "beats the best checkpoint"), (2.5, "does not beat the best checkpoint")],
+    [
+        (
+            1.5,
+            "beats the best checkpoint, step 4 (its loss is lower by +0.500 ± 0.000)",
+        ),
+        (2.5, "is worse than the best checkpoint"),
+        (2.0, "is within noise of the best checkpoint"),
+    ],
 )
 def test_the_report_compares_the_average_with_the_best_checkpoint(
     torch: Any, averaged: float, words: str
@@ -300,8 +311,10 @@ def test_the_report_compares_the_average_with_the_best_checkpoint(
     from ensembles_cli.demo import language_model
 
     console, _, out = quiet_console()
-    losses = {step: 8.0 / step for step in range(1, 5)}
-    language_model.report(losses, averaged, console)
+    noise = np.array([0.3, -0.3, 0.0])
+    losses = {step: 8.0 / step + noise for step in range(1, 5)}
+    noise = noise if averaged != 2.0 else noise[::-1]
+    language_model.report(losses, averaged + noise, console)
     assert words in " ".join(out.getvalue().split())
 
 
@@ -376,11 +389,55 @@ def test_part_two_averages_the_last_checkpoints_and_evaluates_the_average(
 
     monkeypatch.setattr(language_model, "N_STEPS", 6)
     monkeypatch.setattr(language_model, "EVERY", 1)
+    monkeypatch.setattr(language_model, "VALIDATION", 0.005)
     out = io.StringIO()
     console = DemoConsole(Console(file=out, width=80), take_last)
     language_model.train_language_model(tmp_path, console)
     assert len(list((tmp_path / "run").iterdir())) == 6
-    assert "the last checkpoint is +0.000" in " ".join(out.getvalue().split())
+    text = " ".join(out.getvalue().split())
+    assert "is within noise of the last one (lower by" in text
+    image = tmp_path / "run.png"
+    assert image.read_bytes().startswith(b"\x89PNG")
+    assert f"are drawn in {image}." in text.replace("run. png", "run.png")
+
+
+def test_without_matplotlib_the_demo_says_how_to_install_it(
+    torch: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from ensembles_cli.demo import language_model
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    console, _, out = quiet_console()
+    language_model.draw_run({1: np.ones(2)}, {}, tmp_path / "run.png", console)
+    assert "pip install 'ensemble-avg[plot]'" in " ".join(out.getvalue().split())
+    assert not (tmp_path / "run.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("gains", "outcome"),
+    [
+        ([1.0, 1.1, 0.9], "beats"),
+        ([-1.0, -1.1, -0.9], "is worse than"),
+        ([1.0, -1.0, 0.5], "is within noise of"),
+        ([0.0, 0.0], "is within noise of"),
+        ([5.0], "is within noise of"),
+    ],
+)
+def test_a_gain_within_two_standard_errors_is_noise(
+    gains: list[float], outcome: str
+) -> None:
+    from ensembles_cli.demo.comparison import gain_of
+
+    gain = gain_of(np.array(gains))
+    assert gain.outcome == outcome
+    assert gain.mean == pytest.approx(sum(gains) / len(gains))
+
+
+def test_the_standard_error_by_hand() -> None:
+    from ensembles_cli.demo.comparison import gain_of
+
+    # The variance is ((1 - 3)**2 + (5 - 3)**2) / 1 = 8, and the error sqrt(8 / 2).
+    assert str(gain_of(np.array([1.0, 5.0]))) == "+3.000 ± 2.000"
 
 
 def test_the_parts_run_in_order_with_deterministic_arithmetic(

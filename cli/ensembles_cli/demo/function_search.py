@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ensembles_cli.demo.comparison import gain_of
 from ensembles_cli.demo.console import DemoConsole
 from ensembles_cli.demo.encoder import (
     Recipe,
@@ -65,7 +66,8 @@ def report(ranks: Sequence[Ranks], console: DemoConsole) -> None:
         ["", "seed", "learning rate", "MRR, held out", "MRR, SciPy"], table_rows(ranks)
     )
     console.print(
-        "MRR: mean reciprocal rank of the right function, at most 1. *: best score."
+        "MRR: mean reciprocal rank of the right function, at most 1. *: best score. "
+        "±: standard error; a difference of less than two is within noise."
     )
     for column, data in enumerate(("held-out functions", "SciPy")):
         columns = [model_ranks[column] for model_ranks in ranks]
@@ -122,10 +124,8 @@ def compare_with_best_member(data: str, ranks: Sequence[np.ndarray]) -> str:
     """
     members, soup = ranks[1:-1], ranks[-1]
     best = int(np.argmax([member.mean() for member in members]))
-    difference = soup - members[best]
-    gain, error = difference.mean(), difference.std() / np.sqrt(len(difference))
-    outcome = "beats" if gain > 0 else "does not beat"
+    gain = gain_of(soup - members[best])
     return (
-        f"On {data}, the soup {outcome} the best member, member {best + 1} (difference "
-        f"{gain:+.3f}, standard error {error:.3f})."
+        f"On {data}, the soup {gain.outcome} the best member, member {best + 1} "
+        f"(difference {gain})."
     )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pydoc_data.topics
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_model
 from torch import Tensor
 
+from ensembles.checkpoints import average
+from ensembles.reports import RunDisplay
+from ensembles_cli.demo.comparison import gain_of
 from ensembles_cli.demo.console import DemoConsole
-from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss
+from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss, window_losses
+from ensembles_cli.plot.images import write_image
 
 CHARACTERS = "\n" + "".join(map(chr, range(32, 127)))  # others become "?"
 VALIDATION = 0.1  # share of the text, at its end, that is held out
@@ -42,11 +48,13 @@ def train_language_model(folder: Path, console: DemoConsole) -> None:
     )
     run = folder / "run"
     losses = train(model, (training, validation), run, console=console)
-    average = folder / "averaged.safetensors"
+    out = folder / "averaged.safetensors"
     last = ["--last", str(N_AVERAGED)]
-    console.run_command("avg", str(run), *last, "-o", str(average), "--force")
-    load_model(model, average)
-    report(losses, loss_of(model, validation), console)
+    console.run_command("avg", str(run), *last, "-o", str(out), "--force")
+    load_model(model, out)
+    report(losses, losses_of(model, validation), console)
+    means = score_windows(model, run, validation)
+    draw_run(losses, means, folder / "run.png", console)
 
 
 def encode(text: str) -> Tensor:
@@ -72,7 +80,7 @@ def count(module: torch.nn.Module) -> int:
 
 def train(
     model: GPT, windows: tuple[Tensor, Tensor], run: Path, *, console: DemoConsole
-) -> dict[int, float]:
+) -> dict[int, np.ndarray]:
     """Train a model and save a checkpoint every `EVERY` steps.
 
     Parameters
@@ -88,8 +96,8 @@ def train(
 
     Returns
     -------
-    dict of int to float
-        Validation loss of each checkpoint by its step.
+    dict of int to ndarray of shape (n_windows,)
+        Loss of each validation window, for each checkpoint by its step.
     """
     training, validation = windows
     clear_checkpoints(run)
@@ -99,8 +107,8 @@ def train(
         take_step(model, optimizer, training)
         if step % EVERY == 0:
             state = {"model": model.state_dict(), "step": step}
-            torch.save(state, run / f"step-{step:05d}.pt")
-            losses[step] = loss_of(model, validation)
+            torch.save(state, path_of(run, step))
+            losses[step] = losses_of(model, validation)
     return losses
 
 
@@ -119,26 +127,90 @@ def clear_checkpoints(run: Path) -> None:
         path.unlink()
 
 
-def loss_of(model: GPT, validation: Tensor) -> float:
-    """Validation loss in nats per character."""
+def path_of(run: Path, step: int) -> Path:
+    """Path of the checkpoint of a step."""
+    return run / f"step-{step:05d}.pt"
+
+
+def losses_of(model: GPT, validation: Tensor) -> np.ndarray:
+    """Loss of each validation window, in nats per character."""
     with torch.no_grad():
-        return next_token_loss(model, validation).item()
+        return window_losses(model, validation).numpy().astype(np.float64)
 
 
-def report(losses: dict[int, float], averaged: float, console: DemoConsole) -> None:
+def score_windows(model: GPT, run: Path, validation: Tensor) -> dict[int, float]:
+    """Validation loss of the mean of each `N_AVERAGED` consecutive checkpoints.
+
+    Parameters
+    ----------
+    model : GPT
+        Model that receives the parameters of each mean.
+    run : Path
+        Directory of the checkpoints.
+    validation : tensor of shape (n_windows, context + 1)
+        Validation windows.
+
+    Returns
+    -------
+    dict of int to float
+        Loss by the step of the last checkpoint of the mean.
+    """
+    means = {}
+    for last in range(N_AVERAGED * EVERY, N_STEPS + 1, EVERY):
+        first = last - (N_AVERAGED - 1) * EVERY
+        members = [path_of(run, step) for step in range(first, last + 1, EVERY)]
+        model.load_state_dict(average(members))
+        means[last] = float(losses_of(model, validation).mean())
+    return means
+
+
+def draw_run(
+    losses: dict[int, np.ndarray],
+    means: dict[int, float],
+    out: Path,
+    console: DemoConsole,
+) -> None:
+    """Draw the losses of the checkpoints and of their means, if matplotlib is there."""
+    if importlib.util.find_spec("matplotlib") is None:
+        console.print(
+            "To draw the losses along the run, install matplotlib: pip install "
+            "'ensemble-avg[plot]'"
+        )
+        return
+    display = RunDisplay(
+        list(losses),
+        [values.mean() for values in losses.values()],
+        averages={
+            f"mean of {N_AVERAGED} checkpoints": (list(means), list(means.values()))
+        },
+        metric="validation loss",
+    )
+    write_image(display.plot, out, force=True)
+    console.print(
+        f"The losses of all checkpoints, and of the means of {N_AVERAGED} consecutive "
+        f"ones, are drawn in {out}."
+    )
+
+
+def report(
+    losses: dict[int, np.ndarray], averaged: np.ndarray, console: DemoConsole
+) -> None:
     """Print the losses of the checkpoints and of their average."""
-    best = min(losses, key=losses.__getitem__)
-    lowest = min(averaged, losses[best])
-    last = list(losses)[-N_AVERAGED:]
+    means = {step: float(values.mean()) for step, values in losses.items()}
+    lowest = min(*means.values(), averaged.mean())
+    last = list(means)[-N_AVERAGED:]
     rows = [
         [f"step {step}", "member" if step in last else "", format_loss(loss, lowest)]
-        for step, loss in losses.items()
+        for step, loss in means.items()
     ]
-    mean = sum(losses[step] for step in last) / len(last)
+    mean = sum(means[step] for step in last) / len(last)
     rows.append(["mean of losses", "", f"{mean:.3f}  "])
-    rows.append(["averaged checkpoint", "", format_loss(averaged, lowest)])
+    rows.append(["averaged checkpoint", "", format_loss(averaged.mean(), lowest)])
     console.table(["checkpoint", "", "validation loss"], rows)
-    console.print("Loss in nats per character. *: lowest loss.")
+    console.print(
+        "Loss in nats per character. *: lowest loss. ±: standard error; a difference "
+        "of less than two is within noise."
+    )
     console.print(compare_with_best_checkpoint(losses, averaged))
 
 
@@ -147,13 +219,16 @@ def format_loss(loss: float, lowest: float) -> str:
     return f"{loss:.3f}{' *' if loss == lowest else '  '}"
 
 
-def compare_with_best_checkpoint(losses: dict[int, float], averaged: float) -> str:
+def compare_with_best_checkpoint(
+    losses: dict[int, np.ndarray], averaged: np.ndarray
+) -> str:
     """Sentences that compare the average with the best and the last checkpoint."""
-    best = min(losses, key=losses.__getitem__)
-    from_best, from_last = averaged - losses[best], averaged - losses[max(losses)]
-    outcome = "beats" if from_best < 0 else "does not beat"
+    best = min(losses, key=lambda step: float(losses[step].mean()))
+    from_best, from_last = (
+        gain_of(losses[step] - averaged) for step in (best, max(losses))
+    )
     return (
-        f"The averaged checkpoint {outcome} the best checkpoint, step {best} "
-        f"(difference {from_best:+.3f}), without further training. The difference to "
-        f"the last checkpoint is {from_last:+.3f}."
+        f"The averaged checkpoint {from_best.outcome} the best checkpoint, step {best} "
+        f"(its loss is lower by {from_best}), and {from_last.outcome} the last one "
+        f"(lower by {from_last}). It took no further training."
     )

@@ -107,3 +107,24 @@ def next_token_loss(model: GPT, windows: Tensor) -> Tensor:
     """
     logits = model(windows[:, :-1])
     return functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten())
+
+
+def window_losses(model: GPT, windows: Tensor) -> Tensor:
+    """Mean cross-entropy, in nats, of the tokens after the first of each window.
+
+    Parameters
+    ----------
+    model : GPT
+        Model that predicts the tokens.
+    windows : tensor of shape (n_windows, length)
+        Windows of tokens; ``length`` is at most the context plus one.
+
+    Returns
+    -------
+    tensor of shape (n_windows,)
+    """
+    logits = model(windows[:, :-1])
+    losses = functional.cross_entropy(
+        logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none"
+    )
+    return losses.view(len(windows), -1).mean(dim=1)

@@ -8,6 +8,7 @@ import click
 
 from ensembles_cli.console import bar
 from ensembles_cli.options import checkpoint
+from ensembles_cli.plot.images import write_image
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.difference import print_difference
 
@@ -61,15 +62,15 @@ def command(
     ensemble diff base/ fine-tuned/ --plot change.png
     ensemble diff a.safetensors b.safetensors --tensors
     """
-    from ensembles.atomic_io import check_absent
-    from ensembles.checkpoints import diff, plot_difference
+    from ensembles.checkpoints import diff
     from ensembles.checkpoints.directories.open import open_checkpoint
-    from ensembles.checkpoints.inspection.plots import check_plot
+    from ensembles.reports import DifferenceDisplay
+    from ensembles.reports.displays.figures import check_image
 
     raise_file_limit()
     end_cleanly()
     if plot is not None:
-        check_absent(check_plot(plot), force=force)
+        check_image(plot, force=force)
     opened = [
         open_checkpoint(path, place, key=key) for place, path in enumerate((a, b))
     ]
@@ -78,5 +79,9 @@ def command(
     with bar("comparing", n_bytes) as progress:
         found = diff(*opened, memory=memory, threads=threads, progress=progress)
     if plot is not None:
-        plot_difference(found, plot, force=force)
+        write_image(
+            lambda ax: DifferenceDisplay.from_difference(found, ax=ax),
+            plot,
+            force=force,
+        )
     print_difference(found, depth, all_tensors, as_json)

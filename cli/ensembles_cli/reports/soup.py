@@ -17,16 +17,22 @@ from ensembles_cli.reports.soup_progress import (
     format_score,
     print_notes,
 )
+from ensembles_cli.reports.sweep import print_sweep
 
 if TYPE_CHECKING:
     from ensembles.checkpoints import Plan, SoupReport
     from ensembles.checkpoints.formats.checkpoint import Checkpoint
+    from ensembles.reports import SweepPoint
 
 
 def print_soup(
-    report: SoupReport, reporter: ProgressReporter, steps: Sequence[Any], as_json: bool
+    report: SoupReport,
+    reporter: ProgressReporter,
+    steps: Sequence[Any],
+    points: Sequence[SweepPoint],
+    as_json: bool,
 ) -> None:
-    """Print the members of the soup and the comparison with the best member."""
+    """Print a sweep, the members of the soup and the comparison with the best one."""
     plan = report.written.plan
     base, members = _base(report), _members(report, steps)
     rows = members if base is None else [base, *members]
@@ -39,8 +45,12 @@ def print_soup(
         print_notes([f"{len(names)} tensors are left out: {listed}{rest}"])
     if as_json:
         facts = to_dict(report, reporter, base, members)
+        if points:
+            facts["sweep"] = [point._asdict() for point in points]
         click.echo(json.dumps(facts, indent=2))
         return
+    if points:
+        print_sweep(points)
     optional = [
         key
         for key in ("step", "state_dict")

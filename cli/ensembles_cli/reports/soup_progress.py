@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ensembles.reports.displays.figures import without_common_folder
 from ensembles_cli.console import printable
 from ensembles_cli.scoring.command import ScoringCommand
 from ensembles_cli.scoring.printed_score import Reading, shortened
@@ -53,7 +53,7 @@ class ProgressReporter:
         self._scoring = scoring
         self._lower_is_better = lower_is_better
         names = [str(Path(path)) for path in paths]
-        self._names = dict(zip(names, shorten_paths(names), strict=True))
+        self._names = dict(zip(names, without_common_folder(names), strict=True))
         self.n_scored = self.n_reused = 0
         self._n_failed = self._n_unreported = 0
         self.line: str | None = None
@@ -157,23 +157,6 @@ def format_mixture(names: Sequence[str], weights: Sequence[float]) -> str:
         return " + ".join(names)
     pairs = zip(names, weights, strict=True)
     return " + ".join(f"{weight:.3g} {name}" for name, weight in pairs)
-
-
-def shorten_paths(names: Sequence[str]) -> list[str]:
-    """Paths relative to their common directory.
-
-    Examples
-    --------
-    >>> shorten_paths(["runs/1/model.pt", "runs/2/model.pt"])
-    ['1/model.pt', '2/model.pt']
-    >>> shorten_paths([])
-    []
-    """
-    if not names:
-        return []
-    paths = [os.path.abspath(name) for name in names]
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [os.path.relpath(path, common) for path in paths]
 
 
 def format_score(score: float | None) -> str:

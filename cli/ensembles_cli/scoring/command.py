@@ -10,13 +10,16 @@ import signal
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from ensembles.regular_files import read_regular
 from ensembles_cli.scoring import shell
 from ensembles_cli.scoring.printed_score import Reading, Unclear, read_score, shortened
+
+if TYPE_CHECKING:
+    from ensembles.checkpoints import Journal
 
 PLACEHOLDER = "{}"
 # Environment variable for the path: the shell does not execute its value.
@@ -132,6 +135,23 @@ class ScoringCommand:
                     content = read_regular(Path(word))
                     digests[word] = hashlib.sha256(content).hexdigest()
         return digests
+
+    def journal(self, out: Path) -> Journal:
+        """Journal that keeps the scores of this command, ``OUT.journal.jsonl``.
+
+        Parameters
+        ----------
+        out : Path
+            Output that the scores are computed for.
+
+        Returns
+        -------
+        Journal
+        """
+        from ensembles.checkpoints import Journal
+
+        key = "" if self.key is None else f" --score-key {self.key}"
+        return Journal(f"{out}.journal.jsonl", self.text + key, self.files())
 
 
 def quotes_around(text: str) -> str | None:

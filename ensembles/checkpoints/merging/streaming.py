@@ -158,6 +158,36 @@ def stream_plan(
     return result
 
 
+def rule_states(plan: Plan, progress: Progress) -> dict[str, Any]:
+    """State of a rule with statistics for each tensor, without combining the members.
+
+    Parameters
+    ----------
+    plan : Plan
+        Plan whose rule has statistics; its output is ignored.
+    progress : callable
+        Called with the number of bytes read since the last call, one thread at a time.
+
+    Returns
+    -------
+    dict of str to object
+        State by tensor name, without empty tensors.
+
+    Raises
+    ------
+    ValueError
+        If a file is truncated or changes while it is read.
+    """
+    targets = [target for target in plan.targets if target.action == "combine"]
+    n_bytes = sum(tensor.nbytes for target in targets for tensor in target.sources)
+    prepare_loops(sum(target.size * len(target.sources) for target in targets))
+    streamer = _Streamer(plan, {}, plan.threads if n_bytes >= FEW else 1, progress)
+    streamer.compute_states(targets)
+    for source in {tensor.source for target in targets for tensor in target.sources}:
+        source.check_unchanged()
+    return streamer.states
+
+
 def _groups(
     targets: Sequence[TensorPlan], group_size: int
 ) -> Iterator[Sequence[TensorPlan]]:

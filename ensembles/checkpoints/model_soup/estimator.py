@@ -59,8 +59,8 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
         Member weights; None weights all members equally. The name of a selection
         chooses the weights by their score on the data given to ``fit``, which must be
         unseen by the members: ``"greedy_soup"``, ``"greedy"``, ``"convex"``,
-        ``"best"``, ``"top_k"``, ``"wise_ft"`` or ``"optuna"``. For PyTorch modules
-        ``"convex"`` is the learned soup, optimized by gradient descent.
+        ``"best"``, ``"top_k"``, ``"windows"``, ``"listed"``, ``"wise_ft"`` or
+        ``"optuna"``. For PyTorch modules ``"convex"`` is the learned soup, by gradient.
     weights_params : dict or None, default=None
         Parameters of the selection, such as ``{"n_rounds": 20}`` of ``"greedy"``; None
         means defaults.

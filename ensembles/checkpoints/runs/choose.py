@@ -86,6 +86,7 @@ def choose_checkpoints(
     steps: str | None = None,
     epochs: str | None = None,
     tokens: str | None = None,
+    by_step: bool = False,
 ) -> ChosenCheckpoints:
     """Choose checkpoints of a training run, or expand patterns to paths.
 
@@ -113,6 +114,9 @@ def choose_checkpoints(
         Window of checkpoints, ``START:STOP`` with both ends included, such as
         ``"1000:5000"``, ``":20"`` or ``"100B:600B"``. ``START:STOP:STRIDE`` chooses
         the numbers at START plus multiples of STRIDE, and notes which are missing.
+    by_step : bool, default=False
+        Whether all checkpoints of a run are chosen, in the order of training, if no
+        other parameter is given; schedules need this.
 
     Returns
     -------
@@ -136,7 +140,7 @@ def choose_checkpoints(
         if isinstance(members, str | os.PathLike):
             members = [members]
         paths = [os.fspath(member) for member in members]
-        if last is None and best is None and not windows:
+        if last is None and best is None and not windows and not by_step:
             expanded = [RunCheckpoint(path=Path(path)) for path in expand(paths)]
             return ChosenCheckpoints(expanded, [])
         run = run_of(paths)

@@ -24,9 +24,12 @@ import numpy as np
 from ensembles._sklearn import warn_caller
 from ensembles.atomic_io import fsync_path, pwrite_all
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.regular_files import read_regular
 from ensembles.rules.rule import Rule
 
 MAX_BYTES = 1 << 30
+# Errors of a line with other contents than a score.
+MALFORMED = (ValueError, TypeError, KeyError, OverflowError, RecursionError)
 BEGINNING = b'{"command": '  # first bytes of each line
 # Files that affect the use of the tensors: configurations, tokenizers, code. Others are
 # ignored, because a score may write its results beside a member.
@@ -90,6 +93,91 @@ def _stats(folder: Path, names: Sequence[str]) -> list[list[Any]]:
         [name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
         for name, stat in stats
     ]
+
+
+class JournalEntry(NamedTuple):
+    """A line of a journal.
+
+    Parameters
+    ----------
+    source : str
+        Command, its working directory and the digests of its files, as JSON.
+    members : dict of str to str
+        Identity of the files of each member, as JSON, by its path.
+    weights : tuple of float
+        Weight of each member.
+    settings : str
+        Options that affect the combination, as JSON.
+    score : float
+        Score of the combination.
+    """
+
+    source: str
+    members: dict[str, str]
+    weights: tuple[float, ...]
+    settings: str
+    score: float
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether all weights are equal."""
+        return len(set(self.weights)) == 1
+
+
+def read_journal(path: str | os.PathLike[str]) -> list[JournalEntry]:
+    """Read all scores of a journal, of any command, in the order of the file.
+
+    The file is neither locked nor changed: another run may be writing to it.
+
+    Parameters
+    ----------
+    path : path
+        Path of the journal, such as ``soup.safetensors.journal.jsonl``.
+
+    Returns
+    -------
+    list of JournalEntry
+        At least one; lines of other contents are ignored, as `Journal` does.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If it has no scores of a journal.
+    """
+    entries: list[JournalEntry] = []
+    for line in read_regular(Path(path), largest=MAX_BYTES).split(b"\n"):
+        with suppress(*MALFORMED):
+            entries.append(_entry(*_parse_line(line)))
+    if not entries:
+        raise ValueError(
+            f"{path} must be a journal of ensemble soup, such as "
+            "soup.safetensors.journal.jsonl: it has no scores"
+        )
+    return entries
+
+
+def _entry(facts: dict[str, Any], score: float) -> JournalEntry:
+    return JournalEntry(
+        source=_to_json([facts["command"], facts["folder"], facts["files"]]),
+        members={
+            str(record["path"]): _to_json([record["files"], record["around"]])
+            for record in facts["members"]
+        },
+        weights=tuple(float(record["weight"]) for record in facts["members"]),
+        settings=_to_json(facts["settings"]),
+        score=score,
+    )
+
+
+def _parse_line(line: bytes) -> tuple[dict[str, Any], float]:
+    """Facts and score of a line; raises one of `MALFORMED` for other contents."""
+    facts = dict(json.loads(line))
+    score, _ = facts.pop("score"), facts.pop("seconds")
+    if type(score) not in (int, float) or not math.isfinite(score):
+        raise ValueError("a score must be a finite number")
+    return facts, float(score)
 
 
 def rule_identity(rule: Rule) -> str:
@@ -325,16 +413,14 @@ class Journal:
 
     def _add_line(self, line: bytes) -> None:
         """Keep the score of a line; lines of other contents are ignored."""
-        with suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
-            facts = dict(json.loads(line))
-            score, _ = facts.pop("score"), facts.pop("seconds")
+        with suppress(*MALFORMED):
+            facts, score = _parse_line(line)
             is_same = (facts["command"], facts["folder"]) == (
                 self.command,
                 self._folder,
             )
             self.n_outdated += is_same and facts["files"] != self.files
-            if type(score) in (int, float) and math.isfinite(score):
-                self._scores[_to_json(facts)] = float(score)
+            self._scores[_to_json(facts)] = score
 
     def _wrong_file(self, reason: str) -> str:
         return (
@@ -343,7 +429,7 @@ class Journal:
         )
 
 
-def _to_json(facts: dict[str, Any]) -> str:
+def _to_json(facts: Any) -> str:
     return json.dumps(facts, sort_keys=True, default=_plain)
 
 

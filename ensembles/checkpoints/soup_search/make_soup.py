@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from ensembles._sklearn import check_bool, check_choice, check_mapping, warn_caller
-from ensembles._typing import Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.merging.average import MergeReport, write
 from ensembles.checkpoints.merging.relations import (
@@ -39,7 +38,7 @@ from ensembles.checkpoints.soup_search.checks import (
 from ensembles.checkpoints.soup_search.journal import Journal
 from ensembles.checkpoints.soup_selection import check_rule, with_patience
 from ensembles.rules.rule import Rule
-from ensembles.selection.choose import run_selection
+from ensembles.selection.choose import SelectionResult, run_selection
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,9 @@ class SoupReport:
         Whether lower scores are better.
     candidates : tuple of Candidate
         All scored candidates, in order.
+    history : tuple of Candidate
+        Candidates that the selection recorded, in order, such as each window of
+        ``"windows"`` or the weights of each round of ``"greedy"``.
     written : MergeReport
         Report of the average that was written; its plan has the members in order.
     checkpoints : tuple of Checkpoint
@@ -90,6 +92,7 @@ class SoupReport:
     uniform_score: float | None
     lower_is_better: bool
     candidates: tuple[Candidate, ...] = field(repr=False)
+    history: tuple[Candidate, ...] = field(repr=False)
     written: MergeReport = field(repr=False)
     checkpoints: tuple[Checkpoint, ...] = field(repr=False)
     base_checkpoint: Checkpoint | None = field(repr=False)
@@ -275,7 +278,7 @@ def make_soup(
         scorer.candidate(scorer.uniform())
         final = scorer.final_plan(weights)
         written = write(final, progress=progress, stream=scorer.stream)
-    return _report(scorer, weights, written, lower_is_better)
+    return _report(scorer, result, written, lower_is_better)
 
 
 def _warn_of_members(planned: Plan) -> None:
@@ -289,10 +292,12 @@ def _warn_of_members(planned: Plan) -> None:
 
 def _report(
     scorer: CandidateScorer,
-    weights: Float64,
+    result: SelectionResult,
     written: MergeReport,
     lower_is_better: bool,
 ) -> SoupReport:
+    weights = scorer.expand(result.weights)
+    steps = [scorer.expand(trial.weights).tobytes() for trial in result.history]
     alone = [scorer.candidate(row).score for row in np.eye(len(weights))]
     rows = list(zip(scorer.sources, alone, weights.tolist(), strict=True))
     base, base_score, base_weight = None, None, 0.0
@@ -312,6 +317,7 @@ def _report(
         uniform_score=scorer.candidate(scorer.uniform()).score,
         lower_is_better=lower_is_better,
         candidates=tuple(scorer.candidates.values()),
+        history=tuple(scorer.candidates[step] for step in steps),
         written=written,
         checkpoints=checkpoints,
         base_checkpoint=base,

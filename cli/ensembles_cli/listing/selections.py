@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ensembles_cli.console import table
-from ensembles_cli.rules import docstring_of, shown_params, source, summary
+from ensembles_cli.listing.rules import docstring_of, shown_params, source, summary
 
 N_SCORED = 10  # members in the example numbers of scores
 

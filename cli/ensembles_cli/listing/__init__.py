@@ -1,0 +1,1 @@
+"""Commands that list registered functions, with formulas and papers."""

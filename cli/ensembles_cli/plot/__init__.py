@@ -1,0 +1,1 @@
+"""Images of runs, soups and loss landscapes."""

@@ -1,0 +1,1 @@
+"""Schedules: weights of the checkpoints of a run, from their training steps."""

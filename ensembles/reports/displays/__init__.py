@@ -1,0 +1,1 @@
+"""Displays: pictures of runs, soups and loss landscapes, drawn with matplotlib."""
