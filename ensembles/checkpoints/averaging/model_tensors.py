@@ -32,7 +32,7 @@ class ModelTensors:
     Parameters
     ----------
     model : Module or mapping of str to Tensor
-        Model, or tensors by name, all of which are averaged.
+        Model, or tensors by name, which are all averaged.
     buffers : {"average", "copy"}
         Whether floating-point buffers are averaged; the others never are.
     frozen : bool
