@@ -126,8 +126,11 @@ class LightningAveraging(Callback):
             return
         if self._saved is not None:
             self._make(pl_module)
-        if self.average is not None and self.average.n_members(self.evaluate):
-            self._swap.enter_context(self.average.swap(self.evaluate))
+        average = self.average
+        if average is None or average.model is not unwrap(pl_module):
+            return  # another module than the trained one
+        if average.n_members(self.evaluate):
+            self._swap.enter_context(average.swap(self.evaluate))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Swap raw parameters in."""

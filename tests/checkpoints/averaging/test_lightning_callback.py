@@ -155,6 +155,9 @@ def test_the_average_is_validated_from_its_first_member_on(tmp_path: Path) -> No
     assert torch.equal(module.seen[6], swa[0].float())
     assert torch.equal(module.seen[10], swa[1].float())
     assert torch.equal(module.net[0].weight, raw[2])
+    other = Module()
+    trainer.validate(other, data(), verbose=False)  # is not the averaged module
+    assert torch.equal(other.seen[-1], Module().net[0].weight)
     # The averages of the checkpoint, not the last ones.
     trainer.validate(module, data(), ckpt_path=tmp_path / "step=8.ckpt", verbose=False)
     assert torch.equal(module.seen[-1], swa[0].float())

@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.optim import swa_utils
 from torch.optim.swa_utils import AveragedModel
 
-from ensembles.checkpoints import EMA, LAWA, SWA, ParameterAverage, PowerEMA, average
+from ensembles.checkpoints import (
+    EMA,
+    LAWA,
+    SWA,
+    ParameterAverage,
+    PowerEMA,
+    average,
+    recalibrate_batch_norm,
+)
 from ensembles.checkpoints.averaging import accumulation
 from ensembles.checkpoints.averaging.moving_averages import Average
 from ensembles.checkpoints.inspection.contents import inspect
@@ -316,6 +324,35 @@ def test_wrappers_leave_no_prefix() -> None:
         kept.copy_to(fresh)
         assert same(dict(fresh.state_dict()), kept.averaged_state_dict())
         kept.copy_to()
+
+
+def test_a_model_on_several_devices_is_averaged_without_its_wrapper() -> None:
+    """As in sming256/OpenTAD#44, whose averages had the prefix of the wrapper."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(made())
+        kept = ParameterAverage(wrapped, SWA())
+        train(wrapped, 3, kept.update)
+        assert list(kept.averaged_state_dict()) == list(made().state_dict())
+        with kept.swap():
+            state = dict(wrapped.module.state_dict())
+            assert same(state, kept.averaged_state_dict())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_statistics_that_are_recomputed_inside_of_swap_are_not_kept() -> None:
+    """As asked in timgaripov/swa#15: an evaluation must not disturb the training."""
+    model = made()
+    kept = ParameterAverage(model, SWA())
+    train(model, 5, kept.update)
+    before = copy.deepcopy(model.state_dict())
+    batches = torch.arange(5).repeat(3, 4)
+    with kept.swap():
+        recalibrate_batch_norm(model, batches)
+        assert not torch.equal(model.norm.running_mean, before["norm.running_mean"])
+    assert same(dict(model.state_dict()), dict(before))
 
 
 def test_a_mapping_of_parameters_is_averaged() -> None:
