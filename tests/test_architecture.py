@@ -32,19 +32,35 @@ CHECKPOINTS = (
     {"directories"},
     {"compatibility", "runs"},
     {"planning", "soup_selection"},
-    {"merging", "parameters"},
+    {"merging", "parameters", "averaging"},
     {"model_soup", "soup_search", "inspection"},
 )
 LARGEST_FOLDER = 13
 # Loaded where they are needed: each takes longer than all of the library.
 HEAVY = {
-    *("matplotlib", "numba", "optuna", "polars", "pyarrow", "scipy", "sklearn"),
+    *(
+        "lightning",
+        "pytorch_lightning",
+        "matplotlib",
+        "numba",
+        "optuna",
+        "polars",
+        "pyarrow",
+        "scipy",
+        "sklearn",
+    ),
     *("sentence_transformers", "skorch", "tokenizers", "torch", "transformers"),
 }
 # Wings of estimators, which have to be classes of scikit-learn's; and modules of one
 # whose files are averaged without it.
 ESTIMATORS = {"predictions", "embeddings"}
 SOUPS = {"delegation.py", "estimator.py"}
+# Callbacks, which derive from classes of a trainer; no other module imports them.
+CALLBACKS = {
+    "transformers_callback.py": {"torch", "transformers"},
+    "lightning_callback.py": {"lightning", "pytorch_lightning"},
+    "skorch_callback.py": {"skorch"},
+}
 LIBRARY = sorted((ROOT / "ensembles").rglob("*.py"))
 COMMAND = sorted((ROOT / "cli" / "ensembles_cli").rglob("*.py"))
 AROUND = sorted(p for d in ("benchmarks", "docs") for p in (ROOT / d).rglob("*.py"))
@@ -161,7 +177,15 @@ def test_heavy_packages_are_imported_where_they_are_needed(path: Path) -> None:
     derived = part_of(path) in ESTIMATORS or path.name in SOUPS
     allowed = {"sklearn"} if derived else set()
     allowed |= {"numba"} if path.name == "loop_cache.py" else set()
+    allowed |= CALLBACKS.get(path.name, set())
     assert not names & (HEAVY - allowed)
+
+
+def test_no_module_imports_a_callback() -> None:
+    modules = {name.removesuffix(".py") for name in CALLBACKS}
+    for path in [*LIBRARY, *COMMAND]:
+        names = imports(ast.walk(ast.parse(path.read_text())))
+        assert not {part for name in names for part in name.split(".")} & modules
 
 
 def loops(tree: ast.Module) -> Iterator[ast.FunctionDef]:

@@ -126,6 +126,14 @@ for seed in range(3):
               track=lambda batches: batches)
 """
 BEFORE = {"docs/guide/concepts.md": DEMO}
+# Of trainers, which print to stderr: code at the start of the same process.
+QUIET_TRAINERS = """
+import logging, lightning
+from transformers.utils import logging as of_transformers
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+of_transformers.disable_progress_bar()
+"""
+START = {"docs/tasks/average_while_training.md": QUIET_TRAINERS}
 
 
 @pytest.mark.parametrize(
@@ -143,6 +151,7 @@ def test_the_python_of_a_page_runs(
     quiet += "; warnings.showwarning = lambda *_, **__: None"
     bar = "from transformers.utils import logging; logging.disable_progress_bar()"
     start = [move, quiet, bar] if prepared else [move, quiet]
+    start.append(START.get(name_of(page), ""))
     out = interpreter("\n".join([*start, python_of(page)]))
     shown = re.findall(r"# (\d\.\d\d), (\d\.\d\d), (\d\.\d\d)$", page_of(page), re.M)
     if shown:
@@ -442,8 +451,9 @@ def test_names_that_a_page_imports_are_in_the_reference(page: Path) -> None:
         assert name in names.get(module, set()), f"{module}.{name}"
 
 
-# Modules that an addition to the library imports from.
+# Modules that an addition to the library imports from, and callbacks of trainers.
 EXTENDING = (
+    "checkpoints.averaging.",
     "checkpoints.formats.",
     "predictions.combiners.accumulation",
     "selection.score",

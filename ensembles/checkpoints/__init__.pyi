@@ -1,3 +1,9 @@
+from .averaging.batch_norm import recalibrate_batch_norm as recalibrate_batch_norm
+from .averaging.moving_averages import EMA as EMA
+from .averaging.moving_averages import LAWA as LAWA
+from .averaging.moving_averages import SWA as SWA
+from .averaging.moving_averages import PowerEMA as PowerEMA
+from .averaging.parameter_average import ParameterAverage as ParameterAverage
 from .inspection.contents import FileInfo as FileInfo
 from .inspection.contents import Inspection as Inspection
 from .inspection.contents import StateDictInfo as StateDictInfo

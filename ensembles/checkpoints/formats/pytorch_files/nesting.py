@@ -39,7 +39,9 @@ TRAINING = re.compile(
     re.IGNORECASE,
 )
 # Averages of the parameters that were kept during training.
-AVERAGES = re.compile(r"(^|[._])(ema|shadow|avg|swa|averaged)([._]|$)", re.IGNORECASE)
+AVERAGES = re.compile(
+    r"(^|[._])(ema|shadow|avg|swa|lawa|averaged|averages)([._]|$)", re.IGNORECASE
+)
 
 
 class StateDict(NamedTuple):

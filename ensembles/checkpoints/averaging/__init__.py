@@ -1,0 +1,1 @@
+"""Averages of the parameters that are kept while a model is trained."""
