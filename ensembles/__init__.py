@@ -6,6 +6,7 @@
   `EnsembleTransformer`, ensembles of scikit-learn estimators.
 - `ensembles.embeddings`: `SentenceEmbedder` and `SentenceEncoder`, from texts to
   vectors.
+- `ensembles.reports`: `compare`, a table of models, their averages and ensembles.
 - `ensembles.rules`: functions that combine a stack of members into one.
 - `ensembles.selection`: functions that choose the weights of members by a score.
 """

@@ -1,6 +1,7 @@
 from . import checkpoints as checkpoints
 from . import embeddings as embeddings
 from . import predictions as predictions
+from . import reports as reports
 from . import rules as rules
 from . import selection as selection
 from .checkpoints import ModelSoup as ModelSoup

@@ -56,7 +56,9 @@ ESTIMATORS = [
     ModelSoup,
     SentenceEmbedder,
 ]
-PACKAGES = ("checkpoints", "predictions", "embeddings", "rules", "selection")
+PACKAGES = (
+    *("checkpoints", "predictions", "embeddings", "reports", "rules", "selection"),
+)
 
 
 class Block(NamedTuple):
