@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ensembles_cli.options import checkpoint
+from ensembles_cli.options import checkpoint, scoring
 from ensembles_cli.options.types import (
     Param,
     as_params,
@@ -33,15 +33,7 @@ from ensembles_cli.scoring.command import ScoringCommand
         "line or in JSON."
     ),
 )
-@click.option(
-    "--score-key",
-    "key_of_score",
-    metavar="KEY",
-    help=(
-        "Name of the score in the output of the command: the name before a number, "
-        "such as acc_norm, or a dotted path into JSON, where * matches any key."
-    ),
-)
+@scoring.score_key
 @click.option(
     "-o",
     "--out",
@@ -90,22 +82,8 @@ from ensembles_cli.scoring.command import ScoringCommand
 @click.option(
     "--lower-is-better", is_flag=True, help="Minimize the score: it is a loss or error."
 )
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Time limit of one score; then the command and its children are killed.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["raise", "drop"]),
-    default="raise",
-    show_default=True,
-    help=(
-        "How to handle a checkpoint that cannot be scored: raise ends the run; drop "
-        "leaves out a member, and counts a combination as the worst."
-    ),
-)
+@scoring.timeout
+@scoring.on_error
 @checkpoint.integers
 @checkpoint.missing
 @checkpoint.include
@@ -163,19 +141,19 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    scoring = ScoringCommand(text, timeout, key_of_score)
+    command_score = ScoringCommand(text, timeout, key_of_score)
     command_text = (
         text if key_of_score is None else f"{text} --score-key {key_of_score}"
     )
-    journal = Journal(f"{out}.journal.jsonl", command_text, scoring.files())
+    journal = Journal(f"{out}.journal.jsonl", command_text, command_score.files())
     discovered = discover_checkpoints(members, last=last)
     paths = discovered.paths if base is None else [base, *discovered.paths]
     is_lower_better = options["lower_is_better"]
-    with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
+    with ProgressReporter(journal, paths, command_score, is_lower_better) as reporter:
         print_notes(discovered.notes)
         report = make_soup(
             discovered.paths,
-            scoring,
+            command_score,
             out,
             select=select.replace("-", "_"),
             weights_params=as_params(select_params),
