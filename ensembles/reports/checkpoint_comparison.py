@@ -135,7 +135,11 @@ def compare_checkpoints(
     check_bool("lower_is_better", lower_is_better)
     check_members(members, None)
     options: dict[str, Any] = {
+        # All options of make_soup that affect tensors: its journal has the same keys.
         "rule": "mean",
+        "rule_params": {},
+        "dtype": None,
+        "shard_size": None,
         "integers": integers,
         "missing": missing,
         "include": include,
@@ -158,7 +162,7 @@ def compare_checkpoints(
         job = ScoringJob(
             score=function,
             out=out,
-            options={**options, "rule": rule, "rule_params": {}},
+            options={**options, "rule": rule},
             on_error=on_error,
             lower_is_better=lower_is_better,
             journal=kept_in,

@@ -124,8 +124,8 @@ def compare(
     >>> members = [LogisticRegression(C=c).fit(X[::3], y[::3]) for c in (0.1, 1)]
     >>> table = compare(members, X[1::3], y[1::3], X_select=X[2::3], y_select=y[2::3])
     >>> [row.model for row in table.rows]  # doctest: +NORMALIZE_WHITESPACE
-    ['member 0', 'member 1', 'uniform soup', 'greedy soup', 'ensemble, equal weights',
-     'ensemble, fitted weights']
+    ['member 0', 'member 1', 'uniform soup', 'greedy soup', 'prediction ensemble',
+     'fitted ensemble']
     """
     _check_numbers(batch_size=batch_size, n_repeats=n_repeats, n_resamples=n_resamples)
     if not 0 < level < 1:
