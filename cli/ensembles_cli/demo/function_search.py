@@ -8,18 +8,21 @@ from pathlib import Path
 
 import numpy as np
 
+from ensembles.bootstrap import percentile_interval, resample
 from ensembles_cli.demo.console import DemoConsole
 from ensembles_cli.demo.encoder import (
     Recipe,
     find_encoder,
     fine_tune,
     load_encoder,
-    reciprocal_ranks_of,
+    reciprocal_ranks,
+    similarities_of,
 )
 from ensembles_cli.demo.functions import Pair, find_pairs, hold_out, without_duplicates
 
 RECIPES = (Recipe(0, 5e-5), Recipe(1, 1e-4), Recipe(2, 1.5e-4))
 HELD_OUT = 0.2  # share of the functions that are held out from training
+N_RESAMPLES = 1000  # of the functions, for intervals
 
 Ranks = tuple[np.ndarray, ...]
 
@@ -44,14 +47,15 @@ def find_functions(folder: Path, console: DemoConsole) -> None:
     soup = folder / "soup"
     console.run_command("avg", *map(str, members), "-o", str(soup), "--force")
     directories = [base, *members, soup]
-    ranks = [
-        tuple(
-            reciprocal_ranks_of(load_encoder(directory), test_pairs)
-            for test_pairs in (held_out, of_scipy)
-        )
-        for directory in console.track(directories, "evaluating")
-    ]
-    report(ranks, console)
+    ranks: list[Ranks] = []
+    sums = [np.zeros(()), np.zeros(())]  # of the members' similarities
+    for directory in console.track(directories, "evaluating"):
+        encoder = load_encoder(directory)
+        matrices = [similarities_of(encoder, pairs) for pairs in (held_out, of_scipy)]
+        ranks.append(tuple(map(reciprocal_ranks, matrices)))
+        if directory in members:
+            sums = [total + part for total, part in zip(sums, matrices, strict=True)]
+    report(ranks, tuple(map(reciprocal_ranks, sums)), console)
 
 
 def example(pair: Pair) -> str:
@@ -59,10 +63,11 @@ def example(pair: Pair) -> str:
     return f"For example, {pair.description!r} should find {pair.signature}."
 
 
-def report(ranks: Sequence[Ranks], console: DemoConsole) -> None:
-    """Print the scores of base, members and soup, with conclusions."""
+def report(ranks: Sequence[Ranks], ensemble_ranks: Ranks, console: DemoConsole) -> None:
+    """Print the scores of base, members, soup and ensemble, with conclusions."""
     console.table(
-        ["", "seed", "learning rate", "MRR, held out", "MRR, SciPy"], table_rows(ranks)
+        ["", "seed", "learning rate", "encoders", "MRR, held out", "MRR, SciPy"],
+        table_rows([*ranks, ensemble_ranks]),
     )
     console.print(
         "MRR: mean reciprocal rank of the right function, at most 1. *: best score."
@@ -71,6 +76,11 @@ def report(ranks: Sequence[Ranks], console: DemoConsole) -> None:
         columns = [model_ranks[column] for model_ranks in ranks]
         console.print(compare_with_best_member(data, columns))
     console.print(compare_with_model_selection(ranks))
+    n_members = len(ranks) - 2
+    console.print(
+        f"The ensemble ranks by the mean of the similarities of all members. It runs "
+        f"{n_members} encoders for each text, the soup runs one."
+    )
 
 
 def mean_scores(ranks: Sequence[Ranks]) -> np.ndarray:
@@ -79,24 +89,31 @@ def mean_scores(ranks: Sequence[Ranks]) -> np.ndarray:
 
 
 def table_rows(ranks: Sequence[Ranks]) -> list[list[str]]:
-    """Cells of the table; a star marks the best score of each column."""
+    """Cells of the table; a star marks the best score of each column.
+
+    Parameters
+    ----------
+    ranks : sequence of Ranks
+        Reciprocal ranks of the base, each member, the soup and the ensemble.
+    """
     scores = mean_scores(ranks)
     cells = [
         [f"{score:.3f}{' *' if score == best else '  '}" for score, best in pairs]
         for pairs in (zip(row, scores.max(axis=0), strict=True) for row in scores)
     ]
-    means = [f"{score:.3f}  " for score in scores[1:-1].mean(axis=0)]
+    means = [f"{score:.3f}  " for score in scores[1:-2].mean(axis=0)]
     tuned = [
-        [f"member {number}", str(recipe.seed), f"{recipe.learning_rate:g}", *row]
+        [f"member {number}", str(recipe.seed), f"{recipe.learning_rate:g}", "1", *row]
         for number, (recipe, row) in enumerate(
-            zip(RECIPES, cells[1:-1], strict=True), start=1
+            zip(RECIPES, cells[1:-2], strict=True), start=1
         )
     ]
     return [
-        ["base", "", "", *cells[0]],
+        ["base", "", "", "1", *cells[0]],
         *tuned,
-        ["mean of scores", "", "", *means],
-        ["soup", "", "", *cells[-1]],
+        ["mean of scores", "", "", "", *means],
+        ["soup", "", "", "1", *cells[-2]],
+        ["ensemble", "", "", str(len(tuned)), *cells[-1]],
     ]
 
 
@@ -111,7 +128,7 @@ def compare_with_model_selection(ranks: Sequence[Ranks]) -> str:
 
 
 def compare_with_best_member(data: str, ranks: Sequence[np.ndarray]) -> str:
-    """Sentence that compares the soup with the best member, with a standard error.
+    """Sentence that compares the soup with the best member, with an interval.
 
     Parameters
     ----------
@@ -122,10 +139,16 @@ def compare_with_best_member(data: str, ranks: Sequence[np.ndarray]) -> str:
     """
     members, soup = ranks[1:-1], ranks[-1]
     best = int(np.argmax([member.mean() for member in members]))
-    difference = soup - members[best]
-    gain, error = difference.mean(), difference.std() / np.sqrt(len(difference))
+    gains = soup - members[best]
+    resampled = resample(
+        lambda rows: gains[rows].mean(axis=-1)[None],
+        len(gains),
+        n_resamples=N_RESAMPLES,
+        seed=0,
+    )
+    gain, low, high = percentile_interval(gains.mean(), resampled[0])
     outcome = "beats" if gain > 0 else "does not beat"
     return (
         f"On {data}, the soup {outcome} the best member, member {best + 1} (difference "
-        f"{gain:+.3f}, standard error {error:.3f})."
+        f"{gain:+.3f}, 95 % bootstrap interval {low:+.3f} to {high:+.3f})."
     )
