@@ -6,7 +6,8 @@
   `EnsembleTransformer`, ensembles of scikit-learn estimators.
 - `ensembles.embeddings`: `SentenceEmbedder` and `SentenceEncoder`, from texts to
   vectors.
-- `ensembles.reports`: displays of runs, soups and loss landscapes.
+- `ensembles.reports`: `compare`, a table of models, their averages and ensembles; and
+  displays of runs, soups and loss landscapes.
 - `ensembles.rules`: functions that combine a stack of members into one.
 - `ensembles.selection`: functions that choose the weights of members by a score.
 """

@@ -260,7 +260,8 @@ def folder(
     sts = [f"main,set,2026,{n},{n / 2},{pair}" for n, pair in enumerate(pairs)]
     (tmp_path / "sts-dev.csv").write_text("\n".join(sts) + "\n")
     embedder = SentenceEmbedder((words, vectors), weights=None).fit()
-    embedder.save(tmp_path / "all-MiniLM-L6-v2")
+    for name in ("all-MiniLM-L6-v2", "member-1", "member-2"):
+        embedder.save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     monkeypatch.setenv("PATH", path)

@@ -18,6 +18,7 @@ from ensembles_cli.process import prepare_compiling
 # A module is imported only to run its command or to print its help.
 COMMANDS = {
     "avg": "ensembles_cli.avg",
+    "compare": "ensembles_cli.comparison.compare",
     "convert": "ensembles_cli.convert",
     "demo": "ensembles_cli.demo.command",
     "diff": "ensembles_cli.inspection.diff",
@@ -40,9 +41,10 @@ ALIASES = {
     **dict.fromkeys(("average", "mean", "merge", "blend", "swa", "ema"), "avg"),
     **dict.fromkeys(("encode", "vectorize"), "embed"),
     **dict.fromkeys(("cast", "export", "reshard", "consolidate"), "convert"),
-    **dict.fromkeys(("compare", "similarity", "cosine"), "similar"),
+    **dict.fromkeys(("similarity", "cosine"), "similar"),
+    **dict.fromkeys(("comparison", "benchmark", "leaderboard"), "compare"),
     **dict.fromkeys(("select", "selection"), "selections"),
-    **dict.fromkeys(("eval", "score", "benchmark"), "evaluate"),
+    **dict.fromkeys(("eval", "score"), "evaluate"),
     **dict.fromkeys(("methods", "list"), "rules"),
     **dict.fromkeys(("show", "info", "summary", "tree"), "inspect"),
     **dict.fromkeys(("delta", "difference"), "diff"),
@@ -109,6 +111,7 @@ class Commands(click.Group):
 
 SUMMARIES = {
     "avg": "Average checkpoints into one.",
+    "compare": "Compare models with their averages: scores, gains and costs.",
     "convert": "Convert a checkpoint to another format, dtype or shard size.",
     "demo": "Train two small models, and average their checkpoints.",
     "diff": "Compare two checkpoints, tensor by tensor.",

@@ -1,4 +1,4 @@
-"""Reports on members and their combinations: displays."""
+"""Comparisons of models with their averages and ensembles, and displays."""
 
 import lazy_loader
 

@@ -1,3 +1,7 @@
+from .checkpoint_comparison import compare_checkpoints as compare_checkpoints
+from .comparison import Comparison as Comparison
+from .comparison import ComparisonRow as ComparisonRow
+from .cost import Cost as Cost
 from .displays.difference import DifferenceDisplay as DifferenceDisplay
 from .displays.interpolation import InterpolationDisplay as InterpolationDisplay
 from .displays.plane import PlaneDisplay as PlaneDisplay
@@ -6,3 +10,4 @@ from .displays.soup_path import SoupPathDisplay as SoupPathDisplay
 from .displays.sweep import SweepDisplay as SweepDisplay
 from .displays.sweep import SweepPoint as SweepPoint
 from .displays.task_vectors import TaskVectorDisplay as TaskVectorDisplay
+from .model_comparison import compare as compare

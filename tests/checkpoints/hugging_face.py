@@ -45,7 +45,11 @@ def saved(folder: Path, models: list[Any], **options: Any) -> list[Path]:
 def encoder(folder: Path, seed: int) -> Path:
     """A sentence encoder of two modules with weights, and a pooling between them."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Dense, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import (
+        Dense,
+        Pooling,
+        Transformer,
+    )
 
     words = Tokenizer(WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]"))
     words.pre_tokenizer = Whitespace()

@@ -196,10 +196,12 @@ def test_the_report_marks_the_best_score_and_says_if_the_soup_is_worse() -> None
     ranks = [np.array(one) for one in ([0.1, 0.3], [0.5, 0.5], [1, 0.5], [0.5, 0.25])]
     ranks.append(np.array([0.5, 0.75]))
     console, _, out = quiet_console()
-    function_search.report([(one, one) for one in ranks], console)
+    ensemble = np.array([0.5, 0.5])
+    function_search.report([(r, r) for r in ranks], (ensemble, ensemble), console)
     lines = out.getvalue().splitlines()
     starred = [line.strip()[:8] for line in lines if line.rstrip().endswith("*")]
     assert starred == ["member 2"]
+    assert any(line.split()[:2] == ["ensemble", "3"] for line in lines)
     text = " ".join(out.getvalue().split())
     assert "is within noise of the best member, member 2 (difference -0.125 ±" in text
     assert "mean of scores" in out.getvalue()
@@ -370,6 +372,15 @@ def test_part_one_writes_different_members_and_evaluates_the_soup(
     text = " ".join(out.getvalue().split())
     assert "10 held-out functions of these libraries, and on 50 functions" in text
     assert "mean of scores" in out.getvalue()
+    similarities = [
+        encoder.similarities_of(
+            encoder.load_encoder(tmp_path / "encoder" / f"member-{i}"), pairs("scipy")
+        )
+        for i in (1, 2, 3)
+    ]
+    score = encoder.reciprocal_ranks(np.sum(similarities, axis=0)).mean()
+    (row,) = [r for r in out.getvalue().splitlines() if r.split()[:1] == ["ensemble"]]
+    assert float(row.replace("*", "").split()[3]) == pytest.approx(score, abs=6e-4)
 
 
 def test_part_two_averages_the_last_checkpoints_and_evaluates_the_average(

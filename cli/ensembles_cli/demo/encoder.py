@@ -160,20 +160,19 @@ def contrastive_loss(
     return torch.nn.functional.cross_entropy(logits, torch.arange(len(batch)))
 
 
-def reciprocal_ranks_of(
-    encoder: SentenceTransformer, pairs: Sequence[Pair]
-) -> np.ndarray:
-    """Reciprocal rank of the signature of each description among all signatures.
+def similarities_of(encoder: SentenceTransformer, pairs: Sequence[Pair]) -> np.ndarray:
+    """Similarities of each description (row) and each signature (column).
 
     Returns
     -------
-    ndarray of shape (n_pairs,), in (0, 1]
+    ndarray of shape (n_pairs, n_pairs)
     """
     descriptions, signatures = (
         encoder.encode(texts, batch_size=BATCH_SIZE, show_progress_bar=False)
         for texts in ([p.description for p in pairs], [p.signature for p in pairs])
     )
-    return reciprocal_ranks(descriptions @ signatures.T)
+    similarities: np.ndarray = descriptions @ signatures.T
+    return similarities
 
 
 def reciprocal_ranks(scores: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from ensembles_cli.demo.encoder import (
     find_encoder,
     fine_tune,
     load_encoder,
-    reciprocal_ranks_of,
+    reciprocal_ranks,
+    similarities_of,
 )
 from ensembles_cli.demo.functions import Pair, find_pairs, hold_out, without_duplicates
 
@@ -45,14 +46,15 @@ def find_functions(folder: Path, console: DemoConsole) -> None:
     soup = folder / "soup"
     console.run_command("avg", *map(str, members), "-o", str(soup), "--force")
     directories = [base, *members, soup]
-    ranks = [
-        tuple(
-            reciprocal_ranks_of(load_encoder(directory), test_pairs)
-            for test_pairs in (held_out, of_scipy)
-        )
-        for directory in console.track(directories, "evaluating")
-    ]
-    report(ranks, console)
+    ranks: list[Ranks] = []
+    sums = [np.zeros(()), np.zeros(())]  # of the members' similarities
+    for directory in console.track(directories, "evaluating"):
+        encoder = load_encoder(directory)
+        matrices = [similarities_of(encoder, pairs) for pairs in (held_out, of_scipy)]
+        ranks.append(tuple(map(reciprocal_ranks, matrices)))
+        if directory in members:
+            sums = [total + part for total, part in zip(sums, matrices, strict=True)]
+    report(ranks, tuple(map(reciprocal_ranks, sums)), console)
 
 
 def example(pair: Pair) -> str:
@@ -60,10 +62,11 @@ def example(pair: Pair) -> str:
     return f"For example, {pair.description!r} should find {pair.signature}."
 
 
-def report(ranks: Sequence[Ranks], console: DemoConsole) -> None:
-    """Print the scores of base, members and soup, with conclusions."""
+def report(ranks: Sequence[Ranks], ensemble_ranks: Ranks, console: DemoConsole) -> None:
+    """Print the scores of base, members, soup and ensemble, with conclusions."""
     console.table(
-        ["", "seed", "learning rate", "MRR, held out", "MRR, SciPy"], table_rows(ranks)
+        ["", "seed", "learning rate", "encoders", "MRR, held out", "MRR, SciPy"],
+        table_rows([*ranks, ensemble_ranks]),
     )
     console.print(
         "MRR: mean reciprocal rank of the right function, at most 1. *: best score. "
@@ -73,6 +76,11 @@ def report(ranks: Sequence[Ranks], console: DemoConsole) -> None:
         columns = [model_ranks[column] for model_ranks in ranks]
         console.print(compare_with_best_member(data, columns))
     console.print(compare_with_model_selection(ranks))
+    n_members = len(ranks) - 2
+    console.print(
+        f"The ensemble ranks by the mean of the similarities of all members. It runs "
+        f"{n_members} encoders for each text, the soup runs one."
+    )
 
 
 def mean_scores(ranks: Sequence[Ranks]) -> np.ndarray:
@@ -81,24 +89,31 @@ def mean_scores(ranks: Sequence[Ranks]) -> np.ndarray:
 
 
 def table_rows(ranks: Sequence[Ranks]) -> list[list[str]]:
-    """Cells of the table; a star marks the best score of each column."""
+    """Cells of the table; a star marks the best score of each column.
+
+    Parameters
+    ----------
+    ranks : sequence of Ranks
+        Reciprocal ranks of the base, each member, the soup and the ensemble.
+    """
     scores = mean_scores(ranks)
     cells = [
         [f"{score:.3f}{' *' if score == best else '  '}" for score, best in pairs]
         for pairs in (zip(row, scores.max(axis=0), strict=True) for row in scores)
     ]
-    means = [f"{score:.3f}  " for score in scores[1:-1].mean(axis=0)]
+    means = [f"{score:.3f}  " for score in scores[1:-2].mean(axis=0)]
     tuned = [
-        [f"member {number}", str(recipe.seed), f"{recipe.learning_rate:g}", *row]
+        [f"member {number}", str(recipe.seed), f"{recipe.learning_rate:g}", "1", *row]
         for number, (recipe, row) in enumerate(
-            zip(RECIPES, cells[1:-1], strict=True), start=1
+            zip(RECIPES, cells[1:-2], strict=True), start=1
         )
     ]
     return [
-        ["base", "", "", *cells[0]],
+        ["base", "", "", "1", *cells[0]],
         *tuned,
-        ["mean of scores", "", "", *means],
-        ["soup", "", "", *cells[-1]],
+        ["mean of scores", "", "", "", *means],
+        ["soup", "", "", "1", *cells[-2]],
+        ["ensemble", "", "", str(len(tuned)), *cells[-1]],
     ]
 
 
@@ -113,7 +128,7 @@ def compare_with_model_selection(ranks: Sequence[Ranks]) -> str:
 
 
 def compare_with_best_member(data: str, ranks: Sequence[np.ndarray]) -> str:
-    """Sentence that compares the soup with the best member, with a standard error.
+    """Sentence that compares the soup with the best member, with an interval.
 
     Parameters
     ----------

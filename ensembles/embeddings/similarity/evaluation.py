@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._typing import Float64
+from ensembles.bootstrap import ConfidenceInterval, percentile_interval, resample
 from ensembles.embeddings.files.file_signatures import read_text
 from ensembles.embeddings.files.tables import delimiter_of
 from ensembles.embeddings.similarity.cosine import paired_cosines
@@ -23,9 +25,7 @@ COLUMN_NAMES = (
     ("text1", "text2", "score"),
     ("sentence_A", "sentence_B", "relatedness_score"),
 )
-LEVEL = 0.95
 MAX_EMPTY = 0.01  # share of texts without a known token up to which there is no warning
-STEP = 64  # resamples ranked together
 
 
 class Pairs(NamedTuple):
@@ -42,22 +42,6 @@ class Pairs(NamedTuple):
     first: list[str]
     second: list[str]
     scores: Float64
-
-
-class ConfidenceInterval(NamedTuple):
-    """A statistic and its 95 % bootstrap interval.
-
-    Parameters
-    ----------
-    value : float
-        The statistic on all pairs.
-    low, high : float
-        Ends of the interval.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 def read_similarity_pairs(
@@ -204,22 +188,40 @@ def evaluate_similarity(
     textual similarity", COLING: rank correlation, not Pearson's; Efron & Tibshirani
     (1993), "An introduction to the bootstrap", chapter 13: percentile intervals.
     """
-    similarities = np.array([_similarities(model, pairs) for model in models])
-    values = _spearman(similarities, pairs.scores)
-    rng = np.random.default_rng(seed)
-    resampled = np.empty((len(models), n_resamples))
-    for start in range(0, n_resamples, STEP):
-        size = (min(STEP, n_resamples - start), len(pairs.scores))
-        rows = rng.integers(len(pairs.scores), size=size)
-        resampled[:, start : start + len(rows)] = _spearman(
-            similarities[:, rows], pairs.scores[rows]
-        )
-    correlations = map(_interval, values, resampled)
-    differences = map(_interval, values[1:] - values[0], resampled[1:] - resampled[0])
-    return list(correlations), list(differences)
+    similarities = np.array([pair_similarities(model, pairs) for model in models])
+    values = spearman(similarities, pairs.scores)
+    resampled = resample(
+        lambda rows: spearman(similarities[:, rows], pairs.scores[rows]),
+        len(pairs.scores),
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    differences = zip(values[1:] - values[0], resampled[1:] - resampled[0], strict=True)
+    return (
+        list(map(percentile_interval, values, resampled)),
+        list(itertools.starmap(percentile_interval, differences)),
+    )
 
 
-def _similarities(model: Any, pairs: Pairs) -> Float64:
+def pair_similarities(model: Any, pairs: Pairs) -> Float64:
+    """Cosine similarity of both texts of each pair.
+
+    Parameters
+    ----------
+    model : fitted text transformer
+        Model whose ``transform`` returns one vector per text.
+    pairs : Pairs
+        Pairs of texts; their scores are not used.
+
+    Returns
+    -------
+    ndarray of shape (n_pairs,)
+
+    Warns
+    -----
+    UserWarning
+        If the model returns a zero vector for more than 1 % of the texts.
+    """
     texts = list(dict.fromkeys([*pairs.first, *pairs.second]))
     row_of = {text: row for row, text in enumerate(texts)}
     vectors = model.transform(texts)
@@ -234,8 +236,18 @@ def _similarities(model: Any, pairs: Pairs) -> Float64:
     return paired_cosines(vectors[first], vectors[second])
 
 
-def _spearman(similarities: Float64, scores: Float64) -> Float64:
-    """Spearman correlation along the last axis; 0 if either side is constant."""
+def spearman(similarities: Float64, scores: Float64) -> Float64:
+    """Spearman correlation along the last axis; 0 if either side is constant.
+
+    Parameters
+    ----------
+    similarities, scores : ndarray of shape (..., n_pairs)
+        Both variables; their other axes are broadcast.
+
+    Returns
+    -------
+    ndarray of shape (...)
+    """
     from scipy.stats import rankdata
 
     a, b = (rankdata(values, axis=-1) for values in (similarities, scores))
@@ -245,9 +257,3 @@ def _spearman(similarities: Float64, scores: Float64) -> Float64:
     out: Float64 = np.zeros_like(products)
     np.divide(products, scale, out=out, where=scale > 0)
     return out
-
-
-def _interval(value: float, resampled: Float64) -> ConfidenceInterval:
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail])
-    return ConfidenceInterval(float(value), float(low), float(high))

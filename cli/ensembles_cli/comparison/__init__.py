@@ -1,0 +1,1 @@
+"""The command that compares models, and what it prints."""
