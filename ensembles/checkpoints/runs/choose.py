@@ -149,10 +149,13 @@ def choose_checkpoints(
     if last is not None:
         chosen = _last(run, chosen, last)
     if best is not None:
-        metric = metric_of(run, metric)
+        by = metric_of(run, metric)
         if lower_is_better is None:
-            lower_is_better = is_lower_better(run, metric)
-        chosen = _best(run, chosen, best, metric, lower_is_better, notes)
+            lower_is_better = is_lower_better(run, by)
+        chosen = _best(run, chosen, best, by, lower_is_better, notes)
+        if metric is None:
+            direction = "lower" if lower_is_better else "higher"
+            notes.append(f"the best by {by}, {direction} is better")
     notes.extend(_unlike(chosen))
     return ChosenCheckpoints(chosen, notes)
 

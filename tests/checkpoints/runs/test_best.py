@@ -56,7 +56,7 @@ def test_the_best_are_in_the_order_of_training() -> None:
 def test_no_checkpoint_left_out_is_better(values: list[int], data: Any) -> None:
     run = run_of([{"acc": value} for value in values])
     n = data.draw(st.integers(1, len(values)))
-    chosen = choose_checkpoints(run, best=n)
+    chosen = choose_checkpoints(run, best=n, metric="acc")
     kept = [c.metrics["acc"] for c in chosen.checkpoints]
     left_out = [
         c.metrics["acc"] for c in run.checkpoints if c not in chosen.checkpoints
@@ -69,9 +69,16 @@ def test_no_checkpoint_left_out_is_better(values: list[int], data: Any) -> None:
     assert [("has the same acc" in note) for note in chosen.notes] == [True] * is_tied
 
 
+@pytest.mark.parametrize(("name", "direction"), [("loss", "lower"), ("acc", "higher")])
+def test_a_metric_that_was_not_passed_is_named(name: str, direction: str) -> None:
+    run = run_of([{name: 1.0}, {name: 2.0}])
+    notes = choose_checkpoints(run, best=1).notes
+    assert notes == [f"the best by {name}, {direction} is better"]
+
+
 def test_of_equal_values_the_earlier_is_chosen_with_a_note() -> None:
     run = run_of([{"loss": 1}, {"loss": 1}, {"loss": 1}])
-    chosen = choose_checkpoints(run, best=1)
+    chosen = choose_checkpoints(run, best=1, metric="loss")
     assert chosen.steps == [100]
     assert chosen.notes == [
         "skipped c-200, c-300: c-100 has the same loss, 1, and is earlier"
@@ -81,7 +88,7 @@ def test_of_equal_values_the_earlier_is_chosen_with_a_note() -> None:
 def test_checkpoints_without_a_finite_value_are_skipped_with_a_note() -> None:
     values = ({"loss": x} for x in (3, math.nan, -math.inf, 2))
     run = run_of([*values, {}])
-    chosen = choose_checkpoints(run, best=2)
+    chosen = choose_checkpoints(run, best=2, metric="loss")
     assert chosen.steps == [100, 400]
     assert chosen.notes == ["skipped c-200, c-300, c-500: they have no finite loss"]
     with pytest.raises(ValueError, match="number of checkpoints, 2 in run: found 3"):
@@ -224,7 +231,7 @@ def test_paths_and_patterns_of_a_run_have_its_metrics(tmp_path: Path) -> None:
     pattern = str(tmp_path / "epoch=*.ckpt")
     paths = [str(path) for path in tmp_path.iterdir()]
     for members in (tmp_path, pattern, [pattern], paths):
-        chosen = choose_checkpoints(members, best=1)
+        chosen = choose_checkpoints(members, best=1, metric="val_loss")
         assert [Path(path).name for path in chosen.paths] == [
             "epoch=1-val_loss=0.25.ckpt"
         ]
