@@ -135,18 +135,20 @@ def unfinished_reason(path: Path) -> str | None:
     """
     if not path.exists():
         return "it is a link to a file that does not exist"
-    if not path.is_dir():
-        return _truncated(path)
     try:
+        if not path.is_dir():
+            return _truncated(path)
         if is_sharded(path):
             return None
         files = list(_main_files(path))
+        if not files:
+            return f"no weights are in it; {explain(path)}"
+        reasons = (f"{name.name}: {r}" for name in files if (r := _truncated(name)))
+        return next(reasons, None)
+    except FileNotFoundError as error:  # a trainer removes old checkpoints
+        return f"{error.filename} was removed"
     except ValueError as error:
         return str(error)
-    if not files:
-        return f"no weights are in it; {explain(path)}"
-    reasons = (f"{name.name}: {r}" for name in files if (r := _truncated(name)))
-    return next(reasons, None)
 
 
 def same_tensors(first: Path, second: Path) -> bool:

@@ -239,6 +239,28 @@ def test_paths_and_patterns_of_a_run_have_its_metrics(tmp_path: Path) -> None:
     assert choose_checkpoints(paths[:1], best=1).paths == paths[:1]
 
 
+def test_the_order_is_that_of_a_counter_of_the_window() -> None:
+    """Of three checkpoints, only two have a step, and epochs in another order."""
+    checkpoints = (
+        RunCheckpoint(path=Path("a"), step=Decimal(30), epoch=Decimal(1)),
+        RunCheckpoint(path=Path("b"), step=Decimal(20), epoch=Decimal(2)),
+        RunCheckpoint(path=Path("c"), epoch=Decimal(3)),
+    )
+    run = Run(folder=Path(), layout="x", checkpoints=checkpoints)
+    chosen = choose_checkpoints(run, steps=":", last=1)
+    assert chosen.paths == ["a"]
+    assert chosen.notes == ["skipped c: their step is unknown"]
+
+
+def test_a_last_checkpoint_is_of_the_same_model() -> None:
+    names = ("epoch=1.ckpt", "last-v1.ckpt")
+    checkpoints = tuple(
+        RunCheckpoint(path=Path(name), step=Decimal(n)) for n, name in enumerate(names)
+    )
+    run = Run(folder=Path(), layout="x", checkpoints=checkpoints)
+    assert choose_checkpoints(run, last=2).notes == []
+
+
 def test_different_keys_are_one_error() -> None:
     checkpoints = (
         RunCheckpoint(path=Path("a-1"), step=Decimal(1), key=("ema", "model")),

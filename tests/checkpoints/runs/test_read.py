@@ -14,6 +14,7 @@ import torch
 from safetensors.numpy import save_file
 
 from ensembles.checkpoints import RunCheckpoint, choose_checkpoints, read_run
+from ensembles.checkpoints.runs import entries
 from ensembles.checkpoints.runs.read import in_order
 
 ONE = {"w": np.zeros(2, np.float32)}
@@ -126,6 +127,23 @@ def test_a_link_to_a_missing_file_does_not_count(tmp_path: Path) -> None:
     chosen = choose_checkpoints(tmp_path, last=1)
     assert [Path(path).name for path in chosen.paths] == ["m-1.safetensors"]
     assert "a link to a file that does not exist" in chosen.notes[0]
+
+
+def test_a_checkpoint_that_the_trainer_removes_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer_run(tmp_path, 1, 2)
+    removed = tmp_path / "checkpoint-1" / "model.safetensors"
+    opened = entries.FileSource
+
+    def remove(path: Path) -> Any:
+        removed.unlink(missing_ok=True)
+        return opened(path)
+
+    monkeypatch.setattr(entries, "FileSource", remove)
+    chosen = choose_checkpoints(tmp_path, steps=":")
+    assert chosen.steps == [2]
+    assert chosen.notes[0].endswith(f"({removed} was removed)")
 
 
 def test_files_of_one_step_with_equal_tensors_are_one_checkpoint(
