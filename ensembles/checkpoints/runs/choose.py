@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ensembles.checkpoints.runs.entries import listed
+from ensembles.checkpoints.runs.entries import is_average, listed
 from ensembles.checkpoints.runs.members import expand, run_of
 from ensembles.checkpoints.runs.metrics import has_value, is_lower_better, metric_of
 from ensembles.checkpoints.runs.numbers import NUMBERS
@@ -156,7 +156,8 @@ def choose_checkpoints(
         if metric is None:
             direction = "lower" if lower_is_better else "higher"
             notes.append(f"the best by {by}, {direction} is better")
-    notes.extend(_unlike(chosen))
+    if run.layout == NUMBERS:
+        notes.extend(_unlike(chosen))
     return ChosenCheckpoints(chosen, notes)
 
 
@@ -206,10 +207,12 @@ def _skipped(run: Run) -> Iterator[str]:
 
 def _reason(checkpoint: RunCheckpoint) -> str:
     """Reason why a checkpoint does not count."""
+    if checkpoint.role == "average" and is_average(checkpoint.path):
+        return "their metadata say that they are averages"
     if common_counter([checkpoint]) is None:
         return "their names have no training step"
     if checkpoint.role == "average":
-        return "their metadata say that they are averages"
+        return "their names are those of averages"
     return "another checkpoint has the same step"
 
 

@@ -257,7 +257,7 @@ def test_a_last_checkpoint_is_of_the_same_model() -> None:
     checkpoints = tuple(
         RunCheckpoint(path=Path(name), step=Decimal(n)) for n, name in enumerate(names)
     )
-    run = Run(folder=Path(), layout="x", checkpoints=checkpoints)
+    run = Run(folder=Path(), layout="numbers", checkpoints=checkpoints)
     assert choose_checkpoints(run, last=2).notes == []
 
 
