@@ -506,7 +506,7 @@ def crash_test_of_ranks(n_kills: int, rng: np.random.Generator) -> None:
             folder = Path(name) / f"{layout}-{command}-{is_over}"
             case = sharded_case(folder, server, saved, layout, command, is_over)
             n_calls = case.kill_each()
-            case.fail_each(lambda at: ERRORS)
+            case.fail_each(lambda at: (ERRORS[at % len(ERRORS)],))
             seconds = 1.0
             for _ in range(n_kills):
                 seconds = case.kill_at_random(rng, seconds)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,17 @@ def torch_bytes(content: Any, **options: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer, **options)
     return buffer.getvalue()
+
+
+def distributed_files() -> dict[str, bytes]:
+    """Files of a distributed checkpoint of one rank."""
+    from torch.distributed import checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        writer = checkpoint.FileSystemWriter(folder, sync_files=False)
+        with warnings.catch_warnings(action="ignore"):  # it may not be meant
+            checkpoint.save({"model": state()}, storage_writer=writer, no_dist=True)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def with_pickle(content: bytes, change: Callable[[bytes], bytes]) -> bytes:
@@ -125,6 +137,9 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, bytes]]]:
         torch_bytes(nested, _use_new_zipfile_serialization=False),
     )
     plain = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
+    archive = io.BytesIO()
+    np.savez(archive, **arrays)
+    sharded = distributed_files()
     index = json.dumps({"weight_map": dict.fromkeys(arrays, "a.safetensors")}).encode()
     directory = {"model.safetensors.index.json": index, "a.safetensors": plain}
     while True:
@@ -145,6 +160,9 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield "a.safetensors", {"a.safetensors": mutated(plain, rng, words)}
         name = ["model.safetensors.index.json", "a.safetensors"][rng.integers(2)]
         yield "", directory | {name: mutated(directory[name], rng, words)}
+        yield "a.npz", {"a.npz": mutated(archive.getvalue(), rng, EXTREMES)}
+        name = sorted(sharded)[rng.integers(len(sharded))]
+        yield "", sharded | {name: mutated(sharded[name], rng, opcodes)}
 
 
 def failure(folder: Path, name: str, size: int) -> str | None:

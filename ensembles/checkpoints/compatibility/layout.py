@@ -136,6 +136,7 @@ def match_layouts(
         ties = find_ties(checkpoints)
     lacking: dict[tuple[str, ...], list[str]] = {}
     skipped: dict[tuple[str, str], list[str]] = {}
+    unsupported: dict[str, str] = {}
     names = dict.fromkeys(name for member in members for name in member.names)
     for name in names:
         if not is_wanted(name, include, exclude):
@@ -159,9 +160,9 @@ def match_layouts(
             for checkpoint, tied in zip(checkpoints, ties.counted, strict=True)
         ]
         stored = next(tensor for tensor in tensors if tensor)
-        problem = _unsupported(name, tensors)
-        if problem:
-            match.problems.append(problem)
+        message = _unsupported(tensors)
+        if message:
+            unsupported[name] = message
             continue
         if base is not None and not is_float(stored.dtype):
             tensors.pop()  # integers are not combined with a base
@@ -180,6 +181,7 @@ def match_layouts(
             present = [tensor for tensor in tensors if tensor]
             _add_combined(match, name, present, checkpoints, len(members), dtype)
     match.problems.extend(_missing_problems(lacking))
+    match.problems.extend(_unsupported_problem(unsupported))
     match.notes.extend(_skipped_notes(skipped))
     written = {target.name: target.shape for target in match.targets}
     for alias in [a for a, name in match.aliases.items() if name not in written]:
@@ -226,16 +228,25 @@ def is_wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool
     return is_included and not any(fnmatch.fnmatchcase(name, p) for p in exclude)
 
 
-def _unsupported(name: str, tensors: Sequence[Tensor | None]) -> str:
+def _unsupported(tensors: Sequence[Tensor | None]) -> str:
     """Error message for a tensor that cannot be averaged; empty if it can."""
-    sources = [tensor.source for tensor in tensors if tensor]
-    for source in sources:
-        if isinstance(source, UnsupportedSource):
-            return (
-                f"{source.message}, or pass exclude=[{name!r}] (--exclude {name}) to "
-                "leave it out"
-            )
+    for tensor in tensors:
+        if tensor is not None and isinstance(tensor.source, UnsupportedSource):
+            return tensor.source.message
     return ""
+
+
+def _unsupported_problem(messages: Mapping[str, str]) -> Iterator[str]:
+    """One error message for all tensors that cannot be averaged, by name."""
+    names = [*messages]
+    if names:
+        more = ""
+        if len(names) > 1:
+            more = f"; {len(names) - 1} more cannot be averaged, such as {names[1]!r}"
+        yield (
+            f"{messages[names[0]]}, or pass exclude=[{names[0]!r}] (--exclude "
+            f"{names[0]}) to leave it out{more}"
+        )
 
 
 def _is_tied(alias: str, name: str, checkpoints: Sequence[Checkpoint]) -> bool:

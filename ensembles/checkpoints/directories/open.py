@@ -123,7 +123,7 @@ def _read(path: Path, key: Keys) -> Checkpoint:
 
 
 def _read_file(path: Path, key: Keys) -> Checkpoint:
-    """Layout of a file, unless it says that others have the rest of the model."""
+    """Layout of a file; raise `ValueError` for one of several parts of a model."""
     checkpoint = detection.read(path, key)
     list_contents = FORMATS["pytorch"].contents
     if MODEL_STATES.fullmatch(path.name) and list_contents is not None:
