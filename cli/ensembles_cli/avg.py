@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,10 +21,14 @@ from ensembles_cli.options.types import (
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.average import (
     PlannedAverage,
+    counted,
     print_members,
     print_plan,
     print_report,
 )
+
+if TYPE_CHECKING:
+    from ensembles.checkpoints import ChosenCheckpoints
 
 
 @click.command("avg")
@@ -68,6 +72,7 @@ from ensembles_cli.reports.average import (
 )
 @schedule_option
 @run.choosing()
+@run.use_averaged_model
 @checkpoint.dtype
 @checkpoint.integers
 @checkpoint.missing
@@ -89,6 +94,7 @@ def command(
     weights: list[float] | None,
     schedule: ScheduleChoice | None,
     rule_params: tuple[tuple[str, Any], ...],
+    use_averaged_model: bool,
     part: Part | None,
     plan_only: bool,
     as_json: bool,
@@ -110,6 +116,7 @@ def command(
     ensemble avg run/ --last 5 -o averaged.pt
     ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
     ensemble avg run/ --last 9 --schedule wsm:minus-sqrt -o averaged.pt
+    ensemble avg run/ --epochs 21:30 --use-averaged-model -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
@@ -121,14 +128,17 @@ def command(
     paths, member_weights = split_weights(
         members, weights, is_sorted=any(value is not None for value in choice.values())
     )
-    if schedule is not None and member_weights is not None:
+    if schedule is not None and (member_weights is not None or use_averaged_model):
         raise click.UsageError(
-            "--schedule sets the weights: leave out --weights, and weights after :"
+            "--schedule sets the weights: leave out --weights, weights after : and "
+            "--use-averaged-model"
         )
     by_step = schedule is not None
     chosen = checkpoints.choose_checkpoints(paths, by_step=by_step, **choice)
     if schedule is not None:
         chosen, member_weights = scheduled(chosen, schedule)
+    if use_averaged_model:
+        chosen, member_weights = window_of(chosen, member_weights, options)
     options["key"] = options["key"] or chosen.key
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(
@@ -150,6 +160,37 @@ def command(
     with bar("averaging", plan.read_bytes) as progress:
         report = checkpoints.write(plan, progress=progress, sha256=sha256)
     print_report(planned, report, as_json)
+
+
+def window_of(
+    chosen: ChosenCheckpoints, weights: list[float] | None, options: dict[str, Any]
+) -> tuple[ChosenCheckpoints, list[float]]:
+    """Ends of the window of the chosen checkpoints, with their weights.
+
+    Sets the options of the average that go with it.
+    """
+    from ensembles.checkpoints import window_mean
+
+    if weights is not None or options["key"] or options["rule"] != "mean":
+        raise click.UsageError(
+            "--use-averaged-model has weights, a rule and a key of its own: leave out "
+            "weights, --rule and --key"
+        )
+    if len(chosen.paths) < 2:
+        raise click.UsageError(
+            "--use-averaged-model needs checkpoints at the start and the end of a "
+            f"window, found {' '.join(chosen.paths)}"
+        )
+    first, *between, last = chosen.checkpoints
+    window = window_mean(first.path, last.path)
+    options["key"] = (window.key,)
+    if options["only_weights"] is None:
+        options["only_weights"] = True
+    notes = [*chosen.notes, window.note]
+    if between:
+        notes.append(f"the {counted(len(between), 'checkpoint')} between are not read")
+    ends = chosen._replace(checkpoints=[last, first], notes=notes)
+    return ends, [*map(float, window.weights)]
 
 
 def default_out(members: list[str]) -> Path:

@@ -59,7 +59,7 @@ def test_the_layout_and_notes_are_on_stderr(ensemble: Ensemble) -> None:
     result = ensemble("runs", "run")
     first, note = result.stderr.splitlines()
     assert first == "run: run of Hugging Face Trainer; 4 checkpoints"
-    assert note.startswith("note: skipped checkpoint-500: it is not completely written")
+    assert note.startswith("note: skipped checkpoint-500: it has no readable weights (")
 
 
 def test_several_runs_are_listed_as_json(ensemble: Ensemble, tmp_path: Path) -> None:

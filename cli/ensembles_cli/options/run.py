@@ -60,6 +60,15 @@ tokens = click.option(
     metavar="START:STOP[:STRIDE]",
     help="The same by training tokens, such as 100B:600B.",
 )
+use_averaged_model = click.option(
+    "--use-averaged-model",
+    is_flag=True,
+    help=(
+        "Take the first and last of the chosen checkpoints alone, and from the running "
+        "averages in them (model_avg of icefall) the mean over all steps between: "
+        "--epochs 21:30 is the mean over epochs 22 to 30."
+    ),
+)
 OPTIONS = {
     "last": last,
     "best": best,

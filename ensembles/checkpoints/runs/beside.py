@@ -25,7 +25,10 @@ from ensembles.checkpoints.runs.run import Run
 from ensembles.regular_files import read_json
 
 # Errors of values that are not what their type promises.
-MALFORMED = (OSError, ValueError, TypeError, AttributeError, IndexError, OverflowError)
+MALFORMED = (
+    *(OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError),
+    RecursionError,
+)
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def noted(path: Path, notes: list[str]) -> Iterator[None]:
         yield
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         text = str(error) if isinstance(error, OSError | ValueError) else repr(error)
         name = "" if str(path) in text else f"{path}: "
         notes.append(f"{name}{text}; its steps and metrics are not used")

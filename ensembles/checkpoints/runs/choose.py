@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from ensembles.checkpoints.runs.entries import listed
+from ensembles.checkpoints.runs.entries import is_average, listed
 from ensembles.checkpoints.runs.members import expand, run_of
 from ensembles.checkpoints.runs.metrics import has_value, is_lower_better, metric_of
 from ensembles.checkpoints.runs.numbers import NUMBERS
@@ -153,11 +153,15 @@ def choose_checkpoints(
     if last is not None:
         chosen = _last(run, chosen, last)
     if best is not None:
-        metric = metric_of(run, metric)
+        by = metric_of(run, metric)
         if lower_is_better is None:
-            lower_is_better = is_lower_better(run, metric)
-        chosen = _best(run, chosen, best, metric, lower_is_better, notes)
-    notes.extend(_unlike(chosen))
+            lower_is_better = is_lower_better(run, by)
+        chosen = _best(run, chosen, best, by, lower_is_better, notes)
+        if metric is None:
+            direction = "lower" if lower_is_better else "higher"
+            notes.append(f"the best by {by}, {direction} is better")
+    if run.layout == NUMBERS:
+        notes.extend(_unlike(chosen))
     return ChosenCheckpoints(chosen, notes)
 
 
@@ -207,10 +211,12 @@ def _skipped(run: Run) -> Iterator[str]:
 
 def _reason(checkpoint: RunCheckpoint) -> str:
     """Reason why a checkpoint does not count."""
+    if checkpoint.role == "average" and is_average(checkpoint.path):
+        return "their metadata say that they are averages"
     if common_counter([checkpoint]) is None:
         return "their names have no training step"
     if checkpoint.role == "average":
-        return "their metadata say that they are averages"
+        return "their names are those of averages"
     return "another checkpoint has the same step"
 
 

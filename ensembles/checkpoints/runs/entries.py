@@ -120,7 +120,7 @@ def is_average(path: Path) -> bool:
 
 
 def unfinished_reason(path: Path) -> str | None:
-    """Reason why a checkpoint is not completely written.
+    """Reason why a checkpoint cannot count: it is not completely written.
 
     Parameters
     ----------
@@ -131,22 +131,20 @@ def unfinished_reason(path: Path) -> str | None:
     Returns
     -------
     str or None
-        End of a sentence; None if the checkpoint appears to be complete.
+        Clause with "it" for the checkpoint; None if it appears to be complete.
     """
     if not path.exists():
         return "it is a link to a file that does not exist"
-    if not path.is_dir():
-        return _truncated(path)
     try:
-        if is_sharded(path):
-            return None
-        files = list(_main_files(path))
+        files = list(_main_files(path)) if path.is_dir() else [path]
+        if not files and not is_sharded(path):
+            return f"it has no readable weights ({explain(path)})"
+        reason = next(filter(None, map(_truncated, files)), None)
+    except FileNotFoundError as error:  # a trainer removes old checkpoints
+        return f"{error.filename} was removed"
     except ValueError as error:
-        return str(error)
-    if not files:
-        return f"no weights are in it; {explain(path)}"
-    reasons = (f"{name.name}: {r}" for name in files if (r := _truncated(name)))
-    return next(reasons, None)
+        reason = str(error)
+    return None if reason is None else f"it is not completely written ({reason})"
 
 
 def same_tensors(first: Path, second: Path) -> bool:

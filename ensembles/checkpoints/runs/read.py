@@ -150,13 +150,10 @@ def finished(
     for checkpoint in checkpoints:
         reason = unfinished_reason(checkpoint.path)
         if checkpoint.role == "unfinished":
-            reason = reason or "by its name"
+            reason = reason or "it is not completely written (by its name)"
         if reason is not None:
             checkpoint = replace(checkpoint, role="unfinished")
-            notes.append(
-                f"skipped {checkpoint.path.name}: it is not completely written "
-                f"({reason})"
-            )
+            notes.append(f"skipped {checkpoint.path.name}: {reason}")
         elif checkpoint.role == "checkpoint" and is_average(checkpoint.path):
             checkpoint = replace(checkpoint, role="average")
         checked.append(checkpoint)

@@ -56,7 +56,7 @@ def test_the_best_are_in_the_order_of_training() -> None:
 def test_no_checkpoint_left_out_is_better(values: list[int], data: Any) -> None:
     run = run_of([{"acc": value} for value in values])
     n = data.draw(st.integers(1, len(values)))
-    chosen = choose_checkpoints(run, best=n)
+    chosen = choose_checkpoints(run, best=n, metric="acc")
     kept = [c.metrics["acc"] for c in chosen.checkpoints]
     left_out = [
         c.metrics["acc"] for c in run.checkpoints if c not in chosen.checkpoints
@@ -69,9 +69,16 @@ def test_no_checkpoint_left_out_is_better(values: list[int], data: Any) -> None:
     assert [("has the same acc" in note) for note in chosen.notes] == [True] * is_tied
 
 
+@pytest.mark.parametrize(("name", "direction"), [("loss", "lower"), ("acc", "higher")])
+def test_a_metric_that_was_not_passed_is_named(name: str, direction: str) -> None:
+    run = run_of([{name: 1.0}, {name: 2.0}])
+    notes = choose_checkpoints(run, best=1).notes
+    assert notes == [f"the best by {name}, {direction} is better"]
+
+
 def test_of_equal_values_the_earlier_is_chosen_with_a_note() -> None:
     run = run_of([{"loss": 1}, {"loss": 1}, {"loss": 1}])
-    chosen = choose_checkpoints(run, best=1)
+    chosen = choose_checkpoints(run, best=1, metric="loss")
     assert chosen.steps == [100]
     assert chosen.notes == [
         "skipped c-200, c-300: c-100 has the same loss, 1, and is earlier"
@@ -81,7 +88,7 @@ def test_of_equal_values_the_earlier_is_chosen_with_a_note() -> None:
 def test_checkpoints_without_a_finite_value_are_skipped_with_a_note() -> None:
     values = ({"loss": x} for x in (3, math.nan, -math.inf, 2))
     run = run_of([*values, {}])
-    chosen = choose_checkpoints(run, best=2)
+    chosen = choose_checkpoints(run, best=2, metric="loss")
     assert chosen.steps == [100, 400]
     assert chosen.notes == ["skipped c-200, c-300, c-500: they have no finite loss"]
     with pytest.raises(ValueError, match="number of checkpoints, 2 in run: found 3"):
@@ -224,12 +231,34 @@ def test_paths_and_patterns_of_a_run_have_its_metrics(tmp_path: Path) -> None:
     pattern = str(tmp_path / "epoch=*.ckpt")
     paths = [str(path) for path in tmp_path.iterdir()]
     for members in (tmp_path, pattern, [pattern], paths):
-        chosen = choose_checkpoints(members, best=1)
+        chosen = choose_checkpoints(members, best=1, metric="val_loss")
         assert [Path(path).name for path in chosen.paths] == [
             "epoch=1-val_loss=0.25.ckpt"
         ]
         assert chosen.notes == []
     assert choose_checkpoints(paths[:1], best=1).paths == paths[:1]
+
+
+def test_the_order_is_that_of_a_counter_of_the_window() -> None:
+    """Of three checkpoints, only two have a step, and epochs in another order."""
+    checkpoints = (
+        RunCheckpoint(path=Path("a"), step=Decimal(30), epoch=Decimal(1)),
+        RunCheckpoint(path=Path("b"), step=Decimal(20), epoch=Decimal(2)),
+        RunCheckpoint(path=Path("c"), epoch=Decimal(3)),
+    )
+    run = Run(folder=Path(), layout="x", checkpoints=checkpoints)
+    chosen = choose_checkpoints(run, steps=":", last=1)
+    assert chosen.paths == ["a"]
+    assert chosen.notes == ["skipped c: their step is unknown"]
+
+
+def test_a_last_checkpoint_is_of_the_same_model() -> None:
+    names = ("epoch=1.ckpt", "last-v1.ckpt")
+    checkpoints = tuple(
+        RunCheckpoint(path=Path(name), step=Decimal(n)) for n, name in enumerate(names)
+    )
+    run = Run(folder=Path(), layout="numbers", checkpoints=checkpoints)
+    assert choose_checkpoints(run, last=2).notes == []
 
 
 def test_different_keys_are_one_error() -> None:

@@ -14,6 +14,8 @@ import torch
 from safetensors.numpy import save_file
 
 from ensembles.checkpoints import RunCheckpoint, choose_checkpoints, read_run
+from ensembles.checkpoints.formats.checkpoint import FileSource
+from ensembles.checkpoints.runs import entries
 from ensembles.checkpoints.runs.read import in_order
 
 ONE = {"w": np.zeros(2, np.float32)}
@@ -101,7 +103,8 @@ def test_checkpoints_that_are_still_being_written_do_not_count(tmp_path: Path) -
     assert [Path(path).name for path in chosen.paths] == ["checkpoint-1"]
     assert len(chosen.notes) == 4
     for step, note in zip((2, 3, 4, 5), chosen.notes, strict=True):
-        assert note.startswith(f"skipped checkpoint-{step}: it is not completely wri")
+        fault = "it has no readable weights" if step == 2 else "it is not completely"
+        assert note.startswith(f"skipped checkpoint-{step}: {fault}")
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, -60])
@@ -126,6 +129,23 @@ def test_a_link_to_a_missing_file_does_not_count(tmp_path: Path) -> None:
     chosen = choose_checkpoints(tmp_path, last=1)
     assert [Path(path).name for path in chosen.paths] == ["m-1.safetensors"]
     assert "a link to a file that does not exist" in chosen.notes[0]
+
+
+def test_a_checkpoint_that_the_trainer_removes_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer_run(tmp_path, 1, 2)
+    removed = tmp_path / "checkpoint-1" / "model.safetensors"
+    opened = FileSource
+
+    def remove(path: Path) -> Any:
+        removed.unlink(missing_ok=True)
+        return opened(path)
+
+    monkeypatch.setattr(entries, "FileSource", remove)
+    chosen = choose_checkpoints(tmp_path, steps=":")
+    assert chosen.steps == [2]
+    assert chosen.notes[0] == f"skipped checkpoint-1: {removed} was removed"
 
 
 def test_files_of_one_step_with_equal_tensors_are_one_checkpoint(

@@ -1,11 +1,13 @@
-"""Runs of Megatron-LM: ``iter_0001000/``, distributed checkpoints.
+"""Runs of Megatron-LM and Megatron-Bridge: ``iter_0001000/``, distributed checkpoints.
 
 Sources: megatron/training/checkpointing.py, ``save`` in
-megatron/core/dist_checkpointing/serialization.py, tools/checkpoint/weighted_merge.py.
+megatron/core/dist_checkpointing/serialization.py, tools/checkpoint/weighted_merge.py;
+src/megatron/bridge/training/state.py and utils/checkpoint_utils.py of Megatron-Bridge.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -19,6 +21,10 @@ from ensembles.regular_files import read_regular
 TRACKER = "latest_checkpointed_iteration.txt"
 COMMON = "common.pt"  # written first
 COMPLETE = "metadata.json"  # written at the end, if there is a common.pt
+# Files of Megatron-Bridge.
+STATE = "train_state.pt"
+CONFIG = "run_config.yaml"
+LENGTH = re.compile(r"^ +seq(?:uence)?_length: (\d+)$", re.MULTILINE)
 
 
 @register(
@@ -29,7 +35,7 @@ COMPLETE = "metadata.json"  # written at the end, if there is a common.pt
     markers=[TRACKER, f"iter_*/{COMMON}"],
 )
 def megatron(run: Run) -> Run:
-    """Tokens are the samples times the sequence length, of the saved arguments."""
+    """Samples and the length of a sequence are in the saved arguments."""
     notes: list[str] = []
     latest = _latest(run.folder / TRACKER, notes)
     checkpoints = tuple(
@@ -52,14 +58,30 @@ def _described(
     if reason is not None:
         notes.append(f"skipped {path.name}: it is not completely written ({reason})")
         return replace(checkpoint, role="unfinished")
-    content = pytorch_beside(path / COMMON, notes)
-    if content is None:
-        return checkpoint
-    samples = content.decimal("args", "consumed_train_samples")
-    length = content.decimal("args", "seq_length")
-    if samples is None or length is None:
-        return checkpoint
-    return replace(checkpoint, tokens=samples * length)
+    return replace(checkpoint, tokens=_tokens(path, notes))
+
+
+def _tokens(path: Path, notes: list[str]) -> Decimal | None:
+    """Samples times the length of a sequence; None if one of them is unknown."""
+    common = pytorch_beside(path / COMMON, notes)
+    state = pytorch_beside(path / STATE, notes)
+    if state is not None:
+        samples = state.decimal("consumed_train_samples")
+        length = _sequence_length(path / CONFIG, notes)
+    elif common is not None:
+        samples = common.decimal("args", "consumed_train_samples")
+        length = common.decimal("args", "seq_length")
+    else:
+        return None
+    return None if samples is None or length is None else samples * length
+
+
+def _sequence_length(path: Path, notes: list[str]) -> Decimal | None:
+    """Length in the configuration of Megatron-Bridge; None if there are several."""
+    with noted(path, notes):
+        lengths = set(LENGTH.findall(read_regular(path).decode()))
+        return Decimal(lengths.pop()) if len(lengths) == 1 else None
+    return None
 
 
 def _latest(path: Path, notes: list[str]) -> Decimal | None:

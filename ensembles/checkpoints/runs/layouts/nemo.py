@@ -80,7 +80,7 @@ def _described(checkpoint: RunCheckpoint, notes: list[str]) -> RunCheckpoint:
         checkpoint,
         step=step,
         epoch=Decimal(values["epoch"]) if "epoch" in values else None,
-        metrics={n: float(values[n]) for n in values.keys() - NO_METRICS},
+        metrics={n: float(v) for n, v in values.items() if n not in NO_METRICS},
     )
 
 

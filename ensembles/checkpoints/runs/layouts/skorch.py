@@ -33,13 +33,15 @@ MONITOR = "valid_loss"  # of Checkpoint, unless another one is passed
 def skorch(run: Run) -> Run:
     """Metrics are in ``history.json``, by epoch."""
     notes = list(run.notes)
-    epochs: dict[Any, dict[str, Any]] = {}
+    epochs: dict[int, dict[str, Any]] = {}
     for path in sorted(run.folder.glob("*history.json")):
         rows = json_beside(path, notes)
         with noted(path, notes):
-            epochs |= {row["epoch"]: row for row in rows or []}
+            epochs |= {int(row["epoch"]): dict(row) for row in rows or []}
     checkpoints = [
-        replace(c, metrics=_metrics(epochs[c.epoch])) if c.epoch in epochs else c
+        replace(c, metrics=_metrics(epochs.get(int(c.epoch), {})))
+        if c.epoch is not None
+        else c
         for c in run.checkpoints
     ]
     lower_is_better = _directions(list(epochs.values()))
@@ -66,8 +68,9 @@ def _directions(rows: list[dict[str, Any]]) -> dict[str, bool]:
     directions = {}
     for marked in {name for row in rows for name in row if name.endswith(BEST)}:
         name = marked.removesuffix(BEST)
-        values = [row[name] for row in rows if name in row]
-        best = [row[name] for row in rows if name in row and row.get(marked)]
+        valued = [row for row in rows if isinstance(row.get(name), float)]
+        values = [row[name] for row in valued]
+        best = [row[name] for row in valued if row.get(marked) is True]
         if best and min(values) != max(values):
             directions[name] = best[-1] == min(values)
     return directions

@@ -98,9 +98,11 @@ def _summary(path: Path, notes: list[str]) -> Mapping[int, dict[str, float]]:
     with noted(path, notes):
         for row in csv.DictReader(read_regular(path).decode().splitlines()):
             metrics: dict[str, float] = {}
-            for name in row.keys() - {"epoch", "lr", None}:
+            for name, value in row.items():
                 with suppress(TypeError, ValueError):  # a second header, or too short
-                    metrics[name] = float(row[name])
-            with suppress(TypeError, ValueError):
-                rows[int(row["epoch"])] = metrics
+                    metrics[name] = float(value)
+            metrics.pop("lr", None)
+            epoch = metrics.pop("epoch", None)
+            if epoch is not None and epoch.is_integer():
+                rows[int(epoch)] = metrics
     return rows

@@ -56,7 +56,7 @@ def test_folders_of_torchtitan_are_averaged(tmp_path: Path) -> None:
     (tmp_path / "checkpoint/step-20/.metadata").unlink()
     chosen = choose_checkpoints(tmp_path, last=2)
     assert [Path(path).name for path in chosen.paths] == ["step-10", "step-15"]
-    assert "skipped step-20: it is not completely written" in chosen.notes[0]
+    assert "skipped step-20: it has no readable weights" in chosen.notes[0]
     check_average(average(chosen.paths), [model(10), model(15)])
 
 

@@ -80,6 +80,31 @@ def test_tokens_are_samples_times_the_length_of_a_sequence(run: Path) -> None:
     assert tokens == {i: Decimal(i * LENGTH * BATCH) for i in ITERATIONS}
 
 
+CONFIG = """model:
+  hidden_size: 64
+  seq_length: 4096
+dataset:
+  sequence_length: {length}
+train:
+  global_batch_size: 256
+"""
+
+
+@pytest.mark.parametrize(("length", "known"), [(4096, True), (2048, False)])
+def test_tokens_of_megatron_bridge_are_in_two_files(
+    run: Path, length: int, known: bool
+) -> None:
+    for iteration in ITERATIONS:
+        path = run / f"iter_{iteration:07d}"
+        torch.save({"iteration": iteration}, path / "common.pt")
+        samples = torch.tensor(iteration * BATCH, dtype=torch.int64)
+        torch.save({"consumed_train_samples": samples}, path / "train_state.pt")
+        (path / "run_config.yaml").write_text(CONFIG.format(length=length))
+    tokens = [c.tokens for c in read_run(run).checkpoints]
+    expected = [Decimal(i * LENGTH * BATCH) for i in ITERATIONS]
+    assert tokens == (expected if known else [None] * 4)
+
+
 def test_an_iteration_after_the_tracker_is_not_complete(run: Path) -> None:
     (run / TRACKER).write_text("3000\n")
     assert names_of(run, last=2) == ["iter_0002000", "iter_0003000"]
