@@ -58,7 +58,8 @@ on_error = click.option(
     default="raise",
     show_default=True,
     help=(
-        "How to handle a checkpoint that cannot be scored: raise ends the run; drop "
-        "leaves out a member, and counts a combination as the worst."
+        "How to handle a checkpoint that cannot be scored: raise ends the command; "
+        "drop continues. A soup then leaves out a member, and counts a combination as "
+        "the worst; an image marks the point."
     ),
 )

@@ -24,6 +24,9 @@ from ensembles_cli.process import end_cleanly, raise_file_limit
 )
 @checkpoint.include
 @checkpoint.exclude
+@checkpoint.missing
+@checkpoint.key
+@checkpoint.memory
 @checkpoint.threads
 @image.out
 @image.force

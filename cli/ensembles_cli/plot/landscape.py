@@ -122,7 +122,8 @@ def plane(
 
     check_image(out, force=force)
     members = [a, b, c]
-    found = plane_through(gram_of_plane(members), points, margin)
+    reading = {k: options[k] for k in ("key", "missing", "memory", "threads")}
+    found = plane_through(gram_of_plane(members, **reading), points, margin)
     grid, corner_scores = found.split(scored(members, found.weights, out, **options))
     display = PlaneDisplay(
         found.x,

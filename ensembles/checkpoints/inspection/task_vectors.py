@@ -10,7 +10,7 @@ from ensembles._typing import Array, Float64
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.merging.checksums import verify_checksums
 from ensembles.checkpoints.merging.streaming import rule_states
-from ensembles.checkpoints.planning.options import MEMORY
+from ensembles.checkpoints.planning.options import MEMORY, Missing
 from ensembles.checkpoints.planning.plan import plan
 from ensembles.kernels.gram import gram
 from ensembles.rules.rule import Rule
@@ -22,6 +22,7 @@ def task_vector_gram(
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    missing: Missing = "error",
     memory: int = MEMORY,
     threads: int | None = None,
     progress: Callable[[int], None] = lambda n_bytes: None,
@@ -39,6 +40,9 @@ def task_vector_gram(
         Checkpoint that the members were fine-tuned from.
     include, exclude : sequence of str, default=()
         Glob patterns for tensor names, as in `average`.
+    missing : {"error", "skip", "first"}, default="error"
+        How to handle a tensor that some checkpoints lack: raise an error, or leave it
+        out.
     memory : int, default=64 MiB
         Largest total size of the read buffers, in bytes.
     threads : int or None, default=None
@@ -66,6 +70,7 @@ def task_vector_gram(
         include=include,
         exclude=exclude,
         integers="first",
+        missing="error" if missing == "error" else "skip",
         memory=memory,
         threads=threads,
     )

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.inspection.task_vectors import task_vector_gram
 from ensembles.checkpoints.planning.options import Integers
 from ensembles.reports.displays.display import Display, as_json, finite_or_nan
@@ -120,20 +121,26 @@ def plane_through(gram: Float64, n: int, margin: float) -> Plane:
     return Plane(x, y, corners, weights)
 
 
-def gram_of_plane(members: Sequence[Any]) -> Float64:
+def gram_of_plane(
+    members: Sequence[Any], *, key: Keys = None, **options: Any
+) -> Float64:
     """Inner products of the differences of two checkpoints from a first one.
 
     Parameters
     ----------
     members : sequence of three paths, state dicts or fitted estimators
         Checkpoints.
+    key : str, sequence of str or None, default=None
+        Key of the state dict in PyTorch files, as in `average`.
+    **options
+        Options of `task_vector_gram`, such as ``missing``.
 
     Returns
     -------
     ndarray of shape (2, 2)
     """
-    first, *others = open_members(members)
-    return task_vector_gram(others, first)
+    first, *others = open_members(members, key=key)
+    return task_vector_gram(others, first, **options)
 
 
 class PlaneDisplay(Display):

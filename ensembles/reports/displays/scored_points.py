@@ -13,7 +13,7 @@ import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.checkpoints.directories.open import open_checkpoint
-from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.merging.average import average
 from ensembles.checkpoints.model_soup.merged_estimator import build_merged_estimator
 from ensembles.checkpoints.parameters.access import get_state
@@ -94,13 +94,15 @@ def _combiner(
     return merged.set_weights
 
 
-def open_members(members: Sequence[Any]) -> list[Checkpoint]:
+def open_members(members: Sequence[Any], *, key: Keys = None) -> list[Checkpoint]:
     """Open members, which may be fitted estimators.
 
     Parameters
     ----------
     members : sequence of paths, state dicts or fitted estimators
         Members.
+    key : str, sequence of str or None, default=None
+        Key of the state dict in PyTorch files, as in `average`.
 
     Returns
     -------
@@ -115,7 +117,7 @@ def open_members(members: Sequence[Any]) -> list[Checkpoint]:
     """
     known = (*CHECKPOINT_TYPES, Checkpoint)
     states = [m if isinstance(m, known) else get_state(m) for m in members]
-    return [open_checkpoint(state, index) for index, state in enumerate(states)]
+    return [open_checkpoint(s, index, key=key) for index, s in enumerate(states)]
 
 
 def score_files(

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.inspection.task_vectors import task_vector_gram
+from ensembles.checkpoints.planning.options import MEMORY, Missing
 from ensembles.reports.displays.display import Display, as_json
 from ensembles.reports.displays.figures import (
     COLOR_MAP,
@@ -97,6 +99,9 @@ class TaskVectorDisplay(Display):
         names: Sequence[str] | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        missing: Missing = "error",
+        key: Keys = None,
+        memory: int = MEMORY,
         threads: int | None = None,
         progress: Callable[[int], None] = lambda n_bytes: None,
         ax: Any = None,
@@ -115,6 +120,13 @@ class TaskVectorDisplay(Display):
             Names of the members; None uses their paths, or letters.
         include, exclude : sequence of str, default=()
             Glob patterns for tensor names, as in `average`.
+        missing : {"error", "skip", "first"}, default="error"
+            How to handle a tensor that some checkpoints lack: raise an error, or leave
+            it out.
+        key : str, sequence of str or None, default=None
+            Key of the state dict in PyTorch files, as in `average`.
+        memory : int, default=64 MiB
+            Largest total size of the read buffers, in bytes.
         threads : int or None, default=None
             Number of threads; None uses all processors available to the process.
         progress : callable, default does nothing
@@ -138,10 +150,12 @@ class TaskVectorDisplay(Display):
             raise ValueError(f"cosines need at least two members, found {len(members)}")
         labels = member_names(members, names)
         gram = task_vector_gram(
-            open_members(members),
-            *open_members([base]),
+            open_members(members, key=key),
+            *open_members([base], key=key),
             include=include,
             exclude=exclude,
+            missing=missing,
+            memory=memory,
             threads=threads,
             progress=progress,
         )

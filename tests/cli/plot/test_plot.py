@@ -97,6 +97,22 @@ def test_a_plane_is_scored_outside_of_the_triangle_too(plot: Plot) -> None:
     assert "must differ, and not be on one line" in result.stderr
 
 
+def test_a_plane_of_chosen_state_dicts(plot: Plot) -> None:
+    torch = pytest.importorskip("torch")
+    for name, values in {"a": [-2, 0], "b": [2, 0], "c": [0, 3]}.items():
+        ema = {"w": torch.tensor(values, dtype=torch.float32), name: torch.ones(1)}
+        torch.save({"model": {"w": torch.zeros(2)}, "ema": ema}, f"{name}.pt")
+    score = ("--score", "wc -c < {}", "--points", 2, "-o", "x.png", "--json")
+    files = ("a.pt", "b.pt", "c.pt", "--key", "ema")
+    result = plot("plane", *files, *score, exit_code=1)
+    assert "--missing skip" in result.stderr
+    facts = numbers(plot("plane", *files, "--missing", "skip", *score))
+    np.testing.assert_allclose(facts["corners"], [[0, 0], [4, 0], [2, 3]])
+    base = ("--base", "c.pt", "--missing", "skip", "--key", "ema")
+    facts = numbers(plot("cosines", "a.pt", "b.pt", *base, "-o", "y.png", "--json"))
+    np.testing.assert_allclose(facts["cosines"][0][1], 5 / 13)
+
+
 def test_a_run_is_scored_with_the_means_of_its_windows(plot: Plot) -> None:
     windows = ("--window", 2, "--window", 4)
     facts = numbers(plot("run", "run", *LOSS, *windows, "-o", "x.png", "--json"))

@@ -13,12 +13,21 @@ import pytest
 from ensembles.checkpoints import Journal, SoupReport, make_soup
 from ensembles.reports import SoupPathDisplay
 from ensembles.reports.displays.figures import BLUE, GRAY, GREEN, VERMILLION
-from tests.checkpoints.soup_search.test_make_soup import made, nearness, six, value
+from tests.checkpoints.soup_search.test_make_soup import (
+    VALUES,
+    made,
+    nearness,
+    six,
+    steps,
+    value,
+)
 
 
 def soup(folder: Path, score: Any = nearness, **options: Any) -> SoupReport:
     """Soup of six members, whose journal is beside it."""
-    paths = six(folder)
+    paths = [folder / f"{name}.safetensors" for name in VALUES]
+    if not paths[0].exists():  # a new file would be another version of the member
+        six(folder)
     journal = Journal(folder / "soup.journal.jsonl", "score")
     return make_soup(
         paths, score, folder / "soup.safetensors", journal=journal, **options
@@ -29,8 +38,9 @@ def stems(display: SoupPathDisplay) -> str:
     return "".join(Path(name).stem for name in display.members)
 
 
-def test_the_path_is_that_of_the_soup(tmp_path: Path) -> None:
-    report = soup(tmp_path)
+@pytest.mark.parametrize("score", [nearness, steps])
+def test_the_path_is_that_of_the_soup(tmp_path: Path, score: Any) -> None:
+    report = soup(tmp_path, score)  # with whole steps, members tie and are kept
     for display in (
         SoupPathDisplay.from_report(report),
         SoupPathDisplay.from_journal(tmp_path / "soup.journal.jsonl"),
@@ -38,6 +48,7 @@ def test_the_path_is_that_of_the_soup(tmp_path: Path) -> None:
         # a is 3, b 6, f 1, c 8, d 0 and e -3; the best is 4.
         assert stems(display) == "abfcde"
         np.testing.assert_array_equal(display.scores, [-1, -2, -3, -4, -4, -7])
+        assert "left out" in display.outcomes
         kept = [
             name
             for name, outcome in zip(stems(display), display.outcomes, strict=True)
@@ -116,6 +127,17 @@ def test_scores_of_other_runs_are_left_out_with_a_note(tmp_path: Path) -> None:
         "2 scores are left out, of other commands, options or versions of a member",
     )
     assert display.score == report.score
+
+
+def test_scores_of_another_rule_are_left_out(tmp_path: Path) -> None:
+    soup(tmp_path, rule="median")
+    report = soup(tmp_path, force=True)
+    display = SoupPathDisplay.from_journal(tmp_path / "soup.journal.jsonl")
+    assert display.score == report.score
+    assert display.uniform_score == report.uniform_score
+    assert display.notes[0].endswith(
+        "of other commands, options or versions of a member"
+    )
 
 
 def test_what_is_not_a_greedy_soup_is_one_error(tmp_path: Path) -> None:
