@@ -577,6 +577,15 @@ def test_every_parameter_of_an_exported_function_is_described(
     assert names - {"self", "cls"} <= described(docs)
 
 
+def test_pictures_follow_the_code_that_draws_them_and_are_small() -> None:
+    drawn = script(DOCS / "make_pictures.py")
+    paths = [drawn.PAGE.parent / path for _, path in drawn.pictures() if path]
+    page = page_of(drawn.PAGE)
+    assert [path.name for path in paths] == re.findall(r"pictures/(\w+\.\w+)\)", page)
+    assert len(paths) == 7
+    assert all(path.stat().st_size < 60_000 for path in paths)
+
+
 def test_the_figure_shows_the_committed_results() -> None:
     drawn = script(DOCS / "make_figure.py")
     for theme in drawn.COLORS:

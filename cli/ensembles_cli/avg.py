@@ -115,8 +115,8 @@ def command(
     ensemble avg 'runs/*/model.safetensors' --rule median
     ensemble avg run/ --last 5 -o averaged.pt
     ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
-    ensemble avg run/ --epochs 21:30 --use-averaged-model -o averaged.pt
     ensemble avg run/ --last 9 --schedule wsm:minus-sqrt -o averaged.pt
+    ensemble avg run/ --epochs 21:30 --use-averaged-model -o averaged.pt
     ensemble avg model-a/ model-b/ --plan
     """
     from ensembles import checkpoints
@@ -128,17 +128,17 @@ def command(
     paths, member_weights = split_weights(
         members, weights, is_sorted=any(value is not None for value in choice.values())
     )
+    if schedule is not None and (member_weights is not None or use_averaged_model):
+        raise click.UsageError(
+            "--schedule sets the weights: leave out --weights, weights after : and "
+            "--use-averaged-model"
+        )
     by_step = schedule is not None
     chosen = checkpoints.choose_checkpoints(paths, by_step=by_step, **choice)
+    if schedule is not None:
+        chosen, member_weights = scheduled(chosen, schedule)
     if use_averaged_model:
         chosen, member_weights = window_of(chosen, member_weights, options)
-    if schedule is not None:
-        if member_weights is not None:
-            raise click.UsageError(
-                "--schedule sets the weights: leave out --weights, weights after : and "
-                "--use-averaged-model"
-            )
-        chosen, member_weights = scheduled(chosen, schedule)
     options["key"] = options["key"] or chosen.key
     part, part_notes = (part, []) if part else part_of_launcher(os.environ)
     plan = checkpoints.plan(

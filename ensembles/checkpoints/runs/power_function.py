@@ -41,7 +41,8 @@ def gamma_to_sigma_rel(gamma: float) -> float:
     check_real(gamma=gamma)
     if not 0 <= gamma < math.inf:
         raise ValueError(f"gamma must not be negative, found {gamma}")
-    return math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
+    sigma_rel = math.sqrt((gamma + 1) / (gamma + 3)) / (gamma + 2)
+    return min(sigma_rel, LARGEST_SIGMA_REL)  # rounding may exceed it
 
 
 def sigma_rel_to_gamma(sigma_rel: float) -> float:

@@ -173,6 +173,8 @@ class SweepDisplay(Display):
     def _draw(self, ax: Any) -> None:
         title = self.metric + " (lower is better)" * self.lower_is_better
         best = next(index for index, p in enumerate(self.points) if p.is_best)
+        x: Any
+        y: Any
         if self._is_named:
             x, y = self.scores, np.arange(len(self.points))
             ax.set_yticks(y, [shorten(str(p.schedule)) for p in self.points])

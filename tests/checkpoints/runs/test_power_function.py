@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ensembles.checkpoints import gamma_to_sigma_rel, sigma_rel_to_gamma
@@ -18,6 +18,7 @@ from ensembles.checkpoints.runs.power_function import (
 
 
 @given(gamma=st.floats(0, 1e6))
+@example(gamma=2.0**-52)
 def test_gamma_is_found_again(gamma: float) -> None:
     found = sigma_rel_to_gamma(gamma_to_sigma_rel(gamma))
     assert found == pytest.approx(gamma, rel=1e-12, abs=1e-12)

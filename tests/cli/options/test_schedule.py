@@ -115,7 +115,9 @@ def test_weights_and_a_schedule_are_an_error(
     members = paths if weights else [f"{path}:.5" for path in paths]
     result = avg(*members, *weights, "--schedule", "uniform")
     assert result.exit_code == 2
-    assert "--schedule sets the weights: leave out --weights, and" in result.stderr
+    assert "--schedule sets the weights: leave out --weights, wei" in result.stderr
+    result = avg(run, "--schedule", "uniform", "--use-averaged-model")
+    assert "--schedule sets the weights: leave out --weights, wei" in result.stderr
 
 
 def test_members_without_a_step_are_an_error(

@@ -14,6 +14,7 @@ from ensembles.checkpoints import Journal, SoupReport, make_soup
 from ensembles.reports import SoupPathDisplay
 from ensembles.reports.displays.figures import BLUE, GRAY, GREEN, VERMILLION
 from tests.checkpoints.soup_search.test_make_soup import (
+    VALUES,
     made,
     nearness,
     six,
@@ -24,7 +25,9 @@ from tests.checkpoints.soup_search.test_make_soup import (
 
 def soup(folder: Path, score: Any = nearness, **options: Any) -> SoupReport:
     """Soup of six members, whose journal is beside it."""
-    paths = six(folder)
+    paths = [folder / f"{name}.safetensors" for name in VALUES]
+    if not paths[0].exists():  # a new file would be another version of the member
+        six(folder)
     journal = Journal(folder / "soup.journal.jsonl", "score")
     return make_soup(
         paths, score, folder / "soup.safetensors", journal=journal, **options

@@ -44,7 +44,8 @@ def drawn(display: SweepDisplay) -> dict[str, Any]:
 def test_windows_are_a_curve_over_their_number_of_members(tmp_path: Path) -> None:
     report = swept(tmp_path, "windows")
     display = SweepDisplay.from_report(report, steps=STEPS)
-    lines, expected = drawn(display), [[1, 3], [2, 0.5], [3, 2 / 3], [4, 1]]
+    lines = drawn(display)
+    expected: list[list[float]] = [[1, 3], [2, 0.5], [3, 2 / 3], [4, 1]]
     np.testing.assert_allclose(lines["window"].get_xydata(), expected, rtol=1e-6)
     np.testing.assert_allclose(lines["best"].get_xydata(), [[2, 0.5]])
     assert lines["best"].get_color() == VERMILLION

@@ -15,6 +15,8 @@ from ensembles.checkpoints.runs.schedules.table import SCHEDULES
 from ensembles.registry import lookup, register
 from ensembles.selection.table import check_integer, check_real
 
+__all__ = ["SCHEDULES", "ema", "lawa", "power", "schedule_weights", "uniform", "wsm"]
+
 # Learning rate after the share x of a decay, relative to the rate before it.
 SHAPES: dict[str, Callable[[Float64], Float64]] = {
     "linear": lambda x: 1 - x,
