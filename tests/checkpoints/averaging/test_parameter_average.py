@@ -173,6 +173,25 @@ def test_a_resumed_run_is_bit_equal_to_one_without_a_stop(
     assert not same(saved["average"], second.state_dict())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_is_not_resumed_from_its_average(dtype: torch.dtype) -> None:
+    """As in schnetpack#785, where this was not noticed."""
+    model = made(dtype)
+    kept = ParameterAverage(model, {"ema": EMA(0.9), "last": LAWA(k=1)})
+    train(model, 20, kept.update)
+    with kept.swap("ema"):
+        state = copy.deepcopy(kept.state_dict())
+    resumed = made(dtype)
+    continued = ParameterAverage(resumed, kept.averages)
+    continued.load_state_dict(state)  # before the parameters: the order is free
+    resumed.load_state_dict(kept.averaged_state_dict("ema"))
+    with pytest.raises(ValueError, match="the model has the parameters of the average"):
+        continued.load_state_dict(state)
+    resumed.load_state_dict(model.state_dict())  # equal to the average "last"
+    continued.load_state_dict(state)
+    assert same(continued.state_dict(), kept.state_dict())
+
+
 def test_several_averages_equal_each_alone() -> None:
     model = made()
     together = ParameterAverage(model, ALL)
