@@ -12,12 +12,17 @@ from ensembles.checkpoints.averaging.parameter_average import ParameterAverage
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
-except ImportError:  # the same classes, in an older package
-    from pytorch_lightning import (  # type: ignore[assignment]
-        Callback,
-        LightningModule,
-        Trainer,
-    )
+except ImportError:
+    try:  # the same classes, in an older package
+        from pytorch_lightning import (  # type: ignore[assignment]
+            Callback,
+            LightningModule,
+            Trainer,
+        )
+    except ImportError as error:
+        raise ImportError(
+            "LightningAveraging needs Lightning: pip install lightning"
+        ) from error
 
 # Keys of a checkpoint: state dicts with averages, and what else a resumed run needs.
 AVERAGES, REST = "averages", "averages_progress"

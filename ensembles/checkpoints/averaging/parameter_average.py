@@ -263,7 +263,8 @@ class ParameterAverage:
             members of LAWA at ``"snapshots"``. Tensors are those of the averages, which
             the next update changes in place.
         """
-        names = self._tensors.names
+        names, members = self._tensors.names, self._tensors.current()
+        raw = [(self._raw or {}).get(n, m) for n, m in zip(names, members, strict=True)]
         progress: dict[str, Any] = {}
         snapshots: dict[str, Any] = {}
         state: dict[str, Any] = {
@@ -273,10 +274,13 @@ class ParameterAverage:
         for name, kept in self._kept.items():
             progress[name] = {"settings": _settings(kept.average), **kept.counters()}
             if kept.n_members:
-                state[name] = dict(zip(names, kept.value(), strict=True))
+                value = kept.value()
+                progress[name]["is_model"] = _are_equal(raw, value)
+                state[name] = dict(zip(names, value, strict=True))
             if kept.snapshots:
-                members = [dict(zip(names, s, strict=True)) for s in kept.snapshots]
-                snapshots[name] = members
+                snapshots[name] = [
+                    dict(zip(names, tensors, strict=True)) for tensors in kept.snapshots
+                ]
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -293,7 +297,8 @@ class ParameterAverage:
         Raises
         ------
         ValueError
-            If the averages, their settings, or the tensors of the model differ.
+            If the averages, their settings, or the tensors of the model differ, or the
+            model has averaged parameters.
         """
         progress = _checked_progress(state, self.averages)
         names, members = self._tensors.names, self._tensors.current()
@@ -306,6 +311,13 @@ class ParameterAverage:
             for part in parts:
                 check_same(shapes, shapes_of(part), "the model", f"average {name!r}")
             loaded[name] = [[part[key] for key in names] for part in parts]
+            is_model = progress["averages"][name].get("is_model", True)
+            if not is_model and _are_equal(members, loaded[name][0]):
+                raise ValueError(
+                    f"the model has the parameters of the average {name!r}, and its "
+                    "training must continue from the raw ones: load the raw parameters "
+                    "of the checkpoint before the state of its averages"
+                )
         for name, kept in self._kept.items():
             kept.restore(progress["averages"][name], loaded[name], members)
         self.step = progress["step"]
@@ -365,6 +377,14 @@ def _storage(
             "mps devices have no float64; pass device='cpu' or dtype=torch.float32"
         )
     return dtype, device
+
+
+def _are_equal(members: list[Tensor], averages: list[Tensor]) -> bool:
+    """Whether tensors of a model are averages, rounded to its dtype."""
+    import torch
+
+    pairs = zip(members, averages, strict=True)
+    return all(torch.equal(member, average.to(member)) for member, average in pairs)
 
 
 def _settings(average: Average) -> dict[str, Any]:

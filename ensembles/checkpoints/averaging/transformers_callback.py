@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from ensembles.atomic_io import atomic_output
 from ensembles.checkpoints.averaging.moving_averages import Average
@@ -208,7 +208,7 @@ def save_model(
         Tokenizer or processor to save too.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if isinstance(model, PreTrainedModel) or hasattr(model, "save_pretrained"):
+    if hasattr(model, "save_pretrained"):
         model.save_pretrained(folder, state_dict=state)
     else:
         torch.save(state, folder / WEIGHTS)

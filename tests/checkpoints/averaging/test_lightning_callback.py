@@ -61,7 +61,12 @@ def data() -> Any:
 
 
 def fit(
-    folder: Path, *callbacks: Any, n_epochs: int = 3, path: Any = None, **options: Any
+    folder: Path,
+    *callbacks: Any,
+    n_epochs: int = 3,
+    path: Any = None,
+    module: Module | None = None,
+    **options: Any,
 ) -> tuple[Any, Module]:
     """Train with a checkpoint after every epoch of four steps."""
     keep = lightning.pytorch.callbacks.ModelCheckpoint(
@@ -76,7 +81,7 @@ def fit(
         callbacks=[keep, *callbacks],
         **options,
     )
-    module = Module()
+    module = module or Module()
     trainer.fit(module, data(), data(), ckpt_path=path)
     return trainer, module
 
@@ -213,7 +218,7 @@ def test_a_second_fit_continues_or_starts_new(tmp_path: Path) -> None:
     trainer.fit(module, data(), data())
     assert averaging.average is not None
     assert averaging.average.n_members() == averaging.average.step == 16
-    fit(tmp_path, averaging)
+    fit(tmp_path, averaging, module=module)
     assert averaging.average.n_members() == averaging.average.step == 12
 
 

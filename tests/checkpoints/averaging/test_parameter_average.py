@@ -173,6 +173,25 @@ def test_a_resumed_run_is_bit_equal_to_one_without_a_stop(
     assert not same(saved["average"], second.state_dict())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_is_not_resumed_from_its_average(dtype: torch.dtype) -> None:
+    """As in schnetpack#785, where this was not noticed."""
+    model = made(dtype)
+    kept = ParameterAverage(model, {"ema": EMA(0.9), "last": LAWA(k=1)})
+    train(model, 20, kept.update)
+    with kept.swap("ema"):
+        state = copy.deepcopy(kept.state_dict())
+    resumed = made(dtype)
+    continued = ParameterAverage(resumed, kept.averages)
+    continued.load_state_dict(state)  # before the parameters: the order is free
+    resumed.load_state_dict(kept.averaged_state_dict("ema"))
+    with pytest.raises(ValueError, match="the model has the parameters of the average"):
+        continued.load_state_dict(state)
+    resumed.load_state_dict(model.state_dict())  # equal to the average "last"
+    continued.load_state_dict(state)
+    assert same(continued.state_dict(), kept.state_dict())
+
+
 def test_several_averages_equal_each_alone() -> None:
     model = made()
     together = ParameterAverage(model, ALL)
@@ -326,10 +345,13 @@ def test_wrappers_leave_no_prefix() -> None:
         kept.copy_to()
 
 
-def test_a_model_on_several_devices_is_averaged_without_its_wrapper() -> None:
+def test_a_model_on_several_devices_is_averaged_without_its_wrapper(
+    tmp_path: Path,
+) -> None:
     """As in sming256/OpenTAD#44, whose averages had the prefix of the wrapper."""
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/init", rank=0, world_size=1
+    )
     try:
         wrapped = nn.parallel.DistributedDataParallel(made())
         kept = ParameterAverage(wrapped, SWA())
@@ -351,7 +373,8 @@ def test_statistics_that_are_recomputed_inside_of_swap_are_not_kept() -> None:
     batches = torch.arange(5).repeat(3, 4)
     with kept.swap():
         recalibrate_batch_norm(model, batches)
-        assert not torch.equal(model.norm.running_mean, before["norm.running_mean"])
+        statistics = model.state_dict()["norm.running_mean"]
+        assert not torch.equal(statistics, before["norm.running_mean"])
     assert same(dict(model.state_dict()), dict(before))
 
 
