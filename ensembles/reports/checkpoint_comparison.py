@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ensembles.checkpoints.merging.relations import (
     different_initializations,
 )
 from ensembles.checkpoints.planning.options import MEMORY, Integers, Missing
-from ensembles.checkpoints.planning.plan import plan
+from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.candidates import (
     Candidate,
     CandidateScorer,
@@ -127,8 +127,7 @@ def compare_checkpoints(
     Warns
     -----
     UserWarning
-        If a member may not be fine-tuned from the same initialization as the first, is
-        a copy or itself an average, or is left out.
+        If a member is left out because it could not be scored.
     """
     check_choice("on_error", on_error, ("raise", "drop"))
     check_bool("is_run", is_run)
@@ -148,44 +147,52 @@ def compare_checkpoints(
         "memory": memory,
         "threads": threads,
     }
-    checkpoints = plan(members, **options).members
-    out = Path(folder) / f"{NAME}{candidate_suffix(checkpoints[0])}"
-    planned = plan(checkpoints, out, force=True, **options)
-    for each in (journal, select_journal):
-        check_output(planned, each)
-    notes = [note for note in [different_initializations(planned)] if note]
-    notes += [*averages_among(planned), *copies(checkpoints)]
-
-    def scorer(
-        function: ScoreFile, rule: str, kept_in: Journal | None, tell: Record
-    ) -> CandidateScorer:
-        job = ScoringJob(
-            score=function,
-            out=out,
-            options={**options, "rule": rule},
-            on_error=on_error,
-            lower_is_better=lower_is_better,
-            journal=kept_in,
-            record=tell,
-            progress=progress,
+    planned, notes = _planned(members, Path(folder), options, [journal, select_journal])
+    assert planned.out is not None
+    job = ScoringJob(
+        score=score,
+        out=planned.out,
+        options=options,
+        on_error=on_error,
+        lower_is_better=lower_is_better,
+        journal=journal,
+        record=record,
+        progress=progress,
+    )
+    reported = CandidateScorer(planned.members, None, job)
+    with_median = job._replace(options={**options, "rule": "median"})
+    median = CandidateScorer(planned.members, None, with_median)
+    selecting = reported
+    if select_score is not None:
+        other = job._replace(
+            score=select_score, journal=select_journal, record=select_record
         )
-        return CandidateScorer(checkpoints, None, job)
-
-    with ExitStack() as stack:
-        for each in (journal, select_journal):
-            if each is not None:
-                stack.enter_context(each)
-        reported = scorer(score, "mean", journal, record)
+        selecting = CandidateScorer(planned.members, None, other)
+    with journal or nullcontext(), select_journal or nullcontext():
         reported.score_members()
-        selecting = reported
-        if select_score is not None:
-            selecting = scorer(select_score, "mean", select_journal, select_record)
+        if selecting is not reported:
             selecting.score_members()
-        median = scorer(score, "median", journal, record)
         rows = _scored(reported, selecting, median, is_run=is_run)
         best = _best_member(selecting, lower_is_better)
-    notes += _notes(reported, select_score is not None)
-    return _comparison(rows, checkpoints, best, notes, lower_is_better)
+    notes += _notes(is_separate=select_score is not None)
+    return _comparison(rows, planned.members, best, notes, lower_is_better)
+
+
+def _planned(
+    members: Sequence[str | os.PathLike[str]],
+    folder: Path,
+    options: Mapping[str, Any],
+    journals: Sequence[Journal | None],
+) -> tuple[Plan, list[str]]:
+    """Plan of the average of all members, and notes on members that do not match."""
+    checkpoints = plan(members, **options).members
+    out = folder / f"{NAME}{candidate_suffix(checkpoints[0])}"
+    planned = plan(checkpoints, out, force=True, **options)
+    for journal in journals:
+        check_output(planned, journal)
+    unrelated = different_initializations(planned)
+    notes = [] if unrelated is None else [unrelated]
+    return planned, [*notes, *averages_among(planned), *copies(checkpoints)]
 
 
 def _scored(
@@ -232,25 +239,21 @@ def _best_member(selecting: CandidateScorer, lower_is_better: bool) -> str:
     return min(scores, key=lambda name: sign * (scores[name] or 0.0))
 
 
-def _notes(reported: CandidateScorer, is_separate: bool) -> list[str]:
-    notes = [
+def _notes(*, is_separate: bool) -> list[str]:
+    """Notes on the choice of models, and on what is left out."""
+    choice = "the best single member and the greedy soup are chosen by the other score"
+    if not is_separate:
+        choice = (
+            "the best single member and the greedy soup are chosen by the reported "
+            "score, so their values are too optimistic; pass select_score "
+            "(--select-score), on other data"
+        )
+    return [
+        choice,
         "no intervals and no prediction ensemble: a score is one number per "
         "checkpoint; ensembles.reports.compare has both",
         "parameters and memory are those of the float tensors in a file",
     ]
-    if is_separate:
-        notes.insert(
-            0,
-            "the best single member and the greedy soup are chosen by the other score",
-        )
-    else:
-        notes.insert(
-            0,
-            "the best single member and the greedy soup are chosen by the reported "
-            "score, so their values are too optimistic; pass select_score "
-            "(--select-score), on other data",
-        )
-    return notes
 
 
 def _comparison(

@@ -174,13 +174,12 @@ class Contest:
         combiner = FittedCombiner(COMBINERS[rule], {}, self.outputs)
         equal = COMBINERS[rule].equal_weights(self.n_members)
         self._add_ensemble("prediction ensemble", combiner, equal)
-        if self.select is None:
-            return
         if rule == "vote":
             self.notes.append(
                 "members without predict_proba are compared by their labels: the "
                 "prediction ensemble is a majority vote, and the fitted one is left out"
             )
+        if rule == "vote" or self.select is None:
             return
         with noting(self.notes):
             self._add_ensemble("fitted ensemble", *self._fitted_combiner())
@@ -191,8 +190,9 @@ class Contest:
         rule, settings = "mean", WeightSettings("convex", {}, None)
         if self.members.is_classifier:
             rule = "log_pool"
-        elif self.score.scoring is spearman_scorer:
-            settings = WeightSettings("greedy", {}, spearman_scorer)
+        elif self.members.scoring is spearman_scorer:
+            # Squared errors of cosines against ratings on another scale mean nothing.
+            settings = WeightSettings("greedy", {}, self.score.scoring)
         fit = fit_weights(
             settings,
             FittedCombiner(COMBINERS[rule], {}, self.outputs),

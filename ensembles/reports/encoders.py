@@ -77,7 +77,7 @@ def encoder_members(
 
     Parameters
     ----------
-    members : sequence of paths or fitted text transformers
+    members : sequence of paths, SentenceTransformer or fitted text transformers
         Members; directories are opened by `load_model`, one at a time.
     names : list of str
         Name of each member.
@@ -88,6 +88,7 @@ def encoder_members(
     -------
     Members
     """
+    members = [_as_transformer(member) for member in members]
 
     def load(index: int) -> Any:
         member = members[index]
@@ -117,6 +118,13 @@ def encoder_members(
         prediction="pair of texts",
         notes=["the prediction ensemble is the mean of the cosine similarities"],
     )
+
+
+def _as_transformer(member: Any) -> Any:
+    """Member with a method ``transform``, unless it is a path."""
+    if hasattr(member, "encode") and not isinstance(member, str | SentenceEncoder):
+        return SentenceEncoder(member).fit()
+    return member
 
 
 def _first(X: TextPairs, batch_size: int) -> tuple[TextPairs, int]:

@@ -41,6 +41,11 @@ def estimator_members(
     Returns
     -------
     Members
+
+    Raises
+    ------
+    TypeError
+        If classifiers and regressors are mixed, or a member does not predict.
     """
     from sklearn.base import is_classifier
 
@@ -52,6 +57,13 @@ def estimator_members(
         for name, member in zip(names, members, strict=True)
         if not isinstance(member, CHECKPOINT_TYPES)
     ]
+    for name, member in fitted:
+        if is_classifier(member) != classifies or not hasattr(member, "predict"):
+            raise TypeError(
+                "members must all be classifiers, or all regressors: "
+                f"{names[0]} is a {type(load(0)).__name__}, {name} a "
+                f"{type(member).__name__}"
+            )
     return Members(
         names=names,
         load=load,

@@ -234,6 +234,8 @@ def _open(
             f"output={output!r} is for PyTorch modules only, found "
             f"{type(members[0]).__name__}; leave it out"
         )
+    if reported[1] is None:
+        raise ValueError("y must have the targets of X, found None")
     opened = estimator_members(*arguments)
     return opened, Data(*reported), None if chosen_on is None else Data(*chosen_on)
 

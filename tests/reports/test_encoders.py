@@ -88,8 +88,10 @@ def test_parameters_and_operations_are_those_of_the_modules(
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    cost = compare(members[:2], pairs(0), **FAST).rows[0].cost
-    model = SentenceTransformer(str(members[0]), device="cpu")
+    models = [SentenceTransformer(str(path), device="cpu") for path in members[:2]]
+    table = compare(models, pairs(0), **FAST)
+    cost, model = table.rows[0].cost, models[0]
+    assert [row.kind for row in table.rows] == ["member", "member", "soup", "ensemble"]
     sizes = [parameter.numel() for parameter in model.parameters()]
     assert cost.parameters == sum(sizes)
     # Two texts of six words: attention, feed-forward layer, pooler, dense layer.

@@ -289,6 +289,10 @@ def test_wrong_arguments_are_reported() -> None:
         compare(members, *data, soup_params={"rule": "median"})
     with pytest.raises(ValueError, match="for PyTorch modules only"):
         compare(members, *data, output="logits")
+    with pytest.raises(ValueError, match="y must have the targets of X"):
+        compare(members, X[TEST])
+    with pytest.raises(TypeError, match="all be classifiers, or all regressors"):
+        compare([members[0], Ridge().fit(X[TRAIN], Y[TRAIN])], *data)
     with pytest.raises(TypeError, match="pass estimator=MODEL"):
         compare(["a.pt", "b.pt"], *data)
     with pytest.raises(ValueError, match="accuraccy"):

@@ -95,3 +95,16 @@ def test_a_score_that_is_undefined_on_a_resample_is_nan(
     lacks_class = (draws != 20).all(axis=1)
     assert 0 < lacks_class.sum() < 64
     np.testing.assert_array_equal(np.isnan(resampled[0]), lacks_class)
+
+
+def test_a_scorer_that_raises_on_a_resample_gives_nan() -> None:
+    def scorer(estimator: Any, y_proba: Any, y: Any) -> float:
+        if 1 not in y:
+            raise ValueError("no sample of class 1")
+        return float(np.mean(y))
+
+    y = np.array([0] * 20 + [1])
+    outputs, y = check_class_targets(y, [], voting=False, missing_class="error")
+    score = HeldOutScore(y, outputs, scorer)
+    resampled = score.resampled([[np.eye(2)[y]]], n_resamples=64, seed=0)
+    assert 0 < np.isnan(resampled).sum() < 64
