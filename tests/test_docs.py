@@ -207,14 +207,26 @@ def save_checkpoints(folder: Path, rng: np.random.Generator) -> None:
         save_file(tensors(), folder / "run" / f"checkpoint-{step}.safetensors")
     for name in ("model-a", "model-b", "runs/1", "runs/2", "start", "run1", "run2"):
         save_model(folder / name, tensors())
+    save_runs(folder, tensors)
+
+
+def save_runs(folder: Path, tensors: Callable[[], dict[str, Any]]) -> None:
+    """Runs of the Hugging Face Trainer and of icefall."""
+    settings = Namespace(metric_for_best_model="loss", greater_is_better=False)
     for step in range(100, 900, 100):
         inside = folder / f"trainer/checkpoint-{step}"
         save_model(inside, tensors())
         log = [{"step": step, "eval_loss": 50 / step, "eval_accuracy": step / 900}]
         state = {"epoch": step / 400, "log_history": log}
         (inside / "trainer_state.json").write_text(json.dumps(state))
-        settings = {"metric_for_best_model": "loss", "greater_is_better": False}
-        torch.save(Namespace(**settings), inside / "training_args.bin")
+        torch.save(settings, inside / "training_args.bin")
+    (folder / "exp").mkdir()
+    for n in range(10):
+        parameters = {name: torch.tensor(value) for name, value in tensors().items()}
+        content = {"model": parameters, "model_avg": parameters, "average_period": 100}
+        for name, step in ((f"epoch-{21 + n}", 1000), (f"checkpoint-{n + 1}000", 1000)):
+            content["batch_idx_train"] = step * (n + 1)
+            torch.save(content, folder / "exp" / f"{name}.pt")
 
 
 EVALUATION = """

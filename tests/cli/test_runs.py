@@ -177,6 +177,17 @@ def test_a_run_that_cannot_be_read_is_one_line(
         assert message in result.stderr
 
 
+def test_values_that_are_not_finite_are_null_in_json(
+    ensemble: Ensemble, tmp_path: Path
+) -> None:
+    state = '{"log_history": [{"step": 100, "eval_loss": NaN}]}'
+    (tmp_path / "run/checkpoint-100/trainer_state.json").write_text(state)
+    text = ensemble("runs", "run", "--json").stdout
+    (run,) = json.loads(text, parse_constant=pytest.fail)
+    assert run["checkpoints"][0]["metrics"] == {"eval_loss": None}
+    assert rows(ensemble("runs", "run"))[0]["eval_loss"] == "not finite"
+
+
 def test_a_last_checkpoint_that_cannot_be_averaged_is_a_note(
     ensemble: Ensemble, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,11 @@ class ListedRun:
                 "path": str(c.path),
                 "name": self.run.name_of(c),
                 **{name: as_number(c.counter(name)) for name in COUNTERS},
-                "metrics": dict(c.metrics),
+                # JSON has no NaN and no infinity.
+                "metrics": {
+                    name: value if math.isfinite(value) else None
+                    for name, value in c.metrics.items()
+                },
                 "bytes": n_bytes(c.path),
                 "role": c.role,
                 **({} if self.chosen is None else {"averaged": c in chosen}),
@@ -124,9 +129,17 @@ def _print_table(checkpoints: list[dict[str, Any]]) -> None:
     for c in checkpoints:
         row = [c["name"]]
         row += ["" if c[name] is None else str(c[name]) for name in counters]
-        row += [f"{c['metrics'][n]:g}" if n in c["metrics"] else "" for n in metrics]
+        row += [_cell(c["metrics"], name) for name in metrics]
         row += [size(c["bytes"]), c["role"]]
         row += ["yes" if c["averaged"] else ""] if "averaged" in c else []
         rows.append(row)
     averaged = ["averaged"] if any("averaged" in c for c in checkpoints) else []
     table(["checkpoint", *counters, *metrics, "size", "role", *averaged], rows)
+
+
+def _cell(metrics: dict[str, float | None], name: str) -> str:
+    """Value of a metric; empty if the checkpoint does not have it."""
+    if name not in metrics:
+        return ""
+    value = metrics[name]
+    return "not finite" if value is None else f"{value:g}"

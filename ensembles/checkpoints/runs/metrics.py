@@ -109,8 +109,8 @@ def is_lower_better(run: Run, metric: str) -> bool:
     if lower == higher:
         raise ValueError(
             f"it is unknown whether lower values of the metric {metric!r} are better; "
-            "pass lower_is_better=True or False (--lower-is-better or "
-            "--higher-is-better)"
+            "pass lower_is_better=True or False (ensemble avg and runs: "
+            "--lower-is-better or --higher-is-better)"
         )
     return lower != bool(words & NEGATED)
 

@@ -12,6 +12,7 @@ from ensembles.checkpoints.runs.layouts.table import LAYOUTS
 from ensembles.checkpoints.runs.run import Run, RunCheckpoint
 from ensembles.registry import register
 
+STEP = "batch_idx_train"
 LOSS = "train_loss"
 
 
@@ -27,7 +28,7 @@ def icefall(run: Run) -> Run | None:
     A validation loss is not: ``best_valid_loss`` is the smallest so far. As in icefall,
     ``epoch-N.pt`` is chosen by its epoch alone, and ``checkpoint-N.pt`` by its step.
     """
-    if not has_key(run, "batch_idx_train"):
+    if not has_key(run, STEP):
         return None
     notes: list[str] = []
     checkpoints = tuple(_with_loss(c, notes) for c in run.checkpoints)
@@ -44,5 +45,10 @@ def _with_loss(checkpoint: RunCheckpoint, notes: list[str]) -> RunCheckpoint:
     if checkpoint.epoch is None:  # train_loss is that of the epoch before
         return checkpoint
     content = pytorch_beside(checkpoint.path, notes)
-    loss = None if content is None else content.number(content.get(LOSS))
+    if content is None:
+        return checkpoint
+    if content.get(STEP) is None:  # such as a link epoch-99.pt to pretrained.pt
+        notes.append(f"{checkpoint.path.name} was not saved in training: no {STEP}")
+        return replace(checkpoint, role="other", epoch=None)
+    loss = content.number(content.get(LOSS))
     return checkpoint if loss is None else replace(checkpoint, metrics={LOSS: loss})

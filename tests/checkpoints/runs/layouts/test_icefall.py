@@ -113,6 +113,13 @@ def test_copies_are_not_members(run: Path) -> None:
     }
 
 
+def test_an_exported_model_is_not_an_epoch(run: Path) -> None:
+    # As the recipes tell users to do, to decode with a downloaded model.
+    (run / "epoch-99.pt").symlink_to("pretrained.pt")
+    assert names_of(run, epochs=":", last=1) == ["epoch-5.pt"]
+    assert any("epoch-99.pt was not saved" in note for note in read_run(run).notes)
+
+
 def mean_of_window(start: Path, end: Path) -> dict[str, torch.Tensor]:
     """Rule of average_checkpoints_with_averaged_model, in float64, rounded once."""
     first, last = (torch.load(path, weights_only=False) for path in (start, end))
