@@ -175,37 +175,49 @@ def move(members: Sequence[Tensor], moves: Sequence[Move]) -> None:
             torch._foreach_lerp_(tensors, [*members], share)
         return
     shares = [share for _, share in moves]
-    jobs = [
-        piece
-        for member, *tensors in zip(members, *(m.tensors for m in moves), strict=True)
-        for piece in _pieces(member, tensors)
-    ]
 
-    def move_piece(piece: tuple[Tensor, ...]) -> None:
-        member, *tensors = piece
-        member = member.to(tensors[0])
-        for tensor, share in zip(tensors, shares, strict=True):
-            tensor.lerp_(member, share)
+    def move_group(group: list[tuple[Tensor, ...]]) -> None:
+        members, *averages = zip(*group, strict=True)
+        wide = [torch.empty_like(tensor) for tensor in averages[0]]
+        torch._foreach_copy_(wide, members)
+        for tensors, share in zip(averages, shares, strict=True):
+            torch._foreach_lerp_(tensors, wide, share)
 
+    groups = [*_groups(members, [tensors for tensors, _ in moves])]
     is_large = sum(member.numel() for member in members) >= FEWEST_FOR_THREADS
     is_on_cpu = moves[0].tensors[0].device.type == "cpu"
     n_threads = torch.get_num_threads() if is_large and is_on_cpu else 1
-    map_threads(jobs, lambda: move_piece, n_threads)
+    map_threads(groups, lambda: move_group, n_threads)
 
 
 def _is_like(member: Tensor, tensor: Tensor) -> bool:
     return member.dtype == tensor.dtype and member.device == tensor.device
 
 
-def _pieces(member: Tensor, tensors: list[Tensor]) -> Iterator[tuple[Tensor, ...]]:
-    """Yield a tensor and its averages in pieces that are small enough to convert."""
+def _groups(
+    members: Sequence[Tensor], averages: Sequence[Sequence[Tensor]]
+) -> Iterator[list[tuple[Tensor, ...]]]:
+    """Yield tensors and their averages in groups of about a chunk."""
+    device = averages[0][0].device
+    size = CPU_CHUNK if device.type == "cpu" else DEVICE_CHUNK
+    group: list[tuple[Tensor, ...]] = []
+    n_elements = 0
+    for together in zip(members, *averages, strict=True):
+        for piece in _pieces(together, size):
+            group.append(piece)
+            n_elements += piece[0].numel()
+            if n_elements >= size:
+                yield group
+                group, n_elements = [], 0
+    if group:
+        yield group
+
+
+def _pieces(together: tuple[Tensor, ...], size: int) -> Iterator[tuple[Tensor, ...]]:
+    """Yield a tensor and its averages in pieces of at most ``size`` elements."""
     import torch
 
-    device = tensors[0].device
-    member = member.to(device)
-    size = CPU_CHUNK if device.type == "cpu" else DEVICE_CHUNK
-    together = (member, *tensors)
-    if member.numel() <= size or not all(t.is_contiguous() for t in together):
+    if together[0].numel() <= size or not all(t.is_contiguous() for t in together):
         yield together
     else:
         yield from zip(*(torch.split(t.view(-1), size) for t in together), strict=True)
