@@ -147,10 +147,10 @@ class RunDisplay(Display):
         return text + f"; {n_missing} without a score" * (n_missing > 0)
 
     def _range(self, positions: Float64, scores: Float64) -> str:
-        known = np.flatnonzero(np.isfinite(scores))
-        if not len(known):
+        scored = np.flatnonzero(np.isfinite(scores))
+        if not len(scored):
             return " without a score"
-        first, last = known[[0, -1]]
+        first, last = scored[[0, -1]]
         return (
             f" from {scores[first]:.4g} at {self.counter} {positions[first]:g} to "
             f"{scores[last]:.4g} at {self.counter} {positions[last]:g}"
@@ -270,16 +270,16 @@ def positions_of(run: Run, counter: str | None) -> tuple[str, list[RunCheckpoint
     ValueError
         If no checkpoint has the unit.
     """
-    own = [c for c in run.checkpoints if c.role == "checkpoint"]
-    known = [u for u in COUNTERS if any(getattr(c, u) is not None for c in own)]
-    unit = known[0] if counter is None and known else counter
-    if unit not in known:
-        listed = ", ".join(known) or "none"
+    checkpoints = [c for c in run.checkpoints if c.role == "checkpoint"]
+    units = [u for u in COUNTERS if any(getattr(c, u) is not None for c in checkpoints)]
+    unit = units[0] if counter is None and units else counter
+    if unit not in units:
+        listed = ", ".join(units) or "none"
         raise ValueError(
             f"checkpoints of {run.folder} must have a step, an epoch or a number of "
             f"tokens (counter, --by): found {listed}, and {counter or 'any'} was chosen"
         )
-    with_unit = [c for c in own if getattr(c, unit) is not None]
+    with_unit = [c for c in checkpoints if getattr(c, unit) is not None]
     return str(unit), sorted(with_unit, key=lambda c: getattr(c, str(unit)))
 
 
