@@ -30,6 +30,10 @@ class Gain(NamedTuple):
             return "is within noise of"
         return "beats" if self.mean > 0 else "is worse than"
 
+    def __neg__(self) -> Gain:
+        """Loss instead of a gain, with the same error."""
+        return Gain(-self.mean, self.error)
+
     def __str__(self) -> str:
         """Format the gain with its standard error."""
         return f"{self.mean:+.3f} ± {self.error:.3f}"

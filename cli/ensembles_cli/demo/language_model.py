@@ -229,6 +229,6 @@ def compare_with_best_checkpoint(
     )
     return (
         f"The averaged checkpoint {from_best.outcome} the best checkpoint, step {best} "
-        f"(its loss is lower by {from_best}), and {from_last.outcome} the last one "
-        f"(lower by {from_last}). It took no further training."
+        f"(difference in loss {-from_best}), and {from_last.outcome} the last one "
+        f"({-from_last}). It took no further training."
     )

@@ -94,9 +94,9 @@ def difference(
     end_cleanly()
     check_image(out, force=force)
     with bar("comparing", None) as progress:
-        found = diff(a, b, progress=progress, **options)
+        changes = diff(a, b, progress=progress, **options)
     report_image(
-        lambda ax: DifferenceDisplay.from_difference(found, ax=ax),
+        lambda ax: DifferenceDisplay.from_difference(changes, ax=ax),
         out,
         force=force,
         as_json=as_json,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--by",
     "counter",
     type=click.Choice(["step", "epoch", "tokens"]),
-    help="Unit of the x axis.  [default: the first that the checkpoints have]",
+    help="Unit of the x axis.  [default: the first that all checkpoints have]",
 )
 @click.option(
     "--window",

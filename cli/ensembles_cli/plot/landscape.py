@@ -123,13 +123,15 @@ def plane(
     check_image(out, force=force)
     members = [a, b, c]
     reading = {k: options[k] for k in ("key", "missing", "memory", "threads")}
-    found = plane_through(gram_of_plane(members, **reading), points, margin)
-    grid, corner_scores = found.split(scored(members, found.weights, out, **options))
+    grid_plane = plane_through(gram_of_plane(members, **reading), points, margin)
+    grid, corner_scores = grid_plane.split(
+        scored(members, grid_plane.weights, out, **options)
+    )
     display = PlaneDisplay(
-        found.x,
-        found.y,
+        grid_plane.x,
+        grid_plane.y,
         grid,
-        found.corners,
+        grid_plane.corners,
         corner_scores=corner_scores,
         names=member_names(members),
         metric=metric or "score",

@@ -323,7 +323,7 @@ class PlaneDisplay(Display):
         -------
         dict of str to JSON value
         """
-        known = self.corner_scores
+        corner_scores = self.corner_scores
         return {
             "names": self.names,
             "metric": self.metric,
@@ -331,8 +331,10 @@ class PlaneDisplay(Display):
             "y": as_json(self.y),
             "scores": as_json(self.scores),
             "corners": as_json(self.corners),
-            "corner_scores": None if known is None else as_json(known[:3]),
-            "mean_score": None if known is None else as_json(known[3]),
+            "corner_scores": None
+            if corner_scores is None
+            else as_json(corner_scores[:3]),
+            "mean_score": None if corner_scores is None else as_json(corner_scores[3]),
         }
 
     def _levels(self) -> Float64:

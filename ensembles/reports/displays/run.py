@@ -21,6 +21,7 @@ from ensembles.reports.displays.figures import (
 )
 
 COUNTERS = {"step": "steps", "epoch": "epochs", "tokens": "tokens"}
+NAMES = {"step": "a step", "epoch": "an epoch", "tokens": "a number of tokens"}
 MOST_MARKERS = 60  # points; with more, a curve has no markers
 Curve = tuple[ArrayLike, ArrayLike]
 
@@ -70,10 +71,7 @@ class RunDisplay(Display):
         counter: str = "step",
         metric: str = "score",
     ) -> None:
-        if counter not in COUNTERS:
-            raise ValueError(
-                f"counter must be one of {', '.join(COUNTERS)}, found {counter!r}"
-            )
+        _check_counter(counter)
         self.counter = counter
         self.metric = metric
         self.positions, self.scores = _curve(metric, positions, scores)
@@ -108,7 +106,7 @@ class RunDisplay(Display):
         averages : mapping of str to (positions, scores) or None, default=None
             Curves of averages, as in the constructor.
         counter : {"step", "epoch", "tokens"} or None, default=None
-            Unit of the x axis; None takes the first that the checkpoints have.
+            Unit of the x axis; None takes the first that all checkpoints have.
         ax : matplotlib.axes.Axes or None, default=None
             Axes to draw on; None creates a figure.
 
@@ -147,10 +145,10 @@ class RunDisplay(Display):
         return text + f"; {n_missing} without a score" * (n_missing > 0)
 
     def _range(self, positions: Float64, scores: Float64) -> str:
-        known = np.flatnonzero(np.isfinite(scores))
-        if not len(known):
+        scored = np.flatnonzero(np.isfinite(scores))
+        if not len(scored):
             return " without a score"
-        first, last = known[[0, -1]]
+        first, last = scored[[0, -1]]
         return (
             f" from {scores[first]:.4g} at {self.counter} {positions[first]:g} to "
             f"{scores[last]:.4g} at {self.counter} {positions[last]:g}"
@@ -211,6 +209,13 @@ def _curve(name: str, positions: ArrayLike, scores: ArrayLike) -> tuple[Float64,
     return x, y
 
 
+def _check_counter(counter: str) -> None:
+    if counter not in COUNTERS:
+        raise ValueError(
+            f"counter must be one of {', '.join(COUNTERS)}, found {counter!r}"
+        )
+
+
 def resolve_metric(run: Run, metric: str | None) -> str:
     """Name of a metric that the checkpoints of a run have.
 
@@ -249,14 +254,14 @@ def resolve_metric(run: Run, metric: str | None) -> str:
 
 
 def positions_of(run: Run, counter: str | None) -> tuple[str, list[RunCheckpoint]]:
-    """Unit of the x axis, and the checkpoints of a run that have it, in order.
+    """Unit of the x axis, and the checkpoints of a run in its order.
 
     Parameters
     ----------
     run : Run
         Run.
     counter : {"step", "epoch", "tokens"} or None
-        Unit; None takes the first that the checkpoints have.
+        Unit; None takes the first that all checkpoints have.
 
     Returns
     -------
@@ -268,19 +273,25 @@ def positions_of(run: Run, counter: str | None) -> tuple[str, list[RunCheckpoint
     Raises
     ------
     ValueError
-        If no checkpoint has the unit.
+        If a checkpoint does not have the unit, or there are no checkpoints.
     """
-    own = [c for c in run.checkpoints if c.role == "checkpoint"]
-    known = [u for u in COUNTERS if any(getattr(c, u) is not None for c in own)]
-    unit = known[0] if counter is None and known else counter
-    if unit not in known:
-        listed = ", ".join(known) or "none"
+    if counter is not None:
+        _check_counter(counter)
+    checkpoints = [c for c in run.checkpoints if c.role == "checkpoint"]
+    counts = {
+        unit: sum(getattr(c, unit) is not None for c in checkpoints)
+        for unit in COUNTERS
+    }
+    units = [unit for unit, count in counts.items() if 0 < count == len(checkpoints)]
+    unit = units[0] if counter is None and units else counter
+    if unit not in units:
+        listed = ", ".join(f"{count} with {unit}" for unit, count in counts.items())
+        name = NAMES[unit or "step"]
         raise ValueError(
-            f"checkpoints of {run.folder} must have a step, an epoch or a number of "
-            f"tokens (counter, --by): found {listed}, and {counter or 'any'} was chosen"
+            f"all checkpoints of {run.folder} must have {name} (counter, --by): found "
+            f"{len(checkpoints)} checkpoints, {listed}"
         )
-    with_unit = [c for c in own if getattr(c, unit) is not None]
-    return str(unit), sorted(with_unit, key=lambda c: getattr(c, str(unit)))
+    return str(unit), sorted(checkpoints, key=lambda c: getattr(c, str(unit)))
 
 
 def window_weights(

@@ -115,8 +115,8 @@ def open_members(members: Sequence[Any], *, key: Keys = None) -> list[Checkpoint
     TypeError, ValueError
         If a member cannot be read.
     """
-    known = (*CHECKPOINT_TYPES, Checkpoint)
-    states = [m if isinstance(m, known) else get_state(m) for m in members]
+    readable = (*CHECKPOINT_TYPES, Checkpoint)
+    states = [m if isinstance(m, readable) else get_state(m) for m in members]
     return [open_checkpoint(s, index, key=key) for index, s in enumerate(states)]
 
 

@@ -345,13 +345,13 @@ def _greedy_path(
 ) -> tuple[list[_Step], set[frozenset[str]]]:
     """Steps of a greedy soup, and the combinations on its path."""
     alone = {name: scores.get(frozenset([name])) for name in members}
-    known = [(name, score) for name, score in alone.items() if score is not None]
+    scored = [(name, score) for name, score in alone.items() if score is not None]
     sign = 1 if lower_is_better else -1
-    known.sort(key=lambda pair: sign * pair[1])  # stable, as in greedy_soup
+    scored.sort(key=lambda pair: sign * pair[1])  # stable, as in greedy_soup
     steps: list[_Step] = []
     soup: list[str] = []
     best, on_path = 0.0, {frozenset([name]) for name in members}
-    for name, score in known:
+    for name, score in scored:
         key = frozenset([*soup, name])
         on_path.add(key)
         value = scores.get(key)

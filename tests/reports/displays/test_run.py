@@ -25,8 +25,8 @@ def at(step: int, **fields: Any) -> RunCheckpoint:
 
 RUN = run_of(
     at(100, metrics={"loss": 2.0, "f1": 0.1}, epoch=Decimal("0.5")),
-    at(300, metrics={"loss": 1.0}),
-    at(200, metrics={"f1": 0.3}),
+    at(300, metrics={"loss": 1.0}, epoch=Decimal("1.5")),
+    at(200, metrics={"f1": 0.3}, epoch=Decimal(1), tokens=Decimal(9)),
     at(400, metrics={"loss": 9.0}, role="average"),
     RunCheckpoint(path=Path("run/last.pt"), role="copy", metrics={"loss": 1.0}),
 )
@@ -60,12 +60,20 @@ def test_the_metric_of_the_checkpoints_is_drawn_in_the_order_of_training() -> No
 
 def test_the_unit_of_the_axis_can_be_chosen() -> None:
     display = RunDisplay.from_run(RUN, "f1", counter="epoch")
-    np.testing.assert_array_equal(display.positions, [0.5])
+    np.testing.assert_array_equal(display.positions, [0.5, 1, 1.5])
+    np.testing.assert_array_equal(display.scores, [0.1, 0.3, np.nan])
     assert display.ax_.get_xlabel() == "epochs"
-    with pytest.raises(ValueError, match="found step, epoch, and tokens was chosen"):
+    with pytest.raises(
+        ValueError, match=r"must have a number of tokens .*, 1 with tokens"
+    ):
         RunDisplay.from_run(RUN, "f1", counter="tokens")
     with pytest.raises(ValueError, match="must be one of step, epoch, tokens"):
         RunDisplay([1], [1], counter="hours")
+    with pytest.raises(ValueError, match="must be one of step, epoch, tokens"):
+        RunDisplay.from_run(RUN, "f1", counter="hours")
+    unknown = RunCheckpoint(path=Path("run/x.pt"), metrics={"f1": 1.0})
+    with pytest.raises(ValueError, match=r"3 checkpoints, 2 with step, 2 with epoch"):
+        RunDisplay.from_run(run_of(*RUN.checkpoints[:2], unknown), "f1")
 
 
 def test_a_wrong_metric_is_an_error_that_lists_the_metrics() -> None:
