@@ -18,6 +18,7 @@ from ensembles_cli.reports.soup_progress import (
 from ensembles_cli.scoring.command import ScoringCommand
 
 JOURNAL = "compare.journal.jsonl"
+N_RESAMPLES = 2000  # of the pairs: the intervals equal those of ensemble evaluate
 
 
 @click.command("compare")
@@ -211,4 +212,5 @@ def _compare_encoders(
         X_select=select_pairs and read_similarity_pairs(select_pairs, names),
         names=shorten_paths(paths),
         is_run=is_run,
+        n_resamples=N_RESAMPLES,
     )
