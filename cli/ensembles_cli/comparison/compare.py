@@ -14,6 +14,7 @@ from ensembles_cli.reports.soup_progress import ProgressReporter, print_notes
 from ensembles_cli.scoring.command import ScoringCommand
 
 JOURNAL = "compare.journal.jsonl"
+N_RESAMPLES = 2000  # of the pairs: the intervals equal those of ensemble evaluate
 
 
 @click.command("compare")
@@ -209,4 +210,5 @@ def _compare_encoders(
         X_select=select_pairs and read_similarity_pairs(select_pairs, names),
         names=without_common_folder(paths),
         is_run=is_run,
+        n_resamples=N_RESAMPLES,
     )

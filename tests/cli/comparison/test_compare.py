@@ -113,8 +113,10 @@ def test_embedding_models_are_compared_by_rated_pairs(
     alone = CliRunner().invoke(
         cli, ["evaluate", "one", "test.csv", "--against", "two", "--json"]
     )
-    values = [m["value"] for m in json.loads(alone.stdout)["models"].values()]
-    assert [row["score"] for row in facts["rows"][:2]] == pytest.approx(values)
+    expected = [[*m.values()] for m in json.loads(alone.stdout)["models"].values()]
+    keys = ("score", "score_low", "score_high")
+    members = [[row[key] for key in keys] for row in facts["rows"][:2]]
+    np.testing.assert_allclose(members, expected)
     models = [row["model"] for row in facts["rows"]]
     assert models == ["one", "two", "prediction ensemble", "fitted ensemble"]
     plain = compare(*arguments)
