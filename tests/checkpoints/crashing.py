@@ -38,6 +38,8 @@ ROOT = Path(__file__).parents[2]
 KINDS = ("safetensors", "directory", "pt")
 # Checkpoints of several ranks, see directories/ranks.py.
 SHARDED = ("fsdp-2", "fsdp-4", "tensor-2", "tensor-4")
+# Cases of which each system call is killed: some 700, because each chunk is read.
+EACH_CALL = {("fsdp-4", "average"), ("tensor-2", "convert")}
 RANKS = Path(__file__).parent / "directories" / "ranks.py"
 ERRORS = ("ENOSPC", "EIO", "EINTR", "EDQUOT")
 # System calls of the writing path, and those that read members.
@@ -505,8 +507,10 @@ def crash_test_of_ranks(n_kills: int, rng: np.random.Generator) -> None:
         for layout, command, is_over in product(SHARDED, commands, (False, True)):
             folder = Path(name) / f"{layout}-{command}-{is_over}"
             case = sharded_case(folder, server, saved, layout, command, is_over)
-            n_calls = case.kill_each()
-            case.fail_each(lambda at: (ERRORS[at % len(ERRORS)],))
+            n_calls = 0
+            if is_over and (layout, command) in EACH_CALL:
+                n_calls = case.kill_each()
+                case.fail_each(lambda at: (ERRORS[at % len(ERRORS)],))
             seconds = 1.0
             for _ in range(n_kills):
                 seconds = case.kill_at_random(rng, seconds)
