@@ -130,13 +130,18 @@ def markdown(facts: Mapping[str, Any]) -> str:
     ]
     for text, entry in facts["texts"].items():
         losses = Losses(entry["losses"])
-        lines += ["", f"## {text}, {entry['n_seeds']} seeds", ""]
+        lines += ["", f"## {text}, {n_seeds(entry)}", ""]
         lines += findings(losses, settings)
         for step in (settings.n_steps, settings.n_steps // 2):
             lines += ["", *table(losses, step, settings)]
         lines += ["", *gains(losses, settings)]
     lines += ["", *all_parameters(facts, settings)]
     return "\n".join(lines) + "\n"
+
+
+def n_seeds(entry: Mapping[str, Any]) -> str:
+    """Number of seeds of a text."""
+    return f"{entry['n_seeds']} seed{'s' if entry['n_seeds'] > 1 else ''}"
 
 
 def design(facts: Mapping[str, Any], settings: Settings) -> list[str]:
@@ -190,7 +195,9 @@ def findings(losses: Losses, settings: Settings) -> list[str]:
 def verdict(averaged: Any, other: Any) -> str:
     """Difference of an average to another model, and which one is better."""
     found = difference(averaged, other)
-    if np.isnan(found.half) or found.half >= abs(found.mean):
+    if np.isnan(found.half):
+        return str(found)
+    if found.half >= abs(found.mean):
         return f"{found} (no significant difference)"
     return f"{found} (the average is {'better' if found.mean < 0 else 'worse'})"
 
