@@ -22,6 +22,11 @@ FAMILIES = {
     "WSM, minus-sqrt": "WSM, minus-sqrt",
     "post-hoc EMA": "post-hoc EMA from two power functions",
 }
+PAIRS = [
+    ("EMA of all steps", "LAWA"),
+    ("post-hoc EMA", "EMA of all steps"),
+    ("WSM, minus-sqrt", "WSM, linear"),
+]
 Key = tuple[str, int, str, str]  # run, step, family, parameter
 
 
@@ -189,7 +194,20 @@ def findings(losses: Losses, settings: Settings) -> list[str]:
         f"{verdict(merged, end)}.",
         "- Best average at the end of the cosine decay minus its last snapshot: "
         f"{verdict(averaged, end)}.",
+        *(
+            f"- After {n_steps:,} steps at the constant rate, {a} minus {b}: "
+            f"{paired(losses, n_steps, a, b)}."
+            for a, b in PAIRS
+        ),
     ]
+
+
+def paired(losses: Losses, step: int, a: str, b: str) -> Difference:
+    """Difference of two kinds of averages of the run with constant rate."""
+    first, second = (
+        losses.choose([("constant", step)], [family]).test for family in (a, b)
+    )
+    return difference(first, second)
 
 
 def verdict(averaged: Any, other: Any) -> str:
