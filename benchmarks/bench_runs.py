@@ -179,7 +179,7 @@ def collected(units: Sequence[Unit], checks: str) -> dict[str, Any]:
         }
     return {
         "date": str(date.today()),
-        "command": measuring.command(),
+        "command": measuring.command().replace(" --report-only", ""),
         "machine": measuring.machine(),
         "settings": settings._asdict(),
         "parameters": run_checks.n_parameters(),

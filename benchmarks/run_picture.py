@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import run_training
 from run_averages import LAST
-from run_report import LEVEL, Losses, wsd
+from run_report import LEVEL, Losses, n_seeds, wsd
 from run_training import Settings
 from scipy.stats import t
 
@@ -20,7 +20,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "decay over the last fifth (WSD)": {"color": "#D55E00", "linestyle": "--"},
     "cosine decay over the whole run": {"color": "#009E73", "linestyle": "-."},
 }
-FIRST = 0.2  # share of the run that is left out at the start
+FIRST = 0.4  # share of the run that is left out at the start
 
 
 def draw(facts: Mapping[str, Any], path: Path) -> None:
@@ -30,11 +30,11 @@ def draw(facts: Mapping[str, Any], path: Path) -> None:
 
     settings = Settings(**facts["settings"])
     texts = facts["texts"]
-    figure = Figure(figsize=(4.6 * len(texts), 4.0), layout="constrained")
+    figure = Figure(figsize=(max(4.6 * len(texts), 6.5), 4.2), layout="constrained")
     panels = figure.subplots(1, len(texts), squeeze=False)[0]
     for axes, (text, entry) in zip(panels, texts.items(), strict=True):
         draw_panel(axes, Losses(entry["losses"]), settings)
-        axes.set_title(f"{text}, {entry['n_seeds']} seeds", fontsize=10)
+        axes.set_title(f"{text}, {n_seeds(entry)}", fontsize=10)
         axes.set_xlabel("characters trained on, millions")
     panels[0].set_ylabel("test loss, nats per character")
     handles, labels = panels[0].get_legend_handles_labels()
@@ -80,10 +80,10 @@ def draw_line(
     x = np.array(steps) * tokens / 1e6
     mean = values.mean(axis=1)
     axes.plot(x, mean, label=label, markersize=3.5, **style)
-    n_seeds = values.shape[1]
-    if n_seeds > 1:
-        error = values.std(axis=1, ddof=1) / np.sqrt(n_seeds)
-        half = t.ppf((1 + LEVEL) / 2, n_seeds - 1) * error
+    n = values.shape[1]
+    if n > 1:
+        error = values.std(axis=1, ddof=1) / np.sqrt(n)
+        half = t.ppf((1 + LEVEL) / 2, n - 1) * error
         axes.fill_between(
             x, mean - half, mean + half, color=style["color"], alpha=0.15, linewidth=0
         )

@@ -22,6 +22,11 @@ FAMILIES = {
     "WSM, minus-sqrt": "WSM, minus-sqrt",
     "post-hoc EMA": "post-hoc EMA from two power functions",
 }
+PAIRS = [
+    ("EMA of all steps", "LAWA"),
+    ("post-hoc EMA", "EMA of all steps"),
+    ("WSM, minus-sqrt", "WSM, linear"),
+]
 Key = tuple[str, int, str, str]  # run, step, family, parameter
 
 
@@ -130,13 +135,18 @@ def markdown(facts: Mapping[str, Any]) -> str:
     ]
     for text, entry in facts["texts"].items():
         losses = Losses(entry["losses"])
-        lines += ["", f"## {text}, {entry['n_seeds']} seeds", ""]
+        lines += ["", f"## {text}, {n_seeds(entry)}", ""]
         lines += findings(losses, settings)
         for step in (settings.n_steps, settings.n_steps // 2):
             lines += ["", *table(losses, step, settings)]
         lines += ["", *gains(losses, settings)]
     lines += ["", *all_parameters(facts, settings)]
     return "\n".join(lines) + "\n"
+
+
+def n_seeds(entry: Mapping[str, Any]) -> str:
+    """Number of seeds of a text."""
+    return f"{entry['n_seeds']} seed{'s' if entry['n_seeds'] > 1 else ''}"
 
 
 def design(facts: Mapping[str, Any], settings: Settings) -> list[str]:
@@ -184,13 +194,28 @@ def findings(losses: Losses, settings: Settings) -> list[str]:
         f"{verdict(merged, end)}.",
         "- Best average at the end of the cosine decay minus its last snapshot: "
         f"{verdict(averaged, end)}.",
+        *(
+            f"- After {n_steps:,} steps at the constant rate, {a} minus {b}: "
+            f"{paired(losses, n_steps, a, b)}."
+            for a, b in PAIRS
+        ),
     ]
+
+
+def paired(losses: Losses, step: int, a: str, b: str) -> Difference:
+    """Difference of two kinds of averages of the run with constant rate."""
+    first, second = (
+        losses.choose([("constant", step)], [family]).test for family in (a, b)
+    )
+    return difference(first, second)
 
 
 def verdict(averaged: Any, other: Any) -> str:
     """Difference of an average to another model, and which one is better."""
     found = difference(averaged, other)
-    if np.isnan(found.half) or found.half >= abs(found.mean):
+    if np.isnan(found.half):
+        return str(found)
+    if found.half >= abs(found.mean):
         return f"{found} (no significant difference)"
     return f"{found} (the average is {'better' if found.mean < 0 else 'worse'})"
 
