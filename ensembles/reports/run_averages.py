@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.runs.schedules.builtin import schedule_weights
 
 
 def run_averages(n_members: int) -> dict[str, Float64]:
@@ -22,16 +23,18 @@ def run_averages(n_members: int) -> dict[str, Float64]:
         averages whose half-life is 1, 2, 4, … checkpoints, up to a quarter of the run.
         Each sums to 1.
     """
-    age = np.arange(n_members)[::-1]
+    positions = np.arange(n_members)
     weights: dict[str, Float64] = {}
     window, half_life = 2, 1
     while window < n_members:
-        weights[f"mean of the last {window}"] = (age < window) / window
+        weights[f"mean of the last {window}"] = schedule_weights(
+            positions, "uniform", n=window
+        )
         window *= 2
     while 4 * half_life <= n_members:
-        decayed = 0.5 ** (age / half_life)
         unit = "checkpoint" if half_life == 1 else "checkpoints"
-        name = f"EMA, half-life {half_life} {unit}"
-        weights[name] = decayed / decayed.sum()
+        weights[f"EMA, half-life {half_life} {unit}"] = schedule_weights(
+            positions, "ema", half_life=half_life
+        )
         half_life *= 2
     return weights
