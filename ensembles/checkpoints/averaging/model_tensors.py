@@ -135,20 +135,44 @@ class ModelTensors:
             slots[name].tensor().copy_(copy)
 
     def check_names(self) -> None:
-        """Check that the model has the parameters that are averaged.
+        """Check that the model has the parameters that are averaged, and no others.
 
         Raises
         ------
         ValueError
-            If a module was replaced since the average was made.
+            If a module was replaced or added, or parameters were tied or untied, since
+            the average was made.
         """
-        slots = {name: slot.container for name, slot, _ in _slots(self.model)}
+        slots = dict[str, _Slot]()
+        firsts = dict[int, str]()
+        parameters = {**self._averaged, **self._frozen, **self._aliases}
+        for name, slot, is_buffer in _slots(self.model):
+            slots[name] = slot
+            if not is_buffer and name not in parameters:
+                raise _changed(f"parameter {name!r} was added")
+            first = firsts.setdefault(id(slot.container[slot.key]), name)
+            if not is_buffer and first != self._aliases.get(name, name):
+                verb = "untied from" if name in self._aliases else "tied to"
+                other = self._aliases.get(name, first)
+                raise _changed(f"parameter {name!r} was {verb} {other!r}")
         for name, slot in self._averaged.items():
-            if slots.get(name) is not slot.container:
-                raise ValueError(
-                    f"the module of {name!r} was replaced since the average was made; "
-                    "make a new ParameterAverage after changing the model"
-                )
+            if name not in slots or slots[name].container is not slot.container:
+                raise _changed(f"the module of {name!r} was replaced")
+
+    def with_aliases(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Averaged tensors, also under the other names of tied parameters.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            Tensors by their names in `names`.
+
+        Returns
+        -------
+        dict of str to Tensor
+        """
+        aliases = {a: tensors[n] for a, n in self._aliases.items() if n in tensors}
+        return {**tensors, **aliases}
 
     def state_dict(self, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         """State dict of the model with other tensors in place of its own.
@@ -314,6 +338,13 @@ def _slots(model: Any) -> Iterator[tuple[str, _Slot, bool]]:
                 left_out = is_buffer and key in module._non_persistent_buffers_set
                 if tensor is not None and not left_out:
                     yield start + key, _Slot(tensors, key), is_buffer
+
+
+def _changed(change: str) -> ValueError:
+    return ValueError(
+        f"{change} since the average was made; make a new ParameterAverage after "
+        "changing the model"
+    )
 
 
 def _check_parameter(name: str, parameter: Any) -> None:

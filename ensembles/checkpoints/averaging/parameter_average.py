@@ -16,6 +16,7 @@ from ensembles.checkpoints.averaging.model_tensors import (
     shapes_of,
 )
 from ensembles.checkpoints.averaging.moving_averages import Average
+from ensembles.selection.table import check_integer
 
 if TYPE_CHECKING:
     import torch
@@ -124,12 +125,15 @@ class ParameterAverage:
         ------
         ValueError
             If ``step`` is not above that of the last update, or a shape has changed.
+        TypeError
+            If ``step`` is not an integer.
         RuntimeError
             If the model has averaged parameters, inside of `swap`.
         """
         if self._raw is not None:
             raise RuntimeError("update must not be called inside of swap")
         step = self.step + 1 if step is None else step
+        check_integer(step=step)
         if step <= self.step:
             raise ValueError(
                 f"step must be above that of the last update, {self.step}: found "
@@ -259,10 +263,11 @@ class ParameterAverage:
         -------
         dict
             The tensors of each average by its name, so that ``ensemble avg FILE --key
-            ema`` reads them from a file; counters and settings at ``"progress"``; the
-            members of LAWA at ``"snapshots"``. Tensors are those of the averages, which
-            the next update changes in place.
+            ema`` reads them from a file, tied ones under each of their names; counters
+            and settings at ``"progress"``; the members of LAWA at ``"snapshots"``.
+            Tensors are those of the averages, which the next update changes in place.
         """
+        self._tensors.check_names()
         names, members = self._tensors.names, self._tensors.current()
         raw = [(self._raw or {}).get(n, m) for n, m in zip(names, members, strict=True)]
         progress: dict[str, Any] = {}
@@ -276,11 +281,9 @@ class ParameterAverage:
             if kept.n_members:
                 value = kept.value()
                 progress[name]["is_model"] = _are_equal(raw, value)
-                state[name] = dict(zip(names, value, strict=True))
+                state[name] = self._named(value)
             if kept.snapshots:
-                snapshots[name] = [
-                    dict(zip(names, tensors, strict=True)) for tensors in kept.snapshots
-                ]
+                snapshots[name] = [*map(self._named, kept.snapshots)]
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -302,7 +305,7 @@ class ParameterAverage:
         """
         progress = _checked_progress(state, self.averages)
         names, members = self._tensors.names, self._tensors.current()
-        shapes = shapes_of(dict(zip(names, members, strict=True)))
+        shapes = shapes_of(self._named(members))
         loaded = {}
         for name in self._kept:
             has_members = progress["averages"][name]["n_members"] > 0
@@ -321,6 +324,11 @@ class ParameterAverage:
         for name, kept in self._kept.items():
             kept.restore(progress["averages"][name], loaded[name], members)
         self.step = progress["step"]
+
+    def _named(self, tensors: list[Tensor]) -> dict[str, Tensor]:
+        """Tensors by all names that they have in a state dict of the model."""
+        named = dict(zip(self._tensors.names, tensors, strict=True))
+        return self._tensors.with_aliases(named)
 
     def _name(self, name: str | None) -> str:
         if name is None and len(self._kept) == 1:

@@ -294,7 +294,7 @@ def test_only_what_is_trained_is_kept() -> None:
     model = made()
     kept = ParameterAverage(model, EMA(0.9))
     train(model, 2, kept.update)
-    names = ["embedding.weight", "norm.weight", "norm.bias"]
+    names = ["embedding.weight", "head.weight", "norm.weight", "norm.bias"]
     buffers = ["norm.running_mean", "norm.running_var"]
     assert sorted(kept.state_dict()["ema"]) == sorted(names + buffers)
     state = kept.averaged_state_dict()
@@ -481,6 +481,54 @@ def test_what_does_not_fit_is_refused() -> None:
         kept.averaged_state_dict()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda model: model.add_module("new", nn.Linear(2, 2)),
+            "parameter 'new.weight' was added",
+        ),
+        (
+            lambda model: setattr(model.head, "weight", nn.Parameter(torch.ones(5, 4))),
+            "parameter 'head.weight' was untied from 'embedding.weight'",
+        ),
+        (
+            lambda model: setattr(model.other, "weight", model.embedding.weight),
+            "parameter 'other.weight' was tied to 'embedding.weight'",
+        ),
+    ],
+)
+def test_parameters_that_are_added_tied_or_untied_are_refused(
+    change: Callable[[Any], None], message: str
+) -> None:
+    model = made()
+    model.other = nn.Linear(4, 5, bias=False)
+    kept = ParameterAverage(model, EMA(0.9))
+    kept.update()
+    change(model)
+    with pytest.raises(ValueError, match=message):
+        kept.averaged_state_dict()
+    with pytest.raises(ValueError, match=message):
+        kept.state_dict()
+    with pytest.raises(ValueError, match=message), kept.swap():
+        pass
+
+
+def test_a_saved_average_has_all_names_of_tied_parameters() -> None:
+    model = made()
+    kept = ParameterAverage(model, {"ema": EMA(0.9), "lawa": LAWA(k=2)})
+    for _ in range(3):
+        with torch.no_grad():
+            model.head.weight += 1
+        kept.update()
+    state = kept.state_dict()
+    for tensors in (state["ema"], state["lawa"], *state["snapshots"]["lawa"]):
+        assert tensors["head.weight"] is tensors["embedding.weight"]
+    resumed = ParameterAverage(model, {"ema": EMA(0.9), "lawa": LAWA(k=2)})
+    resumed.load_state_dict(state)
+    assert same(resumed.state_dict(), state)
+
+
 def test_a_shape_that_changes_is_refused() -> None:
     model = made()
     kept = ParameterAverage(model, EMA(0.9))
@@ -526,6 +574,12 @@ def test_invalid_options_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ParameterAverage(made(), *arguments, **options)
+
+
+@pytest.mark.parametrize("step", [2.5, True, torch.tensor(3)])
+def test_a_step_is_an_integer(step: Any) -> None:
+    with pytest.raises(TypeError, match="step must be an integer, found"):
+        ParameterAverage(made(), EMA(0.9)).update(step)
 
 
 def test_other_objects_are_refused() -> None:
