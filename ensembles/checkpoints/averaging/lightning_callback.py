@@ -42,8 +42,8 @@ class LightningAveraging(Callback):
     averages : EMA, PowerEMA, SWA or LAWA, or mapping of str to such averages
         What is kept, as for `ParameterAverage`.
     evaluate : str or None, default=None
-        Name of the average whose parameters are validated, from its first member on.
-        None validates the raw parameters.
+        Name of the average whose parameters are validated and tested, and predict, from
+        its first member on. None uses the raw parameters.
     resume : bool, default=True
         Whether a resumed run continues the averages of its checkpoint. False starts new
         ones.
@@ -140,6 +140,9 @@ class LightningAveraging(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Swap raw parameters in."""
         self._swap.close()
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -39,6 +39,8 @@ class Module(lightning.LightningModule):  # type: ignore[name-defined]
     def validation_step(self, batch: Any, index: int) -> None:
         self.seen.append(self.net[0].weight.detach().clone())
 
+    test_step = predict_step = validation_step
+
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam(self.parameters(), 0.1)
 
@@ -125,6 +127,45 @@ def test_a_run_that_was_killed_is_resumed_bit_for_bit(
     assert same(dict(module.state_dict()), dict(whole[1].state_dict()))
     assert same(states(averaging), states(whole[2]))
     assert same(module.seen[-1], whole[1].seen[-1])
+
+
+@pytest.mark.parametrize("name", ["validate", "test", "predict"])
+def test_what_runs_after_the_training_uses_the_average(
+    whole: tuple[Path, Any, Any], name: str
+) -> None:
+    folder, module, averaging = whole
+    raw = module.net[0].weight.detach().clone()
+    expected = averaging.average.averaged_state_dict("ema")["net.0.weight"]
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[averaging],
+    )
+    getattr(trainer, name)(module, data())
+    assert same(module.seen[-1], expected)
+    assert same(module.net[0].weight.detach(), raw)
+    resumed = LightningAveraging(AVERAGES, evaluate="ema")
+    trainer.callbacks[trainer.callbacks.index(averaging)] = resumed
+    other = Module()
+    getattr(trainer, name)(other, data(), ckpt_path=folder / "step=12.ckpt")
+    assert same(other.seen[-1], expected)
+
+
+def test_tied_parameters_are_averaged_under_each_of_their_names(tmp_path: Path) -> None:
+    class Tied(Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.twin = torch.nn.Linear(4, 8, bias=False)
+            self.twin.weight = self.net[0].weight
+
+    averaging = LightningAveraging(EMA(0.9))
+    fit(tmp_path, averaging, n_epochs=1, module=Tied())
+    found = average([tmp_path / "step=4.ckpt"], key="averages.ema")
+    assert averaging.average is not None
+    expected = averaging.average.averaged_state_dict()["net.0.weight"]
+    for name in ("net.0.weight", "twin.weight"):
+        assert same(torch.as_tensor(found[name]).float(), expected)
 
 
 def test_a_failure_in_a_validation_leaves_raw_parameters(tmp_path: Path) -> None:
