@@ -109,9 +109,19 @@ class Comparison:
 
     @property
     def best(self) -> ComparisonRow:
-        """Row with the best score; among equals, the one of the lowest cost."""
+        """Row with the best score.
+
+        Among equals, the one of the lowest cost, then the reference, then the first.
+        """
         sign = 1 if self.lower_is_better else -1
-        return min(self.rows, key=lambda row: (sign * row.score, row.cost.n_models))
+        return min(
+            self.rows,
+            key=lambda row: (
+                sign * row.score,
+                row.cost.n_models,
+                row.model != self.reference,
+            ),
+        )
 
     @property
     def summary(self) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.formats.state_dict import is_torch
 from ensembles.checkpoints.model_soup.merged_estimator import MergedEstimator
+from ensembles.embeddings.similarity.evaluation import Pairs
 
 
 class Data(NamedTuple):
@@ -84,6 +86,35 @@ def one_member(index: int, n_members: int) -> Float64:
     ndarray of shape (n_members,)
     """
     return np.asarray(np.eye(n_members)[index])
+
+
+def sample_hashes(X: Any) -> list[int]:
+    """Hash of each sample, by which equal samples of two data sets are recognized.
+
+    Parameters
+    ----------
+    X : array-like, mapping of these, or Pairs
+        Samples. Other data, such as a DataLoader or a sparse matrix, have no hashes.
+
+    Returns
+    -------
+    list of int
+    """
+    if isinstance(X, Pairs):
+        return list(map(hash, zip(X[0], X[1], strict=True)))
+    if isinstance(X, Mapping):
+        return list(map(hash, zip(*map(sample_hashes, X.values()), strict=False)))
+    if is_torch(X):
+        X = X.detach().cpu()
+        X = (X if X.dtype.itemsize > 2 else X.double()).numpy()
+    if not (hasattr(X, "shape") or isinstance(X, list | tuple)):
+        return []
+    array = np.asarray(X)
+    if array.ndim == 0 or not array.size:
+        return []
+    if array.dtype.hasobject:
+        return [hash(str(row)) for row in array.tolist()]
+    return [hash(row.tobytes()) for row in array]
 
 
 def name_members(members: Sequence[Any], names: Sequence[str] | None) -> list[str]:

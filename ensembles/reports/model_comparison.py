@@ -8,16 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from ensembles._sklearn import check_mapping
+from ensembles._sklearn import check_bool, check_mapping
 from ensembles.embeddings.similarity.evaluation import Pairs
 from ensembles.predictions.metrics.table import check_scoring
 from ensembles.reports.comparison import Comparison
 from ensembles.reports.contest import Contest
 from ensembles.reports.encoders import TextPairs, encoder_members
 from ensembles.reports.estimators import estimator_members
-from ensembles.reports.members import Data, Members, name_members
+from ensembles.reports.members import Data, Members, name_members, sample_hashes
 from ensembles.reports.modules import Batches, module_members
 
+SAME_DATA = (
+    "X_select must be other samples than X: scores on data that chose a model are too "
+    "optimistic; split the held-out data in two"
+)
 # Parameters of ModelSoup that affect how parameters are averaged.
 SOUP_PARAMS = ("finish", "integers", "shared_init", "device")
 
@@ -136,7 +140,8 @@ def compare(
             f"soup_params must be among {', '.join(SOUP_PARAMS)}, found "
             f"{', '.join(soup_params)}"
         )
-    _check_selection_data(X, y, X_select, y_select)
+    check_bool("is_run", is_run)
+    overlap = _check_selection_data(X, y, X_select, y_select)
     check_scoring(scoring)
     opened, data, select = _open(
         members,
@@ -148,6 +153,7 @@ def compare(
         soup_params=soup_params,
         batch_size=batch_size,
     )
+    opened.notes.extend(overlap)
     contest = Contest(
         opened,
         data,
@@ -170,27 +176,34 @@ def _check_numbers(**numbers: Any) -> None:
             raise ValueError(f"{name} must be at least 1, found {value}")
 
 
-def _check_selection_data(X: Any, y: Any, X_select: Any, y_select: Any) -> None:
-    """Raise for incomplete selection data, and for the reported data as such."""
-    if X_select is None and y_select is not None:
-        raise ValueError("X_select must be given with y_select, found None")
-    if X_select is not None and (y is None) != (y_select is None):
+def _check_selection_data(X: Any, y: Any, X_select: Any, y_select: Any) -> list[str]:
+    """Raise for incomplete selection data, and for the reported data as such.
+
+    Returns
+    -------
+    list of str
+        A note, if samples are in both.
+    """
+    if X_select is None:
+        if y_select is not None:
+            raise ValueError("X_select must be given with y_select, found None")
+        return []
+    if (y is None) != (y_select is None):
         raise ValueError(
             "y and y_select must both be given, or both come with the samples, found "
             f"{type(y).__name__} and {type(y_select).__name__}"
         )
-    if X_select is not None and _is_same(X, X_select):
-        raise ValueError(
-            "X_select must be other samples than X: scores on data that chose a model "
-            "are too optimistic; split the held-out data in two"
-        )
-
-
-def _is_same(a: Any, b: Any) -> bool:
-    if isinstance(a, Pairs) and isinstance(b, Pairs):
-        return a[:2] == b[:2]
-    is_array = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
-    return a is b or (is_array and a.shape == b.shape and np.array_equal(a, b))
+    reported, selected = sample_hashes(X), sample_hashes(X_select)
+    if X is X_select or (reported and reported == selected):
+        raise ValueError(SAME_DATA)
+    in_both = {*reported} & {*selected}
+    n_shared = sum(sample in in_both for sample in selected)
+    if not n_shared:
+        return []
+    return [
+        f"{n_shared} of the {len(selected)} selection samples equal reported samples: "
+        "the scores of what is chosen on them are too optimistic"
+    ]
 
 
 def _open(
@@ -226,6 +239,8 @@ def _open(
             for part in (reported, chosen_on)
         )
         assert batches is not None
+        if select_batches is not None and batches.has_samples_of(select_batches):
+            raise ValueError(SAME_DATA)
         opened = module_members(*arguments, batches=batches, output=output)
         select = None if select_batches is None else select_batches.data()
         return opened, batches.data(), select

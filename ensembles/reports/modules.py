@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -44,7 +45,13 @@ class Batches:
                 "targets must come from y or from a DataLoader: found "
                 f"X={type(X).__name__} and y={type(y).__name__}"
             )
-        targets = [y] if y is not None else [target for _, target in self._loaded()]
+        self._sums: list[list[int]] = []
+        targets = [y]
+        if self._is_loader:
+            targets = []
+            for inputs, target in self._loaded():
+                self._sums.append(_checksums(inputs))
+                targets.append(target)
         self.y: Any = np.concatenate([_as_numpy(target) for target in targets])
         if len(self.y) == 0:
             raise ValueError("X and y must have at least one sample, found none")
@@ -63,23 +70,42 @@ class Batches:
         Raises
         ------
         ValueError
-            If a loader yields the targets in another order than before.
+            If a loader yields other samples, or another order, than before.
         """
         if not self._is_loader:
             for start in range(0, len(self.y), self._batch_size):
                 stop = min(start + self._batch_size, len(self.y))
                 yield take_rows(self._X, np.arange(start, stop))
             return
-        start = 0
-        for inputs, target in self._loaded():
-            stop = start + len(target)
-            if not np.array_equal(self.y[start:stop], _as_numpy(target)):
+        n_batches = 0
+        for inputs, _ in self._loaded():
+            if self._sums[n_batches : n_batches + 1] != [_checksums(inputs)]:
                 raise ValueError(
-                    "a DataLoader must yield the samples in the same order each time: "
-                    f"the targets from {start} on have changed; pass shuffle=False"
+                    "a DataLoader must yield the same samples in the same order each "
+                    f"time: batch {n_batches} has changed; pass shuffle=False, and no "
+                    "random transforms"
                 )
+            n_batches += 1
             yield inputs
-            start = stop
+        if n_batches < len(self._sums):
+            raise ValueError(
+                f"a DataLoader must yield the same samples each time: {n_batches} of "
+                f"{len(self._sums)} batches are left; pass a loader, not an iterator"
+            )
+
+    def has_samples_of(self, other: Batches) -> bool:
+        """Whether two loaders yield the same batches.
+
+        Parameters
+        ----------
+        other : Batches
+            Other batches.
+
+        Returns
+        -------
+        bool
+        """
+        return self._is_loader and self._sums == other._sums
 
     def first(self) -> list[Any]:
         """First batch, as batches."""
@@ -158,13 +184,14 @@ class ModulePredictor:
     def _outputs(self, X: Any) -> Any:
         import torch
 
-        was_training = self.module.training
+        modes = {module: module.training for module in self.module.modules()}
         self.module.eval()
         try:
             with torch.no_grad():
                 return np.concatenate([run_module(self.module, inputs) for inputs in X])
         finally:
-            self.module.train(was_training)
+            for module, mode in modes.items():
+                module.training = mode
 
 
 def run_module(module: Any, inputs: Any) -> Any:
@@ -316,6 +343,15 @@ def _check_indices(y: Any, n_classes: int) -> None:
 
 def _as_numpy(values: Any) -> Any:
     return values.detach().cpu().numpy() if is_torch(values) else np.asarray(values)
+
+
+def _checksums(inputs: Any) -> list[int]:
+    """Checksum of each array of a batch."""
+    import torch
+
+    parts = inputs.values() if isinstance(inputs, Mapping) else [inputs]
+    flat = [torch.as_tensor(p).detach().cpu().contiguous().flatten() for p in parts]
+    return [zlib.crc32(part.view(torch.uint8).numpy()) for part in flat]
 
 
 def _as_tensor(values: Any, device: Any) -> Any:

@@ -58,8 +58,21 @@ class HeldOutScore:
         Returns
         -------
         float
+
+        Raises
+        ------
+        ValueError
+            If the score is not finite.
         """
-        return self._on_rows(predictions, slice(None))
+        score = self._on_rows(predictions, slice(None))
+        if not np.isfinite(score):
+            name = self.scoring if isinstance(self.scoring, str) else "the score"
+            raise ValueError(
+                f"{name} of the predictions for {len(self.y)} samples must be finite, "
+                f"found {score}: e.g. the targets have one class, or there is one "
+                "sample; use more samples or another scoring"
+            )
+        return score
 
     def _on_rows(self, predictions: Predictions, rows: Any) -> float:
         combiner = FittedCombiner(COMBINERS["mean"], {}, self.outputs)

@@ -82,6 +82,9 @@ def test_a_loss_is_best_if_lowest() -> None:
 def test_among_equal_scores_the_cheapest_is_best() -> None:
     rows = (replace(ENSEMBLE, score=0.91), MEMBERS[1])
     assert replace(TABLE, rows=rows).best.model == "m1"
+    equal = [replace(MEMBERS[0], model=name) for name in ("a", "b", "c")]
+    assert replace(TABLE, rows=tuple(equal), reference="b").best.model == "b"
+    assert replace(TABLE, rows=tuple(equal), reference=None).best.model == "a"
 
 
 def test_empty_columns_are_left_out() -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.ensemble import VotingClassifier
@@ -269,6 +270,42 @@ def test_a_score_without_spread_is_noted() -> None:
     assert any("zero width" in note for note in table.notes)
 
 
+def test_a_score_that_is_undefined_is_an_error() -> None:
+    """Also on the selection data, where no member would be the best one."""
+    y = (Y == 3).astype(int)
+    members = [LogisticRegression(C=c).fit(X[TRAIN], y[TRAIN]) for c in (0.01, 1)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=r"roc_auc of .* 400 .* found nan"):
+            compare(members, X[TEST], 0 * y[TEST], scoring="roc_auc", **FAST)
+        with pytest.raises(ValueError, match=r"roc_auc of .* 60 .* found nan"):
+            compare(
+                members,
+                X[TEST],
+                y[TEST],
+                X_select=X[SELECT][:60],
+                y_select=0 * y[:60],
+                scoring="roc_auc",
+                **FAST,
+            )
+
+
+@pytest.mark.parametrize("convert", [np.asarray, pd.DataFrame, np.ndarray.tolist])
+def test_selection_samples_that_are_reported_too_are_noted(convert: Any) -> None:
+    members = networks()[:2]
+    shifted = slice(TEST.start - 30, TEST.stop - 30)
+    table = compare(
+        members,
+        convert(X[TEST]),
+        Y[TEST],
+        X_select=convert(X[shifted]),
+        y_select=Y[shifted],
+        **FAST,
+    )
+    assert any("370 of the 400 selection samples equal" in note for note in table.notes)
+    assert not any("selection samples equal" in note for note in comparison().notes)
+
+
 def test_wrong_arguments_are_reported() -> None:
     members, data = networks(), (X[TEST], Y[TEST])
     with pytest.raises(ValueError, match="at least two members, found 1"):
@@ -277,6 +314,10 @@ def test_wrong_arguments_are_reported() -> None:
         compare(members, *data, names=["a"] * 4)
     with pytest.raises(ValueError, match="X_select must be other samples"):
         compare(members, *data, X_select=X[TEST], y_select=Y[TEST])
+    with pytest.raises(ValueError, match="X_select must be other samples"):
+        compare(members, *data, X_select=X[TEST].copy(), y_select=Y[TEST])
+    with pytest.raises(TypeError, match="is_run must be True or False"):
+        compare(members, *data, is_run="no")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="X_select must be given with y_select"):
         compare(members, *data, y_select=Y[SELECT])
     with pytest.raises(ValueError, match="y and y_select must both be given"):

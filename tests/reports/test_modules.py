@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from ensembles.reports import Comparison, compare
-from ensembles.reports.modules import as_probabilities
+from ensembles.reports.modules import Batches, as_probabilities
 from tests.checkpoints.hugging_face import WORDS, transformers
 
 IMAGES, TARGETS = load_digits(return_X_y=True)
@@ -125,15 +125,31 @@ def test_state_dicts_and_loaders_give_the_same_scores() -> None:
 
 
 def test_a_loader_that_shuffles_is_refused() -> None:
-    loader = DataLoader(TensorDataset(X[TEST], Y[TEST]), shuffle=True)
-    with pytest.raises(ValueError, match=r"same order each time: .*shuffle=False"):
-        compare(networks(), loader)
+    """Also if the targets do not show it, because all are equal."""
+    for targets in (Y[TEST], torch.ones(300, dtype=torch.long)):
+        loader = DataLoader(TensorDataset(X[TEST], targets), shuffle=True)
+        with pytest.raises(ValueError, match=r"each time: .*pass shuffle=False"):
+            compare(networks(), loader)
 
 
-def test_modules_keep_their_mode() -> None:
+def test_a_loader_that_ends_after_one_pass_is_refused() -> None:
+    batches = iter(DataLoader(TensorDataset(X[TEST], Y[TEST]), 64))
+    with pytest.raises(ValueError, match="0 of 5 batches are left; pass a loader"):
+        list(Batches(batches, None, 64))
+
+
+def test_loaders_of_the_same_samples_do_not_choose() -> None:
+    data = TensorDataset(X[TEST], Y[TEST])
+    with pytest.raises(ValueError, match="X_select must be other samples than X"):
+        compare(networks(), DataLoader(data, 64), X_select=DataLoader(data, 64))
+
+
+def test_each_layer_keeps_its_mode() -> None:
     members = [deepcopy(network).train() for network in networks(2)]
+    members[0][0].eval()  # type: ignore[index]
+    modes = [[part.training for part in member.modules()] for member in members]
     compare(members, X[TEST], Y[TEST], **FAST)
-    assert all(member.training for member in members)
+    assert modes == [[part.training for part in m.modules()] for m in members]
 
 
 def test_batchnorm_of_soups_can_be_recalibrated() -> None:
