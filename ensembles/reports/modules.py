@@ -351,7 +351,7 @@ def _checksums(inputs: Any) -> list[int]:
 
     parts = inputs.values() if isinstance(inputs, Mapping) else [inputs]
     flat = [torch.as_tensor(p).detach().cpu().contiguous().flatten() for p in parts]
-    return [zlib.crc32(part.view(torch.uint8).numpy()) for part in flat]
+    return [zlib.crc32(part.view(torch.uint8).numpy().data) for part in flat]
 
 
 def _as_tensor(values: Any, device: Any) -> Any:

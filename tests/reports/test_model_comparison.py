@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.ensemble import VotingClassifier
