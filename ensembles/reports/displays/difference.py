@@ -42,7 +42,8 @@ class DifferenceDisplay(Display):
         Names of the tensors inside of a layer.
     changes : array-like of shape (n_layers, n_kinds)
         Relative change of each tensor, the L2 norm of b - a divided by that of a; NaN
-        if a layer has no such tensor, infinity if only a is 0.
+        if a layer has no such tensor, infinity if only a is 0, or if the tensor has
+        changed and has NaN or infinity.
     layer_changes : array-like of shape (n_layers,)
         Relative change of all tensors of each layer together.
     names : pair of str, default=("a", "b")
@@ -58,7 +59,7 @@ class DifferenceDisplay(Display):
     Raises
     ------
     ValueError
-        If the shapes do not fit together.
+        If the shapes do not fit together, or there are no layers.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class DifferenceDisplay(Display):
         self.changes = np.asarray(changes, np.float64)
         self.layer_changes = np.asarray(layer_changes, np.float64)
         self.names = names
+        if not self.layers:
+            raise ValueError("layers must have at least one layer, found none")
         shape = len(self.layers), len(self.kinds)
         if self.changes.shape != shape or self.layer_changes.shape != shape[:1]:
             raise ValueError(
@@ -120,6 +123,12 @@ class DifferenceDisplay(Display):
             )
         layers, kinds, changes = _grid(difference.tensors)
         by_layer = {module.name: module.relative for module in difference.modules()}
+        with_nan = {t.name for t in difference.tensors if _has_new_nan(t)}
+        for layer, tensor_names in layers_of(
+            {t.name: t for t in difference.tensors}
+        ).items():
+            if with_nan.intersection(tensor_names):
+                by_layer[layer] = np.inf
         display = cls(
             layers,
             kinds,
@@ -198,7 +207,9 @@ class DifferenceDisplay(Display):
             ticks = np.geomspace(low, high, 5)
             scale.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
             scale.minorticks_off()
-            scale.set_label("relative change ‖b - a‖ / ‖a‖\n(gray: none; red: from 0)")
+            scale.set_label(
+                "relative change ‖b - a‖ / ‖a‖\n(gray: none; red: from 0, or NaN)"
+            )
         ax.set_xticks(
             range(len(self.kinds)),
             [shorten(kind) for kind in self.kinds],
@@ -215,16 +226,16 @@ class DifferenceDisplay(Display):
         if len(changed) and changed.max() > WIDE * changed.min():
             ax.set_xscale("log")
             ax.set_xlim(changed.min() / 2, changed.max() * 1.5)
-        from_zero = np.flatnonzero(np.isinf(changes))
-        if len(from_zero):
+        marked = np.flatnonzero(~np.isfinite(changes))
+        if len(marked):
             ax.plot(
-                [0.01] * len(from_zero),
-                from_zero,
+                [0.01] * len(marked),
+                marked,
                 "D",
                 color=VERMILLION,
                 markersize=5,
                 transform=ax.get_yaxis_transform(),
-                label="from 0",
+                label="from 0, or NaN",
             )
             ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
         ax.invert_yaxis()
@@ -245,8 +256,15 @@ def _grid(
     changes = np.full((len(layers), len(kinds)), np.nan)
     for row, (layer, names) in zip(changes, layers.items(), strict=True):
         for name in names:
-            row[kinds[_kind(name, layer)]] = by_name[name].relative
+            tensor = by_name[name]
+            has_nan = _has_new_nan(tensor)
+            row[kinds[_kind(name, layer)]] = np.inf if has_nan else tensor.relative
     return list(layers), list(kinds), changes
+
+
+def _has_new_nan(tensor: TensorDifference) -> bool:
+    """Whether a tensor differs and has NaN or infinity, which its change leaves out."""
+    return bool(tensor.sums.n_nonfinite) and not tensor.is_identical
 
 
 def _kind(name: str, layer: str) -> str:

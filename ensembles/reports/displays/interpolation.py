@@ -59,7 +59,8 @@ class InterpolationDisplay(Display):
     Parameters
     ----------
     alphas : array-like of shape (n,)
-        Position of each point: 0 is the first checkpoint, 1 the second.
+        Position of each point: 0 is the first checkpoint, 1 the second. Points beyond
+        them are drawn, and do not count in the barrier.
     scores : array-like of shape (n,)
         Score of each point; NaN or infinity for a score that failed.
     names : pair of str, default=("a", "b")
@@ -190,12 +191,15 @@ class InterpolationDisplay(Display):
 
     @property
     def line(self) -> Float64:
-        """Linear interpolation of the scores of both ends, at each point."""
-        order = np.argsort(self.alphas)
-        ends = self.scores[order[[0, -1]]]
-        low, high = self.alphas[order[[0, -1]]]
-        share = (self.alphas - low) / (high - low)
-        return np.asarray((1 - share) * ends[0] + share * ends[1])
+        """Linear interpolation of the scores of both checkpoints, at each point.
+
+        NaN for points that are not between them, or if a checkpoint has no score.
+        """
+        ends = [self.scores[self.alphas == alpha] for alpha in (0, 1)]
+        first, second = (end[0] if len(end) else np.nan for end in ends)
+        is_between = (self.alphas >= 0) & (self.alphas <= 1)
+        share = np.where(is_between, self.alphas, np.nan)
+        return np.asarray((1 - share) * first + share * second)
 
     @property
     def excess(self) -> Float64:
@@ -250,7 +254,7 @@ class InterpolationDisplay(Display):
         is_scored = np.isfinite(self.scores)
         ax.plot(self.alphas, self.scores, "o-", color=BLUE, markersize=4)
         line = self.line
-        if np.isfinite(line).all():
+        if np.isfinite(line).any():
             ax.plot(self.alphas, line, "--", color=GRAY, linewidth=1)
             if self.barrier > 0:
                 self._draw_barrier(ax, int(np.nanargmax(self.excess)), line)

@@ -23,6 +23,7 @@ from ensembles.reports.displays.figures import (
 COUNTERS = {"step": "steps", "epoch": "epochs", "tokens": "tokens"}
 NAMES = {"step": "a step", "epoch": "an epoch", "tokens": "a number of tokens"}
 MOST_MARKERS = 60  # points; with more, a curve has no markers
+MOST_INSIDE = 5  # entries of a legend inside of the axes
 Curve = tuple[ArrayLike, ArrayLike]
 
 
@@ -53,7 +54,8 @@ class RunDisplay(Display):
     Raises
     ------
     ValueError
-        If positions and scores differ in shape, or no score is finite.
+        If positions and scores differ in shape, a position is not finite, or no score
+        is.
 
     Examples
     --------
@@ -135,9 +137,15 @@ class RunDisplay(Display):
         return display.plot(ax)
 
     @property
+    def figsize(self) -> tuple[float, float]:
+        """Width and height in inches of a figure that the display creates."""
+        return (9.6 if len(self.averages) >= MOST_INSIDE else 6.4), 3.8
+
+    @property
     def summary(self) -> str:
         """One line with the first and the last score, and those of the averages."""
-        text = f"{self.metric} of {len(self.scores)} checkpoints"
+        n_scores = len(self.scores)
+        text = f"{self.metric} of {n_scores} checkpoint{'s' * (n_scores > 1)}"
         text += self._range(self.positions, self.scores)
         for name, (positions, scores) in self.averages.items():
             text += f"; {name}{self._range(positions, scores)}"
@@ -174,10 +182,8 @@ class RunDisplay(Display):
 
     def _draw(self, ax: Any) -> None:
         curves = {"checkpoints": (self.positions, self.scores), **self.averages}
-        colors = [BLUE, *(CURVES[n % len(CURVES)] for n in range(len(self.averages)))]
-        for (name, (positions, scores)), color in zip(
-            curves.items(), colors, strict=True
-        ):
+        for number, (name, (positions, scores)) in enumerate(curves.items()):
+            color = CURVES[(number - 1) % len(CURVES)] if number else BLUE
             marker = "o" if len(scores) <= MOST_MARKERS else ""
             ax.plot(
                 positions,
@@ -185,6 +191,7 @@ class RunDisplay(Display):
                 marker=marker,
                 markersize=4,
                 color=color,
+                linestyle="-" if number <= len(CURVES) else "--",
                 alpha=0.75 if color == BLUE and self.averages else 1,
                 label=shorten(name, 40),
             )
@@ -192,21 +199,27 @@ class RunDisplay(Display):
             ax, np.concatenate([x[np.isnan(scores)] for x, scores in curves.values()])
         )
         ax.set_xlabel(COUNTERS[self.counter])
-        ax.set_ylabel(self.metric)
-        if len(ax.get_legend_handles_labels()[1]) > 1:
+        ax.set_ylabel(shorten(self.metric, 40))
+        n_labels = len(ax.get_legend_handles_labels()[1])
+        if n_labels > MOST_INSIDE:
+            ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+        elif n_labels > 1:
             ax.legend(frameon=False)
         clear_spines(ax)
 
 
 def _curve(name: str, positions: ArrayLike, scores: ArrayLike) -> tuple[Float64, ...]:
-    """Positions and scores as arrays of one shape."""
+    """Positions and scores as arrays of one shape, in the order of the positions."""
     x, y = np.asarray(positions, np.float64), finite_or_nan(scores)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(
             f"positions and scores of {name} must have the same shape, (n,); found "
             f"{x.shape} and {y.shape}"
         )
-    return x, y
+    if not np.isfinite(x).all():
+        raise ValueError(f"positions of {name} must be finite, found {x}")
+    order = np.argsort(x, kind="stable")
+    return x[order], y[order]
 
 
 def _check_counter(counter: str) -> None:

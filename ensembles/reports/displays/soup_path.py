@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -68,7 +68,7 @@ class SoupPathDisplay(Display):
     Raises
     ------
     ValueError
-        If the numbers of entries differ, or no score is finite.
+        If the numbers of entries differ, no score is finite, or no member is kept.
 
     References
     ----------
@@ -104,6 +104,12 @@ class SoupPathDisplay(Display):
             )
         if not np.isfinite(self.scores).any():
             raise ValueError("no score is finite, so there is no path to draw")
+        unknown = {*self.outcomes}.difference(get_args(Outcome))
+        if unknown or "kept" not in self.outcomes:
+            raise ValueError(
+                f"outcomes must be {', '.join(get_args(Outcome))}, and 'kept' for at "
+                f"least one member; found {', '.join(map(str, self.outcomes))}"
+            )
 
     @classmethod
     def from_report(

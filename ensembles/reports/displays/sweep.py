@@ -143,7 +143,7 @@ class SweepDisplay(Display):
     @property
     def summary(self) -> str:
         """One line with the best average and the score of the last checkpoint."""
-        best = next(point for point in self.points if point.is_best)
+        best = self.points[self._best]
         name = f"{best.n_members} checkpoints from {best.first} to {best.last}"
         if best.n_members == 1:
             name = f"checkpoint {best.last} alone"
@@ -167,12 +167,19 @@ class SweepDisplay(Display):
         }
 
     @property
+    def _best(self) -> int:
+        """Index of the marked average, else of the first with the best score."""
+        marked = [index for index, point in enumerate(self.points) if point.is_best]
+        sign = 1 if self.lower_is_better else -1
+        return marked[0] if marked else int(np.nanargmin(sign * self.scores))
+
+    @property
     def _is_named(self) -> bool:
         return self.points[0].schedule is not None
 
     def _draw(self, ax: Any) -> None:
         title = self.metric + " (lower is better)" * self.lower_is_better
-        best = next(index for index, p in enumerate(self.points) if p.is_best)
+        best = self._best
         x: Any
         y: Any
         if self._is_named:

@@ -88,3 +88,19 @@ def test_what_cannot_be_compared_is_one_error() -> None:
         display_of(LAYERED, {"x": np.ones(2)})
     with pytest.raises(ValueError, match=r"shape \(1, 2\).*found \(2, 2\)"):
         DifferenceDisplay(["x"], ["w", "b"], np.eye(2), [1.0])
+
+
+def test_tensors_with_nan_do_not_look_unchanged() -> None:
+    display = display_of(FLAT, {**FLAT, "fc.weight": np.array([1, np.nan])})
+    (marks,) = display.ax_.lines
+    assert [display.layers[row] for row in marks.get_ydata()] == ["fc"]
+    assert "3 layers, 2 unchanged" in display.summary
+    masked = {**FLAT, "fc.weight": np.array([1, -np.inf])}
+    assert "3 layers, 3 unchanged" in display_of(masked, masked).summary
+    broken = display_of(LAYERED, {**LAYERED, "h.3.out": np.array([1, 1, 1, np.inf])})
+    assert np.isfinite(images(broken)[1]).tolist()[3] == [False, True]
+
+
+def test_layers_are_needed() -> None:
+    with pytest.raises(ValueError, match="at least one layer, found none"):
+        DifferenceDisplay([], [], np.zeros((0, 0)), [])

@@ -156,3 +156,13 @@ def test_a_shared_initialization_has_a_far_lower_barrier(
     different = barrier(train(3), train(4))
     assert different > 0.5
     assert shared < 0.02 * different
+
+
+def test_points_beyond_the_checkpoints_do_not_count_in_the_barrier() -> None:
+    alphas, losses = [1.5, -0.5, 0, 0.5, 1], [9.0, 3.0, 1.0, 2.0, 1.0]
+    display = InterpolationDisplay(alphas, losses, lower_is_better=True)
+    np.testing.assert_array_equal(display.line, [np.nan, np.nan, 1, 1, 1])
+    assert display.barrier == 1
+    assert VERMILLION in lines(display.plot())
+    without_end = InterpolationDisplay([0, 0.5], [1, 2], lower_is_better=True)
+    assert np.isnan(without_end.barrier)

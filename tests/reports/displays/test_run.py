@@ -109,3 +109,25 @@ def test_windows_are_means_of_consecutive_checkpoints() -> None:
     np.testing.assert_array_equal(weights[parts[1]], [[0.25] * 4])
     with pytest.raises(ValueError, match="number of checkpoints, 4; found 5"):
         window_weights(4, [5])
+
+
+def test_checkpoints_are_drawn_in_the_order_of_their_positions() -> None:
+    display = RunDisplay([300, 100], [1.0, 2.0], metric="loss")
+    np.testing.assert_array_equal(display.positions, [100, 300])
+    expected = "loss of 2 checkpoints from 2 at step 100 to 1 at step 300"
+    assert display.summary == expected
+    assert RunDisplay([1], [2.0]).summary.startswith("score of 1 checkpoint from")
+    with pytest.raises(ValueError, match="positions of score must be finite"):
+        RunDisplay([1, np.nan], [1.0, 2.0])
+
+
+def test_many_averages_are_told_apart_and_leave_the_curves_free() -> None:
+    averages = {f"mean of {n}": ([1, 2], [1.0, n]) for n in range(7)}
+    display = RunDisplay([1, 2], [1.0, 2.0], averages=averages, metric="x" * 90).plot()
+    styles = {(c.get_color(), c.get_linestyle()) for c in curves(display).values()}
+    assert len(styles) == 8
+    display.figure_.canvas.draw()
+    legend = display.ax_.get_legend().get_window_extent()
+    assert legend.x0 >= display.ax_.get_window_extent().x1
+    assert legend.x1 <= display.figure_.bbox.x1
+    assert len(display.ax_.get_ylabel()) == 40

@@ -182,3 +182,9 @@ def test_two_members_and_forty(tmp_path: Path) -> None:
     ).plot()
     assert len(many.ax_.get_yticks()) <= 60
     assert many.figsize[1] <= 16
+
+
+@pytest.mark.parametrize("outcomes", [["left out", "no score"], ["kept", "dropped"]])
+def test_other_outcomes_are_refused(outcomes: Any) -> None:
+    with pytest.raises(ValueError, match="and 'kept' for at least one member; found"):
+        SoupPathDisplay(["a", "b"], [0.5, 0.4], [0.5, 0.4], outcomes)

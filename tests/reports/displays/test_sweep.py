@@ -120,3 +120,11 @@ def test_wrong_arguments_are_an_error(tmp_path: Path) -> None:
         SweepDisplay([SweepPoint(1, 2, 2, None)])
     with pytest.raises(ValueError, match="an entry for each of 4 members, found 1"):
         SweepDisplay.from_report(swept(tmp_path, "windows"), steps=[1])
+
+
+@pytest.mark.parametrize(("lower", "best"), [(True, 2), (False, 4)])
+def test_without_a_mark_the_best_score_is_the_best(lower: bool, best: int) -> None:
+    points = [SweepPoint(1, n, n, score) for n, score in ((2, 0.1), (3, None), (4, 3))]
+    display = SweepDisplay(points, lower_is_better=lower)
+    assert f": {best} checkpoints from 1 to {best}" in display.summary
+    assert drawn(display.plot())["best"].get_xdata() == [best]
