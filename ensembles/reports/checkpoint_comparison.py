@@ -202,14 +202,13 @@ def _scored(
     *,
     is_run: bool,
 ) -> list[_Scored]:
-    """Score all members and their averages."""
-    members = [
+    """Score all members and their averages; a score that failed is None."""
+    rows = [
         _Scored(source.name, "member", reported.candidate(weights))
         for source, weights in zip(
             reported.sources, np.eye(len(reported.sources)), strict=True
         )
     ]
-    rows = [row for row in members if row.candidate.score is not None]
 
     def add(model: str, kind: Kind, candidate: Candidate) -> None:
         rows.append(_Scored(model, kind, candidate))
@@ -268,7 +267,9 @@ def _comparison(
     done: list[tuple[_Scored, float]] = []
     for row in scored:
         if row.candidate.score is None:
-            notes.append(f"{row.model} could not be scored: {row.candidate.error}")
+            notes.append(
+                f"{row.model} is left out, its score failed: {row.candidate.error}"
+            )
         else:
             done.append((row, row.candidate.score))
     members = np.array([value for row, value in done if row.kind == "member"])

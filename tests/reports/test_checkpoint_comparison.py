@@ -12,6 +12,7 @@ from ensembles.checkpoints import Candidate, Journal, make_soup
 from ensembles.reports import Comparison, compare_checkpoints
 from tests.checkpoints.soup_search.test_make_soup import (
     VALUES,
+    made,
     members,
     nearness,
     six,
@@ -134,3 +135,16 @@ def test_wrong_arguments_are_reported(tmp_path: Path) -> None:
         compare_checkpoints(paths, steps, on_error="ignore")
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         compare_checkpoints([*paths, tmp_path / "g.pt"], steps)
+
+
+@pytest.mark.parametrize(("lower", "median"), [(True, "b"), (False, "c")])
+def test_of_two_members_in_the_middle_the_better_is_the_median(
+    tmp_path: Path, lower: bool, median: str
+) -> None:
+    paths = [
+        made(tmp_path, f"{name}.safetensors", number)
+        for number, name in enumerate("abcd")
+    ]
+    table = compare_checkpoints(paths, value, lower_is_better=lower, folder=tmp_path)
+    (row,) = [row for row in table.rows if row.is_median_member]
+    assert Path(row.model).stem == median

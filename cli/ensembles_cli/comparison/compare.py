@@ -120,6 +120,11 @@ def command(
     choice = run.choice_in(options, with_direction=False)
     chosen = choose_checkpoints(members, **choice)
     print_notes(chosen.notes)
+    if len(chosen.paths) < 2:
+        raise click.UsageError(
+            f"pass at least two models, found {', '.join(map(str, chosen.paths))}; of "
+            "the folder of a training run, --last N takes checkpoints"
+        )
     compare = _compare_by_command if options["pairs"] is None else _compare_encoders
     is_run = any(value is not None for value in choice.values())
     comparison = compare(chosen.paths, is_run=is_run, **options)

@@ -149,3 +149,22 @@ def test_a_failure_is_one_line(compare: Compare) -> None:
     assert result.exit_code == 1
     assert "error: " in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_single_path_is_reported_with_the_option_for_runs(compare: Compare) -> None:
+    six(Path())
+    result = compare("a.safetensors", "--score", SCORE)
+    assert result.exit_code == 2
+    assert "at least two models, found a.safetensors; of the folder of a" in " ".join(
+        result.stderr.split()
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_member_that_is_left_out_is_in_the_json(compare: Compare) -> None:
+    names = [path.name for path in six(Path())]
+    fails = "case {} in *e.safetensors) echo nan;; *) echo 1;; esac"
+    result = compare(*names, "--score", fails, "--on-error", "drop", "--json")
+    assert result.exit_code == 0, result.stderr
+    (note,) = [n for n in json.loads(result.stdout)["notes"] if "left out" in n]
+    assert note.startswith("e.safetensors is left out, its score failed: ")
