@@ -83,7 +83,17 @@ class TransformersAveraging(TrainerCallback):
         trainer : Trainer
             Its ``evaluate`` and ``predict`` are replaced by functions that swap
             averaged parameters in, unless ``evaluate`` of the callback is None.
+
+        Raises
+        ------
+        ValueError
+            If the trainer has the callback already.
         """
+        if self in trainer.callback_handler.callbacks:
+            raise ValueError(
+                "the trainer has this callback already and would update its averages "
+                "twice: call averaging.attach(trainer) once, without callbacks=[...]"
+            )
         trainer.add_callback(self)
         self._is_attached = True
         if self.evaluate is not None:
@@ -130,6 +140,8 @@ class TransformersAveraging(TrainerCallback):
                 stacklevel=2,
             )
         self.average = ParameterAverage(model, self.averages, **self.options)
+        if self.evaluate is not None:
+            self.average.n_members(self.evaluate)  # raises if the name is unknown
         if state.global_step and self.resume is not False:
             path = self._saved(Path(args.output_dir), state.global_step)
             self.average.load_state_dict(torch.load(path, "cpu", weights_only=True))

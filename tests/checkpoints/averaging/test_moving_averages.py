@@ -116,3 +116,12 @@ def test_invalid_settings_are_refused(make: Any, message: str) -> None:
 def test_a_count_must_be_an_integer() -> None:
     with pytest.raises(TypeError, match=r"every must be an integer, found 2\.5"):
         SWA(every=2.5)  # type: ignore[arg-type]
+
+
+def test_the_time_of_a_power_function_average_is_measured_from_its_start() -> None:
+    late, early = PowerEMA(gamma=3, start=100), PowerEMA(gamma=3)
+    for step in (2, 3, 50):
+        shares = [
+            a.total_weight(1, 1, a.start + step, a.start + 1) for a in (late, early)
+        ]
+        assert shares[0] == shares[1] == 1 / (1 - float((1 / step) ** 4))

@@ -227,6 +227,22 @@ def test_evaluation_without_the_trainer_is_refused(tmp_path: Path) -> None:
         trainer.train()
 
 
+def test_an_unknown_average_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    averaging = TransformersAveraging(EMA(0.9), evaluate="swa")
+    trainer = make_trainer(tmp_path)
+    averaging.attach(trainer)
+    with pytest.raises(ValueError, match="must be one of 'ema', found 'swa'"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_callback_is_attached_once(tmp_path: Path) -> None:
+    averaging = TransformersAveraging(EMA(0.9))
+    trainer = make_trainer(tmp_path, [averaging])
+    with pytest.raises(ValueError, match="has this callback already"):
+        averaging.attach(trainer)
+
+
 def test_the_best_checkpoint_has_raw_parameters_and_a_warning(tmp_path: Path) -> None:
     trainer = make_trainer(
         tmp_path,
