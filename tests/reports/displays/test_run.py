@@ -121,7 +121,7 @@ def test_checkpoints_are_drawn_in_the_order_of_their_positions() -> None:
         RunDisplay([1, np.nan], [1.0, 2.0])
 
 
-def test_many_averages_are_told_apart_and_leave_the_curves_free() -> None:
+def test_many_averages_differ_in_style_and_have_their_legend_outside() -> None:
     averages = {f"mean of {n}": ([1, 2], [1.0, n]) for n in range(7)}
     display = RunDisplay([1, 2], [1.0, 2.0], averages=averages, metric="x" * 90).plot()
     styles = {(c.get_color(), c.get_linestyle()) for c in curves(display).values()}
