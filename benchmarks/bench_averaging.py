@@ -102,7 +102,7 @@ def prepared(way: str, members: dict[str, Tensor]) -> Callable[[], None]:
     """Function that updates averages of the members once."""
     tensors = [*members.values()]
     if way == LERP:
-        shadows = [tensor.float() for tensor in tensors]
+        shadows = [tensor.float().clone() for tensor in tensors]
         return lambda: lerp(shadows, tensors)
     if way == PASS:
         wide = [tensor.double() for tensor in tensors]

@@ -11,9 +11,7 @@ import numpy as np
 import run_training
 from run_training import HALF_LIVES, STORED_SIGMAS, Settings
 
-from ensembles.checkpoints import average
-from ensembles.checkpoints.runs.post_hoc import post_hoc_weights
-from ensembles.checkpoints.runs.schedules import schedule_weights
+from ensembles.checkpoints import average, post_hoc_weights, schedule_weights
 
 LAWA = (2, 4, 8, 12, 16, 24)  # snapshots
 LAWA_ON_THE_WAY = (2, 4, 8)

@@ -15,7 +15,7 @@ import torch
 from run_averages import SIGMAS
 from run_training import DIRECT_SIGMA, HALF_LIVES, STORED_SIGMAS, Run, Settings
 
-from ensembles.checkpoints.runs.schedules import schedule_weights
+from ensembles.checkpoints import schedule_weights
 from ensembles_cli.demo.nanogpt import GPT, Size
 
 CHECKED = Settings(n_steps=40, rate=4e-3)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ensembles.checkpoints.runs.power_function import sigma_rel_to_gamma
+from ensembles.checkpoints import sigma_rel_to_gamma
 from ensembles_cli.demo.language_model import CHARACTERS, encode, split
 from ensembles_cli.demo.nanogpt import GPT, Size, next_token_loss
 

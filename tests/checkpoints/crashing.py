@@ -409,7 +409,8 @@ class Case:
             assert tree(self.out) == self.new, where
         else:
             assert "\n" not in message, (where, message)
-            assert str(self.folder) in message, (where, message)
+            places = [str(self.folder), *self.members]
+            assert any(place in message for place in places), (where, message)
         if name not in REMOVALS:
             assert self.leftovers() == [], (where, message)
         else:

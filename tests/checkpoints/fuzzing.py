@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import pickle
@@ -17,7 +18,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -65,8 +66,7 @@ def torch_bytes(content: Any, **options: Any) -> bytes:
 
 def distributed_files() -> dict[str, bytes]:
     """Files of a distributed checkpoint of one rank."""
-    from torch.distributed import checkpoint
-
+    checkpoint: Any = importlib.import_module("torch.distributed.checkpoint")
     with tempfile.TemporaryDirectory() as folder:
         writer = checkpoint.FileSystemWriter(folder, sync_files=False)
         with warnings.catch_warnings(action="ignore"):  # it may not be meant
@@ -138,7 +138,7 @@ def cases(rng: np.random.Generator) -> Iterator[tuple[str, dict[str, bytes]]]:
     )
     plain = save({name: np.ascontiguousarray(a) for name, a in arrays.items()})
     archive = io.BytesIO()
-    np.savez(archive, **arrays)
+    np.savez(archive, **cast(Any, arrays))
     sharded = distributed_files()
     index = json.dumps({"weight_map": dict.fromkeys(arrays, "a.safetensors")}).encode()
     directory = {"model.safetensors.index.json": index, "a.safetensors": plain}

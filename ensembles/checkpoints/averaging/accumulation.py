@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ensembles.checkpoints.averaging.moving_averages import LAWA, Average
-from ensembles.parallel import map_threads
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Elements that are converted at a time. On a CPU their wide copies stay in the cache,
-# and torch runs as many in one thread; elsewhere, starting an operation takes longer.
-CPU_CHUNK, DEVICE_CHUNK = 1 << 15, 1 << 22
-FEWEST_FOR_THREADS = 1 << 20  # elements of all tensors
+# Elements that are converted at a time. On a CPU their wide copies stay in the cache;
+# elsewhere, starting an operation takes longer.
+CPU_CHUNK, DEVICE_CHUNK = 1 << 18, 1 << 22
 
 
 class Move(NamedTuple):
@@ -174,20 +172,12 @@ def move(members: Sequence[Tensor], moves: Sequence[Move]) -> None:
         for tensors, share in moves:
             torch._foreach_lerp_(tensors, [*members], share)
         return
-    shares = [share for _, share in moves]
-
-    def move_group(group: list[tuple[Tensor, ...]]) -> None:
-        members, *averages = zip(*group, strict=True)
+    for group in _groups(members, [tensors for tensors, _ in moves]):
+        parts, *averages = zip(*group, strict=True)
         wide = [torch.empty_like(tensor) for tensor in averages[0]]
-        torch._foreach_copy_(wide, members)
-        for tensors, share in zip(averages, shares, strict=True):
-            torch._foreach_lerp_(tensors, wide, share)
-
-    groups = [*_groups(members, [tensors for tensors, _ in moves])]
-    is_large = sum(member.numel() for member in members) >= FEWEST_FOR_THREADS
-    is_on_cpu = moves[0].tensors[0].device.type == "cpu"
-    n_threads = torch.get_num_threads() if is_large and is_on_cpu else 1
-    map_threads(groups, lambda: move_group, n_threads)
+        torch._foreach_copy_(wide, parts)
+        for targets, (_, share) in zip(averages, moves, strict=True):
+            torch._foreach_lerp_(targets, wide, share)
 
 
 def _is_like(member: Tensor, tensor: Tensor) -> bool:

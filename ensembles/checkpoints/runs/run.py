@@ -78,7 +78,7 @@ class Run:
     folder : Path
         Folder of the run.
     layout : str
-        Name of its layout in `LAYOUTS`, or "numbers".
+        Name of its layout in ``LAYOUTS``, or "numbers".
     checkpoints : tuple of RunCheckpoint
         All checkpoints; those of role "checkpoint" come first, in the order of
         training.

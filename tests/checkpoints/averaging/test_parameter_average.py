@@ -207,7 +207,7 @@ def test_several_averages_equal_each_alone() -> None:
         assert kept.n_members() == together.n_members(name) > 0
 
 
-def test_pieces_and_threads_do_not_change_the_bits(
+def test_pieces_do_not_change_the_bits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
@@ -226,8 +226,6 @@ def test_pieces_and_threads_do_not_change_the_bits(
         whole.update()
         with monkeypatch.context() as patch:
             patch.setattr(accumulation, "CPU_CHUNK", 96)
-            patch.setattr(accumulation, "FEWEST_FOR_THREADS", 1)
-            patch.setattr(torch, "get_num_threads", lambda: 3)
             pieces.update()
     assert same(whole.state_dict(), pieces.state_dict())
 
