@@ -166,5 +166,7 @@ def test_a_member_that_is_left_out_is_in_the_json(compare: Compare) -> None:
     fails = "case {} in *e.safetensors) echo nan;; *) echo 1;; esac"
     result = compare(*names, "--score", fails, "--on-error", "drop", "--json")
     assert result.exit_code == 0, result.stderr
-    (note,) = [n for n in json.loads(result.stdout)["notes"] if "left out" in n]
-    assert note.startswith("e.safetensors is left out, its score failed: ")
+    notes = json.loads(result.stdout)["notes"]
+    assert any(
+        note.startswith("e.safetensors is left out, its score") for note in notes
+    )
