@@ -582,7 +582,7 @@ def test_pictures_follow_the_code_that_draws_them_and_are_small() -> None:
     paths = [drawn.PAGE.parent / path for _, path in drawn.pictures() if path]
     page = page_of(drawn.PAGE)
     assert [path.name for path in paths] == re.findall(r"pictures/(\w+\.\w+)\)", page)
-    assert len(paths) == 7
+    assert len(paths) == 8
     assert all(path.stat().st_size < 60_000 for path in paths)
 
 

@@ -139,7 +139,6 @@ class EMA(Average):
     def total_weight(
         self, total: float, n_members: int, step: int, previous: int
     ) -> float:
-        """Total weight with a new member, see ``Average.total_weight``."""
         distance = step - previous
         # expm1 keeps the digits of 1 - decay for a decay near 1.
         rate = (
@@ -192,7 +191,6 @@ class PowerEMA(Average):
     def total_weight(
         self, total: float, n_members: int, step: int, previous: int
     ) -> float:
-        """Total weight with a new member, see ``Average.total_weight``."""
         gamma = resolve_gamma(self.gamma, self.sigma_rel)
         kept = (previous - self.start) / (step - self.start)
         return 1 / (1 - float(kept ** (gamma + 1)))
