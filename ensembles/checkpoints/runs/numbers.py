@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 from ensembles.checkpoints.runs.run import Role, RunCheckpoint
@@ -19,7 +20,7 @@ from ensembles.checkpoints.runs.step_names import (
 
 NUMBERS = "numbers"  # layout of a folder that no layout in `LAYOUTS` fits
 NUMBER = "number"  # kind of a step without a word beside it
-EPOCH = "epoch"  # word of a number that counts epochs
+OTHER_COUNTERS = ("tokens", "epoch")  # kinds of numbers that do not count steps
 
 
 def describe_by_numbers(
@@ -39,7 +40,7 @@ def describe_by_numbers(
     -------
     list of RunCheckpoint
         In the same order. A checkpoint named ``last`` with the step of another one is a
-        copy.
+        copy. Steps that start again in each epoch are left out: the epoch is the order.
     """
     if not paths:
         return []
@@ -49,6 +50,11 @@ def describe_by_numbers(
         _describe(path, name.relative_to(shared).parts, own_files)
         for path, name in zip(paths, full, strict=True)
     ]
+    if _restarts(checkpoints):
+        checkpoints = [
+            c if c.epoch is None else replace(c, step=None, kind="epoch")
+            for c in checkpoints
+        ]
     steps = {_position(c) for c in checkpoints if not is_last(c.path.name)}
     return [
         replace(c, role="copy")
@@ -58,17 +64,35 @@ def describe_by_numbers(
     ]
 
 
-def _position(checkpoint: RunCheckpoint) -> tuple[str, Decimal | None, Decimal | None]:
-    return checkpoint.kind, checkpoint.step, checkpoint.epoch
+def _position(checkpoint: RunCheckpoint) -> tuple[str, *tuple[Decimal | None, ...]]:
+    return checkpoint.kind, checkpoint.step, checkpoint.epoch, checkpoint.tokens
 
 
 def _describe(path: Path, parts: Sequence[str], own_files: bool) -> RunCheckpoint:
     step = step_of(parts, bare=not own_files or path.is_dir())
     if step is None:
         return RunCheckpoint(path=path, role=_role(path.name))
-    if step.kind == EPOCH:
-        return RunCheckpoint(path=path, epoch=step.number, kind=EPOCH)
-    return RunCheckpoint(path=path, step=step.number, kind=step.kind or NUMBER)
+    return RunCheckpoint(
+        path=path,
+        step=None if step.kind in OTHER_COUNTERS else step.number,
+        epoch=step.epoch,
+        tokens=step.tokens,
+        kind=step.kind or NUMBER,
+    )
+
+
+def _restarts(checkpoints: Sequence[RunCheckpoint]) -> bool:
+    """Whether the steps are counted from the start of each epoch, not of the run."""
+    positions = [
+        (c.epoch, c.step)
+        for c in checkpoints
+        if c.epoch is not None and c.step is not None
+    ]
+    by_epoch = sorted(positions)
+    return any(
+        earlier[0] < later[0] and later[1] <= earlier[1]
+        for earlier, later in pairwise(by_epoch)
+    )
 
 
 def _role(name: str) -> Role:

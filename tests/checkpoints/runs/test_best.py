@@ -198,6 +198,15 @@ def test_contradictions_are_one_error(choice: dict[str, Any], message: str) -> N
         choose_checkpoints(LOSSES, **choice)
 
 
+def test_windows_of_numbers_of_any_length_are_exact() -> None:
+    first = 10**40
+    window = parse_window(f"{first}::0.5", "steps")
+    assert Decimal(first + 1) in window
+    assert Decimal(f"{first}.3") not in window
+    assert parse_window(str(first + 1), "steps").start == first + 1
+    assert parse_window("1e3:1.0005K", "steps") == (1000, Decimal("1000.5"), None)
+
+
 @given(
     st.integers(0, 30) | st.none(),
     st.integers(0, 60) | st.none(),

@@ -164,6 +164,12 @@ def test_the_step_may_be_in_any_part_of_the_path(tmp_path: Path) -> None:
         ["checkpoint_90-of-2.pt", "checkpoint_100-of-1.pt"],
         ["m.9.pt", "m.10.pt"],
         ["m-9-acc0.99.pt", "m-10-acc0.11.pt"],
+        ["step_5e4.pt", "step_1e5.pt"],
+        ["step_9,000.pt", "step_10,000.pt"],
+        ["checkpoint_0.9_epoch_5.pt", "checkpoint_0.8_epoch_6.pt"],
+        ["ep0-ba900-rank0.pt", "ep1-ba1000-rank0.pt"],
+        ["tokens-500M.pt", "tokens-1.5B.pt"],
+        ["epoch1_iter900.pt", "epoch2_iter880.pt"],
     ],
     ids=str,
 )
@@ -246,6 +252,22 @@ def test_each_chosen_checkpoint_has_its_step(tmp_path: Path) -> None:
     found = choose_checkpoints([run], last=2)
     assert list(map(str, found.steps)) == ["1000", "1500"]
     assert choose_checkpoints([run]).steps == [None]
+
+
+def test_a_name_may_have_the_step_the_epoch_and_the_tokens(tmp_path: Path) -> None:
+    for name in ("s1-step50-tokens2B-epoch1.pt", "s1-step90-tokens1T-epoch2.pt"):
+        (tmp_path / name).write_bytes(WRITTEN)
+    for choice in ({"tokens": "3B:"}, {"epochs": "2"}, {"steps": "60:"}):
+        found = choose_checkpoints(tmp_path, **choice)
+        assert names(found.paths) == ["s1-step90-tokens1T-epoch2.pt"]
+        assert found.checkpoints[0].tokens == 10**12
+
+
+def test_steps_that_start_again_in_each_epoch_are_not_an_order(tmp_path: Path) -> None:
+    for name in ("epoch1_iter500.pt", "epoch1_iter900.pt", "epoch2_iter100.pt"):
+        (tmp_path / name).write_bytes(WRITTEN)
+    with pytest.raises(ValueError, match=r"different steps, .*iter500\.pt -> 1"):
+        expand([str(tmp_path)], last=2)
 
 
 def empty(folder: Path, names: list[str]) -> Path:
