@@ -172,6 +172,8 @@ def test_steps_of_a_stride_that_do_not_exist_are_noted() -> None:
     assert chosen.steps == [100, 300, 500]
     assert chosen.notes == ["no checkpoints at step 200, 400, 600"]
     assert choose_checkpoints(run, steps="100::200").notes == []
+    (note,) = choose_checkpoints(run, steps="100:1T:100").notes
+    assert note.endswith("and 992 more, at least")
 
 
 @pytest.mark.parametrize(

@@ -343,6 +343,8 @@ def test_a_last_checkpoint_of_a_step_of_its_own_is_taken(tmp_path: Path) -> None
     [
         (["model_10.pt", "model_20.pt", "ema_30.pt"], 2, "model_20.pt, ema_30.pt"),
         (["G_800.pth", "G_1600.pth", "D_2400.pth"], 3, "G_800.pth, D_2400.pth"),
+        (["fold_0_ep9.pt", "fold_1_ep7.pt"], 2, "fold_1_ep7.pt, fold_0_ep9.pt"),
+        (["m_seed=1_10.pt", "m_seed=2_20.pt"], 2, "m_seed=1_10.pt, m_seed=2_20.pt"),
     ],
 )
 def test_names_of_two_models_in_one_folder_are_noted(
@@ -354,9 +356,17 @@ def test_names_of_two_models_in_one_folder_are_noted(
     assert "pass a pattern" in note
 
 
+def test_steps_of_two_folders_of_runs_are_noted(tmp_path: Path) -> None:
+    for run, step in (("run-1", 100), ("run-2", 200)):
+        save(tmp_path / run / f"step-{step}/model.safetensors", ONE)
+    (note,) = choose_checkpoints([tmp_path / "run-1", tmp_path / "run-2"], last=2).notes
+    assert note.startswith("run-1/step-100, run-2/step-200 were chosen")
+
+
 @pytest.mark.parametrize(
     "entries",
     [
+        ["fold1_ep10.pt", "fold1_ep20.pt"],
         ["copy-task-step10.pt", "copy-task-step20.pt"],
         ["temp0.7-step10.pt", "temp0.7-step20.pt"],
         ["epoch=4-val_loss=0.31.ckpt", "epoch=10-val_loss=-0.29-v1.ckpt"],
