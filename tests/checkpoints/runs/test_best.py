@@ -132,6 +132,9 @@ def test_an_unknown_metric_is_one_error_with_the_metrics_of_the_run() -> None:
         ("neg_mean_squared_error", False),
         ("norm", None),
         ("acc_loss", None),
+        ("bits_per_byte", True),
+        ("nDCG@10", False),
+        ("samples_per_second", None),
     ],
 )
 def test_the_name_of_a_metric_has_a_direction(name: str, expected: bool | None) -> None:

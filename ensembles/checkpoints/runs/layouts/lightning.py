@@ -78,11 +78,13 @@ def lightning(run: Run) -> Run | None:
         if checkpoint.role == "checkpoint" and common_counter([checkpoint]) is None:
             checkpoint = replace(checkpoint, role="other")
         checkpoints.append(checkpoint)
+    # Callbacks with another folder have no value of these files.
+    metrics = {m.metric for m in monitored if m.value is not None}
     return replace(
         run,
         checkpoints=tuple(with_last(checkpoints)),
         notes=tuple(notes),
-        monitor=monitored[-1].metric if monitored else None,
+        monitor=metrics.pop() if len(metrics) == 1 else None,
         lower_is_better={
             m.metric: m.lower_is_better
             for m in monitored
