@@ -299,10 +299,12 @@ def _none_in(path: Path) -> str:
     runs = [e for e in folders if any(map(is_checkpoint, e.iterdir()))]
     if runs:
         file = next(filter(is_checkpoint, sorted(runs[-1].iterdir())))
+        pattern = f", or a pattern such as '{path}/*/{file.name}'"
+        are_steps = file.is_file() and all(step_of((e.name,)) for e in runs)
         return (
             f"{path} contains no readable checkpoints, but its folders "
-            f"{listed(e.name for e in runs)} do; pass one of them, or a pattern if "
-            f"they are steps of one run, such as '{path}/*/{file.name}'"
+            f"{listed(e.name for e in runs)} do; pass one of them"
+            f"{pattern if are_steps else ''}"
         )
     stepped = [entry for entry in folders if step_of((entry.name,))]
     if not stepped:

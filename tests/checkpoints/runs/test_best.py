@@ -179,6 +179,12 @@ def test_steps_of_a_stride_that_do_not_exist_are_noted() -> None:
     assert note.endswith("and 992 more, at least")
 
 
+def test_a_window_that_the_run_has_not_reached_is_noted() -> None:
+    (note,) = choose_checkpoints(LOSSES, steps="300:1k").notes
+    assert note == "the last step is 500, before the end of steps=300:1k"
+    assert choose_checkpoints(LOSSES, steps=":1k").notes == []
+
+
 @pytest.mark.parametrize(
     ("choice", "message"),
     [

@@ -234,8 +234,15 @@ def test_a_checkpoint_or_a_file_is_not_a_run(tmp_path: Path) -> None:
 def test_a_folder_of_runs_is_one_error_that_names_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         trainer_run(tmp_path / name, 100)
-    with pytest.raises(ValueError, match=r"but its folders a, b do; pass one of them"):
+    with pytest.raises(ValueError, match=r"but its folders a, b do; pass one of them$"):
         read_run(tmp_path)
+    for step in (1, 2):
+        (tmp_path / f"steps/{step}").mkdir(parents=True)
+        save_file(ONE, tmp_path / f"steps/{step}/net.safetensors")
+    with pytest.raises(ValueError, match=r"or a pattern .*steps/\*/net\.safetensors'$"):
+        read_run(tmp_path / "steps")
+    pattern = str(tmp_path / "steps/*/net.safetensors")
+    assert choose_checkpoints(pattern, steps=":").steps == [1, 2]
 
 
 def test_a_metric_of_the_best_that_was_never_logged_is_left_out(tmp_path: Path) -> None:
