@@ -255,8 +255,8 @@ def _inside(
             f"no checkpoint in {run.folder} is in {name}={text!r} (--{name} {text}): "
             f"found {counter} {min(existing):f} to {max(existing):f}"
         )
-    last, stop = max(existing), window.stop
-    if None not in (window.start, stop) and not window.stride and last < stop:
+    last, start, stop, stride = max(existing), *window
+    if start is not None and stop is not None and not stride and last < stop:
         notes.append(f"the last {counter} is {last:f}, before the end of {name}={text}")
     missing = [f"{n:f}" for n in islice(window.missing(existing), MOST_MISSING)]
     if missing:

@@ -257,7 +257,8 @@ def test_each_chosen_checkpoint_has_its_step(tmp_path: Path) -> None:
 def test_a_name_may_have_the_step_the_epoch_and_the_tokens(tmp_path: Path) -> None:
     for name in ("s1-step50-tokens2B-epoch1.pt", "s1-step90-tokens1T-epoch2.pt"):
         (tmp_path / name).write_bytes(WRITTEN)
-    for choice in ({"tokens": "3B:"}, {"epochs": "2"}, {"steps": "60:"}):
+    choices: list[dict[str, Any]] = [{"tokens": "3B:"}, {"epochs": "2"}]
+    for choice in (*choices, {"steps": "60:"}):
         found = choose_checkpoints(tmp_path, **choice)
         assert names(found.paths) == ["s1-step90-tokens1T-epoch2.pt"]
         assert found.checkpoints[0].tokens == 10**12
@@ -268,6 +269,15 @@ def test_steps_that_start_again_in_each_epoch_are_not_an_order(tmp_path: Path) -
         (tmp_path / name).write_bytes(WRITTEN)
     with pytest.raises(ValueError, match=r"different steps, .*iter500\.pt -> 1"):
         expand([str(tmp_path)], last=2)
+
+
+def test_a_copy_of_the_last_step_is_not_a_new_start_of_the_steps(
+    tmp_path: Path,
+) -> None:
+    for name in ("epoch1_iter5.pt", "epoch1_iter9.pt", "epoch1_iter9_last.pt"):
+        (tmp_path / name).write_bytes(WRITTEN)
+    chosen = choose_checkpoints(tmp_path, last=2)
+    assert names(chosen.paths) == ["epoch1_iter5.pt", "epoch1_iter9.pt"]
 
 
 def empty(folder: Path, names: list[str]) -> Path:
