@@ -23,13 +23,15 @@ from ensembles.checkpoints.runs.run import (
     RunCheckpoint,
     common_counter,
 )
-from ensembles.checkpoints.runs.step_names import is_last
+from ensembles.checkpoints.runs.step_names import is_last, step_of
 from ensembles.checkpoints.runs.windows import parse_window
 
 Members = Run | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 MOST_MISSING = 1000  # numbers of a stride that are listed in a note
 # Numbers of runs with the same names otherwise.
-RUN = re.compile(r"(?<![a-z])(?:fold|seed|run|trial|split)[-_=]?\d+", re.IGNORECASE)
+RUN = re.compile(
+    r"(?<![a-z])(?:fold|seed|run|trial|split|stage)[-_=]?\d+", re.IGNORECASE
+)
 # Parameters of windows, with the counter of each.
 WINDOWS: dict[str, Counter] = {"steps": "step", "epochs": "epoch", "tokens": "tokens"}
 
@@ -205,24 +207,26 @@ def _skipped(run: Run) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for checkpoint in run.checkpoints:
         if checkpoint not in counted and checkpoint.role != "unfinished":
-            names = reasons.setdefault(_reason(checkpoint, counted), [])
+            names = reasons.setdefault(_reason(run, checkpoint), [])
             names.append(run.name_of(checkpoint))
     for reason, names in reasons.items():
         yield f"{run.folder}: skipped {listed(names)}: {reason}"
 
 
-def _reason(checkpoint: RunCheckpoint, counted: list[RunCheckpoint]) -> str:
+def _reason(run: Run, checkpoint: RunCheckpoint) -> str:
     """Reason why a checkpoint does not count."""
     if checkpoint.role == "average" and is_average(checkpoint.path):
         return "their metadata say that they are averages"
     name = common_counter([checkpoint])
     if checkpoint.path.is_symlink() and checkpoint.role == "copy":
         return "they are links to other checkpoints"
+    if name is None and run.layout != NUMBERS and step_of((checkpoint.path.name,)):
+        return f"their names are not of the layout {run.layout!r}"
     if name is None:
         return "their names have no training step"
     if checkpoint.role == "average":
         return "their names are those of averages"
-    if any(c.counter(name) == checkpoint.counter(name) for c in counted):
+    if any(c.counter(name) == checkpoint.counter(name) for c in _candidates(run)):
         return "another checkpoint has the same step"
     return "their names are those of copies of other checkpoints"
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
-from ensembles.checkpoints.runs.run import Role, RunCheckpoint
+from ensembles.checkpoints.runs.run import Counter, Role, RunCheckpoint
 from ensembles.checkpoints.runs.step_names import (
     ROLES,
     is_last,
@@ -20,7 +20,8 @@ from ensembles.checkpoints.runs.step_names import (
 
 NUMBERS = "numbers"  # layout of a folder that no layout in `LAYOUTS` fits
 NUMBER = "number"  # kind of a step without a word beside it
-OTHER_COUNTERS = ("tokens", "epoch")  # kinds of numbers that do not count steps
+# Kinds of numbers that do not count steps.
+OTHER_COUNTERS: tuple[Counter, ...] = ("tokens", "epoch")
 
 
 def describe_by_numbers(
@@ -40,7 +41,7 @@ def describe_by_numbers(
     -------
     list of RunCheckpoint
         In the same order. A checkpoint named ``last`` with the step of another one is a
-        copy. Steps that start again in each epoch are left out: the epoch is the order.
+        copy. Steps that start again are left out: tokens or epochs are the order.
     """
     if not paths:
         return []
@@ -50,11 +51,12 @@ def describe_by_numbers(
         _describe(path, name.relative_to(shared).parts, own_files)
         for path, name in zip(paths, full, strict=True)
     ]
-    if _restarts(checkpoints):
-        checkpoints = [
-            c if c.epoch is None else replace(c, step=None, kind="epoch")
-            for c in checkpoints
-        ]
+    for counter in OTHER_COUNTERS:
+        if _restarts(checkpoints, counter):
+            checkpoints = [
+                c if c.counter(counter) is None else replace(c, step=None, kind=counter)
+                for c in checkpoints
+            ]
     steps = {_position(c) for c in checkpoints if not is_last(c.path.name)}
     return [
         replace(c, role="copy")
@@ -81,17 +83,17 @@ def _describe(path: Path, parts: Sequence[str], own_files: bool) -> RunCheckpoin
     )
 
 
-def _restarts(checkpoints: Sequence[RunCheckpoint]) -> bool:
-    """Whether the steps are counted from the start of each epoch, not of the run."""
-    positions = [
-        (c.epoch, c.step)
-        for c in checkpoints
-        if c.epoch is not None and c.step is not None
-    ]
-    by_epoch = sorted(positions)
+def _restarts(checkpoints: Sequence[RunCheckpoint], name: Counter) -> bool:
+    """Whether steps start again within the run, as in each epoch or each stage."""
+    counters = [(c.counter(name), c.step) for c in checkpoints]
+    positions = sorted(
+        (number, step)
+        for number, step in counters
+        if number is not None and step is not None
+    )
     return any(
         earlier[0] < later[0] and later[1] <= earlier[1]
-        for earlier, later in pairwise(by_epoch)
+        for earlier, later in pairwise(positions)
     )
 
 

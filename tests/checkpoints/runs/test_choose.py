@@ -170,6 +170,7 @@ def test_the_step_may_be_in_any_part_of_the_path(tmp_path: Path) -> None:
         ["ep0-ba900-rank0.pt", "ep1-ba1000-rank0.pt"],
         ["tokens-500M.pt", "tokens-1.5B.pt"],
         ["epoch1_iter900.pt", "epoch2_iter880.pt"],
+        ["part-step900-tokens4B.pt", "part-step90-tokens5B.pt"],
     ],
     ids=str,
 )
@@ -354,6 +355,11 @@ def test_a_last_checkpoint_of_a_step_of_its_own_is_taken(tmp_path: Path) -> None
         (["model_10.pt", "model_20.pt", "ema_30.pt"], 2, "model_20.pt, ema_30.pt"),
         (["G_800.pth", "G_1600.pth", "D_2400.pth"], 3, "G_800.pth, D_2400.pth"),
         (["fold_0_ep9.pt", "fold_1_ep7.pt"], 2, "fold_1_ep7.pt, fold_0_ep9.pt"),
+        (
+            ["stage1-step50-tokens2B.pt", "stage2-step9-tokens3B.pt"],
+            2,
+            "stage1-step50-tokens2B.pt, stage2-step9-tokens3B.pt",
+        ),
         (["m_seed=1_10.pt", "m_seed=2_20.pt"], 2, "m_seed=1_10.pt, m_seed=2_20.pt"),
     ],
 )
@@ -361,7 +367,7 @@ def test_names_of_two_models_in_one_folder_are_noted(
     tmp_path: Path, entries: list[str], last: int, shown: str
 ) -> None:
     empty(tmp_path, entries)
-    (note,) = choose_checkpoints([str(tmp_path / "*_*")], last=last).notes
+    (note,) = choose_checkpoints([str(tmp_path / "*")], last=last).notes
     assert note.startswith(f"{shown} were chosen")
     assert "pass a pattern" in note
 

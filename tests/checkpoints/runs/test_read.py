@@ -162,6 +162,11 @@ def test_other_files_with_names_of_a_trainer_are_not_its_run(tmp_path: Path) -> 
     assert chosen.steps == [100, 200]
     message = "skipped checkpoint-300: its content is not that of a checkpoint"
     assert chosen.notes == [message]
+    save_file(ONE, tmp_path / "run/epoch-9.safetensors")
+    assert (
+        "names are not of the layout"
+        in choose_checkpoints(tmp_path / "run", last=1).notes[-1]
+    )
 
 
 def test_best_is_not_in_place_of_an_unfinished_step(tmp_path: Path) -> None:
