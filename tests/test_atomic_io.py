@@ -699,7 +699,8 @@ def test_a_directory_that_appears_during_an_exchange_is_replaced(
 ) -> None:
     """On systems that cannot exchange two paths in one step."""
     out = tmp_path / "out"
-    real, moved = os.rename, []
+    real = os.rename
+    moved: list[Path] = []
 
     def rename(source: Path, target: Path) -> None:
         real(source, target)
