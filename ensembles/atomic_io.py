@@ -28,6 +28,7 @@ AT_FDCWD = -100
 # Errors of a file system or sandbox that does not implement a system call.
 UNSUPPORTED = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+CREATED = (errno.EEXIST, errno.ENOTEMPTY)  # another run created the directory
 
 
 @contextmanager
@@ -377,23 +378,30 @@ def _exchange(temporary: Path, path: Path) -> None:
     """Swap two paths, one of them a directory; the replaced one is temporary then."""
     while True:
         with suppress(FileNotFoundError):  # nothing to replace
-            if not _rename(temporary, path, EXCHANGE):
-                _swap(temporary, path)
-            return
+            if _rename(temporary, path, EXCHANGE) or _swap(temporary, path):
+                return
+            continue
         with suppress(FileExistsError):  # another run created it since then
             return _move_to_free(temporary, path)
 
 
-def _swap(temporary: Path, path: Path) -> None:
-    """Swap two paths by three renames; for a moment ``path`` does not exist."""
+def _swap(temporary: Path, path: Path) -> bool:
+    """Swap two paths by three renames; for a moment ``path`` does not exist.
+
+    Returns False if another run created ``path`` in this moment.
+    """
     aside = _unique(path)
     os.rename(path, aside)
     try:
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in CREATED:
+            _remove(aside)  # the other run replaced it
+            return False
         os.rename(aside, path)
         raise
     os.rename(aside, temporary)
+    return True
 
 
 def _rename(source: Path, target: Path, flag: int) -> bool:

@@ -692,3 +692,27 @@ def test_another_disk_that_is_full_or_read_only_is_one_error(tmp_path: Path) -> 
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_directory_that_appears_during_an_exchange_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On systems that cannot exchange two paths in one step."""
+    out = tmp_path / "out"
+    real, moved = os.rename, []
+
+    def rename(source: Path, target: Path) -> None:
+        real(source, target)
+        if source == out and not moved:
+            moved.append(target)
+            out.mkdir()
+            (out / "of another run").touch()
+
+    monkeypatch.setattr(atomic_io, "_rename", lambda *_: False)
+    monkeypatch.setattr(os, "rename", rename)
+    out.mkdir()
+    with atomic_io.atomic_output(out, folder=True, force=True) as temporary:
+        (temporary / "new").touch()
+    assert moved
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in out.iterdir()] == ["new"]

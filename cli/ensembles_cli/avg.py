@@ -179,7 +179,8 @@ def window_of(
     if len(chosen.paths) < 2:
         raise click.UsageError(
             "--use-averaged-model needs checkpoints at the start and the end of a "
-            f"window, found {' '.join(chosen.paths)}"
+            f"window, found {' '.join(chosen.paths)}; choose them with --epochs, "
+            "--steps or --last"
         )
     first, *between, last = chosen.checkpoints
     window = window_mean(first.path, last.path)

@@ -23,11 +23,15 @@ from ensembles.checkpoints.runs.run import (
     RunCheckpoint,
     common_counter,
 )
-from ensembles.checkpoints.runs.step_names import is_last
+from ensembles.checkpoints.runs.step_names import is_last, step_of
 from ensembles.checkpoints.runs.windows import parse_window
 
 Members = Run | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 MOST_MISSING = 1000  # numbers of a stride that are listed in a note
+# Numbers of runs with the same names otherwise.
+RUN = re.compile(
+    r"(?<![a-z])(?:fold|seed|run|trial|split|stage)[-_=]?\d+", re.IGNORECASE
+)
 # Parameters of windows, with the counter of each.
 WINDOWS: dict[str, Counter] = {"steps": "step", "epochs": "epoch", "tokens": "tokens"}
 
@@ -160,8 +164,7 @@ def choose_checkpoints(
         if metric is None:
             direction = "lower" if lower_is_better else "higher"
             notes.append(f"the best by {by}, {direction} is better")
-    if run.layout == NUMBERS:
-        notes.extend(_unlike(chosen))
+    notes.extend(_unlike(run, chosen))
     return ChosenCheckpoints(chosen, notes)
 
 
@@ -186,7 +189,8 @@ def _check_options(
 def _candidates(run: Run) -> list[RunCheckpoint]:
     """Checkpoints that count: in a folder without steps all that are finished."""
     counted = [c for c in run.checkpoints if c.role == "checkpoint"]
-    if not counted and run.layout == NUMBERS:
+    has_steps = any(common_counter([c]) for c in run.checkpoints)
+    if not counted and run.layout == NUMBERS and not has_steps:
         counted = [c for c in run.checkpoints if c.role != "unfinished"]
     if not counted:
         names = listed(map(run.name_of, run.checkpoints))
@@ -203,21 +207,28 @@ def _skipped(run: Run) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for checkpoint in run.checkpoints:
         if checkpoint not in counted and checkpoint.role != "unfinished":
-            names = reasons.setdefault(_reason(checkpoint), [])
+            names = reasons.setdefault(_reason(run, checkpoint), [])
             names.append(run.name_of(checkpoint))
     for reason, names in reasons.items():
         yield f"{run.folder}: skipped {listed(names)}: {reason}"
 
 
-def _reason(checkpoint: RunCheckpoint) -> str:
+def _reason(run: Run, checkpoint: RunCheckpoint) -> str:
     """Reason why a checkpoint does not count."""
     if checkpoint.role == "average" and is_average(checkpoint.path):
         return "their metadata say that they are averages"
-    if common_counter([checkpoint]) is None:
+    name = common_counter([checkpoint])
+    if checkpoint.path.is_symlink() and checkpoint.role == "copy":
+        return "they are links to other checkpoints"
+    if name is None and run.layout != NUMBERS and step_of((checkpoint.path.name,)):
+        return f"their names are not of the layout {run.layout!r}"
+    if name is None:
         return "their names have no training step"
     if checkpoint.role == "average":
         return "their names are those of averages"
-    return "another checkpoint has the same step"
+    if any(c.counter(name) == checkpoint.counter(name) for c in _candidates(run)):
+        return "another checkpoint has the same step"
+    return "their names are those of copies of other checkpoints"
 
 
 def _inside(
@@ -246,13 +257,15 @@ def _inside(
     if not inside:
         raise ValueError(
             f"no checkpoint in {run.folder} is in {name}={text!r} (--{name} {text}): "
-            f"found {counter} {min(existing)} to {max(existing)}"
+            f"found {counter} {min(existing):f} to {max(existing):f}"
         )
-    missing = [
-        f"{number:f}" for number in islice(window.missing(existing), MOST_MISSING)
-    ]
+    last, start, stop, stride = max(existing), *window
+    if start is not None and stop is not None and not stride and last < stop:
+        notes.append(f"the last {counter} is {last:f}, before the end of {name}={text}")
+    missing = [f"{n:f}" for n in islice(window.missing(existing), MOST_MISSING)]
     if missing:
-        notes.append(f"no checkpoints at {counter} {listed(missing)}")
+        at_least = ", at least" if len(missing) == MOST_MISSING else ""
+        notes.append(f"no checkpoints at {counter} {listed(missing)}{at_least}")
     return inside
 
 
@@ -335,16 +348,20 @@ def _best(
     return [c for c in checkpoints if c in chosen]
 
 
-def _unlike(checkpoints: Sequence[RunCheckpoint]) -> Iterator[str]:
-    """Note on different name prefixes, as with two models in one folder."""
-    first: dict[str, str] = {}
-    for name in (checkpoint.path.name for checkpoint in checkpoints):
+def _unlike(run: Run, checkpoints: Sequence[RunCheckpoint]) -> Iterator[str]:
+    """Note on names that differ in more than the step, as of two models or runs."""
+    prefixes: dict[str, str] = {}
+    numbers: dict[tuple[str, ...], str] = {}
+    for checkpoint in checkpoints:
+        name, shown = checkpoint.path.name, run.name_of(checkpoint)
+        numbers.setdefault(tuple(RUN.findall(shown)), shown)
         prefix, *rest = re.split(r"\d", name, maxsplit=1)
-        if rest and not is_last(name):
-            first.setdefault(prefix, name)
+        if run.layout == NUMBERS and rest and not is_last(name):
+            prefixes.setdefault(prefix, shown)
+    first = max(prefixes.values(), numbers.values(), key=len)
     if len(first) > 1:
         yield (
-            f"{listed(first.values())} were chosen, and their names begin differently; "
-            "if they are different models, pass a pattern that matches only one of "
-            "them"
+            f"{listed(first)} were chosen, and their names differ in more than the "
+            "step; if they are different models, pass a pattern that matches only one "
+            "of them"
         )

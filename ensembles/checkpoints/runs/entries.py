@@ -17,6 +17,7 @@ from ensembles.checkpoints.directories.weight_files import (
 )
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, FileSource
 from ensembles.checkpoints.formats.detection import (
+    detect,
     format_by_suffix,
     read,
     read_metadata,
@@ -149,7 +150,10 @@ def unfinished_reason(path: Path) -> str | None:
         return f"{error.filename} was removed"
     except ValueError as error:
         reason = str(error)
-    return None if reason is None else f"it is not completely written ({reason})"
+    if reason is not None:
+        return f"it is not completely written ({reason})"
+    is_other = path.is_file() and not is_weight_file(path.name) and not detect(path)
+    return "its content is not that of a checkpoint" if is_other else None
 
 
 def same_tensors(first: Path, second: Path) -> bool:

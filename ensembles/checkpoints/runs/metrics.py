@@ -12,12 +12,23 @@ from ensembles.checkpoints.runs.run import Run, RunCheckpoint
 # Words of metric names, for runs that do not say whether lower values are better.
 LOWER = {
     *("loss", "ppl", "perplexity", "nll", "bpb", "bpc", "err", "error", "wer", "cer"),
-    *("ter", "mer", "per", "eer", "mse", "mae", "rmse", "mape", "fid"),
+    *("ter", "mer", "der", "eer", "bits", "mse", "mae", "rmse", "mape", "fid"),
 }
 HIGHER = {
     *("acc", "accuracy", "top", "f", "auc", "auroc", "auprc", "ap", "map", "precision"),
     *("recall", "mcc", "kappa", "iou", "miou", "dice", "psnr", "ssim", "bleu", "chrf"),
-    *("rouge", "meteor", "em", "ndcg", "mrr", "hits", "r", "spearman", "pearson"),
+    *(
+        "rouge",
+        "meteor",
+        "em",
+        "dcg",
+        "ndcg",
+        "mrr",
+        "hits",
+        "r",
+        "spearman",
+        "pearson",
+    ),
     "reward",
 }
 NEGATED = {"neg", "negative"}  # of scikit-learn, such as neg_mean_squared_error

@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
-from ensembles.checkpoints.runs.run import Role, RunCheckpoint
+from ensembles.checkpoints.runs.run import Counter, Role, RunCheckpoint
 from ensembles.checkpoints.runs.step_names import (
     ROLES,
     is_last,
@@ -19,7 +20,8 @@ from ensembles.checkpoints.runs.step_names import (
 
 NUMBERS = "numbers"  # layout of a folder that no layout in `LAYOUTS` fits
 NUMBER = "number"  # kind of a step without a word beside it
-EPOCH = "epoch"  # word of a number that counts epochs
+# Kinds of numbers that do not count steps.
+OTHER_COUNTERS: tuple[Counter, ...] = ("tokens", "epoch")
 
 
 def describe_by_numbers(
@@ -39,7 +41,7 @@ def describe_by_numbers(
     -------
     list of RunCheckpoint
         In the same order. A checkpoint named ``last`` with the step of another one is a
-        copy.
+        copy. Steps that start again are left out: tokens or epochs are the order.
     """
     if not paths:
         return []
@@ -49,6 +51,12 @@ def describe_by_numbers(
         _describe(path, name.relative_to(shared).parts, own_files)
         for path, name in zip(paths, full, strict=True)
     ]
+    for counter in OTHER_COUNTERS:
+        if _restarts(checkpoints, counter):
+            checkpoints = [
+                c if c.counter(counter) is None else replace(c, step=None, kind=counter)
+                for c in checkpoints
+            ]
     steps = {_position(c) for c in checkpoints if not is_last(c.path.name)}
     return [
         replace(c, role="copy")
@@ -58,17 +66,35 @@ def describe_by_numbers(
     ]
 
 
-def _position(checkpoint: RunCheckpoint) -> tuple[str, Decimal | None, Decimal | None]:
-    return checkpoint.kind, checkpoint.step, checkpoint.epoch
+def _position(checkpoint: RunCheckpoint) -> tuple[str, *tuple[Decimal | None, ...]]:
+    return checkpoint.kind, checkpoint.step, checkpoint.epoch, checkpoint.tokens
 
 
 def _describe(path: Path, parts: Sequence[str], own_files: bool) -> RunCheckpoint:
     step = step_of(parts, bare=not own_files or path.is_dir())
     if step is None:
         return RunCheckpoint(path=path, role=_role(path.name))
-    if step.kind == EPOCH:
-        return RunCheckpoint(path=path, epoch=step.number, kind=EPOCH)
-    return RunCheckpoint(path=path, step=step.number, kind=step.kind or NUMBER)
+    return RunCheckpoint(
+        path=path,
+        step=None if step.kind in OTHER_COUNTERS else step.number,
+        epoch=step.epoch,
+        tokens=step.tokens,
+        kind=step.kind or NUMBER,
+    )
+
+
+def _restarts(checkpoints: Sequence[RunCheckpoint], name: Counter) -> bool:
+    """Whether steps start again within the run, as in each epoch or each stage."""
+    counters = [(c.counter(name), c.step) for c in checkpoints]
+    positions = sorted(
+        (number, step)
+        for number, step in counters
+        if number is not None and step is not None
+    )
+    return any(
+        earlier[0] < later[0] and later[1] <= earlier[1]
+        for earlier, later in pairwise(positions)
+    )
 
 
 def _role(name: str) -> Role:

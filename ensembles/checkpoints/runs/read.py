@@ -144,9 +144,12 @@ def finished(
     -------
     list of RunCheckpoint
         The same with the role "unfinished" of checkpoints that are not completely
-        written, and "average" of those whose metadata say so.
+        written, "copy" of links to another checkpoint, and "average" of those whose
+        metadata say so.
     """
     checked = []
+    checkpoints = list(checkpoints)
+    links = _links([c.path for c in checkpoints if c.role == "checkpoint"])
     for checkpoint in checkpoints:
         reason = unfinished_reason(checkpoint.path)
         if checkpoint.role == "unfinished":
@@ -154,10 +157,20 @@ def finished(
         if reason is not None:
             checkpoint = replace(checkpoint, role="unfinished")
             notes.append(f"skipped {checkpoint.path.name}: {reason}")
+        elif checkpoint.path in links:
+            checkpoint = replace(checkpoint, role="copy")
         elif checkpoint.role == "checkpoint" and is_average(checkpoint.path):
             checkpoint = replace(checkpoint, role="average")
         checked.append(checkpoint)
     return checked
+
+
+def _links(paths: Sequence[Path]) -> set[Path]:
+    """Paths that are links to another of the paths, or have the same target."""
+    first: dict[str, Path] = {}
+    for path in sorted(paths, key=Path.is_symlink):
+        first.setdefault(os.path.realpath(path), path)
+    return {p for p in paths if p.is_symlink() and first[os.path.realpath(p)] != p}
 
 
 def in_order(checkpoints: Iterable[RunCheckpoint]) -> tuple[RunCheckpoint, ...]:
@@ -198,6 +211,8 @@ def _by_layout(
     notes: list[str] = []
     checked = finished(described, notes)
     complete = tuple(c for c in checked if c.role != "unfinished")
+    if not any(c.role == "checkpoint" for c in complete):
+        return None  # such as a folder step100 with other files
     run = layout(
         Run(
             folder=folder,
@@ -281,11 +296,15 @@ def _by_numbers(folder: Path) -> Run | None:
 def _none_in(path: Path) -> str:
     """Error message for a directory without readable checkpoints."""
     folders = [entry for entry in sorted(path.iterdir()) if entry.is_dir()]
-    runs = [e.name for e in folders if any(map(is_checkpoint, e.iterdir()))]
+    runs = [e for e in folders if any(map(is_checkpoint, e.iterdir()))]
     if runs:
+        file = next(filter(is_checkpoint, sorted(runs[-1].iterdir())))
+        pattern = f", or a pattern such as '{path}/*/{file.name}'"
+        are_steps = file.is_file() and all(step_of((e.name,)) for e in runs)
         return (
-            f"{path} contains no readable checkpoints, but its folders {listed(runs)} "
-            "do; pass one of them"
+            f"{path} contains no readable checkpoints, but its folders "
+            f"{listed(e.name for e in runs)} do; pass one of them"
+            f"{pattern if are_steps else ''}"
         )
     stepped = [entry for entry in folders if step_of((entry.name,))]
     if not stepped:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ensembles.checkpoints.formats.detection import known_suffixes
 from ensembles.checkpoints.runs.run import Role
+from ensembles.checkpoints.runs.windows import parse_number
 
 
 def _words(pattern: str) -> str:
@@ -18,11 +19,18 @@ def _words(pattern: str) -> str:
 
 # Words beside a step number, from the most to the least specific.
 WORDS = {
-    "step": r"(?:global_?|train_?)?steps?|iter(?:ation)?s?|updates?|kimg|batch(?:es)?",
+    "step": (
+        r"(?:global_?|train_?)?steps?|iter(?:ation)?s?|updates?|kimg|batch(?:es)?|ba"
+    ),
     "checkpoint": r"checkpoint|ckpt",
+    "tokens": r"tokens?",
     "epoch": r"epochs?|ep",
 }
-VALUE = r"(\d+(?:\.\d+)?)([kmb](?![a-z]))?"
+# Such as 500, 1.5B, 1e5 or 10,000.
+VALUE = (
+    r"(\d{1,3}(?:,\d{3})+(?!\d)|\d+(?:\.\d+)?(?:e\d{1,2}(?![a-z\d]))?)"
+    r"([kmbt](?![a-z]))?"
+)
 AFTER = {
     kind: re.compile(rf"(?<![a-z])(?:{words})[-_=]?{VALUE}", re.IGNORECASE)
     for kind, words in WORDS.items()
@@ -31,7 +39,6 @@ BEFORE = {
     kind: re.compile(rf"(?<![\d.]){VALUE}[-_]?(?:{words})(?![a-z])", re.IGNORECASE)
     for kind, words in WORDS.items()
 }
-UNIT = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9}
 # Names of fairseq: checkpoint_EPOCH_UPDATES.
 EPOCH_UPDATES = re.compile(r"checkpoint_(\d+)_(\d+)$")
 # An integer, not part of a decimal or a size such as 7b.
@@ -65,10 +72,22 @@ LAST = re.compile(r"(?<![a-z])last(?![a-z])")
 
 
 class Step(NamedTuple):
-    """Number of a step and its kind: "step", "epoch", …, or "" if not named."""
+    """Number of a step, and its kind: "step", "epoch", …, or "" if not named.
+
+    Parameters
+    ----------
+    number : Decimal
+        The number.
+    kind : str
+        Kind of the word beside it.
+    epoch, tokens : Decimal or None, default=None
+        Numbers beside these words in the same name.
+    """
 
     number: Decimal
     kind: str
+    epoch: Decimal | None = None
+    tokens: Decimal | None = None
 
 
 def step_of(parts: Sequence[str], *, bare: bool = True) -> Step | None:
@@ -117,17 +136,24 @@ def _worded(name: str) -> Step | None:
     both = EPOCH_UPDATES.search(name)
     if both:
         return Step(Decimal(both[2]), "checkpoint_E_U")
-    dateless = DATE.sub("~", name)
-    for kind, number, unit in _matches(dateless):
-        return Step(Decimal(number) * UNIT[unit.lower()], kind)
-    return None
+    numbers = dict(_matches(DATE.sub("~", name)))
+    # A checkpoint number with decimals is a score, if another word has a number.
+    kind = min(
+        numbers, key=lambda k: k == "checkpoint" and numbers[k] % 1 > 0, default=None
+    )
+    if kind is None:
+        return None
+    return Step(numbers[kind], kind, numbers.get("epoch"), numbers.get("tokens"))
 
 
-def _matches(name: str) -> Iterator[tuple[str, str, str]]:
-    for patterns in (AFTER, BEFORE):
-        for kind, pattern in patterns.items():
-            for number, unit in pattern.findall(name)[-1:]:
-                yield kind, number, unit
+def _matches(name: str) -> Iterator[tuple[str, Decimal]]:
+    """Number beside a word of each kind, from the most to the least specific."""
+    for kind in WORDS:
+        for patterns in (BEFORE, AFTER):  # the latter replaces the former
+            for number, unit in patterns[kind].findall(name)[-1:]:
+                value = parse_number(number.replace(",", "") + unit)
+                if value is not None:
+                    yield kind, value
 
 
 def _plain(name: str) -> Step | None:

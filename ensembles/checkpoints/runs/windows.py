@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from fractions import Fraction
 from typing import NamedTuple
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "t": 10**12}
-NUMBER = re.compile(r"(\d+(?:\.\d+)?)([kmbt]?)", re.IGNORECASE)
+NUMBER = re.compile(r"(\d+(?:\.\d+)?(?:e\d{1,2})?)([kmbt]?)", re.IGNORECASE)
 
 
 class Window(NamedTuple):
@@ -33,8 +34,13 @@ class Window(NamedTuple):
         return (
             (self.start is None or self.start <= number)
             and (self.stop is None or number <= self.stop)
-            and (self.stride is None or (number - self._origin) % self.stride == 0)
+            and (self.stride is None or self._has_member(number))
         )
+
+    def _has_member(self, number: Decimal) -> bool:
+        """Whether the stride reaches a number; a remainder of Decimal may fail."""
+        distance = Fraction(number) - Fraction(self._origin)
+        return self.stride is not None and distance % Fraction(self.stride) == 0
 
     @property
     def _origin(self) -> Decimal:
@@ -115,7 +121,7 @@ def parse_number(text: str) -> Decimal | None:
     Parameters
     ----------
     text : str
-        Digits with an optional fraction and unit, such as ``"1.5B"``.
+        Digits with an optional fraction, exponent and unit, such as ``"1.5B"``.
 
     Returns
     -------
@@ -123,4 +129,10 @@ def parse_number(text: str) -> Decimal | None:
         None if the text is not such a number.
     """
     match = NUMBER.fullmatch(text)
-    return Decimal(match[1]) * UNITS[match[2].lower()] if match else None
+    if match is None:
+        return None
+    # A product of Decimal is rounded to 28 digits.
+    number = Fraction(match[1]) * UNITS[match[2].lower()]
+    if number.denominator == 1:
+        return Decimal(int(number))
+    return Decimal(match[1]) * UNITS[match[2].lower()]

@@ -49,7 +49,11 @@ def check_members(members: Any, base: Any) -> None:
         by_real_path[real_path] = path
     if len(paths) < 2:
         names = ", ".join(map(str, paths)) or "none"
-        raise ValueError(f"a soup needs at least two members, found {names}")
+        is_folder = any(map(os.path.isdir, paths))
+        hint = "; for a run, pass choose_checkpoints(run, last=N).paths (--last N)"
+        raise ValueError(
+            f"a soup needs at least two members, found {names}{hint * is_folder}"
+        )
 
 
 def check_selection(

@@ -158,7 +158,7 @@ def member_names(
     Examples
     --------
     >>> member_names(["runs/a.pt", "runs/b.pt"]), member_names([{}, {}])
-    (["a.pt", "b.pt"], ["a", "b"])
+    (['a.pt', 'b.pt'], ['a', 'b'])
     """
     if names is not None:
         if len(names) != len(members):

@@ -132,6 +132,9 @@ def test_an_unknown_metric_is_one_error_with_the_metrics_of_the_run() -> None:
         ("neg_mean_squared_error", False),
         ("norm", None),
         ("acc_loss", None),
+        ("bits_per_byte", True),
+        ("nDCG@10", False),
+        ("samples_per_second", None),
     ],
 )
 def test_the_name_of_a_metric_has_a_direction(name: str, expected: bool | None) -> None:
@@ -172,6 +175,14 @@ def test_steps_of_a_stride_that_do_not_exist_are_noted() -> None:
     assert chosen.steps == [100, 300, 500]
     assert chosen.notes == ["no checkpoints at step 200, 400, 600"]
     assert choose_checkpoints(run, steps="100::200").notes == []
+    (note,) = choose_checkpoints(run, steps="100:1T:100").notes
+    assert note.endswith("and 992 more, at least")
+
+
+def test_a_window_that_the_run_has_not_reached_is_noted() -> None:
+    (note,) = choose_checkpoints(LOSSES, steps="300:1k").notes
+    assert note == "the last step is 500, before the end of steps=300:1k"
+    assert choose_checkpoints(LOSSES, steps=":1k").notes == []
 
 
 @pytest.mark.parametrize(
@@ -196,6 +207,15 @@ def test_steps_of_a_stride_that_do_not_exist_are_noted() -> None:
 def test_contradictions_are_one_error(choice: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         choose_checkpoints(LOSSES, **choice)
+
+
+def test_windows_of_numbers_of_any_length_are_exact() -> None:
+    first = 10**40
+    window = parse_window(f"{first}::0.5", "steps")
+    assert Decimal(first + 1) in window
+    assert Decimal(f"{first}.3") not in window
+    assert parse_window(str(first + 1), "steps").start == first + 1
+    assert parse_window("1e3:1.0005K", "steps").stop == Decimal("1000.5")
 
 
 @given(

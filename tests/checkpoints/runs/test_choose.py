@@ -164,6 +164,13 @@ def test_the_step_may_be_in_any_part_of_the_path(tmp_path: Path) -> None:
         ["checkpoint_90-of-2.pt", "checkpoint_100-of-1.pt"],
         ["m.9.pt", "m.10.pt"],
         ["m-9-acc0.99.pt", "m-10-acc0.11.pt"],
+        ["step_5e4.pt", "step_1e5.pt"],
+        ["step_9,000.pt", "step_10,000.pt"],
+        ["checkpoint_0.9_epoch_5.pt", "checkpoint_0.8_epoch_6.pt"],
+        ["ep0-ba900-rank0.pt", "ep1-ba1000-rank0.pt"],
+        ["tokens-500M.pt", "tokens-1.5B.pt"],
+        ["epoch1_iter900.pt", "epoch2_iter880.pt"],
+        ["part-step900-tokens4B.pt", "part-step90-tokens5B.pt"],
     ],
     ids=str,
 )
@@ -248,6 +255,32 @@ def test_each_chosen_checkpoint_has_its_step(tmp_path: Path) -> None:
     assert choose_checkpoints([run]).steps == [None]
 
 
+def test_a_name_may_have_the_step_the_epoch_and_the_tokens(tmp_path: Path) -> None:
+    for name in ("s1-step50-tokens2B-epoch1.pt", "s1-step90-tokens1T-epoch2.pt"):
+        (tmp_path / name).write_bytes(WRITTEN)
+    choices: list[dict[str, Any]] = [{"tokens": "3B:"}, {"epochs": "2"}]
+    for choice in (*choices, {"steps": "60:"}):
+        found = choose_checkpoints(tmp_path, **choice)
+        assert names(found.paths) == ["s1-step90-tokens1T-epoch2.pt"]
+        assert found.checkpoints[0].tokens == 10**12
+
+
+def test_steps_that_start_again_in_each_epoch_are_not_an_order(tmp_path: Path) -> None:
+    for name in ("epoch1_iter500.pt", "epoch1_iter900.pt", "epoch2_iter100.pt"):
+        (tmp_path / name).write_bytes(WRITTEN)
+    with pytest.raises(ValueError, match=r"different steps, .*iter500\.pt -> 1"):
+        expand([str(tmp_path)], last=2)
+
+
+def test_a_copy_of_the_last_step_is_not_a_new_start_of_the_steps(
+    tmp_path: Path,
+) -> None:
+    for name in ("epoch1_iter5.pt", "epoch1_iter9.pt", "epoch1_iter9_last.pt"):
+        (tmp_path / name).write_bytes(WRITTEN)
+    chosen = choose_checkpoints(tmp_path, last=2)
+    assert names(chosen.paths) == ["epoch1_iter5.pt", "epoch1_iter9.pt"]
+
+
 def empty(folder: Path, names: list[str]) -> Path:
     for name in names:
         (folder / name).write_bytes(WRITTEN)
@@ -321,20 +354,35 @@ def test_a_last_checkpoint_of_a_step_of_its_own_is_taken(tmp_path: Path) -> None
     [
         (["model_10.pt", "model_20.pt", "ema_30.pt"], 2, "model_20.pt, ema_30.pt"),
         (["G_800.pth", "G_1600.pth", "D_2400.pth"], 3, "G_800.pth, D_2400.pth"),
+        (["fold_0_ep9.pt", "fold_1_ep7.pt"], 2, "fold_1_ep7.pt, fold_0_ep9.pt"),
+        (
+            ["stage1-step50-tokens2B.pt", "stage2-step9-tokens3B.pt"],
+            2,
+            "stage1-step50-tokens2B.pt, stage2-step9-tokens3B.pt",
+        ),
+        (["m_seed=1_10.pt", "m_seed=2_20.pt"], 2, "m_seed=1_10.pt, m_seed=2_20.pt"),
     ],
 )
 def test_names_of_two_models_in_one_folder_are_noted(
     tmp_path: Path, entries: list[str], last: int, shown: str
 ) -> None:
     empty(tmp_path, entries)
-    (note,) = choose_checkpoints([str(tmp_path / "*_*")], last=last).notes
+    (note,) = choose_checkpoints([str(tmp_path / "*")], last=last).notes
     assert note.startswith(f"{shown} were chosen")
     assert "pass a pattern" in note
+
+
+def test_steps_of_two_folders_of_runs_are_noted(tmp_path: Path) -> None:
+    for run, step in (("run-1", 100), ("run-2", 200)):
+        save(tmp_path / run / f"step-{step}/model.safetensors", ONE)
+    (note,) = choose_checkpoints([tmp_path / "run-1", tmp_path / "run-2"], last=2).notes
+    assert note.startswith("run-1/step-100, run-2/step-200 were chosen")
 
 
 @pytest.mark.parametrize(
     "entries",
     [
+        ["fold1_ep10.pt", "fold1_ep20.pt"],
         ["copy-task-step10.pt", "copy-task-step20.pt"],
         ["temp0.7-step10.pt", "temp0.7-step20.pt"],
         ["epoch=4-val_loss=0.31.ckpt", "epoch=10-val_loss=-0.29-v1.ckpt"],

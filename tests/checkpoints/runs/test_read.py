@@ -131,6 +131,52 @@ def test_a_link_to_a_missing_file_does_not_count(tmp_path: Path) -> None:
     assert "a link to a file that does not exist" in chosen.notes[0]
 
 
+def test_a_link_to_another_checkpoint_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("run/m-2", "other"):
+        save_file(ONE, tmp_path / f"{name}.safetensors")
+    for step, target in ((1, "m-2"), (3, "../other"), (4, "../other"), (5, "m-5")):
+        link = tmp_path / f"run/m-{step}.safetensors"
+        link.symlink_to(f"{target}.safetensors")
+    (tmp_path / "link").symlink_to("run")
+    monkeypatch.chdir(tmp_path)
+    for folder in (tmp_path / "run", Path("run"), tmp_path / "link"):
+        chosen = choose_checkpoints(folder, steps=":")
+        assert chosen.steps == [2, 3]
+        assert "m-5.safetensors: it is a link to a file that" in chosen.notes[0]
+        skipped = "skipped m-1.safetensors, m-4.safetensors: they are links to other"
+        assert skipped in chosen.notes[1]
+
+
+def test_other_files_with_names_of_a_trainer_are_not_its_run(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save_file(ONE, tmp_path / f"epoch_{step}.safetensors")
+    (tmp_path / "step1").write_text("a log")
+    (tmp_path / "step2").mkdir()
+    assert choose_checkpoints(tmp_path, last=2).steps == [1, 2]
+    trainer_run(tmp_path / "run", 100, 200)
+    (tmp_path / "run/checkpoint-300").write_text("a log")
+    chosen = choose_checkpoints(tmp_path / "run", last=2)
+    assert chosen.steps == [100, 200]
+    message = "skipped checkpoint-300: its content is not that of a checkpoint"
+    assert chosen.notes == [message]
+    save_file(ONE, tmp_path / "run/epoch-9.safetensors")
+    assert (
+        "names are not of the layout"
+        in choose_checkpoints(tmp_path / "run", last=1).notes[-1]
+    )
+
+
+def test_best_is_not_in_place_of_an_unfinished_step(tmp_path: Path) -> None:
+    save_file(ONE, tmp_path / "best.safetensors")
+    assert len(choose_checkpoints(tmp_path, last=1).paths) == 1
+    (tmp_path / "m-1.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"complete checkpoint of its own.*is empty"):
+        choose_checkpoints(tmp_path, last=1)
+
+
 def test_a_checkpoint_that_the_trainer_removes_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,8 +239,15 @@ def test_a_checkpoint_or_a_file_is_not_a_run(tmp_path: Path) -> None:
 def test_a_folder_of_runs_is_one_error_that_names_them(tmp_path: Path) -> None:
     for name in ("a", "b"):
         trainer_run(tmp_path / name, 100)
-    with pytest.raises(ValueError, match=r"but its folders a, b do; pass one of them"):
+    with pytest.raises(ValueError, match=r"but its folders a, b do; pass one of them$"):
         read_run(tmp_path)
+    for step in (1, 2):
+        (tmp_path / f"steps/{step}").mkdir(parents=True)
+        save_file(ONE, tmp_path / f"steps/{step}/net.safetensors")
+    with pytest.raises(ValueError, match=r"or a pattern .*steps/\*/net\.safetensors'$"):
+        read_run(tmp_path / "steps")
+    pattern = str(tmp_path / "steps/*/net.safetensors")
+    assert choose_checkpoints(pattern, steps=":").steps == [1, 2]
 
 
 def test_a_metric_of_the_best_that_was_never_logged_is_left_out(tmp_path: Path) -> None:

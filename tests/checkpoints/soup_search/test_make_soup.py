@@ -360,7 +360,9 @@ def test_members_must_be_paths_and_different(tmp_path: Path) -> None:
     out = tmp_path / "out.safetensors"
     with pytest.raises(ValueError, match="at least two members, found "):
         make_soup([a], never, out)
-    with pytest.raises(ValueError, match="at least two members, found none"):
+    with pytest.raises(ValueError, match=r"found .*; for a run, .* \(--last N\)$"):
+        make_soup([tmp_path], never, out)
+    with pytest.raises(ValueError, match=r"at least two members, found none$"):
         make_soup([], never, out)
     (tmp_path / "link.safetensors").symlink_to(a)
     with pytest.raises(ValueError, match=r"must be different, found .*3\.safetensors"):

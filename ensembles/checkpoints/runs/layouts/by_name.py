@@ -11,7 +11,7 @@ from ensembles.checkpoints.runs.beside import (
     noted,
     pytorch_beside,
 )
-from ensembles.checkpoints.runs.layouts.table import LAYOUTS
+from ensembles.checkpoints.runs.layouts.table import LAYOUTS, with_last
 from ensembles.checkpoints.runs.run import Run
 from ensembles.registry import register
 
@@ -170,7 +170,8 @@ def opennmt(run: Run) -> Run | None:
 def nanogpt(run: Run) -> Run | None:
     """Files ``ckpt_N.pt`` beside ``ckpt.pt``, as in scripts derived from nanoGPT.
 
-    Source: train.py of karpathy/nanoGPT, which overwrites ``ckpt.pt``.
+    Source: train.py of karpathy/nanoGPT, which overwrites ``ckpt.pt``. It counts if no
+    other file has its step.
     """
     if not has_key(run, "model_args"):
         return None
@@ -182,4 +183,4 @@ def nanogpt(run: Run) -> Run | None:
             step = state.decimal("iter_num") if state else None
             checkpoint = replace(checkpoint, step=step)
         checkpoints.append(checkpoint)
-    return replace(run, checkpoints=tuple(checkpoints), notes=tuple(notes))
+    return replace(run, checkpoints=tuple(with_last(checkpoints)), notes=tuple(notes))

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import PurePath
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from ensembles.checkpoints.runs.beside import (
     noted,
     pytorch_beside,
 )
-from ensembles.checkpoints.runs.layouts.table import LAYOUTS
+from ensembles.checkpoints.runs.layouts.table import LAYOUTS, with_last
 from ensembles.checkpoints.runs.run import Run, RunCheckpoint, common_counter
 from ensembles.registry import register
 
@@ -79,11 +78,13 @@ def lightning(run: Run) -> Run | None:
         if checkpoint.role == "checkpoint" and common_counter([checkpoint]) is None:
             checkpoint = replace(checkpoint, role="other")
         checkpoints.append(checkpoint)
+    # Callbacks with another folder have no value of these files.
+    metrics = {m.metric for m in monitored if m.value is not None}
     return replace(
         run,
-        checkpoints=tuple(_with_last(checkpoints)),
+        checkpoints=tuple(with_last(checkpoints)),
         notes=tuple(notes),
-        monitor=monitored[-1].metric if monitored else None,
+        monitor=metrics.pop() if len(metrics) == 1 else None,
         lower_is_better={
             m.metric: m.lower_is_better
             for m in monitored
@@ -137,19 +138,3 @@ def _monitored(
             mode = ast.literal_eval(brace + settings)["mode"]
         lower_is_better = None if mode is None else mode == "min"
         yield _Monitored(metric, values.get(checkpoint.path.name), lower_is_better)
-
-
-def _with_last(checkpoints: Iterable[RunCheckpoint]) -> Iterator[RunCheckpoint]:
-    """Checkpoints; one named ``last`` counts if no other one has its step."""
-    checkpoints = list(checkpoints)
-    steps = {_step(c) for c in checkpoints if c.role == "checkpoint"}
-    for checkpoint in checkpoints:
-        step = _step(checkpoint)
-        if checkpoint.role == "copy" and step is not None and step not in steps:
-            steps.add(step)
-            checkpoint = replace(checkpoint, role="checkpoint")
-        yield checkpoint
-
-
-def _step(checkpoint: RunCheckpoint) -> Decimal | None:
-    return checkpoint.epoch if checkpoint.step is None else checkpoint.step

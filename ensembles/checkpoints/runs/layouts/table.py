@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -148,6 +150,33 @@ class RunLayout(RegisteredFunction):
                 checkpoint = self.describe(path, path.relative_to(folder).as_posix())
                 if checkpoint is not None and not path.name.startswith("."):
                     yield checkpoint
+
+
+def with_last(checkpoints: Iterable[RunCheckpoint]) -> Iterator[RunCheckpoint]:
+    """Count a copy, such as ``last.ckpt``, if no other checkpoint has its step.
+
+    Parameters
+    ----------
+    checkpoints : iterable of RunCheckpoint
+        Checkpoints of one run.
+
+    Yields
+    ------
+    RunCheckpoint
+        In the same order.
+    """
+    checkpoints = list(checkpoints)
+    steps = {_step(c) for c in checkpoints if c.role == "checkpoint"}
+    for checkpoint in checkpoints:
+        step = _step(checkpoint)
+        if checkpoint.role == "copy" and step is not None and step not in steps:
+            steps.add(step)
+            checkpoint = replace(checkpoint, role="checkpoint")
+        yield checkpoint
+
+
+def _step(checkpoint: RunCheckpoint) -> Decimal | None:
+    return checkpoint.epoch if checkpoint.step is None else checkpoint.step
 
 
 LAYOUTS: Table[RunLayout] = Table("run layout", RunLayout)

@@ -106,7 +106,7 @@ def test_runs_of_nanochat_have_their_metric(tmp_path: Path) -> None:
     assert chosen.notes[1] == "skipped model_001500.pt: they have no finite val_bpb"
 
 
-def test_the_last_file_of_nanogpt_is_a_copy(tmp_path: Path) -> None:
+def test_the_last_file_of_nanogpt_counts_unless_it_is_a_copy(tmp_path: Path) -> None:
     for step in (250, 1000):
         content = {"model": model(step), "model_args": {"n_layer": 2}, "iter_num": step}
         torch.save(content, tmp_path / f"ckpt_{step}.pt")
@@ -117,6 +117,8 @@ def test_the_last_file_of_nanogpt_is_a_copy(tmp_path: Path) -> None:
     assert run.checkpoints[2].role == "copy"
     expected = [tmp_path / "ckpt_250.pt", tmp_path / "ckpt_1000.pt"]
     check_run(tmp_path, expected, ["model"], last=2)
+    torch.save(content | {"iter_num": 1250}, tmp_path / "ckpt.pt")
+    assert choose_checkpoints(tmp_path, last=2).steps == [1000, 1250]
 
 
 def test_folders_of_lerobot_are_ordered_by_number(tmp_path: Path) -> None:

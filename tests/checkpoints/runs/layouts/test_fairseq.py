@@ -85,6 +85,13 @@ def test_epochs_alone_have_the_updates_in_the_files(tmp_path: Path) -> None:
     run = read_run(tmp_path)
     assert [c.epoch for c in run.checkpoints[:2]] == [9, 10]
     assert [c.step for c in run.checkpoints[:2]] == [900, 1000]
+    (note,) = choose_checkpoints(run, last=1).notes
+    assert note.endswith(
+        "skipped checkpoint_last.pt: another checkpoint has the same step"
+    )
+    write(tmp_path / "checkpoint_last.pt", 11, 1050, 1.0)
+    (note,) = choose_checkpoints(tmp_path, last=1).notes
+    assert note.endswith("their names are those of copies of other checkpoints")
 
 
 def test_the_best_are_by_the_metric_in_the_settings(run: Path, tmp_path: Path) -> None:

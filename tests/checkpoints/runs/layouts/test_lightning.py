@@ -188,3 +188,18 @@ def test_a_file_without_a_step_beside_others_does_not_count(tmp_path: Path) -> N
     (tmp_path / "epoch=0.ckpt").unlink()
     (tmp_path / "epoch=1.ckpt").unlink()
     assert read_run(tmp_path).layout == "numbers"
+
+
+def test_of_two_monitored_metrics_none_is_the_default(tmp_path: Path) -> None:
+    name = "{epoch}-{step}"
+    fit(
+        tmp_path,
+        keep(tmp_path, save_top_k=-1, monitor="val_loss", filename=name),
+        keep(tmp_path, save_top_k=2, monitor="val/acc", mode="max", filename=name),
+    )
+    run = read_run(tmp_path)
+    assert run.monitor is None
+    assert run.lower_is_better == {"val_loss": True, "val/acc": False}
+    with pytest.raises(ValueError, match=r"needs metric=NAME .*has several"):
+        choose_checkpoints(run, best=1)
+    assert len(choose_checkpoints(run, best=3, metric="val_loss").paths) == 3
