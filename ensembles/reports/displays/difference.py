@@ -204,7 +204,7 @@ class DifferenceDisplay(Display):
                 changed, aspect="auto", norm=LogNorm(low, high), cmap=COLOR_MAP
             )
             scale = ax.figure.colorbar(image, ax=ax)
-            ticks = np.geomspace(low, high, 5)
+            ticks = np.geomspace(low, high, 5 if high > 1.5 * low else 1)
             scale.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
             scale.minorticks_off()
             scale.set_label(

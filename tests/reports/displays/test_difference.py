@@ -104,3 +104,8 @@ def test_tensors_with_nan_do_not_look_unchanged() -> None:
 def test_layers_are_needed() -> None:
     with pytest.raises(ValueError, match="at least one layer, found none"):
         DifferenceDisplay([], [], np.zeros((0, 0)), [])
+
+
+def test_a_scale_of_one_value_has_one_number() -> None:
+    scale = display_of(LAYERED, {**LAYERED, "h.1.fc": np.full(4, 1.5)}).figure_.axes[1]
+    assert [label.get_text() for label in scale.get_yticklabels()] == ["0.5"]
