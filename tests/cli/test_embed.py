@@ -385,7 +385,13 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     known = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"}
     command = [sys.executable, "-m", "ensembles_cli", "embed", *arguments]
     return subprocess.Popen(
-        command, cwd=folder, env=known, stdin=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=folder,
+        env=known,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell starts background jobs with it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
