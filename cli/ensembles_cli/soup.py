@@ -137,7 +137,7 @@ def command(
     raise_file_limit()
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
-    journal = scoring.journal(out)
+    journal = scoring.journal(f"{out}.journal.jsonl")
     sweeps.check_sweep(sweep, schedules, plot, select, options)
     choice = run.choice_in(options, with_direction=False)
     chosen = choose_checkpoints(members, by_step=sweep is not None, **choice)

@@ -161,23 +161,16 @@ def _compare_by_command(
     **options: Any,
 ) -> Any:
     """Compare checkpoints by the score that a command prints."""
-    from ensembles.checkpoints import Journal
     from ensembles.reports import compare_checkpoints
-
-    def journal_of(command: ScoringCommand, path: str) -> Journal:
-        suffix = "" if key_of_score is None else f" --score-key {key_of_score}"
-        return Journal(path, f"{command.text}{suffix}", command.files())
-
-    def reporter_of(command: ScoringCommand, journal: Journal) -> ProgressReporter:
-        return ProgressReporter(journal, paths, command, options["lower_is_better"])
 
     score = ScoringCommand(text, timeout, key_of_score)
     select_score = ScoringCommand(select_text or text, timeout, key_of_score)
-    kept = journal_of(score, str(journal))
-    select_kept = journal_of(select_score, f"{journal}.select")
+    lower = options["lower_is_better"]
+    kept = score.journal(str(journal))
+    select_kept = select_score.journal(f"{journal}.select")
     with (
-        reporter_of(score, kept) as reporter,
-        reporter_of(select_score, select_kept) as select_reporter,
+        ProgressReporter(kept, paths, score, lower) as reporter,
+        ProgressReporter(select_kept, paths, select_score, lower) as select_reporter,
     ):
         return compare_checkpoints(
             paths,

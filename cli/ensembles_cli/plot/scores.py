@@ -92,7 +92,7 @@ def scored(
     raise_file_limit()
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
-    journal = scoring.journal(out)
+    journal = scoring.journal(f"{out}.journal.jsonl")
     with ProgressReporter(journal, members, scoring, lower_is_better) as reporter:
         return score_files(
             members,

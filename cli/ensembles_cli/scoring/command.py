@@ -136,13 +136,13 @@ class ScoringCommand:
                     digests[word] = hashlib.sha256(content).hexdigest()
         return digests
 
-    def journal(self, out: Path) -> Journal:
-        """Journal that keeps the scores of this command, ``OUT.journal.jsonl``.
+    def journal(self, path: str) -> Journal:
+        """Journal that keeps the scores of this command.
 
         Parameters
         ----------
-        out : Path
-            Output that the scores are computed for.
+        path : str
+            Path of its file.
 
         Returns
         -------
@@ -151,7 +151,7 @@ class ScoringCommand:
         from ensembles.checkpoints import Journal
 
         key = "" if self.key is None else f" --score-key {self.key}"
-        return Journal(f"{out}.journal.jsonl", self.text + key, self.files())
+        return Journal(path, self.text + key, self.files())
 
 
 def quotes_around(text: str) -> str | None:
