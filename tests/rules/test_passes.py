@@ -196,7 +196,8 @@ def test_scope_model_needs_a_single_process(
 
 def numbered(stack: Float64, weights: Float64, *, position: Position) -> Float64:
     """Index of each element in its tensor, plus the length of the tensor's name."""
-    return position.start + np.arange(stack.shape[1]) + len(position.name)
+    first = float(position.start + len(position.name))
+    return first + np.arange(stack.shape[1], dtype=np.float64)
 
 
 def test_a_function_receives_the_position_of_its_block(
