@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
 )
-from ensembles.checkpoints.compatibility.prefixes import match_first_names
-from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.output import Template
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import count_held, fit_to_memory
 from ensembles.checkpoints.planning.checksum_ranges import count_read
@@ -34,7 +34,13 @@ from ensembles.checkpoints.planning.destination import (
 )
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
 from ensembles.checkpoints.planning.kept_contents import kept_contents
-from ensembles.checkpoints.planning.notices import member_notes, notices, output_notes
+from ensembles.checkpoints.planning.notices import (
+    base_problems,
+    member_notes,
+    notices,
+    output_notes,
+)
+from ensembles.checkpoints.planning.opening import all_problems, open_all
 from ensembles.checkpoints.planning.options import (
     MEMORY,
     Integers,
@@ -49,10 +55,7 @@ from ensembles.checkpoints.planning.ranks import (
 )
 from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
-from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
-
-SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,8 @@ class Plan:
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes that this process reads from members and base, twice for rules with
-        statistics.
+        Bytes that this process reads from members and base, again for each pass of
+        rules with statistics.
     write_bytes : int
         Size in bytes of the result's tensors that this process writes.
     free_bytes : int
@@ -235,7 +238,7 @@ def plan(
         rank=rank,
         world_size=world_size,
     )
-    opened, base_opened, renamings = _open_all(members, base, key)
+    opened, base_opened, renamings = open_all(members, base, key)
     checkpoints = opened if base_opened is None else (*opened, base_opened)
     problems: list[str] = []
     params = dict(rule_params or {})
@@ -251,6 +254,7 @@ def plan(
         exclude=exclude,
         dtype=np.dtype(options.dtype) if options.dtype else None,
     )
+    problems += [*base_problems(opened, base_opened)]
     problems += [
         reason for member in checkpoints for reason in unsupported_reasons(member)
     ]
@@ -282,11 +286,22 @@ def plan(
         reasons, n_free = destination_problems(path, checkpoints, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
+    buffer_notes: list[str] = []
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
+    if n_buffers > memory:
+        buffer_notes.append(
+            f"rule {resolved.name!r} reads whole {resolved.unit}s, which "
+            f"needs {n_buffers / 1e6:,.0f} MB of memory instead of {memory / 1e6:,.0f}"
+        )
+    if world_size is not None and resolved.spans_model(params):
+        problems.append(
+            "scope='model' (--rule-param scope=model) needs the statistics of all "
+            "tensors in one process; leave rank and world_size (--part) out"
+        )
     if problems:
-        raise ValueError(_join(problems))
+        raise ValueError(all_problems(problems))
     ranks = assign(parts, options.world_size or 1)
     assigned = [target for part in ranks[rank] for target in parts[part]]
     return Plan(
@@ -304,13 +319,14 @@ def plan(
         templates=kept.templates,
         options=options,
         threads=n_threads,
-        read_bytes=count_read(checkpoints, assigned, resolved),
+        read_bytes=count_read(checkpoints, assigned, resolved, params),
         write_bytes=sum(target.nbytes for target in assigned),
         free_bytes=n_free,
         peak_bytes=n_buffers + count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, options, opened),
             *rank_notes(parts, options.world_size),
+            *buffer_notes,
             *kept.notes,
             *member_notes(checkpoints),
             *renamings,
@@ -327,61 +343,6 @@ def _collected(problems: list[str]) -> Iterator[None]:
         yield
     except ValueError as error:
         problems.append(str(error))
-
-
-def _open_all(
-    members: Sequence[Member], base: Member | None, key: Keys
-) -> tuple[tuple[Checkpoint, ...], Checkpoint | None, list[str]]:
-    """Open members and base, with one error that lists all problems.
-
-    Returns the members and the base with the tensor names of the first member, and
-    notes on renamed ones.
-    """
-    if isinstance(members, str | os.PathLike | Mapping):
-        raise TypeError(
-            "members must be a sequence of checkpoints, found a single one: "
-            f"{members!r:.80}"
-        )
-    members = list(members)  # it may be an array of paths
-    if not members:
-        raise ValueError("there must be at least one member, found none")
-    opened: list[Checkpoint] = []
-    errors: list[Exception] = []
-    for index, member in enumerate(members):
-        try:
-            opened.append(read_layout(member, index, key=key))
-        except (OSError, ValueError) as error:
-            errors.append(error)
-    if base is not None:
-        try:
-            opened.append(_open_base(base, key))
-        except (OSError, ValueError) as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        is_absent = all(isinstance(error, FileNotFoundError) for error in errors)
-        kind = FileNotFoundError if is_absent else ValueError
-        raise kind(_join([str(error) for error in errors]))
-    notes: list[str] = []
-    if any(
-        checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
-    ):
-        renamed, notes = match_first_names(opened)
-        opened = list(renamed)
-    if base is None:
-        return tuple(opened), None, notes
-    return tuple(opened[:-1]), opened[-1], notes
-
-
-def _open_base(base: Member, key: Keys) -> Checkpoint:
-    """Open the base, with "base" in its name for messages."""
-    if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
-        raise TypeError(
-            f"base must be a path or a state dict, found {type(base).__name__}"
-        )
-    opened = read_layout(base, 0, key=key)
-    return replace(opened, name=f"base {opened.path}" if opened.path else "base")
 
 
 def _resolve_rule(
@@ -424,10 +385,3 @@ def repeat_tied(
     """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
-
-
-def _join(problems: Sequence[str]) -> str:
-    """All problems, one a line, at most `SHOWN`."""
-    lines = list(dict.fromkeys(problems))
-    n_more = len(lines) - SHOWN
-    return "\n".join(lines[:SHOWN] + [f"and {n_more} more problems"] * (n_more > 0))
