@@ -246,6 +246,8 @@ def plan(
     checked = np.ones(len(opened))
     with _collected(problems):
         checked = resolved.check_weights(weights, len(opened))
+        if not problems:
+            resolved.try_out(checked, params, has_base=base is not None)
     match = match_layouts(
         opened,
         base_opened,
