@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from ensembles.checkpoints.methods.arithmetic import task_arithmetic
+from ensembles.checkpoints.methods.overlaps import ram
+from ensembles.checkpoints.methods.stock import model_stock
 from ensembles.rules.builtin import RULES
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "model_stock", "ram", "task_arithmetic"]
