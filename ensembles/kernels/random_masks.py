@@ -94,24 +94,55 @@ def random_words(seed: int, name: str, member: int, start: int, size: int) -> Wo
     return np.asarray(words[offset : offset + size])
 
 
-def last_words(probabilities: Float64) -> Words:
-    """Largest random word of an element that is kept, for each probability.
+def drop_randomly(
+    stack: Float64,
+    base: Float64,
+    probability: float,
+    factors: Float64,
+    *,
+    seed: int,
+    name: str,
+    start: int,
+) -> Float64:
+    """Differences from the base, multiplied by a factor if kept, by 0 otherwise.
 
     Parameters
     ----------
-    probabilities : ndarray, from 2**-32 to 1
-        Probabilities to keep an element; they are rounded to multiples of 2**-32.
+    stack : ndarray of shape (n_members, size)
+        Consecutive elements of a tensor of each member.
+    base : ndarray of shape (size,)
+        The same elements of the base.
+    probability : float from 2**-32 to 1
+        Probability of keeping an element, rounded up to a multiple of 2**-32.
+    factors : ndarray of shape (n_members,)
+        Factor of each member.
+    seed : int
+        Seed of a merge.
+    name : str
+        Name of the tensor.
+    start : int
+        Index of the first element in the flat tensor.
 
     Returns
     -------
-    ndarray of the same shape, uint32
+    ndarray of shape (n_members, size)
+        Differences that are NaN or infinite and not kept are NaN.
     """
-    return np.asarray(np.rint(probabilities / RESOLUTION) - 1).astype(np.uint32)
+    if use_loops(8 * stack.size):
+        out = np.empty(stack.shape)
+        key = stream_key(seed, name)
+        _drop_randomly(stack, base, probability, factors, *key, start, out)
+        return out
+    out = stack - base
+    for member, (values, factor) in enumerate(zip(out, factors, strict=True)):
+        words = random_words(seed, name, member, start, base.size)
+        values *= np.where(words * RESOLUTION < probability, factor, 0.0)
+    return out
 
 
 def scale_randomly(
     values: Float64,
-    last: Words,
+    probabilities: Float64,
     factors: Float64,
     *,
     seed: int,
@@ -127,8 +158,8 @@ def scale_randomly(
     ----------
     values : ndarray of shape (size,)
         Values of consecutive elements of a tensor.
-    last : ndarray of shape (size,), uint32
-        Largest random word of each element that is kept, see `last_words`.
+    probabilities : ndarray of shape (size,), from 2**-32 to 1
+        Probability of keeping each element, rounded up to a multiple of 2**-32.
     factors : ndarray of shape (size,)
         Factor of each element.
     seed : int
@@ -142,11 +173,10 @@ def scale_randomly(
     """
     if use_loops(8 * values.size):
         key = stream_key(seed, name)
-        _scale_randomly(values, last, factors, *key, np.uint32(member), start)
+        _scale_randomly(values, probabilities, factors, *key, np.uint32(member), start)
     else:
         words = random_words(seed, name, member, start, values.size)
-        with np.errstate(all="ignore"):  # infinity times 0
-            values *= np.where(words <= last, factors, 0.0)
+        values *= np.where(words * RESOLUTION < probabilities, factors, 0.0)
 
 
 @inlined
@@ -173,16 +203,41 @@ def _fill_words(key0, key1, key2, member, first_block, words):
 
 
 @compiled
-def _scale_lane(values, words, last, factors):
+def _drop_lane(values, base, words, out, probability, factor):
     for j in range(values.size):
-        values[j] *= factors[j] if words[j] <= last[j] else 0.0
+        is_kept = np.float64(words[j]) * RESOLUTION < probability
+        out[j] = (values[j] - base[j]) * (factor if is_kept else 0.0)
 
 
 @compiled
-def _scale_randomly(values, last, factors, key0, key1, key2, member, start):
+def _drop_randomly(stack, base, probability, factors, key0, key1, key2, start, out):
+    words = np.empty(LANE, np.uint32)
+    for first in range(-(start % 4), base.size, LANE):
+        low, high = max(first, 0), min(first + LANE, base.size)
+        lane = words[low - first : high - first]
+        for i in range(len(stack)):
+            block = (start + first) // 4
+            _fill_words(key0, key1, key2, np.uint32(i), block, words)
+            values, result = stack[i, low:high], out[i, low:high]
+            _drop_lane(values, base[low:high], lane, result, probability, factors[i])
+
+
+@compiled
+def _scale_lane(values, words, probabilities, factors):
+    for j in range(values.size):
+        is_kept = np.float64(words[j]) * RESOLUTION < probabilities[j]
+        values[j] *= factors[j] if is_kept else 0.0
+
+
+@compiled
+def _scale_randomly(values, probabilities, factors, key0, key1, key2, member, start):
     words = np.empty(LANE, np.uint32)
     for first in range(-(start % 4), values.size, LANE):
         _fill_words(key0, key1, key2, member, (start + first) // 4, words)
         low, high = max(first, 0), min(first + LANE, values.size)
-        lane = words[low - first : high - first]
-        _scale_lane(values[low:high], lane, last[low:high], factors[low:high])
+        _scale_lane(
+            values[low:high],
+            words[low - first : high - first],
+            probabilities[low:high],
+            factors[low:high],
+        )

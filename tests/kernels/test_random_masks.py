@@ -15,7 +15,6 @@ from ensembles.kernels import jit, random_masks
 from ensembles.kernels.jit import LANE
 from ensembles.kernels.random_masks import (
     RESOLUTION,
-    last_words,
     random_words,
     scale_randomly,
 )
@@ -49,9 +48,8 @@ def implementation(
 def masked(values: Float64, p: float, start: int = 0, **key: Any) -> Float64:
     """Values, divided by p where they are kept."""
     out, size = values.copy(), len(values)
-    last, factors = last_words(np.full(size, p)), np.full(size, 1 / p)
     key = {"seed": 0, "name": "w", "member": 0, **key}
-    scale_randomly(out, last, factors, start=start, **key)
+    scale_randomly(out, np.full(size, p), np.full(size, 1 / p), start=start, **key)
     return out
 
 
@@ -131,14 +129,19 @@ def test_members_elements_seeds_and_tensors_are_independent(
 
 @pytest.mark.parametrize("p", [2.0**-16, 0.001, 0.1, 0.5, 0.9])
 def test_elements_are_kept_with_their_probability(p: float) -> None:
-    kept = random_words(2, "w", 1, 3, SIZE) <= last_words(np.array(p))
-    assert abs(kept.sum() - p * SIZE) < SIGMAS * math.sqrt(p * (1 - p) * SIZE)
+    n_kept = np.count_nonzero(masked(np.ones(SIZE), p, 3, seed=2, member=1))
+    assert abs(n_kept - p * SIZE) < SIGMAS * math.sqrt(p * (1 - p) * SIZE)
 
 
+@pytest.mark.usefixtures("implementation")
 def test_probabilities_are_multiples_of_the_resolution() -> None:
-    probabilities = np.array([RESOLUTION, 0.1, 0.5, 1 - RESOLUTION, 1])
-    last = [0, round(0.1 * 2**32) - 1, 2**31 - 1, 2**32 - 2, 2**32 - 1]
-    assert last_words(probabilities).tolist() == last
+    words = random_words(0, "w", 0, 0, 200)
+    for n, expected in ((0, 0), (0.5, 1), (1, 1)):
+        values = np.ones(200)
+        p = (words + n) * RESOLUTION
+        scale_randomly(values, p, np.ones(200), seed=0, name="w", member=0, start=0)
+        assert (values == expected).all()
+    assert (masked(np.ones(200), 1.0) == 1).all()
 
 
 @pytest.mark.usefixtures("implementation")

@@ -1,1 +1,5 @@
 from .builtin import RULES as RULES
+from .builtin import dare_linear as dare_linear
+from .builtin import dare_ties as dare_ties
+from .builtin import della_linear as della_linear
+from .builtin import della_ties as della_ties
