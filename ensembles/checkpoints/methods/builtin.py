@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from ensembles.checkpoints.methods.arithmetic import task_arithmetic
+from ensembles.checkpoints.methods.breadcrumbs import (
+    breadcrumbs_linear,
+    breadcrumbs_ties,
+)
 from ensembles.checkpoints.methods.dare import dare_linear, dare_ties
 from ensembles.checkpoints.methods.della import della_linear, della_ties
+from ensembles.checkpoints.methods.magnitude_pruning import magnitude_prune
 from ensembles.checkpoints.methods.overlaps import ram
+from ensembles.checkpoints.methods.sign_agreement import ties
 from ensembles.checkpoints.methods.stock import model_stock
+from ensembles.checkpoints.methods.tall_masks import consensus
 from ensembles.rules.builtin import RULES
 
 __all__ = [
     "RULES",
+    "breadcrumbs_linear",
+    "breadcrumbs_ties",
+    "consensus",
     "dare_linear",
     "dare_ties",
     "della_linear",
     "della_ties",
+    "magnitude_prune",
     "model_stock",
     "ram",
     "task_arithmetic",
+    "ties",
 ]
