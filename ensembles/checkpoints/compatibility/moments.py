@@ -95,7 +95,7 @@ def sample_digest(tensor: Tensor, dtype: np.dtype[Any]) -> str:
     Parameters
     ----------
     tensor : Tensor
-        Stored tensor, of which at most `SAMPLE` elements are read.
+        Stored tensor; at most `SAMPLE` elements are read.
     dtype : numpy.dtype
         Float format to which the elements are rounded first, so that a checkpoint and
         a model that was loaded from it in lower precision have the same digest.
