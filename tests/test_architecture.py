@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from benchmarks.bench_structure import parameters
-from ensembles.rules import RULES
+from ensembles.checkpoints.methods.builtin import RULES
 
 ROOT = Path(__file__).parents[1]
 # Each part may use what stands on lower floors, and nothing beside itself.
@@ -28,7 +28,7 @@ FLOORS = (
 )
 # The same inside the folders of checkpoints; what lies at its root is above formats.
 CHECKPOINTS = (
-    {"formats"},
+    {"formats", "methods"},
     {"directories"},
     {"compatibility", "runs"},
     {"planning", "soup_selection"},

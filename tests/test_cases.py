@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.runs.schedules.builtin import SCHEDULES
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.embeddings.weighting.builtin import WordFrequencies
 from ensembles.predictions import COMBINERS
-from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS
 
 Numbers = list[float]

@@ -10,9 +10,9 @@ import click
 import pytest
 
 from ensembles.checkpoints import ModelSoup
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.embeddings import POOLINGS, WEIGHTINGS, SentenceEmbedder
 from ensembles.predictions import COMBINERS, EnsembleClassifier, EnsembleRegressor
-from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS
 from ensembles_cli.listing.selections import N_SCORED
 from ensembles_cli.main import cli

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.registry import RegisteredFunction, Table, lookup, register
-from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS
 
 

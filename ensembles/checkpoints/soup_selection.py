@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.registry import lookup
-from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
 from ensembles.selection import SELECTIONS, Selection
 

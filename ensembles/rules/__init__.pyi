@@ -9,4 +9,6 @@ from .builtin import minimum as minimum
 from .builtin import power_mean as power_mean
 from .builtin import slerp as slerp
 from .builtin import trimmed_mean as trimmed_mean
-from .rule import blockwise as blockwise
+from .passes import Pass as Pass
+from .position import Position as Position
+from .statistics import blockwise as blockwise

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,15 +10,14 @@ from numpy.typing import ArrayLike
 
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
-from ensembles.kernels.casting import narrow, widen
-from ensembles.kernels.gram import BLOCK
-from ensembles.registry import RegisteredFunction
+from ensembles.rules.block_rule import BlockRule
+from ensembles.rules.passes import Pass
+from ensembles.rules.position import Position
 from ensembles.rules.signatures import Function, check_signatures, named_arguments
-from ensembles.rules.statistics import add_statistics
-from ensembles.weights import check_weights, moderate
+from ensembles.weights import check_weights
 
 
-class Rule(RegisteredFunction):
+class Rule(BlockRule):
     """A function that combines a stack of members by weights, with its properties.
 
     A rule that depends on whole tensors has three functions: ``statistics`` of each
@@ -34,20 +32,27 @@ class Rule(RegisteredFunction):
 
     Parameters
     ----------
-    function : callable (stack, weights, *, base, state, **params) -> array
+    function : callable (stack, weights, *, base, state, position, **params) -> array
         The stack has shape (n_members, size) and is float64, unless the rule is
         ``fused``; the result has shape (size,). The signature has ``base`` if the rule
-        needs a base, an array of shape (size,) in the format of the stack, and
-        ``state`` if it has ``statistics``.
-    statistics : callable (stack, base, **params) -> array, or None, default=None
-        Returns an array of shape (n_blocks, *shape), one entry for each 65,536 elements
-        of the stack; `blockwise` builds it from a function of a single block. Entries
-        are added in the order of the elements. The signature has ``base`` only if the
-        rule needs a base. Stack and base are the same as in ``function``. None means
-        that the rule needs no first pass.
-    finish : callable (total, weights, **params) -> state, or None, default=None
-        Called once per tensor with the sum of its statistics, of shape (*shape,). None
-        uses the sum as the state.
+        needs a base, an array of shape (size,) in the format of the stack, ``state`` if
+        it has ``statistics`` or ``passes``, and ``position``, a `Position`, if the
+        result depends on the name or shape of the tensor or on the place in it.
+    statistics : callable (stack, *, base, position, **params) -> array, or None
+        Returns an array of shape (n_blocks, *shape), one entry for each block of the
+        stack, of 65,536 elements or, with ``unit="row"``, of the whole rows in them;
+        `blockwise` builds it from a function of a single block. Entries are added in
+        the order of the elements. Statistics that count, so that the order does not
+        matter, may have the argument ``total``: None, or the array that they returned
+        for elements before, which they add to in place and return. The signature has
+        ``base`` only if the rule needs a base. None means that the rule needs no first
+        pass.
+    finish : callable (total, weights, *, position, **params) -> state, or None
+        Called once per tensor with the sum of its statistics, of shape (*shape,), or
+        once for all tensors if a parameter ``scope`` is "model". None uses the sum as
+        the state.
+    passes : sequence of Pass, default=()
+        Several passes, instead of ``statistics`` and ``finish``.
     needs_base : bool, default=False
         Whether the rule needs a base: a common ancestor of the members, which is not a
         member and has no weight.
@@ -68,13 +73,20 @@ class Rule(RegisteredFunction):
     fused : bool, default=False
         Whether the functions take members of any float format as they are stored, and
         ``function`` rounds its float64 result to that format itself.
+    unit : {"element", "row", "tensor"}, default="element"
+        What the function needs whole: nothing, the rows of a tensor (its last axis; a
+        vector is one row), or the tensor.
+    workspace : int, default=0
+        Arrays of float64 with the size of a tensor that the function of a rule with
+        ``unit="tensor"`` needs beside its arguments and its result.
 
     Raises
     ------
     TypeError
         If the signatures do not fit together: a function takes an argument that the
         library does not pass, a parameter has the name of such an argument or two
-        different defaults, or ``finish`` is given without ``statistics``.
+        different defaults, ``finish`` is given without ``statistics``, or
+        ``statistics`` beside ``passes``.
     """
 
     noun = "rule"
@@ -85,6 +97,7 @@ class Rule(RegisteredFunction):
         *,
         statistics: Function | None = None,
         finish: Function | None = None,
+        passes: Sequence[Pass] = (),
         needs_base: bool = False,
         n_members: int | None = None,
         domain: Literal["any", "non-negative"] = "any",
@@ -92,10 +105,21 @@ class Rule(RegisteredFunction):
         weight_sum_matters: bool | None = None,
         symmetric: bool = True,
         fused: bool = False,
+        unit: Literal["element", "row", "tensor"] = "element",
+        workspace: int = 0,
     ) -> None:
         super().__init__(function)
-        self.statistics = statistics
-        self.finish = finish
+        if finish is not None and statistics is None:
+            raise TypeError(
+                f"rule {self.name!r} must have statistics, because it has finish"
+            )
+        if statistics is not None and passes:
+            raise TypeError(
+                f"rule {self.name!r} must have statistics or passes, not both"
+            )
+        self.passes = (
+            tuple(passes) if statistics is None else (Pass(statistics, finish),)
+        )
         self.needs_base = needs_base
         self.n_members = n_members
         self.domain = domain
@@ -105,17 +129,27 @@ class Rule(RegisteredFunction):
         )
         self.symmetric = symmetric
         self.fused = fused
+        self.unit = unit
+        self.workspace = workspace
         # Read once: signatures are too slow to be read for every block.
-        self._combine = named_arguments(self.name, function, 2)
-        self._statistics = statistics and named_arguments(self.name, statistics, 1)
-        self._finish = finish and named_arguments(self.name, finish, 2)
+        self._arguments = {
+            function: named_arguments(self.name, function, n_inputs)
+            for function, n_inputs in self._functions()
+        }
+        combine, *others = self._arguments.values()
         self._params = check_signatures(
-            self.name,
-            self._combine,
-            self._statistics,
-            self._finish,
-            needs_base=needs_base,
+            self.name, combine, others, needs_base=needs_base
         )
+
+    def _functions(self) -> Iterator[tuple[Function, int]]:
+        """All functions, and how many inputs each takes before its arguments."""
+        yield self.function, 2
+        for statistics, finish, is_needed in self.passes:
+            yield statistics, 1
+            if finish is not None:
+                yield finish, 2
+            if is_needed is not None:
+                yield is_needed, 0
 
     def __call__(
         self,
@@ -123,6 +157,7 @@ class Rule(RegisteredFunction):
         weights: ArrayLike | None = None,
         *,
         base: ArrayLike | None = None,
+        name: str = "",
         **params: Any,
     ) -> Array:
         """Combine members in memory.
@@ -136,6 +171,8 @@ class Rule(RegisteredFunction):
         base : array-like of shape (*shape,) or None, default=None
             Common ancestor of the members; required if the rule needs a base, else
             None.
+        name : str, default=""
+            Name of the tensor, which determines the random numbers of the rule.
         **params
             Parameters of the rule.
 
@@ -162,13 +199,19 @@ class Rule(RegisteredFunction):
                     f"{ancestor.shape}"
                 )
             flat_base = np.ascontiguousarray(ancestor.reshape(-1))
-        out = self._combine_at_once(flat, checked, flat_base, params)
+        position = Position(name, members.shape[1:])
+        out = self._combine_at_once(flat, checked, flat_base, params, position)
         return out.reshape(members.shape[1:])
 
     @property
     def is_elementwise(self) -> bool:
         """Whether an entry of the result depends only on the members' same entry."""
-        return self.statistics is None and not self.needs_base
+        return (
+            not self.passes
+            and not self.needs_base
+            and self.unit == "element"
+            and "position" not in self._arguments[self.function]
+        )
 
     @property
     def params(self) -> dict[str, Any]:
@@ -215,7 +258,8 @@ class Rule(RegisteredFunction):
                 np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
             )
             base = np.zeros(stack.shape[1]) if has_base else None
-            self._combine_at_once(stack, np.ones(n_members), base, params)
+            position = Position("", stack.shape[1:])
+            self._combine_at_once(stack, np.ones(n_members), base, params, position)
 
     def check_weights(self, weights: ArrayLike | None, n_members: int) -> Float64:
         """Validate member weights by the rule's properties, see `check_weights`.
@@ -244,203 +288,25 @@ class Rule(RegisteredFunction):
             rule=self.name,
         )
 
-    def partial_statistics(
-        self,
-        members: Sequence[Array] | Array,
-        base: Array | None,
-        params: Mapping[str, Any],
-    ) -> Array:
-        """Statistics of each block in a contiguous part of flat members.
-
-        Parameters
-        ----------
-        members : n_members arrays of shape (size,), float formats
-            The part of each member, which starts at a multiple of 65,536 elements.
-        base : ndarray of shape (size,) or None
-            The same part of the base; None for rules without a base.
-        params : mapping of str to value
-            Parameters of the rule.
-
-        Returns
-        -------
-        ndarray of shape (n_blocks, *shape)
-        """
-        assert self.statistics is not None
-        stack = stack_members(members)
-        if not self.fused or (base is not None and base.dtype != stack.dtype):
-            stack, base = widen(stack), _widened(base)
-        arguments = _chosen(self._statistics, {**params, "base": base})
-        with np.errstate(all="ignore"):  # infinities of both signs
-            return np.asarray(self.statistics(stack, **arguments))
-
-    def compute_state(
-        self, total: Array, weights: Float64, params: Mapping[str, Any]
-    ) -> Any:
-        """State of a tensor, computed from the total of its statistics.
-
-        Parameters
-        ----------
-        total : ndarray of shape (*shape,)
-            Return value of ``add_statistics`` for the last part.
-        weights : ndarray of shape (n_members,)
-            Weight of each member.
-        params : mapping of str to value
-            Parameters of the rule.
-
-        Returns
-        -------
-        object
-            The argument ``state`` of ``function``.
-        """
-        if self.finish is None:
-            return total
-        arguments = _chosen(self._finish, params)
-        with np.errstate(all="ignore"):
-            return self.finish(total, self._moderate(weights), **arguments)
-
-    def combine(
-        self,
-        members: Sequence[Array] | Array,
-        weights: Float64,
-        dtype: np.dtype[Any],
-        *,
-        params: Mapping[str, Any] | None = None,
-        base: Array | None = None,
-        state: Any = None,
-    ) -> Array:
-        """Combine one block of flat members and round once to ``dtype``.
-
-        Parameters
-        ----------
-        members : n_members arrays of shape (size,), float formats
-            The block of each member.
-        weights : ndarray of shape (n_members,)
-            Weight of each member.
-        dtype : dtype, a float format
-            Format of the result.
-        params : mapping of str to value or None, default=None
-            Parameters of the rule; None means the defaults.
-        base : ndarray of shape (size,) or None, default=None
-            The block of the base; None for rules without a base.
-        state : object, default=None
-            Return value of `compute_state` for the tensor; None without statistics.
-
-        Returns
-        -------
-        ndarray of shape (size,), of ``dtype``
-
-        Raises
-        ------
-        ValueError
-            If an entry lies outside the rule's domain; the message names its member.
-        """
-        stack = stack_members(members)
-        weights = self._moderate(weights)
-        if self.domain == "non-negative":
-            self._check_not_negative(stack, weights)
-        one_format = stack.dtype == dtype and (base is None or base.dtype == dtype)
-        if not (one_format and self.fused):
-            stack, base = widen(stack), _widened(base)
-        arguments: dict[str, Any] = {}
-        if params or base is not None or self.statistics is not None:
-            engine = {"base": base, "state": state}
-            arguments = _chosen(self._combine, {**(params or {}), **engine})
-        with np.errstate(all="ignore"):  # NaN and infinity pass through
-            out = np.asarray(self.function(stack, weights, **arguments))
-        if out.shape != stack.shape[1:]:
-            raise ValueError(
-                f"rule {self.name!r} must return an array of shape "
-                f"{stack.shape[1:]}, found {out.shape}"
-            )
-        return out if out.dtype == dtype else narrow(out.astype(np.float64), dtype)
-
     def _combine_at_once(
         self,
         stack: Array,
         weights: Float64,
         base: Array | None,
         params: Mapping[str, Any],
+        position: Position,
     ) -> Array:
         """Combine flat members that are complete, without blocks."""
-        state = None
-        if self.statistics is not None:
-            partial = self.partial_statistics(stack, base, params)
-            total = add_statistics(None, partial)
-            state = self.compute_state(total, weights, params)
+        state = self.state_of(stack, weights, base, params, position=position)
         return self.combine(
-            stack, weights, stack.dtype, params=params, base=base, state=state
+            stack,
+            weights,
+            stack.dtype,
+            params=params,
+            base=base,
+            state=state,
+            position=position,
         )
-
-    def _moderate(self, weights: Float64) -> Float64:
-        """Weights of moderate size, unless their size affects the result."""
-        return weights if self.weight_sum_matters else moderate(weights)
-
-    def _check_not_negative(self, stack: Array, weights: Float64) -> None:
-        for index in np.flatnonzero(weights):
-            with np.errstate(invalid="ignore"):  # signaling NaN
-                is_negative = stack[index] < 0
-            if is_negative.any():
-                raise ValueError(
-                    f"entries for rule {self.name!r} must not be negative: "
-                    f"members[{index}] has {float(stack[index][is_negative][0])}"
-                )
-
-
-def _chosen(names: Container[str] | None, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of the arguments that a function has."""
-    return {name: value for name, value in values.items() if name in (names or ())}
-
-
-def blockwise(function: Function) -> Function:
-    """Build the ``statistics`` of a rule from a function of a single block.
-
-    Parameters
-    ----------
-    function : callable (block, base, **params) -> array of shape (*shape,)
-        Called with blocks of shape (n_members, size), of at most 65,536 elements each.
-        It has the argument ``base``, of shape (size,), only if the rule needs a base.
-
-    Returns
-    -------
-    callable (stack, base, **params) -> array of shape (n_blocks, *shape)
-    """
-
-    @functools.wraps(function)
-    def statistics(stack: Array, base: Array | None = None, **params: Any) -> Array:
-        partials = []
-        # An empty tensor is one empty block, which gives the statistics their shape.
-        for start in range(0, max(stack.shape[1], 1), BLOCK):
-            if base is not None:
-                params["base"] = base[start : start + BLOCK]
-            block = np.ascontiguousarray(stack[:, start : start + BLOCK])
-            partials.append(function(block, **params))
-        return np.array(partials)
-
-    return statistics
-
-
-def stack_members(members: Sequence[Array] | Array) -> Array:
-    """Stack of members.
-
-    Parameters
-    ----------
-    members : n_members arrays of shape (size,), float formats
-        Members; an array of shape (n_members, size) is returned unchanged.
-
-    Returns
-    -------
-    ndarray of shape (n_members, size)
-        In the format of the members if they share one, else in float64.
-    """
-    if isinstance(members, np.ndarray):
-        return members
-    if len({member.dtype for member in members}) == 1:
-        return np.asarray(members)
-    return np.array([widen(member[None])[0] for member in members])
-
-
-def _widened(base: Array | None) -> Array | None:
-    return None if base is None else widen(base[None])[0]
 
 
 def _as_floats(values: ArrayLike) -> Array:

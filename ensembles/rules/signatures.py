@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Function = Callable[..., Any]
-ENGINE = ("base", "state")  # arguments that the library passes by keyword
+# Arguments that the library passes by keyword.
+ENGINE = ("base", "state", "position", "total")
 # Further names that the library or its users pass beside the parameters of a rule.
-RESERVED = ("stack", "members", "weights", "dtype")
+RESERVED = ("stack", "members", "weights", "dtype", "name")
 
 
 def named_arguments(rule: str, function: Function, n_inputs: int) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def named_arguments(rule: str, function: Function, n_inputs: int) -> dict[str, A
     Returns
     -------
     dict of str to default
-        Parameters, and ``base`` and ``state`` if the function has them.
+        Parameters, and those of `ENGINE` that the function has.
 
     Raises
     ------
@@ -50,9 +51,8 @@ def named_arguments(rule: str, function: Function, n_inputs: int) -> dict[str, A
 
 def check_signatures(
     rule: str,
-    combine: dict[str, Any],
-    statistics: dict[str, Any] | None,
-    finish: dict[str, Any] | None,
+    combine: Mapping[str, Any],
+    others: Sequence[Mapping[str, Any]],
     *,
     needs_base: bool,
 ) -> dict[str, Any]:
@@ -62,10 +62,10 @@ def check_signatures(
     ----------
     rule : str
         Name of the rule, for messages.
-    combine : dict of str to default
+    combine : mapping of str to default
         Arguments of the function that combines, as from `named_arguments`.
-    statistics, finish : dict of str to default, or None
-        Arguments of the other two functions; None if the rule does not have them.
+    others : sequence of mappings of str to default
+        Arguments of the functions of each pass; empty without passes.
     needs_base : bool
         Whether the rule needs a base.
 
@@ -79,15 +79,13 @@ def check_signatures(
         If the arguments do not suit the properties of the rule, or a parameter has two
         different defaults.
     """
-    functions = [f for f in (combine, statistics, finish) if f is not None]
+    functions = [combine, *others]
     if any("base" in arguments for arguments in functions) != needs_base:
         raise TypeError(
             f"rule {rule!r} must have a function with the argument 'base' if and only "
             f"if it needs one, found needs_base={needs_base}"
         )
-    if finish is not None and statistics is None:
-        raise TypeError(f"rule {rule!r} must have statistics, because it has finish")
-    if ("state" in combine) != (statistics is not None):
+    if ("state" in combine) != bool(others):
         raise TypeError(
             f"rule {rule!r} must have the argument 'state' if and only if it has "
             "statistics, from which the state is computed"

@@ -1,10 +1,44 @@
-"""Totals of the statistics of a rule, added block by block."""
+"""Statistics of blocks of members, and their totals."""
 
 from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
 
 import numpy as np
 
 from ensembles._typing import Array
+from ensembles.kernels.gram import BLOCK
+from ensembles.rules.signatures import Function
+
+
+def blockwise(function: Function) -> Function:
+    """Build the ``statistics`` of a rule from a function of a single block.
+
+    Parameters
+    ----------
+    function : callable (block, base, **params) -> array of shape (*shape,)
+        Called with blocks of shape (n_members, size), of at most 65,536 elements each.
+        It has the argument ``base``, of shape (size,), only if the rule needs a base.
+
+    Returns
+    -------
+    callable (stack, base, **params) -> array of shape (n_blocks, *shape)
+    """
+
+    @functools.wraps(function)
+    def statistics(stack: Array, base: Array | None = None, **params: Any) -> Array:
+        partials = []
+        # An empty tensor is one empty block, which gives the statistics their shape.
+        for start in range(0, max(stack.shape[1], 1), BLOCK):
+            if base is not None:
+                params["base"] = base[start : start + BLOCK]
+            block = np.ascontiguousarray(stack[:, start : start + BLOCK])
+            partials.append(function(block, **params))
+        return np.array(partials)
+
+    return statistics
 
 
 def add_statistics(total: Array | None, partial: Array) -> Array:
@@ -39,3 +73,38 @@ def add_statistics(total: Array | None, partial: Array) -> Array:
         for block in partial:
             total = total + block
     return np.asarray(total)
+
+
+class OrderedTotal:
+    """Total of a tensor's statistics, whose parts may come in any order.
+
+    A part waits until those before it are added, so that the total is the same for
+    every number of threads, and few parts are in memory.
+
+    Attributes
+    ----------
+    total : ndarray of shape (*shape,) or None
+        Total of the parts up to the first that is missing; None without any.
+    """
+
+    def __init__(self) -> None:
+        self.total: Array | None = None
+        self._stop = 0  # end of the parts that are added
+        self._waiting: dict[int, tuple[int, Array]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, start: int, stop: int, partial: Array) -> None:
+        """Add the statistics of a part, or keep them for later.
+
+        Parameters
+        ----------
+        start, stop : int
+            Elements of the tensor that the part holds; ``stop`` is exclusive.
+        partial : ndarray of shape (n_blocks, *shape)
+            Statistics of the part.
+        """
+        with self._lock:
+            self._waiting[start] = stop, partial
+            while self._stop in self._waiting:
+                self._stop, partial = self._waiting.pop(self._stop)
+                self.total = add_statistics(self.total, partial)

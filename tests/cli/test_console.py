@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from ensembles.rules.builtin import RULES
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles_cli.console import bar, table
 from ensembles_cli.demo.console import DemoConsole
 from ensembles_cli.main import cli

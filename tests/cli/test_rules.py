@@ -11,7 +11,7 @@ import pytest
 from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
-from ensembles.rules.builtin import RULES
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.selection import SELECTIONS
 from ensembles_cli.main import cli
 from tests.conftest import ROOT

@@ -20,7 +20,7 @@ from ensembles.checkpoints.merging.provenance import KEY
 from ensembles.predictions import EnsembleRegressor
 from ensembles.registry import register
 from ensembles.rules import RULES
-from ensembles.rules.rule import blockwise
+from ensembles.rules.statistics import blockwise
 from ensembles_cli.main import cli
 from tests.checkpoints.building import save_shards
 
@@ -316,12 +316,12 @@ def test_a_base_from_another_initialization_is_warned_of(
     assert average([a, b], base=a, rule=sparse).keys() == a.keys()
 
 
-def test_a_base_that_is_also_a_member_is_noted(
+def test_a_base_that_is_also_a_member_is_refused(
     sparse: str, paths: dict[str, Path]
 ) -> None:
     members = [paths["x"], paths["y"]]
-    notes = plan(members, base=paths["x"], rule=sparse).notes
-    assert f"{paths['x']} is also the base, and does not differ from it" in notes
+    with pytest.raises(ValueError, match=r"x\.safetensors is the base, .*leave it out"):
+        plan(members, base=paths["x"], rule=sparse)
 
 
 def test_predictions_have_no_base(sparse: str) -> None:

@@ -12,12 +12,11 @@ from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average
-from ensembles.checkpoints.merging.streaming import OrderedTotal
 from ensembles.predictions import EnsembleRegressor
 from ensembles.registry import register
 from ensembles.rules import RULES
-from ensembles.rules.rule import Rule, blockwise
-from ensembles.rules.statistics import add_statistics
+from ensembles.rules.rule import Rule
+from ensembles.rules.statistics import OrderedTotal, add_statistics, blockwise
 
 
 @blockwise
@@ -102,7 +101,7 @@ def test_predictions_are_no_tensors_to_it(normed: str) -> None:
 
 def test_an_empty_tensor_has_statistics_of_their_usual_shape(normed: str) -> None:
     empty = {"w": np.empty((0, 3)), "v": np.ones(2)}
-    params = {"power": 2.0, "least": 1.0}
+    params: dict[str, Any] = {"power": 2.0, "least": 1.0}
     found = average([empty, empty], rule=normed, rule_params=params)
     assert found["w"].shape == (0, 3)
     assert RULES[normed](np.empty((2, 0)), **params).shape == (0,)

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ensembles._typing import Array, Float64
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.gram import BLOCK
 from ensembles.kernels.jit import LANE
-from ensembles.rules.builtin import RULES
 from ensembles.rules.elementwise import (
     geometric_mean,
     mean,
@@ -300,7 +300,8 @@ def test_nothing_that_float64_holds_is_lost_on_the_way(
     p: float | None, column: list[float]
 ) -> None:
     stack, weights = np.array(column)[:, None], [1.0, 99.0]
-    rule, params = (geometric_mean, {}) if p is None else (power_mean, {"p": p})
+    rule = geometric_mean if p is None else power_mean
+    params: dict[str, Any] = {} if p is None else {"p": p}
     found = rule(stack, weights, **params)
     expected = by_decimals(column, weights, p)
     np.testing.assert_allclose(found, [expected], rtol=1e-12, atol=5e-324)

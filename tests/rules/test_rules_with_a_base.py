@@ -10,9 +10,10 @@ import pytest
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average, plan
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.gram import BLOCK
-from ensembles.rules import RULES
+from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
 from ensembles.rules.statistics import add_statistics
 from tests.rules.test_adding_a_base import (
@@ -103,17 +104,34 @@ def test_any_division_into_blocks_gives_the_same_bytes(
     stack[:, BLOCK:] = base[BLOCK:]  # so that the blocks differ in their statistics
     weights, state = weights_for(rule), None
     whole = rule(stack, weights, base=base)
-    if rule.statistics is not None:
+    where = Position("", (size,))
+    for entry in rule.needed_passes({}):
         cuts = [0, BLOCK, 3 * BLOCK, size]  # of blocks, at multiples of their size
         total = None
         for a, b in pairwise(cuts):
-            part = rule.partial_statistics(stack[:, a:b], base[a:b], {})
+            part = rule.partial_statistics(
+                entry,
+                stack[:, a:b],
+                base[a:b],
+                {},
+                position=where.advanced(a),
+                state=state,
+            )
             total = add_statistics(total, part)
         assert total is not None
-        state = rule.compute_state(total, weights, {})
+        state = rule.compute_state(
+            entry, total, weights, {}, position=where, state=state
+        )
     cuts = np.unique([0, 1, 8, 8199, *rng.integers(0, size, 9), size]).tolist()
     pieces = [
-        rule.combine(stack[:, a:b], weights, dtype, base=base[a:b], state=state)
+        rule.combine(
+            stack[:, a:b],
+            weights,
+            dtype,
+            base=base[a:b],
+            state=state,
+            position=where.advanced(a),
+        )
         for a, b in pairwise(cuts)
     ]
     assert np.concatenate(pieces).tobytes() == whole.tobytes()
@@ -150,7 +168,7 @@ def test_weights_that_sum_to_zero_are_refused_unless_their_sum_matters(
     rule: Rule, rng: np.random.Generator
 ) -> None:
     stack, base = members_and_base(rule, rng, np.dtype(np.float64))
-    more = {"base": base} if rule.needs_base else {}
+    more: dict[str, Any] = {"base": base} if rule.needs_base else {}
     with pytest.raises(ValueError, match="must not sum to zero"):
         rule(stack, np.zeros(len(stack)), **more)
     if not rule.signed:

@@ -18,7 +18,7 @@ def command() -> None:
     Pass a name of the first column to --rule, and a parameter as --rule-param
     NAME=VALUE. Weights may be negative for rules marked as signed.
     """
-    from ensembles.rules.builtin import RULES
+    from ensembles.checkpoints.methods.builtin import RULES
 
     rows = []
     for name, rule in sorted(RULES.items()):

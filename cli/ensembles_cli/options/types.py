@@ -211,7 +211,7 @@ def complete_rule(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[str]:
     """Complete the name of a rule."""
-    from ensembles.rules.builtin import RULES
+    from ensembles.checkpoints.methods.builtin import RULES
 
     return [name for name in sorted(RULES) if name.startswith(incomplete)]
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ensembles._typing import Array
+from ensembles.checkpoints.compatibility.integers import resolve_integers
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Source, Tensor
 from ensembles.checkpoints.formats.output import Sink
@@ -29,7 +31,10 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
-from ensembles.rules.statistics import add_statistics
+from ensembles.rules.passes import Pass
+from ensembles.rules.position import Position
+from ensembles.rules.rule import Rule
+from ensembles.rules.statistics import OrderedTotal
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
 FEW = 1 << 20  # bytes; combining fewer takes less time than starting a thread
@@ -143,10 +148,9 @@ def stream_plan(
     streamer = _Streamer(plan, sinks, n_threads, progress)
     jobs: list[_Job] = []
     combined: list[_Combined] = []
-    for group in _groups(targets, 0 if plan.rule.statistics is None else GROUP):
-        if plan.rule.statistics is not None:
-            streamer.compute_states([t for t in group if t.action == "combine"])
-        group_jobs = _jobs(group)
+    for group in _groups(targets, streamer.group_size):
+        streamer.compute_states([t for t in group if t.action == "combine"])
+        group_jobs = _jobs(group, plan.rule)
         jobs += group_jobs
         combined += map_threads(
             group_jobs, lambda: partial(streamer.combine, ReadBuffers()), n_threads
@@ -200,49 +204,16 @@ def _groups(
             start, size = stop, 0
 
 
-def _jobs(targets: Sequence[TensorPlan]) -> list[_Job]:
+def _jobs(targets: Sequence[TensorPlan], rule: Rule) -> list[_Job]:
     jobs = []
     for target in targets:
         dtypes = [target.dtype, *(tensor.dtype for tensor in target.sources)]
         step = BLOCK // min(dtype.itemsize for dtype in dtypes)
+        if target.action == "combine" and rule.unit != "element":
+            step = max(target.size, 1)
         for start, stop in chunks(target.size, step):
             jobs.append(_Job(target, start, stop))
     return jobs
-
-
-class OrderedTotal:
-    """Total of a tensor's statistics, whose parts may come in any order.
-
-    A part waits until those before it are added, so that the total is the same for
-    every number of threads, and few parts are in memory.
-
-    Attributes
-    ----------
-    total : ndarray of shape (*shape,) or None
-        Total of the parts up to the first that is missing; None without any.
-    """
-
-    def __init__(self) -> None:
-        self.total: Array | None = None
-        self._stop = 0  # end of the parts that are added
-        self._waiting: dict[int, tuple[int, Array]] = {}
-        self._lock = threading.Lock()
-
-    def add(self, start: int, stop: int, partial: Array) -> None:
-        """Add the statistics of a part, or keep them for later.
-
-        Parameters
-        ----------
-        start, stop : int
-            Elements of the tensor that the part holds; ``stop`` is exclusive.
-        partial : ndarray of shape (n_blocks, *shape)
-            Statistics of the part.
-        """
-        with self._lock:
-            self._waiting[start] = stop, partial
-            while self._stop in self._waiting:
-                self._stop, partial = self._waiting.pop(self._stop)
-                self.total = add_statistics(self.total, partial)
 
 
 class _Streamer:
@@ -259,41 +230,99 @@ class _Streamer:
         self.sinks = sinks
         self.n_threads = n_threads
         self.progress = progress
-        self.states: dict[str, Any] = {}  # by tensor name, for rules with statistics
+        self.passes = plan.rule.needed_passes(plan.rule_params)
+        self.states: dict[str, Any] = {}  # by tensor name, for rules with passes
+        names = plan.members[0].layout
+        self._names = {tensor: name for name, tensor in names.items()}
         self.with_checksums = {r.file for c in plan.checkpoints for r in c.records}
         self._lock = threading.Lock()
 
+    @property
+    def group_size(self) -> int:
+        """Bytes of the members after which they are combined; 0 for all."""
+        spans_model = self.plan.rule.spans_model(self.plan.rule_params)
+        return GROUP if self.passes and not spans_model else 0
+
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
-        """Compute the rule's state of each tensor from the statistics of its parts."""
+        """Compute the rule's state of each tensor, from passes over its parts."""
         plan = self.plan
-        totals = {target.name: OrderedTotal() for target in targets}
-        map_threads(
-            _jobs(targets),
-            lambda: partial(self.add_statistics, totals, ReadBuffers()),
-            self.n_threads,
-        )
-        for name, ordered in totals.items():
-            if ordered.total is not None:  # an empty tensor has no parts
+        counted = {self._name(target): target for target in targets}
+        counted = {n: t for n, t in counted.items() if n not in self.states}
+        shared = [[name] for name in counted]
+        if plan.rule.spans_model(plan.rule_params):
+            shared = [sorted(counted)]  # an order that does not depend on the files
+        for entry in self.passes:
+            totals = [OrderedTotal() for _ in shared]
+            places: dict[str, tuple[OrderedTotal, int]] = {}
+            for total, names in zip(totals, shared, strict=True):
+                sizes = [counted[name].size for name in names]
+                starts = accumulate(sizes, initial=0)
+                places |= {n: (total, next(starts)) for n in names}
+            map_threads(
+                _jobs([counted[name] for name in places], plan.rule),
+                partial(self._adder, entry, places),
+                self.n_threads,
+            )
+            for ordered, names in zip(totals, shared, strict=True):
+                if ordered.total is None:  # an empty tensor has no parts
+                    continue
+                name = names[0]
                 with naming(name):
-                    self.states[name] = plan.rule.compute_state(
-                        ordered.total, plan.weights, plan.rule_params
+                    state = plan.rule.compute_state(
+                        entry,
+                        ordered.total,
+                        plan.weights,
+                        plan.rule_params,
+                        position=Position(name, counted[name].shape),
+                        state=self.states.get(name),
                     )
+                self.states |= dict.fromkeys(names, state)
+
+    def _adder(
+        self, entry: Pass, places: Mapping[str, tuple[OrderedTotal, int]]
+    ) -> Callable[[_Job], None]:
+        """Function of one thread, which adds the statistics of a job to a total."""
+        return partial(self.add_statistics, entry, places, ReadBuffers())
 
     def add_statistics(
-        self, totals: Mapping[str, OrderedTotal], buffers: ReadBuffers, job: _Job
+        self,
+        entry: Pass,
+        places: Mapping[str, tuple[OrderedTotal, int]],
+        buffers: ReadBuffers,
+        job: _Job,
     ) -> None:
-        """Add the statistics of a job to the total of its tensor."""
-        name, plan = job.target.name, self.plan
+        """Add the statistics of a job to a total, at the place of its tensor."""
+        plan, target, name = self.plan, job.target, self._name(job.target)
+        partial_total: Array | None = None
         for start, stop in self._chunks(job):
-            members, base = buffers.read(job.target, start, stop)
+            members, base = buffers.read(target, start, stop)
             with naming(name):
-                part = plan.rule.partial_statistics(members, base, plan.rule_params)
-                totals[name].add(start, stop, part)
+                partial_total = plan.rule.partial_statistics(
+                    entry,
+                    members,
+                    base,
+                    plan.rule_params,
+                    position=Position(name, target.shape, start),
+                    state=self.states.get(name),
+                    before=partial_total,
+                )
             self._report([*members, base])
+        if partial_total is not None:
+            total, start = places[name]
+            with naming(name):
+                total.add(start + job.start, start + job.stop, partial_total)
+
+    def _name(self, target: TensorPlan) -> str:
+        """Name of a tensor in the first member.
+
+        Tied tensors, which some formats store under each of their names, are equal in
+        the result, whatever depends on their name.
+        """
+        return self._names.get(target.members[0], target.name)
 
     def combine(self, buffers: ReadBuffers, job: _Job) -> _Combined:
         """Combine the blocks of a job and write them."""
-        target, plan, state = job.target, self.plan, self.states.get(job.target.name)
+        target, plan, name = job.target, self.plan, self._name(job.target)
         digests = [
             BlockDigest(has_crc=tensor.source in self.with_checksums)
             for tensor in target.sources
@@ -310,7 +339,8 @@ class _Streamer:
                         target.dtype,
                         params=plan.rule_params,
                         base=base,
-                        state=state,
+                        state=self.states.get(name),
+                        position=Position(name, target.shape, start),
                     )
             elif target.action == "copy":
                 out = _converted(members[0], target.dtype)
@@ -364,43 +394,6 @@ def _converted(member: Array, dtype: np.dtype[Any]) -> Array:
     if member.dtype == dtype:
         return member
     return narrow(widen(member[None])[0], dtype)
-
-
-def resolve_integers(name: str, members: Sequence[Array] | Array, policy: str) -> Array:
-    """Integers of the result: those of the first member if all are equal.
-
-    Parameters
-    ----------
-    name : str
-        Name of the tensor, for the error message; ``num_batches_tracked`` of BatchNorm
-        always takes the maximum.
-    members : n_members arrays of shape (size,)
-        The block of each member.
-    policy : {"error", "first", "max"}
-        How to resolve members that differ: raise, take those of the first member, or
-        take the elementwise maximum.
-
-    Returns
-    -------
-    ndarray of shape (size,)
-
-    Raises
-    ------
-    ValueError
-        If members differ and ``policy`` is "error".
-    """
-    first = np.asarray(members[0])
-    if all(np.array_equal(first, member) for member in members):
-        return first
-    if policy == "max" or name.endswith("num_batches_tracked"):
-        return np.asarray(np.maximum.reduce(members))
-    if policy == "first":
-        return first
-    raise ValueError(
-        f"integer tensor {name!r} differs between the members, and integers are "
-        "not averaged; pass integers='first' (--integers first) to take those of the "
-        "first member, or integers='max' (--integers max) to take the largest"
-    )
 
 
 def _result(

@@ -18,6 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ensembles._sklearn import unwrap_frozen
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.model_soup.delegation import delegated, estimator_has
 from ensembles.checkpoints.model_soup.merged_estimator import build_merged_estimator
 from ensembles.checkpoints.model_soup.soup_score import (
@@ -34,7 +35,6 @@ from ensembles.checkpoints.model_soup.weight_selection import (
     choose_weights,
 )
 from ensembles.registry import lookup
-from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
 
 

@@ -10,19 +10,20 @@ from typing import Any
 import numpy as np
 
 from ensembles._typing import Array, Counts, Float64
+from ensembles.checkpoints.compatibility.integers import resolve_integers
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.formats.output import ArraySink
 from ensembles.checkpoints.merging.combinations import MemberCombinations, is_mean
 from ensembles.checkpoints.merging.running_mean import RunningMean
-from ensembles.checkpoints.merging.streaming import naming, resolve_integers
+from ensembles.checkpoints.merging.streaming import naming
 from ensembles.checkpoints.planning.buffers import fit_to_memory, minimum_memory
 from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.checkpoints.planning.options import MEMORY, Integers
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.dtypes import is_float
 from ensembles.rules.builtin import RULES
+from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
-from ensembles.rules.statistics import add_statistics
 
 SMALL = 16 << 20  # bytes of all members; more are streamed by several threads
 
@@ -113,9 +114,17 @@ class ParameterWriter:
                 out[:] = resolve_integers(name, block, self._integers)
             elif out.size:
                 with naming(name):
-                    state = _state(block, columns[name], rule, params)
+                    position = Position(name, array.shape)
+                    state = rule.state_of(
+                        block, columns[name], None, params, position=position
+                    )
                     out[:] = rule.combine(
-                        block, columns[name], out.dtype, params=params, state=state
+                        block,
+                        columns[name],
+                        out.dtype,
+                        params=params,
+                        state=state,
+                        position=position,
                     )
 
     def _columns(self, weights: Float64) -> dict[str, Float64]:
@@ -177,19 +186,6 @@ def _read(tensor: Tensor) -> Array:
     row = np.empty(tensor.size, tensor.dtype)
     tensor.source.read_into(row.view(np.uint8).data, tensor.offset)
     return row
-
-
-def _state(
-    rows: list[Array],
-    weights: Float64,
-    rule: Rule,
-    params: Mapping[str, Any],
-) -> Any:
-    """State of a rule with statistics for one tensor; None for elementwise rules."""
-    if rule.statistics is None:
-        return None
-    total = add_statistics(None, rule.partial_statistics(rows, None, params))
-    return rule.compute_state(total, weights, params)
 
 
 def _plan(

@@ -11,6 +11,7 @@ from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.kernels.gram import BLOCK
+from ensembles.rules.block_rule import PIECE
 from ensembles.rules.rule import Rule
 
 PAGE = 4096
@@ -38,7 +39,8 @@ def fit_to_memory(
     Returns
     -------
     n_bytes : int
-        Size of the buffers of all threads in bytes.
+        Size of the buffers of all threads in bytes. It exceeds the budget if the rule
+        needs whole rows or tensors that are larger.
     n_threads : int
         Number of threads, reduced if the budget is too small for ``n_threads``.
 
@@ -48,7 +50,7 @@ def fit_to_memory(
         If the budget is too small for one block of each member in one thread.
     """
     smallest = minimum_memory(targets, rule)
-    if memory < smallest:
+    if memory < smallest and rule.unit == "element":
         raise ValueError(
             f"memory must be at least {smallest} bytes, for a block of each member; "
             f"found {memory}"
@@ -57,7 +59,7 @@ def fit_to_memory(
     largest = 0
     for target in targets:
         size = min(chunk_size(target, rule, memory // n_threads), max(target.size, 1))
-        largest = max(largest, size * _bytes_per_element(target, rule))
+        largest = max(largest, _buffer_bytes(target, rule, size))
     return n_threads * largest, n_threads
 
 
@@ -76,23 +78,36 @@ def minimum_memory(targets: Sequence[TensorPlan], rule: Rule) -> int:
     int
         Size of the buffers in bytes, for the tensor that needs the most.
     """
-    needed = (min(t.size, BLOCK) * _bytes_per_element(t, rule) for t in targets)
+    needed = (
+        _buffer_bytes(target, rule, min(target.size, _block_size(target, rule)))
+        for target in targets
+    )
     return max(needed, default=0)
 
 
 def chunk_size(target: TensorPlan, rule: Rule, budget: int) -> int:
     """Number of elements to read at once, for one thread's budget in bytes."""
-    size = LARGEST_CHUNK
-    while size > BLOCK and size * _bytes_per_element(target, rule) > budget:
-        size //= 2
-    return size
+    block = max(_block_size(target, rule), 1)
+    n_blocks = max(LARGEST_CHUNK // block, 1)
+    while n_blocks > 1 and _buffer_bytes(target, rule, n_blocks * block) > budget:
+        n_blocks //= 2
+    return n_blocks * block
 
 
-def _bytes_per_element(target: TensorPlan, rule: Rule) -> int:
+def _block_size(target: TensorPlan, rule: Rule) -> int:
+    return rule.block_size(target.shape) if target.action == "combine" else BLOCK
+
+
+def _buffer_bytes(target: TensorPlan, rule: Rule, size: int) -> int:
+    """Memory for a number of elements: as stored, in float64, and the result."""
     dtypes = [tensor.dtype for tensor in target.sources]
-    # A fused rule takes one format as it is stored; otherwise float64 copies are made.
-    n_copies = 0 if rule.fused and {*dtypes} == {target.dtype} else len(dtypes)
-    return sum(dtype.itemsize for dtype in dtypes) + 8 * (n_copies + 2)
+    n_bytes = size * (sum(dtype.itemsize for dtype in dtypes) + 2 * 8)
+    if not (rule.fused and {*dtypes} == {target.dtype}):
+        # Statistics convert a block to float64 at once, the rest smaller pieces.
+        is_whole = rule.passes or rule.unit != "element"
+        converted = _block_size(target, rule) if is_whole else PIECE // len(dtypes)
+        n_bytes += 8 * len(dtypes) * min(size, converted)
+    return n_bytes + 8 * rule.workspace * size
 
 
 def count_held(

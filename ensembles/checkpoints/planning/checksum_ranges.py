@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import (
@@ -67,7 +67,10 @@ def checksum_ranges(
 
 
 def count_read(
-    checkpoints: Sequence[Checkpoint], targets: Sequence[TensorPlan], rule: Rule
+    checkpoints: Sequence[Checkpoint],
+    targets: Sequence[TensorPlan],
+    rule: Rule,
+    params: Mapping[str, Any],
 ) -> int:
     """Bytes to read: tensors once per pass, and the rest of checksummed entries.
 
@@ -78,14 +81,18 @@ def count_read(
     targets : sequence of TensorPlan
         Tensors of the result.
     rule : Rule
-        Rule that combines them; one with statistics reads tensors twice.
+        Rule that combines them; one with statistics reads tensors again for each pass.
+    params : mapping of str to value
+        Parameters of the rule.
 
     Returns
     -------
     int
         Number of bytes.
     """
-    n_passes = 1 if rule.statistics is None else 2
+    n_passes = len(rule.needed_passes(params))
+    # Tied tensors are combined for each of their names, but share the statistics.
+    combined = {t.sources: t for t in targets if t.action == "combine"}.values()
     records = [record for checkpoint in checkpoints for record in checkpoint.records]
     ranges = checksum_ranges(records, {t for target in targets for t in target.sources})
     return sum(
@@ -94,8 +101,8 @@ def count_read(
         for piece in pieces
         if piece.tensor is None
     ) + sum(
-        tensor.nbytes * (n_passes if target.action == "combine" else 1)
-        for target in targets
+        tensor.nbytes
+        for target in (*targets, *(n_passes * [*combined]))
         for tensor in target.sources
     )
 

@@ -60,10 +60,6 @@ def notices(
         One sentence each.
     """
     yield from _repeated(members)
-    if base is not None and base.path is not None:
-        for member in members:
-            if member.path is not None and _identity(member) == _identity(base):
-                yield f"{member.name} is also the base, and does not differ from it"
     zero_weight = [m.name for m, w in zip(members, weights, strict=True) if w == 0]
     if zero_weight:
         verb = "has" if len(zero_weight) == 1 else "have"
@@ -194,6 +190,33 @@ def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
             yield (
                 f"{first.name} and {member.name} are the same "
                 f"{'directory' if member.is_directory else 'file'}, which counts twice"
+            )
+
+
+def base_problems(
+    members: Sequence[Checkpoint], base: Checkpoint | None
+) -> Iterator[str]:
+    """Problems of a base that is also a member, whose differences are all zero.
+
+    Parameters
+    ----------
+    members : sequence of Checkpoint
+        Members of the plan.
+    base : Checkpoint or None
+        Base of the plan; None without a base.
+
+    Yields
+    ------
+    str
+        One message for each member that is the base.
+    """
+    if base is None or base.path is None:
+        return
+    for member in members:
+        if member.path is not None and _identity(member) == _identity(base):
+            yield (
+                f"{member.name} is the base, from which it does not differ; leave it "
+                "out of the members"
             )
 
 

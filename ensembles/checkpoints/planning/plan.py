@@ -23,6 +23,7 @@ from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.formats.output import Template
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.planning import shards
 from ensembles.checkpoints.planning.buffers import count_held, fit_to_memory
 from ensembles.checkpoints.planning.checksum_ranges import count_read
@@ -34,7 +35,12 @@ from ensembles.checkpoints.planning.destination import (
 )
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
 from ensembles.checkpoints.planning.kept_contents import kept_contents
-from ensembles.checkpoints.planning.notices import member_notes, notices, output_notes
+from ensembles.checkpoints.planning.notices import (
+    base_problems,
+    member_notes,
+    notices,
+    output_notes,
+)
 from ensembles.checkpoints.planning.options import (
     MEMORY,
     Integers,
@@ -49,7 +55,6 @@ from ensembles.checkpoints.planning.ranks import (
 )
 from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
-from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
 
 SHOWN = 20
@@ -97,8 +102,8 @@ class Plan:
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes that this process reads from members and base, twice for rules with
-        statistics.
+        Bytes that this process reads from members and base, again for each pass of
+        rules with statistics.
     write_bytes : int
         Size in bytes of the result's tensors that this process writes.
     free_bytes : int
@@ -251,6 +256,7 @@ def plan(
         exclude=exclude,
         dtype=np.dtype(options.dtype) if options.dtype else None,
     )
+    problems += [*base_problems(opened, base_opened)]
     problems += [
         reason for member in checkpoints for reason in unsupported_reasons(member)
     ]
@@ -282,9 +288,20 @@ def plan(
         reasons, n_free = destination_problems(path, checkpoints, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
+    buffer_notes: list[str] = []
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
         n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
+    if n_buffers > memory:
+        buffer_notes.append(
+            f"rule {resolved.name!r} reads whole {resolved.unit}s, which "
+            f"needs {n_buffers / 1e6:,.0f} MB of memory instead of {memory / 1e6:,.0f}"
+        )
+    if world_size is not None and resolved.spans_model(params):
+        problems.append(
+            "scope='model' (--rule-param scope=model) needs the statistics of all "
+            "tensors in one process; leave rank and world_size (--part) out"
+        )
     if problems:
         raise ValueError(_join(problems))
     ranks = assign(parts, options.world_size or 1)
@@ -304,13 +321,14 @@ def plan(
         templates=kept.templates,
         options=options,
         threads=n_threads,
-        read_bytes=count_read(checkpoints, assigned, resolved),
+        read_bytes=count_read(checkpoints, assigned, resolved, params),
         write_bytes=sum(target.nbytes for target in assigned),
         free_bytes=n_free,
         peak_bytes=n_buffers + count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, options, opened),
             *rank_notes(parts, options.world_size),
+            *buffer_notes,
             *kept.notes,
             *member_notes(checkpoints),
             *renamings,

@@ -22,6 +22,7 @@ from ensembles.checkpoints.merging.combinations import (
 )
 from ensembles.checkpoints.merging.running_mean import RunningMean
 from ensembles.checkpoints.merging.writers import write_plan_to
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.journal import (
     Journal,
@@ -30,7 +31,6 @@ from ensembles.checkpoints.soup_search.journal import (
     rule_identity,
 )
 from ensembles.registry import lookup
-from ensembles.rules.builtin import RULES
 
 ScoreFile = Callable[[Path], float]
 # Step of finite differences: smaller ones vanish in rounded parameters or scores.

@@ -196,8 +196,8 @@ def rule_identity(rule: Rule) -> str:
     str
         Such as ``"mean"``, or ``"mine 3f9a…"``.
     """
-    made_of = [rule.function, rule.statistics, rule.finish]
-    functions = [inspect.unwrap(function) for function in made_of if function]
+    made_of = [rule.function, *(f for entry in rule.passes for f in entry.functions)]
+    functions = [inspect.unwrap(function) for function in made_of]
     modules = [str(getattr(f, "__module__", None)) for f in functions]
     if all(module.startswith("ensembles.") for module in modules):
         return rule.name

@@ -1,0 +1,1 @@
+from .builtin import RULES as RULES

@@ -1,0 +1,7 @@
+"""All merge methods; importing this module adds them to the table `RULES`."""
+
+from __future__ import annotations
+
+from ensembles.rules.builtin import RULES
+
+__all__ = ["RULES"]

@@ -1,0 +1,388 @@
+"""The class `BlockRule`: the functions of a rule, applied to blocks of members."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ensembles._typing import Array, Float64
+from ensembles.kernels.casting import narrow, widen
+from ensembles.kernels.gram import BLOCK
+from ensembles.kernels.jit import LANE
+from ensembles.parallel import chunks
+from ensembles.registry import RegisteredFunction
+from ensembles.rules.passes import Pass
+from ensembles.rules.position import Position
+from ensembles.rules.signatures import Function
+from ensembles.rules.statistics import add_statistics
+from ensembles.weights import moderate
+
+# Elements of all members in a piece: 512 KiB in float64, which fit the L2 cache.
+PIECE = 65_536
+
+
+class BlockRule(RegisteredFunction):
+    """Part of `Rule` that applies its functions to blocks of flat members.
+
+    The engine uses it: members have passed the checks of `Rule`. Blocks are converted
+    to float64 in pieces that fit the CPU caches, and each result is rounded once.
+
+    Attributes
+    ----------
+    passes, domain, weight_sum_matters, fused, unit
+        Properties of the rule, see `Rule`.
+    """
+
+    passes: tuple[Pass, ...]
+    domain: Literal["any", "non-negative"]
+    weight_sum_matters: bool
+    fused: bool
+    unit: Literal["element", "row", "tensor"]
+    # Signatures are too slow to be read for every block.
+    _arguments: dict[Function, dict[str, Any]]
+    _params: dict[str, Any]
+
+    def needed_passes(self, params: Mapping[str, Any]) -> tuple[Pass, ...]:
+        """Passes that parameters require.
+
+        Parameters
+        ----------
+        params : mapping of str to value
+            Parameters of the rule.
+
+        Returns
+        -------
+        tuple of Pass
+        """
+        values = {**self._params, **params}
+        return tuple(
+            entry
+            for entry in self.passes
+            if entry.is_needed is None or self._call(entry.is_needed, values=values)
+        )
+
+    def spans_model(self, params: Mapping[str, Any]) -> bool:
+        """Whether statistics are added up over all tensors of a checkpoint.
+
+        Parameters
+        ----------
+        params : mapping of str to value
+            Parameters of the rule.
+
+        Returns
+        -------
+        bool
+        """
+        return bool({**self._params, **params}.get("scope") == "model")
+
+    def block_size(self, shape: tuple[int, ...]) -> int:
+        """Elements of a block; members are read in multiples of it.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of the tensor.
+
+        Returns
+        -------
+        int
+            65,536; with ``unit="row"`` the whole rows in as many elements, one row at
+            least; with ``unit="tensor"`` the size of the tensor.
+        """
+        return self._whole_units(BLOCK, shape)
+
+    def partial_statistics(
+        self,
+        entry: Pass,
+        members: Sequence[Array] | Array,
+        base: Array | None,
+        params: Mapping[str, Any],
+        *,
+        position: Position,
+        state: Any = None,
+        before: Array | None = None,
+    ) -> Array:
+        """Statistics of the blocks in a contiguous part of flat members.
+
+        Parameters
+        ----------
+        entry : Pass
+            Pass of the rule.
+        members : n_members arrays of shape (size,), float formats
+            The part of each member, which starts at a multiple of `block_size`.
+        base : ndarray of shape (size,) or None
+            The same part of the base; None for rules without a base.
+        params : mapping of str to value
+            Parameters of the rule.
+        position : Position
+            Position of the part.
+        state : object, default=None
+            State of the pass before; None in the first.
+        before : ndarray or None, default=None
+            Return value for the elements directly before the part, to which its
+            statistics are appended or added; it may be modified. None starts anew.
+
+        Returns
+        -------
+        ndarray of shape (n_blocks, *shape)
+            One entry, for statistics that count.
+        """
+        values = {**params, "state": state}
+        counts = "total" in self._arguments[entry.statistics]
+        total = None if before is None else before[0]
+        blocks = [] if before is None else [before]
+        size, step = len(members[0]), self.block_size(position.shape)
+        if self._takes_as_stored(members, base):
+            step = size
+        with np.errstate(all="ignore"):  # infinities of both signs
+            for start in range(0, max(size, 1), max(step, 1)):
+                part = slice(start, start + step)
+                values |= {"total": total, "position": position.advanced(start)}
+                total = self._of_part(entry.statistics, members, base, part, values)
+                blocks.append(total)
+        return np.asarray(total)[None] if counts else np.concatenate(blocks)
+
+    def compute_state(
+        self,
+        entry: Pass,
+        total: Array,
+        weights: Float64,
+        params: Mapping[str, Any],
+        *,
+        position: Position,
+        state: Any = None,
+    ) -> Any:
+        """State of a tensor after a pass, computed from the total of its statistics.
+
+        Parameters
+        ----------
+        entry : Pass
+            Pass of the rule.
+        total : ndarray of shape (*shape,)
+            Return value of ``add_statistics`` for the last part.
+        weights : ndarray of shape (n_members,)
+            Weight of each member.
+        params : mapping of str to value
+            Parameters of the rule.
+        position : Position
+            Name and shape of the tensor.
+        state : object, default=None
+            State of the pass before; None in the first.
+
+        Returns
+        -------
+        object
+            The argument ``state`` of the next pass, or of ``function``.
+        """
+        if entry.finish is None:
+            return total
+        values = {**params, "state": state, "position": position}
+        with np.errstate(all="ignore"):
+            return self._call(
+                entry.finish, total, self._moderate(weights), values=values
+            )
+
+    def state_of(
+        self,
+        members: Sequence[Array] | Array,
+        weights: Float64,
+        base: Array | None,
+        params: Mapping[str, Any],
+        *,
+        position: Position,
+    ) -> Any:
+        """State of a tensor in memory, after all passes.
+
+        Parameters
+        ----------
+        members : n_members arrays of shape (size,), float formats
+            The whole tensor of each member.
+        weights : ndarray of shape (n_members,)
+            Weight of each member.
+        base : ndarray of shape (size,) or None
+            The tensor of the base; None for rules without a base.
+        params : mapping of str to value
+            Parameters of the rule.
+        position : Position
+            Name and shape of the tensor.
+
+        Returns
+        -------
+        object
+            None for rules without passes.
+        """
+        state = None
+        for entry in self.needed_passes(params):
+            partial = self.partial_statistics(
+                entry, members, base, params, position=position, state=state
+            )
+            state = self.compute_state(
+                entry,
+                add_statistics(None, partial),
+                weights,
+                params,
+                position=position,
+                state=state,
+            )
+        return state
+
+    def combine(
+        self,
+        members: Sequence[Array] | Array,
+        weights: Float64,
+        dtype: np.dtype[Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        base: Array | None = None,
+        state: Any = None,
+        position: Position | None = None,
+    ) -> Array:
+        """Combine one block of flat members and round once to ``dtype``.
+
+        Parameters
+        ----------
+        members : n_members arrays of shape (size,), float formats
+            The block of each member: whole rows or the whole tensor, if the ``unit`` of
+            the rule is not "element".
+        weights : ndarray of shape (n_members,)
+            Weight of each member.
+        dtype : dtype, a float format
+            Format of the result.
+        params : mapping of str to value or None, default=None
+            Parameters of the rule; None means the defaults.
+        base : ndarray of shape (size,) or None, default=None
+            The block of the base; None for rules without a base.
+        state : object, default=None
+            Return value of `compute_state` for the tensor; None without statistics.
+        position : Position or None, default=None
+            Position of the block; None means a vector without a name.
+
+        Returns
+        -------
+        ndarray of shape (size,), of ``dtype``
+
+        Raises
+        ------
+        ValueError
+            If an entry lies outside the rule's domain; the message names its member.
+        """
+        size = len(members[0])
+        position = Position("", (size,)) if position is None else position
+        weights = self._moderate(weights)
+        values = {**(params or {}), "state": state, "position": position}
+        with np.errstate(all="ignore"):  # NaN and infinity pass through
+            if self._takes_as_stored(members, base, dtype):
+                return self._rounded(members, weights, base, slice(size), values, dtype)
+            out = np.empty(size, dtype)
+            n_rows = len(members) + (base is not None)
+            step = max(PIECE // n_rows // LANE, 1) * LANE
+            step = self._whole_units(step, position.shape)
+            for start, stop in chunks(size, max(step, 1)):
+                values["position"] = position.advanced(start)
+                part = slice(start, stop)
+                out[part] = self._rounded(members, weights, base, part, values, dtype)
+        return out
+
+    def _whole_units(self, n_elements: int, shape: tuple[int, ...]) -> int:
+        """Elements of the whole units in a number of elements, one unit at least."""
+        if self.unit == "element":
+            return n_elements
+        if self.unit == "tensor":
+            return math.prod(shape)
+        row_size = Position("", shape).row_size
+        return max(n_elements // max(row_size, 1), 1) * row_size
+
+    def _takes_as_stored(
+        self,
+        members: Sequence[Array] | Array,
+        base: Array | None,
+        dtype: np.dtype[Any] | None = None,
+    ) -> bool:
+        """Whether the functions take members and base without conversion."""
+        arrays = [members] if isinstance(members, np.ndarray) else [*members]
+        dtypes = {array.dtype for array in (*arrays, base) if array is not None}
+        return self.fused and len(dtypes | ({dtype} if dtype else set())) == 1
+
+    def _of_part(
+        self,
+        function: Function,
+        members: Sequence[Array] | Array,
+        base: Array | None,
+        part: slice,
+        values: dict[str, Any],
+        *inputs: Any,
+    ) -> Any:
+        """Call a function of a stack with a part of members and base."""
+        if isinstance(members, np.ndarray):
+            stack = members[:, part]
+        else:
+            stack = stack_members([row[part] for row in members])
+        base = None if base is None else base[part]
+        if not self._takes_as_stored(members, base):
+            stack = np.ascontiguousarray(widen(stack))
+            base = None if base is None else widen(base[None])[0]
+        if self.domain == "non-negative" and function is self.function:
+            self._check_not_negative(stack, inputs[0])
+        return self._call(function, stack, *inputs, values={**values, "base": base})
+
+    def _rounded(
+        self,
+        members: Sequence[Array] | Array,
+        weights: Float64,
+        base: Array | None,
+        part: slice,
+        values: dict[str, Any],
+        dtype: np.dtype[Any],
+    ) -> Array:
+        """Combine a part of the members, and round the result once."""
+        out = self._of_part(self.function, members, base, part, values, weights)
+        out, shape = np.asarray(out), members[0][part].shape
+        if out.shape != shape:
+            raise ValueError(
+                f"rule {self.name!r} must return an array of shape {shape}, found "
+                f"{out.shape}"
+            )
+        return out if out.dtype == dtype else narrow(out.astype(np.float64), dtype)
+
+    def _call(self, function: Function, *inputs: Any, values: Mapping[str, Any]) -> Any:
+        """Call a function of the rule with the arguments that it names."""
+        names = self._arguments[function]
+        named = {name: value for name, value in values.items() if name in names}
+        return function(*inputs, **named)
+
+    def _moderate(self, weights: Float64) -> Float64:
+        """Weights of moderate size, unless their size affects the result."""
+        return weights if self.weight_sum_matters else moderate(weights)
+
+    def _check_not_negative(self, stack: Array, weights: Float64) -> None:
+        for index in np.flatnonzero(weights):
+            with np.errstate(invalid="ignore"):  # signaling NaN
+                is_negative = stack[index] < 0
+            if is_negative.any():
+                raise ValueError(
+                    f"entries for rule {self.name!r} must not be negative: "
+                    f"members[{index}] has {float(stack[index][is_negative][0])}"
+                )
+
+
+def stack_members(members: Sequence[Array] | Array) -> Array:
+    """Stack of members.
+
+    Parameters
+    ----------
+    members : n_members arrays of shape (size,), float formats
+        Members; an array of shape (n_members, size) is returned unchanged.
+
+    Returns
+    -------
+    ndarray of shape (n_members, size)
+        In the format of the members if they share one, else in float64.
+    """
+    if isinstance(members, np.ndarray):
+        return members
+    if len({member.dtype for member in members}) == 1:
+        return np.asarray(members)
+    return np.array([widen(member[None])[0] for member in members])
