@@ -9,8 +9,10 @@ from ensembles.checkpoints.methods.breadcrumbs import (
 )
 from ensembles.checkpoints.methods.dare import dare_linear, dare_ties
 from ensembles.checkpoints.methods.della import della_linear, della_ties
+from ensembles.checkpoints.methods.fisher import fisher
 from ensembles.checkpoints.methods.magnitude_pruning import magnitude_prune
 from ensembles.checkpoints.methods.overlaps import ram
+from ensembles.checkpoints.methods.regmean import regmean
 from ensembles.checkpoints.methods.sign_agreement import ties
 from ensembles.checkpoints.methods.stock import model_stock
 from ensembles.checkpoints.methods.tall_masks import consensus
@@ -25,9 +27,11 @@ __all__ = [
     "dare_ties",
     "della_linear",
     "della_ties",
+    "fisher",
     "magnitude_prune",
     "model_stock",
     "ram",
+    "regmean",
     "task_arithmetic",
     "ties",
 ]
