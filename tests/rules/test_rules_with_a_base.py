@@ -159,7 +159,7 @@ def test_the_order_of_members_does_not_matter_where_symmetric(
     stack, base = members_and_base(rule, rng, np.dtype(np.float64))
     weights = weights_for(rule)
     expected = rule(stack, weights, base=base)
-    near(rule(stack[::-1], weights[::-1], base=base), expected)
+    near(rule(stack[::-1], weights[::-1], base=base), expected, ulps=4)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,9 @@ def test_twice_the_weights_change_the_result_only_if_their_sum_matters(
 ) -> None:
     stack, base = members_and_base(rule, rng, np.dtype(np.float64))
     weights = weights_for(rule)
-    once, twice = (rule(stack, w, base=base) for w in (weights, 2 * weights))
+    # Otherwise weights may be normalized.
+    params = {"normalize": False} if "normalize" in rule.params else {}
+    once, twice = (rule(stack, w, base=base, **params) for w in (weights, 2 * weights))
     assert np.allclose(once, twice) is not rule.weight_sum_matters
 
 
