@@ -65,7 +65,7 @@ class BlockRule(RegisteredFunction):
         )
 
     def spans_model(self, params: Mapping[str, Any]) -> bool:
-        """Whether statistics are added up over all tensors of a checkpoint.
+        """Whether needed statistics are added up over all tensors of a checkpoint.
 
         Parameters
         ----------
@@ -76,7 +76,8 @@ class BlockRule(RegisteredFunction):
         -------
         bool
         """
-        return bool({**self._params, **params}.get("scope") == "model")
+        spans = {**self._params, **params}.get("scope") == "model"
+        return bool(spans and self.needed_passes(params))
 
     def block_size(self, shape: tuple[int, ...]) -> int:
         """Elements of a block; members are read in multiples of it.
@@ -98,6 +99,7 @@ class BlockRule(RegisteredFunction):
         self,
         entry: Pass,
         members: Sequence[Array] | Array,
+        weights: Float64,
         base: Array | None,
         params: Mapping[str, Any],
         *,
@@ -113,6 +115,8 @@ class BlockRule(RegisteredFunction):
             Pass of the rule.
         members : n_members arrays of shape (size,), float formats
             The part of each member, which starts at a multiple of `block_size`.
+        weights : ndarray of shape (n_members,)
+            Weight of each member.
         base : ndarray of shape (size,) or None
             The same part of the base; None for rules without a base.
         params : mapping of str to value
@@ -130,7 +134,7 @@ class BlockRule(RegisteredFunction):
         ndarray of shape (n_blocks, *shape)
             One entry, for statistics that count.
         """
-        values = {**params, "state": state}
+        values = {**params, "weights": self._moderate(weights), "state": state}
         counts = "total" in self._arguments[entry.statistics]
         total = None if before is None else before[0]
         blocks = [] if before is None else [before]
@@ -217,7 +221,7 @@ class BlockRule(RegisteredFunction):
         state = None
         for entry in self.needed_passes(params):
             partial = self.partial_statistics(
-                entry, members, base, params, position=position, state=state
+                entry, members, weights, base, params, position=position, state=state
             )
             state = self.compute_state(
                 entry,

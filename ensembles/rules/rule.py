@@ -38,15 +38,16 @@ class Rule(BlockRule):
         needs a base, an array of shape (size,) in the format of the stack, ``state`` if
         it has ``statistics`` or ``passes``, and ``position``, a `Position`, if the
         result depends on the name or shape of the tensor or on the place in it.
-    statistics : callable (stack, *, base, position, **params) -> array, or None
+    statistics : callable (stack, *, weights, base, position, **params), or None
         Returns an array of shape (n_blocks, *shape), one entry for each block of the
         stack, of 65,536 elements or, with ``unit="row"``, of the whole rows in them;
         `blockwise` builds it from a function of a single block. Entries are added in
         the order of the elements. Statistics that count, so that the order does not
         matter, may have the argument ``total``: None, or the array that they returned
         for elements before, which they add to in place and return. The signature has
-        ``base`` only if the rule needs a base. None means that the rule needs no first
-        pass.
+        ``base`` only if the rule needs a base, and ``weights`` if statistics of several
+        members depend on which of them have a weight. None means that the rule needs no
+        first pass.
     finish : callable (total, weights, *, position, **params) -> state, or None
         Called once per tensor with the sum of its statistics, of shape (*shape,), or
         once for all tensors if a parameter ``scope`` is "model". None uses the sum as

@@ -56,8 +56,8 @@ def test_sums_equal_fractions(
     options: dict[str, Any], rng: np.random.Generator
 ) -> None:
     deltas = small(rng, 400)
-    for weights in ([1, 1, 1, 1], [1, 2, 0, 0.5], [1, -1, 2, -0.5]):
-        merged = elected_sum(deltas, np.array(weights, np.float64), **options)
+    for weights in ([1.0, 1, 1, 1], [1, 2, 0, 0.5], [1, -1, 2, -0.5]):
+        merged = elected_sum(deltas, np.array(weights), **options)
         expected = [exact(column, weights, options) for column in deltas.T.tolist()]
         np.testing.assert_allclose(merged, expected, rtol=1e-15, atol=0)
 
