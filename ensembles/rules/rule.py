@@ -254,13 +254,33 @@ class Rule(BlockRule):
                 f"rule {self.name!r} needs {self.n_members} members, found {n_members}"
             )
         self.check_names(params)
-        if params:  # the functions validate them, here before any data is read
-            stack = (
-                np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
-            )
-            base = np.zeros(stack.shape[1]) if has_base else None
-            position = Position("", stack.shape[1:])
-            self._combine_at_once(stack, np.ones(n_members), base, params, position)
+        if params:
+            self.try_out(np.ones(n_members), params, has_base=has_base)
+
+    def try_out(
+        self, weights: Float64, params: Mapping[str, Any], *, has_base: bool
+    ) -> None:
+        """Combine a small stack, so that the functions validate what they take.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,)
+            Weight of each member, as from `check_weights`.
+        params : mapping of str to value
+            Parameters of the rule.
+        has_base : bool
+            Whether a base is given.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid, or does not suit the weights.
+        """
+        size = len(weights)
+        stack = np.ones((size, 1)) if self.is_elementwise else np.eye(size)
+        base = np.zeros(stack.shape[1]) if has_base else None
+        position = Position("", stack.shape[1:])
+        self._combine_at_once(stack, weights, base, params, position)
 
     def check_weights(self, weights: ArrayLike | None, n_members: int) -> Float64:
         """Validate member weights by the rule's properties, see `check_weights`.
