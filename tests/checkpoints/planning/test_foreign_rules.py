@@ -23,8 +23,8 @@ STATE = {"w": np.ones(2)}
 # fusion_bench 0.2.33 and merge methods of sd-mecha 1.1.5.
 MERGEKIT = (
     "linear slerp nuslerp passthrough multislerp karcher task_arithmetic ties "
-    "dare_ties dare_linear della della_linear breadcrumbs breadcrumbs_ties model_stock sce ram "
-    "ramplus_tl nearswap arcee_fusion"
+    "dare_ties dare_linear della della_linear breadcrumbs breadcrumbs_ties model_stock "
+    "sce ram ramplus_tl nearswap arcee_fusion"
 )
 PEFT = (
     "svd linear cat ties ties_svd dare_ties dare_linear dare_ties_svd dare_linear_svd "
