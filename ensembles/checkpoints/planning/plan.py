@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.experts import expert_layout_problem
 from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
@@ -248,6 +249,8 @@ def plan(
         checked = resolved.check_weights(weights, len(opened))
         if not problems:
             resolved.try_out(checked, params, has_base=base is not None)
+    if experts := expert_layout_problem(checkpoints):
+        raise ValueError(all_problems([*problems, experts]))
     match = match_layouts(
         opened,
         base_opened,
