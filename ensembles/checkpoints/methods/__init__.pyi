@@ -6,4 +6,5 @@ from .builtin import fisher as fisher
 from .builtin import model_stock as model_stock
 from .builtin import ram as ram
 from .builtin import regmean as regmean
+from .builtin import sce as sce
 from .builtin import task_arithmetic as task_arithmetic

@@ -9,6 +9,7 @@ from ensembles.checkpoints.methods.fisher import fisher
 from ensembles.checkpoints.methods.overlaps import ram
 from ensembles.checkpoints.methods.regmean import regmean
 from ensembles.checkpoints.methods.stock import model_stock
+from ensembles.checkpoints.methods.variances import sce
 from ensembles.rules.builtin import RULES
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "model_stock",
     "ram",
     "regmean",
+    "sce",
     "task_arithmetic",
 ]
