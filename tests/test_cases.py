@@ -118,6 +118,9 @@ RULE_CASES = {
     "model_stock": RuleCase(
         [[3, 1], [2, 1 + sqrt(3)]], [1, 1], [2, 1 + 1 / sqrt(3)], {}, [1, 1]
     ),
+    # Sums of squares of (2, 1) and (1, -2) are 5 and 5: halves. The sum of the second
+    # entry is negative: 1 is erased. 1 + (2 + 1) / 2 and 1 - 2 / 2.
+    "sce": RuleCase([[3, 2], [2, -1]], [1, 1], [2.5, 0], {}, [1, 1]),
     # The first entry is changed by both, by 2 and 3 * 4, halved; the others by one. The
     # first has one shared change for each unique one: 2 * (1 + 0.5); the second too.
     "ram": RuleCase([[3, 3, 1], [5, 1, 2]], [1, 3], [8, 4, 5.5], {"r": 0.5}, [1, 1, 1]),
