@@ -393,12 +393,14 @@ def _open_all(
 
 
 def _open_base(base: Member, key: Keys) -> Checkpoint:
-    """Open the base, with "base" in its name for messages."""
+    """Open the base, with "base" in its name for messages unless it is open."""
     if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
         raise TypeError(
             f"base must be a path or a state dict, found {type(base).__name__}"
         )
     opened = read_layout(base, 0, key=key)
+    if opened is base:  # streams recognize the object
+        return opened
     return replace(opened, name=f"base {opened.path}" if opened.path else "base")
 
 
