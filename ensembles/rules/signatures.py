@@ -8,9 +8,9 @@ from typing import Any
 
 Function = Callable[..., Any]
 # Arguments that the library passes by keyword.
-ENGINE = ("base", "state", "position", "total")
+ENGINE = ("base", "weights", "moments", "state", "position", "total")
 # Further names that the library or its users pass beside the parameters of a rule.
-RESERVED = ("stack", "members", "weights", "dtype", "name")
+RESERVED = ("stack", "members", "dtype", "name")
 
 
 def named_arguments(rule: str, function: Function, n_inputs: int) -> dict[str, Any]:
@@ -41,7 +41,8 @@ def named_arguments(rule: str, function: Function, n_inputs: int) -> dict[str, A
             raise TypeError(
                 f"functions of rule {rule!r} must name each parameter, found {argument}"
             )
-        if argument.name in RESERVED:
+        is_input = argument.name == "weights" and n_inputs != 1
+        if argument.name in RESERVED or is_input:
             raise TypeError(
                 f"parameters of rule {rule!r} must not be named {argument.name!r}, "
                 "which the library uses itself; rename it"
@@ -55,6 +56,7 @@ def check_signatures(
     others: Sequence[Mapping[str, Any]],
     *,
     needs_base: bool,
+    needs_moments: bool,
 ) -> dict[str, Any]:
     """Parameters of a rule with their defaults, from the arguments of its functions.
 
@@ -68,6 +70,8 @@ def check_signatures(
         Arguments of the functions of each pass; empty without passes.
     needs_base : bool
         Whether the rule needs a base.
+    needs_moments : bool
+        Whether the rule needs second moments of the members' data.
 
     Returns
     -------
@@ -80,11 +84,12 @@ def check_signatures(
         different defaults.
     """
     functions = [combine, *others]
-    if any("base" in arguments for arguments in functions) != needs_base:
-        raise TypeError(
-            f"rule {rule!r} must have a function with the argument 'base' if and only "
-            f"if it needs one, found needs_base={needs_base}"
-        )
+    for name, is_needed in (("base", needs_base), ("moments", needs_moments)):
+        if any(name in arguments for arguments in functions) != is_needed:
+            raise TypeError(
+                f"rule {rule!r} must have a function with the argument {name!r} if "
+                f"and only if it needs one, found needs_{name}={is_needed}"
+            )
     if ("state" in combine) != bool(others):
         raise TypeError(
             f"rule {rule!r} must have the argument 'state' if and only if it has "

@@ -300,6 +300,7 @@ class _Streamer:
                 partial_total = plan.rule.partial_statistics(
                     entry,
                     members,
+                    plan.weights,
                     base,
                     plan.rule_params,
                     position=Position(name, target.shape, start),

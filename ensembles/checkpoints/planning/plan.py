@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.experts import expert_layout_problem
 from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
 )
-from ensembles.checkpoints.compatibility.prefixes import match_first_names
-from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
@@ -41,6 +41,7 @@ from ensembles.checkpoints.planning.notices import (
     notices,
     output_notes,
 )
+from ensembles.checkpoints.planning.opening import all_problems, open_all
 from ensembles.checkpoints.planning.options import (
     MEMORY,
     Integers,
@@ -56,8 +57,6 @@ from ensembles.checkpoints.planning.ranks import (
 from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
 from ensembles.rules.rule import Rule
-
-SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ def plan(
         rank=rank,
         world_size=world_size,
     )
-    opened, base_opened, renamings = _open_all(members, base, key)
+    opened, base_opened, renamings = open_all(members, base, key)
     checkpoints = opened if base_opened is None else (*opened, base_opened)
     problems: list[str] = []
     params = dict(rule_params or {})
@@ -248,6 +247,10 @@ def plan(
     checked = np.ones(len(opened))
     with _collected(problems):
         checked = resolved.check_weights(weights, len(opened))
+        if not problems:
+            resolved.try_out(checked, params, has_base=base is not None)
+    if experts := expert_layout_problem(checkpoints):
+        raise ValueError(all_problems([*problems, experts]))
     match = match_layouts(
         opened,
         base_opened,
@@ -303,7 +306,7 @@ def plan(
             "tensors in one process; leave rank and world_size (--part) out"
         )
     if problems:
-        raise ValueError(_join(problems))
+        raise ValueError(all_problems(problems))
     ranks = assign(parts, options.world_size or 1)
     assigned = [target for part in ranks[rank] for target in parts[part]]
     return Plan(
@@ -347,63 +350,6 @@ def _collected(problems: list[str]) -> Iterator[None]:
         problems.append(str(error))
 
 
-def _open_all(
-    members: Sequence[Member], base: Member | None, key: Keys
-) -> tuple[tuple[Checkpoint, ...], Checkpoint | None, list[str]]:
-    """Open members and base, with one error that lists all problems.
-
-    Returns the members and the base with the tensor names of the first member, and
-    notes on renamed ones.
-    """
-    if isinstance(members, str | os.PathLike | Mapping):
-        raise TypeError(
-            "members must be a sequence of checkpoints, found a single one: "
-            f"{members!r:.80}"
-        )
-    members = list(members)  # it may be an array of paths
-    if not members:
-        raise ValueError("there must be at least one member, found none")
-    opened: list[Checkpoint] = []
-    errors: list[Exception] = []
-    for index, member in enumerate(members):
-        try:
-            opened.append(read_layout(member, index, key=key))
-        except (OSError, ValueError) as error:
-            errors.append(error)
-    if base is not None:
-        try:
-            opened.append(_open_base(base, key))
-        except (OSError, ValueError) as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        is_absent = all(isinstance(error, FileNotFoundError) for error in errors)
-        kind = FileNotFoundError if is_absent else ValueError
-        raise kind(_join([str(error) for error in errors]))
-    notes: list[str] = []
-    if any(
-        checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
-    ):
-        renamed, notes = match_first_names(opened)
-        opened = list(renamed)
-    if base is None:
-        return tuple(opened), None, notes
-    return tuple(opened[:-1]), opened[-1], notes
-
-
-def _open_base(base: Member, key: Keys) -> Checkpoint:
-    """Open the base, with "base" in its name for messages unless it is open."""
-    if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
-        raise TypeError(
-            f"base must be a path or a state dict, found {type(base).__name__}"
-        )
-    opened = read_layout(base, 0, key=key)
-    if opened is base:  # streams recognize the object
-        return opened
-    return replace(opened, name=f"base {opened.path}" if opened.path else "base")
-
-
 def _resolve_rule(
     rule: str | Rule,
     n_members: int,
@@ -444,10 +390,3 @@ def repeat_tied(
     """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
-
-
-def _join(problems: Sequence[str]) -> str:
-    """All problems, one a line, at most `SHOWN`."""
-    lines = list(dict.fromkeys(problems))
-    n_more = len(lines) - SHOWN
-    return "\n".join(lines[:SHOWN] + [f"and {n_more} more problems"] * (n_more > 0))
