@@ -70,6 +70,13 @@ def check_base(
     ValueError
         If the base is missing or has no use, or the selection and a rule need it.
     """
+    for rule in rules:
+        if rule.needs_moments is not None:
+            raise ValueError(
+                f"rule {rule.name!r} needs moments of the members' data, which a soup "
+                "does not have; merge with average(..., moments=PATHS) (ensemble avg "
+                "--moments), and score the result"
+            )
     with_base = [rule.name for rule in rules if rule.needs_base]
     interpolates = selection is not None and selection.needs_base
     if interpolates and with_base:

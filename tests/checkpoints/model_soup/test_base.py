@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import ModelSoup, average, get_state
 from ensembles.checkpoints.formats import state_dict
-from ensembles.checkpoints.methods import RULES
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.model_soup import parameter_arrays
 from ensembles.checkpoints.model_soup.parameter_arrays import ParameterWriter
 from ensembles.registry import register
