@@ -209,10 +209,27 @@ def _count_upper(stack, base, total):
             row = stack[i, start : start + size]
             _subtract(row, base[start : start + size], deltas)
             _upper_bits(deltas, uppers[i])
-        # One member after the other, so that equal deltas do not wait for one counter.
-        for j in range(size):
-            for i in range(n_members):
-                total[i, uppers[i, j]] += 1
+        whole = n_members - n_members % 3
+        for i in range(0, whole, 3):
+            a, b, c = uppers[i, :size], uppers[i + 1, :size], uppers[i + 2, :size]
+            _increment_three(a, b, c, total[i], total[i + 1], total[i + 2])
+        for i in range(whole, n_members):
+            _increment(uppers[i, :size], total[i])
+
+
+@compiled
+def _increment_three(a, b, c, counts_a, counts_b, counts_c):
+    """Count in turns: equal deltas of a member wait for the same counter."""
+    for j in range(a.size):
+        counts_a[a[j]] += 1
+        counts_b[b[j]] += 1
+        counts_c[c[j]] += 1
+
+
+@compiled
+def _increment(row, counts):
+    for j in range(row.size):
+        counts[row[j]] += 1
 
 
 @compiled

@@ -384,7 +384,7 @@ class BlockRule(RegisteredFunction):
                 f"rule {self.name!r} must return an array of shape {shape}, found "
                 f"{out.shape}"
             )
-        return out if out.dtype == dtype else narrow(out.astype(np.float64), dtype)
+        return out if out.dtype == dtype else narrow(np.asarray(out, np.float64), dtype)
 
     def _call(self, function: Function, *inputs: Any, values: Mapping[str, Any]) -> Any:
         """Call a function of the rule with the arguments that it names."""
