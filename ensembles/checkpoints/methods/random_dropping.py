@@ -159,7 +159,9 @@ def l1_factors(total: Float64, weights: Float64) -> Float64:
         1 if all differences are dropped or 0.
     """
     whole, kept = total.T
-    return np.divide(whole, kept, out=np.ones_like(whole), where=kept != 0)
+    factors: Float64 = np.ones_like(whole)
+    np.divide(whole, kept, out=factors, where=kept != 0)
+    return factors
 
 
 def needs_sums(rescale: Rescale = "expected") -> bool:
