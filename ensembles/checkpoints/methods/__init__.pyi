@@ -1,4 +1,3 @@
-from .builtin import RULES as RULES
 from .builtin import breadcrumbs_linear as breadcrumbs_linear
 from .builtin import breadcrumbs_ties as breadcrumbs_ties
 from .builtin import consensus as consensus
@@ -11,5 +10,6 @@ from .builtin import magnitude_prune as magnitude_prune
 from .builtin import model_stock as model_stock
 from .builtin import ram as ram
 from .builtin import regmean as regmean
+from .builtin import sce as sce
 from .builtin import task_arithmetic as task_arithmetic
 from .builtin import ties as ties
