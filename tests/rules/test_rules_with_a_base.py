@@ -111,8 +111,10 @@ each_dtype = pytest.mark.parametrize("dtype", list(FLOATS), ids=str)
 def members_and_base(
     rule: Rule, rng: np.random.Generator, dtype: Dtype, shape: tuple[int, ...] = (40,)
 ) -> tuple[Array, Array]:
+    """Members that each changed some entries of the base."""
     stack = drawn(rule, rng, shape)
     base = np.abs(stack[0] - 0.5) if rule.domain == "non-negative" else stack[0] - 0.5
+    stack = np.where(rng.random(stack.shape) < 0.4, base, stack)
     return round_to_dtype(stack, dtype), round_to_dtype(np.asarray(base), dtype)
 
 
