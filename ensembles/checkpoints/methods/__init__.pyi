@@ -1,1 +1,0 @@
-from .builtin import RULES as RULES

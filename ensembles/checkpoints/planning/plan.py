@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.experts import expert_layout_problem
 from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
@@ -246,6 +247,8 @@ def plan(
     checked = np.ones(len(opened))
     with _collected(problems):
         checked = resolved.check_weights(weights, len(opened))
+    if experts := expert_layout_problem(checkpoints):
+        raise ValueError(all_problems([*problems, experts]))
     match = match_layouts(
         opened,
         base_opened,
