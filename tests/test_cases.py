@@ -27,11 +27,11 @@ Rows = list[Numbers]
 
 
 class RuleCase(NamedTuple):
-    members: list[Numbers]
+    members: list[Numbers] | list[Rows]
     weights: Numbers
-    result: Numbers
+    result: Numbers | Rows
     params: dict[str, Any] = {}  # noqa: RUF012  # never changed
-    base: Numbers | None = None
+    base: Numbers | Rows | None = None
 
 
 class CombinerCase(NamedTuple):
@@ -200,6 +200,41 @@ RULE_CASES = {
         [1, 1.5, 2, 1],
         {"selectivity": 0.5, "scale": 0.5},
         [1, 1, 1, 1],
+    ),
+    # Differences diag(2, 1) and diag(0, 3) have squares diag(4, 1) and diag(0, 9), of
+    # shares diag(0.8, 0.2) and diag(0, 1): 2 from the first alone, and
+    # (0.2 * 1 + 1 * 3) / (0.2 + 1).
+    "wudi": RuleCase(
+        [[[3, 1], [1, 2]], [[1, 1], [1, 4]]],
+        [1, 1],
+        [[3, 1], [1, 1 + 8 / 3]],
+        {"solver": "exact"},
+        [[1, 1], [1, 1]],
+    ),
+    # Each keeps one of two directions: 3 of the first member, 2 of the second.
+    "tsv": RuleCase(
+        [[[4, 1], [1, 2]], [[2, 1], [1, 3]]],
+        [1, 1],
+        [[4, 1], [1, 3]],
+        {},
+        [[1, 1], [1, 1]],
+    ),
+    # The sum of differences is diag(3, 1), of the mean 2.
+    "iso_c": RuleCase(
+        [[[4, 1], [1, 1]], [[1, 1], [1, 2]]],
+        [1, 1],
+        [[3, 1], [1, 3]],
+        {},
+        [[1, 1], [1, 1]],
+    ),
+    # diag(8, 2, 2) in common; the rest is diag(0, 2, 0) of the first member, and
+    # diag(0, 0, 2) of the second: the mean of 8, 2 and 2 is 4.
+    "iso_cts": RuleCase(
+        [[[4, 0, 0], [0, 2, 0], [0, 0, 0]], [[4, 0, 0], [0, 0, 0], [0, 0, 2]]],
+        [1, 1],
+        [[4, 0, 0], [0, 4, 0], [0, 0, 4]],
+        {"common_fraction": 0.4},
+        [[0, 0, 0], [0, 0, 0], [0, 0, 0]],
     ),
 }
 
