@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 from ensembles.checkpoints.directories.unreadable import LAYOUTS
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.recognized import RECOGNIZED
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.runs.schedules.builtin import SCHEDULES
 from ensembles.embeddings import POOLINGS, WEIGHTINGS
 from ensembles.predictions import COMBINERS
-from ensembles.rules import RULES
 from ensembles.selection import SELECTIONS
 
 MARKUP = re.compile(r"[*_|<>`\[\]]")  # characters that Markdown interprets
@@ -43,9 +43,18 @@ def _parameters(entry: Any) -> str:
     return ", ".join(f"`{name}`" for name in entry.params)
 
 
+def _defined_in(package: str) -> dict[str, Any]:
+    """Rules whose functions are defined in a package."""
+    return {
+        name: rule
+        for name, rule in RULES.items()
+        if rule.function.__module__.startswith(f"{package}.")
+    }
+
+
 PAGES = {
     "rules": Page(
-        RULES,
+        _defined_in("ensembles.rules"),
         "ensembles.rules",
         {
             "members": lambda rule: str(rule.n_members or "any number"),
@@ -53,6 +62,18 @@ PAGES = {
             "weights": _sign,
             "order matters": lambda rule: _yes(not rule.symmetric),
             "depends on": lambda rule: "entries" if rule.is_elementwise else "tensors",
+            "parameters": _parameters,
+        },
+    ),
+    "methods": Page(
+        _defined_in("ensembles.checkpoints.methods"),
+        "ensembles.checkpoints.methods",
+        {
+            "base": lambda rule: _yes(rule.needs_base),
+            "weights": _sign,
+            "sum of weights matters": lambda rule: _yes(rule.weight_sum_matters),
+            "reads": lambda rule: f"{1 + len(rule.passes)} times",
+            "needs whole": lambda rule: rule.unit.replace("element", "-"),
             "parameters": _parameters,
         },
     ),

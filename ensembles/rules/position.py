@@ -1,4 +1,4 @@
-"""The class `Position`: where a block of elements lies in a tensor."""
+"""The class `Position` of a block of elements in a tensor."""
 
 from __future__ import annotations
 

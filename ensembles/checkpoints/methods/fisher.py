@@ -125,4 +125,4 @@ def fisher(
     if (total > 0).all():
         return np.asarray(weighted)
     mean = (weights[rows, None] * stack[rows]).sum(axis=0) / weights.sum()
-    return np.where(total > 0, weighted, mean)
+    return np.asarray(np.where(total > 0, weighted, mean))

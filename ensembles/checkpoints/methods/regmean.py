@@ -62,8 +62,8 @@ def regmean(
     return noise where it is singular, as for inputs that are always 0 or fewer rows
     than inputs with ``alpha=1``. Here the difference from the weighted mean of the
     members is solved for, and directions that no data determine, or none above the
-    rounding errors of G, keep the mean; no ridge is added. They divide G by the number of rows, as
-    ``collect_gram(reduction="mean")`` does.
+    rounding errors of G, keep the mean; no ridge is added. They divide G by the number
+    of rows, as ``collect_gram(reduction="mean")`` does.
 
     References
     ----------
@@ -89,14 +89,14 @@ def regmean(
     mean = np.tensordot(weights[rows], columns[rows], 1) / weights.sum()
     total = np.zeros((n_inputs, n_inputs))
     products = np.zeros(mean.shape)
-    for row in rows:
+    for row in rows.tolist():
         gram = moments[row].reshape(n_inputs, n_inputs).astype(np.float64)
         gram = weights[row] * _damped(gram, alpha)
         total += gram
         products += gram @ (columns[row] - mean)
     precision = np.finfo(moments[0].dtype).eps
     merged = mean + _solve(total, products, 4 * precision * np.sqrt(n_inputs))
-    return (merged if is_transposed else merged.T).reshape(-1)
+    return np.asarray(merged if is_transposed else merged.T).reshape(-1)
 
 
 def _damped(gram: Float64, alpha: float) -> Float64:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.experts import expert_layout_problem
 from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
 )
-from ensembles.checkpoints.compatibility.prefixes import match_first_names
-from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.compatibility.member_moments import (
+    MomentsSource,
+    add_moments,
+)
+from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
@@ -41,6 +45,7 @@ from ensembles.checkpoints.planning.notices import (
     notices,
     output_notes,
 )
+from ensembles.checkpoints.planning.opening import all_problems, open_all
 from ensembles.checkpoints.planning.options import (
     MEMORY,
     Integers,
@@ -57,8 +62,6 @@ from ensembles.parallel import resolve_n_threads
 from ensembles.registry import lookup
 from ensembles.rules.rule import Rule
 
-SHOWN = 20
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -70,6 +73,8 @@ class Plan:
         Opened members, with the tensor names of the first.
     base : Checkpoint or None
         Opened base, the common ancestor of the members; None for rules without a base.
+    moments : tuple of Checkpoint
+        Opened second moments of the data of each member; empty for rules without them.
     rule : Rule
         Rule that combines them.
     weights : ndarray of shape (n_members,)
@@ -102,8 +107,8 @@ class Plan:
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes that this process reads from members and base, again for each pass of
-        rules with statistics.
+        Bytes that this process reads from members, base and moments, again for each
+        pass of rules with statistics.
     write_bytes : int
         Size in bytes of the result's tensors that this process writes.
     free_bytes : int
@@ -117,6 +122,7 @@ class Plan:
 
     members: tuple[Checkpoint, ...]
     base: Checkpoint | None
+    moments: tuple[Checkpoint, ...]
     rule: Rule
     weights: Float64
     rule_params: dict[str, Any]
@@ -137,8 +143,13 @@ class Plan:
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """All checkpoints that are read: the members, then the base if there is one."""
+        """The members, then the base if there is one."""
         return self.members if self.base is None else (*self.members, self.base)
+
+    @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        """All that is read: the members, the base if there is one, then the moments."""
+        return (*self.checkpoints, *self.moments)
 
     @property
     def assigned(self) -> list[str]:
@@ -157,6 +168,7 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     *,
     base: Member | None = None,
+    moments: Sequence[MomentsSource] | None = None,
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
@@ -191,6 +203,9 @@ def plan(
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others.
+    moments : sequence of paths or Moments, or None, default=None
+        Second moments of the data of each member, in the order of the members; required
+        by rules with ``needs_moments``, None for all others.
     rule : str or Rule, default="mean"
         Rule that combines the members: a name in `ensembles.rules.RULES`, or a custom
         `Rule`.
@@ -240,14 +255,19 @@ def plan(
         rank=rank,
         world_size=world_size,
     )
-    opened, base_opened, renamings = _open_all(members, base, key)
+    opened, base_opened, opened_moments, renamings = open_all(
+        members, base, moments, key
+    )
     checkpoints = opened if base_opened is None else (*opened, base_opened)
     problems: list[str] = []
     params = dict(rule_params or {})
-    resolved = _resolve_rule(rule, len(opened), params, base is not None, problems)
+    how = {"has_base": base is not None, "n_moments": len(opened_moments)}
+    resolved = _resolve_rule(rule, len(opened), params, how, problems)
     checked = np.ones(len(opened))
     with _collected(problems):
         checked = resolved.check_weights(weights, len(opened))
+    if experts := expert_layout_problem(checkpoints):
+        raise ValueError(all_problems([*problems, experts]))
     match = match_layouts(
         opened,
         base_opened,
@@ -256,6 +276,8 @@ def plan(
         exclude=exclude,
         dtype=np.dtype(options.dtype) if options.dtype else None,
     )
+    if resolved.needs_moments is not None and len(opened_moments) == len(opened):
+        match = add_moments(match, opened_moments, resolved.needs_moments)
     problems += [*base_problems(opened, base_opened)]
     problems += [
         reason for member in checkpoints for reason in unsupported_reasons(member)
@@ -282,10 +304,11 @@ def plan(
     kept = kept_contents(parts, aliases, opened[0], path, only_weights=only_weights)
     problems += kept.problems
     n_free = 0
+    sources = (*checkpoints, *(entry.checkpoint for entry in opened_moments))
     if path is not None:
         n_needed = kept.count_bytes(n_written)
         n_needed -= 0 if world_size is None else work_bytes(path)
-        reasons, n_free = destination_problems(path, checkpoints, n_needed)
+        reasons, n_free = destination_problems(path, sources, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
     buffer_notes: list[str] = []
@@ -303,12 +326,13 @@ def plan(
             "tensors in one process; leave rank and world_size (--part) out"
         )
     if problems:
-        raise ValueError(_join(problems))
+        raise ValueError(all_problems(problems))
     ranks = assign(parts, options.world_size or 1)
     assigned = [target for part in ranks[rank] for target in parts[part]]
     return Plan(
         members=opened,
         base=base_opened,
+        moments=sources[len(checkpoints) :],
         rule=resolved,
         weights=checked,
         rule_params=params,
@@ -347,73 +371,18 @@ def _collected(problems: list[str]) -> Iterator[None]:
         problems.append(str(error))
 
 
-def _open_all(
-    members: Sequence[Member], base: Member | None, key: Keys
-) -> tuple[tuple[Checkpoint, ...], Checkpoint | None, list[str]]:
-    """Open members and base, with one error that lists all problems.
-
-    Returns the members and the base with the tensor names of the first member, and
-    notes on renamed ones.
-    """
-    if isinstance(members, str | os.PathLike | Mapping):
-        raise TypeError(
-            "members must be a sequence of checkpoints, found a single one: "
-            f"{members!r:.80}"
-        )
-    members = list(members)  # it may be an array of paths
-    if not members:
-        raise ValueError("there must be at least one member, found none")
-    opened: list[Checkpoint] = []
-    errors: list[Exception] = []
-    for index, member in enumerate(members):
-        try:
-            opened.append(read_layout(member, index, key=key))
-        except (OSError, ValueError) as error:
-            errors.append(error)
-    if base is not None:
-        try:
-            opened.append(_open_base(base, key))
-        except (OSError, ValueError) as error:
-            errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        is_absent = all(isinstance(error, FileNotFoundError) for error in errors)
-        kind = FileNotFoundError if is_absent else ValueError
-        raise kind(_join([str(error) for error in errors]))
-    notes: list[str] = []
-    if any(
-        checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
-    ):
-        renamed, notes = match_first_names(opened)
-        opened = list(renamed)
-    if base is None:
-        return tuple(opened), None, notes
-    return tuple(opened[:-1]), opened[-1], notes
-
-
-def _open_base(base: Member, key: Keys) -> Checkpoint:
-    """Open the base, with "base" in its name for messages."""
-    if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
-        raise TypeError(
-            f"base must be a path or a state dict, found {type(base).__name__}"
-        )
-    opened = read_layout(base, 0, key=key)
-    return replace(opened, name=f"base {opened.path}" if opened.path else "base")
-
-
 def _resolve_rule(
     rule: str | Rule,
     n_members: int,
     params: Mapping[str, Any],
-    has_base: bool,
+    how: Mapping[str, Any],
     problems: list[str],
 ) -> Rule:
-    """The rule, if members, base and parameters suit it; else add a problem."""
+    """The rule, if all that it is given suits it; else add a problem."""
     resolved = RULES["mean"]
     try:
         resolved = rule if isinstance(rule, Rule) else lookup(RULES, rule)
-        resolved.check(n_members, params, has_base=has_base)
+        resolved.check(n_members, params, **how)
     except ValueError as error:
         is_known = isinstance(rule, Rule) or rule in RULES
         hint = parameter_hint(params, resolved.params) if is_known else rule_hint(rule)
@@ -442,10 +411,3 @@ def repeat_tied(
     """
     by_name = {target.name: target for target in targets}
     return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
-
-
-def _join(problems: Sequence[str]) -> str:
-    """All problems, one a line, at most `SHOWN`."""
-    lines = list(dict.fromkeys(problems))
-    n_more = len(lines) - SHOWN
-    return "\n".join(lines[:SHOWN] + [f"and {n_more} more problems"] * (n_more > 0))

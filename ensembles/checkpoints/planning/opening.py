@@ -1,0 +1,136 @@
+"""Open the members, the base and the moments of a plan."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from ensembles.checkpoints.compatibility.member_moments import (
+    MemberMoments,
+    MomentsSource,
+    open_moments,
+)
+from ensembles.checkpoints.compatibility.prefixes import match_first_names
+from ensembles.checkpoints.directories.open import Member, read_layout
+from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
+
+SHOWN = 20  # problems in one error
+
+
+class OpenedCheckpoints(NamedTuple):
+    """Checkpoints and moments of a plan.
+
+    Parameters
+    ----------
+    members : tuple of Checkpoint
+        Opened members, with the tensor names of the first.
+    base : Checkpoint or None
+        Opened base, with the tensor names of the first member.
+    moments : tuple of MemberMoments
+        Moments of each member; empty without moments.
+    notes : list of str
+        Notes on renamed tensors.
+    """
+
+    members: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    moments: tuple[MemberMoments, ...]
+    notes: list[str]
+
+
+def open_all(
+    members: Sequence[Member],
+    base: Member | None,
+    moments: Sequence[MomentsSource] | None,
+    key: Keys,
+) -> OpenedCheckpoints:
+    """Open members, base and moments, with one error that lists all problems.
+
+    Parameters
+    ----------
+    members : sequence of paths or state dicts
+        Members, at least one.
+    base : path, state dict or None
+        Base; None without a base.
+    moments : sequence of paths or Moments, or None
+        Second moments of the data of each member; None without moments.
+    key : str, sequence of str or None
+        Key of the state dict in PyTorch checkpoints; None finds it.
+
+    Returns
+    -------
+    OpenedCheckpoints
+
+    Raises
+    ------
+    FileNotFoundError, ValueError, TypeError
+        If members, base or moments cannot be opened, or moments belong to another
+        member.
+    """
+    if isinstance(members, str | os.PathLike | Mapping):
+        raise TypeError(
+            "members must be a sequence of checkpoints, found a single one: "
+            f"{members!r:.80}"
+        )
+    members = list(members)  # it may be an array of paths
+    if not members:
+        raise ValueError("there must be at least one member, found none")
+    opened: list[Checkpoint] = []
+    errors: list[Exception] = []
+    for index, member in enumerate(members):
+        try:
+            opened.append(read_layout(member, index, key=key))
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    if base is not None:
+        try:
+            opened.append(_open_base(base, key))
+        except (OSError, ValueError) as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        is_absent = all(isinstance(error, FileNotFoundError) for error in errors)
+        kind = FileNotFoundError if is_absent else ValueError
+        raise kind(all_problems([str(error) for error in errors]))
+    # Moments have the names of their member, before tensors are renamed.
+    of_members = opened if base is None else opened[:-1]
+    opened_moments = open_moments(moments or (), of_members)
+    notes: list[str] = []
+    if any(
+        checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
+    ):
+        renamed, notes = match_first_names(opened)
+        opened = list(renamed)
+    if base is None:
+        return OpenedCheckpoints(tuple(opened), None, opened_moments, notes)
+    return OpenedCheckpoints(tuple(opened[:-1]), opened[-1], opened_moments, notes)
+
+
+def _open_base(base: Member, key: Keys) -> Checkpoint:
+    """Open the base, with "base" in its name for messages."""
+    if not isinstance(base, str | os.PathLike | Mapping | Checkpoint):
+        raise TypeError(
+            f"base must be a path or a state dict, found {type(base).__name__}"
+        )
+    opened = read_layout(base, 0, key=key)
+    return replace(opened, name=f"base {opened.path}" if opened.path else "base")
+
+
+def all_problems(problems: Sequence[str]) -> str:
+    """Join problems, one a line, at most `SHOWN`.
+
+    Parameters
+    ----------
+    problems : sequence of str
+        Messages; repetitions are left out.
+
+    Returns
+    -------
+    str
+    """
+    lines = list(dict.fromkeys(problems))
+    n_more = len(lines) - SHOWN
+    return "\n".join(lines[:SHOWN] + [f"and {n_more} more problems"] * (n_more > 0))
