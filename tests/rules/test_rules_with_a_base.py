@@ -162,7 +162,9 @@ def test_the_order_of_members_does_not_matter_where_symmetric(
 
 
 @pytest.mark.parametrize(
-    "rule", [*RULES.values(), *SAMPLES], ids=lambda rule: rule.name
+    "rule",
+    [*(rule for rule in RULES.values() if not rule.needs_moments), *SAMPLES],
+    ids=lambda rule: rule.name,
 )
 def test_weights_that_sum_to_zero_are_refused_unless_their_sum_matters(
     rule: Rule, rng: np.random.Generator
