@@ -169,7 +169,7 @@ class Rule(BlockRule):
         weights: ArrayLike | None = None,
         *,
         base: ArrayLike | None = None,
-        moments: Sequence[ArrayLike] | None = None,
+        moments: Sequence[ArrayLike] | Array | None = None,
         name: str = "",
         **params: Any,
     ) -> Array:

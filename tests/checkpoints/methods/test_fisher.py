@@ -133,7 +133,8 @@ def test_invalid_information_and_parameters_are_refused() -> None:
     stack = np.ones((2, 2))
     with pytest.raises(ValueError, match=r"must not be negative, found -1.0; collect"):
         fisher(stack, moments=[[1, 1], [1, -1.0]])
-    for params in ({"floor": -1}, {"epsilon": -1}):
+    invalid: list[dict[str, Any]] = [{"floor": -1}, {"epsilon": -1}]
+    for params in invalid:
         with pytest.raises(ValueError, match="floor and epsilon must not be negative"):
             fisher(stack, moments=stack, **params)
     with pytest.raises(ValueError, match="scope must be 'model' or 'tensor', found 1"):
