@@ -102,6 +102,18 @@ RULE_CASES = {
     ),
     # Half-way of a right angle is 45 degrees; the mean length is (1 + 3) / 2.
     "karcher_mean": RuleCase([[1, 0], [0, 3]], [1, 1], [sqrt(2), sqrt(2)]),
+    # 1 + 0.5 * (1 * 2 - 2 * 3) and 4 + 0.5 * (1 * -2 - 2 * 0).
+    "task_arithmetic": RuleCase(
+        [[3, 2], [4, 4]], [1, -2], [-1, 3], {"scale": 0.5}, [1, 4]
+    ),
+    # Differences (2, 0) and (1, sqrt(3)) are 60 degrees apart: 2 cos / (1 + cos) = 2/3
+    # of their mean (1.5, sqrt(3) / 2).
+    "model_stock": RuleCase(
+        [[3, 1], [2, 1 + sqrt(3)]], [1, 1], [2, 1 + 1 / sqrt(3)], {}, [1, 1]
+    ),
+    # The first entry is changed by both, by 2 and 3 * 4, halved; the others by one. The
+    # first has one shared change for each unique one: 2 * (1 + 0.5); the second too.
+    "ram": RuleCase([[3, 3, 1], [5, 1, 2]], [1, 3], [8, 4, 5.5], {"r": 0.5}, [1, 1, 1]),
 }
 
 COMBINER_CASES = {

@@ -65,7 +65,7 @@ class BlockRule(RegisteredFunction):
         )
 
     def spans_model(self, params: Mapping[str, Any]) -> bool:
-        """Whether statistics are added up over all tensors of a checkpoint.
+        """Whether needed statistics are added up over all tensors of a checkpoint.
 
         Parameters
         ----------
@@ -99,6 +99,7 @@ class BlockRule(RegisteredFunction):
         self,
         entry: Pass,
         members: Sequence[Array] | Array,
+        weights: Float64,
         base: Array | None,
         params: Mapping[str, Any],
         *,
@@ -115,6 +116,8 @@ class BlockRule(RegisteredFunction):
             Pass of the rule.
         members : n_members arrays of shape (size,), float formats
             The part of each member, which starts at a multiple of `block_size`.
+        weights : ndarray of shape (n_members,)
+            Weight of each member.
         base : ndarray of shape (size,) or None
             The same part of the base; None for rules without a base.
         params : mapping of str to value
@@ -135,7 +138,12 @@ class BlockRule(RegisteredFunction):
         ndarray of shape (n_blocks, *shape)
             One entry, for statistics that count.
         """
-        values = {**params, "state": state, "moments": moments}
+        values = {
+            **params,
+            "weights": self._moderate(weights),
+            "state": state,
+            "moments": moments,
+        }
         counts = "total" in self._arguments[entry.statistics]
         total = None if before is None else before[0]
         blocks = [] if before is None else [before]
@@ -228,6 +236,7 @@ class BlockRule(RegisteredFunction):
             partial = self.partial_statistics(
                 entry,
                 members,
+                weights,
                 base,
                 params,
                 position=position,

@@ -12,9 +12,9 @@ class Pass(NamedTuple):
 
     Parameters
     ----------
-    statistics : callable (stack, *, base, state, position, total, **params) -> array
-        Statistics of a block of the stack, see `Rule`. Each function of a pass receives
-        the arguments that its signature names.
+    statistics : callable (stack, *, weights, base, state, position, total, **params)
+        Returns statistics of a block of the stack, see `Rule`. Each function of a pass
+        receives the arguments that its signature names.
     finish : callable (total, weights, *, state, position, **params) -> state, or None
         Called with the sum of the statistics; returns the state for the next pass or
         for the rule. None uses the sum as the state.

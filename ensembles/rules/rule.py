@@ -41,15 +41,16 @@ class Rule(BlockRule):
         argument ``moments`` is for rules that need them: float64 of shape
         (n_members, size), or with ``unit="tensor"`` a list of an array per member,
         as stored.
-    statistics : callable (stack, *, base, position, **params) -> array, or None
+    statistics : callable (stack, *, weights, base, position, **params), or None
         Returns an array of shape (n_blocks, *shape), one entry for each block of the
         stack, of 65,536 elements or, with ``unit="row"``, of the whole rows in them;
         `blockwise` builds it from a function of a single block. Entries are added in
         the order of the elements. Statistics that count, so that the order does not
         matter, may have the argument ``total``: None, or the array that they returned
         for elements before, which they add to in place and return. The signature has
-        ``base`` only if the rule needs a base. None means that the rule needs no first
-        pass.
+        ``base`` only if the rule needs a base, and ``weights`` if statistics of several
+        members depend on which of them have a weight. None means that the rule needs no
+        first pass.
     finish : callable (total, weights, *, position, **params) -> state, or None
         Called once per tensor with the sum of its statistics, of shape (*shape,), or
         once for all tensors if a parameter ``scope`` is "model". None uses the sum as
@@ -283,17 +284,36 @@ class Rule(BlockRule):
                 f"rule {self.name!r} needs {self.n_members} members, found {n_members}"
             )
         self.check_names(params)
-        if params:  # the functions validate them, here before any data is read
-            stack = (
-                np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
-            )
-            base = np.zeros(stack.shape[1]) if has_base else None
-            moments = None
-            if self.needs_moments is not None:
-                moments = [*(stack if self.unit != "tensor" else [stack] * n_members)]
-            position = Position("", stack.shape[1:])
-            weights = np.ones(n_members)
-            self._combine_at_once(stack, weights, base, moments, params, position)
+        if params:
+            self.try_out(np.ones(n_members), params, has_base=has_base)
+
+    def try_out(
+        self, weights: Float64, params: Mapping[str, Any], *, has_base: bool
+    ) -> None:
+        """Combine a small stack, so that the functions validate what they take.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,)
+            Weight of each member, as from `check_weights`.
+        params : mapping of str to value
+            Parameters of the rule.
+        has_base : bool
+            Whether a base is given.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid, or does not suit the weights.
+        """
+        size = len(weights)
+        stack = np.ones((size, 1)) if self.is_elementwise else np.eye(size)
+        base = np.zeros(stack.shape[1]) if has_base else None
+        moments = None
+        if self.needs_moments is not None:
+            moments = [*(stack if self.unit != "tensor" else [stack] * size)]
+        position = Position("", stack.shape[1:])
+        self._combine_at_once(stack, weights, base, moments, params, position)
 
     def _check_moments(self, n_members: int, n_moments: int) -> None:
         """Raise unless there are as many moments as the rule needs."""

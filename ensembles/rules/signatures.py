@@ -8,9 +8,9 @@ from typing import Any
 
 Function = Callable[..., Any]
 # Arguments that the library passes by keyword.
-ENGINE = ("base", "moments", "state", "position", "total")
+ENGINE = ("base", "weights", "moments", "state", "position", "total")
 # Further names that the library or its users pass beside the parameters of a rule.
-RESERVED = ("stack", "members", "weights", "dtype", "name")
+RESERVED = ("stack", "members", "dtype", "name")
 
 
 def named_arguments(rule: str, function: Function, n_inputs: int) -> dict[str, Any]:
@@ -41,7 +41,8 @@ def named_arguments(rule: str, function: Function, n_inputs: int) -> dict[str, A
             raise TypeError(
                 f"functions of rule {rule!r} must name each parameter, found {argument}"
             )
-        if argument.name in RESERVED:
+        is_input = argument.name == "weights" and n_inputs != 1
+        if argument.name in RESERVED or is_input:
             raise TypeError(
                 f"parameters of rule {rule!r} must not be named {argument.name!r}, "
                 "which the library uses itself; rename it"

@@ -112,6 +112,7 @@ def test_any_division_into_blocks_gives_the_same_bytes(
             part = rule.partial_statistics(
                 entry,
                 stack[:, a:b],
+                weights,
                 base[a:b],
                 {},
                 position=where.advanced(a),

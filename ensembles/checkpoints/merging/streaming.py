@@ -304,6 +304,7 @@ class _Streamer:
                 partial_total = plan.rule.partial_statistics(
                     entry,
                     block.members,
+                    plan.weights,
                     block.base,
                     plan.rule_params,
                     moments=block.moments or None,

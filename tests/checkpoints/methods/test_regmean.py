@@ -29,7 +29,7 @@ def joint_solution(
     y = np.concatenate(
         [s * x @ w.T for s, x, w in zip(scales, inputs, weights, strict=True)]
     )
-    return np.linalg.lstsq(x, y, rcond=None)[0].T
+    return np.asarray(np.linalg.lstsq(x, y, rcond=None)[0].T)
 
 
 def test_it_is_the_joint_least_squares_solution(rng: np.random.Generator) -> None:

@@ -1,0 +1,184 @@
+"""Differences from the base, of which random elements are dropped."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any, Literal
+
+import numpy as np
+
+from ensembles._typing import Array, Float64
+from ensembles.kernels.random_masks import RESOLUTION, drop_randomly, scale_randomly
+from ensembles.kernels.sorting import magnitude_ranks
+from ensembles.rules.position import Position
+
+Rescale = Literal["expected", "l1"] | None
+
+
+def sparse_deltas(
+    stack: Array,
+    base: Array,
+    position: Position,
+    *,
+    density: float,
+    epsilon: float = 0.0,
+    rescale: Rescale,
+    seed: int,
+    state: Float64 | None = None,
+) -> Float64:
+    """Difference of each member from the base, 0 where it is dropped.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0; whole rows if ``epsilon`` is not 0.
+    base : ndarray of shape (size,), float64
+        Common ancestor of the members.
+    position : Position
+        Position of the block.
+    density : float in (0, 1]
+        Mean probability of keeping an element.
+    epsilon : float, default=0.0
+        Probabilities are ``density - epsilon`` for the smallest difference of a row,
+        and ``density + epsilon`` for the largest.
+    rescale : {"expected", "l1"} or None
+        Factor of the elements that are kept: 1 divided by their probability, the
+        ``state``, or 1.
+    seed : int
+        Seed of the random mask.
+    state : ndarray of shape (n_members,) or None, default=None
+        Factor of each member with ``rescale="l1"``.
+
+    Returns
+    -------
+    ndarray of shape (n_members, size)
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not valid.
+    """
+    _check(density, epsilon, rescale, seed)
+    key = {"seed": seed, "name": position.name, "start": position.start}
+    factors = np.ones(len(stack)) if state is None else state
+    if epsilon == 0 or density == 1 or position.row_size < 2:
+        factors = factors / density if rescale == "expected" else factors
+        return drop_randomly(stack, base, density, factors, **key)
+    deltas = stack - base
+    for member, values in enumerate(deltas):
+        probabilities = _ranked_probabilities(values, position, density, epsilon)
+        if rescale == "expected":
+            row_factors = 1 / probabilities
+        else:
+            row_factors = np.full(values.size, factors[member])
+        scale_randomly(values, probabilities, row_factors, member=member, **key)
+    return deltas
+
+
+def _ranked_probabilities(
+    values: Float64, position: Position, density: float, epsilon: float
+) -> Float64:
+    """Probability of keeping each value, by its rank in its row."""
+    row_size = position.row_size
+    out = magnitude_ranks(values.reshape(-1, row_size)).reshape(-1)
+    out *= 2 * epsilon / (row_size - 1)
+    out += density - epsilon
+    return out
+
+
+def _check(density: Any, epsilon: Any, rescale: Any, seed: Any) -> None:
+    """Raise ValueError if a parameter is not valid."""
+    _check_probability("density", density, RESOLUTION, "2**-32")
+    _check_probability("epsilon", epsilon, 0, "0")
+    low, high = density - epsilon, density + epsilon
+    # Rounding: 0.7 + 0.3 may exceed 1.
+    if density < 1 and (low < RESOLUTION or high > 1 + RESOLUTION):
+        raise ValueError(
+            "density - epsilon must be above 0 and density + epsilon at most 1, as "
+            f"probabilities are, found density={density!r} and epsilon={epsilon!r}; "
+            "pass a smaller epsilon"
+        )
+    if rescale not in ("expected", "l1", None):
+        raise ValueError(f"rescale must be 'expected', 'l1' or None, found {rescale!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ValueError(f"seed must be a whole number, found {seed!r}")
+
+
+def _check_probability(name: str, value: Any, least: float, shown: str) -> None:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not (is_number and least <= value <= 1):
+        raise ValueError(f"{name} must be a number from {shown} to 1, found {value!r}")
+
+
+def absolute_sums(
+    stack: Array,
+    base: Array,
+    position: Position,
+    *,
+    density: float,
+    epsilon: float = 0.0,
+    seed: int,
+) -> Float64:
+    """Sums of absolute differences in a block: statistics for ``rescale="l1"``.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    base : ndarray of shape (size,), float64
+        Common ancestor of the members.
+    position : Position
+        Position of the block.
+    density, epsilon, seed
+        Parameters of `sparse_deltas`.
+
+    Returns
+    -------
+    ndarray of shape (1, n_members, 2)
+        Sums over all elements, and over the ones that are kept.
+    """
+    kept = sparse_deltas(
+        stack,
+        base,
+        position,
+        density=density,
+        epsilon=epsilon,
+        rescale=None,
+        seed=seed,
+    )
+    sums = [np.abs(values).sum(axis=1) for values in (stack - base, kept)]
+    return np.stack(sums, axis=1)[None]
+
+
+def l1_factors(total: Float64, weights: Float64) -> Float64:
+    """Factor of each member that restores the sum of absolute differences.
+
+    Parameters
+    ----------
+    total : ndarray of shape (n_members, 2)
+        Sum of `absolute_sums`.
+    weights : ndarray of shape (n_members,)
+        Weight of each member; not used.
+
+    Returns
+    -------
+    ndarray of shape (n_members,)
+        1 if all differences are dropped or 0.
+    """
+    whole, kept = total.T
+    return np.divide(whole, kept, out=np.ones_like(whole), where=kept != 0)
+
+
+def needs_sums(rescale: Rescale = "expected") -> bool:
+    """Whether the rescaling needs `absolute_sums`.
+
+    Parameters
+    ----------
+    rescale : {"expected", "l1"} or None
+        Parameter of the rule.
+
+    Returns
+    -------
+    bool
+    """
+    return rescale == "l1"

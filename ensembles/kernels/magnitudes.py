@@ -1,0 +1,252 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Magnitudes of deltas at given ranks, from histograms over their bit patterns.
+
+A delta is the difference of a member from its base. Its magnitude is truncated to 34
+bits: the 11 bits of the exponent of float64 and 23 bits of the mantissa, which is the
+precision of float32 with the range of float64. A histogram of the upper 17 bits finds
+the bin that has a rank, and a histogram of the lower 17 bits of the magnitudes in this
+bin finds the magnitude. Counts are integers, so that the order of blocks is irrelevant.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ensembles._typing import Counts, Float64
+from ensembles.kernels.jit import compiled, use_loops
+
+HALF = 17  # bits of a magnitude in each of the two histograms
+N_BINS = 1 << HALF
+LOWER = N_BINS - 1  # mask of the lower bits of a magnitude
+CUT = 63 - 2 * HALF  # bits of a float64 that are cut off
+UNSIGNED = 0x7FFF_FFFF_FFFF_FFFF  # mask of all bits but the sign
+INFINITY = 0x7FF << 23  # magnitude of infinity; larger ones are NaN
+SPAN = 512  # elements per step
+
+
+class Bins(NamedTuple):
+    """Bins of the first histogram that have the ranks.
+
+    Parameters
+    ----------
+    upper : ndarray of shape (n_members, n_ranks), int64
+        Upper bits of the magnitude at each rank.
+    ranks : ndarray of shape (n_members, n_ranks), int64
+        Rank of the magnitude in its bin, 1 for the largest.
+    """
+
+    upper: Counts
+    ranks: Counts
+
+
+def count_upper(stack: Float64, base: Float64, total: Counts | None) -> Counts:
+    """Add a block of deltas to the histograms of the upper bits, in place.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    base : ndarray of shape (size,), float64
+        Base of the members.
+    total : ndarray of shape (n_members, 131072), int64, or None
+        Histograms of the blocks before; None before the first block.
+
+    Returns
+    -------
+    ndarray of shape (n_members, 131072), int64
+    """
+    if total is None:
+        total = np.zeros((len(stack), N_BINS), np.int64)
+    if use_loops(2 * stack.size):
+        _count_upper(stack, base, total)
+        return total
+    for row, counts in zip(stack, total, strict=True):
+        np.add.at(counts, _magnitudes(row, base) >> HALF, 1)
+    return total
+
+
+def count_lower(
+    stack: Float64, base: Float64, total: Counts | None, bins: Bins
+) -> Counts:
+    """Add a block of deltas to the histograms of the lower bits in bins, in place.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    base : ndarray of shape (size,), float64
+        Base of the members.
+    total : ndarray of shape (n_members, n_ranks, 131072), int64, or None
+        Histograms of the blocks before; None before the first block.
+    bins : Bins
+        Return value of `find_bins`.
+
+    Returns
+    -------
+    ndarray of shape (n_members, n_ranks, 131072), int64
+    """
+    if total is None:
+        total = np.zeros((*bins.upper.shape, N_BINS), np.int64)
+    if use_loops(2 * stack.size):
+        _count_lower(stack, base, bins.upper, total)
+        return total
+    for row, uppers, member_counts in zip(stack, bins.upper, total, strict=True):
+        magnitudes = _magnitudes(row, base)
+        for upper, counts in zip(uppers, member_counts, strict=True):
+            in_bin = magnitudes[magnitudes >> HALF == upper]
+            np.add.at(counts, in_bin & LOWER, 1)
+    return total
+
+
+def find_bins(total: Counts, ranks: Counts) -> Bins:
+    """Bins of histograms that have the magnitudes at ranks.
+
+    Parameters
+    ----------
+    total : ndarray of shape (n_members, 131072), int64
+        Histograms of all blocks, as from `count_upper`.
+    ranks : ndarray of shape (n_members, n_ranks), int64
+        Ranks among the magnitudes of each member, 1 for the largest.
+
+    Returns
+    -------
+    Bins
+    """
+    found = [
+        [_find(counts, rank) for rank in member_ranks]
+        for counts, member_ranks in zip(total, ranks.tolist(), strict=True)
+    ]
+    upper, rest = np.array(found, np.int64).transpose(2, 0, 1)
+    return Bins(np.ascontiguousarray(upper), rest)
+
+
+def find_magnitudes(total: Counts, bins: Bins) -> Float64:
+    """Truncated magnitudes at ranks.
+
+    Parameters
+    ----------
+    total : ndarray of shape (n_members, n_ranks, 131072), int64
+        Histograms of all blocks, as from `count_lower`.
+    bins : Bins
+        Return value of `find_bins`.
+
+    Returns
+    -------
+    ndarray of shape (n_members, n_ranks), float64
+        Largest float64 of 23 mantissa bits that is not above the magnitude at the rank;
+        infinity at the rank of a NaN.
+    """
+    lower = [
+        [_find(counts, rank)[0] for counts, rank in zip(*member, strict=True)]
+        for member in zip(total, bins.ranks.tolist(), strict=True)
+    ]
+    magnitudes = np.minimum(bins.upper << HALF | np.array(lower, np.int64), INFINITY)
+    return np.asarray((magnitudes << CUT).view(np.float64))
+
+
+def _find(counts: Counts, rank: int) -> tuple[int, int]:
+    """Bin that has a rank from the right, and the rank in the bin."""
+    filled = np.flatnonzero(counts)[::-1]
+    if not filled.size:  # no deltas
+        return 0, 0
+    n_until = np.cumsum(counts[filled])
+    index = int(np.searchsorted(n_until, rank))
+    return int(filled[index]), rank - int(n_until[index] - counts[filled[index]])
+
+
+def deltas_between(
+    stack: Float64, base: Float64, low: Float64, high: Float64
+) -> Float64:
+    """Deltas, with zeros for those whose magnitude is not in an interval.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    base : ndarray of shape (size,), float64
+        Base of the members.
+    low, high : ndarray of shape (n_members,)
+        Smallest and largest magnitude of each member. A magnitude that equals ``high``
+        up to the truncation is in the interval, and so is NaN.
+
+    Returns
+    -------
+    ndarray of shape (n_members, size), float64
+    """
+    # The next truncated magnitude; beyond infinity are the patterns of NaN.
+    above = high.view(np.int64) + (1 << CUT)
+    limit = np.where(np.isfinite(high), above.view(np.float64), np.nan)
+    if use_loops(2 * stack.size):
+        deltas = np.empty(stack.shape)
+        _deltas_between(stack, base, low, limit, deltas)
+        return deltas
+    deltas = stack - base
+    sizes = np.abs(deltas)
+    deltas[(sizes < low[:, None]) | (sizes >= limit[:, None])] = 0.0
+    return deltas
+
+
+def _magnitudes(row: Float64, base: Float64) -> Counts:
+    """Truncated magnitudes of deltas, 34 bits."""
+    return ((row - base).view(np.int64) & UNSIGNED) >> CUT
+
+
+@compiled
+def _count_upper(stack, base, total):
+    n_members = len(stack)
+    deltas, uppers = np.empty(SPAN), np.empty((n_members, SPAN), np.uint32)
+    for start in range(0, base.size, SPAN):
+        size = min(SPAN, base.size - start)
+        for i in range(n_members):
+            row = stack[i, start : start + size]
+            _subtract(row, base[start : start + size], deltas)
+            _upper_bits(deltas, uppers[i])
+        # One member after the other, so that equal deltas do not wait for one counter.
+        for j in range(size):
+            for i in range(n_members):
+                total[i, uppers[i, j]] += 1
+
+
+@compiled
+def _count_lower(stack, base, bins, total):
+    deltas = np.empty(SPAN)
+    cut, half, lower = np.uint64(CUT), np.uint64(HALF), np.uint64(LOWER)
+    for start in range(0, base.size, SPAN):
+        size = min(SPAN, base.size - start)
+        for i in range(len(stack)):
+            row = stack[i, start : start + size]
+            _subtract(row, base[start : start + size], deltas)
+            bits = deltas[:size].view(np.uint64)
+            for k in range(bins.shape[1]):
+                counts, upper = total[i, k], np.uint64(bins[i, k])
+                for j in range(size):
+                    magnitude = (bits[j] & np.uint64(UNSIGNED)) >> cut
+                    if magnitude >> half == upper:
+                        counts[magnitude & lower] += 1
+
+
+@compiled
+def _subtract(row, base, deltas):
+    for j in range(row.size):
+        deltas[j] = row[j] - base[j]
+
+
+@compiled
+def _upper_bits(deltas, uppers):
+    bits = deltas.view(np.uint64)
+    for j in range(uppers.size):
+        magnitude = bits[j] & np.uint64(UNSIGNED)
+        uppers[j] = np.uint32(magnitude >> np.uint64(CUT + HALF))
+
+
+@compiled
+def _deltas_between(stack, base, low, limit, deltas):
+    for i in range(len(stack)):
+        row, part, least, most = stack[i], deltas[i], low[i], limit[i]
+        for j in range(row.size):
+            delta = row[j] - base[j]
+            size = abs(delta)
+            delta = 0.0 if size < least else delta
+            part[j] = 0.0 if size >= most else delta
