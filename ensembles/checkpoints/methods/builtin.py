@@ -5,9 +5,8 @@ from __future__ import annotations
 from ensembles.checkpoints.methods.arithmetic import task_arithmetic
 from ensembles.checkpoints.methods.dare import dare_linear, dare_ties
 from ensembles.checkpoints.methods.della import della_linear, della_ties
-from ensembles.checkpoints.methods.fisher import fisher
 from ensembles.checkpoints.methods.overlaps import ram
-from ensembles.checkpoints.methods.regmean import regmean
+from ensembles.checkpoints.methods.second_moments import fisher, regmean
 from ensembles.checkpoints.methods.stock import model_stock
 from ensembles.rules.builtin import RULES
 
