@@ -132,7 +132,9 @@ def description_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         description = json.loads(metadata[KEY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    if not isinstance(description, dict) or description.get("kind") not in COLLECTORS:
+    if not isinstance(description, dict) or description.get("kind") not in [
+        *COLLECTORS
+    ]:
         return None
     samples = description.get("samples")
     is_valid = isinstance(samples, dict) and all(

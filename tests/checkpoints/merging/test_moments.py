@@ -30,6 +30,7 @@ from ensembles.checkpoints.moments.collection import samples_of
 from ensembles.dtypes import round_to_dtype
 from ensembles_cli.main import cli
 from tests.checkpoints.building import save_shards
+from tests.checkpoints.moments.test_gram import gpt2, padded
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 SIZE = 2_200_003  # elements: more than one job, and no whole number of blocks
@@ -345,3 +346,71 @@ def test_an_output_must_not_replace_moments(tmp_path: Path) -> None:
     how: Any = {"rule": "regmean", "moments": [path], "force": True}
     with pytest.raises(ValueError, match=r"gram\.safetensors is or"):
         plan([model.state_dict()], path, **how)
+
+
+def test_directories_of_gpt2_are_merged_with_transposed_weights(tmp_path: Path) -> None:
+    models: list[Any] = [gpt2(), gpt2()]
+    for parameter in models[1].parameters():
+        parameter.data += torch.randn_like(parameter) * 0.002
+    batch = padded()
+    folders, grams, fishers = [], [], []
+    for index, model in enumerate(models):
+        folders.append(tmp_path / f"model-{index}")
+        model.save_pretrained(folders[-1])
+        grams.append(tmp_path / f"gram-{index}.safetensors")
+        collect_gram(model, [batch]).save(grams[-1])
+        fishers.append(tmp_path / f"fisher-{index}.safetensors")
+        collect_fisher(model, [batch], labels="sampled").save(fishers[-1])
+    out = tmp_path / "out"
+    report = average(folders, out, rule="regmean", moments=grams)
+    (note,) = [note for note in report.plan.notes if "are averaged" in note]
+    assert note.startswith("tensors without Gram matrix are averaged: ")
+    merged = type(models[0]).from_pretrained(out).state_dict()
+    states = [model.state_dict() for model in models]
+    name = "transformer.h.0.attn.c_proj.weight"  # square: its orientation matters
+    moments = [load_file(path)[name] for path in grams]
+    stack = np.array([state[name].numpy() for state in states])
+    expected = regmean(stack, moments=moments)
+    np.testing.assert_allclose(merged[name], expected, rtol=1e-6, atol=1e-9)
+    wrong = regmean(stack, moments=[moment[..., 0] for moment in moments])
+    assert np.abs(merged[name].numpy() - wrong).max() > 1e-5
+    average(folders, tmp_path / "fisher", rule="fisher", moments=fishers)
+    weighted = type(models[0]).from_pretrained(tmp_path / "fisher").state_dict()
+    name = "transformer.wte.weight"
+    information = [load_file(path)[name] for path in fishers]
+    stack = np.array([state[name].numpy() for state in states])
+    assert np.array_equal(weighted[name], fisher(stack, moments=information))
+    assert torch.equal(weighted["lm_head.weight"], weighted[name])
+
+
+def test_members_in_pytorch_files(tmp_path: Path) -> None:
+    models, x = [linear(0), linear(1)], torch.randn(5, 3)
+    paths = [tmp_path / "a.pt", tmp_path / "b.pt"]
+    for path, model in zip(paths, models, strict=True):
+        torch.save({"model": model.state_dict(), "epoch": 3}, path)
+    moments = [collect_gram(model, [x]) for model in models]
+    average(paths, tmp_path / "out.pt", rule="regmean", moments=moments)
+    found = torch.load(tmp_path / "out.pt", weights_only=True)["model"]
+    states = [model.state_dict() for model in models]
+    plain = average(states, rule="regmean", moments=moments)
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+
+
+def test_a_description_that_was_damaged_is_no_description(tmp_path: Path) -> None:
+    model = linear(0)
+    moments = collect_gram(model, [torch.ones(1, 3)])
+    valid = json.loads(moments.metadata["ensembles.moments"])
+    changes: list[dict[str, Any]] = [
+        {"kind": "hessian"},
+        {"kind": ["gram"]},
+        {"samples": {"0.weight": ["float33", "00"]}},
+        {"samples": {"0.weight": "float32"}},
+        {"samples": []},
+        {"settings": None},
+    ]
+    texts = ["{", "[]", *(json.dumps({**valid, **change}) for change in changes)]
+    for number, text in enumerate(texts):
+        path = tmp_path / f"{number}.safetensors"
+        save_file(moments.tensors, path, {"ensembles.moments": text})
+        with pytest.raises(ValueError, match="has no second moments by its metadata"):
+            plan([model.state_dict()], rule="regmean", moments=[path])
