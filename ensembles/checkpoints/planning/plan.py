@@ -188,7 +188,8 @@ def plan(
 ) -> Plan:
     """Plan an average from the headers of its members.
 
-    Tensors are read only to detect tied weights that the headers do not show.
+    Tensors are read only to detect tied weights that the headers do not show, and
+    samples of them to recognize the member that moments belong to.
 
     Parameters
     ----------
