@@ -109,25 +109,27 @@ def fisher(
         raise ValueError(
             f"floor and epsilon must not be negative, found {floor} and {epsilon}"
         )
-    if (moments < 0).any():
-        raise ValueError(
-            "Fisher information must not be negative, found "
-            f"{moments[moments < 0][0]}; collect it with collect_fisher"
-        )
-    information = moments
-    if floor > 0:
-        is_floored = np.arange(len(stack)) < (1 if favor_first else len(stack))
-        floors = np.where(is_floored, floor, 0.0)[:, None]
-        information = np.maximum(information, floors)
     scale = weights if state is None else weights / state
+    total, weighted = np.zeros((2, stack.shape[1]))
     rows = np.flatnonzero(weights)  # infinities of other members must not count
-    counted = (information[rows] + epsilon) * scale[rows, None]
-    total = counted.sum(axis=0)
-    weighted = (counted * stack[rows]).sum(axis=0) / total
-    if (total > 0).all():
+    for row in rows.tolist():
+        information = moments[row]
+        if information.min(initial=0) < 0:
+            raise ValueError(
+                "Fisher information must not be negative, found "
+                f"{information.min()}; collect it with collect_fisher"
+            )
+        if floor > 0 and (row == 0 or not favor_first):
+            information = np.maximum(information, floor)
+        counted = (information + epsilon if epsilon else information) * scale[row]
+        total += counted
+        counted *= stack[row]
+        weighted += counted
+    weighted /= total
+    if total.min(initial=np.inf) > 0:
         return np.asarray(weighted)
     mean = (weights[rows, None] * stack[rows]).sum(axis=0) / weights.sum()
-    return np.asarray(np.where(total > 0, weighted, mean))
+    return np.asarray(np.where(total == 0, mean, weighted))  # NaN passes through
 
 
 @register(RULES, needs_moments="gram", unit="tensor", workspace=6)

@@ -48,6 +48,11 @@ def test_members_with_weight_zero_do_not_count(rng: np.random.Generator) -> None
     assert np.array_equal(fisher(stack, [2, 0, 1], moments=information), alone)
 
 
+def test_nan_passes_through() -> None:
+    found = fisher([[1.0, np.nan], [3.0, 4.0]], moments=[[np.nan, 1], [1, 1]])
+    assert np.isnan(found).all()
+
+
 def test_equal_information_gives_the_mean(rng: np.random.Generator) -> None:
     stack, _ = drawn(rng, (3, 50))
     found = fisher(stack, [1, 2, 3], moments=np.full(stack.shape, 1e-30))
