@@ -32,6 +32,7 @@ class RuleCase(NamedTuple):
     result: Numbers | Rows
     params: dict[str, Any] = {}  # noqa: RUF012  # never changed
     base: Numbers | Rows | None = None
+    moments: list[Any] | None = None
 
 
 class CombinerCase(NamedTuple):
@@ -87,6 +88,18 @@ RULE_CASES = {
     "maximum": RuleCase([[3, -1], [2, 5], [9, 9]], [1, 2, 0], [3, 5]),
     # A right angle; a third of the way is 30 degrees.
     "slerp": RuleCase([[1, 0], [0, 1]], [2, 1], [cos(pi / 6), sin(pi / 6)]),
+    # (1 * 1 + 3 * 3) / (1 + 3); without information it is the mean.
+    "fisher": RuleCase([[1, 2], [3, 6]], [1, 1], [2.5, 4], {}, None, [[1, 0], [3, 0]]),
+    # [1, 0] @ [[1, 1], [1, 2]] + [0, 1] @ [[1, -1], [-1, 2]] is [0, 3], and the sum of
+    # the matrices [[2, 0], [0, 4]].
+    "regmean": RuleCase(
+        [[1, 0], [0, 1]],
+        [1, 1],
+        [0, 0.75],
+        {"alpha": 1},
+        None,
+        [[[1, 1], [1, 2]], [[1, -1], [-1, 2]]],
+    ),
     # In each row a right angle, and a third of the way; the second row's other length.
     "nuslerp": RuleCase(
         [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],
@@ -420,7 +433,8 @@ def test_rules_give_what_was_worked_out(
     case = RULE_CASES[name]
     base = None if case.base is None else np.array(case.base, dtype)
     members = np.array(case.members, dtype)
-    result = RULES[name](members, case.weights, base=base, **case.params)
+    more = {"base": base, "moments": case.moments, **case.params}
+    result = RULES[name](members, case.weights, **more)
     slack = 2 * float(np.finfo(dtype).eps)
     np.testing.assert_allclose(result, case.result, rtol=slack)
     assert result.dtype == dtype

@@ -25,6 +25,7 @@ def command() -> None:
         text = docstring_of(rule)
         members = "any" if rule.n_members is None else str(rule.n_members)
         members += " and a base" if rule.needs_base else ""
+        members += " and moments" if rule.needs_moments else ""
         signed = "signed" if rule.signed else "not negative"
         params = shown_params(rule.params)
         rows.append([name, summary(text), params, members, signed, source(text)])
