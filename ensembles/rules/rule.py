@@ -75,6 +75,9 @@ class Rule(BlockRule):
         function gets the weights unscaled, and they may sum to zero, as in the
         difference of two task vectors; otherwise it may get them multiplied by a power
         of two. None is the same as ``needs_base``.
+    weighted : bool, default=True
+        Whether the weights affect the result. If not, weights other than 0 must be
+        equal.
     symmetric : bool, default=True
         Whether the result is independent of the order of the members.
     fused : bool, default=False
@@ -111,6 +114,7 @@ class Rule(BlockRule):
         domain: Literal["any", "non-negative"] = "any",
         signed: bool = False,
         weight_sum_matters: bool | None = None,
+        weighted: bool = True,
         symmetric: bool = True,
         fused: bool = False,
         unit: Literal["element", "row", "tensor"] = "element",
@@ -136,6 +140,7 @@ class Rule(BlockRule):
         self.weight_sum_matters = (
             needs_base if weight_sum_matters is None else weight_sum_matters
         )
+        self.weighted = weighted
         self.symmetric = symmetric
         self.fused = fused
         self.unit = unit
@@ -354,13 +359,19 @@ class Rule(BlockRule):
         ValueError, TypeError
             If the weights are not valid.
         """
-        return check_weights(
+        checked = check_weights(
             weights,
             n_members,
             signed=self.signed,
             weight_sum_matters=self.weight_sum_matters,
             rule=self.name,
         )
+        if not self.weighted and len(set(checked[checked != 0].tolist())) > 1:
+            raise ValueError(
+                f"weights of {self.name!r} must be equal, because they do not affect "
+                f"the result, found {checked.tolist()}; leave them out"
+            )
+        return checked
 
     def _combine_at_once(
         self,
