@@ -46,7 +46,7 @@ def shown_needs(rule: Rule) -> str:
 
 
 def shown_scope(rule: Rule) -> str:
-    """Format the scope of a rule's statistics, the default first; a dash without any."""
+    """Format the scope of a rule's statistics, the default first, or a dash."""
     default = rule.params.get("scope")
     if default is None:
         return "tensor" if rule.passes else "-"

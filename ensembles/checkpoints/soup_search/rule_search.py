@@ -160,7 +160,8 @@ def search(
     score = RuleScore(scorer, space.how, space.ranges)
     n_before = len(scorer.candidates)
     history: tuple[Candidate, ...] = ()
-    if selection is None:
+    has_choice = bool(space.ranges) or not params.get("equal_weights", False)
+    if selection is None or not has_choice:
         chosen = score.equal()
     else:
         result = run_selection(selection, len(scorer.scorable), score, **params)

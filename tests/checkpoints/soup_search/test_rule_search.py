@@ -213,6 +213,25 @@ def test_optuna_searches_the_parameters_alone(tmp_path: Path) -> None:
     assert report.rules[0].candidate == best
 
 
+def test_rules_without_weights_are_compared_and_searched(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    members, _ = saved(tmp_path)
+    out = tmp_path / "out.safetensors"
+    report = make_soup(members[::2], nearness, out, rule="nearswap")
+    assert [c.rule for c in report.candidates[2:]] == ["nearswap"]
+    report = make_soup(
+        members[::2],
+        nearness,
+        out,
+        rule=["mean", "nearswap"],
+        select="optuna",
+        weights_params={"n_trials": 3, "equal_weights": True},
+        rule_ranges={"t": (0.1, 2.0)},
+        force=True,
+    )
+    assert len({c.rule_params for c in report.candidates if c.rule == "nearswap"}) == 3
+
+
 def test_the_journal_resumes_a_search(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     how: dict[str, Any] = {
@@ -314,6 +333,7 @@ def test_failures_of_a_rule_are_left_out(tmp_path: Path) -> None:
             "parameters k need a selection; pass select=NAME",
         ),
         ({"rule": "fisher"}, "rule 'fisher' needs moments"),
+        ({"rule": "nearswap"}, "'optuna' chooses weights, but rule 'nearswap' takes n"),
     ],
     ids=str,
 )
@@ -339,7 +359,7 @@ def test_wrong_arguments_are_reported_before_the_first_score(
 def test_equal_weights_without_a_range_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     params = {"equal_weights": True}
-    with pytest.raises(ValueError, match="equal_weights=True needs a parameter of the"):
+    with pytest.raises(ValueError, match="equal_weights=True needs a range of a para"):
         made(tmp_path, "task_arithmetic", select="optuna", weights_params=params)
 
 
