@@ -77,6 +77,7 @@ def test_every_selection_has_a_row_with_its_parameters() -> None:
         (["avg", "a.pt", "--rule"], "karcher", ["karcher_mean"]),
         (["soup", "a.pt", "--select"], "g", ["greedy", "greedy-soup"]),
         (["soup", "a.pt", "--select"], "wise", ["wise-ft"]),
+        (["soup", "a.pt", "--rule"], "mean,tie", ["mean,ties"]),
         (["avg", "--missing"], "f", ["first"]),
         ([], "se", ["selections"]),
     ],

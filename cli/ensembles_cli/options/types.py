@@ -242,10 +242,12 @@ def _number(text: str) -> float | None:
 def complete_rule(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[str]:
-    """Complete the name of a rule."""
+    """Complete the name of a rule, or of the last of several with commas."""
     from ensembles.checkpoints.methods.builtin import RULES
 
-    return [name for name in sorted(RULES) if name.startswith(incomplete)]
+    before, comma, last = incomplete.rpartition(",")
+    names = [name for name in sorted(RULES) if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in names]
 
 
 def complete_selection(

@@ -160,6 +160,8 @@ def to_dict(
             "score": report.score,
             "members": [member.name for member in plan.members],
             "weights": plan.weights.tolist(),
+            "rule": plan.rule.name,
+            "params": dict(plan.rule_params),
         },
         "uniform": report.uniform_score,
         "best": {"member": best, "score": best_score},

@@ -173,20 +173,21 @@ def plan_rules(
     """
     with_base = [space for space in spaces if space.rule.needs_base]
     sources = [*members] if base is None or with_base else [base, *members]
-    planned: list[Plan] = []
+    first: Plan | None = None
     for space in [*with_base, *(s for s in spaces if not s.rule.needs_base)]:
         for end in ("low", "high") if space.ranges else ("first",):
-            planned.append(
-                plan(
-                    sources,
-                    out,
-                    base=base if space.rule.needs_base else None,
-                    rule=space.rule,
-                    rule_params=space.params_at(end),
-                    **options,
-                )
+            planned = plan(
+                sources,
+                out,
+                base=base if space.rule.needs_base else None,
+                rule=space.rule,
+                rule_params=space.params_at(end),
+                **options,
             )
-    return planned[0]
+            if first is None:
+                first, sources, base = planned, list(planned.members), planned.base
+    assert first is not None
+    return first
 
 
 def check_output(planned: Plan, journal: Journal | None) -> None:
