@@ -43,6 +43,8 @@ def check_members(members: Any, base: Any) -> None:
             )
         real_path = os.path.realpath(path)
         if real_path in by_real_path:
+            if by_real_path[real_path] is base:
+                raise ValueError(f"{path} is the base; leave it out of the members")
             raise ValueError(
                 f"members must be different, found {by_real_path[real_path]} and "
                 f"{path}, which are the same; pass it once"
