@@ -173,7 +173,7 @@ def make_soup(
     Single members are scored in place. Any other combination is written beside the
     output, in the format of the first member, scored and removed. Several rules are
     compared with each other, with the mean of all members, and with single members: the
-    checkpoint that scores best is written, the simplest of those that score the same.
+    checkpoint that scores best is written, the simplest one in a tie.
 
     Parameters
     ----------

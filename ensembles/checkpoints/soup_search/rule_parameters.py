@@ -72,7 +72,7 @@ def resolve_rules(
     rule : str, Rule, or sequence of them
         Rules or their names.
     params : mapping of str to value
-        Parameters of the rules; each rule gets those that it has.
+        Parameters of the rules; each rule gets the ones that it has.
     ranges : mapping of str to (low, high)
         Parameters that a selection chooses.
 
