@@ -46,8 +46,8 @@ def main() -> None:
         facts = bench.facts()
         for kind in options.kinds:
             bench.kind = kind
-            facts["elements_checked"] += sum(map(bench.check_method, bench.methods))
-            for n_inputs in sorted({METHODS[name].n_inputs for name in bench.methods}):
+            facts["elements_checked"] += sum(map(bench.check_method, bench.chosen()))
+            for n_inputs in sorted({METHODS[name].n_inputs for name in bench.chosen()}):
                 facts["results"] += bench.rows(n_inputs, kind)
     text = merging_report.markdown(facts)
     print(text)
@@ -85,6 +85,10 @@ class MergingBench(Bench):
         self.methods = [name for name in options.only if name in RULES]
         self.unknown = [name for name in options.only if name not in RULES]
         say(f"not registered, and left out: {', '.join(self.unknown) or 'none'}")
+
+    def chosen(self) -> list[str]:
+        """Methods to measure; without a base, sparse changes make no difference."""
+        return [n for n in self.methods if self.kind == "dense" or METHODS[n].has_base]
 
     def facts(self) -> dict[str, Any]:
         """What the results depend on."""
@@ -148,7 +152,7 @@ class MergingBench(Bench):
     def ways_for(self, n_members: int, cache: str) -> Iterator[str]:
         """Ways to measure with a number of inputs."""
         yield from ("floor", "floor + fsync")
-        for name in self.methods:
+        for name in self.chosen():
             if METHODS[name].n_inputs == n_members:
                 yield f"ensemble {name}"
                 if self.options.peer and METHODS[name].peer:

@@ -53,7 +53,6 @@ SPARSE = {"density": 0.2}
 RANDOM = {"density": 0.1}
 CRUMBS = {"density": 0.9, "gamma": 0.01}
 RANKED = {"density": 0.3, "epsilon": 0.1}
-# Methods whose matrices are decomposed or optimized are measured on a model of their own.
 METHODS = {
     "task_arithmetic": Method(
         oracles.task_arithmetic, {"scale": 0.4}, "task_arithmetic", {"lambda": 0.4}

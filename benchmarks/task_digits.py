@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-from task_training import Part, Settings, Task, train
+from task_training import Part, Settings, Task, trained, with_state
 from torch import Tensor, nn
 
 WIDTH = 256
 N_FEATURES = 64
 SETTINGS = Settings(600, 1e-3, batch_size=32, n_shared_steps=4800)
-BASE_SETTINGS = Settings(1500, 2e-3, batch_size=32)
+BASE = Settings(1500, 2e-3, batch_size=32)
 Images = np.ndarray[Any, np.dtype[np.float32]]
 
 
@@ -34,7 +35,7 @@ class Block(nn.Module):
 
 
 def network() -> nn.Module:
-    """Linear layers in residual blocks."""
+    """Linear layers, most of them in residual blocks."""
     blocks = [Block() for _ in range(3)]
     return nn.Sequential(
         nn.Linear(64, WIDTH), *blocks, nn.LayerNorm(WIDTH), nn.Linear(WIDTH, N_FEATURES)
@@ -63,7 +64,7 @@ def occlude(images: Images, rng: np.random.Generator) -> Images:
     return images
 
 
-def make(seed: int) -> tuple[nn.Module, list[Task]]:
+def make(seed: int, folder: Path) -> tuple[nn.Module, list[Task]]:
     """The network trained on upright digits, and eight other tasks."""
     rng = np.random.default_rng(seed)
     images, labels = load_digits(return_X_y=True)
@@ -81,9 +82,9 @@ def make(seed: int) -> tuple[nn.Module, list[Task]]:
     ):
         pairs = [(x, label(y)) for x, y in parts]
         tasks.append(task(name, pairs, vectors[start : start + 2]))
-    backbone = network()
-    train(backbone, [task("upright", parts, vectors[:10])], BASE_SETTINGS, seed)
-    return backbone, tasks
+    backbone, upright = network(), task("upright", parts, vectors[:10])
+    state = trained(folder / "base.safetensors", backbone, [upright], BASE, seed)
+    return with_state(backbone, state), tasks
 
 
 def split(images: Images, labels: Any, seed: int) -> list[tuple[Images, Any]]:
@@ -102,5 +103,5 @@ def task(name: str, parts: list[tuple[Images, Any]], head: Tensor) -> Task:
     tensors = []
     for images, labels in parts:
         flat = np.ascontiguousarray(images.reshape(len(images), -1), np.float32)
-        tensors.append(Part((torch.from_numpy(flat),), torch.as_tensor(labels)))
+        tensors.append(Part({"input": torch.from_numpy(flat)}, torch.as_tensor(labels)))
     return Task(name, *tensors, head)

