@@ -15,7 +15,9 @@ from torch.nn.functional import normalize
 from ensembles.checkpoints import average
 from ensembles.rules.builtin import RULES
 
-SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5)
+SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+SCALED = ("scale", SCALES)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)  # of WUDI's steps
 N_EXAMPLES = 256  # training rows of each task for Gram matrices
 N_FISHER = 64  # training rows of each task for the Fisher information
 BATCH_SIZE = 32
@@ -30,34 +32,39 @@ class Method(NamedTuple):
         Name of the rule; the method is left out if it is not registered.
     params : dict
         Parameters that are the same for all tasks, from the papers.
-    scales : sequence of float
-        Values of ``scale``; the best on validation data is reported. Empty if the
-        method has none.
+    tried : str or None
+        Parameter that is chosen on validation data.
+    values : sequence of float
+        Its values.
     moments : {"gram", "fisher", "gram, sequential"} or None
         Moments of training data that the rule needs.
     """
 
     rule: str
     params: Mapping[str, Any] = {}
-    scales: Sequence[float] = ()
+    tried: str | None = None
+    values: Sequence[float] = ()
     moments: str | None = None
 
 
 METHODS = {
     "mean": Method("mean"),
     "Model Stock": Method("model_stock"),
-    "task arithmetic": Method("task_arithmetic", scales=SCALES),
-    "TIES": Method("ties", {"density": 0.2}, SCALES),
-    "DARE": Method("dare_linear", {"density": 0.1}, SCALES),
-    "DARE TIES": Method("dare_ties", {"density": 0.1}, SCALES),
-    "breadcrumbs": Method("breadcrumbs_linear", {"density": 0.9}, SCALES),
-    "consensus TA": Method("consensus", scales=SCALES),
+    "SCE": Method("sce", {"density": 0.1}),
+    "task arithmetic": Method("task_arithmetic", {}, *SCALED),
+    "TIES": Method("ties", {"density": 0.2}, *SCALED),
+    "DARE": Method("dare_linear", {"density": 0.1}, *SCALED),
+    "DARE TIES": Method("dare_ties", {"density": 0.1}, *SCALED),
+    "breadcrumbs": Method("breadcrumbs_linear", {"density": 0.9}, *SCALED),
+    "consensus TA": Method("consensus", {}, *SCALED),
     "Fisher": Method("fisher", moments="fisher"),
     "RegMean": Method("regmean", moments="gram"),
     "RegMean++": Method("regmean", moments="gram, sequential"),
-    "ISO-C": Method("iso_c", scales=SCALES),
-    "TSV": Method("tsv", scales=SCALES),
+    "ISO-C": Method("iso_c", {}, *SCALED),
+    "TSV": Method("tsv", {}, *SCALED),
     "WUDI": Method("wudi"),
+    "WUDI, learning rate chosen": Method("wudi", {}, "learning_rate", RATES),
+    "WUDI, exact": Method("wudi", {"solver": "exact"}),
 }
 
 
@@ -66,7 +73,7 @@ class Merged(NamedTuple):
 
     name: str
     accuracies: list[float]
-    scale: float | None = None
+    chosen: float | None = None
 
 
 def merges(
@@ -94,10 +101,12 @@ def merged(
     evaluation: Evaluation,
     data: Data,
 ) -> Merged:
-    """Accuracies of a method, with the scale that is best on validation data."""
+    """Accuracies of a method, with the value that is best on validation data."""
 
-    def merge(scale: float | None) -> State:
-        params = dict(method.params) | ({} if scale is None else {"scale": scale})
+    def merge(value: float | None) -> State:
+        params = dict(method.params)
+        if method.tried:
+            params[method.tried] = value
         if method.moments == "gram, sequential":
             return data.sequential(params)
         needs_base = RULES[method.rule].needs_base
@@ -107,8 +116,8 @@ def merged(
         return average(states, rule=method.rule, rule_params=params, **options)
 
     best = max(
-        method.scales,
-        key=lambda scale: np.mean(evaluation.accuracies(merge(scale), "validation")),
+        method.values,
+        key=lambda value: np.mean(evaluation.accuracies(merge(value), "validation")),
         default=None,
     )
     return Merged(name, evaluation.accuracies(merge(best)), best)

@@ -43,7 +43,8 @@ def markdown(facts: Mapping[str, Any]) -> str:
         "Accuracy on test data, times 100, mean over the seeds. Normalized accuracies "
         "are divided by those of the model that was fine-tuned on the task. Each seed "
         f"has its own data and members; intervals are {LEVEL:.0%} (Student's t) over "
-        "the seeds. Scales were chosen on validation data.",
+        "the seeds. The last column has the values of `scale`, and of WUDI's learning "
+        "rate, that were the best on validation data.",
     ]
     if facts["left_out"]:
         lines += ["", f"Not registered: {', '.join(facts['left_out'])}."]
@@ -86,8 +87,8 @@ class Scores:
             )
             for name in dict.fromkeys(row["name"] for row in results)
         }
-        self.scales = {
-            name: [row["scale"] for row in results if row["name"] == name]
+        self.chosen = {
+            name: [row["chosen"] for row in results if row["name"] == name]
             for name in self.by_method
         }
 
@@ -99,7 +100,7 @@ class Scores:
     def table(self) -> list[str]:
         """Table with a row for each method, in the order of their mean."""
         lines = [
-            f"| method | {' | '.join(self.tasks)} | mean | normalized | scales |",
+            f"| method | {' | '.join(self.tasks)} | mean | normalized | chosen |",
             f"|---|{'--:|' * (len(self.tasks) + 2)}---|",
         ]
         means = {name: float(rows.mean()) for name, rows in self.by_method.items()}
@@ -107,8 +108,8 @@ class Scores:
             rows = self.by_method[name]
             cells = [name, *(f"{value:.1f}" for value in rows.mean(0))]
             cells += [f"{means[name]:.1f}", interval(self.normalized(name))]
-            scales = sorted({f"{s:g}" for s in self.scales[name] if s is not None})
-            lines.append(f"| {' | '.join(cells)} | {', '.join(scales)} |")
+            chosen = sorted({f"{s:g}" for s in self.chosen[name] if s is not None})
+            lines.append(f"| {' | '.join(cells)} | {', '.join(chosen)} |")
         return lines
 
     def order(self) -> list[str]:
