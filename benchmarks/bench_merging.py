@@ -29,7 +29,7 @@ import numpy as np
 from bench_checkpoints import SMALL, Bench, files, say
 from merging_methods import METHODS, Method
 
-from ensembles.rules.builtin import RULES
+from ensembles.checkpoints.methods.builtin import RULES
 
 KINDS = {"dense": 1.0, "sparse": 0.3}  # share of elements that a member has changed
 QUICK = {"parameters": 0.05e9, "rounds": 1}
@@ -82,8 +82,9 @@ class MergingBench(Bench):
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
         super().__init__(folder, options)
-        self.methods = [name for name in options.only if name in RULES]
-        self.unknown = [name for name in options.only if name not in RULES]
+        rules = {name: METHODS[name].rule for name in options.only}
+        self.methods = [name for name, rule in rules.items() if rule in RULES]
+        self.unknown = [name for name, rule in rules.items() if rule not in RULES]
         say(f"not registered, and left out: {', '.join(self.unknown) or 'none'}")
 
     def chosen(self) -> list[str]:
@@ -168,35 +169,39 @@ class MergingBench(Bench):
             (self.members(method.n_inputs), self.shapes),
         ):
             self.cost(f"ensemble {name}", inputs)
-            for tensor in checked_tensors(shapes):
-                arrays = [
-                    llama.tensor_of(path, tensor)
-                    .astype(np.float64)
-                    .reshape(shapes[tensor])
-                    for path in inputs
-                ]
-                out = llama.tensor_of(self.out, tensor)
-                check(name, method, tensor, out, arrays)
+            for tensors in checked_tensors(shapes, method):
+                arrays = [joined(path, tensors, shapes) for path in inputs]
+                out = np.concatenate([llama.tensor_of(self.out, t) for t in tensors])
+                check(f"{name}, {tensors[0]}", method, out, arrays)
                 n_checked += out.size
         return n_checked
 
 
-def checked_tensors(shapes: llama.Layout) -> list[str]:
-    """Names of all tensors of small members, else of some of them."""
+def checked_tensors(shapes: llama.Layout, method: Method) -> list[list[str]]:
+    """Names of tensors: all of small members, else some, and which are checked at once.
+
+    A method that depends on the whole model is only checked on small members.
+    """
     names = [name for name, shape in shapes.items() if np.prod(shape) < LARGEST_CHECKED]
-    if shapes is SMALL:
-        return names
-    return names[:: max(len(names) // N_CHECKED, 1)][:N_CHECKED]
+    if method.is_whole_model:
+        return [names] if shapes is SMALL else []
+    if shapes is not SMALL:
+        names = names[:: max(len(names) // N_CHECKED, 1)][:N_CHECKED]
+    return [[name] for name in names]
+
+
+def joined(path: Path, tensors: Sequence[str], shapes: llama.Layout) -> llama.Array:
+    """Tensors in float64: one in its shape, several flat, one after the other."""
+    arrays = [llama.tensor_of(path, name).astype(np.float64) for name in tensors]
+    if len(arrays) == 1:
+        return arrays[0].reshape(shapes[tensors[0]])
+    return np.concatenate(arrays)
 
 
 def check(
-    name: str,
-    method: Method,
-    tensor: str,
-    out: llama.Array,
-    inputs: Sequence[llama.Array],
+    name: str, method: Method, out: llama.Array, inputs: Sequence[llama.Array]
 ) -> None:
-    """Compare a tensor with the possible results in float64, rounded once.
+    """Compare tensors with the possible results in float64, rounded once.
 
     Raises
     ------
@@ -216,8 +221,8 @@ def check(
     n_different = np.count_nonzero(~is_equal)
     if not is_near.all() or n_different > max(MOST_DIFFERENT * out.size, 1):
         raise ValueError(
-            f"{name}: {n_different:,} of {out.size:,} elements of {tensor} differ from "
-            f"float64, {np.count_nonzero(~is_near):,} by more than one unit"
+            f"{name}: {n_different:,} of {out.size:,} elements differ from float64, "
+            f"{np.count_nonzero(~is_near):,} by more than one unit"
         )
 
 

@@ -30,7 +30,7 @@ from task_evaluation import Evaluation
 from task_methods import METHODS, merges
 from task_training import members_of
 
-from ensembles.rules.builtin import RULES
+from ensembles.checkpoints.methods.builtin import RULES
 
 N_SEEDS = 5
 BACKBONES: dict[str, ModuleType] = {"digits": task_digits, "texts": task_texts}

@@ -19,6 +19,8 @@ class Method(NamedTuple):
 
     Parameters
     ----------
+    rule : str
+        Name of the rule.
     oracle : callable
         Function of `merging_oracles`.
     params : dict
@@ -26,7 +28,7 @@ class Method(NamedTuple):
     peer : str or None
         Name of the method in mergekit; None if it has none.
     peer_params : dict
-        Parameters there with other names or values.
+        Parameters there.
     n_members : int
         Number of members.
     has_base : bool
@@ -35,6 +37,7 @@ class Method(NamedTuple):
         CPU time that is aimed at, as a multiple of the floor.
     """
 
+    rule: str
     oracle: oracles.Oracle
     params: Mapping[str, Any]
     peer: str | None
@@ -48,37 +51,96 @@ class Method(NamedTuple):
         """Number of checkpoints that are read."""
         return self.n_members + self.has_base
 
+    @property
+    def is_whole_model(self) -> bool:
+        """Whether a tensor of the result depends on all tensors of the members."""
+        return self.rule == "ties" and "scope" not in self.params
 
+
+# Parameters are those with which mergekit computes the same, except that its DARE and
+# DELLA make sums of absolute differences equal, where the papers divide by the density.
+POSITIVE = {"zero_sum": "positive"}
+SUM = {"normalize": False, **POSITIVE}
+MEAN = {"normalize": True, **POSITIVE}
 SPARSE = {"density": 0.2}
 RANDOM = {"density": 0.1}
 CRUMBS = {"density": 0.9, "gamma": 0.01}
 RANKED = {"density": 0.3, "epsilon": 0.1}
 METHODS = {
     "task_arithmetic": Method(
-        oracles.task_arithmetic, {"scale": 0.4}, "task_arithmetic", {"lambda": 0.4}
+        "task_arithmetic",
+        oracles.task_arithmetic,
+        {"scale": 0.4},
+        "task_arithmetic",
+        {"lambda": 0.4},
     ),
-    "ties": Method(oracles.ties, SPARSE, "ties", limit=5),
-    "magnitude_prune": Method(oracles.magnitude_prune, SPARSE, None, limit=5),
-    "breadcrumbs_linear": Method(oracles.breadcrumbs_linear, CRUMBS, "breadcrumbs"),
-    "breadcrumbs_ties": Method(oracles.breadcrumbs_ties, CRUMBS, "breadcrumbs_ties"),
-    "dare_linear": Method(oracles.dare_linear, RANDOM, "dare_linear"),
-    "dare_ties": Method(oracles.dare_ties, RANDOM, "dare_ties"),
-    "della_linear": Method(oracles.della_linear, RANKED, "della_linear"),
-    "della_ties": Method(oracles.della_ties, RANKED, "della"),
-    "model_stock": Method(oracles.model_stock, {}, "model_stock"),
-    "sce": Method(oracles.sce, RANDOM, "sce", {"select_topk": 0.1}),
-    "ram": Method(oracles.ram, {"epsilon": 1e-5}, "ram"),
+    "ties": Method(
+        "ties",
+        oracles.ties,
+        {**SPARSE, **POSITIVE, "scope": "tensor"},
+        "ties",
+        SPARSE,
+        limit=5,
+    ),
+    "ties, whole model": Method("ties", oracles.ties, SPARSE, None, limit=5),
+    "magnitude_prune": Method(
+        "magnitude_prune", oracles.magnitude_prune, SPARSE, None, limit=5
+    ),
+    "breadcrumbs_linear": Method(
+        "breadcrumbs_linear", oracles.breadcrumbs_linear, CRUMBS, "breadcrumbs", CRUMBS
+    ),
+    "breadcrumbs_ties": Method(
+        "breadcrumbs_ties",
+        oracles.breadcrumbs_ties,
+        {**CRUMBS, **SUM},
+        "breadcrumbs_ties",
+        CRUMBS,
+    ),
+    "dare_linear": Method(
+        "dare_linear", oracles.dare_linear, RANDOM, "dare_linear", RANDOM
+    ),
+    "dare_ties": Method(
+        "dare_ties", oracles.dare_ties, {**RANDOM, **SUM}, "dare_ties", RANDOM
+    ),
+    "della_linear": Method(
+        "della_linear", oracles.della_linear, RANKED, "della_linear", RANKED
+    ),
+    "della_ties": Method(
+        "della_ties", oracles.della_ties, {**RANKED, **MEAN}, "della", RANKED
+    ),
+    "model_stock": Method("model_stock", oracles.model_stock, {}, "model_stock"),
+    "sce": Method(
+        "sce", oracles.sce, {**RANDOM, "normalize": True}, "sce", {"select_topk": 0.1}
+    ),
+    "ram": Method("ram", oracles.ram, {"epsilon": 1e-5}, "ram", {"epsilon": 1e-5}),
     "karcher_mean": Method(
-        oracles.karcher_mean, {}, "karcher", has_base=False, limit=8
+        "karcher_mean", oracles.karcher_mean, {}, "karcher", has_base=False, limit=8
     ),
-    "multislerp": Method(oracles.multislerp, {}, "multislerp", has_base=False),
-    "geometric_median": Method(oracles.geometric_median, {}, None, has_base=False),
-    "nuslerp": Method(oracles.slerp, {}, "nuslerp", n_members=2, has_base=False),
+    "multislerp": Method(
+        "multislerp", oracles.multislerp, {}, "multislerp", has_base=False
+    ),
+    "geometric_median": Method(
+        "geometric_median", oracles.geometric_median, {}, None, has_base=False
+    ),
+    "nuslerp": Method(
+        "nuslerp", oracles.slerp, {}, "nuslerp", n_members=2, has_base=False
+    ),
     "nearswap": Method(
-        oracles.nearswap, {"t": 0.001}, "nearswap", n_members=2, has_base=False
+        "nearswap",
+        oracles.nearswap,
+        {"t": 0.001},
+        "nearswap",
+        {"t": 0.001},
+        n_members=2,
+        has_base=False,
     ),
     "arcee_fusion": Method(
-        oracles.arcee_fusion, {}, "arcee_fusion", n_members=2, has_base=False
+        "arcee_fusion",
+        oracles.arcee_fusion,
+        {},
+        "arcee_fusion",
+        n_members=2,
+        has_base=False,
     ),
 }
 # In mergekit the first of two members is the base of these.
@@ -105,13 +167,13 @@ def command(way: str, out: Path, inputs: Sequence[Path], peer: str | None) -> li
     base = ["--base", paths.pop(0)] if method.has_base else []
     avg = [sys.executable, "-m", "ensembles_cli", "avg", *paths, "-o", str(out), *base]
     for key, value in method.params.items():
-        avg += ["--param", f"{key}={value}"]
-    return [*avg, "--force", "--rule", name, "--threads", str(ways.N_THREADS)]
+        avg += ["--param", f"{key}={str(value).lower()}"]
+    return [*avg, "--force", "--rule", method.rule, "--threads", str(ways.N_THREADS)]
 
 
 def peer_recipe(name: str, method: Method, paths: Sequence[str]) -> dict[str, Any]:
     """Recipe of mergekit; JSON is YAML."""
-    params = dict(method.peer_params) or dict(method.params)
+    params = dict(method.peer_params)
     of_model = {key: params.pop(key) for key in PER_MODEL if key in params}
     if name == "ram":  # here epsilon is of the whole method
         params, of_model = of_model, {}

@@ -41,17 +41,27 @@ def magnitudes_kept(delta: Array, density: float) -> list[Array]:
     return kept
 
 
-def elected(delta: Array, *, mean: bool) -> Array:
+def elected(delta: Array, *, normalize: bool, zero_sum: str) -> Array:
     """Sum or mean of the entries whose sign is the sign of the sum."""
-    agrees = np.sign(delta) == np.where(delta.sum(0) >= 0, 1, -1)
+    total = delta.sum(0)
+    total[np.abs(total) < 1e-12 * np.abs(delta).sum(0)] = 0
+    sign = np.where(total == 0, {"positive": 1, "zero": 0}[zero_sum], np.sign(total))
+    agrees = (np.sign(delta) == sign) & (delta != 0)
     total = np.where(agrees, delta, 0).sum(0)
-    return total / np.maximum(agrees.sum(0), 1) if mean else total
+    return total / np.maximum(agrees.sum(0), 1) if normalize else total
 
 
-def ties(stack: Array, base: Array, *, density: float) -> list[Array]:
+def ties(
+    stack: Array,
+    base: Array,
+    *,
+    density: float,
+    scope: str = "model",
+    zero_sum: str = "zero",
+) -> list[Array]:
     """TIES: trim, elect the sign, and the mean of the entries that agree."""
     kept = magnitudes_kept(stack - base, density)
-    return [base + elected(delta, mean=True) for delta in kept]
+    return [base + elected(each, normalize=True, zero_sum=zero_sum) for each in kept]
 
 
 def magnitude_prune(stack: Array, base: Array, *, density: float) -> list[Array]:
@@ -87,11 +97,11 @@ def breadcrumbs_linear(
 
 
 def breadcrumbs_ties(
-    stack: Array, base: Array, *, density: float, gamma: float
+    stack: Array, base: Array, *, density: float, gamma: float, **election: Any
 ) -> list[Array]:
     """The same with the election of signs of TIES."""
     kept = without_outliers(stack - base, density, gamma)
-    return [base + elected(delta, mean=False) for delta in kept]
+    return [base + elected(delta, **election) for delta in kept]
 
 
 def masks(n_members: int) -> list[Array]:
@@ -112,18 +122,20 @@ def dare_linear(stack: Array, base: Array, *, density: float) -> Iterable[Array]
         yield base + delta.sum(0).reshape(base.shape)
 
 
-def dare_ties(stack: Array, base: Array, *, density: float) -> Iterable[Array]:
+def dare_ties(
+    stack: Array, base: Array, *, density: float, **election: Any
+) -> Iterable[Array]:
     """The same with the election of signs of TIES."""
     for delta in kept_at_random(stack - base, density):
-        yield base + elected(delta, mean=False).reshape(base.shape)
+        yield base + elected(delta, **election).reshape(base.shape)
 
 
 def rank_probabilities(delta: Array, density: float, epsilon: float) -> Array:
     """Probability of keeping each entry, linear in its rank in the row.
 
-    Equal entries share the mean of their ranks.
+    Entries that are equal in float32 share the mean of their ranks.
     """
-    ranks = rankdata(np.abs(delta), axis=-1) - 1
+    ranks = rankdata(np.abs(delta).astype(np.float32), axis=-1) - 1
     return density - epsilon + 2 * epsilon * ranks / max(delta.shape[-1] - 1, 1)
 
 
@@ -137,12 +149,12 @@ def della_linear(
 
 
 def della_ties(
-    stack: Array, base: Array, *, density: float, epsilon: float
+    stack: Array, base: Array, *, density: float, epsilon: float, **election: Any
 ) -> Iterable[Array]:
-    """The same with the election of signs of TIES, and the mean of those that agree."""
+    """The same with the election of signs of TIES."""
     delta = stack - base
     for kept in kept_at_random(delta, rank_probabilities(delta, density, epsilon)):
-        yield base + elected(kept, mean=True).reshape(base.shape)
+        yield base + elected(kept, **election).reshape(base.shape)
 
 
 def model_stock(stack: Array, base: Array) -> list[Array]:
@@ -156,10 +168,10 @@ def model_stock(stack: Array, base: Array) -> list[Array]:
     return [t * stack.mean(0) + (1 - t) * base]
 
 
-def sce(stack: Array, base: Array, *, density: float) -> list[Array]:
+def sce(stack: Array, base: Array, *, density: float, normalize: bool) -> list[Array]:
     """SCE: select by variance, weigh by mean squares, erase minority signs."""
     delta = stack - base
-    variances = delta.var(0)
+    variances = delta.var(0).astype(np.float32)
     n_kept = int(np.count_nonzero(variances) * density)
     last = np.partition(variances.reshape(-1), -n_kept)[-n_kept]
     results = []
@@ -168,7 +180,7 @@ def sce(stack: Array, base: Array, *, density: float) -> list[Array]:
         shares = (chosen**2).reshape(len(delta), -1).mean(1)
         shares = (shares / shares.sum()).reshape(-1, *[1] * base.ndim)
         agrees = np.sign(chosen) == np.where(chosen.sum(0) >= 0, 1, -1)
-        divisor = (shares * agrees).sum(0)
+        divisor = (shares * agrees).sum(0) if normalize else np.ones(base.shape)
         total = (shares * agrees * chosen).sum(0)
         results.append(base + total / np.where(divisor > 0, divisor, 1))
     return results

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ensembles.checkpoints import average
-from ensembles.rules.builtin import RULES
+from ensembles.checkpoints.methods.builtin import RULES
 
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
 SCALED = ("scale", SCALES)
