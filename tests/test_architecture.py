@@ -33,7 +33,7 @@ CHECKPOINTS = (
     {"compatibility", "runs"},
     {"planning", "soup_selection"},
     {"merging", "parameters", "averaging"},
-    {"model_soup", "soup_search", "inspection"},
+    {"model_soup", "soup_search", "inspection", "moments"},
 )
 LARGEST_FOLDER = 13
 # Loaded where they are needed: each takes longer than all of the library.

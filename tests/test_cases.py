@@ -87,8 +87,86 @@ RULE_CASES = {
     "maximum": RuleCase([[3, -1], [2, 5], [9, 9]], [1, 2, 0], [3, 5]),
     # A right angle; a third of the way is 30 degrees.
     "slerp": RuleCase([[1, 0], [0, 1]], [2, 1], [cos(pi / 6), sin(pi / 6)]),
+    # In each row a right angle, and a third of the way; the second row's other length.
+    "nuslerp": RuleCase(
+        [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],
+        [2, 1],
+        [[cos(pi / 6), sin(pi / 6)], [2 * sin(pi / 6), 2 * cos(pi / 6)]],
+        {"vectors": "row"},
+    ),
+    # The sum of the directions, (2, 1), with length (2 * 1 + 1 * 4) / 3.
+    "multislerp": RuleCase([[1, 0], [0, 4]], [2, 1], [4 / sqrt(5), 2 / sqrt(5)]),
+    # The three see each other at 120 degrees from the Fermat point: its coordinates a
+    # fulfil a / (1 - 2a) = tan(15 degrees), a right angle's bisector less 30 degrees.
+    "geometric_median": RuleCase(
+        [[0, 0], [1, 0], [0, 1]],
+        [1, 1, 1],
+        [(3 - sqrt(3)) / 6, (3 - sqrt(3)) / 6],
+    ),
+    # Up by 0.5 at most, down by 0.5 at most, and 0.25 is near.
+    "nearswap": RuleCase(
+        [[1, 1, 1], [3, 0, 1.25]], [1, 1], [1.5, 0.5, 1.25], {"t": 0.5}
+    ),
     # Half-way of a right angle is 45 degrees; the mean length is (1 + 3) / 2.
     "karcher_mean": RuleCase([[1, 0], [0, 3]], [1, 1], [sqrt(2), sqrt(2)]),
+    # 1 + 0.5 * (1 * 2 - 2 * 3) and 4 + 0.5 * (1 * -2 - 2 * 0).
+    "task_arithmetic": RuleCase(
+        [[3, 2], [4, 4]], [1, -2], [-1, 3], {"scale": 0.5}, [1, 4]
+    ),
+    # Differences (2, 0) and (1, sqrt(3)) are 60 degrees apart: 2 cos / (1 + cos) = 2/3
+    # of their mean (1.5, sqrt(3) / 2).
+    "model_stock": RuleCase(
+        [[3, 1], [2, 1 + sqrt(3)]], [1, 1], [2, 1 + 1 / sqrt(3)], {}, [1, 1]
+    ),
+    # Sums of squares of (2, 1) and (1, -2) are 5 and 5: halves. The sum of the second
+    # entry is negative: 1 is erased. 1 + (2 + 1) / 2 and 1 - 2 / 2.
+    "sce": RuleCase([[3, 2], [2, -1]], [1, 1], [2.5, 0], {}, [1, 1]),
+    # The first entry is changed by both, by 2 and 3 * 4, halved; the others by one. The
+    # first has one shared change for each unique one: 2 * (1 + 0.5); the second too.
+    "ram": RuleCase([[3, 3, 1], [5, 1, 2]], [1, 3], [8, 4, 5.5], {"r": 0.5}, [1, 1, 1]),
+    # Two differences of each are kept: 4 and -2, 3 and 2. In the second entry -2 and
+    # 3 * 3 elect the positive sign: 9 / 3.
+    "ties": RuleCase(
+        [[5, -1, 2, 1], [0, 4, 3, 1]],
+        [1, 3],
+        [3, 2.5, 2, 1],
+        {"density": 0.5, "scale": 0.5},
+        [1, 1, 1, 1],
+    ),
+    # The same without signs: 4, -2 + 3 * 3 and 3 * 2, halved.
+    "magnitude_prune": RuleCase(
+        [[5, -1, 2, 1], [0, 4, 3, 1]],
+        [1, 3],
+        [3, 4.5, 4, 1],
+        {"density": 0.5, "scale": 0.5},
+        [1, 1, 1, 1],
+    ),
+    # Without 4 and 3, the next two are kept: -2 and 1, 2 and -1.
+    "breadcrumbs_linear": RuleCase(
+        [[5, -1, 2, 1], [0, 4, 3, 1]],
+        [1, 3],
+        [-2, -1, 8, 1],
+        {"density": 0.5, "gamma": 0.25},
+        [1, 1, 1, 1],
+    ),
+    # The same, divided by the weights of the kept ones: -3 / 3, -2 / 1 and 7 / 4.
+    "breadcrumbs_ties": RuleCase(
+        [[5, -1, 2, 1], [0, 4, 3, 1]],
+        [1, 3],
+        [0, -1, 2.75, 1],
+        {"density": 0.5, "gamma": 0.25},
+        [1, 1, 1, 1],
+    ),
+    # The sum of differences is (6, 1, 2, 5). Those of the first are (4, -2, 1, 0), more
+    # than half of the rest, (2, 3, 1, 5), but the last; those of the second are (2, 3,
+    # 1, 5), more than half of (4, -2, 1, 0), but the first.
+    "consensus": RuleCase(
+        [[5, -1, 2, 1], [3, 4, 2, 6]],
+        [1, 1],
+        [1, 1.5, 2, 1],
+        {"selectivity": 0.5, "scale": 0.5},
+        [1, 1, 1, 1],
+    ),
 }
 
 COMBINER_CASES = {

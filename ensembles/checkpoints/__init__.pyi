@@ -4,6 +4,7 @@ from .averaging.moving_averages import LAWA as LAWA
 from .averaging.moving_averages import SWA as SWA
 from .averaging.moving_averages import PowerEMA as PowerEMA
 from .averaging.parameter_average import ParameterAverage as ParameterAverage
+from .compatibility.moments import Moments as Moments
 from .inspection.contents import FileInfo as FileInfo
 from .inspection.contents import Inspection as Inspection
 from .inspection.contents import StateDictInfo as StateDictInfo
@@ -22,6 +23,8 @@ from .merging.conversion import convert as convert
 from .model_soup.estimator import ModelSoup as ModelSoup
 from .model_soup.training import train_members as train_members
 from .model_soup.training import train_snapshots as train_snapshots
+from .moments.fisher import collect_fisher as collect_fisher
+from .moments.gram import collect_gram as collect_gram
 from .parameters.access import get_state as get_state
 from .parameters.access import set_state as set_state
 from .parameters.table import ParameterAccess as ParameterAccess

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Gram matrices of members, identical for every division of the work."""
+"""Gram matrices and distances of members, identical for every division of the work."""
 
 from __future__ import annotations
 
@@ -80,12 +80,21 @@ def gram_reference(stack: Array) -> Float64:
 
 def _add_piece(piece: Float64, sums: Float64) -> None:
     """Add the products of a piece to the running sums, row after row of 16."""
-    rows = np.pad(piece, ((0, 0), (0, -piece.shape[1] % SUMS)))
-    rows = rows.reshape(len(piece), -1, SUMS)
+    rows = _in_rows(piece)
     for a in range(len(rows)):
         for b in range(a, len(rows)):
-            products = np.concatenate([sums[a, b, None], rows[a] * rows[b]])
-            sums[a, b] = sums[b, a] = np.add.accumulate(products)[-1]
+            sums[a, b] = sums[b, a] = _added(sums[a, b], rows[a] * rows[b])
+
+
+def _in_rows(piece: Float64) -> Float64:
+    """Rows of 16 elements of each member, filled up with zeros."""
+    rows = np.pad(piece, ((0, 0), (0, -piece.shape[1] % SUMS)))
+    return rows.reshape(len(piece), -1, SUMS)
+
+
+def _added(sums: Float64, rows: Float64) -> Float64:
+    """Running sums plus each row, one after the other."""
+    return np.asarray(np.add.accumulate(np.concatenate([sums[None], rows]))[-1])
 
 
 def _bound_squares(stack: Array, out: Float64) -> None:
@@ -98,6 +107,106 @@ def _bound_squares(stack: Array, out: Float64) -> None:
             out[i, i] = np.nextafter(0, 1)
         elif square == np.inf and np.isfinite(row).all():
             out[i, i] = MOST
+
+
+def squared_distances(stack: Array) -> Float64:
+    """Partial squared distances between the members, one matrix for each block.
+
+    Differences are squared, not taken from a Gram matrix, so that distances between
+    members that are nearly equal keep their digits. The sum over the first axis, in its
+    order, has the squared distances.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
+
+    Returns
+    -------
+    ndarray of shape (ceil(size / BLOCK), n_members, n_members), float64
+        An entry is 0 only if both members are equal, and infinite only if one has an
+        infinity. A sum that underflows is below ``LEAST``, one that overflows is
+        ``MOST``.
+    """
+    n_members, size = stack.shape
+    out = np.zeros((-(-size // BLOCK), n_members, n_members))
+    for index, start in enumerate(range(0, size, BLOCK)):
+        block = np.ascontiguousarray(widen(stack[:, start : start + BLOCK]))
+        if use_loops(2 * n_members * block.size):
+            _squared_distances(block, out[index])
+        else:
+            out[index] = squared_distances_reference(block)
+        _bound_distances(block, out[index])
+    out[np.isnan(out)] = np.nan
+    return out
+
+
+def squared_distances_reference(block: Float64) -> Float64:
+    """NumPy reference of `squared_distances` of a single block, without bounds.
+
+    Parameters
+    ----------
+    block : ndarray of shape (n_members, size), float64
+        A block of each member.
+
+    Returns
+    -------
+    ndarray of shape (n_members, n_members), float64
+    """
+    n_members = len(block)
+    out = np.zeros((n_members, n_members))
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        for a in range(n_members):
+            for b in range(a):
+                rows = _in_rows((block[a] - block[b])[None])[0]
+                sums = _added(np.zeros(SUMS), rows * rows)
+                out[a, b] = out[b, a] = np.add.accumulate(sums)[-1]
+    return out
+
+
+def _bound_distances(block: Float64, out: Float64) -> None:
+    for a, b in zip(*np.tril_indices(len(block), -1), strict=True):
+        square = out[a, b]
+        if square == 0 and (block[a] != block[b]).any():
+            out[a, b] = out[b, a] = np.nextafter(0, 1)
+        elif square == np.inf and np.isfinite(block[[a, b]]).all():
+            out[a, b] = out[b, a] = MOST
+
+
+@compiled
+def _squared_distances(block, out):
+    size = block.shape[1]
+    whole = size - size % ROWS
+    rest = np.zeros((len(out), ROWS))
+    for i in range(len(out)):
+        for k in range(size - whole):
+            rest[i, k] = block[i, whole + k]
+    sums = np.empty(SUMS)
+    for a in range(len(out)):
+        for b in range(a):
+            sums[:] = 0.0
+            _add_squares(block[a, :whole], block[b, :whole], sums)
+            _add_squares(rest[a], rest[b], sums)
+            added = 0.0
+            for k in range(SUMS):
+                added += sums[k]
+            out[a, b] = added
+            out[b, a] = added
+
+
+@compiled
+def _add_squares(x, y, sums):
+    """Add squared differences to 16 running sums; their number is a multiple of 64."""
+    row, two, three = np.uint64(SUMS), np.uint64(2 * SUMS), np.uint64(3 * SUMS)
+    for start in range(np.uint64(0), np.uint64(x.size), np.uint64(ROWS)):
+        for k in range(np.uint64(0), row):
+            j = start + k
+            first, second = x[j] - y[j], x[j + row] - y[j + row]
+            third, fourth = x[j + two] - y[j + two], x[j + three] - y[j + three]
+            added = sums[k] + first * first
+            added += second * second
+            added += third * third
+            sums[k] = added + fourth * fourth
 
 
 @compiled

@@ -88,7 +88,7 @@ def mean_reference(stack: Array, weights: Float64, total: float) -> Array:
     residuals = np.zeros(stack.shape[1])
     with np.errstate(all="ignore"):
         for row, weight in zip(stack, weights, strict=True):
-            sums, errors, residual = _add_exactly(sums, errors, row, weight)
+            sums, errors, residual = add_exactly(sums, errors, row, weight)
             residuals += residual
         rounded = sums + errors
         bound = 2 * residuals + np.where(residuals > 0, np.abs(errors) * 2.0**-52, 0.0)
@@ -203,7 +203,7 @@ def _mean_small(stack, weights, total, out, shift, width, special, bias):
         round_small(part, lane, rounded, shift, width, special, bias)
 
 
-def _add_exactly(s: Any, e: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
+def add_exactly(s: Any, e: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
     """Add ``weight * x`` to a sum ``s`` with rounding error ``e``.
 
     Returns the new sum, its new error, and a bound of the rounding error of the new
@@ -229,13 +229,13 @@ def _add_exactly(s: Any, e: Any, x: Any, weight: Any) -> tuple[Any, Any, Any]:
     return new_sum, new_error, residual
 
 
-_inlined_add = inlined(_add_exactly)
+inlined_add = inlined(add_exactly)
 
 
 @compiled
 def _add_product(sums, errors, residuals, row, weight):
     for j in range(row.size):
-        sums[j], errors[j], residual = _inlined_add(sums[j], errors[j], row[j], weight)
+        sums[j], errors[j], residual = inlined_add(sums[j], errors[j], row[j], weight)
         residuals[j] += residual
 
 

@@ -1,11 +1,16 @@
 from .builtin import RULES as RULES
 from .builtin import Rule as Rule
+from .builtin import arcee_fusion as arcee_fusion
 from .builtin import geometric_mean as geometric_mean
+from .builtin import geometric_median as geometric_median
 from .builtin import karcher_mean as karcher_mean
 from .builtin import maximum as maximum
 from .builtin import mean as mean
 from .builtin import median as median
 from .builtin import minimum as minimum
+from .builtin import multislerp as multislerp
+from .builtin import nearswap as nearswap
+from .builtin import nuslerp as nuslerp
 from .builtin import power_mean as power_mean
 from .builtin import slerp as slerp
 from .builtin import trimmed_mean as trimmed_mean

@@ -76,8 +76,8 @@ class BlockRule(RegisteredFunction):
         -------
         bool
         """
-        spans = {**self._params, **params}.get("scope") == "model"
-        return bool(spans and self.needed_passes(params))
+        scope = {**self._params, **params}.get("scope")
+        return scope == "model" and bool(self.needed_passes(params))
 
     def block_size(self, shape: tuple[int, ...]) -> int:
         """Elements of a block; members are read in multiples of it.
@@ -106,6 +106,7 @@ class BlockRule(RegisteredFunction):
         position: Position,
         state: Any = None,
         before: Array | None = None,
+        moments: Sequence[Array] | None = None,
     ) -> Array:
         """Statistics of the blocks in a contiguous part of flat members.
 
@@ -128,19 +129,29 @@ class BlockRule(RegisteredFunction):
         before : ndarray or None, default=None
             Return value for the elements directly before the part, to which its
             statistics are appended or added; it may be modified. None starts anew.
+        moments : n_members arrays or None, default=None
+            Moments of each member: of the same part, or with ``unit="tensor"`` of the
+            whole tensor, in their own shapes. None for rules without moments.
 
         Returns
         -------
         ndarray of shape (n_blocks, *shape)
             One entry, for statistics that count.
         """
-        values = {**params, "weights": self._moderate(weights), "state": state}
+        values = {
+            **params,
+            "weights": self._moderate(weights),
+            "state": state,
+            "moments": moments,
+        }
         counts = "total" in self._arguments[entry.statistics]
         total = None if before is None else before[0]
         blocks = [] if before is None else [before]
         size, step = len(members[0]), self.block_size(position.shape)
         if self._takes_as_stored(members, base):
             step = size
+        elif counts:
+            step = self._piece_size(len(members) + (base is not None), position.shape)
         with np.errstate(all="ignore"):  # infinities of both signs
             for start in range(0, max(size, 1), max(step, 1)):
                 part = slice(start, start + step)
@@ -197,6 +208,7 @@ class BlockRule(RegisteredFunction):
         params: Mapping[str, Any],
         *,
         position: Position,
+        moments: Sequence[Array] | None = None,
     ) -> Any:
         """State of a tensor in memory, after all passes.
 
@@ -212,6 +224,9 @@ class BlockRule(RegisteredFunction):
             Parameters of the rule.
         position : Position
             Name and shape of the tensor.
+        moments : n_members arrays or None, default=None
+            Moments of each member: of the same part, or with ``unit="tensor"`` of the
+            whole tensor, in their own shapes. None for rules without moments.
 
         Returns
         -------
@@ -221,7 +236,14 @@ class BlockRule(RegisteredFunction):
         state = None
         for entry in self.needed_passes(params):
             partial = self.partial_statistics(
-                entry, members, weights, base, params, position=position, state=state
+                entry,
+                members,
+                weights,
+                base,
+                params,
+                position=position,
+                state=state,
+                moments=moments,
             )
             state = self.compute_state(
                 entry,
@@ -241,6 +263,7 @@ class BlockRule(RegisteredFunction):
         *,
         params: Mapping[str, Any] | None = None,
         base: Array | None = None,
+        moments: Sequence[Array] | None = None,
         state: Any = None,
         position: Position | None = None,
     ) -> Array:
@@ -259,6 +282,9 @@ class BlockRule(RegisteredFunction):
             Parameters of the rule; None means the defaults.
         base : ndarray of shape (size,) or None, default=None
             The block of the base; None for rules without a base.
+        moments : n_members arrays or None, default=None
+            Moments of each member: of the same part, or with ``unit="tensor"`` of the
+            whole tensor, in their own shapes. None for rules without moments.
         state : object, default=None
             Return value of `compute_state` for the tensor; None without statistics.
         position : Position or None, default=None
@@ -277,18 +303,22 @@ class BlockRule(RegisteredFunction):
         position = Position("", (size,)) if position is None else position
         weights = self._moderate(weights)
         values = {**(params or {}), "state": state, "position": position}
+        values["moments"] = moments
         with np.errstate(all="ignore"):  # NaN and infinity pass through
             if self._takes_as_stored(members, base, dtype):
                 return self._rounded(members, weights, base, slice(size), values, dtype)
             out = np.empty(size, dtype)
-            n_rows = len(members) + (base is not None)
-            step = max(PIECE // n_rows // LANE, 1) * LANE
-            step = self._whole_units(step, position.shape)
+            n_rows = len(members) + (base is not None) + len(moments or ())
+            step = self._piece_size(n_rows, position.shape)
             for start, stop in chunks(size, max(step, 1)):
                 values["position"] = position.advanced(start)
                 part = slice(start, stop)
                 out[part] = self._rounded(members, weights, base, part, values, dtype)
         return out
+
+    def _piece_size(self, n_rows: int, shape: tuple[int, ...]) -> int:
+        """Elements of a piece whose rows fit the CPU cache in float64."""
+        return self._whole_units(max(PIECE // n_rows // LANE, 1) * LANE, shape)
 
     def _whole_units(self, n_elements: int, shape: tuple[int, ...]) -> int:
         """Elements of the whole units in a number of elements, one unit at least."""
@@ -325,12 +355,22 @@ class BlockRule(RegisteredFunction):
         else:
             stack = stack_members([row[part] for row in members])
         base = None if base is None else base[part]
+        if values["moments"] is not None:
+            values = {**values, "moments": self._part_of(values["moments"], part)}
         if not self._takes_as_stored(members, base):
             stack = np.ascontiguousarray(widen(stack))
             base = None if base is None else widen(base[None])[0]
         if self.domain == "non-negative" and function is self.function:
             self._check_not_negative(stack, inputs[0])
         return self._call(function, stack, *inputs, values={**values, "base": base})
+
+    def _part_of(
+        self, moments: Sequence[Array], part: slice
+    ) -> Sequence[Array] | Float64:
+        """Moments of a part of the members in float64, or of the tensor as stored."""
+        if self.unit == "tensor":
+            return moments
+        return np.array([widen(array[None, part])[0] for array in moments])
 
     def _rounded(
         self,

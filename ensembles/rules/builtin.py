@@ -8,22 +8,30 @@ from ensembles.rules.elementwise import (
     mean,
     median,
     minimum,
+    nearswap,
     power_mean,
     trimmed_mean,
 )
+from ensembles.rules.distances import geometric_median
+from ensembles.rules.fusion import arcee_fusion
 from ensembles.rules.rule import Rule
-from ensembles.rules.spherical import karcher_mean, slerp
+from ensembles.rules.spherical import karcher_mean, multislerp, nuslerp, slerp
 from ensembles.rules.table import RULES
 
 __all__ = [
     "RULES",
     "Rule",
+    "arcee_fusion",
     "geometric_mean",
+    "geometric_median",
     "karcher_mean",
     "maximum",
     "mean",
     "median",
     "minimum",
+    "multislerp",
+    "nearswap",
+    "nuslerp",
     "power_mean",
     "slerp",
     "trimmed_mean",

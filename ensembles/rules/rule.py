@@ -32,12 +32,15 @@ class Rule(BlockRule):
 
     Parameters
     ----------
-    function : callable (stack, weights, *, base, state, position, **params) -> array
-        The stack has shape (n_members, size) and is float64, unless the rule is
-        ``fused``; the result has shape (size,). The signature has ``base`` if the rule
+    function : callable (stack, weights, *, base, moments, state, position, **params)
+        Returns an array of shape (size,). The stack has shape (n_members, size) and is
+        float64, unless the rule is ``fused``. The signature has ``base`` if the rule
         needs a base, an array of shape (size,) in the format of the stack, ``state`` if
         it has ``statistics`` or ``passes``, and ``position``, a `Position`, if the
-        result depends on the name or shape of the tensor or on the place in it.
+        result depends on the name or shape of the tensor or on the place in it. The
+        argument ``moments`` is for rules that need them: float64 of shape
+        (n_members, size), or with ``unit="tensor"`` a list of an array per member,
+        as stored.
     statistics : callable (stack, *, weights, base, position, **params), or None
         Returns an array of shape (n_blocks, *shape), one entry for each block of the
         stack, of 65,536 elements or, with ``unit="row"``, of the whole rows in them;
@@ -57,6 +60,9 @@ class Rule(BlockRule):
     needs_base : bool, default=False
         Whether the rule needs a base: a common ancestor of the members, which is not a
         member and has no weight.
+    needs_moments : {"fisher", "gram"} or None, default=None
+        Kind of second moments of each member's data that the rule needs, from
+        ``collect_fisher`` or ``collect_gram``. Tensors without moments are averaged.
     n_members : int or None, default=None
         Number of members that the rule requires; None allows any number.
     domain : {"any", "non-negative"}, default="any"
@@ -69,6 +75,9 @@ class Rule(BlockRule):
         function gets the weights unscaled, and they may sum to zero, as in the
         difference of two task vectors; otherwise it may get them multiplied by a power
         of two. None is the same as ``needs_base``.
+    weighted : bool, default=True
+        Whether the weights affect the result. If not, weights other than 0 must be
+        equal.
     symmetric : bool, default=True
         Whether the result is independent of the order of the members.
     fused : bool, default=False
@@ -100,10 +109,12 @@ class Rule(BlockRule):
         finish: Function | None = None,
         passes: Sequence[Pass] = (),
         needs_base: bool = False,
+        needs_moments: Literal["fisher", "gram"] | None = None,
         n_members: int | None = None,
         domain: Literal["any", "non-negative"] = "any",
         signed: bool = False,
         weight_sum_matters: bool | None = None,
+        weighted: bool = True,
         symmetric: bool = True,
         fused: bool = False,
         unit: Literal["element", "row", "tensor"] = "element",
@@ -122,12 +133,14 @@ class Rule(BlockRule):
             tuple(passes) if statistics is None else (Pass(statistics, finish),)
         )
         self.needs_base = needs_base
+        self.needs_moments = needs_moments
         self.n_members = n_members
         self.domain = domain
         self.signed = signed
         self.weight_sum_matters = (
             needs_base if weight_sum_matters is None else weight_sum_matters
         )
+        self.weighted = weighted
         self.symmetric = symmetric
         self.fused = fused
         self.unit = unit
@@ -139,7 +152,11 @@ class Rule(BlockRule):
         }
         combine, *others = self._arguments.values()
         self._params = check_signatures(
-            self.name, combine, others, needs_base=needs_base
+            self.name,
+            combine,
+            others,
+            needs_base=needs_base,
+            needs_moments=needs_moments is not None,
         )
 
     def _functions(self) -> Iterator[tuple[Function, int]]:
@@ -158,6 +175,7 @@ class Rule(BlockRule):
         weights: ArrayLike | None = None,
         *,
         base: ArrayLike | None = None,
+        moments: Sequence[ArrayLike] | None = None,
         name: str = "",
         **params: Any,
     ) -> Array:
@@ -172,6 +190,9 @@ class Rule(BlockRule):
         base : array-like of shape (*shape,) or None, default=None
             Common ancestor of the members; required if the rule needs a base, else
             None.
+        moments : sequence of n_members array-likes or None, default=None
+            Second moments of the data of each member, as in `Moments`; required if the
+            rule needs them, else None.
         name : str, default=""
             Name of the tensor, which determines the random numbers of the rule.
         **params
@@ -184,11 +205,12 @@ class Rule(BlockRule):
         Raises
         ------
         ValueError, TypeError
-            If the weights, the base, a parameter, the number of members or an entry is
-            not valid.
+            If the weights, the base, the moments, a parameter, the number of members or
+            an entry is not valid.
         """
         members = _as_floats(stack)
-        self.check(len(members), params, has_base=base is not None)
+        n_moments = 0 if moments is None else len(moments)
+        self.check(len(members), params, has_base=base is not None, n_moments=n_moments)
         checked = self.check_weights(weights, len(members))
         flat = np.ascontiguousarray(members.reshape(len(members), -1))
         flat_base = None
@@ -201,7 +223,14 @@ class Rule(BlockRule):
                 )
             flat_base = np.ascontiguousarray(ancestor.reshape(-1))
         position = Position(name, members.shape[1:])
-        out = self._combine_at_once(flat, checked, flat_base, params, position)
+        flat_moments = None
+        if moments is not None:
+            flat_moments = [_as_floats(array) for array in moments]
+            if self.unit != "tensor":
+                flat_moments = [array.reshape(-1) for array in flat_moments]
+        out = self._combine_at_once(
+            flat, checked, flat_base, flat_moments, params, position
+        )
         return out.reshape(members.shape[1:])
 
     @property
@@ -210,6 +239,7 @@ class Rule(BlockRule):
         return (
             not self.passes
             and not self.needs_base
+            and self.needs_moments is None
             and self.unit == "element"
             and "position" not in self._arguments[self.function]
         )
@@ -220,9 +250,14 @@ class Rule(BlockRule):
         return dict(self._params)
 
     def check(
-        self, n_members: int, params: Mapping[str, Any], *, has_base: bool = False
+        self,
+        n_members: int,
+        params: Mapping[str, Any],
+        *,
+        has_base: bool = False,
+        n_moments: int = 0,
     ) -> None:
-        """Raise if the rule does not accept the members, the base or the parameters.
+        """Raise if the rule does not accept members, base, moments or parameters.
 
         Parameters
         ----------
@@ -232,12 +267,15 @@ class Rule(BlockRule):
             Parameters of the rule.
         has_base : bool, default=False
             Whether a base is given.
+        n_moments : int, default=0
+            Number of members whose moments are given.
 
         Raises
         ------
         ValueError
             If the rule requires another number of members, needs a base and has none,
-            does not use its base, or a parameter is unknown or not valid.
+            does not use its base, the same of moments, or a parameter is unknown or not
+            valid.
         """
         if self.needs_base and not has_base:
             raise ValueError(
@@ -249,18 +287,58 @@ class Rule(BlockRule):
                 f"rule {self.name!r} does not use a base; leave base=PATH "
                 "(--base PATH) out, or choose a rule that needs a base"
             )
+        self._check_moments(n_members, n_moments)
         if self.n_members not in (None, n_members):
             raise ValueError(
                 f"rule {self.name!r} needs {self.n_members} members, found {n_members}"
             )
         self.check_names(params)
-        if params:  # the functions validate them, here before any data is read
-            stack = (
-                np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
+        if params:
+            self.try_out(np.ones(n_members), params, has_base=has_base)
+
+    def try_out(
+        self, weights: Float64, params: Mapping[str, Any], *, has_base: bool
+    ) -> None:
+        """Combine a small stack, so that the functions validate what they take.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,)
+            Weight of each member, as from `check_weights`.
+        params : mapping of str to value
+            Parameters of the rule.
+        has_base : bool
+            Whether a base is given.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid, or does not suit the weights.
+        """
+        size = len(weights)
+        stack = np.ones((size, 1)) if self.is_elementwise else np.eye(size)
+        base = np.zeros(stack.shape[1]) if has_base else None
+        moments = None
+        if self.needs_moments is not None:
+            moments = [*(stack if self.unit != "tensor" else [stack] * size)]
+        position = Position("", stack.shape[1:])
+        self._combine_at_once(stack, weights, base, moments, params, position)
+
+    def _check_moments(self, n_members: int, n_moments: int) -> None:
+        """Raise unless there are as many moments as the rule needs."""
+        if self.needs_moments is None and n_moments:
+            raise ValueError(
+                f"rule {self.name!r} does not use moments; leave moments=PATHS "
+                "(--moments PATH) out, or choose a rule that needs them"
             )
-            base = np.zeros(stack.shape[1]) if has_base else None
-            position = Position("", stack.shape[1:])
-            self._combine_at_once(stack, np.ones(n_members), base, params, position)
+        if self.needs_moments is not None and n_moments != n_members:
+            kind = self.needs_moments
+            raise ValueError(
+                f"rule {self.name!r} needs the second moments of the data of each of "
+                f"{n_members} members, found {n_moments}; collect them with "
+                f"collect_{kind}(model, batches).save(PATH), and pass moments=PATHS "
+                "(--moments PATH for each member), in the order of the members"
+            )
 
     def check_weights(self, weights: ArrayLike | None, n_members: int) -> Float64:
         """Validate member weights by the rule's properties, see `check_weights`.
@@ -281,30 +359,40 @@ class Rule(BlockRule):
         ValueError, TypeError
             If the weights are not valid.
         """
-        return check_weights(
+        checked = check_weights(
             weights,
             n_members,
             signed=self.signed,
             weight_sum_matters=self.weight_sum_matters,
             rule=self.name,
         )
+        if not self.weighted and len(set(checked[checked != 0].tolist())) > 1:
+            raise ValueError(
+                f"weights of {self.name!r} must be equal, because they do not affect "
+                f"the result, found {checked.tolist()}; leave them out"
+            )
+        return checked
 
     def _combine_at_once(
         self,
         stack: Array,
         weights: Float64,
         base: Array | None,
+        moments: Sequence[Array] | None,
         params: Mapping[str, Any],
         position: Position,
     ) -> Array:
         """Combine flat members that are complete, without blocks."""
-        state = self.state_of(stack, weights, base, params, position=position)
+        state = self.state_of(
+            stack, weights, base, params, position=position, moments=moments
+        )
         return self.combine(
             stack,
             weights,
             stack.dtype,
             params=params,
             base=base,
+            moments=moments,
             state=state,
             position=position,
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 Function = Callable[..., Any]
 # Arguments that the library passes by keyword.
-ENGINE = ("base", "weights", "state", "position", "total")
+ENGINE = ("base", "weights", "moments", "state", "position", "total")
 # Further names that the library or its users pass beside the parameters of a rule.
 RESERVED = ("stack", "members", "dtype", "name")
 
@@ -56,6 +56,7 @@ def check_signatures(
     others: Sequence[Mapping[str, Any]],
     *,
     needs_base: bool,
+    needs_moments: bool,
 ) -> dict[str, Any]:
     """Parameters of a rule with their defaults, from the arguments of its functions.
 
@@ -69,6 +70,8 @@ def check_signatures(
         Arguments of the functions of each pass; empty without passes.
     needs_base : bool
         Whether the rule needs a base.
+    needs_moments : bool
+        Whether the rule needs second moments of the members' data.
 
     Returns
     -------
@@ -81,11 +84,12 @@ def check_signatures(
         different defaults.
     """
     functions = [combine, *others]
-    if any("base" in arguments for arguments in functions) != needs_base:
-        raise TypeError(
-            f"rule {rule!r} must have a function with the argument 'base' if and only "
-            f"if it needs one, found needs_base={needs_base}"
-        )
+    for name, is_needed in (("base", needs_base), ("moments", needs_moments)):
+        if any(name in arguments for arguments in functions) != is_needed:
+            raise TypeError(
+                f"rule {rule!r} must have a function with the argument {name!r} if "
+                f"and only if it needs one, found needs_{name}={is_needed}"
+            )
     if ("state" in combine) != bool(others):
         raise TypeError(
             f"rule {rule!r} must have the argument 'state' if and only if it has "

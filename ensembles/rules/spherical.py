@@ -1,8 +1,9 @@
-"""Spherical rules: linear combinations with coefficients from the Gram matrix."""
+"""Spherical rules: linear combinations with coefficients from angles of members."""
 
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import numpy as np
 
@@ -10,27 +11,9 @@ from ensembles._typing import Array, Float64
 from ensembles.kernels.gram import LEAST, MOST, gram
 from ensembles.kernels.mean import mean as weighted_mean
 from ensembles.registry import register
+from ensembles.rules.passes import Pass
+from ensembles.rules.position import Position
 from ensembles.rules.table import RULES
-
-
-def angles(gram: Float64) -> Float64:
-    """Angles between vectors.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (n, n)
-        Inner products of the vectors.
-
-    Returns
-    -------
-    ndarray of shape (n, n), from 0 to pi
-        0 for zero vectors, NaN for vectors with an infinity.
-    """
-    lengths = np.sqrt(np.diagonal(gram))
-    products = np.outer(lengths, lengths)
-    with np.errstate(invalid="ignore"):  # a member holds an infinity
-        cosines = np.divide(gram, products, out=np.ones_like(gram), where=products != 0)
-    return np.asarray(np.arccos(np.clip(cosines, -1, 1)))
 
 
 def spherical_mean(cosines: Float64, share: Float64) -> Float64:
@@ -53,7 +36,7 @@ def spherical_mean(cosines: Float64, share: Float64) -> Float64:
     point = share
     for _ in range(200):
         length = _length(point, cosines)
-        if length < 1e-7:
+        if length < CANCELED:
             return share
         point = point / length
         projections = np.clip(cosines @ point, -1, 1)
@@ -74,16 +57,49 @@ def _length(point: Float64, gram: Float64) -> float:
 
 
 OPPOSITE = 1e-5  # radians; closer to pi, rounding of inner products hides the angle
+CANCELED = 1e-7  # length of a mean of unit vectors, below which it is rounding error
+
+
+def arc_coefficients(squares: Float64, products: Float64, t: float) -> Float64:
+    """Coefficients of points on the arcs between pairs of vectors.
+
+    Parameters
+    ----------
+    squares : ndarray of shape (2, *shape)
+        Squared lengths of the vectors of each pair.
+    products : ndarray of shape (*shape,)
+        Inner product of each pair.
+    t : float, from 0 to 1
+        Share of the arc, from the first vector.
+
+    Returns
+    -------
+    ndarray of shape (2, *shape)
+        Of linear interpolation if a vector is zero or the angle is 0 or almost pi; NaN
+        if a vector has an infinity.
+    """
+    lengths = np.sqrt(squares)
+    scale = lengths[0] * lengths[1]
+    with np.errstate(invalid="ignore"):  # a vector has an infinity
+        cosines = np.divide(
+            products, scale, out=np.ones_like(scale), where=np.asarray(scale != 0)
+        )
+    angles = np.arccos(np.clip(cosines, -1, 1))
+    sines = np.sin(angles)
+    is_line = (sines == 0) | (angles > math.pi - OPPOSITE)
+    divisors = np.where(is_line, 1.0, sines)
+    return np.array(
+        [
+            np.where(is_line, 1 - t, np.sin((1 - t) * angles) / divisors),
+            np.where(is_line, t, np.sin(t * angles) / divisors),
+        ]
+    )
 
 
 def _slerp_coefficients(gram: Float64, weights: Float64) -> Float64:
-    _check_squares(gram, "slerp")
-    t = weights[1] / weights.sum()
-    angle = angles(gram)[0, 1]
-    if math.sin(angle) == 0 or angle > math.pi - OPPOSITE:
-        return np.array([1 - t, t])
-    arc = np.array([math.sin((1 - t) * angle), math.sin(t * angle)])
-    return np.asarray(arc / math.sin(angle))
+    squares = np.diagonal(gram)
+    _check_squares(squares)
+    return arc_coefficients(squares, gram[0, 1], weights[1] / weights.sum())
 
 
 @register(RULES, statistics=gram, finish=_slerp_coefficients, n_members=2, fused=True)
@@ -122,7 +138,7 @@ def slerp(stack: Array, weights: Float64, *, state: Float64) -> Array:
 
 
 def _karcher_coefficients(gram: Float64, weights: Float64) -> Float64:
-    _check_squares(gram, "karcher_mean")
+    _check_squares(np.diagonal(gram))
     share = weights / weights.sum()
     lengths = np.sqrt(np.diagonal(gram))
     is_counted = (lengths != 0) & (share > 0)
@@ -166,15 +182,176 @@ def karcher_mean(stack: Array, weights: Float64, *, state: Float64) -> Array:
     return weighted_mean(stack, state, total=1.0)
 
 
-def _check_squares(products: Float64, rule: str) -> None:
+def _directional_coefficients(
+    gram: Float64, weights: Float64, *, normalize: bool = True, eps: float = 0.0
+) -> Float64:
+    if not (isinstance(eps, Real) and 0 <= eps < math.inf):
+        raise ValueError(
+            f"eps of 'multislerp' must be a finite number, and not negative, found {eps!r}"
+        )
+    _check_squares(np.diagonal(gram))
+    lengths, total = np.sqrt(np.diagonal(gram)), weights.sum()
+    share = weights / total
+    point = np.divide(
+        share, lengths + eps, out=np.zeros(len(share)), where=lengths != 0
+    )
+    length = _length(point, gram)
+    if length >= CANCELED or math.isnan(length):
+        share = point * (share @ lengths) / length
+    return np.asarray(share if normalize else share * total)
+
+
+@register(
+    RULES,
+    statistics=gram,
+    finish=_directional_coefficients,
+    weight_sum_matters=True,
+    fused=True,
+)
+def multislerp(
+    stack: Array,
+    weights: Float64,
+    *,
+    state: Float64,
+    normalize: bool = True,
+    eps: float = 0.0,
+) -> Array:
+    """Mean direction with the mean length, m * sum(w[i] |x[i]|) / sum(w) / |m|.
+
+    m = sum(w[i] x[i] / |x[i]|) is the sum of the directions. This is mergekit's
+    Multi-SLERP: it projects the directions onto the plane that touches the sphere at
+    their mean, averages them there and maps the result back to the sphere. The average
+    of these projections is zero, because the plane touches the sphere at the mean, so
+    that the result is the normalized mean. It minimizes the sum of the squared chords
+    between directions, as ``karcher_mean`` does the squared angles; for two members of
+    equal weight both have the direction of ``slerp`` at 1/2.
+
+    Zero members have no direction and count in the length only. If the directions
+    cancel, the result is the weighted mean of the members.
+
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Non-negative weight of each member.
+    state : ndarray of shape (n_members,)
+        Coefficients of the members, which `Rule` computes from their Gram matrix.
+    normalize : bool, default=True
+        Whether the lengths are divided by the sum of the weights. False multiplies the
+        result by the sum, as mergekit does with ``normalize_weights: false``.
+    eps : float, not negative, default=0.0
+        Added to the lengths of members before they divide them, so that the directions
+        of short members count less. 1e-8 is mergekit's default.
+
+    Raises
+    ------
+    ValueError
+        If ``eps`` is not valid, or the squares of a float64 member are out of range,
+        with entries around 1e-170 or 1e160.
+
+    Notes
+    -----
+    mergekit 0.1.5 raises an error for three or more members whose directions cancel,
+    and computes in the format of the members: with bfloat16, its projections are
+    rounding errors, which are added to the result.
+
+    References
+    ----------
+    Goddard (2025), "Multi-SLERP", goddard.blog/posts/multislerp-wow-what-a-cool-idea;
+    for the mean direction Mardia & Jupp (2000), Directional statistics, section 9.2.
+    """
+    return weighted_mean(stack, state, total=1.0)
+
+
+def _flattens(*, vectors: str = "tensor") -> bool:
+    return vectors == "tensor"
+
+
+def _row_coefficients(stack: Float64, t: float) -> Float64:
+    """Coefficients of both members for each row, from (2, n_rows, row_size) entries."""
+    squares = (stack * stack).sum(axis=2)
+    # As in `gram`: squares that underflow or overflow are out of the range.
+    is_zero, is_infinite = squares == 0, squares == np.inf
+    if is_zero.any():
+        squares[is_zero & stack.any(axis=2)] = np.nextafter(0, 1)
+    if is_infinite.any():
+        squares[is_infinite & np.isfinite(stack).all(axis=2)] = MOST
+    _check_squares(squares)
+    return arc_coefficients(squares, (stack[0] * stack[1]).sum(axis=1), t)
+
+
+@register(
+    RULES,
+    passes=[Pass(gram, _slerp_coefficients, _flattens)],
+    n_members=2,
+    unit="row",
+)
+def nuslerp(
+    stack: Float64,
+    weights: Float64,
+    *,
+    state: Float64 | None,
+    position: Position,
+    vectors: str = "tensor",
+) -> Float64:
+    """Spherical interpolation of whole tensors or of each row, t = w[1] / sum(w).
+
+    ``slerp`` between the members' tensors, or between each row of a tensor and the same
+    row of the other member's: with an angle of its own for each row, directions are
+    interpolated unit by unit of a linear layer. A vector is one row.
+
+    Parameters
+    ----------
+    stack : array-like of shape (2, *shape)
+        Members along axis 0.
+    weights : array-like of shape (2,)
+        Non-negative weight of each member.
+    state : ndarray of shape (2,) or None
+        Coefficients of the members, which `Rule` computes from their Gram matrix; None
+        with ``vectors="row"``.
+    position : Position
+        Position of the rows in the tensor.
+    vectors : {"tensor", "row"}, default="tensor"
+        Vectors between which the arc is taken: "tensor" is rule ``slerp``, and mergekit
+        by default; "row" is the last axis, mergekit with ``nuslerp_flatten: false``.
+
+    Raises
+    ------
+    ValueError
+        If ``vectors`` is unknown, or the squares of a float64 tensor or row are out of
+        range, with entries around 1e-170 or 1e160.
+
+    Notes
+    -----
+    mergekit 0.1.5 with ``nuslerp_row_wise: true`` takes vectors along the first axis,
+    so the columns, and not the rows; to reproduce it, transpose the members. With
+    ``base_model`` it interpolates the differences from the base. It computes in the
+    format of the members: in bfloat16 it rounds a third of the elements wrongly.
+
+    References
+    ----------
+    Shoemake (1985), "Animating rotation with quaternion curves", SIGGRAPH, section
+    3.3; mergekit's merge method ``nuslerp``.
+    """
+    if vectors not in ("tensor", "row"):
+        raise ValueError(
+            f"vectors of 'nuslerp' must be 'tensor' or 'row', found {vectors!r}"
+        )
+    if state is not None:
+        return np.asarray(state[0] * stack[0] + state[1] * stack[1])
+    rows = stack.reshape(2, -1, position.row_size)
+    first, second = _row_coefficients(rows, weights[1] / weights.sum())[..., None]
+    return np.asarray((first * rows[0] + second * rows[1]).reshape(-1))
+
+
+def _check_squares(squares: Float64) -> None:
     """Raise if the squared length of a member is out of the range of float64."""
-    squares = np.diagonal(products)
     small = (squares > 0) & (squares < LEAST)
     large = (squares >= MOST) & (squares < np.inf)
-    for index in np.flatnonzero(small | large):
+    for index in np.argwhere(small | large).tolist():
         raise ValueError(
-            f"members of rule {rule!r} must have entries whose squares "
-            f"float64 can hold: those of members[{index}] are too "
-            f"{'small' if small[index] else 'large'}; multiply all members by a "
-            "power of two, and divide the result by it"
+            "members must have entries whose squares float64 can hold: those of "
+            f"members[{index[0]}] are too {'small' if small[*index] else 'large'}; "
+            "multiply all members by a power of two, and divide the result by it"
         )

@@ -247,6 +247,8 @@ def plan(
     checked = np.ones(len(opened))
     with _collected(problems):
         checked = resolved.check_weights(weights, len(opened))
+        if not problems:
+            resolved.try_out(checked, params, has_base=base is not None)
     if experts := expert_layout_problem(checkpoints):
         raise ValueError(all_problems([*problems, experts]))
     match = match_layouts(

@@ -1,0 +1,177 @@
+"""Differences from the base, of which random elements are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from ensembles._typing import Array, Float64
+from ensembles.checkpoints.methods.trimming import shares_of_members
+from ensembles.kernels.random_masks import RESOLUTION, drop_randomly, scale_randomly
+from ensembles.kernels.sorting import magnitude_ranks
+from ensembles.rules.position import Position
+
+Shares = float | Sequence[float]
+Rescale = Literal["expected", "l1"] | None
+
+
+def sparse_deltas(
+    stack: Array,
+    base: Array,
+    position: Position,
+    *,
+    density: Shares,
+    epsilon: Shares = 0.0,
+    rescale: Rescale,
+    seed: int,
+    state: Float64 | None = None,
+) -> Float64:
+    """Difference of each member from the base, 0 where it is dropped.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0; whole rows if ``epsilon`` is not 0.
+    base : ndarray of shape (size,), float64
+        Common ancestor of the members.
+    position : Position
+        Position of the block.
+    density : float or sequence of float, from 2**-32 to 1
+        Mean probability of keeping an element, or one for each member.
+    epsilon : float or sequence of float, default=0.0
+        Probabilities are ``density - epsilon`` for the smallest difference of a row,
+        and ``density + epsilon`` for the largest; with density 1 all are 1.
+    rescale : {"expected", "l1"} or None
+        Factor of the elements that are kept: 1 divided by their probability, the
+        ``state``, or 1.
+    seed : int
+        Seed of the random masks.
+    state : ndarray of shape (n_members,) or None, default=None
+        Factor of each member with ``rescale="l1"``.
+
+    Returns
+    -------
+    ndarray of shape (n_members, size)
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not valid.
+    """
+    if rescale not in ("expected", "l1", None):
+        raise ValueError(f"rescale must be 'expected', 'l1' or None, found {rescale!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise ValueError(f"seed must be a whole number, found {seed!r}")
+    lowest, highest = _ranges(density, epsilon, len(stack))
+    key: dict[str, Any] = {"seed": seed, "name": position.name, "start": position.start}
+    factors = np.ones(len(stack)) if state is None else state
+    row_size = position.row_size
+    if row_size < 2 or (lowest == highest).all():
+        means = (lowest + highest) / 2
+        factors = factors / means if rescale == "expected" else factors
+        return drop_randomly(stack, base, means, factors, **key)
+    deltas = stack - base
+    for member, values in enumerate(deltas):
+        probabilities = magnitude_ranks(values.reshape(-1, row_size)).reshape(-1)
+        probabilities *= (highest[member] - lowest[member]) / (row_size - 1)
+        probabilities += lowest[member]
+        if rescale == "expected":
+            member_factors = factors[member] / probabilities
+        else:
+            member_factors = np.full(values.size, factors[member])
+        scale_randomly(values, probabilities, member_factors, member=member, **key)
+    return deltas
+
+
+def _ranges(density: Any, epsilon: Any, n_members: int) -> tuple[Float64, Float64]:
+    """Lowest and highest probability of each member, checked."""
+    means = shares_of_members("density", density, n_members)
+    halves = shares_of_members("epsilon", epsilon, n_members)
+    halves = np.where(means == 1, 0.0, halves)
+    lowest, highest = means - halves, means + halves
+    # Rounding: 0.7 + 0.3 may exceed 1.
+    if (lowest >= RESOLUTION).all() and (highest <= 1 + RESOLUTION).all():
+        return lowest, np.minimum(highest, 1)
+    if not halves.any():
+        raise ValueError(f"density must be at least 2**-32, found {density!r}")
+    raise ValueError(
+        "density - epsilon must be above 0 and density + epsilon at most 1, as "
+        f"probabilities are, found density={density!r} and epsilon={epsilon!r}; "
+        "pass a smaller epsilon"
+    )
+
+
+def absolute_sums(
+    stack: Array,
+    base: Array,
+    position: Position,
+    *,
+    density: Shares,
+    epsilon: Shares = 0.0,
+    seed: int,
+) -> Float64:
+    """Sums of absolute differences in a block: statistics for ``rescale="l1"``.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    base : ndarray of shape (size,), float64
+        Common ancestor of the members.
+    position : Position
+        Position of the block.
+    density, epsilon, seed
+        Parameters of `sparse_deltas`.
+
+    Returns
+    -------
+    ndarray of shape (1, n_members, 2)
+        Sums over all elements, and over the ones that are kept.
+    """
+    kept = sparse_deltas(
+        stack,
+        base,
+        position,
+        density=density,
+        epsilon=epsilon,
+        rescale=None,
+        seed=seed,
+    )
+    sums = [np.abs(values).sum(axis=1) for values in (stack - base, kept)]
+    return np.stack(sums, axis=1)[None]
+
+
+def l1_factors(total: Float64, weights: Float64) -> Float64:
+    """Factor of each member that restores the sum of absolute differences.
+
+    Parameters
+    ----------
+    total : ndarray of shape (n_members, 2)
+        Sum of `absolute_sums`.
+    weights : ndarray of shape (n_members,)
+        Weight of each member; not used.
+
+    Returns
+    -------
+    ndarray of shape (n_members,)
+        1 if all differences are dropped or 0.
+    """
+    whole, kept = total.T
+    return np.divide(whole, kept, out=np.ones_like(whole), where=kept != 0)
+
+
+def needs_sums(rescale: Rescale = "expected") -> bool:
+    """Whether the rescaling needs `absolute_sums`.
+
+    Parameters
+    ----------
+    rescale : {"expected", "l1"} or None
+        Parameter of the rule.
+
+    Returns
+    -------
+    bool
+    """
+    return rescale == "l1"

@@ -1,0 +1,150 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Entries that members changed in different ways: by how many, and how differently."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ensembles._typing import Array, Float64
+from ensembles.kernels.jit import compiled, use_loops
+
+
+def count_active(stack: Float64, base: Float64, epsilon: float) -> Array:
+    """Number of entries that each member changed alone, and with others.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    base : ndarray of shape (size,), float64
+        Common ancestor of the members.
+    epsilon : float, not negative
+        A member changed an entry if it differs from the base by more. NaN differs.
+
+    Returns
+    -------
+    ndarray of shape (2, n_members), int64
+        Numbers of unique and of shared entries.
+    """
+    out = np.zeros((2, len(stack)), np.int64)
+    if use_loops(4 * stack.size):
+        _count_active(stack, base, epsilon, out)
+        return out
+    is_active = ~(np.abs(stack - base) <= epsilon)
+    n_active = is_active.sum(axis=0)
+    out[0] = (is_active & (n_active == 1)).sum(axis=1)
+    out[1] = (is_active & (n_active > 1)).sum(axis=1)
+    return out
+
+
+def merge_active(
+    stack: Float64,
+    base: Float64,
+    weights: Float64,
+    unique_weights: Float64,
+    epsilon: float,
+) -> Float64:
+    """Base plus the changes of the members: a single one, or the mean of several.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    base : ndarray of shape (size,), float64
+        Common ancestor of the members.
+    weights : ndarray of shape (n_members,)
+        Factor of each member's change where several members changed an entry.
+    unique_weights : ndarray of shape (n_members,)
+        Factor of each member's change where it alone changed an entry.
+    epsilon : float, not negative
+        A member changed an entry if it differs from the base by more. NaN differs.
+
+    Returns
+    -------
+    ndarray of shape (size,), float64
+    """
+    out = np.empty(base.size)
+    if use_loops(4 * stack.size):
+        _merge_active(stack, base, weights, unique_weights, epsilon, out)
+        return out
+    sums, unique, n_active = np.zeros((3, base.size))
+    for row, weight, alone in zip(stack, weights, unique_weights, strict=True):
+        delta = row - base
+        is_active = ~(np.abs(delta) <= epsilon)
+        sums += np.where(is_active, weight * delta, 0.0)
+        unique += np.where(is_active, alone * delta, 0.0)
+        n_active += is_active
+    shared = sums / np.maximum(n_active, 1.0)
+    return np.asarray(base + np.where(n_active == 1, unique, shared))
+
+
+def variances(stack: Float64) -> Float64:
+    """Variance of each entry over the members, zero only if all are equal.
+
+    The mean square of the differences of all pairs, which do not cancel.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+
+    Returns
+    -------
+    ndarray of shape (size,), float64
+    """
+    out = np.zeros(stack.shape[1])
+    if use_loops(stack.size * len(stack)):
+        _variances(stack, out)
+        return out
+    for first, row in enumerate(stack):
+        for other in stack[first + 1 :]:
+            difference = row - other
+            out += difference * difference
+    return np.asarray(out / max(len(stack) ** 2, 1))
+
+
+@compiled
+def _variances(stack, out):
+    for first in range(len(stack)):
+        for second in range(first + 1, len(stack)):
+            row, other = stack[first], stack[second]
+            for j in range(out.size):
+                difference = row[j] - other[j]
+                out[j] += difference * difference
+    divisor = np.float64(max(len(stack) ** 2, 1))
+    for j in range(out.size):
+        out[j] /= divisor
+
+
+@compiled
+def _count_active(stack, base, epsilon, out):
+    n_active = np.zeros(base.size, np.int64)
+    for i in range(len(stack)):
+        row = stack[i]
+        for j in range(base.size):
+            n_active[j] += 0 if abs(row[j] - base[j]) <= epsilon else 1
+    for i in range(len(stack)):
+        row, unique, total = stack[i], 0, 0
+        for j in range(base.size):
+            is_active = 0 if abs(row[j] - base[j]) <= epsilon else 1
+            unique += is_active if n_active[j] == 1 else 0
+            total += is_active
+        out[0, i], out[1, i] = unique, total - unique
+
+
+@compiled
+def _merge_active(stack, base, weights, unique_weights, epsilon, out):
+    n_active = np.zeros(base.size)
+    unique = np.zeros(base.size)
+    out[:] = 0.0
+    for i in range(len(weights)):
+        row, weight, alone = stack[i], weights[i], unique_weights[i]
+        for j in range(out.size):
+            delta = row[j] - base[j]
+            is_active = not abs(delta) <= epsilon
+            out[j] += weight * delta if is_active else 0.0
+            unique[j] += alone * delta if is_active else 0.0
+            n_active[j] += 1.0 if is_active else 0.0
+    for j in range(out.size):
+        shared = out[j] / max(n_active[j], 1.0)
+        out[j] = base[j] + (unique[j] if n_active[j] == 1.0 else shared)
