@@ -7,7 +7,7 @@ weightings: how often words are met.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import cos, exp, pi, sin, sqrt
 from typing import Any, NamedTuple
 
@@ -27,11 +27,11 @@ Rows = list[Numbers]
 
 
 class RuleCase(NamedTuple):
-    members: list[Numbers] | list[Rows]
+    members: Sequence[Any]
     weights: Numbers
-    result: Numbers | Rows
+    result: Sequence[Any]
     params: dict[str, Any] = {}  # noqa: RUF012  # never changed
-    base: Numbers | Rows | None = None
+    base: Sequence[Any] | None = None
     moments: list[Any] | None = None
 
 
