@@ -6,11 +6,70 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ensembles._typing import Counts
+
+
+class NestedParams:
+    """Mixin of estimators whose entries of dicts are parameters for a search.
+
+    An entry ``"density"`` of ``rule_params`` is the parameter ``rule_params__density``
+    of `get_params` and `set_params`, as for nested estimators, and so of
+    `GridSearchCV`. The mixin must come before `BaseEstimator`.
+
+    Attributes
+    ----------
+    nested_params : tuple of str
+        Names of the parameters that are a dict or None.
+    """
+
+    nested_params: ClassVar[tuple[str, ...]] = ("rule_params", "weights_params")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Parameters of the estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include entries of dicts and parameters of nested estimators.
+
+        Returns
+        -------
+        dict of str to value
+        """
+        params: dict[str, Any] = super().get_params(deep=deep)  # type: ignore[misc]
+        if deep:
+            for name in self.nested_params:
+                entries = params[name] if isinstance(params[name], Mapping) else {}
+                params |= {f"{name}__{key}": entries[key] for key in entries}
+        return params
+
+    def set_params(self, **params: Any) -> Any:
+        """Set parameters of the estimator.
+
+        Parameters
+        ----------
+        **params
+            Parameters; ``rule_params__density=0.2`` changes an entry of a copy of
+            ``rule_params``.
+
+        Returns
+        -------
+        self
+        """
+        entries: dict[str, dict[str, Any]] = {}
+        for name in list(params):
+            owner, separator, key = name.partition("__")
+            if separator and owner in self.nested_params:
+                entries.setdefault(owner, {})[key] = params.pop(name)
+        super().set_params(**params)  # type: ignore[misc]
+        for owner, changed in entries.items():
+            before = check_mapping(owner, getattr(self, owner))
+            setattr(self, owner, before | changed)
+        return self
 
 
 def check_bool(name: str, value: Any, *, optional: bool = False) -> None:

@@ -118,9 +118,55 @@ RULE_CASES = {
     "model_stock": RuleCase(
         [[3, 1], [2, 1 + sqrt(3)]], [1, 1], [2, 1 + 1 / sqrt(3)], {}, [1, 1]
     ),
+    # Sums of squares of (2, 1) and (1, -2) are 5 and 5: halves. The sum of the second
+    # entry is negative: 1 is erased. 1 + (2 + 1) / 2 and 1 - 2 / 2.
+    "sce": RuleCase([[3, 2], [2, -1]], [1, 1], [2.5, 0], {}, [1, 1]),
     # The first entry is changed by both, by 2 and 3 * 4, halved; the others by one. The
     # first has one shared change for each unique one: 2 * (1 + 0.5); the second too.
     "ram": RuleCase([[3, 3, 1], [5, 1, 2]], [1, 3], [8, 4, 5.5], {"r": 0.5}, [1, 1, 1]),
+    # Two differences of each are kept: 4 and -2, 3 and 2. In the second entry -2 and
+    # 3 * 3 elect the positive sign: 9 / 3.
+    "ties": RuleCase(
+        [[5, -1, 2, 1], [0, 4, 3, 1]],
+        [1, 3],
+        [3, 2.5, 2, 1],
+        {"density": 0.5, "scale": 0.5},
+        [1, 1, 1, 1],
+    ),
+    # The same without signs: 4, -2 + 3 * 3 and 3 * 2, halved.
+    "magnitude_prune": RuleCase(
+        [[5, -1, 2, 1], [0, 4, 3, 1]],
+        [1, 3],
+        [3, 4.5, 4, 1],
+        {"density": 0.5, "scale": 0.5},
+        [1, 1, 1, 1],
+    ),
+    # Without 4 and 3, the next two are kept: -2 and 1, 2 and -1.
+    "breadcrumbs_linear": RuleCase(
+        [[5, -1, 2, 1], [0, 4, 3, 1]],
+        [1, 3],
+        [-2, -1, 8, 1],
+        {"density": 0.5, "gamma": 0.25},
+        [1, 1, 1, 1],
+    ),
+    # The same, divided by the weights of the kept ones: -3 / 3, -2 / 1 and 7 / 4.
+    "breadcrumbs_ties": RuleCase(
+        [[5, -1, 2, 1], [0, 4, 3, 1]],
+        [1, 3],
+        [0, -1, 2.75, 1],
+        {"density": 0.5, "gamma": 0.25},
+        [1, 1, 1, 1],
+    ),
+    # The sum of differences is (6, 1, 2, 5). Those of the first are (4, -2, 1, 0), more
+    # than half of the rest, (2, 3, 1, 5), but the last; those of the second are (2, 3,
+    # 1, 5), more than half of (4, -2, 1, 0), but the first.
+    "consensus": RuleCase(
+        [[5, -1, 2, 1], [3, 4, 2, 6]],
+        [1, 1],
+        [1, 1.5, 2, 1],
+        {"selectivity": 0.5, "scale": 0.5},
+        [1, 1, 1, 1],
+    ),
 }
 
 COMBINER_CASES = {

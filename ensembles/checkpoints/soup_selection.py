@@ -1,11 +1,13 @@
-"""Names and parameters of the selections for model soups."""
+"""Names, parameters and weights of the selections for model soups."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensembles.checkpoints.methods.builtin import RULES
+import numpy as np
+
+from ensembles._typing import Counts, Float64
 from ensembles.registry import lookup
 from ensembles.rules.rule import Rule
 from ensembles.selection import SELECTIONS, Selection
@@ -47,26 +49,110 @@ def resolve_selection(weights: Any) -> Selection | None:
     return lookup(SELECTIONS, weights)
 
 
-def check_rule(rule: str | Rule) -> None:
-    """Raise if a rule needs a base, which soups have for selections only.
+def check_base(
+    selection: Selection | None, rules: Sequence[Rule], base: Any, weights: Any
+) -> None:
+    """Raise unless a base is given if and only if a rule or the selection needs it.
 
     Parameters
     ----------
-    rule : str or Rule
-        Rule of a soup, or its name; unknown names are accepted here.
+    selection : Selection or None
+        Selection that chooses the weights; None if they are not chosen.
+    rules : sequence of Rule
+        Rules of the soup.
+    base : object or None
+        Base; None without a base.
+    weights : object
+        Weights of the soup, or the name of the selection, for the message.
 
     Raises
     ------
     ValueError
-        If the rule needs a base.
+        If the base is missing or has no use, or the selection and a rule need it.
     """
-    resolved = RULES.get(rule) if isinstance(rule, str) else rule
-    if isinstance(resolved, Rule) and resolved.needs_base:
+    for rule in rules:
+        if rule.needs_moments is not None:
+            raise ValueError(
+                f"rule {rule.name!r} needs moments of the members' data, which a soup "
+                "does not have; merge with average(..., moments=PATHS) (ensemble avg "
+                "--moments), and score the result"
+            )
+    with_base = [rule.name for rule in rules if rule.needs_base]
+    interpolates = selection is not None and selection.needs_base
+    if interpolates and with_base:
         raise ValueError(
-            f"the rule of a soup must not need a base, found {resolved.name!r}; to "
-            "combine all members by it, use average(members, base=PATH, rule=...) "
-            "(ensemble avg --base PATH)"
+            f"selection {weights!r} gives the base a weight, but rule "
+            f"{with_base[0]!r} takes the base itself; choose another selection, or "
+            "combine the members by that rule first, and interpolate between the base "
+            "and the result"
         )
+    if base is None and interpolates:
+        raise ValueError(
+            f"selection {weights!r} needs the checkpoint that the members were "
+            "fine-tuned from; pass base=PATH (--base PATH)"
+        )
+    if base is None and with_base:
+        raise ValueError(
+            f"rule {with_base[0]!r} needs the checkpoint that the members were "
+            "fine-tuned from; pass it as base=PATH (--base PATH)"
+        )
+    if base is not None and not (interpolates or with_base):
+        chosen = "weights" if selection is None else "selection"
+        raise ValueError(
+            f"base=PATH (--base PATH) can be used with selection {needing_base()} or "
+            f"a rule that needs a base only, found the base {base!s:.80}, {chosen} "
+            f"{weights!r:.80} and rule {rules[0].name!r}; leave the base out, or "
+            "choose such a selection or rule"
+        )
+
+
+def single_member(weights: Float64) -> int | None:
+    """Index of the member that has all the weight.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_members,)
+        Weights of a selection.
+
+    Returns
+    -------
+    int or None
+        None if several members have a weight, or their sum is not 1.
+    """
+    if weights.ndim > 1:
+        return None
+    members = np.flatnonzero(weights)
+    return int(members[0]) if weights[members].tolist() == [1.0] else None
+
+
+def scaled_weights(weights: Float64, counts: Counts | None = None) -> Float64:
+    """Weights of a selection, scaled to a mean of 1 over the members with a weight.
+
+    The weights of a selection sum to 1, but the result of a rule with a base may depend
+    on their sum. Scaled, equal weights give the same as `average` without weights.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_members,), non-negative, sum 1
+        Weights of a selection.
+    counts : ndarray of shape (n_members,), int64, or None, default=None
+        How often each member was added, in the ratio of the weights; None if members
+        were not added one by one.
+
+    Returns
+    -------
+    ndarray of shape (n_members,)
+
+    Examples
+    --------
+    >>> scaled_weights(np.array([0.5, 0.0, 0.5]))
+    array([1., 0., 1.])
+    """
+    parts = weights if counts is None else counts.astype(np.float64)
+    used = parts[parts != 0]
+    if len(set(used.tolist())) == 1:
+        return np.where(parts != 0, 1.0, 0.0)
+    return np.asarray(parts * (len(used) / used.sum()))
 
 
 def with_patience(

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Task vectors by the number of members that changed an entry."""
+"""Entries that members changed in different ways: by how many, and how differently."""
 
 from __future__ import annotations
 
@@ -76,6 +76,44 @@ def merge_active(
         n_active += is_active
     shared = sums / np.maximum(n_active, 1.0)
     return np.asarray(base + np.where(n_active == 1, unique, shared))
+
+
+def variances(stack: Float64) -> Float64:
+    """Variance of each entry over the members, zero only if all are equal.
+
+    The mean square of the differences of all pairs, which do not cancel.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+
+    Returns
+    -------
+    ndarray of shape (size,), float64
+    """
+    out = np.zeros(stack.shape[1])
+    if use_loops(stack.size * len(stack)):
+        _variances(stack, out)
+        return out
+    for first, row in enumerate(stack):
+        for other in stack[first + 1 :]:
+            difference = row - other
+            out += difference * difference
+    return np.asarray(out / max(len(stack) ** 2, 1))
+
+
+@compiled
+def _variances(stack, out):
+    for first in range(len(stack)):
+        for second in range(first + 1, len(stack)):
+            row, other = stack[first], stack[second]
+            for j in range(out.size):
+                difference = row[j] - other[j]
+                out[j] += difference * difference
+    divisor = np.float64(max(len(stack) ** 2, 1))
+    for j in range(out.size):
+        out[j] /= divisor
 
 
 @compiled

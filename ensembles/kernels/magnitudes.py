@@ -68,7 +68,7 @@ def count_upper(stack: Float64, base: Float64, total: Counts | None) -> Counts:
 
 
 def count_lower(
-    stack: Float64, base: Float64, total: Counts | None, bins: Bins
+    stack: Float64, base: Float64, total: Counts | None, state: Bins
 ) -> Counts:
     """Add a block of deltas to the histograms of the lower bits in bins, in place.
 
@@ -80,7 +80,7 @@ def count_lower(
         Base of the members.
     total : ndarray of shape (n_members, n_ranks, 131072), int64, or None
         Histograms of the blocks before; None before the first block.
-    bins : Bins
+    state : Bins
         Return value of `find_bins`.
 
     Returns
@@ -88,11 +88,11 @@ def count_lower(
     ndarray of shape (n_members, n_ranks, 131072), int64
     """
     if total is None:
-        total = np.zeros((*bins.upper.shape, N_BINS), np.int64)
+        total = np.zeros((*state.upper.shape, N_BINS), np.int64)
     if use_loops(2 * stack.size):
-        _count_lower(stack, base, bins.upper, total)
+        _count_lower(stack, base, state.upper, total)
         return total
-    for row, uppers, member_counts in zip(stack, bins.upper, total, strict=True):
+    for row, uppers, member_counts in zip(stack, state.upper, total, strict=True):
         magnitudes = _magnitudes(row, base)
         for upper, counts in zip(uppers, member_counts, strict=True):
             in_bin = magnitudes[magnitudes >> HALF == upper]

@@ -97,7 +97,7 @@ def random_words(seed: int, name: str, member: int, start: int, size: int) -> Wo
 def drop_randomly(
     stack: Float64,
     base: Float64,
-    probability: float,
+    probabilities: Float64,
     factors: Float64,
     *,
     seed: int,
@@ -112,8 +112,9 @@ def drop_randomly(
         Consecutive elements of a tensor of each member.
     base : ndarray of shape (size,)
         The same elements of the base.
-    probability : float from 2**-32 to 1
-        Probability of keeping an element, rounded up to a multiple of 2**-32.
+    probabilities : ndarray of shape (n_members,), from 2**-32 to 1
+        Probability of keeping an element of each member, rounded up to a multiple of
+        2**-32.
     factors : ndarray of shape (n_members,)
         Factor of each member.
     seed : int
@@ -131,12 +132,14 @@ def drop_randomly(
     if use_loops(8 * stack.size):
         out = np.empty(stack.shape)
         key = stream_key(seed, name)
-        _drop_randomly(stack, base, probability, factors, *key, start, out)
+        _drop_randomly(stack, base, probabilities, factors, *key, start, out)
         return out
-    out = stack - base
-    for member, (values, factor) in enumerate(zip(out, factors, strict=True)):
-        words = random_words(seed, name, member, start, base.size)
-        values *= np.where(words * RESOLUTION < probability, factor, 0.0)
+    with np.errstate(all="ignore"):  # infinities
+        out = stack - base
+        for member, values in enumerate(out):
+            words = random_words(seed, name, member, start, base.size)
+            is_kept = words * RESOLUTION < probabilities[member]
+            values *= np.where(is_kept, factors[member], 0.0)
     return out
 
 
@@ -176,7 +179,8 @@ def scale_randomly(
         _scale_randomly(values, probabilities, factors, *key, np.uint32(member), start)
     else:
         words = random_words(seed, name, member, start, values.size)
-        values *= np.where(words * RESOLUTION < probabilities, factors, 0.0)
+        with np.errstate(all="ignore"):  # infinity times 0
+            values *= np.where(words * RESOLUTION < probabilities, factors, 0.0)
 
 
 @inlined
@@ -210,7 +214,7 @@ def _drop_lane(values, base, words, out, probability, factor):
 
 
 @compiled
-def _drop_randomly(stack, base, probability, factors, key0, key1, key2, start, out):
+def _drop_randomly(stack, base, probabilities, factors, key0, key1, key2, start, out):
     words = np.empty(LANE, np.uint32)
     for first in range(-(start % 4), base.size, LANE):
         low, high = max(first, 0), min(first + LANE, base.size)
@@ -218,8 +222,14 @@ def _drop_randomly(stack, base, probability, factors, key0, key1, key2, start, o
         for i in range(len(stack)):
             block = (start + first) // 4
             _fill_words(key0, key1, key2, np.uint32(i), block, words)
-            values, result = stack[i, low:high], out[i, low:high]
-            _drop_lane(values, base[low:high], lane, result, probability, factors[i])
+            _drop_lane(
+                stack[i, low:high],
+                base[low:high],
+                lane,
+                out[i, low:high],
+                probabilities[i],
+                factors[i],
+            )
 
 
 @compiled

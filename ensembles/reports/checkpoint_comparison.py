@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ensembles._sklearn import check_bool, check_choice
-from ensembles._typing import Float64
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 from ensembles.checkpoints.merging.relations import (
     averages_among,
@@ -29,11 +28,14 @@ from ensembles.checkpoints.soup_search.candidates import (
 )
 from ensembles.checkpoints.soup_search.checks import check_members, check_output
 from ensembles.checkpoints.soup_search.journal import Journal
+from ensembles.checkpoints.soup_search.rule_parameters import MEAN, ParametrizedRule
+from ensembles.checkpoints.soup_search.rule_score import RuleScore
 from ensembles.dtypes import is_float
 from ensembles.reports.comparison import Comparison, ComparisonRow, Kind
 from ensembles.reports.contest import median_index
 from ensembles.reports.cost import Cost
 from ensembles.reports.run_averages import run_averages
+from ensembles.rules.builtin import RULES
 from ensembles.selection import SELECTIONS
 from ensembles.selection.choose import run_selection
 
@@ -135,8 +137,6 @@ def compare_checkpoints(
     check_members(members, None)
     options: dict[str, Any] = {
         # All options of make_soup that affect tensors: its journal has the same keys.
-        "rule": "mean",
-        "rule_params": {},
         "dtype": None,
         "shard_size": None,
         "integers": integers,
@@ -159,10 +159,7 @@ def compare_checkpoints(
         record=record,
         progress=progress,
     )
-    reported = CandidateScorer(planned.members, None, job)
-    with_median = job._replace(options={**options, "rule": "median"})
-    median = CandidateScorer(planned.members, None, with_median)
-    selecting = reported
+    reported = selecting = CandidateScorer(planned.members, None, job)
     if select_score is not None:
         other = job._replace(
             score=select_score, journal=select_journal, record=select_record
@@ -172,7 +169,7 @@ def compare_checkpoints(
         reported.score_members()
         if selecting is not reported:
             selecting.score_members()
-        rows = _scored(reported, selecting, median, is_run=is_run)
+        rows = _scored(reported, selecting, is_run=is_run)
         best = _best_member(selecting, lower_is_better)
     notes += _notes(is_separate=select_score is not None)
     return _comparison(rows, planned.members, best, notes, lower_is_better)
@@ -198,41 +195,41 @@ def _planned(
 def _scored(
     reported: CandidateScorer,
     selecting: CandidateScorer,
-    median: CandidateScorer,
     *,
     is_run: bool,
 ) -> list[_Scored]:
     """Score all members and their averages; a score that failed is None."""
     rows = [
-        _Scored(source.name, "member", reported.candidate(weights))
-        for source, weights in zip(
-            reported.sources, np.eye(len(reported.sources)), strict=True
-        )
+        _Scored(source.name, "member", reported.single(index))
+        for index, source in enumerate(reported.sources)
     ]
 
     def add(model: str, kind: Kind, candidate: Candidate) -> None:
         rows.append(_Scored(model, kind, candidate))
 
-    uniform, n_scorable = reported.uniform(), len(reported.scorable)
-    add("uniform soup", "soup", reported.candidate(uniform))
+    mean, n_scorable = RuleScore(reported, MEAN), len(reported.scorable)
+    add("uniform soup", "soup", mean.equal())
     if n_scorable >= FEWEST:
-        add("median soup", "soup", median.candidate(uniform))
+        median = ParametrizedRule(RULES["median"], {}, "median")
+        add("median soup", "soup", RuleScore(reported, median).equal())
     selection = SELECTIONS["greedy_soup"]
-    result = run_selection(selection, len(selecting.scorable), selecting)
-    greedy = selecting.expand(result.weights)
-    add("greedy soup", "soup", reported.candidate(greedy))
+    result = run_selection(
+        selection, len(selecting.scorable), RuleScore(selecting, MEAN)
+    )
+    greedy = np.zeros(len(reported.sources))
+    greedy[selecting.scorable] = result.weights
+    add("greedy soup", "soup", reported.mean_of(greedy))
     averages = run_averages(n_scorable) if is_run else {}
     for name, weights in averages.items():
-        add(name, "run average", reported.candidate(reported.expand(weights)))
+        add(name, "run average", mean.candidate(weights))
     return rows
 
 
 def _best_member(selecting: CandidateScorer, lower_is_better: bool) -> str:
     """Name of the best member by the score that chooses."""
     sign = 1 if lower_is_better else -1
-    eye: Float64 = np.eye(len(selecting.sources))
     scores = {
-        selecting.sources[index].name: selecting.candidate(eye[index]).score
+        selecting.sources[index].name: selecting.single(index).score
         for index in selecting.scorable
     }
     return min(scores, key=lambda name: sign * (scores[name] or 0.0))

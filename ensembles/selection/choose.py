@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,8 @@ class SelectionResult(NamedTuple):
         entry of ``scores`` it has no rounding error; None without a selection.
     base_score : float or None, default=None
         Score of the base alone; None unless the selection needs one.
+    params : mapping of str to number or None, default=None
+        Chosen parameters of the rule; None without ranges, or for a single member.
     """
 
     weights: Float64
@@ -52,6 +54,7 @@ class SelectionResult(NamedTuple):
     counts: Counts | None = None
     best_score: float | None = None
     base_score: float | None = None
+    params: Mapping[str, float] | None = None
 
 
 def resolve_weights(
@@ -173,15 +176,9 @@ def run_selection(
     selection.check_params(n_members, params)
     cached, history = CachedScore(score), list[Trial]()
     scores = cached.member_scores(n_members)
-    chosen = np.asarray(
-        selection.function(n_members, cached, record=history.append, **params)
-    )
-    if chosen.dtype.kind == "i":
-        counts, weights = chosen, chosen / chosen.sum()
-        value = cached.score_counts(counts)
-    else:
-        counts, weights = None, chosen
-        value = cached(weights)
+    chosen = selection.function(n_members, cached, record=history.append, **params)
+    if not isinstance(chosen, Trial):
+        chosen = _scored(np.asarray(chosen), cached)
     best_index = int(np.argmax(scores))
     best_score = cached(np.eye(n_members)[best_index])  # gains may be estimates
     base_score = None
@@ -189,15 +186,23 @@ def run_selection(
         base_score = cached(np.zeros(n_members))
         best_score = max(best_score, base_score)
     return SelectionResult(
-        weights,
+        chosen.weights,
         scores,
         best_index,
-        value,
+        chosen.score,
         tuple(history),
-        counts,
+        chosen.counts,
         best_score,
         base_score,
+        chosen.params,
     )
+
+
+def _scored(chosen: Any, score: CachedScore) -> Trial:
+    """Weights or counts that a selection returned, with their score."""
+    if chosen.dtype.kind != "i":
+        return Trial(chosen, score(chosen))
+    return Trial(chosen / chosen.sum(), score.score_counts(chosen), chosen)
 
 
 def warn_if_no_gain(

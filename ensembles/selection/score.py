@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -33,9 +34,31 @@ class Score(Protocol):
       it.
     - ``optimum()`` returns the weights that maximize the score, of shape (n_members,),
       non-negative, with sum 1. `convex` returns them instead of optimizing.
+    - ``ranges``, a mapping of str to `ParameterRange`, are parameters of the rule that
+      are chosen beside the weights, and ``score_params(weights, params)`` returns the
+      score of weights with values for all of them. `optuna` uses them.
     """
 
     def __call__(self, weights: Float64, /) -> float: ...
+
+
+class ParameterRange(NamedTuple):
+    """Range in which a selection chooses a parameter of the rule.
+
+    Parameters
+    ----------
+    low, high : float or int
+        Least and largest value.
+    first : float or int
+        Value that is tried first.
+    is_integer : bool, default=False
+        Whether only integers are tried.
+    """
+
+    low: float
+    high: float
+    first: float
+    is_integer: bool = False
 
 
 class Trial(NamedTuple):
@@ -50,11 +73,14 @@ class Trial(NamedTuple):
     counts : ndarray of shape (n_members,), int64, or None, default=None
         How often each member was added, in the ratio of the weights; None if the
         selection does not add members one by one.
+    params : mapping of str to number or None, default=None
+        Parameters of the rule that were tried; None without ranges.
     """
 
     weights: Float64
     score: float
     counts: Counts | None = None
+    params: Mapping[str, float] | None = None
 
 
 class CachedScore:
@@ -132,6 +158,36 @@ class CachedScore:
                 value = self.score.score_counts(counts.copy())
             else:
                 value = self.score(weights)
+            self._values[key] = _check_finite(value, weights)
+        return self._values[key]
+
+    @property
+    def ranges(self) -> Mapping[str, ParameterRange]:
+        """Ranges of the rule's parameters; empty if the score has none."""
+        return getattr(self.score, "ranges", None) or {}
+
+    def score_params(self, weights: Float64, params: Mapping[str, float]) -> float:
+        """Score of weights with parameters of the rule.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,)
+            Weights to score.
+        params : mapping of str to number
+            A value for each of ``ranges``.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError
+            If the score is not finite; the message names the weights.
+        """
+        key = weights.tobytes() + repr(sorted(params.items())).encode()
+        if key not in self._values:
+            value = self.score.score_params(weights, params)
             self._values[key] = _check_finite(value, weights)
         return self._values[key]
 

@@ -22,8 +22,9 @@ class Selection(RegisteredFunction):
     ----------
     function : callable (n_members, score, *, record, **params) -> weights or counts
         Returns float64 weights of shape (n_members,), non-negative, with sum 1, or
-        int64 counts of how often each member was added. It receives a ``CachedScore``,
-        and calls ``record`` with each `Trial`.
+        int64 counts of how often each member was added; or the best `Trial`, if it
+        ``samples_params``. It receives a ``CachedScore``, and calls ``record`` with
+        each `Trial`.
     check : callable (n_members, **params), or None, default=None
         Raises if a parameter is not valid; it receives all of them, before anything is
         scored. None checks their names only.
@@ -38,6 +39,9 @@ class Selection(RegisteredFunction):
     single_member : bool, default=False
         Whether it gives one member all the weight. Then no warning is raised if the
         weights do not beat the best single member.
+    samples_params : bool, default=False
+        Whether it also chooses the parameters of the rule for which the score has
+        ``ranges``.
     symmetric : bool, default=True
         Whether the weights of the members are independent of their order, up to ties.
     n_scores : callable (n_members) -> int, or None, default=None
@@ -49,13 +53,14 @@ class Selection(RegisteredFunction):
 
     def __init__(
         self,
-        function: Callable[..., Float64 | Counts],
+        function: Callable[..., Float64 | Counts | Trial],
         *,
         check: Callable[..., None] | None = None,
         needs_base: bool = False,
         adds_members: bool = False,
         uses_gradient: bool = False,
         single_member: bool = False,
+        samples_params: bool = False,
         symmetric: bool = True,
         n_scores: Callable[[int], int] | None = None,
     ) -> None:
@@ -65,6 +70,7 @@ class Selection(RegisteredFunction):
         self.adds_members = adds_members
         self.uses_gradient = uses_gradient
         self.single_member = single_member
+        self.samples_params = samples_params
         self.symmetric = symmetric
         self.n_scores = n_scores
 
@@ -98,8 +104,11 @@ class Selection(RegisteredFunction):
         self.check_params(n_members, params)
         cached = score if isinstance(score, CachedScore) else CachedScore(score)
         record = record or _ignore
-        chosen = np.asarray(self.function(n_members, cached, record=record, **params))
-        return chosen / chosen.sum() if chosen.dtype.kind == "i" else chosen
+        chosen = self.function(n_members, cached, record=record, **params)
+        if isinstance(chosen, Trial):
+            return chosen.weights
+        weights = np.asarray(chosen)
+        return weights / weights.sum() if weights.dtype.kind == "i" else weights
 
     def check_params(self, n_members: int, params: Mapping[str, Any]) -> None:
         """Raise if a parameter is unknown or not valid.

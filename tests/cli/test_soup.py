@@ -463,9 +463,9 @@ def test_a_score_that_fails_may_be_skipped(
         (
             ["?.safetensors", "--base", "b.pt", "--select", "top-k"],
             1,
-            "error: base=PATH (--base PATH) can be used with selection 'wise_ft' only, "
-            "found the base b.pt and selection 'top_k'; leave the base out, or choose "
-            "that selection\n",
+            "error: base=PATH (--base PATH) can be used with selection 'wise_ft' or a "
+            "rule that needs a base only, found the base b.pt, selection 'top_k' and "
+            "rule 'mean'; leave the base out, or choose such a selection or rule\n",
         ),
         (
             [

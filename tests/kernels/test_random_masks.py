@@ -15,6 +15,7 @@ from ensembles.kernels import jit, random_masks
 from ensembles.kernels.jit import LANE
 from ensembles.kernels.random_masks import (
     RESOLUTION,
+    drop_randomly,
     random_words,
     scale_randomly,
 )
@@ -142,6 +143,25 @@ def test_probabilities_are_multiples_of_the_resolution() -> None:
         scale_randomly(values, p, np.ones(200), seed=0, name="w", member=0, start=0)
         assert (values == expected).all()
     assert (masked(np.ones(200), 1.0) == 1).all()
+
+
+@pytest.mark.parametrize("start", [0, 2, 1025])
+def test_differences_are_scaled_as_values_are(
+    start: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 300 if PLAIN else 2_500
+    stack, base = rng.normal(size=(3, size)), rng.normal(size=size)
+    stack[0, :9], stack[1, 5:20] = np.inf, np.nan
+    probabilities, factors = np.array([0.2, 1.0, 0.7]), np.array([3.0, 0.1, 1.0])
+    key: dict[str, Any] = {"seed": 3, "name": "w", "start": start}
+    expected = stack - base
+    for i, values in enumerate(expected):
+        p, factor = np.full(size, probabilities[i]), np.full(size, factors[i])
+        scale_randomly(values, p, factor, member=i, **key)
+    for worthwhile in (-1, 1 << 62):
+        monkeypatch.setattr(jit, "WORTHWHILE", worthwhile)
+        found = drop_randomly(stack, base, probabilities, factors, **key)
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.usefixtures("implementation")

@@ -1,9 +1,15 @@
+from .builtin import breadcrumbs_linear as breadcrumbs_linear
+from .builtin import breadcrumbs_ties as breadcrumbs_ties
+from .builtin import consensus as consensus
 from .builtin import dare_linear as dare_linear
 from .builtin import dare_ties as dare_ties
 from .builtin import della_linear as della_linear
 from .builtin import della_ties as della_ties
 from .builtin import fisher as fisher
+from .builtin import magnitude_prune as magnitude_prune
 from .builtin import model_stock as model_stock
 from .builtin import ram as ram
 from .builtin import regmean as regmean
+from .builtin import sce as sce
 from .builtin import task_arithmetic as task_arithmetic
+from .builtin import ties as ties

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 from ensembles.checkpoints.methods.arithmetic import task_arithmetic
+from ensembles.checkpoints.methods.breadcrumbs import breadcrumbs_linear, breadcrumbs_ties
 from ensembles.checkpoints.methods.dare import dare_linear, dare_ties
 from ensembles.checkpoints.methods.della import della_linear, della_ties
 from ensembles.checkpoints.methods.fisher import fisher
+from ensembles.checkpoints.methods.magnitude_pruning import magnitude_prune
 from ensembles.checkpoints.methods.overlaps import ram
 from ensembles.checkpoints.methods.regmean import regmean
+from ensembles.checkpoints.methods.sign_agreement import ties
 from ensembles.checkpoints.methods.stock import model_stock
+from ensembles.checkpoints.methods.tall_masks import consensus
+from ensembles.checkpoints.methods.variances import sce
 from ensembles.rules.builtin import RULES
 
 __all__ = [
     "RULES",
+    "breadcrumbs_linear",
+    "breadcrumbs_ties",
+    "consensus",
     "dare_linear",
     "dare_ties",
     "della_linear",
     "della_ties",
     "fisher",
+    "magnitude_prune",
     "model_stock",
     "ram",
     "regmean",
+    "sce",
     "task_arithmetic",
+    "ties",
 ]

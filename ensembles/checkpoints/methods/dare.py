@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 from ensembles._typing import Array, Float64
-from ensembles.checkpoints.methods.checks import check_number, weight_divisor
+from ensembles.checkpoints.methods.checks import (
+    check_choice,
+    check_number,
+    weight_divisor,
+)
 from ensembles.checkpoints.methods.deltas import add_deltas
 from ensembles.checkpoints.methods.random_dropping import (
     Rescale,
+    Shares,
     absolute_sums,
     l1_factors,
     needs_sums,
@@ -26,7 +31,7 @@ def _sums(
     *,
     base: Array,
     position: Position,
-    density: float = 0.5,
+    density: Shares = 0.5,
     seed: int = 0,
 ) -> Float64:
     return absolute_sums(stack, base, position, density=density, seed=seed)
@@ -43,11 +48,11 @@ def dare_linear(
     base: Array,
     position: Position,
     state: Float64 | None,
-    density: float = 0.5,
+    density: Shares = 0.5,
     rescale: Rescale = "expected",
     seed: int = 0,
-    scale: float = 1.0,
     normalize: bool = False,
+    scale: float = 1.0,
 ) -> Array:
     """Task arithmetic of randomly dropped, rescaled task vectors (DARE).
 
@@ -70,9 +75,9 @@ def dare_linear(
         ``seed``, the name of the tensor, the member's index and the element's index.
     state : ndarray of shape (n_members,) or None
         Factors of the members with ``rescale="l1"``, which `Rule` computes.
-    density : float from 2**-32 to 1, default=0.5
-        Probability of keeping an entry: 1 minus the drop rate p of the paper. It is
-        rounded to a multiple of 2**-32.
+    density : float or sequence of float, from 2**-32 to 1, default=0.5
+        Probability of keeping an entry, or one for each member: 1 minus the drop rate p
+        of the paper. It is rounded up to a multiple of 2**-32.
     rescale : {"expected", "l1"} or None, default="expected"
         Factor of the entries that are kept. ``"expected"`` is 1 / density, so that the
         expectation is unchanged; ``"l1"`` makes the sum of absolute differences of each
@@ -80,11 +85,11 @@ def dare_linear(
     seed : int, default=0
         Seed of the masks. Another seed gives another merge of the same quality on
         average; the same seed gives the same bytes, for any threads, memory or shards.
-    scale : float, default=1.0
-        Factor of the sum, the scaling coefficient λ of task arithmetic.
     normalize : bool, default=False
         Whether the sum is divided by the sum of the weights. With equal weights this is
         the average of the sparse members.
+    scale : float, default=1.0
+        Factor of the sum, the scaling coefficient λ of task arithmetic.
 
     Raises
     ------
@@ -94,8 +99,8 @@ def dare_linear(
     Notes
     -----
     The order of the members matters, because masks depend on their index: a member of
-    weight 0 has no effect, but removing it changes the masks of the members after it.
-    NaN and infinities pass through, also where they are dropped.
+    weight 0 has no effect, but without it the members after it have other masks. NaN
+    passes through, also where it is dropped; an infinity that is dropped becomes NaN.
 
     Published implementations draw other random numbers; with the same masks the results
     are equal up to rounding:
@@ -141,12 +146,13 @@ def dare_ties(
     base: Array,
     position: Position,
     state: Float64 | None,
-    density: float = 0.5,
+    density: Shares = 0.5,
     rescale: Rescale = "expected",
     seed: int = 0,
     sign: Sign = "mass",
-    scale: float = 1.0,
+    zero_sum: Literal["zero", "positive"] = "zero",
     normalize: bool | Literal["count"] = True,
+    scale: float = 1.0,
 ) -> Array:
     """Randomly dropped, rescaled task vectors, merged where their signs agree.
 
@@ -168,21 +174,24 @@ def dare_ties(
         `dare_linear`.
     state : ndarray of shape (n_members,) or None
         Factors of the members with ``rescale="l1"``, which `Rule` computes.
-    density : float from 2**-32 to 1, default=0.5
-        Probability of keeping an entry: 1 minus the drop rate p of the paper.
+    density : float or sequence of float, from 2**-32 to 1, default=0.5
+        Probability of keeping an entry, see `dare_linear`.
     rescale : {"expected", "l1"} or None, default="expected"
         Factor of the entries that are kept, see `dare_linear`.
     seed : int, default=0
         Seed of the masks.
     sign : {"mass", "unweighted_mass", "count"}, default="mass"
         How a sign is elected: the sign of the sum of weighted differences, of the sum
-        of differences without weights, or the more frequent sign. Dropped entries do
-        not count. Equal votes elect no sign, and the entry of the base is kept.
-    scale : float, default=1.0
-        Factor of the merged differences, λ of TIES.
+        of differences without weights, or the more frequent sign. Dropped entries have
+        no sign.
+    zero_sum : {"zero", "positive"}, default="zero"
+        Result where the votes for both signs are equal, up to rounding: the base, or
+        the positive differences.
     normalize : bool or "count", default=True
         Divisor of the sum of agreeing weighted differences: True is the sum of the
         absolute weights of the agreeing members, ``"count"`` their number, False is 1.
+    scale : float, default=1.0
+        Factor of the merged differences, λ of TIES.
 
     Raises
     ------
@@ -204,12 +213,11 @@ def dare_ties(
                          of 0.2 or less
     peft 0.21            ``sign="unweighted_mass", normalize="count"``, or
                          ``sign="count"`` for ``majority_sign_method="frequency"``
-    mergekit 0.1.5       ``rescale="l1", normalize=False``
+    mergekit 0.1.5       ``rescale="l1", normalize=False, zero_sum="positive"``
     ==================== ========================================================
 
-    Where votes are equal, the authors' code elects the more frequent sign of the whole
-    model; mergekit and peft elect the positive sign, and with positive weights alone
-    divide as above.
+    This holds for positive weights. peft needs ``zero_sum="positive"`` too; where votes
+    are equal, the authors' code elects the more frequent sign of the whole model.
 
     References
     ----------
@@ -219,6 +227,7 @@ def dare_ties(
     arXiv:2306.01708, section 4.
     """
     check_number("dare_ties", "scale", scale)
+    check_choice("dare_ties", "zero_sum", zero_sum, ("zero", "positive"))
     deltas = sparse_deltas(
         stack,
         base,
@@ -228,6 +237,13 @@ def dare_ties(
         seed=seed,
         state=state,
     )
-    elected = elected_sum(deltas, weights, sign=sign, normalize=normalize)
-    elected *= scale
-    return base + elected
+    merged = elected_sum(
+        deltas,
+        weights,
+        sign=sign,
+        normalize=normalize,
+        zero_sum=int(zero_sum == "positive"),
+    )
+    merged *= scale
+    merged += base
+    return merged

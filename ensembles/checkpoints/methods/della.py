@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Literal
 
 from ensembles._typing import Array, Float64
-from ensembles.checkpoints.methods.checks import check_number, weight_divisor
+from ensembles.checkpoints.methods.checks import (
+    check_choice,
+    check_number,
+    weight_divisor,
+)
 from ensembles.checkpoints.methods.deltas import add_deltas
 from ensembles.checkpoints.methods.random_dropping import (
     Rescale,
+    Shares,
     absolute_sums,
     l1_factors,
     needs_sums,
@@ -26,8 +31,8 @@ def _sums(
     *,
     base: Array,
     position: Position,
-    density: float = 0.5,
-    epsilon: float = 0.15,
+    density: Shares = 0.5,
+    epsilon: Shares = 0.15,
     seed: int = 0,
 ) -> Float64:
     return absolute_sums(
@@ -48,12 +53,12 @@ def della_linear(
     base: Array,
     position: Position,
     state: Float64 | None,
-    density: float = 0.5,
-    epsilon: float = 0.15,
+    density: Shares = 0.5,
+    epsilon: Shares = 0.15,
     rescale: Rescale = "expected",
     seed: int = 0,
-    scale: float = 1.0,
     normalize: bool = False,
+    scale: float = 1.0,
 ) -> Array:
     """Task arithmetic of task vectors, small entries dropped more often (MAGPRUNE).
 
@@ -77,23 +82,23 @@ def della_linear(
         `dare_linear`.
     state : ndarray of shape (n_members,) or None
         Factors of the members with ``rescale="l1"``, which `Rule` computes.
-    density : float from 2**-32 to 1, default=0.5
-        Mean probability of keeping an entry: 1 minus the drop rate p of the paper. 1
-        keeps all, whatever ``epsilon`` is.
-    epsilon : float, default=0.15
-        Half the range of the probabilities in a row, half of the paper's ε and of the
-        authors' ``window_size``. ``density - epsilon`` must be above 0, and
-        ``density + epsilon`` at most 1. With 0 it is `dare_linear`.
+    density : float or sequence of float, from 2**-32 to 1, default=0.5
+        Mean probability of keeping an entry, or one for each member: 1 minus the drop
+        rate p of the paper. 1 keeps all, whatever ``epsilon`` is.
+    epsilon : float or sequence of float, default=0.15
+        Half the range of the probabilities in a row, or one for each member: half of
+        the paper's ε and of the authors' ``window_size``. ``density - epsilon`` must be
+        above 0, and ``density + epsilon`` at most 1. With 0 it is `dare_linear`.
     rescale : {"expected", "l1"} or None, default="expected"
         Factor of the entries that are kept. ``"expected"`` is 1 / p of the entry, so
         that the expectation is unchanged; ``"l1"`` makes the sum of absolute
         differences of each member the same as before in each tensor; None is 1.
     seed : int, default=0
         Seed of the masks, see `dare_linear`.
-    scale : float, default=1.0
-        Factor of the sum, λ of the paper.
     normalize : bool, default=False
         Whether the sum is divided by the sum of the weights.
+    scale : float, default=1.0
+        Factor of the sum, λ of the paper.
 
     Raises
     ------
@@ -156,13 +161,14 @@ def della_ties(
     base: Array,
     position: Position,
     state: Float64 | None,
-    density: float = 0.5,
-    epsilon: float = 0.15,
+    density: Shares = 0.5,
+    epsilon: Shares = 0.15,
     rescale: Rescale = "expected",
     seed: int = 0,
     sign: Sign = "mass",
-    scale: float = 1.0,
+    zero_sum: Literal["zero", "positive"] = "zero",
     normalize: bool | Literal["count"] = True,
+    scale: float = 1.0,
 ) -> Array:
     """DELLA: task vectors, small entries dropped more often, merged by their signs.
 
@@ -184,9 +190,9 @@ def della_ties(
         `dare_linear`.
     state : ndarray of shape (n_members,) or None
         Factors of the members with ``rescale="l1"``, which `Rule` computes.
-    density : float from 2**-32 to 1, default=0.5
+    density : float or sequence of float, from 2**-32 to 1, default=0.5
         Mean probability of keeping an entry, see `della_linear`.
-    epsilon : float, default=0.15
+    epsilon : float or sequence of float, default=0.15
         Half the range of the probabilities in a row, see `della_linear`. With 0 it is
         `dare_ties`.
     rescale : {"expected", "l1"} or None, default="expected"
@@ -195,11 +201,13 @@ def della_ties(
         Seed of the masks.
     sign : {"mass", "unweighted_mass", "count"}, default="mass"
         How a sign is elected, see `dare_ties`.
-    scale : float, default=1.0
-        Factor of the merged differences, λ of the paper.
+    zero_sum : {"zero", "positive"}, default="zero"
+        Result where the votes for both signs are equal, see `dare_ties`.
     normalize : bool or "count", default=True
         Divisor of the sum of agreeing weighted differences: True is the sum of the
         absolute weights of the agreeing members, ``"count"`` their number, False is 1.
+    scale : float, default=1.0
+        Factor of the merged differences, λ of the paper.
 
     Raises
     ------
@@ -208,9 +216,10 @@ def della_ties(
 
     Notes
     -----
-    This is the method ``della`` of mergekit, with ``rescale="l1"`` there, and of the
-    authors' code, with ``epsilon`` of half its ``window_size``. The notes of
-    `della_linear` on rows and of `dare_ties` on the expectation apply.
+    With positive weights, the same masks and ``zero_sum="positive"`` the results are
+    equal up to rounding to the authors' code, with ``epsilon`` of half its
+    ``window_size``, and with ``rescale="l1"`` to ``della`` of mergekit 0.1.5. The notes
+    of `della_linear` on rows and of `dare_ties` on the expectation apply.
 
     References
     ----------
@@ -218,6 +227,7 @@ def della_ties(
     merging through magnitude-based sampling", arXiv:2406.11617, section 3.
     """
     check_number("della_ties", "scale", scale)
+    check_choice("della_ties", "zero_sum", zero_sum, ("zero", "positive"))
     deltas = sparse_deltas(
         stack,
         base,
@@ -228,6 +238,13 @@ def della_ties(
         seed=seed,
         state=state,
     )
-    elected = elected_sum(deltas, weights, sign=sign, normalize=normalize)
-    elected *= scale
-    return base + elected
+    merged = elected_sum(
+        deltas,
+        weights,
+        sign=sign,
+        normalize=normalize,
+        zero_sum=int(zero_sum == "positive"),
+    )
+    merged *= scale
+    merged += base
+    return merged

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from numbers import Real
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from ensembles._typing import Array, Float64
+from ensembles.checkpoints.methods.trimming import shares_of_members
 from ensembles.kernels.random_masks import RESOLUTION, drop_randomly, scale_randomly
 from ensembles.kernels.sorting import magnitude_ranks
 from ensembles.rules.position import Position
 
+Shares = float | Sequence[float]
 Rescale = Literal["expected", "l1"] | None
 
 
@@ -20,8 +22,8 @@ def sparse_deltas(
     base: Array,
     position: Position,
     *,
-    density: float,
-    epsilon: float = 0.0,
+    density: Shares,
+    epsilon: Shares = 0.0,
     rescale: Rescale,
     seed: int,
     state: Float64 | None = None,
@@ -36,16 +38,16 @@ def sparse_deltas(
         Common ancestor of the members.
     position : Position
         Position of the block.
-    density : float in (0, 1]
-        Mean probability of keeping an element.
-    epsilon : float, default=0.0
+    density : float or sequence of float, from 2**-32 to 1
+        Mean probability of keeping an element, or one for each member.
+    epsilon : float or sequence of float, default=0.0
         Probabilities are ``density - epsilon`` for the smallest difference of a row,
-        and ``density + epsilon`` for the largest.
+        and ``density + epsilon`` for the largest; with density 1 all are 1.
     rescale : {"expected", "l1"} or None
         Factor of the elements that are kept: 1 divided by their probability, the
         ``state``, or 1.
     seed : int
-        Seed of the random mask.
+        Seed of the random masks.
     state : ndarray of shape (n_members,) or None, default=None
         Factor of each member with ``rescale="l1"``.
 
@@ -58,56 +60,47 @@ def sparse_deltas(
     ValueError
         If a parameter is not valid.
     """
-    _check(density, epsilon, rescale, seed)
-    key = {"seed": seed, "name": position.name, "start": position.start}
-    factors = np.ones(len(stack)) if state is None else state
-    if epsilon == 0 or density == 1 or position.row_size < 2:
-        factors = factors / density if rescale == "expected" else factors
-        return drop_randomly(stack, base, density, factors, **key)
-    deltas = stack - base
-    for member, values in enumerate(deltas):
-        probabilities = _ranked_probabilities(values, position, density, epsilon)
-        if rescale == "expected":
-            row_factors = 1 / probabilities
-        else:
-            row_factors = np.full(values.size, factors[member])
-        scale_randomly(values, probabilities, row_factors, member=member, **key)
-    return deltas
-
-
-def _ranked_probabilities(
-    values: Float64, position: Position, density: float, epsilon: float
-) -> Float64:
-    """Probability of keeping each value, by its rank in its row."""
-    row_size = position.row_size
-    out = magnitude_ranks(values.reshape(-1, row_size)).reshape(-1)
-    out *= 2 * epsilon / (row_size - 1)
-    out += density - epsilon
-    return out
-
-
-def _check(density: Any, epsilon: Any, rescale: Any, seed: Any) -> None:
-    """Raise ValueError if a parameter is not valid."""
-    _check_probability("density", density, RESOLUTION, "2**-32")
-    _check_probability("epsilon", epsilon, 0, "0")
-    low, high = density - epsilon, density + epsilon
-    # Rounding: 0.7 + 0.3 may exceed 1.
-    if density < 1 and (low < RESOLUTION or high > 1 + RESOLUTION):
-        raise ValueError(
-            "density - epsilon must be above 0 and density + epsilon at most 1, as "
-            f"probabilities are, found density={density!r} and epsilon={epsilon!r}; "
-            "pass a smaller epsilon"
-        )
     if rescale not in ("expected", "l1", None):
         raise ValueError(f"rescale must be 'expected', 'l1' or None, found {rescale!r}")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise ValueError(f"seed must be a whole number, found {seed!r}")
+    lowest, highest = _ranges(density, epsilon, len(stack))
+    key: dict[str, Any] = {"seed": seed, "name": position.name, "start": position.start}
+    factors = np.ones(len(stack)) if state is None else state
+    row_size = position.row_size
+    if row_size < 2 or (lowest == highest).all():
+        means = (lowest + highest) / 2
+        factors = factors / means if rescale == "expected" else factors
+        return drop_randomly(stack, base, means, factors, **key)
+    deltas = stack - base
+    for member, values in enumerate(deltas):
+        probabilities = magnitude_ranks(values.reshape(-1, row_size)).reshape(-1)
+        probabilities *= (highest[member] - lowest[member]) / (row_size - 1)
+        probabilities += lowest[member]
+        if rescale == "expected":
+            member_factors = factors[member] / probabilities
+        else:
+            member_factors = np.full(values.size, factors[member])
+        scale_randomly(values, probabilities, member_factors, member=member, **key)
+    return deltas
 
 
-def _check_probability(name: str, value: Any, least: float, shown: str) -> None:
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not (is_number and least <= value <= 1):
-        raise ValueError(f"{name} must be a number from {shown} to 1, found {value!r}")
+def _ranges(density: Any, epsilon: Any, n_members: int) -> tuple[Float64, Float64]:
+    """Lowest and highest probability of each member, checked."""
+    means = shares_of_members("density", density, n_members)
+    halves = shares_of_members("epsilon", epsilon, n_members)
+    halves = np.where(means == 1, 0.0, halves)
+    lowest, highest = means - halves, means + halves
+    # Rounding: 0.7 + 0.3 may exceed 1.
+    if (lowest >= RESOLUTION).all() and (highest <= 1 + RESOLUTION).all():
+        return lowest, np.minimum(highest, 1)
+    if not halves.any():
+        raise ValueError(f"density must be at least 2**-32, found {density!r}")
+    raise ValueError(
+        "density - epsilon must be above 0 and density + epsilon at most 1, as "
+        f"probabilities are, found density={density!r} and epsilon={epsilon!r}; "
+        "pass a smaller epsilon"
+    )
 
 
 def absolute_sums(
@@ -115,8 +108,8 @@ def absolute_sums(
     base: Array,
     position: Position,
     *,
-    density: float,
-    epsilon: float = 0.0,
+    density: Shares,
+    epsilon: Shares = 0.0,
     seed: int,
 ) -> Float64:
     """Sums of absolute differences in a block: statistics for ``rescale="l1"``.

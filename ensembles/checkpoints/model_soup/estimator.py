@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any
 
-from sklearn import get_config
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, is_classifier
-from sklearn.utils import Bunch, get_tags
-from sklearn.utils.metadata_routing import (
-    MetadataRouter,
-    MethodMapping,
-    process_routing,
-)
+from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from ensembles._sklearn import unwrap_frozen
+from ensembles._sklearn import NestedParams, unwrap_frozen
 from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.model_soup.delegation import delegated, estimator_has
 from ensembles.checkpoints.model_soup.merged_estimator import build_merged_estimator
+from ensembles.checkpoints.model_soup.metadata_routing import MetadataRouting
 from ensembles.checkpoints.model_soup.soup_score import (
     Part,
     no_grad,
@@ -38,7 +32,7 @@ from ensembles.registry import lookup
 from ensembles.rules.rule import Rule
 
 
-class ModelSoup(MetaEstimatorMixin, BaseEstimator):
+class ModelSoup(NestedParams, MetadataRouting, MetaEstimatorMixin, BaseEstimator):
     """Estimator whose parameters are a weighted combination of its members' parameters.
 
     Parameters
@@ -52,28 +46,32 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
         is frozen, and copies of it are trained further in different sample orders.
     rule : str or Rule, default="mean"
         Rule that combines the members: a name in `ensembles.rules.RULES`, or a rule.
+        Rules with ``needs_base=True``, such as ``"ties"``, combine the differences of
+        the members from ``base``.
     rule_params : dict or None, default=None
-        Parameters of the rule, such as ``{"p": 3}`` of ``"power_mean"``; None means
-        defaults.
+        Parameters of the rule, such as ``{"density": 0.2}`` of ``"ties"``; None means
+        defaults. `set_params` and `GridSearchCV` take each as ``rule_params__density``.
     weights : array-like of shape (n_members,), str or None, default=None
         Member weights; None weights all members equally. The name of a selection
         chooses the weights by their score on the data given to ``fit``, which must be
         unseen by the members: ``"greedy_soup"``, ``"greedy"``, ``"convex"``,
         ``"best"``, ``"top_k"``, ``"windows"``, ``"listed"``, ``"wise_ft"`` or
         ``"optuna"``. For PyTorch modules ``"convex"`` is the learned soup, by gradient.
+        With a rule that needs a base, a single chosen member is used as it is, and the
+        weights of several are scaled to a mean of 1.
     weights_params : dict or None, default=None
         Parameters of the selection, such as ``{"n_rounds": 20}`` of ``"greedy"``; None
         means defaults.
     base : path, fitted estimator, state dict or None, default=None
-        Common ancestor of the fine-tuned members; required by ``weights="wise_ft"``,
-        else None.
+        Common ancestor of the fine-tuned members, which is not a member; required by
+        rules with ``needs_base=True`` and by ``weights="wise_ft"``, else None.
     integers : {"error", "first", "max"}, default="error"
         How to resolve integer tensors that differ: raise an error, take those of the
         first member, or take the elementwise maximum.
     shared_init : {"error", "warn"} or None, default=None
         Whether networks that were not fine-tuned from the same initialization raise an
-        error or a warning. None is "warn" if the selection needs a base, which it
-        scores alone, and otherwise "error".
+        error or a warning. None is "warn" with ``weights="wise_ft"``, which scores the
+        base alone, and otherwise "error".
     finish : callable (estimator) or None, default=None
         Changes the estimator after each combination, e.g. to recompute BatchNorm
         statistics; None does nothing.
@@ -103,8 +101,9 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
     estimator_ : object
         Fitted estimator with the combined parameters.
     weights_ : ndarray of shape (n_members,), or (n_members, n_layers)
-        Member weights; one for each layer after ``"convex"`` with ``by="layer"``. After
-        ``"wise_ft"`` their sum is alpha, and the base has the weight ``1 - alpha``.
+        Member weights that the rule got; one for each layer after ``"convex"`` with
+        ``by="layer"``. After ``"wise_ft"`` their sum is alpha, and the base has the
+        weight ``1 - alpha``.
     scores_ : ndarray of shape (n_members,) or None
         Score of each member alone; None if nothing was scored.
     best_index_ : int or None
@@ -112,9 +111,9 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
     soup_score_ : float or None
         Score of the combination; None if nothing was scored.
     base_score_ : float or None
-        Score of the base; None without a base.
+        Score of the base; None without a base, or if nothing was scored.
     history_ : tuple of Trial
-        Weights and score of each step of the selection.
+        Weights and score of each step of the selection; the weights sum to 1.
     classes_, n_features_in_, feature_names_in_
         Those of ``estimator_``, if it has them.
 
@@ -234,7 +233,8 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
                     X, y, self.cv, routed, scorer_has_data=has_data, **stratify
                 )
         noun = "member {}" if self.checkpoints is None else "checkpoints[{}]"
-        default = "error" if self.base is None else "warn"
+        is_base_scored = selection is not None and selection.needs_base
+        default = "warn" if is_base_scored else "error"
         merged = build_merged_estimator(
             self.estimator,
             members,
@@ -249,8 +249,13 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
             labels=y,
         )
         result = choose_weights(self, selection, merged, rule, parts)
-        self.estimator_ = merged.set_weights(result.weights, result.counts)
-        self.weights_: Any = result.weights
+        weights, counts = result.weights, result.counts
+        if selection is None:
+            self.estimator_ = merged.set_weights(weights, counts)
+        else:
+            self.estimator_ = merged.set_chosen(weights, counts)
+            weights = merged.weights_of_rule(weights, counts)
+        self.weights_: Any = weights
         self.scores_: Any = result.scores
         self.best_index_: Any = result.best_index
         self.soup_score_ = result.score
@@ -405,46 +410,3 @@ class ModelSoup(MetaEstimatorMixin, BaseEstimator):
         tags = copy.deepcopy(get_tags(inner))
         tags.array_api_support = False
         return tags
-
-    def get_metadata_routing(self) -> MetadataRouter:
-        """Metadata routing of `fit` and `score` to the estimator, splitter and scorer.
-
-        Returns
-        -------
-        MetadataRouter
-        """
-        router = MetadataRouter(owner=self)
-        mapping = MethodMapping()
-        if self.checkpoints is None:
-            mapping.add(caller="fit", callee="fit")
-        if self.scoring is None:
-            mapping.add(caller="score", callee="score")
-            if isinstance(self.weights, str):
-                mapping.add(caller="fit", callee="score")
-        router.add(estimator=unwrap_frozen(self.estimator), method_mapping=mapping)
-        if hasattr(self.cv, "get_metadata_routing"):
-            mapping = MethodMapping().add(caller="fit", callee="split")
-            router.add(splitter=self.cv, method_mapping=mapping)
-        if self.scoring is not None:
-            mapping = MethodMapping().add(caller="fit", callee="score")
-            mapping.add(caller="score", callee="score")
-            router.add(
-                scorer=resolve_scorer(self.estimator, self.scoring),
-                method_mapping=mapping,
-            )
-        return router
-
-    def _route(self, params: Mapping[str, Any]) -> Bunch:
-        """Keyword arguments of ``fit`` by the consumer that takes them."""
-        if params and get_config()["enable_metadata_routing"]:
-            routed = process_routing(self, "fit", **params)
-            if self.scoring is None and "estimator" in routed:
-                routed["scorer"] = Bunch(score=routed.estimator.get("score", {}))
-            return routed
-        if params and self.checkpoints is not None:
-            raise TypeError(
-                f"fit with checkpoints trains nothing that takes {', '.join(params)}; "
-                "to pass them to a scorer, call "
-                "sklearn.set_config(enable_metadata_routing=True)"
-            )
-        return Bunch(estimator=Bunch(fit=dict(params)))

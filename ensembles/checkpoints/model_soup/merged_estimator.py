@@ -29,8 +29,11 @@ from ensembles.checkpoints.parameters.template import (
     make_template,
     open_member_for,
 )
+from ensembles.checkpoints.planning.notices import base_problems
 from ensembles.checkpoints.planning.options import Integers
 from ensembles.checkpoints.planning.warnings import check_related, warn_of_statistics
+from ensembles.checkpoints.soup_selection import scaled_weights, single_member
+from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
 
 ROUNDING = 1e-12  # of a sum of weights: if it is nearer to 1, the base has weight 0
@@ -48,8 +51,9 @@ class MergedEstimator:
     members : sequence of Checkpoint
         Members, with the tensor names of the estimator.
     base : Checkpoint or None
-        Base that the members were fine-tuned from; it has the weight 1 minus the sum of
-        their weights. None without a base.
+        Base that the members were fine-tuned from. A rule that needs a base gets it;
+        for other rules it is a member, whose weight is 1 minus the sum of the others.
+        None without a base.
     rule : Rule
         Rule that combines the members.
     params : mapping of str to value
@@ -60,6 +64,13 @@ class MergedEstimator:
     finish : callable (estimator) or None
         Called after each combination, e.g. to recompute running statistics; None does
         nothing.
+
+    Attributes
+    ----------
+    has_base : bool
+        Whether there is a base.
+    rule : Rule
+        Rule that combines the members.
     """
 
     def __init__(
@@ -76,7 +87,8 @@ class MergedEstimator:
     ) -> None:
         self.estimator = estimator
         self.members = tuple(members)
-        self._has_base = base is not None
+        self.has_base = base is not None
+        self.rule = rule
         self._access = access
         self._finish = finish
         self._formats = {
@@ -86,9 +98,23 @@ class MergedEstimator:
         self._torch = {name for name, value in parameters.items() if is_torch(value)}
         arrays, self._aliases = _output_arrays(parameters)
         sources = [*members] if base is None else [base, *members]
-        self._writer = ParameterWriter(
-            sources, arrays, rule=rule, params=params, integers=integers
+        # Sets the base or a member itself, which a rule with a base would change.
+        self._writer = self._copier = ParameterWriter(
+            sources,
+            arrays,
+            rule=RULES["mean"] if rule.needs_base else rule,
+            params={} if rule.needs_base else params,
+            integers=integers,
         )
+        if rule.needs_base:
+            self._writer = ParameterWriter(
+                members,
+                arrays,
+                rule=rule,
+                params=params,
+                integers=integers,
+                base=base,
+            )
 
     @property
     def has_module(self) -> bool:
@@ -125,10 +151,69 @@ class MergedEstimator:
         object
             The estimator with the combined parameters, the same object for every call.
         """
-        if self._has_base:
+        if self.has_base and not self.rule.needs_base:
             share = 1 - math.fsum(weights)
             weights = np.array([share if abs(share) > ROUNDING else 0.0, *weights])
         self._writer(weights, counts)
+        return self._estimator_with_arrays()
+
+    def set_chosen(self, weights: Float64, counts: Counts | None = None) -> Any:
+        """Combine the members by weights of a selection, see `weights_of_rule`.
+
+        Parameters
+        ----------
+        weights, counts : ndarray
+            As in `set_weights`, with sum 1. With a rule that needs a base, a member
+            with all the weight is set itself, not changed by the rule.
+
+        Returns
+        -------
+        object
+            The estimator, as from `set_weights`.
+        """
+        alone = single_member(weights) if self.rule.needs_base else None
+        if alone is not None:
+            return self.set_member(alone)
+        return self.set_weights(self.weights_of_rule(weights, counts), counts)
+
+    def weights_of_rule(
+        self, weights: Float64, counts: Counts | None = None
+    ) -> Float64:
+        """Weights that the rule gets for weights of a selection.
+
+        Parameters
+        ----------
+        weights, counts : ndarray
+            As in `set_chosen`.
+
+        Returns
+        -------
+        ndarray of the shape of ``weights``
+            With a mean of 1 over the members in use, if the rule needs a base;
+            otherwise unchanged.
+        """
+        return scaled_weights(weights, counts) if self.rule.needs_base else weights
+
+    def set_member(self, index: int | None) -> Any:
+        """Set the parameters of a member, or of the base, in the estimator.
+
+        Parameters
+        ----------
+        index : int or None
+            Index of the member; None is the base.
+
+        Returns
+        -------
+        object
+            The estimator, as from `set_weights`.
+        """
+        weights = np.zeros(len(self.members) + self.has_base)
+        weights[0 if index is None else index + self.has_base] = 1
+        self._copier(weights)
+        return self._estimator_with_arrays()
+
+    def _estimator_with_arrays(self) -> Any:
+        """Estimator with the parameters in ``arrays``."""
         parameters: dict[str, Any] = {
             name: as_torch(array) if name in self._torch else array
             for name, array in self.arrays.items()
@@ -236,12 +321,20 @@ def build_merged_estimator(
         If auxiliary files or BatchNorm statistics of members differ, or the parameters
         of networks have a low cosine similarity.
     """
+    rule.check(
+        len(members) + (base is not None and not rule.needs_base),
+        params,
+        has_base=rule.needs_base and base is not None,
+    )
+    for member, name in zip(members, names, strict=True):
+        if rule.needs_base and member is base:
+            raise ValueError(f"{name} is the base; leave it out of the members")
+    models = members if base is None or rule.needs_base else [base, *members]
     if base is not None:
         members, names = [base, *members], ["base", *names]
-    rule.check(len(members), params)
     for member, name in zip(members, names, strict=True):
         check_type(estimator, member, name)
-    template = make_template(estimator, members, labels)
+    template = make_template(estimator, models, labels)
     access = parameter_access(template)
     if device is not None and access.module is not None:
         access.module(template).to(device)
@@ -253,6 +346,9 @@ def build_merged_estimator(
         _check_contents(opened)
     layout = state_dict.read(access.get(template), "the estimator")
     opened = [map_keys(member, layout) for member in opened]
+    problems = base_problems(opened[1:], opened[0]) if rule.needs_base else iter(())
+    for problem in problems:
+        raise ValueError(problem)
     network = access.permutable_names(template)
     if network:
         check_related(opened, set(network), shared_init)

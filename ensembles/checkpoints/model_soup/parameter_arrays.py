@@ -47,6 +47,9 @@ class ParameterWriter:
         Parameters of the rule.
     integers : {"error", "first", "max"}
         How to resolve integer tensors that differ.
+    base : Checkpoint or None, default=None
+        Base of the members, with the same tensor names and shapes, for a rule that
+        needs one; None for other rules.
 
     Raises
     ------
@@ -62,6 +65,7 @@ class ParameterWriter:
         rule: Rule,
         params: Mapping[str, Any],
         integers: Integers,
+        base: Checkpoint | None = None,
     ) -> None:
         self.arrays = arrays
         self._rule = rule
@@ -69,13 +73,17 @@ class ParameterWriter:
         self._integers = integers
         self._combinations = MemberCombinations(len(members))
         self._plan: Plan | None = None
-        if _fits_in_memory(members, arrays):
+        self._base_rows: dict[str, Array] = {}
+        sources = [*members] if base is None else [*members, base]
+        if _fits_in_memory(sources, arrays) and not rule.spans_model(params):
             self._rows = {
                 name: [_read(member.layout[name]) for member in members]
                 for name in arrays
             }
+            if base is not None:
+                self._base_rows = {name: _read(base.layout[name]) for name in arrays}
         else:
-            self._plan = _plan(members, arrays, rule, params, integers)
+            self._plan = _plan(members, base, arrays, rule, params, integers)
             self._stream = RunningMean()
 
     @property
@@ -89,7 +97,8 @@ class ParameterWriter:
         Parameters
         ----------
         weights : ndarray of shape (n_members,) or (n_members, n_layers)
-            Member weights; with two axes, a column for each of ``layers``, in order.
+            Member weights; with two axes, a column for each of ``layers``, in order. A
+            single weight other than 0 copies that member, unless the rule has a base.
         counts : ndarray of shape (n_members,), int64, or None, default=None
             How often each member was added, in the ratio of the weights; None if
             members were not added one by one.
@@ -97,7 +106,10 @@ class ParameterWriter:
         rule, params = self._rule, self._params
         members: list[int] = list(range(len(weights)))
         member_weights: Float64 | None = weights
-        if weights.ndim == 1:
+        if rule.needs_base:
+            members = np.flatnonzero(weights).tolist()
+            member_weights = weights[members]
+        elif weights.ndim == 1:
             members, member_weights = self._combinations.arrange(
                 weights, counts if is_mean(rule) else None
             )
@@ -113,19 +125,30 @@ class ParameterWriter:
             if not is_float(out.dtype):
                 out[:] = resolve_integers(name, block, self._integers)
             elif out.size:
-                with naming(name):
-                    position = Position(name, array.shape)
-                    state = rule.state_of(
-                        block, columns[name], None, params, position=position
-                    )
-                    out[:] = rule.combine(
-                        block,
-                        columns[name],
-                        out.dtype,
-                        params=params,
-                        state=state,
-                        position=position,
-                    )
+                out[:] = self._combined(name, block, columns[name], rule, params)
+
+    def _combined(
+        self,
+        name: str,
+        rows: list[Array],
+        weights: Float64,
+        rule: Rule,
+        params: Mapping[str, Any],
+    ) -> Array:
+        """Combination of one tensor of members in memory."""
+        array, base = self.arrays[name], self._base_rows.get(name)
+        position = Position(name, array.shape)
+        with naming(name):
+            state = rule.state_of(rows, weights, base, params, position=position)
+            return rule.combine(
+                rows,
+                weights,
+                array.dtype,
+                params=params,
+                base=base,
+                state=state,
+                position=position,
+            )
 
     def _columns(self, weights: Float64) -> dict[str, Float64]:
         """Weights of the members by tensor name."""
@@ -190,6 +213,7 @@ def _read(tensor: Tensor) -> Array:
 
 def _plan(
     members: Sequence[Checkpoint],
+    base: Checkpoint | None,
     arrays: Mapping[str, Array],
     rule: Rule,
     params: Mapping[str, Any],
@@ -197,7 +221,12 @@ def _plan(
 ) -> Plan:
     """Plan of all members, with at least the memory that they need."""
     planned = plan(
-        members, rule=rule, rule_params=params, integers=integers, memory=sys.maxsize
+        members,
+        base=base,
+        rule=rule,
+        rule_params=params,
+        integers=integers,
+        memory=sys.maxsize,
     )
     targets = [
         target._replace(dtype=arrays[target.name].dtype)

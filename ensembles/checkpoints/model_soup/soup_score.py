@@ -23,6 +23,9 @@ HELD_OUT = 0.2  # share of the samples held out to choose weights
 class SoupScore:
     """Mean score of a combination over parts of the data.
 
+    For a rule with a base, a member with all the weight is scored itself, and other
+    weights are scaled to a mean of 1, see `scaled_weights`.
+
     Parameters
     ----------
     merged : MergedEstimator
@@ -61,8 +64,7 @@ class SoupScore:
         -------
         float
         """
-        weights = counts / counts.sum()
-        return self._mean_score(self.merged.set_weights(weights, counts), weights)
+        return self._score_chosen(counts / counts.sum(), counts)
 
     def __call__(self, weights: Float64) -> float:
         """Score of weights.
@@ -76,7 +78,43 @@ class SoupScore:
         -------
         float
         """
+        return self._score_chosen(weights)
+
+    def score_given(self, weights: Float64) -> float:
+        """Score of weights that the rule gets as they are.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_members,)
+            Member weights.
+
+        Returns
+        -------
+        float
+        """
         return self._mean_score(self.merged.set_weights(weights), weights)
+
+    def score_member(self, index: int | None) -> float:
+        """Score of a single member, not changed by the rule.
+
+        Parameters
+        ----------
+        index : int or None
+            Index of the member; None is the base.
+
+        Returns
+        -------
+        float
+        """
+        weights = np.zeros(len(self.merged.members))
+        if index is not None:
+            weights[index] = 1
+        return self._mean_score(self.merged.set_member(index), weights)
+
+    def _score_chosen(self, weights: Float64, counts: Counts | None = None) -> float:
+        """Score of weights of a selection."""
+        estimator = self.merged.set_chosen(weights, counts)
+        return self._mean_score(estimator, weights)
 
     def _mean_score(self, estimator: Any, weights: Float64) -> float:
         """Mean score over the parts, or a low one after a failure."""

@@ -24,8 +24,7 @@ from ensembles.checkpoints.model_soup.soup_score import (
 from ensembles.checkpoints.model_soup.training import check_counts, to_seed
 from ensembles.checkpoints.parameters.access import parameter_access
 from ensembles.checkpoints.soup_selection import (
-    check_rule,
-    needing_base,
+    check_base,
     resolve_selection,
     with_patience,
 )
@@ -37,7 +36,6 @@ from ensembles.selection.choose import (
     run_selection,
     warn_if_no_gain,
 )
-from ensembles.weights import check_weights
 
 CHOICES = {
     "integers": ("error", "first", "max"),
@@ -73,7 +71,6 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
     """
     _check_checkpoints(soup.estimator, soup.checkpoints)
     check_n_jobs(soup.n_jobs)
-    check_rule(rule)
     selection = resolve_selection(soup.weights)
     learned = _is_learned(selection, soup.estimator)
     if learned and not is_mean(rule):
@@ -86,17 +83,17 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
         check_choice(name, getattr(soup, name), choices)
     if not (soup.finish is None or callable(soup.finish)):
         raise TypeError(f"finish must be callable or None, found {soup.finish!r}")
-    needs_base = selection is not None and selection.needs_base
-    if soup.checkpoints is None and (needs_base or soup.base is not None):
+    if soup.checkpoints is None and (
+        soup.base is not None
+        or rule.needs_base
+        or (selection is not None and selection.needs_base)
+    ):
         raise ValueError(
-            f"weights={needing_base()} needs checkpoints and their base, found "
+            f"rule={rule.name!r} with weights={soup.weights!r:.80} and "
+            f"base={soup.base!r:.80} needs checkpoints and their base, found "
             "checkpoints=None"
         )
-    if needs_base != (soup.base is not None):
-        raise ValueError(
-            f"base and weights={needing_base()} must be used together, found "
-            f"base={soup.base!r:.80} and weights={soup.weights!r:.80}"
-        )
+    check_base(selection, [rule], soup.base, soup.weights)
     if selection is not None or soup.scoring is not None:
         resolve_scorer(soup.estimator, soup.scoring)  # raises for a wrong one
     _check_device(soup.estimator, soup.device)
@@ -122,10 +119,15 @@ def _check_values(
         n_members = soup.n_members
     else:
         n_members = len(soup.checkpoints)
-    rule.check(n_members + (soup.base is not None), soup.rule_params or {})
+    has_base = soup.base is not None
+    rule.check(
+        n_members + (has_base and not rule.needs_base),
+        soup.rule_params or {},
+        has_base=has_base and rule.needs_base,
+    )
     params = soup.weights_params or {}
     if selection is None:
-        check_weights(soup.weights, n_members, signed=rule.signed, rule=rule.name)
+        rule.check_weights(soup.weights, n_members)
     elif learned:
         check_convex(**params)
     else:
@@ -258,6 +260,8 @@ def choose_weights(
     if parts:
         scorer = resolve_scorer(soup.estimator, soup.scoring)
         score = SoupScore(merged, scorer, parts, soup.on_error)
+    if selection is None and rule.needs_base:
+        return _given(soup.weights, score, merged)
     if selection is None:
         return resolve_weights(
             soup.weights,
@@ -273,5 +277,29 @@ def choose_weights(
     if "random_state" in selection.params:
         params = {"random_state": to_seed(soup.random_state)} | params
     result = run_selection(selection, n_members, score, **params)
+    if rule.needs_base and score is not None:
+        result = _with_base_score(result, score)
     warn_if_no_gain(selection, result, [member.name for member in merged.members])
     return result
+
+
+def _given(weights: Any, score: SoupScore | None, merged: Any) -> SelectionResult:
+    """Weights as given to a rule with a base, with scores if there is a score."""
+    values = merged.rule.check_weights(weights, len(merged.members))
+    if score is None:
+        return SelectionResult(values)
+    scores = np.array([score.score_member(i) for i in range(len(values))])
+    return SelectionResult(
+        values,
+        scores,
+        int(np.argmax(scores)),
+        score.score_given(values),
+        base_score=score.score_member(None),
+    )
+
+
+def _with_base_score(result: SelectionResult, score: SoupScore) -> SelectionResult:
+    """Result of a selection with the score of the base alone."""
+    base_score = score.score_member(None)
+    best_score = max(base_score, float(result.best_score or base_score))
+    return result._replace(base_score=base_score, best_score=best_score)

@@ -85,6 +85,8 @@ def _open_base(base: Member, key: Keys) -> Checkpoint:
             f"base must be a path or a state dict, found {type(base).__name__}"
         )
     opened = read_layout(base, 0, key=key)
+    if opened is base:  # streams recognize the object
+        return opened
     return replace(opened, name=f"base {opened.path}" if opened.path else "base")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,22 +22,27 @@ from ensembles.checkpoints.merging.combinations import (
 )
 from ensembles.checkpoints.merging.running_mean import RunningMean
 from ensembles.checkpoints.merging.writers import write_plan_to
-from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.journal import (
     Journal,
     MemberRecord,
     member_record,
-    rule_identity,
+    to_json,
 )
-from ensembles.registry import lookup
+from ensembles.checkpoints.soup_search.rule_parameters import MEAN, ParametrizedRule
+from ensembles.checkpoints.soup_selection import single_member
+from ensembles.rules.rule import Rule
 
 ScoreFile = Callable[[Path], float]
-# Step of finite differences: smaller ones vanish in rounded parameters or scores.
-STEP = 0.05
-ROUNDING = 1e-12  # of a sum of weights: if it is nearer to 1, the base has weight 0
 # Options that do not affect the tensors.
 IDLE = ("only_weights", "memory", "threads", "force")
+
+
+class Key(NamedTuple):
+    """Weights as bytes, and the rule with its parameters; "" for a single source."""
+
+    weights: bytes
+    rule: str
 
 
 class Candidate(NamedTuple):
@@ -48,7 +53,7 @@ class Candidate(NamedTuple):
     members : tuple of str
         Names of the members with a weight other than 0.
     weights : tuple of float
-        Their weights, with sum 1.
+        Their weights, with sum 1, or a mean of 1 for a rule that needs a base.
     score : float or None
         Score as the callable returned it; None if it failed.
     seconds : float
@@ -57,6 +62,10 @@ class Candidate(NamedTuple):
         Whether the score was read from the journal.
     error : str or None
         Message of the failure; None after a success.
+    rule : str or None
+        Name of the rule; None for a single checkpoint itself.
+    rule_params : tuple of (str, value)
+        Parameters of the rule; empty for a single checkpoint itself.
     """
 
     members: tuple[str, ...]
@@ -65,6 +74,8 @@ class Candidate(NamedTuple):
     seconds: float
     reused: bool = False
     error: str | None = None
+    rule: str | None = None
+    rule_params: tuple[tuple[str, Any], ...] = ()
 
 
 class ScoringJob(NamedTuple):
@@ -77,7 +88,7 @@ class ScoringJob(NamedTuple):
     out : Path
         Output of the soup; candidates are written in a temporary folder beside it.
     options : mapping of str to value
-        Options of every average, without weights.
+        Options of every average, without weights and rule.
     on_error : {"raise", "drop"}
         Whether to raise if a score fails, or to continue without it.
     lower_is_better : bool
@@ -101,11 +112,9 @@ class ScoringJob(NamedTuple):
 
 
 class CandidateScorer:
-    """Score of weights over the members whose own score did not fail.
+    """Scores single checkpoints in place, and combinations of them beside the output.
 
-    A single member is scored in place. Any other combination is written beside the
-    output, scored and removed; each is scored once. A combination whose score fails
-    gets a lower score than all previous ones.
+    A combination is written, scored and removed; each is scored once.
 
     Parameters
     ----------
@@ -119,11 +128,11 @@ class CandidateScorer:
     Attributes
     ----------
     sources : tuple of Checkpoint
-        The base, if any, and the members: the order of the weights of `candidate`.
+        The base, if any, and the members: the order of the weights of candidates.
     scorable : list of int
         Indices of the members with a score, without the base, after `score_members`.
-    candidates : dict of bytes to Candidate
-        All scored candidates, in order, by their weights.
+    candidates : list of Candidate
+        All scored candidates, in order.
     stream : RunningMean
         Stream of the combinations; it verifies each member once.
     """
@@ -133,22 +142,23 @@ class CandidateScorer:
     ) -> None:
         self.base = base
         self.sources = (*([] if base is None else [base]), *members)
+        self.job = job
         self.scorable: list[int] = []
-        self.candidates: dict[bytes, Candidate] = {}
-        self._job = job
-        rule = job.options["rule"]
-        rule = lookup(RULES, rule) if isinstance(rule, str) else rule
-        self._is_mean = is_mean(rule)
         self._combinations = MemberCombinations(
             len(self.sources), memory=job.options["memory"]
         )
         self.stream = RunningMean(job.out.parent)
         self._settings = {k: v for k, v in job.options.items() if k not in IDLE}
-        self._settings["rule"] = rule_identity(rule)
         self._suffix = candidate_suffix(members[0])
         self._records = [member_record(source, 1.0) for source in self.sources]
-        self._arranged: dict[bytes, Combination] = {}
-        self._values: list[float] = []
+        self._scored: dict[Key, Candidate] = {}
+        # Sources to read, in order, and options of `plan`.
+        self._jobs: dict[Key, tuple[list[Checkpoint], dict[str, Any]]] = {}
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All scored candidates, in order."""
+        return list(self._scored.values())
 
     def score_members(self) -> None:
         """Score the base and each member alone, and find those with a score.
@@ -164,20 +174,22 @@ class CandidateScorer:
             For each member that is left out, and if all have the same score.
         """
         scores, error = [], None
-        for index, weights in enumerate(np.eye(len(self.sources))):
-            name, candidate = self.sources[index].name, self.candidate(weights)
+        for index, source in enumerate(self.sources):
+            candidate = self.single(index)
             if candidate.score is not None:
                 scores.append(candidate.score)
-                if self.sources[index] is not self.base:
+                if source is not self.base:
                     self.scorable.append(index)
-            elif self.sources[index] is self.base:
+            elif source is self.base:
                 raise ValueError(
-                    f"the base must have a score; scoring {name} failed: "
+                    f"the base must have a score; scoring {source.name} failed: "
                     f"{candidate.error}"
                 )
             else:
                 error = candidate.error
-                warn_caller(f"{name} is left out because scoring it failed: {error}")
+                warn_caller(
+                    f"{source.name} is left out because scoring it failed: {error}"
+                )
         if not self.scorable:
             n_members = len(self.sources) - (self.base is not None)
             raise ValueError(
@@ -190,88 +202,59 @@ class CandidateScorer:
                 "this is the number meant as the score"
             )
 
-    def score_counts(self, counts: Counts) -> float:
-        """Score of the weights ``counts / counts.sum()`` of the scorable members."""
-        return self(counts / counts.sum(), counts)
-
-    def __call__(self, weights: Float64, counts: Counts | None = None) -> float:
-        """Score of weights of shape (n_scorable,); the base has 1 minus their sum."""
-        if counts is not None:
-            scorable, counts = counts, np.zeros(len(self.sources), np.int64)
-            counts[self.scorable] = scorable
-        score = self.candidate(self.expand(weights), counts).score
-        if score is None:
-            lowest = min(self._values)
-            return lowest - max(1.0, abs(lowest))
-        self._values.append(-score if self._job.lower_is_better else score)
-        return self._values[-1]
-
-    def gradient(self, weights: Float64) -> Float64:
-        """Slopes of the score towards each member, by finite differences of `STEP`.
+    def single(self, index: int) -> Candidate:
+        """Candidate of a single source itself, scored in the first call.
 
         Parameters
         ----------
-        weights : ndarray of shape (n_scorable,)
-            Weights to start each step from.
+        index : int
+            Index in ``sources``.
 
         Returns
         -------
-        ndarray of shape (n_scorable,)
-            All 0 if no step improves the score, so that gradient ascent stops.
-
-        Warns
-        -----
-        UserWarning
-            If no step changes the score.
-        """
-        value = self(weights)
-        steps = (1 - STEP) * weights + STEP * np.eye(len(weights))
-        changes = np.array([self(step) for step in steps]) - value
-        if not changes.any():
-            warn_caller(
-                "gradient ascent needs a score that changes with the weights, but a "
-                f"step of {STEP:g} towards any member does not change it; pass "
-                "select='greedy_soup' (--select greedy-soup), which needs no gradient"
-            )
-        return changes / STEP if changes.max() > 0 else np.zeros(len(weights))
-
-    def expand(self, weights: Float64) -> Float64:
-        """Expand weights of the scorable sources to all sources, with 0 for the others.
-
-        Parameters
-        ----------
-        weights : ndarray of shape (n_scorable,)
-            Weights in the order of ``scorable``.
-
-        Returns
-        -------
-        ndarray of shape (n_sources,)
-        """
-        expanded = np.zeros(len(self.sources))
-        expanded[self.scorable] = weights
-        if self.base is not None:
-            share = 1 - math.fsum(weights)
-            expanded[0] = share if abs(share) > ROUNDING else 0.0
-        return expanded
-
-    def uniform(self) -> Float64:
-        """Equal weights of the members with a score, 0 for the base and the others.
-
-        Returns
-        -------
-        ndarray of shape (n_sources,)
+        Candidate
         """
         weights = np.zeros(len(self.sources))
-        weights[self.scorable] = 1 / len(self.scorable)
-        return weights
+        weights[index] = 1.0
+        key = Key(weights.tobytes(), "")
+        if key not in self._scored:
+            name = self.sources[index].name
+            candidate = Candidate((name,), (1.0,), score=None, seconds=0.0)
+            self._jobs[key] = [self.sources[index]], dict(self.job.options)
+            self._score(key, candidate, weights, {})
+        return self._scored[key]
 
-    def candidate(self, weights: Float64, counts: Counts | None = None) -> Candidate:
-        """Candidate of the given weights, scored in the first call.
+    def mean_of(self, weights: Float64) -> Candidate:
+        """Candidate of a weighted mean, or of the source that has all the weight.
 
         Parameters
         ----------
-        weights : ndarray of shape (n_sources,), non-negative, sum 1
+        weights : ndarray of shape (n_sources,), sum 1
             Weights of all sources.
+
+        Returns
+        -------
+        Candidate
+        """
+        alone = single_member(weights)
+        if alone is not None:
+            return self.single(alone)
+        return self.combination(weights, MEAN)
+
+    def combination(
+        self,
+        weights: Float64,
+        how: ParametrizedRule,
+        counts: Counts | None = None,
+    ) -> Candidate:
+        """Candidate of sources combined by a rule, scored in the first call.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_sources,), non-negative
+            Weights of all sources; 0 for the base if the rule needs one.
+        how : ParametrizedRule
+            Rule that combines the sources.
         counts : ndarray of shape (n_sources,), int64, or None, default=None
             How often each source was added, in the ratio of the weights; None if
             members were not added one by one.
@@ -286,85 +269,130 @@ class CandidateScorer:
             If a member changes while it is scored, or a score is not finite and
             ``on_error`` is "raise".
         """
-        key, job = weights.tobytes(), self._job
-        if key in self.candidates:
-            return self.candidates[key]
+        settings = self._settings | {"rule": how.identity, "rule_params": how.params}
+        key = Key(weights.tobytes(), to_json([how.identity, how.params]))
+        if key in self._scored:
+            return self._scored[key]
         indices = np.flatnonzero(weights).tolist()
-        if counts is None and len(set(weights[indices])) == 1:
-            counts = (weights != 0).astype(np.int64)
         # Even if the journal has the score: the order of members depends on earlier
         # combinations, and a resumed run must give the same as an uninterrupted one.
-        counts = counts if self._is_mean else None
-        self._arranged[key] = self._combinations.arrange(weights, counts)
+        arranged = self._arranged(weights, how.rule, counts)
+        options = {
+            **self.job.options,
+            "rule": how.rule,
+            "rule_params": how.params,
+            "weights": arranged.weights,
+        }
+        if how.rule.needs_base:
+            options["base"] = self.base
+            settings["base"] = self._records[0]._asdict()
+        self._jobs[key] = [self.sources[i] for i in arranged.members], options
         candidate = Candidate(
             tuple(self.sources[index].name for index in indices),
             tuple(weights[indices].tolist()),
             score=None,
             seconds=0.0,
+            rule=how.rule.name,
+            rule_params=tuple(how.params.items()),
         )
-        settings = self._settings if len(indices) > 1 else {}
-        known_score = None
-        if job.journal is not None:
-            known_score = job.journal.find(self._weighted(weights), settings)
-        if known_score is not None:
-            candidate = candidate._replace(score=known_score, reused=True)
-        elif len(indices) == 1:
-            path = Path(str(self.sources[indices[0]].path))
-            candidate = self._scored(candidate, path)
-        else:
-            with temporary_sibling(job.out, folder=True) as folder:
-                path = folder / f"candidate{self._suffix}"
-                with explain_disk_full(job.out):
-                    if not self._suffix:
-                        path.mkdir()
-                    planned = self._plan(weights, path)
-                    write_plan_to(planned, path, job.progress, self.stream)
-                candidate = self._scored(candidate, path)
-        if not candidate.reused:
-            self._check_unchanged(indices)
-            if job.journal is not None and candidate.score is not None:
-                records, seconds = self._weighted(weights), candidate.seconds
-                job.journal.add(records, candidate.score, seconds, settings)
-        self.candidates[key] = candidate
-        job.record(candidate)
-        return candidate
+        return self._score(key, candidate, weights, settings)
 
-    def final_plan(self, weights: Float64) -> Plan:
+    def best(self, candidates: Iterable[Candidate]) -> Candidate | None:
+        """Candidate with the best score, the first among equals.
+
+        Parameters
+        ----------
+        candidates : iterable of Candidate
+            Candidates, with or without a score.
+
+        Returns
+        -------
+        Candidate or None
+            None if no candidate has a score.
+        """
+        scored = [c for c in candidates if c.score is not None]
+        choose = min if self.job.lower_is_better else max
+        return choose(scored, key=lambda c: float(c.score or 0), default=None)
+
+    def final_plan(self, candidate: Candidate) -> Plan:
         """Plan that writes a scored candidate to the output, with the same bytes.
 
         Parameters
         ----------
-        weights : ndarray of shape (n_sources,)
-            Weights of a candidate that was scored.
+        candidate : Candidate
+            A candidate that was scored.
 
         Returns
         -------
         Plan
-
-        Raises
-        ------
-        KeyError
-            If no candidate with these weights was scored.
         """
-        return self._plan(weights, self._job.out)
+        key = next(key for key, other in self._scored.items() if other is candidate)
+        return self._plan(key, self.job.out)
 
-    def _plan(self, weights: Float64, out: Path) -> Plan:
-        """Plan of a candidate, with its order of members."""
-        combination = self._arranged[weights.tobytes()]
-        options = {**self._job.options, "weights": combination.weights}
-        if len(combination.members) == 1:  # a copy, by any rule
-            options |= {"rule": "mean", "rule_params": {}}
-        return plan([self.sources[i] for i in combination.members], out, **options)
+    def _plan(self, key: Key, out: Path) -> Plan:
+        sources, options = self._jobs[key]
+        return plan(sources, out, **options)
 
-    def _scored(self, candidate: Candidate, path: Path) -> Candidate:
+    def _arranged(
+        self, weights: Float64, rule: Rule, counts: Counts | None
+    ) -> Combination:
+        """Members in the order in which they are read, and their weights."""
+        members = np.flatnonzero(weights).tolist()
+        if rule.needs_base:
+            return Combination(members, weights[members])
+        if counts is None and len(set(weights[members])) == 1:
+            counts = (weights != 0).astype(np.int64)
+        return self._combinations.arrange(weights, counts if is_mean(rule) else None)
+
+    def _score(
+        self,
+        key: Key,
+        candidate: Candidate,
+        weights: Float64,
+        settings: dict[str, Any],
+    ) -> Candidate:
+        """Candidate with its score, from the journal or by the callable."""
+        job, known_score = self.job, None
+        if job.journal is not None:
+            known_score = job.journal.find(self._weighted(weights), settings)
+        if known_score is not None:
+            candidate = candidate._replace(score=known_score, reused=True)
+        elif candidate.rule is None:
+            path = Path(str(self.sources[int(np.argmax(weights))].path))
+            candidate = self._with_score(candidate, path)
+        else:
+            candidate = self._score_beside(candidate, key)
+        if not candidate.reused:
+            indices = np.flatnonzero(weights).tolist()
+            self._check_unchanged([0, *indices] if "base" in settings else indices)
+            if job.journal is not None and candidate.score is not None:
+                records, seconds = self._weighted(weights), candidate.seconds
+                job.journal.add(records, candidate.score, seconds, settings)
+        self._scored[key] = candidate
+        job.record(candidate)
+        return candidate
+
+    def _score_beside(self, candidate: Candidate, key: Key) -> Candidate:
+        """Candidate with the score of its file, which is removed afterwards."""
+        job = self.job
+        with temporary_sibling(job.out, folder=True) as folder:
+            path = folder / f"candidate{self._suffix}"
+            with explain_disk_full(job.out):
+                if not self._suffix:
+                    path.mkdir()
+                planned = self._plan(key, path)
+                write_plan_to(planned, path, job.progress, self.stream)
+            return self._with_score(candidate, path)
+
+    def _with_score(self, candidate: Candidate, path: Path) -> Candidate:
         """Candidate with its score, or with the error message of a failure."""
         started = time.perf_counter()
         try:
-            value = float(self._job.score(path))
+            value = float(self.job.score(path))
             if not math.isfinite(value):
                 raise ValueError(f"a score must be finite, found {value}")
         except Exception as error:
-            if self._job.on_error == "raise":
+            if self.job.on_error == "raise":
                 error.add_note(
                     f"the failed score was that of {' + '.join(candidate.members)}; "
                     "pass on_error='drop' (--on-error drop) to continue without it"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ensembles.atomic_io import check_absent
-from ensembles.checkpoints.planning.plan import Plan
+from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.journal import Journal
-from ensembles.checkpoints.soup_selection import needing_base, resolve_selection
-from ensembles.selection import Selection
+from ensembles.checkpoints.soup_search.rule_parameters import RuleSpace
+from ensembles.checkpoints.soup_selection import check_base, resolve_selection
+from ensembles.selection import SELECTIONS, Selection
 
 
 def check_members(members: Any, base: Any) -> None:
@@ -57,47 +58,56 @@ def check_members(members: Any, base: Any) -> None:
 
 
 def check_selection(
-    select: str, params: Mapping[str, Any], base: Any, n_members: int
-) -> Selection:
-    """Look up a selection, and validate its base and parameters.
+    select: str | None,
+    params: Mapping[str, Any],
+    base: Any,
+    spaces: Sequence[RuleSpace],
+    n_members: int,
+) -> Selection | None:
+    """Look up a selection, and validate its base, parameters and ranges.
 
     Parameters
     ----------
-    select : str
-        Name of a selection in `ensembles.selection.SELECTIONS`.
+    select : str or None
+        Name of a selection in `ensembles.selection.SELECTIONS`. None is
+        ``"greedy_soup"`` for a single rule that needs no base, else no selection.
     params : mapping of str to value
         Parameters of the selection.
     base : path or None
-        Base, which must be given if and only if the selection needs one.
+        Base, which must be given if and only if the selection or a rule needs one.
+    spaces : sequence of RuleSpace
+        Rules of the soup, with the ranges of their parameters.
     n_members : int
         Number of members that weights are chosen for.
 
     Returns
     -------
-    Selection
+    Selection or None
+        None if all members are combined with equal weights.
 
     Raises
     ------
     ValueError
-        If the selection is unknown, ``base`` does not fit it, or a parameter is unknown
-        or invalid.
+        If the selection is unknown, ``base`` does not fit it, a parameter is unknown or
+        invalid, or the selection does not choose parameters that have a range.
     ImportError
         If the selection needs a package that is not installed.
     """
-    selection = resolve_selection(select)
-    if selection is None:
+    rules = [space.rule for space in spaces]
+    if select is None and len(rules) == 1 and not rules[0].needs_base:
+        select = "greedy_soup"
+    selection = None if select is None else resolve_selection(select)
+    if selection is None and select is not None:
         raise TypeError(f"select must be the name of a selection, found {select!r}")
-    if base is None and selection.needs_base:
-        raise ValueError(
-            f"selection {select!r} needs the checkpoint that the members were "
-            "fine-tuned from; pass base=PATH (--base PATH)"
-        )
-    if base is not None and not selection.needs_base:
-        raise ValueError(
-            "base=PATH (--base PATH) can be used with selection "
-            f"{needing_base()} only, found the base {base} and selection {select!r}; "
-            "leave the base out, or choose that selection"
-        )
+    check_base(selection, rules, base, select)
+    _check_ranges(selection, spaces)
+    if selection is None:
+        if params:
+            raise ValueError(
+                f"parameters {', '.join(params)} need a selection; pass select=NAME "
+                "(--select NAME)"
+            )
+        return None
     try:
         selection.check_params(n_members, params)
     except TypeError as error:
@@ -105,6 +115,68 @@ def check_selection(
             f"parameters of selection {select!r} must have the right types: {error}"
         ) from None
     return selection
+
+
+def _check_ranges(selection: Selection | None, spaces: Sequence[RuleSpace]) -> None:
+    """Raise for a range if the selection does not choose parameters of the rule."""
+    names = [name for space in spaces for name in space.ranges]
+    if names and not (selection is not None and selection.samples_params):
+        samplers = [n for n, s in SELECTIONS.items() if s.samples_params]
+        raise ValueError(
+            f"the range of {names[0]!r} needs a selection that chooses parameters of "
+            f"the rule; pass select={' or '.join(map(repr, samplers))} (--select "
+            f"{' or '.join(samplers)}), or a single value"
+        )
+
+
+def plan_rules(
+    members: Sequence[Any],
+    base: Any,
+    out: Any,
+    spaces: Sequence[RuleSpace],
+    options: Mapping[str, Any],
+) -> Plan:
+    """Plan the average of all members by each rule, before the first score.
+
+    Parameters
+    ----------
+    members : sequence of paths
+        Paths of the members.
+    base : path or None
+        Path of the base; a member if no rule needs it. None without a base.
+    out : path
+        Output.
+    spaces : sequence of RuleSpace
+        Rules, which are planned with both ends of the ranges.
+    options : mapping of str to value
+        Options of `plan`, without weights and rule.
+
+    Returns
+    -------
+    Plan
+        With the base, if there is one.
+
+    Raises
+    ------
+    ValueError
+        If the members do not match, or a rule does not accept them or a parameter.
+    """
+    with_base = [space for space in spaces if space.rule.needs_base]
+    sources = [*members] if base is None or with_base else [base, *members]
+    planned: list[Plan] = []
+    for space in [*with_base, *(s for s in spaces if not s.rule.needs_base)]:
+        for end in ("low", "high") if space.ranges else ("first",):
+            planned.append(
+                plan(
+                    sources,
+                    out,
+                    base=base if space.rule.needs_base else None,
+                    rule=space.rule,
+                    rule_params=space.params_at(end),
+                    **options,
+                )
+            )
+    return planned[0]
 
 
 def check_output(planned: Plan, journal: Journal | None) -> None:

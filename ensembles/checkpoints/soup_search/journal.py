@@ -160,13 +160,13 @@ def read_journal(path: str | os.PathLike[str]) -> list[JournalEntry]:
 
 def _entry(facts: dict[str, Any], score: float) -> JournalEntry:
     return JournalEntry(
-        source=_to_json([facts["command"], facts["folder"], facts["files"]]),
+        source=to_json([facts["command"], facts["folder"], facts["files"]]),
         members={
-            str(record["path"]): _to_json([record["files"], record["around"]])
+            str(record["path"]): to_json([record["files"], record["around"]])
             for record in facts["members"]
         },
         weights=tuple(float(record["weight"]) for record in facts["members"]),
-        settings=_to_json(facts["settings"]),
+        settings=to_json(facts["settings"]),
         score=score,
     )
 
@@ -321,7 +321,7 @@ class Journal:
         -------
         float or None
         """
-        return self._scores.get(_to_json(self._facts(records, settings)))
+        return self._scores.get(to_json(self._facts(records, settings)))
 
     def add(
         self,
@@ -355,12 +355,12 @@ class Journal:
         if self._fd is None:
             raise ValueError(f"{self.path} must be open for scores to be added")
         facts = self._facts(records, settings)
-        line = _to_json({**facts, "score": score, "seconds": round(seconds, 3)})
+        line = to_json({**facts, "score": score, "seconds": round(seconds, 3)})
         content = f"{line}\n".encode()
         pwrite_all(self._fd, memoryview(content), self._end)
         os.fsync(self._fd)
         self._end += len(content)
-        self._scores[_to_json(facts)] = score
+        self._scores[to_json(facts)] = score
         if not self._is_in_place(self._fd):
             warn_caller(
                 f"{self.path} was removed or replaced while scores were written to it; "
@@ -420,7 +420,7 @@ class Journal:
                 self._folder,
             )
             self.n_outdated += is_same and facts["files"] != self.files
-            self._scores[_to_json(facts)] = score
+            self._scores[to_json(facts)] = score
 
     def _wrong_file(self, reason: str) -> str:
         return (
@@ -429,7 +429,18 @@ class Journal:
         )
 
 
-def _to_json(facts: Any) -> str:
+def to_json(facts: Any) -> str:
+    """JSON of facts, with sorted keys, so that equal facts have equal texts.
+
+    Parameters
+    ----------
+    facts : object
+        Mappings, sequences, numbers, strings and arrays; others become their ``repr``.
+
+    Returns
+    -------
+    str
+    """
     return json.dumps(facts, sort_keys=True, default=_plain)
 
 

@@ -6,11 +6,9 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ensembles._sklearn import check_bool, check_choice, check_mapping, warn_caller
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
@@ -21,7 +19,7 @@ from ensembles.checkpoints.merging.relations import (
     different_initializations,
 )
 from ensembles.checkpoints.planning.options import MEMORY, Integers, Missing
-from ensembles.checkpoints.planning.plan import Plan, plan
+from ensembles.checkpoints.planning.plan import Plan
 from ensembles.checkpoints.planning.warnings import warn_of_candidates
 from ensembles.checkpoints.soup_search.candidates import (
     Candidate,
@@ -34,11 +32,17 @@ from ensembles.checkpoints.soup_search.checks import (
     check_members,
     check_output,
     check_selection,
+    plan_rules,
 )
 from ensembles.checkpoints.soup_search.journal import Journal
-from ensembles.checkpoints.soup_selection import check_rule, with_patience
+from ensembles.checkpoints.soup_search.rule_parameters import resolve_rules
+from ensembles.checkpoints.soup_search.rule_search import (
+    Comparison,
+    RuleResult,
+    compare_rules,
+)
+from ensembles.checkpoints.soup_selection import with_patience
 from ensembles.rules.rule import Rule
-from ensembles.selection.choose import SelectionResult, run_selection
 
 
 @dataclass(frozen=True)
@@ -54,25 +58,30 @@ class SoupReport:
     scores : tuple of float or None
         Score of each member alone; None if it failed.
     weights : tuple of float
-        Weight of each member; with ``base_weight`` they sum to 1.
+        Weight of each member; with ``base_weight`` they sum to 1, or to the number of
+        members in use for a rule that needs a base.
     base : str or None
         Name of the base; None without a base.
     base_score : float or None
         Score of the base; None without a base.
     base_weight : float
-        Weight of the base; 0 without a base.
+        Weight of the base; 0 without a base, and for a rule that needs a base.
     score : float
         Score of the soup.
     uniform_score : float or None
         Score of the average of all members with a score, without the base; None if it
-        failed.
+        failed. It is their mean, except for a single rule that needs no base.
     lower_is_better : bool
         Whether lower scores are better.
     candidates : tuple of Candidate
         All scored candidates, in order.
     history : tuple of Candidate
         Candidates that the selection recorded, in order, such as each window of
-        ``"windows"`` or the weights of each round of ``"greedy"``.
+        ``"windows"`` or the weights of each round of ``"greedy"``; rule by rule.
+    rules : tuple of RuleResult
+        Best combination by each rule, and the number of its scores.
+    chosen : Candidate
+        Candidate that was written.
     written : MergeReport
         Report of the average that was written; its plan has the members in order.
     checkpoints : tuple of Checkpoint
@@ -93,6 +102,8 @@ class SoupReport:
     lower_is_better: bool
     candidates: tuple[Candidate, ...] = field(repr=False)
     history: tuple[Candidate, ...] = field(repr=False)
+    rules: tuple[RuleResult, ...] = field(repr=False)
+    chosen: Candidate = field(repr=False)
     written: MergeReport = field(repr=False)
     checkpoints: tuple[Checkpoint, ...] = field(repr=False)
     base_checkpoint: Checkpoint | None = field(repr=False)
@@ -130,11 +141,12 @@ def make_soup(
     score: ScoreFile,
     out: str | os.PathLike[str],
     *,
-    select: str = "greedy_soup",
+    select: str | None = None,
     weights_params: Mapping[str, Any] | None = None,
     base: str | os.PathLike[str] | None = None,
-    rule: str | Rule = "mean",
+    rule: str | Rule | Sequence[str | Rule] = "mean",
     rule_params: Mapping[str, Any] | None = None,
+    rule_ranges: Mapping[str, tuple[float, float]] | None = None,
     lower_is_better: bool = False,
     on_error: str = "raise",
     journal: Journal | None = None,
@@ -155,7 +167,9 @@ def make_soup(
     """Select the checkpoints whose average scores best, and write that average.
 
     Single members are scored in place. Any other combination is written beside the
-    output, in the format of the first member, scored and removed.
+    output, in the format of the first member, scored and removed. Several rules are
+    compared with each other, with the mean of all members, and with single members: the
+    checkpoint that scores best is written, the simplest of those that score the same.
 
     Parameters
     ----------
@@ -166,16 +180,25 @@ def make_soup(
     out : path
         Output, as in `average`. The file is identical, byte for byte, to the output of
         `average` for the members and weights in ``written.plan`` of the report.
-    select : str, default="greedy_soup"
-        Selection of the weights: a name in `ensembles.selection.SELECTIONS`.
+    select : str or None, default=None
+        Selection of the weights: a name in `ensembles.selection.SELECTIONS`. None is
+        ``"greedy_soup"`` for a single rule that needs no base; several rules, or one
+        that needs a base, combine all members with equal weights, as `average` does.
     weights_params : mapping of str to value or None, default=None
         Parameters of the selection; None means defaults.
     base : path or None, default=None
-        Common ancestor of the fine-tuned members; required by ``"wise_ft"``, else None.
-    rule : str or Rule, default="mean"
-        Rule that combines the members, as in `average`.
+        Common ancestor of the fine-tuned members; required by ``"wise_ft"`` and by
+        rules with ``needs_base=True``, else None.
+    rule : str, Rule, or sequence of them, default="mean"
+        Rule that combines the members, as in `average`, or several rules to compare.
+        Selected weights sum to 1; for a rule that needs a base they are scaled to a
+        mean of 1 over the members in use, and a single member is used as it is.
     rule_params : mapping of str to value or None, default=None
-        Parameters of the rule; None means defaults.
+        Parameters of the rules; None means defaults. Of several rules, each gets the
+        parameters that it has.
+    rule_ranges : mapping of str to (low, high) or None, default=None
+        Parameters of the rules that ``select="optuna"`` chooses too, such as
+        ``{"density": (0.1, 0.9)}``; None means none.
     lower_is_better : bool, default=False
         Whether lower scores are better.
     on_error : {"raise", "drop"}, default="raise"
@@ -227,14 +250,13 @@ def make_soup(
     for name, value in (("lower_is_better", lower_is_better), ("force", force)):
         check_bool(name, value)
     check_members(members, base)
-    check_rule(rule)
-    paths = [*members] if base is None else [base, *members]
+    fixed = check_mapping("rule_params", rule_params)
+    spaces = resolve_rules(rule, fixed, check_mapping("rule_ranges", rule_ranges))
     params = check_mapping("weights_params", weights_params)
-    selection = check_selection(select, params, base, len(members))
-    params = with_patience(selection, params, len(members))
+    selection = check_selection(select, params, base, spaces, len(members))
+    if selection is not None:
+        params = with_patience(selection, params, len(members))
     options: dict[str, Any] = {
-        "rule": rule,
-        "rule_params": check_mapping("rule_params", rule_params),
         "dtype": dtype,
         "integers": integers,
         "missing": missing,
@@ -247,12 +269,15 @@ def make_soup(
         "threads": threads,
         "force": force,
     }
-    planned = plan(paths, out, **options)
+    planned = plan_rules(members, base, out, spaces, options)
     assert planned.out is not None
     check_output(planned, journal)
     _warn_of_members(planned)
-    sources = list(planned.members)
-    base_checkpoint = None if base is None else sources.pop(0)
+    sources, base_checkpoint = list(planned.members), planned.base
+    if base_checkpoint is not None:  # named "base ..." in messages of the plan
+        base_checkpoint = replace(base_checkpoint, name=str(base))
+    elif base is not None:
+        base_checkpoint = sources.pop(0)
     job = ScoringJob(
         score=score,
         out=planned.out,
@@ -266,19 +291,10 @@ def make_soup(
     with journal or nullcontext():
         scorer = CandidateScorer(sources, base_checkpoint, job)
         scorer.score_members()
-        n_scorable = len(scorer.scorable)
-        result = run_selection(selection, n_scorable, scorer, **params)
-        weights = scorer.expand(result.weights)
-        chosen = scorer.candidate(weights)
-        if chosen.score is None:
-            raise ValueError(
-                f"scoring the combination selected by {select!r} failed: "
-                f"{chosen.error}; use another selection"
-            )
-        scorer.candidate(scorer.uniform())
-        final = scorer.final_plan(weights)
+        found = compare_rules(scorer, spaces, selection, params)
+        final = scorer.final_plan(found.chosen)
         written = write(final, progress=progress, stream=scorer.stream)
-    return _report(scorer, result, written, lower_is_better)
+    return _report(scorer, found, written)
 
 
 def _warn_of_members(planned: Plan) -> None:
@@ -291,20 +307,18 @@ def _warn_of_members(planned: Plan) -> None:
 
 
 def _report(
-    scorer: CandidateScorer,
-    result: SelectionResult,
-    written: MergeReport,
-    lower_is_better: bool,
+    scorer: CandidateScorer, found: Comparison, written: MergeReport
 ) -> SoupReport:
-    weights = scorer.expand(result.weights)
-    steps = [scorer.expand(trial.weights).tobytes() for trial in result.history]
-    alone = [scorer.candidate(row).score for row in np.eye(len(weights))]
-    rows = list(zip(scorer.sources, alone, weights.tolist(), strict=True))
+    chosen = found.chosen
+    weight_of = dict(zip(chosen.members, chosen.weights, strict=True))
+    rows = [
+        (source, scorer.single(index).score, weight_of.get(source.name, 0.0))
+        for index, source in enumerate(scorer.sources)
+    ]
     base, base_score, base_weight = None, None, 0.0
     if scorer.base is not None:
         base, base_score, base_weight = rows.pop(0)
     checkpoints, scores, member_weights = zip(*rows, strict=True)
-    score = scorer.candidate(weights).score
     return SoupReport(
         out=written.out,
         members=tuple(member.name for member in checkpoints),
@@ -313,11 +327,13 @@ def _report(
         base=None if base is None else base.name,
         base_score=base_score,
         base_weight=base_weight,
-        score=math.nan if score is None else score,
-        uniform_score=scorer.candidate(scorer.uniform()).score,
-        lower_is_better=lower_is_better,
-        candidates=tuple(scorer.candidates.values()),
-        history=tuple(scorer.candidates[step] for step in steps),
+        score=math.nan if chosen.score is None else chosen.score,
+        uniform_score=found.uniform.score,
+        lower_is_better=scorer.job.lower_is_better,
+        candidates=tuple(scorer.candidates),
+        history=found.history,
+        rules=found.results,
+        chosen=chosen,
         written=written,
         checkpoints=checkpoints,
         base_checkpoint=base,

@@ -176,7 +176,7 @@ def score_files(
     job = ScoringJob(
         score=score,
         out=Path(out),
-        options={**options, "rule": "mean", "rule_params": {}},
+        options=options,
         on_error=on_error,
         lower_is_better=lower_is_better,
         journal=journal,
@@ -185,7 +185,7 @@ def score_files(
     )
     with journal or nullcontext():
         scorer = CandidateScorer(planned.members, None, job)
-        candidates = [scorer.candidate(row) for row in weights]
+        candidates = [scorer.mean_of(row) for row in weights]
     scores = [np.nan if c.score is None else c.score for c in candidates]
     if np.isnan(scores).all():
         raise ValueError(

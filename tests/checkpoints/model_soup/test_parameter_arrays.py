@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 from ensembles.checkpoints import average
 from ensembles.checkpoints.directories.open import open_checkpoint
 from ensembles.checkpoints.formats import state_dict
+from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.model_soup import parameter_arrays
 from ensembles.checkpoints.model_soup.parameter_arrays import ParameterWriter
-from ensembles.rules import RULES
 
 WEIGHTS = [0.2, 0.5, 0.3]
 
@@ -54,15 +54,20 @@ def same(write: ParameterWriter, expected: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize(
-    "rule", sorted(n for n, r in RULES.items() if not r.needs_base)
+    "rule", sorted(n for n, r in RULES.items() if r.needs_moments is None)
 )
 @pytest.mark.filterwarnings("ignore:.* the same initialization")
 def test_every_rule_has_the_bytes_of_average(rule: str, dtype: Any) -> None:
     members = states(dtype)[: RULES[rule].n_members]
     weights = np.array(WEIGHTS[: len(members)])
-    write = writer(members, rule)
+    base, opened = None, None
+    if RULES[rule].needs_base:
+        base = {name: tensor / 2 for name, tensor in members[0].items()}
+        base["count"] = members[0]["count"]
+        opened = state_dict.read(base, "base")
+    write = writer(members, rule, base=opened)
     write(weights)
-    same(write, average(members, rule=rule, weights=weights))
+    same(write, average(members, base=base, rule=rule, weights=weights))
 
 
 @pytest.mark.parametrize("place", ["memory", "large", "files"])

@@ -114,45 +114,12 @@ def test_running_statistics_are_noted() -> None:
     assert plan([state]).notes == ()
 
 
-@pytest.mark.parametrize(
-    ("rule", "words"),
-    [
-        ("linear", "it is the rule 'mean', with weights"),
-        ("average", "it is the rule 'mean'"),
-        ("weighted-average", "it is the rule 'mean'"),
-        ("uniform_soup", "it is the rule 'mean'"),
-        ("ties", "Task arithmetic is the rule 'mean' with signed weights"),
-        ("dare_ties", "Task arithmetic is the rule 'mean' with signed weights"),
-        ("della_linear", "it is not built in"),
-        ("breadcrumbs_ties", "it is not built in"),
-        ("model_stock", "it is not built in"),
-        ("task_arithmetic", r"base -1, a 1, b 1 \(base:-1 a:1 b:1\)"),
-        ("ema", "weights that fall by a constant factor"),
-        ("nuslerp", "the nearest is 'slerp'"),
-        ("multislerp", "the nearest is 'karcher_mean'"),
-        ("greedy-soup", "ensemble soup"),
-    ],
-)
-def test_a_rule_of_another_tool_is_told_by_its_name_here(rule: str, words: str) -> None:
-    with pytest.raises(ValueError, match=f"unknown rule '{rule}'.*{words}"):
-        plan([STATE, STATE], rule=rule)
-
-
-def test_a_parameter_of_another_tool_is_told_by_its_name_here() -> None:
-    with pytest.raises(
-        ValueError, match=r"no parameter 't'.*weights of both members: 1 - t, t"
-    ):
-        plan([{"w": np.ones(2)}] * 2, rule="slerp", rule_params={"t": 0.3})
-    with pytest.raises(ValueError, match=r"no parameter 'q' \(known: none\)$"):
-        plan([{"w": np.ones(2)}] * 2, rule="slerp", rule_params={"q": 0.3})
-
-
 def test_task_arithmetic_is_a_mean_with_signed_weights() -> None:
     rng = np.random.default_rng(0)
     base, a, b = ({"w": rng.normal(size=5)} for _ in range(3))
     found = average([base, a, b], weights=[-1, 1, 1])
-    expected = base["w"] + (a["w"] - base["w"]) + (b["w"] - base["w"])
-    np.testing.assert_allclose(found["w"], expected)
+    expected = average([a, b], base=base, rule="task_arithmetic")
+    np.testing.assert_allclose(found["w"], expected["w"])
 
 
 @pytest.mark.parametrize(

@@ -320,7 +320,10 @@ Wrong = dict[str, Any]
             {"select": "wise_ft"},
             r"needs the checkpoint that the members .*; pass base=PATH \(--base PATH\)",
         ),
-        ({"base": "base"}, "can be used with selection 'wise_ft' only, found the base"),
+        (
+            {"base": "base"},
+            "selection 'wise_ft' or a rule that needs a base only, foun",
+        ),
         ({"on_error": "skip"}, "on_error must be one of 'raise', 'drop', found 'skip'"),
         ({"rule": "maen"}, "unknown rule 'maen'; did you mean 'mean'"),
         ({"rule_params": {"p": 2}}, "rule 'mean' has no parameter 'p'"),
@@ -772,10 +775,6 @@ def _largest(stack: Array, weights: Array) -> Array:
     return np.asarray(stack.max(axis=0))
 
 
-def _added(stack: Array, weights: Array, *, base: Array) -> Array:
-    return np.asarray(base + (stack - base).sum(axis=0))
-
-
 def test_a_custom_rule_named_mean_is_not_the_mean(tmp_path: Path) -> None:
     _largest.__name__ = "mean"
     paths = [tmp_path / f"{value}.safetensors" for value in (1, 2, 6)]
@@ -785,12 +784,6 @@ def test_a_custom_rule_named_mean_is_not_the_mean(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="same score"):
         make_soup(paths, lambda path: 1.0, out, rule=Rule(_largest))
     assert load_file(out)["w"].tolist() == [6, 6, 6]
-
-
-def test_a_rule_with_a_base_is_refused_by_a_soup(tmp_path: Path) -> None:
-    rule, paths = Rule(_added, needs_base=True), [tmp_path / "a", tmp_path / "b"]
-    with pytest.raises(ValueError, match="of a soup must not need a base, found '_add"):
-        make_soup(paths, lambda path: 1.0, tmp_path / "soup", rule=rule)
 
 
 def _rule_of(part: float, offset: float = 0.0) -> Rule:

@@ -1,0 +1,182 @@
+"""SCE: entries in which members differ most, weighted by their sums of squares."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ensembles._typing import Counts, Float64
+from ensembles.checkpoints.methods.checks import check_choice, check_number
+from ensembles.kernels.active_deltas import variances
+from ensembles.kernels.gram import gram
+from ensembles.kernels.magnitudes import (
+    Bins,
+    count_lower,
+    count_upper,
+    find_bins,
+    find_magnitudes,
+)
+from ensembles.kernels.sign_election import elected_sum
+from ensembles.registry import register
+from ensembles.rules.passes import Pass
+from ensembles.rules.statistics import blockwise
+from ensembles.rules.table import RULES
+
+
+class _Shares(NamedTuple):
+    """Smallest selected variance, and the coefficient of each member."""
+
+    threshold: float
+    coefficients: Float64
+
+
+def _variance(stack: Float64, weights: Float64) -> Float64:
+    """Variance over members with a weight, in a single row."""
+    return variances(stack if weights.all() else stack[weights != 0])[None]
+
+
+def _count_upper(
+    stack: Float64, *, base: Float64, weights: Float64, total: Counts | None
+) -> Counts:
+    return count_upper(_variance(stack, weights), np.zeros(base.size), total)
+
+
+def _bins(total: Counts, weights: Float64, *, density: float = 1.0) -> Bins | None:
+    """Bin of the smallest selected variance; None if none is selected."""
+    check_number("sce", "density", density, low=0, high=1)
+    rank = int(density * int(total[0, 1:].sum()))  # without zeros
+    return find_bins(total, np.array([[rank]])) if rank else None
+
+
+def _count_lower(
+    stack: Float64,
+    *,
+    base: Float64,
+    weights: Float64,
+    state: Bins | None,
+    total: Counts | None,
+) -> Counts:
+    if state is None:
+        return np.zeros(1, np.int64) if total is None else total
+    return count_lower(_variance(stack, weights), np.zeros(base.size), total, state)
+
+
+def _threshold(total: Counts, weights: Float64, *, state: Bins | None) -> float:
+    """Smallest selected variance; infinity if none is selected."""
+    return np.inf if state is None else float(find_magnitudes(total, state)[0, 0])
+
+
+def _selects(density: float = 1.0) -> bool:
+    return density != 1
+
+
+def _selected(
+    stack: Float64, base: Float64, weights: Float64, threshold: float
+) -> Float64:
+    """Task vectors, with zeros where members differ too little."""
+    deltas = stack - base
+    if threshold > 0:
+        deltas *= ~(_variance(stack, weights) < threshold)
+    return deltas
+
+
+@blockwise
+def _squares(
+    block: Float64, *, base: Float64, weights: Float64, state: float | None
+) -> Float64:
+    """Sum of squares of each member's selected differences."""
+    deltas = _selected(block, base, weights, state or 0.0)
+    return np.diagonal(gram(deltas).sum(axis=0)).copy()
+
+
+def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _Shares:
+    """Share of each member in the weighted sum of squares."""
+    squares = np.where(weights, weights * total, 0.0)
+    if not squares.any():  # nothing is selected, or members equal the base
+        squares = weights
+    return _Shares(state or 0.0, squares / squares.sum())
+
+
+@register(
+    RULES,
+    passes=[
+        Pass(_count_upper, _bins, _selects),
+        Pass(_count_lower, _threshold, _selects),
+        Pass(_squares, _coefficients),
+    ],
+    needs_base=True,
+    weight_sum_matters=False,
+)
+def sce(
+    stack: Float64,
+    weights: Float64,
+    *,
+    base: Float64,
+    state: _Shares,
+    density: float = 1.0,
+    unselected: Literal["drop", "keep"] = "drop",
+    normalize: bool = False,
+) -> Float64:
+    """Select, calculate and erase: task vectors weighted by their squares.
+
+    For each tensor, the entries are selected whose variance over the members is
+    largest; the coefficient of a member is its share in the sum of squares of the
+    selected entries of all task vectors x[i] - base; and of each entry, the members
+    whose task vector has the sign opposite to the sum over members are left out. The
+    result is the base plus the sum of what remains, times the coefficients.
+
+    Parameters
+    ----------
+    stack : array-like of shape (n_members, *shape)
+        Members along axis 0.
+    weights : array-like of shape (n_members,)
+        Non-negative factor of each member's sum of squares; 1 by default, as in the
+        paper. A member with weight 0 does not count anywhere.
+    base : array-like of shape (*shape,)
+        Common ancestor of the members, the pivot of the paper.
+    state : tuple of float and ndarray of shape (n_members,)
+        Smallest selected variance and the coefficients, which `Rule` computes.
+    density : float from 0 to 1, default=1.0
+        Share of the entries to select, of those in which members differ; the paper's τ.
+        Variances that are equal in float32 precision are selected together. 1 selects
+        all entries, also where members are equal.
+    unselected : {"drop", "keep"}, default="drop"
+        Whether entries that are not selected stay as in the base, or are merged too, so
+        that the selection determines the coefficients only.
+    normalize : bool, default=False
+        Whether the sum is divided by the sum of the coefficients of the members that
+        are not left out at an entry.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is not valid.
+
+    Notes
+    -----
+    Published implementations disagree with the paper, and with each other: mergekit
+    0.1.5 is reproduced by ``normalize=True``, with its ``select_topk`` as ``density``,
+    except that it replaces all coefficients by equal ones if the mean squares sum to
+    less than 1e-6, as those of most fine-tuned models do. The authors' own version of
+    mergekit is ``normalize=True, unselected="keep"``. Both select exactly the rounded
+    down number of entries where variances are equal. A sum over members that is zero
+    counts as positive, as in both.
+
+    References
+    ----------
+    Wan et al. (2024), "FuseChat: knowledge fusion of chat models", arXiv:2408.07990,
+    section 3 (SCE).
+    """
+    check_number("sce", "density", density, low=0, high=1)
+    check_choice("sce", "unselected", unselected, ("drop", "keep"))
+    check_choice("sce", "normalize", normalize, (True, False))
+    threshold = state.threshold if unselected == "drop" else 0.0
+    merged = elected_sum(
+        _selected(stack, base, weights, threshold),
+        state.coefficients,
+        sign="unweighted_mass",
+        normalize=normalize,
+        zero_sum=1,
+    )
+    return np.asarray(base + merged)
