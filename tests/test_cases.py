@@ -102,23 +102,23 @@ RULE_CASES = {
     ),
     # In each row a right angle, and a third of the way; the second row's other length.
     "nuslerp": RuleCase(
-        [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],
+        [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],  # type: ignore[list-item]
         [2, 1],
         [[cos(pi / 6), sin(pi / 6)], [2 * sin(pi / 6), 2 * cos(pi / 6)]],
         {"vectors": "row"},
     ),
     # The sum of the directions, (2, 1), with length (2 * 1 + 1 * 4) / 3.
     "multislerp": RuleCase([[1, 0], [0, 4]], [2, 1], [4 / sqrt(5), 2 / sqrt(5)]),
-    # The three see each other at 120 degrees from the Fermat point: its coordinates a
-    # fulfil a / (1 - 2a) = tan(15 degrees), a right angle's bisector less 30 degrees.
-    "geometric_median": RuleCase(
-        [[0, 0], [1, 0], [0, 1]],
-        [1, 1, 1],
-        [(3 - sqrt(3)) / 6, (3 - sqrt(3)) / 6],
-    ),
+    # Of a convex quadrilateral, where the diagonals cross.
+    "geometric_median": RuleCase([[0, 0], [4, 0], [3, 3], [0, 4]], [1] * 4, [2, 2]),
     # Up by 0.5 at most, down by 0.5 at most, and 0.25 is near.
     "nearswap": RuleCase(
         [[1, 1, 1], [3, 0, 1.25]], [1, 1], [1.5, 0.5, 1.25], {"t": 0.5}
+    ),
+    # In one row, importance is in proportion to the changes .1 to .4 and 2; quartiles
+    # .2, .3 and .4 make the threshold .3 + 1.5 * .2.
+    "arcee_fusion": RuleCase(
+        [[0, 0, 0, 0, 0], [0.1, -0.2, 0.3, -0.4, 2]], [1, 1], [0, 0, 0, 0, 2]
     ),
     # Half-way of a right angle is 45 degrees; the mean length is (1 + 3) / 2.
     "karcher_mean": RuleCase([[1, 0], [0, 3]], [1, 1], [sqrt(2), sqrt(2)]),
