@@ -31,6 +31,7 @@ from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
+from ensembles.rules.builtin import mean as MEAN
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
@@ -69,7 +70,7 @@ class StreamResult:
         return digest(self.written)
 
     def checkpoint_digests(self, plan: Plan) -> list[str]:
-        """Digest of each member, then of the base, from their tensors that were read.
+        """Digests of members, base and moments, from their tensors that were read.
 
         Parameters
         ----------
@@ -79,14 +80,17 @@ class StreamResult:
         Returns
         -------
         list of str
-            32 hexadecimal digits for each of ``plan.checkpoints``.
+            32 hexadecimal digits for each of ``plan.sources``.
         """
-        read: list[dict[str, Tensor]] = [{} for _ in plan.checkpoints]
+        read: list[dict[str, Tensor]] = [{} for _ in plan.sources]
+        n_before = len(plan.checkpoints)
         for target in plan.targets:
             for tensors, tensor in zip(read, target.members, strict=False):
                 tensors[target.name] = tensor
             if target.base is not None:
-                read[-1][target.name] = target.base
+                read[n_before - 1][target.name] = target.base
+            for tensors, tensor in zip(read[n_before:], target.moments, strict=False):
+                tensors[target.name] = tensor
         return [
             digest({n: (t.dtype, t.shape, self.blocks[t]) for n, t in tensors.items()})
             for tensors in read
@@ -290,19 +294,20 @@ class _Streamer:
         plan, target, name = self.plan, job.target, self._name(job.target)
         partial_total: Array | None = None
         for start, stop in self._chunks(job):
-            members, base = buffers.read(target, start, stop)
+            block = buffers.read(target, start, stop)
             with naming(name):
                 partial_total = plan.rule.partial_statistics(
                     entry,
-                    members,
+                    block.members,
                     plan.weights,
-                    base,
+                    block.base,
                     plan.rule_params,
+                    moments=block.moments or None,
                     position=Position(name, target.shape, start),
                     state=self.states.get(name),
                     before=partial_total,
                 )
-            self._report([*members, base])
+            self._report(block.sources)
         if partial_total is None:  # an empty tensor has no parts
             return
         ordered, start, names, position = places[name]
@@ -339,15 +344,19 @@ class _Streamer:
         digests.append(BlockDigest(has_crc=False))  # of the result
         is_finite = True
         for start, stop in self._chunks(job):
-            members, base = buffers.read(target, start, stop)
-            if target.action == "combine":
+            block = buffers.read(target, start, stop)
+            members = block.members
+            if target.action == "average":
+                out = MEAN.combine(members, plan.weights, target.dtype)
+            elif target.action == "combine":
                 with naming(target.name):
                     out = plan.rule.combine(
                         members,
                         plan.weights,
                         target.dtype,
                         params=plan.rule_params,
-                        base=base,
+                        base=block.base,
+                        moments=block.moments or None,
                         state=self.states.get(name),
                         position=Position(name, target.shape, start),
                     )
@@ -357,7 +366,7 @@ class _Streamer:
                 out = resolve_integers(target.name, members, plan.options.integers)
             # Checked before it is written, while it is still in the CPU caches.
             is_finite &= not (is_float(out.dtype) and has_nonfinite(out))
-            sources = [*members] if base is None else [*members, base]
+            sources = block.sources
             for block_digest, array in zip(digests, [*sources, out], strict=True):
                 block_digest.update(_bytes(array))
             self.sinks[target.name].write(_bytes(out), start * out.dtype.itemsize)
@@ -374,9 +383,9 @@ class _Streamer:
         for start, stop in chunks(job.stop - job.start, size):
             yield job.start + start, job.start + stop
 
-    def _report(self, arrays: Sequence[Array | None]) -> None:
+    def _report(self, arrays: Sequence[Array]) -> None:
         with self._lock:
-            self.progress(sum(array.nbytes for array in arrays if array is not None))
+            self.progress(sum(array.nbytes for array in arrays))
 
 
 @contextmanager
