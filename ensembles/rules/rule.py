@@ -162,7 +162,7 @@ class Rule(BlockRule):
     def _functions(self) -> Iterator[tuple[Function, int]]:
         """All functions, and how many inputs each takes before its arguments."""
         yield self.function, 2
-        for statistics, finish, is_needed in self.passes:
+        for statistics, finish, is_needed, _ in self.passes:
             yield statistics, 1
             if finish is not None:
                 yield finish, 2

@@ -63,8 +63,8 @@ def _is_trimmed(density: Any = 0.09, gamma: Any = 0.01) -> bool:
 
 
 _PASSES = (
-    Pass(count_upper, _find_bins, _is_trimmed),
-    Pass(count_lower, _find_ends, _is_trimmed),
+    Pass(count_upper, _find_bins, _is_trimmed, fused=True),
+    Pass(count_lower, _find_ends, _is_trimmed, fused=True),
 )
 
 
