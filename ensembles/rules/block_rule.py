@@ -150,6 +150,8 @@ class BlockRule(RegisteredFunction):
         size, step = len(members[0]), self.block_size(position.shape)
         if self._takes_as_stored(members, base):
             step = size
+        elif counts:
+            step = self._piece_size(len(members) + (base is not None), position.shape)
         with np.errstate(all="ignore"):  # infinities of both signs
             for start in range(0, max(size, 1), max(step, 1)):
                 part = slice(start, start + step)
@@ -307,13 +309,16 @@ class BlockRule(RegisteredFunction):
                 return self._rounded(members, weights, base, slice(size), values, dtype)
             out = np.empty(size, dtype)
             n_rows = len(members) + (base is not None) + len(moments or ())
-            step = max(PIECE // n_rows // LANE, 1) * LANE
-            step = self._whole_units(step, position.shape)
+            step = self._piece_size(n_rows, position.shape)
             for start, stop in chunks(size, max(step, 1)):
                 values["position"] = position.advanced(start)
                 part = slice(start, stop)
                 out[part] = self._rounded(members, weights, base, part, values, dtype)
         return out
+
+    def _piece_size(self, n_rows: int, shape: tuple[int, ...]) -> int:
+        """Elements of a piece whose rows fit the CPU cache in float64."""
+        return self._whole_units(max(PIECE // n_rows // LANE, 1) * LANE, shape)
 
     def _whole_units(self, n_elements: int, shape: tuple[int, ...]) -> int:
         """Elements of the whole units in a number of elements, one unit at least."""
@@ -365,7 +370,7 @@ class BlockRule(RegisteredFunction):
         """Moments of a part of the members in float64, or of the tensor as stored."""
         if self.unit == "tensor":
             return moments
-        return np.array([widen(array[None, part])[0] for array in moments])
+        return np.array([widen(m.reshape(1, -1)[:, part])[0] for m in moments])
 
     def _rounded(
         self,
