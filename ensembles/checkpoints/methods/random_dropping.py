@@ -90,9 +90,9 @@ class Dropping(NamedTuple):
         ValueError
             If a parameter is not valid.
         """
-        out = np.zeros((1, base.size))
-        self._add(stack, base, weights, out)
-        return out[0]
+        out = np.zeros(base.size)
+        self._add(stack, base, weights, out[None])
+        return out
 
     def _add(
         self, stack: Float64, base: Float64, weights: Float64, out: Float64
