@@ -1,4 +1,4 @@
-"""Differences from the base, of which random elements are dropped."""
+"""Differences from the base, with random elements dropped."""
 
 from __future__ import annotations
 
