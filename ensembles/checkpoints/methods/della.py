@@ -105,10 +105,11 @@ def della_linear(
     Notes
     -----
     A row is the last axis of a tensor: the incoming parameters of a neuron in a linear
-    layer, in fused experts the last axis too. A vector, such as a bias, is one row,
-    and an entry without others in its row is kept with probability ``density``. Rows
-    are combined whole: a row that is larger than the memory budget takes more memory,
-    which the plan reports. Ranks take about three quarters of the time.
+    layer of PyTorch, and the outgoing ones where matrices are transposed, as in GPT-2.
+    A vector, such as a bias, is one row, and an entry without others in its row is kept
+    with probability ``density``. Rows are combined whole: a row that is larger than the
+    memory budget takes more memory, which the plan reports. Ranks take half the time: a
+    merge takes about four times the CPU of `dare_linear`.
 
     Published implementations draw other random numbers and rank equal differences in
     any order. With the same masks the results are equal up to rounding:
