@@ -27,9 +27,9 @@ Rows = list[Numbers]
 
 
 class RuleCase(NamedTuple):
-    members: list[Numbers]
+    members: list[Any]  # vectors, or matrices of rows
     weights: Numbers
-    result: Numbers
+    result: list[Any]
     params: dict[str, Any] = {}  # noqa: RUF012  # never changed
     base: Numbers | None = None
 
@@ -89,7 +89,7 @@ RULE_CASES = {
     "slerp": RuleCase([[1, 0], [0, 1]], [2, 1], [cos(pi / 6), sin(pi / 6)]),
     # In each row a right angle, and a third of the way; the second row's other length.
     "nuslerp": RuleCase(
-        [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],  # type: ignore[list-item]
+        [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],
         [2, 1],
         [[cos(pi / 6), sin(pi / 6)], [2 * sin(pi / 6), 2 * cos(pi / 6)]],
         {"vectors": "row"},

@@ -60,6 +60,8 @@ def same(write: ParameterWriter, expected: dict[str, Any]) -> None:
 def test_every_rule_has_the_bytes_of_average(rule: str, dtype: Any) -> None:
     members = states(dtype)[: RULES[rule].n_members]
     weights = np.array(WEIGHTS[: len(members)])
+    if not RULES[rule].weighted:
+        weights = np.ones(len(members))
     base, opened = None, None
     if RULES[rule].needs_base:
         base = {name: tensor / 2 for name, tensor in members[0].items()}
