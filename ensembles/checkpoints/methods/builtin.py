@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from ensembles.checkpoints.methods.arithmetic import task_arithmetic
-from ensembles.checkpoints.methods.breadcrumbs import breadcrumbs_linear, breadcrumbs_ties
+from ensembles.checkpoints.methods.breadcrumbs import (
+    breadcrumbs_linear,
+    breadcrumbs_ties,
+)
 from ensembles.checkpoints.methods.dare import dare_linear, dare_ties
 from ensembles.checkpoints.methods.della import della_linear, della_ties
 from ensembles.checkpoints.methods.fisher import fisher
