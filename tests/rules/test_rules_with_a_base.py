@@ -68,6 +68,9 @@ VALUES: dict[str, list[Any]] = {
     "clamp": [False],
     "unselected": ["keep"],
     "seed": [1],
+    "solver": ["exact"],
+    "common_fraction": [0.5],
+    "exclude": ["layers.0.weight"],
 }
 
 
@@ -241,7 +244,8 @@ def test_the_order_of_members_does_not_matter_where_symmetric(
     weights = weights_for(rule)
     expected = rule(stack, weights, base=base, **params)
     result = rule(stack[::-1], weights[::-1], base=base, **params)
-    near(result, expected, ulps=4)
+    # Singular vectors carry the rounding errors of a sum further.
+    near(result, expected, ulps=64 if rule.unit == "tensor" else 4)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,9 @@ def test_files_of_any_kind_threads_and_memory_give_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(streaming, "BLOCK", 1 << 18)  # several jobs for each tensor
     base, *members = [states[name] for name in NAMES]
-    for number, params in enumerate(({}, last_variant(rule))):
+    # With the defaults, rules for matrices take seconds.
+    tried = [{}, last_variant(rule)][rule.unit == "tensor" :]
+    for number, params in enumerate(tried):
         how: Any = {"rule": rule.name, "rule_params": params}
         expected = average(members, base=base, weights=[1, 2, 1], **how)
         smallest = 5 << 20
