@@ -109,7 +109,7 @@ def model_stock(stack: Array, weights: Float64, *, base: Array, state: float) ->
     References
     ----------
     Jang et al. (2024), "Model Stock: all we need is just a few fine-tuned models",
-    arXiv:2403.19522, section 4; for more than two members, its appendix.
+    arXiv:2403.19522, section 4, and its generalization to more than two members.
     """
     return add_task_vectors(
         stack, weights, base, scale=state, divisor=float(weights.sum())
