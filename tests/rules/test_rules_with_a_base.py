@@ -15,7 +15,6 @@ from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average, plan
 from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.dtypes import FLOATS, round_to_dtype
-from ensembles.kernels.gram import BLOCK
 from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
 from ensembles.rules.statistics import add_statistics
@@ -57,6 +56,7 @@ SAMPLES = [
 ]
 WITH_A_BASE = [rule for rule in RULES.values() if rule.needs_base] + SAMPLES
 # Values other than the default, which a rule may refuse.
+WHOLE = ("matrix", "tensor")
 VALUES: dict[str, list[Any]] = {
     "density": [0.3],
     "scope": ["tensor", "model"],
@@ -157,10 +157,10 @@ def test_the_result_has_the_dtype_and_shape_of_a_member(
         assert (result.dtype, result.shape) == (dtype, shape)
 
 
-def cuts_of(rule: Rule, shape: tuple[int, ...], step: int) -> list[int]:
+def cuts_of(rule: Rule, shape: tuple[int, ...]) -> list[int]:
     """Places where a tensor may be divided: at multiples, and between whole units."""
     size = math.prod(shape)
-    return [*range(0, size, max(step // BLOCK, 1) * rule.block_size(shape)), size]
+    return [*range(0, size, rule.block_size(Position("", shape), {})), size]
 
 
 @each_variant
@@ -168,7 +168,7 @@ def cuts_of(rule: Rule, shape: tuple[int, ...], step: int) -> list[int]:
 def test_any_division_into_blocks_gives_the_same_bytes(
     rule: Rule, params: dict[str, Any], dtype: Any, rng: np.random.Generator
 ) -> None:
-    shape = (20, 30) if rule.unit == "tensor" else (1_000, 137)
+    shape = (20, 30) if rule.unit in WHOLE else (1_000, 137)
     stack, base = members_and_base(rule, rng, np.dtype(dtype), shape)
     stack[:, 500:] = base[500:]  # so that the blocks differ in their statistics
     weights, state = weights_for(rule), None
@@ -177,7 +177,7 @@ def test_any_division_into_blocks_gives_the_same_bytes(
     place = Position("", shape)
     for entry in rule.needed_passes(params):
         total = None
-        for a, b in pairwise(cuts_of(rule, shape, BLOCK)):
+        for a, b in pairwise(cuts_of(rule, shape)):
             part = rule.partial_statistics(
                 entry,
                 stack[:, a:b],
@@ -192,8 +192,8 @@ def test_any_division_into_blocks_gives_the_same_bytes(
         state = rule.compute_state(
             entry, total, weights, params, position=place, state=state
         )
-    cuts = cuts_of(rule, shape, BLOCK)
-    if rule.unit != "tensor":
+    cuts = cuts_of(rule, shape)
+    if rule.unit not in WHOLE:
         unit = shape[1] if rule.unit == "row" else 1
         inner = rng.integers(0, base.size // unit, 9) * unit
         cuts = np.unique([*cuts, unit, 8 * unit, *inner]).tolist()
@@ -240,7 +240,7 @@ def test_the_order_of_members_does_not_matter_where_symmetric(
     expected = rule(stack, weights, base=base, **params)
     result = rule(stack[::-1], weights[::-1], base=base, **params)
     # Singular vectors carry the rounding errors of a sum further.
-    near(result, expected, ulps=64 if rule.unit == "tensor" else 4)
+    near(result, expected, ulps=64 if rule.unit in WHOLE else 4)
 
 
 @pytest.mark.parametrize(
