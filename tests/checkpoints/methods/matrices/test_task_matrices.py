@@ -213,7 +213,8 @@ def files(rng: np.random.Generator, tmp_path: Path) -> list[Path]:
         for _ in range(3)
     ]
     paths = []
-    for index, tensors in enumerate([base, *members]):
+    states: list[dict[str, Array]] = [base, *members]
+    for index, tensors in enumerate(states):
         paths.append(tmp_path / f"{index}.safetensors")
         save_file({n: t.astype(np.float32) for n, t in tensors.items()}, paths[-1])
     return paths
