@@ -51,3 +51,4 @@ from .soup_search.candidates import Candidate as Candidate
 from .soup_search.journal import Journal as Journal
 from .soup_search.make_soup import SoupReport as SoupReport
 from .soup_search.make_soup import make_soup as make_soup
+from .soup_search.rule_search import RuleResult as RuleResult

@@ -71,7 +71,7 @@ def weights_for(rule: Rule, *, signed: bool = False) -> Float64:
 
 
 def fitting(rule: Rule, weights: list[float]) -> list[float]:
-    """Weights that the rule takes: of its number of members, and equal if unweighted."""
+    """Weights for the rule's number of members, equal if they do not count."""
     return (weights if rule.weighted else [1.0] * len(weights))[: rule.n_members]
 
 

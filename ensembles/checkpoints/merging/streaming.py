@@ -220,6 +220,15 @@ def _jobs(targets: Sequence[TensorPlan], rule: Rule) -> list[_Job]:
     return jobs
 
 
+class _Place(NamedTuple):
+    """Place of a tensor's statistics: a total, the elements before, all its tensors."""
+
+    total: OrderedTotal
+    start: int
+    names: list[str]
+    position: Position  # of the first tensor
+
+
 class _Streamer:
     """State that the threads of a stream share."""
 
@@ -256,34 +265,20 @@ class _Streamer:
         if plan.rule.spans_model(plan.rule_params):
             shared = [sorted(counted)]  # an order that does not depend on the files
         for entry in self.passes:
-            totals = [OrderedTotal() for _ in shared]
-            places: dict[str, tuple[OrderedTotal, int]] = {}
-            for total, names in zip(totals, shared, strict=True):
+            places: dict[str, _Place] = {}
+            for names in shared:
                 sizes = [counted[name].size for name in names]
-                starts = accumulate(sizes, initial=0)
-                places |= {n: (total, next(starts)) for n in names}
+                total, starts = OrderedTotal(sum(sizes)), accumulate(sizes, initial=0)
+                where = Position(names[0], counted[names[0]].shape)
+                places |= {n: _Place(total, next(starts), names, where) for n in names}
             map_threads(
                 _jobs([counted[name] for name in places], plan.rule),
                 partial(self._adder, entry, places),
                 self.n_threads,
             )
-            for ordered, names in zip(totals, shared, strict=True):
-                if ordered.total is None:  # an empty tensor has no parts
-                    continue
-                name = names[0]
-                with naming(name):
-                    state = plan.rule.compute_state(
-                        entry,
-                        ordered.total,
-                        plan.weights,
-                        plan.rule_params,
-                        position=Position(name, counted[name].shape),
-                        state=self.states.get(name),
-                    )
-                self.states |= dict.fromkeys(names, state)
 
     def _adder(
-        self, entry: Pass, places: Mapping[str, tuple[OrderedTotal, int]]
+        self, entry: Pass, places: Mapping[str, _Place]
     ) -> Callable[[_Job], None]:
         """Function of one thread, which adds the statistics of a job to a total."""
         return partial(self.add_statistics, entry, places, ReadBuffers())
@@ -291,11 +286,11 @@ class _Streamer:
     def add_statistics(
         self,
         entry: Pass,
-        places: Mapping[str, tuple[OrderedTotal, int]],
+        places: Mapping[str, _Place],
         buffers: ReadBuffers,
         job: _Job,
     ) -> None:
-        """Add the statistics of a job to a total, at the place of its tensor."""
+        """Add the statistics of a job to a total, and finish a complete total."""
         plan, target, name = self.plan, job.target, self._name(job.target)
         partial_total: Array | None = None
         for start, stop in self._chunks(job):
@@ -313,10 +308,23 @@ class _Streamer:
                     before=partial_total,
                 )
             self._report(block.sources)
-        if partial_total is not None:
-            total, start = places[name]
-            with naming(name):
-                total.add(start + job.start, start + job.stop, partial_total)
+        if partial_total is None:  # an empty tensor has no parts
+            return
+        ordered, start, names, position = places[name]
+        with naming(name):
+            total = ordered.add(start + job.start, start + job.stop, partial_total)
+            if total is None:
+                return
+            # At once, because the totals of many tensors may be larger than they are.
+            state = plan.rule.compute_state(
+                entry,
+                total,
+                plan.weights,
+                plan.rule_params,
+                position=position,
+                state=self.states.get(name),
+            )
+        self.states |= dict.fromkeys(names, state)
 
     def _name(self, target: TensorPlan) -> str:
         """Name of a tensor in the first member.

@@ -10,6 +10,9 @@ from ensembles.checkpoints.methods.breadcrumbs import (
 from ensembles.checkpoints.methods.dare import dare_linear, dare_ties
 from ensembles.checkpoints.methods.della import della_linear, della_ties
 from ensembles.checkpoints.methods.magnitude_pruning import magnitude_prune
+from ensembles.checkpoints.methods.matrices.isotropic import iso_c, iso_cts
+from ensembles.checkpoints.methods.matrices.singular_vectors import tsv
+from ensembles.checkpoints.methods.matrices.task_interference import wudi
 from ensembles.checkpoints.methods.overlaps import ram
 from ensembles.checkpoints.methods.second_moments import fisher, regmean
 from ensembles.checkpoints.methods.sign_agreement import ties
@@ -28,6 +31,8 @@ __all__ = [
     "della_linear",
     "della_ties",
     "fisher",
+    "iso_c",
+    "iso_cts",
     "magnitude_prune",
     "model_stock",
     "ram",
@@ -35,4 +40,6 @@ __all__ = [
     "sce",
     "task_arithmetic",
     "ties",
+    "tsv",
+    "wudi",
 ]

@@ -24,7 +24,7 @@ from ensembles.checkpoints.model_soup.soup_score import (
 from ensembles.checkpoints.model_soup.training import check_counts, to_seed
 from ensembles.checkpoints.parameters.access import parameter_access
 from ensembles.checkpoints.soup_selection import (
-    check_base,
+    check_rules,
     resolve_selection,
     with_patience,
 )
@@ -93,7 +93,7 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
             f"base={soup.base!r:.80} needs checkpoints and their base, found "
             "checkpoints=None"
         )
-    check_base(selection, [rule], soup.base, soup.weights)
+    check_rules(selection, [rule], soup.base, soup.weights)
     if selection is not None or soup.scoring is not None:
         resolve_scorer(soup.estimator, soup.scoring)  # raises for a wrong one
     _check_device(soup.estimator, soup.device)

@@ -59,7 +59,10 @@ class Comparison(NamedTuple):
     chosen : Candidate
         Candidate to write.
     uniform : Candidate
-        Combination of all members with equal weights.
+        Combination of all members with equal weights: their mean if rules are compared,
+        otherwise by the rule.
+    compares_rules : bool
+        Whether there are several rules, a rule that needs a base, or ranges.
     results : tuple of RuleResult
         Best combination by each rule.
     history : tuple of Candidate
@@ -68,6 +71,7 @@ class Comparison(NamedTuple):
 
     chosen: Candidate
     uniform: Candidate
+    compares_rules: bool
     results: tuple[RuleResult, ...]
     history: tuple[Candidate, ...]
 
@@ -124,6 +128,7 @@ def compare_rules(
     return Comparison(
         chosen,
         uniform,
+        not is_plain,
         tuple(entry.result for entry in searches),
         tuple(candidate for entry in searches for candidate in entry.history),
     )
@@ -155,7 +160,8 @@ def search(
     score = RuleScore(scorer, space.how, space.ranges)
     n_before = len(scorer.candidates)
     history: tuple[Candidate, ...] = ()
-    if selection is None:
+    has_choice = bool(space.ranges) or not params.get("equal_weights", False)
+    if selection is None or not has_choice:
         chosen = score.equal()
     else:
         result = run_selection(selection, len(scorer.scorable), score, **params)
