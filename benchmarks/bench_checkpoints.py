@@ -36,6 +36,7 @@ EXTRA = {2: ("ensemble slerp",), 3: ("ensemble median",), 8: ("ensemble median",
 PEER = {2: ("mergekit linear", "mergekit slerp")}
 COLD = ("floor + fsync", "ensemble mean")
 BIG = 4 << 30
+SMALL = llama.layout(64, vocabulary=1536, n_layers=6)
 
 
 def main() -> None:
@@ -98,9 +99,8 @@ class Bench:
         self.n_bytes = 2 * llama.n_parameters(self.shapes)
         self.folder = folder
         self.made: list[Path] = []
-        small = llama.layout(64, vocabulary=1536, n_layers=6)
         self.small = [
-            self._make(folder / f"small-{index}", small, index, 1) for index in range(2)
+            self._make(folder / f"small-{index}", SMALL, index, 1) for index in range(2)
         ]
 
     @staticmethod
@@ -128,7 +128,15 @@ class Bench:
         """Cost of a way; its output is at ``self.out`` until the next one."""
         shutil.rmtree(self.out, ignore_errors=True)
         measuring.settle(self.out.with_name("scratch"), self.n_bytes)
-        return measuring.run(ways.command(way, self.out, members, self.options.peer))
+        return measuring.run(self.command(way, members))
+
+    def command(self, way: str, members: Sequence[Path]) -> list[str]:
+        """Command line of a way, which writes to ``self.out``."""
+        return ways.command(way, self.out, members, self.options.peer)
+
+    def small_members(self, n_members: int) -> list[Path]:
+        """Members of 1 MB, whose cost is start-up."""
+        return self.small
 
     def ways_for(self, n_members: int, cache: str) -> Iterator[str]:
         """Ways to measure with a number of members."""
@@ -151,7 +159,8 @@ class Bench:
                 if not self.prepare(cache, members):
                     return []
                 whole[n_members, way].append(self.cost(way, members))
-                start[n_members, way].append(self.cost(way, self.small))
+                few = self.small_members(n_members)
+                start[n_members, way].append(self.cost(way, few))
         return [report.row(cache, *key, whole, start) for key in sorted(whole, key=str)]
 
     def prepare(self, cache: str, members: Sequence[Path]) -> bool:

@@ -57,8 +57,18 @@ def layout_of_size(parameters: float) -> Layout:
     )
 
 
-def make(folder: Path, shapes: Layout, *, member: int, n_shards: int) -> Path:
-    """A member: one base and its own small noise, in bfloat16 shards."""
+def make(
+    folder: Path,
+    shapes: Layout,
+    *,
+    member: int | None,
+    n_shards: int,
+    density: float = 1.0,
+) -> Path:
+    """A member: the base and its own small noise, in bfloat16 shards.
+
+    None as the member makes the base. Density is the share of elements with noise.
+    """
     folder.mkdir(parents=True)
     shards = _shards(shapes, n_shards)
     names: dict[str, str] = {}
@@ -66,7 +76,7 @@ def make(folder: Path, shapes: Layout, *, member: int, n_shards: int) -> Path:
         file = f"model-{index:05}-of-{len(shards):05}.safetensors"
         if len(shards) == 1:
             file = "model.safetensors"
-        tensors = {name: _tensor(name, shapes, member) for name in shard}
+        tensors = {name: _tensor(name, shapes, member, density) for name in shard}
         save_file(tensors, folder / file, {"format": "pt"})
         names |= dict.fromkeys(shard, file)
     if len(shards) > 1:
@@ -88,15 +98,21 @@ def _shards(shapes: Layout, n_shards: int) -> list[list[str]]:
     return shards
 
 
-def _tensor(name: str, shapes: Layout, member: int) -> Array:
+def _tensor(
+    name: str, shapes: Layout, member: int | None, density: float = 1.0
+) -> Array:
     index = list(shapes).index(name)
     base = np.random.default_rng([index])
-    noise = np.random.default_rng([index, member + 1])
+    noise = np.random.default_rng([index, 0 if member is None else member + 1])
     out = np.empty(math.prod(shapes[name]), BFLOAT16)
     for start in range(0, out.size, BLOCK):
         part = out[start : start + BLOCK]
         values = 0.02 * base.standard_normal(part.size, np.float32)
-        values += 0.001 * noise.standard_normal(part.size, np.float32)
+        if member is not None:
+            change = 0.001 * noise.standard_normal(part.size, np.float32)
+            if density < 1:
+                change *= noise.random(part.size, np.float32) < density
+            values += change
         part[:] = values
     return out.reshape(shapes[name])
 

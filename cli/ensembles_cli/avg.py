@@ -70,6 +70,16 @@ if TYPE_CHECKING:
     ),
 )
 @click.option(
+    "--moments",
+    type=click.Path(),
+    multiple=True,
+    metavar="FILE",
+    help=(
+        "Second moments of the data of a member, from collect_fisher or collect_gram, "
+        "for the rules fisher and regmean; repeat it for each member, in their order."
+    ),
+)
+@click.option(
     "--weights",
     type=Weights(),
     help="Weight of each member, such as .7,.3.  [default: equal]",

@@ -19,6 +19,7 @@ from ensembles.kernels.jit import compiled, use_loops
 
 HALF = 17  # bits of a magnitude in each of the two histograms
 N_BINS = 1 << HALF
+WIDTH = 512  # bins that are added up first where a rank is searched
 LOWER = N_BINS - 1  # mask of the lower bits of a magnitude
 CUT = 63 - 2 * HALF  # bits of a float64 that are cut off
 UNSIGNED = 0x7FFF_FFFF_FFFF_FFFF  # mask of all bits but the sign
@@ -148,12 +149,17 @@ def find_magnitudes(total: Counts, bins: Bins) -> Float64:
 
 def _find(counts: Counts, rank: int) -> tuple[int, int]:
     """Bin that has a rank from the right, and the rank in the bin."""
-    filled = np.flatnonzero(counts)[::-1]
-    if not filled.size:  # no deltas
-        return 0, 0
-    n_until = np.cumsum(counts[filled])
+    rows = counts.reshape(-1, WIDTH)
+    row, rank = _find_in(rows.sum(axis=1), rank)
+    column, rank = _find_in(rows[row], rank)
+    return row * WIDTH + column, rank
+
+
+def _find_in(counts: Counts, rank: int) -> tuple[int, int]:
+    n_until = np.cumsum(counts[::-1])
     index = int(np.searchsorted(n_until, rank))
-    return int(filled[index]), rank - int(n_until[index] - counts[filled[index]])
+    n_before = int(n_until[index] - counts[::-1][index])
+    return len(counts) - 1 - index, rank - n_before
 
 
 def deltas_between(

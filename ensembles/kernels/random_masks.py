@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ def random_words(seed: int, name: str, member: int, start: int, size: int) -> Wo
     n_blocks = (offset + size + 3) // 4
     counter = np.uint64(first_block) + np.arange(n_blocks, dtype=np.uint64)
     key = [np.uint64(word) for word in stream_key(seed, name)]
-    x = [counter & LOW, counter >> HALF, np.uint64(member), key.pop()]
+    x: list[Any] = [counter & LOW, counter >> HALF, np.uint64(member), key.pop()]
     for _ in range(ROUNDS):
         left, right = FIRST * x[0], SECOND * x[2]
         x = [

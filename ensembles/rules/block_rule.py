@@ -370,7 +370,7 @@ class BlockRule(RegisteredFunction):
         """Moments of a part of the members in float64, or of the tensor as stored."""
         if self.unit == "tensor":
             return moments
-        return np.array([widen(array[None, part])[0] for array in moments])
+        return np.array([widen(m.reshape(1, -1)[:, part])[0] for m in moments])
 
     def _rounded(
         self,

@@ -175,7 +175,7 @@ class Rule(BlockRule):
         weights: ArrayLike | None = None,
         *,
         base: ArrayLike | None = None,
-        moments: Sequence[ArrayLike] | None = None,
+        moments: Sequence[ArrayLike] | Array | None = None,
         name: str = "",
         **params: Any,
     ) -> Array:
@@ -223,13 +223,9 @@ class Rule(BlockRule):
                 )
             flat_base = np.ascontiguousarray(ancestor.reshape(-1))
         position = Position(name, members.shape[1:])
-        flat_moments = None
-        if moments is not None:
-            flat_moments = [_as_floats(array) for array in moments]
-            if self.unit != "tensor":
-                flat_moments = [array.reshape(-1) for array in flat_moments]
+        of_members = None if moments is None else [_as_floats(m) for m in moments]
         out = self._combine_at_once(
-            flat, checked, flat_base, flat_moments, params, position
+            flat, checked, flat_base, of_members, params, position
         )
         return out.reshape(members.shape[1:])
 

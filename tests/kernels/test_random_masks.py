@@ -58,7 +58,7 @@ def uniforms(**key: Any) -> Float64:
     words = random_words(
         **{"seed": 0, "name": "w", "member": 0, "start": 0, "size": SIZE, **key}
     )
-    return words * RESOLUTION - 0.5
+    return words.astype(np.float64) * RESOLUTION - 0.5
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
@@ -139,7 +139,7 @@ def test_probabilities_are_multiples_of_the_resolution() -> None:
     words = random_words(0, "w", 0, 0, 200)
     for n, expected in ((0, 0), (0.5, 1), (1, 1)):
         values = np.ones(200)
-        p = (words + n) * RESOLUTION
+        p = (words.astype(np.float64) + n) * RESOLUTION
         scale_randomly(values, p, np.ones(200), seed=0, name="w", member=0, start=0)
         assert (values == expected).all()
     assert (masked(np.ones(200), 1.0) == 1).all()

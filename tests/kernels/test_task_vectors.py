@@ -13,7 +13,11 @@ import pytest
 from ensembles._typing import Array
 from ensembles.dtypes import FLOATS
 from ensembles.kernels import jit
-from ensembles.kernels.active_deltas import count_active, merge_active
+from ensembles.kernels.active_deltas import (
+    count_active,
+    merge_active,
+    merge_majority,
+)
 from ensembles.kernels.jit import LANE
 from ensembles.kernels.task_vectors import (
     add_task_vectors,
@@ -107,10 +111,15 @@ def test_active_entries_are_counted_and_merged_by_loops_as_by_numpy(
     found = []
     for worthwhile in (-1, 1 << 60):
         with looping(worthwhile):
-            merged = merge_active(stack, base, weights, 1.1 * weights, 0.1)
+            merged = [merge_active(stack, base, weights, 1.1 * weights, 0.1)]
+            for normalize in (True, False):
+                merged.append(
+                    merge_majority(stack, base, np.abs(weights), normalize=normalize)
+                )
             found.append((count_active(stack, base, 0.1), merged))
     assert found[0][0].tolist() == found[1][0].tolist()
-    same(found[0][1], found[1][1])
+    for by_loops, by_numpy in zip(found[0][1], found[1][1], strict=True):
+        same(by_loops, by_numpy)
 
 
 def test_a_change_of_one_member_is_kept_and_changes_of_several_are_averaged() -> None:

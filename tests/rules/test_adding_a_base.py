@@ -266,6 +266,12 @@ def test_tensors_that_a_base_lacks_are_skipped_or_copied(sparse: str) -> None:
     assert "2 tensors of base, such as head, are in no member, and have no effect" in (
         skipped.notes
     )
+    assert not any("missing='skip'" in note for note in skipped.notes)
+    bases = {"base": {**base, "v": np.zeros(2)}}
+    complete = plan(members, missing="skip", **{**how, **bases})
+    assert any(
+        "missing='skip' (--missing skip) has no eff" in n for n in complete.notes
+    )
     copied = average(members, missing="first", **how)
     assert copied["v"].tolist() == [2, 2]
     assert copied["w"].tolist() == [2, 2, 2]

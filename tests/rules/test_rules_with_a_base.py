@@ -68,6 +68,9 @@ VALUES: dict[str, list[Any]] = {
     "clamp": [False],
     "unselected": ["keep"],
     "seed": [1],
+    "solver": ["exact"],
+    "common_fraction": [0.5],
+    "exclude": ["layers.0.weight"],
 }
 
 
@@ -111,8 +114,10 @@ each_dtype = pytest.mark.parametrize("dtype", list(FLOATS), ids=str)
 def members_and_base(
     rule: Rule, rng: np.random.Generator, dtype: Dtype, shape: tuple[int, ...] = (40,)
 ) -> tuple[Array, Array]:
+    """Members that each changed some entries of the base."""
     stack = drawn(rule, rng, shape)
     base = np.abs(stack[0] - 0.5) if rule.domain == "non-negative" else stack[0] - 0.5
+    stack = np.where(rng.random(stack.shape) < 0.4, base, stack)
     return round_to_dtype(stack, dtype), round_to_dtype(np.asarray(base), dtype)
 
 
@@ -160,14 +165,17 @@ def cuts_of(rule: Rule, shape: tuple[int, ...], step: int) -> list[int]:
     return [*range(0, size, max(step // BLOCK, 1) * rule.block_size(shape)), size]
 
 
-@each_variant
+@pytest.mark.parametrize("is_default", [True, False])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, ml_dtypes.bfloat16])
+@each_rule
 def test_any_division_into_blocks_gives_the_same_bytes(
-    rule: Rule, params: dict[str, Any], dtype: Any, rng: np.random.Generator
+    rule: Rule, dtype: Any, is_default: bool, rng: np.random.Generator
 ) -> None:
-    shape = (20, 30) if rule.unit == "tensor" else (1_000, 137)
+    *_, params = [{}] if is_default else variants(rule)
+    shape = (20, 30) if rule.unit == "tensor" else (500, 137)
+    assert rule.unit == "tensor" or math.prod(shape) > BLOCK
     stack, base = members_and_base(rule, rng, np.dtype(dtype), shape)
-    stack[:, 500:] = base[500:]  # so that the blocks differ in their statistics
+    stack[:, 400:] = base[400:]  # so that the blocks differ in their statistics
     weights, state = weights_for(rule), None
     whole = rule(stack, weights, base=base, **params)
     stack, base = stack.reshape(len(stack), -1), base.reshape(-1)
@@ -236,7 +244,8 @@ def test_the_order_of_members_does_not_matter_where_symmetric(
     weights = weights_for(rule)
     expected = rule(stack, weights, base=base, **params)
     result = rule(stack[::-1], weights[::-1], base=base, **params)
-    near(result, expected, ulps=4)
+    # Singular vectors carry the rounding errors of a sum further.
+    near(result, expected, ulps=64 if rule.unit == "tensor" else 4)
 
 
 @pytest.mark.parametrize(

@@ -353,7 +353,7 @@ def _compare(
     is_identical = True
     step = chunk_size(job.target, RULES["mean"], budget)
     for start, stop in chunks(job.stop - job.start, step):
-        a, b = buffers.read(job.target, job.start + start, job.start + stop)[0]
+        a, b = buffers.read(job.target, job.start + start, job.start + stop).members
         rows.append(difference_sums(a, b))
         # Bytes are compared only if no number differs.
         is_identical = is_identical and not rows[-1][:, 4].any() and _same_bits(a, b)

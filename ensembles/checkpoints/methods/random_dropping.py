@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -61,17 +62,20 @@ def sparse_deltas(
         If a parameter is not valid.
     """
     if rescale not in ("expected", "l1", None):
-        raise ValueError(f"rescale must be 'expected', 'l1' or None, found {rescale!r}")
+        raise ValueError(
+            "rescale must be 'expected', 'l1' or None (--param rescale=null), found "
+            f"{rescale!r}"
+        )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise ValueError(f"seed must be a whole number, found {seed!r}")
-    lowest, highest = _ranges(density, epsilon, len(stack))
+    shares = (_hashable(value) for value in (density, epsilon))
+    lowest, highest = _ranges(*shares, len(stack), position.row_size > 1)
     key: dict[str, Any] = {"seed": seed, "name": position.name, "start": position.start}
     factors = np.ones(len(stack)) if state is None else state
+    if highest is lowest:
+        factors = factors / lowest if rescale == "expected" else factors
+        return drop_randomly(stack, base, lowest, factors, **key)
     row_size = position.row_size
-    if row_size < 2 or (lowest == highest).all():
-        means = (lowest + highest) / 2
-        factors = factors / means if rescale == "expected" else factors
-        return drop_randomly(stack, base, means, factors, **key)
     deltas = stack - base
     for member, values in enumerate(deltas):
         probabilities = magnitude_ranks(values.reshape(-1, row_size)).reshape(-1)
@@ -85,22 +89,36 @@ def sparse_deltas(
     return deltas
 
 
-def _ranges(density: Any, epsilon: Any, n_members: int) -> tuple[Float64, Float64]:
-    """Lowest and highest probability of each member, checked."""
+def _hashable(value: Any) -> Any:
+    """Tuples for lists and arrays, text for other values without a hash."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    return value if isinstance(value, Hashable) else repr(value)
+
+
+@lru_cache(maxsize=64, typed=True)  # checks take longer than a block
+def _ranges(
+    density: Any, epsilon: Any, n_members: int, is_ranked: bool
+) -> tuple[Float64, Float64]:
+    """Lowest and highest probability of each member, one array if they are equal."""
     means = shares_of_members("density", density, n_members)
     halves = shares_of_members("epsilon", epsilon, n_members)
     halves = np.where(means == 1, 0.0, halves)
     lowest, highest = means - halves, means + halves
     # Rounding: 0.7 + 0.3 may exceed 1.
-    if (lowest >= RESOLUTION).all() and (highest <= 1 + RESOLUTION).all():
+    if (lowest < RESOLUTION).any() or (highest > 1 + RESOLUTION).any():
+        if not halves.any():
+            raise ValueError(f"density must be at least 2**-32, found {density!r}")
+        raise ValueError(
+            "density - epsilon must be above 0 and density + epsilon at most 1, as "
+            f"probabilities are, found density={density!r} and epsilon={epsilon!r}; "
+            "pass a smaller epsilon"
+        )
+    if is_ranked and halves.any():
         return lowest, np.minimum(highest, 1)
-    if not halves.any():
-        raise ValueError(f"density must be at least 2**-32, found {density!r}")
-    raise ValueError(
-        "density - epsilon must be above 0 and density + epsilon at most 1, as "
-        f"probabilities are, found density={density!r} and epsilon={epsilon!r}; "
-        "pass a smaller epsilon"
-    )
+    return means, means
 
 
 def absolute_sums(
@@ -159,7 +177,9 @@ def l1_factors(total: Float64, weights: Float64) -> Float64:
         1 if all differences are dropped or 0.
     """
     whole, kept = total.T
-    return np.divide(whole, kept, out=np.ones_like(whole), where=kept != 0)
+    factors: Float64 = np.ones_like(whole)
+    np.divide(whole, kept, out=factors, where=kept != 0)
+    return factors
 
 
 def needs_sums(rescale: Rescale = "expected") -> bool:

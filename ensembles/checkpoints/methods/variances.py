@@ -8,7 +8,7 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
-from ensembles.kernels.active_deltas import variances
+from ensembles.kernels.active_deltas import merge_majority, variances
 from ensembles.kernels.gram import gram
 from ensembles.kernels.magnitudes import (
     Bins,
@@ -17,7 +17,6 @@ from ensembles.kernels.magnitudes import (
     find_bins,
     find_magnitudes,
 )
-from ensembles.kernels.sign_election import elected_sum
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.statistics import blockwise
@@ -74,11 +73,11 @@ def _selects(density: float = 1.0) -> bool:
 def _selected(
     stack: Float64, base: Float64, weights: Float64, threshold: float
 ) -> Float64:
-    """Task vectors, with zeros where members differ too little."""
-    deltas = stack - base
+    """Members with a weight, equal to the base where they differ too little."""
+    stack = stack if weights.all() else stack[weights != 0]
     if threshold > 0:
-        deltas *= ~(_variance(stack, weights) < threshold)
-    return deltas
+        stack = np.where(variances(stack) < threshold, base, stack)
+    return stack
 
 
 @blockwise
@@ -86,13 +85,15 @@ def _squares(
     block: Float64, *, base: Float64, weights: Float64, state: float | None
 ) -> Float64:
     """Sum of squares of each member's selected differences."""
-    deltas = _selected(block, base, weights, state or 0.0)
-    return np.diagonal(gram(deltas).sum(axis=0)).copy()
+    deltas = _selected(block, base, weights, state or 0.0) - base
+    total = np.zeros(len(block))
+    total[weights != 0] = np.diagonal(gram(deltas).sum(axis=0))
+    return total
 
 
 def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _Shares:
     """Share of each member in the weighted sum of squares."""
-    squares = np.where(weights, weights * total, 0.0)
+    squares = weights * total
     if not squares.any():  # nothing is selected, or members equal the base
         squares = weights
     return _Shares(state or 0.0, squares / squares.sum())
@@ -172,11 +173,6 @@ def sce(
     check_choice("sce", "unselected", unselected, ("drop", "keep"))
     check_choice("sce", "normalize", normalize, (True, False))
     threshold = state.threshold if unselected == "drop" else 0.0
-    merged = elected_sum(
-        _selected(stack, base, weights, threshold),
-        state.coefficients,
-        sign="unweighted_mass",
-        normalize=normalize,
-        zero_sum=1,
-    )
-    return np.asarray(base + merged)
+    stack = _selected(stack, base, weights, threshold)
+    coefficients = state.coefficients[weights != 0]
+    return merge_majority(stack, base, coefficients, normalize=normalize)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ensembles.rules.rule import Rule
 
 PAGE = 4096
 ALIGNMENT = 64
+SOLVED = 6  # float64 copies of a matrix while a system with it is solved
 # Largest number of elements per chunk; with smaller chunks, threads wait for the GIL.
 LARGEST_CHUNK = 1 << 19
 
@@ -100,8 +102,12 @@ def _block_size(target: TensorPlan, rule: Rule) -> int:
 
 def _buffer_bytes(target: TensorPlan, rule: Rule, size: int) -> int:
     """Memory for a number of elements: as stored, in float64, and the result."""
-    dtypes = [tensor.dtype for tensor in target.sources]
+    whole = target.moments if rule.unit == "tensor" else ()
+    dtypes = [tensor.dtype for tensor in target.sources[: -len(whole) or None]]
     n_bytes = size * (sum(dtype.itemsize for dtype in dtypes) + 2 * 8)
+    # Moments as stored, and copies while a system is solved.
+    n_bytes += sum(tensor.nbytes for tensor in whole)
+    n_bytes += max((8 * SOLVED * tensor.size for tensor in whole), default=0)
     if not (rule.fused and {*dtypes} == {target.dtype}):
         # Statistics convert a block to float64 at once, the rest smaller pieces.
         is_whole = rule.passes or rule.unit != "element"
@@ -140,20 +146,41 @@ def count_held(
     return sum(target.nbytes for part in held_parts for target in parts[part])
 
 
+class Block(NamedTuple):
+    """Elements of a tensor in all members, and what belongs to them.
+
+    Parameters
+    ----------
+    members : ndarray of shape (n_members, size), or list of arrays of shape (size,)
+        Members: a stack if they have one dtype.
+    base : ndarray of shape (size,) or None
+        The same elements of the base.
+    moments : list of ndarray
+        The same elements of the moments of each member; all moments, in their shape,
+        if the block is the whole tensor or they have another shape.
+    """
+
+    members: Sequence[Array] | Array
+    base: Array | None
+    moments: list[Array]
+
+    @property
+    def sources(self) -> list[Array]:
+        """Arrays in the order of ``TensorPlan.sources``."""
+        base = [] if self.base is None else [self.base]
+        return [*self.members, *base, *self.moments]
+
+
 class ReadBuffers:
     """Memory of one thread for blocks of members and base, reused for every block."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
-    def read(
-        self, target: TensorPlan, start: int, stop: int
-    ) -> tuple[Sequence[Array] | Array, Array | None]:
-        """Read elements ``start`` to ``stop`` of all members, and of the base.
+    def read(self, target: TensorPlan, start: int, stop: int) -> Block:
+        """Read elements ``start`` to ``stop`` of all members, base and moments.
 
-        Returns the members, as a stack if they have one dtype, else as a list of
-        arrays, and the base or None. They are views of the buffer, valid until the next
-        call.
+        Arrays of members and base are views of the buffer, valid until the next call.
         """
         dtypes = [tensor.dtype for tensor in target.members]
         size = stop - start
@@ -174,7 +201,20 @@ class ReadBuffers:
         base = None
         if target.base is not None:
             base = _read(target.base, self._memory[base_start:], start, size)
-        return rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members, base
+        stack = rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members
+        return Block(
+            stack, base, [_moments(t, target, start, stop) for t in target.moments]
+        )
+
+
+def _moments(tensor: Tensor, target: TensorPlan, start: int, stop: int) -> Array:
+    """Read moments of the elements of a tensor, or all if they have another shape."""
+    is_whole = tensor.shape != target.shape or stop - start == target.size
+    if is_whole:
+        start, stop = 0, tensor.size
+    memory = np.empty((stop - start) * tensor.dtype.itemsize, np.uint8)
+    array = _read(tensor, memory, start, stop - start)
+    return array.reshape(tensor.shape) if is_whole else array
 
 
 def _read(tensor: Tensor, memory: Array, start: int, size: int) -> Array:

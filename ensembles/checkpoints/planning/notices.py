@@ -76,7 +76,7 @@ def notices(
             "parameters and do not fit the averaged network: recompute them on "
             "training data (torch.optim.swa_utils.update_bn)"
         )
-    yield from _without_effect(members, options, match)
+    yield from _without_effect(members, base, options, match)
 
 
 def member_notes(members: Sequence[Checkpoint]) -> Iterator[str]:
@@ -230,7 +230,10 @@ def _identity(member: Checkpoint) -> str:
 
 
 def _without_effect(
-    members: Sequence[Checkpoint], options: MergeOptions, match: LayoutMatch
+    members: Sequence[Checkpoint],
+    base: Checkpoint | None,
+    options: MergeOptions,
+    match: LayoutMatch,
 ) -> Iterator[str]:
     if options.key:
         without_key = [
@@ -257,9 +260,10 @@ def _without_effect(
             f"integers={options.integers!r} (--integers {options.integers}) has no "
             "effect: all tensors are floats"
         )
-    if options.missing != "error" and all(
-        member.layout.keys() == members[0].layout.keys() for member in members
-    ):
+    names = members[0].layout.keys()
+    is_complete = all(member.layout.keys() == names for member in members)
+    is_complete &= base is None or names <= base.layout.keys()
+    if options.missing != "error" and is_complete:
         yield (
             f"missing={options.missing!r} (--missing {options.missing}) has no effect: "
             "all members have the same tensors"

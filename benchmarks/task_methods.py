@@ -1,0 +1,169 @@
+"""Merges of the members of several tasks, for `bench_tasks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from task_evaluation import Evaluation
+from task_training import SHARPNESS, Members, Part, State, Task, with_state
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from ensembles.checkpoints import average
+from ensembles.checkpoints.methods.builtin import RULES
+
+SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+SCALED = ("scale", SCALES)
+RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)  # of WUDI's steps
+N_EXAMPLES = 256  # training rows of each task for Gram matrices
+N_FISHER = 64  # training rows of each task for the Fisher information
+BATCH_SIZE = 32
+
+
+class Method(NamedTuple):
+    """A rule with its parameters, and the values that are tried on validation data.
+
+    Parameters
+    ----------
+    rule : str
+        Name of the rule; the method is left out if it is not registered.
+    params : dict
+        Parameters that are the same for all tasks, from the papers.
+    tried : str or None
+        Parameter that is chosen on validation data.
+    values : sequence of float
+        Its values.
+    moments : {"gram", "fisher", "gram, sequential"} or None
+        Moments of training data that the rule needs.
+    """
+
+    rule: str
+    params: Mapping[str, Any] = {}
+    tried: str | None = None
+    values: Sequence[float] = ()
+    moments: str | None = None
+
+
+METHODS = {
+    "mean": Method("mean"),
+    "Model Stock": Method("model_stock"),
+    "SCE": Method("sce", {"density": 0.1}),
+    "task arithmetic": Method("task_arithmetic", {}, *SCALED),
+    "TIES": Method("ties", {"density": 0.2}, *SCALED),
+    "DARE": Method("dare_linear", {"density": 0.1}, *SCALED),
+    "DARE TIES": Method("dare_ties", {"density": 0.1}, *SCALED),
+    "breadcrumbs": Method("breadcrumbs_linear", {"density": 0.9}, *SCALED),
+    "consensus TA": Method("consensus", {}, *SCALED),
+    "Fisher": Method("fisher", moments="fisher"),
+    "RegMean": Method("regmean", moments="gram"),
+    "RegMean++": Method("regmean", moments="gram, sequential"),
+    "ISO-C": Method("iso_c", {}, *SCALED),
+    "TSV": Method("tsv", {}, *SCALED),
+    "WUDI": Method("wudi"),
+    "WUDI, learning rate chosen": Method("wudi", {}, "learning_rate", RATES),
+    "WUDI, exact": Method("wudi", {"solver": "exact"}),
+}
+
+
+class Merged(NamedTuple):
+    """Accuracies of a method on the test parts, and the value that was chosen."""
+
+    name: str
+    accuracies: list[float]
+    chosen: float | None = None
+
+
+def merges(
+    members: Members, evaluation: Evaluation, only: Sequence[str]
+) -> Iterator[Merged]:
+    """Accuracies of the base, of the members, of their merges and of ensembles."""
+    states = [members.by_task[task.name] for task in evaluation.tasks]
+    yield Merged("base", evaluation.accuracies(members.base))
+    own = [evaluation.accuracies(state) for state in states]
+    yield Merged("fine-tuned", [row[index] for index, row in enumerate(own)])
+    yield Merged("best single model", max(own, key=np.mean))
+    yield Merged("multi-task training", evaluation.accuracies(members.multi_task))
+    yield Merged("prediction ensemble", evaluation.ensemble(states))
+    data = Data(evaluation.backbone, evaluation.tasks, states)
+    for name, method in METHODS.items():
+        if name in only and method.rule in RULES:
+            yield merged(name, method, members.base, states, evaluation, data)
+
+
+def merged(
+    name: str,
+    method: Method,
+    base: State,
+    states: Sequence[State],
+    evaluation: Evaluation,
+    data: Data,
+) -> Merged:
+    """Accuracies of a method, with the value that is best on validation data."""
+
+    def merge(value: float | None) -> State:
+        params = dict(method.params)
+        if method.tried:
+            params[method.tried] = value
+        if method.moments == "gram, sequential":
+            return data.sequential(params)
+        needs_base = RULES[method.rule].needs_base
+        options: dict[str, Any] = {"base": base} if needs_base else {}
+        if method.moments:
+            options["moments"] = data.moments(method.moments)
+        return average(states, rule=method.rule, rule_params=params, **options)
+
+    best = max(
+        method.values,
+        key=lambda value: np.mean(evaluation.accuracies(merge(value), "validation")),
+        default=None,
+    )
+    return Merged(name, evaluation.accuracies(merge(best)), best)
+
+
+class Data:
+    """Moments of the training data of each member, collected at their first use."""
+
+    def __init__(
+        self, backbone: nn.Module, tasks: Sequence[Task], states: Sequence[State]
+    ) -> None:
+        self.backbone = backbone
+        self.tasks = tasks
+        self.states = states
+        self._moments: dict[str, list[Any]] = {}
+
+    def moments(self, kind: str) -> list[Any]:
+        """Moments of all members."""
+        if kind not in self._moments:
+            collect = {"gram": self._gram, "fisher": self._fisher}[kind]
+            pairs = zip(self.tasks, self.states, strict=True)
+            self._moments[kind] = [collect(*pair) for pair in pairs]
+        return self._moments[kind]
+
+    def _gram(self, task: Task, state: State) -> Any:
+        from ensembles.checkpoints import collect_gram
+
+        model = with_state(self.backbone, state)
+        return collect_gram(model, batches(task.train, N_EXAMPLES), reduction="mean")
+
+    def _fisher(self, task: Task, state: State) -> Any:
+        from ensembles.checkpoints import collect_fisher
+
+        def logits(model: nn.Module, example: Any) -> Tensor:
+            return SHARPNESS * normalize(model(**example)) @ task.head.T
+
+        model = with_state(self.backbone, state)
+        rows = batches(task.train, N_FISHER)
+        return collect_fisher(model, rows, forward=logits)
+
+    def sequential(self, params: Mapping[str, Any]) -> State:
+        """RegMean++: Gram matrices of the layers merged so far."""
+        raise NotImplementedError
+
+
+def batches(part: Part, n_rows: int) -> list[dict[str, Tensor]]:
+    """Inputs of the first rows."""
+    rows = torch.arange(min(n_rows, len(part.labels)))
+    return [part.rows(chosen).inputs for chosen in rows.split(BATCH_SIZE)]
