@@ -168,6 +168,8 @@ def find_magnitudes(total: Counts, bins: Bins) -> Float64:
 def _find(counts: Counts, rank: int) -> tuple[int, int]:
     """Bin that has a rank from the right, and the rank in the bin."""
     rows = counts.reshape(-1, WIDTH)
+    if not counts.any():  # no deltas
+        return 0, 0
     row, rank = _find_in(rows.sum(axis=1), rank)
     column, rank = _find_in(rows[row], rank)
     return row * WIDTH + column, rank
