@@ -67,6 +67,8 @@ def add_statistics(total: Array | None, partial: Array) -> Array:
         if total is None and not len(partial):  # an empty tensor without blocks
             return np.zeros(partial.shape[1:], partial.dtype)
         if total is None:
+            if not len(partial):  # an empty tensor
+                return np.zeros(partial.shape[1:], partial.dtype)
             total, partial = partial[0], partial[1:]
         if partial.shape[1:] != total.shape:
             raise ValueError(
