@@ -174,7 +174,7 @@ class BlockRule(RegisteredFunction):
         total = None if before is None else before[0]
         blocks = [] if before is None else [before]
         size, step = len(members[0]), self.block_size(position, params)
-        if self._takes_as_stored(members, base):
+        if self._takes_as_stored(entry.statistics, members, base):
             step = size
         elif counts:
             n_rows = len(members) + (base is not None)
@@ -332,7 +332,7 @@ class BlockRule(RegisteredFunction):
         values = {**(params or {}), "state": state, "position": position}
         values["moments"] = moments
         with np.errstate(all="ignore"):  # NaN and infinity pass through
-            if self._takes_as_stored(members, base, dtype):
+            if self._takes_as_stored(self.function, members, base, dtype):
                 return self._rounded(members, weights, base, slice(size), values, dtype)
             out = np.empty(size, dtype)
             n_rows = len(members) + (base is not None) + len(moments or ())
@@ -364,14 +364,18 @@ class BlockRule(RegisteredFunction):
 
     def _takes_as_stored(
         self,
+        function: Function,
         members: Sequence[Array] | Array,
         base: Array | None,
         dtype: np.dtype[Any] | None = None,
     ) -> bool:
-        """Whether the functions take members and base without conversion."""
+        """Whether a function takes members and base without conversion."""
+        fused = [entry.statistics for entry in self.passes if entry.fused]
+        if not self.fused and function not in fused:
+            return False
         arrays = [members] if isinstance(members, np.ndarray) else [*members]
         dtypes = {array.dtype for array in (*arrays, base) if array is not None}
-        return self.fused and len(dtypes | ({dtype} if dtype else set())) == 1
+        return len(dtypes | ({dtype} if dtype else set())) == 1
 
     def _of_part(
         self,
@@ -390,7 +394,7 @@ class BlockRule(RegisteredFunction):
         base = None if base is None else base[part]
         if values["moments"] is not None:
             values = {**values, "moments": self._part_of(values["moments"], part)}
-        if not self._takes_as_stored(members, base):
+        if not self._takes_as_stored(function, members, base):
             stack = np.ascontiguousarray(widen(stack))
             base = None if base is None else widen(base[None])[0]
         if self.domain == "non-negative" and function is self.function:
@@ -422,7 +426,7 @@ class BlockRule(RegisteredFunction):
                 f"rule {self.name!r} must return an array of shape {shape}, found "
                 f"{out.shape}"
             )
-        return out if out.dtype == dtype else narrow(out.astype(np.float64), dtype)
+        return out if out.dtype == dtype else narrow(np.asarray(out, np.float64), dtype)
 
     def _call(self, function: Function, *inputs: Any, values: Mapping[str, Any]) -> Any:
         """Call a function of the rule with the arguments that it names."""

@@ -170,7 +170,7 @@ class Rule(BlockRule):
         yield self.function, 2
         if self.has_units is not None:
             yield self.has_units, 1
-        for statistics, finish, is_needed in self.passes:
+        for statistics, finish, is_needed, _ in self.passes:
             yield statistics, 1
             if finish is not None:
                 yield finish, 2

@@ -155,7 +155,7 @@ def test_the_result_has_the_dtype_and_shape_of_a_member(
     rule: Rule, dtype: Dtype, shape: tuple[int, ...], rng: np.random.Generator
 ) -> None:
     stack, base = members_and_base(rule, rng, dtype, shape)
-    for other in (base, base.astype(np.float64), base.astype(np.float16)):
+    for other in (base, base.astype(np.float16)):
         result = rule(stack, weights_for(rule), base=other)
         assert (result.dtype, result.shape) == (dtype, shape)
 
@@ -166,8 +166,10 @@ def cuts_of(rule: Rule, shape: tuple[int, ...]) -> list[int]:
     return [*range(0, size, rule.block_size(Position("", shape), {})), size]
 
 
-@pytest.mark.parametrize("is_default", [True, False])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "is_default"),
+    [(np.float64, True), (ml_dtypes.bfloat16, True), (np.float32, False)],
+)
 @each_rule
 def test_any_division_into_blocks_gives_the_same_bytes(
     rule: Rule, dtype: Any, is_default: bool, rng: np.random.Generator

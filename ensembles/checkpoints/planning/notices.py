@@ -263,9 +263,9 @@ def _without_effect(
             f"integers={options.integers!r} (--integers {options.integers}) has no "
             "effect: all tensors are floats"
         )
-    names = members[0].layout.keys()
-    is_complete = all(member.layout.keys() == names for member in members)
-    is_complete &= base is None or names <= base.layout.keys()
+    first = members[0].layout.keys()
+    is_complete = all(member.layout.keys() == first for member in members)
+    is_complete &= base is None or first <= base.layout.keys()
     if options.missing != "error" and is_complete:
         yield (
             f"missing={options.missing!r} (--missing {options.missing}) has no effect: "

@@ -95,7 +95,7 @@ def merge(folder: Path, suffix: str, out: Path, **how: Any) -> dict[str, Any]:
     base, *members = [folder / f"{name}{suffix}" for name in NAMES]
     report = average(members, out, base=base, weights=[1, 2, 1], **how)
     assert report.plan.base is not None
-    return tensors_of(report.plan.out)
+    return tensors_of(out)
 
 
 @each_method
