@@ -72,15 +72,18 @@ def parse() -> argparse.Namespace:
     add("--methods", nargs="+", choices=METHODS, default=[*METHODS], metavar="METHOD")
     add("--threads", type=int, default=1, help="of PyTorch")
     add("--train-only", action="store_true", help="train the missing members")
+    add("--quick", action="store_true", help="few steps and texts, as a trial")
     add("--results", type=Path, help="folder for tasks.md and tasks.json")
     return parser.parse_args()
 
 
 def run(name: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Results of all methods on the tasks of a backbone, with a seed."""
-    module, folder = BACKBONES[name], options.folder / name / f"seed-{seed}"
-    backbone, tasks = module.make(seed, folder)
-    members = members_of(backbone, tasks, module.SETTINGS, folder, seed)
+    module = BACKBONES[name]
+    folder = options.folder / ("quick" if options.quick else "") / name / f"seed-{seed}"
+    backbone, tasks = module.make(seed, folder, quick=options.quick)
+    settings = module.QUICK if options.quick else module.SETTINGS
+    members = members_of(backbone, tasks, settings, folder, seed)
     if options.train_only:
         return []
     evaluation = Evaluation(backbone, tasks, folder / "accuracies.json")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 WIDTH = 256
 N_FEATURES = 64
 SETTINGS = Settings(600, 1e-3, batch_size=32, n_shared_steps=4800)
+QUICK = Settings(60, 1e-3, batch_size=32, n_shared_steps=480)
 BASE = Settings(1500, 2e-3, batch_size=32)
 Images = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -64,7 +65,9 @@ def occlude(images: Images, rng: np.random.Generator) -> Images:
     return images
 
 
-def make(seed: int, folder: Path) -> tuple[nn.Module, list[Task]]:
+def make(
+    seed: int, folder: Path, *, quick: bool = False
+) -> tuple[nn.Module, list[Task]]:
     """The network trained on upright digits, and eight other tasks."""
     rng = np.random.default_rng(seed)
     images, labels = load_digits(return_X_y=True)

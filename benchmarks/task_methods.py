@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,7 +37,7 @@ class Method(NamedTuple):
         Parameter that is chosen on validation data.
     values : sequence of float
         Its values.
-    moments : {"gram", "fisher", "gram, sequential"} or None
+    moments : {"gram", "fisher", "gram, by layers"} or None
         Moments of training data that the rule needs.
     """
 
@@ -58,8 +59,11 @@ METHODS = {
     "breadcrumbs": Method("breadcrumbs_linear", {"density": 0.9}, *SCALED),
     "consensus TA": Method("consensus", {}, *SCALED),
     "Fisher": Method("fisher", moments="fisher"),
+    "Fisher, normalized": Method(
+        "fisher", {"normalize": True, "epsilon": 1e-6}, moments="fisher"
+    ),
     "RegMean": Method("regmean", moments="gram"),
-    "RegMean++": Method("regmean", moments="gram, sequential"),
+    "RegMean++": Method("regmean", moments="gram, by layers"),
     "ISO-C": Method("iso_c", {}, *SCALED),
     "TSV": Method("tsv", {}, *SCALED),
     "WUDI": Method("wudi"),
@@ -107,8 +111,8 @@ def merged(
         params = dict(method.params)
         if method.tried:
             params[method.tried] = value
-        if method.moments == "gram, sequential":
-            return data.sequential(params)
+        if method.moments == "gram, by layers":
+            return data.merge_by_layers(params)
         needs_base = RULES[method.rule].needs_base
         options: dict[str, Any] = {"base": base} if needs_base else {}
         if method.moments:
@@ -158,9 +162,16 @@ class Data:
         rows = batches(task.train, N_FISHER)
         return collect_fisher(model, rows, forward=logits)
 
-    def sequential(self, params: Mapping[str, Any]) -> State:
-        """RegMean++: Gram matrices of the layers merged so far."""
-        raise NotImplementedError
+    def merge_by_layers(self, params: Mapping[str, Any]) -> State:
+        """RegMean++: inputs of a layer come from the merged layers below it."""
+        from ensembles.checkpoints import regmean_plus_plus
+
+        models = [
+            with_state(copy.deepcopy(self.backbone), state) for state in self.states
+        ]
+        data = [batches(task.train, N_EXAMPLES) for task in self.tasks]
+        merged = regmean_plus_plus(models, data, reduction="mean", **params)
+        return {name: merged[name] for name in self.states[0]}
 
 
 def batches(part: Part, n_rows: int) -> list[dict[str, Tensor]]:

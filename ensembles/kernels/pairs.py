@@ -32,7 +32,8 @@ def moved_towards(stack: Float64, limit: float) -> Float64:
     first, second = stack
     difference = second - first
     is_near = (np.abs(difference) <= limit) | (first == second)
-    return np.where(is_near, second, first + np.clip(difference, -limit, limit))
+    moved = first + np.clip(difference, -limit, limit)
+    return np.asarray(np.where(is_near, second, moved))
 
 
 def row_products(rows: Float64) -> Float64:
@@ -128,7 +129,7 @@ def replaced_outliers(rows: Float64, factors: Float64, threshold: float) -> Floa
         _replace_outliers(rows[0], rows[1], factors, threshold, out)
         return out
     is_outlier = scaled_differences(rows, factors) >= threshold
-    return np.where(is_outlier, rows[1], rows[0])
+    return np.asarray(np.where(is_outlier, rows[1], rows[0]))
 
 
 @compiled

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ensembles._typing import Array, Float64
@@ -78,17 +80,17 @@ def _leave(index: int, step: Float64, squares: Float64, weights: Float64) -> Flo
 
 def _descend(point: Float64, squares: Float64, weights: Float64) -> Float64:
     """Coefficients of the geometric median, from those of a point near it."""
-    total, patience = np.inf, PATIENCE
+    total, patience = math.inf, PATIENCE
     for _ in range(MAX_STEPS):
         steps = _steps(point, squares, weights)
         points = [point * (1 - step.sum()) + step for step in steps]
         points = [moved / moved.sum() for moved in points]
-        totals = [weights @ _distances(moved, squares) for moved in points]
+        totals = np.array([weights @ _distances(moved, squares) for moved in points])
         # The first that descends the most, up to rounding.
-        chosen = int(np.argmax(totals <= min(totals) * (1 + SLACK)))
+        chosen = int(np.argmax(totals <= np.nanmin(totals) * (1 + SLACK)))
         patience = PATIENCE if totals[chosen] < total * (1 - SLACK) else patience - 1
         shift = np.abs(points[chosen] - point).max()
-        point, total = points[chosen], totals[chosen]
+        point, total = points[chosen], float(totals[chosen])
         if not patience or shift <= ROUNDING * np.abs(point).max():
             break
     return np.asarray(point)

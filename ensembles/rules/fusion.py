@@ -61,7 +61,7 @@ def divergences(rows: Float64) -> Float64:
     p, q = probabilities
     terms = np.log(np.divide(q, p, out=p), out=p)
     terms *= q
-    return np.maximum(terms.sum(axis=1), 0)
+    return np.asarray(np.maximum(terms.sum(axis=1), 0))
 
 
 def _rows(stack: Float64, position: Position) -> tuple[Float64, slice]:

@@ -290,8 +290,8 @@ def _gram_of_rows(stack: Array, *, position: Position) -> Float64:
 
 def _row_coefficients(rows: Float64, t: float) -> Float64:
     """Coefficients of both members for each row, from (2, n_rows, row_size) entries."""
-    *squares, products = row_products(rows)
-    squares = np.array(squares)
+    sums = row_products(rows)
+    squares, products = sums[:2], sums[2]
     # As in `gram`: squares that underflow or overflow are out of the range.
     is_zero, is_infinite = squares == 0, squares == np.inf
     if is_zero.any():

@@ -64,7 +64,11 @@ def add_statistics(total: Array | None, partial: Array) -> Array:
         If the shapes differ.
     """
     with np.errstate(all="ignore"):  # infinities of both signs
+        if total is None and not len(partial):  # an empty tensor without blocks
+            return np.zeros(partial.shape[1:], partial.dtype)
         if total is None:
+            if not len(partial):  # an empty tensor
+                return np.zeros(partial.shape[1:], partial.dtype)
             total, partial = partial[0], partial[1:]
         if partial.shape[1:] != total.shape:
             raise ValueError(

@@ -18,7 +18,8 @@ from ensembles.kernels.active_deltas import (
     merge_active,
     merge_majority,
 )
-from ensembles.kernels.jit import LANE
+from ensembles.kernels.gram import BLOCK, difference_gram, gram
+from ensembles.kernels.jit import LANE, PIECE
 from ensembles.kernels.task_vectors import (
     add_task_vectors,
     add_task_vectors_reference,
@@ -128,3 +129,17 @@ def test_a_change_of_one_member_is_kept_and_changes_of_several_are_averaged() ->
     merged = merge_active(stack, base, np.array([1.0, 2.0]), np.array([3.0, 4.0]), 0.1)
     np.testing.assert_array_equal(merged, [7, 3, 1, np.nan])
     assert count_active(stack, base, 0.1).tolist() == [[1, 1], [1, 1]]
+
+
+@each_dtype
+@pytest.mark.parametrize("size", [0, 7, PIECE + 3, BLOCK + 70])
+def test_products_of_differences_equal_those_of_arrays(
+    dtype: np.dtype[Any], size: int, rng: np.random.Generator
+) -> None:
+    stack = numbers(dtype, rng, (4, min(size, 99) if PLAIN else size))
+    deltas = stack[1:].astype(np.float64) - stack[0].astype(np.float64)
+    expected = gram(deltas)
+    for worthwhile in (-1, 1 << 60):
+        with looping(worthwhile):
+            found = difference_gram(stack[1:], stack[0])
+            assert found.tobytes() == expected.tobytes()

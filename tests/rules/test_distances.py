@@ -81,6 +81,8 @@ def test_scalars_have_their_median(n_members: int, rng: np.random.Generator) -> 
         np.testing.assert_allclose(
             geometric_median(stack), median(stack), rtol=4 * float(np.finfo(dtype).eps)
         )
+    # Equal members count once in the mean of the two that are medians.
+    assert geometric_median([[1.0], [1], [2], [3]]).tolist() == [1.5]
     weights = rng.integers(1, 4, n_members)
     repeated = median(np.repeat(stack, weights, axis=0))
     np.testing.assert_allclose(geometric_median(stack, weights), repeated, rtol=1e-6)

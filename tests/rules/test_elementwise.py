@@ -64,15 +64,9 @@ def test_t_must_be_a_distance(t: Any) -> None:
         nearswap.check(2, {"t": t})
 
 
-def test_it_also_combines_predictions() -> None:
-    from sklearn.dummy import DummyRegressor
-
-    members = [
-        (str(value), DummyRegressor(strategy="constant", constant=value))
-        for value in (1.0, 2.0)
-    ]
-    model = EnsembleRegressor(
-        members, weights=None, rule="nearswap", rule_params={"t": 0.25}
-    )
-    model.fit(np.eye(9), np.arange(9.0))
-    assert model.predict(np.eye(9)).tolist() == [1.25] * 9
+def test_it_does_not_combine_predictions() -> None:
+    """They are of any number of members, and a change of the first has no meaning."""
+    with pytest.raises(ValueError, match="unknown rule 'nearswap'"):
+        EnsembleRegressor([("a", None), ("b", None)], rule="nearswap").fit(
+            np.eye(4), np.arange(4)
+        )

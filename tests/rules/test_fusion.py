@@ -95,6 +95,9 @@ def test_a_divergence_is_that_of_the_smoothed_softmax() -> None:
     expected = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert divergences(rows) == pytest.approx(expected, rel=1e-7)
     assert divergences(rows + 1e3) == pytest.approx(expected, rel=1e-7)
+    # Without the smoothing it is 40, the difference of the logits.
+    rows = np.array([[[0.0, -40.0]], [[-40.0, 0.0]]])
+    assert divergences(rows) == pytest.approx(math.log(1e8), rel=1e-6)
 
 
 def test_a_member_that_equals_the_other_is_taken_over(

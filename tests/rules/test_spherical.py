@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average
-from ensembles.dtypes import round_to_dtype
+from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.rules import karcher_mean, multislerp, nuslerp, slerp
 from ensembles.rules.rule import Rule
 
@@ -79,7 +79,7 @@ def test_nuslerp_of_rows_is_slerp_of_each_row(
     rows = stack.reshape(2, -1, shape[-1] if shape else 1) if stack.size else stack
     each = [slerp(rows[:, i], [2, 3]) for i in range(rows.shape[1])]
     expected = np.array(each, dtype).reshape(shape).astype(np.float64)
-    slack = 2 * float(ml_dtypes.finfo(dtype).eps)
+    slack = 2 * 2.0 ** -FLOATS[np.dtype(dtype)].mantissa
     np.testing.assert_allclose(found.astype(np.float64), expected, slack, slack)
     if dtype != np.float64:
         assert (found == expected).mean() > 0.999 if found.size else True

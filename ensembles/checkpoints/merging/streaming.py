@@ -24,7 +24,7 @@ from ensembles.checkpoints.merging.digests import (
     Digested,
     digest,
 )
-from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size
+from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size, unit_of
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import narrow, widen
@@ -34,7 +34,6 @@ from ensembles.parallel import chunks, map_threads
 from ensembles.rules.builtin import mean as MEAN
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
-from ensembles.rules.rule import Rule
 from ensembles.rules.statistics import OrderedTotal
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
@@ -154,7 +153,7 @@ def stream_plan(
     combined: list[_Combined] = []
     for group in _groups(targets, streamer.group_size):
         streamer.compute_states([t for t in group if t.action == "combine"])
-        group_jobs = _jobs(group, plan.rule)
+        group_jobs = streamer.jobs(group)
         jobs += group_jobs
         combined += map_threads(
             group_jobs, lambda: partial(streamer.combine, ReadBuffers()), n_threads
@@ -208,18 +207,6 @@ def _groups(
             start, size = stop, 0
 
 
-def _jobs(targets: Sequence[TensorPlan], rule: Rule) -> list[_Job]:
-    jobs = []
-    for target in targets:
-        dtypes = [target.dtype, *(tensor.dtype for tensor in target.sources)]
-        step = BLOCK // min(dtype.itemsize for dtype in dtypes)
-        if target.action == "combine" and rule.unit != "element":
-            step = max(target.size, 1)
-        for start, stop in chunks(target.size, step):
-            jobs.append(_Job(target, start, stop))
-    return jobs
-
-
 class _Place(NamedTuple):
     """Place of a tensor's statistics: a total, the elements before, all its tensors."""
 
@@ -250,6 +237,19 @@ class _Streamer:
         self.with_checksums = {r.file for c in plan.checkpoints for r in c.records}
         self._lock = threading.Lock()
 
+    def jobs(self, targets: Sequence[TensorPlan]) -> list[_Job]:
+        """Divide tensors into jobs, each of whole units of the rule."""
+        jobs = []
+        for target in targets:
+            dtypes = [target.dtype, *(tensor.dtype for tensor in target.sources)]
+            step = BLOCK // min(dtype.itemsize for dtype in dtypes)
+            renamed = target._replace(name=self._name(target))
+            if unit_of(renamed, self.plan.rule, self.plan.rule_params) != "element":
+                step = max(target.size, 1)
+            for start, stop in chunks(target.size, step):
+                jobs.append(_Job(target, start, stop))
+        return jobs
+
     @property
     def group_size(self) -> int:
         """Bytes of the members after which they are combined; 0 for all."""
@@ -272,7 +272,7 @@ class _Streamer:
                 where = Position(names[0], counted[names[0]].shape)
                 places |= {n: _Place(total, next(starts), names, where) for n in names}
             map_threads(
-                _jobs([counted[name] for name in places], plan.rule),
+                self.jobs([counted[name] for name in places]),
                 partial(self._adder, entry, places),
                 self.n_threads,
             )
@@ -379,7 +379,8 @@ class _Streamer:
 
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
         budget = self.plan.options.memory // self.n_threads
-        size = chunk_size(job.target, self.plan.rule, budget)
+        target = job.target._replace(name=self._name(job.target))
+        size = chunk_size(target, self.plan.rule, budget, self.plan.rule_params)
         for start, stop in chunks(job.stop - job.start, size):
             yield job.start + start, job.start + stop
 

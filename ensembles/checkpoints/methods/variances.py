@@ -9,7 +9,7 @@ import numpy as np
 from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
 from ensembles.kernels.active_deltas import merge_majority, variances
-from ensembles.kernels.gram import gram
+from ensembles.kernels.gram import difference_gram
 from ensembles.kernels.magnitudes import (
     Bins,
     count_lower,
@@ -19,12 +19,11 @@ from ensembles.kernels.magnitudes import (
 )
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
-from ensembles.rules.statistics import blockwise
 from ensembles.rules.table import RULES
 
 
 class _Shares(NamedTuple):
-    """Smallest selected variance, and the coefficient of each member."""
+    """Smallest selected variance, and the coefficients of members with a weight."""
 
     threshold: float
     coefficients: Float64
@@ -80,19 +79,17 @@ def _selected(
     return stack
 
 
-@blockwise
 def _squares(
-    block: Float64, *, base: Float64, weights: Float64, state: float | None
+    stack: Float64, *, base: Float64, weights: Float64, state: float | None
 ) -> Float64:
-    """Sum of squares of each member's selected differences."""
-    deltas = _selected(block, base, weights, state or 0.0) - base
-    total = np.zeros(len(block))
-    total[weights != 0] = np.diagonal(gram(deltas).sum(axis=0))
-    return total
+    """Sums of squares of the selected differences of each member with a weight."""
+    selected = _selected(stack, base, weights, state or 0.0)
+    return np.diagonal(difference_gram(selected, base), axis1=1, axis2=2)
 
 
 def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _Shares:
     """Share of each member in the weighted sum of squares."""
+    weights = weights[weights != 0]
     squares = weights * total
     if not squares.any():  # nothing is selected, or members equal the base
         squares = weights
@@ -136,8 +133,9 @@ def sce(
         paper. A member with weight 0 does not count anywhere.
     base : array-like of shape (*shape,)
         Common ancestor of the members, the pivot of the paper.
-    state : tuple of float and ndarray of shape (n_members,)
-        Smallest selected variance and the coefficients, which `Rule` computes.
+    state : tuple of float and ndarray
+        Smallest selected variance, and the coefficients of the members with a nonzero
+        weight, which `Rule` computes.
     density : float from 0 to 1, default=1.0
         Share of the entries to select, of those in which members differ; the paper's τ.
         Variances that are equal in float32 precision are selected together. 1 selects
@@ -174,5 +172,4 @@ def sce(
     check_choice("sce", "normalize", normalize, (True, False))
     threshold = state.threshold if unselected == "drop" else 0.0
     stack = _selected(stack, base, weights, threshold)
-    coefficients = state.coefficients[weights != 0]
-    return merge_majority(stack, base, coefficients, normalize=normalize)
+    return merge_majority(stack, base, state.coefficients, normalize=normalize)

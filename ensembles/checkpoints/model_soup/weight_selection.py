@@ -132,6 +132,11 @@ def _check_values(
         check_convex(**params)
     else:
         selection.check_params(n_members, with_patience(selection, params, n_members))
+        if selection.samples_params and params.get("equal_weights", False):
+            raise ValueError(
+                "equal_weights=True leaves nothing to choose in a ModelSoup; to choose "
+                "parameters of the rule, use GridSearchCV with rule_params__NAME"
+            )
 
 
 def _check_checkpoints(estimator: Any, checkpoints: Any) -> None:

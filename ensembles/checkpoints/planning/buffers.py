@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.kernels.gram import BLOCK
-from ensembles.rules.block_rule import PIECE
+from ensembles.rules.block_rule import PIECE, Unit
+from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
 
 PAGE = 4096
@@ -23,7 +24,11 @@ LARGEST_CHUNK = 1 << 19
 
 
 def fit_to_memory(
-    targets: Sequence[TensorPlan], rule: Rule, memory: int, n_threads: int
+    targets: Sequence[TensorPlan],
+    rule: Rule,
+    memory: int,
+    n_threads: int,
+    params: Mapping[str, Any],
 ) -> tuple[int, int]:
     """Buffer size and number of threads within a memory budget.
 
@@ -37,6 +42,8 @@ def fit_to_memory(
         Budget for the buffers of all threads, in bytes.
     n_threads : int
         Number of threads wanted.
+    params : mapping of str to value
+        Parameters of the rule.
 
     Returns
     -------
@@ -51,7 +58,7 @@ def fit_to_memory(
     ValueError
         If the budget is too small for one block of each member in one thread.
     """
-    smallest = minimum_memory(targets, rule)
+    smallest = minimum_memory(targets, rule, params)
     if memory < smallest and rule.unit == "element":
         raise ValueError(
             f"memory must be at least {smallest} bytes, for a block of each member; "
@@ -60,12 +67,15 @@ def fit_to_memory(
     n_threads = max(1, min(n_threads, memory // max(smallest, 1)))
     largest = 0
     for target in targets:
-        size = min(chunk_size(target, rule, memory // n_threads), max(target.size, 1))
-        largest = max(largest, _buffer_bytes(target, rule, size))
+        size = chunk_size(target, rule, memory // n_threads, params)
+        size = min(size, max(target.size, 1))
+        largest = max(largest, _buffer_bytes(target, rule, size, params))
     return n_threads * largest, n_threads
 
 
-def minimum_memory(targets: Sequence[TensorPlan], rule: Rule) -> int:
+def minimum_memory(
+    targets: Sequence[TensorPlan], rule: Rule, params: Mapping[str, Any]
+) -> int:
     """Smallest memory budget: one thread with one block of each member.
 
     Parameters
@@ -74,6 +84,8 @@ def minimum_memory(targets: Sequence[TensorPlan], rule: Rule) -> int:
         Tensors of the result.
     rule : Rule
         Rule that combines them; a fused rule needs no float64 copies.
+    params : mapping of str to value
+        Parameters of the rule.
 
     Returns
     -------
@@ -81,26 +93,43 @@ def minimum_memory(targets: Sequence[TensorPlan], rule: Rule) -> int:
         Size of the buffers in bytes, for the tensor that needs the most.
     """
     needed = (
-        _buffer_bytes(target, rule, min(target.size, _block_size(target, rule)))
+        _buffer_bytes(
+            target, rule, min(target.size, _block_size(target, rule, params)), params
+        )
         for target in targets
     )
     return max(needed, default=0)
 
 
-def chunk_size(target: TensorPlan, rule: Rule, budget: int) -> int:
+def chunk_size(
+    target: TensorPlan, rule: Rule, budget: int, params: Mapping[str, Any]
+) -> int:
     """Number of elements to read at once, for one thread's budget in bytes."""
-    block = max(_block_size(target, rule), 1)
+    block = max(_block_size(target, rule, params), 1)
     n_blocks = max(LARGEST_CHUNK // block, 1)
-    while n_blocks > 1 and _buffer_bytes(target, rule, n_blocks * block) > budget:
+    while (
+        n_blocks > 1 and _buffer_bytes(target, rule, n_blocks * block, params) > budget
+    ):
         n_blocks //= 2
     return n_blocks * block
 
 
-def _block_size(target: TensorPlan, rule: Rule) -> int:
-    return rule.block_size(target.shape) if target.action == "combine" else BLOCK
+def _block_size(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> int:
+    if target.action != "combine":
+        return BLOCK
+    return rule.block_size(Position(target.name, target.shape), params)
 
 
-def _buffer_bytes(target: TensorPlan, rule: Rule, size: int) -> int:
+def unit_of(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> Unit:
+    """What the rule needs whole of a tensor; "element" if it does not combine it."""
+    if target.action != "combine":
+        return "element"
+    return rule.unit_of(Position(target.name, target.shape), params)
+
+
+def _buffer_bytes(
+    target: TensorPlan, rule: Rule, size: int, params: Mapping[str, Any]
+) -> int:
     """Memory for a number of elements: as stored, in float64, and the result."""
     whole = target.moments if rule.unit == "tensor" else ()
     dtypes = [tensor.dtype for tensor in target.sources[: -len(whole) or None]]
@@ -108,12 +137,13 @@ def _buffer_bytes(target: TensorPlan, rule: Rule, size: int) -> int:
     # Moments as stored, and copies while a system is solved.
     n_bytes += sum(tensor.nbytes for tensor in whole)
     n_bytes += max((8 * SOLVED * tensor.size for tensor in whole), default=0)
+    block = _block_size(target, rule, params)
+    has_units = unit_of(target, rule, params) != "element"
     if not (rule.fused and {*dtypes} == {target.dtype}):
         # Statistics convert a block to float64 at once, the rest smaller pieces.
-        is_whole = rule.passes or rule.unit != "element"
-        converted = _block_size(target, rule) if is_whole else PIECE // len(dtypes)
+        converted = block if rule.passes or has_units else PIECE // len(dtypes)
         n_bytes += 8 * len(dtypes) * min(size, converted)
-    return n_bytes + 8 * rule.workspace * size
+    return n_bytes + 8 * rule.workspace * min(size, block) * has_units
 
 
 def count_held(

@@ -40,10 +40,12 @@ from ensembles.checkpoints.planning.destination import (
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
 from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import (
+    UNITS,
     base_problems,
     member_notes,
     notices,
     output_notes,
+    unit_notes,
 )
 from ensembles.checkpoints.planning.opening import all_problems, open_all
 from ensembles.checkpoints.planning.options import (
@@ -317,10 +319,13 @@ def plan(
     buffer_notes: list[str] = []
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
-        n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
+        n_buffers, n_threads = fit_to_memory(
+            targets, resolved, memory, n_threads, params
+        )
+    buffer_notes += unit_notes(targets, resolved, params)
     if n_buffers > memory:
         buffer_notes.append(
-            f"rule {resolved.name!r} reads whole {resolved.unit}s, which "
+            f"rule {resolved.name!r} reads whole {UNITS[resolved.unit]}, which "
             f"needs {n_buffers / 1e6:,.0f} MB of memory instead of {memory / 1e6:,.0f}"
         )
     if world_size is not None and resolved.spans_model(params):

@@ -12,7 +12,13 @@ from safetensors.numpy import load_file, save_file
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average, plan
-from ensembles.checkpoints.methods import dare_linear, dare_ties, task_arithmetic
+from ensembles.checkpoints.methods import (
+    dare_linear,
+    dare_ties,
+    della_linear,
+    della_ties,
+    task_arithmetic,
+)
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.random_masks import random_words
 from ensembles.rules.rule import Rule
@@ -154,6 +160,7 @@ def test_l1_restores_the_sum_of_absolute_differences(rng: np.random.Generator) -
         assert abs(dropped - (1 - density)) < 0.05
     all_dropped = dare_linear([[2.0]], base=[1.0], density=2.0**-32, rescale="l1")
     assert all_dropped == [1.0]
+    assert (dare_linear([base], base=base, rescale="l1") == base).all()
 
 
 # Published code, run in float64 with torch.bernoulli replaced by one that returns the
@@ -325,7 +332,7 @@ def test_members_of_weight_0_have_no_effect(rng: np.random.Generator) -> None:
     stack = rng.normal(size=(3, 200))
     others = stack.copy()
     others[1] = np.nan
-    for rule in (dare_linear, dare_ties):
+    for rule in (dare_linear, dare_ties, della_linear, della_ties):
         a, b = (rule(x, [1, 0, 2], base=np.zeros(200)) for x in (stack, others))
         assert (a == b).all()
 

@@ -97,7 +97,7 @@ def test_rules_are_compared_with_base_members_and_mean(tmp_path: Path) -> None:
         ("abc", "halves", -5),
     ]
     assert [(r.rule, r.n_scores) for r in report.rules] == [
-        *[("mean", 0), ("task_arithmetic", 1), ("halves", 1)],
+        *[("mean", 1), ("task_arithmetic", 1), ("halves", 1)],
     ]
     # No rule is better than a, which is written.
     assert report.weights == (1, 0, 0)
@@ -218,7 +218,8 @@ def test_rules_without_weights_are_compared_and_searched(tmp_path: Path) -> None
     members, _ = saved(tmp_path)
     out = tmp_path / "out.safetensors"
     report = make_soup(members[::2], nearness, out, rule="nearswap")
-    assert [c.rule for c in report.candidates[2:]] == ["nearswap"]
+    assert [c.rule for c in report.candidates[2:]] == ["mean", "nearswap"]
+    assert report.compares_rules
     report = make_soup(
         members[::2],
         nearness,
@@ -403,3 +404,23 @@ def test_no_warning_is_raised_without_a_reason(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         made(tmp_path, ["mean", "task_arithmetic"])
+
+
+def test_a_base_must_not_change_while_a_combination_is_scored(tmp_path: Path) -> None:
+    members, base = saved(tmp_path)
+    combined = []
+
+    def score(path: Path) -> float:
+        combined.append(path.name.startswith("candidate"))
+        if sum(combined) == 2:  # the first is the mean, which does not read the base
+            save(base, {"w": np.ones(5, np.float32)})
+        return nearness(path)
+
+    with pytest.raises(ValueError, match=r"base\.safetensors must not change while"):
+        make_soup(
+            members,
+            score,
+            tmp_path / "out.safetensors",
+            base=base,
+            rule=[HALVES],
+        )

@@ -1,6 +1,7 @@
 """Linear algebra of NumPy with one thread, for results that no thread count changes.
 
-LAPACK adds in another order with another number of threads.
+LAPACK adds in another order with another number of threads. Versions of OpenBLAS also
+had errors where several threads of a program used several threads each: numpy#29391.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _lock = threading.Lock()
-_limits: list[Any] = []  # one for each block that runs now
+_n_threads: list[list[int]] = []  # before each block that runs now, by library
 
 
 @contextmanager
@@ -27,19 +28,29 @@ def one_blas_thread() -> Iterator[None]:
     None
     """
     with _lock:
-        _limits.append(_limits[0] if _limits else _controller().limit(limits=1))
+        _n_threads.append([library.num_threads for library in _libraries()])
+        _set_threads([1] * len(_libraries()))
     try:
         yield
     finally:
         with _lock:
-            limit = _limits.pop()
-            if not _limits:
-                limit.restore_original_limits()
+            if len(_n_threads) == 1:
+                _set_threads(_n_threads[0])
+            # The first block has the numbers of threads before all blocks.
+            _n_threads.pop()
+
+
+def _set_threads(numbers: list[int]) -> None:
+    for library, number in zip(_libraries(), numbers, strict=True):
+        # From version 3.8 on, threadpoolctl ignores all threads but the first that has
+        # set a limit.
+        set_threads = getattr(library, "_real_set_num_threads", None)
+        (set_threads or library.set_num_threads)(number)
 
 
 @functools.cache
-def _controller() -> Any:
-    """Controller of the libraries in use; listing them takes some milliseconds."""
+def _libraries() -> list[Any]:
+    """Libraries for linear algebra in use; to list them takes some milliseconds."""
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController().select(user_api="blas")
+    return list(ThreadpoolController().select(user_api="blas").lib_controllers)

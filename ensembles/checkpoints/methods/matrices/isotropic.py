@@ -17,6 +17,7 @@ from ensembles.checkpoints.methods.matrices.task_matrices import (
     Others,
     TaskMatrices,
     check_parameters,
+    is_matrix,
     merge_matrices,
 )
 from ensembles.registry import register
@@ -24,7 +25,15 @@ from ensembles.rules.position import Position
 from ensembles.rules.table import RULES
 
 
-@register(RULES, needs_base=True, signed=True, fused=True, unit="tensor", workspace=10)
+@register(
+    RULES,
+    needs_base=True,
+    signed=True,
+    fused=True,
+    unit="matrix",
+    has_units=is_matrix,
+    workspace=10,
+)
 def iso_c(
     stack: Array,
     weights: Float64,
@@ -96,7 +105,7 @@ def iso_c(
     Marczak et al. (2025), "No task left behind: isotropic model merging with common and
     task-specific subspaces", ICML, section 4.1, arXiv:2502.04959.
     """
-    check_parameters("iso_c", scale, others, exclude, epsilon)
+    check_parameters("iso_c", scale, others, epsilon)
 
     def merge(tasks: TaskMatrices) -> Float64:
         values, factor = orthogonal_factor(tasks.sum(), epsilon)
@@ -114,7 +123,15 @@ def iso_c(
     )
 
 
-@register(RULES, needs_base=True, signed=True, fused=True, unit="tensor", workspace=16)
+@register(
+    RULES,
+    needs_base=True,
+    signed=True,
+    fused=True,
+    unit="matrix",
+    has_units=is_matrix,
+    workspace=16,
+)
 def iso_cts(
     stack: Array,
     weights: Float64,
@@ -189,7 +206,7 @@ def iso_cts(
     Marczak et al. (2025), "No task left behind: isotropic model merging with common and
     task-specific subspaces", ICML, section 4.2, arXiv:2502.04959.
     """
-    check_parameters("iso_cts", scale, others, exclude, epsilon)
+    check_parameters("iso_cts", scale, others, epsilon)
     check_number("iso_cts", "common_fraction", common_fraction, low=0.0, high=1.0)
 
     def merge(tasks: TaskMatrices) -> Float64:

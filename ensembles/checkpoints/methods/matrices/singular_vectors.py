@@ -16,6 +16,7 @@ from ensembles.checkpoints.methods.matrices.task_matrices import (
     Others,
     TaskMatrices,
     check_parameters,
+    is_matrix,
     merge_matrices,
 )
 from ensembles.registry import register
@@ -23,7 +24,15 @@ from ensembles.rules.position import Position
 from ensembles.rules.table import RULES
 
 
-@register(RULES, needs_base=True, signed=True, fused=True, unit="tensor", workspace=14)
+@register(
+    RULES,
+    needs_base=True,
+    signed=True,
+    fused=True,
+    unit="matrix",
+    has_units=is_matrix,
+    workspace=14,
+)
 def tsv(
     stack: Array,
     weights: Float64,
@@ -98,7 +107,7 @@ def tsv(
     Gargiulo et al. (2025), "Task singular vectors: reducing task interference in model
     merging", CVPR, algorithm 1, arXiv:2412.00081.
     """
-    check_parameters("tsv", scale, others, exclude, epsilon)
+    check_parameters("tsv", scale, others, epsilon)
     if density is not None:
         check_number("tsv", "density", density, low=0.0, high=1.0)
 

@@ -18,6 +18,7 @@ from ensembles.checkpoints.methods.matrices.task_matrices import (
     TaskMatrices,
     check_parameters,
     check_pattern,
+    is_matrix,
     merge_matrices,
 )
 from ensembles.parallel import chunks
@@ -32,7 +33,15 @@ ROWS = 256  # rows of a matrix that Adam updates at a time; they do not depend o
 DECAY, SQUARE_DECAY, SMALL = 0.9, 0.999, 1e-8  # of Adam
 
 
-@register(RULES, needs_base=True, signed=True, fused=True, unit="tensor", workspace=18)
+@register(
+    RULES,
+    needs_base=True,
+    signed=True,
+    fused=True,
+    unit="matrix",
+    has_units=is_matrix,
+    workspace=18,
+)
 def wudi(
     stack: Array,
     weights: Float64,
@@ -120,7 +129,7 @@ def wudi(
     Cheng et al. (2025), "Guiding data-free model merging via task vectors" (the
     subtitle), ICML, equation 12 and algorithm 1, arXiv:2503.08099.
     """
-    check_parameters("wudi", scale, others, exclude)
+    check_parameters("wudi", scale, others)
     _check(solver, steps, learning_rate, transposed)
     is_transposed = bool(transposed and re.search(transposed, position.name))
 
@@ -223,4 +232,4 @@ def _check(solver: Any, steps: Any, learning_rate: Any, transposed: Any) -> None
             f"steps of 'wudi' must be a non-negative integer, found {steps!r}"
         )
     check_number("wudi", "learning_rate", learning_rate, low=0.0)
-    check_pattern("wudi", "transposed", transposed)
+    check_pattern("transposed", transposed)

@@ -130,7 +130,7 @@ def merge_matrices(
     return out
 
 
-def is_matrix(position: Position, exclude: str) -> bool:
+def is_matrix(position: Position, exclude: str = EXCLUDE) -> bool:
     """Whether a tensor consists of matrices of linear layers.
 
     Parameters
@@ -145,23 +145,27 @@ def is_matrix(position: Position, exclude: str) -> bool:
     -------
     bool
         True for tensors with two axes, and with three if the name has "expert".
+
+    Raises
+    ------
+    ValueError
+        If ``exclude`` is not a regular expression.
     """
+    check_pattern("exclude", exclude)
     n_axes, name = len(position.shape), position.name
     if exclude and re.search(exclude, name):
         return False
     return n_axes == 2 or (n_axes == 3 and EXPERTS in name)
 
 
-def check_parameters(
-    rule: str, scale: Any, others: Any, exclude: Any, epsilon: Any = 0.0
-) -> None:
+def check_parameters(rule: str, scale: Any, others: Any, epsilon: Any = 0.0) -> None:
     """Raise if a parameter that the rules for matrices share is not valid.
 
     Parameters
     ----------
     rule : str
         Name of the rule, for messages.
-    scale, others, exclude, epsilon : object
+    scale, others, epsilon : object
         Parameters of the rule.
 
     Raises
@@ -171,17 +175,14 @@ def check_parameters(
     """
     check_number(rule, "scale", scale)
     check_choice(rule, "others", others, get_args(Others))
-    check_pattern(rule, "exclude", exclude)
     check_number(rule, "epsilon", epsilon, low=0.0, high=1.0)
 
 
-def check_pattern(rule: str, name: str, value: Any) -> None:
+def check_pattern(name: str, value: Any) -> None:
     """Raise if a parameter is not a regular expression.
 
     Parameters
     ----------
-    rule : str
-        Name of the rule, for the message.
     name : str
         Name of the parameter.
     value : object
@@ -196,6 +197,6 @@ def check_pattern(rule: str, name: str, value: Any) -> None:
         re.compile(value)
     except (re.error, TypeError) as error:
         raise ValueError(
-            f"{name} of {rule!r} must be a regular expression of tensor names, found "
-            f"{value!r}: {error}"
+            f"{name} must be a regular expression of tensor names, found {value!r}: "
+            f"{error}"
         ) from None

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average, plan
+from ensembles.checkpoints.methods import iso_c
 from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.methods.matrices.task_matrices import EXCLUDE, is_matrix
 from ensembles.dtypes import FLOATS, round_to_dtype
@@ -212,7 +213,8 @@ def files(rng: np.random.Generator, tmp_path: Path) -> list[Path]:
         for _ in range(3)
     ]
     paths = []
-    for index, tensors in enumerate([base, *members]):
+    states: list[dict[str, Array]] = [base, *members]
+    for index, tensors in enumerate(states):
         paths.append(tmp_path / f"{index}.safetensors")
         save_file({n: t.astype(np.float32) for n, t in tensors.items()}, paths[-1])
     return paths
@@ -258,10 +260,10 @@ def test_any_number_of_threads_and_any_budget_give_the_same_bytes(
             {"learning_rate": -1.0},
             "learning_rate of 'wudi' must be .* at least 0",
         ),
-        ("wudi", {"transposed": "("}, "transposed of 'wudi' must be a regular expr"),
+        ("wudi", {"transposed": "("}, "transposed must be a regular expression"),
         ("tsv", {"density": 1.5}, "density of 'tsv' must be .* at most 1, found 1.5"),
-        ("tsv", {"exclude": "["}, r"exclude of 'tsv' must be a regular .*found '\['"),
-        ("tsv", {"exclude": 3}, "exclude of 'tsv' must be a regular .*found 3"),
+        ("tsv", {"exclude": "["}, r"exclude must be a regular .*found '\['"),
+        ("tsv", {"exclude": 3}, "exclude must be a regular .*found 3"),
         (
             "iso_c",
             {"others": "first"},
@@ -282,3 +284,47 @@ def test_wrong_parameters_are_refused_before_data_is_read(
     members = [{"w": np.ones((2, 2))}, {"w": np.zeros((2, 2))}]
     with pytest.raises(ValueError, match=message):
         plan(members, base=members[0], rule=name, rule_params=params)
+
+
+def test_the_plan_notes_which_tensors_are_matrices(files: list[Path]) -> None:
+    base, *members = files
+    note = "rule 'tsv' combines whole matrices of {}, such as {}, element by element"
+    notes = plan(members, base=base, rule="tsv").notes
+    assert note.format("3 tensors, and 2 others", "embed") in notes
+    params = {"exclude": "weight|experts"}
+    notes = plan(members, base=base, rule="tsv", rule_params=params).notes
+    assert note.format("1 tensors, and 4 others", "a.weight") in notes
+    average_notes = plan(members, rule="mean").notes
+    assert not any("matrices" in note for note in average_notes)
+
+
+def test_memory_is_that_of_the_largest_matrix(tmp_path: Path) -> None:
+    def peak(**shapes: tuple[int, ...]) -> int:
+        members = [{n: np.zeros(s) for n, s in shapes.items()} for _ in range(3)]
+        how: dict[str, Any] = {"rule": "tsv", "memory": 1, "threads": 8}
+        return plan(members, tmp_path / "x.npz", base=members[0], **how).peak_bytes
+
+    matrix = peak(w=(300, 400))
+    assert matrix > 18 * 300 * 400 * 8
+    assert peak(experts=(2, 300, 400)) == peak(experts=(9, 300, 400)) == matrix
+    assert peak(w=(300, 400), embed=(9000, 400), conv=(800, 400, 3)) == matrix
+
+
+def test_a_tied_matrix_is_merged_by_its_first_name(
+    rng: np.random.Generator, tmp_path: Path
+) -> None:
+    import torch
+
+    paths = [tmp_path / f"{index}.pt" for index in range(3)]
+    for path in paths:
+        tensor = torch.from_numpy(rng.normal(size=(300, 290)))
+        torch.save({"embed.weight": tensor, "head.weight": tensor}, path)
+    members, base = [torch.load(path) for path in paths[1:]], torch.load(paths[0])
+    stack = np.stack([state["embed.weight"].numpy() for state in members])
+    expected = iso_c(stack, base=base["embed.weight"].numpy(), name="embed.weight")
+    for suffix in (".pt", ".safetensors"):
+        out = tmp_path / f"out{suffix}"
+        average(paths[1:], out, base=paths[0], rule="iso_c")
+        found = torch.load(out) if suffix == ".pt" else load_file(out)
+        for result in found.values():
+            assert np.array_equal(np.asarray(result), expected)
