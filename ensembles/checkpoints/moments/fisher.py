@@ -62,8 +62,8 @@ def collect_fisher(
         probabilities of the model, as the paper defines it, and takes a backward pass
         per class. "sampled" draws labels from these probabilities, for a language
         model at each position that is not padding, as in `collect_gram`. "data" takes
-        the labels of the batch (the empirical Fisher information), which is no estimate
-        of the others unless the model predicts the labels well.
+        the labels of the batch (the empirical Fisher information), which differs from
+        the others unless the model predicts the labels well.
     forward : callable (model, example) -> Tensor or None, default=None
         Function of an example, a batch of size 1. It returns logits of shape
         (*shape, n_classes), or for labels="data" the loss, a scalar. None runs the
