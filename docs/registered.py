@@ -70,6 +70,7 @@ PAGES = {
         "ensembles.checkpoints.methods",
         {
             "base": lambda rule: _yes(rule.needs_base),
+            "moments": lambda rule: rule.needs_moments or "-",
             "weights": _sign,
             "sum of weights matters": lambda rule: _yes(rule.weight_sum_matters),
             "reads": lambda rule: f"{1 + len(rule.passes)} times",

@@ -7,7 +7,7 @@ weightings: how often words are met.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import cos, exp, pi, sin, sqrt
 from typing import Any, NamedTuple
 
@@ -27,11 +27,12 @@ Rows = list[Numbers]
 
 
 class RuleCase(NamedTuple):
-    members: list[Numbers]
+    members: Sequence[Any]
     weights: Numbers
-    result: Numbers
+    result: Sequence[Any]
     params: dict[str, Any] = {}  # noqa: RUF012  # never changed
-    base: Numbers | None = None
+    base: Sequence[Any] | None = None
+    moments: list[Any] | None = None
 
 
 class CombinerCase(NamedTuple):
@@ -87,6 +88,18 @@ RULE_CASES = {
     "maximum": RuleCase([[3, -1], [2, 5], [9, 9]], [1, 2, 0], [3, 5]),
     # A right angle; a third of the way is 30 degrees.
     "slerp": RuleCase([[1, 0], [0, 1]], [2, 1], [cos(pi / 6), sin(pi / 6)]),
+    # (1 * 1 + 3 * 3) / (1 + 3); without information it is the mean.
+    "fisher": RuleCase([[1, 2], [3, 6]], [1, 1], [2.5, 4], {}, None, [[1, 0], [3, 0]]),
+    # [1, 0] @ [[1, 1], [1, 2]] + [0, 1] @ [[1, -1], [-1, 2]] is [0, 3], and the sum of
+    # the matrices [[2, 0], [0, 4]].
+    "regmean": RuleCase(
+        [[1, 0], [0, 1]],
+        [1, 1],
+        [0, 0.75],
+        {"alpha": 1},
+        None,
+        [[[1, 1], [1, 2]], [[1, -1], [-1, 2]]],
+    ),
     # In each row a right angle, and a third of the way; the second row's other length.
     "nuslerp": RuleCase(
         [[[1, 0], [0, 2]], [[0, 1], [2, 0]]],
@@ -96,16 +109,16 @@ RULE_CASES = {
     ),
     # The sum of the directions, (2, 1), with length (2 * 1 + 1 * 4) / 3.
     "multislerp": RuleCase([[1, 0], [0, 4]], [2, 1], [4 / sqrt(5), 2 / sqrt(5)]),
-    # The three see each other at 120 degrees from the Fermat point: its coordinates a
-    # fulfil a / (1 - 2a) = tan(15 degrees), a right angle's bisector less 30 degrees.
-    "geometric_median": RuleCase(
-        [[0, 0], [1, 0], [0, 1]],
-        [1, 1, 1],
-        [(3 - sqrt(3)) / 6, (3 - sqrt(3)) / 6],
-    ),
+    # Of a convex quadrilateral, where the diagonals cross.
+    "geometric_median": RuleCase([[0, 0], [4, 0], [3, 3], [0, 4]], [1] * 4, [2, 2]),
     # Up by 0.5 at most, down by 0.5 at most, and 0.25 is near.
     "nearswap": RuleCase(
         [[1, 1, 1], [3, 0, 1.25]], [1, 1], [1.5, 0.5, 1.25], {"t": 0.5}
+    ),
+    # In one row, importance is in proportion to the changes .1 to .4 and 2; quartiles
+    # .2, .3 and .4 make the threshold .3 + 1.5 * .2.
+    "arcee_fusion": RuleCase(
+        [[0, 0, 0, 0, 0], [0.1, -0.2, 0.3, -0.4, 2]], [1, 1], [0, 0, 0, 0, 2]
     ),
     # Half-way of a right angle is 45 degrees; the mean length is (1 + 3) / 2.
     "karcher_mean": RuleCase([[1, 0], [0, 3]], [1, 1], [sqrt(2), sqrt(2)]),
@@ -124,6 +137,40 @@ RULE_CASES = {
     # The first entry is changed by both, by 2 and 3 * 4, halved; the others by one. The
     # first has one shared change for each unique one: 2 * (1 + 0.5); the second too.
     "ram": RuleCase([[3, 3, 1], [5, 1, 2]], [1, 3], [8, 4, 5.5], {"r": 0.5}, [1, 1, 1]),
+    # With seed 2 the random numbers of the members begin with 0.49, 0.76, 0.45 and with
+    # 0.31, 0.96, 0.87. Below 0.5: the differences 1 and 2, and -1; doubled 2 and 4, -2.
+    "dare_linear": RuleCase(
+        [[2, 5, 3], [0, 2, 4]],
+        [1, 3],
+        [-1, 1, 3],
+        {"density": 0.5, "scale": 0.5, "seed": 2},
+        [1, 1, 1],
+    ),
+    # The same numbers; in the first entry 2 and 3 * -2 elect the negative sign.
+    "dare_ties": RuleCase(
+        [[2, 5, 3], [0, 2, 4]],
+        [1, 3],
+        [0, 1, 3],
+        {"density": 0.5, "scale": 0.5, "seed": 2},
+        [1, 1, 1],
+    ),
+    # The same numbers. The differences 1, 4 and 2 are kept with 0.25, 0.75 and 0.5: 2,
+    # doubled. Of -1, 1 and 3 with 0.375, 0.375 and 0.75: -1, divided by 0.375.
+    "della_linear": RuleCase(
+        [[2, 5, 3], [0, 2, 4]],
+        [1, 3],
+        [-3, 1, 3],
+        {"density": 0.5, "epsilon": 0.25, "scale": 0.5, "seed": 2},
+        [1, 1, 1],
+    ),
+    # The same without the sum: -1 / 0.375 of the second, 4 of the first.
+    "della_ties": RuleCase(
+        [[2, 5, 3], [0, 2, 4]],
+        [1, 3],
+        [-1 / 3, 1, 3],
+        {"density": 0.5, "epsilon": 0.25, "scale": 0.5, "seed": 2},
+        [1, 1, 1],
+    ),
     # Two differences of each are kept: 4 and -2, 3 and 2. In the second entry -2 and
     # 3 * 3 elect the positive sign: 9 / 3.
     "ties": RuleCase(
@@ -166,6 +213,41 @@ RULE_CASES = {
         [1, 1.5, 2, 1],
         {"selectivity": 0.5, "scale": 0.5},
         [1, 1, 1, 1],
+    ),
+    # Differences diag(2, 1) and diag(0, 3) have squares diag(4, 1) and diag(0, 9), of
+    # shares diag(0.8, 0.2) and diag(0, 1): 2 from the first alone, and
+    # (0.2 * 1 + 1 * 3) / (0.2 + 1).
+    "wudi": RuleCase(
+        [[[3, 1], [1, 2]], [[1, 1], [1, 4]]],
+        [1, 1],
+        [[3, 1], [1, 1 + 8 / 3]],
+        {"solver": "exact"},
+        [[1, 1], [1, 1]],
+    ),
+    # Each keeps one of two directions: 3 of the first member, 2 of the second.
+    "tsv": RuleCase(
+        [[[4, 1], [1, 2]], [[2, 1], [1, 3]]],
+        [1, 1],
+        [[4, 1], [1, 3]],
+        {},
+        [[1, 1], [1, 1]],
+    ),
+    # The sum of differences is diag(3, 1), of the mean 2.
+    "iso_c": RuleCase(
+        [[[4, 1], [1, 1]], [[1, 1], [1, 2]]],
+        [1, 1],
+        [[3, 1], [1, 3]],
+        {},
+        [[1, 1], [1, 1]],
+    ),
+    # diag(8, 2, 2) in common; the rest is diag(0, 2, 0) of the first member, and
+    # diag(0, 0, 2) of the second: the mean of 8, 2 and 2 is 4.
+    "iso_cts": RuleCase(
+        [[[4, 0, 0], [0, 2, 0], [0, 0, 0]], [[4, 0, 0], [0, 0, 0], [0, 0, 2]]],
+        [1, 1],
+        [[4, 0, 0], [0, 4, 0], [0, 0, 4]],
+        {"common_fraction": 0.4},
+        [[0, 0, 0], [0, 0, 0], [0, 0, 0]],
     ),
 }
 
@@ -351,7 +433,8 @@ def test_rules_give_what_was_worked_out(
     case = RULE_CASES[name]
     base = None if case.base is None else np.array(case.base, dtype)
     members = np.array(case.members, dtype)
-    result = RULES[name](members, case.weights, base=base, **case.params)
+    more = {"base": base, "moments": case.moments, **case.params}
+    result = RULES[name](members, case.weights, **more)
     slack = 2 * float(np.finfo(dtype).eps)
     np.testing.assert_allclose(result, case.result, rtol=slack)
     assert result.dtype == dtype

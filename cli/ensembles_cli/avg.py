@@ -50,9 +50,13 @@ if TYPE_CHECKING:
     metavar="NAME",
     shell_complete=complete_rule,
     help=(
-        "Rule that combines the members: geometric_mean, karcher_mean, maximum, mean, "
-        "median, minimum, power_mean, slerp or trimmed_mean; ensemble rules shows "
-        "formulas and parameters."
+        "Rule that combines the members: arcee_fusion, geometric_mean, "
+        "geometric_median, karcher_mean, maximum, mean, median, minimum, multislerp, "
+        "nearswap, nuslerp, power_mean, slerp or trimmed_mean; with --base "
+        "breadcrumbs_linear, breadcrumbs_ties, consensus, dare_linear, dare_ties, "
+        "della_linear, della_ties, iso_c, iso_cts, magnitude_prune, model_stock, ram, "
+        "sce, task_arithmetic, ties, tsv or wudi; with moments of the members' data "
+        "fisher or regmean. ensemble rules shows formulas and parameters."
     ),
 )
 @checkpoint.rule_param
@@ -63,6 +67,16 @@ if TYPE_CHECKING:
     help=(
         "Checkpoint that the members were fine-tuned from, for rules that need one; "
         "ensemble rules marks them."
+    ),
+)
+@click.option(
+    "--moments",
+    type=click.Path(),
+    multiple=True,
+    metavar="FILE",
+    help=(
+        "Second moments of the data of a member, from collect_fisher or collect_gram, "
+        "for the rules fisher and regmean; repeat it for each member, in their order."
     ),
 )
 @click.option(
@@ -113,6 +127,7 @@ def command(
     ensemble avg a.safetensors b.safetensors
     ensemble avg a.safetensors:.7 b.safetensors:.3 -o soup.safetensors
     ensemble avg 'runs/*/model.safetensors' --rule median
+    ensemble avg math/ code/ --base base/ --rule ties --param density=.2
     ensemble avg run/ --last 5 -o averaged.pt
     ensemble avg run/ --best 5 --metric val_loss --steps 1000:9000 -o averaged.pt
     ensemble avg run/ --last 9 --schedule wsm:minus-sqrt -o averaged.pt

@@ -15,6 +15,7 @@ from ensembles_cli.options.types import (
     as_params,
     complete_rule,
     complete_selection,
+    split_ranges,
 )
 from ensembles_cli.process import end_cleanly, raise_file_limit
 from ensembles_cli.reports.soup import print_soup
@@ -43,7 +44,8 @@ from ensembles_cli.scoring.command import ScoringCommand
         "Selection that chooses the weights, here with the approximate number of "
         "scores for 10 checkpoints: best 10, listed 11, windows 19, greedy-soup 20, "
         "top-k 20, wise-ft 21, optuna 60, convex 70, greedy 500; ensemble selections "
-        "describes them.  [default: greedy-soup]"
+        "describes them.  [default: greedy-soup; all members with equal weights for "
+        "several rules, or one that needs --base]"
     ),
 )
 @click.option(
@@ -61,19 +63,32 @@ from ensembles_cli.scoring.command import ScoringCommand
     type=click.Path(),
     metavar="CKPT",
     help=(
-        "Checkpoint that the members were fine-tuned from, for selections that need "
-        "one; ensemble selections marks them."
+        "Checkpoint that the members were fine-tuned from, for rules and selections "
+        "that need one; ensemble rules and ensemble selections mark them."
     ),
 )
 @click.option(
     "--rule",
     default="mean",
     show_default=True,
-    metavar="NAME",
+    metavar="NAME,...",
     shell_complete=complete_rule,
-    help="Rule that combines the members, as in ensemble avg.",
+    help=(
+        "Rule that combines the members, as in ensemble avg. Several rules, such as "
+        "mean,task_arithmetic,ties, are compared, and the best result is written."
+    ),
 )
-@checkpoint.rule_param
+@click.option(
+    "--rule-param",
+    "--param",
+    "rule_params",
+    type=Param(),
+    multiple=True,
+    help=(
+        "Parameter of --rule, such as density=.5, or a range that --select optuna "
+        "searches, such as density=.1:.9; may be repeated."
+    ),
+)
 @score.lower_is_better
 @score.timeout
 @score.on_error
@@ -101,6 +116,7 @@ def command(
     timeout: float | None,
     as_json: bool,
     base: str | None,
+    rule: str,
     **options: Any,
 ) -> None:
     """Choose checkpoints by your own score, and average them.
@@ -118,6 +134,7 @@ def command(
     ensemble soup *.pt --score 'python eval.py {}' --score-key acc_norm -o soup.pt
     ensemble soup run*/ --score './loss.sh {}' --lower-is-better -o soup
     ensemble soup a/ b/ --base c/ --select wise-ft --score './f1.sh {}' -o soup
+    ensemble soup a/ b/ --base c/ --rule mean,ties --score './f1.sh {}' -o soup
 
     Write {} without quotes: it is replaced by the absolute path, quoted for the shell.
     If the scoring command prints other numbers too, print the score alone in the last
@@ -138,13 +155,14 @@ def command(
     end_cleanly()
     scoring = ScoringCommand(text, timeout, key_of_score)
     journal = scoring.journal(f"{out}.journal.jsonl")
-    sweeps.check_sweep(sweep, schedules, plot, select, options)
+    sweeps.check_sweep(sweep, schedules, plot, select, {"rule": rule, **options})
     choice = run.choice_in(options, with_direction=False)
     chosen = choose_checkpoints(members, by_step=sweep is not None, **choice)
     options["key"] = options["key"] or chosen.key
     selection = sweeps.selection_of(
-        sweep, schedules, chosen.steps, as_params(select_params)
+        select, sweep, schedules, chosen.steps, as_params(select_params)
     )
+    params, ranges = split_ranges(as_params(rule_params))
     paths = chosen.paths if base is None else [base, *chosen.paths]
     is_lower_better = options["lower_is_better"]
     with ProgressReporter(journal, paths, scoring, is_lower_better) as reporter:
@@ -153,10 +171,12 @@ def command(
             chosen.paths,
             scoring,
             out,
-            select=(select or selection.name).replace("-", "_"),
+            select=selection.name,
             weights_params=selection.params,
             base=base,
-            rule_params=as_params(rule_params),
+            rule=rule.split(",") if "," in rule else rule,
+            rule_params=params,
+            rule_ranges=ranges,
             journal=journal,
             record=reporter.record,
             **options,

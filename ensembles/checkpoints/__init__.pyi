@@ -25,6 +25,7 @@ from .model_soup.training import train_members as train_members
 from .model_soup.training import train_snapshots as train_snapshots
 from .moments.fisher import collect_fisher as collect_fisher
 from .moments.gram import collect_gram as collect_gram
+from .moments.layerwise import regmean_plus_plus as regmean_plus_plus
 from .parameters.access import get_state as get_state
 from .parameters.access import set_state as set_state
 from .parameters.table import ParameterAccess as ParameterAccess
@@ -50,3 +51,4 @@ from .soup_search.candidates import Candidate as Candidate
 from .soup_search.journal import Journal as Journal
 from .soup_search.make_soup import SoupReport as SoupReport
 from .soup_search.make_soup import make_soup as make_soup
+from .soup_search.rule_search import RuleResult as RuleResult

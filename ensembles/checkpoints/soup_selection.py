@@ -49,10 +49,15 @@ def resolve_selection(weights: Any) -> Selection | None:
     return lookup(SELECTIONS, weights)
 
 
-def check_base(
-    selection: Selection | None, rules: Sequence[Rule], base: Any, weights: Any
+def check_rules(
+    selection: Selection | None,
+    rules: Sequence[Rule],
+    base: Any,
+    weights: Any,
+    *,
+    equal_weights: bool = False,
 ) -> None:
-    """Raise unless a base is given if and only if a rule or the selection needs it.
+    """Raise unless the rules suit a soup, its base and the selection of its weights.
 
     Parameters
     ----------
@@ -64,11 +69,14 @@ def check_base(
         Base; None without a base.
     weights : object
         Weights of the soup, or the name of the selection, for the message.
+    equal_weights : bool, default=False
+        Whether the selection gives all members the same weight.
 
     Raises
     ------
     ValueError
-        If the base is missing or has no use, or the selection and a rule need it.
+        If the base is missing or has no use, or the selection and a rule need it; or if
+        a rule needs moments, or takes no weights that could be selected.
     """
     for rule in rules:
         if rule.needs_moments is not None:
@@ -76,6 +84,11 @@ def check_base(
                 f"rule {rule.name!r} needs moments of the members' data, which a soup "
                 "does not have; merge with average(..., moments=PATHS) (ensemble avg "
                 "--moments), and score the result"
+            )
+        if selection is not None and not (rule.weighted or equal_weights):
+            raise ValueError(
+                f"selection {weights!r} chooses weights, but rule {rule.name!r} takes "
+                "none; leave the selection out"
             )
     with_base = [rule.name for rule in rules if rule.needs_base]
     interpolates = selection is not None and selection.needs_base

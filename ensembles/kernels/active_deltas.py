@@ -6,7 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.kernels.jit import compiled, use_loops
+from ensembles.kernels.jit import LANE, compiled, use_loops
+
+EPS = 2.0**-52
 
 
 def count_active(stack: Float64, base: Float64, epsilon: float) -> Array:
@@ -101,6 +103,81 @@ def variances(stack: Float64) -> Float64:
             difference = row - other
             out += difference * difference
     return np.asarray(out / max(len(stack) ** 2, 1))
+
+
+def merge_majority(
+    stack: Float64, base: Float64, coefficients: Float64, *, normalize: bool
+) -> Float64:
+    """Base plus the weighted changes that have the sign of the sum of changes.
+
+    A sum that is zero up to the rounding of its terms, within ``n_members * 2**-52``
+    of their magnitudes, is positive, so that the order of the members is irrelevant.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), float64
+        Members along axis 0.
+    base : ndarray of shape (size,), float64
+        Common ancestor of the members.
+    coefficients : ndarray of shape (n_members,), not negative
+        Factor of each member's changes.
+    normalize : bool
+        Whether the sum is divided by the coefficients of the members that have the sign
+        at an entry.
+
+    Returns
+    -------
+    ndarray of shape (size,), float64
+        NaN where a change is NaN.
+    """
+    slack = len(stack) * EPS
+    out = np.empty(base.size)
+    if use_loops(4 * stack.size):
+        _merge_majority(stack, base, coefficients, normalize, slack, out)
+        return out
+    totals, sizes, sums, shares = np.zeros((4, base.size))
+    for row in stack:
+        totals += row - base
+        sizes += np.abs(row - base)
+    sign = np.where(totals >= -slack * sizes, 1.0, -1.0)
+    for row, coefficient in zip(stack, coefficients, strict=True):
+        delta = row - base
+        is_counted = sign * delta > 0
+        sums += np.where(is_counted, coefficient * delta, 0.0)
+        shares += np.where(is_counted, coefficient, 0.0)
+    if normalize:
+        sums /= np.where(shares == 0, 1.0, shares)
+    return np.where(np.isnan(totals), np.nan, base + sums)
+
+
+@compiled
+def _merge_majority(stack, base, coefficients, normalize, slack, out):
+    lanes = np.empty((3, LANE))
+    sign, sizes, shares = lanes[0], lanes[1], lanes[2]
+    for start in range(0, base.size, LANE):
+        size = min(LANE, base.size - start)
+        origin, sums = base[start : start + size], out[start : start + size]
+        for j in range(size):
+            sign[j], sizes[j], shares[j], sums[j] = 0.0, 0.0, 0.0, 0.0
+        for i in range(len(stack)):
+            row = stack[i, start : start + size]
+            for j in range(size):
+                sign[j] += row[j] - origin[j]
+                sizes[j] += abs(row[j] - origin[j])
+        for j in range(size):
+            elected = 1.0 if sign[j] >= -slack * sizes[j] else -1.0
+            sign[j] = elected if sign[j] == sign[j] else np.nan
+        for i in range(len(stack)):
+            row, coefficient = stack[i, start : start + size], coefficients[i]
+            for j in range(size):
+                delta = row[j] - origin[j]
+                is_counted = sign[j] * delta > 0
+                sums[j] += coefficient * delta if is_counted else 0.0
+                shares[j] += coefficient if is_counted else 0.0
+        for j in range(size):
+            share = shares[j] if normalize and shares[j] != 0.0 else 1.0
+            value = origin[j] + sums[j] / share
+            sums[j] = value if sign[j] == sign[j] else np.nan
 
 
 @compiled

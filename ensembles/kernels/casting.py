@@ -233,10 +233,10 @@ def _widen_bfloat16(stack, out):
     values = words.view(np.float32)
     for i in range(stack.shape[0]):
         for start in range(0, stack.shape[1], LANE):
-            row = stack[i, start : start + LANE]
+            row, part = stack[i, start : start + LANE], out[i, start : start + LANE]
             widen_bfloat16(row, words)
-            for j in range(row.size):
-                out[i, start + j] = values[j]
+            for j in range(part.size):
+                part[j] = values[j]
 
 
 @compiled
@@ -245,7 +245,7 @@ def _widen_small(stack, out, shift, width, special, bias):
     values = words.view(np.float32)
     for i in range(stack.shape[0]):
         for start in range(0, stack.shape[1], LANE):
-            row = stack[i, start : start + LANE]
+            row, part = stack[i, start : start + LANE], out[i, start : start + LANE]
             widen_small(row, words[: row.size], shift, width, special, bias)
-            for j in range(row.size):
-                out[i, start + j] = values[j]
+            for j in range(part.size):
+                part[j] = values[j]

@@ -50,6 +50,37 @@ def gram(stack: Array) -> Float64:
     return out
 
 
+def difference_gram(stack: Array, base: Array) -> Float64:
+    """Partial Gram matrices of the members' differences from a base.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
+    base : ndarray of shape (size,), a float format
+        Base of the members.
+
+    Returns
+    -------
+    ndarray of shape (ceil(size / BLOCK), n_members, n_members), float64
+        The differences are computed in float64, in pieces that fit the CPU caches. A
+        square that overflows is infinite, and one that underflows is 0.
+    """
+    n_members, size = stack.shape
+    out = np.empty((-(-size // BLOCK), n_members, n_members))
+    add = _add_rows if use_loops(2 * n_members * stack.size) else _add_piece
+    for index, start in enumerate(range(0, size, BLOCK)):
+        sums = np.zeros((n_members, n_members, SUMS))
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            for first, last in chunks(min(BLOCK, size - start), PIECE):
+                part = slice(start + first, start + last)
+                add(widen(stack[:, part]) - widen(base[None, part]), sums)
+            added = np.triu(np.add.accumulate(sums, axis=2)[:, :, -1])
+        out[index] = added + np.triu(added, 1).T
+    out[np.isnan(out)] = np.nan
+    return out
+
+
 def gram_reference(stack: Array) -> Float64:
     """NumPy reference of `gram`.
 
@@ -211,18 +242,24 @@ def _add_squares(x, y, sums):
 
 @compiled
 def _gram(stack, out):
+    sums = np.zeros((len(out), len(out), SUMS))
+    _add_rows(stack, sums)
+    _add_up(sums, out)
+
+
+@compiled
+def _add_rows(stack, sums):
+    """Add the products of members to their running sums."""
     size = stack.shape[1]
     whole = size - size % ROWS
-    sums = np.zeros((len(out), len(out), SUMS))
-    rest = np.zeros((len(out), ROWS))
-    for i in range(len(out)):
+    rest = np.zeros((len(stack), ROWS))
+    for i in range(len(stack)):
         for k in range(size - whole):
             rest[i, k] = stack[i, whole + k]
-    for a in range(len(out)):
-        for b in range(a, len(out)):
+    for a in range(len(stack)):
+        for b in range(a, len(stack)):
             _add_products(stack[a, :whole], stack[b, :whole], sums[a, b])
             _add_products(rest[a], rest[b], sums[a, b])
-    _add_up(sums, out)
 
 
 @compiled

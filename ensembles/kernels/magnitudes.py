@@ -10,15 +10,20 @@ bin finds the magnitude. Counts are integers, so that the order of blocks is irr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Counts, Float64
-from ensembles.kernels.jit import compiled, use_loops
+from ensembles._typing import Array, Counts, Float64
+from ensembles.dtypes import FLOATS
+from ensembles.kernels.casting import widen
+from ensembles.kernels.jit import LANE, compiled, use_loops
+from ensembles.parallel import chunks
 
 HALF = 17  # bits of a magnitude in each of the two histograms
 N_BINS = 1 << HALF
+WIDTH = 512  # bins that are added up first where a rank is searched
 LOWER = N_BINS - 1  # mask of the lower bits of a magnitude
 CUT = 63 - 2 * HALF  # bits of a float64 that are cut off
 UNSIGNED = 0x7FFF_FFFF_FFFF_FFFF  # mask of all bits but the sign
@@ -41,14 +46,14 @@ class Bins(NamedTuple):
     ranks: Counts
 
 
-def count_upper(stack: Float64, base: Float64, total: Counts | None) -> Counts:
+def count_upper(stack: Array, base: Array, total: Counts | None) -> Counts:
     """Add a block of deltas to the histograms of the upper bits, in place.
 
     Parameters
     ----------
-    stack : ndarray of shape (n_members, size), float64
+    stack : ndarray of shape (n_members, size), a float format
         Members along axis 0.
-    base : ndarray of shape (size,), float64
+    base : ndarray of shape (size,), of the same format
         Base of the members.
     total : ndarray of shape (n_members, 131072), int64, or None
         Histograms of the blocks before; None before the first block.
@@ -59,24 +64,24 @@ def count_upper(stack: Float64, base: Float64, total: Counts | None) -> Counts:
     """
     if total is None:
         total = np.zeros((len(stack), N_BINS), np.int64)
-    if use_loops(2 * stack.size):
-        _count_upper(stack, base, total)
-        return total
-    for row, counts in zip(stack, total, strict=True):
-        np.add.at(counts, _magnitudes(row, base) >> HALF, 1)
+    with_loops = use_loops(2 * stack.size)
+    for members, origin in _pieces(stack, base, with_loops):
+        if with_loops:
+            _count_upper(members, origin, total)
+            continue
+        for row, counts in zip(members, total, strict=True):
+            np.add.at(counts, _magnitudes(row, origin) >> HALF, 1)
     return total
 
 
-def count_lower(
-    stack: Float64, base: Float64, total: Counts | None, state: Bins
-) -> Counts:
+def count_lower(stack: Array, base: Array, total: Counts | None, state: Bins) -> Counts:
     """Add a block of deltas to the histograms of the lower bits in bins, in place.
 
     Parameters
     ----------
-    stack : ndarray of shape (n_members, size), float64
+    stack : ndarray of shape (n_members, size), a float format
         Members along axis 0.
-    base : ndarray of shape (size,), float64
+    base : ndarray of shape (size,), of the same format
         Base of the members.
     total : ndarray of shape (n_members, n_ranks, 131072), int64, or None
         Histograms of the blocks before; None before the first block.
@@ -89,15 +94,29 @@ def count_lower(
     """
     if total is None:
         total = np.zeros((*state.upper.shape, N_BINS), np.int64)
-    if use_loops(2 * stack.size):
-        _count_lower(stack, base, state.upper, total)
-        return total
-    for row, uppers, member_counts in zip(stack, state.upper, total, strict=True):
-        magnitudes = _magnitudes(row, base)
-        for upper, counts in zip(uppers, member_counts, strict=True):
-            in_bin = magnitudes[magnitudes >> HALF == upper]
-            np.add.at(counts, in_bin & LOWER, 1)
+    with_loops = use_loops(2 * stack.size)
+    for members, origin in _pieces(stack, base, with_loops):
+        if with_loops:
+            _count_lower(members, origin, state.upper, total)
+            continue
+        for row, uppers, member_counts in zip(members, state.upper, total, strict=True):
+            magnitudes = _magnitudes(row, origin)
+            for upper, counts in zip(uppers, member_counts, strict=True):
+                in_bin = magnitudes[magnitudes >> HALF == upper]
+                np.add.at(counts, in_bin & LOWER, 1)
     return total
+
+
+def _pieces(
+    stack: Array, base: Array, with_loops: bool
+) -> Iterator[tuple[Array, Array]]:
+    """Pieces in float64; for loops the bits of bfloat16, without a conversion."""
+    if with_loops and FLOATS[stack.dtype].mantissa == 7:
+        yield stack.view(np.uint16), base.view(np.uint16)
+        return
+    for start, stop in chunks(base.size, LANE * 16):
+        members = np.ascontiguousarray(widen(stack[:, start:stop]))
+        yield members, widen(base[None, start:stop])[0]
 
 
 def find_bins(total: Counts, ranks: Counts) -> Bins:
@@ -148,12 +167,19 @@ def find_magnitudes(total: Counts, bins: Bins) -> Float64:
 
 def _find(counts: Counts, rank: int) -> tuple[int, int]:
     """Bin that has a rank from the right, and the rank in the bin."""
-    filled = np.flatnonzero(counts)[::-1]
-    if not filled.size:  # no deltas
+    rows = counts.reshape(-1, WIDTH)
+    if not counts.any():  # no deltas
         return 0, 0
-    n_until = np.cumsum(counts[filled])
+    row, rank = _find_in(rows.sum(axis=1), rank)
+    column, rank = _find_in(rows[row], rank)
+    return row * WIDTH + column, rank
+
+
+def _find_in(counts: Counts, rank: int) -> tuple[int, int]:
+    n_until = np.cumsum(counts[::-1])
     index = int(np.searchsorted(n_until, rank))
-    return int(filled[index]), rank - int(n_until[index] - counts[filled[index]])
+    n_before = int(n_until[index] - counts[::-1][index])
+    return len(counts) - 1 - index, rank - n_before
 
 
 def deltas_between(
@@ -203,10 +229,27 @@ def _count_upper(stack, base, total):
             row = stack[i, start : start + size]
             _subtract(row, base[start : start + size], deltas)
             _upper_bits(deltas, uppers[i])
-        # One member after the other, so that equal deltas do not wait for one counter.
-        for j in range(size):
-            for i in range(n_members):
-                total[i, uppers[i, j]] += 1
+        whole = n_members - n_members % 3
+        for i in range(0, whole, 3):
+            a, b, c = uppers[i, :size], uppers[i + 1, :size], uppers[i + 2, :size]
+            _increment_three(a, b, c, total[i], total[i + 1], total[i + 2])
+        for i in range(whole, n_members):
+            _increment(uppers[i, :size], total[i])
+
+
+@compiled
+def _increment_three(a, b, c, counts_a, counts_b, counts_c):
+    """Count in turns: equal deltas of a member wait for the same counter."""
+    for j in range(a.size):
+        counts_a[a[j]] += 1
+        counts_b[b[j]] += 1
+        counts_c[c[j]] += 1
+
+
+@compiled
+def _increment(row, counts):
+    for j in range(row.size):
+        counts[row[j]] += 1
 
 
 @compiled
@@ -229,8 +272,14 @@ def _count_lower(stack, base, bins, total):
 
 @compiled
 def _subtract(row, base, deltas):
-    for j in range(row.size):
-        deltas[j] = row[j] - base[j]
+    if row.itemsize == 2:  # bits of bfloat16; decided when the loop is compiled
+        for j in range(row.size):
+            word = np.uint32(np.uint32(row[j]) << np.uint32(16))
+            base_word = np.uint32(np.uint32(base[j]) << np.uint32(16))
+            deltas[j] = np.float64(word.view(np.float32)) - base_word.view(np.float32)
+    else:
+        for j in range(row.size):
+            deltas[j] = row[j] - base[j]
 
 
 @compiled

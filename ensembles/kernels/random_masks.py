@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +80,7 @@ def random_words(seed: int, name: str, member: int, start: int, size: int) -> Wo
     n_blocks = (offset + size + 3) // 4
     counter = np.uint64(first_block) + np.arange(n_blocks, dtype=np.uint64)
     key = [np.uint64(word) for word in stream_key(seed, name)]
-    x = [counter & LOW, counter >> HALF, np.uint64(member), key.pop()]
+    x: list[Any] = [counter & LOW, counter >> HALF, np.uint64(member), key.pop()]
     for _ in range(ROUNDS):
         left, right = FIRST * x[0], SECOND * x[2]
         x = [
@@ -94,17 +95,18 @@ def random_words(seed: int, name: str, member: int, start: int, size: int) -> Wo
     return np.asarray(words[offset : offset + size])
 
 
-def drop_randomly(
+def add_randomly(
     stack: Float64,
     base: Float64,
     probabilities: Float64,
     factors: Float64,
+    out: Float64,
     *,
     seed: int,
     name: str,
     start: int,
-) -> Float64:
-    """Differences from the base, multiplied by a factor if kept, by 0 otherwise.
+) -> None:
+    """Add the differences from the base that are kept, multiplied by factors.
 
     Parameters
     ----------
@@ -116,31 +118,29 @@ def drop_randomly(
         Probability of keeping an element of each member, rounded up to a multiple of
         2**-32.
     factors : ndarray of shape (n_members,)
-        Factor of each member.
+        Factor of each member; members with factor 0 are ignored.
+    out : ndarray of shape (n_members, size) or (1, size)
+        The differences of each member are added to its row, or all to a single row. A
+        difference that is NaN or infinite makes the entry NaN if it is not kept.
     seed : int
         Seed of a merge.
     name : str
         Name of the tensor.
     start : int
         Index of the first element in the flat tensor.
-
-    Returns
-    -------
-    ndarray of shape (n_members, size)
-        Differences that are NaN or infinite and not kept are NaN.
     """
     if use_loops(8 * stack.size):
-        out = np.empty(stack.shape)
         key = stream_key(seed, name)
-        _drop_randomly(stack, base, probabilities, factors, *key, start, out)
-        return out
-    with np.errstate(all="ignore"):  # infinities
-        out = stack - base
-        for member, values in enumerate(out):
-            words = random_words(seed, name, member, start, base.size)
-            is_kept = words * RESOLUTION < probabilities[member]
-            values *= np.where(is_kept, factors[member], 0.0)
-    return out
+        _add_randomly(stack, base, probabilities, factors, *key, start, out)
+        return
+    for member, factor in enumerate(factors.tolist()):
+        if factor == 0:
+            continue
+        words = random_words(seed, name, member, start, base.size)
+        is_kept = words * RESOLUTION < probabilities[member]
+        with np.errstate(all="ignore"):  # infinities
+            differences = (stack[member] - base) * np.where(is_kept, factor, 0.0)
+            out[min(member, len(out) - 1)] += differences
 
 
 def scale_randomly(
@@ -153,14 +153,13 @@ def scale_randomly(
     member: int,
     start: int,
 ) -> None:
-    """Multiply values by their factors if they are kept, by 0 otherwise, in place.
-
-    NaN and infinity that are not kept become NaN.
+    """Multiply values by their factors, and by 0 if they are not kept, in place.
 
     Parameters
     ----------
     values : ndarray of shape (size,)
-        Values of consecutive elements of a tensor.
+        Values of consecutive elements of a tensor; NaN and infinity become NaN if they
+        are not kept.
     probabilities : ndarray of shape (size,), from 2**-32 to 1
         Probability of keeping each element, rounded up to a multiple of 2**-32.
     factors : ndarray of shape (size,)
@@ -177,10 +176,10 @@ def scale_randomly(
     if use_loops(8 * values.size):
         key = stream_key(seed, name)
         _scale_randomly(values, probabilities, factors, *key, np.uint32(member), start)
-    else:
-        words = random_words(seed, name, member, start, values.size)
-        with np.errstate(all="ignore"):  # infinity times 0
-            values *= np.where(words * RESOLUTION < probabilities, factors, 0.0)
+        return
+    words = random_words(seed, name, member, start, values.size)
+    with np.errstate(all="ignore"):  # infinity times 0
+        values *= np.where(words * RESOLUTION < probabilities, factors, 0.0)
 
 
 @inlined
@@ -207,26 +206,27 @@ def _fill_words(key0, key1, key2, member, first_block, words):
 
 
 @compiled
-def _drop_lane(values, base, words, out, probability, factor):
+def _add_lane(values, base, words, out, probability, factor):
     for j in range(values.size):
         is_kept = np.float64(words[j]) * RESOLUTION < probability
-        out[j] = (values[j] - base[j]) * (factor if is_kept else 0.0)
+        out[j] += (values[j] - base[j]) * (factor if is_kept else 0.0)
 
 
 @compiled
-def _drop_randomly(stack, base, probabilities, factors, key0, key1, key2, start, out):
+def _add_randomly(stack, base, probabilities, factors, key0, key1, key2, start, out):
     words = np.empty(LANE, np.uint32)
     for first in range(-(start % 4), base.size, LANE):
         low, high = max(first, 0), min(first + LANE, base.size)
-        lane = words[low - first : high - first]
         for i in range(len(stack)):
+            if factors[i] == 0:
+                continue
             block = (start + first) // 4
             _fill_words(key0, key1, key2, np.uint32(i), block, words)
-            _drop_lane(
+            _add_lane(
                 stack[i, low:high],
                 base[low:high],
-                lane,
-                out[i, low:high],
+                words[low - first : high - first],
+                out[min(i, len(out) - 1), low:high],
                 probabilities[i],
                 factors[i],
             )

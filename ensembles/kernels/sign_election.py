@@ -70,24 +70,22 @@ def elected_sum(
         )
     if not weights.all():
         deltas, weights = deltas[weights != 0], weights[weights != 0]
-    ones = np.ones(len(weights))
-    shares = np.abs(weights) if normalize is True else ones * (normalize == "count")
-    sides = ones if sign == "unweighted_mass" else np.sign(weights)
+    n_members = len(weights)
+    # The loops take three members at a time: members without a share complete them.
+    terms = np.zeros((3, n_members + -n_members % 3))
+    terms[0, :n_members] = weights
+    terms[1, :n_members] = 1.0 if sign == "unweighted_mass" else np.sign(weights)
+    if normalize:
+        terms[2, :n_members] = np.abs(weights) if normalize is True else 1.0
     out = np.empty(deltas.shape[1])
     # NumPy takes some 20 ns for each entry of deltas.
     combine = _elected_sum if use_loops(4 * deltas.size) else elected_sum_reference
-    combine(deltas, weights, sides, shares, SIGNS.index(sign), zero_sum, out)
+    combine(deltas, terms, SIGNS.index(sign), zero_sum, out)
     return out
 
 
 def elected_sum_reference(
-    deltas: Float64,
-    weights: Float64,
-    sides: Float64,
-    shares: Float64,
-    votes: int,
-    zero_sum: int,
-    out: Float64,
+    deltas: Float64, terms: Float64, votes: int, zero_sum: int, out: Float64
 ) -> None:
     """NumPy reference of the compiled loop of `elected_sum`.
 
@@ -95,13 +93,10 @@ def elected_sum_reference(
     ----------
     deltas : ndarray of shape (n_members, size), float64
         Difference of each member from the base.
-    weights : ndarray of shape (n_members,), not 0
-        Weight of each member.
-    sides : ndarray of shape (n_members,), -1 or 1
-        Factor of each member's deltas whose product with a delta is positive on the
-        positive side.
-    shares : ndarray of shape (n_members,)
-        Term of each member in the divisor; zeros for the divisor 1.
+    terms : ndarray of shape (3, at least n_members)
+        For each member its weight; the factor of its deltas, -1 or 1, whose product
+        with a delta is positive on the positive side; and its term in the divisor,
+        which is 0 for all members if the divisor is 1.
     votes : int
         Index of the parameter ``sign`` in ``SIGNS``.
     zero_sum : {-1, 0, 1}
@@ -109,11 +104,11 @@ def elected_sum_reference(
     out : ndarray of shape (size,)
         Receives the result.
     """
-    slack = 1.0 + len(weights) * EPS
+    slack = 1.0 + len(deltas) * EPS
     for start, stop in chunks(out.size, PIECE):
         totals, total_shares, total_votes = np.zeros((3, 2, stop - start))
-        for row, weight, side, share in zip(
-            deltas[:, start:stop], weights, sides, shares, strict=True
+        for row, (weight, side, share) in zip(
+            deltas[:, start:stop], terms.T[: len(deltas)], strict=True
         ):
             row_votes = np.abs(row) if votes == UNWEIGHTED_MASS else 1.0
             for k, factor in enumerate((side, -side)):
@@ -133,42 +128,53 @@ def elected_sum_reference(
 
 
 @compiled
-def _elected_sum(deltas, weights, sides, shares, votes, zero_sum, out):
-    slack = 1.0 + len(weights) * EPS
-    sums, elected = np.empty((6, SPAN)), np.empty(SPAN)
+def _elected_sum(deltas, terms, votes, zero_sum, out):
+    n_members, slack = len(deltas), 1.0 + len(deltas) * EPS
+    sums, elected, none = np.empty((6, SPAN)), np.empty(SPAN), np.zeros(SPAN)
+    # By index: unpacked rows count as strided, and their loops are not vectorized.
+    up, down, up_share, down_share = sums[0], sums[1], sums[2], sums[3]
+    up_votes, down_votes = sums[4], sums[5]
     for start in range(0, out.size, SPAN):
-        size = min(SPAN, out.size - start)
-        up, down, up_share, down_share = sums[0], sums[1], sums[2], sums[3]
-        up_votes, down_votes = sums[4], sums[5]
+        stop = min(start + SPAN, out.size)
         sums[:] = 0.0
-        for i in range(len(weights)):
-            row = deltas[i, start : start + size]
-            _add(row, weights[i], sides[i], shares[i], up, up_share)
-            _add(row, weights[i], -sides[i], shares[i], down, down_share)
-            if votes != MASS:
-                _vote(row, sides[i], votes, up_votes)
-                _vote(row, -sides[i], votes, down_votes)
+        for i in range(0, n_members, 3):
+            a = deltas[i, start:stop]
+            b = deltas[i + 1, start:stop] if i + 1 < n_members else none[: a.size]
+            c = deltas[i + 2, start:stop] if i + 2 < n_members else none[: a.size]
+            _add(a, b, c, terms[:, i : i + 3], 1.0, up, up_share)
+            _add(a, b, c, terms[:, i : i + 3], -1.0, down, down_share)
         if votes == MASS:
-            up_votes[:] = up
-            for j in range(size):
-                down_votes[j] = -down[j]
-        part = out[start : start + size]
-        _elect(up_votes, down_votes, slack, zero_sum, elected[:size])
+            _elect(up, down, -1.0, slack, zero_sum, elected)
+        else:
+            for i in range(n_members):
+                row = deltas[i, start:stop]
+                _vote(row, terms[1, i], votes, up_votes)
+                _vote(row, -terms[1, i], votes, down_votes)
+            _elect(up_votes, down_votes, 1.0, slack, zero_sum, elected)
+        part = out[start:stop]
         _choose_value(up, down, elected, part)
-        _choose_share(up_share, down_share, elected[:size])
-        np.divide(part, elected[:size], part)  # unlike /, it is vectorized
+        _choose_share(up_share, down_share, elected)
+        np.divide(part, elected[: part.size], part)  # unlike /, it is vectorized
 
 
-# Loops over more than four arrays are not vectorized.
+# Loops over more than five arrays are not vectorized.
 
 
 @compiled
-def _add(row, weight, side, share, total, total_share):
-    """Add a member where its deltas are on a side; NaN is on both."""
-    for j in range(row.size):
-        is_agreeing = not side * row[j] <= 0
-        total[j] += weight * row[j] if is_agreeing else 0.0
-        total_share[j] += share if is_agreeing else 0.0
+def _add(a, b, c, terms, direction, total, total_share):
+    """Add three members where their deltas are on a side; NaN is on both."""
+    weight_a, weight_b, weight_c = terms[0, 0], terms[0, 1], terms[0, 2]
+    side_a, side_b, side_c = terms[1, 0], terms[1, 1], terms[1, 2]
+    share_a, share_b, share_c = terms[2, 0], terms[2, 1], terms[2, 2]
+    side_a, side_b, side_c = direction * side_a, direction * side_b, direction * side_c
+    for j in range(a.size):
+        out_a, out_b, out_c = a[j] * side_a <= 0, b[j] * side_b <= 0, c[j] * side_c <= 0
+        value = total[j] + (0.0 if out_a else weight_a * a[j])
+        value += 0.0 if out_b else weight_b * b[j]
+        total[j] = value + (0.0 if out_c else weight_c * c[j])
+        share = total_share[j] + (0.0 if out_a else share_a)
+        share += 0.0 if out_b else share_b
+        total_share[j] = share + (0.0 if out_c else share_c)
 
 
 @compiled
@@ -180,9 +186,9 @@ def _vote(row, side, votes, total_votes):
 
 
 @compiled
-def _elect(up_votes, down_votes, slack, zero_sum, elected):
+def _elect(up_votes, down_votes, down_sign, slack, zero_sum, elected):
     for j in range(elected.size):
-        up, down = up_votes[j], down_votes[j]
+        up, down = up_votes[j], down_sign * down_votes[j]
         other = -1.0 if down > up * slack else np.float64(zero_sum)
         elected[j] = 1.0 if up > down * slack else other
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from typing import Any
 
@@ -136,6 +137,8 @@ def _exact_reference(
 
 def _factor(scale: float, divisor: float) -> tuple[float, float]:
     """Nearest float64 to a quotient, and its rounding error."""
+    if not math.isfinite(scale):  # of a tensor with NaN
+        return scale, 0.0
     exact = Fraction(scale) / Fraction(divisor)
     nearest = float(exact)
     return nearest, float(exact - Fraction(nearest))

@@ -20,6 +20,8 @@ from ensembles.rules.signatures import Function
 from ensembles.rules.statistics import add_statistics
 from ensembles.weights import moderate
 
+Unit = Literal["element", "row", "matrix", "tensor"]
+
 # Elements of all members in a piece: 512 KiB in float64, which fit the L2 cache.
 PIECE = 65_536
 
@@ -32,7 +34,7 @@ class BlockRule(RegisteredFunction):
 
     Attributes
     ----------
-    passes, domain, weight_sum_matters, fused, unit
+    passes, domain, weight_sum_matters, fused, unit, has_units
         Properties of the rule, see `Rule`.
     """
 
@@ -40,7 +42,8 @@ class BlockRule(RegisteredFunction):
     domain: Literal["any", "non-negative"]
     weight_sum_matters: bool
     fused: bool
-    unit: Literal["element", "row", "tensor"]
+    unit: Unit
+    has_units: Function | None
     # Signatures are too slow to be read for every block.
     _arguments: dict[Function, dict[str, Any]]
     _params: dict[str, Any]
@@ -79,21 +82,44 @@ class BlockRule(RegisteredFunction):
         scope = {**self._params, **params}.get("scope")
         return scope == "model" and bool(self.needed_passes(params))
 
-    def block_size(self, shape: tuple[int, ...]) -> int:
+    def unit_of(self, position: Position, params: Mapping[str, Any]) -> Unit:
+        """What the function needs whole of a tensor.
+
+        Parameters
+        ----------
+        position : Position
+            Name and shape of the tensor.
+        params : mapping of str to value
+            Parameters of the rule.
+
+        Returns
+        -------
+        str
+            Property ``unit`` of the rule; "element" for tensors without units.
+        """
+        if self.has_units is None:
+            return self.unit
+        values = {**self._params, **params}
+        has_units = self._call(self.has_units, position, values=values)
+        return self.unit if has_units else "element"
+
+    def block_size(self, position: Position, params: Mapping[str, Any]) -> int:
         """Elements of a block; members are read in multiples of it.
 
         Parameters
         ----------
-        shape : tuple of int
-            Shape of the tensor.
+        position : Position
+            Name and shape of the tensor.
+        params : mapping of str to value
+            Parameters of the rule.
 
         Returns
         -------
         int
-            65,536; with ``unit="row"`` the whole rows in as many elements, one row at
-            least; with ``unit="tensor"`` the size of the tensor.
+            65,536; with ``unit="row"`` or "matrix" the whole units in as many elements,
+            one at least; with ``unit="tensor"`` the size of the tensor.
         """
-        return self._whole_units(BLOCK, shape)
+        return self._whole_units(BLOCK, position, params)
 
     def partial_statistics(
         self,
@@ -147,11 +173,12 @@ class BlockRule(RegisteredFunction):
         counts = "total" in self._arguments[entry.statistics]
         total = None if before is None else before[0]
         blocks = [] if before is None else [before]
-        size, step = len(members[0]), self.block_size(position.shape)
-        if self._takes_as_stored(members, base):
+        size, step = len(members[0]), self.block_size(position, params)
+        if self._takes_as_stored(entry.statistics, members, base):
             step = size
         elif counts:
-            step = self._piece_size(len(members) + (base is not None), position.shape)
+            n_rows = len(members) + (base is not None)
+            step = self._piece_size(n_rows, position, params)
         with np.errstate(all="ignore"):  # infinities of both signs
             for start in range(0, max(size, 1), max(step, 1)):
                 part = slice(start, start + step)
@@ -305,40 +332,50 @@ class BlockRule(RegisteredFunction):
         values = {**(params or {}), "state": state, "position": position}
         values["moments"] = moments
         with np.errstate(all="ignore"):  # NaN and infinity pass through
-            if self._takes_as_stored(members, base, dtype):
+            if self._takes_as_stored(self.function, members, base, dtype):
                 return self._rounded(members, weights, base, slice(size), values, dtype)
             out = np.empty(size, dtype)
             n_rows = len(members) + (base is not None) + len(moments or ())
-            step = self._piece_size(n_rows, position.shape)
+            step = self._piece_size(n_rows, position, params or {})
             for start, stop in chunks(size, max(step, 1)):
                 values["position"] = position.advanced(start)
                 part = slice(start, stop)
                 out[part] = self._rounded(members, weights, base, part, values, dtype)
         return out
 
-    def _piece_size(self, n_rows: int, shape: tuple[int, ...]) -> int:
+    def _piece_size(
+        self, n_rows: int, position: Position, params: Mapping[str, Any]
+    ) -> int:
         """Elements of a piece whose rows fit the CPU cache in float64."""
-        return self._whole_units(max(PIECE // n_rows // LANE, 1) * LANE, shape)
+        n_elements = max(PIECE // n_rows // LANE, 1) * LANE
+        return self._whole_units(n_elements, position, params)
 
-    def _whole_units(self, n_elements: int, shape: tuple[int, ...]) -> int:
+    def _whole_units(
+        self, n_elements: int, position: Position, params: Mapping[str, Any]
+    ) -> int:
         """Elements of the whole units in a number of elements, one unit at least."""
-        if self.unit == "element":
+        unit = self.unit_of(position, params)
+        if unit == "element":
             return n_elements
-        if self.unit == "tensor":
-            return math.prod(shape)
-        row_size = Position("", shape).row_size
-        return max(n_elements // max(row_size, 1), 1) * row_size
+        if unit == "tensor":
+            return math.prod(position.shape)
+        size = position.row_size if unit == "row" else position.matrix_size
+        return max(n_elements // max(size, 1), 1) * size
 
     def _takes_as_stored(
         self,
+        function: Function,
         members: Sequence[Array] | Array,
         base: Array | None,
         dtype: np.dtype[Any] | None = None,
     ) -> bool:
-        """Whether the functions take members and base without conversion."""
+        """Whether a function takes members and base without conversion."""
+        fused = [entry.statistics for entry in self.passes if entry.fused]
+        if not self.fused and function not in fused:
+            return False
         arrays = [members] if isinstance(members, np.ndarray) else [*members]
         dtypes = {array.dtype for array in (*arrays, base) if array is not None}
-        return self.fused and len(dtypes | ({dtype} if dtype else set())) == 1
+        return len(dtypes | ({dtype} if dtype else set())) == 1
 
     def _of_part(
         self,
@@ -357,7 +394,7 @@ class BlockRule(RegisteredFunction):
         base = None if base is None else base[part]
         if values["moments"] is not None:
             values = {**values, "moments": self._part_of(values["moments"], part)}
-        if not self._takes_as_stored(members, base):
+        if not self._takes_as_stored(function, members, base):
             stack = np.ascontiguousarray(widen(stack))
             base = None if base is None else widen(base[None])[0]
         if self.domain == "non-negative" and function is self.function:
@@ -370,7 +407,7 @@ class BlockRule(RegisteredFunction):
         """Moments of a part of the members in float64, or of the tensor as stored."""
         if self.unit == "tensor":
             return moments
-        return np.array([widen(array[None, part])[0] for array in moments])
+        return np.array([widen(m.reshape(1, -1)[:, part])[0] for m in moments])
 
     def _rounded(
         self,
@@ -389,7 +426,7 @@ class BlockRule(RegisteredFunction):
                 f"rule {self.name!r} must return an array of shape {shape}, found "
                 f"{out.shape}"
             )
-        return out if out.dtype == dtype else narrow(out.astype(np.float64), dtype)
+        return out if out.dtype == dtype else narrow(np.asarray(out, np.float64), dtype)
 
     def _call(self, function: Function, *inputs: Any, values: Mapping[str, Any]) -> Any:
         """Call a function of the rule with the arguments that it names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ensembles.rules.distances import geometric_median
 from ensembles.rules.elementwise import (
     geometric_mean,
     maximum,
@@ -12,7 +13,6 @@ from ensembles.rules.elementwise import (
     power_mean,
     trimmed_mean,
 )
-from ensembles.rules.distances import geometric_median
 from ensembles.rules.fusion import arcee_fusion
 from ensembles.rules.rule import Rule
 from ensembles.rules.spherical import karcher_mean, multislerp, nuslerp, slerp

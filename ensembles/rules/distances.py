@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ensembles._typing import Array, Float64
@@ -13,7 +15,7 @@ from ensembles.rules.table import RULES
 SCOPES = ("tensor", "model")
 SLACK = 1e-15  # rounding error of a sum of distances
 PATIENCE = 5  # steps that do not descend by more
-ROUNDING = 1e-12  # relative; rounding error of forces and distances
+ROUNDING = 1e-13  # relative; rounding error of forces and distances
 MAX_STEPS = 1000  # 4 is usual; random members of very different scale needed 34
 
 
@@ -55,24 +57,40 @@ def median_coefficients(squares: Float64, weights: Float64) -> Float64:
         share = is_median / is_same.sum(axis=0)
         return np.asarray(share / share.sum())
     best = int(np.argmin(weights @ distances))
+    direction = forces[:, best] / pulls[best]
+    direction[best] = -direction.sum()
     length = (pulls[best] - own[best]) / totals[best]
-    start = length / pulls[best] * forces[:, best]
-    start[best] = 1 - start.sum()
-    return _descend(start, squares, weights)
+    return _descend(
+        _leave(best, direction * length, squares, weights), squares, weights
+    )
+
+
+def _leave(index: int, step: Float64, squares: Float64, weights: Float64) -> Float64:
+    """Coefficients on a line of descent from a point, as far as doubling descends."""
+    start = np.zeros(len(weights))
+    start[index] = 1
+    total = weights @ _distances(start + step, squares)
+    for _ in range(MAX_STEPS):
+        further = weights @ _distances(start + 2 * step, squares)
+        if further > total * (1 + SLACK):
+            break
+        step, total = 2 * step, further
+    return np.asarray(start + step)
 
 
 def _descend(point: Float64, squares: Float64, weights: Float64) -> Float64:
     """Coefficients of the geometric median, from those of a point near it."""
-    total, patience = np.inf, PATIENCE
+    total, patience = math.inf, PATIENCE
     for _ in range(MAX_STEPS):
         steps = _steps(point, squares, weights)
         points = [point * (1 - step.sum()) + step for step in steps]
-        totals = [weights @ _distances(moved, squares) for moved in points]
+        points = [moved / moved.sum() for moved in points]
+        totals = np.array([weights @ _distances(moved, squares) for moved in points])
         # The first that descends the most, up to rounding.
-        chosen = int(np.argmax(totals <= min(totals) * (1 + SLACK)))
+        chosen = int(np.argmax(totals <= np.nanmin(totals) * (1 + SLACK)))
         patience = PATIENCE if totals[chosen] < total * (1 - SLACK) else patience - 1
         shift = np.abs(points[chosen] - point).max()
-        point, total = points[chosen], totals[chosen]
+        point, total = points[chosen], float(totals[chosen])
         if not patience or shift <= ROUNDING * np.abs(point).max():
             break
     return np.asarray(point)
@@ -103,6 +121,8 @@ def _steps(point: Float64, squares: Float64, weights: Float64) -> list[Float64]:
         newton = np.linalg.solve(matrix, weights) / distances
     except np.linalg.LinAlgError:  # all points on a line
         return [weiszfeld]
+    # The median is in the convex hull, and large coefficients lose digits.
+    newton /= max(1.0, np.abs(newton).max())
     return [newton, newton / 4, newton / 16, newton / 64, weiszfeld]
 
 
@@ -147,9 +167,10 @@ def geometric_median(
 
     It is a linear combination of the members, computed from the distances between them,
     in one pass over the data, and not smoothed: the sum is minimal up to rounding. If a
-    member is the median, the result is that member, bit for bit. The median is unique unless all members are on a line;
-    then all points between two members may minimize the sum, and the result is the mean
-    of these two, as for two members of equal weight.
+    member is the median, the result is that member, bit for bit. The median is unique
+    unless all members are on a line; then all points between two members may minimize
+    the sum, and the result is the mean of these two, as for two members of equal
+    weight.
 
     Parameters
     ----------

@@ -11,6 +11,7 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.mean import mean as weighted_mean
+from ensembles.kernels.pairs import moved_towards
 from ensembles.kernels.sorting import order_statistics, weighted_median
 from ensembles.parallel import chunks
 from ensembles.registry import register
@@ -310,7 +311,4 @@ def nearswap(stack: Float64, weights: Float64, *, t: float = 1e-4) -> Float64:
         )
     if not weights.all():
         return np.asarray(stack[np.flatnonzero(weights)[0]])
-    first, second = stack
-    difference = second - first
-    is_near = (np.abs(difference) <= t) | (first == second)
-    return np.where(is_near, second, first + np.clip(difference, -t, t))
+    return moved_towards(stack, float(t))

@@ -6,10 +6,17 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ensembles._typing import Float64
-from ensembles.kernels.jit import PIECE
+from ensembles._typing import Counts, Float64
+from ensembles.kernels.magnitudes import (
+    N_BINS,
+    Bins,
+    count_lower,
+    count_upper,
+    find_bins,
+    find_magnitudes,
+)
+from ensembles.kernels.pairs import replaced_outliers, scaled_differences
 from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
@@ -17,148 +24,101 @@ from ensembles.rules.position import Position
 from ensembles.rules.table import RULES
 
 SMOOTHING = 1e-8  # added to probabilities, as mergekit does
-HALF = 16  # bits of a float32 that a histogram counts
-MASK = (1 << HALF) - 1
+PIECE_SIZE = 16_384  # elements of each member, whose temporary arrays fit the L2 cache
 
 
 class Quartiles(NamedTuple):
-    """Quartiles of importance scores, as far as their bits are counted.
-
-    Parameters
-    ----------
-    divergences : ndarray of shape (n_rows,)
-        Divergence of each row of the tensor.
-    high : ndarray of shape (3,)
-        The 16 high bits of each quartile in float32.
-    ranks : ndarray of shape (3,)
-        Rank of each quartile among the scores with the same high bits.
-    """
+    """Divergence of each row of a tensor, and the bins of the quartiles of scores."""
 
     divergences: Float64
-    high: NDArray[np.int64]
-    ranks: NDArray[np.int64]
+    bins: Bins
 
 
 class Fusion(NamedTuple):
-    """Divergence of each row of the tensor, and the least score that is important."""
+    """Divergence of each row of a tensor, and the smallest score that is important."""
 
     divergences: Float64
     threshold: float
 
 
-def divergence(first: Float64, second: Float64) -> Float64:
-    """Kullback-Leibler divergence of the softmax of rows, KL(second || first).
+def divergences(rows: Float64) -> Float64:
+    """Divergence KL(q || p) of the softmax p and q of the rows of two members.
 
     Parameters
     ----------
-    first, second : ndarray of shape (n_rows, row_size)
-        Logits.
+    rows : ndarray of shape (2, n_rows, row_size)
+        Logits of p, then of q.
 
     Returns
     -------
     ndarray of shape (n_rows,), not negative
-        Of probabilities to each of which 1e-8 is added; NaN if a row has NaN or
-        infinity.
+        Of probabilities to each of which 1e-8 is added; NaN if a row has NaN or an
+        infinity that is positive.
     """
-    p, q = _probabilities(second), _probabilities(first)
-    return np.maximum((p * np.log(p / q)).sum(axis=1), 0)
+    probabilities = np.exp(rows - rows.max(axis=2, keepdims=True, initial=-np.inf))
+    probabilities /= probabilities.sum(axis=2, keepdims=True)
+    probabilities += SMOOTHING
+    p, q = probabilities
+    terms = np.log(np.divide(q, p, out=p), out=p)
+    terms *= q
+    return np.asarray(np.maximum(terms.sum(axis=1), 0))
 
 
-def _probabilities(rows: Float64) -> Float64:
-    """Softmax of each row, smoothed."""
-    out = np.exp(rows - rows.max(axis=1, keepdims=True))
-    out /= out.sum(axis=1, keepdims=True)
-    out += SMOOTHING
-    return out
-
-
-def _divergences(
-    stack: Float64, *, position: Position, total: Float64 | None
-) -> Float64:
-    """Divergence of each row; each part of a tensor fills in its rows."""
+def _rows(stack: Float64, position: Position) -> tuple[Float64, slice]:
+    """Rows of the members, and their place among the rows of the tensor."""
     row_size = max(position.row_size, 1)
-    if total is None:
-        total = np.zeros(math.prod(position.shape) // row_size)
-    first, second = stack.reshape(2, -1, row_size)
+    rows = stack.reshape(2, -1, row_size)
     offset = position.start // row_size
-    for start, stop in chunks(len(first), max(PIECE // row_size, 1)):
-        total[offset + start : offset + stop] = divergence(
-            first[start:stop], second[start:stop]
-        )
+    return rows, slice(offset, offset + rows.shape[1])
+
+
+def _count_upper(stack: Float64, *, position: Position, total: Counts | None) -> Counts:
+    """Histogram of the scores, followed by the bits of the divergence of each row.
+
+    Each part of a tensor fills in its rows, so that integers may be added.
+    """
+    if total is None:
+        n_rows = math.prod(position.shape) // max(position.row_size, 1)
+        total = np.zeros(N_BINS + n_rows, np.int64)
+    counts, filled = total[None, :N_BINS], total[N_BINS:].view(np.float64)
+    rows, place = _rows(stack, position)
+    for start, stop in chunks(rows.shape[1], max(PIECE_SIZE // rows.shape[2], 1)):
+        piece = np.ascontiguousarray(rows[:, start:stop])
+        factors = filled[place][start:stop] = divergences(piece)
+        scores = scaled_differences(piece, factors).reshape(1, -1)
+        count_upper(scores, np.zeros(scores.size), counts)
     return total
 
 
-def _score_bits(
-    stack: Float64, divergences: Float64, position: Position
-) -> NDArray[np.uint32]:
-    """Importance of each entry in float32, as bits, which sort like the scores."""
-    row_size = max(position.row_size, 1)
-    offset = position.start // row_size
-    rows = np.abs(stack[1] - stack[0]).reshape(-1, row_size)
-    rows *= divergences[offset : offset + len(rows), None]
-    return rows.reshape(-1).astype(np.float32).view(np.uint32)
+def _find_bins(total: Counts, weights: Float64) -> Quartiles:
+    """Bins of the quartiles, the entries of rank floor(q (n - 1))."""
+    counts = total[None, :N_BINS]
+    n_scores = int(counts.sum())
+    ranks = n_scores - max(n_scores - 1, 0) * np.arange(1, 4) // 4  # 1 is the largest
+    return Quartiles(total[N_BINS:].view(np.float64), find_bins(counts, ranks[None]))
 
 
-def _count_high(
-    stack: Float64,
-    *,
-    state: Float64,
-    position: Position,
-    total: NDArray[np.int64] | None,
-) -> NDArray[np.int64]:
-    """Histogram of the high bits of the scores."""
-    counts = np.bincount(
-        _score_bits(stack, state, position) >> HALF, minlength=1 << HALF
-    )
-    return counts if total is None else np.add(total, counts, out=total)
+def _count_lower(
+    stack: Float64, *, state: Quartiles, position: Position, total: Counts | None
+) -> Counts:
+    """Histogram of the scores in the bins of the quartiles."""
+    rows, place = _rows(stack, position)
+    scores = scaled_differences(rows, state.divergences[place]).reshape(1, -1)
+    return count_lower(scores, np.zeros(scores.size), total, state.bins)
 
 
-def _find_high(
-    total: NDArray[np.int64], weights: Float64, *, state: Float64
-) -> Quartiles:
-    """High bits of the quartiles, from a histogram."""
-    ends = np.cumsum(total)
-    ranks = (ends[-1] - 1) * np.arange(1, 4) // 4
-    high = np.searchsorted(ends, ranks, side="right")
-    return Quartiles(state, high, ranks - (ends - total)[high])
-
-
-def _count_low(
-    stack: Float64,
-    *,
-    state: Quartiles,
-    position: Position,
-    total: NDArray[np.int64] | None,
-) -> NDArray[np.int64]:
-    """Histogram of the low bits of the scores that share their high bits."""
-    if total is None:
-        total = np.zeros((3, 1 << HALF), np.int64)
-    bits = _score_bits(stack, state.divergences, position)
-    for counts, high in zip(total, state.high.tolist(), strict=True):
-        counts += np.bincount(bits[bits >> HALF == high] & MASK, minlength=1 << HALF)
-    return total
-
-
-def _find_threshold(
-    total: NDArray[np.int64], weights: Float64, *, state: Quartiles
-) -> Fusion:
+def _find_threshold(total: Counts, weights: Float64, *, state: Quartiles) -> Fusion:
     """Median plus 1.5 times the interquartile range; NaN if a divergence is NaN."""
-    pairs = zip(np.cumsum(total, axis=1), state.ranks, strict=True)
-    low = np.array([np.searchsorted(ends, rank, side="right") for ends, rank in pairs])
-    bits = (state.high << HALF | low).astype(np.uint32)
-    first, median, third = bits.view(np.float32).astype(np.float64).tolist()
-    threshold = median + 1.5 * (third - first)
+    first, median, third = find_magnitudes(total, state.bins)[0].tolist()
     has_nan = np.isnan(state.divergences).any()
-    return Fusion(state.divergences, math.nan if has_nan else threshold)
+    return Fusion(
+        state.divergences, math.nan if has_nan else median + 1.5 * (third - first)
+    )
 
 
 @register(
     RULES,
-    passes=[
-        Pass(_divergences),
-        Pass(_count_high, _find_high),
-        Pass(_count_low, _find_threshold),
-    ],
+    passes=[Pass(_count_upper, _find_bins), Pass(_count_lower, _find_threshold)],
     n_members=2,
     weighted=False,
     symmetric=False,
@@ -175,10 +135,10 @@ def arcee_fusion(
     interquartile range on, the usual mark of an outlier. A row is the last axis; a
     vector is one row.
 
-    Scores are computed in float64 and rounded to float32; quartiles are exact: the
-    entries of rank floor(q (n - 1)) of all n scores, found by counting their bits.
-    Entries of the result are those of a member, bit for bit. If three quarters of a
-    tensor are unchanged, the threshold is 0, and the result is the second member.
+    Quartiles are the entries of rank floor(q (n - 1)) of all n scores, truncated to the
+    precision of float32 and found by counting their bits. Entries of the result are
+    those of a member, bit for bit. If three quarters of a tensor are unchanged, the
+    threshold is 0, and the result is the second member.
 
     Parameters
     ----------
@@ -188,7 +148,7 @@ def arcee_fusion(
     weights : array-like of shape (2,)
         Equal weights; if one is zero, the result is the other member.
     state : Fusion
-        Threshold, which `Rule` computes in three passes.
+        Threshold, which `Rule` computes in two passes.
     position : Position
         Position of the rows in the tensor.
 
@@ -210,5 +170,6 @@ def arcee_fusion(
         return np.asarray(stack[np.flatnonzero(weights)[0]])
     if math.isnan(state.threshold):
         return np.full(stack.shape[1], np.nan)
-    scores = _score_bits(stack, state.divergences, position).view(np.float32)
-    return np.where(scores >= state.threshold, stack[1], stack[0])
+    rows, place = _rows(stack, position)
+    factors = state.divergences[place]
+    return replaced_outliers(rows, factors, state.threshold).reshape(-1)

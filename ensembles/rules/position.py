@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 
@@ -27,6 +28,11 @@ class Position(NamedTuple):
     def row_size(self) -> int:
         """Elements in a row: the last axis; a vector or a number is one row."""
         return self.shape[-1] if self.shape else 1
+
+    @property
+    def matrix_size(self) -> int:
+        """Elements in a matrix: the last two axes; a vector is one matrix."""
+        return math.prod(self.shape[-2:])
 
     def advanced(self, n_elements: int) -> Position:
         """Position of a block that starts a number of elements later.

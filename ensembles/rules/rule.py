@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ensembles._typing import Array, Float64
 from ensembles.dtypes import FLOATS
-from ensembles.rules.block_rule import BlockRule
+from ensembles.rules.block_rule import BlockRule, Unit
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
 from ensembles.rules.signatures import Function, check_signatures, named_arguments
@@ -83,12 +83,15 @@ class Rule(BlockRule):
     fused : bool, default=False
         Whether the functions take members of any float format as they are stored, and
         ``function`` rounds its float64 result to that format itself.
-    unit : {"element", "row", "tensor"}, default="element"
+    unit : {"element", "row", "matrix", "tensor"}, default="element"
         What the function needs whole: nothing, the rows of a tensor (its last axis; a
-        vector is one row), or the tensor.
+        vector is one row), its matrices (the last two axes), or the tensor.
+    has_units : callable (position, **params) -> bool, or None, default=None
+        Whether the function needs units of a tensor whole, by its name, its shape and
+        the parameters. Other tensors are combined element by element. None means all.
     workspace : int, default=0
-        Arrays of float64 with the size of a tensor that the function of a rule with
-        ``unit="tensor"`` needs beside its arguments and its result.
+        Arrays of float64 with the size of a unit that the function of a rule with
+        ``unit="matrix"`` or "tensor" needs beside its arguments and its result.
 
     Raises
     ------
@@ -117,7 +120,8 @@ class Rule(BlockRule):
         weighted: bool = True,
         symmetric: bool = True,
         fused: bool = False,
-        unit: Literal["element", "row", "tensor"] = "element",
+        unit: Unit = "element",
+        has_units: Function | None = None,
         workspace: int = 0,
     ) -> None:
         super().__init__(function)
@@ -144,6 +148,7 @@ class Rule(BlockRule):
         self.symmetric = symmetric
         self.fused = fused
         self.unit = unit
+        self.has_units = has_units
         self.workspace = workspace
         # Read once: signatures are too slow to be read for every block.
         self._arguments = {
@@ -155,6 +160,7 @@ class Rule(BlockRule):
             self.name,
             combine,
             others,
+            has_passes=bool(self.passes),
             needs_base=needs_base,
             needs_moments=needs_moments is not None,
         )
@@ -162,7 +168,9 @@ class Rule(BlockRule):
     def _functions(self) -> Iterator[tuple[Function, int]]:
         """All functions, and how many inputs each takes before its arguments."""
         yield self.function, 2
-        for statistics, finish, is_needed in self.passes:
+        if self.has_units is not None:
+            yield self.has_units, 1
+        for statistics, finish, is_needed, _ in self.passes:
             yield statistics, 1
             if finish is not None:
                 yield finish, 2
@@ -175,7 +183,7 @@ class Rule(BlockRule):
         weights: ArrayLike | None = None,
         *,
         base: ArrayLike | None = None,
-        moments: Sequence[ArrayLike] | None = None,
+        moments: Sequence[ArrayLike] | Array | None = None,
         name: str = "",
         **params: Any,
     ) -> Array:
@@ -223,13 +231,9 @@ class Rule(BlockRule):
                 )
             flat_base = np.ascontiguousarray(ancestor.reshape(-1))
         position = Position(name, members.shape[1:])
-        flat_moments = None
-        if moments is not None:
-            flat_moments = [_as_floats(array) for array in moments]
-            if self.unit != "tensor":
-                flat_moments = [array.reshape(-1) for array in flat_moments]
+        of_members = None if moments is None else [_as_floats(m) for m in moments]
         out = self._combine_at_once(
-            flat, checked, flat_base, flat_moments, params, position
+            flat, checked, flat_base, of_members, params, position
         )
         return out.reshape(members.shape[1:])
 

@@ -55,6 +55,7 @@ def check_signatures(
     combine: Mapping[str, Any],
     others: Sequence[Mapping[str, Any]],
     *,
+    has_passes: bool,
     needs_base: bool,
     needs_moments: bool,
 ) -> dict[str, Any]:
@@ -67,7 +68,9 @@ def check_signatures(
     combine : mapping of str to default
         Arguments of the function that combines, as from `named_arguments`.
     others : sequence of mappings of str to default
-        Arguments of the functions of each pass; empty without passes.
+        Arguments of all other functions of the rule.
+    has_passes : bool
+        Whether the rule has passes.
     needs_base : bool
         Whether the rule needs a base.
     needs_moments : bool
@@ -90,7 +93,7 @@ def check_signatures(
                 f"rule {rule!r} must have a function with the argument {name!r} if "
                 f"and only if it needs one, found needs_{name}={is_needed}"
             )
-    if ("state" in combine) != bool(others):
+    if ("state" in combine) != has_passes:
         raise TypeError(
             f"rule {rule!r} must have the argument 'state' if and only if it has "
             "statistics, from which the state is computed"

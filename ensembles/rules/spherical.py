@@ -8,8 +8,11 @@ from numbers import Real
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.kernels.gram import LEAST, MOST, gram
+from ensembles.kernels.casting import narrow, widen
+from ensembles.kernels.gram import BLOCK, LEAST, MOST, gram
 from ensembles.kernels.mean import mean as weighted_mean
+from ensembles.kernels.pairs import combine_rows, row_products
+from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
@@ -57,6 +60,7 @@ def _length(point: Float64, gram: Float64) -> float:
 
 
 OPPOSITE = 1e-5  # radians; closer to pi, rounding of inner products hides the angle
+PIECE_SIZE = 32_768  # elements of each member in float64, which fit the L2 cache
 CANCELED = 1e-7  # length of a mean of unit vectors, below which it is rounding error
 
 
@@ -187,7 +191,8 @@ def _directional_coefficients(
 ) -> Float64:
     if not (isinstance(eps, Real) and 0 <= eps < math.inf):
         raise ValueError(
-            f"eps of 'multislerp' must be a finite number, and not negative, found {eps!r}"
+            "eps of 'multislerp' must be a finite number, and not negative, found "
+            f"{eps!r}"
         )
     _check_squares(np.diagonal(gram))
     lengths, total = np.sqrt(np.diagonal(gram)), weights.sum()
@@ -268,33 +273,50 @@ def _flattens(*, vectors: str = "tensor") -> bool:
     return vectors == "tensor"
 
 
-def _row_coefficients(stack: Float64, t: float) -> Float64:
+def _whole_rows(n_elements: int, position: Position) -> int:
+    """Elements of the whole rows in a number of elements, of one row at least."""
+    row_size = max(position.row_size, 1)
+    return max(n_elements // row_size, 1) * row_size
+
+
+def _gram_of_rows(stack: Array, *, position: Position) -> Float64:
+    """Partial Gram matrices of blocks of whole rows, the same in each division."""
+    step = _whole_rows(BLOCK, position)
+    starts = range(0, max(stack.shape[1], 1), step)
+    return np.concatenate(
+        [gram(np.ascontiguousarray(stack[:, i : i + step])) for i in starts]
+    )
+
+
+def _row_coefficients(rows: Float64, t: float) -> Float64:
     """Coefficients of both members for each row, from (2, n_rows, row_size) entries."""
-    squares = (stack * stack).sum(axis=2)
+    sums = row_products(rows)
+    squares, products = sums[:2], sums[2]
     # As in `gram`: squares that underflow or overflow are out of the range.
     is_zero, is_infinite = squares == 0, squares == np.inf
     if is_zero.any():
-        squares[is_zero & stack.any(axis=2)] = np.nextafter(0, 1)
+        squares[is_zero & rows.any(axis=2)] = np.nextafter(0, 1)
     if is_infinite.any():
-        squares[is_infinite & np.isfinite(stack).all(axis=2)] = MOST
+        squares[is_infinite & np.isfinite(rows).all(axis=2)] = MOST
     _check_squares(squares)
-    return arc_coefficients(squares, (stack[0] * stack[1]).sum(axis=1), t)
+    return arc_coefficients(squares, products, t)
 
 
 @register(
     RULES,
-    passes=[Pass(gram, _slerp_coefficients, _flattens)],
+    passes=[Pass(_gram_of_rows, _slerp_coefficients, _flattens)],
     n_members=2,
+    fused=True,
     unit="row",
 )
 def nuslerp(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
     state: Float64 | None,
     position: Position,
     vectors: str = "tensor",
-) -> Float64:
+) -> Array:
     """Spherical interpolation of whole tensors or of each row, t = w[1] / sum(w).
 
     ``slerp`` between the members' tensors, or between each row of a tensor and the same
@@ -339,10 +361,14 @@ def nuslerp(
             f"vectors of 'nuslerp' must be 'tensor' or 'row', found {vectors!r}"
         )
     if state is not None:
-        return np.asarray(state[0] * stack[0] + state[1] * stack[1])
-    rows = stack.reshape(2, -1, position.row_size)
-    first, second = _row_coefficients(rows, weights[1] / weights.sum())[..., None]
-    return np.asarray((first * rows[0] + second * rows[1]).reshape(-1))
+        return weighted_mean(stack, state, total=1.0)
+    out, t = np.empty(stack.shape[1], stack.dtype), float(weights[1] / weights.sum())
+    for start, stop in chunks(len(out), _whole_rows(PIECE_SIZE, position)):
+        piece = widen(stack[:, start:stop])
+        rows = np.ascontiguousarray(piece).reshape(2, -1, position.row_size)
+        combined = combine_rows(rows, _row_coefficients(rows, t))
+        out[start:stop] = narrow(combined.reshape(-1), stack.dtype)
+    return out
 
 
 def _check_squares(squares: Float64) -> None:

@@ -49,7 +49,8 @@ def add_statistics(total: Array | None, partial: Array) -> Array:
     Parameters
     ----------
     total : ndarray of shape (*shape,) or None
-        Total of the parts before; None before the first part.
+        Total of the parts before, to which integers are added in place; None before the
+        first part.
     partial : ndarray of shape (n_blocks, *shape)
         Return value of `Rule.partial_statistics`.
 
@@ -63,48 +64,64 @@ def add_statistics(total: Array | None, partial: Array) -> Array:
         If the shapes differ.
     """
     with np.errstate(all="ignore"):  # infinities of both signs
+        if total is None and not len(partial):  # an empty tensor without blocks
+            return np.zeros(partial.shape[1:], partial.dtype)
         if total is None:
-            total, partial = partial[:1].sum(axis=0), partial[1:]
+            if not len(partial):  # an empty tensor
+                return np.zeros(partial.shape[1:], partial.dtype)
+            total, partial = partial[0], partial[1:]
         if partial.shape[1:] != total.shape:
             raise ValueError(
                 "statistics of a rule must have the same shape for each block, found "
                 f"{total.shape} and {partial.shape[1:]}"
             )
         for block in partial:
-            total = total + block
+            # In place, because arrays of counts, such as histograms, may be large.
+            out = total if total.dtype.kind == "i" else None
+            total = np.asarray(np.add(total, block, out=out))
     return np.asarray(total)
 
 
 class OrderedTotal:
-    """Total of a tensor's statistics, whose parts may come in any order.
+    """Total of statistics, whose parts may come in any order.
 
     A part waits until those before it are added, so that the total is the same for
     every number of threads, and few parts are in memory.
 
-    Attributes
+    Parameters
     ----------
-    total : ndarray of shape (*shape,) or None
-        Total of the parts up to the first that is missing; None without any.
+    size : int
+        Number of elements of all parts.
     """
 
-    def __init__(self) -> None:
-        self.total: Array | None = None
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._total: Array | None = None
         self._stop = 0  # end of the parts that are added
         self._waiting: dict[int, tuple[int, Array]] = {}
         self._lock = threading.Lock()
 
-    def add(self, start: int, stop: int, partial: Array) -> None:
+    def add(self, start: int, stop: int, partial: Array) -> Array | None:
         """Add the statistics of a part, or keep them for later.
 
         Parameters
         ----------
         start, stop : int
-            Elements of the tensor that the part holds; ``stop`` is exclusive.
+            Elements that the part holds; ``stop`` is exclusive.
         partial : ndarray of shape (n_blocks, *shape)
             Statistics of the part.
+
+        Returns
+        -------
+        ndarray of shape (*shape,) or None
+            The total, which is no longer kept, if all parts are added; else None.
         """
         with self._lock:
             self._waiting[start] = stop, partial
             while self._stop in self._waiting:
                 self._stop, partial = self._waiting.pop(self._stop)
-                self.total = add_statistics(self.total, partial)
+                self._total = add_statistics(self._total, partial)
+            if self._stop < self.size:
+                return None
+            total, self._total = self._total, None
+            return total

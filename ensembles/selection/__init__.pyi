@@ -10,5 +10,6 @@ from .builtin import optuna as optuna
 from .builtin import top_k as top_k
 from .builtin import windows as windows
 from .builtin import wise_ft as wise_ft
+from .score import ParameterRange as ParameterRange
 from .score import Score as Score
 from .score import Trial as Trial

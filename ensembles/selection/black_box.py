@@ -100,8 +100,8 @@ def optuna(
     """
     if equal_weights and not score.ranges:
         raise ValueError(
-            "equal_weights=True needs a parameter of the rule with a range, such as "
-            "--rule-param density=.1:.9; otherwise there is nothing to sample"
+            "equal_weights=True needs a score with ranges of the rule's parameters; "
+            "otherwise there is nothing to sample"
         )
     study = _study(sampler, random_state)
     scores = score.member_scores(n_members)

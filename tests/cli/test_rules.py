@@ -40,6 +40,16 @@ def test_rows_show_the_requirements_of_rules() -> None:
     assert "arXiv:2203.05482" in table["mean"][-1]
 
 
+def test_rows_show_base_moments_unit_and_scope() -> None:
+    table = {row[0]: row[3:7] for row in rows()[1:]}
+    assert table["mean"] == ["any", "-", "element", "-"]
+    assert table["slerp"] == ["2", "-", "element", "tensor"]
+    assert table["ties"] == ["any", "base", "element", "model or tensor"]
+    assert table["della_ties"][2] == "row"
+    assert table["breadcrumbs_ties"][3] == "tensor or model"
+    assert table["fisher"][1] == "fisher moments"
+
+
 def test_rows_name_the_parameters_with_their_defaults() -> None:
     table = {row[0]: row for row in rows()[1:]}
     assert table["power_mean"][2] == "p=2.0"
@@ -67,6 +77,7 @@ def test_every_selection_has_a_row_with_its_parameters() -> None:
         (["avg", "a.pt", "--rule"], "karcher", ["karcher_mean"]),
         (["soup", "a.pt", "--select"], "g", ["greedy", "greedy-soup"]),
         (["soup", "a.pt", "--select"], "wise", ["wise-ft"]),
+        (["soup", "a.pt", "--rule"], "mean,tie", ["mean,ties"]),
         (["avg", "--missing"], "f", ["first"]),
         ([], "se", ["selections"]),
     ],

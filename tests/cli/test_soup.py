@@ -185,7 +185,19 @@ def test_json_holds_the_same_facts(soup: Soup, tmp_path: Path) -> None:
             "score": 0,
             "members": [f"{letter}.safetensors" for letter in "abfcd"],
             "weights": [1] * 5,
+            "rule": "mean",
+            "params": {},
         },
+        "rules": [
+            {
+                "rule": "mean",
+                "params": {},
+                "members": [f"{letter}.safetensors" for letter in "cdabf"],
+                "weights": [0.2] * 5,
+                "score": 0,
+                "scored": 5,
+            }
+        ],
         "uniform": -1,
         "best": {"member": "a.safetensors", "score": -1},
         "beats_best": True,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ensembles._typing import Float64
-from ensembles.kernels import jit
+from ensembles.kernels import jit, sorting
 from ensembles.kernels.sorting import magnitude_ranks
 
 PLAIN = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]  # set when loaded
@@ -52,6 +52,14 @@ def test_loops_and_numpy_give_the_ranks(
         smaller = (magnitudes[:, :, None] > magnitudes[:, None]).sum(2)
         equal = (magnitudes[:, :, None] == magnitudes[:, None]).sum(2)
         assert (results[0] == smaller + (equal - 1) / 2).all()
+
+
+def test_rows_whose_buckets_are_large_are_left_to_numpy() -> None:
+    size = 300
+    counts, order = np.empty(17, np.int64), np.empty(size, np.int64)
+    for values, few_moves in ((np.arange(size), True), (-np.arange(size), False)):
+        row = np.array([1 << 60, *(values[1:] + size)])  # all in the lowest bucket
+        assert sorting._sort_by_buckets(row, 52, counts, order) is few_moves
 
 
 def test_equal_magnitudes_share_the_mean_of_their_ranks() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 
-from ensembles._typing import Counts, Float64
+from ensembles._typing import Array, Counts, Float64
+from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels import jit
 from ensembles.kernels.magnitudes import (
     Bins,
@@ -28,7 +30,7 @@ def loops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def magnitudes_at(
-    stack: Float64, base: Float64, ranks: list[list[int]], cuts: list[int]
+    stack: Array, base: Array, ranks: list[list[int]], cuts: list[int]
 ) -> Float64:
     """Magnitudes at ranks, from blocks."""
     upper: Counts | None = None
@@ -69,6 +71,18 @@ def test_magnitudes_of_float32_are_exact(rng: np.random.Generator) -> None:
     deltas = rng.normal(size=(1, 999)).astype(np.float32).astype(np.float64)
     (found,) = magnitudes_at(deltas, np.zeros(999), [[1, 500, 999]], [0])
     assert found.tolist() == np.sort(np.abs(deltas[0]))[[-1, -500, 0]].tolist()
+
+
+@pytest.mark.parametrize("dtype", list(FLOATS), ids=str)
+def test_members_of_any_format_are_counted_as_in_float64(
+    dtype: np.dtype[Any], rng: np.random.Generator
+) -> None:
+    base, *members = round_to_dtype(rng.normal(size=(5, 1000)), dtype)
+    stack, ranks = np.array(members), [[1, 300]] * 4
+    stack[0, :3] = np.nan
+    wide, origin = stack.astype(np.float64), base.astype(np.float64)
+    found = magnitudes_at(stack, base, ranks, [0, 600])
+    assert found.tolist() == magnitudes_at(wide, origin, ranks, [0]).tolist()
 
 
 def test_magnitudes_are_those_of_differences_from_the_base() -> None:

@@ -15,7 +15,7 @@ from ensembles.kernels import jit, random_masks
 from ensembles.kernels.jit import LANE
 from ensembles.kernels.random_masks import (
     RESOLUTION,
-    drop_randomly,
+    add_randomly,
     random_words,
     scale_randomly,
 )
@@ -58,7 +58,7 @@ def uniforms(**key: Any) -> Float64:
     words = random_words(
         **{"seed": 0, "name": "w", "member": 0, "start": 0, "size": SIZE, **key}
     )
-    return words * RESOLUTION - 0.5
+    return words.astype(np.float64) * RESOLUTION - 0.5
 
 
 @pytest.mark.parametrize(("counter", "key", "expected"), KNOWN)
@@ -139,29 +139,34 @@ def test_probabilities_are_multiples_of_the_resolution() -> None:
     words = random_words(0, "w", 0, 0, 200)
     for n, expected in ((0, 0), (0.5, 1), (1, 1)):
         values = np.ones(200)
-        p = (words + n) * RESOLUTION
+        p = (words.astype(np.float64) + n) * RESOLUTION
         scale_randomly(values, p, np.ones(200), seed=0, name="w", member=0, start=0)
         assert (values == expected).all()
     assert (masked(np.ones(200), 1.0) == 1).all()
 
 
 @pytest.mark.parametrize("start", [0, 2, 1025])
-def test_differences_are_scaled_as_values_are(
+def test_differences_are_scaled_as_values_are_and_added(
     start: int, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = 300 if PLAIN else 2_500
-    stack, base = rng.normal(size=(3, size)), rng.normal(size=size)
-    stack[0, :9], stack[1, 5:20] = np.inf, np.nan
-    probabilities, factors = np.array([0.2, 1.0, 0.7]), np.array([3.0, 0.1, 1.0])
+    stack, base = rng.normal(size=(4, size)), rng.normal(size=size)
+    stack[0, :9], stack[1, 5:20], stack[3] = np.inf, np.nan, np.nan
+    probabilities, factors = np.array([0.2, 1, 0.7, 0.5]), np.array([3, 0.1, 1.0, 0])
     key: dict[str, Any] = {"seed": 3, "name": "w", "start": start}
-    expected = stack - base
-    for i, values in enumerate(expected):
+    scaled = stack - base
+    for i, values in enumerate(scaled):
         p, factor = np.full(size, probabilities[i]), np.full(size, factors[i])
         scale_randomly(values, p, factor, member=i, **key)
+    scaled[3] = 0  # a member with factor 0 is ignored
     for worthwhile in (-1, 1 << 62):
         monkeypatch.setattr(jit, "WORTHWHILE", worthwhile)
-        found = drop_randomly(stack, base, probabilities, factors, **key)
-        np.testing.assert_array_equal(found, expected)
+        rows, total = np.zeros((4, size)), np.zeros((1, size))
+        add_randomly(stack, base, probabilities, factors, rows, **key)
+        np.testing.assert_array_equal(rows, scaled)
+        add_randomly(stack, base, probabilities, factors, total, **key)
+        expected = scaled[0] + scaled[1] + scaled[2]
+        np.testing.assert_array_equal(total[0], expected)
 
 
 @pytest.mark.usefixtures("implementation")

@@ -13,8 +13,13 @@ import pytest
 from ensembles._typing import Array
 from ensembles.dtypes import FLOATS
 from ensembles.kernels import jit
-from ensembles.kernels.active_deltas import count_active, merge_active
-from ensembles.kernels.jit import LANE
+from ensembles.kernels.active_deltas import (
+    count_active,
+    merge_active,
+    merge_majority,
+)
+from ensembles.kernels.gram import BLOCK, difference_gram, gram
+from ensembles.kernels.jit import LANE, PIECE
 from ensembles.kernels.task_vectors import (
     add_task_vectors,
     add_task_vectors_reference,
@@ -107,10 +112,15 @@ def test_active_entries_are_counted_and_merged_by_loops_as_by_numpy(
     found = []
     for worthwhile in (-1, 1 << 60):
         with looping(worthwhile):
-            merged = merge_active(stack, base, weights, 1.1 * weights, 0.1)
+            merged = [merge_active(stack, base, weights, 1.1 * weights, 0.1)]
+            for normalize in (True, False):
+                merged.append(
+                    merge_majority(stack, base, np.abs(weights), normalize=normalize)
+                )
             found.append((count_active(stack, base, 0.1), merged))
     assert found[0][0].tolist() == found[1][0].tolist()
-    same(found[0][1], found[1][1])
+    for by_loops, by_numpy in zip(found[0][1], found[1][1], strict=True):
+        same(by_loops, by_numpy)
 
 
 def test_a_change_of_one_member_is_kept_and_changes_of_several_are_averaged() -> None:
@@ -119,3 +129,17 @@ def test_a_change_of_one_member_is_kept_and_changes_of_several_are_averaged() ->
     merged = merge_active(stack, base, np.array([1.0, 2.0]), np.array([3.0, 4.0]), 0.1)
     np.testing.assert_array_equal(merged, [7, 3, 1, np.nan])
     assert count_active(stack, base, 0.1).tolist() == [[1, 1], [1, 1]]
+
+
+@each_dtype
+@pytest.mark.parametrize("size", [0, 7, PIECE + 3, BLOCK + 70])
+def test_products_of_differences_equal_those_of_arrays(
+    dtype: np.dtype[Any], size: int, rng: np.random.Generator
+) -> None:
+    stack = numbers(dtype, rng, (4, min(size, 99) if PLAIN else size))
+    deltas = stack[1:].astype(np.float64) - stack[0].astype(np.float64)
+    expected = gram(deltas)
+    for worthwhile in (-1, 1 << 60):
+        with looping(worthwhile):
+            found = difference_gram(stack[1:], stack[0])
+            assert found.tobytes() == expected.tobytes()

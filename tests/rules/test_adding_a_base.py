@@ -217,7 +217,8 @@ def test_the_command_takes_a_base(
     planned = CliRunner().invoke(cli, [*map(str, arguments[:-1]), "--plan", "--force"])
     assert f"base {paths['base']}" in " ".join(planned.stdout.split())
     listed = CliRunner().invoke(cli, ["rules"]).stdout
-    assert "any and a base" in listed
+    (row,) = [line for line in listed.splitlines() if line.startswith(sparse)]
+    assert "\tany\tbase\telement\ttensor\tsigned\t" in row
 
 
 def test_bases_and_rules_that_do_not_fit_are_reported(
@@ -264,6 +265,12 @@ def test_tensors_that_a_base_lacks_are_skipped_or_copied(sparse: str) -> None:
     assert "v left out: base lacks it" in skipped.notes
     assert "2 tensors of base, such as head, are in no member, and have no effect" in (
         skipped.notes
+    )
+    assert not any("missing='skip'" in note for note in skipped.notes)
+    bases = {"base": {**base, "v": np.zeros(2)}}
+    complete = plan(members, missing="skip", **{**how, **bases})
+    assert any(
+        "missing='skip' (--missing skip) has no eff" in n for n in complete.notes
     )
     copied = average(members, missing="first", **how)
     assert copied["v"].tolist() == [2, 2]

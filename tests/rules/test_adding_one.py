@@ -195,8 +195,11 @@ def test_parts_that_come_in_any_order_are_added_in_theirs(
 ) -> None:
     blocks = rng.normal(size=(30, 1))
     expected = add_statistics(None, blocks[:, 0])
-    ordered = OrderedTotal()
-    for index in rng.permutation(30).tolist():
+    ordered = OrderedTotal(150)
+    totals = [
         ordered.add(index * 5, index * 5 + 5, blocks[index])
-    assert ordered.total is not None
-    assert ordered.total.tobytes() == expected.tobytes()
+        for index in rng.permutation(30).tolist()
+    ]
+    assert all(total is None for total in totals[:-1])
+    assert totals[-1] is not None
+    assert totals[-1].tobytes() == expected.tobytes()

@@ -56,7 +56,7 @@ def test_it_is_what_weiszfelds_iteration_converges_to(
     st.integers(0, 2**32),
     st.booleans(),
 )
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_no_point_has_a_smaller_sum_of_distances(
     n_members: int, size: int, seed: int, equal: bool
 ) -> None:
@@ -71,7 +71,7 @@ def test_no_point_has_a_smaller_sum_of_distances(
         others += [point + scale * step for step in rng.normal(size=(3, size))]
         others += [point + scale * (member - point) for member in stack]
     for other in others:
-        assert weights @ distances(np.asarray(other), stack) >= least * (1 - 4e-15)
+        assert weights @ distances(np.asarray(other), stack) >= least * (1 - 1e-13)
 
 
 @pytest.mark.parametrize("n_members", [1, 2, 3, 4, 5, 6, 9])
@@ -81,6 +81,8 @@ def test_scalars_have_their_median(n_members: int, rng: np.random.Generator) -> 
         np.testing.assert_allclose(
             geometric_median(stack), median(stack), rtol=4 * float(np.finfo(dtype).eps)
         )
+    # Equal members count once in the mean of the two that are medians.
+    assert geometric_median([[1.0], [1], [2], [3]]).tolist() == [1.5]
     weights = rng.integers(1, 4, n_members)
     repeated = median(np.repeat(stack, weights, axis=0))
     np.testing.assert_allclose(geometric_median(stack, weights), repeated, rtol=1e-6)
@@ -177,9 +179,7 @@ def test_a_scope_of_the_model_takes_all_tensors_as_one_vector(
 
 
 def test_an_unknown_scope_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="^scope of 'geometric_median' must be 'tensor'"
-    ):
+    with pytest.raises(ValueError, match=r"^scope of 'geometric_median' must be"):
         geometric_median.check(3, {"scope": "row"})
 
 

@@ -262,3 +262,23 @@ def test_statistics_beside_passes_are_refused() -> None:
         Rule(spread, statistics=sums, passes=(Pass(sums),))
     with pytest.raises(TypeError, match="must have statistics, because it has finish"):
         Rule(spread, finish=both)
+
+
+def test_a_fused_pass_takes_members_of_one_format_as_they_are_stored() -> None:
+    formats = []
+
+    def counted(stack: Array, *, total: Any = None) -> Any:
+        formats.append(stack.dtype)
+        return np.zeros(1, np.int64) if total is None else total
+
+    def first(stack: Float64, weights: Float64, *, state: Any) -> Float64:
+        formats.append(stack.dtype)
+        return np.asarray(stack[0])
+
+    rule = Rule(first, passes=[Pass(counted, fused=True)])
+    rule(np.ones((2, 3), np.float16))
+    assert formats == [np.float16, np.float64]
+    formats.clear()
+    rows: list[Array] = [np.ones(3, np.float16), np.ones(3, np.float32)]
+    rule.state_of(rows, np.ones(2), None, {}, position=Position("", (3,)))
+    assert formats == [np.float64]

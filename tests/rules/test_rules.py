@@ -37,7 +37,7 @@ from ensembles.weights import moderate
 Dtype = np.dtype[Any]
 DTYPES = list(FLOATS)
 # A rule with a base has a case by hand, and tests of its own.
-BASELESS = [rule for rule in RULES.values() if not rule.needs_base]
+BASELESS = [r for r in RULES.values() if not (r.needs_base or r.needs_moments)]
 ELEMENT = [rule for rule in BASELESS if rule.is_elementwise]
 SPHERICAL = [slerp, nuslerp, karcher_mean, multislerp]
 # They pick entries, and of two take the middle: nothing of it is rounded on the way.
@@ -71,7 +71,7 @@ def weights_for(rule: Rule, *, signed: bool = False) -> Float64:
 
 
 def fitting(rule: Rule, weights: list[float]) -> list[float]:
-    """Weights that the rule takes: of its number of members, and equal if unweighted."""
+    """Weights for the rule's number of members, equal if they do not count."""
     return (weights if rule.weighted else [1.0] * len(weights))[: rule.n_members]
 
 

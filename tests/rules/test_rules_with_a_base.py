@@ -57,6 +57,7 @@ SAMPLES = [
 ]
 WITH_A_BASE = [rule for rule in RULES.values() if rule.needs_base] + SAMPLES
 # Values other than the default, which a rule may refuse.
+WHOLE = ("matrix", "tensor")
 VALUES: dict[str, list[Any]] = {
     "density": [0.3],
     "scope": ["tensor", "model"],
@@ -68,6 +69,9 @@ VALUES: dict[str, list[Any]] = {
     "clamp": [False],
     "unselected": ["keep"],
     "seed": [1],
+    "solver": ["exact"],
+    "common_fraction": [0.5],
+    "exclude": ["layers.0.weight"],
 }
 
 
@@ -111,8 +115,10 @@ each_dtype = pytest.mark.parametrize("dtype", list(FLOATS), ids=str)
 def members_and_base(
     rule: Rule, rng: np.random.Generator, dtype: Dtype, shape: tuple[int, ...] = (40,)
 ) -> tuple[Array, Array]:
+    """Members that each changed some entries of the base."""
     stack = drawn(rule, rng, shape)
     base = np.abs(stack[0] - 0.5) if rule.domain == "non-negative" else stack[0] - 0.5
+    stack = np.where(rng.random(stack.shape) < 0.4, base, stack)
     return round_to_dtype(stack, dtype), round_to_dtype(np.asarray(base), dtype)
 
 
@@ -149,32 +155,37 @@ def test_the_result_has_the_dtype_and_shape_of_a_member(
     rule: Rule, dtype: Dtype, shape: tuple[int, ...], rng: np.random.Generator
 ) -> None:
     stack, base = members_and_base(rule, rng, dtype, shape)
-    for other in (base, base.astype(np.float64), base.astype(np.float16)):
+    for other in (base, base.astype(np.float16)):
         result = rule(stack, weights_for(rule), base=other)
         assert (result.dtype, result.shape) == (dtype, shape)
 
 
-def cuts_of(rule: Rule, shape: tuple[int, ...], step: int) -> list[int]:
+def cuts_of(rule: Rule, shape: tuple[int, ...]) -> list[int]:
     """Places where a tensor may be divided: at multiples, and between whole units."""
     size = math.prod(shape)
-    return [*range(0, size, max(step // BLOCK, 1) * rule.block_size(shape)), size]
+    return [*range(0, size, rule.block_size(Position("", shape), {})), size]
 
 
-@each_variant
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize(
+    ("dtype", "is_default"),
+    [(np.float64, True), (ml_dtypes.bfloat16, True), (np.float32, False)],
+)
+@each_rule
 def test_any_division_into_blocks_gives_the_same_bytes(
-    rule: Rule, params: dict[str, Any], dtype: Any, rng: np.random.Generator
+    rule: Rule, dtype: Any, is_default: bool, rng: np.random.Generator
 ) -> None:
-    shape = (20, 30) if rule.unit == "tensor" else (1_000, 137)
+    *_, params = [{}] if is_default else variants(rule)
+    shape = (20, 30) if rule.unit in WHOLE else (500, 137)
+    assert rule.unit in WHOLE or math.prod(shape) > BLOCK
     stack, base = members_and_base(rule, rng, np.dtype(dtype), shape)
-    stack[:, 500:] = base[500:]  # so that the blocks differ in their statistics
+    stack[:, 400:] = base[400:]  # so that the blocks differ in their statistics
     weights, state = weights_for(rule), None
     whole = rule(stack, weights, base=base, **params)
     stack, base = stack.reshape(len(stack), -1), base.reshape(-1)
     place = Position("", shape)
     for entry in rule.needed_passes(params):
         total = None
-        for a, b in pairwise(cuts_of(rule, shape, BLOCK)):
+        for a, b in pairwise(cuts_of(rule, shape)):
             part = rule.partial_statistics(
                 entry,
                 stack[:, a:b],
@@ -189,8 +200,8 @@ def test_any_division_into_blocks_gives_the_same_bytes(
         state = rule.compute_state(
             entry, total, weights, params, position=place, state=state
         )
-    cuts = cuts_of(rule, shape, BLOCK)
-    if rule.unit != "tensor":
+    cuts = cuts_of(rule, shape)
+    if rule.unit not in WHOLE:
         unit = shape[1] if rule.unit == "row" else 1
         inner = rng.integers(0, base.size // unit, 9) * unit
         cuts = np.unique([*cuts, unit, 8 * unit, *inner]).tolist()
@@ -236,7 +247,8 @@ def test_the_order_of_members_does_not_matter_where_symmetric(
     weights = weights_for(rule)
     expected = rule(stack, weights, base=base, **params)
     result = rule(stack[::-1], weights[::-1], base=base, **params)
-    near(result, expected, ulps=4)
+    # Singular vectors carry the rounding errors of a sum further.
+    near(result, expected, ulps=64 if rule.unit in WHOLE else 4)
 
 
 @pytest.mark.parametrize(

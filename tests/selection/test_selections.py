@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from ensembles._typing import Float64
 from ensembles.selection import SELECTIONS, Selection
-from ensembles.selection.score import CachedScore, Trial
+from ensembles.selection.choose import run_selection
+from ensembles.selection.score import CachedScore, ParameterRange, Trial
 from tests.selection.scores import Distance, DistanceWithGradient, cases, distances
 
 
@@ -203,3 +205,59 @@ def test_optuna_finds_better_weights_than_those_it_begins_with() -> None:
     found = SELECTIONS["optuna"](3, score, n_trials=40)
     begun = [np.full(3, 1 / 3), *np.eye(3)]
     assert score(found) > max(score(weights) for weights in begun) + 0.01
+
+
+class Ranged:
+    """Score that is best at equal weights and 0.25, an integer parameter of 3."""
+
+    ranges = {  # noqa: RUF012  # never changed
+        "density": ParameterRange(0.0, 1.0, 0.5),
+        "k": ParameterRange(1, 4, 2, is_integer=True),
+    }
+
+    def __init__(self) -> None:
+        self.tried: list[dict[str, float]] = []
+
+    def __call__(self, weights: Float64) -> float:
+        return -10.0
+
+    def score_params(self, weights: Float64, params: Mapping[str, float]) -> float:
+        self.tried.append(dict(params))
+        spread = float(np.ptp(weights))
+        return -spread - abs(params["density"] - 0.25) - abs(params["k"] - 3)
+
+
+@pytest.mark.parametrize("equal_weights", [False, True])
+def test_optuna_samples_the_ranges_of_a_score(equal_weights: bool) -> None:
+    pytest.importorskip("optuna")
+    score = Ranged()
+    params = {"n_trials": 30, "equal_weights": equal_weights}
+    result = run_selection(SELECTIONS["optuna"], 2, score, **params)
+    assert score.tried[0] == {"density": 0.5, "k": 2}
+    assert all(type(tried["k"]) is int for tried in score.tried)
+    assert result.score == max(trial.score for trial in result.history)
+    assert result.score is not None
+    assert result.score > -0.4
+    assert result.params in score.tried
+    assert result.params == max(result.history, key=lambda t: t.score).params
+    if equal_weights:
+        assert {tuple(trial.weights) for trial in result.history} == {(0.5, 0.5)}
+    weights = SELECTIONS["optuna"](2, Ranged(), **params)
+    assert weights.tolist() == result.weights.tolist()
+
+
+def test_a_single_member_that_beats_all_trials_has_no_parameters() -> None:
+    pytest.importorskip("optuna")
+
+    class Worse(Ranged):
+        def score_params(self, weights: Float64, params: Mapping[str, float]) -> float:
+            return -20.0
+
+    result = run_selection(SELECTIONS["optuna"], 2, Worse(), n_trials=2)
+    assert (result.weights.tolist(), result.params) == ([1, 0], None)
+
+
+def test_equal_weights_need_a_range() -> None:
+    pytest.importorskip("optuna")
+    with pytest.raises(ValueError, match="equal_weights=True needs a score with rang"):
+        SELECTIONS["optuna"](2, lambda weights: 0.0, equal_weights=True)

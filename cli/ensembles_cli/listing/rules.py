@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ensembles_cli.console import table
+
+if TYPE_CHECKING:
+    from ensembles.rules import Rule
 
 
 @click.command("rules")
 def command() -> None:
     """List the rules that combine members, with formulas, parameters and papers.
 
-    Pass a name of the first column to --rule, and a parameter as --rule-param
-    NAME=VALUE. Weights may be negative for rules marked as signed.
+    Pass a name of the first column to --rule, and a parameter as --param NAME=VALUE.
+    The column "needs" shows rules that need the checkpoint that the members were
+    fine-tuned from (--base), or second moments of each member's data. The unit is read
+    whole: an element, a row of a matrix, or a tensor. The scope is where statistics
+    such as thresholds are computed: in each tensor or over the model; the first is the
+    default. Weights may be negative for rules marked as signed.
     """
     from ensembles.checkpoints.methods.builtin import RULES
 
@@ -24,11 +31,26 @@ def command() -> None:
     for name, rule in sorted(RULES.items()):
         text = docstring_of(rule)
         members = "any" if rule.n_members is None else str(rule.n_members)
-        members += " and a base" if rule.needs_base else ""
         signed = "signed" if rule.signed else "not negative"
-        params = shown_params(rule.params)
-        rows.append([name, summary(text), params, members, signed, source(text)])
-    table(["rule", "result", "parameters", "members", "weights", "source"], rows)
+        params, needs = shown_params(rule.params), shown_needs(rule)
+        data = [members, needs, rule.unit, shown_scope(rule), signed]
+        rows.append([name, summary(text), params, *data, source(text)])
+    columns = ["members", "needs", "unit", "scope", "weights"]
+    table(["rule", "result", "parameters", *columns, "source"], rows)
+
+
+def shown_needs(rule: Rule) -> str:
+    """Format what a rule needs beside the members; a dash for nothing."""
+    moments = [] if rule.needs_moments is None else [f"{rule.needs_moments} moments"]
+    return " and ".join(["base"] * rule.needs_base + moments) or "-"
+
+
+def shown_scope(rule: Rule) -> str:
+    """Format the scope of a rule's statistics, the default first, or a dash."""
+    default = rule.params.get("scope")
+    if default is None:
+        return "tensor" if rule.passes else "-"
+    return f"{default} or {'model' if default == 'tensor' else 'tensor'}"
 
 
 def docstring_of(entry: Any) -> str:

@@ -92,6 +92,7 @@ OPTIONS = (
     ),
     click.option(
         "--rule-param",
+        "--param",
         "rule_params",
         type=Param(),
         multiple=True,

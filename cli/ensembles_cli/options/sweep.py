@@ -11,7 +11,6 @@ import click
 
 from ensembles_cli.options.schedule import ScheduleChoice, ScheduleType
 
-DEFAULT_SELECTION = "greedy-soup"
 FRACTIONS = (8, 4, 2)  # of the members, and of their steps, in the default schedules
 
 
@@ -20,29 +19,32 @@ class SelectionChoice(NamedTuple):
 
     Parameters
     ----------
-    name : str
-        Name of the selection.
+    name : str or None
+        Name of the selection; None is the default of `make_soup`.
     params : dict
         Its parameters.
     labels : list of str, default=[]
         Text of each schedule in a sweep of schedules, else empty.
     """
 
-    name: str
+    name: str | None
     params: dict[str, Any]
     labels: list[str] = []  # noqa: RUF012  # never changed
 
 
 def selection_of(
+    select: str | None,
     sweep: str | None,
     schedules: Sequence[ScheduleChoice],
     steps: Sequence[Decimal | None],
     params: dict[str, Any],
 ) -> SelectionChoice:
-    """Selection of a sweep; the default one without a sweep.
+    """Selection of a sweep, or that of ``--select``.
 
     Parameters
     ----------
+    select : str or None
+        Value of ``--select``; None if not passed.
     sweep : {"windows", "schedules"} or None
         Value of ``--sweep``; None if not passed.
     schedules : sequence of ScheduleChoice
@@ -62,7 +64,8 @@ def selection_of(
         If the sweep needs steps, and one is unknown.
     """
     if sweep is None:
-        return SelectionChoice(DEFAULT_SELECTION, params)
+        name = None if select is None else select.replace("-", "_")
+        return SelectionChoice(name, params)
     known = [float(step) for step in steps if step is not None]
     if len(known) < len(steps):
         raise click.UsageError(
@@ -127,7 +130,7 @@ def check_sweep(
     select : str or None
         Value of ``--select``; None if not passed.
     options : mapping of str to value
-        Other options: ``on_error`` and ``force``.
+        Other options: ``rule``, ``on_error`` and ``force``.
 
     Raises
     ------
@@ -140,6 +143,8 @@ def check_sweep(
         raise click.UsageError("--schedule and --plot need --sweep")
     if sweep is not None and select is not None:
         raise click.UsageError("pass --sweep or --select, not both")
+    if sweep is not None and "," in options["rule"]:
+        raise click.UsageError(f"--sweep needs one --rule, found {options['rule']}")
     if sweep == "windows" and schedules:
         raise click.UsageError("--schedule needs --sweep schedules")
     if sweep == "schedules" and options["on_error"] != "raise":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +88,38 @@ def as_params(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
             )
         params[name] = value
     return params
+
+
+def split_ranges(
+    params: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, tuple[float, float]]]:
+    """Split parameters into values and ranges, such as .1:.9.
+
+    Parameters
+    ----------
+    params : mapping of str to value
+        Return value of `as_params`.
+
+    Returns
+    -------
+    values : dict of str to value
+        Parameters with a single value.
+    ranges : dict of str to (low, high)
+        Parameters with a range of numbers.
+
+    Examples
+    --------
+    >>> split_ranges({"scale": 0.5, "density": ".1:.9"})
+    ({'scale': 0.5}, {'density': (0.1, 0.9)})
+    """
+    values, ranges = dict(params), {}
+    for name, value in params.items():
+        low, colon, high = value.partition(":") if isinstance(value, str) else ("",) * 3
+        with suppress(ValueError):
+            if colon:
+                ranges[name] = float(low), float(high)
+                del values[name]
+    return values, ranges
 
 
 class Weights(WeightsType):
@@ -210,10 +242,12 @@ def _number(text: str) -> float | None:
 def complete_rule(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[str]:
-    """Complete the name of a rule."""
+    """Complete the name of a rule, or of the last of several with commas."""
     from ensembles.checkpoints.methods.builtin import RULES
 
-    return [name for name in sorted(RULES) if name.startswith(incomplete)]
+    before, comma, last = incomplete.rpartition(",")
+    names = [name for name in sorted(RULES) if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in names]
 
 
 def complete_selection(

@@ -71,6 +71,7 @@ class PlannedAverage:
             "rule": "conversion" if plan.is_conversion else plan.rule.name,
             "params": plan.rule_params,
             "base": None if plan.base is None else {"path": str(plan.base.path)},
+            "moments": [{"path": str(moments.path)} for moments in plan.moments],
             "out": str(plan.out),
             "files": list(plan.parts),
             "part": part_of(plan),
@@ -94,6 +95,8 @@ def print_members(planned: PlannedAverage) -> None:
         click.echo(printable(line), err=True)
     if planned.plan.base is not None:
         click.echo(printable(planned.plan.base.name), err=True)
+    for moments in planned.plan.moments:
+        click.echo(printable(f"moments {moments.name}"), err=True)
     print_notes(planned.notes)
 
 
@@ -125,6 +128,7 @@ def print_plan(planned: PlannedAverage, as_json: bool) -> None:
                 ),
             ],
             *([] if plan.base is None else [["base", str(plan.base.path)]]),
+            *(["moments", str(moments.path)] for moments in plan.moments),
             ["output", f"{plan.out}" + "/" * (plan.format == "directory")],
             ["tensors", str(facts["tensors"])],
             *_integer_row(plan),
@@ -152,6 +156,10 @@ def print_report(planned: PlannedAverage, report: MergeReport, as_json: bool) ->
             member["digest"] = f"xxh3-128:{digest}"
         if report.base_digest is not None:
             facts["base"]["digest"] = f"xxh3-128:{report.base_digest}"
+        for entry, digest in zip(
+            facts["moments"], report.moments_digests, strict=False
+        ):
+            entry["digest"] = f"xxh3-128:{digest}"
         facts["notes"] = [*planned.notes, *report.notes]
         result = {
             "digest": f"xxh3-128:{report.digest}" if report.digest else None,

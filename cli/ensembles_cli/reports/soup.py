@@ -11,6 +11,7 @@ import click
 
 from ensembles_cli.console import printable, table
 from ensembles_cli.reports.average import as_number, left_out
+from ensembles_cli.reports.rule_comparison import CAVEAT, print_rules, rules_as_json
 from ensembles_cli.reports.soup_progress import (
     MAX_NAMES,
     ProgressReporter,
@@ -69,6 +70,16 @@ def print_soup(
             for row in rows
         ],
     )
+    if report.compares_rules:
+        print_rules(report)
+    else:
+        _print_comparison(report, rows)
+    same = f"wrote {report.out}; to write the same file: {as_average(report)}"
+    click.echo(printable(same))
+
+
+def _print_comparison(report: SoupReport, rows: Sequence[dict[str, Any]]) -> None:
+    """Print the comparison with the best member and the average of all."""
     best, best_score = report.best
     n_kept = sum(row["weight"] > 0 for row in rows)
     table(
@@ -80,33 +91,30 @@ def print_soup(
         ],
     )
     click.echo(printable(summary(report, n_kept)))
-    same = f"wrote {report.out}; to write the same file: {as_average(report)}"
-    click.echo(printable(same))
 
 
 def summary(report: SoupReport, n_kept: int) -> str:
     """Sentence that compares the score of the soup with that of the best member."""
     best, best_score = report.best
-    caveat = " (on the data of the selection; check on held-out data)"
     better = "; the uniform soup scores better" * report.uniform_is_better
     if report.beats_best_member:
         return (
             f"The soup beats the best single member, {best}: {report.score:.6g} "
-            f"against {best_score:.6g}{better}{caveat}."
+            f"against {best_score:.6g}{better}{CAVEAT}."
         )
     if n_kept == 1 and report.score == best_score:
         return (
             f"No other combination beat {best}: the output is that member alone{better}"
-            f"{caveat}."
+            f"{CAVEAT}."
         )
     if report.score == best_score:
         return (
             f"The soup and {best} alone both score {best_score:.6g}: use either{better}"
-            f"{caveat}."
+            f"{CAVEAT}."
         )
     return (
         f"The soup does not beat {best} alone, {report.score:.6g} against "
-        f"{best_score:.6g}: use that member{caveat}."
+        f"{best_score:.6g}: use that member{CAVEAT}."
     )
 
 
@@ -152,6 +160,8 @@ def to_dict(
             "score": report.score,
             "members": [member.name for member in plan.members],
             "weights": plan.weights.tolist(),
+            "rule": plan.rule.name,
+            "params": dict(plan.rule_params),
         },
         "uniform": report.uniform_score,
         "best": {"member": best, "score": best_score},
@@ -161,6 +171,7 @@ def to_dict(
         "scored": reporter.n_scored,
         "reused": reporter.n_reused,
         "journal": str(reporter.journal.path),
+        "rules": rules_as_json(report),
         "left_out": left_out(plan),
         "notes": [*plan.notes, *report.written.notes],
         "average": as_average(report),
@@ -181,6 +192,8 @@ def as_average(report: SoupReport) -> str:
 
 def _options(plan: Plan) -> list[str]:
     arguments = []
+    if plan.base is not None:
+        arguments += ["--base", str(plan.base.path)]
     if plan.rule.name != "mean":
         arguments += ["--rule", plan.rule.name]
     for name, value in plan.rule_params.items():

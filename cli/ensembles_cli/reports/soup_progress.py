@@ -94,7 +94,9 @@ class ProgressReporter:
         names = [self._names[name] for name in candidate.members]
         mixture = format_mixture(names, candidate.weights)
         number = self.n_scored + self.n_reused
-        line = f"[{number}] {format_score(candidate.score)}  {mixture}"
+        rule = f"  ({format_rule(candidate)})" if candidate.rule != "mean" else ""
+        rule *= candidate.rule is not None
+        line = f"[{number}] {format_score(candidate.score)}  {mixture}{rule}"
         click.echo(printable(line), err=True)
         if candidate.error is not None and len(candidate.members) > 1:
             _echo("warning", candidate.error)
@@ -157,6 +159,19 @@ def format_mixture(names: Sequence[str], weights: Sequence[float]) -> str:
         return " + ".join(names)
     pairs = zip(names, weights, strict=True)
     return " + ".join(f"{weight:.3g} {name}" for name, weight in pairs)
+
+
+def format_rule(candidate: Candidate) -> str:
+    """Format the rule of a candidate and its parameters."""
+    return " ".join([candidate.rule or "", *format_params(candidate)])
+
+
+def format_params(candidate: Candidate) -> list[str]:
+    """Format the parameters of a rule as name=value, numbers with a few digits."""
+    return [
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in candidate.rule_params
+    ]
 
 
 def format_score(score: float | None) -> str:

@@ -43,20 +43,24 @@ class TensorPlan(NamedTuple):
         Shape, the same in all members and the base.
     members : tuple of Tensor
         Tensor of each member, or of the first member alone for ``"copy"``.
-    action : {"combine", "resolve_integers", "copy"}
-        ``"combine"`` applies the rule to floats, ``"resolve_integers"`` the option
+    action : {"combine", "average", "resolve_integers", "copy"}
+        ``"combine"`` applies the rule to floats, ``"average"`` the mean to floats
+        without the moments that the rule needs, ``"resolve_integers"`` the option
         ``integers`` to integers and booleans, and ``"copy"`` copies from the first
         member.
     base : Tensor or None, default=None
         Tensor of the base for ``"combine"``; None without a base.
+    moments : tuple of Tensor, default=()
+        Moments of each member for ``"combine"``; empty for rules without moments.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     members: tuple[Tensor, ...]
-    action: Literal["combine", "resolve_integers", "copy"]
+    action: Literal["combine", "average", "resolve_integers", "copy"]
     base: Tensor | None = None
+    moments: tuple[Tensor, ...] = ()
 
     @property
     def size(self) -> int:
@@ -70,8 +74,9 @@ class TensorPlan(NamedTuple):
 
     @property
     def sources(self) -> tuple[Tensor, ...]:
-        """Tensors to read: those of the members, then the base's if there is one."""
-        return self.members if self.base is None else (*self.members, self.base)
+        """Tensors to read: of the members, then of the base, then the moments."""
+        base = () if self.base is None else (self.base,)
+        return (*self.members, *base, *self.moments)
 
 
 class LayoutMatch(NamedTuple):

@@ -16,12 +16,13 @@ import xxhash
 from ensembles._typing import Array
 from ensembles.atomic_io import atomic_output
 from ensembles.checkpoints.formats.checkpoint import Tensor
-from ensembles.dtypes import round_to_dtype
+from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels.casting import widen
 
 Kind = Literal["fisher", "gram"]
 KEY = "ensembles.moments"  # of the description in the metadata of a file
 SAMPLE = 256  # elements of each tensor that identify the member
+FORMATS = [str(dtype) for dtype in FLOATS]
 COLLECTORS = {"fisher": "collect_fisher", "gram": "collect_gram"}
 
 
@@ -131,13 +132,17 @@ def description_of(metadata: Mapping[str, str]) -> dict[str, Any] | None:
         description = json.loads(metadata[KEY])
     except (KeyError, TypeError, ValueError, RecursionError):
         return None
-    if not isinstance(description, dict) or description.get("kind") not in COLLECTORS:
+    if not isinstance(description, dict) or description.get("kind") not in [
+        *COLLECTORS
+    ]:
         return None
     samples = description.get("samples")
     is_valid = isinstance(samples, dict) and all(
         isinstance(sample, list)
         and len(sample) == 2
-        and all(isinstance(text, str) for text in sample)
+        and sample[0] in FORMATS
+        and isinstance(sample[1], str)
         for sample in samples.values()
     )
+    is_valid &= isinstance(description.get("settings"), dict)
     return description if is_valid else None

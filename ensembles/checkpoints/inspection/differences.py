@@ -249,7 +249,7 @@ def diff(
         if shapes[name][0] == shapes[name][1]
     ]
     wanted = resolve_n_threads(threads)
-    _, n_threads = fit_to_memory(targets, RULES["mean"], memory, wanted)
+    _, n_threads = fit_to_memory(targets, RULES["mean"], memory, wanted, {})
     verify_checksums(opened, {}, n_threads, progress)
     tensors = _compared(targets, n_threads, memory, progress)
     for source in {tensor.source for pair in pairs.values() for tensor in pair}:
@@ -351,9 +351,9 @@ def _compare(
     """Rows of sums of a part of a tensor, and whether its bytes are equal."""
     rows = []
     is_identical = True
-    step = chunk_size(job.target, RULES["mean"], budget)
+    step = chunk_size(job.target, RULES["mean"], budget, {})
     for start, stop in chunks(job.stop - job.start, step):
-        a, b = buffers.read(job.target, job.start + start, job.start + stop)[0]
+        a, b = buffers.read(job.target, job.start + start, job.start + stop).members
         rows.append(difference_sums(a, b))
         # Bytes are compared only if no number differs.
         is_identical = is_identical and not rows[-1][:, 4].any() and _same_bits(a, b)

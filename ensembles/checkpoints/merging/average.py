@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from ensembles._sklearn import warn_caller
 from ensembles.atomic_io import atomic_output, explain_disk_full
+from ensembles.checkpoints.compatibility.member_moments import MomentsSource
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.formats.state_dict import as_torch, with_aliases
@@ -46,6 +47,8 @@ class MergeReport:
         Digest of each member's tensors, as in the metadata of the result.
     base_digest : str or None
         Digest of the base's tensors; None without a base.
+    moments_digests : list of str
+        Digest of the moments of each member; empty without moments.
     digest : str
         Digest of the result's tensors.
     nonfinite_tensors : list of str
@@ -69,6 +72,7 @@ class MergeReport:
     files: list[str]
     member_digests: list[str]
     base_digest: str | None
+    moments_digests: list[str]
     digest: str
     nonfinite_tensors: list[str]
     sha256: dict[str, str]
@@ -88,6 +92,7 @@ def average(
     out: None = None,
     *,
     base: Member | None = None,
+    moments: Sequence[MomentsSource] | None = None,
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
@@ -113,6 +118,7 @@ def average(
     out: str | os.PathLike[str],
     *,
     base: Member | None = None,
+    moments: Sequence[MomentsSource] | None = None,
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
@@ -137,6 +143,7 @@ def average(
     out: str | os.PathLike[str] | None = None,
     *,
     base: Member | None = None,
+    moments: Sequence[MomentsSource] | None = None,
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
@@ -171,6 +178,10 @@ def average(
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others. It is not a member and has no weight.
+    moments : sequence of paths or Moments, or None, default=None
+        Second moments of the data of each member, in the order of the members, from
+        `collect_fisher` or `collect_gram`; required by rules with ``needs_moments``,
+        None for all others.
     rule : str or Rule, default="mean"
         Rule that combines the members: a name in `ensembles.rules.RULES`, or a custom
         `Rule`.
@@ -266,6 +277,7 @@ def average(
         members,
         out,
         base=base,
+        moments=moments,
         rule=rule,
         weights=weights,
         rule_params=rule_params,
@@ -359,7 +371,12 @@ def write(
         out=out,
         files=list(plan.parts),
         member_digests=member_digests,
-        base_digest=None if missing or plan.base is None else checkpoint_digests[-1],
+        base_digest=(
+            None
+            if missing or plan.base is None
+            else checkpoint_digests[len(plan.members)]
+        ),
+        moments_digests=checkpoint_digests[len(plan.checkpoints) :],
         digest="" if missing else result.digest,
         nonfinite_tensors=result.nonfinite_tensors,
         sha256=_hashes(plan, out) if sha256 and not missing else {},
@@ -383,7 +400,7 @@ def _warn_if_nonfinite(names: Sequence[str]) -> None:
 def _hashes(plan: Plan, out: Path) -> dict[str, str]:
     """SHA-256 of every weight file that was read or written, by path."""
     paths = [out / p if plan.format == "directory" else out for p in plan.parts]
-    for member in plan.checkpoints:
+    for member in plan.sources:
         if member.path is not None:
             folder = member.path if member.is_directory else member.path.parent
             paths += [folder / part for part in member.parts]

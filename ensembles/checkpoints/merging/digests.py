@@ -49,13 +49,15 @@ class BlockDigest:
         self._size = 0
 
     def update(self, buffer: memoryview) -> None:
-        """Add bytes; they must not extend beyond the end of the current block."""
-        self._current.update(buffer)
+        """Add bytes, which may extend beyond the end of the current block."""
         if self._has_crc:
             self.crc = crc32(buffer, self.crc)
-        self._size += len(buffer)
-        if self._size == BLOCK:
-            self._close()
+        while len(buffer):
+            part, buffer = buffer[: BLOCK - self._size], buffer[BLOCK - self._size :]
+            self._current.update(part)
+            self._size += len(part)
+            if self._size == BLOCK:
+                self._close()
 
     def close(self) -> list[bytes]:
         """Digests of all blocks; the last one may be shorter."""

@@ -24,8 +24,8 @@ def provenance(plan: Plan, digests: Sequence[str], result: str) -> str:
     plan : Plan
         Plan of the result.
     digests : sequence of str
-        Digest of each member's tensors, then of the base's, or placeholders of the
-        same length.
+        Digest of the tensors of each member, of the base and of the moments, or
+        placeholders of the same length.
     result : str
         Digest of the result's tensors, or a placeholder of the same length.
 
@@ -46,7 +46,8 @@ def provenance(plan: Plan, digests: Sequence[str], result: str) -> str:
             "members": read[: len(plan.members)],
             "result": f"xxh3-128:{result}",
             "options": {name: getattr(plan.options, name) for name in OPTIONS},
-            **({} if plan.base is None else {"base": read[-1]}),
+            **({} if plan.base is None else {"base": read[len(plan.members)]}),
+            **({"moments": read[len(plan.checkpoints) :]} if plan.moments else {}),
             **({"key": plan.members[0].keys} if plan.templates else {}),
             **(
                 {"conversion": average_recipe(plan.members[0])}

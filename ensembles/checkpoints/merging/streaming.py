@@ -24,16 +24,16 @@ from ensembles.checkpoints.merging.digests import (
     Digested,
     digest,
 )
-from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size
+from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size, unit_of
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import narrow, widen
 from ensembles.kernels.jit import prepare_loops
 from ensembles.kernels.mean import has_nonfinite
 from ensembles.parallel import chunks, map_threads
+from ensembles.rules.builtin import mean as MEAN
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
-from ensembles.rules.rule import Rule
 from ensembles.rules.statistics import OrderedTotal
 
 GROUP = 1 << 30  # bytes that a rule with statistics reads again from the page cache
@@ -69,7 +69,7 @@ class StreamResult:
         return digest(self.written)
 
     def checkpoint_digests(self, plan: Plan) -> list[str]:
-        """Digest of each member, then of the base, from their tensors that were read.
+        """Digests of members, base and moments, from their tensors that were read.
 
         Parameters
         ----------
@@ -79,14 +79,17 @@ class StreamResult:
         Returns
         -------
         list of str
-            32 hexadecimal digits for each of ``plan.checkpoints``.
+            32 hexadecimal digits for each of ``plan.sources``.
         """
-        read: list[dict[str, Tensor]] = [{} for _ in plan.checkpoints]
+        read: list[dict[str, Tensor]] = [{} for _ in plan.sources]
+        n_before = len(plan.checkpoints)
         for target in plan.targets:
             for tensors, tensor in zip(read, target.members, strict=False):
                 tensors[target.name] = tensor
             if target.base is not None:
-                read[-1][target.name] = target.base
+                read[n_before - 1][target.name] = target.base
+            for tensors, tensor in zip(read[n_before:], target.moments, strict=False):
+                tensors[target.name] = tensor
         return [
             digest({n: (t.dtype, t.shape, self.blocks[t]) for n, t in tensors.items()})
             for tensors in read
@@ -150,7 +153,7 @@ def stream_plan(
     combined: list[_Combined] = []
     for group in _groups(targets, streamer.group_size):
         streamer.compute_states([t for t in group if t.action == "combine"])
-        group_jobs = _jobs(group, plan.rule)
+        group_jobs = streamer.jobs(group)
         jobs += group_jobs
         combined += map_threads(
             group_jobs, lambda: partial(streamer.combine, ReadBuffers()), n_threads
@@ -204,16 +207,13 @@ def _groups(
             start, size = stop, 0
 
 
-def _jobs(targets: Sequence[TensorPlan], rule: Rule) -> list[_Job]:
-    jobs = []
-    for target in targets:
-        dtypes = [target.dtype, *(tensor.dtype for tensor in target.sources)]
-        step = BLOCK // min(dtype.itemsize for dtype in dtypes)
-        if target.action == "combine" and rule.unit != "element":
-            step = max(target.size, 1)
-        for start, stop in chunks(target.size, step):
-            jobs.append(_Job(target, start, stop))
-    return jobs
+class _Place(NamedTuple):
+    """Place of a tensor's statistics: a total, the elements before, all its tensors."""
+
+    total: OrderedTotal
+    start: int
+    names: list[str]
+    position: Position  # of the first tensor
 
 
 class _Streamer:
@@ -237,6 +237,19 @@ class _Streamer:
         self.with_checksums = {r.file for c in plan.checkpoints for r in c.records}
         self._lock = threading.Lock()
 
+    def jobs(self, targets: Sequence[TensorPlan]) -> list[_Job]:
+        """Divide tensors into jobs, each of whole units of the rule."""
+        jobs = []
+        for target in targets:
+            dtypes = [target.dtype, *(tensor.dtype for tensor in target.sources)]
+            step = BLOCK // min(dtype.itemsize for dtype in dtypes)
+            renamed = target._replace(name=self._name(target))
+            if unit_of(renamed, self.plan.rule, self.plan.rule_params) != "element":
+                step = max(target.size, 1)
+            for start, stop in chunks(target.size, step):
+                jobs.append(_Job(target, start, stop))
+        return jobs
+
     @property
     def group_size(self) -> int:
         """Bytes of the members after which they are combined; 0 for all."""
@@ -252,34 +265,20 @@ class _Streamer:
         if plan.rule.spans_model(plan.rule_params):
             shared = [sorted(counted)]  # an order that does not depend on the files
         for entry in self.passes:
-            totals = [OrderedTotal() for _ in shared]
-            places: dict[str, tuple[OrderedTotal, int]] = {}
-            for total, names in zip(totals, shared, strict=True):
+            places: dict[str, _Place] = {}
+            for names in shared:
                 sizes = [counted[name].size for name in names]
-                starts = accumulate(sizes, initial=0)
-                places |= {n: (total, next(starts)) for n in names}
+                total, starts = OrderedTotal(sum(sizes)), accumulate(sizes, initial=0)
+                where = Position(names[0], counted[names[0]].shape)
+                places |= {n: _Place(total, next(starts), names, where) for n in names}
             map_threads(
-                _jobs([counted[name] for name in places], plan.rule),
+                self.jobs([counted[name] for name in places]),
                 partial(self._adder, entry, places),
                 self.n_threads,
             )
-            for ordered, names in zip(totals, shared, strict=True):
-                if ordered.total is None:  # an empty tensor has no parts
-                    continue
-                name = names[0]
-                with naming(name):
-                    state = plan.rule.compute_state(
-                        entry,
-                        ordered.total,
-                        plan.weights,
-                        plan.rule_params,
-                        position=Position(name, counted[name].shape),
-                        state=self.states.get(name),
-                    )
-                self.states |= dict.fromkeys(names, state)
 
     def _adder(
-        self, entry: Pass, places: Mapping[str, tuple[OrderedTotal, int]]
+        self, entry: Pass, places: Mapping[str, _Place]
     ) -> Callable[[_Job], None]:
         """Function of one thread, which adds the statistics of a job to a total."""
         return partial(self.add_statistics, entry, places, ReadBuffers())
@@ -287,31 +286,45 @@ class _Streamer:
     def add_statistics(
         self,
         entry: Pass,
-        places: Mapping[str, tuple[OrderedTotal, int]],
+        places: Mapping[str, _Place],
         buffers: ReadBuffers,
         job: _Job,
     ) -> None:
-        """Add the statistics of a job to a total, at the place of its tensor."""
+        """Add the statistics of a job to a total, and finish a complete total."""
         plan, target, name = self.plan, job.target, self._name(job.target)
         partial_total: Array | None = None
         for start, stop in self._chunks(job):
-            members, base = buffers.read(target, start, stop)
+            block = buffers.read(target, start, stop)
             with naming(name):
                 partial_total = plan.rule.partial_statistics(
                     entry,
-                    members,
+                    block.members,
                     plan.weights,
-                    base,
+                    block.base,
                     plan.rule_params,
+                    moments=block.moments or None,
                     position=Position(name, target.shape, start),
                     state=self.states.get(name),
                     before=partial_total,
                 )
-            self._report([*members, base])
-        if partial_total is not None:
-            total, start = places[name]
-            with naming(name):
-                total.add(start + job.start, start + job.stop, partial_total)
+            self._report(block.sources)
+        if partial_total is None:  # an empty tensor has no parts
+            return
+        ordered, start, names, position = places[name]
+        with naming(name):
+            total = ordered.add(start + job.start, start + job.stop, partial_total)
+            if total is None:
+                return
+            # At once, because the totals of many tensors may be larger than they are.
+            state = plan.rule.compute_state(
+                entry,
+                total,
+                plan.weights,
+                plan.rule_params,
+                position=position,
+                state=self.states.get(name),
+            )
+        self.states |= dict.fromkeys(names, state)
 
     def _name(self, target: TensorPlan) -> str:
         """Name of a tensor in the first member.
@@ -331,15 +344,19 @@ class _Streamer:
         digests.append(BlockDigest(has_crc=False))  # of the result
         is_finite = True
         for start, stop in self._chunks(job):
-            members, base = buffers.read(target, start, stop)
-            if target.action == "combine":
+            block = buffers.read(target, start, stop)
+            members = block.members
+            if target.action == "average":
+                out = MEAN.combine(members, plan.weights, target.dtype)
+            elif target.action == "combine":
                 with naming(target.name):
                     out = plan.rule.combine(
                         members,
                         plan.weights,
                         target.dtype,
                         params=plan.rule_params,
-                        base=base,
+                        base=block.base,
+                        moments=block.moments or None,
                         state=self.states.get(name),
                         position=Position(name, target.shape, start),
                     )
@@ -349,7 +366,7 @@ class _Streamer:
                 out = resolve_integers(target.name, members, plan.options.integers)
             # Checked before it is written, while it is still in the CPU caches.
             is_finite &= not (is_float(out.dtype) and has_nonfinite(out))
-            sources = [*members] if base is None else [*members, base]
+            sources = block.sources
             for block_digest, array in zip(digests, [*sources, out], strict=True):
                 block_digest.update(_bytes(array))
             self.sinks[target.name].write(_bytes(out), start * out.dtype.itemsize)
@@ -362,13 +379,14 @@ class _Streamer:
 
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
         budget = self.plan.options.memory // self.n_threads
-        size = chunk_size(job.target, self.plan.rule, budget)
+        target = job.target._replace(name=self._name(job.target))
+        size = chunk_size(target, self.plan.rule, budget, self.plan.rule_params)
         for start, stop in chunks(job.stop - job.start, size):
             yield job.start + start, job.start + stop
 
-    def _report(self, arrays: Sequence[Array | None]) -> None:
+    def _report(self, arrays: Sequence[Array]) -> None:
         with self._lock:
-            self.progress(sum(array.nbytes for array in arrays if array is not None))
+            self.progress(sum(array.nbytes for array in arrays))
 
 
 @contextmanager

@@ -289,7 +289,7 @@ def _lock(path: Path, *, wait: bool = False) -> Iterator[bool]:
 def _plan_digest(plan: Plan) -> str:
     """Digest of everything that determines the bytes of the output."""
     options = asdict(plan.options)
-    zeros = [digests.ZERO] * len(plan.checkpoints)
+    zeros = [digests.ZERO] * len(plan.sources)
     facts = {
         "recipe": provenance(plan, zeros, digests.ZERO),
         "options": {k: options[k] for k in options if k not in WITHOUT_EFFECT},
@@ -297,7 +297,7 @@ def _plan_digest(plan: Plan) -> str:
             part: [[t.name, str(t.dtype), t.shape, t.action] for t in targets]
             for part, targets in plan.parts.items()
         },
-        "checkpoints": [_identity(checkpoint) for checkpoint in plan.checkpoints],
+        "checkpoints": [_identity(checkpoint) for checkpoint in plan.sources],
     }
     text = json.dumps(facts, sort_keys=True, default=list)
     return xxhash.xxh3_64_hexdigest(text.encode())

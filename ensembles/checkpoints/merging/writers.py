@@ -186,7 +186,7 @@ def _digest_metadata(
 
 def _placeholders(plan: Plan, part: str) -> dict[str, str]:
     """Metadata of a weight file with zeros as digests."""
-    zeros = [digests.ZERO] * len(plan.checkpoints)
+    zeros = [digests.ZERO] * len(plan.sources)
     return {
         KEY: provenance(plan, zeros, digests.ZERO),
         TENSORS: digests.ZERO * len(plan.parts[part]),

@@ -6,6 +6,8 @@ from .builtin import dare_ties as dare_ties
 from .builtin import della_linear as della_linear
 from .builtin import della_ties as della_ties
 from .builtin import fisher as fisher
+from .builtin import iso_c as iso_c
+from .builtin import iso_cts as iso_cts
 from .builtin import magnitude_prune as magnitude_prune
 from .builtin import model_stock as model_stock
 from .builtin import ram as ram
@@ -13,3 +15,5 @@ from .builtin import regmean as regmean
 from .builtin import sce as sce
 from .builtin import task_arithmetic as task_arithmetic
 from .builtin import ties as ties
+from .builtin import tsv as tsv
+from .builtin import wudi as wudi

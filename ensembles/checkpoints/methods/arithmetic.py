@@ -55,7 +55,9 @@ def task_arithmetic(
     0.1.5 (whose ``lambda`` is ``scale``, and whose required ``weight`` is the weight of
     a member), of fusion_bench and of the authors' code. mergekit computes in the
     members' format, which misrounds many entries in bfloat16, and ignores
-    ``normalize`` if the weights sum to less than 1e-8; here this is an error.
+    ``normalize`` if the weights sum to less than 1e-8; here this is an error. "Add
+    difference" of Stable Diffusion tools, A + m (B - C), is the base C with weights 1
+    for A and m for B.
 
     References
     ----------

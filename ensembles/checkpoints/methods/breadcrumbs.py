@@ -35,7 +35,6 @@ from ensembles.rules.passes import Pass
 from ensembles.rules.table import RULES
 
 Shares = float | Sequence[float]
-SLACK = 1e-9  # rounding of a sum of two shares, such as 0.93 and 0.07
 
 
 def _find_bins(
@@ -45,7 +44,7 @@ def _find_bins(
     kept = n_kept(density, n_elements)
     outliers = shares_of_members("gamma", gamma, len(total))
     shares = shares_of_members("density", density, len(total)) + outliers
-    if (shares > 1 + SLACK).any():
+    if (shares > 1).any():
         raise ValueError(
             "density and gamma must sum to at most 1, which leaves nothing to drop at "
             f"the other end, found density={density!r} and gamma={gamma!r}"
@@ -64,8 +63,8 @@ def _is_trimmed(density: Any = 0.09, gamma: Any = 0.01) -> bool:
 
 
 _PASSES = (
-    Pass(count_upper, _find_bins, _is_trimmed),
-    Pass(count_lower, _find_ends, _is_trimmed),
+    Pass(count_upper, _find_bins, _is_trimmed, fused=True),
+    Pass(count_lower, _find_ends, _is_trimmed, fused=True),
 )
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from ensembles.checkpoints.methods.arithmetic import task_arithmetic
-from ensembles.checkpoints.methods.breadcrumbs import breadcrumbs_linear, breadcrumbs_ties
+from ensembles.checkpoints.methods.breadcrumbs import (
+    breadcrumbs_linear,
+    breadcrumbs_ties,
+)
 from ensembles.checkpoints.methods.dare import dare_linear, dare_ties
 from ensembles.checkpoints.methods.della import della_linear, della_ties
-from ensembles.checkpoints.methods.fisher import fisher
 from ensembles.checkpoints.methods.magnitude_pruning import magnitude_prune
+from ensembles.checkpoints.methods.matrices.isotropic import iso_c, iso_cts
+from ensembles.checkpoints.methods.matrices.singular_vectors import tsv
+from ensembles.checkpoints.methods.matrices.task_interference import wudi
 from ensembles.checkpoints.methods.overlaps import ram
-from ensembles.checkpoints.methods.regmean import regmean
+from ensembles.checkpoints.methods.second_moments import fisher, regmean
 from ensembles.checkpoints.methods.sign_agreement import ties
 from ensembles.checkpoints.methods.stock import model_stock
 from ensembles.checkpoints.methods.tall_masks import consensus
@@ -26,6 +31,8 @@ __all__ = [
     "della_linear",
     "della_ties",
     "fisher",
+    "iso_c",
+    "iso_cts",
     "magnitude_prune",
     "model_stock",
     "ram",
@@ -33,4 +40,6 @@ __all__ = [
     "sce",
     "task_arithmetic",
     "ties",
+    "tsv",
+    "wudi",
 ]

@@ -38,7 +38,7 @@ def check_number(
         return
     limits = [f"at least {low:g}"] * (low > -math.inf)
     limits += [f"at most {high:g}"] * (high < math.inf)
-    expected = " and ".join(["a finite number", *limits])
+    expected = ", ".join(["a finite number", *[" and ".join(limits)] * bool(limits)])
     raise ValueError(f"{name} of {rule!r} must be {expected}, found {value!r}")
 
 

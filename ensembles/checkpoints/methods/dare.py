@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ensembles._typing import Array, Float64
+from ensembles._typing import Float64
 from ensembles.checkpoints.methods.checks import (
     check_choice,
     check_number,
     weight_divisor,
 )
-from ensembles.checkpoints.methods.deltas import add_deltas
 from ensembles.checkpoints.methods.random_dropping import (
+    Dropping,
     Rescale,
     Shares,
     absolute_sums,
     l1_factors,
     needs_sums,
-    sparse_deltas,
 )
 from ensembles.kernels.sign_election import Sign, elected_sum
 from ensembles.registry import register
@@ -27,14 +26,14 @@ from ensembles.rules.table import RULES
 
 
 def _sums(
-    stack: Array,
+    stack: Float64,
     *,
-    base: Array,
+    base: Float64,
     position: Position,
     density: Shares = 0.5,
     seed: int = 0,
 ) -> Float64:
-    return absolute_sums(stack, base, position, density=density, seed=seed)
+    return absolute_sums(stack, base, Dropping(position, density, 0.0, None, seed))
 
 
 _PASSES = (Pass(_sums, l1_factors, needs_sums),)
@@ -42,10 +41,10 @@ _PASSES = (Pass(_sums, l1_factors, needs_sums),)
 
 @register(RULES, passes=_PASSES, needs_base=True, signed=True, symmetric=False)
 def dare_linear(
-    stack: Array,
+    stack: Float64,
     weights: Float64,
     *,
-    base: Array,
+    base: Float64,
     position: Position,
     state: Float64 | None,
     density: Shares = 0.5,
@@ -53,7 +52,7 @@ def dare_linear(
     seed: int = 0,
     normalize: bool = False,
     scale: float = 1.0,
-) -> Array:
+) -> Float64:
     """Task arithmetic of randomly dropped, rescaled task vectors (DARE).
 
     Computes ``base + scale * sum(w[i] m[i] (x[i] - base) / density)``, where each entry
@@ -126,24 +125,19 @@ def dare_linear(
     """
     check_number("dare_linear", "scale", scale)
     divisor = weight_divisor("dare_linear", weights, normalize)
-    deltas = sparse_deltas(
-        stack,
-        base,
-        position,
-        density=density,
-        rescale=rescale,
-        seed=seed,
-        state=state,
-    )
-    return add_deltas(base, deltas, weights, scale=scale, divisor=divisor)
+    dropping = Dropping(position, density, 0.0, rescale, seed, state)
+    total = dropping.weighted_sum(stack, base, weights)
+    total *= scale / divisor
+    total += base
+    return total
 
 
 @register(RULES, passes=_PASSES, needs_base=True, signed=True, symmetric=False)
 def dare_ties(
-    stack: Array,
+    stack: Float64,
     weights: Float64,
     *,
-    base: Array,
+    base: Float64,
     position: Position,
     state: Float64 | None,
     density: Shares = 0.5,
@@ -153,7 +147,7 @@ def dare_ties(
     zero_sum: Literal["zero", "positive"] = "zero",
     normalize: bool | Literal["count"] = True,
     scale: float = 1.0,
-) -> Array:
+) -> Float64:
     """Randomly dropped, rescaled task vectors, merged where their signs agree.
 
     As in `dare_linear`, entries of each difference x[i] - base are dropped at random
@@ -228,17 +222,9 @@ def dare_ties(
     """
     check_number("dare_ties", "scale", scale)
     check_choice("dare_ties", "zero_sum", zero_sum, ("zero", "positive"))
-    deltas = sparse_deltas(
-        stack,
-        base,
-        position,
-        density=density,
-        rescale=rescale,
-        seed=seed,
-        state=state,
-    )
+    dropping = Dropping(position, density, 0.0, rescale, seed, state)
     merged = elected_sum(
-        deltas,
+        dropping.deltas(stack, base),
         weights,
         sign=sign,
         normalize=normalize,

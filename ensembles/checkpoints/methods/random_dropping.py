@@ -1,15 +1,16 @@
-"""Differences from the base, of which random elements are dropped."""
+"""Differences from the base, with random elements dropped."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Hashable, Sequence
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Array, Float64
+from ensembles._typing import Float64
 from ensembles.checkpoints.methods.trimming import shares_of_members
-from ensembles.kernels.random_masks import RESOLUTION, drop_randomly, scale_randomly
+from ensembles.kernels.random_masks import RESOLUTION, add_randomly, scale_randomly
 from ensembles.kernels.sorting import magnitude_ranks
 from ensembles.rules.position import Position
 
@@ -17,30 +18,16 @@ Shares = float | Sequence[float]
 Rescale = Literal["expected", "l1"] | None
 
 
-def sparse_deltas(
-    stack: Array,
-    base: Array,
-    position: Position,
-    *,
-    density: Shares,
-    epsilon: Shares = 0.0,
-    rescale: Rescale,
-    seed: int,
-    state: Float64 | None = None,
-) -> Float64:
-    """Difference of each member from the base, 0 where it is dropped.
+class Dropping(NamedTuple):
+    """Which entries of the differences from the base are kept, and their factors.
 
     Parameters
     ----------
-    stack : ndarray of shape (n_members, size), float64
-        Members along axis 0; whole rows if ``epsilon`` is not 0.
-    base : ndarray of shape (size,), float64
-        Common ancestor of the members.
     position : Position
         Position of the block.
     density : float or sequence of float, from 2**-32 to 1
         Mean probability of keeping an element, or one for each member.
-    epsilon : float or sequence of float, default=0.0
+    epsilon : float or sequence of float
         Probabilities are ``density - epsilon`` for the smallest difference of a row,
         and ``density + epsilon`` for the largest; with density 1 all are 1.
     rescale : {"expected", "l1"} or None
@@ -50,68 +37,134 @@ def sparse_deltas(
         Seed of the random masks.
     state : ndarray of shape (n_members,) or None, default=None
         Factor of each member with ``rescale="l1"``.
-
-    Returns
-    -------
-    ndarray of shape (n_members, size)
-
-    Raises
-    ------
-    ValueError
-        If a parameter is not valid.
     """
+
+    position: Position
+    density: Shares
+    epsilon: Shares
+    rescale: Rescale
+    seed: int
+    state: Float64 | None = None
+
+    def deltas(self, stack: Float64, base: Float64) -> Float64:
+        """Difference of each member from the base, 0 where it is dropped.
+
+        Parameters
+        ----------
+        stack : ndarray of shape (n_members, size), float64
+            Members along axis 0; whole rows if ``epsilon`` is not 0.
+        base : ndarray of shape (size,), float64
+            Common ancestor of the members.
+
+        Returns
+        -------
+        ndarray of shape (n_members, size)
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid.
+        """
+        out = np.zeros(stack.shape)
+        self._add(stack, base, np.ones(len(stack)), out)
+        return out
+
+    def weighted_sum(self, stack: Float64, base: Float64, weights: Float64) -> Float64:
+        """Weighted sum of the differences from the base that are kept.
+
+        Parameters
+        ----------
+        stack : ndarray of shape (n_members, size), float64
+            Members along axis 0; whole rows if ``epsilon`` is not 0.
+        base : ndarray of shape (size,), float64
+            Common ancestor of the members.
+        weights : ndarray of shape (n_members,)
+            Weight of each member.
+
+        Returns
+        -------
+        ndarray of shape (size,)
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid.
+        """
+        out = np.zeros(base.size)
+        self._add(stack, base, weights, out[None])
+        return out
+
+    def _add(
+        self, stack: Float64, base: Float64, weights: Float64, out: Float64
+    ) -> None:
+        """Add weighted differences to the row of each member, or to a single row."""
+        _check(self.rescale, self.seed)
+        position, row_size = self.position, self.position.row_size
+        shares = (_hashable(value) for value in (self.density, self.epsilon))
+        lowest, highest = _ranges(*shares, len(stack), row_size > 1)
+        key: dict[str, Any] = {
+            "seed": self.seed,
+            "name": position.name,
+            "start": position.start,
+        }
+        factors = weights if self.state is None else weights * self.state
+        if highest is lowest:
+            factors = factors / lowest if self.rescale == "expected" else factors
+            add_randomly(stack, base, lowest, factors, out, **key)
+            return
+        for member in np.flatnonzero(factors).tolist():
+            values = stack[member] - base
+            p = magnitude_ranks(values.reshape(-1, row_size)).reshape(-1)
+            p *= (highest[member] - lowest[member]) / (row_size - 1)
+            p += lowest[member]
+            divisors = p if self.rescale == "expected" else np.ones(p.size)
+            scale_randomly(values, p, factors[member] / divisors, member=member, **key)
+            out[min(member, len(out) - 1)] += values
+
+
+def _check(rescale: Any, seed: Any) -> None:
     if rescale not in ("expected", "l1", None):
-        raise ValueError(f"rescale must be 'expected', 'l1' or None, found {rescale!r}")
+        raise ValueError(
+            "rescale must be 'expected', 'l1' or None (--param rescale=null), found "
+            f"{rescale!r}"
+        )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
         raise ValueError(f"seed must be a whole number, found {seed!r}")
-    lowest, highest = _ranges(density, epsilon, len(stack))
-    key: dict[str, Any] = {"seed": seed, "name": position.name, "start": position.start}
-    factors = np.ones(len(stack)) if state is None else state
-    row_size = position.row_size
-    if row_size < 2 or (lowest == highest).all():
-        means = (lowest + highest) / 2
-        factors = factors / means if rescale == "expected" else factors
-        return drop_randomly(stack, base, means, factors, **key)
-    deltas = stack - base
-    for member, values in enumerate(deltas):
-        probabilities = magnitude_ranks(values.reshape(-1, row_size)).reshape(-1)
-        probabilities *= (highest[member] - lowest[member]) / (row_size - 1)
-        probabilities += lowest[member]
-        if rescale == "expected":
-            member_factors = factors[member] / probabilities
-        else:
-            member_factors = np.full(values.size, factors[member])
-        scale_randomly(values, probabilities, member_factors, member=member, **key)
-    return deltas
 
 
-def _ranges(density: Any, epsilon: Any, n_members: int) -> tuple[Float64, Float64]:
-    """Lowest and highest probability of each member, checked."""
+def _hashable(value: Any) -> Any:
+    """Tuples for lists and arrays, text for other values without a hash."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list):
+        return tuple(map(_hashable, value))
+    return value if isinstance(value, Hashable) else repr(value)
+
+
+@lru_cache(maxsize=64, typed=True)  # checks take longer than a block
+def _ranges(
+    density: Any, epsilon: Any, n_members: int, is_ranked: bool
+) -> tuple[Float64, Float64]:
+    """Lowest and highest probability of each member, one array if they are equal."""
     means = shares_of_members("density", density, n_members)
     halves = shares_of_members("epsilon", epsilon, n_members)
     halves = np.where(means == 1, 0.0, halves)
     lowest, highest = means - halves, means + halves
     # Rounding: 0.7 + 0.3 may exceed 1.
-    if (lowest >= RESOLUTION).all() and (highest <= 1 + RESOLUTION).all():
+    if (lowest < RESOLUTION).any() or (highest > 1 + RESOLUTION).any():
+        if not halves.any():
+            raise ValueError(f"density must be at least 2**-32, found {density!r}")
+        raise ValueError(
+            "density - epsilon must be above 0 and density + epsilon at most 1, as "
+            f"probabilities are, found density={density!r} and epsilon={epsilon!r}; "
+            "pass a smaller epsilon"
+        )
+    if is_ranked and halves.any():
         return lowest, np.minimum(highest, 1)
-    if not halves.any():
-        raise ValueError(f"density must be at least 2**-32, found {density!r}")
-    raise ValueError(
-        "density - epsilon must be above 0 and density + epsilon at most 1, as "
-        f"probabilities are, found density={density!r} and epsilon={epsilon!r}; "
-        "pass a smaller epsilon"
-    )
+    return means, means
 
 
-def absolute_sums(
-    stack: Array,
-    base: Array,
-    position: Position,
-    *,
-    density: Shares,
-    epsilon: Shares = 0.0,
-    seed: int,
-) -> Float64:
+def absolute_sums(stack: Float64, base: Float64, dropping: Dropping) -> Float64:
     """Sums of absolute differences in a block: statistics for ``rescale="l1"``.
 
     Parameters
@@ -120,27 +173,16 @@ def absolute_sums(
         Members along axis 0.
     base : ndarray of shape (size,), float64
         Common ancestor of the members.
-    position : Position
-        Position of the block.
-    density, epsilon, seed
-        Parameters of `sparse_deltas`.
+    dropping : Dropping
+        Parameters, with ``rescale=None``.
 
     Returns
     -------
     ndarray of shape (1, n_members, 2)
         Sums over all elements, and over the ones that are kept.
     """
-    kept = sparse_deltas(
-        stack,
-        base,
-        position,
-        density=density,
-        epsilon=epsilon,
-        rescale=None,
-        seed=seed,
-    )
-    sums = [np.abs(values).sum(axis=1) for values in (stack - base, kept)]
-    return np.stack(sums, axis=1)[None]
+    blocks = stack - base, dropping.deltas(stack, base)
+    return np.stack([np.abs(block).sum(axis=1) for block in blocks], axis=1)[None]
 
 
 def l1_factors(total: Float64, weights: Float64) -> Float64:
@@ -159,7 +201,9 @@ def l1_factors(total: Float64, weights: Float64) -> Float64:
         1 if all differences are dropped or 0.
     """
     whole, kept = total.T
-    return np.divide(whole, kept, out=np.ones_like(whole), where=kept != 0)
+    factors: Float64 = np.ones_like(whole)
+    np.divide(whole, kept, out=factors, where=kept != 0)
+    return factors
 
 
 def needs_sums(rescale: Rescale = "expected") -> bool:

@@ -8,18 +8,10 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_choice
-from ensembles.kernels.casting import widen
-from ensembles.kernels.gram import MOST, gram
+from ensembles.kernels.gram import difference_gram
 from ensembles.kernels.task_vectors import add_task_vectors
 from ensembles.registry import register
-from ensembles.rules.statistics import blockwise
 from ensembles.rules.table import RULES
-
-
-@blockwise
-def _products(block: Array, *, base: Array) -> Float64:
-    """Inner products of the task vectors."""
-    return np.asarray(gram(widen(block) - widen(base[None])).sum(axis=0))
 
 
 def _mean_cosine(products: Float64, weights: Float64) -> float:
@@ -53,25 +45,18 @@ def _ratio(
             "rule 'model_stock' needs at least two members with a nonzero weight, to "
             f"compare their task vectors; found weights {weights.tolist()}"
         )
-    squares = np.diagonal(total)[weights != 0]
-    if ((squares >= MOST) & (squares < np.inf)).any():
-        raise ValueError(
-            "differences of members of rule 'model_stock' from the base must have "
-            "squares that float64 can hold; divide all members and the base by a power "
-            "of two, and multiply the result by it"
-        )
     cosine = _mean_cosine(total, weights)
     n_members = weights.sum() ** 2 / (weights**2).sum()
     if cosine <= 0 and clamp:
         return 0.0
     # Not negative: |sum(w[i] u[i])|² >= 0 for the unit vectors u[i].
     rest = 1 + (n_members - 1) * cosine
-    return float(n_members * cosine / rest) if abs(rest) >= 1e-6 else 0.0
+    return 0.0 if abs(rest) < 1e-6 else float(n_members * cosine / rest)
 
 
 @register(
     RULES,
-    statistics=_products,
+    statistics=difference_gram,
     finish=_ratio,
     needs_base=True,
     weight_sum_matters=False,
@@ -108,12 +93,12 @@ def model_stock(stack: Array, weights: Float64, *, base: Array, state: float) ->
     Raises
     ------
     ValueError
-        If fewer than two members have a nonzero weight, a parameter is not valid, or
-        the squares of differences overflow float64.
+        If fewer than two members have a nonzero weight, or a parameter is not valid.
 
     Notes
     -----
-    A member that equals the base has no direction: its pairs have the cosine 0.
+    A member that equals the base has no direction: its pairs have the cosine 0. The
+    result is NaN if a difference is NaN or infinite, or its square overflows float64.
 
     mergekit 0.1.5 is reproduced by ``clamp=False``, up to the rounding of the members'
     format: in float16, norms and products of small differences underflow there, and
@@ -124,7 +109,7 @@ def model_stock(stack: Array, weights: Float64, *, base: Array, state: float) ->
     References
     ----------
     Jang et al. (2024), "Model Stock: all we need is just a few fine-tuned models",
-    arXiv:2403.19522, section 4; for more than two members, its appendix.
+    arXiv:2403.19522, section 4, and its generalization to more than two members.
     """
     return add_task_vectors(
         stack, weights, base, scale=state, divisor=float(weights.sum())

@@ -117,7 +117,10 @@ def trimming(default: float) -> tuple[Pass, Pass]:
     def is_needed(density: Any = default) -> bool:
         return not np.array_equal(density, 1)
 
-    return Pass(count_upper, find, is_needed), Pass(count_lower, _find_low, is_needed)
+    return (
+        Pass(count_upper, find, is_needed, fused=True),
+        Pass(count_lower, _find_low, is_needed, fused=True),
+    )
 
 
 def _find_low(total: Counts, weights: Float64, *, state: Bins) -> Kept:

@@ -8,8 +8,8 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
-from ensembles.kernels.active_deltas import variances
-from ensembles.kernels.gram import gram
+from ensembles.kernels.active_deltas import merge_majority, variances
+from ensembles.kernels.gram import difference_gram
 from ensembles.kernels.magnitudes import (
     Bins,
     count_lower,
@@ -17,15 +17,13 @@ from ensembles.kernels.magnitudes import (
     find_bins,
     find_magnitudes,
 )
-from ensembles.kernels.sign_election import elected_sum
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
-from ensembles.rules.statistics import blockwise
 from ensembles.rules.table import RULES
 
 
 class _Shares(NamedTuple):
-    """Smallest selected variance, and the coefficient of each member."""
+    """Smallest selected variance, and the coefficients of members with a weight."""
 
     threshold: float
     coefficients: Float64
@@ -74,25 +72,25 @@ def _selects(density: float = 1.0) -> bool:
 def _selected(
     stack: Float64, base: Float64, weights: Float64, threshold: float
 ) -> Float64:
-    """Task vectors, with zeros where members differ too little."""
-    deltas = stack - base
+    """Members with a weight, equal to the base where they differ too little."""
+    stack = stack if weights.all() else stack[weights != 0]
     if threshold > 0:
-        deltas *= ~(_variance(stack, weights) < threshold)
-    return deltas
+        stack = np.where(variances(stack) < threshold, base, stack)
+    return stack
 
 
-@blockwise
 def _squares(
-    block: Float64, *, base: Float64, weights: Float64, state: float | None
+    stack: Float64, *, base: Float64, weights: Float64, state: float | None
 ) -> Float64:
-    """Sum of squares of each member's selected differences."""
-    deltas = _selected(block, base, weights, state or 0.0)
-    return np.diagonal(gram(deltas).sum(axis=0)).copy()
+    """Sums of squares of the selected differences of each member with a weight."""
+    selected = _selected(stack, base, weights, state or 0.0)
+    return np.diagonal(difference_gram(selected, base), axis1=1, axis2=2)
 
 
 def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _Shares:
     """Share of each member in the weighted sum of squares."""
-    squares = np.where(weights, weights * total, 0.0)
+    weights = weights[weights != 0]
+    squares = weights * total
     if not squares.any():  # nothing is selected, or members equal the base
         squares = weights
     return _Shares(state or 0.0, squares / squares.sum())
@@ -135,8 +133,9 @@ def sce(
         paper. A member with weight 0 does not count anywhere.
     base : array-like of shape (*shape,)
         Common ancestor of the members, the pivot of the paper.
-    state : tuple of float and ndarray of shape (n_members,)
-        Smallest selected variance and the coefficients, which `Rule` computes.
+    state : tuple of float and ndarray
+        Smallest selected variance, and the coefficients of the members with a nonzero
+        weight, which `Rule` computes.
     density : float from 0 to 1, default=1.0
         Share of the entries to select, of those in which members differ; the paper's τ.
         Variances that are equal in float32 precision are selected together. 1 selects
@@ -172,11 +171,5 @@ def sce(
     check_choice("sce", "unselected", unselected, ("drop", "keep"))
     check_choice("sce", "normalize", normalize, (True, False))
     threshold = state.threshold if unselected == "drop" else 0.0
-    merged = elected_sum(
-        _selected(stack, base, weights, threshold),
-        state.coefficients,
-        sign="unweighted_mass",
-        normalize=normalize,
-        zero_sum=1,
-    )
-    return np.asarray(base + merged)
+    stack = _selected(stack, base, weights, threshold)
+    return merge_majority(stack, base, state.coefficients, normalize=normalize)

@@ -234,7 +234,7 @@ def _plan(
         else target
         for target in planned.targets
     ]
-    memory = max(MEMORY, minimum_memory(targets, rule))
-    _, threads = fit_to_memory(targets, rule, memory, planned.threads)
+    memory = max(MEMORY, minimum_memory(targets, rule, params))
+    _, threads = fit_to_memory(targets, rule, memory, planned.threads, params)
     options = replace(planned.options, memory=memory)
     return replace(planned, targets=targets, options=options, threads=threads)

@@ -24,7 +24,7 @@ from ensembles.checkpoints.model_soup.soup_score import (
 from ensembles.checkpoints.model_soup.training import check_counts, to_seed
 from ensembles.checkpoints.parameters.access import parameter_access
 from ensembles.checkpoints.soup_selection import (
-    check_base,
+    check_rules,
     resolve_selection,
     with_patience,
 )
@@ -93,7 +93,7 @@ def check_parameters(soup: Any, rule: Rule) -> Selection | None:
             f"base={soup.base!r:.80} needs checkpoints and their base, found "
             "checkpoints=None"
         )
-    check_base(selection, [rule], soup.base, soup.weights)
+    check_rules(selection, [rule], soup.base, soup.weights)
     if selection is not None or soup.scoring is not None:
         resolve_scorer(soup.estimator, soup.scoring)  # raises for a wrong one
     _check_device(soup.estimator, soup.device)
@@ -132,6 +132,11 @@ def _check_values(
         check_convex(**params)
     else:
         selection.check_params(n_members, with_patience(selection, params, n_members))
+        if selection.samples_params and params.get("equal_weights", False):
+            raise ValueError(
+                "equal_weights=True leaves nothing to choose in a ModelSoup; to choose "
+                "parameters of the rule, use GridSearchCV with rule_params__NAME"
+            )
 
 
 def _check_checkpoints(estimator: Any, checkpoints: Any) -> None:

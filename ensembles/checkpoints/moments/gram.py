@@ -104,8 +104,7 @@ def collect_gram(
            [ 2.,  4.]], dtype=float32)
     """
     check_dtype(dtype)
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean', found {reduction!r}")
+    check_reduction(reduction)
     inner = unwrapped(model)
     layers, notes = linear_layers(inner)
     sums = GramSums(layers, device)
@@ -139,6 +138,23 @@ def collect_gram(
         {alias: name for alias, name in aliases.items() if name in tensors},
         tuple(notes),
     )
+
+
+def check_reduction(reduction: str) -> None:
+    """Raise unless Gram matrices can be reduced in this way.
+
+    Parameters
+    ----------
+    reduction : str
+        Name of the reduction.
+
+    Raises
+    ------
+    ValueError
+        If it is neither "sum" nor "mean".
+    """
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction must be 'sum' or 'mean', found {reduction!r}")
 
 
 class GramSums:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,17 +12,23 @@ from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.kernels.gram import BLOCK
-from ensembles.rules.block_rule import PIECE
+from ensembles.rules.block_rule import PIECE, Unit
+from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
 
 PAGE = 4096
 ALIGNMENT = 64
+SOLVED = 6  # float64 copies of a matrix while a system with it is solved
 # Largest number of elements per chunk; with smaller chunks, threads wait for the GIL.
 LARGEST_CHUNK = 1 << 19
 
 
 def fit_to_memory(
-    targets: Sequence[TensorPlan], rule: Rule, memory: int, n_threads: int
+    targets: Sequence[TensorPlan],
+    rule: Rule,
+    memory: int,
+    n_threads: int,
+    params: Mapping[str, Any],
 ) -> tuple[int, int]:
     """Buffer size and number of threads within a memory budget.
 
@@ -35,6 +42,8 @@ def fit_to_memory(
         Budget for the buffers of all threads, in bytes.
     n_threads : int
         Number of threads wanted.
+    params : mapping of str to value
+        Parameters of the rule.
 
     Returns
     -------
@@ -49,7 +58,7 @@ def fit_to_memory(
     ValueError
         If the budget is too small for one block of each member in one thread.
     """
-    smallest = minimum_memory(targets, rule)
+    smallest = minimum_memory(targets, rule, params)
     if memory < smallest and rule.unit == "element":
         raise ValueError(
             f"memory must be at least {smallest} bytes, for a block of each member; "
@@ -58,12 +67,15 @@ def fit_to_memory(
     n_threads = max(1, min(n_threads, memory // max(smallest, 1)))
     largest = 0
     for target in targets:
-        size = min(chunk_size(target, rule, memory // n_threads), max(target.size, 1))
-        largest = max(largest, _buffer_bytes(target, rule, size))
+        size = chunk_size(target, rule, memory // n_threads, params)
+        size = min(size, max(target.size, 1))
+        largest = max(largest, _buffer_bytes(target, rule, size, params))
     return n_threads * largest, n_threads
 
 
-def minimum_memory(targets: Sequence[TensorPlan], rule: Rule) -> int:
+def minimum_memory(
+    targets: Sequence[TensorPlan], rule: Rule, params: Mapping[str, Any]
+) -> int:
     """Smallest memory budget: one thread with one block of each member.
 
     Parameters
@@ -72,6 +84,8 @@ def minimum_memory(targets: Sequence[TensorPlan], rule: Rule) -> int:
         Tensors of the result.
     rule : Rule
         Rule that combines them; a fused rule needs no float64 copies.
+    params : mapping of str to value
+        Parameters of the rule.
 
     Returns
     -------
@@ -79,35 +93,57 @@ def minimum_memory(targets: Sequence[TensorPlan], rule: Rule) -> int:
         Size of the buffers in bytes, for the tensor that needs the most.
     """
     needed = (
-        _buffer_bytes(target, rule, min(target.size, _block_size(target, rule)))
+        _buffer_bytes(
+            target, rule, min(target.size, _block_size(target, rule, params)), params
+        )
         for target in targets
     )
     return max(needed, default=0)
 
 
-def chunk_size(target: TensorPlan, rule: Rule, budget: int) -> int:
+def chunk_size(
+    target: TensorPlan, rule: Rule, budget: int, params: Mapping[str, Any]
+) -> int:
     """Number of elements to read at once, for one thread's budget in bytes."""
-    block = max(_block_size(target, rule), 1)
+    block = max(_block_size(target, rule, params), 1)
     n_blocks = max(LARGEST_CHUNK // block, 1)
-    while n_blocks > 1 and _buffer_bytes(target, rule, n_blocks * block) > budget:
+    while (
+        n_blocks > 1 and _buffer_bytes(target, rule, n_blocks * block, params) > budget
+    ):
         n_blocks //= 2
     return n_blocks * block
 
 
-def _block_size(target: TensorPlan, rule: Rule) -> int:
-    return rule.block_size(target.shape) if target.action == "combine" else BLOCK
+def _block_size(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> int:
+    if target.action != "combine":
+        return BLOCK
+    return rule.block_size(Position(target.name, target.shape), params)
 
 
-def _buffer_bytes(target: TensorPlan, rule: Rule, size: int) -> int:
+def unit_of(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> Unit:
+    """What the rule needs whole of a tensor; "element" if it does not combine it."""
+    if target.action != "combine":
+        return "element"
+    return rule.unit_of(Position(target.name, target.shape), params)
+
+
+def _buffer_bytes(
+    target: TensorPlan, rule: Rule, size: int, params: Mapping[str, Any]
+) -> int:
     """Memory for a number of elements: as stored, in float64, and the result."""
-    dtypes = [tensor.dtype for tensor in target.sources]
+    whole = target.moments if rule.unit == "tensor" else ()
+    dtypes = [tensor.dtype for tensor in target.sources[: -len(whole) or None]]
     n_bytes = size * (sum(dtype.itemsize for dtype in dtypes) + 2 * 8)
+    # Moments as stored, and copies while a system is solved.
+    n_bytes += sum(tensor.nbytes for tensor in whole)
+    n_bytes += max((8 * SOLVED * tensor.size for tensor in whole), default=0)
+    block = _block_size(target, rule, params)
+    has_units = unit_of(target, rule, params) != "element"
     if not (rule.fused and {*dtypes} == {target.dtype}):
         # Statistics convert a block to float64 at once, the rest smaller pieces.
-        is_whole = rule.passes or rule.unit != "element"
-        converted = _block_size(target, rule) if is_whole else PIECE // len(dtypes)
+        converted = block if rule.passes or has_units else PIECE // len(dtypes)
         n_bytes += 8 * len(dtypes) * min(size, converted)
-    return n_bytes + 8 * rule.workspace * size
+    return n_bytes + 8 * rule.workspace * min(size, block) * has_units
 
 
 def count_held(
@@ -140,20 +176,41 @@ def count_held(
     return sum(target.nbytes for part in held_parts for target in parts[part])
 
 
+class Block(NamedTuple):
+    """Elements of a tensor in all members, and what belongs to them.
+
+    Parameters
+    ----------
+    members : ndarray of shape (n_members, size), or list of arrays of shape (size,)
+        Members: a stack if they have one dtype.
+    base : ndarray of shape (size,) or None
+        The same elements of the base.
+    moments : list of ndarray
+        The same elements of the moments of each member; all moments, in their shape,
+        if the block is the whole tensor or they have another shape.
+    """
+
+    members: Sequence[Array] | Array
+    base: Array | None
+    moments: list[Array]
+
+    @property
+    def sources(self) -> list[Array]:
+        """Arrays in the order of ``TensorPlan.sources``."""
+        base = [] if self.base is None else [self.base]
+        return [*self.members, *base, *self.moments]
+
+
 class ReadBuffers:
     """Memory of one thread for blocks of members and base, reused for every block."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)
 
-    def read(
-        self, target: TensorPlan, start: int, stop: int
-    ) -> tuple[Sequence[Array] | Array, Array | None]:
-        """Read elements ``start`` to ``stop`` of all members, and of the base.
+    def read(self, target: TensorPlan, start: int, stop: int) -> Block:
+        """Read elements ``start`` to ``stop`` of all members, base and moments.
 
-        Returns the members, as a stack if they have one dtype, else as a list of
-        arrays, and the base or None. They are views of the buffer, valid until the next
-        call.
+        Arrays of members and base are views of the buffer, valid until the next call.
         """
         dtypes = [tensor.dtype for tensor in target.members]
         size = stop - start
@@ -174,7 +231,20 @@ class ReadBuffers:
         base = None
         if target.base is not None:
             base = _read(target.base, self._memory[base_start:], start, size)
-        return rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members, base
+        stack = rows.view(dtypes[0]) if len(set(dtypes)) == 1 else members
+        return Block(
+            stack, base, [_moments(t, target, start, stop) for t in target.moments]
+        )
+
+
+def _moments(tensor: Tensor, target: TensorPlan, start: int, stop: int) -> Array:
+    """Read moments of the elements of a tensor, or all if they have another shape."""
+    is_whole = tensor.shape != target.shape or stop - start == target.size
+    if is_whole:
+        start, stop = 0, tensor.size
+    memory = np.empty((stop - start) * tensor.dtype.itemsize, np.uint8)
+    array = _read(tensor, memory, start, stop - start)
+    return array.reshape(tensor.shape) if is_whole else array
 
 
 def _read(tensor: Tensor, memory: Array, start: int, size: int) -> Array:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ensembles._typing import Float64
 from ensembles.checkpoints.compatibility.configuration import CARD, has_card, is_card
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
-from ensembles.checkpoints.compatibility.layout import LayoutMatch
+from ensembles.checkpoints.compatibility.layout import LayoutMatch, TensorPlan
 from ensembles.checkpoints.formats.builtin import FORMATS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.pytorch_files.nesting import AVERAGES
+from ensembles.checkpoints.planning.buffers import unit_of
 from ensembles.checkpoints.planning.options import MergeOptions
 from ensembles.rules.rule import Rule
 
@@ -26,6 +28,7 @@ NEW_CARD = (
     f"{CARD} is a new model card that names the members; their cards are left out, "
     "because the scores in them are not those of the result"
 )
+UNITS = {"row": "rows", "matrix": "matrices", "tensor": "tensors"}
 TOLERANCE = 0.02  # on the sum of weights: thirds may be passed as .33
 
 
@@ -76,7 +79,7 @@ def notices(
             "parameters and do not fit the averaged network: recompute them on "
             "training data (torch.optim.swa_utils.update_bn)"
         )
-    yield from _without_effect(members, options, match)
+    yield from _without_effect(members, base, options, match)
 
 
 def member_notes(members: Sequence[Checkpoint]) -> Iterator[str]:
@@ -230,7 +233,10 @@ def _identity(member: Checkpoint) -> str:
 
 
 def _without_effect(
-    members: Sequence[Checkpoint], options: MergeOptions, match: LayoutMatch
+    members: Sequence[Checkpoint],
+    base: Checkpoint | None,
+    options: MergeOptions,
+    match: LayoutMatch,
 ) -> Iterator[str]:
     if options.key:
         without_key = [
@@ -257,10 +263,41 @@ def _without_effect(
             f"integers={options.integers!r} (--integers {options.integers}) has no "
             "effect: all tensors are floats"
         )
-    if options.missing != "error" and all(
-        member.layout.keys() == members[0].layout.keys() for member in members
-    ):
+    first = members[0].layout.keys()
+    is_complete = all(member.layout.keys() == first for member in members)
+    is_complete &= base is None or first <= base.layout.keys()
+    if options.missing != "error" and is_complete:
         yield (
             f"missing={options.missing!r} (--missing {options.missing}) has no effect: "
             "all members have the same tensors"
         )
+
+
+def unit_notes(
+    targets: Sequence[TensorPlan], rule: Rule, params: Mapping[str, Any]
+) -> Iterator[str]:
+    """Note on the tensors that a rule for matrices combines element by element.
+
+    Parameters
+    ----------
+    targets : sequence of TensorPlan
+        Tensors of the result.
+    rule : Rule
+        Rule of the plan.
+    params : mapping of str to value
+        Parameters of the rule.
+
+    Yields
+    ------
+    str
+        One sentence, if the rule has units of some tensors only.
+    """
+    if rule.has_units is None:
+        return
+    combined = [target for target in targets if target.action == "combine"]
+    others = [t.name for t in combined if unit_of(t, rule, params) == "element"]
+    n_whole = len(combined) - len(others)
+    note = f"rule {rule.name!r} combines whole {UNITS[rule.unit]} of {n_whole} tensors"
+    if others:
+        note += f", and {len(others)} others, such as {others[0]}, element by element"
+    yield note

@@ -1,11 +1,17 @@
-"""Open the members and the base of a plan."""
+"""Open the members, the base and the moments of a plan."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+from ensembles.checkpoints.compatibility.member_moments import (
+    MemberMoments,
+    MomentsSource,
+    open_moments,
+)
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
@@ -13,10 +19,34 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys
 SHOWN = 20  # problems in one error
 
 
+class OpenedCheckpoints(NamedTuple):
+    """Checkpoints and moments of a plan.
+
+    Parameters
+    ----------
+    members : tuple of Checkpoint
+        Opened members, with the tensor names of the first.
+    base : Checkpoint or None
+        Opened base, with the tensor names of the first member.
+    moments : tuple of MemberMoments
+        Moments of each member; empty without moments.
+    notes : list of str
+        Notes on renamed tensors.
+    """
+
+    members: tuple[Checkpoint, ...]
+    base: Checkpoint | None
+    moments: tuple[MemberMoments, ...]
+    notes: list[str]
+
+
 def open_all(
-    members: Sequence[Member], base: Member | None, key: Keys
-) -> tuple[tuple[Checkpoint, ...], Checkpoint | None, list[str]]:
-    """Open members and base, with one error that lists all problems.
+    members: Sequence[Member],
+    base: Member | None,
+    moments: Sequence[MomentsSource] | None,
+    key: Keys,
+) -> OpenedCheckpoints:
+    """Open members, base and moments, with one error that lists all problems.
 
     Parameters
     ----------
@@ -24,22 +54,20 @@ def open_all(
         Members, at least one.
     base : path, state dict or None
         Base; None without a base.
+    moments : sequence of paths or Moments, or None
+        Second moments of the data of each member; None without moments.
     key : str, sequence of str or None
         Key of the state dict in PyTorch checkpoints; None finds it.
 
     Returns
     -------
-    members : tuple of Checkpoint
-        Opened members, with the tensor names of the first.
-    base : Checkpoint or None
-        Opened base, with the tensor names of the first member.
-    notes : list of str
-        Notes on renamed tensors.
+    OpenedCheckpoints
 
     Raises
     ------
     FileNotFoundError, ValueError, TypeError
-        If members or the base cannot be opened.
+        If members, base or moments cannot be opened, or moments belong to another
+        member.
     """
     if isinstance(members, str | os.PathLike | Mapping):
         raise TypeError(
@@ -67,6 +95,9 @@ def open_all(
         is_absent = all(isinstance(error, FileNotFoundError) for error in errors)
         kind = FileNotFoundError if is_absent else ValueError
         raise kind(all_problems([str(error) for error in errors]))
+    # Moments have the names of their member, before tensors are renamed.
+    of_members = opened if base is None else opened[:-1]
+    opened_moments = open_moments(moments or (), of_members)
     notes: list[str] = []
     if any(
         checkpoint.layout.keys() != opened[0].layout.keys() for checkpoint in opened
@@ -74,8 +105,8 @@ def open_all(
         renamed, notes = match_first_names(opened)
         opened = list(renamed)
     if base is None:
-        return tuple(opened), None, notes
-    return tuple(opened[:-1]), opened[-1], notes
+        return OpenedCheckpoints(tuple(opened), None, opened_moments, notes)
+    return OpenedCheckpoints(tuple(opened[:-1]), opened[-1], opened_moments, notes)
 
 
 def _open_base(base: Member, key: Keys) -> Checkpoint:

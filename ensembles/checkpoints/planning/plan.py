@@ -18,6 +18,10 @@ from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
 )
+from ensembles.checkpoints.compatibility.member_moments import (
+    MomentsSource,
+    add_moments,
+)
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
@@ -36,10 +40,12 @@ from ensembles.checkpoints.planning.destination import (
 from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
 from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import (
+    UNITS,
     base_problems,
     member_notes,
     notices,
     output_notes,
+    unit_notes,
 )
 from ensembles.checkpoints.planning.opening import all_problems, open_all
 from ensembles.checkpoints.planning.options import (
@@ -69,6 +75,8 @@ class Plan:
         Opened members, with the tensor names of the first.
     base : Checkpoint or None
         Opened base, the common ancestor of the members; None for rules without a base.
+    moments : tuple of Checkpoint
+        Opened second moments of the data of each member; empty for rules without them.
     rule : Rule
         Rule that combines them.
     weights : ndarray of shape (n_members,)
@@ -101,8 +109,8 @@ class Plan:
         Number of threads to use, at most ``options.threads``: fewer if
         ``options.memory`` is too small for more.
     read_bytes : int
-        Bytes that this process reads from members and base, again for each pass of
-        rules with statistics.
+        Bytes that this process reads from members, base and moments, again for each
+        pass of rules with statistics.
     write_bytes : int
         Size in bytes of the result's tensors that this process writes.
     free_bytes : int
@@ -116,6 +124,7 @@ class Plan:
 
     members: tuple[Checkpoint, ...]
     base: Checkpoint | None
+    moments: tuple[Checkpoint, ...]
     rule: Rule
     weights: Float64
     rule_params: dict[str, Any]
@@ -136,8 +145,13 @@ class Plan:
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
-        """All checkpoints that are read: the members, then the base if there is one."""
+        """The members, then the base if there is one."""
         return self.members if self.base is None else (*self.members, self.base)
+
+    @property
+    def sources(self) -> tuple[Checkpoint, ...]:
+        """All that is read: the members, the base if there is one, then the moments."""
+        return (*self.checkpoints, *self.moments)
 
     @property
     def assigned(self) -> list[str]:
@@ -156,6 +170,7 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     *,
     base: Member | None = None,
+    moments: Sequence[MomentsSource] | None = None,
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
@@ -175,7 +190,8 @@ def plan(
 ) -> Plan:
     """Plan an average from the headers of its members.
 
-    Tensors are read only to detect tied weights that the headers do not show.
+    Tensors are read only to detect tied weights that the headers do not show, and
+    samples of them to recognize the member that moments belong to.
 
     Parameters
     ----------
@@ -190,6 +206,9 @@ def plan(
     base : path, state dict or None, default=None
         Checkpoint that the members were fine-tuned from; required by rules with
         ``needs_base=True``, None for all others.
+    moments : sequence of paths or Moments, or None, default=None
+        Second moments of the data of each member, in the order of the members; required
+        by rules with ``needs_moments``, None for all others.
     rule : str or Rule, default="mean"
         Rule that combines the members: a name in `ensembles.rules.RULES`, or a custom
         `Rule`.
@@ -239,11 +258,14 @@ def plan(
         rank=rank,
         world_size=world_size,
     )
-    opened, base_opened, renamings = open_all(members, base, key)
+    opened, base_opened, opened_moments, renamings = open_all(
+        members, base, moments, key
+    )
     checkpoints = opened if base_opened is None else (*opened, base_opened)
     problems: list[str] = []
     params = dict(rule_params or {})
-    resolved = _resolve_rule(rule, len(opened), params, base is not None, problems)
+    how = {"has_base": base is not None, "n_moments": len(opened_moments)}
+    resolved = _resolve_rule(rule, len(opened), params, how, problems)
     checked = np.ones(len(opened))
     with _collected(problems):
         checked = resolved.check_weights(weights, len(opened))
@@ -259,6 +281,8 @@ def plan(
         exclude=exclude,
         dtype=np.dtype(options.dtype) if options.dtype else None,
     )
+    if resolved.needs_moments is not None and len(opened_moments) == len(opened):
+        match = add_moments(match, opened_moments, resolved.needs_moments)
     problems += [*base_problems(opened, base_opened)]
     problems += [
         reason for member in checkpoints for reason in unsupported_reasons(member)
@@ -285,19 +309,23 @@ def plan(
     kept = kept_contents(parts, aliases, opened[0], path, only_weights=only_weights)
     problems += kept.problems
     n_free = 0
+    sources = (*checkpoints, *(entry.checkpoint for entry in opened_moments))
     if path is not None:
         n_needed = kept.count_bytes(n_written)
         n_needed -= 0 if world_size is None else work_bytes(path)
-        reasons, n_free = destination_problems(path, checkpoints, n_needed)
+        reasons, n_free = destination_problems(path, sources, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
     buffer_notes: list[str] = []
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
-        n_buffers, n_threads = fit_to_memory(targets, resolved, memory, n_threads)
+        n_buffers, n_threads = fit_to_memory(
+            targets, resolved, memory, n_threads, params
+        )
+    buffer_notes += unit_notes(targets, resolved, params)
     if n_buffers > memory:
         buffer_notes.append(
-            f"rule {resolved.name!r} reads whole {resolved.unit}s, which "
+            f"rule {resolved.name!r} reads whole {UNITS[resolved.unit]}, which "
             f"needs {n_buffers / 1e6:,.0f} MB of memory instead of {memory / 1e6:,.0f}"
         )
     if world_size is not None and resolved.spans_model(params):
@@ -312,6 +340,7 @@ def plan(
     return Plan(
         members=opened,
         base=base_opened,
+        moments=sources[len(checkpoints) :],
         rule=resolved,
         weights=checked,
         rule_params=params,
@@ -354,14 +383,14 @@ def _resolve_rule(
     rule: str | Rule,
     n_members: int,
     params: Mapping[str, Any],
-    has_base: bool,
+    how: Mapping[str, Any],
     problems: list[str],
 ) -> Rule:
-    """The rule, if members, base and parameters suit it; else add a problem."""
+    """The rule, if all that it is given suits it; else add a problem."""
     resolved = RULES["mean"]
     try:
         resolved = rule if isinstance(rule, Rule) else lookup(RULES, rule)
-        resolved.check(n_members, params, has_base=has_base)
+        resolved.check(n_members, params, **how)
     except ValueError as error:
         is_known = isinstance(rule, Rule) or rule in RULES
         hint = parameter_hint(params, resolved.params) if is_known else rule_hint(rule)

@@ -11,7 +11,7 @@ from ensembles.atomic_io import check_absent
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.soup_search.journal import Journal
 from ensembles.checkpoints.soup_search.rule_parameters import RuleSpace
-from ensembles.checkpoints.soup_selection import check_base, resolve_selection
+from ensembles.checkpoints.soup_selection import check_rules, resolve_selection
 from ensembles.selection import SELECTIONS, Selection
 
 
@@ -43,6 +43,8 @@ def check_members(members: Any, base: Any) -> None:
             )
         real_path = os.path.realpath(path)
         if real_path in by_real_path:
+            if by_real_path[real_path] is base:
+                raise ValueError(f"{path} is the base; leave it out of the members")
             raise ValueError(
                 f"members must be different, found {by_real_path[real_path]} and "
                 f"{path}, which are the same; pass it once"
@@ -70,7 +72,8 @@ def check_selection(
     ----------
     select : str or None
         Name of a selection in `ensembles.selection.SELECTIONS`. None is
-        ``"greedy_soup"`` for a single rule that needs no base, else no selection.
+        ``"greedy_soup"`` for a single rule that needs no base and takes weights, else
+        no selection.
     params : mapping of str to value
         Parameters of the selection.
     base : path or None
@@ -94,13 +97,15 @@ def check_selection(
         If the selection needs a package that is not installed.
     """
     rules = [space.rule for space in spaces]
-    if select is None and len(rules) == 1 and not rules[0].needs_base:
+    is_plain = len(rules) == 1 and rules[0].weighted and not rules[0].needs_base
+    if select is None and is_plain:
         select = "greedy_soup"
     selection = None if select is None else resolve_selection(select)
     if selection is None and select is not None:
         raise TypeError(f"select must be the name of a selection, found {select!r}")
-    check_base(selection, rules, base, select)
-    _check_ranges(selection, spaces)
+    is_equal = params.get("equal_weights") is True
+    check_rules(selection, rules, base, select, equal_weights=is_equal)
+    _check_ranges(selection, spaces, is_equal=is_equal)
     if selection is None:
         if params:
             raise ValueError(
@@ -117,9 +122,16 @@ def check_selection(
     return selection
 
 
-def _check_ranges(selection: Selection | None, spaces: Sequence[RuleSpace]) -> None:
-    """Raise for a range if the selection does not choose parameters of the rule."""
+def _check_ranges(
+    selection: Selection | None, spaces: Sequence[RuleSpace], *, is_equal: bool
+) -> None:
+    """Raise for ranges that the selection does not use, or that it lacks."""
     names = [name for space in spaces for name in space.ranges]
+    if is_equal and not names:
+        raise ValueError(
+            "equal_weights=True needs a range of a parameter of the rule; pass "
+            "rule_ranges={'density': (0.1, 0.9)} (--param density=.1:.9)"
+        )
     if names and not (selection is not None and selection.samples_params):
         samplers = [n for n, s in SELECTIONS.items() if s.samples_params]
         raise ValueError(
@@ -163,20 +175,21 @@ def plan_rules(
     """
     with_base = [space for space in spaces if space.rule.needs_base]
     sources = [*members] if base is None or with_base else [base, *members]
-    planned: list[Plan] = []
+    first: Plan | None = None
     for space in [*with_base, *(s for s in spaces if not s.rule.needs_base)]:
         for end in ("low", "high") if space.ranges else ("first",):
-            planned.append(
-                plan(
-                    sources,
-                    out,
-                    base=base if space.rule.needs_base else None,
-                    rule=space.rule,
-                    rule_params=space.params_at(end),
-                    **options,
-                )
+            planned = plan(
+                sources,
+                out,
+                base=base if space.rule.needs_base else None,
+                rule=space.rule,
+                rule_params=space.params_at(end),
+                **options,
             )
-    return planned[0]
+            if first is None:
+                first, sources, base = planned, list(planned.members), planned.base
+    assert first is not None
+    return first
 
 
 def check_output(planned: Plan, journal: Journal | None) -> None:

@@ -70,7 +70,7 @@ class SoupReport:
         Score of the soup.
     uniform_score : float or None
         Score of the average of all members with a score, without the base; None if it
-        failed. It is their mean, except for a single rule that needs no base.
+        failed.
     lower_is_better : bool
         Whether lower scores are better.
     candidates : tuple of Candidate
@@ -80,6 +80,9 @@ class SoupReport:
         ``"windows"`` or the weights of each round of ``"greedy"``; rule by rule.
     rules : tuple of RuleResult
         Best combination by each rule, and the number of its scores.
+    compares_rules : bool
+        Whether there are several rules, a rule that needs a base, or ranges of
+        parameters. ``uniform_score`` is then that of the mean of the members.
     chosen : Candidate
         Candidate that was written.
     written : MergeReport
@@ -103,6 +106,7 @@ class SoupReport:
     candidates: tuple[Candidate, ...] = field(repr=False)
     history: tuple[Candidate, ...] = field(repr=False)
     rules: tuple[RuleResult, ...] = field(repr=False)
+    compares_rules: bool
     chosen: Candidate = field(repr=False)
     written: MergeReport = field(repr=False)
     checkpoints: tuple[Checkpoint, ...] = field(repr=False)
@@ -169,7 +173,7 @@ def make_soup(
     Single members are scored in place. Any other combination is written beside the
     output, in the format of the first member, scored and removed. Several rules are
     compared with each other, with the mean of all members, and with single members: the
-    checkpoint that scores best is written, the simplest of those that score the same.
+    checkpoint that scores best is written, the simplest one in a tie.
 
     Parameters
     ----------
@@ -333,6 +337,7 @@ def _report(
         candidates=tuple(scorer.candidates),
         history=found.history,
         rules=found.results,
+        compares_rules=found.compares_rules,
         chosen=chosen,
         written=written,
         checkpoints=checkpoints,

@@ -72,7 +72,7 @@ def resolve_rules(
     rule : str, Rule, or sequence of them
         Rules or their names.
     params : mapping of str to value
-        Parameters of the rules; each rule gets those that it has.
+        Parameters of the rules; each rule gets the ones that it has.
     ranges : mapping of str to (low, high)
         Parameters that a selection chooses.
 
@@ -104,7 +104,11 @@ def resolve_rules(
         )
     for name in [*params, *ranges]:
         if len(rules) > 1 and not any(name in entry.params for entry in rules):
-            raise ValueError(f"no rule of {', '.join(names)} has a parameter {name!r}")
+            known = sorted({param for entry in rules for param in entry.params})
+            raise ValueError(
+                f"no rule of {', '.join(names)} has a parameter {name!r} (known: "
+                f"{', '.join(known) or 'none'})"
+            )
     return [
         RuleSpace(
             ParametrizedRule(entry, _owned(entry, params, rules), rule_identity(entry)),

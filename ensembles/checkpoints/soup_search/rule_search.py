@@ -25,7 +25,7 @@ class RuleResult(NamedTuple):
     candidate : Candidate or None
         Best combination of the members by the rule; None if none has a score.
     n_scores : int
-        Number of combinations that were scored for it, the journal's included.
+        Number of combinations by the rule that were scored, the journal's included.
     """
 
     rule: str
@@ -59,7 +59,10 @@ class Comparison(NamedTuple):
     chosen : Candidate
         Candidate to write.
     uniform : Candidate
-        Combination of all members with equal weights.
+        Combination of all members with equal weights: their mean if rules are compared,
+        otherwise by the rule.
+    compares_rules : bool
+        Whether there are several rules, a rule that needs a base, or ranges.
     results : tuple of RuleResult
         Best combination by each rule.
     history : tuple of Candidate
@@ -68,6 +71,7 @@ class Comparison(NamedTuple):
 
     chosen: Candidate
     uniform: Candidate
+    compares_rules: bool
     results: tuple[RuleResult, ...]
     history: tuple[Candidate, ...]
 
@@ -85,8 +89,9 @@ def compare_rules(
     scorer : CandidateScorer
         Scorer of the candidates, with scores of the members.
     spaces : sequence of RuleSpace
-        Rules to compare. If there is only one, the selection's choice is the result;
-        otherwise it is the best of the base, the members, their mean and the rules.
+        Rules to compare. If there is only one, the choice of the selection is the
+        result; otherwise it is the best of the base, the members, their mean and the
+        rules.
     selection : Selection or None
         Selection of the weights; None combines all members with equal weights.
     params : mapping of str to value
@@ -101,8 +106,8 @@ def compare_rules(
     ValueError
         If the combination that the selection chose has no score.
     """
-    space = spaces[0]
-    is_plain = len(spaces) == 1 and not (space.rule.needs_base or space.ranges)
+    space, is_single = spaces[0], len(spaces) == 1 and selection is not None
+    is_plain = is_single and not (space.rule.needs_base or space.ranges)
     if is_plain:
         searches = [search(scorer, space, selection, params)]
         uniform = RuleScore(scorer, space.how).equal()
@@ -110,7 +115,7 @@ def compare_rules(
         uniform = RuleScore(scorer, MEAN).equal()
         searches = [search(scorer, entry, selection, params) for entry in spaces]
     chosen = searches[0].chosen
-    if len(spaces) > 1 or selection is None:
+    if not is_single:
         singles = [scorer.single(index) for index in range(len(scorer.sources))]
         combined = [entry.result.candidate for entry in searches]
         best = scorer.best([*singles, uniform, *(c for c in combined if c)])
@@ -124,6 +129,7 @@ def compare_rules(
     return Comparison(
         chosen,
         uniform,
+        not is_plain,
         tuple(entry.result for entry in searches),
         tuple(candidate for entry in searches for candidate in entry.history),
     )
@@ -153,9 +159,9 @@ def search(
     RuleSearch
     """
     score = RuleScore(scorer, space.how, space.ranges)
-    n_before = len(scorer.candidates)
     history: tuple[Candidate, ...] = ()
-    if selection is None:
+    has_choice = bool(space.ranges) or not params.get("equal_weights", False)
+    if selection is None or not has_choice:
         chosen = score.equal()
     else:
         result = run_selection(selection, len(scorer.scorable), score, **params)
@@ -164,9 +170,8 @@ def search(
             score.candidate(trial.weights, trial.counts, trial.params)
             for trial in result.history
         )
-    n_scores = len(scorer.candidates) - n_before
-    best: Candidate | None = chosen
-    if chosen.rule is None or chosen.score is None:
-        combined = [c for c in scorer.candidates if c.rule == space.rule.name]
-        best = scorer.best(combined)
+    combined = [c for c in scorer.candidates if c.rule == space.rule.name]
+    n_scores, best = len(combined), scorer.best(combined)
+    if chosen in combined and chosen.score is not None:  # the last among equals
+        best = chosen
     return RuleSearch(RuleResult(space.rule.name, best, n_scores), chosen, history)

@@ -71,7 +71,11 @@ def resolve_combiner(
     combiner = COMBINERS.get(rule) if isinstance(rule, str) else None
     if combiner is not None and (of == "probabilities" or combiner.input == "values"):
         return combiner
-    elementwise = {name: entry for name, entry in RULES.items() if entry.is_elementwise}
+    elementwise = {
+        name: entry
+        for name, entry in RULES.items()
+        if entry.is_elementwise and entry.n_members is None
+    }
     if isinstance(rule, str) and rule in elementwise:
         return ElementwiseCombiner(elementwise[rule])
     # The error names both; a combiner of other input is an error of the estimator.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Self, get_args
 
@@ -120,7 +121,8 @@ class SoupPathDisplay(Display):
         Parameters
         ----------
         report : SoupReport
-            Report of a soup with ``select="greedy_soup"``.
+            Report of a soup with ``select="greedy_soup"``. Of several rules, the one
+            that was written is drawn, or the first.
         metric : str, default="score"
             Name of the score.
         ax : matplotlib.axes.Axes or None, default=None
@@ -138,10 +140,14 @@ class SoupPathDisplay(Display):
             If the soup is not a greedy soup.
         """
         import_pyplot()
+        rules = [result.rule for result in report.rules]
+        drawn = report.chosen.rule if report.chosen.rule in rules else rules[0]
         scores = {
             frozenset(candidate.members): candidate.score
             for candidate in report.candidates
             if len(set(candidate.weights)) == 1
+            and candidate.rule in (None, drawn)
+            and (report.base is None or candidate.members != (report.base,))
         }
         display = cls._from_scores(
             report.members, scores, metric, report.lower_is_better, report.out
@@ -188,7 +194,7 @@ class SoupPathDisplay(Display):
         """
         import_pyplot()
         entries = read_journal(path)
-        current = _of_last_command(entries)
+        current = _without_base(_of_last_command(entries))
         scores = {frozenset(e.members): e.score for e in current if e.is_uniform}
         members = [next(iter(key)) for key in scores if len(key) == 1]
         notes = _count_notes(
@@ -385,6 +391,14 @@ def _of_last_command(entries: Sequence[JournalEntry]) -> list[JournalEntry]:
         if all(versions[name] == version for name, version in e.members.items())
         and (len(e.members) == 1 or e.settings == settings[0])
     ]
+
+
+def _without_base(entries: Sequence[JournalEntry]) -> list[JournalEntry]:
+    """Entries without the score of the base that the rule of the others needs."""
+    bases = {
+        json.loads(entry.settings).get("base", {}).get("path") for entry in entries
+    }
+    return [e for e in entries if len(e.members) > 1 or not bases & e.members.keys()]
 
 
 def _count_notes(number: int, what: str) -> list[str]:

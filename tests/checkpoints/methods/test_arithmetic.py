@@ -81,6 +81,12 @@ def test_a_negative_weight_removes_a_task_and_weights_may_cancel() -> None:
         task_arithmetic([*members, [1.0]], [0.1, 0.2, -0.3], base=[2.0], normalize=True)
 
 
+def test_a_difference_is_added_to_another_member(rng: np.random.Generator) -> None:
+    a, b, base = rng.normal(size=(3, 20))
+    found = task_arithmetic([a, b], [1, 0.5], base=base)
+    np.testing.assert_allclose(found, a + 0.5 * (b - base), rtol=1e-14, atol=1e-15)
+
+
 def test_normalized_it_is_the_mean(rng: np.random.Generator) -> None:
     stack, weights = rng.normal(size=(3, 50)), [1.0, 2.0, 4.0]
     found = task_arithmetic(stack, weights, base=rng.normal(size=50), normalize=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,18 @@ def test_tensors_are_trimmed_each_at_its_own_magnitude(
         expected = ties(np.array([x[name], y[name]]), base=base[name], density=0.4)
         assert merged[name].tobytes() == expected.tobytes()
     assert (merged["c"] != base["c"]).any()
+
+
+def test_histograms_of_many_tensors_are_not_in_memory_at_once(
+    rng: np.random.Generator,
+) -> None:
+    base = {f"w{i}": rng.normal(size=100).astype(np.float32) for i in range(60)}
+    members = [{n: w + np.float32(k) for n, w in base.items()} for k in (1, 2)]
+    tracemalloc.start()
+    average(members, base=base, rule="ties", rule_params={"scope": "tensor"})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30 << 20  # one histogram is 1 MiB for each member
 
 
 @pytest.mark.parametrize(

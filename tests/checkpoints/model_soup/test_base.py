@@ -284,6 +284,15 @@ def test_a_fitted_soup_is_pickled(task_sum: str) -> None:
     [
         ({"base": None}, "rule 'scaled_sum' needs the checkpoint .*; pass it as base="),
         ({"checkpoints": None}, "needs checkpoints and their base, found checkpoints="),
+        (
+            {"rule": "nearswap", "weights": "greedy"},
+            "rule 'nearswap' takes none; leave",
+        ),
+        (
+            {"weights": "optuna", "weights_params": {"equal_weights": True}},
+            "equal_weights=True leaves nothing to choose in a ModelSoup",
+        ),
+        ({"rule": "fisher"}, "rule 'fisher' needs moments of the members' data, which"),
         ({"weights": "wise_ft"}, "the base a weight, but rule 'scaled_sum' takes"),
         ({"rule_params": {"scale": -1}}, "scale must not be negative, found -1"),
         ({"rule_params": {"densty": 1}}, "has no parameter 'densty'"),

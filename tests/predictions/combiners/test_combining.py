@@ -33,7 +33,9 @@ from ensembles.rules.spherical import slerp
 WHOLE = [
     resolve_combiner(name)
     for name in RULES
-    if name not in COMBINERS and RULES[name].is_elementwise
+    if name not in COMBINERS
+    and RULES[name].is_elementwise
+    and RULES[name].n_members is None
 ]
 ALL = [*COMBINERS.values(), *WHOLE]
 # What comes back from identical members is each of them.

@@ -65,6 +65,45 @@ def test_the_path_is_that_of_the_soup(tmp_path: Path, score: Any) -> None:
         )
 
 
+def test_the_path_of_a_rule_with_a_base_has_neither_base_nor_mean(
+    tmp_path: Path,
+) -> None:
+    made(tmp_path, "base.safetensors", 2)
+    report = soup(
+        tmp_path,
+        base=tmp_path / "base.safetensors",
+        rule="task_arithmetic",
+        rule_params={"scale": 0.5},
+        select="greedy_soup",
+    )
+    report_display, journal_display = (
+        SoupPathDisplay.from_report(report),
+        SoupPathDisplay.from_journal(tmp_path / "soup.journal.jsonl"),
+    )
+    # Half the sum of the differences from 2: a + b is 4.5, and a + b + f is 4.
+    for display in (report_display, journal_display):
+        assert stems(display) == "abfcde"
+        assert display.outcomes[:3] == ["kept", "kept", "kept"]
+        assert display.score == report.score == 0
+
+
+def test_the_path_of_several_rules_is_that_of_the_one_that_was_written(
+    tmp_path: Path,
+) -> None:
+    made(tmp_path, "base.safetensors", 2)
+    report = soup(
+        tmp_path,
+        base=tmp_path / "base.safetensors",
+        rule=["task_arithmetic", "median"],
+        rule_params={"scale": 0.5},
+        select="greedy_soup",
+    )
+    display = SoupPathDisplay.from_report(report)
+    assert report.chosen.rule == "task_arithmetic"
+    assert display.outcomes[:3] == ["kept", "kept", "kept"]
+    assert display.score == report.score == 0
+
+
 def test_the_picture_has_members_soups_and_the_uniform_soup(tmp_path: Path) -> None:
     display = SoupPathDisplay.from_report(soup(tmp_path), metric="nearness")
     ax = display.ax_

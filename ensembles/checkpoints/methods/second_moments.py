@@ -1,15 +1,135 @@
-"""RegMean: the weight with the smallest squared error on the members' data."""
+"""Rules with second moments of the members' data: Fisher weighting and RegMean."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.registry import register
+from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
 from ensembles.rules.table import RULES
+
+
+def sums_of_squares(stack: Float64, *, moments: Float64) -> Float64:
+    """Sum of squares of the Fisher information of each member."""
+    return np.asarray((moments**2).sum(axis=1)[None])
+
+
+def divisors(
+    total: Float64,
+    weights: Float64,
+    *,
+    epsilon: float = 0.0,
+    scope: Literal["model", "tensor"] = "model",
+) -> Float64:
+    """Norm of the Fisher information of each member, infinite if it is 0."""
+    if scope not in ("model", "tensor"):
+        raise ValueError(f"scope must be 'model' or 'tensor', found {scope!r}")
+    norms = np.sqrt(total) + epsilon
+    return np.where(norms > 0, norms, np.inf)
+
+
+def is_normalized(*, normalize: bool = False) -> bool:
+    """Whether the norms are needed."""
+    return normalize
+
+
+@register(
+    RULES,
+    passes=(Pass(sums_of_squares, divisors, is_normalized),),
+    needs_moments="fisher",
+)
+def fisher(
+    stack: Float64,
+    weights: Float64,
+    *,
+    moments: Float64,
+    state: Float64 | None,
+    floor: float = 0.0,
+    favor_first: bool = False,
+    epsilon: float = 0.0,
+    normalize: bool = False,
+) -> Float64:
+    """Mean of members, each entry weighted by its Fisher information.
+
+    An entry of the result is ``sum(w * F * x) / sum(w * F)`` over members with weights
+    w, entries x and diagonal Fisher information F, from `collect_fisher`: the mode of
+    the product of Gaussian approximations of the members' posteriors. Where F is 0 for
+    all members, and for tensors without F, it is the weighted mean.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size)
+        Members along axis 0.
+    weights : ndarray of shape (n_members,)
+        Non-negative member weights; only their ratios matter.
+    moments : ndarray of shape (n_members, size)
+        Diagonal Fisher information of each entry, non-negative.
+    state : ndarray of shape (n_members,) or None
+        Norm of F of each member with ``normalize``.
+    floor : float, default=0.0
+        Smallest value of F; smaller values are replaced. F is a mean of squared
+        gradients, often below 1e-6: then a floor of 1e-6 turns the result into the
+        plain mean.
+    favor_first : bool, default=False
+        Whether ``floor`` applies to the first member only, so that entries that matter
+        to no member stay those of the first.
+    epsilon : float, default=0.0
+        Added to F of each member, after the floor, and to the norms.
+    normalize : bool, default=False
+        Whether F of each member is divided by its Euclidean norm over all tensors, so
+        that each member counts the same; over each tensor with ``scope="tensor"``.
+
+    Returns
+    -------
+    ndarray of shape (size,)
+
+    Raises
+    ------
+    ValueError
+        If an entry of F, ``floor`` or ``epsilon`` is negative.
+
+    Notes
+    -----
+    The default is the formula of the paper. ``floor=1e-6, favor_first=True,
+    normalize=True`` is the code of its authors (mmatena/model_merging);
+    ``epsilon=1e-6, normalize=True`` are MergeLM and FusionBench, whose F differs too:
+    they square the gradient of a whole batch, summed over all classes.
+
+    References
+    ----------
+    Matena and Raffel (2022), "Merging models with Fisher-weighted averaging",
+    arXiv:2111.09832, equation 2.
+    """
+    if min(floor, epsilon) < 0:
+        raise ValueError(
+            f"floor and epsilon must not be negative, found {floor} and {epsilon}"
+        )
+    scale = weights if state is None else weights / state
+    total, weighted = np.zeros((2, stack.shape[1]))
+    rows = np.flatnonzero(weights)  # infinities of other members must not count
+    for row in rows.tolist():
+        information = moments[row]
+        if information.min(initial=0) < 0:
+            raise ValueError(
+                "Fisher information must not be negative, found "
+                f"{information.min()}; collect it with collect_fisher"
+            )
+        if floor > 0 and (row == 0 or not favor_first):
+            information = np.maximum(information, floor)
+        counted = (information + epsilon if epsilon else information) * scale[row]
+        total += counted
+        counted *= stack[row]
+        weighted += counted
+    weighted /= total
+    if total.min(initial=np.inf) > 0:
+        return np.asarray(weighted)
+    mean = (weights[rows, None] * stack[rows]).sum(axis=0) / weights.sum()
+    return np.asarray(np.where(total == 0, mean, weighted))  # NaN passes through
 
 
 @register(RULES, needs_moments="gram", unit="tensor", workspace=6)
@@ -62,8 +182,8 @@ def regmean(
     return noise where it is singular, as for inputs that are always 0 or fewer rows
     than inputs with ``alpha=1``. Here the difference from the weighted mean of the
     members is solved for, and directions that no data determine, or none above the
-    rounding errors of G, keep the mean; no ridge is added. They divide G by the number of rows, as
-    ``collect_gram(reduction="mean")`` does.
+    rounding errors of G, keep the mean; no ridge is added. They divide G by the number
+    of rows, as ``collect_gram(reduction="mean")`` does.
 
     References
     ----------
@@ -89,14 +209,14 @@ def regmean(
     mean = np.tensordot(weights[rows], columns[rows], 1) / weights.sum()
     total = np.zeros((n_inputs, n_inputs))
     products = np.zeros(mean.shape)
-    for row in rows:
+    for row in rows.tolist():
         gram = moments[row].reshape(n_inputs, n_inputs).astype(np.float64)
         gram = weights[row] * _damped(gram, alpha)
         total += gram
         products += gram @ (columns[row] - mean)
     precision = np.finfo(moments[0].dtype).eps
     merged = mean + _solve(total, products, 4 * precision * np.sqrt(n_inputs))
-    return (merged if is_transposed else merged.T).reshape(-1)
+    return np.asarray(merged if is_transposed else merged.T).reshape(-1)
 
 
 def _damped(gram: Float64, alpha: float) -> Float64:

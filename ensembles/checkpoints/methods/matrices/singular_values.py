@@ -1,0 +1,142 @@
+"""Singular values and vectors of task matrices, and their orthogonal combinations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from ensembles._typing import Float64
+
+
+class SingularValues(NamedTuple):
+    """Some singular values of a matrix, or of several, with their vectors.
+
+    Parameters
+    ----------
+    left : ndarray of shape (n_rows, n_values)
+        Left singular vectors.
+    values : ndarray of shape (n_values,)
+        Singular values.
+    right : ndarray of shape (n_values, n_columns)
+        Right singular vectors.
+    """
+
+    left: Float64
+    values: Float64
+    right: Float64
+
+
+def leading(
+    matrix: Float64, n_values: int, *, norm: float, epsilon: float
+) -> SingularValues:
+    """Largest singular values of a matrix, with their vectors.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_rows, n_columns)
+        Matrix.
+    n_values : int
+        How many are returned at most. Values that count as zero are left out, because
+        their vectors are arbitrary.
+    norm : float
+        Norm of the matrix, or of a larger one that it is a part of.
+    epsilon : float
+        Singular values up to this fraction of ``norm`` count as zero.
+
+    Returns
+    -------
+    SingularValues
+    """
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    kept = min(n_values, n_above(values, norm, epsilon, max(matrix.shape)))
+    # Copies: a view would keep all vectors in memory.
+    return SingularValues(left[:, :kept].copy(), values[:kept], right[:kept].copy())
+
+
+def orthogonalized(parts: Iterable[SingularValues], epsilon: float) -> SingularValues:
+    """Singular values of several matrices, with the nearest orthonormal vectors.
+
+    Parameters
+    ----------
+    parts : iterable of SingularValues
+        Singular values of each matrix.
+    epsilon : float
+        Directions that contribute up to this fraction of the largest are left out.
+
+    Returns
+    -------
+    SingularValues
+        In the order of the parts.
+    """
+    lefts, values, rights = (list(column) for column in zip(*parts, strict=True))
+    left, right = np.hstack(lefts), np.vstack(rights)
+    lefts.clear()
+    rights.clear()
+    return SingularValues(
+        orthogonal_factor(left, epsilon)[1],
+        np.concatenate(values),
+        orthogonal_factor(right, epsilon)[1],
+    )
+
+
+def orthogonal_factor(matrix: Float64, epsilon: float) -> tuple[Float64, Float64]:
+    """Singular values of a matrix and its orthogonal polar factor.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_rows, n_columns)
+        Matrix U diag(s) V.
+    epsilon : float
+        Singular values up to this fraction of the largest count as zero, as do values
+        within rounding error.
+
+    Returns
+    -------
+    singular_values : ndarray of shape (min(n_rows, n_columns),)
+        All of these, in descending order.
+    factor : ndarray of shape (n_rows, n_columns)
+        U V without the directions of singular value zero, which are arbitrary.
+    """
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    kept = n_above(values, values[:1].sum(), epsilon, max(matrix.shape))
+    return values, left[:, :kept] @ right[:kept]
+
+
+def norm_of(matrix: Float64) -> float:
+    """Frobenius norm, also where the squares of entries are out of range.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_rows, n_columns)
+        Matrix with finite entries.
+
+    Returns
+    -------
+    float
+    """
+    largest = np.abs(matrix).max(initial=0.0)
+    return float(largest * np.linalg.norm(matrix / largest)) if largest else 0.0
+
+
+def n_above(values: Float64, norm: float, epsilon: float, size: int) -> int:
+    """Number of singular values above rounding error and above a fraction of a norm.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_values,)
+        Singular values.
+    norm : float
+        Norm of the matrix.
+    epsilon : float
+        Fraction of the norm.
+    size : int
+        Larger side of the matrix, to which rounding errors are proportional.
+
+    Returns
+    -------
+    int
+    """
+    fraction = max(epsilon, size * np.finfo(np.float64).eps)
+    return int(np.count_nonzero(values > fraction * norm))
