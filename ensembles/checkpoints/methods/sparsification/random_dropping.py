@@ -9,9 +9,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.methods.trimming import shares_of_members
-from ensembles.kernels.random_masks import RESOLUTION, add_randomly, scale_randomly
+from ensembles.checkpoints.methods.sparsification.trimming import shares_of_members
 from ensembles.kernels.sorting import magnitude_ranks
+from ensembles.kernels.task_vectors.random_masks import (
+    RESOLUTION,
+    add_randomly,
+    scale_randomly,
+)
 from ensembles.rules.position import Position
 
 Shares = float | Sequence[float]

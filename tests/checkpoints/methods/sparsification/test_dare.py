@@ -20,7 +20,7 @@ from ensembles.checkpoints.methods import (
     task_arithmetic,
 )
 from ensembles.dtypes import FLOATS, round_to_dtype
-from ensembles.kernels.random_masks import random_words
+from ensembles.kernels.task_vectors.random_masks import random_words
 from ensembles.rules.rule import Rule
 from tests.checkpoints.building import save_shards
 
