@@ -50,7 +50,8 @@ def _find_bins(
             f"the other end, found density={density!r} and gamma={gamma!r}"
         )
     n_outliers = np.minimum((outliers * n_elements).astype(np.int64), n_elements - kept)
-    return find_bins(total, np.stack([n_outliers + kept, n_outliers + 1], axis=1))
+    largest = np.minimum(n_outliers + 1, n_elements)
+    return find_bins(total, np.stack([n_outliers + kept, largest], axis=1))
 
 
 def _find_ends(total: Counts, weights: Float64, *, state: Bins) -> Kept:

@@ -107,7 +107,9 @@ class Dropping(NamedTuple):
             "name": position.name,
             "start": position.start,
         }
-        factors = weights if self.state is None else weights * self.state
+        factors = weights
+        if self.state is not None:  # NaN for a member with NaN
+            factors = np.where(weights == 0, 0.0, weights * self.state)
         if highest is lowest:
             factors = factors / lowest if self.rescale == "expected" else factors
             add_randomly(stack, base, lowest, factors, out, **key)
