@@ -7,6 +7,7 @@ represents every number of a narrow format exactly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -200,6 +201,26 @@ def widen(stack: Array) -> Float64:
     else:
         _widen_small(stack.view(form.bits), out, *format_constants(form))
     return out
+
+
+def stack_members(members: Sequence[Array] | Array) -> Array:
+    """Stack of members.
+
+    Parameters
+    ----------
+    members : n_members arrays of shape (size,), float formats
+        Members; an array of shape (n_members, size) is returned unchanged.
+
+    Returns
+    -------
+    ndarray of shape (n_members, size)
+        In the format of the members if they share one, else in float64.
+    """
+    if isinstance(members, np.ndarray):
+        return members
+    if len({member.dtype for member in members}) == 1:
+        return np.asarray(members)
+    return np.array([widen(member[None])[0] for member in members])
 
 
 def widen_reference(values: Array) -> Float64:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ensembles._typing import Array, Float64
-from ensembles.kernels.casting import narrow, widen
+from ensembles.kernels.casting import narrow, stack_members, widen
 from ensembles.kernels.gram import BLOCK
 from ensembles.kernels.jit import LANE
 from ensembles.parallel import chunks
@@ -447,23 +447,3 @@ class BlockRule(RegisteredFunction):
                     f"entries for rule {self.name!r} must not be negative: "
                     f"members[{index}] has {float(stack[index][is_negative][0])}"
                 )
-
-
-def stack_members(members: Sequence[Array] | Array) -> Array:
-    """Stack of members.
-
-    Parameters
-    ----------
-    members : n_members arrays of shape (size,), float formats
-        Members; an array of shape (n_members, size) is returned unchanged.
-
-    Returns
-    -------
-    ndarray of shape (n_members, size)
-        In the format of the members if they share one, else in float64.
-    """
-    if isinstance(members, np.ndarray):
-        return members
-    if len({member.dtype for member in members}) == 1:
-        return np.asarray(members)
-    return np.array([widen(member[None])[0] for member in members])
