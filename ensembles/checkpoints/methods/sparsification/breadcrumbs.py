@@ -13,8 +13,8 @@ from ensembles.checkpoints.methods.checks import (
     check_number,
     weight_divisor,
 )
-from ensembles.checkpoints.methods.deltas import add_deltas
-from ensembles.checkpoints.methods.trimming import (
+from ensembles.checkpoints.methods.sparsification.deltas import add_deltas
+from ensembles.checkpoints.methods.sparsification.trimming import (
     SCOPES,
     Kept,
     Scope,
@@ -22,14 +22,14 @@ from ensembles.checkpoints.methods.trimming import (
     n_kept,
     shares_of_members,
 )
-from ensembles.kernels.magnitudes import (
+from ensembles.kernels.task_vectors.magnitudes import (
     Bins,
     count_lower,
     count_upper,
     find_bins,
     find_magnitudes,
 )
-from ensembles.kernels.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.table import RULES
