@@ -215,6 +215,9 @@ class _Place(NamedTuple):
     position: Position  # of the first tensor
 
 
+_Places = Mapping[str, _Place]  # by name of the tensor
+
+
 class _Streamer:
     """State that the threads of a stream share."""
 
@@ -258,8 +261,8 @@ class _Streamer:
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
         """Compute the rule's state of each tensor, from passes over its parts."""
         plan = self.plan
-        counted = {self._name(target): target for target in targets}
-        counted = {n: t for n, t in counted.items() if n not in self.states}
+        named = ((self._name(target), target) for target in targets)
+        counted = {name: t for name, t in named if name not in self.states}
         shared = [[name] for name in counted]
         if plan.rule.spans_model(plan.rule_params):
             shared = [sorted(counted)]  # an order that does not depend on the files
@@ -276,18 +279,12 @@ class _Streamer:
                 self.n_threads,
             )
 
-    def _adder(
-        self, entry: Pass, places: Mapping[str, _Place]
-    ) -> Callable[[_Job], None]:
+    def _adder(self, entry: Pass, places: _Places) -> Callable[[_Job], None]:
         """Function of one thread, which adds the statistics of a job to a total."""
         return partial(self.add_statistics, entry, places, ReadBuffers())
 
     def add_statistics(
-        self,
-        entry: Pass,
-        places: Mapping[str, _Place],
-        buffers: ReadBuffers,
-        job: _Job,
+        self, entry: Pass, places: _Places, buffers: ReadBuffers, job: _Job
     ) -> None:
         """Add the statistics of a job to a total, and finish a complete total."""
         plan, target, name = self.plan, job.target, self._name(job.target)
@@ -307,12 +304,11 @@ class _Streamer:
                     before=partial_total,
                 )
             self._report(block.sources)
-        if partial_total is None:  # an empty tensor has no parts
-            return
+        assert partial_total is not None  # jobs are not empty
         ordered, start, names, position = places[name]
         with naming(name):
             total = ordered.add(start + job.start, start + job.stop, partial_total)
-            if total is None:
+            if total is None:  # parts are missing
                 return
             # At once, because the totals of many tensors may be larger than they are.
             state = plan.rule.compute_state(
