@@ -231,7 +231,7 @@ class Ranged:
 def test_optuna_samples_the_ranges_of_a_score(equal_weights: bool) -> None:
     pytest.importorskip("optuna")
     score = Ranged()
-    params = {"n_trials": 30, "equal_weights": equal_weights}
+    params: dict[str, Any] = {"n_trials": 30, "equal_weights": equal_weights}
     result = run_selection(SELECTIONS["optuna"], 2, score, **params)
     assert score.tried[0] == {"density": 0.5, "k": 2}
     assert all(type(tried["k"]) is int for tried in score.tried)
