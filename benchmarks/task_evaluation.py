@@ -28,6 +28,7 @@ def features(backbone: nn.Module, part: Part) -> Tensor:
 
 def centroids(backbone: nn.Module, part: Part, n_classes: int) -> Tensor:
     """L2-normalized mean feature of each class, as its vector."""
+    assert len(part.labels.unique()) == n_classes, "a class without examples"
     vectors = features(backbone, part)
     means = [vectors[part.labels == label].mean(0) for label in range(n_classes)]
     return normalize(torch.stack(means))

@@ -17,6 +17,7 @@ from ensembles.checkpoints import average
 from ensembles.checkpoints.methods.builtin import RULES
 
 SCALES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+TRIMMED = "fine-tuned, trimmed to 20 %"
 SCALED = ("scale", SCALES)
 RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)  # of WUDI's steps
 N_EXAMPLES = 256  # training rows of each task for Gram matrices
@@ -88,6 +89,8 @@ def merges(
     yield Merged("base", evaluation.accuracies(members.base))
     own = [evaluation.accuracies(state) for state in states]
     yield Merged("fine-tuned", [row[index] for index, row in enumerate(own)])
+    if "magnitude_prune" in RULES:
+        yield Merged(TRIMMED, trimmed(members.base, states, evaluation))
     yield Merged("best single model", max(own, key=np.mean))
     yield Merged("multi-task training", evaluation.accuracies(members.multi_task))
     yield Merged("prediction ensemble", evaluation.ensemble(states))
@@ -95,6 +98,15 @@ def merges(
     for name, method in METHODS.items():
         if name in only and method.rule in RULES:
             yield merged(name, method, members.base, states, evaluation, data)
+
+
+def trimmed(
+    base: State, states: Sequence[State], evaluation: Evaluation
+) -> list[float]:
+    """Accuracy of each fine-tuned model with 20 % of its changes, as TIES keeps."""
+    options = {"rule": "magnitude_prune", "rule_params": {"density": 0.2}}
+    pruned = [average([state], base=base, **options) for state in states]
+    return [evaluation.accuracies(state)[i] for i, state in enumerate(pruned)]
 
 
 def merged(

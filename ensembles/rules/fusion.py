@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.kernels.magnitudes import (
+from ensembles.kernels.pairs import replaced_outliers, scaled_differences
+from ensembles.kernels.task_vectors.magnitudes import (
     N_BINS,
     Bins,
     count_lower,
@@ -16,7 +17,6 @@ from ensembles.kernels.magnitudes import (
     find_bins,
     find_magnitudes,
 )
-from ensembles.kernels.pairs import replaced_outliers, scaled_differences
 from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.passes import Pass

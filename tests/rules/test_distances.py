@@ -82,7 +82,7 @@ def test_scalars_have_their_median(n_members: int, rng: np.random.Generator) -> 
             geometric_median(stack), median(stack), rtol=4 * float(np.finfo(dtype).eps)
         )
     # Equal members count once in the mean of the two that are medians.
-    assert geometric_median([[1.0], [1], [2], [3]]).tolist() == [1.5]
+    assert geometric_median([[1.0], [1.0], [2.0], [3.0]]).tolist() == [1.5]
     weights = rng.integers(1, 4, n_members)
     repeated = median(np.repeat(stack, weights, axis=0))
     np.testing.assert_allclose(geometric_median(stack, weights), repeated, rtol=1e-6)
@@ -152,6 +152,8 @@ def test_members_without_weight_may_hold_anything() -> None:
 
 
 def test_identical_members_among_others_count_with_all_their_weight() -> None:
+    # As in yzhao062/pyod#746, which dropped repetitions.
+    assert geometric_median(np.array([[0.0], [0], [0], [10], [20]])).tolist() == [0]
     stack = np.array([[0.0, 0], [1, 0], [0, 1], [0, 0], [1, 0]])
     found = geometric_median(stack, [1, 2, 3, 1, 0.5])
     np.testing.assert_allclose(

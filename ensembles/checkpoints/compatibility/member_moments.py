@@ -46,7 +46,7 @@ class MemberMoments(NamedTuple):
 def open_moments(
     sources: Sequence[MomentsSource], members: Sequence[Checkpoint]
 ) -> tuple[MemberMoments, ...]:
-    """Open moments, and compare samples of the members with those that they name.
+    """Open moments, and compare samples of the members with the ones in the moments.
 
     Parameters
     ----------

@@ -82,14 +82,13 @@ class StreamResult:
             32 hexadecimal digits for each of ``plan.sources``.
         """
         read: list[dict[str, Tensor]] = [{} for _ in plan.sources]
-        n_before = len(plan.checkpoints)
+        starts = 0, len(plan.members), len(plan.checkpoints)
         for target in plan.targets:
-            for tensors, tensor in zip(read, target.members, strict=False):
-                tensors[target.name] = tensor
-            if target.base is not None:
-                read[n_before - 1][target.name] = target.base
-            for tensors, tensor in zip(read[n_before:], target.moments, strict=False):
-                tensors[target.name] = tensor
+            base = () if target.base is None else (target.base,)
+            own = target.members, base, target.moments
+            for start, tensors in zip(starts, own, strict=True):
+                for index, tensor in enumerate(tensors, start):
+                    read[index][target.name] = tensor
         return [
             digest({n: (t.dtype, t.shape, self.blocks[t]) for n, t in tensors.items()})
             for tensors in read
@@ -327,11 +326,7 @@ class _Streamer:
         self.states |= dict.fromkeys(names, state)
 
     def _name(self, target: TensorPlan) -> str:
-        """Name of a tensor in the first member.
-
-        Tied tensors, which some formats store under each of their names, are equal in
-        the result, whatever depends on their name.
-        """
+        """Name of a tensor in the first member, one for all names of tied tensors."""
         return self._names.get(target.members[0], target.name)
 
     def combine(self, buffers: ReadBuffers, job: _Job) -> _Combined:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_number, weight_divisor
-from ensembles.kernels.task_vectors import add_task_vectors
+from ensembles.kernels.task_vectors.sums import add_task_vectors
 from ensembles.registry import register
 from ensembles.rules.table import RULES
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
-from ensembles.kernels.active_deltas import count_active, merge_active
+from ensembles.kernels.task_vectors.active_deltas import count_active, merge_active
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.table import RULES

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ensembles._typing import Array, Float64
+from ensembles.checkpoints.methods.matrices.blas import one_blas_thread
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position
@@ -206,16 +207,17 @@ def regmean(
     rows = np.flatnonzero(weights)  # infinities of other members must not count
     matrices = stack.reshape(len(stack), *shape)
     columns = matrices if is_transposed else matrices.swapaxes(1, 2)
-    mean = np.tensordot(weights[rows], columns[rows], 1) / weights.sum()
+    cutoff = 4 * np.finfo(moments[0].dtype).eps * np.sqrt(n_inputs)
     total = np.zeros((n_inputs, n_inputs))
-    products = np.zeros(mean.shape)
-    for row in rows.tolist():
-        gram = moments[row].reshape(n_inputs, n_inputs).astype(np.float64)
-        gram = weights[row] * _damped(gram, alpha)
-        total += gram
-        products += gram @ (columns[row] - mean)
-    precision = np.finfo(moments[0].dtype).eps
-    merged = mean + _solve(total, products, 4 * precision * np.sqrt(n_inputs))
+    with one_blas_thread():  # the bytes would depend on the number of threads
+        mean = np.tensordot(weights[rows], columns[rows], 1) / weights.sum()
+        products = np.zeros(mean.shape)
+        for row in rows.tolist():
+            gram = moments[row].reshape(n_inputs, n_inputs).astype(np.float64)
+            gram = weights[row] * _damped(gram, alpha)
+            total += gram
+            products += gram @ (columns[row] - mean)
+        merged = mean + _solve(total, products, cutoff)
     return np.asarray(merged if is_transposed else merged.T).reshape(-1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_choice
 from ensembles.kernels.gram import difference_gram
-from ensembles.kernels.task_vectors import add_task_vectors
+from ensembles.kernels.task_vectors.sums import add_task_vectors
 from ensembles.registry import register
 from ensembles.rules.table import RULES
 

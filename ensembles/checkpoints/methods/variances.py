@@ -8,9 +8,9 @@ import numpy as np
 
 from ensembles._typing import Counts, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
-from ensembles.kernels.active_deltas import merge_majority, variances
 from ensembles.kernels.gram import difference_gram
-from ensembles.kernels.magnitudes import (
+from ensembles.kernels.task_vectors.active_deltas import merge_majority, variances
+from ensembles.kernels.task_vectors.magnitudes import (
     Bins,
     count_lower,
     count_upper,

@@ -211,7 +211,7 @@ def _sample(name: str, parameter: Tensor) -> list[str]:
     start = max(0, (parameter.numel() - SAMPLE_MARGIN) // 2)
     part = parameter.reshape(-1)[start : start + SAMPLE_MARGIN]
     array = state_dict.as_array(part, f"parameter {name!r}")
-    # The digest reads the middle of the whole tensor, of which this is a part.
+    # The digest reads the middle of the whole tensor; this is a part of it.
     source = _PartSource(array, start * array.itemsize)
     stored = StoredTensor(array.dtype, tuple(parameter.shape), source, 0)
     return [str(array.dtype), sample_digest(stored, array.dtype)]

@@ -17,6 +17,7 @@ from ensembles.checkpoints.moments.collection import (
     samples_of,
     unwrapped,
 )
+from ensembles.checkpoints.moments.linear_layers import is_encoder_decoder, masks_of
 
 if TYPE_CHECKING:
     import torch
@@ -59,10 +60,10 @@ def collect_fisher(
     labels : {"expected", "sampled", "data"}, default="expected"
         Labels y of the gradients. "expected" is the mean over all classes with the
         probabilities of the model, as the paper defines it, and takes a backward pass
-        per class. "sampled" draws labels from these probabilities, for a
-        language model at each position. "data" takes the labels of the batch (the
-        empirical Fisher information), which is no estimate of the others unless the
-        model predicts the labels well.
+        per class. "sampled" draws labels from these probabilities, for a language
+        model at each position that is not padding, as in `collect_gram`. "data" takes
+        the labels of the batch (the empirical Fisher information), which differs from
+        the others unless the model predicts the labels well.
     forward : callable (model, example) -> Tensor or None, default=None
         Function of an example, a batch of size 1. It returns logits of shape
         (*shape, n_classes), or for labels="data" the loss, a scalar. None runs the
@@ -130,7 +131,7 @@ def collect_fisher(
         for example in _examples(on_device(batches, inner)):
             output = (forward or run)(inner, example)
             for weight, value in _weighted_values(
-                output, example, labels, n_samples, generator
+                output, _mask(inner, example), labels, n_samples, generator
             ):
                 _add_squares(totals, parameters, value, weight)
             n_examples += 1
@@ -207,7 +208,7 @@ def _example(value: Any, index: int, size: int) -> Any:
 
 def _weighted_values(
     output: Any,
-    example: Any,
+    mask: Tensor | None,
     labels: Labels,
     n_samples: int,
     generator: torch.Generator,
@@ -221,7 +222,9 @@ def _weighted_values(
     logits = _logits_of(output)
     log_p = torch.log_softmax(logits.double(), dim=-1)
     if labels == "sampled":
-        log_p = log_p[_counted_positions(example, logits)].reshape(-1, logits.shape[-1])
+        if mask is not None and mask.shape == logits.shape[:-1]:
+            log_p = log_p[mask]
+        log_p = log_p.reshape(-1, logits.shape[-1])
         for _ in range(n_samples):
             drawn = torch.multinomial(
                 log_p.detach().exp().cpu(), 1, generator=generator
@@ -275,12 +278,10 @@ def _entry(output: Any, name: str) -> Any:
     return getattr(output, name, None)
 
 
-def _counted_positions(example: Any, logits: Tensor) -> Any:
-    """Index of the positions of logits that are not padding."""
-    mask = example.get("attention_mask") if isinstance(example, Mapping) else None
-    if mask is not None and mask.shape == logits.shape[:-1]:
-        return mask.bool()
-    return ...
+def _mask(model: nn.Module, example: Any) -> Tensor | None:
+    """Mask of the positions of logits that are not padding."""
+    mask, decoder_mask = masks_of(model, example)
+    return decoder_mask if is_encoder_decoder(model) else mask
 
 
 def _add_squares(

@@ -106,14 +106,7 @@ def padding_masks(model: nn.Module, batch: Any) -> list[Tensor]:
     """
     import torch
 
-    if not isinstance(batch, Mapping):
-        return []
-    masks = [batch.get("attention_mask"), batch.get("decoder_attention_mask")]
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        labels = batch.get("labels")
-        if masks[1] is None and isinstance(labels, torch.Tensor):
-            masks[1] = labels != IGNORED_LABEL
-    found = [m.bool() for m in masks if isinstance(m, torch.Tensor) and m.ndim == 2]
+    found = [mask for mask in masks_of(model, batch) if mask is not None]
     if len(found) == 2 and found[0].shape == found[1].shape:
         if not torch.equal(found[0], found[1]):
             raise ValueError(
@@ -123,6 +116,39 @@ def padding_masks(model: nn.Module, batch: Any) -> list[Tensor]:
             )
         found = found[:1]
     return [] if all(mask.all() for mask in found) else found
+
+
+def masks_of(model: nn.Module, batch: Any) -> tuple[Tensor | None, Tensor | None]:
+    """Masks of the inputs of a model, and of its decoder if that has inputs of its own.
+
+    Parameters
+    ----------
+    model, batch
+        As in `padding_masks`.
+
+    Returns
+    -------
+    mask, decoder_mask : Tensor of shape (n_examples, n_positions), bool, or None
+        None if the batch does not have the mask.
+    """
+    import torch
+
+    if not isinstance(batch, Mapping):
+        return None, None
+    masks = [batch.get("attention_mask"), batch.get("decoder_attention_mask")]
+    if is_encoder_decoder(model):
+        labels = batch.get("labels")
+        if masks[1] is None and isinstance(labels, torch.Tensor):
+            masks[1] = labels != IGNORED_LABEL
+    first, second = (
+        m.bool() if isinstance(m, torch.Tensor) and m.ndim == 2 else None for m in masks
+    )
+    return first, second
+
+
+def is_encoder_decoder(model: nn.Module) -> bool:
+    """Whether a model of transformers has a decoder with inputs of its own."""
+    return bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
 
 
 def counted_rows(inputs: Tensor, masks: list[Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, jacrev, vmap
 from transformers import GPT2LMHeadModel
 
 from ensembles.checkpoints import collect_fisher
-from tests.checkpoints.moments.test_gram import bert, gpt2, padded
+from tests.checkpoints.moments.test_gram import bert, gpt2, padded, t5
 
 
 def classifier() -> nn.Sequential:
@@ -94,6 +94,19 @@ def test_a_language_model_draws_a_label_at_each_position_that_is_not_padding() -
         ValueError, match=r"found logits of shape \(1, 5, 11\); pass la"
     ):
         collect_fisher(model, [batch])
+
+
+def test_padded_labels_of_a_decoder_are_not_drawn() -> None:
+    texts = padded()
+    batch = {**texts, "labels": torch.tensor([[1, 2], [3, -100], [4, -100]])}
+    found = collect_fisher(t5(), [batch], labels="sampled").tensors
+    alone = [
+        {key: value[i : i + 1] for key, value in texts.items()}
+        | {"labels": batch["labels"][i : i + 1, :n]}
+        for i, n in enumerate((2, 1, 1))
+    ]
+    parts = collect_fisher(t5(), alone, labels="sampled").tensors
+    near(found, parts, rtol=1e-2)
 
 
 def test_labels_in_batches_of_transformers_give_the_loss() -> None:

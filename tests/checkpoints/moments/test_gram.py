@@ -39,6 +39,13 @@ def gpt2() -> GPT2LMHeadModel:
     return GPT2LMHeadModel(GPT2Config(vocab_size=11, n_embd=8, n_layer=1, n_head=2))
 
 
+def t5() -> T5ForConditionalGeneration:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"d_model": 8, "d_kv": 4, "d_ff": 12, "num_heads": 2}
+    sizes |= {"num_layers": 1, "decoder_start_token_id": 0}
+    return T5ForConditionalGeneration(T5Config(vocab_size=11, **sizes))
+
+
 def padded() -> dict[str, Tensor]:
     """Three texts of 5, 3 and 1 tokens."""
     torch.manual_seed(1)
@@ -155,11 +162,7 @@ def test_modes_of_modules_are_restored_also_after_an_error() -> None:
 
 
 def test_an_encoder_decoder_masks_encoder_and_decoder() -> None:
-    torch.manual_seed(0)
-    sizes: dict[str, Any] = {"d_model": 8, "d_kv": 4, "d_ff": 12, "num_heads": 2}
-    sizes |= {"num_layers": 1, "decoder_start_token_id": 0}
-    config = T5Config(vocab_size=11, **sizes)
-    model = T5ForConditionalGeneration(config)
+    model = t5()
     labels = torch.tensor([[1, 2], [3, -100], [4, -100]])
     batch = {**padded(), "labels": labels}
     found = collect_gram(model, [batch], dtype="float64").tensors

@@ -49,7 +49,7 @@ def leading(
     -------
     SingularValues
     """
-    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    left, values, right = _svd(matrix)
     kept = min(n_values, n_above(values, norm, epsilon, max(matrix.shape)))
     # Copies: a view would keep all vectors in memory.
     return SingularValues(left[:, :kept].copy(), values[:kept], right[:kept].copy())
@@ -99,9 +99,20 @@ def orthogonal_factor(matrix: Float64, epsilon: float) -> tuple[Float64, Float64
     factor : ndarray of shape (n_rows, n_columns)
         U V without the directions of singular value zero, which are arbitrary.
     """
-    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    left, values, right = _svd(matrix)
     kept = n_above(values, values[:1].sum(), epsilon, max(matrix.shape))
     return values, left[:, :kept] @ right[:kept]
+
+
+def _svd(matrix: Float64) -> SingularValues:
+    """Singular value decomposition, also where LAPACK fails in the first attempt."""
+    try:
+        return SingularValues(*np.linalg.svd(matrix, full_matrices=False))
+    except np.linalg.LinAlgError:
+        # A rare failure of its divide-and-conquer algorithm, see OpenBLAS#3044. The
+        # transpose takes other steps.
+        left, values, right = np.linalg.svd(matrix.T.copy(), full_matrices=False)
+        return SingularValues(right.T, values, left.T)
 
 
 def norm_of(matrix: Float64) -> float:

@@ -13,7 +13,7 @@ from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
 from ensembles.checkpoints.methods.matrices.blas import one_blas_thread
 from ensembles.kernels.casting import widen
-from ensembles.kernels.task_vectors import add_task_vectors
+from ensembles.kernels.task_vectors.sums import add_task_vectors
 from ensembles.parallel import chunks
 from ensembles.rules.position import Position
 

@@ -130,3 +130,18 @@ def test_subspaces_fill_the_matrix(rank: int, n_tasks: int, fraction: float) -> 
     assert n_common >= 0
     assert n_own >= 0
     assert n_common + n_tasks * n_own == rank
+
+
+@pytest.mark.parametrize("rule", [iso_c, iso_cts], ids=lambda rule: rule.name)
+def test_a_decomposition_that_fails_is_tried_again(
+    rule: Any, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = rng.normal(size=(2, 7, 5))
+    expected, decompose = merged(rule, tasks), np.linalg.svd
+
+    def fail_once(matrix: Float64, **how: Any) -> Any:
+        monkeypatch.setattr(np.linalg, "svd", decompose)
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr(np.linalg, "svd", fail_once)
+    np.testing.assert_allclose(merged(rule, tasks), expected, atol=1e-12)

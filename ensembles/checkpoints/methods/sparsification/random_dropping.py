@@ -9,9 +9,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.methods.trimming import shares_of_members
-from ensembles.kernels.random_masks import RESOLUTION, add_randomly, scale_randomly
+from ensembles.checkpoints.methods.sparsification.trimming import shares_of_members
 from ensembles.kernels.sorting import magnitude_ranks
+from ensembles.kernels.task_vectors.random_masks import (
+    RESOLUTION,
+    add_randomly,
+    scale_randomly,
+)
 from ensembles.rules.position import Position
 
 Shares = float | Sequence[float]
@@ -107,7 +111,9 @@ class Dropping(NamedTuple):
             "name": position.name,
             "start": position.start,
         }
-        factors = weights if self.state is None else weights * self.state
+        factors = weights
+        if self.state is not None:  # NaN for a member with NaN
+            factors = np.where(weights == 0, 0.0, weights * self.state)
         if highest is lowest:
             factors = factors / lowest if self.rescale == "expected" else factors
             add_randomly(stack, base, lowest, factors, out, **key)

@@ -13,7 +13,7 @@ import pytest
 from ensembles._typing import Float64
 from ensembles.kernels import jit, random_masks
 from ensembles.kernels.jit import LANE
-from ensembles.kernels.random_masks import (
+from ensembles.kernels.task_vectors.random_masks import (
     RESOLUTION,
     add_randomly,
     random_words,

@@ -21,8 +21,8 @@ from ensembles.checkpoints.methods import (
 )
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels import jit
-from ensembles.kernels.random_masks import random_words
-from tests.checkpoints.methods.test_dare import (
+from ensembles.kernels.task_vectors.random_masks import random_words
+from tests.checkpoints.methods.sparsification.test_dare import (
     BASE,
     MEMBERS,
     SIGMAS,

@@ -10,7 +10,7 @@ import pytest
 from ensembles.checkpoints import plan
 from ensembles.checkpoints.methods import breadcrumbs_linear, breadcrumbs_ties
 from ensembles.dtypes import FLOATS, round_to_dtype
-from tests.checkpoints.methods.trimmed import (
+from tests.checkpoints.methods.sparsification.trimmed import (
     BASE,
     MEMBERS,
     WEIGHTS,

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ensembles._typing import Counts, Float64
-from ensembles.kernels.magnitudes import (
+from ensembles.kernels.task_vectors.magnitudes import (
     Bins,
     count_lower,
     count_upper,

@@ -15,7 +15,7 @@ from ensembles._typing import Array
 from ensembles.checkpoints import average, plan
 from ensembles.checkpoints.methods import ties
 from ensembles.dtypes import FLOATS, round_to_dtype
-from tests.checkpoints.methods.trimmed import (
+from tests.checkpoints.methods.sparsification.trimmed import (
     BASE,
     MEMBERS,
     WEIGHTS,

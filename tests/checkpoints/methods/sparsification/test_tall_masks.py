@@ -10,7 +10,7 @@ import pytest
 from ensembles.checkpoints import plan
 from ensembles.checkpoints.methods import consensus, task_arithmetic, ties
 from ensembles.dtypes import FLOATS, round_to_dtype
-from tests.checkpoints.methods.trimmed import BASE, MEMBERS
+from tests.checkpoints.methods.sparsification.trimmed import BASE, MEMBERS
 from tests.rules.test_rules import near
 
 

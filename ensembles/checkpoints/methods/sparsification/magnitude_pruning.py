@@ -10,8 +10,8 @@ from ensembles.checkpoints.methods.checks import (
     check_number,
     weight_divisor,
 )
-from ensembles.checkpoints.methods.deltas import add_deltas
-from ensembles.checkpoints.methods.trimming import (
+from ensembles.checkpoints.methods.sparsification.deltas import add_deltas
+from ensembles.checkpoints.methods.sparsification.trimming import (
     SCOPES,
     Kept,
     Scope,

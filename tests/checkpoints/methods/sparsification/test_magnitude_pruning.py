@@ -10,7 +10,12 @@ import pytest
 from ensembles.checkpoints import plan
 from ensembles.checkpoints.methods import magnitude_prune, task_arithmetic
 from ensembles.dtypes import FLOATS, round_to_dtype
-from tests.checkpoints.methods.trimmed import BASE, MEMBERS, WEIGHTS, trimmed
+from tests.checkpoints.methods.sparsification.trimmed import (
+    BASE,
+    MEMBERS,
+    WEIGHTS,
+    trimmed,
+)
 from tests.rules.test_rules import near
 
 

@@ -11,7 +11,7 @@ import pytest
 from ensembles._typing import Array, Counts, Float64
 from ensembles.dtypes import FLOATS, round_to_dtype
 from ensembles.kernels import jit
-from ensembles.kernels.magnitudes import (
+from ensembles.kernels.task_vectors.magnitudes import (
     Bins,
     count_lower,
     count_upper,

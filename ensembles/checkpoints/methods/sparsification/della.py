@@ -10,7 +10,7 @@ from ensembles.checkpoints.methods.checks import (
     check_number,
     weight_divisor,
 )
-from ensembles.checkpoints.methods.random_dropping import (
+from ensembles.checkpoints.methods.sparsification.random_dropping import (
     Dropping,
     Rescale,
     Shares,
@@ -18,7 +18,7 @@ from ensembles.checkpoints.methods.random_dropping import (
     l1_factors,
     needs_sums,
 )
-from ensembles.kernels.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.position import Position

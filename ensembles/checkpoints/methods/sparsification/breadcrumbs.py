@@ -13,8 +13,8 @@ from ensembles.checkpoints.methods.checks import (
     check_number,
     weight_divisor,
 )
-from ensembles.checkpoints.methods.deltas import add_deltas
-from ensembles.checkpoints.methods.trimming import (
+from ensembles.checkpoints.methods.sparsification.deltas import add_deltas
+from ensembles.checkpoints.methods.sparsification.trimming import (
     SCOPES,
     Kept,
     Scope,
@@ -22,14 +22,14 @@ from ensembles.checkpoints.methods.trimming import (
     n_kept,
     shares_of_members,
 )
-from ensembles.kernels.magnitudes import (
+from ensembles.kernels.task_vectors.magnitudes import (
     Bins,
     count_lower,
     count_upper,
     find_bins,
     find_magnitudes,
 )
-from ensembles.kernels.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.table import RULES
@@ -50,7 +50,8 @@ def _find_bins(
             f"the other end, found density={density!r} and gamma={gamma!r}"
         )
     n_outliers = np.minimum((outliers * n_elements).astype(np.int64), n_elements - kept)
-    return find_bins(total, np.stack([n_outliers + kept, n_outliers + 1], axis=1))
+    largest = np.minimum(n_outliers + 1, n_elements)
+    return find_bins(total, np.stack([n_outliers + kept, largest], axis=1))
 
 
 def _find_ends(total: Counts, weights: Float64, *, state: Bins) -> Kept:

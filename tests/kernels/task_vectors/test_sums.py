@@ -13,14 +13,14 @@ import pytest
 from ensembles._typing import Array
 from ensembles.dtypes import FLOATS
 from ensembles.kernels import jit
-from ensembles.kernels.active_deltas import (
+from ensembles.kernels.gram import BLOCK, difference_gram, gram
+from ensembles.kernels.jit import LANE, PIECE
+from ensembles.kernels.task_vectors.active_deltas import (
     count_active,
     merge_active,
     merge_majority,
 )
-from ensembles.kernels.gram import BLOCK, difference_gram, gram
-from ensembles.kernels.jit import LANE, PIECE
-from ensembles.kernels.task_vectors import (
+from ensembles.kernels.task_vectors.sums import (
     add_task_vectors,
     add_task_vectors_reference,
 )

@@ -11,7 +11,7 @@ import pytest
 
 from ensembles._typing import Float64
 from ensembles.kernels import jit
-from ensembles.kernels.sign_election import SIGNS, elected_sum
+from ensembles.kernels.task_vectors.sign_election import SIGNS, elected_sum
 
 OPTIONS = [
     {"sign": sign, "normalize": normalize, "zero_sum": zero_sum}

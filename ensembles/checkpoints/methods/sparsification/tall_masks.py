@@ -9,14 +9,14 @@ import numpy as np
 
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
-from ensembles.checkpoints.methods.trimming import (
+from ensembles.checkpoints.methods.sparsification.trimming import (
     SCOPES,
     Kept,
     Scope,
     kept_deltas,
     trimming,
 )
-from ensembles.kernels.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
 from ensembles.registry import register
 from ensembles.rules.table import RULES
 

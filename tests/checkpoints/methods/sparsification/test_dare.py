@@ -20,7 +20,7 @@ from ensembles.checkpoints.methods import (
     task_arithmetic,
 )
 from ensembles.dtypes import FLOATS, round_to_dtype
-from ensembles.kernels.random_masks import random_words
+from ensembles.kernels.task_vectors.random_masks import random_words
 from ensembles.rules.rule import Rule
 from tests.checkpoints.building import save_shards
 
@@ -333,8 +333,10 @@ def test_members_of_weight_0_have_no_effect(rng: np.random.Generator) -> None:
     others = stack.copy()
     others[1] = np.nan
     for rule in (dare_linear, dare_ties, della_linear, della_ties):
-        a, b = (rule(x, [1, 0, 2], base=np.zeros(200)) for x in (stack, others))
-        assert (a == b).all()
+        for rescale in ("expected", "l1"):
+            how: Any = {"base": np.zeros(200), "rescale": rescale}
+            a, b = (rule(x, [1, 0, 2], **how) for x in (stack, others))
+            assert (a == b).all()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Merge methods that drop entries of task vectors."""

@@ -1,0 +1,1 @@
+"""Compiled loops over task vectors: the differences of members from a base."""
