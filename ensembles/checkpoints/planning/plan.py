@@ -389,11 +389,13 @@ def _resolve_rule(
     """The rule, if all that it is given suits it; else add a problem."""
     resolved = RULES["mean"]
     try:
-        resolved = rule if isinstance(rule, Rule) else lookup(RULES, rule)
+        if not isinstance(rule, Rule):
+            rule = lookup(RULES, rule, hint=rule_hint(rule))
+        resolved = rule
         resolved.check(n_members, params, **how)
     except ValueError as error:
-        is_known = isinstance(rule, Rule) or rule in RULES
-        hint = parameter_hint(params, resolved.params) if is_known else rule_hint(rule)
+        is_known = isinstance(rule, Rule)
+        hint = parameter_hint(params, resolved.params) if is_known else ""
         problems.append(f"{error}{hint}")
     return resolved
 
