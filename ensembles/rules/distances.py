@@ -79,7 +79,7 @@ def _leave(index: int, step: Float64, squares: Float64, weights: Float64) -> Flo
 
 
 def _descend(point: Float64, squares: Float64, weights: Float64) -> Float64:
-    """Coefficients of the geometric median, from those of a point near it."""
+    """Coefficients of the geometric median, from the ones of a point near it."""
     total, patience = math.inf, PATIENCE
     for _ in range(MAX_STEPS):
         steps = _steps(point, squares, weights)
@@ -105,8 +105,8 @@ def _distances(point: Float64, squares: Float64) -> Float64:
 def _steps(point: Float64, squares: Float64, weights: Float64) -> list[Float64]:
     """Newton's step, parts of it, and Weiszfeld's, which always descends.
 
-    A step is given as shares of the differences between the point and each of those
-    that are combined.
+    A step is an array of the share of each combined point by which the point moves
+    towards it.
     """
     distances = _distances(point, squares)
     forces = weights / distances
