@@ -160,9 +160,9 @@ def geometric_median(
 ) -> Array:
     """Geometric median, the m that minimizes sum(w[i] |m - x[i]|).
 
-    The distances are Euclidean, between whole tensors or whole checkpoints. A member
-    that is far from the others pulls with its weight alone, however far it is, so that
-    the result stays bounded as long as such members have less than half of the weight.
+    The distances are Euclidean, between whole tensors or whole checkpoints. The weight
+    of a member bounds its influence, however far from the others it is, so that the
+    result stays near the others if outliers have less than half of the total weight.
     With scalars it is the rule ``median``.
 
     It is a linear combination of the members, computed from the distances between them,
