@@ -58,8 +58,9 @@ def collect_fisher(
         mode while it runs; its modes and gradients are restored.
     batches : iterable
         Batches of the data of the member, such as a DataLoader. They are divided into
-        examples along the first axis, whose length must be the same for all tensors
-        that have one value per example; tensors are moved to the device of the model.
+        examples along the first axis, whose length is that of ``input_ids`` or else of
+        the first tensor, and must be the same for all tensors that have one value per
+        example; tensors are moved to the device of the model.
     labels : {"expected", "sampled", "data"}, default="expected"
         Labels y of the gradients. "expected" is the mean over all classes with the
         probabilities of the model, as the paper defines it, and takes a backward pass
@@ -140,6 +141,8 @@ def collect_fisher(
             n_examples += 1
             if progress is not None:
                 progress(1)
+    if not n_examples:
+        raise ValueError("batches must have at least one example, found none")
     tensors = {n: rounded(n, t / n_examples, dtype) for n, t in totals.items()}
     if not any(array.any() for array in tensors.values()):
         raise ValueError(
@@ -178,12 +181,15 @@ def _examples(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def _size_of(batch: Any) -> int:
-    """Number of examples: the length of the first tensor with axes."""
+    """Number of examples: the length of ``input_ids``, or of the first tensor."""
     import torch
 
     if isinstance(batch, torch.Tensor) and batch.ndim:
         return len(batch)
-    values = batch.values() if isinstance(batch, Mapping) else batch
+    values = batch
+    if isinstance(batch, Mapping):
+        # Other tensors may precede it, such as positions of the shape (1, n_positions).
+        values = [batch.get("input_ids"), *batch.values()]
     if isinstance(batch, Mapping | tuple | list):
         for value in values:
             if isinstance(value, torch.Tensor) and value.ndim:

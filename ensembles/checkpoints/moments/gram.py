@@ -221,7 +221,17 @@ class GramSums:
         self._latest = None
 
     def finished(self, reduction: Reduction) -> dict[str, Tensor]:
-        """Sums, or means over the rows, by name of the weight."""
+        """Sums, or means over the rows, by name of the weight.
+
+        Raises
+        ------
+        ValueError
+            If no layer has had a row of inputs that is not padding.
+        """
+        if self.n_rows and not any(self.n_rows.values()):
+            raise ValueError(
+                "batches must have at least one example that is not padding, found none"
+            )
         if reduction == "sum":
             return self.totals
         return {

@@ -86,6 +86,16 @@ def test_named_tuples_are_divided_into_examples() -> None:
     near(found.tensors, expected.tensors)
 
 
+def test_the_number_of_examples_is_that_of_the_input_ids() -> None:
+    model, batch = bert(), padded()
+    first = {"position_ids": torch.arange(5)[None], **batch}
+    found = collect_fisher(model, [first])
+    assert found.settings["n_examples"] == 3
+    near(found.tensors, collect_fisher(model, [batch]).tensors)
+    with pytest.raises(ValueError, match="must have at least one example, found none"):
+        collect_fisher(classifier(), [torch.ones(0, 3)])
+
+
 @pytest.mark.parametrize("labels", ["expected", "sampled"])
 def test_logits_of_nan_are_refused_and_impossible_classes_are_not(labels: Any) -> None:
     class Shifted(nn.Module):

@@ -256,6 +256,7 @@ def test_progress_counts_batches() -> None:
             [torch.ones(1, 2, 2)],
             "must run a linear layer .* Conv1d",
         ),
+        (nn.Linear(2, 1), [torch.ones(0, 2)], "at least one example that is not pad"),
         (nn.Linear(2, 1), [torch.full((1, 2), torch.inf)], "'weight' must be finite"),
         (nn.Linear(2, 1), [torch.full((1, 2), 1e30)], "must be finite in float32"),
     ],
