@@ -91,7 +91,8 @@ def merges(
     yield Merged("fine-tuned", [row[index] for index, row in enumerate(own)])
     if "magnitude_prune" in RULES:
         yield Merged(TRIMMED, trimmed(members.base, states, evaluation))
-    yield Merged("best single model", max(own, key=np.mean))
+    best = max(states, key=lambda s: np.mean(evaluation.accuracies(s, "validation")))
+    yield Merged("best single model", evaluation.accuracies(best))
     yield Merged("multi-task training", evaluation.accuracies(members.multi_task))
     yield Merged("prediction ensemble", evaluation.ensemble(states))
     data = Data(evaluation.backbone, evaluation.tasks, states)

@@ -131,10 +131,10 @@ def on_device(batches: Iterable[Any], model: nn.Module) -> Iterator[Any]:
     ValueError
         If there is no batch.
     """
-    device = next(model.parameters()).device
+    parameter = next(model.parameters(), None)
     n_batches = 0
     for n_batches, batch in enumerate(batches, 1):  # noqa: B007
-        yield _moved(batch, device)
+        yield batch if parameter is None else _moved(batch, parameter.device)
     if not n_batches:
         raise ValueError(
             "batches must have at least one batch, found none; an iterator can be read "
@@ -149,9 +149,42 @@ def _moved(batch: Any, device: torch.device) -> Any:
         return batch.to(device)
     if isinstance(batch, Mapping):
         return {key: _moved(value, device) for key, value in batch.items()}
-    if type(batch) in (tuple, list):
-        return type(batch)(_moved(value, device) for value in batch)
+    if is_collection(batch):
+        return like(batch, [_moved(value, device) for value in batch])
     return batch
+
+
+def is_collection(value: Any) -> bool:
+    """Whether a part of a batch is a tuple, list or named tuple.
+
+    Parameters
+    ----------
+    value : object
+        Batch, or a part of one.
+
+    Returns
+    -------
+    bool
+    """
+    return type(value) in (tuple, list) or hasattr(value, "_fields")
+
+
+def like(collection: Any, items: list[Any]) -> Any:
+    """Items in the type of a tuple, list or named tuple.
+
+    Parameters
+    ----------
+    collection : tuple or list
+        Value for which `is_collection` is true.
+    items : list
+        New items, as many as in ``collection``.
+
+    Returns
+    -------
+    tuple or list
+    """
+    is_named = hasattr(collection, "_fields")
+    return type(collection)(*items) if is_named else type(collection)(items)
 
 
 def rounded(name: str, total: Tensor, dtype: str) -> Array:

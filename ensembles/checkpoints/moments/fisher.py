@@ -10,6 +10,8 @@ from ensembles.checkpoints.moments.collection import (
     Forward,
     check_dtype,
     evaluation_mode,
+    is_collection,
+    like,
     on_device,
     parameters_of,
     rounded,
@@ -46,7 +48,8 @@ def collect_fisher(
     It is the mean over examples x of the squared gradient of log p(y | x) by each
     parameter. Gradients are those of single examples: the square of the gradient of a
     batch is something else, because gradients of examples cancel. Squares are added in
-    float64. Parameters that do not require gradients are left out.
+    float64. Parameters that do not require gradients are left out. Run the model in
+    float32 or bfloat16: small gradients are rounded to 0 in float16.
 
     Parameters
     ----------
@@ -55,8 +58,9 @@ def collect_fisher(
         mode while it runs; its modes and gradients are restored.
     batches : iterable
         Batches of the data of the member, such as a DataLoader. They are divided into
-        examples along the first axis, whose length must be the same for all tensors
-        that have one value per example; tensors are moved to the device of the model.
+        examples along the first axis, whose length is that of ``input_ids`` or else of
+        the first tensor, and must be the same for all tensors that have one value per
+        example; tensors are moved to the device of the model.
     labels : {"expected", "sampled", "data"}, default="expected"
         Labels y of the gradients. "expected" is the mean over all classes with the
         probabilities of the model, as the paper defines it, and takes a backward pass
@@ -89,8 +93,8 @@ def collect_fisher(
     Raises
     ------
     ValueError
-        If there are no batches, the output does not suit ``labels``, or a sum is not
-        finite, or is 0 for all parameters.
+        If there are no batches, the output does not suit ``labels``, logits are NaN, or
+        a sum is not finite, or is 0 for all parameters.
 
     References
     ----------
@@ -137,6 +141,8 @@ def collect_fisher(
             n_examples += 1
             if progress is not None:
                 progress(1)
+    if not n_examples:
+        raise ValueError("batches must have at least one example, found none")
     tensors = {n: rounded(n, t / n_examples, dtype) for n, t in totals.items()}
     if not any(array.any() for array in tensors.values()):
         raise ValueError(
@@ -175,12 +181,15 @@ def _examples(batches: Iterable[Any]) -> Iterator[Any]:
 
 
 def _size_of(batch: Any) -> int:
-    """Number of examples: the length of the first tensor with axes."""
+    """Number of examples: the length of ``input_ids``, or of the first tensor."""
     import torch
 
     if isinstance(batch, torch.Tensor) and batch.ndim:
         return len(batch)
-    values = batch.values() if isinstance(batch, Mapping) else batch
+    values = batch
+    if isinstance(batch, Mapping):
+        # Other tensors may precede it, such as positions of the shape (1, n_positions).
+        values = [batch.get("input_ids"), *batch.values()]
     if isinstance(batch, Mapping | tuple | list):
         for value in values:
             if isinstance(value, torch.Tensor) and value.ndim:
@@ -199,10 +208,10 @@ def _example(value: Any, index: int, size: int) -> Any:
         return {key: _example(item, index, size) for key, item in value.items()}
     if isinstance(value, torch.Tensor):
         return value[index : index + 1] if value.ndim and len(value) == size else value
-    if type(value) in (tuple, list):
+    if is_collection(value):
         if len(value) == size and not any(isinstance(v, torch.Tensor) for v in value):
             return value[index : index + 1]
-        return type(value)(_example(item, index, size) for item in value)
+        return like(value, [_example(item, index, size) for item in value])
     return value
 
 
@@ -221,9 +230,15 @@ def _weighted_values(
         return
     logits = _logits_of(output)
     log_p = torch.log_softmax(logits.double(), dim=-1)
+    if labels == "sampled" and mask is not None and mask.shape == logits.shape[:-1]:
+        log_p = log_p[mask]
+    if log_p.isnan().any():
+        raise ValueError(
+            "logits must be finite, or -infinity for some classes, found NaN or "
+            "infinity for an example; check the batches, and run the model in float32 "
+            "or bfloat16"
+        )
     if labels == "sampled":
-        if mask is not None and mask.shape == logits.shape[:-1]:
-            log_p = log_p[mask]
         log_p = log_p.reshape(-1, logits.shape[-1])
         for _ in range(n_samples):
             drawn = torch.multinomial(

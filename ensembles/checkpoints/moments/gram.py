@@ -52,8 +52,9 @@ def collect_gram(
 
     Weights that are tied to another kind of layer, as a head to the embeddings, have no
     Gram matrix, nor do weights that are used without a call of their layer, as in
-    ``nn.MultiheadAttention``; ``notes`` of the result names them, and the rule averages
-    them. The Gram matrix of a weight that several calls share is the sum over them.
+    ``nn.MultiheadAttention``, convolutions, and experts that are fused in one parameter
+    with three axes; ``notes`` of the result names them, and the rule averages them. The
+    Gram matrix of a weight that several calls share is the sum over them.
 
     Parameters
     ----------
@@ -184,7 +185,7 @@ class GramSums:
         self._layers = {layer.module: layer for layer in layers}
         self._device = device
         self._masks: list[Tensor] = []
-        self._latest: tuple[Tensor, Tensor, int] | None = None
+        self._latest: tuple[Tensor, int | None, Tensor, int] | None = None
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -220,7 +221,17 @@ class GramSums:
         self._latest = None
 
     def finished(self, reduction: Reduction) -> dict[str, Tensor]:
-        """Sums, or means over the rows, by name of the weight."""
+        """Sums, or means over the rows, by name of the weight.
+
+        Raises
+        ------
+        ValueError
+            If no layer has had a row of inputs that is not padding.
+        """
+        if self.n_rows and not any(self.n_rows.values()):
+            raise ValueError(
+                "batches must have at least one example that is not padding, found none"
+            )
         if reduction == "sum":
             return self.totals
         return {
@@ -234,12 +245,19 @@ class GramSums:
         """Add the inputs of a layer, before it runs."""
         inputs = arguments[0] if arguments else next(iter(named.values()))
         name, is_transposed = self._layers[module][1:]
+        # The version counts changes in place; tensors of inference mode have none.
+        version = None if inputs.is_inference() else inputs._version
         # Queries, keys and values have the same inputs, one after the other.
-        if self._latest is None or self._latest[0] is not inputs:
+        if (
+            self._latest is None
+            or self._latest[0] is not inputs
+            or version is None
+            or self._latest[1] != version
+        ):
             rows = counted_rows(inputs.detach(), self._masks).double()
             product = (rows.T @ rows).to(self._device or rows.device)
-            self._latest = inputs, product, len(rows)
-        _, product, n_rows = self._latest
+            self._latest = inputs, version, product, len(rows)
+        _, _, product, n_rows = self._latest
         product = product[..., None] if is_transposed else product
         total = self.totals.get(name)
         self.totals[name] = product.clone() if total is None else total.add_(product)

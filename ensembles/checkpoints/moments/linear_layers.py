@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ensembles.checkpoints.averaging.model_tensors import without_prefixes
+from ensembles.checkpoints.compatibility.grouping import listed
 from ensembles.checkpoints.moments.collection import parameters_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def linear_layers(model: nn.Module) -> tuple[list[LinearLayer], list[str]]:
     layers : list of LinearLayer
         In the order of the model. Layers with a shared weight are listed one by one.
     notes : list of str
-        Messages about weights that are shared with other layers, or not dense floats.
+        Messages about weights that are shared with other layers, or not dense floats,
+        and about other parameters with two or more axes, without embeddings.
     """
     parameters, aliases = parameters_of(model)
     owners: dict[str, list[nn.Module]] = {}
@@ -67,6 +69,20 @@ def linear_layers(model: nn.Module) -> tuple[list[LinearLayer], list[str]]:
             notes.append(f"{name} has no Gram matrix: it is quantized")
         else:
             layers.append(LinearLayer(module, name, _is_conv1d(module)))
+    linear = {name for _, name in found}
+    others = [
+        name
+        for name, modules in owners.items()
+        if name not in linear
+        and parameters[name].ndim > 1
+        and not any(_is_embedding(module) for module in modules)
+    ]
+    if others:
+        subject = "they are not weights" if len(others) > 1 else "it is not the weight"
+        verb = "have" if len(others) > 1 else "has"
+        notes.append(
+            f"{listed(others)} {verb} no Gram matrix: {subject} of nn.Linear or Conv1D"
+        )
     return layers, list(dict.fromkeys(notes))
 
 
@@ -74,6 +90,12 @@ def _is_linear(module: nn.Module) -> bool:
     from torch import nn
 
     return isinstance(module, nn.Linear)
+
+
+def _is_embedding(module: nn.Module) -> bool:
+    from torch import nn
+
+    return isinstance(module, nn.Embedding)
 
 
 def _is_conv1d(module: nn.Module) -> bool:

@@ -297,7 +297,9 @@ def unit_notes(
     combined = [target for target in targets if target.action == "combine"]
     others = [t.name for t in combined if unit_of(t, rule, params) == "element"]
     n_whole = len(combined) - len(others)
-    note = f"rule {rule.name!r} combines whole {UNITS[rule.unit]} of {n_whole} tensors"
+    noun = "tensor" if n_whole == 1 else "tensors"
+    note = f"rule {rule.name!r} combines whole {UNITS[rule.unit]} of {n_whole} {noun}"
     if others:
-        note += f", and {len(others)} others, such as {others[0]}, element by element"
+        noun = "other" if len(others) == 1 else "others"
+        note += f", and {len(others)} {noun}, such as {others[0]}, element by element"
     yield note

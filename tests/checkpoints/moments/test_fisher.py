@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -66,6 +66,54 @@ def test_labels_of_the_data_square_the_gradient_of_each_example() -> None:
 
     gradients = vmap(grad(of_one), (None, 0, 0))(parameters, x, y)
     near(found.tensors, {n: (g**2).mean(0) for n, g in gradients.items()})
+
+
+def test_named_tuples_are_divided_into_examples() -> None:
+    class Batch(NamedTuple):
+        x: Tensor
+        y: Tensor
+
+    model, x, y = classifier(), torch.randn(9, 3), torch.randint(0, 3, (9,))
+
+    def loss(model: nn.Module, example: Any) -> Tensor:
+        assert type(example) in (tuple, Batch)
+        return nn.functional.cross_entropy(model(example[0]), example[1])
+
+    how: Any = {"labels": "data", "forward": loss}
+    expected = collect_fisher(model, [(x, y)], **how)
+    found = collect_fisher(model, [Batch(x, y)], **how)
+    assert found.settings["n_examples"] == 9
+    near(found.tensors, expected.tensors)
+
+
+def test_the_number_of_examples_is_that_of_the_input_ids() -> None:
+    model, batch = bert(), padded()
+    first = {"position_ids": torch.arange(5)[None], **batch}
+    found = collect_fisher(model, [first])
+    assert found.settings["n_examples"] == 3
+    near(found.tensors, collect_fisher(model, [batch]).tensors)
+    with pytest.raises(ValueError, match="must have at least one example, found none"):
+        collect_fisher(classifier(), [torch.ones(0, 3)])
+
+
+@pytest.mark.parametrize("labels", ["expected", "sampled"])
+def test_logits_of_nan_are_refused_and_impossible_classes_are_not(labels: Any) -> None:
+    class Shifted(nn.Module):
+        def __init__(self, *shift: float) -> None:
+            super().__init__()
+            self.layer, self.shift = nn.Linear(2, 3), torch.tensor(shift)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.as_tensor(self.layer(x) + self.shift)
+
+    x = torch.randn(4, 2)
+    impossible = collect_fisher(Shifted(0, 0, -torch.inf), [x], labels=labels)
+    assert (impossible.tensors["layer.bias"] > 0).tolist() == [True, True, False]
+    with pytest.raises(ValueError, match=r"logits must be finite.*found NaN or infi"):
+        collect_fisher(Shifted(0, torch.inf, 0), [x], labels=labels)
+    x[2, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"logits must be finite.*found NaN or infi"):
+        collect_fisher(Shifted(0, 0, 0), [x], labels=labels)
 
 
 def test_sampled_labels_approach_the_expected_ones_and_depend_on_the_seed() -> None:

@@ -142,11 +142,57 @@ def test_a_layer_that_runs_twice_adds_both_inputs() -> None:
     assert found.aliases == {"second.weight": "first.weight"}
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_inputs_that_change_in_place_are_not_those_of_an_earlier_layer(
+    mode: Any,
+) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(2, 2), nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.clone()
+            x += self.first(x)
+            return torch.as_tensor(self.second(x))
+
+    model, x = Residual(), torch.randn(5, 2)
+    with torch.no_grad():
+        inputs = (x + model.first(x)).double()
+
+    def forward(model: nn.Module, batch: Tensor) -> Any:
+        with mode():
+            return model(batch)
+
+    found = collect_gram(model, [x], forward=forward).tensors["second.weight"]
+    np.testing.assert_allclose(found, inputs.T @ inputs, rtol=1e-5)
+
+
+def test_weights_of_other_layers_are_named() -> None:
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.conv = nn.Embedding(9, 2), nn.Conv1d(2, 2, 1)
+            self.experts = nn.Parameter(torch.ones(2, 2, 2))
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, words: Tensor) -> Tensor:
+            hidden = self.conv(self.embed(words).mT).mT
+            return torch.as_tensor(self.head(hidden @ self.experts[0]))
+
+    (note,) = collect_gram(Mixture(), [torch.tensor([[1, 2]])]).notes
+    assert note == (
+        "experts, conv.weight have no Gram matrix: they are not weights of nn.Linear "
+        "or Conv1D"
+    )
+
+
 def test_weights_that_no_call_of_a_layer_uses_are_named() -> None:
     found = collect_gram(TiedGPT(), [torch.tensor([[1, 2, 3]])])
     assert [*found.tensors] == ["block.linear1.weight", "block.linear2.weight"]
-    tied, unused = found.notes
+    tied, fused, unused = found.notes
     assert tied.startswith("embedding.weight has no Gram matrix: it is tied")
+    assert fused.startswith("block.self_attn.in_proj_weight has no Gram matrix: it is")
     assert unused.startswith("block.self_attn.out_proj.weight has no Gram matrix: no")
 
 
@@ -203,12 +249,14 @@ def test_progress_counts_batches() -> None:
 @pytest.mark.parametrize(
     ("model", "batches", "message"),
     [
+        (nn.ReLU(), [torch.ones(1, 2)], "must run a linear layer .* ReLU"),
         (nn.Linear(2, 1), [], "batches must have at least one batch, found none"),
         (
             nn.Conv1d(2, 1, 1),
             [torch.ones(1, 2, 2)],
             "must run a linear layer .* Conv1d",
         ),
+        (nn.Linear(2, 1), [torch.ones(0, 2)], "at least one example that is not pad"),
         (nn.Linear(2, 1), [torch.full((1, 2), torch.inf)], "'weight' must be finite"),
         (nn.Linear(2, 1), [torch.full((1, 2), 1e30)], "must be finite in float32"),
     ],

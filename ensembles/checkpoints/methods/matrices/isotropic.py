@@ -7,8 +7,8 @@ import numpy as np
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_number
 from ensembles.checkpoints.methods.matrices.singular_values import (
+    largest_of,
     leading,
-    norm_of,
     orthogonal_factor,
     orthogonalized,
 )
@@ -230,12 +230,12 @@ def _with_task_subspaces(
     """Leading directions of the sum and of each task's rest, of equal size."""
     rank = min(tasks.shape)
     n_common, n_own = subspace_sizes(rank, len(tasks), common_fraction)
-    total = tasks.sum()
-    parts = [leading(total, n_common, norm=norm_of(total), epsilon=epsilon)]
+    parts = [leading(tasks.sum(), n_common, epsilon=epsilon)]
     common = parts[0].left
     for task in tasks:
         rest = task - common @ (common.T @ task)
-        parts.append(leading(rest, n_own, norm=norm_of(task), epsilon=epsilon))
+        largest = largest_of(task)
+        parts.append(leading(rest, n_own, epsilon=epsilon, largest=largest))
     left, values, right = orthogonalized(parts, epsilon)
     return np.asarray(values.sum() / max(rank, 1) * left @ right)
 

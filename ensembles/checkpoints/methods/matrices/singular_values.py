@@ -29,7 +29,7 @@ class SingularValues(NamedTuple):
 
 
 def leading(
-    matrix: Float64, n_values: int, *, norm: float, epsilon: float
+    matrix: Float64, n_values: int, *, epsilon: float, largest: float | None = None
 ) -> SingularValues:
     """Largest singular values of a matrix, with their vectors.
 
@@ -40,17 +40,20 @@ def leading(
     n_values : int
         How many are returned at most. Values that count as zero are left out, because
         their vectors are arbitrary.
-    norm : float
-        Norm of the matrix, or of a larger one that it is a part of.
     epsilon : float
-        Singular values up to this fraction of ``norm`` count as zero.
+        Singular values up to this fraction of the largest count as zero.
+    largest : float or None, default=None
+        Largest singular value of the matrix that ``matrix`` is a part of; None is that
+        of ``matrix``.
 
     Returns
     -------
     SingularValues
     """
     left, values, right = _svd(matrix)
-    kept = min(n_values, n_above(values, norm, epsilon, max(matrix.shape)))
+    if largest is None:
+        largest = values[:1].sum()
+    kept = min(n_values, n_above(values, largest, epsilon, max(matrix.shape)))
     # Copies: a view would keep all vectors in memory.
     return SingularValues(left[:, :kept].copy(), values[:kept], right[:kept].copy())
 
@@ -115,6 +118,21 @@ def _svd(matrix: Float64) -> SingularValues:
         return SingularValues(right.T, values, left.T)
 
 
+def largest_of(matrix: Float64) -> float:
+    """Largest singular value of a matrix, 0 for an empty one.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_rows, n_columns)
+        Matrix.
+
+    Returns
+    -------
+    float
+    """
+    return float(np.linalg.svd(matrix, compute_uv=False)[:1].sum())
+
+
 def norm_of(matrix: Float64) -> float:
     """Frobenius norm, also where the squares of entries are out of range.
 
@@ -131,17 +149,17 @@ def norm_of(matrix: Float64) -> float:
     return float(largest * np.linalg.norm(matrix / largest)) if largest else 0.0
 
 
-def n_above(values: Float64, norm: float, epsilon: float, size: int) -> int:
-    """Number of singular values above rounding error and above a fraction of a norm.
+def n_above(values: Float64, largest: float, epsilon: float, size: int) -> int:
+    """Number of singular values above rounding error and a fraction of the largest.
 
     Parameters
     ----------
     values : ndarray of shape (n_values,)
         Singular values.
-    norm : float
-        Norm of the matrix.
+    largest : float
+        Largest singular value of the matrix.
     epsilon : float
-        Fraction of the norm.
+        Fraction of the largest.
     size : int
         Larger side of the matrix, to which rounding errors are proportional.
 
@@ -150,4 +168,4 @@ def n_above(values: Float64, norm: float, epsilon: float, size: int) -> int:
     int
     """
     fraction = max(epsilon, size * np.finfo(np.float64).eps)
-    return int(np.count_nonzero(values > fraction * norm))
+    return int(np.count_nonzero(values > fraction * largest))

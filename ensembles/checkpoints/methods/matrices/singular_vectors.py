@@ -8,7 +8,6 @@ from ensembles._typing import Array, Float64
 from ensembles.checkpoints.methods.checks import check_number
 from ensembles.checkpoints.methods.matrices.singular_values import (
     leading,
-    norm_of,
     orthogonalized,
 )
 from ensembles.checkpoints.methods.matrices.task_matrices import (
@@ -132,9 +131,6 @@ def _orthogonalized_sum(
     """Sum of the leading singular values of each task times orthogonal vectors."""
     rank = min(tasks.shape)
     n_own = rank // len(tasks) if density is None else int(density * rank)
-    parts = [
-        leading(task, max(n_own, 1), norm=norm_of(task), epsilon=epsilon)
-        for task in tasks
-    ]
+    parts = [leading(task, max(n_own, 1), epsilon=epsilon) for task in tasks]
     left, values, right = orthogonalized(parts, epsilon)
     return np.asarray(left * values @ right)

@@ -67,8 +67,9 @@ def wudi(
     2 (M A - B), A = sum(T[i]ᵀ T[i] / |T[i]|²), B = sum(T[i] T[i]ᵀ T[i] / |T[i]|²). A
     step changes an entry by about ``learning_rate`` at most, whatever the size of the
     differences: with the defaults, which suit models of at least 100 million
-    parameters, entries change by at most 0.003. Small networks that are trained with
-    large learning rates need a larger one, or ``solver="exact"``.
+    parameters, entries change by at most 0.003. The result for small networks that are
+    trained with large learning rates is then nearly base + sum(T[i]); they need a
+    larger rate, or ``solver="exact"``.
 
     Parameters
     ----------

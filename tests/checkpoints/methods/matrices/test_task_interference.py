@@ -53,7 +53,7 @@ def merged(tasks: Float64, **params: Any) -> Array:
 
 @pytest.mark.parametrize(
     "shape",
-    [(2, 5, 4), (3, 4, 30), (3, 30, 4), (4, ROWS + 40, 6), (2, 1, 9), (2, 9, 1)],
+    [(2, 5, 4), (3, 4, 30), (3, 30, 4), (2, ROWS + 4, 3), (2, 1, 9), (2, 9, 1)],
 )
 def test_steps_are_those_of_autograd(
     shape: tuple[int, ...], rng: np.random.Generator

@@ -181,6 +181,23 @@ def test_differences_of_any_size_are_merged(
         np.testing.assert_allclose(found / factor, expected, rtol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("name", "params", "values"),
+    [
+        ("tsv", {}, [4, 2, 1, 0]),
+        ("iso_c", {}, [7.5 / 4] * 3 + [0]),
+        ("iso_cts", {"common_fraction": 1}, [7 / 4] * 3 + [0]),
+        ("iso_cts", {"common_fraction": 0}, [7 / 4] * 3 + [0]),
+    ],
+)
+def test_epsilon_is_a_fraction_of_the_largest_singular_value(
+    name: str, params: dict[str, Any], values: list[float]
+) -> None:
+    task = np.diag([4.0, 2.0, 1.0, 0.5])  # its Frobenius norm is 4.6
+    found = merged(RULES[name], task[None], epsilon=0.24, **params)
+    np.testing.assert_allclose(found, np.diag(values), atol=1e-14)
+
+
 @each_case
 def test_members_that_equal_the_base_leave_it_unchanged(
     rule: Rule, params: dict[str, Any], rng: np.random.Generator
@@ -293,7 +310,7 @@ def test_the_plan_notes_which_tensors_are_matrices(files: list[Path]) -> None:
     assert note.format("3 tensors, and 2 others", "embed") in notes
     params = {"exclude": "weight|experts"}
     notes = plan(members, base=base, rule="tsv", rule_params=params).notes
-    assert note.format("1 tensors, and 4 others", "a.weight") in notes
+    assert note.format("1 tensor, and 4 others", "a.weight") in notes
     average_notes = plan(members, rule="mean").notes
     assert not any("matrices" in note for note in average_notes)
 
