@@ -107,12 +107,12 @@ def _read(source: MomentsSource, index: int) -> Checkpoint:
 
 def _by_tensor(moments: Checkpoint, member: Checkpoint) -> dict[Tensor, Tensor]:
     """Moments by the tensor of the member, which may have another of tied names."""
-    found: dict[Tensor, Tensor] = {}
+    by_tensor: dict[Tensor, Tensor] = {}
     unknown = {*moments.layout}
     for name in moments.names:
         tensor, moment = member.tensor(name), moments.tensor(name)
         if tensor is not None and moment is not None:
-            found[tensor] = moment
+            by_tensor[tensor] = moment
             unknown.discard(moments.aliases.get(name, name))
     if unknown:
         names = sorted(unknown)
@@ -121,7 +121,7 @@ def _by_tensor(moments: Checkpoint, member: Checkpoint) -> dict[Tensor, Tensor]:
             f"lacks, such as {names[0]!r}; pass the moments of each member, in the "
             "order of the members"
         )
-    return found
+    return by_tensor
 
 
 def _check_member(
@@ -219,16 +219,16 @@ def _with_moments(
     target: TensorPlan, moments: Sequence[MemberMoments], kind: Kind
 ) -> tuple[TensorPlan, str]:
     """A tensor with its moments, and a problem or an empty text."""
-    found = [
+    of_members = [
         entry.by_tensor.get(tensor)
         for entry, tensor in zip(moments, target.members, strict=True)
     ]
-    present = [moment for moment in found if moment is not None]
+    present = [moment for moment in of_members if moment is not None]
     if not present:
         return target._replace(action="average"), ""
-    if len(present) < len(found):
-        has = moments[[moment is not None for moment in found].index(True)]
-        lacks = moments[found.index(None)]
+    if len(present) < len(of_members):
+        has = moments[[moment is not None for moment in of_members].index(True)]
+        lacks = moments[of_members.index(None)]
         return target, (
             f"moments differ at tensor {target.name!r}: {has.checkpoint.name} has it, "
             f"{lacks.checkpoint.name} lacks it; collect all moments in the same way, "

@@ -116,7 +116,7 @@ def regmean_plus_plus(
     _check_batches(batches, len(models))
     copies = [copy.deepcopy(unwrapped(model)) for model in models]
     tensors = [_floats(model, exclude) for model in copies]
-    shapes = [shapes_of(own) for own in tensors]
+    shapes = [shapes_of(state) for state in tensors]
     for index, other in enumerate(shapes[1:], 1):
         check_same(shapes[0], other, "models[0]", f"models[{index}]")
     layers, _ = linear_layers(copies[0])
@@ -138,13 +138,13 @@ def regmean_plus_plus(
         for name in group:
             merged = _merged(
                 name,
-                [own[name] for own in tensors],
+                [state[name] for state in tensors],
                 [g.get(name) for g in grams],
                 counts,
                 alpha,
             )
-            for own in tensors:
-                own[name].copy_(merged)
+            for state in tensors:
+                state[name].copy_(merged)
     state = {without_prefixes(n): t for n, t in copies[0].state_dict().items()}
     return {n: t.cpu() for n, t in state.items() if is_wanted(n, (), exclude)}
 
@@ -156,8 +156,8 @@ def _check_batches(batches: Sequence[Iterable[Any]], n_models: int) -> None:
             f"batches must have the data of each of {n_models} models, found "
             f"{len(batches)}"
         )
-    for index, own in enumerate(batches):
-        if iter(own) is own:
+    for index, member_batches in enumerate(batches):
+        if iter(member_batches) is member_batches:
             raise TypeError(
                 f"batches[{index}] is read several times, found an iterator; pass a "
                 "list or a DataLoader"
@@ -167,12 +167,12 @@ def _check_batches(batches: Sequence[Iterable[Any]], n_models: int) -> None:
 def _floats(model: nn.Module, exclude: Sequence[str]) -> dict[str, Tensor]:
     """Float parameters and buffers of a model that are merged, each once."""
     first: dict[int, str] = {}
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for prefixed, tensor in model.state_dict(keep_vars=True).items():
         name = without_prefixes(prefixed)
         if first.setdefault(id(tensor), name) == name and tensor.is_floating_point():
-            found[name] = tensor.detach()
-    return {n: t for n, t in found.items() if is_wanted(n, (), exclude)}
+            tensors[name] = tensor.detach()
+    return {n: t for n, t in tensors.items() if is_wanted(n, (), exclude)}
 
 
 def _in_order(

@@ -51,7 +51,7 @@ def linear_layers(model: nn.Module) -> tuple[list[LinearLayer], list[str]]:
     """
     parameters, aliases = parameters_of(model)
     owners: dict[str, list[nn.Module]] = {}
-    found: list[tuple[nn.Module, str]] = []
+    candidates: list[tuple[nn.Module, str]] = []
     for prefix, module in model.named_modules(remove_duplicate=True):
         for key, parameter in module._parameters.items():
             if parameter is None:
@@ -60,16 +60,16 @@ def linear_layers(model: nn.Module) -> tuple[list[LinearLayer], list[str]]:
             name = aliases.get(full_name, full_name)
             owners.setdefault(name, []).append(module)
             if key == "weight" and (_is_linear(module) or _is_conv1d(module)):
-                found.append((module, name))
+                candidates.append((module, name))
     layers, notes = [], []
-    for module, name in found:
+    for module, name in candidates:
         if not all(_is_linear(m) or _is_conv1d(m) for m in owners[name]):
             notes.append(f"{name} has no Gram matrix: it is tied to another layer")
         elif not parameters[name].is_floating_point():
             notes.append(f"{name} has no Gram matrix: it is quantized")
         else:
             layers.append(LinearLayer(module, name, _is_conv1d(module)))
-    linear = {name for _, name in found}
+    linear = {name for _, name in candidates}
     others = [
         name
         for name, modules in owners.items()
@@ -128,16 +128,16 @@ def padding_masks(model: nn.Module, batch: Any) -> list[Tensor]:
     """
     import torch
 
-    found = [mask for mask in masks_of(model, batch) if mask is not None]
-    if len(found) == 2 and found[0].shape == found[1].shape:
-        if not torch.equal(found[0], found[1]):
+    masks = [mask for mask in masks_of(model, batch) if mask is not None]
+    if len(masks) == 2 and masks[0].shape == masks[1].shape:
+        if not torch.equal(masks[0], masks[1]):
             raise ValueError(
                 "encoder and decoder must have different numbers of positions, or the "
-                f"same padding: a batch has masks of shape {tuple(found[0].shape)} for "
+                f"same padding: a batch has masks of shape {tuple(masks[0].shape)} for "
                 "both, and they differ; pad the labels to another length"
             )
-        found = found[:1]
-    return [] if all(mask.all() for mask in found) else found
+        masks = masks[:1]
+    return [] if all(mask.all() for mask in masks) else masks
 
 
 def masks_of(model: nn.Module, batch: Any) -> tuple[Tensor | None, Tensor | None]:

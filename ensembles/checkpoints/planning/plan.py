@@ -262,7 +262,11 @@ def plan(
     )
     checkpoints = opened if base_opened is None else (*opened, base_opened)
     problems: list[str] = []
-    params = dict(rule_params or {})
+    # Numbers of NumPy, as of a grid of parameters, are written like those of Python.
+    params = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in (rule_params or {}).items()
+    }
     how = {"has_base": base is not None, "n_moments": len(opened_moments)}
     resolved = _resolve_rule(rule, len(opened), params, how, problems)
     checked = np.ones(len(opened))

@@ -23,6 +23,17 @@ def recipe_of(path: Path) -> dict[str, Any]:
     return found
 
 
+def test_numbers_of_numpy_are_recorded_like_those_of_python(tmp_path: Path) -> None:
+    out, contents = tmp_path / "out.safetensors", set()
+    for number in (0.5, np.float32(0.5), np.float64(0.5)):
+        how: dict[str, Any] = {"rule": "task_arithmetic", "force": True}
+        base, *members = pair(tmp_path)
+        average(members, out, base=base, rule_params={"scale": number}, **how)
+        contents.add(out.read_bytes())
+        assert recipe_of(out)["params"] == {"scale": 0.5}
+    assert len(contents) == 1
+
+
 def test_the_recipe_is_in_the_metadata(tmp_path: Path) -> None:
     report = average(pair(tmp_path), tmp_path / "out.safetensors", weights=[0.7, 0.3])
     assert header_of(report.out)["__metadata__"]["format"] == "pt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import replace
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -228,7 +229,7 @@ def _adam(
 
 def _check(solver: Any, steps: Any, learning_rate: Any, transposed: Any) -> None:
     check_choice("wudi", "solver", solver, get_args(Solver))
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+    if not isinstance(steps, Integral) or isinstance(steps, bool) or steps < 0:
         raise ValueError(
             f"steps of 'wudi' must be a non-negative integer, found {steps!r}"
         )

@@ -101,6 +101,11 @@ def test_fusion_bench_computes_the_same() -> None:
     np.testing.assert_allclose(found, first_row, rtol=1e-11)
 
 
+def test_steps_may_be_an_integer_of_numpy() -> None:
+    found = merged(TASKS, steps=np.int64(3), learning_rate=1e-3)
+    assert np.array_equal(found, merged(TASKS, steps=3, learning_rate=1e-3))
+
+
 def test_tasks_with_orthogonal_rows_are_added() -> None:
     first, second = np.zeros((2, 3, 6))
     first[:, :3], second[:, 3:] = TASKS[0, :3, :3], 5 * TASKS[1, :3, :3]
