@@ -222,6 +222,22 @@ def test_tied_tensors_have_the_position_of_the_first(tmp_path: Path) -> None:
     assert result["c"].tolist() == [1, 2]
 
 
+def test_tensors_that_one_member_ties_have_statistics_and_positions_of_their_own(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    a, b, c = rng.normal(size=(3, 5))
+    save_file({"w": a}, tmp_path / "tied.safetensors", metadata={"tied.w": "w"})
+    save_file({"w": b, "tied.w": c}, tmp_path / "untied.safetensors")
+    members = [tmp_path / "untied.safetensors", tmp_path / "tied.safetensors"]
+    for order in (1, -1):
+        paths = members[::order]
+        result = merged(paths, tmp_path, TOTAL)
+        stacks = {"w": [b, a][::order], "tied.w": [c, a][::order]}
+        for name, stack in stacks.items():
+            assert result[name].tobytes() == TOTAL(np.stack(stack)).tobytes()
+        assert merged(paths, tmp_path, Rule(numbered))["tied.w"].tolist()[0] == 6
+
+
 def centered(stack: Float64, weights: Float64, *, position: Position) -> Float64:
     """Entries minus the mean of their row."""
     rows = stack[0].reshape(-1, position.row_size)

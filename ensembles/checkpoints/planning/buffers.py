@@ -13,7 +13,6 @@ from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.kernels.gram import BLOCK
 from ensembles.rules.block_rule import PIECE, Unit
-from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
 
 PAGE = 4096
@@ -117,14 +116,14 @@ def chunk_size(
 def _block_size(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> int:
     if target.action != "combine":
         return BLOCK
-    return rule.block_size(Position(target.name, target.shape), params)
+    return rule.block_size(target.position, params)
 
 
 def unit_of(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> Unit:
     """What the rule needs whole of a tensor; "element" if it does not combine it."""
     if target.action != "combine":
         return "element"
-    return rule.unit_of(Position(target.name, target.shape), params)
+    return rule.unit_of(target.position, params)
 
 
 def _buffer_bytes(

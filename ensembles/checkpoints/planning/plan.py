@@ -418,4 +418,7 @@ def repeat_tied(
         The targets, then one for each alias.
     """
     by_name = {target.name: target for target in targets}
-    return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
+    return targets + [
+        by_name[name]._replace(name=alias, tied_to=name)
+        for alias, name in aliases.items()
+    ]
