@@ -24,7 +24,12 @@ from ensembles.checkpoints.merging.digests import (
     Digested,
     digest,
 )
-from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size, unit_of
+from ensembles.checkpoints.planning.buffers import (
+    ReadBuffers,
+    buffer_budget,
+    chunk_size,
+    unit_of,
+)
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import narrow, widen
@@ -234,6 +239,9 @@ class _Streamer:
         self.progress = progress
         self.passes = plan.rule.needed_passes(plan.rule_params)
         self.states: dict[str, Any] = {}  # by tensor name, for rules with passes
+        self._budget = buffer_budget(
+            plan.targets, plan.rule, plan.rule_params, plan.options.memory, n_threads
+        )
         self.with_checksums = {r.file for c in plan.checkpoints for r in c.records}
         self._lock = threading.Lock()
 
@@ -362,8 +370,8 @@ class _Streamer:
         )
 
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
-        budget = self.plan.options.memory // self.n_threads
-        size = chunk_size(job.target, self.plan.rule, budget, self.plan.rule_params)
+        plan = self.plan
+        size = chunk_size(job.target, plan.rule, self._budget, plan.rule_params)
         for start, stop in chunks(job.stop - job.start, size):
             yield job.start + start, job.start + stop
 
