@@ -213,18 +213,23 @@ def base_problems(
     str
         One message for each member that is the base.
     """
-    if base is None or base.path is None:
+    if base is None:
         return
     for member in members:
-        if member.path is not None and _identity(member) == _identity(base):
+        if _identity(member) == _identity(base):
             yield (
                 f"{member.name} is the base, from which it does not differ; leave it "
                 "out of the members"
             )
 
 
-def _identity(member: Checkpoint) -> str:
-    """Key of a file or directory, equal for all symbolic and hard links to it."""
+def _identity(member: Checkpoint) -> str | dict[str, Any]:
+    """Key of a checkpoint, equal for all links to it and state dicts in its memory."""
+    if member.path is None:
+        return {
+            name: getattr(tensor.source, "place", None) or object()
+            for name, tensor in member.layout.items()
+        }
     path = os.path.realpath(str(member.path))
     if member.is_directory:
         return path
