@@ -180,7 +180,7 @@ def _entry(
     return cast(Entry, function)
 
 
-def lookup(table: Table[Entry], name: str) -> Entry:
+def lookup(table: Table[Entry], name: str, *, hint: str = "") -> Entry:
     """Entry of a table by its name.
 
     Parameters
@@ -189,6 +189,9 @@ def lookup(table: Table[Entry], name: str) -> Entry:
         Table to search.
     name : str
         Public name of the entry.
+    hint : str, default=""
+        Hint for a name that the table does not have, which starts with a semicolon;
+        without one, the message suggests the most similar name.
 
     Returns
     -------
@@ -197,8 +200,8 @@ def lookup(table: Table[Entry], name: str) -> Entry:
     Raises
     ------
     ValueError
-        If the table does not have this name; the message suggests the most similar
-        name and lists all names.
+        If the table does not have this name; the message has the hint and lists all
+        names.
     TypeError
         If ``name`` is not a string.
     """
@@ -208,5 +211,6 @@ def lookup(table: Table[Entry], name: str) -> Entry:
     if name in table:
         return table[name]
     nearest = difflib.get_close_matches(name.casefold(), table, n=1)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    if nearest and not hint:
+        hint = f"; did you mean {nearest[0]!r}?"
     raise ValueError(f"unknown {table.noun} {name!r}{hint} {names}")

@@ -126,6 +126,7 @@ for seed in range(3):
               track=lambda batches: batches)
 """
 BEFORE = {"docs/guide/concepts.md": DEMO}
+WITH_CHECKPOINTS = {"docs/guide/merge_methods.md"}  # whose Python reads files
 # Of trainers, which print to stderr: code at the start of the same process.
 QUIET_TRAINERS = """
 import logging, lightning
@@ -140,9 +141,14 @@ START = {"docs/tasks/average_while_training.md": QUIET_TRAINERS}
     "page", [page for page in PAGES if python_of(page)], ids=name_of
 )
 def test_the_python_of_a_page_runs(
-    page: Path, tmp_path: Path, interpreter: Callable[..., str]
+    page: Path,
+    tmp_path: Path,
+    rng: np.random.Generator,
+    interpreter: Callable[..., str],
 ) -> None:
     """Blocks run in their order, in one namespace, in a process of their own."""
+    if name_of(page) in WITH_CHECKPOINTS:
+        save_checkpoints(tmp_path, rng)
     move = f"import os; os.chdir({str(tmp_path)!r})"
     prepared = BEFORE.get(name_of(page))
     if prepared:

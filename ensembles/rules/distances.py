@@ -79,7 +79,7 @@ def _leave(index: int, step: Float64, squares: Float64, weights: Float64) -> Flo
 
 
 def _descend(point: Float64, squares: Float64, weights: Float64) -> Float64:
-    """Coefficients of the geometric median, from those of a point near it."""
+    """Coefficients of the geometric median, from the ones of a point near it."""
     total, patience = math.inf, PATIENCE
     for _ in range(MAX_STEPS):
         steps = _steps(point, squares, weights)
@@ -105,8 +105,8 @@ def _distances(point: Float64, squares: Float64) -> Float64:
 def _steps(point: Float64, squares: Float64, weights: Float64) -> list[Float64]:
     """Newton's step, parts of it, and Weiszfeld's, which always descends.
 
-    A step is given as shares of the differences between the point and each of those
-    that are combined.
+    A step is an array of the share of each combined point by which the point moves
+    towards it.
     """
     distances = _distances(point, squares)
     forces = weights / distances
@@ -160,9 +160,9 @@ def geometric_median(
 ) -> Array:
     """Geometric median, the m that minimizes sum(w[i] |m - x[i]|).
 
-    The distances are Euclidean, between whole tensors or whole checkpoints. A member
-    that is far from the others pulls with its weight alone, however far it is, so that
-    the result stays bounded as long as such members have less than half of the weight.
+    The distances are Euclidean, between whole tensors or whole checkpoints. The weight
+    of a member bounds its influence, however far from the others it is, so that the
+    result stays near the others if outliers have less than half of the total weight.
     With scalars it is the rule ``median``.
 
     It is a linear combination of the members, computed from the distances between them,

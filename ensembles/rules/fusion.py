@@ -52,8 +52,8 @@ def divergences(rows: Float64) -> Float64:
     Returns
     -------
     ndarray of shape (n_rows,), not negative
-        Of probabilities to each of which 1e-8 is added; NaN if a row has NaN or an
-        infinity that is positive.
+        The probabilities are increased by 1e-8; NaN if a row has NaN or a positive
+        infinity.
     """
     probabilities = np.exp(rows - rows.max(axis=2, keepdims=True, initial=-np.inf))
     probabilities /= probabilities.sum(axis=2, keepdims=True)

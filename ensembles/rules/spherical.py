@@ -133,6 +133,13 @@ def slerp(stack: Array, weights: Float64, *, state: Float64) -> Array:
         If the squares of a float64 member are out of range, with entries around 1e-170
         or 1e160.
 
+    Notes
+    -----
+    mergekit 0.1.5 and many scripts interpolate linearly where the cosine of the angle
+    exceeds 0.9995, as it does for most members that are fine-tuned from one base. Here
+    these members are interpolated on the arc too, so that the length of the result may
+    differ from theirs by up to a factor of 1.00013.
+
     References
     ----------
     Shoemake (1985), "Animating rotation with quaternion curves", SIGGRAPH, section
@@ -189,6 +196,10 @@ def karcher_mean(stack: Array, weights: Float64, *, state: Float64) -> Array:
 def _directional_coefficients(
     gram: Float64, weights: Float64, *, normalize: bool = True, eps: float = 0.0
 ) -> Float64:
+    if not isinstance(normalize, bool):
+        raise ValueError(
+            f"normalize of 'multislerp' must be True or False, found {normalize!r}"
+        )
     if not (isinstance(eps, Real) and 0 <= eps < math.inf):
         raise ValueError(
             "eps of 'multislerp' must be a finite number, and not negative, found "
@@ -252,8 +263,8 @@ def multislerp(
     Raises
     ------
     ValueError
-        If ``eps`` is not valid, or the squares of a float64 member are out of range,
-        with entries around 1e-170 or 1e160.
+        If ``normalize`` or ``eps`` is not valid, or the squares of a float64 member are
+        out of range, with entries around 1e-170 or 1e160.
 
     Notes
     -----

@@ -283,7 +283,7 @@ def test_a_run_that_is_ended_from_outside_clears_up(
             2,
             "weights are given twice",
         ),
-        (["a.safetensors", "--rule", "ties"], 1, "Task arithmetic is the rule 'mean'"),
+        (["a.safetensors", "--rule", "ties"], 1, "pass it as base=PATH (--base PATH)"),
         (["a.safetensors", "--rule", "linear"], 1, "it is the rule 'mean', with weigh"),
         (
             [

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from io import StringIO
 
 import pytest
 from click.shell_completion import ShellComplete
@@ -22,6 +23,16 @@ def rows(command: str = "rules") -> list[list[str]]:
     assert result.exit_code == 0
     assert result.stderr == ""
     return [line.split("\t") for line in result.stdout.splitlines()]
+
+
+def shown_in_terminal(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> str:
+    """Output of the command in a terminal of 80 columns."""
+    stdout = StringIO()
+    monkeypatch.setattr(stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    cli(["rules", *arguments], standalone_mode=False)
+    return stdout.getvalue()
 
 
 def test_every_rule_has_a_row_with_its_source() -> None:
@@ -55,6 +66,29 @@ def test_rows_name_the_parameters_with_their_defaults() -> None:
     assert table["power_mean"][2] == "p=2.0"
     assert table["trimmed_mean"][2] == "proportion=0.2"
     assert table["mean"][2] == "-"
+
+
+def test_rules_are_listed_by_name() -> None:
+    result = CliRunner().invoke(cli, ["rules", "ties", "mean"])
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()[1:]] == [
+        *("ties", "mean")
+    ]
+    result = CliRunner().invoke(cli, ["rules", "tie"])
+    assert result.exit_code == 1
+    assert "unknown rule 'tie'; did you mean 'ties'?" in result.stderr
+
+
+def test_a_terminal_shows_a_few_columns_of_all_rules_and_all_of_named_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nine columns on 80 characters are a column of syllables for each rule."""
+    everything = shown_in_terminal(monkeypatch, [])
+    assert "needs" in everything
+    assert "arXiv" not in everything
+    assert len(everything.splitlines()) < 4 * len(RULES)
+    single = shown_in_terminal(monkeypatch, ["ties"])
+    assert "arXiv:2306.01708" in single
+    assert "density=0.2" in single
 
 
 def test_every_selection_has_a_row_with_its_parameters() -> None:

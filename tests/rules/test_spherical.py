@@ -214,6 +214,23 @@ def test_eps_must_be_a_length(eps: Any) -> None:
         multislerp.check(3, {"eps": eps})
 
 
+@pytest.mark.parametrize("normalize", ["false", None, 1.5])
+def test_normalize_must_be_a_bool(normalize: Any) -> None:
+    """Text counts as true, so that `--param normalize=False` would be ignored."""
+    with pytest.raises(ValueError, match="normalize of 'multislerp' must be True or"):
+        multislerp(np.eye(2), normalize=normalize)
+
+
+def test_slerp_of_members_near_each_other_is_on_the_arc() -> None:
+    """Others interpolate linearly where the cosine exceeds 0.9995."""
+    angle = 0.03
+    members = np.array([[1, 0], [math.cos(angle), math.sin(angle)]])
+    found = slerp(members, [0.5, 0.5])
+    expected = [math.cos(angle / 2), math.sin(angle / 2)]
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+    assert abs(np.linalg.norm(members.mean(axis=0)) - 1) > 1e-4
+
+
 def test_mergekits_karcher_converges_to_ours() -> None:
     expected = [  # max_iter: 100, tol: 1e-15
         [-0.5489646363726819, -0.852444174132569, 0.4714919713479773],

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from ensembles._typing import Array, Float64
+from ensembles.checkpoints.methods.checks import check_choice, check_number
 from ensembles.checkpoints.methods.matrices.blas import one_blas_thread
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
@@ -28,8 +29,7 @@ def divisors(
     scope: Literal["model", "tensor"] = "model",
 ) -> Float64:
     """Norm of the Fisher information of each member, infinite if it is 0."""
-    if scope not in ("model", "tensor"):
-        raise ValueError(f"scope must be 'model' or 'tensor', found {scope!r}")
+    check_choice("fisher", "scope", scope, ("model", "tensor"))
     norms = np.sqrt(total) + epsilon
     return np.where(norms > 0, norms, np.inf)
 
@@ -92,7 +92,7 @@ def fisher(
     Raises
     ------
     ValueError
-        If an entry of F, ``floor`` or ``epsilon`` is negative.
+        If an entry of F is negative, or a parameter is not valid.
 
     Notes
     -----
@@ -106,10 +106,10 @@ def fisher(
     Matena and Raffel (2022), "Merging models with Fisher-weighted averaging",
     arXiv:2111.09832, equation 2.
     """
-    if min(floor, epsilon) < 0:
-        raise ValueError(
-            f"floor and epsilon must not be negative, found {floor} and {epsilon}"
-        )
+    check_number("fisher", "floor", floor, low=0)
+    check_number("fisher", "epsilon", epsilon, low=0)
+    check_choice("fisher", "favor_first", favor_first, (True, False))
+    check_choice("fisher", "normalize", normalize, (True, False))
     scale = weights if state is None else weights / state
     total, weighted = np.zeros((2, stack.shape[1]))
     rows = np.flatnonzero(weights)  # infinities of other members must not count

@@ -11,7 +11,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from ensembles._sklearn import NestedParams, unwrap_frozen
-from ensembles.checkpoints.methods.builtin import RULES
 from ensembles.checkpoints.model_soup.delegation import delegated, estimator_has
 from ensembles.checkpoints.model_soup.merged_estimator import build_merged_estimator
 from ensembles.checkpoints.model_soup.metadata_routing import MetadataRouting
@@ -28,8 +27,7 @@ from ensembles.checkpoints.model_soup.weight_selection import (
     check_targets,
     choose_weights,
 )
-from ensembles.registry import lookup
-from ensembles.rules.rule import Rule
+from ensembles.checkpoints.planning.foreign_rules import resolve_rule
 
 
 class ModelSoup(NestedParams, MetadataRouting, MetaEstimatorMixin, BaseEstimator):
@@ -203,7 +201,7 @@ class ModelSoup(NestedParams, MetadataRouting, MetaEstimatorMixin, BaseEstimator
             If the chosen weights do not beat the best member, or only one member could
             be trained.
         """
-        rule = self.rule if isinstance(self.rule, Rule) else lookup(RULES, self.rule)
+        rule = resolve_rule(self.rule)
         selection = check_parameters(self, rule)
         routed, parts = self._route(params), list[Part]()
         stratify = {"is_classifier": is_classifier(self)}

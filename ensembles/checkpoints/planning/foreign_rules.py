@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ensembles.checkpoints.methods.builtin import RULES
+from ensembles.registry import lookup
+from ensembles.rules.rule import Rule
+
 WEIGHTS = "pass a weight for each member (a:.7 b:.3)"
 SHARE = "pass it as the weights of both members: 1 - t, t (a:.7 b:.3)"
 # Rules by their names in mergekit, peft, fusion_bench, sd-mecha and papers.
@@ -147,6 +151,31 @@ def rule_hint(name: Any) -> str:
     """
     normalized = str(name).casefold().replace("-", "_").replace(" ", "_")
     return f"; {RULE_HINTS[normalized]}" if normalized in RULE_HINTS else ""
+
+
+def resolve_rule(rule: str | Rule) -> Rule:
+    """Rule by its name; a rule is returned as it is.
+
+    Parameters
+    ----------
+    rule : str or Rule
+        Name of a registered rule, or a rule.
+
+    Returns
+    -------
+    Rule
+
+    Raises
+    ------
+    ValueError
+        If no rule has this name; the message names the equivalent of a method of
+        another tool, or the most similar name.
+    TypeError
+        If it is neither a name nor a rule.
+    """
+    if isinstance(rule, Rule):
+        return rule
+    return lookup(RULES, rule, hint=rule_hint(rule))
 
 
 def parameter_hint(params: Mapping[str, Any], rule_params: Mapping[str, Any]) -> str:

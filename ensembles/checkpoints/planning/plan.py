@@ -37,7 +37,7 @@ from ensembles.checkpoints.planning.destination import (
     resolved_link,
     storage_problems,
 )
-from ensembles.checkpoints.planning.foreign_rules import parameter_hint, rule_hint
+from ensembles.checkpoints.planning.foreign_rules import parameter_hint, resolve_rule
 from ensembles.checkpoints.planning.kept_contents import kept_contents
 from ensembles.checkpoints.planning.notices import (
     UNITS,
@@ -61,7 +61,6 @@ from ensembles.checkpoints.planning.ranks import (
     work_bytes,
 )
 from ensembles.parallel import resolve_n_threads
-from ensembles.registry import lookup
 from ensembles.rules.rule import Rule
 
 
@@ -284,7 +283,9 @@ def plan(
     )
     if resolved.needs_moments is not None and len(opened_moments) == len(opened):
         match = add_moments(match, opened_moments, resolved.needs_moments)
-    problems += [*base_problems(opened, base_opened)]
+    # Inspections have rules of their own, and compare a checkpoint with itself.
+    if RULES.get(resolved.name) is resolved:
+        problems += base_problems(opened, base_opened)
     problems += [
         reason for member in checkpoints for reason in unsupported_reasons(member)
     ]
@@ -390,14 +391,15 @@ def _resolve_rule(
     problems: list[str],
 ) -> Rule:
     """The rule, if all that it is given suits it; else add a problem."""
-    resolved = RULES["mean"]
     try:
-        resolved = rule if isinstance(rule, Rule) else lookup(RULES, rule)
+        resolved = resolve_rule(rule)
+    except ValueError as error:
+        problems.append(str(error))
+        return RULES["mean"]
+    try:
         resolved.check(n_members, params, **how)
     except ValueError as error:
-        is_known = isinstance(rule, Rule) or rule in RULES
-        hint = parameter_hint(params, resolved.params) if is_known else rule_hint(rule)
-        problems.append(f"{error}{hint}")
+        problems.append(f"{error}{parameter_hint(params, resolved.params)}")
     return resolved
 
 

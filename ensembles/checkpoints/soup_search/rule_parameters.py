@@ -8,8 +8,8 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from ensembles.checkpoints.methods.builtin import RULES
+from ensembles.checkpoints.planning.foreign_rules import resolve_rule
 from ensembles.checkpoints.soup_search.journal import rule_identity
-from ensembles.registry import lookup
 from ensembles.rules.rule import Rule
 from ensembles.selection.score import ParameterRange
 
@@ -90,7 +90,7 @@ def resolve_rules(
     """
     is_single = isinstance(rule, str | Rule) or not isinstance(rule, Sequence)
     entries: list[Any] = [rule] if is_single else list(rule)  # type: ignore[arg-type]
-    rules = [r if isinstance(r, Rule) else lookup(RULES, r) for r in entries]
+    rules = [resolve_rule(entry) for entry in entries]
     names = [entry.name for entry in rules]
     if not rules or len(set(names)) < len(names):
         raise ValueError(

@@ -24,6 +24,7 @@ METHODS = [rule for rule in RULES.values() if rule.needs_base]
 each_method = pytest.mark.parametrize("rule", METHODS, ids=lambda rule: rule.name)
 NAMES = ("base", "x", "y", "z")
 SOME = "layers.0.weight"
+PATTERNS = {"exclude", "transposed"}  # parameters that are text
 
 
 def last_variant(rule: Rule) -> dict[str, Any]:
@@ -207,3 +208,17 @@ def test_errors_come_before_a_tensor_is_read(
     Path(damaged).write_bytes(base.read_bytes()[:-9])
     with pytest.raises(ValueError, match=r"short\.safetensors"):
         plan(members, base=damaged, **how)
+
+
+@pytest.mark.parametrize("value", ["false", "0.5", [], np.nan], ids=str)
+@pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
+def test_values_of_another_kind_are_refused_before_reading(
+    rule: Rule, value: Any
+) -> None:
+    """Text counts as true and NaN fails no comparison, so that each must be checked."""
+    state = {"w": np.ones((4, 4), np.float32)}
+    how: dict[str, Any] = {"base": state} if rule.needs_base else {}
+    for name in rule.params.keys() - PATTERNS:
+        if not rule.needs_moments:
+            with pytest.raises(ValueError, match=name):
+                plan([state, state], rule=rule, rule_params={name: value}, **how)

@@ -138,11 +138,20 @@ def test_invalid_information_and_parameters_are_refused() -> None:
     stack = np.ones((2, 2))
     with pytest.raises(ValueError, match=r"must not be negative, found -1.0; collect"):
         fisher(stack, moments=[[1, 1], [1, -1.0]])
-    invalid: list[dict[str, Any]] = [{"floor": -1}, {"epsilon": -1}]
+    invalid: list[dict[str, Any]] = [
+        {"floor": -1},
+        {"epsilon": -1},
+        {"epsilon": np.nan},
+        {"favor_first": "false"},  # text counts as true
+        {"normalize": "false"},
+    ]
     for params in invalid:
-        with pytest.raises(ValueError, match="floor and epsilon must not be negative"):
+        (name,) = params
+        with pytest.raises(ValueError, match=f"{name} of 'fisher' must be"):
             fisher(stack, moments=stack, **params)
-    with pytest.raises(ValueError, match="scope must be 'model' or 'tensor', found 1"):
+    with pytest.raises(
+        ValueError, match="scope of 'fisher' must be one of 'model', 't"
+    ):
         fisher(stack, moments=stack, normalize=True, scope=1)
     with pytest.raises(ValueError, match="of each of 2 members, found 0; collect them"):
         fisher(stack)

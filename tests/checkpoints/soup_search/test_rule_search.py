@@ -300,6 +300,7 @@ def test_failures_of_a_rule_are_left_out(tmp_path: Path) -> None:
         ({"rule": []}, "at least one, all different, found none"),
         ({"rule": ["mean", "mean"]}, "all different, found mean, mean"),
         ({"rule": ["mean", "tise"]}, "unknown rule 'tise'"),
+        ({"rule": ["mean", "dare"]}, "unknown rule 'dare'; it is the rule 'dare_linea"),
         ({"rule": ["mean", "slerp"], "rule_ranges": {}}, "or a rule that needs a base"),
         (
             {"base": None},

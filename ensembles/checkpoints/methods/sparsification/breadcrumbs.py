@@ -60,7 +60,9 @@ def _find_ends(total: Counts, weights: Float64, *, state: Bins) -> Kept:
 
 
 def _is_trimmed(density: Any = 0.09, gamma: Any = 0.01) -> bool:
-    return not (np.array_equal(density, 1) and np.array_equal(gamma, 0))
+    # True equals 1, and the passes refuse it.
+    is_number = not isinstance(density, bool) and not isinstance(gamma, bool)
+    return not (is_number and np.array_equal(density, 1) and np.array_equal(gamma, 0))
 
 
 _PASSES = (
@@ -123,6 +125,9 @@ def breadcrumbs_linear(
     Magnitudes are compared as in `ties`: with the precision of float32, and NaN the
     largest. NaN is kept; infinite entries are outliers. Numbers of entries are rounded
     down, and one is kept at least.
+
+    A list has one value for each member. In mergekit, lists are gradients over the
+    layers, and each model has a ``density`` of its own.
 
     The paper masks each layer, with beta about 90 % and gamma about 99 %. The authors'
     code masks each row, that is the last axis of a tensor, and keeps numbers. With

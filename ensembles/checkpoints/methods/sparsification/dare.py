@@ -114,6 +114,9 @@ def dare_linear(
                          ``lambda`` is ``scale``
     ==================== ========================================================
 
+    A list has one value for each member. In mergekit, lists are gradients over the
+    layers, and each model has a ``density`` of its own.
+
     mergekit omits the rescaling of tensors with a sum of absolute differences under
     1e-7, and computes in the members' format. In tensors with few or heavy-tailed
     differences, the factors of ``"l1"`` vary much around 1 / density.
@@ -205,13 +208,14 @@ def dare_ties(
     authors' code        the default; afterwards it keeps the largest 20 % of all
                          entries of a member, which changes nothing with a density
                          of 0.2 or less
-    peft 0.21            ``sign="unweighted_mass", normalize="count"``, or
-                         ``sign="count"`` for ``majority_sign_method="frequency"``
+    peft 0.21            ``sign="unweighted_mass", normalize="count",
+                         zero_sum="positive"``, on the factors of adapters;
+                         ``majority_sign_method="frequency"`` is ``sign="count"``
     mergekit 0.1.5       ``rescale="l1", normalize=False, zero_sum="positive"``
     ==================== ========================================================
 
-    This holds for positive weights. peft needs ``zero_sum="positive"`` too; where votes
-    are equal, the authors' code elects the more frequent sign of the whole model.
+    This holds for positive weights. Where votes are equal, the authors' code elects the
+    more frequent sign of the whole model.
 
     References
     ----------

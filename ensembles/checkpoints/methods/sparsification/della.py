@@ -111,6 +111,9 @@ def della_linear(
     memory budget takes more memory, which the plan reports. Ranks take half the time: a
     merge takes about four times the CPU of `dare_linear`.
 
+    A list has one value for each member. In mergekit, lists are gradients over the
+    layers, and each model has a ``density`` of its own.
+
     Published implementations draw other random numbers and rank equal differences in
     any order. With the same masks the results are equal up to rounding:
 

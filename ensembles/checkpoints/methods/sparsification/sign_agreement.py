@@ -124,6 +124,9 @@ def ties(
     entries may equal the smallest kept one, and all of them are kept. At least one
     entry is kept.
 
+    A list has one value for each member. In mergekit, lists are gradients over the
+    layers, and each model has a ``density`` of its own.
+
     Published implementations differ. With positive weights and distinct magnitudes they
     are equal up to rounding to:
 

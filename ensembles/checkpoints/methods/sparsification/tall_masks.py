@@ -96,7 +96,8 @@ def consensus(
     check_number("consensus", "scale", scale)
     check_number("consensus", "selectivity", selectivity, low=0)
     check_choice("consensus", "scope", scope, SCOPES)
-    if not (isinstance(n_agreeing, Integral) and 0 <= n_agreeing <= len(stack)):
+    is_number = isinstance(n_agreeing, Integral) and not isinstance(n_agreeing, bool)
+    if not (is_number and 0 <= n_agreeing <= len(stack)):
         raise ValueError(
             "n_agreeing of 'consensus' must be an integer from 0 to the number of "
             f"members, {len(stack)}, found {n_agreeing!r}"

@@ -115,7 +115,8 @@ def trimming(default: float) -> tuple[Pass, Pass]:
         return find_bins(total, n_kept(density, total.sum(axis=1))[:, None])
 
     def is_needed(density: Any = default) -> bool:
-        return not np.array_equal(density, 1)
+        # True equals 1, and the passes refuse it.
+        return isinstance(density, bool) or not np.array_equal(density, 1)
 
     return (
         Pass(count_upper, find, is_needed, fused=True),

@@ -272,6 +272,7 @@ def test_histograms_of_many_tensors_are_not_in_memory_at_once(
         ({"sign": "sum"}, "sign must be one of mass"),
         ({"zero_sum": 0}, "zero_sum of 'ties' must be one of 'zero'"),
         ({"normalize": "mean"}, "normalize must be True, False or 'count'"),
+        ({"density": True}, "density must be a number from 0 to 1"),
         ({"scope": "layer"}, "scope of 'ties' must be one of 'tensor', 'model'"),
         ({"scale": np.inf}, "scale of 'ties' must be a finite number"),
     ],

@@ -93,6 +93,10 @@ def test_numbers_that_are_not_finite_never_disappear() -> None:
     ("params", "message"),
     [
         ({"n_agreeing": 3}, "an integer from 0 to the number of members, 2, found 3"),
+        (
+            {"n_agreeing": True},
+            "an integer from 0 to the number of members, 2, found T",
+        ),
         ({"n_agreeing": 1.5}, "n_agreeing of 'consensus' must be an integer"),
         ({"selectivity": -1}, "selectivity of 'consensus' must be .* at least 0"),
         ({"density": 0}, "density must be above 0"),
