@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -241,46 +241,36 @@ class BlockRule(RegisteredFunction):
 
         Parameters
         ----------
-        members : n_members arrays of shape (size,), float formats
-            The whole tensor of each member.
-        weights : ndarray of shape (n_members,)
-            Weight of each member.
-        base : ndarray of shape (size,) or None
-            The tensor of the base; None for rules without a base.
-        params : mapping of str to value
-            Parameters of the rule.
-        position : Position
-            Name and shape of the tensor.
-        moments : n_members arrays or None, default=None
-            Moments of each member: of the same part, or with ``unit="tensor"`` of the
-            whole tensor, in their own shapes. None for rules without moments.
+        members, weights, base, params, position, moments
+            As in `partial_statistics`, for the whole tensor.
 
         Returns
         -------
         object
             None for rules without passes.
         """
+        given = members, weights, base, params, position, moments
+        return [None, *(state for _, state in self._passed(*given))][-1]
+
+    def _passed(
+        self,
+        members: Sequence[Array] | Array,
+        weights: Float64,
+        base: Array | None,
+        params: Mapping[str, Any],
+        position: Position,
+        moments: Sequence[Array] | None,
+    ) -> Iterator[tuple[Array, Any]]:
+        """Total and state of a tensor in memory after each pass."""
         state = None
         for entry in self.needed_passes(params):
+            how: dict[str, Any] = {"position": position, "state": state}
             partial = self.partial_statistics(
-                entry,
-                members,
-                weights,
-                base,
-                params,
-                position=position,
-                state=state,
-                moments=moments,
+                entry, members, weights, base, params, moments=moments, **how
             )
-            state = self.compute_state(
-                entry,
-                add_statistics(None, partial),
-                weights,
-                params,
-                position=position,
-                state=state,
-            )
-        return state
+            total = add_statistics(None, partial)
+            state = self.compute_state(entry, total, weights, params, **how)
+            yield total, state
 
     def combine(
         self,

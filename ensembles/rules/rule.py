@@ -319,14 +319,39 @@ class Rule(BlockRule):
         ValueError
             If a parameter is not valid, or does not suit the weights.
         """
-        size = len(weights)
-        stack = np.ones((size, 1)) if self.is_elementwise else np.eye(size)
-        base = np.zeros(stack.shape[1]) if has_base else None
-        moments = None
-        if self.needs_moments is not None:
-            moments = [*(stack if self.unit != "tensor" else [stack] * size)]
+        stack, base, moments = self._small_stack(len(weights), has_base=has_base)
         position = Position("", stack.shape[1:])
         self._combine_at_once(stack, weights, base, moments, params, position)
+
+    def statistics_bytes(self, n_members: int, params: Mapping[str, Any]) -> int:
+        """Bytes of the total of the statistics, the most after any pass.
+
+        Parameters
+        ----------
+        n_members : int
+            Number of members.
+        params : mapping of str to value
+            Parameters of the rule.
+
+        Returns
+        -------
+        int
+            0 for rules without passes.
+        """
+        stack, base, moments = self._small_stack(n_members, has_base=self.needs_base)
+        position, weights = Position("", stack.shape[1:]), np.ones(n_members)
+        passed = self._passed(stack, weights, base, params, position, moments)
+        return max((total.nbytes for total, _ in passed), default=0)
+
+    def _small_stack(
+        self, n_members: int, *, has_base: bool
+    ) -> tuple[Float64, Float64 | None, list[Array] | None]:
+        """Members, base and moments of few elements, to try the functions out."""
+        stack = np.ones((n_members, 1)) if self.is_elementwise else np.eye(n_members)
+        base = np.zeros(stack.shape[1]) if has_base else None
+        if self.needs_moments is None:
+            return stack, base, None
+        return stack, base, [stack] * n_members if self.unit == "tensor" else [*stack]
 
     def _check_moments(self, n_members: int, n_moments: int) -> None:
         """Raise unless there are as many moments as the rule needs."""

@@ -64,10 +64,8 @@ def add_statistics(total: Array | None, partial: Array) -> Array:
         If the shapes differ.
     """
     with np.errstate(all="ignore"):  # infinities of both signs
-        if total is None and not len(partial):  # an empty tensor without blocks
-            return np.zeros(partial.shape[1:], partial.dtype)
         if total is None:
-            if not len(partial):  # an empty tensor
+            if not len(partial):  # an empty tensor without blocks
                 return np.zeros(partial.shape[1:], partial.dtype)
             total, partial = partial[0], partial[1:]
         if partial.shape[1:] != total.shape:
@@ -86,7 +84,8 @@ class OrderedTotal:
     """Total of statistics, whose parts may come in any order.
 
     A part waits until those before it are added, so that the total is the same for
-    every number of threads, and few parts are in memory.
+    every number of threads. Integers, for which the order does not matter, are added at
+    once, because histograms are large.
 
     Parameters
     ----------
@@ -97,7 +96,7 @@ class OrderedTotal:
     def __init__(self, size: int) -> None:
         self.size = size
         self._total: Array | None = None
-        self._stop = 0  # end of the parts that are added
+        self._n_added = 0  # elements of the parts that are added
         self._waiting: dict[int, tuple[int, Array]] = {}
         self._lock = threading.Lock()
 
@@ -117,11 +116,13 @@ class OrderedTotal:
             The total, which is no longer kept, if all parts are added; else None.
         """
         with self._lock:
+            if partial.dtype.kind == "i":
+                start, stop = self._n_added, self._n_added + stop - start
             self._waiting[start] = stop, partial
-            while self._stop in self._waiting:
-                self._stop, partial = self._waiting.pop(self._stop)
+            while self._n_added in self._waiting:
+                self._n_added, partial = self._waiting.pop(self._n_added)
                 self._total = add_statistics(self._total, partial)
-            if self._stop < self.size:
+            if self._n_added < self.size:
                 return None
             total, self._total = self._total, None
             return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from ensembles._typing import Array, Float64
 from ensembles.checkpoints import average, plan
 from ensembles.rules import Pass, Position, Rule, blockwise
+from ensembles.rules.statistics import OrderedTotal
 from tests.checkpoints.building import save_shards
 
 SIZE = 1_100_003  # elements: several blocks, and no whole number of them
@@ -222,6 +224,22 @@ def test_tied_tensors_have_the_position_of_the_first(tmp_path: Path) -> None:
     assert result["c"].tolist() == [1, 2]
 
 
+def test_tensors_that_one_member_ties_have_statistics_and_positions_of_their_own(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    a, b, c = rng.normal(size=(3, 5))
+    save_file({"w": a}, tmp_path / "tied.safetensors", metadata={"tied.w": "w"})
+    save_file({"w": b, "tied.w": c}, tmp_path / "untied.safetensors")
+    members = [tmp_path / "untied.safetensors", tmp_path / "tied.safetensors"]
+    for order in (1, -1):
+        paths = members[::order]
+        result = merged(paths, tmp_path, TOTAL)
+        stacks = {"w": [b, a][::order], "tied.w": [c, a][::order]}
+        for name, stack in stacks.items():
+            assert result[name].tobytes() == TOTAL(np.stack(stack)).tobytes()
+        assert merged(paths, tmp_path, Rule(numbered))["tied.w"].tolist()[0] == 6
+
+
 def centered(stack: Float64, weights: Float64, *, position: Position) -> Float64:
     """Entries minus the mean of their row."""
     rows = stack[0].reshape(-1, position.row_size)
@@ -282,3 +300,42 @@ def test_a_fused_pass_takes_members_of_one_format_as_they_are_stored() -> None:
     rows: list[Array] = [np.ones(3, np.float16), np.ones(3, np.float32)]
     rule.state_of(rows, np.ones(2), None, {}, position=Position("", (3,)))
     assert formats == [np.float64]
+
+
+def histograms(stack: Float64, *, total: Any = None) -> Any:
+    return np.zeros((len(stack), 1 << 20), np.int64) if total is None else total
+
+
+def first_member(stack: Float64, weights: Float64, *, state: Any) -> Float64:
+    return np.asarray(stack[0])
+
+
+def test_the_planned_memory_includes_statistics(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    members = save_members(tmp_path, rng)
+    rule = Rule(first_member, statistics=histograms)
+    n_bytes = rule.statistics_bytes(2, {})
+    assert n_bytes == 2 * 8 << 20
+    for memory, threads, has_note in ((16 << 20, 1, True), (128 << 20, 3, False)):
+        out = tmp_path / "out.safetensors"
+        how: dict[str, Any] = {"rule": rule, "memory": memory, "threads": 8}
+        average(members, out, force=True, **how)
+        tracemalloc.start()
+        report = average(members, out, force=True, **how)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert report.plan.threads == threads
+        assert 2 * threads * n_bytes < report.plan.peak_bytes
+        assert n_bytes < peak < report.plan.peak_bytes
+        notes = [note for note in report.plan.notes if "keeps statistics" in note]
+        assert len(notes) == has_note == (report.plan.peak_bytes > memory)
+
+
+def test_counts_are_added_in_any_order_without_waiting() -> None:
+    counts, sums = OrderedTotal(3), OrderedTotal(3)
+    for start, value in ((2, 5), (1, 7)):
+        assert counts.add(start, start + 1, np.array([[value]])) is None
+        assert sums.add(start, start + 1, np.array([[float(value)]])) is None
+    assert (len(counts._waiting), len(sums._waiting)) == (0, 2)
+    assert counts.add(0, 1, np.array([[1]])) == sums.add(0, 1, np.array([[1.0]])) == 13

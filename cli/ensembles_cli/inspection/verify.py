@@ -16,6 +16,16 @@ from ensembles_cli.reports.verification import print_verification
 @click.option(
     "--base", metavar="CKPT", help="Base that the result was averaged with, if any."
 )
+@click.option(
+    "--moments",
+    type=click.Path(),
+    multiple=True,
+    metavar="FILE",
+    help=(
+        "Moments of a member that the result was averaged with, if any; repeat it for "
+        "each member, in their order."
+    ),
+)
 @checkpoint.key
 @checkpoint.threads
 @checkpoint.as_json
@@ -23,6 +33,7 @@ def command(
     out: str,
     members: tuple[str, ...],
     base: str | None,
+    moments: tuple[str, ...],
     key: str | None,
     threads: int | None,
     as_json: bool,
@@ -47,6 +58,12 @@ def command(
     n_bytes += sum(t.nbytes for t in open_checkpoint(out, 0).layout.values())
     with bar("verifying", n_bytes) as progress:
         found = verify(
-            out, opened, base=base, key=key, threads=threads, progress=progress
+            out,
+            opened,
+            base=base,
+            moments=moments,
+            key=key,
+            threads=threads,
+            progress=progress,
         )
     print_verification(found, as_json)

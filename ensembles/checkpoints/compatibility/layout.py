@@ -25,6 +25,7 @@ from ensembles.checkpoints.formats.checkpoint import (
     UnsupportedSource,
 )
 from ensembles.dtypes import is_float
+from ensembles.rules.position import Position
 
 SHOWN = 3
 FEW = 5  # missing tensors that are reported one by one; more are summarized
@@ -52,6 +53,8 @@ class TensorPlan(NamedTuple):
         Tensor of the base for ``"combine"``; None without a base.
     moments : tuple of Tensor, default=()
         Moments of each member for ``"combine"``; empty for rules without moments.
+    tied_to : str or None, default=None
+        Name of the tensor that this one repeats under another name; None for others.
     """
 
     name: str
@@ -61,6 +64,12 @@ class TensorPlan(NamedTuple):
     action: Literal["combine", "average", "resolve_integers", "copy"]
     base: Tensor | None = None
     moments: tuple[Tensor, ...] = ()
+    tied_to: str | None = None
+
+    @property
+    def position(self) -> Position:
+        """Position of the first element; tied tensors have the name of the first."""
+        return Position(self.tied_to or self.name, self.shape)
 
     @property
     def size(self) -> int:

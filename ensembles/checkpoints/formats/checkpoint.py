@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,9 +180,19 @@ class FileSource:
 
 
 class MemorySource:
-    """Bytes of an array in memory."""
+    """Bytes of an array in memory.
 
-    def __init__(self, array: np.ndarray[Any, Any]) -> None:
+    Parameters
+    ----------
+    array : ndarray
+        Array, which must not change.
+    place : hashable, default=None
+        Identifier of the memory, equal for arrays that share it; None if it is not
+        known.
+    """
+
+    def __init__(self, array: np.ndarray[Any, Any], place: Hashable = None) -> None:
+        self.place = place
         self._bytes = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
     def read_into(self, buffer: memoryview, offset: int) -> None:

@@ -119,7 +119,7 @@ def read(state: Mapping[str, Any], name: str) -> Checkpoint:
             aliases[key] = seen[location]
             continue
         seen[location] = key
-        layout[key] = Tensor(array.dtype, array.shape, MemorySource(array), 0)
+        layout[key] = Tensor(array.dtype, array.shape, MemorySource(array, location), 0)
     format_ = "pytorch" if has_torch else "numpy"
     return Checkpoint(name, format_, None, layout, aliases, order=[*state])
 

@@ -249,7 +249,7 @@ def diff(
         if shapes[name][0] == shapes[name][1]
     ]
     wanted = resolve_n_threads(threads)
-    _, n_threads = fit_to_memory(targets, RULES["mean"], memory, wanted, {})
+    _, n_threads = fit_to_memory(targets, RULES["mean"], {}, memory, wanted)
     verify_checksums(opened, {}, n_threads, progress)
     tensors = _compared(targets, n_threads, memory, progress)
     for source in {tensor.source for pair in pairs.values() for tensor in pair}:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ensembles._typing import Array
 from ensembles.checkpoints.compatibility.grouping import listed
+from ensembles.checkpoints.compatibility.member_moments import MomentsSource
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Keys, Tensor
 from ensembles.checkpoints.formats.detection import read_metadata
@@ -27,7 +28,6 @@ from ensembles.checkpoints.merging.streaming import StreamResult, stream_plan
 from ensembles.checkpoints.planning.plan import Plan, plan, repeat_tied
 from ensembles.checkpoints.planning.shards import prefix_of
 from ensembles.parallel import resolve_n_threads
-from ensembles.rules.builtin import RULES
 from ensembles.rules.rule import Rule
 
 SCHEME = "xxh3-128:"
@@ -53,6 +53,7 @@ def verify(
     members: Sequence[Member] = (),
     *,
     base: Member | None = None,
+    moments: Sequence[MomentsSource] = (),
     key: Keys = None,
     threads: int | None = None,
     progress: Progress = _silent,
@@ -74,6 +75,9 @@ def verify(
     base : path, state dict or None, default=None
         Base that the result was averaged with; required with ``members`` if the rule
         had a base.
+    moments : sequence of paths or Moments, default=()
+        Moments that the result was averaged with, in the order of ``members``, which
+        must be given too. Empty leaves them unverified.
     key : str or None, default=None
         Key of the state dict in PyTorch members, as it was in the average.
     threads : int or None, default=None
@@ -110,9 +114,9 @@ def verify(
     if result.is_directory:
         verify_recipes(found, result)
         verify_card(found)
-    if members or base is not None:
-        planned = _planned(found, result, members, base, key)
-        _verify_members(found, planned, tensors, n_threads, progress)
+    if members or moments or base is not None:
+        planned = _planned(found, result, members, base, moments, key)
+        _verify_members(found, planned, moments, tensors, n_threads, progress)
         if result.is_directory and planned.members[0].is_directory:
             verify_copies(found, result, planned.members[0])
     return found
@@ -145,7 +149,9 @@ def _recipe(result: Checkpoint) -> dict[str, Any] | None:
         return None
     patterns = [options["include"], options["exclude"]]
     texts = [options["integers"], options["missing"], options["dtype"] or ""]
-    texts += [*recipe["members"], recipe.get("base", "")]
+    if not isinstance(recipe.get("moments", []), list):
+        return None
+    texts += [*recipe["members"], recipe.get("base", ""), *recipe.get("moments", [])]
     if not all(isinstance(names, list) for names in patterns):
         return None
     texts += [*patterns[0], *patterns[1]]
@@ -261,6 +267,7 @@ def _planned(
     result: Checkpoint,
     members: Sequence[Member],
     base: Member | None,
+    moments: Sequence[MomentsSource],
     key: Keys,
 ) -> Plan:
     """Plan of the average, which matches the names of members as it was done then."""
@@ -275,9 +282,22 @@ def _planned(
         fix = "leave base=PATH out" if base is not None else "pass base=PATH too"
         has = "no base" if base is not None else "a base"
         raise ValueError(f"{found.path} was averaged with {has}; {fix}")
-    rule = RULES["mean"] if base is None else Rule(_stand_in, needs_base=True)
     options = {name: recipe["options"][name] for name in OPTIONS}
-    planned = plan(members, base=base, rule=rule, key=key, **options)
+    if moments and "moments" not in recipe:
+        raise ValueError(
+            f"{found.path} was averaged with no moments; leave moments=PATHS "
+            "(--moments PATH) out"
+        )
+    if moments:
+        options |= {"rule": recipe["rule"], "moments": moments}
+    elif base is not None:
+        options["rule"] = Rule(_stand_in, needs_base=True)
+    if "moments" in recipe and not moments:
+        found.unverified.append(
+            "the moments of the members: pass moments=PATHS (--moments PATH for each "
+            "member)"
+        )
+    planned = plan(members, base=base, key=key, **options)
     # Some formats store tied tensors under each name, and so do the digests.
     tied = {alias: n for alias, n in planned.aliases.items() if alias in result.layout}
     return replace(planned, targets=repeat_tied(planned.targets, tied))
@@ -286,21 +306,26 @@ def _planned(
 def _verify_members(
     found: Verification,
     planned: Plan,
+    moments: Sequence[MomentsSource],
     result: Mapping[str, Digested],
     n_threads: int,
     progress: Progress,
 ) -> None:
-    """Compare the tensors of members and base with the recorded digests."""
+    """Compare the tensors of members, base and moments with the recorded digests."""
     recipe = found.recipe or {}
     tensors: list[Tensor] = [t for target in planned.targets for t in target.sources]
     blocks = read_blocks(tensors, n_threads, progress)
     digests = StreamResult(blocks).checkpoint_digests(planned)
     recorded = [text.removeprefix(SCHEME) for text in recipe["members"]]
     names = [f"member {place}" for place in range(1, len(recorded) + 1)]
-    expected = [*recorded, recipe.get("base", "").removeprefix(SCHEME)]
+    names += ["base"] * (planned.base is not None)
+    names += [f"moments {place}" for place in range(1, len(planned.moments) + 1)]
+    others = [recipe["base"]] if planned.base is not None else []
+    others += recipe["moments"] if planned.moments else []
+    expected = [*recorded, *(text.removeprefix(SCHEME) for text in others)]
     differing = []
     for checkpoint, name, own, right in zip(
-        planned.checkpoints, [*names, "base"], digests, expected, strict=False
+        planned.sources, names, digests, expected, strict=True
     ):
         shown = checkpoint.path or checkpoint.name
         problem = f"{shown} differs from the recorded {name}"
@@ -315,7 +340,7 @@ def _verify_members(
             differing.append(checkpoint)
             found.problems.append(problem)
     if differing:
-        found.problems[-1] += _changed_by(found, planned, result, progress)
+        found.problems[-1] += _changed_by(found, planned, moments, result, progress)
     _verify_records(found, differing, n_threads, progress)
 
 
@@ -329,6 +354,7 @@ class _Nowhere:
 def _changed_by(
     found: Verification,
     planned: Plan,
+    moments: Sequence[MomentsSource],
     result: Mapping[str, Digested],
     progress: Progress,
 ) -> str:
@@ -341,6 +367,7 @@ def _changed_by(
         again = plan(
             planned.members,
             base=planned.base,
+            moments=moments,
             rule=recipe["rule"],
             weights=recipe["weights"],
             rule_params=recipe["params"],

@@ -24,7 +24,12 @@ from ensembles.checkpoints.merging.digests import (
     Digested,
     digest,
 )
-from ensembles.checkpoints.planning.buffers import ReadBuffers, chunk_size, unit_of
+from ensembles.checkpoints.planning.buffers import (
+    ReadBuffers,
+    buffer_budget,
+    chunk_size,
+    unit_of,
+)
 from ensembles.checkpoints.planning.plan import Plan
 from ensembles.dtypes import is_float
 from ensembles.kernels.casting import narrow, widen
@@ -234,8 +239,9 @@ class _Streamer:
         self.progress = progress
         self.passes = plan.rule.needed_passes(plan.rule_params)
         self.states: dict[str, Any] = {}  # by tensor name, for rules with passes
-        names = plan.members[0].layout
-        self._names = {tensor: name for name, tensor in names.items()}
+        self._budget = buffer_budget(
+            plan.targets, plan.rule, plan.rule_params, plan.options.memory, n_threads
+        )
         self.with_checksums = {r.file for c in plan.checkpoints for r in c.records}
         self._lock = threading.Lock()
 
@@ -245,8 +251,7 @@ class _Streamer:
         for target in targets:
             dtypes = [target.dtype, *(tensor.dtype for tensor in target.sources)]
             step = BLOCK // min(dtype.itemsize for dtype in dtypes)
-            renamed = target._replace(name=self._name(target))
-            if unit_of(renamed, self.plan.rule, self.plan.rule_params) != "element":
+            if unit_of(target, self.plan.rule, self.plan.rule_params) != "element":
                 step = max(target.size, 1)
             for start, stop in chunks(target.size, step):
                 jobs.append(_Job(target, start, stop))
@@ -261,7 +266,7 @@ class _Streamer:
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
         """Compute the rule's state of each tensor, from passes over its parts."""
         plan = self.plan
-        named = ((self._name(target), target) for target in targets)
+        named = ((target.position.name, target) for target in targets)
         counted = {name: t for name, t in named if name not in self.states}
         shared = [[name] for name in counted]
         if plan.rule.spans_model(plan.rule_params):
@@ -271,7 +276,7 @@ class _Streamer:
             for names in shared:
                 sizes = [counted[name].size for name in names]
                 total, starts = OrderedTotal(sum(sizes)), accumulate(sizes, initial=0)
-                where = Position(names[0], counted[names[0]].shape)
+                where = counted[names[0]].position
                 places |= {n: _Place(total, next(starts), names, where) for n in names}
             map_threads(
                 self.jobs([counted[name] for name in places]),
@@ -287,7 +292,7 @@ class _Streamer:
         self, entry: Pass, places: _Places, buffers: ReadBuffers, job: _Job
     ) -> None:
         """Add the statistics of a job to a total, and finish a complete total."""
-        plan, target, name = self.plan, job.target, self._name(job.target)
+        plan, target, name = self.plan, job.target, job.target.position.name
         partial_total: Array | None = None
         for start, stop in self._chunks(job):
             block = buffers.read(target, start, stop)
@@ -299,7 +304,7 @@ class _Streamer:
                     block.base,
                     plan.rule_params,
                     moments=block.moments or None,
-                    position=Position(name, target.shape, start),
+                    position=target.position.advanced(start),
                     state=self.states.get(name),
                     before=partial_total,
                 )
@@ -321,13 +326,9 @@ class _Streamer:
             )
         self.states |= dict.fromkeys(names, state)
 
-    def _name(self, target: TensorPlan) -> str:
-        """Name of a tensor in the first member, one for all names of tied tensors."""
-        return self._names.get(target.members[0], target.name)
-
     def combine(self, buffers: ReadBuffers, job: _Job) -> _Combined:
         """Combine the blocks of a job and write them."""
-        target, plan, name = job.target, self.plan, self._name(job.target)
+        target, plan = job.target, self.plan
         digests = [
             BlockDigest(has_crc=tensor.source in self.with_checksums)
             for tensor in target.sources
@@ -348,8 +349,8 @@ class _Streamer:
                         params=plan.rule_params,
                         base=block.base,
                         moments=block.moments or None,
-                        state=self.states.get(name),
-                        position=Position(name, target.shape, start),
+                        state=self.states.get(target.position.name),
+                        position=target.position.advanced(start),
                     )
             elif target.action == "copy":
                 out = _converted(members[0], target.dtype)
@@ -369,9 +370,8 @@ class _Streamer:
         )
 
     def _chunks(self, job: _Job) -> Iterator[tuple[int, int]]:
-        budget = self.plan.options.memory // self.n_threads
-        target = job.target._replace(name=self._name(job.target))
-        size = chunk_size(target, self.plan.rule, budget, self.plan.rule_params)
+        plan = self.plan
+        size = chunk_size(job.target, plan.rule, self._budget, plan.rule_params)
         for start, stop in chunks(job.stop - job.start, size):
             yield job.start + start, job.start + stop
 

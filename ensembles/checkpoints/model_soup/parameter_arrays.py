@@ -235,6 +235,6 @@ def _plan(
         for target in planned.targets
     ]
     memory = max(MEMORY, minimum_memory(targets, rule, params))
-    _, threads = fit_to_memory(targets, rule, memory, planned.threads, params)
+    _, threads = fit_to_memory(targets, rule, params, memory, planned.threads)
     options = replace(planned.options, memory=memory)
     return replace(planned, targets=targets, options=options, threads=threads)

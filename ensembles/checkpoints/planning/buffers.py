@@ -13,7 +13,6 @@ from ensembles.checkpoints.formats.checkpoint import Tensor
 from ensembles.checkpoints.formats.detection import format_by_suffix
 from ensembles.kernels.gram import BLOCK
 from ensembles.rules.block_rule import PIECE, Unit
-from ensembles.rules.position import Position
 from ensembles.rules.rule import Rule
 
 PAGE = 4096
@@ -26,11 +25,11 @@ LARGEST_CHUNK = 1 << 19
 def fit_to_memory(
     targets: Sequence[TensorPlan],
     rule: Rule,
+    params: Mapping[str, Any],
     memory: int,
     n_threads: int,
-    params: Mapping[str, Any],
 ) -> tuple[int, int]:
-    """Buffer size and number of threads within a memory budget.
+    """Size of buffers and statistics, and number of threads, within a memory budget.
 
     Parameters
     ----------
@@ -38,18 +37,18 @@ def fit_to_memory(
         Tensors of the result.
     rule : Rule
         Rule that combines them; a fused rule needs no float64 copies.
-    memory : int
-        Budget for the buffers of all threads, in bytes.
-    n_threads : int
-        Number of threads wanted.
     params : mapping of str to value
         Parameters of the rule.
+    memory : int
+        Budget for the buffers and statistics of all threads, in bytes.
+    n_threads : int
+        Number of threads wanted.
 
     Returns
     -------
     n_bytes : int
-        Size of the buffers of all threads in bytes. It exceeds the budget if the rule
-        needs whole rows or tensors that are larger.
+        Size of the buffers and statistics of all threads in bytes. It exceeds the
+        budget if the rule needs whole rows or tensors, or statistics, that are larger.
     n_threads : int
         Number of threads, reduced if the budget is too small for ``n_threads``.
 
@@ -64,13 +63,44 @@ def fit_to_memory(
             f"memory must be at least {smallest} bytes, for a block of each member; "
             f"found {memory}"
         )
-    n_threads = max(1, min(n_threads, memory // max(smallest, 1)))
+    n_statistics = _statistics_bytes(targets, rule, params)
+    n_threads = max(1, min(n_threads, memory // max(smallest + n_statistics, 1)))
+    budget = buffer_budget(targets, rule, params, memory, n_threads)
     largest = 0
     for target in targets:
-        size = chunk_size(target, rule, memory // n_threads, params)
-        size = min(size, max(target.size, 1))
+        size = min(chunk_size(target, rule, budget, params), max(target.size, 1))
         largest = max(largest, _buffer_bytes(target, rule, size, params))
-    return n_threads * largest, n_threads
+    return n_threads * (largest + n_statistics), n_threads
+
+
+def buffer_budget(
+    targets: Sequence[TensorPlan],
+    rule: Rule,
+    params: Mapping[str, Any],
+    memory: int,
+    n_threads: int,
+) -> int:
+    """Budget of one thread for its buffers, without the statistics of the rule.
+
+    Parameters
+    ----------
+    targets, rule, params, memory, n_threads
+        As in `fit_to_memory`.
+
+    Returns
+    -------
+    int
+        Number of bytes; negative if the statistics exceed the budget.
+    """
+    return memory // n_threads - _statistics_bytes(targets, rule, params)
+
+
+def _statistics_bytes(
+    targets: Sequence[TensorPlan], rule: Rule, params: Mapping[str, Any]
+) -> int:
+    """Memory of one thread for the statistics of a part and of its tensor so far."""
+    combined = [len(t.members) for t in targets if t.action == "combine"]
+    return 2 * rule.statistics_bytes(combined[0], params) if combined else 0
 
 
 def minimum_memory(
@@ -117,14 +147,14 @@ def chunk_size(
 def _block_size(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> int:
     if target.action != "combine":
         return BLOCK
-    return rule.block_size(Position(target.name, target.shape), params)
+    return rule.block_size(target.position, params)
 
 
 def unit_of(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> Unit:
     """What the rule needs whole of a tensor; "element" if it does not combine it."""
     if target.action != "combine":
         return "element"
-    return rule.unit_of(Position(target.name, target.shape), params)
+    return rule.unit_of(target.position, params)
 
 
 def _buffer_bytes(

@@ -92,7 +92,7 @@ def count_read(
     """
     n_passes = len(rule.needed_passes(params))
     # Tied tensors are combined for each of their names, but share the statistics.
-    combined = {t.sources: t for t in targets if t.action == "combine"}.values()
+    combined = {t.position.name: t for t in targets if t.action == "combine"}.values()
     records = [record for checkpoint in checkpoints for record in checkpoint.records]
     ranges = checksum_ranges(records, {t for target in targets for t in target.sources})
     return sum(

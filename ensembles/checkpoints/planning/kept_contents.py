@@ -210,7 +210,7 @@ def _obstacle(
     places.sort(key=lambda place: place[0].start)
     for (before, one), (after, other) in pairwise(places):
         # Tied tensors that are written under each name have the same bytes.
-        is_same = one[2:] == other[2:] and one.members[0] == other.members[0]
+        is_same = (one.action, one.sources) == (other.action, other.sources)
         if after.start < before.stop and not is_same:
             return f"tensors {one.name!r} and {other.name!r} overlap in memory"
     return None

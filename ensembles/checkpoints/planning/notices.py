@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ def _are_divided(weights: Float64) -> bool:
 
 def _repeated(members: Sequence[Checkpoint]) -> Iterator[str]:
     """Notes on members that are the same file, under one name or several."""
-    by_identity: dict[str, Checkpoint] = {}
+    by_identity: dict[Hashable, Checkpoint] = {}
     names = Counter(member.name for member in members if member.path is not None)
     for name, n_times in names.items():
         if n_times > 1:
@@ -213,18 +213,23 @@ def base_problems(
     str
         One message for each member that is the base.
     """
-    if base is None or base.path is None:
+    if base is None:
         return
     for member in members:
-        if member.path is not None and _identity(member) == _identity(base):
+        if _identity(member) == _identity(base):
             yield (
                 f"{member.name} is the base, from which it does not differ; leave it "
                 "out of the members"
             )
 
 
-def _identity(member: Checkpoint) -> str:
-    """Key of a file or directory, equal for all symbolic and hard links to it."""
+def _identity(member: Checkpoint) -> Hashable:
+    """Key of a checkpoint, equal for all links to it and state dicts in its memory."""
+    if member.path is None:
+        return frozenset(
+            (name, getattr(tensor.source, "place", None) or object())
+            for name, tensor in member.layout.items()
+        )
     path = os.path.realpath(str(member.path))
     if member.is_directory:
         return path

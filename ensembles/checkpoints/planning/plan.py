@@ -274,6 +274,7 @@ def plan(
         checked = resolved.check_weights(weights, len(opened))
         if not problems:
             resolved.try_out(checked, params, has_base=base is not None)
+    is_tried = not problems
     if experts := expert_layout_problem(checkpoints):
         raise ValueError(all_problems([*problems, experts]))
     match = match_layouts(
@@ -324,14 +325,16 @@ def plan(
     buffer_notes: list[str] = []
     with _collected(problems):
         n_threads = resolve_n_threads(threads)
-        n_buffers, n_threads = fit_to_memory(
-            targets, resolved, memory, n_threads, params
-        )
+        fitting = (resolved, params) if is_tried else (RULES["mean"], {})
+        n_buffers, n_threads = fit_to_memory(targets, *fitting, memory, n_threads)
     buffer_notes += unit_notes(targets, resolved, params)
     if n_buffers > memory:
+        needs = "keeps statistics of each member"
+        if resolved.unit != "element":
+            needs = f"reads whole {UNITS[resolved.unit]}"
         buffer_notes.append(
-            f"rule {resolved.name!r} reads whole {UNITS[resolved.unit]}, which "
-            f"needs {n_buffers / 1e6:,.0f} MB of memory instead of {memory / 1e6:,.0f}"
+            f"rule {resolved.name!r} {needs}, which needs {n_buffers / 1e6:,.0f} MB of "
+            f"memory instead of {memory / 1e6:,.0f}"
         )
     if world_size is not None and resolved.spans_model(params):
         problems.append(
@@ -424,4 +427,7 @@ def repeat_tied(
         The targets, then one for each alias.
     """
     by_name = {target.name: target for target in targets}
-    return targets + [by_name[n]._replace(name=alias) for alias, n in aliases.items()]
+    return targets + [
+        by_name[name]._replace(name=alias, tied_to=name)
+        for alias, name in aliases.items()
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ensembles.checkpoints import (
     collect_gram,
     inspect,
     plan,
+    verify,
 )
 from ensembles.checkpoints.formats.detection import read_metadata
 from ensembles.checkpoints.merging.provenance import KEY
@@ -159,6 +161,33 @@ def test_digests_of_moments_are_recorded_and_printed(
     again = average(members, rule="regmean", moments=moments)
     assert again["b.w"].tobytes() == load_file(out)["b.w"].tobytes()
     assert len(inspect(out).tensors) == 3
+
+
+def test_moments_are_verified(tmp_path: Path, rng: np.random.Generator) -> None:
+    members, moments = members_and_moments(rng, "gram")
+    paths, moment_paths = saved(tmp_path, members, moments)
+    out = tmp_path / "out.safetensors"
+    average(paths, out, rule="regmean", moments=moment_paths)
+    without = verify(out, paths)
+    assert without.is_intact
+    assert "pass moments=PATHS" in without.unverified[-1]
+    found = verify(out, paths, moments=moment_paths)
+    assert (found.is_intact, found.unverified) == (True, [])
+    assert found.verified[-1] == f"moments 2: the tensors of {moment_paths[1]}"
+    tensors = {name: 2 * array for name, array in moments[1].tensors.items()}
+    replace(moments[1], tensors=tensors).save(moment_paths[1], force=True)
+    found = verify(out, paths, moments=moment_paths)
+    message = f"{moment_paths[1]} differs from the recorded moments 2"
+    assert found.problems[0].startswith(f"{message}; averaged again, the members give")
+    arguments = ["verify", out, *paths]
+    for path in moment_paths:
+        arguments += ["--moments", path]
+    result = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert result.exit_code == 1
+    assert "moments 2" in result.output
+    plain = average(paths, tmp_path / "mean.safetensors").out
+    with pytest.raises(ValueError, match="averaged with no moments; leave moments="):
+        verify(plain, paths, moments=moment_paths)
 
 
 def test_processes_that_write_together_give_the_same_files(

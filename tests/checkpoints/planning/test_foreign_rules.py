@@ -102,7 +102,8 @@ def test_the_error_names_the_rule(rule: str, words: str) -> None:
     ],
 )
 def test_the_error_names_the_parameter(rule: str, param: str, words: str) -> None:
-    how: Any = {"base": STATE} if RULES[rule].needs_base else {}
+    base = {name: tensor.copy() for name, tensor in STATE.items()}
+    how: Any = {"base": base} if RULES[rule].needs_base else {}
     with pytest.raises(ValueError, match=f"has no parameter '{param}'.*; .*{words}"):
         plan([STATE] * 2, rule=rule, rule_params={param: 1}, **how)
 

@@ -208,3 +208,20 @@ def test_a_path_that_is_given_twice_is_noted_once(tmp_path: Path) -> None:
         save(path, {"w": np.full(3, value, np.float32)})
     assert f"{a} is passed 3 times, and counts 3 times" in plan([a, b, a, a]).notes
     assert not any("is given" in note for note in plan([a, b]).notes)
+
+
+def test_a_base_in_memory_is_no_member() -> None:
+    base = {"w": np.eye(3), "b": np.ones(2)}
+    other = {name: tensor.copy() for name, tensor in base.items()}
+    how: Any = {"rule": "task_arithmetic"}
+    for same in (base, {name: tensor[:] for name, tensor in base.items()}):
+        with pytest.raises(ValueError, match=r"^members\[1\] is the base, from which"):
+            plan([other, same], base=base, **how)
+    assert plan([other, {**base, "b": np.zeros(2)}], base=base, **how).base is not None
+
+
+def test_a_module_that_is_the_base_is_no_member() -> None:
+    module, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    members = [other.state_dict(), module.state_dict()]
+    with pytest.raises(ValueError, match=r"^members\[1\] is the base, from which"):
+        plan(members, base=module.state_dict(), rule="task_arithmetic")

@@ -358,14 +358,14 @@ def test_members_of_weight_0_have_no_effect(rng: np.random.Generator) -> None:
 def test_parameters_that_are_not_valid_are_refused_before_data_is_read(
     params: dict[str, Any], message: str
 ) -> None:
-    state = {"w": np.ones(3)}
+    state, base = {"w": np.ones(3)}, {"w": np.ones(3)}
     with pytest.raises(ValueError, match=message):
-        plan([state] * 2, base=state, rule="dare_linear", rule_params=params)
+        plan([state] * 2, base=base, rule="dare_linear", rule_params=params)
 
 
 def test_weights_that_sum_to_zero_are_refused_with_normalize() -> None:
     state = {"w": np.ones(3)}
-    how: Any = {"base": state, "rule": "dare_linear", "weights": [1, -1]}
+    how: Any = {"base": {"w": np.ones(3)}, "rule": "dare_linear", "weights": [1, -1]}
     with pytest.raises(ValueError, match="must not sum to zero with normalize=True"):
         plan([state] * 2, rule_params={"normalize": True}, **how)
     assert plan([state] * 2, **how).targets

@@ -213,17 +213,17 @@ def test_files_and_memory_give_the_same_for_any_threads(
 
 
 def test_a_row_that_exceeds_the_memory_is_noted() -> None:
-    rows = {"w": np.zeros((3, 1 << 20), np.float32)}
-    notes = plan([rows] * 2, base=rows, rule="della_ties", memory=4 << 20).notes
+    base, rows = ({"w": np.zeros((3, 1 << 20), np.float32)} for _ in range(2))
+    notes = plan([rows] * 2, base=base, rule="della_ties", memory=4 << 20).notes
     assert any("rule 'della_ties' reads whole rows, which needs" in n for n in notes)
 
 
 def test_epsilon_that_leaves_no_probability_is_refused() -> None:
-    state = {"w": np.ones(3)}
+    state, base = {"w": np.ones(3)}, {"w": np.ones(3)}
     for density, epsilon in ((0.15, 0.15), (0.95, 0.15), ([0.5, 0.9], 0.2)):
         params = {"density": density, "epsilon": epsilon}
         with pytest.raises(ValueError, match=r"density - epsilon must be above 0 and"):
-            plan([state] * 2, base=state, rule="della_linear", rule_params=params)
+            plan([state] * 2, base=base, rule="della_linear", rule_params=params)
     with pytest.raises(ValueError, match="epsilon must be a number from 0 to 1"):
         della_linear(MEMBERS, base=BASE, epsilon=-0.1)
     assert np.isfinite(della_linear(MEMBERS, base=BASE, density=0.7, epsilon=0.3)).all()
