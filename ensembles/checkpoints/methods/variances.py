@@ -88,7 +88,8 @@ def _squares(
     if not state:
         stack = stack if weights.all() else stack[weights != 0]
         return difference_squares(stack, base)
-    return blockwise(_selected_squares)(stack, base, weights=weights, threshold=state)
+    statistics = blockwise(_selected_squares)
+    return np.asarray(statistics(stack, base, weights=weights, threshold=state))
 
 
 def _selected_squares(
@@ -96,7 +97,8 @@ def _selected_squares(
 ) -> Float64:
     stack, origin = widen(block), widen(base[None])[0]
     selected = _selected(stack, origin, weights, threshold)
-    return difference_squares(selected, origin).sum(axis=0)  # of one block, or empty
+    squares = difference_squares(selected, origin)  # of one block, or empty
+    return np.asarray(squares.sum(axis=0))
 
 
 def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _Shares:
