@@ -17,6 +17,7 @@ from ensembles.checkpoints.methods.sparsification.trimming import (
     trimming,
 )
 from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.trimmed_merge import merge_trimmed
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.table import RULES
@@ -61,12 +62,13 @@ def _is_majority_needed(zero_sum: ZeroSum = "zero") -> bool:
     passes=(*trimming(0.2), Pass(_count_signs, _majority, _is_majority_needed)),
     needs_base=True,
     signed=True,
+    fused=True,
 )
 def ties(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     state: Kept | None,
     density: float | Sequence[float] = 0.2,
     sign: Sign = "mass",
@@ -154,13 +156,13 @@ def ties(
     check_choice("ties", "zero_sum", zero_sum, ZERO_SUMS)
     check_choice("ties", "scope", scope, SCOPES)
     majority = 0 if state is None else state.majority
-    merged = elected_sum(
-        kept_deltas(stack, base, state),
+    return merge_trimmed(
+        stack,
         weights,
+        base,
+        None if state is None else (state.low, state.high),
+        scale=scale,
         sign=sign,
         normalize=normalize,
         zero_sum=1 if zero_sum == "positive" else majority,
     )
-    merged *= scale
-    merged += base
-    return merged
