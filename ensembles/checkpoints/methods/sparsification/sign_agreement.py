@@ -16,8 +16,10 @@ from ensembles.checkpoints.methods.sparsification.trimming import (
     kept_deltas,
     trimming,
 )
+from ensembles.kernels.casting import widen
 from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
-from ensembles.kernels.task_vectors.trimmed_merge import merge_trimmed
+from ensembles.kernels.task_vectors.trimmed_merge import PIECE, merge_trimmed
+from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.table import RULES
@@ -27,9 +29,9 @@ ZERO_SUMS = ("zero", "positive", "majority")
 
 
 def _count_signs(
-    stack: Float64,
+    stack: Array,
     *,
-    base: Float64,
+    base: Array,
     weights: Float64,
     total: Counts | None,
     state: Kept | None,
@@ -40,9 +42,11 @@ def _count_signs(
         total = np.zeros((), np.int64)
     if sign == "unweighted_mass":
         weights = (weights != 0).astype(np.float64)
-    deltas = kept_deltas(stack, base, state)
-    elected = elected_sum(deltas, weights, sign=sign, normalize=False)
-    total += np.count_nonzero(elected > 0) - np.count_nonzero(elected < 0)
+    for start, stop in chunks(base.size, PIECE):
+        members = np.ascontiguousarray(widen(stack[:, start:stop]))
+        deltas = kept_deltas(members, widen(base[None, start:stop])[0], state)
+        elected = elected_sum(deltas, weights, sign=sign, normalize=False)
+        total += np.count_nonzero(elected > 0) - np.count_nonzero(elected < 0)
     return total
 
 
