@@ -41,7 +41,8 @@ def gram(stack: Array) -> Float64:
     for index, start in enumerate(range(0, size, BLOCK)):
         stop = min(start + BLOCK, size)
         if FLOATS[stack.dtype].mantissa == 7:
-            _gram_bfloat16(stack.view(np.uint16), start, stop, out[index])
+            bits = stack.view(np.uint16)
+            _gram_bfloat16(bits, bits[0, :0], start, stop, False, out[index])
         else:
             block = widen(stack[:, start:stop])
             _gram(block, out[index])
@@ -66,17 +67,48 @@ def difference_gram(stack: Array, base: Array) -> Float64:
         The differences are computed in float64, in pieces that fit the CPU caches. A
         square that overflows is infinite, and one that underflows is 0.
     """
+    return _difference_gram(stack, base, is_diagonal=False)
+
+
+def difference_squares(stack: Array, base: Array) -> Float64:
+    """Partial sums of squares of the members' differences from a base.
+
+    Parameters
+    ----------
+    stack : ndarray of shape (n_members, size), a float format
+        Members along axis 0.
+    base : ndarray of shape (size,), a float format
+        Base of the members.
+
+    Returns
+    -------
+    ndarray of shape (ceil(size / BLOCK), n_members), float64
+        Diagonals of `difference_gram`.
+    """
+    partial = _difference_gram(stack, base, is_diagonal=True)
+    return np.diagonal(partial, axis1=1, axis2=2)
+
+
+def _difference_gram(stack: Array, base: Array, *, is_diagonal: bool) -> Float64:
+    """Partial Gram matrices; other entries than the diagonal may be left out."""
     n_members, size = stack.shape
-    out = np.empty((-(-size // BLOCK), n_members, n_members))
-    add = _add_rows if use_loops(2 * n_members * stack.size) else _add_piece
-    for index, start in enumerate(range(0, size, BLOCK)):
-        sums = np.zeros((n_members, n_members, SUMS))
-        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            for first, last in chunks(min(BLOCK, size - start), PIECE):
-                part = slice(start + first, start + last)
-                add(widen(stack[:, part]) - widen(base[None, part]), sums)
-            added = np.triu(np.add.accumulate(sums, axis=2)[:, :, -1])
-        out[index] = added + np.triu(added, 1).T
+    out = np.zeros((-(-size // BLOCK), n_members, n_members))
+    with_loops = use_loops(2 * n_members * stack.size)
+    if with_loops and stack.dtype == base.dtype and FLOATS[base.dtype].mantissa == 7:
+        bits, origin = stack.view(np.uint16), base.view(np.uint16)
+        for index, start in enumerate(range(0, size, BLOCK)):
+            stop = min(start + BLOCK, size)
+            _gram_bfloat16(bits, origin, start, stop, is_diagonal, out[index])
+    else:
+        add = _add_rows if with_loops else _add_piece
+        for index, start in enumerate(range(0, size, BLOCK)):
+            sums = np.zeros((n_members, n_members, SUMS))
+            with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+                for first, last in chunks(min(BLOCK, size - start), PIECE):
+                    part = slice(start + first, start + last)
+                    add(widen(stack[:, part]) - widen(base[None, part]), sums)
+                added = np.triu(np.add.accumulate(sums, axis=2)[:, :, -1])
+            out[index] = added + np.triu(added, 1).T
     out[np.isnan(out)] = np.nan
     return out
 
@@ -263,23 +295,41 @@ def _add_rows(stack, sums):
 
 
 @compiled
-def _gram_bfloat16(stack, first, last, out):
-    """Convert one lane at a time to float64, so that the operands stay in cache."""
+def _gram_bfloat16(stack, base, first, last, is_diagonal, out):
+    """Convert one lane at a time to float64, so that the operands stay in cache.
+
+    An empty base is zero.
+    """
     sums = np.zeros((len(out), len(out), SUMS))
-    values = np.zeros((len(out), LANE))
+    values, origin = np.zeros((len(out), LANE)), np.zeros(LANE)
     for start in range(first, last, LANE):
         size = min(LANE, last - start)
+        if base.size:
+            _widen_lane(base[start : start + size], origin)
         for i in range(len(out)):
-            row, lane = stack[i, start : start + size], values[i]
-            for j in range(size):
-                word = np.uint32(np.uint32(row[j]) << np.uint32(16))
-                lane[j] = word.view(np.float32)
-            for j in range(size, LANE):
-                lane[j] = 0.0
+            _widen_lane(stack[i, start : start + size], values[i])
+            if base.size:
+                _subtract(values[i], origin)
         for a in range(len(out)):
-            for b in range(a, len(out)):
+            for b in range(a, a + 1 if is_diagonal else len(out)):
                 _add_products(values[a], values[b], sums[a, b])
     _add_up(sums, out)
+
+
+@compiled
+def _widen_lane(row, lane):
+    """Convert bits of bfloat16, followed by zeros."""
+    for j in range(row.size):
+        word = np.uint32(np.uint32(row[j]) << np.uint32(16))
+        lane[j] = word.view(np.float32)
+    for j in range(row.size, LANE):
+        lane[j] = 0.0
+
+
+@compiled
+def _subtract(lane, origin):
+    for j in range(lane.size):
+        lane[j] -= origin[j]
 
 
 @compiled

@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ensembles._typing import Counts, Float64
+from ensembles._typing import Array, Counts, Float64
 from ensembles.checkpoints.methods.checks import check_choice, check_number
-from ensembles.kernels.gram import difference_gram
+from ensembles.kernels.casting import widen
+from ensembles.kernels.gram import difference_squares
 from ensembles.kernels.task_vectors.active_deltas import merge_majority, variances
 from ensembles.kernels.task_vectors.magnitudes import (
     Bins,
@@ -19,6 +20,7 @@ from ensembles.kernels.task_vectors.magnitudes import (
 )
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
+from ensembles.rules.statistics import blockwise
 from ensembles.rules.table import RULES
 
 
@@ -80,11 +82,23 @@ def _selected(
 
 
 def _squares(
-    stack: Float64, *, base: Float64, weights: Float64, state: float | None
+    stack: Array, *, base: Array, weights: Float64, state: float | None
 ) -> Float64:
     """Sums of squares of the selected differences of each member with a weight."""
-    selected = _selected(stack, base, weights, state or 0.0)
-    return np.diagonal(difference_gram(selected, base), axis1=1, axis2=2)
+    if not state:
+        stack = stack if weights.all() else stack[weights != 0]
+        return difference_squares(stack, base)
+    statistics = blockwise(_selected_squares)
+    return np.asarray(statistics(stack, base, weights=weights, threshold=state))
+
+
+def _selected_squares(
+    block: Array, *, base: Array, weights: Float64, threshold: float
+) -> Float64:
+    stack, origin = widen(block), widen(base[None])[0]
+    selected = _selected(stack, origin, weights, threshold)
+    squares = difference_squares(selected, origin)  # of one block, or empty
+    return np.asarray(squares.sum(axis=0))
 
 
 def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _Shares:
@@ -101,7 +115,7 @@ def _coefficients(total: Float64, weights: Float64, *, state: float | None) -> _
     passes=[
         Pass(_count_upper, _bins, _selects),
         Pass(_count_lower, _threshold, _selects),
-        Pass(_squares, _coefficients),
+        Pass(_squares, _coefficients, fused=True),
     ],
     needs_base=True,
     weight_sum_matters=False,

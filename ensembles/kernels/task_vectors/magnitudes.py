@@ -201,9 +201,7 @@ def deltas_between(
     -------
     ndarray of shape (n_members, size), float64
     """
-    # The next truncated magnitude; beyond infinity are the patterns of NaN.
-    above = high.view(np.int64) + (1 << CUT)
-    limit = np.where(np.isfinite(high), above.view(np.float64), np.nan)
+    limit = upper_limit(high)
     if use_loops(2 * stack.size):
         deltas = np.empty(stack.shape)
         _deltas_between(stack, base, low, limit, deltas)
@@ -212,6 +210,22 @@ def deltas_between(
     sizes = np.abs(deltas)
     deltas[(sizes < low[:, None]) | (sizes >= limit[:, None])] = 0.0
     return deltas
+
+
+def upper_limit(high: Float64) -> Float64:
+    """Next truncated magnitudes; NaN beyond infinity, as a limit that nothing reaches.
+
+    Parameters
+    ----------
+    high : ndarray of shape (n_members,)
+        Largest magnitudes in the intervals of `deltas_between`.
+
+    Returns
+    -------
+    ndarray of shape (n_members,)
+    """
+    above = high.view(np.int64) + (1 << CUT)
+    return np.where(np.isfinite(high), above.view(np.float64), np.nan)
 
 
 def _magnitudes(row: Float64, base: Float64) -> Counts:

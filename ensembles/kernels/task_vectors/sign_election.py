@@ -62,14 +62,46 @@ def elected_sum(
     ValueError
         If ``sign`` or ``normalize`` is unknown.
     """
+    if not weights.all():
+        deltas, weights = deltas[weights != 0], weights[weights != 0]
+    terms = terms_of(weights, sign, normalize)
+    out = np.empty(deltas.shape[1])
+    # NumPy takes some 20 ns for each entry of deltas.
+    combine = elected_sum_loop if use_loops(4 * deltas.size) else elected_sum_reference
+    combine(deltas, terms, SIGNS.index(sign), zero_sum, out)
+    return out
+
+
+def terms_of(
+    weights: Float64, sign: Sign, normalize: bool | Literal["count"]
+) -> Float64:
+    """Terms of members for the loops of `elected_sum`.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_members,)
+        Weight of each member, of any sign but not zero.
+    sign : {"mass", "unweighted_mass", "count"}
+        How a sign is elected.
+    normalize : bool or "count"
+        Divisor of the sum.
+
+    Returns
+    -------
+    ndarray of shape (3, at least n_members)
+        See `elected_sum_reference`.
+
+    Raises
+    ------
+    ValueError
+        If ``sign`` or ``normalize`` is unknown.
+    """
     if sign not in SIGNS:
         raise ValueError(f"sign must be one of {', '.join(SIGNS)}, found {sign!r}")
     if not (isinstance(normalize, bool) or normalize == "count"):
         raise ValueError(
             f"normalize must be True, False or 'count', found {normalize!r}"
         )
-    if not weights.all():
-        deltas, weights = deltas[weights != 0], weights[weights != 0]
     n_members = len(weights)
     # The loops take three members at a time: members without a share complete them.
     terms = np.zeros((3, n_members + -n_members % 3))
@@ -77,11 +109,7 @@ def elected_sum(
     terms[1, :n_members] = 1.0 if sign == "unweighted_mass" else np.sign(weights)
     if normalize:
         terms[2, :n_members] = np.abs(weights) if normalize is True else 1.0
-    out = np.empty(deltas.shape[1])
-    # NumPy takes some 20 ns for each entry of deltas.
-    combine = _elected_sum if use_loops(4 * deltas.size) else elected_sum_reference
-    combine(deltas, terms, SIGNS.index(sign), zero_sum, out)
-    return out
+    return terms
 
 
 def elected_sum_reference(
@@ -128,7 +156,8 @@ def elected_sum_reference(
 
 
 @compiled
-def _elected_sum(deltas, terms, votes, zero_sum, out):
+def elected_sum_loop(deltas, terms, votes, zero_sum, out):
+    """Compiled loop of `elected_sum`, equal to `elected_sum_reference`."""
     n_members, slack = len(deltas), 1.0 + len(deltas) * EPS
     sums, elected, none = np.empty((6, SPAN)), np.empty(SPAN), np.zeros(SPAN)
     # By index: unpacked rows count as strided, and their loops are not vectorized.

@@ -13,7 +13,12 @@ import pytest
 from ensembles._typing import Array
 from ensembles.dtypes import FLOATS
 from ensembles.kernels import jit
-from ensembles.kernels.gram import BLOCK, difference_gram, gram
+from ensembles.kernels.gram import (
+    BLOCK,
+    difference_gram,
+    difference_squares,
+    gram,
+)
 from ensembles.kernels.jit import LANE, PIECE
 from ensembles.kernels.task_vectors.active_deltas import (
     count_active,
@@ -143,3 +148,6 @@ def test_products_of_differences_equal_those_of_arrays(
         with looping(worthwhile):
             found = difference_gram(stack[1:], stack[0])
             assert found.tobytes() == expected.tobytes()
+            squares = difference_squares(stack[1:], stack[0])
+            diagonals = np.diagonal(expected, axis1=1, axis2=2)
+            assert squares.tobytes() == diagonals.tobytes()

@@ -29,7 +29,8 @@ from ensembles.kernels.task_vectors.magnitudes import (
     find_bins,
     find_magnitudes,
 )
-from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.sign_election import Sign
+from ensembles.kernels.task_vectors.trimmed_merge import merge_trimmed
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.table import RULES
@@ -148,12 +149,12 @@ def breadcrumbs_linear(
     return add_deltas(base, deltas, weights, scale=scale, divisor=divisor)
 
 
-@register(RULES, passes=_PASSES, needs_base=True, signed=True)
+@register(RULES, passes=_PASSES, needs_base=True, signed=True, fused=True)
 def breadcrumbs_ties(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     state: Kept | None,
     density: Shares = 0.09,
     gamma: Shares = 0.01,
@@ -219,13 +220,13 @@ def breadcrumbs_ties(
     check_number("breadcrumbs_ties", "scale", scale)
     check_choice("breadcrumbs_ties", "scope", scope, SCOPES)
     check_choice("breadcrumbs_ties", "zero_sum", zero_sum, ("zero", "positive"))
-    merged = elected_sum(
-        kept_deltas(stack, base, state),
+    return merge_trimmed(
+        stack,
         weights,
+        base,
+        None if state is None else (state.low, state.high),
+        scale=scale,
         sign=sign,
         normalize=normalize,
         zero_sum=int(zero_sum == "positive"),
     )
-    merged *= scale
-    merged += base
-    return merged

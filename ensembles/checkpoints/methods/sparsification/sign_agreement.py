@@ -16,7 +16,10 @@ from ensembles.checkpoints.methods.sparsification.trimming import (
     kept_deltas,
     trimming,
 )
+from ensembles.kernels.casting import widen
 from ensembles.kernels.task_vectors.sign_election import Sign, elected_sum
+from ensembles.kernels.task_vectors.trimmed_merge import PIECE, merge_trimmed
+from ensembles.parallel import chunks
 from ensembles.registry import register
 from ensembles.rules.passes import Pass
 from ensembles.rules.table import RULES
@@ -26,9 +29,9 @@ ZERO_SUMS = ("zero", "positive", "majority")
 
 
 def _count_signs(
-    stack: Float64,
+    stack: Array,
     *,
-    base: Float64,
+    base: Array,
     weights: Float64,
     total: Counts | None,
     state: Kept | None,
@@ -39,9 +42,11 @@ def _count_signs(
         total = np.zeros((), np.int64)
     if sign == "unweighted_mass":
         weights = (weights != 0).astype(np.float64)
-    deltas = kept_deltas(stack, base, state)
-    elected = elected_sum(deltas, weights, sign=sign, normalize=False)
-    total += np.count_nonzero(elected > 0) - np.count_nonzero(elected < 0)
+    for start, stop in chunks(base.size, PIECE):
+        members = np.ascontiguousarray(widen(stack[:, start:stop]))
+        deltas = kept_deltas(members, widen(base[None, start:stop])[0], state)
+        elected = elected_sum(deltas, weights, sign=sign, normalize=False)
+        total += np.count_nonzero(elected > 0) - np.count_nonzero(elected < 0)
     return total
 
 
@@ -61,12 +66,13 @@ def _is_majority_needed(zero_sum: ZeroSum = "zero") -> bool:
     passes=(*trimming(0.2), Pass(_count_signs, _majority, _is_majority_needed)),
     needs_base=True,
     signed=True,
+    fused=True,
 )
 def ties(
-    stack: Float64,
+    stack: Array,
     weights: Float64,
     *,
-    base: Float64,
+    base: Array,
     state: Kept | None,
     density: float | Sequence[float] = 0.2,
     sign: Sign = "mass",
@@ -157,13 +163,13 @@ def ties(
     check_choice("ties", "zero_sum", zero_sum, ZERO_SUMS)
     check_choice("ties", "scope", scope, SCOPES)
     majority = 0 if state is None else state.majority
-    merged = elected_sum(
-        kept_deltas(stack, base, state),
+    return merge_trimmed(
+        stack,
         weights,
+        base,
+        None if state is None else (state.low, state.high),
+        scale=scale,
         sign=sign,
         normalize=normalize,
         zero_sum=1 if zero_sum == "positive" else majority,
     )
-    merged *= scale
-    merged += base
-    return merged

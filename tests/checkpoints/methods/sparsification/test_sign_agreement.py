@@ -284,3 +284,16 @@ def test_parameters_are_checked_before_anything_is_read(
     states = [{"w": np.ones(3)}, {"w": np.zeros(3)}]
     with pytest.raises(ValueError, match=message):
         plan(states, base={"w": np.ones(3)}, rule="ties", rule_params=params)
+
+
+def test_signs_are_counted_in_float64(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensembles.kernels.jit.WORTHWHILE", -1)
+    members = rng.normal(size=(3, 3_000)).astype(ml_dtypes.bfloat16)
+    base = members[0] + (0.01 * rng.normal(size=3_000)).astype(ml_dtypes.bfloat16)
+    base[:1_500], members[:2, :1_500], members[2, :1_500] = 0, 1, -2  # zero sums
+    options: dict[str, Any] = {"density": 0.7, "zero_sum": "majority"}
+    merged = ties(members, base=base, **options)
+    wide = ties(members.astype(float), base=base.astype(float), **options)
+    assert merged.tobytes() == wide.astype(ml_dtypes.bfloat16).tobytes()
