@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -47,12 +48,12 @@ class Param(ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Any]:
-        """Parse a name and a value: JSON or a number if possible, else a string."""
+        """Parse a name and a value: JSON or Python if possible, else a string."""
         name, equals, text = value.partition("=")
         if not (name and equals):
             self.fail(f"must be name=value, found {value!r}")
-        for read in (json.loads, float):
-            with suppress(ValueError):
+        for read in (json.loads, float, ast.literal_eval):
+            with suppress(ValueError, SyntaxError):
                 return name, read(text)
         return name, text
 

@@ -43,7 +43,12 @@ def test_what_is_no_size_is_reported(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("p=2", 2), ("p=.5", 0.5), ("p=0.5", 0.5), ("p=a=b", "a=b"), ("p=", "")],
+    [
+        *[("p=2", 2), ("p=.5", 0.5), ("p=0.5", 0.5), ("p=a=b", "a=b"), ("p=", "")],
+        *[("p=true", True), ("p=True", True), ("p=null", None), ("p=None", None)],
+        *[("p=[0.7, 0.8]", [0.7, 0.8]), ("p=[.7,.8]", [0.7, 0.8])],
+        *[("p=.7,.8", (0.7, 0.8)), ("p=count", "count"), ("p=(", "(")],
+    ],
 )
 def test_params_are_names_and_values(text: str, value: Any) -> None:
     assert Param().convert(text, None, None) == ("p", value)
