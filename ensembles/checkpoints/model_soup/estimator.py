@@ -48,7 +48,8 @@ class ModelSoup(NestedParams, MetadataRouting, MetaEstimatorMixin, BaseEstimator
         the members from ``base``.
     rule_params : dict or None, default=None
         Parameters of the rule, such as ``{"density": 0.2}`` of ``"ties"``; None means
-        defaults. `set_params` and `GridSearchCV` take each as ``rule_params__density``.
+        defaults. ``set_params`` and ``GridSearchCV`` take each of them, as
+        ``rule_params__density``.
     weights : array-like of shape (n_members,), str or None, default=None
         Member weights; None weights all members equally. The name of a selection
         chooses the weights by their score on the data given to ``fit``, which must be

@@ -92,11 +92,12 @@ def wudi(
         Steps of Adam. FusionBench takes 400 for CLIP models.
     learning_rate : float, default=1e-5
         Learning rate of Adam. The authors use 2e-5 for RoBERTa.
-    transposed : str, default="coefs_|kernel$"
+    transposed : str
         Regular expression of the names of tensors whose matrices have a row for each
         input, as scikit-learn's and Flax's do, and not for each output, as those of
         `torch.nn.Linear`. Pass "c_attn|c_fc|c_proj" for GPT-2, and "experts" for the
-        fused experts of Llama 4 and GPT-OSS. Empty for none.
+        fused experts of Llama 4 and GPT-OSS. Empty for none. The default is
+        ``"coefs_|kernel$"``.
     others : {"mean", "sum", "base"}, default="mean"
         Merged differences of all tensors that are not matrices: the mean of the T[i],
         their sum, or 0.
