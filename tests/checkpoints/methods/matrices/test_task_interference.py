@@ -44,7 +44,7 @@ def least_squares(tasks: Float64) -> Array:
     norms = np.linalg.norm(tasks, axis=(1, 2))[:, None, None]
     inputs = np.concatenate(tasks / norms)
     outputs = np.concatenate(tasks @ tasks.swapaxes(1, 2) / norms, axis=1)
-    return np.asarray(np.linalg.lstsq(inputs, outputs.T)[0].T)
+    return np.asarray(np.linalg.lstsq(inputs, outputs.T, rcond=None)[0].T)
 
 
 def merged(tasks: Float64, **params: Any) -> Array:
