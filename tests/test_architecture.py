@@ -30,10 +30,10 @@ FLOORS = (
 CHECKPOINTS = (
     {"formats", "methods"},
     {"directories"},
-    {"compatibility", "runs"},
+    {"compatibility", "runs", "views"},
     {"planning", "soup_selection"},
     {"merging", "parameters", "averaging"},
-    {"model_soup", "soup_search", "inspection", "moments"},
+    {"model_soup", "soup_search", "inspection", "moments", "recipes", "adapters"},
 )
 LARGEST_FOLDER = 13
 # Loaded where they are needed: each takes longer than all of the library.

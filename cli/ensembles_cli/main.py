@@ -25,6 +25,7 @@ COMMANDS = {
     "embed": "ensembles_cli.embed",
     "evaluate": "ensembles_cli.evaluate",
     "inspect": "ensembles_cli.inspection.inspect",
+    "merge": "ensembles_cli.merge",
     "plot": "ensembles_cli.plot.command",
     "rules": "ensembles_cli.listing.rules",
     "runs": "ensembles_cli.runs",
@@ -38,7 +39,7 @@ COMMANDS = {
 
 # Names of the commands in other tools, for suggestions.
 ALIASES = {
-    **dict.fromkeys(("average", "mean", "merge", "blend", "swa", "ema"), "avg"),
+    **dict.fromkeys(("average", "mean", "blend", "swa", "ema"), "avg"),
     **dict.fromkeys(("encode", "vectorize"), "embed"),
     **dict.fromkeys(("cast", "export", "reshard", "consolidate"), "convert"),
     **dict.fromkeys(("similarity", "cosine"), "similar"),
@@ -118,6 +119,7 @@ SUMMARIES = {
     "embed": "Compute a vector for each text of a file.",
     "evaluate": "Evaluate a text embedding model on human similarity ratings.",
     "inspect": "List the contents of a checkpoint, from its headers alone.",
+    "merge": "Merge models as a recipe in mergekit's format describes.",
     "plot": "Draw runs, soups and loss landscapes.",
     "rules": "List the rules that combine members, with formulas and papers.",
     "runs": "List the checkpoints of training runs, with their metrics.",

@@ -5,6 +5,7 @@ from .averaging.moving_averages import SWA as SWA
 from .averaging.moving_averages import PowerEMA as PowerEMA
 from .averaging.parameter_average import ParameterAverage as ParameterAverage
 from .compatibility.moments import Moments as Moments
+from .compatibility.settings import TensorSettings as TensorSettings
 from .inspection.contents import FileInfo as FileInfo
 from .inspection.contents import Inspection as Inspection
 from .inspection.contents import StateDictInfo as StateDictInfo
@@ -33,6 +34,9 @@ from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
+from .recipes.document import Recipe as Recipe
+from .recipes.document import read_recipes as read_recipes
+from .recipes.merge import plan_recipe as plan_recipe
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
 from .runs.choose import choose_checkpoints as choose_checkpoints
 from .runs.power_function import gamma_to_sigma_rel as gamma_to_sigma_rel

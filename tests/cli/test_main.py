@@ -96,7 +96,6 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("word", "near"),
     [
-        *[("averge", "avg"), ("average", "avg"), ("merge", "avg"), ("AVG", "avg")],
         *[("soop", "soup"), ("similarity", "similar"), ("rule", "rules")],
         *[("encode", "embed"), ("selection", "selections"), ("eval", "evaluate")],
     ],

@@ -10,6 +10,7 @@ import numpy as np
 
 from ensembles.checkpoints.compatibility.configuration import differences
 from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped
+from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.compatibility.tied_weights import (
     EMBEDDING,
     HEAD,
@@ -55,6 +56,9 @@ class TensorPlan(NamedTuple):
         Moments of each member for ``"combine"``; empty for rules without moments.
     tied_to : str or None, default=None
         Name of the tensor that this one repeats under another name; None for others.
+    settings : TensorSettings or None, default=None
+        Weights and parameters of the rule for this tensor; None means those of the
+        plan.
     """
 
     name: str
@@ -65,6 +69,7 @@ class TensorPlan(NamedTuple):
     base: Tensor | None = None
     moments: tuple[Tensor, ...] = ()
     tied_to: str | None = None
+    settings: TensorSettings | None = None
 
     @property
     def position(self) -> Position:
@@ -75,6 +80,10 @@ class TensorPlan(NamedTuple):
     def size(self) -> int:
         """Number of elements."""
         return self.members[0].size
+
+    def params(self, common: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Parameters of the rule for this tensor; ``common`` are those of the plan."""
+        return common if self.settings is None else self.settings.rule_params
 
     @property
     def nbytes(self) -> int:

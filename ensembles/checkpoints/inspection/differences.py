@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ensembles._typing import Array, Float64
+from ensembles.checkpoints.compatibility.layers import layers_of
 from ensembles.checkpoints.compatibility.layout import TensorPlan
 from ensembles.checkpoints.compatibility.prefixes import match_first_names
 from ensembles.checkpoints.directories.open import Member, open_checkpoint
@@ -22,7 +23,6 @@ from ensembles.checkpoints.planning.buffers import (
     chunk_size,
     fit_to_memory,
 )
-from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.checkpoints.planning.options import MEMORY
 from ensembles.kernels.differences import (
     N_COLUMNS,

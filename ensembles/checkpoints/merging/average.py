@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from ensembles._sklearn import warn_caller
 from ensembles.atomic_io import atomic_output, explain_disk_full
 from ensembles.checkpoints.compatibility.member_moments import MomentsSource
+from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.formats.checkpoint import Keys
 from ensembles.checkpoints.formats.state_dict import as_torch, with_aliases
@@ -96,6 +97,7 @@ def average(
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
+    settings: Mapping[str, TensorSettings] | None = None,
     dtype: str | None = None,
     integers: Integers = "error",
     missing: Missing = "error",
@@ -122,6 +124,7 @@ def average(
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
+    settings: Mapping[str, TensorSettings] | None = None,
     dtype: str | None = None,
     integers: Integers = "error",
     missing: Missing = "error",
@@ -147,6 +150,7 @@ def average(
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
+    settings: Mapping[str, TensorSettings] | None = None,
     dtype: str | None = None,
     integers: Integers = "error",
     missing: Missing = "error",
@@ -190,6 +194,9 @@ def average(
         negative for "mean" and other rules with ``signed=True``.
     rule_params : mapping of str to value or None, default=None
         Parameters of the rule, by name; None means the defaults.
+    settings : mapping of str to TensorSettings, or None, default=None
+        Weights and parameters of single tensors by name, in place of ``weights`` and
+        ``rule_params``; None gives all tensors the same.
     dtype : str or None, default=None
         Float format of the result, such as "bfloat16"; None keeps the dtype of each
         tensor in the first member.
@@ -281,6 +288,7 @@ def average(
         rule=rule,
         weights=weights,
         rule_params=rule_params,
+        settings=settings,
         dtype=dtype,
         integers=integers,
         missing=missing,

@@ -48,6 +48,7 @@ def provenance(plan: Plan, digests: Sequence[str], result: str) -> str:
             "options": {name: getattr(plan.options, name) for name in OPTIONS},
             **({} if plan.base is None else {"base": read[len(plan.members)]}),
             **({"moments": read[len(plan.checkpoints) :]} if plan.moments else {}),
+            **_settings(plan),
             **({"key": plan.members[0].keys} if plan.templates else {}),
             **(
                 {"conversion": average_recipe(plan.members[0])}
@@ -58,6 +59,20 @@ def provenance(plan: Plan, digests: Sequence[str], result: str) -> str:
         sort_keys=True,
         default=list,
     )
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    """Weights and parameters of single tensors, with the names that they belong to."""
+    groups: dict[str, dict[str, Any]] = {}
+    for target in plan.targets:
+        if target.settings is not None:
+            weights, params = plan.settings_of(target)
+            entry = {"weights": weights.tolist(), "params": dict(params)}
+            text = json.dumps(entry, sort_keys=True, default=list)
+            groups.setdefault(text, entry | {"tensors": []})["tensors"].append(
+                target.name
+            )
+    return {"settings": [*groups.values()]} if groups else {}
 
 
 def tensor_digests(tensors: Mapping[str, Digested]) -> str:

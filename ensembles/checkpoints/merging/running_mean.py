@@ -191,7 +191,9 @@ class _Sums:
 
 
 def _is_equal_mean(plan: Plan) -> bool:
-    return is_mean(plan.rule) and bool((plan.weights == 1).all())
+    has_settings = any(target.settings is not None for target in plan.targets)
+    equal = bool((plan.weights == 1).all())
+    return is_mean(plan.rule) and equal and not has_settings
 
 
 def _is_narrow(target: TensorPlan) -> bool:

@@ -237,7 +237,6 @@ class _Streamer:
         self.sinks = sinks
         self.n_threads = n_threads
         self.progress = progress
-        self.passes = plan.rule.needed_passes(plan.rule_params)
         self.states: dict[str, Any] = {}  # by tensor name, for rules with passes
         self._budget = buffer_budget(
             plan.targets, plan.rule, plan.rule_params, plan.options.memory, n_threads
@@ -261,7 +260,7 @@ class _Streamer:
     def group_size(self) -> int:
         """Bytes of the members after which they are combined; 0 for all."""
         spans_model = self.plan.rule.spans_model(self.plan.rule_params)
-        return GROUP if self.passes and not spans_model else 0
+        return GROUP if self.plan.rule.passes and not spans_model else 0
 
     def compute_states(self, targets: Sequence[TensorPlan]) -> None:
         """Compute the rule's state of each tensor, from passes over its parts."""
@@ -271,9 +270,12 @@ class _Streamer:
         shared = [[name] for name in counted]
         if plan.rule.spans_model(plan.rule_params):
             shared = [sorted(counted)]  # an order that does not depend on the files
-        for entry in self.passes:
+        needed = {name: plan.needed_passes(target) for name, target in counted.items()}
+        for entry in plan.rule.passes:
             places: dict[str, _Place] = {}
             for names in shared:
+                if entry not in needed[names[0]]:
+                    continue
                 sizes = [counted[name].size for name in names]
                 total, starts = OrderedTotal(sum(sizes)), accumulate(sizes, initial=0)
                 where = counted[names[0]].position
@@ -293,6 +295,7 @@ class _Streamer:
     ) -> None:
         """Add the statistics of a job to a total, and finish a complete total."""
         plan, target, name = self.plan, job.target, job.target.position.name
+        weights, params = plan.settings_of(target)
         partial_total: Array | None = None
         for start, stop in self._chunks(job):
             block = buffers.read(target, start, stop)
@@ -300,9 +303,9 @@ class _Streamer:
                 partial_total = plan.rule.partial_statistics(
                     entry,
                     block.members,
-                    plan.weights,
+                    weights,
                     block.base,
-                    plan.rule_params,
+                    params,
                     moments=block.moments or None,
                     position=target.position.advanced(start),
                     state=self.states.get(name),
@@ -319,8 +322,8 @@ class _Streamer:
             state = plan.rule.compute_state(
                 entry,
                 total,
-                plan.weights,
-                plan.rule_params,
+                weights,
+                params,
                 position=position,
                 state=self.states.get(name),
             )
@@ -329,6 +332,7 @@ class _Streamer:
     def combine(self, buffers: ReadBuffers, job: _Job) -> _Combined:
         """Combine the blocks of a job and write them."""
         target, plan = job.target, self.plan
+        weights, params = plan.settings_of(target)
         digests = [
             BlockDigest(has_crc=tensor.source in self.with_checksums)
             for tensor in target.sources
@@ -339,14 +343,14 @@ class _Streamer:
             block = buffers.read(target, start, stop)
             members = block.members
             if target.action == "average":
-                out = MEAN.combine(members, plan.weights, target.dtype)
+                out = MEAN.combine(members, weights, target.dtype)
             elif target.action == "combine":
                 with naming(target.name):
                     out = plan.rule.combine(
                         members,
-                        plan.weights,
+                        weights,
                         target.dtype,
-                        params=plan.rule_params,
+                        params=params,
                         base=block.base,
                         moments=block.moments or None,
                         state=self.states.get(target.position.name),

@@ -11,13 +11,13 @@ import numpy as np
 
 from ensembles._typing import Array, Counts, Float64
 from ensembles.checkpoints.compatibility.integers import resolve_integers
+from ensembles.checkpoints.compatibility.layers import layers_of
 from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.formats.output import ArraySink
 from ensembles.checkpoints.merging.combinations import MemberCombinations, is_mean
 from ensembles.checkpoints.merging.running_mean import RunningMean
 from ensembles.checkpoints.merging.streaming import naming
 from ensembles.checkpoints.planning.buffers import fit_to_memory, minimum_memory
-from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.checkpoints.planning.options import MEMORY, Integers
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.dtypes import is_float

@@ -15,6 +15,7 @@ from ensembles.checkpoints.averaging.model_tensors import (
     shapes_of,
     without_prefixes,
 )
+from ensembles.checkpoints.compatibility.layers import layers_of
 from ensembles.checkpoints.compatibility.layout import is_wanted
 from ensembles.checkpoints.formats import state_dict
 from ensembles.checkpoints.methods.second_moments import regmean
@@ -27,7 +28,6 @@ from ensembles.checkpoints.moments.collection import (
 )
 from ensembles.checkpoints.moments.gram import GramSums, Reduction, check_reduction
 from ensembles.checkpoints.moments.linear_layers import LinearLayer, linear_layers
-from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.dtypes import round_to_dtype
 from ensembles.kernels.casting import widen
 from ensembles.rules.builtin import mean

@@ -99,8 +99,18 @@ def _statistics_bytes(
     targets: Sequence[TensorPlan], rule: Rule, params: Mapping[str, Any]
 ) -> int:
     """Memory of one thread for the statistics of a part and of its tensor so far."""
-    combined = [len(t.members) for t in targets if t.action == "combine"]
-    return 2 * rule.statistics_bytes(combined[0], params) if combined else 0
+    needed = {
+        (len(target.members), id(target.settings)): target
+        for target in targets
+        if target.action == "combine"
+    }
+    return 2 * max(
+        (
+            rule.statistics_bytes(len(target.members), target.params(params))
+            for target in needed.values()
+        ),
+        default=0,
+    )
 
 
 def minimum_memory(
@@ -147,14 +157,14 @@ def chunk_size(
 def _block_size(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> int:
     if target.action != "combine":
         return BLOCK
-    return rule.block_size(target.position, params)
+    return rule.block_size(target.position, target.params(params))
 
 
 def unit_of(target: TensorPlan, rule: Rule, params: Mapping[str, Any]) -> Unit:
     """What the rule needs whole of a tensor; "element" if it does not combine it."""
     if target.action != "combine":
         return "element"
-    return rule.unit_of(target.position, params)
+    return rule.unit_of(target.position, target.params(params))
 
 
 def _buffer_bytes(

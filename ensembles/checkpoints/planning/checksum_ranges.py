@@ -90,9 +90,9 @@ def count_read(
     int
         Number of bytes.
     """
-    n_passes = len(rule.needed_passes(params))
     # Tied tensors are combined for each of their names, but share the statistics.
     combined = {t.position.name: t for t in targets if t.action == "combine"}.values()
+    again = [t for t in combined for _ in rule.needed_passes(t.params(params))]
     records = [record for checkpoint in checkpoints for record in checkpoint.records]
     ranges = checksum_ranges(records, {t for target in targets for t in target.sources})
     return sum(
@@ -100,11 +100,7 @@ def count_read(
         for pieces in ranges.values()
         for piece in pieces
         if piece.tensor is None
-    ) + sum(
-        tensor.nbytes
-        for target in (*targets, *(n_passes * [*combined]))
-        for tensor in target.sources
-    )
+    ) + sum(tensor.nbytes for target in (*targets, *again) for tensor in target.sources)
 
 
 def _offset(tensor: Tensor) -> int:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from ensembles.checkpoints.compatibility.member_moments import (
     MomentsSource,
     add_moments,
 )
+from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.directories.open import Member
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.builtin import FORMATS
@@ -60,7 +60,15 @@ from ensembles.checkpoints.planning.ranks import (
     rank_problems,
     work_bytes,
 )
+from ensembles.checkpoints.planning.tensor_settings import (
+    any_spans_model,
+    check_settings,
+    collected,
+    plain_params,
+    with_settings,
+)
 from ensembles.parallel import resolve_n_threads
+from ensembles.rules.passes import Pass
 from ensembles.rules.rule import Rule
 
 
@@ -152,6 +160,16 @@ class Plan:
         """All that is read: the members, the base if there is one, then the moments."""
         return (*self.checkpoints, *self.moments)
 
+    def settings_of(self, target: TensorPlan) -> tuple[Float64, Mapping[str, Any]]:
+        """Weights of the members and parameters of the rule for a tensor."""
+        if target.settings is None:
+            return self.weights, self.rule_params
+        return np.asarray(target.settings.weights), target.settings.rule_params
+
+    def needed_passes(self, target: TensorPlan) -> tuple[Pass, ...]:
+        """Passes of the rule over a tensor that its parameters require."""
+        return self.rule.needed_passes(target.params(self.rule_params))
+
     @property
     def assigned(self) -> list[str]:
         """Weight files that this process writes; all without ``world_size``."""
@@ -173,6 +191,7 @@ def plan(
     rule: str | Rule = "mean",
     weights: ArrayLike | None = None,
     rule_params: Mapping[str, Any] | None = None,
+    settings: Mapping[str, TensorSettings] | None = None,
     dtype: str | None = None,
     integers: Integers = "error",
     missing: Missing = "error",
@@ -215,6 +234,9 @@ def plan(
         Weight of each member; None gives all members the same weight.
     rule_params : mapping of str to value or None, default=None
         Parameters of the rule, by name; None means the defaults.
+    settings : mapping of str to TensorSettings, or None, default=None
+        Weights and parameters of single tensors by name, in place of ``weights`` and
+        ``rule_params``; None gives all tensors the same.
     dtype, integers, missing, include, exclude, key, shard_size
         As in `average`, with the same defaults.
     only_weights, memory, threads, force
@@ -263,17 +285,15 @@ def plan(
     checkpoints = opened if base_opened is None else (*opened, base_opened)
     problems: list[str] = []
     # Numbers of NumPy, as of a grid of parameters, are written like those of Python.
-    params = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in (rule_params or {}).items()
-    }
+    params = plain_params(rule_params or {})
     how = {"has_base": base is not None, "n_moments": len(opened_moments)}
     resolved = _resolve_rule(rule, len(opened), params, how, problems)
     checked = np.ones(len(opened))
-    with _collected(problems):
+    with collected(problems):
         checked = resolved.check_weights(weights, len(opened))
         if not problems:
             resolved.try_out(checked, params, has_base=base is not None)
+    by_tensor = check_settings(settings or {}, resolved, opened, base_opened, problems)
     is_tried = not problems
     if experts := expert_layout_problem(checkpoints):
         raise ValueError(all_problems([*problems, experts]))
@@ -294,6 +314,7 @@ def plan(
         reason for member in checkpoints for reason in unsupported_reasons(member)
     ]
     problems += match.problems
+    match = match._replace(targets=with_settings(match.targets, by_tensor))
     if not match.targets and not problems:
         problems.append(f"no tensor of {opened[0].name} is left to average")
     path = resolved_link(out, force=force)
@@ -323,7 +344,7 @@ def plan(
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
     buffer_notes: list[str] = []
-    with _collected(problems):
+    with collected(problems):
         n_threads = resolve_n_threads(threads)
         fitting = (resolved, params) if is_tried else (RULES["mean"], {})
         n_buffers, n_threads = fit_to_memory(targets, *fitting, memory, n_threads)
@@ -340,6 +361,11 @@ def plan(
         problems.append(
             "scope='model' (--rule-param scope=model) needs the statistics of all "
             "tensors in one process; leave rank and world_size (--part) out"
+        )
+    if by_tensor and is_tried and any_spans_model(resolved, params, by_tensor):
+        problems.append(
+            "scope='model' (--rule-param scope=model) needs the same weights and "
+            "parameters for all tensors; pass scope='tensor', or leave settings out"
         )
     if problems:
         raise ValueError(all_problems(problems))
@@ -376,15 +402,6 @@ def plan(
             *notices(opened, base_opened, options, match, resolved, checked),
         ),
     )
-
-
-@contextmanager
-def _collected(problems: list[str]) -> Iterator[None]:
-    """Add the message of a `ValueError` to the problems instead of raising it."""
-    try:
-        yield
-    except ValueError as error:
-        problems.append(str(error))
 
 
 def _resolve_rule(

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
+from ensembles.checkpoints.compatibility.layers import layers_of
 from ensembles.checkpoints.inspection.differences import Difference, TensorDifference
-from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.reports.displays.display import Display, as_json
 from ensembles.reports.displays.figures import (
     BLUE,

@@ -14,13 +14,13 @@ from torch import nn
 
 from ensembles._typing import Float64
 from ensembles.checkpoints import ModelSoup
+from ensembles.checkpoints.compatibility.layers import layers_of
 from ensembles.checkpoints.model_soup.gradients import products
 from ensembles.checkpoints.model_soup.learned import LearnedSoup
 from ensembles.checkpoints.model_soup.merged_estimator import (
     MergedEstimator,
     build_merged_estimator,
 )
-from ensembles.checkpoints.planning.layers import layers_of
 from ensembles.rules import RULES
 
 N_MEMBERS = 3

@@ -1,0 +1,70 @@
+"""``ensemble merge``: carry out a recipe in mergekit's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ensembles_cli.console import bar
+from ensembles_cli.options import checkpoint
+from ensembles_cli.process import end_cleanly, raise_file_limit
+from ensembles_cli.reports.average import (
+    PlannedAverage,
+    print_members,
+    print_plan,
+    print_report,
+)
+
+
+@click.command("merge")
+@click.argument("recipe", metavar="RECIPE.yml", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Output path: a directory, or a file with the suffix of a format.",
+)
+@checkpoint.shard_size
+@checkpoint.memory
+@checkpoint.threads
+@checkpoint.force
+@checkpoint.plan_only
+@checkpoint.as_json
+@checkpoint.sha256
+def command(
+    recipe: Path,
+    out: Path,
+    plan_only: bool,
+    as_json: bool,
+    sha256: bool,
+    **options: Any,
+) -> None:
+    """Merge models as a recipe in mergekit's YAML format describes it.
+
+    \b
+    ensemble merge recipe.yml -o merged/
+    ensemble merge recipe.yml -o merged/ --plan
+    """
+    from ensembles import checkpoints
+    from ensembles.atomic_io import check_absent
+
+    raise_file_limit()
+    end_cleanly()
+    (merge,) = checkpoints.read_recipes(recipe)
+    plan = checkpoints.plan_recipe(merge, out, **options)
+    members = [
+        checkpoints.RunCheckpoint(path=Path(member.name)) for member in plan.members
+    ]
+    planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints(members, []), [])
+    if plan_only:
+        print_plan(planned, as_json)
+        return
+    check_absent(out, force=options["force"])
+    if not as_json:
+        print_members(planned)
+    with bar("merging", plan.read_bytes) as progress:
+        report = checkpoints.write(plan, progress=progress, sha256=sha256)
+    print_report(planned, report, as_json)

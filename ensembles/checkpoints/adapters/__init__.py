@@ -1,0 +1,1 @@
+"""Merges of low-rank adapters: of their updates, never of their factors."""

@@ -1,0 +1,1 @@
+"""Merges described by YAML files in the format of mergekit."""
