@@ -201,10 +201,10 @@ METHODS = {
         "mean",
         (WEIGHT, Parameter("normalize", "boolean", True)),
         _linear,
-        rule_of_sums="weighted_sum",
+        rule_of_sums="linear_combination",
     ),
     "passthrough": Method(
-        "weighted_sum",
+        "linear_combination",
         (Parameter("scale", default=None, of_model=True),),
         _scaled_copy,
         n_members=(1, 1),
