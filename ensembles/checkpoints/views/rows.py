@@ -198,7 +198,6 @@ def _copy_rows(
             block[:] = stored
 
 
-
 def common_dtype(tensors: Sequence[Tensor]) -> np.dtype[Any]:
     """Smallest dtype that represents the values of all tensors."""
     dtypes = [*dict.fromkeys(tensor.dtype for tensor in tensors)]

@@ -147,7 +147,7 @@ class _RecipeReader:
         """The recipe; what is not valid is left out."""
         fields = self.fields
         set_inputs = [name for name in INPUTS if name in fields]
-        if len(set_inputs) != 1 and fields.entries:
+        if len(set_inputs) != 1 and fields.is_mapping:
             found = " and ".join(set_inputs) or "none"
             self.findings.problem(
                 fields.line_of(set_inputs[1]) if set_inputs else fields.line,
@@ -177,7 +177,7 @@ class _RecipeReader:
         )
 
     def _method(self) -> Method | None:
-        if not self.fields.entries:
+        if not self.fields.is_mapping:
             return None
         method = method_of(self.name)
         if method is None and self.name:
@@ -230,7 +230,7 @@ class _RecipeReader:
         if noun != "a model":
             names, ignored = [*names, "layer_range"], MISPLACED
         fields = Fields(entry, noun, names, self.findings, ignored)
-        model = read_model(fields, "model", required=bool(fields.entries))
+        model = read_model(fields, "model", required=fields.is_mapping)
         return Source(
             model=model,
             parameters=self._settings(fields, of_model=True),
@@ -240,7 +240,7 @@ class _RecipeReader:
 
     def _layer_range(self, fields: Fields) -> tuple[int, int] | None:
         if "layer_range" not in fields:
-            if fields.entries:
+            if fields.is_mapping:
                 self.findings.problem(fields.line, "a source must have layer_range")
             return None
         entry = fields.entries["layer_range"]
@@ -263,7 +263,7 @@ class _RecipeReader:
         names = ("sources", "base_model", "residual_weight", "parameters")
         fields = Fields(entry, "a slice", names, self.findings, MISPLACED)
         sources = [self._source(item, "a source") for item in fields.items("sources")]
-        if not sources and fields.entries:
+        if not sources and fields.is_mapping:
             self.findings.problem(fields.line, "a slice must have sources")
         if "residual_weight" in fields:
             self.findings.note(
@@ -287,7 +287,7 @@ class _RecipeReader:
     def _module(self, name: str, entry: Entry, shared: Settings) -> Module:
         names = ("models", "slices", "parameters")
         fields = Fields(entry, f"module {name!r}", names, self.findings, MISPLACED)
-        if fields.entries and ("models" in fields) == ("slices" in fields):
+        if fields.is_mapping and ("models" in fields) == ("slices" in fields):
             self.findings.problem(
                 fields.line, f"module {name!r} must have either models or slices"
             )

@@ -62,8 +62,13 @@ class Fields:
         Known names.
     findings : Findings
         Problems and notes, to which others are added.
-    ignored : mapping of str to str, default={}
+    ignored : mapping of str to str or None, default=None
         Further names that mergekit ignores, and the note about each.
+
+    Attributes
+    ----------
+    is_mapping : bool
+        Whether it is a mapping.
     """
 
     def __init__(
@@ -78,7 +83,8 @@ class Fields:
         self.line = entry.line
         self.findings = findings
         self.entries: dict[str, Entry] = {}
-        if not isinstance(entry.value, dict):
+        self.is_mapping = isinstance(entry.value, dict)
+        if not self.is_mapping:
             findings.problem(
                 entry.line,
                 f"{noun} must be a mapping of {', '.join(sorted(names))}, found "
