@@ -18,7 +18,8 @@ SMALLEST_SUM = 1e-8
 def _linear(values: Values) -> TensorSettings:
     if values.rule == "mean":
         return TensorSettings(values.weights)
-    return TensorSettings(values.weights, {"normalize": values.shared["normalize"]})
+    scale = 1 / math.fsum(values.weights) if values.shared["normalize"] else 1.0
+    return TensorSettings(values.weights, {"scale": scale})
 
 
 def _scaled_copy(values: Values) -> TensorSettings:
