@@ -124,17 +124,13 @@ def origins_of(
     dict of str to Origin
         By the name of the tensor in the result.
     """
-    origins: dict[str, Origin] = {}
-    for name in module.outside:
-        part = module.slices[-1 if is_after_layers(name) else 0]
-        tensors = tuple(_held(models[s.model], name) for s in part.sources)
-        if any(tensors):
-            shared = (part.parameters, *module.shared)
-            origins[name] = Origin(tensors, part, shared, 0.0)
     by_layer = {model: _by_layer(c, module.stack) for model, c in models.items()}
     problems += _range_problems(module, by_layer)
     if problems:
-        return origins
+        return {}
+    before = [name for name in module.outside if not is_after_layers(name)]
+    after = [name for name in module.outside if is_after_layers(name)]
+    origins = _outside(before, module.slices[0], module, models)
     for number, part, position, length in module.layers():
         layers = [_layer(by_layer, source, position) for source in part.sources]
         shared = (part.parameters, *module.shared)
@@ -145,6 +141,22 @@ def origins_of(
                 shared,
                 depth_of(position, length),
             )
+    return origins | _outside(after, module.slices[-1], module, models)
+
+
+def _outside(
+    names: Sequence[str],
+    part: Slice,
+    module: StackedModule,
+    models: Mapping[str, Checkpoint],
+) -> dict[str, Origin]:
+    """Origins of tensors outside of layers, from the sources of a slice."""
+    shared = (part.parameters, *module.shared)
+    origins = {}
+    for name in names:
+        tensors = tuple(_held(models[s.model], name) for s in part.sources)
+        if any(tensors):
+            origins[name] = Origin(tensors, part, shared, 0.0)
     return origins
 
 
@@ -181,13 +193,13 @@ def _range_problems(
             n_layers = len(by_layer[source.model])
             if end > n_layers or first < 0:
                 yield (
-                    f"line {source.line}: layer_range [{first}, {end}] must be in the "
+                    f"{source.line}: layer_range [{first}, {end}] must be in the "
                     f"{n_layers} layers of {source.model}, which [0, {n_layers}] is "
                     "all of"
                 )
         if len(lengths) > 1:
             yield (
-                f"line {part.line}: all sources of a slice must have the same number "
+                f"{part.line}: all sources of a slice must have the same number "
                 f"of layers, found {', '.join(map(str, sorted(lengths)))}"
             )
 
@@ -234,7 +246,7 @@ def shape_problems(
                 seen.add((split[2], source.model))
                 shapes = listed([str(s) for s in sorted(known.get(split[2], ()))])
                 yield (
-                    f"line {source.line}: layers of {source.model} do not fit into "
+                    f"{source.line}: layers of {source.model} do not fit into "
                     f"{like.name}: {held} has the shape {stored.shape}, layers of "
                     f"{like.name} have {split[2]} with {shapes or 'no such tensor'}"
                 )
