@@ -36,6 +36,9 @@ from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
 from .recipes.document import Recipe as Recipe
 from .recipes.merge import plan_recipe as plan_recipe
+from .recipes.stages import StagedPlan as StagedPlan
+from .recipes.stages import plan_recipes as plan_recipes
+from .recipes.stages import write_recipes as write_recipes
 from .recipes.reading.documents import read_recipes as read_recipes
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
 from .runs.choose import choose_checkpoints as choose_checkpoints
