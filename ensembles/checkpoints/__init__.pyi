@@ -34,6 +34,7 @@ from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
+from .planning.tensor_settings import weights_by_depth as weights_by_depth
 from .recipes.document import Recipe as Recipe
 from .recipes.merge import plan_recipe as plan_recipe
 from .recipes.stages import StagedPlan as StagedPlan
