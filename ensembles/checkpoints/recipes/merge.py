@@ -78,8 +78,7 @@ def plan_recipe(
         out,
         base=inputs.base,
         rule=inputs.rule,
-        rule_params=_scope(inputs.settings),
-        settings=inputs.settings,
+        **_applied(inputs),
         dtype=recipe.out_dtype or recipe.dtype,
         **({"missing": "present"} if inputs.has_gaps else {}) | options,
     )
@@ -87,11 +86,17 @@ def plan_recipe(
     return replace(planned, notes=(*notes, *planned.notes))
 
 
-def _scope(settings: Mapping[str, TensorSettings]) -> dict[str, Any]:
-    """Scope of the statistics, which is the same for all tensors."""
-    for entry in settings.values():
-        return {k: v for k, v in entry.rule_params.items() if k == "scope"}
-    return {}
+def _applied(inputs: Inputs) -> dict[str, Any]:
+    """Weights and parameters of the plan, and the settings of tensors that differ."""
+    settings = [*inputs.settings.values()]
+    if not settings:
+        return {}
+    first = settings[0]
+    if not inputs.has_gaps and all(entry == first for entry in settings):
+        return {"weights": first.weights, "rule_params": first.rule_params}
+    # The scope of the statistics is that of all tensors.
+    scope = {k: v for k, v in first.rule_params.items() if k == "scope"}
+    return {"rule_params": scope, "settings": inputs.settings}
 
 
 def sources_of(recipe: Recipe | Mixture) -> Iterator[Source]:
