@@ -159,7 +159,8 @@ def command(
     by_step = schedule is not None
     chosen = checkpoints.choose_checkpoints(paths, by_step=by_step, **choice)
     if schedule is not None:
-        chosen, member_weights = scheduled(chosen, schedule)
+        chosen, scheduled_weights = scheduled(chosen, schedule)
+        member_weights = None if scheduled_weights is None else [*scheduled_weights]
     if use_averaged_model:
         chosen, member_weights = window_of(chosen, member_weights, options)
     options["key"] = options["key"] or chosen.key
