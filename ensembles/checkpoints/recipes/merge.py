@@ -52,12 +52,15 @@ def plan_recipe(
     members = [
         read_layout(Path(source.model), index) for index, source in enumerate(sources)
     ]
+    settings = _settings(recipe, method, rule, sources, members[0])
     return plan(
         members,
         out,
         base=None if base is None else base.model,
         rule=rule,
-        settings=_settings(recipe, method, rule, sources, members[0]),
+        # Those of any tensor: the default scope of a rule may be the model.
+        rule_params=next(iter(settings.values())).rule_params,
+        settings=settings,
         dtype=recipe.out_dtype or recipe.dtype,
         **options,
     )
