@@ -28,6 +28,18 @@ from ensembles.rules.table import RULES
 Vectors = Literal["tensor", "row"]
 
 
+def _coefficients(
+    total: Float64, weights: Float64, *, normalize: bool = True, eps: float = 0.0
+) -> Float64:
+    """Coefficients of the task vectors; 0 for members without weight."""
+    counted = weights != 0
+    coefficients = np.zeros(len(weights))
+    coefficients[counted] = directional_coefficients(
+        total[np.ix_(counted, counted)], weights[counted], normalize=normalize, eps=eps
+    )
+    return coefficients
+
+
 def _flattens(*, vectors: Vectors = "tensor") -> bool:
     return vectors == "tensor"
 
@@ -104,9 +116,8 @@ def nuslerp_task_vectors(
 @register(
     RULES,
     statistics=difference_gram,
-    finish=directional_coefficients,
+    finish=_coefficients,
     needs_base=True,
-    weight_sum_matters=False,
     fused=True,
 )
 def multislerp_task_vectors(
