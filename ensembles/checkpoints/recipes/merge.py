@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ensembles.checkpoints.recipes.document import Recipe, Source
 from ensembles.checkpoints.recipes.method import Method, tensor_settings
 from ensembles.checkpoints.recipes.methods import method_of
 from ensembles.checkpoints.recipes.parameters import Input
+from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
 
 
 def plan_recipe(
@@ -46,21 +48,26 @@ def plan_recipe(
     method = method_of(recipe.method)
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")
-    sources, base = method.members_of(recipe.models, recipe.base_model)
+    models = [*recipe.models]
+    if recipe.base_model and all(s.model != recipe.base_model for s in models):
+        models.append(Source(recipe.base_model))
+    opened, notes = with_tokenizer(
+        recipe, {s.model: read_layout(Path(s.model), 0) for s in models}
+    )
+    sources, base = method.members_of(models, recipe.base_model)
     scopes = [*(source.parameters for source in recipe.models), recipe.parameters]
     rule = method.rule_for(has_base=base is not None, scopes=scopes)
-    members = [
-        read_layout(Path(source.model), index) for index, source in enumerate(sources)
-    ]
-    return plan(
+    members = [opened[source.model] for source in sources]
+    planned = plan(
         members,
         out,
-        base=None if base is None else base.model,
+        base=None if base is None else opened[base.model],
         rule=rule,
         settings=_settings(recipe, method, rule, sources, members[0]),
         dtype=recipe.out_dtype or recipe.dtype,
         **options,
     )
+    return replace(planned, notes=(*notes, *planned.notes))
 
 
 def _settings(
