@@ -111,6 +111,8 @@ RULE_CASES = {
     "multislerp": RuleCase([[1, 0], [0, 4]], [2, 1], [4 / sqrt(5), 2 / sqrt(5)]),
     # Of a convex quadrilateral, where the diagonals cross.
     "geometric_median": RuleCase([[0, 0], [4, 0], [3, 3], [0, 4]], [1] * 4, [2, 2]),
+    # 0.5 * 2 - 1 * 3 and 0.5 * 4 - 1 * 1.
+    "linear_combination": RuleCase([[2, 4], [3, 1]], [0.5, -1], [-2, 1]),
     # Up by 0.5 at most, down by 0.5 at most, and 0.25 is near.
     "nearswap": RuleCase(
         [[1, 1, 1], [3, 0, 1.25]], [1, 1], [1.5, 0.5, 1.25], {"t": 0.5}

@@ -18,7 +18,8 @@ SMALLEST_SUM = 1e-8
 def _linear(values: Values) -> TensorSettings:
     if values.rule == "mean":
         return TensorSettings(values.weights)
-    return TensorSettings(values.weights, {"normalize": values.shared["normalize"]})
+    scale = 1 / math.fsum(values.weights) if values.shared["normalize"] else 1.0
+    return TensorSettings(values.weights, {"scale": scale})
 
 
 def _scaled_copy(values: Values) -> TensorSettings:
@@ -201,10 +202,10 @@ METHODS = {
         "mean",
         (WEIGHT, Parameter("normalize", "boolean", True)),
         _linear,
-        rule_of_sums="weighted_sum",
+        rule_of_sums="linear_combination",
     ),
     "passthrough": Method(
-        "weighted_sum",
+        "linear_combination",
         (Parameter("scale", default=None, of_model=True),),
         _scaled_copy,
         n_members=(1, 1),

@@ -64,7 +64,7 @@ class Parameter:
 
 def _as_number(value: Any) -> float | None:
     try:
-        return float(value)
+        return None if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         return None
 
