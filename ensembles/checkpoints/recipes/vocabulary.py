@@ -109,9 +109,7 @@ def _tokenizers(
     """Tokenizer of each model; a model without one has that of the base."""
     read: dict[str, Tokenizer] = {}
     for name, model in models.items():
-        tokenizer = None
-        if model.path is not None and model.is_directory:
-            tokenizer = read_tokenizer(model.path, model.files)
+        tokenizer = read_tokenizer(model)
         if tokenizer is not None:
             read[name] = tokenizer
     base = recipe.base_model or next(iter(models))
@@ -139,11 +137,11 @@ def _merged(
     assert settings is not None
     base = recipe.base_model or next(iter(models))
     entries = {name: model_of(models[name], tokenizers[name]) for name in models}
-    origin = _origin(settings.source, base, models)
+    origin = _origin(recipe, models)
     if settings.source in ("union", "base"):
         new = without_tokens(tokenizers[base], entries[base].n_rows)
     else:
-        new = _tokenizer_at(settings.source, tokenizers)
+        new = _tokenizer_at(origin)
     if settings.source == "union":
         new = _union(new, base, entries, notes)
     new = with_tokens(
@@ -155,60 +153,61 @@ def _merged(
         [*entries.values()],
         rows,
         base=[*models].index(base) if recipe.base_model else None,
-        sources=_token_sources(settings.tokens, entries, rows, new),
+        sources=_token_sources(settings.tokens, entries, new),
         n_padding=n_padding,
     )
     notes += _notes(entries, rows, new, settings.tokens, n_padding)
+    n_rows = new.n_rows + n_padding
+    return new, {
+        name: _with_configs(view, entries[name].tokenizer, new, origin, n_rows)
+        for name, view in zip(models, views, strict=True)
+    }
+
+
+def _with_configs(
+    model: Checkpoint, own: Tokenizer, new: Tokenizer, origin: Checkpoint, n_rows: int
+) -> Checkpoint:
+    """A model whose configurations have the ids and the size of a vocabulary."""
     owner = origin.config or ids_in_tokenizer_config(new)
-    changed = {}
-    for (name, entry), view in zip(entries.items(), views, strict=True):
-        own = entry.tokenizer
-        contents = {}
-        if CONFIG in view.files:
-            config = resized(view.config, new.n_rows + n_padding)
-            contents[CONFIG] = _json(with_token_ids(config, own, new, owner))
-        if origin.generation is not None:
-            contents[GENERATION] = origin.generation
-        elif GENERATION in view.files:
-            generation = json.loads(view.read_file(GENERATION))
-            contents[GENERATION] = _json(with_token_ids(generation, own, new, owner))
-        changed[name] = view.with_files(contents)
-    return new, changed
+    contents = {}
+    if CONFIG in model.files:
+        config = with_token_ids(resized(model.config, n_rows), own, new, owner)
+        contents[CONFIG] = _json(config)
+    if GENERATION in origin.files:
+        contents[GENERATION] = origin.read_file(GENERATION)
+    elif GENERATION in model.files:
+        generation = json.loads(model.read_file(GENERATION))
+        contents[GENERATION] = _json(with_token_ids(generation, own, new, owner))
+    return model.with_files(contents)
 
 
-class _Origin(NamedTuple):
-    """Configurations that belong to the tokenizer of the result."""
-
-    config: dict[str, Any]
-    generation: bytes | None
-
-
-def _origin(source: str, base: str, models: Mapping[str, Checkpoint]) -> _Origin:
-    name = base if source in ("union", "base") else source
-    if name in models:
-        model = models[name]
-        has_generation = GENERATION in model.files
-        return _Origin(
-            model.config, model.read_file(GENERATION) if has_generation else None
-        )
-    config, generation = Path(name) / CONFIG, Path(name) / GENERATION
-    return _Origin(
-        read_json(config) if config.is_file() else {},
-        generation.read_bytes() if generation.is_file() else None,
-    )
-
-
-def _tokenizer_at(source: str, tokenizers: Mapping[str, Tokenizer]) -> Tokenizer:
-    if source in tokenizers:
-        return tokenizers[source]
-    path = Path(source)
-    tokenizer = read_tokenizer(path) if path.is_dir() else None
+def _tokenizer_at(origin: Checkpoint) -> Tokenizer:
+    tokenizer = read_tokenizer(origin)
     if tokenizer is None:
         raise ValueError(
-            "tokenizer_source must be 'union', 'base', or a directory with a "
-            f"tokenizer, found {source!r}"
+            f"tokenizer_source must have a tokenizer, found none in {origin.name}"
         )
     return tokenizer
+
+
+def _origin(recipe: Recipe, models: Mapping[str, Checkpoint]) -> Checkpoint:
+    """Model, or directory with files alone, that the tokenizer comes from."""
+    source = recipe.tokenizer.source if recipe.tokenizer else "base"
+    if source in ("union", "base"):
+        return models[recipe.base_model or next(iter(models))]
+    if source in models:
+        return models[source]
+    path = Path(source)
+    if not path.is_dir():
+        raise ValueError(
+            "tokenizer_source must be 'union', 'base', or the path of a model or a "
+            f"directory with a tokenizer, found {source!r}"
+        )
+    files = [entry.name for entry in path.iterdir() if entry.is_file()]
+    config = read_json(path / CONFIG) if CONFIG in files else {}
+    return Checkpoint(
+        source, "", path, {}, is_directory=True, files=files, config=config
+    )
 
 
 def _union(
@@ -244,7 +243,6 @@ def _union(
 def _token_sources(
     tokens: Mapping[str, TokenEmbedding],
     entries: Mapping[str, Model],
-    rows: Integers,
     new: Tokenizer,
 ) -> dict[int, TokenSource]:
     """Embeddings of single tokens that the recipe names, by id."""
