@@ -51,12 +51,13 @@ if TYPE_CHECKING:
     shell_complete=complete_rule,
     help=(
         "Rule that combines the members: arcee_fusion, geometric_mean, "
-        "geometric_median, karcher_mean, maximum, mean, median, minimum, multislerp, "
-        "nearswap, nuslerp, power_mean, slerp or trimmed_mean; with --base "
-        "breadcrumbs_linear, breadcrumbs_ties, consensus, dare_linear, dare_ties, "
-        "della_linear, della_ties, iso_c, iso_cts, magnitude_prune, model_stock, ram, "
-        "sce, task_arithmetic, ties, tsv or wudi; with moments of the members' data "
-        "fisher or regmean. ensemble rules shows formulas and parameters."
+        "geometric_median, karcher_mean, linear_combination, maximum, mean, median, "
+        "minimum, multislerp, nearswap, nuslerp, power_mean, slerp or trimmed_mean; "
+        "with --base breadcrumbs_linear, breadcrumbs_ties, consensus, dare_linear, "
+        "dare_ties, della_linear, della_ties, iso_c, iso_cts, magnitude_prune, "
+        "model_stock, ram, sce, task_arithmetic, ties, tsv or wudi; with moments of "
+        "the members' data fisher or regmean. ensemble rules shows formulas and "
+        "parameters."
     ),
 )
 @checkpoint.rule_param

@@ -178,6 +178,45 @@ def resolve_rule(rule: str | Rule) -> Rule:
     return lookup(RULES, rule, hint=rule_hint(rule))
 
 
+def checked_rule(
+    rule: str | Rule,
+    n_members: int,
+    params: Mapping[str, Any],
+    how: Mapping[str, Any],
+    problems: list[str],
+) -> Rule:
+    """Rule by its name, after a check of members, base, moments and parameters.
+
+    Parameters
+    ----------
+    rule : str or Rule
+        Name of a registered rule, or a rule.
+    n_members : int
+        Number of members.
+    params : mapping of str to value
+        Parameters of the rule.
+    how : mapping of str to value
+        Whether there are a base and moments, as keywords of `Rule.check`.
+    problems : list of str
+        Problems found so far, to which others are added.
+
+    Returns
+    -------
+    Rule
+        The mean if the name is unknown.
+    """
+    try:
+        resolved = resolve_rule(rule)
+    except ValueError as error:
+        problems.append(str(error))
+        return RULES["mean"]
+    try:
+        resolved.check(n_members, params, **how)
+    except ValueError as error:
+        problems.append(f"{error}{parameter_hint(params, resolved.params)}")
+    return resolved
+
+
 def parameter_hint(params: Mapping[str, Any], rule_params: Mapping[str, Any]) -> str:
     """Equivalent of another tool's parameter, as the end of an error message.
 

@@ -13,8 +13,9 @@ from ensembles.checkpoints.directories.open import read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.recipes.document import Recipe, Source
-from ensembles.checkpoints.recipes.methods import METHODS, Method
-from ensembles.checkpoints.recipes.parameters import first_setting
+from ensembles.checkpoints.recipes.method import Method, tensor_settings
+from ensembles.checkpoints.recipes.methods import method_of
+from ensembles.checkpoints.recipes.parameters import Input
 
 
 def plan_recipe(
@@ -42,71 +43,46 @@ def plan_recipe(
     ValueError
         If the models cannot be merged; the message lists all problems.
     """
-    method = METHODS[recipe.method]
-    sources = [s for s in recipe.models if s.model != recipe.base_model]
+    method = method_of(recipe.method)
+    if method is None:
+        raise ValueError(f"merge_method {recipe.method!r} is unknown")
+    sources, base = method.members_of(recipe.models, recipe.base_model)
+    scopes = [*(source.parameters for source in recipe.models), recipe.parameters]
+    rule = method.rule_for(has_base=base is not None, scopes=scopes)
     members = [
         read_layout(Path(source.model), index) for index, source in enumerate(sources)
     ]
+    settings = _settings(recipe, method, rule, sources, members[0])
     return plan(
         members,
         out,
-        base=recipe.base_model,
-        rule=method.rule,
-        settings=tensor_settings(recipe, method, sources, members[0]),
+        base=None if base is None else base.model,
+        rule=rule,
+        # Those of any tensor: the default scope of a rule may be the model.
+        rule_params=next(iter(settings.values())).rule_params,
+        settings=settings,
         dtype=recipe.out_dtype or recipe.dtype,
         **options,
     )
 
 
-def tensor_settings(
-    recipe: Recipe, method: Method, sources: Sequence[Source], first: Checkpoint
-) -> dict[str, TensorSettings]:
-    """Weights and parameters of each tensor.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        The merge.
-    method : Method
-        Its merge method.
-    sources : sequence of Source
-        Members, without the base.
-    first : Checkpoint
-        First member, whose tensors are named.
-
-    Returns
-    -------
-    dict of str to TensorSettings
-    """
-    depths = layer_depths(first.names)
-    return {
-        name: _settings_of(name, depths[name], recipe, method, sources)
-        for name in first.names
-    }
-
-
-def _settings_of(
-    name: str,
-    depth: float,
+def _settings(
     recipe: Recipe,
     method: Method,
+    rule: str,
     sources: Sequence[Source],
-) -> TensorSettings:
-    def values(parameter: str) -> list[Any]:
-        found = [
-            first_setting(parameter, (s.parameters, recipe.parameters), name, depth)
-            for s in sources
-        ]
-        return [method.defaults.get(parameter) if v is None else v for v in found]
-
-    params = dict(method.fixed)
-    for theirs, ours in method.params.items():
-        if theirs in method.per_model:
-            value: Any = values(theirs)
-        else:
-            value = first_setting(theirs, (recipe.parameters,), name, depth)
-            value = method.defaults.get(theirs) if value is None else value
-        if value is not None and value != [None] * len(sources):
-            params[ours] = value
-    weights = values("weight")
-    return TensorSettings(None if None in weights else weights, params)
+    first: Checkpoint,
+) -> dict[str, TensorSettings]:
+    """Weights and parameters of each tensor."""
+    depths = layer_depths(first.names)
+    return {
+        name: tensor_settings(
+            method,
+            rule,
+            name,
+            depths[name],
+            [Input(source.model, name, source.parameters) for source in sources],
+            (recipe.parameters,),
+        )
+        for name in first.names
+    }
