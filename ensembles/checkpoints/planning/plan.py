@@ -365,12 +365,11 @@ def plan(
         reasons, n_free = destination_problems(path, sources, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
-    buffer_notes: list[str] = []
+    buffer_notes = [*unit_notes(targets, resolved, params)]
     with collected(problems):
         n_threads = resolve_n_threads(threads)
         fitting = (resolved, params) if is_tried else (RULES["mean"], {})
         n_buffers, n_threads = fit_to_memory(targets, *fitting, memory, n_threads)
-    buffer_notes += unit_notes(targets, resolved, params)
     if n_buffers > memory:
         needs = "keeps statistics of each member"
         if resolved.unit != "element":
@@ -415,6 +414,7 @@ def plan(
         peak_bytes=n_buffers + count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, options, opened),
+            *shards.whole_notes(parts, opened[0], shard_size),
             *rank_notes(parts, options.world_size),
             *buffer_notes,
             *kept.notes,
