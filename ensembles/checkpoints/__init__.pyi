@@ -37,6 +37,7 @@ from .planning.plan import plan as plan
 from .recipes.document import Recipe as Recipe
 from .recipes.merge import plan_recipe as plan_recipe
 from .recipes.reading.documents import read_recipes as read_recipes
+from .recipes.transplant import transplant_tokenizer as transplant_tokenizer
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
 from .runs.choose import choose_checkpoints as choose_checkpoints
 from .runs.power_function import gamma_to_sigma_rel as gamma_to_sigma_rel
