@@ -15,7 +15,13 @@ from ensembles.checkpoints.directories.open import Member, read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan, plan
-from ensembles.checkpoints.recipes.document import Recipe, Settings, Source
+from ensembles.checkpoints.recipes.document import (
+    Mixture,
+    Module,
+    Recipe,
+    Settings,
+    Source,
+)
 from ensembles.checkpoints.recipes.method import Method, tensor_settings
 from ensembles.checkpoints.recipes.methods import method_of
 from ensembles.checkpoints.recipes.parameters import Input
@@ -72,8 +78,7 @@ def plan_recipe(
         out,
         base=inputs.base,
         rule=inputs.rule,
-        # Those of any tensor: the default scope of a rule may be the model.
-        rule_params=next((s.rule_params for s in inputs.settings.values()), {}),
+        rule_params=_scope(inputs.settings),
         settings=inputs.settings,
         dtype=recipe.out_dtype or recipe.dtype,
         **({"missing": "present"} if inputs.has_gaps else {}) | options,
@@ -82,12 +87,19 @@ def plan_recipe(
     return replace(planned, notes=(*notes, *planned.notes))
 
 
-def sources_of(recipe: Recipe) -> Iterator[Source]:
+def _scope(settings: Mapping[str, TensorSettings]) -> dict[str, Any]:
+    """Scope of the statistics, which is the same for all tensors."""
+    for entry in settings.values():
+        return {k: v for k, v in entry.rule_params.items() if k == "scope"}
+    return {}
+
+
+def sources_of(recipe: Recipe | Mixture) -> Iterator[Source]:
     """All models that a recipe names, in its order, with repetitions.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Mixture
         The merge.
 
     Yields
@@ -95,7 +107,12 @@ def sources_of(recipe: Recipe) -> Iterator[Source]:
     Source
         A source without parameters stands for a base.
     """
-    parts = [recipe, *recipe.modules.values()]
+    if isinstance(recipe, Mixture):
+        yield Source(recipe.base_model, line=recipe.line)
+        for expert in (*recipe.experts, *recipe.shared_experts):
+            yield Source(expert.model, line=expert.line)
+        return
+    parts: list[Recipe | Module] = [recipe, *recipe.modules.values()]
     for part in parts:
         yield from part.models
         for entry in part.slices:
@@ -113,7 +130,11 @@ def _opened(recipe: Recipe, results: Mapping[str, Member]) -> dict[str, Checkpoi
     for source in sources_of(recipe):
         if source.model in models or source.model in errors:
             continue
-        member = results.get(source.model, source.model)
+        name, plus, adapter = source.model.partition("+")
+        result = results.get(name)
+        member: Member = source.model if result is None else result
+        if plus and isinstance(result, Checkpoint) and result.path is not None:
+            member = f"{result.path}+{adapter}"
         try:
             if isinstance(member, str):
                 member = Path(member)

@@ -210,9 +210,7 @@ def _modules(
             stack, problem = main_stack(like, [n for n in like.names if n in own])
             problems += [f"{module.line}: {problem}"] * bool(problem)
         slices = module.slices or (_whole_slice(module, stack, models),)
-        shared = (recipe.parameters,)
-        if recipe.modules:
-            shared = (module.parameters, *shared)
+        shared = (*([module.parameters] if recipe.modules else []), recipe.parameters)
         outside = [n for n in own if not (stack and _in(n, stack))]
         found.append(StackedModule(stack, slices, shared, outside, module.line))
     return found
