@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.configuration import is_card
@@ -24,6 +23,7 @@ from ensembles.checkpoints.recipes.document import (
 )
 from ensembles.checkpoints.recipes.method import Method, tensor_settings
 from ensembles.checkpoints.recipes.methods import method_of
+from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
 
@@ -78,8 +78,7 @@ def plan_recipe(
         out,
         base=inputs.base,
         rule=inputs.rule,
-        rule_params=_scope(inputs.settings),
-        settings=inputs.settings,
+        **_weights_of(inputs),
         dtype=recipe.out_dtype or recipe.dtype,
         **({"missing": "present"} if inputs.has_gaps else {}) | options,
     )
@@ -87,11 +86,15 @@ def plan_recipe(
     return replace(planned, notes=(*notes, *planned.notes))
 
 
-def _scope(settings: Mapping[str, TensorSettings]) -> dict[str, Any]:
-    """Scope of the statistics, which is the same for all tensors."""
-    for entry in settings.values():
-        return {k: v for k, v in entry.rule_params.items() if k == "scope"}
-    return {}
+def _weights_of(inputs: Inputs) -> dict[str, Any]:
+    """Weights and parameters as `plan` takes them: of all tensors, or of each."""
+    entries = list(inputs.settings.values())
+    if entries and not inputs.has_gaps and entries.count(entries[0]) == len(entries):
+        return entries[0]._asdict()
+    # The scope of statistics is the same for all tensors.
+    first = entries[0].rule_params if entries else {}
+    scope = {name: value for name, value in first.items() if name == "scope"}
+    return {"rule_params": scope, "settings": inputs.settings}
 
 
 def sources_of(recipe: Recipe | Mixture) -> Iterator[Source]:
@@ -137,7 +140,7 @@ def _opened(recipe: Recipe, results: Mapping[str, Member]) -> dict[str, Checkpoi
             member = f"{result.path}+{adapter}"
         try:
             if isinstance(member, str):
-                member = Path(member)
+                member = model_path(member)
             models[source.model] = read_layout(member, len(models))
         except (OSError, ValueError) as error:
             errors[source.model] = type(error)(f"{recipe.path}:{source.line}: {error}")
