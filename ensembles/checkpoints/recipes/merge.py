@@ -78,7 +78,7 @@ def plan_recipe(
         out,
         base=inputs.base,
         rule=inputs.rule,
-        **_weights_of(inputs),
+        **_applied(inputs),
         dtype=recipe.out_dtype or recipe.dtype,
         **({"missing": "present"} if inputs.has_gaps else {}) | options,
     )
@@ -86,14 +86,16 @@ def plan_recipe(
     return replace(planned, notes=(*notes, *planned.notes))
 
 
-def _weights_of(inputs: Inputs) -> dict[str, Any]:
-    """Weights and parameters as `plan` takes them: of all tensors, or of each."""
-    entries = list(inputs.settings.values())
-    if entries and not inputs.has_gaps and entries.count(entries[0]) == len(entries):
-        return entries[0]._asdict()
-    # The scope of statistics is the same for all tensors.
-    first = entries[0].rule_params if entries else {}
-    scope = {name: value for name, value in first.items() if name == "scope"}
+def _applied(inputs: Inputs) -> dict[str, Any]:
+    """Weights and parameters of the plan, and the settings of tensors that differ."""
+    settings = [*inputs.settings.values()]
+    if not settings:
+        return {}
+    first = settings[0]
+    if not inputs.has_gaps and all(entry == first for entry in settings):
+        return {"weights": first.weights, "rule_params": first.rule_params}
+    # The scope of the statistics is that of all tensors.
+    scope = {k: v for k, v in first.rule_params.items() if k == "scope"}
     return {"rule_params": scope, "settings": inputs.settings}
 
 

@@ -21,6 +21,7 @@ from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.slices import (
     Origin,
     StackedModule,
+    absent_tensors,
     main_stack,
     order_notes,
     origins_of,
@@ -103,6 +104,7 @@ def stacked(recipe: Recipe, method: Method, models: Mapping[str, Checkpoint]) ->
         for module in modules:
             origins |= origins_of(module, models, problems)
             problems += shape_problems(origins, module.stack, like, models)
+            problems += absent_tensors(origins, module, like) if not problems else ()
     notes = [note for module in modules for note in order_notes(module)]
     if not problems:
         like = _with_config(modules, like, models, notes, problems)
