@@ -26,6 +26,7 @@ from ensembles.checkpoints.recipes.methods import method_of
 from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
+from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
 
 
 def plan_recipe(
@@ -63,7 +64,7 @@ def plan_recipe(
     method = method_of(recipe.method)
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")
-    models = _opened(recipe, results or {})
+    models, of_tokens = with_tokenizer(recipe, _opened(recipe, results or {}))
     if recipe.models:
         inputs = _whole(recipe, method, models)
     else:
@@ -82,7 +83,7 @@ def plan_recipe(
         dtype=recipe.out_dtype or recipe.dtype,
         **({"missing": "present"} if inputs.has_gaps else {}) | options,
     )
-    notes += [*more, *([method.note] if method.note else [])]
+    notes += [*of_tokens, *more, *([method.note] if method.note else [])]
     return replace(planned, notes=(*notes, *planned.notes))
 
 
