@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from ensembles.checkpoints.compatibility.grouping import MEMBER, grouped, listed
 from ensembles.checkpoints.directories.directory import CONFIG as CONFIG
 from ensembles.checkpoints.directories.directory import TOKENIZERS
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
-from ensembles.regular_files import read_json
 
 # Keys of a configuration that do not affect the meaning of the parameters.
 IDLE_KEYS = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
@@ -176,21 +176,21 @@ def _is_tokenizer(name: str) -> bool:
 
 
 def _is_same_file(first: Checkpoint, member: Checkpoint, name: str) -> bool:
-    first_path = Path(str(first.path)) / name
-    member_path = Path(str(member.path)) / name
-    if first_path.stat().st_size != member_path.stat().st_size:
-        return False
-    return (
-        first_path.samefile(member_path)
-        or first_path.read_bytes() == member_path.read_bytes()
-    )
+    if name not in first.contents and name not in member.contents:
+        first_path = Path(str(first.path)) / name
+        member_path = Path(str(member.path)) / name
+        if first_path.stat().st_size != member_path.stat().st_size:
+            return False
+        if first_path.samefile(member_path):
+            return True
+    return first.read_file(name) == member.read_file(name)
 
 
 def _contents(member: Checkpoint, name: str) -> Any:
     if not name.endswith(".json"):
         return None
     try:
-        return read_json(Path(str(member.path)) / name)
+        return json.loads(member.read_file(name))
     except ValueError:
         return None
 

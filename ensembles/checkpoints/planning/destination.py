@@ -199,7 +199,8 @@ def _paths(member: Checkpoint) -> list[Path]:
     """Paths of a member and its files, which may be links to other directories."""
     if member.path is None:
         return []
-    names = [*member.parts, *member.files] if member.is_directory else []
+    stored = [name for name in member.files if name not in member.contents]
+    names = [*member.parts, *stored] if member.is_directory else []
     return [member.path, *(member.path / name for name in names)]
 
 
