@@ -279,6 +279,9 @@ class Checkpoint:
     extras : dict of str to str
         Additional weight files, such as the head in ``value_head.bin``: path relative
         to ``path``, to the prefix of its tensor names.
+    whole_files : set of str
+        Weight files in ``parts`` that are loaded without an index, so that the result
+        must not divide them into shards.
     files : list of str
         Auxiliary files, such as tokenizers, relative to ``path``.
     training_files : list of str
@@ -302,6 +305,9 @@ class Checkpoint:
     notes : list of str
         Messages about contents that were skipped or chosen, one sentence each, without
         the checkpoint's name.
+    made_from : tuple of Checkpoint, default=()
+        Checkpoints that the tensors of a virtual one are from, such as a stack of the
+        layers of several; empty for others.
     """
 
     name: str
@@ -314,6 +320,7 @@ class Checkpoint:
     is_distributed: bool = False
     parts: dict[str, list[str]] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
+    whole_files: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
     training_files: list[str] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
@@ -323,6 +330,7 @@ class Checkpoint:
     keys: tuple[str, ...] = ()
     beside: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    made_from: tuple[Checkpoint, ...] = ()
 
     def __post_init__(self) -> None:
         for name in self.names:
