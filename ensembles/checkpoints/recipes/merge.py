@@ -15,16 +15,23 @@ from ensembles.checkpoints.directories.open import Member, read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan, plan
-from ensembles.checkpoints.recipes.document import Recipe, Settings, Source
+from ensembles.checkpoints.recipes.document import (
+    Mixture,
+    Module,
+    Recipe,
+    Settings,
+    Source,
+)
 from ensembles.checkpoints.recipes.method import Method, tensor_settings
 from ensembles.checkpoints.recipes.methods import method_of
+from ensembles.checkpoints.recipes.mixtures.mixture import plan_mixture
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
 from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
 
 
 def plan_recipe(
-    recipe: Recipe,
+    recipe: Recipe | Mixture,
     out: str | os.PathLike[str] | None = None,
     *,
     results: Mapping[str, Member] | None = None,
@@ -34,7 +41,7 @@ def plan_recipe(
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Mixture
         The merge, as from `read_recipes`.
     out : path or None, default=None
         Path of the output, as in `plan`.
@@ -42,19 +49,27 @@ def plan_recipe(
         Results of other merges, by the names that the recipe has for them in place of
         paths; None means that all models are paths.
     **options
-        Options of `plan` that say how the result is written, such as ``memory``.
+        Options of `plan` that say how the result is written, such as ``memory``; of a
+        mixture of experts also ``seed`` of its random numbers, default 0, and
+        ``progress``, a callable that is called with the number of bytes that were read
+        while the base runs on the prompts.
 
     Returns
     -------
     Plan
+        Of a mixture of experts, copies of the tensors of a single member.
 
     Raises
     ------
     FileNotFoundError
         If a model does not exist.
+    ImportError
+        If a router needs transformers, and it is not installed.
     ValueError
         If the models cannot be merged; the message lists all problems.
     """
+    if isinstance(recipe, Mixture):
+        return plan_mixture(recipe, _opened(recipe, results or {}), out, **options)
     method = method_of(recipe.method)
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")
@@ -83,12 +98,12 @@ def plan_recipe(
     return replace(planned, notes=(*notes, *planned.notes))
 
 
-def sources_of(recipe: Recipe) -> Iterator[Source]:
+def sources_of(recipe: Recipe | Mixture) -> Iterator[Source]:
     """All models that a recipe names, in its order, with repetitions.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Mixture
         The merge.
 
     Yields
@@ -96,7 +111,12 @@ def sources_of(recipe: Recipe) -> Iterator[Source]:
     Source
         A source without parameters stands for a base.
     """
-    parts = [recipe, *recipe.modules.values()]
+    if isinstance(recipe, Mixture):
+        yield Source(recipe.base_model, line=recipe.line)
+        for expert in (*recipe.experts, *recipe.shared_experts):
+            yield Source(expert.model, line=expert.line)
+        return
+    parts: list[Recipe | Module] = [recipe, *recipe.modules.values()]
     for part in parts:
         yield from part.models
         for entry in part.slices:
@@ -107,7 +127,9 @@ def sources_of(recipe: Recipe) -> Iterator[Source]:
         yield Source(recipe.base_model, line=recipe.line)
 
 
-def _opened(recipe: Recipe, results: Mapping[str, Member]) -> dict[str, Checkpoint]:
+def _opened(
+    recipe: Recipe | Mixture, results: Mapping[str, Member]
+) -> dict[str, Checkpoint]:
     """Each model of a recipe, opened once; one error for all that cannot be opened."""
     models: dict[str, Checkpoint] = {}
     errors: dict[str, Exception] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_experts_of_a_member_are_read_in_the_layout_of_the_first(
 
 def test_a_base_in_another_layout_is_read_too(rng: Generator) -> None:
     a, b, base = (each(rng) for _ in range(3))
-    how = {"rule": "task_arithmetic", "rule_params": {"scale": 0.5}}
+    how: dict[str, Any] = {"rule": "task_arithmetic", "rule_params": {"scale": 0.5}}
     want = average([a, b], base=base, **how)
     got = average([a, fused(b)], base=fused(base), **how)
     for name in want:
