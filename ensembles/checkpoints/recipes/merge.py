@@ -23,6 +23,7 @@ from ensembles.checkpoints.recipes.document import (
 )
 from ensembles.checkpoints.recipes.method import Method, tensor_settings
 from ensembles.checkpoints.recipes.methods import method_of
+from ensembles.checkpoints.recipes.mixtures.mixture import plan_mixture
 from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
@@ -30,7 +31,7 @@ from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
 
 
 def plan_recipe(
-    recipe: Recipe,
+    recipe: Recipe | Mixture,
     out: str | os.PathLike[str] | None = None,
     *,
     results: Mapping[str, Member] | None = None,
@@ -40,7 +41,7 @@ def plan_recipe(
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Mixture
         The merge, as from `read_recipes`.
     out : path or None, default=None
         Path of the output, as in `plan`.
@@ -48,19 +49,27 @@ def plan_recipe(
         Results of other merges, by the names that the recipe has for them in place of
         paths; None means that all models are paths.
     **options
-        Options of `plan` that say how the result is written, such as ``memory``.
+        Options of `plan` that say how the result is written, such as ``memory``; of a
+        mixture of experts also ``seed`` of its random numbers, default 0, and
+        ``progress``, a callable that is called with the number of bytes that were read
+        while the base runs on the prompts.
 
     Returns
     -------
     Plan
+        Of a mixture of experts, copies of the tensors of a single member.
 
     Raises
     ------
     FileNotFoundError
         If a model does not exist.
+    ImportError
+        If a router needs transformers, and it is not installed.
     ValueError
         If the models cannot be merged; the message lists all problems.
     """
+    if isinstance(recipe, Mixture):
+        return plan_mixture(recipe, _opened(recipe, results or {}), out, **options)
     method = method_of(recipe.method)
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")
@@ -72,7 +81,7 @@ def plan_recipe(
     members, notes = [*inputs.members], [*recipe.notes, *inputs.notes]
     like = models[recipe.base_model or inputs.first]
     members[0], more = _with_files_of(members[0], like)
-    if "shard_size" not in options and members[0].made_from and like.is_directory:
+    if options.get("shard_size") is None and members[0].made_from and like.is_directory:
         options["shard_size"] = _largest_part(like)
     planned = plan(
         members,
@@ -129,7 +138,9 @@ def sources_of(recipe: Recipe | Mixture) -> Iterator[Source]:
         yield Source(recipe.base_model, line=recipe.line)
 
 
-def _opened(recipe: Recipe, results: Mapping[str, Member]) -> dict[str, Checkpoint]:
+def _opened(
+    recipe: Recipe | Mixture, results: Mapping[str, Member]
+) -> dict[str, Checkpoint]:
     """Each model of a recipe, opened once; one error for all that cannot be opened."""
     models: dict[str, Checkpoint] = {}
     errors: dict[str, Exception] = {}

@@ -171,7 +171,7 @@ PROBLEMS = {
         "5: an expert has no entry 'source_modl'; did you mean 'source_model'?",
         "5: an expert must have positive_prompts for gate_mode 'hidden', from which",
         "5: an expert must have source_model",
-        "6: gate_mode must be one of hidden, cheap_embed, random, uniform_random, f",
+        "6: gate_mode must be one of hidden, hidden_avg, hidden_last, cheap_embed, ra",
     ],
 }
 
