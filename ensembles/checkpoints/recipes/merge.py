@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from ensembles.checkpoints.compatibility.layers import layer_depths, layer_stack
 from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.directories.open import Member, read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.merging.average import silent
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.recipes.document import (
@@ -35,6 +36,7 @@ def plan_recipe(
     out: str | os.PathLike[str] | None = None,
     *,
     results: Mapping[str, Member] | None = None,
+    progress: Callable[[int], None] = silent,
     **options: Any,
 ) -> Plan:
     """Plan a merge.
@@ -48,11 +50,11 @@ def plan_recipe(
     results : mapping of str to path or Checkpoint, or None, default=None
         Results of other merges, by the names that the recipe has for them in place of
         paths; None means that all models are paths.
+    progress : callable, optional
+        Called with the number of bytes read since the last call, while the base of a
+        mixture of experts runs on the prompts.
     **options
-        Options of `plan` that say how the result is written, such as ``memory``; of a
-        mixture of experts also ``seed`` of its random numbers, default 0, and
-        ``progress``, a callable that is called with the number of bytes that were read
-        while the base runs on the prompts.
+        Options of `plan` that say how the result is written, such as ``memory``.
 
     Returns
     -------
@@ -69,7 +71,9 @@ def plan_recipe(
         If the models cannot be merged; the message lists all problems.
     """
     if isinstance(recipe, Mixture):
-        return plan_mixture(recipe, _opened(recipe, results or {}), out, **options)
+        return plan_mixture(
+            recipe, _opened(recipe, results or {}), out, progress=progress, **options
+        )
     method = method_of(recipe.method)
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")

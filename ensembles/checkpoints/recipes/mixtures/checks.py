@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ensembles.checkpoints.directories.unsupported import unsupported_reasons
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
@@ -58,7 +59,23 @@ def check_mixture(
     architecture, reasons = _model_problems(mixture, models, lines)
     if architecture is None or problems or reasons:
         raise ValueError(all_problems([*problems, *reasons]))
-    return architecture, [*_notes(mixture, models)]
+    notes = [*_notes(mixture, models)]
+    window = _window(models[mixture.base_model].config)
+    if window is not None and "sliding_window" in architecture.settings:
+        notes.append(
+            f"attention of the result is full, without the sliding window of "
+            f"{window} tokens of {mixture.base_model}, which {architecture.name} does "
+            "not have in the same layers"
+        )
+    return architecture, notes
+
+
+def _window(config: Mapping[str, Any]) -> int | None:
+    """Sliding window of a dense model; None if its attention is full."""
+    is_used = config.get("use_sliding_window", config["model_type"] == "mistral")
+    default = 4096 if config["model_type"] == "mistral" else None
+    window = config.get("sliding_window", default)
+    return int(window) if is_used and window else None
 
 
 def needs_prompts(mixture: Mixture) -> bool:

@@ -38,7 +38,6 @@ def plan_mixture(
     models: Mapping[str, Checkpoint],
     out: str | os.PathLike[str] | None = None,
     *,
-    seed: int = 0,
     progress: Callable[[int], None] = silent,
     **options: Any,
 ) -> Plan:
@@ -55,8 +54,6 @@ def plan_mixture(
         Base and models of the experts, by their names in the recipe.
     out : path or None, default=None
         Path of the output, as in `plan`.
-    seed : int, default=0
-        Seed of random routers, and of the noise of experts.
     progress : callable, optional
         Called with the number of bytes of the base read since the last call, while it
         runs on the prompts.
@@ -78,7 +75,7 @@ def plan_mixture(
     architecture, notes = check_mixture(mixture, models)
     base = models[mixture.base_model]
     dtype = float_dtype(mixture.dtype or str(base.layout[EMBEDDING].dtype))
-    tensors = MixtureTensors(mixture, models, architecture, dtype=dtype, seed=seed)
+    tensors = MixtureTensors(mixture, models, architecture, dtype=dtype)
     if out is not None and output_format(Path(out)) == "directory":
         options["shard_size"] = options.get("shard_size") or SHARD_SIZE
     planned = as_conversion(
@@ -89,7 +86,9 @@ def plan_mixture(
     else:
         for name, rows in (item for r in tensors.routers for item in r.items()):
             shape = rows.shape[0], rows.shape[1]
-            rows[:] = random_rows(mixture.gate_mode, shape, name=name, seed=seed)
+            rows[:] = random_rows(
+                mixture.gate_mode, shape, name=name, seed=mixture.seed
+            )
     return replace(planned, notes=(*mixture.notes, *notes, *planned.notes))
 
 

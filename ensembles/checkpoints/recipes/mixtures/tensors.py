@@ -39,8 +39,6 @@ class MixtureTensors:
         Architecture of the mixture.
     dtype : dtype
         Dtype of the result.
-    seed : int
-        Seed of the noise of experts.
 
     Attributes
     ----------
@@ -58,13 +56,12 @@ class MixtureTensors:
         architecture: Architecture,
         *,
         dtype: Dtype,
-        seed: int,
     ) -> None:
         self.layout: dict[str, Tensor] = {}
         self.routers: list[dict[str, Array]] = []
         self._sources: set[Source] = set()  # of experts
         self._mixture, self._models = mixture, models
-        self._architecture, self._dtype, self._seed = architecture, dtype, seed
+        self._architecture, self._dtype = architecture, dtype
         base = models[mixture.base_model]
         for name, tensor in base.layout.items():
             match = LAYER.fullmatch(name)
@@ -107,7 +104,7 @@ class MixtureTensors:
                     tensor,
                     self._dtype,
                     name=name,
-                    seed=self._seed,
+                    seed=self._mixture.seed,
                     noise_scale=noise,
                     factor=factor,
                 )
@@ -145,11 +142,11 @@ class MixtureTensors:
 
     def _description(self) -> str:
         """Recipe in JSON, for the metadata of the result."""
-        mixture, seed = self._mixture, self._seed
+        mixture = self._mixture
         described = {
             "base_model": public_name(self._base),
             "gate_mode": mixture.gate_mode,
-            "seed": seed,
+            "seed": mixture.seed,
         }
         for key in ("experts", "shared_experts"):
             described[key] = [

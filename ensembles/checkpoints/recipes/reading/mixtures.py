@@ -16,6 +16,7 @@ NAMES = (
     "gate_mode",
     "experts_per_token",
     "architecture",
+    "seed",
     "dtype",
     "name",
 )
@@ -58,6 +59,7 @@ def read_mixture(entry: Entry, findings: Findings) -> Mixture:
         gate_mode=gate_mode,
         experts_per_token=fields.whole("experts_per_token") or 2,
         architecture=fields.text("architecture"),
+        seed=fields.whole("seed", least=0) or 0,
         dtype=dtype,
         name=fields.text("name"),
         notes=findings.take_notes(),

@@ -119,14 +119,10 @@ def test_noise_depends_on_the_seed_and_the_expert_alone(tmp_path: Path) -> None:
     _, stored, _ = models(tmp_path)
     noisy = Expert(str(tmp_path / "m1"), noise_scale=0.5)
     upcycled = mixture(tmp_path, experts=(noisy, noisy))
-    options: list[dict[str, Any]] = [
-        {"seed": 3},
-        {"seed": 3, "memory": 2000, "threads": 2},
-        {"seed": 4},
-    ]
+    small: dict[str, Any] = {"memory": 2000, "threads": 2}
     first, again, other = (
-        written(plan_recipe(upcycled, tmp_path / f"out{i}", **how))
-        for i, how in enumerate(options)
+        written(plan_recipe(replace(upcycled, seed=seed), tmp_path / out, **how))
+        for out, seed, how in [("a", 3, {}), ("b", 3, small), ("c", 4, {})]
     )
     deltas = []
     for name, tensor in first.items():
@@ -187,6 +183,33 @@ def test_notes_say_what_is_used_and_what_must_be_trained(tmp_path: Path) -> None
     noisy = replace(same, noise_scale=0.1)
     planned = plan_recipe(mixture(tmp_path, experts=(same, noisy)))
     assert "the same model" not in "\n".join(planned.notes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        ("mistral", {}),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": 4096}),
+    ],
+)
+def test_a_window_that_the_mixture_cannot_have_is_noted(
+    tmp_path: Path, kind: str, config: dict[str, Any]
+) -> None:
+    for number in range(3):
+        save_dense(tmp_path / f"m{number}", number, kind, **config)
+    shared = (Expert(str(tmp_path / "m1")),) * (kind == "mistral")
+    planned = plan_recipe(mixture(tmp_path, shared_experts=shared), tmp_path / "out")
+    assert "without the sliding window of 4096 tokens" in "\n".join(planned.notes)
+    written(planned)
+    assert config_of(tmp_path / "out")["sliding_window"] is None
+
+
+def test_the_window_of_mistral_is_kept_in_mixtral(tmp_path: Path) -> None:
+    models(tmp_path, "mistral")
+    planned = plan_recipe(mixture(tmp_path), tmp_path / "out")
+    assert "sliding window" not in "\n".join(planned.notes)
+    written(planned)
+    assert config_of(tmp_path / "out")["sliding_window"] == 4096
 
 
 def change_config(folder: Path, **changes: Any) -> None:
