@@ -133,6 +133,22 @@ RULE_CASES = {
     "model_stock": RuleCase(
         [[3, 1], [2, 1 + sqrt(3)]], [1, 1], [2, 1 + 1 / sqrt(3)], {}, [1, 1]
     ),
+    # Differences (1, 0) and (0, 1) in the first row, (0, 2) and (2, 0) in the second, are
+    # at right angles: a third of the way, added to 1.
+    "nuslerp_task_vectors": RuleCase(
+        [[[2, 1], [1, 3]], [[1, 2], [3, 1]]],
+        [2, 1],
+        [
+            [1 + cos(pi / 6), 1 + sin(pi / 6)],
+            [1 + 2 * sin(pi / 6), 1 + 2 * cos(pi / 6)],
+        ],
+        {"vectors": "row"},
+        [[1, 1], [1, 1]],
+    ),
+    # As multislerp, of the differences (1, 0) and (0, 4).
+    "multislerp_task_vectors": RuleCase(
+        [[2, 1], [1, 5]], [2, 1], [1 + 4 / sqrt(5), 1 + 2 / sqrt(5)], {}, [1, 1]
+    ),
     # Sums of squares of (2, 1) and (1, -2) are 5 and 5: halves. The sum of the second
     # entry is negative: 1 is erased. 1 + (2 + 1) / 2 and 1 - 2 / 2.
     "sce": RuleCase([[3, 2], [2, -1]], [1, 1], [2.5, 0], {}, [1, 1]),

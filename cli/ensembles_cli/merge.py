@@ -27,6 +27,15 @@ from ensembles_cli.reports.average import (
     required=True,
     help="Output path: a directory, or a file with the suffix of a format.",
 )
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help=(
+        "Folder for the results of merges that other merges of the file use.  "
+        "[default: removed in the end]"
+    ),
+)
 @checkpoint.shard_size
 @checkpoint.memory
 @checkpoint.threads
@@ -37,6 +46,7 @@ from ensembles_cli.reports.average import (
 def command(
     recipe: Path,
     out: Path,
+    keep: Path | None,
     plan_only: bool,
     as_json: bool,
     sha256: bool,
@@ -53,18 +63,22 @@ def command(
 
     raise_file_limit()
     end_cleanly()
-    (merge,) = checkpoints.read_recipes(recipe)
-    plan = checkpoints.plan_recipe(merge, out, **options)
+    staged = checkpoints.plan_recipes(checkpoints.read_recipes(recipe), out, **options)
+    plan = staged.plans[-1]
     members = [
         checkpoints.RunCheckpoint(path=Path(member.name)) for member in plan.members
     ]
-    planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints(members, []), [])
+    before = [str(merge.name) for merge in staged.recipes[:-1]]
+    notes = [f"merged before the result: {', '.join(before)}"] * bool(before)
+    planned = PlannedAverage(plan, checkpoints.ChosenCheckpoints(members, []), notes)
     if plan_only:
         print_plan(planned, as_json)
         return
     check_absent(out, force=options["force"])
     if not as_json:
         print_members(planned)
-    with bar("merging", plan.read_bytes) as progress:
-        report = checkpoints.write(plan, progress=progress, sha256=sha256)
+    with bar("merging", staged.read_bytes) as progress:
+        report = checkpoints.write_recipes(
+            staged, keep=keep, progress=progress, sha256=sha256
+        )
     print_report(planned, report, as_json)

@@ -1,3 +1,9 @@
+from .adapters.average import average_adapters as average_adapters
+from .adapters.plan import AdapterPlan as AdapterPlan
+from .adapters.plan import plan_adapters as plan_adapters
+from .adapters.writing import AdapterReport as AdapterReport
+from .adapters.writing import ModuleRank as ModuleRank
+from .adapters.writing import write_adapters as write_adapters
 from .averaging.batch_norm import recalibrate_batch_norm as recalibrate_batch_norm
 from .averaging.moving_averages import EMA as EMA
 from .averaging.moving_averages import LAWA as LAWA
@@ -34,10 +40,16 @@ from .parameters.table import register_state as register_state
 from .planning.options import MergeOptions as MergeOptions
 from .planning.plan import Plan as Plan
 from .planning.plan import plan as plan
+from .planning.tensor_settings import weights_by_depth as weights_by_depth
 from .recipes.document import Recipe as Recipe
 from .recipes.merge import plan_recipe as plan_recipe
 from .recipes.reading.documents import read_recipes as read_recipes
+from .recipes.stages import StagedPlan as StagedPlan
+from .recipes.stages import plan_recipes as plan_recipes
+from .recipes.stages import write_recipes as write_recipes
 from .recipes.transplant import transplant_tokenizer as transplant_tokenizer
+from .recipes.writing import recipe_text as recipe_text
+from .recipes.writing import save_recipe as save_recipe
 from .runs.choose import ChosenCheckpoints as ChosenCheckpoints
 from .runs.choose import choose_checkpoints as choose_checkpoints
 from .runs.power_function import gamma_to_sigma_rel as gamma_to_sigma_rel

@@ -279,6 +279,9 @@ class Checkpoint:
     extras : dict of str to str
         Additional weight files, such as the head in ``value_head.bin``: path relative
         to ``path``, to the prefix of its tensor names.
+    whole_files : set of str
+        Weight files in ``parts`` that are loaded without an index, so that the result
+        must not divide them into shards.
     files : list of str
         Auxiliary files, such as tokenizers, relative to ``path``.
     training_files : list of str
@@ -317,6 +320,7 @@ class Checkpoint:
     is_distributed: bool = False
     parts: dict[str, list[str]] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
+    whole_files: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
     training_files: list[str] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)

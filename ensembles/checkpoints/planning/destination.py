@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ensembles.checkpoints.compatibility.layout import TensorPlan
-from ensembles.checkpoints.directories import directory
+from ensembles.checkpoints.directories.modules import module_classes
 from ensembles.checkpoints.directories.weight_files import is_directory_part
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
 from ensembles.checkpoints.formats.detection import format_by_suffix, writer_for
@@ -209,7 +209,7 @@ def _foreign(folder: Path, first: Checkpoint) -> str | None:
     """First entry of a directory that is not part of a checkpoint, None if absent."""
     if folder.resolve() in (Path.cwd(), *Path.cwd().parents):
         return "the current folder"
-    parts = {*directory.modules(folder), "additional_chat_templates", ".gitattributes"}
+    parts = {*module_classes(folder), "additional_chat_templates", ".gitattributes"}
     copied = [*first.files, *first.training_files]
     parts |= {Path(name).parts[0] for name in copied}
     for path in sorted(folder.iterdir()):

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.compatibility.experts import expert_layout_problem
 from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
@@ -64,10 +63,13 @@ from ensembles.checkpoints.planning.tensor_settings import (
     any_spans_model,
     check_settings,
     collected,
+    common_params,
     plain_params,
     subset_problems,
+    weight_ranges,
     with_settings,
 )
+from ensembles.checkpoints.views.experts import expert_layout_problem
 from ensembles.parallel import resolve_n_threads
 from ensembles.rules.passes import Pass
 from ensembles.rules.rule import Rule
@@ -171,6 +173,20 @@ class Plan:
     def needed_passes(self, target: TensorPlan) -> tuple[Pass, ...]:
         """Passes of the rule over a tensor that its parameters require."""
         return self.rule.needed_passes(target.params(self.rule_params))
+
+    @property
+    def weight_texts(self) -> list[str]:
+        """Weight of each member; a range if it differs between tensors."""
+        ranges = weight_ranges(self.targets, self.weights)
+        return [f"{a:g}" if a == b else f"{a:g} to {b:g}" for a, b in ranges]
+
+    @property
+    def rule_text(self) -> str:
+        """Name of the rule with its parameters."""
+        params, varying = common_params(self.targets, self.rule_params)
+        texts = [f"{name}={value!r}" for name, value in params.items()]
+        texts += [f"{name} by tensor" for name in varying]
+        return self.rule.name + f" ({', '.join(texts)})" * bool(texts)
 
     @property
     def assigned(self) -> list[str]:
@@ -349,12 +365,11 @@ def plan(
         reasons, n_free = destination_problems(path, sources, n_needed)
         problems += [*reasons, *storage_problems(path, targets, opened[0])]
     n_threads, n_buffers = 1, 0
-    buffer_notes: list[str] = []
+    buffer_notes = [*unit_notes(targets, resolved, params)]
     with collected(problems):
         n_threads = resolve_n_threads(threads)
         fitting = (resolved, params) if is_tried else (RULES["mean"], {})
         n_buffers, n_threads = fit_to_memory(targets, *fitting, memory, n_threads)
-    buffer_notes += unit_notes(targets, resolved, params)
     if n_buffers > memory:
         needs = "keeps statistics of each member"
         if resolved.unit != "element":
@@ -399,6 +414,7 @@ def plan(
         peak_bytes=n_buffers + count_held(format_, parts, n_written),
         notes=(
             *output_notes(path, format_, n_written, options, opened),
+            *shards.whole_notes(parts, opened[0], shard_size),
             *rank_notes(parts, options.world_size),
             *buffer_notes,
             *kept.notes,

@@ -18,7 +18,12 @@ SMALLEST_SUM = 1e-8
 def _linear(values: Values) -> TensorSettings:
     if values.rule == "mean":
         return TensorSettings(values.weights)
-    scale = 1 / math.fsum(values.weights) if values.shared["normalize"] else 1.0
+    total = math.fsum(values.weights)
+    if values.shared["normalize"] and not total:
+        raise ValueError(f"weights of linear must not sum to 0: {values.weights}")
+    scale = 1 / total if values.shared["normalize"] else 1.0
+    if not any(values.weights):
+        return TensorSettings(None, {"scale": 0.0})
     return TensorSettings(values.weights, {"scale": scale})
 
 
@@ -36,8 +41,12 @@ def _spherical_pair(values: Values) -> TensorSettings:
     weights = values.weights
     if abs(sum(weights)) < 1e-6:
         weights = [1.0, 1.0]
-    vectors = "column" if values.shared["nuslerp_row_wise"] else "row"
-    vectors = "tensor" if values.shared["nuslerp_flatten"] else vectors
+    vectors = "tensor" if values.shared["nuslerp_flatten"] else "row"
+    if vectors == "row" and values.shared["nuslerp_row_wise"]:
+        raise ValueError(
+            "nuslerp_row_wise: true takes vectors along the first axis of a tensor, "
+            "which is not available; leave it out for vectors along the last"
+        )
     return TensorSettings(weights, {"vectors": vectors})
 
 
