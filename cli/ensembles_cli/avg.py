@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,7 +204,7 @@ def command(
 
 def settings_by_depth(
     paths: list[str],
-    weights: list[Weight] | None,
+    weights: Sequence[Weight] | None,
     rule_params: tuple[tuple[str, Any], ...],
     options: dict[str, Any],
 ) -> dict[str, TensorSettings]:
@@ -226,7 +227,7 @@ def settings_by_depth(
 
 
 def window_of(
-    chosen: ChosenCheckpoints, weights: list[Weight] | None, options: dict[str, Any]
+    chosen: ChosenCheckpoints, weights: Sequence[Weight] | None, options: dict[str, Any]
 ) -> tuple[ChosenCheckpoints, list[Weight]]:
     """Ends of the window of the chosen checkpoints, with their weights.
 

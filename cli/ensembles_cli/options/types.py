@@ -150,7 +150,7 @@ def split_weights(
     weights_option: Sequence[Weight] | None = None,
     *,
     is_sorted: bool = False,
-) -> tuple[list[str], list[Weight] | None]:
+) -> tuple[list[str], Sequence[Weight] | None]:
     """Split members of the form PATH:WEIGHT, and merge them with ``--weights``.
 
     Parameters

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ensembles._typing import Float64
-from ensembles.checkpoints.compatibility.experts import expert_layout_problem
 from ensembles.checkpoints.compatibility.layout import (
     TensorPlan,
     match_layouts,
@@ -70,6 +69,7 @@ from ensembles.checkpoints.planning.tensor_settings import (
     weight_ranges,
     with_settings,
 )
+from ensembles.checkpoints.views.experts import expert_layout_problem
 from ensembles.parallel import resolve_n_threads
 from ensembles.rules.passes import Pass
 from ensembles.rules.rule import Rule

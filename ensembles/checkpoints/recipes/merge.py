@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from ensembles.checkpoints.compatibility.configuration import is_card
@@ -13,6 +12,7 @@ from ensembles.checkpoints.compatibility.layers import layer_depths, layer_stack
 from ensembles.checkpoints.compatibility.settings import TensorSettings
 from ensembles.checkpoints.directories.open import Member, read_layout
 from ensembles.checkpoints.formats.checkpoint import Checkpoint
+from ensembles.checkpoints.merging.average import silent
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan, plan
 from ensembles.checkpoints.recipes.document import (
@@ -24,43 +24,56 @@ from ensembles.checkpoints.recipes.document import (
 )
 from ensembles.checkpoints.recipes.method import Method, tensor_settings
 from ensembles.checkpoints.recipes.methods import method_of
+from ensembles.checkpoints.recipes.mixtures.mixture import plan_mixture
+from ensembles.checkpoints.recipes.model_paths import model_path
 from ensembles.checkpoints.recipes.parameters import Input
 from ensembles.checkpoints.recipes.stacking import Inputs, stacked
 from ensembles.checkpoints.recipes.vocabulary import with_tokenizer
 
 
 def plan_recipe(
-    recipe: Recipe,
+    recipe: Recipe | Mixture,
     out: str | os.PathLike[str] | None = None,
     *,
     results: Mapping[str, Member] | None = None,
+    progress: Callable[[int], None] = silent,
     **options: Any,
 ) -> Plan:
     """Plan a merge.
 
     Parameters
     ----------
-    recipe : Recipe
+    recipe : Recipe or Mixture
         The merge, as from `read_recipes`.
     out : path or None, default=None
         Path of the output, as in `plan`.
     results : mapping of str to path or Checkpoint, or None, default=None
         Results of other merges, by the names that the recipe has for them in place of
         paths; None means that all models are paths.
+    progress : callable, optional
+        Called with the number of bytes read since the last call, while the base of a
+        mixture of experts runs on the prompts.
     **options
         Options of `plan` that say how the result is written, such as ``memory``.
 
     Returns
     -------
     Plan
+        Of a mixture of experts, copies of the tensors of a single member.
 
     Raises
     ------
     FileNotFoundError
         If a model does not exist.
+    ImportError
+        If a router needs transformers, and it is not installed.
     ValueError
         If the models cannot be merged; the message lists all problems.
     """
+    if isinstance(recipe, Mixture):
+        return plan_mixture(
+            recipe, _opened(recipe, results or {}), out, progress=progress, **options
+        )
     method = method_of(recipe.method)
     if method is None:
         raise ValueError(f"merge_method {recipe.method!r} is unknown")
@@ -72,7 +85,7 @@ def plan_recipe(
     members, notes = [*inputs.members], [*recipe.notes, *inputs.notes]
     like = models[recipe.base_model or inputs.first]
     members[0], more = _with_files_of(members[0], like)
-    if "shard_size" not in options and members[0].made_from and like.is_directory:
+    if options.get("shard_size") is None and members[0].made_from and like.is_directory:
         options["shard_size"] = _largest_part(like)
     planned = plan(
         members,
@@ -129,7 +142,9 @@ def sources_of(recipe: Recipe | Mixture) -> Iterator[Source]:
         yield Source(recipe.base_model, line=recipe.line)
 
 
-def _opened(recipe: Recipe, results: Mapping[str, Member]) -> dict[str, Checkpoint]:
+def _opened(
+    recipe: Recipe | Mixture, results: Mapping[str, Member]
+) -> dict[str, Checkpoint]:
     """Each model of a recipe, opened once; one error for all that cannot be opened."""
     models: dict[str, Checkpoint] = {}
     errors: dict[str, Exception] = {}
@@ -143,7 +158,7 @@ def _opened(recipe: Recipe, results: Mapping[str, Member]) -> dict[str, Checkpoi
             member = f"{result.path}+{adapter}"
         try:
             if isinstance(member, str):
-                member = Path(member)
+                member = model_path(member)
             models[source.model] = read_layout(member, len(models))
         except (OSError, ValueError) as error:
             errors[source.model] = type(error)(f"{recipe.path}:{source.line}: {error}")

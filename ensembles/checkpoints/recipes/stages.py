@@ -16,7 +16,7 @@ from ensembles.checkpoints.formats.checkpoint import Checkpoint, Tensor
 from ensembles.checkpoints.merging.average import MergeReport, write
 from ensembles.checkpoints.planning.opening import all_problems
 from ensembles.checkpoints.planning.plan import Plan
-from ensembles.checkpoints.recipes.document import Recipe
+from ensembles.checkpoints.recipes.document import Mixture, Recipe
 from ensembles.checkpoints.recipes.merge import plan_recipe, sources_of
 
 
@@ -30,7 +30,7 @@ class StagedPlan:
 
     Parameters
     ----------
-    recipes : tuple of Recipe
+    recipes : tuple of Recipe and Mixture
         The merges in the order in which they are carried out.
     plans : tuple of Plan
         Plan of each merge; results of earlier ones are known by their layout alone.
@@ -40,7 +40,7 @@ class StagedPlan:
         Options of the plans.
     """
 
-    recipes: tuple[Recipe, ...]
+    recipes: tuple[Recipe | Mixture, ...]
     plans: tuple[Plan, ...]
     out: Path
     options: dict[str, Any]
@@ -67,13 +67,13 @@ class PendingSource:
 
 
 def plan_recipes(
-    recipes: Sequence[Recipe], out: str | os.PathLike[str], **options: Any
+    recipes: Sequence[Recipe | Mixture], out: str | os.PathLike[str], **options: Any
 ) -> StagedPlan:
     """Plan merges that may name the results of each other as models.
 
     Parameters
     ----------
-    recipes : sequence of Recipe
+    recipes : sequence of Recipe and Mixture
         The merges of a file, in any order. One of them is used by no other: its result
         is written to ``out``.
     out : path
@@ -164,12 +164,12 @@ def write_recipes(
         return write(last, progress=progress, sha256=sha256)
 
 
-def in_order(recipes: Sequence[Recipe]) -> list[Recipe]:
+def in_order(recipes: Sequence[Recipe | Mixture]) -> list[Recipe | Mixture]:
     """Merges in an order in which each comes after the ones that it uses.
 
     Parameters
     ----------
-    recipes : sequence of Recipe
+    recipes : sequence of Recipe and Mixture
         The merges of a file.
 
     Returns
@@ -184,7 +184,7 @@ def in_order(recipes: Sequence[Recipe]) -> list[Recipe]:
     """
     named = {recipe.name: recipe for recipe in recipes if recipe.name is not None}
     used = {id(r): [named[n] for n in _names_in(r) if n in named] for r in recipes}
-    ordered: list[Recipe] = []
+    ordered: list[Recipe | Mixture] = []
     for recipe in recipes:
         _visit(recipe, used, ordered, [])
     inner = {id(recipe) for of_one in used.values() for recipe in of_one}
@@ -204,17 +204,17 @@ def in_order(recipes: Sequence[Recipe]) -> list[Recipe]:
     return [r for r in ordered if r is not results[0]] + results
 
 
-def _names_in(recipe: Recipe) -> Iterator[str]:
+def _names_in(recipe: Recipe | Mixture) -> Iterator[str]:
     """Names of models, without the adapters that are added to them."""
     for source in sources_of(recipe):
         yield source.model.partition("+")[0]
 
 
 def _visit(
-    recipe: Recipe,
-    used: Mapping[int, list[Recipe]],
-    ordered: list[Recipe],
-    path: list[Recipe],
+    recipe: Recipe | Mixture,
+    used: Mapping[int, list[Recipe | Mixture]],
+    ordered: list[Recipe | Mixture],
+    path: list[Recipe | Mixture],
 ) -> None:
     """Add a merge after the ones that it uses."""
     if any(recipe is other for other in ordered):
