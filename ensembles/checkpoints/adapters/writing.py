@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +37,7 @@ from ensembles.parallel import map_threads
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True)
-class ModuleRank:
+class ModuleRank(NamedTuple):
     """Rank of a module before and after a merge.
 
     Parameters
