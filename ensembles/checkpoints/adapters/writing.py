@@ -48,7 +48,7 @@ class ModuleRank(NamedTuple):
         Rank in each adapter that has the module.
     rank : int
         Rank in the result.
-    energy : float
+    energy : float, default=1
         Fraction of the sum of squared singular values of the weighted sum that the
         result keeps; 1 if the result is exact.
     """
@@ -56,7 +56,7 @@ class ModuleRank(NamedTuple):
     name: str
     ranks: tuple[int, ...]
     rank: int
-    energy: float
+    energy: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def write_adapters(plan: AdapterPlan, *, progress: Progress = silent) -> Adapter
     lost = sum(module.squares * (1 - module.energy) for module in merged)
     return AdapterReport(
         out=plan.out,
-        modules=[_rank_of(module) for module in merged],
+        modules=_ranks(plan, merged),
         energy=1 - lost / squares if squares else 1.0,
         member_digests=digests,
         digest=digest(result.written),
@@ -166,9 +166,18 @@ def write_adapters(plan: AdapterPlan, *, progress: Progress = silent) -> Adapter
     )
 
 
-def _rank_of(module: MergedModule) -> ModuleRank:
-    ranks = tuple(term.update.rank for term in module.sum.terms)
-    return ModuleRank(module.sum.name, ranks, module.rank, module.energy)
+def _ranks(plan: AdapterPlan, merged: Sequence[MergedModule]) -> list[ModuleRank]:
+    if plan.is_copy:
+        return [ModuleRank(m.name, (m.first.rank,), m.first.rank) for m in plan.sums]
+    return [
+        ModuleRank(
+            module.sum.name,
+            tuple(term.update.rank for term in module.sum.terms),
+            module.rank,
+            module.energy,
+        )
+        for module in merged
+    ]
 
 
 def _merged(plan: AdapterPlan, digests: Digests) -> list[MergedModule]:
